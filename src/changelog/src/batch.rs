@@ -1,0 +1,117 @@
+//! A change batch: rows with signed weights.
+//!
+//! `weights: None` means that every row counts +1, which is what append-only inputs produce; operators take a cheaper path for it. An update is two
+//! rows, -1 with the old values and +1 with the new ones. The order of rows within a batch matters to nobody but `Upsert`, which reads its input as a
+//! sequence of writes per key.
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute;
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+
+/// Signed multiplicities, one per row; never zero.
+pub type Weights = Arc<[i64]>;
+
+/// Rows of one relation with their weights.
+#[derive(Clone, Debug)]
+pub struct ChangeBatch {
+    rows: RecordBatch,
+    weights: Option<Weights>,
+}
+
+impl ChangeBatch {
+    /// Rows that all count +1.
+    pub fn insert(rows: RecordBatch) -> ChangeBatch {
+        ChangeBatch { rows, weights: None }
+    }
+
+    /// Rows with weights; as many weights as rows. Weights that are all +1 are dropped.
+    pub fn new(rows: RecordBatch, weights: Vec<i64>) -> ChangeBatch {
+        assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
+        if weights.iter().all(|w| *w == 1) { ChangeBatch::insert(rows) } else { ChangeBatch { rows, weights: Some(weights.into()) } }
+    }
+
+    /// The rows, with other or no weights.
+    pub fn with_weights(rows: RecordBatch, weights: Option<Weights>) -> ChangeBatch {
+        if let Some(w) = &weights {
+            assert_eq!(rows.num_rows(), w.len(), "one weight per row");
+        }
+        ChangeBatch { rows, weights }
+    }
+
+    /// The rows without their weights.
+    pub fn rows(&self) -> &RecordBatch {
+        &self.rows
+    }
+    /// The weights; `None` when all are +1.
+    pub fn weights(&self) -> Option<&Weights> {
+        self.weights.as_ref()
+    }
+    /// The weight of row `i`.
+    #[inline]
+    pub fn weight(&self, i: usize) -> i64 {
+        self.weights.as_ref().map_or(1, |w| w[i])
+    }
+    /// The column types.
+    pub fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+    /// Column `i`.
+    pub fn column(&self, i: usize) -> &ArrayRef {
+        self.rows.column(i)
+    }
+    /// Number of rows, whatever their weights.
+    pub fn num_rows(&self) -> usize {
+        self.rows.num_rows()
+    }
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0
+    }
+    /// Rows and weights apart.
+    pub fn into_parts(self) -> (RecordBatch, Option<Weights>) {
+        (self.rows, self.weights)
+    }
+
+    /// The rows where `mask` is true (null counts as false).
+    pub fn filter(&self, mask: &BooleanArray) -> ChangeBatch {
+        let rows = compute::filter_record_batch(&self.rows, mask).expect("mask has one value per row");
+        let weights = self.weights.as_ref().map(|w| mask.iter().zip(w.iter()).filter(|(keep, _)| *keep == Some(true)).map(|(_, w)| *w).collect());
+        ChangeBatch { rows, weights }
+    }
+
+    /// The rows at `indices`, in that order.
+    pub fn take(&self, indices: &UInt32Array) -> ChangeBatch {
+        let rows = compute::take_record_batch(&self.rows, indices).expect("indices are within the batch");
+        let weights = self.weights.as_ref().map(|w| indices.values().iter().map(|i| w[*i as usize]).collect());
+        ChangeBatch { rows, weights }
+    }
+
+    /// Rows `offset..offset + len`, without copying columns.
+    pub fn slice(&self, offset: usize, len: usize) -> ChangeBatch {
+        ChangeBatch { rows: self.rows.slice(offset, len), weights: self.weights.as_ref().map(|w| w[offset..offset + len].into()) }
+    }
+
+    /// The columns at `columns`, in that order.
+    pub fn project(&self, columns: &[usize]) -> ChangeBatch {
+        ChangeBatch { rows: self.rows.project(columns).expect("projection is within the schema"), weights: self.weights.clone() }
+    }
+
+    /// All rows of `batches`, which share `schema`.
+    pub fn concat(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeBatch {
+        if let [one] = batches {
+            return one.clone();
+        }
+        let rows = compute::concat_batches(schema, batches.iter().map(|b| &b.rows)).expect("batches share a schema");
+        let weights = batches.iter().any(|b| b.weights.is_some()).then(|| batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| b.weight(i))).collect());
+        ChangeBatch { rows, weights }
+    }
+
+    /// The weights as an Arrow column.
+    pub fn weight_column(&self) -> Int64Array {
+        match &self.weights {
+            Some(w) => Int64Array::from(w.to_vec()),
+            None => Int64Array::from(vec![1; self.num_rows()]),
+        }
+    }
+}

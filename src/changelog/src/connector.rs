@@ -1,0 +1,109 @@
+//! The seam to the outside: what a source connector and a sink connector must do. Implemented in `connector`, driven by `runtime`.
+//!
+//! A source is a set of splits, each an ordered sequence of records with offsets. The same offsets always mean the same rows; what a reader has
+//! delivered is described exactly by its positions. A worker opens one reader for its share of the splits and polls it from its own thread.
+
+use crate::ChangeBatch;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tidemark_common::{Epoch, Result, SplitId};
+
+/// Where one split stands: the next offset to read, and what identifies the log that the offset counts in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitPosition {
+    /// The split.
+    pub split: SplitId,
+    /// The topic's id (Kafka: a UUID in text form where the client tells it, else the topic's name; generators: empty).
+    pub topic_id: String,
+    /// Leader epoch of the last record; -1 where unknown.
+    pub leader_epoch: i32,
+    /// The next offset, by the consumer's position: it passes transaction markers and compaction gaps.
+    pub next_offset: i64,
+    /// Records delivered so far since the source's start.
+    pub records: u64,
+}
+
+/// A record that could not be turned into a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordError {
+    /// The split.
+    pub split: SplitId,
+    /// The record's offset.
+    pub offset: i64,
+    /// The column at fault, empty when the whole record cannot be read.
+    pub column: String,
+    /// Why, in lower case.
+    pub message: String,
+    /// The record's value, cut at 4 KiB.
+    pub raw: Vec<u8>,
+}
+
+/// Rows of one split that follow each other.
+#[derive(Debug)]
+pub struct SourceBatch {
+    /// The split.
+    pub split: SplitId,
+    /// The rows, with the columns last asked for. Of an upsert or Debezium source a negative weight deletes the row of that key (other columns are NULL), a positive one writes it.
+    pub changes: ChangeBatch,
+    /// Records that were skipped.
+    pub errors: Vec<RecordError>,
+}
+
+/// Called by a connector (from any thread) when an idle reader may have something again.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// Reads the splits of one worker. All calls come from that worker's thread; none blocks.
+pub trait SourceReader: Send {
+    /// The next rows, at most `rows_max`, all of one split; `None` when nothing is there now or every split is at its limit.
+    fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>>;
+    /// Where each split stands after what `poll` has returned.
+    fn positions(&self) -> Vec<SplitPosition>;
+    /// Do not read at or past these offsets (`next_offset` of each position); splits that are not named are not limited. Replaces earlier limits.
+    fn set_limits(&mut self, limits: &[SplitPosition]);
+    /// Produce these columns of the source's row, in this order, from the next poll on.
+    fn set_columns(&mut self, columns: &[usize]);
+    /// Adds splits that appeared, from these positions.
+    fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()>;
+}
+
+/// A source as configured by its options. Cheap to clone behind its `Arc`; methods here may block, and are called from a blocking thread.
+pub trait SourceConnector: Send + Sync {
+    /// Where reading starts by the source's options (`scan.startup.mode`), for every split that exists now. Resolved once, then logged.
+    fn start(&self) -> Result<Vec<SplitPosition>>;
+    /// The end offsets now (exclusive), for every split that exists now: what a backfill has to reach. A bounded or endless generator answers its start.
+    fn end(&self) -> Result<Vec<SplitPosition>>;
+    /// Opens a reader at `positions`.
+    fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>>;
+    /// Tells lag tools where we are; failures are logged only.
+    fn commit(&self, _positions: &[SplitPosition]) {}
+}
+
+/// What a sink has durably delivered, read back from its marker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkMarker {
+    /// The last epoch delivered entirely.
+    pub epoch: Epoch,
+    /// Changes delivered of the epoch after it (a snapshot that takes several transactions); 0 otherwise.
+    pub partial: u64,
+    /// Order-free hash over all changes emitted up to `epoch`.
+    pub hash: u64,
+}
+
+/// One epoch's consolidated changes for a sink, in delivery order: of one key the retraction comes before the insertion.
+#[derive(Clone, Debug)]
+pub struct SinkEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The changes; updates are adjacent (-1 old, +1 new).
+    pub changes: Vec<ChangeBatch>,
+    /// Running hash after this epoch.
+    pub hash: u64,
+}
+
+/// Delivers decided epochs. All calls come from one thread of the sink's own and may block.
+pub trait SinkWriter: Send {
+    /// Takes over from any predecessor (fences it), then tells what was delivered. `None`: nothing yet, and nothing is expected.
+    fn recover(&mut self) -> Result<Option<SinkMarker>>;
+    /// Delivers these epochs in order, all or none, together with the marker of the last one. An error leaves the outcome unknown: call `recover` before anything else.
+    fn deliver(&mut self, epochs: &[SinkEpoch]) -> Result<()>;
+}

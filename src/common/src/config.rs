@@ -1,0 +1,72 @@
+//! The node's configuration. Precedence: command-line flag, then `TIDEMARK_*` environment variable, then file, then the default here.
+//! `config/default.toml` shows every setting with its default and a comment; a test holds it to this file.
+
+use crate::{Error, Result, SqlState};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set for a node. Field names are the keys of the TOML file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Folder of the log, spilled state and, by default, checkpoints.
+    pub data_dir: String,
+    /// Address of the PostgreSQL door.
+    pub sql: String,
+    /// Address of HTTP: `/metrics`, `/health`, `/ready`.
+    pub http: String,
+    /// Address for other nodes.
+    pub rpc: String,
+    /// Where checkpoints go: `file:///...` or `s3://bucket/prefix`; empty means `checkpoints` in the data folder.
+    pub checkpoint_url: String,
+    /// Worker threads; 0 means one per core.
+    pub workers: usize,
+    /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least 5.
+    pub epoch_ms: u64,
+    /// Interval between checkpoints, in milliseconds.
+    pub checkpoint_ms: u64,
+    /// Rows of one change batch at most.
+    pub batch_rows_max: usize,
+    /// Rows waiting between two workers before their sources pause.
+    pub exchange_rows_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: "./tidemark-data".into(),
+            sql: "127.0.0.1:4566".into(),
+            http: "127.0.0.1:4567".into(),
+            rpc: "127.0.0.1:4568".into(),
+            checkpoint_url: String::new(),
+            workers: 0,
+            epoch_ms: 50,
+            checkpoint_ms: 1000,
+            batch_rows_max: 4096,
+            exchange_rows_max: 65_536,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a TOML text; unknown keys and wrong types are errors that name the key.
+    pub fn from_toml(text: &str) -> Result<Config> {
+        let config: Config = toml::from_str(text).map_err(|e| Error::user(SqlState::INVALID_PARAMETER, format!("configuration: {}", e.message())))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values out of range.
+    pub fn check(&self) -> Result<()> {
+        let bad = |what: &str| Err(Error::user(SqlState::INVALID_PARAMETER, format!("configuration: {what}")));
+        if self.epoch_ms < 5 {
+            return bad("epoch_ms must be at least 5");
+        }
+        if self.workers > crate::VNODES {
+            return bad("workers must be at most 256");
+        }
+        if self.checkpoint_ms == 0 || self.batch_rows_max == 0 || self.exchange_rows_max == 0 {
+            return bad("checkpoint_ms, batch_rows_max and exchange_rows_max must be positive");
+        }
+        Ok(())
+    }
+}

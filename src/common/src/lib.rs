@@ -1,0 +1,12 @@
+//! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE, configuration, the clock, fail-points and the metrics
+//! registry. Nothing in here knows about rows or plans.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod failpoint;
+pub mod ids;
+pub mod metrics;
+
+pub use error::{Error, ErrorKind, Result, SqlState};
+pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};

@@ -1,0 +1,57 @@
+//! The algebra: one operator per file, and the evaluation of scalar expressions. Operators are single-threaded, synchronous and know nothing of
+//! workers, queues or alignment: the actor in `runtime` drives them.
+//!
+//! Contract of an [`Operator`]: (1) integral: after the barrier of epoch e the sum of all its output equals its query over the sum of all its input;
+//! (2) the barrier is a cut: what belongs to e is sent before `on_barrier` returns; (3) whatever matters is in its state tables, every other field is a cache;
+//! (4) determined: the same input batches (in any interleaving of ports) give the same sum of output.
+
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::{Epoch, Result};
+use tidemark_state::StateTable;
+
+/// The barrier that closes an epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Barrier {
+    /// The epoch that it closes.
+    pub epoch: Epoch,
+    /// The clock of the closing epoch, in microseconds since 1970: the only source of processing time.
+    pub clock: i64,
+    /// Whether state is sealed at this barrier.
+    pub checkpoint: bool,
+}
+
+/// A row that an expression could not be evaluated for.
+#[derive(Clone, Debug)]
+pub struct RowError {
+    /// The message, in lower case.
+    pub message: String,
+    /// SQLSTATE of the failure, such as `22012`.
+    pub state: &'static str,
+    /// The row's values, as text, cut at 1 KiB.
+    pub row: String,
+    /// The row's weight: a negative one takes the error back.
+    pub weight: i64,
+}
+
+/// Where an operator's output goes.
+pub trait Out {
+    /// Hands a batch on. Never empty; at most a few thousand rows (operators cut large results and hand them on piece by piece).
+    fn send(&mut self, batch: ChangeBatch) -> Result<()>;
+    /// Reports a failing row. An error return stops the job (`on_error = 'fail'`).
+    fn row_error(&mut self, error: RowError) -> Result<()>;
+}
+
+/// One step of a dataflow.
+pub trait Operator: Send {
+    /// A batch arrived at input `port`.
+    fn on_changes(&mut self, port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<()>;
+    /// All input of the closing epoch has arrived at all ports.
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+        let _ = (barrier, out);
+        Ok(())
+    }
+    /// Its state tables, to be sealed and restored.
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,212 @@
+//! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is stored whole in every manifest.
+
+use crate::{Conflict, JobPlan, Watermark};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_common::{Epoch, RelationId};
+
+/// A column of a relation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name, in the case that SQL resolves.
+    pub name: String,
+    /// Arrow type.
+    pub data_type: DataType,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+    /// Default for INSERT, as SQL text.
+    pub default: Option<String>,
+    /// Text of the type where Arrow's does not say it all: `jsonb`, `uuid`, `varchar(10)`; empty otherwise.
+    #[serde(default)]
+    pub sql_type: String,
+}
+
+/// What a relation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RelationKind {
+    /// `CREATE SOURCE`.
+    Source,
+    /// `CREATE TABLE`, written by DML or by its connector.
+    Table,
+    /// `CREATE MATERIALIZED VIEW`.
+    MaterializedView,
+    /// `CREATE VIEW`: a text that is expanded, no job.
+    View,
+    /// `CREATE SINK`.
+    Sink,
+    /// `CREATE INDEX`.
+    Index,
+}
+
+impl RelationKind {
+    /// The words of SQL, in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            RelationKind::Source => "source",
+            RelationKind::Table => "table",
+            RelationKind::MaterializedView => "materialized view",
+            RelationKind::View => "view",
+            RelationKind::Sink => "sink",
+            RelationKind::Index => "index",
+        }
+    }
+}
+
+/// `on_error`: what happens to a row that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnError {
+    /// The row is left out and recorded in `tidemark.errors`.
+    #[default]
+    Log,
+    /// The job stops.
+    Fail,
+    /// The failing value becomes NULL, and is recorded.
+    Null,
+}
+
+/// How records become rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// Each record is a row.
+    Plain,
+    /// Each record writes the row of its key; a null value deletes it.
+    Upsert,
+    /// Debezium change events.
+    Debezium,
+}
+
+/// How a record's value is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encode {
+    /// A JSON object.
+    Json,
+    /// The raw bytes, one BYTEA column.
+    Bytes,
+    /// Rows that the connector makes itself (generators).
+    Native,
+}
+
+/// What `INCLUDE` adds to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Include {
+    /// The record key, text or bytes.
+    Key,
+    /// The partition, INT.
+    Partition,
+    /// The offset, BIGINT.
+    Offset,
+    /// The record's timestamp, TIMESTAMPTZ.
+    Timestamp,
+}
+
+/// The `WITH (...) FORMAT ... ENCODE ...` of a source, a connector table or a sink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectorSpec {
+    /// `kafka`, `nexmark`, `datagen`, `blackhole`.
+    pub connector: String,
+    /// All options as written, keys in lower case.
+    pub options: BTreeMap<String, String>,
+    /// Of records.
+    pub format: Format,
+    /// Of values.
+    pub encode: Encode,
+    /// Options in the parentheses after ENCODE.
+    pub encode_options: BTreeMap<String, String>,
+    /// Columns filled by INCLUDE: position in the relation and what it is.
+    pub includes: Vec<(usize, Include)>,
+    /// Columns of the key, by position: of an upsert or Debezium source its PRIMARY KEY, of an upsert sink its `primary_key`.
+    pub key: Vec<usize>,
+}
+
+/// Everything known of a relation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Relation {
+    /// Never used again, also after DROP.
+    pub id: RelationId,
+    /// Schema name, `public` by default.
+    pub schema_name: String,
+    /// Name within the schema.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Its columns (of a sink: the columns it sends).
+    pub columns: Vec<Column>,
+    /// Positions of the declared or derived unique key; empty if none is known.
+    pub key: Vec<usize>,
+    /// Whether `key` was declared as PRIMARY KEY.
+    pub key_declared: bool,
+    /// All its changes are insertions.
+    pub append_only: bool,
+    /// Its watermark.
+    pub watermark: Option<Watermark>,
+    /// The connector of a source, connector table or sink.
+    pub connector: Option<ConnectorSpec>,
+    /// What INSERT does on an existing key.
+    pub conflict: Conflict,
+    /// What happens to failing rows.
+    pub on_error: OnError,
+    /// A sink with `snapshot = 'false'` starts with the changes after its creation.
+    pub snapshot: bool,
+    /// The statement that made it.
+    pub definition: String,
+    /// The query's own text, of views, materialized views and sinks.
+    pub query: String,
+    /// Relations that must exist for this one.
+    pub depends_on: Vec<RelationId>,
+    /// Who made it.
+    pub owner: String,
+    /// `COMMENT ON`.
+    pub comment: Option<String>,
+    /// The job; none for a plain view.
+    pub job: Option<JobPlan>,
+    /// The epoch from which on its job's input is shared.
+    pub created_at: Epoch,
+}
+
+impl Relation {
+    /// The columns as an Arrow schema.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)).collect::<Vec<_>>()))
+    }
+
+    /// Whether rows of this relation are kept, so that it can be read and later jobs can start from its rows. An append-only source is not: later jobs read its connector again.
+    pub fn is_materialized(&self) -> bool {
+        self.job.as_ref().is_some_and(|j| j.fragments.iter().flat_map(crate::Fragment::nodes).any(|n| matches!(n.op, crate::Op::Materialize { .. })))
+    }
+}
+
+/// Why a job does not run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Its last complete epoch.
+    pub epoch: Epoch,
+    /// The error.
+    pub reason: String,
+}
+
+/// All relations. Cloned on change (copy on write behind an `Arc`): readers keep the one they began with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Catalog {
+    /// By id.
+    pub relations: BTreeMap<RelationId, Arc<Relation>>,
+    /// Schemas besides `public`.
+    pub schemas: Vec<String>,
+    /// Jobs that stopped.
+    pub stopped: BTreeMap<RelationId, Stopped>,
+    /// The next relation id.
+    pub next_id: u32,
+}
+
+impl Catalog {
+    /// Finds a relation by schema and name.
+    pub fn find(&self, schema_name: &str, name: &str) -> Option<&Arc<Relation>> {
+        self.relations.values().find(|r| r.name == name && r.schema_name == schema_name)
+    }
+
+    /// The relations that depend directly on `id`.
+    pub fn dependents(&self, id: RelationId) -> Vec<&Arc<Relation>> {
+        self.relations.values().filter(|r| r.depends_on.contains(&id)).collect()
+    }
+}

@@ -1,0 +1,133 @@
+//! Scalar expressions over the columns of one row. `operator` compiles them to DataFusion's physical expressions, the evaluator that ad-hoc queries use
+//! too. Types are explicit: the planner has inserted every coercion as a [`Expr::Cast`].
+
+use arrow_schema::DataType;
+use serde::{Deserialize, Serialize};
+
+/// A scalar expression.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Expr {
+    /// Column of the input row, by position.
+    Column(usize),
+    /// A constant.
+    Literal(Literal),
+    /// `left op right`; integer arithmetic is checked.
+    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr> },
+    /// `NOT e`.
+    Not(Box<Expr>),
+    /// `-e`, checked.
+    Negative(Box<Expr>),
+    /// `e IS NULL`.
+    IsNull(Box<Expr>),
+    /// `e IS NOT NULL`.
+    IsNotNull(Box<Expr>),
+    /// `e IS TRUE`.
+    IsTrue(Box<Expr>),
+    /// `e IS FALSE`.
+    IsFalse(Box<Expr>),
+    /// `e [NOT] [I]LIKE pattern`.
+    Like { negated: bool, case_insensitive: bool, expr: Box<Expr>, pattern: Box<Expr> },
+    /// `e [NOT] IN (list)`.
+    InList { negated: bool, expr: Box<Expr>, list: Vec<Expr> },
+    /// `CASE [operand] WHEN .. THEN .. ELSE .. END`.
+    Case { operand: Option<Box<Expr>>, when_then: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
+    /// `CAST(e AS to)`; with `safe`, what cannot be cast becomes NULL (TRY_CAST).
+    Cast { expr: Box<Expr>, to: DataType, safe: bool },
+    /// A scalar function by its registered name (DataFusion's built-in ones and Tidemark's own, `tidemark_operator::functions`).
+    Call { function: String, args: Vec<Expr> },
+}
+
+/// Binary operators.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BinaryOp {
+    Eq,
+    NotEq,
+    Lt,
+    LtEq,
+    Gt,
+    GtEq,
+    Plus,
+    Minus,
+    Multiply,
+    Divide,
+    Modulo,
+    And,
+    Or,
+    IsDistinctFrom,
+    IsNotDistinctFrom,
+    RegexMatch,
+    RegexIMatch,
+    RegexNotMatch,
+    RegexNotIMatch,
+    BitwiseAnd,
+    BitwiseOr,
+    BitwiseXor,
+    ShiftLeft,
+    ShiftRight,
+    StringConcat,
+}
+
+/// A constant of a type. The value is in the form that Arrow stores.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Literal {
+    /// NULL of a type (`DataType::Null` when untyped).
+    Null(DataType),
+    Boolean(bool),
+    Int8(i8),
+    Int16(i16),
+    Int32(i32),
+    Int64(i64),
+    UInt8(u8),
+    UInt16(u16),
+    UInt32(u32),
+    UInt64(u64),
+    Float32(f32),
+    Float64(f64),
+    /// Unscaled value (as decimal text, for JSON), precision, scale.
+    Decimal128(String, u8, i8),
+    Utf8(String),
+    Binary(Vec<u8>),
+    /// Days since 1970-01-01.
+    Date32(i32),
+    /// Microseconds since midnight.
+    Time64Micros(i64),
+    /// Microseconds since 1970-01-01, with time zone for `timestamptz`.
+    TimestampMicros(i64, Option<String>),
+    /// Months, days, nanoseconds.
+    IntervalMonthDayNano(i32, i32, i64),
+}
+
+impl Expr {
+    /// Calls `f` with the position of every column that the expression reads.
+    pub fn visit_columns(&self, f: &mut dyn FnMut(usize)) {
+        match self {
+            Expr::Column(i) => f(*i),
+            Expr::Literal(_) => {}
+            Expr::Binary { left, right, .. } => {
+                left.visit_columns(f);
+                right.visit_columns(f);
+            }
+            Expr::Not(e) | Expr::Negative(e) | Expr::IsNull(e) | Expr::IsNotNull(e) | Expr::IsTrue(e) | Expr::IsFalse(e) => e.visit_columns(f),
+            Expr::Like { expr, pattern, .. } => {
+                expr.visit_columns(f);
+                pattern.visit_columns(f);
+            }
+            Expr::InList { expr, list, .. } => {
+                expr.visit_columns(f);
+                list.iter().for_each(|e| e.visit_columns(f));
+            }
+            Expr::Case { operand, when_then, otherwise } => {
+                operand.iter().for_each(|e| e.visit_columns(f));
+                for (when, then) in when_then {
+                    when.visit_columns(f);
+                    then.visit_columns(f);
+                }
+                otherwise.iter().for_each(|e| e.visit_columns(f));
+            }
+            Expr::Cast { expr, .. } => expr.visit_columns(f),
+            Expr::Call { args, .. } => args.iter().for_each(|e| e.visit_columns(f)),
+        }
+    }
+}

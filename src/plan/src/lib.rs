@@ -1,0 +1,10 @@
+//! What is to be computed: scalar expressions, stream plans cut into fragments, and catalog entries. Everything here is data with a stable serialised
+//! form (JSON): lowered plans are stored in the catalog and a restart never plans anew.
+
+pub mod catalog;
+pub mod expr;
+pub mod plan;
+
+pub use catalog::*;
+pub use expr::*;
+pub use plan::*;

@@ -1,0 +1,183 @@
+//! The stream plan: a job is a list of fragments; a fragment is a tree of operators that runs as one actor on every worker; between two fragments
+//! rows move by vnode. Fragment numbers are their order of dataflow: a fragment receives only from smaller ones. The last one ends in `Materialize`,
+//! `Sink`, or (an append-only source) the source itself.
+//!
+//! Every relation is a changelog with weights, so operators need no stream key; [`Properties::key`] is known where a unique key is derived and makes
+//! state cheaper.
+
+use crate::Expr;
+use arrow_schema::SchemaRef;
+use serde::{Deserialize, Serialize};
+use tidemark_common::RelationId;
+
+/// What a job computes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobPlan {
+    /// The relation that the job keeps up to date.
+    pub relation: RelationId,
+    /// In order of dataflow.
+    pub fragments: Vec<Fragment>,
+    /// Number of state tables; they are numbered `0..tables` in the operators.
+    pub tables: u32,
+}
+
+/// A tree of operators between two exchanges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// Position in [`JobPlan::fragments`].
+    pub id: u32,
+    /// The tree; its leaves are `SourceRead`, `TableRead`, `Tap`, `Receive` or `Values`.
+    pub root: Node,
+    /// Where the root's output goes.
+    pub output: Output,
+}
+
+/// Where a fragment's output goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    /// To fragment `to` of the same job, each row to the worker that owns `hash(keys) mod VNODES`; without keys all rows go to the owner of vnode 0.
+    Exchange { to: u32, keys: Vec<usize> },
+    /// To fragment `to`, every row to every worker.
+    Broadcast { to: u32 },
+    /// The end of the job. Other jobs that tap the relation receive the root's output on the same worker.
+    Relation,
+}
+
+/// An operator with its inputs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// The operator.
+    pub op: Op,
+    /// Its inputs, in the order of their ports.
+    pub inputs: Vec<Node>,
+    /// The columns of its output.
+    pub schema: SchemaRef,
+    /// What is known about its output.
+    pub properties: Properties,
+}
+
+/// What the planner has proven about a relation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Properties {
+    /// No row ever leaves: all weights are +1.
+    pub append_only: bool,
+    /// Columns that are unique among the rows present (an update of a key may still be seen as -old +new in any order within an epoch).
+    pub key: Option<Vec<usize>>,
+}
+
+/// The algebra. State table numbers (`table`, `left_table`, ...) are the operator's own and unique within the job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Leaf: the records of this job's own source connector. `watermark`: rows below it are late and dropped (counted).
+    SourceRead { columns: Vec<usize>, watermark: Option<Watermark> },
+    /// Leaf: the written rows (-old +new) of this job's own table.
+    TableRead,
+    /// Leaf: these columns of another relation's changelog.
+    Tap { relation: RelationId, columns: Vec<usize> },
+    /// Leaf: what fragment `from` of this job sends.
+    Receive { from: u32 },
+    /// Leaf: constant rows, on the worker that owns vnode 0, in the job's first epoch.
+    Values { rows: Vec<Vec<Expr>> },
+    /// Rows for which the predicate is true.
+    Filter { predicate: Expr },
+    /// One output column per expression.
+    Project { exprs: Vec<Expr> },
+    /// All rows of all inputs, which have the same types.
+    Union,
+    /// Each input row once for every row of `rows`, whose columns are appended (a cross join with constants; HOP windows).
+    Expand { rows: Vec<Vec<Expr>> },
+    /// An equi-join with an optional residual condition over `left columns ++ right columns`.
+    /// Output: for inner and outer joins `output` picks from left ++ right; for semi and anti joins it picks from left.
+    Join { kind: JoinKind, left_keys: Vec<usize>, right_keys: Vec<usize>, null_equals_null: bool, residual: Option<Expr>, output: Vec<usize>, left_table: u32, right_table: u32 },
+    /// Grouped aggregation: output is group columns then one column per call. Emits one -old +new per touched group and barrier. Without group columns and with
+    /// `global`, one row even for no input. `table` and those after it (`distinct_tables` many, one per call that needs one) hold its state.
+    Aggregate { group: Vec<usize>, calls: Vec<AggregateCall>, global: bool, table: u32 },
+    /// First half of a two-phase aggregation, stateless between barriers: combines rows of a group locally. Output: group columns, then the partial columns that
+    /// `calls` of the matching `AggregateFinal` read. Append-only input with count/sum/min/max, or retracting input with count/sum.
+    PartialAggregate { group: Vec<usize>, calls: Vec<AggregateCall> },
+    /// Rows are writes by key in order: a positive weight writes the row of its key, a negative one deletes it. Output: -old +new.
+    Upsert { key: Vec<usize>, conflict: Conflict, table: u32 },
+    /// Keeps the relation's rows for reads and later jobs, and passes its input on. With `key`, rows are located by it; append-only input without key is kept as it comes.
+    Materialize { key: Option<Vec<usize>>, append_only: bool, table: u32 },
+    /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash orders changes (all columns if none).
+    Sink { key: Vec<usize>, table: u32 },
+}
+
+/// What an upsert does when its key exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Conflict {
+    /// The new row replaces the old one.
+    Overwrite,
+    /// The old row stays.
+    Ignore,
+}
+
+/// How a join treats rows without partner.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JoinKind {
+    Inner,
+    Left,
+    Right,
+    Full,
+    LeftSemi,
+    LeftAnti,
+}
+
+/// `WATERMARK FOR column AS column - delay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// The column, by position in the relation.
+    pub column: usize,
+    /// The delay in microseconds.
+    pub delay_micros: i64,
+}
+
+/// One aggregate of an `Aggregate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AggregateCall {
+    /// Which.
+    pub function: AggregateFunction,
+    /// Its argument column (none for `count(*)`).
+    pub arg: Option<usize>,
+    /// `DISTINCT`.
+    pub distinct: bool,
+    /// `FILTER (WHERE column)`: a boolean column.
+    pub filter: Option<usize>,
+    /// Type of the result.
+    pub output: arrow_schema::DataType,
+}
+
+/// The aggregate functions that are maintained. `sum` of integers is checked; of floats exact and order-free, rounded once.
+#[allow(missing_docs)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AggregateFunction {
+    Count,
+    Sum,
+    Avg,
+    Min,
+    Max,
+    BoolAnd,
+    BoolOr,
+}
+
+impl Fragment {
+    /// The tree's nodes, root first.
+    pub fn nodes(&self) -> Vec<&Node> {
+        let mut all = vec![&self.root];
+        let mut i = 0;
+        while i < all.len() {
+            all.extend(all[i].inputs.iter());
+            i += 1;
+        }
+        all
+    }
+}
+
+impl JobPlan {
+    /// The relations that the job reads, with the columns it needs of each tap.
+    pub fn taps(&self) -> Vec<(RelationId, Vec<usize>)> {
+        let nodes = self.fragments.iter().flat_map(Fragment::nodes);
+        nodes.filter_map(|n| if let Op::Tap { relation, columns } = &n.op { Some((*relation, columns.clone())) } else { None }).collect()
+    }
+}

@@ -1,0 +1,23 @@
+//! What is kept: the in-memory kernels that operators build their state from, and the durable side (Parquet checkpoints, manifests, restore,
+//! compaction, garbage collection).
+//!
+//! In memory, state is columnar. [`KeyIndex`] maps key columns to dense ids, a batch at a time; [`RowStore`] keeps rows column by column under dense
+//! ids; an operator keeps its own typed vectors beside them, indexed by those ids. [`ViewPartition`] is one worker's share of a relation that people read.
+//!
+//! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and deletes of one checkpoint interval each. Reading
+//! them newest-first gives the table.
+
+pub mod checkpoint;
+pub mod key_index;
+pub mod manifest;
+pub mod row_store;
+pub mod table;
+pub mod view;
+
+pub use key_index::KeyIndex;
+pub use row_store::RowStore;
+pub use table::{StateTable, TableDelta, TableSpec};
+pub use view::ViewPartition;
+
+/// The id that stands for "no row" or "no key".
+pub const ABSENT: u32 = u32::MAX;
