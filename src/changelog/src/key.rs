@@ -30,7 +30,13 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
         row.extend_from_slice(&((v as u64) ^ (1 << 63)).to_be_bytes());
     }
     fn float(row: &mut Vec<u8>, v: f64) {
-        let v = if v == 0.0 { 0.0 } else if v.is_nan() { f64::NAN.abs() } else { v };
+        let v = if v == 0.0 {
+            0.0
+        } else if v.is_nan() {
+            f64::NAN.abs()
+        } else {
+            v
+        };
         let bits = v.to_bits();
         row.extend_from_slice(&(if bits >> 63 == 1 { !bits } else { bits ^ (1 << 63) }).to_be_bytes());
     }
