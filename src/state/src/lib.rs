@@ -7,13 +7,19 @@
 //! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and deletes of one checkpoint interval each. Reading
 //! them newest-first gives the table.
 
+pub mod bytes;
 pub mod checkpoint;
+pub mod chunked;
+pub mod column;
+pub mod consolidate;
 pub mod key_index;
 pub mod manifest;
 pub mod row_store;
 pub mod table;
 pub mod view;
 
+pub use column::SlotColumns;
+pub use consolidate::consolidate;
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
 pub use table::{StateTable, TableDelta, TableSpec};

@@ -1,0 +1,319 @@
+//! Key columns to dense ids, a batch at a time.
+//!
+//! The table is open-addressed with linear probing. A slot is 8 bytes: 32 bits of the key's hash (its tag, which also says where the slot belongs, so that growing and
+//! removing never look at keys or hashes) and the id. A batch is looked up in three passes, each one tight loop:
+//!
+//! 1. *Probe.* The first slot with the row's tag is the row's candidate; a row without one is a new key and takes a slot and an id at once.
+//! 2. *Write.* The new keys are appended, column by column.
+//! 3. *Verify.* Candidates are compared with their keys, column by column.
+//!
+//! Rows that fail the third pass (two keys with one tag: one in 2^32 per pair) are looked up again one by one. So no pass depends on the key's types except
+//! for one loop per column, and any number of columns of any types takes the same path without an encoding of its own.
+//!
+//! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in canonical form.
+//! Cost per key: the values' width, 8 bytes of hash, one bit, and 8 bytes per slot at 37 to 75 % load.
+
+use crate::ABSENT;
+use crate::chunked::{Chunked, Slots};
+use crate::column::{SlotColumns, canonical};
+use arrow::array::ArrayRef;
+use arrow::datatypes::DataType;
+
+const EMPTY: u64 = u64::MAX;
+/// Slots filled at most, in eighths.
+const LOAD_EIGHTHS: usize = 6;
+/// Rows that the probe's prefetch runs ahead.
+const AHEAD: usize = 12;
+
+/// A hash index over key columns. Ids are dense and reused after removal; all are below [`KeyIndex::capacity`].
+#[derive(Debug)]
+pub struct KeyIndex {
+    keys: SlotColumns,
+    floats: bool,
+    hashes: Chunked<u64>,
+    slots: Slots,
+    table: Table,
+}
+
+/// Open addressing from tags to ids. A slot holds the tag in its upper half and the id in its lower; an id is below `u32::MAX`, so no slot in use is `EMPTY`.
+#[derive(Debug, Default)]
+struct Table {
+    slots: Vec<u64>,
+    used: usize,
+}
+
+#[inline(always)]
+fn tag_of(hash: u64) -> u32 {
+    hash as u32
+}
+
+#[inline(always)]
+fn slot_of(tag: u32, id: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(id)
+}
+
+impl Table {
+    #[inline(always)]
+    fn home(&self, tag: u32) -> usize {
+        tag as usize & (self.slots.len() - 1)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, tag: u32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch never faults, and the address is inside the table.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.slots.as_ptr().add(self.home(tag)).cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = tag;
+    }
+
+    /// Makes room for `more` further slots.
+    fn reserve(&mut self, more: usize) {
+        let needed = self.used + more;
+        if needed * 8 <= self.slots.len() * LOAD_EIGHTHS {
+            return;
+        }
+        let len = (needed * 8 / LOAD_EIGHTHS + 1).next_power_of_two().max(16);
+        let old = std::mem::replace(&mut self.slots, vec![EMPTY; len]);
+        for slot in old.into_iter().filter(|s| *s != EMPTY) {
+            let at = self.first_empty((slot >> 32) as u32);
+            self.slots[at] = slot;
+        }
+    }
+
+    #[inline(always)]
+    fn first_empty(&self, tag: u32) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(tag);
+        while self.slots[at] != EMPTY {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The first id with this tag, or the empty slot where the search ended.
+    #[inline(always)]
+    fn probe(&self, tag: u32) -> Result<u32, usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = self.home(tag);
+        loop {
+            let slot = self.slots[at];
+            if slot == EMPTY {
+                return Err(at);
+            }
+            if (slot >> 32) as u32 == tag {
+                return Ok(slot as u32);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Every id with this tag.
+    fn candidates(&self, tag: u32) -> impl Iterator<Item = u32> + '_ {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut at = if self.slots.is_empty() { 0 } else { self.home(tag) };
+        std::iter::from_fn(move || {
+            while !self.slots.is_empty() && self.slots[at] != EMPTY {
+                let slot = self.slots[at];
+                at = (at + 1) & mask;
+                if (slot >> 32) as u32 == tag {
+                    return Some(slot as u32);
+                }
+            }
+            None
+        })
+    }
+
+    /// Takes a slot out and closes the gap, so that every search still ends at the first empty slot.
+    fn remove(&mut self, tag: u32, id: u32) {
+        let mask = self.slots.len() - 1;
+        let mut gap = self.home(tag);
+        while self.slots[gap] != slot_of(tag, id) {
+            assert!(self.slots[gap] != EMPTY, "id {id} is in the table");
+            gap = (gap + 1) & mask;
+        }
+        let mut at = gap;
+        loop {
+            at = (at + 1) & mask;
+            let slot = self.slots[at];
+            if slot == EMPTY {
+                break;
+            }
+            // A slot may move into the gap if its home is not between the gap (exclusive) and where it is.
+            let home = self.home((slot >> 32) as u32);
+            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
+                self.slots[gap] = slot;
+                gap = at;
+            }
+        }
+        self.slots[gap] = EMPTY;
+        self.used -= 1;
+    }
+}
+
+impl KeyIndex {
+    /// An index over key columns of these types; without columns there is one key.
+    pub fn new(types: &[DataType]) -> KeyIndex {
+        let floats = types.iter().any(|t| matches!(t, DataType::Float32 | DataType::Float64));
+        KeyIndex { keys: SlotColumns::new(types), floats, hashes: Chunked::new(), slots: Slots::default(), table: Table::default() }
+    }
+
+    /// Number of keys.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// All ids are below this.
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// Finds or adds the key of every row. `hashes` are those of `tidemark_changelog::hash_columns` over `keys`, one per row. `ids` is cleared and then holds one id
+    /// per row; equal keys of one batch get one id.
+    pub fn intern(&mut self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
+        let keys = &self.canonical(keys);
+        ids.clear();
+        ids.reserve(hashes.len());
+        self.table.reserve(hashes.len());
+        let (mut known_rows, mut known_ids, mut new_rows, mut new_ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut last: Option<(u64, u32)> = None;
+        for (row, hash) in hashes.iter().enumerate() {
+            if let Some(ahead) = hashes.get(row + AHEAD) {
+                self.table.prefetch(tag_of(*ahead));
+            }
+            let id = match last {
+                Some((h, id)) if h == *hash => Ok(id),
+                _ => self.table.probe(tag_of(*hash)),
+            };
+            let id = match id {
+                Ok(id) => {
+                    known_rows.push(row as u32);
+                    known_ids.push(id);
+                    id
+                }
+                Err(at) => {
+                    let id = self.slots.take_one();
+                    self.table.slots[at] = slot_of(tag_of(*hash), id);
+                    self.table.used += 1;
+                    new_rows.push(row as u32);
+                    new_ids.push(id);
+                    id
+                }
+            };
+            last = Some((*hash, id));
+            ids.push(id);
+        }
+        self.write(keys, hashes, &new_rows, &new_ids);
+        self.verify(keys, &known_rows, &known_ids, |index, row| {
+            let id = index.find_one(keys, hashes[row as usize], row);
+            ids[row as usize] = if id == ABSENT { index.add_one(keys, hashes, row) } else { id };
+        });
+    }
+
+    /// Finds the key of every row. `ids` is cleared and then holds one id per row, [`ABSENT`] where the key is unknown.
+    pub fn find(&self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
+        ids.clear();
+        if self.table.slots.is_empty() {
+            ids.resize(hashes.len(), ABSENT);
+            return;
+        }
+        let keys = &self.canonical(keys);
+        ids.reserve(hashes.len());
+        let (mut known_rows, mut known_ids) = (Vec::new(), Vec::new());
+        for (row, hash) in hashes.iter().enumerate() {
+            if let Some(ahead) = hashes.get(row + AHEAD) {
+                self.table.prefetch(tag_of(*ahead));
+            }
+            match self.table.probe(tag_of(*hash)) {
+                Ok(id) => {
+                    known_rows.push(row as u32);
+                    known_ids.push(id);
+                    ids.push(id);
+                }
+                Err(_) => ids.push(ABSENT),
+            }
+        }
+        let mut unequal = vec![false; known_rows.len()];
+        self.keys.mark_unequal(keys, &known_rows, &known_ids, &mut unequal);
+        for (i, _) in unequal.iter().enumerate().filter(|(_, u)| **u) {
+            let row = known_rows[i];
+            ids[row as usize] = self.find_one(keys, hashes[row as usize], row);
+        }
+    }
+
+    /// Calls `again` for every row whose candidate is another key.
+    fn verify(&mut self, keys: &[ArrayRef], rows: &[u32], ids: &[u32], mut again: impl FnMut(&mut KeyIndex, u32)) {
+        let mut unequal = vec![false; rows.len()];
+        self.keys.mark_unequal(keys, rows, ids, &mut unequal);
+        for (i, _) in unequal.iter().enumerate().filter(|(_, u)| **u) {
+            again(self, rows[i]);
+        }
+    }
+
+    fn canonical(&self, keys: &[ArrayRef]) -> Vec<ArrayRef> {
+        if self.floats { keys.iter().map(canonical).collect() } else { keys.to_vec() }
+    }
+
+    fn write(&mut self, keys: &[ArrayRef], hashes: &[u64], rows: &[u32], ids: &[u32]) {
+        self.hashes.grow(self.slots.capacity());
+        self.keys.grow(self.slots.capacity());
+        for (row, id) in rows.iter().zip(ids) {
+            self.hashes.set(*id, hashes[*row as usize]);
+        }
+        self.keys.write_selected(keys, rows, ids);
+    }
+
+    fn find_one(&self, keys: &[ArrayRef], hash: u64, row: u32) -> u32 {
+        self.table.candidates(tag_of(hash)).find(|id| self.keys.equals(*id, keys, row as usize)).unwrap_or(ABSENT)
+    }
+
+    fn add_one(&mut self, keys: &[ArrayRef], hashes: &[u64], row: u32) -> u32 {
+        let (id, tag) = (self.slots.take_one(), tag_of(hashes[row as usize]));
+        let at = self.table.first_empty(tag);
+        self.table.slots[at] = slot_of(tag, id);
+        self.table.used += 1;
+        self.write(keys, hashes, &[row], &[id]);
+        id
+    }
+
+    /// Takes a key out. Its id, which must be in use, may be given to another key.
+    pub fn remove(&mut self, id: u32) {
+        self.slots.give_back(id);
+        self.table.remove(tag_of(self.hashes.get(id)), id);
+        self.keys.clear(id);
+    }
+
+    /// The key columns of these ids, one array per column; [`ABSENT`] gives NULL.
+    pub fn gather(&self, ids: &[u32]) -> Vec<ArrayRef> {
+        self.keys.gather_all(ids)
+    }
+
+    /// The hash given when the key was added.
+    #[inline]
+    pub fn hash(&self, id: u32) -> u64 {
+        self.hashes.get(id)
+    }
+
+    /// Whether `id` is in use.
+    pub fn is_live(&self, id: u32) -> bool {
+        self.slots.is_live(id)
+    }
+
+    /// The ids in use, ascending.
+    pub fn live_ids(&self) -> impl Iterator<Item = u32> {
+        self.slots.live_ids()
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.keys.memory_bytes() + self.hashes.memory_bytes() + self.slots.memory_bytes() + self.table.slots.capacity() * 8
+    }
+}

@@ -1,0 +1,4 @@
+//! One worker's share of a relation that people read.
+
+/// Under construction.
+pub struct ViewPartition;
