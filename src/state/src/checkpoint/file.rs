@@ -1,0 +1,341 @@
+//! One checkpoint file: from a [`TableDelta`] to Parquet and back to batches. The schema is described in the parent module.
+//!
+//! Encoding runs beside the dataflow, so it is thrifty: rows are counted into vnodes, sorted within each by a 128-bit prefix of the ordered key (an
+//! integer key fits whole) and gathered once per row group; no dictionaries, statistics of `_vnode` alone.
+
+use super::FileMeta;
+use crate::{TableDelta, TableSpec};
+use arrow::array::*;
+use arrow::compute;
+use arrow::datatypes::*;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::file::metadata::{KeyValue, RowGroupMetaData};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
+use tidemark_changelog::key::encode_columns;
+use tidemark_common::{Error, Result, VNODES};
+
+/// Rows of a row group at most.
+const ROW_GROUP_ROWS: usize = 64 * 1024;
+/// Rows of a decoded batch at most.
+const READ_ROWS: usize = 8192;
+/// Columns in front of the table's own: `_vnode`, `_deleted`.
+pub(super) const SYSTEM_COLUMNS: usize = 2;
+
+/// A file ready to be written.
+#[derive(Clone, Debug)]
+pub struct EncodedFile {
+    /// The Parquet file.
+    pub bytes: Bytes,
+    /// Records: upserts and deletes.
+    pub rows: u64,
+    /// How many of the records are deletes.
+    pub deletes: u64,
+    /// Smallest vnode; 0 without rows.
+    pub vnode_min: u16,
+    /// Largest vnode; 0 without rows.
+    pub vnode_max: u16,
+}
+
+/// Sorts the delta by (vnode, key) and writes it as a Parquet file.
+pub fn encode_delta(spec: &TableSpec, delta: TableDelta) -> Result<EncodedFile> {
+    let TableDelta { upserts, upsert_vnodes, deletes, delete_vnodes } = delta;
+    let (present, gone) = (upserts.num_rows(), deletes.num_rows());
+    if upsert_vnodes.len() != present || delete_vnodes.len() != gone {
+        return Err(Error::internal(format!("delta of table {}: one vnode per row is needed", spec.table)));
+    }
+    let keys: Vec<ArrayRef> = (0..spec.key_columns)
+        .map(|c| if gone == 0 { Ok(upserts.column(c).clone()) } else { compute::concat(&[upserts.column(c), deletes.column(c)]) })
+        .collect::<Result<_, _>>()
+        .map_err(arrow_error)?;
+    let mut vnodes = upsert_vnodes;
+    vnodes.extend_from_slice(&delete_vnodes);
+    let order = sorted_order(&vnodes, &OrderedKeys::encode(&keys, present + gone));
+    let mut writer = FileWriter::new(spec)?;
+    for rows in order.chunks(ROW_GROUP_ROWS) {
+        let indices = UInt32Array::from(rows.to_vec());
+        // A delete has no values: its index is NULL there.
+        let values = if gone == 0 { indices.clone() } else { rows.iter().map(|r| ((*r as usize) < present).then_some(*r)).collect() };
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(|r| vnodes[*r as usize]).collect::<UInt16Array>()),
+            Arc::new(rows.iter().map(|r| Some(*r as usize >= present)).collect::<BooleanArray>()),
+        ];
+        for (c, column) in upserts.columns().iter().enumerate() {
+            let (source, at) = if c < spec.key_columns { (&keys[c], &indices) } else { (column, &values) };
+            columns.push(to_stored(&compute::take(source, at, None).map_err(arrow_error)?));
+        }
+        writer.write(columns)?;
+    }
+    writer.finish()
+}
+
+/// The rows' numbers ordered by (vnode, key).
+fn sorted_order(vnodes: &[u16], keys: &OrderedKeys) -> Vec<u32> {
+    let mut starts = vec![0u32; VNODES + 1];
+    vnodes.iter().for_each(|v| starts[*v as usize + 1] += 1);
+    (0..VNODES).for_each(|v| starts[v + 1] += starts[v]);
+    let mut order = vec![0u32; vnodes.len()];
+    let mut next = starts.clone();
+    for (row, vnode) in vnodes.iter().enumerate() {
+        let at = &mut next[*vnode as usize];
+        order[*at as usize] = row as u32;
+        *at += 1;
+    }
+    let mut scratch: Vec<(u128, u32)> = Vec::new();
+    for v in 0..VNODES {
+        let bucket = &mut order[starts[v] as usize..starts[v + 1] as usize];
+        scratch.clear();
+        scratch.extend(bucket.iter().map(|row| (keys.prefix[*row as usize], *row)));
+        scratch.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys.rest(a.1 as usize).cmp(keys.rest(b.1 as usize))));
+        bucket.iter_mut().zip(&scratch).for_each(|(to, from)| *to = from.1);
+    }
+    order
+}
+
+/// The keys of some rows in a form that compares like the ordered key encoding: its first 16 bytes as a number, then the rest.
+pub(super) struct OrderedKeys {
+    /// First 16 bytes, padded with zeros. The encoding is free of prefixes, so the padding decides nothing.
+    pub prefix: Vec<u128>,
+    /// Whole encodings, one after the other; empty when every key fits its prefix.
+    flat: Vec<u8>,
+    /// `flat[ends[i - 1]..ends[i]]` is key i; empty when every key fits its prefix.
+    ends: Vec<usize>,
+}
+
+impl OrderedKeys {
+    /// Encodes `rows` keys made of `columns`.
+    pub fn encode(columns: &[ArrayRef], rows: usize) -> OrderedKeys {
+        if let [column] = columns
+            && let Some(prefix) = integer_prefixes(column)
+        {
+            return OrderedKeys { prefix, flat: Vec::new(), ends: Vec::new() };
+        }
+        const CHUNK: usize = 1024;
+        let mut keys = OrderedKeys { prefix: Vec::with_capacity(rows), flat: Vec::new(), ends: Vec::with_capacity(rows) };
+        let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); CHUNK.min(rows)];
+        for start in (0..rows).step_by(CHUNK) {
+            let chunk = &mut buffers[..CHUNK.min(rows - start)];
+            chunk.iter_mut().for_each(Vec::clear);
+            let slices: Vec<ArrayRef> = columns.iter().map(|c| c.slice(start, chunk.len())).collect();
+            encode_columns(&slices, chunk);
+            for key in chunk.iter() {
+                let mut first = [0u8; 16];
+                let len = key.len().min(16);
+                first[..len].copy_from_slice(&key[..len]);
+                keys.prefix.push(u128::from_be_bytes(first));
+                keys.flat.extend_from_slice(key);
+                keys.ends.push(keys.flat.len());
+            }
+        }
+        keys
+    }
+
+    /// The whole encoding of key `i`, or nothing when the prefix says it all.
+    pub fn rest(&self, i: usize) -> &[u8] {
+        if self.ends.is_empty() {
+            return &[];
+        }
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        &self.flat[start..self.ends[i]]
+    }
+
+    /// Compares key `i` with key `j` of `other`, which has the same column types.
+    pub fn compare(&self, i: usize, other: &OrderedKeys, j: usize) -> Ordering {
+        self.prefix[i].cmp(&other.prefix[j]).then_with(|| self.rest(i).cmp(other.rest(j)))
+    }
+}
+
+/// The ordered encoding of a 64-bit (or narrower) integer column, 9 bytes, as left-aligned numbers; `None` for other types.
+fn integer_prefixes(column: &ArrayRef) -> Option<Vec<u128>> {
+    fn words<T: ArrowPrimitiveType>(column: &ArrayRef, word: impl Fn(T::Native) -> i64) -> Option<Vec<u128>> {
+        let encode = |v: T::Native| (1u128 << 120) | (u128::from(word(v) as u64 ^ (1 << 63)) << 56);
+        let values = column.as_primitive::<T>();
+        Some(if values.null_count() == 0 {
+            values.values().iter().map(|v| encode(*v)).collect()
+        } else {
+            values.iter().map(|v| v.map_or(2u128 << 120, encode)).collect()
+        })
+    }
+    match column.data_type() {
+        DataType::Int16 => words::<Int16Type>(column, i64::from),
+        DataType::Int32 => words::<Int32Type>(column, i64::from),
+        DataType::Int64 => words::<Int64Type>(column, |v| v),
+        DataType::Date32 => words::<Date32Type>(column, i64::from),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => words::<TimestampMicrosecondType>(column, |v| v),
+        _ => None,
+    }
+}
+
+/// Writes records that arrive in order and counts them.
+pub(super) struct FileWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    schema: SchemaRef,
+    rows: u64,
+    deletes: u64,
+    vnodes: Option<(u16, u16)>,
+}
+
+impl FileWriter {
+    pub fn new(spec: &TableSpec) -> Result<FileWriter> {
+        let vnode = || ColumnPath::from("_vnode");
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::LZ4_RAW)
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_column_statistics_enabled(vnode(), EnabledStatistics::Chunk)
+            .set_column_dictionary_enabled(vnode(), true)
+            .set_offset_index_disabled(true)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_key_value_metadata(Some(vec![KeyValue::new("tidemark.key_columns".to_string(), spec.key_columns.to_string())]))
+            .set_created_by("tidemark".to_string())
+            .build();
+        let schema = file_schema(spec);
+        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(|e| Error::internal(format!("state table {}: {e}", spec.table)))?;
+        Ok(FileWriter { writer, schema, rows: 0, deletes: 0, vnodes: None })
+    }
+
+    /// Adds records; `columns` as in the file.
+    pub fn write(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(arrow_error)?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let (vnodes, deleted) = (batch.column(0).as_primitive::<UInt16Type>(), batch.column(1).as_boolean());
+        let last = vnodes.value(batch.num_rows() - 1);
+        self.vnodes = Some((self.vnodes.map_or(vnodes.value(0), |(min, _)| min), last));
+        self.rows += batch.num_rows() as u64;
+        self.deletes += deleted.true_count() as u64;
+        self.writer.write(&batch).map_err(|e| Error::internal(format!("parquet: {e}")))
+    }
+
+    pub fn finish(self) -> Result<EncodedFile> {
+        let bytes = self.writer.into_inner().map_err(|e| Error::internal(format!("parquet: {e}")))?;
+        let (vnode_min, vnode_max) = self.vnodes.unwrap_or((0, 0));
+        Ok(EncodedFile { bytes: bytes.into(), rows: self.rows, deletes: self.deletes, vnode_min, vnode_max })
+    }
+}
+
+/// Reads the records of a file that fall into `vnodes`, in order, with the columns of [`file_schema`].
+pub(super) struct FileReader {
+    reader: ParquetRecordBatchReader,
+    /// Position in the file of each column of `schema`.
+    positions: Vec<usize>,
+    schema: SchemaRef,
+    vnodes: Range<usize>,
+    path: String,
+}
+
+impl FileReader {
+    /// Opens `bytes`, which are the content of `file`; row groups without a vnode of `vnodes` are skipped.
+    pub fn open(spec: &TableSpec, file: &FileMeta, bytes: Bytes, vnodes: Range<usize>) -> Result<FileReader> {
+        let damaged = |what: String| Error::corrupt(format!("checkpoint file {}: {what}", file.path));
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
+        let schema = file_schema(spec);
+        let found = builder.schema();
+        let mut positions = Vec::new();
+        for wanted in schema.fields() {
+            let (at, field) = found.column_with_name(wanted.name()).ok_or_else(|| damaged(format!("column \"{}\" is missing", wanted.name())))?;
+            if field.data_type() != wanted.data_type() {
+                return Err(damaged(format!("column \"{}\" is {}, the table has {}", wanted.name(), field.data_type(), wanted.data_type())));
+            }
+            positions.push(at);
+        }
+        let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, g)| overlaps(g, &vnodes)).map(|(i, _)| i).collect();
+        let reader = builder.with_row_groups(groups).with_batch_size(READ_ROWS).build().map_err(|e| damaged(e.to_string()))?;
+        Ok(FileReader { reader, positions, schema, vnodes, path: file.path.clone() })
+    }
+
+    /// The next records, at least one; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<RecordBatch>> {
+        for batch in self.reader.by_ref() {
+            let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("checkpoint file {}: {e}", self.path));
+            let batch = batch.map_err(damaged)?;
+            let columns = self.positions.iter().map(|p| batch.column(*p).clone()).collect();
+            let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(damaged)?;
+            let vnodes = batch.column(0).as_primitive::<UInt16Type>().values();
+            let start = vnodes.partition_point(|v| (*v as usize) < self.vnodes.start);
+            let end = vnodes.partition_point(|v| (*v as usize) < self.vnodes.end);
+            if start < end {
+                return Ok(Some(batch.slice(start, end - start)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a row group may have rows of `vnodes`; without statistics it may.
+fn overlaps(group: &RowGroupMetaData, vnodes: &Range<usize>) -> bool {
+    match group.column(0).statistics() {
+        Some(Statistics::Int32(s)) => match (s.min_opt(), s.max_opt()) {
+            (Some(min), Some(max)) => (*min as usize) < vnodes.end && *max as usize >= vnodes.start,
+            _ => true,
+        },
+        _ => true,
+    }
+}
+
+/// The columns of a file of this table.
+pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
+    let own = spec.schema.fields().iter().enumerate().map(|(i, f)| {
+        let data_type = if is_interval(f.data_type()) { DataType::FixedSizeBinary(16) } else { f.data_type().clone() };
+        Field::new(f.name(), data_type, f.is_nullable() || i >= spec.key_columns)
+    });
+    let system = [Field::new("_vnode", DataType::UInt16, false), Field::new("_deleted", DataType::Boolean, false)];
+    Arc::new(Schema::new(system.into_iter().chain(own).collect::<Vec<_>>()))
+}
+
+/// The table's rows among records of a file, none of them a delete.
+pub(super) fn table_rows(spec: &TableSpec, records: &RecordBatch) -> Result<RecordBatch> {
+    let columns = spec.schema.fields().iter().zip(&records.columns()[SYSTEM_COLUMNS..]);
+    let columns = columns.map(|(f, column)| if is_interval(f.data_type()) { from_stored_interval(column) } else { column.clone() }).collect();
+    RecordBatch::try_new(spec.schema.clone(), columns).map_err(arrow_error)
+}
+
+/// The key columns among records of a file.
+pub(super) fn record_keys(spec: &TableSpec, records: &RecordBatch) -> Vec<ArrayRef> {
+    records.columns()[SYSTEM_COLUMNS..SYSTEM_COLUMNS + spec.key_columns].to_vec()
+}
+
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(IntervalUnit::MonthDayNano))
+}
+
+/// Parquet has no interval with nanoseconds: it is stored as 16 bytes.
+fn to_stored(column: &ArrayRef) -> ArrayRef {
+    if !is_interval(column.data_type()) {
+        return column.clone();
+    }
+    let mut stored = FixedSizeBinaryBuilder::with_capacity(column.len(), 16);
+    for value in column.as_primitive::<IntervalMonthDayNanoType>() {
+        match value {
+            Some(v) => {
+                let mut b = [0; 16];
+                b[..4].copy_from_slice(&v.months.to_le_bytes());
+                b[4..8].copy_from_slice(&v.days.to_le_bytes());
+                b[8..].copy_from_slice(&v.nanoseconds.to_le_bytes());
+                stored.append_value(b).expect("16 bytes were declared");
+            }
+            None => stored.append_null(),
+        }
+    }
+    Arc::new(stored.finish())
+}
+
+fn from_stored_interval(column: &ArrayRef) -> ArrayRef {
+    let word = |b: &[u8]| i32::from_le_bytes(b.try_into().expect("4 of 16 bytes"));
+    let values = column.as_fixed_size_binary().iter().map(|v| {
+        v.map(|b| IntervalMonthDayNanoType::make_value(word(&b[..4]), word(&b[4..8]), i64::from_le_bytes(b[8..].try_into().expect("8 of 16 bytes"))))
+    });
+    Arc::new(values.collect::<IntervalMonthDayNanoArray>())
+}
+
+pub(super) fn arrow_error(e: arrow::error::ArrowError) -> Error {
+    Error::internal(format!("checkpoint: {e}"))
+}

@@ -1,0 +1,127 @@
+//! The manifest of a checkpoint: everything that is needed to go on from an epoch, in one object.
+//!
+//! **Law.** A manifest names every file of every state table, where each source stood, what each sink had delivered, and the catalog, all as of the barrier that
+//! closed its epoch. It is written once (put if absent) after every file that it names; the log's commit entry that names the manifest is the instant at which
+//! the checkpoint counts.
+//!
+//! **Form.** `manifests/{epoch, 20 digits}-{generation}.json`: `{"crc32":"xxxxxxxx","manifest":{...}}`, the checksum (CRC-32, IEEE) over the bytes of the inner object as they stand.
+
+use crate::checkpoint::{CheckpointStore, FileMeta};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
+use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, failpoint};
+use tidemark_plan::Catalog;
+
+/// The form of manifests that this build writes and reads.
+pub const MANIFEST_VERSION: u32 = 1;
+
+const HEAD: &str = "{\"crc32\":\"";
+const MIDDLE: &str = "\",\"manifest\":";
+
+/// A sink at a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SinkProgress {
+    /// What it had delivered, as far as we knew; its own marker is the truth.
+    pub delivered: Option<SinkMarker>,
+    /// Order-free hash over all that it emitted up to the checkpoint's epoch.
+    pub emitted_hash: u64,
+    /// What it emitted and has not delivered.
+    pub log: Vec<FileMeta>,
+}
+
+/// Everything about one checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The cluster's incarnation that made it.
+    pub generation: u64,
+    /// Entries of the decision log up to and including this one are contained.
+    pub log_index: u64,
+    /// The clock of the epoch, in microseconds since 1970.
+    pub clock: i64,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// The files of each state table, by `{relation}-{table}`.
+    pub tables: BTreeMap<String, Vec<FileMeta>>,
+    /// Where the splits of each source stand.
+    pub sources: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// Where each source started, for jobs that come later.
+    #[serde(default)]
+    pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// The largest event time of each split so far, in microseconds since 1970.
+    pub watermarks: BTreeMap<RelationId, Vec<(SplitId, i64)>>,
+    /// The sinks.
+    pub sinks: BTreeMap<RelationId, SinkProgress>,
+    /// The epoch that each job's state is of; a stopped job's is older than the checkpoint's.
+    pub job_epochs: BTreeMap<RelationId, Epoch>,
+}
+
+impl Manifest {
+    /// Its name within the store.
+    pub fn path(&self) -> String {
+        format!("manifests/{:020}-{}.json", self.epoch.0, self.generation)
+    }
+
+    /// Every file that it names.
+    pub fn files(&self) -> impl Iterator<Item = &FileMeta> {
+        self.tables.values().flatten().chain(self.sinks.values().flat_map(|s| &s.log))
+    }
+
+    /// Its bytes in the store.
+    pub fn encode(&self) -> Result<Bytes> {
+        let body = serde_json::to_string(self).map_err(|e| Error::internal(format!("manifest of epoch {}: {e}", self.epoch)))?;
+        Ok(format!("{HEAD}{:08x}{MIDDLE}{body}}}", crc32fast::hash(body.as_bytes())).into())
+    }
+
+    /// Reads what [`Manifest::encode`] wrote; `path` is for messages.
+    pub fn decode(path: &str, bytes: &[u8]) -> Result<Manifest> {
+        let damaged = |what: &str| Error::corrupt(format!("manifest {path} is damaged")).with_detail(format!("{what}."));
+        let text = std::str::from_utf8(bytes).map_err(|_| damaged("It is not UTF-8"))?;
+        let framed = text.strip_prefix(HEAD).and_then(|rest| rest.split_at_checked(8));
+        let framed = framed.and_then(|(crc, rest)| Some((u32::from_str_radix(crc, 16).ok()?, rest.strip_prefix(MIDDLE)?.strip_suffix('}')?)));
+        let (crc32, body) = framed.ok_or_else(|| damaged("It is cut short, or was never a manifest"))?;
+        if crc32fast::hash(body.as_bytes()) != crc32 {
+            return Err(damaged("Its checksum does not match its content"));
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let version = serde_json::from_str::<Version>(body).map_err(|e| damaged(&e.to_string()))?.version;
+        if version != MANIFEST_VERSION {
+            return Err(Error::corrupt(format!("manifest {path} has version {version}, this build reads version {MANIFEST_VERSION}")));
+        }
+        serde_json::from_str(body).map_err(|e| damaged(&e.to_string()))
+    }
+}
+
+impl CheckpointStore {
+    /// Writes the manifest under its own name and returns that. The same manifest again is harmless, another one under that name an error.
+    pub async fn write_manifest(&self, manifest: &Manifest) -> Result<String> {
+        let (path, bytes) = (manifest.path(), manifest.encode()?);
+        failpoint::hit("checkpoint.manifest");
+        self.put_new(&path, bytes).await?;
+        Ok(path)
+    }
+
+    /// Reads a manifest; a missing or damaged one is an error that names it.
+    pub async fn read_manifest(&self, path: &str) -> Result<Manifest> {
+        Manifest::decode(path, &self.get(path).await?)
+    }
+
+    /// The names of all manifests in the store, committed or not, oldest first (by epoch, then generation).
+    pub async fn list_manifests(&self) -> Result<Vec<String>> {
+        let order = |path: &str| {
+            let (epoch, generation) = path.strip_prefix("manifests/")?.strip_suffix(".json")?.split_once('-')?;
+            Some((epoch.parse::<u64>().ok()?, generation.parse::<u64>().ok()?))
+        };
+        let mut found: Vec<_> = self.list("manifests").await?.into_iter().filter_map(|path| Some((order(&path)?, path))).collect();
+        found.sort();
+        Ok(found.into_iter().map(|(_, path)| path).collect())
+    }
+}
