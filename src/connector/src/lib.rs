@@ -1,1 +1,82 @@
-//! Placeholder.
+//! The two ends of a dataflow: sources that turn records into rows, and sinks that turn changes into records.
+//!
+//! A connector is chosen by the `connector` option of `CREATE SOURCE|TABLE|SINK`. Its options are checked without network by [`check_source`] and
+//! [`check_sink`], against the outside by [`check_source_connection`] and [`check_sink_connection`]; [`open_source`] and [`open_sink`] then give what the
+//! runtime drives (traits in `tidemark_changelog::connector`).
+
+pub mod blackhole;
+pub mod datagen;
+pub mod generator;
+mod metrics;
+pub mod nexmark;
+pub mod options;
+mod random;
+
+use std::sync::Arc;
+use tidemark_changelog::connector::{SinkWriter, SourceConnector};
+use tidemark_common::{RelationId, Result};
+use tidemark_plan::{Column, ConnectorSpec};
+
+/// The connectors that can be read.
+pub const SOURCES: &[&str] = &["kafka", "nexmark", "datagen"];
+/// The connectors that can be written.
+pub const SINKS: &[&str] = &["kafka", "blackhole"];
+
+/// What makes a sink one and the same over restarts: its transactions and its marker carry this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkIdentity {
+    /// The cluster's id, chosen once.
+    pub cluster: String,
+    /// The sink.
+    pub sink: RelationId,
+    /// Its name, for messages and metrics.
+    pub name: String,
+}
+
+/// Checks the options of a source, without network. Errors name the option (`22023`) or the column.
+pub fn check_source(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
+    match spec.connector.as_str() {
+        "nexmark" => nexmark::open(spec, columns).map(drop),
+        "datagen" => datagen::open(spec, columns).map(drop),
+        other => Err(unknown(other, "source", SOURCES)),
+    }
+}
+
+/// The columns of a source whose statement names none, where the connector knows them.
+pub fn default_columns(spec: &ConnectorSpec) -> Result<Option<Vec<Column>>> {
+    match spec.connector.as_str() {
+        "nexmark" => nexmark::default_columns(spec).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Checks the options of a sink, without network. `append_only`: the sink's input never retracts.
+pub fn check_sink(spec: &ConnectorSpec, columns: &[Column], append_only: bool) -> Result<()> {
+    let _ = (columns, append_only);
+    match spec.connector.as_str() {
+        "blackhole" => blackhole::check(spec),
+        other => Err(unknown(other, "sink", SINKS)),
+    }
+}
+
+/// Opens a source. Does not wait for the outside: reading retries until it answers.
+pub fn open_source(spec: &ConnectorSpec, columns: &[Column]) -> Result<Arc<dyn SourceConnector>> {
+    match spec.connector.as_str() {
+        "nexmark" => Ok(Arc::new(nexmark::open(spec, columns)?)),
+        "datagen" => Ok(Arc::new(datagen::open(spec, columns)?)),
+        other => Err(unknown(other, "source", SOURCES)),
+    }
+}
+
+/// Opens a sink; nothing is sent before `recover`.
+pub fn open_sink(spec: &ConnectorSpec, columns: &[Column], identity: SinkIdentity, append_only: bool) -> Result<Box<dyn SinkWriter>> {
+    check_sink(spec, columns, append_only)?;
+    match spec.connector.as_str() {
+        "blackhole" => Ok(Box::new(blackhole::Blackhole::new(&identity.name))),
+        other => Err(unknown(other, "sink", SINKS)),
+    }
+}
+
+fn unknown(connector: &str, what: &str, known: &[&str]) -> tidemark_common::Error {
+    options::invalid(format!("connector '{connector}' is not known for a {what}")).with_hint(format!("Use one of: {}.", known.join(", ")))
+}
