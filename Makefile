@@ -1,0 +1,47 @@
+# make demo       install what is missing, build, start Kafka and Tidemark, show both stories live   (make demo-stop ends and cleans up)
+# make test       everything that can fail: formatting, unit, property, SQL and end-to-end tests      (.ci/run calls it)
+# make bench      Nexmark into a blackhole sink                                                       (options: make bench ARGS='--queries q0,q3')
+# make build      the server, optimised: $(TARGET)/release/tidemark
+# make lint       clippy, warnings are errors
+# make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demo and of tests
+.PHONY: build test test-rust test-e2e lint bench demo demo-stop deps clean-cache
+.DEFAULT_GOAL := build
+SHELL := /bin/bash
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CACHE := $(or $(TIDEMARK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidemark)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PYTEST := $(CACHE)/venv/bin/python -m pytest
+
+deps:
+	@docker/deps.sh
+
+build:
+	@docker/deps.sh build
+	cargo build --release
+
+# The Rust tests and the end-to-end tests both run, whatever the first of them says: one run tells everything.
+test: deps
+	cargo fmt --all --check
+	cargo build --release --workspace
+	@status=0; $(MAKE) --no-print-directory test-rust || status=1; $(MAKE) --no-print-directory test-e2e || status=1; exit $$status
+
+test-rust:
+	cargo test --release --workspace --no-fail-fast
+
+test-e2e:
+	cd src/sim/e2e && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(PYTEST) -p no:cacheprovider $(ARGS)
+
+lint:
+	cargo clippy --release --workspace --all-targets -- -D warnings
+
+bench: build
+	benchmarks/run.sh nexmark $(ARGS)
+
+demo:
+	@docker/demo/run.sh
+
+demo-stop:
+	@docker/demo/run.sh stop
+
+clean-cache: demo-stop
+	rm -rf "$(CACHE)"
