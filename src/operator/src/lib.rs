@@ -5,6 +5,9 @@
 //! (2) the barrier is a cut: what belongs to e is sent before `on_barrier` returns; (3) whatever matters is in its state tables, every other field is a cache;
 //! (4) determined: the same input batches (in any interleaving of ports) give the same sum of output.
 
+pub mod materialize;
+pub mod upsert;
+
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Result};
 use tidemark_state::StateTable;

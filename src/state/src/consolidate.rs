@@ -14,9 +14,18 @@ pub fn consolidate(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeBatch {
         return ChangeBatch::insert(RecordBatch::new_empty(schema.clone()));
     }
     let all = ChangeBatch::concat(schema, batches);
-    if all.weights().is_none() {
-        return all;
+    if all.weights().is_none() { all } else { sum_of_equal_rows(schema, all) }
+}
+
+/// Like [`consolidate`], and equal insertions are one row with their number as weight.
+pub fn consolidate_fully(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeBatch {
+    if batches.is_empty() {
+        return ChangeBatch::insert(RecordBatch::new_empty(schema.clone()));
     }
+    sum_of_equal_rows(schema, ChangeBatch::concat(schema, batches))
+}
+
+fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
     let types: Vec<DataType> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
     let mut index = KeyIndex::new(&types);
     let mut ids = Vec::new();
@@ -30,6 +39,9 @@ pub fn consolidate(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeBatch {
         if !std::mem::replace(&mut seen[*id as usize], true) {
             first_rows.push(row as u32);
         }
+    }
+    if first_rows.len() == all.num_rows() && all.weights().is_none() {
+        return all;
     }
     let sum_of = |row: &u32| sums[ids[*row as usize] as usize];
     let mut kept: Vec<u32> = first_rows.iter().copied().filter(|r| sum_of(r) < 0).collect();

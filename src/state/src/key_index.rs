@@ -296,6 +296,11 @@ impl KeyIndex {
         self.keys.gather_all(ids)
     }
 
+    /// These key columns of these ids; [`ABSENT`] gives NULL.
+    pub fn gather_columns(&self, columns: &[usize], ids: &[u32]) -> Vec<ArrayRef> {
+        self.keys.gather(columns, ids)
+    }
+
     /// The hash given when the key was added.
     #[inline]
     pub fn hash(&self, id: u32) -> u64 {

@@ -19,11 +19,11 @@ pub mod table;
 pub mod view;
 
 pub use column::SlotColumns;
-pub use consolidate::consolidate;
+pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
 pub use table::{StateTable, TableDelta, TableSpec};
-pub use view::ViewPartition;
+pub use view::{ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".
 pub const ABSENT: u32 = u32::MAX;

@@ -1,0 +1,51 @@
+//! Keeps a relation's rows for reads and later jobs, and passes its input on.
+//!
+//! Algebra: the identity. State: the rows themselves, in a [`ViewPartition`] that readers share. A batch is passed on at once; at the barrier the epoch's batches are
+//! consolidated into the view. Merging them into the view's base is the engine's business, because it knows which epochs are being read.
+//!
+//! Input that can retract must be partitioned by the hash of the view's key, in the order of the key's columns, or of all columns without key: a restored row must
+//! meet its retraction. Append-only input without key stays on the worker that made it.
+
+use crate::{Barrier, Operator, Out};
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::Result;
+use tidemark_state::{StateTable, ViewOptions, ViewPartition, ViewTable};
+
+/// `Op::Materialize`.
+#[derive(Debug)]
+pub struct Materialize {
+    table: ViewTable,
+    epoch: Vec<ChangeBatch>,
+}
+
+impl Materialize {
+    /// `name` is the relation's, for messages; `vnode_of_worker` the first vnode of this worker's range.
+    pub fn new(name: impl Into<String>, schema: SchemaRef, key: Option<Vec<usize>>, append_only: bool, table: u32, vnode_of_worker: u16) -> Materialize {
+        let partitioned_by_key = key.is_some() || !append_only;
+        let options = ViewOptions { name: name.into(), schema, key, append_only, table, vnode_of_worker, partitioned_by_key };
+        Materialize { table: ViewTable::new(Arc::new(ViewPartition::new(options))), epoch: Vec::new() }
+    }
+
+    /// The rows, for readers.
+    pub fn view(&self) -> Arc<ViewPartition> {
+        self.table.view().clone()
+    }
+}
+
+impl Operator for Materialize {
+    fn on_changes(&mut self, _port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<()> {
+        self.epoch.push(batch.clone());
+        out.send(batch)
+    }
+
+    fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
+        self.table.view().append(barrier.epoch, std::mem::take(&mut self.epoch));
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn StateTable> {
+        vec![&mut self.table]
+    }
+}

@@ -1,0 +1,318 @@
+//! The merged rows of a relation: a kind per way of locating them.
+//!
+//! | kind | located by | a row's weight |
+//! | --- | --- | --- |
+//! | keyed | the key's id in an index; other columns lie under the same id | 1 |
+//! | multiset | the whole row's id in an index | any positive number |
+//! | append-only | nothing; rows stay in the order they came | 1 |
+//!
+//! [`Base::apply`] adds a consolidated change batch: retractions first, then insertions. A key that goes stays in the index without a row until the next seal has told of it
+//! (its id is *dirty*): so a seal finds everything that changed, and a key that comes back keeps its id. Sealed keys without a row leave the index with the
+//! next batch that is applied.
+
+use crate::chunked::{Bitmap, Chunked};
+use crate::{ABSENT, KeyIndex, RowStore, SlotColumns};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::datatypes::{DataType, SchemaRef};
+use tidemark_changelog::{ChangeBatch, hash_columns};
+
+/// What changed since the last seal, by id of the base's index.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    bits: Bitmap,
+    pub(super) ids: Vec<u32>,
+    /// Sealed since, perhaps without a row.
+    sealed: Vec<u32>,
+}
+
+impl Dirty {
+    fn mark(&mut self, id: u32) {
+        self.bits.grow(id as usize + 1);
+        if !self.bits.get(id) {
+            self.bits.set(id, true);
+            self.ids.push(id);
+        }
+    }
+
+    /// Everything marked has been told.
+    pub(super) fn clear(&mut self) {
+        for id in &self.ids {
+            self.bits.set(*id, false);
+        }
+        self.sealed.append(&mut self.ids);
+    }
+}
+
+/// Rows under the ids of an index over some of their columns, each with a weight.
+#[derive(Debug)]
+pub(super) struct Indexed {
+    /// Columns of the index, by position in the relation.
+    pub(super) key: Vec<usize>,
+    /// The other columns.
+    pub(super) others: Vec<usize>,
+    pub(super) index: KeyIndex,
+    values: SlotColumns,
+    weights: Weights,
+}
+
+/// Weights per id; zero where there is no row.
+#[derive(Debug)]
+enum Weights {
+    /// At most 1 each.
+    Keyed(Bitmap, u64),
+    /// Any, and their sum.
+    Multiset(Chunked<i64>, u64),
+}
+
+impl Weights {
+    fn grow(&mut self, capacity: usize) {
+        match self {
+            Weights::Keyed(present, _) => present.grow(capacity),
+            Weights::Multiset(weights, _) => weights.grow(capacity),
+        }
+    }
+
+    fn get(&self, id: u32) -> i64 {
+        match self {
+            Weights::Keyed(present, _) => i64::from(present.get(id)),
+            Weights::Multiset(weights, _) => weights.get(id),
+        }
+    }
+
+    fn set(&mut self, id: u32, weight: i64) {
+        let before = self.get(id);
+        let total = match self {
+            Weights::Keyed(present, total) => {
+                present.set(id, weight == 1);
+                total
+            }
+            Weights::Multiset(weights, total) => {
+                weights.set(id, weight);
+                total
+            }
+        };
+        *total = total.checked_add_signed(weight - before).expect("the number of rows is not negative");
+    }
+
+    fn total(&self) -> u64 {
+        match self {
+            Weights::Keyed(_, total) | Weights::Multiset(_, total) => *total,
+        }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        match self {
+            Weights::Keyed(present, _) => present.memory_bytes(),
+            Weights::Multiset(weights, _) => weights.memory_bytes(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Base {
+    Indexed(Indexed),
+    AppendOnly(RowStore),
+}
+
+/// The columns at `columns`, in that order.
+pub(super) fn pick(rows: &RecordBatch, columns: &[usize]) -> Vec<ArrayRef> {
+    columns.iter().map(|c| rows.column(*c).clone()).collect()
+}
+
+/// The rows at `rows` of a batch.
+pub(super) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> RecordBatch {
+    if rows.len() == batch.num_rows() && rows.iter().enumerate().all(|(i, r)| i as u32 == *r) {
+        return batch.clone();
+    }
+    arrow::compute::take_record_batch(batch, &UInt32Array::from(rows)).expect("rows are within the batch")
+}
+
+impl Base {
+    pub(super) fn new(schema: &SchemaRef, key: Option<&[usize]>, append_only: bool) -> Base {
+        let width = schema.fields().len();
+        let (key, weights) = match key {
+            Some(key) => (key.to_vec(), Weights::Keyed(Bitmap::default(), 0)),
+            None if append_only => return Base::AppendOnly(RowStore::new(schema.clone())),
+            None => ((0..width).collect(), Weights::Multiset(Chunked::new(), 0)),
+        };
+        let others: Vec<usize> = (0..width).filter(|c| !key.contains(c)).collect();
+        let types = |columns: &[usize]| columns.iter().map(|c| schema.field(*c).data_type().clone()).collect::<Vec<DataType>>();
+        Base::Indexed(Indexed { index: KeyIndex::new(&types(&key)), values: SlotColumns::new(&types(&others)), weights, key, others })
+    }
+
+    /// Adds changes of one epoch, consolidated. `dirty` is where changed ids are marked; `None` when they are in a checkpoint already.
+    pub(super) fn apply(&mut self, relation: &str, changes: &ChangeBatch, dirty: &mut Dirty, mark: bool) {
+        match self {
+            Base::Indexed(indexed) => indexed.apply(relation, changes, dirty, mark),
+            Base::AppendOnly(store) => {
+                store.insert(&repeated(relation, changes), &mut Vec::new());
+            }
+        }
+    }
+
+    /// Number of rows, each as often as its weight says.
+    pub(super) fn rows(&self) -> u64 {
+        match self {
+            Base::Indexed(indexed) => indexed.weights.total(),
+            Base::AppendOnly(store) => store.len() as u64,
+        }
+    }
+
+    /// These columns of these rows.
+    pub(super) fn gather(&self, columns: &[usize], ids: &[u32]) -> Vec<ArrayRef> {
+        match self {
+            Base::Indexed(indexed) => indexed.gather(columns, ids),
+            Base::AppendOnly(store) => store.gather(columns, ids),
+        }
+    }
+
+    /// The rows of base plus `delta` (consolidated): ids of the base, and rows of `delta`, each as often as its weight says.
+    pub(super) fn rows_with(&self, relation: &str, delta: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
+        let extra = |row: u32| std::iter::repeat_n(row, usize::try_from(delta.weight(row as usize)).unwrap_or(0));
+        match self {
+            Base::AppendOnly(store) => (store.live_ids().collect(), (0..delta.num_rows() as u32).flat_map(extra).collect()),
+            Base::Indexed(indexed) => indexed.rows_with(relation, delta),
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Base::Indexed(indexed) => indexed.index.memory_bytes() + indexed.values.memory_bytes() + indexed.weights.memory_bytes(),
+            Base::AppendOnly(store) => store.memory_bytes(),
+        }
+    }
+}
+
+/// The rows of insertions, each as often as its weight says.
+pub(super) fn repeated(relation: &str, changes: &ChangeBatch) -> RecordBatch {
+    let Some(weights) = changes.weights() else { return changes.rows().clone() };
+    let repeat = |(row, weight): (usize, &i64)| {
+        assert!(*weight > 0, "{relation}: a row was retracted from an append-only relation");
+        std::iter::repeat_n(row as u32, *weight as usize)
+    };
+    take_rows(changes.rows(), weights.iter().enumerate().flat_map(repeat).collect())
+}
+
+/// Rows of a batch by the sign of their weight.
+pub(super) fn by_sign(changes: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
+    (0..changes.num_rows() as u32).partition(|row| changes.weight(*row as usize) < 0)
+}
+
+impl Indexed {
+    pub(super) fn is_multiset(&self) -> bool {
+        matches!(self.weights, Weights::Multiset(..))
+    }
+
+    pub(super) fn weight(&self, id: u32) -> i64 {
+        if id == ABSENT { 0 } else { self.weights.get(id) }
+    }
+
+    /// The ids of the keys of `rows`; `ABSENT` where the key is not in the index.
+    pub(super) fn find(&self, rows: &RecordBatch) -> Vec<u32> {
+        self.find_keys(&pick(rows, &self.key), rows.num_rows())
+    }
+
+    pub(super) fn find_keys(&self, keys: &[ArrayRef], rows: usize) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.index.find(keys, &hash_columns(keys, rows), &mut ids);
+        ids
+    }
+
+    fn apply(&mut self, relation: &str, changes: &ChangeBatch, dirty: &mut Dirty, mark: bool) {
+        for id in dirty.sealed.drain(..) {
+            if self.weights.get(id) == 0 && !dirty.bits.contains(id) && self.index.is_live(id) {
+                self.index.remove(id);
+            }
+        }
+        let rows = changes.rows();
+        let keys = pick(rows, &self.key);
+        let mut ids = Vec::new();
+        self.index.intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
+        self.weights.grow(self.index.capacity());
+        self.values.grow(self.index.capacity());
+        if self.is_multiset() { self.apply_multiset(relation, changes, &ids) } else { self.apply_keyed(relation, changes, &ids) }
+        for id in ids {
+            if mark {
+                dirty.mark(id);
+            } else if self.weights.get(id) == 0 && !dirty.bits.contains(id) && self.index.is_live(id) {
+                self.index.remove(id);
+            }
+        }
+    }
+
+    fn apply_multiset(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {
+        for (row, id) in ids.iter().enumerate() {
+            self.weights.set(*id, self.weights.get(*id) + changes.weight(row));
+        }
+        let negative = ids.iter().any(|id| self.weights.get(*id) < 0);
+        assert!(!negative, "{relation}: a row was retracted that is not there");
+    }
+
+    fn apply_keyed(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {
+        let (gone, come) = if changes.weights().is_some() { by_sign(changes) } else { (Vec::new(), (0..changes.num_rows() as u32).collect()) };
+        let values = pick(changes.rows(), &self.others);
+        let ids_of = |rows: &[u32]| rows.iter().map(|r| ids[*r as usize]).collect::<Vec<u32>>();
+        let (gone_ids, come_ids) = (ids_of(&gone), ids_of(&come));
+        let mut unequal = vec![false; gone.len()];
+        self.values.mark_unequal(&values, &gone, &gone_ids, &mut unequal);
+        for (id, unequal) in gone_ids.iter().zip(unequal) {
+            assert!(self.weights.get(*id) == 1 && !unequal, "{relation}: a row was retracted that is not there");
+            self.weights.set(*id, 0);
+            self.values.clear(*id);
+        }
+        for (row, id) in come.iter().zip(&come_ids) {
+            assert!(self.weights.get(*id) == 0 && changes.weight(*row as usize) == 1, "{relation}: two rows have one key");
+            self.weights.set(*id, 1);
+        }
+        self.values.write_selected(&values, &come, &come_ids);
+    }
+
+    fn gather(&self, columns: &[usize], ids: &[u32]) -> Vec<ArrayRef> {
+        let one = |column: &usize| {
+            let place = |among: &[usize]| among.iter().position(|c| c == column);
+            match place(&self.key) {
+                Some(i) => self.index.gather_columns(&[i], ids),
+                None => self.values.gather(&[place(&self.others).expect("the column exists")], ids),
+            }
+        };
+        columns.iter().flat_map(one).collect()
+    }
+
+    fn live(&self) -> Box<dyn Iterator<Item = u32> + '_> {
+        match &self.weights {
+            Weights::Keyed(present, _) => Box::new(present.ids()),
+            Weights::Multiset(weights, _) => Box::new((0..weights.len() as u32).flat_map(|id| std::iter::repeat_n(id, weights.get(id) as usize))),
+        }
+    }
+
+    fn rows_with(&self, relation: &str, delta: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
+        if delta.is_empty() {
+            return (self.live().collect(), Vec::new());
+        }
+        let mut changed = Bitmap::default();
+        changed.grow(self.index.capacity());
+        let (mut base_rows, mut delta_rows) = (Vec::new(), Vec::new());
+        let ids = self.find(delta.rows());
+        if self.is_multiset() {
+            for (row, id) in ids.iter().enumerate() {
+                let weight = self.weight(*id) + delta.weight(row);
+                assert!(weight >= 0, "{relation}: a row was retracted that is not there");
+                delta_rows.extend(std::iter::repeat_n(row as u32, weight as usize));
+                if *id != ABSENT {
+                    changed.set(*id, true);
+                }
+            }
+        } else {
+            for (row, id) in ids.iter().enumerate() {
+                if delta.weight(row) > 0 {
+                    delta_rows.push(row as u32);
+                } else {
+                    assert!(self.weight(*id) == 1, "{relation}: a row was retracted that is not there");
+                    changed.set(*id, true);
+                }
+            }
+        }
+        base_rows.extend(self.live().filter(|id| !changed.get(*id)));
+        (base_rows, delta_rows)
+    }
+}
