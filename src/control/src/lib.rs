@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The decisions: the log, the state that its entries build up, and the coordinator that cuts time into epochs, commits checkpoints and creates jobs.
+//! Nothing in here touches a row of a dataflow; workers are reached through [`protocol`].
+
+pub mod coordinator;
+pub mod decisions;
+pub mod entry;
+pub mod log;
+pub mod protocol;
+pub mod readers;
+pub mod wal;
+
+pub use decisions::Decisions;
+pub use entry::{CatalogChange, Cut, Entry, TableWrites};
+pub use log::DecisionLog;
+pub use readers::{Pin, Readers};
+pub use wal::WriteAheadLog;

@@ -1,0 +1,191 @@
+//! Barriers, cuts, decisions and publication.
+
+use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX};
+use crate::protocol::{BarrierCommand, Command, Positions, Watermarks};
+use crate::{Cut, Entry, TableWrites};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidemark_common::{Epoch, Result, WorkerId, clock};
+use tidemark_plan::Catalog;
+use tokio::sync::oneshot;
+
+/// An epoch whose barrier was sent and that is not published yet.
+pub(super) struct EpochInFlight {
+    pub epoch: Epoch,
+    pub clock: i64,
+    pub sent: Instant,
+    pub checkpoint: bool,
+    pub cuts: Vec<bool>,
+    pub positions: Positions,
+    pub watermarks: Watermarks,
+    pub writes: Vec<TableWrites>,
+    pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
+    pub done: Vec<bool>,
+    pub decided: bool,
+    /// What a checkpoint of this epoch contains, taken when the epoch is decided.
+    pub snapshot: Option<Snapshot>,
+    /// Where all sources stand at its end, once decided.
+    pub stands: Arc<Positions>,
+}
+
+/// The decided state that goes into a manifest.
+pub(super) struct Snapshot {
+    pub log_index: u64,
+    pub catalog: Catalog,
+    pub positions: Positions,
+    pub starts: Positions,
+    pub watermarks: Watermarks,
+}
+
+impl Coordinator {
+    /// When the next barrier is due; `None` when nobody asks for one or too many are on their way.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX || self.shutdown_epoch.is_some() {
+            return None;
+        }
+        let interval = if self.urgent { Duration::from_millis(EPOCH_MS_MIN) } else { self.pace.epoch };
+        let barrier = self.active.then(|| self.last_barrier + interval);
+        [barrier, self.checkpoint_deadline()].into_iter().flatten().min()
+    }
+
+    pub(super) fn send_barrier(&mut self) -> Result<()> {
+        self.join_and_promote()?;
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch.next();
+        let (mut writes, mut replies) = (Vec::new(), Vec::new());
+        for pending in self.pending_writes.drain(..) {
+            writes.extend(pending.writes);
+            replies.extend(pending.reply);
+        }
+        let now = Instant::now();
+        let checkpoint = self.takes_checkpoint(now);
+        for flush in self.flushes.iter_mut().filter(|f| f.epoch.is_none()) {
+            flush.epoch = Some(epoch);
+        }
+        let last_clock = self.in_flight.back().map_or(self.decisions.clock, |e| e.clock);
+        let clock = clock::now_micros().max(last_clock);
+        self.last_barrier = now;
+        self.active = false;
+        self.urgent = false;
+        if self.shutdown.is_some() && checkpoint {
+            self.shutdown_epoch = Some(epoch);
+        } else if self.shutdown.is_some() {
+            self.active = true;
+        }
+        self.push_in_flight(epoch, clock, checkpoint, writes.clone(), replies);
+        self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch, clock, checkpoint, writes, limits: None })));
+        self.after_barrier(epoch);
+        Ok(())
+    }
+
+    pub(super) fn push_in_flight(&mut self, epoch: Epoch, clock: i64, checkpoint: bool, writes: Vec<TableWrites>, replies: Vec<oneshot::Sender<Result<Epoch>>>) {
+        let workers = self.workers.count();
+        self.in_flight.push_back(EpochInFlight {
+            epoch,
+            clock,
+            sent: Instant::now(),
+            checkpoint,
+            cuts: vec![false; workers],
+            positions: Positions::new(),
+            watermarks: Watermarks::new(),
+            writes,
+            replies,
+            done: vec![false; workers],
+            decided: false,
+            snapshot: None,
+            stands: Arc::default(),
+        });
+    }
+
+    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, watermarks: Watermarks) {
+        if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
+            flight.cuts[worker] = true;
+            for (source, splits) in positions {
+                flight.positions.entry(source).or_default().extend(splits);
+            }
+            for (source, splits) in watermarks {
+                flight.watermarks.entry(source).or_default().extend(splits);
+            }
+        }
+    }
+
+    pub(super) fn merge_watermarks(&mut self, watermarks: Watermarks) {
+        for (source, splits) in watermarks {
+            let known = self.watermarks.entry(source).or_default();
+            for (split, time) in splits {
+                match known.iter_mut().find(|(s, _)| *s == split) {
+                    Some(entry) => entry.1 = time,
+                    None => known.push((split, time)),
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_done(&mut self, worker: WorkerId, epoch: Epoch) {
+        if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
+            flight.done[worker] = true;
+        }
+    }
+
+    /// Decides and publishes every epoch that is ready, in order.
+    pub(super) fn advance(&mut self) -> Result<()> {
+        self.decide_ready()?;
+        let mut published = None;
+        while self.in_flight.front().is_some_and(|e| e.decided && e.done.iter().all(|d| *d)) {
+            let Some(flight) = self.in_flight.pop_front() else { break };
+            published = Some((flight.epoch, flight.stands.clone()));
+            self.retained.changed |= flight.epoch > self.retained.epoch() && (!flight.positions.is_empty() || !flight.writes.is_empty());
+            if flight.checkpoint {
+                self.checkpoint_barrier_passed(flight);
+            }
+        }
+        if let Some((epoch, stands)) = published {
+            self.readers.publish(epoch, stands);
+            self.workers.broadcast(Command::Publish { mergeable: self.readers.mergeable() });
+        }
+        self.advance_creating();
+        self.advance_checkpoint();
+        Ok(())
+    }
+
+    fn decide_ready(&mut self) -> Result<()> {
+        // Several epochs that are ready together share one sync.
+        let ready: Vec<usize> = (0..self.in_flight.len()).skip_while(|i| self.in_flight[*i].decided).take_while(|i| self.in_flight[*i].cuts.iter().all(|c| *c)).collect();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let mut known = self.decisions.positions.clone();
+        let mut entries = Vec::with_capacity(ready.len());
+        for i in &ready {
+            let flight = &mut self.in_flight[*i];
+            flight.positions.values_mut().for_each(|splits| splits.sort_by_key(|p| p.split));
+            flight.positions.retain(|source, splits| known.insert(*source, splits.clone()).as_ref() != Some(splits));
+            entries.push(Entry::Cut(Cut::new(flight.epoch, flight.clock, flight.positions.clone(), flight.writes.clone())));
+        }
+        let last_index = self.log.append(&entries)?;
+        for ((i, entry), index) in ready.iter().zip(&entries).zip(last_index + 1 - entries.len() as u64..) {
+            self.decisions.apply(index, entry);
+            let epoch = self.in_flight[*i].epoch;
+            let watermarks = std::mem::take(&mut self.in_flight[*i].watermarks);
+            self.merge_watermarks(watermarks);
+            let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
+            let flight = &mut self.in_flight[*i];
+            flight.decided = true;
+            flight.stands = Arc::new(self.decisions.positions.clone());
+            flight.snapshot = snapshot;
+            self.readers.decide(epoch);
+            flight.replies.drain(..).for_each(|reply| drop(reply.send(Ok(epoch))));
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, epoch: Epoch) -> Snapshot {
+        Snapshot {
+            log_index: self.decisions.index,
+            catalog: self.decisions.catalog_at(epoch),
+            positions: self.decisions.positions.clone(),
+            starts: self.decisions.starts.clone(),
+            watermarks: self.watermarks.clone(),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Creating, dropping and stopping jobs.
+//!
+//! A creation walks through phases while everything else goes on: its actors are built (*catching up*: each leaf reads what its input already holds), its
+//! leaves *join* the live input at one barrier, it works off what it missed, and when it has reached what its inputs held at the statement's beginning it is *promoted*: logged, and
+//! from the next barrier on epochs wait for it and checkpoints contain it. The first committed checkpoint with it makes it visible and ends the statement.
+
+use super::Coordinator;
+use crate::Entry;
+use crate::protocol::{Command, Positions, StartJob, StartMode};
+use crate::readers::Pin;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
+use tidemark_plan::{Op, Relation, Stopped};
+use tokio::sync::oneshot;
+
+/// A job that is being created.
+pub(super) struct Creating {
+    pub relation: Relation,
+    start: Vec<SplitPosition>,
+    targets: Positions,
+    reply: Option<oneshot::Sender<Result<()>>>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Each worker tells when its leaves may join.
+    CatchingUp { ready: Vec<bool> },
+    /// Joined at the barrier of `epoch`; the pin keeps its inputs' rows as of that epoch until every worker has passed it.
+    Joined { epoch: Epoch, done: Vec<Epoch>, pin: Option<Pin>, reached: Option<Epoch> },
+    /// Reached its targets: promoted at the next barrier.
+    CaughtUp,
+    /// Counts from `epoch` on; visible when a checkpoint has it.
+    Promoted { epoch: Epoch },
+}
+
+/// Whether the relation is an append-only source: it runs while somebody reads it, and begins anew with its next first reader.
+pub(super) fn runs_on_demand(relation: &Relation) -> bool {
+    relation.kind == tidemark_plan::RelationKind::Source && !relation.is_materialized()
+}
+
+/// Whether the job reads a connector of its own.
+fn reads_connector(relation: &Relation) -> bool {
+    relation.job.iter().flat_map(|j| &j.fragments).flat_map(tidemark_plan::Fragment::nodes).any(|n| matches!(n.op, Op::SourceRead { .. }))
+}
+
+impl Coordinator {
+    pub(super) fn create(&mut self, mut relation: Relation, start: Vec<SplitPosition>, targets: Positions, reply: oneshot::Sender<Result<()>>) -> Result<()> {
+        if let Err(error) = self.check_create(&relation) {
+            let _ = reply.send(Err(error));
+            return Ok(());
+        }
+        if relation.job.is_none() || runs_on_demand(&relation) {
+            relation.created_at = Epoch(0);
+            self.record(&[Entry::Create { relation: Box::new(relation), start }])?;
+            self.show_catalog();
+            let _ = reply.send(Ok(()));
+            return Ok(());
+        }
+        let mut backfill = Positions::new();
+        for source in self.sources_on_demand(&relation) {
+            if self.running.contains(&source) {
+                backfill.insert(source, self.decisions.starts.get(&source).cloned().unwrap_or_default());
+            }
+        }
+        let job = StartJob {
+            relation: Arc::new(relation.clone()),
+            mode: StartMode::Creating,
+            positions: start.clone(),
+            backfill,
+            tables: BTreeMap::new(),
+            watermarks: Vec::new(),
+            sink: None,
+        };
+        self.workers.job_progress(relation.id, "creating", 0.0, Epoch(0));
+        self.workers.broadcast(Command::Start(Arc::new(job)));
+        let phase = Phase::CatchingUp { ready: vec![false; self.workers.count()] };
+        self.creating.insert(relation.id, Creating { relation, start, targets, reply: Some(reply), phase });
+        Ok(())
+    }
+
+    fn check_create(&self, relation: &Relation) -> Result<()> {
+        let same = |r: &Relation| r.name == relation.name && r.schema_name == relation.schema_name;
+        if let Some(other) = self.decisions.catalog.relations.values().map(AsRef::as_ref).chain(self.creating.values().map(|c| &c.relation)).find(|r| same(r)) {
+            let being = if self.creating.contains_key(&other.id) { " is being created" } else { " already exists" };
+            return Err(Error::user(SqlState::DUPLICATE_TABLE, format!("{} \"{}\"{being}", other.kind.name(), other.name)));
+        }
+        for input in &relation.depends_on {
+            let known = self.decisions.catalog.relations.get(input).filter(|r| !self.creating.contains_key(&r.id));
+            let Some(input) = known else {
+                return Err(Error::user(SqlState::UNDEFINED_TABLE, "a relation that the query reads was dropped meanwhile"));
+            };
+            if let Some(stopped) = self.decisions.catalog.stopped.get(&input.id) {
+                return Err(stopped_error(&input.name, stopped));
+            }
+        }
+        Ok(())
+    }
+
+    fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
+        let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
+        taps.into_iter().map(|(id, _)| id).filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r))).collect()
+    }
+
+    pub(super) fn on_ready(&mut self, worker: WorkerId, relation: RelationId) {
+        if let Some(Creating { phase: Phase::CatchingUp { ready }, .. }) = self.creating.get_mut(&relation) {
+            ready[worker] = true;
+            if ready.iter().all(|r| *r) {
+                self.active = true;
+                self.urgent = true;
+            }
+        }
+    }
+
+    pub(super) fn on_job_done(&mut self, worker: WorkerId, relation: RelationId, epoch: Epoch) {
+        if let Some(Creating { phase: Phase::Joined { done, epoch: joined, pin, .. }, .. }) = self.creating.get_mut(&relation) {
+            done[worker] = epoch;
+            if done.iter().all(|d| d >= joined) {
+                *pin = None;
+            }
+        }
+    }
+
+    /// Called before a barrier is sent: jobs that are ready join at it, jobs that have caught up count from it on.
+    pub(super) fn join_and_promote(&mut self) -> Result<()> {
+        let next = self.next_epoch;
+        let mut entries = Vec::new();
+        let mut promoted = Vec::new();
+        for (id, creating) in &mut self.creating {
+            match &creating.phase {
+                Phase::CatchingUp { ready } if ready.iter().all(|r| *r) => {
+                    self.workers.broadcast(Command::Join { relation: *id, epoch: next });
+                    creating.phase = Phase::Joined { epoch: next, done: vec![Epoch(0); ready.len()], pin: Some(self.readers.pin_future(next)), reached: None };
+                }
+                Phase::CaughtUp => {
+                    creating.relation.created_at = next;
+                    entries.push(Entry::Create { relation: Box::new(creating.relation.clone()), start: creating.start.clone() });
+                    promoted.push(*id);
+                    creating.phase = Phase::Promoted { epoch: next };
+                }
+                _ => {}
+            }
+        }
+        if !entries.is_empty() {
+            self.record(&entries)?;
+            self.retained.wanted = true;
+            for id in promoted {
+                self.running.push(id);
+                self.workers.broadcast(Command::Promote { relation: id });
+            }
+        }
+        Ok(())
+    }
+
+    /// Called after the barrier of `epoch` was sent: sources that got their first reader at it begin now.
+    pub(super) fn after_barrier(&mut self, epoch: Epoch) {
+        let joined: Vec<Relation> = self.creating.values().filter(|c| matches!(&c.phase, Phase::Joined { epoch: e, .. } if *e == epoch)).map(|c| c.relation.clone()).collect();
+        for relation in joined {
+            for id in self.sources_on_demand(&relation) {
+                if !self.running.contains(&id) {
+                    self.running.push(id);
+                    let source = self.decisions.catalog.relations[&id].clone();
+                    let positions = self.decisions.starts.get(&id).cloned().unwrap_or_default();
+                    let job = StartJob { relation: source, mode: StartMode::After(epoch), positions, backfill: Positions::new(), tables: BTreeMap::new(), watermarks: Vec::new(), sink: None };
+                    self.workers.broadcast(Command::Start(Arc::new(job)));
+                }
+            }
+            // The next barrier tells whether the targets are reached.
+            self.active = true;
+        }
+    }
+
+    /// Looks which jobs have reached what their inputs held when their statement began.
+    pub(super) fn advance_creating(&mut self) {
+        let decided = self.decisions.decided;
+        for (id, creating) in &mut self.creating {
+            let Phase::Joined { epoch, done, reached, .. } = &mut creating.phase else { continue };
+            let epoch = *epoch;
+            if decided < epoch {
+                continue;
+            }
+            let (mut read, mut wanted) = (0, 0);
+            for (source, targets) in &creating.targets {
+                let positions = self.decisions.positions.get(source);
+                for target in targets {
+                    let position = positions.and_then(|p| p.iter().find(|p| p.split == target.split)).map_or(0, |p| p.next_offset);
+                    read += position.clamp(0, target.next_offset.max(0));
+                    wanted += target.next_offset.max(0);
+                }
+            }
+            if reached.is_none() && read >= wanted {
+                *reached = Some(decided);
+            }
+            let percent = if wanted == 0 { 100.0 } else { 100.0 * read as f64 / wanted as f64 };
+            let slowest = done.iter().min().copied().unwrap_or_default();
+            self.workers.job_progress(*id, "creating", percent.min(99.9), slowest);
+            if reached.is_some_and(|r| slowest >= r.max(epoch)) {
+                creating.phase = Phase::CaughtUp;
+                self.urgent = true;
+            }
+            // Barriers go on until it has caught up.
+            self.active = true;
+        }
+    }
+
+    /// A checkpoint of `epoch` is committed: what it contains is visible now.
+    pub(super) fn finish_created(&mut self, epoch: Epoch) {
+        let finished: Vec<RelationId> = self.creating.iter().filter(|(_, c)| matches!(&c.phase, Phase::Promoted { epoch: e } if *e <= epoch)).map(|(id, _)| *id).collect();
+        let mut replies = Vec::new();
+        for id in &finished {
+            if let Some(creating) = self.creating.remove(id) {
+                self.workers.job_progress(*id, "running", 100.0, epoch);
+                replies.extend(creating.reply);
+            }
+        }
+        if !finished.is_empty() {
+            self.workers.release_sinks(&finished);
+            self.show_catalog();
+        }
+        replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+    }
+
+    pub(super) fn cancel(&mut self, relation: RelationId, error: &Error) {
+        let Some(creating) = self.creating.remove(&relation) else { return };
+        if matches!(creating.phase, Phase::Promoted { .. })
+            && let Err(log) = self.record(&[Entry::Drop { relations: vec![relation] }])
+        {
+            tracing::error!(%relation, error = %log, "an undone creation could not be logged");
+        }
+        self.stop_jobs(&[relation]);
+        if let Some(reply) = creating.reply {
+            let _ = reply.send(Err(error.clone()));
+        }
+        self.show_catalog();
+    }
+
+    pub(super) fn drop_relations(&mut self, relations: &[RelationId]) -> Result<()> {
+        self.record(&[Entry::Drop { relations: relations.to_vec() }])?;
+        let waiting: Vec<RelationId> = self.creating.iter().filter(|(_, c)| c.relation.depends_on.iter().any(|d| relations.contains(d))).map(|(id, _)| *id).collect();
+        for id in waiting {
+            self.cancel(id, &Error::user(SqlState::UNDEFINED_TABLE, "a relation that the query reads was dropped meanwhile"));
+        }
+        self.stop_jobs(relations);
+        self.show_catalog();
+        Ok(())
+    }
+
+    /// Ends these jobs on all workers, and the sources on demand that nobody reads any more.
+    fn stop_jobs(&mut self, relations: &[RelationId]) {
+        let mut gone: Vec<RelationId> = relations.to_vec();
+        self.running.retain(|id| !relations.contains(id));
+        let read: BTreeSet<RelationId> = self.readers_of_sources();
+        let idle: Vec<RelationId> = self.running.iter().copied().filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)) && !read.contains(id)).collect();
+        self.running.retain(|id| !idle.contains(id));
+        gone.extend(idle);
+        for id in &gone {
+            self.decisions.positions.remove(id);
+            self.watermarks.remove(id);
+            self.retained.forget(*id);
+        }
+        self.workers.broadcast(Command::Stop { relations: gone });
+        self.retained.changed = true;
+    }
+
+    /// The sources that running or creating jobs tap.
+    fn readers_of_sources(&self) -> BTreeSet<RelationId> {
+        let running = self.running.iter().filter_map(|id| self.decisions.catalog.relations.get(id)).map(AsRef::as_ref);
+        running.chain(self.creating.values().map(|c| &c.relation)).flat_map(|r| self.sources_on_demand(r)).collect()
+    }
+
+    /// A job failed on a worker: it stops alone, with those that read from it.
+    pub(super) fn on_failed(&mut self, relation: RelationId, error: &Error) -> Result<()> {
+        if self.creating.contains_key(&relation) {
+            self.cancel(relation, error);
+            return Ok(());
+        }
+        if !self.running.contains(&relation) {
+            return Ok(());
+        }
+        let name = self.decisions.catalog.relations.get(&relation).map(|r| r.name.clone()).unwrap_or_default();
+        tracing::error!(job = %name, error = %error, "job stopped");
+        let mut stopped = vec![relation];
+        let mut i = 0;
+        while i < stopped.len() {
+            let dependents: Vec<RelationId> = self.decisions.catalog.relations.values().filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
+            stopped.extend(dependents);
+            i += 1;
+        }
+        let epoch = self.readers.published();
+        let mut entries = Vec::new();
+        for id in &stopped {
+            if self.creating.contains_key(id) {
+                self.cancel(*id, &error.clone().context(format!("\"{name}\", which it reads, stopped")));
+            } else if self.running.contains(id) || *id == relation {
+                let mut reason = if *id == relation { error.message().to_string() } else { format!("\"{name}\", which it reads, stopped: {}", error.message()) };
+                if let Some(hint) = error.hint() {
+                    reason = format!("{reason} ({hint})");
+                }
+                self.workers.job_progress(*id, "stopped", 100.0, epoch);
+                entries.push(Entry::Stop { relation: *id, stopped: Stopped { epoch, reason } });
+            }
+        }
+        self.record(&entries)?;
+        self.stop_jobs(&stopped);
+        self.show_catalog();
+        self.active = true;
+        Ok(())
+    }
+}
+
+/// The answer to who reads a job that stopped.
+pub fn stopped_error(name: &str, stopped: &Stopped) -> Error {
+    Error::user(SqlState::OBJECT_NOT_READY, format!("\"{name}\" stopped at epoch {}: {}", stopped.epoch, stopped.reason)).with_hint("Drop it and create it again when the cause is gone.")
+}
+
+/// Whether recovery must open the job's connector.
+pub(super) fn needs_positions(relation: &Relation) -> bool {
+    reads_connector(relation)
+}

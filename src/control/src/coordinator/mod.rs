@@ -1,0 +1,198 @@
+//! The coordinator: one thread that cuts time into epochs and writes down what was decided. It never touches rows of a dataflow and never waits for one.
+//!
+//! ```text
+//! barrier e to all workers -> each answers with its cut -> cut logged and synced: e is DECIDED (writes are acknowledged)
+//!                          -> each answers done         -> decided and done in order: e is PUBLISHED (readable; sinks may send)
+//! ```
+//! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions and publications happen in order. A barrier is sent when something asks for one:
+//! rows that a source read, a write, a statement, a checkpoint that is due. An idle database sends none and writes nothing.
+//!
+//! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping), [`checkpoints`], [`recovery`].
+
+mod checkpoints;
+mod epochs;
+mod jobs;
+pub mod recovery;
+
+use crate::protocol::{Command, Event, Request, Watermarks, Workers};
+use crate::{Decisions, DecisionLog, Entry, Readers};
+use checkpoints::{CheckpointInProgress, Retained};
+use epochs::EpochInFlight;
+use jobs::Creating;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_plan::Catalog;
+use tokio::sync::oneshot;
+
+/// Epochs that may be on their way through the workers before the next barrier waits.
+pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
+
+/// An epoch that somebody waits for (a write, a statement) is at least this long, in milliseconds.
+pub const EPOCH_MS_MIN: u64 = 5;
+
+/// Intervals of barriers and checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between barriers, when no write asks for an earlier one.
+    pub epoch: Duration,
+    /// Between checkpoints.
+    pub checkpoint: Duration,
+}
+
+/// The state of the coordinator's thread.
+pub struct Coordinator {
+    log: Box<dyn DecisionLog>,
+    decisions: Decisions,
+    readers: Arc<Readers>,
+    workers: Box<dyn Workers>,
+    pace: Pace,
+    /// The epoch that the next barrier closes.
+    next_epoch: Epoch,
+    last_barrier: Instant,
+    in_flight: VecDeque<EpochInFlight>,
+    /// Something happened that the next epoch should contain.
+    active: bool,
+    /// Somebody waits for the next barrier: take the short interval.
+    urgent: bool,
+    pending_writes: Vec<PendingWrite>,
+    watermarks: Watermarks,
+    creating: BTreeMap<RelationId, Creating>,
+    running: Vec<RelationId>,
+    checkpoint: Option<CheckpointInProgress>,
+    retained: Retained,
+    flushes: Vec<Flush>,
+    shutdown: Option<oneshot::Sender<Result<()>>>,
+    shutdown_epoch: Option<Epoch>,
+}
+
+struct PendingWrite {
+    writes: Vec<crate::TableWrites>,
+    reply: Option<oneshot::Sender<Result<Epoch>>>,
+}
+
+struct Flush {
+    /// The epoch that a committed checkpoint must reach; set when its barrier is sent.
+    epoch: Option<Epoch>,
+    reply: oneshot::Sender<Result<()>>,
+}
+
+impl Coordinator {
+    /// Runs until shutdown. An error here (the log cannot be written) ends the process's usefulness: the caller reports it and exits.
+    pub fn run(mut self, events: &Receiver<Event>) -> Result<()> {
+        loop {
+            let event = match self.next_deadline() {
+                Some(deadline) => match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                },
+                None => match events.recv() {
+                    Ok(event) => Some(event),
+                    Err(_) => return Ok(()),
+                },
+            };
+            if let Some(event) = event {
+                self.handle(event)?;
+                while let Ok(event) = events.try_recv() {
+                    self.handle(event)?;
+                }
+            }
+            self.advance()?;
+            if self.next_deadline().is_some_and(|d| d <= Instant::now()) {
+                self.send_barrier()?;
+            }
+            if self.shutdown_is_complete() {
+                self.workers.broadcast(Command::Shutdown);
+                if let Some(reply) = self.shutdown.take() {
+                    let _ = reply.send(Ok(()));
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Cut { worker, epoch, positions, watermarks } => self.on_cut(worker, epoch, positions, watermarks),
+            Event::Done { worker, epoch } => self.on_done(worker, epoch),
+            Event::Active => self.active = true,
+            Event::Ready { worker, relation } => self.on_ready(worker, relation),
+            Event::JobDone { worker, relation, epoch } => self.on_job_done(worker, relation, epoch),
+            Event::Failed { relation, error } => self.on_failed(relation, &error)?,
+            Event::Part { worker, epoch, files } => self.on_part(worker, epoch, files),
+            Event::SinkPart { epoch, sinks } => self.on_sink_part(epoch, sinks),
+            Event::ManifestStored { epoch, manifest } => self.on_manifest_stored(epoch, manifest)?,
+            Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
+            Event::Request(request) => self.on_request(request)?,
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, request: Request) -> Result<()> {
+        if self.shutdown.is_some() {
+            // Replies are dropped: their receivers see a closed channel and say that the server is shutting down.
+            return Ok(());
+        }
+        match request {
+            Request::Create { relation, start, targets, reply } => self.create(*relation, start, targets, reply)?,
+            Request::Cancel { relation, error } => self.cancel(relation, &error),
+            Request::Drop { relations, reply } => {
+                let result = self.drop_relations(&relations);
+                let failed = result.as_ref().err().cloned();
+                let _ = reply.send(result);
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+            }
+            Request::Change { change, reply } => {
+                self.record(&[Entry::Change(change)])?;
+                self.show_catalog();
+                let _ = reply.send(Ok(()));
+            }
+            Request::Write { writes, reply } => {
+                self.pending_writes.push(PendingWrite { writes, reply });
+                self.active = true;
+                self.urgent = true;
+            }
+            Request::Flush { reply } => {
+                self.flushes.push(Flush { epoch: None, reply });
+                self.active = true;
+                self.urgent = true;
+            }
+            Request::Shutdown { reply } => {
+                self.shutdown = Some(reply);
+                self.active = true;
+                self.urgent = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends to the log and applies.
+    fn record(&mut self, entries: &[Entry]) -> Result<()> {
+        let last = self.log.append(entries)?;
+        for (entry, index) in entries.iter().zip(last + 1 - entries.len() as u64..) {
+            self.decisions.apply(index, entry);
+        }
+        Ok(())
+    }
+
+    /// Tells sessions which relations there are: all but those that are being created.
+    fn show_catalog(&self) {
+        let mut catalog: Catalog = self.decisions.catalog.clone();
+        catalog.relations.retain(|id, _| !self.creating.contains_key(id));
+        self.workers.catalog_changed(Arc::new(catalog));
+    }
+
+    fn shutdown_is_complete(&self) -> bool {
+        self.shutdown_epoch.is_some_and(|epoch| self.checkpoint.is_none() && self.in_flight.is_empty() && self.retained.epoch() >= epoch)
+    }
+}
+
+/// The error of those who wait when the server ends.
+pub fn shutting_down() -> Error {
+    Error::unavailable(SqlState("57P01"), "the server is shutting down")
+}

@@ -1,0 +1,201 @@
+//! Opening: from the last committed manifest and the entries after it, to a coordinator whose workers have completed the last decided epoch.
+//!
+//! Jobs that a create entry names but no committed checkpoint contains are forgotten: their statement never returned. Everything that was decided is replayed to its cut.
+
+use super::checkpoints::Retained;
+use super::jobs::{needs_positions, runs_on_demand};
+use super::{Coordinator, Pace};
+use crate::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Watermarks, Workers};
+use crate::{Cut, DecisionLog, Decisions, Entry, Readers};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Instant;
+use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_plan::Relation;
+use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::manifest::Manifest;
+
+/// What log and object store say about the past.
+pub struct Recovered {
+    /// The state after the last entry.
+    pub decisions: Decisions,
+    /// The last committed checkpoint.
+    pub manifest: Option<Manifest>,
+    /// The cuts of the epochs that were decided after it, in order.
+    pub cuts: VecDeque<Cut>,
+}
+
+impl Recovered {
+    /// Reads the manifest that the log names and applies the entries after it.
+    pub async fn read(entries: Vec<(u64, Entry)>, store: &CheckpointStore) -> Result<Recovered> {
+        let committed = entries.iter().rev().find_map(|(_, e)| if let Entry::Checkpoint { manifest, .. } = e { Some(manifest.clone()) } else { None });
+        let manifest = match committed {
+            Some(path) => Some(store.read_manifest(&path).await?),
+            None => match store.list_manifests().await?.pop() {
+                Some(path) => {
+                    tracing::warn!(manifest = %path, "the log is empty but a checkpoint exists: going on from it; what was written to tables after it is lost");
+                    Some(store.read_manifest(&path).await?)
+                }
+                None => None,
+            },
+        };
+        let mut decisions = Decisions::default();
+        if let Some(m) = &manifest {
+            decisions = Decisions {
+                index: m.log_index,
+                generation: m.generation,
+                catalog: m.catalog.clone(),
+                starts: m.starts.clone(),
+                decided: m.epoch,
+                clock: m.clock,
+                positions: m.sources.clone(),
+                checkpoint: Some((m.epoch, m.path())),
+            };
+            if let Some((first, _)) = entries.first().filter(|(first, _)| *first > m.log_index + 1) {
+                return Err(Error::corrupt(format!("log: entries {} to {} are missing after checkpoint {}", m.log_index + 1, first - 1, m.epoch)));
+            }
+        }
+        let (mut cuts, mut forgotten) = (VecDeque::new(), Vec::new());
+        let contained = decisions.index;
+        for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
+            match &entry {
+                Entry::Create { relation, .. } if relation.created_at > Epoch(0) => forgotten.push(relation.id),
+                Entry::Cut(cut) => cuts.push_back(cut.clone()),
+                _ => {}
+            }
+            decisions.apply(index, &entry);
+        }
+        for id in forgotten {
+            tracing::warn!(relation = %id, "a creation that was not finished is undone");
+            decisions.forget(id);
+        }
+        let catalog = &decisions.catalog;
+        decisions.positions.retain(|id, _| catalog.relations.contains_key(id));
+        Ok(Recovered { decisions, manifest, cuts })
+    }
+
+    /// The jobs that run: all that did not stop, and the sources on demand that one of them taps.
+    fn running(&self) -> Vec<RelationId> {
+        let catalog = &self.decisions.catalog;
+        let always: BTreeSet<RelationId> = catalog.relations.values().filter(|r| r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)).map(|r| r.id).collect();
+        let taps = always.iter().flat_map(|id| catalog.relations[id].job.iter().flat_map(|j| j.taps())).map(|(id, _)| id);
+        let tapped: BTreeSet<RelationId> = taps.filter(|id| catalog.relations.get(id).is_some_and(|r| runs_on_demand(r))).collect();
+        always.union(&tapped).copied().collect()
+    }
+}
+
+impl Coordinator {
+    /// Starts all jobs with the state of the last checkpoint and replays what was decided after it. Returns when the workers have completed the last decided epoch.
+    pub fn recover(log: Box<dyn DecisionLog>, recovered: Recovered, readers: Arc<Readers>, workers: Box<dyn Workers>, pace: Pace, events: &Receiver<Event>) -> Result<Coordinator> {
+        let running = recovered.running();
+        let manifest = recovered.manifest.map(Arc::new);
+        let mut retained = Retained { manifest: manifest.clone(), ..Retained::default() };
+        for file in manifest.iter().flat_map(|m| m.tables.values().flatten()).filter(|f| running.contains(&f.table.relation)) {
+            retained.tables.entry(file.table).or_default().push(file.clone());
+        }
+        let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
+        let decided = recovered.decisions.decided;
+        let mut coordinator = Coordinator {
+            log,
+            next_epoch: decided.next(),
+            decisions: recovered.decisions,
+            readers,
+            workers,
+            pace,
+            last_barrier: Instant::now(),
+            in_flight: VecDeque::new(),
+            active: true,
+            urgent: false,
+            pending_writes: Vec::new(),
+            watermarks: manifest.as_ref().map(|m| m.watermarks.clone()).unwrap_or_default(),
+            creating: BTreeMap::new(),
+            running,
+            checkpoint: None,
+            retained,
+            flushes: Vec::new(),
+            shutdown: None,
+            shutdown_epoch: None,
+        };
+        let generation = coordinator.decisions.generation + 1;
+        coordinator.record(&[Entry::Opened { generation }])?;
+        coordinator.start_restored(manifest.as_deref(), restored_epoch);
+        coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
+        coordinator.show_catalog();
+        coordinator.readers.decide(decided);
+        coordinator.readers.publish(decided, Arc::new(coordinator.decisions.positions.clone()));
+        let released: Vec<RelationId> = coordinator.running.clone();
+        coordinator.workers.release_sinks(&released);
+        coordinator.workers.broadcast(Command::Publish { mergeable: decided });
+        coordinator.workers.broadcast(Command::Resume);
+        Ok(coordinator)
+    }
+
+    fn start_restored(&mut self, manifest: Option<&Manifest>, epoch: Epoch) {
+        let relations: Vec<Arc<Relation>> = self.running.iter().map(|id| self.decisions.catalog.relations[id].clone()).collect();
+        for (id, stopped) in &self.decisions.catalog.stopped {
+            self.workers.job_progress(*id, "stopped", 100.0, stopped.epoch);
+        }
+        for relation in relations {
+            let id = relation.id;
+            let started = |m: &Manifest| m.sources.get(&id).cloned();
+            // A source on demand that was first read after the checkpoint begins at its start.
+            let positions = if needs_positions(&relation) { manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default() } else { Vec::new() };
+            let tables = self.retained.tables.iter().filter(|(t, _)| t.relation == id).map(|(t, files)| (t.table, files.clone())).collect();
+            let job = StartJob {
+                mode: StartMode::Restored(epoch),
+                positions,
+                backfill: Positions::new(),
+                tables,
+                watermarks: self.watermarks.get(&id).cloned().unwrap_or_default(),
+                sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
+                relation,
+            };
+            self.workers.job_progress(id, "running", 100.0, epoch);
+            self.workers.broadcast(Command::Start(Arc::new(job)));
+        }
+    }
+
+    /// Sends the barriers of decided epochs with their limits, and waits until all are done.
+    fn replay(&mut self, mut cuts: VecDeque<Cut>, manifest: Option<&Manifest>, events: &Receiver<Event>) -> Result<()> {
+        let replayed = cuts.len();
+        let mut limits: Positions = manifest.map(|m| m.sources.clone()).unwrap_or_default();
+        let started = Instant::now();
+        // A source on demand that none of the cuts mentions stays where it starts.
+        for id in &self.running {
+            if let Some(start) = self.decisions.starts.get(id) {
+                limits.entry(*id).or_insert_with(|| start.clone());
+            }
+        }
+        while !cuts.is_empty() || !self.in_flight.is_empty() {
+            while self.in_flight.len() < super::EPOCHS_IN_FLIGHT_MAX {
+                let Some(cut) = cuts.pop_front() else { break };
+                limits.extend(cut.positions.clone());
+                self.push_in_flight(cut.epoch, cut.clock, false, cut.writes.clone(), Vec::new());
+                if let Some(flight) = self.in_flight.back_mut() {
+                    flight.decided = true;
+                }
+                let writes = cut.writes.into_iter().filter(|w| self.running.contains(&w.table)).collect();
+                self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch: cut.epoch, clock: cut.clock, checkpoint: false, writes, limits: Some(limits.clone()) })));
+            }
+            match events.recv() {
+                Ok(event) => self.handle(event)?,
+                Err(_) => return Err(super::shutting_down()),
+            }
+            while self.in_flight.front().is_some_and(|e| e.done.iter().all(|d| *d) && e.cuts.iter().all(|c| *c)) {
+                if let Some(flight) = self.in_flight.pop_front() {
+                    let watermarks: Watermarks = flight.watermarks;
+                    self.merge_watermarks(watermarks);
+                    self.retained.changed = true;
+                    self.readers.decide(flight.epoch);
+                    self.readers.publish(flight.epoch, Arc::default());
+                    self.workers.broadcast(Command::Publish { mergeable: self.readers.mergeable() });
+                }
+            }
+        }
+        if replayed > 0 {
+            tracing::info!(epochs = replayed, seconds = started.elapsed().as_secs_f64(), "decided epochs replayed");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! The state that the log's entries build up: the catalog, the decided epoch with its positions, the last checkpoint. Applying an entry is determined and
+//! cannot fail: it is what every replica will do.
+
+use crate::{CatalogChange, Entry};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, RelationId};
+use tidemark_plan::{Catalog, Relation};
+
+/// The result of all entries so far.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// Index of the last entry applied.
+    pub index: u64,
+    /// Number of this incarnation.
+    pub generation: u64,
+    /// All relations, also those whose job no checkpoint contains yet.
+    pub catalog: Catalog,
+    /// Where each source starts.
+    pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// The last decided epoch.
+    pub decided: Epoch,
+    /// Its clock.
+    pub clock: i64,
+    /// Where each running source stands at the end of `decided`.
+    pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// The last committed checkpoint: its epoch and its manifest's path.
+    pub checkpoint: Option<(Epoch, String)>,
+}
+
+impl Decisions {
+    /// Applies the entry with this index.
+    pub fn apply(&mut self, index: u64, entry: &Entry) {
+        self.index = index;
+        match entry {
+            Entry::Opened { generation } => self.generation = self.generation.max(*generation),
+            Entry::Cut(cut) => {
+                assert!(cut.epoch > self.decided, "epoch {} is decided after {}", cut.epoch, self.decided);
+                assert!(cut.clock >= self.clock, "the clock of epoch {} goes back", cut.epoch);
+                self.decided = cut.epoch;
+                self.clock = cut.clock;
+                for (source, positions) in &cut.positions {
+                    self.positions.insert(*source, positions.clone());
+                }
+            }
+            Entry::Create { relation, start } => {
+                self.catalog.next_id = self.catalog.next_id.max(relation.id.0 + 1);
+                if !start.is_empty() {
+                    self.starts.insert(relation.id, start.clone());
+                }
+                self.catalog.relations.insert(relation.id, Arc::new(relation.as_ref().clone()));
+            }
+            Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
+            Entry::Change(change) => self.change(change),
+            Entry::Stop { relation, stopped } => {
+                self.catalog.stopped.insert(*relation, stopped.clone());
+                self.positions.remove(relation);
+            }
+            Entry::Checkpoint { epoch, manifest } => self.checkpoint = Some((*epoch, manifest.clone())),
+        }
+    }
+
+    /// Removes everything known of a relation.
+    pub fn forget(&mut self, id: RelationId) {
+        self.catalog.relations.remove(&id);
+        self.catalog.stopped.remove(&id);
+        self.starts.remove(&id);
+        self.positions.remove(&id);
+    }
+
+    fn change(&mut self, change: &CatalogChange) {
+        let mut update = |id: &RelationId, f: &dyn Fn(&mut Relation)| {
+            if let Some(relation) = self.catalog.relations.get_mut(id) {
+                f(Arc::make_mut(relation));
+            }
+        };
+        match change {
+            CatalogChange::Rename { relation, name } => update(relation, &|r| r.name.clone_from(name)),
+            CatalogChange::SetSchema { relation, schema_name } => update(relation, &|r| r.schema_name.clone_from(schema_name)),
+            CatalogChange::Comment { relation, comment } => update(relation, &|r| r.comment.clone_from(comment)),
+            CatalogChange::CreateSchema { name } => {
+                if !self.catalog.schemas.contains(name) {
+                    self.catalog.schemas.push(name.clone());
+                }
+            }
+            CatalogChange::DropSchema { name } => self.catalog.schemas.retain(|s| s != name),
+        }
+    }
+
+    /// The catalog that a checkpoint of `epoch` contains.
+    pub fn catalog_at(&self, epoch: Epoch) -> Catalog {
+        let mut catalog = self.catalog.clone();
+        catalog.relations.retain(|_, r| r.created_at <= epoch);
+        catalog
+    }
+}

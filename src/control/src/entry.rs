@@ -1,0 +1,219 @@
+//! The entries of the decision log. Their serialised form is what will be replicated: a JSON header, so that an old log can always be read, and
+//! behind it the written rows as Arrow IPC.
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_plan::{Relation, Stopped};
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Entry {
+    /// This node opened the log; whatever carries an older generation and was not decided is void.
+    Opened {
+        /// The new generation.
+        generation: u64,
+    },
+    /// An epoch is decided.
+    Cut(Cut),
+    /// A relation exists from epoch `relation.created_at` on. A job counts only once a committed checkpoint contains it: recovery forgets one that none does.
+    Create {
+        /// The relation.
+        relation: Box<Relation>,
+        /// Where its own connector starts, resolved once.
+        start: Vec<SplitPosition>,
+    },
+    /// These relations are gone.
+    Drop {
+        /// Their ids.
+        relations: Vec<RelationId>,
+    },
+    /// A change of names.
+    Change(CatalogChange),
+    /// A job stopped after its last complete epoch.
+    Stop {
+        /// The job.
+        relation: RelationId,
+        /// When and why.
+        stopped: Stopped,
+    },
+    /// A checkpoint counts from here on.
+    Checkpoint {
+        /// Its epoch.
+        epoch: Epoch,
+        /// The manifest's path in the object store.
+        manifest: String,
+    },
+}
+
+/// What fixes an epoch's input.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Its clock, microseconds since 1970; never decreases.
+    pub clock: i64,
+    /// End positions of the splits of each source, for the sources that moved.
+    pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+    /// Rows written by DML.
+    #[serde(skip)]
+    pub writes: Vec<TableWrites>,
+    /// Lengths of the encoded writes behind the header, with their tables.
+    #[serde(default)]
+    write_lengths: Vec<(RelationId, usize)>,
+}
+
+/// The rows that one epoch writes to a table.
+#[derive(Clone, Debug)]
+pub struct TableWrites {
+    /// The table.
+    pub table: RelationId,
+    /// -old +new, resolved against all earlier writes.
+    pub changes: ChangeBatch,
+}
+
+impl PartialEq for TableWrites {
+    fn eq(&self, other: &TableWrites) -> bool {
+        self.table == other.table && self.changes.rows() == other.changes.rows() && self.changes.weight_column() == other.changes.weight_column()
+    }
+}
+
+/// Changes of the catalog that touch no job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum CatalogChange {
+    /// `ALTER ... RENAME TO`.
+    Rename {
+        /// Which.
+        relation: RelationId,
+        /// Its new name.
+        name: String,
+    },
+    /// `ALTER ... SET SCHEMA`.
+    SetSchema {
+        /// Which.
+        relation: RelationId,
+        /// Its new schema.
+        schema_name: String,
+    },
+    /// `COMMENT ON`.
+    Comment {
+        /// Which.
+        relation: RelationId,
+        /// The text; none removes it.
+        comment: Option<String>,
+    },
+    /// `CREATE SCHEMA`.
+    CreateSchema {
+        /// Its name.
+        name: String,
+    },
+    /// `DROP SCHEMA` of an empty schema.
+    DropSchema {
+        /// Its name.
+        name: String,
+    },
+}
+
+impl Cut {
+    /// A cut of `epoch`.
+    pub fn new(epoch: Epoch, clock: i64, positions: BTreeMap<RelationId, Vec<SplitPosition>>, writes: Vec<TableWrites>) -> Cut {
+        Cut { epoch, clock, positions, writes, write_lengths: Vec::new() }
+    }
+}
+
+impl Entry {
+    /// Header length (u32, little-endian), JSON header, written rows.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut blobs = Vec::new();
+        let header = match self {
+            Entry::Cut(cut) if !cut.writes.is_empty() => {
+                let mut cut = cut.clone();
+                for write in &cut.writes {
+                    let before = blobs.len();
+                    encode_changes(&write.changes, &mut blobs)?;
+                    cut.write_lengths.push((write.table, blobs.len() - before));
+                }
+                serde_json::to_vec(&Entry::Cut(cut))
+            }
+            other => serde_json::to_vec(other),
+        }
+        .map_err(|e| Error::internal(format!("log entry cannot be encoded: {e}")))?;
+        let mut bytes = Vec::with_capacity(4 + header.len() + blobs.len());
+        bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&blobs);
+        Ok(bytes)
+    }
+
+    /// The inverse of [`Entry::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Entry> {
+        let damaged = |what: &str| Error::corrupt(format!("log entry: {what}"));
+        let length = bytes.get(..4).ok_or_else(|| damaged("no header"))?;
+        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
+        let header = bytes.get(4..4 + length).ok_or_else(|| damaged("header is cut off"))?;
+        let mut entry: Entry = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
+        if let Entry::Cut(cut) = &mut entry {
+            let mut rest = &bytes[4 + length..];
+            for (table, length) in std::mem::take(&mut cut.write_lengths) {
+                let blob = rest.get(..length).ok_or_else(|| damaged("written rows are cut off"))?;
+                cut.writes.push(TableWrites { table, changes: decode_changes(blob)? });
+                rest = &rest[length..];
+            }
+        }
+        Ok(entry)
+    }
+}
+
+const WEIGHT: &str = "_weight";
+
+fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
+    let failed = |e: arrow::error::ArrowError| Error::internal(format!("written rows cannot be encoded: {e}"));
+    let mut fields: Vec<_> = changes.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
+    let mut columns = changes.rows().columns().to_vec();
+    columns.push(Arc::new(changes.weight_column()));
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
+    let mut writer = StreamWriter::try_new(into, &batch.schema()).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
+    writer.finish().map_err(failed)
+}
+
+fn decode_changes(bytes: &[u8]) -> Result<ChangeBatch> {
+    let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("log entry: written rows: {e}"));
+    let batch = StreamReader::try_new(bytes, None).map_err(damaged)?.next().ok_or_else(|| Error::corrupt("log entry: written rows are missing"))?.map_err(damaged)?;
+    let columns = batch.num_columns() - 1;
+    let weights = batch.column(columns).as_any().downcast_ref::<Int64Array>().ok_or_else(|| Error::corrupt("log entry: written rows have no weights"))?.values().to_vec();
+    let rows = batch.project(&(0..columns).collect::<Vec<_>>()).map_err(damaged)?;
+    Ok(ChangeBatch::new(rows, weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::StringArray;
+
+    #[test]
+    fn cut_with_written_rows_survives_the_round_trip() {
+        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
+        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 1])), Arc::new(StringArray::from(vec!["old", "new"]))]).unwrap();
+        let writes = vec![TableWrites { table: RelationId(7), changes: ChangeBatch::new(rows, vec![-1, 1]) }];
+        let position = SplitPosition { split: 2, topic_id: "t".into(), leader_epoch: 4, next_offset: 99, records: 98 };
+        let entry = Entry::Cut(Cut::new(Epoch(5), 1234, BTreeMap::from([(RelationId(3), vec![position])]), writes));
+        assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), entry);
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let bytes = Entry::Opened { generation: 3 }.encode().unwrap();
+        for cut in 0..bytes.len() {
+            assert!(Entry::decode(&bytes[..cut]).is_err());
+        }
+    }
+}

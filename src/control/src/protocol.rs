@@ -1,0 +1,253 @@
+//! What the coordinator and the workers tell each other, and what sessions ask of the coordinator. Commands to one worker arrive in order.
+
+use crate::entry::{CatalogChange, TableWrites};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
+use tidemark_plan::{Catalog, Relation};
+use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::manifest::{Manifest, SinkProgress};
+use tokio::sync::oneshot;
+
+/// Positions of the splits of several sources.
+pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
+
+/// Largest event time of each split, for the sources with a watermark.
+pub type Watermarks = BTreeMap<RelationId, Vec<(u32, i64)>>;
+
+/// What a worker does next.
+#[derive(Clone)]
+pub enum Command {
+    /// Builds the job's actors on this worker.
+    Start(Arc<StartJob>),
+    /// The leaves of a job that is being created join the live input at the barrier of this epoch, which follows.
+    Join {
+        /// The job.
+        relation: RelationId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The job counts from the next barrier on: epochs wait for it and checkpoints contain it.
+    Promote {
+        /// The job.
+        relation: RelationId,
+    },
+    /// Forgets these jobs at once, wherever they are.
+    Stop {
+        /// The jobs.
+        relations: Vec<RelationId>,
+    },
+    /// Closes an epoch at every source.
+    Barrier(Arc<BarrierCommand>),
+    /// Epochs up to this one may be merged into the bases of views.
+    Publish {
+        /// See `Readers::mergeable`.
+        mergeable: Epoch,
+    },
+    /// Replay is over: sources read on without limits.
+    Resume,
+    /// The worker ends.
+    Shutdown,
+}
+
+/// Closes an epoch.
+pub struct BarrierCommand {
+    /// The epoch that it closes.
+    pub epoch: Epoch,
+    /// The epoch's clock.
+    pub clock: i64,
+    /// Whether state is sealed.
+    pub checkpoint: bool,
+    /// The rows that the epoch writes to tables.
+    pub writes: Vec<TableWrites>,
+    /// In replay: where every source stands when the epoch closes. Sources read exactly to there first.
+    pub limits: Option<Positions>,
+}
+
+/// A job to build.
+pub struct StartJob {
+    /// Its relation, with the plan.
+    pub relation: Arc<Relation>,
+    /// How it begins.
+    pub mode: StartMode,
+    /// Where its own connector begins.
+    pub positions: Vec<SplitPosition>,
+    /// For each append-only source that it taps and that others read already: where the job's own catching-up begins.
+    pub backfill: Positions,
+    /// State to restore, by state table number.
+    pub tables: BTreeMap<u32, Vec<FileMeta>>,
+    /// Largest event times to restore.
+    pub watermarks: Vec<(u32, i64)>,
+    /// A sink's progress to restore.
+    pub sink: Option<SinkProgress>,
+}
+
+/// How a job begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartMode {
+    /// With the state of a checkpoint of this epoch; it counts at once.
+    Restored(Epoch),
+    /// An append-only source that gets its first reader: it begins after the barrier of this epoch and counts at once.
+    After(Epoch),
+    /// Its leaves catch up first, each in its own way, and it does not count until it is promoted.
+    Creating,
+}
+
+/// What happened.
+pub enum Event {
+    /// All sources of a worker passed a barrier.
+    Cut {
+        /// The worker.
+        worker: WorkerId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Where its splits stand.
+        positions: Positions,
+        /// Their largest event times.
+        watermarks: Watermarks,
+    },
+    /// All jobs that count have passed the barrier on a worker.
+    Done {
+        /// The worker.
+        worker: WorkerId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// A source read something: the next epoch will not be empty.
+    Active,
+    /// The leaves of a job that is being created have caught up far enough on a worker to join.
+    Ready {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        relation: RelationId,
+    },
+    /// A job that is being created passed a barrier on a worker.
+    JobDone {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        relation: RelationId,
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// A job cannot go on.
+    Failed {
+        /// The job.
+        relation: RelationId,
+        /// Why.
+        error: Error,
+    },
+    /// A worker's share of a checkpoint is stored.
+    Part {
+        /// The worker.
+        worker: WorkerId,
+        /// The epoch.
+        epoch: Epoch,
+        /// Its files, or why it failed.
+        files: Result<Vec<FileMeta>>,
+    },
+    /// The sinks' share of a checkpoint is stored.
+    SinkPart {
+        /// The epoch.
+        epoch: Epoch,
+        /// Progress of each sink, or why it failed.
+        sinks: Result<BTreeMap<RelationId, SinkProgress>>,
+    },
+    /// Files of one table were merged into one; the next manifest names that instead.
+    Compacted {
+        /// The files that were read.
+        replaced: Vec<FileMeta>,
+        /// The file that holds the same, or why it failed.
+        by: Result<FileMeta>,
+    },
+    /// A manifest is stored.
+    ManifestStored {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its path, or why it failed.
+        manifest: Result<String>,
+    },
+    /// What a session asks.
+    Request(Request),
+}
+
+/// What sessions ask of the coordinator.
+pub enum Request {
+    /// Create a relation. `targets`: what its sources held when the statement began; `start`: where its own connector begins.
+    Create {
+        /// The relation; `created_at` is set by the coordinator.
+        relation: Box<Relation>,
+        /// Where its own connector begins.
+        start: Vec<SplitPosition>,
+        /// End positions to reach.
+        targets: Positions,
+        /// Answered when it is visible.
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Undo a creation; unknown ones are ignored.
+    Cancel {
+        /// The relation.
+        relation: RelationId,
+        /// Why: the error that the creator gets.
+        error: Error,
+    },
+    /// Drop relations.
+    Drop {
+        /// Their ids.
+        relations: Vec<RelationId>,
+        /// Answered when logged.
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Change names.
+    Change {
+        /// What.
+        change: CatalogChange,
+        /// Answered when logged.
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Log written rows, all or none.
+    Write {
+        /// The rows.
+        writes: Vec<TableWrites>,
+        /// Answered with the epoch when it is decided.
+        reply: Option<oneshot::Sender<Result<Epoch>>>,
+    },
+    /// Wait for a checkpoint that contains everything so far.
+    Flush {
+        /// Answered when it is committed and visible.
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Take a last checkpoint and stop everything.
+    Shutdown {
+        /// Answered when done.
+        reply: oneshot::Sender<Result<()>>,
+    },
+}
+
+/// The workers, as the coordinator sees them.
+pub trait Workers: Send {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Sends a command to one worker.
+    fn send(&self, worker: WorkerId, command: Command);
+    /// Sends a command to all.
+    fn broadcast(&self, command: Command) {
+        for worker in 0..self.count() {
+            self.send(worker, command.clone());
+        }
+    }
+    /// Begins storing what the sinks have not delivered of epochs up to this one; answers with `Event::SinkPart`.
+    fn seal_sinks(&self, epoch: Epoch);
+    /// Sinks among these relations may deliver: their creation is committed.
+    fn release_sinks(&self, relations: &[RelationId]);
+    /// Begins writing a manifest; answers with `Event::ManifestStored`.
+    fn store_manifest(&self, manifest: Arc<Manifest>);
+    /// The visible catalog changed.
+    fn catalog_changed(&self, catalog: Arc<Catalog>);
+    /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest names, and begin a compaction if a table needs one.
+    fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
+    /// A job's state changed: `creating`, `running`, `stopped`; progress in per cent.
+    fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch);
+}

@@ -1,0 +1,141 @@
+//! Who may see what: the newest decided epoch, the newest readable (published) one, and the pins of readers.
+//!
+//! A pin and the published epoch are read and written under one lock, so that a reader never pins an epoch that a writer has already merged past.
+
+use crate::protocol::Positions;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_common::{Epoch, Error, Result, SqlState};
+use tokio::sync::watch;
+
+/// Shared by the coordinator, sessions, sinks and creating jobs.
+pub struct Readers {
+    state: Mutex<State>,
+    decided: watch::Sender<Epoch>,
+    published: watch::Sender<Epoch>,
+}
+
+#[derive(Default)]
+struct State {
+    published: Epoch,
+    positions: Arc<Positions>,
+    pins: BTreeMap<Epoch, usize>,
+}
+
+/// Rows as of this epoch stay readable until the pin is dropped.
+pub struct Pin {
+    readers: Arc<Readers>,
+    epoch: Epoch,
+    positions: Arc<Positions>,
+}
+
+impl Readers {
+    /// Nothing is decided or published yet.
+    pub fn new() -> Arc<Readers> {
+        Arc::new(Readers { state: Mutex::default(), decided: watch::Sender::new(Epoch(0)), published: watch::Sender::new(Epoch(0)) })
+    }
+
+    /// Pins the newest readable epoch.
+    pub fn pin(self: &Arc<Readers>) -> Pin {
+        let mut state = self.state.lock();
+        let epoch = state.published;
+        *state.pins.entry(epoch).or_default() += 1;
+        Pin { readers: self.clone(), epoch, positions: state.positions.clone() }
+    }
+
+    /// Pins an epoch that is not published yet, before its barrier is sent.
+    pub fn pin_future(self: &Arc<Readers>, epoch: Epoch) -> Pin {
+        let mut state = self.state.lock();
+        assert!(state.published < epoch, "epoch {epoch} is published already");
+        *state.pins.entry(epoch).or_default() += 1;
+        Pin { readers: self.clone(), epoch, positions: Arc::default() }
+    }
+
+    /// Epochs up to this one may be merged into the base of a view: published, and not past any pin.
+    pub fn mergeable(&self) -> Epoch {
+        let state = self.state.lock();
+        state.pins.keys().next().map_or(state.published, |pin| state.published.min(*pin))
+    }
+
+    /// Epoch `epoch` is decided.
+    pub fn decide(&self, epoch: Epoch) {
+        self.decided.send_replace(epoch);
+    }
+
+    /// Epoch `epoch` is decided and complete; `positions`: where all sources stand at its end.
+    pub fn publish(&self, epoch: Epoch, positions: Arc<Positions>) {
+        {
+            let mut state = self.state.lock();
+            state.published = epoch;
+            state.positions = positions;
+        }
+        self.published.send_replace(epoch);
+    }
+
+    /// The newest decided epoch.
+    pub fn decided(&self) -> Epoch {
+        *self.decided.borrow()
+    }
+
+    /// The newest readable epoch.
+    pub fn published(&self) -> Epoch {
+        *self.published.borrow()
+    }
+
+    /// Follows the newest readable epoch.
+    pub fn watch_published(&self) -> watch::Receiver<Epoch> {
+        self.published.subscribe()
+    }
+
+    /// Waits until `epoch` is readable.
+    pub async fn wait_published(&self, epoch: Epoch) -> Result<()> {
+        let mut published = self.published.subscribe();
+        published.wait_for(|p| *p >= epoch).await.map(|_| ()).map_err(|_| Error::unavailable(SqlState("57P01"), "the server is shutting down"))
+    }
+}
+
+impl Pin {
+    /// The pinned epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Where the running sources stand at the end of the pinned epoch.
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// Up to which epoch a reader may merge pending changes itself.
+    pub fn mergeable(&self) -> Epoch {
+        self.readers.mergeable()
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.readers.state.lock();
+        if let Some(count) = state.pins.get_mut(&self.epoch) {
+            *count -= 1;
+            if *count == 0 {
+                state.pins.remove(&self.epoch);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_holds_back_merging_until_it_is_dropped() {
+        let readers = Readers::new();
+        readers.publish(Epoch(3), Arc::default());
+        let pin = readers.pin();
+        readers.publish(Epoch(5), Arc::default());
+        assert_eq!((pin.epoch(), readers.mergeable()), (Epoch(3), Epoch(3)));
+        drop(pin);
+        assert_eq!(readers.mergeable(), Epoch(5));
+    }
+}
