@@ -8,6 +8,15 @@
 pub mod materialize;
 pub mod upsert;
 
+pub mod expand;
+pub mod expr;
+pub mod filter;
+pub mod functions;
+pub mod project;
+pub mod report;
+pub mod union;
+pub mod values;
+
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Result};
 use tidemark_state::StateTable;

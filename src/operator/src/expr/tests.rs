@@ -1,0 +1,1 @@
+//! Error isolation and PostgreSQL's semantics, one expression a line.

@@ -1,0 +1,61 @@
+//! The scalar functions: DataFusion's built-in ones, and PostgreSQL's where those are missing or answer differently. The planner, the streaming evaluator
+//! and the ad-hoc engine all register exactly this list, so that a name means one function everywhere.
+
+pub mod calendar;
+pub mod text;
+
+use datafusion_expr::ScalarUDF;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+/// Every scalar function, each once. Ours take the place of built-in ones of the same name.
+pub fn all() -> Vec<Arc<ScalarUDF>> {
+    registry().functions.clone()
+}
+
+/// The function called `name` (in lower case) or that has it as an alias.
+pub fn lookup(name: &str) -> Option<Arc<ScalarUDF>> {
+    registry().by_name.get(name).cloned()
+}
+
+struct Registry {
+    functions: Vec<Arc<ScalarUDF>>,
+    by_name: HashMap<String, Arc<ScalarUDF>>,
+}
+
+fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(|| {
+        let mut by_name = HashMap::new();
+        let mut functions: Vec<Arc<ScalarUDF>> = Vec::new();
+        // Later entries take over the names of earlier ones; a built-in function that has lost its own name is dropped.
+        for function in datafusion_functions::all_default_functions().into_iter().chain(own()) {
+            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+                by_name.insert(name.to_string(), function.clone());
+            }
+            functions.retain(|f| f.name() != function.name() && !function.aliases().iter().any(|a| a == f.name()));
+            functions.push(function);
+        }
+        Registry { functions, by_name }
+    })
+}
+
+fn own() -> Vec<Arc<ScalarUDF>> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_listed_once_and_found() {
+        let all = all();
+        let mut names: Vec<&str> = all.iter().map(|f| f.name()).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|w| w[0] != w[1]));
+        for name in ["abs", "round", "lower", "char_length", "date_trunc", "regexp_replace", "split_part", "concat"] {
+            assert!(lookup(name).is_some(), "{name}");
+        }
+    }
+}
