@@ -6,6 +6,7 @@
 
 pub mod blackhole;
 pub mod datagen;
+pub mod format;
 pub mod generator;
 mod metrics;
 pub mod nexmark;

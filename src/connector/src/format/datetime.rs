@@ -1,0 +1,306 @@
+//! Dates and times between text and microseconds, in the proleptic Gregorian calendar without leap seconds.
+//!
+//! Read: `YYYY-MM-DD`, `HH:MM[:SS[.ffffff]]`, and both joined by a blank or `T`, with an optional `Z`, `UTC`, `+HH[[:]MM[[:]SS]]` and ` BC`. As in PostgreSQL a zone
+//! moves a TIMESTAMPTZ to UTC, and is ignored for TIMESTAMP and TIME. Written: PostgreSQL's ISO style, the fraction with 3 or 6 digits or none.
+//! Integers are epoch milliseconds below 10^14 and microseconds from there on (of either sign).
+//!
+//! Cost: the layout `YYYY-MM-DD HH:MM:SS` is read from whole machine words, and the day is taken from a [`DayCache`] since records that follow
+//! each other mostly share it. Calendar arithmetic after Howard Hinnant's `days_from_civil`.
+
+/// Microseconds of a day.
+pub(super) const DAY_US: i64 = 86_400_000_000;
+const YEAR_MAX: i64 = 294_276;
+/// Days of 4714-11-24 BC, PostgreSQL's first, from 1970-01-01.
+const DAY_MIN: i64 = -2_440_588;
+
+/// The text of the last date read and its day.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct DayCache {
+    head: u64,
+    tail: u16,
+    day: i64,
+}
+
+impl DayCache {
+    /// Days since 1970-01-01 of a `YYYY-MM-DD`.
+    #[inline]
+    fn day(&mut self, text: &[u8; 10]) -> Option<i64> {
+        let [a, b, c, d, e, f, g, h, y, z] = *text;
+        let (head, tail) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u16::from_le_bytes([y, z]));
+        if (head, tail) != (self.head, self.tail) {
+            let (day, rest) = date(text)?;
+            if !rest.is_empty() {
+                return None;
+            }
+            *self = DayCache { head, tail, day };
+        }
+        Some(self.day)
+    }
+}
+
+/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar.
+pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Year, month and day of a number of days since 1970-01-01.
+pub(super) fn date_of(days: i64) -> (i64, u32, u32) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year + era * 400 + i64::from(month <= 2), month as u32, day as u32)
+}
+
+fn days_in_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Reads up to `most` digits.
+fn take(text: &[u8], most: usize) -> Option<(i64, &[u8])> {
+    let count = text.iter().take(most).take_while(|b| b.is_ascii_digit()).count();
+    let value = text[..count].iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    (count > 0).then_some((value, &text[count..]))
+}
+
+fn passed(text: &[u8], byte: u8) -> Option<&[u8]> {
+    text.strip_prefix(&[byte])
+}
+
+/// Reads `Y-M-D`; the year has 1 to 6 digits. Returns days and the rest.
+fn date(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (year, rest) = take(text, 6)?;
+    let (month, rest) = take(passed(rest, b'-')?, 2)?;
+    let (day, rest) = take(passed(rest, b'-')?, 2)?;
+    let year = if ends_with_bc(text) { 1 - year } else { year };
+    let written_zero = !ends_with_bc(text) && year == 0 || year > YEAR_MAX;
+    if written_zero || !(1..=12).contains(&month) || !(1..=days_in_month(year, month)).contains(&day) {
+        return None;
+    }
+    Some((days_of(year, month, day), rest))
+}
+
+fn ends_with_bc(text: &[u8]) -> bool {
+    text.len() >= 3 && text[text.len() - 3..].eq_ignore_ascii_case(b" bc")
+}
+
+fn without_bc(text: &[u8]) -> &[u8] {
+    if ends_with_bc(text) { &text[..text.len() - 3] } else { text }
+}
+
+/// Reads `H:M[:S[.f]]`; returns microseconds and the rest. 24:00:00 and second 60 are read as PostgreSQL does.
+fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (hour, rest) = take(text, 2)?;
+    let (minute, mut rest) = take(passed(rest, b':')?, 2)?;
+    let (mut second, mut fraction) = (0, 0);
+    if let Some(after) = passed(rest, b':') {
+        (second, rest) = take(after, 2)?;
+        (fraction, rest) = fraction_us(rest)?;
+    }
+    let micros = (hour * 3600 + minute * 60 + second) * 1_000_000 + fraction;
+    (hour <= 24 && minute < 60 && second <= 60 && micros <= DAY_US).then_some((micros, rest))
+}
+
+/// Reads an optional `.ffffff`, rounding what is below a microsecond.
+#[inline]
+fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
+    if !matches!(text.first(), Some(b'.')) {
+        return Some((0, text));
+    }
+    let (mut value, mut unit, mut at) = (0i64, 1_000_000i64, 1);
+    while let Some(digit @ b'0'..=b'9') = text.get(at) {
+        let digit = i64::from(digit - b'0');
+        match at {
+            1..=6 => {
+                unit /= 10;
+                value += digit * unit;
+            }
+            7 => value += i64::from(digit >= 5),
+            _ => {}
+        }
+        at += 1;
+    }
+    Some((value, &text[at..]))
+}
+
+/// Reads a zone; returns its distance from UTC in microseconds, 0 for no text.
+fn zone(text: &[u8]) -> Option<i64> {
+    let text = text.trim_ascii();
+    if text.is_empty() || [&b"z"[..], b"utc", b"gmt"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
+        return Some(0);
+    }
+    let negative = match text[0] {
+        b'+' => false,
+        b'-' => true,
+        _ => return None,
+    };
+    let (hours, mut rest) = take(&text[1..], 2)?;
+    let (mut minutes, mut seconds) = (0, 0);
+    if !rest.is_empty() {
+        (minutes, rest) = take(passed(rest, b':').unwrap_or(rest), 2)?;
+    }
+    if !rest.is_empty() {
+        (seconds, rest) = take(passed(rest, b':').unwrap_or(rest), 2)?;
+    }
+    let distance = (hours * 3600 + minutes * 60 + seconds) * 1_000_000;
+    (rest.is_empty() && hours <= 15 && minutes < 60 && seconds < 60).then_some(if negative { -distance } else { distance })
+}
+
+/// Microseconds since 1970-01-01 of a timestamp's text, in UTC if `zoned`; `None` if it is none.
+#[inline]
+pub(super) fn timestamp(text: &str, zoned: bool, cache: &mut DayCache) -> Option<i64> {
+    fixed_timestamp(text.as_bytes(), zoned, cache).or_else(|| any_timestamp(text.as_bytes(), zoned))
+}
+
+/// The layout `YYYY-MM-DD HH:MM:SS`, whatever follows.
+#[inline]
+fn fixed_timestamp(text: &[u8], zoned: bool, cache: &mut DayCache) -> Option<i64> {
+    let (head, rest) = text.split_first_chunk::<10>()?;
+    let (&[joint, ref time @ ..], rest) = rest.split_first_chunk::<9>()?;
+    if !matches!(joint, b' ' | b'T') {
+        return None;
+    }
+    // `HH:MM:SS`: digits become their value, colons zero; a byte that is too large sets its top bit.
+    let word = u64::from_le_bytes(*time) ^ 0x3030_3A30_303A_3030;
+    if (word.wrapping_add(0x7676_7F76_767F_7676) | word) & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let two = |at: u32| (word >> (8 * at) & 0xF) as i64 * 10 + (word >> (8 * at + 8) & 0xF) as i64;
+    let (hour, minute, second) = (two(0), two(3), two(6));
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (fraction, rest) = fraction_us(rest)?;
+    let day = cache.day(head)?;
+    let local = day * DAY_US + (hour * 3600 + minute * 60 + second) * 1_000_000 + fraction;
+    if rest.is_empty() {
+        return Some(local);
+    }
+    let distance = zone(rest)?;
+    Some(if zoned { local - distance } else { local })
+}
+
+/// Any layout that the module's documentation lists.
+#[cold]
+#[inline(never)]
+fn any_timestamp(text: &[u8], zoned: bool) -> Option<i64> {
+    let text = text.trim_ascii();
+    let (day, rest) = date(text)?;
+    let rest = without_bc(rest);
+    let (time, distance) = match rest.first() {
+        None => (0, 0),
+        Some(b' ' | b'T' | b't') => {
+            let (time, rest) = clock(rest[1..].trim_ascii_start())?;
+            (time, zone(rest)?)
+        }
+        Some(_) => return None,
+    };
+    if day < DAY_MIN {
+        return None;
+    }
+    let local = day.checked_mul(DAY_US)?.checked_add(time)?;
+    if zoned { local.checked_sub(distance) } else { Some(local) }
+}
+
+/// Days since 1970-01-01 of a date's text; a time of day that follows is cut off.
+pub(super) fn day(text: &str, cache: &mut DayCache) -> Option<i32> {
+    let bytes = text.as_bytes();
+    if let Some(day) = <&[u8; 10]>::try_from(bytes).ok().and_then(|text| cache.day(text)) {
+        return i32::try_from(day).ok();
+    }
+    any_timestamp(bytes, false).and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok())
+}
+
+/// Microseconds since midnight of a time's text.
+pub(super) fn time_of_day(text: &str) -> Option<i64> {
+    let (micros, rest) = clock(text.as_bytes().trim_ascii())?;
+    zone(rest).map(|_| micros)
+}
+
+/// Microseconds since 1970-01-01 of an integer timestamp: milliseconds below 10^14, else microseconds; `None` if PostgreSQL has no such time.
+#[inline]
+pub(super) fn timestamp_of_number(value: i64) -> Option<i64> {
+    let micros = if value.unsigned_abs() < 100_000_000_000_000 { value * 1_000 } else { value };
+    (micros >= DAY_MIN * DAY_US).then_some(micros)
+}
+
+/// An integer date: days since 1970-01-01; `None` if PostgreSQL's timestamps do not reach it.
+pub(super) fn day_of_number(value: i64) -> Option<i32> {
+    (DAY_MIN..=days_of(YEAR_MAX, 12, 31)).contains(&value).then(|| value as i32)
+}
+
+/// Appends `YYYY-MM-DD`, without the BC.
+fn push_date(days: i64, out: &mut Vec<u8>) -> bool {
+    let (year, month, day) = date_of(days);
+    let bc = year <= 0;
+    let year = if bc { 1 - year } else { year } as u64;
+    if year > 9999 {
+        out.extend_from_slice(itoa::Buffer::new().format(year).as_bytes());
+    } else {
+        push_two(year as u32 / 100, out);
+        push_two(year as u32 % 100, out);
+    }
+    out.push(b'-');
+    push_two(month, out);
+    out.push(b'-');
+    push_two(day, out);
+    bc
+}
+
+#[inline]
+fn push_two(value: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]);
+}
+
+/// Appends `YYYY-MM-DD[ BC]`.
+pub(super) fn write_date(days: i32, out: &mut Vec<u8>) {
+    if push_date(i64::from(days), out) {
+        out.extend_from_slice(b" BC");
+    }
+}
+
+/// Appends `HH:MM:SS[.ffffff]`: no fraction for whole seconds, 3 digits for milliseconds, else 6.
+pub(super) fn write_time(micros: i64, out: &mut Vec<u8>) {
+    let (seconds, fraction) = (micros / 1_000_000, (micros % 1_000_000) as u32);
+    push_two((seconds / 3600) as u32, out);
+    out.push(b':');
+    push_two((seconds / 60 % 60) as u32, out);
+    out.push(b':');
+    push_two((seconds % 60) as u32, out);
+    if fraction != 0 {
+        let (millis, rest) = (fraction / 1_000, fraction % 1_000);
+        out.push(b'.');
+        out.push(b'0' + (millis / 100) as u8);
+        push_two(millis % 100, out);
+        if rest != 0 {
+            out.push(b'0' + (rest / 100) as u8);
+            push_two(rest % 100, out);
+        }
+    }
+}
+
+/// Appends `YYYY-MM-DD HH:MM:SS[.ffffff][+00:00][ BC]`.
+pub(super) fn write_timestamp(micros: i64, zoned: bool, out: &mut Vec<u8>) {
+    let bc = push_date(micros.div_euclid(DAY_US), out);
+    out.push(b' ');
+    write_time(micros.rem_euclid(DAY_US), out);
+    if zoned {
+        out.extend_from_slice(b"+00:00");
+    }
+    if bc {
+        out.extend_from_slice(b" BC");
+    }
+}

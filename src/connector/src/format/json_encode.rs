@@ -1,0 +1,296 @@
+//! Rows as JSON objects, and nothing that our own decoder would read back differently.
+//!
+//! Written: integers and numerics as numbers (numerics exactly, with all digits of their scale); reals and doubles as the shortest number that reads
+//! back the same, `NaN` and infinities as strings; text with the escapes that JSON demands and no others; bytea as `"\\x.."`; dates, times and
+//! timestamps as PostgreSQL prints them, timestamptz with `+00:00`; jsonb as the JSON that it is; NULL as `null`.
+//!
+//! Names are escaped and joined with their punctuation once, arrays are downcast once a batch, bytes go into one buffer that the caller keeps.
+
+use super::datetime;
+use super::scan::special_mask;
+use arrow::array::{Array, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, StringArray, StringViewArray};
+use arrow::datatypes::*;
+use std::ops::Range;
+use tidemark_common::{Error, Result};
+use tidemark_plan::Column;
+
+/// One member of the object.
+#[derive(Debug)]
+struct Member {
+    /// `{"name":` of the first, `,"name":` of the others.
+    prefix: Vec<u8>,
+    /// Position of the column in the batch.
+    position: usize,
+    json: bool,
+}
+
+/// Writes rows as JSON objects of chosen columns.
+#[derive(Debug)]
+pub struct JsonEncoder {
+    members: Vec<Member>,
+}
+
+/// A batch whose rows can be written.
+pub struct BoundRows<'a> {
+    members: Vec<(&'a [u8], Writer<'a>)>,
+}
+
+/// A column's values, downcast.
+enum Writer<'a> {
+    Boolean(&'a BooleanArray),
+    Int16(&'a PrimitiveArray<Int16Type>),
+    Int32(&'a PrimitiveArray<Int32Type>),
+    Int64(&'a PrimitiveArray<Int64Type>),
+    Float32(&'a PrimitiveArray<Float32Type>),
+    Float64(&'a PrimitiveArray<Float64Type>),
+    Decimal(&'a Decimal128Array, i8),
+    Text(&'a StringArray),
+    TextView(&'a StringViewArray),
+    Json(&'a StringArray),
+    Bytes(&'a BinaryArray),
+    Date(&'a PrimitiveArray<Date32Type>),
+    Time(&'a PrimitiveArray<Time64MicrosecondType>),
+    Timestamp(&'a PrimitiveArray<TimestampMicrosecondType>, bool),
+}
+
+impl JsonEncoder {
+    /// For the columns at `fields` of batches with `columns`. `0A000` for a type that has no JSON form here.
+    pub fn new(columns: &[Column], fields: &[usize]) -> Result<JsonEncoder> {
+        let member = |(i, position): (usize, &usize)| {
+            let column = columns.get(*position).ok_or_else(|| Error::internal(format!("no column {position} to encode")))?;
+            if !encodes(&column.data_type) {
+                return Err(Error::unsupported(format!("column \"{}\" of type {} cannot be written as JSON", column.name, column.data_type))
+                    .with_hint("Cast it to VARCHAR or JSONB in the sink's query."));
+            }
+            let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
+            write_string(column.name.as_bytes(), &mut prefix);
+            prefix.push(b':');
+            Ok(Member { prefix, position: *position, json: column.sql_type.eq_ignore_ascii_case("jsonb") })
+        };
+        Ok(JsonEncoder { members: fields.iter().enumerate().map(member).collect::<Result<_>>()? })
+    }
+
+    /// Prepares a batch whose columns are the ones that the encoder was made for.
+    pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<BoundRows<'a>> {
+        let bind = |member: &'a Member| {
+            let column = rows.columns().get(member.position).ok_or_else(|| Error::internal(format!("the batch has no column {}", member.position)))?;
+            Ok((member.prefix.as_slice(), Writer::new(column.as_ref(), member.json)?))
+        };
+        Ok(BoundRows { members: self.members.iter().map(bind).collect::<Result<_>>()? })
+    }
+
+    /// Appends the rows in `range` to `out`, and to `ends` the length of `out` after each.
+    pub fn encode_rows(&self, rows: &RecordBatch, range: Range<usize>, out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<()> {
+        let bound = self.bind(rows)?;
+        for row in range {
+            bound.write(row, out);
+            ends.push(out.len());
+        }
+        Ok(())
+    }
+}
+
+impl BoundRows<'_> {
+    /// Appends row `row` to `out`.
+    #[inline]
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
+        if self.members.is_empty() {
+            out.push(b'{');
+        }
+        for (prefix, writer) in &self.members {
+            out.extend_from_slice(prefix);
+            writer.write(row, out);
+        }
+        out.push(b'}');
+    }
+
+    /// Appends the first column's value of row `row` without name, and text without quotes; nothing for NULL.
+    pub(super) fn write_bare(&self, row: usize, out: &mut Vec<u8>) {
+        let Some((_, writer)) = self.members.first() else { return };
+        match writer {
+            Writer::Text(array) if array.is_valid(row) => out.extend_from_slice(array.value(row).as_bytes()),
+            Writer::TextView(array) if array.is_valid(row) => out.extend_from_slice(array.value(row).as_bytes()),
+            Writer::Bytes(array) if array.is_valid(row) => out.extend_from_slice(array.value(row)),
+            _ => {
+                let start = out.len();
+                writer.write(row, out);
+                if out[start..] == *b"null" {
+                    out.truncate(start);
+                } else if out.get(start) == Some(&b'"') && !matches!(writer, Writer::Json(_)) {
+                    out.remove(start);
+                    out.pop();
+                }
+            }
+        }
+    }
+}
+
+fn encodes(data_type: &DataType) -> bool {
+    use DataType as D;
+    matches!(
+        data_type,
+        D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Decimal128(..) | D::Utf8 | D::Utf8View | D::Binary | D::Date32
+    ) || matches!(data_type, D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _))
+}
+
+impl<'a> Writer<'a> {
+    fn new(array: &'a dyn Array, json: bool) -> Result<Writer<'a>> {
+        use DataType as D;
+        Ok(match array.data_type() {
+            D::Boolean => Writer::Boolean(array.as_boolean()),
+            D::Int16 => Writer::Int16(array.as_primitive()),
+            D::Int32 => Writer::Int32(array.as_primitive()),
+            D::Int64 => Writer::Int64(array.as_primitive()),
+            D::Float32 => Writer::Float32(array.as_primitive()),
+            D::Float64 => Writer::Float64(array.as_primitive()),
+            D::Decimal128(_, scale) => Writer::Decimal(array.as_primitive(), *scale),
+            D::Utf8 if json => Writer::Json(array.as_string()),
+            D::Utf8 => Writer::Text(array.as_string()),
+            D::Utf8View => Writer::TextView(array.as_string_view()),
+            D::Binary => Writer::Bytes(array.as_binary()),
+            D::Date32 => Writer::Date(array.as_primitive()),
+            D::Time64(TimeUnit::Microsecond) => Writer::Time(array.as_primitive()),
+            D::Timestamp(TimeUnit::Microsecond, zone) => Writer::Timestamp(array.as_primitive(), zone.is_some()),
+            other => return Err(Error::internal(format!("a batch has type {other} where JSON is written"))),
+        })
+    }
+
+    fn is_null(&self, row: usize) -> bool {
+        match self {
+            Writer::Boolean(array) => array.is_null(row),
+            Writer::Int16(array) => array.is_null(row),
+            Writer::Int32(array) => array.is_null(row),
+            Writer::Int64(array) => array.is_null(row),
+            Writer::Float32(array) => array.is_null(row),
+            Writer::Float64(array) => array.is_null(row),
+            Writer::Decimal(array, _) => array.is_null(row),
+            Writer::Text(array) | Writer::Json(array) => array.is_null(row),
+            Writer::TextView(array) => array.is_null(row),
+            Writer::Bytes(array) => array.is_null(row),
+            Writer::Date(array) => array.is_null(row),
+            Writer::Time(array) => array.is_null(row),
+            Writer::Timestamp(array, _) => array.is_null(row),
+        }
+    }
+
+    #[inline]
+    fn write(&self, row: usize, out: &mut Vec<u8>) {
+        if self.is_null(row) {
+            return out.extend_from_slice(b"null");
+        }
+        match self {
+            Writer::Boolean(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Writer::Int16(array) => write_integer(array.value(row), out),
+            Writer::Int32(array) => write_integer(array.value(row), out),
+            Writer::Int64(array) => write_integer(array.value(row), out),
+            Writer::Float32(array) => write_float(array.value(row), array.value(row).is_finite(), f64::from(array.value(row)), out),
+            Writer::Float64(array) => write_float(array.value(row), array.value(row).is_finite(), array.value(row), out),
+            Writer::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
+            Writer::Text(array) => write_string(array.value(row).as_bytes(), out),
+            Writer::TextView(array) => write_string(array.value(row).as_bytes(), out),
+            Writer::Json(array) => out.extend_from_slice(array.value(row).as_bytes()),
+            Writer::Bytes(array) => write_bytes(array.value(row), out),
+            Writer::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
+            Writer::Time(array) => quoted(out, |out| datetime::write_time(array.value(row), out)),
+            Writer::Timestamp(array, zoned) => quoted(out, |out| datetime::write_timestamp(array.value(row), *zoned, out)),
+        }
+    }
+}
+
+#[inline]
+fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
+#[inline]
+fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn write_float(value: impl ryu::Float, finite: bool, wide: f64, out: &mut Vec<u8>) {
+    if finite {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
+    } else if wide.is_nan() {
+        out.extend_from_slice(b"\"NaN\"");
+    } else {
+        out.extend_from_slice(if wide > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    }
+}
+
+fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(value.unsigned_abs()).as_bytes();
+    if value < 0 {
+        out.push(b'-');
+    }
+    if scale <= 0 {
+        out.extend_from_slice(digits);
+        if value != 0 {
+            out.resize(out.len() + usize::from(scale.unsigned_abs()), b'0');
+        }
+        return;
+    }
+    let scale = usize::from(scale.unsigned_abs());
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(scale));
+    out.extend_from_slice(if whole.is_empty() { b"0" } else { whole });
+    out.push(b'.');
+    out.resize(out.len() + scale - fraction.len(), b'0');
+    out.extend_from_slice(fraction);
+}
+
+fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(b"\"\\\\x");
+    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+    out.push(b'"');
+}
+
+/// Appends UTF-8 `text` as a JSON string.
+#[inline]
+fn write_string(text: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut done = 0;
+    let mut at = 0;
+    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        let mask = special_mask(chunk);
+        if mask == 0 {
+            at += 16;
+            continue;
+        }
+        at += mask.trailing_zeros() as usize;
+        out.extend_from_slice(&text[done..at]);
+        write_escape(text[at], out);
+        at += 1;
+        done = at;
+    }
+    for at in at..text.len() {
+        if matches!(text[at], b'"' | b'\\' | 0..0x20) {
+            out.extend_from_slice(&text[done..at]);
+            write_escape(text[at], out);
+            done = at + 1;
+        }
+    }
+    out.extend_from_slice(&text[done..]);
+    out.push(b'"');
+}
+
+#[inline(never)]
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        8 => b'b',
+        12 => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}

@@ -1,0 +1,178 @@
+//! Record keys: from a source's record key to the key columns, and from rows to a sink's record key.
+//!
+//! A key is a JSON object with the key's columns, by name, or, for one column, the bare value: any JSON value that is not an object, else the
+//! text itself (so `42`, `"a"` and `a` all work). Kafka Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off. The
+//! option `key.encode` fixes the form: `json` allows no plain text, `text` and `bytes` take the key as it is.
+
+use super::json_decode::{ObjectReader, Rows};
+use super::json_encode::{BoundRows, JsonEncoder};
+use super::scan::{Fault, Scanner};
+use arrow::array::RecordBatch;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{Column, ConnectorSpec};
+
+/// `KEY ENCODE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyForm {
+    /// Not said.
+    Any,
+    Json,
+    Text,
+}
+
+impl KeyForm {
+    fn of(spec: &ConnectorSpec) -> Result<KeyForm> {
+        let option = ["key.encode", "key_encode"].iter().find_map(|name| spec.encode_options.get(*name).or_else(|| spec.options.get(*name)));
+        match option.map(|value| value.to_ascii_lowercase()).as_deref() {
+            None => Ok(KeyForm::Any),
+            Some("json") => Ok(KeyForm::Json),
+            Some("text" | "bytes") => Ok(KeyForm::Text),
+            Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("unknown key encoding \"{other}\"")).with_hint("Use JSON, TEXT or BYTES.")),
+        }
+    }
+}
+
+/// Fills the key columns from the record key.
+#[derive(Debug)]
+pub(super) struct KeyReader {
+    form: KeyForm,
+    /// The key's columns among the wanted ones.
+    columns: Vec<usize>,
+    /// Whether the relation's key has exactly one column, so that a bare value will do.
+    single: bool,
+    object: ObjectReader,
+}
+
+impl KeyReader {
+    /// `columns`: the wanted key columns, as names and positions among the builders; `width`: columns of the whole key.
+    pub fn new(spec: &ConnectorSpec, columns: Vec<(&str, usize)>, width: usize) -> Result<KeyReader> {
+        let form = KeyForm::of(spec)?;
+        if form == KeyForm::Text && width != 1 {
+            return Err(Error::user(SqlState::INVALID_PARAMETER, "a key of several columns cannot be encoded as text").with_hint("Use KEY ENCODE JSON."));
+        }
+        Ok(KeyReader { form, columns: columns.iter().map(|(_, column)| *column).collect(), single: width == 1, object: ObjectReader::new(columns.into_iter()) })
+    }
+
+    /// Reads `key` into the current row.
+    pub fn read(&mut self, key: Option<&[u8]>, rows: &mut Rows) -> Result<(), Fault> {
+        let key = key.ok_or_else(|| Fault::value("the record has no key"))?;
+        if self.form == KeyForm::Text {
+            return self.read_text(key, rows);
+        }
+        if self.single && self.form == KeyForm::Any && !is_json(key) {
+            return self.read_text(key, rows);
+        }
+        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8"))?;
+        let mut scanner = Scanner::new(text);
+        scanner.blanks();
+        self.read_json(&mut scanner, rows, 0)?;
+        scanner.end()?;
+        self.check(rows)
+    }
+
+    /// Reads the object or bare value at the cursor.
+    fn read_json(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows, depth: u32) -> Result<(), Fault> {
+        if scanner.peek() != b'{' {
+            return self.read_bare(scanner, rows, depth);
+        }
+        match payload(scanner)? {
+            Some(mut inner) if depth == 0 => {
+                scanner.skip(0)?;
+                self.read_json(&mut inner, rows, 1)
+            }
+            _ => self.object.read(scanner, rows, depth),
+        }
+    }
+
+    fn read_bare(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows, depth: u32) -> Result<(), Fault> {
+        if !self.single {
+            return Err(Fault::value("the record key is not a JSON object with the columns of the key"));
+        }
+        match self.columns.first() {
+            Some(&column) => {
+                let Rows { columns, rows: row, context, .. } = rows;
+                columns[column].read(scanner, *row, depth, context).map_err(|fault| fault.of_column(column))?;
+                rows.count();
+                Ok(())
+            }
+            None => scanner.skip(depth),
+        }
+    }
+
+    fn read_text(&mut self, key: &[u8], rows: &mut Rows) -> Result<(), Fault> {
+        if let Some(&column) = self.columns.first() {
+            let Rows { columns, rows: row, context, .. } = rows;
+            columns[column].push_key_text(*row, key, context).map_err(|fault| fault.of_column(column))?;
+            rows.count();
+        }
+        Ok(())
+    }
+
+    fn check(&self, rows: &Rows) -> Result<(), Fault> {
+        match self.columns.iter().find(|column| !rows.has(**column)) {
+            None => Ok(()),
+            Some(&column) => Err(Fault::value(format!("the record key has no value for column \"{}\"", rows.columns[column].name)).of_column(column)),
+        }
+    }
+}
+
+/// Whether `key` is one well-formed JSON value.
+fn is_json(key: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(key) else { return false };
+    let mut scanner = Scanner::new(text);
+    scanner.blanks();
+    scanner.skip(0).and_then(|()| scanner.end()).is_ok()
+}
+
+/// A cursor at the `payload` of the object at the cursor, if it is a Kafka Connect envelope; the given cursor stays.
+fn payload<'a>(scanner: &Scanner<'a>) -> Result<Option<Scanner<'a>>, Fault> {
+    let mut walk = scanner.copy();
+    let (mut schema, mut found) = (false, None);
+    let mut first = true;
+    while let Some(name) = walk.next_member(first)? {
+        first = false;
+        match name.raw {
+            "schema" => schema = true,
+            "payload" => found = Some(walk.copy()),
+            _ => return Ok(None),
+        }
+        walk.skip(1)?;
+    }
+    Ok(found.filter(|_| schema))
+}
+
+/// Writes record keys of a sink: a JSON object of the key columns, or with `key.encode = 'text'` the bare text of the only one.
+#[derive(Debug)]
+pub struct KeyEncoder {
+    encoder: JsonEncoder,
+    bare: bool,
+}
+
+/// A batch whose record keys can be written.
+pub struct BoundKeys<'a> {
+    rows: BoundRows<'a>,
+    bare: bool,
+}
+
+impl KeyEncoder {
+    /// For the columns at `spec.key` of a batch with `columns`. `22023` for an unknown `key.encode`, or text with several columns.
+    pub fn new(spec: &ConnectorSpec, columns: &[Column]) -> Result<KeyEncoder> {
+        let bare = KeyForm::of(spec)? == KeyForm::Text;
+        if bare && spec.key.len() != 1 {
+            return Err(Error::user(SqlState::INVALID_PARAMETER, "a key of several columns cannot be encoded as text").with_hint("Use KEY ENCODE JSON."));
+        }
+        Ok(KeyEncoder { encoder: JsonEncoder::new(columns, &spec.key)?, bare })
+    }
+
+    /// Prepares a batch.
+    pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<BoundKeys<'a>> {
+        Ok(BoundKeys { rows: self.encoder.bind(rows)?, bare: self.bare })
+    }
+}
+
+impl BoundKeys<'_> {
+    /// Appends the key of row `row` to `out`.
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
+        if self.bare { self.rows.write_bare(row, out) } else { self.rows.write(row, out) }
+    }
+}
