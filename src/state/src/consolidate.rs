@@ -50,3 +50,51 @@ fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
     let rows = UInt32Array::from(kept);
     ChangeBatch::new(all.take(&rows).into_parts().0, weights)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Array, AsArray, Int64Array, StringArray};
+    use arrow::datatypes::{Field, Int64Type, Schema};
+    use std::sync::Arc;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]))
+    }
+
+    /// A table of changes: one `weight key value` per line, `-` for NULL.
+    fn changes(table: &str) -> ChangeBatch {
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|l| !l.is_empty()).collect();
+        let keys = Int64Array::from_iter(lines.iter().map(|l| l[1].parse::<i64>().ok()));
+        let values = StringArray::from_iter(lines.iter().map(|l| (l[2] != "-").then_some(l[2])));
+        let rows = RecordBatch::try_new(schema(), vec![Arc::new(keys), Arc::new(values)]).unwrap();
+        ChangeBatch::new(rows, lines.iter().map(|l| l[0].parse().unwrap()).collect())
+    }
+
+    fn table(changes: &ChangeBatch) -> Vec<String> {
+        let (k, v) = (changes.column(0).as_primitive::<Int64Type>(), changes.column(1).as_string::<i32>());
+        let key = |i: usize| if k.is_null(i) { "-".into() } else { k.value(i).to_string() };
+        (0..changes.num_rows()).map(|i| format!("{:+} {} {}", changes.weight(i), key(i), if v.is_null(i) { "-" } else { v.value(i) })).collect()
+    }
+
+    #[test]
+    fn sums_equal_rows_and_puts_retractions_first() {
+        let parts = [changes("+1 1 a\n+1 2 b\n-1 3 -"), changes("-1 1 a\n+1 2 b\n+1 - -\n-1 4 d"), changes("+1 - -\n-1 4 d")];
+        assert_eq!(table(&consolidate(&schema(), &parts)), ["-1 3 -", "-2 4 d", "+2 2 b", "+2 - -"]);
+    }
+
+    #[test]
+    fn what_cancels_is_gone() {
+        assert!(consolidate(&schema(), &[changes("+1 1 a"), changes("-1 1 a")]).is_empty());
+        assert!(consolidate(&schema(), &[]).is_empty());
+    }
+
+    #[test]
+    fn insertions_are_put_together_or_counted() {
+        let parts = [changes("+1 1 a\n+1 1 a"), changes("+1 1 a\n+1 2 b")];
+        let plain = consolidate(&schema(), &parts);
+        assert!(plain.weights().is_none());
+        assert_eq!(plain.num_rows(), 4);
+        assert_eq!(table(&consolidate_fully(&schema(), &parts)), ["+3 1 a", "+1 2 b"]);
+    }
+}

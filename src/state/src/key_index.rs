@@ -322,3 +322,6 @@ impl KeyIndex {
         self.keys.memory_bytes() + self.hashes.memory_bytes() + self.slots.memory_bytes() + self.table.slots.capacity() * 8
     }
 }
+
+#[cfg(test)]
+mod tests;

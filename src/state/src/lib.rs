@@ -16,6 +16,8 @@ pub mod key_index;
 pub mod manifest;
 pub mod row_store;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod view;
 
 pub use column::SlotColumns;

@@ -91,3 +91,6 @@ impl RowStore {
         self.slots.memory_bytes() + self.columns.memory_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests;
