@@ -199,17 +199,23 @@ impl ObjectReader {
     fn expected(&self, next: &mut usize, scanner: &mut Scanner<'_>) -> Option<Target> {
         let pattern = self.shape.get(*next)?;
         let rest = scanner.rest();
-        if pattern.matches(rest) {
+        let target = if pattern.matches(rest) {
             scanner.advance(usize::from(pattern.len));
             *next += 1;
-            return Some(pattern.target);
+            pattern.target
+        } else {
+            // The first pattern begins with the brace, the others with the comma: members after a missing first one are looked up.
+            let ahead = self.shape.get(*next + 1..).unwrap_or_default();
+            let (skipped, pattern) = ahead.iter().take(LOOK_AHEAD).enumerate().find(|(_, pattern)| pattern.matches(rest))?;
+            scanner.advance(usize::from(pattern.len));
+            *next += skipped + 2;
+            pattern.target
+        };
+        // More blanks may stand before this value than did in the pattern's record.
+        if scanner.peek() <= b' ' {
+            scanner.blanks();
         }
-        // The first pattern begins with the brace, the others with the comma: members after a missing first one are looked up.
-        let ahead = self.shape.get(*next + 1..).unwrap_or_default();
-        let (skipped, pattern) = ahead.iter().take(LOOK_AHEAD).enumerate().find(|(_, pattern)| pattern.matches(rest))?;
-        scanner.advance(usize::from(pattern.len));
-        *next += skipped + 2;
-        Some(pattern.target)
+        Some(target)
     }
 
     /// Parses the next member's name, finds its column and remembers both as member `next`; `None` at the end of the object.

@@ -104,16 +104,15 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Faul
 pub(super) fn integral(text: &str, type_name: &str) -> Result<i64, Fault> {
     let parts = parts(text).ok_or_else(|| invalid(type_name, text))?;
     let whole = shifted(&parts, parts.exponent);
-    let exact = !parts.inexact && match parts.exponent {
-        0.. => true,
-        -38..0 => parts.mantissa % 10u128.pow(parts.exponent.unsigned_abs() as u32) == 0,
-        _ => parts.mantissa == 0,
-    };
-    if !exact {
-        return Err(invalid(type_name, text));
-    }
     let value = whole.and_then(|whole| if parts.negative { 0i64.checked_sub_unsigned(u64::try_from(whole).ok()?) } else { i64::try_from(whole).ok() });
-    value.ok_or_else(|| out_of_range(type_name, text))
+    let value = value.ok_or_else(|| out_of_range(type_name, text))?;
+    let exact = !parts.inexact
+        && match parts.exponent {
+            0.. => true,
+            -38..0 => parts.mantissa % 10u128.pow(parts.exponent.unsigned_abs() as u32) == 0,
+            _ => parts.mantissa == 0,
+        };
+    if exact { Ok(value) } else { Err(invalid(type_name, text)) }
 }
 
 /// A double from PostgreSQL's or JSON's text; a finite text must stay finite.
