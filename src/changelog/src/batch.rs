@@ -4,7 +4,7 @@
 //! rows, -1 with the old values and +1 with the new ones. The order of rows within a batch matters to nobody but `Upsert`, which reads its input as a
 //! sequence of writes per key.
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
@@ -82,7 +82,9 @@ impl ChangeBatch {
 
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> ChangeBatch {
-        let rows = compute::take_record_batch(&self.rows, indices).expect("indices are within the batch");
+        let columns = self.rows.columns().iter().map(|c| compute::take(c, indices, None).expect("indices are within the batch")).collect();
+        let count = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &count).expect("the columns keep their types");
         let weights = self.weights.as_ref().map(|w| indices.values().iter().map(|i| w[*i as usize]).collect());
         ChangeBatch { rows, weights }
     }

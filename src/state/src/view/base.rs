@@ -124,7 +124,9 @@ pub(super) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> RecordBatch {
     if rows.len() == batch.num_rows() && rows.iter().enumerate().all(|(i, r)| i as u32 == *r) {
         return batch.clone();
     }
-    arrow::compute::take_record_batch(batch, &UInt32Array::from(rows)).expect("rows are within the batch")
+    let (len, rows) = (rows.len(), UInt32Array::from(rows));
+    let columns = batch.columns().iter().map(|c| arrow::compute::take(c, &rows, None).expect("rows are within the batch")).collect();
+    super::batch_of(&batch.schema(), columns, len)
 }
 
 impl Base {
@@ -199,6 +201,10 @@ pub(super) fn by_sign(changes: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
 }
 
 impl Indexed {
+    pub(super) fn key_types(&self, schema: &SchemaRef) -> Vec<DataType> {
+        self.key.iter().map(|c| schema.field(*c).data_type().clone()).collect()
+    }
+
     pub(super) fn is_multiset(&self) -> bool {
         matches!(self.weights, Weights::Multiset(..))
     }
@@ -240,12 +246,13 @@ impl Indexed {
         }
     }
 
+    /// Each row that is retracted is in the batch once.
     fn apply_multiset(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {
         for (row, id) in ids.iter().enumerate() {
-            self.weights.set(*id, self.weights.get(*id) + changes.weight(row));
+            let weight = self.weights.get(*id) + changes.weight(row);
+            assert!(weight >= 0, "{relation}: a row was retracted that is not there");
+            self.weights.set(*id, weight);
         }
-        let negative = ids.iter().any(|id| self.weights.get(*id) < 0);
-        assert!(!negative, "{relation}: a row was retracted that is not there");
     }
 
     fn apply_keyed(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {

@@ -1,15 +1,16 @@
 //! A relation's rows as a state table: what a checkpoint of it writes, and how it comes back.
 //!
-//! A seal tells every key that changed since the last one, as of base and all pending changes together: keys of pending changes with their net
-//! outcome, and the other dirty keys of the base as they stand. It needs the base for reading only.
+//! A seal tells every key that changed since the last one, as of base and all pending changes together: the keys of pending changes since then (what cancels against
+//! changes that are sealed but not merged has changed too), and the other dirty keys of the base as they stand. It needs the base for reading only.
 
-use super::base::{Base, Indexed, by_sign, pick, repeated, take_rows};
+use super::base::{Base, Indexed, pick, repeated, take_rows};
 use super::{ViewPartition, batch_of};
 use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableSpec};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::Epoch;
 
 /// The state table of a [`ViewPartition`].
 #[derive(Debug)]
@@ -89,57 +90,60 @@ impl ViewTable {
         })
     }
 
-    fn seal_indexed(&self, indexed: &Indexed, base: &Base, pending: &[ChangeBatch]) -> Option<TableDelta> {
-        let view = &self.view;
-        let mut unsealed = view.unsealed.lock();
-        let delta = view.options.sum(pending);
-        let mut outcome = self.outcome_of(indexed, &delta);
-        let mut pending_keys = KeyIndex::new(&indexed.key.iter().map(|c| view.options.schema.field(*c).data_type().clone()).collect::<Vec<_>>());
-        let keys = pick(delta.rows(), &indexed.key);
-        pending_keys.intern(&keys, &hash_columns(&keys, delta.num_rows()), &mut Vec::new());
-        let dirty_keys = indexed.index.gather(&unsealed.dirty.ids);
-        let mut told = Vec::new();
-        pending_keys.find(&dirty_keys, &hash_columns(&dirty_keys, unsealed.dirty.ids.len()), &mut told);
-        let (mut come, mut gone) = (Vec::new(), Vec::new());
-        for (id, _) in unsealed.dirty.ids.iter().zip(&told).filter(|(_, told)| **told == ABSENT) {
-            if indexed.weight(*id) > 0 { come.push(*id) } else { gone.push(*id) }
+    /// `fresh`: the pending changes since the last seal, the last of `pending`.
+    fn seal_indexed(&self, indexed: &Indexed, base: &Base, pending: &[ChangeBatch], fresh: &[ChangeBatch]) -> Option<TableDelta> {
+        let mut unsealed = self.view.unsealed.lock();
+        let mut touched = KeyIndex::new(&indexed.key_types(&self.view.options.schema));
+        for changes in fresh {
+            let keys = pick(changes.rows(), &indexed.key);
+            touched.intern(&keys, &hash_columns(&keys, changes.num_rows()), &mut Vec::new());
         }
-        let every: Vec<usize> = (0..view.options.schema.fields().len()).collect();
-        let weights: Vec<i64> = come.iter().map(|id| indexed.weight(*id)).collect();
-        outcome.upserts.push((batch_of(&view.options.schema, base.gather(&every, &come), come.len()), weights));
+        let mut outcome = self.outcome_of(indexed, base, &touched, &self.view.options.sum(pending));
+        let dirty = &unsealed.dirty.ids;
+        let mut told = vec![ABSENT; dirty.len()];
+        if !touched.is_empty() {
+            let hashes: Vec<u64> = dirty.iter().map(|id| indexed.index.hash(*id)).collect();
+            touched.find(&indexed.index.gather(dirty), &hashes, &mut told);
+        }
+        let other = dirty.iter().zip(&told).filter(|(_, told)| **told == ABSENT).map(|(id, _)| *id);
+        let (come, gone): (Vec<u32>, Vec<u32>) = other.partition(|id| indexed.weight(*id) > 0);
+        outcome.add_base(self, indexed, base, &come);
         outcome.deletes.push(indexed.index.gather(&gone));
         unsealed.dirty.clear();
         drop(unsealed);
         self.delta_of(outcome, indexed)
     }
 
-    /// What net changes make of the rows that they are about.
-    fn outcome_of(&self, indexed: &Indexed, delta: &ChangeBatch) -> Outcome {
-        let rows = delta.rows();
-        let take = |columns: Vec<ArrayRef>, selected: &[u32]| -> Vec<ArrayRef> {
-            let selection = arrow::array::UInt32Array::from(selected.to_vec());
-            columns.iter().map(|c| arrow::compute::take(c, &selection, None).expect("rows are within the batch")).collect()
-        };
-        if indexed.is_multiset() {
-            let ids = indexed.find(rows);
-            let now: Vec<i64> = ids.iter().enumerate().map(|(row, id)| indexed.weight(*id) + delta.weight(row)).collect();
-            assert!(now.iter().all(|w| *w >= 0), "{}: a row was retracted that is not there", self.view.options.name);
-            let (come, gone): (Vec<u32>, Vec<u32>) = (0..rows.num_rows() as u32).partition(|r| now[*r as usize] > 0);
-            let weights = come.iter().map(|r| now[*r as usize]).collect();
-            return Outcome { deletes: vec![take(rows.columns().to_vec(), &gone)], upserts: vec![(take_rows(rows, come), weights)] };
+    /// Where the keys in `touched` stand, given the sum of all pending changes.
+    fn outcome_of(&self, indexed: &Indexed, base: &Base, touched: &KeyIndex, delta: &ChangeBatch) -> Outcome {
+        let keys = touched.gather(&touched.live_ids().collect::<Vec<u32>>());
+        let base_ids = indexed.find_keys(&keys, touched.len());
+        // Without removals, the ids of `touched` count from 0, in the order of `keys`.
+        let mut weights: Vec<i64> = base_ids.iter().map(|id| indexed.weight(*id)).collect();
+        let mut delta_rows = vec![ABSENT; weights.len()];
+        let delta_keys = pick(delta.rows(), &indexed.key);
+        let mut places = Vec::new();
+        touched.find(&delta_keys, &hash_columns(&delta_keys, delta.num_rows()), &mut places);
+        for (row, place) in places.iter().enumerate().filter(|(_, place)| **place != ABSENT) {
+            weights[*place as usize] += delta.weight(row);
+            if delta.weight(row) > 0 {
+                delta_rows[*place as usize] = row as u32;
+            }
         }
-        let (gone, come) = by_sign(delta);
-        let come_rows = take_rows(rows, come);
-        let come_keys = pick(&come_rows, &indexed.key);
-        let mut come_index = KeyIndex::new(&come_keys.iter().map(|k| k.data_type().clone()).collect::<Vec<_>>());
-        come_index.intern(&come_keys, &hash_columns(&come_keys, come_rows.num_rows()), &mut Vec::new());
-        assert!(come_index.len() == come_rows.num_rows(), "{}: two rows have one key", self.view.options.name);
-        let gone_keys = take(pick(rows, &indexed.key), &gone);
-        let mut replaced = Vec::new();
-        come_index.find(&gone_keys, &hash_columns(&gone_keys, gone.len()), &mut replaced);
-        let left: Vec<u32> = (0..gone.len() as u32).filter(|i| replaced[*i as usize] == ABSENT).collect();
-        let weights = vec![1; come_rows.num_rows()];
-        Outcome { deletes: vec![take(gone_keys, &left)], upserts: vec![(come_rows, weights)] }
+        let name = &self.view.options.name;
+        assert!(weights.iter().all(|w| *w >= 0), "{name}: a row was retracted that is not there");
+        assert!(indexed.is_multiset() || weights.iter().all(|w| *w <= 1), "{name}: two rows have one key");
+        let (come, gone): (Vec<u32>, Vec<u32>) = (0..weights.len() as u32).partition(|i| weights[*i as usize] > 0);
+        let mut outcome = Outcome { upserts: Vec::new(), deletes: vec![touched.gather(&gone)] };
+        let (new, old): (Vec<u32>, Vec<u32>) = come.into_iter().partition(|i| delta_rows[*i as usize] != ABSENT);
+        let new_rows = new.iter().map(|i| delta_rows[*i as usize]).collect();
+        outcome.upserts.push((take_rows(delta.rows(), new_rows), new.iter().map(|i| weights[*i as usize]).collect()));
+        let old_ids: Vec<u32> = old.iter().map(|i| base_ids[*i as usize]).collect();
+        outcome.add_base(self, indexed, base, &old_ids);
+        if let Some((_, old_weights)) = outcome.upserts.last_mut() {
+            *old_weights = old.iter().map(|i| weights[*i as usize]).collect();
+        }
+        outcome
     }
 
     fn delta_of(&self, outcome: Outcome, indexed: &Indexed) -> Option<TableDelta> {
@@ -175,6 +179,15 @@ struct Outcome {
     deletes: Vec<Vec<ArrayRef>>,
 }
 
+impl Outcome {
+    /// Rows of the base are present, as they stand.
+    fn add_base(&mut self, table: &ViewTable, indexed: &Indexed, base: &Base, ids: &[u32]) {
+        let schema = &table.view.options.schema;
+        let every: Vec<usize> = (0..schema.fields().len()).collect();
+        self.upserts.push((batch_of(schema, base.gather(&every, ids), ids.len()), ids.iter().map(|id| indexed.weight(*id)).collect()));
+    }
+}
+
 fn vnodes(keys: &[ArrayRef], rows: usize) -> impl Iterator<Item = u16> {
     hash_columns(keys, rows).into_iter().map(|h| vnode_of_hash(h) as u16)
 }
@@ -200,13 +213,15 @@ impl StateTable for ViewTable {
 
     fn seal(&mut self) -> Option<TableDelta> {
         let merged = self.view.base.read();
-        let (pending, last): (Vec<ChangeBatch>, _) = {
+        let sealed = self.view.unsealed.lock().sealed;
+        let (pending, fresh, last) = {
             let pending = self.view.pending.lock();
-            (pending.epochs.values().flatten().cloned().collect(), pending.last)
+            let from = |epoch| pending.epochs.range(epoch..).flat_map(|(_, changes)| changes.iter().cloned()).collect::<Vec<ChangeBatch>>();
+            (from(Epoch(0)), from(sealed.next()), pending.last)
         };
         let delta = match &merged.base {
             Base::AppendOnly(store) => self.seal_append_only(store, &pending),
-            Base::Indexed(indexed) => self.seal_indexed(indexed, &merged.base, &pending),
+            Base::Indexed(indexed) => self.seal_indexed(indexed, &merged.base, &pending, &fresh),
         };
         self.view.unsealed.lock().sealed = last;
         delta

@@ -1,1 +1,267 @@
+//! Each kind of view against a plain bag of rows per epoch: random epochs, merges, reads of any pinned epoch, seals, and restores from what was sealed.
 
+use super::*;
+use crate::testing::{Rng, column, texts};
+use crate::{StateTable, TableDelta};
+use arrow::array::Int64Array;
+use arrow::datatypes::{DataType, Field, Schema};
+use std::collections::BTreeMap;
+use tidemark_common::VNODES;
+
+/// Rows of a relation as text, with how often each is there.
+type Bag = BTreeMap<String, i64>;
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Shape {
+    Keyed,
+    Multiset,
+    AppendOnly,
+}
+
+fn schema() -> SchemaRef {
+    let fields = [("v", DataType::Float64), ("k", DataType::Utf8), ("v", DataType::Utf8), ("j", DataType::Int64)];
+    Arc::new(Schema::new(fields.map(|(name, t)| Field::new(name, t, true)).to_vec()))
+}
+
+fn view(shape: Shape) -> ViewTable {
+    ViewTable::new(Arc::new(ViewPartition::new(ViewOptions {
+        name: "r".into(),
+        schema: schema(),
+        key: (shape == Shape::Keyed).then(|| vec![3, 1]),
+        append_only: shape == Shape::AppendOnly,
+        table: 4,
+        vnode_of_worker: 9,
+        partitioned_by_key: shape != Shape::AppendOnly,
+    })))
+}
+
+/// What a checkpoint holds: rows of the table by vnode and key.
+#[derive(Default)]
+struct Durable {
+    rows: BTreeMap<(u16, String), RecordBatch>,
+}
+
+impl Durable {
+    fn add(&mut self, key_columns: usize, delta: &TableDelta) {
+        let key = |rows: &RecordBatch| texts(&rows.columns()[..key_columns], rows.num_rows());
+        assert_eq!((delta.upserts.num_rows(), delta.deletes.num_rows()), (delta.upsert_vnodes.len(), delta.delete_vnodes.len()));
+        let mut told = std::collections::BTreeSet::new();
+        for (vnode, key) in delta.delete_vnodes.iter().zip(key(&delta.deletes)) {
+            assert!(told.insert((*vnode, key.clone())), "{key} was told twice");
+            self.rows.remove(&(*vnode, key));
+        }
+        for (row, (vnode, key)) in delta.upsert_vnodes.iter().zip(key(&delta.upserts)).enumerate() {
+            assert!(usize::from(*vnode) < VNODES && told.insert((*vnode, key.clone())), "{key} was told twice");
+            self.rows.insert((*vnode, key), delta.upserts.slice(row, 1));
+        }
+    }
+
+    fn restore(&self, table: &mut ViewTable) {
+        let rows: Vec<&RecordBatch> = self.rows.values().collect();
+        for part in rows.chunks(7) {
+            table.restore(&arrow::compute::concat_batches(&table.spec().schema, part.iter().copied()).unwrap());
+        }
+    }
+}
+
+struct World {
+    shape: Shape,
+    table: ViewTable,
+    durable: Durable,
+    sealed: Epoch,
+    /// The relation after each epoch that may still be read, and as rows for making retractions.
+    epochs: BTreeMap<Epoch, Bag>,
+    last: Epoch,
+    /// The rows there now, one batch each.
+    present: Vec<RecordBatch>,
+    sealed_present: Vec<RecordBatch>,
+}
+
+impl World {
+    fn new(shape: Shape) -> World {
+        let epochs = BTreeMap::from([(Epoch(0), Bag::new())]);
+        World { shape, table: view(shape), durable: Durable::default(), sealed: Epoch(0), epochs, last: Epoch(0), present: Vec::new(), sealed_present: Vec::new() }
+    }
+
+    fn row(&self, rng: &mut Rng) -> RecordBatch {
+        let columns = schema().fields().iter().map(|f| column(rng, f.data_type(), 1, 5, true)).collect();
+        RecordBatch::try_new(schema(), columns).unwrap()
+    }
+
+    fn key_of(row: &RecordBatch) -> String {
+        texts(&[row.column(3).clone(), row.column(1).clone()], 1).remove(0)
+    }
+
+    /// One epoch of random changes, shuffled over a few batches.
+    fn epoch(&mut self, rng: &mut Rng) {
+        self.last = self.last.next();
+        let mut changes: Vec<(RecordBatch, i64)> = Vec::new();
+        for _ in 0..rng.below(12) {
+            if self.shape != Shape::AppendOnly && !self.present.is_empty() && rng.below(3) == 0 {
+                let row = self.present.swap_remove(rng.below(self.present.len()));
+                changes.push((row, -1));
+                continue;
+            }
+            let row = self.row(rng);
+            if self.shape == Shape::Keyed
+                && let Some(at) = self.present.iter().position(|r| World::key_of(r) == World::key_of(&row))
+            {
+                changes.push((self.present.swap_remove(at), -1));
+            }
+            self.present.push(row.clone());
+            changes.push((row, 1));
+        }
+        (1..changes.len()).for_each(|i| changes.swap(i, rng.below(i + 1)));
+        let batches = changes.chunks(4).map(|part| {
+            let rows = arrow::compute::concat_batches(&schema(), part.iter().map(|(r, _)| r)).unwrap();
+            ChangeBatch::new(rows, part.iter().map(|(_, w)| *w).collect())
+        });
+        self.table.view().append(self.last, batches.collect());
+        self.epochs.insert(self.last, bag(&self.present));
+    }
+
+    fn seal(&mut self) {
+        if let Some(delta) = self.table.seal() {
+            self.durable.add(self.table.spec().key_columns, &delta);
+        }
+        assert!(self.table.seal().is_none_or(|d| d.upserts.num_rows() + d.deletes.num_rows() > 0));
+        (self.sealed, self.sealed_present) = (self.last, self.present.clone());
+        assert_eq!(self.durable.rows.len(), if self.shape == Shape::Multiset { bag(&self.present).len() } else { self.present.len() });
+    }
+
+    fn restart(&mut self) {
+        self.table = view(self.shape);
+        self.durable.restore(&mut self.table);
+        (self.last, self.present) = (self.sealed, self.sealed_present.clone());
+        self.epochs = BTreeMap::from([(self.last, bag(&self.present))]);
+    }
+
+    fn merge(&mut self, up_to: Epoch) {
+        assert!(self.table.view().merge(up_to));
+        self.epochs.retain(|e, _| *e >= up_to);
+    }
+
+    fn check(&mut self, rng: &mut Rng) {
+        let readable: Vec<Epoch> = self.epochs.keys().copied().collect();
+        let epoch = readable[rng.below(readable.len())];
+        let mergeable = readable[rng.below(readable.len())].min(epoch);
+        let expected = &self.epochs[&epoch];
+        let view = self.table.view().clone();
+        let total: i64 = expected.values().sum();
+        assert_eq!(view.row_count(epoch, mergeable), total as u64);
+        let rows = view.read_at(epoch, mergeable, &[0, 1, 2, 3], 3);
+        assert!(rows.iter().all(|b| (1..=3).contains(&b.num_rows())));
+        assert_eq!(bag(&rows), *expected);
+        assert_eq!(view.read_at(epoch, mergeable, &[], 4).iter().map(RecordBatch::num_rows).sum::<usize>(), total as usize);
+        if self.shape == Shape::Keyed {
+            let keys: Vec<ArrayRef> = vec![column(rng, &DataType::Int64, 4, 6, true), column(rng, &DataType::Utf8, 4, 6, true)];
+            let wanted = texts(&keys, 4);
+            let found = bag(&[view.lookup(epoch, mergeable, &keys, &[0, 1, 2, 3])]);
+            let all: Vec<RecordBatch> = rows.iter().flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1))).filter(|r| wanted.contains(&World::key_of(r))).collect();
+            assert_eq!(found, bag(&all));
+        }
+        self.epochs.retain(|e, _| *e >= mergeable);
+    }
+}
+
+fn bag(batches: &[RecordBatch]) -> Bag {
+    let mut bag = Bag::new();
+    for text in batches.iter().flat_map(|b| texts(b.columns(), b.num_rows())) {
+        *bag.entry(text).or_default() += 1;
+    }
+    bag
+}
+
+fn run(shape: Shape, seed: u64) {
+    let mut rng = Rng(seed);
+    let mut world = World::new(shape);
+    for _ in 0..60 {
+        match rng.below(8) {
+            0..4 => world.epoch(&mut rng),
+            4 => {
+                let readable: Vec<Epoch> = world.epochs.keys().copied().collect();
+                world.merge(readable[rng.below(readable.len())]);
+            }
+            5 => world.seal(),
+            6 if rng.below(3) == 0 => world.restart(),
+            _ => {}
+        }
+        world.check(&mut rng);
+    }
+}
+
+#[test]
+fn keyed_views_agree_with_a_bag() {
+    (0..150).for_each(|seed| run(Shape::Keyed, seed));
+}
+
+#[test]
+fn multiset_views_agree_with_a_bag() {
+    (0..150).for_each(|seed| run(Shape::Multiset, seed));
+}
+
+#[test]
+fn append_only_views_agree_with_a_bag() {
+    (0..150).for_each(|seed| run(Shape::AppendOnly, seed));
+}
+
+#[test]
+fn tables_have_their_key_first_and_unique_names() {
+    let names = |shape| view(shape).spec().schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    assert_eq!(names(Shape::Keyed), ["j", "k", "v", "v_1"]);
+    assert_eq!(names(Shape::Multiset), ["v", "k", "v_1", "j", "_weight"]);
+    assert_eq!(names(Shape::AppendOnly), ["_seq", "v", "k", "v_1", "j"]);
+    assert_eq!([Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().key_columns), [2, 4, 1]);
+}
+
+fn one(j: i64, weight: i64) -> ChangeBatch {
+    let null = |t: DataType| arrow::array::new_null_array(&t, 1);
+    let columns: Vec<ArrayRef> = vec![null(DataType::Float64), null(DataType::Utf8), null(DataType::Utf8), Arc::new(Int64Array::from(vec![j]))];
+    ChangeBatch::new(RecordBatch::try_new(schema(), columns).unwrap(), vec![weight])
+}
+
+#[test]
+#[should_panic(expected = "r: a row was retracted that is not there")]
+fn a_keyed_row_that_is_not_there_cannot_go() {
+    let table = view(Shape::Keyed);
+    table.view().append(Epoch(1), vec![one(1, -1)]);
+    table.view().merge(Epoch(1));
+}
+
+#[test]
+#[should_panic(expected = "r: two rows have one key")]
+fn a_key_is_there_once() {
+    let table = view(Shape::Keyed);
+    table.view().append(Epoch(1), vec![one(1, 1)]);
+    table.view().append(Epoch(2), vec![one(1, 1)]);
+    table.view().merge(Epoch(2));
+}
+
+#[test]
+#[should_panic(expected = "r: a row was retracted that is not there")]
+fn a_multiset_row_that_is_not_there_cannot_go() {
+    let table = view(Shape::Multiset);
+    table.view().append(Epoch(1), vec![one(1, -1)]);
+    table.view().merge(Epoch(1));
+}
+
+#[test]
+#[should_panic(expected = "r: a row was retracted from an append-only relation")]
+fn an_append_only_row_stays() {
+    let table = view(Shape::AppendOnly);
+    table.view().append(Epoch(1), vec![one(1, -1)]);
+    table.view().merge(Epoch(1));
+}
+
+#[test]
+fn a_merge_does_not_wait_for_a_reader() {
+    let table = view(Shape::Keyed);
+    table.view().append(Epoch(1), vec![one(1, 1)]);
+    let reader = table.view().base.read();
+    assert!(!table.view().merge(Epoch(1)));
+    table.view().append(Epoch(2), vec![one(2, 1)]);
+    drop(reader);
+    assert!(table.view().merge(Epoch(1)));
+    assert_eq!(table.view().row_count(Epoch(1), Epoch(1)), 1);
+    assert_eq!(table.view().row_count(Epoch(2), Epoch(1)), 2);
+}
