@@ -12,6 +12,7 @@ pub mod expand;
 pub mod expr;
 pub mod filter;
 pub mod functions;
+pub mod join;
 pub mod project;
 pub mod report;
 pub mod union;

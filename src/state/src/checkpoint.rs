@@ -103,8 +103,7 @@ impl CheckpointStore {
 
     /// Hands the rows of `vnodes` that are present according to `files` (of one table, in any order) to `each`, in batches of the table's schema.
     pub async fn read_table(&self, files: &[FileMeta], spec: &TableSpec, vnodes: Range<usize>, mut each: impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let mut files: Vec<FileMeta> =
-            files.iter().filter(|f| f.rows > 0 && (f.vnode_min as usize) < vnodes.end && f.vnode_max as usize >= vnodes.start).cloned().collect();
+        let mut files: Vec<FileMeta> = files.iter().filter(|f| f.rows > 0 && (f.vnode_min as usize) < vnodes.end && f.vnode_max as usize >= vnodes.start).cloned().collect();
         files.sort_by_key(|f| std::cmp::Reverse(f.epoch));
         let mut merge = merge::NewestFirst::new(spec, &files);
         let mut contents = futures::stream::iter(files.iter().map(|f| self.read_file(f))).buffered(READ_AHEAD);

@@ -157,11 +157,7 @@ fn integer_prefixes(column: &ArrayRef) -> Option<Vec<u128>> {
     fn words<T: ArrowPrimitiveType>(column: &ArrayRef, word: impl Fn(T::Native) -> i64) -> Option<Vec<u128>> {
         let encode = |v: T::Native| (1u128 << 120) | (u128::from(word(v) as u64 ^ (1 << 63)) << 56);
         let values = column.as_primitive::<T>();
-        Some(if values.null_count() == 0 {
-            values.values().iter().map(|v| encode(*v)).collect()
-        } else {
-            values.iter().map(|v| v.map_or(2u128 << 120, encode)).collect()
-        })
+        Some(if values.null_count() == 0 { values.values().iter().map(|v| encode(*v)).collect() } else { values.iter().map(|v| v.map_or(2u128 << 120, encode)).collect() })
     }
     match column.data_type() {
         DataType::Int16 => words::<Int16Type>(column, i64::from),
@@ -281,14 +277,18 @@ fn overlaps(group: &RowGroupMetaData, vnodes: &Range<usize>) -> bool {
     }
 }
 
-/// The columns of a file of this table.
+/// The columns of a file of this table. Where the table has a name twice (or one of the system columns'), the later one gets its position appended.
 pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
-    let own = spec.schema.fields().iter().enumerate().map(|(i, f)| {
+    let mut fields = vec![Field::new("_vnode", DataType::UInt16, false), Field::new("_deleted", DataType::Boolean, false)];
+    for (i, f) in spec.schema.fields().iter().enumerate() {
         let data_type = if is_interval(f.data_type()) { DataType::FixedSizeBinary(16) } else { f.data_type().clone() };
-        Field::new(f.name(), data_type, f.is_nullable() || i >= spec.key_columns)
-    });
-    let system = [Field::new("_vnode", DataType::UInt16, false), Field::new("_deleted", DataType::Boolean, false)];
-    Arc::new(Schema::new(system.into_iter().chain(own).collect::<Vec<_>>()))
+        let mut name = f.name().clone();
+        while fields.iter().any(|other| other.name() == &name) {
+            name = format!("{name}_{i}");
+        }
+        fields.push(Field::new(name, data_type, f.is_nullable() || i >= spec.key_columns));
+    }
+    Arc::new(Schema::new(fields))
 }
 
 /// The table's rows among records of a file, none of them a delete.
@@ -330,9 +330,10 @@ fn to_stored(column: &ArrayRef) -> ArrayRef {
 
 fn from_stored_interval(column: &ArrayRef) -> ArrayRef {
     let word = |b: &[u8]| i32::from_le_bytes(b.try_into().expect("4 of 16 bytes"));
-    let values = column.as_fixed_size_binary().iter().map(|v| {
-        v.map(|b| IntervalMonthDayNanoType::make_value(word(&b[..4]), word(&b[4..8]), i64::from_le_bytes(b[8..].try_into().expect("8 of 16 bytes"))))
-    });
+    let values = column
+        .as_fixed_size_binary()
+        .iter()
+        .map(|v| v.map(|b| IntervalMonthDayNanoType::make_value(word(&b[..4]), word(&b[4..8]), i64::from_le_bytes(b[8..].try_into().expect("8 of 16 bytes")))));
     Arc::new(values.collect::<IntervalMonthDayNanoArray>())
 }
 

@@ -23,9 +23,7 @@ pub(super) enum Location {
 impl Location {
     /// Reads the URL; one that we cannot use is the user's error.
     pub(super) fn parse(url: &str) -> Result<Location> {
-        let bad = |what: &str| {
-            Err(Error::user(SqlState::INVALID_PARAMETER, format!("checkpoint URL \"{url}\": {what}")).with_hint("Write file:///folder or s3://bucket/prefix."))
-        };
+        let bad = |what: &str| Err(Error::user(SqlState::INVALID_PARAMETER, format!("checkpoint URL \"{url}\": {what}")).with_hint("Write file:///folder or s3://bucket/prefix."));
         if url == "memory:" {
             return Ok(Location::Memory);
         }

@@ -202,6 +202,25 @@ async fn a_column_of_another_type_is_refused() {
     assert_eq!(error.message(), "checkpoint file tables/7-2/1-1-0.parquet: column \"k\" is Int64, the table has Int32");
 }
 
+#[tokio::test]
+async fn names_that_occur_twice_are_told_apart() {
+    let store = CheckpointStore::open("memory:").unwrap();
+    let fields = ["id", "id", "_deleted"].map(|name| Field::new(name, DataType::Int64, true));
+    let spec = TableSpec { table: 0, schema: Arc::new(Schema::new(fields.to_vec())), key_columns: 2 };
+    let columns: Vec<ArrayRef> = [1, 2, 3].map(|v| Arc::new(Int64Array::from(vec![v])) as ArrayRef).to_vec();
+    let upserts = RecordBatch::try_new(spec.schema.clone(), columns).unwrap();
+    let deletes = upserts.project(&[0, 1]).unwrap().slice(0, 0);
+    let encoded = encode_delta(&spec, TableDelta { upserts: upserts.clone(), upsert_vnodes: vec![9], deletes, delete_vnodes: vec![] }).unwrap();
+    let file = store.write_file(TABLE, 0, Epoch(1), 1, encoded).await.unwrap();
+    let mut rows = Vec::new();
+    let each = |batch: RecordBatch| {
+        rows.push(batch);
+        Ok(())
+    };
+    store.read_table(&[file], &spec, 0..VNODES, each).await.unwrap();
+    assert_eq!(rows, [upserts]);
+}
+
 #[test]
 fn compaction_is_logarithmic() {
     // A thousand checkpoints of 64 KiB by two workers: each byte is rewritten once per size class.
