@@ -276,13 +276,13 @@ impl ColumnBuilder {
         Ok(())
     }
 
-    /// Appends a record key that is no JSON: its text, or its bytes.
+    /// Appends a record key that is no JSON: its bytes as they are, or what its text means.
     pub fn push_key_text(&mut self, row: usize, key: &[u8], context: &mut Context) -> Result<(), Fault> {
-        match (std::str::from_utf8(key), &self.values) {
-            (Ok(text), _) => self.push_text(row, text, &mut context.days),
-            (Err(_), Values::Bytes { .. }) => self.push_bytes(row, key),
-            (Err(_), _) => Err(Fault::value("the record key is not valid UTF-8")),
+        if matches!(self.values, Values::Bytes { .. }) {
+            return self.push_bytes(row, key);
         }
+        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8"))?;
+        self.push_text(row, text, &mut context.days)
     }
 
     /// Name of the type for messages.
@@ -323,9 +323,7 @@ impl ColumnBuilder {
             Values::Float64(values) => primitive::<Float64Type>(values, nulls),
             Values::Date(values) => primitive::<Date32Type>(values, nulls),
             Values::Time(values) => primitive::<Time64MicrosecondType>(values, nulls),
-            Values::Timestamp { values, zone } => {
-                Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls).with_timezone_opt(zone.clone()))
-            }
+            Values::Timestamp { values, zone } => Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls).with_timezone_opt(zone.clone())),
             Values::Decimal { values, precision, scale } => {
                 let array = Decimal128Array::new(taken(values).into(), nulls).with_precision_and_scale(*precision, *scale);
                 Arc::new(array.expect("precision and scale come from a valid column type"))

@@ -127,10 +127,8 @@ impl BoundRows<'_> {
 
 fn encodes(data_type: &DataType) -> bool {
     use DataType as D;
-    matches!(
-        data_type,
-        D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Decimal128(..) | D::Utf8 | D::Utf8View | D::Binary | D::Date32
-    ) || matches!(data_type, D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _))
+    matches!(data_type, D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Decimal128(..) | D::Utf8 | D::Utf8View | D::Binary | D::Date32)
+        || matches!(data_type, D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _))
 }
 
 impl<'a> Writer<'a> {

@@ -111,7 +111,7 @@ pub struct RecordDecoder {
 
 impl RecordDecoder {
     /// A decoder for records of `spec`, whose relation has `columns`, of which those at `wanted` are produced, in that order. `0A000` for types and
-    /// combinations that cannot be read, `42P16`-like user errors for a missing key.
+    /// combinations that cannot be read, `22023` where the format needs a key that is not declared, `42804` for BYTES without its one bytea column.
     pub fn new(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result<RecordDecoder> {
         let keyed = spec.format != Format::Plain;
         if keyed && spec.key.is_empty() {
@@ -129,8 +129,7 @@ impl RecordDecoder {
             let column = &columns[*position];
             Field::new(&column.name, column.data_type.clone(), column.nullable || keyed && !spec.key.contains(position))
         };
-        let includes: Vec<(usize, Include)> =
-            spec.includes.iter().filter_map(|(position, include)| Some((wanted.iter().position(|w| w == position)?, *include))).collect();
+        let includes: Vec<(usize, Include)> = spec.includes.iter().filter_map(|(position, include)| Some((wanted.iter().position(|w| w == position)?, *include))).collect();
         Ok(RecordDecoder {
             reading: reading(spec, columns, wanted)?,
             rows,

@@ -313,6 +313,7 @@ impl<'a> Scanner<'a> {
     #[inline]
     fn skip_plain(&mut self) -> Result<(), Fault> {
         match self.peek() {
+            b'-' | b'0'..=b'9' if self.integer().is_some() => Ok(()),
             b'-' | b'0'..=b'9' => self.number().map(drop),
             b't' => self.literal("true"),
             b'f' => self.literal("false"),

@@ -40,15 +40,7 @@ fn columns(list: &[(&str, &str)]) -> Vec<Column> {
 }
 
 fn spec(format: Format, encode: Encode, key: &[usize]) -> ConnectorSpec {
-    ConnectorSpec {
-        connector: "kafka".into(),
-        options: BTreeMap::new(),
-        format,
-        encode,
-        encode_options: BTreeMap::new(),
-        includes: Vec::new(),
-        key: key.to_vec(),
-    }
+    ConnectorSpec { connector: "kafka".into(), options: BTreeMap::new(), format, encode, encode_options: BTreeMap::new(), includes: Vec::new(), key: key.to_vec() }
 }
 
 fn all(columns: &[Column]) -> Vec<usize> {

@@ -52,10 +52,7 @@ fn integers() {
 fn floats_and_booleans() {
     check("double", &[("1.5", "1.5"), ("1", "1.0"), ("-2e-3", "-0.002"), ("\"NaN\"", "NaN"), ("\"-Infinity\"", "-inf"), ("1e400", "! value*"), ("\"1e\"", "! invalid*")]);
     check("real", &[("0.1", "0.1"), ("1e39", "! value*"), ("\"inf\"", "inf")]);
-    check(
-        "boolean",
-        &[("true", "true"), ("false", "false"), ("1", "true"), ("0", "false"), ("\"T\"", "true"), ("\"off\"", "false"), ("2", "! invalid*"), ("\"x\"", "! invalid*")],
-    );
+    check("boolean", &[("true", "true"), ("false", "false"), ("1", "true"), ("0", "false"), ("\"T\"", "true"), ("\"off\"", "false"), ("2", "! invalid*"), ("\"x\"", "! invalid*")]);
 }
 
 #[test]
@@ -215,9 +212,7 @@ fn members_are_matched_by_name() {
 fn a_failed_record_leaves_no_trace() {
     let columns = columns(&[("s", "varchar"), ("n", "bigint not null")]);
     let mut decoder = plain(&columns);
-    for value in
-        [r#"{"s":"one","n":1}"#, r#"{"s":"lost","n":"x"}"#, r#"{"s":null,"n":null}"#, r#"{"s":null}"#, r#"{"s":"cut"#, r#"{"n":5} x"#, "[1]", "", r#"{"s":null,"n":2}"#]
-    {
+    for value in [r#"{"s":"one","n":1}"#, r#"{"s":"lost","n":"x"}"#, r#"{"s":null,"n":null}"#, r#"{"s":null}"#, r#"{"s":"cut"#, r#"{"n":5} x"#, "[1]", "", r#"{"s":null,"n":2}"#] {
         push(&mut decoder, None, Some(value));
     }
     push(&mut decoder, None, None);
