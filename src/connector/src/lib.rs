@@ -8,6 +8,7 @@ pub mod blackhole;
 pub mod datagen;
 pub mod format;
 pub mod generator;
+pub mod kafka;
 mod metrics;
 pub mod nexmark;
 pub mod options;
@@ -37,6 +38,7 @@ pub struct SinkIdentity {
 /// Checks the options of a source, without network. Errors name the option (`22023`) or the column.
 pub fn check_source(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
     match spec.connector.as_str() {
+        "kafka" => kafka::KafkaSource::new(spec, columns).map(drop),
         "nexmark" => nexmark::open(spec, columns).map(drop),
         "datagen" => datagen::open(spec, columns).map(drop),
         other => Err(unknown(other, "source", SOURCES)),
@@ -51,29 +53,46 @@ pub fn default_columns(spec: &ConnectorSpec) -> Result<Option<Vec<Column>>> {
     }
 }
 
-/// Checks the options of a sink, without network. `append_only`: the sink's input never retracts.
-pub fn check_sink(spec: &ConnectorSpec, columns: &[Column], append_only: bool) -> Result<()> {
-    let _ = (columns, append_only);
+/// Checks the options of a sink that sends `columns`, without network.
+pub fn check_sink(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
     match spec.connector.as_str() {
+        "kafka" => kafka::check_sink(spec, columns),
         "blackhole" => blackhole::check(spec),
         other => Err(unknown(other, "sink", SINKS)),
+    }
+}
+
+/// Asks the outside whether a source can be read: the broker answers within ten seconds (`08006`) and has the topic (`42704`).
+pub fn check_source_connection(spec: &ConnectorSpec) -> Result<()> {
+    match spec.connector.as_str() {
+        "kafka" => kafka::check_source_topic(&options::KafkaSourceOptions::read(spec)?.kafka),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the outside whether a sink can be written, like [`check_source_connection`].
+pub fn check_sink_connection(spec: &ConnectorSpec) -> Result<()> {
+    match spec.connector.as_str() {
+        "kafka" => kafka::check_sink_topic(&options::KafkaSinkOptions::read(spec)?.kafka),
+        _ => Ok(()),
     }
 }
 
 /// Opens a source. Does not wait for the outside: reading retries until it answers.
 pub fn open_source(spec: &ConnectorSpec, columns: &[Column]) -> Result<Arc<dyn SourceConnector>> {
     match spec.connector.as_str() {
+        "kafka" => Ok(Arc::new(kafka::KafkaSource::new(spec, columns)?)),
         "nexmark" => Ok(Arc::new(nexmark::open(spec, columns)?)),
         "datagen" => Ok(Arc::new(datagen::open(spec, columns)?)),
         other => Err(unknown(other, "source", SOURCES)),
     }
 }
 
-/// Opens a sink; nothing is sent before `recover`.
+/// Opens a sink that sends `columns`; nothing is sent before `recover`. `append_only`: its input never retracts.
 pub fn open_sink(spec: &ConnectorSpec, columns: &[Column], identity: SinkIdentity, append_only: bool) -> Result<Box<dyn SinkWriter>> {
-    check_sink(spec, columns, append_only)?;
     match spec.connector.as_str() {
-        "blackhole" => Ok(Box::new(blackhole::Blackhole::new(&identity.name))),
+        "kafka" => Ok(Box::new(kafka::KafkaSink::new(spec, columns, identity, append_only)?)),
+        "blackhole" => blackhole::check(spec).map(|()| Box::new(blackhole::Blackhole::new(&identity.name)) as Box<dyn SinkWriter>),
         other => Err(unknown(other, "sink", SINKS)),
     }
 }

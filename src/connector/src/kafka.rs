@@ -1,0 +1,16 @@
+//! Kafka at both ends: `source` and `reader` turn partitions into splits, `sink` writes epochs as transactions. `client` holds what both share:
+//! settings, error texts, metadata. `queue` is the only place that handles raw messages.
+
+mod client;
+mod marker;
+mod producer;
+mod queue;
+mod reader;
+mod records;
+mod sink;
+mod source;
+
+pub use client::{check_sink_topic, check_source_topic};
+pub use marker::TOPIC as MARKER_TOPIC;
+pub use sink::{KafkaSink, check as check_sink};
+pub use source::KafkaSource;

@@ -1,0 +1,248 @@
+//! Kafka clients: settings, logging, and the questions asked of a cluster (partitions, offsets, a topic's id). Everything here blocks, at most for
+//! [`TIMEOUT`].
+
+use crate::options::KafkaOptions;
+use parking_lot::Mutex;
+use rdkafka::bindings as sys;
+use rdkafka::client::Client;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Statistics};
+use std::ffi::{CStr, CString};
+use std::time::{Duration, Instant};
+use tidemark_common::{Error, Result, SplitId, SqlState};
+
+/// How long a question to the cluster may take.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// Consumers need a group to be assigned partitions, though none ever joins it; offsets are committed under it for lag tools only.
+const GROUP: &str = "tidemark";
+
+/// Passes librdkafka's log on, and remembers its last error for messages.
+#[derive(Default)]
+pub struct Context {
+    last_error: Mutex<Option<(bool, String)>>,
+}
+
+impl Context {
+    /// The last error that the client reported.
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().as_ref().map(|(_, text)| text.clone())
+    }
+
+    fn all_brokers_are_down(&self) -> bool {
+        self.last_error.lock().as_ref().is_some_and(|(all, _)| *all)
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(target: "kafka", "{facility}: {message}");
+            }
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(target: "kafka", "{facility}: {message}"),
+            RDKafkaLogLevel::Debug => tracing::debug!(target: "kafka", "{facility}: {message}"),
+        }
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let all = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
+        let mut last = self.last_error.lock();
+        // "all brokers down" says less than the error that led to it
+        let text = match last.take() {
+            Some((_, earlier)) if all => earlier,
+            _ => reason.to_string(),
+        };
+        *last = Some((all, text));
+        tracing::warn!(target: "kafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// What is common to every client; the user's own settings go last, ours that must hold are refused among them.
+pub fn base_config(options: &KafkaOptions) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &options.brokers).set("client.id", "tidemark").set("statistics.interval.ms", "0").set("log.connection.close", "false");
+    config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true").set("socket.nagle.disable", "true");
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// Settings of a consumer: assigned by hand, committed transactions only, never a reset, told of the end of a partition.
+pub fn consumer_config(options: &KafkaOptions) -> ClientConfig {
+    let mut config = base_config(options);
+    config.set("group.id", GROUP).set("enable.auto.commit", "false").set("enable.auto.offset.store", "false").set("auto.offset.reset", "error");
+    config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+    for (key, value) in &options.properties {
+        config.set(key, value);
+    }
+    config
+}
+
+/// A consumer with these settings.
+pub fn create_consumer(config: &ClientConfig) -> Result<BaseConsumer<Context>> {
+    config.create_with_context(Context::default()).map_err(|e| invalid_settings(&e))
+}
+
+/// The client could not be made of its settings.
+pub fn invalid_settings(error: &KafkaError) -> Error {
+    Error::user(SqlState::INVALID_PARAMETER, format!("kafka client settings: {error}"))
+}
+
+/// A failure that another try may mend: `08006`.
+pub fn unavailable(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Error {
+    Error::unavailable(SqlState::CONNECTION_FAILURE, format!("{what}: {error}"))
+}
+
+/// Serves what the client wants to say (logs and errors).
+fn serve(consumer: &BaseConsumer<Context>) {
+    for _ in 0..64 {
+        if consumer.poll(Duration::ZERO).is_none() {
+            return;
+        }
+    }
+}
+
+/// The number of partitions of the topic. `08006` if no broker answers, `42704` if there is no such topic.
+pub fn partitions(consumer: &BaseConsumer<Context>, options: &KafkaOptions) -> Result<Vec<SplitId>> {
+    let began = Instant::now();
+    loop {
+        match consumer.fetch_metadata(Some(&options.topic), Duration::from_millis(1000)) {
+            Ok(metadata) => {
+                let topic = metadata.topics().iter().find(|t| t.name() == options.topic);
+                match topic.and_then(|t| t.error()).map(RDKafkaErrorCode::from) {
+                    None => {
+                        let mut ids: Vec<SplitId> = topic.map(|t| t.partitions().iter().map(|p| p.id() as SplitId).collect()).unwrap_or_default();
+                        ids.sort_unstable();
+                        if !ids.is_empty() {
+                            return Ok(ids);
+                        }
+                    }
+                    Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => return Err(no_topic(options)),
+                    Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
+                    Some(error) => return Err(unavailable(format!("kafka topic \"{}\" at {}", options.topic, options.brokers), error)),
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => {
+                serve(consumer);
+                let refused = consumer.context().all_brokers_are_down() && began.elapsed() > Duration::from_secs(2);
+                if refused || began.elapsed() >= TIMEOUT {
+                    let text = consumer.context().last_error().unwrap_or_else(|| error.to_string());
+                    return Err(unavailable(format!("cannot reach kafka at {}", options.brokers), text)
+                        .with_hint("Check that the broker runs and that properties.bootstrap.server names it."));
+                }
+            }
+        }
+        if began.elapsed() >= TIMEOUT {
+            return Err(unavailable(format!("kafka topic \"{}\" at {}", options.topic, options.brokers), "its partitions have no leader"));
+        }
+    }
+}
+
+fn no_topic(options: &KafkaOptions) -> Error {
+    Error::user(SqlState::UNDEFINED_OBJECT, format!("kafka topic \"{}\" does not exist at {}", options.topic, options.brokers))
+        .with_hint("Create the topic first, or correct the option \"topic\".")
+}
+
+/// Offsets of partitions: of the oldest record (`Beginning`), after the newest committed record (`End`: the last stable offset), or of the first record
+/// not older than a time in milliseconds (`Offset`), where `None` means that there is none.
+pub fn offsets(consumer: &BaseConsumer<Context>, options: &KafkaOptions, partitions: &[SplitId], wanted: Offset) -> Result<Vec<Option<i64>>> {
+    let what = || format!("offsets of kafka topic \"{}\" at {}", options.topic, options.brokers);
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition_offset(&options.topic, *partition as i32, wanted).map_err(|e| unavailable(what(), e))?;
+    }
+    let answer = consumer.offsets_for_times(list, TIMEOUT).map_err(|e| unavailable(what(), e))?;
+    partitions
+        .iter()
+        .map(|partition| {
+            let element = answer.find_partition(&options.topic, *partition as i32).ok_or_else(|| unavailable(what(), format!("no answer for partition {partition}")))?;
+            element.error().map_err(|e| unavailable(what(), format!("partition {partition}: {e}")))?;
+            Ok(match element.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            })
+        })
+        .collect()
+}
+
+/// Like [`offsets`] where every partition has an answer.
+pub fn known_offsets(consumer: &BaseConsumer<Context>, options: &KafkaOptions, partitions: &[SplitId], wanted: Offset) -> Result<Vec<i64>> {
+    let missing = || unavailable(format!("offsets of kafka topic \"{}\" at {}", options.topic, options.brokers), "a partition has no answer");
+    offsets(consumer, options, partitions, wanted)?.into_iter().map(|o| o.ok_or_else(missing)).collect()
+}
+
+/// The topic's id as text, which tells a topic from another one that was made later under its name; the name where the broker has no ids.
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<String> {
+    let name = CString::new(topic).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, "a topic's name has no zero byte"))?;
+    let mut names = [name.as_ptr()];
+    // SAFETY: the client outlives the call; every object made here is destroyed below, and strings are copied before that.
+    let found = unsafe {
+        let rk = client.native_ptr();
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
+        let settings = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let queue = sys::rd_kafka_queue_new(rk);
+        sys::rd_kafka_DescribeTopics(rk, collection, settings, queue);
+        let event = sys::rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
+        let found = (!event.is_null()).then(|| described_id(event)).flatten();
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_AdminOptions_destroy(settings);
+        sys::rd_kafka_TopicCollection_destroy(collection);
+        found
+    };
+    Ok(found.unwrap_or_else(|| topic.to_string()))
+}
+
+/// The id of the one topic in the answer; `None` for an error or the all-zero id of brokers without ids.
+///
+/// # Safety
+/// `event` is a live answer to `rd_kafka_DescribeTopics`.
+unsafe fn described_id(event: *mut sys::rd_kafka_event_t) -> Option<String> {
+    unsafe {
+        let result = sys::rd_kafka_event_DescribeTopics_result(event);
+        if result.is_null() {
+            return None;
+        }
+        let mut count = 0;
+        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+        if count != 1 || topics.is_null() {
+            return None;
+        }
+        let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
+        if id.is_null() || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0) {
+            return None;
+        }
+        let text = sys::rd_kafka_Uuid_base64str(id);
+        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}
+
+/// Checks that the broker answers and has the topic of a source.
+pub fn check_source_topic(options: &KafkaOptions) -> Result<()> {
+    let consumer = create_consumer(&consumer_config(options))?;
+    partitions(&consumer, options).map(drop)
+}
+
+/// Checks that the broker answers and has the topic of a sink, or makes it by itself when it is asked.
+pub fn check_sink_topic(options: &KafkaOptions) -> Result<()> {
+    let mut config = base_config(options);
+    config.set("group.id", GROUP).set("allow.auto.create.topics", "true");
+    let consumer = create_consumer(&config)?;
+    let began = Instant::now();
+    loop {
+        match partitions(&consumer, options) {
+            // a broker that makes topics by itself first says that there is none
+            Err(e) if e.state() == SqlState::UNDEFINED_OBJECT && began.elapsed() < Duration::from_secs(1) => std::thread::sleep(Duration::from_millis(100)),
+            other => return other.map(drop),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Reads the partitions of one worker with one consumer.
+//!
+//! Partitions are assigned by hand, each with a queue of its own; `poll` takes a batch from the next one that has something and decodes it from the
+//! borrowed messages. Positions follow the consumer, not the records: transaction markers and compaction leave gaps, so a split advances to the limit when
+//! a later record shows that nothing is left below it, and to the end of the partition when the client reports that. Records at or past a limit stay
+//! where they are until the limit is lifted.
+//!
+//! What the client cures by itself (a broker that restarts, a new leader) is logged; what would lose or invent rows (an offset that is gone, a damaged
+//! batch, a deleted topic) is an error.
+
+use crate::format::RecordDecoder;
+use crate::kafka::client::{Context, create_consumer, invalid_settings, unavailable};
+use crate::kafka::queue::{Next, PartitionQueue};
+use crate::metrics::SourceMetrics;
+use crate::options::KafkaOptions;
+use rdkafka::bindings::rd_kafka_resp_err_t as code;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::time::{Duration, Instant};
+use tidemark_changelog::connector::{RecordError, SourceBatch, SourceReader, SplitPosition, Waker};
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{Column, ConnectorSpec};
+
+/// Bytes that a consumer holds ready, over its partitions.
+const BUFFERED_KBYTES: usize = 65_536;
+/// How long a partition may end before an offset that was read from it earlier; a new leader may need a moment to know its own end.
+const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
+
+struct Split {
+    position: SplitPosition,
+    limit: i64,
+    queue: PartitionQueue,
+    /// The end last reported, and when.
+    end: Option<(i64, Instant)>,
+}
+
+impl Split {
+    fn is_at_limit(&self) -> bool {
+        self.position.next_offset >= self.limit
+    }
+}
+
+/// The reader. Fields are dropped in order: queues before the consumer they belong to.
+pub struct KafkaReader {
+    splits: Vec<Split>,
+    consumer: Option<BaseConsumer<Context>>,
+    options: KafkaOptions,
+    spec: ConnectorSpec,
+    columns: Vec<Column>,
+    /// The decoder for the columns last asked for; an error is reported by the next poll.
+    decoder: Result<RecordDecoder>,
+    waker: Waker,
+    turn: usize,
+    metrics: SourceMetrics,
+}
+
+/// Reading settings: much at once when there is much, memory bounded, no pause of a second when a queue was full.
+fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
+    let kbytes = (BUFFERED_KBYTES / partitions.max(1)).clamp(1024, 16_384).to_string();
+    for (key, value) in [("queued.min.messages", "200000"), ("queued.max.messages.kbytes", kbytes.as_str()), ("fetch.queue.backoff.ms", "2"), ("fetch.error.backoff.ms", "100")] {
+        if !options.properties.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+}
+
+impl KafkaReader {
+    /// Opens a reader at `positions`.
+    pub fn open(
+        mut config: ClientConfig,
+        options: KafkaOptions,
+        spec: ConnectorSpec,
+        columns: Vec<Column>,
+        positions: &[SplitPosition],
+        waker: Waker,
+        metrics: SourceMetrics,
+    ) -> Result<KafkaReader> {
+        tune(&mut config, &options, positions.len());
+        let mut consumer = create_consumer(&config)?;
+        let on_event = waker.clone();
+        consumer.set_nonempty_callback(move || on_event());
+        let all: Vec<usize> = (0..columns.len()).collect();
+        let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?);
+        let mut reader = KafkaReader { splits: Vec::new(), consumer: Some(consumer), options, spec, columns, decoder, waker, turn: 0, metrics };
+        reader.add_splits(positions)?;
+        Ok(reader)
+    }
+
+    fn consumer(&self) -> &BaseConsumer<Context> {
+        self.consumer.as_ref().expect("the consumer is there until the reader is dropped")
+    }
+
+    /// Lets the client report what concerns no single partition. Fatal errors stop the reader.
+    fn serve_events(&self) -> Result<()> {
+        for _ in 0..64 {
+            match self.consumer().poll(Duration::ZERO) {
+                None => return Ok(()),
+                Some(Err(rdkafka::error::KafkaError::MessageConsumptionFatal(e))) => return Err(self.failed("the client cannot go on", e)),
+                // errors are logged by the client's context; records come through the partitions' own queues
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, what: &str, error: impl std::fmt::Display) -> Error {
+        unavailable(format!("kafka topic \"{}\": {what}", self.options.topic), error)
+    }
+
+    /// Decodes up to `rows_max` records of split `i`; `None` if it has nothing now.
+    fn poll_split(&mut self, i: usize, rows_max: usize) -> Result<Option<SourceBatch>> {
+        let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
+        let split = &mut self.splits[i];
+        if split.is_at_limit() || !split.queue.fill(rows_max) {
+            return Ok(None);
+        }
+        let (mut records, mut bytes, mut epoch) = (0, 0, split.position.leader_epoch);
+        let mut failure = None;
+        while records < rows_max && !decoder.is_full() {
+            match split.queue.peek() {
+                None => break,
+                Some(Next::Record(record)) if record.offset >= split.limit => {
+                    split.position.next_offset = split.position.next_offset.max(split.limit);
+                    break;
+                }
+                // what is below the position was delivered before a fetch was repeated
+                Some(Next::Record(record)) if record.offset < split.position.next_offset => {}
+                Some(Next::Record(record)) => {
+                    decoder.push(&record);
+                    records += 1;
+                    bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                    split.position.next_offset = record.offset + 1;
+                    if records == 1 || records == rows_max {
+                        epoch = split.queue.leader_epoch();
+                    }
+                }
+                Some(Next::End(offset)) => {
+                    split.position.next_offset = split.position.next_offset.max(offset.min(split.limit));
+                    split.end = Some((offset, Instant::now()));
+                }
+                Some(Next::Failed(..)) if records > 0 => break,
+                Some(Next::Failed(error, text)) => failure = Some((error, text)),
+            }
+            split.queue.pop();
+            if failure.is_some() {
+                break;
+            }
+        }
+        split.position.records += records as u64;
+        split.position.leader_epoch = epoch;
+        if let Some((error, text)) = failure {
+            self.on_failure(i, error, &text)?;
+        }
+        Ok(self.finish(i, records, bytes))
+    }
+
+    fn finish(&mut self, i: usize, records: usize, bytes: usize) -> Option<SourceBatch> {
+        if records == 0 {
+            return None;
+        }
+        let (changes, errors): (_, Vec<RecordError>) = self.decoder.as_mut().ok()?.finish();
+        self.metrics.records.inc_by(records as u64);
+        self.metrics.bytes.inc_by(bytes as u64);
+        self.metrics.errors.inc_by(errors.len() as u64);
+        Some(SourceBatch { split: self.splits[i].position.split, changes, errors })
+    }
+
+    /// An error that the client reports of a partition: logged where the client goes on by itself, returned otherwise.
+    fn on_failure(&mut self, i: usize, error: code, text: &str) -> Result<()> {
+        use code::*;
+        let position = &self.splits[i].position;
+        let place = format!("kafka topic \"{}\" partition {}", self.options.topic, position.split);
+        match error {
+            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE | RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
+                let available = self.consumer().fetch_watermarks(&self.options.topic, position.split as i32, Duration::from_secs(5));
+                let available = available.map_or_else(|e| format!("its offsets are not known ({e})"), |(low, high)| format!("it has the offsets from {low} to {high}"));
+                Err(Error::new(tidemark_common::ErrorKind::Corrupt, SqlState::DATA_CORRUPTED, format!("{place} no longer has offset {}: {available}", position.next_offset))
+                    .with_detail(format!("The broker says: {text}."))
+                    .with_hint("Records were deleted before they were read, by retention or by making the topic anew. Create the source again to start from what is left."))
+            }
+            RD_KAFKA_RESP_ERR__TRANSPORT
+            | RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
+            | RD_KAFKA_RESP_ERR__TIMED_OUT
+            | RD_KAFKA_RESP_ERR__RESOLVE
+            | RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE
+            | RD_KAFKA_RESP_ERR__WAIT_CACHE
+            | RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT
+            | RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
+            | RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
+            | RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE
+            | RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE
+            | RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION
+            | RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR
+            | RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH
+            | RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH
+            | RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE => {
+                tracing::warn!(target: "kafka", "{place}: {text}; the client tries again");
+                Ok(())
+            }
+            _ => Err(unavailable(place, text)),
+        }
+    }
+
+    /// A partition that keeps ending before its limit, which was read from it earlier, has lost records.
+    fn check_ends(&self) -> Result<()> {
+        for split in &self.splits {
+            if let Some((end, since)) = split.end
+                && split.limit != i64::MAX
+                && end < split.limit
+                && split.position.next_offset <= end
+                && since.elapsed() > SHORT_PARTITION_PATIENCE
+            {
+                let place = format!("kafka topic \"{}\" partition {}", self.options.topic, split.position.split);
+                return Err(Error::corrupt(format!("{place} ends at offset {end}, but was read up to offset {} before", split.limit))
+                    .with_hint("The broker lost records, or the topic was made anew. Create the source again to start from what is left."));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SourceReader for KafkaReader {
+    fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>> {
+        for _ in 0..self.splits.len() {
+            let i = self.turn % self.splits.len();
+            self.turn = i + 1;
+            // a split may have had only records without rows (or the news of its end): look again until it is empty
+            while !self.splits[i].is_at_limit() {
+                let before = self.splits[i].position.next_offset;
+                match self.poll_split(i, rows_max.max(1))? {
+                    Some(batch) if batch.changes.is_empty() && batch.errors.is_empty() => {}
+                    Some(batch) => return Ok(Some(batch)),
+                    None if self.splits[i].position.next_offset == before => break,
+                    None => {}
+                }
+            }
+        }
+        self.serve_events()?;
+        self.check_ends()?;
+        Ok(None)
+    }
+
+    fn positions(&self) -> Vec<SplitPosition> {
+        self.splits.iter().map(|s| s.position.clone()).collect()
+    }
+
+    fn set_limits(&mut self, limits: &[SplitPosition]) {
+        for split in &mut self.splits {
+            split.limit = limits.iter().find(|l| l.split == split.position.split).map_or(i64::MAX, |l| l.next_offset);
+            split.end = split.end.map(|(end, _)| (end, Instant::now()));
+            if let Some((end, _)) = split.end {
+                split.position.next_offset = split.position.next_offset.max(end.min(split.limit));
+            }
+        }
+    }
+
+    fn set_columns(&mut self, columns: &[usize]) {
+        self.decoder = RecordDecoder::new(&self.spec, &self.columns, columns);
+    }
+
+    fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {
+        if splits.is_empty() {
+            return Ok(());
+        }
+        let topic = &self.options.topic;
+        let mut list = TopicPartitionList::new();
+        for position in splits {
+            list.add_partition_offset(topic, position.split as i32, Offset::Offset(position.next_offset)).map_err(|e| self.failed("cannot be assigned", e))?;
+            let queue = PartitionQueue::new(self.consumer().client(), topic, position.split as i32, self.waker.clone())
+                .ok_or_else(|| self.failed("cannot be assigned", format!("partition {} has no queue", position.split)))?;
+            self.splits.push(Split { position: position.clone(), limit: i64::MAX, queue, end: None });
+        }
+        self.consumer().incremental_assign(&list).map_err(|e| invalid_settings(&e))
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        self.splits.clear();
+        // Closing a consumer waits for the broker; the worker's thread must not.
+        let consumer = self.consumer.take();
+        if let Err(e) = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer)) {
+            tracing::warn!(target: "kafka", "a consumer was closed in the worker's thread: {e}");
+        }
+    }
+}
