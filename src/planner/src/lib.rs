@@ -1,1 +1,106 @@
-//! Placeholder.
+//! SQL text to stream plan, in the order of the work: [`parse`] (text to statements), `bind` (names to relations and functions), `optimise` (rules that are sound for
+//! streams, by an allow-list), `lower` (logical plan to operators, exchanges and state tables), and the statements that put them together: `create` (sources
+//! and tables) and `query` (views and sinks).
+//!
+//! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape is either lowered to operators of which that is proven, or refused
+//! with `0A000` and its name.
+
+mod bind;
+mod create;
+mod explain;
+mod generators;
+mod interval;
+mod lower;
+mod optimise;
+pub mod parse;
+mod query;
+pub mod statement;
+mod types;
+
+use bind::{Expander, Registry};
+use datafusion_expr::ScalarUDF;
+use datafusion_sql::sqlparser::ast::Query;
+use std::sync::Arc;
+use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::{Catalog, Relation};
+
+pub use bind::aggregates;
+pub use datafusion_sql::sqlparser;
+pub use lower::to_expr;
+pub use parse::parse;
+pub use query::output_names;
+pub use statement::{Statement, StatementKind};
+pub use types::{sql_type_name, sql_type_to_arrow};
+
+/// The functions that queries may call; handed in, so that planning and evaluation use one list.
+pub struct Functions {
+    /// Scalar functions, found by name and alias.
+    pub scalar: Vec<Arc<ScalarUDF>>,
+}
+
+/// A planned CREATE.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The catalog entry, complete but for `created_at`.
+    pub relation: Relation,
+    /// Notices for the person, as sentences without full stop.
+    pub notices: Vec<String>,
+}
+
+/// Plans statements against one version of the catalog.
+pub struct Planner {
+    catalog: Arc<Catalog>,
+    registry: Arc<Registry>,
+    search_path: Vec<String>,
+}
+
+impl Planner {
+    /// A planner over `catalog`; unqualified names are looked up in `search_path` in order, and created in its first schema.
+    pub fn new(catalog: Arc<Catalog>, functions: &Functions, search_path: &[String]) -> Planner {
+        Planner { catalog, registry: Arc::new(Registry::new(functions)), search_path: search_path.to_vec() }
+    }
+
+    /// The same planner over another catalog or search path; cheap, because the functions are shared.
+    pub fn with(&self, catalog: Arc<Catalog>, search_path: &[String]) -> Planner {
+        Planner { catalog, registry: self.registry.clone(), search_path: search_path.to_vec() }
+    }
+
+    /// Plans CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK: the whole catalog entry, including the job. Whether the name is taken is for the caller to see
+    /// (`IF NOT EXISTS`, `OR REPLACE`).
+    ///
+    /// Errors: PostgreSQL's codes for names, types and syntax; `0A000` for what is not maintained; `42P17` for sinks whose key is not proven.
+    pub fn plan_create(&self, id: RelationId, statement: &Statement, owner: &str) -> Result<Planned> {
+        match &statement.kind {
+            StatementKind::CreateSource(create) => self.source(id, create, statement, owner),
+            StatementKind::CreateTable(create) => self.table(id, create, statement, owner),
+            StatementKind::CreateMaterializedView(view) => self.materialized_view(id, view, statement, owner),
+            StatementKind::CreateView(view) => self.view(id, view, statement, owner),
+            StatementKind::CreateSink(sink) => self.sink(id, sink, statement, owner),
+            _ => Err(Error::user(SqlState::WRONG_OBJECT_TYPE, "this statement creates no relation")),
+        }
+    }
+
+    /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
+    pub fn expand(&self, mut query: Query) -> Result<Query> {
+        Expander::new(&self.provider(), &Default::default()).query(&mut query)?;
+        Ok(query)
+    }
+
+    /// The same with error positions in the text of `statement`, and with the relations that the query names.
+    pub fn expand_in(&self, statement: &Statement, mut query: Query) -> Result<(Query, Vec<RelationId>)> {
+        let provider = self.provider();
+        let mut expander = Expander::new(&provider, &statement.positions);
+        expander.query(&mut query)?;
+        Ok((query, expander.relations.into_iter().collect()))
+    }
+
+    /// Readable text of a relation's fragments, exchanges and state tables.
+    pub fn explain(&self, relation: &Relation) -> Vec<String> {
+        explain::explain(&self.catalog, relation)
+    }
+}
+
+/// DataFusion's planning errors in PostgreSQL's words, for whoever plans ad-hoc queries; positions count in the text of `statement`.
+pub fn planning_error(error: datafusion_common::DataFusionError, statement: &Statement) -> Error {
+    bind::to_error(error, &statement.positions)
+}

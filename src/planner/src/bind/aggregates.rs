@@ -1,0 +1,137 @@
+//! `sum` and `avg` with PostgreSQL's result types, over DataFusion's: `sum(int) = bigint`, `sum(bigint) = numeric`, `avg` of integers is numeric; the
+//! sum of a `real` is a `double precision`, which loses nothing.
+//!
+//! There are two forms of the same function. For planning, the argument keeps its type, because the stream operators add integers natively. For
+//! ad-hoc queries ([`aggregates`]) a simplification casts the argument and leaves the work to DataFusion's accumulator.
+
+use crate::types::NUMERIC;
+use arrow_schema::{DataType, Field, FieldRef};
+use datafusion_common::{Result, not_impl_err, plan_err};
+use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
+use datafusion_expr::function::{AccumulatorArgs, AggregateFunctionSimplification};
+use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature, Volatility, cast};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// All aggregate functions that DataFusion knows, with `sum` and `avg` in PostgreSQL's types: to be registered where ad-hoc queries run.
+pub fn aggregates() -> Vec<Arc<AggregateUDF>> {
+    with_postgres_types(true)
+}
+
+/// The same functions for planning; these are never evaluated.
+pub(super) fn for_planning() -> Vec<Arc<AggregateUDF>> {
+    with_postgres_types(false)
+}
+
+fn with_postgres_types(evaluated: bool) -> Vec<Arc<AggregateUDF>> {
+    let replaced = |f: Arc<AggregateUDF>| match f.name() {
+        "sum" => Arc::new(AggregateUDF::from(PostgresAggregate::new(f, Which::Sum, evaluated))),
+        "avg" => Arc::new(AggregateUDF::from(PostgresAggregate::new(f, Which::Avg, evaluated))),
+        _ => f,
+    };
+    datafusion_functions_aggregate::all_default_aggregate_functions().into_iter().map(replaced).collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Sum,
+    Avg,
+}
+
+#[derive(Debug)]
+struct PostgresAggregate {
+    inner: Arc<AggregateUDF>,
+    which: Which,
+    evaluated: bool,
+    signature: Signature,
+}
+
+impl PartialEq for PostgresAggregate {
+    fn eq(&self, other: &Self) -> bool {
+        self.which == other.which && self.evaluated == other.evaluated
+    }
+}
+impl Eq for PostgresAggregate {}
+impl Hash for PostgresAggregate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.which, self.evaluated).hash(state);
+    }
+}
+
+impl PostgresAggregate {
+    fn new(inner: Arc<AggregateUDF>, which: Which, evaluated: bool) -> PostgresAggregate {
+        PostgresAggregate { inner, which, evaluated, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+/// The type of the result over an argument type; `None` if the function does not take it.
+fn result_type(which: Which, arg: &DataType) -> Option<DataType> {
+    Some(match (which, arg) {
+        (Which::Sum, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16) => DataType::Int64,
+        (Which::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => DataType::Decimal128(38, 0),
+        (_, DataType::Float32 | DataType::Float64) => DataType::Float64,
+        (Which::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
+        (Which::Sum, DataType::Interval(unit)) => DataType::Interval(*unit),
+        (Which::Avg, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, average_scale(*scale)),
+        (Which::Avg, t) if t.is_integer() => NUMERIC,
+        _ => return None,
+    })
+}
+
+/// Digits after the point of an average: four more than its argument has, at least ten.
+fn average_scale(scale: i8) -> i8 {
+    (scale + 4).clamp(10, 38)
+}
+
+/// The type that DataFusion's accumulator has to work in so that nothing overflows early and its result has our type (its average has a scale four larger than its argument).
+fn evaluated_type(which: Which, arg: &DataType) -> DataType {
+    match (which, arg) {
+        (Which::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => DataType::Decimal128(38, 0),
+        (Which::Sum, t) if t.is_integer() => DataType::Int64,
+        (Which::Avg, t) if t.is_integer() => DataType::Decimal128(38, 6),
+        (Which::Avg, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, average_scale(*scale) - 4),
+        (_, DataType::Float32) => DataType::Float64,
+        (_, t) => t.clone(),
+    }
+}
+
+impl AggregateUDFImpl for PostgresAggregate {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        match arg_types {
+            [t] => result_type(self.which, t).map_or_else(|| plan_err!("Function '{}' does not accept {t}", self.name()), Ok),
+            _ => plan_err!("Function '{}' takes one argument", self.name()),
+        }
+    }
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        match arg_types {
+            [DataType::Null] => Ok(vec![DataType::Float64]),
+            [t] if result_type(self.which, t).is_some() => Ok(vec![t.clone()]),
+            _ => plan_err!("Function '{}' does not accept these argument types", self.name()),
+        }
+    }
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        if !self.evaluated {
+            return None;
+        }
+        let (inner, which) = (self.inner.clone(), self.which);
+        Some(Box::new(move |call, info| {
+            let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = call.params;
+            let types = args.iter().map(|a| info.get_data_type(a)).collect::<Result<Vec<_>>>()?;
+            let [arg_type] = types.as_slice() else { return plan_err!("one argument expected") };
+            let args = args.into_iter().map(|a| cast(a, evaluated_type(which, arg_type))).collect();
+            Ok(Expr::AggregateFunction(AggregateFunction::new_udf(inner.clone(), args, distinct, filter, order_by, null_treatment)))
+        }))
+    }
+    fn accumulator(&self, _args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        not_impl_err!("{} is evaluated by its simplified form", self.name())
+    }
+    fn state_fields(&self, _args: datafusion_expr::function::StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        Ok(vec![Arc::new(Field::new(self.name(), DataType::Null, true))])
+    }
+}

@@ -1,0 +1,282 @@
+//! Rewriting of queries before DataFusion's planner sees them, shared by views and ad-hoc queries. All of it is text to text:
+//!
+//! * a view's name becomes its query in parentheses;
+//! * `TUMBLE(rel, time, size [, offset])` becomes a subquery that adds `window_start` and `window_end`;
+//! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window that a moment lies in;
+//! * `mod(a, b)` becomes `a % b`.
+//!
+//! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the hopping windows that start at
+//! `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as they end after t. Names of common table expressions hide relations.
+
+use super::Provider;
+use crate::interval::interval_micros;
+use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
+use crate::statement::Positions;
+use datafusion_sql::sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor, VisitMut, VisitorMut};
+use datafusion_sql::sqlparser::parser::Parser;
+use datafusion_sql::sqlparser::tokenizer::{Span, Tokenizer};
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::{Relation, RelationKind};
+
+/// Views in views, at most this deep.
+const DEPTH_MAX: usize = 64;
+/// Windows that one moment may lie in.
+const WINDOWS_MAX: i64 = 10_000;
+
+/// The rewriting of one statement.
+pub(crate) struct Expander<'a> {
+    provider: &'a Provider<'a>,
+    positions: &'a Positions,
+    /// Every relation that is named, views and what they read included.
+    pub(crate) relations: BTreeSet<RelationId>,
+    /// Names of common table expressions in scope, innermost last.
+    scopes: Vec<BTreeSet<String>>,
+    /// The WITH clauses of the queries being visited, taken out while their bodies are.
+    withs: Vec<Option<ast::With>>,
+    /// How many views are around this query. Inside of one, relations are named with their schema, so that no common table expression around it hides them.
+    depth: usize,
+}
+
+impl<'a> Expander<'a> {
+    pub(crate) fn new(provider: &'a Provider<'a>, positions: &'a Positions) -> Expander<'a> {
+        Expander { provider, positions, relations: BTreeSet::new(), scopes: Vec::new(), withs: Vec::new(), depth: 0 }
+    }
+
+    /// Rewrites a query. Errors: `42P01` for an unknown relation, with position; `0A000` for a window function that is not supported.
+    pub(crate) fn query(&mut self, query: &mut Query) -> Result<()> {
+        match VisitMut::visit(query, self) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    /// Rewrites a scalar expression.
+    pub(crate) fn expression(&mut self, expr: &mut Expr) -> Result<()> {
+        match VisitMut::visit(expr, self) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+
+    fn position(&self, span: Span) -> usize {
+        self.positions.of(span.start).unwrap_or(0)
+    }
+
+    fn factor(&mut self, factor: &mut TableFactor) -> Result<()> {
+        match factor {
+            TableFactor::Table { name, alias, args: Some(args), .. } => {
+                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else { return Ok(()) };
+                if let Some(replacement) = self.window_function(&function, &args.args, alias.as_ref())? {
+                    *factor = replacement;
+                }
+                Ok(())
+            }
+            TableFactor::Function { name, args, alias, .. } => {
+                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else { return Ok(()) };
+                if let Some(replacement) = self.window_function(&function, args, alias.as_ref())? {
+                    *factor = replacement;
+                }
+                Ok(())
+            }
+            TableFactor::Table { name: object, alias, args: None, .. } => {
+                let span = object.0.first().and_then(|p| p.as_ident()).map_or(Span::empty(), |i| i.span);
+                let name = name_of(object, self.position(span))?;
+                if name.schema.is_none() && self.scopes.iter().any(|s| s.contains(&name.name)) {
+                    return Ok(());
+                }
+                let relation = self.provider.find(name.schema.as_deref(), &name.name).map_err(|e| if name.position > 0 { e.at(name.position) } else { e })?;
+                self.relations.insert(relation.id);
+                if relation.kind == RelationKind::View {
+                    *factor = self.view(&relation, alias.take())?;
+                } else if self.depth > 0 {
+                    let quoted = |s: &str| Ident::with_quote('"', s);
+                    *object = ast::ObjectName::from(vec![quoted(&relation.schema_name), quoted(&relation.name)]);
+                    alias.get_or_insert_with(|| ast::TableAlias { explicit: true, name: quoted(&relation.name), columns: Vec::new(), at: None });
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A view's query in parentheses, under the view's name and column names.
+    fn view(&mut self, view: &Relation, alias: Option<ast::TableAlias>) -> Result<TableFactor> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(Error::user(SqlState("54001"), format!("views are nested deeper than {DEPTH_MAX}")));
+        }
+        let mut subquery = parse_query(&view.query)?;
+        let positions = Positions::default();
+        let mut inner = Expander { provider: self.provider, positions: &positions, relations: BTreeSet::new(), scopes: Vec::new(), withs: Vec::new(), depth: self.depth };
+        inner.query(&mut subquery).map_err(|e| e.context(format_args!("view \"{}\"", view.name)))?;
+        self.relations.append(&mut inner.relations);
+        self.depth -= 1;
+        // The view's column names first, so that the alias may rename some of them.
+        let column = |c: &tidemark_plan::Column| ast::TableAliasColumnDef { name: Ident::with_quote('"', &c.name), data_type: None };
+        let named = ast::TableAlias { explicit: true, name: Ident::with_quote('"', &view.name), columns: view.columns.iter().map(column).collect(), at: None };
+        let derived = |subquery, alias| TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
+        let Some(mut alias) = alias else { return Ok(derived(subquery, named)) };
+        let given = alias.columns.len();
+        alias.columns.extend(named.columns.into_iter().skip(given));
+        Ok(derived(subquery, alias))
+    }
+
+    /// TUMBLE, HOP or SESSION in FROM.
+    fn window_function(&mut self, function: &Ident, args: &[FunctionArg], alias: Option<&ast::TableAlias>) -> Result<Option<TableFactor>> {
+        let name = fold(function.clone());
+        let position = self.position(function.span);
+        let fail = |e: Error| if position > 0 { e.at(position) } else { e };
+        let windows = match name.as_str() {
+            "tumble" => 1,
+            "hop" => 2,
+            "session" => return Err(fail(Error::unsupported("SESSION windows").with_hint("TUMBLE and HOP windows are supported."))),
+            _ => return Ok(None),
+        };
+        let usage = match windows {
+            1 => "TUMBLE(relation, time_column, INTERVAL 'size' [, INTERVAL 'offset'])",
+            _ => "HOP(relation, time_column, INTERVAL 'slide', INTERVAL 'size' [, INTERVAL 'offset'])",
+        };
+        let wrong = || fail(Error::user(SqlState::UNDEFINED_FUNCTION, format!("wrong arguments for {}", name.to_uppercase())).with_hint(format!("Write {usage}.")));
+        let exprs: Option<Vec<&Expr>> = args.iter().map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e) } else { None }).collect();
+        let exprs = exprs.filter(|e| (2 + windows..=3 + windows).contains(&e.len())).ok_or_else(wrong)?;
+        let relation = match exprs[0] {
+            Expr::Identifier(i) => i.to_string(),
+            Expr::CompoundIdentifier(parts) => format!("{} AS {}", parts.iter().map(Ident::to_string).collect::<Vec<_>>().join("."), parts.last().map(Ident::to_string).unwrap_or_default()),
+            Expr::Subquery(query) => format!("({query}) AS tumbled"),
+            _ => return Err(wrong()),
+        };
+        let qualifier = match exprs[0] {
+            Expr::Identifier(i) => i.to_string(),
+            Expr::CompoundIdentifier(parts) => parts.last().map(Ident::to_string).unwrap_or_default(),
+            _ => "tumbled".into(),
+        };
+        let column = match exprs[1] {
+            Expr::Identifier(i) => format!("{qualifier}.{i}"),
+            Expr::CompoundIdentifier(parts) => format!("{qualifier}.{}", parts.last().map(Ident::to_string).unwrap_or_default()),
+            _ => return Err(wrong()),
+        };
+        let mut lengths = Vec::new();
+        for e in &exprs[2..] {
+            let Expr::Interval(interval) = e else { return Err(wrong()) };
+            lengths.push(interval_micros(interval).map_err(fail)?);
+        }
+        let offset = lengths.get(windows).copied().unwrap_or(0);
+        if lengths[..windows].iter().any(|l| *l <= 0) {
+            return Err(fail(Error::user(SqlState::INVALID_PARAMETER, "the size and slide of a window must be positive")));
+        }
+        let text = match windows {
+            1 => tumble(&relation, &qualifier, &column, lengths[0], offset),
+            _ => hop(&relation, &qualifier, &column, lengths[0], lengths[1], offset).map_err(fail)?,
+        };
+        let mut factor = parse_factor(&text, function.span)?;
+        if let TableFactor::Derived { alias: to, .. } = &mut factor {
+            *to = Some(alias.cloned().unwrap_or_else(|| ast::TableAlias { explicit: true, name: Ident::new(qualifier.trim_matches('"')), columns: Vec::new(), at: None }));
+        }
+        Ok(Some(factor))
+    }
+}
+
+fn start(column: &str, length: i64, offset: i64) -> String {
+    if offset == 0 { format!("tumble_start({column}, {length})") } else { format!("add_micros(tumble_start(add_micros({column}, {}), {length}), {offset})", -offset) }
+}
+
+fn tumble(relation: &str, qualifier: &str, column: &str, size: i64, offset: i64) -> String {
+    let start = start(column, size, offset);
+    format!("(SELECT {qualifier}.*, {start} AS window_start, add_micros({start}, {size}) AS window_end FROM {relation})")
+}
+
+fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, offset: i64) -> Result<String> {
+    let count = (size + slide - 1) / slide;
+    if count > WINDOWS_MAX {
+        return Err(Error::user(SqlState::INVALID_PARAMETER, format!("each row would lie in {count} windows, the limit is {WINDOWS_MAX}")));
+    }
+    let start = start(column, slide, offset);
+    let rows = (0..count).map(|k| format!("({})", -k * slide)).collect::<Vec<_>>().join(", ");
+    let condition = if size % slide == 0 { String::new() } else { format!(" WHERE {column} < add_micros({start}, hop_window.ago + {size})") };
+    Ok(format!(
+        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros({start}, hop_window.ago + {size}) AS window_end \
+         FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago){condition})"
+    ))
+}
+
+/// Parses a table factor, all of whose tokens claim to stand at `span`.
+fn parse_factor(text: &str, span: Span) -> Result<TableFactor> {
+    let none = Positions::default();
+    let mut tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|e| parser_error(e.into(), &none))?;
+    tokens.iter_mut().for_each(|t| t.span = span);
+    Parser::new(&DIALECT).with_tokens_with_locations(tokens).parse_table_factor().map_err(|e| parser_error(e, &none))
+}
+
+impl VisitorMut for Expander<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        self.scopes.push(BTreeSet::new());
+        let mut with = query.with.take();
+        if let Some(with) = &mut with {
+            for cte in &mut with.cte_tables {
+                let name = fold(cte.alias.name.clone());
+                if with.recursive {
+                    self.scopes.last_mut().map(|s| s.insert(name.clone()));
+                }
+                if let Err(error) = self.query(&mut cte.query) {
+                    return ControlFlow::Break(error);
+                }
+                self.scopes.last_mut().map(|s| s.insert(name));
+            }
+        }
+        self.withs.push(with);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        query.with = self.withs.pop().flatten();
+        self.scopes.pop();
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
+        // What a view or window function expands to is visited in turn; a view's query is already expanded and names relations only.
+        match self.factor(factor) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Expr::Function(function) = expr
+            && function.name.to_string().eq_ignore_ascii_case("mod")
+            && let FunctionArguments::List(list) = &function.args
+            && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] = list.args.as_slice()
+        {
+            let nested = |e: &Expr| Box::new(Expr::Nested(Box::new(e.clone())));
+            *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op: ast::BinaryOperator::Modulo, right: nested(right) }));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).
+pub(crate) fn similar<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (name.chars().count() / 3).max(1);
+    let scored = candidates.into_iter().map(|c| (distance(name, c), c)).filter(|(d, c)| *d <= limit && *c != name || c.eq_ignore_ascii_case(name));
+    scored.min_by_key(|(d, c)| (*d, c.to_string())).map(|(_, c)| c)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = corner + usize::from(x != *y);
+            corner = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,171 @@
+//! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as DataFusion's planner asks for them.
+
+mod aggregates;
+mod error;
+mod expand;
+
+use crate::types::Types;
+use crate::Functions;
+use arrow_schema::{DataType, SchemaRef};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{Constraint, Constraints, Result as DataFusionResult, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+use tidemark_plan::{Catalog, Relation, RelationKind};
+
+pub use aggregates::aggregates;
+pub(crate) use error::{external, to_error};
+pub(crate) use expand::{Expander, similar};
+
+/// A relation as DataFusion sees it.
+pub(crate) struct Table {
+    /// The catalog's entry.
+    pub relation: Arc<Relation>,
+    schema: SchemaRef,
+    constraints: Constraints,
+}
+
+impl Table {
+    pub(crate) fn new(relation: Arc<Relation>) -> Table {
+        // Only a key that is enforced lets `GROUP BY key` stand for the whole row.
+        let enforced = relation.key_declared && !relation.key.is_empty() && relation.is_materialized();
+        let constraints = if enforced { vec![Constraint::PrimaryKey(relation.key.clone())] } else { Vec::new() };
+        Table { schema: relation.arrow_schema(), constraints: Constraints::new_unverified(constraints), relation }
+    }
+}
+
+impl TableSource for Table {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+    fn constraints(&self) -> Option<&Constraints> {
+        Some(&self.constraints)
+    }
+}
+
+/// The names of functions, shared by all statements of a planner.
+pub(crate) struct Registry {
+    scalar: HashMap<String, Arc<ScalarUDF>>,
+    aggregate: BTreeMap<String, Arc<AggregateUDF>>,
+    window: BTreeMap<String, Arc<WindowUDF>>,
+    expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    options: ConfigOptions,
+}
+
+impl Registry {
+    pub(crate) fn new(functions: &Functions) -> Registry {
+        let mut scalar = HashMap::new();
+        for function in &functions.scalar {
+            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+                scalar.insert(name.to_string(), function.clone());
+            }
+        }
+        let mut aggregate = BTreeMap::new();
+        for function in aggregates::for_planning() {
+            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+                aggregate.insert(name.to_string(), function.clone());
+            }
+        }
+        for (alias, name) in [("every", "bool_and"), ("variance", "var_samp"), ("stddev_samp", "stddev")] {
+            if let Some(function) = aggregate.get(name).cloned() {
+                aggregate.insert(alias.into(), function);
+            }
+        }
+        let window = datafusion_functions_window::all_default_window_functions().into_iter().map(|f| (f.name().to_string(), f)).collect();
+        let mut options = ConfigOptions::default();
+        options.execution.time_zone = Some("UTC".into());
+        options.sql_parser.parse_float_as_decimal = true;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.sql_parser.collect_spans = true;
+        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        options.optimizer.filter_null_join_keys = false;
+        options.optimizer.skip_failed_rules = false;
+        let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+            Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+            Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+            Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+            Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+            Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
+        ];
+        Registry { scalar, aggregate, window, expr_planners, options }
+    }
+
+    pub(crate) fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+}
+
+/// What DataFusion's planner asks for.
+pub(crate) struct Provider<'a> {
+    pub catalog: &'a Catalog,
+    pub registry: &'a Registry,
+    pub search_path: &'a [String],
+}
+
+impl Provider<'_> {
+    /// Finds a relation by an optionally qualified name.
+    pub(crate) fn find(&self, schema: Option<&str>, name: &str) -> Result<Arc<Relation>, Error> {
+        let found = match schema {
+            Some(schema) => self.catalog.find(schema, name),
+            None => self.search_path.iter().find_map(|schema| self.catalog.find(schema, name)),
+        };
+        found.cloned().ok_or_else(|| {
+            let full = schema.map_or(name.to_string(), |s| format!("{s}.{name}"));
+            let error = Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{full}\" does not exist"));
+            match similar(name, self.catalog.relations.values().map(|r| r.name.as_str())) {
+                Some(close) => error.with_hint(format!("Perhaps you meant \"{close}\".")),
+                None => error,
+            }
+        })
+    }
+}
+
+impl ContextProvider for Provider<'_> {
+    fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        let relation = self.find(name.schema(), name.table()).map_err(external)?;
+        if matches!(relation.kind, RelationKind::Sink | RelationKind::Index) {
+            return Err(external(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a {} and cannot be read", relation.name, relation.kind.name()))));
+        }
+        Ok(Arc::new(Table::new(relation)))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.registry.expr_planners
+    }
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(Types))
+    }
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.registry.scalar.get(name).cloned()
+    }
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.registry.aggregate.get(name).cloned()
+    }
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.registry.window.get(name).cloned()
+    }
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+    fn options(&self) -> &ConfigOptions {
+        &self.registry.options
+    }
+    fn udf_names(&self) -> Vec<String> {
+        self.registry.scalar.keys().cloned().collect()
+    }
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn udaf_names(&self) -> Vec<String> {
+        self.registry.aggregate.keys().cloned().collect()
+    }
+    fn udwf_names(&self) -> Vec<String> {
+        self.registry.window.keys().cloned().collect()
+    }
+}

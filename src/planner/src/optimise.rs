@@ -1,0 +1,139 @@
+//! The logical optimiser: DataFusion's rules, by an allow-list.
+//!
+//! A rule may be used if it maps a query to one with the same answer over *every* input, looking at nothing but the query: then V(e) = Q(I(e)) holds for
+//! the rewritten query at every epoch, and maintaining either is the same. Excluded are rules that look at statistics, at the clock or at the
+//! order of rows, and those that trade for a batch engine's costs.
+//!
+//! | rule | why it is sound and wanted |
+//! | --- | --- |
+//! | rewrite_set_comparison | `= ANY (subquery)` is `IN`, by definition |
+//! | simplify_expressions | equal for every row, three-valued logic included; no clock is given to it, so `now()` is not folded |
+//! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, their negations anti joins (`NOT IN` is marked null-aware and lowered as such) |
+//! | scalar_subquery_to_join | a correlated aggregate is a left join with that aggregate grouped by the correlated columns |
+//! | decorrelate_lateral_join | the same for LATERAL |
+//! | extract_equijoin_predicate | only tells `a.x = b.y` apart from the rest of a join's condition |
+//! | eliminate_cross_join | a filter over a product is a join |
+//! | eliminate_duplicated_expr | grouping twice by one expression is grouping once |
+//! | eliminate_filter | WHERE true, WHERE false |
+//! | propagate_empty_relation | an empty relation has no rows in any epoch |
+//! | eliminate_outer_join | a filter that rejects NULLs removes the NULL-extended rows anyway |
+//! | push_down_filter | selection commutes with projection, with the kept side of joins and with grouping by its columns |
+//! | optimize_projections | columns that nobody reads are not carried |
+//!
+//! Not used, and why: eliminate_join (uses uniqueness that may not hold within an epoch), limit rules (limits have a state of their own), single_distinct_to_group_by
+//! (the aggregate operator keeps distinct values itself), eliminate_group_by_constant, common_subexpr_eliminate and the leaf rules (costs of a batch engine),
+//! filter_null_join_keys (the join operator drops such rows itself).
+
+use crate::bind::Registry;
+use datafusion_common::Result;
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
+use datafusion_optimizer::analyzer::Analyzer;
+use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
+use std::sync::Arc;
+use tidemark_common::Error;
+
+fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    use datafusion_optimizer as o;
+    vec![
+        Arc::new(o::rewrite_set_comparison::RewriteSetComparison::new()),
+        Arc::new(o::simplify_expressions::SimplifyExpressions::new()),
+        Arc::new(o::decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
+        Arc::new(o::scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
+        Arc::new(o::decorrelate_lateral_join::DecorrelateLateralJoin::new()),
+        Arc::new(o::extract_equijoin_predicate::ExtractEquijoinPredicate::new()),
+        Arc::new(o::eliminate_duplicated_expr::EliminateDuplicatedExpr::new()),
+        Arc::new(o::eliminate_filter::EliminateFilter::new()),
+        Arc::new(o::eliminate_cross_join::EliminateCrossJoin::new()),
+        Arc::new(o::propagate_empty_relation::PropagateEmptyRelation::new()),
+        Arc::new(o::eliminate_outer_join::EliminateOuterJoin::new()),
+        Arc::new(o::push_down_filter::PushDownFilter::new()),
+        Arc::new(o::optimize_projections::OptimizeProjections::new()),
+    ]
+}
+
+/// Inserts every type coercion. Errors: types that do not fit.
+pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
+    let plan = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]).execute_and_check(plan, registry.options(), |_, _| {})?;
+    refuse(&plan)?;
+    Ok(plan)
+}
+
+/// Applies the allowed rules to an analyzed plan.
+pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
+    let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone())).without_query_execution_start_time().with_skip_failing_rules(false);
+    Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})
+}
+
+/// Simplifies expressions only; the plan keeps its shape.
+pub(crate) fn simplify(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
+    let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone())).without_query_execution_start_time().with_skip_failing_rules(false);
+    Optimizer::with_rules(vec![Arc::new(datafusion_optimizer::simplify_expressions::SimplifyExpressions::new())]).optimize(plan, &config, |_, _| {})
+}
+
+/// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile functions, and `IN (subquery)` where its NULL cannot be told from false.
+fn refuse(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|e| {
+            e.apply(|e| {
+                if let Expr::ScalarFunction(call) = e
+                    && call.func.signature().volatility != Volatility::Immutable
+                {
+                    return Err(crate::bind::external(volatile(call.func.name())));
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        if let LogicalPlan::Filter(filter) = node {
+            embedded_in(&filter.predicate, Context::Conjunction)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn volatile(name: &str) -> Error {
+    let hint = match name {
+        "now" | "current_timestamp" | "current_date" | "current_time" | "today" => "A maintained view must not depend on the clock; compare with a column, or filter when reading.",
+        _ => "The same input must always give the same row; compute the value where the data is written.",
+    };
+    Error::unsupported(format!("function {name}() is volatile and cannot be used in a streaming query")).with_hint(hint)
+}
+
+/// Where an `IN (subquery)` stands in a filter.
+#[derive(Clone, Copy, PartialEq)]
+enum Context {
+    /// Under nothing but AND: a top-level conjunct, where `NOT IN` becomes a null-aware join.
+    Conjunction,
+    /// Under AND and OR: its NULL counts as false in the end.
+    Positive,
+    /// Anywhere else: NULL and false differ.
+    Exact,
+}
+
+/// DataFusion marks matches of an embedded `IN` by two-valued logic, which is right where NULL ends as false, and nowhere else.
+fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
+    match expr {
+        Expr::BinaryExpr(b) if b.op == Operator::And => {
+            embedded_in(&b.left, context)?;
+            embedded_in(&b.right, context)
+        }
+        Expr::BinaryExpr(b) if b.op == Operator::Or => {
+            let inner = if context == Context::Conjunction { Context::Positive } else { context };
+            embedded_in(&b.left, inner)?;
+            embedded_in(&b.right, inner)
+        }
+        Expr::Alias(a) => embedded_in(&a.expr, context),
+        Expr::Not(inner) if context == Context::Conjunction && matches!(inner.as_ref(), Expr::InSubquery(_) | Expr::Exists(_)) => Ok(()),
+        Expr::InSubquery(i) if context == Context::Conjunction || context == Context::Positive && !i.negated => Ok(()),
+        Expr::InSubquery(_) => Err(crate::bind::external(
+            Error::unsupported("NOT IN (subquery) inside of OR, NOT or another expression").with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
+        )),
+        Expr::Exists(_) => Ok(()),
+        other => {
+            other.apply_children(|child| embedded_in(child, Context::Exact).map(|()| TreeNodeRecursion::Continue))?;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Text to statements. The text is cut into tokens once (sqlparser's tokenizer, PostgreSQL's dialect), the tokens into statements at semicolons, and each
+//! statement goes to the front parser for the streaming DDL and the utility statements; what it does not know goes to sqlparser. Tokens keep their
+//! place in the whole text, so every error has a position.
+
+mod ddl;
+mod error;
+mod utility;
+
+use crate::statement::{Name, Positions, Statement, StatementKind};
+use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
+use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use tidemark_common::{Error, Result, SqlState};
+
+pub(crate) use error::parser_error;
+
+/// The dialect that everything is parsed with.
+pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
+
+/// Parses statements separated by semicolons; empty ones are left out.
+///
+/// Errors: `42601` with the position in `sql`; `0A000` for a clause that is known but not supported.
+pub fn parse(sql: &str) -> Result<Vec<Statement>> {
+    let positions = Positions::new(sql);
+    let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| parser_error(ParserError::from(e), &positions))?;
+    let source = Source::new(sql);
+    let mut statements = Vec::new();
+    for tokens in tokens.split(|t| t.token == Token::SemiColon) {
+        let Some(first) = tokens.iter().find(|t| !is_blank(&t.token)) else { continue };
+        let last = tokens.iter().rfind(|t| !is_blank(&t.token)).unwrap_or(first);
+        let text = source.slice(first.span.start, last.span.end).to_string();
+        let mut front = Front::new(rewrite_table_functions(tokens), source.clone(), positions.clone());
+        let kind = front.statement()?;
+        front.end()?;
+        statements.push(Statement { text, positions: positions.clone(), kind });
+    }
+    Ok(statements)
+}
+
+/// Parses one query, as it is stored in the catalog.
+pub(crate) fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
+    let statements = parse(sql)?;
+    match statements.into_iter().next().map(|s| s.kind) {
+        Some(StatementKind::Sql(statement)) => match *statement {
+            ast::Statement::Query(query) => Ok(query),
+            _ => Err(Error::internal(format!("not a query: {sql}"))),
+        },
+        _ => Err(Error::internal(format!("not a query: {sql}"))),
+    }
+}
+
+/// Parses one expression, as it is stored in the catalog.
+pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
+    let positions = Positions::new(sql);
+    let mut parser = Parser::new(&DIALECT).try_with_sql(sql).map_err(|e| parser_error(e, &positions))?;
+    parser.parse_expr().map_err(|e| parser_error(e, &positions))
+}
+
+fn is_blank(token: &Token) -> bool {
+    matches!(token, Token::Whitespace(_) | Token::EOF)
+}
+
+/// Whether a token is this word, unquoted, in any case.
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// Flink's spelling `TABLE(TUMBLE(TABLE rel, DESCRIPTOR(c), ...))` becomes RisingWave's `TUMBLE(rel, c, ...)`; everything else stays as it is.
+fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+    let solid: Vec<usize> = (0..tokens.len()).filter(|i| !is_blank(&tokens[*i].token)).collect();
+    let at = |i: usize| solid.get(i).map_or(&Token::EOF, |i| &tokens[*i].token);
+    let mut dropped = vec![false; tokens.len()];
+    for i in 0..solid.len() {
+        let window_function = ["tumble", "hop", "session"].iter().any(|w| is_word(at(i + 2), w));
+        if !(is_word(at(i), "table") && *at(i + 1) == Token::LParen && window_function && *at(i + 3) == Token::LParen) {
+            continue;
+        }
+        let mut dropping = vec![i, i + 1];
+        if is_word(at(i + 4), "table") {
+            dropping.push(i + 4);
+        }
+        let mut depth = 2;
+        let mut j = i + 4;
+        while depth > 0 && j < solid.len() {
+            match at(j) {
+                Token::LParen => depth += 1,
+                Token::RParen => depth -= 1,
+                t if is_word(t, "descriptor") && *at(j + 1) == Token::LParen && *at(j + 3) == Token::RParen => {
+                    dropping.extend([j, j + 1, j + 3]);
+                    j += 3;
+                }
+                _ => {}
+            }
+            j += 1;
+        }
+        dropping.push(j - 1);
+        dropping.into_iter().filter_map(|d| solid.get(d)).for_each(|d| dropped[*d] = true);
+    }
+    tokens.iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(t, _)| t.clone()).collect()
+}
+
+/// The text that tokens point into.
+#[derive(Clone)]
+struct Source<'a> {
+    sql: &'a str,
+    lines: std::sync::Arc<Vec<usize>>,
+}
+
+impl<'a> Source<'a> {
+    fn new(sql: &'a str) -> Source<'a> {
+        let mut lines = vec![0];
+        lines.extend(sql.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
+        Source { sql, lines: std::sync::Arc::new(lines) }
+    }
+
+    fn byte(&self, at: Location) -> usize {
+        let Some(start) = (at.line as usize).checked_sub(1).and_then(|l| self.lines.get(l)) else { return self.sql.len() };
+        let line = &self.sql[*start..];
+        line.char_indices().nth((at.column as usize).saturating_sub(1)).map_or(self.sql.len(), |(i, _)| start + i)
+    }
+
+    fn slice(&self, from: Location, to: Location) -> &'a str {
+        let (from, to) = (self.byte(from), self.byte(to));
+        self.sql.get(from..to.max(from)).unwrap_or("").trim()
+    }
+}
+
+/// The front parser over the tokens of one statement.
+struct Front<'a> {
+    parser: Parser<'a>,
+    tokens: Vec<TokenWithSpan>,
+    source: Source<'a>,
+    positions: Positions,
+}
+
+impl<'a> Front<'a> {
+    fn new(tokens: Vec<TokenWithSpan>, source: Source<'a>, positions: Positions) -> Front<'a> {
+        Front { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone()), tokens, source, positions }
+    }
+
+    /// Runs a method of sqlparser's, translating its error.
+    fn run<T>(&mut self, f: impl FnOnce(&mut Parser<'a>) -> std::result::Result<T, ParserError>) -> Result<T> {
+        f(&mut self.parser).map_err(|e| parser_error(e, &self.positions))
+    }
+
+    /// The token that comes next.
+    fn peek(&self) -> &TokenWithSpan {
+        self.parser.peek_token_ref()
+    }
+
+    /// The position of the next token, in characters from 1.
+    fn position(&self) -> usize {
+        self.positions.of(self.peek().span.start).unwrap_or(0)
+    }
+
+    /// Takes the next token if it is this word.
+    fn word(&mut self, word: &str) -> bool {
+        let found = is_word(&self.peek().token, word);
+        if found {
+            self.parser.advance_token();
+        }
+        found
+    }
+
+    /// Takes the next tokens if they are these words.
+    fn words(&mut self, words: &[&str]) -> bool {
+        let found = words.iter().enumerate().all(|(n, w)| is_word(&self.parser.peek_nth_token_ref(n).token, w));
+        if found {
+            words.iter().for_each(|_| self.parser.advance_token());
+        }
+        found
+    }
+
+    /// Whether this word comes next.
+    fn at_word(&self, word: &str) -> bool {
+        is_word(&self.peek().token, word)
+    }
+
+    fn expect_word(&mut self, word: &str) -> Result<()> {
+        if self.word(word) { Ok(()) } else { Err(self.unexpected(word)) }
+    }
+
+    fn token(&mut self, token: &Token) -> bool {
+        self.parser.consume_token(token)
+    }
+
+    fn expect(&mut self, token: &Token) -> Result<()> {
+        self.run(|p| p.expect_token(token).map(|_| ()))
+    }
+
+    /// `syntax error at or near "..."`.
+    fn unexpected(&self, expected: &str) -> Error {
+        let token = self.peek();
+        let message = match &token.token {
+            Token::EOF => "syntax error at end of input".to_string(),
+            t => format!("syntax error at or near \"{t}\""),
+        };
+        let error = Error::user(SqlState::SYNTAX_ERROR, message).with_detail(format!("Expected {expected}."));
+        match (&token.token, self.positions.of(token.span.start)) {
+            (Token::EOF, _) | (_, None) => error.at(self.source.sql.trim_end().chars().count() + 1),
+            (_, Some(position)) => error.at(position),
+        }
+    }
+
+    /// Everything has been read.
+    fn end(&mut self) -> Result<()> {
+        if self.peek().token == Token::EOF { Ok(()) } else { Err(self.unexpected("end of statement")) }
+    }
+
+    /// Reads up to the end without looking.
+    fn skip_rest(&mut self) {
+        while self.peek().token != Token::EOF {
+            self.parser.advance_token();
+        }
+    }
+
+    fn identifier(&mut self) -> Result<String> {
+        self.run(|p| p.parse_identifier()).map(fold)
+    }
+
+    fn identifiers(&mut self) -> Result<Vec<String>> {
+        self.expect(&Token::LParen)?;
+        let mut all = vec![self.identifier()?];
+        while self.token(&Token::Comma) {
+            all.push(self.identifier()?);
+        }
+        self.expect(&Token::RParen)?;
+        Ok(all)
+    }
+
+    fn name(&mut self) -> Result<Name> {
+        let position = self.position();
+        let object = self.run(|p| p.parse_object_name(false))?;
+        name_of(&object, position)
+    }
+
+    fn if_exists(&mut self) -> bool {
+        self.words(&["if", "exists"])
+    }
+
+    fn if_not_exists(&mut self) -> bool {
+        self.words(&["if", "not", "exists"])
+    }
+
+    fn string(&mut self) -> Result<String> {
+        self.run(|p| p.parse_literal_string())
+    }
+
+    /// The source text from a token's start up to the next token.
+    fn text_since(&self, start: Span) -> String {
+        let end = self.peek();
+        let to = if end.token == Token::EOF { self.tokens.iter().rfind(|t| !is_blank(&t.token)).map_or(start.end, |t| t.span.end) } else { end.span.start };
+        self.source.slice(start.start, to).to_string()
+    }
+
+    /// Parses the statement, `first` dispatching on its first words.
+    fn statement(&mut self) -> Result<StatementKind> {
+        if let Some(kind) = self.create()? {
+            return Ok(kind);
+        }
+        if let Some(kind) = self.utility()? {
+            return Ok(kind);
+        }
+        let statement = Box::new(self.run(|p| p.parse_statement())?);
+        Ok(match *statement {
+            ast::Statement::Query(_) | ast::Statement::Insert(_) | ast::Statement::Update { .. } | ast::Statement::Delete(_) => StatementKind::Sql(statement),
+            ast::Statement::CreateIndex(index) => StatementKind::CreateIndex(Box::new(index)),
+            ast::Statement::Copy { .. } => StatementKind::Copy(statement),
+            _ => StatementKind::Other(statement),
+        })
+    }
+}
+
+/// PostgreSQL's folding: lower case unless quoted.
+pub(crate) fn fold(ident: Ident) -> String {
+    if ident.quote_style.is_some() { ident.value } else { ident.value.to_lowercase() }
+}
+
+/// The last one or two parts of a name; a database in front is accepted and dropped.
+pub(crate) fn name_of(object: &ObjectName, position: usize) -> Result<Name> {
+    let parts: Option<Vec<String>> = object.0.iter().map(|p| p.as_ident().cloned().map(fold)).collect();
+    let mut parts = parts.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, format!("\"{object}\" is not a name")).at(position))?;
+    let name = parts.pop().ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is missing").at(position))?;
+    if parts.len() > 2 {
+        return Err(Error::user(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {object}")).at(position));
+    }
+    Ok(Name { schema: parts.pop(), name, position })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,322 @@
+//! Statements that are not DDL of streams and not queries: SHOW, SET, DROP, ALTER, EXPLAIN, transactions, jobs.
+
+use super::{Front, is_word};
+use crate::statement::*;
+use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::tokenizer::Token;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::RelationKind;
+
+/// The words that name a kind of relation.
+const KINDS: [(&[&str], RelationKind); 6] = [
+    (&["materialized", "view"], RelationKind::MaterializedView),
+    (&["source"], RelationKind::Source),
+    (&["table"], RelationKind::Table),
+    (&["view"], RelationKind::View),
+    (&["sink"], RelationKind::Sink),
+    (&["index"], RelationKind::Index),
+];
+
+/// The plural words of SHOW.
+const SHOWS: [(&[&str], ShowKind); 18] = [
+    (&["tables"], ShowKind::Tables),
+    (&["sources"], ShowKind::Sources),
+    (&["materialized", "views"], ShowKind::MaterializedViews),
+    (&["views"], ShowKind::Views),
+    (&["sinks"], ShowKind::Sinks),
+    (&["indexes"], ShowKind::Indexes),
+    (&["connections"], ShowKind::Connections),
+    (&["secrets"], ShowKind::Secrets),
+    (&["functions"], ShowKind::Functions),
+    (&["schemas"], ShowKind::Schemas),
+    (&["databases"], ShowKind::Databases),
+    (&["subscriptions"], ShowKind::Subscriptions),
+    (&["users"], ShowKind::Users),
+    (&["jobs"], ShowKind::Jobs),
+    (&["cluster"], ShowKind::Cluster),
+    (&["checkpoints"], ShowKind::Checkpoints),
+    (&["processlist"], ShowKind::Processlist),
+    (&["parameters"], ShowKind::Parameters),
+];
+
+impl Front<'_> {
+    /// Parses a utility statement; `None` (and nothing consumed) if it is none.
+    pub(super) fn utility(&mut self) -> Result<Option<StatementKind>> {
+        let second = self.parser.peek_nth_token_ref(1).token.clone();
+        let alone = second == Token::EOF;
+        Ok(Some(match () {
+            () if self.at_word("drop") => return self.drop_relation(),
+            () if self.at_word("alter") => return self.alter(),
+            () if self.word("explain") => self.explain()?,
+            () if self.word("show") => self.show()?,
+            () if self.word("describe") || (self.at_word("desc") && self.word("desc")) => StatementKind::Describe(self.name()?),
+            () if alone && self.word("flush") => StatementKind::Flush,
+            () if alone && self.word("wait") => StatementKind::Wait,
+            () if self.word("cancel") => self.cancel()?,
+            () if self.at_word("set") => self.set()?,
+            () if self.word("reset") => StatementKind::Reset(if self.word("all") { None } else { Some(self.setting()?) }),
+            () if self.at_word("begin") || self.at_word("start") && is_word(&second, "transaction") => self.begin(),
+            () if self.word("commit") || self.word("end") => self.end_of_transaction(StatementKind::Commit),
+            () if (self.at_word("rollback") || self.at_word("abort")) && !self.to_savepoint() => {
+                self.parser.advance_token();
+                self.end_of_transaction(StatementKind::Rollback)
+            }
+            () if self.at_word("comment") && is_word(&second, "on") => self.comment()?,
+            () if self.word("subscribe") => self.subscribe()?,
+            () if self.at_word("copy") => {
+                self.parser.advance_token();
+                // sqlparser wants the semicolon behind STDIN only when something follows it.
+                StatementKind::Copy(Box::new(self.run(|p| p.parse_copy())?))
+            }
+            () => return Ok(None),
+        }))
+    }
+
+    fn kind(&mut self) -> Option<RelationKind> {
+        KINDS.iter().find(|(words, _)| self.words(words)).map(|(_, kind)| *kind)
+    }
+
+    /// Whether a kind of relation stands at token `n`.
+    fn at_kind(&self, n: usize) -> bool {
+        KINDS.iter().any(|(words, _)| words.iter().enumerate().all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(n + i).token, w)))
+    }
+
+    fn drop_relation(&mut self) -> Result<Option<StatementKind>> {
+        if self.words(&["drop", "schema"]) {
+            let if_exists = self.if_exists();
+            let mut names = vec![self.identifier()?];
+            while self.token(&Token::Comma) {
+                names.push(self.identifier()?);
+            }
+            let cascade = self.cascade();
+            return Ok(Some(StatementKind::DropSchema { names, if_exists, cascade }));
+        }
+        if !self.at_kind(1) {
+            return Ok(None);
+        }
+        self.parser.advance_token();
+        let Some(kind) = self.kind() else { return Ok(None) };
+        let if_exists = self.if_exists();
+        let mut names = vec![self.name()?];
+        while self.token(&Token::Comma) {
+            names.push(self.name()?);
+        }
+        let cascade = self.cascade();
+        Ok(Some(StatementKind::Drop(Drop { kind, names, if_exists, cascade })))
+    }
+
+    fn cascade(&mut self) -> bool {
+        let cascade = self.word("cascade");
+        cascade || {
+            self.word("restrict");
+            false
+        }
+    }
+
+    fn alter(&mut self) -> Result<Option<StatementKind>> {
+        if !self.at_kind(1) {
+            return Ok(None);
+        }
+        self.parser.advance_token();
+        let Some(kind) = self.kind() else { return Ok(None) };
+        let if_exists = self.if_exists();
+        let name = self.name()?;
+        let position = self.position();
+        let action = if self.words(&["rename", "to"]) {
+            AlterAction::RenameTo(self.identifier()?)
+        } else if self.words(&["set", "schema"]) {
+            AlterAction::SetSchema(self.identifier()?)
+        } else if self.words(&["owner", "to"]) {
+            AlterAction::OwnerTo(self.identifier()?)
+        } else if self.words(&["set", "parallelism"]) {
+            let _ = self.token(&Token::Eq) || self.word("to");
+            AlterAction::SetParallelism(self.option_value()?)
+        } else if self.words(&["swap", "with"]) {
+            AlterAction::SwapWith(self.name()?)
+        } else {
+            let text = self.text_since(self.peek().span);
+            let first: Vec<&str> = ["add", "drop", "rename", "alter"].into_iter().filter(|w| self.at_word(w)).collect();
+            return Err(match first.first() {
+                Some(_) => {
+                    let end = self.tokens.iter().rfind(|t| !super::is_blank(&t.token)).map_or(self.peek().span.end, |t| t.span.end);
+                    let action = self.source.slice(self.peek().span.start, end);
+                    Error::unsupported(format!("ALTER {} ... {action}", kind.name().to_uppercase())).at(position)
+                }
+                None => self.unexpected(if text.is_empty() { "an action" } else { "RENAME TO, SET SCHEMA, OWNER TO or SET PARALLELISM" }),
+            });
+        };
+        Ok(Some(StatementKind::Alter { kind, name, if_exists, action }))
+    }
+
+    fn explain(&mut self) -> Result<StatementKind> {
+        let (mut analyze, mut verbose, mut format) = (false, false, None);
+        if self.token(&Token::LParen) {
+            loop {
+                let option = self.identifier()?;
+                let value = if matches!(self.peek().token, Token::Comma | Token::RParen) { "true".to_string() } else { self.option_value()?.to_lowercase() };
+                let on = ["true", "on", "1"].contains(&value.as_str());
+                match option.as_str() {
+                    "analyze" => analyze = on,
+                    "verbose" => verbose = on,
+                    "format" => format = Some(value),
+                    "costs" | "buffers" | "timing" | "summary" | "settings" | "trace" | "logical" | "physical" | "distsql" => {}
+                    _ => return Err(Error::user(SqlState::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{option}\""))),
+                }
+                if !self.token(&Token::Comma) {
+                    break;
+                }
+            }
+            self.expect(&Token::RParen)?;
+        } else {
+            analyze = self.word("analyze");
+            verbose = self.word("verbose");
+        }
+        if analyze && self.at_kind(0) {
+            let kind = self.kind().unwrap_or(RelationKind::MaterializedView);
+            return Ok(StatementKind::ExplainJob { kind, name: self.name()? });
+        }
+        let from = self.peek().clone();
+        if from.token == Token::EOF {
+            return Err(self.unexpected("a statement"));
+        }
+        let kind = self.statement()?;
+        let text = self.text_since(from.span);
+        Ok(StatementKind::Explain { analyze, verbose, format, statement: Box::new(Statement { text, positions: self.positions.clone(), kind }) })
+    }
+
+    fn show(&mut self) -> Result<StatementKind> {
+        if self.word("create") {
+            let Some(kind) = self.kind() else { return Err(self.unexpected("TABLE, SOURCE, MATERIALIZED VIEW, VIEW, SINK or INDEX")) };
+            let name = self.name()?;
+            return Ok(StatementKind::Show { what: ShowKind::Create(kind, name), schema: None, like: None });
+        }
+        if self.words(&["columns", "from"]) || self.words(&["columns", "in"]) {
+            let name = self.name()?;
+            return Ok(StatementKind::Show { what: ShowKind::Columns(name), schema: None, like: None });
+        }
+        let listed = SHOWS.iter().find(|(words, _)| {
+            let n = words.len();
+            let ends = matches!(&self.parser.peek_nth_token_ref(n).token, Token::EOF) || ["from", "in", "like"].iter().any(|w| is_word(&self.parser.peek_nth_token_ref(n).token, w));
+            ends && words.iter().enumerate().all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(i).token, w))
+        });
+        let Some((words, what)) = listed else {
+            return Ok(StatementKind::Show { what: ShowKind::Variable(self.setting()?), schema: None, like: None });
+        };
+        words.iter().for_each(|_| self.parser.advance_token());
+        let schema = if self.word("from") || self.word("in") { Some(self.identifier()?) } else { None };
+        let like = if self.word("like") { Some(self.string()?) } else { None };
+        Ok(StatementKind::Show { what: what.clone(), schema, like })
+    }
+
+    /// The name of a setting: dotted words, or PostgreSQL's phrases.
+    fn setting(&mut self) -> Result<String> {
+        for (words, name) in
+            [(&["time", "zone"][..], "timezone"), (&["transaction", "isolation", "level"][..], "transaction_isolation"), (&["session", "authorization"][..], "session_authorization")]
+        {
+            if self.words(words) {
+                return Ok(name.into());
+            }
+        }
+        let mut name = self.identifier()?;
+        while self.token(&Token::Period) {
+            name = format!("{name}.{}", self.identifier()?);
+        }
+        Ok(name.to_lowercase())
+    }
+
+    fn set(&mut self) -> Result<StatementKind> {
+        self.parser.advance_token();
+        if self.words(&["session", "characteristics"]) || self.at_word("transaction") {
+            self.skip_rest();
+            return Ok(StatementKind::Set { name: "transaction".into(), value: None, local: false });
+        }
+        let local = self.word("local");
+        if !local {
+            self.word("session");
+        }
+        if self.words(&["time", "zone"]) {
+            let value = if self.word("default") || self.word("local") { None } else { Some(self.option_value()?) };
+            return Ok(StatementKind::Set { name: "timezone".into(), value, local });
+        }
+        let name = if self.words(&["session", "authorization"]) { "session_authorization".into() } else { self.setting()? };
+        if !(self.token(&Token::Eq) || self.word("to")) && name != "session_authorization" && name != "role" && name != "names" {
+            return Err(self.unexpected("TO or ="));
+        }
+        if self.word("default") {
+            return Ok(StatementKind::Set { name, value: None, local });
+        }
+        let mut values = vec![self.option_value()?];
+        while self.token(&Token::Comma) {
+            values.push(self.option_value()?);
+        }
+        Ok(StatementKind::Set { name, value: Some(values.join(", ")), local })
+    }
+
+    fn begin(&mut self) -> StatementKind {
+        let mut read_only = false;
+        while self.peek().token != Token::EOF {
+            read_only |= self.words(&["read", "only"]);
+            if self.peek().token != Token::EOF {
+                self.parser.advance_token();
+            }
+        }
+        StatementKind::Begin { read_only }
+    }
+
+    fn end_of_transaction(&mut self, kind: StatementKind) -> StatementKind {
+        let _ = self.word("transaction") || self.word("work");
+        kind
+    }
+
+    fn to_savepoint(&self) -> bool {
+        (1..4).any(|n| is_word(&self.parser.peek_nth_token_ref(n).token, "to"))
+    }
+
+    fn cancel(&mut self) -> Result<StatementKind> {
+        if !(self.word("jobs") || self.word("job")) {
+            return Err(self.unexpected("JOBS"));
+        }
+        let mut ids = Vec::new();
+        loop {
+            let position = self.position();
+            let id = self.run(|p| p.parse_literal_uint())?;
+            ids.push(u32::try_from(id).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, format!("there is no job {id}")).at(position))?);
+            if !self.token(&Token::Comma) {
+                return Ok(StatementKind::CancelJobs(ids));
+            }
+        }
+    }
+
+    fn comment(&mut self) -> Result<StatementKind> {
+        self.words(&["comment", "on"]);
+        let object = match self.kind() {
+            Some(kind) => kind.name().to_string(),
+            None => self.identifier()?,
+        };
+        let object_name = self.run(|p| p.parse_object_name(false))?;
+        let name = object_name.0.iter().filter_map(|p| p.as_ident().cloned().map(super::fold)).collect();
+        self.expect_word("is")?;
+        let comment = if self.word("null") { None } else { Some(self.string()?) };
+        Ok(StatementKind::CommentOn { object, name, comment })
+    }
+
+    fn subscribe(&mut self) -> Result<StatementKind> {
+        self.word("to");
+        let name = self.name()?;
+        let options = if self.word("with") { self.options()? } else { Default::default() };
+        let snapshot = options.get("snapshot").is_none_or(|v| v.eq_ignore_ascii_case("true"));
+        Ok(StatementKind::Subscribe { name, snapshot })
+    }
+}
+
+/// The statement inside EXPLAIN, or the statement itself, when it is a query.
+pub fn query_of(statement: &Statement) -> Option<&ast::Query> {
+    match &statement.kind {
+        StatementKind::Sql(s) => match s.as_ref() {
+            ast::Statement::Query(query) => Some(query),
+            _ => None,
+        },
+        StatementKind::Explain { statement, .. } => query_of(statement),
+        _ => None,
+    }
+}

@@ -1,0 +1,371 @@
+//! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views and sinks put on top.
+
+use crate::bind::{Expander, Provider, to_error};
+use crate::lower::{Builder, Stream, schema_of, to_stored_types};
+use crate::optimise::{analyze, optimise};
+use crate::parse::fold;
+use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
+use crate::{Planned, Planner};
+use arrow_schema::SchemaRef;
+use datafusion_expr::LogicalPlan;
+use datafusion_sql::planner::{ParserOptions, SqlToRel};
+use datafusion_sql::sqlparser::ast::{self, Query};
+use std::collections::BTreeSet;
+use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Format, OnError, Op, Properties, Relation, RelationKind};
+
+/// A bound query.
+pub(crate) struct Bound {
+    /// With every coercion inserted.
+    pub plan: LogicalPlan,
+    /// PostgreSQL's names of its columns.
+    pub names: Vec<String>,
+    /// Every relation that it names.
+    pub relations: BTreeSet<RelationId>,
+}
+
+impl Planner {
+    pub(crate) fn provider(&self) -> Provider<'_> {
+        Provider { catalog: &self.catalog, registry: &self.registry, search_path: &self.search_path }
+    }
+
+    /// Expands and binds a query.
+    pub(crate) fn bind(&self, query: &Query, positions: &Positions) -> Result<Bound> {
+        let provider = self.provider();
+        let mut query = query.clone();
+        let mut expander = Expander::new(&provider, positions);
+        expander.query(&mut query)?;
+        let relations = expander.relations;
+        let options = ParserOptions::from(&self.registry.options().sql_parser);
+        let planner = SqlToRel::new_with_options(&provider, options);
+        let named = output_names(&query);
+        let plan = planner.sql_statement_to_plan(ast::Statement::Query(Box::new(query))).map_err(|e| to_error(e, positions))?;
+        let names = named(&plan.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
+        let plan = analyze(plan, &self.registry).map_err(|e| to_error(e, positions))?;
+        Ok(Bound { plan, names, relations })
+    }
+
+    /// The stream of a query, its columns named and in stored types.
+    fn stream(&self, builder: &mut Builder, query: &Query, columns: &[String], positions: &Positions) -> Result<(Stream, BTreeSet<RelationId>)> {
+        let Bound { plan, names, relations } = self.bind(query, positions)?;
+        let names = renamed(names, columns)?;
+        let types = schema_of(plan.schema());
+        let plan = optimise(plan, &self.registry).map_err(|e| to_error(e, positions))?;
+        let stream = to_stored_types(builder.lower(&plan)?);
+        let fields = stream.node.schema.fields().iter().zip(&names).map(|(f, name)| f.as_ref().clone().with_name(name)).collect::<Vec<_>>();
+        if fields.len() != types.fields().len() {
+            return Err(Error::internal("the optimised query has other columns"));
+        }
+        Ok((stream.with_schema(std::sync::Arc::new(arrow_schema::Schema::new(fields))), relations))
+    }
+
+    pub(crate) fn materialized_view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
+        if view.emit_on_window_close {
+            return Err(Error::unsupported("EMIT ON WINDOW CLOSE").with_hint("Without it, the view has each window's result so far."));
+        }
+        let mut builder = Builder::new(id);
+        let (stream, relations) = self.stream(&mut builder, &view.query, &view.columns, &statement.positions)?;
+        let columns = self.columns_of(&stream.node.schema, &relations);
+        let Properties { append_only, key } = stream.node.properties.clone();
+        let stream = materialized(&mut builder, stream, key.clone());
+        let (job, notices) = builder.finish(stream);
+        let mut relation = self.relation(id, &view.name, RelationKind::MaterializedView, columns, statement, owner)?;
+        relation.key = if append_only { Vec::new() } else { key.unwrap_or_default() };
+        relation.append_only = append_only;
+        relation.query = view.query_text.clone();
+        relation.depends_on = relations.into_iter().collect();
+        relation.on_error = on_error(&view.options)?;
+        relation.job = Some(job);
+        Ok(Planned { relation, notices })
+    }
+
+    pub(crate) fn view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
+        let Bound { plan, names, relations } = self.bind(&view.query, &statement.positions)?;
+        let names = renamed(names, &view.columns)?;
+        let schema = schema_of(plan.schema());
+        let fields = schema.fields().iter().zip(&names).map(|(f, n)| f.as_ref().clone().with_name(n).with_data_type(crate::lower::stored_type(f.data_type()))).collect::<Vec<_>>();
+        let columns = self.columns_of(&std::sync::Arc::new(arrow_schema::Schema::new(fields)), &relations);
+        let mut relation = self.relation(id, &view.name, RelationKind::View, columns, statement, owner)?;
+        relation.query = view.query_text.clone();
+        relation.depends_on = relations.into_iter().collect();
+        Ok(Planned { relation, notices: Vec::new() })
+    }
+
+    pub(crate) fn sink(&self, id: RelationId, sink: &CreateSink, statement: &Statement, owner: &str) -> Result<Planned> {
+        if let Some(table) = &sink.into {
+            return Err(Error::unsupported(format!("CREATE SINK INTO {table}")).at(table.position));
+        }
+        let mut builder = Builder::new(id);
+        let (query, text) = match &sink.input {
+            SinkInput::Query(query, text) => (query.clone(), text.clone()),
+            SinkInput::Relation(name) => {
+                let quoted = |s: &str| ast::Ident::with_quote('"', s).to_string();
+                let relation = self.provider().find(name.schema.as_deref(), &name.name).map_err(|e| e.at(name.position))?;
+                let text = format!("SELECT * FROM {}.{}", quoted(&relation.schema_name), quoted(&relation.name));
+                (crate::parse::parse_query(&text)?, text)
+            }
+        };
+        let (mut stream, relations) = self.stream(&mut builder, &query, &[], &statement.positions)?;
+        let columns = self.columns_of(&stream.node.schema, &relations);
+        let mut connector = sink_connector(sink)?;
+        let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
+        if insertions_only {
+            builder.notice("force_append_only drops the retractions: updated and deleted rows stay in what the sink has sent");
+        }
+        connector.key = key.clone();
+        if !stream.node.properties.append_only {
+            let all: Vec<usize> = (0..columns.len()).collect();
+            stream = builder.exchange(stream, if key.is_empty() { &all } else { &key });
+        }
+        let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
+        let table = builder.tables(1);
+        let stream = stream.wrap(Op::Sink { key: key.clone(), table }, schema, properties.clone());
+        let (job, notices) = builder.finish(stream);
+        let mut relation = self.relation(id, &sink.name, RelationKind::Sink, columns, statement, owner)?;
+        relation.key = key;
+        relation.append_only = properties.append_only;
+        relation.snapshot = flag(&sink.options, "snapshot", true)?;
+        relation.on_error = on_error(&sink.options)?;
+        relation.query = text;
+        relation.depends_on = relations.into_iter().collect();
+        relation.connector = Some(connector);
+        relation.job = Some(job);
+        Ok(Planned { relation, notices })
+    }
+
+    /// Columns with the SQL types that Arrow does not say, taken from relations below by name and type where they agree.
+    fn columns_of(&self, schema: &SchemaRef, relations: &BTreeSet<RelationId>) -> Vec<Column> {
+        let below: Vec<&Column> = relations.iter().filter_map(|id| self.catalog.relations.get(id)).flat_map(|r| &r.columns).collect();
+        let sql_type = |f: &arrow_schema::Field| {
+            let mut same = below.iter().filter(|c| c.name == *f.name() && c.data_type == *f.data_type()).map(|c| c.sql_type.clone());
+            let first = same.next().unwrap_or_default();
+            if same.all(|other| other == first) { first } else { String::new() }
+        };
+        let column = |f: &std::sync::Arc<arrow_schema::Field>| Column { name: f.name().clone(), data_type: f.data_type().clone(), nullable: f.is_nullable(), default: None, sql_type: sql_type(f) };
+        schema.fields().iter().map(column).collect()
+    }
+
+    /// A catalog entry with the fields that all kinds share.
+    pub(crate) fn relation(&self, id: RelationId, name: &crate::statement::Name, kind: RelationKind, columns: Vec<Column>, statement: &Statement, owner: &str) -> Result<Relation> {
+        for (i, column) in columns.iter().enumerate() {
+            if columns[..i].iter().any(|c| c.name == column.name) {
+                return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", column.name)).with_hint("Give it another name with AS."));
+            }
+        }
+        let schema_name = name.schema.clone().unwrap_or_else(|| self.search_path.first().cloned().unwrap_or_else(|| "public".into()));
+        if schema_name != "public" && !self.catalog.schemas.contains(&schema_name) {
+            return Err(Error::user(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")).at(name.position.max(1)));
+        }
+        Ok(Relation {
+            id,
+            schema_name,
+            name: name.name.clone(),
+            kind,
+            columns,
+            key: Vec::new(),
+            key_declared: false,
+            append_only: false,
+            watermark: None,
+            connector: None,
+            conflict: Conflict::Overwrite,
+            on_error: OnError::Log,
+            snapshot: true,
+            definition: statement.text.clone(),
+            query: String::new(),
+            depends_on: Vec::new(),
+            owner: owner.into(),
+            comment: None,
+            job: None,
+            created_at: tidemark_common::Epoch(0),
+        })
+    }
+}
+
+/// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of their key, or of the whole row.
+pub(crate) fn materialized(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>>) -> Stream {
+    let append_only = stream.node.properties.append_only;
+    let key = key.filter(|k| !append_only && !k.is_empty());
+    let all: Vec<usize> = (0..stream.width()).collect();
+    let stream = match (&key, append_only) {
+        (_, true) => stream,
+        (Some(key), _) => builder.exchange(stream, key),
+        (None, _) => builder.exchange(stream, &all),
+    };
+    let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
+    let table = builder.tables(1);
+    stream.wrap(Op::Materialize { key, append_only, table }, schema, properties)
+}
+
+/// The names after `v (a, b)`: given names first, then the query's.
+fn renamed(mut names: Vec<String>, given: &[String]) -> Result<Vec<String>> {
+    if given.len() > names.len() {
+        return Err(Error::user(SqlState::SYNTAX_ERROR, format!("{} column names are given, but the query has {} columns", given.len(), names.len())));
+    }
+    names.iter_mut().zip(given).for_each(|(name, given)| name.clone_from(given));
+    Ok(names)
+}
+
+/// `on_error` among the options.
+pub(crate) fn on_error(options: &std::collections::BTreeMap<String, String>) -> Result<OnError> {
+    match options.get("on_error").map(|v| v.to_lowercase()).as_deref() {
+        None | Some("log") => Ok(OnError::Log),
+        Some("fail") => Ok(OnError::Fail),
+        Some("null") => Ok(OnError::Null),
+        Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"on_error\" cannot be \"{other}\"")).with_hint("It is one of log, fail and null.")),
+    }
+}
+
+/// A boolean option.
+pub(crate) fn flag(options: &std::collections::BTreeMap<String, String>, name: &str, default: bool) -> Result<bool> {
+    match options.get(name).map(|v| v.to_lowercase()).as_deref() {
+        None => Ok(default),
+        Some("true" | "on" | "1" | "t") => Ok(true),
+        Some("false" | "off" | "0" | "f") => Ok(false),
+        Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"{name}\" cannot be \"{other}\"")).with_hint("It is true or false.")),
+    }
+}
+
+fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
+    let connector = sink.options.get("connector").map(|c| c.to_lowercase()).ok_or_else(|| {
+        Error::user(SqlState::INVALID_PARAMETER, "a sink needs a connector").at(sink.name.position.max(1)).with_hint("Write WITH (connector = 'kafka', topic = '...', ...).")
+    })?;
+    if !["kafka", "blackhole"].contains(&connector.as_str()) {
+        return Err(Error::unsupported(format!("connector \"{connector}\" for sinks")).with_hint("kafka and blackhole are supported."));
+    }
+    let (format, encode, encode_options) = match &sink.format {
+        Some(f) => (f.format, f.encode, f.options.clone()),
+        None if connector == "blackhole" => (Format::Plain, Encode::Native, Default::default()),
+        None if sink.options.get("type").is_some_and(|t| t == "upsert") => (Format::Upsert, Encode::Json, Default::default()),
+        None if sink.options.get("type").is_some_and(|t| t == "debezium") => (Format::Debezium, Encode::Json, Default::default()),
+        None => (Format::Plain, Encode::Json, Default::default()),
+    };
+    Ok(ConnectorSpec { connector, options: sink.options.clone(), format, encode, encode_options, includes: Vec::new(), key: Vec::new() })
+}
+
+/// The key by which a sink sends, and whether retractions are dropped. Refuses keys that are not proven unique and plain sinks over retractions.
+fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], properties: &Properties) -> Result<(Vec<usize>, bool)> {
+    let force = flag(&sink.options, "force_append_only", false)?;
+    let position = sink.name.position.max(1);
+    let declared = sink.options.get("primary_key").map(|text| {
+        let find = |name: &str| {
+            let name = name.trim().trim_matches('"');
+            let at = columns.iter().position(|c| c.name == name || c.name == name.to_lowercase());
+            at.ok_or_else(|| Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of option \"primary_key\" does not exist")).at(position))
+        };
+        text.split(',').map(find).collect::<Result<Vec<_>>>()
+    });
+    let declared = declared.transpose()?.unwrap_or_default();
+    if connector.format == Format::Plain {
+        let free = connector.connector == "blackhole" && sink.format.is_none();
+        if !properties.append_only && !force && !free {
+            return Err(Error::unsupported("a plain sink cannot send rows that are updated or deleted")
+                .at(position)
+                .with_hint("Use FORMAT UPSERT with primary_key, FORMAT DEBEZIUM, or force_append_only = 'true' to drop the retractions."));
+        }
+        return Ok((declared, force && !properties.append_only));
+    }
+    let proven = properties.key.clone().filter(|k| !k.is_empty());
+    let key = if declared.is_empty() { proven.clone().unwrap_or_default() } else { declared };
+    if key.is_empty() {
+        return Err(Error::user(SqlState("42P17"), "an upsert sink needs a primary key").at(position).with_hint("Set primary_key = 'column, ...' in WITH to columns that are unique."));
+    }
+    let unique = properties.key.as_ref().is_some_and(|k| k.iter().all(|c| key.contains(c)));
+    if !unique {
+        let names: Vec<&str> = key.iter().map(|c| columns[*c].name.as_str()).collect();
+        let hint = match &proven {
+            Some(k) => format!("This is known to be unique: {}.", k.iter().map(|c| columns[*c].name.as_str()).collect::<Vec<_>>().join(", ")),
+            None => "Group by the key, or read a table with a primary key.".into(),
+        };
+        return Err(Error::user(SqlState("42P17"), format!("primary_key ({}) of the sink is not proven unique", names.join(", "))).at(position).with_hint(hint));
+    }
+    Ok((key, false))
+}
+
+/// PostgreSQL's names for the columns of a query, given DataFusion's: an expression without alias is named after its function, its cast or `?column?`.
+pub fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
+    let items = select_items(&query.body);
+    move |planned: &[String]| {
+        let Some(items) = &items else { return planned.to_vec() };
+        let wildcards = items.iter().filter(|i| matches!(i, Item::Wildcard)).count();
+        let fixed = items.len() - wildcards;
+        if wildcards > 1 || planned.len() < fixed || (wildcards == 0 && planned.len() != fixed) {
+            return planned.to_vec();
+        }
+        let expanded = planned.len() - fixed;
+        let mut names = Vec::with_capacity(planned.len());
+        for item in items {
+            match item {
+                Item::Wildcard => names.extend_from_slice(&planned[names.len()..names.len() + expanded]),
+                Item::Named(name) => names.push(name.clone()),
+            }
+        }
+        names
+    }
+}
+
+#[derive(Clone)]
+enum Item {
+    Wildcard,
+    Named(String),
+}
+
+fn select_items(body: &ast::SetExpr) -> Option<Vec<Item>> {
+    match body {
+        ast::SetExpr::Select(select) => Some(
+            select
+                .projection
+                .iter()
+                .map(|item| match item {
+                    ast::SelectItem::UnnamedExpr(e) => Item::Named(expression_name(e).unwrap_or_else(|| "?column?".into())),
+                    ast::SelectItem::ExprWithAlias { alias, .. } => Item::Named(fold(alias.clone())),
+                    _ => Item::Wildcard,
+                })
+                .collect(),
+        ),
+        ast::SetExpr::Query(query) => select_items(&query.body),
+        ast::SetExpr::SetOperation { left, .. } => select_items(left),
+        _ => None,
+    }
+}
+
+fn expression_name(e: &ast::Expr) -> Option<String> {
+    match e {
+        ast::Expr::Identifier(i) => Some(fold(i.clone())),
+        ast::Expr::CompoundIdentifier(parts) => parts.last().cloned().map(fold),
+        ast::Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).cloned().map(fold),
+        ast::Expr::Nested(inner) => expression_name(inner),
+        ast::Expr::Cast { expr, data_type, .. } => expression_name(expr).or_else(|| Some(cast_name(data_type))),
+        ast::Expr::Case { else_result, .. } => else_result.as_deref().and_then(|e| if matches!(e, ast::Expr::Identifier(_)) { expression_name(e) } else { None }).or(Some("case".into())),
+        ast::Expr::Extract { .. } => Some("extract".into()),
+        ast::Expr::Substring { .. } => Some("substring".into()),
+        ast::Expr::Trim { .. } => Some("btrim".into()),
+        ast::Expr::Position { .. } => Some("position".into()),
+        ast::Expr::Ceil { .. } => Some("ceil".into()),
+        ast::Expr::Floor { .. } => Some("floor".into()),
+        ast::Expr::Exists { .. } => Some("exists".into()),
+        ast::Expr::Array(_) => Some("array".into()),
+        ast::Expr::Interval(_) => Some("interval".into()),
+        ast::Expr::TypedString(t) => Some(cast_name(&t.data_type)),
+        ast::Expr::Subquery(q) => select_items(&q.body).and_then(|items| match items.into_iter().next() {
+            Some(Item::Named(name)) => Some(name),
+            _ => None,
+        }),
+        _ => None,
+    }
+}
+
+/// PostgreSQL's internal name of a type.
+fn cast_name(data_type: &ast::DataType) -> String {
+    use ast::DataType as Sql;
+    match data_type {
+        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => "int4".into(),
+        Sql::BigInt(_) | Sql::Int8(_) => "int8".into(),
+        Sql::SmallInt(_) | Sql::Int2(_) => "int2".into(),
+        Sql::Real | Sql::Float4 => "float4".into(),
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 => "float8".into(),
+        Sql::Boolean | Sql::Bool => "bool".into(),
+        Sql::Numeric(_) | Sql::Decimal(_) => "numeric".into(),
+        Sql::Varchar(_) | Sql::CharacterVarying(_) => "varchar".into(),
+        other => other.to_string().to_lowercase().split(['(', ' ']).next().unwrap_or("?column?").to_string(),
+    }
+}

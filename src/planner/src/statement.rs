@@ -1,0 +1,288 @@
+//! The statements of Tidemark's dialect, as the parser hands them out: names folded and positioned, options as text, queries as `sqlparser` trees.
+//! Nothing here has looked at the catalog.
+
+use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::tokenizer::Location;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_plan::{Conflict, Encode, Format, Include, RelationKind};
+
+/// Where lines begin in the text that was handed to `parse`: turns a line and column into a character position.
+#[derive(Clone, Debug, Default)]
+pub struct Positions(Arc<Vec<usize>>);
+
+impl Positions {
+    /// Of a text.
+    pub fn new(sql: &str) -> Positions {
+        let mut starts = vec![0];
+        starts.extend(sql.chars().enumerate().filter(|(_, c)| *c == '\n').map(|(i, _)| i + 1));
+        Positions(Arc::new(starts))
+    }
+
+    /// The position of a location, in characters counted from 1; none for the location of synthesised text.
+    pub fn of(&self, location: Location) -> Option<usize> {
+        let line = (location.line as usize).checked_sub(1)?;
+        self.0.get(line).map(|start| start + location.column as usize)
+    }
+}
+
+/// One statement with its own text.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Its text, without the semicolon.
+    pub text: String,
+    /// Line starts of the whole text that was parsed: error positions count in that text, as PostgreSQL's do.
+    pub positions: Positions,
+    /// What it says.
+    pub kind: StatementKind,
+}
+
+/// A possibly qualified name, folded as in PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The schema, if written.
+    pub schema: Option<String>,
+    /// The name itself.
+    pub name: String,
+    /// Where it stands, in characters counted from 1; 0 if unknown.
+    pub position: usize,
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// A column of CREATE SOURCE or CREATE TABLE.
+#[derive(Clone, Debug)]
+pub struct ColumnDefinition {
+    /// Folded name.
+    pub name: String,
+    /// As written.
+    pub data_type: ast::DataType,
+    /// `NOT NULL` (a primary key implies it, too).
+    pub not_null: bool,
+    /// `DEFAULT`, as SQL text.
+    pub default: Option<String>,
+    /// `AS expression`.
+    pub generated: Option<ast::Expr>,
+    /// Where it stands.
+    pub position: usize,
+}
+
+/// `FORMAT f ENCODE e (...) [KEY ENCODE k]`.
+#[derive(Clone, Debug)]
+pub struct FormatClause {
+    /// How records become rows.
+    pub format: Format,
+    /// How values are encoded.
+    pub encode: Encode,
+    /// In the parentheses.
+    pub options: BTreeMap<String, String>,
+    /// Of the record key, if written: `json`, `text` or `bytes`.
+    pub key_encode: Option<String>,
+}
+
+/// `WATERMARK FOR column AS column - delay`.
+#[derive(Clone, Debug)]
+pub struct WatermarkClause {
+    /// Folded column name.
+    pub column: String,
+    /// Microseconds.
+    pub delay_micros: i64,
+    /// Where it stands.
+    pub position: usize,
+}
+
+/// `CREATE SOURCE` and `CREATE TABLE`.
+#[derive(Clone, Debug)]
+pub struct CreateRelation {
+    /// What is created.
+    pub name: Name,
+    /// `IF NOT EXISTS`.
+    pub if_not_exists: bool,
+    /// `OR REPLACE`.
+    pub or_replace: bool,
+    /// As written; empty for a generator whose columns are known.
+    pub columns: Vec<ColumnDefinition>,
+    /// Folded column names.
+    pub primary_key: Vec<String>,
+    /// At most one.
+    pub watermark: Option<WatermarkClause>,
+    /// `APPEND ONLY`.
+    pub append_only: bool,
+    /// `ON CONFLICT`.
+    pub on_conflict: Option<Conflict>,
+    /// `INCLUDE what [AS name]`.
+    pub includes: Vec<(Include, Option<String>)>,
+    /// `WITH (...)`, keys in lower case.
+    pub options: BTreeMap<String, String>,
+    /// `FORMAT ... ENCODE ...`.
+    pub format: Option<FormatClause>,
+}
+
+/// `CREATE [MATERIALIZED] VIEW`.
+#[derive(Clone, Debug)]
+pub struct CreateView {
+    /// What is created.
+    pub name: Name,
+    /// `IF NOT EXISTS`.
+    pub if_not_exists: bool,
+    /// `OR REPLACE`.
+    pub or_replace: bool,
+    /// Column names in parentheses, or none.
+    pub columns: Vec<String>,
+    /// `WITH (...)`.
+    pub options: BTreeMap<String, String>,
+    /// The query.
+    pub query: Box<ast::Query>,
+    /// The query's own text.
+    pub query_text: String,
+    /// `EMIT ON WINDOW CLOSE`.
+    pub emit_on_window_close: bool,
+}
+
+/// What a sink sends.
+#[derive(Clone, Debug)]
+pub enum SinkInput {
+    /// `FROM relation`.
+    Relation(Name),
+    /// `AS query`, with its text.
+    Query(Box<ast::Query>, String),
+}
+
+/// `CREATE SINK`.
+#[derive(Clone, Debug)]
+pub struct CreateSink {
+    /// What is created.
+    pub name: Name,
+    /// `IF NOT EXISTS`.
+    pub if_not_exists: bool,
+    /// `INTO table`.
+    pub into: Option<Name>,
+    /// `FROM` or `AS`.
+    pub input: SinkInput,
+    /// `WITH (...)`.
+    pub options: BTreeMap<String, String>,
+    /// `FORMAT ... ENCODE ...`.
+    pub format: Option<FormatClause>,
+}
+
+/// `DROP`.
+#[derive(Clone, Debug)]
+pub struct Drop {
+    /// What kind of relation.
+    pub kind: RelationKind,
+    /// Which.
+    pub names: Vec<Name>,
+    /// `IF EXISTS`.
+    pub if_exists: bool,
+    /// `CASCADE`.
+    pub cascade: bool,
+}
+
+/// What ALTER does.
+#[derive(Clone, Debug)]
+pub enum AlterAction {
+    /// `RENAME TO`.
+    RenameTo(String),
+    /// `SET SCHEMA`.
+    SetSchema(String),
+    /// `OWNER TO`.
+    OwnerTo(String),
+    /// `SET PARALLELISM = n`; accepted, workers decide.
+    SetParallelism(String),
+    /// `SWAP WITH`.
+    SwapWith(Name),
+}
+
+/// What SHOW shows.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShowKind {
+    Tables,
+    Sources,
+    MaterializedViews,
+    Views,
+    Sinks,
+    Indexes,
+    Connections,
+    Secrets,
+    Functions,
+    Schemas,
+    Databases,
+    Subscriptions,
+    Users,
+    Jobs,
+    Cluster,
+    Checkpoints,
+    Processlist,
+    Parameters,
+    Columns(Name),
+    Create(RelationKind, Name),
+    /// A setting, or `all`.
+    Variable(String),
+}
+
+/// What a statement says.
+#[derive(Clone, Debug)]
+pub enum StatementKind {
+    /// `CREATE SOURCE`.
+    CreateSource(CreateRelation),
+    /// `CREATE TABLE`.
+    CreateTable(CreateRelation),
+    /// `CREATE MATERIALIZED VIEW`.
+    CreateMaterializedView(CreateView),
+    /// `CREATE VIEW`.
+    CreateView(CreateView),
+    /// `CREATE SINK`.
+    CreateSink(CreateSink),
+    /// `CREATE INDEX`, as sqlparser reads it.
+    CreateIndex(Box<ast::CreateIndex>),
+    /// `CREATE SCHEMA`.
+    CreateSchema { name: String, if_not_exists: bool },
+    /// `DROP SCHEMA`.
+    DropSchema { names: Vec<String>, if_exists: bool, cascade: bool },
+    /// `DROP` of relations.
+    Drop(Drop),
+    /// `ALTER` of a relation.
+    Alter { kind: RelationKind, name: Name, if_exists: bool, action: AlterAction },
+    /// `SELECT`, `VALUES`, `INSERT`, `UPDATE`, `DELETE`.
+    Sql(Box<ast::Statement>),
+    /// `EXPLAIN [ANALYZE] [VERBOSE] statement`.
+    Explain { analyze: bool, verbose: bool, format: Option<String>, statement: Box<Statement> },
+    /// `EXPLAIN ANALYZE {MATERIALIZED VIEW v | SINK k | TABLE t | SOURCE s}`.
+    ExplainJob { kind: RelationKind, name: Name },
+    /// `SHOW`, with `FROM schema` and `LIKE pattern`.
+    Show { what: ShowKind, schema: Option<String>, like: Option<String> },
+    /// `DESCRIBE relation`.
+    Describe(Name),
+    /// `FLUSH`.
+    Flush,
+    /// `WAIT`.
+    Wait,
+    /// `CANCEL JOBS`.
+    CancelJobs(Vec<u32>),
+    /// `SET [SESSION|LOCAL] name {=|TO} value`; no value means DEFAULT.
+    Set { name: String, value: Option<String>, local: bool },
+    /// `RESET name`; none means ALL.
+    Reset(Option<String>),
+    /// `BEGIN`, `START TRANSACTION`.
+    Begin { read_only: bool },
+    /// `COMMIT`, `END`.
+    Commit,
+    /// `ROLLBACK`, `ABORT`.
+    Rollback,
+    /// `COPY`, as sqlparser reads it.
+    Copy(Box<ast::Statement>),
+    /// `COMMENT ON kind name IS comment`; of a column the last part of the name is the column.
+    CommentOn { object: String, name: Vec<String>, comment: Option<String> },
+    /// `SUBSCRIBE TO relation [WITH (snapshot = ...)]`.
+    Subscribe { name: Name, snapshot: bool },
+    /// Whatever else sqlparser knows: PREPARE, cursors, SAVEPOINT, DISCARD, GRANT, ...
+    Other(Box<ast::Statement>),
+}

@@ -1,0 +1,116 @@
+//! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does not say (`jsonb`, `uuid`, `varchar(10)`) is kept as
+//! text beside it.
+
+use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
+use datafusion_common::Result as DataFusionResult;
+use datafusion_expr::planner::TypePlanner;
+use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
+use std::sync::Arc;
+use tidemark_common::{Error, Result, SqlState};
+
+/// `numeric` without precision: 28 digits before and 10 after the point.
+pub const NUMERIC: DataType = DataType::Decimal128(38, 10);
+
+/// The Arrow type of an SQL type, and its text where Arrow's type does not say it all (empty otherwise).
+///
+/// Errors: `0A000` for types that are not supported, `42704` for unknown ones, `22023` for a bad precision.
+pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
+    use ast::DataType as Sql;
+    let text = |length: &Option<ast::CharacterLength>, name: &str| length.as_ref().map_or(String::new(), |l| format!("{name}({l})"));
+    Ok(match sql {
+        Sql::Boolean | Sql::Bool => plain(DataType::Boolean),
+        Sql::SmallInt(_) | Sql::Int2(_) => plain(DataType::Int16),
+        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => plain(DataType::Int32),
+        Sql::BigInt(_) | Sql::Int8(_) => plain(DataType::Int64),
+        Sql::Real | Sql::Float4 => plain(DataType::Float32),
+        Sql::Float(ExactNumberInfo::Precision(p)) if *p <= 24 => plain(DataType::Float32),
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 | Sql::Float(_) => plain(DataType::Float64),
+        Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => plain(numeric(info)?),
+        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => (DataType::Utf8, text(length, "varchar")),
+        Sql::Char(length) | Sql::Character(length) => (DataType::Utf8, if length.is_some() { text(length, "char") } else { "char(1)".into() }),
+        Sql::Text | Sql::String(_) => plain(DataType::Utf8),
+        Sql::Bytea => plain(DataType::Binary),
+        Sql::Date => plain(DataType::Date32),
+        Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => plain(DataType::Time64(TimeUnit::Microsecond)),
+        Sql::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        Sql::TimestampNtz(_) | Sql::Timestamp(_, _) => plain(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
+        Sql::JSONB | Sql::JSON => (DataType::Utf8, "jsonb".into()),
+        Sql::Uuid => (DataType::Utf8, "uuid".into()),
+        Sql::Array(ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner) | ArrayElemTypeDef::Parenthesis(inner)) => {
+            let (inner, text) = sql_type_to_arrow(inner)?;
+            let text = if text.is_empty() { text } else { format!("{text}[]") };
+            (DataType::List(Arc::new(Field::new_list_field(inner, true))), text)
+        }
+        Sql::Struct(fields, _) => {
+            let field = |(i, f): (usize, &ast::StructField)| {
+                let name = f.field_name.clone().map_or(format!("f{}", i + 1), crate::parse::fold);
+                Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
+            };
+            plain(DataType::Struct(fields.iter().enumerate().map(field).collect::<Result<Vec<_>>>()?.into()))
+        }
+        Sql::Custom(name, _) => return custom(name),
+        other => return Err(Error::unsupported(format!("type {other}"))),
+    })
+}
+
+fn plain(data_type: DataType) -> (DataType, String) {
+    (data_type, String::new())
+}
+
+fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
+    let folded = name.to_string().to_lowercase();
+    Ok(match folded.trim_start_matches("pg_catalog.") {
+        "string" => plain(DataType::Utf8),
+        "timestamptz" => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        "bpchar" | "name" => plain(DataType::Utf8),
+        "rw_int256" | "int256" => return Err(Error::unsupported(format!("type {folded}")).with_hint("Use numeric.")),
+        _ => return Err(Error::user(SqlState::UNDEFINED_OBJECT, format!("type \"{folded}\" does not exist"))),
+    })
+}
+
+fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
+    let (precision, scale) = match info {
+        ExactNumberInfo::None => return Ok(NUMERIC),
+        ExactNumberInfo::Precision(p) => (*p, 0),
+        ExactNumberInfo::PrecisionAndScale(p, s) => (*p, *s),
+    };
+    if !(1..=38).contains(&precision) || scale < 0 || scale as u64 > precision {
+        return Err(Error::user(SqlState::INVALID_PARAMETER, format!("NUMERIC precision {precision} and scale {scale} must be at most 38, scale at most precision")));
+    }
+    Ok(DataType::Decimal128(precision as u8, scale as i8))
+}
+
+/// The SQL name of an Arrow type, for messages.
+pub fn sql_type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".into(),
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint".into(),
+        DataType::Int32 | DataType::UInt16 => "integer".into(),
+        DataType::Int64 | DataType::UInt32 => "bigint".into(),
+        DataType::Float32 => "real".into(),
+        DataType::Float64 => "double precision".into(),
+        DataType::UInt64 | DataType::Decimal128(_, _) | DataType::Decimal256(_, _) => "numeric".into(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "character varying".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".into(),
+        DataType::Date32 | DataType::Date64 => "date".into(),
+        DataType::Time32(_) | DataType::Time64(_) => "time without time zone".into(),
+        DataType::Timestamp(_, None) => "timestamp without time zone".into(),
+        DataType::Timestamp(_, Some(_)) => "timestamp with time zone".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
+        DataType::List(f) | DataType::LargeList(f) => format!("{}[]", sql_type_name(f.data_type())),
+        DataType::Null => "unknown".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Gives DataFusion our types for CAST and typed literals.
+#[derive(Debug)]
+pub(crate) struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, sql_type: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
+        let (data_type, _) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
+        Ok(Some(Arc::new(Field::new("", data_type, true))))
+    }
+}
