@@ -242,6 +242,8 @@ pub trait Workers: Send {
     fn seal_sinks(&self, epoch: Epoch);
     /// Sinks among these relations may deliver: their creation is committed.
     fn release_sinks(&self, relations: &[RelationId]);
+    /// These jobs end: their sinks send nothing any more. Takes effect before this returns.
+    fn close_sinks(&self, relations: &[RelationId]);
     /// Begins writing a manifest; answers with `Event::ManifestStored`.
     fn store_manifest(&self, manifest: Arc<Manifest>);
     /// The visible catalog changed.

@@ -93,7 +93,8 @@ impl WriteAheadLog {
 impl DecisionLog for WriteAheadLog {
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
         if self.broken {
-            return Err(Error::unavailable(tidemark_common::SqlState::IO_ERROR, "the log failed earlier and takes no more entries").with_hint("Restart the server when the disk is well again."));
+            return Err(Error::unavailable(tidemark_common::SqlState::IO_ERROR, "the log failed earlier and takes no more entries")
+                .with_hint("Restart the server when the disk is well again."));
         }
         self.write(entries)?;
         Ok(self.next_index - 1)
@@ -167,7 +168,8 @@ fn whole_frame(bytes: &[u8], index: u64) -> Option<usize> {
 }
 
 fn has_frame_after(bytes: &[u8], index: u64) -> bool {
-    (1..bytes.len().min(1 << 20)).any(|skip| (1..=64).any(|ahead| bytes.get(skip + 8..skip + 16) == Some(&(index + ahead).to_le_bytes()[..]) && whole_frame(&bytes[skip..], index + ahead).is_some()))
+    (1..bytes.len().min(1 << 20))
+        .any(|skip| (1..=64).any(|ahead| bytes.get(skip + 8..skip + 16) == Some(&(index + ahead).to_le_bytes()[..]) && whole_frame(&bytes[skip..], index + ahead).is_some()))
 }
 
 #[cfg(test)]

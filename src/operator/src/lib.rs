@@ -8,6 +8,7 @@
 pub mod materialize;
 pub mod upsert;
 
+pub mod build;
 pub mod expand;
 pub mod expr;
 pub mod filter;
@@ -15,6 +16,7 @@ pub mod functions;
 pub mod join;
 pub mod project;
 pub mod report;
+pub mod sink;
 pub mod union;
 pub mod values;
 

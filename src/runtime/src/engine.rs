@@ -1,31 +1,42 @@
 //! The engine: everything below the SQL door. Sessions hold a cheap clone of [`Engine`]; it opens the log, restores the last checkpoint, replays the
 //! decided epochs, runs the workers and the coordinator, and answers what people ask: the catalog, pinned epochs and rows to read, writes, jobs.
 
+use crate::exchange::Inbound;
+use crate::pool::Pool;
+use crate::shared::Shared;
+use crate::worker::Worker;
+use arrow::array::RecordBatch;
+use parking_lot::{Mutex, RwLock};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidemark_changelog::connector::RecordError;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tidemark_changelog::connector::{RecordError, SplitPosition};
 use tidemark_common::config::Config;
-use tidemark_common::{Epoch, RelationId, Result};
-use tidemark_plan::{Catalog, Relation};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
+use tidemark_control::coordinator::recovery::Recovered;
+use tidemark_control::coordinator::{Coordinator, Pace, shutting_down, stopped_error};
+use tidemark_control::protocol::{Event, Positions, Request};
+pub use tidemark_control::{CatalogChange, Pin};
+use tidemark_control::{Readers, WriteAheadLog};
+use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_state::ViewPartition;
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use tidemark_state::checkpoint::CheckpointStore;
+use tokio::sync::oneshot;
+
+/// How often a creation that takes long says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Handle of the running node. Cloning is cheap.
 #[derive(Clone)]
-pub struct Engine {}
-
-/// A pinned epoch: rows as of it stay readable until the pin is dropped.
-pub struct Pin {}
-
-impl Pin {
-    /// The epoch: the newest that was decided and complete when the pin was taken.
-    pub fn epoch(&self) -> Epoch {
-        unimplemented!()
-    }
-    /// Up to which epoch a reader may merge pending changes itself (the argument that `ViewPartition::read_at` asks for).
-    pub fn mergeable(&self) -> Epoch {
-        unimplemented!()
-    }
+pub struct Engine {
+    shared: Arc<Shared>,
+    next_id: Arc<AtomicU32>,
+    threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
+    /// Held while the process lives.
+    _lock: Arc<File>,
 }
 
 /// Progress of a job that is being created, and the state of one that runs.
@@ -87,152 +98,351 @@ pub struct ErrorRow {
     pub state: String,
 }
 
-/// Changes of the catalog that touch no job.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub enum CatalogChange {
-    /// `ALTER ... RENAME TO`.
-    Rename { relation: RelationId, name: String },
-    /// `ALTER ... SET SCHEMA`.
-    SetSchema { relation: RelationId, schema_name: String },
-    /// `COMMENT ON`.
-    Comment { relation: RelationId, comment: Option<String> },
-    /// `CREATE SCHEMA`.
-    CreateSchema { name: String },
-    /// `DROP SCHEMA` of an empty schema.
-    DropSchema { name: String },
-}
-
 impl Engine {
-    /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open.
+    /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open. Must be called within a tokio runtime.
     pub async fn open(config: &Config) -> Result<Engine> {
-        let _ = config;
-        unimplemented!()
+        let mut config = config.clone();
+        if config.workers == 0 {
+            config.workers = std::thread::available_parallelism().map_or(1, usize::from).min(tidemark_common::VNODES);
+        }
+        let folder = PathBuf::from(&config.data_dir);
+        let lock = lock_folder(&folder)?;
+        if config.checkpoint_url.is_empty() {
+            let path = folder.canonicalize()?.join("checkpoints");
+            config.checkpoint_url = format!("file://{}", path.display());
+        }
+        let cluster = cluster_id(&folder)?;
+        let store = CheckpointStore::open(&config.checkpoint_url)?;
+        let log_folder = folder.join("log");
+        let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder)).await.map_err(|e| Error::internal(e.to_string()))??;
+        let recovered = Recovered::read(entries, &store).await?;
+        let next_id = Arc::new(AtomicU32::new(recovered.decisions.catalog.next_id.max(1)));
+        let (events, inbound) = mpsc::channel();
+        let workers = config.workers;
+        let pace = Pace { epoch: Duration::from_millis(config.epoch_ms), checkpoint: Duration::from_millis(config.checkpoint_ms) };
+        let shared = Arc::new(Shared {
+            config,
+            cluster,
+            generation: recovered.decisions.generation + 1,
+            tokio: tokio::runtime::Handle::current(),
+            store,
+            readers: Readers::new(),
+            events,
+            catalog: RwLock::default(),
+            views: RwLock::default(),
+            sinks: Mutex::default(),
+            specs: Mutex::default(),
+            unnamed: Mutex::default(),
+            heads: Mutex::default(),
+            jobs: Mutex::default(),
+            errors: Mutex::default(),
+            checkpoints: Mutex::default(),
+            inbox_rows: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+        });
+        let (pool, mut threads) = start_workers(&shared, workers)?;
+        let (ready, opened) = oneshot::channel();
+        threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
+        opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
+        Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), _lock: Arc::new(lock) })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// The catalog now: running and stopped jobs and plain views; jobs that are being created are not in it.
     pub fn catalog(&self) -> Arc<Catalog> {
-        unimplemented!()
+        self.shared.catalog.read().clone()
     }
 
     /// A new relation id, to plan with.
     pub fn allocate_id(&self) -> RelationId {
-        unimplemented!()
+        RelationId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// How many workers this node runs.
+    pub fn workers(&self) -> usize {
+        self.shared.config.workers
+    }
+
+    /// The node's configuration, as resolved.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    fn request(&self, request: Request) -> Result<()> {
+        self.shared.events.send(Event::Request(request)).map_err(|_| shutting_down())
+    }
+
+    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Request) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.request(make(reply))?;
+        answer.await.map_err(|_| shutting_down())?
     }
 
     /// Creates a relation; returns when it is visible and caught up (see DIALECT). Dropping the future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
     pub async fn create(&self, relation: Relation, progress: impl Fn(String) + Send + Sync + 'static) -> Result<()> {
-        let _ = (relation, progress);
-        unimplemented!()
+        let id = relation.id;
+        let (start, targets) = self.resolve_positions(&relation).await?;
+        *self.shared.figures(id).name.lock() = (format!("{}.{}", relation.schema_name, relation.name), relation.kind.name());
+        let (reply, mut answer) = oneshot::channel();
+        self.request(Request::Create { relation: Box::new(relation), start, targets, reply })?;
+        let mut undo = Undo { engine: self.clone(), relation: Some(id) };
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.tick().await;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
+                _ = ticks.tick() => {
+                    if let Some(job) = self.jobs().into_iter().find(|j| j.relation == id) {
+                        progress(format!("{:.0} % of the input is read: {} rows, {:.0} rows/s", job.progress, job.rows, job.rows_per_second));
+                    }
+                }
+            }
+        };
+        undo.relation = None;
+        if result.is_err() {
+            self.shared.jobs.lock().remove(&id);
+        }
+        result
+    }
+
+    /// Where the relation's own connector starts, and what its sources hold now.
+    async fn resolve_positions(&self, relation: &Relation) -> Result<(Vec<SplitPosition>, Positions)> {
+        let catalog = self.catalog();
+        let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
+        let sources: Vec<Arc<Relation>> = taps.iter().filter_map(|(id, _)| catalog.relations.get(id)).filter(|r| r.connector.is_some() && !r.is_materialized()).cloned().collect();
+        let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink).then(|| Arc::new(relation.clone()));
+        let resolved = tokio::task::spawn_blocking(move || {
+            let open = |r: &Relation| {
+                let spec = r.connector.as_ref().ok_or_else(|| Error::internal("a source without connector"))?;
+                tidemark_connector::open_source(spec, &r.columns)
+            };
+            let mut targets = Positions::new();
+            for source in sources {
+                targets.insert(source.id, open(&source)?.end()?);
+            }
+            let mut start = Vec::new();
+            if let Some(own) = own {
+                let connector = open(&own)?;
+                start = connector.start()?;
+                if own.is_materialized() {
+                    targets.insert(own.id, connector.end()?);
+                }
+            }
+            Ok::<_, Error>((start, targets))
+        });
+        resolved.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
     /// Drops these relations (the caller has resolved CASCADE; dependents first is not needed). Never waits behind data.
     pub async fn drop(&self, relations: &[RelationId]) -> Result<()> {
-        let _ = relations;
-        unimplemented!()
+        let relations = relations.to_vec();
+        self.ask(|reply| Request::Drop { relations, reply }).await
     }
 
     /// Stops and undoes jobs that are being created.
     pub async fn cancel(&self, relations: &[RelationId]) -> Result<()> {
-        let _ = relations;
-        unimplemented!()
+        for relation in relations {
+            self.request(Request::Cancel { relation: *relation, error: Error::user(SqlState::QUERY_CANCELED, "canceling the creation on user request") })?;
+        }
+        Ok(())
     }
 
     /// Applies a change of the catalog.
     pub async fn change_catalog(&self, change: CatalogChange) -> Result<()> {
-        let _ = change;
-        unimplemented!()
+        self.ask(|reply| Request::Change { change, reply }).await
     }
 
     /// Pins the newest readable epoch.
     pub fn pin(&self) -> Pin {
-        unimplemented!()
+        self.shared.readers.pin()
     }
 
     /// Waits until `epoch` is decided and complete, so that the next pin includes it.
     pub async fn wait_visible(&self, epoch: Epoch) -> Result<()> {
-        let _ = epoch;
-        unimplemented!()
+        self.shared.readers.wait_published(epoch).await
     }
 
-    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker. `55000` with the reason when its job stopped before the pinned epoch cannot be served.
+    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker. `55000` with the reason when its job stopped.
     pub fn partitions(&self, relation: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
-        let _ = relation;
-        unimplemented!()
+        let catalog = self.catalog();
+        let name = catalog.relations.get(&relation).map(|r| r.name.clone()).unwrap_or_default();
+        if let Some(stopped) = catalog.stopped.get(&relation) {
+            return Err(stopped_error(&name, stopped));
+        }
+        let views = self.shared.views.read();
+        let partitions: Option<Vec<_>> = views.get(&relation).and_then(|p| p.iter().cloned().collect());
+        partitions.ok_or_else(|| Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist any more or keeps no rows")))
     }
 
-    /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its start position to the cut), in batches handed to `each`. Blocking; call from a blocking thread.
+    /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its start position to the cut; to its end now if no job reads it), in batches handed to `each`.
+    /// Blocking; call from a blocking thread.
     pub fn scan_source(&self, relation: RelationId, columns: &[usize], pin: &Pin, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-        let _ = (relation, columns, pin, each);
-        unimplemented!()
-    }
-
-    /// Locks these tables for writing, in id order. Writes see all earlier writes; nothing is visible to others before `commit`. Dropping the guard rolls back.
-    pub async fn begin_write(&self, tables: &[RelationId]) -> Result<WriteGuard> {
-        let _ = tables;
-        unimplemented!()
+        let catalog = self.catalog();
+        let source = catalog.relations.get(&relation).ok_or_else(|| Error::user(SqlState::UNDEFINED_TABLE, "the source does not exist any more"))?;
+        crate::scan::scan_source(&self.shared, source, columns, pin, each)
     }
 
     /// Waits until everything received so far is visible and durable (in a committed checkpoint).
     pub async fn flush(&self) -> Result<()> {
-        unimplemented!()
+        self.ask(|reply| Request::Flush { reply }).await
     }
 
     /// All jobs, also those that are being created.
     pub fn jobs(&self) -> Vec<JobStatus> {
-        unimplemented!()
+        let catalog = self.catalog();
+        let figures: Vec<_> = self.shared.jobs.lock().iter().map(|(id, f)| (*id, f.clone())).collect();
+        let published = self.shared.readers.published();
+        figures.into_iter().filter_map(|(relation, f)| self.job_status(&catalog, relation, &f, published)).collect()
     }
 
-    /// The retained checkpoints, oldest first.
+    fn job_status(&self, catalog: &Catalog, relation: RelationId, f: &crate::shared::JobFigures, published: Epoch) -> Option<JobStatus> {
+        let (state, progress, epoch) = *f.state.lock();
+        let stopped = catalog.stopped.get(&relation);
+        let state = if stopped.is_some() {
+            "stopped"
+        } else if state.is_empty() {
+            "running"
+        } else {
+            state
+        };
+        let (name, kind) = match catalog.relations.get(&relation) {
+            Some(r) => (format!("{}.{}", r.schema_name, r.name), r.kind.name()),
+            None => f.name.lock().clone(),
+        };
+        if name.is_empty() {
+            return None;
+        }
+        let rows = f.rows.load(Ordering::Relaxed);
+        let sink = self.shared.sinks.lock().get(&relation).map(|s| s.status());
+        let (undelivered_epochs, sink_error) = sink.unwrap_or_default();
+        Some(JobStatus {
+            relation,
+            name,
+            kind,
+            state,
+            progress,
+            rows,
+            rows_per_second: f.rate(rows),
+            epoch: if state == "running" { published } else { epoch },
+            memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
+            late_rows: f.late.load(Ordering::Relaxed),
+            undelivered_epochs,
+            error: stopped.map(|s| s.reason.clone()).or(sink_error),
+        })
+    }
+
+    /// The checkpoints that this process committed, oldest first.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
-        unimplemented!()
+        self.shared.checkpoints.lock().iter().cloned().collect()
     }
 
     /// Records and rows that failed, newest last; the newest 10,000 of each relation are kept.
     pub fn errors(&self) -> Vec<ErrorRow> {
-        unimplemented!()
+        self.shared.errors.lock().values().flatten().cloned().collect()
     }
 
     /// Takes a last checkpoint and stops.
     pub async fn shutdown(&self) -> Result<()> {
-        unimplemented!()
+        self.ask(|reply| Request::Shutdown { reply }).await?;
+        let sinks: Vec<_> = self.shared.sinks.lock().values().cloned().collect();
+        sinks.iter().for_each(|s| s.close());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await.map_err(|e| Error::internal(e.to_string()))
     }
 }
 
-/// Exclusive write access to some tables.
-pub struct WriteGuard {}
+/// Undoes a creation whose statement went away.
+struct Undo {
+    engine: Engine,
+    relation: Option<RelationId>,
+}
 
-impl WriteGuard {
-    /// The table's rows now, with this guard's own writes, in all its columns (what UPDATE and DELETE evaluate over).
-    pub fn rows(&self, table: RelationId) -> Result<Vec<RecordBatch>> {
-        let _ = table;
-        unimplemented!()
-    }
-
-    /// The rows with these keys (arrays of the table's key columns), without scanning.
-    pub fn lookup(&self, table: RelationId, keys: &[ArrayRef]) -> Result<RecordBatch> {
-        let _ = (table, keys);
-        unimplemented!()
-    }
-
-    /// Deletes exactly these rows (all columns, as `rows` returned them), then writes `inserts`. Returns how many rows were (deleted, inserted). A key that exists: by the table's conflict rule, or
-    /// `23505` with `unique = true`. NOT NULL is checked here (`23502`).
-    pub fn write(&mut self, table: RelationId, deletes: &[RecordBatch], inserts: &[RecordBatch], unique: bool) -> Result<(usize, usize)> {
-        let _ = (table, deletes, inserts, unique);
-        unimplemented!()
-    }
-
-    /// Logs the writes as one; returns their epoch when it is decided.
-    pub async fn commit(self) -> Result<Epoch> {
-        unimplemented!()
-    }
-
-    /// Submits the writes and returns at once (`dml_commit = 'async'`).
-    pub fn commit_async(self) -> Result<()> {
-        unimplemented!()
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(relation) = self.relation {
+            let error = Error::user(SqlState::QUERY_CANCELED, "canceling statement due to user request");
+            let _ = self.engine.request(Request::Cancel { relation, error });
+            self.engine.shared.jobs.lock().remove(&relation);
+        }
     }
 }
 
-/// The schema of a table, for building its batches.
-pub fn table_schema(relation: &Relation) -> SchemaRef {
-    relation.arrow_schema()
+fn start_workers(shared: &Arc<Shared>, workers: usize) -> Result<(Pool, Vec<std::thread::JoinHandle<()>>)> {
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam_channel::unbounded::<Inbound>()).unzip();
+    let mut commands = Vec::new();
+    let mut threads = Vec::new();
+    for (id, inbox) in receivers.into_iter().enumerate() {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        commands.push(sender);
+        let (shared, peers) = (shared.clone(), inboxes.clone());
+        threads.push(spawn(format!("worker-{id}"), move || Worker::new(id as WorkerId, shared, receiver, inbox, peers).run())?);
+    }
+    Ok((Pool { shared: shared.clone(), commands, inboxes, compacting: Arc::default() }, threads))
+}
+
+fn start_coordinator(
+    log: WriteAheadLog,
+    recovered: Recovered,
+    shared: &Arc<Shared>,
+    pool: Pool,
+    pace: Pace,
+    events: mpsc::Receiver<Event>,
+    ready: oneshot::Sender<Result<()>>,
+) -> Result<std::thread::JoinHandle<()>> {
+    let readers = shared.readers.clone();
+    spawn("coordinator".into(), move || {
+        match Coordinator::recover(Box::new(log), recovered, readers, Box::new(pool), pace, &events) {
+            Ok(coordinator) => {
+                let _ = ready.send(Ok(()));
+                if let Err(error) = coordinator.run(&events) {
+                    tracing::error!(%error, "the log cannot be written: nothing can be decided any more");
+                    // Whoever waits must not wait for ever, and nothing may be answered that was not decided.
+                    std::process::exit(1);
+                }
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    })
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(run).map_err(Error::from)
+}
+
+fn lock_folder(folder: &Path) -> Result<File> {
+    fs::create_dir_all(folder).map_err(|e| Error::from(e).context(folder.display()))?;
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join("LOCK")).map_err(|e| Error::from(e).context(folder.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::unavailable(SqlState("55006"), format!("data folder {} is in use by another server", folder.display()))
+            .with_hint("Stop it, or choose another folder with --data-dir.")),
+    }
+}
+
+/// The database's own id, made at its first start.
+fn cluster_id(folder: &Path) -> Result<String> {
+    let path = folder.join("CLUSTER");
+    match fs::read_to_string(&path) {
+        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_string()),
+        Ok(_) => Err(Error::corrupt(format!("{} is empty", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let seed = format!("{}-{}-{:?}", tidemark_common::clock::now_micros(), std::process::id(), Instant::now());
+            let id = format!("{:016x}", fnv(seed.as_bytes()));
+            let made = folder.join("CLUSTER.new");
+            fs::write(&made, &id)
+                .and_then(|()| File::open(&made)?.sync_all())
+                .and_then(|()| fs::rename(&made, &path))
+                .and_then(|()| File::open(folder)?.sync_all())
+                .map_err(|e| Error::from(e).context(path.display()))?;
+            Ok(id)
+        }
+        Err(e) => Err(Error::from(e).context(path.display())),
+    }
+}
+
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }

@@ -1,5 +1,15 @@
-//! The motion: the engine, workers, actors, barrier alignment, exchange.
+//! The motion: the engine, its workers and their actors, the exchange between them, sinks, written tables.
+//!
+//! Threads of a node: one per worker ([`worker`]: all operators of its vnodes, synchronous), one coordinator (crate `control`), one per sink; uploads and connections run on tokio.
 
 pub mod engine;
+mod exchange;
+mod pool;
+mod scan;
+mod shared;
+mod sinks;
+mod worker;
+mod writes;
 
-pub use engine::{CatalogChange, CheckpointInfo, Engine, ErrorRow, JobStatus, Pin, WriteGuard};
+pub use engine::{CatalogChange, CheckpointInfo, Engine, ErrorRow, JobStatus, Pin};
+pub use writes::WriteGuard;

@@ -162,7 +162,15 @@ impl Coordinator {
                     self.running.push(id);
                     let source = self.decisions.catalog.relations[&id].clone();
                     let positions = self.decisions.starts.get(&id).cloned().unwrap_or_default();
-                    let job = StartJob { relation: source, mode: StartMode::After(epoch), positions, backfill: Positions::new(), tables: BTreeMap::new(), watermarks: Vec::new(), sink: None };
+                    let job = StartJob {
+                        relation: source,
+                        mode: StartMode::After(epoch),
+                        positions,
+                        backfill: Positions::new(),
+                        tables: BTreeMap::new(),
+                        watermarks: Vec::new(),
+                        sink: None,
+                    };
                     self.workers.broadcast(Command::Start(Arc::new(job)));
                 }
             }
@@ -251,7 +259,8 @@ impl Coordinator {
         let mut gone: Vec<RelationId> = relations.to_vec();
         self.running.retain(|id| !relations.contains(id));
         let read: BTreeSet<RelationId> = self.readers_of_sources();
-        let idle: Vec<RelationId> = self.running.iter().copied().filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)) && !read.contains(id)).collect();
+        let idle: Vec<RelationId> =
+            self.running.iter().copied().filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)) && !read.contains(id)).collect();
         self.running.retain(|id| !idle.contains(id));
         gone.extend(idle);
         for id in &gone {
@@ -259,6 +268,7 @@ impl Coordinator {
             self.watermarks.remove(id);
             self.retained.forget(*id);
         }
+        self.workers.close_sinks(&gone);
         self.workers.broadcast(Command::Stop { relations: gone });
         self.retained.changed = true;
     }
@@ -283,7 +293,8 @@ impl Coordinator {
         let mut stopped = vec![relation];
         let mut i = 0;
         while i < stopped.len() {
-            let dependents: Vec<RelationId> = self.decisions.catalog.relations.values().filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
+            let dependents: Vec<RelationId> =
+                self.decisions.catalog.relations.values().filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
             stopped.extend(dependents);
             i += 1;
         }
@@ -302,8 +313,8 @@ impl Coordinator {
             }
         }
         self.record(&entries)?;
-        self.stop_jobs(&stopped);
         self.show_catalog();
+        self.stop_jobs(&stopped);
         self.active = true;
         Ok(())
     }
@@ -311,7 +322,8 @@ impl Coordinator {
 
 /// The answer to who reads a job that stopped.
 pub fn stopped_error(name: &str, stopped: &Stopped) -> Error {
-    Error::user(SqlState::OBJECT_NOT_READY, format!("\"{name}\" stopped at epoch {}: {}", stopped.epoch, stopped.reason)).with_hint("Drop it and create it again when the cause is gone.")
+    Error::user(SqlState::OBJECT_NOT_READY, format!("\"{name}\" stopped at epoch {}: {}", stopped.epoch, stopped.reason))
+        .with_hint("Drop it and create it again when the cause is gone.")
 }
 
 /// Whether recovery must open the job's connector.

@@ -15,10 +15,11 @@ mod jobs;
 pub mod recovery;
 
 use crate::protocol::{Command, Event, Request, Watermarks, Workers};
-use crate::{Decisions, DecisionLog, Entry, Readers};
+use crate::{DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
 use jobs::Creating;
+pub use jobs::stopped_error;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

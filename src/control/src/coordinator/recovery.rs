@@ -78,7 +78,8 @@ impl Recovered {
     /// The jobs that run: all that did not stop, and the sources on demand that one of them taps.
     fn running(&self) -> Vec<RelationId> {
         let catalog = &self.decisions.catalog;
-        let always: BTreeSet<RelationId> = catalog.relations.values().filter(|r| r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)).map(|r| r.id).collect();
+        let always: BTreeSet<RelationId> =
+            catalog.relations.values().filter(|r| r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)).map(|r| r.id).collect();
         let taps = always.iter().flat_map(|id| catalog.relations[id].job.iter().flat_map(|j| j.taps())).map(|(id, _)| id);
         let tapped: BTreeSet<RelationId> = taps.filter(|id| catalog.relations.get(id).is_some_and(|r| runs_on_demand(r))).collect();
         always.union(&tapped).copied().collect()
@@ -140,7 +141,8 @@ impl Coordinator {
             let id = relation.id;
             let started = |m: &Manifest| m.sources.get(&id).cloned();
             // A source on demand that was first read after the checkpoint begins at its start.
-            let positions = if needs_positions(&relation) { manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default() } else { Vec::new() };
+            let positions =
+                if needs_positions(&relation) { manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default() } else { Vec::new() };
             let tables = self.retained.tables.iter().filter(|(t, _)| t.relation == id).map(|(t, files)| (t.table, files.clone())).collect();
             let job = StartJob {
                 mode: StartMode::Restored(epoch),

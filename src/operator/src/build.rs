@@ -1,0 +1,84 @@
+//! From a plan node to its operator: the one place that knows all of them.
+
+use crate::expand::Expand;
+use crate::expr::Predicate;
+use crate::filter::Filter;
+use crate::join::{Join, JoinConfig, Residual};
+use crate::materialize::Materialize;
+use crate::project::Project;
+use crate::sink::Sink;
+pub use crate::sink::SinkOutput;
+use crate::union::Union;
+use crate::upsert::Upsert;
+use crate::{Operator, values::nullable};
+use std::sync::Arc;
+use tidemark_common::{Error, Result};
+use tidemark_plan::{Node, OnError, Op};
+use tidemark_state::ViewPartition;
+
+/// What an operator must know of the place where it runs.
+pub struct BuildContext {
+    /// The relation's name, for messages.
+    pub relation: String,
+    /// The first vnode of the worker's range.
+    pub vnode_of_worker: u16,
+    /// Whether the worker owns vnode 0, where global aggregates live.
+    pub owns_vnode_zero: bool,
+    /// What happens to failing rows.
+    pub on_error: OnError,
+    /// Of a sink's last fragment: who takes its changes.
+    pub sink_output: Option<SinkOutput>,
+}
+
+/// An operator, and what readers see of it.
+pub struct Built {
+    /// The operator.
+    pub operator: Box<dyn Operator>,
+    /// The rows of a `Materialize`.
+    pub view: Option<Arc<ViewPartition>>,
+}
+
+/// The operator of `node`, which is no leaf.
+pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> {
+    let input = |i: usize| node.inputs.get(i).map(|n| nullable(&n.schema)).ok_or_else(|| Error::internal(format!("an operator lacks its input {i}")));
+    let append_only = |i: usize| node.inputs.get(i).is_some_and(|n| n.properties.append_only);
+    let schema = nullable(&node.schema);
+    let operator: Box<dyn Operator> = match &node.op {
+        Op::Filter { predicate } => Box::new(Filter::new(Predicate::new(predicate, &input(0)?)?)),
+        Op::Project { exprs } => Box::new(Project::new(None, exprs, &input(0)?, &schema, context.on_error)?),
+        Op::Union => Box::new(Union::new(schema)),
+        Op::Expand { rows } => Box::new(Expand::new(rows, &input(0)?, &schema)?),
+        Op::Join { kind, left_keys, right_keys, null_equals_null, residual, output, left_table, right_table } => {
+            let (left, right) = (input(0)?, input(1)?);
+            let residual = residual.as_ref().map(|r| Residual::new(r, &left, &right)).transpose()?;
+            Box::new(Join::new(JoinConfig {
+                kind: *kind,
+                left_schema: left,
+                right_schema: right,
+                left_keys: left_keys.clone(),
+                right_keys: right_keys.clone(),
+                null_equals_null: *null_equals_null,
+                residual,
+                output: output.clone(),
+                output_schema: schema,
+                left_append_only: append_only(0),
+                right_append_only: append_only(1),
+                left_table: *left_table,
+                right_table: *right_table,
+            }))
+        }
+        Op::Aggregate { .. } | Op::PartialAggregate { .. } => return Err(Error::unsupported("aggregates are not built yet")),
+        Op::Upsert { key, conflict, table } => Box::new(Upsert::new(schema, key.clone(), *conflict, *table)),
+        Op::Materialize { key, append_only, table } => {
+            let operator = Materialize::new(context.relation.clone(), schema, key.clone(), *append_only, *table, context.vnode_of_worker);
+            let view = operator.view();
+            return Ok(Built { operator: Box::new(operator), view: Some(view) });
+        }
+        Op::Sink { key, .. } => {
+            let output = context.sink_output.take().ok_or_else(|| Error::internal("a sink has nobody who takes its changes"))?;
+            Box::new(Sink::new(schema, key.clone(), append_only(0), output))
+        }
+        Op::SourceRead { .. } | Op::TableRead | Op::Tap { .. } | Op::Receive { .. } | Op::Values { .. } => return Err(Error::internal("a leaf has no operator")),
+    };
+    Ok(Built { operator, view: None })
+}

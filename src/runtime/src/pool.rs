@@ -1,0 +1,133 @@
+//! The workers as the coordinator sees them, and the side effects that it asks for: manifests, sink logs, compaction, garbage collection.
+
+use crate::engine::CheckpointInfo;
+use crate::exchange::Inbound;
+use crate::shared::Shared;
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tidemark_common::{Epoch, RelationId, WorkerId, clock};
+use tidemark_control::protocol::{Command, Event, Workers};
+use tidemark_plan::Catalog;
+use tidemark_state::checkpoint::{FileMeta, plan_compaction};
+use tidemark_state::manifest::Manifest;
+
+/// Committed checkpoints that `SHOW CHECKPOINTS` remembers.
+const CHECKPOINTS_SHOWN_MAX: usize = 100;
+
+/// Channels to all workers.
+pub struct Pool {
+    /// What every side effect needs.
+    pub shared: Arc<Shared>,
+    /// One per worker: commands.
+    pub commands: Vec<Sender<Command>>,
+    /// One per worker: wakes it.
+    pub inboxes: Vec<Sender<Inbound>>,
+    /// Lets one compaction run at a time.
+    pub compacting: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Workers for Pool {
+    fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    fn send(&self, worker: WorkerId, command: Command) {
+        // A worker that is gone means shutdown.
+        let _ = self.commands[worker].send(command);
+        let _ = self.inboxes[worker].send(Inbound::Wake);
+    }
+
+    fn seal_sinks(&self, epoch: Epoch) {
+        let shared = self.shared.clone();
+        let queues: Vec<_> = shared.sinks.lock().iter().map(|(id, q)| (*id, q.clone())).collect();
+        self.shared.tokio.spawn(async move {
+            let mut sinks = BTreeMap::new();
+            let mut failed = None;
+            for (id, queue) in queues {
+                match queue.seal(epoch).await {
+                    Ok(progress) => drop(sinks.insert(id, progress)),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let _ = shared.events.send(Event::SinkPart { epoch, sinks: failed.map_or(Ok(sinks), Err) });
+        });
+    }
+
+    fn release_sinks(&self, relations: &[RelationId]) {
+        let sinks = self.shared.sinks.lock();
+        relations.iter().filter_map(|id| sinks.get(id)).for_each(|queue| queue.release());
+    }
+
+    fn close_sinks(&self, relations: &[RelationId]) {
+        let sinks = self.shared.sinks.lock();
+        relations.iter().filter_map(|id| sinks.get(id)).for_each(|queue| queue.close());
+    }
+
+    fn store_manifest(&self, manifest: Arc<Manifest>) {
+        let shared = self.shared.clone();
+        self.shared.tokio.spawn(async move {
+            let stored = shared.store.write_manifest(&manifest).await;
+            let _ = shared.events.send(Event::ManifestStored { epoch: manifest.epoch, manifest: stored });
+        });
+    }
+
+    fn catalog_changed(&self, catalog: Arc<Catalog>) {
+        *self.shared.catalog.write() = catalog;
+    }
+
+    fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: Duration) {
+        let info = CheckpointInfo {
+            epoch: manifest.epoch,
+            committed_at: clock::now_micros(),
+            duration_ms: duration.as_millis() as u64,
+            bytes: manifest.files().filter(|f| f.epoch == manifest.epoch).map(|f| f.bytes).sum(),
+            files: manifest.files().count() as u64,
+        };
+        {
+            let mut shown = self.shared.checkpoints.lock();
+            if shown.len() == CHECKPOINTS_SHOWN_MAX {
+                shown.pop_front();
+            }
+            shown.push_back(info);
+        }
+        let (shared, manifest, compacting) = (self.shared.clone(), manifest.clone(), self.compacting.clone());
+        self.shared.tokio.spawn(async move {
+            // One at a time: a commit that comes while an earlier one is being cleaned up leaves the work to the next.
+            let Ok(_guard) = compacting.try_lock() else { return };
+            compact(&shared, &manifest).await;
+            collect(&shared, &manifest).await;
+        });
+    }
+
+    fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch) {
+        *self.shared.figures(relation).state.lock() = (state, progress, epoch);
+    }
+}
+
+async fn compact(shared: &Arc<Shared>, manifest: &Manifest) {
+    for files in manifest.tables.values() {
+        let Some(compaction) = plan_compaction(files) else { continue };
+        let Some(spec) = files.first().and_then(|f| shared.specs.lock().get(&f.table).cloned()) else { continue };
+        let replaced: Vec<FileMeta> = compaction.files.clone();
+        let by = shared.store.compact(&compaction, &spec, shared.generation, manifest.epoch).await;
+        if let Ok(file) = &by {
+            shared.unnamed.lock().push(file.clone());
+        }
+        let _ = shared.events.send(Event::Compacted { replaced, by });
+    }
+}
+
+async fn collect(shared: &Arc<Shared>, manifest: &Manifest) {
+    // What is of this epoch or newer may be in the making; merged files that no manifest names yet are kept by a list of their own.
+    let mut unnamed = Manifest::default();
+    {
+        let mut waiting = shared.unnamed.lock();
+        waiting.retain(|file| !manifest.files().any(|f| f.path == file.path));
+        unnamed.tables.insert(String::new(), waiting.clone());
+    }
+    if let Err(error) = shared.store.collect(&[manifest.clone(), unnamed], manifest.epoch).await {
+        tracing::warn!(%error, "files that no checkpoint needs could not be deleted");
+    }
+}

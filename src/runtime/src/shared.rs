@@ -1,0 +1,133 @@
+//! What the threads of one node share: handles, views, sinks, errors and figures. Nothing in here is touched per row.
+
+use crate::engine::{CheckpointInfo, ErrorRow};
+use crate::sinks::SinkQueue;
+use crate::writes::TableHead;
+use parking_lot::{Mutex, RwLock};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::mpsc::Sender;
+use tidemark_common::config::Config;
+use tidemark_common::{Epoch, RelationId, TableId};
+use tidemark_control::Readers;
+use tidemark_control::protocol::Event;
+use tidemark_plan::Catalog;
+use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
+use tidemark_state::{TableSpec, ViewPartition};
+use tokio::runtime::Handle;
+
+/// Failed rows and records that are kept of each relation.
+const ERRORS_KEPT_MAX: usize = 10_000;
+
+/// Shared by workers, sinks, the coordinator's side effects and sessions.
+pub struct Shared {
+    /// The node's configuration, with the number of workers resolved.
+    pub config: Config,
+    /// Identifies the database to the outside (sinks' transactions); made once.
+    pub cluster: String,
+    /// This incarnation; files carry it.
+    pub generation: u64,
+    /// For uploads and connections; never for operators.
+    pub tokio: Handle,
+    /// Where checkpoints go.
+    pub store: CheckpointStore,
+    /// Pins and epochs.
+    pub readers: Arc<Readers>,
+    /// To the coordinator.
+    pub events: Sender<Event>,
+    /// What sessions see.
+    pub catalog: RwLock<Arc<Catalog>>,
+    /// Views by relation, one partition per worker.
+    pub views: RwLock<HashMap<RelationId, Vec<Option<Arc<ViewPartition>>>>>,
+    /// Sinks by relation.
+    pub sinks: Mutex<BTreeMap<RelationId, Arc<SinkQueue>>>,
+    /// Durable shapes of the tables that were sealed, for compaction.
+    pub specs: Mutex<HashMap<TableId, TableSpec>>,
+    /// Merged files that no committed manifest names yet.
+    pub unnamed: Mutex<Vec<FileMeta>>,
+    /// Written tables as of the last write, for resolving the next one.
+    pub heads: Mutex<HashMap<RelationId, Arc<tokio::sync::Mutex<Option<TableHead>>>>>,
+    /// Figures by job.
+    pub jobs: Mutex<BTreeMap<RelationId, Arc<JobFigures>>>,
+    /// `tidemark.errors`.
+    pub errors: Mutex<BTreeMap<RelationId, VecDeque<ErrorRow>>>,
+    /// `SHOW CHECKPOINTS`.
+    pub checkpoints: Mutex<VecDeque<CheckpointInfo>>,
+    /// Rows on their way to each worker.
+    pub inbox_rows: Vec<AtomicUsize>,
+}
+
+/// Figures of one job, for `SHOW JOBS` and `/metrics`.
+#[derive(Default)]
+pub struct JobFigures {
+    /// `creating`, `running` or `stopped`, progress in per cent, epoch.
+    pub state: Mutex<(&'static str, f64, Epoch)>,
+    /// Schema-qualified name and kind, also while the job is not in the catalog yet.
+    pub name: Mutex<(String, &'static str)>,
+    /// Rows that entered.
+    pub rows: AtomicU64,
+    /// Late rows.
+    pub late: AtomicU64,
+    /// Bytes of state, by worker, as of the last checkpoint.
+    pub memory: Vec<AtomicU64>,
+    /// For the rate: when `rows` was last looked at, and what it was.
+    pub rate: Mutex<Option<(std::time::Instant, u64, f64)>>,
+}
+
+impl Shared {
+    /// The figures of a job, made at first use.
+    pub fn figures(&self, relation: RelationId) -> Arc<JobFigures> {
+        let mut jobs = self.jobs.lock();
+        jobs.entry(relation).or_insert_with(|| Arc::new(JobFigures { memory: (0..self.inbox_rows.len()).map(|_| AtomicU64::new(0)).collect(), ..JobFigures::default() })).clone()
+    }
+
+    /// Records a failing row, or takes one back (`weight` below zero).
+    pub fn record_error(&self, relation: RelationId, error: ErrorRow, weight: i64) {
+        let mut errors = self.errors.lock();
+        let kept = errors.entry(relation).or_default();
+        if weight < 0 {
+            if let Some(i) = kept.iter().position(|e| e.record.message == error.record.message && e.record.raw == error.record.raw) {
+                kept.remove(i);
+            }
+            return;
+        }
+        if kept.len() == ERRORS_KEPT_MAX {
+            kept.pop_front();
+        }
+        kept.push_back(error);
+    }
+
+    /// Removes what is known of a job that ended.
+    pub fn forget(&self, relation: RelationId, keep_figures: bool) {
+        self.views.write().remove(&relation);
+        if let Some(sink) = self.sinks.lock().remove(&relation) {
+            sink.close();
+        }
+        self.heads.lock().remove(&relation);
+        self.specs.lock().retain(|table, _| table.relation != relation);
+        if !keep_figures {
+            self.jobs.lock().remove(&relation);
+            self.errors.lock().remove(&relation);
+        }
+    }
+}
+
+impl JobFigures {
+    /// Rows per second since the last look (looks within a second share one figure).
+    pub fn rate(&self, rows: u64) -> f64 {
+        let now = std::time::Instant::now();
+        let mut rate = self.rate.lock();
+        let Some((then, before, last)) = *rate else {
+            *rate = Some((now, rows, 0.0));
+            return 0.0;
+        };
+        let seconds = now.duration_since(then).as_secs_f64();
+        if seconds < 1.0 {
+            return last;
+        }
+        let current = rows.saturating_sub(before) as f64 / seconds;
+        *rate = Some((now, rows, current));
+        current
+    }
+}
