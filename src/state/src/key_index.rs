@@ -1,7 +1,6 @@
 //! Key columns to dense ids, a batch at a time.
 //!
-//! The table is open-addressed with linear probing. A slot is 8 bytes: 32 bits of the key's hash (its tag, which also says where the slot belongs, so that growing and
-//! removing never look at keys or hashes) and the id. A batch is looked up in three passes, each one tight loop:
+//! A table leads from 32 bits of a key's hash (its tag) to its id, see [`table`]. A batch is looked up in three passes, each one tight loop:
 //!
 //! 1. *Probe.* The first slot with the row's tag is the row's candidate; a row without one is a new key and takes a slot and an id at once.
 //! 2. *Write.* The new keys are appended, column by column.
@@ -11,17 +10,17 @@
 //! for one loop per column, and any number of columns of any types takes the same path without an encoding of its own.
 //!
 //! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in canonical form.
-//! Cost per key: the values' width, 8 bytes of hash, one bit, and 8 bytes per slot at 37 to 75 % load.
+//! Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in the table.
+
+mod table;
 
 use crate::ABSENT;
 use crate::chunked::{Chunked, Slots};
 use crate::column::{SlotColumns, canonical};
+use table::{Table, tag_of};
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 
-const EMPTY: u64 = u64::MAX;
-/// Slots filled at most, in eighths.
-const LOAD_EIGHTHS: usize = 6;
 /// Rows that the probe's prefetch runs ahead.
 const AHEAD: usize = 12;
 
@@ -35,130 +34,11 @@ pub struct KeyIndex {
     table: Table,
 }
 
-/// Open addressing from tags to ids. A slot holds the tag in its upper half and the id in its lower; an id is below `u32::MAX`, so no slot in use is `EMPTY`.
-#[derive(Debug, Default)]
-struct Table {
-    slots: Vec<u64>,
-    used: usize,
-}
-
-#[inline(always)]
-fn tag_of(hash: u64) -> u32 {
-    hash as u32
-}
-
-#[inline(always)]
-fn slot_of(tag: u32, id: u32) -> u64 {
-    u64::from(tag) << 32 | u64::from(id)
-}
-
-impl Table {
-    #[inline(always)]
-    fn home(&self, tag: u32) -> usize {
-        tag as usize & (self.slots.len() - 1)
-    }
-
-    #[inline(always)]
-    fn prefetch(&self, tag: u32) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch never faults, and the address is inside the table.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.slots.as_ptr().add(self.home(tag)).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = tag;
-    }
-
-    /// Makes room for `more` further slots.
-    fn reserve(&mut self, more: usize) {
-        let needed = self.used + more;
-        if needed * 8 <= self.slots.len() * LOAD_EIGHTHS {
-            return;
-        }
-        let len = (needed * 8 / LOAD_EIGHTHS + 1).next_power_of_two().max(16);
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; len]);
-        for slot in old.into_iter().filter(|s| *s != EMPTY) {
-            let at = self.first_empty((slot >> 32) as u32);
-            self.slots[at] = slot;
-        }
-    }
-
-    #[inline(always)]
-    fn first_empty(&self, tag: u32) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(tag);
-        while self.slots[at] != EMPTY {
-            at = (at + 1) & mask;
-        }
-        at
-    }
-
-    /// The first id with this tag, or the empty slot where the search ended.
-    #[inline(always)]
-    fn probe(&self, tag: u32) -> Result<u32, usize> {
-        let mask = self.slots.len() - 1;
-        let mut at = self.home(tag);
-        loop {
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                return Err(at);
-            }
-            if (slot >> 32) as u32 == tag {
-                return Ok(slot as u32);
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    /// Every id with this tag.
-    fn candidates(&self, tag: u32) -> impl Iterator<Item = u32> + '_ {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut at = if self.slots.is_empty() { 0 } else { self.home(tag) };
-        std::iter::from_fn(move || {
-            while !self.slots.is_empty() && self.slots[at] != EMPTY {
-                let slot = self.slots[at];
-                at = (at + 1) & mask;
-                if (slot >> 32) as u32 == tag {
-                    return Some(slot as u32);
-                }
-            }
-            None
-        })
-    }
-
-    /// Takes a slot out and closes the gap, so that every search still ends at the first empty slot.
-    fn remove(&mut self, tag: u32, id: u32) {
-        let mask = self.slots.len() - 1;
-        let mut gap = self.home(tag);
-        while self.slots[gap] != slot_of(tag, id) {
-            assert!(self.slots[gap] != EMPTY, "id {id} is in the table");
-            gap = (gap + 1) & mask;
-        }
-        let mut at = gap;
-        loop {
-            at = (at + 1) & mask;
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                break;
-            }
-            // A slot may move into the gap if its home is not between the gap (exclusive) and where it is.
-            let home = self.home((slot >> 32) as u32);
-            if (at.wrapping_sub(home) & mask) >= (at.wrapping_sub(gap) & mask) {
-                self.slots[gap] = slot;
-                gap = at;
-            }
-        }
-        self.slots[gap] = EMPTY;
-        self.used -= 1;
-    }
-}
-
 impl KeyIndex {
     /// An index over key columns of these types; without columns there is one key.
     pub fn new(types: &[DataType]) -> KeyIndex {
         let floats = types.iter().any(|t| matches!(t, DataType::Float32 | DataType::Float64));
-        KeyIndex { keys: SlotColumns::new(types), floats, hashes: Chunked::new(), slots: Slots::default(), table: Table::default() }
+        KeyIndex { keys: SlotColumns::new(types), floats, hashes: Chunked::new(), slots: Slots::default(), table: Table::new() }
     }
 
     /// Number of keys.
@@ -182,7 +62,6 @@ impl KeyIndex {
         let keys = &self.canonical(keys);
         ids.clear();
         ids.reserve(hashes.len());
-        self.table.reserve(hashes.len());
         let (mut known_rows, mut known_ids, mut new_rows, mut new_ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut last: Option<(u64, u32)> = None;
         for (row, hash) in hashes.iter().enumerate() {
@@ -201,8 +80,7 @@ impl KeyIndex {
                 }
                 Err(at) => {
                     let id = self.slots.take_one();
-                    self.table.slots[at] = slot_of(tag_of(*hash), id);
-                    self.table.used += 1;
+                    self.table.insert_at(at, tag_of(*hash), id);
                     new_rows.push(row as u32);
                     new_ids.push(id);
                     id
@@ -221,10 +99,6 @@ impl KeyIndex {
     /// Finds the key of every row. `ids` is cleared and then holds one id per row, [`ABSENT`] where the key is unknown.
     pub fn find(&self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
         ids.clear();
-        if self.table.slots.is_empty() {
-            ids.resize(hashes.len(), ABSENT);
-            return;
-        }
         let keys = &self.canonical(keys);
         ids.reserve(hashes.len());
         let (mut known_rows, mut known_ids) = (Vec::new(), Vec::new());
@@ -277,9 +151,7 @@ impl KeyIndex {
 
     fn add_one(&mut self, keys: &[ArrayRef], hashes: &[u64], row: u32) -> u32 {
         let (id, tag) = (self.slots.take_one(), tag_of(hashes[row as usize]));
-        let at = self.table.first_empty(tag);
-        self.table.slots[at] = slot_of(tag, id);
-        self.table.used += 1;
+        self.table.insert(tag, id);
         self.write(keys, hashes, &[row], &[id]);
         id
     }
@@ -319,9 +191,11 @@ impl KeyIndex {
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        self.keys.memory_bytes() + self.hashes.memory_bytes() + self.slots.memory_bytes() + self.table.slots.capacity() * 8
+        self.keys.memory_bytes() + self.hashes.memory_bytes() + self.slots.memory_bytes() + self.table.memory_bytes()
     }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod measure;

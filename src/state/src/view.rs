@@ -12,6 +12,8 @@
 //! exchange in front has brought it here. Append-only rows may be anywhere: they carry a vnode of the worker that keeps them.
 
 mod base;
+#[cfg(test)]
+mod measure;
 mod table;
 #[cfg(test)]
 mod tests;
