@@ -1,16 +1,13 @@
-//! Kafka clients: settings, logging, and the questions asked of a cluster (partitions, offsets, a topic's id). Everything here blocks, at most for
+//! Kafka clients: settings, logging, and the questions asked of a cluster (partitions, offsets). Everything here blocks, at most for
 //! [`TIMEOUT`].
 
 use crate::options::KafkaOptions;
 use parking_lot::Mutex;
-use rdkafka::bindings as sys;
-use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Statistics};
-use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 use tidemark_common::{Error, Result, SplitId, SqlState};
 
@@ -178,51 +175,10 @@ pub fn known_offsets(consumer: &BaseConsumer<Context>, options: &KafkaOptions, p
     offsets(consumer, options, partitions, wanted)?.into_iter().map(|o| o.ok_or_else(missing)).collect()
 }
 
-/// The topic's id as text, which tells a topic from another one that was made later under its name; the name where the broker has no ids.
-pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<String> {
-    let name = CString::new(topic).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, "a topic's name has no zero byte"))?;
-    let mut names = [name.as_ptr()];
-    // SAFETY: the client outlives the call; every object made here is destroyed below, and strings are copied before that.
-    let found = unsafe {
-        let rk = client.native_ptr();
-        let collection = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-        let settings = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        let queue = sys::rd_kafka_queue_new(rk);
-        sys::rd_kafka_DescribeTopics(rk, collection, settings, queue);
-        let event = sys::rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
-        let found = (!event.is_null()).then(|| described_id(event)).flatten();
-        if !event.is_null() {
-            sys::rd_kafka_event_destroy(event);
-        }
-        sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_AdminOptions_destroy(settings);
-        sys::rd_kafka_TopicCollection_destroy(collection);
-        found
-    };
-    Ok(found.unwrap_or_else(|| topic.to_string()))
-}
-
-/// The id of the one topic in the answer; `None` for an error or the all-zero id of brokers without ids.
-///
-/// # Safety
-/// `event` is a live answer to `rd_kafka_DescribeTopics`.
-unsafe fn described_id(event: *mut sys::rd_kafka_event_t) -> Option<String> {
-    unsafe {
-        let result = sys::rd_kafka_event_DescribeTopics_result(event);
-        if result.is_null() {
-            return None;
-        }
-        let mut count = 0;
-        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        if count != 1 || topics.is_null() {
-            return None;
-        }
-        let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
-        if id.is_null() || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0) {
-            return None;
-        }
-        let text = sys::rd_kafka_Uuid_base64str(id);
-        (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())
+/// Closes a client without waiting for it: that may take as long as a broker takes to answer.
+pub fn close_in_background<T: Send + 'static>(client: T) {
+    if let Err(e) = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(client)) {
+        tracing::warn!(target: "kafka", "a client was closed in the foreground: {e}");
     }
 }
 

@@ -4,15 +4,14 @@
 //! The topic is shared, and the end of what is committed (the last stable offset) stands still while any sink's transaction is open, even if a later
 //! marker of ours is committed. So reading goes on until everything that was in the topic when it began is decided, whoever wrote it.
 
-use crate::kafka::client::{TIMEOUT, consumer_config, create_consumer, unavailable};
+use crate::kafka::admin;
+use crate::kafka::client::{TIMEOUT, close_in_background, consumer_config, create_consumer, unavailable};
 use crate::kafka::queue::{Next, PartitionQueue};
 use crate::options::KafkaOptions;
 use rdkafka::ClientContext;
-use rdkafka::bindings as sys;
 use rdkafka::client::Client;
 use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SinkMarker;
@@ -26,61 +25,15 @@ const TAIL: i64 = 2000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Makes the topic unless it exists.
-pub fn create_topic<C: ClientContext>(client: &Client<C>, options: &KafkaOptions) -> Result<()> {
-    const NAME: &CStr = c"__tidemark_sinks";
-    const SETTINGS: &[(&CStr, &CStr)] = &[(c"cleanup.policy", c"compact"), (c"segment.bytes", c"8388608"), (c"min.cleanable.dirty.ratio", c"0.1"), (c"retention.ms", c"-1")];
-    let failed = |text: String| unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), text);
-    // SAFETY: the client outlives the call; every object made here is destroyed below, and texts are copied before that.
-    unsafe {
-        let rk = client.native_ptr();
-        let mut topic = sys::rd_kafka_NewTopic_new(NAME.as_ptr(), 1, -1, std::ptr::null_mut(), 0);
-        if topic.is_null() {
-            return Err(failed("cannot be described to the broker".into()));
-        }
-        for (key, value) in SETTINGS {
-            sys::rd_kafka_NewTopic_set_config(topic, key.as_ptr(), value.as_ptr());
-        }
-        let queue = sys::rd_kafka_queue_new(rk);
-        sys::rd_kafka_CreateTopics(rk, &mut topic, 1, std::ptr::null(), queue);
-        let event = sys::rd_kafka_queue_poll(queue, TIMEOUT.as_millis() as i32);
-        let outcome = if event.is_null() { Err("the broker does not answer".to_string()) } else { creation_outcome(event) };
-        if !event.is_null() {
-            sys::rd_kafka_event_destroy(event);
-        }
-        sys::rd_kafka_queue_destroy(queue);
-        sys::rd_kafka_NewTopic_destroy(topic);
-        outcome.map_err(failed)
-    }
+pub fn create_topic<C: ClientContext>(client: &Client<C>) -> Result<()> {
+    let settings = &[(c"cleanup.policy", c"compact"), (c"segment.bytes", c"8388608"), (c"min.cleanable.dirty.ratio", c"0.1"), (c"retention.ms", c"-1")];
+    admin::create_topic(client, TOPIC, settings)
 }
 
-/// Whether the topic is there after `rd_kafka_CreateTopics`.
-///
-/// # Safety
-/// `event` is a live answer to it.
-unsafe fn creation_outcome(event: *mut sys::rd_kafka_event_t) -> Result<(), String> {
-    use sys::rd_kafka_resp_err_t::{RD_KAFKA_RESP_ERR_NO_ERROR, RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS};
-    unsafe {
-        let text = |t: *const std::ffi::c_char| if t.is_null() { "no reason given".to_string() } else { CStr::from_ptr(t).to_string_lossy().into_owned() };
-        if sys::rd_kafka_event_error(event) != RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(text(sys::rd_kafka_event_error_string(event)));
-        }
-        let result = sys::rd_kafka_event_CreateTopics_result(event);
-        let mut count = 0;
-        let topics = if result.is_null() { std::ptr::null_mut() } else { sys::rd_kafka_CreateTopics_result_topics(result, &mut count) };
-        if count != 1 || topics.is_null() {
-            return Err("the broker's answer is empty".into());
-        }
-        match sys::rd_kafka_topic_result_error(*topics) {
-            RD_KAFKA_RESP_ERR_NO_ERROR | RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS => Ok(()),
-            _ => Err(text(sys::rd_kafka_topic_result_error_string(*topics))),
-        }
-    }
-}
-
-/// The newest committed marker under `key`. To be called after the sink's own predecessors are fenced.
-pub fn read(options: &KafkaOptions, key: &str) -> Result<Option<SinkMarker>> {
+/// The newest committed marker under `key`, asked by `client`. To be called after the sink's own predecessors are fenced.
+pub fn read<C: ClientContext>(client: &Client<C>, options: &KafkaOptions, key: &str) -> Result<Option<SinkMarker>> {
     let options = KafkaOptions { topic: TOPIC.into(), ..options.clone() };
-    let (low, high) = written(&options)?;
+    let (low, high) = (written(client, &options, Offset::Beginning)?, written(client, &options, Offset::End)?);
     let tail = (high - TAIL).max(low);
     match scan(&options, key, tail, high)? {
         None if tail > low => scan(&options, key, low, tail),
@@ -88,16 +41,13 @@ pub fn read(options: &KafkaOptions, key: &str) -> Result<Option<SinkMarker>> {
     }
 }
 
-/// Offsets of the first record and after the last one, committed or not.
-fn written(options: &KafkaOptions) -> Result<(i64, i64)> {
-    let mut config = consumer_config(options);
-    config.set("isolation.level", "read_uncommitted");
-    let consumer = create_consumer(&config)?;
+/// Offset of the first record or after the last one, committed or not.
+fn written<C: ClientContext>(client: &Client<C>, options: &KafkaOptions, wanted: Offset) -> Result<i64> {
     let began = Instant::now();
     loop {
         // a topic that was just made may not have its leader yet
-        match consumer.fetch_watermarks(TOPIC, 0, TIMEOUT) {
-            Ok(offsets) => return Ok(offsets),
+        match admin::written_offset(client, TOPIC, wanted) {
+            Ok(offset) => return Ok(offset),
             Err(e) if began.elapsed() > TIMEOUT => return Err(unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), e)),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
@@ -110,7 +60,8 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
         return Ok(None);
     }
     let failed = |text: String| unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), text);
-    let consumer = create_consumer(&consumer_config(options))?;
+    // The end of what is committed is told when a fetch has waited in vain.
+    let consumer = create_consumer(consumer_config(options).set("fetch.wait.max.ms", "5"))?;
     let mut queue = PartitionQueue::new(consumer.client(), TOPIC, 0, Arc::new(|| {})).ok_or_else(|| failed("it cannot be read".into()))?;
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(TOPIC, 0, Offset::Offset(from)).map_err(|e| failed(e.to_string()))?;
@@ -141,5 +92,8 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
         }
         queue.pop();
     }
+    // the queue goes before its client
+    drop(queue);
+    close_in_background(consumer);
     Ok(found)
 }

@@ -9,7 +9,7 @@
 //! batch, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
-use crate::kafka::client::{Context, create_consumer, invalid_settings, unavailable};
+use crate::kafka::client::{Context, close_in_background, create_consumer, invalid_settings, unavailable};
 use crate::kafka::queue::{Next, PartitionQueue};
 use crate::metrics::SourceMetrics;
 use crate::options::KafkaOptions;
@@ -55,10 +55,18 @@ pub struct KafkaReader {
     metrics: SourceMetrics,
 }
 
-/// Reading settings: much at once when there is much, memory bounded, no pause of a second when a queue was full.
+/// Reading settings: much at once when there is much, memory bounded, no pause of a second when a queue was full. The broker tells the end of a partition
+/// when a fetch has waited in vain, so that wait bounds how long a position stands before a transaction marker.
 fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
     let kbytes = (BUFFERED_KBYTES / partitions.max(1)).clamp(1024, 16_384).to_string();
-    for (key, value) in [("queued.min.messages", "200000"), ("queued.max.messages.kbytes", kbytes.as_str()), ("fetch.queue.backoff.ms", "2"), ("fetch.error.backoff.ms", "100")] {
+    let settings = [
+        ("queued.min.messages", "200000"),
+        ("queued.max.messages.kbytes", kbytes.as_str()),
+        ("fetch.queue.backoff.ms", "2"),
+        ("fetch.error.backoff.ms", "100"),
+        ("fetch.wait.max.ms", "100"),
+    ];
+    for (key, value) in settings {
         if !options.properties.contains_key(key) {
             config.set(key, value);
         }
@@ -278,10 +286,6 @@ impl SourceReader for KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         self.splits.clear();
-        // Closing a consumer waits for the broker; the worker's thread must not.
-        let consumer = self.consumer.take();
-        if let Err(e) = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer)) {
-            tracing::warn!(target: "kafka", "a consumer was closed in the worker's thread: {e}");
-        }
+        close_in_background(self.consumer.take());
     }
 }

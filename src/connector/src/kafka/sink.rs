@@ -8,6 +8,7 @@
 //! epochs are sent again.
 
 use crate::SinkIdentity;
+use crate::kafka::client::close_in_background;
 use crate::kafka::marker;
 use crate::kafka::producer::{Producer, To};
 use crate::kafka::records::RecordWriter;
@@ -92,16 +93,18 @@ impl KafkaSink {
 
 impl SinkWriter for KafkaSink {
     fn recover(&mut self) -> Result<Option<SinkMarker>> {
-        // A producer with the same transactional id must be gone before its successor comes: it would be fenced, and say so.
-        self.producer = None;
+        // The predecessor sends nothing more: what it had is purged, and its successor fences it.
+        if let Some(producer) = self.producer.take() {
+            close_in_background(producer);
+        }
         let transactional_id = format!("tidemark-{}-{}", self.identity.cluster, self.identity.sink);
         let transactions = self.options.delivery == Delivery::ExactlyOnce;
         let producer = Producer::new(&self.options.kafka, marker::TOPIC, transactions.then_some(transactional_id.as_str()))?;
-        marker::create_topic(producer.client(), &self.options.kafka)?;
+        marker::create_topic(producer.client())?;
         if transactions {
             producer.init_transactions()?;
         }
-        let marker = marker::read(&self.options.kafka, &self.marker_key())?;
+        let marker = marker::read(producer.client(), &self.options.kafka, &self.marker_key())?;
         self.producer = Some(producer);
         Ok(marker)
     }
@@ -111,8 +114,14 @@ impl SinkWriter for KafkaSink {
             return Ok(());
         }
         let producer = self.producer.take().ok_or_else(|| Error::internal("a sink delivers after recovery only"))?;
-        // An error leaves no producer behind: recovery comes next.
-        let (records, bytes) = self.deliver_all(&producer, epochs)?;
+        let (records, bytes) = match self.deliver_all(&producer, epochs) {
+            Ok(sent) => sent,
+            Err(e) => {
+                // No producer is left behind: recovery comes next.
+                close_in_background(producer);
+                return Err(e);
+            }
+        };
         self.producer = Some(producer);
         self.metrics.records.inc_by(records);
         self.metrics.bytes.inc_by(bytes);

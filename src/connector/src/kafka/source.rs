@@ -1,7 +1,8 @@
 //! A Kafka topic as source: one split per partition, offsets as the broker counts them.
 
 use crate::format::RecordDecoder;
-use crate::kafka::client::{Context, consumer_config, create_consumer, known_offsets, offsets, partitions, topic_id};
+use crate::kafka::admin::topic_id;
+use crate::kafka::client::{Context, consumer_config, create_consumer, known_offsets, offsets, partitions};
 use crate::kafka::reader::KafkaReader;
 use crate::metrics::SourceMetrics;
 use crate::options::{KafkaSourceOptions, Startup};
