@@ -1,0 +1,264 @@
+"""The demo's moving parts: `topics` creates the topics, `events` produces likes, orders and customers, `show` tells the two stories in the terminal.
+
+Topics and their records, all JSON:
+  likes          key {"liker", "liked"}, value {"at"}; a null value takes the like back
+  matches        written by Tidemark: key {"person_a", "person_b"}, value the whole row, null when the match is gone
+  orders         {"id", "customer_id", "amount", "at"}
+  customers_cdc  Debezium change events {"before", "after", "op"}, key {"id"}
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+PEOPLE = (
+    "Ada Alan Annie Barbara Claude Donald Dorothy Edgar Edsger Emmy Frances Grace Guido Hedy Jean John Karen Katherine Ken Leslie Linus Lynn "
+    "Margaret Niklaus Radia Rosalind Shafi Sophie Tim Tony"
+).split()
+COUNTRIES = ["BR", "DE", "FR", "JP", "PT"]
+CUSTOMERS = [(number, name, COUNTRIES[number % len(COUNTRIES)]) for number, name in enumerate(PEOPLE[:15], start=1)]
+CORRECTED = CUSTOMERS[0]
+PARTITIONS = 4
+MATCH_SECONDS = 15
+LIVELY_SECONDS = 60
+
+COLOUR = sys.stdout.isatty()
+
+
+def styled(code, text):
+    """`text` in an ANSI style where the output is a terminal."""
+    return f"\x1b[{code}m{text}\x1b[0m" if COLOUR else str(text)
+
+
+def bold(text):
+    return styled("1", text)
+
+
+def dim(text):
+    return styled("2", text)
+
+
+def green(text):
+    return styled("32", text)
+
+
+def red(text):
+    return styled("31", text)
+
+
+def now_text(moment=None):
+    """A moment (default: now) as ISO 8601 in UTC with microseconds."""
+    return (moment or datetime.now(timezone.utc)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def encode(value):
+    return None if value is None else json.dumps(value, separators=(",", ":")).encode()
+
+
+def change_event(before, after):
+    """A Debezium change event of table customers."""
+    row = lambda customer: customer and dict(zip(("id", "name", "country"), customer))
+    op = "c" if before is None else "d" if after is None else "u"
+    return {"id": (before or after)[0]}, {"before": row(before), "after": row(after), "op": op, "ts_ms": int(time.time() * 1000)}
+
+
+def create_topics(broker):
+    admin = AdminClient({"bootstrap.servers": broker})
+    topics = [NewTopic("likes", PARTITIONS), NewTopic("orders", PARTITIONS), NewTopic("customers_cdc", 1), NewTopic("matches", PARTITIONS)]
+    for future in admin.create_topics(topics).values():
+        future.result()
+
+
+class Events:
+    """Produces the three input topics. Likes are random, but one in four answers an earlier like, and one in twelve is taken back."""
+
+    def __init__(self, broker):
+        self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 1})
+        self.random = random.Random(7)
+        self.likes = {}
+        self.order = 0
+
+    def send(self, topic, key, value):
+        self.producer.produce(topic, encode(value), encode(key))
+        self.producer.poll(0)
+
+    def like(self):
+        choice = self.random.random()
+        unanswered = [(liked, liker) for liker, liked in self.likes if (liked, liker) not in self.likes]
+        if choice < 1 / 12 and self.likes:
+            pair = self.random.choice(list(self.likes))
+            del self.likes[pair]
+            value = None
+        else:
+            pair = self.random.choice(unanswered) if choice < 1 / 3 and unanswered else tuple(self.random.sample(PEOPLE, 2))
+            if pair in self.likes:
+                return
+            self.likes[pair] = True
+            value = {"at": now_text()}
+        self.send("likes", {"liker": pair[0], "liked": pair[1]}, value)
+
+    def buy(self, moment=None):
+        self.order += 1
+        customer = self.random.choice(CUSTOMERS)[0]
+        amount = f"{self.random.uniform(1, 200):.2f}"
+        self.send("orders", {"id": self.order}, {"id": self.order, "customer_id": customer, "amount": float(amount), "at": now_text(moment)})
+
+    def run(self):
+        """Customers and three minutes of past orders at once; then lively for a minute, then a trickle for ever."""
+        for customer in CUSTOMERS:
+            self.send("customers_cdc", *change_event(None, customer))
+        began = datetime.now(timezone.utc)
+        for number in range(600):
+            self.buy(began - timedelta(minutes=3) + timedelta(seconds=number * 0.3))
+        started = time.monotonic()
+        while True:
+            rate = 12 if time.monotonic() - started < LIVELY_SECONDS else 2
+            self.like()
+            self.buy()
+            self.producer.poll(0)
+            time.sleep(self.random.uniform(0.5, 1.5) / rate)
+
+
+class Matches:
+    """Reads topic `matches` as a consumer of committed records does, and checks that nothing arrives twice."""
+
+    def __init__(self, broker):
+        self.consumer = Consumer({"bootstrap.servers": broker, "group.id": "demo", "isolation.level": "read_committed", "enable.auto.commit": False, "fetch.wait.max.ms": 10})
+        self.consumer.assign([TopicPartition("matches", partition, 0) for partition in range(PARTITIONS)])
+        self.current = {}
+        self.latencies = []
+        self.twice = []
+
+    def poll(self, seconds):
+        """The next change: (pair, matched_at or None, latency in milliseconds or None); None when there is none in time."""
+        message = self.consumer.poll(seconds)
+        if message is None or message.error():
+            return None
+        key = json.loads(message.key())
+        pair = (key["person_a"], key["person_b"])
+        matched_at = json.loads(message.value())["matched_at"] if message.value() else None
+        if self.current.get(pair) == matched_at:
+            self.twice.append(pair)
+        if matched_at is None:
+            self.current.pop(pair, None)
+            return pair, None, None
+        self.current[pair] = matched_at
+        return pair, matched_at, 1000 * (time.time() - datetime.fromisoformat(matched_at.replace("Z", "+00:00")).timestamp())
+
+
+def heading(title, line):
+    print(f"\n{bold(title)}  {dim(line)}\n", flush=True)
+
+
+def share(values, part):
+    return sorted(values)[min(len(values) - 1, int(len(values) * part))]
+
+
+def show_matches(broker, query):
+    """Prints matches as they arrive for a while; True if none came twice and the topic agrees with the view."""
+    heading("Who likes each other?", "topic likes -> self join -> view matches -> topic matches, read here as a consumer sees it")
+    matches = Matches(broker)
+    began, taken_back = time.monotonic(), 0
+    shown_from = time.time()
+    while time.monotonic() - began < MATCH_SECONDS:
+        change = matches.poll(0.1)
+        if change is None:
+            continue
+        (one, other), matched_at, latency = change
+        clock = datetime.now().strftime("%H:%M:%S.%f")[:-3]
+        names = f"{one} & {other}"
+        if matched_at is None:
+            taken_back += 1
+            print(f"    {dim(clock)}  {dim(names):{30 + len(dim(''))}}{dim('no longer')}", flush=True)
+        elif datetime.fromisoformat(matched_at.replace("Z", "+00:00")).timestamp() >= shown_from:
+            matches.latencies.append(latency)
+            print(f"    {dim(clock)}  {names:30}{latency:4.0f} ms after the like was written", flush=True)
+    agree = False
+    for _ in range(50):
+        while matches.poll(0.05):
+            pass
+        agree = set(query("SELECT person_a, person_b FROM matches")) == set(matches.current)
+        if agree:
+            break
+    if matches.latencies:
+        print(f"\n    {len(matches.latencies)} matches live, {taken_back} taken back; latency p50 {share(matches.latencies, 0.5):.0f} ms, p99 {share(matches.latencies, 0.99):.0f} ms")
+    print(f"    {red('arrived twice: ' + str(matches.twice)) if matches.twice else green('none arrived twice')}; {green('topic and view agree') if agree else red('topic and view differ')}", flush=True)
+    return bool(matches.latencies) and not matches.twice and agree
+
+
+def show_orders(broker, query):
+    """Corrects a customer and shows the answer before and after; True if the change was seen and no reading in between lost an order."""
+    heading("What is sold where?", "orders joined with customers (a Debezium change stream), per minute and country")
+    number, name, country = CORRECTED
+    target = next(other for other in COUNTRIES if other != country)
+    minute = (datetime.now(timezone.utc) - timedelta(minutes=2)).replace(second=0, microsecond=0)
+    reading = f"SELECT country, orders, revenue FROM revenue WHERE minute = '{minute:%Y-%m-%d %H:%M:%S}+00' ORDER BY country"
+    before = {}
+    for _ in range(100):
+        before = {row[0]: row[1:] for row in query(reading)}
+        if len(before) == len(COUNTRIES):
+            break
+        time.sleep(0.1)
+    print(f"    {dim('psql> ' + reading + ';')}")
+    print(f"    a correction on topic customers_cdc: customer {number} ({name}) lives in {target}, not in {country}\n", flush=True)
+    producer = Producer({"bootstrap.servers": broker, "linger.ms": 0})
+    key, event = change_event(CORRECTED, (number, name, target))
+    producer.produce("customers_cdc", encode(event), encode(key))
+    producer.flush()
+    written, steady, after = time.monotonic(), True, before
+    while after == before and time.monotonic() - written < 20:
+        after = {row[0]: row[1:] for row in query(reading)}
+        steady = steady and sum(row[0] for row in after.values()) == sum(row[0] for row in before.values())
+    waited = 1000 * (time.monotonic() - written)
+    print(f"    {bold('country')}   {bold('orders')}             {bold('revenue')}")
+    for place in sorted(set(before) | set(after)):
+        old, new = before.get(place, (0, 0)), after.get(place, (0, 0))
+        if old == new:
+            print(f"    {place:9} {old[0]:4}               {old[1]:9}")
+        else:
+            print(f"    {place:9} {old[0]:4} -> {bold(f'{new[0]:4}')}       {old[1]:9} -> {bold(f'{new[1]:9}')}")
+    changed = after != before
+    print(f"\n    {green(f'visible {waited:.0f} ms after it was written') if changed else red('the correction did not arrive')}; "
+          f"{green('no reading lost or doubled an order') if steady else red('a reading lost or doubled an order')}", flush=True)
+    return changed and steady
+
+
+def show(broker, address):
+    import psycopg
+
+    host, port = address.split(":")
+    with psycopg.connect(host=host, port=int(port), dbname="dev", user="root", autocommit=True) as connection:
+        query = lambda text: connection.execute(text).fetchall()
+        fine = show_matches(broker, query)
+        fine = show_orders(broker, query) and fine
+    if not fine:
+        sys.exit(red("The demo saw something that must not be."))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["topics", "events", "show"])
+    parser.add_argument("--broker", required=True)
+    parser.add_argument("--sql", default="127.0.0.1:4566")
+    parser.add_argument("--folder", help="marks the process as the demo's, for run.sh")
+    options = parser.parse_args()
+    try:
+        match options.what:
+            case "topics":
+                create_topics(options.broker)
+            case "events":
+                Events(options.broker).run()
+            case "show":
+                show(options.broker, options.sql)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
