@@ -1,0 +1,76 @@
+"""Fixtures: one broker for the whole run, one server for the tests that only ask, and servers of their own for the tests that kill."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from harness import CACHE, Kafka, Tidemark
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def folder():
+    """The run's folder; removed at the end unless E2E_KEEP is set."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(prefix="e2e-", dir=CACHE))
+    yield path
+    if os.environ.get("E2E_KEEP"):
+        print(f"\nkept: {path}")
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka(folder):
+    """The broker. Tests share it, with topics of their own."""
+    broker = Kafka(folder / "kafka").start()
+    yield broker
+    broker.wipe()
+
+
+@pytest.fixture(scope="session")
+def shared_server(folder):
+    """The server of the tests that do not stop it. They name their relations with `unique`."""
+    server = Tidemark(folder / "shared").start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(shared_server):
+    """The shared server, started again if an earlier test took it down."""
+    if not shared_server.running:
+        shared_server.start()
+    return shared_server
+
+
+@pytest.fixture
+def unique():
+    """Makes names that no other test uses: unique("likes") -> likes_7."""
+    number = next(_numbers)
+    return lambda name: f"{name}_{number}"
+
+
+@pytest.fixture
+def own_server(folder, unique, request):
+    """A server of this test's own, not started yet; killed at the end."""
+    server = Tidemark(folder / unique("server"))
+    yield server
+    server.kill()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failing test shows the end of its server's log."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for name in ("own_server", "server"):
+            if name in item.funcargs:
+                report.sections.append((f"log of {name}", item.funcargs[name].log_tail()))
+                break
