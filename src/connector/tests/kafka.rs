@@ -378,3 +378,54 @@ fn fetch_and_decode_speed() {
         );
     }
 }
+
+/// With a broker of its own, started and stopped by `TIDEMARK_TEST_KAFKA_SCRIPT=docker/kafka.sh`.
+#[test]
+#[ignore = "takes a broker of its own"]
+fn reader_and_sink_survive_a_broker_that_goes_and_comes() {
+    let script = std::env::var("TIDEMARK_TEST_KAFKA_SCRIPT").expect("TIDEMARK_TEST_KAFKA_SCRIPT names docker/kafka.sh");
+    let kafka = |command: &str| assert!(std::process::Command::new(&script).args([command, "--port", "9392"]).status().unwrap().success(), "{command}");
+    kafka("start");
+    let broker = "127.0.0.1:9392";
+    let topic = new_topic(broker, "restart", 2);
+    let source = open_source(&spec(broker, &topic, &[]), &[column("id", DataType::Int64)]).unwrap();
+    let mut reader = source.open(&source.start().unwrap(), Arc::new(|| {})).unwrap();
+    let mut writer = sink(broker, &topic, "exactly_once");
+    writer.recover().unwrap();
+    writer.deliver(&[epoch(1, &[(1, 1, "a")])]).unwrap();
+    let rows = |reader: &dyn SourceReader| reader.positions().iter().map(|p| p.records).sum::<u64>();
+    read_until(reader.as_mut(), |r| rows(r) == 1);
+    kafka("stop");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        assert!(reader.poll(10).unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let starter = std::thread::spawn({
+        let script = script.clone();
+        move || {
+            std::thread::sleep(Duration::from_secs(4));
+            assert!(std::process::Command::new(&script).args(["start", "--port", "9392"]).status().unwrap().success());
+        }
+    });
+    // delivered or not, the marker knows
+    let began = Instant::now();
+    let delivered = writer.deliver(&[epoch(2, &[(1, 2, "b")])]);
+    eprintln!("deliver without broker: {delivered:?} after {:?}", began.elapsed());
+    starter.join().unwrap();
+    let began = Instant::now();
+    let marker = loop {
+        match writer.recover() {
+            Ok(marker) => break marker.unwrap(),
+            Err(e) => assert!(began.elapsed() < Duration::from_secs(60), "{e}"),
+        }
+    };
+    eprintln!("recovered after {:?}: {marker:?}", began.elapsed());
+    assert_eq!(marker.epoch, Epoch(if delivered.is_ok() { 2 } else { marker.epoch.0 }));
+    if marker.epoch == Epoch(1) {
+        writer.deliver(&[epoch(2, &[(1, 2, "b")])]).unwrap();
+    }
+    read_until(reader.as_mut(), |r| rows(r) == 2);
+    assert_eq!(committed(broker, &topic).len(), 2);
+    kafka("wipe");
+}
