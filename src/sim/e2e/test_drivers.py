@@ -1,0 +1,95 @@
+"""Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements) and psycopg2."""
+
+from datetime import date, datetime, timezone
+from decimal import Decimal
+
+import psycopg
+import psycopg2
+import pytest
+
+ROW = "SELECT true AS b, 1::smallint AS s, 2::int AS i, 3::bigint AS l, 1.5::double precision AS d, 12.340::numeric(10,3) AS n, 'grüße'::varchar AS t, DATE '2026-01-02' AS day, " \
+      "TIMESTAMP '2026-01-02 03:04:05.678901' AS ts, TIMESTAMPTZ '2026-01-02 03:04:05+00' AS tz, NULL::int AS nothing"
+VALUES = (True, 1, 2, 3, 1.5, Decimal("12.340"), "grüße", date(2026, 1, 2), datetime(2026, 1, 2, 3, 4, 5, 678901), datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc), None)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_psycopg_types(server, binary):
+    with server.connect() as connection, connection.cursor(binary=binary) as cursor:
+        cursor.execute(ROW)
+        assert cursor.fetchone() == VALUES
+        assert [column.name for column in cursor.description] == ["b", "s", "i", "l", "d", "n", "t", "day", "ts", "tz", "nothing"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_psycopg_parameters(server, unique, binary):
+    table = unique("typed")
+    server.query(f"CREATE TABLE {table} (id BIGINT PRIMARY KEY, f DOUBLE PRECISION, n NUMERIC(12, 2), t VARCHAR, at TIMESTAMPTZ, ok BOOLEAN)")
+    at = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=timezone.utc)
+    rows = [(number, number / 3, Decimal(number) / 4, f"it's {number}", at, number % 2 == 0) for number in range(12)]
+    with server.connect() as connection, connection.cursor(binary=binary) as cursor:
+        # more than five executions: psycopg switches to a prepared statement by itself
+        for row in rows:
+            cursor.execute(f"INSERT INTO {table} VALUES (%s, %s, %s, %s, %s, %s)", row)
+        cursor.executemany(f"INSERT INTO {table} VALUES (%s, %s, %s, %s, %s, %s)", [(100 + row[0], *row[1:]) for row in rows])
+        cursor.execute(f"SELECT id, f, n, t, at, ok FROM {table} WHERE id < %s ORDER BY id", (100,))
+        assert cursor.fetchall() == rows
+        cursor.execute(f"SELECT count(*) FROM {table} WHERE t = %s AND at = %s", ("it's 7", at))
+        assert cursor.fetchone() == (2,)
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            cursor.execute(f"SELECT nope FROM {table}")
+
+
+def test_psycopg2(server, unique):
+    table = unique("old")
+    connection = psycopg2.connect(host="127.0.0.1", port=server.port, dbname="dev", user="root")
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(ROW)
+            assert cursor.fetchone() == VALUES
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE {table} (id INT PRIMARY KEY, t VARCHAR)")
+        connection.autocommit = False
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO {table} VALUES (%s, %s), (%s, %s)", (1, "a", 2, "b"))
+            assert cursor.rowcount == 2
+        with pytest.raises(psycopg2.Error):
+            with connection, connection.cursor() as cursor:
+                cursor.execute(f"DELETE FROM {table}")
+                cursor.execute("SELECT * FROM nowhere")
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT id, t FROM {table} ORDER BY id")
+            assert cursor.fetchall() == [(1, "a"), (2, "b")]
+    finally:
+        connection.close()
+
+
+def test_psql_backslash(server, unique):
+    table = unique("house")
+    server.run(f"CREATE TABLE {table} (id INT PRIMARY KEY, t VARCHAR);\nCREATE MATERIALIZED VIEW {table}_v AS SELECT count(*) AS c FROM {table};")
+    assert "dev" in server.psql("-c", "\\l")
+    assert table in server.psql("-c", "\\dt")
+    assert f"{table}_v" in server.psql("-c", "\\dm")
+    assert table in server.psql("-c", "\\d")
+    described = server.psql("-c", f"\\d {table}")
+    assert "id|integer" in described and "t|character varying" in described
+    assert "c|bigint" in server.psql("-c", f"\\d {table}_v")
+
+
+def test_several_statements_and_errors_in_psql(server):
+    assert server.psql("-c", "SELECT 1; SELECT 'two'") == "1\ntwo\n"
+    said = server.psql("-v", "VERBOSITY=verbose", "-c", "SELECT nope FROM pg_catalog.pg_class", check=False)
+    assert "42703" in said
+    said = server.psql("-c", "SELEC 1", check=False)
+    assert "syntax error" in said.lower() and "LINE 1" in said, said
+
+
+def test_cancel(server):
+    with server.connect() as connection:
+        import threading
+        timer = threading.Timer(0.5, connection.cancel_safe)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b, generate_series(1, 1000) c WHERE a.value + b.value + c.value = 7")
+        timer.join()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
