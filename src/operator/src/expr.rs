@@ -147,18 +147,6 @@ impl Predicate {
     }
 }
 
-/// A closure form of [`Predicate`], for callers for whom a failing row is an error of the whole batch.
-pub fn predicate(expr: &Expr, input: &SchemaRef) -> Result<impl Fn(&RecordBatch) -> Result<BooleanArray> + Send + use<>> {
-    let predicate = Predicate::new(expr, input)?;
-    Ok(move |batch: &RecordBatch| {
-        let (mask, failures) = predicate.evaluate(batch)?;
-        match failures.into_iter().next() {
-            None => Ok(mask),
-            Some(failure) => Err(Error::user(SqlState(failure.state), failure.message)),
-        }
-    })
-}
-
 /// SQLSTATE and message of an error that is the row's own; an error of ours when no row could ever be evaluated.
 fn row_message(error: &DataFusionError) -> Result<(&'static str, String)> {
     match error.find_root() {

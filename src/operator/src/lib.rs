@@ -17,6 +17,8 @@ pub mod join;
 pub mod project;
 pub mod report;
 pub mod sink;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod union;
 pub mod values;
 
