@@ -7,6 +7,7 @@
 //! The arena is a list of blocks that are filled once. Values taken out leave garbage: a block without a living value is freed at once; when garbage is
 //! more than half of the arena, the living values of the blocks that are at least half garbage move, in one pass over the views.
 
+use crate::ABSENT;
 use crate::chunked::Chunked;
 
 const INLINE: usize = 12;
@@ -69,23 +70,81 @@ impl ByteColumn {
         self.views.grow(len);
     }
 
-    /// Length of the value in bytes; `None` for NULL.
+    /// The values of these ids one after the other, where each begins and the last one ends, and whether one is NULL. `ABSENT` counts as NULL.
+    pub fn gather(&self, ids: &[u32]) -> (Vec<i32>, Vec<u8>, bool) {
+        let mut views = Vec::with_capacity(ids.len());
+        let mut offsets = Vec::with_capacity(ids.len() + 1);
+        let (mut total, mut nulls) = (0usize, false);
+        offsets.push(0i32);
+        for id in ids {
+            let view = if *id == ABSENT { [NULL, 0, 0, 0] } else { self.views.get(*id) };
+            match view[0] {
+                NULL => nulls = true,
+                len => total += len as usize,
+            }
+            if view[0] != NULL && view[0] as usize > INLINE {
+                self.prefetch(&view);
+            }
+            offsets.push(i32::try_from(total).expect("less than 2 GiB of text are gathered at a time"));
+            views.push(view);
+        }
+        (offsets, self.concat(&views, total), nulls)
+    }
+
+    /// The values of these views, `total` bytes, one after the other.
+    fn concat(&self, views: &[View], total: usize) -> Vec<u8> {
+        let mut values: Vec<u8> = Vec::with_capacity(total + INLINE);
+        let start = values.as_mut_ptr();
+        let mut at = 0;
+        for view in views {
+            let len = if view[0] == NULL { 0 } else { view[0] as usize };
+            assert!(at + len <= total, "the values are as long as their views say");
+            if len <= INLINE {
+                // SAFETY: `at <= total`, and INLINE bytes more than `total` were reserved; what is too much is overwritten by the next value or cut off.
+                unsafe { start.add(at).cast::<[u8; INLINE]>().write(inline_bytes(view)) };
+            } else {
+                // SAFETY: `at + len <= total`, which was reserved; the arena is other memory.
+                unsafe { std::ptr::copy_nonoverlapping(self.stored(view).as_ptr(), start.add(at), len) };
+            }
+            at += len;
+        }
+        // SAFETY: the first `at` bytes were written.
+        unsafe { values.set_len(at) };
+        values
+    }
+
+    /// Whether the value is NULL.
     #[inline(always)]
-    pub fn value_len(&self, id: u32) -> Option<usize> {
-        let len = self.views.get(id)[0];
-        (len != NULL).then_some(len as usize)
+    pub fn is_null(&self, id: u32) -> bool {
+        self.views.get(id)[0] == NULL
     }
 
     /// Appends the value to `to` and tells whether it is not NULL.
-    #[inline(always)]
     pub fn append_to(&self, id: u32, to: &mut Vec<u8>) -> bool {
         let view = self.views.get(id);
+        self.append_view(&view, to);
+        view[0] != NULL
+    }
+
+    #[inline(always)]
+    fn append_view(&self, view: &View, to: &mut Vec<u8>) {
         match view[0] {
-            NULL => return false,
-            len if len as usize <= INLINE => to.extend_from_slice(&inline_bytes(&view)[..len as usize]),
-            _ => to.extend_from_slice(self.stored(&view)),
+            NULL => {}
+            len if len as usize <= INLINE => to.extend_from_slice(&inline_bytes(view)[..len as usize]),
+            _ => to.extend_from_slice(self.stored(view)),
         }
-        true
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, view: &View) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch never faults, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.stored(view).as_ptr().cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = view;
     }
 
     #[inline(always)]

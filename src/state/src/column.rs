@@ -440,25 +440,6 @@ impl Column {
 }
 
 fn gather_bytes(data_type: &DataType, column: &ByteColumn, ids: &[u32]) -> ArrayRef {
-    let mut total = 0;
-    let mut offsets = Vec::with_capacity(ids.len() + 1);
-    offsets.push(0i32);
-    let mut nulls = false;
-    for id in ids {
-        match if *id == ABSENT { None } else { column.value_len(*id) } {
-            Some(len) => total += len,
-            None => nulls = true,
-        }
-        offsets.push(i32::try_from(total).expect("callers gather less than 2 GiB at a time"));
-    }
-    let mut values: Vec<u8> = Vec::with_capacity(total);
-    for id in ids {
-        if *id != ABSENT {
-            column.append_to(*id, &mut values);
-        }
-    }
-    let nulls = nulls.then(|| NullBuffer::new(bits_of(ids, |id| id != ABSENT && column.value_len(id).is_some())));
-    let text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     if let DataType::FixedSizeBinary(width) = data_type {
         let each = ids.iter().map(|id| {
             let mut value = Vec::new();
@@ -466,6 +447,9 @@ fn gather_bytes(data_type: &DataType, column: &ByteColumn, ids: &[u32]) -> Array
         });
         return std::sync::Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(each, *width).expect("values have the width of their type"));
     }
+    let (offsets, values, nulls) = column.gather(ids);
+    let nulls = nulls.then(|| NullBuffer::new(bits_of(ids, |id| id != ABSENT && !column.is_null(id))));
+    let text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let plain = if text { DataType::Utf8 } else { DataType::Binary };
     let array = array_of(&plain, ids.len(), vec![Buffer::from_vec(offsets), Buffer::from_vec(values)], nulls);
     if plain == *data_type { array } else { arrow::compute::cast(&array, data_type).expect("one kind of string becomes another") }

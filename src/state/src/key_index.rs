@@ -17,9 +17,9 @@ mod table;
 use crate::ABSENT;
 use crate::chunked::{Chunked, Slots};
 use crate::column::{SlotColumns, canonical};
-use table::{Table, tag_of};
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
+use table::{Table, tag_of};
 
 /// Rows that the probe's prefetch runs ahead.
 const AHEAD: usize = 12;
@@ -196,6 +196,6 @@ impl KeyIndex {
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod measure;
+#[cfg(test)]
+mod tests;

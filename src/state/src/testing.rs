@@ -64,7 +64,9 @@ pub(crate) fn column(rng: &mut Rng, data_type: &DataType, rows: usize, domain: u
             let each = values.iter().map(|v| v.map(|v| vec![v as u8; *width as usize]));
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(each, *width).unwrap())
         }
-        DataType::Float64 => Arc::new(Float64Array::from_iter(values.iter().map(|v| v.map(|v| [0.0, -0.0, f64::NAN, -f64::NAN].get(v as usize).copied().unwrap_or(v as f64 / 3.0))))),
+        DataType::Float64 => {
+            Arc::new(Float64Array::from_iter(values.iter().map(|v| v.map(|v| [0.0, -0.0, f64::NAN, -f64::NAN].get(v as usize).copied().unwrap_or(v as f64 / 3.0)))))
+        }
         DataType::Interval(_) => Arc::new(IntervalMonthDayNanoArray::from_iter(values.iter().map(|v| v.map(|v| IntervalMonthDayNano::new(1, v as i32, -v))))),
         DataType::Int8 => Arc::new(Int8Array::from_iter(values.iter().map(|v| v.map(|v| v as i8)))),
         DataType::List(_) => {

@@ -73,6 +73,8 @@ struct Pending {
 
 #[derive(Debug, Default)]
 struct Unsealed {
+    /// There is a state table that will tell of changes; without one they are not marked.
+    tracked: bool,
     dirty: Dirty,
     /// Everything up to this epoch is sealed.
     sealed: Epoch,
@@ -85,6 +87,28 @@ impl ViewOptions {
     /// The sum of changes, with each row of a multiset once.
     fn sum(&self, changes: &[ChangeBatch]) -> ChangeBatch {
         if self.key.is_none() && !self.append_only { consolidate_fully(&self.schema, changes) } else { consolidate(&self.schema, changes) }
+    }
+}
+
+impl ViewOptions {
+    /// The sum of an epoch's changes, as [`Base::apply`] wants it. Where each key goes and comes at most once, that is the changes as they are.
+    fn sum_of_epoch(&self, changes: &[ChangeBatch]) -> ChangeBatch {
+        let Some(key) = self.key.as_deref().filter(|_| !changes.is_empty()) else { return self.sum(changes) };
+        let all = ChangeBatch::concat(&self.schema, changes);
+        let Some(weights) = all.weights() else { return all };
+        let keys = pick(all.rows(), key);
+        let mut index = crate::KeyIndex::new(&keys.iter().map(|k| k.data_type().clone()).collect::<Vec<_>>());
+        let mut ids = Vec::new();
+        index.intern(&keys, &tidemark_changelog::hash_columns(&keys, all.num_rows()), &mut ids);
+        let mut seen = vec![0u8; index.capacity()];
+        for (id, weight) in ids.iter().zip(weights.iter()) {
+            let bit = if *weight == 1 { 1 } else { 2 };
+            if seen[*id as usize] & bit != 0 || weight.abs() != 1 {
+                return self.sum(&[all]);
+            }
+            seen[*id as usize] |= bit;
+        }
+        all
     }
 }
 
@@ -116,7 +140,7 @@ impl ViewPartition {
         let changes: Vec<ChangeBatch> = if self.options.key.is_none() && self.options.append_only {
             changes.into_iter().filter(|c| !c.is_empty()).collect()
         } else {
-            Some(self.options.sum(&changes)).into_iter().filter(|c| !c.is_empty()).collect()
+            Some(self.options.sum_of_epoch(&changes)).into_iter().filter(|c| !c.is_empty()).collect()
         };
         let mut pending = self.pending.lock();
         assert!(epoch > pending.last, "{}: epoch {epoch} after epoch {}", self.options.name, pending.last);
@@ -136,7 +160,7 @@ impl ViewPartition {
         };
         let mut unsealed = self.unsealed.lock();
         for (epoch, changes) in taken {
-            let mark = epoch > unsealed.sealed;
+            let mark = unsealed.tracked && epoch > unsealed.sealed;
             for batch in &changes {
                 merged.base.apply(&self.options.name, batch, &mut unsealed.dirty, mark);
             }

@@ -96,8 +96,9 @@ fn random(conflict: Conflict, seed: u64) {
     let (mut model, mut output, mut sealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut durable: BTreeMap<String, RecordBatch> = BTreeMap::new();
     for _ in 0..80 {
-        let lines: Vec<(bool, String, String)> =
-            (0..rng.below(9) + 1).map(|_| (rng.below(3) > 0, if rng.below(9) == 0 { "-".into() } else { rng.below(8).to_string() }, "v".repeat(rng.below(20) as usize + 1))).collect();
+        let lines: Vec<(bool, String, String)> = (0..rng.below(9) + 1)
+            .map(|_| (rng.below(3) > 0, if rng.below(9) == 0 { "-".into() } else { rng.below(8).to_string() }, "v".repeat(rng.below(20) as usize + 1)))
+            .collect();
         for (write, key, value) in &lines {
             if !write {
                 model.remove(key);

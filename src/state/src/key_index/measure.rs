@@ -79,7 +79,8 @@ fn measure_store() {
     let mut rng = Rng(1);
     let batches: Vec<RecordBatch> = (0..488)
         .map(|_| {
-            let columns: Vec<ArrayRef> = vec![keys(&mut rng, "i64", 1 << 30).remove(0), keys(&mut rng, "short text", 1000).remove(0), keys(&mut rng, "long text", 1 << 20).remove(0)];
+            let columns: Vec<ArrayRef> =
+                vec![keys(&mut rng, "i64", 1 << 30).remove(0), keys(&mut rng, "short text", 1000).remove(0), keys(&mut rng, "long text", 1 << 20).remove(0)];
             RecordBatch::try_new(schema.clone(), columns).unwrap()
         })
         .collect();

@@ -6,12 +6,13 @@
 //! | multiset | the whole row's id in an index | any positive number |
 //! | append-only | nothing; rows stay in the order they came | 1 |
 //!
-//! [`Base::apply`] adds a consolidated change batch: retractions first, then insertions. A key that goes stays in the index without a row until the next seal has told of it
+//! [`Base::apply`] adds the changes of an epoch: retractions first, then insertions. Of a multiset they are consolidated; of a keyed relation each key goes and comes at most
+//! once (if it is one row that came and went, that is found out here). A key that goes stays in the index without a row until the next seal has told of it
 //! (its id is *dirty*): so a seal finds everything that changed, and a key that comes back keeps its id. Sealed keys without a row leave the index with the
 //! next batch that is applied.
 
 use crate::chunked::{Bitmap, Chunked};
-use crate::{ABSENT, KeyIndex, RowStore, SlotColumns};
+use crate::{ABSENT, KeyIndex, RowStore, SlotColumns, consolidate};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemark_changelog::{ChangeBatch, hash_columns};
@@ -236,7 +237,17 @@ impl Indexed {
         self.index.intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
         self.weights.grow(self.index.capacity());
         self.values.grow(self.index.capacity());
-        if self.is_multiset() { self.apply_multiset(relation, changes, &ids) } else { self.apply_keyed(relation, changes, &ids) }
+        if self.is_multiset() {
+            self.apply_multiset(relation, changes, &ids);
+        } else if self.goes_from_here(changes, &ids) {
+            self.apply_keyed(relation, changes, &ids);
+        } else {
+            // A row that came and went within the epoch.
+            let net = consolidate(&changes.schema(), std::slice::from_ref(changes));
+            let net_ids = self.find(net.rows());
+            assert!(self.goes_from_here(&net, &net_ids), "{relation}: a row was retracted that is not there");
+            self.apply_keyed(relation, &net, &net_ids);
+        }
         for id in ids {
             if mark {
                 dirty.mark(id);
@@ -255,18 +266,30 @@ impl Indexed {
         }
     }
 
+    /// Whether every retracted row is there.
+    fn goes_from_here(&self, changes: &ChangeBatch, ids: &[u32]) -> bool {
+        if changes.weights().is_none() {
+            return true;
+        }
+        let gone = by_sign(changes).0;
+        let gone_ids: Vec<u32> = gone.iter().map(|r| ids[*r as usize]).collect();
+        if gone_ids.iter().any(|id| self.weights.get(*id) == 0) {
+            return false;
+        }
+        let mut unequal = vec![false; gone.len()];
+        self.values.mark_unequal(&pick(changes.rows(), &self.others), &gone, &gone_ids, &mut unequal);
+        !unequal.contains(&true)
+    }
+
     fn apply_keyed(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {
-        let (gone, come) = if changes.weights().is_some() { by_sign(changes) } else { (Vec::new(), (0..changes.num_rows() as u32).collect()) };
+        let (gone, come) = by_sign(changes);
         let values = pick(changes.rows(), &self.others);
         let ids_of = |rows: &[u32]| rows.iter().map(|r| ids[*r as usize]).collect::<Vec<u32>>();
-        let (gone_ids, come_ids) = (ids_of(&gone), ids_of(&come));
-        let mut unequal = vec![false; gone.len()];
-        self.values.mark_unequal(&values, &gone, &gone_ids, &mut unequal);
-        for (id, unequal) in gone_ids.iter().zip(unequal) {
-            assert!(self.weights.get(*id) == 1 && !unequal, "{relation}: a row was retracted that is not there");
-            self.weights.set(*id, 0);
-            self.values.clear(*id);
+        for id in ids_of(&gone) {
+            self.weights.set(id, 0);
+            self.values.clear(id);
         }
+        let come_ids = ids_of(&come);
         for (row, id) in come.iter().zip(&come_ids) {
             assert!(self.weights.get(*id) == 0 && changes.weight(*row as usize) == 1, "{relation}: two rows have one key");
             self.weights.set(*id, 1);

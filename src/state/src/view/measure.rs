@@ -63,7 +63,12 @@ fn measure(key: Option<Vec<usize>>, append_only: bool, what: &str) {
             let changes: Vec<ChangeBatch> = (0..5)
                 .map(|_| {
                     let version = versions[0];
-                    let keys: Vec<i64> = (0..2000).map(|_| rng.below(KEYS as usize) as i64).collect::<std::collections::BTreeSet<_>>().into_iter().filter(|k| versions[*k as usize] == version).collect();
+                    let keys: Vec<i64> = (0..2000)
+                        .map(|_| rng.below(KEYS as usize) as i64)
+                        .collect::<std::collections::BTreeSet<_>>()
+                        .into_iter()
+                        .filter(|k| versions[*k as usize] == version)
+                        .collect();
                     let old = rows(&keys, version);
                     keys.iter().for_each(|k| versions[*k as usize] += 1);
                     let both = arrow::compute::concat_batches(&schema(), [&old, &rows(&keys, version + 1)]).unwrap();

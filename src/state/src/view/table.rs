@@ -22,8 +22,9 @@ pub struct ViewTable {
 }
 
 impl ViewTable {
-    /// The table of a view.
+    /// The table of a view that is still empty. From now on the view remembers what changed, until a seal.
     pub fn new(view: Arc<ViewPartition>) -> ViewTable {
+        view.unsealed.lock().tracked = true;
         let options = &view.options;
         let width = options.schema.fields().len();
         let key = options.key.clone().unwrap_or_default();
