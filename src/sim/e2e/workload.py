@@ -7,6 +7,7 @@ equals its recomputation, and every sink topic holds each change exactly once.
 
 import random
 from collections import Counter, defaultdict
+from decimal import Decimal
 
 from harness import eventually, replay_debezium, replay_upserts
 
@@ -26,6 +27,11 @@ CREATE SINK orders_out AS SELECT id, customer, amount FROM orders WHERE amount %
 """
 
 COUNTRIES = ["BR", "DE", "FR", "JP"]
+
+
+def plain(value):
+    """A value as the recomputation has it: sums of bigint arrive as numeric."""
+    return int(value) if isinstance(value, Decimal) else value
 
 
 class World:
@@ -113,7 +119,7 @@ class World:
         for view in ("matches", "received", "per_customer", "per_country"):
 
             def equal(view=view):
-                rows = sorted((tuple(row) for row in self.server.query(f"SELECT * FROM {view}")), key=str)
+                rows = sorted((tuple(map(plain, row)) for row in self.server.query(f"SELECT * FROM {view}")), key=str)
                 wanted = sorted(expected[view], key=str)
                 assert rows == wanted, f"{view}: missing {sorted(set(wanted) - set(rows), key=str)[:5]}, too many {sorted(set(rows) - set(wanted), key=str)[:5]}"
                 return True
