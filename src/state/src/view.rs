@@ -194,7 +194,9 @@ impl ViewPartition {
             let (ids, extra) = base.rows_with(&self.options.name, &delta);
             let mut batches: Vec<RecordBatch> = ids.chunks(batch_rows).map(|ids| batch_of(&schema, base.gather(columns, ids), ids.len())).collect();
             if !extra.is_empty() {
+                let count = extra.len();
                 let rows = take_rows(&delta.rows().project(columns).expect("the columns exist"), extra);
+                let rows = batch_of(&schema, rows.columns().to_vec(), count);
                 batches.extend((0..rows.num_rows()).step_by(batch_rows).map(|at| rows.slice(at, batch_rows.min(rows.num_rows() - at))));
             }
             batches
