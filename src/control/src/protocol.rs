@@ -45,6 +45,8 @@ pub enum Command {
         /// See `Readers::mergeable`.
         mergeable: Epoch,
     },
+    /// Answer `Event::Settled`: every job sent before is built.
+    Settle,
     /// Replay is over: sources read on without limits.
     Resume,
     /// The worker ends.
@@ -106,6 +108,11 @@ pub enum Event {
         positions: Positions,
         /// Their largest event times.
         watermarks: Watermarks,
+    },
+    /// The worker has built every job that it was sent before it was asked.
+    Settled {
+        /// The worker.
+        worker: WorkerId,
     },
     /// All jobs that count have passed the barrier on a worker.
     Done {

@@ -14,6 +14,7 @@ pub struct Readers {
     state: Mutex<State>,
     decided: watch::Sender<Epoch>,
     published: watch::Sender<Epoch>,
+    log_error: Mutex<Option<Error>>,
 }
 
 #[derive(Default)]
@@ -33,7 +34,7 @@ pub struct Pin {
 impl Readers {
     /// Nothing is decided or published yet.
     pub fn new() -> Arc<Readers> {
-        Arc::new(Readers { state: Mutex::default(), decided: watch::Sender::new(Epoch(0)), published: watch::Sender::new(Epoch(0)) })
+        Arc::new(Readers { state: Mutex::default(), decided: watch::Sender::new(Epoch(0)), published: watch::Sender::new(Epoch(0)), log_error: Mutex::default() })
     }
 
     /// Pins the newest readable epoch.
@@ -71,6 +72,16 @@ impl Readers {
             state.positions = positions;
         }
         self.published.send_replace(epoch);
+    }
+
+    /// Why nothing can be decided at the moment, if so.
+    pub fn log_error(&self) -> Option<Error> {
+        self.log_error.lock().clone()
+    }
+
+    /// Set by the coordinator while the log takes no entries.
+    pub fn set_log_error(&self, error: Option<Error>) {
+        *self.log_error.lock() = error;
     }
 
     /// The newest decided epoch.

@@ -35,8 +35,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     next_id: Arc<AtomicU32>,
     threads: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
-    /// Held while the process lives.
-    _lock: Arc<File>,
+    /// The data folder's lock, held until shutdown.
+    lock: Arc<Mutex<Option<File>>>,
 }
 
 /// Progress of a job that is being created, and the state of one that runs.
@@ -143,7 +143,7 @@ impl Engine {
         let (ready, opened) = oneshot::channel();
         threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
         opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
-        Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), _lock: Arc::new(lock) })
+        Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), lock: Arc::new(Mutex::new(Some(lock))) })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -350,7 +350,9 @@ impl Engine {
         let sinks: Vec<_> = self.shared.sinks.lock().values().cloned().collect();
         sinks.iter().for_each(|s| s.close());
         let threads = std::mem::take(&mut *self.threads.lock());
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await.map_err(|e| Error::internal(e.to_string()))
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await.map_err(|e| Error::internal(e.to_string()))?;
+        self.lock.lock().take();
+        Ok(())
     }
 }
 

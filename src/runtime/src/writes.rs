@@ -70,6 +70,9 @@ impl TableHead {
 impl Engine {
     /// Locks these tables for writing, in id order. Writes see all earlier writes; nothing is visible to others before `commit`. Dropping the guard rolls back.
     pub async fn begin_write(&self, tables: &[RelationId]) -> Result<WriteGuard> {
+        if let Some(error) = self.shared().readers.log_error() {
+            return Err(error.context("the write cannot be logged"));
+        }
         let mut ids = tables.to_vec();
         ids.sort_unstable();
         ids.dedup();

@@ -162,7 +162,7 @@ impl Coordinator {
             flight.positions.retain(|source, splits| known.insert(*source, splits.clone()).as_ref() != Some(splits));
             entries.push(Entry::Cut(Cut::new(flight.epoch, flight.clock, flight.positions.clone(), flight.writes.clone())));
         }
-        let last_index = self.log.append(&entries)?;
+        let last_index = self.append(&entries)?;
         for ((i, entry), index) in ready.iter().zip(&entries).zip(last_index + 1 - entries.len() as u64..) {
             self.decisions.apply(index, entry);
             let epoch = self.in_flight[*i].epoch;

@@ -34,6 +34,9 @@ pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
 /// An epoch that somebody waits for (a write, a statement) is at least this long, in milliseconds.
 pub const EPOCH_MS_MIN: u64 = 5;
 
+/// The pause between two tries to append to a log on a full disk.
+const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
+
 /// Intervals of barriers and checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -119,6 +122,7 @@ impl Coordinator {
         match event {
             Event::Cut { worker, epoch, positions, watermarks } => self.on_cut(worker, epoch, positions, watermarks),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
+            Event::Settled { .. } => {}
             Event::Active => self.active = true,
             Event::Ready { worker, relation } => self.on_ready(worker, relation),
             Event::JobDone { worker, relation, epoch } => self.on_job_done(worker, relation, epoch),
@@ -174,11 +178,29 @@ impl Coordinator {
 
     /// Appends to the log and applies.
     fn record(&mut self, entries: &[Entry]) -> Result<()> {
-        let last = self.log.append(entries)?;
+        let last = self.append(entries)?;
         for (entry, index) in entries.iter().zip(last + 1 - entries.len() as u64..) {
             self.decisions.apply(index, entry);
         }
         Ok(())
+    }
+
+    /// Appends, and tries again while the disk is full: what waits for a decision waits, new writes are refused meanwhile, reads go on.
+    fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+        loop {
+            match self.log.append(entries) {
+                Ok(last) => {
+                    self.readers.set_log_error(None);
+                    return Ok(last);
+                }
+                Err(error) if error.state() == SqlState::DISK_FULL => {
+                    tracing::error!(%error, "the log cannot grow; trying again");
+                    self.readers.set_log_error(Some(error));
+                    std::thread::sleep(FULL_DISK_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Tells sessions which relations there are: all but those that are being created.

@@ -121,6 +121,7 @@ impl Coordinator {
         let generation = coordinator.decisions.generation + 1;
         coordinator.record(&[Entry::Opened { generation }])?;
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
+        coordinator.wait_settled(events)?;
         coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
         coordinator.show_catalog();
         coordinator.readers.decide(decided);
@@ -156,6 +157,20 @@ impl Coordinator {
             self.workers.job_progress(id, "running", 100.0, epoch);
             self.workers.broadcast(Command::Start(Arc::new(job)));
         }
+    }
+
+    /// Waits until all workers have built what they were sent.
+    fn wait_settled(&mut self, events: &Receiver<Event>) -> Result<()> {
+        self.workers.broadcast(Command::Settle);
+        let mut settled = 0;
+        while settled < self.workers.count() {
+            match events.recv() {
+                Ok(Event::Settled { .. }) => settled += 1,
+                Ok(event) => self.handle(event)?,
+                Err(_) => return Err(super::shutting_down()),
+            }
+        }
+        Ok(())
     }
 
     /// Sends the barriers of decided epochs with their limits, and waits until all are done.

@@ -175,6 +175,7 @@ impl Worker {
                     view.merge(mergeable);
                 }
             }
+            Command::Settle => self.tell(Event::Settled { worker: self.id }),
             Command::Resume => {
                 for source in self.jobs.values_mut().flat_map(sources) {
                     source.unlimit();
