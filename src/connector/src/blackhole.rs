@@ -8,7 +8,7 @@ use tidemark_plan::ConnectorSpec;
 
 /// Refuses options that mean nothing here.
 pub fn check(spec: &ConnectorSpec) -> Result<()> {
-    Options::of(spec).refuse_unknown(&["primary_key", "snapshot", "force_append_only", "delivery"], &[])
+    Options::of(spec).refuse_unknown(&["type", "primary_key", "snapshot", "force_append_only", "delivery"], &[])
 }
 
 /// Counts rows and epochs.

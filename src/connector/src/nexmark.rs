@@ -251,7 +251,7 @@ impl Nexmark {
                     if i > 0 {
                         out.push(b' ');
                     }
-                    digits(out, ((bits >> (16 * i)) & 0xFFFF) * 10_000 >> 16, 10, 4);
+                    digits(out, (((bits >> (16 * i)) & 0xFFFF) * 10_000) >> 16, 10, 4);
                 }
             }),
             "city" => Values::text(numbers, 16, |out, n| out.extend_from_slice(pick(CITIES, r(5).bits(n)))),

@@ -217,7 +217,7 @@ impl KafkaSinkOptions {
     /// Reads and checks the options of a sink.
     pub fn read(spec: &ConnectorSpec) -> Result<KafkaSinkOptions> {
         let options = Options::of(spec);
-        options.refuse_unknown(&["topic", "properties.bootstrap.server", "delivery", "primary_key", "snapshot", "force_append_only", "key.encode"], &["properties."])?;
+        options.refuse_unknown(&["topic", "properties.bootstrap.server", "delivery", "type", "primary_key", "snapshot", "force_append_only", "key.encode"], &["properties."])?;
         let kafka = KafkaOptions::read(&options)?;
         let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
         options.flag("snapshot", true)?;

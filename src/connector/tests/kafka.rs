@@ -202,7 +202,14 @@ fn a_start_by_timestamp_and_an_offset_that_vanished() {
     };
     assert_eq!(error.message(), format!("kafka topic \"{topic}\" partition 0 no longer has offset 0: it has the offsets from 5 to 10"));
     let other = vec![SplitPosition { topic_id: "an-older-id".into(), ..start[0].clone() }];
-    let error = source.open(&other, Arc::new(|| {})).err().unwrap();
+    let mut reader = source.open(&other, Arc::new(|| {})).unwrap();
+    let error = loop {
+        match reader.poll(10) {
+            Ok(batch) => assert!(batch.is_none()),
+            Err(e) => break e,
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
     assert!(error.message().contains("is not the one that was read before"), "{error}");
 }
 

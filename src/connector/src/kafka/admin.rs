@@ -54,9 +54,10 @@ fn c_name(topic: &str) -> Result<CString> {
     CString::new(topic).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, "a topic's name has no zero byte"))
 }
 
-/// The topic's id as text, which tells a topic from another one that was made later under its name; the name where the broker has no ids or does not answer.
-pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<String> {
-    let name = c_name(topic)?;
+/// The topic's id as text, which tells a topic from another one that was made later under its name; `None` where there is no such topic or the broker has
+/// no ids. The error is why there is no answer.
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<String>, String> {
+    let name = c_name(topic).map_err(|e| e.to_string())?;
     let mut names = [name.as_ptr()];
     let event = ask(client, |rk, queue| {
         // SAFETY: the names live until the call is over, which copies them.
@@ -65,22 +66,21 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Str
             sys::rd_kafka_DescribeTopics(rk, topics, ptr::null(), queue);
             sys::rd_kafka_TopicCollection_destroy(topics);
         }
-    });
+    })?;
     // SAFETY: the answer lives as long as the event.
-    let found = event.ok().and_then(|event| unsafe {
+    unsafe {
         let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
         let mut count = 0;
         let topics = if result.is_null() { ptr::null_mut() } else { sys::rd_kafka_DescribeTopics_result_topics(result, &mut count) };
         if topics.is_null() || count != 1 {
-            return None;
+            return Err("the broker's answer is empty".into());
         }
         let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
         if id.is_null() || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0) {
-            return None;
+            return Ok(None);
         }
-        Some(text(sys::rd_kafka_Uuid_base64str(id)))
-    });
-    Ok(found.unwrap_or_else(|| topic.to_string()))
+        Ok(Some(text(sys::rd_kafka_Uuid_base64str(id))))
+    }
 }
 
 /// Makes a topic of one partition with the broker's own replication, unless it exists.

@@ -9,6 +9,7 @@
 //! batch, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
+use crate::kafka::admin::topic_id;
 use crate::kafka::client::{Context, close_in_background, create_consumer, invalid_settings, unavailable};
 use crate::kafka::queue::{Next, PartitionQueue};
 use crate::metrics::SourceMetrics;
@@ -17,6 +18,7 @@ use rdkafka::bindings::rd_kafka_resp_err_t as code;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{RecordError, SourceBatch, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Error, Result, SqlState};
@@ -44,7 +46,9 @@ impl Split {
 /// The reader. Fields are dropped in order: queues before the consumer they belong to.
 pub struct KafkaReader {
     splits: Vec<Split>,
-    consumer: Option<BaseConsumer<Context>>,
+    consumer: Option<Arc<BaseConsumer<Context>>>,
+    /// Until it is empty, nothing is read.
+    check: Option<TopicCheck>,
     options: KafkaOptions,
     spec: ConnectorSpec,
     columns: Vec<Column>,
@@ -90,13 +94,20 @@ impl KafkaReader {
         consumer.set_nonempty_callback(move || on_event());
         let all: Vec<usize> = (0..columns.len()).collect();
         let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?);
-        let mut reader = KafkaReader { splits: Vec::new(), consumer: Some(consumer), options, spec, columns, decoder, waker, turn: 0, metrics };
+        let mut reader = KafkaReader { splits: Vec::new(), consumer: Some(Arc::new(consumer)), check: None, options, spec, columns, decoder, waker, turn: 0, metrics };
         reader.add_splits(positions)?;
+        if let Some(known) = positions.iter().map(|p| &p.topic_id).find(|id| !id.is_empty() && **id != reader.options.topic) {
+            reader.check = Some(TopicCheck::begin(reader.shared_consumer(), &reader.options.topic, known, reader.waker.clone())?);
+        }
         Ok(reader)
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
-        self.consumer.as_ref().expect("the consumer is there until the reader is dropped")
+        self.consumer.as_deref().expect("the consumer is there until the reader is dropped")
+    }
+
+    fn shared_consumer(&self) -> Arc<BaseConsumer<Context>> {
+        self.consumer.clone().expect("the consumer is there until the reader is dropped")
     }
 
     /// Lets the client report what concerns no single partition. Fatal errors stop the reader.
@@ -228,8 +239,52 @@ impl KafkaReader {
     }
 }
 
+/// Asks, beside the worker's thread, whether the topic is still the one that the positions count in: another one may have been made under its name, and
+/// the same offsets would mean other records. Goes on asking until the broker answers or the reader is gone.
+struct TopicCheck(Arc<OnceLock<Result<()>>>);
+
+impl TopicCheck {
+    fn begin(consumer: Arc<BaseConsumer<Context>>, topic: &str, known: &str, waker: Waker) -> Result<TopicCheck> {
+        let outcome = Arc::new(OnceLock::new());
+        let (answer, topic, known) = (outcome.clone(), topic.to_string(), known.to_string());
+        std::thread::Builder::new().name("kafka-check".into()).spawn(move || {
+            while Arc::strong_count(&answer) > 1 {
+                match topic_id(consumer.client(), &topic) {
+                    Ok(now) => {
+                        answer.get_or_init(|| same_topic(&topic, &known, now.as_deref()));
+                        waker();
+                        return;
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(200)),
+                }
+            }
+        })?;
+        Ok(TopicCheck(outcome))
+    }
+
+    fn outcome(&self) -> Option<Result<()>> {
+        self.0.get().cloned()
+    }
+}
+
+/// Without an id now, the topic is gone or cannot be told apart: reading finds out.
+fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
+    match now {
+        Some(now) if now != known => Err(Error::corrupt(format!("kafka topic \"{topic}\" is not the one that was read before: its id was {known} and is {now}"))
+            .with_hint("It was deleted and made anew. Create the source again to read the new one.")),
+        _ => Ok(()),
+    }
+}
+
 impl SourceReader for KafkaReader {
     fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>> {
+        if let Some(check) = &self.check {
+            match check.outcome() {
+                None => return self.serve_events().map(|()| None),
+                Some(outcome) => outcome?,
+            }
+            self.check = None;
+        }
         for _ in 0..self.splits.len() {
             let i = self.turn % self.splits.len();
             self.turn = i + 1;

@@ -2,7 +2,7 @@
 
 use crate::format::RecordDecoder;
 use crate::kafka::admin::topic_id;
-use crate::kafka::client::{Context, consumer_config, create_consumer, known_offsets, offsets, partitions};
+use crate::kafka::client::{Context, close_in_background, consumer_config, create_consumer, known_offsets, offsets, partitions, unavailable};
 use crate::kafka::reader::KafkaReader;
 use crate::metrics::SourceMetrics;
 use crate::options::{KafkaSourceOptions, Startup};
@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::Arc;
 use tidemark_changelog::connector::{SourceConnector, SourceReader, SplitPosition, Waker};
-use tidemark_common::{Error, ErrorKind, Result, SplitId, SqlState};
+use tidemark_common::{Result, SplitId};
 use tidemark_plan::{Column, ConnectorSpec};
 
 /// The source.
@@ -44,22 +44,10 @@ impl KafkaSource {
     }
 
     fn positions(&self, consumer: &BaseConsumer<Context>, partitions: &[SplitId], offsets: Vec<i64>) -> Result<Vec<SplitPosition>> {
-        let topic_id = topic_id(consumer.client(), &self.options.kafka.topic)?;
+        let topic = &self.options.kafka.topic;
+        let topic_id = topic_id(consumer.client(), topic).map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?.unwrap_or_else(|| topic.clone());
         let positions = partitions.iter().zip(offsets);
         Ok(positions.map(|(split, next_offset)| SplitPosition { split: *split, topic_id: topic_id.clone(), leader_epoch: -1, next_offset, records: 0 }).collect())
-    }
-
-    /// Positions in a topic that was deleted since mean other records now, or none.
-    fn check_topic_id(&self, positions: &[SplitPosition]) -> Result<()> {
-        let topic = &self.options.kafka.topic;
-        let Some(known) = positions.iter().map(|p| &p.topic_id).find(|id| !id.is_empty() && *id != topic) else { return Ok(()) };
-        let now = topic_id(self.consumer()?.client(), topic)?;
-        // Without an answer, reading finds out: the broker may just be down.
-        if now == *topic || now == *known {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Corrupt, SqlState::DATA_CORRUPTED, format!("kafka topic \"{topic}\" is not the one that was read before: its id was {known} and is {now}"))
-            .with_hint("It was deleted and made anew. Create the source again to read the new one."))
     }
 }
 
@@ -87,7 +75,6 @@ impl SourceConnector for KafkaSource {
     }
 
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {
-        self.check_topic_id(positions)?;
         let config = consumer_config(&self.options.kafka);
         let reader = KafkaReader::open(config, self.options.kafka.clone(), self.spec.clone(), self.columns.clone(), positions, waker, self.metrics.clone())?;
         Ok(Box::new(reader))
@@ -103,6 +90,14 @@ impl SourceConnector for KafkaSource {
         };
         if let Err(e) = commit() {
             tracing::debug!(target: "kafka", "offsets of topic \"{}\" were not committed for lag tools: {e}", self.options.kafka.topic);
+        }
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        if let Some(consumer) = self.consumer.get_mut().take() {
+            close_in_background(consumer);
         }
     }
 }
