@@ -6,7 +6,8 @@
 
 use crate::bind::{Expander, Table, to_error};
 use crate::lower::{Builder, Stream, schema_of, to_expr};
-use crate::optimise::{analyze, simplify};
+use crate::fold::fold_plan;
+use crate::optimise::{analyze, refuse};
 use crate::query::{flag, materialized, on_error};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::sql_type_to_arrow;
@@ -168,7 +169,7 @@ impl Planner {
             exprs.push(bound.alias(format!("generated {}", field.name())));
         }
         let plan = scan.project(exprs).and_then(|b| b.build()).map_err(fail)?;
-        let plan = simplify(analyze(plan, &self.registry).map_err(fail)?, &self.registry).map_err(fail)?;
+        let plan = analyze(plan, &self.registry).and_then(|plan| refuse(&plan).map(|()| plan)).and_then(|plan| fold_plan(plan, &self.registry)).map_err(fail)?;
         match &plan {
             LogicalPlan::Projection(p) => {
                 debug_assert_eq!(schema_of(p.input.schema()).fields().len() + generated.len(), schema.fields().len());

@@ -7,7 +7,7 @@
 //! | rule | why it is sound and wanted |
 //! | --- | --- |
 //! | rewrite_set_comparison | `= ANY (subquery)` is `IN`, by definition |
-//! | simplify_expressions | equal for every row, three-valued logic included; no clock is given to it, so `now()` is not folded |
+//! | `fold` (ours, before and after the others) | boolean algebra and exact casts of constants; in place of simplify_expressions, which evaluates constants with another arithmetic than ours |
 //! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, their negations anti joins (`NOT IN` is marked null-aware and lowered as such) |
 //! | scalar_subquery_to_join | a correlated aggregate is a left join with that aggregate grouped by the correlated columns |
 //! | decorrelate_lateral_join | the same for LATERAL |
@@ -25,6 +25,8 @@
 //! filter_null_join_keys (the join operator drops such rows itself).
 
 use crate::bind::Registry;
+use crate::fold::fold_plan;
+use crate::narrow::IntegerLiterals;
 use datafusion_common::Result;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
@@ -38,7 +40,6 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     use datafusion_optimizer as o;
     vec![
         Arc::new(o::rewrite_set_comparison::RewriteSetComparison::new()),
-        Arc::new(o::simplify_expressions::SimplifyExpressions::new()),
         Arc::new(o::decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
         Arc::new(o::scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
         Arc::new(o::decorrelate_lateral_join::DecorrelateLateralJoin::new()),
@@ -55,25 +56,19 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// Inserts every type coercion. Errors: types that do not fit.
 pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
-    let plan = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]).execute_and_check(plan, registry.options(), |_, _| {})?;
-    refuse(&plan)?;
-    Ok(plan)
+    Analyzer::with_rules(vec![Arc::new(IntegerLiterals), Arc::new(TypeCoercion::new())]).execute_and_check(plan, registry.options(), |_, _| {})
 }
 
 /// Applies the allowed rules to an analyzed plan.
 pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
     let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone())).without_query_execution_start_time().with_skip_failing_rules(false);
-    Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})
-}
-
-/// Simplifies expressions only; the plan keeps its shape.
-pub(crate) fn simplify(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
-    let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone())).without_query_execution_start_time().with_skip_failing_rules(false);
-    Optimizer::with_rules(vec![Arc::new(datafusion_optimizer::simplify_expressions::SimplifyExpressions::new())]).optimize(plan, &config, |_, _| {})
+    let plan = fold_plan(plan, registry)?;
+    let plan = Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})?;
+    fold_plan(plan, registry)
 }
 
 /// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile functions, and `IN (subquery)` where its NULL cannot be told from false.
-fn refuse(plan: &LogicalPlan) -> Result<()> {
+pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|e| {
             e.apply(|e| {

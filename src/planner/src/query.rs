@@ -2,7 +2,7 @@
 
 use crate::bind::{Expander, Provider, to_error};
 use crate::lower::{Builder, Stream, schema_of, to_stored_types};
-use crate::optimise::{analyze, optimise};
+use crate::optimise::{analyze, optimise, refuse};
 use crate::parse::fold;
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner};
@@ -50,7 +50,7 @@ impl Planner {
         let Bound { plan, names, relations } = self.bind(query, positions)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
-        let plan = optimise(plan, &self.registry).map_err(|e| to_error(e, positions))?;
+        let plan = refuse(&plan).and_then(|()| optimise(plan, &self.registry)).map_err(|e| to_error(e, positions))?;
         let stream = to_stored_types(builder.lower(&plan)?);
         let fields = stream.node.schema.fields().iter().zip(&names).map(|(f, name)| f.as_ref().clone().with_name(name)).collect::<Vec<_>>();
         if fields.len() != types.fields().len() {

@@ -9,20 +9,28 @@ use tidemark_plan::{Conflict, Encode, Format, Include, RelationKind};
 
 /// Where lines begin in the text that was handed to `parse`: turns a line and column into a character position.
 #[derive(Clone, Debug, Default)]
-pub struct Positions(Arc<Vec<usize>>);
+pub struct Positions {
+    starts: Arc<Vec<usize>>,
+    end: usize,
+}
 
 impl Positions {
     /// Of a text.
     pub fn new(sql: &str) -> Positions {
         let mut starts = vec![0];
         starts.extend(sql.chars().enumerate().filter(|(_, c)| *c == '\n').map(|(i, _)| i + 1));
-        Positions(Arc::new(starts))
+        Positions { starts: Arc::new(starts), end: sql.trim_end().chars().count() + 1 }
+    }
+
+    /// The position after the text's last character; none of synthesised text.
+    pub fn end(&self) -> Option<usize> {
+        if self.end > 0 { Some(self.end) } else { None }
     }
 
     /// The position of a location, in characters counted from 1; none for the location of synthesised text.
     pub fn of(&self, location: Location) -> Option<usize> {
         let line = (location.line as usize).checked_sub(1)?;
-        self.0.get(line).map(|start| start + location.column as usize)
+        self.starts.get(line).map(|start| start + location.column as usize)
     }
 }
 

@@ -29,7 +29,9 @@ pub(crate) fn to_error(error: DataFusionError, positions: &Positions) -> Error {
             Err(other) => Error::internal(other.to_string()),
         },
         DataFusionError::SchemaError(schema, _) => schema_error(*schema),
-        DataFusionError::NotImplemented(text) => Error::unsupported(lower_first(&text)),
+        DataFusionError::NotImplemented(text) if text.contains("Recursive CTE") => Error::unsupported("WITH RECURSIVE"),
+        DataFusionError::NotImplemented(text) if text.contains("array literal") => Error::unsupported("ARRAY[...]"),
+        DataFusionError::NotImplemented(text) => Error::unsupported(lower_first(&first_line(&text))),
         DataFusionError::SQL(parser, _) => crate::parse::parser_error(*parser, positions),
         DataFusionError::Plan(text) | DataFusionError::Execution(text) | DataFusionError::Configuration(text) => by_text(&text),
         DataFusionError::ArrowError(arrow, _) => by_text(&arrow.to_string()),
@@ -88,6 +90,17 @@ fn by_text(text: &str) -> Error {
     }
     if has("Cannot infer common argument type") || has("Cannot coerce arithmetic expression") || has("There isn't result type") || has("Cannot get result type") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, operator_message(text)).with_hint("You might need to add explicit type casts.");
+    }
+    if let Some(column) = text.split_once("Column in SELECT must be in GROUP BY").and_then(|(_, rest)| rest.split('"').nth(1)) {
+        return Error::user(SqlState::GROUPING_ERROR, format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"));
+    }
+    if let Some(expression) = text.split_once("unique expression names but the expression \"").and_then(|(_, rest)| rest.split("\" at position").next()) {
+        let name = expression.rsplit(" AS ").next().unwrap_or(expression);
+        let error = Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", name.rsplit('.').next().unwrap_or(name)));
+        return error.with_hint("Give it another name with AS.");
+    }
+    if let Some(found) = text.split_once("Cannot create filter with non-boolean predicate").and_then(|(_, rest)| rest.rsplit(" returning ").next()) {
+        return Error::user(SqlState::DATATYPE_MISMATCH, format!("argument of WHERE must be type boolean, not type {}", sql_types(found.trim())));
     }
     let state = match () {
         () if has("must be in GROUP BY") || has("must appear in the GROUP BY") || has("could not be resolved from available columns") || has("aggregate function calls cannot be nested") => SqlState::GROUPING_ERROR,

@@ -193,7 +193,7 @@ fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, off
         return Err(Error::user(SqlState::INVALID_PARAMETER, format!("each row would lie in {count} windows, the limit is {WINDOWS_MAX}")));
     }
     let start = start(column, slide, offset);
-    let rows = (0..count).map(|k| format!("({})", -k * slide)).collect::<Vec<_>>().join(", ");
+    let rows = (0..count).map(|k| format!("(CAST({} AS BIGINT))", -k * slide)).collect::<Vec<_>>().join(", ");
     let condition = if size % slide == 0 { String::new() } else { format!(" WHERE {column} < add_micros({start}, hop_window.ago + {size})") };
     Ok(format!(
         "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros({start}, hop_window.ago + {size}) AS window_end \
@@ -213,6 +213,9 @@ impl VisitorMut for Expander<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let Err(error) = set_operations(&query.body) {
+            return ControlFlow::Break(error);
+        }
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
         if let Some(with) = &mut with {
@@ -256,6 +259,17 @@ impl VisitorMut for Expander<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// DataFusion plans EXCEPT ALL and INTERSECT ALL as if a row on one side met all its equals on the other; they must meet one by one.
+fn set_operations(body: &ast::SetExpr) -> Result<()> {
+    let ast::SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
+    let all = matches!(set_quantifier, ast::SetQuantifier::All | ast::SetQuantifier::AllByName);
+    if all && matches!(op, ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus) {
+        return Err(Error::unsupported(format!("{op} ALL")).with_hint(format!("{op} without ALL is supported.")));
+    }
+    set_operations(left)?;
+    set_operations(right)
 }
 
 /// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).

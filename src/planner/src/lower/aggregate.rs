@@ -23,7 +23,8 @@ impl Columns<'_> {
             return Ok(at);
         }
         let (_, field) = expr.to_field(self.input).map_err(|e| Error::internal(e.to_string()))?;
-        self.fields.push(Field::new(expr.schema_name().to_string(), field.data_type().clone(), field.is_nullable()));
+        let name = if let Df::Column(column) = expr { column.name.clone() } else { expr.schema_name().to_string() };
+        self.fields.push(Field::new(name, field.data_type().clone(), field.is_nullable()));
         self.exprs.push(lowered);
         Ok(self.exprs.len() - 1)
     }
@@ -34,11 +35,18 @@ impl Builder {
         let input = self.lower(&aggregate.input)?;
         let output = schema_of(&aggregate.schema);
         let mut columns = Columns { input: aggregate.input.schema(), exprs: Vec::new(), fields: Vec::new() };
+        // Where each group expression is in the result: a group column (one, if it is grouped by twice), or a constant, which groups nothing as long as
+        // something else does.
         let mut group = Vec::new();
         for expr in &aggregate.group_expr {
-            group.push(columns.add(expr)?);
+            let lowered = to_expr(expr, columns.input)?;
+            group.push(if matches!(lowered, Expr::Literal(_)) { Err(lowered) } else { Ok(columns.add(expr)?) });
         }
-        // An expression that is grouped by twice is one group column; the output repeats it.
+        if columns.exprs.is_empty()
+            && let (Some(first), Some(expr)) = (group.first_mut(), aggregate.group_expr.first())
+        {
+            *first = Ok(columns.add(expr)?);
+        }
         let width = columns.exprs.len();
         let mut calls = Vec::new();
         for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
@@ -54,12 +62,13 @@ impl Builder {
             }
             false => input.project(exprs, Arc::new(Schema::new(fields))),
         };
-        let picks: Vec<usize> = group.iter().copied().chain((0..calls.len()).map(|i| width + i)).collect();
-        let grouped: Vec<Field> = (0..width).map(|g| output.field(group.iter().position(|x| *x == g).unwrap_or(g)).clone()).collect();
+        let called_columns = (0..calls.len()).map(|i| Expr::Column(width + i));
+        let picks: Vec<Expr> = group.iter().map(|g| g.clone().map_or_else(|constant| constant, Expr::Column)).chain(called_columns).collect();
+        let grouped: Vec<Field> = (0..width).map(|g| output.field(group.iter().position(|x| *x == Ok(g)).unwrap_or(g)).clone()).collect();
         let called = (0..calls.len()).map(|i| output.field(group.len() + i).clone());
         let schema = Arc::new(Schema::new(grouped.into_iter().chain(called).collect::<Vec<_>>()));
         let result = self.grouped(stream, width, calls, schema);
-        Ok(if picks.len() == result.width() { result } else { result.pick(&picks) }.with_schema(output))
+        Ok(result.project(picks, output))
     }
 
     /// Aggregates by the first `width` columns; without any, one row even for no input.

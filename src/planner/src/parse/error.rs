@@ -15,8 +15,10 @@ pub(crate) fn parser_error(error: ParserError, positions: &Positions) -> Error {
         }
     };
     let (text, location) = split_location(&text);
-    let position = location.and_then(|l| positions.of(l));
-    let error = match text.strip_prefix("Expected: ").and_then(|t| t.split_once(", found: ")) {
+    let parts = text.strip_prefix("Expected: ").or(text.strip_prefix("Expected ")).and_then(|t| t.split_once(", found: "));
+    let at_end = parts.is_some_and(|(_, found)| found == "EOF");
+    let position = if at_end { positions.end() } else { location.and_then(|l| positions.of(l)) };
+    let error = match parts {
         Some((expected, "EOF")) => syntax("syntax error at end of input".into(), expected),
         Some((expected, found)) => syntax(format!("syntax error at or near \"{found}\""), expected),
         None => Error::user(SqlState::SYNTAX_ERROR, lower_first(text.trim_start_matches("sql parser error: "))),

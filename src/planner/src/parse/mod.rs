@@ -50,13 +50,6 @@ pub(crate) fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
     }
 }
 
-/// Parses one expression, as it is stored in the catalog.
-pub(crate) fn parse_expression(sql: &str) -> Result<ast::Expr> {
-    let positions = Positions::new(sql);
-    let mut parser = Parser::new(&DIALECT).try_with_sql(sql).map_err(|e| parser_error(e, &positions))?;
-    parser.parse_expr().map_err(|e| parser_error(e, &positions))
-}
-
 fn is_blank(token: &Token) -> bool {
     matches!(token, Token::Whitespace(_) | Token::EOF)
 }
@@ -197,9 +190,10 @@ impl<'a> Front<'a> {
             t => format!("syntax error at or near \"{t}\""),
         };
         let error = Error::user(SqlState::SYNTAX_ERROR, message).with_detail(format!("Expected {expected}."));
-        match (&token.token, self.positions.of(token.span.start)) {
-            (Token::EOF, _) | (_, None) => error.at(self.source.sql.trim_end().chars().count() + 1),
-            (_, Some(position)) => error.at(position),
+        let position = if token.token == Token::EOF { self.positions.end() } else { self.positions.of(token.span.start) };
+        match position {
+            Some(position) => error.at(position),
+            None => error,
         }
     }
 

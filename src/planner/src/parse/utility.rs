@@ -2,7 +2,6 @@
 
 use super::{Front, is_word};
 use crate::statement::*;
-use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::tokenizer::Token;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::RelationKind;
@@ -306,17 +305,5 @@ impl Front<'_> {
         let options = if self.word("with") { self.options()? } else { Default::default() };
         let snapshot = options.get("snapshot").is_none_or(|v| v.eq_ignore_ascii_case("true"));
         Ok(StatementKind::Subscribe { name, snapshot })
-    }
-}
-
-/// The statement inside EXPLAIN, or the statement itself, when it is a query.
-pub fn query_of(statement: &Statement) -> Option<&ast::Query> {
-    match &statement.kind {
-        StatementKind::Sql(s) => match s.as_ref() {
-            ast::Statement::Query(query) => Some(query),
-            _ => None,
-        },
-        StatementKind::Explain { statement, .. } => query_of(statement),
-        _ => None,
     }
 }

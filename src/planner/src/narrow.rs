@@ -1,0 +1,102 @@
+//! Integer constants are `integer` when they fit, as in PostgreSQL; DataFusion makes every one a `bigint`. So `a + 1` over an integer column stays an integer (and is
+//! checked as one), and `SELECT 1` is an `int4` for clients.
+//!
+//! The rule runs between binding and type coercion. Column names that DataFusion derives from expressions are kept; types of everything above are
+//! computed anew, references from subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows `count(*)`.
+
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
+use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::logical_plan::Subquery;
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion_optimizer::AnalyzerRule;
+use std::sync::Arc;
+
+/// The rule, for ad-hoc queries too: it must come before type coercion.
+#[derive(Debug)]
+pub struct IntegerLiterals;
+
+impl AnalyzerRule for IntegerLiterals {
+    fn name(&self) -> &str {
+        "integer_literals"
+    }
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        narrow(plan, &mut Vec::new())
+    }
+}
+
+/// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
+fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
+    let plan = plan.map_children(|child| narrow(child, outer).map(Transformed::yes))?.data;
+    match plan {
+        LogicalPlan::Values(values) => {
+            let wide = (0..values.schema.fields().len()).map(|c| values.values.iter().all(|row| fits(&row[c]))).collect::<Vec<_>>();
+            if !wide.contains(&true) {
+                return Ok(LogicalPlan::Values(values));
+            }
+            let rows = values.values.into_iter().map(|row| row.into_iter().zip(&wide).map(|(e, fits)| if *fits { narrowed(e) } else { e }).collect()).collect();
+            LogicalPlanBuilder::values(rows)?.build()
+        }
+        // The numbers there count rows, or are positions.
+        LogicalPlan::Limit(_) | LogicalPlan::Unnest(_) => Ok(plan),
+        plan => {
+            let schema = merge_schema(&plan.inputs());
+            let names = NamePreserver::new(&plan);
+            let keep = matches!(plan, LogicalPlan::Window(_));
+            let rewritten = plan.map_expressions(|expr| {
+                if keep {
+                    return Ok(Transformed::no(expr));
+                }
+                let name = names.save(&expr);
+                Ok(expression(expr, &schema, outer)?.update_data(|e| name.restore(e)))
+            })?;
+            rewritten.data.recompute_schema()
+        }
+    }
+}
+
+fn expression(expr: Expr, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Result<Transformed<Expr>> {
+    expr.transform_down(|e| {
+        Ok(match e {
+            Expr::Literal(ScalarValue::Int64(Some(_)), _) if fits(&e) => Transformed::yes(narrowed(e)),
+            Expr::AggregateFunction(AggregateFunction { func, params }) if func.name() == "count" && params.args.iter().all(|a| matches!(a, Expr::Literal(_, _))) => {
+                let mut params = params;
+                params.filter = params.filter.map(|f| expression(*f, schema, outer).map(|f| Box::new(f.data))).transpose()?;
+                Transformed::new(Expr::AggregateFunction(AggregateFunction { func, params }), true, TreeNodeRecursion::Jump)
+            }
+            Expr::ScalarSubquery(subquery) => Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer)?)),
+            Expr::Exists(exists) => Transformed::yes(Expr::Exists(Exists { subquery: inner(exists.subquery, schema, outer)?, ..exists })),
+            Expr::InSubquery(i) => Transformed::yes(Expr::InSubquery(InSubquery { subquery: inner(i.subquery, schema, outer)?, ..i })),
+            Expr::OuterReferenceColumn(field, column) => {
+                let found = outer.iter().rev().find_map(|s| s.field_from_column(&column).ok().cloned());
+                Transformed::yes(Expr::OuterReferenceColumn(found.unwrap_or(field), column))
+            }
+            other => Transformed::no(other),
+        })
+    })
+}
+
+fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Result<Subquery> {
+    outer.push(schema.clone());
+    let plan = narrow(subquery.subquery.as_ref().clone(), outer);
+    outer.pop();
+    let outer_ref_columns = subquery.outer_ref_columns.iter().map(|e| expression(e.clone(), schema, &mut vec![schema.clone()]).map(|e| e.data)).collect::<Result<_>>()?;
+    Ok(Subquery { subquery: Arc::new(plan?), outer_ref_columns, ..subquery })
+}
+
+fn fits(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Int64(Some(v)), _) if i32::try_from(*v).is_ok())
+}
+
+fn narrowed(expr: Expr) -> Expr {
+    match expr {
+        Expr::Literal(ScalarValue::Int64(Some(v)), metadata) => match i32::try_from(v) {
+            Ok(small) => Expr::Literal(ScalarValue::Int32(Some(small)), metadata),
+            Err(_) => Expr::Literal(ScalarValue::Int64(Some(v)), metadata),
+        },
+        other => other,
+    }
+}
