@@ -49,3 +49,44 @@ impl Operator for Materialize {
         vec![&mut self.table]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RowError;
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use tidemark_common::Epoch;
+
+    #[derive(Default)]
+    struct Collected(Vec<ChangeBatch>);
+
+    impl Out for Collected {
+        fn send(&mut self, batch: ChangeBatch) -> Result<()> {
+            self.0.push(batch);
+            Ok(())
+        }
+        fn row_error(&mut self, error: RowError) -> Result<()> {
+            panic!("{error:?}");
+        }
+    }
+
+    #[test]
+    fn rows_pass_at_once_and_can_be_read_after_the_barrier() {
+        let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
+        let batch = |keys: Vec<i64>, weights| ChangeBatch::new(RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(keys))]).unwrap(), weights);
+        let mut operator = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);
+        let mut out = Collected::default();
+        operator.on_changes(0, batch(vec![1, 2, 2, 3], vec![1, 1, -1, 1]), &mut out).unwrap();
+        assert_eq!(out.0.iter().map(ChangeBatch::num_rows).sum::<usize>(), 4);
+        let view = operator.view();
+        assert_eq!(view.row_count(Epoch(1), Epoch(0)), 0);
+        operator.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true }, &mut out).unwrap();
+        assert_eq!((view.row_count(Epoch(1), Epoch(0)), view.row_count(Epoch(1), Epoch(1))), (2, 2));
+        let delta = operator.tables()[0].seal().unwrap();
+        let mut restored = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);
+        restored.tables()[0].restore(&delta.upserts);
+        assert_eq!(restored.view().row_count(Epoch(1), Epoch(1)), 2);
+        assert!(restored.tables()[0].seal().is_none());
+    }
+}
