@@ -1,1 +1,67 @@
-//! Placeholder.
+//! The door: PostgreSQL's protocol, sessions, ad-hoc queries, DDL, the system catalogs, HTTP, and the start of the node.
+//!
+//! [`protocol`] turns messages into statements and results into messages, [`session`] runs statements, [`serving`] answers queries through DataFusion, [`ddl`],
+//! [`dml`] and [`show`] are what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is the engine's.
+
+pub mod catalog_tables;
+pub mod cli;
+pub mod ddl;
+pub mod dml;
+pub mod http;
+pub mod protocol;
+pub mod serving;
+pub mod session;
+pub mod show;
+pub mod sql;
+pub mod values;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tidemark_common::Result;
+use tidemark_common::config::Config;
+use tidemark_runtime::Engine;
+
+/// What all connections share.
+pub struct Server {
+    /// The node below.
+    pub engine: Engine,
+    /// The planner.
+    pub sql: sql::Sql,
+    /// The query engine.
+    pub serving: serving::Serving,
+    /// Who is connected.
+    pub clients: protocol::startup::Clients,
+    /// CREATE statements that go on in the background.
+    pub background: Background,
+    /// The node's configuration.
+    pub config: Config,
+    /// When it started, microseconds since 1970.
+    pub started: i64,
+}
+
+impl Server {
+    /// Over an engine that has opened.
+    pub fn new(engine: Engine, config: Config) -> Result<Arc<Server>> {
+        let started = tidemark_common::clock::now_micros();
+        Ok(Arc::new(Server { engine, sql: sql::Sql::new(), serving: serving::Serving::new()?, clients: Default::default(), background: Background::default(), config, started }))
+    }
+}
+
+/// Counts the CREATE statements that go on in the background.
+#[derive(Default)]
+pub struct Background(AtomicUsize);
+
+impl Background {
+    /// One more.
+    pub fn start(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    /// One has ended.
+    pub fn end(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+    /// How many there are.
+    pub fn running(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}

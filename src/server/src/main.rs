@@ -1,1 +1,115 @@
-fn main() {}
+//! The binary `tidemark`: reads its settings, opens the engine, opens the doors, waits for a signal.
+//!
+//! What goes wrong before the doors are open ends the process with one line on stderr and exit code 1.
+
+use clap::Parser;
+use std::sync::Arc;
+use tidemark_common::config::Config;
+use tidemark_common::{Error, ErrorKind, Result};
+use tidemark_runtime::Engine;
+use tidemark_server::cli::Cli;
+use tidemark_server::http::Slot;
+use tidemark_server::{Server, http, protocol};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() {
+    let config = match Cli::parse().into_start().into_config() {
+        Ok(config) => config,
+        Err(e) => fail(&e),
+    };
+    start_logging();
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tidemark-sql").enable_all().build();
+    let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));
+    if let Err(e) = runtime.block_on(run(config)) {
+        fail(&e);
+    }
+    // Blocking reads of a source may still be under way; they hold nothing that must be saved.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+}
+
+fn fail(error: &Error) -> ! {
+    eprintln!("tidemark: {error}{}", error.hint().map(|h| format!(" ({})", h.trim_end_matches('.'))).unwrap_or_default());
+    std::process::exit(1);
+}
+
+/// Text on stderr; JSON with `TIDEMARK_LOG_FORMAT=json`. `TIDEMARK_LOG` filters, `info` by default.
+fn start_logging() {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEMARK_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("TIDEMARK_LOG_FORMAT").is_ok_and(|f| f.eq_ignore_ascii_case("json")) {
+        builder.json().flatten_event(true).init();
+    } else {
+        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}
+
+async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let reason = if e.kind() == std::io::ErrorKind::AddrInUse { "the address is in use".into() } else { e.to_string() };
+        Error::new(ErrorKind::Unavailable, tidemark_common::SqlState::IO_ERROR, format!("cannot listen for {what} on {address}: {reason}")).with_hint(format!("Choose another with --{flag}."))
+    })
+}
+
+async fn run(config: Config) -> Result<()> {
+    // Ports first: a second node on this machine is told at once, before it waits for the data folder.
+    let sql = bind("SQL", &config.sql, "sql").await?;
+    let web = bind("HTTP", &config.http, "http").await?;
+    let slot = Slot::default();
+    let router = http::router(slot.clone());
+    tokio::spawn(async move {
+        if let Err(e) = axum::serve(web, router).await {
+            tracing::error!(error = %e, "HTTP stopped");
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let engine = tokio::select! {
+        engine = Engine::open(&config) => engine?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let server = Server::new(engine.clone(), config.clone())?;
+    let _ = slot.set(server.clone());
+    banner(&config);
+    tokio::select! {
+        () = accept(server, sql) => {}
+        _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
+        _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
+    }
+    engine.shutdown().await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn banner(config: &Config) {
+    let (host, port) = config.sql.rsplit_once(':').unwrap_or((&config.sql, "4566"));
+    let host = match host {
+        "0.0.0.0" | "[::]" => "127.0.0.1",
+        other => other,
+    };
+    eprintln!(
+        "\nTidemark {} is ready\n\n  connect   psql -h {host} -p {port} -d dev -U root\n  status    http://{}/\n  metrics   http://{}/metrics\n  data      {}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.http,
+        config.http,
+        config.data_dir
+    );
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let _ = socket.set_nodelay(true);
+                tokio::spawn(protocol::serve(server.clone(), socket));
+            }
+            Err(e) => {
+                // Out of file descriptors: wait for some client to leave.
+                tracing::warn!(error = %e, "a connection could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}

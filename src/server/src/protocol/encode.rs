@@ -1,0 +1,617 @@
+//! Rows on the wire: Arrow columns to DataRow messages in PostgreSQL's text and binary formats.
+//!
+//! ```text
+//! boolean      t f                               numeric  exact, all digits of its scale
+//! timestamp    2024-01-31 10:00:00.5             float    shortest digits that read back, 1e+15, Infinity, NaN
+//! timestamptz  2024-01-31 10:00:00.5+00          bytea    \x0aff
+//! interval     1 mon 2 days 03:04:05.000006      array    {1,NULL,"a b"}       record  (1,,"a b")
+//! ```
+//! A batch's columns are downcast once; then each row is written value by value into one buffer.
+
+use super::types;
+use arrow::array::*;
+use arrow::datatypes::*;
+use bytes::{BufMut, BytesMut};
+use pgwire::api::Type;
+use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use std::fmt::Write;
+use tidemark_common::{Error, Result};
+
+/// Days from 1970-01-01 to 2000-01-01, PostgreSQL's day zero.
+const EPOCH_DAYS: i32 = 10_957;
+/// Microseconds from 1970 to 2000.
+const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
+
+/// Text or binary, per column.
+#[derive(Clone, Debug, Default)]
+pub struct Formats(pub Vec<i16>);
+
+impl Formats {
+    /// Whether column `i` is sent in binary.
+    pub fn is_binary(&self, i: usize) -> bool {
+        match self.0.as_slice() {
+            [] => false,
+            [all] => *all == 1,
+            each => each.get(i) == Some(&1),
+        }
+    }
+}
+
+/// The RowDescription of a schema.
+pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
+    let field = |(i, f): (usize, &FieldRef)| {
+        let t = types::pg_type(f);
+        let modifier = f.metadata().get(types::SQL_TYPE).map_or(-1, |s| types::modifier(s));
+        FieldDescription::new(f.name().clone(), 0, 0, t.oid(), types::width(&t), modifier, i16::from(formats.is_binary(i)))
+    };
+    RowDescription::new(schema.fields().iter().enumerate().map(field).collect())
+}
+
+/// Calls `each` with the DataRow of every row of `batch`; `schema` names the columns' SQL types.
+pub fn rows(batch: &RecordBatch, schema: &Schema, formats: &Formats, mut each: impl FnMut(DataRow)) -> Result<()> {
+    let columns: Vec<(Cell<'_>, bool)> =
+        batch.columns().iter().zip(schema.fields()).enumerate().map(|(i, (c, f))| Ok((Cell::new(c.as_ref(), &types::pg_type(f))?, formats.is_binary(i)))).collect::<Result<_>>()?;
+    let mut buffer = BytesMut::with_capacity(64 * batch.num_columns().max(1));
+    for row in 0..batch.num_rows() {
+        for (cell, binary) in &columns {
+            cell.put(row, *binary, &mut buffer);
+        }
+        each(DataRow::new(buffer.split(), columns.len() as i16));
+    }
+    Ok(())
+}
+
+/// The text of one value as PostgreSQL prints it; `None` for NULL.
+pub fn text(array: &dyn Array, field: &Field, row: usize) -> Result<Option<String>> {
+    let cell = Cell::new(array, &types::pg_type(field))?;
+    if cell.is_null(row) {
+        return Ok(None);
+    }
+    let mut out = BytesMut::new();
+    cell.text(row, &mut out);
+    Ok(Some(String::from_utf8_lossy(&out).into_owned()))
+}
+
+/// The columns of a batch, ready to be written as text (COPY).
+pub fn cells(batch: &RecordBatch) -> Result<Vec<Cell<'_>>> {
+    batch.columns().iter().zip(batch.schema().fields()).map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f))).collect()
+}
+
+/// A column, downcast.
+pub enum Cell<'a> {
+    Null,
+    Bool(&'a BooleanArray),
+    I8(&'a Int8Array),
+    I16(&'a Int16Array),
+    I32(&'a Int32Array),
+    I64(&'a Int64Array),
+    U8(&'a UInt8Array),
+    U16(&'a UInt16Array),
+    U32(&'a UInt32Array),
+    U64(&'a UInt64Array),
+    F32(&'a Float32Array),
+    F64(&'a Float64Array),
+    Decimal(&'a Decimal128Array, usize),
+    Text(&'a StringArray),
+    /// uuid, jsonb: strings with another binary form.
+    Typed(&'a StringArray, Type),
+    Bytes(&'a BinaryArray),
+    Date(&'a Date32Array),
+    Time(&'a Time64MicrosecondArray),
+    Timestamp(&'a TimestampMicrosecondArray, bool),
+    Interval(&'a IntervalMonthDayNanoArray),
+    List(&'a ListArray, Box<Owned>, Type),
+    Struct(&'a StructArray, Vec<(Cell<'a>, Type)>),
+    /// A column of a type that is first cast to one of the above.
+    Cast(Box<Owned>),
+}
+
+/// An array with the means to make its cell again.
+pub struct Owned {
+    array: ArrayRef,
+    t: Type,
+}
+
+impl Owned {
+    fn cell(&self) -> Cell<'_> {
+        Cell::new(self.array.as_ref(), &self.t).unwrap_or(Cell::Null)
+    }
+}
+
+impl<'a> Cell<'a> {
+    /// The cell of an array that is announced as `t`.
+    pub fn new(array: &'a dyn Array, t: &Type) -> Result<Cell<'a>> {
+        let cast = |to: &DataType| -> Result<Cell<'a>> {
+            let array = arrow::compute::cast(array, to).map_err(|e| Error::internal(format!("a result of type {} cannot be sent: {e}", array.data_type())))?;
+            Ok(Cell::Cast(Box::new(Owned { array, t: t.clone() })))
+        };
+        Ok(match array.data_type() {
+            DataType::Null => Cell::Null,
+            DataType::Boolean => Cell::Bool(array.as_boolean()),
+            DataType::Int8 => Cell::I8(array.as_primitive()),
+            DataType::Int16 => Cell::I16(array.as_primitive()),
+            DataType::Int32 => Cell::I32(array.as_primitive()),
+            DataType::Int64 => Cell::I64(array.as_primitive()),
+            DataType::UInt8 => Cell::U8(array.as_primitive()),
+            DataType::UInt16 => Cell::U16(array.as_primitive()),
+            DataType::UInt32 => Cell::U32(array.as_primitive()),
+            DataType::UInt64 => Cell::U64(array.as_primitive()),
+            DataType::Float32 => Cell::F32(array.as_primitive()),
+            DataType::Float64 => Cell::F64(array.as_primitive()),
+            DataType::Decimal128(_, s) if *s >= 0 => Cell::Decimal(array.as_primitive(), *s as usize),
+            DataType::Utf8 if matches!(*t, Type::UUID | Type::JSONB) => Cell::Typed(array.as_string(), t.clone()),
+            DataType::Utf8 => Cell::Text(array.as_string()),
+            DataType::Binary => Cell::Bytes(array.as_binary()),
+            DataType::Date32 => Cell::Date(array.as_primitive()),
+            DataType::Time64(TimeUnit::Microsecond) => Cell::Time(array.as_primitive()),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Cell::Timestamp(array.as_primitive(), zone.is_some()),
+            DataType::Interval(IntervalUnit::MonthDayNano) => Cell::Interval(array.as_primitive()),
+            DataType::List(f) => {
+                let element = types::pg_type(f);
+                Cell::List(array.as_list(), Box::new(Owned { array: array.as_list::<i32>().values().clone(), t: element.clone() }), element)
+            }
+            DataType::Struct(fields) => {
+                let columns = array.as_struct();
+                let cells = columns.columns().iter().zip(fields).map(|(c, f)| {
+                    let t = types::pg_type(f);
+                    Ok((Cell::new(c.as_ref(), &t)?, t))
+                });
+                Cell::Struct(columns, cells.collect::<Result<_>>()?)
+            }
+            DataType::LargeUtf8 | DataType::Utf8View => cast(&DataType::Utf8)?,
+            DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => cast(&DataType::Binary)?,
+            DataType::Date64 => cast(&DataType::Date32)?,
+            DataType::Time32(_) | DataType::Time64(_) => cast(&DataType::Time64(TimeUnit::Microsecond))?,
+            DataType::Timestamp(_, zone) => cast(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?,
+            DataType::Interval(_) | DataType::Duration(_) => cast(&DataType::Interval(IntervalUnit::MonthDayNano))?,
+            DataType::Dictionary(_, values) => cast(values)?,
+            DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) | DataType::LargeListView(f) => cast(&DataType::List(f.clone()))?,
+            DataType::Float16 => cast(&DataType::Float32)?,
+            DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => cast(&DataType::Decimal128(*p, *s))?,
+            _ => cast(&DataType::Utf8)?,
+        })
+    }
+
+    fn array(&self) -> Option<&dyn Array> {
+        Some(match self {
+            Cell::Null => return None,
+            Cell::Bool(a) => *a,
+            Cell::I8(a) => *a,
+            Cell::I16(a) => *a,
+            Cell::I32(a) => *a,
+            Cell::I64(a) => *a,
+            Cell::U8(a) => *a,
+            Cell::U16(a) => *a,
+            Cell::U32(a) => *a,
+            Cell::U64(a) => *a,
+            Cell::F32(a) => *a,
+            Cell::F64(a) => *a,
+            Cell::Decimal(a, _) => *a,
+            Cell::Text(a) | Cell::Typed(a, _) => *a,
+            Cell::Bytes(a) => *a,
+            Cell::Date(a) => *a,
+            Cell::Time(a) => *a,
+            Cell::Timestamp(a, _) => *a,
+            Cell::Interval(a) => *a,
+            Cell::List(a, _, _) => *a,
+            Cell::Struct(a, _) => *a,
+            Cell::Cast(owned) => owned.array.as_ref(),
+        })
+    }
+
+    /// Whether the value of `row` is NULL.
+    pub fn is_null(&self, row: usize) -> bool {
+        self.array().is_none_or(|a| a.is_null(row))
+    }
+
+    /// Appends length and value.
+    fn put(&self, row: usize, binary: bool, out: &mut BytesMut) {
+        if self.is_null(row) {
+            out.put_i32(-1);
+            return;
+        }
+        let start = out.len();
+        out.put_i32(0);
+        if binary {
+            self.binary(row, out);
+        } else {
+            self.text(row, out);
+        }
+        let length = (out.len() - start - 4) as i32;
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Appends the text form of a value that is not NULL.
+    pub fn text(&self, row: usize, out: &mut BytesMut) {
+        // Writing to a BytesMut cannot fail.
+        let _ = match self {
+            Cell::Null => Ok(()),
+            Cell::Bool(a) => {
+                out.put_u8(if a.value(row) { b't' } else { b'f' });
+                Ok(())
+            }
+            Cell::I8(a) => write!(out, "{}", a.value(row)),
+            Cell::I16(a) => write!(out, "{}", a.value(row)),
+            Cell::I32(a) => write!(out, "{}", a.value(row)),
+            Cell::I64(a) => write!(out, "{}", a.value(row)),
+            Cell::U8(a) => write!(out, "{}", a.value(row)),
+            Cell::U16(a) => write!(out, "{}", a.value(row)),
+            Cell::U32(a) => write!(out, "{}", a.value(row)),
+            Cell::U64(a) => write!(out, "{}", a.value(row)),
+            Cell::F32(a) => put_float(&format!("{:e}", a.value(row)), 6, out),
+            Cell::F64(a) => put_float(&format!("{:e}", a.value(row)), 15, out),
+            Cell::Decimal(a, scale) => put_decimal(a.value(row), *scale, out),
+            Cell::Text(a) | Cell::Typed(a, _) => {
+                out.put_slice(a.value(row).as_bytes());
+                Ok(())
+            }
+            Cell::Bytes(a) => put_hex(a.value(row), out),
+            Cell::Date(a) => put_date(i64::from(a.value(row)), out),
+            Cell::Time(a) => put_time(a.value(row), out),
+            Cell::Timestamp(a, zone) => put_timestamp(a.value(row), *zone, out),
+            Cell::Interval(a) => put_interval(a.value(row), out),
+            Cell::List(a, values, _) => {
+                put_list_text(a, values, row, out);
+                Ok(())
+            }
+            Cell::Struct(_, cells) => {
+                put_record_text(cells, row, out);
+                Ok(())
+            }
+            Cell::Cast(owned) => {
+                owned.cell().text(row, out);
+                Ok(())
+            }
+        };
+    }
+
+    /// Appends the binary form of a value that is not NULL.
+    fn binary(&self, row: usize, out: &mut BytesMut) {
+        match self {
+            Cell::Null => {}
+            Cell::Bool(a) => out.put_u8(u8::from(a.value(row))),
+            Cell::I8(a) => out.put_i16(a.value(row).into()),
+            Cell::I16(a) => out.put_i16(a.value(row)),
+            Cell::I32(a) => out.put_i32(a.value(row)),
+            Cell::I64(a) => out.put_i64(a.value(row)),
+            Cell::U8(a) => out.put_i16(a.value(row).into()),
+            Cell::U16(a) => out.put_i32(a.value(row).into()),
+            Cell::U32(a) => out.put_i64(a.value(row).into()),
+            Cell::U64(a) => out.put_i64(a.value(row) as i64),
+            Cell::F32(a) => out.put_f32(a.value(row)),
+            Cell::F64(a) => out.put_f64(a.value(row)),
+            Cell::Decimal(a, scale) => put_decimal_binary(a.value(row), *scale, out),
+            Cell::Text(a) => out.put_slice(a.value(row).as_bytes()),
+            Cell::Typed(a, Type::UUID) => out.put_slice(&uuid_bytes(a.value(row))),
+            Cell::Typed(a, _) => {
+                out.put_u8(1);
+                out.put_slice(a.value(row).as_bytes());
+            }
+            Cell::Bytes(a) => out.put_slice(a.value(row)),
+            Cell::Date(a) => out.put_i32(a.value(row).saturating_sub(EPOCH_DAYS)),
+            Cell::Time(a) => out.put_i64(a.value(row)),
+            Cell::Timestamp(a, _) => out.put_i64(a.value(row).saturating_sub(EPOCH_MICROS)),
+            Cell::Interval(a) => {
+                let v = a.value(row);
+                out.put_i64(v.nanoseconds / 1000);
+                out.put_i32(v.days);
+                out.put_i32(v.months);
+            }
+            Cell::List(a, values, element) => put_list_binary(a, values, element, row, out),
+            Cell::Struct(_, cells) => {
+                out.put_i32(cells.len() as i32);
+                for (cell, t) in cells {
+                    out.put_u32(t.oid());
+                    cell.put(row, true, out);
+                }
+            }
+            Cell::Cast(owned) => owned.cell().binary(row, out),
+        }
+    }
+}
+
+/// From Rust's shortest `d.ddde-x` to PostgreSQL's: plain digits while the exponent is in -4..digits, else `d.ddde+xx`.
+fn put_float(shortest: &str, digits: i32, out: &mut BytesMut) -> std::fmt::Result {
+    let (sign, rest) = shortest.strip_prefix('-').map_or(("", shortest), |r| ("-", r));
+    let Some((mantissa, exponent)) = rest.split_once('e') else {
+        return write!(out, "{sign}{}", if rest == "inf" { "Infinity" } else { "NaN" });
+    };
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if !(-4..digits).contains(&exponent) {
+        let (s, e) = if exponent < 0 { ('-', -exponent) } else { ('+', exponent) };
+        return write!(out, "{sign}{mantissa}e{s}{e:02}");
+    }
+    let plain: String = mantissa.chars().filter(|c| *c != '.').collect();
+    if exponent < 0 {
+        return write!(out, "{sign}0.{}{plain}", "0".repeat((-exponent - 1) as usize));
+    }
+    let whole = exponent as usize + 1;
+    if plain.len() <= whole { write!(out, "{sign}{plain}{}", "0".repeat(whole - plain.len())) } else { write!(out, "{sign}{}.{}", &plain[..whole], &plain[whole..]) }
+}
+
+fn put_decimal(value: i128, scale: usize, out: &mut BytesMut) -> std::fmt::Result {
+    if scale == 0 {
+        return write!(out, "{value}");
+    }
+    let sign = if value < 0 { "-" } else { "" };
+    let power = 10u128.pow(scale as u32);
+    let magnitude = value.unsigned_abs();
+    write!(out, "{sign}{}.{:0scale$}", magnitude / power, magnitude % power)
+}
+
+/// Base-10000 digits: count, weight of the first, sign, display scale, digits.
+fn put_decimal_binary(value: i128, scale: usize, out: &mut BytesMut) {
+    let mut magnitude = value.unsigned_abs();
+    // Align the fraction to whole base-10000 digits.
+    let padding = (4 - scale % 4) % 4;
+    let mut groups = Vec::with_capacity(12);
+    let factor = 10u128.pow(padding as u32);
+    let mut first = true;
+    while magnitude > 0 {
+        let group = if first && padding > 0 {
+            let taken = 10u128.pow(4 - padding as u32);
+            let group = (magnitude % taken) * factor;
+            magnitude /= taken;
+            group
+        } else {
+            let group = magnitude % 10_000;
+            magnitude /= 10_000;
+            group
+        };
+        first = false;
+        groups.push(group as i16);
+    }
+    let fraction_groups = scale.div_ceil(4);
+    let weight = groups.len() as i32 - fraction_groups as i32 - 1;
+    groups.reverse();
+    while groups.last() == Some(&0) {
+        groups.pop();
+    }
+    let weight = if groups.is_empty() { 0 } else { weight };
+    out.put_i16(groups.len() as i16);
+    out.put_i16(weight as i16);
+    out.put_u16(if value < 0 { 0x4000 } else { 0 });
+    out.put_i16(scale as i16);
+    for group in groups {
+        out.put_i16(group);
+    }
+}
+
+fn put_hex(bytes: &[u8], out: &mut BytesMut) -> std::fmt::Result {
+    out.put_slice(b"\\x");
+    for b in bytes {
+        write!(out, "{b:02x}")?;
+    }
+    Ok(())
+}
+
+/// Year, month and day of a number of days since 1970-01-01 (Howard Hinnant's civil_from_days).
+fn civil(days: i64) -> (i64, u32, u32) {
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let day_of_era = z.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month as u32, day as u32)
+}
+
+fn put_date(days: i64, out: &mut BytesMut) -> std::fmt::Result {
+    let (year, month, day) = civil(days);
+    if year > 0 { write!(out, "{year:04}-{month:02}-{day:02}") } else { write!(out, "{:04}-{month:02}-{day:02} BC", 1 - year) }
+}
+
+fn put_time(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
+    let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+    put_fraction(fraction, out)
+}
+
+fn put_fraction(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
+    if micros == 0 {
+        return Ok(());
+    }
+    let mut digits = format!("{micros:06}");
+    digits.truncate(digits.trim_end_matches('0').len());
+    write!(out, ".{digits}")
+}
+
+fn put_timestamp(micros: i64, zone: bool, out: &mut BytesMut) -> std::fmt::Result {
+    let (days, time) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
+    let (year, month, day) = civil(days);
+    write!(out, "{:04}-{month:02}-{day:02} ", if year > 0 { year } else { 1 - year })?;
+    put_time(time, out)?;
+    if zone {
+        out.put_slice(b"+00");
+    }
+    if year <= 0 {
+        out.put_slice(b" BC");
+    }
+    Ok(())
+}
+
+fn put_interval(v: IntervalMonthDayNano, out: &mut BytesMut) -> std::fmt::Result {
+    let start = out.len();
+    let (years, months) = (v.months / 12, v.months % 12);
+    let mut negative_before = false;
+    for (n, unit) in [(years, "year"), (months, "mon"), (v.days, "day")] {
+        if n != 0 {
+            let space = if out.len() > start { " " } else { "" };
+            let plus = if negative_before && n > 0 { "+" } else { "" };
+            write!(out, "{space}{plus}{n} {unit}{}", if n == 1 { "" } else { "s" })?;
+            negative_before = n < 0;
+        }
+    }
+    let micros = v.nanoseconds / 1000;
+    if micros != 0 || out.len() == start {
+        let space = if out.len() > start { " " } else { "" };
+        let sign = if micros < 0 {
+            "-"
+        } else if negative_before {
+            "+"
+        } else {
+            ""
+        };
+        write!(out, "{space}{sign}")?;
+        let magnitude = micros.unsigned_abs();
+        let (seconds, fraction) = (magnitude / 1_000_000, magnitude % 1_000_000);
+        write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+        put_fraction(fraction as i64, out)?;
+    }
+    Ok(())
+}
+
+fn put_list_text(list: &ListArray, values: &Owned, row: usize, out: &mut BytesMut) {
+    let offsets = list.value_offsets();
+    let cell = values.cell();
+    out.put_u8(b'{');
+    for (n, i) in (offsets[row] as usize..offsets[row + 1] as usize).enumerate() {
+        if n > 0 {
+            out.put_u8(b',');
+        }
+        if cell.is_null(i) {
+            out.put_slice(b"NULL");
+            continue;
+        }
+        let mut element = BytesMut::new();
+        cell.text(i, &mut element);
+        let special = |b: &u8| matches!(b, b'{' | b'}' | b',' | b'"' | b'\\') || b.is_ascii_whitespace();
+        let nested = matches!(cell, Cell::List(..));
+        if !nested && (element.is_empty() || element.iter().any(special) || element.eq_ignore_ascii_case(b"null")) {
+            put_quoted(&element, b"\\", out);
+        } else {
+            out.put_slice(&element);
+        }
+    }
+    out.put_u8(b'}');
+}
+
+fn put_record_text(cells: &[(Cell<'_>, Type)], row: usize, out: &mut BytesMut) {
+    out.put_u8(b'(');
+    for (n, (cell, _)) in cells.iter().enumerate() {
+        if n > 0 {
+            out.put_u8(b',');
+        }
+        if cell.is_null(row) {
+            continue;
+        }
+        let mut field = BytesMut::new();
+        cell.text(row, &mut field);
+        if field.is_empty() || field.iter().any(|b| matches!(b, b'(' | b')' | b',' | b'"' | b'\\') || b.is_ascii_whitespace()) {
+            put_quoted(&field, b"\"", out);
+        } else {
+            out.put_slice(&field);
+        }
+    }
+    out.put_u8(b')');
+}
+
+/// In double quotes; quotes are escaped with `escape`, backslashes with a backslash.
+fn put_quoted(value: &[u8], escape: &[u8], out: &mut BytesMut) {
+    out.put_u8(b'"');
+    for b in value {
+        match b {
+            b'"' => out.put_slice(escape),
+            b'\\' => out.put_u8(b'\\'),
+            _ => {}
+        }
+        out.put_u8(*b);
+    }
+    out.put_u8(b'"');
+}
+
+fn put_list_binary(list: &ListArray, values: &Owned, element: &Type, row: usize, out: &mut BytesMut) {
+    let offsets = list.value_offsets();
+    let range = offsets[row] as usize..offsets[row + 1] as usize;
+    let cell = values.cell();
+    if range.is_empty() {
+        out.put_i32(0);
+        out.put_i32(0);
+        out.put_u32(element.oid());
+        return;
+    }
+    out.put_i32(1);
+    out.put_i32(i32::from(range.clone().any(|i| cell.is_null(i))));
+    out.put_u32(element.oid());
+    out.put_i32(range.len() as i32);
+    out.put_i32(1);
+    for i in range {
+        cell.put(i, true, out);
+    }
+}
+
+fn uuid_bytes(text: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let digits: Vec<u8> = text.bytes().filter_map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect();
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        *byte = pair.iter().fold(0, |n, d| n << 4 | d);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn texts(array: ArrayRef) -> Vec<Option<String>> {
+        let field = Field::new("c", array.data_type().clone(), true);
+        (0..array.len()).map(|i| text(array.as_ref(), &field, i).unwrap()).collect()
+    }
+
+    fn all(array: ArrayRef) -> Vec<String> {
+        texts(array).into_iter().map(|t| t.unwrap_or("NULL".into())).collect()
+    }
+
+    #[test]
+    fn floats_print_as_postgresql_does() {
+        let values = [1.0, 0.1, 1e15, 1e14, 123456789012345678.0, 1e-4, 1e-5, -2.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
+        let expected = ["1", "0.1", "1e+15", "100000000000000", "1.2345678901234568e+17", "0.0001", "1e-05", "-2.5", "Infinity", "-Infinity", "NaN", "-0"];
+        assert_eq!(all(Arc::new(Float64Array::from(values.to_vec()))), expected);
+        assert_eq!(all(Arc::new(Float32Array::from(vec![0.1, 1e6, 100_000.0, 1e-7]))), ["0.1", "1e+06", "100000", "1e-07"]);
+    }
+
+    #[test]
+    fn decimals_keep_their_scale() {
+        let array = Decimal128Array::from(vec![150, -5, 0, -12345]).with_precision_and_scale(38, 2).unwrap();
+        assert_eq!(all(Arc::new(array)), ["1.50", "-0.05", "0.00", "-123.45"]);
+    }
+
+    #[test]
+    fn times_and_intervals() {
+        let day = 86_400_000_000;
+        assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![0, 1_706_695_200_500_000, -1]))), ["1970-01-01 00:00:00", "2024-01-31 10:00:00.5", "1969-12-31 23:59:59.999999"]);
+        assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![day]).with_timezone("UTC"))), ["1970-01-02 00:00:00+00"]);
+        assert_eq!(all(Arc::new(Date32Array::from(vec![19_782, -719_529]))), ["2024-02-29", "0001-12-31 BC"]);
+        let v = |m, d, n| IntervalMonthDayNano::new(m, d, n);
+        let intervals = vec![v(0, 0, 0), v(14, -3, 3_600_000_000_000), v(0, 1, 0), v(0, 0, -1_500_000_000), v(-1, 2, 0)];
+        assert_eq!(all(Arc::new(IntervalMonthDayNanoArray::from(intervals))), ["00:00:00", "1 year 2 mons -3 days +01:00:00", "1 day", "-00:00:01.5", "-1 mons +2 days"]);
+    }
+
+    #[test]
+    fn arrays_quote_what_they_must() {
+        let mut builder = ListBuilder::new(StringBuilder::new());
+        for v in [Some("a"), Some("b c"), None, Some(""), Some("null"), Some("q\"\\")] {
+            builder.values().append_option(v);
+        }
+        builder.append(true);
+        builder.append(true);
+        assert_eq!(all(Arc::new(builder.finish())), [r#"{a,"b c",NULL,"","null","q\"\\"}"#, "{}"]);
+    }
+
+    #[test]
+    fn numeric_binary_has_base_10000_digits() {
+        let encode = |v, s| {
+            let mut out = BytesMut::new();
+            put_decimal_binary(v, s, &mut out);
+            out.chunks(2).map(|c| i16::from_be_bytes([c[0], c[1]])).collect::<Vec<_>>()
+        };
+        assert_eq!(encode(12_345_678, 2), [3, 1, 0, 2, 12, 3456, 7800]);
+        assert_eq!(encode(-5, 2), [1, -1, 0x4000, 2, 500]);
+        assert_eq!(encode(0, 0), [0, 0, 0, 0]);
+        assert_eq!(encode(10_000, 0), [1, 1, 0, 0, 1]);
+        assert_eq!(encode(1, 10), [1, -3, 0, 10, 100]);
+    }
+}

@@ -1,0 +1,231 @@
+//! The extended protocol: Parse keeps a statement, Bind turns the client's parameters into literals and opens a portal, Describe plans without running,
+//! Execute runs (once) and sends up to the asked number of rows, Close forgets.
+//!
+//! A statement's parameter types come from the client where it names them, else from the planner; they are found once per statement and catalog version.
+
+use super::encode::Formats;
+use super::{Connection, Cursor, Failure, encode, parameters};
+use crate::session::{Outcome, Tag};
+use arrow::datatypes::SchemaRef;
+use datafusion::sql::sqlparser::ast;
+use parking_lot::Mutex;
+use pgwire::api::Type;
+use pgwire::messages::data::{NoData, ParameterDescription};
+use pgwire::messages::extendedquery::{
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+};
+use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use std::sync::Arc;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::Catalog;
+use tidemark_planner::statement::{Statement, StatementKind};
+
+/// What Describe tells about a statement.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Types of `$1`, `$2`, ...
+    pub parameters: Vec<Type>,
+    /// Columns of the result; none for a statement without rows.
+    pub columns: Option<SchemaRef>,
+}
+
+/// A parsed statement.
+pub struct Prepared {
+    /// None for an empty text.
+    statement: Option<Statement>,
+    /// Types that the client named; 0 is unknown.
+    types: Vec<u32>,
+    /// Number of its parameters.
+    count: usize,
+    description: Mutex<Option<(Arc<Catalog>, Description)>>,
+}
+
+/// A statement with its parameters.
+pub struct Portal {
+    prepared: Arc<Prepared>,
+    values: Vec<ast::Expr>,
+    formats: Formats,
+    state: PortalState,
+}
+
+enum PortalState {
+    Ready,
+    Rows(Cursor, Tag),
+    /// Ran to its end; a second Execute gives nothing more.
+    Done,
+}
+
+fn no_statement(name: &str) -> Error {
+    if name.is_empty() {
+        return Error::user(SqlState("26000"), "unnamed prepared statement does not exist");
+    }
+    Error::user(SqlState("26000"), format!("prepared statement \"{name}\" does not exist"))
+}
+
+fn no_portal(name: &str) -> Error {
+    Error::user(SqlState("34000"), format!("portal \"{name}\" does not exist"))
+}
+
+impl Connection {
+    /// Handles a message of the extended protocol, except Sync.
+    pub(super) async fn extended(&mut self, message: PgWireFrontendMessage) -> Result<(), Failure> {
+        match message {
+            PgWireFrontendMessage::Parse(parse) => self.parse(parse).await,
+            PgWireFrontendMessage::Bind(bind) => self.bind(bind).await,
+            PgWireFrontendMessage::Describe(describe) => self.describe(describe).await,
+            PgWireFrontendMessage::Execute(execute) => self.execute(execute).await,
+            PgWireFrontendMessage::Close(close) => self.close(close).await,
+            PgWireFrontendMessage::Flush(_) => {
+                use futures::SinkExt;
+                Ok(self.line.wire.flush().await?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
+        let name = message.name.unwrap_or_default();
+        if !name.is_empty() && self.statements.contains_key(&name) {
+            return Err(Error::user(SqlState("42P05"), format!("prepared statement \"{name}\" already exists")).into());
+        }
+        let mut statements = self.session.parse(&message.query)?;
+        if statements.len() > 1 {
+            return Err(Error::user(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement").into());
+        }
+        let statement = statements.pop();
+        let count = statement.as_ref().and_then(sql_of).map_or(0, parameters::count).max(message.type_oids.len());
+        let prepared = Prepared { statement, types: message.type_oids, count, description: Mutex::default() };
+        self.statements.insert(name, Arc::new(prepared));
+        self.line.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await
+    }
+
+    async fn bind(&mut self, message: Bind) -> Result<(), Failure> {
+        let name = message.statement_name.unwrap_or_default();
+        let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+        if message.parameters.len() != prepared.count {
+            let text = format!("bind message supplies {} parameters, but prepared statement \"{name}\" requires {}", message.parameters.len(), prepared.count);
+            return Err(Error::user(SqlState("08P01"), text).into());
+        }
+        let types = self.parameter_types(&prepared).await?;
+        let formats = Formats(message.parameter_format_codes);
+        let literal = |(i, bytes): (usize, &Option<bytes::Bytes>)| {
+            let t = types.get(i).cloned().unwrap_or(Type::UNKNOWN);
+            parameters::literal(bytes.as_deref(), &t, formats.is_binary(i))
+        };
+        let values = message.parameters.iter().enumerate().map(literal).collect::<Result<Vec<_>>>()?;
+        let portal = Portal { prepared, values, formats: Formats(message.result_column_format_codes), state: PortalState::Ready };
+        self.portals.insert(message.portal_name.unwrap_or_default(), portal);
+        self.line.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await
+    }
+
+    /// The types of a statement's parameters, planned only when the client has not named them all.
+    async fn parameter_types(&mut self, prepared: &Arc<Prepared>) -> Result<Vec<Type>, Failure> {
+        if prepared.count == 0 {
+            return Ok(Vec::new());
+        }
+        let known: Option<Vec<Type>> = (0..prepared.count).map(|i| prepared.types.get(i).filter(|o| **o != 0).and_then(|o| Type::from_oid(*o))).collect();
+        match known {
+            Some(types) => Ok(types),
+            None => Ok(self.description(prepared).await?.parameters),
+        }
+    }
+
+    async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Description, Failure> {
+        let Some(statement) = &prepared.statement else {
+            return Ok(Description { parameters: Vec::new(), columns: None });
+        };
+        let catalog = self.session.catalog();
+        if let Some((version, description)) = prepared.description.lock().as_ref()
+            && Arc::ptr_eq(version, &catalog)
+        {
+            return Ok(description.clone());
+        }
+        let types: Vec<Option<Type>> = (0..prepared.count).map(|i| prepared.types.get(i).filter(|o| **o != 0).and_then(|o| Type::from_oid(*o))).collect();
+        let description = self.line.drive(self.session.describe(statement, &types)).await?;
+        *prepared.description.lock() = Some((catalog, description.clone()));
+        Ok(description)
+    }
+
+    async fn describe(&mut self, message: Describe) -> Result<(), Failure> {
+        let name = message.name.unwrap_or_default();
+        let (description, formats) = match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => {
+                let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+                let description = self.description(&prepared).await?;
+                let types = description.parameters.iter().map(Type::oid).collect();
+                self.line.feed(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types))).await?;
+                (description, Formats::default())
+            }
+            TARGET_TYPE_BYTE_PORTAL => {
+                let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
+                let (prepared, formats) = (portal.prepared.clone(), portal.formats.clone());
+                (self.description(&prepared).await?, formats)
+            }
+            _ => return Err(Error::user(SqlState("08P01"), "invalid DESCRIBE message subtype").into()),
+        };
+        let answer = match &description.columns {
+            Some(schema) => PgWireBackendMessage::RowDescription(encode::describe(schema, &formats)),
+            None => PgWireBackendMessage::NoData(NoData::new()),
+        };
+        self.line.feed(answer).await
+    }
+
+    async fn execute(&mut self, message: Execute) -> Result<(), Failure> {
+        let name = message.name.unwrap_or_default();
+        let max = usize::try_from(message.max_rows).unwrap_or(0);
+        // The portal is taken out while it runs; an error leaves it closed, as in PostgreSQL.
+        let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+        let Some(statement) = portal.prepared.statement.clone() else {
+            self.portals.insert(name, portal);
+            return self.line.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await;
+        };
+        if matches!(portal.state, PortalState::Ready) {
+            match self.line.drive(self.session.execute(&statement, &portal.values)).await? {
+                Outcome::Rows(rows) => {
+                    let tag = rows.tag.clone();
+                    portal.state = PortalState::Rows(Cursor::new(rows), tag);
+                }
+                outcome => {
+                    portal.state = PortalState::Done;
+                    let formats = portal.formats.clone();
+                    self.portals.insert(name, portal);
+                    return self.send_outcome(outcome, &formats, false).await;
+                }
+            }
+        }
+        match &mut portal.state {
+            PortalState::Rows(cursor, tag) => {
+                let (sent, ended) = cursor.send(&mut self.line, &portal.formats, max).await?;
+                if ended {
+                    let tag = tag.text(sent);
+                    portal.state = PortalState::Done;
+                    self.line.complete(tag).await?;
+                } else {
+                    self.line.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+                }
+            }
+            _ => self.line.complete("SELECT 0".into()).await?,
+        }
+        self.portals.insert(name, portal);
+        Ok(())
+    }
+
+    async fn close(&mut self, message: Close) -> Result<(), Failure> {
+        let name = message.name.unwrap_or_default();
+        match message.target_type {
+            TARGET_TYPE_BYTE_STATEMENT => drop(self.statements.remove(&name)),
+            _ => drop(self.portals.remove(&name)),
+        }
+        self.line.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await
+    }
+}
+
+/// The SQL tree of a statement that can have parameters.
+pub fn sql_of(statement: &Statement) -> Option<&ast::Statement> {
+    match &statement.kind {
+        StatementKind::Sql(sql) => Some(sql),
+        StatementKind::Explain { statement, .. } => sql_of(statement),
+        _ => None,
+    }
+}

@@ -1,0 +1,298 @@
+//! Parameters of the extended protocol: bytes of a Bind message to SQL literals.
+//!
+//! A statement's `$n` are replaced by literals before it is planned, so that every kind of statement takes parameters and none is planned with a type that
+//! its value does not have. Numbers become number literals, text stays an untyped literal, everything else a cast of its text.
+
+use super::types;
+use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
+use pgwire::api::Type;
+use std::ops::ControlFlow;
+use tidemark_common::{Error, Result, SqlState};
+
+/// The literal of one parameter. `binary`: the format of `bytes`.
+pub fn literal(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Expr> {
+    let Some(bytes) = bytes else { return Ok(null(Some(t))) };
+    let text = if binary { text_of_binary(bytes, t)? } else { std::str::from_utf8(bytes).map_err(|_| bad("parameter is not valid UTF-8"))?.to_string() };
+    of_text(text, t)
+}
+
+/// A NULL of a type.
+pub fn null(t: Option<&Type>) -> Expr {
+    let null = Expr::Value(Value::Null.into());
+    match t {
+        Some(t) if !matches!(*t, Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::UUID | Type::JSON | Type::JSONB) => cast(null, t),
+        _ => null,
+    }
+}
+
+fn of_text(text: String, t: &Type) -> Result<Expr> {
+    let invalid = |t: &str, text: &str| Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {t}: \"{text}\""));
+    Ok(match *t {
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => {
+            let number: i64 = text.trim().parse().map_err(|_| invalid(types::display_name(t), &text))?;
+            let positive = Expr::Value(Value::Number(number.unsigned_abs().to_string(), false).into());
+            if number < 0 { Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr: Box::new(positive) } } else { positive }
+        }
+        Type::BOOL => Expr::Value(Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into()),
+        Type::BYTEA => Expr::Value(Value::HexStringLiteral(text.strip_prefix("\\x").map_or_else(|| hex(text.as_bytes()), str::to_string)).into()),
+        ref t if let Some(element) = types::element_of(t) => {
+            let elements = parse_array(&text).ok_or_else(|| invalid(types::display_name(t), &text))?;
+            let elem = elements.into_iter().map(|e| e.map_or_else(|| Ok(null(Some(&element))), |text| of_text(text, &element))).collect::<Result<Vec<_>>>()?;
+            Expr::Array(ast::Array { elem, named: true })
+        }
+        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::UUID | Type::JSON | Type::JSONB => string(text),
+        ref t => cast(string(text), t),
+    })
+}
+
+fn string(text: String) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text).into())
+}
+
+fn cast(expr: Expr, t: &Type) -> Expr {
+    use ast::{DataType, ExactNumberInfo, TimezoneInfo};
+    let data_type = match *t {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::SmallInt(None),
+        Type::INT4 => DataType::Int(None),
+        Type::INT8 | Type::OID => DataType::BigInt(None),
+        Type::FLOAT4 => DataType::Real,
+        Type::FLOAT8 => DataType::DoublePrecision,
+        Type::NUMERIC => DataType::Numeric(ExactNumberInfo::None),
+        Type::BYTEA => DataType::Bytea,
+        Type::DATE => DataType::Date,
+        Type::TIME => DataType::Time(None, TimezoneInfo::None),
+        Type::TIMESTAMP => DataType::Timestamp(None, TimezoneInfo::None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(None, TimezoneInfo::WithTimeZone),
+        Type::INTERVAL => DataType::Interval { fields: None, precision: None },
+        _ => DataType::Varchar(None),
+    };
+    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+}
+
+/// PostgreSQL's words for true and false.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "t" | "true" | "y" | "yes" | "on" | "1" => Some(true),
+        "f" | "false" | "n" | "no" | "off" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn bad(message: &str) -> Error {
+    Error::user(SqlState("22P03"), message)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The text form of a value in binary format.
+fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
+    let short = || bad("incorrect binary data format");
+    fn take<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+        bytes.try_into().map_err(|_| bad("incorrect binary data format"))
+    }
+    Ok(match *t {
+        Type::BOOL => (if bytes == [0] { "f" } else { "t" }).into(),
+        Type::INT2 => i16::from_be_bytes(take(bytes)?).to_string(),
+        Type::INT4 => i32::from_be_bytes(take(bytes)?).to_string(),
+        Type::OID => u32::from_be_bytes(take(bytes)?).to_string(),
+        Type::INT8 => i64::from_be_bytes(take(bytes)?).to_string(),
+        Type::FLOAT4 => f32::from_be_bytes(take(bytes)?).to_string(),
+        Type::FLOAT8 => f64::from_be_bytes(take(bytes)?).to_string(),
+        Type::NUMERIC => numeric_text(bytes).ok_or_else(short)?,
+        Type::BYTEA => format!("\\x{}", hex(bytes)),
+        Type::UUID => {
+            let h = hex(&take::<16>(bytes)?);
+            format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+        }
+        Type::JSONB => std::str::from_utf8(bytes.get(1..).ok_or_else(short)?).map_err(|_| short())?.into(),
+        Type::DATE => print(arrow::array::Date32Array::from(vec![i32::from_be_bytes(take(bytes)?) + 10_957]))?,
+        Type::TIME => print(arrow::array::Time64MicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?)]))?,
+        Type::TIMESTAMP => print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]))?,
+        Type::TIMESTAMPTZ => {
+            print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]).with_timezone("UTC"))?
+        }
+        Type::INTERVAL => {
+            let b: [u8; 16] = take(bytes)?;
+            let micros = i64::from_be_bytes(take(&b[..8])?);
+            let v = arrow::datatypes::IntervalMonthDayNano::new(i32::from_be_bytes(take(&b[12..])?), i32::from_be_bytes(take(&b[8..12])?), micros.saturating_mul(1000));
+            print(arrow::array::IntervalMonthDayNanoArray::from(vec![v]))?
+        }
+        ref t if let Some(element) = types::element_of(t) => array_text(bytes, &element)?,
+        _ => std::str::from_utf8(bytes).map_err(|_| bad("parameter is not valid UTF-8"))?.into(),
+    })
+}
+
+fn print(array: impl arrow::array::Array) -> Result<String> {
+    let field = arrow::datatypes::Field::new("p", array.data_type().clone(), true);
+    Ok(super::encode::text(&array, &field, 0)?.unwrap_or_default())
+}
+
+fn numeric_text(bytes: &[u8]) -> Option<String> {
+    let word = |i: usize| Some(i16::from_be_bytes(bytes.get(i * 2..i * 2 + 2)?.try_into().ok()?));
+    let (count, weight, sign, scale) = (word(0)?, word(1)?, word(2)? as u16, word(3)? as usize);
+    if sign == 0xC000 {
+        return Some("NaN".into());
+    }
+    let digit = |i: i32| if (0..i32::from(count)).contains(&i) { word(4 + i as usize) } else { Some(0) };
+    let mut text = String::from(if sign == 0x4000 { "-" } else { "" });
+    let weight = i32::from(weight);
+    if weight < 0 {
+        text.push('0');
+    }
+    for i in 0..=weight {
+        let group = digit(i)?;
+        if i == 0 { text.push_str(&group.to_string()) } else { text.push_str(&format!("{group:04}")) }
+    }
+    if scale > 0 {
+        text.push('.');
+        let mut fraction = String::new();
+        let mut i = weight + 1;
+        while fraction.len() < scale {
+            fraction.push_str(&format!("{:04}", digit(i)?));
+            i += 1;
+        }
+        fraction.truncate(scale);
+        text.push_str(&fraction);
+    }
+    Some(text)
+}
+
+fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
+    let short = || bad("incorrect binary data format");
+    let int = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(i32::from_be_bytes).ok_or_else(short);
+    match int(0)? {
+        0 => return Ok("{}".into()),
+        1 => {}
+        _ => return Err(Error::unsupported("arrays of more than one dimension are not supported as parameters")),
+    }
+    let count = int(12)?;
+    let (mut at, mut parts) = (20, Vec::new());
+    for _ in 0..count {
+        let length = int(at)?;
+        at += 4;
+        if length < 0 {
+            parts.push("NULL".to_string());
+            continue;
+        }
+        let value = bytes.get(at..at + length as usize).ok_or_else(short)?;
+        at += length as usize;
+        let text = text_of_binary(value, element)?;
+        parts.push(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
+    }
+    Ok(format!("{{{}}}", parts.join(",")))
+}
+
+/// The elements of `{a,"b c",NULL}`.
+pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
+    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+    let mut elements = Vec::new();
+    let mut characters = inner.chars().peekable();
+    if inner.trim().is_empty() {
+        return Some(elements);
+    }
+    loop {
+        let (mut value, mut quoted) = (String::new(), false);
+        while characters.peek().is_some_and(|c| c.is_whitespace()) {
+            characters.next();
+        }
+        if characters.peek() == Some(&'"') {
+            quoted = true;
+            characters.next();
+            loop {
+                match characters.next()? {
+                    '\\' => value.push(characters.next()?),
+                    '"' => break,
+                    c => value.push(c),
+                }
+            }
+        }
+        let more = loop {
+            match characters.next() {
+                Some(',') => break true,
+                Some('\\') => value.push(characters.next()?),
+                Some(c) if quoted && c.is_whitespace() => {}
+                Some(c) => value.push(c),
+                None => break false,
+            }
+        };
+        let value = if quoted { value } else { value.trim_end().to_string() };
+        elements.push(if !quoted && value.eq_ignore_ascii_case("null") { None } else { Some(value) });
+        if !more {
+            return Some(elements);
+        }
+    }
+}
+
+/// Replaces `$1`, `$2`, ... by these expressions.
+pub fn bind(statement: &mut ast::Statement, values: &[Expr]) -> Result<()> {
+    struct Binder<'a>(&'a [Expr], Option<Error>);
+    impl VisitorMut for Binder<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Some(n) = placeholder(expr) {
+                match self.0.get(n.wrapping_sub(1)) {
+                    Some(value) => *expr = value.clone(),
+                    None => {
+                        self.1 = Some(Error::user(SqlState("42P02"), format!("there is no parameter ${n}")));
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut binder = Binder(values, None);
+    let _ = statement.visit(&mut binder);
+    binder.1.map_or(Ok(()), Err)
+}
+
+/// The number of a placeholder expression.
+pub fn placeholder(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The highest parameter number of a statement.
+pub fn count(statement: &ast::Statement) -> usize {
+    struct Counter(usize);
+    impl ast::Visitor for Counter {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            self.0 = self.0.max(placeholder(expr).unwrap_or(0));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut counter = Counter(0);
+    let _ = ast::Visit::visit(statement, &mut counter);
+    counter.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binary_values_read_as_text() {
+        let numeric: Vec<u8> = [3i16, 1, 0, 2, 12, 3456, 7800].iter().flat_map(|w| w.to_be_bytes()).collect();
+        assert_eq!(text_of_binary(&numeric, &Type::NUMERIC).unwrap(), "123456.78");
+        let small: Vec<u8> = [1i16, -1, 0x4000, 2, 500].iter().flat_map(|w| w.to_be_bytes()).collect();
+        assert_eq!(text_of_binary(&small, &Type::NUMERIC).unwrap(), "-0.05");
+        assert_eq!(text_of_binary(&0i64.to_be_bytes(), &Type::TIMESTAMPTZ).unwrap(), "2000-01-01 00:00:00+00");
+    }
+
+    #[test]
+    fn array_texts_parse() {
+        let some = |s: &str| Some(s.to_string());
+        assert_eq!(parse_array(r#"{a, "b, \"c", NULL}"#).unwrap(), [some("a"), some("b, \"c"), None]);
+        assert_eq!(parse_array("{}").unwrap(), []);
+        assert!(parse_array("a").is_none());
+    }
+}

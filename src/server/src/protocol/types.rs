@@ -1,0 +1,224 @@
+//! Arrow types and PostgreSQL's: which type a result column is announced as, and its names in SQL.
+//!
+//! Where Arrow's type does not say it all, a field's metadata does under the key [`SQL_TYPE`]: `jsonb`, `uuid`, `varchar(10)`, `oid`, `name`, `"char"`.
+
+use arrow::datatypes::{DataType, Field, IntervalUnit};
+use pgwire::api::Type;
+
+/// Key of a field's metadata that holds the SQL type's text.
+pub const SQL_TYPE: &str = "sql_type";
+
+/// The PostgreSQL type of a field.
+pub fn pg_type(field: &Field) -> Type {
+    if let Some(t) = field.metadata().get(SQL_TYPE).and_then(|name| by_name(name)) {
+        return t;
+    }
+    of_arrow(field.data_type())
+}
+
+/// The PostgreSQL type of an Arrow type.
+pub fn of_arrow(data_type: &DataType) -> Type {
+    match data_type {
+        DataType::Boolean => Type::BOOL,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
+        DataType::Int32 | DataType::UInt16 => Type::INT4,
+        DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Type::INT8,
+        DataType::Float16 | DataType::Float32 => Type::FLOAT4,
+        DataType::Float64 => Type::FLOAT8,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => Type::NUMERIC,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Type::VARCHAR,
+        DataType::Null => Type::TEXT,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Date32 | DataType::Date64 => Type::DATE,
+        DataType::Time32(_) | DataType::Time64(_) => Type::TIME,
+        DataType::Timestamp(_, None) => Type::TIMESTAMP,
+        DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
+        DataType::Interval(IntervalUnit::YearMonth | IntervalUnit::DayTime | IntervalUnit::MonthDayNano) | DataType::Duration(_) => Type::INTERVAL,
+        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) => array_of(&pg_type(f)),
+        DataType::Dictionary(_, values) => of_arrow(values),
+        DataType::Struct(_) => Type::RECORD,
+        _ => Type::TEXT,
+    }
+}
+
+/// The array type of an element type.
+pub fn array_of(element: &Type) -> Type {
+    match *element {
+        Type::BOOL => Type::BOOL_ARRAY,
+        Type::INT2 => Type::INT2_ARRAY,
+        Type::INT4 => Type::INT4_ARRAY,
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::FLOAT4 => Type::FLOAT4_ARRAY,
+        Type::FLOAT8 => Type::FLOAT8_ARRAY,
+        Type::NUMERIC => Type::NUMERIC_ARRAY,
+        Type::VARCHAR => Type::VARCHAR_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        Type::DATE => Type::DATE_ARRAY,
+        Type::TIME => Type::TIME_ARRAY,
+        Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
+        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+        Type::INTERVAL => Type::INTERVAL_ARRAY,
+        Type::UUID => Type::UUID_ARRAY,
+        Type::JSONB => Type::JSONB_ARRAY,
+        Type::OID => Type::OID_ARRAY,
+        Type::NAME => Type::NAME_ARRAY,
+        Type::CHAR => Type::CHAR_ARRAY,
+        Type::RECORD => Type::RECORD_ARRAY,
+        _ => Type::TEXT_ARRAY,
+    }
+}
+
+/// The element type of an array type.
+pub fn element_of(array: &Type) -> Option<Type> {
+    Some(match *array {
+        Type::BOOL_ARRAY => Type::BOOL,
+        Type::INT2_ARRAY => Type::INT2,
+        Type::INT4_ARRAY => Type::INT4,
+        Type::INT8_ARRAY => Type::INT8,
+        Type::FLOAT4_ARRAY => Type::FLOAT4,
+        Type::FLOAT8_ARRAY => Type::FLOAT8,
+        Type::NUMERIC_ARRAY => Type::NUMERIC,
+        Type::VARCHAR_ARRAY => Type::VARCHAR,
+        Type::TEXT_ARRAY => Type::TEXT,
+        Type::BYTEA_ARRAY => Type::BYTEA,
+        Type::DATE_ARRAY => Type::DATE,
+        Type::TIME_ARRAY => Type::TIME,
+        Type::TIMESTAMP_ARRAY => Type::TIMESTAMP,
+        Type::TIMESTAMPTZ_ARRAY => Type::TIMESTAMPTZ,
+        Type::INTERVAL_ARRAY => Type::INTERVAL,
+        Type::UUID_ARRAY => Type::UUID,
+        Type::JSONB_ARRAY => Type::JSONB,
+        Type::OID_ARRAY => Type::OID,
+        Type::NAME_ARRAY => Type::NAME,
+        Type::CHAR_ARRAY => Type::CHAR,
+        _ => return None,
+    })
+}
+
+/// The type of an SQL name, as `sql_type` holds it; `None` where the Arrow type says it better (arrays, structs).
+pub fn by_name(name: &str) -> Option<Type> {
+    let base = name.split('(').next().unwrap_or(name).trim();
+    if name.ends_with("[]") {
+        return by_name(&name[..name.len() - 2]).map(|element| array_of(&element));
+    }
+    Some(match base.to_ascii_lowercase().as_str() {
+        "bool" | "boolean" => Type::BOOL,
+        "smallint" | "int2" => Type::INT2,
+        "int" | "integer" | "int4" => Type::INT4,
+        "bigint" | "int8" => Type::INT8,
+        "real" | "float4" => Type::FLOAT4,
+        "double precision" | "float8" | "double" | "float" => Type::FLOAT8,
+        "numeric" | "decimal" => Type::NUMERIC,
+        "varchar" | "character varying" => Type::VARCHAR,
+        "text" => Type::TEXT,
+        "char" | "character" | "bpchar" => Type::BPCHAR,
+        "\"char\"" => Type::CHAR,
+        "bytea" => Type::BYTEA,
+        "date" => Type::DATE,
+        "time" | "time without time zone" => Type::TIME,
+        "timestamp" | "timestamp without time zone" => Type::TIMESTAMP,
+        "timestamptz" | "timestamp with time zone" => Type::TIMESTAMPTZ,
+        "interval" => Type::INTERVAL,
+        "uuid" => Type::UUID,
+        "json" => Type::JSON,
+        "jsonb" => Type::JSONB,
+        "oid" => Type::OID,
+        "name" => Type::NAME,
+        "regproc" => Type::REGPROC,
+        "regtype" => Type::REGTYPE,
+        "regclass" => Type::REGCLASS,
+        "int2vector" => Type::INT2_VECTOR,
+        "oidvector" => Type::OID_VECTOR,
+        "xid" => Type::XID,
+        "pg_node_tree" => Type::PG_NODE_TREE,
+        "aclitem[]" => Type::ACLITEM_ARRAY,
+        "anyarray" => Type::ANYARRAY,
+        _ => return None,
+    })
+}
+
+/// The name that `format_type`, `\d` and error messages show, without modifiers.
+pub fn display_name(t: &Type) -> &'static str {
+    match *t {
+        Type::BOOL => "boolean",
+        Type::INT2 => "smallint",
+        Type::INT4 => "integer",
+        Type::INT8 => "bigint",
+        Type::FLOAT4 => "real",
+        Type::FLOAT8 => "double precision",
+        Type::NUMERIC => "numeric",
+        Type::VARCHAR => "character varying",
+        Type::TEXT => "text",
+        Type::BPCHAR => "character",
+        Type::CHAR => "\"char\"",
+        Type::BYTEA => "bytea",
+        Type::DATE => "date",
+        Type::TIME => "time without time zone",
+        Type::TIMESTAMP => "timestamp without time zone",
+        Type::TIMESTAMPTZ => "timestamp with time zone",
+        Type::INTERVAL => "interval",
+        Type::UUID => "uuid",
+        Type::JSON => "json",
+        Type::JSONB => "jsonb",
+        Type::OID => "oid",
+        Type::NAME => "name",
+        Type::RECORD => "record",
+        Type::BOOL_ARRAY => "boolean[]",
+        Type::INT2_ARRAY => "smallint[]",
+        Type::INT4_ARRAY => "integer[]",
+        Type::INT8_ARRAY => "bigint[]",
+        Type::FLOAT4_ARRAY => "real[]",
+        Type::FLOAT8_ARRAY => "double precision[]",
+        Type::NUMERIC_ARRAY => "numeric[]",
+        Type::VARCHAR_ARRAY => "character varying[]",
+        Type::TEXT_ARRAY => "text[]",
+        Type::BYTEA_ARRAY => "bytea[]",
+        Type::DATE_ARRAY => "date[]",
+        Type::TIME_ARRAY => "time without time zone[]",
+        Type::TIMESTAMP_ARRAY => "timestamp without time zone[]",
+        Type::TIMESTAMPTZ_ARRAY => "timestamp with time zone[]",
+        Type::INTERVAL_ARRAY => "interval[]",
+        Type::UUID_ARRAY => "uuid[]",
+        Type::JSONB_ARRAY => "jsonb[]",
+        Type::RECORD_ARRAY => "record[]",
+        _ => "text",
+    }
+}
+
+/// `pg_type.typlen`: width in bytes, -1 for variable width.
+pub fn width(t: &Type) -> i16 {
+    match *t {
+        Type::BOOL | Type::CHAR => 1,
+        Type::INT2 => 2,
+        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID | Type::REGCLASS | Type::REGTYPE | Type::REGPROC | Type::XID => 4,
+        Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
+        Type::INTERVAL | Type::UUID => 16,
+        Type::NAME => 64,
+        _ => -1,
+    }
+}
+
+/// `pg_attribute.atttypmod`: of `numeric(p, s)`, `varchar(n)` and `char(n)`; -1 where there is none.
+pub fn modifier(sql_type: &str) -> i32 {
+    let Some((base, arguments)) = sql_type.trim_end_matches(')').split_once('(') else { return -1 };
+    let numbers: Vec<i32> = arguments.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    match (base.trim().to_ascii_lowercase().as_str(), numbers.as_slice()) {
+        ("numeric" | "decimal", [p]) => (p << 16) + 4,
+        ("numeric" | "decimal", [p, s]) => ((p << 16) | (s & 0x7ff)) + 4,
+        ("varchar" | "character varying" | "char" | "character" | "bpchar", [n]) => n + 4,
+        _ => -1,
+    }
+}
+
+/// The type's text with its modifiers, as `\d` shows it.
+pub fn format_type(t: &Type, modifier: i32) -> String {
+    let name = display_name(t);
+    if modifier < 4 {
+        return name.into();
+    }
+    match *t {
+        Type::NUMERIC => format!("numeric({},{})", (modifier - 4) >> 16, (modifier - 4) & 0x7ff),
+        Type::VARCHAR | Type::BPCHAR => format!("{name}({})", modifier - 4),
+        _ => name.into(),
+    }
+}

@@ -1,0 +1,302 @@
+//! PostgreSQL's system functions. They are evaluated row by row over texts: nobody calls them for a million rows.
+//!
+//! Three lists: [`shared`] knows nothing, [`of_session`] knows who asks, [`of_snapshot`] knows the catalog of the statement.
+
+use super::Snapshot;
+use crate::catalog_tables::oids;
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::datatypes::DataType;
+use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+use tidemark_plan::{Relation, RelationKind};
+
+/// One row's arguments, as text.
+type Arguments<'a> = &'a [Option<String>];
+type Body = dyn Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync;
+
+/// A function over texts.
+struct RowFunction {
+    name: String,
+    output: DataType,
+    signature: Signature,
+    body: Arc<Body>,
+}
+
+impl fmt::Debug for RowFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+impl PartialEq for RowFunction {
+    fn eq(&self, other: &RowFunction) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.body, &other.body)
+    }
+}
+impl Eq for RowFunction {}
+impl Hash for RowFunction {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for RowFunction {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.output.clone())
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let texts: Vec<ArrayRef> = args.args.into_iter().map(|a| Ok(arrow::compute::cast(&a.into_array(rows)?, &DataType::Utf8)?)).collect::<Result<_>>()?;
+        let mut values: Vec<Option<String>> = Vec::with_capacity(rows);
+        for row in 0..rows {
+            let arguments: Vec<Option<String>> = texts.iter().map(|t| t.is_valid(row).then(|| t.as_string::<i32>().value(row).to_string())).collect();
+            values.push((self.body)(&arguments).map_err(|e| DataFusionError::External(Box::new(e)))?);
+        }
+        let array: ArrayRef = Arc::new(StringArray::from(values));
+        let array = match &self.output {
+            DataType::Utf8 => array,
+            DataType::List(_) => text_lists(&array),
+            other => arrow::compute::cast(&array, other)?,
+        };
+        if scalar { Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?)) } else { Ok(ColumnarValue::Array(array)) }
+    }
+}
+
+/// Texts with elements between line feeds, as lists of text.
+fn text_lists(array: &ArrayRef) -> ArrayRef {
+    let mut builder = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
+    for text in array.as_string::<i32>() {
+        for element in text.unwrap_or_default().split('\n').filter(|e| !e.is_empty()) {
+            builder.values().append_value(element);
+        }
+        builder.append(text.is_some());
+    }
+    Arc::new(builder.finish())
+}
+
+fn function(name: &str, output: DataType, volatility: Volatility, body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static) -> Arc<ScalarUDF> {
+    let signature = Signature::one_of(vec![datafusion::logical_expr::TypeSignature::VariadicAny, datafusion::logical_expr::TypeSignature::Nullary], volatility);
+    Arc::new(ScalarUDF::from(RowFunction { name: name.into(), output, signature, body: Arc::new(body) }))
+}
+
+fn stable(name: &str, output: DataType, body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static) -> Arc<ScalarUDF> {
+    function(name, output, Volatility::Stable, body)
+}
+
+fn constant(name: &str, output: DataType, value: Option<&str>) -> Arc<ScalarUDF> {
+    let value = value.map(str::to_string);
+    stable(name, output, move |_| Ok(value.clone()))
+}
+
+fn list() -> DataType {
+    DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(DataType::Utf8, true)))
+}
+
+/// Functions that answer the same to everybody.
+pub fn shared() -> Vec<Arc<ScalarUDF>> {
+    use DataType::{Boolean, Int32, Int64, Utf8};
+    let version = format!("PostgreSQL {} on Tidemark {}", crate::protocol::startup::SERVER_VERSION, env!("CARGO_PKG_VERSION"));
+    let mut all = vec![
+        constant("version", Utf8, Some(&version)),
+        constant("current_database", Utf8, Some("dev")),
+        constant("current_catalog", Utf8, Some("dev")),
+        stable("pg_get_userbyid", Utf8, |a| Ok(a[0].as_ref().map(|_| "root".into()))),
+        stable("pg_encoding_to_char", Utf8, |a| Ok(a[0].as_ref().map(|e| if e == "6" { "UTF8".into() } else { String::new() }))),
+        constant("pg_is_in_recovery", Boolean, Some("false")),
+        constant("pg_my_temp_schema", Int32, Some("0")),
+        constant("pg_is_other_temp_schema", Boolean, Some("false")),
+        constant("pg_get_partkeydef", Utf8, None),
+        constant("pg_get_function_result", Utf8, None),
+        constant("pg_get_function_arguments", Utf8, None),
+        constant("pg_get_function_identity_arguments", Utf8, None),
+        constant("pg_get_function_sqlbody", Utf8, None),
+        constant("pg_get_functiondef", Utf8, None),
+        constant("pg_get_triggerdef", Utf8, None),
+        constant("pg_get_ruledef", Utf8, None),
+        constant("pg_get_serial_sequence", Utf8, None),
+        constant("pg_get_statisticsobjdef_columns", Utf8, None),
+        constant("pg_tablespace_location", Utf8, Some("")),
+        constant("shobj_description", Utf8, None),
+        constant("pg_relation_is_publishable", Boolean, Some("true")),
+        constant("pg_relation_size", Int64, Some("0")),
+        constant("pg_table_size", Int64, Some("0")),
+        constant("pg_indexes_size", Int64, Some("0")),
+        constant("pg_total_relation_size", Int64, Some("0")),
+        constant("pg_database_size", Int64, Some("0")),
+        constant("pg_tablespace_size", Int64, Some("0")),
+        constant("pg_stat_get_numscans", Int64, Some("0")),
+        constant("pg_partition_ancestors", Int32, None),
+        constant("pg_advisory_unlock_all", Utf8, Some("")),
+        constant("pg_advisory_lock", Utf8, Some("")),
+        constant("pg_try_advisory_lock", Boolean, Some("true")),
+        constant("pg_advisory_unlock", Boolean, Some("true")),
+        constant("txid_current", Int64, Some("1")),
+        constant("pg_current_xact_id", Int64, Some("1")),
+        constant("inet_server_addr", Utf8, Some("127.0.0.1")),
+        constant("inet_server_port", Int32, Some("4566")),
+        constant("inet_client_addr", Utf8, Some("127.0.0.1")),
+        constant("pg_char_to_encoding", Int32, Some("6")),
+        constant("pg_collation_for", Utf8, None),
+        constant("pg_collation_is_visible", Boolean, Some("true")),
+        constant("age", Int32, Some("0")),
+        stable("quote_ident", Utf8, |a| Ok(a[0].as_deref().map(quote_ident))),
+        stable("quote_literal", Utf8, |a| Ok(a[0].as_deref().map(|t| format!("'{}'", t.replace('\'', "''"))))),
+        stable("pg_size_pretty", Utf8, |a| Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))),
+        stable("pg_get_expr", Utf8, |a| Ok(a[0].clone())),
+        stable("format_type", Utf8, |a| Ok(a[0].as_deref().and_then(|oid| format_type(oid, a.get(1)?.as_deref())))),
+        stable("has_table_privilege", Boolean, |a| Ok(a[0].as_ref().map(|_| "true".into()))),
+    ];
+    for name in ["type", "function", "operator", "opclass", "conversion", "ts_dict", "ts_config", "ts_parser", "ts_template", "opfamily", "statistics_obj"] {
+        all.push(constant(&format!("pg_{name}_is_visible"), Boolean, Some("true")));
+    }
+    for name in ["schema", "database", "any_column", "column", "function", "sequence", "type", "language", "foreign_data_wrapper", "server", "tablespace"] {
+        all.push(constant(&format!("has_{name}_privilege"), Boolean, Some("true")));
+    }
+    all.push(constant("pg_has_role", Boolean, Some("true")));
+    all
+}
+
+/// Functions that know who asks.
+pub fn of_session(user: &str, pid: i32) -> Vec<Arc<ScalarUDF>> {
+    let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"].iter().map(|name| constant(name, DataType::Utf8, Some(user))).collect();
+    all.push(constant("pg_backend_pid", DataType::Int32, Some(&pid.to_string())));
+    all
+}
+
+/// Functions that know the statement's catalog and settings.
+pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
+    use DataType::{Boolean, Int32, Utf8};
+    let s = snapshot.clone();
+    Some(match name {
+        "current_schema" => {
+            let schema = s.search_path.first().cloned().unwrap_or_else(|| "public".into());
+            constant(name, Utf8, Some(&schema))
+        }
+        "current_schemas" => stable(name, list(), move |a| {
+            let mut schemas = if a[0].as_deref() == Some("true") { vec!["pg_catalog".to_string()] } else { Vec::new() };
+            schemas.extend(s.search_path.iter().cloned());
+            Ok(Some(schemas.join("\n")))
+        }),
+        "current_setting" => stable(name, Utf8, move |a| {
+            let Some(wanted) = a[0].as_deref() else { return Ok(None) };
+            match s.settings.iter().find(|(n, _, _)| n.eq_ignore_ascii_case(wanted)) {
+                Some((_, value, _)) => Ok(Some(value.clone())),
+                None if a.get(1).is_some_and(|m| m.as_deref() == Some("true")) => Ok(None),
+                None => Err(Error::user(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{wanted}\""))),
+            }
+        }),
+        "set_config" => function(name, Utf8, Volatility::Volatile, |a| Ok(a[1].clone())),
+        "pg_table_is_visible" => stable(name, Boolean, move |a| {
+            let relation = a[0].as_deref().and_then(|oid| relation_of(&s, oid).cloned());
+            Ok(a[0].as_ref().map(|_| relation.is_none_or(|r| s.search_path.contains(&r.schema_name)).to_string()))
+        }),
+        "to_regclass" => stable(name, Int32, move |a| Ok(a[0].as_deref().and_then(|n| oid_of_name(&s, n)).map(|o| o.to_string()))),
+        "pg_get_viewdef" => stable(name, Utf8, move |a| {
+            let relation = a[0].as_deref().and_then(|v| relation_of(&s, v).cloned().or_else(|| s.find(None, v).cloned()));
+            Ok(relation.filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView)).map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
+        }),
+        "pg_get_indexdef" => stable(name, Utf8, move |a| Ok(a[0].as_deref().and_then(|oid| index_definition(&s, oid, a.get(1).and_then(|c| c.as_deref()?.parse().ok()).unwrap_or(0))))),
+        "pg_get_constraintdef" => stable(name, Utf8, move |a| {
+            let relation = a[0].as_deref().and_then(|oid| oids::relation_of_constraint(oid.parse().ok()?)).and_then(|id| s.catalog.relations.get(&id).cloned());
+            Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))
+        }),
+        "obj_description" => stable(name, Utf8, move |a| {
+            let catalog_matches = a.get(1).is_none_or(|c| c.as_deref() == Some("pg_class"));
+            Ok(a[0].as_deref().filter(|_| catalog_matches).and_then(|oid| relation_of(&s, oid)?.comment.clone()))
+        }),
+        "col_description" => constant(name, Utf8, None),
+        _ => return None,
+    })
+}
+
+/// The oid of a relation by its name, qualified or not; also of the system catalogs.
+pub fn oid_of_name(snapshot: &Snapshot, name: &str) -> Option<i32> {
+    let clean = name.replace('"', "");
+    let (schema, name) = match clean.rsplit_once('.') {
+        Some((schema, name)) => (Some(schema.rsplit('.').next().unwrap_or(schema)), name),
+        None => (None, clean.as_str()),
+    };
+    if let Some(relation) = snapshot.find(schema, name) {
+        return Some(oids::of_relation(relation.id));
+    }
+    oids::of_system_table(name)
+}
+
+fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {
+    snapshot.catalog.relations.get(&oids::relation(oid.parse().ok()?)?)
+}
+
+fn key_names(relation: &Relation) -> String {
+    relation.key.iter().map(|k| quote_ident(&relation.columns[*k].name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The text of an index, or of its column `column` (1, 2, ...).
+fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<String> {
+    let oid: i32 = oid.parse().ok()?;
+    if let Some(id) = oids::relation_of_key_index(oid) {
+        let relation = snapshot.catalog.relations.get(&id)?;
+        if column > 0 {
+            return relation.key.get(column - 1).map(|k| quote_ident(&relation.columns[*k].name));
+        }
+        return Some(format!("CREATE UNIQUE INDEX {}_pkey ON {}.{} USING btree ({})", relation.name, relation.schema_name, quote_ident(&relation.name), key_names(relation)));
+    }
+    let index = snapshot.catalog.relations.get(&oids::relation(oid)?)?;
+    if column > 0 {
+        return index.columns.get(column - 1).map(|c| quote_ident(&c.name));
+    }
+    Some(index.definition.trim().trim_end_matches(';').to_string())
+}
+
+/// In double quotes where needed.
+pub fn quote_ident(name: &str) -> String {
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
+    if plain { name.into() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+fn size_pretty(bytes: i64) -> String {
+    let units = ["bytes", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (bytes, 0);
+    while value >= 10_240 && unit + 1 < units.len() {
+        value = (value + 512) / 1024;
+        unit += 1;
+    }
+    format!("{value} {}", units[unit])
+}
+
+fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {
+    use crate::protocol::types;
+    let oid: u32 = oid.parse().ok()?;
+    if oid == 0 {
+        return Some("-".into());
+    }
+    let t = pgwire::api::Type::from_oid(oid);
+    let modifier = modifier.and_then(|m| m.parse().ok()).unwrap_or(-1);
+    Some(t.map_or_else(
+        || "???".into(),
+        |t| {
+            let known = types::format_type(&t, modifier);
+            if known == "text" && t != pgwire::api::Type::TEXT { t.name().to_string() } else { known }
+        },
+    ))
+}
+
+/// A table function's argument as a constant where it is one.
+pub fn fold_argument(state: &SessionState, argument: Expr) -> Result<Expr> {
+    let context = SimplifyContext::builder().with_config_options(Arc::clone(state.config_options())).build();
+    let simplifier = ExprSimplifier::new(context);
+    let argument = simplifier.coerce(argument, &DFSchema::empty())?;
+    simplifier.simplify(argument)
+}

@@ -1,0 +1,169 @@
+//! Ad-hoc queries: DataFusion over the relations' rows at one pinned epoch.
+//!
+//! A statement is planned against one catalog snapshot and one [`Snapshot`] of the data, so that every relation in it is seen at the same epoch. Plain views
+//! are expanded in place; materialized relations are scanned partition by partition, or looked up by key; an append-only source is read from its connector.
+//! The functions are the streaming evaluator's own, and [`semantics`] makes operators and casts answer as there.
+
+pub mod aggregates;
+pub mod functions;
+pub mod names;
+pub mod position;
+pub mod provider;
+pub mod query;
+pub mod rewrite;
+pub mod semantics;
+pub mod system;
+pub mod table_provider;
+
+use crate::protocol::error::from_datafusion;
+use crate::session::{Rows, Session, Tag};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidemark_common::{RelationId, Result};
+use tidemark_plan::{Catalog, Relation};
+use tidemark_runtime::Engine;
+use tidemark_runtime::engine::Pin;
+
+/// Memory that the queries of all sessions share before they spill, in bytes.
+const MEMORY_BYTES: usize = 2 << 30;
+
+/// What all sessions share: configuration, functions, memory.
+pub struct Serving {
+    base: SessionState,
+}
+
+/// What a statement sees.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// Where rows come from.
+    pub server: Arc<crate::Server>,
+    /// The relations.
+    pub catalog: Arc<Catalog>,
+    /// The epoch.
+    pub pin: Arc<Pin>,
+    /// Tables whose rows are read through a guard: a block's own writes.
+    pub written: Option<(crate::session::transaction::SharedGuard, Vec<RelationId>)>,
+    /// Schemas for unqualified names.
+    pub search_path: Vec<String>,
+    /// Who asks.
+    pub user: String,
+    /// Tables that take the place of relations in this statement, by name: RETURNING's rows, ON CONFLICT's `excluded`.
+    pub overrides: Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>,
+    /// Settings, as pg_settings and current_setting show them.
+    pub settings: Arc<Vec<(String, String, String)>>,
+}
+
+impl Snapshot {
+    /// The engine below.
+    pub fn engine(&self) -> &Engine {
+        &self.server.engine
+    }
+
+    /// Finds a relation by the search path.
+    pub fn find(&self, schema: Option<&str>, name: &str) -> Option<&Arc<Relation>> {
+        match schema {
+            Some(schema) => self.catalog.find(schema, name),
+            None => self.search_path.iter().find_map(|schema| self.catalog.find(schema, name)),
+        }
+    }
+}
+
+impl Serving {
+    /// Sets DataFusion up.
+    pub fn new() -> Result<Serving> {
+        let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES))).build_arc().map_err(from_datafusion)?;
+        let mut options = ConfigOptions::new();
+        options.sql_parser.parse_float_as_decimal = true;
+        options.sql_parser.map_string_types_to_utf8view = false;
+        options.sql_parser.dialect = datafusion::config::Dialect::PostgreSQL;
+        options.execution.time_zone = Some("UTC".into());
+        options.execution.target_partitions = num_cpus::get().max(1);
+        options.execution.collect_statistics = false;
+        options.catalog.create_default_catalog_and_schema = false;
+        let mut builder = SessionStateBuilder::new().with_config(SessionConfig::from(options)).with_runtime_env(runtime).with_default_features();
+        let scalar = builder.scalar_functions().get_or_insert_default();
+        scalar.extend(tidemark_operator::functions::all());
+        scalar.extend(functions::shared());
+        builder.aggregate_functions().get_or_insert_default().extend(aggregates::all());
+        let builder = builder.with_analyzer_rule(Arc::new(semantics::PostgresSemantics)).with_type_planner(Arc::new(names::TypeNames));
+        Ok(Serving { base: builder.build() })
+    }
+
+    /// A state of its own for a session: its functions know who asks.
+    pub fn session_state(&self, user: &str, pid: i32) -> SessionState {
+        let mut builder = SessionStateBuilder::new_from_existing(self.base.clone());
+        builder.scalar_functions().get_or_insert_default().extend(functions::of_session(user, pid));
+        builder.build()
+    }
+}
+
+/// How SQL becomes a logical plan, everywhere.
+pub fn parser_options() -> ParserOptions {
+    ParserOptions::new().with_parse_float_as_decimal(true).with_map_string_types_to_utf8view(false).with_collect_spans(false)
+}
+
+/// Plans a query against a snapshot.
+pub fn plan(state: &SessionState, snapshot: &Snapshot, statement: ast::Statement) -> Result<LogicalPlan> {
+    let provider = provider::Provider { state, snapshot, depth: 0 };
+    SqlToRel::new_with_options(&provider, parser_options()).sql_statement_to_plan(statement).map_err(from_datafusion)
+}
+
+impl Session {
+    /// What the next statement sees.
+    pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
+        let pin = self.read_pin().await?;
+        Ok(self.snapshot_at(pin))
+    }
+
+    /// The same at a given pin.
+    pub(crate) fn snapshot_at(&self, pin: Arc<Pin>) -> Snapshot {
+        Snapshot {
+            server: self.server.clone(),
+            catalog: self.catalog(),
+            pin,
+            written: self.transaction.written(),
+            search_path: self.settings.search_path(),
+            user: self.user().into(),
+            overrides: Vec::new(),
+            settings: Arc::new(self.settings.all().iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()),
+        }
+    }
+
+    /// Runs a logical plan and streams its rows.
+    pub(crate) async fn run_plan(&mut self, plan: &LogicalPlan, names: Option<Vec<String>>, tag: Tag) -> Result<Rows> {
+        self.state.mark_start_execution();
+        let physical = self.state.create_physical_plan(plan).await.map_err(from_datafusion)?;
+        let task = TaskContext::new(
+            None,
+            String::new(),
+            self.state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.state.runtime_env().clone(),
+        );
+        let schema = named(plan.schema().inner(), &physical.schema(), names);
+        let stream = datafusion::physical_plan::execute_stream(physical, Arc::new(task)).map_err(from_datafusion)?;
+        Ok(Rows { schema, stream, tag })
+    }
+}
+
+/// The result's fields under the names that PostgreSQL gives them, with the types that really come.
+pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) -> SchemaRef {
+    let field = |(i, f): (usize, &Arc<Field>)| {
+        let data_type = physical.fields().get(i).map_or(f.data_type(), |p| p.data_type()).clone();
+        let name = names.as_ref().and_then(|n| n.get(i)).unwrap_or_else(|| f.name());
+        Field::new(name, data_type, f.is_nullable()).with_metadata(f.metadata().clone())
+    };
+    Arc::new(Schema::new(logical.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
+}

@@ -1,0 +1,31 @@
+//! Where in the statement an error is: planning errors name a relation or column, and its first place in the text is the position to show.
+
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use tidemark_common::{Error, SqlState};
+use tidemark_planner::statement::Statement;
+
+/// Adds the position of the name that the error is about, where it has none.
+pub fn locate(error: Error, statement: &Statement) -> Error {
+    if error.position().is_some() || !matches!(error.state(), SqlState::UNDEFINED_TABLE | SqlState::UNDEFINED_COLUMN | SqlState::UNDEFINED_FUNCTION | SqlState::AMBIGUOUS_COLUMN) {
+        return error;
+    }
+    let Some(name) = subject(error.message()) else { return error };
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, &statement.text).tokenize_with_location() else { return error };
+    let found = tokens.iter().find(|t| match &t.token {
+        Token::Word(word) => if word.quote_style.is_some() { word.value == name } else { word.value.eq_ignore_ascii_case(&name) },
+        _ => false,
+    });
+    let Some(token) = found else { return error };
+    let start = token.span.start;
+    let before: usize = statement.text.lines().take(start.line as usize - 1).map(|l| l.chars().count() + 1).sum();
+    error.at(before + start.column as usize)
+}
+
+/// The name in `relation "x" does not exist`, `column t.x does not exist`, `function x does not exist`.
+fn subject(message: &str) -> Option<String> {
+    let rest = ["relation ", "column reference ", "column ", "function "].iter().find_map(|p| message.strip_prefix(p))?;
+    let name = rest.split(" does not exist").next()?.split(" is ambiguous").next()?.split('(').next()?;
+    let name = name.trim_matches('"').rsplit('.').next()?.trim_matches('"');
+    (!name.is_empty()).then(|| name.to_string())
+}

@@ -1,0 +1,159 @@
+//! Names to things while SQL is planned: relations by the search path, plain views expanded, the virtual tables of `pg_catalog`, `information_schema` and
+//! `tidemark`, and the session's functions.
+
+use super::Snapshot;
+use super::table_provider::RelationTable;
+use crate::catalog_tables;
+use arrow::datatypes::DataType;
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::{DataFusionError, Result, TableReference};
+use datafusion::config::ConfigOptions;
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
+use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::sql::planner::SqlToRel;
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+use tidemark_plan::{Relation, RelationKind};
+use tidemark_planner::statement::StatementKind;
+
+/// Views within views at most.
+const DEPTH_MAX: usize = 100;
+
+/// Resolves the names of one statement.
+pub struct Provider<'a> {
+    /// Functions and options.
+    pub state: &'a SessionState,
+    /// Relations and rows.
+    pub snapshot: &'a Snapshot,
+    /// How many views are being expanded.
+    pub depth: usize,
+}
+
+fn ours(e: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(e))
+}
+
+impl Provider<'_> {
+    fn relation(&self, schema: Option<&str>, name: &str) -> Result<Arc<dyn TableSource>> {
+        if schema.is_none()
+            && let Some((_, table)) = self.snapshot.overrides.iter().find(|(n, _)| n == name)
+        {
+            return Ok(provider_as_source(table.clone()));
+        }
+        let virtual_table = |schema: &str| catalog_tables::table(self.snapshot, schema, name).map_err(ours);
+        if let Some(schema @ ("pg_catalog" | "information_schema" | "tidemark")) = schema
+            && let Some(table) = virtual_table(schema)?
+        {
+            return Ok(provider_as_source(table));
+        }
+        if let Some(relation) = self.snapshot.find(schema, name) {
+            return self.table(relation);
+        }
+        if schema.is_none()
+            && let Some(table) = virtual_table("pg_catalog")?
+        {
+            return Ok(provider_as_source(table));
+        }
+        let full = schema.map_or_else(|| name.to_string(), |s| format!("{s}.{name}"));
+        Err(ours(Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{full}\" does not exist"))))
+    }
+
+    fn table(&self, relation: &Arc<Relation>) -> Result<Arc<dyn TableSource>> {
+        match relation.kind {
+            RelationKind::View => Ok(provider_as_source(Arc::new(ViewTable::new(self.view_plan(relation)?, None)))),
+            RelationKind::Sink => {
+                Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a sink and cannot be read", relation.name)).with_hint("Read the relation that the sink is made from.")))
+            }
+            RelationKind::Index => Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is an index", relation.name)))),
+            _ => Ok(provider_as_source(Arc::new(RelationTable::new(self.snapshot.clone(), relation.clone())))),
+        }
+    }
+
+    /// A view's query as a plan with the view's column names.
+    fn view_plan(&self, relation: &Relation) -> Result<LogicalPlan> {
+        if self.depth >= DEPTH_MAX {
+            return Err(ours(Error::unsupported(format!("views are nested deeper than {DEPTH_MAX} levels"))));
+        }
+        let statements = tidemark_planner::parse(&relation.query).map_err(ours)?;
+        let query = statements.into_iter().find_map(|s| match s.kind {
+            StatementKind::Sql(sql) if matches!(*sql, ast::Statement::Query(_)) => Some(*sql),
+            _ => None,
+        });
+        let query = query.ok_or_else(|| ours(Error::internal(format!("the text of view \"{}\" is not a query", relation.name))))?;
+        let query = super::names::prepare(query);
+        let snapshot = Snapshot { search_path: vec![relation.schema_name.clone(), "public".into()], ..self.snapshot.clone() };
+        let inner = Provider { state: self.state, snapshot: &snapshot, depth: self.depth + 1 };
+        let plan = SqlToRel::new_with_options(&inner, super::parser_options()).sql_statement_to_plan(query)?;
+        let columns = plan.schema().columns();
+        let renamed: Vec<Expr> = columns.into_iter().zip(&relation.columns).map(|(c, to)| Expr::Column(c).alias(to.name.clone())).collect();
+        datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(renamed)?.build()
+    }
+}
+
+impl ContextProvider for Provider<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        if let Some(catalog) = name.catalog()
+            && !catalog.eq_ignore_ascii_case("dev")
+        {
+            return Err(ours(Error::unsupported(format!("cross-database references are not implemented: \"{name}\""))));
+        }
+        self.relation(name.schema(), name.table())
+    }
+
+    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+        if let Some(table) = catalog_tables::table_function(name).map_err(ours)? {
+            return Ok(provider_as_source(table));
+        }
+        let function = self.state.table_functions().get(name).ok_or_else(|| ours(Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"))))?;
+        let args: Vec<Expr> = args.into_iter().map(|a| super::functions::fold_argument(self.state, a)).collect::<Result<_>>()?;
+        let arguments = datafusion::catalog::TableFunctionArgs::new(&args, self.state);
+        Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
+    }
+
+    fn create_cte_work_table(&self, name: &str, schema: arrow::datatypes::SchemaRef) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(datafusion::catalog::cte_worktable::CteWorkTable::new(name, schema))))
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        self.state.expr_planners()
+    }
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        self.state.relation_planners()
+    }
+    fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
+        Some(Arc::new(super::names::TypeNames))
+    }
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        super::functions::of_snapshot(self.snapshot, name).or_else(|| self.state.scalar_functions().get(name).cloned())
+    }
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        self.state.higher_order_functions().get(name).cloned()
+    }
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.state.aggregate_functions().get(name).cloned()
+    }
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.state.window_functions().get(name).cloned()
+    }
+    fn get_variable_type(&self, _: &[String]) -> Option<DataType> {
+        None
+    }
+    fn options(&self) -> &ConfigOptions {
+        self.state.config_options()
+    }
+    fn udf_names(&self) -> Vec<String> {
+        self.state.scalar_functions().keys().cloned().collect()
+    }
+    fn higher_order_function_names(&self) -> Vec<String> {
+        self.state.higher_order_functions().keys().cloned().collect()
+    }
+    fn udaf_names(&self) -> Vec<String> {
+        self.state.aggregate_functions().keys().cloned().collect()
+    }
+    fn udwf_names(&self) -> Vec<String> {
+        self.state.window_functions().keys().cloned().collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! Queries from statement to stream, and what Describe tells about a statement.
+
+use super::{names, named};
+use crate::protocol::error::from_datafusion;
+use crate::protocol::extended::{Description, sql_of};
+use crate::protocol::{parameters, types};
+use crate::session::{Outcome, Rows, Session, Tag};
+use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast;
+use pgwire::api::Type;
+use tidemark_common::{Error, Result};
+use tidemark_planner::statement::{Statement, StatementKind};
+
+impl Session {
+    /// A statement that sqlparser reads: a query or a write.
+    pub(crate) async fn run_sql(&mut self, sql: &ast::Statement, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+        let mut bound;
+        let sql = if parameters.is_empty() {
+            sql
+        } else {
+            bound = sql.clone();
+            parameters::bind(&mut bound, parameters)?;
+            &bound
+        };
+        match sql {
+            ast::Statement::Query(query) if matches!(query.body.as_ref(), ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)) => {
+                Err(Error::unsupported("data-modifying statements in WITH are not supported"))
+            }
+            ast::Statement::Query(_) => {
+                let result = self.select(sql).await.map_err(|e| super::position::locate(e, statement));
+                Ok(Outcome::Rows(result?))
+            }
+            _ => self.run_write(sql).await.map_err(|e| super::position::locate(e, statement)),
+        }
+    }
+
+    /// Runs a query.
+    pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
+        let snapshot = self.snapshot().await?;
+        let plan = self.plan_query(&snapshot, sql)?;
+        let columns: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+        self.run_plan(&plan, Some(names::output_names(sql, &columns)), Tag::Counted("SELECT")).await
+    }
+
+    /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
+    pub(crate) fn plan_query(&self, snapshot: &super::Snapshot, sql: &ast::Statement) -> Result<LogicalPlan> {
+        let rewritten = super::rewrite::query(snapshot, sql.clone())?;
+        super::plan(&self.state, snapshot, names::prepare(rewritten))
+    }
+
+    /// What Describe tells: the types of parameters and the columns of the result, without running anything.
+    pub async fn describe(&mut self, statement: &Statement, types: &[Option<Type>]) -> Result<Description> {
+        let columns = |schema: SchemaRef| Some(schema);
+        match &statement.kind {
+            StatementKind::Sql(sql) => self.describe_sql(sql, types).await.map_err(|e| super::position::locate(e, statement)),
+            StatementKind::Explain { .. } => {
+                let parameters = sql_of(statement).map_or(Vec::new(), |s| vec![Type::TEXT; parameters::count(s)]);
+                Ok(Description { parameters, columns: columns(crate::show::text_schema(&["QUERY PLAN"])) })
+            }
+            StatementKind::Show { what, schema, like } => match self.show(what, schema.as_deref(), like.as_deref())? {
+                Outcome::Rows(rows) => Ok(Description { parameters: Vec::new(), columns: columns(rows.schema) }),
+                _ => Ok(Description { parameters: Vec::new(), columns: None }),
+            },
+            StatementKind::Describe(name) => match self.describe_relation(name)? {
+                Outcome::Rows(rows) => Ok(Description { parameters: Vec::new(), columns: columns(rows.schema) }),
+                _ => Ok(Description { parameters: Vec::new(), columns: None }),
+            },
+            StatementKind::ExplainJob { .. } => Ok(Description { parameters: Vec::new(), columns: columns(crate::show::text_schema(&["QUERY PLAN"])) }),
+            StatementKind::Other(other) => match other.as_ref() {
+                ast::Statement::Fetch { name, .. } => Ok(Description { parameters: Vec::new(), columns: self.cursor_schema(&name.value) }),
+                _ => Ok(Description { parameters: Vec::new(), columns: None }),
+            },
+            _ => Ok(Description { parameters: Vec::new(), columns: None }),
+        }
+    }
+
+    async fn describe_sql(&mut self, sql: &ast::Statement, types: &[Option<Type>]) -> Result<Description> {
+        // Types that the client named are given to the planner as typed NULLs; the others stay placeholders, and are inferred.
+        let mut typed = sql.clone();
+        let values: Vec<ast::Expr> = (0..types.len().max(parameters::count(sql)))
+            .map(|i| match types.get(i).cloned().flatten() {
+                Some(t) => parameters::null(Some(&t)),
+                None => ast::Expr::Value(ast::Value::Placeholder(format!("${}", i + 1)).into()),
+            })
+            .collect();
+        parameters::bind(&mut typed, &values)?;
+        let snapshot = self.snapshot().await?;
+        let (plan, inferred, columns) = match &typed {
+            ast::Statement::Query(_) => {
+                let plan = self.plan_query(&snapshot, &typed)?;
+                (Some(plan), Vec::new(), true)
+            }
+            write => {
+                let (plan, inferred, returning) = self.plan_write_for_description(&snapshot, write)?;
+                (plan, inferred, returning)
+            }
+        };
+        let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
+        if let Some(plan) = &plan {
+            for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
+                if let (Some(n), Some(field)) = (name.strip_prefix('$').and_then(|n| n.parse().ok()), field) {
+                    found.entry(n).or_insert_with(|| types::pg_type(&field));
+                }
+            }
+        }
+        let parameters = (0..values.len()).map(|i| types.get(i).cloned().flatten().or_else(|| found.get(&(i + 1)).cloned()).unwrap_or(Type::TEXT)).collect();
+        let columns = match plan.filter(|_| columns) {
+            Some(plan) => {
+                let schema = plan.schema().inner().clone();
+                let planned: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
+                // What the optimiser changes in types (counts, sums) shows in the physical plan only.
+                let physical = self.output_schema(&plan).await.unwrap_or_else(|| schema.clone());
+                Some(named(&schema, &physical, Some(names::output_names(&typed, &planned))))
+            }
+            None => None,
+        };
+        Ok(Description { parameters, columns })
+    }
+
+    /// The schema that running a plan will give; `None` when it cannot be told (parameters without type).
+    async fn output_schema(&self, plan: &LogicalPlan) -> Option<SchemaRef> {
+        let optimized = self.state.optimize(plan).ok()?;
+        Some(optimized.schema().inner().clone())
+    }
+}

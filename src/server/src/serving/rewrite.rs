@@ -1,0 +1,140 @@
+//! Rewriting of queries before they are planned.
+//!
+//! * Queries over relations go through the planner's own expansion (TUMBLE, HOP), the same as views do.
+//! * Queries over `pg_catalog` and `information_schema` speak more of PostgreSQL than DataFusion plans: operators by schema (`OPERATOR(pg_catalog.~)`),
+//!   collations, `= ANY(..)`, `array(select ..)`, object identifier casts. Those are brought into plain forms here.
+
+use super::Snapshot;
+use super::functions::oid_of_name;
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Value, Visit, VisitMut, Visitor, VisitorMut};
+use std::ops::ControlFlow;
+use tidemark_common::{Error, Result, SqlState};
+
+/// Rewrites a query for planning.
+pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
+    let mut statement = if reads_system_tables(&statement) { super::system::rewrite(snapshot, statement)? } else { expand(snapshot, statement)? };
+    let mut plain = Plain { snapshot, error: None };
+    let _ = VisitMut::visit(&mut statement, &mut plain);
+    plain.error.map_or(Ok(statement), Err)
+}
+
+fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
+    let ast::Statement::Query(query) = statement else { return Ok(statement) };
+    let query = snapshot.server.sql.expand(&snapshot.catalog, &snapshot.search_path, *query)?;
+    Ok(ast::Statement::Query(Box::new(query)))
+}
+
+/// Whether a statement names a system table: by schema, or a `pg_` name that no relation has.
+fn reads_system_tables(statement: &ast::Statement) -> bool {
+    struct Finder(bool);
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+            let parts: Vec<String> = relation.0.iter().filter_map(ObjectNamePart::as_ident).map(|i| i.value.to_lowercase()).collect();
+            let (schema, name) = match parts.as_slice() {
+                [.., schema, name] => (schema.as_str(), name.as_str()),
+                [name] => ("", name.as_str()),
+                [] => return ControlFlow::Continue(()),
+            };
+            if matches!(schema, "pg_catalog" | "information_schema" | "tidemark") || (schema.is_empty() && name.starts_with("pg_")) {
+                self.0 = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(false);
+    let _ = Visit::visit(statement, &mut finder);
+    finder.0
+}
+
+/// What every query may say and DataFusion does not know.
+struct Plain<'a> {
+    snapshot: &'a Snapshot,
+    error: Option<Error>,
+}
+
+impl VisitorMut for Plain<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            // Functions are known by their last name.
+            Expr::Function(function) => {
+                if function.name.0.len() > 1
+                    && let Some(last) = function.name.0.pop()
+                {
+                    function.name = ObjectName(vec![last]);
+                }
+            }
+            Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::Value(Value::Null.into())),
+            // 'x'::regclass is the oid of x.
+            Expr::Cast { expr: inner, data_type, .. } if is_regclass(data_type) => {
+                if let Expr::Value(v) = inner.as_ref()
+                    && let Value::SingleQuotedString(name) = &v.value
+                    && name.parse::<i64>().is_err()
+                {
+                    match oid_of_name(self.snapshot, name) {
+                        Some(oid) => *expr = Expr::Value(Value::Number(oid.to_string(), false).into()),
+                        None => {
+                            self.error = Some(Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
+                            return ControlFlow::Break(());
+                        }
+                    }
+                }
+            }
+            // current_user and its like stand without parentheses.
+            Expr::Identifier(Ident { value, quote_style: None, .. }) if matches!(value.to_lowercase().as_str(), "current_catalog" | "current_schema" | "current_role" | "session_user" | "current_user") => {
+                *expr = call(&value.to_lowercase());
+            }
+            Expr::BinaryOp { op, .. } => {
+                if let BinaryOperator::PGCustomBinaryOperator(parts) = op
+                    && let Some(plain) = parts.last().and_then(|p| plain_operator(p))
+                {
+                    *op = plain;
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn plain_operator(name: &str) -> Option<BinaryOperator> {
+    Some(match name {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        ">" => BinaryOperator::Gt,
+        "+" => BinaryOperator::Plus,
+        "||" => BinaryOperator::StringConcat,
+        "~~" => BinaryOperator::PGLikeMatch,
+        _ => return None,
+    })
+}
+
+fn is_regclass(data_type: &ast::DataType) -> bool {
+    match data_type {
+        ast::DataType::Regclass => true,
+        ast::DataType::Custom(name, _) => name.0.last().and_then(ObjectNamePart::as_ident).is_some_and(|i| i.value.eq_ignore_ascii_case("regclass")),
+        _ => false,
+    }
+}
+
+/// A call without arguments.
+pub fn call(name: &str) -> Expr {
+    Expr::Function(ast::Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}

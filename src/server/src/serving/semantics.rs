@@ -1,0 +1,157 @@
+//! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion and replaces the operators and casts whose answer differs
+//! (checked integer arithmetic, division by zero, rounding casts, texts of timestamps) by functions that evaluate the streaming evaluator's expression.
+//!
+//! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int` fails as it does in a view.
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::RecordBatchOptions;
+use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, CastExpr, Column, Literal, NegativeExpr};
+use datafusion::physical_plan::PhysicalExpr;
+use std::sync::Arc;
+
+/// The rule.
+#[derive(Debug)]
+pub struct PostgresSemantics;
+
+impl AnalyzerRule for PostgresSemantics {
+    fn name(&self) -> &str {
+        "postgres_semantics"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|plan| {
+            let mut schema = merge_schema(&plan.inputs());
+            if let LogicalPlan::TableScan(scan) = &plan {
+                schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+            }
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let replaced = expr.transform_up(|e| replace(e, &schema))?;
+                Ok(if replaced.transformed { replaced.update_data(|e| name.restore(e)) } else { replaced })
+            })?
+            .map_data(|plan| plan.recompute_schema())
+        })
+        .map(|t| t.data)
+    }
+}
+
+fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let kind = match &expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(Transformed::no(expr)) };
+            let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply) && l.is_integer() && r.is_integer();
+            let divided = matches!(op, Operator::Divide | Operator::Modulo) && l.is_floating() && r.is_floating();
+            if !checked && !divided {
+                return Ok(Transformed::no(expr));
+            }
+            Kind::Binary(*op)
+        }
+        Expr::Negative(inner) if inner.get_type(schema).is_ok_and(|t| t.is_integer()) && !matches!(inner.as_ref(), Expr::Literal(..)) => Kind::Negative,
+        Expr::Cast(Cast { expr: inner, field }) => {
+            let Ok(from) = inner.get_type(schema) else { return Ok(Transformed::no(expr)) };
+            let to = field.data_type();
+            let rounds = (from.is_floating() || matches!(from, DataType::Decimal128(_, s) if s > 0)) && to.is_integer();
+            let prints = *to == DataType::Utf8
+                && (from.is_floating() || matches!(from, DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Interval(IntervalUnit::MonthDayNano)));
+            if !rounds && !prints {
+                return Ok(Transformed::no(expr));
+            }
+            Kind::Cast(to.clone())
+        }
+        _ => return Ok(Transformed::no(expr)),
+    };
+    let args = match expr {
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => vec![*left, *right],
+        Expr::Negative(inner) => vec![*inner],
+        Expr::Cast(cast) => vec![*cast.expr],
+        other => vec![other],
+    };
+    let function = Arc::new(ScalarUDF::from(Evaluated { kind, signature: Signature::any(args.len(), Volatility::Immutable) }));
+    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Binary(Operator),
+    Negative,
+    Cast(DataType),
+}
+
+/// One operator or cast as a function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Evaluated {
+    kind: Kind,
+    signature: Signature,
+}
+
+impl Evaluated {
+    /// The streaming evaluator's expression over these operands.
+    fn expression(&self, operands: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+        let plain: Arc<dyn PhysicalExpr> = match &self.kind {
+            Kind::Binary(op) => Arc::new(PhysicalBinary::new(operands[0].clone(), *op, operands[1].clone())),
+            Kind::Negative => Arc::new(NegativeExpr::new(operands[0].clone())),
+            Kind::Cast(to) => Arc::new(CastExpr::new(operands[0].clone(), to.clone(), None)),
+        };
+        tidemark_operator::expr::with_postgres_semantics(plain, input)
+    }
+}
+
+impl ScalarUDFImpl for Evaluated {
+    fn name(&self) -> &str {
+        match &self.kind {
+            Kind::Binary(Operator::Plus) => "int_add",
+            Kind::Binary(Operator::Minus) => "int_subtract",
+            Kind::Binary(Operator::Multiply) => "int_multiply",
+            Kind::Binary(Operator::Divide) => "float_divide",
+            Kind::Binary(_) => "float_modulo",
+            Kind::Negative => "int_negate",
+            Kind::Cast(_) => "cast",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        let schema = Schema::new(args.iter().enumerate().map(|(i, t)| Field::new(i.to_string(), t.clone(), true)).collect::<Vec<_>>());
+        let operands: Vec<Arc<dyn PhysicalExpr>> = (0..args.len()).map(|i| Arc::new(Column::new(&i.to_string(), i)) as Arc<dyn PhysicalExpr>).collect();
+        self.expression(&operands, &schema)?.data_type(&schema)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (mut fields, mut arrays, mut operands) = (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
+        for arg in args.args {
+            match arg {
+                ColumnarValue::Scalar(value) => operands.push(Arc::new(Literal::new(value))),
+                ColumnarValue::Array(array) => {
+                    let name = fields.len().to_string();
+                    operands.push(Arc::new(Column::new(&name, fields.len())));
+                    fields.push(Field::new(name, array.data_type().clone(), true));
+                    arrays.push(array);
+                }
+            }
+        }
+        let scalar = arrays.is_empty();
+        let rows = if scalar { 1 } else { args.number_rows };
+        let schema = Arc::new(Schema::new(fields));
+        let expression = self.expression(&operands, &schema)?;
+        let batch = RecordBatch::try_new_with_options(schema, arrays, &RecordBatchOptions::new().with_row_count(Some(rows)))?;
+        match expression.evaluate(&batch)? {
+            ColumnarValue::Array(array) if scalar => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?)),
+            value => Ok(value),
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! A relation as DataFusion sees it.
+//!
+//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker; from the transaction's guard where the session has written
+//! the table itself; from the connector where an append-only source keeps no rows. Equalities that fix every key column become a lookup: the cross product of
+//! the constants is looked up in the partition that owns each key.
+
+use super::Snapshot;
+use crate::protocol::error::from_datafusion;
+use crate::protocol::types::SQL_TYPE;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::{StreamExt, TryStreamExt};
+use std::fmt;
+use std::sync::Arc;
+use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
+use tidemark_common::{Error, vnode_owner};
+use tidemark_plan::{Op, Relation};
+use tidemark_runtime::engine::Pin;
+use tidemark_state::ViewPartition;
+
+/// Keys of one lookup at most; more are cheaper by a scan.
+const LOOKUP_KEYS_MAX: usize = 1000;
+
+/// Rows of a batch that is read from state.
+const BATCH_ROWS: usize = 8192;
+
+/// A relation at a snapshot.
+pub struct RelationTable {
+    snapshot: Snapshot,
+    relation: Arc<Relation>,
+    schema: SchemaRef,
+}
+
+/// The relation's columns with their SQL types, nullable as declared.
+pub fn schema_of(relation: &Relation) -> SchemaRef {
+    let field = |c: &tidemark_plan::Column| {
+        let f = Field::new(&c.name, c.data_type.clone(), c.nullable);
+        if c.sql_type.is_empty() { f } else { f.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into()) }
+    };
+    Arc::new(Schema::new(relation.columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// The key that a relation's rows are kept by, of its `Materialize`.
+pub fn kept_key(relation: &Relation) -> Option<Vec<usize>> {
+    let nodes = relation.job.iter().flat_map(|j| &j.fragments).flat_map(tidemark_plan::Fragment::nodes);
+    nodes.into_iter().find_map(|n| if let Op::Materialize { key, .. } = &n.op { key.clone() } else { None })
+}
+
+fn ours(e: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(e))
+}
+
+impl fmt::Debug for RelationTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.relation.kind.name(), self.relation.name)
+    }
+}
+
+impl RelationTable {
+    /// Of a snapshot.
+    pub fn new(snapshot: Snapshot, relation: Arc<Relation>) -> RelationTable {
+        RelationTable { schema: schema_of(&relation), snapshot, relation }
+    }
+
+    /// The batch with our field metadata, projected.
+    fn dress(&self, batch: RecordBatch, projection: &[usize]) -> Result<RecordBatch> {
+        dress(batch, &Arc::new(self.schema.project(projection)?))
+    }
+
+    fn memory(&self, batches: Vec<RecordBatch>, schema: SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(MemorySourceConfig::try_new_exec(&[batches], schema, None)?)
+    }
+
+    /// A guard's rows: all of them, or those of some keys.
+    fn scan_guard(&self, projection: &[usize], keys: Option<(Vec<usize>, Vec<ArrayRef>)>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some((guard, tables)) = &self.snapshot.written else { return Ok(None) };
+        if !tables.contains(&self.relation.id) {
+            return Ok(None);
+        }
+        let guard = guard.lock();
+        let batches = match keys {
+            Some((key, arrays)) if key == self.relation.key => vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?],
+            _ => guard.rows(self.relation.id).map_err(ours)?,
+        };
+        let batches = batches.into_iter().map(|b| self.dress(b.project(projection)?, projection)).collect::<Result<Vec<_>>>()?;
+        self.memory(batches, Arc::new(self.schema.project(projection)?)).map(Some)
+    }
+
+    fn lookup(&self, partitions: &[Arc<ViewPartition>], keys: &[ArrayRef], projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+        let (epoch, mergeable) = (self.snapshot.pin.epoch(), self.snapshot.pin.mergeable());
+        let wanted = keys.first().map_or(0, |k| k.len());
+        let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
+        for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
+            shares[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
+        }
+        let mut found = Vec::new();
+        for (partition, rows) in partitions.iter().zip(shares).filter(|(_, rows)| !rows.is_empty()) {
+            let rows = UInt32Array::from(rows);
+            let keys: Vec<ArrayRef> = keys.iter().map(|k| take(k, &rows, None)).collect::<Result<_, _>>()?;
+            found.push(self.dress(partition.lookup(epoch, mergeable, &keys, projection), projection)?);
+        }
+        let schema = Arc::new(self.schema.project(projection)?);
+        let batch = concat_batches(&schema, &found)?;
+        self.memory(vec![batch], schema)
+    }
+}
+
+fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    if schema.fields().is_empty() {
+        return Ok(batch);
+    }
+    Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?)
+}
+
+#[async_trait]
+impl TableProvider for RelationTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let key = kept_key(&self.relation).unwrap_or_default();
+        let names: Vec<&str> = key.iter().map(|k| self.relation.columns[*k].name.as_str()).collect();
+        let support = |f: &&Expr| match constants(f) {
+            Some((column, _)) if names.contains(&column.as_str()) => TableProviderFilterPushDown::Inexact,
+            _ => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let keys = kept_key(&self.relation).and_then(|key| Some((key_arrays(&self.relation, &key, filters)?, key))).map(|(arrays, key)| (key, arrays));
+        if let Some(plan) = self.scan_guard(&projection, keys.clone())? {
+            return Ok(plan);
+        }
+        let schema = Arc::new(self.schema.project(&projection)?);
+        if !self.relation.is_materialized() {
+            let source = SourceScan { snapshot: self.snapshot.clone(), relation: self.relation.clone(), columns: projection, schema: schema.clone() };
+            return Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(source)], None, vec![], false, limit)?));
+        }
+        let partitions = self.snapshot.engine().partitions(self.relation.id).map_err(ours)?;
+        if let Some((_, keys)) = keys {
+            return self.lookup(&partitions, &keys, &projection);
+        }
+        let part = |p: &Arc<ViewPartition>| {
+            let scan = PartitionScan { partition: p.clone(), pin: self.snapshot.pin.clone(), columns: projection.clone(), schema: schema.clone() };
+            Arc::new(scan) as Arc<dyn PartitionStream>
+        };
+        let streams = partitions.iter().map(part).collect();
+        Ok(Arc::new(StreamingTableExec::try_new(schema.clone(), streams, None, vec![], false, limit)?))
+    }
+}
+
+/// One worker's share of a relation.
+struct PartitionScan {
+    partition: Arc<ViewPartition>,
+    pin: Arc<Pin>,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for PartitionScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("partition")
+    }
+}
+
+impl PartitionStream for PartitionScan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (partition, pin, columns, schema) = (self.partition.clone(), self.pin.clone(), self.columns.clone(), self.schema.clone());
+        let read = async move {
+            let batches = tokio::task::spawn_blocking(move || partition.read_at(pin.epoch(), pin.mergeable(), &columns, BATCH_ROWS));
+            let batches = batches.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+            Ok::<_, DataFusionError>(futures::stream::iter(batches.into_iter().map(move |b| dress(b, &schema))))
+        };
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::once(read).try_flatten()))
+    }
+}
+
+/// An append-only source, read from its connector up to the pinned cut.
+struct SourceScan {
+    snapshot: Snapshot,
+    relation: Arc<Relation>,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for SourceScan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "source {}", self.relation.name)
+    }
+}
+
+impl PartitionStream for SourceScan {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(4);
+        let (snapshot, id, columns, schema) = (self.snapshot.clone(), self.relation.id, self.columns.clone(), self.schema.clone());
+        tokio::task::spawn_blocking(move || {
+            let mut each = |batch: RecordBatch| {
+                let batch = dress(batch, &schema).map_err(from_datafusion)?;
+                // A closed channel means that the query has enough or was canceled.
+                sender.blocking_send(Ok(batch)).map_err(|_| Error::internal("query ended"))
+            };
+            let result = snapshot.engine().scan_source(id, &columns, &snapshot.pin, &mut each);
+            if let Err(e) = result
+                && !sender.is_closed()
+            {
+                let _ = sender.blocking_send(Err(ours(e)));
+            }
+        });
+        let stream = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) });
+        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream.boxed()))
+    }
+}
+
+/// `column = constant` and `column IN (constants)`: the column's name and the constants.
+fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => Some((c.name.clone(), vec![v.clone()])),
+            _ => None,
+        },
+        // A short IN list arrives as equalities joined by OR.
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let ((a, mut values), (b, more)) = (constants(left)?, constants(right)?);
+            values.extend(more);
+            (a == b).then_some((a, values))
+        }
+        Expr::InList(list) if !list.negated => match list.expr.as_ref() {
+            Expr::Column(c) => {
+                let values = list.list.iter().map(|e| if let Expr::Literal(v, _) = e { Some(v.clone()) } else { None });
+                Some((c.name.clone(), values.collect::<Option<_>>()?))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The keys that the filters leave, one array per key column, when every key column is fixed.
+fn key_arrays(relation: &Relation, key: &[usize], filters: &[Expr]) -> Option<Vec<ArrayRef>> {
+    if key.is_empty() {
+        return None;
+    }
+    let fixed: Vec<(String, Vec<ScalarValue>)> = filters.iter().filter_map(constants).collect();
+    let mut values: Vec<Vec<ScalarValue>> = Vec::new();
+    for k in key {
+        let column = &relation.columns[*k];
+        let (_, constants) = fixed.iter().find(|(name, _)| *name == column.name)?;
+        let mut typed = Vec::new();
+        for value in constants.iter().filter(|v| !v.is_null()) {
+            let value = if value.data_type() == column.data_type { value.clone() } else { return None };
+            if !typed.contains(&value) {
+                typed.push(value);
+            }
+        }
+        values.push(typed);
+    }
+    let total: usize = values.iter().map(Vec::len).product();
+    if total > LOOKUP_KEYS_MAX {
+        return None;
+    }
+    // Row r of the cross product takes constant (r / stride) mod n of each column.
+    let mut stride = total;
+    let mut arrays = Vec::new();
+    for (typed, k) in values.iter().zip(key) {
+        if total == 0 {
+            arrays.push(arrow::array::new_empty_array(&relation.columns[*k].data_type));
+            continue;
+        }
+        stride /= typed.len();
+        arrays.push(ScalarValue::iter_to_array((0..total).map(|r| typed[r / stride % typed.len()].clone())).ok()?);
+    }
+    Some(arrays)
+}

@@ -1,0 +1,272 @@
+//! A session: one client's settings, transaction and prepared state, and the dispatch of its statements.
+//!
+//! ```text
+//! statement -> catalog snapshot -> read:  wait for own writes, pin an epoch, plan and stream     (serving)
+//!                               -> write: lock, compute, write, commit (or keep until COMMIT)    (dml)
+//!                               -> DDL:   plan, check, create; nothing waits behind data         (ddl)
+//! ```
+//! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
+
+pub mod cursors;
+pub mod settings;
+pub mod transaction;
+
+use crate::Server;
+use crate::protocol::copy::{CopyIn, CopyOut};
+use crate::protocol::error::Notice;
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::sql::sqlparser::ast;
+use settings::Settings;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_plan::{Catalog, Relation};
+use tidemark_planner::statement::{Name, Statement, StatementKind};
+use tokio::sync::mpsc;
+use transaction::Transaction;
+
+/// How a command tag is completed.
+#[derive(Clone, Debug)]
+pub enum Tag {
+    /// As it is: `SHOW`, `EXPLAIN`.
+    Fixed(&'static str),
+    /// Followed by the number of rows: `SELECT 3`, `INSERT 0 3`.
+    Counted(&'static str),
+}
+
+impl Tag {
+    /// The text for `rows` rows.
+    pub fn text(&self, rows: usize) -> String {
+        match self {
+            Tag::Fixed(tag) => (*tag).into(),
+            Tag::Counted(tag) => format!("{tag} {rows}"),
+        }
+    }
+}
+
+/// Rows on their way to the client.
+pub struct Rows {
+    /// Names as the client sees them, types with their SQL names.
+    pub schema: SchemaRef,
+    /// Batches with these columns, in this order.
+    pub stream: SendableRecordBatchStream,
+    /// How the statement ends.
+    pub tag: Tag,
+}
+
+/// What a statement gives.
+pub enum Outcome {
+    /// A command tag.
+    Command(String),
+    /// Rows, then a tag.
+    Rows(Rows),
+    /// `COPY .. TO STDOUT`.
+    CopyOut(CopyOut),
+    /// `COPY .. FROM STDIN`: the client sends data next.
+    CopyIn(CopyIn),
+}
+
+/// The transaction status that ReadyForQuery tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No transaction block.
+    Idle,
+    /// In a block.
+    Open,
+    /// In a block that failed.
+    Failed,
+}
+
+/// One client's session.
+pub struct Session {
+    pub(crate) server: Arc<Server>,
+    pub(crate) settings: Settings,
+    pub(crate) transaction: Transaction,
+    /// The last epoch that this session wrote into: its next read waits for it.
+    pub(crate) written: Option<Epoch>,
+    /// DataFusion's state with this session's functions.
+    pub(crate) state: SessionState,
+    pub(crate) cursors: cursors::Cursors,
+    pid: i32,
+    user: String,
+    notices: mpsc::UnboundedSender<Notice>,
+    reports: mpsc::UnboundedSender<(String, String)>,
+    running: Arc<parking_lot::Mutex<String>>,
+}
+
+impl Session {
+    /// A session for a client that has just arrived.
+    pub fn new(
+        server: Arc<Server>,
+        pid: i32,
+        user: String,
+        startup: &BTreeMap<String, String>,
+        notices: mpsc::UnboundedSender<Notice>,
+        reports: mpsc::UnboundedSender<(String, String)>,
+        running: Arc<parking_lot::Mutex<String>>,
+    ) -> Session {
+        let state = server.serving.session_state(&user, pid);
+        Session { settings: Settings::new(&user, startup), transaction: Transaction::default(), written: None, state, cursors: Default::default(), pid, user, notices, reports, running, server }
+    }
+
+    /// Number of the connection.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The client's user.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// What a new client is told.
+    pub fn reported_settings(&self) -> Vec<(String, String)> {
+        self.settings.reported()
+    }
+
+    /// Where the transaction stands.
+    pub fn status(&self) -> Status {
+        self.transaction.status()
+    }
+
+    /// A statement failed: a transaction block is spoiled.
+    pub fn failed(&mut self) {
+        self.transaction.fail();
+        self.running.lock().clear();
+    }
+
+    /// A Sync message arrived.
+    pub fn sync(&mut self) {
+        self.running.lock().clear();
+    }
+
+    /// A simple-protocol text ended.
+    pub fn end_text(&mut self, _succeeded: bool) {
+        self.running.lock().clear();
+    }
+
+    /// Sends a notice; it reaches the client while the statement still runs.
+    pub fn notice(&self, notice: Notice) {
+        let _ = self.notices.send(notice);
+    }
+
+    /// A sender for notices that outlives the borrow of the session.
+    pub(crate) fn notice_sender(&self) -> mpsc::UnboundedSender<Notice> {
+        self.notices.clone()
+    }
+
+    pub(crate) fn report(&self, name: String, value: String) {
+        let _ = self.reports.send((name, value));
+    }
+
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.server.engine.catalog()
+    }
+
+    /// Parses a text of any number of statements.
+    pub fn parse(&self, text: &str) -> Result<Vec<Statement>> {
+        tidemark_planner::parse(text)
+    }
+
+    /// Finds a relation by the search path.
+    pub(crate) fn resolve(&self, catalog: &Catalog, name: &Name) -> Result<Arc<Relation>> {
+        let found = match &name.schema {
+            Some(schema) => catalog.find(schema, &name.name),
+            None => self.settings.search_path().iter().find_map(|schema| catalog.find(schema, &name.name)),
+        };
+        found.cloned().ok_or_else(|| {
+            let e = Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
+            if name.position > 0 { e.at(name.position) } else { e }
+        })
+    }
+
+    /// Runs a statement with its parameters' literals.
+    pub async fn execute(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+        *self.running.lock() = statement.text.clone();
+        let ends = matches!(statement.kind, StatementKind::Commit | StatementKind::Rollback) || transaction::is_rollback_to(statement);
+        if self.transaction.status() == Status::Failed && !ends {
+            return Err(Error::user(SqlState("25P02"), "current transaction is aborted, commands ignored until end of transaction block"));
+        }
+        let timeout: u64 = self.settings.get("statement_timeout").and_then(parse_milliseconds).unwrap_or(0);
+        if timeout == 0 {
+            return self.dispatch(statement, parameters).await;
+        }
+        let limit = std::time::Duration::from_millis(timeout);
+        tokio::time::timeout(limit, self.dispatch(statement, parameters))
+            .await
+            .unwrap_or_else(|_| Err(Error::user(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")))
+    }
+
+    async fn dispatch(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+        use StatementKind as K;
+        match &statement.kind {
+            K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
+            K::CreateSource(_) | K::CreateTable(_) | K::CreateMaterializedView(_) | K::CreateView(_) | K::CreateSink(_) | K::CreateIndex(_) => self.create(statement).await,
+            K::CreateSchema { name, if_not_exists } => self.create_schema(name, *if_not_exists).await,
+            K::DropSchema { names, if_exists, cascade } => self.drop_schema(names, *if_exists, *cascade).await,
+            K::Drop(drop) => self.drop_relations(drop).await,
+            K::Alter { kind, name, if_exists, action } => self.alter(*kind, name, *if_exists, action).await,
+            K::CommentOn { object, name, comment } => self.comment(object, name, comment.clone()).await,
+            K::Explain { analyze, verbose, format, statement } => self.explain(*analyze, *verbose, format.as_deref(), statement, parameters).await,
+            K::ExplainJob { kind, name } => self.explain_job(*kind, name),
+            K::Show { what, schema, like } => self.show(what, schema.as_deref(), like.as_deref()),
+            K::Describe(name) => self.describe_relation(name),
+            K::Flush => {
+                self.server.engine.flush().await?;
+                Ok(Outcome::Command("FLUSH".into()))
+            }
+            K::Wait => self.wait_for_background().await,
+            K::CancelJobs(ids) => self.cancel_jobs(ids).await,
+            K::Set { name, value, local } => self.set(name, value.as_deref(), *local),
+            K::Reset(name) => Ok(self.reset(name.as_deref())),
+            K::Begin { read_only } => self.begin(*read_only).await,
+            K::Commit => self.commit().await,
+            K::Rollback => self.rollback(),
+            K::Copy(copy) => self.copy(copy, statement).await,
+            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet").with_hint("Create a sink to follow a relation's changes.")),
+            K::Other(other) => self.other(other, statement).await,
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Outcome> {
+        if local && self.transaction.status() == Status::Idle {
+            self.notice(Notice::warning(SqlState("25P01"), "SET LOCAL can only be used in transaction blocks"));
+            return Ok(Outcome::Command("SET".into()));
+        }
+        let (notice, report) = self.settings.set(name, value)?;
+        if let Some(notice) = notice {
+            self.notice(notice);
+        }
+        if let Some((name, value)) = report {
+            self.report(name, value);
+        }
+        Ok(Outcome::Command("SET".into()))
+    }
+
+    fn reset(&mut self, name: Option<&str>) -> Outcome {
+        let reports = match name {
+            Some(name) if !name.eq_ignore_ascii_case("all") => self.settings.reset(name).into_iter().collect(),
+            _ => self.settings.reset_all(),
+        };
+        for (name, value) in reports {
+            self.report(name, value);
+        }
+        Outcome::Command("RESET".into())
+    }
+}
+
+/// `5000`, `5s`, `2min`: milliseconds.
+fn parse_milliseconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    Some(match text[digits..].trim() {
+        "" | "ms" => number,
+        "s" => number * 1000,
+        "min" => number * 60_000,
+        "h" => number * 3_600_000,
+        _ => return None,
+    })
+}

@@ -1,0 +1,235 @@
+//! Texts to columns, by PostgreSQL's input rules: what INSERT's literals, COPY's fields and text parameters go through without planning anything.
+//!
+//! Errors: `22P02` for a text that is not of the type, `22003` for a number out of range, `22001` for a text that is too long.
+
+use crate::protocol::parameters::{parse_array, parse_bool};
+use crate::protocol::types;
+use arrow::array::*;
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::*;
+use std::sync::Arc;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::Column;
+
+fn invalid(name: &str, text: &str) -> Error {
+    Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {name}: \"{text}\""))
+}
+
+/// The array of a column from one text per row, `None` for NULL.
+pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef> {
+    let array = parse(texts, &column.data_type, &column.sql_type)?;
+    check_length(&array, column)?;
+    Ok(array)
+}
+
+/// `varchar(n)`: at most n characters.
+pub fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
+    let limit = match types::by_name(&column.sql_type) {
+        Some(pgwire::api::Type::VARCHAR | pgwire::api::Type::BPCHAR) if column.data_type == DataType::Utf8 => types::modifier(&column.sql_type) - 4,
+        _ => return Ok(()),
+    };
+    if limit < 0 {
+        return Ok(());
+    }
+    let too_long = array.as_string::<i32>().iter().flatten().any(|t| t.len() > limit as usize && t.trim_end_matches(' ').chars().count() > limit as usize);
+    if too_long {
+        let name = types::format_type(&types::by_name(&column.sql_type).unwrap_or(pgwire::api::Type::VARCHAR), limit + 4);
+        return Err(Error::user(SqlState("22001"), format!("value too long for type {name}")));
+    }
+    Ok(())
+}
+
+fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result<ArrayRef> {
+    fn each<T, A: FromIterator<Option<T>> + Array + 'static>(texts: &[Option<&str>], one: impl Fn(&str) -> Result<T>) -> Result<ArrayRef> {
+        Ok(Arc::new(texts.iter().map(|t| t.map(&one).transpose()).collect::<Result<A>>()?))
+    }
+    match data_type {
+        DataType::Boolean => each::<bool, BooleanArray>(texts, |t| parse_bool(t).ok_or_else(|| invalid("boolean", t))),
+        DataType::Int16 => each::<i16, Int16Array>(texts, |t| parse_integer(t, "smallint")),
+        DataType::Int32 => each::<i32, Int32Array>(texts, |t| parse_integer(t, "integer")),
+        DataType::Int64 => each::<i64, Int64Array>(texts, |t| parse_integer(t, "bigint")),
+        DataType::Float32 => each::<f32, Float32Array>(texts, |t| t.trim().parse().map_err(|_| invalid("real", t))),
+        DataType::Float64 => each::<f64, Float64Array>(texts, |t| t.trim().parse().map_err(|_| invalid("double precision", t))),
+        DataType::Decimal128(precision, scale) => {
+            let values = texts.iter().map(|t| t.map(|t| parse_decimal(t, *precision, *scale)).transpose()).collect::<Result<Decimal128Array>>()?;
+            let typed = values.with_precision_and_scale(*precision, *scale).map_err(crate::protocol::error::from_arrow)?;
+            Ok(Arc::new(typed))
+        }
+        DataType::Utf8 => match sql_type {
+            "jsonb" => each::<String, StringArray>(texts, |t| match serde_json::from_str::<serde::de::IgnoredAny>(t) {
+                Ok(_) => Ok(t.trim().to_string()),
+                Err(_) => Err(invalid("json", t)),
+            }),
+            "uuid" => each::<String, StringArray>(texts, |t| parse_uuid(t).ok_or_else(|| invalid("uuid", t))),
+            _ => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
+        },
+        DataType::Binary => Ok(Arc::new(texts.iter().map(|t| t.map(parse_bytes).transpose()).collect::<Result<Vec<_>>>()?.iter().map(Option::as_deref).collect::<BinaryArray>())),
+        DataType::List(element) => parse_lists(texts, element, sql_type.strip_suffix("[]").unwrap_or_default()),
+        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) | DataType::Interval(_) => by_cast(texts, data_type),
+        other => Err(Error::unsupported(format!("literals of type {other} are not supported"))),
+    }
+}
+
+fn parse_integer<T: std::str::FromStr<Err = std::num::ParseIntError>>(text: &str, name: &str) -> Result<T> {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    text.trim().parse::<T>().map_err(|e| match e.kind() {
+        PosOverflow | NegOverflow => Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type {name}")),
+        _ => invalid(name, text),
+    })
+}
+
+/// A decimal number rounded half away from zero to `scale` digits.
+fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
+    let bad = || invalid("numeric", text);
+    let overflow = || {
+        Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric field overflow")
+            .with_detail(format!("A field with precision {precision}, scale {scale} must round to an absolute value less than 10^{}.", i16::from(precision) - i16::from(scale)))
+    };
+    let trimmed = text.trim();
+    let (negative, digits) = match trimmed.as_bytes().first() {
+        Some(b'-') => (true, &trimmed[1..]),
+        Some(b'+') => (false, &trimmed[1..]),
+        _ => (false, trimmed),
+    };
+    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
+        Some((m, e)) => (m, e.parse::<i32>().map_err(|_| bad())?),
+        None => (digits, 0),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    if whole.is_empty() && fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    // The value is 0.d1 d2 .. * 10^point; keep point + scale digits.
+    let keep = whole.len() as i64 + i64::from(exponent) + i64::from(scale);
+    let all = whole.bytes().chain(fraction.bytes());
+    let (mut value, mut taken) = (0i128, 0i64);
+    let mut round_up = false;
+    for digit in all {
+        let digit = i128::from(digit - b'0');
+        if taken < keep {
+            value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or_else(overflow)?;
+        } else {
+            round_up = taken == keep && digit >= 5;
+            break;
+        }
+        taken += 1;
+    }
+    if keep > 0 {
+        for _ in taken.min(keep)..keep {
+            if value == 0 {
+                break;
+            }
+            value = value.checked_mul(10).ok_or_else(overflow)?;
+        }
+    }
+    value += i128::from(round_up);
+    if value.unsigned_abs() >= 10u128.pow(u32::from(precision)) {
+        return Err(overflow());
+    }
+    Ok(if negative { -value } else { value })
+}
+
+fn parse_uuid(text: &str) -> Option<String> {
+    let digits: String = text.trim().trim_start_matches('{').trim_end_matches('}').chars().filter(|c| *c != '-').collect::<String>().to_lowercase();
+    (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]))
+}
+
+fn parse_bytes(text: &str) -> Result<Vec<u8>> {
+    let Some(hex) = text.strip_prefix("\\x") else {
+        return unescape_bytes(text).ok_or_else(|| invalid("bytea", text));
+    };
+    let hex: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
+    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
+    if hex.len() % 2 == 1 {
+        return Err(Error::user(SqlState::INVALID_TEXT, "invalid hexadecimal data: odd number of digits"));
+    }
+    hex.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect::<Option<_>>().ok_or_else(|| invalid("bytea", text))
+}
+
+/// The old escape format: `\\` and `\ooo`.
+fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
+    let bytes = text.as_bytes();
+    let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
+    while i < bytes.len() {
+        if bytes[i] != b'\\' {
+            out.push(bytes[i]);
+            i += 1;
+        } else if bytes.get(i + 1) == Some(&b'\\') {
+            out.push(b'\\');
+            i += 2;
+        } else {
+            let octal = std::str::from_utf8(bytes.get(i + 1..i + 4)?).ok()?;
+            out.push(u8::from_str_radix(octal, 8).ok()?);
+            i += 4;
+        }
+    }
+    Some(out)
+}
+
+fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Result<ArrayRef> {
+    let (mut values, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
+    for text in texts {
+        let elements = match text {
+            Some(t) => parse_array(t).ok_or_else(|| Error::user(SqlState::INVALID_TEXT, format!("malformed array literal: \"{t}\"")))?,
+            None => Vec::new(),
+        };
+        lengths.push(elements.len());
+        valid.push(text.is_some());
+        values.extend(elements);
+    }
+    let borrowed: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
+    let inner = parse(&borrowed, element.data_type(), sql_type)?;
+    let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::new(element.clone(), offsets, inner, Some(valid.into()))))
+}
+
+/// Dates, times and intervals: Arrow's parser, value by value only when one fails, to name it.
+fn by_cast(texts: &[Option<&str>], data_type: &DataType) -> Result<ArrayRef> {
+    let trimmed = StringArray::from_iter(texts.iter().map(|t| t.map(|t| t.trim())));
+    let options = CastOptions { safe: false, ..Default::default() };
+    cast_with_options(&trimmed, data_type, &options).map_err(|_| {
+        let failing = (0..trimmed.len()).find(|i| cast_with_options(&trimmed.slice(*i, 1), data_type, &options).is_err()).unwrap_or(0);
+        let name = types::display_name(&types::of_arrow(data_type));
+        Error::user(SqlState("22007"), format!("invalid input syntax for type {name}: \"{}\"", trimmed.value(failing)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(data_type: DataType, sql_type: &str) -> Column {
+        Column { name: "c".into(), data_type, nullable: true, default: None, sql_type: sql_type.into() }
+    }
+
+    #[test]
+    fn decimals_round_and_overflow() {
+        let parse = |t: &str| parse_decimal(t, 10, 2);
+        assert_eq!(parse("1.005").unwrap(), 101);
+        assert_eq!(parse("-1.005").unwrap(), -101);
+        assert_eq!(parse("1e3").unwrap(), 100_000);
+        assert_eq!(parse("12.3e-1").unwrap(), 123);
+        assert_eq!(parse("0.004").unwrap(), 0);
+        assert_eq!(parse("1e-9").unwrap(), 0);
+        assert_eq!(parse("99999999.99").unwrap(), 9_999_999_999);
+        assert_eq!(parse("99999999.995").unwrap_err().state(), SqlState::NUMERIC_OUT_OF_RANGE);
+        assert_eq!(parse("1e40").unwrap_err().state(), SqlState::NUMERIC_OUT_OF_RANGE);
+        assert_eq!(parse("abc").unwrap_err().state(), SqlState::INVALID_TEXT);
+    }
+
+    #[test]
+    fn texts_become_columns() {
+        let texts = [Some("{1,2,NULL}"), None, Some("{}")];
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)));
+        let array = parse_column(&texts, &column(list, "")).unwrap();
+        assert_eq!(array.as_list::<i32>().value(0).as_primitive::<Int32Type>().len(), 3);
+        assert!(array.is_null(1));
+        let ts = column(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), "");
+        let array = parse_column(&[Some("2024-01-01 00:00:00.5+01"), Some("2024-01-01")], &ts).unwrap();
+        assert_eq!(array.as_primitive::<TimestampMicrosecondType>().value(0), 1_704_063_600_500_000);
+        assert_eq!(parse_column(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)")).unwrap_err().state().0, "22001");
+        assert_eq!(parse_column(&[Some("70000")], &column(DataType::Int16, "")).unwrap_err().state().0, "22003");
+        assert_eq!(parse_column(&[Some("{bad")], &column(DataType::Utf8, "jsonb")).unwrap_err().state().0, "22P02");
+    }
+}
