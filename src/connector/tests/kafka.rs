@@ -436,3 +436,22 @@ fn reader_and_sink_survive_a_broker_that_goes_and_comes() {
     assert_eq!(committed(broker, &topic).len(), 2);
     kafka("wipe");
 }
+
+/// Rows per second into transactions of 50,000 rows.
+#[test]
+#[ignore = "a measurement"]
+fn sink_speed() {
+    let Some(broker) = broker("sink_speed") else { return };
+    let topic = new_topic(&broker, "speed", 4);
+    for delivery in ["exactly_once", "at_least_once"] {
+        let mut writer = sink(&broker, &topic, delivery);
+        writer.recover().unwrap();
+        let names: Vec<String> = (0..50_000).map(|i| format!("a name of some length, such as number {i}")).collect();
+        let began = Instant::now();
+        for e in 0..20 {
+            let rows: Vec<(i64, i64, &str)> = names.iter().enumerate().map(|(i, n)| (1, e * 50_000 + i as i64, n.as_str())).collect();
+            writer.deliver(&[epoch(1000 + e as u64, &rows)]).unwrap();
+        }
+        println!("{delivery}: {:.2} M rows/s", 1.0 / began.elapsed().as_secs_f64());
+    }
+}
