@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The benchmarks: one JSON line a measurement on stdout, everything else on stderr. README.md beside this file explains what each one measures.
+#
+#   run.sh nexmark [--queries q0,q3] [--events N] [--source generator|kafka] [--workers N] [--sink blackhole|kafka] [--check] [--perf]
+#   run.sh kafka-to-kafka [--queries q0,q2,q20,matches] [--events N] [--workers N]
+#   run.sh latency [--rate N] [--seconds N] [--workers N]
+#   run.sh state [--keys N,N] [--workers N]
+#   run.sh flink fill|query ...     Apache Flink's runner, whose path is in FLINK_PEER, with the same arguments as there
+#   run.sh kafka stop|wipe          the broker that the benchmarks started: stops it | and deletes its topics
+#   run.sh COMMAND --help
+#
+# Build the server first (cargo build --release). Data lives in $TIDEMARK_CACHE (default ~/.cache/tidemark).
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
+venv=$cache/venv-benchmarks
+
+case ${1:-} in
+  '' | -h | --help | help) sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
+  flink)
+    shift
+    exec "${FLINK_PEER:?run.sh flink needs the path of the runner in FLINK_PEER}" "$@" ;;
+  kafka) exec "$here/../docker/kafka.sh" "${2:?stop or wipe}" --port "${BENCH_KAFKA_PORT:-29092}" --dir "$cache/bench-kafka" ;;
+esac
+
+"$here/../docker/deps.sh" >&2
+if ! cmp -s "$here/requirements.txt" "$venv/installed" || ! "$venv/bin/python" -c '' 2>/dev/null; then
+  echo "installing Python packages into $venv" >&2
+  python3 -m venv --clear "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt" >&2
+  cp "$here/requirements.txt" "$venv/installed"
+fi
+PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" -m driver "$@"
