@@ -53,6 +53,7 @@ at_least "$rust_version" "$found" || die "Rust $found is too old: Tidemark needs
 if [ "$what" = all ]; then
   java_version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p;1q')
   at_least 17 "${java_version:-0}" || die "Java ${java_version:-?} is too old: Apache Kafka needs 17 or newer"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$(python3 --version) is too old: the demo and the tests need 3.10 or newer"
   requirements=$here/../src/sim/e2e/requirements.txt
   if ! cmp -s "$requirements" "$cache/venv/installed" || ! "$cache/venv/bin/python" -c '' 2>/dev/null; then
     echo "installing Python packages into $cache/venv"

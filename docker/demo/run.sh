@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: real Kafka, Tidemark, and two stories told live in the terminal. `make demo` calls it, `make demo-stop` calls `run.sh stop`.
 # Every run starts afresh. Afterwards Kafka, Tidemark and a trickle of events keep running, to be explored with psql; Ctrl-C before that ends everything.
-# All data lives in $TIDEMARK_CACHE/demo (default ~/.cache/tidemark/demo). Ports: DEMO_KAFKA_PORT (19092), DEMO_SQL_PORT (4566; HTTP and RPC are the next two).
+# TIDEMARK_BINARY=FILE shows that server instead of building one. All data lives in $TIDEMARK_CACHE/demo (default ~/.cache/tidemark/demo). Ports: DEMO_KAFKA_PORT (19092), DEMO_SQL_PORT (4566; HTTP and RPC are the next two).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -67,9 +67,13 @@ fi
 step "Looking for what is needed"
 "$root/docker/deps.sh"
 
-step "Building Tidemark (the first time takes about 12 minutes on two cores, afterwards seconds)"
-(cd "$root" && cargo build --release)
-binary=$(cd "$root" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/tidemark
+if [ -n "${TIDEMARK_BINARY:-}" ]; then
+  binary=$TIDEMARK_BINARY
+else
+  step "Building Tidemark (the first time takes about 12 minutes on two cores, afterwards seconds)"
+  (cd "$root" && cargo build --release)
+  binary=$(cd "$root" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/tidemark
+fi
 
 trap 'echo; step "Stopping Kafka and Tidemark"; stop; exit 130' INT TERM
 stop
