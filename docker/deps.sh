@@ -62,7 +62,7 @@ if [ "$what" = all ]; then
     "$cache/venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
     cp "$requirements" "$cache/venv/installed"
   fi
-  echo "found: cargo $found, java $java_version, $(mvn --version | sed 's/\x1b\[[0-9;]*m//g;1q'), $(psql --version), $("$cache/venv/bin/python" --version)"
+  echo "found: cargo $found, java $java_version, $(mvn --version 2>/dev/null | sed -n '1s/\x1b\[[0-9;]*m//gp'), $(psql --version), $("$cache/venv/bin/python" --version)"
 else
   echo "found: cargo $found"
 fi

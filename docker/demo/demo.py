@@ -69,7 +69,7 @@ def change_event(before, after):
 
 
 def create_topics(broker):
-    admin = AdminClient({"bootstrap.servers": broker})
+    admin = AdminClient({"bootstrap.servers": broker, "log_level": 4})
     topics = [NewTopic("likes", PARTITIONS), NewTopic("orders", PARTITIONS), NewTopic("customers_cdc", 1), NewTopic("matches", PARTITIONS)]
     for future in admin.create_topics(topics).values():
         future.result()
