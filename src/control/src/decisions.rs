@@ -51,6 +51,10 @@ impl Decisions {
                 }
                 self.catalog.relations.insert(relation.id, Arc::new(relation.as_ref().clone()));
             }
+            Entry::AddSplits { relation, start } => {
+                let known = self.starts.entry(*relation).or_default();
+                known.extend(start.iter().filter(|s| !known.iter().any(|k| k.split == s.split)).cloned().collect::<Vec<_>>());
+            }
             Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
             Entry::Change(change) => self.change(change),
             Entry::Stop { relation, stopped } => {

@@ -30,6 +30,13 @@ pub enum Entry {
         /// Where its own connector starts, resolved once.
         start: Vec<SplitPosition>,
     },
+    /// A source has more splits from here on.
+    AddSplits {
+        /// The source.
+        relation: RelationId,
+        /// Where they start.
+        start: Vec<SplitPosition>,
+    },
     /// These relations are gone.
     Drop {
         /// Their ids.

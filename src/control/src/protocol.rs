@@ -33,6 +33,13 @@ pub enum Command {
         /// The job.
         relation: RelationId,
     },
+    /// A running source has more splits.
+    AddSplits {
+        /// The source.
+        relation: RelationId,
+        /// Where they start.
+        start: Arc<Vec<SplitPosition>>,
+    },
     /// Forgets these jobs at once, wherever they are.
     Stop {
         /// The jobs.
@@ -206,6 +213,13 @@ pub enum Request {
         relations: Vec<RelationId>,
         /// Answered when logged.
         reply: oneshot::Sender<Result<()>>,
+    },
+    /// A source has these splits now; those that are known are ignored.
+    Splits {
+        /// The source.
+        relation: RelationId,
+        /// Where each would start if it is new.
+        start: Vec<SplitPosition>,
     },
     /// Change names.
     Change {

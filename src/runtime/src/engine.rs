@@ -29,6 +29,9 @@ use tokio::sync::oneshot;
 /// How often a creation that takes long says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
+/// How often sources are asked for new splits.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Handle of the running node. Cloning is cheap.
 #[derive(Clone)]
 pub struct Engine {
@@ -143,6 +146,7 @@ impl Engine {
         let (ready, opened) = oneshot::channel();
         threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
         opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
+        tokio::spawn(discover_splits(Arc::downgrade(&shared)));
         Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), lock: Arc::new(Mutex::new(Some(lock))) })
     }
 
@@ -353,6 +357,31 @@ impl Engine {
         tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await.map_err(|e| Error::internal(e.to_string()))?;
         self.lock.lock().take();
         Ok(())
+    }
+}
+
+/// Asks the running sources' connectors now and then whether there are more splits.
+async fn discover_splits(shared: std::sync::Weak<Shared>) {
+    loop {
+        tokio::time::sleep(DISCOVERY_INTERVAL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let catalog = shared.catalog.read().clone();
+        let running: Vec<Arc<Relation>> =
+            catalog.relations.values().filter(|r| r.kind != RelationKind::Sink && r.connector.as_ref().is_some_and(|c| c.connector == "kafka") && !catalog.stopped.contains_key(&r.id)).cloned().collect();
+        for source in running {
+            let found = tokio::task::spawn_blocking(move || {
+                let spec = source.connector.as_ref().ok_or_else(|| Error::internal("a source without connector"))?;
+                let splits = tidemark_connector::open_source(spec, &source.columns)?.end()?;
+                Ok::<_, Error>((source.id, splits.into_iter().map(|p| SplitPosition { next_offset: 0, records: 0, ..p }).collect()))
+            });
+            match found.await {
+                Ok(Ok((relation, start))) => {
+                    let _ = shared.events.send(Event::Request(Request::Splits { relation, start }));
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "looking for new splits failed"),
+                Err(_) => return,
+            }
+        }
     }
 }
 

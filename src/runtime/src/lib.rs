@@ -4,6 +4,7 @@
 
 pub mod engine;
 mod exchange;
+mod metrics;
 mod pool;
 mod scan;
 mod shared;

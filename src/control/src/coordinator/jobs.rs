@@ -229,6 +229,22 @@ impl Coordinator {
         replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
     }
 
+    /// Splits that appeared since the source was made are logged and read from the next epoch on.
+    pub(super) fn add_splits(&mut self, relation: RelationId, start: Vec<SplitPosition>) -> Result<()> {
+        let Some(known) = self.decisions.starts.get(&relation).filter(|_| !self.creating.contains_key(&relation)) else { return Ok(()) };
+        let new: Vec<SplitPosition> = start.into_iter().filter(|s| !known.iter().any(|k| k.split == s.split)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(source = %relation, splits = ?new.iter().map(|s| s.split).collect::<Vec<_>>(), "new splits");
+        self.record(&[Entry::AddSplits { relation, start: new.clone() }])?;
+        if self.running.contains(&relation) {
+            self.workers.broadcast(Command::AddSplits { relation, start: Arc::new(new) });
+            self.active = true;
+        }
+        Ok(())
+    }
+
     pub(super) fn cancel(&mut self, relation: RelationId, error: &Error) {
         let Some(creating) = self.creating.remove(&relation) else { return };
         if matches!(creating.phase, Phase::Promoted { .. })

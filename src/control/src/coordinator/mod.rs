@@ -152,6 +152,7 @@ impl Coordinator {
                     return Err(error);
                 }
             }
+            Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::Change { change, reply } => {
                 self.record(&[Entry::Change(change)])?;
                 self.show_catalog();

@@ -163,6 +163,13 @@ impl Worker {
                     job.counts = true;
                 }
             }
+            Command::AddSplits { relation, start } => {
+                let worker = self.id;
+                let added = self.jobs.get_mut(&relation).map_or(Ok(()), |job| sources(job).try_for_each(|s| s.add_splits(worker, &start)));
+                if let Err(error) = added {
+                    self.fail(relation, error);
+                }
+            }
             Command::Stop { relations } => {
                 for id in relations {
                     self.remove(id);

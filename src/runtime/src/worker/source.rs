@@ -143,6 +143,14 @@ impl Source {
         Ok(())
     }
 
+    /// Reads those of `splits` that are this worker's and not known yet.
+    pub fn add_splits(&mut self, worker: WorkerId, splits: &[SplitPosition]) -> Result<()> {
+        let workers = self.shared.inbox_rows.len();
+        let known = self.reader.positions();
+        let new: Vec<SplitPosition> = splits.iter().filter(|p| p.split as usize % workers == worker && !known.iter().any(|k| k.split == p.split)).cloned().collect();
+        if new.is_empty() { Ok(()) } else { self.reader.add_splits(&new) }
+    }
+
     /// Reads on without limits.
     pub fn unlimit(&mut self) {
         if std::mem::take(&mut self.limited) {
