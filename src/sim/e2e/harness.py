@@ -117,7 +117,7 @@ class Kafka:
 
     def start(self):
         self._script("start")
-        self.admin = AdminClient({"bootstrap.servers": self.broker})
+        self.admin = AdminClient({"bootstrap.servers": self.broker, "log_level": 0})
         return self
 
     def stop(self):
@@ -138,7 +138,7 @@ class Kafka:
     def producer(self):
         """The shared producer: default partitioner, so that equal keys go to the same partition."""
         if self._producer is None:
-            self._producer = Producer({"bootstrap.servers": self.broker, "linger.ms": 2, "acks": "all", "enable.idempotence": True})
+            self._producer = Producer({"bootstrap.servers": self.broker, "log_level": 0, "linger.ms": 2, "acks": "all", "enable.idempotence": True})
         return self._producer
 
     def produce(self, topic, records, partition=None):
@@ -159,7 +159,7 @@ class Kafka:
 
     def read(self, topic, timeout=20.0):
         """All committed records that `topic` has now, partition by partition in the order of their offsets."""
-        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": "e2e", "isolation.level": "read_committed", "enable.auto.commit": False,
+        consumer = Consumer({"bootstrap.servers": self.broker, "log_level": 0, "group.id": "e2e", "isolation.level": "read_committed", "enable.auto.commit": False,
                              "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20})
         try:
             partitions = list(self.admin.list_topics(topic, timeout=10).topics[topic].partitions)

@@ -28,7 +28,7 @@ def test_replay_debezium():
 def test_reading_sees_committed_records_only(kafka, unique):
     topic = kafka.create_topic(unique("judged"), 2)
     kafka.produce(topic, [({"id": n}, {"x": n}) for n in range(20)])
-    producer = Producer({"bootstrap.servers": kafka.broker, "transactional.id": topic})
+    producer = Producer({"bootstrap.servers": kafka.broker, "log_level": 0, "transactional.id": topic})
     producer.init_transactions()
     for commit in (False, True, None):
         producer.begin_transaction()

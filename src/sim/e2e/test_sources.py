@@ -71,7 +71,7 @@ def test_transactional_input(kafka, server, unique):
     from confluent_kafka import Producer
 
     topic, source = kafka.create_topic(unique("tx"), 1), unique("tx")
-    producer = Producer({"bootstrap.servers": kafka.broker, "transactional.id": source})
+    producer = Producer({"bootstrap.servers": kafka.broker, "log_level": 0, "transactional.id": source})
     producer.init_transactions()
     server.run(f"CREATE SOURCE {source} (x INT) WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON;\nCREATE MATERIALIZED VIEW {source}_v AS SELECT count(*) AS c, sum(x) AS s FROM {source};")
     for number in range(6):
