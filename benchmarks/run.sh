@@ -23,8 +23,8 @@ case ${1:-} in
   kafka) exec "$here/../docker/kafka.sh" "${2:?stop or wipe}" --port "${BENCH_KAFKA_PORT:-29092}" --dir "$cache/bench-kafka" ;;
 esac
 
-"$here/../docker/deps.sh" >&2
 if ! cmp -s "$here/requirements.txt" "$venv/installed" || ! "$venv/bin/python" -c '' 2>/dev/null; then
+  "$here/../docker/deps.sh" >&2
   echo "installing Python packages into $venv" >&2
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt" >&2
