@@ -1,8 +1,12 @@
 """`--check`: the same query over the same rows in DuckDB, whose answer must be the same bag of rows.
 
-The query becomes a materialized view, and so do the sources; their rows are exported as CSV. DuckDB runs benchmarks/nexmark/duckdb/QUERY.sql where its
+The query becomes a materialized view, and so do the sources; their rows are exported as CSV. Where the query read topics that this driver filled, the rows
+that DuckDB gets are those of the generator: then a record that is decoded wrongly shows too. DuckDB runs benchmarks/nexmark/duckdb/QUERY.sql where its
 SQL differs, else the query itself. Inexact numbers are compared with 6 digits after the point.
 """
+
+import tempfile
+from pathlib import Path
 
 import duckdb
 
@@ -21,17 +25,30 @@ def export(server, text, path):
 
 def check(name, text, args, broker=None, prefix=None):
     """Returns the line of one comparison: `rows`, and how many of them only one engine has."""
-    with Server(args.workers) as server:
-        create_sources(server, args.events, broker=broker if args.source == "kafka" else None, prefix=prefix)
-        server.query(f"CREATE MATERIALIZED VIEW answer AS {text}")
-        wait_read(server, reads(name), args.events)
-        for kind in sorted(reads(name)):
-            server.query(f"CREATE MATERIALIZED VIEW all_{kind} AS SELECT * FROM {kind}")
-            export(server, f"SELECT {', '.join(column for column, _ in COLUMNS[kind])} FROM all_{kind}", server.folder / f"{kind}.csv")
-        export(server, "SELECT * FROM answer", server.folder / "answer.csv")
-        line = {"query": name, "events": args.events, "workers": args.workers, "source": args.source, **compare(name, server.folder)}
+    with tempfile.TemporaryDirectory(prefix="tidemark-check-") as folder:
+        with Server(args.workers) as server:
+            create_sources(server, args.events, broker=broker if args.source == "kafka" else None, prefix=prefix)
+            server.query(f"CREATE MATERIALIZED VIEW answer AS {text}")
+            wait_read(server, reads(name), args.events)
+            export(server, "SELECT * FROM answer", f"{folder}/answer.csv")
+            if args.source == "generator" or args.prefix:
+                export_inputs(server, name, folder)
+        if args.source == "kafka" and not args.prefix:
+            with Server(args.workers) as server:
+                create_sources(server, args.events)
+                export_inputs(server, name, folder, args.events)
+        line = {"query": name, "events": args.events, "workers": args.workers, "source": args.source, **compare(name, Path(folder))}
     line["ok"] = line["only_tidemark"] == 0 == line["only_duckdb"]
     return line
+
+
+def export_inputs(server, name, folder, unread_events=0):
+    """The rows of the sources that a query reads; `unread_events` if nothing has read them yet."""
+    for kind in sorted(reads(name)):
+        server.query(f"CREATE MATERIALIZED VIEW all_{kind} AS SELECT * FROM {kind}")
+        if unread_events:
+            wait_read(server, {kind}, unread_events)
+        export(server, f"SELECT {', '.join(column for column, _ in COLUMNS[kind])} FROM all_{kind}", f"{folder}/{kind}.csv")
 
 
 def compare(name, folder):
