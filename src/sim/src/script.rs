@@ -8,6 +8,8 @@
 //! # restart asked          ... after SIGTERM instead
 //! # restart workers=3      ... with that many workers
 //! # unchecked v            view v is not compared with its query (its text no longer fits, or it fails on purpose)
+//! # views FOLDER           a materialized view for every FOLDER/*.sql of the workspace, with the file's name and query
+//! # check                  compare all views now
 //! ```
 //!
 //! Every materialized view is compared with its query after each write, before and after each restart and at the end (see [`crate::views`]). A script goes on
@@ -94,9 +96,8 @@ pub async fn run(path: &Path, workers: usize, mode: Mode) -> Result<Vec<String>>
                     script.views.disconnected();
                     reconnect(&server, &last).await?;
                     script.check("after the restart").await;
-                }
-                if let Some(name) = line.trim().strip_prefix("unchecked ") {
-                    script.views.forget(name.trim());
+                } else {
+                    script.command(line.trim()).await?;
                 }
             }
         }
@@ -164,6 +165,39 @@ impl Script {
             self.succeeded(&updated).await;
         }
         updated
+    }
+
+    /// Commands that need no other server.
+    async fn command(&mut self, line: &str) -> Result<()> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["unchecked", name] => self.views.forget(name),
+            ["check"] => self.check("at # check").await,
+            ["views", folder] => self.views_of(folder).await?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Creates a view per query file.
+    async fn views_of(&mut self, folder: &str) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
+        let mut files: Vec<_> = std::fs::read_dir(&folder)?.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "sql")).collect();
+        files.sort();
+        let session = self.last.lock().ok().and_then(|last| last.clone());
+        let session = session.ok_or_else(|| Error::internal("# views needs a statement before it"))?;
+        for file in files {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().to_string();
+            let sql = format!("CREATE MATERIALIZED VIEW {name} AS {}", std::fs::read_to_string(&file)?);
+            match session.run(&sql).await {
+                Ok(_) => {
+                    self.views.observe(&sql);
+                }
+                Err(e) => self.failures.push(format!("{}: {e}", file.display())),
+            }
+        }
+        self.check(&format!("after the views of {}", folder.display())).await;
+        Ok(())
     }
 
     async fn succeeded(&mut self, record: &Record<DefaultColumnType>) {
