@@ -6,6 +6,8 @@ import os
 import sys
 import traceback
 
+import psycopg
+
 from . import check, exactly_once, latency, nexmark, state
 from .topics import Broker, fill_nexmark
 
@@ -81,7 +83,8 @@ def main():
         try:
             line = run()
         except Exception as error:  # one measurement's failure is its result; the others are still wanted
-            traceback.print_exc()
+            if not isinstance(error, psycopg.Error):
+                traceback.print_exc()
             line = {"engine": "tidemark", "query": name, "error": str(error).strip()}
         failed |= "error" in line or not line.get("ok", True)
         print(json.dumps(line), flush=True)

@@ -94,7 +94,7 @@ class Probes:
                 seen = connection.execute("SELECT seen FROM probes").fetchone()[0]
                 now = time.monotonic()
                 self.selected.extend([now] * (seen - len(self.selected)))
-                time.sleep(0.001)
+                time.sleep(0.002)
 
     def consume(self, broker, topic):
         consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "bench", "isolation.level": "read_committed", "enable.auto.commit": False, "fetch.wait.max.ms": 10})

@@ -7,6 +7,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psycopg
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "src" / "sim" / "e2e"))
 from harness import CACHE, Tidemark  # noqa: E402
@@ -27,7 +29,7 @@ class Server(Tidemark):
         return self.start(workers=self.workers, **self.settings)
 
     def __exit__(self, kind, error, trace):
-        if kind is not None and issubclass(kind, Exception):
+        if kind is not None and issubclass(kind, Exception) and not issubclass(kind, psycopg.Error):
             sys.stderr.write(f"the end of the server's log:\n{self.log_tail()}\n")
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
