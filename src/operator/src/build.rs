@@ -1,5 +1,6 @@
 //! From a plan node to its operator: the one place that knows all of them.
 
+use crate::aggregate::{Aggregate, PartialAggregate};
 use crate::expand::Expand;
 use crate::expr::Predicate;
 use crate::filter::Filter;
@@ -67,7 +68,11 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 right_table: *right_table,
             }))
         }
-        Op::Aggregate { .. } | Op::PartialAggregate { .. } => return Err(Error::unsupported("aggregates are not built yet")),
+        Op::Aggregate { group, calls, global, table } => {
+            let global = *global && context.owns_vnode_zero;
+            Box::new(Aggregate::new(&input(0)?, &schema, group, calls, global, append_only(0), *table)?)
+        }
+        Op::PartialAggregate { group, calls } => Box::new(PartialAggregate::new(&input(0)?, &schema, group, calls, append_only(0))?),
         Op::Upsert { key, conflict, table } => Box::new(Upsert::new(schema, key.clone(), *conflict, *table)),
         Op::Materialize { key, append_only, table } => {
             let operator = Materialize::new(context.relation.clone(), schema, key.clone(), *append_only, *table, context.vnode_of_worker);

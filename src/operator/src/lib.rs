@@ -8,6 +8,7 @@
 pub mod materialize;
 pub mod upsert;
 
+pub mod aggregate;
 pub mod build;
 pub mod expand;
 pub mod expr;

@@ -161,6 +161,16 @@ pub enum AggregateFunction {
     BoolOr,
 }
 
+/// State tables of an `Aggregate`: the groups, one per column with DISTINCT calls, and one per extreme of an input that may retract.
+pub fn aggregate_table_count(calls: &[AggregateCall], append_only: bool) -> u32 {
+    use AggregateFunction::{Avg, Count, Max, Min, Sum};
+    let mut distinct: Vec<Option<usize>> = calls.iter().filter(|c| c.distinct && matches!(c.function, Count | Sum | Avg)).map(|c| c.arg).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let extremes = calls.iter().filter(|c| matches!(c.function, Min | Max) && !append_only).count();
+    1 + distinct.len() as u32 + extremes as u32
+}
+
 impl Fragment {
     /// The tree's nodes, root first.
     pub fn nodes(&self) -> Vec<&Node> {

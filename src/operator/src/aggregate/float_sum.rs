@@ -1,0 +1,415 @@
+//! Exact sums of floats: free of order, and a retraction takes back exactly what was added. Rounded once, when the result is read.
+//!
+//! A finite double is `m * 2^e` with an integer |m| < 2^53, so a sum of doubles is an integer multiple of 2^-1074. Each group keeps one 128-bit
+//! integer in units of `2^(anchor - 1074)`; its anchor is set below the group's first value, so that values within a factor of about 2^22 of it go there by one shift and
+//! one addition. Anything else goes to bins of 32 bits of exponent in a map beside, rarely. The sum of all is the exact sum, whichever way the parts went,
+//! and the result is its nearest float (ties to even). A mean is the nearest float of the exact sum divided by the count. Infinities and NaN are counted.
+//!
+//! The stored form of a sum is canonical: sign and magnitude of the big integer, without leading and trailing zero words.
+
+use hashbrown::HashMap;
+use tidemark_state::chunked::Chunked;
+
+/// The lowest exponent of a double: values are multiples of 2^-LOWEST.
+const LOWEST: i32 = 1074;
+/// Bits of exponent below a group's first value that its word covers.
+const BELOW: i32 = 22;
+/// Bits of exponent that a group's word covers: 53 + 44 bits leave 2^30 additions before a carry.
+const SPAN: i32 = 44;
+/// Words of the big integer: 2,098 bits of a double and 2^63 additions of 2^63 weight.
+const WORDS: usize = 36;
+
+/// Set in the anchor of a group that has bins.
+const HAS_BINS: u16 = 1 << 15;
+
+/// One exact sum per group.
+#[derive(Default)]
+pub(super) struct ExactSums {
+    words: Chunked<i128>,
+    /// Anchor plus one; 0 where there is none yet. The highest bit says that the group has bins.
+    anchors: Chunked<u16>,
+    /// Bins `(group, exponent / 32)`.
+    bins: HashMap<(u32, u8), i128>,
+    /// Counts of NaN, infinity and negative infinity.
+    specials: HashMap<u32, [i64; 3]>,
+}
+
+/// A sum as sign and magnitude in units of 2^-1074.
+struct Big {
+    negative: bool,
+    words: [u64; WORDS],
+}
+
+/// A floating-point format: bits of its mantissa, and the exponent of its smallest value.
+#[derive(Clone, Copy)]
+pub(super) struct Format {
+    bits: i32,
+    lowest: i32,
+}
+
+/// Doubles.
+pub(super) const DOUBLE: Format = Format { bits: 53, lowest: -1074 };
+/// Singles.
+pub(super) const SINGLE: Format = Format { bits: 24, lowest: -149 };
+
+impl ExactSums {
+    pub fn grow(&mut self, capacity: usize) {
+        self.words.grow(capacity);
+        self.anchors.grow(capacity);
+    }
+
+    /// Adds `weight` times `value` to group `id`.
+    #[inline]
+    pub fn add(&mut self, id: u32, value: f64, weight: i64) {
+        let bits = value.to_bits();
+        let exponent = (bits >> 52 & 0x7FF) as i32;
+        if exponent == 0x7FF {
+            return self.add_special(id, value, weight);
+        }
+        let fraction = (bits & ((1 << 52) - 1)) as i64;
+        // Units of 2^(base - 1074).
+        let (mantissa, base) = if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
+        if mantissa == 0 {
+            return;
+        }
+        let mantissa = if (bits as i64) < 0 { -mantissa } else { mantissa };
+        let anchor = self.anchors.get_mut(id);
+        if *anchor & !HAS_BINS == 0 {
+            *anchor |= (base - BELOW).max(0) as u16 + 1;
+        }
+        let anchor = i32::from(*anchor & !HAS_BINS) - 1;
+        let shift = base - anchor;
+        let amount = i128::from(mantissa) * i128::from(weight);
+        if (0..SPAN).contains(&shift) && weight.unsigned_abs() < 1 << 20 {
+            let word = self.words.get_mut(id);
+            match word.checked_add(amount << shift) {
+                Some(sum) => return *word = sum,
+                None => {
+                    let full = std::mem::take(word);
+                    self.spill(id, full, anchor);
+                }
+            }
+        }
+        self.spill(id, amount, base);
+    }
+
+    #[cold]
+    fn add_special(&mut self, id: u32, value: f64, weight: i64) {
+        let counts = self.specials.entry(id).or_default();
+        let which = if value.is_nan() { 0 } else { 1 + usize::from(value < 0.0) };
+        counts[which] += weight;
+        if *counts == [0; 3] {
+            self.specials.remove(&id);
+        }
+    }
+
+    /// Adds `amount * 2^base` to the bins.
+    #[cold]
+    fn spill(&mut self, id: u32, amount: i128, base: i32) {
+        *self.anchors.get_mut(id) |= HAS_BINS;
+        let (low, high) = (amount & i128::from(u64::MAX), amount >> 64);
+        for (part, base) in [(low, base), (high, base + 64)] {
+            if part != 0 {
+                let bin = self.bins.entry((id, (base / 32) as u8)).or_default();
+                *bin = bin.checked_add(part << (base % 32)).expect("a bin takes 2^31 additions");
+                if *bin == 0 {
+                    self.bins.remove(&(id, (base / 32) as u8));
+                }
+            }
+        }
+    }
+
+    /// The sum of group `id` divided by `count`, rounded once to `format`.
+    pub fn value(&self, id: u32, count: u64, format: Format) -> f64 {
+        if let Some([nan, plus, minus]) = self.specials.get(&id) {
+            return match (*nan > 0, *plus > 0, *minus > 0) {
+                (false, true, false) => f64::INFINITY,
+                (false, false, true) => f64::NEG_INFINITY,
+                _ => f64::NAN,
+            };
+        }
+        let (word, anchor) = (self.words.get(id), self.anchors.get(id));
+        if anchor & HAS_BINS == 0 {
+            let magnitude = word.unsigned_abs();
+            let value = quotient(&[magnitude as u64, (magnitude >> 64) as u64], i32::from(anchor) - 1 - LOWEST, count, format);
+            return if word < 0 { -value } else { value };
+        }
+        let big = self.big(id);
+        let value = quotient(&big.words, -LOWEST, count, format);
+        if big.negative { -value } else { value }
+    }
+
+    /// The whole sum of a group.
+    fn big(&self, id: u32) -> Big {
+        let mut words = [0u64; WORDS];
+        let anchor = self.anchors.get(id);
+        add_shifted(&mut words, self.words.get(id), usize::from(anchor & !HAS_BINS).saturating_sub(1));
+        for bin in (0..=(WORDS * 2 - 5) as u8).take_while(|_| anchor & HAS_BINS != 0) {
+            if let Some(amount) = self.bins.get(&(id, bin)) {
+                add_shifted(&mut words, *amount, usize::from(bin) * 32);
+            }
+        }
+        let negative = words[WORDS - 1] >> 63 == 1;
+        if negative {
+            let mut carry = true;
+            for word in &mut words {
+                let (negated, overflow) = (!*word).overflowing_add(u64::from(carry));
+                *word = negated;
+                carry = overflow;
+            }
+        }
+        Big { negative, words }
+    }
+
+    /// Forgets the group.
+    pub fn reset(&mut self, id: u32) {
+        let had_bins = self.anchors.get(id) & HAS_BINS != 0;
+        self.words.set(id, 0);
+        self.anchors.set(id, 0);
+        self.specials.remove(&id);
+        if had_bins {
+            self.bins.retain(|(group, _), _| *group != id);
+        }
+    }
+
+    /// The sum in its stored form: flags (1 negative, 2 specials), then the specials' counts if any, then the index of the lowest word and the words up to the highest.
+    pub fn save(&self, id: u32, to: &mut Vec<u8>) {
+        let big = self.big(id);
+        let specials = self.specials.get(&id);
+        to.push(u8::from(big.negative) | u8::from(specials.is_some()) << 1);
+        specials.into_iter().flatten().for_each(|count| to.extend_from_slice(&count.to_le_bytes()));
+        if let Some(low) = big.words.iter().position(|w| *w != 0) {
+            let high = big.words.iter().rposition(|w| *w != 0).unwrap_or(low);
+            to.push(low as u8);
+            big.words[low..=high].iter().for_each(|word| to.extend_from_slice(&word.to_le_bytes()));
+        }
+    }
+
+    /// Takes a stored form back; the group must be new or [`ExactSums::reset`]. `None` if the bytes are no such form.
+    pub fn load(&mut self, id: u32, from: &[u8]) -> Option<()> {
+        let (flags, mut rest) = from.split_first()?;
+        if flags & 2 != 0 {
+            let (counts, after) = rest.split_at_checked(24)?;
+            let count = |i: usize| i64::from_le_bytes(counts[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
+            self.specials.insert(id, [count(0), count(1), count(2)]);
+            rest = after;
+        }
+        let Some((low, words)) = rest.split_first() else { return Some(()) };
+        let words: Vec<u64> = words.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
+        if usize::from(*low) + words.len() > WORDS {
+            return None;
+        }
+        let negative = flags & 1 != 0;
+        for (i, word) in words.iter().enumerate() {
+            let amount = if negative { -i128::from(*word) } else { i128::from(*word) };
+            self.spill(id, amount, (i32::from(*low) + i as i32) * 64);
+        }
+        self.gather_bins(id);
+        Some(())
+    }
+
+    /// Moves what a restored group has in bins into its word, if it fits with room to add.
+    fn gather_bins(&mut self, id: u32) {
+        let big = self.big(id);
+        let Some(lowest) = big.words.iter().position(|w| *w != 0) else { return };
+        let highest = big.words.iter().rposition(|w| *w != 0).unwrap_or(lowest);
+        let bottom = lowest * 64 + big.words[lowest].trailing_zeros() as usize;
+        let top = highest * 64 + 64 - big.words[highest].leading_zeros() as usize;
+        if top - bottom + BELOW as usize > 100 {
+            return;
+        }
+        let anchor = bottom.saturating_sub(BELOW as usize);
+        let mut word = 0u128;
+        for bit in bottom..top {
+            word |= u128::from(big.words[bit / 64] >> (bit % 64) & 1) << (bit - anchor);
+        }
+        self.reset_sum(id);
+        self.anchors.set(id, anchor as u16 + 1);
+        self.words.set(id, if big.negative { -(word as i128) } else { word as i128 });
+    }
+
+    fn reset_sum(&mut self, id: u32) {
+        let specials = self.specials.remove(&id);
+        self.reset(id);
+        if let Some(specials) = specials {
+            self.specials.insert(id, specials);
+        }
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        self.words.memory_bytes() + self.anchors.memory_bytes() + self.bins.capacity() * 32 + self.specials.capacity() * 32
+    }
+}
+
+/// `words += amount * 2^shift`, in two's complement.
+fn add_shifted(words: &mut [u64; WORDS], amount: i128, shift: usize) {
+    if amount == 0 {
+        return;
+    }
+    let (at, bits) = (shift / 64, (shift % 64) as u32);
+    let extension = if amount < 0 { u64::MAX } else { 0 };
+    let (low, high) = (amount as u64, (amount >> 64) as u64);
+    let parts = if bits == 0 { [low, high, extension] } else { [low << bits, high << bits | low >> (64 - bits), extension << bits | high >> (64 - bits)] };
+    let mut carry = false;
+    for (i, word) in words.iter_mut().enumerate().skip(at) {
+        let part = parts.get(i - at).copied().unwrap_or(extension);
+        let (sum, first) = word.overflowing_add(part);
+        let (sum, second) = sum.overflowing_add(u64::from(carry));
+        *word = sum;
+        carry = first || second;
+    }
+}
+
+/// `magnitude * 2^exponent / divisor` rounded to the nearest value of `format`, ties to even; infinity beyond its range.
+pub(super) fn quotient(magnitude: &[u64], exponent: i32, divisor: u64, format: Format) -> f64 {
+    let Some(high) = magnitude.iter().rposition(|w| *w != 0) else { return 0.0 };
+    // Two words below the point leave at least 65 bits of quotient whatever the divisor.
+    let extra = if divisor == 1 { 0 } else { 2 };
+    let mut digits = [0u64; WORDS + 2];
+    let used = high + 1 + extra;
+    digits[extra..used].copy_from_slice(&magnitude[..=high]);
+    let exponent = exponent - 64 * extra as i32;
+    let mut remainder = 0u128;
+    if divisor != 1 {
+        for digit in digits[..used].iter_mut().rev() {
+            let value = remainder << 64 | u128::from(*digit);
+            *digit = (value / u128::from(divisor)) as u64;
+            remainder = value % u128::from(divisor);
+        }
+    }
+    let Some(high) = digits[..used].iter().rposition(|w| *w != 0) else { return 0.0 };
+    let top = high as i32 * 64 + 63 - digits[high].leading_zeros() as i32;
+    round(&digits[..=high], top, exponent, remainder != 0, format)
+}
+
+/// `digits * 2^exponent`, whose highest bit is `top`, plus a little if `sticky`.
+fn round(digits: &[u64], top: i32, exponent: i32, sticky: bool, format: Format) -> f64 {
+    let unit = (top + exponent - (format.bits - 1)).max(format.lowest);
+    let dropped = unit - exponent;
+    let bit = |i: i32| i >= 0 && digits.get(i as usize / 64).is_some_and(|w| w >> (i % 64) & 1 == 1);
+    let mut kept = bits_from(digits, dropped.max(0) as usize);
+    if dropped < 0 {
+        kept <<= -dropped;
+    }
+    let half = dropped > 0 && bit(dropped - 1);
+    let below = sticky || dropped > 1 && (0..digits.len()).any(|w| {
+        let from = w as i32 * 64;
+        let kept_bits = (dropped - 1 - from).clamp(0, 64);
+        let mask = if kept_bits == 64 { u64::MAX } else { (1 << kept_bits) - 1 };
+        digits[w] & mask != 0
+    });
+    if half && (below || kept & 1 == 1) {
+        kept += 1;
+    }
+    let too_large = format.bits == SINGLE.bits && (kept as f64) * power(unit.min(200)) > f64::from(f32::MAX);
+    if unit > 971 || too_large { f64::INFINITY } else { kept as f64 * power(unit) }
+}
+
+/// The 64 bits that begin at bit `from`.
+fn bits_from(digits: &[u64], from: usize) -> u64 {
+    let word = |i: usize| u128::from(digits.get(i).copied().unwrap_or(0));
+    ((word(from / 64) | word(from / 64 + 1) << 64) >> (from % 64)) as u64
+}
+
+/// 2^n for -1074 <= n <= 1023.
+fn power(n: i32) -> f64 {
+    f64::from_bits(if n >= -1022 { ((n + 1023) as u64) << 52 } else { 1 << (n + 1074) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(values: &[f64]) -> f64 {
+        let mut sums = ExactSums::default();
+        sums.grow(1);
+        values.iter().for_each(|v| sums.add(0, *v, 1));
+        sums.value(0, 1, DOUBLE)
+    }
+
+    struct Random(u64);
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+        fn float(&mut self, range: u64) -> f64 {
+            let exponent = 1023 - range / 2 + self.next() % range;
+            f64::from_bits(self.next() & 1 << 63 | exponent.min(2046) << 52 | self.next() >> 12)
+        }
+    }
+
+    #[test]
+    fn sums_that_doubles_get_wrong() {
+        assert_eq!(sum(&[1e100, 1.0, -1e100]), 1.0);
+        assert_eq!(sum(&[0.1; 10]), 1.0);
+        assert_eq!(sum(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
+        assert_eq!(sum(&[f64::MAX, f64::MAX]), f64::INFINITY);
+        assert_eq!(sum(&[f64::from_bits(1), f64::from_bits(1)]), f64::from_bits(2));
+        assert_eq!(sum(&[f64::from_bits(1), 1.0, -1.0]), f64::from_bits(1));
+        assert_eq!(sum(&[f64::INFINITY, 1.0]), f64::INFINITY);
+        assert!(sum(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan());
+        assert_eq!(sum(&[-2.5, 0.0, -0.0]), -2.5);
+        assert_eq!(sum(&[]), 0.0);
+        // A tie, and a tie with a little more.
+        assert_eq!(sum(&[1.0, f64::EPSILON / 2.0]), 1.0);
+        assert_eq!(sum(&[1.0, f64::EPSILON / 2.0, 1e-300]), 1.0 + f64::EPSILON);
+    }
+
+    #[test]
+    fn two_values_are_rounded_as_the_processor_does() {
+        let mut random = Random(7);
+        for range in [2, 60, 200, 2000] {
+            for _ in 0..2000 {
+                let (a, b) = (random.float(range), random.float(range));
+                assert_eq!(sum(&[a, b]).to_bits(), (a + b + 0.0).to_bits(), "{a:e} + {b:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn quotients_are_rounded_as_the_processor_does() {
+        let mut random = Random(9);
+        for _ in 0..5000 {
+            let (a, n) = (random.float(100), random.next() % 1000 + 1);
+            let mut sums = ExactSums::default();
+            sums.grow(1);
+            sums.add(0, a, 1);
+            assert_eq!(sums.value(0, n, DOUBLE), a / n as f64, "{a:e} / {n}");
+            assert_eq!(sums.value(0, 1, SINGLE), f64::from(a as f32), "{a:e} as real");
+        }
+    }
+
+    #[test]
+    fn order_retraction_and_storing_do_not_matter() {
+        let mut random = Random(11);
+        for range in [3, 40, 300, 2000] {
+            let values: Vec<f64> = (0..200).map(|_| random.float(range)).collect();
+            let (mut forward, mut backward) = (ExactSums::default(), ExactSums::default());
+            forward.grow(2);
+            backward.grow(2);
+            values.iter().for_each(|v| forward.add(0, *v, 1));
+            for (i, v) in values.iter().enumerate().rev() {
+                backward.add(0, *v, 3);
+                backward.add(0, *v, -2);
+                backward.add(0, 1e7 * i as f64, 1);
+                if i % 50 == 0 {
+                    let mut stored = Vec::new();
+                    backward.save(0, &mut stored);
+                    backward.reset(0);
+                    backward.load(0, &stored).unwrap();
+                }
+            }
+            (0..values.len()).for_each(|i| backward.add(0, 1e7 * i as f64, -1));
+            assert_eq!(forward.value(0, 1, DOUBLE).to_bits(), backward.value(0, 1, DOUBLE).to_bits());
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            forward.save(0, &mut a);
+            backward.save(0, &mut b);
+            assert_eq!(a, b, "one stored form");
+            values.iter().for_each(|v| forward.add(0, *v, -1));
+            assert_eq!(forward.value(0, 1, DOUBLE), 0.0);
+        }
+    }
+}

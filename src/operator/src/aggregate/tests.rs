@@ -1,0 +1,408 @@
+//! Tables of changes for each shape, and random histories (retractions ahead of their rows, seals, restores) against a naive recomputation.
+
+use super::*;
+use crate::testing::{Recorder, barrier, changes, epoch, schema, table};
+use arrow::array::*;
+use arrow::compute::concat_batches;
+use arrow::datatypes::*;
+use std::collections::{BTreeMap, HashMap};
+use tidemark_changelog::{hash_columns, vnode_of_hash};
+use tidemark_plan::{AggregateFunction, AggregateFunction::*, aggregate_table_count};
+use tidemark_state::TableDelta;
+
+const HUGE: f64 = (1u64 << 62) as f64 * (1u64 << 62) as f64 * (1u64 << 62) as f64;
+const NUMERIC: DataType = DataType::Decimal128(38, 0);
+
+fn call(function: AggregateFunction, arg: Option<usize>, output: DataType) -> AggregateCall {
+    AggregateCall { function, arg, distinct: false, filter: None, output }
+}
+
+fn distinct(function: AggregateFunction, arg: usize, output: DataType) -> AggregateCall {
+    AggregateCall { distinct: true, ..call(function, Some(arg), output) }
+}
+
+fn filtered(call: AggregateCall, filter: usize) -> AggregateCall {
+    AggregateCall { filter: Some(filter), ..call }
+}
+
+fn output_schema(input: &SchemaRef, group: &[usize], calls: &[AggregateCall]) -> SchemaRef {
+    let groups = group.iter().map(|g| input.field(*g).clone());
+    let calls = calls.iter().enumerate().map(|(i, c)| Field::new(format!("a{i}"), c.output.clone(), true));
+    Arc::new(Schema::new(groups.chain(calls).collect::<Vec<_>>()))
+}
+
+fn aggregate(columns: &str, group: &[usize], calls: &[AggregateCall], append_only: bool) -> Aggregate {
+    let input = schema(columns);
+    Aggregate::new(&input, &output_schema(&input, group, calls), group, calls, group.is_empty(), append_only, 7).unwrap()
+}
+
+#[test]
+fn counts_sums_and_means_follow_the_rows() {
+    let columns = "k i64, v i32, w i64, d dec, f f64";
+    let calls = [
+        call(Count, None, DataType::Int64),
+        call(Count, Some(1), DataType::Int64),
+        call(Sum, Some(1), DataType::Int64),
+        call(Sum, Some(2), NUMERIC),
+        call(Avg, Some(1), DataType::Decimal128(38, 4)),
+        call(Sum, Some(3), DataType::Decimal128(38, 2)),
+        call(Avg, Some(3), DataType::Decimal128(38, 6)),
+        call(Sum, Some(4), DataType::Float64),
+        call(Avg, Some(4), DataType::Float64),
+    ];
+    let mut a = aggregate(columns, &[0], &calls, false);
+    assert_eq!(epoch(&mut a, 1, columns, &["+1 1 10 9000000000 1.50 0.1\n+1 2 - - - -", "+1 1 - 9000000000 0.25 0.2"]), [
+        "+1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
+        "+1 2 1 0 - - - - - - -",
+    ]);
+    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 10 9000000000 1.50 0.1\n+1 1 7 1 -0.01 0.1", "-1 2 - - - -\n+1 3 1 1 1 1"]), [
+        "-1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
+        "+1 1 2 1 7 9000000001 7.0000 0.24 0.120000 0.30000000000000004 0.15000000000000002",
+        "-1 2 1 0 - - - - - - -",
+        "+1 3 1 1 1 1 1.0000 1.00 1.000000 1.0 1.0",
+    ]);
+    assert_eq!(epoch(&mut a, 3, columns, &["+1 1 5 5 5 5\n-1 1 5 5 5 5"]), [""; 0], "nothing changed, nothing is sent");
+    assert_eq!(epoch(&mut a, 4, columns, &[]), [""; 0]);
+}
+
+#[test]
+fn the_global_group_is_there_without_rows() {
+    let columns = "v i32, b bool";
+    let calls = [call(Count, None, DataType::Int64), call(Sum, Some(0), DataType::Int64), call(BoolAnd, Some(1), DataType::Boolean), call(BoolOr, Some(1), DataType::Boolean), call(Max, Some(0), DataType::Int32)];
+    let mut a = aggregate(columns, &[], &calls, false);
+    assert_eq!(epoch(&mut a, 1, columns, &[]), ["+1 0 - - - -"]);
+    assert_eq!(epoch(&mut a, 2, columns, &["+1 3 true\n+1 4 false"]), ["-1 0 - - - -", "+1 2 7 false true 4"]);
+    assert_eq!(epoch(&mut a, 3, columns, &["-1 3 true\n-1 4 false"]), ["-1 2 7 false true 4", "+1 0 - - - -"]);
+    let mut a = aggregate(columns, &[], &calls, false);
+    assert_eq!(epoch(&mut a, 1, columns, &["+1 3 -"]), ["+1 1 3 - - 3"]);
+}
+
+#[test]
+fn extremes_come_back_when_the_extreme_leaves() {
+    let columns = "k i64, s text, f f64, t ts";
+    let calls = [
+        call(Min, Some(1), DataType::Utf8),
+        call(Max, Some(1), DataType::Utf8),
+        call(Min, Some(2), DataType::Float64),
+        call(Max, Some(2), DataType::Float64),
+        call(Max, Some(3), DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ];
+    let first = ["+1 1 b 1.5 1970-01-01T00:00:01\n+1 1 a NaN 1970-01-01T00:00:02\n+1 1 c -2 -"];
+    for append_only in [true, false] {
+        let mut a = aggregate(columns, &[0], &calls, append_only);
+        assert_eq!(epoch(&mut a, 1, columns, &first), ["+1 1 a c -2.0 NaN 1970-01-01T00:00:02"]);
+    }
+    let mut a = aggregate(columns, &[0], &calls, false);
+    epoch(&mut a, 1, columns, &first);
+    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 a NaN 1970-01-01T00:00:02\n-1 1 c -2 -"]), ["-1 1 a c -2.0 NaN 1970-01-01T00:00:02", "+1 1 b b 1.5 1.5 1970-01-01T00:00:01"]);
+}
+
+#[test]
+fn distinct_calls_share_a_table_and_filters_are_variants() {
+    let columns = "k i64, v i32, p bool, q bool";
+    let calls = [
+        distinct(Count, 1, DataType::Int64),
+        filtered(distinct(Count, 1, DataType::Int64), 2),
+        filtered(distinct(Sum, 1, DataType::Int64), 3),
+        filtered(call(Count, None, DataType::Int64), 3),
+        distinct(Avg, 1, DataType::Decimal128(38, 2)),
+    ];
+    for append_only in [true, false] {
+        let mut a = aggregate(columns, &[0], &calls, append_only);
+        assert_eq!(a.tables().len(), 2);
+        let rows = "+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true\n+1 1 - true true\n+1 1 6 false true";
+        assert_eq!(epoch(&mut a, 1, columns, &[rows]), ["+1 1 2 1 11 4 5.50"]);
+        assert_eq!(epoch(&mut a, 2, columns, &["+1 1 5 true true"]), ["-1 1 2 1 11 4 5.50", "+1 1 2 1 11 5 5.50"]);
+    }
+    let mut a = aggregate(columns, &[0], &calls, false);
+    epoch(&mut a, 1, columns, &["+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true"]);
+    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 5 true false\n-1 1 6 - true"]), ["-1 1 2 1 11 2 5.50", "+1 1 1 0 5 1 5.00"]);
+}
+
+#[test]
+fn no_calls_is_distinct() {
+    let mut a = aggregate("k i64, s text", &[0, 1], &[], true);
+    assert_eq!(epoch(&mut a, 1, "k i64, s text", &["+1 1 a\n+1 1 a\n+1 - -", "+1 1 b\n+1 - -"]), ["+1 1 a", "+1 - -", "+1 1 b"]);
+    assert_eq!(epoch(&mut a, 2, "k i64, s text", &["+1 1 a"]), [""; 0]);
+}
+
+#[test]
+fn a_sum_beyond_its_type_is_an_error_and_one_that_comes_back_is_not() {
+    let columns = "k i64, v i64";
+    let mut a = aggregate(columns, &[0], &[call(Sum, Some(1), DataType::Int64)], false);
+    let mut out = Recorder::default();
+    a.on_changes(0, changes(columns, "+1 1 9223372036854775807\n+1 1 9223372036854775807\n-1 1 9223372036854775807"), &mut out).unwrap();
+    a.on_barrier(&barrier(1), &mut out).unwrap();
+    assert_eq!(out.take(), ["+1 1 9223372036854775807"]);
+    a.on_changes(0, changes(columns, "+1 1 1"), &mut out).unwrap();
+    let error = a.on_barrier(&barrier(2), &mut out).unwrap_err();
+    assert_eq!((error.state().0, error.message()), ("22003", "bigint out of range"));
+}
+
+#[test]
+fn partial_rows_merge_to_the_whole() {
+    let columns = "k i64, v i32";
+    let calls = [call(Count, None, DataType::Int64), call(Sum, Some(1), DataType::Int64), call(Max, Some(1), DataType::Int32)];
+    let (input, partial) = (schema(columns), output_schema(&schema(columns), &[0], &calls));
+    let mut first = PartialAggregate::new(&input, &partial, &[0], &calls, true).unwrap();
+    let merge = [call(Sum, Some(1), DataType::Int64), call(Sum, Some(2), DataType::Int64), call(Max, Some(3), DataType::Int32)];
+    let mut second = Aggregate::new(&partial, &output_schema(&partial, &[0], &merge), &[0], &merge, false, true, 0).unwrap();
+    let mut seen = Vec::new();
+    for (number, lines) in ["+1 1 3\n+1 1 4\n+1 2 -", "+1 1 1\n+1 2 8"].iter().enumerate() {
+        let (mut middle, mut out) = (Recorder::default(), Recorder::default());
+        first.on_changes(0, changes(columns, lines), &mut middle).unwrap();
+        first.on_barrier(&barrier(number as u64), &mut middle).unwrap();
+        middle.batches.into_iter().for_each(|b| second.on_changes(0, b, &mut out).unwrap());
+        second.on_barrier(&barrier(number as u64), &mut out).unwrap();
+        seen.extend(out.take());
+    }
+    assert_eq!(seen, ["+1 1 2 7 4", "+1 2 1 - -", "-1 1 2 7 4", "+1 1 3 8 4", "-1 2 1 - -", "+1 2 2 8 8"]);
+}
+
+// ---- random histories -------------------------------------------------------------------------------------------------------------------------
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+    fn maybe<T>(&mut self, value: impl FnOnce(&mut Random) -> T) -> Option<T> {
+        if self.below(8) == 0 { None } else { Some(value(self)) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row {
+    group: Option<i64>,
+    narrow: Option<i32>,
+    wide: Option<i64>,
+    numeric: Option<i128>,
+    float: Option<f64>,
+    text: Option<String>,
+    truth: Option<bool>,
+}
+
+const COLUMNS: &str = "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool";
+
+fn row(random: &mut Random, groups: u64) -> Row {
+    Row {
+        group: random.maybe(|r| r.below(groups) as i64),
+        narrow: random.maybe(|r| r.below(9) as i32 - 4),
+        wide: random.maybe(|r| if r.below(20) == 0 { i64::MAX } else { r.below(5) as i64 }),
+        numeric: random.maybe(|r| i128::from(r.below(1000)) - 500),
+        float: random.maybe(|r| if r.below(30) == 0 { HUGE } else { r.below(1000) as f64 / 8.0 - 60.0 }),
+        text: random.maybe(|r| "x".repeat(r.below(4) as usize) + if r.below(2) == 0 { "" } else { "a string that is not kept inline" }),
+        truth: random.maybe(|r| r.below(3) == 0),
+    }
+}
+
+fn batch(rows: &[(Row, i64)]) -> ChangeBatch {
+    let of = |i: usize| schema(COLUMNS).field(i).data_type().clone();
+    let numeric: Decimal128Array = rows.iter().map(|r| r.0.numeric).collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rows.iter().map(|r| r.0.group).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|r| r.0.narrow).collect::<Int32Array>()),
+        Arc::new(rows.iter().map(|r| r.0.wide).collect::<Int64Array>()),
+        Arc::new(numeric.with_data_type(of(3))),
+        Arc::new(rows.iter().map(|r| r.0.float).collect::<Float64Array>()),
+        Arc::new(rows.iter().map(|r| r.0.text.as_deref()).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|r| r.0.truth).collect::<BooleanArray>()),
+    ];
+    ChangeBatch::new(RecordBatch::try_new(schema(COLUMNS), columns).unwrap(), rows.iter().map(|r| r.1).collect())
+}
+
+fn all_calls() -> Vec<AggregateCall> {
+    let big = |scale| DataType::Decimal128(38, scale);
+    vec![
+        call(Count, None, DataType::Int64),
+        call(Count, Some(1), DataType::Int64),
+        filtered(call(Count, None, DataType::Int64), 6),
+        call(Sum, Some(1), DataType::Int64),
+        call(Sum, Some(2), big(0)),
+        filtered(call(Sum, Some(3), big(2)), 6),
+        call(Avg, Some(2), big(3)),
+        call(Sum, Some(4), DataType::Float64),
+        call(Avg, Some(4), DataType::Float64),
+        call(Min, Some(1), DataType::Int32),
+        call(Max, Some(3), DataType::Decimal128(20, 2)),
+        filtered(call(Min, Some(4), DataType::Float64), 6),
+        call(Max, Some(5), DataType::Utf8),
+        call(BoolAnd, Some(6), DataType::Boolean),
+        call(BoolOr, Some(6), DataType::Boolean),
+        distinct(Count, 1, DataType::Int64),
+        filtered(distinct(Count, 1, DataType::Int64), 6),
+        distinct(Count, 5, DataType::Int64),
+        distinct(Sum, 2, big(0)),
+    ]
+}
+
+/// The calls' results over some rows, by the letter of their definitions.
+fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
+    fn least<T: PartialOrd>(values: Vec<T>, greatest: bool) -> Option<T> {
+        values.into_iter().reduce(|a, b| if (b > a) == greatest { b } else { a })
+    }
+    fn unique<T: PartialEq + Clone>(values: &[T]) -> Vec<T> {
+        values.iter().enumerate().filter(|(i, v)| !values[..*i].contains(v)).map(|(_, v)| (*v).clone()).collect()
+    }
+    fn some<T>(values: &[T], f: impl FnOnce(&[T]) -> T) -> Option<T> {
+        (!values.is_empty()).then(|| f(values))
+    }
+    let number = |n: usize| -> ArrayRef { Arc::new(Int64Array::from(vec![n as i64])) };
+    let numeric = |v: Option<i128>, precision, scale| -> ArrayRef { Arc::new(Decimal128Array::from(vec![v]).with_data_type(DataType::Decimal128(precision, scale))) };
+    let double = |v: Option<f64>| -> ArrayRef { Arc::new(Float64Array::from(vec![v])) };
+    let truth = |v: Option<bool>| -> ArrayRef { Arc::new(BooleanArray::from(vec![v])) };
+    let passing: Vec<&Row> = rows.iter().filter(|r| r.truth == Some(true)).copied().collect();
+    let narrow: Vec<i32> = rows.iter().filter_map(|r| r.narrow).collect();
+    let wide: Vec<i128> = rows.iter().filter_map(|r| r.wide.map(i128::from)).collect();
+    let floats: Vec<f64> = rows.iter().filter_map(|r| r.float).collect();
+    let truths: Vec<bool> = rows.iter().filter_map(|r| r.truth).collect();
+    // Eighths are exact in doubles, and so are multiples of the huge value, beside which eighths vanish.
+    let huge = floats.iter().filter(|f| **f == HUGE).count();
+    let small: f64 = floats.iter().filter(|f| **f != HUGE).sum();
+    let total = if huge > 0 { HUGE * huge as f64 } else { small };
+    let mean = |sum: i128, count: usize, scale: u32| {
+        let (n, d) = (sum * 10i128.pow(scale), count as i128);
+        (n.abs() * 2 + d) / (2 * d) * n.signum()
+    };
+    vec![
+        number(rows.len()),
+        number(narrow.len()),
+        number(passing.len()),
+        Arc::new(Int64Array::from(vec![(!narrow.is_empty()).then(|| narrow.iter().map(|v| i64::from(*v)).sum::<i64>())])),
+        numeric(some(&wide, |w| w.iter().sum()), 38, 0),
+        numeric(some(&passing.iter().filter_map(|r| r.numeric).collect::<Vec<_>>(), |n| n.iter().sum()), 38, 2),
+        numeric(some(&wide, |w| mean(w.iter().sum(), w.len(), 3)), 38, 3),
+        double((!floats.is_empty()).then_some(total)),
+        double((!floats.is_empty()).then(|| total / floats.len() as f64)),
+        Arc::new(Int32Array::from(vec![least(narrow.clone(), false)])),
+        numeric(least(rows.iter().filter_map(|r| r.numeric).collect(), true), 20, 2),
+        double(least(passing.iter().filter_map(|r| r.float).collect(), false)),
+        Arc::new(StringArray::from(vec![least(rows.iter().filter_map(|r| r.text.clone()).collect(), true)])),
+        truth((!truths.is_empty()).then(|| truths.iter().all(|t| *t))),
+        truth((!truths.is_empty()).then(|| truths.iter().any(|t| *t))),
+        number(unique(&narrow).len()),
+        number(unique(&passing.iter().filter_map(|r| r.narrow).collect::<Vec<_>>()).len()),
+        number(unique(&rows.iter().filter_map(|r| r.text.clone()).collect::<Vec<_>>()).len()),
+        numeric(some(&unique(&wide), |w| w.iter().sum()), 38, 0),
+    ]
+}
+
+fn expected(rows: &[Row], grouped: bool, output: &SchemaRef) -> HashMap<String, i64> {
+    let mut groups: HashMap<Option<i64>, Vec<&Row>> = HashMap::new();
+    if !grouped {
+        groups.insert(None, Vec::new());
+    }
+    rows.iter().for_each(|r| groups.entry(if grouped { r.group } else { None }).or_default().push(r));
+    let mut lines = HashMap::new();
+    for (key, rows) in groups {
+        let key = grouped.then(|| Arc::new(Int64Array::from(vec![key])) as ArrayRef);
+        let columns = key.into_iter().chain(naive(&rows)).collect();
+        let batch = ChangeBatch::insert(RecordBatch::try_new(output.clone(), columns).unwrap());
+        lines.insert(table(&batch)[0][3..].to_string(), 1);
+    }
+    lines
+}
+
+/// What a checkpoint store keeps of one table.
+#[derive(Default)]
+struct Stored(BTreeMap<String, RecordBatch>);
+
+impl Stored {
+    fn apply(&mut self, delta: &TableDelta, group_columns: usize) {
+        let key = |batch: &RecordBatch, row: usize| table(&ChangeBatch::insert(batch.slice(row, 1)))[0].clone();
+        let deleted: Vec<String> = (0..delta.deletes.num_rows()).map(|row| key(&delta.deletes, row)).collect();
+        let width = delta.deletes.num_columns();
+        let keys = delta.upserts.project(&(0..width).collect::<Vec<_>>()).unwrap();
+        for (row, vnode) in delta.upsert_vnodes.iter().enumerate() {
+            let hash = hash_columns(&keys.columns()[..group_columns], keys.num_rows())[row];
+            assert_eq!(usize::from(*vnode), if group_columns == 0 { 0 } else { vnode_of_hash(hash) });
+            assert!(!deleted.contains(&key(&keys, row)), "a key is upserted or deleted");
+        }
+        for key in deleted {
+            assert!(self.0.remove(&key).is_some(), "a delete is of a stored key");
+        }
+        let before = self.0.len();
+        let fresh = (0..keys.num_rows()).filter(|row| self.0.insert(key(&keys, *row), delta.upserts.slice(*row, 1)).is_none()).count();
+        assert_eq!(self.0.len(), before + fresh);
+    }
+
+    fn rows(&self, schema: &SchemaRef) -> RecordBatch {
+        let options = RecordBatchOptions::new().with_row_count(Some(0));
+        let empty = RecordBatch::try_new_with_options(schema.clone(), schema.fields().iter().map(|f| new_empty_array(f.data_type())).collect(), &options).unwrap();
+        concat_batches(schema, std::iter::once(&empty).chain(self.0.values())).unwrap()
+    }
+}
+
+fn history(seed: u64, grouped: bool, append_only: bool) {
+    let mut random = Random(seed);
+    let (group, calls): (&[usize], _) = (if grouped { &[0] } else { &[] }, all_calls());
+    let output = output_schema(&schema(COLUMNS), group, &calls);
+    let make = || aggregate(COLUMNS, group, &calls, append_only);
+    let mut operator = make();
+    assert_eq!(operator.tables().len() as u32, aggregate_table_count(&calls, append_only));
+    let mut stored: Vec<Stored> = operator.tables().iter().map(|_| Stored::default()).collect();
+    let (mut rows, mut sum): (Vec<Row>, HashMap<String, i64>) = (Vec::new(), HashMap::new());
+    for number in 1..40 {
+        let mut epoch: Vec<(Row, i64)> = Vec::new();
+        for _ in 0..random.below(40) {
+            if !append_only && !rows.is_empty() && random.below(2) == 0 {
+                let gone = random.below(rows.len() as u64) as usize;
+                epoch.push((rows.swap_remove(gone), -1));
+            } else {
+                let row = row(&mut random, 6);
+                rows.push(row.clone());
+                epoch.push((row, 1));
+            }
+        }
+        if !append_only && random.below(6) == 0 {
+            epoch.extend(rows.drain(..).map(|r| (r, -1)));
+        }
+        // Any order within the epoch, retractions ahead of their rows too.
+        for i in (1..epoch.len()).rev() {
+            epoch.swap(i, random.below(i as u64 + 1) as usize);
+        }
+        let mut out = Recorder::default();
+        for part in epoch.chunks(random.below(20) as usize + 1) {
+            operator.on_changes(0, batch(part), &mut out).unwrap();
+        }
+        operator.on_barrier(&barrier(number), &mut out).unwrap();
+        for line in out.take() {
+            let (weight, row) = line.split_once(' ').unwrap();
+            let entry = sum.entry(row.to_string()).or_default();
+            *entry += weight.parse::<i64>().unwrap();
+        }
+        sum.retain(|_, weight| *weight != 0);
+        assert_eq!(sum, expected(&rows, grouped, &output), "seed {seed}, epoch {number}");
+        if random.below(3) == 0 {
+            for (table, stored) in operator.tables().into_iter().zip(&mut stored) {
+                if let Some(delta) = table.seal() {
+                    stored.apply(&delta, group.len());
+                }
+                assert!(table.seal().is_none());
+            }
+            if random.below(2) == 0 {
+                operator = make();
+                for (table, stored) in operator.tables().into_iter().zip(&stored).rev() {
+                    let all = stored.rows(&table.spec().schema);
+                    let half = random.below(all.num_rows() as u64 + 1) as usize;
+                    table.restore(&all.slice(half, all.num_rows() - half));
+                    table.restore(&all.slice(0, half));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_histories_equal_a_naive_recomputation() {
+    for seed in 1..=60 {
+        history(seed * 7919, seed % 4 != 0, seed % 3 == 0);
+    }
+}
