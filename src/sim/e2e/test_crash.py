@@ -83,6 +83,26 @@ def test_failpoint(failpoint, kafka, own_server, unique):
         world.verify()
 
 
+def test_replay_stops_at_the_cut(kafka, own_server, unique):
+    """No checkpoint is taken, so every start replays; and many records wait behind the last cut, which replay must not touch before its last epoch is closed."""
+    chance = random.Random(SEED)
+    world = World(kafka, own_server, unique, SEED + 3)
+    own_server.start()
+    world.create()
+    own_server.kill()
+    for _ in range(6):
+        own_server.start(workers=chance.choice([1, 2, 3]), checkpoint_ms=600_000)
+        stop = threading.Event()
+        loading = load_until(world, stop, size=20)
+        time.sleep(chance.uniform(0.3, 0.6))
+        own_server.kill()
+        stop.set()
+        loading.join()
+        world.produce(1500)
+    own_server.start(checkpoint_ms=600_000)
+    world.verify()
+
+
 def test_kill_while_creating(kafka, own_server, unique):
     """A view whose CREATE was cut off is there whole or not at all, and can be created again."""
     chance = random.Random(SEED)
