@@ -12,13 +12,13 @@ import time
 
 from confluent_kafka import Consumer, TopicPartition
 
-from .nexmark import COLUMNS, create_sources, wait_read
+from .nexmark import COLUMNS, create_sources, wait_delivered
 from .server import Server
-from .topics import PARTITIONS, Broker, fill_nexmark, put, say
+from .topics import PARTITIONS, Broker, put, say
 
 PROBES_PER_SECOND = 100
 WARM_UP_SECONDS = 3
-CALIBRATION_EVENTS = 1_000_000
+CALIBRATION_BIDS = 1_000_000
 BID = '{"auction":%d,"bidder":%d,"price":%d,"channel":"channel-%d","url":"https://www.nexmark.com/abc/def/item.htm?query=1&channel_id=%d","date_time":"2025-01-01 00:00:00.123","extra":"%s"}'
 VIEWS = {
     "per_auction": "SELECT auction, count(*) AS bids, max(price) AS best FROM bid GROUP BY auction",
@@ -34,29 +34,44 @@ def start(server, broker, topic):
 
 
 def highest_rate(args, broker):
-    """Bids a second that these views and the sink take from a topic that is full."""
-    prefix = fill_nexmark(broker, CALIBRATION_EVENTS)
-    topic = broker.create("latency_calibration")
+    """Bids a second that these views and the sink take together: they are created over empty topics, the server is stopped, the topic is filled, the server goes on."""
+    prefix = f"calibration_{time.time_ns()}"
+    topics = [broker.create(f"{prefix}_{kind}") for kind in [*COLUMNS, "out"]]
     with Server(args.workers) as server:
-        create_sources(server, CALIBRATION_EVENTS, broker=broker, prefix=prefix)
+        create_sources(server, 0, broker=broker, prefix=prefix)
+        start(server, broker, f"{prefix}_out")
+        server.query("FLUSH")
+        server.stop()
+        producer, values = broker.producer(), bids(random.Random(7))
+        for i in range(CALIBRATION_BIDS):
+            put(producer, f"{prefix}_bid", None, values[i % len(values)], i % PARTITIONS)
+        producer.flush()
         began = time.monotonic()
-        start(server, broker, topic)
-        wait_read(server, {"bid"}, CALIBRATION_EVENTS)
-        rate = CALIBRATION_EVENTS * 46 / 50 / (time.monotonic() - began)
-    broker.delete(topic)
+        server.start(workers=args.workers)
+        server.wait(lambda: int(server.jobs()["bid"]["Rows"]) >= CALIBRATION_BIDS)
+        server.query("FLUSH")
+        wait_delivered(server)
+        rate = CALIBRATION_BIDS / (time.monotonic() - began)
+    for topic in topics:
+        broker.delete(topic)
     return round(rate)
 
 
+def bids(draw):
+    """Many bids as JSON."""
+    return [BID % (1000 + draw.randrange(20_000), draw.randrange(10_000), draw.randrange(10**8), draw.randrange(10_000), draw.randrange(10**9), "x" * 68) for _ in range(20_000)]
+
+
 def load(address, topic, rate, seconds, written):
-    """Writes `rate` bids a second; `written` counts them."""
-    producer, draw = Broker(address).producer(**{"linger.ms": 5}), random.Random(7)
-    values = [BID % (1000 + draw.randrange(20_000), draw.randrange(10_000), draw.randrange(10**8), draw.randrange(10_000), draw.randrange(10**9), "x" * 68) for _ in range(20_000)]
-    began, sent = time.monotonic(), 0
+    """Writes `rate` bids a second in batches that go out at most every 5 ms; `written` counts them."""
+    producer, values = Broker(address).producer(**{"linger.ms": 5}), bids(random.Random(7))
+    size = max(1, min(500, rate // 200))
+    batches = [[{"value": value} for value in values[at:at + size]] for at in range(0, len(values) - size, size)]
+    began, sent, turn = time.monotonic(), 0, 0
     while (now := time.monotonic() - began) < seconds:
-        due = int(now * rate)
-        while sent < due:
-            put(producer, topic, None, values[sent % len(values)], sent % PARTITIONS)
-            sent += 1
+        while sent + size <= now * rate:
+            sent += producer.produce_batch(topic, batches[turn % len(batches)], partition=turn % PARTITIONS)
+            turn += 1
         producer.poll(0)
         written.value = sent
         time.sleep(0.002)
