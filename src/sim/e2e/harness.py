@@ -24,7 +24,7 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("TIDEMARK_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark")
@@ -130,6 +130,9 @@ class Kafka:
         """Creates a topic and returns its name. Settings are written with underscores: `cleanup_policy="compact"`."""
         config = {key.replace("_", "."): str(value) for key, value in settings.items()}
         self.admin.create_topics([NewTopic(name, partitions, config=config)])[name].result()
+        # A moment passes until the broker leads the new partitions.
+        offsets = lambda: self.admin.list_offsets({TopicPartition(name, partition): OffsetSpec.latest() for partition in range(partitions)})
+        eventually(lambda: all(future.exception() is None for future in offsets().values()))
         return name
 
     def topics(self):
