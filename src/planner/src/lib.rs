@@ -11,6 +11,7 @@ mod explain;
 mod fold;
 mod generators;
 mod interval;
+mod lineage;
 mod lower;
 mod narrow;
 mod optimise;

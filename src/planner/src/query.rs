@@ -1,16 +1,18 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views and sinks put on top.
 
 use crate::bind::{Expander, Provider, to_error};
+use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
 use crate::parse::fold;
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner};
-use arrow_schema::SchemaRef;
+use arrow_schema::{Field, Schema};
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{self, Query};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Format, OnError, Op, Properties, Relation, RelationKind};
 
@@ -20,8 +22,17 @@ pub(crate) struct Bound {
     pub plan: LogicalPlan,
     /// PostgreSQL's names of its columns.
     pub names: Vec<String>,
+    /// SQL type texts of its columns.
+    pub sql_types: Vec<String>,
     /// Every relation that it names.
     pub relations: BTreeSet<RelationId>,
+}
+
+/// A query's stream with what the catalog wants to know of it.
+struct Streamed {
+    stream: Stream,
+    columns: Vec<Column>,
+    relations: BTreeSet<RelationId>,
 }
 
 impl Planner {
@@ -42,12 +53,13 @@ impl Planner {
         let plan = planner.sql_statement_to_plan(ast::Statement::Query(Box::new(query))).map_err(|e| to_error(e, positions))?;
         let names = named(&plan.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
         let plan = analyze(plan, &self.registry).map_err(|e| to_error(e, positions))?;
-        Ok(Bound { plan, names, relations })
+        let sql_types = (0..plan.schema().fields().len()).map(|c| sql_type(&plan, c)).collect();
+        Ok(Bound { plan, names, sql_types, relations })
     }
 
     /// The stream of a query, its columns named and in stored types.
-    fn stream(&self, builder: &mut Builder, query: &Query, columns: &[String], positions: &Positions) -> Result<(Stream, BTreeSet<RelationId>)> {
-        let Bound { plan, names, relations } = self.bind(query, positions)?;
+    fn stream(&self, builder: &mut Builder, query: &Query, columns: &[String], positions: &Positions) -> Result<Streamed> {
+        let Bound { plan, names, sql_types, relations } = self.bind(query, positions)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
         let plan = refuse(&plan).and_then(|()| optimise(plan, &self.registry)).map_err(|e| to_error(e, positions))?;
@@ -56,7 +68,9 @@ impl Planner {
         if fields.len() != types.fields().len() {
             return Err(Error::internal("the optimised query has other columns"));
         }
-        Ok((stream.with_schema(std::sync::Arc::new(arrow_schema::Schema::new(fields))), relations))
+        let stream = stream.with_schema(Arc::new(Schema::new(fields)));
+        let columns = columns_of(&stream.node.schema, &sql_types);
+        Ok(Streamed { stream, columns, relations })
     }
 
     pub(crate) fn materialized_view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
@@ -64,8 +78,7 @@ impl Planner {
             return Err(Error::unsupported("EMIT ON WINDOW CLOSE").with_hint("Without it, the view has each window's result so far."));
         }
         let mut builder = Builder::new(id);
-        let (stream, relations) = self.stream(&mut builder, &view.query, &view.columns, &statement.positions)?;
-        let columns = self.columns_of(&stream.node.schema, &relations);
+        let Streamed { stream, columns, relations } = self.stream(&mut builder, &view.query, &view.columns, &statement.positions)?;
         let Properties { append_only, key } = stream.node.properties.clone();
         let stream = materialized(&mut builder, stream, key.clone());
         let (job, notices) = builder.finish(stream);
@@ -80,11 +93,11 @@ impl Planner {
     }
 
     pub(crate) fn view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
-        let Bound { plan, names, relations } = self.bind(&view.query, &statement.positions)?;
+        let Bound { plan, names, sql_types, relations } = self.bind(&view.query, &statement.positions)?;
         let names = renamed(names, &view.columns)?;
         let schema = schema_of(plan.schema());
         let fields = schema.fields().iter().zip(&names).map(|(f, n)| f.as_ref().clone().with_name(n).with_data_type(crate::lower::stored_type(f.data_type()))).collect::<Vec<_>>();
-        let columns = self.columns_of(&std::sync::Arc::new(arrow_schema::Schema::new(fields)), &relations);
+        let columns = columns_of(&Schema::new(fields), &sql_types);
         let mut relation = self.relation(id, &view.name, RelationKind::View, columns, statement, owner)?;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
@@ -105,8 +118,7 @@ impl Planner {
                 (crate::parse::parse_query(&text)?, text)
             }
         };
-        let (mut stream, relations) = self.stream(&mut builder, &query, &[], &statement.positions)?;
-        let columns = self.columns_of(&stream.node.schema, &relations);
+        let Streamed { mut stream, columns, relations } = self.stream(&mut builder, &query, &[], &statement.positions)?;
         let mut connector = sink_connector(sink)?;
         let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
         if insertions_only {
@@ -131,18 +143,6 @@ impl Planner {
         relation.connector = Some(connector);
         relation.job = Some(job);
         Ok(Planned { relation, notices })
-    }
-
-    /// Columns with the SQL types that Arrow does not say, taken from relations below by name and type where they agree.
-    fn columns_of(&self, schema: &SchemaRef, relations: &BTreeSet<RelationId>) -> Vec<Column> {
-        let below: Vec<&Column> = relations.iter().filter_map(|id| self.catalog.relations.get(id)).flat_map(|r| &r.columns).collect();
-        let sql_type = |f: &arrow_schema::Field| {
-            let mut same = below.iter().filter(|c| c.name == *f.name() && c.data_type == *f.data_type()).map(|c| c.sql_type.clone());
-            let first = same.next().unwrap_or_default();
-            if same.all(|other| other == first) { first } else { String::new() }
-        };
-        let column = |f: &std::sync::Arc<arrow_schema::Field>| Column { name: f.name().clone(), data_type: f.data_type().clone(), nullable: f.is_nullable(), default: None, sql_type: sql_type(f) };
-        schema.fields().iter().map(column).collect()
     }
 
     /// A catalog entry with the fields that all kinds share.
@@ -176,9 +176,21 @@ impl Planner {
             owner: owner.into(),
             comment: None,
             job: None,
+            logs_rows: false,
             created_at: tidemark_common::Epoch(0),
         })
     }
+}
+
+fn columns_of(schema: &Schema, sql_types: &[String]) -> Vec<Column> {
+    let column = |(f, sql_type): (&Arc<Field>, &String)| Column {
+        name: f.name().clone(),
+        data_type: f.data_type().clone(),
+        nullable: f.is_nullable(),
+        default: None,
+        sql_type: sql_type.clone(),
+    };
+    schema.fields().iter().zip(sql_types).map(column).collect()
 }
 
 /// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of their key, or of the whole row.

@@ -1,6 +1,7 @@
 //! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does not say (`jsonb`, `uuid`, `varchar(10)`) is kept as
 //! text beside it.
 
+use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_expr::planner::TypePlanner;
@@ -110,7 +111,9 @@ pub(crate) struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
-        let (data_type, _) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
-        Ok(Some(Arc::new(Field::new("", data_type, true))))
+        let (data_type, text) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
+        let field = Field::new("", data_type, true);
+        let field = if text.is_empty() { field } else { field.with_metadata([(SQL_TYPE.to_string(), text)].into()) };
+        Ok(Some(Arc::new(field)))
     }
 }

@@ -101,6 +101,10 @@ fn check(relation: &Relation) {
                     assert_eq!(group.len() + calls.len(), node.schema.fields().len());
                     tables.push(*table);
                 }
+                Op::PartialAggregate { group, calls } => {
+                    assert_eq!(group.len() + calls.len(), node.schema.fields().len());
+                    assert!(node.inputs[0].properties.append_only);
+                }
                 Op::Union => {
                     let types = |s: &arrow_schema::Schema| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
                     node.inputs.iter().for_each(|i| assert_eq!(types(&i.schema), types(&node.schema)));

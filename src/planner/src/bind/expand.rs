@@ -194,9 +194,9 @@ fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, off
     }
     let start = start(column, slide, offset);
     let rows = (0..count).map(|k| format!("(CAST({} AS BIGINT))", -k * slide)).collect::<Vec<_>>().join(", ");
-    let condition = if size % slide == 0 { String::new() } else { format!(" WHERE {column} < add_micros({start}, hop_window.ago + {size})") };
+    let condition = if size % slide == 0 { String::new() } else { format!(" WHERE {column} < add_micros(add_micros({start}, hop_window.ago), {size})") };
     Ok(format!(
-        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros({start}, hop_window.ago + {size}) AS window_end \
+        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros(add_micros({start}, hop_window.ago), {size}) AS window_end \
          FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago){condition})"
     ))
 }

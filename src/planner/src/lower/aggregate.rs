@@ -1,13 +1,15 @@
 //! GROUP BY, DISTINCT and aggregates. Group expressions, arguments and filters become columns of a projection below, each distinct expression once; rows
 //! of one group meet by an exchange on the group columns.
 
+use crate::lower::dependent::dependents;
+use crate::lower::exprs::remap;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr};
 use arrow_schema::{Field, Schema, SchemaRef};
 use datafusion_expr::expr::{AggregateFunction as DfAggregate, AggregateFunctionParams};
 use datafusion_expr::{Expr as Df, ExprSchemable, logical_plan::Aggregate};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
-use tidemark_plan::{AggregateCall, AggregateFunction, Expr, Op, Properties};
+use tidemark_plan::{AggregateCall, AggregateFunction, Expr, Literal, Op, Properties, aggregate_table_count};
 
 /// The columns below an aggregate: group expressions first, then whatever else is read, each expression once.
 struct Columns<'a> {
@@ -62,46 +64,103 @@ impl Builder {
             }
             false => input.project(exprs, Arc::new(Schema::new(fields))),
         };
-        let called_columns = (0..calls.len()).map(|i| Expr::Column(width + i));
-        let picks: Vec<Expr> = group.iter().map(|g| g.clone().map_or_else(|constant| constant, Expr::Column)).chain(called_columns).collect();
-        let grouped: Vec<Field> = (0..width).map(|g| output.field(group.iter().position(|x| *x == Ok(g)).unwrap_or(g)).clone()).collect();
+        let dependents = match &stream.node.op {
+            Op::Project { exprs } => dependents(exprs, &stream.node.schema, width),
+            _ => Vec::new(),
+        };
+        let (stream, places, calls) = without(stream, width, &dependents, calls);
+        let kept = width - dependents.len();
+        let called_columns = (0..calls.len()).map(|i| Expr::Column(kept + i));
+        let group_column = |g: usize| match dependents.iter().find(|(d, _)| *d == g) {
+            Some((_, expr)) => remap(expr.clone(), &|c| places[c]),
+            None => Expr::Column(places[g]),
+        };
+        let picks: Vec<Expr> = group.iter().map(|g| g.clone().map_or_else(|constant| constant, group_column)).chain(called_columns).collect();
         let called = (0..calls.len()).map(|i| output.field(group.len() + i).clone());
-        let schema = Arc::new(Schema::new(grouped.into_iter().chain(called).collect::<Vec<_>>()));
-        let result = self.grouped(stream, width, calls, schema);
+        let grouped = stream.node.schema.fields()[..kept].iter().map(|f| f.as_ref().clone());
+        let schema = Arc::new(Schema::new(grouped.chain(called).collect::<Vec<_>>()));
+        let result = self.grouped(stream, kept, calls, schema);
         Ok(result.project(picks, output))
     }
 
     /// Aggregates by the first `width` columns; without any, one row even for no input.
     pub(super) fn grouped(&mut self, input: Stream, width: usize, calls: Vec<AggregateCall>, schema: SchemaRef) -> Stream {
         let group: Vec<usize> = (0..width).collect();
+        let moves = !input.partitions.contains(&group);
+        let (input, calls, counts) = if moves && two_phase(&input, &calls) { partial(input, width, calls, &schema) } else { (input, calls, Vec::new()) };
         let append_only = input.node.properties.append_only;
         let input = self.exchange(input, &group);
-        let table = self.tables(aggregate_tables(&calls, append_only));
+        let table = self.tables(aggregate_table_count(&calls, append_only));
+        // Without calls the result is the set of groups: one that has appeared stays when nothing ever leaves the input.
+        let grows = append_only && calls.is_empty() && width > 0;
         let op = Op::Aggregate { global: width == 0, group: group.clone(), calls, table };
-        let mut stream = input.wrap(op, schema, Properties { append_only: false, key: Some(group.clone()) });
+        let mut stream = input.wrap(op, schema.clone(), Properties { append_only: grows, key: Some(group.clone()) });
         stream.partitions = vec![group];
-        stream
+        if width > 0 || counts.is_empty() {
+            return stream;
+        }
+        // A sum of no partial counts is NULL, a count of no rows is 0.
+        let zero = |c: usize| Expr::Case {
+            operand: None,
+            when_then: vec![(Expr::IsNull(Box::new(Expr::Column(c))), Expr::Literal(Literal::Int64(0)))],
+            otherwise: Some(Box::new(Expr::Column(c))),
+        };
+        let exprs = (0..stream.width()).map(|c| if counts.contains(&c) { zero(c) } else { Expr::Column(c) }).collect();
+        stream.project(exprs, schema)
     }
 
     /// Each row once.
     pub(super) fn distinct(&mut self, input: Stream) -> Stream {
         let width = input.width();
         let schema = input.node.schema.clone();
-        let append_only = input.node.properties.append_only;
-        let mut stream = self.grouped(input, width, Vec::new(), schema);
-        // A row that has appeared once stays when nothing ever leaves the input.
-        stream.node.properties.append_only = append_only;
-        stream
+        self.grouped(input, width, Vec::new(), schema)
     }
 }
 
-/// State tables of an aggregate: the groups, one per column with DISTINCT calls, and one per min or max that must survive retractions.
-fn aggregate_tables(calls: &[AggregateCall], append_only: bool) -> u32 {
-    let mut distinct: Vec<Option<usize>> = calls.iter().filter(|c| c.distinct).map(|c| c.arg).collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let ordered = calls.iter().filter(|c| matches!(c.function, AggregateFunction::Min | AggregateFunction::Max) && !append_only).count();
-    1 + distinct.len() as u32 + ordered as u32
+/// Drops group columns that follow from others. Answers where each remaining column is now, by its old position, and the calls in new positions.
+fn without(stream: Stream, width: usize, dependents: &[(usize, Expr)], mut calls: Vec<AggregateCall>) -> (Stream, Vec<usize>, Vec<AggregateCall>) {
+    let all = stream.width();
+    if dependents.is_empty() {
+        return (stream, (0..all).collect(), calls);
+    }
+    let dropped = |c: usize| dependents.iter().any(|(d, _)| *d == c);
+    let read = |c: usize| calls.iter().any(|call| call.arg == Some(c) || call.filter == Some(c));
+    let kept: Vec<usize> = (0..width).filter(|c| !dropped(*c)).chain((0..all).filter(|c| *c >= width || dropped(*c) && read(*c))).collect();
+    let places: Vec<usize> = (0..all).map(|c| kept.iter().position(|k| *k == c).unwrap_or(0)).collect();
+    for call in &mut calls {
+        call.arg = call.arg.map(|c| places[c]);
+        call.filter = call.filter.map(|c| places[c]);
+    }
+    (stream.pick(&kept), places, calls)
+}
+
+/// Whether an aggregation is worth combining before its exchange, and can be without changing any result: the input only grows, so that a group never goes away and
+/// least and greatest values only move one way; every call is a count, a least or greatest value, or an exact sum, each of which can be taken of parts.
+/// Floats are not: their sum is rounded once, at the end. Averages are not, because theirs is too.
+fn two_phase(input: &Stream, calls: &[AggregateCall]) -> bool {
+    let exact = |call: &AggregateCall| call.arg.is_none_or(|c| !input.node.schema.field(c).data_type().is_floating());
+    let combines = |call: &AggregateCall| match call.function {
+        AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max => true,
+        AggregateFunction::Sum => exact(call),
+        _ => false,
+    };
+    input.node.properties.append_only && !calls.is_empty() && calls.iter().all(|call| !call.distinct && combines(call))
+}
+
+/// The first phase, the calls of the second over its output, and which columns of the second are counts.
+fn partial(input: Stream, width: usize, calls: Vec<AggregateCall>, schema: &SchemaRef) -> (Stream, Vec<AggregateCall>, Vec<usize>) {
+    let group: Vec<usize> = (0..width).collect();
+    let last = |(i, call): (usize, &AggregateCall)| {
+        let function = if call.function == AggregateFunction::Count { AggregateFunction::Sum } else { call.function };
+        AggregateCall { function, arg: Some(width + i), distinct: false, filter: None, output: call.output.clone() }
+    };
+    let second = calls.iter().enumerate().map(last).collect();
+    let counts = calls.iter().enumerate().filter(|(_, c)| c.function == AggregateFunction::Count).map(|(i, _)| width + i).collect();
+    let partitions = input.partitions.iter().filter(|p| p.iter().all(|c| *c < width)).cloned().collect();
+    let properties = Properties { append_only: true, key: None };
+    let mut stream = input.wrap(Op::PartialAggregate { group, calls }, schema.clone(), properties);
+    stream.partitions = partitions;
+    (stream, second, counts)
 }
 
 /// Lowers one aggregate call; its argument and filter become columns.
@@ -127,10 +186,23 @@ fn call(expr: &Df, output: arrow_schema::DataType, columns: &mut Columns<'_>) ->
     }
     let [arg] = args.as_slice() else { return Err(Error::unsupported(format!("{}() of {} arguments", func.name(), args.len()))) };
     let never_null = |e: &Df| e.nullable(columns.input).is_ok_and(|nullable| !nullable);
+    supported(function, func.name(), &arg.get_type(columns.input).map_err(|e| Error::internal(e.to_string()))?)?;
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
     let distinct = *distinct && matches!(function, AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg);
     let counts_rows = function == AggregateFunction::Count && !distinct && never_null(arg);
     let arg = if counts_rows { None } else { Some(columns.add(arg)?) };
     let filter = filter.as_deref().map(|f| columns.add(f)).transpose()?;
     Ok(AggregateCall { function, arg, distinct, filter, output })
+}
+
+/// Refuses argument types that the operator does not maintain.
+fn supported(function: AggregateFunction, name: &str, argument: &arrow_schema::DataType) -> Result<()> {
+    use arrow_schema::DataType as D;
+    let fine = match function {
+        AggregateFunction::Count => true,
+        AggregateFunction::Sum | AggregateFunction::Avg => argument.is_integer() || argument.is_floating() || matches!(argument, D::Decimal128(_, _)),
+        AggregateFunction::Min | AggregateFunction::Max => !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null),
+        AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *argument == D::Boolean,
+    };
+    if fine { Ok(()) } else { Err(Error::unsupported(format!("{name}({}) in a streaming query", crate::types::sql_type_name(argument)))) }
 }

@@ -13,6 +13,7 @@
 //! A mark (an EXISTS inside an OR) is a left join with the distinct keys of the right side, or, with a residual, the union of the semi join with true and the
 //! anti join with false.
 
+use crate::lower::dependent::implied_pairs;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr, union_all};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::{JoinType, NullEquality};
@@ -67,6 +68,7 @@ impl Builder {
                 return Err(Error::internal(format!("join keys of different types: {l} and {r}")));
             }
         }
+        let (left_keys, right_keys) = without_implied(&left, &right, left_keys, right_keys);
         let residual = match &join.filter {
             None => None,
             Some(filter) => {
@@ -222,6 +224,14 @@ impl Builder {
 
 fn row_count() -> AggregateCall {
     AggregateCall { function: AggregateFunction::Count, arg: None, distinct: false, filter: None, output: DataType::Int64 }
+}
+
+/// Leaves out keys that follow from others on both sides.
+fn without_implied(left: &Stream, right: &Stream, left_keys: Vec<usize>, right_keys: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+    let (Op::Project { exprs: lefts }, Op::Project { exprs: rights }) = (&left.node.op, &right.node.op) else { return (left_keys, right_keys) };
+    let implied = implied_pairs(lefts, rights, &left.node.schema, &left_keys, &right_keys);
+    let kept = |keys: &[usize]| keys.iter().enumerate().filter(|(pair, _)| !implied.contains(pair)).map(|(_, k)| *k).collect();
+    (kept(&left_keys), kept(&right_keys))
 }
 
 /// Appends a column for every key that is not a column already.

@@ -4,9 +4,11 @@
 //! What has no operator is refused here with `0A000`, naming the construct: an unknown node can never be skipped, because every arm is explicit.
 
 mod aggregate;
+mod dependent;
 mod expr;
 mod exprs;
 mod join;
+mod prune;
 mod stream;
 
 use crate::bind::Table;

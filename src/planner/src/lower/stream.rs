@@ -3,6 +3,7 @@
 //! Partitioning is a property like any other: `hash(columns)` means that each row is on the worker that owns the vnode of these columns. An exchange to the
 //! same columns in the same order would move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
 
+use crate::lower::prune::prune_fragments;
 use crate::lower::exprs::{count_columns, is_trivial, remap, substitute};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
@@ -197,6 +198,7 @@ impl Builder {
     /// Ends the job with this tree.
     pub(crate) fn finish(mut self, stream: Stream) -> (JobPlan, Vec<String>) {
         self.cut(stream.node, Output::Relation);
+        prune_fragments(&mut self.fragments);
         (JobPlan { relation: self.relation, fragments: self.fragments, tables: self.tables }, self.notices)
     }
 }
