@@ -15,7 +15,7 @@ import time
 from datetime import datetime, timedelta, timezone
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 PEOPLE = (
     "Ada Alan Annie Barbara Claude Donald Dorothy Edgar Edsger Emmy Frances Grace Guido Hedy Jean John Karen Katherine Ken Leslie Linus Lynn "
@@ -73,6 +73,10 @@ def create_topics(broker):
     topics = [NewTopic("likes", PARTITIONS), NewTopic("orders", PARTITIONS), NewTopic("customers_cdc", 1), NewTopic("matches", PARTITIONS)]
     for future in admin.create_topics(topics).values():
         future.result()
+    # A moment passes until the broker leads the new partitions.
+    wanted = {TopicPartition(topic.topic, partition): OffsetSpec.latest() for topic in topics for partition in range(topic.num_partitions)}
+    while any(future.exception() for future in admin.list_offsets(wanted).values()):
+        time.sleep(0.05)
 
 
 class Events:
