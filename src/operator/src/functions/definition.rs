@@ -1,0 +1,129 @@
+//! How our scalar functions are declared: a name, the types that arguments are turned into, the type of the result and one vectorised kernel.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion_common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use std::hash::{Hash, Hasher};
+use tidemark_common::{Error, SqlState};
+
+/// A scalar function that depends on nothing but its arguments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Definition {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    /// The types that arguments of these types are cast to; `None` if the function does not take them.
+    pub takes: fn(&[DataType]) -> Option<Vec<DataType>>,
+    /// The result's type for arguments of (taken) types.
+    pub returns: fn(&[DataType]) -> DataType,
+    /// The values; an array has one per row, a scalar stands for all rows.
+    pub evaluate: fn(&ScalarFunctionArgs) -> Result<ColumnarValue>,
+}
+
+impl Definition {
+    pub fn function(self) -> ScalarUDF {
+        let aliases = self.aliases.iter().map(ToString::to_string).collect();
+        ScalarUDF::new_from_impl(Function { definition: self, aliases, signature: Signature::user_defined(Volatility::Immutable) })
+    }
+}
+
+#[derive(Debug)]
+struct Function {
+    definition: Definition,
+    aliases: Vec<String>,
+    signature: Signature,
+}
+
+impl PartialEq for Function {
+    fn eq(&self, other: &Function) -> bool {
+        self.definition.name == other.definition.name
+    }
+}
+impl Eq for Function {}
+impl Hash for Function {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.definition.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Function {
+    fn name(&self) -> &str {
+        self.definition.name
+    }
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok((self.definition.returns)(types))
+    }
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        match (self.definition.takes)(types) {
+            Some(types) => Ok(types),
+            None => plan_err!("function {}({}) does not exist", self.name(), types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        }
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        (self.definition.evaluate)(&args)
+    }
+}
+
+/// A row's own error, with its SQLSTATE.
+pub(super) fn failure(state: SqlState, message: impl Into<String>) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::user(state, message)))
+}
+
+/// Argument `i` as an array.
+pub(super) fn array(args: &ScalarFunctionArgs, i: usize) -> Result<ArrayRef> {
+    args.args[i].to_array(args.number_rows)
+}
+
+/// Argument `i` as text, if it is a constant: the text, or `None` for NULL.
+pub(super) fn constant_text(args: &ScalarFunctionArgs, i: usize) -> Option<Option<&str>> {
+    match &args.args[i] {
+        ColumnarValue::Scalar(ScalarValue::Utf8(text)) => Some(text.as_deref()),
+        ColumnarValue::Scalar(ScalarValue::Null) => Some(None),
+        _ => None,
+    }
+}
+
+/// Argument `i` as an integer, if it is a constant.
+pub(super) fn constant_int(args: &ScalarFunctionArgs, i: usize) -> Option<Option<i64>> {
+    match &args.args[i] {
+        ColumnarValue::Scalar(ScalarValue::Int64(value)) => Some(*value),
+        ColumnarValue::Scalar(ScalarValue::Null) => Some(None),
+        _ => None,
+    }
+}
+
+/// What arguments of a moment's type become: a timestamp of microseconds, with time zone if it had one.
+pub(super) fn moment(from: &DataType) -> Option<DataType> {
+    match from {
+        DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
+        DataType::Date32 | DataType::Date64 | DataType::Null => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        _ => None,
+    }
+}
+
+/// Whether a value of this type may stand for text.
+pub(super) fn is_text(from: &DataType) -> bool {
+    matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
+}
+
+/// Whether a value of this type may stand for a BIGINT.
+pub(super) fn is_int(from: &DataType) -> bool {
+    from.is_integer() || *from == DataType::Null
+}
+
+/// NULL for all rows.
+pub(super) fn null(data_type: &DataType) -> Result<ColumnarValue> {
+    Ok(ColumnarValue::Scalar(ScalarValue::try_from(data_type)?))
+}
+
+/// An array as the function's result; of constant arguments, a scalar.
+pub(super) fn result(args: &ScalarFunctionArgs, values: ArrayRef) -> Result<ColumnarValue> {
+    let constant = values.len() == 1 && args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+    if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?)) } else { Ok(ColumnarValue::Array(values)) }
+}

@@ -1,0 +1,168 @@
+//! Text: `to_char`, `regexp_extract`, `md5`.
+
+use super::definition::*;
+use super::pattern::Pattern;
+use arrow::array::*;
+use arrow::datatypes::*;
+use datafusion_common::{Result, ScalarValue};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+use hashbrown::HashMap;
+use regex::Regex;
+use std::cell::RefCell;
+use std::sync::{Arc, OnceLock};
+use tidemark_common::SqlState;
+
+/// The functions of this file.
+pub(super) fn definitions() -> Vec<Definition> {
+    vec![
+        Definition {
+            name: "to_char",
+            aliases: &[],
+            takes: |types| match types {
+                [at, pattern] if is_text(pattern) => Some(vec![moment(at)?, DataType::Utf8]),
+                _ => None,
+            },
+            returns: |_| DataType::Utf8,
+            evaluate: to_char,
+        },
+        Definition {
+            name: "regexp_extract",
+            aliases: &[],
+            takes: |types| match types {
+                [text, pattern] if is_text(text) && is_text(pattern) => Some(vec![DataType::Utf8; 2]),
+                [text, pattern, group] if is_text(text) && is_text(pattern) && is_int(group) => Some(vec![DataType::Utf8, DataType::Utf8, DataType::Int64]),
+                _ => None,
+            },
+            returns: |_| DataType::Utf8,
+            evaluate: regexp_extract,
+        },
+        Definition {
+            name: "md5",
+            aliases: &[],
+            takes: |types| match types {
+                [t] if is_text(t) => Some(vec![DataType::Utf8]),
+                [DataType::Binary | DataType::LargeBinary | DataType::BinaryView] => Some(vec![DataType::Binary]),
+                _ => None,
+            },
+            returns: |_| DataType::Utf8,
+            evaluate: md5,
+        },
+    ]
+}
+
+/// A moment in a pattern of PostgreSQL's.
+fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let moments = array(args, 0)?;
+    let moments = moments.as_primitive::<TimestampMicrosecondType>();
+    let texts = match constant_text(args, 1) {
+        Some(None) => return null(&DataType::Utf8),
+        Some(Some(pattern)) => formatted(moments, &Pattern::new(pattern)),
+        None => {
+            let patterns = array(args, 1)?;
+            let mut texts = StringBuilder::new();
+            for (at, pattern) in moments.iter().zip(patterns.as_string::<i32>()) {
+                let text = at.zip(pattern).map(|(at, pattern)| {
+                    let mut text = String::new();
+                    Pattern::new(pattern).format(at, &mut text);
+                    text
+                });
+                texts.append_option(text);
+            }
+            texts.finish()
+        }
+    };
+    result(args, Arc::new(texts))
+}
+
+/// Repeats the last text as long as the pattern cannot tell the moments apart.
+fn formatted(moments: &TimestampMicrosecondArray, pattern: &Pattern) -> StringArray {
+    let granularity = pattern.granularity();
+    let mut texts = StringBuilder::with_capacity(moments.len(), moments.len() * 16);
+    let (mut start, mut end) = (0i64, 0i64);
+    let mut text = String::new();
+    for at in moments {
+        let Some(at) = at else {
+            texts.append_null();
+            continue;
+        };
+        if at < start || at >= end {
+            start = at.wrapping_sub(at.rem_euclid(granularity));
+            end = start.saturating_add(granularity);
+            text.clear();
+            pattern.format(at, &mut text);
+        }
+        texts.append_value(&text);
+    }
+    texts.finish()
+}
+
+/// Compiled expressions that a thread remembers.
+const REGEX_MAX: usize = 64;
+
+thread_local! {
+    static REGEXES: RefCell<HashMap<String, Regex>> = RefCell::default();
+}
+
+/// The compiled form of a pattern, remembered per thread: the pattern of a job is compiled once, not once per batch.
+fn regex(pattern: &str) -> Result<Regex> {
+    REGEXES.with_borrow_mut(|known| {
+        if let Some(regex) = known.get(pattern) {
+            return Ok(regex.clone());
+        }
+        let compiled = Regex::new(pattern).map_err(|e| failure(SqlState("2201B"), format!("invalid regular expression: {e}")))?;
+        if known.len() >= REGEX_MAX {
+            known.clear();
+        }
+        known.insert(pattern.to_string(), compiled.clone());
+        Ok(compiled)
+    })
+}
+
+/// A capture group (the first by default) of a pattern's first match; NULL without match.
+fn regexp_extract(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let texts = array(args, 0)?;
+    let texts = texts.as_string::<i32>();
+    let group = if args.args.len() == 3 { constant_int(args, 2) } else { Some(Some(1)) };
+    let extracted = match (constant_text(args, 1), group) {
+        (Some(None), _) | (_, Some(None)) => return null(&DataType::Utf8),
+        (Some(Some(pattern)), Some(Some(group))) => extract(texts, &regex(pattern)?, group),
+        _ => {
+            let (patterns, groups) = (array(args, 1)?, if args.args.len() == 3 { array(args, 2)? } else { Arc::new(Int64Array::from(vec![1; texts.len()])) as ArrayRef });
+            let mut extracted = StringBuilder::new();
+            for ((text, pattern), group) in texts.iter().zip(patterns.as_string::<i32>()).zip(groups.as_primitive::<Int64Type>()) {
+                match (text, pattern, group) {
+                    (Some(text), Some(pattern), Some(group)) => {
+                        let captures = regex(pattern)?;
+                        extracted.append_option(captures.captures(text).and_then(|c| c.get(group as usize)).map(|m| m.as_str()));
+                    }
+                    _ => extracted.append_null(),
+                }
+            }
+            extracted.finish()
+        }
+    };
+    result(args, Arc::new(extracted))
+}
+
+fn extract(texts: &StringArray, regex: &Regex, group: i64) -> StringArray {
+    let mut extracted = StringBuilder::with_capacity(texts.len(), texts.value_data().len() / 4);
+    let mut places = regex.capture_locations();
+    for text in texts {
+        let found = text.and_then(|text| regex.captures_read(&mut places, text).and_then(|_| places.get(group as usize)).map(|(start, end)| &text[start..end]));
+        extracted.append_option(found);
+    }
+    extracted.finish()
+}
+
+/// DataFusion's, as plain text.
+fn md5(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    static INNER: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
+    let inner = INNER.get_or_init(datafusion_functions::crypto::md5);
+    match inner.invoke_with_args(args.clone())? {
+        ColumnarValue::Array(values) => Ok(ColumnarValue::Array(arrow::compute::cast(&values, &DataType::Utf8)?)),
+        ColumnarValue::Scalar(value) => Ok(ColumnarValue::Scalar(match value {
+            ScalarValue::Utf8View(text) => ScalarValue::Utf8(text),
+            other => other.cast_to(&DataType::Utf8)?,
+        })),
+    }
+}
