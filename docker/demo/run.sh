@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The demo: real Kafka, Tidemark, and two stories told live in the terminal. `make demo` calls it, `make demo-stop` calls `run.sh stop`.
+# The demo: real Kafka, Tidemark, and two stories told live in the terminal. `make demo` calls it, `make demo-stop` calls `run.sh stop`;
+# `run.sh crash` kills Tidemark with kill -9 and starts it again.
 # Every run starts afresh. Afterwards Kafka, Tidemark and a trickle of events keep running, to be explored with psql; Ctrl-C before that ends everything.
-# TIDEMARK_BINARY=FILE shows that server instead of building one. All data lives in $TIDEMARK_CACHE/demo (default ~/.cache/tidemark/demo). Ports: DEMO_KAFKA_PORT (19092), DEMO_SQL_PORT (4566; HTTP and RPC are the next two).
+# TIDEMARK_BINARY=FILE shows that server instead of building one.
+# All data lives in $TIDEMARK_CACHE/demo (default ~/.cache/tidemark/demo). Ports: DEMO_KAFKA_PORT (19092), DEMO_SQL_PORT (4566; HTTP and RPC are the next two).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -46,6 +48,8 @@ stop() {
 ready() { "$python" -c "import urllib.request as u; u.urlopen('http://$http/ready', timeout=1)" 2>/dev/null; }
 
 start_tidemark() {
+  local binary
+  binary=$(cat "$demo/binary")
   launch tidemark "$binary" start --data-dir "$demo/data" --sql "127.0.0.1:$sql_port" --http "$http" --rpc "127.0.0.1:$((sql_port + 2))"
   for _ in $(seq 150); do
     ready && return
@@ -58,11 +62,21 @@ start_tidemark() {
 
 sql() { psql -h 127.0.0.1 -p "$sql_port" -d dev -U root -qX -v ON_ERROR_STOP=1 -v broker="$broker" "$@"; }
 
-if [ "${1:-}" = stop ]; then
-  stop
-  echo "the demo is stopped, its data is gone"
-  exit
-fi
+case ${1:-start} in
+  start) ;;
+  stop)
+    stop
+    echo "the demo is stopped, its data is gone"
+    exit ;;
+  crash)
+    [ -e "$demo/tidemark.pid" ] || fail "the demo does not run: make demo"
+    kill -9 "$(cat "$demo/tidemark.pid")" 2>/dev/null || true
+    step "Tidemark is killed (kill -9); starting it again"
+    start_tidemark
+    echo "it answers again"
+    exit ;;
+  *) fail "run.sh [start | stop | crash]" ;;
+esac
 
 step "Looking for what is needed"
 "$root/docker/deps.sh"
@@ -75,11 +89,12 @@ else
   binary=$(cd "$root" && cd "${CARGO_TARGET_DIR:-target}" && pwd)/release/tidemark
 fi
 
-trap 'echo; step "Stopping Kafka and Tidemark"; stop; exit 130' INT TERM
+trap 'trap - EXIT; echo; step "Stopping Kafka and Tidemark"; stop; exit 130' INT TERM
 stop
 mkdir -p "$demo"
+echo "$binary" >"$demo/binary"
 # A failure leaves nothing running, but keeps the logs.
-trap 'status=$?; if [ $status -ne 0 ]; then mkdir -p "$cache/demo-logs"; cp "$demo"/*.log "$cache/demo-logs/" 2>/dev/null; stop; echo "the logs are in $cache/demo-logs" >&2; fi' EXIT
+trap 'status=$?; if [ $status -ne 0 ]; then mkdir -p "$cache/demo-logs"; cp "$demo"/*.log "$cache/demo-logs/" 2>/dev/null || true; stop; echo "the logs are in $cache/demo-logs" >&2; fi' EXIT
 
 step "Starting Apache Kafka on $broker"
 "$root/docker/kafka.sh" start --port "$kafka_port" --dir "$demo/kafka" >/dev/null
@@ -112,9 +127,9 @@ and try:
     SHOW JOBS;
     \\d revenue
 
-or kill it, and see that nothing is lost and nothing comes twice:
+or kill it with kill -9 and start it again, and see that nothing is lost and nothing comes twice:
 
-    kill -9 $(cat "$demo/tidemark.pid"); $binary start --data-dir $demo/data --sql 127.0.0.1:$sql_port --http $http --rpc 127.0.0.1:$((sql_port + 2))
+    docker/demo/run.sh crash
 
 The matches as Kafka has them:  docker/kafka.sh read matches --port $kafka_port --dir $demo/kafka
 Metrics: http://$http/metrics   Logs: $demo/tidemark.log
