@@ -72,6 +72,10 @@ pub trait SourceConnector: Send + Sync {
     fn start(&self) -> Result<Vec<SplitPosition>>;
     /// The end offsets now (exclusive), for every split that exists now: what a backfill has to reach. A bounded or endless generator answers its start.
     fn end(&self) -> Result<Vec<SplitPosition>>;
+    /// Whether records between two offsets may be gone when they are read again (a compacted topic). Asked once, when the source is made: the log then keeps its rows.
+    fn may_lose_records(&self) -> Result<bool> {
+        Ok(false)
+    }
     /// Opens a reader at `positions`.
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>>;
     /// Tells lag tools where we are; failures are logged only.

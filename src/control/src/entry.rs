@@ -69,7 +69,7 @@ pub struct Cut {
     pub clock: i64,
     /// End positions of the splits of each source, for the sources that moved.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
-    /// Rows written by DML.
+    /// Rows written by DML, and rows of sources whose records may be taken away, in the order of reading.
     #[serde(skip)]
     pub writes: Vec<TableWrites>,
     /// Lengths of the encoded writes behind the header, with their tables.

@@ -68,7 +68,7 @@ pub struct BarrierCommand {
     pub clock: i64,
     /// Whether state is sealed.
     pub checkpoint: bool,
-    /// The rows that the epoch writes to tables.
+    /// The rows that the epoch writes to tables; in replay also those of sources whose rows the log keeps.
     pub writes: Vec<TableWrites>,
     /// In replay: where every source stands when the epoch closes. Sources read exactly to there first.
     pub limits: Option<Positions>,
@@ -115,6 +115,8 @@ pub enum Event {
         positions: Positions,
         /// Their largest event times.
         watermarks: Watermarks,
+        /// Rows read in this epoch whose records may be taken away.
+        reads: Vec<TableWrites>,
     },
     /// The worker has built every job that it was sent before it was asked.
     Settled {

@@ -143,6 +143,9 @@ pub struct Relation {
     pub watermark: Option<Watermark>,
     /// The connector of a source, connector table or sink.
     pub connector: Option<ConnectorSpec>,
+    /// Its connector may take records away (compaction): the log keeps the rows since the last checkpoint.
+    #[serde(default)]
+    pub logs_rows: bool,
     /// What INSERT does on an existing key.
     pub conflict: Conflict,
     /// What happens to failing rows.

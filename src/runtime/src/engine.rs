@@ -7,13 +7,14 @@ use crate::shared::Shared;
 use crate::worker::Worker;
 use arrow::array::RecordBatch;
 use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tidemark_changelog::connector::{RecordError, SplitPosition};
+use tidemark_changelog::connector::{RecordError, SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
 use tidemark_control::coordinator::recovery::Recovered;
@@ -146,7 +147,7 @@ impl Engine {
         let (ready, opened) = oneshot::channel();
         threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
         opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
-        tokio::spawn(discover_splits(Arc::downgrade(&shared)));
+        tokio::spawn(follow_sources(Arc::downgrade(&shared)));
         Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), lock: Arc::new(Mutex::new(Some(lock))) })
     }
 
@@ -185,9 +186,10 @@ impl Engine {
     }
 
     /// Creates a relation; returns when it is visible and caught up (see DIALECT). Dropping the future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
-    pub async fn create(&self, relation: Relation, progress: impl Fn(String) + Send + Sync + 'static) -> Result<()> {
+    pub async fn create(&self, mut relation: Relation, progress: impl Fn(String) + Send + Sync + 'static) -> Result<()> {
         let id = relation.id;
-        let (start, targets) = self.resolve_positions(&relation).await?;
+        let (start, targets, may_lose_records) = self.resolve_positions(&relation).await?;
+        relation.logs_rows |= may_lose_records && relation.is_materialized();
         *self.shared.figures(id).name.lock() = (format!("{}.{}", relation.schema_name, relation.name), relation.kind.name());
         let (reply, mut answer) = oneshot::channel();
         self.request(Request::Create { relation: Box::new(relation), start, targets, reply })?;
@@ -213,7 +215,7 @@ impl Engine {
     }
 
     /// Where the relation's own connector starts, and what its sources hold now.
-    async fn resolve_positions(&self, relation: &Relation) -> Result<(Vec<SplitPosition>, Positions)> {
+    async fn resolve_positions(&self, relation: &Relation) -> Result<(Vec<SplitPosition>, Positions, bool)> {
         let catalog = self.catalog();
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         let sources: Vec<Arc<Relation>> = taps.iter().filter_map(|(id, _)| catalog.relations.get(id)).filter(|r| r.connector.is_some() && !r.is_materialized()).cloned().collect();
@@ -227,15 +229,16 @@ impl Engine {
             for source in sources {
                 targets.insert(source.id, open(&source)?.end()?);
             }
-            let mut start = Vec::new();
+            let (mut start, mut may_lose_records) = (Vec::new(), false);
             if let Some(own) = own {
                 let connector = open(&own)?;
                 start = connector.start()?;
+                may_lose_records = connector.may_lose_records()?;
                 if own.is_materialized() {
                     targets.insert(own.id, connector.end()?);
                 }
             }
-            Ok::<_, Error>((start, targets))
+            Ok::<_, Error>((start, targets, may_lose_records))
         });
         resolved.await.map_err(|e| Error::internal(e.to_string()))?
     }
@@ -360,22 +363,28 @@ impl Engine {
     }
 }
 
-/// Asks the running sources' connectors now and then whether there are more splits.
-async fn discover_splits(shared: std::sync::Weak<Shared>) {
+/// Looks now and then whether running sources have more splits, and tells lag tools where they stand.
+async fn follow_sources(shared: std::sync::Weak<Shared>) {
+    let mut connectors: HashMap<RelationId, Arc<dyn SourceConnector>> = HashMap::new();
     loop {
         tokio::time::sleep(DISCOVERY_INTERVAL).await;
         let Some(shared) = shared.upgrade() else { return };
         let catalog = shared.catalog.read().clone();
-        let running: Vec<Arc<Relation>> =
-            catalog.relations.values().filter(|r| r.kind != RelationKind::Sink && r.connector.as_ref().is_some_and(|c| c.connector == "kafka") && !catalog.stopped.contains_key(&r.id)).cloned().collect();
-        for source in running {
-            let found = tokio::task::spawn_blocking(move || {
+        let positions = shared.readers.pin().positions().clone();
+        connectors.retain(|id, _| positions.contains_key(id));
+        for source in catalog.relations.values().filter(|r| positions.contains_key(&r.id) && r.connector.as_ref().is_some_and(|c| c.connector == "kafka")) {
+            let known = connectors.get(&source.id).cloned();
+            let (source, stands) = (source.clone(), positions[&source.id].clone());
+            let looked = tokio::task::spawn_blocking(move || {
                 let spec = source.connector.as_ref().ok_or_else(|| Error::internal("a source without connector"))?;
-                let splits = tidemark_connector::open_source(spec, &source.columns)?.end()?;
-                Ok::<_, Error>((source.id, splits.into_iter().map(|p| SplitPosition { next_offset: 0, records: 0, ..p }).collect()))
+                let connector = known.map_or_else(|| tidemark_connector::open_source(spec, &source.columns), Ok)?;
+                let start: Vec<SplitPosition> = connector.end()?.into_iter().map(|p| SplitPosition { next_offset: 0, records: 0, ..p }).collect();
+                connector.commit(&stands);
+                Ok::<_, Error>((source.id, connector, start))
             });
-            match found.await {
-                Ok(Ok((relation, start))) => {
+            match looked.await {
+                Ok(Ok((relation, connector, start))) => {
+                    connectors.insert(relation, connector);
                     let _ = shared.events.send(Event::Request(Request::Splits { relation, start }));
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "looking for new splits failed"),

@@ -150,6 +150,33 @@ async fn views_of_one_source_agree_and_late_ones_catch_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_the_broker_may_take_away_come_back_from_the_log() {
+    let first = folder("logged");
+    let database = Database::open(&first, 2).await;
+    let sql = "CREATE TABLE bid WITH (connector = 'nexmark', nexmark.table.type = 'Bid', nexmark.rate = '20000') FORMAT PLAIN ENCODE NATIVE";
+    let statement = tidemark_planner::parse(sql).unwrap().remove(0);
+    let planner = Planner::new(database.engine.catalog(), &database.functions, &["public".into()]);
+    let mut relation = planner.plan_create(database.engine.allocate_id(), &statement, "root").unwrap().relation;
+    relation.logs_rows = true;
+    database.engine.create(relation, |_| {}).await.unwrap();
+    let visible = database.rows("bid").len();
+    while database.rows("bid").len() < visible + 2000 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let seen = database.rows("bid");
+    let copy = crashed_copy(&first, "logged-copy");
+    let restarted = Database::open(&copy, 3).await;
+    let again = restarted.rows("bid");
+    assert!(again.len() >= seen.len(), "{} rows after {}", again.len(), seen.len());
+    let again: std::collections::HashSet<&String> = again.iter().collect();
+    assert!(seen.iter().all(|row| again.contains(row)), "a row that was seen is gone");
+    restarted.engine.shutdown().await.unwrap();
+    database.engine.shutdown().await.unwrap();
+    std::fs::remove_dir_all(&first).unwrap();
+    std::fs::remove_dir_all(&copy).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_folder_has_one_server() {
     let folder = folder("lock");
     let database = Database::open(&folder, 1).await;

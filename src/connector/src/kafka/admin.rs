@@ -3,8 +3,9 @@
 
 use crate::kafka::client::{TIMEOUT, unavailable};
 use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::bindings as sys;
-use rdkafka::client::Client;
+use rdkafka::client::{Client, DefaultClientContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
@@ -52,6 +53,16 @@ unsafe fn text(start: *const c_char) -> String {
 
 fn c_name(topic: &str) -> Result<CString> {
     CString::new(topic).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, "a topic's name has no zero byte"))
+}
+
+/// The topic's `cleanup.policy`: `delete`, `compact` or both. The error is why there is no answer.
+pub fn cleanup_policy(config: &rdkafka::ClientConfig, topic: &str) -> Result<String, String> {
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|e: rdkafka::error::KafkaError| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT));
+    let answers = runtime.block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options)).map_err(|e| e.to_string())?;
+    let answer = answers.into_iter().next().ok_or_else(|| "no answer about its configuration".to_string())?.map_err(|e| e.to_string())?;
+    Ok(answer.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default())
 }
 
 /// The topic's id as text, which tells a topic from another one that was made later under its name; `None` where there is no such topic or the broker has

@@ -74,6 +74,12 @@ impl SourceConnector for KafkaSource {
         self.positions(&consumer, &partitions, ends)
     }
 
+    fn may_lose_records(&self) -> Result<bool> {
+        let topic = &self.options.kafka.topic;
+        let policy = crate::kafka::admin::cleanup_policy(&consumer_config(&self.options.kafka), topic).map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?;
+        Ok(policy.contains("compact"))
+    }
+
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {
         let config = consumer_config(&self.options.kafka);
         let reader = KafkaReader::open(config, self.options.kafka.clone(), self.spec.clone(), self.columns.clone(), positions, waker, self.metrics.clone())?;

@@ -97,9 +97,12 @@ impl Coordinator {
         });
     }
 
-    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, watermarks: Watermarks) {
+    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, watermarks: Watermarks, reads: Vec<TableWrites>) {
         if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
             flight.cuts[worker] = true;
+            if !flight.decided {
+                flight.writes.extend(reads);
+            }
             for (source, splits) in positions {
                 flight.positions.entry(source).or_default().extend(splits);
             }

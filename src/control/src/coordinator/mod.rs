@@ -120,7 +120,7 @@ impl Coordinator {
 
     fn handle(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Cut { worker, epoch, positions, watermarks } => self.on_cut(worker, epoch, positions, watermarks),
+            Event::Cut { worker, epoch, positions, watermarks, reads } => self.on_cut(worker, epoch, positions, watermarks, reads),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
             Event::Settled { .. } => {}
             Event::Active => self.active = true,

@@ -142,8 +142,13 @@ impl Coordinator {
             let id = relation.id;
             let started = |m: &Manifest| m.sources.get(&id).cloned();
             // A source on demand that was first read after the checkpoint begins at its start.
-            let positions =
-                if needs_positions(&relation) { manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default() } else { Vec::new() };
+            // The rows since the checkpoint that the log keeps are not read again: the connector goes on after them.
+            let logged = if relation.logs_rows { self.decisions.positions.get(&id).cloned() } else { None };
+            let positions = match logged {
+                Some(logged) => logged,
+                None if needs_positions(&relation) => manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default(),
+                None => Vec::new(),
+            };
             let tables = self.retained.tables.iter().filter(|(t, _)| t.relation == id).map(|(t, files)| (t.table, files.clone())).collect();
             let job = StartJob {
                 mode: StartMode::Restored(epoch),

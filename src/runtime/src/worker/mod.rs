@@ -28,6 +28,7 @@ use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{RecordError, SplitPosition, Waker};
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId, vnodes_of};
+use tidemark_control::TableWrites;
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Watermarks};
 use tidemark_operator::{Barrier, RowError};
 use tidemark_plan::{OnError, Op, Relation, RelationKind};
@@ -60,6 +61,8 @@ pub struct Worker {
     cutting: BTreeMap<Epoch, BTreeSet<RelationId>>,
     /// Where an append-only source stood at the barrier of an epoch at which a job joined.
     join_positions: HashMap<(RelationId, Epoch), Vec<SplitPosition>>,
+    /// Rows of the closing epoch that the log has to keep.
+    reads: Vec<TableWrites>,
     sealing: Sealing,
     epoch: Epoch,
     announced: bool,
@@ -91,6 +94,7 @@ impl Worker {
             outstanding: BTreeMap::new(),
             cutting: BTreeMap::new(),
             join_positions: HashMap::new(),
+            reads: Vec::new(),
             epoch: Epoch(0),
             announced: false,
         }
@@ -446,6 +450,14 @@ impl Worker {
             source.barriers.pop_front();
             let positions = source.positions();
             let (fragment, leaf) = (*fragment, *leaf);
+            let unlogged = source.take_unlogged();
+            if command.limits.is_none() {
+                self.reads.extend(unlogged.into_iter().map(|changes| TableWrites { table: id, changes }));
+            } else if id.0 as usize % self.shared.inbox_rows.len() == self.id {
+                for logged in command.writes.iter().filter(|w| w.table == id) {
+                    self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(logged.changes.clone()) });
+                }
+            }
             let barrier = Barrier { epoch: command.epoch, clock: command.clock, checkpoint: command.checkpoint };
             if self.jobs.values().any(|j| j.joined == Some(command.epoch) && !j.counts) {
                 self.join_positions.insert((id, command.epoch), positions);
@@ -474,7 +486,8 @@ impl Worker {
                 watermarks.insert(*id, source.watermarks());
             }
         }
-        self.tell(Event::Cut { worker: self.id, epoch, positions, watermarks });
+        let reads = std::mem::take(&mut self.reads);
+        self.tell(Event::Cut { worker: self.id, epoch, positions, watermarks, reads });
     }
 
     /// A job has passed the barrier of an epoch on this worker; when all that count have, the epoch is done here.

@@ -28,6 +28,8 @@ pub struct Source {
     /// Barriers whose limits are not reached yet (replay), in order.
     pub barriers: VecDeque<Arc<BarrierCommand>>,
     limited: bool,
+    /// Rows since the last barrier that the log has to keep.
+    unlogged: Vec<ChangeBatch>,
     /// Whether rows and errors are recorded; a second reading of the same records does not.
     counted: bool,
     figures: Arc<JobFigures>,
@@ -49,6 +51,7 @@ impl Source {
             reader,
             barriers: VecDeque::new(),
             limited: false,
+            unlogged: Vec::new(),
             counted: true,
             figures: shared.figures(relation.id),
             shared: shared.clone(),
@@ -87,7 +90,11 @@ impl Source {
         if self.counted {
             self.figures.rows.fetch_add(batch.changes.num_rows() as u64, Ordering::Relaxed);
         }
-        self.drop_late(batch.split, batch.changes).map(Some)
+        let rows = self.drop_late(batch.split, batch.changes)?;
+        if self.relation.logs_rows && self.counted && !rows.is_empty() {
+            self.unlogged.push(rows.clone());
+        }
+        Ok(Some(rows))
     }
 
     fn drop_late(&mut self, split: SplitId, batch: ChangeBatch) -> Result<ChangeBatch> {
@@ -116,6 +123,11 @@ impl Source {
             self.figures.late.fetch_add(late, Ordering::Relaxed);
         }
         Ok(batch.filter(&BooleanArray::from(keep)))
+    }
+
+    /// Takes the rows since the last barrier that the log has to keep, in the order of reading.
+    pub fn take_unlogged(&mut self) -> Vec<ChangeBatch> {
+        std::mem::take(&mut self.unlogged)
     }
 
     /// Where the splits stand.
