@@ -169,6 +169,7 @@ impl Session {
             owner: self.user().into(),
             comment: None,
             job: None,
+            logs_rows: false,
             created_at: Epoch(0),
         };
         self.server.engine.create(relation, |_| {}).await?;

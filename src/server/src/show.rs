@@ -159,7 +159,7 @@ impl Session {
                 j.error.clone(),
             ]
         };
-        text_rows(&names, self.server.engine.jobs().iter().map(row).collect(), "SHOW")
+        text_rows(&names, self.server.engine.jobs().iter().filter(|j| !matches!(j.kind, "view" | "index")).map(row).collect(), "SHOW")
     }
 
     fn show_cluster(&self) -> Result<Outcome> {

@@ -1,7 +1,10 @@
 //! The virtual tables: `tidemark.*` about the node, `pg_catalog` and `information_schema` for PostgreSQL's clients. Built per statement from its snapshot.
 
+pub mod build;
+pub mod information;
 pub mod node;
 pub mod oids;
+pub mod postgres;
 
 use crate::serving::Snapshot;
 use datafusion::catalog::TableProvider;
@@ -12,11 +15,17 @@ use tidemark_common::Result;
 pub fn table(snapshot: &Snapshot, schema: &str, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match schema {
         "tidemark" => node::table(snapshot, name),
+        "pg_catalog" => postgres::system_table(snapshot, name),
+        "information_schema" => information::system_table(snapshot, name),
         _ => Ok(None),
     }
 }
 
 /// A table function of the system catalogs.
-pub fn table_function(_name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-    Ok(None)
+pub fn table_function(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    match name {
+        "pg_get_keywords" => postgres::keywords().map(Some),
+        "pg_available_extensions" => build::table("name name, default_version text, comment text", Vec::new()).map(Some),
+        _ => Ok(None),
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::serving::Snapshot;
 use arrow::array::*;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use std::sync::Arc;
 use tidemark_common::Result;
@@ -46,7 +46,7 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             ]
         }
         "jobs" => {
-            let rows = engine.jobs();
+            let rows: Vec<_> = engine.jobs().into_iter().filter(|j| !matches!(j.kind, "view" | "index")).collect();
             vec![
                 ("id", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.relation.0 as i32))) as ArrayRef),
                 ("name", texts(rows.iter().map(|r| r.name.as_str()))),
@@ -105,12 +105,4 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         _ => return Ok(None),
     };
     memory(columns).map(Some)
-}
-
-/// The names of these tables.
-pub const NAMES: &[&str] = &["checkpoints", "clients", "errors", "jobs", "relations", "settings"];
-
-/// A column of 64-bit integers that may be NULL.
-pub fn type_of(array: &ArrayRef) -> &DataType {
-    array.data_type()
 }

@@ -240,7 +240,10 @@ impl<'a> Cell<'a> {
             Cell::U64(a) => write!(out, "{}", a.value(row)),
             Cell::F32(a) => put_float(&format!("{:e}", a.value(row)), 6, out),
             Cell::F64(a) => put_float(&format!("{:e}", a.value(row)), 15, out),
-            Cell::Decimal(a, scale) => put_decimal(a.value(row), *scale, out),
+            Cell::Decimal(a, scale) => {
+                let (value, scale) = shown(a, row, *scale);
+                put_decimal(value, scale, out)
+            }
             Cell::Text(a) | Cell::Typed(a, _) => {
                 out.put_slice(a.value(row).as_bytes());
                 Ok(())
@@ -280,7 +283,10 @@ impl<'a> Cell<'a> {
             Cell::U64(a) => out.put_i64(a.value(row) as i64),
             Cell::F32(a) => out.put_f32(a.value(row)),
             Cell::F64(a) => out.put_f64(a.value(row)),
-            Cell::Decimal(a, scale) => put_decimal_binary(a.value(row), *scale, out),
+            Cell::Decimal(a, scale) => {
+                let (value, scale) = shown(a, row, *scale);
+                put_decimal_binary(value, scale, out);
+            }
             Cell::Text(a) => out.put_slice(a.value(row).as_bytes()),
             Cell::Typed(a, Type::UUID) => out.put_slice(&uuid_bytes(a.value(row))),
             Cell::Typed(a, _) => {
@@ -327,6 +333,18 @@ fn put_float(shortest: &str, digits: i32, out: &mut BytesMut) -> std::fmt::Resul
     }
     let whole = exponent as usize + 1;
     if plain.len() <= whole { write!(out, "{sign}{plain}{}", "0".repeat(whole - plain.len())) } else { write!(out, "{sign}{}.{}", &plain[..whole], &plain[whole..]) }
+}
+
+/// The digits to show: `numeric` without a declared scale (`Decimal128(38, 10)`) ends where its value does.
+fn shown(array: &Decimal128Array, row: usize, scale: usize) -> (i128, usize) {
+    let (mut value, mut scale) = (array.value(row), scale);
+    if array.precision() == 38 && scale == 10 {
+        while scale > 0 && value % 10 == 0 {
+            value /= 10;
+            scale -= 1;
+        }
+    }
+    (value, scale)
 }
 
 fn put_decimal(value: i128, scale: usize, out: &mut BytesMut) -> std::fmt::Result {

@@ -17,6 +17,49 @@ use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 
+/// `information_schema._pg_expandarray`: each element with its position, as a list of (x, n).
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ExpandArray(Signature);
+
+impl ExpandArray {
+    fn new() -> ExpandArray {
+        ExpandArray(Signature::any(1, Volatility::Immutable))
+    }
+    fn element(list: &DataType) -> DataType {
+        let x = match list {
+            DataType::List(f) => f.data_type().clone(),
+            other => other.clone(),
+        };
+        DataType::Struct(vec![arrow::datatypes::Field::new("x", x, true), arrow::datatypes::Field::new("n", DataType::Int32, true)].into())
+    }
+}
+
+impl ScalarUDFImpl for ExpandArray {
+    fn name(&self) -> &str {
+        "_pg_expandarray"
+    }
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(ExpandArray::element(&args[0]), true))))
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let list = args.args[0].clone().into_array(args.number_rows)?;
+        let list = list.as_list::<i32>();
+        let lengths: Vec<usize> = (0..list.len()).map(|i| list.value_length(i) as usize).collect();
+        let numbers: arrow::array::Int32Array = lengths.iter().flat_map(|n| (1..=*n as i32).map(Some)).collect();
+        let parts: Vec<ArrayRef> = (0..list.len()).map(|i| list.value(i)).collect();
+        let borrowed: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
+        let values = if borrowed.is_empty() { list.values().slice(0, 0) } else { arrow::compute::concat(&borrowed)? };
+        let element = ExpandArray::element(list.data_type());
+        let DataType::Struct(fields) = &element else { return Err(DataFusionError::Internal("a struct is expected".into())) };
+        let pairs = arrow::array::StructArray::try_new(fields.clone(), vec![values, Arc::new(numbers)], None)?;
+        let field = Arc::new(arrow::datatypes::Field::new_list_field(element, true));
+        Ok(ColumnarValue::Array(Arc::new(arrow::array::ListArray::try_new(field, arrow::buffer::OffsetBuffer::from_lengths(lengths), Arc::new(pairs), None)?)))
+    }
+}
+
 /// One row's arguments, as text.
 type Arguments<'a> = &'a [Option<String>];
 type Body = dyn Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync;
@@ -150,6 +193,18 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("inet_client_addr", Utf8, Some("127.0.0.1")),
         constant("pg_char_to_encoding", Int32, Some("6")),
         constant("pg_collation_for", Utf8, None),
+        constant("pg_column_is_updatable", Boolean, Some("true")),
+        constant("pg_relation_is_updatable", Int32, Some("28")),
+        constant("pg_terminate_backend", Boolean, Some("false")),
+        constant("pg_cancel_backend", Boolean, Some("false")),
+        constant("getdatabaseencoding", Utf8, Some("UTF8")),
+        constant("pg_postmaster_start_time", Utf8, None),
+        constant("pg_stat_get_backend_idset", Int32, None),
+        stable("to_regtype", Int32, |a| {
+            let oid = |n: &str| n.parse::<i32>().ok().or_else(|| crate::protocol::types::by_name(n).map(|t| t.oid() as i32));
+            Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
+        }),
+        Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
         constant("age", Int32, Some("0")),
         stable("quote_ident", Utf8, |a| Ok(a[0].as_deref().map(quote_ident))),
@@ -203,7 +258,26 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             let relation = a[0].as_deref().and_then(|oid| relation_of(&s, oid).cloned());
             Ok(a[0].as_ref().map(|_| relation.is_none_or(|r| s.search_path.contains(&r.schema_name)).to_string()))
         }),
-        "to_regclass" => stable(name, Int32, move |a| Ok(a[0].as_deref().and_then(|n| oid_of_name(&s, n)).map(|o| o.to_string()))),
+        "to_regclass" => stable(name, Int32, move |a| {
+            let oid = |n: &str| n.parse::<i32>().ok().or_else(|| oid_of_name(&s, n));
+            Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
+        }),
+        "to_regnamespace" => stable(name, Int32, move |a| {
+            let oid = |n: &str| n.parse::<i32>().unwrap_or_else(|_| oids::of_schema(n, &s.catalog.schemas));
+            Ok(a[0].as_deref().map(|n| oid(n).to_string()))
+        }),
+        "regclass_name" => stable(name, Utf8, move |a| {
+            Ok(a[0].as_deref().map(|oid| match relation_of(&s, oid) {
+                Some(r) if s.search_path.contains(&r.schema_name) => quote_ident(&r.name),
+                Some(r) => format!("{}.{}", quote_ident(&r.schema_name), quote_ident(&r.name)),
+                None => key_index_name(&s, oid).unwrap_or_else(|| oid.to_string()),
+            }))
+        }),
+        "regnamespace_name" => stable(name, Utf8, move |a| {
+            let own = ["pg_catalog", "public", "information_schema", "tidemark"].iter().map(|n| n.to_string());
+            let name_of = |oid: &str| own.chain(s.catalog.schemas.iter().cloned()).find(|n| oids::of_schema(n, &s.catalog.schemas).to_string() == oid);
+            Ok(a[0].as_deref().and_then(name_of))
+        }),
         "pg_get_viewdef" => stable(name, Utf8, move |a| {
             let relation = a[0].as_deref().and_then(|v| relation_of(&s, v).cloned().or_else(|| s.find(None, v).cloned()));
             Ok(relation.filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView)).map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
@@ -233,6 +307,11 @@ pub fn oid_of_name(snapshot: &Snapshot, name: &str) -> Option<i32> {
         return Some(oids::of_relation(relation.id));
     }
     oids::of_system_table(name)
+}
+
+fn key_index_name(snapshot: &Snapshot, oid: &str) -> Option<String> {
+    let relation = snapshot.catalog.relations.get(&oids::relation_of_key_index(oid.parse().ok()?)?)?;
+    Some(quote_ident(&format!("{}_pkey", relation.name)))
 }
 
 fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {

@@ -38,9 +38,27 @@ impl Session {
     /// Runs a query.
     pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
         let snapshot = self.snapshot().await?;
-        let plan = self.plan_query(&snapshot, sql)?;
+        let plan = match self.plan_query(&snapshot, sql) {
+            Ok(plan) => plan,
+            Err(e) => self.plan_without_subqueries(&snapshot, sql, e).await?,
+        };
         let columns: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
-        self.run_plan(&plan, Some(names::output_names(sql, &columns)), Tag::Counted("SELECT")).await
+        let names = names::output_names(sql, &columns);
+        match self.run_plan(&plan, Some(names.clone()), Tag::Counted("SELECT")).await {
+            Ok(rows) => Ok(rows),
+            Err(e) => {
+                let plan = self.plan_without_subqueries(&snapshot, sql, e).await?;
+                self.run_plan(&plan, Some(names), Tag::Counted("SELECT")).await
+            }
+        }
+    }
+
+    /// A second try for system queries whose subqueries cannot be planned; the first error for everything else.
+    async fn plan_without_subqueries(&self, snapshot: &super::Snapshot, sql: &ast::Statement, first: Error) -> Result<LogicalPlan> {
+        if !super::rewrite::reads_system_tables(sql) {
+            return Err(first);
+        }
+        self.plan_query(snapshot, &super::system::without_subqueries(sql.clone())).map_err(|_| first)
     }
 
     /// Plans a query against a snapshot: system queries are rewritten, windows expanded.

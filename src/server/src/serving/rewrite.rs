@@ -12,7 +12,14 @@ use tidemark_common::{Error, Result, SqlState};
 
 /// Rewrites a query for planning.
 pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
-    let mut statement = if reads_system_tables(&statement) { super::system::rewrite(snapshot, statement)? } else { expand(snapshot, statement)? };
+    let mut statement = if reads_system_tables(&statement) {
+        super::system::rewrite(statement)
+    } else if snapshot.overrides.is_empty() {
+        expand(snapshot, statement)?
+    } else {
+        // Tables of this statement alone (RETURNING, excluded) are no relations of the catalog.
+        statement
+    };
     let mut plain = Plain { snapshot, error: None };
     let _ = VisitMut::visit(&mut statement, &mut plain);
     plain.error.map_or(Ok(statement), Err)
@@ -25,7 +32,7 @@ fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stateme
 }
 
 /// Whether a statement names a system table: by schema, or a `pg_` name that no relation has.
-fn reads_system_tables(statement: &ast::Statement) -> bool {
+pub fn reads_system_tables(statement: &ast::Statement) -> bool {
     struct Finder(bool);
     impl Visitor for Finder {
         type Break = ();
@@ -57,6 +64,21 @@ struct Plain<'a> {
 impl VisitorMut for Plain<'_> {
     type Break = ();
 
+    /// The one column of `generate_series(..) g` is called `g`; without alias it has the function's name.
+    fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        if let ast::TableFactor::Table { name, args: Some(_), alias, .. } = factor {
+            let function = name.0.last().and_then(ObjectNamePart::as_ident).cloned().unwrap_or_else(|| Ident::new("f"));
+            if matches!(function.value.to_lowercase().as_str(), "generate_series" | "range") {
+                let alias = alias.get_or_insert_with(|| ast::TableAlias { explicit: true, name: function.clone(), columns: Vec::new(), at: None });
+                if alias.columns.is_empty() {
+                    alias.columns = vec![ast::TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+                }
+            }
+            *name = ObjectName::from(vec![function]);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             // Functions are known by their last name.
@@ -81,6 +103,14 @@ impl VisitorMut for Plain<'_> {
                             return ControlFlow::Break(());
                         }
                     }
+                }
+            }
+            Expr::Cast { expr: inner, data_type, .. } if is_type_name(data_type) => {
+                if let Expr::Value(v) = inner.as_ref()
+                    && let Value::SingleQuotedString(name) = &v.value
+                    && let Some(t) = crate::protocol::types::by_name(name)
+                {
+                    *expr = Expr::Value(Value::Number(t.oid().to_string(), false).into());
                 }
             }
             // current_user and its like stand without parentheses.
@@ -115,6 +145,10 @@ fn plain_operator(name: &str) -> Option<BinaryOperator> {
         "~~" => BinaryOperator::PGLikeMatch,
         _ => return None,
     })
+}
+
+fn is_type_name(data_type: &ast::DataType) -> bool {
+    matches!(data_type, ast::DataType::Custom(name, _) if name.0.last().and_then(ObjectNamePart::as_ident).is_some_and(|i| i.value.eq_ignore_ascii_case("regtype")))
 }
 
 fn is_regclass(data_type: &ast::DataType) -> bool {

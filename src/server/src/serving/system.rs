@@ -1,13 +1,198 @@
-//! Rewriting of queries over the system catalogs, with the rules of datafusion-pg-catalog.
+//! Queries over the system catalogs, brought into forms that DataFusion plans.
+//!
+//! | PostgreSQL | here |
+//! | --- | --- |
+//! | a scalar subquery over a catalog, of at most one row by a key | the same under `max`, which DataFusion can decorrelate |
+//! | `array(select x ..)` | `(select array_agg(x) ..)` |
+//! | `x::regclass::text`, `x::regclass` in a select list | the relation's name |
+//! | `'name'::regclass`, `expr::regclass` elsewhere | the oid |
+//! | `x::regtype::text` | `format_type(x, NULL)` |
+//! | `indkey[0]` | `indkey[1]`: arrays begin at 1 |
+//! | `_pg_expandarray(a)` | `unnest` of (x, n) |
+//!
+//! What still cannot be planned is a subquery in a select list over tables that stay empty: [`without_subqueries`] makes NULLs of those.
 
-use super::Snapshot;
-use datafusion::sql::sqlparser::ast;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use std::sync::OnceLock;
-use tidemark_common::Result;
+use super::rewrite::call;
+use crate::protocol::parameters;
+use datafusion::sql::sqlparser::ast::{self, AccessExpr, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr, Subscript, Value, VisitMut, VisitorMut};
+use datafusion_pg_catalog::sql::rules::{AliasDuplicatedProjectionRewrite, FixArrayLiteral, ResolveUnqualifiedIdentifier, RewriteArrayAnyAllOperation, SqlStatementRewriteRule};
+use std::ops::ControlFlow;
 
 /// Rewrites a system query.
-pub fn rewrite(_: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
-    static RULES: OnceLock<PostgresCompatibilityParser> = OnceLock::new();
-    Ok(RULES.get_or_init(PostgresCompatibilityParser::new).rewrite(statement))
+pub fn rewrite(statement: ast::Statement) -> ast::Statement {
+    let rules: [&dyn SqlStatementRewriteRule; 4] = [&AliasDuplicatedProjectionRewrite, &ResolveUnqualifiedIdentifier, &RewriteArrayAnyAllOperation, &FixArrayLiteral];
+    let mut statement = rules.iter().fold(statement, |s, rule| rule.rewrite(s));
+    let _ = VisitMut::visit(&mut statement, &mut System);
+    statement
+}
+
+/// The same query with NULL for every subquery in its select lists.
+pub fn without_subqueries(mut statement: ast::Statement) -> ast::Statement {
+    struct Nulls;
+    impl VisitorMut for Nulls {
+        type Break = ();
+        fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+            struct Inner;
+            impl VisitorMut for Inner {
+                type Break = ();
+                fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+                    if matches!(expr, Expr::Subquery(_)) {
+                        *expr = parameters::null(None);
+                    }
+                    ControlFlow::Continue(())
+                }
+            }
+            for item in &mut select.projection {
+                let _ = VisitMut::visit(item, &mut Inner);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(&mut statement, &mut Nulls);
+    statement
+}
+
+struct System;
+
+fn function_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase()),
+        _ => None,
+    }
+}
+
+/// `name(args)`.
+fn call_with(name: &str, args: Vec<Expr>) -> Expr {
+    let mut expr = call(name);
+    if let Expr::Function(function) = &mut expr
+        && let FunctionArguments::List(list) = &mut function.args
+    {
+        list.args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
+    }
+    expr
+}
+
+/// The last part of a type's name: `regclass` of `pg_catalog.regclass`.
+fn type_base(data_type: &ast::DataType) -> String {
+    let text = data_type.to_string().to_lowercase();
+    text.rsplit('.').next().unwrap_or_default().trim_matches('"').to_string()
+}
+
+fn is_aggregate(expr: &Expr) -> bool {
+    struct Finder(bool);
+    impl ast::Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            let aggregates = ["count", "max", "min", "sum", "avg", "string_agg", "array_agg", "bool_and", "bool_or", "every", "json_agg"];
+            self.0 |= function_name(expr).is_some_and(|n| aggregates.contains(&n.as_str()));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(false);
+    let _ = ast::Visit::visit(expr, &mut finder);
+    finder.0
+}
+
+/// Puts `wrap` around the only column of a subquery over tables, and takes its ORDER BY and LIMIT away.
+fn wrap_column(query: &mut ast::Query, wrap: &str) {
+    let SetExpr::Select(select) = query.body.as_mut() else { return };
+    if select.from.is_empty() || select.projection.len() != 1 {
+        return;
+    }
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = &mut select.projection[0] else { return };
+    if wrap == "max" && is_aggregate(expr) {
+        return;
+    }
+    let inner = take(expr);
+    *expr = call_with(wrap, vec![inner]);
+    query.order_by = None;
+    query.limit_clause = None;
+    query.fetch = None;
+}
+
+/// The text of an object identifier that a cast makes: what a client is shown.
+fn shown(expr: Expr, base: &str) -> Expr {
+    match base {
+        "regclass" => call_with("regclass_name", vec![expr]),
+        "regtype" => call_with("format_type", vec![expr, parameters::null(None)]),
+        "regnamespace" => call_with("regnamespace_name", vec![expr]),
+        "regrole" => call_with("pg_get_userbyid", vec![expr]),
+        _ => expr,
+    }
+}
+
+fn is_text(base: &str) -> bool {
+    matches!(base, "text" | "varchar" | "name" | "character varying")
+}
+
+impl VisitorMut for System {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+            if let Expr::Cast { expr: inner, data_type, .. } = expr
+                && matches!(type_base(data_type).as_str(), "regclass" | "regnamespace" | "regrole")
+                && !matches!(inner.as_ref(), Expr::Value(_))
+            {
+                *expr = shown(take(inner), &type_base(data_type));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Cast { expr: outer, data_type, .. } = expr
+            && is_text(&type_base(data_type))
+            && let Expr::Cast { expr: inner, data_type: kind, .. } = outer.as_mut()
+            && matches!(type_base(kind).as_str(), "regclass" | "regtype" | "regnamespace" | "regrole")
+        {
+            let inner = take(inner);
+            *expr = shown(inner, &type_base(kind));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Subquery(query) => wrap_column(query, "max"),
+            Expr::Cast { expr: inner, data_type, .. } => match type_base(data_type).as_str() {
+                "regclass" if !matches!(inner.as_ref(), Expr::Value(_)) => *expr = call_with("to_regclass", vec![take(inner)]),
+                "regtype" => *expr = call_with("to_regtype", vec![take(inner)]),
+                "regproc" | "regprocedure" => *expr = take(inner),
+                "regnamespace" => *expr = call_with("to_regnamespace", vec![take(inner)]),
+                _ => {}
+            },
+            Expr::CompoundFieldAccess { root, access_chain } => {
+                let vector = root.to_string().to_lowercase();
+                if ["indkey", "indclass", "indoption", "indcollation", "proargtypes"].iter().any(|v| vector.ends_with(v))
+                    && let [AccessExpr::Subscript(Subscript::Index { index })] = access_chain.as_mut_slice()
+                {
+                    let one = Expr::Value(Value::Number("1".into(), false).into());
+                    *index = Expr::BinaryOp { left: Box::new(index.clone()), op: ast::BinaryOperator::Plus, right: Box::new(one) };
+                }
+            }
+            Expr::Function(function) => match function_name(&Expr::Function(function.clone())).as_deref() {
+                Some("array") => {
+                    if let FunctionArguments::Subquery(query) = &function.args {
+                        let mut query = query.clone();
+                        wrap_column(&mut query, "array_agg");
+                        *expr = Expr::Subquery(query);
+                    }
+                }
+                Some("_pg_expandarray") => {
+                    let inner = take(expr);
+                    *expr = call_with("unnest", vec![inner]);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The expression, with NULL left in its place.
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, parameters::null(None))
 }

@@ -72,7 +72,9 @@ impl Settings {
         let mut settings = Settings { defaults, values: BTreeMap::new(), before_transaction: None };
         for (name, value) in startup.iter().filter(|(n, _)| !matches!(n.as_str(), "user" | "database" | "options" | "replication")) {
             // A client's wish that cannot be met does not refuse the connection.
-            if let Ok((name, value)) = settings.check(name, value) {
+            if let Ok((name, value)) = settings.check(name, value)
+                && name != "timezone"
+            {
                 settings.defaults.insert(name, value);
             }
         }
@@ -104,7 +106,11 @@ impl Settings {
             self.values.insert(lower.clone(), value.into());
             return Ok((Some(Notice::new(format!("setting \"{lower}\" is accepted and means nothing here"))), None));
         }
+        let zone = canonical(name) == "timezone";
         let (name, value) = self.check(name, value)?;
+        if zone && value != "UTC" {
+            return Ok((Some(Notice::new(format!("times are shown in UTC; time zone \"{value}\" is accepted and not used"))), None));
+        }
         let report = reported_name(&name).map(|n| (n.to_string(), value.clone()));
         self.values.insert(name, value);
         Ok((None, report))
@@ -160,7 +166,7 @@ impl Settings {
         let value = match lower.as_str() {
             "timezone" => match value.to_ascii_lowercase().as_str() {
                 "utc" | "gmt" | "etc/utc" | "etc/gmt" | "zulu" | "z" | "uct" | "0" | "default" | "local" | "gmt0" => "UTC".into(),
-                _ => return Err(Error::unsupported(format!("time zone \"{value}\" is not supported for display")).with_hint("Timestamps are shown in UTC; convert with AT TIME ZONE.")),
+                _ => value,
             },
             "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
                 "utf8" | "unicode" | "default" | "auto" | "sqlascii" => "UTF8".into(),

@@ -75,13 +75,11 @@ impl Transaction {
 
     /// A statement of the block failed.
     pub fn fail(&mut self) {
-        if let Transaction::Open(block) = std::mem::take(self) {
+        *self = match std::mem::take(self) {
             // With a savepoint the block can be rescued: what it wrote up to there is replayed.
-            let rescue = (!block.savepoints.is_empty()).then_some(block);
-            *self = Transaction::Failed(rescue);
-        } else if !matches!(self, Transaction::Idle) {
-            *self = Transaction::Failed(None);
-        }
+            Transaction::Open(block) => Transaction::Failed((!block.savepoints.is_empty()).then_some(block)),
+            other => other,
+        };
     }
 
     /// The open block.
