@@ -9,6 +9,7 @@ import random
 from collections import Counter, defaultdict
 from decimal import Decimal
 
+import pytest
 from harness import eventually, replay_debezium, replay_upserts
 
 VIEWS = """
@@ -144,9 +145,15 @@ class World:
             return True
 
         for check in (matches_out, per_customer_out, orders_out):
-            eventually(check, timeout, 0.2)
+            eventually(lambda check=check: self.fail_if_stopped() or check(), timeout, 0.2)
         errors = self.server.query("SELECT relation, message FROM tidemark.errors")
         assert not errors, errors[:3]
+
+    def fail_if_stopped(self):
+        """Ends the test at once when a job has stopped: no waiting helps then."""
+        stopped = [row for row in self.server.query("SHOW JOBS") if "stopped" in row]
+        if stopped:
+            pytest.fail(f"stopped: {stopped}")
 
     def count_never_falls(self, rows):
         """For a Poller over `SELECT orders FROM order_count`: what was read once is never less, crash or not."""
