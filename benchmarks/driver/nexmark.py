@@ -68,7 +68,7 @@ def figures(server, seconds, cpu_before, name, args, source, sink):
     """The line of a measurement."""
     return {
         "engine": "tidemark", "query": name, "events": args.events, "seconds": round(seconds, 3), "events_per_second": round(args.events / seconds),
-        "peak_rss_mb": server.peak_rss_mb(), "checkpoint_bytes": server.checkpoint_bytes(), "workers": args.workers, "sink": sink, "source": source,
+        "peak_rss_mb": server.peak_rss_mb(), "checkpoint_bytes": server.checkpoint_bytes(), "state_bytes": int(server.jobs()["result"]["Memory"]), "workers": args.workers, "sink": sink, "source": source,
         "cpu_seconds": round(server.cpu_seconds() - cpu_before, 2),
     }
 
