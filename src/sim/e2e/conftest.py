@@ -35,18 +35,23 @@ def kafka(folder):
 
 @pytest.fixture(scope="session")
 def shared_server(folder):
-    """The server of the tests that do not stop it. They name their relations with `unique`."""
-    server = Tidemark(folder / "shared").start()
-    yield server
-    server.kill()
+    """Holds the server of the tests that do not stop it, and how many tests had failed when it was last handed out."""
+    holder = {"server": None, "failed": 0}
+    yield holder
+    if holder["server"] is not None:
+        holder["server"].kill()
 
 
 @pytest.fixture
-def server(shared_server):
-    """The shared server, started again if an earlier test took it down."""
-    if not shared_server.running:
-        shared_server.start()
-    return shared_server
+def server(shared_server, folder, request):
+    """The server that tests share; they name their relations with `unique`. After a failure the next test gets a new one, so that one fault is reported once."""
+    held = shared_server["server"]
+    if held is None or not held.running or request.session.testsfailed > shared_server["failed"]:
+        if held is not None:
+            held.kill()
+        held = shared_server["server"] = Tidemark(folder / f"shared_{next(_numbers)}").start()
+    shared_server["failed"] = request.session.testsfailed
+    return held
 
 
 @pytest.fixture

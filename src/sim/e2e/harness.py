@@ -70,6 +70,27 @@ def eventually(check, timeout=20.0, every=0.05):
         time.sleep(every)
 
 
+def in_threads(count, work, timeout=60.0):
+    """Calls `work(0)` to `work(count - 1)` at the same time; raises the first error. Gives up on threads that hang (a server that stands still must not stop the tests)."""
+    errors = []
+
+    def run(number):
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + timeout
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), f"no answer within {timeout} s"
+
+
 def to_json(value):
     """A record's bytes: None stays None (a deletion), bytes stay as they are, everything else becomes compact JSON."""
     if value is None or isinstance(value, bytes):

@@ -54,7 +54,7 @@ def test_random_kills(kafka, own_server, unique):
             began = time.monotonic()
             own_server.start(workers=workers)
             stop.set()
-            loading.join()
+            loading.join(30)
             print(f"round {number}: back with {workers} workers after {time.monotonic() - began:.2f} s, {world.order} orders")
             world.verify()
 
@@ -77,7 +77,7 @@ def test_failpoint(failpoint, kafka, own_server, unique):
                 code = own_server.wait_exit()
             finally:
                 stop.set()
-                loading.join()
+                loading.join(30)
             assert code == -signal.SIGABRT, f"the server ended with {code}, not by the fail-point"
         own_server.start(workers=3)
         world.verify()
@@ -97,7 +97,7 @@ def test_replay_stops_at_the_cut(kafka, own_server, unique):
         time.sleep(chance.uniform(0.3, 0.6))
         own_server.kill()
         stop.set()
-        loading.join()
+        loading.join(30)
         world.produce(1500)
     own_server.start(checkpoint_ms=600_000)
     world.verify()
@@ -119,11 +119,11 @@ def test_kill_while_creating(kafka, own_server, unique):
             except psycopg.Error:
                 pass
 
-        creating = threading.Thread(target=attempt)
+        creating = threading.Thread(target=attempt, daemon=True)
         creating.start()
         time.sleep(chance.uniform(0.0, 0.5))
         own_server.kill()
-        creating.join()
+        creating.join(30)
         own_server.start()
     own_server.query(create)
     assert sorted(own_server.query("SELECT bucket, c, s FROM buckets")) == sorted((b, len(range(b, 60_000, 97)), sum(range(b, 60_000, 97))) for b in range(97))

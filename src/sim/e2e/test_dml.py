@@ -2,11 +2,10 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
-from harness import eventually
+from harness import eventually, in_threads
 
 CONNECTIONS = 16
 
@@ -22,8 +21,7 @@ def test_parallel_inserts(server, unique):
                 assert connection.execute(f"INSERT INTO {table} VALUES ({who * 100_000 + number}, {who}, 'x')").rowcount == 1
 
     began = time.monotonic()
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(work, range(CONNECTIONS)))
+    in_threads(CONNECTIONS, work)
     seconds = time.monotonic() - began
     print(f"{CONNECTIONS * each / seconds:.0f} single-row inserts a second from {CONNECTIONS} connections")
     # acknowledged means: there for everyone, in the table and in its views
@@ -41,8 +39,7 @@ def test_parallel_updates(server, unique):
             for _ in range(each):
                 assert connection.execute(f"UPDATE {table} SET x = x + 1 WHERE id = 1").rowcount == 1
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(8)))
+    in_threads(8, work)
     assert sorted(server.query(f"SELECT id, x FROM {table}")) == [(1, 8 * each), (2, 1000)]
 
 
@@ -85,7 +82,7 @@ def test_transactions(server, unique):
             while not stop.is_set():
                 seen.add(connection.execute(f"SELECT s FROM {table}_sum").fetchone()[0])
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     with server.connect(autocommit=False) as connection:
         for _ in range(20):
@@ -104,7 +101,7 @@ def test_transactions(server, unique):
         assert refused.value.sqlstate == "25P02"
         connection.rollback()
     stop.set()
-    watcher.join()
+    watcher.join(20)
     assert seen == {200}, "both updates of a transaction appear in one epoch"
     assert sorted(server.query(f"SELECT * FROM {table}")) == [(1, 0), (2, 200)]
 
@@ -131,13 +128,13 @@ def test_acknowledged_writes_survive(own_server):
             except psycopg.Error:
                 pass
 
-        threads = [threading.Thread(target=work, args=(who,)) for who in range(6)]
+        threads = [threading.Thread(target=work, args=(who,), daemon=True) for who in range(6)]
         for thread in threads:
             thread.start()
         time.sleep(0.3 + 0.4 * round_number)
         own_server.kill()
         for thread in threads:
-            thread.join()
+            thread.join(20)
         own_server.start(workers=1 + round_number)
         present = dict(own_server.query("SELECT who, count(*) FROM log GROUP BY who"))
         counters = dict(own_server.query("SELECT who, x FROM counters"))

@@ -33,7 +33,7 @@ def test_backfill_while_loading(kafka, server, unique):
         assert poller.readings > 10
     finally:
         stop.set()
-        loading.join()
+        loading.join(30)
     eventually(lambda: server.query(f"SELECT c, s FROM {source}_a") == [(sent[0], sum(range(sent[0])))])
     assert server.query(f"SELECT sum(c)::bigint, sum(s)::bigint FROM {source}_b") == [(sent[0], sum(range(sent[0])))]
 
