@@ -8,10 +8,12 @@ use super::build::{Cell, Row, table};
 use super::oids;
 use crate::protocol::types;
 use crate::serving::Snapshot;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, new_null_array};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
 use pgwire::api::Type;
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Column, Relation, RelationKind};
@@ -91,14 +93,44 @@ pub fn keywords() -> Result<Arc<dyn TableProvider>> {
     exported(&statics()?.pg_get_keywords)
 }
 
+/// The oid of a built-in function by its name.
+pub fn function_oid(name: &str) -> Option<i32> {
+    static BY_NAME: OnceLock<HashMap<String, i32>> = OnceLock::new();
+    let by_name = BY_NAME.get_or_init(|| {
+        let mut found = HashMap::new();
+        for batch in statics().map_or(&[][..], |s| s.pg_proc.data()) {
+            let (Some(oids), Some(names)) = (batch.column_by_name("oid"), batch.column_by_name("proname")) else { continue };
+            let (Some(oids), Some(names)) = (oids.as_primitive_opt::<Int32Type>(), names.as_string_opt::<i32>()) else { continue };
+            found.extend(oids.iter().zip(names).filter_map(|(o, n)| Some((n?.to_string(), o?))));
+        }
+        found
+    });
+    by_name.get(name.rsplit('.').next().unwrap_or(name)).copied()
+}
+
+/// Columns of functions are oids, access lists are arrays: the export has them as text.
+fn retyped(name: &str, column: &ArrayRef) -> ArrayRef {
+    let regproc = ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze", "typsubscript"].contains(&name);
+    match column.as_string_opt::<i32>() {
+        Some(texts) if regproc => Arc::new(texts.iter().map(|t| Some(t.and_then(function_oid).unwrap_or(0))).collect::<Int32Array>()),
+        Some(texts) if name.ends_with("acl") || name.ends_with("options") || name.ends_with("config") || name == "evttags" => {
+            new_null_array(&DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))), texts.len())
+        }
+        _ => column.clone(),
+    }
+}
+
 /// An exported table with our marks for oids.
 fn exported(source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
-    let mark = |f: &Arc<Field>| {
+    let fields = source.schema().fields().clone();
+    let retype = |b: &RecordBatch| b.columns().iter().zip(&fields).map(|(c, f)| retyped(f.name(), c)).collect::<Vec<_>>();
+    let types = retype(source.data().first().unwrap_or(&RecordBatch::new_empty(source.schema())));
+    let mark = |(f, column): (&Arc<Field>, &ArrayRef)| {
         let sql = if f.metadata().contains_key("pg.oid_alias") { "oid" } else { "" };
-        super::build::field(f.name(), f.data_type().clone(), sql)
+        super::build::field(f.name(), column.data_type().clone(), sql)
     };
-    let schema = Arc::new(Schema::new(source.schema().fields().iter().map(mark).collect::<Vec<_>>()));
-    let dress = |b: &arrow::array::RecordBatch| arrow::array::RecordBatch::try_new(schema.clone(), b.columns().to_vec());
+    let schema = Arc::new(Schema::new(fields.iter().zip(&types).map(mark).collect::<Vec<_>>()));
+    let dress = |b: &RecordBatch| RecordBatch::try_new(schema.clone(), retype(b));
     let batches = source.data().iter().map(dress).collect::<Result<Vec<_>, _>>().map_err(crate::protocol::error::from_arrow)?;
     Ok(Arc::new(MemTable::try_new(schema, vec![batches]).map_err(crate::protocol::error::from_datafusion)?))
 }

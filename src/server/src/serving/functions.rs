@@ -60,6 +60,77 @@ impl ScalarUDFImpl for ExpandArray {
     }
 }
 
+/// `generate_subscripts(array, 1)` as a list.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Subscripts(Signature);
+
+impl ScalarUDFImpl for Subscripts {
+    fn name(&self) -> &str {
+        "generate_subscripts"
+    }
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(DataType::Int32, true))))
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let list = args.args[0].clone().into_array(args.number_rows)?;
+        let list = list.as_list::<i32>();
+        let numbers = (0..list.len()).map(|i| list.is_valid(i).then(|| (1..=list.value_length(i)).map(Some)));
+        Ok(ColumnarValue::Array(Arc::new(arrow::array::ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>(numbers))))
+    }
+}
+
+/// A LIKE pattern with another escape character, as one with the backslash.
+fn like_escape(pattern: &str, escape: &str) -> String {
+    let escape = escape.chars().next();
+    let mut out = String::new();
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        if Some(c) == escape {
+            out.push('\\');
+            out.extend(characters.next());
+        } else if c == '\\' {
+            out.push_str("\\\\");
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// `format('%s %I %L %%', ..)`.
+fn format_text(format: &str, arguments: &[Option<String>]) -> String {
+    let mut out = String::new();
+    let (mut characters, mut arguments) = (format.chars(), arguments.iter());
+    while let Some(c) = characters.next() {
+        if c != '%' {
+            out.push(c);
+            continue;
+        }
+        match characters.next() {
+            Some('%') | None => out.push('%'),
+            Some(kind) => {
+                let value = arguments.next().cloned().flatten();
+                match (kind, value) {
+                    ('I', Some(v)) => out.push_str(&quote_ident(&v)),
+                    ('L', Some(v)) => out.push_str(&format!("'{}'", v.replace('\'', "''"))),
+                    ('L', None) => out.push_str("NULL"),
+                    (_, v) => out.push_str(&v.unwrap_or_default()),
+                }
+            }
+        }
+    }
+    out
+}
+
+fn json_object(arguments: Arguments) -> String {
+    let value = |v: Option<&Option<String>>| v.cloned().flatten().map_or(serde_json::Value::Null, serde_json::Value::String);
+    let pairs: serde_json::Map<_, _> = arguments.chunks(2).map(|pair| (pair[0].clone().unwrap_or_default(), value(pair.get(1)))).collect();
+    serde_json::Value::Object(pairs).to_string()
+}
+
 /// One row's arguments, as text.
 type Arguments<'a> = &'a [Option<String>];
 type Body = dyn Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync;
@@ -209,6 +280,16 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("age", Int32, Some("0")),
         stable("quote_ident", Utf8, |a| Ok(a[0].as_deref().map(quote_ident))),
         stable("quote_literal", Utf8, |a| Ok(a[0].as_deref().map(|t| format!("'{}'", t.replace('\'', "''"))))),
+        function("like_escape", Utf8, Volatility::Immutable, |a| Ok(a[0].as_deref().zip(a[1].as_deref()).map(|(p, e)| like_escape(p, e)))),
+        stable("format", Utf8, |a| Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))),
+        stable("to_regproc", Int32, |a| Ok(match a[0].as_deref() {
+            Some(name) => name.parse::<i32>().ok().or_else(|| crate::catalog_tables::postgres::function_oid(name)).map(|o| o.to_string()),
+            None => None,
+        })),
+        stable("json_build_object", Utf8, |a| Ok(Some(json_object(a)))),
+        Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf()),
+        Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf()),
+        Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(Volatility::Immutable)))),
         stable("pg_size_pretty", Utf8, |a| Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))),
         stable("pg_get_expr", Utf8, |a| Ok(a[0].clone())),
         stable("format_type", Utf8, |a| Ok(a[0].as_deref().and_then(|oid| format_type(oid, a.get(1)?.as_deref())))),
@@ -377,5 +458,8 @@ pub fn fold_argument(state: &SessionState, argument: Expr) -> Result<Expr> {
     let context = SimplifyContext::builder().with_config_options(Arc::clone(state.config_options())).build();
     let simplifier = ExprSimplifier::new(context);
     let argument = simplifier.coerce(argument, &DFSchema::empty())?;
-    simplifier.simplify(argument)
+    Ok(match simplifier.simplify(argument)? {
+        Expr::Literal(datafusion::common::ScalarValue::Int32(n), m) => Expr::Literal(datafusion::common::ScalarValue::Int64(n.map(i64::from)), m),
+        other => other,
+    })
 }

@@ -91,8 +91,8 @@ impl Serving {
         options.catalog.create_default_catalog_and_schema = false;
         let mut builder = SessionStateBuilder::new().with_config(SessionConfig::from(options)).with_runtime_env(runtime).with_default_features();
         let scalar = builder.scalar_functions().get_or_insert_default();
-        scalar.extend(tidemark_operator::functions::all());
         scalar.extend(functions::shared());
+        scalar.extend(tidemark_operator::functions::all());
         builder.aggregate_functions().get_or_insert_default().extend(aggregates::all());
         let builder = builder.with_analyzer_rule(Arc::new(semantics::PostgresSemantics)).with_type_planner(Arc::new(names::TypeNames));
         Ok(Serving { base: builder.build() })

@@ -151,8 +151,19 @@ pub struct TypeNames;
 
 impl TypePlanner for TypeNames {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> Result<Option<FieldRef>> {
-        if let ast::DataType::Custom(name, _) = sql_type {
-            let name = name.to_string().to_lowercase().replace('"', "");
+        if let ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)) = sql_type
+            && let Some(element) = self.plan_type_field(inner)?
+        {
+            let list = DataType::List(Arc::new(element.as_ref().clone().with_name("item")));
+            return Ok(Some(Arc::new(Field::new("", list, true))));
+        }
+        let named = match sql_type {
+            ast::DataType::Custom(name, _) => Some(name.to_string()),
+            ast::DataType::Regclass => Some("regclass".into()),
+            _ => None,
+        };
+        if let Some(name) = named {
+            let name = name.to_lowercase().replace('"', "");
             let base = name.rsplit('.').next().unwrap_or(&name);
             let field = |t: DataType, sql: &str| {
                 Some(Arc::new(Field::new("", t, true).with_metadata([(crate::protocol::types::SQL_TYPE.to_string(), sql.to_string())].into())))

@@ -6,8 +6,9 @@
 
 use super::Snapshot;
 use super::functions::oid_of_name;
-use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, Value, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit, VisitMut, Visitor, VisitorMut};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 
 /// Rewrites a query for planning.
@@ -61,8 +62,43 @@ struct Plain<'a> {
     error: Option<Error>,
 }
 
+impl Plain<'_> {
+    /// The relation of a FROM item, under the name that it has there.
+    fn table_of(&self, factor: &ast::TableFactor) -> Option<(String, Arc<tidemark_plan::Relation>)> {
+        let ast::TableFactor::Table { name, alias, args: None, .. } = factor else { return None };
+        let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(fold).collect();
+        let (last, rest) = parts.split_last()?;
+        let relation = self.snapshot.find(rest.last().map(String::as_str), last)?;
+        Some((alias.as_ref().map_or_else(|| last.clone(), |a| fold(&a.name)), relation.clone()))
+    }
+}
+
+fn fold(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
 impl VisitorMut for Plain<'_> {
     type Break = ();
+
+    /// A table's name as a value is its row: `select t from t`.
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+        let factors = select.from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
+        let tables: Vec<(String, Arc<tidemark_plan::Relation>)> = factors.filter_map(|f| self.table_of(f)).collect();
+        for item in &mut select.projection {
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            let Expr::Identifier(ident) = &expr else { continue };
+            let name = fold(ident);
+            let is_column = tables.iter().any(|(_, r)| r.columns.iter().any(|c| c.name == name));
+            if let Some((_, relation)) = tables.iter().find(|(n, _)| *n == name && !is_column) {
+                let quoted = |s: &str| Ident::with_quote('"', s);
+                let pairs = relation.columns.iter().flat_map(|c| {
+                    [Expr::Value(Value::SingleQuotedString(c.name.clone()).into()), Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)])]
+                });
+                *item = SelectItem::ExprWithAlias { expr: call_with("named_struct", pairs.collect()), alias: ident.clone() };
+            }
+        }
+        ControlFlow::Continue(())
+    }
 
     /// The one column of `generate_series(..) g` is called `g`; without alias it has the function's name.
     fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
@@ -83,10 +119,23 @@ impl VisitorMut for Plain<'_> {
         match expr {
             // Functions are known by their last name.
             Expr::Function(function) => {
+                if let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice()
+                    && name.value.eq_ignore_ascii_case("row")
+                {
+                    *name = Ident::new("struct");
+                }
                 if function.name.0.len() > 1
                     && let Some(last) = function.name.0.pop()
                 {
                     function.name = ObjectName(vec![last]);
+                }
+            }
+            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+                if let Some(escape) = escape_char.take()
+                    && escape.value.to_string().trim_matches('\'') != "\\"
+                {
+                    let escape = Expr::Value(escape);
+                    **pattern = call_with("like_escape", vec![std::mem::replace(pattern, Expr::Value(Value::Null.into())), escape]);
                 }
             }
             Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::Value(Value::Null.into())),
@@ -157,6 +206,17 @@ fn is_regclass(data_type: &ast::DataType) -> bool {
         ast::DataType::Custom(name, _) => name.0.last().and_then(ObjectNamePart::as_ident).is_some_and(|i| i.value.eq_ignore_ascii_case("regclass")),
         _ => false,
     }
+}
+
+/// `name(args)`.
+pub fn call_with(name: &str, args: Vec<Expr>) -> Expr {
+    let mut expr = call(name);
+    if let Expr::Function(function) = &mut expr
+        && let ast::FunctionArguments::List(list) = &mut function.args
+    {
+        list.args = args.into_iter().map(|a| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(a))).collect();
+    }
+    expr
 }
 
 /// A call without arguments.

@@ -12,7 +12,7 @@
 //!
 //! What still cannot be planned is a subquery in a select list over tables that stay empty: [`without_subqueries`] makes NULLs of those.
 
-use super::rewrite::call;
+use super::rewrite::call_with;
 use crate::protocol::parameters;
 use datafusion::sql::sqlparser::ast::{self, AccessExpr, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr, Subscript, Value, VisitMut, VisitorMut};
 use datafusion_pg_catalog::sql::rules::{AliasDuplicatedProjectionRewrite, FixArrayLiteral, ResolveUnqualifiedIdentifier, RewriteArrayAnyAllOperation, SqlStatementRewriteRule};
@@ -36,7 +36,8 @@ pub fn without_subqueries(mut statement: ast::Statement) -> ast::Statement {
             impl VisitorMut for Inner {
                 type Break = ();
                 fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-                    if matches!(expr, Expr::Subquery(_)) {
+                    let array = matches!(expr, Expr::Function(f) if matches!(f.args, FunctionArguments::Subquery(_)));
+                    if array || matches!(expr, Expr::Subquery(_)) {
                         *expr = parameters::null(None);
                     }
                     ControlFlow::Continue(())
@@ -59,17 +60,6 @@ fn function_name(expr: &Expr) -> Option<String> {
         Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase()),
         _ => None,
     }
-}
-
-/// `name(args)`.
-fn call_with(name: &str, args: Vec<Expr>) -> Expr {
-    let mut expr = call(name);
-    if let Expr::Function(function) = &mut expr
-        && let FunctionArguments::List(list) = &mut function.args
-    {
-        list.args = args.into_iter().map(|a| FunctionArg::Unnamed(FunctionArgExpr::Expr(a))).collect();
-    }
-    expr
 }
 
 /// The last part of a type's name: `regclass` of `pg_catalog.regclass`.
@@ -128,12 +118,24 @@ fn is_text(base: &str) -> bool {
 impl VisitorMut for System {
     type Break = ();
 
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        if let ast::TableFactor::Table { name, args: Some(args), alias, .. } = factor
+            && name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| i.value.eq_ignore_ascii_case("unnest"))
+        {
+            let expr = |a: &FunctionArg| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e.clone()) } else { None };
+            let array_exprs = args.args.iter().filter_map(expr).collect();
+            *factor = ast::TableFactor::UNNEST { alias: alias.take(), array_exprs, with_offset: false, with_offset_alias: None, with_ordinality: false };
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
         for item in &mut select.projection {
+            let _ = VisitMut::visit(item, &mut CountExists);
             let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
             if let Expr::Cast { expr: inner, data_type, .. } = expr
                 && matches!(type_base(data_type).as_str(), "regclass" | "regnamespace" | "regrole")
-                && !matches!(inner.as_ref(), Expr::Value(_))
+                && !is_string(inner)
             {
                 *expr = shown(take(inner), &type_base(data_type));
             }
@@ -157,12 +159,33 @@ impl VisitorMut for System {
         match expr {
             Expr::Subquery(query) => wrap_column(query, "max"),
             Expr::Cast { expr: inner, data_type, .. } => match type_base(data_type).as_str() {
-                "regclass" if !matches!(inner.as_ref(), Expr::Value(_)) => *expr = call_with("to_regclass", vec![take(inner)]),
+                "regclass" if !is_string(inner) => *expr = call_with("to_regclass", vec![take(inner)]),
                 "regtype" => *expr = call_with("to_regtype", vec![take(inner)]),
-                "regproc" | "regprocedure" => *expr = take(inner),
+                "regproc" | "regprocedure" => *expr = call_with("to_regproc", vec![take(inner)]),
                 "regnamespace" => *expr = call_with("to_regnamespace", vec![take(inner)]),
                 _ => {}
             },
+            Expr::CompoundFieldAccess { root, access_chain } if matches!(access_chain.as_slice(), [AccessExpr::Dot(Expr::Identifier(_))]) => {
+                if let [AccessExpr::Dot(Expr::Identifier(field))] = access_chain.as_slice() {
+                    let name = Expr::Value(Value::SingleQuotedString(field.value.clone()).into());
+                    *expr = call_with("get_field", vec![take(root), name]);
+                }
+            }
+            // array = '{1,2}'
+            Expr::BinaryOp { left, op: ast::BinaryOperator::Eq | ast::BinaryOperator::NotEq, right } => {
+                if let Expr::Value(v) = right.as_mut()
+                    && let Value::SingleQuotedString(text) = &mut v.value
+                    && let Some(inner) = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'))
+                {
+                    *text = inner.to_string();
+                    let comma = Expr::Value(Value::SingleQuotedString(",".into()).into());
+                    **left = call_with("array_to_string", vec![take(left), comma]);
+                }
+            }
+            // The table that a row of a system table is in: nobody knows, nobody minds.
+            Expr::CompoundIdentifier(parts) if parts.last().is_some_and(|p| p.value.eq_ignore_ascii_case("tableoid")) => {
+                *expr = Expr::Value(Value::Number("0".into(), false).into());
+            }
             Expr::CompoundFieldAccess { root, access_chain } => {
                 let vector = root.to_string().to_lowercase();
                 if ["indkey", "indclass", "indoption", "indcollation", "proargtypes"].iter().any(|v| vector.ends_with(v))
@@ -180,13 +203,41 @@ impl VisitorMut for System {
                         *expr = Expr::Subquery(query);
                     }
                 }
-                Some("_pg_expandarray") => {
+                Some("coalesce") => {
+                    if let FunctionArguments::List(list) = &mut function.args {
+                        list.args.retain(|a| !matches!(a, FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) if e.to_string() == "'{}'"));
+                    }
+                }
+                Some("_pg_expandarray" | "generate_subscripts") => {
                     let inner = take(expr);
                     *expr = call_with("unnest", vec![inner]);
                 }
                 _ => {}
             },
             _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn is_string(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+}
+
+/// `EXISTS (select ..)` in a select list as `(select count(*) ..) > 0`, which can be decorrelated there.
+struct CountExists;
+
+impl VisitorMut for CountExists {
+    type Break = ();
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Exists { subquery, negated } = expr {
+            let mut query = subquery.clone();
+            if let SetExpr::Select(select) = query.body.as_mut() {
+                select.projection = vec![SelectItem::UnnamedExpr(call_with("count", vec![Expr::Value(Value::Number("1".into(), false).into())]))];
+            }
+            let op = if *negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt };
+            let zero = Expr::Value(Value::Number("0".into(), false).into());
+            *expr = Expr::BinaryOp { left: Box::new(Expr::Subquery(query)), op, right: Box::new(zero) };
         }
         ControlFlow::Continue(())
     }

@@ -17,6 +17,7 @@ const KNOWN: &[Known] = &[
     Known("client_encoding", "UTF8", "Sets the client's character set encoding."),
     Known("client_min_messages", "notice", "Sets the message levels that are sent to the client."),
     Known("DateStyle", "ISO, MDY", "Sets the display format for date and time values."),
+    Known("default_table_access_method", "heap", "Sets the default table access method for new tables."),
     Known("default_transaction_isolation", "read committed", "Sets the transaction isolation level of each new transaction."),
     Known("default_transaction_read_only", "off", "Sets the default read-only status of new transactions."),
     Known("dml_commit", "sync", "sync: a write returns when it is decided. async: it returns at once."),
