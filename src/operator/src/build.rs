@@ -87,3 +87,15 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
     };
     Ok(Built { operator, view: None })
 }
+
+/// Like [`build_operator`], but a filter right below a projection becomes part of it, so that the columns that the projection drops are never filtered. Returns
+/// the nodes whose output the operator reads.
+pub fn build_fused<'a>(node: &'a Node, context: &mut BuildContext) -> Result<(Built, &'a [Node])> {
+    if let (Op::Project { exprs }, [filter]) = (&node.op, node.inputs.as_slice())
+        && let (Op::Filter { predicate }, [below]) = (&filter.op, filter.inputs.as_slice())
+    {
+        let operator = Project::new(Some(predicate), exprs, &nullable(&below.schema), &nullable(&node.schema), context.on_error)?;
+        return Ok((Built { operator: Box::new(operator), view: None }, &filter.inputs));
+    }
+    Ok((build_operator(node, context)?, &node.inputs))
+}

@@ -15,6 +15,8 @@ pub mod expr;
 pub mod filter;
 pub mod functions;
 pub mod join;
+#[cfg(test)]
+mod measure;
 pub mod project;
 pub mod report;
 pub mod sink;

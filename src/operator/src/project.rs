@@ -7,7 +7,7 @@
 use crate::expr::{CompiledExpr, Predicate, RowFailure};
 use crate::report::{report, without};
 use crate::{Operator, Out};
-use arrow::array::{ArrayRef, NullArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BooleanArray, NullArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::{FilterBuilder, FilterPredicate};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -47,11 +47,11 @@ impl Project {
         })
     }
 
-    /// Applies the predicate, if any; `None` when no row is left.
-    fn select(&self, batch: ChangeBatch, out: &mut dyn Out) -> Result<Option<ChangeBatch>> {
-        let Some(predicate) = &self.predicate else { return Ok(Some(batch)) };
+    /// Applies the predicate, if any: the rows that are left with the columns that are read, and which rows they were. `None` when none is left.
+    fn select(&self, batch: &ChangeBatch, out: &mut dyn Out) -> Result<Option<(ChangeBatch, Option<BooleanArray>)>> {
+        let Some(predicate) = &self.predicate else { return Ok(Some((batch.clone(), None))) };
         let (mask, failures) = predicate.evaluate(batch.rows())?;
-        report(&batch, failures, out)?;
+        report(batch, failures, out)?;
         let rows = mask.true_count();
         if rows == 0 {
             return Ok(None);
@@ -63,7 +63,7 @@ impl Project {
         });
         let columns = batch.rows().columns().iter().zip(&self.reads).map(|(column, read)| if *read { kept(keep.as_ref(), column) } else { Ok(Arc::new(NullArray::new(rows)) as ArrayRef) });
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        Ok(Some(ChangeBatch::with_weights(batch_of(&self.pruned, columns, rows)?, weights)))
+        Ok(Some((ChangeBatch::with_weights(batch_of(&self.pruned, columns, rows)?, weights), Some(mask))))
     }
 
     /// Rows that fail are left out: those of failing expressions, or under `on_error = 'null'` those whose column does not take NULL.
@@ -79,6 +79,15 @@ fn kept(keep: Option<&FilterPredicate>, column: &ArrayRef) -> Result<ArrayRef> {
     }
 }
 
+/// The failures of selected rows as failures of the input's rows.
+fn at_input(mut failures: Vec<RowFailure>, selected: Option<&BooleanArray>) -> Vec<RowFailure> {
+    if let (Some(selected), false) = (selected, failures.is_empty()) {
+        let rows: Vec<usize> = selected.values().set_indices().collect();
+        failures.iter_mut().for_each(|f| f.row = rows[f.row]);
+    }
+    failures
+}
+
 /// A record batch of `rows` rows, also when there is no column.
 pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -87,7 +96,9 @@ pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) 
 
 impl Operator for Project {
     fn on_changes(&mut self, _port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<()> {
-        let Some(batch) = self.select(batch, out)? else { return Ok(()) };
+        let input = batch;
+        let Some((batch, selected)) = self.select(&input, out)? else { return Ok(()) };
+        let report = |failures: Vec<RowFailure>, out: &mut dyn Out| report(&input, at_input(failures, selected.as_ref()), out);
         let mut columns = Vec::with_capacity(self.exprs.len());
         let mut failures: Vec<RowFailure> = Vec::new();
         let mut dropped: Vec<RowFailure> = Vec::new();
@@ -99,7 +110,7 @@ impl Operator for Project {
         }
         if dropped.is_empty() {
             let rows = batch_of(&self.output, columns, batch.num_rows())?;
-            report(&batch, failures, out)?;
+            report(failures, out)?;
             return out.send(ChangeBatch::with_weights(rows, batch.weights().cloned()));
         }
         let mask = without(batch.num_rows(), &dropped);
@@ -107,7 +118,7 @@ impl Operator for Project {
         let columns = columns.iter().map(|c| kept(Some(&keep), c)).collect::<Result<Vec<_>>>()?;
         let weights = batch.weights().map(|w| mask.values().set_indices().map(|i| w[i]).collect());
         failures.extend(dropped);
-        report(&batch, failures, out)?;
+        report(failures, out)?;
         let rows = mask.true_count();
         if rows == 0 {
             return Ok(());
@@ -115,3 +126,6 @@ impl Operator for Project {
         out.send(ChangeBatch::with_weights(batch_of(&self.output, columns, rows)?, weights))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,13 @@ impl WideSum {
 
 /// `value * 10^shift / divisor`, rounded half away from zero.
 fn rescaled_quotient(value: i128, shift: i32, divisor: i128) -> Option<i128> {
+    // Nearly always everything fits 128 bits.
+    let factor = u32::try_from(shift).ok().and_then(|shift| 10i128.checked_pow(shift));
+    if let Some(numerator) = factor.and_then(|f| value.checked_mul(f)) {
+        let (quotient, rest) = (numerator / divisor, numerator % divisor);
+        let away = if rest.unsigned_abs() >= divisor.unsigned_abs() - rest.unsigned_abs() { if (numerator < 0) != (divisor < 0) { -1 } else { 1 } } else { 0 };
+        return quotient.checked_add(away);
+    }
     let power = |n: i32| (0..n).try_fold(i256::ONE, |p, _| p.checked_mul(i256::from_i128(10)));
     let numerator = i256::from_i128(value).checked_mul(power(shift.max(0))?)?;
     let divisor = i256::from_i128(divisor).checked_mul(power((-shift).max(0))?)?;

@@ -7,10 +7,8 @@ use super::accumulator::{Accumulator, Multiset, MultisetChanges};
 use super::lane::Input;
 use arrow::array::*;
 use arrow::datatypes::*;
-use hashbrown::HashMap;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use tidemark_common::Result;
@@ -18,7 +16,7 @@ use tidemark_state::chunked::Chunked;
 
 /// How values of an Arrow type are kept and ordered.
 trait Domain: 'static {
-    type Key: Ord + Clone + Hash + Lowest + Send;
+    type Key: Ord + Clone + Lowest + Send;
     type Reader<'a>;
     fn reader(values: &ArrayRef) -> Self::Reader<'_>;
     fn key(reader: &Self::Reader<'_>, row: usize) -> Self::Key;
@@ -31,7 +29,7 @@ trait Domain: 'static {
 /// Integers, dates, times, timestamps and numerics: ordered as they are.
 struct Plain<T>(PhantomData<T>);
 
-impl<T: ArrowPrimitiveType<Native: Ord + Hash + Lowest>> Domain for Plain<T> {
+impl<T: ArrowPrimitiveType<Native: Ord + Lowest>> Domain for Plain<T> {
     type Key = T::Native;
     type Reader<'a> = &'a [T::Native];
     fn reader(values: &ArrayRef) -> &[T::Native] {
@@ -184,7 +182,7 @@ pub(super) fn extreme(argument: &DataType, greatest: bool, append_only: bool) ->
         if append_only {
             Box::new(Extreme::<D> { data_type, wanted: if greatest { Ordering::Greater } else { Ordering::Less }, values: Vec::new(), heap: 0 })
         } else {
-            Box::new(Retractable::<D> { data_type, greatest, counts: BTreeMap::new(), dirty: HashMap::new(), heap: 0 })
+            Box::new(Retractable::<D> { data_type, greatest, counts: BTreeMap::new(), dirty: Vec::new(), gone: Vec::new(), heap: 0, batch: Vec::new() })
         }
     }
     use DataType as T;
@@ -272,29 +270,46 @@ impl<D: Domain> Accumulator for Extreme<D> {
 struct Retractable<D: Domain> {
     data_type: DataType,
     greatest: bool,
-    counts: BTreeMap<(u32, D::Key), i64>,
-    /// What changed since the last seal, and whether it was there then.
-    dirty: HashMap<(u32, D::Key), bool>,
+    counts: BTreeMap<(u32, D::Key), Entry>,
+    /// Values that changed since the last seal, some twice; those that have left since are among them.
+    dirty: Vec<(u32, D::Key)>,
+    /// Values that were there at the last seal and have left, once each; some are back.
+    gone: Vec<(u32, D::Key)>,
     heap: usize,
+    /// The current batch, to be sorted.
+    batch: Vec<(u32, D::Key, i64)>,
+}
+
+/// How often a value occurs.
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    count: i64,
+    /// Is in `dirty`.
+    dirty: bool,
+    /// Has been there since the last seal.
+    sealed: bool,
 }
 
 impl<D: Domain> Retractable<D> {
     fn add(&mut self, id: u32, key: D::Key, weight: i64) {
-        use std::collections::btree_map::Entry;
-        let bytes = D::heap_bytes(&key);
-        let entry = self.counts.entry((id, key));
-        let was_there = matches!(entry, Entry::Occupied(_));
-        self.dirty.entry(entry.key().clone()).or_insert(was_there);
-        match entry {
-            Entry::Vacant(vacant) => {
-                vacant.insert(weight);
-                self.heap += bytes;
+        use std::collections::btree_map::Entry::{Occupied, Vacant};
+        match self.counts.entry((id, key)) {
+            Vacant(vacant) => {
+                self.heap += D::heap_bytes(&vacant.key().1);
+                self.dirty.push(vacant.key().clone());
+                vacant.insert(Entry { count: weight, dirty: true, sealed: false });
             }
-            Entry::Occupied(mut occupied) => {
-                *occupied.get_mut() += weight;
-                if *occupied.get() == 0 {
-                    occupied.remove();
-                    self.heap -= bytes;
+            Occupied(mut occupied) => {
+                let entry = occupied.get_mut();
+                entry.count += weight;
+                if entry.count == 0 {
+                    let (key, entry) = occupied.remove_entry();
+                    self.heap -= D::heap_bytes(&key.1);
+                    if entry.sealed {
+                        self.gone.push(key);
+                    }
+                } else if !std::mem::replace(&mut entry.dirty, true) {
+                    self.dirty.push(occupied.key().clone());
                 }
             }
         }
@@ -302,15 +317,15 @@ impl<D: Domain> Retractable<D> {
 
     /// The extreme of a group among its values with positive count.
     fn extreme(&self, id: u32, lowest: &D::Key) -> Option<&D::Key> {
-        let is_here = |entry: &(&(u32, D::Key), &i64)| entry.0.0 == id;
+        let is_here = |entry: &(&(u32, D::Key), &Entry)| entry.0.0 == id;
         let found = if self.greatest {
             let below_next = match id.checked_add(1) {
                 Some(next) => self.counts.range(..(next, lowest.clone())),
                 None => self.counts.range(..),
             };
-            below_next.rev().take_while(is_here).find(|(_, count)| **count > 0)
+            below_next.rev().take_while(is_here).find(|(_, entry)| entry.count > 0)
         } else {
-            self.counts.range((id, lowest.clone())..).take_while(is_here).find(|(_, count)| **count > 0)
+            self.counts.range((id, lowest.clone())..).take_while(is_here).find(|(_, entry)| entry.count > 0)
         };
         found.map(|((_, key), _)| key)
     }
@@ -320,8 +335,26 @@ impl<D: Domain> Accumulator for Retractable<D> {
     fn grow(&mut self, _: usize) {}
 
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()> {
+        // Equal values of a batch are summed first, and the tree is walked in its own order.
         let reader = D::reader(values);
-        input.each(|row, id, weight| self.add(id, D::key(&reader, row), weight));
+        let mut batch = std::mem::take(&mut self.batch);
+        input.each(|row, id, weight| batch.push((id, D::key(&reader, row), weight)));
+        batch.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let mut sum: Option<(u32, D::Key, i64)> = None;
+        for (id, key, weight) in batch.drain(..) {
+            match &mut sum {
+                Some((last_id, last_key, total)) if *last_id == id && *last_key == key => *total += weight,
+                _ => {
+                    if let Some((id, key, total)) = sum.replace((id, key, weight)).filter(|s| s.2 != 0) {
+                        self.add(id, key, total);
+                    }
+                }
+            }
+        }
+        if let Some((id, key, total)) = sum.filter(|s| s.2 != 0) {
+            self.add(id, key, total);
+        }
+        self.batch = batch;
         Ok(())
     }
 
@@ -332,11 +365,8 @@ impl<D: Domain> Accumulator for Retractable<D> {
 
     fn reset(&mut self, id: u32) {
         // A group that is gone has no values left unless its input took back what it never gave.
-        while let Some(((group, key), _)) = self.counts.range((id, D::Key::lowest())..).next().map(|(k, v)| (k.clone(), *v)) {
-            if group != id {
-                break;
-            }
-            self.counts.remove(&(group, key));
+        while let Some(key) = self.counts.range((id, D::Key::lowest())..).next().map(|(key, _)| key.clone()).filter(|key| key.0 == id) {
+            self.counts.remove(&key);
         }
     }
 
@@ -352,8 +382,8 @@ impl<D: Domain> Accumulator for Retractable<D> {
     }
     fn memory_bytes(&self) -> usize {
         // A B-tree's nodes are two thirds full on average.
-        let entry = size_of::<((u32, D::Key), i64)>();
-        self.counts.len() * entry * 3 / 2 + self.heap + self.dirty.capacity() * size_of::<((u32, D::Key), bool)>()
+        let entry = size_of::<((u32, D::Key), Entry)>();
+        self.counts.len() * entry * 3 / 2 + self.heap + (self.dirty.capacity() + self.gone.capacity()) * size_of::<(u32, D::Key)>()
     }
 }
 
@@ -363,17 +393,18 @@ impl<D: Domain> Multiset for Retractable<D> {
     }
 
     fn take_changes(&mut self) -> Option<MultisetChanges> {
-        if self.dirty.is_empty() {
-            return None;
-        }
         let dirty = std::mem::take(&mut self.dirty);
-        let (mut present, mut gone) = (Vec::new(), Vec::new());
-        for (key, was_there) in &dirty {
-            match self.counts.get(key) {
-                Some(count) => present.push((key, *count)),
-                None if *was_there => gone.push(key),
-                None => {}
+        let mut gone = std::mem::take(&mut self.gone);
+        let mut present = Vec::with_capacity(dirty.len());
+        for key in dirty {
+            if let Some(entry) = self.counts.get_mut(&key).filter(|e| e.dirty) {
+                *entry = Entry { dirty: false, sealed: true, ..*entry };
+                present.push((key, entry.count));
             }
+        }
+        gone.retain(|key| !self.counts.contains_key(key));
+        if present.is_empty() && gone.is_empty() {
+            return None;
         }
         Some(MultisetChanges {
             ids: present.iter().map(|((id, _), _)| *id).collect(),
@@ -389,7 +420,7 @@ impl<D: Domain> Multiset for Retractable<D> {
         for (row, id) in ids.iter().enumerate() {
             let key = D::key(&reader, row);
             self.heap += D::heap_bytes(&key);
-            self.counts.insert((*id, key), counts.value(row));
+            self.counts.insert((*id, key), Entry { count: counts.value(row), dirty: false, sealed: true });
         }
     }
 }
