@@ -140,5 +140,6 @@ mod tests {
         assert_eq!(h[2], h[3]);
     }
 
-    const GOLDEN: [&str; 8] = ["", "", "", "", "", "", "", ""];
+    const GOLDEN: [&str; 8] =
+        ["c9d874ca57d9e055", "f2f37271ad33e225", "8e1a4acd601c1d69", "e231d98cab11b8c7", "587e59159fcf4040", "73d6b49bd6496575", "58b95163f5e992c2", "a9dddfbdad9832bd"];
 }

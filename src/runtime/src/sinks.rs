@@ -119,9 +119,13 @@ impl SinkQueue {
     /// What the sink operator of one worker calls at each barrier.
     pub fn output(self: &Arc<Self>, _worker: WorkerId) -> SinkOutput {
         let queue = self.clone();
+        let figures = self.shared.figures(self.relation.id);
+        // Nothing reads a blackhole: what it would be sent is counted, not kept.
+        let discards = self.relation.connector.as_ref().is_some_and(|c| c.connector == "blackhole");
         Box::new(move |epoch, changes, hash| {
             let rows: usize = changes.iter().map(ChangeBatch::num_rows).sum();
-            if rows == 0 {
+            figures.rows.fetch_add(rows as u64, std::sync::atomic::Ordering::Relaxed);
+            if rows == 0 || discards {
                 return;
             }
             let mut state = queue.state.lock();

@@ -321,7 +321,8 @@ impl Worker {
         let actors = build_actors(&shared.relation, plan, &self.shared, self.id, None)?;
         let fragment = actors.fragments.into_iter().next().ok_or_else(|| Error::internal("a source without an actor"))?;
         let ready_at = shared.inputs.iter().find_map(|i| if let InputKind::Source(s) = &i.kind { Some(s.positions()) } else { None }).unwrap_or_default();
-        let source = Source::open(&self.shared, self.id, &shared.relation, positions, &[], self.waker.clone())?;
+        let mut source = Source::open(&self.shared, self.id, &shared.relation, positions, &[], self.waker.clone())?;
+        source.set_uncounted();
         Ok(CatchUp { source, fragment, ready_at, end: None })
     }
 
