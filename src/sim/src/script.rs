@@ -7,13 +7,13 @@
 //! # restart                the server is killed (-9) and started again
 //! # restart asked          ... after SIGTERM instead
 //! # restart workers=3      ... with that many workers
-//! # unchecked v            view v is not compared with its query (its text no longer fits, or it fails on purpose)
+//! # unchecked v            from here on view v is not compared with its query (its text no longer fits, or it fails on purpose)
 //! # views FOLDER           a materialized view for every FOLDER/*.sql of the workspace, with the file's name and query
 //! # check                  compare all views now
 //! ```
 //!
 //! Every materialized view is compared with its query after each write, before and after each restart and at the end (see [`crate::views`]). A script goes on
-//! after a failure, so that one run tells all.
+//! after a failure, so that one run tells all; a view that differs is reported once.
 
 use crate::client::{ClientError, Session};
 use crate::server::{Ending, Server};
@@ -171,7 +171,7 @@ impl Script {
     async fn command(&mut self, line: &str) -> Result<()> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["unchecked", name] => self.views.forget(name),
+            ["unchecked", name] => self.views.exclude(name),
             ["check"] => self.check("at # check").await,
             ["views", folder] => self.views_of(folder).await?,
             _ => {}
@@ -210,9 +210,8 @@ impl Script {
 
     async fn check(&mut self, place: &str) {
         let session = self.last.lock().ok().and_then(|last| last.clone());
-        if let Some(session) = session
-            && let Err(difference) = self.views.check(&session).await
-        {
+        let Some(session) = session else { return };
+        for difference in self.views.check(&session).await {
             self.failures.push(format!("{place}: {difference}"));
         }
     }

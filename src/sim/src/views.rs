@@ -5,7 +5,7 @@
 //! and restored state) are held to the batch engine, which has none of them.
 
 use crate::client::{ClientError, Session};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Rows of a difference that are shown.
@@ -15,6 +15,7 @@ const SHOWN_MAX: usize = 10;
 #[derive(Default)]
 pub struct Views {
     queries: BTreeMap<String, String>,
+    excluded: BTreeSet<String>,
     in_transaction: bool,
 }
 
@@ -28,7 +29,7 @@ impl Views {
             "begin" | "start" => self.in_transaction = true,
             "commit" | "end" | "rollback" | "abort" => self.in_transaction = false,
             "create" => {
-                if let Some((name, query)) = definition(&sql) {
+                if let Some((name, query)) = definition(&sql).filter(|(name, _)| !self.excluded.contains(name)) {
                     self.queries.insert(name, query);
                 }
             }
@@ -37,8 +38,9 @@ impl Views {
         !self.in_transaction && ["create", "insert", "update", "delete", "commit", "end", "copy", "flush"].contains(&first.as_str())
     }
 
-    /// Leaves a view out of the checks.
-    pub fn forget(&mut self, name: &str) {
+    /// Leaves a view out of the checks, whether it exists already or not.
+    pub fn exclude(&mut self, name: &str) {
+        self.excluded.insert(name.into());
         self.queries.remove(name);
     }
 
@@ -47,24 +49,34 @@ impl Views {
         self.in_transaction = false;
     }
 
-    /// Compares every view with its query. Views that no longer exist are forgotten.
-    pub async fn check(&mut self, session: &Session) -> Result<(), String> {
+    /// Compares every view with its query, unless a transaction is open, and answers what differs. Views that no longer exist are forgotten, and so are
+    /// views that differ: one report of each is enough.
+    pub async fn check(&mut self, session: &Session) -> Vec<String> {
+        let mut differences = Vec::new();
+        if self.in_transaction {
+            return differences;
+        }
         let names: Vec<String> = self.queries.keys().cloned().collect();
         for name in names {
             let query = self.queries[&name].clone();
             let compared = compare(session, &name, &query).await;
             let ended = session.run("COMMIT").await;
-            match compared {
-                Ok(None) => {
-                    ended.map_err(|e| format!("COMMIT after reading view {name}: {e}"))?;
+            let different = match compared {
+                Ok(None) => ended.err().map(|e| format!("COMMIT after reading view {name}: {e}")),
+                Ok(Some(difference)) => Some(difference),
+                Err((Read::View, e)) if e.state == "42P01" => {
+                    self.queries.remove(&name);
+                    None
                 }
-                Ok(Some(difference)) => return Err(difference),
-                Err((what, e)) if what == Read::View && e.state == "42P01" => self.forget(&name),
-                Err((Read::View, e)) => return Err(format!("view {name} cannot be read: {e}")),
-                Err((Read::Query, e)) => return Err(format!("the query of view {name} fails when run ad hoc: {e}\n[SQL] {query}")),
+                Err((Read::View, e)) => Some(format!("view {name} cannot be read: {e}")),
+                Err((Read::Query, e)) => Some(format!("the query of view {name} fails when run ad hoc: {e}\n[SQL] {query}")),
+            };
+            if let Some(different) = different {
+                self.queries.remove(&name);
+                differences.push(different);
             }
         }
-        Ok(())
+        differences
     }
 }
 
