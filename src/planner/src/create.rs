@@ -5,8 +5,8 @@
 //! * a table without connector gets its changes from DML, whose conflicts are resolved before they are logged.
 
 use crate::bind::{Expander, Table, to_error};
-use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::fold::fold_plan;
+use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
 use crate::query::{flag, materialized, on_error};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
@@ -33,7 +33,9 @@ struct Columns {
 impl Planner {
     pub(crate) fn source(&self, id: RelationId, create: &CreateRelation, statement: &Statement, owner: &str) -> Result<Planned> {
         let Some(connector) = connector_of(create, RelationKind::Source)? else {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "a source needs a connector").at(create.name.position.max(1)).with_hint("Write WITH (connector = 'kafka', ...), or CREATE TABLE."));
+            return Err(Error::user(SqlState::INVALID_PARAMETER, "a source needs a connector")
+                .at(create.name.position.max(1))
+                .with_hint("Write WITH (connector = 'kafka', ...), or CREATE TABLE."));
         };
         if create.append_only || create.on_conflict.is_some() {
             return Err(Error::user(SqlState::SYNTAX_ERROR, "APPEND ONLY and ON CONFLICT belong to tables").at(create.name.position.max(1)));
@@ -89,7 +91,9 @@ impl Planner {
         let keyed = connector.format != Format::Plain;
         if keyed && key.is_empty() {
             let format = if connector.format == Format::Upsert { "UPSERT" } else { "DEBEZIUM" };
-            return Err(Error::user(SqlState("42P16"), format!("FORMAT {format} needs a PRIMARY KEY")).at(position).with_hint("Declare PRIMARY KEY (columns) of the record key, or INCLUDE KEY and use that column."));
+            return Err(Error::user(SqlState("42P16"), format!("FORMAT {format} needs a PRIMARY KEY"))
+                .at(position)
+                .with_hint("Declare PRIMARY KEY (columns) of the record key, or INCLUDE KEY and use that column."));
         }
         if create.append_only && keyed {
             return Err(Error::user(SqlState("42P16"), "an APPEND ONLY table cannot have updates from its connector").at(position));

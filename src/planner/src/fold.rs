@@ -112,9 +112,7 @@ fn fold_cast(value: &ScalarValue, to: &DataType) -> Result<Option<ScalarValue>> 
             let scaled = 10i128.checked_pow((to_scale - scale) as u32).and_then(|f| v.checked_mul(f));
             Ok(scaled.filter(|v| fits(*v, *precision)).map(|v| ScalarValue::Decimal128(Some(v), *precision, *to_scale)))
         }
-        (ScalarValue::Decimal128(Some(v), _, scale), DataType::Float64) => {
-            Ok(format!("{v}e{}", -i32::from(*scale)).parse().ok().map(|v| ScalarValue::Float64(Some(v))))
-        }
+        (ScalarValue::Decimal128(Some(v), _, scale), DataType::Float64) => Ok(format!("{v}e{}", -i32::from(*scale)).parse().ok().map(|v| ScalarValue::Float64(Some(v)))),
         _ => Ok(None),
     }
 }
@@ -159,6 +157,11 @@ fn fold_text(text: &str, to: &DataType) -> Result<Option<ScalarValue>> {
             Ok(v) => Ok(from_integer(v, to)),
             Err(_) if trimmed.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '+') && trimmed.len() > 1 => Ok(None),
             Err(_) => Err(external(Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {}: \"{text}\"", crate::types::sql_type_name(to))))),
+        },
+        DataType::Boolean => match trimmed.to_ascii_lowercase().as_str() {
+            "t" | "true" | "y" | "yes" | "on" | "1" => Ok(Some(ScalarValue::Boolean(Some(true)))),
+            "f" | "false" | "n" | "no" | "off" | "0" => Ok(Some(ScalarValue::Boolean(Some(false)))),
+            _ => Err(external(Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type boolean: \"{text}\"")))),
         },
         DataType::Timestamp(_, None) | DataType::Date32 if trimmed.len() >= 10 && trimmed.chars().all(|c| c.is_ascii_digit() || "-: .T".contains(c)) => {
             Ok(ScalarValue::Utf8(Some(trimmed.into())).cast_to(to).ok())

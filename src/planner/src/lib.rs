@@ -6,6 +6,7 @@
 //! with `0A000` and its name.
 
 mod bind;
+mod coerce;
 mod create;
 mod explain;
 mod fold;
@@ -13,7 +14,6 @@ mod generators;
 mod interval;
 mod lineage;
 mod lower;
-mod narrow;
 mod optimise;
 pub mod parse;
 mod query;
@@ -28,9 +28,9 @@ use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
 pub use bind::aggregates;
+pub use coerce::analyzer_rules;
 pub use datafusion_sql::sqlparser;
 pub use lower::to_expr;
-pub use narrow::IntegerLiterals;
 pub use parse::parse;
 pub use query::output_names;
 pub use statement::{Statement, StatementKind};

@@ -25,13 +25,12 @@
 //! filter_null_join_keys (the join operator drops such rows itself).
 
 use crate::bind::Registry;
+use crate::coerce::analyzer_rules;
 use crate::fold::fold_plan;
-use crate::narrow::IntegerLiterals;
 use datafusion_common::Result;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion_optimizer::analyzer::Analyzer;
-use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
 use std::sync::Arc;
 use tidemark_common::Error;
@@ -56,7 +55,7 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// Inserts every type coercion. Errors: types that do not fit.
 pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
-    Analyzer::with_rules(vec![Arc::new(IntegerLiterals), Arc::new(TypeCoercion::new())]).execute_and_check(plan, registry.options(), |_, _| {})
+    Analyzer::with_rules(analyzer_rules()).execute_and_check(plan, registry.options(), |_, _| {})
 }
 
 /// Applies the allowed rules to an analyzed plan.

@@ -279,7 +279,9 @@ fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], pr
     let proven = properties.key.clone().filter(|k| !k.is_empty());
     let key = if declared.is_empty() { proven.clone().unwrap_or_default() } else { declared };
     if key.is_empty() {
-        return Err(Error::user(SqlState("42P17"), "an upsert sink needs a primary key").at(position).with_hint("Set primary_key = 'column, ...' in WITH to columns that are unique."));
+        return Err(Error::user(SqlState("42P17"), "an upsert sink needs a primary key")
+            .at(position)
+            .with_hint("Set primary_key = 'column, ...' in WITH to columns that are unique."));
     }
     let unique = properties.key.as_ref().is_some_and(|k| k.iter().all(|c| key.contains(c)));
     if !unique {
@@ -347,7 +349,9 @@ fn expression_name(e: &ast::Expr) -> Option<String> {
         ast::Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).cloned().map(fold),
         ast::Expr::Nested(inner) => expression_name(inner),
         ast::Expr::Cast { expr, data_type, .. } => expression_name(expr).or_else(|| Some(cast_name(data_type))),
-        ast::Expr::Case { else_result, .. } => else_result.as_deref().and_then(|e| if matches!(e, ast::Expr::Identifier(_)) { expression_name(e) } else { None }).or(Some("case".into())),
+        ast::Expr::Case { else_result, .. } => {
+            else_result.as_deref().and_then(|e| if matches!(e, ast::Expr::Identifier(_)) { expression_name(e) } else { None }).or(Some("case".into()))
+        }
         ast::Expr::Extract { .. } => Some("extract".into()),
         ast::Expr::Substring { .. } => Some("substring".into()),
         ast::Expr::Trim { .. } => Some("btrim".into()),

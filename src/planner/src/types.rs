@@ -62,7 +62,13 @@ fn plain(data_type: DataType) -> (DataType, String) {
 fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
     let folded = name.to_string().to_lowercase();
     Ok(match folded.trim_start_matches("pg_catalog.") {
-        "string" => plain(DataType::Utf8),
+        "string" | "varchar" | "text" => plain(DataType::Utf8),
+        "bool" => plain(DataType::Boolean),
+        "int2" => plain(DataType::Int16),
+        "int4" => plain(DataType::Int32),
+        "int8" => plain(DataType::Int64),
+        "float4" => plain(DataType::Float32),
+        "float8" => plain(DataType::Float64),
         "timestamptz" => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         "bpchar" | "name" => plain(DataType::Utf8),
         "rw_int256" | "int256" => return Err(Error::unsupported(format!("type {folded}")).with_hint("Use numeric.")),

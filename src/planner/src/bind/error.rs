@@ -88,7 +88,7 @@ fn by_text(text: &str) -> Error {
     if has("No function matches the given name and argument types") || has("does not accept") || has("Failed to coerce arguments") || has("Expect") && has("argument") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, function_message(text)).with_hint("You might need to add explicit type casts.");
     }
-    if has("Cannot infer common argument type") || has("Cannot coerce arithmetic expression") || has("There isn't result type") || has("Cannot get result type") {
+    if has("Cannot infer common argument type for comparison") || has("Cannot coerce arithmetic expression") || has("There isn't result type") || has("Cannot get result type") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, operator_message(text)).with_hint("You might need to add explicit type casts.");
     }
     if let Some(column) = text.split_once("Column in SELECT must be in GROUP BY").and_then(|(_, rest)| rest.split('"').nth(1)) {
@@ -102,8 +102,23 @@ fn by_text(text: &str) -> Error {
     if let Some(found) = text.split_once("Cannot create filter with non-boolean predicate").and_then(|(_, rest)| rest.rsplit(" returning ").next()) {
         return Error::user(SqlState::DATATYPE_MISMATCH, format!("argument of WHERE must be type boolean, not type {}", sql_types(found.trim())));
     }
+    if has("logical boolean operation") || has("requires a boolean expression") {
+        return Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!(
+                "arguments of AND, OR and NOT must be boolean: {}",
+                sql_types(first_line(text).rsplit("operation ").next().unwrap_or("").trim_start_matches("Unary operator 'NOT' requires a boolean expression, "))
+            ),
+        );
+    }
     let state = match () {
-        () if has("must be in GROUP BY") || has("must appear in the GROUP BY") || has("could not be resolved from available columns") || has("aggregate function calls cannot be nested") => SqlState::GROUPING_ERROR,
+        () if has("must be in GROUP BY")
+            || has("must appear in the GROUP BY")
+            || has("could not be resolved from available columns")
+            || has("aggregate function calls cannot be nested") =>
+        {
+            SqlState::GROUPING_ERROR
+        }
         () if has("table") && has("not found") => SqlState::UNDEFINED_TABLE,
         () if has("Cannot cast string") || has("Error parsing") || has("Parser error") => SqlState::INVALID_TEXT,
         () if has("must have the same number of columns") || has("different number of columns") || has("number of columns") => SqlState::SYNTAX_ERROR,
@@ -134,7 +149,16 @@ fn operator_message(text: &str) -> String {
 
 /// Arrow's type names replaced by SQL's.
 fn sql_types(text: &str) -> String {
-    let names = [("Utf8", "character varying"), ("Int16", "smallint"), ("Int32", "integer"), ("Int64", "bigint"), ("Float32", "real"), ("Float64", "double precision"), ("Boolean", "boolean"), ("Date32", "date")];
+    let names = [
+        ("Utf8", "character varying"),
+        ("Int16", "smallint"),
+        ("Int32", "integer"),
+        ("Int64", "bigint"),
+        ("Float32", "real"),
+        ("Float64", "double precision"),
+        ("Boolean", "boolean"),
+        ("Date32", "date"),
+    ];
     names.iter().fold(text.to_string(), |text, (arrow, sql)| text.replace(arrow, sql))
 }
 

@@ -3,7 +3,7 @@
 //! * a view's name becomes its query in parentheses;
 //! * `TUMBLE(rel, time, size [, offset])` becomes a subquery that adds `window_start` and `window_end`;
 //! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window that a moment lies in;
-//! * `mod(a, b)` becomes `a % b`.
+//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT IN`.
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the hopping windows that start at
 //! `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as they end after t. Names of common table expressions hide relations.
@@ -143,7 +143,9 @@ impl<'a> Expander<'a> {
         let exprs = exprs.filter(|e| (2 + windows..=3 + windows).contains(&e.len())).ok_or_else(wrong)?;
         let relation = match exprs[0] {
             Expr::Identifier(i) => i.to_string(),
-            Expr::CompoundIdentifier(parts) => format!("{} AS {}", parts.iter().map(Ident::to_string).collect::<Vec<_>>().join("."), parts.last().map(Ident::to_string).unwrap_or_default()),
+            Expr::CompoundIdentifier(parts) => {
+                format!("{} AS {}", parts.iter().map(Ident::to_string).collect::<Vec<_>>().join("."), parts.last().map(Ident::to_string).unwrap_or_default())
+            }
             Expr::Subquery(query) => format!("({query}) AS tumbled"),
             _ => return Err(wrong()),
         };
@@ -257,7 +259,20 @@ impl VisitorMut for Expander<'_> {
             let nested = |e: &Expr| Box::new(Expr::Nested(Box::new(e.clone())));
             *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op: ast::BinaryOperator::Modulo, right: nested(right) }));
         }
+        in_subquery(expr);
         ControlFlow::Continue(())
+    }
+}
+
+/// `x = ANY (subquery)` is `x IN (subquery)`, `x <> ALL (subquery)` is `x NOT IN (subquery)`.
+fn in_subquery(expr: &mut Expr) {
+    let (left, right, negated) = match expr {
+        Expr::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => (left, right, false),
+        Expr::AllOp { left, compare_op: ast::BinaryOperator::NotEq, right } => (left, right, true),
+        _ => return,
+    };
+    if let Expr::Subquery(subquery) = right.as_ref() {
+        *expr = Expr::InSubquery { expr: left.clone(), subquery: subquery.clone(), negated };
     }
 }
 

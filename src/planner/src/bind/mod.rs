@@ -4,8 +4,8 @@ mod aggregates;
 mod error;
 mod expand;
 
-use crate::types::Types;
 use crate::Functions;
+use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Constraint, Constraints, Result as DataFusionResult, TableReference};

@@ -179,7 +179,11 @@ fn call(expr: &Df, output: arrow_schema::DataType, columns: &mut Columns<'_>) ->
         "max" => AggregateFunction::Max,
         "bool_and" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
-        other => return Err(Error::unsupported(format!("aggregate function {other}() in a streaming query")).with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained.")),
+        other => {
+            return Err(
+                Error::unsupported(format!("aggregate function {other}() in a streaming query")).with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained.")
+            );
+        }
     };
     if null_treatment.is_some() {
         return Err(Error::unsupported("IGNORE NULLS and RESPECT NULLS"));

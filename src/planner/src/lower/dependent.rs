@@ -46,8 +46,7 @@ fn has_equal_but_different(data_type: &DataType) -> bool {
 pub(super) fn implied_pairs(left: &[Expr], right: &[Expr], schema: &Schema, left_keys: &[usize], right_keys: &[usize]) -> Vec<usize> {
     let mut implied: Vec<usize> = Vec::new();
     for pair in 0..left_keys.len() {
-        let others: Vec<usize> =
-            (0..left_keys.len()).filter(|p| *p != pair && !implied.contains(p) && !has_equal_but_different(schema.field(left_keys[*p]).data_type())).collect();
+        let others: Vec<usize> = (0..left_keys.len()).filter(|p| *p != pair && !implied.contains(p) && !has_equal_but_different(schema.field(left_keys[*p]).data_type())).collect();
         let side = |exprs: &[Expr], keys: &[usize]| {
             let targets: Vec<(&Expr, usize)> = others.iter().map(|p| (&exprs[keys[*p]], *p)).collect();
             express(&exprs[keys[pair]], &targets).filter(|e| is_null_only_with_columns(e) && !matches!(e, Expr::Literal(_) | Expr::Column(_)))

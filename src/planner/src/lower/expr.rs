@@ -59,7 +59,9 @@ fn cast_to(expr: Expr, to: &DataType, safe: bool) -> Expr {
 
 fn unsupported(expr: &Df) -> Error {
     match expr {
-        Df::ScalarSubquery(_) => Error::unsupported("this scalar subquery").with_hint("It must be an aggregate without GROUP BY, so that it has one row, and stand in SELECT or WHERE."),
+        Df::ScalarSubquery(_) => {
+            Error::unsupported("this scalar subquery").with_hint("It must be an aggregate without GROUP BY, so that it has one row, and stand in SELECT or WHERE.")
+        }
         Df::InSubquery(_) | Df::SetComparison(_) => Error::unsupported("IN (subquery) outside of WHERE"),
         Df::Exists(_) => Error::unsupported("EXISTS outside of WHERE"),
         Df::WindowFunction(f) => Error::unsupported(format!("window function {}", window_name(f))),

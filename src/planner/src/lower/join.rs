@@ -142,7 +142,11 @@ impl Builder {
     /// At most one row without columns that matter: there when the input has a row.
     fn any_row(&mut self, input: Stream) -> Stream {
         let column = narrowest(&input.node.schema);
-        self.counts(input.pick(&[column]), vec![row_count()]).filter(Expr::Binary { op: BinaryOp::Gt, left: Box::new(Expr::Column(0)), right: Box::new(Expr::Literal(Literal::Int64(0))) })
+        self.counts(input.pick(&[column]), vec![row_count()]).filter(Expr::Binary {
+            op: BinaryOp::Gt,
+            left: Box::new(Expr::Column(0)),
+            right: Box::new(Expr::Literal(Literal::Int64(0))),
+        })
     }
 
     /// Global counts.

@@ -19,8 +19,8 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Expr, Op, Properties, RelationKind};
 
-pub use expr::to_expr;
 pub(crate) use expr::stored_type;
+pub use expr::to_expr;
 pub(crate) use stream::{Builder, Stream, narrowest, schema_of};
 
 impl Builder {

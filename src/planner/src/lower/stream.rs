@@ -3,8 +3,8 @@
 //! Partitioning is a property like any other: `hash(columns)` means that each row is on the worker that owns the vnode of these columns. An exchange to the
 //! same columns in the same order would move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
 
-use crate::lower::prune::prune_fragments;
 use crate::lower::exprs::{count_columns, is_trivial, remap, substitute};
+use crate::lower::prune::prune_fragments;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use std::sync::Arc;

@@ -36,7 +36,9 @@ fn positions_count_characters_of_the_whole_text() {
 
 #[test]
 fn source_clauses_come_in_any_order() {
-    let kind = one("CREATE SOURCE IF NOT EXISTS S2.\"Ticks\" (Id bigint, primary key (id)) FORMAT UPSERT ENCODE JSON (x.y = 'z') KEY ENCODE TEXT INCLUDE KEY AS k WITH (connector='kafka', Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)");
+    let kind = one(
+        "CREATE SOURCE IF NOT EXISTS S2.\"Ticks\" (Id bigint, primary key (id)) FORMAT UPSERT ENCODE JSON (x.y = 'z') KEY ENCODE TEXT INCLUDE KEY AS k WITH (connector='kafka', Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)",
+    );
     let StatementKind::CreateSource(source) = kind else { panic!("{kind:?}") };
     assert_eq!(source.name.to_string(), "s2.Ticks");
     assert!(source.if_not_exists);
@@ -68,7 +70,9 @@ fn views_keep_their_query() {
 
 #[test]
 fn utility_statements() {
-    assert!(matches!(one("drop materialized view if exists a, s.b cascade"), StatementKind::Drop(Drop { kind: RelationKind::MaterializedView, if_exists: true, cascade: true, names }) if names.len() == 2));
+    assert!(
+        matches!(one("drop materialized view if exists a, s.b cascade"), StatementKind::Drop(Drop { kind: RelationKind::MaterializedView, if_exists: true, cascade: true, names }) if names.len() == 2)
+    );
     assert!(matches!(one("drop schema s"), StatementKind::DropSchema { .. }));
     assert!(matches!(one("alter table t rename to u"), StatementKind::Alter { action: AlterAction::RenameTo(name), .. } if name == "u"));
     assert!(matches!(one("alter materialized view v set parallelism = 4"), StatementKind::Alter { action: AlterAction::SetParallelism(n), .. } if n == "4"));

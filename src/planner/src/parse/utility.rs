@@ -195,7 +195,8 @@ impl Front<'_> {
         }
         let listed = SHOWS.iter().find(|(words, _)| {
             let n = words.len();
-            let ends = matches!(&self.parser.peek_nth_token_ref(n).token, Token::EOF) || ["from", "in", "like"].iter().any(|w| is_word(&self.parser.peek_nth_token_ref(n).token, w));
+            let ends =
+                matches!(&self.parser.peek_nth_token_ref(n).token, Token::EOF) || ["from", "in", "like"].iter().any(|w| is_word(&self.parser.peek_nth_token_ref(n).token, w));
             ends && words.iter().enumerate().all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(i).token, w))
         });
         let Some((words, what)) = listed else {
@@ -209,9 +210,11 @@ impl Front<'_> {
 
     /// The name of a setting: dotted words, or PostgreSQL's phrases.
     fn setting(&mut self) -> Result<String> {
-        for (words, name) in
-            [(&["time", "zone"][..], "timezone"), (&["transaction", "isolation", "level"][..], "transaction_isolation"), (&["session", "authorization"][..], "session_authorization")]
-        {
+        for (words, name) in [
+            (&["time", "zone"][..], "timezone"),
+            (&["transaction", "isolation", "level"][..], "transaction_isolation"),
+            (&["session", "authorization"][..], "session_authorization"),
+        ] {
             if self.words(words) {
                 return Ok(name.into());
             }

@@ -4,6 +4,7 @@
 //! The rule runs between binding and type coercion. Column names that DataFusion derives from expressions are kept; types of everything above are
 //! computed anew, references from subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows `count(*)`.
 
+use crate::bind::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, ExprSchema, Result, ScalarValue};
@@ -14,14 +15,15 @@ use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
 
-/// The rule, for ad-hoc queries too: it must come before type coercion.
+/// The rule; it comes before type coercion.
 #[derive(Debug)]
-pub struct IntegerLiterals;
+pub(super) struct Literals;
 
-impl AnalyzerRule for IntegerLiterals {
+impl AnalyzerRule for Literals {
     fn name(&self) -> &str {
-        "integer_literals"
+        "literals"
     }
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         narrow(plan, &mut Vec::new())
@@ -62,6 +64,14 @@ fn expression(expr: Expr, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Resul
     expr.transform_down(|e| {
         Ok(match e {
             Expr::Literal(ScalarValue::Int64(Some(_)), _) if fits(&e) => Transformed::yes(narrowed(e)),
+            // `1e3`: a numeric has no negative scale.
+            Expr::Literal(ScalarValue::Decimal128(Some(v), precision, scale), metadata) if scale < 0 => {
+                let digits = i16::from(precision) - i16::from(scale);
+                match 10i128.checked_pow(scale.unsigned_abs().into()).and_then(|factor| v.checked_mul(factor)) {
+                    Some(v) if digits <= 38 => Transformed::yes(Expr::Literal(ScalarValue::Decimal128(Some(v), digits as u8, 0), metadata)),
+                    _ => return Err(external(Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric constant is out of range"))),
+                }
+            }
             Expr::AggregateFunction(AggregateFunction { func, params }) if func.name() == "count" && params.args.iter().all(|a| matches!(a, Expr::Literal(_, _))) => {
                 let mut params = params;
                 params.filter = params.filter.map(|f| expression(*f, schema, outer).map(|f| Box::new(f.data))).transpose()?;
