@@ -23,6 +23,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use float_sum::ExactSum;
 pub use partial::PartialAggregate;
 
 use crate::{Barrier, Operator, Out};

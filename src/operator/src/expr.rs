@@ -6,6 +6,7 @@
 //! kernel calls for k failing rows. The row alone is the reference: if a batch succeeds, each of its rows would have succeeded alone.
 
 mod compile;
+mod message;
 mod postgres;
 #[cfg(test)]
 mod tests;
@@ -13,13 +14,12 @@ mod tests;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, new_empty_array, new_null_array};
 use arrow::compute;
 use arrow::datatypes::{DataType, SchemaRef};
-use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 use std::fmt::Write;
 use std::sync::Arc;
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result};
 use tidemark_plan::Expr;
 
 pub use compile::{compile, literal};
@@ -106,7 +106,7 @@ impl CompiledExpr {
     fn isolate(&self, physical: &Arc<dyn PhysicalExpr>, batch: &RecordBatch, offset: usize, error: DataFusionError, into: &mut Isolation) -> Result<()> {
         let rows = batch.num_rows();
         if rows == 1 {
-            let (state, message) = row_message(&error)?;
+            let (state, message) = message::row_message(&error)?;
             into.failures.push(RowFailure { row: offset, message, state });
             into.parts.push(new_null_array(&self.output, 1));
             return Ok(());
@@ -145,44 +145,6 @@ impl Predicate {
         let mask = if mask.null_count() == 0 { mask.clone() } else { compute::prep_null_mask_filter(mask) };
         Ok((mask, failures))
     }
-}
-
-/// SQLSTATE and message of an error that is the row's own; an error of ours when no row could ever be evaluated.
-fn row_message(error: &DataFusionError) -> Result<(&'static str, String)> {
-    match error.find_root() {
-        DataFusionError::ArrowError(arrow, _) => Ok(arrow_message(arrow)),
-        DataFusionError::External(inner) => match inner.downcast_ref::<Error>() {
-            Some(own) => Ok((own.state().0, own.message().to_string())),
-            None => Ok((SqlState::INVALID_PARAMETER.0, inner.to_string())),
-        },
-        DataFusionError::Execution(message) => Ok((SqlState::INVALID_PARAMETER.0, first_line(message))),
-        other => Err(Error::internal(format!("an expression cannot be evaluated: {}", other.strip_backtrace()))),
-    }
-}
-
-fn arrow_message(error: &ArrowError) -> (&'static str, String) {
-    match error {
-        ArrowError::DivideByZero => (SqlState::DIVISION_BY_ZERO.0, "division by zero".into()),
-        ArrowError::ArithmeticOverflow(_) => (SqlState::NUMERIC_OUT_OF_RANGE.0, "value out of range".into()),
-        ArrowError::CastError(message) | ArrowError::ParseError(message) => {
-            let out_of_range = ["Can't cast value", "is out of range", "verflow"].iter().any(|m| message.contains(m));
-            let state = if out_of_range { SqlState::NUMERIC_OUT_OF_RANGE.0 } else { SqlState::INVALID_TEXT.0 };
-            (state, first_line(message))
-        }
-        ArrowError::InvalidArgumentError(message) if message.contains("too large to store") => (SqlState::NUMERIC_OUT_OF_RANGE.0, first_line(message)),
-        ArrowError::ExternalError(inner) => match inner.downcast_ref::<Error>() {
-            Some(own) => (own.state().0, own.message().to_string()),
-            None => (SqlState::INVALID_PARAMETER.0, inner.to_string()),
-        },
-        other => (SqlState::INVALID_PARAMETER.0, first_line(&other.to_string())),
-    }
-}
-
-/// The first line, beginning in lower case.
-fn first_line(message: &str) -> String {
-    let line = message.lines().next().unwrap_or("").trim_end_matches('.');
-    let mut chars = line.chars();
-    chars.next().map_or_else(String::new, |c| c.to_lowercase().chain(chars).collect())
 }
 
 /// The values of one row as text, separated by commas, cut at 1 KiB.

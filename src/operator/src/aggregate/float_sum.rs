@@ -187,11 +187,19 @@ impl ExactSums {
 
     /// Takes a stored form back; the group must be new or [`ExactSums::reset`]. `None` if the bytes are no such form.
     pub fn load(&mut self, id: u32, from: &[u8]) -> Option<()> {
+        self.merge(id, from)?;
+        self.gather_bins(id);
+        Some(())
+    }
+
+    /// Adds a stored form to the group.
+    fn merge(&mut self, id: u32, from: &[u8]) -> Option<()> {
         let (flags, mut rest) = from.split_first()?;
         if flags & 2 != 0 {
             let (counts, after) = rest.split_at_checked(24)?;
             let count = |i: usize| i64::from_le_bytes(counts[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
-            self.specials.insert(id, [count(0), count(1), count(2)]);
+            let sums = self.specials.entry(id).or_default();
+            (0..3).for_each(|i| sums[i] += count(i));
             rest = after;
         }
         let Some((low, words)) = rest.split_first() else { return Some(()) };
@@ -204,7 +212,6 @@ impl ExactSums {
             let amount = if negative { -i128::from(*word) } else { i128::from(*word) };
             self.spill(id, amount, (i32::from(*low) + i as i32) * 64);
         }
-        self.gather_bins(id);
         Some(())
     }
 
@@ -238,6 +245,42 @@ impl ExactSums {
 
     pub fn memory_bytes(&self) -> usize {
         self.words.memory_bytes() + self.anchors.memory_bytes() + self.bins.capacity() * 32 + self.specials.capacity() * 32
+    }
+}
+
+/// One exact sum of floats, for whoever aggregates outside of a dataflow: the same answer as a view's.
+#[derive(Default)]
+pub struct ExactSum(ExactSums);
+
+impl ExactSum {
+    /// The sum of nothing.
+    pub fn new() -> ExactSum {
+        let mut sums = ExactSums::default();
+        sums.grow(1);
+        ExactSum(sums)
+    }
+
+    /// Adds `weight` times `value`.
+    #[inline]
+    pub fn add(&mut self, value: f64, weight: i64) {
+        self.0.add(0, value, weight);
+    }
+
+    /// The sum divided by `count`, rounded once.
+    pub fn value(&self, count: u64) -> f64 {
+        self.0.value(0, count, DOUBLE)
+    }
+
+    /// Its stored form, to be merged elsewhere.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.save(0, &mut bytes);
+        bytes
+    }
+
+    /// Adds a sum in its stored form; `None` if the bytes are no such form.
+    pub fn merge(&mut self, bytes: &[u8]) -> Option<()> {
+        self.0.merge(0, bytes)
     }
 }
 
@@ -408,6 +451,10 @@ mod tests {
             forward.save(0, &mut a);
             backward.save(0, &mut b);
             assert_eq!(a, b, "one stored form");
+            let (mut odd, mut even) = (ExactSum::new(), ExactSum::new());
+            values.iter().enumerate().for_each(|(i, v)| if i % 2 == 0 { even.add(*v, 1) } else { odd.add(*v, 1) });
+            even.merge(&odd.to_bytes()).unwrap();
+            assert_eq!(even.to_bytes(), a, "parts merge to the whole");
             values.iter().for_each(|v| forward.add(0, *v, -1));
             assert_eq!(forward.value(0, 1, DOUBLE), 0.0);
         }

@@ -38,7 +38,25 @@ fn only_failing_rows_fail() {
     let rows = "+1 1\n+1 0\n+1 3\n+1 -\n+1 0\n+1 4";
     assert_eq!(evaluate(&quotient, "v i64", rows, DataType::Int64), (vec!["12", "-", "4", "-", "-", "3"].into_iter().map(String::from).collect(), vec![(1, "22012"), (4, "22012")]));
     let text = cast(column(0), DataType::Int32);
-    assert_eq!(evaluate(&text, "v text", "+1 12\n+1 x\n+1 99999999999\n+1 -7", DataType::Int32).1, [(1, "22P02"), (2, "22P02")]);
+    assert_eq!(evaluate(&text, "v text", "+1 12\n+1 x\n+1 99999999999\n+1 -7", DataType::Int32).1, [(1, "22P02"), (2, "22003")]);
+}
+
+#[test]
+fn messages_are_postgresqls() {
+    let message = |columns: &str, row: &str, to: DataType| {
+        let input = changes(columns, row);
+        let failure = CompiledExpr::new(&cast(column(0), to.clone()), &input.schema(), &to).unwrap().evaluate(input.rows()).unwrap().failures.remove(0);
+        format!("{} {}", failure.state, failure.message)
+    };
+    assert_eq!(message("v text", "+1 x", DataType::Int32), "22P02 invalid input syntax for type integer: \"x\"");
+    assert_eq!(message("v text", "+1 70000", DataType::Int16), "22003 value \"70000\" is out of range for type smallint");
+    assert_eq!(message("v i64", "+1 70000", DataType::Int16), "22003 smallint out of range");
+    assert_eq!(message("v text", "+1 maybe", DataType::Boolean), "22P02 invalid input syntax for type boolean: \"maybe\"");
+    assert_eq!(message("v text", "+1 soon", DataType::Date32), "22007 invalid input syntax for type date: \"soon\"");
+    assert_eq!(message("v text", "+1 soon", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None)), "22007 invalid input syntax for type timestamp: \"soon\"");
+    assert_eq!(message("v text", "+1 x", DataType::Decimal128(10, 2)), "22P02 invalid input syntax for type numeric: \"x\"");
+    assert_eq!(message("v i64", "+1 12345", DataType::Decimal128(4, 2)), "22003 numeric field overflow");
+    assert_eq!(message("v f64", "+1 NaN", DataType::Int64), "22003 bigint out of range");
 }
 
 #[test]
