@@ -32,7 +32,6 @@ pub use coerce::analyzer_rules;
 pub use datafusion_sql::sqlparser;
 pub use lower::to_expr;
 pub use parse::parse;
-pub use query::output_names;
 pub use statement::{Statement, StatementKind};
 pub use types::{sql_type_name, sql_type_to_arrow};
 

@@ -296,7 +296,7 @@ fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], pr
 }
 
 /// PostgreSQL's names for the columns of a query, given DataFusion's: an expression without alias is named after its function, its cast or `?column?`.
-pub fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
+fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
     let items = select_items(&query.body);
     move |planned: &[String]| {
         let Some(items) = &items else { return planned.to_vec() };
