@@ -61,7 +61,15 @@ fn bids(random: &mut Random, auctions: u64, bidders: u64, at: i64) -> ChangeBatc
 
 fn schema() -> SchemaRef {
     let time = DataType::Timestamp(TimeUnit::Microsecond, None);
-    let fields = [("auction", DataType::Int64), ("bidder", DataType::Int64), ("price", DataType::Int64), ("channel", DataType::Utf8), ("url", DataType::Utf8), ("date_time", time), ("f", DataType::Float64)];
+    let fields = [
+        ("auction", DataType::Int64),
+        ("bidder", DataType::Int64),
+        ("price", DataType::Int64),
+        ("channel", DataType::Utf8),
+        ("url", DataType::Utf8),
+        ("date_time", time),
+        ("f", DataType::Float64),
+    ];
     Arc::new(Schema::new(fields.map(|(name, t)| Field::new(name, t, true)).to_vec()))
 }
 
@@ -132,8 +140,16 @@ fn measure_filter_and_project() {
     let time = DataType::Timestamp(TimeUnit::Microsecond, None);
     project("columns only", vec![Expr::Column(0), Expr::Column(4)], &[DataType::Int64, DataType::Utf8]);
     project("price * 908 / 1000", vec![binary(BinaryOp::Divide, binary(BinaryOp::Multiply, Expr::Column(2), int(908)), int(1000))], &[DataType::Int64]);
-    project("tumble_start, add_micros", vec![call("tumble_start", vec![Expr::Column(5), int(10_000_000)]), call("add_micros", vec![Expr::Column(5), int(5)])], &[time.clone(), time]);
-    project("to_char day and minute", vec![call("to_char", vec![Expr::Column(5), text("YYYY-MM-DD")]), call("to_char", vec![Expr::Column(5), text("HH24:MI")])], &[DataType::Utf8, DataType::Utf8]);
+    project(
+        "tumble_start, add_micros",
+        vec![call("tumble_start", vec![Expr::Column(5), int(10_000_000)]), call("add_micros", vec![Expr::Column(5), int(5)])],
+        &[time.clone(), time],
+    );
+    project(
+        "to_char day and minute",
+        vec![call("to_char", vec![Expr::Column(5), text("YYYY-MM-DD")]), call("to_char", vec![Expr::Column(5), text("HH24:MI")])],
+        &[DataType::Utf8, DataType::Utf8],
+    );
     project("split_part(url, '/', 4)", vec![call("split_part", vec![Expr::Column(4), text("/"), int(4)])], &[DataType::Utf8]);
     project("regexp_extract channel_id", vec![call("regexp_extract", vec![Expr::Column(4), text("(&|^)channel_id=([^&]*)"), int(2)])], &[DataType::Utf8]);
     project("lower(channel)", vec![call("lower", vec![Expr::Column(3)])], &[DataType::Utf8]);

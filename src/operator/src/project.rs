@@ -61,7 +61,8 @@ impl Project {
             Some(_) => mask.values().set_indices().map(|i| w[i]).collect(),
             None => w.clone(),
         });
-        let columns = batch.rows().columns().iter().zip(&self.reads).map(|(column, read)| if *read { kept(keep.as_ref(), column) } else { Ok(Arc::new(NullArray::new(rows)) as ArrayRef) });
+        let columns =
+            batch.rows().columns().iter().zip(&self.reads).map(|(column, read)| if *read { kept(keep.as_ref(), column) } else { Ok(Arc::new(NullArray::new(rows)) as ArrayRef) });
         let columns = columns.collect::<Result<Vec<_>>>()?;
         Ok(Some((ChangeBatch::with_weights(batch_of(&self.pruned, columns, rows)?, weights), Some(mask))))
     }

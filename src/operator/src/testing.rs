@@ -50,7 +50,9 @@ pub fn changes(columns: &str, lines: &str) -> ChangeBatch {
 pub fn table(changes: &ChangeBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("-");
     let columns: Vec<_> = changes.rows().columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("printable")).collect();
-    (0..changes.num_rows()).map(|row| std::iter::once(format!("{:+}", changes.weight(row))).chain(columns.iter().map(|c| c.value(row).to_string())).collect::<Vec<_>>().join(" ")).collect()
+    (0..changes.num_rows())
+        .map(|row| std::iter::once(format!("{:+}", changes.weight(row))).chain(columns.iter().map(|c| c.value(row).to_string())).collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 /// The barrier of an epoch.

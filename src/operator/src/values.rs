@@ -36,4 +36,3 @@ pub fn values(rows: &[Vec<Expr>], schema: &SchemaRef) -> Result<Option<ChangeBat
 pub(crate) fn nullable(schema: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }
-

@@ -87,7 +87,9 @@ pub(super) fn accumulator(call: &AggregateCall, argument: Option<&DataType>, app
             let greatest = call.function == AggregateFunction::Max;
             minmax::extreme(argument, greatest, append_only).ok_or_else(|| unsupported(argument))?
         }
-        AggregateFunction::BoolAnd | AggregateFunction::BoolOr if *argument == D::Boolean => Box::new(Truth { all: call.function == AggregateFunction::BoolAnd, trues: Chunked::new() }),
+        AggregateFunction::BoolAnd | AggregateFunction::BoolOr if *argument == D::Boolean => {
+            Box::new(Truth { all: call.function == AggregateFunction::BoolAnd, trues: Chunked::new() })
+        }
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => return Err(unsupported(argument)),
     })
 }

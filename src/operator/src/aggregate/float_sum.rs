@@ -335,12 +335,14 @@ fn round(digits: &[u64], top: i32, exponent: i32, sticky: bool, format: Format) 
         kept <<= -dropped;
     }
     let half = dropped > 0 && bit(dropped - 1);
-    let below = sticky || dropped > 1 && (0..digits.len()).any(|w| {
-        let from = w as i32 * 64;
-        let kept_bits = (dropped - 1 - from).clamp(0, 64);
-        let mask = if kept_bits == 64 { u64::MAX } else { (1 << kept_bits) - 1 };
-        digits[w] & mask != 0
-    });
+    let below = sticky
+        || dropped > 1
+            && (0..digits.len()).any(|w| {
+                let from = w as i32 * 64;
+                let kept_bits = (dropped - 1 - from).clamp(0, 64);
+                let mask = if kept_bits == 64 { u64::MAX } else { (1 << kept_bits) - 1 };
+                digits[w] & mask != 0
+            });
     if half && (below || kept & 1 == 1) {
         kept += 1;
     }

@@ -172,6 +172,9 @@ impl Groups {
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
-    let columns = columns.into_iter().zip(schema.fields()).map(|(c, f)| if c.data_type() == f.data_type() { c } else { arrow::compute::cast(&c, f.data_type()).expect("a key keeps its type") });
+    let columns = columns
+        .into_iter()
+        .zip(schema.fields())
+        .map(|(c, f)| if c.data_type() == f.data_type() { c } else { arrow::compute::cast(&c, f.data_type()).expect("a key keeps its type") });
     RecordBatch::try_new_with_options(schema.clone(), columns.collect(), &RecordBatchOptions::new().with_row_count(Some(rows))).expect("columns have their declared types")
 }

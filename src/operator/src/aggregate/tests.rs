@@ -51,16 +51,19 @@ fn counts_sums_and_means_follow_the_rows() {
         call(Avg, Some(4), DataType::Float64),
     ];
     let mut a = aggregate(columns, &[0], &calls, false);
-    assert_eq!(epoch(&mut a, 1, columns, &["+1 1 10 9000000000 1.50 0.1\n+1 2 - - - -", "+1 1 - 9000000000 0.25 0.2"]), [
-        "+1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
-        "+1 2 1 0 - - - - - - -",
-    ]);
-    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 10 9000000000 1.50 0.1\n+1 1 7 1 -0.01 0.1", "-1 2 - - - -\n+1 3 1 1 1 1"]), [
-        "-1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
-        "+1 1 2 1 7 9000000001 7.0000 0.24 0.120000 0.30000000000000004 0.15000000000000002",
-        "-1 2 1 0 - - - - - - -",
-        "+1 3 1 1 1 1 1.0000 1.00 1.000000 1.0 1.0",
-    ]);
+    assert_eq!(
+        epoch(&mut a, 1, columns, &["+1 1 10 9000000000 1.50 0.1\n+1 2 - - - -", "+1 1 - 9000000000 0.25 0.2"]),
+        ["+1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002", "+1 2 1 0 - - - - - - -",]
+    );
+    assert_eq!(
+        epoch(&mut a, 2, columns, &["-1 1 10 9000000000 1.50 0.1\n+1 1 7 1 -0.01 0.1", "-1 2 - - - -\n+1 3 1 1 1 1"]),
+        [
+            "-1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
+            "+1 1 2 1 7 9000000001 7.0000 0.24 0.120000 0.30000000000000004 0.15000000000000002",
+            "-1 2 1 0 - - - - - - -",
+            "+1 3 1 1 1 1 1.0000 1.00 1.000000 1.0 1.0",
+        ]
+    );
     assert_eq!(epoch(&mut a, 3, columns, &["+1 1 5 5 5 5\n-1 1 5 5 5 5"]), [""; 0], "nothing changed, nothing is sent");
     assert_eq!(epoch(&mut a, 4, columns, &[]), [""; 0]);
 }
@@ -68,7 +71,13 @@ fn counts_sums_and_means_follow_the_rows() {
 #[test]
 fn the_global_group_is_there_without_rows() {
     let columns = "v i32, b bool";
-    let calls = [call(Count, None, DataType::Int64), call(Sum, Some(0), DataType::Int64), call(BoolAnd, Some(1), DataType::Boolean), call(BoolOr, Some(1), DataType::Boolean), call(Max, Some(0), DataType::Int32)];
+    let calls = [
+        call(Count, None, DataType::Int64),
+        call(Sum, Some(0), DataType::Int64),
+        call(BoolAnd, Some(1), DataType::Boolean),
+        call(BoolOr, Some(1), DataType::Boolean),
+        call(Max, Some(0), DataType::Int32),
+    ];
     let mut a = aggregate(columns, &[], &calls, false);
     assert_eq!(epoch(&mut a, 1, columns, &[]), ["+1 0 - - - -"]);
     assert_eq!(epoch(&mut a, 2, columns, &["+1 3 true\n+1 4 false"]), ["-1 0 - - - -", "+1 2 7 false true 4"]);

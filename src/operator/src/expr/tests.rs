@@ -36,7 +36,10 @@ fn evaluate(expr: &Expr, columns: &str, rows: &str, output: DataType) -> (Vec<St
 fn only_failing_rows_fail() {
     let quotient = binary(BinaryOp::Divide, int(12), column(0));
     let rows = "+1 1\n+1 0\n+1 3\n+1 -\n+1 0\n+1 4";
-    assert_eq!(evaluate(&quotient, "v i64", rows, DataType::Int64), (vec!["12", "-", "4", "-", "-", "3"].into_iter().map(String::from).collect(), vec![(1, "22012"), (4, "22012")]));
+    assert_eq!(
+        evaluate(&quotient, "v i64", rows, DataType::Int64),
+        (vec!["12", "-", "4", "-", "-", "3"].into_iter().map(String::from).collect(), vec![(1, "22012"), (4, "22012")])
+    );
     let text = cast(column(0), DataType::Int32);
     assert_eq!(evaluate(&text, "v text", "+1 12\n+1 x\n+1 99999999999\n+1 -7", DataType::Int32).1, [(1, "22P02"), (2, "22003")]);
 }
@@ -137,11 +140,8 @@ fn columns_are_not_copied_and_unknown_functions_are_refused() {
 #[test]
 fn conditions_choose_rows_before_they_evaluate() {
     // CASE WHEN a = 0 THEN -1 ELSE 10 / a END fails for no row.
-    let case = Expr::Case {
-        operand: None,
-        when_then: vec![(binary(BinaryOp::Eq, column(0), int(0)), int(-1))],
-        otherwise: Some(Box::new(binary(BinaryOp::Divide, int(10), column(0)))),
-    };
+    let case =
+        Expr::Case { operand: None, when_then: vec![(binary(BinaryOp::Eq, column(0), int(0)), int(-1))], otherwise: Some(Box::new(binary(BinaryOp::Divide, int(10), column(0)))) };
     assert_eq!(evaluate(&case, "a i64", "+1 0\n+1 2\n+1 -", DataType::Int64), (vec!["-1".into(), "5".into(), "-".into()], Vec::new()));
     let input = changes("a i64", "+1 3");
     let list = Expr::InList { negated: true, expr: Box::new(column(0)), list: vec![int(1), int(2)] };

@@ -55,16 +55,7 @@ pub fn civil(micros: i64) -> Civil {
     let of_day = micros.rem_euclid(DAY_MICROS);
     let (year, month, day) = civil_from_days(days);
     let seconds = of_day / 1_000_000;
-    Civil {
-        year,
-        month,
-        day,
-        hour: (seconds / 3600) as u32,
-        minute: (seconds / 60 % 60) as u32,
-        second: (seconds % 60) as u32,
-        micros: (of_day % 1_000_000) as u32,
-        days,
-    }
+    Civil { year, month, day, hour: (seconds / 3600) as u32, minute: (seconds / 60 % 60) as u32, second: (seconds % 60) as u32, micros: (of_day % 1_000_000) as u32, days }
 }
 
 impl Civil {

@@ -35,11 +35,16 @@ enum Field {
     /// The last n digits.
     Year(u32),
     IsoYear(u32),
-    Era { dots: bool, upper: bool },
+    Era {
+        dots: bool,
+        upper: bool,
+    },
     MonthName(Case),
     MonthShort(Case),
     Month,
-    RomanMonth { upper: bool },
+    RomanMonth {
+        upper: bool,
+    },
     DayName(Case),
     DayShort(Case),
     DayOfYear,
@@ -61,8 +66,13 @@ enum Field {
     Microsecond,
     /// The first n digits of the second's fraction.
     Fraction(u32),
-    Meridian { dots: bool, upper: bool },
-    Zone { upper: bool },
+    Meridian {
+        dots: bool,
+        upper: bool,
+    },
+    Zone {
+        upper: bool,
+    },
     Offset,
 }
 

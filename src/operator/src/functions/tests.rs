@@ -44,7 +44,10 @@ fn windows_begin_at_multiples_of_their_size() {
     for column in ["ts", "tstz"] {
         let output = crate::testing::schema(&format!("c {column}")).field(0).data_type().clone();
         let zone = if column == "ts" { "" } else { "Z" };
-        let want: Vec<String> = ["1970-01-01T00:00:00", "1970-01-01T00:00:10", "-", "1969-12-31T23:59:50", "1970-01-01T00:00:10"].iter().map(|t| if *t == "-" { t.to_string() } else { format!("{t}{zone}") }).collect();
+        let want: Vec<String> = ["1970-01-01T00:00:00", "1970-01-01T00:00:10", "-", "1969-12-31T23:59:50", "1970-01-01T00:00:10"]
+            .iter()
+            .map(|t| if *t == "-" { t.to_string() } else { format!("{t}{zone}") })
+            .collect();
         assert_eq!(call("tumble_start", column, rows, &["10000000"], output.clone()), want);
         assert_eq!(call("add_micros", column, "+1 1970-01-01T00:00:01", &["-1000000"], output), [format!("1970-01-01T00:00:00{zone}")]);
     }
