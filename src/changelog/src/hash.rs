@@ -3,7 +3,7 @@
 //! ```text
 //! h := 0x9E3779B97F4A7C15
 //! for each key column:  h := fold(h ^ v, 0xD6E8FEB86659FD93)       fold(a, b) = low 64 bits of a*b  xor  high 64 bits of a*b
-//! vnode := (h >> 32) mod 256
+//! vnode := (h >> 32) mod 256                             a key without columns has the hash 0, and so vnode 0
 //! ```
 //! where v is: NULL 0xA0761D6478BD642F; booleans 0 or 1; integers, dates, times and timestamps sign-extended to 64 bits; floats the bits of the double,
 //! with -0 as 0 and every NaN as 0x7FF8000000000000; numerics low word xor rotate(high word, 32) of the unscaled 128-bit value; strings, bytes and all
@@ -38,6 +38,9 @@ pub fn vnode_of_hash(hash: u64) -> usize {
 
 /// One hash per row over `columns`, each of `rows` values; without columns every row has the same hash.
 pub fn hash_columns(columns: &[ArrayRef], rows: usize) -> Vec<u64> {
+    if columns.is_empty() {
+        return vec![0; rows];
+    }
     let mut hashes = vec![SEED; rows];
     for column in columns {
         mix(column.as_ref(), &mut hashes);
@@ -130,6 +133,11 @@ mod tests {
         assert_eq!(one[1], hash_i64(1));
         let golden: Vec<String> = one.iter().chain(&hashes).map(|h| format!("{h:016x}")).collect();
         assert_eq!(golden, GOLDEN);
+    }
+
+    #[test]
+    fn a_key_without_columns_belongs_to_vnode_zero() {
+        assert_eq!(hash_columns(&[], 2).into_iter().map(vnode_of_hash).collect::<Vec<_>>(), [0, 0]);
     }
 
     #[test]

@@ -449,7 +449,15 @@ fn start_coordinator(
 }
 
 fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(run).map_err(Error::from)
+    let thread = name.clone();
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+            // Without this thread nothing would ever complete; what was decided comes back by replay.
+            tracing::error!(thread, "a thread of the engine ended by a broken invariant: the server exits");
+            std::process::exit(70);
+        }
+    };
+    std::thread::Builder::new().name(name).spawn(guarded).map_err(Error::from)
 }
 
 fn lock_folder(folder: &Path) -> Result<File> {

@@ -241,7 +241,9 @@ impl WriteGuard {
     /// Puts the writes into the heads and submits them; the tables are free for the next writer when this returns.
     fn submit(self, reply: Option<oneshot::Sender<Result<Epoch>>>) -> Result<()> {
         let mut writes = Vec::new();
-        for (table, mut locked) in self.tables {
+        // The tables stay locked until the writes are sent: the log must have them in the order in which they were resolved.
+        let mut tables = self.tables;
+        for (table, locked) in &mut tables {
             if locked.changes.is_empty() {
                 continue;
             }
@@ -251,7 +253,7 @@ impl WriteGuard {
                 continue;
             }
             head.apply(vec![changes.clone()]);
-            writes.push(TableWrites { table, changes });
+            writes.push(TableWrites { table: *table, changes });
         }
         if writes.is_empty() {
             if let Some(reply) = reply {

@@ -90,6 +90,8 @@ async fn written_rows_reach_views_and_survive_a_crash() {
     database.write("t", &[], &[(1, "a"), (2, "b"), (3, "b")]).await;
     database.create("CREATE MATERIALIZED VIEW v AS SELECT id * 10 AS ten, name FROM t WHERE name <> 'a'").await.unwrap();
     database.create("CREATE MATERIALIZED VIEW w AS SELECT x.ten, t.id FROM v x JOIN t ON x.name = t.name").await.unwrap();
+    database.create("CREATE MATERIALIZED VIEW x AS SELECT n, name FROM (SELECT count(*) AS n FROM t) a CROSS JOIN v").await.unwrap();
+    assert_eq!(database.rows("x"), ["3 b", "3 b"]);
     assert_eq!(database.rows("v"), ["20 b", "30 b"]);
     assert_eq!(database.rows("w"), ["20 2", "20 3", "30 2", "30 3"]);
     database.write("t", &[(3, "b")], &[(1, "b"), (4, "c")]).await;
@@ -103,6 +105,7 @@ async fn written_rows_reach_views_and_survive_a_crash() {
         assert_eq!((restarted.rows("t"), restarted.rows("v"), restarted.rows("w")), expected, "round {round}");
         restarted.write("t", &[], &[(5, "c")]).await;
         assert_eq!(restarted.rows("v"), ["10 b", "20 b", "40 c", "50 c"]);
+        assert_eq!(restarted.rows("x"), ["4 b", "4 b", "4 c", "4 c"]);
         restarted.engine.shutdown().await.unwrap();
         std::fs::remove_dir_all(&copy).unwrap();
     }

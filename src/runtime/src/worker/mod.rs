@@ -182,8 +182,12 @@ impl Worker {
             }
             Command::Barrier(barrier) => self.barrier(&barrier),
             Command::Publish { mergeable } => {
-                for view in self.jobs.values().filter_map(|j| j.view.as_ref()) {
-                    view.merge(mergeable);
+                let views: Vec<_> = self.jobs.iter().filter_map(|(id, j)| Some((*id, j.view.clone()?))).collect();
+                for (id, view) in views {
+                    // Changes that do not fit the rows are found out here.
+                    if let Err(error) = catch(|| Ok(view.merge(mergeable))) {
+                        self.fail(id, error);
+                    }
                 }
             }
             Command::Settle => self.tell(Event::Settled { worker: self.id }),
@@ -212,7 +216,14 @@ impl Worker {
         let mut inputs = Vec::new();
         for leaf in actors.leaves {
             let kind = match leaf.op {
-                Op::SourceRead { .. } => InputKind::Source(Box::new(Source::open(&self.shared, self.id, relation, &start.positions, &start.watermarks, self.waker.clone())?)),
+                Op::SourceRead { .. } => {
+                    let mut source = Source::open(&self.shared, self.id, relation, &start.positions, &start.watermarks, self.waker.clone())?;
+                    if !fresh {
+                        // Nothing is read before the first barrier of the replay says how far, or `Resume` that there is none.
+                        source.limit(self.id, &start.positions)?;
+                    }
+                    InputKind::Source(Box::new(source))
+                }
                 Op::TableRead => InputKind::Table,
                 Op::Values { rows } => {
                     InputKind::Values(if fresh && vnodes_of(self.id, self.shared.inbox_rows.len()).start == 0 { constant_rows(&rows, &leaf.schema)? } else { None })
@@ -323,6 +334,8 @@ impl Worker {
         let ready_at = shared.inputs.iter().find_map(|i| if let InputKind::Source(s) = &i.kind { Some(s.positions()) } else { None }).unwrap_or_default();
         let mut source = Source::open(&self.shared, self.id, &shared.relation, positions, &[], self.waker.clone())?;
         source.set_uncounted();
+        // It must not overtake the shared reader, from whose position at the join the live rows go on.
+        source.limit(self.id, &ready_at)?;
         Ok(CatchUp { source, fragment, ready_at, end: None })
     }
 
