@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Column, Conflict, OnError, Relation, RelationKind};
-use tidemark_planner::statement::{AlterAction, Drop, Name, Statement, StatementKind};
+use tidemark_planner::statement::{AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind};
 use tidemark_runtime::engine::CatalogChange;
 
 /// What a CREATE says about its name.
@@ -71,8 +71,12 @@ impl Session {
         };
         let planner = self.server.sql.planner(catalog.clone(), &self.settings.search_path());
         let planned = planner.plan_create(self.server.engine.allocate_id(), statement, self.user())?;
-        for notice in planned.notices {
+        for notice in &planned.notices {
             self.notice(Notice::new(notice));
+        }
+        let mut planned = planned;
+        if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
+            mark_varchar(&mut planned.relation, &c.columns);
         }
         check_connector(&planned.relation).await?;
         if let Some(old) = replaced {
@@ -349,8 +353,10 @@ impl Session {
     /// A plain view names its relations in its text: they keep their names while it lives. Jobs hold relations by id.
     fn check_no_text_dependents(&self, catalog: &Catalog, relation: &Relation) -> Result<()> {
         match catalog.dependents(relation.id).into_iter().find(|r| r.kind == RelationKind::View) {
-            Some(view) => Err(Error::user(SqlState::DEPENDENT_OBJECTS, format!("cannot rename {} \"{}\" because view \"{}\" names it", relation.kind.name(), relation.name, view.name))
-                .with_hint("Drop the view, rename, and create the view again.")),
+            Some(view) => {
+                Err(Error::user(SqlState::DEPENDENT_OBJECTS, format!("cannot rename {} \"{}\" because view \"{}\" names it", relation.kind.name(), relation.name, view.name))
+                    .with_hint("Drop the view, rename, and create the view again."))
+            }
             None => Ok(()),
         }
     }
@@ -398,6 +404,22 @@ impl Session {
         self.server.engine.cancel(&ids).await?;
         let rows: Vec<Vec<Option<String>>> = ids.iter().map(|id| vec![Some(id.to_string())]).collect();
         crate::show::text_rows(&["Id"], rows, "CANCEL JOBS")
+    }
+}
+
+/// Strings are one type below; clients are shown VARCHAR where it was declared, and TEXT elsewhere.
+fn mark_varchar(relation: &mut Relation, definitions: &[ColumnDefinition]) {
+    fn varchar(t: &ast::DataType) -> Option<String> {
+        match t {
+            ast::DataType::Varchar(None) | ast::DataType::CharacterVarying(None) => Some("varchar".into()),
+            ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(inner, _)) => varchar(inner).map(|t| format!("{t}[]")),
+            _ => None,
+        }
+    }
+    for column in relation.columns.iter_mut().filter(|c| c.sql_type.is_empty()) {
+        if let Some(t) = definitions.iter().find(|d| d.name == column.name).and_then(|d| varchar(&d.data_type)) {
+            column.sql_type = t;
+        }
     }
 }
 

@@ -68,9 +68,11 @@ pub fn name_of(object: &ObjectName) -> Result<Name> {
 }
 
 fn position_of(relation: &Relation, name: &str) -> Result<usize> {
-    relation.columns.iter().position(|c| c.name == name).ok_or_else(|| {
-        Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{}\" does not exist", relation.name))
-    })
+    relation
+        .columns
+        .iter()
+        .position(|c| c.name == name)
+        .ok_or_else(|| Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of relation \"{}\" does not exist", relation.name)))
 }
 
 /// An empty SELECT to be filled in.
@@ -399,9 +401,7 @@ impl Session {
             let table = MemTable::try_new(schema.clone(), vec![vec![redress(batch, &schema)?]]).map_err(from_datafusion)?;
             snapshot.overrides.push((name, Arc::new(table)));
         }
-        let quoted = |table: &str, column: usize| {
-            Expr::CompoundIdentifier(vec![Ident::with_quote('"', table), Ident::with_quote('"', &relation.columns[column].name)])
-        };
+        let quoted = |table: &str, column: usize| Expr::CompoundIdentifier(vec![Ident::with_quote('"', table), Ident::with_quote('"', &relation.columns[column].name)]);
         let same_key = relation.key.iter().map(|k| binary(quoted(&relation.name, *k), ast::BinaryOperator::Eq, quoted("excluded", *k)));
         let condition = same_key.chain(update.selection.clone().map(|e| qualify(e, relation))).reduce(|a, b| binary(a, ast::BinaryOperator::And, b));
         let as_update = ast::Update {
@@ -529,7 +529,11 @@ impl Session {
         let columns = &target.target.1;
         for (i, row) in rows.iter().enumerate() {
             if row.len() != columns.len() {
-                let what = if row.len() < columns.len() { format!("missing data for column \"{}\"", relation.columns[columns[row.len()]].name) } else { "extra data after last expected column".into() };
+                let what = if row.len() < columns.len() {
+                    format!("missing data for column \"{}\"", relation.columns[columns[row.len()]].name)
+                } else {
+                    "extra data after last expected column".into()
+                };
                 return Err(Error::user(SqlState("22P04"), what).with_detail(format!("COPY {}, line {}.", relation.name, i + 1)));
             }
         }
@@ -541,7 +545,8 @@ impl Session {
             let texts: Vec<Option<&str>> = match columns.iter().position(|c| *c == i) {
                 Some(at) => rows.iter().map(|r| r[at].as_deref()).collect(),
                 None => {
-                    let default = constant_default(column)?.ok_or_else(|| Error::unsupported(format!("COPY needs a value for column \"{}\", whose default is computed", column.name)))?;
+                    let default =
+                        constant_default(column)?.ok_or_else(|| Error::unsupported(format!("COPY needs a value for column \"{}\", whose default is computed", column.name)))?;
                     arrays.push(repeat(default, column, rows.len())?);
                     continue;
                 }
@@ -587,7 +592,11 @@ fn direct_parameters(insert: &ast::Insert, relation: &Relation, columns: &[usize
 }
 
 fn all_direct(insert: &ast::Insert) -> bool {
-    values_of(insert).is_some_and(|rows| rows.iter().flat_map(|r| r.content.iter()).all(|e| parameters::placeholder(e).is_some() || constant(e).is_some()))
+    values_of(insert).is_some_and(|rows| {
+        rows.iter()
+            .flat_map(|r| r.content.iter())
+            .all(|e| parameters::placeholder(e).is_some() || constant(e).is_some() || matches!(e, Expr::Cast { expr, .. } if constant(expr).is_some()))
+    })
 }
 
 fn column_type(column: &tidemark_plan::Column) -> Type {
@@ -625,6 +634,17 @@ fn constant(expr: &Expr) -> Option<Constant> {
     }
 }
 
+/// The text of an expression for a column: a constant, or a text that is cast to the column's own type (a typed parameter).
+fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<String>> {
+    if let Expr::Cast { expr: inner, data_type: to, .. } = expr
+        && let Some(text @ Constant::Text(_)) = constant(inner)
+        && tidemark_planner::sql_type_to_arrow(to).is_ok_and(|(t, _)| t == *data_type)
+    {
+        return constant_text(text, data_type);
+    }
+    constant(expr).and_then(|c| constant_text(c, data_type))
+}
+
 /// The text that a constant has for a column; `None` where only the evaluator knows.
 fn constant_text(value: Constant, data_type: &DataType) -> Option<Option<String>> {
     match value {
@@ -641,7 +661,7 @@ fn constant_text(value: Constant, data_type: &DataType) -> Option<Option<String>
 fn constant_default(column: &tidemark_plan::Column) -> Result<Option<Option<String>>> {
     match &column.default {
         None => Ok(Some(None)),
-        Some(text) => Ok(constant(&parse_expression(text)?).and_then(|c| constant_text(c, &column.data_type))),
+        Some(text) => Ok(constant_for(&parse_expression(text)?, &column.data_type)),
     }
 }
 
@@ -681,7 +701,7 @@ fn constant_rows(insert: &ast::Insert, relation: &Relation, columns: &[usize]) -
         };
         let mut texts = Vec::with_capacity(rows.len());
         for row in rows {
-            let text = if is_default(&row.content[at]) { constant_default(column)? } else { constant(&row.content[at]).and_then(|c| constant_text(c, &column.data_type)) };
+            let text = if is_default(&row.content[at]) { constant_default(column)? } else { constant_for(&row.content[at], &column.data_type) };
             match text {
                 Some(text) => texts.push(text),
                 None => return Ok(None),
@@ -725,10 +745,16 @@ fn assign(expr: LogicalExpr, plan: &LogicalPlan, column: &tidemark_plan::Column)
     let strings = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null);
     let numbers = |t: &DataType| t.is_numeric() || *t == DataType::Null;
     let fits = strings(&from) || numbers(&from) && (numbers(&column.data_type) || strings(&column.data_type)) || from.is_temporal() && column.data_type.is_temporal();
-    if !fits && !matches!((&from, &column.data_type), (DataType::Boolean, DataType::Utf8) | (DataType::List(_), DataType::List(_)) | (DataType::Struct(_), DataType::Struct(_))) && !strings(&column.data_type) {
+    if !fits
+        && !matches!((&from, &column.data_type), (DataType::Boolean, DataType::Utf8) | (DataType::List(_), DataType::List(_)) | (DataType::Struct(_), DataType::Struct(_)))
+        && !strings(&column.data_type)
+    {
         let name = |t: &DataType| types::display_name(&types::of_arrow(t));
-        return Err(Error::user(SqlState::DATATYPE_MISMATCH, format!("column \"{}\" is of type {} but expression is of type {}", column.name, name(&column.data_type), name(&from)))
-            .with_hint("You will need to rewrite or cast the expression."));
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!("column \"{}\" is of type {} but expression is of type {}", column.name, name(&column.data_type), name(&from)),
+        )
+        .with_hint("You will need to rewrite or cast the expression."));
     }
     expr.cast_to(&column.data_type, plan.schema()).map_err(from_datafusion)
 }
@@ -825,7 +851,10 @@ fn redress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
     for (array, column) in arrays.iter().zip(&relation.columns) {
         if !column.nullable && array.null_count() > 0 {
-            return Err(Error::user(SqlState::NOT_NULL_VIOLATION, format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, relation.name)));
+            return Err(Error::user(
+                SqlState::NOT_NULL_VIOLATION,
+                format!("null value in column \"{}\" of relation \"{}\" violates not-null constraint", column.name, relation.name),
+            ));
         }
     }
     RecordBatch::try_new(relation.arrow_schema(), arrays).map_err(crate::protocol::error::from_arrow)

@@ -39,7 +39,8 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
         page.push_str("<p>Starting: state is being restored.");
         return Html(page);
     };
-    let checkpoint = server.engine.checkpoints().last().map_or_else(|| "none yet".into(), |c| format!("epoch {}, {} bytes in {} files, {} ms", c.epoch, c.bytes, c.files, c.duration_ms));
+    let checkpoint =
+        server.engine.checkpoints().last().map_or_else(|| "none yet".into(), |c| format!("epoch {}, {} bytes in {} files, {} ms", c.epoch, c.bytes, c.files, c.duration_ms));
     // Writing to a String cannot fail.
     let _ = write!(
         page,

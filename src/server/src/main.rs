@@ -48,7 +48,8 @@ fn start_logging() {
 async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| {
         let reason = if e.kind() == std::io::ErrorKind::AddrInUse { "the address is in use".into() } else { e.to_string() };
-        Error::new(ErrorKind::Unavailable, tidemark_common::SqlState::IO_ERROR, format!("cannot listen for {what} on {address}: {reason}")).with_hint(format!("Choose another with --{flag}."))
+        Error::new(ErrorKind::Unavailable, tidemark_common::SqlState::IO_ERROR, format!("cannot listen for {what} on {address}: {reason}"))
+            .with_hint(format!("Choose another with --{flag}."))
     })
 }
 

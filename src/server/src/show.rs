@@ -165,7 +165,15 @@ impl Session {
     fn show_cluster(&self) -> Result<Outcome> {
         let config = &self.server.config;
         let workers = if config.workers == 0 { num_cpus::get() } else { config.workers };
-        let row = vec![some("0"), some(&config.rpc), some("running"), some(workers.to_string()), some(&config.sql), some(micros_text(self.server.started)), some(env!("CARGO_PKG_VERSION"))];
+        let row = vec![
+            some("0"),
+            some(&config.rpc),
+            some("running"),
+            some(workers.to_string()),
+            some(&config.sql),
+            some(micros_text(self.server.started)),
+            some(env!("CARGO_PKG_VERSION")),
+        ];
         text_rows(&["Id", "Addr", "State", "Parallelism", "Sql", "Started At", "Version"], vec![row], "SHOW")
     }
 
@@ -197,8 +205,7 @@ impl Session {
     pub(crate) fn describe_relation(&self, name: &Name) -> Result<Outcome> {
         let catalog = self.catalog();
         let relation = self.resolve(&catalog, name)?;
-        let mut rows: Vec<Vec<Option<String>>> =
-            relation.columns.iter().map(|c| vec![some(&c.name), some(column_type_name(c)), some("false"), None]).collect();
+        let mut rows: Vec<Vec<Option<String>>> = relation.columns.iter().map(|c| vec![some(&c.name), some(column_type_name(c)), some("false"), None]).collect();
         let names = |positions: &[usize]| positions.iter().map(|k| relation.columns[*k].name.as_str()).collect::<Vec<_>>().join(", ");
         if !relation.key.is_empty() {
             rows.push(vec![some("primary key"), some(names(&relation.key)), None, None]);
@@ -226,7 +233,11 @@ impl Session {
                 }
                 other => vec![other.to_string()],
             },
-            StatementKind::CreateSource(_) | StatementKind::CreateTable(_) | StatementKind::CreateMaterializedView(_) | StatementKind::CreateView(_) | StatementKind::CreateSink(_) => {
+            StatementKind::CreateSource(_)
+            | StatementKind::CreateTable(_)
+            | StatementKind::CreateMaterializedView(_)
+            | StatementKind::CreateView(_)
+            | StatementKind::CreateSink(_) => {
                 let planner = self.server.sql.planner(self.catalog(), &self.settings.search_path());
                 let planned = planner.plan_create(self.server.engine.allocate_id(), inner, self.user())?;
                 for notice in planned.notices {

@@ -19,8 +19,8 @@ use crate::client::{ClientError, Session};
 use crate::server::{Ending, Server};
 use crate::views::Views;
 use sqllogictest::{
-    AsyncDB, DefaultColumnType, ParseError, QueryExpect, Record, RecordOutput, Runner, StatementExpect, default_column_validator, default_normalizer, default_validator, parse_file,
-    update_record_with_output,
+    AsyncDB, DefaultColumnType, ParseError, QueryExpect, Record, RecordOutput, Runner, StatementExpect, default_column_validator, default_normalizer, default_validator,
+    parse_file, update_record_with_output,
 };
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -201,7 +201,8 @@ impl Script {
     }
 
     async fn succeeded(&mut self, record: &Record<DefaultColumnType>) {
-        if let Record::Statement { sql, expected: StatementExpect::Ok | StatementExpect::Count(_), loc, .. } | Record::Query { sql, expected: QueryExpect::Results { .. }, loc, .. } = record
+        if let Record::Statement { sql, expected: StatementExpect::Ok | StatementExpect::Count(_), loc, .. } | Record::Query { sql, expected: QueryExpect::Results { .. }, loc, .. } =
+            record
             && self.views.observe(sql)
         {
             self.check(&format!("after {loc}")).await;

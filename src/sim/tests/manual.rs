@@ -11,7 +11,8 @@ use tidemark_sim::server::Server;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_runs() {
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(root().join("docs")).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    let mut pages: Vec<PathBuf> =
+        std::fs::read_dir(root().join("docs")).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
     pages.push(root().join("README.md"));
     pages.sort();
     let mut failures = Vec::new();

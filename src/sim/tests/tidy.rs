@@ -12,8 +12,7 @@ use tidemark_common::config::Config;
 const CRATES: [&str; 11] = ["common", "plan", "changelog", "state", "connector", "planner", "operator", "control", "runtime", "server", "sim"];
 
 /// Heavy dependencies, and the only crate that may have each.
-const OWNED: [(&str, &str); 6] =
-    [("rdkafka", "connector"), ("datafusion", "server"), ("pgwire", "server"), ("axum", "server"), ("parquet", "state"), ("object_store", "state")];
+const OWNED: [(&str, &str); 6] = [("rdkafka", "connector"), ("datafusion", "server"), ("pgwire", "server"), ("axum", "server"), ("parquet", "state"), ("object_store", "state")];
 
 const LINES_MAX: usize = 900;
 const TEST_LINES_MAX: usize = 1500;

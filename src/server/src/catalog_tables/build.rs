@@ -81,7 +81,13 @@ fn columns(description: &'static str) -> Vec<Column> {
             Some(d) if kind == "bool" => Cell::Bool(d == "true"),
             Some(d) => d.parse().map_or_else(|_| Cell::Text(d.trim_matches('\'').into()), Cell::Int),
         };
-        let default = if matches!(kind, "text" | "name" | "char") && let Cell::Int(n) = default { Cell::Text(n.to_string()) } else { default };
+        let default = if matches!(kind, "text" | "name" | "char")
+            && let Cell::Int(n) = default
+        {
+            Cell::Text(n.to_string())
+        } else {
+            default
+        };
         Column { name, kind, default }
     };
     description.split(',').map(str::trim).filter(|c| !c.is_empty()).map(column).collect()
@@ -100,6 +106,8 @@ fn arrow_type(kind: &str) -> (DataType, &'static str) {
         "char" => (DataType::Utf8, "\"char\""),
         "timestamptz" => (DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), ""),
         "int2[]" => (list(DataType::Int16), ""),
+        "int2vector" => (list(DataType::Int16), "int2vector"),
+        "oidvector" => (list(DataType::Int32), "oidvector"),
         "oid[]" => (list(DataType::Int32), "oid[]"),
         "text[]" => (list(DataType::Utf8), "text[]"),
         _ => (DataType::Utf8, "text"),
@@ -115,7 +123,15 @@ pub fn field(name: &str, data_type: DataType, sql: &str) -> Field {
 /// Builds the table.
 pub fn table(description: &'static str, rows: Vec<Row>) -> Result<Arc<dyn TableProvider>> {
     let columns = columns(description);
-    let schema: SchemaRef = Arc::new(Schema::new(columns.iter().map(|c| { let (t, sql) = arrow_type(c.kind); field(c.name, t, sql) }).collect::<Vec<_>>()));
+    let schema: SchemaRef = Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|c| {
+                let (t, sql) = arrow_type(c.kind);
+                field(c.name, t, sql)
+            })
+            .collect::<Vec<_>>(),
+    ));
     let rows: Vec<HashMap<&str, Cell>> = rows.into_iter().map(|r| r.into_iter().collect()).collect();
     if let Some(unknown) = rows.first().and_then(|r| r.keys().find(|k| !columns.iter().any(|c| c.name == **k))) {
         return Err(Error::internal(format!("a system table has no column {unknown}")));
@@ -156,10 +172,15 @@ fn array(cells: &[Cell], data_type: &DataType) -> ArrayRef {
             }
             Arc::new(builder.finish())
         }
-        _ => Arc::new(cells.iter().map(|c| match c {
-            Cell::Text(t) => Some(t.clone()),
-            Cell::Int(n) => Some(n.to_string()),
-            _ => None,
-        }).collect::<StringArray>()),
+        _ => Arc::new(
+            cells
+                .iter()
+                .map(|c| match c {
+                    Cell::Text(t) => Some(t.clone()),
+                    Cell::Int(n) => Some(n.to_string()),
+                    _ => None,
+                })
+                .collect::<StringArray>(),
+        ),
     }
 }

@@ -18,11 +18,23 @@ const COLUMNS: &str = "table_catalog name = dev, table_schema name, table_name n
     generation_expression text, is_updatable text";
 
 const EMPTY: &[(&str, &str)] = &[
-    ("referential_constraints", "constraint_catalog name, constraint_schema name, constraint_name name, unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, match_option text, update_rule text, delete_rule text"),
-    ("routines", "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, routine_schema name, routine_name name, routine_type text, data_type text, routine_definition text, external_language text"),
+    (
+        "referential_constraints",
+        "constraint_catalog name, constraint_schema name, constraint_name name, unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name name, match_option text, update_rule text, delete_rule text",
+    ),
+    (
+        "routines",
+        "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, routine_schema name, routine_name name, routine_type text, data_type text, routine_definition text, external_language text",
+    ),
     ("parameters", "specific_catalog name, specific_schema name, specific_name name, ordinal_position int4, parameter_mode text, parameter_name name, data_type text"),
-    ("sequences", "sequence_catalog name, sequence_schema name, sequence_name name, data_type text, numeric_precision int4, start_value text, minimum_value text, maximum_value text, increment text, cycle_option text"),
-    ("triggers", "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation text, event_object_catalog name, event_object_schema name, event_object_table name, action_statement text, action_timing text"),
+    (
+        "sequences",
+        "sequence_catalog name, sequence_schema name, sequence_name name, data_type text, numeric_precision int4, start_value text, minimum_value text, maximum_value text, increment text, cycle_option text",
+    ),
+    (
+        "triggers",
+        "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation text, event_object_catalog name, event_object_schema name, event_object_table name, action_statement text, action_timing text",
+    ),
     ("check_constraints", "constraint_catalog name, constraint_schema name, constraint_name name, check_clause text"),
     ("column_privileges", "grantor name, grantee name, table_catalog name, table_schema name, table_name name, column_name name, privilege_type text, is_grantable text"),
     ("domains", "domain_catalog name, domain_schema name, domain_name name, data_type text"),
@@ -49,7 +61,10 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             let mut names = vec!["pg_catalog".to_string(), "public".into(), "information_schema".into(), "tidemark".into()];
             names.extend(s.catalog.schemas.iter().cloned());
             let rows = names.into_iter().map(|n| vec![("schema_name", n.into())]).collect();
-            table("catalog_name name = dev, schema_name name, schema_owner name = root, default_character_set_catalog name, default_character_set_schema name, default_character_set_name name, sql_path text", rows)
+            table(
+                "catalog_name name = dev, schema_name name, schema_owner name = root, default_character_set_catalog name, default_character_set_schema name, default_character_set_name name, sql_path text",
+                rows,
+            )
         }
         "tables" => table(
             "table_catalog name = dev, table_schema name, table_name name, table_type text, self_referencing_column_name name, reference_generation text, user_defined_type_catalog name, user_defined_type_schema name, user_defined_type_name name, is_insertable_into text, is_typed text = NO, commit_action text",
@@ -68,7 +83,14 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             "constraint_catalog name = dev, constraint_schema name, constraint_name name, table_catalog name = dev, table_schema name, table_name name, constraint_type text = 'PRIMARY KEY', is_deferrable text = NO, initially_deferred text = NO, enforced text = YES",
             keyed(s)
                 .into_iter()
-                .map(|r| vec![("constraint_schema", (&r.schema_name).into()), ("constraint_name", format!("{}_pkey", r.name).into()), ("table_schema", (&r.schema_name).into()), ("table_name", (&r.name).into())])
+                .map(|r| {
+                    vec![
+                        ("constraint_schema", (&r.schema_name).into()),
+                        ("constraint_name", format!("{}_pkey", r.name).into()),
+                        ("table_schema", (&r.schema_name).into()),
+                        ("table_name", (&r.name).into()),
+                    ]
+                })
                 .collect(),
         ),
         "key_column_usage" | "constraint_column_usage" => {
@@ -88,9 +110,15 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             };
             let rows = keyed(s).into_iter().flat_map(|r| r.key.iter().enumerate().map(|(i, k)| row(r, i, *k)).collect::<Vec<_>>()).collect();
             if usage {
-                table("constraint_catalog name = dev, constraint_schema name, constraint_name name, table_catalog name = dev, table_schema name, table_name name, column_name name, ordinal_position int4, position_in_unique_constraint int4", rows)
+                table(
+                    "constraint_catalog name = dev, constraint_schema name, constraint_name name, table_catalog name = dev, table_schema name, table_name name, column_name name, ordinal_position int4, position_in_unique_constraint int4",
+                    rows,
+                )
             } else {
-                table("table_catalog name = dev, table_schema name, table_name name, column_name name, constraint_catalog name = dev, constraint_schema name, constraint_name name", rows)
+                table(
+                    "table_catalog name = dev, table_schema name, table_name name, column_name name, constraint_catalog name = dev, constraint_schema name, constraint_name name",
+                    rows,
+                )
             }
         }
         "role_table_grants" | "table_privileges" => {
@@ -99,9 +127,15 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                 let held = privileges.iter().filter(|p| r.kind == RelationKind::Table || **p == "SELECT");
                 held.map(|p| vec![("table_schema", (&r.schema_name).into()), ("table_name", (&r.name).into()), ("privilege_type", (*p).into())]).collect::<Vec<_>>()
             });
-            table("grantor name = root, grantee name = root, table_catalog name = dev, table_schema name, table_name name, privilege_type text, is_grantable text = YES, with_hierarchy text = NO", rows.collect())
+            table(
+                "grantor name = root, grantee name = root, table_catalog name = dev, table_schema name, table_name name, privilege_type text, is_grantable text = YES, with_hierarchy text = NO",
+                rows.collect(),
+            )
         }
-        "character_sets" => table("character_set_catalog name, character_set_schema name, character_set_name name = UTF8, character_repertoire name = UCS, form_of_use name = UTF8, default_collate_catalog name = dev", vec![vec![]]),
+        "character_sets" => table(
+            "character_set_catalog name, character_set_schema name, character_set_name name = UTF8, character_repertoire name = UCS, form_of_use name = UTF8, default_collate_catalog name = dev",
+            vec![vec![]],
+        ),
         "information_schema_catalog_name" => table("catalog_name name = dev", vec![vec![]]),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
@@ -119,7 +153,12 @@ fn table_row(r: &Relation) -> Row {
         _ => "BASE TABLE",
     };
     let writable = r.kind == RelationKind::Table && r.connector.is_none();
-    vec![("table_schema", (&r.schema_name).into()), ("table_name", (&r.name).into()), ("table_type", kind.into()), ("is_insertable_into", if writable { "YES" } else { "NO" }.into())]
+    vec![
+        ("table_schema", (&r.schema_name).into()),
+        ("table_name", (&r.name).into()),
+        ("table_type", kind.into()),
+        ("is_insertable_into", if writable { "YES" } else { "NO" }.into()),
+    ]
 }
 
 fn column_row(r: &Relation, position: usize, c: &Column) -> Row {

@@ -32,7 +32,7 @@ const PG_ATTRIBUTE: &str = "attrelid oid, attname name, atttypid oid, attstattar
 
 const PG_INDEX: &str = "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique bool = false, indnullsnotdistinct bool = false, indisprimary bool = false, \
     indisexclusion bool = false, indimmediate bool = true, indisclustered bool = false, indisvalid bool = true, indcheckxmin bool = false, indisready bool = true, indislive bool = true, \
-    indisreplident bool = false, indkey int2[], indcollation oid[], indclass oid[], indoption int2[], indexprs text, indpred text";
+    indisreplident bool = false, indkey int2vector, indcollation oidvector, indclass oidvector, indoption int2vector, indexprs text, indpred text";
 
 const PG_CONSTRAINT: &str = "oid oid, conname name, connamespace oid, contype char, condeferrable bool = false, condeferred bool = false, convalidated bool = true, conrelid oid, contypid oid = 0, \
     conindid oid = 0, conparentid oid = 0, confrelid oid = 0, confupdtype char = '', confdeltype char = '', confmatchtype char = '', conislocal bool = true, coninhcount int4 = 0, \
@@ -50,13 +50,19 @@ const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, lea
 
 /// System views and tables that have no rows here and are not among the exports.
 const EMPTY: &[(&str, &str)] = &[
-    ("pg_locks", "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid int4, mode text, granted bool, fastpath bool, waitstart timestamptz"),
+    (
+        "pg_locks",
+        "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
+    ),
     ("pg_prepared_statements", "name text, statement text, prepare_time timestamptz, parameter_types text[], from_sql bool"),
     ("pg_prepared_xacts", "transaction int4, gid text, prepared timestamptz, owner name, database name"),
     ("pg_cursors", "name text, statement text, is_holdable bool, is_binary bool, is_scrollable bool, creation_time timestamptz"),
     ("pg_available_extensions", "name name, default_version text, installed_version text, comment text"),
     ("pg_available_extension_versions", "name name, version text, installed bool, superuser bool, trusted bool, relocatable bool, schema name, requires text[], comment text"),
-    ("pg_sequences", "schemaname name, sequencename name, sequenceowner name, data_type text, start_value int8, min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, last_value int8"),
+    (
+        "pg_sequences",
+        "schemaname name, sequencename name, sequenceowner name, data_type text, start_value int8, min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, last_value int8",
+    ),
     ("pg_rules", "schemaname name, tablename name, rulename name, definition text"),
     ("pg_policies", "schemaname name, tablename name, policyname name, permissive text, roles text[], cmd text, qual text, with_check text"),
     ("pg_group", "groname name, grosysid oid, grolist oid[]"),
@@ -68,7 +74,10 @@ const EMPTY: &[(&str, &str)] = &[
     ("pg_depend", "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype char"),
     ("pg_rewrite", "oid oid, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, ev_qual text, ev_action text"),
     ("pg_inherits", "inhrelid oid, inhparent oid, inhseqno int4, inhdetachpending bool"),
-    ("pg_trigger", "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual text, tgoldtable name, tgnewtable name"),
+    (
+        "pg_trigger",
+        "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual text, tgoldtable name, tgnewtable name",
+    ),
     ("pg_policy", "oid oid, polname name, polrelid oid, polcmd char, polpermissive bool, polroles oid[], polqual text, polwithcheck text"),
     ("pg_publication", "oid oid, pubname name, pubowner oid, puballtables bool, pubinsert bool, pubupdate bool, pubdelete bool, pubtruncate bool, pubviaroot bool"),
     ("pg_publication_rel", "oid oid, prpubid oid, prrelid oid, prqual text, prattrs int2[]"),
@@ -126,7 +135,15 @@ fn exported(source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
     let retype = |b: &RecordBatch| b.columns().iter().zip(&fields).map(|(c, f)| retyped(f.name(), c)).collect::<Vec<_>>();
     let types = retype(source.data().first().unwrap_or(&RecordBatch::new_empty(source.schema())));
     let mark = |(f, column): (&Arc<Field>, &ArrayRef)| {
-        let sql = if f.metadata().contains_key("pg.oid_alias") { "oid" } else { "" };
+        let letter =
+            ["typtype", "typcategory", "typalign", "typstorage", "prokind", "provolatile", "proparallel", "castcontext", "castmethod", "collprovider"].contains(&f.name().as_str());
+        let sql = if f.metadata().contains_key("pg.oid_alias") {
+            "oid"
+        } else if letter {
+            "\"char\""
+        } else {
+            ""
+        };
         super::build::field(f.name(), column.data_type().clone(), sql)
     };
     let schema = Arc::new(Schema::new(fields.iter().zip(&types).map(mark).collect::<Vec<_>>()));
@@ -197,15 +214,23 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         ),
         "pg_user" | "pg_shadow" => {
             let rows = roles(snapshot).into_iter().map(|r| vec![("usename", r[0].1.clone())]).collect();
-            table("usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil timestamptz, useconfig text[]", rows)
+            table(
+                "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil timestamptz, useconfig text[]",
+                rows,
+            )
         }
         "pg_tables" => table(
             "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool = false, hasrules bool = false, hastriggers bool = false, rowsecurity bool = false",
-            rows_of(snapshot, RelationKind::Table, |r| vec![("schemaname", (&r.schema_name).into()), ("tablename", (&r.name).into()), ("tableowner", (&r.owner).into()), ("hasindexes", r.key_declared.into())]),
+            rows_of(snapshot, RelationKind::Table, |r| {
+                vec![("schemaname", (&r.schema_name).into()), ("tablename", (&r.name).into()), ("tableowner", (&r.owner).into()), ("hasindexes", r.key_declared.into())]
+            }),
         ),
-        "pg_views" => table("schemaname name, viewname name, viewowner name, definition text", rows_of(snapshot, RelationKind::View, |r| {
-            vec![("schemaname", (&r.schema_name).into()), ("viewname", (&r.name).into()), ("viewowner", (&r.owner).into()), ("definition", (&r.query).into())]
-        })),
+        "pg_views" => table(
+            "schemaname name, viewname name, viewowner name, definition text",
+            rows_of(snapshot, RelationKind::View, |r| {
+                vec![("schemaname", (&r.schema_name).into()), ("viewname", (&r.name).into()), ("viewowner", (&r.owner).into()), ("definition", (&r.query).into())]
+            }),
+        ),
         "pg_matviews" => table(
             "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool = false, ispopulated bool = true, definition text",
             rows_of(snapshot, RelationKind::MaterializedView, |r| {
@@ -215,15 +240,24 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         "pg_indexes" => table("schemaname name, tablename name, indexname name, tablespace name, indexdef text", index_views(snapshot)),
         "pg_settings" => table(
             "name text, setting text, unit text, category text = 'Tidemark', short_desc text, extra_desc text, context text = user, vartype text = string, source text = default, min_val text, max_val text, enumvals text[], boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool = false",
-            snapshot.settings.iter().map(|(n, v, d)| vec![("name", n.into()), ("setting", v.into()), ("short_desc", d.into()), ("boot_val", v.into()), ("reset_val", v.into())]).collect(),
+            snapshot
+                .settings
+                .iter()
+                .map(|(n, v, d)| vec![("name", n.into()), ("setting", v.into()), ("short_desc", d.into()), ("boot_val", v.into()), ("reset_val", v.into())])
+                .collect(),
         ),
         "pg_stat_activity" => table(PG_STAT_ACTIVITY, activity(snapshot)),
         "pg_stat_user_tables" | "pg_stat_all_tables" => table(
             "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, n_tup_del int8 = 0, n_tup_hot_upd int8 = 0, n_live_tup int8 = 0, n_dead_tup int8 = 0, last_vacuum timestamptz, last_autovacuum timestamptz, last_analyze timestamptz, last_autoanalyze timestamptz",
             rows_of(snapshot, RelationKind::Table, |r| vec![("relid", oids::of_relation(r.id).into()), ("schemaname", (&r.schema_name).into()), ("relname", (&r.name).into())]),
         ),
-        "pg_stat_database" => table("datid oid = 1, datname name = dev, numbackends int4, xact_commit int8 = 0, xact_rollback int8 = 0, blks_read int8 = 0, blks_hit int8 = 0", vec![vec![("numbackends", snapshot.server.clients.list().len().into())]]),
-        "pg_timezone_names" => table("name text, abbrev text, utc_offset text, is_dst bool = false", vec![vec![("name", "UTC".into()), ("abbrev", "UTC".into()), ("utc_offset", "00:00:00".into())]]),
+        "pg_stat_database" => table(
+            "datid oid = 1, datname name = dev, numbackends int4, xact_commit int8 = 0, xact_rollback int8 = 0, blks_read int8 = 0, blks_hit int8 = 0",
+            vec![vec![("numbackends", snapshot.server.clients.list().len().into())]],
+        ),
+        "pg_timezone_names" => {
+            table("name text, abbrev text, utc_offset text, is_dst bool = false", vec![vec![("name", "UTC".into()), ("abbrev", "UTC".into()), ("utc_offset", "00:00:00".into())]])
+        }
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
             None => return exported_by_name(name),
@@ -280,7 +314,17 @@ fn classes(s: &Snapshot) -> Vec<Row> {
             ("relname", (&r.name).into()),
             ("relnamespace", schema_oid(s, &r.schema_name).into()),
             ("reltype", if r.kind == RelationKind::Index { 0 } else { oids::of_row_type(r.id) }.into()),
-            ("relam", if r.kind == RelationKind::Index { 403 } else if stored { 2 } else { 0 }.into()),
+            (
+                "relam",
+                if r.kind == RelationKind::Index {
+                    403
+                } else if stored {
+                    2
+                } else {
+                    0
+                }
+                .into(),
+            ),
             ("relkind", letter.into()),
             ("relnatts", r.columns.len().into()),
             ("relhasindex", indexed.into()),
@@ -380,7 +424,12 @@ fn index_views(s: &Snapshot) -> Vec<Row> {
         if has_key(r) {
             let key: Vec<String> = r.key.iter().map(|k| crate::serving::functions::quote_ident(&r.columns[*k].name)).collect();
             let definition = format!("CREATE UNIQUE INDEX {0}_pkey ON {1}.{0} USING btree ({2})", r.name, r.schema_name, key.join(", "));
-            rows.push(vec![("schemaname", (&r.schema_name).into()), ("tablename", (&r.name).into()), ("indexname", format!("{}_pkey", r.name).into()), ("indexdef", definition.into())]);
+            rows.push(vec![
+                ("schemaname", (&r.schema_name).into()),
+                ("tablename", (&r.name).into()),
+                ("indexname", format!("{}_pkey", r.name).into()),
+                ("indexdef", definition.into()),
+            ]);
         }
         if r.kind == RelationKind::Index
             && let Some(on) = r.depends_on.first().and_then(|id| s.catalog.relations.get(id))

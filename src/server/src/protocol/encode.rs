@@ -101,6 +101,8 @@ pub enum Cell<'a> {
     Timestamp(&'a TimestampMicrosecondArray, bool),
     Interval(&'a IntervalMonthDayNanoArray),
     List(&'a ListArray, Box<Owned>, Type),
+    /// int2vector, oidvector: a list whose text is its elements with spaces.
+    Vector(&'a ListArray, Box<Owned>, Type),
     Struct(&'a StructArray, Vec<(Cell<'a>, Type)>),
     /// A column of a type that is first cast to one of the above.
     Cast(Box<Owned>),
@@ -148,7 +150,8 @@ impl<'a> Cell<'a> {
             DataType::Interval(IntervalUnit::MonthDayNano) => Cell::Interval(array.as_primitive()),
             DataType::List(f) => {
                 let element = types::pg_type(f);
-                Cell::List(array.as_list(), Box::new(Owned { array: array.as_list::<i32>().values().clone(), t: element.clone() }), element)
+                let values = Box::new(Owned { array: array.as_list::<i32>().values().clone(), t: element.clone() });
+                if matches!(*t, Type::INT2_VECTOR | Type::OID_VECTOR) { Cell::Vector(array.as_list(), values, element) } else { Cell::List(array.as_list(), values, element) }
             }
             DataType::Struct(fields) => {
                 let columns = array.as_struct();
@@ -193,7 +196,7 @@ impl<'a> Cell<'a> {
             Cell::Time(a) => *a,
             Cell::Timestamp(a, _) => *a,
             Cell::Interval(a) => *a,
-            Cell::List(a, _, _) => *a,
+            Cell::List(a, _, _) | Cell::Vector(a, _, _) => *a,
             Cell::Struct(a, _) => *a,
             Cell::Cast(owned) => owned.array.as_ref(),
         })
@@ -257,6 +260,16 @@ impl<'a> Cell<'a> {
                 put_list_text(a, values, row, out);
                 Ok(())
             }
+            Cell::Vector(a, values, _) => {
+                let (offsets, cell) = (a.value_offsets(), values.cell());
+                for i in offsets[row]..offsets[row + 1] {
+                    if i > offsets[row] {
+                        out.put_u8(b' ');
+                    }
+                    cell.text(i as usize, out);
+                }
+                Ok(())
+            }
             Cell::Struct(_, cells) => {
                 put_record_text(cells, row, out);
                 Ok(())
@@ -303,7 +316,7 @@ impl<'a> Cell<'a> {
                 out.put_i32(v.days);
                 out.put_i32(v.months);
             }
-            Cell::List(a, values, element) => put_list_binary(a, values, element, row, out),
+            Cell::List(a, values, element) | Cell::Vector(a, values, element) => put_list_binary(a, values, element, row, out),
             Cell::Struct(_, cells) => {
                 out.put_i32(cells.len() as i32);
                 for (cell, t) in cells {
@@ -600,7 +613,10 @@ mod tests {
     #[test]
     fn times_and_intervals() {
         let day = 86_400_000_000;
-        assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![0, 1_706_695_200_500_000, -1]))), ["1970-01-01 00:00:00", "2024-01-31 10:00:00.5", "1969-12-31 23:59:59.999999"]);
+        assert_eq!(
+            all(Arc::new(TimestampMicrosecondArray::from(vec![0, 1_706_695_200_500_000, -1]))),
+            ["1970-01-01 00:00:00", "2024-01-31 10:00:00.5", "1969-12-31 23:59:59.999999"]
+        );
         assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![day]).with_timezone("UTC"))), ["1970-01-02 00:00:00+00"]);
         assert_eq!(all(Arc::new(Date32Array::from(vec![19_782, -719_529]))), ["2024-02-29", "0001-12-31 BC"]);
         let v = |m, d, n| IntervalMonthDayNano::new(m, d, n);

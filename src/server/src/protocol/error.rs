@@ -216,10 +216,13 @@ fn from_schema(error: &SchemaError) -> Error {
             Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" appears more than once")).with_hint("Give the columns different aliases.")
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let e = Error::user(SqlState::UNDEFINED_COLUMN, match &field.relation {
-                Some(relation) => format!("column {}.{} does not exist", relation.table(), field.name),
-                None => format!("column \"{}\" does not exist", field.name),
-            });
+            let e = Error::user(
+                SqlState::UNDEFINED_COLUMN,
+                match &field.relation {
+                    Some(relation) => format!("column {}.{} does not exist", relation.table(), field.name),
+                    None => format!("column \"{}\" does not exist", field.name),
+                },
+            );
             let close = valid_fields.iter().filter(|c| distance(&c.name, &field.name) <= 2).map(|c| c.flat_name()).next();
             match close {
                 Some(name) => e.with_hint(format!("Perhaps you meant to reference the column \"{name}\".")),
@@ -243,7 +246,8 @@ fn from_plan(message: &str) -> Error {
         return Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
     }
     if text.contains("No function matches") || text.contains("Failed to coerce arguments") || text.contains("does not support") && text.contains("function") {
-        return Error::user(SqlState::UNDEFINED_FUNCTION, lower(text)).with_hint("No function matches the given name and argument types. You might need to add explicit type casts.");
+        return Error::user(SqlState::UNDEFINED_FUNCTION, lower(text))
+            .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.");
     }
     if text.contains("must appear in the GROUP BY clause") || text.contains("could not be resolved from available columns") || text.contains("references non-aggregate values") {
         let column = between(text, "non-aggregate values: Expression ", " could not").unwrap_or(text);
@@ -277,7 +281,9 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
 /// The first line without DataFusion's category prefixes.
 fn strip(message: &str) -> String {
     let mut text = message.lines().next().unwrap_or_default();
-    for prefix in ["External error: ", "Execution error: ", "Arrow error: ", "Error during planning: ", "sql parser error: ", "SQL error: ", "Optimizer rule 'simplify_expressions' failed"] {
+    for prefix in
+        ["External error: ", "Execution error: ", "Arrow error: ", "Error during planning: ", "sql parser error: ", "SQL error: ", "Optimizer rule 'simplify_expressions' failed"]
+    {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text.trim_end_matches('.').to_string()

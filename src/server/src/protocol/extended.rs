@@ -157,6 +157,10 @@ impl Connection {
                 self.line.feed(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types))).await?;
                 (description, Formats::default())
             }
+            // A cursor that SQL declared is a portal, too.
+            TARGET_TYPE_BYTE_PORTAL if !self.portals.contains_key(&name) && self.session.cursor_schema(&name).is_some() => {
+                (Description { parameters: Vec::new(), columns: self.session.cursor_schema(&name) }, Formats::default())
+            }
             TARGET_TYPE_BYTE_PORTAL => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
                 let (prepared, formats) = (portal.prepared.clone(), portal.formats.clone());

@@ -111,9 +111,7 @@ fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
         Type::DATE => print(arrow::array::Date32Array::from(vec![i32::from_be_bytes(take(bytes)?) + 10_957]))?,
         Type::TIME => print(arrow::array::Time64MicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?)]))?,
         Type::TIMESTAMP => print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]))?,
-        Type::TIMESTAMPTZ => {
-            print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]).with_timezone("UTC"))?
-        }
+        Type::TIMESTAMPTZ => print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]).with_timezone("UTC"))?,
         Type::INTERVAL => {
             let b: [u8; 16] = take(bytes)?;
             let micros = i64::from_be_bytes(take(&b[..8])?);

@@ -282,10 +282,12 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         stable("quote_literal", Utf8, |a| Ok(a[0].as_deref().map(|t| format!("'{}'", t.replace('\'', "''"))))),
         function("like_escape", Utf8, Volatility::Immutable, |a| Ok(a[0].as_deref().zip(a[1].as_deref()).map(|(p, e)| like_escape(p, e)))),
         stable("format", Utf8, |a| Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))),
-        stable("to_regproc", Int32, |a| Ok(match a[0].as_deref() {
-            Some(name) => name.parse::<i32>().ok().or_else(|| crate::catalog_tables::postgres::function_oid(name)).map(|o| o.to_string()),
-            None => None,
-        })),
+        stable("to_regproc", Int32, |a| {
+            Ok(match a[0].as_deref() {
+                Some(name) => name.parse::<i32>().ok().or_else(|| crate::catalog_tables::postgres::function_oid(name)).map(|o| o.to_string()),
+                None => None,
+            })
+        }),
         stable("json_build_object", Utf8, |a| Ok(Some(json_object(a)))),
         Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf()),
         Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf()),
@@ -363,7 +365,9 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             let relation = a[0].as_deref().and_then(|v| relation_of(&s, v).cloned().or_else(|| s.find(None, v).cloned()));
             Ok(relation.filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView)).map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
         }),
-        "pg_get_indexdef" => stable(name, Utf8, move |a| Ok(a[0].as_deref().and_then(|oid| index_definition(&s, oid, a.get(1).and_then(|c| c.as_deref()?.parse().ok()).unwrap_or(0))))),
+        "pg_get_indexdef" => {
+            stable(name, Utf8, move |a| Ok(a[0].as_deref().and_then(|oid| index_definition(&s, oid, a.get(1).and_then(|c| c.as_deref()?.parse().ok()).unwrap_or(0)))))
+        }
         "pg_get_constraintdef" => stable(name, Utf8, move |a| {
             let relation = a[0].as_deref().and_then(|oid| oids::relation_of_constraint(oid.parse().ok()?)).and_then(|id| s.catalog.relations.get(&id).cloned());
             Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))

@@ -23,6 +23,8 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
@@ -91,10 +93,16 @@ impl Serving {
         options.catalog.create_default_catalog_and_schema = false;
         let mut builder = SessionStateBuilder::new().with_config(SessionConfig::from(options)).with_runtime_env(runtime).with_default_features();
         let scalar = builder.scalar_functions().get_or_insert_default();
-        scalar.extend(functions::shared());
-        scalar.extend(tidemark_operator::functions::all());
+        let evaluated = tidemark_operator::functions::all();
+        let known: std::collections::HashSet<String> = evaluated.iter().map(|f| f.name().to_string()).collect();
+        scalar.extend(evaluated);
+        scalar.extend(functions::shared().into_iter().filter(|f| f.name() == "version" || !known.contains(f.name())));
         builder.aggregate_functions().get_or_insert_default().extend(aggregates::all());
-        let builder = builder.with_analyzer_rule(Arc::new(semantics::PostgresSemantics)).with_type_planner(Arc::new(names::TypeNames));
+        // The planner's rules of types, so that an expression has one type in a view and here; then our semantics of operators.
+        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(ResolveGroupingFunction::new())];
+        rules.extend(tidemark_planner::analyzer_rules());
+        rules.push(Arc::new(semantics::PostgresSemantics));
+        let builder = builder.with_analyzer_rules(rules).with_type_planner(Arc::new(names::TypeNames));
         Ok(Serving { base: builder.build() })
     }
 
@@ -142,16 +150,8 @@ impl Session {
     pub(crate) async fn run_plan(&mut self, plan: &LogicalPlan, names: Option<Vec<String>>, tag: Tag) -> Result<Rows> {
         self.state.mark_start_execution();
         let physical = self.state.create_physical_plan(plan).await.map_err(from_datafusion)?;
-        let task = TaskContext::new(
-            None,
-            String::new(),
-            self.state.config().clone(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            self.state.runtime_env().clone(),
-        );
+        let task =
+            TaskContext::new(None, String::new(), self.state.config().clone(), HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), self.state.runtime_env().clone());
         let schema = named(plan.schema().inner(), &physical.schema(), names);
         let stream = datafusion::physical_plan::execute_stream(physical, Arc::new(task)).map_err(from_datafusion)?;
         Ok(Rows { schema, stream, tag })
@@ -163,7 +163,12 @@ pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) ->
     let field = |(i, f): (usize, &Arc<Field>)| {
         let data_type = physical.fields().get(i).map_or(f.data_type(), |p| p.data_type()).clone();
         let name = names.as_ref().and_then(|n| n.get(i)).unwrap_or_else(|| f.name());
-        Field::new(name, data_type, f.is_nullable()).with_metadata(f.metadata().clone())
+        let mut metadata = f.metadata().clone();
+        // asyncpg's introspection reads this column before it knows any array type but oid[] and text[].
+        if name == "attrtypoids" {
+            metadata.insert(crate::protocol::types::SQL_TYPE.into(), "oid[]".into());
+        }
+        Field::new(name, data_type, f.is_nullable()).with_metadata(metadata)
     };
     Arc::new(Schema::new(logical.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
 }

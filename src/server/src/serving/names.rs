@@ -10,22 +10,25 @@ use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Gives the second and later columns of one name in a top-level select list an alias of their own.
-pub fn prepare(mut statement: ast::Statement) -> ast::Statement {
+/// Gives the second and later columns of one name in a top-level select list an alias of their own; with `all`, every expression.
+pub fn prepare(mut statement: ast::Statement, all: bool) -> ast::Statement {
     if let ast::Statement::Query(query) = &mut statement {
-        separate(&mut query.body);
+        separate(&mut query.body, all);
     }
     statement
 }
 
-fn separate(body: &mut SetExpr) {
+fn separate(body: &mut SetExpr, all: bool) {
     match body {
         SetExpr::Select(select) => {
             let mut seen = HashSet::new();
             for (i, item) in select.projection.iter_mut().enumerate() {
                 if let SelectItem::UnnamedExpr(expr) = item {
                     let unqualified_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                    if !seen.insert(expr.to_string()) || (!unqualified_column && matches!(expr, Expr::Value(_) | Expr::Subquery(_) | Expr::Exists { .. })) {
+                    if !seen.insert(expr.to_string())
+                        || all && !unqualified_column
+                        || (!unqualified_column && matches!(expr, Expr::Value(_) | Expr::Subquery(_) | Expr::Exists { .. }))
+                    {
                         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', format!("?column?{i}")) };
                     }
                 } else if let SelectItem::ExprWithAlias { expr, alias } = item
@@ -35,9 +38,9 @@ fn separate(body: &mut SetExpr) {
                 }
             }
         }
-        SetExpr::Query(query) => separate(&mut query.body),
+        SetExpr::Query(query) => separate(&mut query.body, all),
         // The columns of a set operation are named by its left side.
-        SetExpr::SetOperation { left, .. } => separate(left),
+        SetExpr::SetOperation { left, .. } => separate(left, all),
         _ => {}
     }
 }
@@ -165,9 +168,7 @@ impl TypePlanner for TypeNames {
         if let Some(name) = named {
             let name = name.to_lowercase().replace('"', "");
             let base = name.rsplit('.').next().unwrap_or(&name);
-            let field = |t: DataType, sql: &str| {
-                Some(Arc::new(Field::new("", t, true).with_metadata([(crate::protocol::types::SQL_TYPE.to_string(), sql.to_string())].into())))
-            };
+            let field = |t: DataType, sql: &str| Some(Arc::new(Field::new("", t, true).with_metadata([(crate::protocol::types::SQL_TYPE.to_string(), sql.to_string())].into())));
             let found = match base {
                 "oid" | "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace" | "regrole" | "regoper" | "xid" | "cid" => field(DataType::Int32, "oid"),
                 "name" | "cstring" | "text" | "char" | "pg_node_tree" | "aclitem" | "regconfig" | "citext" | "inet" | "anyelement" => field(DataType::Utf8, ""),

@@ -13,7 +13,13 @@ pub fn locate(error: Error, statement: &Statement) -> Error {
     let Some(name) = subject(error.message()) else { return error };
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, &statement.text).tokenize_with_location() else { return error };
     let found = tokens.iter().find(|t| match &t.token {
-        Token::Word(word) => if word.quote_style.is_some() { word.value == name } else { word.value.eq_ignore_ascii_case(&name) },
+        Token::Word(word) => {
+            if word.quote_style.is_some() {
+                word.value == name
+            } else {
+                word.value.eq_ignore_ascii_case(&name)
+            }
+        }
         _ => false,
     });
     let Some(token) = found else { return error };

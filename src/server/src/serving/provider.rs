@@ -64,9 +64,9 @@ impl Provider<'_> {
     fn table(&self, relation: &Arc<Relation>) -> Result<Arc<dyn TableSource>> {
         match relation.kind {
             RelationKind::View => Ok(provider_as_source(Arc::new(ViewTable::new(self.view_plan(relation)?, None)))),
-            RelationKind::Sink => {
-                Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a sink and cannot be read", relation.name)).with_hint("Read the relation that the sink is made from.")))
-            }
+            RelationKind::Sink => Err(ours(
+                Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a sink and cannot be read", relation.name)).with_hint("Read the relation that the sink is made from."),
+            )),
             RelationKind::Index => Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is an index", relation.name)))),
             _ => Ok(provider_as_source(Arc::new(RelationTable::new(self.snapshot.clone(), relation.clone())))),
         }
@@ -83,7 +83,7 @@ impl Provider<'_> {
             _ => None,
         });
         let query = query.ok_or_else(|| ours(Error::internal(format!("the text of view \"{}\" is not a query", relation.name))))?;
-        let query = super::names::prepare(query);
+        let query = super::names::prepare(query, false);
         let snapshot = Snapshot { search_path: vec![relation.schema_name.clone(), "public".into()], ..self.snapshot.clone() };
         let inner = Provider { state: self.state, snapshot: &snapshot, depth: self.depth + 1 };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options()).sql_statement_to_plan(query)?;

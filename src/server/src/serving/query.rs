@@ -1,14 +1,16 @@
 //! Queries from statement to stream, and what Describe tells about a statement.
 
-use super::{names, named};
+use super::{named, names};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::extended::{Description, sql_of};
 use crate::protocol::{parameters, types};
 use crate::session::{Outcome, Rows, Session, Tag};
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
+use std::ops::ControlFlow;
 use tidemark_common::{Error, Result};
 use tidemark_planner::statement::{Statement, StatementKind};
 
@@ -64,7 +66,11 @@ impl Session {
     /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
     pub(crate) fn plan_query(&self, snapshot: &super::Snapshot, sql: &ast::Statement) -> Result<LogicalPlan> {
         let rewritten = super::rewrite::query(snapshot, sql.clone())?;
-        super::plan(&self.state, snapshot, names::prepare(rewritten))
+        match super::plan(&self.state, snapshot, names::prepare(rewritten.clone(), false)) {
+            // DataFusion names two expressions alike that differ in a cast only.
+            Err(e) if e.state() == tidemark_common::SqlState::DUPLICATE_COLUMN => super::plan(&self.state, snapshot, names::prepare(rewritten, true)),
+            other => other,
+        }
     }
 
     /// What Describe tells: the types of parameters and the columns of the result, without running anything.
@@ -115,6 +121,7 @@ impl Session {
             }
         };
         let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
+        found.extend(cast_parameters(&typed));
         if let Some(plan) = &plan {
             for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
                 if let (Some(n), Some(field)) = (name.strip_prefix('$').and_then(|n| n.parse().ok()), field) {
@@ -141,4 +148,24 @@ impl Session {
         let optimized = self.state.optimize(plan).ok()?;
         Some(optimized.schema().inner().clone())
     }
+}
+
+/// `$1::type`: the parameter has that type.
+fn cast_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
+    struct Finder(Vec<(usize, Type)>);
+    impl ast::Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            if let ast::Expr::Cast { expr, data_type, .. } = expr
+                && let Some(n) = parameters::placeholder(expr)
+                && let Ok(Some(field)) = names::TypeNames.plan_type_field(data_type)
+            {
+                self.0.push((n, types::pg_type(&field)));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(Vec::new());
+    let _ = ast::Visit::visit(statement, &mut finder);
+    finder.0
 }

@@ -91,9 +91,10 @@ impl VisitorMut for Plain<'_> {
             let is_column = tables.iter().any(|(_, r)| r.columns.iter().any(|c| c.name == name));
             if let Some((_, relation)) = tables.iter().find(|(n, _)| *n == name && !is_column) {
                 let quoted = |s: &str| Ident::with_quote('"', s);
-                let pairs = relation.columns.iter().flat_map(|c| {
-                    [Expr::Value(Value::SingleQuotedString(c.name.clone()).into()), Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)])]
-                });
+                let pairs = relation
+                    .columns
+                    .iter()
+                    .flat_map(|c| [Expr::Value(Value::SingleQuotedString(c.name.clone()).into()), Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)])]);
                 *item = SelectItem::ExprWithAlias { expr: call_with("named_struct", pairs.collect()), alias: ident.clone() };
             }
         }
@@ -138,6 +139,8 @@ impl VisitorMut for Plain<'_> {
                     **pattern = call_with("like_escape", vec![std::mem::replace(pattern, Expr::Value(Value::Null.into())), escape]);
                 }
             }
+            Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => normalize_interval(inner),
+            Expr::Interval(ast::Interval { value, leading_field: None, .. }) => normalize_interval(value),
             Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::Value(Value::Null.into())),
             // 'x'::regclass is the oid of x.
             Expr::Cast { expr: inner, data_type, .. } if is_regclass(data_type) => {
@@ -157,13 +160,15 @@ impl VisitorMut for Plain<'_> {
             Expr::Cast { expr: inner, data_type, .. } if is_type_name(data_type) => {
                 if let Expr::Value(v) = inner.as_ref()
                     && let Value::SingleQuotedString(name) = &v.value
-                    && let Some(t) = crate::protocol::types::by_name(name)
+                    && let Some(oid) = object_oid(data_type, name)
                 {
-                    *expr = Expr::Value(Value::Number(t.oid().to_string(), false).into());
+                    *expr = Expr::Value(Value::Number(oid.to_string(), false).into());
                 }
             }
             // current_user and its like stand without parentheses.
-            Expr::Identifier(Ident { value, quote_style: None, .. }) if matches!(value.to_lowercase().as_str(), "current_catalog" | "current_schema" | "current_role" | "session_user" | "current_user") => {
+            Expr::Identifier(Ident { value, quote_style: None, .. })
+                if matches!(value.to_lowercase().as_str(), "current_catalog" | "current_schema" | "current_role" | "session_user" | "current_user") =>
+            {
                 *expr = call(&value.to_lowercase());
             }
             Expr::BinaryOp { op, .. } => {
@@ -196,8 +201,35 @@ fn plain_operator(name: &str) -> Option<BinaryOperator> {
     })
 }
 
+/// Rewrites an interval's text in PostgreSQL's forms into months, days and seconds.
+fn normalize_interval(text: &mut Expr) {
+    if let Expr::Value(v) = text
+        && let Value::SingleQuotedString(text) = &mut v.value
+        && text.contains([':', 'P', '@'])
+        && let Some(i) = crate::values::parse_interval(text)
+    {
+        *text = format!("{} months {} days {:.6} seconds", i.months, i.days, i.nanoseconds as f64 / 1e9);
+    }
+}
+
+/// `regtype`, `regproc`.
 fn is_type_name(data_type: &ast::DataType) -> bool {
-    matches!(data_type, ast::DataType::Custom(name, _) if name.0.last().and_then(ObjectNamePart::as_ident).is_some_and(|i| i.value.eq_ignore_ascii_case("regtype")))
+    custom_name(data_type).is_some_and(|n| matches!(n.as_str(), "regtype" | "regproc" | "regprocedure"))
+}
+
+fn custom_name(data_type: &ast::DataType) -> Option<String> {
+    match data_type {
+        ast::DataType::Custom(name, _) => name.0.last().and_then(ObjectNamePart::as_ident).map(|i| i.value.to_lowercase()),
+        _ => None,
+    }
+}
+
+/// The oid of a type or function by name.
+fn object_oid(data_type: &ast::DataType, name: &str) -> Option<i32> {
+    match custom_name(data_type)?.as_str() {
+        "regtype" => crate::protocol::types::by_name(name).map(|t| t.oid() as i32),
+        _ => crate::catalog_tables::postgres::function_oid(name.split('(').next().unwrap_or(name)),
+    }
 }
 
 fn is_regclass(data_type: &ast::DataType) -> bool {

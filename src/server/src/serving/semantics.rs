@@ -12,9 +12,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{
-    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, CastExpr, Column, Literal, NegativeExpr};
 use datafusion::physical_plan::PhysicalExpr;
@@ -63,8 +61,8 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let Ok(from) = inner.get_type(schema) else { return Ok(Transformed::no(expr)) };
             let to = field.data_type();
             let rounds = (from.is_floating() || matches!(from, DataType::Decimal128(_, s) if s > 0)) && to.is_integer();
-            let prints = *to == DataType::Utf8
-                && (from.is_floating() || matches!(from, DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Interval(IntervalUnit::MonthDayNano)));
+            let prints =
+                *to == DataType::Utf8 && (from.is_floating() || matches!(from, DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Interval(IntervalUnit::MonthDayNano)));
             if !rounds && !prints {
                 return Ok(Transformed::no(expr));
             }

@@ -37,8 +37,13 @@ pub fn without_subqueries(mut statement: ast::Statement) -> ast::Statement {
                 type Break = ();
                 fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
                     let array = matches!(expr, Expr::Function(f) if matches!(f.args, FunctionArguments::Subquery(_)));
-                    if array || matches!(expr, Expr::Subquery(_)) {
+                    if array {
+                        let data_type = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(ast::DataType::Text), None));
+                        *expr = Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(parameters::null(None)), data_type, array: false, format: None };
+                    } else if matches!(expr, Expr::Subquery(_)) {
                         *expr = parameters::null(None);
+                    } else if matches!(expr, Expr::Exists { .. }) {
+                        *expr = Expr::Value(Value::Boolean(false).into());
                     }
                     ControlFlow::Continue(())
                 }

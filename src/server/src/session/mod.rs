@@ -108,7 +108,19 @@ impl Session {
         running: Arc<parking_lot::Mutex<String>>,
     ) -> Session {
         let state = server.serving.session_state(&user, pid);
-        Session { settings: Settings::new(&user, startup), transaction: Transaction::default(), written: None, state, cursors: Default::default(), pid, user, notices, reports, running, server }
+        Session {
+            settings: Settings::new(&user, startup),
+            transaction: Transaction::default(),
+            written: None,
+            state,
+            cursors: Default::default(),
+            pid,
+            user,
+            notices,
+            reports,
+            running,
+            server,
+        }
     }
 
     /// Number of the connection.

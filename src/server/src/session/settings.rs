@@ -48,13 +48,38 @@ const KNOWN: &[Known] = &[
 ];
 
 /// Clients are told about changes of these.
-const REPORTED: &[&str] =
-    &["server_version", "server_encoding", "client_encoding", "application_name", "is_superuser", "session_authorization", "DateStyle", "IntervalStyle", "TimeZone", "integer_datetimes", "standard_conforming_strings"];
+const REPORTED: &[&str] = &[
+    "server_version",
+    "server_encoding",
+    "client_encoding",
+    "application_name",
+    "is_superuser",
+    "session_authorization",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "integer_datetimes",
+    "standard_conforming_strings",
+];
 
 /// RisingWave's settings that mean nothing here: `rw_*`, `streaming_*`, `batch_*`, and these.
 const RISINGWAVE: &[&str] = &[
-    "query_mode", "query_epoch", "visibility_mode", "implicit_flush", "create_compaction_group_for_mv", "timezone_abbreviations", "source_rate_limit", "backfill_rate_limit", "dml_rate_limit",
-    "sink_rate_limit", "enable_two_phase_agg", "force_two_phase_agg", "sink_decouple", "cdc_source_wait_streaming_start_timeout", "recover", "parallelism",
+    "query_mode",
+    "query_epoch",
+    "visibility_mode",
+    "implicit_flush",
+    "create_compaction_group_for_mv",
+    "timezone_abbreviations",
+    "source_rate_limit",
+    "backfill_rate_limit",
+    "dml_rate_limit",
+    "sink_rate_limit",
+    "enable_two_phase_agg",
+    "force_two_phase_agg",
+    "sink_decouple",
+    "cdc_source_wait_streaming_start_timeout",
+    "recover",
+    "parallelism",
 ];
 
 /// The settings of one session.
@@ -185,7 +210,15 @@ impl Settings {
             "dml_commit" if !matches!(value.to_ascii_lowercase().as_str(), "sync" | "async") => return Err(invalid().with_hint("Use sync or async.")),
             "dml_commit" => value.to_ascii_lowercase(),
             "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? { "on" } else { "off" }).into(),
-            "server_version" | "server_encoding" | "integer_datetimes" | "is_superuser" | "server_version_num" | "lc_collate" | "lc_ctype" | "max_identifier_length" | "max_index_keys" => {
+            "server_version"
+            | "server_encoding"
+            | "integer_datetimes"
+            | "is_superuser"
+            | "server_version_num"
+            | "lc_collate"
+            | "lc_ctype"
+            | "max_identifier_length"
+            | "max_index_keys" => {
                 return Err(Error::user(SqlState("55P02"), format!("parameter \"{name}\" cannot be changed")));
             }
             "extra_float_digits" => value.parse::<i32>().map_err(|_| invalid()).map(|n| n.to_string())?,
@@ -201,11 +234,53 @@ impl Settings {
 
 /// PostgreSQL settings that clients send and that change nothing; they are not listed by SHOW ALL.
 const ACCEPTED: &[&str] = &[
-    "check_function_bodies", "default_tablespace", "default_table_access_method", "enable_seqscan", "enable_indexscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "enable_nestloop",
-    "escape_string_warning", "force_parallel_mode", "from_collapse_limit", "geqo", "geqo_threshold", "gin_fuzzy_search_limit", "join_collapse_limit", "max_parallel_workers_per_gather", "plan_cache_mode",
-    "quote_all_identifiers", "session_replication_role", "synchronous_commit", "tcp_keepalives_idle", "tcp_keepalives_interval", "temp_buffers", "transaction_deferrable", "transaction_timeout",
-    "vacuum_cost_delay", "work_mem", "maintenance_work_mem", "xmloption", "xmlbinary", "track_activities", "log_statement", "log_min_duration_statement", "default_transaction_deferrable",
-    "idle_session_timeout", "jit_above_cost", "role", "seed", "names", "effective_cache_size", "random_page_cost", "array_nulls", "backslash_quote", "lc_monetary", "lc_numeric", "lc_time",
+    "check_function_bodies",
+    "default_tablespace",
+    "default_table_access_method",
+    "enable_seqscan",
+    "enable_indexscan",
+    "enable_bitmapscan",
+    "enable_hashjoin",
+    "enable_mergejoin",
+    "enable_nestloop",
+    "escape_string_warning",
+    "force_parallel_mode",
+    "from_collapse_limit",
+    "geqo",
+    "geqo_threshold",
+    "gin_fuzzy_search_limit",
+    "join_collapse_limit",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "quote_all_identifiers",
+    "session_replication_role",
+    "synchronous_commit",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "temp_buffers",
+    "transaction_deferrable",
+    "transaction_timeout",
+    "vacuum_cost_delay",
+    "work_mem",
+    "maintenance_work_mem",
+    "xmloption",
+    "xmlbinary",
+    "track_activities",
+    "log_statement",
+    "log_min_duration_statement",
+    "default_transaction_deferrable",
+    "idle_session_timeout",
+    "jit_above_cost",
+    "role",
+    "seed",
+    "names",
+    "effective_cache_size",
+    "random_page_cost",
+    "array_nulls",
+    "backslash_quote",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
 ];
 
 fn canonical(name: &str) -> String {

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
-use tidemark_runtime::engine::Pin;
 use tidemark_runtime::WriteGuard;
+use tidemark_runtime::engine::Pin;
 
 /// One write of a block.
 #[derive(Clone)]
