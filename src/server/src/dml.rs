@@ -6,6 +6,8 @@
 //! An UPDATE is a query over the locked rows, `SELECT t.*, new values FROM t WHERE ..`: the old half leaves, the new half comes. A single-row INSERT of
 //! constants plans nothing: its literals are parsed straight into columns.
 
+mod syntax;
+
 use crate::protocol::copy::{self, CopyIn, CopyOptions, CopyOut};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::{parameters, types};
@@ -26,6 +28,7 @@ use futures::TryStreamExt;
 use pgwire::api::Type;
 use std::collections::HashSet;
 use std::sync::Arc;
+use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::statement::{Name, Statement};
@@ -757,86 +760,6 @@ fn assign(expr: LogicalExpr, plan: &LogicalPlan, column: &tidemark_plan::Column)
         .with_hint("You will need to rewrite or cast the expression."));
     }
     expr.cast_to(&column.data_type, plan.schema()).map_err(from_datafusion)
-}
-
-fn old_columns(relation: &Relation, name: &str) -> Vec<SelectItem> {
-    let column = |c: &tidemark_plan::Column| SelectItem::UnnamedExpr(Expr::CompoundIdentifier(vec![Ident::with_quote('"', name), Ident::with_quote('"', &c.name)]));
-    relation.columns.iter().map(column).collect()
-}
-
-fn table_factor(name: ObjectName) -> ast::TableWithJoins {
-    let relation = ast::TableFactor::Table {
-        name,
-        alias: None,
-        args: None,
-        with_hints: Vec::new(),
-        version: None,
-        with_ordinality: false,
-        partitions: Vec::new(),
-        json_path: None,
-        sample: None,
-        index_hints: Vec::new(),
-    };
-    ast::TableWithJoins { relation, joins: Vec::new() }
-}
-
-fn table_named(name: &str) -> ast::TableWithJoins {
-    table_factor(ObjectName::from(vec![Ident::with_quote('"', name)]))
-}
-
-fn table_and_alias(table: &ast::TableWithJoins) -> Result<(&ObjectName, Option<String>)> {
-    match &table.relation {
-        ast::TableFactor::Table { name, alias, .. } if table.joins.is_empty() => Ok((name, alias.as_ref().map(|a| fold(&a.name)))),
-        _ => Err(Error::user(SqlState::SYNTAX_ERROR, "a table name is expected")),
-    }
-}
-
-fn delete_target(delete: &ast::Delete) -> Result<&ast::TableWithJoins> {
-    let (ast::FromTable::WithFromKeyword(tables) | ast::FromTable::WithoutKeyword(tables)) = &delete.from;
-    match tables.as_slice() {
-        [table] => Ok(table),
-        _ => Err(Error::user(SqlState::SYNTAX_ERROR, "DELETE takes one table")),
-    }
-}
-
-/// The columns of an assignment with their values.
-fn pairs(assignment: &ast::Assignment) -> Result<Vec<(String, Expr)>> {
-    match (&assignment.target, &assignment.value) {
-        (ast::AssignmentTarget::ColumnName(name), value) => Ok(vec![(last_name(name)?, value.clone())]),
-        (ast::AssignmentTarget::Tuple(names), Expr::Tuple(values)) if names.len() == values.len() => {
-            names.iter().zip(values).map(|(n, v)| Ok((last_name(n)?, v.clone()))).collect()
-        }
-        _ => Err(Error::unsupported("this form of assignment is not supported").with_hint("Assign column by column.")),
-    }
-}
-
-fn binary(left: Expr, op: ast::BinaryOperator, right: Expr) -> Expr {
-    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(Expr::Nested(Box::new(right))) }
-}
-
-/// Unqualified columns of `DO UPDATE` mean the table's.
-fn qualify(mut expr: Expr, relation: &Relation) -> Expr {
-    struct Qualify<'a>(&'a Relation);
-    impl ast::VisitorMut for Qualify<'_> {
-        type Break = ();
-        fn post_visit_expr(&mut self, expr: &mut Expr) -> std::ops::ControlFlow<()> {
-            if let Expr::Identifier(ident) = expr
-                && self.0.columns.iter().any(|c| c.name == fold(ident))
-            {
-                *expr = Expr::CompoundIdentifier(vec![Ident::with_quote('"', &self.0.name), ident.clone()]);
-            }
-            std::ops::ControlFlow::Continue(())
-        }
-    }
-    let _ = ast::VisitMut::visit(&mut expr, &mut Qualify(relation));
-    expr
-}
-
-fn empty_update() -> ast::Update {
-    match Parser::parse_sql(&PostgreSqlDialect {}, "UPDATE t SET a = 1").ok().and_then(|mut s| s.pop()) {
-        Some(ast::Statement::Update(update)) => update,
-        _ => unreachable!("UPDATE is an update"),
-    }
 }
 
 /// The batch under another schema of the same types (names, metadata, nullability differ). A NULL where none is allowed is for the engine to report.
