@@ -5,10 +5,12 @@
 //! * `views` holds the central law, V(e) = Q(I(e)), against every materialized view that a test file creates: after each write the view has exactly the
 //!   rows that its query gives when run ad hoc in the same epoch;
 //! * `script` runs one `.slt` file: its records, its restarts, the views between them;
+//! * `random` makes random views and writes from a seed;
 //! * `manual` finds the SQL examples of the manual.
 
 pub mod client;
 pub mod manual;
+pub mod random;
 pub mod script;
 pub mod server;
 pub mod views;

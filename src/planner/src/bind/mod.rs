@@ -1,6 +1,7 @@
 //! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as DataFusion's planner asks for them.
 
 mod aggregates;
+mod average;
 mod error;
 mod expand;
 

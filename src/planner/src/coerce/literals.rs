@@ -7,12 +7,12 @@
 use crate::bind::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, cast};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -32,8 +32,15 @@ impl AnalyzerRule for Literals {
 
 /// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
 fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
+    let bound = plan.schema().clone();
     let plan = plan.map_children(|child| narrow(child, outer).map(Transformed::yes))?.data;
     match plan {
+        // The types of the working table were fixed at binding: both terms keep them.
+        LogicalPlan::RecursiveQuery(query) => Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
+            static_term: Arc::new(with_types(query.static_term.as_ref(), &bound)?),
+            recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &bound)?),
+            ..query
+        })),
         LogicalPlan::Values(values) => {
             let wide = (0..values.schema.fields().len()).map(|c| values.values.iter().all(|row| fits(&row[c]))).collect::<Vec<_>>();
             if !wide.contains(&true) {
@@ -58,6 +65,15 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
             rewritten.data.recompute_schema()
         }
     }
+}
+
+/// The plan with its columns cast, by position, to the types of `bound`.
+fn with_types(plan: &LogicalPlan, bound: &DFSchema) -> Result<LogicalPlan> {
+    let columns = plan.schema().iter().zip(bound.fields()).map(|((qualifier, field), wanted)| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        if field.data_type() == wanted.data_type() { column } else { cast(column, wanted.data_type().clone()).alias_qualified(qualifier.cloned(), field.name()) }
+    });
+    LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
 }
 
 fn expression(expr: Expr, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Result<Transformed<Expr>> {

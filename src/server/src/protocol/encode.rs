@@ -618,7 +618,7 @@ mod tests {
             ["1970-01-01 00:00:00", "2024-01-31 10:00:00.5", "1969-12-31 23:59:59.999999"]
         );
         assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![day]).with_timezone("UTC"))), ["1970-01-02 00:00:00+00"]);
-        assert_eq!(all(Arc::new(Date32Array::from(vec![19_782, -719_529]))), ["2024-02-29", "0001-12-31 BC"]);
+        assert_eq!(all(Arc::new(Date32Array::from(vec![19_782, -719_529]))), ["2024-02-29", "0002-12-31 BC"]);
         let v = |m, d, n| IntervalMonthDayNano::new(m, d, n);
         let intervals = vec![v(0, 0, 0), v(14, -3, 3_600_000_000_000), v(0, 1, 0), v(0, 0, -1_500_000_000), v(-1, 2, 0)];
         assert_eq!(all(Arc::new(IntervalMonthDayNanoArray::from(intervals))), ["00:00:00", "1 year 2 mons -3 days +01:00:00", "1 day", "-00:00:01.5", "-1 mons +2 days"]);

@@ -28,7 +28,7 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_common::{RelationId, Result};
 use tidemark_plan::{Catalog, Relation};
@@ -94,7 +94,9 @@ impl Serving {
         let mut builder = SessionStateBuilder::new().with_config(SessionConfig::from(options)).with_runtime_env(runtime).with_default_features();
         let scalar = builder.scalar_functions().get_or_insert_default();
         let evaluated = tidemark_operator::functions::all();
-        let known: std::collections::HashSet<String> = evaluated.iter().map(|f| f.name().to_string()).collect();
+        let known: HashSet<String> = evaluated.iter().flat_map(|f| std::iter::once(f.name().to_string()).chain(f.aliases().iter().cloned())).collect();
+        // A built-in function that ours replace must go altogether: a session's state is built from the values of this one in no order, and an alias would bring it back.
+        scalar.retain(|f| !known.contains(f.name()));
         scalar.extend(evaluated);
         scalar.extend(functions::shared().into_iter().filter(|f| f.name() == "version" || !known.contains(f.name())));
         builder.aggregate_functions().get_or_insert_default().extend(aggregates::all());
