@@ -20,7 +20,8 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::MemTable;
-use datafusion::logical_expr::{Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::logical_expr::{Cast, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -43,6 +44,7 @@ struct Changes {
     inserts: Vec<RecordBatch>,
     /// Rows that RETURNING shows.
     affected: Vec<RecordBatch>,
+    /// Whether the keys that come must be free: of an UPDATE that sets keys, and of an INSERT that has looked (ON CONFLICT).
     unique: bool,
 }
 
@@ -99,9 +101,18 @@ impl Session {
     /// INSERT, UPDATE, DELETE.
     pub(crate) async fn run_write(&mut self, sql: &ast::Statement) -> Result<Outcome> {
         match sql {
-            ast::Statement::Insert(insert) => self.insert(insert).await,
-            ast::Statement::Update(update) => self.update(update).await,
-            ast::Statement::Delete(delete) => self.delete(delete).await,
+            ast::Statement::Insert(insert) => {
+                self.check_may_write("INSERT")?;
+                self.insert(insert).await
+            }
+            ast::Statement::Update(update) => {
+                self.check_may_write("UPDATE")?;
+                self.update(update).await
+            }
+            ast::Statement::Delete(delete) => {
+                self.check_may_write("DELETE")?;
+                self.delete(delete).await
+            }
             other => {
                 let text = other.to_string();
                 let words: Vec<&str> = text.split_whitespace().take(2).collect();
@@ -142,22 +153,28 @@ impl Session {
     /// Writes, commits outside of a block, and answers with the tag or the RETURNING rows.
     async fn finish(&mut self, guard: SharedGuard, relation: &Arc<Relation>, changes: Changes, tag: &'static str, returning: Option<(&[SelectItem], String)>) -> Result<Outcome> {
         let rows = count(&changes.affected);
+        // RETURNING is computed before anything is written: when it fails, the statement has no effect.
+        let returned = match returning {
+            Some((items, name)) => Some(self.returning(relation, changes.affected, items, name, tag).await?),
+            None => None,
+        };
         let write = Write { table: relation.id, deletes: changes.deletes, inserts: changes.inserts, unique: changes.unique };
         if write.deletes.is_empty() && write.inserts.is_empty() && self.transaction.block().is_none() {
             drop(guard);
         } else {
             self.write(guard, write).await?;
         }
-        match returning {
-            None => Ok(Outcome::Command(Tag::Counted(tag).text(rows))),
-            Some((items, name)) => Ok(Outcome::Rows(self.returning(relation, changes.affected, items, name, tag).await?)),
-        }
+        Ok(returned.map_or_else(|| Outcome::Command(Tag::Counted(tag).text(rows)), Outcome::Rows))
     }
 
     async fn returning(&mut self, relation: &Relation, affected: Vec<RecordBatch>, items: &[SelectItem], name: String, tag: &'static str) -> Result<Rows> {
         let mut snapshot = self.snapshot().await?;
         let (plan, columns) = self.plan_returning(&mut snapshot, relation, affected, items, name)?;
-        self.run_plan(&plan, Some(columns), Tag::Counted(tag)).await
+        let rows = self.run_plan(&plan, Some(columns), Tag::Counted(tag)).await?;
+        let inner = rows.stream.schema();
+        let batches: Vec<RecordBatch> = rows.stream.try_collect().await.map_err(from_datafusion)?;
+        let stream = MemoryStream::try_new(batches, inner, None).map_err(from_datafusion)?;
+        Ok(Rows { stream: Box::pin(stream), ..rows })
     }
 
     fn plan_returning(&self, snapshot: &mut Snapshot, relation: &Relation, affected: Vec<RecordBatch>, items: &[SelectItem], name: String) -> Result<(LogicalPlan, Vec<String>)> {
@@ -387,12 +404,13 @@ impl Session {
         let arrow = crate::protocol::error::from_arrow;
         let inserted = filter_record_batch(&batch, &BooleanArray::from(fresh)).map_err(arrow)?;
         let ast::OnConflictAction::DoUpdate(update) = &conflict.action else {
-            return Ok(Changes { affected: vec![inserted.clone()], inserts: vec![inserted], ..Changes::default() });
+            return Ok(Changes { affected: vec![inserted.clone()], inserts: vec![inserted], unique: true, ..Changes::default() });
         };
         let excluded = filter_record_batch(&batch, &BooleanArray::from(met)).map_err(arrow)?;
         let mut changes = self.update_conflicting(guard, relation, update, existing, excluded).await?;
         changes.inserts.push(inserted);
         changes.affected = changes.inserts.clone();
+        changes.unique = true;
         Ok(changes)
     }
 
@@ -669,7 +687,7 @@ fn constant_default(column: &tidemark_plan::Column) -> Result<Option<Option<Stri
 }
 
 fn parse_expression(text: &str) -> Result<Expr> {
-    let parsed = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).and_then(|mut p| p.parse_expr());
+    let parsed = Parser::new(&tidemark_planner::parse::DIALECT).try_with_sql(text).and_then(|mut p| p.parse_expr());
     parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
 }
 
@@ -739,11 +757,11 @@ fn with_defaults(source: &ast::Query, relation: &Relation, columns: &[usize]) ->
     Ok(source)
 }
 
-/// An assignment cast to a column's type.
+/// An assignment cast to a column's type, even where the types agree: the plan is not analysed yet, and literals, quotients and sums may still get other types.
 fn assign(expr: LogicalExpr, plan: &LogicalPlan, column: &tidemark_plan::Column) -> Result<LogicalExpr> {
     let from = expr.get_type(plan.schema()).map_err(from_datafusion)?;
     if from == column.data_type {
-        return Ok(expr);
+        return Ok(if from.is_numeric() { LogicalExpr::Cast(Cast::new(Box::new(expr), from)) } else { expr });
     }
     let strings = |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null);
     let numbers = |t: &DataType| t.is_numeric() || *t == DataType::Null;

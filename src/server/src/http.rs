@@ -17,7 +17,10 @@ pub fn router(slot: Slot) -> Router {
     Router::new().route("/metrics", get(metrics)).route("/health", get(|| async { "ok\n" })).route("/ready", get(ready)).route("/", get(status)).with_state(slot)
 }
 
-async fn metrics() -> impl IntoResponse {
+async fn metrics(State(slot): State<Slot>) -> impl IntoResponse {
+    if let Some(server) = slot.get() {
+        server.engine.observe();
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], tidemark_common::metrics::render())
 }
 

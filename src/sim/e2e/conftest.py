@@ -79,23 +79,3 @@ def pytest_runtest_makereport(item, call):
             if name in item.funcargs:
                 report.sections.append((f"log of {name}", item.funcargs[name].log_tail()))
                 break
-
-
-# Tests whose faults were found and mended last, and which no quiet run has confirmed since: they run and are reported, but do not decide. Empty this list.
-UNCONFIRMED = {
-    "test_time_zones": "timestamptz AT TIME ZONE should answer a timestamp",
-    "test_parallel_updates": "writers of one table reached the log in another order than they resolved",
-    "test_backfill_while_loading": "a catching-up reader overtook the shared one",
-    "test_replay_stops_at_the_cut": "a restored source read before its first limit was set",
-    "test_random_kills": "as test_replay_stops_at_the_cut",
-    "test_failpoint": "as test_replay_stops_at_the_cut",
-    "test_kill_while_creating": "as test_replay_stops_at_the_cut",
-}
-
-
-def pytest_collection_modifyitems(items):
-    """Marks the unconfirmed tests."""
-    for item in items:
-        reason = UNCONFIRMED.get(getattr(item, "originalname", item.name))
-        if reason:
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

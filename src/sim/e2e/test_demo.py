@@ -1,9 +1,13 @@
-"""The demo's two stories, by the demo's own SQL files through psql."""
+"""The demo's two stories, by the demo's own SQL files through psql; and the demo itself, as `make demo` runs it."""
 
+import os
+import signal
+import socket
+import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from harness import ROOT, eventually, replay_upserts
+from harness import BINARY, CACHE, ROOT, eventually, replay_upserts, take_ports
 
 DEMO = ROOT / "docker" / "demo"
 
@@ -78,3 +82,85 @@ def test_enrichment(kafka, server, topics):
     kafka.produce("customers_cdc", [({"id": 0}, {"schema": {}, "payload": {"before": None, "after": row(0), "op": "r"}})])
     eventually(lambda: reading() == expected())
     assert sorted(server.query("SELECT id, name, country FROM customers")) == [(0, "Zoe", "JP"), (1, "Ada", "PT"), (2, "Bob", "FR")]
+
+
+class Demo:
+    """docker/demo/run.sh with a cache folder and ports of its own, so that a demo that somebody looks at goes on."""
+
+    def __init__(self, cache):
+        cache.mkdir()
+        for entry in CACHE.iterdir():
+            if entry.name == "venv" or entry.name.startswith("kafka-") and (entry / "complete").exists():
+                (cache / entry.name).symlink_to(entry)
+        self.cache, self.kafka_port, self.sql_port = cache, take_ports(2), take_ports(3)
+        self.environment = {**os.environ, "TIDEMARK_CACHE": str(cache), "TIDEMARK_BINARY": str(BINARY), "DEMO_SECONDS": "5", "KAFKA_HEAP": "512m",
+                            "DEMO_KAFKA_PORT": str(self.kafka_port), "DEMO_SQL_PORT": str(self.sql_port)}
+
+    def begin(self, *words):
+        """A process group of its own, so that Ctrl-C can be sent to all of it, as a terminal does. The output goes to a file: the demo leaves processes behind."""
+        with open(self.cache / "output", "wb") as output:
+            return subprocess.Popen([DEMO / "run.sh", *words], env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+
+    def run(self, *words):
+        """Exit code and output."""
+        return self.begin(*words).wait(120), self.output()
+
+    def output(self):
+        return (self.cache / "output").read_text()
+
+    def processes(self):
+        """Command lines that name the demo's folder."""
+        lines = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+        return [line for line in lines if f"{self.cache}/demo" in line]
+
+    def psql(self, text):
+        words = ["psql", "-h", "127.0.0.1", "-p", str(self.sql_port), "-d", "dev", "-U", "root", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", text]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{text}: {done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def demo(folder, unique):
+    demo = Demo(folder / unique("demo"))
+    yield demo
+    demo.run("stop")
+
+
+def test_demo_from_start_to_end(demo):
+    code, output = demo.run()
+    assert code == 0, output
+    assert "ms after the like was written" in output and "none arrived twice; topic and view agree" in output
+    assert output.count("after it was written, in one step") == 3, output
+    # everything that it says to try works
+    suggestions = output.split("and try:\n")[1].split("or kill it")[0].splitlines()
+    suggestions = [line.split("  -- ")[0].strip() for line in suggestions if line.strip()]
+    assert len(suggestions) >= 5
+    for suggestion in suggestions:
+        demo.psql(suggestion)
+    likes = int(demo.psql("SELECT sum(likes) FROM popular"))
+    code, output = demo.run("crash")
+    assert code == 0, output
+    assert int(demo.psql("SELECT count(*) FROM matches")) > 0
+    eventually(lambda: int(demo.psql("SELECT sum(likes) FROM popular")) != likes)
+    assert len(demo.processes()) == 3
+    code, output = demo.run("stop")
+    assert code == 0, output
+    assert not demo.processes() and not (demo.cache / "demo").exists()
+
+
+def test_demo_cleans_up_after_ctrl_c(demo):
+    process = demo.begin()
+    eventually(lambda: "ms after the like was written" in demo.output(), 60)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert not demo.processes() and not (demo.cache / "demo").exists()
+
+
+def test_demo_refuses_a_busy_port(demo):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", demo.sql_port + 1))
+        other.listen()
+        code, output = demo.run()
+    assert code == 1 and f"port {demo.sql_port + 1} (Tidemark) is taken by another program" in output
+    assert not demo.processes()

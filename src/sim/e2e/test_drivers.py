@@ -97,6 +97,6 @@ def test_cancel(server):
         timer = threading.Timer(0.5, connection.cancel_safe)
         timer.start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("SELECT count(*) FROM generate_series(1, 100000) AS a(x), generate_series(1, 100000) AS b(y), generate_series(1, 1000) AS c(z) WHERE x + y + z = 7")
+            connection.execute("SELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) WHERE x + y < 7")
         timer.join()
         assert connection.execute("SELECT 1").fetchone() == (1,)

@@ -90,6 +90,13 @@ def test_transactional_input(kafka, server, unique):
 
 def test_idle_and_observability(server):
     """/metrics, /health, and the SHOW statements answer."""
-    assert "tidemark_" in server.metrics()
+    server.run("CREATE TABLE observed (x INT);\nCREATE SINK observed_out FROM observed WITH (connector = 'blackhole');\nINSERT INTO observed VALUES (1);\nFLUSH;")
+    figures = dict(line.rsplit(" ", 1) for line in server.metrics().splitlines() if not line.startswith("#"))
+    assert int(figures['tidemark_epoch{state="decided"}']) >= int(figures['tidemark_epoch{state="published"}']) > 0
+    assert int(figures['tidemark_checkpoint{figure="epoch"}']) > 0
+    assert figures['tidemark_job_running{job="public.observed",kind="table"}'] == "1"
+    eventually(lambda: 'tidemark_sink_undelivered_epochs{job="public.observed_out"} 0' in server.metrics().splitlines())
+    server.query("DROP TABLE observed CASCADE")
+    eventually(lambda: 'job="public.observed' not in server.metrics())
     for what in ("JOBS", "SOURCES", "TABLES", "MATERIALIZED VIEWS", "SINKS", "CHECKPOINTS"):
         server.query(f"SHOW {what}")

@@ -10,6 +10,7 @@ mod string;
 mod tests;
 pub mod text;
 mod time;
+mod zone;
 
 use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
@@ -48,5 +49,5 @@ fn registry() -> &'static Registry {
 }
 
 fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
-    [time::definitions(), string::definitions(), math::definitions()].into_iter().flatten().map(|d| Arc::new(d.function()))
+    [time::definitions(), string::definitions(), math::definitions(), zone::definitions()].into_iter().flatten().map(|d| Arc::new(d.function()))
 }

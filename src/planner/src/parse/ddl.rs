@@ -190,7 +190,9 @@ impl Front<'_> {
         }
         for word in ["header", "headers", "payload"] {
             if self.at_word(word) {
-                return Err(Error::unsupported(format!("INCLUDE {}", word.to_uppercase())).at(position));
+                return Err(Error::unsupported(format!("INCLUDE {} is not supported yet", word.to_uppercase()))
+                    .at(position)
+                    .with_hint("KEY, PARTITION, OFFSET and TIMESTAMP can be included."));
             }
         }
         Err(self.unexpected("KEY, PARTITION, OFFSET or TIMESTAMP"))
@@ -251,7 +253,7 @@ impl Front<'_> {
     fn format(&mut self) -> Result<FormatClause> {
         let position = self.position();
         if self.at_word("row") {
-            return Err(Error::unsupported("ROW FORMAT").at(position).with_hint("Write FORMAT PLAIN ENCODE JSON."));
+            return Err(Error::unsupported("ROW FORMAT is not supported").at(position).with_hint("Write FORMAT PLAIN ENCODE JSON."));
         }
         self.expect_word("format")?;
         let format = match () {
@@ -268,7 +270,7 @@ impl Front<'_> {
             () if self.word("native") => Encode::Native,
             () => {
                 if let Some(other) = ["avro", "protobuf", "csv", "parquet"].iter().find(|w| self.at_word(w)) {
-                    return Err(Error::unsupported(format!("ENCODE {}", other.to_uppercase())).at(position).with_hint("JSON and BYTES are supported."));
+                    return Err(Error::unsupported(format!("ENCODE {} is not supported yet", other.to_uppercase())).at(position).with_hint("JSON and BYTES are supported."));
                 }
                 return Err(self.unexpected("JSON or BYTES"));
             }
@@ -277,10 +279,10 @@ impl Front<'_> {
         let key_encode = if self.words(&["key", "encode"]) {
             let name = self.identifier()?;
             if !["json", "text", "bytes"].contains(&name.as_str()) {
-                return Err(Error::unsupported(format!("KEY ENCODE {}", name.to_uppercase())).at(position));
+                return Err(Error::unsupported(format!("KEY ENCODE {} is not supported", name.to_uppercase())).at(position).with_hint("JSON, TEXT and BYTES are supported."));
             }
             if self.peek().token == Token::LParen {
-                self.options()?;
+                return Err(Error::unsupported("KEY ENCODE has no options").at(self.position()));
             }
             Some(name)
         } else {

@@ -3,12 +3,12 @@
 //! place in the whole text, so every error has a position.
 
 mod ddl;
+mod dialect;
 mod error;
 mod utility;
 
 use crate::statement::{Name, Positions, Statement, StatementKind};
 use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
-use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use tidemark_common::{Error, Result, SqlState};
@@ -16,7 +16,7 @@ use tidemark_common::{Error, Result, SqlState};
 pub(crate) use error::parser_error;
 
 /// The dialect that everything is parsed with.
-pub(crate) static DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
+pub static DIALECT: dialect::TidemarkDialect = dialect::TidemarkDialect;
 
 /// Parses statements separated by semicolons; empty ones are left out.
 ///

@@ -19,18 +19,22 @@ use crate::protocol::error::from_datafusion;
 use crate::session::{Rows, Session, Tag};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
+use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
+use futures::StreamExt;
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tidemark_common::{RelationId, Result};
+use tidemark_common::{Error, RelationId, Result};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_runtime::Engine;
 use tidemark_runtime::engine::Pin;
@@ -130,22 +134,19 @@ pub fn plan(state: &SessionState, snapshot: &Snapshot, statement: ast::Statement
 impl Session {
     /// What the next statement sees.
     pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
+        // The catalog before the epoch: every relation in it exists at an epoch that is pinned after it.
+        let catalog = self.catalog();
         let pin = self.read_pin().await?;
-        Ok(self.snapshot_at(pin))
-    }
-
-    /// The same at a given pin.
-    pub(crate) fn snapshot_at(&self, pin: Arc<Pin>) -> Snapshot {
-        Snapshot {
+        Ok(Snapshot {
             server: self.server.clone(),
-            catalog: self.catalog(),
+            catalog,
             pin,
             written: self.transaction.written(),
             search_path: self.settings.search_path(),
             user: self.user().into(),
             overrides: Vec::new(),
             settings: Arc::new(self.settings.all().iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()),
-        }
+        })
     }
 
     /// Runs a logical plan and streams its rows.
@@ -156,8 +157,20 @@ impl Session {
             TaskContext::new(None, String::new(), self.state.config().clone(), HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), self.state.runtime_env().clone());
         let schema = named(plan.schema().inner(), &physical.schema(), names);
         let stream = datafusion::physical_plan::execute_stream(physical, Arc::new(task)).map_err(from_datafusion)?;
-        Ok(Rows { schema, stream, tag })
+        Ok(Rows { schema, stream: guarded(stream), tag })
     }
+}
+
+/// A panic inside of a query is that statement's error, and not the end of its session.
+pub fn guarded(stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
+    let schema = stream.schema();
+    let caught = AssertUnwindSafe(stream).catch_unwind().map(|item| {
+        item.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+            Err(DataFusionError::External(Box::new(Error::internal(format!("the query failed inside: {text}")))))
+        })
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, caught))
 }
 
 /// The result's fields under the names that PostgreSQL gives them, with the types that really come.

@@ -67,6 +67,10 @@ impl Provider<'_> {
             RelationKind::Sink => Err(ours(
                 Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a sink and cannot be read", relation.name)).with_hint("Read the relation that the sink is made from."),
             )),
+            // Only a transaction block pins an epoch and names a relation later; its rows at that epoch were never kept.
+            _ if relation.created_at > self.snapshot.pin.epoch() => Err(ours(
+                Error::user(SqlState("40001"), format!("relation \"{}\" was created after this transaction began", relation.name)).with_hint("Run the transaction again."),
+            )),
             RelationKind::Index => Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is an index", relation.name)))),
             _ => Ok(provider_as_source(Arc::new(RelationTable::new(self.snapshot.clone(), relation.clone())))),
         }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
 use tidemark_common::{Error, vnode_owner};
 use tidemark_plan::{Op, Relation};
+use tidemark_runtime::Engine;
 use tidemark_runtime::engine::Pin;
 use tidemark_state::ViewPartition;
 
@@ -150,7 +151,8 @@ impl TableProvider for RelationTable {
         }
         let schema = Arc::new(self.schema.project(&projection)?);
         if !self.relation.is_materialized() {
-            let source = SourceScan { snapshot: self.snapshot.clone(), relation: self.relation.clone(), columns: projection, schema: schema.clone() };
+            let source =
+                SourceScan { engine: self.snapshot.engine().clone(), pin: self.snapshot.pin.clone(), relation: self.relation.clone(), columns: projection, schema: schema.clone() };
             return Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(source)], None, vec![], false, limit)?));
         }
         let partitions = self.snapshot.engine().partitions(self.relation.id).map_err(ours)?;
@@ -196,9 +198,10 @@ impl PartitionStream for PartitionScan {
     }
 }
 
-/// An append-only source, read from its connector up to the pinned cut.
+/// An append-only source, read from its connector up to the pinned cut. Its thread can outlive the statement, so it holds nothing of a transaction.
 struct SourceScan {
-    snapshot: Snapshot,
+    engine: Engine,
+    pin: Arc<Pin>,
     relation: Arc<Relation>,
     columns: Vec<usize>,
     schema: SchemaRef,
@@ -217,14 +220,14 @@ impl PartitionStream for SourceScan {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(4);
-        let (snapshot, id, columns, schema) = (self.snapshot.clone(), self.relation.id, self.columns.clone(), self.schema.clone());
+        let (engine, pin, id, columns, schema) = (self.engine.clone(), self.pin.clone(), self.relation.id, self.columns.clone(), self.schema.clone());
         tokio::task::spawn_blocking(move || {
             let mut each = |batch: RecordBatch| {
                 let batch = dress(batch, &schema).map_err(from_datafusion)?;
                 // A closed channel means that the query has enough or was canceled.
                 sender.blocking_send(Ok(batch)).map_err(|_| Error::internal("query ended"))
             };
-            let result = snapshot.engine().scan_source(id, &columns, &snapshot.pin, &mut each);
+            let result = engine.scan_source(id, &columns, &pin, &mut each);
             if let Err(e) = result
                 && !sender.is_closed()
             {

@@ -90,7 +90,7 @@ impl Session {
                 }
                 done(&format!("DISCARD {object_type}"))
             }
-            S::Set(ast::Set::SetTransaction { .. }) => done("SET"),
+            S::Set(ast::Set::SetTransaction { modes, session, .. }) => self.set_transaction(modes, *session),
             S::LISTEN { .. } => done("LISTEN"),
             S::UNLISTEN { .. } => done("UNLISTEN"),
             S::NOTIFY { .. } => done("NOTIFY"),

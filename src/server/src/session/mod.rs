@@ -212,6 +212,17 @@ impl Session {
     }
 
     async fn dispatch(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+        if !changes_catalog(&statement.kind) {
+            return self.run(statement, parameters).await;
+        }
+        let words: Vec<&str> = statement.text.split_whitespace().take(2).collect();
+        self.check_may_write(&words.join(" ").to_uppercase())?;
+        let outcome = self.run(statement, parameters).await?;
+        self.move_on();
+        Ok(outcome)
+    }
+
+    async fn run(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
         use StatementKind as K;
         match &statement.kind {
             K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
@@ -267,6 +278,25 @@ impl Session {
         }
         Outcome::Command("RESET".into())
     }
+}
+
+/// DDL.
+fn changes_catalog(kind: &StatementKind) -> bool {
+    use StatementKind as K;
+    matches!(
+        kind,
+        K::CreateSource(_)
+            | K::CreateTable(_)
+            | K::CreateMaterializedView(_)
+            | K::CreateView(_)
+            | K::CreateSink(_)
+            | K::CreateIndex(_)
+            | K::CreateSchema { .. }
+            | K::DropSchema { .. }
+            | K::Drop(_)
+            | K::Alter { .. }
+            | K::CommentOn { .. }
+    )
 }
 
 /// `5000`, `5s`, `2min`: milliseconds.

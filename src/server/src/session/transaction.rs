@@ -3,7 +3,9 @@
 //! A block's reads see the epoch of its BEGIN; its writes are kept in one guard until COMMIT, which logs them as one, and are seen by its own reads of those
 //! tables. A guard locks a fixed set of tables. When a block writes another table, the guard is given back, a guard over both is taken and the block's journal
 //! is replayed into it; if a replayed write does not meet the rows that it met before, somebody else changed them in between and the block fails with `40001`.
-//! A savepoint is a length of the journal.
+//! A savepoint is a length of the journal. The journal is kept as long as the block, also while there is no guard: a block commits all that it wrote, or nothing.
+//!
+//! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block sees what it created.
 
 use super::{Outcome, Session, Status};
 use crate::protocol::error::Notice;
@@ -13,7 +15,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
-use tidemark_runtime::WriteGuard;
+use tidemark_runtime::{Engine, WriteGuard};
 use tidemark_runtime::engine::Pin;
 
 /// One write of a block.
@@ -33,11 +35,12 @@ pub struct Write {
 pub type SharedGuard = Arc<Mutex<WriteGuard>>;
 
 /// The writes of a block.
+#[derive(Default)]
 pub struct Writes {
     /// The tables that are locked, in order.
-    pub tables: Vec<RelationId>,
-    /// The lock with the rows.
-    pub guard: SharedGuard,
+    tables: Vec<RelationId>,
+    /// The lock with the rows; none when it could not be taken again.
+    guard: Option<SharedGuard>,
     journal: Vec<(Write, (usize, usize))>,
 }
 
@@ -45,8 +48,7 @@ pub struct Writes {
 pub struct Block {
     /// The epoch of BEGIN.
     pub pin: Arc<Pin>,
-    /// Nothing written yet: none.
-    pub writes: Option<Writes>,
+    writes: Writes,
     read_only: bool,
     savepoints: Vec<(String, usize)>,
 }
@@ -93,7 +95,7 @@ impl Transaction {
     /// Guard and tables of the open block's writes, for its own reads.
     pub fn written(&self) -> Option<(SharedGuard, Vec<RelationId>)> {
         match self {
-            Transaction::Open(block) => block.writes.as_ref().map(|w| (w.guard.clone(), w.tables.clone())),
+            Transaction::Open(block) => block.writes.guard.as_ref().map(|g| (g.clone(), block.writes.tables.clone())),
             _ => None,
         }
     }
@@ -130,8 +132,40 @@ impl Session {
         self.wait_for_own_writes().await?;
         let pin = Arc::new(self.server.engine.pin());
         self.settings.begin();
-        self.transaction = Transaction::Open(Box::new(Block { pin, writes: None, read_only, savepoints: Vec::new() }));
+        let read_only = read_only || self.settings.is_on("default_transaction_read_only");
+        self.transaction = Transaction::Open(Box::new(Block { pin, writes: Writes::default(), read_only, savepoints: Vec::new() }));
         Ok(Outcome::Command("BEGIN".into()))
+    }
+
+    /// SET TRANSACTION, SET SESSION CHARACTERISTICS AS TRANSACTION: whether it may write. Isolation levels are taken: a block reads one epoch anyway.
+    pub(crate) fn set_transaction(&mut self, modes: &[ast::TransactionMode], session: bool) -> Result<Outcome> {
+        let access = modes.iter().rev().find_map(|m| if let ast::TransactionMode::AccessMode(access) = m { Some(*access == ast::TransactionAccessMode::ReadOnly) } else { None });
+        if session {
+            if let Some(read_only) = access {
+                self.settings.set("default_transaction_read_only", Some(if read_only { "on" } else { "off" }))?;
+            }
+        } else if let Some(block) = self.transaction.block() {
+            block.read_only = access.unwrap_or(block.read_only);
+        } else {
+            self.notice(Notice::warning(SqlState("25P01"), "SET TRANSACTION can only be used in transaction blocks"));
+        }
+        Ok(Outcome::Command("SET".into()))
+    }
+
+    /// `25006` where the block, or without one the session, may only read.
+    pub(crate) fn check_may_write(&mut self, what: &str) -> Result<()> {
+        let read_only = match self.transaction.block() {
+            Some(block) => block.read_only,
+            None => self.settings.is_on("default_transaction_read_only"),
+        };
+        if read_only { Err(Error::user(SqlState("25006"), format!("cannot execute {what} in a read-only transaction"))) } else { Ok(()) }
+    }
+
+    /// After DDL: the block reads the newest epoch from here on, in which the change counts.
+    pub(crate) fn move_on(&mut self) {
+        if let Some(block) = self.transaction.block() {
+            block.pin = Arc::new(self.server.engine.pin());
+        }
     }
 
     pub(crate) async fn commit(&mut self) -> Result<Outcome> {
@@ -145,10 +179,15 @@ impl Session {
                 Ok(Outcome::Command("ROLLBACK".into()))
             }
             Transaction::Open(block) => {
+                let Block { pin, writes, .. } = *block;
+                drop(pin);
+                if writes.guard.is_none() && !writes.journal.is_empty() {
+                    self.end_block(false);
+                    return Err(conflict());
+                }
                 self.end_block(true);
-                if let Some(writes) = block.writes {
-                    drop(block.pin);
-                    self.commit_guard(writes.guard).await?;
+                if let Some(guard) = writes.guard {
+                    self.commit_guard(guard).await?;
                 }
                 Ok(Outcome::Command("COMMIT".into()))
             }
@@ -187,33 +226,21 @@ impl Session {
         let Some(block) = self.transaction.block() else {
             return Ok(Arc::new(Mutex::new(engine.begin_write(tables).await?)));
         };
-        if block.read_only {
-            return Err(Error::user(SqlState("25006"), "cannot execute a write in a read-only transaction"));
+        let writes = &mut block.writes;
+        if let Some(guard) = &writes.guard
+            && tables.iter().all(|t| writes.tables.contains(t))
+        {
+            return Ok(guard.clone());
         }
-        let mut wanted: Vec<RelationId> = tables.to_vec();
-        let mut journal = Vec::new();
-        if let Some(writes) = block.writes.take() {
-            if tables.iter().all(|t| writes.tables.contains(t)) {
-                let guard = writes.guard.clone();
-                block.writes = Some(writes);
-                return Ok(guard);
-            }
-            wanted.extend(&writes.tables);
-            journal = writes.journal;
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
-        let guard = replay(engine.begin_write(&wanted).await?, &journal)?;
-        let guard: SharedGuard = Arc::new(Mutex::new(guard));
-        block.writes = Some(Writes { tables: wanted, guard: guard.clone(), journal });
-        Ok(guard)
+        writes.tables.extend(tables);
+        writes.lock_again(&engine).await
     }
 
     /// Writes through a guard of [`Session::lock`]; outside of a block also commits.
     pub(crate) async fn write(&mut self, guard: SharedGuard, write: Write) -> Result<(usize, usize)> {
         let counts = guard.lock().write(write.table, &write.deletes, &write.inserts, write.unique)?;
-        match self.transaction.block().and_then(|b| b.writes.as_mut()) {
-            Some(writes) => writes.journal.push((write, counts)),
+        match self.transaction.block() {
+            Some(block) => block.writes.journal.push((write, counts)),
             None => self.commit_guard(guard).await?,
         }
         Ok(counts)
@@ -223,8 +250,7 @@ impl Session {
         let Some(block) = self.transaction.block() else {
             return Err(Error::user(SqlState("25P01"), "SAVEPOINT can only be used in transaction blocks"));
         };
-        let length = block.writes.as_ref().map_or(0, |w| w.journal.len());
-        block.savepoints.push((name.into(), length));
+        block.savepoints.push((name.into(), block.writes.journal.len()));
         Ok(Outcome::Command("SAVEPOINT".into()))
     }
 
@@ -250,19 +276,30 @@ impl Session {
         };
         block.savepoints.truncate(at + 1);
         let length = block.savepoints[at].1;
-        let writes = block.writes.take();
+        // What was written up to the savepoint is written again into a fresh guard.
+        block.writes.journal.truncate(length);
+        block.writes.guard = None;
+        block.writes.tables = block.writes.journal.iter().map(|(write, _)| write.table).collect();
         self.transaction = Transaction::Open(block);
-        if let Some(Writes { tables, guard, mut journal }) = writes {
-            drop(guard);
-            journal.truncate(length);
-            if length > 0 {
-                let guard = replay(self.server.engine.begin_write(&tables).await?, &journal)?;
-                if let Some(block) = self.transaction.block() {
-                    block.writes = Some(Writes { tables, guard: Arc::new(Mutex::new(guard)), journal });
-                }
-            }
+        let engine = self.server.engine.clone();
+        if let Some(block) = self.transaction.block()
+            && length > 0
+        {
+            block.writes.lock_again(&engine).await?;
         }
         Ok(Outcome::Command("ROLLBACK".into()))
+    }
+}
+
+impl Writes {
+    /// Takes a guard over all tables and writes the journal into it. The old guard is given back first: two blocks that want each other's tables would wait for ever.
+    async fn lock_again(&mut self, engine: &Engine) -> Result<SharedGuard> {
+        self.guard = None;
+        self.tables.sort_unstable();
+        self.tables.dedup();
+        let guard: SharedGuard = Arc::new(Mutex::new(replay(engine.begin_write(&self.tables).await?, &self.journal)?));
+        self.guard = Some(guard.clone());
+        Ok(guard)
     }
 }
 
@@ -270,13 +307,20 @@ fn no_savepoint(name: &str) -> Error {
     Error::user(SqlState("3B001"), format!("savepoint \"{name}\" does not exist"))
 }
 
-/// Writes a journal into a fresh guard; each write must meet what it met before.
+fn conflict() -> Error {
+    Error::user(SqlState("40001"), "could not serialize access due to concurrent update").with_hint("Run the transaction again.")
+}
+
+/// Writes a journal into a fresh guard; each write must meet what it met before: the rows that it deletes, the keys that it found free.
 fn replay(mut guard: WriteGuard, journal: &[(Write, (usize, usize))]) -> Result<WriteGuard> {
-    let conflict = || Error::user(SqlState("40001"), "could not serialize access due to concurrent update").with_hint("Run the transaction again.");
     for (write, before) in journal {
-        let counts = guard.write(write.table, &write.deletes, &write.inserts, write.unique)?;
-        if counts != *before {
+        if !guard.holds(write.table, &write.deletes)? {
             return Err(conflict());
+        }
+        match guard.write(write.table, &write.deletes, &write.inserts, write.unique) {
+            Ok(counts) if counts == *before => {}
+            Err(e) if e.state() != SqlState::UNIQUE_VIOLATION => return Err(e),
+            _ => return Err(conflict()),
         }
     }
     Ok(guard)

@@ -1,0 +1,158 @@
+//! PostgreSQL's dialect of sqlparser's, with what it gets wrong put right.
+//!
+//! `IS [NOT] DISTINCT FROM` binds as `IS` does: `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`. sqlparser reads its right side as a whole
+//! expression, up to the next comma or parenthesis, so a condition behind it would be compared instead of tested.
+//!
+//! `moment AT TIME ZONE zone` is the call `timezone(zone, moment)`, as in PostgreSQL.
+//!
+//! Every method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names its type: the parser asks for the type where it has no method.
+
+use datafusion_sql::sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName};
+use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
+use datafusion_sql::sqlparser::keywords::Keyword;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use std::any::TypeId;
+
+/// The dialect that everything is parsed with.
+#[derive(Debug, Clone, Copy)]
+pub struct TidemarkDialect;
+
+const POSTGRES: PostgreSqlDialect = PostgreSqlDialect {};
+
+macro_rules! delegate {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> $answer {
+            POSTGRES.$name($($argument),*)
+        })*
+    };
+}
+
+impl Dialect for TidemarkDialect {
+    fn dialect(&self) -> TypeId {
+        TypeId::of::<PostgreSqlDialect>()
+    }
+
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+        if parser.parse_keywords(&[Keyword::AT, Keyword::TIME, Keyword::ZONE]) {
+            return Some(parser.parse_subexpr(self.prec_value(Precedence::AtTz)).map(|zone| call("timezone", [zone, expr.clone()])));
+        }
+        let not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        if !not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
+            return None;
+        }
+        let left = Box::new(expr.clone());
+        let right = parser.parse_subexpr(self.prec_value(Precedence::Is)).map(Box::new);
+        Some(right.map(|right| if not { Expr::IsNotDistinctFrom(left, right) } else { Expr::IsDistinctFrom(left, right) }))
+    }
+
+    delegate! {
+        identifier_quote_style(identifier: &str) -> Option<char>;
+        is_delimited_identifier_start(ch: char) -> bool;
+        is_identifier_start(ch: char) -> bool;
+        is_identifier_part(ch: char) -> bool;
+        supports_unicode_string_literal() -> bool;
+        is_reserved_for_identifier(kw: Keyword) -> bool;
+        is_custom_operator_part(ch: char) -> bool;
+        get_next_precedence(parser: &Parser) -> Option<Result<u8, ParserError>>;
+        supports_filter_during_aggregation() -> bool;
+        supports_group_by_expr() -> bool;
+        prec_value(prec: Precedence) -> u8;
+        allow_extract_custom() -> bool;
+        allow_extract_single_quotes() -> bool;
+        supports_create_index_with_clause() -> bool;
+        supports_explain_with_utility_options() -> bool;
+        supports_listen_notify() -> bool;
+        supports_factorial_operator() -> bool;
+        supports_bitwise_shift_operators() -> bool;
+        supports_comment_on() -> bool;
+        supports_load_extension() -> bool;
+        supports_named_fn_args_with_colon_operator() -> bool;
+        supports_named_fn_args_with_expr_name() -> bool;
+        supports_empty_projections() -> bool;
+        supports_nested_comments() -> bool;
+        supports_string_escape_constant() -> bool;
+        supports_numeric_literal_underscores() -> bool;
+        supports_array_typedef_with_brackets() -> bool;
+        supports_geometric_types() -> bool;
+        supports_set_names() -> bool;
+        supports_alter_column_type_using() -> bool;
+        supports_notnull_operator() -> bool;
+        supports_interval_options() -> bool;
+        supports_insert_table_alias() -> bool;
+        supports_create_table_like_parenthesized() -> bool;
+        supports_select_wildcard_with_alias() -> bool;
+        supports_comma_separated_trim() -> bool;
+        supports_xml_expressions() -> bool;
+        supports_comment_optimizer_hint() -> bool;
+    }
+}
+
+fn call(function: &str, args: [Expr; 2]) -> Expr {
+    let args = args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).into();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(function)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expression(sql: &str) -> String {
+        let parsed = Parser::new(&TidemarkDialect).try_with_sql(sql).and_then(|mut p| p.parse_expr());
+        match parsed.unwrap_or_else(|e| panic!("{sql}: {e}")) {
+            Expr::BinaryOp { left, op, right } => format!("({left}) {op} ({right})"),
+            Expr::IsDistinctFrom(left, right) => format!("({left}) IS DISTINCT FROM ({right})"),
+            Expr::IsNotDistinctFrom(left, right) => format!("({left}) IS NOT DISTINCT FROM ({right})"),
+            Expr::UnaryOp { op, expr } => format!("{op} ({expr})"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn distinct_from_binds_as_is_does() {
+        let cases = [
+            ("a is distinct from b and c", "(a IS DISTINCT FROM b) AND (c)"),
+            ("a is not distinct from b or c = d", "(a IS NOT DISTINCT FROM b) OR (c = d)"),
+            ("c and a is not distinct from b", "(c) AND (a IS NOT DISTINCT FROM b)"),
+            ("a + 1 is distinct from b + 2", "(a + 1) IS DISTINCT FROM (b + 2)"),
+            ("a = 1 is not distinct from b = 2", "(a = 1) IS NOT DISTINCT FROM (b = 2)"),
+            ("not a is distinct from b", "NOT (a IS DISTINCT FROM b)"),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(expression(sql), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn time_zones_are_calls() {
+        assert_eq!(Parser::new(&TidemarkDialect).try_with_sql("a + b AT TIME ZONE 'UTC' < c").and_then(|mut p| p.parse_expr()).unwrap().to_string(), "a + timezone('UTC', b) < c");
+    }
+
+    #[test]
+    fn everything_else_is_postgresqls() {
+        let texts = [
+            "select a::int, b[1], e'\\n', u&'x', x'ff', interval '1 day', 1_000, a ->> 'b', a ~* 'b', |/ 4, a # b, a notnull from t",
+            "select count(*) filter (where a), trim(both 'x' from b), extract('epoch' from c), json_object('a': 1) /* a /* nested */ comment */ from äö$1",
+            "insert into t as x values (default) on conflict (a) do update set b = excluded.b returning *",
+            "select distinct on (a) a from t where a is null and b is not true and c between 1 and 2 order by a limit 1",
+            "explain (verbose, format json) select",
+            "create index i on t using btree (a) include (b) with (fillfactor = 70)",
+            "alter table t alter column a type int using a::int",
+            "comment on table t is 'x'",
+            "listen c",
+        ];
+        for sql in texts {
+            let (ours, postgres) = (Parser::parse_sql(&TidemarkDialect, sql), Parser::parse_sql(&POSTGRES, sql));
+            assert_eq!(format!("{ours:?}"), format!("{postgres:?}"));
+            assert!(ours.is_ok(), "{sql}: {ours:?}");
+        }
+    }
+}
