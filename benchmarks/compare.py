@@ -33,7 +33,10 @@ def number_of(query):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    a, b = read(sys.argv[1]), read(sys.argv[2])
+    try:
+        a, b = read(sys.argv[1]), read(sys.argv[2])
+    except OSError as error:
+        sys.exit(f"compare.py: {error.filename}: {error.strerror}")
     print(f"A = {sys.argv[1]}\nB = {sys.argv[2]}\n")
     print(f"{'query':<12}{'source':<11}{'sink':<14}{'A events/s':>12}{'B events/s':>12}{'B/A':>7}{'A MB':>8}{'B MB':>8}{'B/A':>7}")
     for key, row in sorted(a.items(), key=lambda item: (number_of(item[0][0]), str(item[0]))):
@@ -46,4 +49,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stderr.close()

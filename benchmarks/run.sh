@@ -5,6 +5,7 @@
 #   run.sh kafka-to-kafka [--queries q0,q2,q20,matches] [--events N] [--workers N]
 #   run.sh latency [--rate N] [--seconds N] [--workers N]
 #   run.sh state [--keys N,N] [--workers N]
+#   run.sh fill [--events N]        the Nexmark topics only, for other engines to read
 #   run.sh flink fill|query ...     Apache Flink's runner, whose path is in FLINK_PEER, with the same arguments as there
 #   run.sh kafka stop|wipe          the broker that the benchmarks started: stops it | and deletes its topics
 #   run.sh COMMAND --help
@@ -19,7 +20,7 @@ case ${1:-} in
   '' | -h | --help | help) sed -n '2,/^set -e/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
   flink)
     shift
-    exec "${FLINK_PEER:?run.sh flink needs the path of the runner in FLINK_PEER}" "$@" ;;
+    exec "${FLINK_PEER:?set it to the path of the Flink runner}" "$@" ;;
   kafka) exec "$here/../docker/kafka.sh" "${2:?stop or wipe}" --port "${BENCH_KAFKA_PORT:-29092}" --dir "$cache/bench-kafka" ;;
 esac
 

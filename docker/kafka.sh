@@ -6,6 +6,7 @@
 #   docker/kafka.sh topic NAME [PARTITIONS] [key=value ...]   creates a topic unless it exists; key=value are topic settings
 #   docker/kafka.sh topics                lists the topics
 #   docker/kafka.sh read TOPIC [MAX]      prints "partition offset key value" of committed records from the beginning, until none come for 3 s or MAX were read
+#   docker/kafka.sh write TOPIC           writes the lines of stdin as records: "key => value", or a value without key; a value NULL is a null (a deletion)
 #   docker/kafka.sh jars                  fetches the jars only, and prints the classpath
 #
 # Options, anywhere: --port P (default 9092; the controller listens on P+1), --dir DIR (default CACHE/kafka-data-P). Instances with different ports
@@ -53,7 +54,7 @@ fetch() {
 pid() {
   local id
   id=$(cat "$dir/pid" 2>/dev/null) || return 1
-  ps -o args= -p "$id" 2>/dev/null | grep -qF "kafka.Kafka $dir/server.properties" && echo "$id"
+  ps -ww -o args= -p "$id" 2>/dev/null | grep -qF "kafka.Kafka $dir/server.properties" && echo "$id"
 }
 
 # One short-lived Java tool of the distribution, quiet unless something is wrong.
@@ -158,7 +159,12 @@ case $command in
     [ $# -lt 2 ] || limit=(--max-messages "$2")
     tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$broker" --topic "$topic" --from-beginning --isolation-level read_committed --timeout-ms 3000 ${limit[@]+"${limit[@]}"} \
       --property print.partition=true --property print.offset=true --property print.key=true 2> >(grep -vE 'Error processing message, terminating|TimeoutException|Processed a total of|consumer.ConsoleConsumer|^\s*$' >&2 || true) ;;
+  write)
+    topic=${1:?write TOPIC}
+    # The null marker is a character that JSON text does not have; a line without key gets one.
+    sed -E '/ => /!s/^/\x01 => /; s/ => NULL$/ => \x01/' | tool org.apache.kafka.tools.ConsoleProducer --bootstrap-server "$broker" --topic "$topic" \
+      --property parse.key=true --property 'key.separator= => ' --property "null.marker=$(printf '\001')" ;;
   jars) fetch; echo "$jars/jars/*" ;;
   help) exec "${BASH_SOURCE[0]}" --help ;;
-  *) die "unknown command '$command' (start, stop, status, wipe, topic, topics, read, jars)" ;;
+  *) die "unknown command '$command' (start, stop, status, wipe, topic, topics, read, write, jars)" ;;
 esac

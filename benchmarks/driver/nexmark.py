@@ -35,7 +35,10 @@ def reads(query):
 
 def queries(names="all"):
     """Names and texts, in the order of their numbers."""
-    wanted = sorted((p.stem for p in QUERIES.glob("q*.sql")), key=lambda q: int(q[1:])) if names == "all" else names.split(",")
+    known = sorted((p.stem for p in QUERIES.glob("q*.sql")), key=lambda q: int(q[1:]))
+    wanted = known if names == "all" else names.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise SystemExit(f"no query {', '.join(unknown)}; there are {', '.join(known)}")
     return [(name, text_of(name)) for name in wanted]
 
 

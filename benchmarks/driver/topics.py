@@ -12,7 +12,7 @@ import sys
 import time
 from datetime import datetime
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from .nexmark import COLUMNS, create_sources, rows_of
@@ -36,7 +36,11 @@ class Broker:
         if not address:
             words = [ROOT / "docker" / "kafka.sh", "start", "--port", str(PORT), "--dir", CACHE / "bench-kafka"]
             subprocess.run(words, check=True, stdout=sys.stderr, env={**os.environ, "KAFKA_HEAP": "1g"})
-        self.admin = AdminClient({"bootstrap.servers": self.address})
+        self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 2})
+        try:
+            self.admin.list_topics(timeout=10)
+        except KafkaException as error:
+            raise SystemExit(f"the broker {self.address} does not answer: {error.args[0].str()}") from None
 
     def options(self, topic):
         """The inside of `WITH (...)`."""

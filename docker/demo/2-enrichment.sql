@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS customers (id BIGINT PRIMARY KEY, name VARCHAR, count
   WITH (connector = 'kafka', topic = 'customers_cdc', properties.bootstrap.server = :'broker')
   FORMAT DEBEZIUM ENCODE JSON;
 
--- A correction to a customer takes all his orders from one country's past minutes to the other's.
+-- A correction to a customer moves the customer's orders from one country to the other, in past minutes too.
 CREATE MATERIALIZED VIEW IF NOT EXISTS revenue AS
   SELECT o.window_start AS minute, c.country, count(*) AS orders, sum(o.amount) AS revenue
   FROM TUMBLE(orders, at, INTERVAL '1 minute') o JOIN customers c ON o.customer_id = c.id

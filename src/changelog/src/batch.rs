@@ -12,23 +12,27 @@ use std::sync::Arc;
 /// Signed multiplicities, one per row; never zero.
 pub type Weights = Arc<[i64]>;
 
+/// Values that could not be read: row of the batch and column of the relation.
+pub type Faulty = Arc<[(usize, usize)]>;
+
 /// Rows of one relation with their weights.
 #[derive(Clone, Debug)]
 pub struct ChangeBatch {
     rows: RecordBatch,
     weights: Option<Weights>,
+    faulty: Option<Faulty>,
 }
 
 impl ChangeBatch {
     /// Rows that all count +1.
     pub fn insert(rows: RecordBatch) -> ChangeBatch {
-        ChangeBatch { rows, weights: None }
+        ChangeBatch { rows, weights: None, faulty: None }
     }
 
     /// Rows with weights; as many weights as rows. Weights that are all +1 are dropped.
     pub fn new(rows: RecordBatch, weights: Vec<i64>) -> ChangeBatch {
         assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
-        if weights.iter().all(|w| *w == 1) { ChangeBatch::insert(rows) } else { ChangeBatch { rows, weights: Some(weights.into()) } }
+        if weights.iter().all(|w| *w == 1) { ChangeBatch::insert(rows) } else { ChangeBatch { rows, weights: Some(weights.into()), faulty: None } }
     }
 
     /// The rows, with other or no weights.
@@ -36,7 +40,18 @@ impl ChangeBatch {
         if let Some(w) = &weights {
             assert_eq!(rows.num_rows(), w.len(), "one weight per row");
         }
-        ChangeBatch { rows, weights }
+        ChangeBatch { rows, weights, faulty: None }
+    }
+
+    /// The same rows, some of which hold NULL for a value that could not be read: who reads that column has to leave them out. Only what a source's reader hands to
+    /// those who read from it says so; every operation on a batch drops it.
+    pub fn with_faulty(self, faulty: Vec<(usize, usize)>) -> ChangeBatch {
+        ChangeBatch { faulty: (!faulty.is_empty()).then(|| faulty.into()), ..self }
+    }
+
+    /// The values that could not be read, if any.
+    pub fn faulty(&self) -> Option<&Faulty> {
+        self.faulty.as_ref()
     }
 
     /// The rows without their weights.
@@ -77,7 +92,7 @@ impl ChangeBatch {
     pub fn filter(&self, mask: &BooleanArray) -> ChangeBatch {
         let rows = compute::filter_record_batch(&self.rows, mask).expect("mask has one value per row");
         let weights = self.weights.as_ref().map(|w| mask.iter().zip(w.iter()).filter(|(keep, _)| *keep == Some(true)).map(|(_, w)| *w).collect());
-        ChangeBatch { rows, weights }
+        ChangeBatch { rows, weights, faulty: None }
     }
 
     /// The rows at `indices`, in that order.
@@ -86,17 +101,17 @@ impl ChangeBatch {
         let count = RecordBatchOptions::new().with_row_count(Some(indices.len()));
         let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &count).expect("the columns keep their types");
         let weights = self.weights.as_ref().map(|w| indices.values().iter().map(|i| w[*i as usize]).collect());
-        ChangeBatch { rows, weights }
+        ChangeBatch { rows, weights, faulty: None }
     }
 
     /// Rows `offset..offset + len`, without copying columns.
     pub fn slice(&self, offset: usize, len: usize) -> ChangeBatch {
-        ChangeBatch { rows: self.rows.slice(offset, len), weights: self.weights.as_ref().map(|w| w[offset..offset + len].into()) }
+        ChangeBatch { rows: self.rows.slice(offset, len), weights: self.weights.as_ref().map(|w| w[offset..offset + len].into()), faulty: None }
     }
 
     /// The columns at `columns`, in that order.
     pub fn project(&self, columns: &[usize]) -> ChangeBatch {
-        ChangeBatch { rows: self.rows.project(columns).expect("projection is within the schema"), weights: self.weights.clone() }
+        ChangeBatch { rows: self.rows.project(columns).expect("projection is within the schema"), weights: self.weights.clone(), faulty: None }
     }
 
     /// All rows of `batches`, which share `schema`.
@@ -106,7 +121,7 @@ impl ChangeBatch {
         }
         let rows = compute::concat_batches(schema, batches.iter().map(|b| &b.rows)).expect("batches share a schema");
         let weights = batches.iter().any(|b| b.weights.is_some()).then(|| batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| b.weight(i))).collect());
-        ChangeBatch { rows, weights }
+        ChangeBatch { rows, weights, faulty: None }
     }
 
     /// The weights as an Arrow column.

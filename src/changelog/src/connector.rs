@@ -6,7 +6,7 @@
 use crate::ChangeBatch;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tidemark_common::{Epoch, Result, SplitId};
+use tidemark_common::{Epoch, Result, SplitId, SqlState};
 
 /// Where one split stands: the next offset to read, and what identifies the log that the offset counts in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,10 +21,16 @@ pub struct SplitPosition {
     pub next_offset: i64,
     /// Records delivered so far since the source's start.
     pub records: u64,
+    /// The largest time of a record below `next_offset`, in milliseconds since 1970 (Kafka: of the record's timestamp); -1 before the first. Never decreases; a split that
+    /// appears later begins with what every other one has reached.
+    pub time_ms: i64,
+    /// Of a source with a watermark: the largest event time of a row below `next_offset`, in microseconds since 1970. Kept by whoever drives the reader. A split that appears later
+    /// begins with the least of all others'.
+    pub event_time_micros: Option<i64>,
 }
 
 /// A record that could not be turned into a row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RecordError {
     /// The split.
     pub split: SplitId,
@@ -32,6 +38,8 @@ pub struct RecordError {
     pub offset: i64,
     /// The column at fault, empty when the whole record cannot be read.
     pub column: String,
+    /// The code of the reason, such as `22P02`.
+    pub state: SqlState,
     /// Why, in lower case.
     pub message: String,
     /// The record's value, cut at 4 KiB.
@@ -45,8 +53,12 @@ pub struct SourceBatch {
     pub split: SplitId,
     /// The rows, with the columns last asked for. Of an upsert or Debezium source a negative weight deletes the row of that key (other columns are NULL), a positive one writes it.
     pub changes: ChangeBatch,
-    /// Records that were skipped.
+    /// Records that were skipped, and values that could not be read.
     pub errors: Vec<RecordError>,
+    /// Where such values stand among `changes`, as NULL: row, and position among the columns last asked for.
+    pub faulty: Vec<(usize, usize)>,
+    /// If asked for: for each row the largest time of a record of the split up to its own ([`SplitPosition::time_ms`]).
+    pub times_ms: Vec<i64>,
 }
 
 /// Called by a connector (from any thread) when an idle reader may have something again.
@@ -62,8 +74,14 @@ pub trait SourceReader: Send {
     fn set_limits(&mut self, limits: &[SplitPosition]);
     /// Produce these columns of the source's row, in this order, from the next poll on.
     fn set_columns(&mut self, columns: &[usize]);
+    /// Tell the times of the rows, from the next poll on.
+    fn set_times(&mut self, wanted: bool);
     /// Adds splits that appeared, from these positions.
     fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()>;
+    /// Why nothing comes, if the outside does not answer at the moment; the reader goes on trying.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A source as configured by its options. Cheap to clone behind its `Arc`; methods here may block, and are called from a blocking thread.
@@ -72,6 +90,10 @@ pub trait SourceConnector: Send + Sync {
     fn start(&self) -> Result<Vec<SplitPosition>>;
     /// The end offsets now (exclusive), for every split that exists now: what a backfill has to reach. A bounded or endless generator answers its start.
     fn end(&self) -> Result<Vec<SplitPosition>>;
+    /// Up to where a query reads a source that no job reads. A bounded generator that runs as fast as it can has all its rows at once; others have as many as they were read.
+    fn readable(&self) -> Result<Vec<SplitPosition>> {
+        self.end()
+    }
     /// Whether records between two offsets may be gone when they are read again (a compacted topic). Asked once, when the source is made: the log then keeps its rows.
     fn may_lose_records(&self) -> Result<bool> {
         Ok(false)

@@ -48,9 +48,13 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads a TOML text; unknown keys and wrong types are errors that name the key.
+    /// Reads a TOML text; unknown keys and wrong types are errors that name the line.
     pub fn from_toml(text: &str) -> Result<Config> {
-        let config: Config = toml::from_str(text).map_err(|e| Error::user(SqlState::INVALID_PARAMETER, format!("configuration: {}", e.message())))?;
+        let config: Config = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let content = text.lines().nth(line - 1).unwrap_or_default().trim();
+            Error::user(SqlState::INVALID_PARAMETER, format!("configuration: line {line} ({content}): {}", e.message()))
+        })?;
         config.check()?;
         Ok(config)
     }
@@ -58,6 +62,11 @@ impl Config {
     /// Refuses values out of range.
     pub fn check(&self) -> Result<()> {
         let bad = |what: &str| Err(Error::user(SqlState::INVALID_PARAMETER, format!("configuration: {what}")));
+        for (key, address) in [("sql", &self.sql), ("http", &self.http), ("rpc", &self.rpc)] {
+            if !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+                return bad(&format!("{key} must be an address like 127.0.0.1:4566, not \"{address}\""));
+            }
+        }
         if self.epoch_ms < 5 {
             return bad("epoch_ms must be at least 5");
         }
@@ -68,5 +77,19 @@ impl Config {
             return bad("checkpoint_ms, batch_rows_max and exchange_rows_max must be positive");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_line_and_the_setting() {
+        let message = |text: &str| Config::from_toml(text).unwrap_err().message().to_string();
+        assert_eq!(message("# a comment\n\nepoch_ms = \"x\"\n"), "configuration: line 3 (epoch_ms = \"x\"): invalid type: string \"x\", expected u64");
+        assert!(message("workers = 1\nbogus = 1\n").starts_with("configuration: line 2 (bogus = 1): unknown field `bogus`"));
+        assert_eq!(message("rpc = \"4568\"\n"), "configuration: rpc must be an address like 127.0.0.1:4566, not \"4568\"");
+        assert_eq!(message("epoch_ms = 4\n"), "configuration: epoch_ms must be at least 5");
     }
 }

@@ -1,8 +1,8 @@
 //! Named places in front of each durable step where a crash test can kill the process.
 //!
 //! `TIDEMARK_FAILPOINT=name` or `name:n` aborts the process at the n-th time that `hit("name")` is reached (n = 1 by default). Without the
-//! variable a hit costs one load. Names: `log.append`, `log.sync`, `checkpoint.upload`, `checkpoint.manifest`, `checkpoint.commit`,
-//! `sink.begin`, `sink.send`, `sink.commit`, `sink.committed`.
+//! variable a hit costs one load. Names: `log.append`, `log.sync`, `checkpoint.upload`, `checkpoint.errors`, `checkpoint.manifest`, `checkpoint.commit`,
+//! `sink.begin`, `sink.send`, `sink.commit`, `sink.committed`; and `recovery.run`, in front of each run of a job while a node restores and replays.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

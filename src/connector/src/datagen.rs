@@ -186,6 +186,10 @@ impl Generate for Datagen {
         let batch = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &size).map_err(|e| Error::internal(e.to_string()))?;
         Ok((batch, from + rows as i64))
     }
+
+    fn numbers(&self, split: SplitId, from: i64, to: i64, rows_max: usize) -> Vec<u64> {
+        (from..from + rows_max.min((to - from) as usize) as i64).map(|offset| self.number(split, offset)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -207,13 +211,18 @@ mod tests {
             [column("id", DataType::Int32), column("name", DataType::Utf8), column("x", DataType::Float64), column("at", DataType::Timestamp(TimeUnit::Microsecond, None))];
         let source = open(&spec, &columns).unwrap();
         let mut reader = source.open(&source.start().unwrap(), Arc::new(|| {})).unwrap();
-        let mut ids = Vec::new();
+        reader.set_times(true);
+        let (mut ids, mut times) = (Vec::new(), Vec::new());
         while let Some(batch) = reader.poll(7).unwrap() {
+            assert_eq!(batch.times_ms.len(), batch.changes.num_rows());
+            times.extend(batch.times_ms);
             ids.extend(batch.changes.column(0).as_primitive::<Int32Type>().values().iter().copied());
             assert!(batch.changes.column(1).as_string::<i32>().iter().all(|t| t.unwrap().len() == 3));
         }
         ids.sort_unstable();
         assert_eq!(ids, (5..=104).collect::<Vec<_>>());
+        times.sort_unstable();
+        assert_eq!(times, (0..100).collect::<Vec<_>>());
     }
 
     #[test]

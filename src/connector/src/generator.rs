@@ -23,6 +23,8 @@ pub trait Generate: Send + Sync + 'static {
     /// The rows at the offsets `from..to`, at most `rows_max` of them, with `columns` of the source's row; and the offset after them. May have no rows where
     /// the offsets hold events of other kinds.
     fn rows(&self, split: SplitId, from: i64, to: i64, rows_max: usize, columns: &[usize]) -> Result<(RecordBatch, i64)>;
+    /// The number of the event of each row that the same call of `rows` returns.
+    fn numbers(&self, split: SplitId, from: i64, to: i64, rows_max: usize) -> Vec<u64>;
 }
 
 /// A generator as source.
@@ -42,11 +44,21 @@ impl GeneratorSource {
 
 impl SourceConnector for GeneratorSource {
     fn start(&self) -> Result<Vec<SplitPosition>> {
-        Ok((0..self.generate.splits()).map(|split| SplitPosition { split, topic_id: String::new(), leader_epoch: -1, next_offset: 0, records: 0 }).collect())
+        Ok((0..self.generate.splits())
+            .map(|split| SplitPosition { split, topic_id: String::new(), leader_epoch: -1, next_offset: 0, records: 0, time_ms: -1, event_time_micros: None })
+            .collect())
     }
 
     fn end(&self) -> Result<Vec<SplitPosition>> {
         self.start()
+    }
+
+    fn readable(&self) -> Result<Vec<SplitPosition>> {
+        let ends: Vec<i64> = (0..self.generate.splits()).map(|split| self.generate.end(split)).collect();
+        if self.rows_per_second > 0 || ends.contains(&i64::MAX) {
+            return self.start();
+        }
+        Ok(self.start()?.into_iter().zip(ends).map(|(start, end)| SplitPosition { next_offset: end, ..start }).collect())
     }
 
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {
@@ -54,9 +66,11 @@ impl SourceConnector for GeneratorSource {
         let mut reader = GeneratorReader {
             generate: self.generate.clone(),
             columns: (0..self.columns).collect(),
+            timed: false,
             splits: Vec::new(),
             rows_per_second: self.rows_per_second,
             pacer,
+            repeats: false,
             metrics: self.metrics.clone(),
         };
         reader.add_splits(positions)?;
@@ -73,9 +87,13 @@ struct SplitState {
 struct GeneratorReader {
     generate: Arc<dyn Generate>,
     columns: Vec<usize>,
+    /// Whether the rows' times are asked for: the numbers of their events stand for them.
+    timed: bool,
     splits: Vec<SplitState>,
     rows_per_second: u64,
     pacer: Option<Pacer>,
+    /// Limits say that these rows were read before: they are not new, and the rate is that of new ones.
+    repeats: bool,
     metrics: SourceMetrics,
 }
 
@@ -90,23 +108,27 @@ impl GeneratorReader {
 impl SourceReader for GeneratorReader {
     fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>> {
         while let Some(i) = self.behind() {
-            let rows_max = self.pacer.as_mut().map_or(rows_max, |p| p.permit(rows_max));
+            let mut pacer = self.pacer.as_mut().filter(|_| !self.repeats);
+            let rows_max = pacer.as_mut().map_or(rows_max, |p| p.permit(rows_max));
             if rows_max == 0 {
                 return Ok(None);
             }
             let state = &mut self.splits[i];
-            let (rows, next) = self.generate.rows(state.position.split, state.position.next_offset, state.limit, rows_max, &self.columns)?;
+            let (split, from) = (state.position.split, state.position.next_offset);
+            let (rows, next) = self.generate.rows(split, from, state.limit, rows_max, &self.columns)?;
             assert!(next > state.position.next_offset && next <= state.limit, "a generator advances within its limit");
             state.position.next_offset = next;
             if rows.num_rows() == 0 {
                 continue;
             }
             state.position.records += rows.num_rows() as u64;
-            if let Some(pacer) = &mut self.pacer {
+            let times_ms: Vec<i64> = if self.timed { self.generate.numbers(split, from, state.limit, rows_max).into_iter().map(|n| n as i64).collect() } else { Vec::new() };
+            state.position.time_ms = times_ms.last().copied().unwrap_or(state.position.time_ms);
+            if let Some(pacer) = pacer {
                 pacer.count(rows.num_rows());
             }
             self.metrics.records.inc_by(rows.num_rows() as u64);
-            return Ok(Some(SourceBatch { split: state.position.split, changes: ChangeBatch::insert(rows), errors: Vec::new() }));
+            return Ok(Some(SourceBatch { split, changes: ChangeBatch::insert(rows), errors: Vec::new(), faulty: Vec::new(), times_ms }));
         }
         Ok(None)
     }
@@ -116,6 +138,7 @@ impl SourceReader for GeneratorReader {
     }
 
     fn set_limits(&mut self, limits: &[SplitPosition]) {
+        self.repeats = !limits.is_empty();
         for state in &mut self.splits {
             let limit = limits.iter().find(|l| l.split == state.position.split).map_or(i64::MAX, |l| l.next_offset);
             state.limit = limit.min(state.end);
@@ -124,6 +147,10 @@ impl SourceReader for GeneratorReader {
 
     fn set_columns(&mut self, columns: &[usize]) {
         self.columns = columns.to_vec();
+    }
+
+    fn set_times(&mut self, wanted: bool) {
+        self.timed = wanted;
     }
 
     fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {

@@ -12,7 +12,7 @@ mod records;
 mod sink;
 mod source;
 
-pub use client::{check_sink_topic, check_source_topic};
+pub use client::check_source_topic;
 pub use marker::TOPIC as MARKER_TOPIC;
-pub use sink::{KafkaSink, check as check_sink};
+pub use sink::{KafkaSink, check as check_sink, check_connection as check_sink_connection};
 pub use source::KafkaSource;

@@ -73,7 +73,7 @@ pub fn check_source_connection(spec: &ConnectorSpec) -> Result<()> {
 /// Asks the outside whether a sink can be written, like [`check_source_connection`].
 pub fn check_sink_connection(spec: &ConnectorSpec) -> Result<()> {
     match spec.connector.as_str() {
-        "kafka" => kafka::check_sink_topic(&options::KafkaSinkOptions::read(spec)?.kafka),
+        "kafka" => kafka::check_sink_connection(spec),
         _ => Ok(()),
     }
 }

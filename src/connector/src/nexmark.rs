@@ -350,6 +350,10 @@ impl Generate for Nexmark {
         let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &size).map_err(|e| Error::internal(e.to_string()))?;
         Ok((rows, next))
     }
+
+    fn numbers(&self, split: SplitId, from: i64, to: i64, rows_max: usize) -> Vec<u64> {
+        Nexmark::numbers(self, split, from, to, rows_max).0
+    }
 }
 
 /// The values of one column.

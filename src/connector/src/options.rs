@@ -7,14 +7,31 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::ConnectorSpec;
+use tidemark_plan::{ConnectorSpec, Encode, Format};
 
 /// Options that every source or sink may have, read by the planner: they are of the relation, not of its connector.
 const COMMON: &[&str] = &["connector", "on_error"];
 
 /// Kafka settings that the server itself needs.
-const RESERVED: &[&str] =
-    &["group.id", "isolation.level", "enable.auto.commit", "enable.auto.offset.store", "transactional.id", "auto.offset.reset", "enable.partition.eof", "enable.idempotence"];
+const RESERVED: &[&str] = &[
+    "group.id",
+    "isolation.level",
+    "enable.auto.commit",
+    "auto.commit.enable",
+    "enable.auto.offset.store",
+    "transactional.id",
+    "auto.offset.reset",
+    "enable.partition.eof",
+    "enable.idempotence",
+    "acks",
+    "request.required.acks",
+];
+
+/// Kafka settings that name code to be loaded into the server's process: who may write SQL may not do that.
+const LOADS_CODE: &[&str] = &["plugin.library.paths", "ssl.engine.location", "ssl.providers"];
+
+/// The options of ENCODE that Kafka's JSON and BYTES know; the planner puts KEY ENCODE among them.
+const ENCODE_OPTIONS: &[&str] = &["key.encode"];
 
 /// An error about an option: `22023`.
 pub fn invalid(message: impl Into<String>) -> Error {
@@ -89,7 +106,9 @@ impl<'a> Options<'a> {
 
 /// A sentence with the names closest to `key`, or all of them.
 fn suggest(key: &str, known: &[&str]) -> String {
-    let mut near: Vec<(usize, &str)> = known.iter().map(|k| (distance(key, k), *k)).filter(|(d, k)| *d <= 1 + k.len() / 4 || k.ends_with(&format!(".{key}"))).collect();
+    // What stands behind a prefix is close to the whole name, too: `bootstrap.servers`.
+    let tail = |k: &str| k.split_once('.').map_or(usize::MAX, |(_, tail)| distance(key, tail));
+    let mut near: Vec<(usize, &str)> = known.iter().map(|k| (distance(key, k).min(tail(k)), *k)).filter(|(d, k)| *d <= 1 + k.len() / 4 || tail(k) <= 1).collect();
     near.sort();
     match near.as_slice() {
         [] => format!("Options are: {}.", known.join(", ")),
@@ -166,7 +185,11 @@ pub struct KafkaSinkOptions {
 
 impl KafkaOptions {
     fn read(options: &Options<'_>) -> Result<KafkaOptions> {
-        let brokers = match options.get("properties.bootstrap.server").or(options.get("properties.bootstrap.servers")) {
+        let (server, servers) = (options.get("properties.bootstrap.server"), options.get("properties.bootstrap.servers"));
+        if server.is_some() && servers.is_some() {
+            return Err(invalid("options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean the same: give one of them"));
+        }
+        let brokers = match server.or(servers) {
             Some(brokers) if !brokers.trim().is_empty() => brokers.trim().to_string(),
             _ => {
                 return Err(invalid("option \"properties.bootstrap.server\" is required for connector 'kafka'")
@@ -183,6 +206,12 @@ impl KafkaOptions {
             if RESERVED.contains(&name) {
                 return Err(invalid(format!("option \"{key}\" cannot be set: the server needs it for its guarantees")));
             }
+            if LOADS_CODE.contains(&name) {
+                return Err(invalid(format!("option \"{key}\" cannot be set: it would load code into the server")));
+            }
+            if name == "metadata.broker.list" {
+                return Err(invalid(format!("option \"{key}\" cannot be set")).with_hint("Name the brokers in properties.bootstrap.server."));
+            }
             let mut probe = rdkafka::ClientConfig::new();
             probe.set(name, value);
             if let Err(rdkafka::error::KafkaError::ClientConfig(_, text, _, _)) = probe.create_native_config() {
@@ -194,11 +223,24 @@ impl KafkaOptions {
     }
 }
 
+/// Refuses what stands in the parentheses after ENCODE and nobody reads.
+fn check_encode_options(spec: &ConnectorSpec) -> Result<()> {
+    match spec.encode_options.keys().find(|key| !ENCODE_OPTIONS.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => {
+            let encode = if spec.encode == Encode::Bytes { "BYTES" } else { "JSON" };
+            Err(invalid(format!("unknown option \"{key}\" of ENCODE {encode}")).with_hint("Options of the connector stand in WITH (...)."))
+        }
+    }
+}
+
 impl KafkaSourceOptions {
     /// Reads and checks the options of a source.
     pub fn read(spec: &ConnectorSpec) -> Result<KafkaSourceOptions> {
         let options = Options::of(spec);
-        options.refuse_unknown(&["topic", "properties.bootstrap.server", "scan.startup.mode", "scan.startup.timestamp.millis", "key.encode"], &["properties."])?;
+        let known = ["topic", "properties.bootstrap.server", "properties.*", "scan.startup.mode", "scan.startup.timestamp.millis", "key.encode"];
+        options.refuse_unknown(&known, &["properties."])?;
+        check_encode_options(spec)?;
         let kafka = KafkaOptions::read(&options)?;
         let millis = options.get("scan.startup.timestamp.millis");
         let startup = match options.choice("scan.startup.mode", &["earliest", "latest", "timestamp"])? {
@@ -217,18 +259,23 @@ impl KafkaSinkOptions {
     /// Reads and checks the options of a sink.
     pub fn read(spec: &ConnectorSpec) -> Result<KafkaSinkOptions> {
         let options = Options::of(spec);
-        options.refuse_unknown(&["topic", "properties.bootstrap.server", "delivery", "type", "primary_key", "snapshot", "force_append_only", "key.encode"], &["properties."])?;
+        let known = ["topic", "properties.bootstrap.server", "properties.*", "delivery", "type", "primary_key", "snapshot", "force_append_only", "key.encode"];
+        options.refuse_unknown(&known, &["properties."])?;
+        check_encode_options(spec)?;
         let kafka = KafkaOptions::read(&options)?;
         let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
         options.flag("snapshot", true)?;
-        Ok(KafkaSinkOptions { kafka, delivery, force_append_only: options.flag("force_append_only", false)? })
+        let force_append_only = options.flag("force_append_only", false)?;
+        if force_append_only && spec.format != Format::Plain {
+            return Err(invalid("option \"force_append_only\" is for FORMAT PLAIN: the other formats send retractions").with_hint("Leave the option out, or use FORMAT PLAIN."));
+        }
+        Ok(KafkaSinkOptions { kafka, delivery, force_append_only })
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use tidemark_plan::{Encode, Format};
 
     pub(crate) fn spec(connector: &str, options: &[(&str, &str)]) -> ConnectorSpec {
         ConnectorSpec {
@@ -264,6 +311,11 @@ pub(crate) mod tests {
             (&[("scan.startup.mode", "middle")], "option \"scan.startup.mode\" cannot be 'middle'", "Use one of: earliest, latest, timestamp."),
             (&[("scan.startup.mode", "timestamp")], "option \"scan.startup.timestamp.millis\" is required for connector 'kafka'", ""),
             (&[("scan.startup.timestamp.millis", "5")], "option \"scan.startup.timestamp.millis\" needs scan.startup.mode = 'timestamp'", ""),
+            (&[("bootstrap.servers", "h:1")], "unknown option \"bootstrap.servers\" for connector 'kafka'", "Perhaps you meant \"properties.bootstrap.server\"."),
+            (&[("properties.bootstrap.servers", "h:1")], "options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean the same: give one of them", ""),
+            (&[("properties.metadata.broker.list", "h:1")], "option \"properties.metadata.broker.list\" cannot be set", "Name the brokers in properties.bootstrap.server."),
+            (&[("properties.plugin.library.paths", "x.so")], "option \"properties.plugin.library.paths\" cannot be set: it would load code into the server", ""),
+            (&[("properties.acks", "1")], "option \"properties.acks\" cannot be set: the server needs it for its guarantees", ""),
             (&[("properties.group.id", "g")], "option \"properties.group.id\" cannot be set: the server needs it for its guarantees", ""),
             (
                 &[("properties.no.such.thing", "g")],
@@ -282,6 +334,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn options_of_the_encoding_are_checked() {
+        let mut spec = spec("kafka", &[("topic", "t"), ("properties.bootstrap.server", "h:9092")]);
+        spec.encode_options.insert("key.encode".into(), "text".into());
+        assert!(KafkaSourceOptions::read(&spec).is_ok() && KafkaSinkOptions::read(&spec).is_ok());
+        spec.encode_options.insert("schema.registry".into(), "h".into());
+        assert_eq!(KafkaSourceOptions::read(&spec).unwrap_err().message(), "unknown option \"schema.registry\" of ENCODE JSON");
+        assert_eq!(KafkaSinkOptions::read(&spec).unwrap_err().message(), "unknown option \"schema.registry\" of ENCODE JSON");
+    }
+
+    #[test]
     fn a_sink_reads_its_options() {
         let base = [("topic", "t"), ("properties.bootstrap.server", "h:9092")];
         let read = KafkaSinkOptions::read(&spec("kafka", &base)).unwrap();
@@ -289,6 +351,9 @@ pub(crate) mod tests {
         let more = [base[0], base[1], ("delivery", "at_least_once"), ("force_append_only", "true"), ("primary_key", "a,b"), ("snapshot", "false")];
         let read = KafkaSinkOptions::read(&spec("kafka", &more)).unwrap();
         assert_eq!((read.delivery, read.force_append_only), (Delivery::AtLeastOnce, true));
+        let mut upsert = spec("kafka", &[base[0], base[1], ("force_append_only", "true")]);
+        upsert.format = Format::Upsert;
+        assert_eq!(KafkaSinkOptions::read(&upsert).unwrap_err().message(), "option \"force_append_only\" is for FORMAT PLAIN: the other formats send retractions");
         let error = KafkaSinkOptions::read(&spec("kafka", &[base[0], base[1], ("force_append_only", "maybe")])).unwrap_err();
         assert_eq!(error.message(), "option \"force_append_only\" must be true or false, not 'maybe'");
     }

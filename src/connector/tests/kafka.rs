@@ -142,6 +142,41 @@ fn positions_pass_markers_and_aborted_records_and_limits_hold() {
 }
 
 #[test]
+fn times_are_the_largest_so_far_and_go_with_the_position() {
+    let Some(broker) = broker("times_are_the_largest") else { return };
+    let topic = new_topic(&broker, "times", 1);
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &broker).create().unwrap();
+    for (time, value) in [(500, "{\"id\":1}"), (300, "{\"id\":2}"), (700, "{\"id\":x}"), (600, "{\"id\":3}"), (900, "{\"id\":4}")] {
+        producer.send(BaseRecord::<str, str>::to(&topic).partition(0).payload(value).timestamp(time)).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+    }
+    let source = open_source(&spec(&broker, &topic, &[]), &[column("id", DataType::Int64)]).unwrap();
+    let start = source.start().unwrap();
+    assert_eq!(start[0].time_ms, -1);
+    let times = |from: &SplitPosition, end: i64| {
+        let mut reader = source.open(std::slice::from_ref(from), Arc::new(|| {})).unwrap();
+        reader.set_times(true);
+        reader.set_limits(&[SplitPosition { next_offset: end, ..from.clone() }]);
+        let (began, mut times) = (Instant::now(), Vec::new());
+        while reader.positions()[0].next_offset < end {
+            assert!(began.elapsed() < Duration::from_secs(20), "not done after 20 s: {times:?}");
+            match reader.poll(100).unwrap() {
+                Some(batch) => {
+                    assert_eq!(batch.times_ms.len(), batch.changes.num_rows());
+                    times.extend(batch.times_ms);
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        (times, reader.positions()[0].clone())
+    };
+    let (first, middle) = times(&start[0], 3);
+    assert_eq!((first, middle.time_ms), (vec![500, 500], 700));
+    let (rest, end) = times(&middle, 5);
+    assert_eq!((rest, end.time_ms), (vec![700, 900], 900));
+}
+
+#[test]
 fn an_idle_reader_is_woken_and_bad_records_are_reported() {
     let Some(broker) = broker("an_idle_reader_is_woken") else { return };
     let topic = new_topic(&broker, "wake", 2);

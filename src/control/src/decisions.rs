@@ -65,6 +65,22 @@ impl Decisions {
         }
     }
 
+    /// The least time that all splits of a source have reached ([`SplitPosition::time_ms`]); it never decreases, because new splits begin with it.
+    pub fn horizon(&self, source: RelationId) -> i64 {
+        self.splits(source).map(|p| p.time_ms).min().unwrap_or(-1)
+    }
+
+    /// The least of the largest event times of all splits of a source, once all have one: what its watermark rests on.
+    pub fn event_time(&self, source: RelationId) -> Option<i64> {
+        self.splits(source).map(|p| p.event_time_micros).min().flatten()
+    }
+
+    /// Where all splits of a source stand, also those that no cut has yet.
+    fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
+        let positions = self.positions.get(&source).map_or(&[][..], Vec::as_slice);
+        self.starts.get(&source).into_iter().flatten().map(|start| positions.iter().find(|p| p.split == start.split).unwrap_or(start))
+    }
+
     /// Removes everything known of a relation.
     pub fn forget(&mut self, id: RelationId) {
         self.catalog.relations.remove(&id);
@@ -97,5 +113,36 @@ impl Decisions {
         let mut catalog = self.catalog.clone();
         catalog.relations.retain(|_, r| r.created_at <= epoch);
         catalog
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_horizon_is_what_all_splits_have_reached() {
+        let at = |split, time_ms| SplitPosition {
+            split,
+            topic_id: String::new(),
+            leader_epoch: -1,
+            next_offset: 0,
+            records: 0,
+            time_ms,
+            event_time_micros: (time_ms > 0).then_some(-time_ms),
+        };
+        let (source, mut decisions) = (RelationId(1), Decisions::default());
+        assert_eq!(decisions.horizon(source), -1);
+        decisions.starts.insert(source, vec![at(0, -1), at(1, -1)]);
+        decisions.positions.insert(source, vec![at(0, 50), at(1, -1)]);
+        assert_eq!((decisions.horizon(source), decisions.event_time(source)), (-1, None));
+        decisions.positions.insert(source, vec![at(0, 50), at(1, 40)]);
+        assert_eq!((decisions.horizon(source), decisions.event_time(source)), (40, Some(-50)));
+        // Not in a cut yet.
+        decisions.apply(1, &Entry::AddSplits { relation: source, start: vec![at(2, 40)] });
+        decisions.positions.insert(source, vec![at(0, 60), at(1, 60)]);
+        assert_eq!(decisions.horizon(source), 40);
+        decisions.positions.insert(source, vec![at(0, 60), at(1, 60), at(2, 70)]);
+        assert_eq!(decisions.horizon(source), 60);
     }
 }

@@ -1,5 +1,5 @@
 //! The entries of the decision log. Their serialised form is what will be replicated: a JSON header, so that an old log can always be read, and
-//! behind it the written rows as Arrow IPC.
+//! behind it the written rows as Arrow IPC and the errors as Parquet.
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -12,6 +12,7 @@ use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result};
 use tidemark_plan::{Relation, Stopped};
+use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,9 +73,15 @@ pub struct Cut {
     /// Rows written by DML, and rows of sources whose records may be taken away, in the order of reading.
     #[serde(skip)]
     pub writes: Vec<TableWrites>,
+    /// Errors of records of those sources.
+    #[serde(skip)]
+    pub errors: Vec<KeptError>,
     /// Lengths of the encoded writes behind the header, with their tables.
     #[serde(default)]
     write_lengths: Vec<(RelationId, usize)>,
+    /// Length of the encoded errors behind the writes.
+    #[serde(default)]
+    error_bytes: usize,
 }
 
 /// The rows that one epoch writes to a table.
@@ -129,23 +136,28 @@ pub enum CatalogChange {
 }
 
 impl Cut {
-    /// A cut of `epoch`.
+    /// A cut of `epoch`, without errors.
     pub fn new(epoch: Epoch, clock: i64, positions: BTreeMap<RelationId, Vec<SplitPosition>>, writes: Vec<TableWrites>) -> Cut {
-        Cut { epoch, clock, positions, writes, write_lengths: Vec::new() }
+        Cut { epoch, clock, positions, writes, ..Cut::default() }
     }
 }
 
 impl Entry {
-    /// Header length (u32, little-endian), JSON header, written rows.
+    /// Header length (u32, little-endian), JSON header, written rows, errors.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut blobs = Vec::new();
         let header = match self {
-            Entry::Cut(cut) if !cut.writes.is_empty() => {
+            Entry::Cut(cut) if !cut.writes.is_empty() || !cut.errors.is_empty() => {
                 let mut cut = cut.clone();
                 for write in &cut.writes {
                     let before = blobs.len();
                     encode_changes(&write.changes, &mut blobs)?;
                     cut.write_lengths.push((write.table, blobs.len() - before));
+                }
+                if !cut.errors.is_empty() {
+                    let errors = encode_errors(&cut.errors)?;
+                    cut.error_bytes = errors.len();
+                    blobs.extend_from_slice(&errors);
                 }
                 serde_json::to_vec(&Entry::Cut(cut))
             }
@@ -172,6 +184,11 @@ impl Entry {
                 let blob = rest.get(..length).ok_or_else(|| damaged("written rows are cut off"))?;
                 cut.writes.push(TableWrites { table, changes: decode_changes(blob)? });
                 rest = &rest[length..];
+            }
+            let length = std::mem::take(&mut cut.error_bytes);
+            if length > 0 {
+                let blob = rest.get(..length).ok_or_else(|| damaged("errors are cut off"))?;
+                cut.errors = decode_errors(blob.to_vec()).map_err(|e| e.context("log entry"))?;
             }
         }
         Ok(entry)
@@ -211,8 +228,11 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
         let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 1])), Arc::new(StringArray::from(vec!["old", "new"]))]).unwrap();
         let writes = vec![TableWrites { table: RelationId(7), changes: ChangeBatch::new(rows, vec![-1, 1]) }];
-        let position = SplitPosition { split: 2, topic_id: "t".into(), leader_epoch: 4, next_offset: 99, records: 98 };
-        let entry = Entry::Cut(Cut::new(Epoch(5), 1234, BTreeMap::from([(RelationId(3), vec![position])]), writes));
+        let position = SplitPosition { split: 2, topic_id: "t".into(), leader_epoch: 4, next_offset: 99, records: 98, time_ms: 97, event_time_micros: Some(-5) };
+        let mut cut = Cut::new(Epoch(5), 1234, BTreeMap::from([(RelationId(3), vec![position])]), writes);
+        assert_eq!(Entry::decode(&Entry::Cut(cut.clone()).encode().unwrap()).unwrap(), Entry::Cut(cut.clone()));
+        cut.errors.push(KeptError { relation: RelationId(3), row: Arc::default(), weight: 1 });
+        let entry = Entry::Cut(cut);
         assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), entry);
     }
 

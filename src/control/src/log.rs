@@ -10,6 +10,8 @@ use tidemark_common::Result;
 pub trait DecisionLog: Send {
     /// Appends entries together; returns the index of the last one when they are durable.
     fn append(&mut self, entries: &[Entry]) -> Result<u64>;
+    /// A log without entries, which was lost, goes on with this index: those before were used.
+    fn begin_at(&mut self, index: u64) -> Result<()>;
     /// Entries up to and including `index` are not needed any more.
     fn truncate(&mut self, index: u64) -> Result<()>;
 }

@@ -7,14 +7,12 @@ use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::errors::{ErrorsFile, KeptError};
 use tidemark_state::manifest::{Manifest, SinkProgress};
 use tokio::sync::oneshot;
 
 /// Positions of the splits of several sources.
 pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
-
-/// Largest event time of each split, for the sources with a watermark.
-pub type Watermarks = BTreeMap<RelationId, Vec<(u32, i64)>>;
 
 /// What a worker does next.
 #[derive(Clone)]
@@ -28,10 +26,19 @@ pub enum Command {
         /// The epoch.
         epoch: Epoch,
     },
-    /// The job counts from the next barrier on: epochs wait for it and checkpoints contain it.
+    /// Leaves of a job that is being created read these append-only sources' past first: others began to read them after the job's actors were built.
+    CatchUp {
+        /// The job.
+        relation: RelationId,
+        /// Where each of them starts.
+        backfill: Arc<Positions>,
+    },
+    /// The job counts from the barrier of this epoch on, which follows: epochs wait for it and checkpoints contain it.
     Promote {
         /// The job.
         relation: RelationId,
+        /// The epoch.
+        epoch: Epoch,
     },
     /// A running source has more splits.
     AddSplits {
@@ -70,8 +77,12 @@ pub struct BarrierCommand {
     pub checkpoint: bool,
     /// The rows that the epoch writes to tables; in replay also those of sources whose rows the log keeps.
     pub writes: Vec<TableWrites>,
+    /// In replay: the errors of those sources' records.
+    pub errors: Vec<KeptError>,
     /// In replay: where every source stands when the epoch closes. Sources read exactly to there first.
     pub limits: Option<Positions>,
+    /// For sources of which all splits have read a record: no record that is read after this barrier makes the time of its split lower than this.
+    pub horizons: BTreeMap<RelationId, i64>,
 }
 
 /// A job to build.
@@ -82,12 +93,12 @@ pub struct StartJob {
     pub mode: StartMode,
     /// Where its own connector begins.
     pub positions: Vec<SplitPosition>,
+    /// Where splits begin that `positions` does not have yet.
+    pub starts: Vec<SplitPosition>,
     /// For each append-only source that it taps and that others read already: where the job's own catching-up begins.
     pub backfill: Positions,
     /// State to restore, by state table number.
     pub tables: BTreeMap<u32, Vec<FileMeta>>,
-    /// Largest event times to restore.
-    pub watermarks: Vec<(u32, i64)>,
     /// A sink's progress to restore.
     pub sink: Option<SinkProgress>,
 }
@@ -113,10 +124,10 @@ pub enum Event {
         epoch: Epoch,
         /// Where its splits stand.
         positions: Positions,
-        /// Their largest event times.
-        watermarks: Watermarks,
         /// Rows read in this epoch whose records may be taken away.
         reads: Vec<TableWrites>,
+        /// Errors of such records.
+        errors: Vec<KeptError>,
     },
     /// The worker has built every job that it was sent before it was asked.
     Settled {
@@ -155,21 +166,33 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// The checkpoint cannot be reached now. It may be at the next start: no job stops for it.
+    NotRestored {
+        /// Why.
+        error: Error,
+    },
     /// A worker's share of a checkpoint is stored.
     Part {
         /// The worker.
         worker: WorkerId,
         /// The epoch.
         epoch: Epoch,
-        /// Its files, or why it failed.
-        files: Result<Vec<FileMeta>>,
+        /// Its files. A table that cannot be encoded stops its job instead.
+        files: Vec<FileMeta>,
     },
     /// The sinks' share of a checkpoint is stored.
     SinkPart {
         /// The epoch.
         epoch: Epoch,
-        /// Progress of each sink, or why it failed.
-        sinks: Result<BTreeMap<RelationId, SinkProgress>>,
+        /// Progress of each sink. One whose log cannot be encoded stops instead.
+        sinks: BTreeMap<RelationId, SinkProgress>,
+    },
+    /// The errors' share of a checkpoint is stored.
+    ErrorsPart {
+        /// The epoch.
+        epoch: Epoch,
+        /// The object that holds what is kept; none where nothing is.
+        errors: Option<ErrorsFile>,
     },
     /// Files of one table were merged into one; the next manifest names that instead.
     Compacted {
@@ -261,16 +284,18 @@ pub trait Workers: Send {
             self.send(worker, command.clone());
         }
     }
-    /// Begins storing what the sinks have not delivered of epochs up to this one; answers with `Event::SinkPart`.
-    fn seal_sinks(&self, epoch: Epoch);
+    /// Begins storing what these sinks, which have all passed the barrier of `epoch`, have not delivered up to there; answers with `Event::SinkPart`.
+    fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>);
+    /// Begins storing the errors of these relations as of `epoch`, which all of them have passed; answers with `Event::ErrorsPart`.
+    fn seal_errors(&self, epoch: Epoch, relations: Vec<RelationId>);
     /// Sinks among these relations may deliver: their creation is committed.
     fn release_sinks(&self, relations: &[RelationId]);
     /// These jobs end: their sinks send nothing any more. Takes effect before this returns.
     fn close_sinks(&self, relations: &[RelationId]);
     /// Begins writing a manifest; answers with `Event::ManifestStored`.
     fn store_manifest(&self, manifest: Arc<Manifest>);
-    /// The visible catalog changed.
-    fn catalog_changed(&self, catalog: Arc<Catalog>);
+    /// The visible catalog changed, or where its sources start.
+    fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions);
     /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest names, and begin a compaction if a table needs one.
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
     /// A job's state changed: `creating`, `running`, `stopped`; progress in per cent.

@@ -6,7 +6,9 @@ use crate::protocol::Positions;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_common::{Epoch, Error, Result, SqlState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tokio::sync::watch;
 
 /// Shared by the coordinator, sessions, sinks and creating jobs.
@@ -15,6 +17,7 @@ pub struct Readers {
     decided: watch::Sender<Epoch>,
     published: watch::Sender<Epoch>,
     log_error: Mutex<Option<Error>>,
+    stalled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -29,12 +32,20 @@ pub struct Pin {
     readers: Arc<Readers>,
     epoch: Epoch,
     positions: Arc<Positions>,
+    /// Ends of sources that no job reads, as first asked for under this pin.
+    ends: Mutex<Positions>,
 }
 
 impl Readers {
     /// Nothing is decided or published yet.
     pub fn new() -> Arc<Readers> {
-        Arc::new(Readers { state: Mutex::default(), decided: watch::Sender::new(Epoch(0)), published: watch::Sender::new(Epoch(0)), log_error: Mutex::default() })
+        Arc::new(Readers {
+            state: Mutex::default(),
+            decided: watch::Sender::new(Epoch(0)),
+            published: watch::Sender::new(Epoch(0)),
+            log_error: Mutex::default(),
+            stalled: AtomicBool::new(false),
+        })
     }
 
     /// Pins the newest readable epoch.
@@ -42,7 +53,7 @@ impl Readers {
         let mut state = self.state.lock();
         let epoch = state.published;
         *state.pins.entry(epoch).or_default() += 1;
-        Pin { readers: self.clone(), epoch, positions: state.positions.clone() }
+        Pin { readers: self.clone(), epoch, positions: state.positions.clone(), ends: Mutex::default() }
     }
 
     /// Pins an epoch that is not published yet, before its barrier is sent.
@@ -50,7 +61,7 @@ impl Readers {
         let mut state = self.state.lock();
         assert!(state.published < epoch, "epoch {epoch} is published already");
         *state.pins.entry(epoch).or_default() += 1;
-        Pin { readers: self.clone(), epoch, positions: Arc::default() }
+        Pin { readers: self.clone(), epoch, positions: Arc::default(), ends: Mutex::default() }
     }
 
     /// Epochs up to this one may be merged into the base of a view: published, and not past any pin.
@@ -81,7 +92,13 @@ impl Readers {
 
     /// Set by the coordinator while the log takes no entries.
     pub fn set_log_error(&self, error: Option<Error>) {
+        self.stalled.store(error.is_some(), Ordering::Relaxed);
         *self.log_error.lock() = error;
+    }
+
+    /// Nothing can be decided at the moment: what is read now would pile up in an epoch that does not end.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed)
     }
 
     /// The newest decided epoch.
@@ -117,6 +134,20 @@ impl Pin {
         &self.positions
     }
 
+    /// Where reading `source` ends under this pin: at the epoch's cut if it runs, else at what `ask` says the first time, so that a query that reads it twice reads the same.
+    pub fn end_of(&self, source: RelationId, ask: impl FnOnce() -> Result<Vec<SplitPosition>>) -> Result<Vec<SplitPosition>> {
+        if let Some(positions) = self.positions.get(&source) {
+            return Ok(positions.clone());
+        }
+        let mut ends = self.ends.lock();
+        if let Some(end) = ends.get(&source) {
+            return Ok(end.clone());
+        }
+        let end = ask()?;
+        ends.insert(source, end.clone());
+        Ok(end)
+    }
+
     /// Up to which epoch a reader may merge pending changes itself.
     pub fn mergeable(&self) -> Epoch {
         self.readers.mergeable()
@@ -138,6 +169,18 @@ impl Drop for Pin {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_nobody_reads_ends_at_one_place_under_a_pin() {
+        let position = |next_offset| SplitPosition { split: 0, topic_id: String::new(), leader_epoch: -1, next_offset, records: 0, time_ms: -1, event_time_micros: None };
+        let readers = Readers::new();
+        readers.publish(Epoch(1), Arc::new(Positions::from([(RelationId(1), vec![position(5)])])));
+        let pin = readers.pin();
+        assert_eq!(pin.end_of(RelationId(1), || panic!("its cut is known")).unwrap(), [position(5)]);
+        assert!(pin.end_of(RelationId(2), || Err(Error::internal("the broker is away"))).is_err());
+        assert_eq!(pin.end_of(RelationId(2), || Ok(vec![position(7)])).unwrap(), [position(7)]);
+        assert_eq!(pin.end_of(RelationId(2), || Ok(vec![position(9)])).unwrap(), [position(7)]);
+    }
 
     #[test]
     fn a_pin_holds_back_merging_until_it_is_dropped() {

@@ -100,6 +100,15 @@ impl DecisionLog for WriteAheadLog {
         Ok(self.next_index - 1)
     }
 
+    fn begin_at(&mut self, index: u64) -> Result<()> {
+        assert!(self.file_bytes == 0 && self.segments.len() == 1, "a log with entries begins where it begins");
+        let path = segment_path(&self.folder, self.segments[0]);
+        fs::remove_file(&path).map_err(|e| at(&path, e))?;
+        self.segments.clear();
+        self.next_index = index;
+        self.roll()
+    }
+
     fn truncate(&mut self, index: u64) -> Result<()> {
         if self.file_bytes > 0 && index + 1 == self.next_index && self.file_bytes > SEGMENT_BYTES_MAX / 16 {
             self.roll()?;
@@ -218,6 +227,20 @@ mod tests {
         fs::write(&path, bytes).unwrap();
         let error = WriteAheadLog::open(&folder).err().unwrap();
         assert!(error.message().contains("damaged at byte 0"), "{error}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_lost_log_uses_no_index_twice() {
+        let folder = folder("lost");
+        let (mut log, entries) = WriteAheadLog::open(&folder).unwrap();
+        assert!(entries.is_empty());
+        log.begin_at(501).unwrap();
+        assert_eq!(log.append(&[opened(7)]).unwrap(), 501);
+        drop(log);
+        let (mut log, entries) = WriteAheadLog::open(&folder).unwrap();
+        assert_eq!(entries, vec![(501, opened(7))]);
+        assert_eq!(log.append(&[opened(8)]).unwrap(), 502);
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -73,7 +73,10 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
             Box::new(Aggregate::new(&input(0)?, &schema, group, calls, global, append_only(0), *table)?)
         }
         Op::PartialAggregate { group, calls } => Box::new(PartialAggregate::new(&input(0)?, &schema, group, calls, append_only(0))?),
-        Op::Upsert { key, conflict, table } => Box::new(Upsert::new(schema, key.clone(), *conflict, *table)),
+        Op::Upsert { key, conflict, version, table } => {
+            assert_eq!(*version, schema.fields().len(), "the version is behind all columns");
+            Box::new(Upsert::new(schema, key.clone(), *conflict, *table))
+        }
         Op::Materialize { key, append_only, table } => {
             let operator = Materialize::new(context.relation.clone(), schema, key.clone(), *append_only, *table, context.vnode_of_worker);
             let view = operator.view();

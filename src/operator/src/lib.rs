@@ -38,6 +38,8 @@ pub struct Barrier {
     pub clock: i64,
     /// Whether state is sealed at this barrier.
     pub checkpoint: bool,
+    /// In the job of a source: no record that is read after this barrier makes the time of its split (milliseconds since 1970) lower than this; -1 where that is not known.
+    pub horizon_ms: i64,
 }
 
 /// A row that an expression could not be evaluated for.

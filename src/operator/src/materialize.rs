@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(out.0.iter().map(ChangeBatch::num_rows).sum::<usize>(), 4);
         let view = operator.view();
         assert_eq!(view.row_count(Epoch(1), Epoch(0)), 0);
-        operator.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true }, &mut out).unwrap();
+        operator.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true, horizon_ms: -1 }, &mut out).unwrap();
         assert_eq!((view.row_count(Epoch(1), Epoch(0)), view.row_count(Epoch(1), Epoch(1))), (2, 2));
         let delta = operator.tables()[0].seal().unwrap();
         let mut restored = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);

@@ -57,7 +57,7 @@ pub fn table(changes: &ChangeBatch) -> Vec<String> {
 
 /// The barrier of an epoch.
 pub fn barrier(epoch: u64) -> Barrier {
-    Barrier { epoch: Epoch(epoch), clock: 0, checkpoint: true }
+    Barrier { epoch: Epoch(epoch), clock: 0, checkpoint: true, horizon_ms: -1 }
 }
 
 /// Remembers what an operator sends.

@@ -6,9 +6,9 @@
 //! state cheaper.
 
 use crate::Expr;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use tidemark_common::RelationId;
+use tidemark_common::{RelationId, SplitId};
 
 /// What a job computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +69,8 @@ pub struct Properties {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Leaf: the records of this job's own source connector. `watermark`: rows below it are late and dropped (counted).
-    SourceRead { columns: Vec<usize>, watermark: Option<Watermark> },
+    /// `versioned`: one more column at the end, the row's version ([`version`]).
+    SourceRead { columns: Vec<usize>, watermark: Option<Watermark>, versioned: bool },
     /// Leaf: the written rows (-old +new) of this job's own table.
     TableRead,
     /// Leaf: these columns of another relation's changelog.
@@ -95,8 +96,9 @@ pub enum Op {
     /// First half of a two-phase aggregation, stateless between barriers: combines rows of a group locally. Output: group columns, then the partial columns that
     /// `calls` of the matching `AggregateFinal` read. Append-only input with count/sum/min/max, or retracting input with count/sum.
     PartialAggregate { group: Vec<usize>, calls: Vec<AggregateCall> },
-    /// Rows are writes by key in order: a positive weight writes the row of its key, a negative one deletes it. Output: -old +new.
-    Upsert { key: Vec<usize>, conflict: Conflict, table: u32 },
+    /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes it. Of the writes of one key the one with the greatest `version` (a column
+    /// behind all others, which is not part of the output) counts, among equal ones the last. Output: -old +new.
+    Upsert { key: Vec<usize>, conflict: Conflict, version: usize, table: u32 },
     /// Keeps the relation's rows for reads and later jobs, and passes its input on. With `key`, rows are located by it; append-only input without key is kept as it comes.
     Materialize { key: Option<Vec<usize>>, append_only: bool, table: u32 },
     /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash orders changes (all columns if none).
@@ -133,6 +135,20 @@ pub struct Watermark {
     pub delay_micros: i64,
 }
 
+/// Type of a row's version.
+pub const VERSION_TYPE: DataType = DataType::Decimal128(38, 0);
+
+/// The version of a write by key, as a decimal without fraction: the largest time of its split so far, then the split. Writes of one split never go down, and those of one version are
+/// told apart by their order; so versions order the writes of all splits, whatever the order in which they arrive.
+pub fn version(time_ms: i64, split: SplitId) -> i128 {
+    i128::from(time_ms) << 32 | i128::from(split)
+}
+
+/// The inverse of [`version`].
+pub fn time_and_split(version: i128) -> (i64, SplitId) {
+    ((version >> 32) as i64, version as u32)
+}
+
 /// One aggregate of an `Aggregate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AggregateCall {
@@ -159,6 +175,13 @@ pub enum AggregateFunction {
     Max,
     BoolAnd,
     BoolOr,
+}
+
+/// The column that is cheapest to carry where only the number of rows matters: a stream never has no columns at all, and what reads none of them ignores the one that it has
+/// beyond its logical schema. A query over a source reads the same one, so that it leaves out the same rows where that column could not be read.
+pub fn narrowest(schema: &Schema) -> usize {
+    let width = |f: &FieldRef| if *f.data_type() == DataType::Boolean { 0 } else { f.data_type().primitive_width().unwrap_or(usize::MAX) };
+    schema.fields().iter().enumerate().min_by_key(|(_, f)| width(f)).map_or(0, |(i, _)| i)
 }
 
 /// State tables of an `Aggregate`: the groups, one per column with DISTINCT calls, and one per extreme of an input that may retract.
@@ -189,5 +212,17 @@ impl JobPlan {
     pub fn taps(&self) -> Vec<(RelationId, Vec<usize>)> {
         let nodes = self.fragments.iter().flat_map(Fragment::nodes);
         nodes.filter_map(|n| if let Op::Tap { relation, columns } = &n.op { Some((*relation, columns.clone())) } else { None }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_order_by_time_then_split() {
+        let all = [(-1, 0), (-1, u32::MAX), (0, 0), (0, 1), (0, u32::MAX), (1, 0), (i64::MAX, 0), (i64::MAX, u32::MAX)];
+        assert!(all.windows(2).all(|w| version(w[0].0, w[0].1) < version(w[1].0, w[1].1)));
+        assert!(all.iter().all(|(time, split)| time_and_split(version(*time, *split)) == (*time, *split)));
     }
 }

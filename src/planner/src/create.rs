@@ -12,13 +12,13 @@ use crate::query::{flag, materialized, on_error};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::sql_type_to_arrow;
 use crate::{Planned, Planner, generators};
-use arrow_schema::{DataType, Schema, TimeUnit};
+use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation, RelationKind, Watermark};
+use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation, RelationKind, VERSION_TYPE, Watermark};
 
 /// The columns of a relation being created, and which of them are computed.
 struct Columns {
@@ -52,14 +52,14 @@ impl Planner {
         }
         let Columns { columns, generated, key, .. } = columns_of(create)?;
         if let Some((_, e)) = generated.first() {
-            return Err(Error::unsupported(format!("generated column ({e}) of a table without connector")).with_hint("Compute it in a view."));
+            return Err(Error::unsupported(format!("a generated column ({e}) needs a table over a connector")).with_hint("Compute it in a view."));
         }
         if columns.is_empty() {
-            return Err(Error::unsupported("a table without columns").at(create.name.position.max(1)));
+            return Err(Error::unsupported("a table needs a column").at(create.name.position.max(1)));
         }
         let watermark = watermark_of(create, &columns)?;
         if watermark.is_some() {
-            return Err(Error::unsupported("a watermark on a table without connector").at(create.name.position.max(1)));
+            return Err(Error::unsupported("a watermark needs a source, or a table over a connector").at(create.name.position.max(1)));
         }
         let mut relation = self.relation(id, &create.name, RelationKind::Table, columns, statement, owner)?;
         relation.append_only = create.append_only;
@@ -82,6 +82,7 @@ impl Planner {
         let position = create.name.position.max(1);
         let mut create = create.clone();
         if create.columns.is_empty() {
+            generators::check_kind(&connector).map_err(|e| e.at(position))?;
             create.columns = generators::columns(&connector).ok_or_else(|| {
                 Error::user(SqlState("42P16"), format!("{} \"{}\" has no columns", kind.name(), create.name.name)).at(position).with_hint("List the columns that the records have.")
             })?;
@@ -102,21 +103,26 @@ impl Planner {
         if let Some(watermark) = &watermark
             && generated.iter().any(|(at, _)| *at == watermark.column)
         {
-            return Err(Error::unsupported("a watermark on a generated column").at(position));
+            return Err(Error::unsupported("a generated column cannot have a watermark yet").at(position));
         }
         connector.key = key.clone();
         let mut relation = self.relation(id, &create.name, kind, columns, statement, owner)?;
         relation.conflict = conflict_of(&create, &key)?;
+        if keyed && relation.conflict == Conflict::Ignore {
+            return Err(Error::unsupported("records that also delete cannot be read with ON CONFLICT IGNORE")
+                .at(position)
+                .with_detail("Which write of a key was the first since its deletion would depend on the order in which partitions are read.")
+                .with_hint("Read the topic with FORMAT PLAIN, or leave ON CONFLICT out."));
+        }
         // A key makes a table of what would be appended only: rows with the same key replace each other.
         let upserts = keyed || kind == RelationKind::Table && !key.is_empty() && !create.append_only;
         relation.append_only = !upserts;
         let mut builder = Builder::new(id);
-        let stream = self.read(&relation, &generated, watermark.clone(), statement)?;
+        let stream = self.read(&relation, &generated, watermark.clone(), upserts, statement)?;
         let stream = if upserts {
             let stream = builder.exchange(stream, &key);
-            let schema = stream.node.schema.clone();
-            let table = builder.tables(1);
-            let op = Op::Upsert { key: key.clone(), conflict: relation.conflict, table };
+            let (schema, version, table) = (relation.arrow_schema(), relation.columns.len(), builder.tables(1));
+            let op = Op::Upsert { key: key.clone(), conflict: relation.conflict, version, table };
             let stream = stream.wrap(op, schema, Properties { append_only: false, key: Some(key.clone()) });
             materialized(&mut builder, stream, Some(key.clone()))
         } else if kind == RelationKind::Table {
@@ -134,12 +140,15 @@ impl Planner {
         Ok(Planned { relation, notices })
     }
 
-    /// The connector's rows with computed columns in their places.
-    fn read(&self, relation: &Relation, generated: &[(usize, ast::Expr)], watermark: Option<Watermark>, statement: &Statement) -> Result<Stream> {
+    /// The connector's rows with computed columns in their places, and behind them, if they are `versioned`, their versions.
+    fn read(&self, relation: &Relation, generated: &[(usize, ast::Expr)], watermark: Option<Watermark>, versioned: bool, statement: &Statement) -> Result<Stream> {
         let schema = relation.arrow_schema();
         let read: Vec<usize> = (0..relation.columns.len()).filter(|c| generated.iter().all(|(at, _)| at != c)).collect();
-        let read_schema = Arc::new(Schema::new(read.iter().map(|c| schema.field(*c).clone()).collect::<Vec<_>>()));
-        let stream = Stream::leaf(Op::SourceRead { columns: read.clone(), watermark }, read_schema.clone(), Properties { append_only: true, key: None });
+        let version = versioned.then(|| Field::new("_version", VERSION_TYPE, false));
+        let with_version = |columns: Vec<Field>| Arc::new(Schema::new(columns.into_iter().chain(version.clone()).collect::<Vec<_>>()));
+        let read_schema = with_version(read.iter().map(|c| schema.field(*c).clone()).collect());
+        let leaf = Op::SourceRead { columns: read.clone(), watermark, versioned };
+        let stream = Stream::leaf(leaf, read_schema, Properties { append_only: true, key: None });
         if generated.is_empty() {
             return Ok(stream);
         }
@@ -150,8 +159,9 @@ impl Planner {
                 Some(i) => computed[i].clone(),
                 None => Expr::Column(read.iter().position(|r| *r == c).unwrap_or(c)),
             })
+            .chain(versioned.then_some(Expr::Column(read.len())))
             .collect();
-        Ok(stream.project(exprs, schema))
+        Ok(stream.project(exprs, with_version(schema.fields().iter().map(|f| f.as_ref().clone()).collect())))
     }
 
     /// Binds the expressions of generated columns over the columns that are read, cast to the declared types.
@@ -231,7 +241,7 @@ fn columns_of(create: &CreateRelation) -> Result<Columns> {
             return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" appears twice in primary key constraint")).at(create.name.position.max(1)));
         }
         if all.generated.iter().any(|(g, _)| *g == at) {
-            return Err(Error::unsupported(format!("generated column \"{name}\" in the primary key")));
+            return Err(Error::unsupported(format!("generated column \"{name}\" cannot be part of the primary key")));
         }
         all.key.push(at);
     }
@@ -267,11 +277,16 @@ fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<Co
         return Ok(None);
     };
     if !["kafka", "nexmark", "datagen"].contains(&connector.as_str()) {
-        return Err(Error::unsupported(format!("connector \"{connector}\" for {}s", kind.name())).at(position).with_hint("kafka, nexmark and datagen are supported."));
+        return Err(Error::unsupported(format!("a {} cannot use connector '{connector}'", kind.name())).at(position).with_hint("kafka, nexmark and datagen are supported."));
     }
     flag(&create.options, "snapshot", true)?;
     let generator = connector != "kafka";
     let (format, encode, encode_options) = match &create.format {
+        Some(clause) if generator && clause.format != Format::Plain => {
+            return Err(Error::user(SqlState::INVALID_PARAMETER, format!("connector '{connector}' makes rows of FORMAT PLAIN only"))
+                .at(position)
+                .with_hint("Leave FORMAT and ENCODE out."));
+        }
         Some(_) if generator => (Format::Plain, Encode::Native, Default::default()),
         Some(FormatClause { format, encode, options, .. }) => (*format, *encode, options.clone()),
         None if generator => (Format::Plain, Encode::Native, Default::default()),
@@ -281,7 +296,9 @@ fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<Co
     if let Some(key_encode) = create.format.as_ref().and_then(|f| f.key_encode.clone()) {
         encode_options.insert("key.encode".into(), key_encode);
     }
-    if encode == Encode::Bytes && create.columns.iter().filter(|c| c.generated.is_none()).count() > 1 {
+    // The columns of the key come from the record key.
+    let of_value = |c: &&ColumnDefinition| c.generated.is_none() && (format == Format::Plain || !create.primary_key.contains(&c.name));
+    if encode == Encode::Bytes && create.columns.iter().filter(of_value).count() > 1 {
         return Err(Error::user(SqlState("42P16"), "ENCODE BYTES fills one BYTEA column").at(position));
     }
     Ok(Some(ConnectorSpec { connector, options: create.options.clone(), format, encode, encode_options, includes: Vec::new(), key: Vec::new() }))

@@ -52,7 +52,7 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
             format!("Aggregate{} group=[{}] calls=[{}] table={table}", if *global { " global" } else { "" }, names(below, group), list(calls, |c| call(c, below)))
         }
         Op::PartialAggregate { group, calls } => format!("PartialAggregate group=[{}] calls=[{}]", names(below, group), list(calls, |c| call(c, below))),
-        Op::Upsert { key, conflict, table } => format!("Upsert key=[{}] conflict={conflict:?} table={table}", names(below, key)),
+        Op::Upsert { key, conflict, version, table } => format!("Upsert key=[{}] conflict={conflict:?} version={} table={table}", names(below, key), below.field(*version).name()),
         Op::Materialize { key, append_only, table } => {
             let key = key.as_ref().map_or(String::new(), |k| format!(" key=[{}]", names(below, k)));
             format!("Materialize{key}{} table={table}", if *append_only { " append_only" } else { "" })

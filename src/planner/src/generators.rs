@@ -2,7 +2,21 @@
 
 use crate::statement::ColumnDefinition;
 use datafusion_sql::sqlparser::ast::{DataType, TimezoneInfo};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::ConnectorSpec;
+
+/// Refuses a Nexmark source whose columns are asked for by a kind of event that does not exist.
+pub(crate) fn check_kind(connector: &ConnectorSpec) -> Result<()> {
+    let kind = connector.options.get("nexmark.table.type");
+    if connector.connector != "nexmark" || kind.is_some_and(|kind| ["person", "auction", "bid"].contains(&kind.to_lowercase().as_str())) {
+        return Ok(());
+    }
+    let message = match kind {
+        Some(kind) => format!("option \"nexmark.table.type\" cannot be '{kind}'"),
+        None => "option \"nexmark.table.type\" is required for connector 'nexmark'".into(),
+    };
+    Err(Error::user(SqlState::INVALID_PARAMETER, message).with_hint("Use one of: Person, Auction, Bid."))
+}
 
 /// Nexmark's columns by `nexmark.table.type` (`Person`, `Auction`, `Bid`), as its queries name them.
 pub(crate) fn columns(connector: &ConnectorSpec) -> Option<Vec<ColumnDefinition>> {

@@ -12,7 +12,7 @@
 //! | scalar_subquery_to_join | a correlated aggregate is a left join with that aggregate grouped by the correlated columns |
 //! | decorrelate_lateral_join | the same for LATERAL |
 //! | extract_equijoin_predicate | only tells `a.x = b.y` apart from the rest of a join's condition |
-//! | eliminate_cross_join | a filter over a product is a join |
+//! | eliminate_cross_join | a filter over a product is a join; not where some join takes NULLs as equal ([`CrossJoins`]) |
 //! | eliminate_duplicated_expr | grouping twice by one expression is grouping once |
 //! | eliminate_filter | WHERE true, WHERE false |
 //! | propagate_empty_relation | an empty relation has no rows in any epoch |
@@ -27,11 +27,14 @@
 use crate::bind::Registry;
 use crate::coerce::analyzer_rules;
 use crate::fold::fold_plan;
-use datafusion_common::Result;
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion_common::{NullEquality, Result};
+use datafusion_expr::expr::{Exists, InSubquery};
+use datafusion_expr::logical_plan::Subquery;
+use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion_optimizer::analyzer::Analyzer;
-use datafusion_optimizer::{Optimizer, OptimizerContext, OptimizerRule};
+use datafusion_optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 use std::sync::Arc;
 use tidemark_common::Error;
 
@@ -45,12 +48,40 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(o::extract_equijoin_predicate::ExtractEquijoinPredicate::new()),
         Arc::new(o::eliminate_duplicated_expr::EliminateDuplicatedExpr::new()),
         Arc::new(o::eliminate_filter::EliminateFilter::new()),
-        Arc::new(o::eliminate_cross_join::EliminateCrossJoin::new()),
+        Arc::new(CrossJoins::default()),
         Arc::new(o::propagate_empty_relation::PropagateEmptyRelation::new()),
         Arc::new(o::eliminate_outer_join::EliminateOuterJoin::new()),
         Arc::new(o::push_down_filter::PushDownFilter::new()),
         Arc::new(o::optimize_projections::OptimizeProjections::new()),
     ]
+}
+
+/// DataFusion's rule for products under a filter, which puts the conditions of a whole tree of joins together anew. It gives all of them the NULL equality of
+/// the topmost join, so it is left out where one join has `=` and another `IS NOT DISTINCT FROM`.
+#[derive(Debug, Default)]
+struct CrossJoins(datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin);
+
+impl OptimizerRule for CrossJoins {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let nulls_equal = plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull)))?;
+        if nulls_equal { Ok(Transformed::no(plan)) } else { self.0.rewrite(plan, config) }
+    }
+}
+
+/// DataFusion's own optimiser rules for ad-hoc queries, without what would answer wrongly.
+pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let sound = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+        if rule.name() == CrossJoins::default().name() { Arc::new(CrossJoins::default()) } else { rule }
+    };
+    Optimizer::new().rules.into_iter().map(sound).collect()
 }
 
 /// Inserts every type coercion. Errors: types that do not fit.
@@ -66,7 +97,8 @@ pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<Logical
     fold_plan(plan, registry)
 }
 
-/// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile functions, and `IN (subquery)` where its NULL cannot be told from false.
+/// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile functions, subqueries that refer to a query further out than the one
+/// around them, and `IN (subquery)` where its NULL cannot be told from false.
 pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|e| {
@@ -76,6 +108,9 @@ pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
                 {
                     return Err(crate::bind::external(volatile(call.func.name())));
                 }
+                if let Expr::ScalarSubquery(subquery) | Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) = e {
+                    correlated(subquery, node)?;
+                }
                 Ok(TreeNodeRecursion::Continue)
             })
         })?;
@@ -84,6 +119,22 @@ pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
+    Ok(())
+}
+
+/// Subqueries become joins with the query right around them: what they refer to must be there.
+fn correlated(subquery: &Subquery, around: &LogicalPlan) -> Result<()> {
+    let schema = merge_schema(&around.inputs());
+    for outer in &subquery.outer_ref_columns {
+        if let Expr::OuterReferenceColumn(_, column) = outer
+            && !schema.has_column(column)
+        {
+            return Err(crate::bind::external(
+                Error::unsupported(format!("a subquery that refers to {column}, which is further out than the query around it"))
+                    .with_hint("Join the relations, or let the query in between pass the column on."),
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views and sinks put on top.
 
-use crate::bind::{Expander, Provider, to_error};
+use crate::bind::{Expander, Provider, before_cut_off, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
@@ -106,7 +106,7 @@ impl Planner {
 
     pub(crate) fn sink(&self, id: RelationId, sink: &CreateSink, statement: &Statement, owner: &str) -> Result<Planned> {
         if let Some(table) = &sink.into {
-            return Err(Error::unsupported(format!("CREATE SINK INTO {table}")).at(table.position));
+            return Err(Error::unsupported("CREATE SINK INTO a table is not supported yet").at(table.position));
         }
         let mut builder = Builder::new(id);
         let (query, text) = match &sink.input {
@@ -242,21 +242,44 @@ fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
         Error::user(SqlState::INVALID_PARAMETER, "a sink needs a connector").at(sink.name.position.max(1)).with_hint("Write WITH (connector = 'kafka', topic = '...', ...).")
     })?;
     if !["kafka", "blackhole"].contains(&connector.as_str()) {
-        return Err(Error::unsupported(format!("connector \"{connector}\" for sinks")).with_hint("kafka and blackhole are supported."));
+        return Err(Error::unsupported(format!("a sink cannot use connector '{connector}'")).at(sink.name.position.max(1)).with_hint("kafka and blackhole are supported."));
     }
-    let (format, encode, encode_options) = match &sink.format {
-        Some(f) => (f.format, f.encode, f.options.clone()),
-        None if connector == "blackhole" => (Format::Plain, Encode::Native, Default::default()),
-        None if sink.options.get("type").is_some_and(|t| t == "upsert") => (Format::Upsert, Encode::Json, Default::default()),
-        None if sink.options.get("type").is_some_and(|t| t == "debezium") => (Format::Debezium, Encode::Json, Default::default()),
-        None => (Format::Plain, Encode::Json, Default::default()),
+    let named = sink.options.get("type").map(|t| (t, type_format(t, sink))).map(|(t, f)| f.map(|f| (t, f))).transpose()?;
+    let mut options = sink.options.clone();
+    let (format, encode, mut encode_options) = match (&sink.format, named) {
+        (Some(f), Some((t, format))) if f.format != format => {
+            return Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"type\" is '{t}', but FORMAT says something else")).at(sink.name.position.max(1)));
+        }
+        (Some(f), _) => (f.format, f.encode, f.options.clone()),
+        (None, None) if connector == "blackhole" => (Format::Plain, Encode::Native, Default::default()),
+        (None, Some((_, format))) => (format, Encode::Json, Default::default()),
+        (None, None) => (Format::Plain, Encode::Json, Default::default()),
     };
-    Ok(ConnectorSpec { connector, options: sink.options.clone(), format, encode, encode_options, includes: Vec::new(), key: Vec::new() })
+    // RisingWave's place for it.
+    if let Some(force) = encode_options.remove("force_append_only") {
+        options.insert("force_append_only".into(), force);
+    }
+    if let Some(key_encode) = sink.format.as_ref().and_then(|f| f.key_encode.clone()) {
+        encode_options.insert("key.encode".into(), key_encode);
+    }
+    Ok(ConnectorSpec { connector, options, format, encode, encode_options, includes: Vec::new(), key: Vec::new() })
+}
+
+/// What the option `type` says about the format.
+fn type_format(name: &str, sink: &CreateSink) -> Result<Format> {
+    match name.to_ascii_lowercase().as_str() {
+        "append-only" => Ok(Format::Plain),
+        "upsert" => Ok(Format::Upsert),
+        "debezium" => Ok(Format::Debezium),
+        _ => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"type\" cannot be '{name}'"))
+            .at(sink.name.position.max(1))
+            .with_hint("Use one of: append-only, upsert, debezium.")),
+    }
 }
 
 /// The key by which a sink sends, and whether retractions are dropped. Refuses keys that are not proven unique and plain sinks over retractions.
 fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], properties: &Properties) -> Result<(Vec<usize>, bool)> {
-    let force = flag(&sink.options, "force_append_only", false)?;
+    let force = flag(&connector.options, "force_append_only", false)?;
     let position = sink.name.position.max(1);
     let declared = sink.options.get("primary_key").map(|text| {
         let find = |name: &str| {
@@ -267,6 +290,9 @@ fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], pr
         text.split(',').map(find).collect::<Result<Vec<_>>>()
     });
     let declared = declared.transpose()?.unwrap_or_default();
+    if let Some(twice) = declared.iter().enumerate().find(|(i, c)| declared[..*i].contains(c)) {
+        return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" appears twice in option \"primary_key\"", columns[*twice.1].name)).at(position));
+    }
     if connector.format == Format::Plain {
         let free = connector.connector == "blackhole" && sink.format.is_none();
         if !properties.append_only && !force && !free {
@@ -348,7 +374,7 @@ fn expression_name(e: &ast::Expr) -> Option<String> {
         ast::Expr::CompoundIdentifier(parts) => parts.last().cloned().map(fold),
         ast::Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).cloned().map(fold),
         ast::Expr::Nested(inner) => expression_name(inner),
-        ast::Expr::Cast { expr, data_type, .. } => expression_name(expr).or_else(|| Some(cast_name(data_type))),
+        ast::Expr::Cast { expr, data_type, .. } => expression_name(before_cut_off(expr)).or_else(|| Some(cast_name(data_type))),
         ast::Expr::Case { else_result, .. } => {
             else_result.as_deref().and_then(|e| if matches!(e, ast::Expr::Identifier(_)) { expression_name(e) } else { None }).or(Some("case".into()))
         }

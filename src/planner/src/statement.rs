@@ -39,6 +39,8 @@ impl Positions {
 pub struct Statement {
     /// Its text, without the semicolon.
     pub text: String,
+    /// Characters of the whole text that stand before it.
+    pub start: usize,
     /// Line starts of the whole text that was parsed: error positions count in that text, as PostgreSQL's do.
     pub positions: Positions,
     /// What it says.
@@ -271,8 +273,12 @@ pub enum StatementKind {
     Describe(Name),
     /// `FLUSH`.
     Flush,
+    /// `CREATE TABLE .. AS`.
+    CreateTableAs { name: Name, if_not_exists: bool, query: Box<Statement> },
     /// `WAIT`.
     Wait,
+    /// `REFRESH MATERIALIZED VIEW`.
+    Refresh(Name),
     /// `CANCEL JOBS`.
     CancelJobs(Vec<u32>),
     /// `SET [SESSION|LOCAL] name {=|TO} value`; no value means DEFAULT.

@@ -1,6 +1,8 @@
 //! The engine: everything below the SQL door. Sessions hold a cheap clone of [`Engine`]; it opens the log, restores the last checkpoint, replays the
 //! decided epochs, runs the workers and the coordinator, and answers what people ask: the catalog, pinned epochs and rows to read, writes, jobs.
 
+use crate::blame::Recovery;
+use crate::errors::ErrorTable;
 use crate::exchange::Inbound;
 use crate::pool::Pool;
 use crate::shared::Shared;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tidemark_changelog::connector::{RecordError, SourceConnector, SplitPosition};
+use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
 use tidemark_control::coordinator::recovery::Recovered;
@@ -25,6 +27,7 @@ use tidemark_control::{Readers, WriteAheadLog};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::errors::ErrorRow;
 use tokio::sync::oneshot;
 
 /// How often a creation that takes long says how far it is.
@@ -32,6 +35,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How often sources are asked for new splits.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long an orderly end waits for its checkpoint.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Handle of the running node. Cloning is cheap.
 #[derive(Clone)]
@@ -56,7 +62,7 @@ pub struct JobStatus {
     pub state: &'static str,
     /// Per cent of the backfill, 100 when running.
     pub progress: f64,
-    /// Rows that entered the job since this process started.
+    /// Rows that entered the job, of a sink rows that it was given to send, since this process started.
     pub rows: u64,
     /// Rows per second over the last seconds.
     pub rows_per_second: f64,
@@ -87,21 +93,6 @@ pub struct CheckpointInfo {
     pub files: u64,
 }
 
-/// A row of `tidemark.errors`.
-#[derive(Clone, Debug)]
-pub struct ErrorRow {
-    /// The relation's name.
-    pub relation: String,
-    /// The epoch in which it happened.
-    pub epoch: Epoch,
-    /// Topic of the record; empty for a failing expression.
-    pub topic: String,
-    /// The record, or for a failing expression: offset -1, the row as text in `raw`.
-    pub record: RecordError,
-    /// SQLSTATE.
-    pub state: String,
-}
-
 impl Engine {
     /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open. Must be called within a tokio runtime.
     pub async fn open(config: &Config) -> Result<Engine> {
@@ -117,9 +108,16 @@ impl Engine {
         }
         let cluster = cluster_id(&folder)?;
         let store = CheckpointStore::open(&config.checkpoint_url)?;
+        let unfinished = store.remove_unfinished().await?;
+        if unfinished > 0 {
+            tracing::info!(files = unfinished, "removed what the last process had not finished writing");
+        }
         let log_folder = folder.join("log");
         let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder)).await.map_err(|e| Error::internal(e.to_string()))??;
-        let recovered = Recovered::read(entries, &store).await?;
+        let mut recovered = Recovered::read(entries, &store).await?;
+        let (recovery, blamed) = Recovery::begin(&folder)?;
+        recovered.blamed = blamed;
+        let errors = restored_errors(&recovered, &store).await;
         let next_id = Arc::new(AtomicU32::new(recovered.decisions.catalog.next_id.max(1)));
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
@@ -128,25 +126,30 @@ impl Engine {
             config,
             cluster,
             generation: recovered.decisions.generation + 1,
+            recovery,
             tokio: tokio::runtime::Handle::current(),
             store,
             readers: Readers::new(),
             events,
             catalog: RwLock::default(),
+            starts: RwLock::default(),
             views: RwLock::default(),
             sinks: Mutex::default(),
             specs: Mutex::default(),
             unnamed: Mutex::default(),
             heads: Mutex::default(),
             jobs: Mutex::default(),
-            errors: Mutex::default(),
+            errors: Mutex::new(errors),
             checkpoints: Mutex::default(),
             inbox_rows: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
         });
         let (pool, mut threads) = start_workers(&shared, workers)?;
         let (ready, opened) = oneshot::channel();
         threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
+        // Also when it is left: a start that fails with an error, or that a signal ends, has not died.
+        let ended = EndRecovery(shared.clone());
         opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
+        drop(ended);
         tokio::spawn(follow_sources(Arc::downgrade(&shared)));
         Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), lock: Arc::new(Mutex::new(Some(lock))) })
     }
@@ -330,14 +333,14 @@ impl Engine {
             name,
             kind,
             state,
-            progress,
+            progress: if state == "running" { 100.0 } else { progress },
             rows,
             rows_per_second: f.rate(rows),
             epoch: if state == "running" { published } else { epoch },
             memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
             late_rows: f.late.load(Ordering::Relaxed),
             undelivered_epochs,
-            error: stopped.map(|s| s.reason.clone()).or(sink_error),
+            error: stopped.map(|s| s.reason.clone()).or(sink_error).or_else(|| f.trouble.lock().values().next().cloned()),
         })
     }
 
@@ -346,14 +349,22 @@ impl Engine {
         self.shared.checkpoints.lock().iter().cloned().collect()
     }
 
-    /// Records and rows that failed, newest last; the newest 10,000 of each relation are kept.
-    pub fn errors(&self) -> Vec<ErrorRow> {
-        self.shared.errors.lock().values().flatten().cloned().collect()
+    /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with the name that the relation has now; the newest 10,000 of each relation are kept.
+    pub fn errors(&self) -> Vec<(String, Arc<ErrorRow>)> {
+        let catalog = self.catalog();
+        let name = |id: RelationId, row: &ErrorRow| catalog.relations.get(&id).map_or_else(|| row.relation.clone(), |r| r.name.clone());
+        let published = self.shared.readers.published();
+        self.shared.errors.lock().rows(published).map(|(id, row)| (name(id, &row), row)).collect()
     }
 
-    /// Takes a last checkpoint and stops.
+    /// Takes a last checkpoint and stops. While it cannot be stored this waits for [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
     pub async fn shutdown(&self) -> Result<()> {
-        self.ask(|reply| Request::Shutdown { reply }).await?;
+        let stopped = tokio::time::timeout(SHUTDOWN_PATIENCE, self.ask(|reply| Request::Shutdown { reply })).await;
+        let Ok(stopped) = stopped else {
+            tracing::warn!("stopped without a last checkpoint, which could not be stored in time; the next start replays the log instead");
+            return Ok(());
+        };
+        stopped?;
         let sinks: Vec<_> = self.shared.sinks.lock().values().cloned().collect();
         sinks.iter().for_each(|s| s.close());
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -361,6 +372,18 @@ impl Engine {
         self.lock.lock().take();
         Ok(())
     }
+}
+
+/// The errors that the last checkpoint holds. They are diagnostics: what cannot be read is reported, and the database opens without.
+async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> ErrorTable {
+    let mut errors = ErrorTable::default();
+    let Some(file) = recovered.manifest.as_ref().and_then(|m| m.errors.clone()) else { return errors };
+    let running = recovered.running();
+    match store.read_errors(&file).await {
+        Ok(kept) => errors.restore(file, kept, |id| running.contains(&id) || recovered.decisions.catalog.stopped.contains_key(&id)),
+        Err(error) => tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint cannot be read: tidemark.errors goes on without them"),
+    }
+    errors
 }
 
 /// Looks now and then whether running sources have more splits, and tells lag tools where they stand.
@@ -391,6 +414,15 @@ async fn follow_sources(shared: std::sync::Weak<Shared>) {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// Ends the notes of recovery when it is dropped.
+struct EndRecovery(Arc<Shared>);
+
+impl Drop for EndRecovery {
+    fn drop(&mut self) {
+        self.0.recovery.end();
     }
 }
 

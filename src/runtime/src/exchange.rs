@@ -3,13 +3,14 @@
 //! Queues between workers are not bounded by themselves: a worker reads its sources only while no peer has more than `exchange_rows_max` rows waiting, so what can be
 //! on its way is that plus the output of one batch, and nothing can deadlock.
 
-use arrow::array::UInt32Array;
+use arrow::array::{ArrayRef, UInt32Array};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
-use tidemark_common::{RelationId, VNODES, WorkerId, vnode_owner};
+use tidemark_common::{RelationId, TableId, VNODES, WorkerId, vnode_owner};
 use tidemark_operator::Barrier;
+use tidemark_state::Appended;
 
 use crate::shared::Shared;
 
@@ -39,8 +40,22 @@ pub struct Delivery {
 pub enum Inbound {
     /// From a peer.
     Delivery(Delivery),
+    /// From the writer of a checkpoint file.
+    Read(AppendedRead),
     /// Something may have happened: look again.
     Wake,
+}
+
+/// A question for the columns of rows that a state table has sealed as appended. Without an answer the reply is dropped: the table is gone.
+pub struct AppendedRead {
+    /// The table.
+    pub table: TableId,
+    /// What it sealed.
+    pub appended: Arc<Appended>,
+    /// Numbers within that.
+    pub rows: Vec<u32>,
+    /// For the answer.
+    pub reply: crossbeam_channel::Sender<Vec<ArrayRef>>,
 }
 
 /// One worker's way to all workers.

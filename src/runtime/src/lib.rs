@@ -2,7 +2,9 @@
 //!
 //! Threads of a node: one per worker ([`worker`]: all operators of its vnodes, synchronous), one coordinator (crate `control`), one per sink; uploads and connections run on tokio.
 
+mod blame;
 pub mod engine;
+mod errors;
 mod exchange;
 mod metrics;
 mod pool;
@@ -12,5 +14,6 @@ mod sinks;
 mod worker;
 mod writes;
 
-pub use engine::{CatalogChange, CheckpointInfo, Engine, ErrorRow, JobStatus, Pin};
+pub use engine::{CatalogChange, CheckpointInfo, Engine, JobStatus, Pin};
+pub use tidemark_state::errors::ErrorRow;
 pub use writes::WriteGuard;

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use tidemark_common::metrics::gauge;
 
 static EPOCH: LazyLock<IntGaugeVec> = LazyLock::new(|| gauge("tidemark_epoch", "newest epoch, by what it has reached", &["state"]));
-static JOB_ROWS: LazyLock<IntGaugeVec> = LazyLock::new(|| gauge("tidemark_job_rows_total", "rows that a source read since the process started", &["job", "kind"]));
+static JOB_ROWS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("tidemark_job_rows_total", "rows that entered a job, of a sink rows that left it, since the process started", &["job", "kind"]));
 static JOB_LATE: LazyLock<IntGaugeVec> = LazyLock::new(|| gauge("tidemark_job_late_rows_total", "late rows that were left out", &["job", "kind"]));
 static JOB_STATE_BYTES: LazyLock<IntGaugeVec> = LazyLock::new(|| gauge("tidemark_job_state_bytes", "bytes of state in memory, as of the last checkpoint", &["job", "kind"]));
 static JOB_RUNNING: LazyLock<IntGaugeVec> = LazyLock::new(|| gauge("tidemark_job_running", "1 when the job runs, 0 when it is being created or stopped", &["job", "kind"]));
@@ -19,8 +20,9 @@ impl Engine {
     /// Sets all gauges to what is true now; called before they are printed.
     pub fn observe(&self) {
         let shared = self.shared();
-        EPOCH.with_label_values(&["decided"]).set(shared.readers.decided().0 as i64);
+        // Published first: it never runs ahead of what is decided, and neither may the figures.
         EPOCH.with_label_values(&["published"]).set(shared.readers.published().0 as i64);
+        EPOCH.with_label_values(&["decided"]).set(shared.readers.decided().0 as i64);
         for family in [&JOB_ROWS, &JOB_LATE, &JOB_STATE_BYTES, &JOB_RUNNING, &SINK_UNDELIVERED, &ERRORS] {
             family.reset();
         }
@@ -42,10 +44,11 @@ impl Engine {
         for (worker, rows) in shared.inbox_rows.iter().enumerate() {
             EXCHANGE_ROWS.with_label_values(&[&worker.to_string()]).set(rows.load(std::sync::atomic::Ordering::Relaxed) as i64);
         }
-        for (relation, errors) in shared.errors.lock().iter() {
-            if let Some(last) = errors.back() {
-                ERRORS.with_label_values(&[&format!("{} ({relation})", last.relation)]).set(errors.len() as i64);
-            }
+        let catalog = self.catalog();
+        ERRORS.reset();
+        for (relation, kept) in shared.errors.lock().counts() {
+            let name = catalog.relations.get(&relation).map_or("", |r| r.name.as_str());
+            ERRORS.with_label_values(&[&format!("{name} ({relation})")]).set(kept as i64);
         }
     }
 }

@@ -1,16 +1,19 @@
 //! The workers as the coordinator sees them, and the side effects that it asks for: manifests, sink logs, compaction, garbage collection.
 
 use crate::engine::CheckpointInfo;
+use crate::errors::SealedErrors;
 use crate::exchange::Inbound;
 use crate::shared::Shared;
+use crate::worker::RETRY_MAX;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::{Epoch, RelationId, WorkerId, clock};
-use tidemark_control::protocol::{Command, Event, Workers};
+use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, WorkerId, clock};
+use tidemark_control::protocol::{Command, Event, Positions, Workers};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{FileMeta, plan_compaction};
+use tidemark_state::errors::{ErrorsFile, KeptError, encode_errors};
 use tidemark_state::manifest::Manifest;
 
 /// Committed checkpoints that `SHOW CHECKPOINTS` remembers.
@@ -39,19 +42,27 @@ impl Workers for Pool {
         let _ = self.inboxes[worker].send(Inbound::Wake);
     }
 
-    fn seal_sinks(&self, epoch: Epoch) {
+    fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>) {
         let shared = self.shared.clone();
-        let queues: Vec<_> = shared.sinks.lock().iter().map(|(id, q)| (*id, q.clone())).collect();
+        let queues: Vec<_> = shared.sinks.lock().iter().filter(|(id, _)| sinks.contains(id)).map(|(id, q)| (*id, q.clone())).collect();
         self.shared.tokio.spawn(async move {
             let mut sinks = BTreeMap::new();
-            let mut failed = None;
             for (id, queue) in queues {
                 match queue.seal(epoch).await {
                     Ok(progress) => drop(sinks.insert(id, progress)),
-                    Err(error) => failed = Some(error),
+                    Err(error) => drop(shared.events.send(Event::Failed { relation: id, error })),
                 }
             }
-            let _ = shared.events.send(Event::SinkPart { epoch, sinks: failed.map_or(Ok(sinks), Err) });
+            let _ = shared.events.send(Event::SinkPart { epoch, sinks });
+        });
+    }
+
+    fn seal_errors(&self, epoch: Epoch, relations: Vec<RelationId>) {
+        let shared = self.shared.clone();
+        let sealed = shared.errors.lock().seal(epoch, &relations);
+        self.shared.tokio.spawn(async move {
+            let errors = store_errors(&shared, epoch, sealed).await;
+            let _ = shared.events.send(Event::ErrorsPart { epoch, errors });
         });
     }
 
@@ -73,17 +84,25 @@ impl Workers for Pool {
         });
     }
 
-    fn catalog_changed(&self, catalog: Arc<Catalog>) {
-        *self.shared.catalog.write() = catalog;
+    fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions) {
+        *self.shared.starts.write() = starts;
+        let before = std::mem::replace(&mut *self.shared.catalog.write(), catalog.clone());
+        // A job that had stopped kept its figures and errors until it was dropped.
+        for gone in before.relations.keys().filter(|id| !catalog.relations.contains_key(id)) {
+            self.shared.jobs.lock().remove(gone);
+            self.shared.errors.lock().forget(*gone);
+        }
     }
 
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: Duration) {
+        let named = manifest.files().map(|f| (f.epoch, f.bytes)).chain(manifest.errors.iter().map(|e| (e.epoch, e.bytes)));
+        let written = named.filter(|(epoch, _)| *epoch == manifest.epoch);
         let info = CheckpointInfo {
             epoch: manifest.epoch,
             committed_at: clock::now_micros(),
             duration_ms: duration.as_millis() as u64,
-            bytes: manifest.files().filter(|f| f.epoch == manifest.epoch).map(|f| f.bytes).sum(),
-            files: manifest.files().count() as u64,
+            bytes: written.map(|(_, bytes)| bytes).sum(),
+            files: manifest.paths().count() as u64,
         };
         {
             let mut shown = self.shared.checkpoints.lock();
@@ -103,6 +122,41 @@ impl Workers for Pool {
 
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch) {
         *self.shared.figures(relation).state.lock() = (state, progress, epoch);
+    }
+}
+
+/// Stores the errors if they are others than the last checkpoint has; tries until the store takes them. Returns the object that holds them.
+async fn store_errors(shared: &Arc<Shared>, epoch: Epoch, sealed: SealedErrors) -> Option<ErrorsFile> {
+    let errors = match sealed {
+        SealedErrors::Unchanged(file) => return file,
+        SealedErrors::Changed(errors) => errors,
+    };
+    let stored = if errors.is_empty() { Ok(None) } else { put_errors(shared, epoch, errors).await.map(Some) };
+    match stored {
+        Ok(file) => {
+            shared.errors.lock().set_stored(file.clone());
+            file
+        }
+        Err(error) => {
+            tracing::error!(%epoch, %error, "the errors cannot be stored: the checkpoint keeps those of an earlier one");
+            shared.errors.lock().not_stored()
+        }
+    }
+}
+
+async fn put_errors(shared: &Arc<Shared>, epoch: Epoch, errors: Vec<KeptError>) -> Result<ErrorsFile> {
+    let rows = errors.len() as u64;
+    let encoded = tokio::task::spawn_blocking(move || encode_errors(&errors)).await.map_err(|e| Error::internal(format!("encoding the kept errors: {e}")))??;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match shared.store.write_errors(epoch, shared.generation, rows, encoded.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%epoch, %error, "the errors could not be stored; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+            stored => return stored,
+        }
     }
 }
 

@@ -18,12 +18,13 @@ pub fn scan_source(shared: &Arc<Shared>, source: &Arc<Relation>, columns: &[usiz
     let plan = source.job.as_ref().ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
     let spec = source.connector.as_ref().ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", source.name)))?;
     let connector = tidemark_connector::open_source(spec, &source.columns)?;
-    let start = connector.start()?;
-    let end = match pin.positions().get(&source.id) {
-        Some(positions) => positions.clone(),
-        None => connector.end()?,
-    };
+    let known = shared.starts.read().get(&source.id).cloned();
+    let start = known.map_or_else(|| connector.start(), Ok)?;
+    let end = pin.end_of(source.id, || connector.readable())?;
     let schema = crate::worker::nullable(&source.arrow_schema());
+    // Where only the number of rows matters, a view reads this column, and leaves out rows of which it could not be read.
+    let read = if columns.is_empty() { vec![tidemark_plan::narrowest(&schema)] } else { columns.to_vec() };
+    let read_schema = Arc::new(schema.project(&read).map_err(|e| Error::internal(e.to_string()))?);
     let picked = Arc::new(schema.project(columns).map_err(|e| Error::internal(e.to_string()))?);
     for worker in 0..shared.inbox_rows.len() {
         let (wake, woken) = std::sync::mpsc::channel();
@@ -31,21 +32,24 @@ pub fn scan_source(shared: &Arc<Shared>, source: &Arc<Relation>, columns: &[usiz
             let _ = wake.send(());
         });
         let mut actors: Actors = crate::worker::build_actors(source, plan, shared, worker, None)?;
-        let mut reader = crate::worker::Source::open(shared, worker, source, &start, &[], waker)?;
+        let mut reader = crate::worker::Source::open(shared, worker, source, &start, waker)?;
         reader.set_uncounted();
         let actor = actors.fragments.first_mut().ok_or_else(|| Error::internal("a source without an actor"))?;
         if actor.slots.is_empty() {
-            reader.produce(columns.to_vec());
+            reader.produce(read.clone());
         }
         reader.limit(worker, &end)?;
         let produced = if actor.slots.is_empty() { reader.produced.clone() } else { (0..source.columns.len()).collect() };
         while !reader.has_reached(&end) {
             let Some(batch) = reader.poll(pin.epoch())? else {
                 let _ = woken.recv_timeout(POLL);
+                // Who does not wait any more says so here, also when the broker is away.
+                each(RecordBatch::new_empty(picked.clone()))?;
                 continue;
             };
             for batch in actor.run(batch)? {
-                each(pick(&batch, &produced, columns, &picked)?.rows().clone())?;
+                let rows = pick(&batch, &produced, &read, &read_schema)?;
+                each(rows.rows().project(&(0..columns.len()).collect::<Vec<_>>()).map_err(|e| Error::internal(e.to_string()))?)?;
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What the threads of one node share: handles, views, sinks, errors and figures. Nothing in here is touched per row.
 
-use crate::engine::{CheckpointInfo, ErrorRow};
+use crate::blame::Recovery;
+use crate::engine::CheckpointInfo;
+use crate::errors::ErrorTable;
 use crate::sinks::SinkQueue;
 use crate::writes::TableHead;
 use parking_lot::{Mutex, RwLock};
@@ -11,14 +13,11 @@ use std::sync::mpsc::Sender;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, RelationId, TableId};
 use tidemark_control::Readers;
-use tidemark_control::protocol::Event;
+use tidemark_control::protocol::{Event, Positions};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::{TableSpec, ViewPartition};
 use tokio::runtime::Handle;
-
-/// Failed rows and records that are kept of each relation.
-const ERRORS_KEPT_MAX: usize = 10_000;
 
 /// Shared by workers, sinks, the coordinator's side effects and sessions.
 pub struct Shared {
@@ -30,6 +29,8 @@ pub struct Shared {
     pub generation: u64,
     /// For uploads and connections; never for operators.
     pub tokio: Handle,
+    /// What runs while the node restores and replays.
+    pub recovery: Recovery,
     /// Where checkpoints go.
     pub store: CheckpointStore,
     /// Pins and epochs.
@@ -38,6 +39,8 @@ pub struct Shared {
     pub events: Sender<Event>,
     /// What sessions see.
     pub catalog: RwLock<Arc<Catalog>>,
+    /// Where each source starts, as logged.
+    pub starts: RwLock<Positions>,
     /// Views by relation, one partition per worker.
     pub views: RwLock<HashMap<RelationId, Vec<Option<Arc<ViewPartition>>>>>,
     /// Sinks by relation.
@@ -51,7 +54,7 @@ pub struct Shared {
     /// Figures by job.
     pub jobs: Mutex<BTreeMap<RelationId, Arc<JobFigures>>>,
     /// `tidemark.errors`.
-    pub errors: Mutex<BTreeMap<RelationId, VecDeque<ErrorRow>>>,
+    pub errors: Mutex<ErrorTable>,
     /// `SHOW CHECKPOINTS`.
     pub checkpoints: Mutex<VecDeque<CheckpointInfo>>,
     /// Rows on their way to each worker.
@@ -71,6 +74,8 @@ pub struct JobFigures {
     pub late: AtomicU64,
     /// Bytes of state, by worker, as of the last checkpoint.
     pub memory: Vec<AtomicU64>,
+    /// Why a source's readers get nothing at the moment, by worker.
+    pub trouble: Mutex<BTreeMap<usize, String>>,
     /// For the rate: when `rows` was last looked at, and what it was.
     pub rate: Mutex<Option<(std::time::Instant, u64, f64)>>,
 }
@@ -80,22 +85,6 @@ impl Shared {
     pub fn figures(&self, relation: RelationId) -> Arc<JobFigures> {
         let mut jobs = self.jobs.lock();
         jobs.entry(relation).or_insert_with(|| Arc::new(JobFigures { memory: (0..self.inbox_rows.len()).map(|_| AtomicU64::new(0)).collect(), ..JobFigures::default() })).clone()
-    }
-
-    /// Records a failing row, or takes one back (`weight` below zero).
-    pub fn record_error(&self, relation: RelationId, error: ErrorRow, weight: i64) {
-        let mut errors = self.errors.lock();
-        let kept = errors.entry(relation).or_default();
-        if weight < 0 {
-            if let Some(i) = kept.iter().position(|e| e.record.message == error.record.message && e.record.raw == error.record.raw) {
-                kept.remove(i);
-            }
-            return;
-        }
-        if kept.len() == ERRORS_KEPT_MAX {
-            kept.pop_front();
-        }
-        kept.push_back(error);
     }
 
     /// Removes what is known of a job that ended.
@@ -108,7 +97,7 @@ impl Shared {
         self.specs.lock().retain(|table, _| table.relation != relation);
         if !keep_figures {
             self.jobs.lock().remove(&relation);
-            self.errors.lock().remove(&relation);
+            self.errors.lock().forget(relation);
         }
     }
 }

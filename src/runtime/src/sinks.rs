@@ -1,7 +1,7 @@
 //! Sinks: one queue and one delivering thread each.
 //!
 //! Workers put each epoch's consolidated changes into the queue as they close it; the thread sends what is published, whole epochs in order, together with the marker.
-//! What is not delivered at a checkpoint is stored with it (the sink's own log). After a restart the queue is filled from that log and by replay; the marker that
+//! What is not delivered at a checkpoint is stored with it (the sink's own log); of a sink that is far behind it is kept only there, and read back file by file. After a restart the queue is filled from that log and by replay; the marker that
 //! the writer reads back tells what was delivered, and its hash must be the one of the replayed epochs: another one means that the same cut did not give the same
 //! changes, and stops the sink. A sink that cannot deliver tries again and holds up nobody.
 
@@ -25,6 +25,8 @@ use tidemark_state::{TableDelta, TableSpec};
 
 /// Changes of one delivery, beyond which further epochs wait for the next.
 const DELIVERY_ROWS_MAX: usize = 100_000;
+/// Changes in memory, beyond which those that a checkpoint has stored are read back when their turn comes.
+const MEMORY_ROWS_MAX: usize = 250_000;
 /// The pause between two tries of a sink that cannot deliver, at most.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,8 @@ struct State {
     /// Epochs up to this one are in `log`.
     logged: Epoch,
     released: bool,
+    /// The first epoch that waits for the sink; what was emitted before is the snapshot.
+    counts_from: Option<Epoch>,
     closed: bool,
     error: Option<String>,
 }
@@ -63,9 +67,25 @@ struct Emitted {
     changes: Vec<ChangeBatch>,
     rows: usize,
     hash: u64,
+    /// The changes are in the log only.
+    stored: bool,
 }
 
 impl State {
+    fn rows_in_memory(&self) -> usize {
+        self.epochs.values().filter(|e| !e.stored).map(|e| e.rows).sum()
+    }
+
+    /// The epochs after `from` up to `to` are in a file of the log: when there is much else, they are kept there only.
+    fn shed(&mut self, from: Epoch, to: Epoch) {
+        if self.rows_in_memory() > MEMORY_ROWS_MAX {
+            for (_, emitted) in self.epochs.range_mut(from.next()..=to) {
+                emitted.changes = Vec::new();
+                emitted.stored = true;
+            }
+        }
+    }
+
     /// The hash over everything up to `epoch` that has left the queue; forgets older ones. Replay after a checkpoint of `epoch` goes on from it.
     fn hash_at(&mut self, epoch: Epoch) -> u64 {
         let older = self.history.partition_point(|(e, _)| *e <= epoch);
@@ -122,7 +142,11 @@ impl SinkQueue {
         let figures = self.shared.figures(self.relation.id);
         // Nothing reads a blackhole: what it would be sent is counted, not kept.
         let discards = self.relation.connector.as_ref().is_some_and(|c| c.connector == "blackhole");
+        let wants_snapshot = self.relation.snapshot;
         Box::new(move |epoch, changes, hash| {
+            if !wants_snapshot && queue.state.lock().counts_from.is_none_or(|from| epoch < from) {
+                return;
+            }
             let rows: usize = changes.iter().map(ChangeBatch::num_rows).sum();
             figures.rows.fetch_add(rows as u64, std::sync::atomic::Ordering::Relaxed);
             if rows == 0 || discards {
@@ -134,6 +158,11 @@ impl SinkQueue {
             emitted.rows += rows;
             emitted.hash = emitted.hash.wrapping_add(hash);
         })
+    }
+
+    /// The sink exists from this epoch on: with `snapshot = 'false'`, what it emitted to catch up with its inputs is not sent.
+    pub fn count_from(&self, epoch: Epoch) {
+        self.state.lock().counts_from = Some(epoch);
     }
 
     /// The sink's creation is committed: deliver.
@@ -163,7 +192,7 @@ impl SinkQueue {
         };
         let mut pause = Duration::from_millis(100);
         let mut writer: Option<Box<dyn SinkWriter>> = None;
-        while let Some(epochs) = self.next() {
+        while self.wait() {
             let result: Result<()> = (|| {
                 if writer.is_none() {
                     if !self.wait_released() {
@@ -175,6 +204,7 @@ impl SinkQueue {
                     return Ok(());
                 }
                 let Some(writer) = &mut writer else { return Ok(()) };
+                let epochs = self.next()?;
                 writer.deliver(&epochs)?;
                 self.delivered(&epochs);
                 Ok(())
@@ -210,31 +240,69 @@ impl SinkQueue {
         !state.closed
     }
 
-    /// Waits for published epochs with changes, and copies (cheaply) those of one delivery; `None` when the sink is closed.
-    fn next(&self) -> Option<Vec<SinkEpoch>> {
+    /// Waits for published epochs with changes; `false` when the sink is closed.
+    fn wait(&self) -> bool {
         let mut state = self.state.lock();
         loop {
             if state.closed {
-                return None;
+                return false;
             }
             let published = self.shared.readers.published();
             if state.released && state.epochs.keys().next().is_some_and(|e| *e <= published) {
-                break;
+                return true;
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// Copies (cheaply) the published epochs of one delivery; none when a successor found everything delivered.
+    fn next(&self) -> Result<Vec<SinkEpoch>> {
         let published = self.shared.readers.published();
+        let first_file = {
+            let state = self.state.lock();
+            let first = state.epochs.range(..=published).next().filter(|(_, e)| e.stored).map(|(epoch, _)| *epoch);
+            first.map(|epoch| {
+                state.log.iter().find(|(_, end)| *end >= epoch).map(|(file, _)| file.clone()).ok_or_else(|| Error::internal("an epoch is in no file of its sink's log"))
+            })
+        };
+        if let Some(file) = first_file {
+            self.read_back(&file?)?;
+        }
+        let state = self.state.lock();
         let (mut hash, mut rows) = (state.taken_hash, 0);
         let mut epochs = Vec::new();
         for (epoch, emitted) in state.epochs.range(..=published) {
-            if rows > 0 && rows + emitted.rows > DELIVERY_ROWS_MAX {
+            if emitted.stored || (rows > 0 && rows + emitted.rows > DELIVERY_ROWS_MAX) {
                 break;
             }
             rows += emitted.rows;
             hash = hash.wrapping_add(emitted.hash);
             epochs.push(SinkEpoch { epoch: *epoch, changes: emitted.changes.clone(), hash });
         }
-        Some(epochs)
+        Ok(epochs)
+    }
+
+    /// Takes the epochs of one file of the log into memory again.
+    fn read_back(&self, file: &FileMeta) -> Result<()> {
+        let mut epochs: BTreeMap<Epoch, Vec<ChangeBatch>> = BTreeMap::new();
+        self.read_log(file, |epoch, _, changes| epochs.entry(epoch).or_default().push(changes))?;
+        let mut state = self.state.lock();
+        for (epoch, changes) in epochs {
+            if let Some(emitted) = state.epochs.get_mut(&epoch).filter(|e| e.stored) {
+                emitted.changes = changes;
+                emitted.stored = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the parts of a file of the log to `each`: epoch, the epoch's hash, changes.
+    fn read_log(&self, file: &FileMeta, mut each: impl FnMut(Epoch, u64, ChangeBatch)) -> Result<()> {
+        let spec = log_spec(&self.relation, self.table.table);
+        self.shared.tokio.block_on(self.shared.store.read_table(std::slice::from_ref(file), &spec, 0..tidemark_common::VNODES, |rows| {
+            decode(&rows)?.into_iter().for_each(|(epoch, hash, changes)| each(epoch, hash, changes));
+            Ok(())
+        }))
     }
 
     /// Drops what was delivered by an earlier writer, after comparing hashes.
@@ -254,7 +322,7 @@ impl SinkQueue {
             hash = hash.wrapping_add(state.epochs.remove(epoch).map_or(0, |e| e.hash));
             state.history.push((*epoch, hash));
         }
-        if !covered.is_empty() && hash != marker.hash {
+        if hash != marker.hash {
             return Err(Error::corrupt(format!("sink \"{}\": replay up to epoch {} gave other changes than were delivered", self.relation.name, marker.epoch))
                 .with_detail("The rows of a decided epoch are not what they were: the topic was changed, or an operator is not determined."));
         }
@@ -280,13 +348,13 @@ impl SinkQueue {
 
     /// Stores what is not delivered of epochs up to `epoch` and not stored yet; the answer goes into the manifest.
     pub async fn seal(&self, epoch: Epoch) -> Result<SinkProgress> {
-        let (delta, emitted_hash, delivered, mut log, end) = {
+        let (delta, emitted_hash, delivered, mut log, from, end) = {
             let mut state = self.state.lock();
             let base = state.hash_at(epoch);
             let from = state.logged.max(state.taken);
             let new: Vec<(Epoch, &Emitted)> = state.epochs.range(..=epoch).filter(|(e, _)| **e > from).map(|(e, emitted)| (*e, emitted)).collect();
             let end = new.last().map_or(from, |(e, _)| *e);
-            (encode(&self.relation, &new)?, base, state.delivered.clone(), state.log.clone(), end)
+            (encode(&self.relation, &new)?, base, state.delivered.clone(), state.log.clone(), from, end)
         };
         if let Some(rows) = delta {
             let spec = log_spec(&self.relation, self.table.table);
@@ -299,6 +367,7 @@ impl SinkQueue {
             state.logged = end;
             if state.taken < end {
                 state.log.push((file, end));
+                state.shed(from, end);
             }
         }
         Ok(SinkProgress { delivered, emitted_hash, log: log.into_iter().map(|(file, _)| file).collect() })
@@ -306,26 +375,22 @@ impl SinkQueue {
 
     /// Fills the queue from the log of a checkpoint.
     fn load(&self, progress: &SinkProgress) -> Result<()> {
-        let spec = log_spec(&self.relation, self.table.table);
         let mut state = self.state.lock();
         let delivered = progress.delivered.as_ref().map_or(Epoch(0), |m| m.epoch);
         for file in &progress.log {
-            let mut end = Epoch(0);
-            self.shared.tokio.block_on(self.shared.store.read_table(std::slice::from_ref(file), &spec, 0..tidemark_common::VNODES, |rows| {
-                for (epoch, hash, batch) in decode(&rows)? {
-                    end = end.max(epoch);
-                    if epoch <= delivered {
-                        continue;
-                    }
+            let (from, mut end) = (state.logged, Epoch(0));
+            self.read_log(file, |epoch, hash, changes| {
+                end = end.max(epoch);
+                if epoch > delivered {
                     let emitted = state.epochs.entry(epoch).or_default();
-                    emitted.rows += batch.num_rows();
+                    emitted.rows += changes.num_rows();
                     emitted.hash = hash;
-                    emitted.changes.push(batch);
+                    emitted.changes.push(changes);
                 }
-                Ok(())
-            }))?;
+            })?;
             state.logged = state.logged.max(end);
             state.log.push((file.clone(), end));
+            state.shed(from, end);
         }
         Ok(())
     }

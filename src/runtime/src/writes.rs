@@ -81,6 +81,8 @@ impl Engine {
             let relation = self.writable(id)?;
             let head = self.shared().heads.lock().entry(id).or_default().clone();
             let mut head = head.lock_owned().await;
+            // The wait can have been long: the table may be gone.
+            let relation = self.writable(relation.id)?;
             if head.is_none() {
                 *head = Some(self.fill_head(&relation)?);
             }
@@ -156,7 +158,7 @@ impl WriteGuard {
         compute::concat_batches(head.rows.schema(), &rows).map_err(|e| Error::internal(e.to_string()))
     }
 
-    /// Deletes exactly these rows (all columns, as `rows` returned them), then writes `inserts`. Returns how many rows were (deleted, inserted). A key that exists: by the table's conflict rule, or
+    /// Deletes exactly these rows (all columns, as `rows` returned them under this guard; see `holds`), then writes `inserts`. Returns how many rows were (deleted, inserted). A key that exists: by the table's conflict rule, or
     /// `23505` with `unique = true`. NOT NULL is checked here (`23502`).
     pub fn write(&mut self, table: RelationId, deletes: &[RecordBatch], inserts: &[RecordBatch], unique: bool) -> Result<(usize, usize)> {
         let relation = self.locked(table)?.0.relation.clone();
@@ -186,6 +188,29 @@ impl WriteGuard {
             }
         }
         Ok((deleted, inserted))
+    }
+
+    /// A number that changes with every write of others into the table: equal ones mean equal rows.
+    pub fn version(&self, table: RelationId) -> Result<Epoch> {
+        Ok(self.locked(table)?.1.version)
+    }
+
+    /// Whether the table has all of these rows (all columns) now, with this guard's own writes: what `write` may delete.
+    pub fn holds(&self, table: RelationId, rows: &[RecordBatch]) -> Result<bool> {
+        let relation = self.locked(table)?.0.relation.clone();
+        let rows: Vec<&RecordBatch> = rows.iter().filter(|r| r.num_rows() > 0).collect();
+        if rows.is_empty() {
+            return Ok(true);
+        }
+        let mut changes: Vec<ChangeBatch> = if relation.key.is_empty() {
+            self.rows(table)?.into_iter().map(ChangeBatch::insert).collect()
+        } else {
+            let found = rows.iter().map(|r| self.lookup(table, &relation.key.iter().map(|k| r.column(*k).clone()).collect::<Vec<_>>()));
+            found.map(|f| f.map(ChangeBatch::insert)).collect::<Result<_>>()?
+        };
+        changes.extend(rows.into_iter().map(|r| ChangeBatch::new(r.clone(), vec![-1; r.num_rows()])));
+        let net = consolidate(&relation.arrow_schema(), &changes);
+        Ok((0..net.num_rows()).all(|i| net.weight(i) >= 0))
     }
 
     fn add(&mut self, table: RelationId, changes: ChangeBatch) {
@@ -243,6 +268,16 @@ impl WriteGuard {
         let mut writes = Vec::new();
         // The tables stay locked until the writes are sent: the log must have them in the order in which they were resolved.
         let mut tables = self.tables;
+        for (table, locked) in tables.iter().filter(|(_, locked)| !locked.changes.is_empty()) {
+            // Nobody is told that rows are kept in a table that was dropped, or that stopped, while the writer held it.
+            let catalog = self.shared.catalog.read();
+            if let Some(stopped) = catalog.stopped.get(table) {
+                return Err(tidemark_control::coordinator::stopped_error(&locked.relation.name, stopped));
+            }
+            if !catalog.relations.contains_key(table) {
+                return Err(Error::user(SqlState::UNDEFINED_TABLE, format!("table \"{}\" was dropped while it was being written", locked.relation.name)));
+            }
+        }
         for (table, locked) in &mut tables {
             if locked.changes.is_empty() {
                 continue;

@@ -4,9 +4,14 @@ use clap::{Args, Parser, Subcommand};
 use tidemark_common::config::Config;
 use tidemark_common::{Error, Result, SqlState};
 
-/// A streaming SQL database.
+/// What `--help` ends with.
+const SETTINGS: &str = "A flag goes before the environment, the environment before the file, the file before the default.\n\
+    TIDEMARK_LOG filters the log on stderr (info, debug, tidemark_runtime=debug), TIDEMARK_LOG_FORMAT=json makes it structured.\n\
+    SIGTERM and Ctrl-C take a last checkpoint and leave. Connect: psql -h 127.0.0.1 -p 4566 -d dev -U root";
+
+/// Tidemark: a streaming SQL database that speaks PostgreSQL
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, about = "Tidemark: a streaming SQL database that speaks PostgreSQL", args_conflicts_with_subcommands = true)]
+#[command(name = "tidemark", version, args_conflicts_with_subcommands = true, after_help = SETTINGS)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -17,6 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start a node (what `tidemark` without a command does)
+    #[command(after_help = SETTINGS)]
     Start(Start),
 }
 
@@ -35,13 +41,13 @@ pub struct Start {
     /// Address of HTTP: /metrics, /health, /ready [default: 127.0.0.1:4567]
     #[arg(long, env = "TIDEMARK_HTTP", value_name = "ADDR")]
     http: Option<String>,
-    /// Address for other nodes [default: 127.0.0.1:4568]
+    /// Address for other nodes, reserved [default: 127.0.0.1:4568]
     #[arg(long, env = "TIDEMARK_RPC", value_name = "ADDR")]
     rpc: Option<String>,
-    /// Number of this node in a cluster
+    /// Number of this node in a cluster; this version runs a single node, 0
     #[arg(long, env = "TIDEMARK_NODE_ID", value_name = "N")]
     node_id: Option<u64>,
-    /// RPC addresses of other nodes to join, separated by commas
+    /// RPC addresses of other nodes to join, separated by commas; not supported yet
     #[arg(long, env = "TIDEMARK_JOIN", value_name = "ADDR,...", value_delimiter = ',')]
     join: Vec<String>,
     /// Where checkpoints go: file:///... or s3://bucket/prefix [default: checkpoints in the data folder]
@@ -50,16 +56,16 @@ pub struct Start {
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
-    /// Interval between barriers in milliseconds
+    /// Interval between barriers in milliseconds [default: 50]
     #[arg(long, env = "TIDEMARK_EPOCH_MS", value_name = "MS")]
     epoch_ms: Option<u64>,
-    /// Interval between checkpoints in milliseconds
+    /// Interval between checkpoints in milliseconds [default: 1000]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_MS", value_name = "MS")]
     checkpoint_ms: Option<u64>,
-    /// Rows of one change batch at most
+    /// Rows of one change batch at most [default: 4096]
     #[arg(long, env = "TIDEMARK_BATCH_ROWS_MAX", value_name = "N")]
     batch_rows_max: Option<usize>,
-    /// Rows waiting between two workers before their sources pause
+    /// Rows waiting between two workers before their sources pause [default: 65536]
     #[arg(long, env = "TIDEMARK_EXCHANGE_ROWS_MAX", value_name = "N")]
     exchange_rows_max: Option<usize>,
 }
@@ -118,5 +124,45 @@ mod tests {
         assert_eq!((config.sql.as_str(), config.workers, config.http.as_str()), ("127.0.0.1:1", 3, "127.0.0.1:4567"));
         let bad = Cli::try_parse_from(["tidemark", "--epoch-ms", "1"]).unwrap().into_start().into_config();
         assert_eq!(bad.unwrap_err().message(), "configuration: epoch_ms must be at least 5");
+    }
+
+    /// Flag before environment, environment before file, file before default. The environment is this process's own, so it is asked in a process of its own.
+    #[test]
+    fn settings_take_precedence_in_order() {
+        let set = "TIDEMARK_PRECEDENCE_TEST";
+        if std::env::var_os(set).is_none() {
+            let again = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "cli::tests::settings_take_precedence_in_order"])
+                .envs([(set, "1"), ("TIDEMARK_EPOCH_MS", "30"), ("TIDEMARK_CHECKPOINT_MS", "300")])
+                .output()
+                .unwrap();
+            assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+            return;
+        }
+        let file = std::env::temp_dir().join(format!("tidemark-precedence-{}.toml", std::process::id()));
+        std::fs::write(&file, "epoch_ms = 20\ncheckpoint_ms = 200\nbatch_rows_max = 2\n").unwrap();
+        let config = Cli::try_parse_from(["tidemark", "--config", file.to_str().unwrap(), "--epoch-ms", "40"]).unwrap().into_start().into_config();
+        std::fs::remove_file(&file).unwrap();
+        let config = config.unwrap();
+        assert_eq!((config.epoch_ms, config.checkpoint_ms, config.batch_rows_max, config.exchange_rows_max), (40, 300, 2, Config::default().exchange_rows_max));
+    }
+
+    /// The defaults that `--help` tells are the defaults.
+    #[test]
+    fn help_tells_the_defaults() {
+        use clap::CommandFactory;
+        let help = Cli::command().render_long_help().to_string();
+        let default = serde_json::to_value(Config::default()).unwrap();
+        for (key, value) in default.as_object().unwrap() {
+            let flag = format!("--{} ", key.replace('_', "-"));
+            let line = help.split(&flag).nth(1).and_then(|rest| rest.split("--").next()).unwrap_or_else(|| panic!("{flag} is not in the help"));
+            let told = match (key.as_str(), value) {
+                ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
+                ("workers", _) => "one per core".to_string(),
+                (_, serde_json::Value::String(text)) => text.clone(),
+                (_, other) => other.to_string(),
+            };
+            assert!(line.contains(&format!("[default: {told}]")), "{flag}: {told} is not in {line}");
+        }
     }
 }

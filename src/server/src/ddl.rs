@@ -395,6 +395,16 @@ impl Session {
         done("WAIT")
     }
 
+    /// REFRESH MATERIALIZED VIEW: there is nothing to do.
+    pub(crate) fn refresh(&mut self, name: &Name) -> Result<Outcome> {
+        let relation = self.resolve(&self.catalog(), name)?;
+        if relation.kind != RelationKind::MaterializedView {
+            return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a materialized view", relation.name)));
+        }
+        self.notice(Notice::new("materialized views are always up to date: nothing to refresh"));
+        done("REFRESH MATERIALIZED VIEW")
+    }
+
     pub(crate) async fn cancel_jobs(&mut self, ids: &[u32]) -> Result<Outcome> {
         let jobs = self.server.engine.jobs();
         let ids: Vec<RelationId> = ids.iter().map(|i| RelationId(*i)).collect();

@@ -20,8 +20,8 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::MemTable;
-use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::logical_expr::{Cast, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -206,11 +206,7 @@ impl Session {
                 let snapshot = self.write_snapshot(&guard, &relation).await?;
                 let plan = self.plan_insert(&snapshot, insert, &relation, &columns)?;
                 let batches = self.collect(plan).await?;
-                let batch = one_batch(batches, &relation)?;
-                for (array, column) in batch.columns().iter().zip(&relation.columns) {
-                    values::check_length(array, column)?;
-                }
-                batch
+                one_batch(batches, &relation)?
             }
         };
         let changes = match &insert.on {
@@ -282,11 +278,10 @@ impl Session {
             let mut arrays = old.columns().to_vec();
             for (i, target) in assigned.iter().enumerate() {
                 arrays[*target] = batch.column(width + i).clone();
-                values::check_length(&arrays[*target], &relation.columns[*target])?;
             }
             let schema = relation.arrow_schema();
             changes.deletes.push(redress(old, &schema)?);
-            changes.inserts.push(nullable_batch(&relation, arrays)?);
+            changes.inserts.push(computed_batch(&relation, arrays)?);
         }
         changes.affected = changes.inserts.clone();
         self.finish(guard, &relation, changes, "UPDATE", update.returning.as_deref().map(|r| (r, name))).await
@@ -443,7 +438,7 @@ impl Session {
                 arrays[*target] = batch.column(width + i).clone();
             }
             changes.deletes.push(redress(old, &relation.arrow_schema())?);
-            changes.inserts.push(nullable_batch(relation, arrays)?);
+            changes.inserts.push(computed_batch(relation, arrays)?);
         }
         Ok(changes)
     }
@@ -804,7 +799,13 @@ fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBa
 fn one_batch(batches: Vec<RecordBatch>, relation: &Relation) -> Result<RecordBatch> {
     let Some(first) = batches.first() else { return Ok(RecordBatch::new_empty(relation.arrow_schema())) };
     let batch = concat_batches(&first.schema(), &batches).map_err(crate::protocol::error::from_arrow)?;
-    nullable_batch(relation, batch.columns().to_vec())
+    computed_batch(relation, batch.columns().to_vec())
+}
+
+/// A batch of computed values, checked as inputs are.
+pub(crate) fn computed_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let arrays = arrays.into_iter().zip(&relation.columns).map(|(array, column)| values::conform(array, column)).collect::<Result<_>>()?;
+    nullable_batch(relation, arrays)
 }
 
 /// One text per row that stands for its key.

@@ -5,6 +5,7 @@
 
 pub mod catalog_tables;
 pub mod cli;
+pub mod create_as;
 pub mod ddl;
 pub mod dml;
 pub mod http;

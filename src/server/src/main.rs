@@ -18,10 +18,10 @@ fn main() {
         Ok(config) => config,
         Err(e) => fail(&e),
     };
-    start_logging();
+    let structured = start_logging().unwrap_or_else(|e| fail(&e));
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tidemark-sql").enable_all().build();
     let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));
-    if let Err(e) = runtime.block_on(run(config)) {
+    if let Err(e) = runtime.block_on(run(config, structured)) {
         fail(&e);
     }
     // Blocking reads of a source may still be under way; they hold nothing that must be saved.
@@ -33,16 +33,24 @@ fn fail(error: &Error) -> ! {
     std::process::exit(1);
 }
 
-/// Text on stderr; JSON with `TIDEMARK_LOG_FORMAT=json`. `TIDEMARK_LOG` filters, `info` by default.
-fn start_logging() {
+/// Text on stderr, or JSON with `TIDEMARK_LOG_FORMAT=json`; says whether it is JSON. `TIDEMARK_LOG` filters, `info` by default.
+fn start_logging() -> Result<bool> {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("TIDEMARK_LOG").unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let bad = |what: String| Error::user(tidemark_common::SqlState::INVALID_PARAMETER, what);
+    let filter = std::env::var("TIDEMARK_LOG").ok().filter(|f| !f.is_empty()).unwrap_or_else(|| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|e| bad(format!("TIDEMARK_LOG={filter}: {e}")))?;
+    let structured = match std::env::var("TIDEMARK_LOG_FORMAT").unwrap_or_else(|_| "text".into()).to_lowercase().as_str() {
+        "json" => true,
+        "text" => false,
+        other => return Err(bad(format!("TIDEMARK_LOG_FORMAT={other}: json or text"))),
+    };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::env::var("TIDEMARK_LOG_FORMAT").is_ok_and(|f| f.eq_ignore_ascii_case("json")) {
+    if structured {
         builder.json().flatten_event(true).init();
     } else {
         builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
     }
+    Ok(structured)
 }
 
 async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
@@ -53,7 +61,7 @@ async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
     })
 }
 
-async fn run(config: Config) -> Result<()> {
+async fn run(config: Config, structured: bool) -> Result<()> {
     // Ports first: a second node on this machine is told at once, before it waits for the data folder.
     let sql = bind("SQL", &config.sql, "sql").await?;
     let web = bind("HTTP", &config.http, "http").await?;
@@ -66,6 +74,7 @@ async fn run(config: Config) -> Result<()> {
     });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let started = std::time::Instant::now();
     let engine = tokio::select! {
         engine = Engine::open(&config) => engine?,
         _ = terminate.recv() => return Ok(()),
@@ -73,7 +82,11 @@ async fn run(config: Config) -> Result<()> {
     };
     let server = Server::new(engine.clone(), config.clone())?;
     let _ = slot.set(server.clone());
-    banner(&config);
+    let jobs = engine.jobs().len();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), sql = %config.sql, http = %config.http, data_dir = %config.data_dir, jobs, seconds = started.elapsed().as_secs_f64(), "ready");
+    if !structured {
+        banner(&config);
+    }
     tokio::select! {
         () = accept(server, sql) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
@@ -85,18 +98,25 @@ async fn run(config: Config) -> Result<()> {
 }
 
 fn banner(config: &Config) {
-    let (host, port) = config.sql.rsplit_once(':').unwrap_or((&config.sql, "4566"));
-    let host = match host {
-        "0.0.0.0" | "[::]" => "127.0.0.1",
-        other => other,
-    };
+    // Who listens everywhere is reached here, too; psql takes an IPv6 address without its brackets.
+    let (host, port) = reachable(&config.sql);
+    let (web, web_port) = reachable(&config.http);
     eprintln!(
-        "\nTidemark {} is ready\n\n  connect   psql -h {host} -p {port} -d dev -U root\n  status    http://{}/\n  metrics   http://{}/metrics\n  data      {}\n",
+        "\nTidemark {} is ready\n\n  connect   psql -h {} -p {port} -d dev -U root\n  status    http://{web}:{web_port}/\n  metrics   http://{web}:{web_port}/metrics\n  data      {}\n",
         env!("CARGO_PKG_VERSION"),
-        config.http,
-        config.http,
+        host.trim_matches(['[', ']']),
         config.data_dir
     );
+}
+
+/// Host and port at which this machine's clients find an address.
+fn reachable(address: &str) -> (&str, &str) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    match host {
+        "0.0.0.0" => ("127.0.0.1", port),
+        "[::]" => ("[::1]", port),
+        other => (other, port),
+    }
 }
 
 async fn accept(server: Arc<Server>, listener: TcpListener) {

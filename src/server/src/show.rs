@@ -263,7 +263,7 @@ impl Session {
         let physical = self.state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
         if analyze {
             let started = std::time::Instant::now();
-            let stream = crate::serving::guarded(datafusion::physical_plan::execute_stream(physical.clone(), self.state.task_ctx()).map_err(from_datafusion)?);
+            let stream = self.server.serving.threads.run(physical.clone(), self.state.task_ctx()).map_err(from_datafusion)?;
             let rows: usize = stream.try_fold(0, |n, b| async move { Ok(n + b.num_rows()) }).await.map_err(from_datafusion)?;
             let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string();
             lines.extend(text.lines().map(str::to_string));

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
 
+pub use tidemark_planner::parse_interval;
+
 fn invalid(name: &str, text: &str) -> Error {
     Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {name}: \"{text}\""))
 }
@@ -22,8 +24,18 @@ pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef>
     Ok(array)
 }
 
+/// A computed array as its column keeps it: a JSON or UUID text is checked like an input, `varchar(n)` has at most n characters.
+pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
+    if column.data_type == DataType::Utf8 && matches!(column.sql_type.as_str(), "jsonb" | "uuid") {
+        let texts: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
+        return parse(&texts, &column.data_type, &column.sql_type);
+    }
+    check_length(&array, column)?;
+    Ok(array)
+}
+
 /// `varchar(n)`: at most n characters.
-pub fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
+fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
     let limit = match types::by_name(&column.sql_type) {
         Some(pgwire::api::Type::VARCHAR | pgwire::api::Type::BPCHAR) if column.data_type == DataType::Utf8 => types::modifier(&column.sql_type) - 4,
         _ => return Ok(()),
@@ -48,19 +60,16 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
         DataType::Int16 => each::<i16, Int16Array>(texts, |t| parse_integer(t, "smallint")),
         DataType::Int32 => each::<i32, Int32Array>(texts, |t| parse_integer(t, "integer")),
         DataType::Int64 => each::<i64, Int64Array>(texts, |t| parse_integer(t, "bigint")),
-        DataType::Float32 => each::<f32, Float32Array>(texts, |t| t.trim().parse().map_err(|_| invalid("real", t))),
-        DataType::Float64 => each::<f64, Float64Array>(texts, |t| t.trim().parse().map_err(|_| invalid("double precision", t))),
+        DataType::Float32 => each::<f32, Float32Array>(texts, |t| parse_float(t, f32::is_infinite, "real")),
+        DataType::Float64 => each::<f64, Float64Array>(texts, |t| parse_float(t, f64::is_infinite, "double precision")),
         DataType::Decimal128(precision, scale) => {
             let values = texts.iter().map(|t| t.map(|t| parse_decimal(t, *precision, *scale)).transpose()).collect::<Result<Decimal128Array>>()?;
             let typed = values.with_precision_and_scale(*precision, *scale).map_err(crate::protocol::error::from_arrow)?;
             Ok(Arc::new(typed))
         }
         DataType::Utf8 => match sql_type {
-            "jsonb" => each::<String, StringArray>(texts, |t| match serde_json::from_str::<serde::de::IgnoredAny>(t) {
-                Ok(_) => Ok(t.trim().to_string()),
-                Err(_) => Err(invalid("json", t)),
-            }),
-            "uuid" => each::<String, StringArray>(texts, |t| parse_uuid(t).ok_or_else(|| invalid("uuid", t))),
+            "jsonb" => each::<String, StringArray>(texts, json),
+            "uuid" => each::<String, StringArray>(texts, uuid),
             _ => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
         },
         DataType::Binary => Ok(Arc::new(texts.iter().map(|t| t.map(parse_bytes).transpose()).collect::<Result<Vec<_>>>()?.iter().map(Option::as_deref).collect::<BinaryArray>())),
@@ -82,6 +91,15 @@ fn parse_integer<T: std::str::FromStr<Err = std::num::ParseIntError>>(text: &str
         PosOverflow | NegOverflow => Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type {name}")),
         _ => invalid(name, text),
     })
+}
+
+fn parse_float<T: std::str::FromStr + Copy>(text: &str, infinite: impl Fn(T) -> bool, name: &str) -> Result<T> {
+    let value: T = text.trim().parse().map_err(|_| invalid(name, text))?;
+    // Digits that end in infinity are too many of them; the word is a value.
+    if infinite(value) && text.bytes().any(|b| b.is_ascii_digit()) {
+        return Err(Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("\"{}\" is out of range for type {name}", text.trim())));
+    }
+    Ok(value)
 }
 
 /// A decimal number rounded half away from zero to `scale` digits.
@@ -135,13 +153,27 @@ fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
     Ok(if negative { -value } else { value })
 }
 
+/// A UUID in the form in which columns keep it.
+pub fn uuid(text: &str) -> Result<String> {
+    parse_uuid(text).ok_or_else(|| invalid("uuid", text))
+}
+
+/// A JSON text in the form in which columns keep it.
+pub fn json(text: &str) -> Result<String> {
+    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        Ok(_) => Ok(text.trim().to_string()),
+        Err(_) => Err(invalid("json", text)),
+    }
+}
+
 fn parse_uuid(text: &str) -> Option<String> {
     let digits: String = text.trim().trim_start_matches('{').trim_end_matches('}').chars().filter(|c| *c != '-').collect::<String>().to_lowercase();
     (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
         .then(|| format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]))
 }
 
-fn parse_bytes(text: &str) -> Result<Vec<u8>> {
+/// `\x..`, or the old escape format.
+pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
     let Some(hex) = text.strip_prefix("\\x") else {
         return unescape_bytes(text).ok_or_else(|| invalid("bytea", text));
     };
@@ -190,77 +222,6 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
     Ok(Arc::new(ListArray::new(element.clone(), offsets, inner, Some(valid.into()))))
 }
 
-/// `1 year 2 mons -3 days 04:05:06.7`, `P1Y2M3DT4H5M6S`, `2 hours ago`.
-pub fn parse_interval(text: &str) -> Option<IntervalMonthDayNano> {
-    let lower = text.trim().to_lowercase();
-    let (body, sign) = match lower.strip_suffix("ago") {
-        Some(body) => (body.trim(), -1.0),
-        None => (lower.as_str(), 1.0),
-    };
-    let (mut months, mut days, mut seconds) = (0.0f64, 0.0f64, 0.0f64);
-    let mut add = |amount: f64, unit: &str| {
-        match unit {
-            "y" | "yr" | "yrs" | "year" | "years" => months += amount * 12.0,
-            "decade" | "decades" => months += amount * 120.0,
-            "century" | "centuries" => months += amount * 1200.0,
-            "mon" | "mons" | "month" | "months" => months += amount,
-            "w" | "week" | "weeks" => days += amount * 7.0,
-            "d" | "day" | "days" => days += amount,
-            "h" | "hr" | "hrs" | "hour" | "hours" => seconds += amount * 3600.0,
-            "m" | "min" | "mins" | "minute" | "minutes" => seconds += amount * 60.0,
-            "s" | "sec" | "secs" | "second" | "seconds" => seconds += amount,
-            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => seconds += amount / 1e3,
-            "us" | "usec" | "usecs" | "microsecond" | "microseconds" => seconds += amount / 1e6,
-            _ => return None,
-        }
-        Some(())
-    };
-    if let Some(iso) = body.strip_prefix('p') {
-        parse_iso_interval(iso, &mut add)?;
-    } else {
-        let spaced = body.trim_start_matches('@').trim();
-        let mut words = spaced.split_whitespace().peekable();
-        words.peek()?;
-        while let Some(word) = words.next() {
-            if word.contains(':') {
-                let (clock, negative) = word.strip_prefix('-').map_or((word.trim_start_matches('+'), 1.0), |w| (w, -1.0));
-                let mut total = 0.0;
-                for (part, scale) in clock.split(':').zip([3600.0, 60.0, 1.0]) {
-                    total += part.parse::<f64>().ok()? * scale;
-                }
-                add(total * negative, "s")?;
-                continue;
-            }
-            let end = word.find(|c: char| c.is_alphabetic()).unwrap_or(word.len());
-            let amount: f64 = word[..end].parse().ok()?;
-            let unit = if end < word.len() { &word[end..] } else { words.next().unwrap_or("s") };
-            add(amount, unit)?;
-        }
-    }
-    // Fractions run down: of a month into days (30 each), of a day into time.
-    let whole_months = months.trunc();
-    days += (months - whole_months) * 30.0;
-    let whole_days = days.trunc();
-    let micros = ((seconds + (days - whole_days) * 86_400.0) * sign * 1e6).round();
-    Some(IntervalMonthDayNano::new((whole_months * sign) as i32, (whole_days * sign) as i32, (micros as i64).checked_mul(1000)?))
-}
-
-fn parse_iso_interval(text: &str, add: &mut impl FnMut(f64, &str) -> Option<()>) -> Option<()> {
-    let (date, time) = text.split_once('t').unwrap_or((text, ""));
-    for (part, units) in [(date, [("y", "year"), ("m", "month"), ("w", "week"), ("d", "day")]), (time, [("h", "hour"), ("m", "minute"), ("s", "second"), ("", "")])] {
-        let mut rest = part;
-        while !rest.is_empty() {
-            let end = rest.find(|c: char| c.is_alphabetic())?;
-            let amount: f64 = rest[..end].parse().ok()?;
-            let letter = &rest[end..end + 1];
-            let unit = units.iter().find(|(l, _)| *l == letter)?.1;
-            add(amount, unit)?;
-            rest = &rest[end + 1..];
-        }
-    }
-    Some(())
-}
-
 /// Dates and times: Arrow's parser, value by value only when one fails, to name it.
 fn by_cast(texts: &[Option<&str>], data_type: &DataType) -> Result<ArrayRef> {
     let trimmed = StringArray::from_iter(texts.iter().map(|t| t.map(|t| t.trim())));
@@ -296,18 +257,6 @@ mod tests {
     }
 
     #[test]
-    fn intervals_parse_in_postgresqls_forms() {
-        let v = |m, d, micros: i64| Some(IntervalMonthDayNano::new(m, d, micros * 1000));
-        assert_eq!(parse_interval("1 day 02:00:00"), v(0, 1, 7_200_000_000));
-        assert_eq!(parse_interval("1 year 2 mons -3 days +04:05:06.7"), v(14, -3, 14_706_700_000));
-        assert_eq!(parse_interval("P1Y2M3DT4H5M6S"), v(14, 3, 14_706_000_000));
-        assert_eq!(parse_interval("1.5 hours ago"), v(0, 0, -5_400_000_000));
-        assert_eq!(parse_interval("-00:00:01.5"), v(0, 0, -1_500_000));
-        assert_eq!(parse_interval("5"), v(0, 0, 5_000_000));
-        assert_eq!(parse_interval("two days"), None);
-    }
-
-    #[test]
     fn texts_become_columns() {
         let texts = [Some("{1,2,NULL}"), None, Some("{}")];
         let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)));
@@ -320,5 +269,17 @@ mod tests {
         assert_eq!(parse_column(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)")).unwrap_err().state().0, "22001");
         assert_eq!(parse_column(&[Some("70000")], &column(DataType::Int16, "")).unwrap_err().state().0, "22003");
         assert_eq!(parse_column(&[Some("{bad")], &column(DataType::Utf8, "jsonb")).unwrap_err().state().0, "22P02");
+        assert_eq!(parse_column(&[Some("1e309")], &column(DataType::Float64, "")).unwrap_err().state().0, "22003");
+        assert_eq!(parse_column(&[Some("-Infinity")], &column(DataType::Float64, "")).unwrap().as_primitive::<Float64Type>().value(0), f64::NEG_INFINITY);
+    }
+
+    #[test]
+    fn computed_texts_are_checked_like_inputs() {
+        let texts = |t: &str| -> ArrayRef { Arc::new(StringArray::from(vec![Some(t), None])) };
+        let kept = conform(texts("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"), &column(DataType::Utf8, "uuid")).unwrap();
+        assert_eq!(kept.as_string::<i32>().value(0), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
+        assert!(kept.is_null(1));
+        assert_eq!(conform(texts("{bad"), &column(DataType::Utf8, "jsonb")).unwrap_err().state().0, "22P02");
+        assert_eq!(conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)")).unwrap_err().state().0, "22001");
     }
 }

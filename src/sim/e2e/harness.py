@@ -151,9 +151,13 @@ class Kafka:
         """Creates a topic and returns its name. Settings are written with underscores: `cleanup_policy="compact"`."""
         config = {key.replace("_", "."): str(value) for key, value in settings.items()}
         self.admin.create_topics([NewTopic(name, partitions, config=config)])[name].result()
-        # A moment passes until the broker leads the new partitions.
-        offsets = lambda: self.admin.list_offsets({TopicPartition(name, partition): OffsetSpec.latest() for partition in range(partitions)})
-        eventually(lambda: all(future.exception() is None for future in offsets().values()))
+        # A moment passes until the broker leads the new partitions. A client that asked too early may remember for long that it did not: each question has its own.
+        def is_led():
+            admin = AdminClient({"bootstrap.servers": self.broker, "log_level": 0})
+            asked = admin.list_offsets({TopicPartition(name, partition): OffsetSpec.latest() for partition in range(partitions)}, request_timeout=2)
+            return all(future.exception() is None for future in asked.values())
+
+        eventually(is_led)
         return name
 
     def topics(self):

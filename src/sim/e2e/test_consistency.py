@@ -66,3 +66,23 @@ def test_total_is_always_zero(kafka, own_server, unique):
     assert steps == sorted(set(steps)), "the sink went back or repeated itself"
     print(f"{number} transfers, {len(values)} messages, {first.readings} and {second.readings} readings")
     assert len(values) > 20
+
+
+def test_sources_read_ad_hoc(kafka, own_server, unique):
+    """A source that is read ad hoc begins where its views began, ends at the cut that they have reached, and at its end when nobody reads it; twice in one query it is the same."""
+    topic = kafka.create_topic(unique("numbers"), 2)
+    produce = lambda: kafka.produce(topic, (({"n": n}, {"n": n}) for n in range(100)))
+    produce()
+    own_server.start()
+    own_server.run(f"CREATE SOURCE numbers (n BIGINT) WITH ({kafka.options(topic, scan__startup__mode='latest')}) FORMAT PLAIN ENCODE JSON;\n"
+                   "CREATE MATERIALIZED VIEW counted AS SELECT count(*) AS c FROM numbers;")
+    produce()
+    eventually(lambda: own_server.value("SELECT c FROM counted") == 100)
+    assert own_server.query("SELECT (SELECT count(*) FROM numbers), c FROM counted") == [(100, 100)]
+    assert own_server.value("SELECT count(*) FROM numbers a JOIN numbers b ON a.n = b.n") == 100
+    own_server.kill()
+    own_server.start()
+    assert own_server.query("SELECT (SELECT count(*) FROM numbers), c FROM counted") == [(100, 100)]
+    own_server.query("DROP MATERIALIZED VIEW counted")
+    produce()
+    eventually(lambda: own_server.value("SELECT count(*) FROM numbers") == 200)

@@ -5,13 +5,14 @@ The seed of a run is printed; E2E_SEED=n repeats it, E2E_ROUNDS=n kills more oft
 
 import os
 import random
+import shutil
 import signal
 import threading
 import time
 
 import psycopg
 import pytest
-from harness import Poller, eventually
+from harness import Poller, eventually, in_threads, replay_debezium
 from workload import World
 
 SEED = int(os.environ.get("E2E_SEED", 20261))
@@ -133,6 +134,60 @@ def test_kill_while_creating(kafka, own_server, unique):
     assert own_server.error("SELECT * FROM buckets").sqlstate == "42P01"
 
 
+def test_kill_after_creating(kafka, own_server, unique):
+    """What a CREATE has returned for is whole after a crash at once, though its input went on and checkpoints were taken while it caught up; and so is what its sink had not delivered."""
+    chance = random.Random(SEED)
+    topic = kafka.create_topic(unique("numbers"), 4)
+    produced = 60_000
+    kafka.produce(topic, (({"n": n}, {"n": n, "bucket": n % 97}) for n in range(produced)))
+    own_server.start(workers=3, checkpoint_ms=1, epoch_ms=5)
+    own_server.run(f"CREATE SOURCE numbers (n BIGINT, bucket BIGINT) WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON;\n"
+                   "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c FROM numbers;")
+    stop = threading.Event()
+
+    def load():
+        nonlocal produced
+        while not stop.is_set():
+            kafka.produce(topic, (({"n": n}, {"n": n, "bucket": n % 97}) for n in range(produced, produced + 500)))
+            produced += 500
+
+    loading = threading.Thread(target=load, daemon=True)
+    loading.start()
+    sinks = []
+    try:
+        for number in range(5):
+            own_server.query(f"CREATE MATERIALIZED VIEW v{number} AS SELECT a.bucket, count(*) AS c, sum(b.n) AS s FROM numbers a JOIN numbers b ON a.n = b.n GROUP BY a.bucket")
+            if number % 2:
+                own_server.kill()
+                own_server.start(workers=chance.choice([1, 2, 3]), checkpoint_ms=1, epoch_ms=5)
+            sinks.append(kafka.create_topic(unique(f"out{number}"), 2))
+            own_server.query(f"CREATE SINK k{number} FROM v{number} WITH ({kafka.options(sinks[-1], primary_key='bucket')}) FORMAT DEBEZIUM ENCODE JSON")
+            own_server.kill()
+            own_server.start(workers=chance.choice([1, 2, 3]), checkpoint_ms=1, epoch_ms=5)
+    finally:
+        stop.set()
+        loading.join(30)
+    expected = sorted((b, len(range(b, produced, 97)), sum(range(b, produced, 97))) for b in range(97))
+    for number, sink in enumerate(sinks):
+        eventually(lambda number=number: sorted(own_server.query(f"SELECT bucket, c, s FROM v{number}")) == expected)
+        eventually(lambda sink=sink: sorted((r["bucket"], r["c"], int(r["s"])) for r in replay_debezium(kafka.read(sink)).values()) == expected)
+
+
+def test_creations_at_once(own_server):
+    """Creations over a source that nobody reads yet: one of them begins its reading, the others catch up with it, whenever each is ready to join."""
+    own_server.start()
+    for turn in range(5):
+        own_server.query(f"CREATE SOURCE bid{turn} (auction BIGINT, price BIGINT) WITH (connector = 'nexmark', nexmark.table.type = 'Bid', nexmark.event.num = '100000')")
+
+        def create(number, turn=turn):
+            with own_server.connect() as connection:
+                connection.execute(f"CREATE MATERIALIZED VIEW v{turn}_{number} AS SELECT auction % {number + 2} AS k, count(*) AS c FROM bid{turn} GROUP BY 1")
+
+        in_threads(6, create)
+        for number in range(6):
+            eventually(lambda number=number, turn=turn: own_server.value(f"SELECT sum(c) FROM v{turn}_{number}") == 92_000)
+
+
 def test_orderly_stop(kafka, own_server, unique):
     """SIGTERM leaves cleanly, and the next start goes on, with other numbers of workers."""
     world = World(kafka, own_server, unique, SEED + 1)
@@ -159,3 +214,94 @@ def test_broker_restart(kafka, own_server, unique):
     eventually(lambda: kafka.topics(), 30)
     world.produce(300)
     world.verify(60)
+
+
+def states(server):
+    """Each job's state and error, by name without schema."""
+    return {row[1].split(".")[-1]: (row[3], row[-1]) for row in server.query("SHOW JOBS")}
+
+
+def test_recovery_that_dies_twice_in_one_job(own_server):
+    """Rule 5: the job in which two recoveries in a row ended the process stops, the others go on."""
+    own_server.start(workers=1, checkpoint_ms=600_000)
+    own_server.run("CREATE TABLE t (id BIGINT PRIMARY KEY);\nCREATE MATERIALIZED VIEW v AS SELECT count(*) AS c FROM t;\nCREATE MATERIALIZED VIEW w AS SELECT max(id) AS m FROM t;\n"
+                   "INSERT INTO t VALUES (1), (2);")
+    own_server.kill()
+    for _ in range(2):
+        # the third job that is built is w
+        own_server.start(workers=1, failpoint="recovery.run:3", wait=False)
+        assert own_server.wait_exit() == -signal.SIGABRT
+    own_server.start(workers=1)
+    assert {name: state for name, (state, _) in states(own_server).items()} == {"t": "running", "v": "running", "w": "stopped"}
+    assert "ended twice while it recovered this job" in states(own_server)["w"][1]
+    assert own_server.error("SELECT * FROM w").sqlstate == "55000"
+    own_server.run("INSERT INTO t VALUES (3);\nDROP MATERIALIZED VIEW w;\nCREATE MATERIALIZED VIEW w AS SELECT max(id) AS m FROM t;")
+    assert own_server.query("SELECT c, m FROM v, w") == [(3, 3)]
+    own_server.kill()
+    own_server.start(workers=2)
+    assert own_server.query("SELECT c, m FROM v, w") == [(3, 3)]
+
+
+def test_lost_log(own_server):
+    """Without its log the server goes on from the last checkpoint, and what is written from then on is as safe as ever."""
+    own_server.start()
+    own_server.run("CREATE TABLE t (id BIGINT PRIMARY KEY);\nINSERT INTO t VALUES (1);\nFLUSH;")
+    own_server.kill()
+    shutil.rmtree(own_server.data / "log")
+    own_server.start(checkpoint_ms=600_000)
+    own_server.query("INSERT INTO t VALUES (2)")
+    own_server.kill()
+    own_server.start()
+    assert own_server.query("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+
+
+def test_damage_stops_one_job(own_server):
+    """A file that is damaged or gone stops its job, which says so by name; the others go on, and nothing else of the job is deleted until it is dropped."""
+    own_server.start(workers=2)
+    for name in ("t", "u"):
+        own_server.run(f"CREATE TABLE {name} (id BIGINT PRIMARY KEY);\nCREATE MATERIALIZED VIEW {name}_count AS SELECT count(*) AS c FROM {name};\n"
+                       f"INSERT INTO {name} SELECT n FROM generate_series(1, 1000) AS g(n);")
+    own_server.query("FLUSH")
+    number = next(row[0] for row in own_server.query("SHOW JOBS") if row[1] == "public.t")
+    own_server.kill()
+    first, *others = sorted((own_server.data / "checkpoints" / "tables" / f"{number}-0").glob("*.parquet"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    own_server.start(workers=3)
+    assert [name for name, (state, _) in states(own_server).items() if state == "stopped"] == ["t", "t_count"]
+    assert f"checkpoint file tables/{number}-0/{first.name} is damaged" in states(own_server)["t"][1]
+    assert own_server.query("SELECT c FROM u_count") == [(1000,)]
+    own_server.run("INSERT INTO u VALUES (0);\nFLUSH;\nINSERT INTO u VALUES (-1);\nFLUSH;")
+    assert others and all(file.exists() for file in others)
+    own_server.kill()
+    own_server.start()
+    assert states(own_server)["t"][0] == "stopped" and own_server.query("SELECT c FROM u_count") == [(1002,)]
+    own_server.run("DROP TABLE t CASCADE;\nFLUSH;")
+    eventually(lambda: own_server.query("FLUSH") == [] and not any(file.exists() for file in others))
+
+
+def test_sink_far_behind(kafka, own_server, unique):
+    """A sink whose broker is away keeps what it has not delivered in its log, more than it keeps in memory, through a crash; then each row arrives once."""
+    out = kafka.create_topic(unique("out"), 2)
+    own_server.start(workers=2)
+    own_server.run("CREATE SOURCE bid (auction BIGINT, price BIGINT) WITH (connector = 'nexmark', nexmark.table.type = 'Bid', nexmark.event.num = '600000', nexmark.rate = '150000');\n"
+                   "CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(price) AS s FROM bid;\n"
+                   f"CREATE SINK bid_out AS SELECT auction, price FROM bid WITH ({kafka.options(out)}) FORMAT PLAIN ENCODE JSON;")
+    kafka.stop()
+    try:
+        eventually(lambda: own_server.value("SELECT c FROM total") == 552_000)
+        own_server.query("FLUSH")
+        own_server.kill()
+        own_server.start(workers=1)
+        count, total = own_server.query("SELECT c, s FROM total")[0]
+        assert count == 552_000 and states(own_server)["bid_out"][0] == "running"
+    finally:
+        kafka.start()
+
+    def delivered():
+        prices = [record.value["price"] for record in kafka.read(out, 60)]
+        assert len(prices) == count and sum(prices) == total, f"{len(prices)} of {count} rows"
+        return True
+
+    eventually(delivered, 60, 0.5)

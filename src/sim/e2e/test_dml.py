@@ -106,6 +106,100 @@ def test_transactions(server, unique):
     assert sorted(server.query(f"SELECT * FROM {table}")) == [(1, 0), (2, 200)]
 
 
+def test_blocks_over_two_tables_in_opposite_order(server, unique):
+    """Blocks that want each other's tables neither wait for ever nor lose an update: each counts wholly, or fails with 40001."""
+    a, b = unique("a"), unique("b")
+    for table in (a, b):
+        server.run(f"CREATE TABLE {table} (id INT PRIMARY KEY, x INT);\nINSERT INTO {table} VALUES (1, 0), (2, 0);")
+    done = [0, 0]
+
+    def work(who):
+        first, second = (a, b) if who == 0 else (b, a)
+        with server.connect(autocommit=False) as connection:
+            for _ in range(20):
+                try:
+                    connection.execute(f"UPDATE {first} SET x = x + 1")
+                    connection.execute(f"UPDATE {second} SET x = x + 1")
+                    connection.commit()
+                    done[who] += 1
+                except psycopg.errors.SerializationFailure:
+                    connection.rollback()
+
+    in_threads(2, work)
+    assert sum(done) > 0
+    total = sum(done)
+    eventually(lambda: sorted(server.query(f"SELECT * FROM {a}")) == sorted(server.query(f"SELECT * FROM {b}")) == [(1, total), (2, total)], 2)
+
+
+def test_a_lost_lock_is_not_a_lost_write(server, unique):
+    """A block whose rows somebody else changed, while it waited for another table, cannot commit the rest of what it wrote."""
+    a, b = unique("a"), unique("b")
+    for table in (a, b):
+        server.run(f"CREATE TABLE {table} (id INT PRIMARY KEY, x INT);\nINSERT INTO {table} VALUES (1, 0);")
+    failed = []
+
+    def update_both(connection):
+        try:
+            connection.execute(f"UPDATE {a} SET x = x + 1")
+        except psycopg.Error as error:
+            failed.append(error.sqlstate)
+
+    with server.connect(autocommit=False) as one, server.connect(autocommit=False) as other:
+        one.execute(f"UPDATE {b} SET x = 10")
+        one.execute("SAVEPOINT s")
+        other.execute(f"UPDATE {a} SET x = 20")
+        # the first block gives its table back while it waits for the other one, and a third session writes there
+        waiting = threading.Thread(target=update_both, args=(one,), daemon=True)
+        waiting.start()
+        server.query(f"UPDATE {b} SET x = 30")
+        other.commit()
+        waiting.join(20)
+        assert failed == ["40001"]
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            one.execute("ROLLBACK TO SAVEPOINT s")
+        one.rollback()
+    eventually(lambda: server.query(f"SELECT a.x, b.x FROM {a} a, {b} b") == [(20, 30)], 2)
+
+
+def test_select_for_update(server, unique):
+    """Read, compute in the client, write: with FOR UPDATE no increment is lost."""
+    table = unique("counter")
+    server.run(f"CREATE TABLE {table} (id INT PRIMARY KEY, x INT);\nINSERT INTO {table} VALUES (1, 0);")
+
+    def work(_):
+        with server.connect(autocommit=False) as connection:
+            for _ in range(10):
+                value = connection.execute(f"SELECT x FROM {table} WHERE id = 1 FOR UPDATE").fetchone()[0]
+                connection.execute(f"UPDATE {table} SET x = %s WHERE id = 1", (value + 1,))
+                connection.commit()
+
+    in_threads(4, work)
+    eventually(lambda: server.value(f"SELECT x FROM {table}") == 40, 2)
+
+
+def test_dropped_while_written(server, unique):
+    """Nobody is told that rows are kept in a table that is gone."""
+    table = unique("gone")
+    server.query(f"CREATE TABLE {table} (id INT PRIMARY KEY)")
+    failed = []
+
+    def insert(connection):
+        try:
+            connection.execute(f"INSERT INTO {table} VALUES (2)")
+        except psycopg.Error as error:
+            failed.append(error.sqlstate)
+
+    with server.connect(autocommit=False) as holder, server.connect() as waiter:
+        holder.execute(f"INSERT INTO {table} VALUES (1)")
+        waiting = threading.Thread(target=insert, args=(waiter,), daemon=True)
+        waiting.start()
+        server.query(f"DROP TABLE {table}")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            holder.commit()
+        waiting.join(20)
+        assert failed == ["42P01"]
+
+
 def test_acknowledged_writes_survive(own_server):
     """Six writers insert and count up while the server is killed; what was acknowledged is there, and nothing that was never asked for."""
     own_server.start()

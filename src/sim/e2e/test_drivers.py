@@ -74,6 +74,9 @@ def test_psql_backslash(server, unique):
     described = server.psql("-c", f"\\d {table}")
     assert "id|integer" in described and "t|character varying" in described
     assert "c|bigint" in server.psql("-c", f"\\d {table}_v")
+    server.query(f"CREATE SOURCE {table}_s (n BIGINT) WITH (connector = 'datagen')")
+    assert "n|bigint" in server.psql("-c", f"\\d {table}_s")
+    assert f"{table}_s" in server.psql("-c", "\\det") and "datagen" in server.psql("-c", "\\des")
 
 
 def test_several_statements_and_errors_in_psql(server, unique):
@@ -91,6 +94,77 @@ def test_time_zones(server):
     assert server.psql("-c", "SELECT TIMESTAMPTZ '2026-01-01 12:00:00+02' AT TIME ZONE 'UTC', TIMESTAMP '2026-01-01 12:00:00' AT TIME ZONE 'UTC'") == "2026-01-01 10:00:00|2026-01-01 12:00:00+00\n"
 
 
+def test_cancel_while_rows_stream(server):
+    """A cancel request is heard also between two batches of a result that is always ready."""
+    import threading
+    with server.connect() as connection:
+        timer = threading.Timer(0.3, connection.cancel_safe)
+        timer.start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            for _ in connection.cursor().stream("SELECT * FROM generate_series(1, 1000000000)"):
+                pass
+        timer.join()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        # a request that comes when nothing runs hits nothing
+        connection.cancel_safe()
+        assert connection.execute("SELECT 2").fetchone() == (2,)
+
+
+def test_a_heavy_query_holds_up_nobody(server, unique):
+    """While a query computes on every thread that it can get, others are answered, DDL is done, and its cancel request is heard."""
+    import threading
+    table = unique("meanwhile")
+    failed = []
+
+    def compute(connection):
+        try:
+            connection.execute("SELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) WHERE x + y < 1")
+        except psycopg.Error as error:
+            failed.append(error.sqlstate)
+
+    with server.connect() as heavy, server.connect() as light:
+        thread = threading.Thread(target=compute, args=(heavy,), daemon=True)
+        thread.start()
+        for number in range(20):
+            light.execute(f"CREATE TABLE {table} (id INT PRIMARY KEY)")
+            light.execute(f"INSERT INTO {table} VALUES ({number})")
+            assert light.execute(f"SELECT * FROM {table}").fetchall() == [(number,)]
+            assert light.execute("SHOW JOBS").fetchall()
+            light.execute(f"DROP TABLE {table}")
+        assert thread.is_alive()
+        heavy.cancel_safe()
+        thread.join(20)
+        assert failed == ["57014"]
+
+
+def test_bytes_that_are_not_text(server, unique):
+    table = unique("bytes")
+    server.query(f"CREATE TABLE {table} (id INT PRIMARY KEY, t VARCHAR)")
+    with server.connect() as connection:
+        for result in (connection.pgconn.exec_(f"INSERT INTO {table} VALUES (1, '".encode() + b"\xc3\x28')"), connection.pgconn.prepare(b"", b"SELECT '\xff'")):
+            assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"22021"
+        connection.execute(f"INSERT INTO {table} VALUES (2, 'grüße \ufffd')")
+    assert server.query(f"SELECT * FROM {table}") == [(2, "grüße \ufffd")]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_arrays_and_uuids(server, unique, binary):
+    from uuid import UUID
+    table, key = unique("arrays"), UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")
+    server.query(f"CREATE TABLE {table} (id UUID PRIMARY KEY, i INT[], t TEXT[], b BYTEA)")
+    row = (key, [1, None, -3], ["a", "b,c", '"q"', None, "NULL", ""], b"\x00\xff\\x")
+    with server.connect() as connection, connection.cursor(binary=binary) as cursor:
+        cursor.execute(f"INSERT INTO {table} VALUES (%b, %b, %b, %b)" if binary else f"INSERT INTO {table} VALUES (%s, %s, %s, %s)", row)
+        cursor.execute(f"SELECT * FROM {table} WHERE id = %s", (key,))
+        assert cursor.fetchone() == row
+        cursor.execute(f"SELECT count(*) FROM {table} WHERE 'b,c' = ANY(%s) AND 1 = ANY(%s)", (row[2], row[1]))
+        assert cursor.fetchone() == (1,)
+        cursor.execute(f"SELECT count(*) FROM {table} WHERE id = ANY(%s) AND id <> ALL(%s)", ([key], []))
+        assert cursor.fetchone() == (1,)
+        cursor.execute("SELECT %s::int[], %s::uuid", ([], key))
+        assert cursor.fetchone()[0] == []
+
+
 def test_cancel(server):
     with server.connect() as connection:
         import threading
@@ -100,3 +174,19 @@ def test_cancel(server):
             connection.execute("SELECT count(*) FROM generate_series(1, 1000000) AS a(x), generate_series(1, 1000000) AS b(y) WHERE x + y < 7")
         timer.join()
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_text_of_writes_is_one_transaction(server, unique):
+    table = unique("texts")
+    server.query(f"CREATE TABLE {table} (id INT PRIMARY KEY, x INT)")
+    assert "division by zero" in server.psql("-c", f"INSERT INTO {table} VALUES (1, 1); INSERT INTO {table} VALUES (2, 1 / 0)", check=False)
+    assert server.query(f"SELECT * FROM {table}") == []
+    server.psql("-c", f"INSERT INTO {table} VALUES (1, 1); UPDATE {table} SET x = x + 1; DELETE FROM {table} WHERE id = 2")
+    assert server.query(f"SELECT * FROM {table}") == [(1, 2)]
+
+
+def test_positions_in_a_longer_text(server):
+    """A position counts in the text that was sent, whatever statement of it is wrong."""
+    with server.connect() as connection, pytest.raises(psycopg.errors.UndefinedTable) as refused:
+        connection.execute("SELECT 1;\n  SELECT * FROM nosuch")
+    assert refused.value.diag.statement_position == "27"

@@ -36,12 +36,132 @@ def test_failing_expression(kafka, server, unique):
     eventually(lambda: not server.query(errors), 5)
 
 
+EVERYTHING = 'SELECT relation, epoch, topic, "partition", "offset", "column", sqlstate, message, raw FROM tidemark.errors'
+
+
+def errors_objects(server):
+    return sorted(path.name for path in (server.data / "checkpoints" / "errors").glob("*"))
+
+
+def test_errors_survive_a_crash(kafka, own_server, unique):
+    """After `kill -9` tidemark.errors holds the same rows, none twice: those of the checkpoint and those of the epochs since. A corrected row still takes its error back."""
+    plain, keyed = kafka.create_topic(unique("dirty"), 2), kafka.create_topic(unique("keyed"), 1, cleanup_policy="compact")
+
+    def send(number):
+        """Bad records, each partition ending with a good one: when that is seen, the bad ones before it are part of an epoch that is decided."""
+        kafka.produce(plain, [(None, {"id": number, "x": 99999999999}), (None, {"id": number, "x": "bad"}), (None, {"id": number, "x": 1})], partition=0)
+        kafka.produce(plain, [(None, b"{broken"), (None, {"id": number, "x": 1})], partition=1)
+        kafka.produce(keyed, [({"id": 1}, b"{broken"), ({"id": 2}, {"v": "bad"}), ({"id": 3}, {"v": number})])
+        eventually(lambda: own_server.query(f"SELECT count(*) FROM v WHERE id = {number}") == [(2,)] and own_server.query("SELECT v FROM k WHERE id = 3") == [(number,)])
+
+    def crash():
+        before = sorted(own_server.query(EVERYTHING))
+        own_server.kill()
+        own_server.start(checkpoint_ms=3_600_000)
+        assert sorted(own_server.query(EVERYTHING)) == before
+        return before
+
+    def states(relation):
+        own_server.query("SELECT count(*) FROM q")  # waits for the epoch of this session's last write
+        return sorted(own_server.query(f"SELECT sqlstate, count(*) FROM tidemark.errors WHERE relation = '{relation}' GROUP BY sqlstate"))
+
+    own_server.start(checkpoint_ms=3_600_000)
+    own_server.run(f"CREATE SOURCE s (id INT, x INT) WITH ({kafka.options(plain)}) FORMAT PLAIN ENCODE JSON;\nCREATE MATERIALIZED VIEW v AS SELECT id, x FROM s;\n"
+                   f"CREATE TABLE k (id INT, v INT, PRIMARY KEY (id)) WITH ({kafka.options(keyed)}) FORMAT UPSERT ENCODE JSON;\n"
+                   "CREATE TABLE t (id INT PRIMARY KEY, a INT, b INT);\nCREATE MATERIALIZED VIEW q AS SELECT id, a / b AS q FROM t;\n"
+                   "CREATE MATERIALIZED VIEW sums AS SELECT a, 1 / sum(b) AS q FROM t GROUP BY a;\nINSERT INTO t VALUES (1, 1, 0), (2, 2, 0), (3, 3, 3);")
+    send(1)
+    assert states("s") == [("22003", 1), ("22P02", 2)] and states("k") == [("22P02", 2)] and states("q") == [("22012", 2)] and states("sums") == [("22012", 2)]
+    assert len(crash()) == 9, "none in a checkpoint"
+    own_server.query("FLUSH")
+    assert len(crash()) == 9, "all in a checkpoint"
+    own_server.query("INSERT INTO t VALUES (4, 4, 0)")
+    send(2)
+    own_server.query("UPDATE t SET b = 1 WHERE id = 1")
+    assert states("q") == [("22012", 2)]
+    assert len(crash()) == 9 + 7 - 2, "some in a checkpoint, of which two were taken back since"
+    own_server.query("UPDATE t SET b = 1 WHERE id = 2")
+    own_server.query("DELETE FROM t WHERE id = 4")
+    assert states("q") == [] and states("sums") == [], "taken back by rows of before the crash"
+    own_server.query("FLUSH")
+    assert len(crash()) == 10
+    own_server.query("DROP MATERIALIZED VIEW v")
+    own_server.query("DROP SOURCE s")
+    assert len(crash()) == 4, "errors of what was dropped are gone"
+
+
+def test_errors_are_stored_when_they_change(own_server):
+    """One object for each checkpoint that found other errors than the last one, and no more of them than manifests name."""
+    own_server.start(checkpoint_ms=3_600_000)
+    own_server.run("CREATE TABLE t (id INT PRIMARY KEY, b INT);\nCREATE MATERIALIZED VIEW q AS SELECT id, 1 / b AS q FROM t;\nINSERT INTO t VALUES (1, 1);\nFLUSH;")
+    assert errors_objects(own_server) == []
+    own_server.run("INSERT INTO t VALUES (2, 0);\nFLUSH;")
+    first = errors_objects(own_server)
+    assert len(first) == 1, first
+    own_server.run("INSERT INTO t VALUES (3, 3);\nFLUSH;")
+    assert errors_objects(own_server) == first, "nothing changed"
+    own_server.kill()
+    own_server.start(checkpoint_ms=3_600_000)
+    own_server.run("INSERT INTO t VALUES (4, 4);\nFLUSH;")
+    assert errors_objects(own_server) == first, "nothing changed, after a restart"
+    own_server.run("INSERT INTO t VALUES (5, 0);\nFLUSH;")
+    eventually(lambda: len(errors_objects(own_server)) == 1 and errors_objects(own_server) != first)
+    own_server.run("DELETE FROM t WHERE b = 0;\nFLUSH;")
+    eventually(lambda: errors_objects(own_server) == [])
+
+
+def test_damaged_errors(own_server):
+    """Errors are diagnostics: an object of them that is damaged or missing is reported with its name, and the server starts."""
+    own_server.start(checkpoint_ms=3_600_000)
+    own_server.run("CREATE TABLE t (id INT PRIMARY KEY, b INT);\nCREATE MATERIALIZED VIEW q AS SELECT id, 1 / b AS q FROM t;")
+    folder = own_server.data / "checkpoints" / "errors"
+    for id, harm in ((1, lambda path: path.write_bytes(path.read_bytes()[:-1])), (2, lambda path: path.unlink())):
+        own_server.run(f"INSERT INTO t VALUES ({id}, 0);\nFLUSH;")
+        assert len(own_server.query("SELECT 1 FROM tidemark.errors")) == 1, "FLUSH has waited for it"
+        name = eventually(lambda: len(errors_objects(own_server)) == 1 and errors_objects(own_server)[0])
+        own_server.kill()
+        harm(folder / name)
+        own_server.start(checkpoint_ms=3_600_000)
+        assert any("ERROR" in line and name in line for line in own_server.log_tail(200).splitlines()), own_server.log_tail()
+        assert own_server.query("SELECT 1 FROM tidemark.errors") == []
+
+
 def test_broker_that_is_not_there(server, unique):
     source, began = unique("lost"), time.monotonic()
     error = server.error(f"CREATE SOURCE {source} (x INT) WITH (connector = 'kafka', topic = 't', properties.bootstrap.server = '127.0.0.1:1') FORMAT PLAIN ENCODE JSON")
     assert error.sqlstate.startswith("08") and "127.0.0.1:1" in str(error), error
     assert time.monotonic() - began < 30
     assert server.error(f"SELECT * FROM {source}").sqlstate == "42P01"
+
+
+def test_broker_that_went_away(kafka, own_server, unique):
+    """SHOW JOBS says it of sources and sinks, nobody else is held up, DROP SINK does not wait; and all catch up when it is back."""
+    source, sink = kafka.create_topic(unique("in"), 1), kafka.create_topic(unique("out"), 1)
+    kafka.produce(source, [(None, {"x": 1})])
+    own_server.start()
+    own_server.run(f"CREATE SOURCE s (x INT) WITH ({kafka.options(source)}) FORMAT PLAIN ENCODE JSON;\nCREATE MATERIALIZED VIEW v AS SELECT x FROM s;\n"
+                   "CREATE TABLE t (id INT PRIMARY KEY, b INT);\n"
+                   f"CREATE SINK k FROM t WITH ({kafka.options(sink, primary_key='id')}) FORMAT UPSERT ENCODE JSON KEY ENCODE TEXT;\n"
+                   f"CREATE SINK k2 FROM t WITH ({kafka.options(sink, primary_key='id')}) FORMAT UPSERT ENCODE JSON;\nINSERT INTO t VALUES (1, 1);")
+    eventually(lambda: len(kafka.read(sink)) == 2)
+    troubles = lambda: {row[1]: row[-1] for row in own_server.query("SHOW JOBS") if row[-1]}
+    kafka.stop()
+    try:
+        own_server.query("INSERT INTO t VALUES (2, 2)")
+        assert own_server.query("SELECT count(*) FROM t") == [(2,)] and own_server.query("SELECT x FROM v") == [(1,)]
+        eventually(lambda: {"public.s", "public.k"} <= set(troubles()), 30)
+        assert kafka.broker in troubles()["public.s"] and kafka.broker in troubles()["public.k"], troubles()
+        began = time.monotonic()
+        own_server.query("DROP SINK k2")
+        assert time.monotonic() - began < 2
+    finally:
+        kafka.start()
+    eventually(lambda: kafka.topics(), 30)
+    eventually(lambda: not troubles(), 60)
+    keyed = eventually(lambda: [(record.key, record.value) for record in kafka.read(sink) if not isinstance(record.key, dict) and record.value["id"] == 2], 30)
+    assert keyed == [(2, {"id": 2, "b": 2})]
+    kafka.produce(source, [(None, {"x": 2})])
+    eventually(lambda: sorted(own_server.query("SELECT x FROM v")) == [(1,), (2,)])
 
 
 def test_unknown_topic(kafka, server, unique):
@@ -53,16 +173,23 @@ def test_options_are_checked(kafka, server, unique):
     topic, source = kafka.create_topic(unique("topic")), unique("s")
     create = lambda options, format="PLAIN": f"CREATE SOURCE {source} (x INT) WITH ({options}) FORMAT {format} ENCODE JSON"
     for options in (kafka.options(topic, scan__startup__mode="sometimes"), kafka.options(topic, properties__group__id="mine"), kafka.options(topic, colour="green"),
+                    kafka.options(topic, properties__plugin__library__paths="x.so"), kafka.options(topic, properties__metadata__broker__list="h:1"), kafka.options(topic, on_error="explode"),
+                    kafka.options(topic, scan__startup__mode="timestamp"), kafka.options(topic, properties__no__such="1"),
                     "connector = 'pigeon'", f"connector = 'kafka', topic = '{topic}'"):
         error = server.error(create(options))
         assert error.sqlstate in ("22023", "0A000"), (options, error.sqlstate, str(error))
     assert server.error(create(kafka.options(topic), "UPSERT")), "an upsert source needs a primary key"
+    assert "colour" in str(server.error(create(kafka.options(topic)) + " (colour = 'green')")), "an option of the encoding that nobody reads"
     table = unique("t")
     server.run(f"CREATE TABLE {table} (a INT PRIMARY KEY, b INT);\nCREATE MATERIALIZED VIEW {table}_v AS SELECT b, count(*) AS c FROM {table} GROUP BY b;")
     sink = lambda form, **more: f"CREATE SINK {unique('k')} FROM {table}_v WITH ({kafka.options(topic, **more)}) FORMAT {form} ENCODE JSON"
     assert server.error(sink("PLAIN")), "a plain sink on a view that retracts is refused"
     assert server.error(sink("UPSERT", primary_key="c")), "an upsert sink on a key that is not unique is refused"
     assert server.error(sink("UPSERT", primary_key="nope")).sqlstate in ("42703", "22023")
+    assert server.error(sink("UPSERT", primary_key="b,b")).sqlstate == "42701"
+    for more in ({"force_append_only": "true"}, {"type": "append-only"}, {"properties__acks": "1"}, {"properties__max__in__flight": "9"}, {"delivery": "twice"}):
+        assert server.error(sink("UPSERT", primary_key="b", **more)).sqlstate == "22023", more
+    assert server.error(sink("UPSERT", primary_key="b,c").replace("ENCODE JSON", "ENCODE JSON KEY ENCODE TEXT")).sqlstate == "22023", "a text key has one column"
 
 
 def test_names_and_syntax(server, unique):

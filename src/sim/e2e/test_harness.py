@@ -1,8 +1,10 @@
 """The judges are judged: what the other tests trust must see a doubled, a lost and an uncommitted record."""
 
+import subprocess
+
 import pytest
 from confluent_kafka import Producer
-from harness import Record, replay_debezium, replay_upserts
+from harness import ROOT, Record, replay_debezium, replay_upserts
 
 
 def records(*pairs):
@@ -40,3 +42,12 @@ def test_reading_sees_committed_records_only(kafka, unique):
     found = kafka.read(topic)
     assert sorted(record.value["x"] for record in found if record.key["id"] < 100) == list(range(20))
     assert [record.value for record in found if record.key["id"] == 100] == [{"x": "1"}]
+
+
+def test_what_kafka_sh_writes(kafka, unique):
+    """`kafka.sh write`: a key and a value, a value alone, a deletion."""
+    topic = kafka.create_topic(unique("written"))
+    lines = '{"id":1} => {"x":"a, b = c"}\n{"x":2}\n{"id":1} => NULL\n'
+    command = [ROOT / "docker" / "kafka.sh", "write", topic, "--port", str(kafka.port), "--dir", str(kafka.folder)]
+    subprocess.run(command, input=lines.encode(), check=True, timeout=60)
+    assert [(record.key, record.value) for record in kafka.read(topic)] == [({"id": 1}, {"x": "a, b = c"}), (None, {"x": 2}), ({"id": 1}, None)]

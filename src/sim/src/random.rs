@@ -131,9 +131,11 @@ fn join(random: &mut Random, depth: u64) -> Node {
         _ => {}
     }
     let columns = (left.columns + right.columns).min(4);
-    let of = |i: u64| if i < left.columns { format!("l.c{i}") } else { format!("r.c{}", i - left.columns) };
     // The last columns come from the right, so that both sides are seen.
-    let outputs: Vec<String> = (0..columns).map(|i| of(if columns < left.columns + right.columns && i >= 2 { left.columns + i - 2 } else { i })).collect();
+    let from_right = if left.columns + right.columns == columns { right.columns } else { right.columns.min(2) };
+    let from_left = (columns - from_right).min(left.columns);
+    let columns = from_left + from_right;
+    let outputs: Vec<String> = (0..from_left).map(|i| format!("l.c{i}")).chain((0..from_right).map(|i| format!("r.c{i}"))).collect();
     let list: Vec<String> = outputs.iter().enumerate().map(|(i, o)| format!("{o} AS c{i}")).collect();
     Node { sql: format!("SELECT {} FROM ({}) l {kind} ({}) r ON {on}", list.join(", "), left.sql, right.sql), columns }
 }

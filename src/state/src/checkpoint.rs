@@ -4,7 +4,7 @@
 //! manifest that names them. Files are written once, never changed, and count only when a committed manifest names them; a file that a manifest
 //! names and that is missing or differs in one bit is an error with the file's name, never fewer rows.
 //!
-//! **Files.** `tables/{relation}-{table}/{generation}-{epoch}-{worker}.parquet` (from compaction `...-c{crc32}.parquet`), plain Parquet, LZ4_RAW,
+//! **Files.** `tables/{relation}-{table}/{generation}-{epoch}-{worker}.parquet` (of many rows further ones, `...-{worker}-{part}.parquet`; from compaction `...-c{crc32}.parquet`), plain Parquet, LZ4_RAW,
 //! row groups of at most 64 Ki rows:
 //!
 //! | column | type | |
@@ -27,7 +27,7 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
-pub use file::{EncodedFile, encode_delta};
+pub use file::{EncodedFile, encode_appended, encode_delta};
 pub use merge::{Compaction, plan_compaction};
 
 use crate::TableSpec;
@@ -47,6 +47,9 @@ use tidemark_common::{Epoch, Error, Result, SqlState, TableId, WorkerId, failpoi
 
 /// Files read ahead while an earlier one is decoded.
 const READ_AHEAD: usize = 3;
+
+/// Where the objects of checkpoints are.
+const FOLDERS: [&str; 3] = ["tables", "errors", "manifests"];
 
 /// One file of a state table, as a manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,9 +91,10 @@ impl CheckpointStore {
         Ok(CheckpointStore { store: location.open()?, root })
     }
 
-    /// Writes one file of `table` for `epoch`. The same call again is harmless; another content under that name is an error.
-    pub async fn write_file(&self, table: TableId, worker: WorkerId, epoch: Epoch, generation: u64, file: EncodedFile) -> Result<FileMeta> {
-        self.write_table_file(format!("tables/{table}/{generation}-{epoch}-{worker}.parquet"), table, epoch, file).await
+    /// Writes one file of `table` for `epoch`, the `part`-th (from 0) of this worker. The same call again is harmless; another content under that name is an error.
+    pub async fn write_file(&self, table: TableId, worker: WorkerId, part: usize, epoch: Epoch, generation: u64, file: EncodedFile) -> Result<FileMeta> {
+        let part = if part == 0 { String::new() } else { format!("-{part}") };
+        self.write_table_file(format!("tables/{table}/{generation}-{epoch}-{worker}{part}.parquet"), table, epoch, file).await
     }
 
     async fn write_table_file(&self, path: String, table: TableId, epoch: Epoch, file: EncodedFile) -> Result<FileMeta> {
@@ -132,26 +136,27 @@ impl CheckpointStore {
 
     /// Reads one file whole and holds it against its checksum.
     pub async fn read_file(&self, file: &FileMeta) -> Result<Bytes> {
-        let bytes = self.get(&file.path).await?;
-        let crc32 = crc32fast::hash(&bytes);
-        if bytes.len() as u64 != file.bytes || crc32 != file.crc32 {
-            return Err(Error::corrupt(format!("checkpoint file {} is damaged", file.path)).with_detail(format!(
-                "It has {} bytes with checksum {crc32:08x}; the manifest names {} bytes with checksum {:08x}.",
-                bytes.len(),
-                file.bytes,
-                file.crc32
-            )));
+        self.get_whole(&file.path, file.bytes, file.crc32).await
+    }
+
+    /// Reads `path`, which a manifest names with this size and checksum.
+    pub(crate) async fn get_whole(&self, path: &str, size: u64, crc32: u32) -> Result<Bytes> {
+        let bytes = self.get(path).await?;
+        let found = crc32fast::hash(&bytes);
+        if bytes.len() as u64 != size || found != crc32 {
+            return Err(Error::corrupt(format!("checkpoint file {path} is damaged"))
+                .with_detail(format!("It has {} bytes with checksum {found:08x}; the manifest names {size} bytes with checksum {crc32:08x}.", bytes.len(),)));
         }
         Ok(bytes)
     }
 
-    /// Deletes the table files and manifests that none of `retained` names, except those made for `oldest_in_making` or a later epoch: the caller passes the
+    /// Deletes the files of tables and errors and the manifests that none of `retained` names, except those made for `oldest_in_making` or a later epoch: the caller passes the
     /// epoch of the oldest checkpoint or compaction that is under way, or the next one. Objects with other names are left alone. Returns how many were deleted.
     pub async fn collect(&self, retained: &[Manifest], oldest_in_making: Epoch) -> Result<usize> {
-        let mut named: HashSet<String> = retained.iter().flat_map(Manifest::files).map(|f| f.path.clone()).collect();
+        let mut named: HashSet<String> = retained.iter().flat_map(Manifest::paths).map(str::to_string).collect();
         named.extend(retained.iter().map(Manifest::path));
         let mut garbage = Vec::new();
-        for folder in ["tables", "manifests"] {
+        for folder in FOLDERS {
             let listed = self.list(folder).await?;
             garbage.extend(listed.into_iter().filter(|path| !named.contains(path) && epoch_of(path).is_some_and(|e| e < oldest_in_making)));
         }
@@ -165,6 +170,19 @@ impl CheckpointStore {
             }
         }
         Ok(count)
+    }
+
+    /// In a file system: deletes what a crash left of files that were being written (`name#1`), which no listing shows. To be called before anything is written.
+    pub async fn remove_unfinished(&self) -> Result<usize> {
+        let Some(root) = self.root.clone() else { return Ok(0) };
+        let done = tokio::task::spawn_blocking(move || {
+            let mut removed = 0;
+            for folder in FOLDERS {
+                remove_staged(&root.join(folder), &mut removed)?;
+            }
+            Ok::<_, Error>(removed)
+        });
+        done.await.map_err(|e| Error::internal(format!("removal of unfinished files: {e}")))?
     }
 
     /// The names under `folder`, unsorted.
@@ -209,7 +227,28 @@ impl CheckpointStore {
     }
 }
 
-/// The epoch in the name of a table file (`tables/7-0/{generation}-{epoch}-{worker}.parquet`) or a manifest (`manifests/{epoch}-{generation}.json`).
+/// Deletes the files under `folder` whose names end as those of files in the making do: `#` and a number.
+fn remove_staged(folder: &std::path::Path, removed: &mut usize) -> Result<()> {
+    let at = |path: &std::path::Path, e: std::io::Error| Error::from(e).context(path.display());
+    let items = match std::fs::read_dir(folder) {
+        Ok(items) => items,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(at(folder, e)),
+    };
+    for item in items {
+        let path = item.map_err(|e| at(folder, e))?.path();
+        let number = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.rsplit_once('#')).map(|(_, number)| number);
+        if path.is_dir() {
+            remove_staged(&path, removed)?;
+        } else if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+            std::fs::remove_file(&path).map_err(|e| at(&path, e))?;
+            *removed += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The epoch in the name of a table file (`tables/7-0/{generation}-{epoch}-{worker}.parquet`), of kept errors (`errors/{generation}-{epoch}.parquet`) or a manifest (`manifests/{epoch}-{generation}.json`).
 fn epoch_of(path: &str) -> Option<Epoch> {
     let (folder, name) = path.rsplit_once('/')?;
     let mut parts = name.split_once('.')?.0.split('-');

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod chunked;
 pub mod column;
 pub mod consolidate;
+pub mod errors;
 pub mod key_index;
 pub mod manifest;
 pub mod row_store;
@@ -24,7 +25,7 @@ pub use column::SlotColumns;
 pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
-pub use table::{StateTable, TableDelta, TableSpec};
+pub use table::{Appended, StateTable, TableDelta, TableSpec};
 pub use view::{ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".

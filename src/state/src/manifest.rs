@@ -1,17 +1,18 @@
 //! The manifest of a checkpoint: everything that is needed to go on from an epoch, in one object.
 //!
-//! **Law.** A manifest names every file of every state table, where each source stood, what each sink had delivered, and the catalog, all as of the barrier that
-//! closed its epoch. It is written once (put if absent) after every file that it names; the log's commit entry that names the manifest is the instant at which
+//! **Law.** A manifest names every file of every state table, where each source stood, what each sink had delivered, the errors that are kept, and the catalog, all as of the
+//! barrier that closed its epoch. It is written once (put if absent) after every file that it names; the log's commit entry that names the manifest is the instant at which
 //! the checkpoint counts.
 //!
 //! **Form.** `manifests/{epoch, 20 digits}-{generation}.json`: `{"crc32":"xxxxxxxx","manifest":{...}}`, the checksum (CRC-32, IEEE) over the bytes of the inner object as they stand.
 
 use crate::checkpoint::{CheckpointStore, FileMeta};
+use crate::errors::ErrorsFile;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidemark_changelog::connector::{SinkMarker, SplitPosition};
-use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, failpoint};
+use tidemark_common::{Epoch, Error, RelationId, Result, failpoint};
 use tidemark_plan::Catalog;
 
 /// The form of manifests that this build writes and reads.
@@ -53,12 +54,13 @@ pub struct Manifest {
     /// Where each source started, for jobs that come later.
     #[serde(default)]
     pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
-    /// The largest event time of each split so far, in microseconds since 1970.
-    pub watermarks: BTreeMap<RelationId, Vec<(SplitId, i64)>>,
     /// The sinks.
     pub sinks: BTreeMap<RelationId, SinkProgress>,
     /// The epoch that each job's state is of; a stopped job's is older than the checkpoint's.
     pub job_epochs: BTreeMap<RelationId, Epoch>,
+    /// The errors that are kept, if there are any.
+    #[serde(default)]
+    pub errors: Option<ErrorsFile>,
 }
 
 impl Manifest {
@@ -67,9 +69,14 @@ impl Manifest {
         format!("manifests/{:020}-{}.json", self.epoch.0, self.generation)
     }
 
-    /// Every file that it names.
+    /// Every file of rows that it names.
     pub fn files(&self) -> impl Iterator<Item = &FileMeta> {
         self.tables.values().flatten().chain(self.sinks.values().flat_map(|s| &s.log))
+    }
+
+    /// The names of all objects that it names.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files().map(|f| f.path.as_str()).chain(self.errors.iter().map(|e| e.path.as_str()))
     }
 
     /// Its bytes in the store.

@@ -2,9 +2,9 @@
 //!
 //! Contract: (1) after `restore` of everything that was ever sealed (merged newest-first, for the vnodes of this worker), the state is what it was at
 //! the last seal; (2) `seal` returns each key that changed since the last seal once, with its value now or as a delete; (3) `seal` is cheap in proportion to what
-//! changed, and returns `None` when nothing did.
+//! changed, and returns `None` when nothing did; (4) rows that `seal_appended` took out never change and stay readable.
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 /// The durable shape of a state table.
@@ -31,12 +31,32 @@ pub struct TableDelta {
     pub delete_vnodes: Vec<u16>,
 }
 
+/// Rows that were appended to a table since its last seal and will never change: only who they are. What they hold is read piece by piece while a checkpoint
+/// file is written, so that a seal copies nothing and takes no time, however much came in.
+#[derive(Clone, Debug)]
+pub struct Appended {
+    /// The table's number of the first.
+    pub first: u32,
+    /// Key of the first; each next one's is one more.
+    pub first_seq: i64,
+    /// vnode of each.
+    pub vnodes: Vec<u16>,
+}
+
 /// A keyed relation private to one operator, partitioned by vnode.
 pub trait StateTable: Send {
     /// Its durable shape; constant.
     fn spec(&self) -> TableSpec;
     /// Takes out what changed since the last seal.
     fn seal(&mut self) -> Option<TableDelta>;
+    /// Takes out many appended rows in place of `seal`; `None` if the table has none or not enough of them to be worth it.
+    fn seal_appended(&mut self) -> Option<Appended> {
+        None
+    }
+    /// All columns of these rows among `appended`, by their numbers within it.
+    fn read_appended(&self, appended: &Appended, rows: &[u32]) -> Vec<ArrayRef> {
+        unreachable!("a table that seals whole has no appended rows: {} of {}", rows.len(), appended.vnodes.len())
+    }
     /// Adds rows of a checkpoint, with the table's schema; called before anything else, any number of times. They do not count as changes.
     fn restore(&mut self, rows: &RecordBatch);
     /// Bytes of memory held.

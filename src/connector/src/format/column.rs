@@ -4,6 +4,7 @@
 //! (`written` tells which), so a failed record is undone by cutting back and a repeated field by cutting one value. NULLs are a list of row
 //! numbers beside the values: rows without NULLs pay nothing for them.
 
+use super::NOT_IN_ENCODING;
 use super::datetime::{self, DayCache};
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
@@ -11,7 +12,7 @@ use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Primiti
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
 use std::sync::Arc;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
 
 /// What a text column checks.
@@ -132,7 +133,7 @@ impl ColumnBuilder {
     #[cold]
     pub fn push_given_null(&mut self, row: usize) -> Result<(), Fault> {
         if !self.nullable {
-            return Err(Fault::value(format!("null value in column \"{}\", which is NOT NULL", self.name)));
+            return Err(Fault::value(format!("null value in column \"{}\", which is NOT NULL", self.name)).with_state(SqlState::NOT_NULL_VIOLATION));
         }
         self.push_null(row);
         Ok(())
@@ -281,7 +282,7 @@ impl ColumnBuilder {
         if matches!(self.values, Values::Bytes { .. }) {
             return self.push_bytes(row, key);
         }
-        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8"))?;
+        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING))?;
         self.push_text(row, text, &mut context.days)
     }
 
@@ -426,14 +427,14 @@ fn read_varchar(scanner: &mut Scanner<'_>, data: &mut String, limit: u32, depth:
 
 fn no_nul(text: &str) -> Result<(), Fault> {
     if text.as_bytes().contains(&0) {
-        return Err(Fault::value("\\u0000 cannot be part of a text"));
+        return Err(Fault::value("\\u0000 cannot be part of a text").with_state(SqlState("22P05")));
     }
     Ok(())
 }
 
 fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
     if limit != u32::MAX && text.len() > limit as usize && text.chars().count() > limit as usize {
-        return Err(Fault::value(format!("value too long for type character varying({limit})")));
+        return Err(Fault::value(format!("value too long for type character varying({limit})")).with_state(SqlState("22001")));
     }
     no_nul(text)
 }

@@ -9,6 +9,7 @@
 use super::json_decode::{ObjectReader, Rows};
 use super::key::KeyReader;
 use super::scan::{Fault, Scanner};
+use tidemark_common::SqlState;
 
 /// Reads events into the current row.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl EventReader {
                 rows.undo();
                 Ok(None)
             }
-            "t" => Err(Fault::value("a truncation cannot be followed")),
+            "t" => Err(Fault::value("a truncation cannot be followed").with_state(SqlState::FEATURE_NOT_SUPPORTED)),
             "" => Err(Fault::value("the record is no change event: it has no \"op\"")),
             other => Err(Fault::value(format!("unknown op \"{other}\" in a change event"))),
         }

@@ -10,8 +10,9 @@
 //! about bytes, never about meaning: forgetting it changes nothing but speed.
 
 use super::column::{ColumnBuilder, Context};
-use super::scan::{Fault, Scanner};
+use super::scan::{Detail, Fault, Scanner};
 use std::collections::HashMap;
+use tidemark_common::SqlState;
 
 /// Where a member goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,10 @@ pub(super) struct Rows {
     pub rows: usize,
     /// Columns that the current row has a value for.
     pub filled: usize,
+    /// A value that its column cannot hold becomes NULL and is put down in `faults`, instead of failing the record.
+    pub lenient: bool,
+    /// Of the current row: columns whose value could not be read, and why.
+    pub faults: Vec<(usize, Detail)>,
     /// Scratch.
     pub context: Context,
 }
@@ -94,6 +99,29 @@ impl Rows {
     pub fn unset(&mut self, column: usize) {
         self.columns[column].truncate(self.rows);
         self.filled -= 1;
+        self.faults.retain(|(at, _)| *at != column);
+    }
+
+    /// Handles a value at `start` that `column` cannot hold: NULL takes its place, or the record fails.
+    #[cold]
+    #[inline(never)]
+    fn fault(&mut self, scanner: &mut Scanner<'_>, start: usize, column: usize, depth: u32, fault: Fault) -> Result<(), Fault> {
+        if !self.lenient || fault.is_syntax() {
+            return Err(fault.of_column(column));
+        }
+        scanner.rewind(start);
+        scanner.skip(depth)?;
+        self.null_for(column, fault.into_detail());
+        Ok(())
+    }
+
+    /// Puts NULL in the place of a value of `column` that could not be read.
+    #[cold]
+    pub fn null_for(&mut self, column: usize, why: Detail) {
+        self.columns[column].truncate(self.rows);
+        self.columns[column].push_null(self.rows);
+        self.filled += 1;
+        self.faults.push((column, why));
     }
 
     /// Reads the value at the cursor into `column`.
@@ -102,13 +130,14 @@ impl Rows {
         if self.has(column) {
             self.unset(column);
         }
-        let Rows { columns, rows, filled, context } = self;
+        let start = scanner.pos();
+        let Rows { columns, rows, filled, context, .. } = self;
         match columns[column].read(scanner, *rows, depth, context) {
             Ok(()) => {
                 *filled += 1;
                 Ok(())
             }
-            Err(fault) => Err(fault.of_column(column)),
+            Err(fault) => self.fault(scanner, start, column, depth, fault),
         }
     }
 
@@ -130,7 +159,11 @@ impl Rows {
                 continue;
             }
             if strict && !column.nullable {
-                return Err(Fault::value(format!("no value for column \"{}\", which is NOT NULL", column.name)).of_column(i));
+                let fault = Fault::value(format!("no value for column \"{}\", which is NOT NULL", column.name)).with_state(SqlState::NOT_NULL_VIOLATION).of_column(i);
+                if !self.lenient {
+                    return Err(fault);
+                }
+                self.faults.push((i, fault.into_detail()));
             }
             column.push_null(self.rows);
         }
@@ -144,6 +177,7 @@ impl Rows {
             column.truncate(self.rows);
         }
         self.filled = 0;
+        self.faults.clear();
     }
 }
 

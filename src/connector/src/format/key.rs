@@ -4,6 +4,7 @@
 //! text itself (so `42`, `"a"` and `a` all work). Kafka Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off. The
 //! option `key.encode` fixes the form: `json` allows no plain text, `text` and `bytes` take the key as it is.
 
+use super::NOT_IN_ENCODING;
 use super::json_decode::{ObjectReader, Rows};
 use super::json_encode::{BoundRows, JsonEncoder};
 use super::scan::{Fault, Scanner};
@@ -62,7 +63,7 @@ impl KeyReader {
         if self.single && self.form == KeyForm::Any && !is_json(key) {
             return self.read_text(key, rows);
         }
-        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8"))?;
+        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING))?;
         let mut scanner = Scanner::new(text);
         scanner.blanks();
         self.read_json(&mut scanner, rows, 0)?;

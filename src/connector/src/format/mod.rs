@@ -31,7 +31,9 @@
 //! | jsonb | any value, kept as its text; in DEBEZIUM a string holds the text |
 //! | uuid | a string |
 //!
-//! Well-formedness of the whole record is checked whatever columns are wanted; what a wanted column cannot hold is an error of that column.
+//! Well-formedness of the whole record is checked whatever columns are wanted; what a wanted column cannot hold is an error of that column. It fails the record, since a
+//! keyed relation needs its rows whole; of PLAIN JSON the row may be [kept](RecordDecoder::keep_faulty) with NULL there, so that a job that does not read the column does
+//! not depend on what others read.
 
 mod column;
 mod datetime;
@@ -54,7 +56,7 @@ use column::ColumnBuilder;
 use debezium::EventReader;
 use json_decode::{ObjectReader, Rows};
 use key::KeyReader;
-use scan::{Fault, Scanner};
+use scan::{Detail, Fault, Scanner};
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::RecordError;
@@ -65,6 +67,10 @@ use tidemark_plan::{Column, ConnectorSpec, Encode, Format, Include};
 const PAYLOAD_MAX: usize = 1 << 30;
 /// Bytes of one record; librdkafka's own limit.
 const RECORD_MAX: usize = 1_000_000_000;
+/// Bytes are no text in UTF-8.
+const NOT_IN_ENCODING: SqlState = SqlState("22021");
+/// A record, or a part of it, is larger than what can be held.
+const LIMIT_EXCEEDED: SqlState = SqlState("54000");
 /// Bytes of a record's value that an error keeps.
 const ERROR_RAW_MAX: usize = 4096;
 
@@ -105,6 +111,8 @@ pub struct RecordDecoder {
     /// Whether an included key is (part of) the PRIMARY KEY.
     key_included: bool,
     errors: Vec<RecordError>,
+    /// Rows and columns that hold NULL for a value that could not be read.
+    faulty: Vec<(usize, usize)>,
     schema: SchemaRef,
     payload: usize,
 }
@@ -137,9 +145,26 @@ impl RecordDecoder {
             includes,
             key_included: spec.includes.iter().any(|(position, include)| *include == Include::Key && spec.key.contains(position)),
             errors: Vec::new(),
+            faulty: Vec::new(),
             schema: Arc::new(Schema::new(wanted.iter().map(field).collect::<Vec<_>>())),
             payload: 0,
         })
+    }
+
+    /// Of PLAIN JSON, keeps rows with values that their column cannot hold: NULL takes the place of such a value, also where the column is NOT NULL, and `take_faulty`
+    /// names it. What is not well-formed still fails the record. Does nothing for other formats.
+    pub fn keep_faulty(mut self) -> RecordDecoder {
+        if matches!(self.reading, Reading::PlainJson(_)) {
+            self.rows.lenient = true;
+            self.schema = Arc::new(Schema::new(self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
+        }
+        self
+    }
+
+    /// Takes the places of values that could not be read since the last call: row of the next `finish` and position among the wanted columns. Their errors are among
+    /// those that `finish` returns.
+    pub fn take_faulty(&mut self) -> Vec<(usize, usize)> {
+        std::mem::take(&mut self.faulty)
     }
 
     /// The columns that `finish` returns. Columns beside the key may be NULL for UPSERT and DEBEZIUM, since deletions hold the key only.
@@ -196,7 +221,11 @@ impl RecordDecoder {
                 if !self.includes.is_empty() {
                     include(&self.includes, false, record, rows)?;
                 }
-                return rows.complete(true);
+                rows.complete(true)?;
+                if !self.rows.faults.is_empty() {
+                    self.note_faults(record);
+                }
+                return Ok(());
             }
             Reading::PlainBytes(column) => {
                 read_payload(*column, record.value, rows)?;
@@ -232,13 +261,29 @@ impl RecordDecoder {
     #[inline(never)]
     fn fail(&mut self, record: &RawRecord<'_>, fault: Fault) {
         self.rows.undo();
-        let detail = fault.into_detail();
+        let why = fault.into_detail();
+        self.put_down(record, why.column, why);
+    }
+
+    /// The row that was completed last has values that could not be read.
+    #[cold]
+    #[inline(never)]
+    fn note_faults(&mut self, record: &RawRecord<'_>) {
+        let row = self.rows.rows - 1;
+        for (column, why) in std::mem::take(&mut self.rows.faults) {
+            self.faulty.push((row, column));
+            self.put_down(record, Some(column), why);
+        }
+    }
+
+    fn put_down(&mut self, record: &RawRecord<'_>, column: Option<usize>, why: Detail) {
         let value = record.value.unwrap_or_default();
         self.errors.push(RecordError {
             split: record.partition as u32,
             offset: record.offset,
-            column: detail.column.map_or_else(String::new, |column| self.rows.columns[column].name.clone()),
-            message: detail.message,
+            column: column.map_or_else(String::new, |column| self.rows.columns[column].name.clone()),
+            state: why.state,
+            message: why.message,
             raw: value[..value.len().min(ERROR_RAW_MAX)].to_vec(),
         });
     }
@@ -281,9 +326,9 @@ fn payload_column(columns: &[Column], wanted: &[usize], takes: &dyn Fn(usize) ->
 #[inline]
 fn text_of(value: &[u8]) -> Result<&str, Fault> {
     if value.len() > RECORD_MAX {
-        return Err(Fault::value("the record is too large"));
+        return Err(Fault::value("the record is too large").with_state(LIMIT_EXCEEDED));
     }
-    std::str::from_utf8(value).map_err(|error| Fault::value(format!("the record is not valid UTF-8 at byte {}", error.valid_up_to())))
+    std::str::from_utf8(value).map_err(|error| Fault::value(format!("the record is not valid UTF-8 at byte {}", error.valid_up_to())).with_state(NOT_IN_ENCODING))
 }
 
 #[cold]
@@ -295,7 +340,7 @@ fn read_payload(column: Option<usize>, value: Option<&[u8]>, rows: &mut Rows) ->
     let Some(column) = column else { return Ok(()) };
     let row = rows.rows;
     match value {
-        Some(value) if value.len() > RECORD_MAX => return Err(Fault::value("the record is too large")),
+        Some(value) if value.len() > RECORD_MAX => return Err(Fault::value("the record is too large").with_state(LIMIT_EXCEEDED)),
         Some(value) => rows.columns[column].push_bytes(row, value),
         None => rows.columns[column].push_given_null(row),
     }
@@ -336,7 +381,14 @@ fn include(includes: &[(usize, Include)], key_required: bool, record: &RawRecord
     for &(column, include) in includes {
         let builder = &mut rows.columns[column];
         match (include, record.key, record.timestamp_ms) {
-            (Include::Key, Some(key), _) => builder.push_bytes(row, key).map_err(|fault| fault.of_column(column))?,
+            (Include::Key, Some(key), _) => match builder.push_bytes(row, key) {
+                Ok(()) => {}
+                Err(fault) if rows.lenient => {
+                    rows.null_for(column, fault.into_detail());
+                    continue;
+                }
+                Err(fault) => return Err(fault.of_column(column)),
+            },
             (Include::Partition, ..) => builder.push_integer(row, i64::from(record.partition)),
             (Include::Offset, ..) => builder.push_integer(row, record.offset),
             (Include::Timestamp, _, Some(millis)) => builder.push_integer(row, millis.saturating_mul(1_000)),

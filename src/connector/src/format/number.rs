@@ -4,6 +4,7 @@
 //! numeric does, and an integer only where nothing has to be rounded. Nothing passes through binary floating point.
 
 use super::scan::Fault;
+use tidemark_common::SqlState;
 
 /// Digits of the mantissa that are kept; more cannot matter to 38 digits but for the rounding of the next one.
 const DIGITS_MAX: u32 = 38;
@@ -96,7 +97,7 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Faul
     match units {
         Some(units) if parts.negative => Ok(-(units as i128)),
         Some(units) => Ok(units as i128),
-        None => Err(Fault::value(format!("value {} is out of range for type numeric({precision}, {scale})", shown(text)))),
+        None => Err(out_of_range(&format!("numeric({precision}, {scale})"), text)),
     }
 }
 
@@ -155,7 +156,9 @@ pub(super) fn invalid(type_name: &str, text: &str) -> Fault {
 /// The fault "out of range".
 #[cold]
 pub(super) fn out_of_range(type_name: &str, text: &str) -> Fault {
-    Fault::value(format!("value {} is out of range for type {type_name}", shown(text)))
+    let is_moment = ["date", "time", "timestamp"].contains(&type_name);
+    let state = if is_moment { SqlState("22008") } else { SqlState::NUMERIC_OUT_OF_RANGE };
+    Fault::value(format!("value {} is out of range for type {type_name}", shown(text))).with_state(state)
 }
 
 /// `text` in quotes, cut for a message.

@@ -7,6 +7,8 @@
 //! Cost: strings are searched 16 bytes at a time for the quote, the backslash and control characters; integers are read 8 digits at a time in
 //! one machine word (the SWAR reduction of simdjson); everything else is a byte at a time.
 
+use tidemark_common::SqlState;
+
 /// Containers may nest this deep, the outermost one included.
 pub(super) const DEPTH_MAX: u32 = 127;
 
@@ -18,6 +20,8 @@ pub(super) struct Fault(Box<Detail>);
 pub(super) struct Detail {
     /// The column at fault, by position among the wanted ones.
     pub column: Option<usize>,
+    /// Why it is refused, as PostgreSQL's code.
+    pub state: SqlState,
     /// Lower case, without full stop.
     pub message: String,
     /// The text itself is broken: no column is to blame.
@@ -25,18 +29,31 @@ pub(super) struct Detail {
 }
 
 impl Fault {
+    /// Whether the text itself is broken.
+    pub fn is_syntax(&self) -> bool {
+        self.0.syntax
+    }
+
     /// The text is not JSON: `what` was expected or met at byte `at`.
     #[cold]
     #[inline(never)]
     pub fn syntax(at: usize, what: &str) -> Fault {
-        Fault(Box::new(Detail { column: None, message: format!("malformed JSON at byte {at}: {what}"), syntax: true }))
+        Fault(Box::new(Detail { column: None, state: SqlState::INVALID_TEXT, message: format!("malformed JSON at byte {at}: {what}"), syntax: true }))
     }
 
     /// The text is JSON, but the value does not fit.
     #[cold]
     #[inline(never)]
     pub fn value(message: impl Into<String>) -> Fault {
-        Fault(Box::new(Detail { column: None, message: message.into(), syntax: false }))
+        Fault(Box::new(Detail { column: None, state: SqlState::INVALID_TEXT, message: message.into(), syntax: false }))
+    }
+
+    /// Another code than that of invalid text.
+    #[cold]
+    #[inline(never)]
+    pub fn with_state(mut self, state: SqlState) -> Fault {
+        self.0.state = state;
+        self
     }
 
     /// Names the column, unless the text itself is broken or a column is named already.
@@ -49,7 +66,7 @@ impl Fault {
         self
     }
 
-    /// Column and message.
+    /// Column, code and message.
     pub fn into_detail(self) -> Detail {
         *self.0
     }
@@ -103,6 +120,13 @@ impl<'a> Scanner<'a> {
     #[inline]
     pub fn pos(&self) -> usize {
         self.pos
+    }
+
+    /// Puts the cursor back to where it was.
+    #[cold]
+    pub fn rewind(&mut self, pos: usize) {
+        debug_assert!(pos <= self.pos, "a cursor is put back, not ahead");
+        self.pos = pos;
     }
 
     /// The bytes from the cursor on.

@@ -86,6 +86,12 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Opt
         if topics.is_null() || count != 1 {
             return Err("the broker's answer is empty".into());
         }
+        let error = sys::rd_kafka_TopicDescription_error(*topics);
+        match if error.is_null() { sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) } {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => return Ok(None),
+            _ => return Err(text(sys::rd_kafka_error_string(error))),
+        }
         let id = sys::rd_kafka_TopicDescription_topic_id(*topics);
         if id.is_null() || (sys::rd_kafka_Uuid_most_significant_bits(id) == 0 && sys::rd_kafka_Uuid_least_significant_bits(id) == 0) {
             return Ok(None);

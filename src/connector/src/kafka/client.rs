@@ -28,6 +28,18 @@ impl Context {
         self.last_error.lock().as_ref().map(|(_, text)| text.clone())
     }
 
+    /// Why no broker can be reached, while that is so.
+    pub fn unreachable(&self) -> Option<String> {
+        self.last_error.lock().as_ref().filter(|(all, _)| *all).map(|(_, text)| text.clone())
+    }
+
+    /// A broker has answered.
+    pub fn reached(&self) {
+        if let Some((all, _)) = self.last_error.lock().as_mut() {
+            *all = false;
+        }
+    }
+
     fn all_brokers_are_down(&self) -> bool {
         self.last_error.lock().as_ref().is_some_and(|(all, _)| *all)
     }
@@ -49,13 +61,19 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let all = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
         let mut last = self.last_error.lock();
-        // "all brokers down" says less than the error that led to it
-        let text = match last.take() {
-            Some((_, earlier)) if all => earlier,
-            _ => reason.to_string(),
-        };
-        *last = Some((all, text));
-        tracing::warn!(target: "kafka", "{error}: {reason}");
+        let again = all && last.as_ref().is_some_and(|(earlier, _)| *earlier);
+        // "all brokers down" says less than the error that led to it; they are until one answers, whatever is said of each in between
+        *last = Some(match last.take() {
+            Some((_, earlier)) if all => (true, earlier),
+            Some((was, _)) => (was || all, reason.to_string()),
+            None => (all, reason.to_string()),
+        });
+        // It is also repeated at every attempt to connect, many times a second.
+        if again {
+            tracing::debug!(target: "kafka", "{error}: {reason}");
+        } else {
+            tracing::warn!(target: "kafka", "{error}: {reason}");
+        }
     }
 }
 
@@ -66,6 +84,8 @@ pub fn base_config(options: &KafkaOptions) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &options.brokers).set("client.id", "tidemark").set("statistics.interval.ms", "0").set("log.connection.close", "false");
     config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "2000").set("socket.keepalive.enable", "true").set("socket.nagle.disable", "true");
+    // librdkafka 2.12 would go back to its bootstrap servers while no broker answers, again and again without a pause: two cores, for as long as the outage lasts.
+    config.set("metadata.recovery.strategy", "none");
     config.set_log_level(RDKafkaLogLevel::Warning);
     config
 }
@@ -111,6 +131,7 @@ pub fn partitions(consumer: &BaseConsumer<Context>, options: &KafkaOptions) -> R
     loop {
         match consumer.fetch_metadata(Some(&options.topic), Duration::from_millis(1000)) {
             Ok(metadata) => {
+                consumer.context().reached();
                 let topic = metadata.topics().iter().find(|t| t.name() == options.topic);
                 match topic.and_then(|t| t.error()).map(RDKafkaErrorCode::from) {
                     None => {

@@ -19,6 +19,8 @@ use tidemark_common::{Error, ErrorKind, Result, SqlState};
 
 /// How long a flush, a commit or a full queue may take.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a flush may make no progress while every broker is down: then the sink says so, and takes over again when one is back.
+const DOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// How long taking over a transactional id may take: the broker may first have to end the predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -27,6 +29,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 struct Reports {
     failed: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
+    /// When it was last said that every broker is down.
+    down: Mutex<Option<Instant>>,
 }
 
 impl ClientContext for Reports {
@@ -41,8 +45,18 @@ impl ClientContext for Reports {
     fn stats(&self, _: Statistics) {}
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let mut last = self.last_error.lock();
+        // "all brokers are down" says less than the error that led to it, and is repeated at every attempt to connect, many times a second
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
+            let before = self.down.lock().replace(Instant::now());
+            last.get_or_insert_with(|| reason.to_string());
+            if before.is_some_and(|said| said.elapsed() < DOWN_PATIENCE) {
+                return tracing::debug!(target: "kafka", "{error}: {reason}");
+            }
+        } else {
+            *last = Some(reason.to_string());
+        }
         tracing::warn!(target: "kafka", "{error}: {reason}");
-        *self.last_error.lock() = Some(reason.to_string());
     }
 }
 
@@ -146,6 +160,7 @@ impl Producer {
     /// Waits until everything queued is delivered.
     pub fn flush(&self) -> Result<()> {
         let began = Instant::now();
+        let (mut left, mut progress) = (usize::MAX, began);
         loop {
             // SAFETY: the client is alive. The call returns as soon as nothing is left.
             let result = unsafe { sys::rd_kafka_flush(self.client.client().native_ptr(), 100) };
@@ -154,7 +169,12 @@ impl Producer {
             if result == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Ok(());
             }
-            if began.elapsed() > DELIVERY_TIMEOUT {
+            let now_left = self.client.in_flight_count().max(0) as usize;
+            if now_left < left {
+                (left, progress) = (now_left, Instant::now());
+            }
+            let down = self.client.context().down.lock().is_some_and(|at| at > progress) && progress.elapsed() > DOWN_PATIENCE;
+            if down || began.elapsed() > DELIVERY_TIMEOUT {
                 let last = self.client.context().last_error.lock().clone();
                 return Err(unavailable(format!("{}: records are not accepted", self.what), last.unwrap_or_else(|| "timed out".into())));
             }

@@ -17,6 +17,7 @@ use crate::options::KafkaOptions;
 use rdkafka::bindings::rd_kafka_resp_err_t as code;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -26,6 +27,10 @@ use tidemark_plan::{Column, ConnectorSpec};
 
 /// Bytes that a consumer holds ready, over its partitions.
 const BUFFERED_KBYTES: usize = 65_536;
+/// When a broker that does not know the topic is asked again.
+const GONE_PATIENCE: Duration = Duration::from_secs(3);
+/// How often a reader asks whether its topic is still the same one.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a partition may end before an offset that was read from it earlier; a new leader may need a moment to know its own end.
 const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -49,6 +54,12 @@ pub struct KafkaReader {
     consumer: Option<Arc<BaseConsumer<Context>>>,
     /// Until it is empty, nothing is read.
     check: Option<TopicCheck>,
+    /// A question whether the topic is still the same, beside reading: now and then, and when the client says that there is no such topic.
+    watch: Option<TopicCheck>,
+    /// When it was asked last.
+    watched: Instant,
+    /// The id that the positions count in; `None` where the broker tells none.
+    topic_id: Option<String>,
     options: KafkaOptions,
     spec: ConnectorSpec,
     columns: Vec<Column>,
@@ -57,6 +68,9 @@ pub struct KafkaReader {
     waker: Waker,
     turn: usize,
     metrics: SourceMetrics,
+    /// Whether the rows' times are asked for, and those of the batch in the making.
+    timed: bool,
+    times_ms: Vec<i64>,
 }
 
 /// Reading settings: much at once when there is much, memory bounded, no pause of a second when a queue was full. The broker tells the end of a partition
@@ -93,13 +107,60 @@ impl KafkaReader {
         let on_event = waker.clone();
         consumer.set_nonempty_callback(move || on_event());
         let all: Vec<usize> = (0..columns.len()).collect();
-        let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?);
-        let mut reader = KafkaReader { splits: Vec::new(), consumer: Some(Arc::new(consumer)), check: None, options, spec, columns, decoder, waker, turn: 0, metrics };
+        let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?.keep_faulty());
+        let mut reader = KafkaReader {
+            splits: Vec::new(),
+            consumer: Some(Arc::new(consumer)),
+            check: None,
+            watch: None,
+            watched: Instant::now(),
+            topic_id: None,
+            options,
+            spec,
+            columns,
+            decoder,
+            waker,
+            turn: 0,
+            metrics,
+            timed: false,
+            times_ms: Vec::new(),
+        };
         reader.add_splits(positions)?;
-        if let Some(known) = positions.iter().map(|p| &p.topic_id).find(|id| !id.is_empty() && **id != reader.options.topic) {
-            reader.check = Some(TopicCheck::begin(reader.shared_consumer(), &reader.options.topic, known, reader.waker.clone())?);
-        }
+        reader.topic_id = positions.iter().map(|p| &p.topic_id).find(|id| !id.is_empty() && **id != reader.options.topic).cloned();
+        reader.check = reader.topic_check()?;
         Ok(reader)
+    }
+
+    /// Asks for the topic's id; `None` where there is none to compare with.
+    fn topic_check(&self) -> Result<Option<TopicCheck>> {
+        let begin = |known: &String| TopicCheck::begin(self.shared_consumer(), &self.options.topic, known, self.waker.clone());
+        self.topic_id.as_ref().map(begin).transpose()
+    }
+
+    /// Follows up the news that the topic does not exist.
+    fn on_no_topic(&mut self) -> Result<()> {
+        if self.topic_id.is_none() {
+            return Err(Error::corrupt(no_topic_any_more(&self.options.topic)));
+        }
+        if self.watch.is_none() {
+            self.watch = self.topic_check()?;
+        }
+        Ok(())
+    }
+
+    /// Asks now and then whether the topic is still the same: in another one under its name, offsets that were reached soon look like a continuation.
+    fn watch_topic(&mut self) -> Result<()> {
+        if let Some(outcome) = self.watch.as_ref().and_then(TopicCheck::outcome) {
+            (self.watch, self.watched) = (None, Instant::now());
+            self.consumer().context().reached();
+            outcome?;
+        }
+        let due = self.watched.elapsed() > WATCH_INTERVAL || self.consumer().context().unreachable().is_some();
+        if due && self.watch.is_none() && !self.splits.is_empty() {
+            self.watched = Instant::now();
+            self.watch = self.topic_check()?;
+        }
+        Ok(())
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
@@ -111,11 +172,13 @@ impl KafkaReader {
     }
 
     /// Lets the client report what concerns no single partition. Fatal errors stop the reader.
-    fn serve_events(&self) -> Result<()> {
+    fn serve_events(&mut self) -> Result<()> {
         for _ in 0..64 {
-            match self.consumer().poll(Duration::ZERO) {
+            let event = self.consumer().poll(Duration::ZERO).map(|event| event.map(drop));
+            match event {
                 None => return Ok(()),
-                Some(Err(rdkafka::error::KafkaError::MessageConsumptionFatal(e))) => return Err(self.failed("the client cannot go on", e)),
+                Some(Err(KafkaError::MessageConsumptionFatal(e))) => return Err(self.failed("the client cannot go on", e)),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => self.on_no_topic()?,
                 // errors are logged by the client's context; records come through the partitions' own queues
                 Some(_) => {}
             }
@@ -146,7 +209,12 @@ impl KafkaReader {
                 // what is below the position was delivered before a fetch was repeated
                 Some(Next::Record(record)) if record.offset < split.position.next_offset => {}
                 Some(Next::Record(record)) => {
+                    let before = decoder.len();
                     decoder.push(&record);
+                    split.position.time_ms = record.timestamp_ms.unwrap_or(-1).max(split.position.time_ms);
+                    if self.timed && decoder.len() > before {
+                        self.times_ms.push(split.position.time_ms);
+                    }
                     records += 1;
                     bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
                     split.position.next_offset = record.offset + 1;
@@ -178,17 +246,20 @@ impl KafkaReader {
         if records == 0 {
             return None;
         }
-        let (changes, errors): (_, Vec<RecordError>) = self.decoder.as_mut().ok()?.finish();
+        self.consumer().context().reached();
+        let decoder = self.decoder.as_mut().ok()?;
+        let faulty = decoder.take_faulty();
+        let (changes, errors): (_, Vec<RecordError>) = decoder.finish();
         self.metrics.records.inc_by(records as u64);
         self.metrics.bytes.inc_by(bytes as u64);
         self.metrics.errors.inc_by(errors.len() as u64);
-        Some(SourceBatch { split: self.splits[i].position.split, changes, errors })
+        Some(SourceBatch { split: self.splits[i].position.split, changes, errors, faulty, times_ms: std::mem::take(&mut self.times_ms) })
     }
 
     /// An error that the client reports of a partition: logged where the client goes on by itself, returned otherwise.
     fn on_failure(&mut self, i: usize, error: code, text: &str) -> Result<()> {
         use code::*;
-        let position = &self.splits[i].position;
+        let position = self.splits[i].position.clone();
         let place = format!("kafka topic \"{}\" partition {}", self.options.topic, position.split);
         match error {
             RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE | RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
@@ -216,6 +287,9 @@ impl KafkaReader {
             | RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE => {
                 tracing::warn!(target: "kafka", "{place}: {text}; the client tries again");
                 Ok(())
+            }
+            RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => {
+                self.on_no_topic()
             }
             _ => Err(unavailable(place, text)),
         }
@@ -248,8 +322,14 @@ impl TopicCheck {
         let outcome = Arc::new(OnceLock::new());
         let (answer, topic, known) = (outcome.clone(), topic.to_string(), known.to_string());
         std::thread::Builder::new().name("kafka-check".into()).spawn(move || {
+            let mut missed = false;
             while Arc::strong_count(&answer) > 1 {
                 match topic_id(consumer.client(), &topic) {
+                    // A broker that has just started may not know it yet.
+                    Ok(None) if !missed => {
+                        missed = true;
+                        std::thread::sleep(GONE_PATIENCE);
+                    }
                     Ok(now) => {
                         answer.get_or_init(|| same_topic(&topic, &known, now.as_deref()));
                         waker();
@@ -267,13 +347,17 @@ impl TopicCheck {
     }
 }
 
-/// Without an id now, the topic is gone or cannot be told apart: reading finds out.
 fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
     match now {
-        Some(now) if now != known => Err(Error::corrupt(format!("kafka topic \"{topic}\" is not the one that was read before: its id was {known} and is {now}"))
+        Some(now) if now == known => Ok(()),
+        Some(now) => Err(Error::corrupt(format!("kafka topic \"{topic}\" is not the one that was read before: its id was {known} and is {now}"))
             .with_hint("It was deleted and made anew. Create the source again to read the new one.")),
-        _ => Ok(()),
+        None => Err(Error::corrupt(no_topic_any_more(topic)).with_hint("It was deleted. Create the source again when there is such a topic.")),
     }
+}
+
+fn no_topic_any_more(topic: &str) -> String {
+    format!("kafka topic \"{topic}\" does not exist any more")
 }
 
 impl SourceReader for KafkaReader {
@@ -285,6 +369,7 @@ impl SourceReader for KafkaReader {
             }
             self.check = None;
         }
+        self.watch_topic()?;
         for _ in 0..self.splits.len() {
             let i = self.turn % self.splits.len();
             self.turn = i + 1;
@@ -319,7 +404,11 @@ impl SourceReader for KafkaReader {
     }
 
     fn set_columns(&mut self, columns: &[usize]) {
-        self.decoder = RecordDecoder::new(&self.spec, &self.columns, columns);
+        self.decoder = RecordDecoder::new(&self.spec, &self.columns, columns).map(RecordDecoder::keep_faulty);
+    }
+
+    fn set_times(&mut self, wanted: bool) {
+        self.timed = wanted;
     }
 
     fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {
@@ -335,6 +424,11 @@ impl SourceReader for KafkaReader {
             self.splits.push(Split { position: position.clone(), limit: i64::MAX, queue, end: None });
         }
         self.consumer().incremental_assign(&list).map_err(|e| invalid_settings(&e))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let why = if self.splits.is_empty() { None } else { self.consumer().context().unreachable() };
+        why.map(|why| format!("kafka at {} cannot be reached: {why}; trying again", self.options.brokers))
     }
 }
 

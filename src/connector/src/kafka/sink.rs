@@ -8,7 +8,7 @@
 //! epochs are sent again.
 
 use crate::SinkIdentity;
-use crate::kafka::client::close_in_background;
+use crate::kafka::client::{check_sink_topic, close_in_background};
 use crate::kafka::marker;
 use crate::kafka::producer::{Producer, To};
 use crate::kafka::records::RecordWriter;
@@ -34,6 +34,15 @@ pub struct KafkaSink {
 pub fn check(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
     let options = KafkaSinkOptions::read(spec)?;
     RecordWriter::new(spec, columns, options.force_append_only).map(drop)
+}
+
+/// Checks that the client takes the settings together, and that the broker answers and has the topic.
+pub fn check_connection(spec: &ConnectorSpec) -> Result<()> {
+    let options = KafkaSinkOptions::read(spec)?;
+    // Some settings exclude each other, which only a client finds out. It contacts no broker's transactions before they are initialised.
+    let transactional_id = (options.delivery == Delivery::ExactlyOnce).then_some("tidemark-check");
+    close_in_background(Producer::new(&options.kafka, marker::TOPIC, transactional_id)?);
+    check_sink_topic(&options.kafka)
 }
 
 impl KafkaSink {
@@ -100,7 +109,7 @@ impl SinkWriter for KafkaSink {
         let transactional_id = format!("tidemark-{}-{}", self.identity.cluster, self.identity.sink);
         let transactions = self.options.delivery == Delivery::ExactlyOnce;
         let producer = Producer::new(&self.options.kafka, marker::TOPIC, transactions.then_some(transactional_id.as_str()))?;
-        marker::create_topic(producer.client())?;
+        marker::create_topic(producer.client()).map_err(|e| e.context(format!("kafka at {}", self.options.kafka.brokers)))?;
         if transactions {
             producer.init_transactions()?;
         }

@@ -47,7 +47,17 @@ impl KafkaSource {
         let topic = &self.options.kafka.topic;
         let topic_id = topic_id(consumer.client(), topic).map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?.unwrap_or_else(|| topic.clone());
         let positions = partitions.iter().zip(offsets);
-        Ok(positions.map(|(split, next_offset)| SplitPosition { split: *split, topic_id: topic_id.clone(), leader_epoch: -1, next_offset, records: 0 }).collect())
+        Ok(positions
+            .map(|(split, next_offset)| SplitPosition {
+                split: *split,
+                topic_id: topic_id.clone(),
+                leader_epoch: -1,
+                next_offset,
+                records: 0,
+                time_ms: -1,
+                event_time_micros: None,
+            })
+            .collect())
     }
 }
 

@@ -117,6 +117,20 @@ fn columns_are_matched_by_name_and_checked_by_type() {
 }
 
 #[test]
+fn what_was_read_before_is_not_paced() {
+    let spec = spec("nexmark", &[("nexmark.table.type", "Bid"), ("nexmark.rate", "1"), ("nexmark.split.num", "1")]);
+    let source = open(&spec, &default_columns(&spec).unwrap()).unwrap();
+    let start = source.start().unwrap();
+    let mut reader = source.open(&start, Arc::new(|| {})).unwrap();
+    reader.set_limits(&[SplitPosition { next_offset: 100_000, ..start[0].clone() }]);
+    drain(reader.as_mut(), 4096);
+    assert_eq!(reader.positions()[0].next_offset, 100_000);
+    // what comes next is new
+    reader.set_limits(&[]);
+    assert!(drain(reader.as_mut(), 4096).len() < 60);
+}
+
+#[test]
 fn a_paced_source_keeps_its_rate_and_wakes_the_reader() {
     let spec = spec("nexmark", &[("nexmark.table.type", "Bid"), ("nexmark.rate", "2000"), ("nexmark.split.num", "1")]);
     let source = open(&spec, &default_columns(&spec).unwrap()).unwrap();

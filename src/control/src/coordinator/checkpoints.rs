@@ -1,5 +1,8 @@
-//! Checkpoints: parts from every worker and the sinks, a manifest, and the log entry that makes it count. One at a time; a checkpoint that fails never existed, and the next one is
-//! tried after the usual interval with everything that changed since. A worker tries to store its part until it succeeds, so nothing that was sealed is lost.
+//! Checkpoints: parts from every worker, the sinks and the kept errors, a manifest, and the log entry that makes it count. One at a time; a checkpoint that fails never existed, and the next one is
+//! tried after the usual interval with everything that changed since. A worker tries to store its part until it succeeds, so nothing that was sealed is lost: only the manifest can
+//! fail, and what it would have named is named by the next one.
+//!
+//! The files of a job that stopped stay as the last checkpoint before has them, until the job is dropped.
 
 use super::Coordinator;
 use super::epochs::{EpochInFlight, Snapshot};
@@ -8,7 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, TableId, WorkerId, failpoint};
+use tidemark_plan::RelationKind;
 use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::errors::ErrorsFile;
 use tidemark_state::manifest::{MANIFEST_VERSION, Manifest, SinkProgress};
 
 /// A checkpoint between its barrier and its commit.
@@ -16,7 +21,10 @@ pub(super) struct CheckpointInProgress {
     epoch: Epoch,
     sent: Instant,
     parts: Vec<Option<Vec<FileMeta>>>,
+    /// Of the sinks that it contains.
     sinks: Option<BTreeMap<RelationId, SinkProgress>>,
+    /// The errors that are kept, once stored.
+    errors: Option<Option<ErrorsFile>>,
     passed: Option<(i64, Snapshot)>,
     manifest: Option<Arc<Manifest>>,
 }
@@ -33,8 +41,6 @@ pub(super) struct Retained {
     pub wanted: bool,
     /// When its barrier was sent.
     pub last: Instant,
-    /// Files whose upload failed to be committed belong to the next manifest.
-    pub orphaned: Vec<FileMeta>,
 }
 
 impl Retained {
@@ -45,7 +51,6 @@ impl Retained {
     /// Names no file of this job any more.
     pub(super) fn forget(&mut self, relation: RelationId) {
         self.tables.retain(|table, _| table.relation != relation);
-        self.orphaned.retain(|file| file.table.relation != relation);
     }
 }
 
@@ -69,7 +74,8 @@ impl Coordinator {
         self.retained.wanted = false;
         self.retained.last = now;
         let workers = self.workers.count();
-        self.checkpoint = Some(CheckpointInProgress { epoch: self.next_epoch_being_sent(), sent: now, parts: vec![None; workers], sinks: None, passed: None, manifest: None });
+        self.checkpoint =
+            Some(CheckpointInProgress { epoch: self.next_epoch_being_sent(), sent: now, parts: vec![None; workers], sinks: None, errors: None, passed: None, manifest: None });
         true
     }
 
@@ -81,70 +87,81 @@ impl Coordinator {
     pub(super) fn checkpoint_barrier_passed(&mut self, flight: EpochInFlight) {
         let Some(snapshot) = flight.snapshot else { return };
         if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == flight.epoch) {
+            // A sink that is being created may still be on its way to this epoch: it has no part in the checkpoint.
+            let sinks = snapshot.catalog.relations.values().filter(|r| r.kind == RelationKind::Sink && self.running.contains(&r.id)).map(|r| r.id).collect();
+            let relations = snapshot.catalog.relations.keys().copied().collect();
             checkpoint.passed = Some((flight.clock, snapshot));
             checkpoint.sent = flight.sent;
             self.retained.changed = false;
-            self.workers.seal_sinks(flight.epoch);
+            self.workers.seal_sinks(flight.epoch, sinks);
+            self.workers.seal_errors(flight.epoch, relations);
         }
     }
 
-    pub(super) fn on_part(&mut self, worker: WorkerId, epoch: Epoch, files: Result<Vec<FileMeta>>) {
-        let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == epoch) else { return };
-        match files {
-            Ok(files) => checkpoint.parts[worker] = Some(files),
-            Err(error) => self.checkpoint_failed(&error),
+    pub(super) fn on_part(&mut self, worker: WorkerId, epoch: Epoch, files: Vec<FileMeta>) {
+        if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == epoch) {
+            checkpoint.parts[worker] = Some(files);
         }
     }
 
-    pub(super) fn on_sink_part(&mut self, epoch: Epoch, sinks: Result<BTreeMap<RelationId, SinkProgress>>) {
-        let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == epoch) else { return };
-        match sinks {
-            Ok(sinks) => checkpoint.sinks = Some(sinks),
-            Err(error) => self.checkpoint_failed(&error),
+    pub(super) fn on_sink_part(&mut self, epoch: Epoch, sinks: BTreeMap<RelationId, SinkProgress>) {
+        if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == epoch) {
+            checkpoint.sinks = Some(sinks);
         }
     }
 
+    pub(super) fn on_errors_part(&mut self, epoch: Epoch, errors: Option<ErrorsFile>) {
+        if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == epoch) {
+            checkpoint.errors = Some(errors);
+        }
+    }
+
+    /// The manifest could not be stored. Its files are in `retained.tables`; nothing is lost.
     fn checkpoint_failed(&mut self, error: &Error) {
         tracing::warn!(error = %error, "checkpoint failed; the next one will contain its changes");
-        let Some(checkpoint) = self.checkpoint.take() else { return };
-        self.retained.orphaned.extend(checkpoint.parts.into_iter().flatten().flatten());
+        self.checkpoint = None;
         self.retained.changed = true;
         self.retained.last = Instant::now();
         let failed = Error::unavailable(SqlState::IO_ERROR, format!("checkpoint failed: {error}"));
         self.flushes.drain(..).for_each(|flush| drop(flush.reply.send(Err(failed.clone()))));
-        // What was promoted at this checkpoint waits for the next one.
+        // What was promoted at this checkpoint waits for the next one, and so does an orderly end.
         self.retained.wanted = !self.creating.is_empty();
+        self.active |= self.shutdown_epoch.take().is_some();
     }
 
     /// Writes the manifest when all parts are there.
     pub(super) fn advance_checkpoint(&mut self) {
         let Some(checkpoint) = &mut self.checkpoint else { return };
-        if checkpoint.manifest.is_some() || checkpoint.passed.is_none() || checkpoint.sinks.is_none() || checkpoint.parts.iter().any(Option::is_none) {
+        if checkpoint.manifest.is_some() || checkpoint.passed.is_none() || checkpoint.sinks.is_none() || checkpoint.errors.is_none() || checkpoint.parts.iter().any(Option::is_none)
+        {
             return;
         }
-        let (Some((clock, snapshot)), Some(sinks)) = (checkpoint.passed.take(), checkpoint.sinks.take()) else { return };
-        let files: Vec<FileMeta> = checkpoint.parts.iter().flatten().flatten().cloned().chain(std::mem::take(&mut self.retained.orphaned)).collect();
-        for file in files {
-            if snapshot.catalog.relations.contains_key(&file.table.relation) && self.decisions.catalog.relations.contains_key(&file.table.relation) {
-                self.retained.tables.entry(file.table).or_default().push(file);
+        let (Some((clock, snapshot)), Some(sinks), Some(errors)) = (checkpoint.passed.take(), checkpoint.sinks.take(), checkpoint.errors.take()) else { return };
+        let mut catalog = snapshot.catalog;
+        let now = &self.decisions.catalog;
+        // A job that is gone by now is left out: its files may be gone too. Of one that stopped, some workers may not have sealed their share.
+        catalog.relations.retain(|id, _| now.relations.contains_key(id));
+        for file in checkpoint.parts.iter().flatten().flatten() {
+            if catalog.relations.contains_key(&file.table.relation) && !now.stopped.contains_key(&file.table.relation) {
+                self.retained.tables.entry(file.table).or_default().push(file.clone());
             }
         }
-        let mut catalog = snapshot.catalog;
-        // A job that is gone by now is left out: its files may be gone too.
-        catalog.relations.retain(|id, _| self.decisions.catalog.relations.contains_key(id));
+        let before = self.retained.manifest.as_ref().map(|m| &m.job_epochs);
+        let epoch_of = |id: &RelationId| if now.stopped.contains_key(id) { before.and_then(|b| b.get(id).copied()).unwrap_or_default() } else { checkpoint.epoch };
+        let job_epochs = catalog.relations.keys().map(|id| (*id, epoch_of(id))).collect();
         let manifest = Arc::new(Manifest {
             version: MANIFEST_VERSION,
             epoch: checkpoint.epoch,
             generation: self.decisions.generation,
             log_index: snapshot.log_index,
             clock,
-            job_epochs: catalog.relations.keys().map(|id| (*id, checkpoint.epoch)).collect(),
+            job_epochs,
             catalog,
             tables: self.retained.tables.iter().map(|(table, files)| (table.to_string(), files.clone())).collect(),
             sources: snapshot.positions,
             starts: snapshot.starts,
-            watermarks: snapshot.watermarks,
             sinks,
+            errors,
         });
         checkpoint.manifest = Some(manifest.clone());
         self.workers.store_manifest(manifest);
@@ -157,10 +174,6 @@ impl Coordinator {
         let path = match manifest {
             Ok(path) => path,
             Err(error) => {
-                // Its files are in `retained.tables` already; nothing is lost.
-                if let Some(checkpoint) = &mut self.checkpoint {
-                    checkpoint.parts.iter_mut().for_each(|p| *p = None);
-                }
                 self.checkpoint_failed(&error);
                 return Ok(());
             }
@@ -204,6 +217,6 @@ impl Coordinator {
 
 impl Default for Retained {
     fn default() -> Retained {
-        Retained { manifest: None, tables: BTreeMap::new(), changed: false, wanted: false, last: Instant::now() - Duration::from_secs(3600), orphaned: Vec::new() }
+        Retained { manifest: None, tables: BTreeMap::new(), changed: false, wanted: false, last: Instant::now() - Duration::from_secs(3600) }
     }
 }

@@ -1,12 +1,14 @@
 //! Barriers, cuts, decisions and publication.
 
 use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX};
-use crate::protocol::{BarrierCommand, Command, Positions, Watermarks};
+use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidemark_common::{Epoch, Result, WorkerId, clock};
+use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
+use tidemark_state::errors::KeptError;
 use tokio::sync::oneshot;
 
 /// An epoch whose barrier was sent and that is not published yet.
@@ -17,8 +19,8 @@ pub(super) struct EpochInFlight {
     pub checkpoint: bool,
     pub cuts: Vec<bool>,
     pub positions: Positions,
-    pub watermarks: Watermarks,
     pub writes: Vec<TableWrites>,
+    pub errors: Vec<KeptError>,
     pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
     pub done: Vec<bool>,
     pub decided: bool,
@@ -34,7 +36,6 @@ pub(super) struct Snapshot {
     pub catalog: Catalog,
     pub positions: Positions,
     pub starts: Positions,
-    pub watermarks: Watermarks,
 }
 
 impl Coordinator {
@@ -73,9 +74,13 @@ impl Coordinator {
             self.active = true;
         }
         self.push_in_flight(epoch, clock, checkpoint, writes.clone(), replies);
-        self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch, clock, checkpoint, writes, limits: None })));
+        self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch, clock, checkpoint, writes, errors: Vec::new(), limits: None, horizons: self.horizons() })));
         self.after_barrier(epoch);
         Ok(())
+    }
+
+    fn horizons(&self) -> BTreeMap<RelationId, i64> {
+        self.decisions.starts.keys().map(|source| (*source, self.decisions.horizon(*source))).filter(|(_, time)| *time >= 0).collect()
     }
 
     pub(super) fn push_in_flight(&mut self, epoch: Epoch, clock: i64, checkpoint: bool, writes: Vec<TableWrites>, replies: Vec<oneshot::Sender<Result<Epoch>>>) {
@@ -87,8 +92,8 @@ impl Coordinator {
             checkpoint,
             cuts: vec![false; workers],
             positions: Positions::new(),
-            watermarks: Watermarks::new(),
             writes,
+            errors: Vec::new(),
             replies,
             done: vec![false; workers],
             decided: false,
@@ -97,29 +102,15 @@ impl Coordinator {
         });
     }
 
-    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, watermarks: Watermarks, reads: Vec<TableWrites>) {
+    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, reads: Vec<TableWrites>, errors: Vec<KeptError>) {
         if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
             flight.cuts[worker] = true;
             if !flight.decided {
                 flight.writes.extend(reads);
+                flight.errors.extend(errors);
             }
             for (source, splits) in positions {
                 flight.positions.entry(source).or_default().extend(splits);
-            }
-            for (source, splits) in watermarks {
-                flight.watermarks.entry(source).or_default().extend(splits);
-            }
-        }
-    }
-
-    pub(super) fn merge_watermarks(&mut self, watermarks: Watermarks) {
-        for (source, splits) in watermarks {
-            let known = self.watermarks.entry(source).or_default();
-            for (split, time) in splits {
-                match known.iter_mut().find(|(s, _)| *s == split) {
-                    Some(entry) => entry.1 = time,
-                    None => known.push((split, time)),
-                }
             }
         }
     }
@@ -161,16 +152,19 @@ impl Coordinator {
         let mut entries = Vec::with_capacity(ready.len());
         for i in &ready {
             let flight = &mut self.in_flight[*i];
+            // A source that ended after it told where it stands is not a part of the epoch any more.
+            let ended = |source: &RelationId| !self.running.contains(source) && !self.creating.contains_key(source);
+            flight.positions.retain(|source, _| !ended(source));
             flight.positions.values_mut().for_each(|splits| splits.sort_by_key(|p| p.split));
             flight.positions.retain(|source, splits| known.insert(*source, splits.clone()).as_ref() != Some(splits));
-            entries.push(Entry::Cut(Cut::new(flight.epoch, flight.clock, flight.positions.clone(), flight.writes.clone())));
+            let mut cut = Cut::new(flight.epoch, flight.clock, flight.positions.clone(), flight.writes.clone());
+            cut.errors = std::mem::take(&mut flight.errors);
+            entries.push(Entry::Cut(cut));
         }
         let last_index = self.append(&entries)?;
         for ((i, entry), index) in ready.iter().zip(&entries).zip(last_index + 1 - entries.len() as u64..) {
             self.decisions.apply(index, entry);
             let epoch = self.in_flight[*i].epoch;
-            let watermarks = std::mem::take(&mut self.in_flight[*i].watermarks);
-            self.merge_watermarks(watermarks);
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
             let flight = &mut self.in_flight[*i];
             flight.decided = true;
@@ -183,12 +177,6 @@ impl Coordinator {
     }
 
     fn snapshot(&self, epoch: Epoch) -> Snapshot {
-        Snapshot {
-            log_index: self.decisions.index,
-            catalog: self.decisions.catalog_at(epoch),
-            positions: self.decisions.positions.clone(),
-            starts: self.decisions.starts.clone(),
-            watermarks: self.watermarks.clone(),
-        }
+        Snapshot { log_index: self.decisions.index, catalog: self.decisions.catalog_at(epoch), positions: self.decisions.positions.clone(), starts: self.decisions.starts.clone() }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Creating {
     start: Vec<SplitPosition>,
     targets: Positions,
     reply: Option<oneshot::Sender<Result<()>>>,
+    /// The sources on demand whose past it reads by readers of its own.
+    backfill: BTreeSet<RelationId>,
     phase: Phase,
 }
 
@@ -58,26 +60,28 @@ impl Coordinator {
             let _ = reply.send(Ok(()));
             return Ok(());
         }
-        let mut backfill = Positions::new();
-        for source in self.sources_on_demand(&relation) {
-            if self.running.contains(&source) {
-                backfill.insert(source, self.decisions.starts.get(&source).cloned().unwrap_or_default());
-            }
-        }
+        let backfill = self.backfill(&relation, &BTreeSet::new());
+        let catches_up = backfill.keys().copied().collect();
         let job = StartJob {
             relation: Arc::new(relation.clone()),
             mode: StartMode::Creating,
             positions: start.clone(),
+            starts: Vec::new(),
             backfill,
             tables: BTreeMap::new(),
-            watermarks: Vec::new(),
             sink: None,
         };
         self.workers.job_progress(relation.id, "creating", 0.0, Epoch(0));
         self.workers.broadcast(Command::Start(Arc::new(job)));
         let phase = Phase::CatchingUp { ready: vec![false; self.workers.count()] };
-        self.creating.insert(relation.id, Creating { relation, start, targets, reply: Some(reply), phase });
+        self.creating.insert(relation.id, Creating { relation, start, targets, reply: Some(reply), backfill: catches_up, phase });
         Ok(())
+    }
+
+    /// The starts of the sources on demand that `relation` taps, that others read already, and that are not among `known`.
+    fn backfill(&self, relation: &Relation, known: &BTreeSet<RelationId>) -> Positions {
+        let behind = self.sources_on_demand(relation).into_iter().filter(|id| self.running.contains(id) && !known.contains(id));
+        behind.map(|id| (id, self.decisions.starts.get(&id).cloned().unwrap_or_default())).collect()
     }
 
     fn check_create(&self, relation: &Relation) -> Result<()> {
@@ -124,6 +128,7 @@ impl Coordinator {
 
     /// Called before a barrier is sent: jobs that are ready join at it, jobs that have caught up count from it on.
     pub(super) fn join_and_promote(&mut self) -> Result<()> {
+        self.catch_up_with_started_sources();
         let next = self.next_epoch;
         let mut entries = Vec::new();
         let mut promoted = Vec::new();
@@ -147,10 +152,24 @@ impl Coordinator {
             self.retained.wanted = true;
             for id in promoted {
                 self.running.push(id);
-                self.workers.broadcast(Command::Promote { relation: id });
+                self.workers.broadcast(Command::Promote { relation: id, epoch: next });
             }
         }
         Ok(())
+    }
+
+    /// A source that nobody read when a job's actors were built may run by now, started by another creation: before the job joins, it reads that source's past as if it had come later.
+    fn catch_up_with_started_sources(&mut self) {
+        let is_ready = |c: &Creating| matches!(&c.phase, Phase::CatchingUp { ready } if ready.iter().all(|r| *r));
+        let behind: Vec<(RelationId, Positions)> =
+            self.creating.iter().filter(|(_, c)| is_ready(c)).map(|(id, c)| (*id, self.backfill(&c.relation, &c.backfill))).filter(|(_, b)| !b.is_empty()).collect();
+        for (id, backfill) in behind {
+            if let Some(creating) = self.creating.get_mut(&id) {
+                creating.backfill.extend(backfill.keys().copied());
+                creating.phase = Phase::CatchingUp { ready: vec![false; self.workers.count()] };
+            }
+            self.workers.broadcast(Command::CatchUp { relation: id, backfill: Arc::new(backfill) });
+        }
     }
 
     /// Called after the barrier of `epoch` was sent: sources that got their first reader at it begin now.
@@ -166,9 +185,9 @@ impl Coordinator {
                         relation: source,
                         mode: StartMode::After(epoch),
                         positions,
+                        starts: Vec::new(),
                         backfill: Positions::new(),
                         tables: BTreeMap::new(),
-                        watermarks: Vec::new(),
                         sink: None,
                     };
                     self.workers.broadcast(Command::Start(Arc::new(job)));
@@ -232,12 +251,14 @@ impl Coordinator {
     /// Splits that appeared since the source was made are logged and read from the next epoch on.
     pub(super) fn add_splits(&mut self, relation: RelationId, start: Vec<SplitPosition>) -> Result<()> {
         let Some(known) = self.decisions.starts.get(&relation).filter(|_| !self.creating.contains_key(&relation)) else { return Ok(()) };
-        let new: Vec<SplitPosition> = start.into_iter().filter(|s| !known.iter().any(|k| k.split == s.split)).collect();
+        let (time_ms, event_time_micros) = (self.decisions.horizon(relation), self.decisions.event_time(relation));
+        let new: Vec<SplitPosition> = start.into_iter().filter(|s| !known.iter().any(|k| k.split == s.split)).map(|s| SplitPosition { time_ms, event_time_micros, ..s }).collect();
         if new.is_empty() {
             return Ok(());
         }
         tracing::info!(source = %relation, splits = ?new.iter().map(|s| s.split).collect::<Vec<_>>(), "new splits");
         self.record(&[Entry::AddSplits { relation, start: new.clone() }])?;
+        self.show_catalog();
         if self.running.contains(&relation) {
             self.workers.broadcast(Command::AddSplits { relation, start: Arc::new(new) });
             self.active = true;
@@ -253,10 +274,22 @@ impl Coordinator {
             tracing::error!(%relation, error = %log, "an undone creation could not be logged");
         }
         self.stop_jobs(&[relation]);
+        self.retained.forget(relation);
         if let Some(reply) = creating.reply {
             let _ = reply.send(Err(error.clone()));
         }
         self.show_catalog();
+    }
+
+    /// What is dropped may be read by nothing that stays: a statement that looked before a creation ended must not leave its job without input.
+    pub(super) fn check_drop(&self, relations: &[RelationId]) -> Result<()> {
+        let stays = |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.creating.contains_key(&r.id);
+        let Some(other) = self.decisions.catalog.relations.values().filter(stays).find(|r| r.depends_on.iter().any(|d| relations.contains(d))) else { return Ok(()) };
+        let read = self.decisions.catalog.relations.values().find(|r| relations.contains(&r.id) && other.depends_on.contains(&r.id));
+        let read = read.map_or(String::new(), |r| format!("{} {}", r.kind.name(), r.name));
+        Err(Error::user(SqlState::DEPENDENT_OBJECTS, format!("cannot drop {read} because other objects depend on it"))
+            .with_detail(format!("{} {} depends on {read}", other.kind.name(), other.name))
+            .with_hint("Use DROP ... CASCADE to drop the dependent objects too."))
     }
 
     pub(super) fn drop_relations(&mut self, relations: &[RelationId]) -> Result<()> {
@@ -266,6 +299,7 @@ impl Coordinator {
             self.cancel(id, &Error::user(SqlState::UNDEFINED_TABLE, "a relation that the query reads was dropped meanwhile"));
         }
         self.stop_jobs(relations);
+        relations.iter().for_each(|id| self.retained.forget(*id));
         self.show_catalog();
         Ok(())
     }
@@ -281,8 +315,6 @@ impl Coordinator {
         gone.extend(idle);
         for id in &gone {
             self.decisions.positions.remove(id);
-            self.watermarks.remove(id);
-            self.retained.forget(*id);
         }
         self.workers.close_sinks(&gone);
         self.workers.broadcast(Command::Stop { relations: gone });
@@ -309,12 +341,14 @@ impl Coordinator {
         let mut stopped = vec![relation];
         let mut i = 0;
         while i < stopped.len() {
-            let dependents: Vec<RelationId> =
-                self.decisions.catalog.relations.values().filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
+            // Those that are being created wait for rows of the one that stopped, and would wait for ever.
+            let all = self.decisions.catalog.relations.values().map(AsRef::as_ref).chain(self.creating.values().map(|c| &c.relation));
+            let dependents: BTreeSet<RelationId> = all.filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
             stopped.extend(dependents);
             i += 1;
         }
-        let epoch = self.readers.published();
+        // A job that cannot be restored is as the checkpoint has it.
+        let epoch = self.readers.published().max(self.retained.epoch());
         let mut entries = Vec::new();
         for id in &stopped {
             if self.creating.contains_key(id) {

@@ -14,7 +14,7 @@ mod epochs;
 mod jobs;
 pub mod recovery;
 
-use crate::protocol::{Command, Event, Request, Watermarks, Workers};
+use crate::protocol::{Command, Event, Request, Workers};
 use crate::{DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
@@ -62,7 +62,6 @@ pub struct Coordinator {
     /// Somebody waits for the next barrier: take the short interval.
     urgent: bool,
     pending_writes: Vec<PendingWrite>,
-    watermarks: Watermarks,
     creating: BTreeMap<RelationId, Creating>,
     running: Vec<RelationId>,
     checkpoint: Option<CheckpointInProgress>,
@@ -120,15 +119,17 @@ impl Coordinator {
 
     fn handle(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Cut { worker, epoch, positions, watermarks, reads } => self.on_cut(worker, epoch, positions, watermarks, reads),
+            Event::Cut { worker, epoch, positions, reads, errors } => self.on_cut(worker, epoch, positions, reads, errors),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
             Event::Settled { .. } => {}
             Event::Active => self.active = true,
             Event::Ready { worker, relation } => self.on_ready(worker, relation),
             Event::JobDone { worker, relation, epoch } => self.on_job_done(worker, relation, epoch),
             Event::Failed { relation, error } => self.on_failed(relation, &error)?,
+            Event::NotRestored { error } => return Err(error),
             Event::Part { worker, epoch, files } => self.on_part(worker, epoch, files),
             Event::SinkPart { epoch, sinks } => self.on_sink_part(epoch, sinks),
+            Event::ErrorsPart { epoch, errors } => self.on_errors_part(epoch, errors),
             Event::ManifestStored { epoch, manifest } => self.on_manifest_stored(epoch, manifest)?,
             Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
             Event::Request(request) => self.on_request(request)?,
@@ -145,12 +146,11 @@ impl Coordinator {
             Request::Create { relation, start, targets, reply } => self.create(*relation, start, targets, reply)?,
             Request::Cancel { relation, error } => self.cancel(relation, &error),
             Request::Drop { relations, reply } => {
-                let result = self.drop_relations(&relations);
-                let failed = result.as_ref().err().cloned();
-                let _ = reply.send(result);
-                if let Some(error) = failed {
-                    return Err(error);
+                let result = self.check_drop(&relations);
+                if result.is_ok() {
+                    self.drop_relations(&relations)?;
                 }
+                let _ = reply.send(result);
             }
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::Change { change, reply } => {
@@ -208,7 +208,7 @@ impl Coordinator {
     fn show_catalog(&self) {
         let mut catalog: Catalog = self.decisions.catalog.clone();
         catalog.relations.retain(|id, _| !self.creating.contains_key(id));
-        self.workers.catalog_changed(Arc::new(catalog));
+        self.workers.catalog_changed(Arc::new(catalog), self.decisions.starts.clone());
     }
 
     fn shutdown_is_complete(&self) -> bool {

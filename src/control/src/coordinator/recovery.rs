@@ -5,7 +5,7 @@
 use super::checkpoints::Retained;
 use super::jobs::{needs_positions, runs_on_demand};
 use super::{Coordinator, Pace};
-use crate::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Watermarks, Workers};
+use crate::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Workers};
 use crate::{Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -24,21 +24,25 @@ pub struct Recovered {
     pub manifest: Option<Manifest>,
     /// The cuts of the epochs that were decided after it, in order.
     pub cuts: VecDeque<Cut>,
+    /// There is a checkpoint but no log.
+    pub log_is_lost: bool,
+    /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed last; set by who knows.
+    pub blamed: Vec<(Epoch, RelationId)>,
 }
 
 impl Recovered {
     /// Reads the manifest that the log names and applies the entries after it.
     pub async fn read(entries: Vec<(u64, Entry)>, store: &CheckpointStore) -> Result<Recovered> {
         let committed = entries.iter().rev().find_map(|(_, e)| if let Entry::Checkpoint { manifest, .. } = e { Some(manifest.clone()) } else { None });
-        let manifest = match committed {
+        // Without a commit entry in a log that has others, no checkpoint was ever committed: a manifest that lies there counts for nothing.
+        let lost = if entries.is_empty() { store.list_manifests().await?.pop() } else { None };
+        let log_is_lost = lost.is_some();
+        if let Some(manifest) = &lost {
+            tracing::warn!(%manifest, "the log is empty but a checkpoint exists: going on from it; what was written to tables after it is lost");
+        }
+        let manifest = match committed.or(lost) {
             Some(path) => Some(store.read_manifest(&path).await?),
-            None => match store.list_manifests().await?.pop() {
-                Some(path) => {
-                    tracing::warn!(manifest = %path, "the log is empty but a checkpoint exists: going on from it; what was written to tables after it is lost");
-                    Some(store.read_manifest(&path).await?)
-                }
-                None => None,
-            },
+            None => None,
         };
         let mut decisions = Decisions::default();
         if let Some(m) = &manifest {
@@ -70,13 +74,15 @@ impl Recovered {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
         }
-        let catalog = &decisions.catalog;
-        decisions.positions.retain(|id, _| catalog.relations.contains_key(id));
-        Ok(Recovered { decisions, manifest, cuts })
+        let mut recovered = Recovered { decisions, manifest, cuts, log_is_lost, blamed: Vec::new() };
+        // A source on demand that nobody reads any more begins anew with its next reader.
+        let running = recovered.running();
+        recovered.decisions.positions.retain(|id, _| running.contains(id));
+        Ok(recovered)
     }
 
     /// The jobs that run: all that did not stop, and the sources on demand that one of them taps.
-    fn running(&self) -> Vec<RelationId> {
+    pub fn running(&self) -> Vec<RelationId> {
         let catalog = &self.decisions.catalog;
         let always: BTreeSet<RelationId> =
             catalog.relations.values().filter(|r| r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)).map(|r| r.id).collect();
@@ -92,7 +98,7 @@ impl Coordinator {
         let running = recovered.running();
         let manifest = recovered.manifest.map(Arc::new);
         let mut retained = Retained { manifest: manifest.clone(), ..Retained::default() };
-        for file in manifest.iter().flat_map(|m| m.tables.values().flatten()).filter(|f| running.contains(&f.table.relation)) {
+        for file in manifest.iter().flat_map(|m| m.tables.values().flatten()).filter(|f| recovered.decisions.catalog.relations.contains_key(&f.table.relation)) {
             retained.tables.entry(file.table).or_default().push(file.clone());
         }
         let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
@@ -109,7 +115,6 @@ impl Coordinator {
             active: true,
             urgent: false,
             pending_writes: Vec::new(),
-            watermarks: manifest.as_ref().map(|m| m.watermarks.clone()).unwrap_or_default(),
             creating: BTreeMap::new(),
             running,
             checkpoint: None,
@@ -118,8 +123,17 @@ impl Coordinator {
             shutdown: None,
             shutdown_epoch: None,
         };
-        let generation = coordinator.decisions.generation + 1;
-        coordinator.record(&[Entry::Opened { generation }])?;
+        let mut opening = vec![Entry::Opened { generation: coordinator.decisions.generation + 1 }];
+        if recovered.log_is_lost {
+            coordinator.log.begin_at(coordinator.decisions.index + 1)?;
+            opening.extend(coordinator.decisions.checkpoint.clone().map(|(epoch, manifest)| Entry::Checkpoint { epoch, manifest }));
+        }
+        coordinator.record(&opening)?;
+        for (epoch, relation) in recovered.blamed {
+            let error = Error::internal(format!("the process ended twice while it recovered this job after epoch {epoch}"))
+                .with_hint("It may need more memory than there is. Drop it, or create it anew in another form.");
+            coordinator.on_failed(relation, &error)?;
+        }
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
         coordinator.wait_settled(events)?;
         coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
@@ -129,6 +143,7 @@ impl Coordinator {
         let released: Vec<RelationId> = coordinator.running.clone();
         coordinator.workers.release_sinks(&released);
         coordinator.workers.broadcast(Command::Publish { mergeable: decided });
+        coordinator.read_all_splits();
         coordinator.workers.broadcast(Command::Resume);
         Ok(coordinator)
     }
@@ -153,14 +168,21 @@ impl Coordinator {
             let job = StartJob {
                 mode: StartMode::Restored(epoch),
                 positions,
+                starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
                 backfill: Positions::new(),
                 tables,
-                watermarks: self.watermarks.get(&id).cloned().unwrap_or_default(),
                 sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
                 relation,
             };
             self.workers.job_progress(id, "running", 100.0, epoch);
             self.workers.broadcast(Command::Start(Arc::new(job)));
+        }
+    }
+
+    /// Splits that were added after the last cut are in no position yet; readers ignore those that they have.
+    fn read_all_splits(&self) {
+        for (relation, start) in self.decisions.starts.iter().filter(|(id, _)| self.running.contains(id)) {
+            self.workers.broadcast(Command::AddSplits { relation: *relation, start: Arc::new(start.clone()) });
         }
     }
 
@@ -198,7 +220,15 @@ impl Coordinator {
                     flight.decided = true;
                 }
                 let writes = cut.writes.into_iter().filter(|w| self.running.contains(&w.table)).collect();
-                self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch: cut.epoch, clock: cut.clock, checkpoint: false, writes, limits: Some(limits.clone()) })));
+                self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand {
+                    epoch: cut.epoch,
+                    clock: cut.clock,
+                    checkpoint: false,
+                    writes,
+                    errors: cut.errors,
+                    limits: Some(limits.clone()),
+                    horizons: BTreeMap::new(),
+                })));
             }
             match events.recv() {
                 Ok(event) => self.handle(event)?,
@@ -206,8 +236,6 @@ impl Coordinator {
             }
             while self.in_flight.front().is_some_and(|e| e.done.iter().all(|d| *d) && e.cuts.iter().all(|c| *c)) {
                 if let Some(flight) = self.in_flight.pop_front() {
-                    let watermarks: Watermarks = flight.watermarks;
-                    self.merge_watermarks(watermarks);
                     self.retained.changed = true;
                     self.readers.decide(flight.epoch);
                     self.readers.publish(flight.epoch, Arc::default());

@@ -71,7 +71,7 @@ fn build(expr: &Expr, input: &SchemaRef) -> Result<Physical> {
             let expr = build(expr, input)?;
             let to = type_of(&expr, input)?;
             let list = list.iter().map(|e| cast_to(build(e, input)?, &to, input)).collect::<Result<Vec<_>>>()?;
-            physical::in_list(expr, list, negated, input).map_err(wrong)?
+            if to.is_floating() { equals_any(&expr, list, *negated, input)? } else { physical::in_list(expr, list, negated, input).map_err(wrong)? }
         }
         Expr::Case { operand, when_then, otherwise } => case(operand.as_deref(), when_then, otherwise.as_deref(), input)?,
         Expr::Cast { expr, to, safe: false } => return cast_to(build(expr, input)?, to, input),
@@ -79,6 +79,25 @@ fn build(expr: &Expr, input: &SchemaRef) -> Result<Physical> {
         Expr::Call { function, args } => return call(function, args, input),
     };
     finish(built, input)
+}
+
+/// `IN` over floats as comparisons: the list's own search goes by bits, to which -0 is not 0.
+fn equals_any(expr: &Physical, list: Vec<Physical>, negated: bool, input: &Schema) -> Result<Physical> {
+    let mut any = list.into_iter().map(|item| binary(Operator::Eq, expr.clone(), item, input)).collect::<Result<Vec<_>>>()?;
+    // In pairs, so that a long list does not become a deep tree.
+    while any.len() > 1 {
+        let mut pairs = Vec::with_capacity(any.len().div_ceil(2));
+        let mut rest = any.into_iter();
+        while let Some(left) = rest.next() {
+            pairs.push(match rest.next() {
+                Some(right) => binary(Operator::Or, left, right, input)?,
+                None => left,
+            });
+        }
+        any = pairs;
+    }
+    let any = any.pop().unwrap_or_else(|| physical::lit(false));
+    if negated { physical::not(any).map_err(wrong) } else { Ok(any) }
 }
 
 fn binary(op: Operator, left: Physical, right: Physical, input: &Schema) -> Result<Physical> {

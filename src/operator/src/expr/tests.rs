@@ -151,6 +151,16 @@ fn conditions_choose_rows_before_they_evaluate() {
 }
 
 #[test]
+fn zero_is_in_a_list_with_minus_zero() {
+    let float = |v: f64| Expr::Literal(tidemark_plan::Literal::Float64(v));
+    for negated in [false, true] {
+        let list = Expr::InList { negated, expr: Box::new(column(0)), list: vec![float(-0.0), float(2.0), float(3.0)] };
+        let expected = if negated { ["false", "false", "true", "-"] } else { ["true", "true", "false", "-"] };
+        assert_eq!(evaluate(&list, "a f64", "+1 0\n+1 3\n+1 1\n+1 -", DataType::Boolean).0, expected);
+    }
+}
+
+#[test]
 fn a_rows_text_is_cut() {
     let long = "x".repeat(3000);
     let batch = changes("a i64, b text, c i64", &format!("+1 1 {long} 2\n+1 - y 3"));

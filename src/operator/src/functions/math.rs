@@ -1,4 +1,4 @@
-//! Numbers: `mod`, `div`, and `round` as PostgreSQL rounds.
+//! Numbers: `mod`, `div`, `sign`, and `round` as PostgreSQL rounds.
 
 use super::definition::*;
 use arrow::array::*;
@@ -15,6 +15,7 @@ pub(super) fn definitions() -> Vec<Definition> {
     vec![
         Definition { name: "mod", aliases: &[], takes: two_alike, returns: |t| t[0].clone(), evaluate: modulo },
         Definition { name: "div", aliases: &[], takes: two_alike, returns: |t| t[0].clone(), evaluate: divide },
+        Definition { name: "sign", aliases: &[], takes: takes_sign, returns: |t| t[0].clone(), evaluate: sign },
         Definition { name: "round", aliases: &[], takes: takes_round, returns: |t| t[0].clone(), evaluate: round },
     ]
 }
@@ -45,6 +46,30 @@ fn two_alike(types: &[DataType]) -> Option<Vec<DataType>> {
         },
     };
     Some(vec![common.clone(), common])
+}
+
+/// A numeric of any scale, or a double.
+fn takes_sign(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        // One digit before the point must have room for the 1.
+        [DataType::Decimal128(precision, scale)] => Some(vec![DataType::Decimal128((*precision).max((*scale).unsigned_abs() + 1).min(38), *scale)]),
+        [t] if t.is_numeric() || *t == DataType::Null => Some(vec![DataType::Float64]),
+        _ => None,
+    }
+}
+
+/// -1, 0 or 1.
+fn sign(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let value = array(args, 0)?;
+    let signs: ArrayRef = match args.return_field.data_type() {
+        DataType::Decimal128(precision, scale) => {
+            let one = 10i128.pow(u32::from(scale.unsigned_abs()));
+            let signs: Decimal128Array = value.as_primitive::<Decimal128Type>().unary(|v| v.signum() * one);
+            Arc::new(signs.with_precision_and_scale(*precision, *scale)?)
+        }
+        _ => Arc::new(value.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| if v == 0.0 { 0.0 } else { v.signum() })),
+    };
+    result(args, signs)
 }
 
 /// Division by zero of floats is an error too.

@@ -86,5 +86,7 @@ fn numbers() {
     assert_eq!(call("round", "f64", "+1 0.5\n+1 1.5\n+1 -2.5", &[], DataType::Float64), ["0.0", "2.0", "-2.0"]);
     assert_eq!(call("round", "i64", "+1 15\n+1 -15\n+1 14", &["-1"], DataType::Int64), ["20", "-20", "10"]);
     assert_eq!(call("abs", "i64", "+1 -3", &[], DataType::Int64), ["3"]);
+    assert_eq!(call("sign", "i64", "+1 -3\n+1 0\n+1 -", &[], DataType::Float64), ["-1.0", "0.0", "-"]);
+    assert_eq!(call("sign", "dec", "+1 -2.45\n+1 0.01", &[], DataType::Decimal128(20, 2)), ["-1.00", "1.00"]);
     assert_eq!(call("power", "f64", "+1 3", &["2"], DataType::Float64), ["9.0"]);
 }

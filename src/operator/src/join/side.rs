@@ -13,7 +13,10 @@ use arrow::datatypes::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_state::chunked::Chunked;
-use tidemark_state::{KeyIndex, RowStore, StateTable, TableDelta, TableSpec};
+use tidemark_state::{Appended, KeyIndex, RowStore, StateTable, TableDelta, TableSpec};
+
+/// Appended rows from which on a seal leaves them to be read later.
+const APPENDED_ROWS: usize = 32 * 1024;
 
 const PERSISTED: u8 = 1;
 const DIRTY: u8 = 2;
@@ -410,6 +413,33 @@ impl StateTable for Side {
             Rows::Multiset(_) => self.seal_multiset(),
             Rows::Keyed { .. } => self.seal_keyed(),
         }
+    }
+
+    fn seal_appended(&mut self) -> Option<Appended> {
+        let Rows::Appended { store, sealed, next_seq } = &mut self.rows else { return None };
+        let (first, rows) = (*sealed as u32, store.capacity() - *sealed);
+        if rows < APPENDED_ROWS {
+            return None;
+        }
+        let first_seq = *next_seq;
+        *sealed += rows;
+        *next_seq += rows as i64;
+        let mut vnodes = Vec::with_capacity(rows);
+        let Rows::Appended { store, .. } = &self.rows else { unreachable!("it was appended above") };
+        for start in (first..first + rows as u32).step_by(4096) {
+            let ids: Vec<u32> = (start..(first + rows as u32).min(start + 4096)).collect();
+            let keys = store.gather(&self.key_at, &ids);
+            vnodes.extend(hash_columns(&keys, ids.len()).into_iter().map(|h| vnode_of_hash(h) as u16));
+        }
+        Some(Appended { first, first_seq, vnodes })
+    }
+
+    fn read_appended(&self, appended: &Appended, rows: &[u32]) -> Vec<ArrayRef> {
+        let Rows::Appended { store, .. } = &self.rows else { unreachable!("only appended rows are sealed so") };
+        let ids: Vec<u32> = rows.iter().map(|row| appended.first + row).collect();
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| appended.first_seq + i64::from(*row))))];
+        columns.extend(store.gather(&(0..self.stored.len()).collect::<Vec<_>>(), &ids));
+        columns
     }
 
     fn restore(&mut self, rows: &RecordBatch) {

@@ -554,3 +554,35 @@ fn measure() {
         println!("{name}: sealed {sealed} rows in {:?}", at.elapsed());
     }
 }
+
+#[test]
+fn appended_rows_are_read_later_as_they_would_have_been_sealed() {
+    let case = Case { kind: JoinKind::Inner, keys: 2, null_equals_null: true, residual: None, append_only: [true, true], output: [&[0, 1, 2], &[0, 1, 2]] };
+    let (mut whole, mut later, mut out, mut random) = (case.join(), case.join(), Sum::default(), Random(77));
+    for (round, rows) in [50_000, 40_000, 5].into_iter().enumerate() {
+        let rows: Vec<(Row, i64)> = (0..rows).map(|i| (((i % 977 > 0).then_some(i), random.row().1, Some(i)), 1)).collect();
+        for join in [&mut whole, &mut later] {
+            join.on_changes(0, changes(0, &rows), &mut out).unwrap();
+        }
+        let delta = whole.tables()[0].seal().unwrap();
+        let tables = later.tables();
+        let Some(appended) = tables.into_iter().next().and_then(|t| t.seal_appended()) else {
+            assert_eq!(round, 2, "few rows are sealed whole");
+            assert_eq!(later.tables()[0].seal().unwrap().upserts, delta.upserts);
+            continue;
+        };
+        // What comes meanwhile changes nothing.
+        join_more(&mut later, &mut out, rows.len());
+        join_more(&mut whole, &mut out, rows.len());
+        assert_eq!(appended.vnodes, delta.upsert_vnodes);
+        let picked: Vec<u32> = (0..rows.len() as u32).rev().step_by(3).collect();
+        let columns = later.tables()[0].read_appended(&appended, &picked);
+        let expected = compute::take_record_batch(&delta.upserts, &UInt32Array::from(picked)).unwrap();
+        assert_eq!(RecordBatch::try_new(delta.upserts.schema(), columns).unwrap(), expected);
+    }
+}
+
+fn join_more(join: &mut Join, out: &mut Sum, at: usize) {
+    let rows: Vec<(Row, i64)> = (0..100).map(|i| ((Some((at + i) as i64), Some("more"), Some(7)), 1)).collect();
+    join.on_changes(0, changes(0, &rows), out).unwrap();
+}

@@ -1,10 +1,12 @@
-//! Inline tables of writes and changes, and random writes against a map with random seals and restores.
+//! Inline tables of writes and changes; and random writes of several splits, which arrive in a random order, against a search for the greatest version among all that came,
+//! with random seals, horizons, and restores after which the same writes come in another order.
 
 use super::*;
 use crate::RowError;
-use arrow::array::{Array, AsArray, Int64Array, StringArray};
-use arrow::datatypes::{Field, Int64Type};
+use arrow::array::{Array, Int64Array, StringArray};
+use arrow::datatypes::Int64Type;
 use std::collections::BTreeMap;
+use tidemark_common::Epoch;
 
 #[derive(Default)]
 struct Collected(Vec<ChangeBatch>);
@@ -27,12 +29,18 @@ fn operator(conflict: Conflict) -> Upsert {
     Upsert::new(schema(), vec![1], conflict, 0)
 }
 
-/// One `weight key value` per line; `-` is NULL.
+/// One `weight key value time@split` per line; `-` is NULL; all is of one version where none is given.
 fn writes(table: &str) -> ChangeBatch {
     let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|l| !l.is_empty()).collect();
     let keys = Int64Array::from_iter(lines.iter().map(|l| l[1].parse::<i64>().ok()));
     let values = StringArray::from_iter(lines.iter().map(|l| (l[2] != "-").then_some(l[2])));
-    let rows = RecordBatch::try_new(schema(), vec![Arc::new(values), Arc::new(keys)]).unwrap();
+    let versions = lines.iter().map(|l| {
+        let (time, split) = l.get(3).map_or(("0", "0"), |v| v.split_once('@').unwrap());
+        version(time.parse().unwrap(), split.parse().unwrap())
+    });
+    let versions = Decimal128Array::from_iter_values(versions).with_data_type(VERSION_TYPE);
+    let fields = schema().fields().iter().map(|f| f.as_ref().clone()).chain([Field::new("_version", VERSION_TYPE, true)]).collect::<Vec<_>>();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![Arc::new(values), Arc::new(keys), Arc::new(versions)]).unwrap();
     ChangeBatch::new(rows, lines.iter().map(|l| format!("{}1", l[0]).parse().unwrap()).collect())
 }
 
@@ -62,11 +70,69 @@ fn overwrite() {
 }
 
 #[test]
+fn the_greatest_version_wins_whatever_comes_later() {
+    let mut o = operator(Conflict::Overwrite);
+    assert_eq!(step(&mut o, "+ 1 new 20@1"), ["+1 1 new"]);
+    assert_eq!(step(&mut o, "+ 1 old 10@0\n- 1 - 19@0\n- 1 - 20@0"), [""; 0]);
+    assert_eq!(step(&mut o, "+ 1 next 20@1\n+ 1 old 20@0"), ["-1 1 new", "+1 1 next"]);
+    assert_eq!(step(&mut o, "+ 1 ahead 21@0\n+ 1 behind 20@1"), ["-1 1 next", "+1 1 ahead"]);
+    assert_eq!(step(&mut o, "+ 2 a 5@0\n+ 2 b 4@1\n+ 2 c -1@1"), ["+1 2 a"]);
+    assert_eq!(step(&mut o, "+ 2 d 9223372036854775807@1\n+ 2 e 9223372036854775806@2"), ["-1 2 a", "+1 2 d"]);
+}
+
+#[test]
+fn a_deletion_has_a_version_until_all_splits_are_past_it() {
+    let mut o = operator(Conflict::Overwrite);
+    assert_eq!(step(&mut o, "+ 1 a 10@1\n- 1 - 11@1\n- 2 - 12@0"), [""; 0]);
+    assert_eq!(step(&mut o, "+ 1 b 10@0\n+ 2 b 11@1\n- 1 - 9@0"), [""; 0]);
+    barrier(&mut o, 12);
+    assert_eq!(o.table.gone.len(), 1);
+    assert_eq!(step(&mut o, "+ 2 b 12@0\n+ 1 c 12@0\n- 1 - 12@1"), ["+1 2 b"]);
+    assert_eq!(step(&mut o, "- 2 - 12@0"), ["-1 2 b"]);
+    barrier(&mut o, 13);
+    let delta = o.tables()[0].seal().unwrap();
+    assert_eq!((delta.upserts.num_rows(), delta.deletes.num_rows(), o.table.index.len()), (0, 2, 0));
+    assert_eq!(step(&mut o, "+ 1 d 13@0"), ["+1 1 d"]);
+}
+
+#[test]
+fn deletions_that_are_no_longer_true_are_not_piled_up() {
+    let mut o = operator(Conflict::Overwrite);
+    for time in 0..3 * GONE_STALE_MAX {
+        step(&mut o, &format!("- 1 - {time}@0"));
+        step(&mut o, &format!("+ 1 a {time}@0"));
+        step(&mut o, &format!("- 2 - {}@0", time / 2));
+        barrier(&mut o, -1);
+        assert!(o.table.gone.len() <= GONE_STALE_MAX + 2);
+    }
+    barrier(&mut o, i64::MAX);
+    assert_eq!((o.table.gone.len(), o.table.gone_count), (0, 0));
+    assert_eq!(step(&mut o, "+ 2 b 0@0"), ["+1 2 b"]);
+}
+
+#[test]
+fn an_identical_row_takes_the_later_version() {
+    let mut o = operator(Conflict::Overwrite);
+    let mut durable = BTreeMap::new();
+    assert_eq!(step(&mut o, "+ 1 a 10@0"), ["+1 1 a"]);
+    seal(&mut o, &mut durable);
+    assert_eq!(step(&mut o, "+ 1 a 20@1"), [""; 0]);
+    seal(&mut o, &mut durable);
+    o = operator(Conflict::Overwrite);
+    durable.values().for_each(|row| o.table.restore(row));
+    assert_eq!(step(&mut o, "+ 1 b 15@0"), [""; 0]);
+}
+
+#[test]
 fn ignore() {
     let mut o = operator(Conflict::Ignore);
     assert_eq!(step(&mut o, "+ 1 a\n+ 1 b"), ["+1 1 a"]);
-    assert_eq!(step(&mut o, "+ 1 c"), [""; 0]);
-    assert_eq!(step(&mut o, "- 1 -\n+ 1 d\n+ 1 e"), ["-1 1 a", "+1 1 d"]);
+    assert_eq!(step(&mut o, "+ 1 c\n+ 2 a 10@1"), ["+1 2 a"]);
+    assert_eq!(step(&mut o, "+ 2 b 10@1\n+ 2 c 11@0\n+ 2 d 10@0"), ["-1 2 a", "+1 2 d"]);
+}
+
+fn barrier(o: &mut Upsert, horizon_ms: i64) {
+    o.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true, horizon_ms }, &mut Collected::default()).unwrap();
 }
 
 struct Rng(u64);
@@ -90,36 +156,74 @@ fn add(relation: &mut BTreeMap<String, String>, changes: &[String]) {
     }
 }
 
-fn random(conflict: Conflict, seed: u64) {
-    let mut rng = Rng(seed);
-    let mut o = operator(conflict);
-    let (mut model, mut output, mut sealed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    let mut durable: BTreeMap<String, RecordBatch> = BTreeMap::new();
-    for _ in 0..80 {
-        let lines: Vec<(bool, String, String)> = (0..rng.below(9) + 1)
-            .map(|_| (rng.below(3) > 0, if rng.below(9) == 0 { "-".into() } else { rng.below(8).to_string() }, "v".repeat(rng.below(20) as usize + 1)))
-            .collect();
-        for (write, key, value) in &lines {
-            if !write {
-                model.remove(key);
-            } else if conflict == Conflict::Overwrite || !model.contains_key(key) {
-                model.insert(key.clone(), value.clone());
+/// A record of a split.
+struct Record {
+    key: String,
+    /// None deletes.
+    value: Option<String>,
+    /// The largest so far.
+    time: i64,
+}
+
+fn random_split(rng: &mut Rng, conflict: Conflict) -> Vec<Record> {
+    let mut time = rng.below(5) as i64 - 1;
+    let record = |_| {
+        time += [0, 0, 1, 7][rng.below(4) as usize];
+        let key = if rng.below(9) == 0 { "-".into() } else { rng.below(8).to_string() };
+        let value = (conflict == Conflict::Ignore || rng.below(3) > 0).then(|| "v".repeat(rng.below(20) as usize + 1));
+        Record { key, value, time }
+    };
+    (0..60).map(record).collect()
+}
+
+/// The relation that the records below `at` make, by a search through all of them.
+fn expected(conflict: Conflict, splits: &[Vec<Record>], at: &[usize]) -> BTreeMap<String, String> {
+    let mut best: BTreeMap<&str, ((i64, usize, usize), &Option<String>)> = BTreeMap::new();
+    for (split, records) in splits.iter().enumerate() {
+        for (offset, record) in records[..at[split]].iter().enumerate() {
+            let version = (record.time, split, offset);
+            let found = best.entry(&record.key).or_insert((version, &record.value));
+            if if conflict == Conflict::Ignore { version < found.0 } else { version > found.0 } {
+                *found = (version, &record.value);
             }
         }
-        let input: Vec<String> = lines.iter().map(|(write, k, v)| if *write { format!("+ {k} {v}") } else { format!("- {k} -") }).collect();
-        add(&mut output, &step(&mut o, &input.join("\n")));
-        assert_eq!(output, model);
+    }
+    best.into_iter().filter_map(|(key, (_, value))| Some((key.to_string(), value.clone()?))).collect()
+}
+
+fn random(conflict: Conflict, seed: u64) {
+    let mut rng = Rng(seed);
+    let splits: Vec<Vec<Record>> = (0..rng.below(3) + 1).map(|_| random_split(&mut rng, conflict)).collect();
+    let mut o = operator(conflict);
+    let (mut at, mut output) = (vec![0; splits.len()], BTreeMap::new());
+    let mut sealed = (at.clone(), output.clone());
+    let mut durable: BTreeMap<String, RecordBatch> = BTreeMap::new();
+    while splits.iter().zip(&at).any(|(s, at)| *at < s.len()) {
+        let mut lines = Vec::new();
+        for _ in 0..rng.below(9) + 1 {
+            let split = rng.below(splits.len() as u64) as usize;
+            let Some(Record { key, value, time }) = splits[split].get(at[split]) else { continue };
+            at[split] += 1;
+            lines.push(value.as_ref().map_or(format!("- {key} - {time}@{split}"), |value| format!("+ {key} {value} {time}@{split}")));
+        }
+        add(&mut output, &step(&mut o, &lines.join("\n")));
+        assert_eq!(output, expected(conflict, &splits, &at));
         if rng.below(4) == 0 {
+            let reached = splits.iter().zip(&at).map(|(s, at)| at.checked_sub(1).map_or(-1, |last| s[last].time));
+            barrier(&mut o, reached.min().unwrap());
             seal(&mut o, &mut durable);
-            sealed = model.clone();
-            assert_eq!(durable.len(), sealed.len());
+            sealed = (at.clone(), output.clone());
+            assert_eq!(durable.values().filter(|row| !row.column(3).as_boolean().value(0)).count(), output.len());
         }
         if rng.below(9) == 0 {
             o = operator(conflict);
             durable.values().for_each(|row| o.table.restore(row));
-            (model, output) = (sealed.clone(), sealed.clone());
+            (at, output) = sealed.clone();
         }
     }
+    barrier(&mut o, i64::MAX);
+    seal(&mut o, &mut durable);
+    assert_eq!((durable.len(), o.table.index.len(), o.table.gone.len(), o.table.gone_count), (output.len(), output.len(), 0, 0));
 }
 
 fn seal(o: &mut Upsert, durable: &mut BTreeMap<String, RecordBatch>) {
@@ -137,8 +241,8 @@ fn seal(o: &mut Upsert, durable: &mut BTreeMap<String, RecordBatch>) {
 }
 
 #[test]
-fn agrees_with_a_map_over_seals_and_restores() {
-    for seed in 0..100 {
+fn the_order_of_arrival_makes_no_difference_over_seals_and_restores() {
+    for seed in 0..200 {
         random(Conflict::Overwrite, seed);
         random(Conflict::Ignore, seed);
     }

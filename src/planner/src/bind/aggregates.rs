@@ -105,6 +105,7 @@ fn average_scale(scale: i8) -> i8 {
 fn evaluated_type(which: Which, arg: &DataType) -> DataType {
     match (which, arg) {
         (Which::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => DataType::Decimal128(38, 0),
+        (Which::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
         (Which::Sum, t) if t.is_integer() => DataType::Int64,
         (Which::Avg, t) if t.is_integer() => DataType::Decimal128(38, 0),
         (_, DataType::Float32) => DataType::Float64,

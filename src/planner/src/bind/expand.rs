@@ -3,13 +3,17 @@
 //! * a view's name becomes its query in parentheses;
 //! * `TUMBLE(rel, time, size [, offset])` becomes a subquery that adds `window_start` and `window_end`;
 //! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window that a moment lies in;
-//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT IN`.
+//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT IN`;
+//! * `SIMILAR TO` becomes `~`;
+//! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`;
+//! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400 seconds'`.
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the hopping windows that start at
-//! `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as they end after t. Names of common table expressions hide relations.
+//! `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as they end after t. A time that is NULL lies in no hopping window; TUMBLE keeps
+//! its row, with a window that is NULL. Names of common table expressions hide relations.
 
 use super::Provider;
-use crate::interval::interval_micros;
+use crate::interval::{interval_micros, plain_spelling};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor, VisitMut, VisitorMut};
@@ -65,6 +69,9 @@ impl<'a> Expander<'a> {
     }
 
     fn factor(&mut self, factor: &mut TableFactor) -> Result<()> {
+        if matches!(factor, TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. }) {
+            return Err(Error::unsupported("TABLESAMPLE is not supported"));
+        }
         match factor {
             TableFactor::Table { name, alias, args: Some(args), .. } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else { return Ok(()) };
@@ -196,10 +203,10 @@ fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, off
     }
     let start = start(column, slide, offset);
     let rows = (0..count).map(|k| format!("(CAST({} AS BIGINT))", -k * slide)).collect::<Vec<_>>().join(", ");
-    let condition = if size % slide == 0 { String::new() } else { format!(" WHERE {column} < add_micros(add_micros({start}, hop_window.ago), {size})") };
+    let condition = if size % slide == 0 { format!("{column} IS NOT NULL") } else { format!("{column} < add_micros(add_micros({start}, hop_window.ago), {size})") };
     Ok(format!(
         "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros(add_micros({start}, hop_window.ago), {size}) AS window_end \
-         FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago){condition})"
+         FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago) WHERE {condition})"
     ))
 }
 
@@ -260,7 +267,60 @@ impl VisitorMut for Expander<'_> {
             *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op: ast::BinaryOperator::Modulo, right: nested(right) }));
         }
         in_subquery(expr);
-        ControlFlow::Continue(())
+        interval(expr);
+        cut_off(expr);
+        match super::similar_to::rewrite(expr) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`.
+fn cut_off(expr: &mut Expr) {
+    let Expr::Cast { expr: inner, data_type, kind, .. } = expr else { return };
+    use ast::DataType as Sql;
+    let (Sql::Varchar(Some(length)) | Sql::CharacterVarying(Some(length)) | Sql::CharVarying(Some(length))) = data_type else { return };
+    let ast::CharacterLength::IntegerLength { length, .. } = length else { return };
+    let text = Expr::Cast { kind: kind.clone(), expr: inner.clone(), data_type: Sql::Varchar(None), array: false, format: None };
+    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
+    let count = Expr::Value(ast::Value::Number(length.to_string(), false).into());
+    let list = ast::FunctionArgumentList { duplicate_treatment: None, args: vec![argument(text), argument(count)], clauses: Vec::new() };
+    **inner = Expr::Function(ast::Function {
+        name: ast::ObjectName::from(vec![Ident::new("left")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(list),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    });
+}
+
+/// The expression that was cast, below what [`cut_off`] put around it: a column is named after it.
+pub(crate) fn before_cut_off(inner: &Expr) -> &Expr {
+    if let Expr::Function(function) = inner
+        && let FunctionArguments::List(list) = &function.args
+        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast { expr, data_type: ast::DataType::Varchar(None), .. })), _] = list.args.as_slice()
+    {
+        return expr;
+    }
+    inner
+}
+
+/// `INTERVAL '...'` and `'...'::interval` in a spelling that DataFusion knows.
+fn interval(expr: &mut Expr) {
+    let text = match expr {
+        Expr::Interval(ast::Interval { value, leading_field: None, .. }) => value,
+        Expr::Cast { expr, data_type: ast::DataType::Interval { .. }, .. } => expr,
+        _ => return,
+    };
+    if let Expr::Value(value) = text.as_mut()
+        && let ast::Value::SingleQuotedString(text) = &mut value.value
+        && let Some(plain) = plain_spelling(text)
+    {
+        *text = plain;
     }
 }
 

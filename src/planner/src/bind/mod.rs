@@ -4,6 +4,7 @@ mod aggregates;
 mod average;
 mod error;
 mod expand;
+mod similar_to;
 
 use crate::Functions;
 use crate::types::Types;
@@ -19,7 +20,7 @@ use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use aggregates::aggregates;
 pub(crate) use error::{external, to_error};
-pub(crate) use expand::{Expander, similar};
+pub(crate) use expand::{Expander, before_cut_off, similar};
 
 /// A relation as DataFusion sees it.
 pub(crate) struct Table {

@@ -2,9 +2,11 @@
 //! checked as one), and `SELECT 1` is an `int4` for clients.
 //!
 //! The rule runs between binding and type coercion. Column names that DataFusion derives from expressions are kept; types of everything above are
-//! computed anew, references from subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows `count(*)`.
+//! computed anew, unions and references from subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows `count(*)`.
 
+use super::unions;
 use crate::bind::external;
+use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
@@ -36,11 +38,15 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
     let plan = plan.map_children(|child| narrow(child, outer).map(Transformed::yes))?.data;
     match plan {
         // The types of the working table were fixed at binding: both terms keep them.
-        LogicalPlan::RecursiveQuery(query) => Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
-            static_term: Arc::new(with_types(query.static_term.as_ref(), &bound)?),
-            recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &bound)?),
-            ..query
-        })),
+        LogicalPlan::RecursiveQuery(query) => {
+            let types: Vec<_> = bound.fields().iter().map(|f| Some(f.data_type().clone())).collect();
+            Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
+                static_term: Arc::new(with_types(query.static_term.as_ref(), &types)?),
+                recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &types)?),
+                ..query
+            }))
+        }
+        LogicalPlan::Union(union) => unions::typed(union),
         LogicalPlan::Values(values) => {
             let wide = (0..values.schema.fields().len()).map(|c| values.values.iter().all(|row| fits(&row[c]))).collect::<Vec<_>>();
             if !wide.contains(&true) {
@@ -67,11 +73,14 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
     }
 }
 
-/// The plan with its columns cast, by position, to the types of `bound`.
-fn with_types(plan: &LogicalPlan, bound: &DFSchema) -> Result<LogicalPlan> {
-    let columns = plan.schema().iter().zip(bound.fields()).map(|((qualifier, field), wanted)| {
+/// The plan with its columns cast, by position, to these types; `None` leaves one as it is.
+pub(super) fn with_types(plan: &LogicalPlan, types: &[Option<DataType>]) -> Result<LogicalPlan> {
+    let columns = plan.schema().iter().zip(types).map(|((qualifier, field), wanted)| {
         let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-        if field.data_type() == wanted.data_type() { column } else { cast(column, wanted.data_type().clone()).alias_qualified(qualifier.cloned(), field.name()) }
+        match wanted {
+            Some(wanted) if wanted != field.data_type() => cast(column, wanted.clone()).alias_qualified(qualifier.cloned(), field.name()),
+            _ => column,
+        }
     });
     LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
 }

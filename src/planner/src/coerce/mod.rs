@@ -1,15 +1,23 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of [`analyzer_rules`]:
 //!
-//! 1. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative scale;
-//! 2. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not compare; floats and numerics meet as `double precision`;
-//! 3. DataFusion's coercion;
-//! 4. [`division`]: quotients of numerics have sixteen digits after the point.
+//! 1. [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer differently;
+//! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative scale; with it [`unions`]: floats and numerics unite as floats;
+//! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
+//! 4. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not compare; floats and numerics meet as `double precision`;
+//! 5. [`division`]: quotients of numerics have sixteen digits after the point;
+//! 6. [`digits`]: rounded numerics have as many digits as they are rounded to;
+//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that these have got;
+//! 8. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
+mod digits;
 mod division;
+mod in_subquery;
 mod literals;
+mod moments;
 mod operands;
+mod unions;
 
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
@@ -17,5 +25,14 @@ use std::sync::Arc;
 
 /// The analyzer rules of a bound query, DataFusion's type coercion included.
 pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    vec![Arc::new(literals::Literals), Arc::new(operands::Operands), Arc::new(TypeCoercion::new()), Arc::new(division::Division)]
+    vec![
+        Arc::new(in_subquery::InSubqueries),
+        Arc::new(literals::Literals),
+        Arc::new(moments::Moments),
+        Arc::new(operands::Operands),
+        Arc::new(division::Division),
+        Arc::new(digits::Digits),
+        Arc::new(literals::Literals),
+        Arc::new(TypeCoercion::new()),
+    ]
 }

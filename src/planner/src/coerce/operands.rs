@@ -41,7 +41,7 @@ impl AnalyzerRule for Operands {
                 let name = names.save(&expr);
                 Ok(expr.transform_up(|e| operands(e, &schema))?.update_data(|e| name.restore(e)))
             })?;
-            if rewritten.transformed { Ok(Transformed::yes(rewritten.data.recompute_schema()?)) } else { Ok(rewritten) }
+            rewritten.map_data(LogicalPlan::recompute_schema)
         })?;
         Ok(done.data)
     }
@@ -92,7 +92,7 @@ fn operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }
 }
 
-fn is_compared(op: Operator) -> bool {
+pub(super) fn is_compared(op: Operator) -> bool {
     matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
 }
 

@@ -3,8 +3,9 @@
 
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
+use crate::lower::join::row_count;
 use crate::lower::{Builder, Stream, narrowest, schema_of, to_expr};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_expr::expr::{AggregateFunction as DfAggregate, AggregateFunctionParams};
 use datafusion_expr::{Expr as Df, ExprSchemable, logical_plan::Aggregate};
 use std::sync::Arc;
@@ -55,6 +56,10 @@ impl Builder {
             let output_type = output.field(group.len() + i).data_type().clone();
             calls.push(call(expr, output_type, &mut columns)?);
         }
+        // A global aggregate of which nobody reads a result still is one row: it counts, in a column beyond its schema.
+        if group.is_empty() && calls.is_empty() {
+            calls.push(row_count());
+        }
         let Columns { exprs, fields, .. } = columns;
         let stream = match exprs.is_empty() {
             true if input.width() == 1 => input,
@@ -76,7 +81,7 @@ impl Builder {
             None => Expr::Column(places[g]),
         };
         let picks: Vec<Expr> = group.iter().map(|g| g.clone().map_or_else(|constant| constant, group_column)).chain(called_columns).collect();
-        let called = (0..calls.len()).map(|i| output.field(group.len() + i).clone());
+        let called = (0..calls.len()).map(|i| output.fields().get(group.len() + i).map_or_else(|| Field::new("count", DataType::Int64, false), |f| f.as_ref().clone()));
         let grouped = stream.node.schema.fields()[..kept].iter().map(|f| f.as_ref().clone());
         let schema = Arc::new(Schema::new(grouped.chain(called).collect::<Vec<_>>()));
         let result = self.grouped(stream, kept, calls, schema);

@@ -201,6 +201,10 @@ impl Builder {
         let marked = schema_of(&join.schema);
         let columns = |last: Expr| (0..left_width).map(Expr::Column).chain([last]).collect::<Vec<_>>();
         if join.filter.is_some() {
+            if join.on.is_empty() {
+                return Err(Error::unsupported("NOT IN or EXISTS inside of OR, without an equality between the subquery and the query around it")
+                    .with_hint("Compare a column of the subquery with one outside of it, or move the condition to the top level of WHERE."));
+            }
             let semi = self.keyed(join, JoinKind::LeftSemi)?.project(columns(Expr::Literal(Literal::Boolean(true))), marked.clone());
             let anti = self.keyed(join, JoinKind::LeftAnti)?.project(columns(Expr::Literal(Literal::Boolean(false))), marked.clone());
             return Ok(union_all(vec![semi, anti], marked));
@@ -226,7 +230,8 @@ impl Builder {
     }
 }
 
-fn row_count() -> AggregateCall {
+/// `count(*)`.
+pub(super) fn row_count() -> AggregateCall {
     AggregateCall { function: AggregateFunction::Count, arg: None, distinct: false, filter: None, output: DataType::Int64 }
 }
 
@@ -276,16 +281,18 @@ fn expanded(sides: &Sides, kind: JoinKind) -> Option<Stream> {
     let schema = Arc::new(Schema::new(input.node.schema.fields().iter().chain(fields).map(|f| f.as_ref().clone()).collect::<Vec<_>>()));
     let key = if rows.len() <= 1 { input.node.properties.key.clone() } else { None };
     let properties = Properties { append_only: input.node.properties.append_only, key };
-    let width = input.width();
+    let (width, left, right) = (input.width(), sides.left.width(), sides.right.width());
     let mut stream = input.clone().wrap(Op::Expand { rows }, schema, properties);
     if swapped {
-        let order: Vec<usize> = (width..width + sides.left_width).chain(0..width).collect();
+        let order: Vec<usize> = (width..width + left).chain(0..width).collect();
         stream = stream.pick(&order);
     }
-    Some(match &sides.residual {
-        Some(residual) => stream.filter(residual.clone()),
-        None => stream,
-    })
+    if let Some(residual) = &sides.residual {
+        stream = stream.filter(residual.clone());
+    }
+    // Columns beyond the logical schema of the left side would stand between the two.
+    let logical: Vec<usize> = (0..sides.left_width).chain(left..left + sides.right_width).collect();
+    Some(if logical.len() == left + right || logical.is_empty() { stream } else { stream.pick(&logical) })
 }
 
 /// A unique key of the join's output, in positions of left ++ right. A side whose key is covered by the join keys matches at most once.

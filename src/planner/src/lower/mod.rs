@@ -102,10 +102,12 @@ pub(crate) fn tap_columns(relation: &tidemark_plan::Relation, columns: Vec<usize
     Stream::leaf(Op::Tap { relation: relation.id, columns }, schema, properties)
 }
 
-/// Constant rows.
+/// Constant rows. Rows without columns get one, as a projection to nothing does.
 fn constant(rows: Vec<Vec<Expr>>, schema: SchemaRef) -> Stream {
     let key = if rows.len() <= 1 { Some(Vec::new()) } else { None };
-    Stream::leaf(Op::Values { rows }, schema, Properties { append_only: true, key })
+    let without_columns = schema.fields().is_empty();
+    let stream = Stream::leaf(Op::Values { rows }, schema.clone(), Properties { append_only: true, key });
+    if without_columns { stream.project(Vec::new(), schema) } else { stream }
 }
 
 /// All rows of all inputs. A property holds of the union if it holds of every input; keys do not.

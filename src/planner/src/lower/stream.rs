@@ -9,6 +9,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use std::sync::Arc;
 use tidemark_common::RelationId;
+pub(crate) use tidemark_plan::narrowest;
 use tidemark_plan::{BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties};
 
 /// A changelog under construction.
@@ -201,13 +202,6 @@ impl Builder {
         prune_fragments(&mut self.fragments);
         (JobPlan { relation: self.relation, fragments: self.fragments, tables: self.tables }, self.notices)
     }
-}
-
-/// The column that is cheapest to carry where only the number of rows matters: a stream never has no columns at all, and what reads none of them ignores
-/// the one that it has beyond its logical schema.
-pub(crate) fn narrowest(schema: &Schema) -> usize {
-    let width = |f: &arrow_schema::FieldRef| if *f.data_type() == DataType::Boolean { 0 } else { f.data_type().primitive_width().unwrap_or(usize::MAX) };
-    schema.fields().iter().enumerate().min_by_key(|(_, f)| width(f)).map_or(0, |(i, _)| i)
 }
 
 /// The Arrow schema of a logical plan's output, without metadata.

@@ -37,6 +37,13 @@ impl Front<'_> {
         let name = self.name()?;
         Ok(Some(match what {
             "source" => StatementKind::CreateSource(self.relation(name, if_not_exists, or_replace)?),
+            "table" if self.word("as") => {
+                let from = self.peek().span;
+                let kind = self.statement()?;
+                let start = self.positions.of(from.start).map_or(0, |p| p - 1);
+                let query = Statement { text: self.text_since(from), start, positions: self.positions.clone(), kind };
+                StatementKind::CreateTableAs { name, if_not_exists, query: Box::new(query) }
+            }
             "table" => StatementKind::CreateTable(self.relation(name, if_not_exists, or_replace)?),
             "materialized view" => StatementKind::CreateMaterializedView(self.view(name, if_not_exists, or_replace)?),
             "view" => StatementKind::CreateView(self.view(name, if_not_exists, or_replace)?),
@@ -174,7 +181,7 @@ impl Front<'_> {
         } else if self.at_word("format") || self.at_word("row") {
             relation.format = Some(self.format()?);
         } else if self.at_word("as") {
-            return Err(Error::unsupported("CREATE TABLE AS").at(position).with_hint("Use CREATE MATERIALIZED VIEW, or CREATE TABLE and INSERT INTO ... SELECT."));
+            return Err(Error::unsupported("CREATE TABLE AS takes its columns from the query: a list of columns or options is not supported").at(position));
         } else {
             return Ok(false);
         }

@@ -33,7 +33,8 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let mut front = Front::new(rewrite_table_functions(tokens), source.clone(), positions.clone());
         let kind = front.statement()?;
         front.end()?;
-        statements.push(Statement { text, positions: positions.clone(), kind });
+        let start = positions.of(first.span.start).map_or(0, |p| p - 1);
+        statements.push(Statement { text, start, positions: positions.clone(), kind });
     }
     Ok(statements)
 }
@@ -200,13 +201,6 @@ impl<'a> Front<'a> {
     /// Everything has been read.
     fn end(&mut self) -> Result<()> {
         if self.peek().token == Token::EOF { Ok(()) } else { Err(self.unexpected("end of statement")) }
-    }
-
-    /// Reads up to the end without looking.
-    fn skip_rest(&mut self) {
-        while self.peek().token != Token::EOF {
-            self.parser.advance_token();
-        }
     }
 
     fn identifier(&mut self) -> Result<String> {

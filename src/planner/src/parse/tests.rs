@@ -85,6 +85,12 @@ fn utility_statements() {
     assert!(matches!(one("set search_path to public, s2"), StatementKind::Set { value: Some(v), .. } if v == "public, s2"));
     assert!(matches!(one("set local time zone 'UTC'"), StatementKind::Set { name, local: true, .. } if name == "timezone"));
     assert!(matches!(one("set session characteristics as transaction read only"), StatementKind::Set { .. }));
+    assert!(
+        matches!(one("set transaction isolation level serializable, read only"), StatementKind::Set { name, value: Some(v), .. } if name == "transaction_read_only" && v == "on")
+    );
+    assert!(matches!(one("set session authorization default"), StatementKind::Set { name, value: None, .. } if name == "session_authorization"));
+    assert!(matches!(one("refresh materialized view concurrently s.v"), StatementKind::Refresh(name) if name.name == "v"));
+    assert!(matches!(one("create table if not exists t as (select 1 as x)"), StatementKind::CreateTableAs { if_not_exists: true, query, .. } if query.text == "(select 1 as x)"));
     assert!(matches!(one("reset all"), StatementKind::Reset(None)));
     assert!(matches!(one("begin isolation level repeatable read read only"), StatementKind::Begin { read_only: true }));
     assert!(matches!(one("start transaction"), StatementKind::Begin { read_only: false }));

@@ -51,6 +51,14 @@ impl Front<'_> {
             () if self.word("describe") || (self.at_word("desc") && self.word("desc")) => StatementKind::Describe(self.name()?),
             () if alone && self.word("flush") => StatementKind::Flush,
             () if alone && self.word("wait") => StatementKind::Wait,
+            () if self.words(&["refresh", "materialized", "view"]) => {
+                self.word("concurrently");
+                let name = self.name()?;
+                if self.word("with") {
+                    self.expect_word("data")?;
+                }
+                StatementKind::Refresh(name)
+            }
             () if self.word("cancel") => self.cancel()?,
             () if self.at_word("set") => self.set()?,
             () if self.word("reset") => StatementKind::Reset(if self.word("all") { None } else { Some(self.setting()?) }),
@@ -180,7 +188,8 @@ impl Front<'_> {
         }
         let kind = self.statement()?;
         let text = self.text_since(from.span);
-        Ok(StatementKind::Explain { analyze, verbose, format, statement: Box::new(Statement { text, positions: self.positions.clone(), kind }) })
+        let start = self.positions.of(from.span.start).map_or(0, |p| p - 1);
+        Ok(StatementKind::Explain { analyze, verbose, format, statement: Box::new(Statement { text, start, positions: self.positions.clone(), kind }) })
     }
 
     fn show(&mut self) -> Result<StatementKind> {
@@ -228,12 +237,12 @@ impl Front<'_> {
 
     fn set(&mut self) -> Result<StatementKind> {
         self.parser.advance_token();
-        if self.words(&["session", "characteristics"]) || self.at_word("transaction") {
-            self.skip_rest();
-            return Ok(StatementKind::Set { name: "transaction".into(), value: None, local: false });
+        let session = self.words(&["session", "characteristics"]);
+        if session || self.at_word("transaction") {
+            return Ok(self.set_transaction(session));
         }
         let local = self.word("local");
-        if !local {
+        if !local && !is_word(&self.parser.peek_nth_token_ref(1).token, "authorization") {
             self.word("session");
         }
         if self.words(&["time", "zone"]) {
@@ -252,6 +261,26 @@ impl Front<'_> {
             values.push(self.option_value()?);
         }
         Ok(StatementKind::Set { name, value: Some(values.join(", ")), local })
+    }
+
+    /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION`: the access mode is a setting; isolation levels are taken and mean nothing.
+    fn set_transaction(&mut self, session: bool) -> StatementKind {
+        let mut value = None;
+        while self.peek().token != Token::EOF {
+            if self.words(&["read", "only"]) {
+                value = Some("on".to_string());
+            } else if self.words(&["read", "write"]) {
+                value = Some("off".to_string());
+            } else {
+                self.parser.advance_token();
+            }
+        }
+        let name = match (&value, session) {
+            (None, _) => "transaction",
+            (Some(_), true) => "default_transaction_read_only",
+            (Some(_), false) => "transaction_read_only",
+        };
+        StatementKind::Set { name: name.into(), value, local: false }
     }
 
     fn begin(&mut self) -> StatementKind {

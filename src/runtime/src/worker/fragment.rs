@@ -5,11 +5,13 @@
 //! Then every operator closes the epoch, inputs first, state is sealed if the barrier asks for it, and the barrier goes on.
 
 use crate::exchange::Message;
+use crate::worker::sealing::Sealed;
+use arrow::array::ArrayRef;
 use std::collections::VecDeque;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::Result;
+use tidemark_common::{Epoch, Result};
 use tidemark_operator::{Barrier, Operator, Out, RowError};
-use tidemark_state::{TableDelta, TableSpec};
+use tidemark_state::Appended;
 
 /// An operator and who reads its output: (operator, port), or nobody (the root).
 pub struct Slot {
@@ -43,6 +45,8 @@ pub struct Fragment {
     pub slots: Vec<Slot>,
     /// Its leaves.
     pub leaves: Vec<Leaf>,
+    /// The last barrier that it has closed, or after which it began; none while it is being created.
+    pub closed: Option<Epoch>,
     aligned: usize,
     channels: usize,
 }
@@ -54,7 +58,7 @@ pub trait Sink {
     /// A failing row.
     fn row_error(&mut self, error: RowError) -> Result<()>;
     /// All channels have delivered this barrier and the operators have closed its epoch; `sealed` holds what changed if it is a checkpoint.
-    fn barrier(&mut self, barrier: Barrier, sealed: Vec<(TableSpec, TableDelta)>) -> Result<()>;
+    fn barrier(&mut self, barrier: Barrier, sealed: Vec<Sealed>) -> Result<()>;
     /// Whether state is sealed at this barrier.
     fn seals(&self, barrier: &Barrier) -> bool;
 }
@@ -83,7 +87,7 @@ impl Fragment {
     /// A fragment that has seen nothing.
     pub fn new(slots: Vec<Slot>, leaves: Vec<Leaf>) -> Fragment {
         let channels = leaves.iter().map(|l| l.channels.len()).sum();
-        Fragment { slots, leaves, aligned: 0, channels }
+        Fragment { slots, leaves, closed: None, aligned: 0, channels }
     }
 
     /// Takes a message in; processes it and whatever it unblocks.
@@ -139,12 +143,11 @@ impl Fragment {
         let mut sealed = Vec::new();
         if sink.seals(&barrier) {
             for table in self.slots.iter_mut().flat_map(|s| s.operator.tables()) {
-                if let Some(delta) = table.seal() {
-                    sealed.push((table.spec(), delta));
-                }
+                sealed.extend(Sealed::of(table));
             }
         }
         sink.barrier(barrier, sealed)?;
+        self.closed = Some(barrier.epoch);
         self.aligned = 0;
         self.leaves.iter_mut().flat_map(|l| &mut l.channels).for_each(|c| c.aligned = false);
         Ok(())
@@ -173,6 +176,12 @@ impl Fragment {
         }
     }
 
+    /// Columns of rows that a table of this fragment has sealed as appended; `None` if it is none of this fragment's.
+    pub fn read_appended(&mut self, table: u32, appended: &Appended, rows: &[u32]) -> Option<Vec<ArrayRef>> {
+        let found = self.slots.iter_mut().flat_map(|s| s.operator.tables()).find(|t| t.spec().table == table)?;
+        Some(found.read_appended(appended, rows))
+    }
+
     /// Bytes of state.
     pub fn memory_bytes(&mut self) -> usize {
         self.slots.iter_mut().flat_map(|s| s.operator.tables()).map(|t| t.memory_bytes()).sum()
@@ -190,7 +199,7 @@ impl Sink for Collected {
     fn row_error(&mut self, _: RowError) -> Result<()> {
         Ok(())
     }
-    fn barrier(&mut self, _: Barrier, _: Vec<(TableSpec, TableDelta)>) -> Result<()> {
+    fn barrier(&mut self, _: Barrier, _: Vec<Sealed>) -> Result<()> {
         Ok(())
     }
     fn seals(&self, _: &Barrier) -> bool {
@@ -204,7 +213,6 @@ mod tests {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use std::sync::Arc;
-    use tidemark_common::Epoch;
 
     #[derive(Default)]
     struct Record(Vec<String>);
@@ -217,7 +225,7 @@ mod tests {
         fn row_error(&mut self, _: RowError) -> Result<()> {
             Ok(())
         }
-        fn barrier(&mut self, barrier: Barrier, _: Vec<(TableSpec, TableDelta)>) -> Result<()> {
+        fn barrier(&mut self, barrier: Barrier, _: Vec<Sealed>) -> Result<()> {
             self.0.push(format!("barrier {}", barrier.epoch));
             Ok(())
         }
@@ -232,7 +240,7 @@ mod tests {
     }
 
     fn barrier(epoch: u64) -> Message {
-        Message::Barrier(Barrier { epoch: Epoch(epoch), clock: 0, checkpoint: false })
+        Message::Barrier(Barrier { epoch: Epoch(epoch), clock: 0, checkpoint: false, horizon_ms: -1 })
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub struct Job {
     pub taps: Vec<TapTarget>,
     /// What people read.
     pub view: Option<Arc<ViewPartition>>,
-    /// Epochs wait for it and checkpoints contain it.
-    pub counts: bool,
+    /// From this epoch on, epochs wait for it and checkpoints contain it. Barriers of earlier epochs may still be on their way through it.
+    pub counts_from: Option<Epoch>,
     /// Its leaves take part in barriers; a job that is being created does from the epoch of its join on.
     pub joined: Option<Epoch>,
     /// The last barrier that its last actor has closed.
@@ -125,7 +125,8 @@ impl TapTarget {
     }
 }
 
-/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of `schema`.
+/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of `schema`. Rows of which one of these columns could not be read are left
+/// out; what could not be read of the others does not matter.
 pub fn pick(batch: &ChangeBatch, produced: &[usize], columns: &[usize], schema: &SchemaRef) -> Result<ChangeBatch> {
     let mut picked = Vec::with_capacity(columns.len());
     for column in columns {
@@ -134,7 +135,18 @@ pub fn pick(batch: &ChangeBatch, produced: &[usize], columns: &[usize], schema: 
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let rows = RecordBatch::try_new_with_options(schema.clone(), picked, &options).map_err(|e| Error::internal(format!("a tap's columns do not fit: {e}")))?;
-    Ok(ChangeBatch::with_weights(rows, batch.weights().cloned()))
+    let picked = ChangeBatch::with_weights(rows, batch.weights().cloned());
+    Ok(match batch.faulty() {
+        None => picked,
+        Some(faulty) => leave_out(&picked, faulty, |column| columns.contains(&column)),
+    })
+}
+
+/// Leaves out the rows with a value of such a column that could not be read.
+pub fn leave_out(batch: &ChangeBatch, faulty: &[(usize, usize)], column: impl Fn(usize) -> bool) -> ChangeBatch {
+    let mut keep = vec![true; batch.num_rows()];
+    faulty.iter().filter(|(_, c)| column(*c)).for_each(|(row, _)| keep[*row] = false);
+    if keep.iter().all(|k| *k) { batch.clone() } else { batch.filter(&arrow::array::BooleanArray::from(keep)) }
 }
 
 /// The same columns, all nullable: what flows may always hold NULL.
@@ -259,6 +271,11 @@ pub fn constant_rows(rows: &[Vec<Expr>], schema: &SchemaRef) -> Result<Option<Ch
 }
 
 impl Job {
+    /// Whether this epoch waits for it.
+    pub fn counts(&self, epoch: Epoch) -> bool {
+        self.counts_from.is_some_and(|from| epoch >= from)
+    }
+
     /// The columns of the relation that its output batches hold. Sources whose only operator is the reader produce what is asked for.
     pub fn produced(&self) -> Vec<usize> {
         match self.pruned_source() {

@@ -1,24 +1,23 @@
 //! A worker: one thread that runs all actors of its share of the vnodes. It takes commands, messages of its peers and rows of its sources, in this order of
 //! preference, and processes each to the end before it takes the next, so that nothing inside needs a lock.
 //!
-//! Sources are read only when nothing else waits and no peer is congested: that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching).
+//! Sources are read only when nothing else waits, no peer is congested and the log takes entries: that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching).
 //! A job that fails (an error or a broken invariant) is taken out alone; the coordinator stops it everywhere.
 
 mod fragment;
 mod job;
 mod sealing;
 mod source;
+mod starting;
 
-use crate::engine::ErrorRow;
 use crate::exchange::{Delivery, Inbound, Message, Route, Router};
 use crate::shared::Shared;
-use crate::sinks::SinkQueue;
 use crossbeam_channel::{Receiver, Sender};
 use fragment::Sink as FragmentSink;
 pub use job::{Actors, build_actors, nullable, pick};
 use job::{CatchUp, Input, InputKind, Job, TapState, TapTarget, constant_rows, reversed};
-use sealing::Sealing;
-pub use sealing::store;
+pub use sealing::{RETRY_MAX, store};
+use sealing::{Sealed, Sealing};
 pub use source::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,13 +25,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::{RecordError, SplitPosition, Waker};
-use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId, vnodes_of};
+use tidemark_changelog::connector::{SplitPosition, Waker};
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, failpoint};
 use tidemark_control::TableWrites;
-use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Watermarks};
+use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
 use tidemark_operator::{Barrier, RowError};
-use tidemark_plan::{OnError, Op, Relation, RelationKind};
-use tidemark_state::{TableDelta, TableSpec};
+use tidemark_plan::{OnError, Relation, RelationKind};
+use tidemark_state::errors::{ErrorRow, KeptError};
 
 /// Messages taken from the inbox before commands are looked at again.
 const INBOX_BURST: usize = 64;
@@ -63,9 +62,13 @@ pub struct Worker {
     join_positions: HashMap<(RelationId, Epoch), Vec<SplitPosition>>,
     /// Rows of the closing epoch that the log has to keep.
     reads: Vec<TableWrites>,
+    /// Errors of such rows' records.
+    read_errors: Vec<KeptError>,
     sealing: Sealing,
     epoch: Epoch,
     announced: bool,
+    /// Until replay is over.
+    recovering: bool,
 }
 
 impl Worker {
@@ -78,10 +81,11 @@ impl Worker {
                 let _ = own.send(Inbound::Wake);
             }
         });
+        let sealing = Sealing::new(id, peers[id].clone(), shared.clone());
         let router = Router::new(id, peers, shared.clone());
         Worker {
             id,
-            sealing: Sealing::new(id, shared.clone()),
+            sealing,
             shared,
             commands,
             inbox,
@@ -95,8 +99,10 @@ impl Worker {
             cutting: BTreeMap::new(),
             join_positions: HashMap::new(),
             reads: Vec::new(),
+            read_errors: Vec::new(),
             epoch: Epoch(0),
             announced: false,
+            recovering: true,
         }
     }
 
@@ -122,7 +128,7 @@ impl Worker {
                 self.wait(CONGESTED_SLEEP);
                 continue;
             }
-            if !self.poll_inputs() {
+            if self.shared.readers.is_stalled() || !self.poll_inputs() {
                 self.wait(IDLE_SLEEP);
             }
         }
@@ -137,6 +143,14 @@ impl Worker {
     fn inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Wake => self.wake_pending.store(false, Ordering::Release),
+            Inbound::Read(read) => {
+                let fragments = self.jobs.get_mut(&read.table.relation).map(|j| j.fragments.as_mut_slice()).unwrap_or_default();
+                let columns = fragments.iter_mut().find_map(|f| f.read_appended(read.table.table, &read.appended, &read.rows));
+                if let Some(columns) = columns {
+                    // A writer that is gone means shutdown.
+                    let _ = read.reply.send(columns);
+                }
+            }
             Inbound::Delivery(delivery) => {
                 if let Message::Changes(batch) = &delivery.message {
                     self.shared.inbox_rows[self.id].fetch_sub(batch.num_rows(), Ordering::Relaxed);
@@ -156,16 +170,25 @@ impl Worker {
         match command {
             Command::Start(start) => {
                 let id = start.relation.id;
-                match catch(|| self.build(&start)) {
+                self.enter(id, Epoch(0));
+                let built = catch(|| self.build(&start));
+                self.leave();
+                match built {
                     Ok(()) => self.started(id, start.mode),
                     Err(error) => self.fail(id, error),
                 }
             }
             Command::Join { relation, epoch } => self.join(relation, epoch),
-            Command::Promote { relation } => {
-                if let Some(job) = self.jobs.get_mut(&relation) {
-                    job.counts = true;
+            Command::CatchUp { relation, backfill } => {
+                if let Err(error) = catch(|| self.begin_catch_up(relation, &backfill)) {
+                    self.fail(relation, error);
                 }
+            }
+            Command::Promote { relation, epoch } => {
+                if let Some(job) = self.jobs.get_mut(&relation) {
+                    job.counts_from = Some(epoch);
+                }
+                self.sink_counts_from(relation, epoch);
             }
             Command::AddSplits { relation, start } => {
                 let worker = self.id;
@@ -192,6 +215,7 @@ impl Worker {
             }
             Command::Settle => self.tell(Event::Settled { worker: self.id }),
             Command::Resume => {
+                self.recovering = false;
                 for source in self.jobs.values_mut().flat_map(sources) {
                     source.unlimit();
                 }
@@ -201,189 +225,18 @@ impl Worker {
         self.process_local();
     }
 
-    // ---- starting and ending jobs
-
-    fn build(&mut self, start: &StartJob) -> Result<()> {
-        let relation = &start.relation;
-        let id = relation.id;
-        let plan = relation.job.as_ref().ok_or_else(|| Error::internal(format!("\"{}\" has no job", relation.name)))?;
-        let figures = self.shared.figures(id);
-        *figures.name.lock() = (format!("{}.{}", relation.schema_name, relation.name), relation.kind.name());
-        let sink = if relation.kind == RelationKind::Sink { Some(SinkQueue::of(&self.shared, relation, start.sink.as_ref())?.output(self.id)) } else { None };
-        let mut actors = build_actors(relation, plan, &self.shared, self.id, sink)?;
-        self.restore(start, &mut actors.fragments)?;
-        let fresh = !matches!(start.mode, StartMode::Restored(_));
-        let mut inputs = Vec::new();
-        for leaf in actors.leaves {
-            let kind = match leaf.op {
-                Op::SourceRead { .. } => {
-                    let mut source = Source::open(&self.shared, self.id, relation, &start.positions, &start.watermarks, self.waker.clone())?;
-                    if !fresh {
-                        // Nothing is read before the first barrier of the replay says how far, or `Resume` that there is none.
-                        source.limit(self.id, &start.positions)?;
-                    }
-                    InputKind::Source(Box::new(source))
-                }
-                Op::TableRead => InputKind::Table,
-                Op::Values { rows } => {
-                    InputKind::Values(if fresh && vnodes_of(self.id, self.shared.inbox_rows.len()).start == 0 { constant_rows(&rows, &leaf.schema)? } else { None })
-                }
-                Op::Tap { relation: upstream, columns } => {
-                    let state = match start.backfill.get(&upstream) {
-                        Some(positions) => TapState::CatchUp(Box::new(self.catch_up(upstream, positions)?)),
-                        None => TapState::Live,
-                    };
-                    InputKind::Tap { upstream, columns, schema: leaf.schema, state }
-                }
-                other => return Err(Error::internal(format!("{other:?} is no leaf"))),
-            };
-            inputs.push(Input { fragment: leaf.fragment, leaf: leaf.leaf, kind });
-        }
-        if let Some(view) = &actors.view {
-            let mut views = self.shared.views.write();
-            let partitions = views.entry(id).or_insert_with(|| vec![None; self.shared.inbox_rows.len()]);
-            partitions[self.id] = Some(view.clone());
-        }
-        let joined = match start.mode {
-            StartMode::Restored(epoch) | StartMode::After(epoch) => Some(epoch),
-            StartMode::Creating => None,
-        };
-        let job = Job {
-            relation: relation.clone(),
-            fragments: actors.fragments,
-            routes: actors.routes,
-            inputs,
-            taps: Vec::new(),
-            view: actors.view,
-            counts: joined.is_some(),
-            joined,
-            last_passed: joined.unwrap_or_default(),
-            told_ready: false,
-            figures,
-        };
-        self.jobs.insert(id, job);
-        Ok(())
-    }
-
-    /// Connects a job that was built with the others on this worker.
-    fn started(&mut self, id: RelationId, mode: StartMode) {
-        if let StartMode::Restored(epoch) = mode {
-            for upstream in self.upstreams(id) {
-                self.connect(id, upstream, epoch);
-            }
-        }
-        // Jobs that joined before this source began.
-        let waiting: Vec<RelationId> = self.jobs.iter().filter(|(other, j)| **other != id && j.joined.is_some()).map(|(other, _)| *other).collect();
-        for other in waiting {
-            if self.upstreams(other).contains(&id) && !self.jobs[&id].taps.iter().any(|t| t.job == other) {
-                let after = self.jobs[&id].joined.unwrap_or(Epoch(0));
-                self.connect(other, id, after);
-            }
-        }
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.prune_source();
-        }
-        for delivery in self.early.remove(&id).unwrap_or_default() {
-            self.router.local.push_back(delivery);
+    /// What runs now, in case that it ends the process.
+    fn enter(&self, id: RelationId, closed: Epoch) {
+        if self.recovering {
+            self.shared.recovery.enter(self.id, id, closed);
+            failpoint::hit("recovery.run");
         }
     }
 
-    fn upstreams(&self, id: RelationId) -> Vec<RelationId> {
-        let inputs = self.jobs.get(&id).map(|j| j.inputs.as_slice()).unwrap_or_default();
-        let found: BTreeSet<RelationId> = inputs.iter().filter_map(|i| if let InputKind::Tap { upstream, .. } = &i.kind { Some(*upstream) } else { None }).collect();
-        found.into_iter().collect()
-    }
-
-    /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`.
-    fn connect(&mut self, id: RelationId, upstream: RelationId, after: Epoch) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        let mut targets = Vec::new();
-        for (input, i) in job.inputs.iter().enumerate() {
-            if let InputKind::Tap { upstream: u, columns, schema, .. } = &i.kind
-                && *u == upstream
-            {
-                targets.push(TapTarget { job: id, fragment: i.fragment, leaf: i.leaf, input, columns: columns.clone(), schema: schema.clone(), after });
-            }
+    fn leave(&self) {
+        if self.recovering {
+            self.shared.recovery.leave(self.id);
         }
-        if let Some(up) = self.jobs.get_mut(&upstream) {
-            up.taps.extend(targets);
-            up.prune_source();
-        }
-    }
-
-    fn restore(&self, start: &StartJob, fragments: &mut [fragment::Fragment]) -> Result<()> {
-        let vnodes = vnodes_of(self.id, self.shared.inbox_rows.len());
-        for table in fragments.iter_mut().flat_map(|f| &mut f.slots).flat_map(|s| s.operator.tables()) {
-            let spec = table.spec();
-            let Some(files) = start.tables.get(&spec.table) else { continue };
-            self.shared.specs.lock().insert(TableId { relation: start.relation.id, table: spec.table }, spec.clone());
-            self.shared.tokio.block_on(self.shared.store.read_table(files, &spec, vnodes.clone(), |rows| {
-                table.restore(&rows);
-                Ok(())
-            }))?;
-        }
-        Ok(())
-    }
-
-    /// A reader of its own for the past of an append-only source that others read already.
-    fn catch_up(&self, upstream: RelationId, positions: &[SplitPosition]) -> Result<CatchUp> {
-        let shared = self.jobs.get(&upstream).ok_or_else(|| Error::internal("a source that is read has no job"))?;
-        let plan = shared.relation.job.as_ref().ok_or_else(|| Error::internal("a source without a job"))?;
-        let actors = build_actors(&shared.relation, plan, &self.shared, self.id, None)?;
-        let fragment = actors.fragments.into_iter().next().ok_or_else(|| Error::internal("a source without an actor"))?;
-        let ready_at = shared.inputs.iter().find_map(|i| if let InputKind::Source(s) = &i.kind { Some(s.positions()) } else { None }).unwrap_or_default();
-        let mut source = Source::open(&self.shared, self.id, &shared.relation, positions, &[], self.waker.clone())?;
-        source.set_uncounted();
-        // It must not overtake the shared reader, from whose position at the join the live rows go on.
-        source.limit(self.id, &ready_at)?;
-        Ok(CatchUp { source, fragment, ready_at, end: None })
-    }
-
-    fn join(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.joined = Some(epoch);
-        for input in &job.inputs {
-            // Live messages wait until the leaf has caught up to the barrier of the join.
-            if matches!(input.kind, InputKind::Tap { .. }) {
-                job.fragments[input.fragment].leaves[input.leaf].channels[0].held = true;
-            }
-        }
-        for upstream in self.upstreams(id) {
-            self.connect(id, upstream, epoch);
-        }
-    }
-
-    fn remove(&mut self, id: RelationId) {
-        self.ended.insert(id);
-        self.jobs.remove(&id);
-        self.early.remove(&id);
-        self.sealing.forget(id);
-        let mut pruned = Vec::new();
-        for (upstream, job) in &mut self.jobs {
-            let before = job.taps.len();
-            job.taps.retain(|t| t.job != id);
-            if job.taps.len() != before {
-                pruned.push(*upstream);
-            }
-        }
-        for upstream in pruned {
-            if let Some(job) = self.jobs.get_mut(&upstream) {
-                job.prune_source();
-            }
-        }
-        let epochs: Vec<Epoch> = self.outstanding.keys().copied().collect();
-        for epoch in epochs {
-            self.passed(id, epoch);
-        }
-        let cutting: Vec<Epoch> = self.cutting.keys().copied().collect();
-        for epoch in cutting {
-            self.source_cut(id, epoch);
-        }
-    }
-
-    fn fail(&mut self, id: RelationId, error: Error) {
-        self.tell(Event::Failed { relation: id, error });
-        self.remove(id);
     }
 
     // ---- barriers
@@ -391,11 +244,11 @@ impl Worker {
     fn barrier(&mut self, command: &Arc<BarrierCommand>) {
         self.epoch = command.epoch.next();
         self.announced = false;
-        let counting: BTreeSet<RelationId> = self.jobs.iter().filter(|(_, j)| j.counts && j.joined.is_some_and(|e| e < command.epoch)).map(|(id, _)| *id).collect();
+        let counting: BTreeSet<RelationId> = self.jobs.iter().filter(|(_, j)| j.counts(command.epoch) && j.joined.is_some_and(|e| e < command.epoch)).map(|(id, _)| *id).collect();
         self.sealing.begin(command.epoch, command.checkpoint);
         self.outstanding.insert(command.epoch, counting);
         let taking_part: Vec<RelationId> =
-            self.jobs.iter().filter(|(_, j)| j.joined.is_some_and(|e| e < command.epoch || (e == command.epoch && !j.counts))).map(|(id, _)| *id).collect();
+            self.jobs.iter().filter(|(_, j)| j.joined.is_some_and(|e| e < command.epoch || (e == command.epoch && j.counts_from.is_none()))).map(|(id, _)| *id).collect();
         let reading: BTreeSet<RelationId> = taking_part.iter().copied().filter(|id| self.jobs.get_mut(id).is_some_and(|j| sources(j).next().is_some())).collect();
         self.cutting.insert(command.epoch, reading);
         for id in &taking_part {
@@ -407,7 +260,7 @@ impl Worker {
 
     /// The barrier reaches the leaves of a job that the worker feeds.
     fn barrier_at_inputs(&mut self, id: RelationId, command: &Arc<BarrierCommand>) {
-        let barrier = Barrier { epoch: command.epoch, clock: command.clock, checkpoint: command.checkpoint };
+        let barrier = barrier_of(command, id);
         let count = self.jobs.get(&id).map_or(0, |j| j.inputs.len());
         for index in 0..count {
             let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -464,16 +317,20 @@ impl Worker {
             source.barriers.pop_front();
             let positions = source.positions();
             let (fragment, leaf) = (*fragment, *leaf);
-            let unlogged = source.take_unlogged();
+            let (unlogged, errors) = source.take_unlogged();
             if command.limits.is_none() {
                 self.reads.extend(unlogged.into_iter().map(|changes| TableWrites { table: id, changes }));
+                self.read_errors.extend(errors.into_iter().map(|row| KeptError { relation: id, row, weight: 1 }));
             } else if id.0 as usize % self.shared.inbox_rows.len() == self.id {
                 for logged in command.writes.iter().filter(|w| w.table == id) {
                     self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(logged.changes.clone()) });
                 }
+                for error in command.errors.iter().filter(|e| e.relation == id) {
+                    self.shared.errors.lock().record(id, error.row.clone(), error.weight);
+                }
             }
-            let barrier = Barrier { epoch: command.epoch, clock: command.clock, checkpoint: command.checkpoint };
-            if self.jobs.values().any(|j| j.joined == Some(command.epoch) && !j.counts) {
+            let barrier = barrier_of(&command, id);
+            if self.jobs.values().any(|j| j.joined == Some(command.epoch) && j.counts_from.is_none()) {
                 self.join_positions.insert((id, command.epoch), positions);
             }
             self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Barrier(barrier) });
@@ -490,18 +347,17 @@ impl Worker {
             return;
         }
         self.cutting.remove(&epoch);
-        let (mut positions, mut watermarks) = (Positions::new(), Watermarks::new());
+        let mut positions = Positions::new();
         for (id, job) in &mut self.jobs {
             if job.joined.is_none_or(|e| e > epoch) {
                 continue;
             }
             for source in sources(job) {
                 positions.insert(*id, source.positions());
-                watermarks.insert(*id, source.watermarks());
             }
         }
-        let reads = std::mem::take(&mut self.reads);
-        self.tell(Event::Cut { worker: self.id, epoch, positions, watermarks, reads });
+        let (reads, errors) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.read_errors));
+        self.tell(Event::Cut { worker: self.id, epoch, positions, reads, errors });
     }
 
     /// A job has passed the barrier of an epoch on this worker; when all that count have, the epoch is done here.
@@ -549,9 +405,11 @@ impl Worker {
     }
 
     fn poll_source(&mut self, id: RelationId, index: usize) -> Result<bool> {
-        let epoch = self.epoch;
+        let newest = self.epoch;
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(false) };
         let Input { fragment, leaf, kind: InputKind::Source(source) } = &mut job.inputs[index] else { return Ok(false) };
+        // In replay the worker knows of barriers that the source has not come to yet.
+        let epoch = source.barriers.front().map_or(newest, |barrier| barrier.epoch);
         let Some(batch) = source.poll(epoch)? else {
             if !source.barriers.is_empty() {
                 self.emit_source_barriers(id, index);
@@ -594,7 +452,7 @@ impl Worker {
         let output = catch_up.fragment.run(batch)?;
         let produced = if bare { catch_up.source.produced.clone() } else { (0..output.first().map_or(0, |b| b.rows().num_columns())).collect() };
         let batches = output.iter().map(|b| pick(b, &produced, columns, schema)).collect::<Result<Vec<_>>>()?;
-        for batch in batches {
+        for batch in batches.into_iter().filter(|b| !b.is_empty()) {
             self.feed(id, fragment, leaf, Message::Changes(batch));
         }
         Ok(true)
@@ -622,6 +480,7 @@ impl Worker {
 
     /// Hands a message of a leaf's own catching up to its actor.
     fn feed(&mut self, id: RelationId, fragment: usize, leaf: usize, message: Message) {
+        self.count(id, fragment, leaf, &message);
         self.with_actor(id, fragment, |actor, sink| actor.receive_backfill(leaf, message, sink));
     }
 
@@ -639,12 +498,24 @@ impl Worker {
                 }
                 continue;
             }
+            self.count(job, fragment, leaf, &message);
             self.with_actor(job, fragment, |actor, sink| actor.receive(leaf, channel, message, sink));
+        }
+    }
+
+    /// Counts rows that enter a job by one of its leaves. A connector's reader and a sink count their own.
+    fn count(&self, id: RelationId, fragment: usize, leaf: usize, message: &Message) {
+        let Message::Changes(batch) = message else { return };
+        let Some(job) = self.jobs.get(&id).filter(|j| j.relation.kind != RelationKind::Sink) else { return };
+        if job.inputs.iter().any(|i| i.fragment == fragment && i.leaf == leaf && !matches!(i.kind, InputKind::Source(_))) {
+            job.figures.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         }
     }
 
     /// Runs one actor and handles what it passed.
     fn with_actor(&mut self, id: RelationId, fragment: usize, run: impl FnOnce(&mut fragment::Fragment, &mut dyn FragmentSink) -> Result<()>) {
+        let Some(closed) = self.jobs.get(&id).map(|j| j.last_passed) else { return };
+        self.enter(id, closed);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let produced = if matches!(job.routes[fragment], Route::Taps) { job.produced() } else { Vec::new() };
         let mut output = ActorOutput {
@@ -653,16 +524,19 @@ impl Worker {
             route: &job.routes[fragment],
             taps: &job.taps,
             produced,
-            counts: job.counts,
+            counts_from: job.counts_from,
             router: &mut self.router,
             shared: &self.shared,
-            epoch: self.epoch,
+            epoch: job.fragments[fragment].closed.map_or(job.joined.unwrap_or(self.epoch), Epoch::next),
             last_passed: job.last_passed,
             passed: Vec::new(),
         };
         let actor = &mut job.fragments[fragment];
         let result = catch(|| run(actor, &mut output));
         let (passed, last_passed) = (output.passed, output.last_passed);
+        if self.recovering {
+            self.shared.recovery.leave(self.id);
+        }
         let is_last = matches!(job.routes[fragment], Route::Taps);
         if is_last {
             job.last_passed = last_passed;
@@ -685,7 +559,7 @@ impl Worker {
             let bytes: usize = job.fragments.iter_mut().map(fragment::Fragment::memory_bytes).sum();
             job.figures.memory[self.id].store(bytes as u64, Ordering::Relaxed);
         }
-        let counts = job.counts;
+        let counts = job.counts(barrier.epoch);
         let joining: Vec<(RelationId, usize)> = job.taps.iter().filter(|t| t.after == barrier.epoch).map(|t| (t.job, t.input)).collect();
         if !counts {
             self.tell(Event::JobDone { worker: self.id, relation: id, epoch: barrier.epoch });
@@ -730,13 +604,14 @@ struct ActorOutput<'a> {
     route: &'a Route,
     taps: &'a [TapTarget],
     produced: Vec<usize>,
-    counts: bool,
+    counts_from: Option<Epoch>,
     router: &'a mut Router,
     shared: &'a Arc<Shared>,
+    /// The epoch that the actor is in.
     epoch: Epoch,
     /// The last barrier that the actor has closed.
     last_passed: Epoch,
-    passed: Vec<(Barrier, Vec<(TableSpec, TableDelta)>)>,
+    passed: Vec<(Barrier, Vec<Sealed>)>,
 }
 
 impl FragmentSink for ActorOutput<'_> {
@@ -753,8 +628,10 @@ impl FragmentSink for ActorOutput<'_> {
             if self.last_passed < tap.after {
                 continue;
             }
-            let message = Message::Changes(tap.pick(&batch, &self.produced)?);
-            self.router.local.push_back(Delivery { job: tap.job, fragment: tap.fragment, leaf: tap.leaf, channel: 0, message });
+            let picked = tap.pick(&batch, &self.produced)?;
+            if !picked.is_empty() {
+                self.router.local.push_back(Delivery { job: tap.job, fragment: tap.fragment, leaf: tap.leaf, channel: 0, message: Message::Changes(picked) });
+            }
         }
         Ok(())
     }
@@ -763,13 +640,20 @@ impl FragmentSink for ActorOutput<'_> {
         if self.relation.on_error == OnError::Fail {
             return Err(Error::user(tidemark_common::SqlState(error.state), error.message).with_detail(format!("The row is {}.", error.row)));
         }
-        let record = RecordError { split: 0, offset: -1, column: String::new(), message: error.message, raw: error.row.into_bytes() };
-        let row = ErrorRow { relation: self.relation.name.clone(), epoch: self.epoch, topic: String::new(), record, state: error.state.into() };
-        self.shared.record_error(self.relation.id, row, error.weight);
+        let row = ErrorRow {
+            relation: self.relation.name.clone(),
+            epoch: self.epoch,
+            offset: -1,
+            state: error.state.into(),
+            message: error.message,
+            raw: error.row.into_bytes(),
+            ..ErrorRow::default()
+        };
+        self.shared.errors.lock().record(self.relation.id, row, error.weight);
         Ok(())
     }
 
-    fn barrier(&mut self, barrier: Barrier, sealed: Vec<(TableSpec, TableDelta)>) -> Result<()> {
+    fn barrier(&mut self, barrier: Barrier, sealed: Vec<Sealed>) -> Result<()> {
         if matches!(self.route, Route::Taps) {
             for tap in self.taps.iter().filter(|t| barrier.epoch > t.after) {
                 self.router.local.push_back(Delivery { job: tap.job, fragment: tap.fragment, leaf: tap.leaf, channel: 0, message: Message::Barrier(barrier) });
@@ -778,13 +662,20 @@ impl FragmentSink for ActorOutput<'_> {
             self.router.send_barrier(self.id, self.route, barrier);
         }
         self.last_passed = barrier.epoch;
+        self.epoch = barrier.epoch.next();
         self.passed.push((barrier, sealed));
         Ok(())
     }
 
     fn seals(&self, barrier: &Barrier) -> bool {
-        barrier.checkpoint && self.counts
+        barrier.checkpoint && self.counts_from.is_some_and(|from| barrier.epoch >= from)
     }
+}
+
+/// The barrier as it flows through a job.
+fn barrier_of(command: &BarrierCommand, job: RelationId) -> Barrier {
+    let horizon_ms = command.horizons.get(&job).copied().unwrap_or(-1);
+    Barrier { epoch: command.epoch, clock: command.clock, checkpoint: command.checkpoint, horizon_ms }
 }
 
 fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {

@@ -34,15 +34,15 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         "errors" => {
             let rows = engine.errors();
             vec![
-                ("relation", texts(rows.iter().map(|r| r.relation.as_str()))),
-                ("epoch", longs(rows.iter().map(|r| r.epoch.0 as i64))),
-                ("topic", texts(rows.iter().map(|r| r.topic.as_str()))),
-                ("partition", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.record.split as i32))) as ArrayRef),
-                ("offset", longs(rows.iter().map(|r| r.record.offset))),
-                ("column", texts(rows.iter().map(|r| r.record.column.as_str()))),
-                ("sqlstate", texts(rows.iter().map(|r| r.state.as_str()))),
-                ("message", texts(rows.iter().map(|r| r.record.message.as_str()))),
-                ("raw", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|r| r.record.raw.as_slice()))) as ArrayRef),
+                ("relation", texts(rows.iter().map(|(name, _)| name.as_str()))),
+                ("epoch", longs(rows.iter().map(|(_, r)| r.epoch.0 as i64))),
+                ("topic", texts(rows.iter().map(|(_, r)| r.topic.as_str()))),
+                ("partition", Arc::new(Int32Array::from_iter_values(rows.iter().map(|(_, r)| r.split as i32))) as ArrayRef),
+                ("offset", longs(rows.iter().map(|(_, r)| r.offset))),
+                ("column", texts(rows.iter().map(|(_, r)| r.column.as_str()))),
+                ("sqlstate", texts(rows.iter().map(|(_, r)| r.state.as_str()))),
+                ("message", texts(rows.iter().map(|(_, r)| r.message.as_str()))),
+                ("raw", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|(_, r)| r.raw.as_slice()))) as ArrayRef),
             ]
         }
         "jobs" => {

@@ -88,6 +88,14 @@ pub fn of_schema(name: &str, schemas: &[String]) -> i32 {
     }
 }
 
+/// The oid of the wrapper that all foreign servers belong to.
+pub const CONNECTORS: i32 = 15_000;
+
+/// The oid of the foreign server that stands for the connector at this position.
+pub fn of_connector(position: usize) -> i32 {
+    CONNECTORS + 1 + position as i32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,18 +2,18 @@
 //! exports of a PostgreSQL's own catalog (datafusion-pg-catalog).
 //!
 //! Kinds in `pg_class`: table `r`, view `v`, materialized view `m`, index `i`. Sources and sinks are not tables to PostgreSQL's tools: a source is shown as
-//! a foreign table `f`, a sink is left out.
+//! a foreign table `f` of a server that has its connector's name, a sink is left out. Options are not shown there: they may hold passwords.
 
 use super::build::{Cell, Row, table};
 use super::oids;
 use crate::protocol::types;
 use crate::serving::Snapshot;
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
 use pgwire::api::Type;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Column, Relation, RelationKind};
@@ -24,7 +24,7 @@ const DATABASE: i32 = 1;
 const PG_CLASS: &str = "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = 0, relowner oid = 10, relam oid = 0, relfilenode oid = 0, reltablespace oid = 0, \
     relpages int4 = 0, reltuples float4 = -1, relallvisible int4 = 0, reltoastrelid oid = 0, relhasindex bool = false, relisshared bool = false, relpersistence char = p, relkind char, \
     relnatts int2 = 0, relchecks int2 = 0, relhasrules bool = false, relhastriggers bool = false, relhassubclass bool = false, relrowsecurity bool = false, relforcerowsecurity bool = false, \
-    relispopulated bool = true, relreplident char = d, relispartition bool = false, relrewrite oid = 0, relfrozenxid int4 = 0, relminmxid int4 = 0, relacl text[], reloptions text[], relpartbound text";
+    relispopulated bool = true, relreplident char = d, relispartition bool = false, relrewrite oid = 0, relfrozenxid int4 = 0, relminmxid int4 = 0, relacl text[], reloptions text[], relpartbound text, relhasoids bool = false";
 
 const PG_ATTRIBUTE: &str = "attrelid oid, attname name, atttypid oid, attstattarget int4 = -1, attlen int2, attnum int2, attndims int4 = 0, attcacheoff int4 = -1, atttypmod int4 = -1, \
     attbyval bool = false, attstorage char = p, attalign char = i, attnotnull bool = false, atthasdef bool = false, atthasmissing bool = false, attidentity char = '', attgenerated char = '', \
@@ -36,10 +36,12 @@ const PG_INDEX: &str = "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts
 
 const PG_CONSTRAINT: &str = "oid oid, conname name, connamespace oid, contype char, condeferrable bool = false, condeferred bool = false, convalidated bool = true, conrelid oid, contypid oid = 0, \
     conindid oid = 0, conparentid oid = 0, confrelid oid = 0, confupdtype char = '', confdeltype char = '', confmatchtype char = '', conislocal bool = true, coninhcount int4 = 0, \
-    connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], conffeqop oid[], conexclop oid[], conbin text, confdelsetcols int2[]";
+    connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], conffeqop oid[], conexclop oid[], conbin text, confdelsetcols int2[], \
+    conperiod bool = false";
 
 const PG_DATABASE: &str = "oid oid, datname name, datdba oid = 10, encoding int4 = 6, datlocprovider char = c, datistemplate bool = false, datallowconn bool = true, datconnlimit int4 = -1, \
-    datlastsysoid oid = 13000, datfrozenxid int4 = 0, datminmxid int4 = 0, dattablespace oid = 1663, datcollate text = C, datctype text = C.UTF-8, daticulocale text, datcollversion text, datacl text[]";
+    datlastsysoid oid = 13000, datfrozenxid int4 = 0, datminmxid int4 = 0, dattablespace oid = 1663, datcollate text = C, datctype text = C.UTF-8, daticulocale text, datlocale text, daticurules text, \
+    datcollversion text, datacl text[]";
 
 const PG_ROLES: &str = "rolname name, rolsuper bool = true, rolinherit bool = true, rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, rolreplication bool = false, \
     rolconnlimit int4 = -1, rolpassword text = ********, rolvaliduntil timestamptz, rolbypassrls bool = true, rolconfig text[], oid oid = 10";
@@ -85,7 +87,6 @@ const EMPTY: &[(&str, &str)] = &[
     ("pg_statistic_ext", "oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget int4, stxkeys int2[], stxkind text[], stxexprs text"),
     ("pg_sequence", "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, seqcache int8, seqcycle bool"),
     ("pg_partitioned_table", "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2[], partclass oid[], partcollation oid[], partexprs text"),
-    ("pg_foreign_table", "ftrelid oid, ftserver oid, ftoptions text[]"),
     ("pg_auth_members", "roleid oid, member oid, grantor oid, admin_option bool"),
     ("pg_shdescription", "objoid oid, classoid oid, description text"),
     ("pg_db_role_setting", "setdatabase oid, setrole oid, setconfig text[]"),
@@ -99,7 +100,7 @@ fn statics() -> Result<&'static PgCatalogStaticTables> {
 
 /// The keywords that `pg_get_keywords()` lists.
 pub fn keywords() -> Result<Arc<dyn TableProvider>> {
-    exported(&statics()?.pg_get_keywords)
+    exported("", &statics()?.pg_get_keywords)
 }
 
 /// The oid of a built-in function by its name.
@@ -129,11 +130,30 @@ fn retyped(name: &str, column: &ArrayRef) -> ArrayRef {
     }
 }
 
+/// Columns that exported tables have in other versions of PostgreSQL, for clients that ask for them whatever the version.
+fn of_other_versions(table: &str, batch: &RecordBatch) -> Vec<(&'static str, ArrayRef)> {
+    let is_kind = |wanted: &str| -> ArrayRef {
+        let kinds = batch.column_by_name("prokind").and_then(|c| c.as_string_opt::<i32>());
+        Arc::new((0..batch.num_rows()).map(|i| Some(kinds.is_some_and(|k| k.value(i) == wanted))).collect::<BooleanArray>())
+    };
+    match table {
+        "pg_proc" => vec![("proisagg", is_kind("a")), ("proiswindow", is_kind("w"))],
+        "pg_collation" => vec![("colliculocale", new_null_array(&DataType::Utf8, batch.num_rows()))],
+        _ => Vec::new(),
+    }
+}
+
 /// An exported table with our marks for oids.
-fn exported(source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
-    let fields = source.schema().fields().clone();
-    let retype = |b: &RecordBatch| b.columns().iter().zip(&fields).map(|(c, f)| retyped(f.name(), c)).collect::<Vec<_>>();
-    let types = retype(source.data().first().unwrap_or(&RecordBatch::new_empty(source.schema())));
+fn exported(table: &str, source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
+    let empty = RecordBatch::new_empty(source.schema());
+    let first = source.data().first().unwrap_or(&empty);
+    let more = of_other_versions(table, first).into_iter().map(|(name, array)| Arc::new(Field::new(name, array.data_type().clone(), true)));
+    let fields: Vec<Arc<Field>> = source.schema().fields().iter().cloned().chain(more).collect();
+    let retype = |b: &RecordBatch| {
+        let exported = b.columns().iter().zip(&fields).map(|(c, f)| retyped(f.name(), c));
+        exported.chain(of_other_versions(table, b).into_iter().map(|(_, array)| array)).collect::<Vec<_>>()
+    };
+    let types = retype(first);
     let mark = |(f, column): (&Arc<Field>, &ArrayRef)| {
         let letter =
             ["typtype", "typcategory", "typalign", "typstorage", "prokind", "provolatile", "proparallel", "castcontext", "castmethod", "collprovider"].contains(&f.name().as_str());
@@ -176,8 +196,6 @@ fn exported_by_name(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         "pg_enum" => &s.pg_enum,
         "pg_event_trigger" => &s.pg_event_trigger,
         "pg_extension" => &s.pg_extension,
-        "pg_foreign_data_wrapper" => &s.pg_foreign_data_wrapper,
-        "pg_foreign_server" => &s.pg_foreign_server,
         "pg_init_privs" => &s.pg_init_privs,
         "pg_largeobject" => &s.pg_largeobject,
         "pg_largeobject_metadata" => &s.pg_largeobject_metadata,
@@ -193,7 +211,7 @@ fn exported_by_name(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         "pg_user_mapping" => &s.pg_user_mapping,
         _ => return Ok(None),
     };
-    exported(found).map(Some)
+    exported(name, found).map(Some)
 }
 
 /// The table of that name.
@@ -237,6 +255,15 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                 vec![("schemaname", (&r.schema_name).into()), ("matviewname", (&r.name).into()), ("matviewowner", (&r.owner).into()), ("definition", (&r.query).into())]
             }),
         ),
+        "pg_foreign_table" => table("ftrelid oid, ftserver oid, ftoptions text[]", foreign_tables(snapshot)),
+        "pg_foreign_server" => table(
+            "oid oid, srvname name, srvowner oid = 10, srvfdw oid, srvtype text, srvversion text, srvacl text[], srvoptions text[]",
+            connectors(snapshot).enumerate().map(|(i, c)| vec![("oid", oids::of_connector(i).into()), ("srvname", c.into()), ("srvfdw", oids::CONNECTORS.into())]).collect(),
+        ),
+        "pg_foreign_data_wrapper" => table(
+            "oid oid, fdwname name = connector, fdwowner oid = 10, fdwhandler oid = 0, fdwvalidator oid = 0, fdwacl text[], fdwoptions text[]",
+            vec![vec![("oid", oids::CONNECTORS.into())]],
+        ),
         "pg_indexes" => table("schemaname name, tablename name, indexname name, tablespace name, indexdef text", index_views(snapshot)),
         "pg_settings" => table(
             "name text, setting text, unit text, category text = 'Tidemark', short_desc text, extra_desc text, context text = user, vartype text = string, source text = default, min_val text, max_val text, enumvals text[], boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool = false",
@@ -272,6 +299,19 @@ fn schema_oid(snapshot: &Snapshot, name: &str) -> i32 {
 
 fn rows_of(snapshot: &Snapshot, kind: RelationKind, row: impl Fn(&Relation) -> Row) -> Vec<Row> {
     snapshot.catalog.relations.values().filter(|r| r.kind == kind).map(|r| row(r)).collect()
+}
+
+/// The connectors that sources have, by name.
+fn connectors(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    let sources = snapshot.catalog.relations.values().filter(|r| r.kind == RelationKind::Source);
+    let names: BTreeSet<&str> = sources.filter_map(|r| r.connector.as_ref()).map(|c| c.connector.as_str()).collect();
+    names.into_iter()
+}
+
+/// One row for each source.
+fn foreign_tables(snapshot: &Snapshot) -> Vec<Row> {
+    let server = |r: &Relation| connectors(snapshot).position(|c| r.connector.as_ref().is_some_and(|spec| spec.connector == c)).map(oids::of_connector);
+    rows_of(snapshot, RelationKind::Source, |r| vec![("ftrelid", oids::of_relation(r.id).into()), ("ftserver", server(r).into())])
 }
 
 /// The letter of `pg_class.relkind`.

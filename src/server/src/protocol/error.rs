@@ -145,7 +145,14 @@ fn from_cast(message: &str) -> Error {
         && let Some((value, to)) = rest.rsplit_once("' to value of ")
     {
         let to = type_name(to.trim_end_matches(" type"));
-        return Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {to}: \"{value}\""));
+        let state = if matches!(to, "date" | "time" | "timestamp" | "interval") { SqlState("22007") } else { SqlState::INVALID_TEXT };
+        return Error::user(state, format!("invalid input syntax for type {to}: \"{value}\""));
+    }
+    if let Some((value, _)) = message.strip_prefix("Cannot cast value '").and_then(|m| m.split_once("' to value of Boolean")) {
+        return Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type boolean: \"{value}\""));
+    }
+    if let Some(value) = between(message, "Error parsing timestamp from '", "'") {
+        return Error::user(SqlState("22007"), format!("invalid input syntax for type timestamp: \"{value}\""));
     }
     if message.contains("Error parsing timestamp") || message.contains("error parsing date") || message.contains("error parsing time") {
         return Error::user(SqlState("22007"), lower(message));
@@ -168,7 +175,11 @@ fn out_of_range(message: &str) -> String {
             return format!("{name} out of range");
         }
     }
-    if message.starts_with("Overflow happened on") { "integer out of range".into() } else { format!("value out of range: {}", lower(message)) }
+    if let Some(operands) = message.strip_prefix("Overflow happened on") {
+        let wide = operands.split(|c: char| !c.is_ascii_digit()).any(|n| n.len() > 10 || n.parse().is_ok_and(|n: i64| n > 1 << 31));
+        return format!("{} out of range", if wide { "bigint" } else { "integer" });
+    }
+    format!("value out of range: {}", lower(message))
 }
 
 /// PostgreSQL's name of an Arrow type as Arrow's messages print it.
@@ -179,6 +190,8 @@ fn type_name(arrow: &str) -> &str {
         "Int64" => "bigint",
         "Float32" => "real",
         "Float64" => "double precision",
+        "Utf8" | "LargeUtf8" | "Utf8View" => "text",
+        "Binary" => "bytea",
         "Boolean" => "boolean",
         "Date32" => "date",
         t if t.starts_with("Decimal") => "numeric",
@@ -193,8 +206,12 @@ fn from_execution(message: &str) -> Error {
     let text = lower(strip(message).as_str());
     let state = if text.contains("division by zero") || text.contains("divide by zero") {
         return Error::user(SqlState::DIVISION_BY_ZERO, "division by zero");
+    } else if let Some(n) = between(&text, "laceholder '", "' was not provided") {
+        return Error::user(SqlState("42P02"), format!("there is no parameter {n}"));
+    } else if text.contains("is not Struct, Map, or Null") {
+        return Error::user(SqlState::WRONG_OBJECT_TYPE, "a column that is not a struct has no fields").with_hint("Is the name before the dot the alias of a table in FROM?");
     } else if text.contains("overflow") || text.contains("out of range") {
-        SqlState::NUMERIC_OUT_OF_RANGE
+        return Error::user(SqlState::NUMERIC_OUT_OF_RANGE, out_of_range(&text));
     } else if text.contains("scalar subquery") || text.contains("more than one row") {
         return Error::user(SqlState("21000"), "more than one row returned by a subquery used as an expression");
     } else if text.contains("regex") || text.contains("regular expression") {
@@ -216,6 +233,12 @@ fn from_schema(error: &SchemaError) -> Error {
             Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" appears more than once")).with_hint("Give the columns different aliases.")
         }
         SchemaError::FieldNotFound { field, valid_fields } => {
+            if let Some(table) = &field.relation
+                && !valid_fields.is_empty()
+                && !valid_fields.iter().any(|f| f.relation.as_ref().is_some_and(|r| r.table() == table.table()))
+            {
+                return Error::user(SqlState::UNDEFINED_TABLE, format!("missing FROM-clause entry for table \"{}\"", table.table()));
+            }
             let e = Error::user(
                 SqlState::UNDEFINED_COLUMN,
                 match &field.relation {
@@ -245,16 +268,53 @@ fn from_plan(message: &str) -> Error {
     if let Some(name) = between(text, "table function '", "' not found") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
     }
+    if let Some(e) = wrong_arguments(text) {
+        return e;
+    }
     if text.contains("No function matches") || text.contains("Failed to coerce arguments") || text.contains("does not support") && text.contains("function") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, lower(text))
             .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.");
     }
     if text.contains("must appear in the GROUP BY clause") || text.contains("could not be resolved from available columns") || text.contains("references non-aggregate values") {
-        let column = between(text, "non-aggregate values: Expression ", " could not").unwrap_or(text);
+        if text.contains("HAVING clause references") {
+            return Error::user(SqlState::GROUPING_ERROR, "columns in HAVING must appear in the GROUP BY clause or be used in an aggregate function");
+        }
+        let column = between(text, "column \"", "\" must appear").or_else(|| between(text, "non-aggregate values: Expression ", " could not")).unwrap_or(text);
         return Error::user(SqlState::GROUPING_ERROR, format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"));
     }
     if text.contains("Projections require unique expression names") {
         return Error::user(SqlState::DUPLICATE_COLUMN, lower(text)).with_hint("Give the columns different aliases.");
+    }
+    let grouping = [
+        ("Aggregate functions are not allowed in the WHERE clause", "aggregate functions are not allowed in WHERE"),
+        ("calls cannot be nested", "aggregate function calls cannot be nested"),
+    ];
+    if let Some((_, said)) = grouping.iter().find(|(part, _)| text.contains(part)) {
+        return Error::user(SqlState::GROUPING_ERROR, *said);
+    }
+    if text.contains("LIMIT must be >= 0") {
+        return Error::user(SqlState("2201W"), "LIMIT must not be negative");
+    }
+    if text.contains("OFFSET must be >=0") {
+        return Error::user(SqlState("2201X"), "OFFSET must not be negative");
+    }
+    if let Some(t) = text.strip_prefix("Cannot create filter with non-boolean predicate").and_then(|t| t.rsplit_once(" returning ")) {
+        return Error::user(SqlState::DATATYPE_MISMATCH, format!("argument of WHERE must be type boolean, not type {}", type_name(t.1)));
+    }
+    if let Some((_, t)) = text.split_once("requires a boolean expression, got ") {
+        return Error::user(SqlState::DATATYPE_MISMATCH, format!("argument of NOT must be type boolean, not type {}", type_name(t)));
+    }
+    if let Some(expression) = between(text, "Cannot coerce arithmetic expression ", " to valid types") {
+        let operator = ["+", "-", "*", "/", "%"].into_iter().find_map(|op| Some((expression.split_once(&format!(" {op} "))?, op)));
+        let said = operator.map_or_else(|| expression.to_string(), |((l, r), op)| format!("{} {op} {}", type_name(l), type_name(r)));
+        return Error::user(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {said}"))
+            .with_hint("No operator matches the given name and argument types. You might need to add explicit type casts.");
+    }
+    if text.contains("Cannot get result type for temporal operation") {
+        return Error::unsupported(lower(text.split(": ").next().unwrap_or(text)));
+    }
+    if let Some(n) = between(text, "rder by column out of bounds, specified: ", ",") {
+        return Error::user(SqlState("42P10"), format!("ORDER BY position {n} is not in select list"));
     }
     if text.contains("Cannot infer common argument type") || text.contains("Cannot coerce") || text.contains("type_coercion") {
         return Error::user(SqlState::UNDEFINED_FUNCTION, format!("operator does not exist: {}", lower(text)))
@@ -270,6 +330,23 @@ fn from_plan(message: &str) -> Error {
         return Error::unsupported(lower(text));
     }
     Error::user(SqlState::SYNTAX_ERROR, lower(text))
+}
+
+/// A function that does not take arguments of these types, in the several wordings that DataFusion has for it.
+fn wrong_arguments(text: &str) -> Option<Error> {
+    let hint = "No function matches the given name and argument types. You might need to add explicit type casts.";
+    if let Some((name, types)) = between(text, "name and argument types '", "'").and_then(|call| call.strip_suffix(')')?.split_once('(')) {
+        // Commas within a type's parentheses do not part arguments.
+        let depth = std::cell::Cell::new(0);
+        let parts = types.split(|c| {
+            depth.set(depth.get() + i32::from(c == '(') - i32::from(c == ')'));
+            c == ',' && depth.get() == 0
+        });
+        let types: Vec<&str> = parts.map(|t| type_name(t.trim())).collect();
+        return Some(Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name}({}) does not exist", types.join(", "))).with_hint(hint));
+    }
+    let name = between(text, "Function '", "' failed to match any signature")?;
+    Some(Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist for arguments of these types")).with_hint(hint))
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {

@@ -8,6 +8,7 @@
 //! While a statement runs, the connection keeps listening: notices go out at once, a cancel request or a lost client drops the statement's future,
 //! and messages that arrive early are queued. The codec is pgwire's, the loop is ours: statements stream, and nothing is collected.
 
+pub mod codec;
 pub mod copy;
 pub mod encode;
 pub mod error;
@@ -19,28 +20,24 @@ pub mod types;
 
 use crate::Server;
 use crate::session::{Outcome, Rows, Session, Status};
+use codec::Wire;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
 use error::Notice;
-use futures::{Sink, SinkExt, Stream, StreamExt};
-use pgwire::api::ClientInfo;
-use pgwire::error::PgWireError;
+use futures::{SinkExt, StreamExt};
 use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Error, Result, SqlState};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 /// Messages that are read ahead at most while a statement runs.
 const PENDING_MAX: usize = 256;
-
-/// The client's socket behind the codec.
-pub trait Wire: Stream<Item = Result<PgWireFrontendMessage, PgWireError>> + Sink<PgWireBackendMessage, Error = std::io::Error> + ClientInfo + Unpin + Send {}
-impl<T> Wire for T where T: Stream<Item = Result<PgWireFrontendMessage, PgWireError>> + Sink<PgWireBackendMessage, Error = std::io::Error> + ClientInfo + Unpin + Send {}
 
 /// Why a message could not be handled.
 pub enum Failure {
@@ -62,38 +59,56 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// `57014`; of a statement whose writes are on their way already it says so.
+pub fn canceled_error(reason: &str, submitted: &AtomicBool) -> Error {
+    let e = Error::user(SqlState::QUERY_CANCELED, format!("canceling statement due to {reason}"));
+    if submitted.load(Ordering::SeqCst) { e.with_detail("Its writes were submitted before, and take effect all the same.") } else { e }
+}
+
 /// The socket with what is listened to while a statement runs.
 pub struct Line {
-    wire: Box<dyn Wire>,
+    wire: Wire,
     notices: mpsc::UnboundedReceiver<Notice>,
     settings: mpsc::UnboundedReceiver<(String, String)>,
-    cancel: Arc<Notify>,
+    /// Changes with every cancel request; seen once when the next statement begins, so that a late request hits nothing.
+    canceled: watch::Receiver<()>,
+    /// Whether the running statement's writes are on their way to the log.
+    submitted: Arc<AtomicBool>,
+    /// Whether the client was told that it may send: nothing runs.
+    idle: bool,
     pending: VecDeque<PgWireFrontendMessage>,
 }
 
 impl Line {
     /// The next message; `None` when the client is gone.
     async fn next(&mut self) -> Option<PgWireFrontendMessage> {
-        match self.pending.pop_front() {
-            Some(message) => Some(message),
-            None => self.wire.next().await?.ok(),
+        let message = match self.pending.pop_front() {
+            Some(message) => message,
+            None => self.wire.next().await?.ok()?,
+        };
+        if std::mem::take(&mut self.idle) {
+            self.canceled.mark_unchanged();
         }
+        Some(message)
     }
 
     /// Runs `work`, listening meanwhile.
     async fn drive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Failure> {
-        let canceled = self.cancel.clone();
-        let canceled = canceled.notified();
-        tokio::pin!(work, canceled);
+        let mut canceled = self.canceled.clone();
+        tokio::pin!(work);
         loop {
             tokio::select! {
                 biased;
+                // First, since a result that is always ready must not outrun it. A sender that is gone cancels nothing.
+                Ok(()) = canceled.changed() => {
+                    self.canceled.mark_unchanged();
+                    return Err(canceled_error("user request", &self.submitted).into());
+                }
                 result = &mut work => {
                     self.flush_notices().await?;
                     return Ok(result?);
                 }
                 Some(notice) = self.notices.recv() => self.wire.send(PgWireBackendMessage::NoticeResponse(notice.info().into())).await?,
-                () = &mut canceled => return Err(Error::user(SqlState::QUERY_CANCELED, "canceling statement due to user request").into()),
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),
                     _ => return Err(Failure::Gone),
@@ -173,18 +188,31 @@ pub struct Connection {
     skip_to_sync: bool,
 }
 
+/// Takes a client off the list.
+struct Left<'a> {
+    server: &'a Server,
+    pid: i32,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.server.clients.remove(self.pid);
+    }
+}
+
 /// Serves a client until it leaves.
 pub async fn serve(server: Arc<Server>, socket: TcpStream) {
     let peer = socket.peer_addr().ok();
     let wire = match pgwire::tokio::server::negotiate_tls::<()>(socket, None).await {
-        Ok(Some(framed)) => Box::new(framed) as Box<dyn Wire>,
+        Ok(Some(framed)) => framed.map_codec(codec::Codec),
         Ok(None) | Err(_) => return,
     };
     if let Some(mut connection) = startup::greet(server.clone(), wire).await {
         let pid = connection.session.pid();
         tracing::debug!(pid, ?peer, "client connected");
+        // Also a panic ends in the list of clients being right.
+        let _left = Left { server: &server, pid };
         connection.run().await;
-        server.clients.remove(pid);
         tracing::debug!(pid, "client left");
     }
 }
@@ -247,6 +275,7 @@ impl Connection {
         };
         self.line.flush_notices().await?;
         self.line.wire.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
+        self.line.idle = true;
         Ok(())
     }
 

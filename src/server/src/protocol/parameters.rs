@@ -28,6 +28,8 @@ pub fn null(t: Option<&Type>) -> Expr {
 fn of_text(text: String, t: &Type) -> Result<Expr> {
     let invalid = |t: &str, text: &str| Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {t}: \"{text}\""));
     Ok(match *t {
+        // The name of an object, for `$1::regclass`.
+        Type::OID if text.trim().parse::<i64>().is_err() => string(text),
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => {
             let number: i64 = text.trim().parse().map_err(|_| invalid(types::display_name(t), &text))?;
             let positive = Expr::Value(Value::Number(number.unsigned_abs().to_string(), false).into());
@@ -36,11 +38,15 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
         Type::BOOL => Expr::Value(Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into()),
         Type::BYTEA => Expr::Value(Value::HexStringLiteral(text.strip_prefix("\\x").map_or_else(|| hex(text.as_bytes()), str::to_string)).into()),
         ref t if let Some(element) = types::element_of(t) => {
-            let elements = parse_array(&text).ok_or_else(|| invalid(types::display_name(t), &text))?;
-            let elem = elements.into_iter().map(|e| e.map_or_else(|| Ok(null(Some(&element))), |text| of_text(text, &element))).collect::<Result<Vec<_>>>()?;
-            Expr::Array(ast::Array { elem, named: true })
+            if parse_array(&text).is_none() {
+                return Err(Error::user(SqlState::INVALID_TEXT, format!("malformed array literal: \"{text}\"")));
+            }
+            // Read as the constant that it is; the cast is rewritten before planning.
+            let array = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type(&element)), None));
+            Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(string(text)), data_type: array, array: false, format: None }
         }
-        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::UUID | Type::JSON | Type::JSONB => string(text),
+        Type::UUID => string(crate::values::uuid(&text)?),
+        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::JSON | Type::JSONB => string(text),
         ref t => cast(string(text), t),
     })
 }
@@ -50,8 +56,13 @@ fn string(text: String) -> Expr {
 }
 
 fn cast(expr: Expr, t: &Type) -> Expr {
+    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type: data_type(t), array: false, format: None }
+}
+
+/// The SQL type of a wire type.
+fn data_type(t: &Type) -> ast::DataType {
     use ast::{DataType, ExactNumberInfo, TimezoneInfo};
-    let data_type = match *t {
+    match *t {
         Type::BOOL => DataType::Boolean,
         Type::INT2 => DataType::SmallInt(None),
         Type::INT4 => DataType::Int(None),
@@ -65,9 +76,11 @@ fn cast(expr: Expr, t: &Type) -> Expr {
         Type::TIMESTAMP => DataType::Timestamp(None, TimezoneInfo::None),
         Type::TIMESTAMPTZ => DataType::Timestamp(None, TimezoneInfo::WithTimeZone),
         Type::INTERVAL => DataType::Interval { fields: None, precision: None },
+        Type::UUID => DataType::Uuid,
+        Type::JSON | Type::JSONB => DataType::JSONB,
+        ref t if let Some(element) = types::element_of(t) => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type(&element)), None)),
         _ => DataType::Varchar(None),
-    };
-    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
+    }
 }
 
 /// PostgreSQL's words for true and false.

@@ -1,15 +1,25 @@
 //! The simple protocol: a text of any number of statements; each gives its results, the first error ends the text.
+//!
+//! A text of writes alone is one transaction: all of them count, or none. DDL, which takes effect at once, and reads, which may be of views over what
+//! was just written, end one statement's effect before the next begins; so in a text with those every statement commits alone.
 
 use super::encode::Formats;
 use super::{Connection, Failure};
+use crate::session::Status;
+use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
+use tidemark_planner::statement::{Statement, StatementKind};
+
+fn is_write(statement: &Statement) -> bool {
+    matches!(&statement.kind, StatementKind::Sql(sql) if matches!(**sql, ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_)))
+}
 
 impl Connection {
     /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the caller's.
     pub(super) async fn simple(&mut self, text: &str) -> Result<(), Failure> {
         let outcome = self.run_text(text).await;
-        self.session.end_text(outcome.is_ok());
+        self.session.end_text();
         match outcome {
             Err(Failure::Statement(e)) => self.report(&e).await,
             other => other,
@@ -21,7 +31,21 @@ impl Connection {
         if statements.is_empty() {
             return self.line.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await;
         }
-        for statement in &statements {
+        if statements.len() == 1 || self.session.status() != Status::Idle || !statements.iter().all(is_write) {
+            return self.run_all(&statements).await;
+        }
+        self.line.drive(self.session.begin(false)).await?;
+        match self.run_all(&statements).await {
+            Ok(()) => self.line.drive(self.session.commit()).await.map(|_| ()),
+            Err(e) => {
+                self.session.rollback()?;
+                Err(e)
+            }
+        }
+    }
+
+    async fn run_all(&mut self, statements: &[Statement]) -> Result<(), Failure> {
+        for statement in statements {
             let outcome = self.line.drive(self.session.execute(statement, &[])).await?;
             self.send_outcome(outcome, &Formats::default(), true).await?;
         }

@@ -1,11 +1,12 @@
 //! The first messages of a connection: TLS is refused (pgwire's codec has answered `N`), a cancel request is carried out, a startup message is answered
 //! with AuthenticationOk, the ParameterStatus that clients need, the cancel key and ReadyForQuery. There is no password on loopback.
 
-use super::{Connection, Line, Wire, error};
+use super::codec::Wire;
+use super::{Connection, Line, error};
 use crate::Server;
 use crate::session::Session;
 use futures::{SinkExt, StreamExt};
-use pgwire::api::PgWireConnectionState;
+use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::{Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -14,7 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use tidemark_common::{Error, SqlState};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 /// The PostgreSQL version that clients are told; `pg_catalog` is shaped like it.
 pub const SERVER_VERSION: &str = "13.14.0";
@@ -33,7 +34,7 @@ pub struct Clients {
 #[derive(Clone)]
 pub struct Client {
     key: SecretKey,
-    cancel: Arc<Notify>,
+    cancel: watch::Sender<()>,
     /// Address of the client.
     pub address: String,
     /// Its user.
@@ -45,14 +46,14 @@ pub struct Client {
 }
 
 impl Clients {
-    fn add(&self, address: String, user: String) -> (i32, SecretKey, Arc<Notify>, Arc<parking_lot::Mutex<String>>) {
+    fn add(&self, address: String, user: String) -> (i32, SecretKey, watch::Receiver<()>, Arc<parking_lot::Mutex<String>>) {
         let pid = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let key = SecretKey::I32(RandomState::new().hash_one((pid, tidemark_common::clock::now_micros())) as i32);
-        let cancel = Arc::new(Notify::new());
+        let (cancel, canceled) = watch::channel(());
         let running = Arc::<parking_lot::Mutex<String>>::default();
-        let client = Client { key: key.clone(), cancel: cancel.clone(), address, user, since: tidemark_common::clock::now_micros(), running: running.clone() };
+        let client = Client { key: key.clone(), cancel, address, user, since: tidemark_common::clock::now_micros(), running: running.clone() };
         self.connected.lock().insert(pid, client);
-        (pid, key, cancel, running)
+        (pid, key, canceled, running)
     }
 
     /// A client left.
@@ -69,20 +70,20 @@ impl Clients {
 
     /// Cancels what client `pid` runs. Returns whether there is such a client.
     pub fn cancel(&self, pid: i32) -> bool {
-        self.connected.lock().get(&pid).inspect(|c| c.cancel.notify_waiters()).is_some()
+        self.connected.lock().get(&pid).inspect(|c| c.cancel.send_replace(())).is_some()
     }
 
     fn cancel_by_key(&self, pid: i32, key: &SecretKey) {
         if let Some(client) = self.connected.lock().get(&pid)
             && client.key.eq_value(key)
         {
-            client.cancel.notify_waiters();
+            client.cancel.send_replace(());
         }
     }
 }
 
 /// Brings a new connection to where it takes statements; `None` when it was a cancel request, or refused.
-pub async fn greet(server: Arc<Server>, mut wire: Box<dyn Wire>) -> Option<Connection> {
+pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
     let first = tokio::time::timeout(STARTUP_TIMEOUT, wire.next()).await.ok()??.ok()?;
     let startup = match first {
         PgWireFrontendMessage::CancelRequest(request) => {
@@ -99,19 +100,20 @@ pub async fn greet(server: Arc<Server>, mut wire: Box<dyn Wire>) -> Option<Conne
         return None;
     }
     let user = startup.parameters.get("user").cloned().unwrap_or_else(|| "root".into());
-    let (pid, key, cancel, running) = server.clients.add(wire.socket_addr().to_string(), user.clone());
+    let (pid, key, canceled, running) = server.clients.add(wire.codec().0.client_info.socket_addr().to_string(), user.clone());
     let (notice_sender, notices) = mpsc::unbounded_channel();
     let (setting_sender, settings) = mpsc::unbounded_channel();
     let session = Session::new(server.clone(), pid, user, &startup.parameters, notice_sender, setting_sender, running);
-    match welcome(wire.as_mut(), &session, pid, key).await {
+    match welcome(&mut wire, &session, pid, key).await {
         Ok(()) => {}
         Err(_) => {
             server.clients.remove(pid);
             return None;
         }
     }
-    wire.set_state(PgWireConnectionState::ReadyForQuery);
-    let line = Line { wire, notices, settings, cancel, pending: Default::default() };
+    wire.codec_mut().0.client_info.set_state(PgWireConnectionState::ReadyForQuery);
+    let submitted = session.submitted();
+    let line = Line { wire, notices, settings, canceled, submitted, idle: true, pending: Default::default() };
     Some(Connection { line, session, statements: HashMap::new(), portals: HashMap::new(), skip_to_sync: false })
 }
 
@@ -128,7 +130,7 @@ fn check(startup: &Startup) -> Result<(), Error> {
     Ok(())
 }
 
-async fn welcome(wire: &mut dyn Wire, session: &Session, pid: i32, key: SecretKey) -> std::io::Result<()> {
+async fn welcome(wire: &mut Wire, session: &Session, pid: i32, key: SecretKey) -> std::io::Result<()> {
     wire.feed(PgWireBackendMessage::Authentication(Authentication::Ok)).await?;
     for (name, value) in session.reported_settings() {
         wire.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;

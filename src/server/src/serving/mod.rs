@@ -5,6 +5,7 @@
 //! The functions are the streaming evaluator's own, and [`semantics`] makes operators and casts answer as there.
 
 pub mod aggregates;
+pub mod constants;
 pub mod functions;
 pub mod names;
 pub mod position;
@@ -14,27 +15,25 @@ pub mod rewrite;
 pub mod semantics;
 pub mod system;
 pub mod table_provider;
+pub mod threads;
 
 use crate::protocol::error::from_datafusion;
 use crate::session::{Rows, Session, Tag};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
-use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
-use futures::StreamExt;
 use std::collections::{HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use tidemark_common::{Error, RelationId, Result};
+use tidemark_common::{RelationId, Result};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_runtime::Engine;
 use tidemark_runtime::engine::Pin;
@@ -45,6 +44,8 @@ const MEMORY_BYTES: usize = 2 << 30;
 /// What all sessions share: configuration, functions, memory.
 pub struct Serving {
     base: SessionState,
+    /// Where queries run.
+    pub threads: threads::Threads,
 }
 
 /// What a statement sees.
@@ -103,13 +104,21 @@ impl Serving {
         scalar.retain(|f| !known.contains(f.name()));
         scalar.extend(evaluated);
         scalar.extend(functions::shared().into_iter().filter(|f| f.name() == "version" || !known.contains(f.name())));
-        builder.aggregate_functions().get_or_insert_default().extend(aggregates::all());
+        // In place of the built-in ones, for the same reason: `mean` would bring back the built-in average.
+        *builder.aggregate_functions() = Some(aggregates::all());
+        // DataFusion's physical filter pushdown finds a join's columns by name: a filter over both sides of a self join ended up at one of them. Filters
+        // are pushed down in the logical plan already.
+        let physical = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().starts_with("FilterPushdown")).collect();
         // The planner's rules of types, so that an expression has one type in a view and here; then our semantics of operators.
         let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(ResolveGroupingFunction::new())];
         rules.extend(tidemark_planner::analyzer_rules());
         rules.push(Arc::new(semantics::PostgresSemantics));
-        let builder = builder.with_analyzer_rules(rules).with_type_planner(Arc::new(names::TypeNames));
-        Ok(Serving { base: builder.build() })
+        let builder = builder
+            .with_analyzer_rules(rules)
+            .with_type_planner(Arc::new(names::TypeNames))
+            .with_optimizer_rules(tidemark_planner::ad_hoc_rules())
+            .with_physical_optimizer_rules(physical);
+        Ok(Serving { base: builder.build(), threads: threads::Threads::new()? })
     }
 
     /// A state of its own for a session: its functions know who asks.
@@ -156,21 +165,9 @@ impl Session {
         let task =
             TaskContext::new(None, String::new(), self.state.config().clone(), HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), self.state.runtime_env().clone());
         let schema = named(plan.schema().inner(), &physical.schema(), names);
-        let stream = datafusion::physical_plan::execute_stream(physical, Arc::new(task)).map_err(from_datafusion)?;
-        Ok(Rows { schema, stream: guarded(stream), tag })
+        let stream = self.server.serving.threads.run(physical, Arc::new(task)).map_err(from_datafusion)?;
+        Ok(Rows { schema, stream, tag })
     }
-}
-
-/// A panic inside of a query is that statement's error, and not the end of its session.
-pub fn guarded(stream: SendableRecordBatchStream) -> SendableRecordBatchStream {
-    let schema = stream.schema();
-    let caught = AssertUnwindSafe(stream).catch_unwind().map(|item| {
-        item.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-            Err(DataFusionError::External(Box::new(Error::internal(format!("the query failed inside: {text}")))))
-        })
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, caught))
 }
 
 /// The result's fields under the names that PostgreSQL gives them, with the types that really come.

@@ -22,11 +22,13 @@ fn separate(body: &mut SetExpr, all: bool) {
     match body {
         SetExpr::Select(select) => {
             let mut seen = HashSet::new();
+            // `*` may give the column a second time.
+            let wildcard = select.projection.iter().any(|i| matches!(i, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
             for (i, item) in select.projection.iter_mut().enumerate() {
                 if let SelectItem::UnnamedExpr(expr) = item {
                     let unqualified_column = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
                     if !seen.insert(expr.to_string())
-                        || all && !unqualified_column
+                        || all && (wildcard || !unqualified_column)
                         || (!unqualified_column && matches!(expr, Expr::Value(_) | Expr::Subquery(_) | Expr::Exists { .. }))
                     {
                         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', format!("?column?{i}")) };

@@ -25,13 +25,27 @@ pub fn locate(error: Error, statement: &Statement) -> Error {
     let Some(token) = found else { return error };
     let start = token.span.start;
     let before: usize = statement.text.lines().take(start.line as usize - 1).map(|l| l.chars().count() + 1).sum();
-    error.at(before + start.column as usize)
+    error.at(statement.start + before + start.column as usize)
 }
 
 /// The name in `relation "x" does not exist`, `column t.x does not exist`, `function x does not exist`.
 fn subject(message: &str) -> Option<String> {
-    let rest = ["relation ", "column reference ", "column ", "function "].iter().find_map(|p| message.strip_prefix(p))?;
-    let name = rest.split(" does not exist").next()?.split(" is ambiguous").next()?.split('(').next()?;
+    let rest = ["missing FROM-clause entry for table ", "relation ", "column reference ", "column ", "function "].iter().find_map(|p| message.strip_prefix(p))?;
+    let name = rest.split(" of relation ").next()?.split(" does not exist").next()?.split(" is ambiguous").next()?.split('(').next()?;
     let name = name.trim_matches('"').rsplit('.').next()?.trim_matches('"');
     (!name.is_empty()).then(|| name.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_in_the_whole_text() {
+        let statements = tidemark_planner::parse("SELECT 1;\n  SELECT nope\nFROM t").unwrap();
+        let at = |text: &str| locate(Error::user(SqlState::UNDEFINED_COLUMN, text), &statements[1]).position();
+        assert_eq!(at("column \"nope\" does not exist"), Some(20));
+        assert_eq!(at("column \"t\" of relation \"x\" does not exist"), Some(30));
+        assert_eq!(at("column \"other\" does not exist"), None);
+    }
 }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
 use std::ops::ControlFlow;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
 
 impl Session {
@@ -19,6 +19,9 @@ impl Session {
     pub(crate) async fn run_sql(&mut self, sql: &ast::Statement, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
         let mut bound;
         let sql = if parameters.is_empty() {
+            if parameters::count(sql) > 0 {
+                return Err(Error::user(SqlState("42P02"), "there is no parameter $1").with_hint("Parameters need values: PREPARE and EXECUTE, or a driver's."));
+            }
             sql
         } else {
             bound = sql.clone();
@@ -29,7 +32,8 @@ impl Session {
             ast::Statement::Query(query) if matches!(query.body.as_ref(), ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)) => {
                 Err(Error::unsupported("data-modifying statements in WITH are not supported"))
             }
-            ast::Statement::Query(_) => {
+            ast::Statement::Query(query) => {
+                self.lock_rows(query).await?;
                 let result = self.select(sql).await.map_err(|e| super::position::locate(e, statement));
                 Ok(Outcome::Rows(result?))
             }
@@ -68,7 +72,7 @@ impl Session {
         let rewritten = super::rewrite::query(snapshot, sql.clone())?;
         match super::plan(&self.state, snapshot, names::prepare(rewritten.clone(), false)) {
             // DataFusion names two expressions alike that differ in a cast only.
-            Err(e) if e.state() == tidemark_common::SqlState::DUPLICATE_COLUMN => super::plan(&self.state, snapshot, names::prepare(rewritten, true)),
+            Err(e) if e.state() == SqlState::DUPLICATE_COLUMN => super::plan(&self.state, snapshot, names::prepare(rewritten, true)),
             other => other,
         }
     }

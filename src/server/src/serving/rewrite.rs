@@ -85,6 +85,10 @@ impl VisitorMut for Plain<'_> {
         let factors = select.from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
         let tables: Vec<(String, Arc<tidemark_plan::Relation>)> = factors.filter_map(|f| self.table_of(f)).collect();
         for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                exists_as_value(expr);
+                series_as_rows(expr);
+            }
             let SelectItem::UnnamedExpr(expr) = item else { continue };
             let Expr::Identifier(ident) = &expr else { continue };
             let name = fold(ident);
@@ -97,6 +101,14 @@ impl VisitorMut for Plain<'_> {
                     .flat_map(|c| [Expr::Value(Value::SingleQuotedString(c.name.clone()).into()), Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)])]);
                 *item = SelectItem::ExprWithAlias { expr: call_with("named_struct", pairs.collect()), alias: ident.clone() };
             }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
+        if matches!(factor, ast::TableFactor::Table { sample: Some(_), .. }) {
+            self.error = Some(Error::unsupported("TABLESAMPLE is not supported"));
+            return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }
@@ -139,8 +151,29 @@ impl VisitorMut for Plain<'_> {
                     **pattern = call_with("like_escape", vec![std::mem::replace(pattern, Expr::Value(Value::Null.into())), escape]);
                 }
             }
+            Expr::Cast { data_type: ast::DataType::Array(_) | ast::DataType::Bytea | ast::DataType::Uuid | ast::DataType::JSON | ast::DataType::JSONB, .. }
+            | Expr::TypedString(_) => {
+                if let Err(e) = super::constants::rewrite(expr) {
+                    self.error = Some(e);
+                    return ControlFlow::Break(());
+                }
+            }
             Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => normalize_interval(inner),
             Expr::Interval(ast::Interval { value, leading_field: None, .. }) => normalize_interval(value),
+            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+                if let Some(list) = elements(right) {
+                    *expr = in_list(left, list, false);
+                }
+            }
+            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+                *expr = match elements(right) {
+                    Some(list) => in_list(left, list, true),
+                    None => {
+                        let any = Expr::AnyOp { left: left.clone(), compare_op: BinaryOperator::Eq, right: right.clone(), is_some: false };
+                        Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(any))) }
+                    }
+                };
+            }
             Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::Value(Value::Null.into())),
             // 'x'::regclass is the oid of x.
             Expr::Cast { expr: inner, data_type, .. } if is_regclass(data_type) => {
@@ -182,6 +215,108 @@ impl VisitorMut for Plain<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The elements of a constant array: `ARRAY[1, 2]`, or `'{1,2}'`, whose elements take the type of what they are compared with.
+fn elements(array: &Expr) -> Option<Vec<Expr>> {
+    match array {
+        Expr::Nested(inner) => elements(inner),
+        Expr::Array(array) => Some(array.elem.clone()),
+        Expr::Cast { expr, data_type: ast::DataType::Array(_), .. } => elements(expr).filter(|_| matches!(**expr, Expr::Array(_))),
+        Expr::Value(v) => match &v.value {
+            Value::SingleQuotedString(text) => {
+                let literal = |e: Option<String>| Expr::Value(e.map_or(Value::Null, Value::SingleQuotedString).into());
+                Some(crate::protocol::parameters::parse_array(text)?.into_iter().map(literal).collect())
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// `x = ANY(array)` and `x <> ALL(array)` as IN and NOT IN, which are looked up by key. Nothing equals an element of an empty array.
+fn in_list(left: &Expr, list: Vec<Expr>, negated: bool) -> Expr {
+    if list.is_empty() {
+        return Expr::Value(Value::Boolean(negated).into());
+    }
+    Expr::InList { expr: Box::new(left.clone()), list, negated }
+}
+
+/// `SELECT generate_series(1, 3)` gives a row for each.
+fn series_as_rows(expr: &mut Expr) {
+    if let Expr::Function(f) = &*expr
+        && f.name.to_string().to_lowercase().trim_start_matches("pg_catalog.") == "generate_series"
+    {
+        *expr = call_with("unnest", vec![expr.clone()]);
+    }
+}
+
+/// EXISTS in a select list, where DataFusion plans scalar subqueries only: whether the rows count more than none.
+fn exists_as_value(expr: &mut Expr) {
+    struct Counted;
+    impl VisitorMut for Counted {
+        type Break = ();
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+            if let Expr::Exists { subquery, negated } = expr {
+                let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+                let none = Expr::Value(Value::Number("0".into(), false).into());
+                let any = Expr::BinaryOp { left: Box::new(count_rows()), op, right: Box::new(none) };
+                *expr = Expr::Subquery(counting(subquery, any));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(expr, &mut Counted);
+}
+
+fn count_rows() -> Expr {
+    call_with("count", vec![Expr::Value(Value::Number("1".into(), false).into())])
+}
+
+/// The query with `any` as its only column, over its own rows where that is the same, else over it as a table.
+fn counting(query: &ast::Query, any: Expr) -> Box<ast::Query> {
+    let mut counted = query.clone();
+    let plain = query.limit_clause.is_none() && query.fetch.is_none() && query.with.is_none();
+    if let ast::SetExpr::Select(select) = counted.body.as_mut() {
+        let grouped = select.having.is_some() || !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, _) if e.is_empty()) || select.projection.iter().any(has_call);
+        if plain && !grouped {
+            select.distinct = None;
+            select.projection = vec![SelectItem::UnnamedExpr(any)];
+            counted.order_by = None;
+            return Box::new(counted);
+        }
+        select.distinct = None;
+        select.projection = vec![SelectItem::UnnamedExpr(any)];
+        select.from = vec![ast::TableWithJoins {
+            relation: ast::TableFactor::Derived {
+                lateral: false,
+                subquery: Box::new(query.clone()),
+                alias: Some(ast::TableAlias { explicit: true, name: Ident::new("counted"), columns: Vec::new(), at: None }),
+                sample: None,
+            },
+            joins: Vec::new(),
+        }];
+        select.selection = None;
+        select.having = None;
+        select.group_by = ast::GroupByExpr::Expressions(Vec::new(), Vec::new());
+        (counted.order_by, counted.limit_clause, counted.fetch, counted.with) = (None, None, None, None);
+    }
+    Box::new(counted)
+}
+
+/// Whether a select item calls a function, which may be an aggregate.
+fn has_call(item: &SelectItem) -> bool {
+    struct Finder(bool);
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            self.0 |= matches!(expr, Expr::Function(_));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder(false);
+    let _ = Visit::visit(item, &mut finder);
+    finder.0
 }
 
 fn plain_operator(name: &str) -> Option<BinaryOperator> {

@@ -65,12 +65,17 @@ impl Session {
             }
             S::Prepare { name, statement: inner, .. } => {
                 let kind = StatementKind::Sql(inner.clone());
-                self.cursors.prepared.insert(name.value.clone(), Statement { text: inner.to_string(), positions: Default::default(), kind });
+                self.cursors.prepared.insert(name.value.clone(), Statement { text: inner.to_string(), start: 0, positions: Default::default(), kind });
                 done("PREPARE")
             }
             S::Execute { name: Some(name), parameters, .. } => {
                 let name = name.to_string().trim_matches('"').to_string();
                 let prepared = self.cursors.prepared.get(&name).cloned().ok_or_else(|| no_prepared(&name))?;
+                let wanted = crate::protocol::extended::sql_of(&prepared).map_or(0, crate::protocol::parameters::count);
+                if wanted != parameters.len() {
+                    return Err(Error::user(SqlState::SYNTAX_ERROR, format!("wrong number of parameters for prepared statement \"{name}\""))
+                        .with_detail(format!("Expected {wanted} parameters but got {}.", parameters.len())));
+                }
                 Box::pin(self.execute(&prepared, parameters)).await
             }
             S::Deallocate { name, .. } => {
@@ -90,7 +95,6 @@ impl Session {
                 }
                 done(&format!("DISCARD {object_type}"))
             }
-            S::Set(ast::Set::SetTransaction { modes, session, .. }) => self.set_transaction(modes, *session),
             S::LISTEN { .. } => done("LISTEN"),
             S::UNLISTEN { .. } => done("UNLISTEN"),
             S::NOTIFY { .. } => done("NOTIFY"),

@@ -12,6 +12,7 @@ pub mod settings;
 pub mod transaction;
 
 use crate::Server;
+use crate::protocol::canceled_error;
 use crate::protocol::copy::{CopyIn, CopyOut};
 use crate::protocol::error::Notice;
 use arrow::datatypes::SchemaRef;
@@ -21,6 +22,7 @@ use datafusion::sql::sqlparser::ast;
 use settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Epoch, Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
@@ -94,6 +96,8 @@ pub struct Session {
     notices: mpsc::UnboundedSender<Notice>,
     reports: mpsc::UnboundedSender<(String, String)>,
     running: Arc<parking_lot::Mutex<String>>,
+    /// Whether the running statement's writes are on their way to the log: from then on it cannot be undone.
+    pub(crate) submitted: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -119,6 +123,7 @@ impl Session {
             notices,
             reports,
             running,
+            submitted: Arc::default(),
             server,
         }
     }
@@ -126,6 +131,11 @@ impl Session {
     /// Number of the connection.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// For those who cancel statements.
+    pub fn submitted(&self) -> Arc<AtomicBool> {
+        self.submitted.clone()
     }
 
     /// The client's user.
@@ -155,7 +165,7 @@ impl Session {
     }
 
     /// A simple-protocol text ended.
-    pub fn end_text(&mut self, _succeeded: bool) {
+    pub fn end_text(&mut self) {
         self.running.lock().clear();
     }
 
@@ -179,6 +189,7 @@ impl Session {
 
     /// Parses a text of any number of statements.
     pub fn parse(&self, text: &str) -> Result<Vec<Statement>> {
+        crate::protocol::codec::check(text)?;
         tidemark_planner::parse(text)
     }
 
@@ -197,6 +208,7 @@ impl Session {
     /// Runs a statement with its parameters' literals.
     pub async fn execute(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
         *self.running.lock() = statement.text.clone();
+        self.submitted.store(false, Ordering::SeqCst);
         let ends = matches!(statement.kind, StatementKind::Commit | StatementKind::Rollback) || transaction::is_rollback_to(statement);
         if self.transaction.status() == Status::Failed && !ends {
             return Err(Error::user(SqlState("25P02"), "current transaction is aborted, commands ignored until end of transaction block"));
@@ -206,9 +218,8 @@ impl Session {
             return self.dispatch(statement, parameters).await;
         }
         let limit = std::time::Duration::from_millis(timeout);
-        tokio::time::timeout(limit, self.dispatch(statement, parameters))
-            .await
-            .unwrap_or_else(|_| Err(Error::user(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")))
+        let submitted = self.submitted.clone();
+        tokio::time::timeout(limit, self.dispatch(statement, parameters)).await.unwrap_or_else(|_| Err(canceled_error("statement timeout", &submitted)))
     }
 
     async fn dispatch(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
@@ -227,6 +238,7 @@ impl Session {
         match &statement.kind {
             K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
             K::CreateSource(_) | K::CreateTable(_) | K::CreateMaterializedView(_) | K::CreateView(_) | K::CreateSink(_) | K::CreateIndex(_) => self.create(statement).await,
+            K::CreateTableAs { name, if_not_exists, query } => self.create_table_as(name, *if_not_exists, query).await,
             K::CreateSchema { name, if_not_exists } => self.create_schema(name, *if_not_exists).await,
             K::DropSchema { names, if_exists, cascade } => self.drop_schema(names, *if_exists, *cascade).await,
             K::Drop(drop) => self.drop_relations(drop).await,
@@ -241,6 +253,7 @@ impl Session {
                 Ok(Outcome::Command("FLUSH".into()))
             }
             K::Wait => self.wait_for_background().await,
+            K::Refresh(name) => self.refresh(name),
             K::CancelJobs(ids) => self.cancel_jobs(ids).await,
             K::Set { name, value, local } => self.set(name, value.as_deref(), *local),
             K::Reset(name) => Ok(self.reset(name.as_deref())),
@@ -257,6 +270,9 @@ impl Session {
         if local && self.transaction.status() == Status::Idle {
             self.notice(Notice::warning(SqlState("25P01"), "SET LOCAL can only be used in transaction blocks"));
             return Ok(Outcome::Command("SET".into()));
+        }
+        if name.eq_ignore_ascii_case("transaction_read_only") {
+            return self.set_read_only(value);
         }
         let (notice, report) = self.settings.set(name, value)?;
         if let Some(notice) = notice {
@@ -287,6 +303,7 @@ fn changes_catalog(kind: &StatementKind) -> bool {
         kind,
         K::CreateSource(_)
             | K::CreateTable(_)
+            | K::CreateTableAs { .. }
             | K::CreateMaterializedView(_)
             | K::CreateView(_)
             | K::CreateSink(_)
@@ -304,11 +321,13 @@ fn parse_milliseconds(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
-    Some(match text[digits..].trim() {
-        "" | "ms" => number,
-        "s" => number * 1000,
-        "min" => number * 60_000,
-        "h" => number * 3_600_000,
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
-    })
+    };
+    number.checked_mul(unit)
 }

@@ -209,6 +209,9 @@ impl Settings {
             "standard_conforming_strings" if parse_bool(&value) != Some(true) => return Err(Error::unsupported("standard_conforming_strings must be on")),
             "dml_commit" if !matches!(value.to_ascii_lowercase().as_str(), "sync" | "async") => return Err(invalid().with_hint("Use sync or async.")),
             "dml_commit" => value.to_ascii_lowercase(),
+            "statement_timeout" if super::parse_milliseconds(&value).is_none() => {
+                return Err(invalid().with_hint("A number of milliseconds, or one with a unit: ms, s, min or h."));
+            }
             "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? { "on" } else { "off" }).into(),
             "server_version"
             | "server_encoding"
@@ -312,6 +315,8 @@ mod tests {
         assert_eq!(s.set("application_name", Some("psql")).unwrap().1, Some(("application_name".into(), "psql".into())));
         assert!(s.set("rw_implicit_flush", Some("true")).unwrap().0.is_some());
         assert_eq!(s.set("no_such", Some("1")).unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
+        assert_eq!(s.set("statement_timeout", Some("soon")).unwrap_err().state(), SqlState::INVALID_PARAMETER);
+        s.set("statement_timeout", Some("'5 s'")).unwrap();
         s.begin();
         s.set("dml_commit", Some("async")).unwrap();
         s.end(false);

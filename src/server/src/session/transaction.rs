@@ -9,14 +9,18 @@
 
 use super::{Outcome, Session, Status};
 use crate::protocol::error::Notice;
+use crate::protocol::parameters::parse_bool;
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_common::{Error, RelationId, Result, SqlState};
+use std::sync::atomic::Ordering;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
-use tidemark_runtime::{Engine, WriteGuard};
 use tidemark_runtime::engine::Pin;
+use tidemark_runtime::{Engine, WriteGuard};
 
 /// One write of a block.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ pub struct Writes {
     /// The lock with the rows; none when it could not be taken again.
     guard: Option<SharedGuard>,
     journal: Vec<(Write, (usize, usize))>,
+    /// Tables whose rows were read FOR UPDATE, as they were then: nobody may write them until the block ends.
+    read_for_update: BTreeMap<RelationId, Epoch>,
 }
 
 /// An open block.
@@ -137,17 +143,19 @@ impl Session {
         Ok(Outcome::Command("BEGIN".into()))
     }
 
-    /// SET TRANSACTION, SET SESSION CHARACTERISTICS AS TRANSACTION: whether it may write. Isolation levels are taken: a block reads one epoch anyway.
-    pub(crate) fn set_transaction(&mut self, modes: &[ast::TransactionMode], session: bool) -> Result<Outcome> {
-        let access = modes.iter().rev().find_map(|m| if let ast::TransactionMode::AccessMode(access) = m { Some(*access == ast::TransactionAccessMode::ReadOnly) } else { None });
-        if session {
-            if let Some(read_only) = access {
-                self.settings.set("default_transaction_read_only", Some(if read_only { "on" } else { "off" }))?;
+    /// SET TRANSACTION READ ONLY, READ WRITE: of the open block.
+    pub(crate) fn set_read_only(&mut self, value: Option<&str>) -> Result<Outcome> {
+        let default = self.settings.is_on("default_transaction_read_only");
+        let read_only = match value {
+            None => default,
+            Some(text) => {
+                let text = text.trim_matches('\'');
+                parse_bool(text).ok_or_else(|| Error::user(SqlState::INVALID_PARAMETER, format!("parameter \"transaction_read_only\" requires a Boolean value: \"{text}\"")))?
             }
-        } else if let Some(block) = self.transaction.block() {
-            block.read_only = access.unwrap_or(block.read_only);
-        } else {
-            self.notice(Notice::warning(SqlState("25P01"), "SET TRANSACTION can only be used in transaction blocks"));
+        };
+        match self.transaction.block() {
+            Some(block) => block.read_only = read_only,
+            None => self.notice(Notice::warning(SqlState("25P01"), "SET TRANSACTION can only be used in transaction blocks")),
         }
         Ok(Outcome::Command("SET".into()))
     }
@@ -211,6 +219,7 @@ impl Session {
     /// Commits a guard by the session's `dml_commit`.
     pub(crate) async fn commit_guard(&mut self, guard: SharedGuard) -> Result<()> {
         let guard = Arc::try_unwrap(guard).map_err(|_| Error::internal("a write is committed while a plan still reads its tables"))?.into_inner();
+        self.submitted.store(true, Ordering::SeqCst);
         if self.settings.get("dml_commit") == Some("async") {
             guard.commit_async()
         } else {
@@ -234,6 +243,37 @@ impl Session {
         }
         writes.tables.extend(tables);
         writes.lock_again(&engine).await
+    }
+
+    /// SELECT .. FOR UPDATE or SHARE: in a block, its tables are locked until the end and read as they are now. Alone it locks nothing that would last.
+    pub(crate) async fn lock_rows(&mut self, query: &ast::Query) -> Result<()> {
+        if query.locks.is_empty() || self.transaction.block().is_none() {
+            return Ok(());
+        }
+        self.check_may_write("SELECT FOR UPDATE")?;
+        if query.locks.iter().any(|l| l.nonblock.is_some()) {
+            return Err(Error::unsupported("NOWAIT and SKIP LOCKED are not supported").with_hint("SET statement_timeout bounds the wait."));
+        }
+        let catalog = self.catalog();
+        let mut tables = Vec::new();
+        let ast::SetExpr::Select(select) = query.body.as_ref() else { return Err(Error::unsupported("FOR UPDATE is supported with a plain SELECT only")) };
+        for factor in select.from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation))) {
+            let ast::TableFactor::Table { name, args: None, .. } = factor else { continue };
+            let relation = self.resolve(&catalog, &crate::dml::name_of(name)?)?;
+            if relation.kind != RelationKind::Table || relation.connector.is_some() {
+                return Err(Error::unsupported(format!("FOR UPDATE cannot be applied to {} \"{}\"", relation.kind.name(), relation.name))
+                    .with_hint("Only tables that are written by SQL can be locked."));
+            }
+            tables.push(relation.id);
+        }
+        let guard = self.lock(&tables).await?;
+        if let Some(block) = self.transaction.block() {
+            for table in tables {
+                let version = guard.lock().version(table)?;
+                block.writes.read_for_update.entry(table).or_insert(version);
+            }
+        }
+        Ok(())
     }
 
     /// Writes through a guard of [`Session::lock`]; outside of a block also commits.
@@ -279,11 +319,11 @@ impl Session {
         // What was written up to the savepoint is written again into a fresh guard.
         block.writes.journal.truncate(length);
         block.writes.guard = None;
-        block.writes.tables = block.writes.journal.iter().map(|(write, _)| write.table).collect();
+        block.writes.tables = block.writes.journal.iter().map(|(write, _)| write.table).chain(block.writes.read_for_update.keys().copied()).collect();
         self.transaction = Transaction::Open(block);
         let engine = self.server.engine.clone();
         if let Some(block) = self.transaction.block()
-            && length > 0
+            && !block.writes.tables.is_empty()
         {
             block.writes.lock_again(&engine).await?;
         }
@@ -297,7 +337,13 @@ impl Writes {
         self.guard = None;
         self.tables.sort_unstable();
         self.tables.dedup();
-        let guard: SharedGuard = Arc::new(Mutex::new(replay(engine.begin_write(&self.tables).await?, &self.journal)?));
+        let guard = engine.begin_write(&self.tables).await?;
+        for (table, version) in &self.read_for_update {
+            if guard.version(*table)? != *version {
+                return Err(conflict());
+            }
+        }
+        let guard: SharedGuard = Arc::new(Mutex::new(replay(guard, &self.journal)?));
         self.guard = Some(guard.clone());
         Ok(guard)
     }

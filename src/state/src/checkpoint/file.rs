@@ -4,7 +4,7 @@
 //! integer key fits whole) and gathered once per row group; no dictionaries, statistics of `_vnode` alone.
 
 use super::FileMeta;
-use crate::{TableDelta, TableSpec};
+use crate::{Appended, TableDelta, TableSpec};
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::*;
@@ -24,6 +24,10 @@ use tidemark_common::{Error, Result, VNODES};
 
 /// Rows of a row group at most.
 const ROW_GROUP_ROWS: usize = 64 * 1024;
+/// Rows that are read from a table at a time while appended rows are written.
+const PIECE_ROWS: usize = 16 * 1024;
+/// Bytes after which appended rows go on in a next file, so that what is encoded and not stored yet stays small.
+const FILE_BYTES: usize = 32 << 20;
 /// Rows of a decoded batch at most.
 const READ_ROWS: usize = 8192;
 /// Columns in front of the table's own: `_vnode`, `_deleted`.
@@ -76,21 +80,55 @@ pub fn encode_delta(spec: &TableSpec, delta: TableDelta) -> Result<EncodedFile> 
     writer.finish()
 }
 
-/// The rows' numbers ordered by (vnode, key).
-fn sorted_order(vnodes: &[u16], keys: &OrderedKeys) -> Vec<u32> {
-    let mut starts = vec![0u32; VNODES + 1];
-    vnodes.iter().for_each(|v| starts[*v as usize + 1] += 1);
-    (0..VNODES).for_each(|v| starts[v + 1] += starts[v]);
+/// Writes appended rows sorted by (vnode, key) as Parquet files, each handed to `finished` before the next begins. `read` gives the table's columns of some rows by
+/// their numbers; `None` when the table is gone, which ends the writing.
+pub fn encode_appended(
+    spec: &TableSpec,
+    appended: &Appended,
+    mut read: impl FnMut(Vec<u32>) -> Option<Vec<ArrayRef>>,
+    mut finished: impl FnMut(EncodedFile) -> Result<()>,
+) -> Result<()> {
+    let vnodes = &appended.vnodes;
+    let order = order_by_vnode(vnodes);
+    let mut writer = FileWriter::new(spec)?;
+    let mut last = None;
+    for rows in order.chunks(PIECE_ROWS) {
+        let Some(columns) = read(rows.to_vec()) else { return Ok(()) };
+        let vnode = |row: &u32| vnodes[*row as usize];
+        let mut records: Vec<ArrayRef> = vec![Arc::new(rows.iter().map(vnode).collect::<UInt16Array>()), Arc::new(BooleanArray::from(vec![false; rows.len()]))];
+        records.extend(columns.iter().map(to_stored));
+        // A file ends with a vnode, so that no vnode is in two files of one epoch.
+        let split = if writer.bytes() < FILE_BYTES { None } else { rows.iter().position(|row| Some(vnode(row)) != last) };
+        if let Some(split) = split {
+            writer.write(records.iter().map(|r| r.slice(0, split)).collect())?;
+            finished(std::mem::replace(&mut writer, FileWriter::new(spec)?).finish()?)?;
+            records = records.iter().map(|r| r.slice(split, rows.len() - split)).collect();
+        }
+        writer.write(records)?;
+        last = rows.last().map(vnode);
+    }
+    if writer.rows > 0 { finished(writer.finish()?) } else { Ok(()) }
+}
+
+/// The rows' numbers ordered by vnode, each vnode's in their order.
+fn order_by_vnode(vnodes: &[u16]) -> Vec<u32> {
+    let mut next = vec![0u32; VNODES + 1];
+    vnodes.iter().for_each(|v| next[*v as usize + 1] += 1);
+    (0..VNODES).for_each(|v| next[v + 1] += next[v]);
     let mut order = vec![0u32; vnodes.len()];
-    let mut next = starts.clone();
     for (row, vnode) in vnodes.iter().enumerate() {
         let at = &mut next[*vnode as usize];
         order[*at as usize] = row as u32;
         *at += 1;
     }
+    order
+}
+
+/// The rows' numbers ordered by (vnode, key).
+fn sorted_order(vnodes: &[u16], keys: &OrderedKeys) -> Vec<u32> {
+    let mut order = order_by_vnode(vnodes);
     let mut scratch: Vec<(u128, u32)> = Vec::new();
-    for v in 0..VNODES {
-        let bucket = &mut order[starts[v] as usize..starts[v + 1] as usize];
+    for bucket in order.chunk_by_mut(|a, b| vnodes[*a as usize] == vnodes[*b as usize]) {
         scratch.clear();
         scratch.extend(bucket.iter().map(|row| (keys.prefix[*row as usize], *row)));
         scratch.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys.rest(a.1 as usize).cmp(keys.rest(b.1 as usize))));
@@ -211,6 +249,11 @@ impl FileWriter {
         self.writer.write(&batch).map_err(|e| Error::internal(format!("parquet: {e}")))
     }
 
+    /// How large the file is so far.
+    fn bytes(&self) -> usize {
+        self.writer.bytes_written()
+    }
+
     pub fn finish(self) -> Result<EncodedFile> {
         let bytes = self.writer.into_inner().map_err(|e| Error::internal(format!("parquet: {e}")))?;
         let (vnode_min, vnode_max) = self.vnodes.unwrap_or((0, 0));
@@ -293,14 +336,18 @@ pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
 
 /// The table's rows among records of a file, none of them a delete.
 pub(super) fn table_rows(spec: &TableSpec, records: &RecordBatch) -> Result<RecordBatch> {
-    let columns = spec.schema.fields().iter().zip(&records.columns()[SYSTEM_COLUMNS..]);
-    let columns = columns.map(|(f, column)| if is_interval(f.data_type()) { from_stored_interval(column) } else { column.clone() }).collect();
-    RecordBatch::try_new(spec.schema.clone(), columns).map_err(arrow_error)
+    RecordBatch::try_new(spec.schema.clone(), from_stored(spec, records, spec.schema.fields().len())).map_err(arrow_error)
 }
 
-/// The key columns among records of a file.
+/// The key columns among records of a file, in the table's types: their order is that of the rows in the file.
 pub(super) fn record_keys(spec: &TableSpec, records: &RecordBatch) -> Vec<ArrayRef> {
-    records.columns()[SYSTEM_COLUMNS..SYSTEM_COLUMNS + spec.key_columns].to_vec()
+    from_stored(spec, records, spec.key_columns)
+}
+
+/// The first columns of the table among records of a file.
+fn from_stored(spec: &TableSpec, records: &RecordBatch, columns: usize) -> Vec<ArrayRef> {
+    let stored = spec.schema.fields().iter().zip(&records.columns()[SYSTEM_COLUMNS..]).take(columns);
+    stored.map(|(f, column)| if is_interval(f.data_type()) { from_stored_interval(column) } else { column.clone() }).collect()
 }
 
 fn is_interval(data_type: &DataType) -> bool {

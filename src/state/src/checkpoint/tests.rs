@@ -1,7 +1,7 @@
 //! Random histories against a map: several checkpoints by several workers, compactions in between, restored by other workers; and what damage looks like.
 
 use super::*;
-use crate::TableDelta;
+use crate::{Appended, TableDelta};
 use arrow::array::*;
 use arrow::datatypes::*;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -104,7 +104,7 @@ async fn checkpoint(store: &CheckpointStore, spec: &TableSpec, model: &mut BTree
     for (worker, (upserts, deletes)) in parts.into_iter().enumerate() {
         let file = encode_delta(spec, delta(spec, &upserts, &deletes)).unwrap();
         assert_eq!((file.rows, file.deletes), ((upserts.len() + deletes.len()) as u64, deletes.len() as u64));
-        files.push(store.write_file(TABLE, worker, Epoch(epoch), 1, file).await.unwrap());
+        files.push(store.write_file(TABLE, worker, 0, Epoch(epoch), 1, file).await.unwrap());
     }
     files
 }
@@ -145,7 +145,7 @@ async fn any_history_reads_back() {
 async fn row_groups_hold_a_vnode_range_and_plain_readers_see_the_documented_columns() {
     let (store, spec) = (CheckpointStore::open("memory:").unwrap(), spec(1));
     let rows: Vec<_> = (0..200_000).rev().map(|k| ((Some(k), String::new()), (Some(k), 1))).collect();
-    let file = store.write_file(TABLE, 0, Epoch(3), 9, encode_delta(&spec, delta(&spec, &rows, &[(None, String::new())])).unwrap()).await.unwrap();
+    let file = store.write_file(TABLE, 0, 0, Epoch(3), 9, encode_delta(&spec, delta(&spec, &rows, &[(None, String::new())])).unwrap()).await.unwrap();
     assert_eq!((file.path.as_str(), file.rows, file.deletes), ("tables/7-2/9-3-0.parquet", 200_001, 1));
     assert_eq!((file.vnode_min, file.vnode_max), (0, 255));
     let reader = ParquetRecordBatchReaderBuilder::try_new(store.read_file(&file).await.unwrap()).unwrap();
@@ -168,15 +168,70 @@ async fn row_groups_hold_a_vnode_range_and_plain_readers_see_the_documented_colu
 }
 
 #[tokio::test]
+async fn appended_rows_become_files_of_whole_vnodes() {
+    let store = CheckpointStore::open("memory:").unwrap();
+    let fields = vec![Field::new("_seq", DataType::Int64, false), Field::new("s", DataType::Binary, true)];
+    let spec = TableSpec { table: 2, schema: Arc::new(Schema::new(fields)), key_columns: 1 };
+    let mut random = Random(99);
+    let rows = 150_000;
+    let vnodes: Vec<u16> = (0..rows).map(|_| 64 + random.below(64) as u16).collect();
+    // What cannot be compressed, so that several files are needed.
+    let text: Vec<u8> = (0..100_000).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
+    let value = |row: u32| &text[row as usize * 5..row as usize * 5 + 600 - row as usize % 7];
+    let read = |rows: Vec<u32>| -> Option<Vec<ArrayRef>> {
+        assert!(rows.len() <= 16 * 1024);
+        Some(vec![Arc::new(rows.iter().map(|r| i64::from(*r) + 1000).collect::<Int64Array>()), Arc::new(rows.iter().map(|r| Some(value(*r))).collect::<BinaryArray>())])
+    };
+    let appended = Appended { first: 5, first_seq: 1000, vnodes: vnodes.clone() };
+    let mut encoded = Vec::new();
+    encode_appended(&spec, &appended, read, |file| {
+        encoded.push(file);
+        Ok(())
+    })
+    .unwrap();
+    assert!(encoded.len() > 1, "{} files", encoded.len());
+    assert!(encoded.windows(2).all(|w| w[0].vnode_max < w[1].vnode_min), "no vnode is in two files");
+    let mut files = Vec::new();
+    for (part, file) in encoded.into_iter().enumerate() {
+        files.push(store.write_file(TABLE, 1, part, Epoch(4), 1, file).await.unwrap());
+    }
+    assert_eq!((files[0].path.as_str(), files[1].path.as_str()), ("tables/7-2/1-4-1.parquet", "tables/7-2/1-4-1-1.parquet"));
+    assert_eq!(epoch_of(&files[1].path), Some(Epoch(4)));
+    let mut met = vec![false; rows];
+    let each = |batch: RecordBatch| {
+        for (seq, s) in batch.column(0).as_primitive::<Int64Type>().values().iter().zip(batch.column(1).as_binary::<i32>()) {
+            let row = (seq - 1000) as u32;
+            assert_eq!(s, Some(value(row)));
+            assert!(!std::mem::replace(&mut met[row as usize], true));
+        }
+        Ok(())
+    };
+    store.read_table(&files, &spec, 0..VNODES, each).await.unwrap();
+    assert!(met.iter().all(|m| *m));
+    let mut none = 0;
+    encode_appended(
+        &spec,
+        &appended,
+        |_| None,
+        |_| {
+            none += 1;
+            Ok(())
+        },
+    )
+    .unwrap();
+    assert_eq!(none, 0, "a table that is gone gives no file");
+}
+
+#[tokio::test]
 async fn damage_is_reported_by_name() {
     let folder = std::env::temp_dir().join(format!("tidemark-checkpoint-{}", std::process::id()));
     let store = CheckpointStore::open(&format!("file://{}", folder.display())).unwrap();
     let spec = spec(2);
     let encoded = encode_delta(&spec, delta(&spec, &[((Some(1), "a".into()), (None, 2))], &[])).unwrap();
-    let file = store.write_file(TABLE, 1, Epoch(5), 1, encoded.clone()).await.unwrap();
-    assert_eq!(store.write_file(TABLE, 1, Epoch(5), 1, encoded).await.unwrap(), file, "the same again is harmless");
+    let file = store.write_file(TABLE, 1, 0, Epoch(5), 1, encoded.clone()).await.unwrap();
+    assert_eq!(store.write_file(TABLE, 1, 0, Epoch(5), 1, encoded).await.unwrap(), file, "the same again is harmless");
     let other = encode_delta(&spec, delta(&spec, &[], &[(Some(1), "b".into())])).unwrap();
-    let error = store.write_file(TABLE, 1, Epoch(5), 1, other).await.unwrap_err();
+    let error = store.write_file(TABLE, 1, 0, Epoch(5), 1, other).await.unwrap_err();
     assert_eq!(error.message(), "checkpoint file tables/7-2/1-5-1.parquet exists with other content");
     assert_eq!(restored(&store, std::slice::from_ref(&file), &spec, 0..VNODES).await.len(), 1);
     let path = folder.join(&file.path);
@@ -195,7 +250,7 @@ async fn damage_is_reported_by_name() {
 async fn a_column_of_another_type_is_refused() {
     let (store, narrow) = (CheckpointStore::open("memory:").unwrap(), spec(1));
     let encoded = encode_delta(&narrow, delta(&narrow, &[((Some(1), String::new()), (None, 2))], &[])).unwrap();
-    let file = store.write_file(TABLE, 0, Epoch(1), 1, encoded).await.unwrap();
+    let file = store.write_file(TABLE, 0, 0, Epoch(1), 1, encoded).await.unwrap();
     let schema = Schema::new(vec![Field::new("k", DataType::Int32, true)]);
     let wide = TableSpec { table: 2, schema: Arc::new(schema), key_columns: 1 };
     let error = store.read_table(&[file], &wide, 0..VNODES, |_| Ok(())).await.unwrap_err();
@@ -211,7 +266,7 @@ async fn names_that_occur_twice_are_told_apart() {
     let upserts = RecordBatch::try_new(spec.schema.clone(), columns).unwrap();
     let deletes = upserts.project(&[0, 1]).unwrap().slice(0, 0);
     let encoded = encode_delta(&spec, TableDelta { upserts: upserts.clone(), upsert_vnodes: vec![9], deletes, delete_vnodes: vec![] }).unwrap();
-    let file = store.write_file(TABLE, 0, Epoch(1), 1, encoded).await.unwrap();
+    let file = store.write_file(TABLE, 0, 0, Epoch(1), 1, encoded).await.unwrap();
     let mut rows = Vec::new();
     let each = |batch: RecordBatch| {
         rows.push(batch);
@@ -256,7 +311,6 @@ fn compaction_is_logarithmic() {
 fn manifest(epoch: u64, files: Vec<FileMeta>) -> Manifest {
     let mut manifest = Manifest { version: crate::manifest::MANIFEST_VERSION, epoch: Epoch(epoch), generation: 4, log_index: 17, clock: -1, ..Default::default() };
     manifest.tables.insert(TABLE.to_string(), files);
-    manifest.watermarks.insert(RelationId(3), vec![(0, 5)]);
     manifest.job_epochs.insert(RelationId(7), Epoch(epoch));
     manifest.sinks.insert(RelationId(9), crate::manifest::SinkProgress { emitted_hash: u64::MAX, ..Default::default() });
     manifest
@@ -315,8 +369,8 @@ async fn measure() {
         let started = std::time::Instant::now();
         let encoded = encode_delta(&spec, delta).unwrap();
         println!("{name}: encode 1 M rows in {:?}, {} bytes a row", started.elapsed(), encoded.bytes.len() / 1_000_000);
-        let old = store.write_file(TABLE, key_columns, Epoch(1), 1, encoded.clone()).await.unwrap();
-        let new = store.write_file(TABLE, key_columns, Epoch(2), 1, encoded).await.unwrap();
+        let old = store.write_file(TABLE, key_columns, 0, Epoch(1), 1, encoded.clone()).await.unwrap();
+        let new = store.write_file(TABLE, key_columns, 0, Epoch(2), 1, encoded).await.unwrap();
         for files in [vec![old.clone()], vec![old.clone(), new.clone()]] {
             let (started, mut count) = (std::time::Instant::now(), 0);
             let each = |b: RecordBatch| {

@@ -1,6 +1,7 @@
 //! What each type reads, and what it refuses.
 
 use super::*;
+use tidemark_plan::Include;
 
 fn check(sql: &str, cases: &[(&str, &str)]) {
     for (json, expected) in cases {
@@ -251,6 +252,36 @@ fn unwanted_columns_are_checked_for_form_only() {
     assert_eq!(nothing.finish().0.num_rows(), 1);
 }
 
+/// A row is the same for a reader of `c` whoever else reads `a`: what cannot be read is NULL and named, and only a broken text fails the record.
+#[test]
+fn rows_with_faulty_values_are_kept_where_that_is_asked_for() {
+    let columns = columns(&[("a", "bigint"), ("b", "bigint not null"), ("c", "varchar"), ("k", "varchar")]);
+    let mut spec = spec(Format::Plain, Encode::Json, &[]);
+    spec.includes = vec![(3, Include::Key)];
+    let mut decoder = RecordDecoder::new(&spec, &columns, &[2, 0, 1, 3]).unwrap().keep_faulty();
+    for (key, value) in [
+        (None, r#"{"a":1,"b":2,"c":"fine"}"#),
+        (None, r#"{"a":{"x":[1,"}"]},"b":2,"c":"object"}"#),
+        (None, r#"{"a":"x","a":7,"b":2,"c":"last counts"}"#),
+        (None, r#"{"a":7,"a":1.5,"b":null,"c":"two faults"}"#),
+        (None, r#"{"c":"missing"}"#),
+        (None, r#"{"a":"x","b":2,"c":"broken"#),
+        (Some(&b"a\0b"[..]), r#"{"a":3,"b":4,"c":"key"}"#),
+    ] {
+        let offset = decoder.len() as i64;
+        decoder.push(&RawRecord { key, value: Some(value.as_bytes()), partition: 3, offset, timestamp_ms: None });
+    }
+    assert_eq!(decoder.take_faulty(), [(1, 1), (3, 1), (3, 2), (4, 2), (5, 3)]);
+    let (changes, errors) = decoder.finish();
+    assert_eq!(
+        table(&changes),
+        ["+ fine | 1 | 2 | -", "+ object | - | 2 | -", "+ last counts | 7 | 2 | -", "+ two faults | - | - | -", "+ missing | - | - | -", "+ key | 3 | 4 | -"]
+    );
+    assert_eq!(errors.iter().map(|e| e.column.as_str()).collect::<Vec<_>>(), ["a", "a", "b", "b", "", "k"]);
+    assert_eq!(errors[1].message, "invalid input syntax for type bigint: \"1.5\"");
+    assert!(decoder.take_faulty().is_empty());
+}
+
 #[test]
 fn depth_is_limited() {
     let nest = |levels: usize| format!("{{\"v\":{}{}}}", "[".repeat(levels), "]".repeat(levels));
@@ -276,4 +307,30 @@ fn what_cannot_be_read_is_refused() {
     assert_eq!(state(&spec(Format::Plain, Encode::Bytes, &[]), &text), "42804");
     assert_eq!(state(&spec(Format::Debezium, Encode::Bytes, &[0]), &text), "0A000");
     assert_eq!(state(&spec(Format::Plain, Encode::Native, &[]), &text), "0A000");
+}
+
+#[test]
+fn codes() {
+    let code = |sql: &str, json: &str| {
+        let mut decoder = plain(&columns(&[("v", sql)])).keep_faulty();
+        push(&mut decoder, None, Some(json));
+        decoder.finish().1[0].state.0
+    };
+    for (sql, json, expected) in [
+        ("int", r#"{"v":2147483648}"#, "22003"),
+        ("int", r#"{"v":"x"}"#, "22P02"),
+        ("int", r#"{"v":1"#, "22P02"),
+        ("real", r#"{"v":1e60}"#, "22003"),
+        ("numeric(10,2)", r#"{"v":99999999999}"#, "22003"),
+        ("date", r#"{"v":99999999999}"#, "22008"),
+        ("timestamp", r#"{"v":-9223372036854775808}"#, "22008"),
+        ("varchar", "{\"v\":\"\\u0000\"}", "22P05"),
+        ("int not null", r#"{"v":null}"#, "23502"),
+        ("int not null", "{}", "23502"),
+    ] {
+        assert_eq!(code(sql, json), expected, "{sql} from {json}");
+    }
+    let mut decoder = plain(&columns(&[("v", "int")]));
+    decoder.push(&RawRecord { value: Some(b"\xff"), ..RawRecord::default() });
+    assert_eq!(decoder.finish().1[0].state.0, "22021");
 }
