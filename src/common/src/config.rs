@@ -51,7 +51,7 @@ impl Config {
     /// Reads a TOML text; unknown keys and wrong types are errors that name the line.
     pub fn from_toml(text: &str) -> Result<Config> {
         let config: Config = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = 1 + e.span().map_or(0, |span| text.bytes().take(span.start).filter(|b| *b == b'\n').count());
             let content = text.lines().nth(line - 1).unwrap_or_default().trim();
             Error::user(SqlState::INVALID_PARAMETER, format!("configuration: line {line} ({content}): {}", e.message()))
         })?;
