@@ -22,7 +22,12 @@ impl Drop for Event {
 }
 
 /// Sends a request by `send` and waits for its answer. The error is why there is none.
+///
+/// A broker must have answered something simple before: librdkafka 2.12 waits for one by asking itself again without a pause, which costs a core.
 fn ask<C: ClientContext>(client: &Client<C>, send: impl FnOnce(*mut sys::rd_kafka_t, *mut sys::rd_kafka_queue_t)) -> Result<Event, String> {
+    if !answers(client) {
+        return Err("the broker does not answer".into());
+    }
     // SAFETY: the client outlives the call; the queue is ours, and librdkafka drops a late answer to a queue that is gone.
     let event = unsafe {
         let rk = client.native_ptr();
@@ -42,6 +47,19 @@ fn ask<C: ClientContext>(client: &Client<C>, send: impl FnOnce(*mut sys::rd_kafk
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(event),
             _ => Err(text(sys::rd_kafka_event_error_string(event.0))),
         }
+    }
+}
+
+/// Whether a broker answers.
+fn answers<C: ClientContext>(client: &Client<C>) -> bool {
+    let mut metadata: *const sys::rd_kafka_metadata = ptr::null();
+    // SAFETY: the client outlives the call, which asks for no topic in particular; what it made is ours.
+    unsafe {
+        let error = sys::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &mut metadata, TIMEOUT.as_millis() as i32);
+        if !metadata.is_null() {
+            sys::rd_kafka_metadata_destroy(metadata);
+        }
+        error == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
     }
 }
 

@@ -19,7 +19,7 @@ use tidemark_common::{Error, ErrorKind, Result, SqlState};
 
 /// How long a flush, a commit or a full queue may take.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a flush may make no progress while every broker is down: then the sink says so, and takes over again when one is back.
+/// How long a flush may make no progress while brokers cannot be reached: then the sink says so, and takes over again when one is back.
 const DOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// How long taking over a transactional id may take: the broker may first have to end the predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 struct Reports {
     failed: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
-    /// When it was last said that every broker is down.
+    /// When it was last said that a broker, or all of them, cannot be reached; `None` once a record has been delivered since.
     down: Mutex<Option<Instant>>,
 }
 
@@ -54,6 +54,9 @@ impl ClientContext for Reports {
                 return tracing::debug!(target: "kafka", "{error}: {reason}");
             }
         } else {
+            if matches!(error, KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve)) {
+                *self.down.lock() = Some(Instant::now());
+            }
             *last = Some(reason.to_string());
         }
         tracing::warn!(target: "kafka", "{error}: {reason}");
@@ -64,8 +67,9 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().get_or_insert_with(|| error.to_string());
+        match result {
+            Ok(_) => *self.down.lock() = None,
+            Err((error, _)) => drop(self.failed.lock().get_or_insert_with(|| error.to_string())),
         }
     }
 }
@@ -173,7 +177,7 @@ impl Producer {
             if now_left < left {
                 (left, progress) = (now_left, Instant::now());
             }
-            let down = self.client.context().down.lock().is_some_and(|at| at > progress) && progress.elapsed() > DOWN_PATIENCE;
+            let down = self.client.context().down.lock().is_some() && progress.elapsed() > DOWN_PATIENCE;
             if down || began.elapsed() > DELIVERY_TIMEOUT {
                 let last = self.client.context().last_error.lock().clone();
                 return Err(unavailable(format!("{}: records are not accepted", self.what), last.unwrap_or_else(|| "timed out".into())));

@@ -350,20 +350,21 @@ impl Coordinator {
         // A job that cannot be restored is as the checkpoint has it.
         let epoch = self.readers.published().max(self.retained.epoch());
         let mut entries = Vec::new();
-        for id in &stopped {
-            if self.creating.contains_key(id) {
-                self.cancel(*id, &error.clone().context(format!("\"{name}\", which it reads, stopped")));
-            } else if self.running.contains(id) || *id == relation {
-                let mut reason = if *id == relation { error.message().to_string() } else { format!("\"{name}\", which it reads, stopped: {}", error.message()) };
-                if let Some(hint) = error.hint() {
-                    reason = format!("{reason} ({hint})");
-                }
-                self.workers.job_progress(*id, "stopped", 100.0, epoch);
-                entries.push(Entry::Stop { relation: *id, stopped: Stopped { epoch, reason } });
+        let (creating, stopping): (Vec<RelationId>, Vec<RelationId>) = stopped.iter().partition(|id| self.creating.contains_key(id));
+        for id in stopping.into_iter().filter(|id| self.running.contains(id) || *id == relation) {
+            let mut reason = if id == relation { error.message().to_string() } else { format!("\"{name}\", which it reads, stopped: {}", error.message()) };
+            if let Some(hint) = error.hint() {
+                reason = format!("{reason} ({hint})");
             }
+            self.workers.job_progress(id, "stopped", 100.0, epoch);
+            entries.push(Entry::Stop { relation: id, stopped: Stopped { epoch, reason } });
         }
         self.record(&entries)?;
         self.show_catalog();
+        // Only now: whoever is told of the failure finds it in SHOW JOBS, and a source that nobody reads any more is not forgotten as one that merely idles.
+        for id in creating {
+            self.cancel(id, &error.clone().context(format!("\"{name}\", which it reads, stopped")));
+        }
         self.stop_jobs(&stopped);
         self.active = true;
         Ok(())
