@@ -19,7 +19,8 @@ const GROUP: &str = "tidemark";
 /// Passes librdkafka's log on, and remembers its last error for messages.
 #[derive(Default)]
 pub struct Context {
-    last_error: Mutex<Option<(bool, String)>>,
+    /// Since when no broker can be reached, and what was said last.
+    last_error: Mutex<Option<(Option<Instant>, String)>>,
 }
 
 impl Context {
@@ -28,20 +29,20 @@ impl Context {
         self.last_error.lock().as_ref().map(|(_, text)| text.clone())
     }
 
-    /// Why no broker can be reached, while that is so.
-    pub fn unreachable(&self) -> Option<String> {
-        self.last_error.lock().as_ref().filter(|(all, _)| *all).map(|(_, text)| text.clone())
+    /// Since when no broker can be reached, and why, while that is so. A client may say so of a connection that it is just making anew.
+    pub fn unreachable(&self) -> Option<(Duration, String)> {
+        self.last_error.lock().as_ref().and_then(|(since, text)| Some((since.as_ref()?.elapsed(), text.clone())))
     }
 
     /// A broker has answered.
     pub fn reached(&self) {
-        if let Some((all, _)) = self.last_error.lock().as_mut() {
-            *all = false;
+        if let Some((since, _)) = self.last_error.lock().as_mut() {
+            *since = None;
         }
     }
 
     fn all_brokers_are_down(&self) -> bool {
-        self.last_error.lock().as_ref().is_some_and(|(all, _)| *all)
+        self.last_error.lock().as_ref().is_some_and(|(since, _)| since.is_some())
     }
 }
 
@@ -61,12 +62,13 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let all = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
         let mut last = self.last_error.lock();
-        let again = all && last.as_ref().is_some_and(|(earlier, _)| *earlier);
+        let since = last.as_ref().and_then(|(since, _)| *since);
+        let again = all && since.is_some();
+        let since = since.or_else(|| all.then(Instant::now));
         // "all brokers down" says less than the error that led to it; they are until one answers, whatever is said of each in between
         *last = Some(match last.take() {
-            Some((_, earlier)) if all => (true, earlier),
-            Some((was, _)) => (was || all, reason.to_string()),
-            None => (all, reason.to_string()),
+            Some((_, earlier)) if all => (since, earlier),
+            _ => (since, reason.to_string()),
         });
         // It is also repeated at every attempt to connect, many times a second.
         if again {

@@ -27,6 +27,8 @@ use tidemark_plan::{Column, ConnectorSpec};
 
 /// Bytes that a consumer holds ready, over its partitions.
 const BUFFERED_KBYTES: usize = 65_536;
+/// How long no broker can be reached until SHOW JOBS says so.
+const TROUBLE_PATIENCE: Duration = Duration::from_secs(2);
 /// When a broker that does not know the topic is asked again.
 const GONE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a reader asks whether its topic is still the same one.
@@ -428,7 +430,8 @@ impl SourceReader for KafkaReader {
 
     fn trouble(&self) -> Option<String> {
         let why = if self.splits.is_empty() { None } else { self.consumer().context().unreachable() };
-        why.map(|why| format!("kafka at {} cannot be reached: {why}; trying again", self.options.brokers))
+        let why = why.filter(|(since, _)| *since > TROUBLE_PATIENCE);
+        why.map(|(_, why)| format!("kafka at {} cannot be reached: {why}; trying again", self.options.brokers))
     }
 }
 
