@@ -147,6 +147,8 @@ def measure(args, broker):
         probes.done.set()
         for thread in watchers:
             thread.join()
+        # It may be behind: one process writes some hundred thousand records a second beside the broker, and the line says how many it did.
+        loader.terminate()
         loader.join()
         select = percentiles([seen - sent for sent, seen in zip(probes.sent, probes.selected)])
         read = percentiles([probes.read[i + 1] - sent for i, sent in enumerate(probes.sent)])

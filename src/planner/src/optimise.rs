@@ -173,7 +173,7 @@ fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
         Expr::Not(inner) if context == Context::Conjunction && matches!(inner.as_ref(), Expr::InSubquery(_) | Expr::Exists(_)) => Ok(()),
         Expr::InSubquery(i) if context == Context::Conjunction || context == Context::Positive && !i.negated => Ok(()),
         Expr::InSubquery(_) => Err(crate::bind::external(
-            Error::unsupported("NOT IN (subquery) inside of OR, NOT or another expression").with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
+            Error::unsupported("NOT IN (subquery) inside of OR, NOT or another expression is not supported").with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
         )),
         Expr::Exists(_) => Ok(()),
         other => {

@@ -75,7 +75,7 @@ impl Planner {
 
     pub(crate) fn materialized_view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
         if view.emit_on_window_close {
-            return Err(Error::unsupported("EMIT ON WINDOW CLOSE").with_hint("Without it, the view has each window's result so far."));
+            return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported").with_hint("Without it, the view has each window's result so far."));
         }
         let mut builder = Builder::new(id);
         let Streamed { stream, columns, relations } = self.stream(&mut builder, &view.query, &view.columns, &statement.positions)?;

@@ -51,7 +51,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             plain(DataType::Struct(fields.iter().enumerate().map(field).collect::<Result<Vec<_>>>()?.into()))
         }
         Sql::Custom(name, _) => return custom(name),
-        other => return Err(Error::unsupported(format!("type {other}"))),
+        other => return Err(Error::unsupported(format!("type {other} is not supported"))),
     })
 }
 
@@ -71,7 +71,7 @@ fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
         "float8" => plain(DataType::Float64),
         "timestamptz" => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
         "bpchar" | "name" => plain(DataType::Utf8),
-        "rw_int256" | "int256" => return Err(Error::unsupported(format!("type {folded}")).with_hint("Use numeric.")),
+        "rw_int256" | "int256" => return Err(Error::unsupported(format!("type {folded} is not supported")).with_hint("Use numeric.")),
         _ => return Err(Error::user(SqlState::UNDEFINED_OBJECT, format!("type \"{folded}\" does not exist"))),
     })
 }

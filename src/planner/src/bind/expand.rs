@@ -138,7 +138,7 @@ impl<'a> Expander<'a> {
         let windows = match name.as_str() {
             "tumble" => 1,
             "hop" => 2,
-            "session" => return Err(fail(Error::unsupported("SESSION windows").with_hint("TUMBLE and HOP windows are supported."))),
+            "session" => return Err(fail(Error::unsupported("SESSION windows are not supported").with_hint("TUMBLE and HOP windows are supported."))),
             _ => return Ok(None),
         };
         let usage = match windows {
@@ -341,7 +341,7 @@ fn set_operations(body: &ast::SetExpr) -> Result<()> {
     let ast::SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
     let all = matches!(set_quantifier, ast::SetQuantifier::All | ast::SetQuantifier::AllByName);
     if all && matches!(op, ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus) {
-        return Err(Error::unsupported(format!("{op} ALL")).with_hint(format!("{op} without ALL is supported.")));
+        return Err(Error::unsupported(format!("{op} ALL is not supported")).with_hint(format!("{op} without ALL is supported.")));
     }
     set_operations(left)?;
     set_operations(right)

@@ -74,7 +74,7 @@ fn exists(i: &InSubquery, schema: &DFSchema, in_or: bool) -> Result<Option<Expr>
     let rewritten = if is_plain(plan)? { from_inside(&i.expr, schema)? } else { None };
     let Some((x, columns)) = rewritten else {
         if i.negated {
-            let error = Error::unsupported("NOT IN with a correlated subquery that groups, unites or limits rows");
+            let error = Error::unsupported("NOT IN with a correlated subquery that groups, unites or limits rows is not supported");
             return Err(external(error.with_hint("Use NOT EXISTS, or take the grouping into a subquery in FROM.")));
         }
         return Ok(None);

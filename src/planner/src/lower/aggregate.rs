@@ -185,15 +185,14 @@ fn call(expr: &Df, output: arrow_schema::DataType, columns: &mut Columns<'_>) ->
         "bool_and" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
         other => {
-            return Err(
-                Error::unsupported(format!("aggregate function {other}() in a streaming query")).with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained.")
-            );
+            return Err(Error::unsupported(format!("aggregate function {other}() is not supported in a streaming query"))
+                .with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained."));
         }
     };
     if null_treatment.is_some() {
-        return Err(Error::unsupported("IGNORE NULLS and RESPECT NULLS"));
+        return Err(Error::unsupported("IGNORE NULLS and RESPECT NULLS are not supported"));
     }
-    let [arg] = args.as_slice() else { return Err(Error::unsupported(format!("{}() of {} arguments", func.name(), args.len()))) };
+    let [arg] = args.as_slice() else { return Err(Error::unsupported(format!("{}() of {} arguments is not supported", func.name(), args.len()))) };
     let never_null = |e: &Df| e.nullable(columns.input).is_ok_and(|nullable| !nullable);
     supported(function, func.name(), &arg.get_type(columns.input).map_err(|e| Error::internal(e.to_string()))?)?;
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
@@ -213,5 +212,5 @@ fn supported(function: AggregateFunction, name: &str, argument: &arrow_schema::D
         AggregateFunction::Min | AggregateFunction::Max => !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null),
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *argument == D::Boolean,
     };
-    if fine { Ok(()) } else { Err(Error::unsupported(format!("{name}({}) in a streaming query", crate::types::sql_type_name(argument)))) }
+    if fine { Ok(()) } else { Err(Error::unsupported(format!("{name}({}) is not supported in a streaming query", crate::types::sql_type_name(argument)))) }
 }

@@ -18,11 +18,11 @@ pub fn to_expr(expr: &Df, schema: &DFSchema) -> Result<Expr> {
         Df::BinaryExpr(b) => Expr::Binary { op: binary_op(b.op)?, left: boxed(&b.left)?, right: boxed(&b.right)? },
         Df::Like(like) => {
             if like.escape_char.is_some_and(|c| c != '\\') {
-                return Err(Error::unsupported("LIKE with ESCAPE"));
+                return Err(Error::unsupported("LIKE with ESCAPE is not supported"));
             }
             Expr::Like { negated: like.negated, case_insensitive: like.case_insensitive, expr: boxed(&like.expr)?, pattern: boxed(&like.pattern)? }
         }
-        Df::SimilarTo(_) => return Err(Error::unsupported("SIMILAR TO").with_hint("Use the operator ~ with a regular expression.")),
+        Df::SimilarTo(_) => return Err(Error::unsupported("SIMILAR TO is not supported").with_hint("Use the operator ~ with a regular expression.")),
         Df::Not(e) => Expr::Not(boxed(e)?),
         Df::Negative(e) => Expr::Negative(boxed(e)?),
         Df::IsNull(e) | Df::IsUnknown(e) => Expr::IsNull(boxed(e)?),
@@ -62,15 +62,15 @@ fn unsupported(expr: &Df) -> Error {
         Df::ScalarSubquery(_) => {
             Error::unsupported("this scalar subquery").with_hint("It must be an aggregate without GROUP BY, so that it has one row, and stand in SELECT or WHERE.")
         }
-        Df::InSubquery(_) | Df::SetComparison(_) => Error::unsupported("IN (subquery) outside of WHERE"),
-        Df::Exists(_) => Error::unsupported("EXISTS outside of WHERE"),
-        Df::WindowFunction(f) => Error::unsupported(format!("window function {}", window_name(f))),
-        Df::AggregateFunction(f) => Error::unsupported(format!("aggregate function {}() here", f.func.name())),
-        Df::GroupingSet(_) => Error::unsupported("GROUPING SETS, ROLLUP and CUBE"),
-        Df::Unnest(_) => Error::unsupported("UNNEST"),
+        Df::InSubquery(_) | Df::SetComparison(_) => Error::unsupported("IN (subquery) outside of WHERE is not supported"),
+        Df::Exists(_) => Error::unsupported("EXISTS outside of WHERE is not supported"),
+        Df::WindowFunction(f) => Error::unsupported(format!("window function {} is not supported", window_name(f))),
+        Df::AggregateFunction(f) => Error::unsupported(format!("aggregate function {}() is not supported here", f.func.name())),
+        Df::GroupingSet(_) => Error::unsupported("GROUPING SETS, ROLLUP and CUBE are not supported"),
+        Df::Unnest(_) => Error::unsupported("UNNEST is not supported"),
         Df::Placeholder(p) => Error::user(tidemark_common::SqlState("42P02"), format!("there is no parameter {}", p.id)),
-        Df::OuterReferenceColumn(_, column) => Error::unsupported(format!("correlated subquery on {column}")),
-        other => Error::unsupported(format!("expression {other}")),
+        Df::OuterReferenceColumn(_, column) => Error::unsupported(format!("correlated subquery on {column} is not supported")),
+        other => Error::unsupported(format!("expression {other} is not supported")),
     }
 }
 
@@ -105,7 +105,7 @@ fn binary_op(op: Operator) -> Result<BinaryOp> {
         Operator::BitwiseShiftLeft => BinaryOp::ShiftLeft,
         Operator::BitwiseShiftRight => BinaryOp::ShiftRight,
         Operator::StringConcat => BinaryOp::StringConcat,
-        other => return Err(Error::unsupported(format!("operator {other}"))),
+        other => return Err(Error::unsupported(format!("operator {other} is not supported"))),
     })
 }
 
@@ -145,7 +145,7 @@ fn literal(value: &ScalarValue) -> Result<Expr> {
         ScalarValue::IntervalYearMonth(Some(v)) => return cast(Literal::IntervalMonthDayNano(*v, 0, 0)),
         ScalarValue::IntervalDayTime(Some(v)) => return cast(Literal::IntervalMonthDayNano(0, v.days, i64::from(v.milliseconds) * 1_000_000)),
         ScalarValue::Dictionary(_, inner) => return literal(inner),
-        other => return Err(Error::unsupported(format!("a constant of type {}", crate::types::sql_type_name(&other.data_type())))),
+        other => return Err(Error::unsupported(format!("a constant of type {} is not supported", crate::types::sql_type_name(&other.data_type())))),
     }))
 }
 

@@ -96,7 +96,7 @@ impl Builder {
                 sides.right = exists;
             }
             if !sides.left.is_single_row() && !sides.right.is_single_row() {
-                return Err(Error::unsupported("a join without an equality between its sides")
+                return Err(Error::unsupported("a join without an equality between its sides is not supported")
                     .with_detail("All pairs of rows would have to be compared on one worker.")
                     .with_hint("Add an equality to the join condition, or join with an aggregate that has one row."));
             }
@@ -160,7 +160,8 @@ impl Builder {
         let mut plain = join.clone();
         plain.null_aware = false;
         let ([_], None) = (join.on.as_slice(), &join.filter) else {
-            return Err(Error::unsupported("NOT IN with a correlated subquery over columns that may be NULL").with_hint("Use NOT EXISTS, or declare the columns NOT NULL."));
+            return Err(Error::unsupported("NOT IN with a correlated subquery over columns that may be NULL is not supported")
+                .with_hint("Use NOT EXISTS, or declare the columns NOT NULL."));
         };
         let sides = self.sides(&plain)?;
         let (left_key, left_width) = (sides.left_keys[0], sides.left_width);
@@ -202,7 +203,7 @@ impl Builder {
         let columns = |last: Expr| (0..left_width).map(Expr::Column).chain([last]).collect::<Vec<_>>();
         if join.filter.is_some() {
             if join.on.is_empty() {
-                return Err(Error::unsupported("NOT IN or EXISTS inside of OR, without an equality between the subquery and the query around it")
+                return Err(Error::unsupported("NOT IN or EXISTS inside of OR, without an equality between the subquery and the query around it is not supported")
                     .with_hint("Compare a column of the subquery with one outside of it, or move the condition to the top level of WHERE."));
             }
             let semi = self.keyed(join, JoinKind::LeftSemi)?.project(columns(Expr::Literal(Literal::Boolean(true))), marked.clone());

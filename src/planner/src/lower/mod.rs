@@ -44,7 +44,7 @@ impl Builder {
                 let input = self.lower(input)?;
                 Ok(self.distinct(input).with_schema(schema()))
             }
-            LogicalPlan::Distinct(Distinct::On(_)) => Err(Error::unsupported("DISTINCT ON")),
+            LogicalPlan::Distinct(Distinct::On(_)) => Err(Error::unsupported("DISTINCT ON is not supported")),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|i| self.lower(i)).collect::<Result<Vec<_>>>()?;
@@ -60,10 +60,12 @@ impl Builder {
                 self.notice("ORDER BY without LIMIT is ignored: the rows of a relation have no order");
                 self.lower(input)
             }
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(Error::unsupported("LIMIT and OFFSET in a streaming query").with_hint("Apply LIMIT when reading the view.")),
-            LogicalPlan::Window(window) => Err(Error::unsupported(format!("window function {}", window_name(window.window_expr.first())))),
-            LogicalPlan::Unnest(_) => Err(Error::unsupported("UNNEST")),
-            LogicalPlan::RecursiveQuery(_) => Err(Error::unsupported("WITH RECURSIVE")),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
+                Err(Error::unsupported("LIMIT and OFFSET are not supported in a streaming query").with_hint("Apply LIMIT when reading the view."))
+            }
+            LogicalPlan::Window(window) => Err(Error::unsupported(format!("window function {} is not supported", window_name(window.window_expr.first())))),
+            LogicalPlan::Unnest(_) => Err(Error::unsupported("UNNEST is not supported")),
+            LogicalPlan::RecursiveQuery(_) => Err(Error::unsupported("WITH RECURSIVE is not supported")),
             other => Err(Error::unsupported(other.display().to_string())),
         }
     }

@@ -83,7 +83,7 @@ impl Front<'_> {
         let position = self.position();
         if self.words(&["watermark", "for"]) {
             if relation.watermark.is_some() {
-                return Err(Error::unsupported("more than one watermark").at(position));
+                return Err(Error::unsupported("more than one watermark is not supported").at(position));
             }
             relation.watermark = Some(self.watermark(position)?);
             return Ok(());
@@ -100,7 +100,9 @@ impl Front<'_> {
         }
         for constraint in ["unique", "check", "foreign"] {
             if self.at_word(constraint) && matches!(self.parser.peek_nth_token_ref(1).token, Token::LParen) || self.at_word("foreign") {
-                return Err(Error::unsupported(format!("{} constraint", constraint.to_uppercase())).at(position).with_hint("Only PRIMARY KEY and NOT NULL are enforced."));
+                return Err(Error::unsupported(format!("{} constraint is not supported", constraint.to_uppercase()))
+                    .at(position)
+                    .with_hint("Only PRIMARY KEY and NOT NULL are enforced."));
             }
         }
         let column = self.column(relation)?;
@@ -152,7 +154,7 @@ impl Front<'_> {
                     relation.primary_key.push(column.name.clone());
                 }
                 ast::ColumnOption::Generated { generation_expr: Some(e), .. } => column.generated = Some(e),
-                other => return Err(Error::unsupported(format!("column option {other}")).at(position)),
+                other => return Err(Error::unsupported(format!("column option {other} is not supported")).at(position)),
             }
         }
     }
@@ -168,7 +170,7 @@ impl Front<'_> {
             } else if self.word("ignore") || self.words(&["do", "nothing"]) {
                 Conflict::Ignore
             } else if self.words(&["do", "update", "if", "not", "null"]) {
-                return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL").at(position));
+                return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL is not supported").at(position));
             } else {
                 return Err(self.unexpected("OVERWRITE, IGNORE or DO UPDATE IF NOT NULL"));
             });
@@ -248,7 +250,9 @@ impl Front<'_> {
             Token::SingleQuotedString(s) | Token::EscapedStringLiteral(s) => s.clone(),
             Token::DollarQuotedString(s) => s.value.clone(),
             Token::Number(n, _) => n.clone(),
-            Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("secret") => return Err(Error::unsupported("SECRET in options").at(self.position())),
+            Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("secret") => {
+                return Err(Error::unsupported("SECRET in options is not supported").at(self.position()));
+            }
             Token::Word(w) => w.value.clone(),
             _ => return Err(self.unexpected("the option's value, a string")),
         };
@@ -314,7 +318,7 @@ impl Front<'_> {
             let stop = |token: &Token, next: &Token| is_word(token, "with") && *next == Token::LParen || is_word(token, "format") && matches!(next, Token::Word(_));
             let (query, text, emit) = self.query_up_to(stop)?;
             if emit {
-                return Err(Error::unsupported("EMIT ON WINDOW CLOSE"));
+                return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported"));
             }
             SinkInput::Query(query, text)
         } else {

@@ -147,7 +147,7 @@ impl Front<'_> {
                 Some(_) => {
                     let end = self.tokens.iter().rfind(|t| !super::is_blank(&t.token)).map_or(self.peek().span.end, |t| t.span.end);
                     let action = self.source.slice(self.peek().span.start, end);
-                    Error::unsupported(format!("ALTER {} ... {action}", kind.name().to_uppercase())).at(position)
+                    Error::unsupported(format!("ALTER {} ... {action} is not supported", kind.name().to_uppercase())).at(position)
                 }
                 None => self.unexpected(if text.is_empty() { "an action" } else { "RENAME TO, SET SCHEMA, OWNER TO or SET PARALLELISM" }),
             });
