@@ -6,11 +6,9 @@
 
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Case, ScalarFunction};
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 
@@ -24,16 +22,7 @@ impl AnalyzerRule for Digits {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let done = plan.transform_up_with_subqueries(|plan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|e| Ok(shown(e, &schema)))?.update_data(|e| name.restore(e)))
-            })?;
-            rewritten.map_data(LogicalPlan::recompute_schema)
-        })?;
-        Ok(done.data)
+        super::rewrite_expressions(plan, |e, schema| Ok(shown(e, schema)))
     }
 }
 

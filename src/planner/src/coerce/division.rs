@@ -7,9 +7,7 @@
 use arrow_schema::DataType;
 use datafusion_common::Result;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
+use datafusion_common::tree_node::Transformed;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion_optimizer::AnalyzerRule;
 
@@ -26,27 +24,16 @@ impl AnalyzerRule for Division {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let done = plan.transform_up_with_subqueries(|plan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rewritten = expr.transform_up(|e| {
-                    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = e else { return Ok(Transformed::no(e)) };
-                    let wide = match (left.get_type(&schema), right.get_type(&schema)) {
-                        (Ok(dividend), Ok(divisor)) => widened(&left, &dividend, &divisor),
-                        _ => None,
-                    };
-                    let changed = wide.is_some();
-                    let left = if let Some(wide) = wide { Box::new(cast(*left, wide)) } else { left };
-                    Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr::new(left, Operator::Divide, right)), changed))
-                })?;
-                Ok(rewritten.update_data(|e| name.restore(e)))
-            })?;
-            // Also where only a quotient below has another type now.
-            rewritten.map_data(LogicalPlan::recompute_schema)
-        })?;
-        Ok(done.data)
+        super::rewrite_expressions(plan, |e, schema| {
+            let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = e else { return Ok(Transformed::no(e)) };
+            let wide = match (left.get_type(schema), right.get_type(schema)) {
+                (Ok(dividend), Ok(divisor)) => widened(&left, &dividend, &divisor),
+                _ => None,
+            };
+            let changed = wide.is_some();
+            let left = if let Some(wide) = wide { Box::new(cast(*left, wide)) } else { left };
+            Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr::new(left, Operator::Divide, right)), changed))
+        })
     }
 }
 

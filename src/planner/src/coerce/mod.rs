@@ -19,9 +19,31 @@ mod moments;
 mod operands;
 mod unions;
 
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::utils::merge_schema;
+use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use std::sync::Arc;
+
+/// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns that it reads. Columns keep their names; the types of
+/// everything above are computed anew, also where only something below has another type now.
+fn rewrite_expressions(plan: LogicalPlan, rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(|node| rewrite_node(node, &rewrite))?.data)
+}
+
+/// The same for the expressions of one node.
+fn rewrite_node(node: LogicalPlan, rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&node.inputs());
+    let names = NamePreserver::new(&node);
+    let rewritten = node.map_expressions(|expr| {
+        let name = names.save(&expr);
+        Ok(expr.transform_up(|e| rewrite(e, &schema))?.update_data(|e| name.restore(e)))
+    })?;
+    rewritten.map_data(LogicalPlan::recompute_schema)
+}
 
 /// The analyzer rules of a bound query, DataFusion's type coercion included.
 pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {

@@ -8,11 +8,9 @@
 use super::operands::is_compared;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, InList, ScalarFunction};
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 
@@ -26,16 +24,7 @@ impl AnalyzerRule for Moments {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let done = plan.transform_up_with_subqueries(|plan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|e| moment(e, &schema))?.update_data(|e| name.restore(e)))
-            })?;
-            rewritten.map_data(LogicalPlan::recompute_schema)
-        })?;
-        Ok(done.data)
+        super::rewrite_expressions(plan, moment)
     }
 }
 

@@ -7,11 +7,9 @@ use crate::bind::external;
 use crate::types::sql_type_name;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, InList};
-use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion_optimizer::AnalyzerRule;
 use tidemark_common::{Error, SqlState};
@@ -35,13 +33,7 @@ impl AnalyzerRule for Operands {
                 }
                 return Ok(Transformed::no(plan));
             }
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            let rewritten = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|e| operands(e, &schema))?.update_data(|e| name.restore(e)))
-            })?;
-            rewritten.map_data(LogicalPlan::recompute_schema)
+            super::rewrite_node(plan, operands)
         })?;
         Ok(done.data)
     }
