@@ -1,10 +1,13 @@
 //! A change batch: rows with signed weights.
 //!
-//! `weights: None` means that every row counts +1, which is what append-only inputs produce; operators take a cheaper path for it. An update is two
-//! rows, -1 with the old values and +1 with the new ones. The order of rows within a batch matters to nobody but `Upsert`, which reads its input as a
-//! sequence of writes per key.
+//! `weights: None` means that every row counts +1, which is what append-only inputs produce;
+//! operators take a cheaper path for it. An update is two rows, -1 with the old values and +1 with
+//! the new ones. The order of rows within a batch matters to nobody but `Upsert`, which reads its
+//! input as a sequence of writes per key.
 
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{
+    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
@@ -26,13 +29,25 @@ pub struct ChangeBatch {
 impl ChangeBatch {
     /// Rows that all count +1.
     pub fn insert(rows: RecordBatch) -> ChangeBatch {
-        ChangeBatch { rows, weights: None, faulty: None }
+        ChangeBatch {
+            rows,
+            weights: None,
+            faulty: None,
+        }
     }
 
     /// Rows with weights; as many weights as rows. Weights that are all +1 are dropped.
     pub fn new(rows: RecordBatch, weights: Vec<i64>) -> ChangeBatch {
         assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
-        if weights.iter().all(|w| *w == 1) { ChangeBatch::insert(rows) } else { ChangeBatch { rows, weights: Some(weights.into()), faulty: None } }
+        if weights.iter().all(|w| *w == 1) {
+            ChangeBatch::insert(rows)
+        } else {
+            ChangeBatch {
+                rows,
+                weights: Some(weights.into()),
+                faulty: None,
+            }
+        }
     }
 
     /// The rows, with other or no weights.
@@ -40,13 +55,21 @@ impl ChangeBatch {
         if let Some(w) = &weights {
             assert_eq!(rows.num_rows(), w.len(), "one weight per row");
         }
-        ChangeBatch { rows, weights, faulty: None }
+        ChangeBatch {
+            rows,
+            weights,
+            faulty: None,
+        }
     }
 
-    /// The same rows, some of which hold NULL for a value that could not be read: who reads that column has to leave them out. Only what a source's reader hands to
-    /// those who read from it says so; every operation on a batch drops it.
+    /// The same rows, some of which hold NULL for a value that could not be read: who reads that
+    /// column has to leave them out. Only what a source's reader hands to those who read from it
+    /// says so; every operation on a batch drops it.
     pub fn with_faulty(self, faulty: Vec<(usize, usize)>) -> ChangeBatch {
-        ChangeBatch { faulty: (!faulty.is_empty()).then(|| faulty.into()), ..self }
+        ChangeBatch {
+            faulty: (!faulty.is_empty()).then(|| faulty.into()),
+            ..self
+        }
     }
 
     /// The values that could not be read, if any.
@@ -90,28 +113,66 @@ impl ChangeBatch {
 
     /// The rows where `mask` is true (null counts as false).
     pub fn filter(&self, mask: &BooleanArray) -> ChangeBatch {
-        let rows = compute::filter_record_batch(&self.rows, mask).expect("mask has one value per row");
-        let weights = self.weights.as_ref().map(|w| mask.iter().zip(w.iter()).filter(|(keep, _)| *keep == Some(true)).map(|(_, w)| *w).collect());
-        ChangeBatch { rows, weights, faulty: None }
+        let rows =
+            compute::filter_record_batch(&self.rows, mask).expect("mask has one value per row");
+        let weights = self.weights.as_ref().map(|w| {
+            mask.iter()
+                .zip(w.iter())
+                .filter(|(keep, _)| *keep == Some(true))
+                .map(|(_, w)| *w)
+                .collect()
+        });
+        ChangeBatch {
+            rows,
+            weights,
+            faulty: None,
+        }
     }
 
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> ChangeBatch {
-        let columns = self.rows.columns().iter().map(|c| compute::take(c, indices, None).expect("indices are within the batch")).collect();
+        let columns = self
+            .rows
+            .columns()
+            .iter()
+            .map(|c| compute::take(c, indices, None).expect("indices are within the batch"))
+            .collect();
         let count = RecordBatchOptions::new().with_row_count(Some(indices.len()));
-        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &count).expect("the columns keep their types");
-        let weights = self.weights.as_ref().map(|w| indices.values().iter().map(|i| w[*i as usize]).collect());
-        ChangeBatch { rows, weights, faulty: None }
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &count)
+            .expect("the columns keep their types");
+        let weights = self
+            .weights
+            .as_ref()
+            .map(|w| indices.values().iter().map(|i| w[*i as usize]).collect());
+        ChangeBatch {
+            rows,
+            weights,
+            faulty: None,
+        }
     }
 
     /// Rows `offset..offset + len`, without copying columns.
     pub fn slice(&self, offset: usize, len: usize) -> ChangeBatch {
-        ChangeBatch { rows: self.rows.slice(offset, len), weights: self.weights.as_ref().map(|w| w[offset..offset + len].into()), faulty: None }
+        ChangeBatch {
+            rows: self.rows.slice(offset, len),
+            weights: self
+                .weights
+                .as_ref()
+                .map(|w| w[offset..offset + len].into()),
+            faulty: None,
+        }
     }
 
     /// The columns at `columns`, in that order.
     pub fn project(&self, columns: &[usize]) -> ChangeBatch {
-        ChangeBatch { rows: self.rows.project(columns).expect("projection is within the schema"), weights: self.weights.clone(), faulty: None }
+        ChangeBatch {
+            rows: self
+                .rows
+                .project(columns)
+                .expect("projection is within the schema"),
+            weights: self.weights.clone(),
+            faulty: None,
+        }
     }
 
     /// All rows of `batches`, which share `schema`.
@@ -119,9 +180,19 @@ impl ChangeBatch {
         if let [one] = batches {
             return one.clone();
         }
-        let rows = compute::concat_batches(schema, batches.iter().map(|b| &b.rows)).expect("batches share a schema");
-        let weights = batches.iter().any(|b| b.weights.is_some()).then(|| batches.iter().flat_map(|b| (0..b.num_rows()).map(|i| b.weight(i))).collect());
-        ChangeBatch { rows, weights, faulty: None }
+        let rows = compute::concat_batches(schema, batches.iter().map(|b| &b.rows))
+            .expect("batches share a schema");
+        let weights = batches.iter().any(|b| b.weights.is_some()).then(|| {
+            batches
+                .iter()
+                .flat_map(|b| (0..b.num_rows()).map(|i| b.weight(i)))
+                .collect()
+        });
+        ChangeBatch {
+            rows,
+            weights,
+            faulty: None,
+        }
     }
 
     /// The weights as an Arrow column.

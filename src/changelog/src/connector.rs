@@ -1,30 +1,37 @@
-//! The seam to the outside: what a source connector and a sink connector must do. Implemented in `connector`, driven by `runtime`.
+//! The seam to the outside: what a source connector and a sink connector must do. Implemented in
+//! `connector`, driven by `runtime`.
 //!
-//! A source is a set of splits, each an ordered sequence of records with offsets. The same offsets always mean the same rows; what a reader has
-//! delivered is described exactly by its positions. A worker opens one reader for its share of the splits and polls it from its own thread.
+//! A source is a set of splits, each an ordered sequence of records with offsets. The same offsets
+//! always mean the same rows; what a reader has delivered is described exactly by its positions. A
+//! worker opens one reader for its share of the splits and polls it from its own thread.
 
 use crate::ChangeBatch;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tidemark_common::{Epoch, Result, SplitId, SqlState};
 
-/// Where one split stands: the next offset to read, and what identifies the log that the offset counts in.
+/// Where one split stands: the next offset to read, and what identifies the log that the offset
+/// counts in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitPosition {
     /// The split.
     pub split: SplitId,
-    /// The topic's id (Kafka: a UUID in text form where the client tells it, else the topic's name; generators: empty).
+    /// The topic's id (Kafka: a UUID in text form where the client tells it, else the topic's name;
+    /// generators: empty).
     pub topic_id: String,
     /// Leader epoch of the last record; -1 where unknown.
     pub leader_epoch: i32,
-    /// The next offset, by the consumer's position: it passes transaction markers and compaction gaps.
+    /// The next offset, by the consumer's position: it passes transaction markers and compaction
+    /// gaps.
     pub next_offset: i64,
     /// Records delivered so far since the source's start.
     pub records: u64,
-    /// The largest time of a record below `next_offset`, in milliseconds since 1970 (Kafka: of the record's timestamp); -1 before the first. Never decreases; a split that
-    /// appears later begins with what every other one has reached.
+    /// The largest time of a record below `next_offset`, in milliseconds since 1970 (Kafka: of the
+    /// record's timestamp); -1 before the first. Never decreases; a split that appears later begins
+    /// with what every other one has reached.
     pub time_ms: i64,
-    /// Of a source with a watermark: the largest event time of a row below `next_offset`, in microseconds since 1970. Kept by whoever drives the reader. A split that appears later
+    /// Of a source with a watermark: the largest event time of a row below `next_offset`, in
+    /// microseconds since 1970. Kept by whoever drives the reader. A split that appears later
     /// begins with the least of all others'.
     pub event_time_micros: Option<i64>,
 }
@@ -51,13 +58,16 @@ pub struct RecordError {
 pub struct SourceBatch {
     /// The split.
     pub split: SplitId,
-    /// The rows, with the columns last asked for. Of an upsert or Debezium source a negative weight deletes the row of that key (other columns are NULL), a positive one writes it.
+    /// The rows, with the columns last asked for. Of an upsert or Debezium source a negative weight
+    /// deletes the row of that key (other columns are NULL), a positive one writes it.
     pub changes: ChangeBatch,
     /// Records that were skipped, and values that could not be read.
     pub errors: Vec<RecordError>,
-    /// Where such values stand among `changes`, as NULL: row, and position among the columns last asked for.
+    /// Where such values stand among `changes`, as NULL: row, and position among the columns last
+    /// asked for.
     pub faulty: Vec<(usize, usize)>,
-    /// If asked for: for each row the largest time of a record of the split up to its own ([`SplitPosition::time_ms`]).
+    /// If asked for: for each row the largest time of a record of the split up to its own
+    /// ([`SplitPosition::time_ms`]).
     pub times_ms: Vec<i64>,
 }
 
@@ -66,11 +76,13 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Reads the splits of one worker. All calls come from that worker's thread; none blocks.
 pub trait SourceReader: Send {
-    /// The next rows, at most `rows_max`, all of one split; `None` when nothing is there now or every split is at its limit.
+    /// The next rows, at most `rows_max`, all of one split; `None` when nothing is there now or
+    /// every split is at its limit.
     fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>>;
     /// Where each split stands after what `poll` has returned.
     fn positions(&self) -> Vec<SplitPosition>;
-    /// Do not read at or past these offsets (`next_offset` of each position); splits that are not named are not limited. Replaces earlier limits.
+    /// Do not read at or past these offsets (`next_offset` of each position); splits that are not
+    /// named are not limited. Replaces earlier limits.
     fn set_limits(&mut self, limits: &[SplitPosition]);
     /// Produce these columns of the source's row, in this order, from the next poll on.
     fn set_columns(&mut self, columns: &[usize]);
@@ -84,17 +96,22 @@ pub trait SourceReader: Send {
     }
 }
 
-/// A source as configured by its options. Cheap to clone behind its `Arc`; methods here may block, and are called from a blocking thread.
+/// A source as configured by its options. Cheap to clone behind its `Arc`; methods here may block,
+/// and are called from a blocking thread.
 pub trait SourceConnector: Send + Sync {
-    /// Where reading starts by the source's options (`scan.startup.mode`), for every split that exists now. Resolved once, then logged.
+    /// Where reading starts by the source's options (`scan.startup.mode`), for every split that
+    /// exists now. Resolved once, then logged.
     fn start(&self) -> Result<Vec<SplitPosition>>;
-    /// The end offsets now (exclusive), for every split that exists now: what a backfill has to reach. A bounded or endless generator answers its start.
+    /// The end offsets now (exclusive), for every split that exists now: what a backfill has to
+    /// reach. A bounded or endless generator answers its start.
     fn end(&self) -> Result<Vec<SplitPosition>>;
-    /// Up to where a query reads a source that no job reads. A bounded generator that runs as fast as it can has all its rows at once; others have as many as they were read.
+    /// Up to where a query reads a source that no job reads. A bounded generator that runs as fast
+    /// as it can has all its rows at once; others have as many as they were read.
     fn readable(&self) -> Result<Vec<SplitPosition>> {
         self.end()
     }
-    /// Whether records between two offsets may be gone when they are read again (a compacted topic). Asked once, when the source is made: the log then keeps its rows.
+    /// Whether records between two offsets may be gone when they are read again (a compacted
+    /// topic). Asked once, when the source is made: the log then keeps its rows.
     fn may_lose_records(&self) -> Result<bool> {
         Ok(false)
     }
@@ -109,13 +126,15 @@ pub trait SourceConnector: Send + Sync {
 pub struct SinkMarker {
     /// The last epoch delivered entirely.
     pub epoch: Epoch,
-    /// Changes delivered of the epoch after it (a snapshot that takes several transactions); 0 otherwise.
+    /// Changes delivered of the epoch after it (a snapshot that takes several transactions); 0
+    /// otherwise.
     pub partial: u64,
     /// Order-free hash over all changes emitted up to `epoch`.
     pub hash: u64,
 }
 
-/// One epoch's consolidated changes for a sink, in delivery order: of one key the retraction comes before the insertion.
+/// One epoch's consolidated changes for a sink, in delivery order: of one key the retraction comes
+/// before the insertion.
 #[derive(Clone, Debug)]
 pub struct SinkEpoch {
     /// The epoch.
@@ -128,8 +147,10 @@ pub struct SinkEpoch {
 
 /// Delivers decided epochs. All calls come from one thread of the sink's own and may block.
 pub trait SinkWriter: Send {
-    /// Takes over from any predecessor (fences it), then tells what was delivered. `None`: nothing yet, and nothing is expected.
+    /// Takes over from any predecessor (fences it), then tells what was delivered. `None`: nothing
+    /// yet, and nothing is expected.
     fn recover(&mut self) -> Result<Option<SinkMarker>>;
-    /// Delivers these epochs in order, all or none, together with the marker of the last one. An error leaves the outcome unknown: call `recover` before anything else.
+    /// Delivers these epochs in order, all or none, together with the marker of the last one. An
+    /// error leaves the outcome unknown: call `recover` before anything else.
     fn deliver(&mut self, epochs: &[SinkEpoch]) -> Result<()>;
 }

@@ -1,13 +1,16 @@
-//! The vnode hash, a frozen format: files, placement and exchange depend on it. Golden vectors below hold it.
+//! The vnode hash, a frozen format: files, placement and exchange depend on it. Golden vectors
+//! below hold it.
 //!
 //! ```text
 //! h := 0x9E3779B97F4A7C15
 //! for each key column:  h := fold(h ^ v, 0xD6E8FEB86659FD93)       fold(a, b) = low 64 bits of a*b  xor  high 64 bits of a*b
 //! vnode := (h >> 32) mod 256                             a key without columns has the hash 0, and so vnode 0
 //! ```
-//! where v is: NULL 0xA0761D6478BD642F; booleans 0 or 1; integers, dates, times and timestamps sign-extended to 64 bits; floats the bits of the double,
-//! with -0 as 0 and every NaN as 0x7FF8000000000000; numerics low word xor rotate(high word, 32) of the unscaled 128-bit value; strings, bytes and all
-//! other types XXH3-64 of their bytes (intervals: months, days, nanoseconds, little-endian). Both sides of a join have one type, so scale needs no rule.
+//! where v is: NULL 0xA0761D6478BD642F; booleans 0 or 1; integers, dates, times and timestamps
+//! sign-extended to 64 bits; floats the bits of the double, with -0 as 0 and every NaN as
+//! 0x7FF8000000000000; numerics low word xor rotate(high word, 32) of the unscaled 128-bit value;
+//! strings, bytes and all other types XXH3-64 of their bytes (intervals: months, days, nanoseconds,
+//! little-endian). Both sides of a join have one type, so scale needs no rule.
 
 use arrow::array::*;
 use arrow::datatypes::*;
@@ -36,7 +39,8 @@ pub fn vnode_of_hash(hash: u64) -> usize {
     (hash >> 32) as usize % VNODES
 }
 
-/// One hash per row over `columns`, each of `rows` values; without columns every row has the same hash.
+/// One hash per row over `columns`, each of `rows` values; without columns every row has the same
+/// hash.
 pub fn hash_columns(columns: &[ArrayRef], rows: usize) -> Vec<u64> {
     if columns.is_empty() {
         return vec![0; rows];
@@ -50,7 +54,11 @@ pub fn hash_columns(columns: &[ArrayRef], rows: usize) -> Vec<u64> {
 
 fn mix(column: &dyn Array, hashes: &mut [u64]) {
     assert_eq!(column.len(), hashes.len(), "one value per row");
-    fn ints<T: ArrowPrimitiveType>(column: &dyn Array, hashes: &mut [u64], word: impl Fn(T::Native) -> u64) {
+    fn ints<T: ArrowPrimitiveType>(
+        column: &dyn Array,
+        hashes: &mut [u64],
+        word: impl Fn(T::Native) -> u64,
+    ) {
         let values = column.as_primitive::<T>();
         if values.null_count() == 0 {
             for (h, v) in hashes.iter_mut().zip(values.values()) {
@@ -58,7 +66,13 @@ fn mix(column: &dyn Array, hashes: &mut [u64]) {
             }
         } else {
             for (i, h) in hashes.iter_mut().enumerate() {
-                *h = fold(*h ^ if values.is_null(i) { NULL } else { word(values.value(i)) });
+                *h = fold(
+                    *h ^ if values.is_null(i) {
+                        NULL
+                    } else {
+                        word(values.value(i))
+                    },
+                );
             }
         }
     }
@@ -92,21 +106,44 @@ fn mix(column: &dyn Array, hashes: &mut [u64]) {
         D::UInt32 => ints::<UInt32Type>(column, hashes, u64::from),
         D::UInt64 => ints::<UInt64Type>(column, hashes, |v| v),
         D::Date32 => ints::<Date32Type>(column, hashes, |v| i64::from(v) as u64),
-        D::Time64(TimeUnit::Microsecond) => ints::<Time64MicrosecondType>(column, hashes, |v| v as u64),
-        D::Timestamp(TimeUnit::Microsecond, _) => ints::<TimestampMicrosecondType>(column, hashes, |v| v as u64),
+        D::Time64(TimeUnit::Microsecond) => {
+            ints::<Time64MicrosecondType>(column, hashes, |v| v as u64)
+        }
+        D::Timestamp(TimeUnit::Microsecond, _) => {
+            ints::<TimestampMicrosecondType>(column, hashes, |v| v as u64)
+        }
         D::Float32 => ints::<Float32Type>(column, hashes, |v| double(f64::from(v))),
         D::Float64 => ints::<Float64Type>(column, hashes, double),
-        D::Decimal128(_, _) => ints::<Decimal128Type>(column, hashes, |v| (v as u64) ^ ((v >> 64) as u64).rotate_left(32)),
-        D::Interval(IntervalUnit::MonthDayNano) => ints::<IntervalMonthDayNanoType>(column, hashes, |v| {
-            let mut b = [0; 16];
-            b[..4].copy_from_slice(&v.months.to_le_bytes());
-            b[4..8].copy_from_slice(&v.days.to_le_bytes());
-            b[8..].copy_from_slice(&v.nanoseconds.to_le_bytes());
-            xxh3_64(&b)
+        D::Decimal128(_, _) => ints::<Decimal128Type>(column, hashes, |v| {
+            (v as u64) ^ ((v >> 64) as u64).rotate_left(32)
         }),
-        D::Utf8 => bytes(hashes, column.as_string::<i32>().iter().map(|v| v.map(str::as_bytes))),
-        D::LargeUtf8 => bytes(hashes, column.as_string::<i64>().iter().map(|v| v.map(str::as_bytes))),
-        D::Utf8View => bytes(hashes, column.as_string_view().iter().map(|v| v.map(str::as_bytes))),
+        D::Interval(IntervalUnit::MonthDayNano) => {
+            ints::<IntervalMonthDayNanoType>(column, hashes, |v| {
+                let mut b = [0; 16];
+                b[..4].copy_from_slice(&v.months.to_le_bytes());
+                b[4..8].copy_from_slice(&v.days.to_le_bytes());
+                b[8..].copy_from_slice(&v.nanoseconds.to_le_bytes());
+                xxh3_64(&b)
+            })
+        }
+        D::Utf8 => bytes(
+            hashes,
+            column
+                .as_string::<i32>()
+                .iter()
+                .map(|v| v.map(str::as_bytes)),
+        ),
+        D::LargeUtf8 => bytes(
+            hashes,
+            column
+                .as_string::<i64>()
+                .iter()
+                .map(|v| v.map(str::as_bytes)),
+        ),
+        D::Utf8View => bytes(
+            hashes,
+            column.as_string_view().iter().map(|v| v.map(str::as_bytes)),
+        ),
         D::Binary => bytes(hashes, column.as_binary::<i32>().iter()),
         D::LargeBinary => bytes(hashes, column.as_binary::<i64>().iter()),
         D::BinaryView => bytes(hashes, column.as_binary_view().iter()),
@@ -114,8 +151,12 @@ fn mix(column: &dyn Array, hashes: &mut [u64]) {
         D::Null => hashes.iter_mut().for_each(|h| *h = fold(*h ^ NULL)),
         other => {
             // Nested values: the text form identifies them (equal values print alike).
-            let text = arrow::compute::cast(column, &D::Utf8).unwrap_or_else(|e| panic!("a key of type {other} cannot be hashed: {e}"));
-            bytes(hashes, text.as_string::<i32>().iter().map(|v| v.map(str::as_bytes)));
+            let text = arrow::compute::cast(column, &D::Utf8)
+                .unwrap_or_else(|e| panic!("a key of type {other} cannot be hashed: {e}"));
+            bytes(
+                hashes,
+                text.as_string::<i32>().iter().map(|v| v.map(str::as_bytes)),
+            );
         }
     }
 }
@@ -127,17 +168,30 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![Some(0), Some(1), Some(-1), None])), Arc::new(StringArray::from(vec!["", "a", "tidemark", "a"]))];
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int64Array::from(vec![Some(0), Some(1), Some(-1), None])),
+            Arc::new(StringArray::from(vec!["", "a", "tidemark", "a"])),
+        ];
         let hashes = hash_columns(&columns, 4);
         let one = hash_columns(&columns[..1], 4);
         assert_eq!(one[1], hash_i64(1));
-        let golden: Vec<String> = one.iter().chain(&hashes).map(|h| format!("{h:016x}")).collect();
+        let golden: Vec<String> = one
+            .iter()
+            .chain(&hashes)
+            .map(|h| format!("{h:016x}"))
+            .collect();
         assert_eq!(golden, GOLDEN);
     }
 
     #[test]
     fn a_key_without_columns_belongs_to_vnode_zero() {
-        assert_eq!(hash_columns(&[], 2).into_iter().map(vnode_of_hash).collect::<Vec<_>>(), [0, 0]);
+        assert_eq!(
+            hash_columns(&[], 2)
+                .into_iter()
+                .map(vnode_of_hash)
+                .collect::<Vec<_>>(),
+            [0, 0]
+        );
     }
 
     #[test]
@@ -148,6 +202,14 @@ mod tests {
         assert_eq!(h[2], h[3]);
     }
 
-    const GOLDEN: [&str; 8] =
-        ["c9d874ca57d9e055", "f2f37271ad33e225", "8e1a4acd601c1d69", "e231d98cab11b8c7", "587e59159fcf4040", "73d6b49bd6496575", "58b95163f5e992c2", "a9dddfbdad9832bd"];
+    const GOLDEN: [&str; 8] = [
+        "c9d874ca57d9e055",
+        "f2f37271ad33e225",
+        "8e1a4acd601c1d69",
+        "e231d98cab11b8c7",
+        "587e59159fcf4040",
+        "73d6b49bd6496575",
+        "58b95163f5e992c2",
+        "a9dddfbdad9832bd",
+    ];
 }

@@ -1,13 +1,17 @@
-//! The ordered key encoding, a frozen format: bytes that compare (as unsigned bytes) like the values do in SQL, ascending, NULLs last.
+//! The ordered key encoding, a frozen format: bytes that compare (as unsigned bytes) like the
+//! values do in SQL, ascending, NULLs last.
 //!
-//! Per column: 0x01 then the value, or 0x02 for NULL. Values: booleans one byte; integers, dates, times, timestamps big-endian with the sign bit
-//! flipped; floats as big-endian bits, negatives inverted, positives with the sign bit flipped, -0 as 0, NaN above everything; numerics the unscaled
-//! 128-bit integer; strings and bytes with 0x00 written as 0x00 0xFF and 0x00 0x00 at the end (byte order of UTF-8, which is the C collation).
+//! Per column: 0x01 then the value, or 0x02 for NULL. Values: booleans one byte; integers, dates,
+//! times, timestamps big-endian with the sign bit flipped; floats as big-endian bits, negatives
+//! inverted, positives with the sign bit flipped, -0 as 0, NaN above everything; numerics the
+//! unscaled 128-bit integer; strings and bytes with 0x00 written as 0x00 0xFF and 0x00 0x00 at the
+//! end (byte order of UTF-8, which is the C collation).
 
 use arrow::array::*;
 use arrow::datatypes::*;
 
-/// Appends to `rows[i]` the encoding of row `i` of each column in turn. All columns have `rows.len()` values.
+/// Appends to `rows[i]` the encoding of row `i` of each column in turn. All columns have
+/// `rows.len()` values.
 pub fn encode_columns(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
     for column in columns {
         encode(column.as_ref(), rows);
@@ -15,7 +19,11 @@ pub fn encode_columns(columns: &[ArrayRef], rows: &mut [Vec<u8>]) {
 }
 
 fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
-    fn each<'a, T>(rows: &mut [Vec<u8>], values: impl Iterator<Item = Option<T>>, put: impl Fn(&mut Vec<u8>, T)) {
+    fn each<'a, T>(
+        rows: &mut [Vec<u8>],
+        values: impl Iterator<Item = Option<T>>,
+        put: impl Fn(&mut Vec<u8>, T),
+    ) {
         for (row, value) in rows.iter_mut().zip(values) {
             match value {
                 Some(v) => {
@@ -38,7 +46,14 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
             v
         };
         let bits = v.to_bits();
-        row.extend_from_slice(&(if bits >> 63 == 1 { !bits } else { bits ^ (1 << 63) }).to_be_bytes());
+        row.extend_from_slice(
+            &(if bits >> 63 == 1 {
+                !bits
+            } else {
+                bits ^ (1 << 63)
+            })
+            .to_be_bytes(),
+        );
     }
     fn escaped(row: &mut Vec<u8>, v: &[u8]) {
         for b in v {
@@ -52,20 +67,45 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
     use DataType as D;
     match column.data_type() {
         D::Boolean => each(rows, column.as_boolean().iter(), |r, v| r.push(u8::from(v))),
-        D::Int16 => each(rows, column.as_primitive::<Int16Type>().iter(), |r, v| int(r, v.into())),
-        D::Int32 => each(rows, column.as_primitive::<Int32Type>().iter(), |r, v| int(r, v.into())),
+        D::Int16 => each(rows, column.as_primitive::<Int16Type>().iter(), |r, v| {
+            int(r, v.into())
+        }),
+        D::Int32 => each(rows, column.as_primitive::<Int32Type>().iter(), |r, v| {
+            int(r, v.into())
+        }),
         D::Int64 => each(rows, column.as_primitive::<Int64Type>().iter(), int),
-        D::Date32 => each(rows, column.as_primitive::<Date32Type>().iter(), |r, v| int(r, v.into())),
-        D::Time64(TimeUnit::Microsecond) => each(rows, column.as_primitive::<Time64MicrosecondType>().iter(), int),
-        D::Timestamp(TimeUnit::Microsecond, _) => each(rows, column.as_primitive::<TimestampMicrosecondType>().iter(), int),
-        D::Float32 => each(rows, column.as_primitive::<Float32Type>().iter(), |r, v| float(r, v.into())),
+        D::Date32 => each(rows, column.as_primitive::<Date32Type>().iter(), |r, v| {
+            int(r, v.into())
+        }),
+        D::Time64(TimeUnit::Microsecond) => each(
+            rows,
+            column.as_primitive::<Time64MicrosecondType>().iter(),
+            int,
+        ),
+        D::Timestamp(TimeUnit::Microsecond, _) => each(
+            rows,
+            column.as_primitive::<TimestampMicrosecondType>().iter(),
+            int,
+        ),
+        D::Float32 => each(rows, column.as_primitive::<Float32Type>().iter(), |r, v| {
+            float(r, v.into())
+        }),
         D::Float64 => each(rows, column.as_primitive::<Float64Type>().iter(), float),
-        D::Decimal128(_, _) => each(rows, column.as_primitive::<Decimal128Type>().iter(), |r, v| r.extend_from_slice(&((v as u128) ^ (1 << 127)).to_be_bytes())),
-        D::Utf8 => each(rows, column.as_string::<i32>().iter(), |r, v| escaped(r, v.as_bytes())),
+        D::Decimal128(_, _) => each(
+            rows,
+            column.as_primitive::<Decimal128Type>().iter(),
+            |r, v| r.extend_from_slice(&((v as u128) ^ (1 << 127)).to_be_bytes()),
+        ),
+        D::Utf8 => each(rows, column.as_string::<i32>().iter(), |r, v| {
+            escaped(r, v.as_bytes())
+        }),
         D::Binary => each(rows, column.as_binary::<i32>().iter(), escaped),
         other => {
-            let text = arrow::compute::cast(column, &D::Utf8).unwrap_or_else(|e| panic!("a key of type {other} cannot be ordered: {e}"));
-            each(rows, text.as_string::<i32>().iter(), |r, v| escaped(r, v.as_bytes()));
+            let text = arrow::compute::cast(column, &D::Utf8)
+                .unwrap_or_else(|e| panic!("a key of type {other} cannot be ordered: {e}"));
+            each(rows, text.as_string::<i32>().iter(), |r, v| {
+                escaped(r, v.as_bytes())
+            });
         }
     }
 }
@@ -84,10 +124,38 @@ mod tests {
     #[test]
     fn bytes_order_like_values() {
         let sorted: [ArrayRef; 4] = [
-            Arc::new(Int64Array::from(vec![Some(i64::MIN), Some(-1), Some(0), Some(7), Some(i64::MAX), None])),
-            Arc::new(Float64Array::from(vec![Some(f64::NEG_INFINITY), Some(-1.5), Some(0.0), Some(1e-9), Some(f64::INFINITY), Some(f64::NAN), None])),
-            Arc::new(StringArray::from(vec![Some(""), Some("\0"), Some("\0a"), Some("a"), Some("ab"), Some("b"), None])),
-            Arc::new(Decimal128Array::from(vec![Some(-5), Some(0), Some(3), None])),
+            Arc::new(Int64Array::from(vec![
+                Some(i64::MIN),
+                Some(-1),
+                Some(0),
+                Some(7),
+                Some(i64::MAX),
+                None,
+            ])),
+            Arc::new(Float64Array::from(vec![
+                Some(f64::NEG_INFINITY),
+                Some(-1.5),
+                Some(0.0),
+                Some(1e-9),
+                Some(f64::INFINITY),
+                Some(f64::NAN),
+                None,
+            ])),
+            Arc::new(StringArray::from(vec![
+                Some(""),
+                Some("\0"),
+                Some("\0a"),
+                Some("a"),
+                Some("ab"),
+                Some("b"),
+                None,
+            ])),
+            Arc::new(Decimal128Array::from(vec![
+                Some(-5),
+                Some(0),
+                Some(3),
+                None,
+            ])),
         ];
         for column in sorted {
             let rows = encoded(column);
@@ -97,7 +165,13 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        assert_eq!(encoded(Arc::new(Int64Array::from(vec![1])))[0], [1, 0x80, 0, 0, 0, 0, 0, 0, 1]);
-        assert_eq!(encoded(Arc::new(StringArray::from(vec!["a\0b"])))[0], [1, b'a', 0, 0xFF, b'b', 0, 0]);
+        assert_eq!(
+            encoded(Arc::new(Int64Array::from(vec![1])))[0],
+            [1, 0x80, 0, 0, 0, 0, 0, 0, 1]
+        );
+        assert_eq!(
+            encoded(Arc::new(StringArray::from(vec!["a\0b"])))[0],
+            [1, b'a', 0, 0xFF, b'b', 0, 0]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What flows: change batches, the vnode hash, the ordered key encoding, and the connector traits at the two ends of a dataflow.
+//! What flows: change batches, the vnode hash, the ordered key encoding, and the connector traits
+//! at the two ends of a dataflow.
 
 pub mod batch;
 pub mod connector;

@@ -1,5 +1,6 @@
-//! The node's configuration. Precedence: command-line flag, then `TIDEMARK_*` environment variable, then file, then the default here.
-//! `config/default.toml` shows every setting with its default and a comment; a test holds it to this file.
+//! The node's configuration. Precedence: command-line flag, then `TIDEMARK_*` environment variable,
+//! then file, then the default here. `config/default.toml` shows every setting with its default and
+//! a comment; a test holds it to this file.
 
 use crate::{Error, Result, SqlState};
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,13 @@ pub struct Config {
     pub http: String,
     /// Address for other nodes.
     pub rpc: String,
-    /// Where checkpoints go: `file:///...` or `s3://bucket/prefix`; empty means `checkpoints` in the data folder.
+    /// Where checkpoints go: `file:///...` or `s3://bucket/prefix`; empty means `checkpoints` in
+    /// the data folder.
     pub checkpoint_url: String,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
-    /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least 5.
+    /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
+    /// 5.
     pub epoch_ms: u64,
     /// Interval between checkpoints, in milliseconds.
     pub checkpoint_ms: u64,
@@ -51,9 +54,17 @@ impl Config {
     /// Reads a TOML text; unknown keys and wrong types are errors that name the line.
     pub fn from_toml(text: &str) -> Result<Config> {
         let config: Config = toml::from_str(text).map_err(|e| {
-            let line = 1 + e.span().map_or(0, |span| text.bytes().take(span.start).filter(|b| *b == b'\n').count());
+            let line = 1 + e.span().map_or(0, |span| {
+                text.bytes()
+                    .take(span.start)
+                    .filter(|b| *b == b'\n')
+                    .count()
+            });
             let content = text.lines().nth(line - 1).unwrap_or_default().trim();
-            Error::user(SqlState::INVALID_PARAMETER, format!("configuration: line {line} ({content}): {}", e.message()))
+            Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("configuration: line {line} ({content}): {}", e.message()),
+            )
         })?;
         config.check()?;
         Ok(config)
@@ -61,10 +72,20 @@ impl Config {
 
     /// Refuses values out of range.
     pub fn check(&self) -> Result<()> {
-        let bad = |what: &str| Err(Error::user(SqlState::INVALID_PARAMETER, format!("configuration: {what}")));
+        let bad = |what: &str| {
+            Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("configuration: {what}"),
+            ))
+        };
         for (key, address) in [("sql", &self.sql), ("http", &self.http), ("rpc", &self.rpc)] {
-            if !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-                return bad(&format!("{key} must be an address like 127.0.0.1:4566, not \"{address}\""));
+            if !address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            {
+                return bad(&format!(
+                    "{key} must be an address like 127.0.0.1:4566, not \"{address}\""
+                ));
             }
         }
         if self.epoch_ms < 5 {
@@ -87,9 +108,21 @@ mod tests {
     #[test]
     fn errors_name_the_line_and_the_setting() {
         let message = |text: &str| Config::from_toml(text).unwrap_err().message().to_string();
-        assert_eq!(message("# a comment\n\nepoch_ms = \"x\"\n"), "configuration: line 3 (epoch_ms = \"x\"): invalid type: string \"x\", expected u64");
-        assert!(message("workers = 1\nbogus = 1\n").starts_with("configuration: line 2 (bogus = 1): unknown field `bogus`"));
-        assert_eq!(message("rpc = \"4568\"\n"), "configuration: rpc must be an address like 127.0.0.1:4566, not \"4568\"");
-        assert_eq!(message("epoch_ms = 4\n"), "configuration: epoch_ms must be at least 5");
+        assert_eq!(
+            message("# a comment\n\nepoch_ms = \"x\"\n"),
+            "configuration: line 3 (epoch_ms = \"x\"): invalid type: string \"x\", expected u64"
+        );
+        assert!(
+            message("workers = 1\nbogus = 1\n")
+                .starts_with("configuration: line 2 (bogus = 1): unknown field `bogus`")
+        );
+        assert_eq!(
+            message("rpc = \"4568\"\n"),
+            "configuration: rpc must be an address like 127.0.0.1:4566, not \"4568\""
+        );
+        assert_eq!(
+            message("epoch_ms = 4\n"),
+            "configuration: epoch_ms must be at least 5"
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The error that reaches a person: what to do (kind), the SQLSTATE set where the error is born, a message in lower case without full stop,
-//! and detail and hint as sentences. Logged where it is handled, not where it is passed on.
+//! The error that reaches a person: what to do (kind), the SQLSTATE set where the error is born, a
+//! message in lower case without full stop, and detail and hint as sentences. Logged where it is
+//! handled, not where it is passed on.
 
 use std::fmt;
 
@@ -74,7 +75,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind` with code `state`; `message` in lower case, without full stop.
     pub fn new(kind: ErrorKind, state: SqlState, message: impl Into<String>) -> Error {
-        Error(Box::new(Inner { kind, state, message: message.into(), detail: None, hint: None, position: None }))
+        Error(Box::new(Inner {
+            kind,
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }))
     }
 
     /// The statement is wrong.
@@ -162,7 +170,11 @@ impl std::error::Error for Error {}
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Error {
-        let state = if e.kind() == std::io::ErrorKind::StorageFull { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
+        let state = if e.kind() == std::io::ErrorKind::StorageFull {
+            SqlState::DISK_FULL
+        } else {
+            SqlState::IO_ERROR
+        };
         Error::unavailable(state, e.to_string())
     }
 }

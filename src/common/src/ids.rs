@@ -1,7 +1,7 @@
 //! Names for things: small copyable identifiers used in catalogs, logs, file names and messages.
 //!
-//! A vnode is the unit of partitioning: `hash(key) mod VNODES`. Workers own contiguous ranges of vnodes, so that a file sorted by vnode can be
-//! read by any number of workers without rehashing.
+//! A vnode is the unit of partitioning: `hash(key) mod VNODES`. Workers own contiguous ranges of
+//! vnodes, so that a file sorted by vnode can be read by any number of workers without rehashing.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -11,7 +11,9 @@ use std::ops::Range;
 pub const VNODES: usize = 256;
 
 /// The interval between two barriers, a monotonic number. Epoch 0 is "before anything".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -28,7 +30,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// A source, table, view, materialized view, sink or index. A relation that computes something is also a job, and its job has the same number.
+/// A source, table, view, materialized view, sink or index. A relation that computes something is
+/// also a job, and its job has the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RelationId(pub u32);
@@ -60,7 +63,8 @@ pub type SplitId = u32;
 /// A worker thread of this node, counted from 0.
 pub type WorkerId = usize;
 
-/// The vnodes that worker `worker` of `workers` owns: a contiguous range, the ranges together cover `0..VNODES`.
+/// The vnodes that worker `worker` of `workers` owns: a contiguous range, the ranges together cover
+/// `0..VNODES`.
 pub fn vnodes_of(worker: WorkerId, workers: usize) -> Range<usize> {
     assert!(worker < workers, "worker {worker} of {workers}");
     worker * VNODES / workers..(worker + 1) * VNODES / workers

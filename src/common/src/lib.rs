@@ -1,5 +1,6 @@
-//! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE, configuration, the clock, fail-points and the metrics
-//! registry. Nothing in here knows about rows or plans.
+//! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE,
+//! configuration, the clock, fail-points and the metrics registry. Nothing in here knows about rows
+//! or plans.
 
 pub mod clock;
 pub mod config;

@@ -8,7 +8,16 @@ use tidemark_plan::ConnectorSpec;
 
 /// Refuses options that mean nothing here.
 pub fn check(spec: &ConnectorSpec) -> Result<()> {
-    Options::of(spec).refuse_unknown(&["type", "primary_key", "snapshot", "force_append_only", "delivery"], &[])
+    Options::of(spec).refuse_unknown(
+        &[
+            "type",
+            "primary_key",
+            "snapshot",
+            "force_append_only",
+            "delivery",
+        ],
+        &[],
+    )
 }
 
 /// Counts rows and epochs.
@@ -19,7 +28,9 @@ pub struct Blackhole {
 impl Blackhole {
     /// The sink called `name`.
     pub fn new(name: &str) -> Blackhole {
-        Blackhole { metrics: SinkMetrics::new("blackhole", name) }
+        Blackhole {
+            metrics: SinkMetrics::new("blackhole", name),
+        }
     }
 }
 
@@ -29,7 +40,11 @@ impl SinkWriter for Blackhole {
     }
 
     fn deliver(&mut self, epochs: &[SinkEpoch]) -> Result<()> {
-        let rows: usize = epochs.iter().flat_map(|e| &e.changes).map(|c| c.num_rows()).sum();
+        let rows: usize = epochs
+            .iter()
+            .flat_map(|e| &e.changes)
+            .map(|c| c.num_rows())
+            .sum();
         self.metrics.records.inc_by(rows as u64);
         self.metrics.epochs.inc_by(epochs.len() as u64);
         Ok(())

@@ -1,15 +1,19 @@
-//! What the generators share: a source whose rows are a function of (split, offset). `Generate` is that function; reading positions, limits, the
-//! interleaving of splits and pacing are written once, here.
+//! What the generators share: a source whose rows are a function of (split, offset). `Generate` is
+//! that function; reading positions, limits, the interleaving of splits and pacing are written
+//! once, here.
 //!
-//! A reader always continues with the split that stands at the lowest event number, so that event time advances evenly over its splits. Pacing only
-//! delays: which rows come, and their offsets, never depends on a clock.
+//! A reader always continues with the split that stands at the lowest event number, so that event
+//! time advances evenly over its splits. Pacing only delays: which rows come, and their offsets,
+//! never depends on a clock.
 
 use crate::metrics::SourceMetrics;
 use arrow::array::RecordBatch;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::{SourceBatch, SourceConnector, SourceReader, SplitPosition, Waker};
+use tidemark_changelog::connector::{
+    SourceBatch, SourceConnector, SourceReader, SplitPosition, Waker,
+};
 use tidemark_common::{Error, Result, SplitId};
 
 /// Rows as a function of split and offset.
@@ -20,9 +24,17 @@ pub trait Generate: Send + Sync + 'static {
     fn end(&self, split: SplitId) -> i64;
     /// The number, over all splits, of the event at `offset`.
     fn number(&self, split: SplitId, offset: i64) -> u64;
-    /// The rows at the offsets `from..to`, at most `rows_max` of them, with `columns` of the source's row; and the offset after them. May have no rows where
-    /// the offsets hold events of other kinds.
-    fn rows(&self, split: SplitId, from: i64, to: i64, rows_max: usize, columns: &[usize]) -> Result<(RecordBatch, i64)>;
+    /// The rows at the offsets `from..to`, at most `rows_max` of them, with `columns` of the
+    /// source's row; and the offset after them. May have no rows where the offsets hold events of
+    /// other kinds.
+    fn rows(
+        &self,
+        split: SplitId,
+        from: i64,
+        to: i64,
+        rows_max: usize,
+        columns: &[usize],
+    ) -> Result<(RecordBatch, i64)>;
     /// The number of the event of each row that the same call of `rows` returns.
     fn numbers(&self, split: SplitId, from: i64, to: i64, rows_max: usize) -> Vec<u64>;
 }
@@ -37,15 +49,33 @@ pub struct GeneratorSource {
 
 impl GeneratorSource {
     /// A source of `columns` columns; `rows_per_second` over all splits, 0 for as many as possible.
-    pub fn new(generate: Arc<dyn Generate>, columns: usize, rows_per_second: u64, metrics: SourceMetrics) -> GeneratorSource {
-        GeneratorSource { generate, columns, rows_per_second, metrics }
+    pub fn new(
+        generate: Arc<dyn Generate>,
+        columns: usize,
+        rows_per_second: u64,
+        metrics: SourceMetrics,
+    ) -> GeneratorSource {
+        GeneratorSource {
+            generate,
+            columns,
+            rows_per_second,
+            metrics,
+        }
     }
 }
 
 impl SourceConnector for GeneratorSource {
     fn start(&self) -> Result<Vec<SplitPosition>> {
         Ok((0..self.generate.splits())
-            .map(|split| SplitPosition { split, topic_id: String::new(), leader_epoch: -1, next_offset: 0, records: 0, time_ms: -1, event_time_micros: None })
+            .map(|split| SplitPosition {
+                split,
+                topic_id: String::new(),
+                leader_epoch: -1,
+                next_offset: 0,
+                records: 0,
+                time_ms: -1,
+                event_time_micros: None,
+            })
             .collect())
     }
 
@@ -54,15 +84,27 @@ impl SourceConnector for GeneratorSource {
     }
 
     fn readable(&self) -> Result<Vec<SplitPosition>> {
-        let ends: Vec<i64> = (0..self.generate.splits()).map(|split| self.generate.end(split)).collect();
+        let ends: Vec<i64> = (0..self.generate.splits())
+            .map(|split| self.generate.end(split))
+            .collect();
         if self.rows_per_second > 0 || ends.contains(&i64::MAX) {
             return self.start();
         }
-        Ok(self.start()?.into_iter().zip(ends).map(|(start, end)| SplitPosition { next_offset: end, ..start }).collect())
+        Ok(self
+            .start()?
+            .into_iter()
+            .zip(ends)
+            .map(|(start, end)| SplitPosition {
+                next_offset: end,
+                ..start
+            })
+            .collect())
     }
 
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {
-        let pacer = (self.rows_per_second > 0).then(|| Pacer::new(waker)).transpose()?;
+        let pacer = (self.rows_per_second > 0)
+            .then(|| Pacer::new(waker))
+            .transpose()?;
         let mut reader = GeneratorReader {
             generate: self.generate.clone(),
             columns: (0..self.columns).collect(),
@@ -92,7 +134,8 @@ struct GeneratorReader {
     splits: Vec<SplitState>,
     rows_per_second: u64,
     pacer: Option<Pacer>,
-    /// Limits say that these rows were read before: they are not new, and the rate is that of new ones.
+    /// Limits say that these rows were read before: they are not new, and the rate is that of new
+    /// ones.
     repeats: bool,
     metrics: SourceMetrics,
 }
@@ -100,8 +143,17 @@ struct GeneratorReader {
 impl GeneratorReader {
     /// The readable split with the lowest event number.
     fn behind(&self) -> Option<usize> {
-        let readable = self.splits.iter().enumerate().filter(|(_, s)| s.position.next_offset < s.limit);
-        readable.min_by_key(|(_, s)| self.generate.number(s.position.split, s.position.next_offset)).map(|(i, _)| i)
+        let readable = self
+            .splits
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.position.next_offset < s.limit);
+        readable
+            .min_by_key(|(_, s)| {
+                self.generate
+                    .number(s.position.split, s.position.next_offset)
+            })
+            .map(|(i, _)| i)
     }
 }
 
@@ -115,20 +167,39 @@ impl SourceReader for GeneratorReader {
             }
             let state = &mut self.splits[i];
             let (split, from) = (state.position.split, state.position.next_offset);
-            let (rows, next) = self.generate.rows(split, from, state.limit, rows_max, &self.columns)?;
-            assert!(next > state.position.next_offset && next <= state.limit, "a generator advances within its limit");
+            let (rows, next) =
+                self.generate
+                    .rows(split, from, state.limit, rows_max, &self.columns)?;
+            assert!(
+                next > state.position.next_offset && next <= state.limit,
+                "a generator advances within its limit"
+            );
             state.position.next_offset = next;
             if rows.num_rows() == 0 {
                 continue;
             }
             state.position.records += rows.num_rows() as u64;
-            let times_ms: Vec<i64> = if self.timed { self.generate.numbers(split, from, state.limit, rows_max).into_iter().map(|n| n as i64).collect() } else { Vec::new() };
+            let times_ms: Vec<i64> = if self.timed {
+                self.generate
+                    .numbers(split, from, state.limit, rows_max)
+                    .into_iter()
+                    .map(|n| n as i64)
+                    .collect()
+            } else {
+                Vec::new()
+            };
             state.position.time_ms = times_ms.last().copied().unwrap_or(state.position.time_ms);
             if let Some(pacer) = pacer {
                 pacer.count(rows.num_rows());
             }
             self.metrics.records.inc_by(rows.num_rows() as u64);
-            return Ok(Some(SourceBatch { split, changes: ChangeBatch::insert(rows), errors: Vec::new(), faulty: Vec::new(), times_ms }));
+            return Ok(Some(SourceBatch {
+                split,
+                changes: ChangeBatch::insert(rows),
+                errors: Vec::new(),
+                faulty: Vec::new(),
+                times_ms,
+            }));
         }
         Ok(None)
     }
@@ -140,7 +211,10 @@ impl SourceReader for GeneratorReader {
     fn set_limits(&mut self, limits: &[SplitPosition]) {
         self.repeats = !limits.is_empty();
         for state in &mut self.splits {
-            let limit = limits.iter().find(|l| l.split == state.position.split).map_or(i64::MAX, |l| l.next_offset);
+            let limit = limits
+                .iter()
+                .find(|l| l.split == state.position.split)
+                .map_or(i64::MAX, |l| l.next_offset);
             state.limit = limit.min(state.end);
         }
     }
@@ -156,19 +230,30 @@ impl SourceReader for GeneratorReader {
     fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {
         for position in splits {
             if position.split >= self.generate.splits() || position.next_offset < 0 {
-                return Err(Error::corrupt(format!("the generator has no offset {} in split {}", position.next_offset, position.split)));
+                return Err(Error::corrupt(format!(
+                    "the generator has no offset {} in split {}",
+                    position.next_offset, position.split
+                )));
             }
             let end = self.generate.end(position.split);
-            self.splits.push(SplitState { position: position.clone(), end, limit: end });
+            self.splits.push(SplitState {
+                position: position.clone(),
+                end,
+                limit: end,
+            });
         }
         if let Some(pacer) = &mut self.pacer {
-            pacer.set_rate(self.rows_per_second as f64 * self.splits.len() as f64 / f64::from(self.generate.splits()));
+            pacer.set_rate(
+                self.rows_per_second as f64 * self.splits.len() as f64
+                    / f64::from(self.generate.splits()),
+            );
         }
         Ok(())
     }
 }
 
-/// Lets rows through at a rate, and wakes the reader when more are due. What was not taken for longer than a second is not made up for.
+/// Lets rows through at a rate, and wakes the reader when more are due. What was not taken for
+/// longer than a second is not made up for.
 struct Pacer {
     rate: f64,
     since: Instant,
@@ -184,14 +269,22 @@ impl Pacer {
     fn new(waker: Waker) -> Result<Pacer> {
         let (wake_at, requests) = mpsc::channel::<Instant>();
         // The thread ends when the reader, and with it the sender, is dropped.
-        std::thread::Builder::new().name("generator-pace".into()).spawn(move || {
-            while let Ok(due) = requests.recv() {
-                let wait = due.saturating_duration_since(Instant::now());
-                std::thread::sleep(wait);
-                waker();
-            }
-        })?;
-        Ok(Pacer { rate: 1.0, since: Instant::now(), taken: 0, wake_at, armed_until: None })
+        std::thread::Builder::new()
+            .name("generator-pace".into())
+            .spawn(move || {
+                while let Ok(due) = requests.recv() {
+                    let wait = due.saturating_duration_since(Instant::now());
+                    std::thread::sleep(wait);
+                    waker();
+                }
+            })?;
+        Ok(Pacer {
+            rate: 1.0,
+            since: Instant::now(),
+            taken: 0,
+            wake_at,
+            armed_until: None,
+        })
     }
 
     fn set_rate(&mut self, rate: f64) {

@@ -1,6 +1,6 @@
-//! Kafka at both ends: `source` and `reader` turn partitions into splits, `sink` writes epochs as transactions. `client` holds what both share:
-//! settings, error texts, metadata;
-//! `admin` the rarer requests. `queue` is the only place that handles raw messages.
+//! Kafka at both ends: `source` and `reader` turn partitions into splits, `sink` writes epochs as
+//! transactions. `client` holds what both share: settings, error texts, metadata; `admin` the rarer
+//! requests. `queue` is the only place that handles raw messages.
 
 mod admin;
 mod client;

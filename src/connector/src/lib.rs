@@ -1,8 +1,10 @@
-//! The two ends of a dataflow: sources that turn records into rows, and sinks that turn changes into records.
+//! The two ends of a dataflow: sources that turn records into rows, and sinks that turn changes
+//! into records.
 //!
-//! A connector is chosen by the `connector` option of `CREATE SOURCE|TABLE|SINK`. Its options are checked without network by [`check_source`] and
-//! [`check_sink`], against the outside by [`check_source_connection`] and [`check_sink_connection`]; [`open_source`] and [`open_sink`] then give what the
-//! runtime drives (traits in `tidemark_changelog::connector`).
+//! A connector is chosen by the `connector` option of `CREATE SOURCE|TABLE|SINK`. Its options are
+//! checked without network by [`check_source`] and [`check_sink`], against the outside by
+//! [`check_source_connection`] and [`check_sink_connection`]; [`open_source`] and [`open_sink`]
+//! then give what the runtime drives (traits in `tidemark_changelog::connector`).
 
 pub mod blackhole;
 pub mod datagen;
@@ -62,7 +64,8 @@ pub fn check_sink(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
     }
 }
 
-/// Asks the outside whether a source can be read: the broker answers within ten seconds (`08006`) and has the topic (`42704`).
+/// Asks the outside whether a source can be read: the broker answers within ten seconds (`08006`)
+/// and has the topic (`42704`).
 pub fn check_source_connection(spec: &ConnectorSpec) -> Result<()> {
     match spec.connector.as_str() {
         "kafka" => kafka::check_source_topic(&options::KafkaSourceOptions::read(spec)?.kafka),
@@ -88,15 +91,28 @@ pub fn open_source(spec: &ConnectorSpec, columns: &[Column]) -> Result<Arc<dyn S
     }
 }
 
-/// Opens a sink that sends `columns`; nothing is sent before `recover`. `append_only`: its input never retracts.
-pub fn open_sink(spec: &ConnectorSpec, columns: &[Column], identity: SinkIdentity, append_only: bool) -> Result<Box<dyn SinkWriter>> {
+/// Opens a sink that sends `columns`; nothing is sent before `recover`. `append_only`: its input
+/// never retracts.
+pub fn open_sink(
+    spec: &ConnectorSpec,
+    columns: &[Column],
+    identity: SinkIdentity,
+    append_only: bool,
+) -> Result<Box<dyn SinkWriter>> {
     match spec.connector.as_str() {
-        "kafka" => Ok(Box::new(kafka::KafkaSink::new(spec, columns, identity, append_only)?)),
-        "blackhole" => blackhole::check(spec).map(|()| Box::new(blackhole::Blackhole::new(&identity.name)) as Box<dyn SinkWriter>),
+        "kafka" => Ok(Box::new(kafka::KafkaSink::new(
+            spec,
+            columns,
+            identity,
+            append_only,
+        )?)),
+        "blackhole" => blackhole::check(spec)
+            .map(|()| Box::new(blackhole::Blackhole::new(&identity.name)) as Box<dyn SinkWriter>),
         other => Err(unknown(other, "sink", SINKS)),
     }
 }
 
 fn unknown(connector: &str, what: &str, known: &[&str]) -> tidemark_common::Error {
-    options::invalid(format!("connector '{connector}' is not known for a {what}")).with_hint(format!("Use one of: {}.", known.join(", ")))
+    options::invalid(format!("connector '{connector}' is not known for a {what}"))
+        .with_hint(format!("Use one of: {}.", known.join(", ")))
 }

@@ -4,12 +4,48 @@ use prometheus::{IntCounter, IntCounterVec};
 use std::sync::LazyLock;
 use tidemark_common::metrics::counter;
 
-static SOURCE_RECORDS: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_source_records_total", "Records read from a source's splits", &["connector", "from"]));
-static SOURCE_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_source_bytes", "Bytes of keys and values read from a source", &["connector", "from"]));
-static SOURCE_ERRORS: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_source_errors_total", "Records that could not be decoded", &["connector", "from"]));
-static SINK_RECORDS: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_sink_records_total", "Records delivered by a sink", &["connector", "sink"]));
-static SINK_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_sink_bytes", "Bytes of keys and values delivered by a sink", &["connector", "sink"]));
-static SINK_EPOCHS: LazyLock<IntCounterVec> = LazyLock::new(|| counter("tidemark_sink_epochs_total", "Epochs delivered by a sink", &["connector", "sink"]));
+static SOURCE_RECORDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_source_records_total",
+        "Records read from a source's splits",
+        &["connector", "from"],
+    )
+});
+static SOURCE_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_source_bytes",
+        "Bytes of keys and values read from a source",
+        &["connector", "from"],
+    )
+});
+static SOURCE_ERRORS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_source_errors_total",
+        "Records that could not be decoded",
+        &["connector", "from"],
+    )
+});
+static SINK_RECORDS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_sink_records_total",
+        "Records delivered by a sink",
+        &["connector", "sink"],
+    )
+});
+static SINK_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_sink_bytes",
+        "Bytes of keys and values delivered by a sink",
+        &["connector", "sink"],
+    )
+});
+static SINK_EPOCHS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "tidemark_sink_epochs_total",
+        "Epochs delivered by a sink",
+        &["connector", "sink"],
+    )
+});
 
 /// Counters of a source.
 #[derive(Clone, Debug)]
@@ -26,7 +62,11 @@ impl SourceMetrics {
     /// Counters of the source that reads `from` (a topic, a kind of event).
     pub fn new(connector: &str, from: &str) -> SourceMetrics {
         let labels = &[connector, from];
-        SourceMetrics { records: SOURCE_RECORDS.with_label_values(labels), bytes: SOURCE_BYTES.with_label_values(labels), errors: SOURCE_ERRORS.with_label_values(labels) }
+        SourceMetrics {
+            records: SOURCE_RECORDS.with_label_values(labels),
+            bytes: SOURCE_BYTES.with_label_values(labels),
+            errors: SOURCE_ERRORS.with_label_values(labels),
+        }
     }
 }
 
@@ -45,6 +85,10 @@ impl SinkMetrics {
     /// Counters of the sink called `sink`.
     pub fn new(connector: &str, sink: &str) -> SinkMetrics {
         let labels = &[connector, sink];
-        SinkMetrics { records: SINK_RECORDS.with_label_values(labels), bytes: SINK_BYTES.with_label_values(labels), epochs: SINK_EPOCHS.with_label_values(labels) }
+        SinkMetrics {
+            records: SINK_RECORDS.with_label_values(labels),
+            bytes: SINK_BYTES.with_label_values(labels),
+            epochs: SINK_EPOCHS.with_label_values(labels),
+        }
     }
 }

@@ -1,16 +1,21 @@
-//! The Nexmark events (Tucker, Tufte, Papadimos, Maier 2002; distributions of the Beam and Flink generators): of every 50 events 1 is a person, 3 are
-//! auctions, 46 are bids; half of the bids go to the hot auction, three quarters come from the hot bidder. Event time starts at 2025-01-01 and
+//! The Nexmark events (Tucker, Tufte, Papadimos, Maier 2002; distributions of the Beam and Flink
+//! generators): of every 50 events 1 is a person, 3 are auctions, 46 are bids; half of the bids go
+//! to the hot auction, three quarters come from the hot bidder. Event time starts at 2025-01-01 and
 //! advances by `nexmark.min.event.gap.in.ns` (10,000 events a second by default).
 //!
-//! Events are numbered from 0 over all three kinds. A group of 50 lies in one split, group g in split g mod splits, and an offset counts the events of a
-//! split: offset i of split s is event `(i / 50 * splits + s) * 50 + i mod 50`. Every field is a function of (seed, event number, field), so an offset
-//! means the same row for ever, and a column that nobody reads is never made. Rows are built column by column.
+//! Events are numbered from 0 over all three kinds. A group of 50 lies in one split, group g in
+//! split g mod splits, and an offset counts the events of a split: offset i of split s is event `(i
+//! / 50 * splits + s) * 50 + i mod 50`. Every field is a function of (seed, event number, field),
+//! so an offset means the same row for ever, and a column that nobody reads is never made. Rows are
+//! built column by column.
 
 use crate::generator::{Generate, GeneratorSource};
 use crate::metrics::SourceMetrics;
 use crate::options::Options;
 use crate::random::{Field, digits, letters, scale};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+};
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field as ArrowField, Schema, TimeUnit};
 use std::sync::{Arc, OnceLock};
@@ -18,10 +23,30 @@ use tidemark_common::{Error, Result, SplitId, SqlState};
 use tidemark_plan::{Column, ConnectorSpec};
 
 const STATES: &[&str] = &["AZ", "CA", "ID", "OR", "WA", "WY"];
-const CITIES: &[&str] = &["Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland", "Bend", "Redmond", "Seattle", "Kent", "Cheyenne"];
-const FIRST: &[&str] = &["Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter"];
-const LAST: &[&str] = &["Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris"];
-const HOT: &[(&str, char, char)] = &[("Google", 'a', 'q'), ("Facebook", 'b', 'p'), ("Baidu", 'c', 'w'), ("Apple", 'd', 'o')];
+const CITIES: &[&str] = &[
+    "Phoenix",
+    "Los Angeles",
+    "San Francisco",
+    "Boise",
+    "Portland",
+    "Bend",
+    "Redmond",
+    "Seattle",
+    "Kent",
+    "Cheyenne",
+];
+const FIRST: &[&str] = &[
+    "Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter",
+];
+const LAST: &[&str] = &[
+    "Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris",
+];
+const HOT: &[(&str, char, char)] = &[
+    ("Google", 'a', 'q'),
+    ("Facebook", 'b', 'p'),
+    ("Baidu", 'c', 'w'),
+    ("Apple", 'd', 'o'),
+];
 const BASE_MICROS: i64 = 1_735_689_600_000_000;
 const FIRST_ID: u64 = 1000;
 const GROUP: u64 = 50;
@@ -70,8 +95,15 @@ const AUCTION: &[(&str, Type)] = &[
     ("category", Type::Int),
     ("extra", Type::Text),
 ];
-const BID: &[(&str, Type)] =
-    &[("auction", Type::Int), ("bidder", Type::Int), ("price", Type::Int), ("channel", Type::Text), ("url", Type::Text), ("date_time", Type::Time), ("extra", Type::Text)];
+const BID: &[(&str, Type)] = &[
+    ("auction", Type::Int),
+    ("bidder", Type::Int),
+    ("price", Type::Int),
+    ("channel", Type::Text),
+    ("url", Type::Text),
+    ("date_time", Type::Time),
+    ("extra", Type::Text),
+];
 
 impl Kind {
     fn fields(self) -> &'static [(&'static str, Type)] {
@@ -121,16 +153,28 @@ impl NexmarkOptions {
     /// Reads and checks the options.
     pub fn read(spec: &ConnectorSpec) -> Result<NexmarkOptions> {
         let options = Options::of(spec);
-        let known = &["nexmark.table.type", "nexmark.event.num", "nexmark.split.num", "nexmark.seed", "nexmark.min.event.gap.in.ns", "nexmark.rate"];
+        let known = &[
+            "nexmark.table.type",
+            "nexmark.event.num",
+            "nexmark.split.num",
+            "nexmark.seed",
+            "nexmark.min.event.gap.in.ns",
+            "nexmark.rate",
+        ];
         options.refuse_unknown(known, &[])?;
         options.required("nexmark.table.type")?;
-        let kind = [Kind::Person, Kind::Auction, Kind::Bid][options.choice("nexmark.table.type", &["Person", "Auction", "Bid"])?];
+        let kind = [Kind::Person, Kind::Auction, Kind::Bid]
+            [options.choice("nexmark.table.type", &["Person", "Auction", "Bid"])?];
         Ok(NexmarkOptions {
             kind,
             events: options.number("nexmark.event.num", 0, 0..=1 << 50)?,
             splits: options.number("nexmark.split.num", 4, 1..=1024)?,
             seed: options.number("nexmark.seed", 42, 0..=u64::MAX)?,
-            gap_ns: options.number("nexmark.min.event.gap.in.ns", 100_000, 0..=1_000_000_000_000)?,
+            gap_ns: options.number(
+                "nexmark.min.event.gap.in.ns",
+                100_000,
+                0..=1_000_000_000_000,
+            )?,
             rate: options.number("nexmark.rate", 0, 0..=1_000_000_000)?,
         })
     }
@@ -144,16 +188,32 @@ pub fn default_columns(spec: &ConnectorSpec) -> Result<Vec<Column>> {
             Type::Text => DataType::Utf8,
             Type::Time => DataType::Timestamp(TimeUnit::Microsecond, None),
         };
-        Column { name: name.to_string(), data_type, nullable: true, default: None, sql_type: String::new() }
+        Column {
+            name: name.to_string(),
+            data_type,
+            nullable: true,
+            default: None,
+            sql_type: String::new(),
+        }
     };
-    Ok(NexmarkOptions::read(spec)?.kind.fields().iter().map(column).collect())
+    Ok(NexmarkOptions::read(spec)?
+        .kind
+        .fields()
+        .iter()
+        .map(column)
+        .collect())
 }
 
 /// Opens a Nexmark source with these columns.
 pub fn open(spec: &ConnectorSpec, columns: &[Column]) -> Result<GeneratorSource> {
     let options = NexmarkOptions::read(spec)?;
     let nexmark = Nexmark::new(options, columns)?;
-    Ok(GeneratorSource::new(Arc::new(nexmark), columns.len(), options.rate, SourceMetrics::new("nexmark", options.kind.name())))
+    Ok(GeneratorSource::new(
+        Arc::new(nexmark),
+        columns.len(),
+        options.rate,
+        SourceMetrics::new("nexmark", options.kind.name()),
+    ))
 }
 
 /// A column of the source: which field of the event, as which type.
@@ -172,26 +232,68 @@ impl Nexmark {
     /// Matches `columns` by name with the fields of the kind of event, and checks their types.
     pub fn new(options: NexmarkOptions, columns: &[Column]) -> Result<Nexmark> {
         let fields = options.kind.fields();
-        let names = || fields.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let names = || {
+            fields
+                .iter()
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let wanted = columns.iter().map(|column| {
-            let Some(field) = fields.iter().position(|(name, _)| name.eq_ignore_ascii_case(&column.name)) else {
-                return Err(Error::user(SqlState::UNDEFINED_COLUMN, format!("a Nexmark {} has no field \"{}\"", options.kind.name(), column.name))
-                    .with_hint(format!("Its fields are: {}.", names())));
+            let Some(field) = fields
+                .iter()
+                .position(|(name, _)| name.eq_ignore_ascii_case(&column.name))
+            else {
+                return Err(Error::user(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!(
+                        "a Nexmark {} has no field \"{}\"",
+                        options.kind.name(),
+                        column.name
+                    ),
+                )
+                .with_hint(format!("Its fields are: {}.", names())));
             };
             let (fits, sql) = match fields[field].1 {
                 Type::Int => (column.data_type == DataType::Int64, "bigint"),
-                Type::Text => (matches!(column.data_type, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8), "varchar"),
-                Type::Time => (matches!(column.data_type, DataType::Timestamp(TimeUnit::Microsecond, _)), "timestamp"),
+                Type::Text => (
+                    matches!(
+                        column.data_type,
+                        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8
+                    ),
+                    "varchar",
+                ),
+                Type::Time => (
+                    matches!(
+                        column.data_type,
+                        DataType::Timestamp(TimeUnit::Microsecond, _)
+                    ),
+                    "timestamp",
+                ),
             };
             if !fits {
-                return Err(Error::user(SqlState::DATATYPE_MISMATCH, format!("column \"{}\" of a Nexmark {} must be of type {sql}", column.name, options.kind.name())));
+                return Err(Error::user(
+                    SqlState::DATATYPE_MISMATCH,
+                    format!(
+                        "column \"{}\" of a Nexmark {} must be of type {sql}",
+                        column.name,
+                        options.kind.name()
+                    ),
+                ));
             }
-            Ok(Wanted { field, arrow: ArrowField::new(&column.name, column.data_type.clone(), column.nullable) })
+            Ok(Wanted {
+                field,
+                arrow: ArrowField::new(&column.name, column.data_type.clone(), column.nullable),
+            })
         });
-        Ok(Nexmark { columns: wanted.collect::<Result<_>>()?, options })
+        Ok(Nexmark {
+            columns: wanted.collect::<Result<_>>()?,
+            options,
+        })
     }
 
-    /// The numbers of the events at the offsets `from..to` that are of this kind, at most `rows_max`, and the offset after them.
+    /// The numbers of the events at the offsets `from..to` that are of this kind, at most
+    /// `rows_max`, and the offset after them.
     fn numbers(&self, split: SplitId, from: i64, to: i64, rows_max: usize) -> (Vec<u64>, i64) {
         let events = self.options.kind.events();
         let (mut at, to) = (from as u64, to as u64);
@@ -200,12 +302,19 @@ impl Nexmark {
             let (group, within) = (at / GROUP, at % GROUP);
             let base = (group * u64::from(self.options.splits) + u64::from(split)) * GROUP;
             let first = within.max(events.start);
-            let last = events.end.min(within + (to - at)).min(first + (rows_max - numbers.len()) as u64);
+            let last = events
+                .end
+                .min(within + (to - at))
+                .min(first + (rows_max - numbers.len()) as u64);
             if first < last {
                 numbers.extend(base + first..base + last);
             }
             // A group that is done is passed as a whole, also the events of other kinds at its end.
-            at = if last >= events.end || first >= events.end { (group + 1) * GROUP } else { (group * GROUP + last).max(at + 1) };
+            at = if last >= events.end || first >= events.end {
+                (group + 1) * GROUP
+            } else {
+                (group * GROUP + last).max(at + 1)
+            };
         }
         (numbers, at.min(to) as i64)
     }
@@ -230,7 +339,9 @@ impl Nexmark {
     }
 
     fn person(&self, field: usize, numbers: &[u64]) -> Values {
-        let pick = |list: &'static [&'static str], bits: u64| list[scale(bits, list.len() as u64) as usize].as_bytes();
+        let pick = |list: &'static [&'static str], bits: u64| {
+            list[scale(bits, list.len() as u64) as usize].as_bytes()
+        };
         let r = |i: u64| self.random(i);
         match PERSON[field].0 {
             "id" => Values::int(numbers, |n| FIRST_ID + last_person(n)),
@@ -254,8 +365,12 @@ impl Nexmark {
                     digits(out, (((bits >> (16 * i)) & 0xFFFF) * 10_000) >> 16, 10, 4);
                 }
             }),
-            "city" => Values::text(numbers, 16, |out, n| out.extend_from_slice(pick(CITIES, r(5).bits(n)))),
-            "state" => Values::text(numbers, 2, |out, n| out.extend_from_slice(pick(STATES, r(6).bits(n)))),
+            "city" => Values::text(numbers, 16, |out, n| {
+                out.extend_from_slice(pick(CITIES, r(5).bits(n)))
+            }),
+            "state" => Values::text(numbers, 2, |out, n| {
+                out.extend_from_slice(pick(STATES, r(6).bits(n)))
+            }),
             _ => Values::text(numbers, 160, |out, n| pad(out, r(7).bits(n), 70, 200)),
         }
     }
@@ -264,15 +379,26 @@ impl Nexmark {
         let r = |i: u64| self.random(i + 16);
         match AUCTION[field].0 {
             "id" => Values::int(numbers, |n| FIRST_ID + last_auction(n)),
-            "item_name" => Values::text(numbers, 20, |out, n| sized_letters(out, r(0).bits(n), 10, 10)),
-            "description" => Values::text(numbers, 100, |out, n| sized_letters(out, r(1).bits(n), 50, 50)),
+            "item_name" => Values::text(numbers, 20, |out, n| {
+                sized_letters(out, r(0).bits(n), 10, 10)
+            }),
+            "description" => Values::text(numbers, 100, |out, n| {
+                sized_letters(out, r(1).bits(n), 50, 50)
+            }),
             "initial_bid" => Values::int(numbers, |n| price(r(2).bits(n))),
             "reserve" => Values::int(numbers, |n| price(r(2).bits(n)) + price(r(3).bits(n))),
             "expires" => {
                 let horizon_ms = (2 * AUCTION_EVENTS * self.options.gap_ns / 1_000_000).max(1);
-                Values::Time(numbers.iter().map(|n| self.micros(*n) + 1000 * (1 + r(4).below(*n, horizon_ms)) as i64).collect())
+                Values::Time(
+                    numbers
+                        .iter()
+                        .map(|n| self.micros(*n) + 1000 * (1 + r(4).below(*n, horizon_ms)) as i64)
+                        .collect(),
+                )
             }
-            "seller" => Values::int(numbers, |n| FIRST_ID + hot_or_active(last_person(n), 0, 999, r(5).bits(n))),
+            "seller" => Values::int(numbers, |n| {
+                FIRST_ID + hot_or_active(last_person(n), 0, 999, r(5).bits(n))
+            }),
             "category" => Values::int(numbers, |n| 10 + r(6).below(n, 5)),
             _ => Values::text(numbers, 420, |out, n| pad(out, r(7).bits(n), 145, 500)),
         }
@@ -283,19 +409,30 @@ impl Nexmark {
         // Half of the bids come over one of four hot channels.
         let channel = |n| {
             let bits = r(3).bits(n);
-            if bits & 1 == 0 { CHANNELS + ((bits >> 1) & 3) } else { scale(bits, CHANNELS) }
+            if bits & 1 == 0 {
+                CHANNELS + ((bits >> 1) & 3)
+            } else {
+                scale(bits, CHANNELS)
+            }
         };
         match BID[field].0 {
             "auction" => {
                 let random = r(0);
                 Values::int(numbers, |n| {
                     let (last, bits) = (last_auction(n), random.bits(n));
-                    FIRST_ID + if bits & 1 == 0 { last / 100 * 100 } else { last.saturating_sub(100) + scale(bits, last.min(100) + 11) }
+                    FIRST_ID
+                        + if bits & 1 == 0 {
+                            last / 100 * 100
+                        } else {
+                            last.saturating_sub(100) + scale(bits, last.min(100) + 11)
+                        }
                 })
             }
             "bidder" => {
                 let random = r(1);
-                Values::int(numbers, |n| FIRST_ID + hot_or_active(last_person(n), 1, 999, random.bits(n)))
+                Values::int(numbers, |n| {
+                    FIRST_ID + hot_or_active(last_person(n), 1, 999, random.bits(n))
+                })
             }
             "price" => {
                 let random = r(2);
@@ -303,11 +440,15 @@ impl Nexmark {
             }
             "channel" => {
                 let channels = channels();
-                Values::text(numbers, 12, |out, n| out.extend_from_slice(channels.name(channel(n))))
+                Values::text(numbers, 12, |out, n| {
+                    out.extend_from_slice(channels.name(channel(n)))
+                })
             }
             "url" => {
                 let channels = channels();
-                Values::text(numbers, 72, |out, n| out.extend_from_slice(channels.url(channel(n))))
+                Values::text(numbers, 72, |out, n| {
+                    out.extend_from_slice(channels.url(channel(n)))
+                })
             }
             _ => {
                 let random = r(5);
@@ -323,31 +464,57 @@ impl Generate for Nexmark {
     }
 
     fn end(&self, split: SplitId) -> i64 {
-        let (events, splits, split) = (self.options.events, u64::from(self.options.splits), u64::from(split));
+        let (events, splits, split) = (
+            self.options.events,
+            u64::from(self.options.splits),
+            u64::from(split),
+        );
         if events == 0 {
             return i64::MAX;
         }
         let groups = events.div_ceil(GROUP);
         let own = (groups + splits - 1 - split) / splits;
-        let missing = if own > 0 && (groups - 1) % splits == split { groups * GROUP - events } else { 0 };
+        let missing = if own > 0 && (groups - 1) % splits == split {
+            groups * GROUP - events
+        } else {
+            0
+        };
         (own * GROUP - missing) as i64
     }
 
     fn number(&self, split: SplitId, offset: i64) -> u64 {
         let offset = offset as u64;
-        (offset / GROUP * u64::from(self.options.splits) + u64::from(split)) * GROUP + offset % GROUP
+        (offset / GROUP * u64::from(self.options.splits) + u64::from(split)) * GROUP
+            + offset % GROUP
     }
 
-    fn rows(&self, split: SplitId, from: i64, to: i64, rows_max: usize, columns: &[usize]) -> Result<(RecordBatch, i64)> {
+    fn rows(
+        &self,
+        split: SplitId,
+        from: i64,
+        to: i64,
+        rows_max: usize,
+        columns: &[usize],
+    ) -> Result<(RecordBatch, i64)> {
         let (numbers, next) = self.numbers(split, from, to, rows_max);
-        let (mut fields, mut arrays) = (Vec::with_capacity(columns.len()), Vec::with_capacity(columns.len()));
+        let (mut fields, mut arrays) = (
+            Vec::with_capacity(columns.len()),
+            Vec::with_capacity(columns.len()),
+        );
         for i in columns {
-            let wanted = self.columns.get(*i).ok_or_else(|| Error::internal(format!("a Nexmark source has no column {i}")))?;
+            let wanted = self
+                .columns
+                .get(*i)
+                .ok_or_else(|| Error::internal(format!("a Nexmark source has no column {i}")))?;
             fields.push(wanted.arrow.clone());
-            arrays.push(self.column(wanted.field, &numbers).into_array(wanted.arrow.data_type())?);
+            arrays.push(
+                self.column(wanted.field, &numbers)
+                    .into_array(wanted.arrow.data_type())?,
+            );
         }
         let size = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &size).map_err(|e| Error::internal(e.to_string()))?;
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), arrays, &size)
+            .map_err(|e| Error::internal(e.to_string()))?;
         Ok((rows, next))
     }
 
@@ -385,13 +552,22 @@ impl Values {
     fn into_array(self, data_type: &DataType) -> Result<ArrayRef> {
         let array: ArrayRef = match self {
             Values::Int(values) => Arc::new(Int64Array::from(values)),
-            Values::Time(values) => Arc::new(TimestampMicrosecondArray::from(values).with_data_type(data_type.clone())),
+            Values::Time(values) => {
+                Arc::new(TimestampMicrosecondArray::from(values).with_data_type(data_type.clone()))
+            }
             Values::Text(offsets, bytes) => {
                 let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-                Arc::new(StringArray::try_new(offsets, Buffer::from_vec(bytes), None).map_err(|e| Error::internal(e.to_string()))?)
+                Arc::new(
+                    StringArray::try_new(offsets, Buffer::from_vec(bytes), None)
+                        .map_err(|e| Error::internal(e.to_string()))?,
+                )
             }
         };
-        if array.data_type() == data_type { Ok(array) } else { arrow::compute::cast(&array, data_type).map_err(|e| Error::internal(e.to_string())) }
+        if array.data_type() == data_type {
+            Ok(array)
+        } else {
+            arrow::compute::cast(&array, data_type).map_err(|e| Error::internal(e.to_string()))
+        }
     }
 }
 
@@ -402,34 +578,56 @@ fn last_person(n: u64) -> u64 {
 /// The newest auction at event `n`; 0 at the very first event, which is before any auction.
 fn last_auction(n: u64) -> u64 {
     let (group, within) = (n / GROUP, n % GROUP);
-    if within < 1 { (group * 3).saturating_sub(1) } else { group * 3 + (within - 1).min(2) }
+    if within < 1 {
+        (group * 3).saturating_sub(1)
+    } else {
+        group * 3 + (within - 1).min(2)
+    }
 }
 
-/// Three times of four the hot one of the newest hundred (plus `shift`), else any of the newest `window` or one of the ten to come.
+/// Three times of four the hot one of the newest hundred (plus `shift`), else any of the newest
+/// `window` or one of the ten to come.
 #[inline(always)]
 fn hot_or_active(last: u64, shift: u64, window: u64, bits: u64) -> u64 {
-    if bits & 3 != 0 { last / 100 * 100 + shift } else { last.saturating_sub(window) + scale(bits, last.min(window) + 11) }
+    if bits & 3 != 0 {
+        last / 100 * 100 + shift
+    } else {
+        last.saturating_sub(window) + scale(bits, last.min(window) + 11)
+    }
 }
 
 fn sized_letters(out: &mut Vec<u8>, bits: u64, least: usize, spread: u64) {
-    letters(out, bits.rotate_left(17), least + scale(bits, spread) as usize);
+    letters(
+        out,
+        bits.rotate_left(17),
+        least + scale(bits, spread) as usize,
+    );
 }
 
-/// Letters that bring a record of `have` bytes to about `want`: the difference, give or take a fifth.
+/// Letters that bring a record of `have` bytes to about `want`: the difference, give or take a
+/// fifth.
 #[inline(always)]
 fn pad(out: &mut Vec<u8>, bits: u64, have: usize, want: usize) {
     let n = want - have;
-    letters(out, bits.rotate_left(17), n - n / 5 + scale(bits, 2 * (n as u64 / 5) + 1) as usize);
+    letters(
+        out,
+        bits.rotate_left(17),
+        n - n / 5 + scale(bits, 2 * (n as u64 / 5) + 1) as usize,
+    );
 }
 
-/// `round(100 * 10^(6u))` for 22 bits of u from two tables. They are made by multiplication alone, so that every machine has the same prices.
+/// `round(100 * 10^(6u))` for 22 bits of u from two tables. They are made by multiplication alone,
+/// so that every machine has the same prices.
 #[inline(always)]
 fn price(bits: u64) -> u64 {
     static POWERS: OnceLock<Box<[[f64; 2048]; 2]>> = OnceLock::new();
     let [coarse, fine] = &**POWERS.get_or_init(|| {
         // 10^(6/2048) and 10^(6/2048^2)
         let mut tables = Box::new([[100.0; 2048], [1.0; 2048]]);
-        for (table, factor) in tables.iter_mut().zip([1.006_768_659_292_722_4, 1.000_003_293_879_821_6]) {
+        for (table, factor) in tables
+            .iter_mut()
+            .zip([1.006_768_659_292_722_4, 1.000_003_293_879_821_6])
+        {
             for i in 1..2048 {
                 table[i] = table[i - 1] * factor;
             }
@@ -472,14 +670,18 @@ fn channels() -> &'static Channels {
             digits(&mut text, c * 104_729, 36, 0);
             text.extend_from_slice(b"/item.htm?query=1");
             if c % 10 != 0 {
-                text.extend_from_slice(format!("&channel_id={}", (c as i32).reverse_bits().unsigned_abs()).as_bytes());
+                text.extend_from_slice(
+                    format!("&channel_id={}", (c as i32).reverse_bits().unsigned_abs()).as_bytes(),
+                );
             }
             starts.push(text.len() as u32);
         }
         for (name, a, b) in HOT {
             text.extend_from_slice(name.as_bytes());
             starts.push(text.len() as u32);
-            text.extend_from_slice(format!("https://www.nexmark.com/{a}x_y/{b}/item.htm?query=1").as_bytes());
+            text.extend_from_slice(
+                format!("https://www.nexmark.com/{a}x_y/{b}/item.htm?query=1").as_bytes(),
+            );
             starts.push(text.len() as u32);
         }
         Channels { text, starts }

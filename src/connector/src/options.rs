@@ -1,7 +1,9 @@
 //! Options of sources and sinks: `WITH (key = 'value', ...)` as typed, checked values.
 //!
-//! An option that nobody reads is a mistake of the one who wrote it, so every connector names all options that it knows and everything else is refused
-//! with the closest known name as hint. Checks here need no network; [`crate::check_source_connection`] and [`crate::check_sink_connection`] do.
+//! An option that nobody reads is a mistake of the one who wrote it, so every connector names all
+//! options that it knows and everything else is refused with the closest known name as hint. Checks
+//! here need no network; [`crate::check_source_connection`] and [`crate::check_sink_connection`]
+//! do.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,7 +11,8 @@ use std::str::FromStr;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{ConnectorSpec, Encode, Format};
 
-/// Options that every source or sink may have, read by the planner: they are of the relation, not of its connector.
+/// Options that every source or sink may have, read by the planner: they are of the relation, not
+/// of its connector.
 const COMMON: &[&str] = &["connector", "on_error"];
 
 /// Kafka settings that the server itself needs.
@@ -27,8 +30,13 @@ const RESERVED: &[&str] = &[
     "request.required.acks",
 ];
 
-/// Kafka settings that name code to be loaded into the server's process: who may write SQL may not do that.
-const LOADS_CODE: &[&str] = &["plugin.library.paths", "ssl.engine.location", "ssl.providers"];
+/// Kafka settings that name code to be loaded into the server's process: who may write SQL may not
+/// do that.
+const LOADS_CODE: &[&str] = &[
+    "plugin.library.paths",
+    "ssl.engine.location",
+    "ssl.providers",
+];
 
 /// The options of ENCODE that Kafka's JSON and BYTES know; the planner puts KEY ENCODE among them.
 const ENCODE_OPTIONS: &[&str] = &["key.encode"];
@@ -47,17 +55,27 @@ pub struct Options<'a> {
 impl<'a> Options<'a> {
     /// The options of `spec`.
     pub fn of(spec: &'a ConnectorSpec) -> Options<'a> {
-        Options { map: &spec.options, connector: &spec.connector }
+        Options {
+            map: &spec.options,
+            connector: &spec.connector,
+        }
     }
 
     /// Refuses every option that is neither in `known` nor begins with one of `prefixes`.
     pub fn refuse_unknown(&self, known: &[&str], prefixes: &[&str]) -> Result<()> {
         for key in self.map.keys() {
-            if known.contains(&key.as_str()) || COMMON.contains(&key.as_str()) || prefixes.iter().any(|p| key.starts_with(p)) {
+            if known.contains(&key.as_str())
+                || COMMON.contains(&key.as_str())
+                || prefixes.iter().any(|p| key.starts_with(p))
+            {
                 continue;
             }
             let names: Vec<&str> = known.iter().chain(COMMON).copied().collect();
-            return Err(invalid(format!("unknown option \"{key}\" for connector '{}'", self.connector)).with_hint(suggest(key, &names)));
+            return Err(invalid(format!(
+                "unknown option \"{key}\" for connector '{}'",
+                self.connector
+            ))
+            .with_hint(suggest(key, &names)));
         }
         Ok(())
     }
@@ -71,16 +89,30 @@ impl<'a> Options<'a> {
     pub fn required(&self, key: &str) -> Result<&'a str> {
         match self.get(key) {
             Some(value) if !value.is_empty() => Ok(value),
-            _ => Err(invalid(format!("option \"{key}\" is required for connector '{}'", self.connector))),
+            _ => Err(invalid(format!(
+                "option \"{key}\" is required for connector '{}'",
+                self.connector
+            ))),
         }
     }
 
     /// An option as a number within `range`, or `default`.
-    pub fn number<T: FromStr + PartialOrd + Display + Copy>(&self, key: &str, default: T, range: std::ops::RangeInclusive<T>) -> Result<T> {
-        let Some(text) = self.get(key) else { return Ok(default) };
+    pub fn number<T: FromStr + PartialOrd + Display + Copy>(
+        &self,
+        key: &str,
+        default: T,
+        range: std::ops::RangeInclusive<T>,
+    ) -> Result<T> {
+        let Some(text) = self.get(key) else {
+            return Ok(default);
+        };
         match text.trim().parse::<T>() {
             Ok(value) if range.contains(&value) => Ok(value),
-            _ => Err(invalid(format!("option \"{key}\" must be a number from {} to {}, not '{text}'", range.start(), range.end()))),
+            _ => Err(invalid(format!(
+                "option \"{key}\" must be a number from {} to {}, not '{text}'",
+                range.start(),
+                range.end()
+            ))),
         }
     }
 
@@ -90,30 +122,52 @@ impl<'a> Options<'a> {
             None => Ok(default),
             Some("true" | "t" | "on" | "1") => Ok(true),
             Some("false" | "f" | "off" | "0") => Ok(false),
-            Some(other) => Err(invalid(format!("option \"{key}\" must be true or false, not '{other}'"))),
+            Some(other) => Err(invalid(format!(
+                "option \"{key}\" must be true or false, not '{other}'"
+            ))),
         }
     }
 
-    /// An option whose value is one of `choices` (any case), as position in `choices`; 0 if it is not given.
+    /// An option whose value is one of `choices` (any case), as position in `choices`; 0 if it is
+    /// not given.
     pub fn choice(&self, key: &str, choices: &[&str]) -> Result<usize> {
-        let Some(text) = self.get(key) else { return Ok(0) };
+        let Some(text) = self.get(key) else {
+            return Ok(0);
+        };
         choices
             .iter()
             .position(|c| c.eq_ignore_ascii_case(text))
-            .ok_or_else(|| invalid(format!("option \"{key}\" cannot be '{text}'")).with_hint(format!("Use one of: {}.", choices.join(", "))))
+            .ok_or_else(|| {
+                invalid(format!("option \"{key}\" cannot be '{text}'"))
+                    .with_hint(format!("Use one of: {}.", choices.join(", ")))
+            })
     }
 }
 
 /// A sentence with the names closest to `key`, or all of them.
 fn suggest(key: &str, known: &[&str]) -> String {
     // What stands behind a prefix is close to the whole name, too: `bootstrap.servers`.
-    let tail = |k: &str| k.split_once('.').map_or(usize::MAX, |(_, tail)| distance(key, tail));
-    let mut near: Vec<(usize, &str)> = known.iter().map(|k| (distance(key, k).min(tail(k)), *k)).filter(|(d, k)| *d <= 1 + k.len() / 4 || tail(k) <= 1).collect();
+    let tail = |k: &str| {
+        k.split_once('.')
+            .map_or(usize::MAX, |(_, tail)| distance(key, tail))
+    };
+    let mut near: Vec<(usize, &str)> = known
+        .iter()
+        .map(|k| (distance(key, k).min(tail(k)), *k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4 || tail(k) <= 1)
+        .collect();
     near.sort();
     match near.as_slice() {
         [] => format!("Options are: {}.", known.join(", ")),
         [(_, one)] => format!("Perhaps you meant \"{one}\"."),
-        some => format!("Perhaps you meant one of: {}.", some.iter().take(3).map(|(_, k)| *k).collect::<Vec<_>>().join(", ")),
+        some => format!(
+            "Perhaps you meant one of: {}.",
+            some.iter()
+                .take(3)
+                .map(|(_, k)| *k)
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
     }
 }
 
@@ -185,51 +239,88 @@ pub struct KafkaSinkOptions {
 
 impl KafkaOptions {
     fn read(options: &Options<'_>) -> Result<KafkaOptions> {
-        let (server, servers) = (options.get("properties.bootstrap.server"), options.get("properties.bootstrap.servers"));
+        let (server, servers) = (
+            options.get("properties.bootstrap.server"),
+            options.get("properties.bootstrap.servers"),
+        );
         if server.is_some() && servers.is_some() {
-            return Err(invalid("options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean the same: give one of them"));
+            return Err(invalid(
+                "options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean \
+                 the same: give one of them",
+            ));
         }
         let brokers = match server.or(servers) {
             Some(brokers) if !brokers.trim().is_empty() => brokers.trim().to_string(),
             _ => {
-                return Err(invalid("option \"properties.bootstrap.server\" is required for connector 'kafka'")
-                    .with_hint("Say where the broker listens, as in properties.bootstrap.server = 'localhost:9092'."));
+                return Err(invalid(
+                    "option \"properties.bootstrap.server\" is required for \
+                                    connector 'kafka'",
+                )
+                .with_hint(
+                    "Say where the broker listens, as in properties.bootstrap.server = \
+                                'localhost:9092'.",
+                ));
             }
         };
         let topic = options.required("topic")?.to_string();
         let mut properties = BTreeMap::new();
         for (key, value) in options.map {
-            let Some(name) = key.strip_prefix("properties.") else { continue };
+            let Some(name) = key.strip_prefix("properties.") else {
+                continue;
+            };
             if name == "bootstrap.server" || name == "bootstrap.servers" {
                 continue;
             }
             if RESERVED.contains(&name) {
-                return Err(invalid(format!("option \"{key}\" cannot be set: the server needs it for its guarantees")));
+                return Err(invalid(format!(
+                    "option \"{key}\" cannot be set: the server needs it for its guarantees"
+                )));
             }
             if LOADS_CODE.contains(&name) {
-                return Err(invalid(format!("option \"{key}\" cannot be set: it would load code into the server")));
+                return Err(invalid(format!(
+                    "option \"{key}\" cannot be set: it would load code into the server"
+                )));
             }
             if name == "metadata.broker.list" {
-                return Err(invalid(format!("option \"{key}\" cannot be set")).with_hint("Name the brokers in properties.bootstrap.server."));
+                return Err(invalid(format!("option \"{key}\" cannot be set"))
+                    .with_hint("Name the brokers in properties.bootstrap.server."));
             }
             let mut probe = rdkafka::ClientConfig::new();
             probe.set(name, value);
-            if let Err(rdkafka::error::KafkaError::ClientConfig(_, text, _, _)) = probe.create_native_config() {
-                return Err(invalid(format!("option \"{key}\" is not valid: {text}")).with_hint("What follows \"properties.\" is a setting of librdkafka."));
+            if let Err(rdkafka::error::KafkaError::ClientConfig(_, text, _, _)) =
+                probe.create_native_config()
+            {
+                return Err(invalid(format!("option \"{key}\" is not valid: {text}"))
+                    .with_hint("What follows \"properties.\" is a setting of librdkafka."));
             }
             properties.insert(name.to_string(), value.clone());
         }
-        Ok(KafkaOptions { brokers, topic, properties })
+        Ok(KafkaOptions {
+            brokers,
+            topic,
+            properties,
+        })
     }
 }
 
 /// Refuses what stands in the parentheses after ENCODE and nobody reads.
 fn check_encode_options(spec: &ConnectorSpec) -> Result<()> {
-    match spec.encode_options.keys().find(|key| !ENCODE_OPTIONS.contains(&key.as_str())) {
+    match spec
+        .encode_options
+        .keys()
+        .find(|key| !ENCODE_OPTIONS.contains(&key.as_str()))
+    {
         None => Ok(()),
         Some(key) => {
-            let encode = if spec.encode == Encode::Bytes { "BYTES" } else { "JSON" };
-            Err(invalid(format!("unknown option \"{key}\" of ENCODE {encode}")).with_hint("Options of the connector stand in WITH (...)."))
+            let encode = if spec.encode == Encode::Bytes {
+                "BYTES"
+            } else {
+                "JSON"
+            };
+            Err(
+                invalid(format!("unknown option \"{key}\" of ENCODE {encode}"))
+                    .with_hint("Options of the connector stand in WITH (...)."),
+            )
         }
     }
 }
@@ -238,18 +329,32 @@ impl KafkaSourceOptions {
     /// Reads and checks the options of a source.
     pub fn read(spec: &ConnectorSpec) -> Result<KafkaSourceOptions> {
         let options = Options::of(spec);
-        let known = ["topic", "properties.bootstrap.server", "properties.*", "scan.startup.mode", "scan.startup.timestamp.millis", "key.encode"];
+        let known = [
+            "topic",
+            "properties.bootstrap.server",
+            "properties.*",
+            "scan.startup.mode",
+            "scan.startup.timestamp.millis",
+            "key.encode",
+        ];
         options.refuse_unknown(&known, &["properties."])?;
         check_encode_options(spec)?;
         let kafka = KafkaOptions::read(&options)?;
         let millis = options.get("scan.startup.timestamp.millis");
-        let startup = match options.choice("scan.startup.mode", &["earliest", "latest", "timestamp"])? {
-            1 => Startup::Latest,
-            2 => Startup::Timestamp(options.required("scan.startup.timestamp.millis").and_then(|_| options.number("scan.startup.timestamp.millis", 0, 0..=i64::MAX))?),
-            _ => Startup::Earliest,
-        };
+        let startup =
+            match options.choice("scan.startup.mode", &["earliest", "latest", "timestamp"])? {
+                1 => Startup::Latest,
+                2 => {
+                    Startup::Timestamp(options.required("scan.startup.timestamp.millis").and_then(
+                        |_| options.number("scan.startup.timestamp.millis", 0, 0..=i64::MAX),
+                    )?)
+                }
+                _ => Startup::Earliest,
+            };
         if millis.is_some() && !matches!(startup, Startup::Timestamp(_)) {
-            return Err(invalid("option \"scan.startup.timestamp.millis\" needs scan.startup.mode = 'timestamp'"));
+            return Err(invalid(
+                "option \"scan.startup.timestamp.millis\" needs scan.startup.mode = 'timestamp'",
+            ));
         }
         Ok(KafkaSourceOptions { kafka, startup })
     }
@@ -259,17 +364,39 @@ impl KafkaSinkOptions {
     /// Reads and checks the options of a sink.
     pub fn read(spec: &ConnectorSpec) -> Result<KafkaSinkOptions> {
         let options = Options::of(spec);
-        let known = ["topic", "properties.bootstrap.server", "properties.*", "delivery", "type", "primary_key", "snapshot", "force_append_only", "key.encode"];
+        let known = [
+            "topic",
+            "properties.bootstrap.server",
+            "properties.*",
+            "delivery",
+            "type",
+            "primary_key",
+            "snapshot",
+            "force_append_only",
+            "key.encode",
+        ];
         options.refuse_unknown(&known, &["properties."])?;
         check_encode_options(spec)?;
         let kafka = KafkaOptions::read(&options)?;
-        let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
+        let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 {
+            Delivery::ExactlyOnce
+        } else {
+            Delivery::AtLeastOnce
+        };
         options.flag("snapshot", true)?;
         let force_append_only = options.flag("force_append_only", false)?;
         if force_append_only && spec.format != Format::Plain {
-            return Err(invalid("option \"force_append_only\" is for FORMAT PLAIN: the other formats send retractions").with_hint("Leave the option out, or use FORMAT PLAIN."));
+            return Err(invalid(
+                "option \"force_append_only\" is for FORMAT PLAIN: the other \
+                                formats send retractions",
+            )
+            .with_hint("Leave the option out, or use FORMAT PLAIN."));
         }
-        Ok(KafkaSinkOptions { kafka, delivery, force_append_only })
+        Ok(KafkaSinkOptions {
+            kafka,
+            delivery,
+            force_append_only,
+        })
     }
 }
 
@@ -280,9 +407,16 @@ pub(crate) mod tests {
     pub(crate) fn spec(connector: &str, options: &[(&str, &str)]) -> ConnectorSpec {
         ConnectorSpec {
             connector: connector.into(),
-            options: options.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            options: options
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect(),
             format: Format::Plain,
-            encode: if connector == "kafka" { Encode::Json } else { Encode::Native },
+            encode: if connector == "kafka" {
+                Encode::Json
+            } else {
+                Encode::Native
+            },
             encode_options: BTreeMap::new(),
             includes: Vec::new(),
             key: Vec::new(),
@@ -290,71 +424,176 @@ pub(crate) mod tests {
     }
 
     fn kafka(more: &[(&str, &str)]) -> Result<KafkaSourceOptions> {
-        let mut options = vec![("connector", "kafka"), ("topic", "t"), ("properties.bootstrap.server", "h:9092")];
+        let mut options = vec![
+            ("connector", "kafka"),
+            ("topic", "t"),
+            ("properties.bootstrap.server", "h:9092"),
+        ];
         options.extend_from_slice(more);
         KafkaSourceOptions::read(&spec("kafka", &options))
     }
 
     #[test]
     fn a_source_reads_its_options() {
-        let read = kafka(&[("scan.startup.mode", "Timestamp"), ("scan.startup.timestamp.millis", "17"), ("properties.fetch.wait.max.ms", "20")]).unwrap();
+        let read = kafka(&[
+            ("scan.startup.mode", "Timestamp"),
+            ("scan.startup.timestamp.millis", "17"),
+            ("properties.fetch.wait.max.ms", "20"),
+        ])
+        .unwrap();
         assert_eq!(read.startup, Startup::Timestamp(17));
-        assert_eq!(read.kafka.properties, BTreeMap::from([("fetch.wait.max.ms".to_string(), "20".to_string())]));
+        assert_eq!(
+            read.kafka.properties,
+            BTreeMap::from([("fetch.wait.max.ms".to_string(), "20".to_string())])
+        );
         assert_eq!(kafka(&[]).unwrap().startup, Startup::Earliest);
     }
 
     #[test]
     fn mistakes_are_named() {
         let cases: &[(&[(&str, &str)], &str, &str)] = &[
-            (&[("topik", "x")], "unknown option \"topik\" for connector 'kafka'", "Perhaps you meant \"topic\"."),
-            (&[("scan.startup.mod", "x")], "unknown option \"scan.startup.mod\" for connector 'kafka'", "Perhaps you meant \"scan.startup.mode\"."),
-            (&[("scan.startup.mode", "middle")], "option \"scan.startup.mode\" cannot be 'middle'", "Use one of: earliest, latest, timestamp."),
-            (&[("scan.startup.mode", "timestamp")], "option \"scan.startup.timestamp.millis\" is required for connector 'kafka'", ""),
-            (&[("scan.startup.timestamp.millis", "5")], "option \"scan.startup.timestamp.millis\" needs scan.startup.mode = 'timestamp'", ""),
-            (&[("bootstrap.servers", "h:1")], "unknown option \"bootstrap.servers\" for connector 'kafka'", "Perhaps you meant \"properties.bootstrap.server\"."),
-            (&[("properties.bootstrap.servers", "h:1")], "options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean the same: give one of them", ""),
-            (&[("properties.metadata.broker.list", "h:1")], "option \"properties.metadata.broker.list\" cannot be set", "Name the brokers in properties.bootstrap.server."),
-            (&[("properties.plugin.library.paths", "x.so")], "option \"properties.plugin.library.paths\" cannot be set: it would load code into the server", ""),
-            (&[("properties.acks", "1")], "option \"properties.acks\" cannot be set: the server needs it for its guarantees", ""),
-            (&[("properties.group.id", "g")], "option \"properties.group.id\" cannot be set: the server needs it for its guarantees", ""),
+            (
+                &[("topik", "x")],
+                "unknown option \"topik\" for connector 'kafka'",
+                "Perhaps you meant \"topic\".",
+            ),
+            (
+                &[("scan.startup.mod", "x")],
+                "unknown option \"scan.startup.mod\" for connector 'kafka'",
+                "Perhaps you meant \"scan.startup.mode\".",
+            ),
+            (
+                &[("scan.startup.mode", "middle")],
+                "option \"scan.startup.mode\" cannot be 'middle'",
+                "Use one of: earliest, latest, timestamp.",
+            ),
+            (
+                &[("scan.startup.mode", "timestamp")],
+                "option \"scan.startup.timestamp.millis\" is required for connector 'kafka'",
+                "",
+            ),
+            (
+                &[("scan.startup.timestamp.millis", "5")],
+                "option \"scan.startup.timestamp.millis\" needs scan.startup.mode = 'timestamp'",
+                "",
+            ),
+            (
+                &[("bootstrap.servers", "h:1")],
+                "unknown option \"bootstrap.servers\" for connector 'kafka'",
+                "Perhaps you meant \"properties.bootstrap.server\".",
+            ),
+            (
+                &[("properties.bootstrap.servers", "h:1")],
+                "options \"properties.bootstrap.server\" and \"properties.bootstrap.servers\" mean \
+                 the same: give one of them",
+                "",
+            ),
+            (
+                &[("properties.metadata.broker.list", "h:1")],
+                "option \"properties.metadata.broker.list\" cannot be set",
+                "Name the brokers in properties.bootstrap.server.",
+            ),
+            (
+                &[("properties.plugin.library.paths", "x.so")],
+                "option \"properties.plugin.library.paths\" cannot be set: it would load code into \
+                 the server",
+                "",
+            ),
+            (
+                &[("properties.acks", "1")],
+                "option \"properties.acks\" cannot be set: the server needs it for its guarantees",
+                "",
+            ),
+            (
+                &[("properties.group.id", "g")],
+                "option \"properties.group.id\" cannot be set: the server needs it for its \
+                 guarantees",
+                "",
+            ),
             (
                 &[("properties.no.such.thing", "g")],
-                "option \"properties.no.such.thing\" is not valid: No such configuration property: \"no.such.thing\"",
+                "option \"properties.no.such.thing\" is not valid: No such configuration property: \
+                 \"no.such.thing\"",
                 "What follows \"properties.\" is a setting of librdkafka.",
             ),
         ];
         for (options, message, hint) in cases {
             let error = kafka(options).unwrap_err();
-            assert_eq!((error.state(), error.message(), error.hint().unwrap_or("")), (SqlState::INVALID_PARAMETER, *message, *hint));
+            assert_eq!(
+                (error.state(), error.message(), error.hint().unwrap_or("")),
+                (SqlState::INVALID_PARAMETER, *message, *hint)
+            );
         }
-        let error = KafkaSourceOptions::read(&spec("kafka", &[("properties.bootstrap.servers", "h:1")])).unwrap_err();
-        assert_eq!(error.message(), "option \"topic\" is required for connector 'kafka'");
+        let error =
+            KafkaSourceOptions::read(&spec("kafka", &[("properties.bootstrap.servers", "h:1")]))
+                .unwrap_err();
+        assert_eq!(
+            error.message(),
+            "option \"topic\" is required for connector 'kafka'"
+        );
         let error = KafkaSourceOptions::read(&spec("kafka", &[("topic", "t")])).unwrap_err();
-        assert_eq!(error.message(), "option \"properties.bootstrap.server\" is required for connector 'kafka'");
+        assert_eq!(
+            error.message(),
+            "option \"properties.bootstrap.server\" is required for connector 'kafka'"
+        );
     }
 
     #[test]
     fn options_of_the_encoding_are_checked() {
-        let mut spec = spec("kafka", &[("topic", "t"), ("properties.bootstrap.server", "h:9092")]);
-        spec.encode_options.insert("key.encode".into(), "text".into());
+        let mut spec = spec(
+            "kafka",
+            &[("topic", "t"), ("properties.bootstrap.server", "h:9092")],
+        );
+        spec.encode_options
+            .insert("key.encode".into(), "text".into());
         assert!(KafkaSourceOptions::read(&spec).is_ok() && KafkaSinkOptions::read(&spec).is_ok());
-        spec.encode_options.insert("schema.registry".into(), "h".into());
-        assert_eq!(KafkaSourceOptions::read(&spec).unwrap_err().message(), "unknown option \"schema.registry\" of ENCODE JSON");
-        assert_eq!(KafkaSinkOptions::read(&spec).unwrap_err().message(), "unknown option \"schema.registry\" of ENCODE JSON");
+        spec.encode_options
+            .insert("schema.registry".into(), "h".into());
+        assert_eq!(
+            KafkaSourceOptions::read(&spec).unwrap_err().message(),
+            "unknown option \"schema.registry\" of ENCODE JSON"
+        );
+        assert_eq!(
+            KafkaSinkOptions::read(&spec).unwrap_err().message(),
+            "unknown option \"schema.registry\" of ENCODE JSON"
+        );
     }
 
     #[test]
     fn a_sink_reads_its_options() {
         let base = [("topic", "t"), ("properties.bootstrap.server", "h:9092")];
         let read = KafkaSinkOptions::read(&spec("kafka", &base)).unwrap();
-        assert_eq!((read.delivery, read.force_append_only), (Delivery::ExactlyOnce, false));
-        let more = [base[0], base[1], ("delivery", "at_least_once"), ("force_append_only", "true"), ("primary_key", "a,b"), ("snapshot", "false")];
+        assert_eq!(
+            (read.delivery, read.force_append_only),
+            (Delivery::ExactlyOnce, false)
+        );
+        let more = [
+            base[0],
+            base[1],
+            ("delivery", "at_least_once"),
+            ("force_append_only", "true"),
+            ("primary_key", "a,b"),
+            ("snapshot", "false"),
+        ];
         let read = KafkaSinkOptions::read(&spec("kafka", &more)).unwrap();
-        assert_eq!((read.delivery, read.force_append_only), (Delivery::AtLeastOnce, true));
+        assert_eq!(
+            (read.delivery, read.force_append_only),
+            (Delivery::AtLeastOnce, true)
+        );
         let mut upsert = spec("kafka", &[base[0], base[1], ("force_append_only", "true")]);
         upsert.format = Format::Upsert;
-        assert_eq!(KafkaSinkOptions::read(&upsert).unwrap_err().message(), "option \"force_append_only\" is for FORMAT PLAIN: the other formats send retractions");
-        let error = KafkaSinkOptions::read(&spec("kafka", &[base[0], base[1], ("force_append_only", "maybe")])).unwrap_err();
-        assert_eq!(error.message(), "option \"force_append_only\" must be true or false, not 'maybe'");
+        assert_eq!(
+            KafkaSinkOptions::read(&upsert).unwrap_err().message(),
+            "option \"force_append_only\" is for FORMAT PLAIN: the other formats send retractions"
+        );
+        let error = KafkaSinkOptions::read(&spec(
+            "kafka",
+            &[base[0], base[1], ("force_append_only", "maybe")],
+        ))
+        .unwrap_err();
+        assert_eq!(
+            error.message(),
+            "option \"force_append_only\" must be true or false, not 'maybe'"
+        );
     }
 }

@@ -1,5 +1,7 @@
-//! Randomness as a function: the value of a field of an event is `hash(seed, event, field)`, so any event can be made at any time, in any order, by any
-//! worker, and a field that nobody asks for costs nothing. The hash is the finaliser of SplitMix64 over a sum of odd multiples (Steele, Lea, Flood 2014).
+//! Randomness as a function: the value of a field of an event is `hash(seed, event, field)`, so any
+//! event can be made at any time, in any order, by any worker, and a field that nobody asks for
+//! costs nothing. The hash is the finaliser of SplitMix64 over a sum of odd multiples (Steele, Lea,
+//! Flood 2014).
 
 const EVENT: u64 = 0x9E37_79B9_7F4A_7C15;
 const FIELD: u64 = 0xD134_2543_DE82_EF95;
@@ -40,7 +42,8 @@ pub fn scale(bits: u64, limit: u64) -> u64 {
     ((u128::from(bits) * u128::from(limit)) >> 64) as u64
 }
 
-/// Appends `length` letters a to z that follow from `bits`, eight at a time: each byte b of a random word becomes 'a' + b * 26 / 256.
+/// Appends `length` letters a to z that follow from `bits`, eight at a time: each byte b of a
+/// random word becomes 'a' + b * 26 / 256.
 #[inline(always)]
 pub fn letters(out: &mut Vec<u8>, bits: u64, length: usize) {
     const LANES: u64 = 0x00FF_00FF_00FF_00FF;
@@ -83,7 +86,10 @@ mod tests {
         assert_eq!(text.len(), 67_000);
         let mut counts = [0usize; 26];
         text.iter().for_each(|b| counts[(b - b'a') as usize] += 1);
-        assert!(counts.iter().all(|c| (2000..3300).contains(c)), "{counts:?}");
+        assert!(
+            counts.iter().all(|c| (2000..3300).contains(c)),
+            "{counts:?}"
+        );
     }
 
     #[test]

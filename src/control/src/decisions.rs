@@ -1,5 +1,6 @@
-//! The state that the log's entries build up: the catalog, the decided epoch with its positions, the last checkpoint. Applying an entry is determined and
-//! cannot fail: it is what every replica will do.
+//! The state that the log's entries build up: the catalog, the decided epoch with its positions,
+//! the last checkpoint. Applying an entry is determined and cannot fail: it is what every replica
+//! will do.
 
 use crate::{CatalogChange, Entry};
 use std::collections::BTreeMap;
@@ -36,8 +37,17 @@ impl Decisions {
         match entry {
             Entry::Opened { generation } => self.generation = self.generation.max(*generation),
             Entry::Cut(cut) => {
-                assert!(cut.epoch > self.decided, "epoch {} is decided after {}", cut.epoch, self.decided);
-                assert!(cut.clock >= self.clock, "the clock of epoch {} goes back", cut.epoch);
+                assert!(
+                    cut.epoch > self.decided,
+                    "epoch {} is decided after {}",
+                    cut.epoch,
+                    self.decided
+                );
+                assert!(
+                    cut.clock >= self.clock,
+                    "the clock of epoch {} goes back",
+                    cut.epoch
+                );
                 self.decided = cut.epoch;
                 self.clock = cut.clock;
                 for (source, positions) in &cut.positions {
@@ -49,11 +59,19 @@ impl Decisions {
                 if !start.is_empty() {
                     self.starts.insert(relation.id, start.clone());
                 }
-                self.catalog.relations.insert(relation.id, Arc::new(relation.as_ref().clone()));
+                self.catalog
+                    .relations
+                    .insert(relation.id, Arc::new(relation.as_ref().clone()));
             }
             Entry::AddSplits { relation, start } => {
                 let known = self.starts.entry(*relation).or_default();
-                known.extend(start.iter().filter(|s| !known.iter().any(|k| k.split == s.split)).cloned().collect::<Vec<_>>());
+                known.extend(
+                    start
+                        .iter()
+                        .filter(|s| !known.iter().any(|k| k.split == s.split))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                );
             }
             Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
             Entry::Change(change) => self.change(change),
@@ -61,24 +79,36 @@ impl Decisions {
                 self.catalog.stopped.insert(*relation, stopped.clone());
                 self.positions.remove(relation);
             }
-            Entry::Checkpoint { epoch, manifest } => self.checkpoint = Some((*epoch, manifest.clone())),
+            Entry::Checkpoint { epoch, manifest } => {
+                self.checkpoint = Some((*epoch, manifest.clone()))
+            }
         }
     }
 
-    /// The least time that all splits of a source have reached ([`SplitPosition::time_ms`]); it never decreases, because new splits begin with it.
+    /// The least time that all splits of a source have reached ([`SplitPosition::time_ms`]); it
+    /// never decreases, because new splits begin with it.
     pub fn horizon(&self, source: RelationId) -> i64 {
         self.splits(source).map(|p| p.time_ms).min().unwrap_or(-1)
     }
 
-    /// The least of the largest event times of all splits of a source, once all have one: what its watermark rests on.
+    /// The least of the largest event times of all splits of a source, once all have one: what its
+    /// watermark rests on.
     pub fn event_time(&self, source: RelationId) -> Option<i64> {
-        self.splits(source).map(|p| p.event_time_micros).min().flatten()
+        self.splits(source)
+            .map(|p| p.event_time_micros)
+            .min()
+            .flatten()
     }
 
     /// Where all splits of a source stand, also those that no cut has yet.
     fn splits(&self, source: RelationId) -> impl Iterator<Item = &SplitPosition> {
         let positions = self.positions.get(&source).map_or(&[][..], Vec::as_slice);
-        self.starts.get(&source).into_iter().flatten().map(|start| positions.iter().find(|p| p.split == start.split).unwrap_or(start))
+        self.starts.get(&source).into_iter().flatten().map(|start| {
+            positions
+                .iter()
+                .find(|p| p.split == start.split)
+                .unwrap_or(start)
+        })
     }
 
     /// Removes everything known of a relation.
@@ -96,9 +126,16 @@ impl Decisions {
             }
         };
         match change {
-            CatalogChange::Rename { relation, name } => update(relation, &|r| r.name.clone_from(name)),
-            CatalogChange::SetSchema { relation, schema_name } => update(relation, &|r| r.schema_name.clone_from(schema_name)),
-            CatalogChange::Comment { relation, comment } => update(relation, &|r| r.comment.clone_from(comment)),
+            CatalogChange::Rename { relation, name } => {
+                update(relation, &|r| r.name.clone_from(name))
+            }
+            CatalogChange::SetSchema {
+                relation,
+                schema_name,
+            } => update(relation, &|r| r.schema_name.clone_from(schema_name)),
+            CatalogChange::Comment { relation, comment } => {
+                update(relation, &|r| r.comment.clone_from(comment))
+            }
             CatalogChange::CreateSchema { name } => {
                 if !self.catalog.schemas.contains(name) {
                     self.catalog.schemas.push(name.clone());
@@ -134,15 +171,35 @@ mod tests {
         let (source, mut decisions) = (RelationId(1), Decisions::default());
         assert_eq!(decisions.horizon(source), -1);
         decisions.starts.insert(source, vec![at(0, -1), at(1, -1)]);
-        decisions.positions.insert(source, vec![at(0, 50), at(1, -1)]);
-        assert_eq!((decisions.horizon(source), decisions.event_time(source)), (-1, None));
-        decisions.positions.insert(source, vec![at(0, 50), at(1, 40)]);
-        assert_eq!((decisions.horizon(source), decisions.event_time(source)), (40, Some(-50)));
+        decisions
+            .positions
+            .insert(source, vec![at(0, 50), at(1, -1)]);
+        assert_eq!(
+            (decisions.horizon(source), decisions.event_time(source)),
+            (-1, None)
+        );
+        decisions
+            .positions
+            .insert(source, vec![at(0, 50), at(1, 40)]);
+        assert_eq!(
+            (decisions.horizon(source), decisions.event_time(source)),
+            (40, Some(-50))
+        );
         // Not in a cut yet.
-        decisions.apply(1, &Entry::AddSplits { relation: source, start: vec![at(2, 40)] });
-        decisions.positions.insert(source, vec![at(0, 60), at(1, 60)]);
+        decisions.apply(
+            1,
+            &Entry::AddSplits {
+                relation: source,
+                start: vec![at(2, 40)],
+            },
+        );
+        decisions
+            .positions
+            .insert(source, vec![at(0, 60), at(1, 60)]);
         assert_eq!(decisions.horizon(source), 40);
-        decisions.positions.insert(source, vec![at(0, 60), at(1, 60), at(2, 70)]);
+        decisions
+            .positions
+            .insert(source, vec![at(0, 60), at(1, 60), at(2, 70)]);
         assert_eq!(decisions.horizon(source), 60);
     }
 }

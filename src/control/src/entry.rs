@@ -1,5 +1,6 @@
-//! The entries of the decision log. Their serialised form is what will be replicated: a JSON header, so that an old log can always be read, and
-//! behind it the written rows as Arrow IPC and the errors as Parquet.
+//! The entries of the decision log. Their serialised form is what will be replicated: a JSON
+//! header, so that an old log can always be read, and behind it the written rows as Arrow IPC and
+//! the errors as Parquet.
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -24,7 +25,8 @@ pub enum Entry {
     },
     /// An epoch is decided.
     Cut(Cut),
-    /// A relation exists from epoch `relation.created_at` on. A job counts only once a committed checkpoint contains it: recovery forgets one that none does.
+    /// A relation exists from epoch `relation.created_at` on. A job counts only once a committed
+    /// checkpoint contains it: recovery forgets one that none does.
     Create {
         /// The relation.
         relation: Box<Relation>,
@@ -70,7 +72,8 @@ pub struct Cut {
     pub clock: i64,
     /// End positions of the splits of each source, for the sources that moved.
     pub positions: BTreeMap<RelationId, Vec<SplitPosition>>,
-    /// Rows written by DML, and rows of sources whose records may be taken away, in the order of reading.
+    /// Rows written by DML, and rows of sources whose records may be taken away, in the order of
+    /// reading.
     #[serde(skip)]
     pub writes: Vec<TableWrites>,
     /// Errors of records of those sources.
@@ -95,7 +98,9 @@ pub struct TableWrites {
 
 impl PartialEq for TableWrites {
     fn eq(&self, other: &TableWrites) -> bool {
-        self.table == other.table && self.changes.rows() == other.changes.rows() && self.changes.weight_column() == other.changes.weight_column()
+        self.table == other.table
+            && self.changes.rows() == other.changes.rows()
+            && self.changes.weight_column() == other.changes.weight_column()
     }
 }
 
@@ -137,8 +142,19 @@ pub enum CatalogChange {
 
 impl Cut {
     /// A cut of `epoch`, without errors.
-    pub fn new(epoch: Epoch, clock: i64, positions: BTreeMap<RelationId, Vec<SplitPosition>>, writes: Vec<TableWrites>) -> Cut {
-        Cut { epoch, clock, positions, writes, ..Cut::default() }
+    pub fn new(
+        epoch: Epoch,
+        clock: i64,
+        positions: BTreeMap<RelationId, Vec<SplitPosition>>,
+        writes: Vec<TableWrites>,
+    ) -> Cut {
+        Cut {
+            epoch,
+            clock,
+            positions,
+            writes,
+            ..Cut::default()
+        }
     }
 }
 
@@ -176,18 +192,28 @@ impl Entry {
         let damaged = |what: &str| Error::corrupt(format!("log entry: {what}"));
         let length = bytes.get(..4).ok_or_else(|| damaged("no header"))?;
         let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        let header = bytes.get(4..4 + length).ok_or_else(|| damaged("header is cut off"))?;
-        let mut entry: Entry = serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
+        let header = bytes
+            .get(4..4 + length)
+            .ok_or_else(|| damaged("header is cut off"))?;
+        let mut entry: Entry =
+            serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
         if let Entry::Cut(cut) = &mut entry {
             let mut rest = &bytes[4 + length..];
             for (table, length) in std::mem::take(&mut cut.write_lengths) {
-                let blob = rest.get(..length).ok_or_else(|| damaged("written rows are cut off"))?;
-                cut.writes.push(TableWrites { table, changes: decode_changes(blob)? });
+                let blob = rest
+                    .get(..length)
+                    .ok_or_else(|| damaged("written rows are cut off"))?;
+                cut.writes.push(TableWrites {
+                    table,
+                    changes: decode_changes(blob)?,
+                });
                 rest = &rest[length..];
             }
             let length = std::mem::take(&mut cut.error_bytes);
             if length > 0 {
-                let blob = rest.get(..length).ok_or_else(|| damaged("errors are cut off"))?;
+                let blob = rest
+                    .get(..length)
+                    .ok_or_else(|| damaged("errors are cut off"))?;
                 cut.errors = decode_errors(blob.to_vec()).map_err(|e| e.context("log entry"))?;
             }
         }
@@ -198,7 +224,9 @@ impl Entry {
 const WEIGHT: &str = "_weight";
 
 fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
-    let failed = |e: arrow::error::ArrowError| Error::internal(format!("written rows cannot be encoded: {e}"));
+    let failed = |e: arrow::error::ArrowError| {
+        Error::internal(format!("written rows cannot be encoded: {e}"))
+    };
     let mut fields: Vec<_> = changes.schema().fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
     let mut columns = changes.rows().columns().to_vec();
@@ -210,11 +238,24 @@ fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
 }
 
 fn decode_changes(bytes: &[u8]) -> Result<ChangeBatch> {
-    let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("log entry: written rows: {e}"));
-    let batch = StreamReader::try_new(bytes, None).map_err(damaged)?.next().ok_or_else(|| Error::corrupt("log entry: written rows are missing"))?.map_err(damaged)?;
+    let damaged =
+        |e: arrow::error::ArrowError| Error::corrupt(format!("log entry: written rows: {e}"));
+    let batch = StreamReader::try_new(bytes, None)
+        .map_err(damaged)?
+        .next()
+        .ok_or_else(|| Error::corrupt("log entry: written rows are missing"))?
+        .map_err(damaged)?;
     let columns = batch.num_columns() - 1;
-    let weights = batch.column(columns).as_any().downcast_ref::<Int64Array>().ok_or_else(|| Error::corrupt("log entry: written rows have no weights"))?.values().to_vec();
-    let rows = batch.project(&(0..columns).collect::<Vec<_>>()).map_err(damaged)?;
+    let weights = batch
+        .column(columns)
+        .as_any()
+        .downcast_ref::<Int64Array>()
+        .ok_or_else(|| Error::corrupt("log entry: written rows have no weights"))?
+        .values()
+        .to_vec();
+    let rows = batch
+        .project(&(0..columns).collect::<Vec<_>>())
+        .map_err(damaged)?;
     Ok(ChangeBatch::new(rows, weights))
 }
 
@@ -225,13 +266,46 @@ mod tests {
 
     #[test]
     fn cut_with_written_rows_survives_the_round_trip() {
-        let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]));
-        let rows = RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![1, 1])), Arc::new(StringArray::from(vec!["old", "new"]))]).unwrap();
-        let writes = vec![TableWrites { table: RelationId(7), changes: ChangeBatch::new(rows, vec![-1, 1]) }];
-        let position = SplitPosition { split: 2, topic_id: "t".into(), leader_epoch: 4, next_offset: 99, records: 98, time_ms: 97, event_time_micros: Some(-5) };
-        let mut cut = Cut::new(Epoch(5), 1234, BTreeMap::from([(RelationId(3), vec![position])]), writes);
-        assert_eq!(Entry::decode(&Entry::Cut(cut.clone()).encode().unwrap()).unwrap(), Entry::Cut(cut.clone()));
-        cut.errors.push(KeptError { relation: RelationId(3), row: Arc::default(), weight: 1 });
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("name", DataType::Utf8, true),
+        ]));
+        let rows = RecordBatch::try_new(
+            schema,
+            vec![
+                Arc::new(Int64Array::from(vec![1, 1])),
+                Arc::new(StringArray::from(vec!["old", "new"])),
+            ],
+        )
+        .unwrap();
+        let writes = vec![TableWrites {
+            table: RelationId(7),
+            changes: ChangeBatch::new(rows, vec![-1, 1]),
+        }];
+        let position = SplitPosition {
+            split: 2,
+            topic_id: "t".into(),
+            leader_epoch: 4,
+            next_offset: 99,
+            records: 98,
+            time_ms: 97,
+            event_time_micros: Some(-5),
+        };
+        let mut cut = Cut::new(
+            Epoch(5),
+            1234,
+            BTreeMap::from([(RelationId(3), vec![position])]),
+            writes,
+        );
+        assert_eq!(
+            Entry::decode(&Entry::Cut(cut.clone()).encode().unwrap()).unwrap(),
+            Entry::Cut(cut.clone())
+        );
+        cut.errors.push(KeptError {
+            relation: RelationId(3),
+            row: Arc::default(),
+            weight: 1,
+        });
         let entry = Entry::Cut(cut);
         assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), entry);
     }

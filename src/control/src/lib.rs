@@ -1,5 +1,6 @@
-//! The decisions: the log, the state that its entries build up, and the coordinator that cuts time into epochs, commits checkpoints and creates jobs.
-//! Nothing in here touches a row of a dataflow; workers are reached through [`protocol`].
+//! The decisions: the log, the state that its entries build up, and the coordinator that cuts time
+//! into epochs, commits checkpoints and creates jobs. Nothing in here touches a row of a dataflow;
+//! workers are reached through [`protocol`].
 
 pub mod coordinator;
 pub mod decisions;

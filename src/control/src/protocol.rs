@@ -1,4 +1,5 @@
-//! What the coordinator and the workers tell each other, and what sessions ask of the coordinator. Commands to one worker arrive in order.
+//! What the coordinator and the workers tell each other, and what sessions ask of the coordinator.
+//! Commands to one worker arrive in order.
 
 use crate::entry::{CatalogChange, TableWrites};
 use std::collections::BTreeMap;
@@ -19,21 +20,24 @@ pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
 pub enum Command {
     /// Builds the job's actors on this worker.
     Start(Arc<StartJob>),
-    /// The leaves of a job that is being created join the live input at the barrier of this epoch, which follows.
+    /// The leaves of a job that is being created join the live input at the barrier of this epoch,
+    /// which follows.
     Join {
         /// The job.
         relation: RelationId,
         /// The epoch.
         epoch: Epoch,
     },
-    /// Leaves of a job that is being created read these append-only sources' past first: others began to read them after the job's actors were built.
+    /// Leaves of a job that is being created read these append-only sources' past first: others
+    /// began to read them after the job's actors were built.
     CatchUp {
         /// The job.
         relation: RelationId,
         /// Where each of them starts.
         backfill: Arc<Positions>,
     },
-    /// The job counts from the barrier of this epoch on, which follows: epochs wait for it and checkpoints contain it.
+    /// The job counts from the barrier of this epoch on, which follows: epochs wait for it and
+    /// checkpoints contain it.
     Promote {
         /// The job.
         relation: RelationId,
@@ -75,13 +79,16 @@ pub struct BarrierCommand {
     pub clock: i64,
     /// Whether state is sealed.
     pub checkpoint: bool,
-    /// The rows that the epoch writes to tables; in replay also those of sources whose rows the log keeps.
+    /// The rows that the epoch writes to tables; in replay also those of sources whose rows the log
+    /// keeps.
     pub writes: Vec<TableWrites>,
     /// In replay: the errors of those sources' records.
     pub errors: Vec<KeptError>,
-    /// In replay: where every source stands when the epoch closes. Sources read exactly to there first.
+    /// In replay: where every source stands when the epoch closes. Sources read exactly to there
+    /// first.
     pub limits: Option<Positions>,
-    /// For sources of which all splits have read a record: no record that is read after this barrier makes the time of its split lower than this.
+    /// For sources of which all splits have read a record: no record that is read after this
+    /// barrier makes the time of its split lower than this.
     pub horizons: BTreeMap<RelationId, i64>,
 }
 
@@ -95,7 +102,8 @@ pub struct StartJob {
     pub positions: Vec<SplitPosition>,
     /// Where splits begin that `positions` does not have yet.
     pub starts: Vec<SplitPosition>,
-    /// For each append-only source that it taps and that others read already: where the job's own catching-up begins.
+    /// For each append-only source that it taps and that others read already: where the job's own
+    /// catching-up begins.
     pub backfill: Positions,
     /// State to restore, by state table number.
     pub tables: BTreeMap<u32, Vec<FileMeta>>,
@@ -108,7 +116,8 @@ pub struct StartJob {
 pub enum StartMode {
     /// With the state of a checkpoint of this epoch; it counts at once.
     Restored(Epoch),
-    /// An append-only source that gets its first reader: it begins after the barrier of this epoch and counts at once.
+    /// An append-only source that gets its first reader: it begins after the barrier of this epoch
+    /// and counts at once.
     After(Epoch),
     /// Its leaves catch up first, each in its own way, and it does not count until it is promoted.
     Creating,
@@ -214,7 +223,8 @@ pub enum Event {
 
 /// What sessions ask of the coordinator.
 pub enum Request {
-    /// Create a relation. `targets`: what its sources held when the statement began; `start`: where its own connector begins.
+    /// Create a relation. `targets`: what its sources held when the statement began; `start`: where
+    /// its own connector begins.
     Create {
         /// The relation; `created_at` is set by the coordinator.
         relation: Box<Relation>,
@@ -284,9 +294,11 @@ pub trait Workers: Send {
             self.send(worker, command.clone());
         }
     }
-    /// Begins storing what these sinks, which have all passed the barrier of `epoch`, have not delivered up to there; answers with `Event::SinkPart`.
+    /// Begins storing what these sinks, which have all passed the barrier of `epoch`, have not
+    /// delivered up to there; answers with `Event::SinkPart`.
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>);
-    /// Begins storing the errors of these relations as of `epoch`, which all of them have passed; answers with `Event::ErrorsPart`.
+    /// Begins storing the errors of these relations as of `epoch`, which all of them have passed;
+    /// answers with `Event::ErrorsPart`.
     fn seal_errors(&self, epoch: Epoch, relations: Vec<RelationId>);
     /// Sinks among these relations may deliver: their creation is committed.
     fn release_sinks(&self, relations: &[RelationId]);
@@ -296,7 +308,8 @@ pub trait Workers: Send {
     fn store_manifest(&self, manifest: Arc<Manifest>);
     /// The visible catalog changed, or where its sources start.
     fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions);
-    /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest names, and begin a compaction if a table needs one.
+    /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest
+    /// names, and begin a compaction if a table needs one.
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
     /// A job's state changed: `creating`, `running`, `stopped`; progress in per cent.
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch);

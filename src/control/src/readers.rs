@@ -1,6 +1,8 @@
-//! Who may see what: the newest decided epoch, the newest readable (published) one, and the pins of readers.
+//! Who may see what: the newest decided epoch, the newest readable (published) one, and the pins of
+//! readers.
 //!
-//! A pin and the published epoch are read and written under one lock, so that a reader never pins an epoch that a writer has already merged past.
+//! A pin and the published epoch are read and written under one lock, so that a reader never pins
+//! an epoch that a writer has already merged past.
 
 use crate::protocol::Positions;
 use parking_lot::Mutex;
@@ -53,21 +55,39 @@ impl Readers {
         let mut state = self.state.lock();
         let epoch = state.published;
         *state.pins.entry(epoch).or_default() += 1;
-        Pin { readers: self.clone(), epoch, positions: state.positions.clone(), ends: Mutex::default() }
+        Pin {
+            readers: self.clone(),
+            epoch,
+            positions: state.positions.clone(),
+            ends: Mutex::default(),
+        }
     }
 
     /// Pins an epoch that is not published yet, before its barrier is sent.
     pub fn pin_future(self: &Arc<Readers>, epoch: Epoch) -> Pin {
         let mut state = self.state.lock();
-        assert!(state.published < epoch, "epoch {epoch} is published already");
+        assert!(
+            state.published < epoch,
+            "epoch {epoch} is published already"
+        );
         *state.pins.entry(epoch).or_default() += 1;
-        Pin { readers: self.clone(), epoch, positions: Arc::default(), ends: Mutex::default() }
+        Pin {
+            readers: self.clone(),
+            epoch,
+            positions: Arc::default(),
+            ends: Mutex::default(),
+        }
     }
 
-    /// Epochs up to this one may be merged into the base of a view: published, and not past any pin.
+    /// Epochs up to this one may be merged into the base of a view: published, and not past any
+    /// pin.
     pub fn mergeable(&self) -> Epoch {
         let state = self.state.lock();
-        state.pins.keys().next().map_or(state.published, |pin| state.published.min(*pin))
+        state
+            .pins
+            .keys()
+            .next()
+            .map_or(state.published, |pin| state.published.min(*pin))
     }
 
     /// Epoch `epoch` is decided.
@@ -96,7 +116,8 @@ impl Readers {
         *self.log_error.lock() = error;
     }
 
-    /// Nothing can be decided at the moment: what is read now would pile up in an epoch that does not end.
+    /// Nothing can be decided at the moment: what is read now would pile up in an epoch that does
+    /// not end.
     pub fn is_stalled(&self) -> bool {
         self.stalled.load(Ordering::Relaxed)
     }
@@ -119,7 +140,11 @@ impl Readers {
     /// Waits until `epoch` is readable.
     pub async fn wait_published(&self, epoch: Epoch) -> Result<()> {
         let mut published = self.published.subscribe();
-        published.wait_for(|p| *p >= epoch).await.map(|_| ()).map_err(|_| Error::unavailable(SqlState("57P01"), "the server is shutting down"))
+        published
+            .wait_for(|p| *p >= epoch)
+            .await
+            .map(|_| ())
+            .map_err(|_| Error::unavailable(SqlState("57P01"), "the server is shutting down"))
     }
 }
 
@@ -134,8 +159,13 @@ impl Pin {
         &self.positions
     }
 
-    /// Where reading `source` ends under this pin: at the epoch's cut if it runs, else at what `ask` says the first time, so that a query that reads it twice reads the same.
-    pub fn end_of(&self, source: RelationId, ask: impl FnOnce() -> Result<Vec<SplitPosition>>) -> Result<Vec<SplitPosition>> {
+    /// Where reading `source` ends under this pin: at the epoch's cut if it runs, else at what
+    /// `ask` says the first time, so that a query that reads it twice reads the same.
+    pub fn end_of(
+        &self,
+        source: RelationId,
+        ask: impl FnOnce() -> Result<Vec<SplitPosition>>,
+    ) -> Result<Vec<SplitPosition>> {
         if let Some(positions) = self.positions.get(&source) {
             return Ok(positions.clone());
         }
@@ -172,14 +202,38 @@ mod tests {
 
     #[test]
     fn a_source_that_nobody_reads_ends_at_one_place_under_a_pin() {
-        let position = |next_offset| SplitPosition { split: 0, topic_id: String::new(), leader_epoch: -1, next_offset, records: 0, time_ms: -1, event_time_micros: None };
+        let position = |next_offset| SplitPosition {
+            split: 0,
+            topic_id: String::new(),
+            leader_epoch: -1,
+            next_offset,
+            records: 0,
+            time_ms: -1,
+            event_time_micros: None,
+        };
         let readers = Readers::new();
-        readers.publish(Epoch(1), Arc::new(Positions::from([(RelationId(1), vec![position(5)])])));
+        readers.publish(
+            Epoch(1),
+            Arc::new(Positions::from([(RelationId(1), vec![position(5)])])),
+        );
         let pin = readers.pin();
-        assert_eq!(pin.end_of(RelationId(1), || panic!("its cut is known")).unwrap(), [position(5)]);
-        assert!(pin.end_of(RelationId(2), || Err(Error::internal("the broker is away"))).is_err());
-        assert_eq!(pin.end_of(RelationId(2), || Ok(vec![position(7)])).unwrap(), [position(7)]);
-        assert_eq!(pin.end_of(RelationId(2), || Ok(vec![position(9)])).unwrap(), [position(7)]);
+        assert_eq!(
+            pin.end_of(RelationId(1), || panic!("its cut is known"))
+                .unwrap(),
+            [position(5)]
+        );
+        assert!(
+            pin.end_of(RelationId(2), || Err(Error::internal("the broker is away")))
+                .is_err()
+        );
+        assert_eq!(
+            pin.end_of(RelationId(2), || Ok(vec![position(7)])).unwrap(),
+            [position(7)]
+        );
+        assert_eq!(
+            pin.end_of(RelationId(2), || Ok(vec![position(9)])).unwrap(),
+            [position(7)]
+        );
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! The write-ahead log of one node: segment files of frames, appended and synced.
 //!
-//! A frame is `length: u32 | crc32 of index and payload: u32 | index: u64 | payload`, little-endian. A segment is named by the index of its first entry. A torn frame at the very end of the last segment
-//! is what a crash leaves of an append that never returned: it is cut off. Damage anywhere else is an error that names file and offset: nothing is skipped.
-//! The folder is synced after a segment is made. An append that cannot write (a full disk) is taken back and
-//! may be tried again; after a failed sync the log takes nothing more, because what is on disk is not known then.
+//! A frame is `length: u32 | crc32 of index and payload: u32 | index: u64 | payload`,
+//! little-endian. A segment is named by the index of its first entry. A torn frame at the very end
+//! of the last segment is what a crash leaves of an append that never returned: it is cut off.
+//! Damage anywhere else is an error that names file and offset: nothing is skipped. The folder is
+//! synced after a segment is made. An append that cannot write (a full disk) is taken back and may
+//! be tried again; after a failed sync the log takes nothing more, because what is on disk is not
+//! known then.
 
 use crate::{DecisionLog, Entry};
 use std::fs::{self, File, OpenOptions};
@@ -32,7 +35,11 @@ impl WriteAheadLog {
         let mut segments = Vec::new();
         for item in fs::read_dir(folder).map_err(|e| at(folder, e))? {
             let name = item.map_err(|e| at(folder, e))?.file_name();
-            if let Some(first) = name.to_str().and_then(|n| n.strip_suffix(".log")).and_then(|n| n.parse::<u64>().ok()) {
+            if let Some(first) = name
+                .to_str()
+                .and_then(|n| n.strip_suffix(".log"))
+                .and_then(|n| n.parse::<u64>().ok())
+            {
                 segments.push(first);
             }
         }
@@ -42,7 +49,11 @@ impl WriteAheadLog {
         for (i, first) in segments.iter().enumerate() {
             let path = segment_path(folder, *first);
             if *first != next_index {
-                return Err(Error::corrupt(format!("log: entries {next_index} to {} are missing before {}", first - 1, path.display())));
+                return Err(Error::corrupt(format!(
+                    "log: entries {next_index} to {} are missing before {}",
+                    first - 1,
+                    path.display()
+                )));
             }
             next_index = read_segment(&path, next_index, i + 1 == segments.len(), &mut entries)?;
         }
@@ -52,7 +63,17 @@ impl WriteAheadLog {
         }
         let file = open_segment(folder, first)?;
         let file_bytes = file.metadata().map_err(|e| at(folder, e))?.len();
-        Ok((WriteAheadLog { folder: folder.into(), segments, file, file_bytes, next_index, broken: false }, entries))
+        Ok((
+            WriteAheadLog {
+                folder: folder.into(),
+                segments,
+                file,
+                file_bytes,
+                next_index,
+                broken: false,
+            },
+            entries,
+        ))
     }
 
     fn roll(&mut self) -> Result<()> {
@@ -77,13 +98,17 @@ impl WriteAheadLog {
         }
         failpoint::hit("log.append");
         if let Err(e) = self.file.write_all(&frames) {
-            // Take back what was written of it, so that a full disk is not the end: the caller may try again.
+            // Take back what was written of it, so that a full disk is not the end: the caller may
+            // try again.
             self.broken = self.file.set_len(self.file_bytes).is_err();
             return Err(at(&self.folder, e));
         }
         failpoint::hit("log.sync");
         // What a failed sync left on disk is not known: no entry may follow it.
-        self.file.sync_data().map_err(|e| at(&self.folder, e)).inspect_err(|_| self.broken = true)?;
+        self.file
+            .sync_data()
+            .map_err(|e| at(&self.folder, e))
+            .inspect_err(|_| self.broken = true)?;
         self.file_bytes += frames.len() as u64;
         self.next_index += entries.len() as u64;
         Ok(())
@@ -93,15 +118,21 @@ impl WriteAheadLog {
 impl DecisionLog for WriteAheadLog {
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
         if self.broken {
-            return Err(Error::unavailable(tidemark_common::SqlState::IO_ERROR, "the log failed earlier and takes no more entries")
-                .with_hint("Restart the server when the disk is well again."));
+            return Err(Error::unavailable(
+                tidemark_common::SqlState::IO_ERROR,
+                "the log failed earlier and takes no more entries",
+            )
+            .with_hint("Restart the server when the disk is well again."));
         }
         self.write(entries)?;
         Ok(self.next_index - 1)
     }
 
     fn begin_at(&mut self, index: u64) -> Result<()> {
-        assert!(self.file_bytes == 0 && self.segments.len() == 1, "a log with entries begins where it begins");
+        assert!(
+            self.file_bytes == 0 && self.segments.len() == 1,
+            "a log with entries begins where it begins"
+        );
         let path = segment_path(&self.folder, self.segments[0]);
         fs::remove_file(&path).map_err(|e| at(&path, e))?;
         self.segments.clear();
@@ -110,7 +141,10 @@ impl DecisionLog for WriteAheadLog {
     }
 
     fn truncate(&mut self, index: u64) -> Result<()> {
-        if self.file_bytes > 0 && index + 1 == self.next_index && self.file_bytes > SEGMENT_BYTES_MAX / 16 {
+        if self.file_bytes > 0
+            && index + 1 == self.next_index
+            && self.file_bytes > SEGMENT_BYTES_MAX / 16
+        {
             self.roll()?;
         }
         while self.segments.len() > 1 && self.segments[1] <= index + 1 {
@@ -132,8 +166,14 @@ fn segment_path(folder: &Path, first: u64) -> PathBuf {
 
 fn open_segment(folder: &Path, first: u64) -> Result<File> {
     let path = segment_path(folder, first);
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| at(&path, e))?;
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| at(folder, e))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|e| at(&path, e))?;
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| at(folder, e))?;
     Ok(file)
 }
 
@@ -144,22 +184,40 @@ fn checksum(index: u64, payload: &[u8]) -> u32 {
     crc.finalize()
 }
 
-/// Reads the frames of one segment; returns the index after its last entry. In the last segment an unfinished frame is cut off.
-fn read_segment(path: &Path, mut index: u64, last: bool, entries: &mut Vec<(u64, Entry)>) -> Result<u64> {
+/// Reads the frames of one segment; returns the index after its last entry. In the last segment an
+/// unfinished frame is cut off.
+fn read_segment(
+    path: &Path,
+    mut index: u64,
+    last: bool,
+    entries: &mut Vec<(u64, Entry)>,
+) -> Result<u64> {
     let bytes = fs::read(path).map_err(|e| at(path, e))?;
     let mut offset = 0;
     while offset < bytes.len() {
         let Some(length) = whole_frame(&bytes[offset..], index) else {
-            // A torn append is followed by nothing: a later frame that is whole means damage in the middle.
+            // A torn append is followed by nothing: a later frame that is whole means damage in the
+            // middle.
             if !last || has_frame_after(&bytes[offset..], index) {
-                return Err(Error::corrupt(format!("log: {} is damaged at byte {offset} (entry {index})", path.display())));
+                return Err(Error::corrupt(format!(
+                    "log: {} is damaged at byte {offset} (entry {index})",
+                    path.display()
+                )));
             }
-            let file = OpenOptions::new().write(true).open(path).map_err(|e| at(path, e))?;
-            file.set_len(offset as u64).and_then(|()| file.sync_all()).map_err(|e| at(path, e))?;
+            let file = OpenOptions::new()
+                .write(true)
+                .open(path)
+                .map_err(|e| at(path, e))?;
+            file.set_len(offset as u64)
+                .and_then(|()| file.sync_all())
+                .map_err(|e| at(path, e))?;
             break;
         };
         let payload = &bytes[offset + HEADER_BYTES..offset + HEADER_BYTES + length];
-        entries.push((index, Entry::decode(payload).map_err(|e| e.context(path.display()))?));
+        entries.push((
+            index,
+            Entry::decode(payload).map_err(|e| e.context(path.display()))?,
+        ));
         offset += HEADER_BYTES + length;
         index += 1;
     }
@@ -177,8 +235,12 @@ fn whole_frame(bytes: &[u8], index: u64) -> Option<usize> {
 }
 
 fn has_frame_after(bytes: &[u8], index: u64) -> bool {
-    (1..bytes.len().min(1 << 20))
-        .any(|skip| (1..=64).any(|ahead| bytes.get(skip + 8..skip + 16) == Some(&(index + ahead).to_le_bytes()[..]) && whole_frame(&bytes[skip..], index + ahead).is_some()))
+    (1..bytes.len().min(1 << 20)).any(|skip| {
+        (1..=64).any(|ahead| {
+            bytes.get(skip + 8..skip + 16) == Some(&(index + ahead).to_le_bytes()[..])
+                && whole_frame(&bytes[skip..], index + ahead).is_some()
+        })
+    })
 }
 
 #[cfg(test)]
@@ -190,7 +252,8 @@ mod tests {
     }
 
     fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("tidemark-wal-{name}-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("tidemark-wal-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         folder
     }

@@ -1,16 +1,21 @@
 //! Aggregation: one row per group of equal group columns, kept up to date.
 //!
-//! **Algebra.** Counts, sums, averages and conjunctions are linear maps of the input, `a(A + dA) = a(A) + a(dA)`, kept as exact numbers; DISTINCT goes through the
-//! support of a multiset, `s(A) = [A > 0]`; extremes are kept as such where rows never leave, and as ordered multisets where they may. The output is a function of those
-//! states, so its change is -old +new for each group whose row differs, and nothing else. `sum` of floats is exact and rounded once: order plays no part.
+//! **Algebra.** Counts, sums, averages and conjunctions are linear maps of the input, `a(A + dA) =
+//! a(A) + a(dA)`, kept as exact numbers; DISTINCT goes through the support of a multiset, `s(A) =
+//! [A > 0]`; extremes are kept as such where rows never leave, and as ordered multisets where they
+//! may. The output is a function of those states, so its change is -old +new for each group whose
+//! row differs, and nothing else. `sum` of floats is exact and rounded once: order plays no part.
 //!
-//! **State.** `groups` holds dense ids of the groups and typed vectors under them; `tables` tells what is stored where. Without group columns and with `global` there
-//! is one row even for no input: it is sent at the first barrier.
+//! **State.** `groups` holds dense ids of the groups and typed vectors under them; `tables` tells
+//! what is stored where. Without group columns and with `global` there is one row even for no
+//! input: it is sent at the first barrier.
 //!
-//! **Time.** Rows are folded in as they come; changes are sent at the barrier, one pair per touched group. No watermarks are used.
+//! **Time.** Rows are folded in as they come; changes are sent at the barrier, one pair per touched
+//! group. No watermarks are used.
 //!
-//! **Cost.** Per row one lookup of its group and one pass per call over typed columns, no dispatch per row; per call with DISTINCT one lookup more (shared by the
-//! calls on a column). Per barrier two gathers for each touched group.
+//! **Cost.** Per row one lookup of its group and one pass per call over typed columns, no dispatch
+//! per row; per call with DISTINCT one lookup more (shared by the calls on a column). Per barrier
+//! two gathers for each touched group.
 
 mod accumulator;
 mod distinct;
@@ -43,12 +48,29 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    /// Groups rows of `input` by the columns `group`; `output` has those, then one column per call. `global`: the row without group columns exists even for no
-    /// input (only on the worker that owns vnode 0). `append_only`: the input never retracts. State tables are numbered from `table`.
+    /// Groups rows of `input` by the columns `group`; `output` has those, then one column per call.
+    /// `global`: the row without group columns exists even for no input (only on the worker that
+    /// owns vnode 0). `append_only`: the input never retracts. State tables are numbered from
+    /// `table`.
     ///
     /// Errors: `0A000` for an aggregate of a type that is not maintained.
-    pub fn new(input: &SchemaRef, output: &SchemaRef, group: &[usize], calls: &[AggregateCall], global: bool, append_only: bool, table: u32) -> Result<Aggregate> {
-        let groups = Arc::new(Mutex::new(Groups::new(input, output, group, calls, global, append_only)?));
+    pub fn new(
+        input: &SchemaRef,
+        output: &SchemaRef,
+        group: &[usize],
+        calls: &[AggregateCall],
+        global: bool,
+        append_only: bool,
+        table: u32,
+    ) -> Result<Aggregate> {
+        let groups = Arc::new(Mutex::new(Groups::new(
+            input,
+            output,
+            group,
+            calls,
+            global,
+            append_only,
+        )?));
         let tables = tables::tables(&groups, table);
         Ok(Aggregate { groups, tables })
     }
@@ -64,6 +86,9 @@ impl Operator for Aggregate {
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.tables.iter_mut().map(|t| t as &mut dyn StateTable).collect()
+        self.tables
+            .iter_mut()
+            .map(|t| t as &mut dyn StateTable)
+            .collect()
     }
 }

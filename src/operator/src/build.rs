@@ -41,17 +41,40 @@ pub struct Built {
 
 /// The operator of `node`, which is no leaf.
 pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> {
-    let input = |i: usize| node.inputs.get(i).map(|n| nullable(&n.schema)).ok_or_else(|| Error::internal(format!("an operator lacks its input {i}")));
+    let input = |i: usize| {
+        node.inputs
+            .get(i)
+            .map(|n| nullable(&n.schema))
+            .ok_or_else(|| Error::internal(format!("an operator lacks its input {i}")))
+    };
     let append_only = |i: usize| node.inputs.get(i).is_some_and(|n| n.properties.append_only);
     let schema = nullable(&node.schema);
     let operator: Box<dyn Operator> = match &node.op {
         Op::Filter { predicate } => Box::new(Filter::new(Predicate::new(predicate, &input(0)?)?)),
-        Op::Project { exprs } => Box::new(Project::new(None, exprs, &input(0)?, &schema, context.on_error)?),
+        Op::Project { exprs } => Box::new(Project::new(
+            None,
+            exprs,
+            &input(0)?,
+            &schema,
+            context.on_error,
+        )?),
         Op::Union => Box::new(Union::new(schema)),
         Op::Expand { rows } => Box::new(Expand::new(rows, &input(0)?, &schema)?),
-        Op::Join { kind, left_keys, right_keys, null_equals_null, residual, output, left_table, right_table } => {
+        Op::Join {
+            kind,
+            left_keys,
+            right_keys,
+            null_equals_null,
+            residual,
+            output,
+            left_table,
+            right_table,
+        } => {
             let (left, right) = (input(0)?, input(1)?);
-            let residual = residual.as_ref().map(|r| Residual::new(r, &left, &right)).transpose()?;
+            let residual = residual
+                .as_ref()
+                .map(|r| Residual::new(r, &left, &right))
+                .transpose()?;
             Box::new(Join::new(JoinConfig {
                 kind: *kind,
                 left_schema: left,
@@ -68,37 +91,102 @@ pub fn build_operator(node: &Node, context: &mut BuildContext) -> Result<Built> 
                 right_table: *right_table,
             }))
         }
-        Op::Aggregate { group, calls, global, table } => {
+        Op::Aggregate {
+            group,
+            calls,
+            global,
+            table,
+        } => {
             let global = *global && context.owns_vnode_zero;
-            Box::new(Aggregate::new(&input(0)?, &schema, group, calls, global, append_only(0), *table)?)
+            Box::new(Aggregate::new(
+                &input(0)?,
+                &schema,
+                group,
+                calls,
+                global,
+                append_only(0),
+                *table,
+            )?)
         }
-        Op::PartialAggregate { group, calls } => Box::new(PartialAggregate::new(&input(0)?, &schema, group, calls, append_only(0))?),
-        Op::Upsert { key, conflict, version, table } => {
-            assert_eq!(*version, schema.fields().len(), "the version is behind all columns");
+        Op::PartialAggregate { group, calls } => Box::new(PartialAggregate::new(
+            &input(0)?,
+            &schema,
+            group,
+            calls,
+            append_only(0),
+        )?),
+        Op::Upsert {
+            key,
+            conflict,
+            version,
+            table,
+        } => {
+            assert_eq!(
+                *version,
+                schema.fields().len(),
+                "the version is behind all columns"
+            );
             Box::new(Upsert::new(schema, key.clone(), *conflict, *table))
         }
-        Op::Materialize { key, append_only, table } => {
-            let operator = Materialize::new(context.relation.clone(), schema, key.clone(), *append_only, *table, context.vnode_of_worker);
+        Op::Materialize {
+            key,
+            append_only,
+            table,
+        } => {
+            let operator = Materialize::new(
+                context.relation.clone(),
+                schema,
+                key.clone(),
+                *append_only,
+                *table,
+                context.vnode_of_worker,
+            );
             let view = operator.view();
-            return Ok(Built { operator: Box::new(operator), view: Some(view) });
+            return Ok(Built {
+                operator: Box::new(operator),
+                view: Some(view),
+            });
         }
         Op::Sink { key, .. } => {
-            let output = context.sink_output.take().ok_or_else(|| Error::internal("a sink has nobody who takes its changes"))?;
+            let output = context
+                .sink_output
+                .take()
+                .ok_or_else(|| Error::internal("a sink has nobody who takes its changes"))?;
             Box::new(Sink::new(schema, key.clone(), append_only(0), output))
         }
-        Op::SourceRead { .. } | Op::TableRead | Op::Tap { .. } | Op::Receive { .. } | Op::Values { .. } => return Err(Error::internal("a leaf has no operator")),
+        Op::SourceRead { .. }
+        | Op::TableRead
+        | Op::Tap { .. }
+        | Op::Receive { .. }
+        | Op::Values { .. } => return Err(Error::internal("a leaf has no operator")),
     };
-    Ok(Built { operator, view: None })
+    Ok(Built {
+        operator,
+        view: None,
+    })
 }
 
-/// Like [`build_operator`], but a filter right below a projection becomes part of it, so that the columns that the projection drops are never filtered. Returns
-/// the nodes whose output the operator reads.
+/// Like [`build_operator`], but a filter right below a projection becomes part of it, so that the
+/// columns that the projection drops are never filtered. Returns the nodes whose output the
+/// operator reads.
 pub fn build_fused<'a>(node: &'a Node, context: &mut BuildContext) -> Result<(Built, &'a [Node])> {
     if let (Op::Project { exprs }, [filter]) = (&node.op, node.inputs.as_slice())
         && let (Op::Filter { predicate }, [below]) = (&filter.op, filter.inputs.as_slice())
     {
-        let operator = Project::new(Some(predicate), exprs, &nullable(&below.schema), &nullable(&node.schema), context.on_error)?;
-        return Ok((Built { operator: Box::new(operator), view: None }, &filter.inputs));
+        let operator = Project::new(
+            Some(predicate),
+            exprs,
+            &nullable(&below.schema),
+            &nullable(&node.schema),
+            context.on_error,
+        )?;
+        return Ok((
+            Built {
+                operator: Box::new(operator),
+                view: None,
+            },
+            &filter.inputs,
+        ));
     }
     Ok((build_operator(node, context)?, &node.inputs))
 }

@@ -1,7 +1,9 @@
-//! Filter: `f(A + dA) = f(A) + f(dA)`: linear, so each change passes or not by itself, whatever its weight.
+//! Filter: `f(A + dA) = f(A) + f(dA)`: linear, so each change passes or not by itself, whatever its
+//! weight.
 //!
-//! State: none. A row whose predicate is unknown does not pass; one whose predicate fails does not pass either and is reported, under every `on_error` policy
-//! that goes on (a NULL predicate selects nothing).
+//! State: none. A row whose predicate is unknown does not pass; one whose predicate fails does not
+//! pass either and is reported, under every `on_error` policy that goes on (a NULL predicate
+//! selects nothing).
 
 use crate::expr::Predicate;
 use crate::report::report;

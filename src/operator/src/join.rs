@@ -1,20 +1,29 @@
-//! Equi-joins: inner, left, right, full, left semi and left anti, with an optional residual condition.
+//! Equi-joins: inner, left, right, full, left semi and left anti, with an optional residual
+//! condition.
 //!
-//! **Algebra.** With L and R the sums of the inputs so far, a change of L is joined with R as it stands and then added to L, and the other way round:
-//! `d(L x R) = dL x R + L x dR + dL x dR`, where the last term falls out because one of the two is always added first. Weights multiply. For the other kinds a row
-//! of a preserved side has a *count*, the weighted number of its partners that pass the residual; it is *matched* while that is positive. Left, right and full joins
-//! add the row padded with NULLs while it is not matched, semi joins are the row while it is, anti joins while it is not; when a change of the other side
-//! crosses zero, the row comes or goes. Everything sent is a function of (L, R) before and after, so weights that are negative for a moment do no harm.
+//! **Algebra.** With L and R the sums of the inputs so far, a change of L is joined with R as it
+//! stands and then added to L, and the other way round: `d(L x R) = dL x R + L x dR + dL x dR`,
+//! where the last term falls out because one of the two is always added first. Weights multiply.
+//! For the other kinds a row of a preserved side has a *count*, the weighted number of its partners
+//! that pass the residual; it is *matched* while that is positive. Left, right and full joins add
+//! the row padded with NULLs while it is not matched, semi joins are the row while it is, anti
+//! joins while it is not; when a change of the other side crosses zero, the row comes or goes.
+//! Everything sent is a function of (L, R) before and after, so weights that are negative for a
+//! moment do no harm.
 //!
-//! **State.** One index over the keys of both sides, chains of rows per key (`side`). Without residual the count is one number per key, with residual one per row of a
-//! preserved side (a cache, recomputed after a restore). Only keys and the columns that output and residual read are kept. A row with a NULL key (unless
-//! `null_equals_null`) is never kept: nothing can match it. When the right side of a semi or anti join only grows, a left row that has matched is settled for good
-//! and forgotten (unless the residual can fail: which pairs fail must not depend on the order of arrival).
+//! **State.** One index over the keys of both sides, chains of rows per key (`side`). Without
+//! residual the count is one number per key, with residual one per row of a preserved side (a
+//! cache, recomputed after a restore). Only keys and the columns that output and residual read are
+//! kept. A row with a NULL key (unless `null_equals_null`) is never kept: nothing can match it.
+//! When the right side of a semi or anti join only grows, a left row that has matched is settled
+//! for good and forgotten (unless the residual can fail: which pairs fail must not depend on the
+//! order of arrival).
 //!
 //! **Watermarks.** None are used; state is bounded by what upstream retracts.
 //!
-//! **Cost.** Per row one lookup of its key; a retractable side hashes its whole rows too. A key that the other side does not know costs nothing more. Output is gathered in
-//! pieces of at most 4,096 rows, so a hot key makes many batches and never a large one.
+//! **Cost.** Per row one lookup of its key; a retractable side hashes its whole rows too. A key
+//! that the other side does not know costs nothing more. Output is gathered in pieces of at most
+//! 4,096 rows, so a hot key makes many batches and never a large one.
 
 mod residual;
 mod side;
@@ -24,7 +33,9 @@ mod tests;
 pub use residual::Residual;
 
 use crate::{Operator, Out, RowError};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array,
+};
 use arrow::compute;
 use arrow::datatypes::SchemaRef;
 use side::{Keys, SharedKeys, Side, SideConfig};
@@ -113,11 +124,21 @@ impl Join {
     pub fn new(config: JoinConfig) -> Join {
         let kind = config.kind;
         let left_columns = config.left_schema.fields().len();
-        let read = config.output.iter().chain(config.residual.iter().flat_map(|r| &r.columns));
-        let (left_read, right_read): (Vec<usize>, Vec<usize>) = read.partition(|c| **c < left_columns);
-        let settles = semi_or_anti(kind) && config.right_append_only && config.residual.as_ref().is_none_or(|r| r.infallible);
+        let read = config
+            .output
+            .iter()
+            .chain(config.residual.iter().flat_map(|r| &r.columns));
+        let (left_read, right_read): (Vec<usize>, Vec<usize>) =
+            read.partition(|c| **c < left_columns);
+        let settles = semi_or_anti(kind)
+            && config.right_append_only
+            && config.residual.as_ref().is_none_or(|r| r.infallible);
         let by_key = config.residual.is_none();
-        let types: Vec<_> = config.left_keys.iter().map(|k| config.left_schema.field(*k).data_type().clone()).collect();
+        let types: Vec<_> = config
+            .left_keys
+            .iter()
+            .map(|k| config.left_schema.field(*k).data_type().clone())
+            .collect();
         let keys = SharedKeys::new(&types);
         let left = SideConfig {
             port: 0,
@@ -141,11 +162,22 @@ impl Join {
             counts: !by_key && preserves(kind, 1),
             table: config.right_table,
         };
-        let sides = [Side::new(left, keys.clone()), Side::new(right, keys.clone())];
+        let sides = [
+            Side::new(left, keys.clone()),
+            Side::new(right, keys.clone()),
+        ];
         let picks_of = |columns: &[usize], port: usize| -> Vec<Pick> {
             let pick = |c: &usize| {
-                let (side, column) = if *c < left_columns { (0, *c) } else { (1, *c - left_columns) };
-                if side == port { Pick::Own(column) } else { Pick::Other(sides[side].stored_at(column)) }
+                let (side, column) = if *c < left_columns {
+                    (0, *c)
+                } else {
+                    (1, *c - left_columns)
+                };
+                if side == port {
+                    Pick::Own(column)
+                } else {
+                    Pick::Other(sides[side].stored_at(column))
+                }
             };
             columns.iter().map(pick).collect()
         };
@@ -165,22 +197,34 @@ impl Join {
     }
 
     /// Sends the rows whose key is NULL where they are output as they are, and returns the others.
-    fn without_null_keys(&self, port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<ChangeBatch> {
+    fn without_null_keys(
+        &self,
+        port: usize,
+        batch: ChangeBatch,
+        out: &mut dyn Out,
+    ) -> Result<ChangeBatch> {
         let keys = || self.key_columns[port].iter().map(|k| batch.column(*k));
         if self.null_equals_null || keys().all(|k| k.null_count() == 0) {
             return Ok(batch);
         }
         let valid = |row: usize| keys().all(|k| k.is_valid(row));
-        let (whole, null): (Vec<u32>, Vec<u32>) = (0..batch.num_rows() as u32).partition(|row| valid(*row as usize));
+        let (whole, null): (Vec<u32>, Vec<u32>) =
+            (0..batch.num_rows() as u32).partition(|row| valid(*row as usize));
         if preserves(self.kind, port) && !shows_matched(self.kind) {
             self.send_own(port, &batch, &null, out)?;
         }
         Ok(batch.take(&UInt32Array::from(whole)))
     }
 
-    /// Joins the batch with the other side as it stands: sends the pairs, counts the partners of its rows, and (with a residual) changes the other side's
-    /// counts. Returns the rows of the other side whose counts crossed zero, once per crossing.
-    fn join_pairs(&mut self, keys: &Keys, delta: &mut Delta, out: &mut dyn Out) -> Result<Vec<u32>> {
+    /// Joins the batch with the other side as it stands: sends the pairs, counts the partners of
+    /// its rows, and (with a residual) changes the other side's counts. Returns the rows of the
+    /// other side whose counts crossed zero, once per crossing.
+    fn join_pairs(
+        &mut self,
+        keys: &Keys,
+        delta: &mut Delta,
+        out: &mut dyn Out,
+    ) -> Result<Vec<u32>> {
         let other = 1 - delta.port;
         let heads = &keys.sides[other].heads;
         let heads: Vec<u32> = delta.key_ids.iter().map(|key| heads.get(*key)).collect();
@@ -204,21 +248,44 @@ impl Join {
         Ok(crossed)
     }
 
-    /// Moves the pairs that pass the residual from `found` to `passed`, which is sent when it is full.
-    fn pass(&mut self, keys: &Keys, delta: &mut Delta, found: &mut Pairs, passed: &mut Pairs, crossed: &mut Vec<u32>, out: &mut dyn Out) -> Result<()> {
+    /// Moves the pairs that pass the residual from `found` to `passed`, which is sent when it is
+    /// full.
+    fn pass(
+        &mut self,
+        keys: &Keys,
+        delta: &mut Delta,
+        found: &mut Pairs,
+        passed: &mut Pairs,
+        crossed: &mut Vec<u32>,
+        out: &mut dyn Out,
+    ) -> Result<()> {
         if let Some(residual) = &self.residual {
             let other = &self.sides[1 - delta.port];
-            let pairs = assemble(&residual.schema, self.pair_columns(keys, delta, &self.residual_picks[delta.port], found), found.own.len())?;
+            let pairs = assemble(
+                &residual.schema,
+                self.pair_columns(keys, delta, &self.residual_picks[delta.port], found),
+                found.own.len(),
+            )?;
             let (mask, failures) = residual.evaluate(&pairs)?;
             let weight_of = other.weights(keys);
             for failure in failures {
-                let weight = delta.batch.weight(found.own[failure.row] as usize) * weight_of(found.other[failure.row]);
+                let weight = delta.batch.weight(found.own[failure.row] as usize)
+                    * weight_of(found.other[failure.row]);
                 let row = crate::expr::row_text(&pairs, failure.row);
-                out.row_error(RowError { message: failure.message, state: failure.state, row, weight })?;
+                out.row_error(RowError {
+                    message: failure.message,
+                    state: failure.state,
+                    row,
+                    weight,
+                })?;
             }
             keep(found, &mask);
             if !delta.counts.is_empty() {
-                found.own.iter().zip(&found.other).for_each(|(own, other)| delta.counts[*own as usize] += weight_of(*other));
+                found
+                    .own
+                    .iter()
+                    .zip(&found.other)
+                    .for_each(|(own, other)| delta.counts[*own as usize] += weight_of(*other));
             }
             drop(weight_of);
             if let Some(counts) = &mut self.sides[1 - delta.port].counts {
@@ -253,18 +320,32 @@ impl Join {
     }
 
     /// Sends the pairs, if any, and forgets them.
-    fn send_pairs(&self, keys: &Keys, delta: &Delta, pairs: &mut Pairs, out: &mut dyn Out) -> Result<()> {
+    fn send_pairs(
+        &self,
+        keys: &Keys,
+        delta: &Delta,
+        pairs: &mut Pairs,
+        out: &mut dyn Out,
+    ) -> Result<()> {
         let rows = pairs.own.len();
         if rows == 0 {
             return Ok(());
         }
-        let batch = assemble(&self.output_schema, self.pair_columns(keys, delta, &self.picks[delta.port], pairs), rows)?;
+        let batch = assemble(
+            &self.output_schema,
+            self.pair_columns(keys, delta, &self.picks[delta.port], pairs),
+            rows,
+        )?;
         let other = &self.sides[1 - delta.port];
         if delta.batch.weights().is_none() && other.unweighted() {
             out.send(ChangeBatch::insert(batch))?;
         } else {
             let weight_of = other.weights(keys);
-            let weights = pairs.own.iter().zip(&pairs.other).map(|(own, other)| delta.batch.weight(*own as usize) * weight_of(*other));
+            let weights = pairs
+                .own
+                .iter()
+                .zip(&pairs.other)
+                .map(|(own, other)| delta.batch.weight(*own as usize) * weight_of(*other));
             out.send(ChangeBatch::new(batch, weights.collect()))?;
         }
         pairs.clear();
@@ -272,9 +353,26 @@ impl Join {
     }
 
     /// The picked columns of pairs: taken from the batch, gathered from the other side.
-    fn pair_columns(&self, keys: &Keys, delta: &Delta, picks: &[Pick], pairs: &Pairs) -> Vec<ArrayRef> {
-        let gathered: Vec<usize> = picks.iter().filter_map(|p| if let Pick::Other(c) = p { Some(*c) } else { None }).collect();
-        let mut gathered = self.sides[1 - delta.port].gather(keys, &gathered, &pairs.other).into_iter();
+    fn pair_columns(
+        &self,
+        keys: &Keys,
+        delta: &Delta,
+        picks: &[Pick],
+        pairs: &Pairs,
+    ) -> Vec<ArrayRef> {
+        let gathered: Vec<usize> = picks
+            .iter()
+            .filter_map(|p| {
+                if let Pick::Other(c) = p {
+                    Some(*c)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let mut gathered = self.sides[1 - delta.port]
+            .gather(keys, &gathered, &pairs.other)
+            .into_iter();
         let own = Selection::of(&pairs.own);
         let column = |p: &Pick| match p {
             Pick::Own(c) => own.take(delta.batch.column(*c)),
@@ -284,12 +382,20 @@ impl Join {
     }
 
     /// Sends these rows of the batch, padded where the other side's columns are wanted.
-    fn send_own(&self, port: usize, batch: &ChangeBatch, rows: &[u32], out: &mut dyn Out) -> Result<()> {
+    fn send_own(
+        &self,
+        port: usize,
+        batch: &ChangeBatch,
+        rows: &[u32],
+        out: &mut dyn Out,
+    ) -> Result<()> {
         for rows in rows.chunks(CHUNK_ROWS) {
             let own = Selection::of(rows);
             let columns = self.picks[port].iter().enumerate().map(|(i, p)| match p {
                 Pick::Own(c) => own.take(batch.column(*c)),
-                Pick::Other(_) => new_null_array(self.output_schema.field(i).data_type(), rows.len()),
+                Pick::Other(_) => {
+                    new_null_array(self.output_schema.field(i).data_type(), rows.len())
+                }
             });
             let sent = assemble(&self.output_schema, columns.collect(), rows.len())?;
             out.send(match batch.weights() {
@@ -301,9 +407,24 @@ impl Join {
     }
 
     /// Sends stored rows of `side` that became matched (true) or ceased to be.
-    fn send_flips(&self, keys: &Keys, side: usize, flips: &[(u32, bool)], out: &mut dyn Out) -> Result<()> {
+    fn send_flips(
+        &self,
+        keys: &Keys,
+        side: usize,
+        flips: &[(u32, bool)],
+        out: &mut dyn Out,
+    ) -> Result<()> {
         let picks = &self.picks[1 - side];
-        let gathered: Vec<usize> = picks.iter().filter_map(|p| if let Pick::Other(c) = p { Some(*c) } else { None }).collect();
+        let gathered: Vec<usize> = picks
+            .iter()
+            .filter_map(|p| {
+                if let Pick::Other(c) = p {
+                    Some(*c)
+                } else {
+                    None
+                }
+            })
+            .collect();
         let weight_of = self.sides[side].weights(keys);
         for flips in flips.chunks(CHUNK_ROWS) {
             let rows: Vec<u32> = flips.iter().map(|(row, _)| *row).collect();
@@ -313,7 +434,13 @@ impl Join {
                 Pick::Other(_) => stored.next().expect("one array per gathered column"),
             });
             let batch = assemble(&self.output_schema, columns.collect(), rows.len())?;
-            let weights = flips.iter().map(|(row, matched)| if *matched == shows_matched(self.kind) { weight_of(*row) } else { -weight_of(*row) });
+            let weights = flips.iter().map(|(row, matched)| {
+                if *matched == shows_matched(self.kind) {
+                    weight_of(*row)
+                } else {
+                    -weight_of(*row)
+                }
+            });
             out.send(ChangeBatch::new(batch, weights.collect()))?;
         }
         Ok(())
@@ -325,10 +452,15 @@ impl Join {
             return delta.counts.iter().map(|c| *c > 0).collect();
         }
         let totals = &keys.sides[1 - delta.port].totals;
-        delta.key_ids.iter().map(|key| totals.get(*key) > 0).collect()
+        delta
+            .key_ids
+            .iter()
+            .map(|key| totals.get(*key) > 0)
+            .collect()
     }
 
-    /// The rows of side `side` whose keys' totals on the other side crossed zero an odd number of times.
+    /// The rows of side `side` whose keys' totals on the other side crossed zero an odd number of
+    /// times.
     fn rows_of_keys(&self, keys: &Keys, side: usize, crossed: Vec<u32>) -> Vec<(u32, bool)> {
         let mut flips = Vec::new();
         for key in odd_ones(crossed) {
@@ -350,10 +482,16 @@ impl Join {
         let shared = self.keys.clone();
         let keys = &*shared.lock();
         for port in 0..2 {
-            let Some(mut counts) = self.sides[port].counts.take() else { continue };
+            let Some(mut counts) = self.sides[port].counts.take() else {
+                continue;
+            };
             counts.grow(self.sides[port].capacity());
             counts.iter_mut().for_each(|c| *c = 0);
-            self.sides[port].for_each_row(keys, |rows, key_ids| self.count_partners(keys, port, rows, key_ids, |row, weight| *counts.get_mut(row) += weight))?;
+            self.sides[port].for_each_row(keys, |rows, key_ids| {
+                self.count_partners(keys, port, rows, key_ids, |row, weight| {
+                    *counts.get_mut(row) += weight
+                })
+            })?;
             self.sides[port].counts = Some(counts);
         }
         self.sides.iter_mut().for_each(|s| s.restored = false);
@@ -361,20 +499,36 @@ impl Join {
     }
 
     /// Calls `count` for each partner of stored rows of side `port` that passes the residual.
-    fn count_partners(&self, keys: &Keys, port: usize, rows: &[u32], key_ids: &[u32], mut count: impl FnMut(u32, i64)) -> Result<()> {
+    fn count_partners(
+        &self,
+        keys: &Keys,
+        port: usize,
+        rows: &[u32],
+        key_ids: &[u32],
+        mut count: impl FnMut(u32, i64),
+    ) -> Result<()> {
         let other = &self.sides[1 - port];
-        let residual = self.residual.as_ref().expect("partners are counted per row because of the residual");
+        let residual = self
+            .residual
+            .as_ref()
+            .expect("partners are counted per row because of the residual");
         let weight_of = other.weights(keys);
         let mut pairs = Pairs::default();
         let mut flush = |pairs: &mut Pairs| -> Result<()> {
             let columns = self.residual_picks[port].iter().map(|p| match p {
-                Pick::Own(c) => self.sides[port].gather(keys, &[self.sides[port].stored_at(*c)], &pairs.own).remove(0),
+                Pick::Own(c) => self.sides[port]
+                    .gather(keys, &[self.sides[port].stored_at(*c)], &pairs.own)
+                    .remove(0),
                 Pick::Other(c) => other.gather(keys, &[*c], &pairs.other).remove(0),
             });
             let batch = assemble(&residual.schema, columns.collect(), pairs.own.len())?;
             let (mask, _) = residual.evaluate(&batch)?;
             keep(pairs, &mask);
-            pairs.own.iter().zip(&pairs.other).for_each(|(own, other)| count(*own, weight_of(*other)));
+            pairs
+                .own
+                .iter()
+                .zip(&pairs.other)
+                .for_each(|(own, other)| count(*own, weight_of(*other)));
             pairs.clear();
             Ok(())
         };
@@ -389,15 +543,31 @@ impl Join {
                 }
             }
         }
-        if pairs.own.is_empty() { Ok(()) } else { flush(&mut pairs) }
+        if pairs.own.is_empty() {
+            Ok(())
+        } else {
+            flush(&mut pairs)
+        }
     }
 
-    /// Adds the batch to its side; of settled rows nothing is kept. Returns the keys whose totals crossed zero.
-    fn add(&mut self, keys: &mut Keys, mut delta: Delta, matched: &[bool], emptied: &mut Vec<u32>) -> Vec<u32> {
+    /// Adds the batch to its side; of settled rows nothing is kept. Returns the keys whose totals
+    /// crossed zero.
+    fn add(
+        &mut self,
+        keys: &mut Keys,
+        mut delta: Delta,
+        matched: &[bool],
+        emptied: &mut Vec<u32>,
+    ) -> Vec<u32> {
         let port = delta.port;
         if self.settles && port == 0 && matched.contains(&true) {
-            let open: Vec<u32> = (0..matched.len() as u32).filter(|row| !matched[*row as usize]).collect();
-            delta.key_ids = open.iter().map(|row| delta.key_ids[*row as usize]).collect();
+            let open: Vec<u32> = (0..matched.len() as u32)
+                .filter(|row| !matched[*row as usize])
+                .collect();
+            delta.key_ids = open
+                .iter()
+                .map(|row| delta.key_ids[*row as usize])
+                .collect();
             if !delta.counts.is_empty() {
                 delta.counts = open.iter().map(|row| delta.counts[*row as usize]).collect();
             }
@@ -423,27 +593,49 @@ impl Operator for Join {
             return Ok(());
         }
         let other = 1 - port;
-        let (own_preserved, other_preserved) = (preserves(self.kind, port), preserves(self.kind, other));
-        let key_columns: Vec<ArrayRef> = self.key_columns[port].iter().map(|k| batch.column(*k).clone()).collect();
+        let (own_preserved, other_preserved) =
+            (preserves(self.kind, port), preserves(self.kind, other));
+        let key_columns: Vec<ArrayRef> = self.key_columns[port]
+            .iter()
+            .map(|k| batch.column(*k).clone())
+            .collect();
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         let key_ids = keys.intern(&key_columns, &hash_columns(&key_columns, rows));
-        let counts = if own_preserved && self.residual.is_some() { vec![0; rows] } else { Vec::new() };
-        let mut delta = Delta { port, batch, key_ids, counts };
+        let counts = if own_preserved && self.residual.is_some() {
+            vec![0; rows]
+        } else {
+            Vec::new()
+        };
+        let mut delta = Delta {
+            port,
+            batch,
+            key_ids,
+            counts,
+        };
         let mut emptied = Vec::new();
 
         let by_row = self.residual.is_some();
-        let crossed_rows = if by_row || !semi_or_anti(self.kind) { self.join_pairs(keys, &mut delta, out)? } else { Vec::new() };
+        let crossed_rows = if by_row || !semi_or_anti(self.kind) {
+            self.join_pairs(keys, &mut delta, out)?
+        } else {
+            Vec::new()
+        };
         let mut matched = Vec::new();
         if own_preserved {
             matched = self.matched(keys, &delta);
-            let shown: Vec<u32> = (0..rows as u32).filter(|row| matched[*row as usize] == shows_matched(self.kind)).collect();
+            let shown: Vec<u32> = (0..rows as u32)
+                .filter(|row| matched[*row as usize] == shows_matched(self.kind))
+                .collect();
             self.send_own(port, &delta.batch, &shown, out)?;
         }
         let crossed_keys = self.add(keys, delta, &matched, &mut emptied);
         if other_preserved {
             let flips = match &self.sides[other].counts {
-                Some(counts) => odd_ones(crossed_rows).into_iter().map(|row| (row, counts.get(row) > 0)).collect(),
+                Some(counts) => odd_ones(crossed_rows)
+                    .into_iter()
+                    .map(|row| (row, counts.get(row) > 0))
+                    .collect(),
                 None => self.rows_of_keys(keys, other, crossed_keys),
             };
             self.send_flips(keys, other, &flips, out)?;
@@ -456,7 +648,10 @@ impl Operator for Join {
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
-        self.sides.iter_mut().map(|s| s as &mut dyn StateTable).collect()
+        self.sides
+            .iter_mut()
+            .map(|s| s as &mut dyn StateTable)
+            .collect()
     }
 }
 
@@ -469,14 +664,20 @@ enum Selection {
 impl Selection {
     fn of(rows: &[u32]) -> Selection {
         let run = rows.windows(2).all(|w| w[0] + 1 == w[1]);
-        if run { Selection::Run(rows.first().map_or(0, |r| *r as usize), rows.len()) } else { Selection::Rows(UInt32Array::from(rows.to_vec())) }
+        if run {
+            Selection::Run(rows.first().map_or(0, |r| *r as usize), rows.len())
+        } else {
+            Selection::Rows(UInt32Array::from(rows.to_vec()))
+        }
     }
 
     fn take(&self, column: &ArrayRef) -> ArrayRef {
         match self {
             Selection::Run(0, rows) if *rows == column.len() => column.clone(),
             Selection::Run(first, rows) => column.slice(*first, *rows),
-            Selection::Rows(rows) => compute::take(column, rows, None).expect("indices are within the batch"),
+            Selection::Rows(rows) => {
+                compute::take(column, rows, None).expect("indices are within the batch")
+            }
         }
     }
 }
@@ -506,12 +707,17 @@ fn keep(pairs: &mut Pairs, mask: &BooleanArray) {
 /// The values that occur an odd number of times, ascending.
 fn odd_ones(mut values: Vec<u32>) -> Vec<u32> {
     values.sort_unstable();
-    values.chunk_by(|a, b| a == b).filter(|run| run.len() % 2 == 1).map(|run| run[0]).collect()
+    values
+        .chunk_by(|a, b| a == b)
+        .filter(|run| run.len() % 2 == 1)
+        .map(|run| run[0])
+        .collect()
 }
 
 fn assemble(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(|e| Error::internal(format!("join output: {e}")))
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|e| Error::internal(format!("join output: {e}")))
 }
 
 fn semi_or_anti(kind: JoinKind) -> bool {

@@ -1,9 +1,13 @@
-//! The algebra: one operator per file, and the evaluation of scalar expressions. Operators are single-threaded, synchronous and know nothing of
-//! workers, queues or alignment: the actor in `runtime` drives them.
+//! The algebra: one operator per file, and the evaluation of scalar expressions. Operators are
+//! single-threaded, synchronous and know nothing of workers, queues or alignment: the actor in
+//! `runtime` drives them.
 //!
-//! Contract of an [`Operator`]: (1) integral: after the barrier of epoch e the sum of all its output equals its query over the sum of all its input;
-//! (2) the barrier is a cut: what belongs to e is sent before `on_barrier` returns; (3) whatever matters is in its state tables, every other field is a cache;
-//! (4) determined: the same input batches (in any interleaving of ports) give the same sum of output.
+//! Contract of an [`Operator`]: (1) integral: after the barrier of epoch e the sum of all its
+//! output equals its query over the sum of all its input;
+//! (2) the barrier is a cut: what belongs to e is sent before `on_barrier` returns; (3) whatever
+//!     matters is in its state tables, every other field is a cache;
+//! (4) determined: the same input batches (in any interleaving of ports) give the same sum of
+//!     output.
 
 pub mod materialize;
 pub mod upsert;
@@ -34,11 +38,13 @@ use tidemark_state::StateTable;
 pub struct Barrier {
     /// The epoch that it closes.
     pub epoch: Epoch,
-    /// The clock of the closing epoch, in microseconds since 1970: the only source of processing time.
+    /// The clock of the closing epoch, in microseconds since 1970: the only source of processing
+    /// time.
     pub clock: i64,
     /// Whether state is sealed at this barrier.
     pub checkpoint: bool,
-    /// In the job of a source: no record that is read after this barrier makes the time of its split (milliseconds since 1970) lower than this; -1 where that is not known.
+    /// In the job of a source: no record that is read after this barrier makes the time of its
+    /// split (milliseconds since 1970) lower than this; -1 where that is not known.
     pub horizon_ms: i64,
 }
 
@@ -57,7 +63,8 @@ pub struct RowError {
 
 /// Where an operator's output goes.
 pub trait Out {
-    /// Hands a batch on. Never empty; at most a few thousand rows (operators cut large results and hand them on piece by piece).
+    /// Hands a batch on. Never empty; at most a few thousand rows (operators cut large results and
+    /// hand them on piece by piece).
     fn send(&mut self, batch: ChangeBatch) -> Result<()>;
     /// Reports a failing row. An error return stops the job (`on_error = 'fail'`).
     fn row_error(&mut self, error: RowError) -> Result<()>;

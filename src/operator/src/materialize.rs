@@ -1,10 +1,13 @@
 //! Keeps a relation's rows for reads and later jobs, and passes its input on.
 //!
-//! Algebra: the identity. State: the rows themselves, in a [`ViewPartition`] that readers share. A batch is passed on at once; at the barrier the epoch's batches are
-//! consolidated into the view. Merging them into the view's base is the engine's business, because it knows which epochs are being read.
+//! Algebra: the identity. State: the rows themselves, in a [`ViewPartition`] that readers share. A
+//! batch is passed on at once; at the barrier the epoch's batches are consolidated into the view.
+//! Merging them into the view's base is the engine's business, because it knows which epochs are
+//! being read.
 //!
-//! Input that can retract must be partitioned by the hash of the view's key, in the order of the key's columns, or of all columns without key: a restored row must
-//! meet its retraction. Append-only input without key stays on the worker that made it.
+//! Input that can retract must be partitioned by the hash of the view's key, in the order of the
+//! key's columns, or of all columns without key: a restored row must meet its retraction.
+//! Append-only input without key stays on the worker that made it.
 
 use crate::{Barrier, Operator, Out};
 use arrow::datatypes::SchemaRef;
@@ -21,11 +24,30 @@ pub struct Materialize {
 }
 
 impl Materialize {
-    /// `name` is the relation's, for messages; `vnode_of_worker` the first vnode of this worker's range.
-    pub fn new(name: impl Into<String>, schema: SchemaRef, key: Option<Vec<usize>>, append_only: bool, table: u32, vnode_of_worker: u16) -> Materialize {
+    /// `name` is the relation's, for messages; `vnode_of_worker` the first vnode of this worker's
+    /// range.
+    pub fn new(
+        name: impl Into<String>,
+        schema: SchemaRef,
+        key: Option<Vec<usize>>,
+        append_only: bool,
+        table: u32,
+        vnode_of_worker: u16,
+    ) -> Materialize {
         let partitioned_by_key = key.is_some() || !append_only;
-        let options = ViewOptions { name: name.into(), schema, key, append_only, table, vnode_of_worker, partitioned_by_key };
-        Materialize { table: ViewTable::new(Arc::new(ViewPartition::new(options))), epoch: Vec::new() }
+        let options = ViewOptions {
+            name: name.into(),
+            schema,
+            key,
+            append_only,
+            table,
+            vnode_of_worker,
+            partitioned_by_key,
+        };
+        Materialize {
+            table: ViewTable::new(Arc::new(ViewPartition::new(options))),
+            epoch: Vec::new(),
+        }
     }
 
     /// The rows, for readers.
@@ -41,7 +63,9 @@ impl Operator for Materialize {
     }
 
     fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
-        self.table.view().append(barrier.epoch, std::mem::take(&mut self.epoch));
+        self.table
+            .view()
+            .append(barrier.epoch, std::mem::take(&mut self.epoch));
         Ok(())
     }
 
@@ -74,15 +98,39 @@ mod tests {
     #[test]
     fn rows_pass_at_once_and_can_be_read_after_the_barrier() {
         let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true)]));
-        let batch = |keys: Vec<i64>, weights| ChangeBatch::new(RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(keys))]).unwrap(), weights);
+        let batch = |keys: Vec<i64>, weights| {
+            ChangeBatch::new(
+                RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(keys))])
+                    .unwrap(),
+                weights,
+            )
+        };
         let mut operator = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);
         let mut out = Collected::default();
-        operator.on_changes(0, batch(vec![1, 2, 2, 3], vec![1, 1, -1, 1]), &mut out).unwrap();
+        operator
+            .on_changes(0, batch(vec![1, 2, 2, 3], vec![1, 1, -1, 1]), &mut out)
+            .unwrap();
         assert_eq!(out.0.iter().map(ChangeBatch::num_rows).sum::<usize>(), 4);
         let view = operator.view();
         assert_eq!(view.row_count(Epoch(1), Epoch(0)), 0);
-        operator.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true, horizon_ms: -1 }, &mut out).unwrap();
-        assert_eq!((view.row_count(Epoch(1), Epoch(0)), view.row_count(Epoch(1), Epoch(1))), (2, 2));
+        operator
+            .on_barrier(
+                &Barrier {
+                    epoch: Epoch(1),
+                    clock: 0,
+                    checkpoint: true,
+                    horizon_ms: -1,
+                },
+                &mut out,
+            )
+            .unwrap();
+        assert_eq!(
+            (
+                view.row_count(Epoch(1), Epoch(0)),
+                view.row_count(Epoch(1), Epoch(1))
+            ),
+            (2, 2)
+        );
         let delta = operator.tables()[0].seal().unwrap();
         let mut restored = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);
         restored.tables()[0].restore(&delta.upserts);

@@ -1,10 +1,12 @@
 //! Sink: an epoch's changes, consolidated and in delivery order, handed to the sink's queue.
 //!
-//! Algebra: the sum of what is handed over is the sum of the input; no row is both retracted and inserted within an epoch. Of one key the retraction comes
-//! right before the insertion. State: none across barriers (what is undelivered is kept by the queue).
+//! Algebra: the sum of what is handed over is the sum of the input; no row is both retracted and
+//! inserted within an epoch. Of one key the retraction comes right before the insertion. State:
+//! none across barriers (what is undelivered is kept by the queue).
 //!
-//! The hash over all changes is free of order and of batch boundaries: `sum over rows of weight * mix(hash(row))` in 64-bit wrapping arithmetic, so rows
-//! that cancel do not count. Replaying a cut must give the same hash.
+//! The hash over all changes is free of order and of batch boundaries: `sum over rows of weight *
+//! mix(hash(row))` in 64-bit wrapping arithmetic, so rows that cancel do not count. Replaying a cut
+//! must give the same hash.
 
 use crate::{Barrier, Operator, Out};
 use arrow::array::{ArrayRef, UInt32Array};
@@ -13,7 +15,8 @@ use tidemark_changelog::{ChangeBatch, hash_columns};
 use tidemark_common::{Epoch, Result};
 use tidemark_state::{KeyIndex, consolidate};
 
-/// Receives, at a barrier, the epoch, its changes in delivery order and the hash over them; not called for an epoch without changes.
+/// Receives, at a barrier, the epoch, its changes in delivery order and the hash over them; not
+/// called for an epoch without changes.
 pub type SinkOutput = Box<dyn FnMut(Epoch, Vec<ChangeBatch>, u64) + Send>;
 
 /// Rows of one batch handed over; a batch goes on until its last key ends.
@@ -29,9 +32,16 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// `key`: the columns that identify a row to the receiver, by position; none if changes need no order among each other.
+    /// `key`: the columns that identify a row to the receiver, by position; none if changes need no
+    /// order among each other.
     pub fn new(schema: SchemaRef, key: Vec<usize>, append_only: bool, output: SinkOutput) -> Sink {
-        Sink { schema, key, append_only, output, epoch: Vec::new() }
+        Sink {
+            schema,
+            key,
+            append_only,
+            output,
+            epoch: Vec::new(),
+        }
     }
 }
 
@@ -43,9 +53,15 @@ impl Operator for Sink {
 
     fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
         let batches = std::mem::take(&mut self.epoch);
-        let changes = if self.append_only || batches.is_empty() { batches } else { in_order(consolidate(&self.schema, &batches), &self.key) };
+        let changes = if self.append_only || batches.is_empty() {
+            batches
+        } else {
+            in_order(consolidate(&self.schema, &batches), &self.key)
+        };
         if !changes.is_empty() {
-            let hash = changes.iter().fold(0u64, |sum, batch| sum.wrapping_add(hash_of(batch)));
+            let hash = changes
+                .iter()
+                .fold(0u64, |sum, batch| sum.wrapping_add(hash_of(batch)));
             (self.output)(barrier.epoch, changes, hash);
         }
         Ok(())
@@ -55,7 +71,9 @@ impl Operator for Sink {
 /// The order-free hash over the rows of a batch.
 fn hash_of(batch: &ChangeBatch) -> u64 {
     let hashes = hash_columns(batch.rows().columns(), batch.num_rows());
-    hashes.iter().enumerate().fold(0, |sum, (row, h)| sum.wrapping_add(mix(*h).wrapping_mul(batch.weight(row) as u64)))
+    hashes.iter().enumerate().fold(0, |sum, (row, h)| {
+        sum.wrapping_add(mix(*h).wrapping_mul(batch.weight(row) as u64))
+    })
 }
 
 /// The finaliser of splitmix64: sums of hashes must not cancel for rows that are alike.
@@ -65,7 +83,8 @@ fn mix(mut h: u64) -> u64 {
     h ^ h >> 31
 }
 
-/// Consolidated changes by order of their key's first appearance, retractions first within a key, cut into batches between keys.
+/// Consolidated changes by order of their key's first appearance, retractions first within a key,
+/// cut into batches between keys.
 fn in_order(changes: ChangeBatch, key: &[usize]) -> Vec<ChangeBatch> {
     let rows = changes.num_rows();
     if rows == 0 {
@@ -77,7 +96,9 @@ fn in_order(changes: ChangeBatch, key: &[usize]) -> Vec<ChangeBatch> {
         let keys: Vec<ArrayRef> = key.iter().map(|k| changes.column(*k).clone()).collect();
         let types: Vec<DataType> = keys.iter().map(|k| k.data_type().clone()).collect();
         KeyIndex::new(&types).intern(&keys, &hash_columns(&keys, rows), &mut ids);
-        order.sort_unstable_by_key(|row| (ids[*row as usize], changes.weight(*row as usize) > 0, *row));
+        order.sort_unstable_by_key(|row| {
+            (ids[*row as usize], changes.weight(*row as usize) > 0, *row)
+        });
     }
     let mut batches = Vec::with_capacity(rows / BATCH_ROWS + 1);
     let mut start = 0;
@@ -103,21 +124,37 @@ mod tests {
     fn sink(key: Vec<usize>, append_only: bool) -> (Sink, Seen) {
         let seen: Seen = Arc::default();
         let to = seen.clone();
-        (Sink::new(changes("k i64, v i64", "").schema(), key, append_only, Box::new(move |_, batches, hash| to.lock().unwrap().push((batches, hash)))), seen)
+        (
+            Sink::new(
+                changes("k i64, v i64", "").schema(),
+                key,
+                append_only,
+                Box::new(move |_, batches, hash| to.lock().unwrap().push((batches, hash))),
+            ),
+            seen,
+        )
     }
 
     #[test]
     fn an_update_is_a_retraction_followed_by_its_insertion() {
         let (mut sink, seen) = sink(vec![0], false);
         let mut out = Recorder::default();
-        for batch in ["+1 1 10\n+1 2 20", "-1 1 10\n+1 1 11", "+1 3 30\n-1 3 30\n+1 1 5\n-1 2 19"] {
-            sink.on_changes(0, changes("k i64, v i64", batch), &mut out).unwrap();
+        for batch in [
+            "+1 1 10\n+1 2 20",
+            "-1 1 10\n+1 1 11",
+            "+1 3 30\n-1 3 30\n+1 1 5\n-1 2 19",
+        ] {
+            sink.on_changes(0, changes("k i64, v i64", batch), &mut out)
+                .unwrap();
         }
         sink.on_barrier(&barrier(1), &mut out).unwrap();
         sink.on_barrier(&barrier(2), &mut out).unwrap();
         let seen = seen.lock().unwrap();
         assert_eq!(seen.len(), 1, "nothing is handed over for nothing");
-        assert_eq!(seen[0].0.iter().flat_map(table).collect::<Vec<_>>(), ["-1 2 19", "+1 2 20", "+1 1 11", "+1 1 5"]);
+        assert_eq!(
+            seen[0].0.iter().flat_map(table).collect::<Vec<_>>(),
+            ["-1 2 19", "+1 2 20", "+1 1 11", "+1 1 5"]
+        );
     }
 
     #[test]
@@ -125,7 +162,10 @@ mod tests {
         let hash = |append_only: bool, batches: &[&str]| {
             let (mut sink, seen) = sink(vec![0], append_only);
             let mut out = Recorder::default();
-            batches.iter().for_each(|b| sink.on_changes(0, changes("k i64, v i64", b), &mut out).unwrap());
+            batches.iter().for_each(|b| {
+                sink.on_changes(0, changes("k i64, v i64", b), &mut out)
+                    .unwrap()
+            });
             sink.on_barrier(&barrier(1), &mut out).unwrap();
             let hash = seen.lock().unwrap()[0].1;
             hash

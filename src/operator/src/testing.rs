@@ -1,4 +1,5 @@
-//! Tables of changes for tests: a schema as `name type, ...`, and one change per line as `weight value ...`, `-` for NULL.
+//! Tables of changes for tests: a schema as `name type, ...`, and one change per line as `weight
+//! value ...`, `-` for NULL.
 
 use crate::{Barrier, Operator, Out, RowError};
 use arrow::array::*;
@@ -29,35 +30,67 @@ pub fn schema(columns: &str) -> SchemaRef {
         };
         Field::new(name, data_type, true)
     };
-    Arc::new(Schema::new(columns.split(',').filter(|c| !c.trim().is_empty()).map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        columns
+            .split(',')
+            .filter(|c| !c.trim().is_empty())
+            .map(field)
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// Changes with the columns of [`schema`].
 pub fn changes(columns: &str, lines: &str) -> ChangeBatch {
     let schema = schema(columns);
-    let rows: Vec<Vec<&str>> = lines.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|l| !l.is_empty()).collect();
+    let rows: Vec<Vec<&str>> = lines
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .filter(|l| !l.is_empty())
+        .collect();
     let column = |(i, field): (usize, &FieldRef)| {
-        let text: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| (r[i + 1] != "-").then_some(r[i + 1]))));
+        let text: ArrayRef = Arc::new(StringArray::from_iter(
+            rows.iter().map(|r| (r[i + 1] != "-").then_some(r[i + 1])),
+        ));
         cast(&text, field.data_type()).expect("values parse")
     };
     let columns: Vec<ArrayRef> = schema.fields().iter().enumerate().map(column).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let batch = RecordBatch::try_new_with_options(schema, columns, &options).expect("columns fit");
-    ChangeBatch::new(batch, rows.iter().map(|r| r[0].parse().expect("a weight")).collect())
+    ChangeBatch::new(
+        batch,
+        rows.iter()
+            .map(|r| r[0].parse().expect("a weight"))
+            .collect(),
+    )
 }
 
 /// Changes as lines.
 pub fn table(changes: &ChangeBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("-");
-    let columns: Vec<_> = changes.rows().columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("printable")).collect();
+    let columns: Vec<_> = changes
+        .rows()
+        .columns()
+        .iter()
+        .map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("printable"))
+        .collect();
     (0..changes.num_rows())
-        .map(|row| std::iter::once(format!("{:+}", changes.weight(row))).chain(columns.iter().map(|c| c.value(row).to_string())).collect::<Vec<_>>().join(" "))
+        .map(|row| {
+            std::iter::once(format!("{:+}", changes.weight(row)))
+                .chain(columns.iter().map(|c| c.value(row).to_string()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
         .collect()
 }
 
 /// The barrier of an epoch.
 pub fn barrier(epoch: u64) -> Barrier {
-    Barrier { epoch: Epoch(epoch), clock: 0, checkpoint: true, horizon_ms: -1 }
+    Barrier {
+        epoch: Epoch(epoch),
+        clock: 0,
+        checkpoint: true,
+        horizon_ms: -1,
+    }
 }
 
 /// Remembers what an operator sends.
@@ -70,7 +103,10 @@ pub struct Recorder {
 impl Recorder {
     /// What was sent since the last call, as lines.
     pub fn take(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.batches).iter().flat_map(table).collect()
+        std::mem::take(&mut self.batches)
+            .iter()
+            .flat_map(table)
+            .collect()
     }
 }
 
@@ -88,11 +124,20 @@ impl Out for Recorder {
 }
 
 /// Feeds batches of lines, then a barrier; what was sent, as lines.
-pub fn epoch(operator: &mut dyn Operator, number: u64, columns: &str, batches: &[&str]) -> Vec<String> {
+pub fn epoch(
+    operator: &mut dyn Operator,
+    number: u64,
+    columns: &str,
+    batches: &[&str],
+) -> Vec<String> {
     let mut out = Recorder::default();
     for lines in batches {
-        operator.on_changes(0, changes(columns, lines), &mut out).expect("no failure");
+        operator
+            .on_changes(0, changes(columns, lines), &mut out)
+            .expect("no failure");
     }
-    operator.on_barrier(&barrier(number), &mut out).expect("no failure");
+    operator
+        .on_barrier(&barrier(number), &mut out)
+        .expect("no failure");
     out.take()
 }

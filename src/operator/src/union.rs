@@ -1,4 +1,5 @@
-//! Union: `u(A, B) = A + B`, the sum of its inputs: every change passes on. What SQL calls UNION is this with a grouping behind it.
+//! Union: `u(A, B) = A + B`, the sum of its inputs: every change passes on. What SQL calls UNION is
+//! this with a grouping behind it.
 //!
 //! State: none. The inputs' types are the same; names and nullability are the output's.
 
@@ -27,6 +28,9 @@ impl Operator for Union {
         }
         let (rows, weights) = batch.into_parts();
         let count = rows.num_rows();
-        out.send(ChangeBatch::with_weights(batch_of(&self.schema, rows.columns().to_vec(), count)?, weights))
+        out.send(ChangeBatch::with_weights(
+            batch_of(&self.schema, rows.columns().to_vec(), count)?,
+            weights,
+        ))
     }
 }

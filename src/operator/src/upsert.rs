@@ -1,21 +1,32 @@
 //! Writes by key to a changelog.
 //!
-//! Input: rows with a version in the last column; a positive weight writes the row of its key, a negative one deletes it (its other columns mean nothing). Output: the changes that
-//! these writes make to the relation of the row with the greatest version per key: -old, +new. Within a batch the writes of one key count as one: what was before the batch against
-//! what is after it; an identical overwrite changes nothing. With `ON CONFLICT IGNORE`, which takes no deletions, the row with the least version stays.
+//! Input: rows with a version in the last column; a positive weight writes the row of its key, a
+//! negative one deletes it (its other columns mean nothing). Output: the changes that these writes
+//! make to the relation of the row with the greatest version per key: -old, +new. Within a batch
+//! the writes of one key count as one: what was before the batch against what is after it; an
+//! identical overwrite changes nothing. With `ON CONFLICT IGNORE`, which takes no deletions, the
+//! row with the least version stays.
 //!
-//! **Order.** A version is (largest time of a record of the split so far, split); a write replaces what is there unless its version is lower. Versions of one split never go
-//! down and its rows arrive in their order, so within a split the later one wins, as Kafka has it; between splits the versions decide. The answer is therefore a function of the
-//! records alone: neither the order in which partitions are read nor a replay matters. Rows without a time of their own (-1) are ordered by their split.
+//! **Order.** A version is (largest time of a record of the split so far, split); a write replaces
+//! what is there unless its version is lower. Versions of one split never go down and its rows
+//! arrive in their order, so within a split the later one wins, as Kafka has it; between splits the
+//! versions decide. The answer is therefore a function of the records alone: neither the order in
+//! which partitions are read nor a replay matters. Rows without a time of their own (-1) are
+//! ordered by their split.
 //!
-//! **Deletions** have versions as well, or an older write that arrives later from another split would bring the row back. So a deleted key stays, as a row without values, even if it was
-//! never written or only one split was ever seen to have it: what the others will bring is not known. It goes when the barrier's horizon, the least time that all splits have
-//! reached, has passed its time: from then on every write has a greater version, and what is forgotten can make no difference (a split that appears later begins at the
-//! horizon, too). That is soon where all partitions are written to, or where there is only one; a partition that stays empty keeps the deletions of all others, at the price of their
-//! keys and 28 bytes each.
+//! **Deletions** have versions as well, or an older write that arrives later from another split
+//! would bring the row back. So a deleted key stays, as a row without values, even if it was never
+//! written or only one split was ever seen to have it: what the others will bring is not known. It
+//! goes when the barrier's horizon, the least time that all splits have reached, has passed its
+//! time: from then on every write has a greater version, and what is forgotten can make no
+//! difference (a split that appears later begins at the horizon, too). That is soon where all
+//! partitions are written to, or where there is only one; a partition that stays empty keeps the
+//! deletions of all others, at the price of their keys and 28 bytes each.
 //!
-//! State: the relation itself, keyed, with versions (12 bytes a row in memory, 16 in a checkpoint) and deletions. A key that is gone stays in the index until the next seal has told of
-//! it. Cost per batch: one look-up of its keys, one comparison of versions a row, one comparison and one gather of the rows that were there.
+//! State: the relation itself, keyed, with versions (12 bytes a row in memory, 16 in a checkpoint)
+//! and deletions. A key that is gone stays in the index until the next seal has told of it. Cost
+//! per batch: one look-up of its keys, one comparison of versions a row, one comparison and one
+//! gather of the rows that were there.
 
 use crate::{Barrier, Operator, Out};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Decimal128Array, RecordBatch, UInt32Array};
@@ -39,7 +50,8 @@ const GONE: u32 = 2;
 const DELETED: u32 = 3;
 /// Within a batch: `ROW + i` says that row i of the batch counts.
 const ROW: u32 = 4;
-/// So many deletions that are no longer true may be among those to be forgotten before they are taken out.
+/// So many deletions that are no longer true may be among those to be forgotten before they are
+/// taken out.
 const GONE_STALE_MAX: usize = 4096;
 
 /// `Op::Upsert`.
@@ -89,7 +101,8 @@ struct UpsertTable {
     versions: Versions,
     /// Ids that are `GONE`.
     gone_count: usize,
-    /// Times and ids of deletions, the earliest first; some are no longer true, but not many more than are.
+    /// Times and ids of deletions, the earliest first; some are no longer true, but not many more
+    /// than are.
     gone: BinaryHeap<Reverse<(i64, u32)>>,
     /// Ids that changed since the last seal, and whether an id is among them.
     dirty: Vec<u32>,
@@ -109,9 +122,13 @@ fn pick(columns: &[ArrayRef], which: &[usize]) -> Vec<ArrayRef> {
 }
 
 impl Upsert {
-    /// `schema`: that of the relation, behind whose columns the input has the version; `key`: the key's columns, by position.
+    /// `schema`: that of the relation, behind whose columns the input has the version; `key`: the
+    /// key's columns, by position.
     pub fn new(schema: SchemaRef, key: Vec<usize>, conflict: Conflict, table: u32) -> Upsert {
-        Upsert { table: UpsertTable::new(schema, key, table), conflict }
+        Upsert {
+            table: UpsertTable::new(schema, key, table),
+            conflict,
+        }
     }
 }
 
@@ -135,21 +152,54 @@ impl Operator for Upsert {
 
 impl UpsertTable {
     fn new(schema: SchemaRef, key: Vec<usize>, table: u32) -> UpsertTable {
-        let others: Vec<usize> = (0..schema.fields().len()).filter(|c| !key.contains(c)).collect();
-        let types = |columns: &[usize]| columns.iter().map(|c| schema.field(*c).data_type().clone()).collect::<Vec<DataType>>();
+        let others: Vec<usize> = (0..schema.fields().len())
+            .filter(|c| !key.contains(c))
+            .collect();
+        let types = |columns: &[usize]| {
+            columns
+                .iter()
+                .map(|c| schema.field(*c).data_type().clone())
+                .collect::<Vec<DataType>>()
+        };
         let stored = key.iter().chain(&others).map(|c| schema.field(*c).clone());
-        let stored = stored.chain([Field::new("_version", VERSION_TYPE, false), Field::new("_gone", DataType::Boolean, false)]);
-        let spec = TableSpec { table, schema: Arc::new(Schema::new(stored.map(|f| f.with_nullable(true)).collect::<Vec<_>>())), key_columns: key.len() };
-        let (index, values) = (KeyIndex::new(&types(&key)), SlotColumns::new(&types(&others)));
+        let stored = stored.chain([
+            Field::new("_version", VERSION_TYPE, false),
+            Field::new("_gone", DataType::Boolean, false),
+        ]);
+        let spec = TableSpec {
+            table,
+            schema: Arc::new(Schema::new(
+                stored.map(|f| f.with_nullable(true)).collect::<Vec<_>>(),
+            )),
+            key_columns: key.len(),
+        };
+        let (index, values) = (
+            KeyIndex::new(&types(&key)),
+            SlotColumns::new(&types(&others)),
+        );
         let (versions, gone) = (Versions::default(), BinaryHeap::new());
-        UpsertTable { schema, key, others, spec, index, values, state: Vec::new(), versions, gone_count: 0, gone, dirty: Vec::new(), is_dirty: Vec::new() }
+        UpsertTable {
+            schema,
+            key,
+            others,
+            spec,
+            index,
+            values,
+            state: Vec::new(),
+            versions,
+            gone_count: 0,
+            gone,
+            dirty: Vec::new(),
+            is_dirty: Vec::new(),
+        }
     }
 
     /// Ids of the keys of `rows`, known or new.
     fn intern(&mut self, rows: &RecordBatch) -> Vec<u32> {
         let keys = pick(rows.columns(), &self.key);
         let mut ids = Vec::new();
-        self.index.intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
+        self.index
+            .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
         let capacity = self.index.capacity();
         self.values.grow(capacity);
         self.state.resize(capacity, NOTHING);
@@ -161,15 +211,31 @@ impl UpsertTable {
     /// Plays the writes of a batch, and returns the changes that they make.
     fn write(&mut self, batch: &ChangeBatch, conflict: Conflict) -> Option<ChangeBatch> {
         let columns = self.schema.fields().len();
-        let versions = batch.column(columns).as_primitive::<Decimal128Type>().values();
+        let versions = batch
+            .column(columns)
+            .as_primitive::<Decimal128Type>()
+            .values();
         let ids = self.intern(batch.rows());
         let mut touched: Vec<(u32, u32)> = Vec::new();
         for (row, (id, version)) in ids.iter().zip(versions).enumerate() {
             let state = &mut self.state[*id as usize];
             let write = batch.weight(row) > 0;
-            assert!(write || conflict == Conflict::Overwrite, "a deletion has no place where the first row of a key stays");
-            let known = if *state == NOTHING { None } else { Some(self.versions.get(*id)) };
-            if known.is_some_and(|known| if conflict == Conflict::Ignore { *version >= known } else { *version < known }) {
+            assert!(
+                write || conflict == Conflict::Overwrite,
+                "a deletion has no place where the first row of a key stays"
+            );
+            let known = if *state == NOTHING {
+                None
+            } else {
+                Some(self.versions.get(*id))
+            };
+            if known.is_some_and(|known| {
+                if conflict == Conflict::Ignore {
+                    *version >= known
+                } else {
+                    *version < known
+                }
+            }) {
                 continue;
             }
             if *state < DELETED {
@@ -178,14 +244,19 @@ impl UpsertTable {
             *state = if write { ROW + row as u32 } else { DELETED };
             self.versions.set(*id, *version);
         }
-        let rows = batch.rows().project(&(0..columns).collect::<Vec<_>>()).expect("the version is behind the relation's columns");
+        let rows = batch
+            .rows()
+            .project(&(0..columns).collect::<Vec<_>>())
+            .expect("the version is behind the relation's columns");
         let effect = self.effect(&rows, &touched);
         self.apply(&rows, effect)
     }
 
-    /// What became of the touched keys, given their state before. Puts their state back to `STORED` or `GONE`.
+    /// What became of the touched keys, given their state before. Puts their state back to `STORED`
+    /// or `GONE`.
     fn effect(&mut self, rows: &RecordBatch, touched: &[(u32, u32)]) -> Effect {
-        let (mut effect, mut replaced, mut replaced_rows) = (Effect::default(), Vec::new(), Vec::new());
+        let (mut effect, mut replaced, mut replaced_rows) =
+            (Effect::default(), Vec::new(), Vec::new());
         for (id, before) in touched {
             // Also where the row is the same, its version is not.
             self.mark(*id);
@@ -209,7 +280,12 @@ impl UpsertTable {
             }
         }
         let mut unequal = vec![false; replaced.len()];
-        self.values.mark_unequal(&pick(rows.columns(), &self.others), &replaced_rows, &replaced, &mut unequal);
+        self.values.mark_unequal(
+            &pick(rows.columns(), &self.others),
+            &replaced_rows,
+            &replaced,
+            &mut unequal,
+        );
         for (i, _) in unequal.iter().enumerate().filter(|(_, u)| **u) {
             effect.gone.push(replaced[i]);
             effect.come.push(replaced[i]);
@@ -220,7 +296,11 @@ impl UpsertTable {
 
     /// Stores the effect and returns it as changes; `None` when there is none.
     fn apply(&mut self, rows: &RecordBatch, effect: Effect) -> Option<ChangeBatch> {
-        let Effect { gone, come, come_rows } = effect;
+        let Effect {
+            gone,
+            come,
+            come_rows,
+        } = effect;
         if gone.is_empty() && come.is_empty() {
             return None;
         }
@@ -228,20 +308,33 @@ impl UpsertTable {
         for id in &gone {
             self.values.clear(*id);
         }
-        self.values.write_selected(&pick(rows.columns(), &self.others), &come_rows, &come);
-        let all = come_rows.len() == rows.num_rows() && come_rows.iter().enumerate().all(|(i, r)| i as u32 == *r);
+        self.values
+            .write_selected(&pick(rows.columns(), &self.others), &come_rows, &come);
+        let all = come_rows.len() == rows.num_rows()
+            && come_rows.iter().enumerate().all(|(i, r)| i as u32 == *r);
         let come_count = come_rows.len();
-        let new = if all { rows.clone() } else { compute::take_record_batch(rows, &UInt32Array::from(come_rows)).expect("rows are within the batch") };
-        let Some(old) = old else { return Some(ChangeBatch::insert(new)) };
-        let both = compute::concat_batches(&self.schema, [&old, &new]).expect("old and new rows share a schema");
-        let weights = std::iter::repeat_n(-1, gone.len()).chain(std::iter::repeat_n(1, come_count)).collect();
+        let new = if all {
+            rows.clone()
+        } else {
+            compute::take_record_batch(rows, &UInt32Array::from(come_rows))
+                .expect("rows are within the batch")
+        };
+        let Some(old) = old else {
+            return Some(ChangeBatch::insert(new));
+        };
+        let both = compute::concat_batches(&self.schema, [&old, &new])
+            .expect("old and new rows share a schema");
+        let weights = std::iter::repeat_n(-1, gone.len())
+            .chain(std::iter::repeat_n(1, come_count))
+            .collect();
         Some(ChangeBatch::new(both, weights))
     }
 
     fn keep_deletion(&mut self, id: u32) {
         self.state[id as usize] = GONE;
         self.gone_count += 1;
-        self.gone.push(Reverse((self.versions.times[id as usize], id)));
+        self.gone
+            .push(Reverse((self.versions.times[id as usize], id)));
     }
 
     fn is_deletion(&self, time: i64, id: u32) -> bool {
@@ -279,15 +372,26 @@ impl UpsertTable {
     fn rows_of(&self, ids: &[u32]) -> RecordBatch {
         let mut columns: Vec<Option<ArrayRef>> = vec![None; self.schema.fields().len()];
         let (keys, others) = (self.index.gather(ids), self.values.gather_all(ids));
-        for (column, array) in self.key.iter().zip(keys).chain(self.others.iter().zip(others)) {
+        for (column, array) in self
+            .key
+            .iter()
+            .zip(keys)
+            .chain(self.others.iter().zip(others))
+        {
             columns[*column] = Some(array);
         }
-        let columns = columns.into_iter().map(|c| c.expect("every column is stored")).collect();
-        RecordBatch::try_new(self.schema.clone(), columns).expect("stored rows have the relation's types")
+        let columns = columns
+            .into_iter()
+            .map(|c| c.expect("every column is stored"))
+            .collect();
+        RecordBatch::try_new(self.schema.clone(), columns)
+            .expect("stored rows have the relation's types")
     }
 
     fn vnodes(&self, ids: &[u32]) -> Vec<u16> {
-        ids.iter().map(|id| vnode_of_hash(self.index.hash(*id)) as u16).collect()
+        ids.iter()
+            .map(|id| vnode_of_hash(self.index.hash(*id)) as u16)
+            .collect()
     }
 }
 
@@ -301,17 +405,42 @@ impl StateTable for UpsertTable {
         if dirty.is_empty() {
             return None;
         }
-        let (known, deleted): (Vec<u32>, Vec<u32>) = dirty.iter().partition(|id| self.state[**id as usize] != NOTHING);
-        let valued: Vec<u32> = known.iter().map(|id| if self.state[*id as usize] == STORED { *id } else { ABSENT }).collect();
-        let versions = Decimal128Array::from_iter_values(known.iter().map(|id| self.versions.get(*id))).with_data_type(VERSION_TYPE);
+        let (known, deleted): (Vec<u32>, Vec<u32>) = dirty
+            .iter()
+            .partition(|id| self.state[**id as usize] != NOTHING);
+        let valued: Vec<u32> = known
+            .iter()
+            .map(|id| {
+                if self.state[*id as usize] == STORED {
+                    *id
+                } else {
+                    ABSENT
+                }
+            })
+            .collect();
+        let versions =
+            Decimal128Array::from_iter_values(known.iter().map(|id| self.versions.get(*id)))
+                .with_data_type(VERSION_TYPE);
         let gone: BooleanArray = valued.iter().map(|id| Some(*id == ABSENT)).collect();
         let own: [ArrayRef; 2] = [Arc::new(versions), Arc::new(gone)];
-        let columns = self.index.gather(&known).into_iter().chain(self.values.gather_all(&valued)).chain(own).collect();
-        let key_schema: Schema = self.spec.schema.project(&(0..self.key.len()).collect::<Vec<_>>()).expect("key columns come first");
+        let columns = self
+            .index
+            .gather(&known)
+            .into_iter()
+            .chain(self.values.gather_all(&valued))
+            .chain(own)
+            .collect();
+        let key_schema: Schema = self
+            .spec
+            .schema
+            .project(&(0..self.key.len()).collect::<Vec<_>>())
+            .expect("key columns come first");
         let delta = TableDelta {
-            upserts: RecordBatch::try_new(self.spec.schema.clone(), columns).expect("stored rows have the table's types"),
+            upserts: RecordBatch::try_new(self.spec.schema.clone(), columns)
+                .expect("stored rows have the table's types"),
             upsert_vnodes: self.vnodes(&known),
-            deletes: RecordBatch::try_new(Arc::new(key_schema), self.index.gather(&deleted)).expect("stored keys have the table's types"),
+            deletes: RecordBatch::try_new(Arc::new(key_schema), self.index.gather(&deleted))
+                .expect("stored keys have the table's types"),
             delete_vnodes: self.vnodes(&deleted),
         };
         for id in dirty {
@@ -329,11 +458,19 @@ impl StateTable for UpsertTable {
             columns[*column] = Some(rows.column(i).clone());
         }
         let width = columns.len();
-        let (versions, gone) = (rows.column(width).as_primitive::<Decimal128Type>(), rows.column(width + 1).as_boolean());
-        let columns = columns.into_iter().map(|c| c.expect("every column is in the table")).collect();
-        let rows = RecordBatch::try_new(self.schema.clone(), columns).expect("a checkpoint's rows have the table's types");
+        let (versions, gone) = (
+            rows.column(width).as_primitive::<Decimal128Type>(),
+            rows.column(width + 1).as_boolean(),
+        );
+        let columns = columns
+            .into_iter()
+            .map(|c| c.expect("every column is in the table"))
+            .collect();
+        let rows = RecordBatch::try_new(self.schema.clone(), columns)
+            .expect("a checkpoint's rows have the table's types");
         let ids = self.intern(&rows);
-        let (mut stored, mut stored_rows) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
+        let (mut stored, mut stored_rows) =
+            (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
         for (row, id) in ids.into_iter().enumerate() {
             let before = std::mem::replace(&mut self.state[id as usize], STORED);
             assert!(before == NOTHING, "a checkpoint has each key once");
@@ -345,11 +482,17 @@ impl StateTable for UpsertTable {
                 stored_rows.push(row as u32);
             }
         }
-        self.values.write_selected(&pick(rows.columns(), &self.others), &stored_rows, &stored);
+        self.values
+            .write_selected(&pick(rows.columns(), &self.others), &stored_rows, &stored);
     }
 
     fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.values.memory_bytes() + self.versions.memory_bytes() + self.gone.capacity() * 16 + self.state.capacity() * 4 + self.is_dirty.capacity()
+        self.index.memory_bytes()
+            + self.values.memory_bytes()
+            + self.versions.memory_bytes()
+            + self.gone.capacity() * 16
+            + self.state.capacity() * 4
+            + self.is_dirty.capacity()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is stored whole in every manifest.
+//! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is
+//! stored whole in every manifest.
 
 use crate::{Conflict, JobPlan, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -18,7 +19,8 @@ pub struct Column {
     pub nullable: bool,
     /// Default for INSERT, as SQL text.
     pub default: Option<String>,
-    /// Text of the type where Arrow's does not say it all: `jsonb`, `uuid`, `varchar(10)`; empty otherwise.
+    /// Text of the type where Arrow's does not say it all: `jsonb`, `uuid`, `varchar(10)`; empty
+    /// otherwise.
     #[serde(default)]
     pub sql_type: String,
 }
@@ -116,7 +118,8 @@ pub struct ConnectorSpec {
     pub encode_options: BTreeMap<String, String>,
     /// Columns filled by INCLUDE: position in the relation and what it is.
     pub includes: Vec<(usize, Include)>,
-    /// Columns of the key, by position: of an upsert or Debezium source its PRIMARY KEY, of an upsert sink its `primary_key`.
+    /// Columns of the key, by position: of an upsert or Debezium source its PRIMARY KEY, of an
+    /// upsert sink its `primary_key`.
     pub key: Vec<usize>,
 }
 
@@ -143,7 +146,8 @@ pub struct Relation {
     pub watermark: Option<Watermark>,
     /// The connector of a source, connector table or sink.
     pub connector: Option<ConnectorSpec>,
-    /// Its connector may take records away (compaction): the log keeps the rows since the last checkpoint.
+    /// Its connector may take records away (compaction): the log keeps the rows since the last
+    /// checkpoint.
     #[serde(default)]
     pub logs_rows: bool,
     /// What INSERT does on an existing key.
@@ -171,12 +175,23 @@ pub struct Relation {
 impl Relation {
     /// The columns as an Arrow schema.
     pub fn arrow_schema(&self) -> SchemaRef {
-        Arc::new(Schema::new(self.columns.iter().map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable)).collect::<Vec<_>>()))
+        Arc::new(Schema::new(
+            self.columns
+                .iter()
+                .map(|c| Field::new(&c.name, c.data_type.clone(), c.nullable))
+                .collect::<Vec<_>>(),
+        ))
     }
 
-    /// Whether rows of this relation are kept, so that it can be read and later jobs can start from its rows. An append-only source is not: later jobs read its connector again.
+    /// Whether rows of this relation are kept, so that it can be read and later jobs can start from
+    /// its rows. An append-only source is not: later jobs read its connector again.
     pub fn is_materialized(&self) -> bool {
-        self.job.as_ref().is_some_and(|j| j.fragments.iter().flat_map(crate::Fragment::nodes).any(|n| matches!(n.op, crate::Op::Materialize { .. })))
+        self.job.as_ref().is_some_and(|j| {
+            j.fragments
+                .iter()
+                .flat_map(crate::Fragment::nodes)
+                .any(|n| matches!(n.op, crate::Op::Materialize { .. }))
+        })
     }
 }
 
@@ -189,7 +204,8 @@ pub struct Stopped {
     pub reason: String,
 }
 
-/// All relations. Cloned on change (copy on write behind an `Arc`): readers keep the one they began with.
+/// All relations. Cloned on change (copy on write behind an `Arc`): readers keep the one they began
+/// with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Catalog {
     /// By id.
@@ -205,11 +221,16 @@ pub struct Catalog {
 impl Catalog {
     /// Finds a relation by schema and name.
     pub fn find(&self, schema_name: &str, name: &str) -> Option<&Arc<Relation>> {
-        self.relations.values().find(|r| r.name == name && r.schema_name == schema_name)
+        self.relations
+            .values()
+            .find(|r| r.name == name && r.schema_name == schema_name)
     }
 
     /// The relations that depend directly on `id`.
     pub fn dependents(&self, id: RelationId) -> Vec<&Arc<Relation>> {
-        self.relations.values().filter(|r| r.depends_on.contains(&id)).collect()
+        self.relations
+            .values()
+            .filter(|r| r.depends_on.contains(&id))
+            .collect()
     }
 }

@@ -1,5 +1,6 @@
-//! Scalar expressions over the columns of one row. `operator` compiles them to DataFusion's physical expressions, the evaluator that ad-hoc queries use
-//! too. Types are explicit: the planner has inserted every coercion as a [`Expr::Cast`].
+//! Scalar expressions over the columns of one row. `operator` compiles them to DataFusion's
+//! physical expressions, the evaluator that ad-hoc queries use too. Types are explicit: the planner
+//! has inserted every coercion as a [`Expr::Cast`].
 
 use arrow_schema::DataType;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,11 @@ pub enum Expr {
     /// A constant.
     Literal(Literal),
     /// `left op right`; integer arithmetic is checked.
-    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr> },
+    Binary {
+        op: BinaryOp,
+        left: Box<Expr>,
+        right: Box<Expr>,
+    },
     /// `NOT e`.
     Not(Box<Expr>),
     /// `-e`, checked.
@@ -26,14 +31,32 @@ pub enum Expr {
     /// `e IS FALSE`.
     IsFalse(Box<Expr>),
     /// `e [NOT] [I]LIKE pattern`.
-    Like { negated: bool, case_insensitive: bool, expr: Box<Expr>, pattern: Box<Expr> },
+    Like {
+        negated: bool,
+        case_insensitive: bool,
+        expr: Box<Expr>,
+        pattern: Box<Expr>,
+    },
     /// `e [NOT] IN (list)`.
-    InList { negated: bool, expr: Box<Expr>, list: Vec<Expr> },
+    InList {
+        negated: bool,
+        expr: Box<Expr>,
+        list: Vec<Expr>,
+    },
     /// `CASE [operand] WHEN .. THEN .. ELSE .. END`.
-    Case { operand: Option<Box<Expr>>, when_then: Vec<(Expr, Expr)>, otherwise: Option<Box<Expr>> },
+    Case {
+        operand: Option<Box<Expr>>,
+        when_then: Vec<(Expr, Expr)>,
+        otherwise: Option<Box<Expr>>,
+    },
     /// `CAST(e AS to)`; with `safe`, what cannot be cast becomes NULL (TRY_CAST).
-    Cast { expr: Box<Expr>, to: DataType, safe: bool },
-    /// A scalar function by its registered name (DataFusion's built-in ones and Tidemark's own, `tidemark_operator::functions`).
+    Cast {
+        expr: Box<Expr>,
+        to: DataType,
+        safe: bool,
+    },
+    /// A scalar function by its registered name (DataFusion's built-in ones and Tidemark's own,
+    /// `tidemark_operator::functions`).
     Call { function: String, args: Vec<Expr> },
 }
 
@@ -109,7 +132,12 @@ impl Expr {
                 left.visit_columns(f);
                 right.visit_columns(f);
             }
-            Expr::Not(e) | Expr::Negative(e) | Expr::IsNull(e) | Expr::IsNotNull(e) | Expr::IsTrue(e) | Expr::IsFalse(e) => e.visit_columns(f),
+            Expr::Not(e)
+            | Expr::Negative(e)
+            | Expr::IsNull(e)
+            | Expr::IsNotNull(e)
+            | Expr::IsTrue(e)
+            | Expr::IsFalse(e) => e.visit_columns(f),
             Expr::Like { expr, pattern, .. } => {
                 expr.visit_columns(f);
                 pattern.visit_columns(f);
@@ -118,7 +146,11 @@ impl Expr {
                 expr.visit_columns(f);
                 list.iter().for_each(|e| e.visit_columns(f));
             }
-            Expr::Case { operand, when_then, otherwise } => {
+            Expr::Case {
+                operand,
+                when_then,
+                otherwise,
+            } => {
                 operand.iter().for_each(|e| e.visit_columns(f));
                 for (when, then) in when_then {
                     when.visit_columns(f);

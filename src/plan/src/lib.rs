@@ -1,5 +1,6 @@
-//! What is to be computed: scalar expressions, stream plans cut into fragments, and catalog entries. Everything here is data with a stable serialised
-//! form (JSON): lowered plans are stored in the catalog and a restart never plans anew.
+//! What is to be computed: scalar expressions, stream plans cut into fragments, and catalog
+//! entries. Everything here is data with a stable serialised form (JSON): lowered plans are stored
+//! in the catalog and a restart never plans anew.
 
 pub mod catalog;
 pub mod expr;

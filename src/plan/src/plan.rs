@@ -1,9 +1,10 @@
-//! The stream plan: a job is a list of fragments; a fragment is a tree of operators that runs as one actor on every worker; between two fragments
-//! rows move by vnode. Fragment numbers are their order of dataflow: a fragment receives only from smaller ones. The last one ends in `Materialize`,
-//! `Sink`, or (an append-only source) the source itself.
+//! The stream plan: a job is a list of fragments; a fragment is a tree of operators that runs as
+//! one actor on every worker; between two fragments rows move by vnode. Fragment numbers are their
+//! order of dataflow: a fragment receives only from smaller ones. The last one ends in
+//! `Materialize`, `Sink`, or (an append-only source) the source itself.
 //!
-//! Every relation is a changelog with weights, so operators need no stream key; [`Properties::key`] is known where a unique key is derived and makes
-//! state cheaper.
+//! Every relation is a changelog with weights, so operators need no stream key; [`Properties::key`]
+//! is known where a unique key is derived and makes state cheaper.
 
 use crate::Expr;
 use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
@@ -35,11 +36,13 @@ pub struct Fragment {
 /// Where a fragment's output goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Output {
-    /// To fragment `to` of the same job, each row to the worker that owns `hash(keys) mod VNODES`; without keys all rows go to the owner of vnode 0.
+    /// To fragment `to` of the same job, each row to the worker that owns `hash(keys) mod VNODES`;
+    /// without keys all rows go to the owner of vnode 0.
     Exchange { to: u32, keys: Vec<usize> },
     /// To fragment `to`, every row to every worker.
     Broadcast { to: u32 },
-    /// The end of the job. Other jobs that tap the relation receive the root's output on the same worker.
+    /// The end of the job. Other jobs that tap the relation receive the root's output on the same
+    /// worker.
     Relation,
 }
 
@@ -61,20 +64,30 @@ pub struct Node {
 pub struct Properties {
     /// No row ever leaves: all weights are +1.
     pub append_only: bool,
-    /// Columns that are unique among the rows present (an update of a key may still be seen as -old +new in any order within an epoch).
+    /// Columns that are unique among the rows present (an update of a key may still be seen as -old
+    /// +new in any order within an epoch).
     pub key: Option<Vec<usize>>,
 }
 
-/// The algebra. State table numbers (`table`, `left_table`, ...) are the operator's own and unique within the job.
+/// The algebra. State table numbers (`table`, `left_table`, ...) are the operator's own and unique
+/// within the job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Op {
-    /// Leaf: the records of this job's own source connector. `watermark`: rows below it are late and dropped (counted).
-    /// `versioned`: one more column at the end, the row's version ([`version`]).
-    SourceRead { columns: Vec<usize>, watermark: Option<Watermark>, versioned: bool },
+    /// Leaf: the records of this job's own source connector. `watermark`: rows below it are late
+    /// and dropped (counted). `versioned`: one more column at the end, the row's version
+    /// ([`version`]).
+    SourceRead {
+        columns: Vec<usize>,
+        watermark: Option<Watermark>,
+        versioned: bool,
+    },
     /// Leaf: the written rows (-old +new) of this job's own table.
     TableRead,
     /// Leaf: these columns of another relation's changelog.
-    Tap { relation: RelationId, columns: Vec<usize> },
+    Tap {
+        relation: RelationId,
+        columns: Vec<usize>,
+    },
     /// Leaf: what fragment `from` of this job sends.
     Receive { from: u32 },
     /// Leaf: constant rows, on the worker that owns vnode 0, in the job's first epoch.
@@ -85,23 +98,59 @@ pub enum Op {
     Project { exprs: Vec<Expr> },
     /// All rows of all inputs, which have the same types.
     Union,
-    /// Each input row once for every row of `rows`, whose columns are appended (a cross join with constants; HOP windows).
+    /// Each input row once for every row of `rows`, whose columns are appended (a cross join with
+    /// constants; HOP windows).
     Expand { rows: Vec<Vec<Expr>> },
     /// An equi-join with an optional residual condition over `left columns ++ right columns`.
-    /// Output: for inner and outer joins `output` picks from left ++ right; for semi and anti joins it picks from left.
-    Join { kind: JoinKind, left_keys: Vec<usize>, right_keys: Vec<usize>, null_equals_null: bool, residual: Option<Expr>, output: Vec<usize>, left_table: u32, right_table: u32 },
-    /// Grouped aggregation: output is group columns then one column per call. Emits one -old +new per touched group and barrier. Without group columns and with
-    /// `global`, one row even for no input. `table` and those after it (`distinct_tables` many, one per call that needs one) hold its state.
-    Aggregate { group: Vec<usize>, calls: Vec<AggregateCall>, global: bool, table: u32 },
-    /// First half of a two-phase aggregation, stateless between barriers: combines rows of a group locally. Output: group columns, then the partial columns that
-    /// `calls` of the matching `AggregateFinal` read. Append-only input with count/sum/min/max, or retracting input with count/sum.
-    PartialAggregate { group: Vec<usize>, calls: Vec<AggregateCall> },
-    /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes it. Of the writes of one key the one with the greatest `version` (a column
-    /// behind all others, which is not part of the output) counts, among equal ones the last. Output: -old +new.
-    Upsert { key: Vec<usize>, conflict: Conflict, version: usize, table: u32 },
-    /// Keeps the relation's rows for reads and later jobs, and passes its input on. With `key`, rows are located by it; append-only input without key is kept as it comes.
-    Materialize { key: Option<Vec<usize>>, append_only: bool, table: u32 },
-    /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash orders changes (all columns if none).
+    /// Output: for inner and outer joins `output` picks from left ++ right; for semi and anti joins
+    /// it picks from left.
+    Join {
+        kind: JoinKind,
+        left_keys: Vec<usize>,
+        right_keys: Vec<usize>,
+        null_equals_null: bool,
+        residual: Option<Expr>,
+        output: Vec<usize>,
+        left_table: u32,
+        right_table: u32,
+    },
+    /// Grouped aggregation: output is group columns then one column per call. Emits one -old +new
+    /// per touched group and barrier. Without group columns and with `global`, one row even for no
+    /// input. `table` and those after it (`distinct_tables` many, one per call that needs one) hold
+    /// its state.
+    Aggregate {
+        group: Vec<usize>,
+        calls: Vec<AggregateCall>,
+        global: bool,
+        table: u32,
+    },
+    /// First half of a two-phase aggregation, stateless between barriers: combines rows of a group
+    /// locally. Output: group columns, then the partial columns that `calls` of the matching
+    /// `AggregateFinal` read. Append-only input with count/sum/min/max, or retracting input with
+    /// count/sum.
+    PartialAggregate {
+        group: Vec<usize>,
+        calls: Vec<AggregateCall>,
+    },
+    /// Rows are writes by key: a positive weight writes the row of its key, a negative one deletes
+    /// it. Of the writes of one key the one with the greatest `version` (a column behind all
+    /// others, which is not part of the output) counts, among equal ones the last. Output: -old
+    /// +new.
+    Upsert {
+        key: Vec<usize>,
+        conflict: Conflict,
+        version: usize,
+        table: u32,
+    },
+    /// Keeps the relation's rows for reads and later jobs, and passes its input on. With `key`,
+    /// rows are located by it; append-only input without key is kept as it comes.
+    Materialize {
+        key: Option<Vec<usize>>,
+        append_only: bool,
+        table: u32,
+    },
+    /// Consolidates each epoch and hands it to the sink's writer. `key`: the columns whose hash
+    /// orders changes (all columns if none).
     Sink { key: Vec<usize>, table: u32 },
 }
 
@@ -138,8 +187,10 @@ pub struct Watermark {
 /// Type of a row's version.
 pub const VERSION_TYPE: DataType = DataType::Decimal128(38, 0);
 
-/// The version of a write by key, as a decimal without fraction: the largest time of its split so far, then the split. Writes of one split never go down, and those of one version are
-/// told apart by their order; so versions order the writes of all splits, whatever the order in which they arrive.
+/// The version of a write by key, as a decimal without fraction: the largest time of its split so
+/// far, then the split. Writes of one split never go down, and those of one version are told apart
+/// by their order; so versions order the writes of all splits, whatever the order in which they
+/// arrive.
 pub fn version(time_ms: i64, split: SplitId) -> i128 {
     i128::from(time_ms) << 32 | i128::from(split)
 }
@@ -164,7 +215,8 @@ pub struct AggregateCall {
     pub output: arrow_schema::DataType,
 }
 
-/// The aggregate functions that are maintained. `sum` of integers is checked; of floats exact and order-free, rounded once.
+/// The aggregate functions that are maintained. `sum` of integers is checked; of floats exact and
+/// order-free, rounded once.
 #[allow(missing_docs)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AggregateFunction {
@@ -177,20 +229,41 @@ pub enum AggregateFunction {
     BoolOr,
 }
 
-/// The column that is cheapest to carry where only the number of rows matters: a stream never has no columns at all, and what reads none of them ignores the one that it has
-/// beyond its logical schema. A query over a source reads the same one, so that it leaves out the same rows where that column could not be read.
+/// The column that is cheapest to carry where only the number of rows matters: a stream never has
+/// no columns at all, and what reads none of them ignores the one that it has beyond its logical
+/// schema. A query over a source reads the same one, so that it leaves out the same rows where that
+/// column could not be read.
 pub fn narrowest(schema: &Schema) -> usize {
-    let width = |f: &FieldRef| if *f.data_type() == DataType::Boolean { 0 } else { f.data_type().primitive_width().unwrap_or(usize::MAX) };
-    schema.fields().iter().enumerate().min_by_key(|(_, f)| width(f)).map_or(0, |(i, _)| i)
+    let width = |f: &FieldRef| {
+        if *f.data_type() == DataType::Boolean {
+            0
+        } else {
+            f.data_type().primitive_width().unwrap_or(usize::MAX)
+        }
+    };
+    schema
+        .fields()
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, f)| width(f))
+        .map_or(0, |(i, _)| i)
 }
 
-/// State tables of an `Aggregate`: the groups, one per column with DISTINCT calls, and one per extreme of an input that may retract.
+/// State tables of an `Aggregate`: the groups, one per column with DISTINCT calls, and one per
+/// extreme of an input that may retract.
 pub fn aggregate_table_count(calls: &[AggregateCall], append_only: bool) -> u32 {
     use AggregateFunction::{Avg, Count, Max, Min, Sum};
-    let mut distinct: Vec<Option<usize>> = calls.iter().filter(|c| c.distinct && matches!(c.function, Count | Sum | Avg)).map(|c| c.arg).collect();
+    let mut distinct: Vec<Option<usize>> = calls
+        .iter()
+        .filter(|c| c.distinct && matches!(c.function, Count | Sum | Avg))
+        .map(|c| c.arg)
+        .collect();
     distinct.sort_unstable();
     distinct.dedup();
-    let extremes = calls.iter().filter(|c| matches!(c.function, Min | Max) && !append_only).count();
+    let extremes = calls
+        .iter()
+        .filter(|c| matches!(c.function, Min | Max) && !append_only)
+        .count();
     1 + distinct.len() as u32 + extremes as u32
 }
 
@@ -211,7 +284,15 @@ impl JobPlan {
     /// The relations that the job reads, with the columns it needs of each tap.
     pub fn taps(&self) -> Vec<(RelationId, Vec<usize>)> {
         let nodes = self.fragments.iter().flat_map(Fragment::nodes);
-        nodes.filter_map(|n| if let Op::Tap { relation, columns } = &n.op { Some((*relation, columns.clone())) } else { None }).collect()
+        nodes
+            .filter_map(|n| {
+                if let Op::Tap { relation, columns } = &n.op {
+                    Some((*relation, columns.clone()))
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 }
 
@@ -221,8 +302,23 @@ mod tests {
 
     #[test]
     fn versions_order_by_time_then_split() {
-        let all = [(-1, 0), (-1, u32::MAX), (0, 0), (0, 1), (0, u32::MAX), (1, 0), (i64::MAX, 0), (i64::MAX, u32::MAX)];
-        assert!(all.windows(2).all(|w| version(w[0].0, w[0].1) < version(w[1].0, w[1].1)));
-        assert!(all.iter().all(|(time, split)| time_and_split(version(*time, *split)) == (*time, *split)));
+        let all = [
+            (-1, 0),
+            (-1, u32::MAX),
+            (0, 0),
+            (0, 1),
+            (0, u32::MAX),
+            (1, 0),
+            (i64::MAX, 0),
+            (i64::MAX, u32::MAX),
+        ];
+        assert!(
+            all.windows(2)
+                .all(|w| version(w[0].0, w[0].1) < version(w[1].0, w[1].1))
+        );
+        assert!(
+            all.iter()
+                .all(|(time, split)| time_and_split(version(*time, *split)) == (*time, *split))
+        );
     }
 }

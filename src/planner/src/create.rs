@@ -1,8 +1,11 @@
-//! CREATE SOURCE and CREATE TABLE: columns, keys, generated columns, watermarks and what is between a connector and its relation.
+//! CREATE SOURCE and CREATE TABLE: columns, keys, generated columns, watermarks and what is between
+//! a connector and its relation.
 //!
-//! * a plain source is its connector's rows, computed columns added, and is not kept: later jobs read the connector again;
+//! * a plain source is its connector's rows, computed columns added, and is not kept: later jobs
+//!   read the connector again;
 //! * an upsert or Debezium source, and every table, is kept by its primary key;
-//! * a table without connector gets its changes from DML, whose conflicts are resolved before they are logged.
+//! * a table without connector gets its changes from DML, whose conflicts are resolved before they
+//!   are logged.
 
 use crate::bind::{Expander, Table, to_error};
 use crate::fold::fold_plan;
@@ -18,7 +21,10 @@ use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation, RelationKind, VERSION_TYPE, Watermark};
+use tidemark_plan::{
+    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
+    RelationKind, VERSION_TYPE, Watermark,
+};
 
 /// The columns of a relation being created, and which of them are computed.
 struct Columns {
@@ -31,44 +37,108 @@ struct Columns {
 }
 
 impl Planner {
-    pub(crate) fn source(&self, id: RelationId, create: &CreateRelation, statement: &Statement, owner: &str) -> Result<Planned> {
+    pub(crate) fn source(
+        &self,
+        id: RelationId,
+        create: &CreateRelation,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
         let Some(connector) = connector_of(create, RelationKind::Source)? else {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "a source needs a connector")
-                .at(create.name.position.max(1))
-                .with_hint("Write WITH (connector = 'kafka', ...), or CREATE TABLE."));
+            return Err(
+                Error::user(SqlState::INVALID_PARAMETER, "a source needs a connector")
+                    .at(create.name.position.max(1))
+                    .with_hint("Write WITH (connector = 'kafka', ...), or CREATE TABLE."),
+            );
         };
         if create.append_only || create.on_conflict.is_some() {
-            return Err(Error::user(SqlState::SYNTAX_ERROR, "APPEND ONLY and ON CONFLICT belong to tables").at(create.name.position.max(1)));
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                "APPEND ONLY and ON CONFLICT belong to tables",
+            )
+            .at(create.name.position.max(1)));
         }
-        self.from_connector(id, create, connector, RelationKind::Source, statement, owner)
+        self.from_connector(
+            id,
+            create,
+            connector,
+            RelationKind::Source,
+            statement,
+            owner,
+        )
     }
 
-    pub(crate) fn table(&self, id: RelationId, create: &CreateRelation, statement: &Statement, owner: &str) -> Result<Planned> {
+    pub(crate) fn table(
+        &self,
+        id: RelationId,
+        create: &CreateRelation,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
         if let Some(connector) = connector_of(create, RelationKind::Table)? {
-            return self.from_connector(id, create, connector, RelationKind::Table, statement, owner);
+            return self.from_connector(
+                id,
+                create,
+                connector,
+                RelationKind::Table,
+                statement,
+                owner,
+            );
         }
         if create.format.is_some() || !create.includes.is_empty() {
-            return Err(Error::user(SqlState::SYNTAX_ERROR, "FORMAT and INCLUDE need a connector").at(create.name.position.max(1)));
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                "FORMAT and INCLUDE need a connector",
+            )
+            .at(create.name.position.max(1)));
         }
-        let Columns { columns, generated, key, .. } = columns_of(create)?;
+        let Columns {
+            columns,
+            generated,
+            key,
+            ..
+        } = columns_of(create)?;
         if let Some((_, e)) = generated.first() {
-            return Err(Error::unsupported(format!("a generated column ({e}) needs a table over a connector")).with_hint("Compute it in a view."));
+            return Err(Error::unsupported(format!(
+                "a generated column ({e}) needs a table over a connector"
+            ))
+            .with_hint("Compute it in a view."));
         }
         if columns.is_empty() {
-            return Err(Error::unsupported("a table needs a column").at(create.name.position.max(1)));
+            return Err(
+                Error::unsupported("a table needs a column").at(create.name.position.max(1))
+            );
         }
         let watermark = watermark_of(create, &columns)?;
         if watermark.is_some() {
-            return Err(Error::unsupported("a watermark needs a source, or a table over a connector").at(create.name.position.max(1)));
+            return Err(Error::unsupported(
+                "a watermark needs a source, or a table over a connector",
+            )
+            .at(create.name.position.max(1)));
         }
-        let mut relation = self.relation(id, &create.name, RelationKind::Table, columns, statement, owner)?;
+        let mut relation = self.relation(
+            id,
+            &create.name,
+            RelationKind::Table,
+            columns,
+            statement,
+            owner,
+        )?;
         relation.append_only = create.append_only;
         relation.conflict = conflict_of(create, &key)?;
-        let unique = if key.is_empty() { None } else { Some(key.clone()) };
-        let properties = Properties { append_only: create.append_only, key: unique.clone() };
+        let unique = if key.is_empty() {
+            None
+        } else {
+            Some(key.clone())
+        };
+        let properties = Properties {
+            append_only: create.append_only,
+            key: unique.clone(),
+        };
         let mut builder = Builder::new(id);
         let stream = Stream::leaf(Op::TableRead, relation.arrow_schema(), properties);
-        // Append-only tables with a key refuse duplicates before the log, so they are kept by key as well.
+        // Append-only tables with a key refuse duplicates before the log, so they are kept by key
+        // as well.
         let stream = materialized_by(&mut builder, stream, unique);
         let (job, notices) = builder.finish(stream);
         relation.key_declared = !key.is_empty();
@@ -78,52 +148,113 @@ impl Planner {
         Ok(Planned { relation, notices })
     }
 
-    fn from_connector(&self, id: RelationId, create: &CreateRelation, mut connector: ConnectorSpec, kind: RelationKind, statement: &Statement, owner: &str) -> Result<Planned> {
+    fn from_connector(
+        &self,
+        id: RelationId,
+        create: &CreateRelation,
+        mut connector: ConnectorSpec,
+        kind: RelationKind,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
         let position = create.name.position.max(1);
         let mut create = create.clone();
         if create.columns.is_empty() {
             generators::check_kind(&connector).map_err(|e| e.at(position))?;
             create.columns = generators::columns(&connector).ok_or_else(|| {
-                Error::user(SqlState("42P16"), format!("{} \"{}\" has no columns", kind.name(), create.name.name)).at(position).with_hint("List the columns that the records have.")
+                Error::user(
+                    SqlState("42P16"),
+                    format!("{} \"{}\" has no columns", kind.name(), create.name.name),
+                )
+                .at(position)
+                .with_hint("List the columns that the records have.")
             })?;
         }
-        let Columns { columns, generated, includes, key } = columns_of(&create)?;
+        let Columns {
+            columns,
+            generated,
+            includes,
+            key,
+        } = columns_of(&create)?;
         connector.includes = includes;
         let keyed = connector.format != Format::Plain;
         if keyed && key.is_empty() {
-            let format = if connector.format == Format::Upsert { "UPSERT" } else { "DEBEZIUM" };
-            return Err(Error::user(SqlState("42P16"), format!("FORMAT {format} needs a PRIMARY KEY"))
-                .at(position)
-                .with_hint("Declare PRIMARY KEY (columns) of the record key, or INCLUDE KEY and use that column."));
+            let format = if connector.format == Format::Upsert {
+                "UPSERT"
+            } else {
+                "DEBEZIUM"
+            };
+            return Err(Error::user(
+                SqlState("42P16"),
+                format!(
+                    "FORMAT {format} needs a PRIMARY \
+                                                               KEY"
+                ),
+            )
+            .at(position)
+            .with_hint(
+                "Declare PRIMARY KEY (columns) of the record key, or INCLUDE KEY and \
+                            use that column.",
+            ));
         }
         if create.append_only && keyed {
-            return Err(Error::user(SqlState("42P16"), "an APPEND ONLY table cannot have updates from its connector").at(position));
+            return Err(Error::user(
+                SqlState("42P16"),
+                "an APPEND ONLY table cannot have updates from its connector",
+            )
+            .at(position));
         }
         let watermark = watermark_of(&create, &columns)?;
         if let Some(watermark) = &watermark
             && generated.iter().any(|(at, _)| *at == watermark.column)
         {
-            return Err(Error::unsupported("a generated column cannot have a watermark yet").at(position));
+            return Err(
+                Error::unsupported("a generated column cannot have a watermark yet").at(position),
+            );
         }
         connector.key = key.clone();
         let mut relation = self.relation(id, &create.name, kind, columns, statement, owner)?;
         relation.conflict = conflict_of(&create, &key)?;
         if keyed && relation.conflict == Conflict::Ignore {
-            return Err(Error::unsupported("records that also delete cannot be read with ON CONFLICT IGNORE")
-                .at(position)
-                .with_detail("Which write of a key was the first since its deletion would depend on the order in which partitions are read.")
-                .with_hint("Read the topic with FORMAT PLAIN, or leave ON CONFLICT out."));
+            return Err(Error::unsupported(
+                "records that also delete cannot be read with ON \
+                                           CONFLICT IGNORE",
+            )
+            .at(position)
+            .with_detail(
+                "Which write of a key was the first since its deletion would depend \
+                              on the order in which partitions are read.",
+            )
+            .with_hint("Read the topic with FORMAT PLAIN, or leave ON CONFLICT out."));
         }
-        // A key makes a table of what would be appended only: rows with the same key replace each other.
-        let upserts = keyed || kind == RelationKind::Table && !key.is_empty() && !create.append_only;
+        // A key makes a table of what would be appended only: rows with the same key replace each
+        // other.
+        let upserts =
+            keyed || kind == RelationKind::Table && !key.is_empty() && !create.append_only;
         relation.append_only = !upserts;
         let mut builder = Builder::new(id);
         let stream = self.read(&relation, &generated, watermark.clone(), upserts, statement)?;
         let stream = if upserts {
             let stream = builder.exchange(stream, &key);
-            let (schema, version, table) = (relation.arrow_schema(), relation.columns.len(), builder.tables(1));
-            let op = Op::Upsert { key: key.clone(), conflict: relation.conflict, version, table };
-            let stream = stream.wrap(op, schema, Properties { append_only: false, key: Some(key.clone()) });
+            let (schema, version, table) = (
+                relation.arrow_schema(),
+                relation.columns.len(),
+                builder.tables(1),
+            );
+            let op = Op::Upsert {
+                key: key.clone(),
+                conflict: relation.conflict,
+                version,
+                table,
+            };
+            let stream = stream.wrap(
+                op,
+                schema,
+                Properties {
+                    append_only: false,
+                    key: Some(key.clone()),
+                },
+            );
             materialized(&mut builder, stream, Some(key.clone()))
         } else if kind == RelationKind::Table {
             materialized(&mut builder, stream, None)
@@ -140,19 +271,52 @@ impl Planner {
         Ok(Planned { relation, notices })
     }
 
-    /// The connector's rows with computed columns in their places, and behind them, if they are `versioned`, their versions.
-    fn read(&self, relation: &Relation, generated: &[(usize, ast::Expr)], watermark: Option<Watermark>, versioned: bool, statement: &Statement) -> Result<Stream> {
+    /// The connector's rows with computed columns in their places, and behind them, if they are
+    /// `versioned`, their versions.
+    fn read(
+        &self,
+        relation: &Relation,
+        generated: &[(usize, ast::Expr)],
+        watermark: Option<Watermark>,
+        versioned: bool,
+        statement: &Statement,
+    ) -> Result<Stream> {
         let schema = relation.arrow_schema();
-        let read: Vec<usize> = (0..relation.columns.len()).filter(|c| generated.iter().all(|(at, _)| at != c)).collect();
+        let read: Vec<usize> = (0..relation.columns.len())
+            .filter(|c| generated.iter().all(|(at, _)| at != c))
+            .collect();
         let version = versioned.then(|| Field::new("_version", VERSION_TYPE, false));
-        let with_version = |columns: Vec<Field>| Arc::new(Schema::new(columns.into_iter().chain(version.clone()).collect::<Vec<_>>()));
+        let with_version = |columns: Vec<Field>| {
+            Arc::new(Schema::new(
+                columns
+                    .into_iter()
+                    .chain(version.clone())
+                    .collect::<Vec<_>>(),
+            ))
+        };
         let read_schema = with_version(read.iter().map(|c| schema.field(*c).clone()).collect());
-        let leaf = Op::SourceRead { columns: read.clone(), watermark, versioned };
-        let stream = Stream::leaf(leaf, read_schema, Properties { append_only: true, key: None });
+        let leaf = Op::SourceRead {
+            columns: read.clone(),
+            watermark,
+            versioned,
+        };
+        let stream = Stream::leaf(
+            leaf,
+            read_schema,
+            Properties {
+                append_only: true,
+                key: None,
+            },
+        );
         if generated.is_empty() {
             return Ok(stream);
         }
-        let base = Relation { columns: read.iter().map(|c| relation.columns[*c].clone()).collect(), key: Vec::new(), job: None, ..relation.clone() };
+        let base = Relation {
+            columns: read.iter().map(|c| relation.columns[*c].clone()).collect(),
+            key: Vec::new(),
+            job: None,
+            ..relation.clone()
+        };
         let computed = self.computed(base, generated, &schema, statement)?;
         let exprs = (0..relation.columns.len())
             .map(|c| match generated.iter().position(|(at, _)| *at == c) {
@@ -161,35 +325,65 @@ impl Planner {
             })
             .chain(versioned.then_some(Expr::Column(read.len())))
             .collect();
-        Ok(stream.project(exprs, with_version(schema.fields().iter().map(|f| f.as_ref().clone()).collect())))
+        Ok(stream.project(
+            exprs,
+            with_version(schema.fields().iter().map(|f| f.as_ref().clone()).collect()),
+        ))
     }
 
-    /// Binds the expressions of generated columns over the columns that are read, cast to the declared types.
-    fn computed(&self, base: Relation, generated: &[(usize, ast::Expr)], schema: &Schema, statement: &Statement) -> Result<Vec<Expr>> {
+    /// Binds the expressions of generated columns over the columns that are read, cast to the
+    /// declared types.
+    fn computed(
+        &self,
+        base: Relation,
+        generated: &[(usize, ast::Expr)],
+        schema: &Schema,
+        statement: &Statement,
+    ) -> Result<Vec<Expr>> {
         let fail = |e| to_error(e, &statement.positions);
         let provider = self.provider();
         let name = base.name.clone();
-        let scan = LogicalPlanBuilder::scan(name.as_str(), Arc::new(Table::new(Arc::new(base))), None).map_err(fail)?;
+        let scan =
+            LogicalPlanBuilder::scan(name.as_str(), Arc::new(Table::new(Arc::new(base))), None)
+                .map_err(fail)?;
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let mut exprs = Vec::new();
         for (at, expr) in generated {
             let mut expr = expr.clone();
             Expander::new(&provider, &statement.positions).expression(&mut expr)?;
-            let bound = planner.sql_to_expr(expr, scan.schema(), &mut PlannerContext::new()).map_err(fail)?;
+            let bound = planner
+                .sql_to_expr(expr, scan.schema(), &mut PlannerContext::new())
+                .map_err(fail)?;
             let field = schema.field(*at);
             let from = bound.get_type(scan.schema()).map_err(fail)?;
-            let bound = if from == *field.data_type() { bound } else { cast(bound, field.data_type().clone()) };
+            let bound = if from == *field.data_type() {
+                bound
+            } else {
+                cast(bound, field.data_type().clone())
+            };
             exprs.push(bound.alias(format!("generated {}", field.name())));
         }
         let plan = scan.project(exprs).and_then(|b| b.build()).map_err(fail)?;
-        let plan = analyze(plan, &self.registry).and_then(|plan| refuse(&plan).map(|()| plan)).and_then(|plan| fold_plan(plan, &self.registry)).map_err(fail)?;
+        let plan = analyze(plan, &self.registry)
+            .and_then(|plan| refuse(&plan).map(|()| plan))
+            .and_then(|plan| fold_plan(plan, &self.registry))
+            .map_err(fail)?;
         match &plan {
             LogicalPlan::Projection(p) => {
-                debug_assert_eq!(schema_of(p.input.schema()).fields().len() + generated.len(), schema.fields().len());
-                p.expr.iter().map(|e| to_expr(e, p.input.schema())).collect()
+                debug_assert_eq!(
+                    schema_of(p.input.schema()).fields().len() + generated.len(),
+                    schema.fields().len()
+                );
+                p.expr
+                    .iter()
+                    .map(|e| to_expr(e, p.input.schema()))
+                    .collect()
             }
-            other => Err(Error::internal(format!("generated columns became {}", other.display()))),
+            other => Err(Error::internal(format!(
+                "generated columns became {}",
+                other.display()
+            ))),
         }
     }
 }
@@ -202,46 +396,102 @@ fn materialized_by(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>
     let stream = builder.exchange(stream, key.as_deref().unwrap_or_default());
     let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
     let table = builder.tables(1);
-    stream.wrap(Op::Materialize { key, append_only: true, table }, schema, properties)
+    stream.wrap(
+        Op::Materialize {
+            key,
+            append_only: true,
+            table,
+        },
+        schema,
+        properties,
+    )
 }
 
 fn columns_of(create: &CreateRelation) -> Result<Columns> {
-    let mut all = Columns { columns: Vec::new(), generated: Vec::new(), includes: Vec::new(), key: Vec::new() };
+    let mut all = Columns {
+        columns: Vec::new(),
+        generated: Vec::new(),
+        includes: Vec::new(),
+        key: Vec::new(),
+    };
     for definition in &create.columns {
-        let ColumnDefinition { name, data_type, not_null, default, generated, position } = definition;
+        let ColumnDefinition {
+            name,
+            data_type,
+            not_null,
+            default,
+            generated,
+            position,
+        } = definition;
         let (arrow, sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
         if all.columns.iter().any(|c: &Column| c.name == *name) {
-            return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once")).at(*position));
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" specified more than once"),
+            )
+            .at(*position));
         }
         let key = create.primary_key.contains(name);
         if let Some(e) = generated {
             all.generated.push((all.columns.len(), e.clone()));
         }
-        all.columns.push(Column { name: name.clone(), data_type: arrow, nullable: !(*not_null || key), default: default.clone(), sql_type });
+        all.columns.push(Column {
+            name: name.clone(),
+            data_type: arrow,
+            nullable: !(*not_null || key),
+            default: default.clone(),
+            sql_type,
+        });
     }
     for (what, alias) in &create.includes {
         let (name, data_type) = match what {
             Include::Key => ("_key", DataType::Utf8),
             Include::Partition => ("_partition", DataType::Int32),
             Include::Offset => ("_offset", DataType::Int64),
-            Include::Timestamp => ("_timestamp", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+            Include::Timestamp => (
+                "_timestamp",
+                DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            ),
         };
         let name = alias.clone().unwrap_or_else(|| name.to_string());
         if all.columns.iter().any(|c| c.name == name) {
-            return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once")).with_hint("Name the included column with AS."));
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" specified more than once"),
+            )
+            .with_hint("Name the included column with AS."));
         }
-        let nullable = matches!(what, Include::Key | Include::Timestamp) && !create.primary_key.contains(&name);
+        let nullable = matches!(what, Include::Key | Include::Timestamp)
+            && !create.primary_key.contains(&name);
         all.includes.push((all.columns.len(), *what));
-        all.columns.push(Column { name, data_type, nullable, default: None, sql_type: String::new() });
+        all.columns.push(Column {
+            name,
+            data_type,
+            nullable,
+            default: None,
+            sql_type: String::new(),
+        });
     }
     for name in &create.primary_key {
         let at = all.columns.iter().position(|c| c.name == *name);
-        let at = at.ok_or_else(|| Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" named in key does not exist")).at(create.name.position.max(1)))?;
+        let at = at.ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_COLUMN,
+                format!("column \"{name}\" named in key does not exist"),
+            )
+            .at(create.name.position.max(1))
+        })?;
         if all.key.contains(&at) {
-            return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" appears twice in primary key constraint")).at(create.name.position.max(1)));
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" appears twice in primary key constraint"),
+            )
+            .at(create.name.position.max(1)));
         }
         if all.generated.iter().any(|(g, _)| *g == at) {
-            return Err(Error::unsupported(format!("generated column \"{name}\" cannot be part of the primary key")));
+            return Err(Error::unsupported(format!(
+                "generated column \"{name}\" cannot be part of the primary key"
+            )));
         }
         all.key.push(at);
     }
@@ -249,18 +499,40 @@ fn columns_of(create: &CreateRelation) -> Result<Columns> {
 }
 
 fn watermark_of(create: &CreateRelation, columns: &[Column]) -> Result<Option<Watermark>> {
-    let Some(clause) = &create.watermark else { return Ok(None) };
+    let Some(clause) = &create.watermark else {
+        return Ok(None);
+    };
     let find = columns.iter().position(|c| c.name == clause.column);
-    let column = find.ok_or_else(|| Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{}\" does not exist", clause.column)).at(clause.position))?;
+    let column = find.ok_or_else(|| {
+        Error::user(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{}\" does not exist", clause.column),
+        )
+        .at(clause.position)
+    })?;
     if !matches!(columns[column].data_type, DataType::Timestamp(_, _)) {
-        return Err(Error::user(SqlState::DATATYPE_MISMATCH, format!("the watermark column \"{}\" must be a timestamp", clause.column)).at(clause.position));
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!(
+                "the watermark column \"{}\" must be a timestamp",
+                clause.column
+            ),
+        )
+        .at(clause.position));
     }
-    Ok(Some(Watermark { column, delay_micros: clause.delay_micros }))
+    Ok(Some(Watermark {
+        column,
+        delay_micros: clause.delay_micros,
+    }))
 }
 
 fn conflict_of(create: &CreateRelation, key: &[usize]) -> Result<Conflict> {
     match create.on_conflict {
-        Some(_) if key.is_empty() => Err(Error::user(SqlState("42P10"), "ON CONFLICT needs a primary key").at(create.name.position.max(1))),
+        Some(_) if key.is_empty() => Err(Error::user(
+            SqlState("42P10"),
+            "ON CONFLICT needs a primary key",
+        )
+        .at(create.name.position.max(1))),
         Some(conflict) => Ok(conflict),
         None => Ok(Conflict::Overwrite),
     }
@@ -272,34 +544,70 @@ fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<Co
     let Some(connector) = create.options.get("connector").map(|c| c.to_lowercase()) else {
         let known = ["on_error", "appendonly", "retention_seconds"];
         if let Some(option) = create.options.keys().find(|k| !known.contains(&k.as_str())) {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, format!("unknown option \"{option}\"")).at(position).with_hint("An option \"connector\" is missing."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("unknown option \"{option}\""),
+            )
+            .at(position)
+            .with_hint("An option \"connector\" is missing."));
         }
         return Ok(None);
     };
     if !["kafka", "nexmark", "datagen"].contains(&connector.as_str()) {
-        return Err(Error::unsupported(format!("a {} cannot use connector '{connector}'", kind.name())).at(position).with_hint("kafka, nexmark and datagen are supported."));
+        return Err(Error::unsupported(format!(
+            "a {} cannot use connector '{connector}'",
+            kind.name()
+        ))
+        .at(position)
+        .with_hint("kafka, nexmark and datagen are supported."));
     }
     flag(&create.options, "snapshot", true)?;
     let generator = connector != "kafka";
     let (format, encode, encode_options) = match &create.format {
         Some(clause) if generator && clause.format != Format::Plain => {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, format!("connector '{connector}' makes rows of FORMAT PLAIN only"))
-                .at(position)
-                .with_hint("Leave FORMAT and ENCODE out."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("connector '{connector}' makes rows of FORMAT PLAIN only"),
+            )
+            .at(position)
+            .with_hint("Leave FORMAT and ENCODE out."));
         }
         Some(_) if generator => (Format::Plain, Encode::Native, Default::default()),
-        Some(FormatClause { format, encode, options, .. }) => (*format, *encode, options.clone()),
+        Some(FormatClause {
+            format,
+            encode,
+            options,
+            ..
+        }) => (*format, *encode, options.clone()),
         None if generator => (Format::Plain, Encode::Native, Default::default()),
-        None => return Err(Error::user(SqlState::SYNTAX_ERROR, "FORMAT and ENCODE are missing").at(position).with_hint("Write FORMAT PLAIN ENCODE JSON at the end.")),
+        None => {
+            return Err(
+                Error::user(SqlState::SYNTAX_ERROR, "FORMAT and ENCODE are missing")
+                    .at(position)
+                    .with_hint("Write FORMAT PLAIN ENCODE JSON at the end."),
+            );
+        }
     };
     let mut encode_options = encode_options;
     if let Some(key_encode) = create.format.as_ref().and_then(|f| f.key_encode.clone()) {
         encode_options.insert("key.encode".into(), key_encode);
     }
     // The columns of the key come from the record key.
-    let of_value = |c: &&ColumnDefinition| c.generated.is_none() && (format == Format::Plain || !create.primary_key.contains(&c.name));
+    let of_value = |c: &&ColumnDefinition| {
+        c.generated.is_none() && (format == Format::Plain || !create.primary_key.contains(&c.name))
+    };
     if encode == Encode::Bytes && create.columns.iter().filter(of_value).count() > 1 {
-        return Err(Error::user(SqlState("42P16"), "ENCODE BYTES fills one BYTEA column").at(position));
+        return Err(
+            Error::user(SqlState("42P16"), "ENCODE BYTES fills one BYTEA column").at(position),
+        );
     }
-    Ok(Some(ConnectorSpec { connector, options: create.options.clone(), format, encode, encode_options, includes: Vec::new(), key: Vec::new() }))
+    Ok(Some(ConnectorSpec {
+        connector,
+        options: create.options.clone(),
+        format,
+        encode,
+        encode_options,
+        includes: Vec::new(),
+        key: Vec::new(),
+    }))
 }

@@ -9,17 +9,29 @@
 
 use arrow_schema::Schema;
 use std::fmt::Write;
-use tidemark_plan::{AggregateCall, AggregateFunction, BinaryOp, Catalog, Expr, Literal, Node, Op, Output, Relation};
+use tidemark_plan::{
+    AggregateCall, AggregateFunction, BinaryOp, Catalog, Expr, Literal, Node, Op, Output, Relation,
+};
 
 /// One line per fragment and operator.
 pub(crate) fn explain(catalog: &Catalog, relation: &Relation) -> Vec<String> {
     let mut lines = Vec::new();
-    let Some(job) = &relation.job else { return vec![format!("{} \"{}\" is expanded where it is read", relation.kind.name(), relation.name)] };
+    let Some(job) = &relation.job else {
+        return vec![format!(
+            "{} \"{}\" is expanded where it is read",
+            relation.kind.name(),
+            relation.name
+        )];
+    };
     for fragment in &job.fragments {
         let schema = &fragment.root.schema;
         let to = match &fragment.output {
-            Output::Exchange { to, keys } if keys.is_empty() => format!("fragment {to} (one worker)"),
-            Output::Exchange { to, keys } => format!("fragment {to} by hash({})", names(schema, keys)),
+            Output::Exchange { to, keys } if keys.is_empty() => {
+                format!("fragment {to} (one worker)")
+            }
+            Output::Exchange { to, keys } => {
+                format!("fragment {to} by hash({})", names(schema, keys))
+            }
             Output::Broadcast { to } => format!("fragment {to}, all workers"),
             Output::Relation => "relation".into(),
         };
@@ -33,35 +45,95 @@ fn node(catalog: &Catalog, n: &Node, depth: usize, lines: &mut Vec<String>) {
     let below = n.inputs.first().map_or(&n.schema, |i| &i.schema);
     let mut text = match &n.op {
         Op::SourceRead { watermark, .. } => {
-            let watermark = watermark.as_ref().map_or(String::new(), |w| format!(" watermark=column {} - {} us", w.column, w.delay_micros));
+            let watermark = watermark.as_ref().map_or(String::new(), |w| {
+                format!(" watermark=column {} - {} us", w.column, w.delay_micros)
+            });
             format!("SourceRead [{}]{watermark}", all_names(&n.schema))
         }
         Op::TableRead => format!("TableRead [{}]", all_names(&n.schema)),
         Op::Tap { relation, columns } => match catalog.relations.get(relation) {
-            Some(r) => format!("Tap {} [{}]", r.name, columns.iter().map(|c| r.columns.get(*c).map_or("?", |c| c.name.as_str())).collect::<Vec<_>>().join(", ")),
+            Some(r) => format!(
+                "Tap {} [{}]",
+                r.name,
+                columns
+                    .iter()
+                    .map(|c| r.columns.get(*c).map_or("?", |c| c.name.as_str()))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
             None => format!("Tap relation {relation} {columns:?}"),
         },
         Op::Receive { from } => format!("Receive from={from} [{}]", all_names(&n.schema)),
-        Op::Values { rows } => format!("Values {}", list(rows, |row| format!("({})", list(row, |e| expr(e, &n.schema))))),
+        Op::Values { rows } => format!(
+            "Values {}",
+            list(rows, |row| format!(
+                "({})",
+                list(row, |e| expr(e, &n.schema))
+            ))
+        ),
         Op::Filter { predicate } => format!("Filter {}", expr(predicate, below)),
-        Op::Project { exprs } => format!("Project [{}]", list(&exprs.iter().zip(n.schema.fields()).collect::<Vec<_>>(), |(e, f)| named(&expr(e, below), f.name()))),
+        Op::Project { exprs } => format!(
+            "Project [{}]",
+            list(
+                &exprs.iter().zip(n.schema.fields()).collect::<Vec<_>>(),
+                |(e, f)| named(&expr(e, below), f.name())
+            )
+        ),
         Op::Union => "Union".into(),
-        Op::Expand { rows } => format!("Expand [{}] {}", all_names(&n.schema), list(rows, |row| format!("({})", list(row, |e| expr(e, below))))),
+        Op::Expand { rows } => format!(
+            "Expand [{}] {}",
+            all_names(&n.schema),
+            list(rows, |row| format!("({})", list(row, |e| expr(e, below))))
+        ),
         Op::Join { .. } => join(n),
-        Op::Aggregate { group, calls, global, table } => {
-            format!("Aggregate{} group=[{}] calls=[{}] table={table}", if *global { " global" } else { "" }, names(below, group), list(calls, |c| call(c, below)))
+        Op::Aggregate {
+            group,
+            calls,
+            global,
+            table,
+        } => {
+            format!(
+                "Aggregate{} group=[{}] calls=[{}] table={table}",
+                if *global { " global" } else { "" },
+                names(below, group),
+                list(calls, |c| call(c, below))
+            )
         }
-        Op::PartialAggregate { group, calls } => format!("PartialAggregate group=[{}] calls=[{}]", names(below, group), list(calls, |c| call(c, below))),
-        Op::Upsert { key, conflict, version, table } => format!("Upsert key=[{}] conflict={conflict:?} version={} table={table}", names(below, key), below.field(*version).name()),
-        Op::Materialize { key, append_only, table } => {
-            let key = key.as_ref().map_or(String::new(), |k| format!(" key=[{}]", names(below, k)));
-            format!("Materialize{key}{} table={table}", if *append_only { " append_only" } else { "" })
+        Op::PartialAggregate { group, calls } => format!(
+            "PartialAggregate group=[{}] calls=[{}]",
+            names(below, group),
+            list(calls, |c| call(c, below))
+        ),
+        Op::Upsert {
+            key,
+            conflict,
+            version,
+            table,
+        } => format!(
+            "Upsert key=[{}] conflict={conflict:?} version={} table={table}",
+            names(below, key),
+            below.field(*version).name()
+        ),
+        Op::Materialize {
+            key,
+            append_only,
+            table,
+        } => {
+            let key = key
+                .as_ref()
+                .map_or(String::new(), |k| format!(" key=[{}]", names(below, k)));
+            format!(
+                "Materialize{key}{} table={table}",
+                if *append_only { " append_only" } else { "" }
+            )
         }
         Op::Sink { key, table } => format!("Sink key=[{}] table={table}", names(below, key)),
     };
     let _ = write!(text, "{}", properties(n));
     lines.push(format!("{}{text}", "  ".repeat(depth)));
-    n.inputs.iter().for_each(|i| node(catalog, i, depth + 1, lines));
+    n.inputs
+        .iter()
+        .for_each(|i| node(catalog, i, depth + 1, lines));
 }
 
 /// What is known of a leaf's or root's rows.
@@ -79,13 +151,51 @@ fn properties(n: &Node) -> String {
 }
 
 fn join(n: &Node) -> String {
-    let Op::Join { kind, left_keys, right_keys, null_equals_null, residual, output, left_table, right_table } = &n.op else { return String::new() };
+    let Op::Join {
+        kind,
+        left_keys,
+        right_keys,
+        null_equals_null,
+        residual,
+        output,
+        left_table,
+        right_table,
+    } = &n.op
+    else {
+        return String::new();
+    };
     let (left, right) = (&n.inputs[0].schema, &n.inputs[1].schema);
-    let name = |c: usize| if c < left.fields().len() { format!("left.{}", left.field(c).name()) } else { format!("right.{}", right.field(c - left.fields().len()).name()) };
-    let on = left_keys.iter().zip(right_keys).map(|(l, r)| format!("left.{} = right.{}", left.field(*l).name(), right.field(*r).name())).collect::<Vec<_>>().join(", ");
-    let null = if *null_equals_null { " null_equals_null" } else { "" };
-    let residual = residual.as_ref().map_or(String::new(), |r| format!(" residual={}", text(r, &name)));
-    format!("Join {kind:?} on=[{on}]{null}{residual} output=[{}] tables={left_table},{right_table}", list(output, |c| name(*c)))
+    let name = |c: usize| {
+        if c < left.fields().len() {
+            format!("left.{}", left.field(c).name())
+        } else {
+            format!("right.{}", right.field(c - left.fields().len()).name())
+        }
+    };
+    let on = left_keys
+        .iter()
+        .zip(right_keys)
+        .map(|(l, r)| {
+            format!(
+                "left.{} = right.{}",
+                left.field(*l).name(),
+                right.field(*r).name()
+            )
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let null = if *null_equals_null {
+        " null_equals_null"
+    } else {
+        ""
+    };
+    let residual = residual
+        .as_ref()
+        .map_or(String::new(), |r| format!(" residual={}", text(r, &name)));
+    format!(
+        "Join {kind:?} on=[{on}]{null}{residual} output=[{}] tables={left_table},{right_table}",
+        list(output, |c| name(*c))
+    )
 }
 
 fn call(c: &AggregateCall, below: &Schema) -> String {
@@ -99,8 +209,14 @@ fn call(c: &AggregateCall, below: &Schema) -> String {
         AggregateFunction::BoolOr => "bool_or",
     };
     let arg = c.arg.map_or("*".into(), |a| below.field(a).name().clone());
-    let filter = c.filter.map_or(String::new(), |f| format!(" filter {}", below.field(f).name()));
-    format!("{function}({}{arg}){filter} -> {}", if c.distinct { "distinct " } else { "" }, c.output)
+    let filter = c.filter.map_or(String::new(), |f| {
+        format!(" filter {}", below.field(f).name())
+    });
+    format!(
+        "{function}({}{arg}){filter} -> {}",
+        if c.distinct { "distinct " } else { "" },
+        c.output
+    )
 }
 
 fn list<T>(items: &[T], f: impl Fn(&T) -> String) -> String {
@@ -112,15 +228,29 @@ fn names(schema: &Schema, columns: &[usize]) -> String {
 }
 
 fn all_names(schema: &Schema) -> String {
-    schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ")
+    schema
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn named(text: &str, name: &str) -> String {
-    if text == name { text.into() } else { format!("{text} AS {name}") }
+    if text == name {
+        text.into()
+    } else {
+        format!("{text} AS {name}")
+    }
 }
 
 fn expr(e: &Expr, schema: &Schema) -> String {
-    text(e, &|c| schema.fields().get(c).map_or_else(|| format!("#{c}"), |f| f.name().clone()))
+    text(e, &|c| {
+        schema
+            .fields()
+            .get(c)
+            .map_or_else(|| format!("#{c}"), |f| f.name().clone())
+    })
 }
 
 fn text(e: &Expr, name: &dyn Fn(usize) -> String) -> String {
@@ -128,23 +258,63 @@ fn text(e: &Expr, name: &dyn Fn(usize) -> String) -> String {
     match e {
         Expr::Column(i) => name(*i),
         Expr::Literal(l) => literal(l),
-        Expr::Binary { op, left, right } => format!("({} {} {})", one(left), symbol(*op), one(right)),
+        Expr::Binary { op, left, right } => {
+            format!("({} {} {})", one(left), symbol(*op), one(right))
+        }
         Expr::Not(e) => format!("NOT {}", one(e)),
         Expr::Negative(e) => format!("-{}", one(e)),
         Expr::IsNull(e) => format!("{} IS NULL", one(e)),
         Expr::IsNotNull(e) => format!("{} IS NOT NULL", one(e)),
         Expr::IsTrue(e) => format!("{} IS TRUE", one(e)),
         Expr::IsFalse(e) => format!("{} IS FALSE", one(e)),
-        Expr::Like { negated, case_insensitive, expr, pattern } => {
-            format!("{}{} {} {}", one(expr), if *negated { " NOT" } else { "" }, if *case_insensitive { "ILIKE" } else { "LIKE" }, one(pattern))
+        Expr::Like {
+            negated,
+            case_insensitive,
+            expr,
+            pattern,
+        } => {
+            format!(
+                "{}{} {} {}",
+                one(expr),
+                if *negated { " NOT" } else { "" },
+                if *case_insensitive { "ILIKE" } else { "LIKE" },
+                one(pattern)
+            )
         }
-        Expr::InList { negated, expr, list: items } => format!("{}{} IN ({})", one(expr), if *negated { " NOT" } else { "" }, list(items, one)),
-        Expr::Case { operand, when_then, otherwise } => {
-            let operand = operand.as_ref().map_or(String::new(), |o| format!(" {}", one(o)));
-            let arms = list(when_then, |(w, t)| format!("WHEN {} THEN {}", one(w), one(t))).replace(", WHEN", " WHEN");
-            format!("CASE{operand} {arms}{} END", otherwise.as_ref().map_or(String::new(), |o| format!(" ELSE {}", one(o))))
+        Expr::InList {
+            negated,
+            expr,
+            list: items,
+        } => format!(
+            "{}{} IN ({})",
+            one(expr),
+            if *negated { " NOT" } else { "" },
+            list(items, one)
+        ),
+        Expr::Case {
+            operand,
+            when_then,
+            otherwise,
+        } => {
+            let operand = operand
+                .as_ref()
+                .map_or(String::new(), |o| format!(" {}", one(o)));
+            let arms = list(when_then, |(w, t)| {
+                format!("WHEN {} THEN {}", one(w), one(t))
+            })
+            .replace(", WHEN", " WHEN");
+            format!(
+                "CASE{operand} {arms}{} END",
+                otherwise
+                    .as_ref()
+                    .map_or(String::new(), |o| format!(" ELSE {}", one(o)))
+            )
         }
-        Expr::Cast { expr, to, safe } => format!("{}({} AS {to})", if *safe { "TRY_CAST" } else { "CAST" }, one(expr)),
+        Expr::Cast { expr, to, safe } => format!(
+            "{}({} AS {to})",
+            if *safe { "TRY_CAST" } else { "CAST" },
+            one(expr)
+        ),
         Expr::Call { function, args } => format!("{function}({})", list(args, one)),
     }
 }
@@ -163,13 +333,17 @@ fn literal(l: &Literal) -> String {
         Literal::UInt64(v) => v.to_string(),
         Literal::Float32(v) => format!("{v:?}"),
         Literal::Float64(v) => format!("{v:?}"),
-        Literal::Decimal128(v, precision, scale) => format!("{v}e-{scale}::decimal({precision},{scale})"),
+        Literal::Decimal128(v, precision, scale) => {
+            format!("{v}e-{scale}::decimal({precision},{scale})")
+        }
         Literal::Utf8(v) => format!("'{v}'"),
         Literal::Binary(v) => format!("{} bytes", v.len()),
         Literal::Date32(v) => format!("date {v}"),
         Literal::Time64Micros(v) => format!("time {v} us"),
         Literal::TimestampMicros(v, _) => format!("timestamp {v} us"),
-        Literal::IntervalMonthDayNano(months, days, nanos) => format!("interval {months} mon {days} d {nanos} ns"),
+        Literal::IntervalMonthDayNano(months, days, nanos) => {
+            format!("interval {months} mon {days} d {nanos} ns")
+        }
     }
 }
 

@@ -1,9 +1,10 @@
-//! SQL text to stream plan, in the order of the work: [`parse`] (text to statements), `bind` (names to relations and functions), `optimise` (rules that are sound for
-//! streams, by an allow-list), `lower` (logical plan to operators, exchanges and state tables), and the statements that put them together: `create` (sources
-//! and tables) and `query` (views and sinks).
+//! SQL text to stream plan, in the order of the work: [`parse`] (text to statements), `bind` (names
+//! to relations and functions), `optimise` (rules that are sound for streams, by an allow-list),
+//! `lower` (logical plan to operators, exchanges and state tables), and the statements that put
+//! them together: `create` (sources and tables) and `query` (views and sinks).
 //!
-//! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape is either lowered to operators of which that is proven, or refused
-//! with `0A000` and its name.
+//! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape
+//! is either lowered to operators of which that is proven, or refused with `0A000` and its name.
 
 mod bind;
 mod coerce;
@@ -60,39 +61,67 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// A planner over `catalog`; unqualified names are looked up in `search_path` in order, and created in its first schema.
+    /// A planner over `catalog`; unqualified names are looked up in `search_path` in order, and
+    /// created in its first schema.
     pub fn new(catalog: Arc<Catalog>, functions: &Functions, search_path: &[String]) -> Planner {
-        Planner { catalog, registry: Arc::new(Registry::new(functions)), search_path: search_path.to_vec() }
-    }
-
-    /// The same planner over another catalog or search path; cheap, because the functions are shared.
-    pub fn with(&self, catalog: Arc<Catalog>, search_path: &[String]) -> Planner {
-        Planner { catalog, registry: self.registry.clone(), search_path: search_path.to_vec() }
-    }
-
-    /// Plans CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK: the whole catalog entry, including the job. Whether the name is taken is for the caller to see
-    /// (`IF NOT EXISTS`, `OR REPLACE`).
-    ///
-    /// Errors: PostgreSQL's codes for names, types and syntax; `0A000` for what is not maintained; `42P17` for sinks whose key is not proven.
-    pub fn plan_create(&self, id: RelationId, statement: &Statement, owner: &str) -> Result<Planned> {
-        match &statement.kind {
-            StatementKind::CreateSource(create) => self.source(id, create, statement, owner),
-            StatementKind::CreateTable(create) => self.table(id, create, statement, owner),
-            StatementKind::CreateMaterializedView(view) => self.materialized_view(id, view, statement, owner),
-            StatementKind::CreateView(view) => self.view(id, view, statement, owner),
-            StatementKind::CreateSink(sink) => self.sink(id, sink, statement, owner),
-            _ => Err(Error::user(SqlState::WRONG_OBJECT_TYPE, "this statement creates no relation")),
+        Planner {
+            catalog,
+            registry: Arc::new(Registry::new(functions)),
+            search_path: search_path.to_vec(),
         }
     }
 
-    /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
+    /// The same planner over another catalog or search path; cheap, because the functions are
+    /// shared.
+    pub fn with(&self, catalog: Arc<Catalog>, search_path: &[String]) -> Planner {
+        Planner {
+            catalog,
+            registry: self.registry.clone(),
+            search_path: search_path.to_vec(),
+        }
+    }
+
+    /// Plans CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK: the whole catalog entry,
+    /// including the job. Whether the name is taken is for the caller to see (`IF NOT EXISTS`, `OR
+    /// REPLACE`).
+    ///
+    /// Errors: PostgreSQL's codes for names, types and syntax; `0A000` for what is not maintained;
+    /// `42P17` for sinks whose key is not proven.
+    pub fn plan_create(
+        &self,
+        id: RelationId,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
+        match &statement.kind {
+            StatementKind::CreateSource(create) => self.source(id, create, statement, owner),
+            StatementKind::CreateTable(create) => self.table(id, create, statement, owner),
+            StatementKind::CreateMaterializedView(view) => {
+                self.materialized_view(id, view, statement, owner)
+            }
+            StatementKind::CreateView(view) => self.view(id, view, statement, owner),
+            StatementKind::CreateSink(sink) => self.sink(id, sink, statement, owner),
+            _ => Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                "this statement creates no relation",
+            )),
+        }
+    }
+
+    /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE
+    /// and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
     pub fn expand(&self, mut query: Query) -> Result<Query> {
         Expander::new(&self.provider(), &Default::default()).query(&mut query)?;
         Ok(query)
     }
 
-    /// The same with error positions in the text of `statement`, and with the relations that the query names.
-    pub fn expand_in(&self, statement: &Statement, mut query: Query) -> Result<(Query, Vec<RelationId>)> {
+    /// The same with error positions in the text of `statement`, and with the relations that the
+    /// query names.
+    pub fn expand_in(
+        &self,
+        statement: &Statement,
+        mut query: Query,
+    ) -> Result<(Query, Vec<RelationId>)> {
         let provider = self.provider();
         let mut expander = Expander::new(&provider, &statement.positions);
         expander.query(&mut query)?;
@@ -105,7 +134,8 @@ impl Planner {
     }
 }
 
-/// DataFusion's planning errors in PostgreSQL's words, for whoever plans ad-hoc queries; positions count in the text of `statement`.
+/// DataFusion's planning errors in PostgreSQL's words, for whoever plans ad-hoc queries; positions
+/// count in the text of `statement`.
 pub fn planning_error(error: datafusion_common::DataFusionError, statement: &Statement) -> Error {
     bind::to_error(error, &statement.positions)
 }

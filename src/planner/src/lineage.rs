@@ -1,5 +1,6 @@
-//! Where a query's column comes from, for the part of its SQL type that Arrow does not say: `jsonb`, `uuid`, `varchar(10)` follow a column through a query as long as its
-//! values are passed on as they are, and through a cast that names them.
+//! Where a query's column comes from, for the part of its SQL type that Arrow does not say:
+//! `jsonb`, `uuid`, `varchar(10)` follow a column through a query as long as its values are passed
+//! on as they are, and through a cast that names them.
 
 use crate::bind::Table;
 use datafusion_expr::logical_plan::Distinct;
@@ -8,7 +9,8 @@ use datafusion_expr::{Expr, LogicalPlan};
 /// The key under which a cast's field carries the text of its SQL type.
 pub(crate) const SQL_TYPE: &str = "sql_type";
 
-/// The SQL type text of an output column; empty where Arrow's type says all, or where nothing is known.
+/// The SQL type text of an output column; empty where Arrow's type says all, or where nothing is
+/// known.
 pub(crate) fn sql_type(plan: &LogicalPlan, column: usize) -> String {
     find(plan, column).unwrap_or_default()
 }
@@ -17,25 +19,42 @@ fn find(plan: &LogicalPlan, column: usize) -> Option<String> {
     match plan {
         LogicalPlan::TableScan(scan) => {
             let table = scan.source.downcast_ref::<Table>()?;
-            let position = scan.projection.as_ref().map_or(Some(column), |p| p.get(column).copied())?;
-            table.relation.columns.get(position).map(|c| c.sql_type.clone())
+            let position = scan
+                .projection
+                .as_ref()
+                .map_or(Some(column), |p| p.get(column).copied())?;
+            table
+                .relation
+                .columns
+                .get(position)
+                .map(|c| c.sql_type.clone())
         }
         LogicalPlan::Projection(p) => of_expr(p.expr.get(column)?, &p.input),
         LogicalPlan::Aggregate(a) => match a.group_expr.get(column) {
             Some(expr) => of_expr(expr, &a.input),
             None => match a.aggr_expr.get(column - a.group_expr.len())? {
-                Expr::AggregateFunction(f) if matches!(f.func.name(), "min" | "max") => of_expr(f.params.args.first()?, &a.input),
+                Expr::AggregateFunction(f) if matches!(f.func.name(), "min" | "max") => {
+                    of_expr(f.params.args.first()?, &a.input)
+                }
                 _ => None,
             },
         },
         LogicalPlan::Join(j) => {
             let left = j.left.schema().fields().len();
-            if column < left { find(&j.left, column) } else { find(&j.right, column - left) }
+            if column < left {
+                find(&j.left, column)
+            } else {
+                find(&j.right, column - left)
+            }
         }
         LogicalPlan::Union(u) => {
             let mut all = u.inputs.iter().map(|i| find(i, column));
             let first = all.next()??;
-            if all.all(|other| other.as_ref() == Some(&first)) { Some(first) } else { None }
+            if all.all(|other| other.as_ref() == Some(&first)) {
+                Some(first)
+            } else {
+                None
+            }
         }
         LogicalPlan::SubqueryAlias(a) => find(&a.input, column),
         LogicalPlan::Filter(f) => find(&f.input, column),

@@ -1,8 +1,9 @@
 //! The logical optimiser: DataFusion's rules, by an allow-list.
 //!
-//! A rule may be used if it maps a query to one with the same answer over *every* input, looking at nothing but the query: then V(e) = Q(I(e)) holds for
-//! the rewritten query at every epoch, and maintaining either is the same. Excluded are rules that look at statistics, at the clock or at the
-//! order of rows, and those that trade for a batch engine's costs.
+//! A rule may be used if it maps a query to one with the same answer over *every* input, looking at
+//! nothing but the query: then V(e) = Q(I(e)) holds for the rewritten query at every epoch, and
+//! maintaining either is the same. Excluded are rules that look at statistics, at the clock or at
+//! the order of rows, and those that trade for a batch engine's costs.
 //!
 //! | rule | why it is sound and wanted |
 //! | --- | --- |
@@ -20,9 +21,11 @@
 //! | push_down_filter | selection commutes with projection, with the kept side of joins and with grouping by its columns |
 //! | optimize_projections | columns that nobody reads are not carried |
 //!
-//! Not used, and why: eliminate_join (uses uniqueness that may not hold within an epoch), limit rules (limits have a state of their own), single_distinct_to_group_by
-//! (the aggregate operator keeps distinct values itself), eliminate_group_by_constant, common_subexpr_eliminate and the leaf rules (costs of a batch engine),
-//! filter_null_join_keys (the join operator drops such rows itself).
+//! Not used, and why: eliminate_join (uses uniqueness that may not hold within an epoch), limit
+//! rules (limits have a state of their own), single_distinct_to_group_by (the aggregate operator
+//! keeps distinct values itself), eliminate_group_by_constant, common_subexpr_eliminate and the
+//! leaf rules (costs of a batch engine), filter_null_join_keys (the join operator drops such rows
+//! itself).
 
 use crate::bind::Registry;
 use crate::coerce::analyzer_rules;
@@ -56,8 +59,9 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     ]
 }
 
-/// DataFusion's rule for products under a filter, which puts the conditions of a whole tree of joins together anew. It gives all of them the NULL equality of
-/// the topmost join, so it is left out where one join has `=` and another `IS NOT DISTINCT FROM`.
+/// DataFusion's rule for products under a filter, which puts the conditions of a whole tree of
+/// joins together anew. It gives all of them the NULL equality of the topmost join, so it is left
+/// out where one join has `=` and another `IS NOT DISTINCT FROM`.
 #[derive(Debug, Default)]
 struct CrossJoins(datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin);
 
@@ -70,17 +74,30 @@ impl OptimizerRule for CrossJoins {
         true
     }
 
-    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
         let nulls_equal = plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull)))?;
-        if nulls_equal { Ok(Transformed::no(plan)) } else { self.0.rewrite(plan, config) }
+        if nulls_equal {
+            Ok(Transformed::no(plan))
+        } else {
+            self.0.rewrite(plan, config)
+        }
     }
 }
 
 /// DataFusion's own optimiser rules for ad-hoc queries, without what would answer wrongly.
 pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let sound = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-        if rule.name() == CrossJoins::default().name() { Arc::new(CrossJoins::default()) } else { rule }
-    };
+    let sound =
+        |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+            if rule.name() == CrossJoins::default().name() {
+                Arc::new(CrossJoins::default())
+            } else {
+                rule
+            }
+        };
     Optimizer::new().rules.into_iter().map(sound).collect()
 }
 
@@ -91,14 +108,17 @@ pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalP
 
 /// Applies the allowed rules to an analyzed plan.
 pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
-    let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone())).without_query_execution_start_time().with_skip_failing_rules(false);
+    let config = OptimizerContext::new_with_config_options(Arc::new(registry.options().clone()))
+        .without_query_execution_start_time()
+        .with_skip_failing_rules(false);
     let plan = fold_plan(plan, registry)?;
     let plan = Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})?;
     fold_plan(plan, registry)
 }
 
-/// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile functions, subqueries that refer to a query further out than the one
-/// around them, and `IN (subquery)` where its NULL cannot be told from false.
+/// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile
+/// functions, subqueries that refer to a query further out than the one around them, and `IN
+/// (subquery)` where its NULL cannot be told from false.
 pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|e| {
@@ -108,7 +128,10 @@ pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
                 {
                     return Err(crate::bind::external(volatile(call.func.name())));
                 }
-                if let Expr::ScalarSubquery(subquery) | Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) = e {
+                if let Expr::ScalarSubquery(subquery)
+                | Expr::Exists(Exists { subquery, .. })
+                | Expr::InSubquery(InSubquery { subquery, .. }) = e
+                {
                     correlated(subquery, node)?;
                 }
                 Ok(TreeNodeRecursion::Continue)
@@ -130,8 +153,14 @@ fn correlated(subquery: &Subquery, around: &LogicalPlan) -> Result<()> {
             && !schema.has_column(column)
         {
             return Err(crate::bind::external(
-                Error::unsupported(format!("a subquery that refers to {column}, which is further out than the query around it"))
-                    .with_hint("Join the relations, or let the query in between pass the column on."),
+                Error::unsupported(format!(
+                    "a subquery that refers to {column}, which is further \
+                                            out than the query around it"
+                ))
+                .with_hint(
+                    "Join the relations, or let the query in between pass the column \
+                                on.",
+                ),
             ));
         }
     }
@@ -140,10 +169,19 @@ fn correlated(subquery: &Subquery, around: &LogicalPlan) -> Result<()> {
 
 fn volatile(name: &str) -> Error {
     let hint = match name {
-        "now" | "current_timestamp" | "current_date" | "current_time" | "today" => "A maintained view must not depend on the clock; compare with a column, or filter when reading.",
-        _ => "The same input must always give the same row; compute the value where the data is written.",
+        "now" | "current_timestamp" | "current_date" | "current_time" | "today" => {
+            "A maintained view must not depend on the clock; compare with a column, or filter when \
+             reading."
+        }
+        _ => {
+            "The same input must always give the same row; compute the value where the data is \
+             written."
+        }
     };
-    Error::unsupported(format!("function {name}() is volatile and cannot be used in a streaming query")).with_hint(hint)
+    Error::unsupported(format!(
+        "function {name}() is volatile and cannot be used in a streaming query"
+    ))
+    .with_hint(hint)
 }
 
 /// Where an `IN (subquery)` stands in a filter.
@@ -157,7 +195,8 @@ enum Context {
     Exact,
 }
 
-/// DataFusion marks matches of an embedded `IN` by two-valued logic, which is right where NULL ends as false, and nowhere else.
+/// DataFusion marks matches of an embedded `IN` by two-valued logic, which is right where NULL ends
+/// as false, and nowhere else.
 fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
     match expr {
         Expr::BinaryExpr(b) if b.op == Operator::And => {
@@ -165,19 +204,37 @@ fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
             embedded_in(&b.right, context)
         }
         Expr::BinaryExpr(b) if b.op == Operator::Or => {
-            let inner = if context == Context::Conjunction { Context::Positive } else { context };
+            let inner = if context == Context::Conjunction {
+                Context::Positive
+            } else {
+                context
+            };
             embedded_in(&b.left, inner)?;
             embedded_in(&b.right, inner)
         }
         Expr::Alias(a) => embedded_in(&a.expr, context),
-        Expr::Not(inner) if context == Context::Conjunction && matches!(inner.as_ref(), Expr::InSubquery(_) | Expr::Exists(_)) => Ok(()),
-        Expr::InSubquery(i) if context == Context::Conjunction || context == Context::Positive && !i.negated => Ok(()),
+        Expr::Not(inner)
+            if context == Context::Conjunction
+                && matches!(inner.as_ref(), Expr::InSubquery(_) | Expr::Exists(_)) =>
+        {
+            Ok(())
+        }
+        Expr::InSubquery(i)
+            if context == Context::Conjunction || context == Context::Positive && !i.negated =>
+        {
+            Ok(())
+        }
         Expr::InSubquery(_) => Err(crate::bind::external(
-            Error::unsupported("NOT IN (subquery) inside of OR, NOT or another expression is not supported").with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
+            Error::unsupported(
+                "NOT IN (subquery) inside of OR, NOT or another expression is not supported",
+            )
+            .with_hint("Use NOT EXISTS, or move it to the top level of WHERE."),
         )),
         Expr::Exists(_) => Ok(()),
         other => {
-            other.apply_children(|child| embedded_in(child, Context::Exact).map(|()| TreeNodeRecursion::Continue))?;
+            other.apply_children(|child| {
+                embedded_in(child, Context::Exact).map(|()| TreeNodeRecursion::Continue)
+            })?;
             Ok(())
         }
     }

@@ -1,4 +1,5 @@
-//! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views and sinks put on top.
+//! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
+//! and sinks put on top.
 
 use crate::bind::{Expander, Provider, before_cut_off, to_error};
 use crate::lineage::sql_type;
@@ -14,7 +15,10 @@ use datafusion_sql::sqlparser::ast::{self, Query};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Column, Conflict, ConnectorSpec, Encode, Format, OnError, Op, Properties, Relation, RelationKind};
+use tidemark_plan::{
+    Column, Conflict, ConnectorSpec, Encode, Format, OnError, Op, Properties, Relation,
+    RelationKind,
+};
 
 /// A bound query.
 pub(crate) struct Bound {
@@ -37,7 +41,11 @@ struct Streamed {
 
 impl Planner {
     pub(crate) fn provider(&self) -> Provider<'_> {
-        Provider { catalog: &self.catalog, registry: &self.registry, search_path: &self.search_path }
+        Provider {
+            catalog: &self.catalog,
+            registry: &self.registry,
+            search_path: &self.search_path,
+        }
     }
 
     /// Expands and binds a query.
@@ -50,40 +58,107 @@ impl Planner {
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let named = output_names(&query);
-        let plan = planner.sql_statement_to_plan(ast::Statement::Query(Box::new(query))).map_err(|e| to_error(e, positions))?;
-        let names = named(&plan.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>());
+        let plan = planner
+            .sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
+            .map_err(|e| to_error(e, positions))?;
+        let names = named(
+            &plan
+                .schema()
+                .fields()
+                .iter()
+                .map(|f| f.name().clone())
+                .collect::<Vec<_>>(),
+        );
         let plan = analyze(plan, &self.registry).map_err(|e| to_error(e, positions))?;
-        let sql_types = (0..plan.schema().fields().len()).map(|c| sql_type(&plan, c)).collect();
-        Ok(Bound { plan, names, sql_types, relations })
+        let sql_types = (0..plan.schema().fields().len())
+            .map(|c| sql_type(&plan, c))
+            .collect();
+        Ok(Bound {
+            plan,
+            names,
+            sql_types,
+            relations,
+        })
     }
 
     /// The stream of a query, its columns named and in stored types.
-    fn stream(&self, builder: &mut Builder, query: &Query, columns: &[String], positions: &Positions) -> Result<Streamed> {
-        let Bound { plan, names, sql_types, relations } = self.bind(query, positions)?;
+    fn stream(
+        &self,
+        builder: &mut Builder,
+        query: &Query,
+        columns: &[String],
+        positions: &Positions,
+    ) -> Result<Streamed> {
+        let Bound {
+            plan,
+            names,
+            sql_types,
+            relations,
+        } = self.bind(query, positions)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
-        let plan = refuse(&plan).and_then(|()| optimise(plan, &self.registry)).map_err(|e| to_error(e, positions))?;
+        let plan = refuse(&plan)
+            .and_then(|()| optimise(plan, &self.registry))
+            .map_err(|e| to_error(e, positions))?;
         let stream = to_stored_types(builder.lower(&plan)?);
-        let fields = stream.node.schema.fields().iter().zip(&names).map(|(f, name)| f.as_ref().clone().with_name(name)).collect::<Vec<_>>();
+        let fields = stream
+            .node
+            .schema
+            .fields()
+            .iter()
+            .zip(&names)
+            .map(|(f, name)| f.as_ref().clone().with_name(name))
+            .collect::<Vec<_>>();
         if fields.len() != types.fields().len() {
             return Err(Error::internal("the optimised query has other columns"));
         }
         let stream = stream.with_schema(Arc::new(Schema::new(fields)));
         let columns = columns_of(&stream.node.schema, &sql_types);
-        Ok(Streamed { stream, columns, relations })
+        Ok(Streamed {
+            stream,
+            columns,
+            relations,
+        })
     }
 
-    pub(crate) fn materialized_view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
+    pub(crate) fn materialized_view(
+        &self,
+        id: RelationId,
+        view: &CreateView,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
         if view.emit_on_window_close {
-            return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported").with_hint("Without it, the view has each window's result so far."));
+            return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported")
+                .with_hint("Without it, the view has each window's result so far."));
         }
         let mut builder = Builder::new(id);
-        let Streamed { stream, columns, relations } = self.stream(&mut builder, &view.query, &view.columns, &statement.positions)?;
+        let Streamed {
+            stream,
+            columns,
+            relations,
+        } = self.stream(
+            &mut builder,
+            &view.query,
+            &view.columns,
+            &statement.positions,
+        )?;
         let Properties { append_only, key } = stream.node.properties.clone();
         let stream = materialized(&mut builder, stream, key.clone());
         let (job, notices) = builder.finish(stream);
-        let mut relation = self.relation(id, &view.name, RelationKind::MaterializedView, columns, statement, owner)?;
-        relation.key = if append_only { Vec::new() } else { key.unwrap_or_default() };
+        let mut relation = self.relation(
+            id,
+            &view.name,
+            RelationKind::MaterializedView,
+            columns,
+            statement,
+            owner,
+        )?;
+        relation.key = if append_only {
+            Vec::new()
+        } else {
+            key.unwrap_or_default()
+        };
         relation.append_only = append_only;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
@@ -92,37 +167,91 @@ impl Planner {
         Ok(Planned { relation, notices })
     }
 
-    pub(crate) fn view(&self, id: RelationId, view: &CreateView, statement: &Statement, owner: &str) -> Result<Planned> {
-        let Bound { plan, names, sql_types, relations } = self.bind(&view.query, &statement.positions)?;
+    pub(crate) fn view(
+        &self,
+        id: RelationId,
+        view: &CreateView,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
+        let Bound {
+            plan,
+            names,
+            sql_types,
+            relations,
+        } = self.bind(&view.query, &statement.positions)?;
         let names = renamed(names, &view.columns)?;
         let schema = schema_of(plan.schema());
-        let fields = schema.fields().iter().zip(&names).map(|(f, n)| f.as_ref().clone().with_name(n).with_data_type(crate::lower::stored_type(f.data_type()))).collect::<Vec<_>>();
+        let fields = schema
+            .fields()
+            .iter()
+            .zip(&names)
+            .map(|(f, n)| {
+                f.as_ref()
+                    .clone()
+                    .with_name(n)
+                    .with_data_type(crate::lower::stored_type(f.data_type()))
+            })
+            .collect::<Vec<_>>();
         let columns = columns_of(&Schema::new(fields), &sql_types);
-        let mut relation = self.relation(id, &view.name, RelationKind::View, columns, statement, owner)?;
+        let mut relation = self.relation(
+            id,
+            &view.name,
+            RelationKind::View,
+            columns,
+            statement,
+            owner,
+        )?;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
-        Ok(Planned { relation, notices: Vec::new() })
+        Ok(Planned {
+            relation,
+            notices: Vec::new(),
+        })
     }
 
-    pub(crate) fn sink(&self, id: RelationId, sink: &CreateSink, statement: &Statement, owner: &str) -> Result<Planned> {
+    pub(crate) fn sink(
+        &self,
+        id: RelationId,
+        sink: &CreateSink,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Planned> {
         if let Some(table) = &sink.into {
-            return Err(Error::unsupported("CREATE SINK INTO a table is not supported yet").at(table.position));
+            return Err(
+                Error::unsupported("CREATE SINK INTO a table is not supported yet")
+                    .at(table.position),
+            );
         }
         let mut builder = Builder::new(id);
         let (query, text) = match &sink.input {
             SinkInput::Query(query, text) => (query.clone(), text.clone()),
             SinkInput::Relation(name) => {
                 let quoted = |s: &str| ast::Ident::with_quote('"', s).to_string();
-                let relation = self.provider().find(name.schema.as_deref(), &name.name).map_err(|e| e.at(name.position))?;
-                let text = format!("SELECT * FROM {}.{}", quoted(&relation.schema_name), quoted(&relation.name));
+                let relation = self
+                    .provider()
+                    .find(name.schema.as_deref(), &name.name)
+                    .map_err(|e| e.at(name.position))?;
+                let text = format!(
+                    "SELECT * FROM {}.{}",
+                    quoted(&relation.schema_name),
+                    quoted(&relation.name)
+                );
                 (crate::parse::parse_query(&text)?, text)
             }
         };
-        let Streamed { mut stream, columns, relations } = self.stream(&mut builder, &query, &[], &statement.positions)?;
+        let Streamed {
+            mut stream,
+            columns,
+            relations,
+        } = self.stream(&mut builder, &query, &[], &statement.positions)?;
         let mut connector = sink_connector(sink)?;
         let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
         if insertions_only {
-            builder.notice("force_append_only drops the retractions: updated and deleted rows stay in what the sink has sent");
+            builder.notice(
+                "force_append_only drops the retractions: updated and deleted rows stay \
+                            in what the sink has sent",
+            );
         }
         connector.key = key.clone();
         if !stream.node.properties.append_only {
@@ -131,9 +260,23 @@ impl Planner {
         }
         let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
         let table = builder.tables(1);
-        let stream = stream.wrap(Op::Sink { key: key.clone(), table }, schema, properties.clone());
+        let stream = stream.wrap(
+            Op::Sink {
+                key: key.clone(),
+                table,
+            },
+            schema,
+            properties.clone(),
+        );
         let (job, notices) = builder.finish(stream);
-        let mut relation = self.relation(id, &sink.name, RelationKind::Sink, columns, statement, owner)?;
+        let mut relation = self.relation(
+            id,
+            &sink.name,
+            RelationKind::Sink,
+            columns,
+            statement,
+            owner,
+        )?;
         relation.key = key;
         relation.append_only = properties.append_only;
         relation.snapshot = flag(&sink.options, "snapshot", true)?;
@@ -146,15 +289,36 @@ impl Planner {
     }
 
     /// A catalog entry with the fields that all kinds share.
-    pub(crate) fn relation(&self, id: RelationId, name: &crate::statement::Name, kind: RelationKind, columns: Vec<Column>, statement: &Statement, owner: &str) -> Result<Relation> {
+    pub(crate) fn relation(
+        &self,
+        id: RelationId,
+        name: &crate::statement::Name,
+        kind: RelationKind,
+        columns: Vec<Column>,
+        statement: &Statement,
+        owner: &str,
+    ) -> Result<Relation> {
         for (i, column) in columns.iter().enumerate() {
             if columns[..i].iter().any(|c| c.name == column.name) {
-                return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" specified more than once", column.name)).with_hint("Give it another name with AS."));
+                return Err(Error::user(
+                    SqlState::DUPLICATE_COLUMN,
+                    format!("column \"{}\" specified more than once", column.name),
+                )
+                .with_hint("Give it another name with AS."));
             }
         }
-        let schema_name = name.schema.clone().unwrap_or_else(|| self.search_path.first().cloned().unwrap_or_else(|| "public".into()));
+        let schema_name = name.schema.clone().unwrap_or_else(|| {
+            self.search_path
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "public".into())
+        });
         if schema_name != "public" && !self.catalog.schemas.contains(&schema_name) {
-            return Err(Error::user(SqlState::INVALID_SCHEMA_NAME, format!("schema \"{schema_name}\" does not exist")).at(name.position.max(1)));
+            return Err(Error::user(
+                SqlState::INVALID_SCHEMA_NAME,
+                format!("schema \"{schema_name}\" does not exist"),
+            )
+            .at(name.position.max(1)));
         }
         Ok(Relation {
             id,
@@ -193,8 +357,13 @@ fn columns_of(schema: &Schema, sql_types: &[String]) -> Vec<Column> {
     schema.fields().iter().zip(sql_types).map(column).collect()
 }
 
-/// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of their key, or of the whole row.
-pub(crate) fn materialized(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>>) -> Stream {
+/// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of
+/// their key, or of the whole row.
+pub(crate) fn materialized(
+    builder: &mut Builder,
+    stream: Stream,
+    key: Option<Vec<usize>>,
+) -> Stream {
     let append_only = stream.node.properties.append_only;
     let key = key.filter(|k| !append_only && !k.is_empty());
     let all: Vec<usize> = (0..stream.width()).collect();
@@ -205,15 +374,33 @@ pub(crate) fn materialized(builder: &mut Builder, stream: Stream, key: Option<Ve
     };
     let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
     let table = builder.tables(1);
-    stream.wrap(Op::Materialize { key, append_only, table }, schema, properties)
+    stream.wrap(
+        Op::Materialize {
+            key,
+            append_only,
+            table,
+        },
+        schema,
+        properties,
+    )
 }
 
 /// The names after `v (a, b)`: given names first, then the query's.
 fn renamed(mut names: Vec<String>, given: &[String]) -> Result<Vec<String>> {
     if given.len() > names.len() {
-        return Err(Error::user(SqlState::SYNTAX_ERROR, format!("{} column names are given, but the query has {} columns", given.len(), names.len())));
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!(
+                "{} column names are given, but the query has {} columns",
+                given.len(),
+                names.len()
+            ),
+        ));
     }
-    names.iter_mut().zip(given).for_each(|(name, given)| name.clone_from(given));
+    names
+        .iter_mut()
+        .zip(given)
+        .for_each(|(name, given)| name.clone_from(given));
     Ok(names)
 }
 
@@ -223,35 +410,68 @@ pub(crate) fn on_error(options: &std::collections::BTreeMap<String, String>) -> 
         None | Some("log") => Ok(OnError::Log),
         Some("fail") => Ok(OnError::Fail),
         Some("null") => Ok(OnError::Null),
-        Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"on_error\" cannot be \"{other}\"")).with_hint("It is one of log, fail and null.")),
+        Some(other) => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"on_error\" cannot be \"{other}\""),
+        )
+        .with_hint("It is one of log, fail and null.")),
     }
 }
 
 /// A boolean option.
-pub(crate) fn flag(options: &std::collections::BTreeMap<String, String>, name: &str, default: bool) -> Result<bool> {
+pub(crate) fn flag(
+    options: &std::collections::BTreeMap<String, String>,
+    name: &str,
+    default: bool,
+) -> Result<bool> {
     match options.get(name).map(|v| v.to_lowercase()).as_deref() {
         None => Ok(default),
         Some("true" | "on" | "1" | "t") => Ok(true),
         Some("false" | "off" | "0" | "f") => Ok(false),
-        Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"{name}\" cannot be \"{other}\"")).with_hint("It is true or false.")),
+        Some(other) => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"{name}\" cannot be \"{other}\""),
+        )
+        .with_hint("It is true or false.")),
     }
 }
 
 fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
-    let connector = sink.options.get("connector").map(|c| c.to_lowercase()).ok_or_else(|| {
-        Error::user(SqlState::INVALID_PARAMETER, "a sink needs a connector").at(sink.name.position.max(1)).with_hint("Write WITH (connector = 'kafka', topic = '...', ...).")
-    })?;
+    let connector = sink
+        .options
+        .get("connector")
+        .map(|c| c.to_lowercase())
+        .ok_or_else(|| {
+            Error::user(SqlState::INVALID_PARAMETER, "a sink needs a connector")
+                .at(sink.name.position.max(1))
+                .with_hint("Write WITH (connector = 'kafka', topic = '...', ...).")
+        })?;
     if !["kafka", "blackhole"].contains(&connector.as_str()) {
-        return Err(Error::unsupported(format!("a sink cannot use connector '{connector}'")).at(sink.name.position.max(1)).with_hint("kafka and blackhole are supported."));
+        return Err(
+            Error::unsupported(format!("a sink cannot use connector '{connector}'"))
+                .at(sink.name.position.max(1))
+                .with_hint("kafka and blackhole are supported."),
+        );
     }
-    let named = sink.options.get("type").map(|t| (t, type_format(t, sink))).map(|(t, f)| f.map(|f| (t, f))).transpose()?;
+    let named = sink
+        .options
+        .get("type")
+        .map(|t| (t, type_format(t, sink)))
+        .map(|(t, f)| f.map(|f| (t, f)))
+        .transpose()?;
     let mut options = sink.options.clone();
     let (format, encode, mut encode_options) = match (&sink.format, named) {
         (Some(f), Some((t, format))) if f.format != format => {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"type\" is '{t}', but FORMAT says something else")).at(sink.name.position.max(1)));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("option \"type\" is '{t}', but FORMAT says something else"),
+            )
+            .at(sink.name.position.max(1)));
         }
         (Some(f), _) => (f.format, f.encode, f.options.clone()),
-        (None, None) if connector == "blackhole" => (Format::Plain, Encode::Native, Default::default()),
+        (None, None) if connector == "blackhole" => {
+            (Format::Plain, Encode::Native, Default::default())
+        }
         (None, Some((_, format))) => (format, Encode::Json, Default::default()),
         (None, None) => (Format::Plain, Encode::Json, Default::default()),
     };
@@ -262,7 +482,15 @@ fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
     if let Some(key_encode) = sink.format.as_ref().and_then(|f| f.key_encode.clone()) {
         encode_options.insert("key.encode".into(), key_encode);
     }
-    Ok(ConnectorSpec { connector, options, format, encode, encode_options, includes: Vec::new(), key: Vec::new() })
+    Ok(ConnectorSpec {
+        connector,
+        options,
+        format,
+        encode,
+        encode_options,
+        includes: Vec::new(),
+        key: Vec::new(),
+    })
 }
 
 /// What the option `type` says about the format.
@@ -271,61 +499,121 @@ fn type_format(name: &str, sink: &CreateSink) -> Result<Format> {
         "append-only" => Ok(Format::Plain),
         "upsert" => Ok(Format::Upsert),
         "debezium" => Ok(Format::Debezium),
-        _ => Err(Error::user(SqlState::INVALID_PARAMETER, format!("option \"type\" cannot be '{name}'"))
-            .at(sink.name.position.max(1))
-            .with_hint("Use one of: append-only, upsert, debezium.")),
+        _ => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"type\" cannot be '{name}'"),
+        )
+        .at(sink.name.position.max(1))
+        .with_hint("Use one of: append-only, upsert, debezium.")),
     }
 }
 
-/// The key by which a sink sends, and whether retractions are dropped. Refuses keys that are not proven unique and plain sinks over retractions.
-fn sink_key(sink: &CreateSink, connector: &ConnectorSpec, columns: &[Column], properties: &Properties) -> Result<(Vec<usize>, bool)> {
+/// The key by which a sink sends, and whether retractions are dropped. Refuses keys that are not
+/// proven unique and plain sinks over retractions.
+fn sink_key(
+    sink: &CreateSink,
+    connector: &ConnectorSpec,
+    columns: &[Column],
+    properties: &Properties,
+) -> Result<(Vec<usize>, bool)> {
     let force = flag(&connector.options, "force_append_only", false)?;
     let position = sink.name.position.max(1);
     let declared = sink.options.get("primary_key").map(|text| {
         let find = |name: &str| {
             let name = name.trim().trim_matches('"');
-            let at = columns.iter().position(|c| c.name == name || c.name == name.to_lowercase());
-            at.ok_or_else(|| Error::user(SqlState::UNDEFINED_COLUMN, format!("column \"{name}\" of option \"primary_key\" does not exist")).at(position))
+            let at = columns
+                .iter()
+                .position(|c| c.name == name || c.name == name.to_lowercase());
+            at.ok_or_else(|| {
+                Error::user(
+                    SqlState::UNDEFINED_COLUMN,
+                    format!("column \"{name}\" of option \"primary_key\" does not exist"),
+                )
+                .at(position)
+            })
         };
         text.split(',').map(find).collect::<Result<Vec<_>>>()
     });
     let declared = declared.transpose()?.unwrap_or_default();
-    if let Some(twice) = declared.iter().enumerate().find(|(i, c)| declared[..*i].contains(c)) {
-        return Err(Error::user(SqlState::DUPLICATE_COLUMN, format!("column \"{}\" appears twice in option \"primary_key\"", columns[*twice.1].name)).at(position));
+    if let Some(twice) = declared
+        .iter()
+        .enumerate()
+        .find(|(i, c)| declared[..*i].contains(c))
+    {
+        return Err(Error::user(
+            SqlState::DUPLICATE_COLUMN,
+            format!(
+                "column \"{}\" appears twice in option \"primary_key\"",
+                columns[*twice.1].name
+            ),
+        )
+        .at(position));
     }
     if connector.format == Format::Plain {
         let free = connector.connector == "blackhole" && sink.format.is_none();
         if !properties.append_only && !force && !free {
-            return Err(Error::unsupported("a plain sink cannot send rows that are updated or deleted")
-                .at(position)
-                .with_hint("Use FORMAT UPSERT with primary_key, FORMAT DEBEZIUM, or force_append_only = 'true' to drop the retractions."));
+            return Err(Error::unsupported(
+                "a plain sink cannot send rows that are updated or \
+                                           deleted",
+            )
+            .at(position)
+            .with_hint(
+                "Use FORMAT UPSERT with primary_key, FORMAT DEBEZIUM, or \
+                            force_append_only = 'true' to drop the retractions.",
+            ));
         }
         return Ok((declared, force && !properties.append_only));
     }
     let proven = properties.key.clone().filter(|k| !k.is_empty());
-    let key = if declared.is_empty() { proven.clone().unwrap_or_default() } else { declared };
+    let key = if declared.is_empty() {
+        proven.clone().unwrap_or_default()
+    } else {
+        declared
+    };
     if key.is_empty() {
-        return Err(Error::user(SqlState("42P17"), "an upsert sink needs a primary key")
-            .at(position)
-            .with_hint("Set primary_key = 'column, ...' in WITH to columns that are unique."));
+        return Err(
+            Error::user(SqlState("42P17"), "an upsert sink needs a primary key")
+                .at(position)
+                .with_hint("Set primary_key = 'column, ...' in WITH to columns that are unique."),
+        );
     }
-    let unique = properties.key.as_ref().is_some_and(|k| k.iter().all(|c| key.contains(c)));
+    let unique = properties
+        .key
+        .as_ref()
+        .is_some_and(|k| k.iter().all(|c| key.contains(c)));
     if !unique {
         let names: Vec<&str> = key.iter().map(|c| columns[*c].name.as_str()).collect();
         let hint = match &proven {
-            Some(k) => format!("This is known to be unique: {}.", k.iter().map(|c| columns[*c].name.as_str()).collect::<Vec<_>>().join(", ")),
+            Some(k) => format!(
+                "This is known to be unique: {}.",
+                k.iter()
+                    .map(|c| columns[*c].name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
             None => "Group by the key, or read a table with a primary key.".into(),
         };
-        return Err(Error::user(SqlState("42P17"), format!("primary_key ({}) of the sink is not proven unique", names.join(", "))).at(position).with_hint(hint));
+        return Err(Error::user(
+            SqlState("42P17"),
+            format!(
+                "primary_key ({}) of the sink is not proven unique",
+                names.join(", ")
+            ),
+        )
+        .at(position)
+        .with_hint(hint));
     }
     Ok((key, false))
 }
 
-/// PostgreSQL's names for the columns of a query, given DataFusion's: an expression without alias is named after its function, its cast or `?column?`.
+/// PostgreSQL's names for the columns of a query, given DataFusion's: an expression without alias
+/// is named after its function, its cast or `?column?`.
 fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
     let items = select_items(&query.body);
     move |planned: &[String]| {
-        let Some(items) = &items else { return planned.to_vec() };
+        let Some(items) = &items else {
+            return planned.to_vec();
+        };
         let wildcards = items.iter().filter(|i| matches!(i, Item::Wildcard)).count();
         let fixed = items.len() - wildcards;
         if wildcards > 1 || planned.len() < fixed || (wildcards == 0 && planned.len() != fixed) {
@@ -335,7 +623,9 @@ fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
         let mut names = Vec::with_capacity(planned.len());
         for item in items {
             match item {
-                Item::Wildcard => names.extend_from_slice(&planned[names.len()..names.len() + expanded]),
+                Item::Wildcard => {
+                    names.extend_from_slice(&planned[names.len()..names.len() + expanded])
+                }
                 Item::Named(name) => names.push(name.clone()),
             }
         }
@@ -356,8 +646,12 @@ fn select_items(body: &ast::SetExpr) -> Option<Vec<Item>> {
                 .projection
                 .iter()
                 .map(|item| match item {
-                    ast::SelectItem::UnnamedExpr(e) => Item::Named(expression_name(e).unwrap_or_else(|| "?column?".into())),
-                    ast::SelectItem::ExprWithAlias { alias, .. } => Item::Named(fold(alias.clone())),
+                    ast::SelectItem::UnnamedExpr(e) => {
+                        Item::Named(expression_name(e).unwrap_or_else(|| "?column?".into()))
+                    }
+                    ast::SelectItem::ExprWithAlias { alias, .. } => {
+                        Item::Named(fold(alias.clone()))
+                    }
                     _ => Item::Wildcard,
                 })
                 .collect(),
@@ -372,12 +666,27 @@ fn expression_name(e: &ast::Expr) -> Option<String> {
     match e {
         ast::Expr::Identifier(i) => Some(fold(i.clone())),
         ast::Expr::CompoundIdentifier(parts) => parts.last().cloned().map(fold),
-        ast::Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).cloned().map(fold),
+        ast::Expr::Function(f) => f
+            .name
+            .0
+            .last()
+            .and_then(|p| p.as_ident())
+            .cloned()
+            .map(fold),
         ast::Expr::Nested(inner) => expression_name(inner),
-        ast::Expr::Cast { expr, data_type, .. } => expression_name(before_cut_off(expr)).or_else(|| Some(cast_name(data_type))),
-        ast::Expr::Case { else_result, .. } => {
-            else_result.as_deref().and_then(|e| if matches!(e, ast::Expr::Identifier(_)) { expression_name(e) } else { None }).or(Some("case".into()))
-        }
+        ast::Expr::Cast {
+            expr, data_type, ..
+        } => expression_name(before_cut_off(expr)).or_else(|| Some(cast_name(data_type))),
+        ast::Expr::Case { else_result, .. } => else_result
+            .as_deref()
+            .and_then(|e| {
+                if matches!(e, ast::Expr::Identifier(_)) {
+                    expression_name(e)
+                } else {
+                    None
+                }
+            })
+            .or(Some("case".into())),
         ast::Expr::Extract { .. } => Some("extract".into()),
         ast::Expr::Substring { .. } => Some("substring".into()),
         ast::Expr::Trim { .. } => Some("btrim".into()),
@@ -388,10 +697,12 @@ fn expression_name(e: &ast::Expr) -> Option<String> {
         ast::Expr::Array(_) => Some("array".into()),
         ast::Expr::Interval(_) => Some("interval".into()),
         ast::Expr::TypedString(t) => Some(cast_name(&t.data_type)),
-        ast::Expr::Subquery(q) => select_items(&q.body).and_then(|items| match items.into_iter().next() {
-            Some(Item::Named(name)) => Some(name),
-            _ => None,
-        }),
+        ast::Expr::Subquery(q) => {
+            select_items(&q.body).and_then(|items| match items.into_iter().next() {
+                Some(Item::Named(name)) => Some(name),
+                _ => None,
+            })
+        }
         _ => None,
     }
 }
@@ -408,6 +719,12 @@ fn cast_name(data_type: &ast::DataType) -> String {
         Sql::Boolean | Sql::Bool => "bool".into(),
         Sql::Numeric(_) | Sql::Decimal(_) => "numeric".into(),
         Sql::Varchar(_) | Sql::CharacterVarying(_) => "varchar".into(),
-        other => other.to_string().to_lowercase().split(['(', ' ']).next().unwrap_or("?column?").to_string(),
+        other => other
+            .to_string()
+            .to_lowercase()
+            .split(['(', ' '])
+            .next()
+            .unwrap_or("?column?")
+            .to_string(),
     }
 }

@@ -1,5 +1,5 @@
-//! The statements of Tidemark's dialect, as the parser hands them out: names folded and positioned, options as text, queries as `sqlparser` trees.
-//! Nothing here has looked at the catalog.
+//! The statements of Tidemark's dialect, as the parser hands them out: names folded and positioned,
+//! options as text, queries as `sqlparser` trees. Nothing here has looked at the catalog.
 
 use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::tokenizer::Location;
@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_plan::{Conflict, Encode, Format, Include, RelationKind};
 
-/// Where lines begin in the text that was handed to `parse`: turns a line and column into a character position.
+/// Where lines begin in the text that was handed to `parse`: turns a line and column into a
+/// character position.
 #[derive(Clone, Debug, Default)]
 pub struct Positions {
     starts: Arc<Vec<usize>>,
@@ -18,8 +19,16 @@ impl Positions {
     /// Of a text.
     pub fn new(sql: &str) -> Positions {
         let mut starts = vec![0];
-        starts.extend(sql.chars().enumerate().filter(|(_, c)| *c == '\n').map(|(i, _)| i + 1));
-        Positions { starts: Arc::new(starts), end: sql.trim_end().chars().count() + 1 }
+        starts.extend(
+            sql.chars()
+                .enumerate()
+                .filter(|(_, c)| *c == '\n')
+                .map(|(i, _)| i + 1),
+        );
+        Positions {
+            starts: Arc::new(starts),
+            end: sql.trim_end().chars().count() + 1,
+        }
     }
 
     /// The position after the text's last character; none of synthesised text.
@@ -27,10 +36,13 @@ impl Positions {
         if self.end > 0 { Some(self.end) } else { None }
     }
 
-    /// The position of a location, in characters counted from 1; none for the location of synthesised text.
+    /// The position of a location, in characters counted from 1; none for the location of
+    /// synthesised text.
     pub fn of(&self, location: Location) -> Option<usize> {
         let line = (location.line as usize).checked_sub(1)?;
-        self.starts.get(line).map(|start| start + location.column as usize)
+        self.starts
+            .get(line)
+            .map(|start| start + location.column as usize)
     }
 }
 
@@ -41,7 +53,8 @@ pub struct Statement {
     pub text: String,
     /// Characters of the whole text that stand before it.
     pub start: usize,
-    /// Line starts of the whole text that was parsed: error positions count in that text, as PostgreSQL's do.
+    /// Line starts of the whole text that was parsed: error positions count in that text, as
+    /// PostgreSQL's do.
     pub positions: Positions,
     /// What it says.
     pub kind: StatementKind,
@@ -256,25 +269,47 @@ pub enum StatementKind {
     /// `CREATE SCHEMA`.
     CreateSchema { name: String, if_not_exists: bool },
     /// `DROP SCHEMA`.
-    DropSchema { names: Vec<String>, if_exists: bool, cascade: bool },
+    DropSchema {
+        names: Vec<String>,
+        if_exists: bool,
+        cascade: bool,
+    },
     /// `DROP` of relations.
     Drop(Drop),
     /// `ALTER` of a relation.
-    Alter { kind: RelationKind, name: Name, if_exists: bool, action: AlterAction },
+    Alter {
+        kind: RelationKind,
+        name: Name,
+        if_exists: bool,
+        action: AlterAction,
+    },
     /// `SELECT`, `VALUES`, `INSERT`, `UPDATE`, `DELETE`.
     Sql(Box<ast::Statement>),
     /// `EXPLAIN [ANALYZE] [VERBOSE] statement`.
-    Explain { analyze: bool, verbose: bool, format: Option<String>, statement: Box<Statement> },
+    Explain {
+        analyze: bool,
+        verbose: bool,
+        format: Option<String>,
+        statement: Box<Statement>,
+    },
     /// `EXPLAIN ANALYZE {MATERIALIZED VIEW v | SINK k | TABLE t | SOURCE s}`.
     ExplainJob { kind: RelationKind, name: Name },
     /// `SHOW`, with `FROM schema` and `LIKE pattern`.
-    Show { what: ShowKind, schema: Option<String>, like: Option<String> },
+    Show {
+        what: ShowKind,
+        schema: Option<String>,
+        like: Option<String>,
+    },
     /// `DESCRIBE relation`.
     Describe(Name),
     /// `FLUSH`.
     Flush,
     /// `CREATE TABLE .. AS`.
-    CreateTableAs { name: Name, if_not_exists: bool, query: Box<Statement> },
+    CreateTableAs {
+        name: Name,
+        if_not_exists: bool,
+        query: Box<Statement>,
+    },
     /// `WAIT`.
     Wait,
     /// `REFRESH MATERIALIZED VIEW`.
@@ -282,7 +317,11 @@ pub enum StatementKind {
     /// `CANCEL JOBS`.
     CancelJobs(Vec<u32>),
     /// `SET [SESSION|LOCAL] name {=|TO} value`; no value means DEFAULT.
-    Set { name: String, value: Option<String>, local: bool },
+    Set {
+        name: String,
+        value: Option<String>,
+        local: bool,
+    },
     /// `RESET name`; none means ALL.
     Reset(Option<String>),
     /// `BEGIN`, `START TRANSACTION`.
@@ -294,7 +333,11 @@ pub enum StatementKind {
     /// `COPY`, as sqlparser reads it.
     Copy(Box<ast::Statement>),
     /// `COMMENT ON kind name IS comment`; of a column the last part of the name is the column.
-    CommentOn { object: String, name: Vec<String>, comment: Option<String> },
+    CommentOn {
+        object: String,
+        name: Vec<String>,
+        comment: Option<String>,
+    },
     /// `SUBSCRIBE TO relation [WITH (snapshot = ...)]`.
     Subscribe { name: Name, snapshot: bool },
     /// Whatever else sqlparser knows: PREPARE, cursors, SAVEPOINT, DISCARD, GRANT, ...

@@ -1,5 +1,5 @@
-//! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does not say (`jsonb`, `uuid`, `varchar(10)`) is kept as
-//! text beside it.
+//! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does
+//! not say (`jsonb`, `uuid`, `varchar(10)`) is kept as text beside it.
 
 use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
@@ -12,12 +12,18 @@ use tidemark_common::{Error, Result, SqlState};
 /// `numeric` without precision: 28 digits before and 10 after the point.
 pub const NUMERIC: DataType = DataType::Decimal128(38, 10);
 
-/// The Arrow type of an SQL type, and its text where Arrow's type does not say it all (empty otherwise).
+/// The Arrow type of an SQL type, and its text where Arrow's type does not say it all (empty
+/// otherwise).
 ///
-/// Errors: `0A000` for types that are not supported, `42704` for unknown ones, `22023` for a bad precision.
+/// Errors: `0A000` for types that are not supported, `42704` for unknown ones, `22023` for a bad
+/// precision.
 pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
     use ast::DataType as Sql;
-    let text = |length: &Option<ast::CharacterLength>, name: &str| length.as_ref().map_or(String::new(), |l| format!("{name}({l})"));
+    let text = |length: &Option<ast::CharacterLength>, name: &str| {
+        length
+            .as_ref()
+            .map_or(String::new(), |l| format!("{name}({l})"))
+    };
     Ok(match sql {
         Sql::Boolean | Sql::Bool => plain(DataType::Boolean),
         Sql::SmallInt(_) | Sql::Int2(_) => plain(DataType::Int16),
@@ -25,30 +31,68 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
         Sql::BigInt(_) | Sql::Int8(_) => plain(DataType::Int64),
         Sql::Real | Sql::Float4 => plain(DataType::Float32),
         Sql::Float(ExactNumberInfo::Precision(p)) if *p <= 24 => plain(DataType::Float32),
-        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 | Sql::Float(_) => plain(DataType::Float64),
+        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 | Sql::Float64 | Sql::Float(_) => {
+            plain(DataType::Float64)
+        }
         Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => plain(numeric(info)?),
-        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => (DataType::Utf8, text(length, "varchar")),
-        Sql::Char(length) | Sql::Character(length) => (DataType::Utf8, if length.is_some() { text(length, "char") } else { "char(1)".into() }),
+        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => {
+            (DataType::Utf8, text(length, "varchar"))
+        }
+        Sql::Char(length) | Sql::Character(length) => (
+            DataType::Utf8,
+            if length.is_some() {
+                text(length, "char")
+            } else {
+                "char(1)".into()
+            },
+        ),
         Sql::Text | Sql::String(_) => plain(DataType::Utf8),
         Sql::Bytea => plain(DataType::Binary),
         Sql::Date => plain(DataType::Date32),
-        Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => plain(DataType::Time64(TimeUnit::Microsecond)),
-        Sql::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
-        Sql::TimestampNtz(_) | Sql::Timestamp(_, _) => plain(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        Sql::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            plain(DataType::Time64(TimeUnit::Microsecond))
+        }
+        Sql::Timestamp(_, TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => plain(
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ),
+        Sql::TimestampNtz(_) | Sql::Timestamp(_, _) => {
+            plain(DataType::Timestamp(TimeUnit::Microsecond, None))
+        }
         Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
         Sql::JSONB | Sql::JSON => (DataType::Utf8, "jsonb".into()),
         Sql::Uuid => (DataType::Utf8, "uuid".into()),
-        Sql::Array(ArrayElemTypeDef::SquareBracket(inner, _) | ArrayElemTypeDef::AngleBracket(inner) | ArrayElemTypeDef::Parenthesis(inner)) => {
+        Sql::Array(
+            ArrayElemTypeDef::SquareBracket(inner, _)
+            | ArrayElemTypeDef::AngleBracket(inner)
+            | ArrayElemTypeDef::Parenthesis(inner),
+        ) => {
             let (inner, text) = sql_type_to_arrow(inner)?;
-            let text = if text.is_empty() { text } else { format!("{text}[]") };
-            (DataType::List(Arc::new(Field::new_list_field(inner, true))), text)
+            let text = if text.is_empty() {
+                text
+            } else {
+                format!("{text}[]")
+            };
+            (
+                DataType::List(Arc::new(Field::new_list_field(inner, true))),
+                text,
+            )
         }
         Sql::Struct(fields, _) => {
             let field = |(i, f): (usize, &ast::StructField)| {
-                let name = f.field_name.clone().map_or(format!("f{}", i + 1), crate::parse::fold);
+                let name = f
+                    .field_name
+                    .clone()
+                    .map_or(format!("f{}", i + 1), crate::parse::fold);
                 Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
             };
-            plain(DataType::Struct(fields.iter().enumerate().map(field).collect::<Result<Vec<_>>>()?.into()))
+            plain(DataType::Struct(
+                fields
+                    .iter()
+                    .enumerate()
+                    .map(field)
+                    .collect::<Result<Vec<_>>>()?
+                    .into(),
+            ))
         }
         Sql::Custom(name, _) => return custom(name),
         other => return Err(Error::unsupported(format!("type {other} is not supported"))),
@@ -69,10 +113,23 @@ fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
         "int8" => plain(DataType::Int64),
         "float4" => plain(DataType::Float32),
         "float8" => plain(DataType::Float64),
-        "timestamptz" => plain(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+        "timestamptz" => plain(DataType::Timestamp(
+            TimeUnit::Microsecond,
+            Some("UTC".into()),
+        )),
         "bpchar" | "name" => plain(DataType::Utf8),
-        "rw_int256" | "int256" => return Err(Error::unsupported(format!("type {folded} is not supported")).with_hint("Use numeric.")),
-        _ => return Err(Error::user(SqlState::UNDEFINED_OBJECT, format!("type \"{folded}\" does not exist"))),
+        "rw_int256" | "int256" => {
+            return Err(
+                Error::unsupported(format!("type {folded} is not supported"))
+                    .with_hint("Use numeric."),
+            );
+        }
+        _ => {
+            return Err(Error::user(
+                SqlState::UNDEFINED_OBJECT,
+                format!("type \"{folded}\" does not exist"),
+            ));
+        }
     })
 }
 
@@ -83,7 +140,13 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
         ExactNumberInfo::PrecisionAndScale(p, s) => (*p, *s),
     };
     if !(1..=38).contains(&precision) || scale < 0 || scale as u64 > precision {
-        return Err(Error::user(SqlState::INVALID_PARAMETER, format!("NUMERIC precision {precision} and scale {scale} must be at most 38, scale at most precision")));
+        return Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!(
+                "NUMERIC precision {precision} and scale {scale} must be at most 38, scale at most \
+                 precision"
+            ),
+        ));
     }
     Ok(DataType::Decimal128(precision as u8, scale as i8))
 }
@@ -97,7 +160,9 @@ pub fn sql_type_name(data_type: &DataType) -> String {
         DataType::Int64 | DataType::UInt32 => "bigint".into(),
         DataType::Float32 => "real".into(),
         DataType::Float64 => "double precision".into(),
-        DataType::UInt64 | DataType::Decimal128(_, _) | DataType::Decimal256(_, _) => "numeric".into(),
+        DataType::UInt64 | DataType::Decimal128(_, _) | DataType::Decimal256(_, _) => {
+            "numeric".into()
+        }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "character varying".into(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".into(),
         DataType::Date32 | DataType::Date64 => "date".into(),
@@ -119,7 +184,11 @@ impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
         let (data_type, text) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
         let field = Field::new("", data_type, true);
-        let field = if text.is_empty() { field } else { field.with_metadata([(SQL_TYPE.to_string(), text)].into()) };
+        let field = if text.is_empty() {
+            field
+        } else {
+            field.with_metadata([(SQL_TYPE.to_string(), text)].into())
+        };
         Ok(Some(Arc::new(field)))
     }
 }

@@ -1,10 +1,15 @@
-//! Goldens: every file of `tests/golden` is a list of statements, each followed by `----` and what comes of it, planned in order against one catalog.
-//! A CREATE gives its columns and its stream plan, a bare query the plan of the materialized view that it would be, an error its code, message and position.
-//! `file PATH` stands for the statement in a file of the workspace. `UPDATE=1 cargo test -p tidemark-planner` rewrites the files.
+//! Goldens: every file of `tests/golden` is a list of statements, each followed by `----` and what
+//! comes of it, planned in order against one catalog. A CREATE gives its columns and its stream
+//! plan, a bare query the plan of the materialized view that it would be, an error its code,
+//! message and position. `file PATH` stands for the statement in a file of the workspace. `UPDATE=1
+//! cargo test -p tidemark-planner` rewrites the files.
 
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::{Result as DataFusionResult, not_impl_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
+use datafusion_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
+};
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,17 +44,38 @@ fn functions() -> Functions {
     let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
     let with_zone = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let moment = |second: DataType| {
-        Signature::one_of(vec![TypeSignature::Exact(vec![timestamp.clone(), second.clone()]), TypeSignature::Exact(vec![with_zone.clone(), second])], Volatility::Immutable)
+        Signature::one_of(
+            vec![
+                TypeSignature::Exact(vec![timestamp.clone(), second.clone()]),
+                TypeSignature::Exact(vec![with_zone.clone(), second]),
+            ],
+            Volatility::Immutable,
+        )
     };
-    let stand_in = |name, signature, result| Arc::new(ScalarUDF::from(StandIn { name, signature, result }));
-    let text = Signature::exact(vec![DataType::Utf8, DataType::Utf8, DataType::Int64], Volatility::Immutable);
+    let stand_in = |name, signature, result| {
+        Arc::new(ScalarUDF::from(StandIn {
+            name,
+            signature,
+            result,
+        }))
+    };
+    let text = Signature::exact(
+        vec![DataType::Utf8, DataType::Utf8, DataType::Int64],
+        Volatility::Immutable,
+    );
     let own = [
         stand_in("tumble_start", moment(DataType::Int64), None),
         stand_in("add_micros", moment(DataType::Int64), None),
         stand_in("to_char", moment(DataType::Utf8), Some(DataType::Utf8)),
         stand_in("regexp_extract", text, Some(DataType::Utf8)),
     ];
-    Functions { scalar: datafusion_functions::all_default_functions().into_iter().filter(|f| f.name() != "to_char").chain(own).collect() }
+    Functions {
+        scalar: datafusion_functions::all_default_functions()
+            .into_iter()
+            .filter(|f| f.name() != "to_char")
+            .chain(own)
+            .collect(),
+    }
 }
 
 /// The invariants of a plan that `plan.rs` documents.
@@ -60,44 +86,83 @@ fn check(relation: &Relation) {
         assert_eq!(fragment.id as usize, i);
         match &fragment.output {
             Output::Exchange { to, keys } => {
-                assert!(*to > fragment.id && (*to as usize) < job.fragments.len(), "fragment {i} sends to {to}");
-                assert!(keys.iter().all(|k| *k < fragment.root.schema.fields().len()));
+                assert!(
+                    *to > fragment.id && (*to as usize) < job.fragments.len(),
+                    "fragment {i} sends to {to}"
+                );
+                assert!(
+                    keys.iter()
+                        .all(|k| *k < fragment.root.schema.fields().len())
+                );
             }
             Output::Broadcast { to } => assert!(*to > fragment.id),
             Output::Relation => assert_eq!(i + 1, job.fragments.len()),
         }
         for node in fragment.nodes() {
-            assert!(!node.schema.fields().is_empty(), "a node without columns: {node:?}");
+            assert!(
+                !node.schema.fields().is_empty(),
+                "a node without columns: {node:?}"
+            );
             match &node.op {
                 Op::Receive { from } => {
                     assert!(*from < fragment.id);
                     let sender = &job.fragments[*from as usize];
-                    assert!(matches!(sender.output, Output::Exchange { to, .. } if to == fragment.id));
+                    assert!(
+                        matches!(sender.output, Output::Exchange { to, .. } if to == fragment.id)
+                    );
                     assert_eq!(sender.root.schema, node.schema);
                 }
                 Op::Project { exprs } => {
                     assert_eq!(exprs.len(), node.schema.fields().len());
                     let width = node.inputs[0].schema.fields().len();
-                    exprs.iter().for_each(|e| e.visit_columns(&mut |c| assert!(c < width)));
+                    exprs
+                        .iter()
+                        .for_each(|e| e.visit_columns(&mut |c| assert!(c < width)));
                 }
                 Op::Filter { predicate } => {
-                    assert_eq!(node.schema.fields().len(), node.inputs[0].schema.fields().len());
+                    assert_eq!(
+                        node.schema.fields().len(),
+                        node.inputs[0].schema.fields().len()
+                    );
                     predicate.visit_columns(&mut |c| assert!(c < node.schema.fields().len()));
                 }
-                Op::Join { left_keys, right_keys, residual, output, left_table, right_table, .. } => {
+                Op::Join {
+                    left_keys,
+                    right_keys,
+                    residual,
+                    output,
+                    left_table,
+                    right_table,
+                    ..
+                } => {
                     let (left, right) = (&node.inputs[0].schema, &node.inputs[1].schema);
-                    let types = |schema: &arrow_schema::Schema, keys: &[usize]| keys.iter().map(|k| schema.field(*k).data_type().clone()).collect::<Vec<_>>();
+                    let types = |schema: &arrow_schema::Schema, keys: &[usize]| {
+                        keys.iter()
+                            .map(|k| schema.field(*k).data_type().clone())
+                            .collect::<Vec<_>>()
+                    };
                     assert_eq!(types(left, left_keys), types(right, right_keys));
                     assert_eq!(output.len(), node.schema.fields().len());
                     let width = left.fields().len() + right.fields().len();
-                    residual.iter().for_each(|r| r.visit_columns(&mut |c| assert!(c < width)));
+                    residual
+                        .iter()
+                        .for_each(|r| r.visit_columns(&mut |c| assert!(c < width)));
                     for (c, field) in output.iter().zip(node.schema.fields()) {
-                        let from = if *c < left.fields().len() { left.field(*c) } else { right.field(c - left.fields().len()) };
+                        let from = if *c < left.fields().len() {
+                            left.field(*c)
+                        } else {
+                            right.field(c - left.fields().len())
+                        };
                         assert_eq!(from.data_type(), field.data_type());
                     }
                     tables.extend([*left_table, *right_table]);
                 }
-                Op::Aggregate { group, calls, table, .. } => {
+                Op::Aggregate {
+                    group,
+                    calls,
+                    table,
+                    ..
+                } => {
                     assert_eq!(group.len() + calls.len(), node.schema.fields().len());
                     tables.push(*table);
                 }
@@ -106,29 +171,72 @@ fn check(relation: &Relation) {
                     assert!(node.inputs[0].properties.append_only);
                 }
                 Op::Union => {
-                    let types = |s: &arrow_schema::Schema| s.fields().iter().map(|f| f.data_type().clone()).collect::<Vec<_>>();
-                    node.inputs.iter().for_each(|i| assert_eq!(types(&i.schema), types(&node.schema)));
+                    let types = |s: &arrow_schema::Schema| {
+                        s.fields()
+                            .iter()
+                            .map(|f| f.data_type().clone())
+                            .collect::<Vec<_>>()
+                    };
+                    node.inputs
+                        .iter()
+                        .for_each(|i| assert_eq!(types(&i.schema), types(&node.schema)));
                 }
-                Op::Upsert { table, .. } | Op::Materialize { table, .. } | Op::Sink { table, .. } => tables.push(*table),
+                Op::Upsert { table, .. }
+                | Op::Materialize { table, .. }
+                | Op::Sink { table, .. } => tables.push(*table),
                 _ => {}
             }
         }
     }
     tables.sort_unstable();
-    assert!(tables.windows(2).all(|w| w[0] < w[1]) && tables.iter().all(|t| *t < job.tables), "tables {tables:?} of {}", job.tables);
+    assert!(
+        tables.windows(2).all(|w| w[0] < w[1]) && tables.iter().all(|t| *t < job.tables),
+        "tables {tables:?} of {}",
+        job.tables
+    );
     let text = serde_json::to_string(relation).expect("a relation serialises");
-    assert_eq!(&serde_json::from_str::<Relation>(&text).expect("a relation deserialises"), relation);
+    assert_eq!(
+        &serde_json::from_str::<Relation>(&text).expect("a relation deserialises"),
+        relation
+    );
 }
 
 fn describe(relation: &Relation) -> String {
     let column = |c: &tidemark_plan::Column| {
-        let sql_type = if c.sql_type.is_empty() { String::new() } else { format!(" [{}]", c.sql_type) };
-        format!("{} {}{sql_type}{}", c.name, c.data_type, if c.nullable { "" } else { " not null" })
+        let sql_type = if c.sql_type.is_empty() {
+            String::new()
+        } else {
+            format!(" [{}]", c.sql_type)
+        };
+        format!(
+            "{} {}{sql_type}{}",
+            c.name,
+            c.data_type,
+            if c.nullable { "" } else { " not null" }
+        )
     };
-    let mut text = relation.columns.iter().map(column).collect::<Vec<_>>().join(", ");
-    let key: Vec<&str> = relation.key.iter().map(|k| relation.columns[*k].name.as_str()).collect();
+    let mut text = relation
+        .columns
+        .iter()
+        .map(column)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let key: Vec<&str> = relation
+        .key
+        .iter()
+        .map(|k| relation.columns[*k].name.as_str())
+        .collect();
     if !key.is_empty() {
-        let _ = write!(text, "; key ({}){}", key.join(", "), if relation.key_declared { " declared" } else { "" });
+        let _ = write!(
+            text,
+            "; key ({}){}",
+            key.join(", "),
+            if relation.key_declared {
+                " declared"
+            } else {
+                ""
+            }
+        );
     }
     if relation.append_only {
         text.push_str("; append only");
@@ -159,11 +267,19 @@ struct Session {
 impl Session {
     fn new() -> Session {
         let path = ["public".to_string()];
-        Session { catalog: Catalog { schemas: vec!["s2".into()], next_id: 1, ..Catalog::default() }, planner: Planner::new(Arc::default(), &functions(), &path) }
+        Session {
+            catalog: Catalog {
+                schemas: vec!["s2".into()],
+                next_id: 1,
+                ..Catalog::default()
+            },
+            planner: Planner::new(Arc::default(), &functions(), &path),
+        }
     }
 
     fn planner(&self) -> Planner {
-        self.planner.with(Arc::new(self.catalog.clone()), &["public".to_string()])
+        self.planner
+            .with(Arc::new(self.catalog.clone()), &["public".to_string()])
     }
 
     fn run(&mut self, sql: &str) -> Result<String, Error> {
@@ -171,17 +287,28 @@ impl Session {
         for statement in parse(sql)? {
             let query = matches!(&statement.kind, StatementKind::Sql(_));
             let statement = match query {
-                true => parse(&format!("CREATE MATERIALIZED VIEW q AS {}", statement.text))?.remove(0),
+                true => {
+                    parse(&format!("CREATE MATERIALIZED VIEW q AS {}", statement.text))?.remove(0)
+                }
                 false => statement,
             };
             let planner = self.planner();
-            let planned = planner.plan_create(RelationId(self.catalog.next_id), &statement, "root")?;
+            let planned =
+                planner.plan_create(RelationId(self.catalog.next_id), &statement, "root")?;
             check(&planned.relation);
             let _ = writeln!(text, "{}", describe(&planned.relation));
-            planned.notices.iter().for_each(|n| text.push_str(&format!("notice: {n}\n")));
-            planner.explain(&planned.relation).iter().for_each(|line| text.push_str(&format!("{line}\n")));
+            planned
+                .notices
+                .iter()
+                .for_each(|n| text.push_str(&format!("notice: {n}\n")));
+            planner
+                .explain(&planned.relation)
+                .iter()
+                .for_each(|line| text.push_str(&format!("{line}\n")));
             if !query {
-                self.catalog.relations.insert(planned.relation.id, Arc::new(planned.relation));
+                self.catalog
+                    .relations
+                    .insert(planned.relation.id, Arc::new(planned.relation));
                 self.catalog.next_id += 1;
             }
         }
@@ -206,7 +333,12 @@ fn replay(text: &str) -> String {
         lines.next();
         while lines.next_if(|l| !l.is_empty()).is_some() {}
         let text = match sql.strip_prefix("file ") {
-            Some(path) => std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)).expect("the query's file"),
+            Some(path) => std::fs::read_to_string(
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("../..")
+                    .join(path),
+            )
+            .expect("the query's file"),
             None => sql.clone(),
         };
         let answer = session.run(&text).unwrap_or_else(|e| failed(&e));
@@ -218,7 +350,10 @@ fn replay(text: &str) -> String {
 #[test]
 fn goldens() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the folder of goldens").map(|f| f.expect("a file").path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .expect("the folder of goldens")
+        .map(|f| f.expect("a file").path())
+        .collect();
     files.sort();
     let mut different = Vec::new();
     for file in files {
@@ -228,10 +363,23 @@ fn goldens() {
             if std::env::var("UPDATE").is_ok() {
                 std::fs::write(&file, now).expect("rewriting a golden");
             } else {
-                let at = now.lines().zip(text.lines()).position(|(a, b)| a != b).unwrap_or(0);
-                different.push(format!("{}:{}: now `{}`", file.display(), at + 1, now.lines().nth(at).unwrap_or("")));
+                let at = now
+                    .lines()
+                    .zip(text.lines())
+                    .position(|(a, b)| a != b)
+                    .unwrap_or(0);
+                different.push(format!(
+                    "{}:{}: now `{}`",
+                    file.display(),
+                    at + 1,
+                    now.lines().nth(at).unwrap_or("")
+                ));
             }
         }
     }
-    assert!(different.is_empty(), "plans changed (UPDATE=1 rewrites them):\n{}", different.join("\n"));
+    assert!(
+        different.is_empty(),
+        "plans changed (UPDATE=1 rewrites them):\n{}",
+        different.join("\n")
+    );
 }

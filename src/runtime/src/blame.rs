@@ -1,8 +1,11 @@
-//! Who is to blame when recovery kills the process (rule 5): out of memory, a stack overflow, an abort in a library. What panics within an operator is caught and needs none of this.
+//! Who is to blame when recovery kills the process (rule 5): out of memory, a stack overflow, an
+//! abort in a library. What panics within an operator is caught and needs none of this.
 //!
-//! While a node restores and replays, each worker notes in a file which job it runs and which epoch that job has closed last, before it runs it, and takes the note back after. The
-//! page cache outlives the process. A start that finds such a file follows a recovery that died; when two of them in a row died in the same job at the same epoch, that job stops and the others
-//! go on. A recovery that ends, and one that is ended in order, removes the file.
+//! While a node restores and replays, each worker notes in a file which job it runs and which epoch
+//! that job has closed last, before it runs it, and takes the note back after. The page cache
+//! outlives the process. A start that finds such a file follows a recovery that died; when two of
+//! them in a row died in the same job at the same epoch, that job stops and the others go on. A
+//! recovery that ends, and one that is ended in order, removes the file.
 
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
@@ -29,12 +32,22 @@ impl Recovery {
     pub fn begin(folder: &Path) -> Result<(Recovery, Vec<(Epoch, RelationId)>)> {
         let (path, before) = (folder.join("RECOVERY"), folder.join("RECOVERY.before"));
         let last = suspects(&path)?;
-        let blamed: Vec<_> = last.intersection(&suspects(&before)?).map(|(epoch, relation)| (Epoch(*epoch), RelationId(*relation as u32))).collect();
+        let blamed: Vec<_> = last
+            .intersection(&suspects(&before)?)
+            .map(|(epoch, relation)| (Epoch(*epoch), RelationId(*relation as u32)))
+            .collect();
         if path.exists() {
             fs::rename(&path, &before).map_err(|e| Error::from(e).context(path.display()))?;
         }
         let notes = File::create(&path).map_err(|e| Error::from(e).context(path.display()))?;
-        Ok((Recovery { notes: Mutex::new(Some(notes)), path, before }, blamed))
+        Ok((
+            Recovery {
+                notes: Mutex::new(Some(notes)),
+                path,
+                before,
+            },
+            blamed,
+        ))
     }
 
     /// The worker runs this job, which has closed `epoch`.
@@ -65,7 +78,8 @@ impl Recovery {
                 if let Err(error) = fs::remove_file(path)
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
-                    tracing::warn!(path = %path.display(), %error, "the notes of a recovery that ended could not be removed");
+                    tracing::warn!(path = %path.display(), %error, "the notes of a recovery that \
+                                                                    ended could not be removed");
                 }
             }
         }
@@ -79,8 +93,16 @@ fn suspects(path: &Path) -> Result<BTreeSet<Suspect>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         Err(e) => return Err(Error::from(e).context(path.display())),
     };
-    let word = |b: &[u8]| b.iter().rev().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
-    Ok(bytes.chunks_exact(NOTE_BYTES).map(|note| (word(&note[..8]), word(&note[8..]))).filter(|(_, relation)| *relation != 0).collect())
+    let word = |b: &[u8]| {
+        b.iter()
+            .rev()
+            .fold(0u64, |word, byte| word << 8 | u64::from(*byte))
+    };
+    Ok(bytes
+        .chunks_exact(NOTE_BYTES)
+        .map(|note| (word(&note[..8]), word(&note[8..])))
+        .filter(|(_, relation)| *relation != 0)
+        .collect())
 }
 
 #[cfg(test)]
@@ -93,7 +115,12 @@ mod tests {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         // Each death: what worker 1 ran, and the epoch; then who is blamed at the next start.
-        let deaths = [(7, 100, None), (8, 100, None), (8, 101, None), (8, 101, Some((Epoch(101), RelationId(8))))];
+        let deaths = [
+            (7, 100, None),
+            (8, 100, None),
+            (8, 101, None),
+            (8, 101, Some((Epoch(101), RelationId(8)))),
+        ];
         for (relation, epoch, blamed) in deaths {
             let (notes, _) = Recovery::begin(&folder).unwrap();
             notes.enter(0, RelationId(3), Epoch(1));
@@ -102,7 +129,10 @@ mod tests {
             drop(notes);
             let copy = folder.join("next");
             fs::create_dir_all(&copy).unwrap();
-            for name in ["RECOVERY", "RECOVERY.before"].iter().filter(|name| folder.join(name).exists()) {
+            for name in ["RECOVERY", "RECOVERY.before"]
+                .iter()
+                .filter(|name| folder.join(name).exists())
+            {
                 fs::copy(folder.join(name), copy.join(name)).unwrap();
             }
             assert_eq!(Recovery::begin(&copy).unwrap().1, Vec::from_iter(blamed));

@@ -1,5 +1,7 @@
-//! The engine: everything below the SQL door. Sessions hold a cheap clone of [`Engine`]; it opens the log, restores the last checkpoint, replays the
-//! decided epochs, runs the workers and the coordinator, and answers what people ask: the catalog, pinned epochs and rows to read, writes, jobs.
+//! The engine: everything below the SQL door. Sessions hold a cheap clone of [`Engine`]; it opens
+//! the log, restores the last checkpoint, replays the decided epochs, runs the workers and the
+//! coordinator, and answers what people ask: the catalog, pinned epochs and rows to read, writes,
+//! jobs.
 
 use crate::blame::Recovery;
 use crate::errors::ErrorTable;
@@ -62,7 +64,8 @@ pub struct JobStatus {
     pub state: &'static str,
     /// Per cent of the backfill, 100 when running.
     pub progress: f64,
-    /// Rows that entered the job, of a sink rows that it was given to send, since this process started.
+    /// Rows that entered the job, of a sink rows that it was given to send, since this process
+    /// started.
     pub rows: u64,
     /// Rows per second over the last seconds.
     pub rows_per_second: f64,
@@ -94,11 +97,14 @@ pub struct CheckpointInfo {
 }
 
 impl Engine {
-    /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open. Must be called within a tokio runtime.
+    /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open.
+    /// Must be called within a tokio runtime.
     pub async fn open(config: &Config) -> Result<Engine> {
         let mut config = config.clone();
         if config.workers == 0 {
-            config.workers = std::thread::available_parallelism().map_or(1, usize::from).min(tidemark_common::VNODES);
+            config.workers = std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(tidemark_common::VNODES);
         }
         let folder = PathBuf::from(&config.data_dir);
         let lock = lock_folder(&folder)?;
@@ -110,10 +116,15 @@ impl Engine {
         let store = CheckpointStore::open(&config.checkpoint_url)?;
         let unfinished = store.remove_unfinished().await?;
         if unfinished > 0 {
-            tracing::info!(files = unfinished, "removed what the last process had not finished writing");
+            tracing::info!(
+                files = unfinished,
+                "removed what the last process had not finished writing"
+            );
         }
         let log_folder = folder.join("log");
-        let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder)).await.map_err(|e| Error::internal(e.to_string()))??;
+        let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder))
+            .await
+            .map_err(|e| Error::internal(e.to_string()))??;
         let mut recovered = Recovered::read(entries, &store).await?;
         let (recovery, blamed) = Recovery::begin(&folder)?;
         recovered.blamed = blamed;
@@ -121,7 +132,10 @@ impl Engine {
         let next_id = Arc::new(AtomicU32::new(recovered.decisions.catalog.next_id.max(1)));
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
-        let pace = Pace { epoch: Duration::from_millis(config.epoch_ms), checkpoint: Duration::from_millis(config.checkpoint_ms) };
+        let pace = Pace {
+            epoch: Duration::from_millis(config.epoch_ms),
+            checkpoint: Duration::from_millis(config.checkpoint_ms),
+        };
         let shared = Arc::new(Shared {
             config,
             cluster,
@@ -145,20 +159,31 @@ impl Engine {
         });
         let (pool, mut threads) = start_workers(&shared, workers)?;
         let (ready, opened) = oneshot::channel();
-        threads.push(start_coordinator(log, recovered, &shared, pool, pace, inbound, ready)?);
-        // Also when it is left: a start that fails with an error, or that a signal ends, has not died.
+        threads.push(start_coordinator(
+            log, recovered, &shared, pool, pace, inbound, ready,
+        )?);
+        // Also when it is left: a start that fails with an error, or that a signal ends, has not
+        // died.
         let ended = EndRecovery(shared.clone());
-        opened.await.map_err(|_| Error::internal("the coordinator ended before it opened"))??;
+        opened
+            .await
+            .map_err(|_| Error::internal("the coordinator ended before it opened"))??;
         drop(ended);
         tokio::spawn(follow_sources(Arc::downgrade(&shared)));
-        Ok(Engine { shared, next_id, threads: Arc::new(Mutex::new(threads)), lock: Arc::new(Mutex::new(Some(lock))) })
+        Ok(Engine {
+            shared,
+            next_id,
+            threads: Arc::new(Mutex::new(threads)),
+            lock: Arc::new(Mutex::new(Some(lock))),
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// The catalog now: running and stopped jobs and plain views; jobs that are being created are not in it.
+    /// The catalog now: running and stopped jobs and plain views; jobs that are being created are
+    /// not in it.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.shared.catalog.read().clone()
     }
@@ -179,7 +204,10 @@ impl Engine {
     }
 
     fn request(&self, request: Request) -> Result<()> {
-        self.shared.events.send(Event::Request(request)).map_err(|_| shutting_down())
+        self.shared
+            .events
+            .send(Event::Request(request))
+            .map_err(|_| shutting_down())
     }
 
     async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Request) -> Result<()> {
@@ -188,15 +216,31 @@ impl Engine {
         answer.await.map_err(|_| shutting_down())?
     }
 
-    /// Creates a relation; returns when it is visible and caught up (see DIALECT). Dropping the future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
-    pub async fn create(&self, mut relation: Relation, progress: impl Fn(String) + Send + Sync + 'static) -> Result<()> {
+    /// Creates a relation; returns when it is visible and caught up (see DIALECT). Dropping the
+    /// future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
+    pub async fn create(
+        &self,
+        mut relation: Relation,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
         let id = relation.id;
         let (start, targets, may_lose_records) = self.resolve_positions(&relation).await?;
         relation.logs_rows |= may_lose_records && relation.is_materialized();
-        *self.shared.figures(id).name.lock() = (format!("{}.{}", relation.schema_name, relation.name), relation.kind.name());
+        *self.shared.figures(id).name.lock() = (
+            format!("{}.{}", relation.schema_name, relation.name),
+            relation.kind.name(),
+        );
         let (reply, mut answer) = oneshot::channel();
-        self.request(Request::Create { relation: Box::new(relation), start, targets, reply })?;
-        let mut undo = Undo { engine: self.clone(), relation: Some(id) };
+        self.request(Request::Create {
+            relation: Box::new(relation),
+            start,
+            targets,
+            reply,
+        })?;
+        let mut undo = Undo {
+            engine: self.clone(),
+            relation: Some(id),
+        };
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.tick().await;
         let result = loop {
@@ -218,14 +262,26 @@ impl Engine {
     }
 
     /// Where the relation's own connector starts, and what its sources hold now.
-    async fn resolve_positions(&self, relation: &Relation) -> Result<(Vec<SplitPosition>, Positions, bool)> {
+    async fn resolve_positions(
+        &self,
+        relation: &Relation,
+    ) -> Result<(Vec<SplitPosition>, Positions, bool)> {
         let catalog = self.catalog();
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
-        let sources: Vec<Arc<Relation>> = taps.iter().filter_map(|(id, _)| catalog.relations.get(id)).filter(|r| r.connector.is_some() && !r.is_materialized()).cloned().collect();
-        let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink).then(|| Arc::new(relation.clone()));
+        let sources: Vec<Arc<Relation>> = taps
+            .iter()
+            .filter_map(|(id, _)| catalog.relations.get(id))
+            .filter(|r| r.connector.is_some() && !r.is_materialized())
+            .cloned()
+            .collect();
+        let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink)
+            .then(|| Arc::new(relation.clone()));
         let resolved = tokio::task::spawn_blocking(move || {
             let open = |r: &Relation| {
-                let spec = r.connector.as_ref().ok_or_else(|| Error::internal("a source without connector"))?;
+                let spec = r
+                    .connector
+                    .as_ref()
+                    .ok_or_else(|| Error::internal("a source without connector"))?;
                 tidemark_connector::open_source(spec, &r.columns)
             };
             let mut targets = Positions::new();
@@ -246,7 +302,8 @@ impl Engine {
         resolved.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
-    /// Drops these relations (the caller has resolved CASCADE; dependents first is not needed). Never waits behind data.
+    /// Drops these relations (the caller has resolved CASCADE; dependents first is not needed).
+    /// Never waits behind data.
     pub async fn drop(&self, relations: &[RelationId]) -> Result<()> {
         let relations = relations.to_vec();
         self.ask(|reply| Request::Drop { relations, reply }).await
@@ -255,7 +312,13 @@ impl Engine {
     /// Stops and undoes jobs that are being created.
     pub async fn cancel(&self, relations: &[RelationId]) -> Result<()> {
         for relation in relations {
-            self.request(Request::Cancel { relation: *relation, error: Error::user(SqlState::QUERY_CANCELED, "canceling the creation on user request") })?;
+            self.request(Request::Cancel {
+                relation: *relation,
+                error: Error::user(
+                    SqlState::QUERY_CANCELED,
+                    "canceling the creation on user request",
+                ),
+            })?;
         }
         Ok(())
     }
@@ -275,23 +338,47 @@ impl Engine {
         self.shared.readers.wait_published(epoch).await
     }
 
-    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker. `55000` with the reason when its job stopped.
+    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker.
+    /// `55000` with the reason when its job stopped.
     pub fn partitions(&self, relation: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
         let catalog = self.catalog();
-        let name = catalog.relations.get(&relation).map(|r| r.name.clone()).unwrap_or_default();
+        let name = catalog
+            .relations
+            .get(&relation)
+            .map(|r| r.name.clone())
+            .unwrap_or_default();
         if let Some(stopped) = catalog.stopped.get(&relation) {
             return Err(stopped_error(&name, stopped));
         }
         let views = self.shared.views.read();
-        let partitions: Option<Vec<_>> = views.get(&relation).and_then(|p| p.iter().cloned().collect());
-        partitions.ok_or_else(|| Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist any more or keeps no rows")))
+        let partitions: Option<Vec<_>> = views
+            .get(&relation)
+            .and_then(|p| p.iter().cloned().collect());
+        partitions.ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{name}\" does not exist any more or keeps no rows"),
+            )
+        })
     }
 
-    /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its start position to the cut; to its end now if no job reads it), in batches handed to `each`.
+    /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its
+    /// start position to the cut; to its end now if no job reads it), in batches handed to `each`.
     /// Blocking; call from a blocking thread.
-    pub fn scan_source(&self, relation: RelationId, columns: &[usize], pin: &Pin, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    pub fn scan_source(
+        &self,
+        relation: RelationId,
+        columns: &[usize],
+        pin: &Pin,
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
         let catalog = self.catalog();
-        let source = catalog.relations.get(&relation).ok_or_else(|| Error::user(SqlState::UNDEFINED_TABLE, "the source does not exist any more"))?;
+        let source = catalog.relations.get(&relation).ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_TABLE,
+                "the source does not exist any more",
+            )
+        })?;
         crate::scan::scan_source(&self.shared, source, columns, pin, each)
     }
 
@@ -303,12 +390,27 @@ impl Engine {
     /// All jobs, also those that are being created.
     pub fn jobs(&self) -> Vec<JobStatus> {
         let catalog = self.catalog();
-        let figures: Vec<_> = self.shared.jobs.lock().iter().map(|(id, f)| (*id, f.clone())).collect();
+        let figures: Vec<_> = self
+            .shared
+            .jobs
+            .lock()
+            .iter()
+            .map(|(id, f)| (*id, f.clone()))
+            .collect();
         let published = self.shared.readers.published();
-        figures.into_iter().filter_map(|(relation, f)| self.job_status(&catalog, relation, &f, published)).collect()
+        figures
+            .into_iter()
+            .filter_map(|(relation, f)| self.job_status(&catalog, relation, &f, published))
+            .collect()
     }
 
-    fn job_status(&self, catalog: &Catalog, relation: RelationId, f: &crate::shared::JobFigures, published: Epoch) -> Option<JobStatus> {
+    fn job_status(
+        &self,
+        catalog: &Catalog,
+        relation: RelationId,
+        f: &crate::shared::JobFigures,
+        published: Epoch,
+    ) -> Option<JobStatus> {
         let (state, progress, epoch) = *f.state.lock();
         let stopped = catalog.stopped.get(&relation);
         let state = if stopped.is_some() {
@@ -340,7 +442,10 @@ impl Engine {
             memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
             late_rows: f.late.load(Ordering::Relaxed),
             undelivered_epochs,
-            error: stopped.map(|s| s.reason.clone()).or(sink_error).or_else(|| f.trouble.lock().values().next().cloned()),
+            error: stopped
+                .map(|s| s.reason.clone())
+                .or(sink_error)
+                .or_else(|| f.trouble.lock().values().next().cloned()),
         })
     }
 
@@ -349,66 +454,118 @@ impl Engine {
         self.shared.checkpoints.lock().iter().cloned().collect()
     }
 
-    /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with the name that the relation has now; the newest 10,000 of each relation are kept.
+    /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with
+    /// the name that the relation has now; the newest 10,000 of each relation are kept.
     pub fn errors(&self) -> Vec<(String, Arc<ErrorRow>)> {
         let catalog = self.catalog();
-        let name = |id: RelationId, row: &ErrorRow| catalog.relations.get(&id).map_or_else(|| row.relation.clone(), |r| r.name.clone());
+        let name = |id: RelationId, row: &ErrorRow| {
+            catalog
+                .relations
+                .get(&id)
+                .map_or_else(|| row.relation.clone(), |r| r.name.clone())
+        };
         let published = self.shared.readers.published();
-        self.shared.errors.lock().rows(published).map(|(id, row)| (name(id, &row), row)).collect()
+        self.shared
+            .errors
+            .lock()
+            .rows(published)
+            .map(|(id, row)| (name(id, &row), row))
+            .collect()
     }
 
-    /// Takes a last checkpoint and stops. While it cannot be stored this waits for [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
+    /// Takes a last checkpoint and stops. While it cannot be stored this waits for
+    /// [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
     pub async fn shutdown(&self) -> Result<()> {
-        let stopped = tokio::time::timeout(SHUTDOWN_PATIENCE, self.ask(|reply| Request::Shutdown { reply })).await;
+        let stopped = tokio::time::timeout(
+            SHUTDOWN_PATIENCE,
+            self.ask(|reply| Request::Shutdown { reply }),
+        )
+        .await;
         let Ok(stopped) = stopped else {
-            tracing::warn!("stopped without a last checkpoint, which could not be stored in time; the next start replays the log instead");
+            tracing::warn!(
+                "stopped without a last checkpoint, which could not be stored in time; the next \
+                 start replays the log instead"
+            );
             return Ok(());
         };
         stopped?;
         let sinks: Vec<_> = self.shared.sinks.lock().values().cloned().collect();
         sinks.iter().for_each(|s| s.close());
         let threads = std::mem::take(&mut *self.threads.lock());
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await.map_err(|e| Error::internal(e.to_string()))?;
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
+            .await
+            .map_err(|e| Error::internal(e.to_string()))?;
         self.lock.lock().take();
         Ok(())
     }
 }
 
-/// The errors that the last checkpoint holds. They are diagnostics: what cannot be read is reported, and the database opens without.
+/// The errors that the last checkpoint holds. They are diagnostics: what cannot be read is
+/// reported, and the database opens without.
 async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> ErrorTable {
     let mut errors = ErrorTable::default();
-    let Some(file) = recovered.manifest.as_ref().and_then(|m| m.errors.clone()) else { return errors };
+    let Some(file) = recovered.manifest.as_ref().and_then(|m| m.errors.clone()) else {
+        return errors;
+    };
     let running = recovered.running();
     match store.read_errors(&file).await {
-        Ok(kept) => errors.restore(file, kept, |id| running.contains(&id) || recovered.decisions.catalog.stopped.contains_key(&id)),
-        Err(error) => tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint cannot be read: tidemark.errors goes on without them"),
+        Ok(kept) => errors.restore(file, kept, |id| {
+            running.contains(&id) || recovered.decisions.catalog.stopped.contains_key(&id)
+        }),
+        Err(error) => {
+            tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint \
+                                                        cannot be read: tidemark.errors goes on \
+without them")
+        }
     }
     errors
 }
 
-/// Looks now and then whether running sources have more splits, and tells lag tools where they stand.
+/// Looks now and then whether running sources have more splits, and tells lag tools where they
+/// stand.
 async fn follow_sources(shared: std::sync::Weak<Shared>) {
     let mut connectors: HashMap<RelationId, Arc<dyn SourceConnector>> = HashMap::new();
     loop {
         tokio::time::sleep(DISCOVERY_INTERVAL).await;
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         let catalog = shared.catalog.read().clone();
         let positions = shared.readers.pin().positions().clone();
         connectors.retain(|id, _| positions.contains_key(id));
-        for source in catalog.relations.values().filter(|r| positions.contains_key(&r.id) && r.connector.as_ref().is_some_and(|c| c.connector == "kafka")) {
+        for source in catalog.relations.values().filter(|r| {
+            positions.contains_key(&r.id)
+                && r.connector.as_ref().is_some_and(|c| c.connector == "kafka")
+        }) {
             let known = connectors.get(&source.id).cloned();
             let (source, stands) = (source.clone(), positions[&source.id].clone());
             let looked = tokio::task::spawn_blocking(move || {
-                let spec = source.connector.as_ref().ok_or_else(|| Error::internal("a source without connector"))?;
-                let connector = known.map_or_else(|| tidemark_connector::open_source(spec, &source.columns), Ok)?;
-                let start: Vec<SplitPosition> = connector.end()?.into_iter().map(|p| SplitPosition { next_offset: 0, records: 0, ..p }).collect();
+                let spec = source
+                    .connector
+                    .as_ref()
+                    .ok_or_else(|| Error::internal("a source without connector"))?;
+                let connector = known.map_or_else(
+                    || tidemark_connector::open_source(spec, &source.columns),
+                    Ok,
+                )?;
+                let start: Vec<SplitPosition> = connector
+                    .end()?
+                    .into_iter()
+                    .map(|p| SplitPosition {
+                        next_offset: 0,
+                        records: 0,
+                        ..p
+                    })
+                    .collect();
                 connector.commit(&stands);
                 Ok::<_, Error>((source.id, connector, start))
             });
             match looked.await {
                 Ok(Ok((relation, connector, start))) => {
                     connectors.insert(relation, connector);
-                    let _ = shared.events.send(Event::Request(Request::Splits { relation, start }));
+                    let _ = shared
+                        .events
+                        .send(Event::Request(Request::Splits { relation, start }));
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "looking for new splits failed"),
                 Err(_) => return,
@@ -435,24 +592,42 @@ struct Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         if let Some(relation) = self.relation {
-            let error = Error::user(SqlState::QUERY_CANCELED, "canceling statement due to user request");
+            let error = Error::user(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            );
             let _ = self.engine.request(Request::Cancel { relation, error });
             self.engine.shared.jobs.lock().remove(&relation);
         }
     }
 }
 
-fn start_workers(shared: &Arc<Shared>, workers: usize) -> Result<(Pool, Vec<std::thread::JoinHandle<()>>)> {
-    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| crossbeam_channel::unbounded::<Inbound>()).unzip();
+fn start_workers(
+    shared: &Arc<Shared>,
+    workers: usize,
+) -> Result<(Pool, Vec<std::thread::JoinHandle<()>>)> {
+    let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..workers)
+        .map(|_| crossbeam_channel::unbounded::<Inbound>())
+        .unzip();
     let mut commands = Vec::new();
     let mut threads = Vec::new();
     for (id, inbox) in receivers.into_iter().enumerate() {
         let (sender, receiver) = crossbeam_channel::unbounded();
         commands.push(sender);
         let (shared, peers) = (shared.clone(), inboxes.clone());
-        threads.push(spawn(format!("worker-{id}"), move || Worker::new(id as WorkerId, shared, receiver, inbox, peers).run())?);
+        threads.push(spawn(format!("worker-{id}"), move || {
+            Worker::new(id as WorkerId, shared, receiver, inbox, peers).run()
+        })?);
     }
-    Ok((Pool { shared: shared.clone(), commands, inboxes, compacting: Arc::default() }, threads))
+    Ok((
+        Pool {
+            shared: shared.clone(),
+            commands,
+            inboxes,
+            compacting: Arc::default(),
+        },
+        threads,
+    ))
 }
 
 fn start_coordinator(
@@ -466,12 +641,21 @@ fn start_coordinator(
 ) -> Result<std::thread::JoinHandle<()>> {
     let readers = shared.readers.clone();
     spawn("coordinator".into(), move || {
-        match Coordinator::recover(Box::new(log), recovered, readers, Box::new(pool), pace, &events) {
+        match Coordinator::recover(
+            Box::new(log),
+            recovered,
+            readers,
+            Box::new(pool),
+            pace,
+            &events,
+        ) {
             Ok(coordinator) => {
                 let _ = ready.send(Ok(()));
                 if let Err(error) = coordinator.run(&events) {
-                    tracing::error!(%error, "the log cannot be written: nothing can be decided any more");
-                    // Whoever waits must not wait for ever, and nothing may be answered that was not decided.
+                    tracing::error!(%error, "the log cannot be written: nothing can be decided any \
+                                             more");
+                    // Whoever waits must not wait for ever, and nothing may be answered that was
+                    // not decided.
                     std::process::exit(1);
                 }
             }
@@ -484,21 +668,39 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<std::threa
     let thread = name.clone();
     let guarded = move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-            // Without this thread nothing would ever complete; what was decided comes back by replay.
-            tracing::error!(thread, "a thread of the engine ended by a broken invariant: the server exits");
+            // Without this thread nothing would ever complete; what was decided comes back by
+            // replay.
+            tracing::error!(
+                thread,
+                "a thread of the engine ended by a broken invariant: the server exits"
+            );
             std::process::exit(70);
         }
     };
-    std::thread::Builder::new().name(name).spawn(guarded).map_err(Error::from)
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(guarded)
+        .map_err(Error::from)
 }
 
 fn lock_folder(folder: &Path) -> Result<File> {
     fs::create_dir_all(folder).map_err(|e| Error::from(e).context(folder.display()))?;
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join("LOCK")).map_err(|e| Error::from(e).context(folder.display()))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("LOCK"))
+        .map_err(|e| Error::from(e).context(folder.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => Err(Error::unavailable(SqlState("55006"), format!("data folder {} is in use by another server", folder.display()))
-            .with_hint("Stop it, or choose another folder with --data-dir.")),
+        Err(_) => Err(Error::unavailable(
+            SqlState("55006"),
+            format!(
+                "data folder {} is in use by another server",
+                folder.display()
+            ),
+        )
+        .with_hint("Stop it, or choose another folder with --data-dir.")),
     }
 }
 
@@ -509,7 +711,12 @@ fn cluster_id(folder: &Path) -> Result<String> {
         Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_string()),
         Ok(_) => Err(Error::corrupt(format!("{} is empty", path.display()))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let seed = format!("{}-{}-{:?}", tidemark_common::clock::now_micros(), std::process::id(), Instant::now());
+            let seed = format!(
+                "{}-{}-{:?}",
+                tidemark_common::clock::now_micros(),
+                std::process::id(),
+                Instant::now()
+            );
             let id = format!("{:016x}", fnv(seed.as_bytes()));
             let made = folder.join("CLUSTER.new");
             fs::write(&made, &id)
@@ -524,5 +731,7 @@ fn cluster_id(folder: &Path) -> Result<String> {
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
+    })
 }

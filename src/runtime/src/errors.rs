@@ -1,10 +1,15 @@
-//! `tidemark.errors`: what could not be read or computed, as changes of epochs, so that a checkpoint holds exactly those of its epoch.
+//! `tidemark.errors`: what could not be read or computed, as changes of epochs, so that a
+//! checkpoint holds exactly those of its epoch.
 //!
-//! **Law.** The error of a record is keyed by (relation, split, offset, column): meeting it again, by another reader or by a second reading, changes nothing. The error of a
-//! failing expression is its row's: it comes and goes with the row's weight, in the epoch that the failing actor is in. As of epoch e the table holds what came in
-//! epochs up to e and was not taken back in one of them; since actors work ahead, what later epochs took back is remembered until a checkpoint has passed them.
+//! **Law.** The error of a record is keyed by (relation, split, offset, column): meeting it again,
+//! by another reader or by a second reading, changes nothing. The error of a failing expression is
+//! its row's: it comes and goes with the row's weight, in the epoch that the failing actor is in.
+//! As of epoch e the table holds what came in epochs up to e and was not taken back in one of them;
+//! since actors work ahead, what later epochs took back is remembered until a checkpoint has passed
+//! them.
 //!
-//! **Limits.** Of each relation the newest [`ERRORS_KEPT_MAX`] errors are kept, and as many that were taken back.
+//! **Limits.** Of each relation the newest [`ERRORS_KEPT_MAX`] errors are kept, and as many that
+//! were taken back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -66,7 +71,11 @@ struct ByKey(Arc<ErrorRow>);
 impl ByKey {
     fn key(&self) -> (i64, u32, &str, &str, &[u8]) {
         let row = &self.0;
-        if is_record(row) { (row.offset, row.split, &row.column, "", &[]) } else { (row.offset, row.split, "", &row.message, &row.raw) }
+        if is_record(row) {
+            (row.offset, row.split, &row.column, "", &[])
+        } else {
+            (row.offset, row.split, "", &row.message, &row.raw)
+        }
     }
 }
 
@@ -113,10 +122,19 @@ impl ErrorTable {
     }
 
     /// Begins with what a checkpoint holds of the relations that are there still.
-    pub fn restore(&mut self, file: ErrorsFile, errors: Vec<KeptError>, is_there: impl Fn(RelationId) -> bool) {
+    pub fn restore(
+        &mut self,
+        file: ErrorsFile,
+        errors: Vec<KeptError>,
+        is_there: impl Fn(RelationId) -> bool,
+    ) {
         for error in errors {
             if is_there(error.relation) {
-                self.relations.entry(error.relation).or_default().keep(self.next, error.row, error.weight);
+                self.relations.entry(error.relation).or_default().keep(
+                    self.next,
+                    error.row,
+                    error.weight,
+                );
                 self.next += 1;
             } else {
                 self.forgotten = true;
@@ -129,7 +147,9 @@ impl ErrorTable {
     pub fn seal(&mut self, epoch: Epoch, relations: &[RelationId]) -> SealedErrors {
         let mut changed = std::mem::take(&mut self.forgotten);
         for relation in relations {
-            let Some(errors) = self.relations.get_mut(relation) else { continue };
+            let Some(errors) = self.relations.get_mut(relation) else {
+                continue;
+            };
             let later = errors.changed.split_off(&epoch.next());
             changed |= !std::mem::replace(&mut errors.changed, later).is_empty();
         }
@@ -139,7 +159,18 @@ impl ErrorTable {
         let mut sealed = Vec::new();
         for relation in relations {
             if let Some(errors) = self.relations.get_mut(relation) {
-                sealed.extend(errors.as_of(epoch).into_iter().map(|(number, Counted { row, weight })| (number, KeptError { relation: *relation, row, weight })));
+                sealed.extend(errors.as_of(epoch).into_iter().map(
+                    |(number, Counted { row, weight })| {
+                        (
+                            number,
+                            KeptError {
+                                relation: *relation,
+                                row,
+                                weight,
+                            },
+                        )
+                    },
+                ));
                 errors.taken_back.retain(|t| t.at > epoch);
             }
         }
@@ -152,7 +183,8 @@ impl ErrorTable {
         self.stored = file;
     }
 
-    /// What was sealed could not be stored: the next checkpoint tries anew. Returns what the last one holds.
+    /// What was sealed could not be stored: the next checkpoint tries anew. Returns what the last
+    /// one holds.
     pub fn not_stored(&mut self) -> Option<ErrorsFile> {
         self.forgotten = true;
         self.stored.clone()
@@ -160,12 +192,16 @@ impl ErrorTable {
 
     /// All errors as of `epoch`, which no checkpoint has passed, by relation, oldest first.
     pub fn rows(&self, epoch: Epoch) -> impl Iterator<Item = (RelationId, Arc<ErrorRow>)> {
-        self.relations.iter().flat_map(move |(id, errors)| errors.as_of(epoch).into_values().map(|e| (*id, e.row)))
+        self.relations
+            .iter()
+            .flat_map(move |(id, errors)| errors.as_of(epoch).into_values().map(|e| (*id, e.row)))
     }
 
     /// How many are kept of each relation.
     pub fn counts(&self) -> impl Iterator<Item = (RelationId, usize)> {
-        self.relations.iter().map(|(id, errors)| (*id, errors.kept.len()))
+        self.relations
+            .iter()
+            .map(|(id, errors)| (*id, errors.kept.len()))
     }
 }
 
@@ -183,7 +219,10 @@ impl Errors {
     /// The numbers of the errors of the same thing, oldest first.
     fn same(&self, row: &Arc<ErrorRow>) -> Vec<u64> {
         let key = ByKey(row.clone());
-        self.index.range((key.clone(), 0)..=(key, u64::MAX)).map(|(_, number)| *number).collect()
+        self.index
+            .range((key.clone(), 0)..=(key, u64::MAX))
+            .map(|(_, number)| *number)
+            .collect()
     }
 
     fn add(&mut self, number: u64, row: Arc<ErrorRow>, weight: i64) {
@@ -197,7 +236,9 @@ impl Errors {
     fn take_back(&mut self, row: Arc<ErrorRow>, weight: u64) {
         let (at, mut left) = (row.epoch, i64::try_from(weight).unwrap_or(i64::MAX));
         for number in self.same(&row) {
-            let Some(error) = self.kept.get_mut(&number).filter(|_| left > 0) else { break };
+            let Some(error) = self.kept.get_mut(&number).filter(|_| left > 0) else {
+                break;
+            };
             let part = left.min(error.weight);
             left -= part;
             error.weight -= part;
@@ -210,18 +251,39 @@ impl Errors {
                 if self.taken_back.len() == ERRORS_KEPT_MAX {
                     self.taken_back.pop_front();
                 }
-                self.taken_back.push_back(TakenBack { number, row, weight: part, at });
+                self.taken_back.push_back(TakenBack {
+                    number,
+                    row,
+                    weight: part,
+                    at,
+                });
             }
             self.changed.insert(at);
         }
     }
 
     fn as_of(&self, epoch: Epoch) -> BTreeMap<u64, Counted> {
-        let kept = self.kept.iter().map(|(number, e)| (*number, &e.row, e.weight));
-        let taken_back = self.taken_back.iter().filter(|t| t.at > epoch).map(|t| (t.number, &t.row, t.weight));
+        let kept = self
+            .kept
+            .iter()
+            .map(|(number, e)| (*number, &e.row, e.weight));
+        let taken_back = self
+            .taken_back
+            .iter()
+            .filter(|t| t.at > epoch)
+            .map(|t| (t.number, &t.row, t.weight));
         let mut found = BTreeMap::new();
-        for (number, row, weight) in kept.chain(taken_back).filter(|(_, row, _)| row.epoch <= epoch) {
-            found.entry(number).or_insert_with(|| Counted { row: row.clone(), weight: 0 }).weight += weight;
+        for (number, row, weight) in kept
+            .chain(taken_back)
+            .filter(|(_, row, _)| row.epoch <= epoch)
+        {
+            found
+                .entry(number)
+                .or_insert_with(|| Counted {
+                    row: row.clone(),
+                    weight: 0,
+                })
+                .weight += weight;
         }
         found
     }
@@ -235,15 +297,33 @@ mod tests {
     const B: RelationId = RelationId(2);
 
     fn record(epoch: u64, offset: i64, column: &str) -> ErrorRow {
-        ErrorRow { epoch: Epoch(epoch), offset, column: column.into(), message: "bad".into(), ..ErrorRow::default() }
+        ErrorRow {
+            epoch: Epoch(epoch),
+            offset,
+            column: column.into(),
+            message: "bad".into(),
+            ..ErrorRow::default()
+        }
     }
 
     fn failing(epoch: u64, raw: &str) -> ErrorRow {
-        ErrorRow { epoch: Epoch(epoch), offset: -1, message: "division by zero".into(), raw: raw.into(), ..ErrorRow::default() }
+        ErrorRow {
+            epoch: Epoch(epoch),
+            offset: -1,
+            message: "division by zero".into(),
+            raw: raw.into(),
+            ..ErrorRow::default()
+        }
     }
 
     fn file(epoch: u64) -> ErrorsFile {
-        ErrorsFile { path: format!("errors/1-{epoch}.parquet"), epoch: Epoch(epoch), rows: 1, bytes: 1, crc32: 1 }
+        ErrorsFile {
+            path: format!("errors/1-{epoch}.parquet"),
+            epoch: Epoch(epoch),
+            rows: 1,
+            bytes: 1,
+            crc32: 1,
+        }
     }
 
     fn sealed(table: &mut ErrorTable, epoch: u64, relations: &[RelationId]) -> String {
@@ -251,7 +331,16 @@ mod tests {
             SealedErrors::Unchanged(file) => format!("as of {}", file.map_or(0, |f| f.epoch.0)),
             SealedErrors::Changed(errors) => {
                 table.set_stored((!errors.is_empty()).then(|| file(epoch)));
-                let line = |e: &KeptError| format!("{}@{} {}{}*{}", e.relation, e.row.epoch, e.row.offset, String::from_utf8_lossy(&e.row.raw), e.weight);
+                let line = |e: &KeptError| {
+                    format!(
+                        "{}@{} {}{}*{}",
+                        e.relation,
+                        e.row.epoch,
+                        e.row.offset,
+                        String::from_utf8_lossy(&e.row.raw),
+                        e.weight
+                    )
+                };
                 errors.iter().map(line).collect::<Vec<_>>().join(", ")
             }
         }
@@ -266,7 +355,9 @@ mod tests {
         table.record(A, failing(4, "x"), -1);
         table.record(A, failing(4, "z"), 1);
         table.record(A, failing(4, "z"), -1);
-        let counts: Vec<usize> = (0..5).map(|epoch| table.rows(Epoch(epoch)).count()).collect();
+        let counts: Vec<usize> = (0..5)
+            .map(|epoch| table.rows(Epoch(epoch)).count())
+            .collect();
         assert_eq!(counts, [0, 1, 1, 2, 1]);
         assert_eq!(sealed(&mut table, 2, &[A]), "1@1 -1x*2");
         assert_eq!(sealed(&mut table, 2, &[A]), "as of 2");
@@ -286,8 +377,18 @@ mod tests {
             table.record(A, record(epoch, 7, "y"), 1);
             table.record(B, record(epoch, 7, "x"), 1);
         }
-        let found: Vec<_> = table.rows(Epoch(2)).map(|(id, row)| (id, row.epoch, row.column.clone())).collect();
-        assert_eq!(found, [(A, Epoch(1), "x".into()), (A, Epoch(1), "y".into()), (B, Epoch(1), "x".into())]);
+        let found: Vec<_> = table
+            .rows(Epoch(2))
+            .map(|(id, row)| (id, row.epoch, row.column.clone()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (A, Epoch(1), "x".into()),
+                (A, Epoch(1), "y".into()),
+                (B, Epoch(1), "x".into())
+            ]
+        );
         assert_eq!(sealed(&mut table, 1, &[A, B]), "1@1 7*1, 1@1 7*1, 2@1 7*1");
         assert_eq!(sealed(&mut table, 2, &[A, B]), "as of 1");
     }
@@ -295,8 +396,20 @@ mod tests {
     #[test]
     fn what_is_restored_goes_on_as_if_nothing_had_happened() {
         let mut table = ErrorTable::default();
-        let kept = |relation, row| KeptError { relation, row: Arc::new(row), weight: 1 };
-        table.restore(file(5), vec![kept(A, record(2, 7, "x")), kept(A, failing(3, "x")), kept(B, failing(3, "x"))], |id| id == A);
+        let kept = |relation, row| KeptError {
+            relation,
+            row: Arc::new(row),
+            weight: 1,
+        };
+        table.restore(
+            file(5),
+            vec![
+                kept(A, record(2, 7, "x")),
+                kept(A, failing(3, "x")),
+                kept(B, failing(3, "x")),
+            ],
+            |id| id == A,
+        );
         table.record(A, record(6, 7, "x"), 1);
         table.record(A, failing(6, "x"), -1);
         assert_eq!(table.counts().collect::<Vec<_>>(), [(A, 1)]);
@@ -323,11 +436,21 @@ mod tests {
         for offset in 0..ERRORS_KEPT_MAX as i64 + 5 {
             table.record(A, record(1, offset, ""), 1);
         }
-        assert_eq!((table.rows(Epoch(1)).count(), table.rows(Epoch(1)).next().unwrap().1.offset), (ERRORS_KEPT_MAX, 5));
+        assert_eq!(
+            (
+                table.rows(Epoch(1)).count(),
+                table.rows(Epoch(1)).next().unwrap().1.offset
+            ),
+            (ERRORS_KEPT_MAX, 5)
+        );
         for n in 0..2 * ERRORS_KEPT_MAX {
             table.record(B, failing(n as u64, "x"), 1);
             table.record(B, failing(n as u64 + 1, "x"), -1);
         }
-        assert!(table.relations[&B].kept.is_empty() && table.relations[&B].index.is_empty() && table.relations[&B].taken_back.len() == ERRORS_KEPT_MAX);
+        assert!(
+            table.relations[&B].kept.is_empty()
+                && table.relations[&B].index.is_empty()
+                && table.relations[&B].taken_back.len() == ERRORS_KEPT_MAX
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Moving changes between actors: by vnode to the worker that owns them, or on the same worker without copying.
+//! Moving changes between actors: by vnode to the worker that owns them, or on the same worker
+//! without copying.
 //!
-//! Queues between workers are not bounded by themselves: a worker reads its sources only while no peer has more than `exchange_rows_max` rows waiting, so what can be
-//! on its way is that plus the output of one batch, and nothing can deadlock.
+//! Queues between workers are not bounded by themselves: a worker reads its sources only while no
+//! peer has more than `exchange_rows_max` rows waiting, so what can be on its way is that plus the
+//! output of one batch, and nothing can deadlock.
 
 use arrow::array::{ArrayRef, UInt32Array};
 use std::collections::VecDeque;
@@ -46,7 +48,8 @@ pub enum Inbound {
     Wake,
 }
 
-/// A question for the columns of rows that a state table has sealed as appended. Without an answer the reply is dropped: the table is gone.
+/// A question for the columns of rows that a state table has sealed as appended. Without an answer
+/// the reply is dropped: the table is gone.
 pub struct AppendedRead {
     /// The table.
     pub table: TableId,
@@ -71,8 +74,13 @@ pub struct Router {
 /// Where the output of a fragment goes.
 #[derive(Clone, Debug)]
 pub enum Route {
-    /// To a leaf of another fragment, by vnode of these columns; without columns to the owner of vnode 0.
-    Hash { fragment: usize, leaf: usize, keys: Vec<usize> },
+    /// To a leaf of another fragment, by vnode of these columns; without columns to the owner of
+    /// vnode 0.
+    Hash {
+        fragment: usize,
+        leaf: usize,
+        keys: Vec<usize>,
+    },
     /// To a leaf of another fragment on all workers.
     Broadcast { fragment: usize, leaf: usize },
     /// To the taps of other jobs on this worker.
@@ -81,14 +89,27 @@ pub enum Route {
 
 impl Router {
     /// A router of `worker`.
-    pub fn new(worker: WorkerId, peers: Vec<crossbeam_channel::Sender<Inbound>>, shared: Arc<Shared>) -> Router {
+    pub fn new(
+        worker: WorkerId,
+        peers: Vec<crossbeam_channel::Sender<Inbound>>,
+        shared: Arc<Shared>,
+    ) -> Router {
         let workers = peers.len();
-        Router { worker, peers, shared, owner: std::array::from_fn(|v| vnode_owner(v, workers) as u8), local: VecDeque::new() }
+        Router {
+            worker,
+            peers,
+            shared,
+            owner: std::array::from_fn(|v| vnode_owner(v, workers) as u8),
+            local: VecDeque::new(),
+        }
     }
 
     /// Whether a peer has so much to do that this worker should not read more.
     pub fn is_congested(&self) -> bool {
-        self.shared.inbox_rows.iter().any(|rows| rows.load(Ordering::Relaxed) > self.shared.config.exchange_rows_max)
+        self.shared
+            .inbox_rows
+            .iter()
+            .any(|rows| rows.load(Ordering::Relaxed) > self.shared.config.exchange_rows_max)
     }
 
     /// Hands a message to a worker.
@@ -107,15 +128,32 @@ impl Router {
     /// Sends a batch along a route of `job` (not `Taps`).
     pub fn send(&mut self, job: RelationId, route: &Route, batch: ChangeBatch) {
         match route {
-            Route::Hash { fragment, leaf, keys } if keys.is_empty() || self.peers.len() == 1 => self.deliver(0, self.delivery(job, *fragment, *leaf, Message::Changes(batch))),
-            Route::Hash { fragment, leaf, keys } => {
+            Route::Hash {
+                fragment,
+                leaf,
+                keys,
+            } if keys.is_empty() || self.peers.len() == 1 => self.deliver(
+                0,
+                self.delivery(job, *fragment, *leaf, Message::Changes(batch)),
+            ),
+            Route::Hash {
+                fragment,
+                leaf,
+                keys,
+            } => {
                 for (worker, part) in self.partition(keys, batch) {
-                    self.deliver(worker, self.delivery(job, *fragment, *leaf, Message::Changes(part)));
+                    self.deliver(
+                        worker,
+                        self.delivery(job, *fragment, *leaf, Message::Changes(part)),
+                    );
                 }
             }
             Route::Broadcast { fragment, leaf } => {
                 for worker in 0..self.peers.len() {
-                    self.deliver(worker, self.delivery(job, *fragment, *leaf, Message::Changes(batch.clone())));
+                    self.deliver(
+                        worker,
+                        self.delivery(job, *fragment, *leaf, Message::Changes(batch.clone())),
+                    );
                 }
             }
             Route::Taps => unreachable!("taps are served by the job"),
@@ -124,26 +162,50 @@ impl Router {
 
     /// Sends a barrier to all workers of a route (not `Taps`).
     pub fn send_barrier(&mut self, job: RelationId, route: &Route, barrier: Barrier) {
-        let (Route::Hash { fragment, leaf, .. } | Route::Broadcast { fragment, leaf }) = route else { return };
+        let (Route::Hash { fragment, leaf, .. } | Route::Broadcast { fragment, leaf }) = route
+        else {
+            return;
+        };
         for worker in 0..self.peers.len() {
-            self.deliver(worker, self.delivery(job, *fragment, *leaf, Message::Barrier(barrier)));
+            self.deliver(
+                worker,
+                self.delivery(job, *fragment, *leaf, Message::Barrier(barrier)),
+            );
         }
     }
 
-    fn delivery(&self, job: RelationId, fragment: usize, leaf: usize, message: Message) -> Delivery {
-        Delivery { job, fragment, leaf, channel: self.worker, message }
+    fn delivery(
+        &self,
+        job: RelationId,
+        fragment: usize,
+        leaf: usize,
+        message: Message,
+    ) -> Delivery {
+        Delivery {
+            job,
+            fragment,
+            leaf,
+            channel: self.worker,
+            message,
+        }
     }
 
     fn partition(&self, keys: &[usize], batch: ChangeBatch) -> Vec<(WorkerId, ChangeBatch)> {
         let columns: Vec<_> = keys.iter().map(|k| batch.column(*k).clone()).collect();
         let hashes = hash_columns(&columns, batch.num_rows());
-        let mut indices: Vec<Vec<u32>> = vec![Vec::with_capacity(batch.num_rows() / self.peers.len() + 16); self.peers.len()];
+        let mut indices: Vec<Vec<u32>> =
+            vec![Vec::with_capacity(batch.num_rows() / self.peers.len() + 16); self.peers.len()];
         for (i, hash) in hashes.iter().enumerate() {
             indices[usize::from(self.owner[vnode_of_hash(*hash)])].push(i as u32);
         }
         if let Some(worker) = indices.iter().position(|i| i.len() == batch.num_rows()) {
             return vec![(worker, batch)];
         }
-        indices.into_iter().enumerate().filter(|(_, i)| !i.is_empty()).map(|(worker, i)| (worker, batch.take(&UInt32Array::from(i)))).collect()
+        indices
+            .into_iter()
+            .enumerate()
+            .filter(|(_, i)| !i.is_empty())
+            .map(|(worker, i)| (worker, batch.take(&UInt32Array::from(i))))
+            .collect()
     }
 }

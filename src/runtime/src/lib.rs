@@ -1,6 +1,8 @@
-//! The motion: the engine, its workers and their actors, the exchange between them, sinks, written tables.
+//! The motion: the engine, its workers and their actors, the exchange between them, sinks, written
+//! tables.
 //!
-//! Threads of a node: one per worker ([`worker`]: all operators of its vnodes, synchronous), one coordinator (crate `control`), one per sink; uploads and connections run on tokio.
+//! Threads of a node: one per worker ([`worker`]: all operators of its vnodes, synchronous), one
+//! coordinator (crate `control`), one per sink; uploads and connections run on tokio.
 
 mod blame;
 pub mod engine;

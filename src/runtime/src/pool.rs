@@ -1,4 +1,5 @@
-//! The workers as the coordinator sees them, and the side effects that it asks for: manifests, sink logs, compaction, garbage collection.
+//! The workers as the coordinator sees them, and the side effects that it asks for: manifests, sink
+//! logs, compaction, garbage collection.
 
 use crate::engine::CheckpointInfo;
 use crate::errors::SealedErrors;
@@ -44,13 +45,22 @@ impl Workers for Pool {
 
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>) {
         let shared = self.shared.clone();
-        let queues: Vec<_> = shared.sinks.lock().iter().filter(|(id, _)| sinks.contains(id)).map(|(id, q)| (*id, q.clone())).collect();
+        let queues: Vec<_> = shared
+            .sinks
+            .lock()
+            .iter()
+            .filter(|(id, _)| sinks.contains(id))
+            .map(|(id, q)| (*id, q.clone()))
+            .collect();
         self.shared.tokio.spawn(async move {
             let mut sinks = BTreeMap::new();
             for (id, queue) in queues {
                 match queue.seal(epoch).await {
                     Ok(progress) => drop(sinks.insert(id, progress)),
-                    Err(error) => drop(shared.events.send(Event::Failed { relation: id, error })),
+                    Err(error) => drop(shared.events.send(Event::Failed {
+                        relation: id,
+                        error,
+                    })),
                 }
             }
             let _ = shared.events.send(Event::SinkPart { epoch, sinks });
@@ -68,19 +78,28 @@ impl Workers for Pool {
 
     fn release_sinks(&self, relations: &[RelationId]) {
         let sinks = self.shared.sinks.lock();
-        relations.iter().filter_map(|id| sinks.get(id)).for_each(|queue| queue.release());
+        relations
+            .iter()
+            .filter_map(|id| sinks.get(id))
+            .for_each(|queue| queue.release());
     }
 
     fn close_sinks(&self, relations: &[RelationId]) {
         let sinks = self.shared.sinks.lock();
-        relations.iter().filter_map(|id| sinks.get(id)).for_each(|queue| queue.close());
+        relations
+            .iter()
+            .filter_map(|id| sinks.get(id))
+            .for_each(|queue| queue.close());
     }
 
     fn store_manifest(&self, manifest: Arc<Manifest>) {
         let shared = self.shared.clone();
         self.shared.tokio.spawn(async move {
             let stored = shared.store.write_manifest(&manifest).await;
-            let _ = shared.events.send(Event::ManifestStored { epoch: manifest.epoch, manifest: stored });
+            let _ = shared.events.send(Event::ManifestStored {
+                epoch: manifest.epoch,
+                manifest: stored,
+            });
         });
     }
 
@@ -88,14 +107,21 @@ impl Workers for Pool {
         *self.shared.starts.write() = starts;
         let before = std::mem::replace(&mut *self.shared.catalog.write(), catalog.clone());
         // A job that had stopped kept its figures and errors until it was dropped.
-        for gone in before.relations.keys().filter(|id| !catalog.relations.contains_key(id)) {
+        for gone in before
+            .relations
+            .keys()
+            .filter(|id| !catalog.relations.contains_key(id))
+        {
             self.shared.jobs.lock().remove(gone);
             self.shared.errors.lock().forget(*gone);
         }
     }
 
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: Duration) {
-        let named = manifest.files().map(|f| (f.epoch, f.bytes)).chain(manifest.errors.iter().map(|e| (e.epoch, e.bytes)));
+        let named = manifest
+            .files()
+            .map(|f| (f.epoch, f.bytes))
+            .chain(manifest.errors.iter().map(|e| (e.epoch, e.bytes)));
         let written = named.filter(|(epoch, _)| *epoch == manifest.epoch);
         let info = CheckpointInfo {
             epoch: manifest.epoch,
@@ -111,10 +137,17 @@ impl Workers for Pool {
             }
             shown.push_back(info);
         }
-        let (shared, manifest, compacting) = (self.shared.clone(), manifest.clone(), self.compacting.clone());
+        let (shared, manifest, compacting) = (
+            self.shared.clone(),
+            manifest.clone(),
+            self.compacting.clone(),
+        );
         self.shared.tokio.spawn(async move {
-            // One at a time: a commit that comes while an earlier one is being cleaned up leaves the work to the next.
-            let Ok(_guard) = compacting.try_lock() else { return };
+            // One at a time: a commit that comes while an earlier one is being cleaned up leaves
+            // the work to the next.
+            let Ok(_guard) = compacting.try_lock() else {
+                return;
+            };
             compact(&shared, &manifest).await;
             collect(&shared, &manifest).await;
         });
@@ -125,31 +158,51 @@ impl Workers for Pool {
     }
 }
 
-/// Stores the errors if they are others than the last checkpoint has; tries until the store takes them. Returns the object that holds them.
-async fn store_errors(shared: &Arc<Shared>, epoch: Epoch, sealed: SealedErrors) -> Option<ErrorsFile> {
+/// Stores the errors if they are others than the last checkpoint has; tries until the store takes
+/// them. Returns the object that holds them.
+async fn store_errors(
+    shared: &Arc<Shared>,
+    epoch: Epoch,
+    sealed: SealedErrors,
+) -> Option<ErrorsFile> {
     let errors = match sealed {
         SealedErrors::Unchanged(file) => return file,
         SealedErrors::Changed(errors) => errors,
     };
-    let stored = if errors.is_empty() { Ok(None) } else { put_errors(shared, epoch, errors).await.map(Some) };
+    let stored = if errors.is_empty() {
+        Ok(None)
+    } else {
+        put_errors(shared, epoch, errors).await.map(Some)
+    };
     match stored {
         Ok(file) => {
             shared.errors.lock().set_stored(file.clone());
             file
         }
         Err(error) => {
-            tracing::error!(%epoch, %error, "the errors cannot be stored: the checkpoint keeps those of an earlier one");
+            tracing::error!(%epoch, %error, "the errors cannot be stored: the checkpoint keeps \
+                                             those of an earlier one");
             shared.errors.lock().not_stored()
         }
     }
 }
 
-async fn put_errors(shared: &Arc<Shared>, epoch: Epoch, errors: Vec<KeptError>) -> Result<ErrorsFile> {
+async fn put_errors(
+    shared: &Arc<Shared>,
+    epoch: Epoch,
+    errors: Vec<KeptError>,
+) -> Result<ErrorsFile> {
     let rows = errors.len() as u64;
-    let encoded = tokio::task::spawn_blocking(move || encode_errors(&errors)).await.map_err(|e| Error::internal(format!("encoding the kept errors: {e}")))??;
+    let encoded = tokio::task::spawn_blocking(move || encode_errors(&errors))
+        .await
+        .map_err(|e| Error::internal(format!("encoding the kept errors: {e}")))??;
     let mut pause = Duration::from_millis(100);
     loop {
-        match shared.store.write_errors(epoch, shared.generation, rows, encoded.clone()).await {
+        match shared
+            .store
+            .write_errors(epoch, shared.generation, rows, encoded.clone())
+            .await
+        {
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 tracing::warn!(%epoch, %error, "the errors could not be stored; trying again");
                 tokio::time::sleep(pause).await;
@@ -162,10 +215,20 @@ async fn put_errors(shared: &Arc<Shared>, epoch: Epoch, errors: Vec<KeptError>) 
 
 async fn compact(shared: &Arc<Shared>, manifest: &Manifest) {
     for files in manifest.tables.values() {
-        let Some(compaction) = plan_compaction(files) else { continue };
-        let Some(spec) = files.first().and_then(|f| shared.specs.lock().get(&f.table).cloned()) else { continue };
+        let Some(compaction) = plan_compaction(files) else {
+            continue;
+        };
+        let Some(spec) = files
+            .first()
+            .and_then(|f| shared.specs.lock().get(&f.table).cloned())
+        else {
+            continue;
+        };
         let replaced: Vec<FileMeta> = compaction.files.clone();
-        let by = shared.store.compact(&compaction, &spec, shared.generation, manifest.epoch).await;
+        let by = shared
+            .store
+            .compact(&compaction, &spec, shared.generation, manifest.epoch)
+            .await;
         if let Ok(file) = &by {
             shared.unnamed.lock().push(file.clone());
         }
@@ -174,14 +237,19 @@ async fn compact(shared: &Arc<Shared>, manifest: &Manifest) {
 }
 
 async fn collect(shared: &Arc<Shared>, manifest: &Manifest) {
-    // What is of this epoch or newer may be in the making; merged files that no manifest names yet are kept by a list of their own.
+    // What is of this epoch or newer may be in the making; merged files that no manifest names yet
+    // are kept by a list of their own.
     let mut unnamed = Manifest::default();
     {
         let mut waiting = shared.unnamed.lock();
         waiting.retain(|file| !manifest.files().any(|f| f.path == file.path));
         unnamed.tables.insert(String::new(), waiting.clone());
     }
-    if let Err(error) = shared.store.collect(&[manifest.clone(), unnamed], manifest.epoch).await {
+    if let Err(error) = shared
+        .store
+        .collect(&[manifest.clone(), unnamed], manifest.epoch)
+        .await
+    {
         tracing::warn!(%error, "files that no checkpoint needs could not be deleted");
     }
 }

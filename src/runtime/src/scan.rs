@@ -1,4 +1,5 @@
-//! Ad-hoc reading of an append-only source: its records from the start position to the pinned cut, through the source's own operators, with a reader of its own.
+//! Ad-hoc reading of an append-only source: its records from the start position to the pinned cut,
+//! through the source's own operators, with a reader of its own.
 
 use crate::shared::Shared;
 use crate::worker::{Actors, pick};
@@ -13,19 +14,45 @@ use tidemark_plan::Relation;
 /// How often a reader that has nothing is asked again; it also wakes by itself.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Reads every worker's share of the splits in turn, so that late rows are decided as in the shared reading.
-pub fn scan_source(shared: &Arc<Shared>, source: &Arc<Relation>, columns: &[usize], pin: &Pin, each: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<()> {
-    let plan = source.job.as_ref().ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
-    let spec = source.connector.as_ref().ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", source.name)))?;
+/// Reads every worker's share of the splits in turn, so that late rows are decided as in the shared
+/// reading.
+pub fn scan_source(
+    shared: &Arc<Shared>,
+    source: &Arc<Relation>,
+    columns: &[usize],
+    pin: &Pin,
+    each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+) -> Result<()> {
+    let plan = source
+        .job
+        .as_ref()
+        .ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
+    let spec = source
+        .connector
+        .as_ref()
+        .ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", source.name)))?;
     let connector = tidemark_connector::open_source(spec, &source.columns)?;
     let known = shared.starts.read().get(&source.id).cloned();
     let start = known.map_or_else(|| connector.start(), Ok)?;
     let end = pin.end_of(source.id, || connector.readable())?;
     let schema = crate::worker::nullable(&source.arrow_schema());
-    // Where only the number of rows matters, a view reads this column, and leaves out rows of which it could not be read.
-    let read = if columns.is_empty() { vec![tidemark_plan::narrowest(&schema)] } else { columns.to_vec() };
-    let read_schema = Arc::new(schema.project(&read).map_err(|e| Error::internal(e.to_string()))?);
-    let picked = Arc::new(schema.project(columns).map_err(|e| Error::internal(e.to_string()))?);
+    // Where only the number of rows matters, a view reads this column, and leaves out rows of which
+    // it could not be read.
+    let read = if columns.is_empty() {
+        vec![tidemark_plan::narrowest(&schema)]
+    } else {
+        columns.to_vec()
+    };
+    let read_schema = Arc::new(
+        schema
+            .project(&read)
+            .map_err(|e| Error::internal(e.to_string()))?,
+    );
+    let picked = Arc::new(
+        schema
+            .project(columns)
+            .map_err(|e| Error::internal(e.to_string()))?,
+    );
     for worker in 0..shared.inbox_rows.len() {
         let (wake, woken) = std::sync::mpsc::channel();
         let waker: Waker = Arc::new(move || {
@@ -34,12 +61,19 @@ pub fn scan_source(shared: &Arc<Shared>, source: &Arc<Relation>, columns: &[usiz
         let mut actors: Actors = crate::worker::build_actors(source, plan, shared, worker, None)?;
         let mut reader = crate::worker::Source::open(shared, worker, source, &start, waker)?;
         reader.set_uncounted();
-        let actor = actors.fragments.first_mut().ok_or_else(|| Error::internal("a source without an actor"))?;
+        let actor = actors
+            .fragments
+            .first_mut()
+            .ok_or_else(|| Error::internal("a source without an actor"))?;
         if actor.slots.is_empty() {
             reader.produce(read.clone());
         }
         reader.limit(worker, &end)?;
-        let produced = if actor.slots.is_empty() { reader.produced.clone() } else { (0..source.columns.len()).collect() };
+        let produced = if actor.slots.is_empty() {
+            reader.produced.clone()
+        } else {
+            (0..source.columns.len()).collect()
+        };
         while !reader.has_reached(&end) {
             let Some(batch) = reader.poll(pin.epoch())? else {
                 let _ = woken.recv_timeout(POLL);
@@ -49,7 +83,11 @@ pub fn scan_source(shared: &Arc<Shared>, source: &Arc<Relation>, columns: &[usiz
             };
             for batch in actor.run(batch)? {
                 let rows = pick(&batch, &produced, &read, &read_schema)?;
-                each(rows.rows().project(&(0..columns.len()).collect::<Vec<_>>()).map_err(|e| Error::internal(e.to_string()))?)?;
+                each(
+                    rows.rows()
+                        .project(&(0..columns.len()).collect::<Vec<_>>())
+                        .map_err(|e| Error::internal(e.to_string()))?,
+                )?;
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What the threads of one node share: handles, views, sinks, errors and figures. Nothing in here is touched per row.
+//! What the threads of one node share: handles, views, sinks, errors and figures. Nothing in here
+//! is touched per row.
 
 use crate::blame::Recovery;
 use crate::engine::CheckpointInfo;
@@ -84,7 +85,16 @@ impl Shared {
     /// The figures of a job, made at first use.
     pub fn figures(&self, relation: RelationId) -> Arc<JobFigures> {
         let mut jobs = self.jobs.lock();
-        jobs.entry(relation).or_insert_with(|| Arc::new(JobFigures { memory: (0..self.inbox_rows.len()).map(|_| AtomicU64::new(0)).collect(), ..JobFigures::default() })).clone()
+        jobs.entry(relation)
+            .or_insert_with(|| {
+                Arc::new(JobFigures {
+                    memory: (0..self.inbox_rows.len())
+                        .map(|_| AtomicU64::new(0))
+                        .collect(),
+                    ..JobFigures::default()
+                })
+            })
+            .clone()
     }
 
     /// Removes what is known of a job that ended.
@@ -94,7 +104,9 @@ impl Shared {
             sink.close();
         }
         self.heads.lock().remove(&relation);
-        self.specs.lock().retain(|table, _| table.relation != relation);
+        self.specs
+            .lock()
+            .retain(|table, _| table.relation != relation);
         if !keep_figures {
             self.jobs.lock().remove(&relation);
             self.errors.lock().forget(relation);

@@ -1,9 +1,12 @@
 //! Sinks: one queue and one delivering thread each.
 //!
-//! Workers put each epoch's consolidated changes into the queue as they close it; the thread sends what is published, whole epochs in order, together with the marker.
-//! What is not delivered at a checkpoint is stored with it (the sink's own log); of a sink that is far behind it is kept only there, and read back file by file. After a restart the queue is filled from that log and by replay; the marker that
-//! the writer reads back tells what was delivered, and its hash must be the one of the replayed epochs: another one means that the same cut did not give the same
-//! changes, and stops the sink. A sink that cannot deliver tries again and holds up nobody.
+//! Workers put each epoch's consolidated changes into the queue as they close it; the thread sends
+//! what is published, whole epochs in order, together with the marker. What is not delivered at a
+//! checkpoint is stored with it (the sink's own log); of a sink that is far behind it is kept only
+//! there, and read back file by file. After a restart the queue is filled from that log and by
+//! replay; the marker that the writer reads back tells what was delivered, and its hash must be the
+//! one of the replayed epochs: another one means that the same cut did not give the same changes,
+//! and stops the sink. A sink that cannot deliver tries again and holds up nobody.
 
 use crate::shared::Shared;
 use crate::worker::store;
@@ -25,7 +28,8 @@ use tidemark_state::{TableDelta, TableSpec};
 
 /// Changes of one delivery, beyond which further epochs wait for the next.
 const DELIVERY_ROWS_MAX: usize = 100_000;
-/// Changes in memory, beyond which those that a checkpoint has stored are read back when their turn comes.
+/// Changes in memory, beyond which those that a checkpoint has stored are read back when their turn
+/// comes.
 const MEMORY_ROWS_MAX: usize = 250_000;
 /// The pause between two tries of a sink that cannot deliver, at most.
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -48,7 +52,8 @@ struct State {
     /// The last epoch that left the queue.
     taken: Epoch,
     delivered: Option<SinkMarker>,
-    /// Hash over everything up to each epoch that was delivered since the last checkpoint, and over everything before those.
+    /// Hash over everything up to each epoch that was delivered since the last checkpoint, and over
+    /// everything before those.
     history: Vec<(Epoch, u64)>,
     history_base: u64,
     /// Stored log files with the last epoch that each holds.
@@ -73,10 +78,15 @@ struct Emitted {
 
 impl State {
     fn rows_in_memory(&self) -> usize {
-        self.epochs.values().filter(|e| !e.stored).map(|e| e.rows).sum()
+        self.epochs
+            .values()
+            .filter(|e| !e.stored)
+            .map(|e| e.rows)
+            .sum()
     }
 
-    /// The epochs after `from` up to `to` are in a file of the log: when there is much else, they are kept there only.
+    /// The epochs after `from` up to `to` are in a file of the log: when there is much else, they
+    /// are kept there only.
     fn shed(&mut self, from: Epoch, to: Epoch) {
         if self.rows_in_memory() > MEMORY_ROWS_MAX {
             for (_, emitted) in self.epochs.range_mut(from.next()..=to) {
@@ -86,7 +96,8 @@ impl State {
         }
     }
 
-    /// The hash over everything up to `epoch` that has left the queue; forgets older ones. Replay after a checkpoint of `epoch` goes on from it.
+    /// The hash over everything up to `epoch` that has left the queue; forgets older ones. Replay
+    /// after a checkpoint of `epoch` goes on from it.
     fn hash_at(&mut self, epoch: Epoch) -> u64 {
         let older = self.history.partition_point(|(e, _)| *e <= epoch);
         if let Some((_, hash)) = self.history[..older].last() {
@@ -99,7 +110,11 @@ impl State {
 
 impl SinkQueue {
     /// The sink's queue, made by the first worker that asks, with what a checkpoint kept.
-    pub fn of(shared: &Arc<Shared>, relation: &Arc<Relation>, progress: Option<&SinkProgress>) -> Result<Arc<SinkQueue>> {
+    pub fn of(
+        shared: &Arc<Shared>,
+        relation: &Arc<Relation>,
+        progress: Option<&SinkProgress>,
+    ) -> Result<Arc<SinkQueue>> {
         let mut sinks = shared.sinks.lock();
         if let Some(queue) = sinks.get(&relation.id) {
             return Ok(queue.clone());
@@ -109,22 +124,40 @@ impl SinkQueue {
             .iter()
             .flat_map(|j| &j.fragments)
             .flat_map(tidemark_plan::Fragment::nodes)
-            .find_map(|n| if let Op::Sink { table, .. } = n.op { Some(table) } else { None });
-        let table = TableId { relation: relation.id, table: table.ok_or_else(|| Error::internal("a sink without sink operator"))? };
+            .find_map(|n| {
+                if let Op::Sink { table, .. } = n.op {
+                    Some(table)
+                } else {
+                    None
+                }
+            });
+        let table = TableId {
+            relation: relation.id,
+            table: table.ok_or_else(|| Error::internal("a sink without sink operator"))?,
+        };
         let mut state = State::default();
         if let Some(progress) = progress {
             state.taken_hash = progress.emitted_hash;
             state.history_base = progress.emitted_hash;
             state.delivered = progress.delivered.clone();
         }
-        let queue = Arc::new(SinkQueue { relation: relation.clone(), shared: shared.clone(), table, state: Mutex::new(state), changed: Condvar::new() });
+        let queue = Arc::new(SinkQueue {
+            relation: relation.clone(),
+            shared: shared.clone(),
+            table,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
         if let Some(progress) = progress.filter(|p| !p.log.is_empty()) {
             queue.load(progress)?;
         }
         sinks.insert(relation.id, queue.clone());
         let delivering = queue.clone();
         let name = format!("sink-{}", relation.id);
-        std::thread::Builder::new().name(name).spawn(move || delivering.run()).map_err(Error::from)?;
+        std::thread::Builder::new()
+            .name(name)
+            .spawn(move || delivering.run())
+            .map_err(Error::from)?;
         let waking = queue.clone();
         let mut published = shared.readers.watch_published();
         shared.tokio.spawn(async move {
@@ -141,14 +174,26 @@ impl SinkQueue {
         let queue = self.clone();
         let figures = self.shared.figures(self.relation.id);
         // Nothing reads a blackhole: what it would be sent is counted, not kept.
-        let discards = self.relation.connector.as_ref().is_some_and(|c| c.connector == "blackhole");
+        let discards = self
+            .relation
+            .connector
+            .as_ref()
+            .is_some_and(|c| c.connector == "blackhole");
         let wants_snapshot = self.relation.snapshot;
         Box::new(move |epoch, changes, hash| {
-            if !wants_snapshot && queue.state.lock().counts_from.is_none_or(|from| epoch < from) {
+            if !wants_snapshot
+                && queue
+                    .state
+                    .lock()
+                    .counts_from
+                    .is_none_or(|from| epoch < from)
+            {
                 return;
             }
             let rows: usize = changes.iter().map(ChangeBatch::num_rows).sum();
-            figures.rows.fetch_add(rows as u64, std::sync::atomic::Ordering::Relaxed);
+            figures
+                .rows
+                .fetch_add(rows as u64, std::sync::atomic::Ordering::Relaxed);
             if rows == 0 || discards {
                 return;
             }
@@ -160,7 +205,8 @@ impl SinkQueue {
         })
     }
 
-    /// The sink exists from this epoch on: with `snapshot = 'false'`, what it emitted to catch up with its inputs is not sent.
+    /// The sink exists from this epoch on: with `snapshot = 'false'`, what it emitted to catch up
+    /// with its inputs is not sent.
     pub fn count_from(&self, epoch: Epoch) {
         self.state.lock().counts_from = Some(epoch);
     }
@@ -185,10 +231,19 @@ impl SinkQueue {
 
     fn run(&self) {
         let connector = self.relation.connector.as_ref();
-        let identity = tidemark_connector::SinkIdentity { cluster: self.shared.cluster.clone(), sink: self.relation.id, name: self.relation.name.clone() };
+        let identity = tidemark_connector::SinkIdentity {
+            cluster: self.shared.cluster.clone(),
+            sink: self.relation.id,
+            name: self.relation.name.clone(),
+        };
         let open = || {
             let spec = connector.ok_or_else(|| Error::internal("a sink without connector"))?;
-            tidemark_connector::open_sink(spec, &self.relation.columns, identity.clone(), self.relation.append_only)
+            tidemark_connector::open_sink(
+                spec,
+                &self.relation.columns,
+                identity.clone(),
+                self.relation.append_only,
+            )
         };
         let mut pause = Duration::from_millis(100);
         let mut writer: Option<Box<dyn SinkWriter>> = None;
@@ -203,7 +258,9 @@ impl SinkQueue {
                     writer = Some(opened);
                     return Ok(());
                 }
-                let Some(writer) = &mut writer else { return Ok(()) };
+                let Some(writer) = &mut writer else {
+                    return Ok(());
+                };
                 let epochs = self.next()?;
                 writer.deliver(&epochs)?;
                 self.delivered(&epochs);
@@ -214,12 +271,23 @@ impl SinkQueue {
                     pause = Duration::from_millis(100);
                     self.state.lock().error = None;
                 }
-                Err(error) if matches!(error.kind(), tidemark_common::ErrorKind::Corrupt | tidemark_common::ErrorKind::User | tidemark_common::ErrorKind::Internal) => {
-                    let _ = self.shared.events.send(Event::Failed { relation: self.relation.id, error });
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        tidemark_common::ErrorKind::Corrupt
+                            | tidemark_common::ErrorKind::User
+                            | tidemark_common::ErrorKind::Internal
+                    ) =>
+                {
+                    let _ = self.shared.events.send(Event::Failed {
+                        relation: self.relation.id,
+                        error,
+                    });
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking over again");
+                    tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking \
+                                                                        over again");
                     let mut state = self.state.lock();
                     state.error = Some(error.to_string());
                     writer = None;
@@ -255,14 +323,25 @@ impl SinkQueue {
         }
     }
 
-    /// Copies (cheaply) the published epochs of one delivery; none when a successor found everything delivered.
+    /// Copies (cheaply) the published epochs of one delivery; none when a successor found
+    /// everything delivered.
     fn next(&self) -> Result<Vec<SinkEpoch>> {
         let published = self.shared.readers.published();
         let first_file = {
             let state = self.state.lock();
-            let first = state.epochs.range(..=published).next().filter(|(_, e)| e.stored).map(|(epoch, _)| *epoch);
+            let first = state
+                .epochs
+                .range(..=published)
+                .next()
+                .filter(|(_, e)| e.stored)
+                .map(|(epoch, _)| *epoch);
             first.map(|epoch| {
-                state.log.iter().find(|(_, end)| *end >= epoch).map(|(file, _)| file.clone()).ok_or_else(|| Error::internal("an epoch is in no file of its sink's log"))
+                state
+                    .log
+                    .iter()
+                    .find(|(_, end)| *end >= epoch)
+                    .map(|(file, _)| file.clone())
+                    .ok_or_else(|| Error::internal("an epoch is in no file of its sink's log"))
             })
         };
         if let Some(file) = first_file {
@@ -277,7 +356,11 @@ impl SinkQueue {
             }
             rows += emitted.rows;
             hash = hash.wrapping_add(emitted.hash);
-            epochs.push(SinkEpoch { epoch: *epoch, changes: emitted.changes.clone(), hash });
+            epochs.push(SinkEpoch {
+                epoch: *epoch,
+                changes: emitted.changes.clone(),
+                hash,
+            });
         }
         Ok(epochs)
     }
@@ -285,7 +368,9 @@ impl SinkQueue {
     /// Takes the epochs of one file of the log into memory again.
     fn read_back(&self, file: &FileMeta) -> Result<()> {
         let mut epochs: BTreeMap<Epoch, Vec<ChangeBatch>> = BTreeMap::new();
-        self.read_log(file, |epoch, _, changes| epochs.entry(epoch).or_default().push(changes))?;
+        self.read_log(file, |epoch, _, changes| {
+            epochs.entry(epoch).or_default().push(changes)
+        })?;
         let mut state = self.state.lock();
         for (epoch, changes) in epochs {
             if let Some(emitted) = state.epochs.get_mut(&epoch).filter(|e| e.stored) {
@@ -297,12 +382,23 @@ impl SinkQueue {
     }
 
     /// Hands the parts of a file of the log to `each`: epoch, the epoch's hash, changes.
-    fn read_log(&self, file: &FileMeta, mut each: impl FnMut(Epoch, u64, ChangeBatch)) -> Result<()> {
+    fn read_log(
+        &self,
+        file: &FileMeta,
+        mut each: impl FnMut(Epoch, u64, ChangeBatch),
+    ) -> Result<()> {
         let spec = log_spec(&self.relation, self.table.table);
-        self.shared.tokio.block_on(self.shared.store.read_table(std::slice::from_ref(file), &spec, 0..tidemark_common::VNODES, |rows| {
-            decode(&rows)?.into_iter().for_each(|(epoch, hash, changes)| each(epoch, hash, changes));
-            Ok(())
-        }))
+        self.shared.tokio.block_on(self.shared.store.read_table(
+            std::slice::from_ref(file),
+            &spec,
+            0..tidemark_common::VNODES,
+            |rows| {
+                decode(&rows)?
+                    .into_iter()
+                    .for_each(|(epoch, hash, changes)| each(epoch, hash, changes));
+                Ok(())
+            },
+        ))
     }
 
     /// Drops what was delivered by an earlier writer, after comparing hashes.
@@ -312,19 +408,35 @@ impl SinkQueue {
             && marker.as_ref().is_none_or(|m| m.epoch < known.epoch)
         {
             let found = marker.map_or("none".to_string(), |m| format!("epoch {}", m.epoch));
-            return Err(Error::corrupt(format!("sink \"{}\": its marker is behind what it delivered (epoch {}, found {found})", self.relation.name, known.epoch))
-                .with_hint("Somebody changed the marker topic; create the sink anew under another name."));
+            return Err(Error::corrupt(format!(
+                "sink \"{}\": its marker is behind what it delivered (epoch {}, found {found})",
+                self.relation.name, known.epoch
+            ))
+            .with_hint(
+                "Somebody changed the marker topic; create the sink anew under another name.",
+            ));
         }
         let Some(marker) = marker else { return Ok(()) };
         let mut hash = state.taken_hash;
-        let covered: Vec<Epoch> = state.epochs.range(..=marker.epoch).map(|(e, _)| *e).collect();
+        let covered: Vec<Epoch> = state
+            .epochs
+            .range(..=marker.epoch)
+            .map(|(e, _)| *e)
+            .collect();
         for epoch in &covered {
             hash = hash.wrapping_add(state.epochs.remove(epoch).map_or(0, |e| e.hash));
             state.history.push((*epoch, hash));
         }
         if hash != marker.hash {
-            return Err(Error::corrupt(format!("sink \"{}\": replay up to epoch {} gave other changes than were delivered", self.relation.name, marker.epoch))
-                .with_detail("The rows of a decided epoch are not what they were: the topic was changed, or an operator is not determined."));
+            return Err(Error::corrupt(format!(
+                "sink \"{}\": replay up to epoch {} gave other \
+                                               changes than were delivered",
+                self.relation.name, marker.epoch
+            ))
+            .with_detail(
+                "The rows of a decided epoch are not what they were: the topic was \
+                              changed, or an operator is not determined.",
+            ));
         }
         state.taken_hash = hash;
         state.taken = marker.epoch;
@@ -338,30 +450,63 @@ impl SinkQueue {
         for epoch in epochs {
             state.epochs.remove(&epoch.epoch);
         }
-        state.history.extend(epochs.iter().map(|e| (e.epoch, e.hash)));
+        state
+            .history
+            .extend(epochs.iter().map(|e| (e.epoch, e.hash)));
         state.taken_hash = last.hash;
         state.taken = last.epoch;
-        state.delivered = Some(SinkMarker { epoch: last.epoch, partial: 0, hash: last.hash });
+        state.delivered = Some(SinkMarker {
+            epoch: last.epoch,
+            partial: 0,
+            hash: last.hash,
+        });
         let taken = state.taken;
         state.log.retain(|(_, end)| *end > taken);
     }
 
-    /// Stores what is not delivered of epochs up to `epoch` and not stored yet; the answer goes into the manifest.
+    /// Stores what is not delivered of epochs up to `epoch` and not stored yet; the answer goes
+    /// into the manifest.
     pub async fn seal(&self, epoch: Epoch) -> Result<SinkProgress> {
         let (delta, emitted_hash, delivered, mut log, from, end) = {
             let mut state = self.state.lock();
             let base = state.hash_at(epoch);
             let from = state.logged.max(state.taken);
-            let new: Vec<(Epoch, &Emitted)> = state.epochs.range(..=epoch).filter(|(e, _)| **e > from).map(|(e, emitted)| (*e, emitted)).collect();
+            let new: Vec<(Epoch, &Emitted)> = state
+                .epochs
+                .range(..=epoch)
+                .filter(|(e, _)| **e > from)
+                .map(|(e, emitted)| (*e, emitted))
+                .collect();
             let end = new.last().map_or(from, |(e, _)| *e);
-            (encode(&self.relation, &new)?, base, state.delivered.clone(), state.log.clone(), from, end)
+            (
+                encode(&self.relation, &new)?,
+                base,
+                state.delivered.clone(),
+                state.log.clone(),
+                from,
+                end,
+            )
         };
         if let Some(rows) = delta {
             let spec = log_spec(&self.relation, self.table.table);
             let vnodes = vec![0; rows.num_rows()];
-            let deletes = RecordBatch::new_empty(Arc::new(Schema::new(spec.schema.fields()[..2].to_vec())));
-            let delta = TableDelta { upserts: rows, upsert_vnodes: vnodes, deletes, delete_vnodes: Vec::new() };
-            let file = store(&self.shared, self.table, usize::MAX >> 32, epoch, spec, delta).await?;
+            let deletes =
+                RecordBatch::new_empty(Arc::new(Schema::new(spec.schema.fields()[..2].to_vec())));
+            let delta = TableDelta {
+                upserts: rows,
+                upsert_vnodes: vnodes,
+                deletes,
+                delete_vnodes: Vec::new(),
+            };
+            let file = store(
+                &self.shared,
+                self.table,
+                usize::MAX >> 32,
+                epoch,
+                spec,
+                delta,
+            )
+            .await?;
             log.push((file.clone(), end));
             let mut state = self.state.lock();
             state.logged = end;
@@ -370,7 +515,11 @@ impl SinkQueue {
                 state.shed(from, end);
             }
         }
-        Ok(SinkProgress { delivered, emitted_hash, log: log.into_iter().map(|(file, _)| file).collect() })
+        Ok(SinkProgress {
+            delivered,
+            emitted_hash,
+            log: log.into_iter().map(|(file, _)| file).collect(),
+        })
     }
 
     /// Fills the queue from the log of a checkpoint.
@@ -396,11 +545,25 @@ impl SinkQueue {
     }
 }
 
-/// Columns of a sink's log: epoch and position are its key, the epoch's hash stands in each of its rows.
+/// Columns of a sink's log: epoch and position are its key, the epoch's hash stands in each of its
+/// rows.
 fn log_spec(relation: &Relation, table: u32) -> TableSpec {
-    let mut fields: Vec<Field> = ["_epoch", "_position", "_hash", "_weight"].iter().map(|name| Field::new(*name, DataType::Int64, false)).collect();
-    fields.extend(relation.columns.iter().enumerate().map(|(i, c)| Field::new(format!("{i}_{}", c.name), c.data_type.clone(), true)));
-    TableSpec { table, schema: Arc::new(Schema::new(fields)), key_columns: 2 }
+    let mut fields: Vec<Field> = ["_epoch", "_position", "_hash", "_weight"]
+        .iter()
+        .map(|name| Field::new(*name, DataType::Int64, false))
+        .collect();
+    fields.extend(
+        relation
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(i, c)| Field::new(format!("{i}_{}", c.name), c.data_type.clone(), true)),
+    );
+    TableSpec {
+        table,
+        schema: Arc::new(Schema::new(fields)),
+        key_columns: 2,
+    }
 }
 
 fn encode(relation: &Relation, epochs: &[(Epoch, &Emitted)]) -> Result<Option<RecordBatch>> {
@@ -413,29 +576,58 @@ fn encode(relation: &Relation, epochs: &[(Epoch, &Emitted)]) -> Result<Option<Re
             let constant = |v: i64| Arc::new(Int64Array::from(vec![v; n])) as ArrayRef;
             let positions = Arc::new(Int64Array::from_iter_values(position..position + n as i64));
             position += n as i64;
-            let mut columns: Vec<ArrayRef> = vec![constant(epoch.0 as i64), positions, constant(emitted.hash as i64), Arc::new(changes.weight_column())];
+            let mut columns: Vec<ArrayRef> = vec![
+                constant(epoch.0 as i64),
+                positions,
+                constant(emitted.hash as i64),
+                Arc::new(changes.weight_column()),
+            ];
             columns.extend(changes.rows().columns().iter().cloned());
-            batches.push(RecordBatch::try_new(spec.schema.clone(), columns).map_err(|e| Error::internal(format!("a sink's log: {e}")))?);
+            batches.push(
+                RecordBatch::try_new(spec.schema.clone(), columns)
+                    .map_err(|e| Error::internal(format!("a sink's log: {e}")))?,
+            );
         }
     }
     if batches.is_empty() {
         return Ok(None);
     }
-    arrow::compute::concat_batches(&spec.schema, &batches).map(Some).map_err(|e| Error::internal(format!("a sink's log: {e}")))
+    arrow::compute::concat_batches(&spec.schema, &batches)
+        .map(Some)
+        .map_err(|e| Error::internal(format!("a sink's log: {e}")))
 }
 
-/// Splits log rows, which are sorted by epoch and position, into epochs: (epoch, its hash, changes).
+/// Splits log rows, which are sorted by epoch and position, into epochs: (epoch, its hash,
+/// changes).
 fn decode(rows: &RecordBatch) -> Result<Vec<(Epoch, u64, ChangeBatch)>> {
-    let damaged = || Error::new(tidemark_common::ErrorKind::Corrupt, SqlState::DATA_CORRUPTED, "a sink's log has other columns than it should");
-    let int = |i: usize| rows.columns().get(i).and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(damaged);
+    let damaged = || {
+        Error::new(
+            tidemark_common::ErrorKind::Corrupt,
+            SqlState::DATA_CORRUPTED,
+            "a sink's log has other columns than it should",
+        )
+    };
+    let int = |i: usize| {
+        rows.columns()
+            .get(i)
+            .and_then(|c| c.as_primitive_opt::<Int64Type>())
+            .ok_or_else(damaged)
+    };
     let (epochs, hashes, weights) = (int(0)?, int(2)?, int(3)?);
     let values: Vec<usize> = (4..rows.num_columns()).collect();
     let mut result = Vec::new();
     let mut start = 0;
     for end in 1..=epochs.len() {
         if end == epochs.len() || epochs.value(end) != epochs.value(start) {
-            let part = rows.slice(start, end - start).project(&values).map_err(|_| damaged())?;
-            result.push((Epoch(epochs.value(start) as u64), hashes.value(start) as u64, ChangeBatch::new(part, weights.values()[start..end].to_vec())));
+            let part = rows
+                .slice(start, end - start)
+                .project(&values)
+                .map_err(|_| damaged())?;
+            result.push((
+                Epoch(epochs.value(start) as u64),
+                hashes.value(start) as u64,
+                ChangeBatch::new(part, weights.values()[start..end].to_vec()),
+            ));
             start = end;
         }
     }

@@ -1,5 +1,7 @@
-//! The engine without its SQL door: create, write, read, crash (a copy of the folder, as after `kill -9` the files are all that is left), restart. Checkpoints are
-//! taken by statements only, so that what was written after the last one comes back by replay, and a copy is never taken in the middle of one.
+//! The engine without its SQL door: create, write, read, crash (a copy of the folder, as after
+//! `kill -9` the files are all that is left), restart. Checkpoints are taken by statements only, so
+//! that what was written after the last one comes back by replay, and a copy is never taken in the
+//! middle of one.
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
@@ -17,8 +19,19 @@ struct Database {
 
 impl Database {
     async fn open(folder: &std::path::Path, workers: usize) -> Database {
-        let config = Config { data_dir: folder.display().to_string(), workers, epoch_ms: 10, checkpoint_ms: 3_600_000, ..Config::default() };
-        Database { engine: Engine::open(&config).await.unwrap(), functions: Functions { scalar: tidemark_operator::functions::all() } }
+        let config = Config {
+            data_dir: folder.display().to_string(),
+            workers,
+            epoch_ms: 10,
+            checkpoint_ms: 3_600_000,
+            ..Config::default()
+        };
+        Database {
+            engine: Engine::open(&config).await.unwrap(),
+            functions: Functions {
+                scalar: tidemark_operator::functions::all(),
+            },
+        }
     }
 
     async fn create(&self, sql: &str) -> Result<()> {
@@ -31,7 +44,11 @@ impl Database {
     }
 
     fn relation(&self, name: &str) -> Arc<Relation> {
-        self.engine.catalog().find("public", name).unwrap_or_else(|| panic!("{name} exists")).clone()
+        self.engine
+            .catalog()
+            .find("public", name)
+            .unwrap_or_else(|| panic!("{name} exists"))
+            .clone()
     }
 
     /// Sorted rows as text.
@@ -43,7 +60,11 @@ impl Database {
         for partition in self.engine.partitions(relation.id).unwrap() {
             for batch in partition.read_at(pin.epoch(), pin.mergeable(), &columns, 1000) {
                 for row in 0..batch.num_rows() {
-                    let values: Vec<String> = batch.columns().iter().map(|c| arrow::util::display::array_value_to_string(c, row).unwrap()).collect();
+                    let values: Vec<String> = batch
+                        .columns()
+                        .iter()
+                        .map(|c| arrow::util::display::array_value_to_string(c, row).unwrap())
+                        .collect();
                     rows.push(values.join(" "));
                 }
             }
@@ -57,10 +78,16 @@ impl Database {
         let batch = |rows: &[(i64, &str)]| {
             let keys = Int64Array::from_iter_values(rows.iter().map(|r| r.0));
             let names = StringArray::from_iter_values(rows.iter().map(|r| r.1));
-            RecordBatch::try_new(relation.arrow_schema(), vec![Arc::new(keys), Arc::new(names)]).unwrap()
+            RecordBatch::try_new(
+                relation.arrow_schema(),
+                vec![Arc::new(keys), Arc::new(names)],
+            )
+            .unwrap()
         };
         let mut guard = self.engine.begin_write(&[relation.id]).await.unwrap();
-        guard.write(relation.id, &[batch(deletes)], &[batch(inserts)], false).unwrap();
+        guard
+            .write(relation.id, &[batch(deletes)], &[batch(inserts)], false)
+            .unwrap();
         let epoch = guard.commit().await.unwrap();
         self.engine.wait_visible(epoch).await.unwrap();
         epoch
@@ -68,7 +95,8 @@ impl Database {
 }
 
 fn folder(name: &str) -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("tidemark-engine-{name}-{}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("tidemark-engine-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     folder
@@ -77,7 +105,12 @@ fn folder(name: &str) -> std::path::PathBuf {
 /// What a crash would leave.
 fn crashed_copy(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
     let copy = self::folder(name);
-    let status = std::process::Command::new("cp").arg("-a").arg(format!("{}/.", folder.display())).arg(&copy).status().unwrap();
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(format!("{}/.", folder.display()))
+        .arg(&copy)
+        .status()
+        .unwrap();
     assert!(status.success());
     copy
 }
@@ -86,15 +119,38 @@ fn crashed_copy(folder: &std::path::Path, name: &str) -> std::path::PathBuf {
 async fn written_rows_reach_views_and_survive_a_crash() {
     let first = folder("first");
     let database = Database::open(&first, 2).await;
-    database.create("CREATE TABLE t (id BIGINT PRIMARY KEY, name VARCHAR)").await.unwrap();
-    database.write("t", &[], &[(1, "a"), (2, "b"), (3, "b")]).await;
-    database.create("CREATE MATERIALIZED VIEW v AS SELECT id * 10 AS ten, name FROM t WHERE name <> 'a'").await.unwrap();
-    database.create("CREATE MATERIALIZED VIEW w AS SELECT x.ten, t.id FROM v x JOIN t ON x.name = t.name").await.unwrap();
-    database.create("CREATE MATERIALIZED VIEW x AS SELECT n, name FROM (SELECT count(*) AS n FROM t) a CROSS JOIN v").await.unwrap();
+    database
+        .create("CREATE TABLE t (id BIGINT PRIMARY KEY, name VARCHAR)")
+        .await
+        .unwrap();
+    database
+        .write("t", &[], &[(1, "a"), (2, "b"), (3, "b")])
+        .await;
+    database
+        .create(
+            "CREATE MATERIALIZED VIEW v AS SELECT id * 10 AS ten, name FROM t WHERE name <> 'a'",
+        )
+        .await
+        .unwrap();
+    database
+        .create(
+            "CREATE MATERIALIZED VIEW w AS SELECT x.ten, t.id FROM v x JOIN t ON x.name = t.name",
+        )
+        .await
+        .unwrap();
+    database
+        .create(
+            "CREATE MATERIALIZED VIEW x AS SELECT n, name FROM (SELECT count(*) AS n FROM \
+                     t) a CROSS JOIN v",
+        )
+        .await
+        .unwrap();
     assert_eq!(database.rows("x"), ["3 b", "3 b"]);
     assert_eq!(database.rows("v"), ["20 b", "30 b"]);
     assert_eq!(database.rows("w"), ["20 2", "20 3", "30 2", "30 3"]);
-    database.write("t", &[(3, "b")], &[(1, "b"), (4, "c")]).await;
+    database
+        .write("t", &[(3, "b")], &[(1, "b"), (4, "c")])
+        .await;
     assert_eq!(database.rows("t"), ["1 b", "2 b", "4 c"]);
     assert_eq!(database.rows("v"), ["10 b", "20 b", "40 c"]);
     let expected = (database.rows("t"), database.rows("v"), database.rows("w"));
@@ -102,7 +158,15 @@ async fn written_rows_reach_views_and_survive_a_crash() {
     for (round, workers) in [(0, 2), (1, 1), (2, 3)] {
         let copy = crashed_copy(&first, &format!("copy{round}"));
         let restarted = Database::open(&copy, workers).await;
-        assert_eq!((restarted.rows("t"), restarted.rows("v"), restarted.rows("w")), expected, "round {round}");
+        assert_eq!(
+            (
+                restarted.rows("t"),
+                restarted.rows("v"),
+                restarted.rows("w")
+            ),
+            expected,
+            "round {round}"
+        );
         restarted.write("t", &[], &[(5, "c")]).await;
         assert_eq!(restarted.rows("v"), ["10 b", "20 b", "40 c", "50 c"]);
         assert_eq!(restarted.rows("x"), ["4 b", "4 b", "4 c", "4 c"]);
@@ -111,7 +175,10 @@ async fn written_rows_reach_views_and_survive_a_crash() {
     }
     database.engine.shutdown().await.unwrap();
     let again = Database::open(&first, 2).await;
-    assert_eq!((again.rows("t"), again.rows("v"), again.rows("w")), expected);
+    assert_eq!(
+        (again.rows("t"), again.rows("v"), again.rows("w")),
+        expected
+    );
     again.engine.shutdown().await.unwrap();
     std::fs::remove_dir_all(&first).unwrap();
 }
@@ -120,14 +187,26 @@ async fn written_rows_reach_views_and_survive_a_crash() {
 async fn views_of_one_source_agree_and_late_ones_catch_up() {
     let folder = folder("source");
     let database = Database::open(&folder, 2).await;
-    database.create("CREATE SOURCE bid WITH (connector = 'nexmark', nexmark.table.type = 'Bid', nexmark.event.num = '50000') FORMAT PLAIN ENCODE NATIVE").await.unwrap();
-    database.create("CREATE MATERIALIZED VIEW a AS SELECT auction, price FROM bid").await.unwrap();
+    database
+        .create(
+            "CREATE SOURCE bid WITH (connector = 'nexmark', nexmark.table.type = 'Bid', \
+                     nexmark.event.num = '50000') FORMAT PLAIN ENCODE NATIVE",
+        )
+        .await
+        .unwrap();
+    database
+        .create("CREATE MATERIALIZED VIEW a AS SELECT auction, price FROM bid")
+        .await
+        .unwrap();
     let total = 50_000 / 50 * 46;
     let counted = |name: &str| database.rows(name).len();
     while counted("a") < total {
         database.engine.flush().await.unwrap();
     }
-    database.create("CREATE MATERIALIZED VIEW b AS SELECT auction, price FROM bid WHERE price >= 0").await.unwrap();
+    database
+        .create("CREATE MATERIALIZED VIEW b AS SELECT auction, price FROM bid WHERE price >= 0")
+        .await
+        .unwrap();
     while counted("b") < total {
         database.engine.flush().await.unwrap();
     }
@@ -139,14 +218,23 @@ async fn views_of_one_source_agree_and_late_ones_catch_up() {
         let mut sum = 0;
         engine.scan_source(source, &[2], &engine.pin(), &mut |batch| {
             scanned += batch.num_rows();
-            sum += batch.column(0).as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+            sum += batch
+                .column(0)
+                .as_primitive::<Int64Type>()
+                .iter()
+                .flatten()
+                .sum::<i64>();
             Ok(())
         })?;
         Ok::<_, tidemark_common::Error>((scanned, sum))
     });
     let (scanned, sum) = sum.await.unwrap().unwrap();
     assert_eq!(scanned, total);
-    let seen: i64 = database.rows("a").iter().map(|r| r.rsplit(' ').next().unwrap().parse::<i64>().unwrap()).sum();
+    let seen: i64 = database
+        .rows("a")
+        .iter()
+        .map(|r| r.rsplit(' ').next().unwrap().parse::<i64>().unwrap())
+        .sum();
     assert_eq!(sum, seen);
     database.engine.shutdown().await.unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
@@ -156,10 +244,18 @@ async fn views_of_one_source_agree_and_late_ones_catch_up() {
 async fn rows_that_the_broker_may_take_away_come_back_from_the_log() {
     let first = folder("logged");
     let database = Database::open(&first, 2).await;
-    let sql = "CREATE TABLE bid WITH (connector = 'nexmark', nexmark.table.type = 'Bid', nexmark.rate = '20000') FORMAT PLAIN ENCODE NATIVE";
+    let sql = "CREATE TABLE bid WITH (connector = 'nexmark', nexmark.table.type = 'Bid', \
+               nexmark.rate = '20000') FORMAT PLAIN ENCODE NATIVE";
     let statement = tidemark_planner::parse(sql).unwrap().remove(0);
-    let planner = Planner::new(database.engine.catalog(), &database.functions, &["public".into()]);
-    let mut relation = planner.plan_create(database.engine.allocate_id(), &statement, "root").unwrap().relation;
+    let planner = Planner::new(
+        database.engine.catalog(),
+        &database.functions,
+        &["public".into()],
+    );
+    let mut relation = planner
+        .plan_create(database.engine.allocate_id(), &statement, "root")
+        .unwrap()
+        .relation;
     relation.logs_rows = true;
     database.engine.create(relation, |_| {}).await.unwrap();
     let visible = database.rows("bid").len();
@@ -170,9 +266,17 @@ async fn rows_that_the_broker_may_take_away_come_back_from_the_log() {
     let copy = crashed_copy(&first, "logged-copy");
     let restarted = Database::open(&copy, 3).await;
     let again = restarted.rows("bid");
-    assert!(again.len() >= seen.len(), "{} rows after {}", again.len(), seen.len());
+    assert!(
+        again.len() >= seen.len(),
+        "{} rows after {}",
+        again.len(),
+        seen.len()
+    );
     let again: std::collections::HashSet<&String> = again.iter().collect();
-    assert!(seen.iter().all(|row| again.contains(row)), "a row that was seen is gone");
+    assert!(
+        seen.iter().all(|row| again.contains(row)),
+        "a row that was seen is gone"
+    );
     restarted.engine.shutdown().await.unwrap();
     database.engine.shutdown().await.unwrap();
     std::fs::remove_dir_all(&first).unwrap();
@@ -183,9 +287,15 @@ async fn rows_that_the_broker_may_take_away_come_back_from_the_log() {
 async fn one_folder_has_one_server() {
     let folder = folder("lock");
     let database = Database::open(&folder, 1).await;
-    let config = Config { data_dir: folder.display().to_string(), ..Config::default() };
+    let config = Config {
+        data_dir: folder.display().to_string(),
+        ..Config::default()
+    };
     let error = Engine::open(&config).await.err().unwrap();
-    assert!(error.message().contains("in use by another server"), "{error}");
+    assert!(
+        error.message().contains("in use by another server"),
+        "{error}"
+    );
     database.engine.shutdown().await.unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
 }

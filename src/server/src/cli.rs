@@ -1,13 +1,17 @@
-//! The command line and where settings come from: flag, then `TIDEMARK_*` environment variable, then the file of `--config`, then the default.
+//! The command line and where settings come from: flag, then `TIDEMARK_*` environment variable,
+//! then the file of `--config`, then the default.
 
 use clap::{Args, Parser, Subcommand};
 use tidemark_common::config::Config;
 use tidemark_common::{Error, Result, SqlState};
 
 /// What `--help` ends with.
-const SETTINGS: &str = "A flag goes before the environment, the environment before the file, the file before the default.\n\
-    TIDEMARK_LOG filters the log on stderr (info, debug, tidemark_runtime=debug), TIDEMARK_LOG_FORMAT=json makes it structured.\n\
-    SIGTERM and Ctrl-C take a last checkpoint and leave. Connect: psql -h 127.0.0.1 -p 4566 -d dev -U root";
+const SETTINGS: &str = "A flag goes before the environment, the environment before the file, the \
+                        file before the default.\n\
+    TIDEMARK_LOG filters the log on stderr (info, debug, tidemark_runtime=debug), \
+    TIDEMARK_LOG_FORMAT=json makes it structured.\n\
+    SIGTERM and Ctrl-C take a last checkpoint and leave. Connect: psql -h 127.0.0.1 -p 4566 -d dev \
+    -U root";
 
 /// Tidemark: a streaming SQL database that speaks PostgreSQL
 #[derive(Debug, Parser)]
@@ -48,9 +52,15 @@ pub struct Start {
     #[arg(long, env = "TIDEMARK_NODE_ID", value_name = "N")]
     node_id: Option<u64>,
     /// RPC addresses of other nodes to join, separated by commas; not supported yet
-    #[arg(long, env = "TIDEMARK_JOIN", value_name = "ADDR,...", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "TIDEMARK_JOIN",
+        value_name = "ADDR,...",
+        value_delimiter = ','
+    )]
     join: Vec<String>,
-    /// Where checkpoints go: file:///... or s3://bucket/prefix [default: checkpoints in the data folder]
+    /// Where checkpoints go: file:///... or s3://bucket/prefix [default: checkpoints in the data
+    /// folder]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_URL", value_name = "URL")]
     checkpoint_url: Option<String>,
     /// Worker threads [default: one per core]
@@ -85,7 +95,12 @@ impl Start {
     pub fn into_config(self) -> Result<Config> {
         let mut config = match &self.config {
             Some(file) => {
-                let text = std::fs::read_to_string(file).map_err(|e| Error::user(SqlState::INVALID_PARAMETER, format!("configuration file {file}: {e}")))?;
+                let text = std::fs::read_to_string(file).map_err(|e| {
+                    Error::user(
+                        SqlState::INVALID_PARAMETER,
+                        format!("configuration file {file}: {e}"),
+                    )
+                })?;
                 Config::from_toml(&text).map_err(|e| e.context(format!("file {file}")))?
             }
             None => Config::default(),
@@ -106,7 +121,10 @@ impl Start {
         set(&mut config.batch_rows_max, self.batch_rows_max);
         set(&mut config.exchange_rows_max, self.exchange_rows_max);
         if !self.join.is_empty() || self.node_id.is_some_and(|n| n > 0) {
-            return Err(Error::unsupported("this build runs a single node: --join and --node-id above 0 are not supported yet"));
+            return Err(Error::unsupported(
+                "this build runs a single node: --join and --node-id above 0 are not supported \
+                 yet",
+            ));
         }
         config.check()?;
         Ok(config)
@@ -119,32 +137,81 @@ mod tests {
 
     #[test]
     fn flags_go_before_the_default() {
-        let start = Cli::try_parse_from(["tidemark", "start", "--sql", "127.0.0.1:1", "--workers", "3"]).unwrap().into_start();
+        let start = Cli::try_parse_from([
+            "tidemark",
+            "start",
+            "--sql",
+            "127.0.0.1:1",
+            "--workers",
+            "3",
+        ])
+        .unwrap()
+        .into_start();
         let config = start.into_config().unwrap();
-        assert_eq!((config.sql.as_str(), config.workers, config.http.as_str()), ("127.0.0.1:1", 3, "127.0.0.1:4567"));
-        let bad = Cli::try_parse_from(["tidemark", "--epoch-ms", "1"]).unwrap().into_start().into_config();
-        assert_eq!(bad.unwrap_err().message(), "configuration: epoch_ms must be at least 5");
+        assert_eq!(
+            (config.sql.as_str(), config.workers, config.http.as_str()),
+            ("127.0.0.1:1", 3, "127.0.0.1:4567")
+        );
+        let bad = Cli::try_parse_from(["tidemark", "--epoch-ms", "1"])
+            .unwrap()
+            .into_start()
+            .into_config();
+        assert_eq!(
+            bad.unwrap_err().message(),
+            "configuration: epoch_ms must be at least 5"
+        );
     }
 
-    /// Flag before environment, environment before file, file before default. The environment is this process's own, so it is asked in a process of its own.
+    /// Flag before environment, environment before file, file before default. The environment is
+    /// this process's own, so it is asked in a process of its own.
     #[test]
     fn settings_take_precedence_in_order() {
         let set = "TIDEMARK_PRECEDENCE_TEST";
         if std::env::var_os(set).is_none() {
             let again = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "cli::tests::settings_take_precedence_in_order"])
-                .envs([(set, "1"), ("TIDEMARK_EPOCH_MS", "30"), ("TIDEMARK_CHECKPOINT_MS", "300")])
+                .envs([
+                    (set, "1"),
+                    ("TIDEMARK_EPOCH_MS", "30"),
+                    ("TIDEMARK_CHECKPOINT_MS", "300"),
+                ])
                 .output()
                 .unwrap();
-            assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+            assert!(
+                again.status.success(),
+                "{}",
+                String::from_utf8_lossy(&again.stdout)
+            );
             return;
         }
-        let file = std::env::temp_dir().join(format!("tidemark-precedence-{}.toml", std::process::id()));
-        std::fs::write(&file, "epoch_ms = 20\ncheckpoint_ms = 200\nbatch_rows_max = 2\n").unwrap();
-        let config = Cli::try_parse_from(["tidemark", "--config", file.to_str().unwrap(), "--epoch-ms", "40"]).unwrap().into_start().into_config();
+        let file =
+            std::env::temp_dir().join(format!("tidemark-precedence-{}.toml", std::process::id()));
+        std::fs::write(
+            &file,
+            "epoch_ms = 20\ncheckpoint_ms = 200\nbatch_rows_max = 2\n",
+        )
+        .unwrap();
+        let config = Cli::try_parse_from([
+            "tidemark",
+            "--config",
+            file.to_str().unwrap(),
+            "--epoch-ms",
+            "40",
+        ])
+        .unwrap()
+        .into_start()
+        .into_config();
         std::fs::remove_file(&file).unwrap();
         let config = config.unwrap();
-        assert_eq!((config.epoch_ms, config.checkpoint_ms, config.batch_rows_max, config.exchange_rows_max), (40, 300, 2, Config::default().exchange_rows_max));
+        assert_eq!(
+            (
+                config.epoch_ms,
+                config.checkpoint_ms,
+                config.batch_rows_max,
+                config.exchange_rows_max
+            ),
+            (40, 300, 2, Config::default().exchange_rows_max)
+        );
     }
 
     /// The defaults that `--help` tells are the defaults.
@@ -155,14 +222,21 @@ mod tests {
         let default = serde_json::to_value(Config::default()).unwrap();
         for (key, value) in default.as_object().unwrap() {
             let flag = format!("--{} ", key.replace('_', "-"));
-            let line = help.split(&flag).nth(1).and_then(|rest| rest.split("--").next()).unwrap_or_else(|| panic!("{flag} is not in the help"));
+            let line = help
+                .split(&flag)
+                .nth(1)
+                .and_then(|rest| rest.split("--").next())
+                .unwrap_or_else(|| panic!("{flag} is not in the help"));
             let told = match (key.as_str(), value) {
                 ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
                 ("workers", _) => "one per core".to_string(),
                 (_, serde_json::Value::String(text)) => text.clone(),
                 (_, other) => other.to_string(),
             };
-            assert!(line.contains(&format!("[default: {told}]")), "{flag}: {told} is not in {line}");
+            assert!(
+                line.contains(&format!("[default: {told}]")),
+                "{flag}: {told} is not in {line}"
+            );
         }
     }
 }

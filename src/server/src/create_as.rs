@@ -1,4 +1,5 @@
-//! `CREATE TABLE t AS query`: the query's rows at one epoch, in a new table with the query's columns. When the rows cannot be kept, there is no table either.
+//! `CREATE TABLE t AS query`: the query's rows at one epoch, in a new table with the query's
+//! columns. When the rows cannot be kept, there is no table either.
 
 use crate::dml;
 use crate::protocol::error::{Notice, from_arrow, from_datafusion};
@@ -19,29 +20,69 @@ use tidemark_planner::statement::{Name, Statement, StatementKind};
 /// A column as CREATE TABLE declares it.
 fn definition(field: &Field) -> String {
     // A bare NULL has no type; PostgreSQL makes it text.
-    let data_type = if field.data_type().is_null() { DataType::Utf8 } else { field.data_type().clone() };
+    let data_type = if field.data_type().is_null() {
+        DataType::Utf8
+    } else {
+        field.data_type().clone()
+    };
     let sql_type = field.metadata().get(SQL_TYPE).cloned().unwrap_or_default();
-    let column = Column { name: field.name().clone(), data_type, nullable: true, default: None, sql_type };
-    format!("{} {}", quote_ident(field.name()), crate::show::column_type_name(&column))
+    let column = Column {
+        name: field.name().clone(),
+        data_type,
+        nullable: true,
+        default: None,
+        sql_type,
+    };
+    format!(
+        "{} {}",
+        quote_ident(field.name()),
+        crate::show::column_type_name(&column)
+    )
 }
 
 impl Session {
-    pub(crate) async fn create_table_as(&mut self, name: &Name, if_not_exists: bool, query: &Statement) -> Result<Outcome> {
+    pub(crate) async fn create_table_as(
+        &mut self,
+        name: &Name,
+        if_not_exists: bool,
+        query: &Statement,
+    ) -> Result<Outcome> {
         if let Ok(found) = self.resolve(&self.catalog(), name) {
             if if_not_exists {
-                self.notice(Notice::with_state(SqlState::DUPLICATE_TABLE, format!("relation \"{}\" already exists, skipping", found.name)));
+                self.notice(Notice::with_state(
+                    SqlState::DUPLICATE_TABLE,
+                    format!("relation \"{}\" already exists, skipping", found.name),
+                ));
                 return Ok(Outcome::Command("CREATE TABLE AS".into()));
             }
-            return Err(Error::user(SqlState::DUPLICATE_TABLE, format!("relation \"{name}\" already exists")).at(name.position));
+            return Err(Error::user(
+                SqlState::DUPLICATE_TABLE,
+                format!("relation \"{name}\" already exists"),
+            )
+            .at(name.position));
         }
         let sql = match &query.kind {
             StatementKind::Sql(sql) if matches!(**sql, ast::Statement::Query(_)) => sql,
-            _ => return Err(Error::user(SqlState::SYNTAX_ERROR, "CREATE TABLE AS needs a query")),
+            _ => {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    "CREATE TABLE AS needs a query",
+                ));
+            }
         };
-        let rows = self.select(sql).await.map_err(|e| crate::serving::position::locate(e, query))?;
+        let rows = self
+            .select(sql)
+            .await
+            .map_err(|e| crate::serving::position::locate(e, query))?;
         let columns: Vec<String> = rows.schema.fields().iter().map(|f| definition(f)).collect();
         let batches: Vec<RecordBatch> = rows.stream.try_collect().await.map_err(from_datafusion)?;
-        let full = name.schema.iter().chain([&name.name]).map(|part| quote_ident(part)).collect::<Vec<_>>().join(".");
+        let full = name
+            .schema
+            .iter()
+            .chain([&name.name])
+            .map(|part| quote_ident(part))
+            .collect::<Vec<_>>()
+            .join(".");
         let create = self.parse(&format!("CREATE TABLE {full} ({})", columns.join(", ")))?;
         for statement in &create {
             self.create(statement).await?;
@@ -59,13 +100,27 @@ impl Session {
     async fn fill(&mut self, relation: &Arc<Relation>, batches: Vec<RecordBatch>) -> Result<usize> {
         let mut inserts = Vec::new();
         for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
-            let arrays = batch.columns().iter().zip(&relation.columns).map(|(a, c)| cast(a, &c.data_type)).collect::<std::result::Result<Vec<_>, _>>();
+            let arrays = batch
+                .columns()
+                .iter()
+                .zip(&relation.columns)
+                .map(|(a, c)| cast(a, &c.data_type))
+                .collect::<std::result::Result<Vec<_>, _>>();
             inserts.push(dml::computed_batch(relation, arrays.map_err(from_arrow)?)?);
         }
         let count = inserts.iter().map(RecordBatch::num_rows).sum();
         if count > 0 {
             let guard = self.lock(&[relation.id]).await?;
-            self.write(guard, Write { table: relation.id, deletes: Vec::new(), inserts, unique: false }).await?;
+            self.write(
+                guard,
+                Write {
+                    table: relation.id,
+                    deletes: Vec::new(),
+                    inserts,
+                    unique: false,
+                },
+            )
+            .await?;
         }
         Ok(count)
     }

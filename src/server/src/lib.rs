@@ -1,7 +1,10 @@
-//! The door: PostgreSQL's protocol, sessions, ad-hoc queries, DDL, the system catalogs, HTTP, and the start of the node.
+//! The door: PostgreSQL's protocol, sessions, ad-hoc queries, DDL, the system catalogs, HTTP, and
+//! the start of the node.
 //!
-//! [`protocol`] turns messages into statements and results into messages, [`session`] runs statements, [`serving`] answers queries through DataFusion, [`ddl`],
-//! [`dml`] and [`show`] are what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is the engine's.
+//! [`protocol`] turns messages into statements and results into messages, [`session`] runs
+//! statements, [`serving`] answers queries through DataFusion, [`ddl`], [`dml`] and [`show`] are
+//! what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is
+//! the engine's.
 
 pub mod catalog_tables;
 pub mod cli;
@@ -44,7 +47,15 @@ impl Server {
     /// Over an engine that has opened.
     pub fn new(engine: Engine, config: Config) -> Result<Arc<Server>> {
         let started = tidemark_common::clock::now_micros();
-        Ok(Arc::new(Server { engine, sql: sql::Sql::new(), serving: serving::Serving::new()?, clients: Default::default(), background: Background::default(), config, started }))
+        Ok(Arc::new(Server {
+            engine,
+            sql: sql::Sql::new(),
+            serving: serving::Serving::new()?,
+            clients: Default::default(),
+            background: Background::default(),
+            config,
+            started,
+        }))
     }
 }
 

@@ -1,6 +1,8 @@
-//! The binary `tidemark`: reads its settings, opens the engine, opens the doors, waits for a signal.
+//! The binary `tidemark`: reads its settings, opens the engine, opens the doors, waits for a
+//! signal.
 //!
-//! What goes wrong before the doors are open ends the process with one line on stderr and exit code 1.
+//! What goes wrong before the doors are open ends the process with one line on stderr and exit code
+//! 1.
 
 use clap::Parser;
 use std::sync::Arc;
@@ -19,7 +21,10 @@ fn main() {
         Err(e) => fail(&e),
     };
     let structured = start_logging().unwrap_or_else(|e| fail(&e));
-    let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("tidemark-sql").enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tidemark-sql")
+        .enable_all()
+        .build();
     let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));
     if let Err(e) = runtime.block_on(run(config, structured)) {
         fail(&e);
@@ -29,40 +34,69 @@ fn main() {
 }
 
 fn fail(error: &Error) -> ! {
-    eprintln!("tidemark: {error}{}", error.hint().map(|h| format!(" ({})", h.trim_end_matches('.'))).unwrap_or_default());
+    eprintln!(
+        "tidemark: {error}{}",
+        error
+            .hint()
+            .map(|h| format!(" ({})", h.trim_end_matches('.')))
+            .unwrap_or_default()
+    );
     std::process::exit(1);
 }
 
-/// Text on stderr, or JSON with `TIDEMARK_LOG_FORMAT=json`; says whether it is JSON. `TIDEMARK_LOG` filters, `info` by default.
+/// Text on stderr, or JSON with `TIDEMARK_LOG_FORMAT=json`; says whether it is JSON. `TIDEMARK_LOG`
+/// filters, `info` by default.
 fn start_logging() -> Result<bool> {
     use std::io::IsTerminal;
     let bad = |what: String| Error::user(tidemark_common::SqlState::INVALID_PARAMETER, what);
-    let filter = std::env::var("TIDEMARK_LOG").ok().filter(|f| !f.is_empty()).unwrap_or_else(|| "info".into());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filter).map_err(|e| bad(format!("TIDEMARK_LOG={filter}: {e}")))?;
-    let structured = match std::env::var("TIDEMARK_LOG_FORMAT").unwrap_or_else(|_| "text".into()).to_lowercase().as_str() {
+    let filter = std::env::var("TIDEMARK_LOG")
+        .ok()
+        .filter(|f| !f.is_empty())
+        .unwrap_or_else(|| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(&filter)
+        .map_err(|e| bad(format!("TIDEMARK_LOG={filter}: {e}")))?;
+    let structured = match std::env::var("TIDEMARK_LOG_FORMAT")
+        .unwrap_or_else(|_| "text".into())
+        .to_lowercase()
+        .as_str()
+    {
         "json" => true,
         "text" => false,
         other => return Err(bad(format!("TIDEMARK_LOG_FORMAT={other}: json or text"))),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if structured {
         builder.json().flatten_event(true).init();
     } else {
-        builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init();
+        builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
     }
     Ok(structured)
 }
 
 async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|e| {
-        let reason = if e.kind() == std::io::ErrorKind::AddrInUse { "the address is in use".into() } else { e.to_string() };
-        Error::new(ErrorKind::Unavailable, tidemark_common::SqlState::IO_ERROR, format!("cannot listen for {what} on {address}: {reason}"))
-            .with_hint(format!("Choose another with --{flag}."))
+        let reason = if e.kind() == std::io::ErrorKind::AddrInUse {
+            "the address is in use".into()
+        } else {
+            e.to_string()
+        };
+        Error::new(
+            ErrorKind::Unavailable,
+            tidemark_common::SqlState::IO_ERROR,
+            format!("cannot listen for {what} on {address}: {reason}"),
+        )
+        .with_hint(format!("Choose another with --{flag}."))
     })
 }
 
 async fn run(config: Config, structured: bool) -> Result<()> {
-    // Ports first: a second node on this machine is told at once, before it waits for the data folder.
+    // Ports first: a second node on this machine is told at once, before it waits for the data
+    // folder.
     let sql = bind("SQL", &config.sql, "sql").await?;
     let web = bind("HTTP", &config.http, "http").await?;
     let slot = Slot::default();
@@ -102,7 +136,8 @@ fn banner(config: &Config) {
     let (host, port) = reachable(&config.sql);
     let (web, web_port) = reachable(&config.http);
     eprintln!(
-        "\nTidemark {} is ready\n\n  connect   psql -h {} -p {port} -d dev -U root\n  status    http://{web}:{web_port}/\n  metrics   http://{web}:{web_port}/metrics\n  data      {}\n",
+        "\nTidemark {} is ready\n\n  connect   psql -h {} -p {port} -d dev -U root\n  status    \
+         http://{web}:{web_port}/\n  metrics   http://{web}:{web_port}/metrics\n  data      {}\n",
         env!("CARGO_PKG_VERSION"),
         host.trim_matches(['[', ']']),
         config.data_dir

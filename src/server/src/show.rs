@@ -16,13 +16,25 @@ use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
 
 /// A schema of text columns.
 pub fn text_schema(names: &[&str]) -> SchemaRef {
-    Arc::new(Schema::new(names.iter().map(|n| Field::new(*n, DataType::Utf8, true)).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        names
+            .iter()
+            .map(|n| Field::new(*n, DataType::Utf8, true))
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// A result of text columns.
-pub fn text_rows(names: &[&str], rows: Vec<Vec<Option<String>>>, tag: &'static str) -> Result<Outcome> {
-    let columns = (0..names.len()).map(|i| Arc::new(rows.iter().map(|r| r[i].clone()).collect::<StringArray>()) as ArrayRef).collect();
-    let batch = RecordBatch::try_new(text_schema(names), columns).map_err(crate::protocol::error::from_arrow)?;
+pub fn text_rows(
+    names: &[&str],
+    rows: Vec<Vec<Option<String>>>,
+    tag: &'static str,
+) -> Result<Outcome> {
+    let columns = (0..names.len())
+        .map(|i| Arc::new(rows.iter().map(|r| r[i].clone()).collect::<StringArray>()) as ArrayRef)
+        .collect();
+    let batch = RecordBatch::try_new(text_schema(names), columns)
+        .map_err(crate::protocol::error::from_arrow)?;
     memory_rows(batch, Tag::Fixed(tag))
 }
 
@@ -34,12 +46,17 @@ fn some(text: impl Into<String>) -> Option<String> {
 pub fn column_type_name(column: &Column) -> String {
     let t = types::by_name(&column.sql_type).unwrap_or_else(|| types::of_arrow(&column.data_type));
     let modifier = match &column.data_type {
-        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => types::modifier(&format!("numeric({p},{s})")),
+        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => {
+            types::modifier(&format!("numeric({p},{s})"))
+        }
         _ => types::modifier(&column.sql_type),
     };
     match &column.data_type {
         DataType::Struct(fields) => {
-            let inner: Vec<String> = fields.iter().map(|f| format!("{} {}", f.name(), types::display_name(&types::pg_type(f)))).collect();
+            let inner: Vec<String> = fields
+                .iter()
+                .map(|f| format!("{} {}", f.name(), types::display_name(&types::pg_type(f))))
+                .collect();
             format!("struct<{}>", inner.join(", "))
         }
         _ => types::format_type(&t, modifier),
@@ -56,33 +73,61 @@ fn like(text: &str, pattern: &str) -> bool {
             Some((c, rest)) => t.first() == Some(c) && go(&t[1..], rest),
         }
     }
-    go(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>())
+    go(
+        &text.chars().collect::<Vec<_>>(),
+        &pattern.chars().collect::<Vec<_>>(),
+    )
 }
 
 fn micros_text(micros: i64) -> String {
     let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
     let field = Field::new("t", arrow::array::Array::data_type(&array).clone(), true);
-    crate::protocol::encode::text(&array, &field, 0).ok().flatten().unwrap_or_default()
+    crate::protocol::encode::text(&array, &field, 0)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 impl Session {
     /// SHOW.
-    pub(crate) fn show(&self, what: &ShowKind, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
+    pub(crate) fn show(
+        &self,
+        what: &ShowKind,
+        schema: Option<&str>,
+        pattern: Option<&str>,
+    ) -> Result<Outcome> {
         use ShowKind as S;
         match what {
             S::Tables => self.show_relations(RelationKind::Table, schema, pattern),
-            S::MaterializedViews => self.show_relations(RelationKind::MaterializedView, schema, pattern),
+            S::MaterializedViews => {
+                self.show_relations(RelationKind::MaterializedView, schema, pattern)
+            }
             S::Views => self.show_relations(RelationKind::View, schema, pattern),
             S::Sources => self.show_connectors(RelationKind::Source, schema, pattern),
             S::Sinks => self.show_connectors(RelationKind::Sink, schema, pattern),
             S::Indexes => self.show_indexes(schema, pattern),
-            S::Connections | S::Secrets | S::Functions | S::Subscriptions => text_rows(&["Name"], Vec::new(), "SHOW"),
+            S::Connections | S::Secrets | S::Functions | S::Subscriptions => {
+                text_rows(&["Name"], Vec::new(), "SHOW")
+            }
             S::Schemas => {
-                let mut names = vec!["public".to_string(), "pg_catalog".into(), "information_schema".into(), "tidemark".into()];
+                let mut names = vec![
+                    "public".to_string(),
+                    "pg_catalog".into(),
+                    "information_schema".into(),
+                    "tidemark".into(),
+                ];
                 names.extend(self.catalog().schemas.iter().cloned());
                 names.sort();
                 names.dedup();
-                text_rows(&["Name"], names.into_iter().filter(|n| pattern.is_none_or(|p| like(n, p))).map(|n| vec![Some(n)]).collect(), "SHOW")
+                text_rows(
+                    &["Name"],
+                    names
+                        .into_iter()
+                        .filter(|n| pattern.is_none_or(|p| like(n, p)))
+                        .map(|n| vec![Some(n)])
+                        .collect(),
+                    "SHOW",
+                )
             }
             S::Databases => text_rows(&["Name"], vec![vec![some("dev")]], "SHOW"),
             S::Users => text_rows(&["Name"], vec![vec![some("root")]], "SHOW"),
@@ -92,13 +137,25 @@ impl Session {
             S::Processlist => self.show_processes(),
             S::Parameters => {
                 let all = self.settings.all();
-                text_rows(&["Name", "Value"], all.iter().map(|(n, v, _)| vec![some(*n), some(*v)]).collect(), "SHOW")
+                text_rows(
+                    &["Name", "Value"],
+                    all.iter()
+                        .map(|(n, v, _)| vec![some(*n), some(*v)])
+                        .collect(),
+                    "SHOW",
+                )
             }
             S::Columns(name) => self.describe_relation(name),
             S::Create(kind, name) => self.show_create(*kind, name),
             S::Variable(name) if name.eq_ignore_ascii_case("all") => {
                 let all = self.settings.all();
-                text_rows(&["Name", "Setting", "Description"], all.iter().map(|(n, v, d)| vec![some(*n), some(*v), some(*d)]).collect(), "SHOW")
+                text_rows(
+                    &["Name", "Setting", "Description"],
+                    all.iter()
+                        .map(|(n, v, d)| vec![some(*n), some(*v), some(*d)])
+                        .collect(),
+                    "SHOW",
+                )
             }
             S::Variable(name) => {
                 let value = self.settings.show(name)?.to_string();
@@ -114,35 +171,110 @@ impl Session {
         }
     }
 
-    fn relations_of(&self, kind: RelationKind, schema: Option<&str>, pattern: Option<&str>) -> Vec<Arc<Relation>> {
+    fn relations_of(
+        &self,
+        kind: RelationKind,
+        schema: Option<&str>,
+        pattern: Option<&str>,
+    ) -> Vec<Arc<Relation>> {
         let path = self.settings.search_path();
         let catalog = self.catalog();
-        let visible = |r: &Relation| schema.map_or_else(|| path.contains(&r.schema_name), |s| r.schema_name == s);
-        let mut found: Vec<Arc<Relation>> = catalog.relations.values().filter(|r| r.kind == kind && visible(r) && pattern.is_none_or(|p| like(&r.name, p))).cloned().collect();
+        let visible = |r: &Relation| {
+            schema.map_or_else(|| path.contains(&r.schema_name), |s| r.schema_name == s)
+        };
+        let mut found: Vec<Arc<Relation>> = catalog
+            .relations
+            .values()
+            .filter(|r| r.kind == kind && visible(r) && pattern.is_none_or(|p| like(&r.name, p)))
+            .cloned()
+            .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
     }
 
-    fn show_relations(&self, kind: RelationKind, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
-        text_rows(&["Name"], self.relations_of(kind, schema, pattern).iter().map(|r| vec![some(&r.name)]).collect(), "SHOW")
+    fn show_relations(
+        &self,
+        kind: RelationKind,
+        schema: Option<&str>,
+        pattern: Option<&str>,
+    ) -> Result<Outcome> {
+        text_rows(
+            &["Name"],
+            self.relations_of(kind, schema, pattern)
+                .iter()
+                .map(|r| vec![some(&r.name)])
+                .collect(),
+            "SHOW",
+        )
     }
 
-    fn show_connectors(&self, kind: RelationKind, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
-        let row = |r: &Arc<Relation>| vec![some(&r.name), r.connector.as_ref().map(|c| c.connector.clone())];
-        text_rows(&["Name", "Connector"], self.relations_of(kind, schema, pattern).iter().map(row).collect(), "SHOW")
+    fn show_connectors(
+        &self,
+        kind: RelationKind,
+        schema: Option<&str>,
+        pattern: Option<&str>,
+    ) -> Result<Outcome> {
+        let row = |r: &Arc<Relation>| {
+            vec![
+                some(&r.name),
+                r.connector.as_ref().map(|c| c.connector.clone()),
+            ]
+        };
+        text_rows(
+            &["Name", "Connector"],
+            self.relations_of(kind, schema, pattern)
+                .iter()
+                .map(row)
+                .collect(),
+            "SHOW",
+        )
     }
 
     fn show_indexes(&self, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
         let catalog = self.catalog();
         let row = |r: &Arc<Relation>| {
-            let on = r.depends_on.first().and_then(|id| catalog.relations.get(id)).map(|r| r.name.clone());
-            vec![some(&r.name), on, some(r.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", "))]
+            let on = r
+                .depends_on
+                .first()
+                .and_then(|id| catalog.relations.get(id))
+                .map(|r| r.name.clone());
+            vec![
+                some(&r.name),
+                on,
+                some(
+                    r.columns
+                        .iter()
+                        .map(|c| c.name.as_str())
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                ),
+            ]
         };
-        text_rows(&["Name", "On", "Key"], self.relations_of(RelationKind::Index, schema, pattern).iter().map(row).collect(), "SHOW")
+        text_rows(
+            &["Name", "On", "Key"],
+            self.relations_of(RelationKind::Index, schema, pattern)
+                .iter()
+                .map(row)
+                .collect(),
+            "SHOW",
+        )
     }
 
     fn show_jobs(&self) -> Result<Outcome> {
-        let names = ["Id", "Name", "Kind", "State", "Progress", "Rows", "Rows/s", "Epoch", "Memory", "Late Rows", "Undelivered", "Error"];
+        let names = [
+            "Id",
+            "Name",
+            "Kind",
+            "State",
+            "Progress",
+            "Rows",
+            "Rows/s",
+            "Epoch",
+            "Memory",
+            "Late Rows",
+            "Undelivered",
+            "Error",
+        ];
         let row = |j: &tidemark_runtime::engine::JobStatus| {
             vec![
                 some(j.relation.to_string()),
@@ -159,12 +291,26 @@ impl Session {
                 j.error.clone(),
             ]
         };
-        text_rows(&names, self.server.engine.jobs().iter().filter(|j| !matches!(j.kind, "view" | "index")).map(row).collect(), "SHOW")
+        text_rows(
+            &names,
+            self.server
+                .engine
+                .jobs()
+                .iter()
+                .filter(|j| !matches!(j.kind, "view" | "index"))
+                .map(row)
+                .collect(),
+            "SHOW",
+        )
     }
 
     fn show_cluster(&self) -> Result<Outcome> {
         let config = &self.server.config;
-        let workers = if config.workers == 0 { num_cpus::get() } else { config.workers };
+        let workers = if config.workers == 0 {
+            num_cpus::get()
+        } else {
+            config.workers
+        };
         let row = vec![
             some("0"),
             some(&config.rpc),
@@ -174,62 +320,156 @@ impl Session {
             some(micros_text(self.server.started)),
             some(env!("CARGO_PKG_VERSION")),
         ];
-        text_rows(&["Id", "Addr", "State", "Parallelism", "Sql", "Started At", "Version"], vec![row], "SHOW")
+        text_rows(
+            &[
+                "Id",
+                "Addr",
+                "State",
+                "Parallelism",
+                "Sql",
+                "Started At",
+                "Version",
+            ],
+            vec![row],
+            "SHOW",
+        )
     }
 
     fn show_checkpoints(&self) -> Result<Outcome> {
         let row = |c: &tidemark_runtime::engine::CheckpointInfo| {
-            vec![some(c.epoch.to_string()), some(micros_text(c.committed_at)), some(c.duration_ms.to_string()), some(c.bytes.to_string()), some(c.files.to_string())]
+            vec![
+                some(c.epoch.to_string()),
+                some(micros_text(c.committed_at)),
+                some(c.duration_ms.to_string()),
+                some(c.bytes.to_string()),
+                some(c.files.to_string()),
+            ]
         };
-        text_rows(&["Epoch", "Committed At", "Duration Ms", "Bytes", "Files"], self.server.engine.checkpoints().iter().map(row).collect(), "SHOW")
+        text_rows(
+            &["Epoch", "Committed At", "Duration Ms", "Bytes", "Files"],
+            self.server.engine.checkpoints().iter().map(row).collect(),
+            "SHOW",
+        )
     }
 
     fn show_processes(&self) -> Result<Outcome> {
         let row = |(pid, c): (i32, crate::protocol::startup::Client)| {
             let running = c.running.lock().clone();
-            vec![some(pid.to_string()), some(c.user), some(c.address), some("dev"), some(micros_text(c.since)), (!running.is_empty()).then_some(running)]
+            vec![
+                some(pid.to_string()),
+                some(c.user),
+                some(c.address),
+                some("dev"),
+                some(micros_text(c.since)),
+                (!running.is_empty()).then_some(running),
+            ]
         };
-        text_rows(&["Id", "User", "Host", "Database", "Since", "Info"], self.server.clients.list().into_iter().map(row).collect(), "SHOW")
+        text_rows(
+            &["Id", "User", "Host", "Database", "Since", "Info"],
+            self.server.clients.list().into_iter().map(row).collect(),
+            "SHOW",
+        )
     }
 
     fn show_create(&self, kind: RelationKind, name: &Name) -> Result<Outcome> {
         let relation = self.resolve(&self.catalog(), name)?;
-        if relation.kind != kind && !(kind == RelationKind::View && relation.kind == RelationKind::MaterializedView) {
-            return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a {}, not a {}", relation.name, relation.kind.name(), kind.name())));
+        if relation.kind != kind
+            && !(kind == RelationKind::View && relation.kind == RelationKind::MaterializedView)
+        {
+            return Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!(
+                    "\"{}\" is a {}, not a {}",
+                    relation.name,
+                    relation.kind.name(),
+                    kind.name()
+                ),
+            ));
         }
         let full = format!("{}.{}", relation.schema_name, relation.name);
-        text_rows(&["Name", "Create Sql"], vec![vec![Some(full), some(relation.definition.trim())]], "SHOW")
+        text_rows(
+            &["Name", "Create Sql"],
+            vec![vec![Some(full), some(relation.definition.trim())]],
+            "SHOW",
+        )
     }
 
     /// DESCRIBE, SHOW COLUMNS FROM.
     pub(crate) fn describe_relation(&self, name: &Name) -> Result<Outcome> {
         let catalog = self.catalog();
         let relation = self.resolve(&catalog, name)?;
-        let mut rows: Vec<Vec<Option<String>>> = relation.columns.iter().map(|c| vec![some(&c.name), some(column_type_name(c)), some("false"), None]).collect();
-        let names = |positions: &[usize]| positions.iter().map(|k| relation.columns[*k].name.as_str()).collect::<Vec<_>>().join(", ");
+        let mut rows: Vec<Vec<Option<String>>> = relation
+            .columns
+            .iter()
+            .map(|c| {
+                vec![
+                    some(&c.name),
+                    some(column_type_name(c)),
+                    some("false"),
+                    None,
+                ]
+            })
+            .collect();
+        let names = |positions: &[usize]| {
+            positions
+                .iter()
+                .map(|k| relation.columns[*k].name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         if !relation.key.is_empty() {
-            rows.push(vec![some("primary key"), some(names(&relation.key)), None, None]);
+            rows.push(vec![
+                some("primary key"),
+                some(names(&relation.key)),
+                None,
+                None,
+            ]);
         }
         if let Some(watermark) = &relation.watermark {
-            rows.push(vec![some("watermark"), some(names(&[watermark.column])), None, None]);
+            rows.push(vec![
+                some("watermark"),
+                some(names(&[watermark.column])),
+                None,
+                None,
+            ]);
         }
-        rows.push(vec![some("table description"), some(&relation.name), None, relation.comment.clone()]);
-        text_rows(&["Name", "Type", "Is Hidden", "Description"], rows, "DESCRIBE")
+        rows.push(vec![
+            some("table description"),
+            some(&relation.name),
+            None,
+            relation.comment.clone(),
+        ]);
+        text_rows(
+            &["Name", "Type", "Is Hidden", "Description"],
+            rows,
+            "DESCRIBE",
+        )
     }
 
     /// EXPLAIN of a query or of a CREATE.
-    pub(crate) async fn explain(&mut self, analyze: bool, verbose: bool, format: Option<&str>, inner: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+    pub(crate) async fn explain(
+        &mut self,
+        analyze: bool,
+        verbose: bool,
+        format: Option<&str>,
+        inner: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
         if let Some(format) = format
             && !format.eq_ignore_ascii_case("text")
         {
-            return Err(Error::unsupported(format!("EXPLAIN in format {format} is not supported")));
+            return Err(Error::unsupported(format!(
+                "EXPLAIN in format {format} is not supported"
+            )));
         }
         let lines = match &inner.kind {
             StatementKind::Sql(sql) => match sql.as_ref() {
                 query @ ast::Statement::Query(_) => {
                     let mut query = query.clone();
                     crate::protocol::parameters::bind(&mut query, parameters)?;
-                    self.explain_query(&query, analyze, verbose).await.map_err(|e| crate::serving::position::locate(e, inner))?
+                    self.explain_query(&query, analyze, verbose)
+                        .await
+                        .map_err(|e| crate::serving::position::locate(e, inner))?
                 }
                 other => vec![other.to_string()],
             },
@@ -238,39 +478,87 @@ impl Session {
             | StatementKind::CreateMaterializedView(_)
             | StatementKind::CreateView(_)
             | StatementKind::CreateSink(_) => {
-                let planner = self.server.sql.planner(self.catalog(), &self.settings.search_path());
-                let planned = planner.plan_create(self.server.engine.allocate_id(), inner, self.user())?;
+                let planner = self
+                    .server
+                    .sql
+                    .planner(self.catalog(), &self.settings.search_path());
+                let planned =
+                    planner.plan_create(self.server.engine.allocate_id(), inner, self.user())?;
                 for notice in planned.notices {
                     self.notice(crate::protocol::error::Notice::new(notice));
                 }
                 planner.explain(&planned.relation)
             }
-            _ => return Err(Error::unsupported("EXPLAIN takes a query or a CREATE statement")),
+            _ => {
+                return Err(Error::unsupported(
+                    "EXPLAIN takes a query or a CREATE statement",
+                ));
+            }
         };
-        text_rows(&["QUERY PLAN"], lines.into_iter().map(|l| vec![Some(l)]).collect(), "EXPLAIN")
+        text_rows(
+            &["QUERY PLAN"],
+            lines.into_iter().map(|l| vec![Some(l)]).collect(),
+            "EXPLAIN",
+        )
     }
 
-    async fn explain_query(&mut self, query: &ast::Statement, analyze: bool, verbose: bool) -> Result<Vec<String>> {
+    async fn explain_query(
+        &mut self,
+        query: &ast::Statement,
+        analyze: bool,
+        verbose: bool,
+    ) -> Result<Vec<String>> {
         let snapshot = self.snapshot().await?;
         let plan = self.plan_query(&snapshot, query)?;
         self.state.mark_start_execution();
         let mut lines = Vec::new();
         if verbose {
             let optimized = self.state.optimize(&plan).map_err(from_datafusion)?;
-            lines.extend(optimized.display_indent().to_string().lines().map(str::to_string));
+            lines.extend(
+                optimized
+                    .display_indent()
+                    .to_string()
+                    .lines()
+                    .map(str::to_string),
+            );
             lines.push(String::new());
         }
-        let physical = self.state.create_physical_plan(&plan).await.map_err(from_datafusion)?;
+        let physical = self
+            .state
+            .create_physical_plan(&plan)
+            .await
+            .map_err(from_datafusion)?;
         if analyze {
             let started = std::time::Instant::now();
-            let stream = self.server.serving.threads.run(physical.clone(), self.state.task_ctx()).map_err(from_datafusion)?;
-            let rows: usize = stream.try_fold(0, |n, b| async move { Ok(n + b.num_rows()) }).await.map_err(from_datafusion)?;
-            let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(verbose).to_string();
+            let stream = self
+                .server
+                .serving
+                .threads
+                .run(physical.clone(), self.state.task_ctx())
+                .map_err(from_datafusion)?;
+            let rows: usize = stream
+                .try_fold(0, |n, b| async move { Ok(n + b.num_rows()) })
+                .await
+                .map_err(from_datafusion)?;
+            let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(
+                physical.as_ref(),
+            )
+            .indent(verbose)
+            .to_string();
             lines.extend(text.lines().map(str::to_string));
             lines.push(format!("Rows: {rows}"));
-            lines.push(format!("Execution Time: {:.3} ms", started.elapsed().as_secs_f64() * 1e3));
+            lines.push(format!(
+                "Execution Time: {:.3} ms",
+                started.elapsed().as_secs_f64() * 1e3
+            ));
         } else {
-            lines.extend(displayable(physical.as_ref()).indent(verbose).to_string().lines().map(str::to_string));
+            lines.extend(
+                displayable(physical.as_ref())
+                    .indent(verbose)
+                    .to_string()
+                    .lines()
+                    .map(str::to_string),
+            );
         }
         Ok(lines)
     }
@@ -280,16 +568,43 @@ impl Session {
         let catalog = self.catalog();
         let relation = self.resolve(&catalog, name)?;
         if relation.kind != kind {
-            return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a {}, not a {}", relation.name, relation.kind.name(), kind.name())));
+            return Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!(
+                    "\"{}\" is a {}, not a {}",
+                    relation.name,
+                    relation.kind.name(),
+                    kind.name()
+                ),
+            ));
         }
-        let mut lines = self.server.sql.planner(catalog, &self.settings.search_path()).explain(&relation);
-        if let Some(job) = self.server.engine.jobs().into_iter().find(|j| j.relation == relation.id) {
+        let mut lines = self
+            .server
+            .sql
+            .planner(catalog, &self.settings.search_path())
+            .explain(&relation);
+        if let Some(job) = self
+            .server
+            .engine
+            .jobs()
+            .into_iter()
+            .find(|j| j.relation == relation.id)
+        {
             lines.push(format!(
                 "State: {}  Rows: {}  Rows/s: {:.0}  Epoch: {}  Memory: {} bytes  Late rows: {}",
-                job.state, job.rows, job.rows_per_second, job.epoch, job.memory_bytes, job.late_rows
+                job.state,
+                job.rows,
+                job.rows_per_second,
+                job.epoch,
+                job.memory_bytes,
+                job.late_rows
             ));
             lines.extend(job.error.map(|e| format!("Error: {e}")));
         }
-        text_rows(&["QUERY PLAN"], lines.into_iter().map(|l| vec![Some(l)]).collect(), "EXPLAIN")
+        text_rows(
+            &["QUERY PLAN"],
+            lines.into_iter().map(|l| vec![Some(l)]).collect(),
+            "EXPLAIN",
+        )
     }
 }

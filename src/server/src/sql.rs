@@ -20,8 +20,16 @@ impl Default for Sql {
 impl Sql {
     /// Collects the functions once.
     pub fn new() -> Sql {
-        let functions = Functions { scalar: tidemark_operator::functions::all() };
-        Sql { base: Planner::new(Arc::new(Catalog::default()), &functions, &["public".to_string()]) }
+        let functions = Functions {
+            scalar: tidemark_operator::functions::all(),
+        };
+        Sql {
+            base: Planner::new(
+                Arc::new(Catalog::default()),
+                &functions,
+                &["public".to_string()],
+            ),
+        }
     }
 
     /// A planner over a catalog.
@@ -30,7 +38,12 @@ impl Sql {
     }
 
     /// TUMBLE, HOP and plain views of a query expanded, as views are.
-    pub fn expand(&self, catalog: &Arc<Catalog>, search_path: &[String], query: Query) -> Result<Query> {
+    pub fn expand(
+        &self,
+        catalog: &Arc<Catalog>,
+        search_path: &[String],
+        query: Query,
+    ) -> Result<Query> {
         self.planner(catalog.clone(), search_path).expand(query)
     }
 }

@@ -1,6 +1,8 @@
-//! Texts to columns, by PostgreSQL's input rules: what INSERT's literals, COPY's fields and text parameters go through without planning anything.
+//! Texts to columns, by PostgreSQL's input rules: what INSERT's literals, COPY's fields and text
+//! parameters go through without planning anything.
 //!
-//! Errors: `22P02` for a text that is not of the type, `22003` for a number out of range, `22001` for a text that is too long.
+//! Errors: `22P02` for a text that is not of the type, `22003` for a number out of range, `22001`
+//! for a text that is too long.
 
 use crate::protocol::parameters::{parse_array, parse_bool};
 use crate::protocol::types;
@@ -14,7 +16,10 @@ use tidemark_plan::Column;
 pub use tidemark_planner::parse_interval;
 
 fn invalid(name: &str, text: &str) -> Error {
-    Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {name}: \"{text}\""))
+    Error::user(
+        SqlState::INVALID_TEXT,
+        format!("invalid input syntax for type {name}: \"{text}\""),
+    )
 }
 
 /// The array of a column from one text per row, `None` for NULL.
@@ -24,7 +29,8 @@ pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef>
     Ok(array)
 }
 
-/// A computed array as its column keeps it: a JSON or UUID text is checked like an input, `varchar(n)` has at most n characters.
+/// A computed array as its column keeps it: a JSON or UUID text is checked like an input,
+/// `varchar(n)` has at most n characters.
 pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
     if column.data_type == DataType::Utf8 && matches!(column.sql_type.as_str(), "jsonb" | "uuid") {
         let texts: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
@@ -37,34 +43,65 @@ pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
 /// `varchar(n)`: at most n characters.
 fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
     let limit = match types::by_name(&column.sql_type) {
-        Some(pgwire::api::Type::VARCHAR | pgwire::api::Type::BPCHAR) if column.data_type == DataType::Utf8 => types::modifier(&column.sql_type) - 4,
+        Some(pgwire::api::Type::VARCHAR | pgwire::api::Type::BPCHAR)
+            if column.data_type == DataType::Utf8 =>
+        {
+            types::modifier(&column.sql_type) - 4
+        }
         _ => return Ok(()),
     };
     if limit < 0 {
         return Ok(());
     }
-    let too_long = array.as_string::<i32>().iter().flatten().any(|t| t.len() > limit as usize && t.trim_end_matches(' ').chars().count() > limit as usize);
+    let too_long = array.as_string::<i32>().iter().flatten().any(|t| {
+        t.len() > limit as usize && t.trim_end_matches(' ').chars().count() > limit as usize
+    });
     if too_long {
-        let name = types::format_type(&types::by_name(&column.sql_type).unwrap_or(pgwire::api::Type::VARCHAR), limit + 4);
-        return Err(Error::user(SqlState("22001"), format!("value too long for type {name}")));
+        let name = types::format_type(
+            &types::by_name(&column.sql_type).unwrap_or(pgwire::api::Type::VARCHAR),
+            limit + 4,
+        );
+        return Err(Error::user(
+            SqlState("22001"),
+            format!("value too long for type {name}"),
+        ));
     }
     Ok(())
 }
 
 fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result<ArrayRef> {
-    fn each<T, A: FromIterator<Option<T>> + Array + 'static>(texts: &[Option<&str>], one: impl Fn(&str) -> Result<T>) -> Result<ArrayRef> {
-        Ok(Arc::new(texts.iter().map(|t| t.map(&one).transpose()).collect::<Result<A>>()?))
+    fn each<T, A: FromIterator<Option<T>> + Array + 'static>(
+        texts: &[Option<&str>],
+        one: impl Fn(&str) -> Result<T>,
+    ) -> Result<ArrayRef> {
+        Ok(Arc::new(
+            texts
+                .iter()
+                .map(|t| t.map(&one).transpose())
+                .collect::<Result<A>>()?,
+        ))
     }
     match data_type {
-        DataType::Boolean => each::<bool, BooleanArray>(texts, |t| parse_bool(t).ok_or_else(|| invalid("boolean", t))),
+        DataType::Boolean => each::<bool, BooleanArray>(texts, |t| {
+            parse_bool(t).ok_or_else(|| invalid("boolean", t))
+        }),
         DataType::Int16 => each::<i16, Int16Array>(texts, |t| parse_integer(t, "smallint")),
         DataType::Int32 => each::<i32, Int32Array>(texts, |t| parse_integer(t, "integer")),
         DataType::Int64 => each::<i64, Int64Array>(texts, |t| parse_integer(t, "bigint")),
-        DataType::Float32 => each::<f32, Float32Array>(texts, |t| parse_float(t, f32::is_infinite, "real")),
-        DataType::Float64 => each::<f64, Float64Array>(texts, |t| parse_float(t, f64::is_infinite, "double precision")),
+        DataType::Float32 => {
+            each::<f32, Float32Array>(texts, |t| parse_float(t, f32::is_infinite, "real"))
+        }
+        DataType::Float64 => each::<f64, Float64Array>(texts, |t| {
+            parse_float(t, f64::is_infinite, "double precision")
+        }),
         DataType::Decimal128(precision, scale) => {
-            let values = texts.iter().map(|t| t.map(|t| parse_decimal(t, *precision, *scale)).transpose()).collect::<Result<Decimal128Array>>()?;
-            let typed = values.with_precision_and_scale(*precision, *scale).map_err(crate::protocol::error::from_arrow)?;
+            let values = texts
+                .iter()
+                .map(|t| t.map(|t| parse_decimal(t, *precision, *scale)).transpose())
+                .collect::<Result<Decimal128Array>>()?;
+            let typed = values
+                .with_precision_and_scale(*precision, *scale)
+                .map_err(crate::protocol::error::from_arrow)?;
             Ok(Arc::new(typed))
         }
         DataType::Utf8 => match sql_type {
@@ -72,32 +109,71 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
             "uuid" => each::<String, StringArray>(texts, uuid),
             _ => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
         },
-        DataType::Binary => Ok(Arc::new(texts.iter().map(|t| t.map(parse_bytes).transpose()).collect::<Result<Vec<_>>>()?.iter().map(Option::as_deref).collect::<BinaryArray>())),
-        DataType::List(element) => parse_lists(texts, element, sql_type.strip_suffix("[]").unwrap_or_default()),
-        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) => by_cast(texts, data_type),
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let values = texts
+        DataType::Binary => Ok(Arc::new(
+            texts
                 .iter()
-                .map(|t| t.map(|t| parse_interval(t).ok_or_else(|| Error::user(SqlState("22007"), format!("invalid input syntax for type interval: \"{t}\"")))).transpose());
-            Ok(Arc::new(values.collect::<Result<IntervalMonthDayNanoArray>>()?))
+                .map(|t| t.map(parse_bytes).transpose())
+                .collect::<Result<Vec<_>>>()?
+                .iter()
+                .map(Option::as_deref)
+                .collect::<BinaryArray>(),
+        )),
+        DataType::List(element) => parse_lists(
+            texts,
+            element,
+            sql_type.strip_suffix("[]").unwrap_or_default(),
+        ),
+        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) => {
+            by_cast(texts, data_type)
         }
-        other => Err(Error::unsupported(format!("literals of type {other} are not supported"))),
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            let values = texts.iter().map(|t| {
+                t.map(|t| {
+                    parse_interval(t).ok_or_else(|| {
+                        Error::user(
+                            SqlState("22007"),
+                            format!("invalid input syntax for type interval: \"{t}\""),
+                        )
+                    })
+                })
+                .transpose()
+            });
+            Ok(Arc::new(
+                values.collect::<Result<IntervalMonthDayNanoArray>>()?,
+            ))
+        }
+        other => Err(Error::unsupported(format!(
+            "literals of type {other} are not supported"
+        ))),
     }
 }
 
-fn parse_integer<T: std::str::FromStr<Err = std::num::ParseIntError>>(text: &str, name: &str) -> Result<T> {
+fn parse_integer<T: std::str::FromStr<Err = std::num::ParseIntError>>(
+    text: &str,
+    name: &str,
+) -> Result<T> {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
     text.trim().parse::<T>().map_err(|e| match e.kind() {
-        PosOverflow | NegOverflow => Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type {name}")),
+        PosOverflow | NegOverflow => Error::user(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            format!("value \"{text}\" is out of range for type {name}"),
+        ),
         _ => invalid(name, text),
     })
 }
 
-fn parse_float<T: std::str::FromStr + Copy>(text: &str, infinite: impl Fn(T) -> bool, name: &str) -> Result<T> {
+fn parse_float<T: std::str::FromStr + Copy>(
+    text: &str,
+    infinite: impl Fn(T) -> bool,
+    name: &str,
+) -> Result<T> {
     let value: T = text.trim().parse().map_err(|_| invalid(name, text))?;
     // Digits that end in infinity are too many of them; the word is a value.
     if infinite(value) && text.bytes().any(|b| b.is_ascii_digit()) {
-        return Err(Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("\"{}\" is out of range for type {name}", text.trim())));
+        return Err(Error::user(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            format!("\"{}\" is out of range for type {name}", text.trim()),
+        ));
     }
     Ok(value)
 }
@@ -106,8 +182,11 @@ fn parse_float<T: std::str::FromStr + Copy>(text: &str, infinite: impl Fn(T) -> 
 fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
     let bad = || invalid("numeric", text);
     let overflow = || {
-        Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric field overflow")
-            .with_detail(format!("A field with precision {precision}, scale {scale} must round to an absolute value less than 10^{}.", i16::from(precision) - i16::from(scale)))
+        Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric field overflow").with_detail(format!(
+            "A field with precision {precision}, scale {scale} must round to \
+                                  an absolute value less than 10^{}.",
+            i16::from(precision) - i16::from(scale)
+        ))
     };
     let trimmed = text.trim();
     let (negative, digits) = match trimmed.as_bytes().first() {
@@ -120,7 +199,12 @@ fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
         None => (digits, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    if whole.is_empty() && fraction.is_empty()
+        || !whole
+            .bytes()
+            .chain(fraction.bytes())
+            .all(|b| b.is_ascii_digit())
+    {
         return Err(bad());
     }
     // The value is 0.d1 d2 .. * 10^point; keep point + scale digits.
@@ -131,7 +215,10 @@ fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
     for digit in all {
         let digit = i128::from(digit - b'0');
         if taken < keep {
-            value = value.checked_mul(10).and_then(|v| v.checked_add(digit)).ok_or_else(overflow)?;
+            value = value
+                .checked_mul(10)
+                .and_then(|v| v.checked_add(digit))
+                .ok_or_else(overflow)?;
         } else {
             round_up = taken == keep && digit >= 5;
             break;
@@ -167,9 +254,24 @@ pub fn json(text: &str) -> Result<String> {
 }
 
 fn parse_uuid(text: &str) -> Option<String> {
-    let digits: String = text.trim().trim_start_matches('{').trim_end_matches('}').chars().filter(|c| *c != '-').collect::<String>().to_lowercase();
-    (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]))
+    let digits: String = text
+        .trim()
+        .trim_start_matches('{')
+        .trim_end_matches('}')
+        .chars()
+        .filter(|c| *c != '-')
+        .collect::<String>()
+        .to_lowercase();
+    (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| {
+        format!(
+            "{}-{}-{}-{}-{}",
+            &digits[..8],
+            &digits[8..12],
+            &digits[12..16],
+            &digits[16..20],
+            &digits[20..]
+        )
+    })
 }
 
 /// `\x..`, or the old escape format.
@@ -180,9 +282,15 @@ pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
     let hex: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     if hex.len() % 2 == 1 {
-        return Err(Error::user(SqlState::INVALID_TEXT, "invalid hexadecimal data: odd number of digits"));
+        return Err(Error::user(
+            SqlState::INVALID_TEXT,
+            "invalid hexadecimal data: odd number of digits",
+        ));
     }
-    hex.chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect::<Option<_>>().ok_or_else(|| invalid("bytea", text))
+    hex.chunks(2)
+        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
+        .collect::<Option<_>>()
+        .ok_or_else(|| invalid("bytea", text))
 }
 
 /// The old escape format: `\\` and `\ooo`.
@@ -209,7 +317,12 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
     let (mut values, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
         let elements = match text {
-            Some(t) => parse_array(t).ok_or_else(|| Error::user(SqlState::INVALID_TEXT, format!("malformed array literal: \"{t}\"")))?,
+            Some(t) => parse_array(t).ok_or_else(|| {
+                Error::user(
+                    SqlState::INVALID_TEXT,
+                    format!("malformed array literal: \"{t}\""),
+                )
+            })?,
             None => Vec::new(),
         };
         lengths.push(elements.len());
@@ -219,17 +332,33 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
     let borrowed: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
     let inner = parse(&borrowed, element.data_type(), sql_type)?;
     let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(ListArray::new(element.clone(), offsets, inner, Some(valid.into()))))
+    Ok(Arc::new(ListArray::new(
+        element.clone(),
+        offsets,
+        inner,
+        Some(valid.into()),
+    )))
 }
 
 /// Dates and times: Arrow's parser, value by value only when one fails, to name it.
 fn by_cast(texts: &[Option<&str>], data_type: &DataType) -> Result<ArrayRef> {
     let trimmed = StringArray::from_iter(texts.iter().map(|t| t.map(|t| t.trim())));
-    let options = CastOptions { safe: false, ..Default::default() };
+    let options = CastOptions {
+        safe: false,
+        ..Default::default()
+    };
     cast_with_options(&trimmed, data_type, &options).map_err(|_| {
-        let failing = (0..trimmed.len()).find(|i| cast_with_options(&trimmed.slice(*i, 1), data_type, &options).is_err()).unwrap_or(0);
+        let failing = (0..trimmed.len())
+            .find(|i| cast_with_options(&trimmed.slice(*i, 1), data_type, &options).is_err())
+            .unwrap_or(0);
         let name = types::display_name(&types::of_arrow(data_type));
-        Error::user(SqlState("22007"), format!("invalid input syntax for type {name}: \"{}\"", trimmed.value(failing)))
+        Error::user(
+            SqlState("22007"),
+            format!(
+                "invalid input syntax for type {name}: \"{}\"",
+                trimmed.value(failing)
+            ),
+        )
     })
 }
 
@@ -238,7 +367,13 @@ mod tests {
     use super::*;
 
     fn column(data_type: DataType, sql_type: &str) -> Column {
-        Column { name: "c".into(), data_type, nullable: true, default: None, sql_type: sql_type.into() }
+        Column {
+            name: "c".into(),
+            data_type,
+            nullable: true,
+            default: None,
+            sql_type: sql_type.into(),
+        }
     }
 
     #[test]
@@ -251,8 +386,14 @@ mod tests {
         assert_eq!(parse("0.004").unwrap(), 0);
         assert_eq!(parse("1e-9").unwrap(), 0);
         assert_eq!(parse("99999999.99").unwrap(), 9_999_999_999);
-        assert_eq!(parse("99999999.995").unwrap_err().state(), SqlState::NUMERIC_OUT_OF_RANGE);
-        assert_eq!(parse("1e40").unwrap_err().state(), SqlState::NUMERIC_OUT_OF_RANGE);
+        assert_eq!(
+            parse("99999999.995").unwrap_err().state(),
+            SqlState::NUMERIC_OUT_OF_RANGE
+        );
+        assert_eq!(
+            parse("1e40").unwrap_err().state(),
+            SqlState::NUMERIC_OUT_OF_RANGE
+        );
         assert_eq!(parse("abc").unwrap_err().state(), SqlState::INVALID_TEXT);
     }
 
@@ -261,25 +402,88 @@ mod tests {
         let texts = [Some("{1,2,NULL}"), None, Some("{}")];
         let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)));
         let array = parse_column(&texts, &column(list, "")).unwrap();
-        assert_eq!(array.as_list::<i32>().value(0).as_primitive::<Int32Type>().len(), 3);
+        assert_eq!(
+            array
+                .as_list::<i32>()
+                .value(0)
+                .as_primitive::<Int32Type>()
+                .len(),
+            3
+        );
         assert!(array.is_null(1));
-        let ts = column(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), "");
-        let array = parse_column(&[Some("2024-01-01 00:00:00.5+01"), Some("2024-01-01")], &ts).unwrap();
-        assert_eq!(array.as_primitive::<TimestampMicrosecondType>().value(0), 1_704_063_600_500_000);
-        assert_eq!(parse_column(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)")).unwrap_err().state().0, "22001");
-        assert_eq!(parse_column(&[Some("70000")], &column(DataType::Int16, "")).unwrap_err().state().0, "22003");
-        assert_eq!(parse_column(&[Some("{bad")], &column(DataType::Utf8, "jsonb")).unwrap_err().state().0, "22P02");
-        assert_eq!(parse_column(&[Some("1e309")], &column(DataType::Float64, "")).unwrap_err().state().0, "22003");
-        assert_eq!(parse_column(&[Some("-Infinity")], &column(DataType::Float64, "")).unwrap().as_primitive::<Float64Type>().value(0), f64::NEG_INFINITY);
+        let ts = column(
+            DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            "",
+        );
+        let array =
+            parse_column(&[Some("2024-01-01 00:00:00.5+01"), Some("2024-01-01")], &ts).unwrap();
+        assert_eq!(
+            array.as_primitive::<TimestampMicrosecondType>().value(0),
+            1_704_063_600_500_000
+        );
+        assert_eq!(
+            parse_column(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)"))
+                .unwrap_err()
+                .state()
+                .0,
+            "22001"
+        );
+        assert_eq!(
+            parse_column(&[Some("70000")], &column(DataType::Int16, ""))
+                .unwrap_err()
+                .state()
+                .0,
+            "22003"
+        );
+        assert_eq!(
+            parse_column(&[Some("{bad")], &column(DataType::Utf8, "jsonb"))
+                .unwrap_err()
+                .state()
+                .0,
+            "22P02"
+        );
+        assert_eq!(
+            parse_column(&[Some("1e309")], &column(DataType::Float64, ""))
+                .unwrap_err()
+                .state()
+                .0,
+            "22003"
+        );
+        assert_eq!(
+            parse_column(&[Some("-Infinity")], &column(DataType::Float64, ""))
+                .unwrap()
+                .as_primitive::<Float64Type>()
+                .value(0),
+            f64::NEG_INFINITY
+        );
     }
 
     #[test]
     fn computed_texts_are_checked_like_inputs() {
         let texts = |t: &str| -> ArrayRef { Arc::new(StringArray::from(vec![Some(t), None])) };
-        let kept = conform(texts("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"), &column(DataType::Utf8, "uuid")).unwrap();
-        assert_eq!(kept.as_string::<i32>().value(0), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
+        let kept = conform(
+            texts("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"),
+            &column(DataType::Utf8, "uuid"),
+        )
+        .unwrap();
+        assert_eq!(
+            kept.as_string::<i32>().value(0),
+            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
+        );
         assert!(kept.is_null(1));
-        assert_eq!(conform(texts("{bad"), &column(DataType::Utf8, "jsonb")).unwrap_err().state().0, "22P02");
-        assert_eq!(conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)")).unwrap_err().state().0, "22001");
+        assert_eq!(
+            conform(texts("{bad"), &column(DataType::Utf8, "jsonb"))
+                .unwrap_err()
+                .state()
+                .0,
+            "22P02"
+        );
+        assert_eq!(
+            conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)"))
+                .unwrap_err()
+                .state()
+                .0,
+            "22001"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A client as the tests see it: the simple protocol, every value as the server's text, NULL as `NULL`, an empty string as `(empty)`, every error as
-//! `SQLSTATE: message`.
+//! A client as the tests see it: the simple protocol, every value as the server's text, NULL as
+//! `NULL`, an empty string as `(empty)`, every error as `SQLSTATE: message`.
 
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType};
 use std::fmt;
@@ -27,8 +27,14 @@ impl std::error::Error for ClientError {}
 impl From<tokio_postgres::Error> for ClientError {
     fn from(e: tokio_postgres::Error) -> ClientError {
         match e.as_db_error() {
-            Some(db) => ClientError { state: db.code().code().into(), message: db.message().into() },
-            None => ClientError { state: "08006".into(), message: format!("{e:?}") },
+            Some(db) => ClientError {
+                state: db.code().code().into(),
+                message: db.message().into(),
+            },
+            None => ClientError {
+                state: "08006".into(),
+                message: format!("{e:?}"),
+            },
         }
     }
 }
@@ -54,7 +60,9 @@ impl Session {
         let text = format!("host=127.0.0.1 port={port} user=root dbname=dev connect_timeout=10");
         let (client, connection) = tokio_postgres::connect(&text, NoTls).await?;
         tokio::spawn(connection);
-        Ok(Session { client: Arc::new(client) })
+        Ok(Session {
+            client: Arc::new(client),
+        })
     }
 
     /// Runs a text of one or more statements.
@@ -99,7 +107,10 @@ impl AsyncDB for Session {
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, ClientError> {
         Ok(match Session::run(self, sql).await? {
-            Answer::Rows(rows) => DBOutput::Rows { types: vec![DefaultColumnType::Text; rows.first().map_or(0, Vec::len)], rows },
+            Answer::Rows(rows) => DBOutput::Rows {
+                types: vec![DefaultColumnType::Text; rows.first().map_or(0, Vec::len)],
+                rows,
+            },
             Answer::Count(count) => DBOutput::StatementComplete(count),
         })
     }

@@ -1,9 +1,11 @@
 //! The proof: what the other crates promise, checked from outside against the real server binary.
 //!
 //! * `server` starts, kills and restarts a server on free ports with a data folder of its own;
-//! * `client` speaks to it as `sqllogictest` wants: every value as the text that a client sees, every error with its SQLSTATE;
-//! * `views` holds the central law, V(e) = Q(I(e)), against every materialized view that a test file creates: after each write the view has exactly the
-//!   rows that its query gives when run ad hoc in the same epoch;
+//! * `client` speaks to it as `sqllogictest` wants: every value as the text that a client sees,
+//!   every error with its SQLSTATE;
+//! * `views` holds the central law, V(e) = Q(I(e)), against every materialized view that a test
+//!   file creates: after each write the view has exactly the rows that its query gives when run ad
+//!   hoc in the same epoch;
 //! * `script` runs one `.slt` file: its records, its restarts, the views between them;
 //! * `random` makes random views and writes from a seed;
 //! * `manual` finds the SQL examples of the manual.

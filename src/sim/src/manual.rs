@@ -1,11 +1,13 @@
-//! The SQL examples of the manual: fenced blocks marked `sql`, in the order in which a reader meets them.
+//! The SQL examples of the manual: fenced blocks marked `sql`, in the order in which a reader meets
+//! them.
 
 /// A block of statements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     /// Line of the file at which the block begins, from 1.
     pub line: usize,
-    /// The words after `sql`: `kafka` for a block that needs a broker, `error` for one whose last statement must be refused.
+    /// The words after `sql`: `kafka` for a block that needs a broker, `error` for one whose last
+    /// statement must be refused.
     pub marks: Vec<String>,
     /// The statements.
     pub text: String,
@@ -30,7 +32,10 @@ impl Example {
                 all.push(String::new());
             }
         }
-        all.retain(|s| s.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with("--")));
+        all.retain(|s| {
+            s.lines()
+                .any(|l| !l.trim().is_empty() && !l.trim_start().starts_with("--"))
+        });
         all
     }
 }
@@ -44,9 +49,20 @@ pub fn examples(markdown: &str) -> Vec<Example> {
             (None, Some(info)) => {
                 let mut words = info.split_whitespace().map(str::to_string);
                 let is_sql = words.next().as_deref() == Some("sql");
-                open = Some((Example { line: i + 1, marks: words.collect(), text: String::new() }, is_sql));
+                open = Some((
+                    Example {
+                        line: i + 1,
+                        marks: words.collect(),
+                        text: String::new(),
+                    },
+                    is_sql,
+                ));
             }
-            (Some(_), Some(_)) => found.extend(open.take().filter(|(_, is_sql)| *is_sql).map(|(example, _)| example)),
+            (Some(_), Some(_)) => found.extend(
+                open.take()
+                    .filter(|(_, is_sql)| *is_sql)
+                    .map(|(example, _)| example),
+            ),
             (Some((example, _)), None) => {
                 example.text.push_str(line);
                 example.text.push('\n');
@@ -63,10 +79,20 @@ mod tests {
 
     #[test]
     fn blocks_and_statements_are_found() {
-        let text = "a\n```sql kafka\nSELECT 1; -- one\n\nSELECT\n  2;\n```\n```text\nSELECT 3;\n```\n";
+        let text =
+            "a\n```sql kafka\nSELECT 1; -- one\n\nSELECT\n  2;\n```\n```text\nSELECT 3;\n```\n";
         let found = examples(text);
         assert_eq!(found.len(), 1);
         assert!(found[0].is("kafka"));
-        assert_eq!((found[0].line, found[0].statements()), (2, vec!["SELECT 1; -- one\n".to_string(), "\nSELECT\n  2;\n".to_string()]));
+        assert_eq!(
+            (found[0].line, found[0].statements()),
+            (
+                2,
+                vec![
+                    "SELECT 1; -- one\n".to_string(),
+                    "\nSELECT\n  2;\n".to_string()
+                ]
+            )
+        );
     }
 }

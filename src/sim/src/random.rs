@@ -1,8 +1,9 @@
 //! Random views and random writes, from a seed: what nobody thought of writing into a script.
 //!
-//! All columns are integers that stay small, so that no expression fails and every operator meets equal values, NULLs and rows that come back. A query is a
-//! tree of the operators that views maintain; each node is a subquery with columns `c0, c1, ...`. Writes are inserts (also of rows that exist), updates of
-//! keys, groups and values, and deletes, alone and in transactions.
+//! All columns are integers that stay small, so that no expression fails and every operator meets
+//! equal values, NULLs and rows that come back. A query is a tree of the operators that views
+//! maintain; each node is a subquery with columns `c0, c1, ...`. Writes are inserts (also of rows
+//! that exist), updates of keys, groups and values, and deletes, alone and in transactions.
 
 use std::fmt::Write;
 
@@ -34,7 +35,11 @@ impl Random {
 }
 
 /// What the queries read: two tables with keys, one bag.
-pub const TABLES: [&str; 3] = ["CREATE TABLE t (id INT PRIMARY KEY, g INT, v INT)", "CREATE TABLE u (id INT PRIMARY KEY, g INT, w INT)", "CREATE TABLE b (k INT, x INT)"];
+pub const TABLES: [&str; 3] = [
+    "CREATE TABLE t (id INT PRIMARY KEY, g INT, v INT)",
+    "CREATE TABLE u (id INT PRIMARY KEY, g INT, w INT)",
+    "CREATE TABLE b (k INT, x INT)",
+];
 
 /// A subquery and how many columns it has.
 struct Node {
@@ -71,7 +76,10 @@ fn leaf(random: &mut Random) -> Node {
         1 => ("SELECT id AS c0, g AS c1, w AS c2 FROM u", 3),
         _ => ("SELECT k AS c0, x AS c1 FROM b", 2),
     };
-    Node { sql: sql.into(), columns }
+    Node {
+        sql: sql.into(),
+        columns,
+    }
 }
 
 fn column(random: &mut Random, of: &str, columns: u64) -> String {
@@ -93,7 +101,14 @@ fn predicate(random: &mut Random, of: &str, columns: u64) -> String {
 
 fn filter(random: &mut Random, depth: u64) -> Node {
     let input = node(random, depth);
-    Node { sql: format!("SELECT * FROM ({}) r WHERE {}", input.sql, predicate(random, "r", input.columns)), columns: input.columns }
+    Node {
+        sql: format!(
+            "SELECT * FROM ({}) r WHERE {}",
+            input.sql,
+            predicate(random, "r", input.columns)
+        ),
+        columns: input.columns,
+    }
 }
 
 fn project(random: &mut Random, depth: u64) -> Node {
@@ -101,10 +116,16 @@ fn project(random: &mut Random, depth: u64) -> Node {
     let columns = 1 + random.below(3);
     let mut sql = String::from("SELECT ");
     for i in 0..columns {
-        let (a, b) = (column(random, "r", input.columns), column(random, "r", input.columns));
+        let (a, b) = (
+            column(random, "r", input.columns),
+            column(random, "r", input.columns),
+        );
         let expression = match random.below(5) {
             0 => format!("({a} + {b}) % 10"),
-            1 => format!("CASE WHEN {} THEN {a} ELSE {b} END", predicate(random, "r", input.columns)),
+            1 => format!(
+                "CASE WHEN {} THEN {a} ELSE {b} END",
+                predicate(random, "r", input.columns)
+            ),
             2 => format!("coalesce({a}, {b}, 3)"),
             3 => format!("abs({a} - 4)"),
             _ => a,
@@ -118,12 +139,20 @@ fn project(random: &mut Random, depth: u64) -> Node {
 fn join(random: &mut Random, depth: u64) -> Node {
     let (left, right) = (node(random, depth), node(random, depth.min(1)));
     let kind = random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "JOIN"]);
-    let (lc, rc) = (column(random, "l", left.columns), column(random, "r", right.columns));
+    let (lc, rc) = (
+        column(random, "l", left.columns),
+        column(random, "r", right.columns),
+    );
     let equality = random.pick(&["=", "=", "=", "=", "IS NOT DISTINCT FROM"]);
     let mut on = format!("{lc} {equality} {rc}");
     match random.below(4) {
         0 => {
-            let _ = write!(on, " AND {} < {}", column(random, "l", left.columns), column(random, "r", right.columns));
+            let _ = write!(
+                on,
+                " AND {} < {}",
+                column(random, "l", left.columns),
+                column(random, "r", right.columns)
+            );
         }
         1 => {
             let _ = write!(on, " AND {}", predicate(random, "r", right.columns));
@@ -132,12 +161,31 @@ fn join(random: &mut Random, depth: u64) -> Node {
     }
     let columns = (left.columns + right.columns).min(4);
     // The last columns come from the right, so that both sides are seen.
-    let from_right = if left.columns + right.columns == columns { right.columns } else { right.columns.min(2) };
+    let from_right = if left.columns + right.columns == columns {
+        right.columns
+    } else {
+        right.columns.min(2)
+    };
     let from_left = (columns - from_right).min(left.columns);
     let columns = from_left + from_right;
-    let outputs: Vec<String> = (0..from_left).map(|i| format!("l.c{i}")).chain((0..from_right).map(|i| format!("r.c{i}"))).collect();
-    let list: Vec<String> = outputs.iter().enumerate().map(|(i, o)| format!("{o} AS c{i}")).collect();
-    Node { sql: format!("SELECT {} FROM ({}) l {kind} ({}) r ON {on}", list.join(", "), left.sql, right.sql), columns }
+    let outputs: Vec<String> = (0..from_left)
+        .map(|i| format!("l.c{i}"))
+        .chain((0..from_right).map(|i| format!("r.c{i}")))
+        .collect();
+    let list: Vec<String> = outputs
+        .iter()
+        .enumerate()
+        .map(|(i, o)| format!("{o} AS c{i}"))
+        .collect();
+    Node {
+        sql: format!(
+            "SELECT {} FROM ({}) l {kind} ({}) r ON {on}",
+            list.join(", "),
+            left.sql,
+            right.sql
+        ),
+        columns,
+    }
 }
 
 fn aggregate(random: &mut Random, depth: u64) -> Node {
@@ -161,20 +209,44 @@ fn aggregate(random: &mut Random, depth: u64) -> Node {
             _ => format!("(avg({c}) * 4)::bigint"),
         };
         let wanted = !call.starts_with('(') && !call.ends_with("bigint") && random.below(4) == 0;
-        let filter = if wanted { format!(" FILTER (WHERE {})", predicate(random, "r", input.columns)) } else { String::new() };
+        let filter = if wanted {
+            format!(" FILTER (WHERE {})", predicate(random, "r", input.columns))
+        } else {
+            String::new()
+        };
         list.push(format!("{call}{filter} AS c{}", list.len()));
     }
     let columns = list.len() as u64;
-    let group = if grouped { format!(" GROUP BY {key}") } else { String::new() };
-    let having = if grouped && random.below(4) == 0 { " HAVING count(*) > 1" } else { "" };
-    Node { sql: format!("SELECT {} FROM ({}) r{group}{having}", list.join(", "), input.sql), columns }
+    let group = if grouped {
+        format!(" GROUP BY {key}")
+    } else {
+        String::new()
+    };
+    let having = if grouped && random.below(4) == 0 {
+        " HAVING count(*) > 1"
+    } else {
+        ""
+    };
+    Node {
+        sql: format!(
+            "SELECT {} FROM ({}) r{group}{having}",
+            list.join(", "),
+            input.sql
+        ),
+        columns,
+    }
 }
 
 fn distinct(random: &mut Random, depth: u64) -> Node {
     let input = node(random, depth);
     let columns = 1 + random.below(input.columns.min(2));
-    let list: Vec<String> = (0..columns).map(|i| format!("{} AS c{i}", column(random, "r", input.columns))).collect();
-    Node { sql: format!("SELECT DISTINCT {} FROM ({}) r", list.join(", "), input.sql), columns }
+    let list: Vec<String> = (0..columns)
+        .map(|i| format!("{} AS c{i}", column(random, "r", input.columns)))
+        .collect();
+    Node {
+        sql: format!("SELECT DISTINCT {} FROM ({}) r", list.join(", "), input.sql),
+        columns,
+    }
 }
 
 fn union(random: &mut Random, depth: u64) -> Node {
@@ -182,26 +254,63 @@ fn union(random: &mut Random, depth: u64) -> Node {
     let columns = left.columns.min(right.columns);
     let list: Vec<String> = (0..columns).map(|i| format!("c{i}")).collect();
     let (list, all) = (list.join(", "), random.pick(&["UNION ALL", "UNION"]));
-    Node { sql: format!("SELECT {list} FROM ({}) l {all} SELECT {list} FROM ({}) r", left.sql, right.sql), columns }
+    Node {
+        sql: format!(
+            "SELECT {list} FROM ({}) l {all} SELECT {list} FROM ({}) r",
+            left.sql, right.sql
+        ),
+        columns,
+    }
 }
 
 fn exists(random: &mut Random, depth: u64) -> Node {
     let (left, right) = (node(random, depth), leaf(random));
-    let (lc, rc) = (column(random, "l", left.columns), column(random, "r", right.columns));
+    let (lc, rc) = (
+        column(random, "l", left.columns),
+        column(random, "r", right.columns),
+    );
     let not = random.pick(&["", "NOT "]);
-    let more = if random.below(3) == 0 { format!(" AND {} >= {}", column(random, "r", right.columns), column(random, "l", left.columns)) } else { String::new() };
-    Node { sql: format!("SELECT * FROM ({}) l WHERE {not}EXISTS (SELECT 1 FROM ({}) r WHERE {rc} = {lc}{more})", left.sql, right.sql), columns: left.columns }
+    let more = if random.below(3) == 0 {
+        format!(
+            " AND {} >= {}",
+            column(random, "r", right.columns),
+            column(random, "l", left.columns)
+        )
+    } else {
+        String::new()
+    };
+    Node {
+        sql: format!(
+            "SELECT * FROM ({}) l WHERE {not}EXISTS (SELECT 1 FROM ({}) r WHERE {rc} = \
+             {lc}{more})",
+            left.sql, right.sql
+        ),
+        columns: left.columns,
+    }
 }
 
 fn within(random: &mut Random, depth: u64) -> Node {
     let (left, right) = (node(random, depth), leaf(random));
-    let (lc, rc) = (column(random, "l", left.columns), column(random, "r", right.columns));
+    let (lc, rc) = (
+        column(random, "l", left.columns),
+        column(random, "r", right.columns),
+    );
     let not = random.pick(&["", "NOT "]);
-    Node { sql: format!("SELECT * FROM ({}) l WHERE {lc} {not}IN (SELECT {rc} FROM ({}) r)", left.sql, right.sql), columns: left.columns }
+    Node {
+        sql: format!(
+            "SELECT * FROM ({}) l WHERE {lc} {not}IN (SELECT {rc} FROM ({}) r)",
+            left.sql, right.sql
+        ),
+        columns: left.columns,
+    }
 }
 
 fn value(random: &mut Random) -> String {
-    if random.below(8) == 0 { "NULL".into() } else { random.below(8).to_string() }
+    if random.below(8) == 0 {
+        "NULL".into()
+    } else {
+        random.below(8).to_string()
+    }
 }
 
 /// Statements that are to run together: one, or a transaction.
@@ -211,12 +320,20 @@ pub fn writes(random: &mut Random) -> Vec<String> {
     }
     let mut all = vec!["BEGIN".to_string()];
     all.extend((0..2 + random.below(4)).map(|_| write(random)));
-    all.push(random.pick(&["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]).into());
+    all.push(
+        random
+            .pick(&["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"])
+            .into(),
+    );
     all
 }
 
 fn write(random: &mut Random) -> String {
-    let (table, key, columns) = [("t", "id", ["g", "v"]), ("u", "id", ["g", "w"]), ("b", "k", ["k", "x"])][random.below(3) as usize];
+    let (table, key, columns) = [
+        ("t", "id", ["g", "v"]),
+        ("u", "id", ["g", "w"]),
+        ("b", "k", ["k", "x"]),
+    ][random.below(3) as usize];
     let keyed = table != "b";
     let (a, b) = (random.below(40), random.below(40));
     let some = match random.below(3) {
@@ -228,14 +345,26 @@ fn write(random: &mut Random) -> String {
         0..=2 => {
             let rows: Vec<String> = (0..1 + random.below(6))
                 .map(|_| match keyed {
-                    true => format!("({}, {}, {})", random.below(40), value(random), value(random)),
+                    true => format!(
+                        "({}, {}, {})",
+                        random.below(40),
+                        value(random),
+                        value(random)
+                    ),
                     false => format!("({}, {})", value(random), value(random)),
                 })
                 .collect();
             format!("INSERT INTO {table} VALUES {}", rows.join(", "))
         }
-        3 | 4 => format!("UPDATE {table} SET {} = {} WHERE {some}", random.pick(&columns), value(random)),
-        5 if keyed => format!("UPDATE {table} SET {} = ({} + 1) % 8 WHERE {some}", columns[1], columns[1]),
+        3 | 4 => format!(
+            "UPDATE {table} SET {} = {} WHERE {some}",
+            random.pick(&columns),
+            value(random)
+        ),
+        5 if keyed => format!(
+            "UPDATE {table} SET {} = ({} + 1) % 8 WHERE {some}",
+            columns[1], columns[1]
+        ),
         _ => format!("DELETE FROM {table} WHERE {some}"),
     }
 }

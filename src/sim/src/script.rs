@@ -1,7 +1,8 @@
 //! Runs one `.slt` script against a server of its own.
 //!
-//! Records are those of [sqllogictest](https://www.sqlite.org/sqllogictest/); `statement error` matches `SQLSTATE: message` as a regular expression, or the
-//! SQLSTATE alone as `(42P01)`. Comments of these forms are commands:
+//! Records are those of [sqllogictest](https://www.sqlite.org/sqllogictest/); `statement error`
+//! matches `SQLSTATE: message` as a regular expression, or the SQLSTATE alone as `(42P01)`.
+//! Comments of these forms are commands:
 //!
 //! ```text
 //! # restart                the server is killed (-9) and started again
@@ -12,15 +13,17 @@
 //! # check                  compare all views now
 //! ```
 //!
-//! Every materialized view is compared with its query after each write, before and after each restart and at the end (see [`crate::views`]). A script goes on
-//! after a failure, so that one run tells all; a view that differs is reported once.
+//! Every materialized view is compared with its query after each write, before and after each
+//! restart and at the end (see [`crate::views`]). A script goes on after a failure, so that one run
+//! tells all; a view that differs is reported once.
 
 use crate::client::{ClientError, Session};
 use crate::server::{Ending, Server};
 use crate::views::Views;
 use sqllogictest::{
-    AsyncDB, DefaultColumnType, ParseError, QueryExpect, Record, RecordOutput, Runner, StatementExpect, default_column_validator, default_normalizer, default_validator,
-    parse_file, update_record_with_output,
+    AsyncDB, DefaultColumnType, ParseError, QueryExpect, Record, RecordOutput, Runner,
+    StatementExpect, default_column_validator, default_normalizer, default_validator, parse_file,
+    update_record_with_output,
 };
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -34,7 +37,8 @@ const FAILURES_MAX: usize = 40;
 pub enum Mode {
     /// To compare.
     Check,
-    /// To write the answers that differ into the file. Differences between views and queries are failures all the same.
+    /// To write the answers that differ into the file. Differences between views and queries are
+    /// failures all the same.
     Update,
 }
 
@@ -52,7 +56,10 @@ impl AsyncDB for Speaker {
     type Error = ClientError;
     type ColumnType = DefaultColumnType;
 
-    async fn run(&mut self, sql: &str) -> std::result::Result<sqllogictest::DBOutput<DefaultColumnType>, ClientError> {
+    async fn run(
+        &mut self,
+        sql: &str,
+    ) -> std::result::Result<sqllogictest::DBOutput<DefaultColumnType>, ClientError> {
         if let Ok(mut last) = self.last.lock() {
             *last = Some(self.session.clone());
         }
@@ -74,13 +81,19 @@ impl AsyncDB for Speaker {
     }
 }
 
-/// Runs the script at `path` on a fresh server with `workers` workers. Returns one text per failure.
+/// Runs the script at `path` on a fresh server with `workers` workers. Returns one text per
+/// failure.
 pub async fn run(path: &Path, workers: usize, mode: Mode) -> Result<Vec<String>> {
-    let records = parse_file::<DefaultColumnType>(path).map_err(|e: ParseError| Error::internal(format!("{}: {e}", path.display())))?;
+    let records = parse_file::<DefaultColumnType>(path)
+        .map_err(|e: ParseError| Error::internal(format!("{}: {e}", path.display())))?;
     let mut server = Server::start(workers)?;
     let last = Last::default();
     let mut runner = runner(server.sql_port(), &last);
-    let mut script = Script { views: Views::default(), failures: Vec::new(), last: last.clone() };
+    let mut script = Script {
+        views: Views::default(),
+        failures: Vec::new(),
+        last: last.clone(),
+    };
     let mut written = String::new();
     for record in records {
         if script.failures.len() >= FAILURES_MAX {
@@ -115,21 +128,35 @@ pub async fn run(path: &Path, workers: usize, mode: Mode) -> Result<Vec<String>>
         std::fs::write(path, format!("{}\n", written.trim_end()))?;
     }
     if server.get("/health").is_none() {
-        script.failures.push(format!("{}: the server has died; it logged:\n{}", path.display(), server.log_tail()));
+        script.failures.push(format!(
+            "{}: the server has died; it logged:\n{}",
+            path.display(),
+            server.log_tail()
+        ));
     }
     Ok(script.failures)
 }
 
-fn runner(port: u16, last: &Last) -> Runner<Speaker, impl sqllogictest::MakeConnection<Conn = Speaker>> {
+fn runner(
+    port: u16,
+    last: &Last,
+) -> Runner<Speaker, impl sqllogictest::MakeConnection<Conn = Speaker>> {
     let last = last.clone();
     Runner::new(move || {
         let last = last.clone();
-        async move { Ok(Speaker { session: Session::connect(port).await?, last }) }
+        async move {
+            Ok(Speaker {
+                session: Session::connect(port).await?,
+                last,
+            })
+        }
     })
 }
 
 async fn reconnect(server: &Server, last: &Last) -> Result<()> {
-    let session = Session::connect(server.sql_port()).await.map_err(|e| Error::internal(format!("after a restart: {e}")))?;
+    let session = Session::connect(server.sql_port())
+        .await
+        .map_err(|e| Error::internal(format!("after a restart: {e}")))?;
     if let Ok(mut last) = last.lock() {
         *last = Some(session);
     }
@@ -144,7 +171,11 @@ struct Script {
 
 impl Script {
     /// Runs a record and compares its answer.
-    async fn record<M: sqllogictest::MakeConnection<Conn = Speaker>>(&mut self, runner: &mut Runner<Speaker, M>, record: &Record<DefaultColumnType>) {
+    async fn record<M: sqllogictest::MakeConnection<Conn = Speaker>>(
+        &mut self,
+        runner: &mut Runner<Speaker, M>,
+        record: &Record<DefaultColumnType>,
+    ) {
         match runner.run_async(record.clone()).await {
             Ok(_) => self.succeeded(record).await,
             Err(e) => self.failures.push(e.to_string().trim_end().to_string()),
@@ -152,7 +183,11 @@ impl Script {
     }
 
     /// Runs a record and takes over its answer where it differs.
-    async fn update<M: sqllogictest::MakeConnection<Conn = Speaker>>(&mut self, runner: &mut Runner<Speaker, M>, record: Record<DefaultColumnType>) -> Record<DefaultColumnType> {
+    async fn update<M: sqllogictest::MakeConnection<Conn = Speaker>>(
+        &mut self,
+        runner: &mut Runner<Speaker, M>,
+        record: Record<DefaultColumnType>,
+    ) -> Record<DefaultColumnType> {
         let output = runner.apply_record(record.clone()).await;
         if as_expected(&record, &output) {
             if error_of(&output).is_none() {
@@ -160,7 +195,15 @@ impl Script {
             }
             return record;
         }
-        let updated = update_record_with_output(&record, &output, " ", default_validator, default_normalizer, default_column_validator).unwrap_or(record);
+        let updated = update_record_with_output(
+            &record,
+            &output,
+            " ",
+            default_validator,
+            default_normalizer,
+            default_column_validator,
+        )
+        .unwrap_or(record);
         if error_of(&output).is_none() {
             self.succeeded(&updated).await;
         }
@@ -181,14 +224,28 @@ impl Script {
 
     /// Creates a view per query file.
     async fn views_of(&mut self, folder: &str) -> Result<()> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
-        let mut files: Vec<_> = std::fs::read_dir(&folder)?.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "sql")).collect();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .join(folder);
+        let mut files: Vec<_> = std::fs::read_dir(&folder)?
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "sql"))
+            .collect();
         files.sort();
         let session = self.last.lock().ok().and_then(|last| last.clone());
-        let session = session.ok_or_else(|| Error::internal("# views needs a statement before it"))?;
+        let session =
+            session.ok_or_else(|| Error::internal("# views needs a statement before it"))?;
         for file in files {
-            let name = file.file_stem().unwrap_or_default().to_string_lossy().to_string();
-            let sql = format!("CREATE MATERIALIZED VIEW {name} AS {}", std::fs::read_to_string(&file)?);
+            let name = file
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .to_string();
+            let sql = format!(
+                "CREATE MATERIALIZED VIEW {name} AS {}",
+                std::fs::read_to_string(&file)?
+            );
             match session.run(&sql).await {
                 Ok(_) => {
                     self.views.observe(&sql);
@@ -196,13 +253,24 @@ impl Script {
                 Err(e) => self.failures.push(format!("{}: {e}", file.display())),
             }
         }
-        self.check(&format!("after the views of {}", folder.display())).await;
+        self.check(&format!("after the views of {}", folder.display()))
+            .await;
         Ok(())
     }
 
     async fn succeeded(&mut self, record: &Record<DefaultColumnType>) {
-        if let Record::Statement { sql, expected: StatementExpect::Ok | StatementExpect::Count(_), loc, .. } | Record::Query { sql, expected: QueryExpect::Results { .. }, loc, .. } =
-            record
+        if let Record::Statement {
+            sql,
+            expected: StatementExpect::Ok | StatementExpect::Count(_),
+            loc,
+            ..
+        }
+        | Record::Query {
+            sql,
+            expected: QueryExpect::Results { .. },
+            loc,
+            ..
+        } = record
             && self.views.observe(sql)
         {
             self.check(&format!("after {loc}")).await;
@@ -237,16 +305,31 @@ fn restart_of(line: &str) -> Option<(Ending, Option<usize>)> {
 
 fn error_of(output: &RecordOutput<DefaultColumnType>) -> Option<String> {
     match output {
-        RecordOutput::Statement { error, .. } | RecordOutput::Query { error, .. } => error.as_ref().map(|e| e.to_string()),
+        RecordOutput::Statement { error, .. } | RecordOutput::Query { error, .. } => {
+            error.as_ref().map(|e| e.to_string())
+        }
         _ => None,
     }
 }
 
 /// Whether the output is an error that the record expects; `ClientError` begins with its SQLSTATE.
-fn as_expected(record: &Record<DefaultColumnType>, output: &RecordOutput<DefaultColumnType>) -> bool {
+fn as_expected(
+    record: &Record<DefaultColumnType>,
+    output: &RecordOutput<DefaultColumnType>,
+) -> bool {
     let expected = match record {
-        Record::Statement { expected: StatementExpect::Error(e), .. } | Record::Query { expected: QueryExpect::Error(e), .. } => e,
-        Record::Statement { expected: StatementExpect::Ok, .. } => return error_of(output).is_none(),
+        Record::Statement {
+            expected: StatementExpect::Error(e),
+            ..
+        }
+        | Record::Query {
+            expected: QueryExpect::Error(e),
+            ..
+        } => e,
+        Record::Statement {
+            expected: StatementExpect::Ok,
+            ..
+        } => return error_of(output).is_none(),
         _ => return false,
     };
     error_of(output).is_some_and(|e| expected.is_match(&e, e.get(..5)))
@@ -259,7 +342,10 @@ mod tests {
     #[test]
     fn restarts_are_read() {
         assert_eq!(restart_of(" restart"), Some((Ending::Killed, None)));
-        assert_eq!(restart_of(" restart asked workers=3"), Some((Ending::Asked, Some(3))));
+        assert_eq!(
+            restart_of(" restart asked workers=3"),
+            Some((Ending::Asked, Some(3)))
+        );
         assert_eq!(restart_of(" restarting is not a command"), None);
         assert_eq!(restart_of(" restart is explained here"), None);
     }

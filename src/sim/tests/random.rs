@@ -1,6 +1,8 @@
-//! Random views over random writes, restarts in between: every view equals its query after every transaction.
+//! Random views over random writes, restarts in between: every view equals its query after every
+//! transaction.
 //!
-//! `SEEDS=100..200` runs other seeds than the few that always run; a failure prints its seed, and the statements up to it.
+//! `SEEDS=100..200` runs other seeds than the few that always run; a failure prints its seed, and
+//! the statements up to it.
 
 use tidemark_sim::client::Session;
 use tidemark_sim::random::{Random, TABLES, query, writes};
@@ -21,8 +23,15 @@ async fn views_equal_their_queries() {
         let mut statements = Vec::new();
         match run(seed, &mut statements).await {
             Ok(found) if found.is_empty() => println!("seed {seed}: ok"),
-            Ok(found) => failures.push(format!("seed {seed}:\n{}\nafter\n{}", found.join("\n"), statements.join(";\n"))),
-            Err(e) => failures.push(format!("seed {seed}: {e}\nafter\n{}", statements.join(";\n"))),
+            Ok(found) => failures.push(format!(
+                "seed {seed}:\n{}\nafter\n{}",
+                found.join("\n"),
+                statements.join(";\n")
+            )),
+            Err(e) => failures.push(format!(
+                "seed {seed}: {e}\nafter\n{}",
+                statements.join(";\n")
+            )),
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
@@ -47,7 +56,9 @@ async fn run(seed: u64, statements: &mut Vec<String>) -> Result<Vec<String>, Str
                 views.observe(&sql);
             }
             // A shape that is not maintained may be refused; it may not be accepted and fail later.
-            Err(e) if e.state == "0A000" => println!("seed {seed}: refused: {}\n  {sql}", e.message),
+            Err(e) if e.state == "0A000" => {
+                println!("seed {seed}: refused: {}\n  {sql}", e.message)
+            }
             Err(e) => return Err(format!("{e}\n{sql}")),
         }
     }
@@ -58,7 +69,16 @@ async fn run(seed: u64, statements: &mut Vec<String>) -> Result<Vec<String>, Str
         if round % 10 == 9 && found.is_empty() {
             let workers = 1 + random.below(3) as usize;
             statements.push(format!("-- restart with {workers} workers"));
-            server.restart(if random.below(3) == 0 { Ending::Asked } else { Ending::Killed }, Some(workers)).map_err(|e| e.to_string())?;
+            server
+                .restart(
+                    if random.below(3) == 0 {
+                        Ending::Asked
+                    } else {
+                        Ending::Killed
+                    },
+                    Some(workers),
+                )
+                .map_err(|e| e.to_string())?;
             session = connect(&server).await?;
             found.extend(views.check(&session).await);
         }
@@ -70,15 +90,25 @@ async fn run(seed: u64, statements: &mut Vec<String>) -> Result<Vec<String>, Str
 }
 
 async fn connect(server: &Server) -> Result<Session, String> {
-    Session::connect(server.sql_port()).await.map_err(|e| format!("{e}; the server logged:\n{}", server.log_tail()))
+    Session::connect(server.sql_port())
+        .await
+        .map_err(|e| format!("{e}; the server logged:\n{}", server.log_tail()))
 }
 
 async fn execute(session: &Session, statements: &mut Vec<String>, sql: &str) -> Result<(), String> {
     statements.push(sql.into());
-    session.run(sql).await.map(|_| ()).map_err(|e| format!("{e}\n{sql}"))
+    session
+        .run(sql)
+        .await
+        .map(|_| ())
+        .map_err(|e| format!("{e}\n{sql}"))
 }
 
-async fn execute_all(session: &Session, statements: &mut Vec<String>, all: &[String]) -> Result<(), String> {
+async fn execute_all(
+    session: &Session,
+    statements: &mut Vec<String>,
+    all: &[String],
+) -> Result<(), String> {
     for sql in all {
         execute(session, statements, sql).await?;
     }

@@ -1,5 +1,5 @@
-//! The house rules, held by tests: which crate may lean on which, how files look, that the commented configuration is the code's, that README shows the
-//! whole house.
+//! The house rules, held by tests: which crate may lean on which, how files look, that the
+//! commented configuration is the code's, that README shows the whole house.
 
 use crate::sql::root;
 use serde_json::Value;
@@ -9,17 +9,50 @@ use std::process::Command;
 use tidemark_common::config::Config;
 
 /// The crates in walking order: each may depend only on crates above its own row.
-const CRATES: [&str; 11] = ["common", "plan", "changelog", "state", "connector", "planner", "operator", "control", "runtime", "server", "sim"];
+const CRATES: [&str; 11] = [
+    "common",
+    "plan",
+    "changelog",
+    "state",
+    "connector",
+    "planner",
+    "operator",
+    "control",
+    "runtime",
+    "server",
+    "sim",
+];
 
 /// Heavy dependencies, and the only crate that may have each.
-const OWNED: [(&str, &str); 6] = [("rdkafka", "connector"), ("datafusion", "server"), ("pgwire", "server"), ("axum", "server"), ("parquet", "state"), ("object_store", "state")];
+const OWNED: [(&str, &str); 6] = [
+    ("rdkafka", "connector"),
+    ("datafusion", "server"),
+    ("pgwire", "server"),
+    ("axum", "server"),
+    ("parquet", "state"),
+    ("object_store", "state"),
+];
 
 const LINES_MAX: usize = 900;
 const TEST_LINES_MAX: usize = 1500;
 
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(root()).output().expect("cargo runs");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON")
 }
 
@@ -28,22 +61,51 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata = metadata();
     let name = |v: &Value| v["name"].as_str().unwrap_or_default().to_string();
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
-    packages.iter().map(|p| (name(p), p["dependencies"].as_array().into_iter().flatten().map(name).collect())).collect()
+    packages
+        .iter()
+        .map(|p| {
+            (
+                name(p),
+                p["dependencies"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(name)
+                    .collect(),
+            )
+        })
+        .collect()
 }
 
 #[test]
 fn crates_lean_on_rows_above() {
     let found = dependencies();
     let ours: BTreeSet<String> = CRATES.iter().map(|c| format!("tidemark-{c}")).collect();
-    assert_eq!(found.keys().cloned().collect::<BTreeSet<_>>(), ours, "the workspace's members are the table's crates");
-    let row = |package: &str| CRATES.iter().position(|c| package.strip_prefix("tidemark-") == Some(*c));
+    assert_eq!(
+        found.keys().cloned().collect::<BTreeSet<_>>(),
+        ours,
+        "the workspace's members are the table's crates"
+    );
+    let row = |package: &str| {
+        CRATES
+            .iter()
+            .position(|c| package.strip_prefix("tidemark-") == Some(*c))
+    };
     for (package, dependencies) in &found {
         for dependency in dependencies {
             if let Some(below) = row(dependency) {
-                assert!(Some(below) < row(package), "{package} may not depend on {dependency}: it is not above it in the table of crates");
+                assert!(
+                    Some(below) < row(package),
+                    "{package} may not depend on {dependency}: it is not above it in the table of \
+                     crates"
+                );
             }
             if let Some((name, owner)) = OWNED.iter().find(|(name, _)| name == dependency) {
-                assert_eq!(package, &format!("tidemark-{owner}"), "{name} belongs to {owner} alone");
+                assert_eq!(
+                    package,
+                    &format!("tidemark-{owner}"),
+                    "{name} belongs to {owner} alone"
+                );
             }
         }
     }
@@ -58,7 +120,11 @@ fn versions_are_chosen_in_the_workspace() {
             if line.starts_with('[') {
                 section = line;
             } else if section.contains("dependencies") && line.contains('=') {
-                assert!(line.contains("workspace = true"), "src/{name}/Cargo.toml: {line}: versions and features are chosen in the workspace's Cargo.toml");
+                assert!(
+                    line.contains("workspace = true"),
+                    "src/{name}/Cargo.toml: {line}: versions and features are chosen in the \
+                     workspace's Cargo.toml"
+                );
             }
         }
     }
@@ -67,16 +133,29 @@ fn versions_are_chosen_in_the_workspace() {
 #[test]
 fn files_explain_themselves_and_stay_small() {
     let mut wrong = Vec::new();
-    // Split, so that this file does not hold what it looks for. A test may be left out with a reason (a measurement), not without.
-    let banned = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!("), concat!("#[", "ignore]")];
+    // Split, so that this file does not hold what it looks for. A test may be left out with a
+    // reason (a measurement), not without.
+    let banned = [
+        concat!("todo", "!("),
+        concat!("unimplemented", "!("),
+        concat!("dbg", "!("),
+        concat!("#[", "ignore]"),
+    ];
     for path in sources() {
         let text = read(&path);
-        let name = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let name = path
+            .strip_prefix(root())
+            .unwrap_or(&path)
+            .display()
+            .to_string();
         if !text.starts_with("//!") {
             wrong.push(format!("{name} does not open with //!"));
         }
         let is_test = name.contains("/tests/") || name.ends_with("tests.rs");
-        let (lines, most) = (text.lines().count(), if is_test { TEST_LINES_MAX } else { LINES_MAX });
+        let (lines, most) = (
+            text.lines().count(),
+            if is_test { TEST_LINES_MAX } else { LINES_MAX },
+        );
         if lines > most {
             wrong.push(format!("{name} has {lines} lines, more than {most}"));
         }
@@ -92,28 +171,54 @@ fn files_explain_themselves_and_stay_small() {
 #[test]
 fn the_commented_configuration_is_the_default() {
     let text = read(&root().join("config/default.toml"));
-    assert_eq!(Config::from_toml(&text).expect("config/default.toml is read"), Config::default());
+    assert_eq!(
+        Config::from_toml(&text).expect("config/default.toml is read"),
+        Config::default()
+    );
     let lines: Vec<&str> = text.lines().collect();
     let mut keys = BTreeSet::new();
     for (i, line) in lines.iter().enumerate() {
         if let Some((key, _)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
             keys.insert(key.trim().to_string());
-            assert!(i > 0 && lines[i - 1].starts_with("# "), "config/default.toml: {} has no comment", key.trim());
+            assert!(
+                i > 0 && lines[i - 1].starts_with("# "),
+                "config/default.toml: {} has no comment",
+                key.trim()
+            );
         }
     }
-    let expected: BTreeSet<String> = serde_json::to_value(Config::default()).expect("a configuration is data").as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
-    assert_eq!(keys, expected, "config/default.toml shows every setting, and no other");
+    let expected: BTreeSet<String> = serde_json::to_value(Config::default())
+        .expect("a configuration is data")
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(k, _)| k.clone())
+        .collect();
+    assert_eq!(
+        keys, expected,
+        "config/default.toml shows every setting, and no other"
+    );
 }
 
 #[test]
 fn readme_shows_the_whole_house() {
     let text = read(&root().join("README.md"));
     for name in CRATES {
-        assert!(text.contains(&format!("src/{name}")), "README.md does not show src/{name}");
+        assert!(
+            text.contains(&format!("src/{name}")),
+            "README.md does not show src/{name}"
+        );
     }
     for page in pages() {
-        let name = page.file_name().unwrap_or_default().to_string_lossy().to_string();
-        assert!(name == "index.md" || read(&root().join("docs/index.md")).contains(&name), "docs/index.md does not lead to {name}");
+        let name = page
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_string();
+        assert!(
+            name == "index.md" || read(&root().join("docs/index.md")).contains(&name),
+            "docs/index.md does not lead to {name}"
+        );
     }
 }
 
@@ -122,14 +227,22 @@ fn links_of_the_manual_lead_somewhere() {
     let mut wrong = Vec::new();
     for page in pages().into_iter().chain([root().join("README.md")]) {
         let text = read(&page);
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next()) {
+        for target in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#', ' ']).next())
+        {
             let folder = page.parent().unwrap_or(Path::new("."));
             if !target.is_empty() && !target.contains("://") && !folder.join(target).exists() {
                 wrong.push(format!("{}: {target}", page.display()));
             }
         }
     }
-    assert!(wrong.is_empty(), "links that lead nowhere:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "links that lead nowhere:\n{}",
+        wrong.join("\n")
+    );
 }
 
 fn pages() -> Vec<PathBuf> {

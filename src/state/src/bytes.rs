@@ -1,11 +1,13 @@
 //! Strings and byte strings under dense ids.
 //!
-//! Each value is 16 bytes: its length, and up to 12 bytes of the value itself; of a longer value its first four bytes and where the whole is in an arena
-//! (block and offset). So short values (most keys) cost one cache miss and no arena, and unequal long ones are told apart without looking at the arena.
-//! NULL is a length of its own.
+//! Each value is 16 bytes: its length, and up to 12 bytes of the value itself; of a longer value
+//! its first four bytes and where the whole is in an arena (block and offset). So short values
+//! (most keys) cost one cache miss and no arena, and unequal long ones are told apart without
+//! looking at the arena. NULL is a length of its own.
 //!
-//! The arena is a list of blocks that are filled once. Values taken out leave garbage: a block without a living value is freed at once; when garbage is
-//! more than half of the arena, the living values of the blocks that are at least half garbage move, in one pass over the views.
+//! The arena is a list of blocks that are filled once. Values taken out leave garbage: a block
+//! without a living value is freed at once; when garbage is more than half of the arena, the living
+//! values of the blocks that are at least half garbage move, in one pass over the views.
 
 use crate::ABSENT;
 use crate::chunked::Chunked;
@@ -70,14 +72,19 @@ impl ByteColumn {
         self.views.grow(len);
     }
 
-    /// The values of these ids one after the other, where each begins and the last one ends, and whether one is NULL. `ABSENT` counts as NULL.
+    /// The values of these ids one after the other, where each begins and the last one ends, and
+    /// whether one is NULL. `ABSENT` counts as NULL.
     pub fn gather(&self, ids: &[u32]) -> (Vec<i32>, Vec<u8>, bool) {
         let mut views = Vec::with_capacity(ids.len());
         let mut offsets = Vec::with_capacity(ids.len() + 1);
         let (mut total, mut nulls) = (0usize, false);
         offsets.push(0i32);
         for id in ids {
-            let view = if *id == ABSENT { [NULL, 0, 0, 0] } else { self.views.get(*id) };
+            let view = if *id == ABSENT {
+                [NULL, 0, 0, 0]
+            } else {
+                self.views.get(*id)
+            };
             match view[0] {
                 NULL => nulls = true,
                 len => total += len as usize,
@@ -85,7 +92,9 @@ impl ByteColumn {
             if view[0] != NULL && view[0] as usize > INLINE {
                 self.prefetch(&view);
             }
-            offsets.push(i32::try_from(total).expect("less than 2 GiB of text are gathered at a time"));
+            offsets.push(
+                i32::try_from(total).expect("less than 2 GiB of text are gathered at a time"),
+            );
             views.push(view);
         }
         (offsets, self.concat(&views, total), nulls)
@@ -98,13 +107,24 @@ impl ByteColumn {
         let mut at = 0;
         for view in views {
             let len = if view[0] == NULL { 0 } else { view[0] as usize };
-            assert!(at + len <= total, "the values are as long as their views say");
+            assert!(
+                at + len <= total,
+                "the values are as long as their views say"
+            );
             if len <= INLINE {
-                // SAFETY: `at <= total`, and INLINE bytes more than `total` were reserved; what is too much is overwritten by the next value or cut off.
-                unsafe { start.add(at).cast::<[u8; INLINE]>().write(inline_bytes(view)) };
+                // SAFETY: `at <= total`, and INLINE bytes more than `total` were reserved; what is
+                // too much is overwritten by the next value or cut off.
+                unsafe {
+                    start
+                        .add(at)
+                        .cast::<[u8; INLINE]>()
+                        .write(inline_bytes(view))
+                };
             } else {
                 // SAFETY: `at + len <= total`, which was reserved; the arena is other memory.
-                unsafe { std::ptr::copy_nonoverlapping(self.stored(view).as_ptr(), start.add(at), len) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(self.stored(view).as_ptr(), start.add(at), len)
+                };
             }
             at += len;
         }
@@ -130,7 +150,9 @@ impl ByteColumn {
     fn append_view(&self, view: &View, to: &mut Vec<u8>) {
         match view[0] {
             NULL => {}
-            len if len as usize <= INLINE => to.extend_from_slice(&inline_bytes(view)[..len as usize]),
+            len if len as usize <= INLINE => {
+                to.extend_from_slice(&inline_bytes(view)[..len as usize])
+            }
             _ => to.extend_from_slice(self.stored(view)),
         }
     }
@@ -159,7 +181,9 @@ impl ByteColumn {
         match value {
             None => view[0] == NULL,
             Some(v) if v.len() <= INLINE => view == inline_view(v),
-            Some(v) => view[0] as usize == v.len() && view[1] == prefix(v) && self.stored(&view) == v,
+            Some(v) => {
+                view[0] as usize == v.len() && view[1] == prefix(v) && self.stored(&view) == v
+            }
         }
     }
 
@@ -223,7 +247,11 @@ impl ByteColumn {
         let offset = data.len();
         if data.capacity() < offset + value.len() {
             // The first block grows by doubling; all others are allocated whole.
-            let capacity = if self.used >= BLOCK_BYTES / 2 { BLOCK_BYTES } else { ((offset + value.len()) * 2).clamp(256, BLOCK_BYTES) };
+            let capacity = if self.used >= BLOCK_BYTES / 2 {
+                BLOCK_BYTES
+            } else {
+                ((offset + value.len()) * 2).clamp(256, BLOCK_BYTES)
+            };
             data.reserve_exact(capacity - offset);
         }
         data.extend_from_slice(value);
@@ -240,7 +268,11 @@ impl ByteColumn {
 
     /// Moves the living values out of the blocks that are at least half garbage.
     fn compact(&mut self) {
-        let victims: Vec<bool> = self.blocks.iter().map(|b| b.garbage * 2 >= b.data.len() && b.garbage > 0).collect();
+        let victims: Vec<bool> = self
+            .blocks
+            .iter()
+            .map(|b| b.garbage * 2 >= b.data.len() && b.garbage > 0)
+            .collect();
         let mut old: Vec<Vec<u8>> = vec![Vec::new(); victims.len()];
         for (i, _) in victims.iter().enumerate().filter(|(_, v)| **v) {
             let block = &mut self.blocks[i];
@@ -254,7 +286,8 @@ impl ByteColumn {
         let mut views = std::mem::take(&mut self.views);
         for view in views.iter_mut() {
             if view[0] != NULL && view[0] as usize > INLINE && victims[view[2] as usize] {
-                let value = &old[view[2] as usize][view[3] as usize..view[3] as usize + view[0] as usize];
+                let value =
+                    &old[view[2] as usize][view[3] as usize..view[3] as usize + view[0] as usize];
                 (view[2], view[3]) = self.store(value);
             }
         }

@@ -1,8 +1,9 @@
 //! Vectors under dense ids that grow without ever being copied whole.
 //!
-//! A vector of n values is a list of chunks of 64 Ki values. The first chunk grows by doubling, so that a small state is small; every later one is allocated
-//! once. Growing therefore costs no copy of what is there, and never needs twice the memory. Access is two dependent loads, of which the first
-//! (the chunk's address) stays in the cache.
+//! A vector of n values is a list of chunks of 64 Ki values. The first chunk grows by doubling, so
+//! that a small state is small; every later one is allocated once. Growing therefore costs no copy
+//! of what is there, and never needs twice the memory. Access is two dependent loads, of which the
+//! first (the chunk's address) stays in the cache.
 
 /// Values per chunk, as a power of two.
 const CHUNK_BITS: u32 = 16;
@@ -19,7 +20,10 @@ pub struct Chunked<T> {
 impl<T: Copy + Default> Chunked<T> {
     /// Without values.
     pub fn new() -> Chunked<T> {
-        Chunked { chunks: Vec::new(), len: 0 }
+        Chunked {
+            chunks: Vec::new(),
+            len: 0,
+        }
     }
 
     /// Number of values.
@@ -100,7 +104,10 @@ impl<T: Copy + Default> Chunked<T> {
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        self.chunks.iter().map(|c| c.capacity() * size_of::<T>()).sum()
+        self.chunks
+            .iter()
+            .map(|c| c.capacity() * size_of::<T>())
+            .sum()
     }
 }
 
@@ -187,7 +194,10 @@ impl Slots {
         ids.extend(self.free.drain(self.free.len() - reused..));
         let first = self.capacity;
         self.capacity += n - reused;
-        assert!(self.capacity < u32::MAX as usize, "a state table holds fewer than 2^32 rows");
+        assert!(
+            self.capacity < u32::MAX as usize,
+            "a state table holds fewer than 2^32 rows"
+        );
         ids.extend(first as u32..self.capacity as u32);
         self.live.grow(self.capacity);
         for id in &ids[ids.len() - n..] {
@@ -202,7 +212,10 @@ impl Slots {
         let id = self.free.pop().unwrap_or_else(|| {
             let id = self.capacity as u32;
             self.capacity += 1;
-            assert!(self.capacity < u32::MAX as usize, "a state table holds fewer than 2^32 rows");
+            assert!(
+                self.capacity < u32::MAX as usize,
+                "a state table holds fewer than 2^32 rows"
+            );
             self.live.grow(self.capacity);
             id
         });

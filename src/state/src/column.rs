@@ -1,9 +1,11 @@
-//! Typed columns under dense ids that somebody else hands out ([`SlotColumns`]): the storage beneath [`crate::KeyIndex`] and [`crate::RowStore`], and of
-//! operators that keep values under the ids of an index.
+//! Typed columns under dense ids that somebody else hands out ([`SlotColumns`]): the storage
+//! beneath [`crate::KeyIndex`] and [`crate::RowStore`], and of operators that keep values under the
+//! ids of an index.
 //!
-//! Fixed-width values are kept as words of their width, whatever their Arrow type; strings as in [`crate::bytes`]; a bitmap of NULLs appears with the
-//! first NULL. Every other type (lists, structs) keeps the Arrow arrays that came in, copied, and a reference into them per slot.
-//! All work is done a batch and a column at a time.
+//! Fixed-width values are kept as words of their width, whatever their Arrow type; strings as in
+//! [`crate::bytes`]; a bitmap of NULLs appears with the first NULL. Every other type (lists,
+//! structs) keeps the Arrow arrays that came in, copied, and a reference into them per slot. All
+//! work is done a batch and a column at a time.
 //!
 //! Equality is that of keys: NULL equals NULL, -0 equals 0, every NaN equals every other.
 
@@ -38,7 +40,9 @@ impl Rows<'_> {
             Rows::All => ids.iter().enumerate().for_each(|(row, id)| f(row, *id)),
             Rows::Selected(rows) => {
                 assert_eq!(rows.len(), ids.len(), "one id per selected row");
-                rows.iter().zip(ids).for_each(|(row, id)| f(*row as usize, *id));
+                rows.iter()
+                    .zip(ids)
+                    .for_each(|(row, id)| f(*row as usize, *id));
             }
         }
     }
@@ -102,8 +106,14 @@ macro_rules! with_fixed {
 fn words<T: Word>(data: &ArrayData) -> &[T] {
     let bytes = data.buffers()[0].as_slice();
     let (offset, len) = (data.offset(), data.len());
-    assert!(bytes.len() >= (offset + len) * size_of::<T>() && bytes.as_ptr().align_offset(align_of::<T>()) == 0, "a buffer of {} values", offset + len);
-    // SAFETY: the buffer is long enough and aligned (asserted), and T is plain data for which every bit pattern is a value.
+    assert!(
+        bytes.len() >= (offset + len) * size_of::<T>()
+            && bytes.as_ptr().align_offset(align_of::<T>()) == 0,
+        "a buffer of {} values",
+        offset + len
+    );
+    // SAFETY: the buffer is long enough and aligned (asserted), and T is plain data for which every
+    // bit pattern is a value.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>().add(offset), len) }
 }
 
@@ -113,7 +123,8 @@ fn buffer_of<T: Word>(ids: &[u32], mut word: impl FnMut(u32) -> T) -> Buffer {
     let mut buffer = MutableBuffer::with_capacity(bytes);
     let to = buffer.as_mut_ptr().cast::<T>();
     for (i, id) in ids.iter().enumerate() {
-        // SAFETY: i < ids.len(), for which room was reserved; Arrow's buffers are aligned to at least 32 bytes.
+        // SAFETY: i < ids.len(), for which room was reserved; Arrow's buffers are aligned to at
+        // least 32 bytes.
         unsafe { to.add(i).write(word(*id)) };
     }
     // SAFETY: exactly these bytes were written.
@@ -125,9 +136,18 @@ fn bits_of(ids: &[u32], mut bit: impl FnMut(u32) -> bool) -> BooleanBuffer {
     BooleanBuffer::collect_bool(ids.len(), |i| bit(ids[i]))
 }
 
-fn array_of(data_type: &DataType, len: usize, buffers: Vec<Buffer>, nulls: Option<NullBuffer>) -> ArrayRef {
-    let builder = ArrayData::builder(data_type.clone()).len(len).buffers(buffers).nulls(nulls);
-    // SAFETY: the callers give `len` values in the layout of the type; strings are copied from valid strings.
+fn array_of(
+    data_type: &DataType,
+    len: usize,
+    buffers: Vec<Buffer>,
+    nulls: Option<NullBuffer>,
+) -> ArrayRef {
+    let builder = ArrayData::builder(data_type.clone())
+        .len(len)
+        .buffers(buffers)
+        .nulls(nulls);
+    // SAFETY: the callers give `len` values in the layout of the type; strings are copied from
+    // valid strings.
     make_array(unsafe { builder.build_unchecked() })
 }
 
@@ -137,7 +157,13 @@ macro_rules! with_bytes {
         macro_rules! over {
             ($typed:expr) => {{
                 let $values = $typed;
-                let $value = |row: usize| if $values.is_null(row) { None } else { Some(AsRef::<[u8]>::as_ref($values.value(row))) };
+                let $value = |row: usize| {
+                    if $values.is_null(row) {
+                        None
+                    } else {
+                        Some(AsRef::<[u8]>::as_ref($values.value(row)))
+                    }
+                };
                 $body
             }};
         }
@@ -190,12 +216,27 @@ impl<T: Word> Fixed<T> {
         }
     }
 
-    fn compare(&self, values: &[T], nulls: Option<&NullBuffer>, rows: Rows, ids: &[u32], report: impl FnMut(usize, bool)) {
+    fn compare(
+        &self,
+        values: &[T],
+        nulls: Option<&NullBuffer>,
+        rows: Rows,
+        ids: &[u32],
+        report: impl FnMut(usize, bool),
+    ) {
         self.compare_by(values, nulls, rows, ids, report, |a, b| a == b);
     }
 
     #[inline(always)]
-    fn compare_by(&self, values: &[T], nulls: Option<&NullBuffer>, rows: Rows, ids: &[u32], mut report: impl FnMut(usize, bool), same: impl Fn(T, T) -> bool) {
+    fn compare_by(
+        &self,
+        values: &[T],
+        nulls: Option<&NullBuffer>,
+        rows: Rows,
+        ids: &[u32],
+        mut report: impl FnMut(usize, bool),
+        same: impl Fn(T, T) -> bool,
+    ) {
         let mut i = 0;
         match (nulls.filter(|n| n.null_count() > 0), &self.nulls) {
             (None, None) => rows.each(ids, |row, id| {
@@ -204,14 +245,27 @@ impl<T: Word> Fixed<T> {
             }),
             (nulls, _) => rows.each(ids, |row, id| {
                 let null = nulls.is_some_and(|n| n.is_null(row));
-                report(i, null == self.is_null(id) && (null || same(self.values.get(id), values[row])));
+                report(
+                    i,
+                    null == self.is_null(id) && (null || same(self.values.get(id), values[row])),
+                );
                 i += 1;
             }),
         }
     }
 
     fn gather(&self, ids: &[u32], absent: bool) -> Buffer {
-        if absent { buffer_of(ids, |id| if id == ABSENT { T::default() } else { self.values.get(id) }) } else { buffer_of(ids, |id| self.values.get(id)) }
+        if absent {
+            buffer_of(ids, |id| {
+                if id == ABSENT {
+                    T::default()
+                } else {
+                    self.values.get(id)
+                }
+            })
+        } else {
+            buffer_of(ids, |id| self.values.get(id))
+        }
     }
 
     fn gather_nulls(&self, ids: &[u32], absent: bool) -> Option<NullBuffer> {
@@ -240,7 +294,8 @@ impl Nested {
             Rows::All => (0..ids.len() as u32).collect::<Vec<_>>(),
             Rows::Selected(rows) => rows.to_vec(),
         });
-        let copy = arrow::compute::take(array, &selection, None).expect("rows are within the batch");
+        let copy =
+            arrow::compute::take(array, &selection, None).expect("rows are within the batch");
         let at = self.arrays.len() as u32 + 1;
         for (row, id) in ids.iter().enumerate() {
             self.places.set(*id, [at, row as u32]);
@@ -263,14 +318,18 @@ impl Nested {
         if self.living[at] == 0 {
             self.rows_held -= self.arrays[at].take().map_or(0, |a| a.len());
         }
-        if self.arrays.len() > 64 && (self.rows_held > 2 * self.rows_living || self.arrays.len() > 2 * self.rows_living) {
+        if self.arrays.len() > 64
+            && (self.rows_held > 2 * self.rows_living || self.arrays.len() > 2 * self.rows_living)
+        {
             self.compact();
         }
     }
 
     /// Brings everything that lives into one array.
     fn compact(&mut self) {
-        let ids: Vec<u32> = (0..self.places.len() as u32).filter(|id| self.places.get(*id)[0] != 0).collect();
+        let ids: Vec<u32> = (0..self.places.len() as u32)
+            .filter(|id| self.places.get(*id)[0] != 0)
+            .collect();
         if ids.is_empty() {
             (self.arrays, self.living, self.rows_held) = (Vec::new(), Vec::new(), 0);
             return;
@@ -294,7 +353,12 @@ impl Nested {
             let at = at as usize - 1;
             if position[at] == u32::MAX {
                 position[at] = used.len() as u32;
-                used.push(self.arrays[at].as_ref().expect("a living slot refers to a kept array").as_ref());
+                used.push(
+                    self.arrays[at]
+                        .as_ref()
+                        .expect("a living slot refers to a kept array")
+                        .as_ref(),
+                );
             }
             indices.push((position[at] as usize, row as usize));
         }
@@ -302,7 +366,11 @@ impl Nested {
     }
 
     fn gather(&self, data_type: &DataType, ids: &[u32]) -> ArrayRef {
-        let present: Vec<u32> = ids.iter().copied().filter(|id| *id != ABSENT && self.places.get(*id)[0] != 0).collect();
+        let present: Vec<u32> = ids
+            .iter()
+            .copied()
+            .filter(|id| *id != ABSENT && self.places.get(*id)[0] != 0)
+            .collect();
         if present.is_empty() {
             return new_null_array(data_type, ids.len());
         }
@@ -324,12 +392,23 @@ impl Nested {
 
     fn equals(&self, id: u32, array: &dyn Array, row: usize) -> bool {
         let [at, mine] = self.places.get(id);
-        let Some(kept) = (at as usize).checked_sub(1).and_then(|at| self.arrays[at].as_ref()) else { return array.is_null(row) };
+        let Some(kept) = (at as usize)
+            .checked_sub(1)
+            .and_then(|at| self.arrays[at].as_ref())
+        else {
+            return array.is_null(row);
+        };
         kept.slice(mine as usize, 1).to_data() == array.slice(row, 1).to_data()
     }
 
     fn memory_bytes(&self) -> usize {
-        self.places.memory_bytes() + self.arrays.iter().flatten().map(|a| a.get_buffer_memory_size()).sum::<usize>()
+        self.places.memory_bytes()
+            + self
+                .arrays
+                .iter()
+                .flatten()
+                .map(|a| a.get_buffer_memory_size())
+                .sum::<usize>()
     }
 }
 
@@ -338,7 +417,13 @@ impl Column {
         use DataType as D;
         let store = match data_type {
             D::Boolean => Store::Bool(Fixed::default()),
-            D::Utf8 | D::LargeUtf8 | D::Utf8View | D::Binary | D::LargeBinary | D::BinaryView | D::FixedSizeBinary(_) => Store::Bytes(ByteColumn::default()),
+            D::Utf8
+            | D::LargeUtf8
+            | D::Utf8View
+            | D::Binary
+            | D::LargeBinary
+            | D::BinaryView
+            | D::FixedSizeBinary(_) => Store::Bytes(ByteColumn::default()),
             other => match other.primitive_width() {
                 Some(1) => Store::W1(Fixed::default()),
                 Some(2) => Store::W2(Fixed::default()),
@@ -348,7 +433,11 @@ impl Column {
                 _ => Store::Nested(Nested::default()),
             },
         };
-        Column { data_type: data_type.clone(), len: 0, store }
+        Column {
+            data_type: data_type.clone(),
+            len: 0,
+            store,
+        }
     }
 
     pub(crate) fn grow(&mut self, len: usize) {
@@ -363,7 +452,11 @@ impl Column {
 
     /// Writes rows of `array` into slots that hold nothing.
     pub(crate) fn write(&mut self, array: &dyn Array, rows: Rows, ids: &[u32]) {
-        assert_eq!(array.data_type(), &self.data_type, "a column keeps its type");
+        assert_eq!(
+            array.data_type(),
+            &self.data_type,
+            "a column keeps its type"
+        );
         with_fixed!(&mut self.store, f => f.write(words(&array.to_data()), array.nulls(), rows, ids), other => match other {
             Store::Bool(f) => {
                 let values: Vec<u8> = array.as_boolean().values().iter().map(u8::from).collect();
@@ -384,17 +477,42 @@ impl Column {
         }
     }
 
-    /// Tells of each row (counted from 0 in the order of `ids`) whether it equals the value of its slot. Every id must exist.
-    pub(crate) fn compare(&self, array: &dyn Array, rows: Rows, ids: &[u32], mut report: impl FnMut(usize, bool)) {
-        assert_eq!(array.data_type(), &self.data_type, "a column keeps its type");
+    /// Tells of each row (counted from 0 in the order of `ids`) whether it equals the value of its
+    /// slot. Every id must exist.
+    pub(crate) fn compare(
+        &self,
+        array: &dyn Array,
+        rows: Rows,
+        ids: &[u32],
+        mut report: impl FnMut(usize, bool),
+    ) {
+        assert_eq!(
+            array.data_type(),
+            &self.data_type,
+            "a column keeps its type"
+        );
         let mut i = 0;
         match &self.store {
             Store::Bool(f) => {
                 let values: Vec<u8> = array.as_boolean().values().iter().map(u8::from).collect();
                 f.compare(&values, array.nulls(), rows, ids, report);
             }
-            Store::W4(f) if self.data_type == DataType::Float32 => f.compare_by(words(&array.to_data()), array.nulls(), rows, ids, report, same_float32),
-            Store::W8(f) if self.data_type == DataType::Float64 => f.compare_by(words(&array.to_data()), array.nulls(), rows, ids, report, same_float64),
+            Store::W4(f) if self.data_type == DataType::Float32 => f.compare_by(
+                words(&array.to_data()),
+                array.nulls(),
+                rows,
+                ids,
+                report,
+                same_float32,
+            ),
+            Store::W8(f) if self.data_type == DataType::Float64 => f.compare_by(
+                words(&array.to_data()),
+                array.nulls(),
+                rows,
+                ids,
+                report,
+                same_float64,
+            ),
             Store::W1(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
             Store::W2(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
             Store::W4(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
@@ -414,7 +532,9 @@ impl Column {
     /// Whether the slot's value equals row `row` of `array`.
     pub(crate) fn equals(&self, id: u32, array: &dyn Array, row: usize) -> bool {
         let mut equal = false;
-        self.compare(array, Rows::Selected(&[row as u32]), &[id], |_, e| equal = e);
+        self.compare(array, Rows::Selected(&[row as u32]), &[id], |_, e| {
+            equal = e
+        });
         equal
     }
 
@@ -445,14 +565,34 @@ fn gather_bytes(data_type: &DataType, column: &ByteColumn, ids: &[u32]) -> Array
             let mut value = Vec::new();
             (*id != ABSENT && column.append_to(*id, &mut value)).then_some(value)
         });
-        return std::sync::Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(each, *width).expect("values have the width of their type"));
+        return std::sync::Arc::new(
+            FixedSizeBinaryArray::try_from_sparse_iter_with_size(each, *width)
+                .expect("values have the width of their type"),
+        );
     }
     let (offsets, values, nulls) = column.gather(ids);
-    let nulls = nulls.then(|| NullBuffer::new(bits_of(ids, |id| id != ABSENT && !column.is_null(id))));
-    let text = matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let plain = if text { DataType::Utf8 } else { DataType::Binary };
-    let array = array_of(&plain, ids.len(), vec![Buffer::from_vec(offsets), Buffer::from_vec(values)], nulls);
-    if plain == *data_type { array } else { arrow::compute::cast(&array, data_type).expect("one kind of string becomes another") }
+    let nulls =
+        nulls.then(|| NullBuffer::new(bits_of(ids, |id| id != ABSENT && !column.is_null(id))));
+    let text = matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    );
+    let plain = if text {
+        DataType::Utf8
+    } else {
+        DataType::Binary
+    };
+    let array = array_of(
+        &plain,
+        ids.len(),
+        vec![Buffer::from_vec(offsets), Buffer::from_vec(values)],
+        nulls,
+    );
+    if plain == *data_type {
+        array
+    } else {
+        arrow::compute::cast(&array, data_type).expect("one kind of string becomes another")
+    }
 }
 
 /// Columns of given types under ids that the caller hands out.
@@ -464,7 +604,9 @@ pub struct SlotColumns {
 impl SlotColumns {
     /// Without slots.
     pub fn new(types: &[DataType]) -> SlotColumns {
-        SlotColumns { columns: types.iter().map(Column::new).collect() }
+        SlotColumns {
+            columns: types.iter().map(Column::new).collect(),
+        }
     }
 
     /// Makes room for the ids below `capacity`.
@@ -472,7 +614,8 @@ impl SlotColumns {
         self.columns.iter_mut().for_each(|c| c.grow(capacity));
     }
 
-    /// Writes row i of `arrays` into slot `ids[i]`, which exists and holds nothing (is new, or was cleared).
+    /// Writes row i of `arrays` into slot `ids[i]`, which exists and holds nothing (is new, or was
+    /// cleared).
     pub fn write(&mut self, arrays: &[ArrayRef], ids: &[u32]) {
         self.write_rows(arrays, Rows::All, ids);
     }
@@ -497,22 +640,37 @@ impl SlotColumns {
         self.columns.iter_mut().for_each(|c| c.clear(id));
     }
 
-    /// Sets `unequal[i]` where slot `ids[i]` differs from row `rows[i]` of `arrays`; every id exists.
-    pub fn mark_unequal(&self, arrays: &[ArrayRef], rows: &[u32], ids: &[u32], unequal: &mut [bool]) {
+    /// Sets `unequal[i]` where slot `ids[i]` differs from row `rows[i]` of `arrays`; every id
+    /// exists.
+    pub fn mark_unequal(
+        &self,
+        arrays: &[ArrayRef],
+        rows: &[u32],
+        ids: &[u32],
+        unequal: &mut [bool],
+    ) {
         for (column, array) in self.columns.iter().zip(arrays) {
-            column.compare(array.as_ref(), Rows::Selected(rows), ids, |i, equal| unequal[i] |= !equal);
+            column.compare(array.as_ref(), Rows::Selected(rows), ids, |i, equal| {
+                unequal[i] |= !equal
+            });
         }
     }
 
     /// Whether slot `id` equals row `row` of `arrays`.
     pub fn equals(&self, id: u32, arrays: &[ArrayRef], row: usize) -> bool {
-        self.columns.iter().zip(arrays).all(|(c, a)| c.equals(id, a.as_ref(), row))
+        self.columns
+            .iter()
+            .zip(arrays)
+            .all(|(c, a)| c.equals(id, a.as_ref(), row))
     }
 
     /// These columns of these slots; ABSENT gives NULL.
     pub fn gather(&self, columns: &[usize], ids: &[u32]) -> Vec<ArrayRef> {
         let absent = ids.contains(&ABSENT);
-        columns.iter().map(|c| self.columns[*c].gather(ids, absent)).collect()
+        columns
+            .iter()
+            .map(|c| self.columns[*c].gather(ids, absent))
+            .collect()
     }
 
     /// All columns of these slots; ABSENT gives NULL.
@@ -527,22 +685,35 @@ impl SlotColumns {
     }
 }
 
-/// The array with floats in their canonical form (0 for -0, one NaN), so that equal values have equal bits; the same array where nothing changes.
+/// The array with floats in their canonical form (0 for -0, one NaN), so that equal values have
+/// equal bits; the same array where nothing changes.
 pub(crate) fn canonical(array: &ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Float32 => {
             let values = array.as_primitive::<Float32Type>();
-            if !values.values().iter().any(|v| v.is_nan() || v.to_bits() == 1 << 31) {
+            if !values
+                .values()
+                .iter()
+                .any(|v| v.is_nan() || v.to_bits() == 1 << 31)
+            {
                 return array.clone();
             }
-            std::sync::Arc::new(values.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }))
+            std::sync::Arc::new(
+                values.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }),
+            )
         }
         DataType::Float64 => {
             let values = array.as_primitive::<Float64Type>();
-            if !values.values().iter().any(|v| v.is_nan() || v.to_bits() == 1 << 63) {
+            if !values
+                .values()
+                .iter()
+                .any(|v| v.is_nan() || v.to_bits() == 1 << 63)
+            {
                 return array.clone();
             }
-            std::sync::Arc::new(values.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v + 0.0 }))
+            std::sync::Arc::new(
+                values.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v + 0.0 }),
+            )
         }
         _ => array.clone(),
     }

@@ -1,20 +1,26 @@
 //! Sums the weights of equal rows.
 //!
-//! The result has each row once, rows whose weights cancel not at all, retractions before insertions, and otherwise the order of first appearance. NULL
-//! equals NULL, -0 equals 0, NaN equals NaN.
+//! The result has each row once, rows whose weights cancel not at all, retractions before
+//! insertions, and otherwise the order of first appearance. NULL equals NULL, -0 equals 0, NaN
+//! equals NaN.
 
 use crate::KeyIndex;
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemark_changelog::{ChangeBatch, hash_columns};
 
-/// The sum of `batches`, which share `schema`. Insertions alone are not merged with each other: batches without weights are just put together.
+/// The sum of `batches`, which share `schema`. Insertions alone are not merged with each other:
+/// batches without weights are just put together.
 pub fn consolidate(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeBatch {
     if batches.is_empty() {
         return ChangeBatch::insert(RecordBatch::new_empty(schema.clone()));
     }
     let all = ChangeBatch::concat(schema, batches);
-    if all.weights().is_none() { all } else { sum_of_equal_rows(schema, all) }
+    if all.weights().is_none() {
+        all
+    } else {
+        sum_of_equal_rows(schema, all)
+    }
 }
 
 /// Like [`consolidate`], and equal insertions are one row with their number as weight.
@@ -26,16 +32,26 @@ pub fn consolidate_fully(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeB
 }
 
 fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
-    let types: Vec<DataType> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
+    let types: Vec<DataType> = schema
+        .fields()
+        .iter()
+        .map(|f| f.data_type().clone())
+        .collect();
     let mut index = KeyIndex::new(&types);
     let mut ids = Vec::new();
-    index.intern(all.rows().columns(), &hash_columns(all.rows().columns(), all.num_rows()), &mut ids);
+    index.intern(
+        all.rows().columns(),
+        &hash_columns(all.rows().columns(), all.num_rows()),
+        &mut ids,
+    );
     let mut sums = vec![0i64; index.capacity()];
     let mut first_rows = Vec::with_capacity(index.capacity());
     let mut seen = vec![false; index.capacity()];
     for (row, id) in ids.iter().enumerate() {
         let sum = &mut sums[*id as usize];
-        *sum = sum.checked_add(all.weight(row)).expect("the weight of a row is within 64 bits");
+        *sum = sum
+            .checked_add(all.weight(row))
+            .expect("the weight of a row is within 64 bits");
         if !std::mem::replace(&mut seen[*id as usize], true) {
             first_rows.push(row as u32);
         }
@@ -44,7 +60,11 @@ fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
         return all;
     }
     let sum_of = |row: &u32| sums[ids[*row as usize] as usize];
-    let mut kept: Vec<u32> = first_rows.iter().copied().filter(|r| sum_of(r) < 0).collect();
+    let mut kept: Vec<u32> = first_rows
+        .iter()
+        .copied()
+        .filter(|r| sum_of(r) < 0)
+        .collect();
     kept.extend(first_rows.iter().copied().filter(|r| sum_of(r) > 0));
     let weights = kept.iter().map(sum_of).collect();
     let rows = UInt32Array::from(kept);
@@ -59,12 +79,19 @@ mod tests {
     use std::sync::Arc;
 
     fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]))
+        Arc::new(Schema::new(vec![
+            Field::new("k", DataType::Int64, true),
+            Field::new("v", DataType::Utf8, true),
+        ]))
     }
 
     /// A table of changes: one `weight key value` per line, `-` for NULL.
     fn changes(table: &str) -> ChangeBatch {
-        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|l| !l.is_empty()).collect();
+        let lines: Vec<Vec<&str>> = table
+            .lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>())
+            .filter(|l| !l.is_empty())
+            .collect();
         let keys = Int64Array::from_iter(lines.iter().map(|l| l[1].parse::<i64>().ok()));
         let values = StringArray::from_iter(lines.iter().map(|l| (l[2] != "-").then_some(l[2])));
         let rows = RecordBatch::try_new(schema(), vec![Arc::new(keys), Arc::new(values)]).unwrap();
@@ -72,15 +99,40 @@ mod tests {
     }
 
     fn table(changes: &ChangeBatch) -> Vec<String> {
-        let (k, v) = (changes.column(0).as_primitive::<Int64Type>(), changes.column(1).as_string::<i32>());
-        let key = |i: usize| if k.is_null(i) { "-".into() } else { k.value(i).to_string() };
-        (0..changes.num_rows()).map(|i| format!("{:+} {} {}", changes.weight(i), key(i), if v.is_null(i) { "-" } else { v.value(i) })).collect()
+        let (k, v) = (
+            changes.column(0).as_primitive::<Int64Type>(),
+            changes.column(1).as_string::<i32>(),
+        );
+        let key = |i: usize| {
+            if k.is_null(i) {
+                "-".into()
+            } else {
+                k.value(i).to_string()
+            }
+        };
+        (0..changes.num_rows())
+            .map(|i| {
+                format!(
+                    "{:+} {} {}",
+                    changes.weight(i),
+                    key(i),
+                    if v.is_null(i) { "-" } else { v.value(i) }
+                )
+            })
+            .collect()
     }
 
     #[test]
     fn sums_equal_rows_and_puts_retractions_first() {
-        let parts = [changes("+1 1 a\n+1 2 b\n-1 3 -"), changes("-1 1 a\n+1 2 b\n+1 - -\n-1 4 d"), changes("+1 - -\n-1 4 d")];
-        assert_eq!(table(&consolidate(&schema(), &parts)), ["-1 3 -", "-2 4 d", "+2 2 b", "+2 - -"]);
+        let parts = [
+            changes("+1 1 a\n+1 2 b\n-1 3 -"),
+            changes("-1 1 a\n+1 2 b\n+1 - -\n-1 4 d"),
+            changes("+1 - -\n-1 4 d"),
+        ];
+        assert_eq!(
+            table(&consolidate(&schema(), &parts)),
+            ["-1 3 -", "-2 4 d", "+2 2 b", "+2 - -"]
+        );
     }
 
     #[test]
@@ -95,6 +147,9 @@ mod tests {
         let plain = consolidate(&schema(), &parts);
         assert!(plain.weights().is_none());
         assert_eq!(plain.num_rows(), 4);
-        assert_eq!(table(&consolidate_fully(&schema(), &parts)), ["+3 1 a", "+1 2 b"]);
+        assert_eq!(
+            table(&consolidate_fully(&schema(), &parts)),
+            ["+3 1 a", "+1 2 b"]
+        );
     }
 }

@@ -1,11 +1,16 @@
-//! The rows of `tidemark.errors` as a part of a checkpoint: one object that holds all that are kept.
+//! The rows of `tidemark.errors` as a part of a checkpoint: one object that holds all that are
+//! kept.
 //!
-//! **Law.** The object of epoch e holds the errors as of the barrier that closed e: those of records and rows of epochs up to e, without those that were taken back
-//! by then. Replay begins behind it, so that no error is met twice. The manifest names it with its size and checksum; a checkpoint before which no error came or
-//! went names the object of an earlier one. Errors are diagnostics: whoever restores reports an object that is missing or damaged, and goes on without.
+//! **Law.** The object of epoch e holds the errors as of the barrier that closed e: those of
+//! records and rows of epochs up to e, without those that were taken back by then. Replay begins
+//! behind it, so that no error is met twice. The manifest names it with its size and checksum; a
+//! checkpoint before which no error came or went names the object of an earlier one. Errors are
+//! diagnostics: whoever restores reports an object that is missing or damaged, and goes on without.
 //!
-//! **Form.** `errors/{generation}-{epoch}.parquet`, plain Parquet, LZ4_RAW, oldest error first: `relation_id` UINT32, `relation` UTF8, `epoch` UINT64, `topic` UTF8,
-//! `partition` UINT32, `offset` INT64, `column` UTF8, `sqlstate` UTF8, `message` UTF8, `raw` BINARY, `weight` INT64 (how many equal rows failed).
+//! **Form.** `errors/{generation}-{epoch}.parquet`, plain Parquet, LZ4_RAW, oldest error first:
+//! `relation_id` UINT32, `relation` UTF8, `epoch` UINT64, `topic` UTF8, `partition` UINT32,
+//! `offset` INT64, `column` UTF8, `sqlstate` UTF8, `message` UTF8, `raw` BINARY, `weight` INT64
+//! (how many equal rows failed).
 
 use crate::checkpoint::CheckpointStore;
 use arrow::array::*;
@@ -20,7 +25,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, failpoint};
 
-/// Errors that are encoded at a time: raw records of 4 KiB each stay far below what one Arrow array holds.
+/// Errors that are encoded at a time: raw records of 4 KiB each stay far below what one Arrow array
+/// holds.
 const BATCH_ROWS: usize = 4096;
 
 /// A row of `tidemark.errors`.
@@ -92,21 +98,39 @@ fn schema() -> SchemaRef {
 /// The bytes of an object.
 pub fn encode_errors(errors: &[KeptError]) -> Result<Bytes> {
     let failed = |e: &dyn Display| Error::internal(format!("encoding the kept errors: {e}"));
-    let properties = WriterProperties::builder().set_compression(Compression::LZ4_RAW).set_statistics_enabled(EnabledStatistics::None).build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(|e| failed(&e))?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::LZ4_RAW)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build();
+    let mut writer =
+        ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(|e| failed(&e))?;
     for part in errors.chunks(BATCH_ROWS) {
-        let text = |of: &dyn Fn(&ErrorRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(part.iter().map(|e| of(&e.row)))) };
+        let text = |of: &dyn Fn(&ErrorRow) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(
+                part.iter().map(|e| of(&e.row)),
+            ))
+        };
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt32Array::from_iter_values(part.iter().map(|e| e.relation.0))),
+            Arc::new(UInt32Array::from_iter_values(
+                part.iter().map(|e| e.relation.0),
+            )),
             text(&|row| &row.relation),
-            Arc::new(UInt64Array::from_iter_values(part.iter().map(|e| e.row.epoch.0))),
+            Arc::new(UInt64Array::from_iter_values(
+                part.iter().map(|e| e.row.epoch.0),
+            )),
             text(&|row| &row.topic),
-            Arc::new(UInt32Array::from_iter_values(part.iter().map(|e| e.row.split))),
-            Arc::new(Int64Array::from_iter_values(part.iter().map(|e| e.row.offset))),
+            Arc::new(UInt32Array::from_iter_values(
+                part.iter().map(|e| e.row.split),
+            )),
+            Arc::new(Int64Array::from_iter_values(
+                part.iter().map(|e| e.row.offset),
+            )),
             text(&|row| &row.column),
             text(&|row| &row.state),
             text(&|row| &row.message),
-            Arc::new(BinaryArray::from_iter_values(part.iter().map(|e| e.row.raw.as_slice()))),
+            Arc::new(BinaryArray::from_iter_values(
+                part.iter().map(|e| e.row.raw.as_slice()),
+            )),
             Arc::new(Int64Array::from_iter_values(part.iter().map(|e| e.weight))),
         ];
         let batch = RecordBatch::try_new(schema(), columns).map_err(|e| failed(&e))?;
@@ -118,18 +142,41 @@ pub fn encode_errors(errors: &[KeptError]) -> Result<Bytes> {
 /// Reads what [`encode_errors`] made.
 pub fn decode_errors(bytes: impl Into<Bytes>) -> Result<Vec<KeptError>> {
     let damaged = |e: &dyn Display| Error::corrupt(format!("errors cannot be read: {e}"));
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.into()).and_then(|b| b.build()).map_err(|e| damaged(&e))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.into())
+        .and_then(|b| b.build())
+        .map_err(|e| damaged(&e))?;
     let mut errors = Vec::new();
     for batch in reader {
         let batch = batch.map_err(|e| damaged(&e))?;
-        let types = |schema: &Schema| schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone())).collect::<Vec<_>>();
+        let types = |schema: &Schema| {
+            schema
+                .fields()
+                .iter()
+                .map(|f| (f.name().clone(), f.data_type().clone()))
+                .collect::<Vec<_>>()
+        };
         if types(&batch.schema()) != types(&schema()) {
             return Err(damaged(&"they have other columns"));
         }
-        let text = |column: usize, row: usize| batch.column(column).as_string::<i32>().value(row).to_string();
-        let (relation, split) = (batch.column(0).as_primitive::<UInt32Type>(), batch.column(4).as_primitive::<UInt32Type>());
-        let (offset, weight) = (batch.column(5).as_primitive::<Int64Type>(), batch.column(10).as_primitive::<Int64Type>());
-        let (epoch, raw) = (batch.column(2).as_primitive::<UInt64Type>(), batch.column(9).as_binary::<i32>());
+        let text = |column: usize, row: usize| {
+            batch
+                .column(column)
+                .as_string::<i32>()
+                .value(row)
+                .to_string()
+        };
+        let (relation, split) = (
+            batch.column(0).as_primitive::<UInt32Type>(),
+            batch.column(4).as_primitive::<UInt32Type>(),
+        );
+        let (offset, weight) = (
+            batch.column(5).as_primitive::<Int64Type>(),
+            batch.column(10).as_primitive::<Int64Type>(),
+        );
+        let (epoch, raw) = (
+            batch.column(2).as_primitive::<UInt64Type>(),
+            batch.column(9).as_binary::<i32>(),
+        );
         errors.extend((0..batch.num_rows()).map(|i| KeptError {
             relation: RelationId(relation.value(i)),
             row: Arc::new(ErrorRow {
@@ -150,15 +197,29 @@ pub fn decode_errors(bytes: impl Into<Bytes>) -> Result<Vec<KeptError>> {
 }
 
 impl CheckpointStore {
-    /// Writes what [`encode_errors`] made of `rows` errors as of `epoch`. The same call again is harmless; another content under that name is an error.
-    pub async fn write_errors(&self, epoch: Epoch, generation: u64, rows: u64, bytes: Bytes) -> Result<ErrorsFile> {
-        let file = ErrorsFile { path: format!("errors/{generation}-{epoch}.parquet"), epoch, rows, bytes: bytes.len() as u64, crc32: crc32fast::hash(&bytes) };
+    /// Writes what [`encode_errors`] made of `rows` errors as of `epoch`. The same call again is
+    /// harmless; another content under that name is an error.
+    pub async fn write_errors(
+        &self,
+        epoch: Epoch,
+        generation: u64,
+        rows: u64,
+        bytes: Bytes,
+    ) -> Result<ErrorsFile> {
+        let file = ErrorsFile {
+            path: format!("errors/{generation}-{epoch}.parquet"),
+            epoch,
+            rows,
+            bytes: bytes.len() as u64,
+            crc32: crc32fast::hash(&bytes),
+        };
         failpoint::hit("checkpoint.errors");
         self.put_new(&file.path, bytes).await?;
         Ok(file)
     }
 
-    /// Reads an object of kept errors, oldest first; a missing or damaged one is an error that names it.
+    /// Reads an object of kept errors, oldest first; a missing or damaged one is an error that
+    /// names it.
     pub async fn read_errors(&self, file: &ErrorsFile) -> Result<Vec<KeptError>> {
         let bytes = self.get_whole(&file.path, file.bytes, file.crc32).await?;
         decode_errors(bytes).map_err(|e| e.context(&file.path))
@@ -182,11 +243,23 @@ mod tests {
             message: format!("no. {n}"),
             raw: vec![0xff; n % 5],
         };
-        KeptError { relation: RelationId(4), row: Arc::new(row), weight: 1 + n as i64 % 3 }
+        KeptError {
+            relation: RelationId(4),
+            row: Arc::new(row),
+            weight: 1 + n as i64 % 3,
+        }
     }
 
     async fn write(store: &CheckpointStore, epoch: u64, errors: &[KeptError]) -> ErrorsFile {
-        store.write_errors(Epoch(epoch), 2, errors.len() as u64, encode_errors(errors).unwrap()).await.unwrap()
+        store
+            .write_errors(
+                Epoch(epoch),
+                2,
+                errors.len() as u64,
+                encode_errors(errors).unwrap(),
+            )
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -195,31 +268,71 @@ mod tests {
         let store = CheckpointStore::open(&format!("file://{}", folder.display())).unwrap();
         let errors: Vec<KeptError> = (0..BATCH_ROWS + 10).map(error).collect();
         let file = write(&store, 9, &errors).await;
-        assert_eq!((file.path.as_str(), file.rows), ("errors/2-9.parquet", errors.len() as u64));
-        assert_eq!(write(&store, 9, &errors).await, file, "the same again is harmless");
+        assert_eq!(
+            (file.path.as_str(), file.rows),
+            ("errors/2-9.parquet", errors.len() as u64)
+        );
+        assert_eq!(
+            write(&store, 9, &errors).await,
+            file,
+            "the same again is harmless"
+        );
         assert_eq!(store.read_errors(&file).await.unwrap(), errors);
-        let other = store.write_errors(Epoch(9), 2, 0, encode_errors(&[]).unwrap()).await.unwrap_err();
-        assert_eq!(other.message(), "checkpoint file errors/2-9.parquet exists with other content");
+        let other = store
+            .write_errors(Epoch(9), 2, 0, encode_errors(&[]).unwrap())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            other.message(),
+            "checkpoint file errors/2-9.parquet exists with other content"
+        );
         let mut bytes = std::fs::read(folder.join(&file.path)).unwrap();
         bytes[100] ^= 1;
         std::fs::write(folder.join(&file.path), bytes).unwrap();
-        assert_eq!(store.read_errors(&file).await.unwrap_err().message(), "checkpoint file errors/2-9.parquet is damaged");
+        assert_eq!(
+            store.read_errors(&file).await.unwrap_err().message(),
+            "checkpoint file errors/2-9.parquet is damaged"
+        );
         std::fs::remove_file(folder.join(&file.path)).unwrap();
-        assert_eq!(store.read_errors(&file).await.unwrap_err().message(), "checkpoint file errors/2-9.parquet is missing");
+        assert_eq!(
+            store.read_errors(&file).await.unwrap_err().message(),
+            "checkpoint file errors/2-9.parquet is missing"
+        );
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
     async fn what_no_retained_manifest_names_is_deleted() {
         let store = CheckpointStore::open("memory:").unwrap();
-        let (old, kept, made) = (write(&store, 3, &[error(1)]).await, write(&store, 5, &[error(2)]).await, write(&store, 8, &[error(3)]).await);
-        // The checkpoint of epoch 7 names the object of an earlier one; that of epoch 8 is in the making.
-        let manifest = Manifest { epoch: Epoch(7), errors: Some(kept.clone()), ..Manifest::default() };
-        assert_eq!(store.collect(std::slice::from_ref(&manifest), Epoch(7)).await.unwrap(), 1);
-        assert_eq!(store.read_errors(&old).await.unwrap_err().message(), "checkpoint file errors/2-3.parquet is missing");
+        let (old, kept, made) = (
+            write(&store, 3, &[error(1)]).await,
+            write(&store, 5, &[error(2)]).await,
+            write(&store, 8, &[error(3)]).await,
+        );
+        // The checkpoint of epoch 7 names the object of an earlier one; that of epoch 8 is in the
+        // making.
+        let manifest = Manifest {
+            epoch: Epoch(7),
+            errors: Some(kept.clone()),
+            ..Manifest::default()
+        };
+        assert_eq!(
+            store
+                .collect(std::slice::from_ref(&manifest), Epoch(7))
+                .await
+                .unwrap(),
+            1
+        );
+        assert_eq!(
+            store.read_errors(&old).await.unwrap_err().message(),
+            "checkpoint file errors/2-3.parquet is missing"
+        );
         assert_eq!(store.read_errors(&kept).await.unwrap(), [error(2)]);
         assert_eq!(store.read_errors(&made).await.unwrap(), [error(3)]);
-        let manifest = Manifest { epoch: Epoch(9), ..manifest };
+        let manifest = Manifest {
+            epoch: Epoch(9),
+            ..manifest
+        };
         assert_eq!(store.collect(&[manifest], Epoch(9)).await.unwrap(), 1);
         assert_eq!(store.read_errors(&kept).await.unwrap(), [error(2)]);
     }

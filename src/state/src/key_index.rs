@@ -1,16 +1,20 @@
 //! Key columns to dense ids, a batch at a time.
 //!
-//! A table leads from 32 bits of a key's hash (its tag) to its id, see [`table`]. A batch is looked up in three passes, each one tight loop:
+//! A table leads from 32 bits of a key's hash (its tag) to its id, see [`table`]. A batch is looked
+//! up in three passes, each one tight loop:
 //!
-//! 1. *Probe.* The first slot with the row's tag is the row's candidate; a row without one is a new key and takes a slot and an id at once.
+//! 1. *Probe.* The first slot with the row's tag is the row's candidate; a row without one is a new
+//!    key and takes a slot and an id at once.
 //! 2. *Write.* The new keys are appended, column by column.
 //! 3. *Verify.* Candidates are compared with their keys, column by column.
 //!
-//! Rows that fail the third pass (two keys with one tag: one in 2^32 per pair) are looked up again one by one. So no pass depends on the key's types except
-//! for one loop per column, and any number of columns of any types takes the same path without an encoding of its own.
+//! Rows that fail the third pass (two keys with one tag: one in 2^32 per pair) are looked up again
+//! one by one. So no pass depends on the key's types except for one loop per column, and any number
+//! of columns of any types takes the same path without an encoding of its own.
 //!
-//! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in canonical form.
-//! Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in the table.
+//! Equality: NULL equals NULL, -0 equals 0, every NaN equals every other; a key is kept in
+//! canonical form. Cost per key: the values' width, 8 bytes of hash, one bit, and about 12 bytes in
+//! the table.
 
 mod table;
 
@@ -24,7 +28,8 @@ use table::{Table, tag_of};
 /// Rows that the probe's prefetch runs ahead.
 const AHEAD: usize = 12;
 
-/// A hash index over key columns. Ids are dense and reused after removal; all are below [`KeyIndex::capacity`].
+/// A hash index over key columns. Ids are dense and reused after removal; all are below
+/// [`KeyIndex::capacity`].
 #[derive(Debug)]
 pub struct KeyIndex {
     keys: SlotColumns,
@@ -37,8 +42,16 @@ pub struct KeyIndex {
 impl KeyIndex {
     /// An index over key columns of these types; without columns there is one key.
     pub fn new(types: &[DataType]) -> KeyIndex {
-        let floats = types.iter().any(|t| matches!(t, DataType::Float32 | DataType::Float64));
-        KeyIndex { keys: SlotColumns::new(types), floats, hashes: Chunked::new(), slots: Slots::default(), table: Table::new() }
+        let floats = types
+            .iter()
+            .any(|t| matches!(t, DataType::Float32 | DataType::Float64));
+        KeyIndex {
+            keys: SlotColumns::new(types),
+            floats,
+            hashes: Chunked::new(),
+            slots: Slots::default(),
+            table: Table::new(),
+        }
     }
 
     /// Number of keys.
@@ -56,13 +69,15 @@ impl KeyIndex {
         self.slots.capacity()
     }
 
-    /// Finds or adds the key of every row. `hashes` are those of `tidemark_changelog::hash_columns` over `keys`, one per row. `ids` is cleared and then holds one id
-    /// per row; equal keys of one batch get one id.
+    /// Finds or adds the key of every row. `hashes` are those of `tidemark_changelog::hash_columns`
+    /// over `keys`, one per row. `ids` is cleared and then holds one id per row; equal keys of one
+    /// batch get one id.
     pub fn intern(&mut self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
         let keys = &self.canonical(keys);
         ids.clear();
         ids.reserve(hashes.len());
-        let (mut known_rows, mut known_ids, mut new_rows, mut new_ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut known_rows, mut known_ids, mut new_rows, mut new_ids) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut last: Option<(u64, u32)> = None;
         for (row, hash) in hashes.iter().enumerate() {
             if let Some(ahead) = hashes.get(row + AHEAD) {
@@ -92,11 +107,16 @@ impl KeyIndex {
         self.write(keys, hashes, &new_rows, &new_ids);
         self.verify(keys, &known_rows, &known_ids, |index, row| {
             let id = index.find_one(keys, hashes[row as usize], row);
-            ids[row as usize] = if id == ABSENT { index.add_one(keys, hashes, row) } else { id };
+            ids[row as usize] = if id == ABSENT {
+                index.add_one(keys, hashes, row)
+            } else {
+                id
+            };
         });
     }
 
-    /// Finds the key of every row. `ids` is cleared and then holds one id per row, [`ABSENT`] where the key is unknown.
+    /// Finds the key of every row. `ids` is cleared and then holds one id per row, [`ABSENT`] where
+    /// the key is unknown.
     pub fn find(&self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
         ids.clear();
         let keys = &self.canonical(keys);
@@ -116,7 +136,8 @@ impl KeyIndex {
             }
         }
         let mut unequal = vec![false; known_rows.len()];
-        self.keys.mark_unequal(keys, &known_rows, &known_ids, &mut unequal);
+        self.keys
+            .mark_unequal(keys, &known_rows, &known_ids, &mut unequal);
         for (i, _) in unequal.iter().enumerate().filter(|(_, u)| **u) {
             let row = known_rows[i];
             ids[row as usize] = self.find_one(keys, hashes[row as usize], row);
@@ -124,7 +145,13 @@ impl KeyIndex {
     }
 
     /// Calls `again` for every row whose candidate is another key.
-    fn verify(&mut self, keys: &[ArrayRef], rows: &[u32], ids: &[u32], mut again: impl FnMut(&mut KeyIndex, u32)) {
+    fn verify(
+        &mut self,
+        keys: &[ArrayRef],
+        rows: &[u32],
+        ids: &[u32],
+        mut again: impl FnMut(&mut KeyIndex, u32),
+    ) {
         let mut unequal = vec![false; rows.len()];
         self.keys.mark_unequal(keys, rows, ids, &mut unequal);
         for (i, _) in unequal.iter().enumerate().filter(|(_, u)| **u) {
@@ -133,7 +160,11 @@ impl KeyIndex {
     }
 
     fn canonical(&self, keys: &[ArrayRef]) -> Vec<ArrayRef> {
-        if self.floats { keys.iter().map(canonical).collect() } else { keys.to_vec() }
+        if self.floats {
+            keys.iter().map(canonical).collect()
+        } else {
+            keys.to_vec()
+        }
     }
 
     fn write(&mut self, keys: &[ArrayRef], hashes: &[u64], rows: &[u32], ids: &[u32]) {
@@ -146,7 +177,10 @@ impl KeyIndex {
     }
 
     fn find_one(&self, keys: &[ArrayRef], hash: u64, row: u32) -> u32 {
-        self.table.candidates(tag_of(hash)).find(|id| self.keys.equals(*id, keys, row as usize)).unwrap_or(ABSENT)
+        self.table
+            .candidates(tag_of(hash))
+            .find(|id| self.keys.equals(*id, keys, row as usize))
+            .unwrap_or(ABSENT)
     }
 
     fn add_one(&mut self, keys: &[ArrayRef], hashes: &[u64], row: u32) -> u32 {
@@ -191,7 +225,10 @@ impl KeyIndex {
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        self.keys.memory_bytes() + self.hashes.memory_bytes() + self.slots.memory_bytes() + self.table.memory_bytes()
+        self.keys.memory_bytes()
+            + self.hashes.memory_bytes()
+            + self.slots.memory_bytes()
+            + self.table.memory_bytes()
     }
 }
 

@@ -1,11 +1,13 @@
-//! What is kept: the in-memory kernels that operators build their state from, and the durable side (Parquet checkpoints, manifests, restore,
-//! compaction, garbage collection).
+//! What is kept: the in-memory kernels that operators build their state from, and the durable side
+//! (Parquet checkpoints, manifests, restore, compaction, garbage collection).
 //!
-//! In memory, state is columnar. [`KeyIndex`] maps key columns to dense ids, a batch at a time; [`RowStore`] keeps rows column by column under dense
-//! ids; an operator keeps its own typed vectors beside them, indexed by those ids. [`ViewPartition`] is one worker's share of a relation that people read.
+//! In memory, state is columnar. [`KeyIndex`] maps key columns to dense ids, a batch at a time;
+//! [`RowStore`] keeps rows column by column under dense ids; an operator keeps its own typed
+//! vectors beside them, indexed by those ids. [`ViewPartition`] is one worker's share of a relation
+//! that people read.
 //!
-//! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and deletes of one checkpoint interval each. Reading
-//! them newest-first gives the table.
+//! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and
+//! deletes of one checkpoint interval each. Reading them newest-first gives the table.
 
 pub mod bytes;
 pub mod checkpoint;

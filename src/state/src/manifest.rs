@@ -1,10 +1,13 @@
 //! The manifest of a checkpoint: everything that is needed to go on from an epoch, in one object.
 //!
-//! **Law.** A manifest names every file of every state table, where each source stood, what each sink had delivered, the errors that are kept, and the catalog, all as of the
-//! barrier that closed its epoch. It is written once (put if absent) after every file that it names; the log's commit entry that names the manifest is the instant at which
-//! the checkpoint counts.
+//! **Law.** A manifest names every file of every state table, where each source stood, what each
+//! sink had delivered, the errors that are kept, and the catalog, all as of the barrier that closed
+//! its epoch. It is written once (put if absent) after every file that it names; the log's commit
+//! entry that names the manifest is the instant at which the checkpoint counts.
 //!
-//! **Form.** `manifests/{epoch, 20 digits}-{generation}.json`: `{"crc32":"xxxxxxxx","manifest":{...}}`, the checksum (CRC-32, IEEE) over the bytes of the inner object as they stand.
+//! **Form.** `manifests/{epoch, 20 digits}-{generation}.json`:
+//! `{"crc32":"xxxxxxxx","manifest":{...}}`, the checksum (CRC-32, IEEE) over the bytes of the inner
+//! object as they stand.
 
 use crate::checkpoint::{CheckpointStore, FileMeta};
 use crate::errors::ErrorsFile;
@@ -71,27 +74,47 @@ impl Manifest {
 
     /// Every file of rows that it names.
     pub fn files(&self) -> impl Iterator<Item = &FileMeta> {
-        self.tables.values().flatten().chain(self.sinks.values().flat_map(|s| &s.log))
+        self.tables
+            .values()
+            .flatten()
+            .chain(self.sinks.values().flat_map(|s| &s.log))
     }
 
     /// The names of all objects that it names.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
-        self.files().map(|f| f.path.as_str()).chain(self.errors.iter().map(|e| e.path.as_str()))
+        self.files()
+            .map(|f| f.path.as_str())
+            .chain(self.errors.iter().map(|e| e.path.as_str()))
     }
 
     /// Its bytes in the store.
     pub fn encode(&self) -> Result<Bytes> {
-        let body = serde_json::to_string(self).map_err(|e| Error::internal(format!("manifest of epoch {}: {e}", self.epoch)))?;
-        Ok(format!("{HEAD}{:08x}{MIDDLE}{body}}}", crc32fast::hash(body.as_bytes())).into())
+        let body = serde_json::to_string(self)
+            .map_err(|e| Error::internal(format!("manifest of epoch {}: {e}", self.epoch)))?;
+        Ok(format!(
+            "{HEAD}{:08x}{MIDDLE}{body}}}",
+            crc32fast::hash(body.as_bytes())
+        )
+        .into())
     }
 
     /// Reads what [`Manifest::encode`] wrote; `path` is for messages.
     pub fn decode(path: &str, bytes: &[u8]) -> Result<Manifest> {
-        let damaged = |what: &str| Error::corrupt(format!("manifest {path} is damaged")).with_detail(format!("{what}."));
+        let damaged = |what: &str| {
+            Error::corrupt(format!("manifest {path} is damaged")).with_detail(format!("{what}."))
+        };
         let text = std::str::from_utf8(bytes).map_err(|_| damaged("It is not UTF-8"))?;
-        let framed = text.strip_prefix(HEAD).and_then(|rest| rest.split_at_checked(8));
-        let framed = framed.and_then(|(crc, rest)| Some((u32::from_str_radix(crc, 16).ok()?, rest.strip_prefix(MIDDLE)?.strip_suffix('}')?)));
-        let (crc32, body) = framed.ok_or_else(|| damaged("It is cut short, or was never a manifest"))?;
+        let framed = text
+            .strip_prefix(HEAD)
+            .and_then(|rest| rest.split_at_checked(8));
+        let framed = framed.and_then(|(crc, rest)| {
+            Some((
+                u32::from_str_radix(crc, 16).ok()?,
+                rest.strip_prefix(MIDDLE)?.strip_suffix('}')?,
+            ))
+        });
+        let (crc32, body) =
+            framed.ok_or_else(|| damaged("It is cut short, or was never a manifest"))?;
         if crc32fast::hash(body.as_bytes()) != crc32 {
             return Err(damaged("Its checksum does not match its content"));
         }
@@ -99,16 +122,22 @@ impl Manifest {
         struct Version {
             version: u32,
         }
-        let version = serde_json::from_str::<Version>(body).map_err(|e| damaged(&e.to_string()))?.version;
+        let version = serde_json::from_str::<Version>(body)
+            .map_err(|e| damaged(&e.to_string()))?
+            .version;
         if version != MANIFEST_VERSION {
-            return Err(Error::corrupt(format!("manifest {path} has version {version}, this build reads version {MANIFEST_VERSION}")));
+            return Err(Error::corrupt(format!(
+                "manifest {path} has version {version}, this build reads version \
+                 {MANIFEST_VERSION}"
+            )));
         }
         serde_json::from_str(body).map_err(|e| damaged(&e.to_string()))
     }
 }
 
 impl CheckpointStore {
-    /// Writes the manifest under its own name and returns that. The same manifest again is harmless, another one under that name an error.
+    /// Writes the manifest under its own name and returns that. The same manifest again is
+    /// harmless, another one under that name an error.
     pub async fn write_manifest(&self, manifest: &Manifest) -> Result<String> {
         let (path, bytes) = (manifest.path(), manifest.encode()?);
         failpoint::hit("checkpoint.manifest");
@@ -121,13 +150,22 @@ impl CheckpointStore {
         Manifest::decode(path, &self.get(path).await?)
     }
 
-    /// The names of all manifests in the store, committed or not, oldest first (by epoch, then generation).
+    /// The names of all manifests in the store, committed or not, oldest first (by epoch, then
+    /// generation).
     pub async fn list_manifests(&self) -> Result<Vec<String>> {
         let order = |path: &str| {
-            let (epoch, generation) = path.strip_prefix("manifests/")?.strip_suffix(".json")?.split_once('-')?;
+            let (epoch, generation) = path
+                .strip_prefix("manifests/")?
+                .strip_suffix(".json")?
+                .split_once('-')?;
             Some((epoch.parse::<u64>().ok()?, generation.parse::<u64>().ok()?))
         };
-        let mut found: Vec<_> = self.list("manifests").await?.into_iter().filter_map(|path| Some((order(&path)?, path))).collect();
+        let mut found: Vec<_> = self
+            .list("manifests")
+            .await?
+            .into_iter()
+            .filter_map(|path| Some((order(&path)?, path)))
+            .collect();
         found.sort();
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }

@@ -1,8 +1,10 @@
 //! Rows, column by column, under dense ids.
 //!
-//! A row gets an id when it comes in and gives it back when it goes; ids below [`RowStore::capacity`] can index an operator's own vectors. Strings are copied
-//! out of the batch they came in. A join emits by [`RowStore::gather`], which builds each Arrow array in one pass of exact size.
-//! Cost: the width of the row's values, 16 bytes and what exceeds 12 per string, one bit.
+//! A row gets an id when it comes in and gives it back when it goes; ids below
+//! [`RowStore::capacity`] can index an operator's own vectors. Strings are copied out of the batch
+//! they came in. A join emits by [`RowStore::gather`], which builds each Arrow array in one pass of
+//! exact size. Cost: the width of the row's values, 16 bytes and what exceeds 12 per string, one
+//! bit.
 
 use crate::chunked::Slots;
 use crate::column::SlotColumns;
@@ -20,8 +22,16 @@ pub struct RowStore {
 impl RowStore {
     /// Without rows.
     pub fn new(schema: SchemaRef) -> RowStore {
-        let types: Vec<DataType> = schema.fields().iter().map(|f| f.data_type().clone()).collect();
-        RowStore { schema, slots: Slots::default(), columns: SlotColumns::new(&types) }
+        let types: Vec<DataType> = schema
+            .fields()
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect();
+        RowStore {
+            schema,
+            slots: Slots::default(),
+            columns: SlotColumns::new(&types),
+        }
     }
 
     /// The columns.
@@ -44,7 +54,8 @@ impl RowStore {
         self.slots.capacity()
     }
 
-    /// Adds all rows of a batch with this store's types. `ids` is cleared and then holds one id per row.
+    /// Adds all rows of a batch with this store's types. `ids` is cleared and then holds one id per
+    /// row.
     pub fn insert(&mut self, rows: &RecordBatch, ids: &mut Vec<u32>) {
         ids.clear();
         self.slots.take(rows.num_rows(), ids);

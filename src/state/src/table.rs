@@ -1,8 +1,10 @@
 //! The seam between an operator's state and checkpoints.
 //!
-//! Contract: (1) after `restore` of everything that was ever sealed (merged newest-first, for the vnodes of this worker), the state is what it was at
-//! the last seal; (2) `seal` returns each key that changed since the last seal once, with its value now or as a delete; (3) `seal` is cheap in proportion to what
-//! changed, and returns `None` when nothing did; (4) rows that `seal_appended` took out never change and stay readable.
+//! Contract: (1) after `restore` of everything that was ever sealed (merged newest-first, for the
+//! vnodes of this worker), the state is what it was at the last seal; (2) `seal` returns each key
+//! that changed since the last seal once, with its value now or as a delete; (3) `seal` is cheap in
+//! proportion to what changed, and returns `None` when nothing did; (4) rows that `seal_appended`
+//! took out never change and stay readable.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -18,7 +20,8 @@ pub struct TableSpec {
     pub key_columns: usize,
 }
 
-/// What changed in a table since its last seal. Not sorted; a key is in `upserts` or in `deletes`, once.
+/// What changed in a table since its last seal. Not sorted; a key is in `upserts` or in `deletes`,
+/// once.
 #[derive(Clone, Debug)]
 pub struct TableDelta {
     /// Rows now present, with the table's schema.
@@ -31,8 +34,9 @@ pub struct TableDelta {
     pub delete_vnodes: Vec<u16>,
 }
 
-/// Rows that were appended to a table since its last seal and will never change: only who they are. What they hold is read piece by piece while a checkpoint
-/// file is written, so that a seal copies nothing and takes no time, however much came in.
+/// Rows that were appended to a table since its last seal and will never change: only who they are.
+/// What they hold is read piece by piece while a checkpoint file is written, so that a seal copies
+/// nothing and takes no time, however much came in.
 #[derive(Clone, Debug)]
 pub struct Appended {
     /// The table's number of the first.
@@ -49,15 +53,21 @@ pub trait StateTable: Send {
     fn spec(&self) -> TableSpec;
     /// Takes out what changed since the last seal.
     fn seal(&mut self) -> Option<TableDelta>;
-    /// Takes out many appended rows in place of `seal`; `None` if the table has none or not enough of them to be worth it.
+    /// Takes out many appended rows in place of `seal`; `None` if the table has none or not enough
+    /// of them to be worth it.
     fn seal_appended(&mut self) -> Option<Appended> {
         None
     }
     /// All columns of these rows among `appended`, by their numbers within it.
     fn read_appended(&self, appended: &Appended, rows: &[u32]) -> Vec<ArrayRef> {
-        unreachable!("a table that seals whole has no appended rows: {} of {}", rows.len(), appended.vnodes.len())
+        unreachable!(
+            "a table that seals whole has no appended rows: {} of {}",
+            rows.len(),
+            appended.vnodes.len()
+        )
     }
-    /// Adds rows of a checkpoint, with the table's schema; called before anything else, any number of times. They do not count as changes.
+    /// Adds rows of a checkpoint, with the table's schema; called before anything else, any number
+    /// of times. They do not count as changes.
     fn restore(&mut self, rows: &RecordBatch);
     /// Bytes of memory held.
     fn memory_bytes(&self) -> usize;

@@ -48,32 +48,81 @@ pub(crate) fn types() -> Vec<DataType> {
 }
 
 /// A column of `rows` values out of about `domain` different ones; NULLs if `nulls`.
-pub(crate) fn column(rng: &mut Rng, data_type: &DataType, rows: usize, domain: usize, nulls: bool) -> ArrayRef {
-    let values: Vec<Option<i64>> = (0..rows).map(|_| if nulls && rng.below(6) == 0 { None } else { Some(rng.below(domain) as i64) }).collect();
+pub(crate) fn column(
+    rng: &mut Rng,
+    data_type: &DataType,
+    rows: usize,
+    domain: usize,
+    nulls: bool,
+) -> ArrayRef {
+    let values: Vec<Option<i64>> = (0..rows)
+        .map(|_| {
+            if nulls && rng.below(6) == 0 {
+                None
+            } else {
+                Some(rng.below(domain) as i64)
+            }
+        })
+        .collect();
     let ints: ArrayRef = Arc::new(Int64Array::from(values.clone()));
     // Lengths around the limit of what a view holds inline.
     let text = |v: i64| "tidemark".repeat(v as usize % 4) + &v.to_string();
     match data_type {
-        DataType::Boolean => Arc::new(BooleanArray::from(values.iter().map(|v| v.map(|v| v % 2 == 1)).collect::<Vec<_>>())),
-        DataType::Utf8 => Arc::new(StringArray::from(values.iter().map(|v| v.map(text)).collect::<Vec<_>>())),
+        DataType::Boolean => Arc::new(BooleanArray::from(
+            values
+                .iter()
+                .map(|v| v.map(|v| v % 2 == 1))
+                .collect::<Vec<_>>(),
+        )),
+        DataType::Utf8 => Arc::new(StringArray::from(
+            values.iter().map(|v| v.map(text)).collect::<Vec<_>>(),
+        )),
         DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary => {
-            let texts: ArrayRef = Arc::new(StringArray::from(values.iter().map(|v| v.map(text)).collect::<Vec<_>>()));
+            let texts: ArrayRef = Arc::new(StringArray::from(
+                values.iter().map(|v| v.map(text)).collect::<Vec<_>>(),
+            ));
             arrow::compute::cast(&texts, data_type).unwrap()
         }
         DataType::FixedSizeBinary(width) => {
-            let each = values.iter().map(|v| v.map(|v| vec![v as u8; *width as usize]));
+            let each = values
+                .iter()
+                .map(|v| v.map(|v| vec![v as u8; *width as usize]));
             Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(each, *width).unwrap())
         }
-        DataType::Float64 => {
-            Arc::new(Float64Array::from_iter(values.iter().map(|v| v.map(|v| [0.0, -0.0, f64::NAN, -f64::NAN].get(v as usize).copied().unwrap_or(v as f64 / 3.0)))))
-        }
-        DataType::Interval(_) => Arc::new(IntervalMonthDayNanoArray::from_iter(values.iter().map(|v| v.map(|v| IntervalMonthDayNano::new(1, v as i32, -v))))),
-        DataType::Int8 => Arc::new(Int8Array::from_iter(values.iter().map(|v| v.map(|v| v as i8)))),
+        DataType::Float64 => Arc::new(Float64Array::from_iter(values.iter().map(|v| {
+            v.map(|v| {
+                [0.0, -0.0, f64::NAN, -f64::NAN]
+                    .get(v as usize)
+                    .copied()
+                    .unwrap_or(v as f64 / 3.0)
+            })
+        }))),
+        DataType::Interval(_) => Arc::new(IntervalMonthDayNanoArray::from_iter(
+            values
+                .iter()
+                .map(|v| v.map(|v| IntervalMonthDayNano::new(1, v as i32, -v))),
+        )),
+        DataType::Int8 => Arc::new(Int8Array::from_iter(
+            values.iter().map(|v| v.map(|v| v as i8)),
+        )),
         DataType::List(_) => {
-            let lists = values.iter().map(|v| v.map(|v| (0..v % 3).map(|i| (i != 1).then_some(v)).collect::<Vec<_>>()));
+            let lists = values.iter().map(|v| {
+                v.map(|v| {
+                    (0..v % 3)
+                        .map(|i| (i != 1).then_some(v))
+                        .collect::<Vec<_>>()
+                })
+            });
             Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))
         }
-        other => arrow::compute::cast(&ints, other).or_else(|_| arrow::compute::cast(&arrow::compute::cast(&ints, &DataType::Int32).unwrap(), other)).unwrap(),
+        other => arrow::compute::cast(&ints, other)
+            .or_else(|_| {
+                arrow::compute::cast(
+                    &arrow::compute::cast(&ints, &DataType::Int32).unwrap(),
+                    other,
+                )
+            })
+            .unwrap(),
     }
 }
 
@@ -81,7 +130,23 @@ pub(crate) fn column(rng: &mut Rng, data_type: &DataType, rows: usize, domain: u
 pub(crate) fn texts(columns: &[ArrayRef], rows: usize) -> Vec<String> {
     let columns: Vec<ArrayRef> = columns.iter().map(canonical).collect();
     let options = FormatOptions::default();
-    let formatters: Vec<ArrayFormatter> = columns.iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
-    let value = |row: usize, i: usize| if columns[i].is_null(row) { "-".to_string() } else { format!("'{}'", formatters[i].value(row)) };
-    (0..rows).map(|row| (0..columns.len()).map(|i| value(row, i)).collect::<Vec<_>>().join(" ")).collect()
+    let formatters: Vec<ArrayFormatter> = columns
+        .iter()
+        .map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap())
+        .collect();
+    let value = |row: usize, i: usize| {
+        if columns[i].is_null(row) {
+            "-".to_string()
+        } else {
+            format!("'{}'", formatters[i].value(row))
+        }
+    };
+    (0..rows)
+        .map(|row| {
+            (0..columns.len())
+                .map(|i| value(row, i))
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect()
 }

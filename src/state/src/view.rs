@@ -1,15 +1,22 @@
-//! One worker's share of a relation that people read, shared between the worker that writes it and the threads that read it.
+//! One worker's share of a relation that people read, shared between the worker that writes it and
+//! the threads that read it.
 //!
-//! The relation at epoch e is `base + pending[<= e]`: rows merged up to `base_epoch`, and the consolidated changes of each epoch since. The worker appends an epoch's changes at
-//! its barrier and merges epochs that nobody needs apart any more; a reader that has pinned epoch e is promised that no merge passes e.
+//! The relation at epoch e is `base + pending[<= e]`: rows merged up to `base_epoch`, and the
+//! consolidated changes of each epoch since. The worker appends an epoch's changes at its barrier
+//! and merges epochs that nobody needs apart any more; a reader that has pinned epoch e is promised
+//! that no merge passes e.
 //!
-//! Locks: the base has a readers-writer lock, held for reading as long as a read gathers its rows, and for writing only to merge, and only when it is free at once. Pending
-//! changes have a lock of their own that is held for moments, so that a barrier never waits for a reader. Order: base, then pending, then dirty. Changes move from pending to
-//! base under the base's write lock, so a reader that holds the base sees each change once.
+//! Locks: the base has a readers-writer lock, held for reading as long as a read gathers its rows,
+//! and for writing only to merge, and only when it is free at once. Pending changes have a lock of
+//! their own that is held for moments, so that a barrier never waits for a reader. Order: base,
+//! then pending, then dirty. Changes move from pending to base under the base's write lock, so a
+//! reader that holds the base sees each change once.
 //!
-//! Durable form (see [`ViewTable`]): keyed relations have their key columns first, then the others; a multiset has all columns as key and `_weight`; an append-only relation
-//! without key has the key `_seq`, a counter per vnode, then its columns. The vnode of a row is that of the hash of its key (or of all its columns), which is how the planner's
-//! exchange in front has brought it here. Append-only rows may be anywhere: they carry a vnode of the worker that keeps them.
+//! Durable form (see [`ViewTable`]): keyed relations have their key columns first, then the others;
+//! a multiset has all columns as key and `_weight`; an append-only relation without key has the key
+//! `_seq`, a counter per vnode, then its columns. The vnode of a row is that of the hash of its key
+//! (or of all its columns), which is how the planner's exchange in front has brought it here.
+//! Append-only rows may be anywhere: they carry a vnode of the worker that keeps them.
 
 mod base;
 #[cfg(test)]
@@ -45,7 +52,8 @@ pub struct ViewOptions {
     pub table: u32,
     /// The first vnode of the worker's range.
     pub vnode_of_worker: u16,
-    /// Whether rows came here by the hash of their key (of all columns without key). Must be true unless the relation is append-only.
+    /// Whether rows came here by the hash of their key (of all columns without key). Must be true
+    /// unless the relation is append-only.
     pub partitioned_by_key: bool,
 }
 
@@ -86,20 +94,38 @@ struct Unsealed {
 impl ViewOptions {
     /// The sum of changes, with each row of a multiset once.
     fn sum(&self, changes: &[ChangeBatch]) -> ChangeBatch {
-        if self.key.is_none() && !self.append_only { consolidate_fully(&self.schema, changes) } else { consolidate(&self.schema, changes) }
+        if self.key.is_none() && !self.append_only {
+            consolidate_fully(&self.schema, changes)
+        } else {
+            consolidate(&self.schema, changes)
+        }
     }
 }
 
 impl ViewOptions {
-    /// The sum of an epoch's changes, as [`Base::apply`] wants it. Where each key goes and comes at most once, that is the changes as they are.
+    /// The sum of an epoch's changes, as [`Base::apply`] wants it. Where each key goes and comes at
+    /// most once, that is the changes as they are.
     fn sum_of_epoch(&self, changes: &[ChangeBatch]) -> ChangeBatch {
-        let Some(key) = self.key.as_deref().filter(|_| !changes.is_empty()) else { return self.sum(changes) };
+        let Some(key) = self.key.as_deref().filter(|_| !changes.is_empty()) else {
+            return self.sum(changes);
+        };
         let all = ChangeBatch::concat(&self.schema, changes);
-        let Some(weights) = all.weights() else { return all };
+        let Some(weights) = all.weights() else {
+            return all;
+        };
         let keys = pick(all.rows(), key);
-        let mut index = crate::KeyIndex::new(&keys.iter().map(|k| k.data_type().clone()).collect::<Vec<_>>());
+        let mut index = crate::KeyIndex::new(
+            &keys
+                .iter()
+                .map(|k| k.data_type().clone())
+                .collect::<Vec<_>>(),
+        );
         let mut ids = Vec::new();
-        index.intern(&keys, &tidemark_changelog::hash_columns(&keys, all.num_rows()), &mut ids);
+        index.intern(
+            &keys,
+            &tidemark_changelog::hash_columns(&keys, all.num_rows()),
+            &mut ids,
+        );
         let mut seen = vec![0u8; index.capacity()];
         for (id, weight) in ids.iter().zip(weights.iter()) {
             let bit = if *weight == 1 { 1 } else { 2 };
@@ -115,9 +141,21 @@ impl ViewOptions {
 impl ViewPartition {
     /// Without rows, at epoch 0.
     pub fn new(options: ViewOptions) -> ViewPartition {
-        assert!(options.partitioned_by_key || options.append_only, "{}: rows that can be retracted are partitioned by their key", options.name);
+        assert!(
+            options.partitioned_by_key || options.append_only,
+            "{}: rows that can be retracted are partitioned by their key",
+            options.name
+        );
         let base = Base::new(&options.schema, options.key.as_deref(), options.append_only);
-        ViewPartition { options, base: RwLock::new(Merged { base, epoch: Epoch(0) }), pending: Mutex::default(), unsealed: Mutex::default() }
+        ViewPartition {
+            options,
+            base: RwLock::new(Merged {
+                base,
+                epoch: Epoch(0),
+            }),
+            pending: Mutex::default(),
+            unsealed: Mutex::default(),
+        }
     }
 
     /// Its columns.
@@ -140,29 +178,44 @@ impl ViewPartition {
         let changes: Vec<ChangeBatch> = if self.options.key.is_none() && self.options.append_only {
             changes.into_iter().filter(|c| !c.is_empty()).collect()
         } else {
-            Some(self.options.sum_of_epoch(&changes)).into_iter().filter(|c| !c.is_empty()).collect()
+            Some(self.options.sum_of_epoch(&changes))
+                .into_iter()
+                .filter(|c| !c.is_empty())
+                .collect()
         };
         let mut pending = self.pending.lock();
-        assert!(epoch > pending.last, "{}: epoch {epoch} after epoch {}", self.options.name, pending.last);
+        assert!(
+            epoch > pending.last,
+            "{}: epoch {epoch} after epoch {}",
+            self.options.name,
+            pending.last
+        );
         pending.last = epoch;
         if !changes.is_empty() {
             pending.epochs.insert(epoch, changes);
         }
     }
 
-    /// Merges the changes up to and including `up_to` into the base. Returns false when a reader holds it: try again at the next barrier.
+    /// Merges the changes up to and including `up_to` into the base. Returns false when a reader
+    /// holds it: try again at the next barrier.
     pub fn merge(&self, up_to: Epoch) -> bool {
-        let Some(mut merged) = self.base.try_write() else { return false };
+        let Some(mut merged) = self.base.try_write() else {
+            return false;
+        };
         let taken: Vec<(Epoch, Vec<ChangeBatch>)> = {
             let mut pending = self.pending.lock();
             let later = pending.epochs.split_off(&up_to.next());
-            std::mem::replace(&mut pending.epochs, later).into_iter().collect()
+            std::mem::replace(&mut pending.epochs, later)
+                .into_iter()
+                .collect()
         };
         let mut unsealed = self.unsealed.lock();
         for (epoch, changes) in taken {
             let mark = unsealed.tracked && epoch > unsealed.sealed;
             for batch in &changes {
-                merged.base.apply(&self.options.name, batch, &mut unsealed.dirty, mark);
+                merged
+                    .base
+                    .apply(&self.options.name, batch, &mut unsealed.dirty, mark);
             }
         }
         merged.epoch = merged.epoch.max(up_to);
@@ -174,53 +227,127 @@ impl ViewPartition {
         self.pending.lock().epochs.range(..=epoch).next().is_some()
     }
 
-    /// Runs `read` with the base and the changes on top of it up to `epoch`, having merged what `mergeable` allows.
-    fn with<T>(&self, epoch: Epoch, mergeable: Epoch, read: impl FnOnce(&Base, Vec<ChangeBatch>) -> T) -> T {
+    /// Runs `read` with the base and the changes on top of it up to `epoch`, having merged what
+    /// `mergeable` allows.
+    fn with<T>(
+        &self,
+        epoch: Epoch,
+        mergeable: Epoch,
+        read: impl FnOnce(&Base, Vec<ChangeBatch>) -> T,
+    ) -> T {
         let mergeable = mergeable.min(epoch);
         if self.has_pending(mergeable) {
             self.merge(mergeable);
         }
         let merged = self.base.read();
-        assert!(merged.epoch <= epoch, "{}: epoch {epoch} was read after a merge up to {}", self.options.name, merged.epoch);
-        let pending: Vec<ChangeBatch> = self.pending.lock().epochs.range(..=epoch).flat_map(|(_, changes)| changes.iter().cloned()).collect();
+        assert!(
+            merged.epoch <= epoch,
+            "{}: epoch {epoch} was read after a merge up to {}",
+            self.options.name,
+            merged.epoch
+        );
+        let pending: Vec<ChangeBatch> = self
+            .pending
+            .lock()
+            .epochs
+            .range(..=epoch)
+            .flat_map(|(_, changes)| changes.iter().cloned())
+            .collect();
         read(&merged.base, pending)
     }
 
-    /// The rows as of `epoch`: these columns, in batches of at most `batch_rows`. The caller has pinned `epoch`, and knows that no epoch up to `mergeable` is needed apart.
-    pub fn read_at(&self, epoch: Epoch, mergeable: Epoch, columns: &[usize], batch_rows: usize) -> Vec<RecordBatch> {
-        let schema: SchemaRef = Arc::new(self.options.schema.project(columns).expect("the columns exist"));
+    /// The rows as of `epoch`: these columns, in batches of at most `batch_rows`. The caller has
+    /// pinned `epoch`, and knows that no epoch up to `mergeable` is needed apart.
+    pub fn read_at(
+        &self,
+        epoch: Epoch,
+        mergeable: Epoch,
+        columns: &[usize],
+        batch_rows: usize,
+    ) -> Vec<RecordBatch> {
+        let schema: SchemaRef = Arc::new(
+            self.options
+                .schema
+                .project(columns)
+                .expect("the columns exist"),
+        );
         self.with(epoch, mergeable, |base, pending| {
             let delta = self.options.sum(&pending);
             let (ids, extra) = base.rows_with(&self.options.name, &delta);
-            let mut batches: Vec<RecordBatch> = ids.chunks(batch_rows).map(|ids| batch_of(&schema, base.gather(columns, ids), ids.len())).collect();
+            let mut batches: Vec<RecordBatch> = ids
+                .chunks(batch_rows)
+                .map(|ids| batch_of(&schema, base.gather(columns, ids), ids.len()))
+                .collect();
             if !extra.is_empty() {
                 let count = extra.len();
-                let rows = take_rows(&delta.rows().project(columns).expect("the columns exist"), extra);
+                let rows = take_rows(
+                    &delta.rows().project(columns).expect("the columns exist"),
+                    extra,
+                );
                 let rows = batch_of(&schema, rows.columns().to_vec(), count);
-                batches.extend((0..rows.num_rows()).step_by(batch_rows).map(|at| rows.slice(at, batch_rows.min(rows.num_rows() - at))));
+                batches.extend(
+                    (0..rows.num_rows())
+                        .step_by(batch_rows)
+                        .map(|at| rows.slice(at, batch_rows.min(rows.num_rows() - at))),
+                );
             }
             batches
         })
     }
 
-    /// The rows with these keys (one value per key column and wanted key) as of `epoch`, in no order. Only for a relation that is kept by a key.
-    pub fn lookup(&self, epoch: Epoch, mergeable: Epoch, key: &[ArrayRef], columns: &[usize]) -> RecordBatch {
-        let schema: SchemaRef = Arc::new(self.options.schema.project(columns).expect("the columns exist"));
+    /// The rows with these keys (one value per key column and wanted key) as of `epoch`, in no
+    /// order. Only for a relation that is kept by a key.
+    pub fn lookup(
+        &self,
+        epoch: Epoch,
+        mergeable: Epoch,
+        key: &[ArrayRef],
+        columns: &[usize],
+    ) -> RecordBatch {
+        let schema: SchemaRef = Arc::new(
+            self.options
+                .schema
+                .project(columns)
+                .expect("the columns exist"),
+        );
         let rows = key.first().map_or(0, |k| k.len());
         self.with(epoch, mergeable, |base, pending| {
-            let Base::Indexed(indexed) = base else { panic!("{}: no key to look up", self.options.name) };
-            assert!(self.options.key.is_some(), "{}: no key to look up", self.options.name);
-            let mut wanted = crate::KeyIndex::new(&key.iter().map(|k| k.data_type().clone()).collect::<Vec<_>>());
-            wanted.intern(key, &tidemark_changelog::hash_columns(key, rows), &mut Vec::new());
+            let Base::Indexed(indexed) = base else {
+                panic!("{}: no key to look up", self.options.name)
+            };
+            assert!(
+                self.options.key.is_some(),
+                "{}: no key to look up",
+                self.options.name
+            );
+            let mut wanted = crate::KeyIndex::new(
+                &key.iter()
+                    .map(|k| k.data_type().clone())
+                    .collect::<Vec<_>>(),
+            );
+            wanted.intern(
+                key,
+                &tidemark_changelog::hash_columns(key, rows),
+                &mut Vec::new(),
+            );
             let every: Vec<u32> = wanted.live_ids().collect();
             let base_ids = indexed.find_keys(&wanted.gather(&every), every.len());
             let delta = self.options.sum(&self.matching(&pending, &wanted));
             let (gone, come) = by_sign(&delta);
             let gone = wanted_ids(&wanted, &pick(delta.rows(), &indexed.key), &gone);
-            let base_ids: Vec<u32> = every.iter().zip(base_ids).filter(|(id, base)| indexed.weight(*base) == 1 && !gone.contains(id)).map(|(_, base)| base).collect();
+            let base_ids: Vec<u32> = every
+                .iter()
+                .zip(base_ids)
+                .filter(|(id, base)| indexed.weight(*base) == 1 && !gone.contains(id))
+                .map(|(_, base)| base)
+                .collect();
             let found = batch_of(&schema, base.gather(columns, &base_ids), base_ids.len());
-            let added = take_rows(&delta.rows().project(columns).expect("the columns exist"), come);
-            arrow::compute::concat_batches(&schema, [&found, &added]).expect("the parts share a schema")
+            let added = take_rows(
+                &delta.rows().project(columns).expect("the columns exist"),
+                come,
+            );
+            arrow::compute::concat_batches(&schema, [&found, &added])
+                .expect("the parts share a schema")
         })
     }
 
@@ -230,7 +357,10 @@ impl ViewPartition {
         let only = |changes: &ChangeBatch| {
             let all: Vec<u32> = (0..changes.num_rows() as u32).collect();
             let ids = wanted_ids(wanted, &pick(changes.rows(), key), &all);
-            let rows: Vec<u32> = all.into_iter().filter(|r| ids[*r as usize] != crate::ABSENT).collect();
+            let rows: Vec<u32> = all
+                .into_iter()
+                .filter(|r| ids[*r as usize] != crate::ABSENT)
+                .collect();
             changes.take(&rows.into())
         };
         pending.iter().map(only).collect()
@@ -239,8 +369,13 @@ impl ViewPartition {
     /// Number of rows as of `epoch`.
     pub fn row_count(&self, epoch: Epoch, mergeable: Epoch) -> u64 {
         self.with(epoch, mergeable, |base, pending| {
-            let added: i64 = pending.iter().map(|c| c.weights().map_or(c.num_rows() as i64, |w| w.iter().sum())).sum();
-            base.rows().checked_add_signed(added).expect("the number of rows is not negative")
+            let added: i64 = pending
+                .iter()
+                .map(|c| c.weights().map_or(c.num_rows() as i64, |w| w.iter().sum()))
+                .sum();
+            base.rows()
+                .checked_add_signed(added)
+                .expect("the number of rows is not negative")
         })
     }
 
@@ -248,19 +383,37 @@ impl ViewPartition {
     pub fn memory_bytes(&self) -> usize {
         let merged = self.base.read();
         let pending = self.pending.lock();
-        merged.base.memory_bytes() + pending.epochs.values().flatten().map(|c| c.rows().get_array_memory_size() + c.weights().map_or(0, |w| w.len() * 8)).sum::<usize>()
+        merged.base.memory_bytes()
+            + pending
+                .epochs
+                .values()
+                .flatten()
+                .map(|c| c.rows().get_array_memory_size() + c.weights().map_or(0, |w| w.len() * 8))
+                .sum::<usize>()
     }
 }
 
 /// The id in `wanted` of the keys at `rows`.
 fn wanted_ids(wanted: &crate::KeyIndex, keys: &[ArrayRef], rows: &[u32]) -> Vec<u32> {
     let selection = arrow::array::UInt32Array::from(rows.to_vec());
-    let keys: Vec<ArrayRef> = keys.iter().map(|k| arrow::compute::take(k, &selection, None).expect("rows are within the batch")).collect();
+    let keys: Vec<ArrayRef> = keys
+        .iter()
+        .map(|k| arrow::compute::take(k, &selection, None).expect("rows are within the batch"))
+        .collect();
     let mut ids = Vec::new();
-    wanted.find(&keys, &tidemark_changelog::hash_columns(&keys, rows.len()), &mut ids);
+    wanted.find(
+        &keys,
+        &tidemark_changelog::hash_columns(&keys, rows.len()),
+        &mut ids,
+    );
     ids
 }
 
 fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
-    RecordBatch::try_new_with_options(schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows))).expect("stored values have the relation's types")
+    RecordBatch::try_new_with_options(
+        schema.clone(),
+        columns,
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
+    .expect("stored values have the relation's types")
 }

@@ -1,14 +1,18 @@
-//! Column builders: typed vectors that a record's fields are appended to, and that can be cut back to a row count.
+//! Column builders: typed vectors that a record's fields are appended to, and that can be cut back
+//! to a row count.
 //!
-//! Law: between two records every column holds exactly as many values as there are rows; within a record a column holds that many or one more
-//! (`written` tells which), so a failed record is undone by cutting back and a repeated field by cutting one value. NULLs are a list of row
+//! Law: between two records every column holds exactly as many values as there are rows; within a
+//! record a column holds that many or one more (`written` tells which), so a failed record is
+//! undone by cutting back and a repeated field by cutting one value. NULLs are a list of row
 //! numbers beside the values: rows without NULLs pay nothing for them.
 
 use super::NOT_IN_ENCODING;
 use super::datetime::{self, DayCache};
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
-use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, StringArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, StringArray,
+};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
 use std::sync::Arc;
@@ -35,12 +39,26 @@ pub(super) enum Values {
     Int64(Vec<i64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
-    Text { data: String, ends: Vec<i32>, form: TextForm },
-    Bytes { data: Vec<u8>, ends: Vec<i32> },
+    Decimal {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
+    Text {
+        data: String,
+        ends: Vec<i32>,
+        form: TextForm,
+    },
+    Bytes {
+        data: Vec<u8>,
+        ends: Vec<i32>,
+    },
     Date(Vec<i32>),
     Time(Vec<i64>),
-    Timestamp { values: Vec<i64>, zone: Option<Arc<str>> },
+    Timestamp {
+        values: Vec<i64>,
+        zone: Option<Arc<str>>,
+    },
 }
 
 /// One wanted column under construction.
@@ -76,16 +94,28 @@ macro_rules! each_vector {
             Values::Date($v) => $body,
             Values::Time($v) => $body,
             Values::Timestamp { values: $v, .. } => $body,
-            Values::Text { data: $data, ends: $ends, .. } => $text,
-            Values::Bytes { data: $data, ends: $ends } => $text,
+            Values::Text {
+                data: $data,
+                ends: $ends,
+                ..
+            } => $text,
+            Values::Bytes {
+                data: $data,
+                ends: $ends,
+            } => $text,
         }
     };
 }
 
 impl ColumnBuilder {
-    /// An empty builder for `column`; `0A000` for a type that records cannot be read into. `embedded_json`: JSON columns arrive as strings.
+    /// An empty builder for `column`; `0A000` for a type that records cannot be read into.
+    /// `embedded_json`: JSON columns arrive as strings.
     pub fn new(column: &Column, nullable: bool, embedded_json: bool) -> Result<ColumnBuilder> {
-        let text = |form| Values::Text { data: String::new(), ends: Vec::new(), form };
+        let text = |form| Values::Text {
+            data: String::new(),
+            ends: Vec::new(),
+            form,
+        };
         let values = match &column.data_type {
             DataType::Boolean => Values::Boolean(Vec::new()),
             DataType::Int16 => Values::Int16(Vec::new()),
@@ -93,21 +123,48 @@ impl ColumnBuilder {
             DataType::Int64 => Values::Int64(Vec::new()),
             DataType::Float32 => Values::Float32(Vec::new()),
             DataType::Float64 => Values::Float64(Vec::new()),
-            DataType::Decimal128(precision, scale) => Values::Decimal { values: Vec::new(), precision: *precision, scale: *scale },
-            DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("jsonb") => text(TextForm::Jsonb { embedded: embedded_json }),
+            DataType::Decimal128(precision, scale) => Values::Decimal {
+                values: Vec::new(),
+                precision: *precision,
+                scale: *scale,
+            },
+            DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("jsonb") => {
+                text(TextForm::Jsonb {
+                    embedded: embedded_json,
+                })
+            }
             DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("uuid") => text(TextForm::Uuid),
             DataType::Utf8 => text(TextForm::Varchar(length_limit(&column.sql_type))),
-            DataType::Binary => Values::Bytes { data: Vec::new(), ends: Vec::new() },
+            DataType::Binary => Values::Bytes {
+                data: Vec::new(),
+                ends: Vec::new(),
+            },
             DataType::Date32 => Values::Date(Vec::new()),
             DataType::Time64(TimeUnit::Microsecond) => Values::Time(Vec::new()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => Values::Timestamp { values: Vec::new(), zone: zone.clone() },
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Values::Timestamp {
+                values: Vec::new(),
+                zone: zone.clone(),
+            },
             other => {
-                let shown = if column.sql_type.is_empty() { other.to_string() } else { column.sql_type.clone() };
-                return Err(Error::unsupported(format!("column \"{}\" of type {shown} cannot be read from records", column.name))
-                    .with_hint("Declare the column as JSONB and take it apart in a view."));
+                let shown = if column.sql_type.is_empty() {
+                    other.to_string()
+                } else {
+                    column.sql_type.clone()
+                };
+                return Err(Error::unsupported(format!(
+                    "column \"{}\" of type {shown} cannot be read from records",
+                    column.name
+                ))
+                .with_hint("Declare the column as JSONB and take it apart in a view."));
             }
         };
-        Ok(ColumnBuilder { name: column.name.clone(), nullable, written: 0, values, nulls: Vec::new() })
+        Ok(ColumnBuilder {
+            name: column.name.clone(),
+            nullable,
+            written: 0,
+            values,
+            nulls: Vec::new(),
+        })
     }
 
     /// Cuts back to `rows` values.
@@ -133,7 +190,11 @@ impl ColumnBuilder {
     #[cold]
     pub fn push_given_null(&mut self, row: usize) -> Result<(), Fault> {
         if !self.nullable {
-            return Err(Fault::value(format!("null value in column \"{}\", which is NOT NULL", self.name)).with_state(SqlState::NOT_NULL_VIOLATION));
+            return Err(Fault::value(format!(
+                "null value in column \"{}\", which is NOT NULL",
+                self.name
+            ))
+            .with_state(SqlState::NOT_NULL_VIOLATION));
         }
         self.push_null(row);
         Ok(())
@@ -143,7 +204,9 @@ impl ColumnBuilder {
     pub fn push_integer(&mut self, row: usize, value: i64) {
         match &mut self.values {
             Values::Int32(values) => values.push(value as i32),
-            Values::Int64(values) | Values::Time(values) | Values::Timestamp { values, .. } => values.push(value),
+            Values::Int64(values) | Values::Time(values) | Values::Timestamp { values, .. } => {
+                values.push(value)
+            }
             _ => return self.push_null(row),
         }
         self.written = row + 1;
@@ -165,9 +228,16 @@ impl ColumnBuilder {
         }
     }
 
-    /// Appends the JSON value at the cursor, of row `row`; `depth` containers are open around it. After a fault the values are undefined until `truncate`.
+    /// Appends the JSON value at the cursor, of row `row`; `depth` containers are open around it.
+    /// After a fault the values are undefined until `truncate`.
     #[inline]
-    pub fn read(&mut self, scanner: &mut Scanner<'_>, row: usize, depth: u32, context: &mut Context) -> Result<(), Fault> {
+    pub fn read(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        row: usize,
+        depth: u32,
+        context: &mut Context,
+    ) -> Result<(), Fault> {
         let first = scanner.peek();
         if first == b'n' {
             scanner.literal("null")?;
@@ -176,17 +246,34 @@ impl ColumnBuilder {
         let is_number = first == b'-' || first.is_ascii_digit();
         match &mut self.values {
             Values::Int64(values) if is_number => values.push(read_integer(scanner, "bigint")?),
-            Values::Int32(values) if is_number => values.push(narrow(read_integer(scanner, "integer")?, "integer")?),
-            Values::Int16(values) if is_number => values.push(narrow(read_integer(scanner, "smallint")?, "smallint")?),
+            Values::Int32(values) if is_number => {
+                values.push(narrow(read_integer(scanner, "integer")?, "integer")?)
+            }
+            Values::Int16(values) if is_number => {
+                values.push(narrow(read_integer(scanner, "smallint")?, "smallint")?)
+            }
             Values::Float64(values) if is_number => values.push(number::double(scanner.number()?)?),
             Values::Float32(values) if is_number => values.push(number::real(scanner.number()?)?),
-            Values::Decimal { values, precision, scale } if is_number => values.push(number::decimal(scanner.number()?, *precision, *scale)?),
-            Values::Timestamp { values, .. } if is_number => values.push(read_timestamp_number(scanner)?),
+            Values::Decimal {
+                values,
+                precision,
+                scale,
+            } if is_number => values.push(number::decimal(scanner.number()?, *precision, *scale)?),
+            Values::Timestamp { values, .. } if is_number => {
+                values.push(read_timestamp_number(scanner)?)
+            }
             Values::Timestamp { values, zone } if first == b'"' => {
                 let text = scanner.string()?.resolve(&mut context.scratch);
-                values.push(datetime::timestamp(text, zone.is_some(), &mut context.days).ok_or_else(|| invalid_timestamp(zone.is_some(), text))?);
+                values.push(
+                    datetime::timestamp(text, zone.is_some(), &mut context.days)
+                        .ok_or_else(|| invalid_timestamp(zone.is_some(), text))?,
+                );
             }
-            Values::Text { data, ends, form: TextForm::Varchar(limit) } => {
+            Values::Text {
+                data,
+                ends,
+                form: TextForm::Varchar(limit),
+            } => {
                 read_varchar(scanner, data, *limit, depth)?;
                 ends.push(data.len() as i32);
             }
@@ -198,8 +285,19 @@ impl ColumnBuilder {
 
     /// The pairs of JSON kind and column type that are not worth a place in the hot loop.
     #[inline(never)]
-    fn read_rare(&mut self, scanner: &mut Scanner<'_>, row: usize, depth: u32, context: &mut Context) -> Result<(), Fault> {
-        if let Values::Text { data, ends, form: TextForm::Jsonb { embedded } } = &mut self.values {
+    fn read_rare(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        row: usize,
+        depth: u32,
+        context: &mut Context,
+    ) -> Result<(), Fault> {
+        if let Values::Text {
+            data,
+            ends,
+            form: TextForm::Jsonb { embedded },
+        } = &mut self.values
+        {
             if *embedded && scanner.peek() == b'"' {
                 let Context { scratch, days } = context;
                 return self.push_text(row, scanner.string()?.resolve(scratch), days);
@@ -221,7 +319,10 @@ impl ColumnBuilder {
                 "false" | "0" => false,
                 _ => return Err(number::invalid("boolean", raw)),
             }),
-            Values::Date(values) => values.push(datetime::day_of_number(number::integral(raw, "date")?).ok_or_else(|| number::out_of_range("date", raw))?),
+            Values::Date(values) => values.push(
+                datetime::day_of_number(number::integral(raw, "date")?)
+                    .ok_or_else(|| number::out_of_range("date", raw))?,
+            ),
             Values::Time(values) => {
                 let micros = number::integral(raw, "time")?;
                 if !(0..=datetime::DAY_US).contains(&micros) {
@@ -246,16 +347,32 @@ impl ColumnBuilder {
     pub fn push_text(&mut self, row: usize, text: &str, days: &mut DayCache) -> Result<(), Fault> {
         match &mut self.values {
             Values::Boolean(values) => values.push(number::boolean(text)?),
-            Values::Int16(values) => values.push(narrow(number::integral(text.trim_ascii(), "smallint")?, "smallint")?),
-            Values::Int32(values) => values.push(narrow(number::integral(text.trim_ascii(), "integer")?, "integer")?),
+            Values::Int16(values) => values.push(narrow(
+                number::integral(text.trim_ascii(), "smallint")?,
+                "smallint",
+            )?),
+            Values::Int32(values) => values.push(narrow(
+                number::integral(text.trim_ascii(), "integer")?,
+                "integer",
+            )?),
             Values::Int64(values) => values.push(number::integral(text.trim_ascii(), "bigint")?),
             Values::Float32(values) => values.push(number::real(text.trim_ascii())?),
             Values::Float64(values) => values.push(number::double(text.trim_ascii())?),
-            Values::Decimal { values, precision, scale } => values.push(number::decimal(text.trim_ascii(), *precision, *scale)?),
-            Values::Date(values) => values.push(datetime::day(text, days).ok_or_else(|| number::invalid("date", text))?),
-            Values::Time(values) => values.push(datetime::time_of_day(text).ok_or_else(|| number::invalid("time", text))?),
+            Values::Decimal {
+                values,
+                precision,
+                scale,
+            } => values.push(number::decimal(text.trim_ascii(), *precision, *scale)?),
+            Values::Date(values) => {
+                values.push(datetime::day(text, days).ok_or_else(|| number::invalid("date", text))?)
+            }
+            Values::Time(values) => values
+                .push(datetime::time_of_day(text).ok_or_else(|| number::invalid("time", text))?),
             Values::Timestamp { values, zone } => {
-                values.push(datetime::timestamp(text, zone.is_some(), days).ok_or_else(|| invalid_timestamp(zone.is_some(), text))?);
+                values.push(
+                    datetime::timestamp(text, zone.is_some(), days)
+                        .ok_or_else(|| invalid_timestamp(zone.is_some(), text))?,
+                );
             }
             Values::Bytes { data, ends } => {
                 push_bytea(text, data)?;
@@ -278,11 +395,18 @@ impl ColumnBuilder {
     }
 
     /// Appends a record key that is no JSON: its bytes as they are, or what its text means.
-    pub fn push_key_text(&mut self, row: usize, key: &[u8], context: &mut Context) -> Result<(), Fault> {
+    pub fn push_key_text(
+        &mut self,
+        row: usize,
+        key: &[u8],
+        context: &mut Context,
+    ) -> Result<(), Fault> {
         if matches!(self.values, Values::Bytes { .. }) {
             return self.push_bytes(row, key);
         }
-        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING))?;
+        let text = std::str::from_utf8(key).map_err(|_| {
+            Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING)
+        })?;
         self.push_text(row, text, &mut context.days)
     }
 
@@ -296,8 +420,14 @@ impl ColumnBuilder {
             Values::Float32(_) => "real",
             Values::Float64(_) => "double precision",
             Values::Decimal { .. } => "numeric",
-            Values::Text { form: TextForm::Uuid, .. } => "uuid",
-            Values::Text { form: TextForm::Jsonb { .. }, .. } => "jsonb",
+            Values::Text {
+                form: TextForm::Uuid,
+                ..
+            } => "uuid",
+            Values::Text {
+                form: TextForm::Jsonb { .. },
+                ..
+            } => "jsonb",
             Values::Text { .. } => "character varying",
             Values::Bytes { .. } => "bytea",
             Values::Date(_) => "date",
@@ -307,7 +437,8 @@ impl ColumnBuilder {
         }
     }
 
-    /// Takes the `rows` values as an Arrow array; the builder is empty afterwards, with room for as many.
+    /// Takes the `rows` values as an Arrow array; the builder is empty afterwards, with room for as
+    /// many.
     pub fn finish(&mut self, rows: usize) -> ArrayRef {
         let nulls = null_buffer(&mut self.nulls, rows);
         self.written = 0;
@@ -324,19 +455,34 @@ impl ColumnBuilder {
             Values::Float64(values) => primitive::<Float64Type>(values, nulls),
             Values::Date(values) => primitive::<Date32Type>(values, nulls),
             Values::Time(values) => primitive::<Time64MicrosecondType>(values, nulls),
-            Values::Timestamp { values, zone } => Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls).with_timezone_opt(zone.clone())),
-            Values::Decimal { values, precision, scale } => {
-                let array = Decimal128Array::new(taken(values).into(), nulls).with_precision_and_scale(*precision, *scale);
+            Values::Timestamp { values, zone } => Arc::new(
+                PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls)
+                    .with_timezone_opt(zone.clone()),
+            ),
+            Values::Decimal {
+                values,
+                precision,
+                scale,
+            } => {
+                let array = Decimal128Array::new(taken(values).into(), nulls)
+                    .with_precision_and_scale(*precision, *scale);
                 Arc::new(array.expect("precision and scale come from a valid column type"))
             }
             Values::Text { data, ends, .. } => {
                 let capacity = data.len();
                 let bytes = std::mem::replace(data, String::with_capacity(capacity)).into_bytes();
-                // SAFETY: the bytes are those of a `String`, and every end is the length that it had after whole `&str`s were appended: offsets
-                // ascend, lie within the bytes and fall on character boundaries.
-                Arc::new(unsafe { StringArray::new_unchecked(offsets(ends), Buffer::from_vec(bytes), nulls) })
+                // SAFETY: the bytes are those of a `String`, and every end is the length that it
+                // had after whole `&str`s were appended: offsets ascend, lie within the bytes and
+                // fall on character boundaries.
+                Arc::new(unsafe {
+                    StringArray::new_unchecked(offsets(ends), Buffer::from_vec(bytes), nulls)
+                })
             }
-            Values::Bytes { data, ends } => Arc::new(BinaryArray::new(offsets(ends), Buffer::from_vec(taken(data)), nulls)),
+            Values::Bytes { data, ends } => Arc::new(BinaryArray::new(
+                offsets(ends),
+                Buffer::from_vec(taken(data)),
+                nulls,
+            )),
         }
     }
 }
@@ -347,8 +493,14 @@ fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
     std::mem::replace(values, Vec::with_capacity(capacity))
 }
 
-fn primitive<T: ArrowPrimitiveType>(values: &mut Vec<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
-    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(taken(values)), nulls))
+fn primitive<T: ArrowPrimitiveType>(
+    values: &mut Vec<T::Native>,
+    nulls: Option<NullBuffer>,
+) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(
+        ScalarBuffer::from(taken(values)),
+        nulls,
+    ))
 }
 
 /// Offsets from the ends of the values.
@@ -366,14 +518,23 @@ fn null_buffer(rows_of_null: &mut Vec<u32>, rows: usize) -> Option<NullBuffer> {
     for row in rows_of_null.drain(..) {
         bits[row as usize / 8] &= !(1 << (row % 8));
     }
-    Some(NullBuffer::new(BooleanBuffer::new(Buffer::from_vec(bits), 0, rows)))
+    Some(NullBuffer::new(BooleanBuffer::new(
+        Buffer::from_vec(bits),
+        0,
+        rows,
+    )))
 }
 
 /// The `n` of `varchar(n)` and `char(n)`.
 fn length_limit(sql_type: &str) -> u32 {
     let lower = sql_type.to_ascii_lowercase();
-    let inner = lower.split_once('(').filter(|(name, _)| name.contains("char")).and_then(|(_, rest)| rest.split_once(')'));
-    inner.and_then(|(digits, _)| digits.trim().parse().ok()).unwrap_or(u32::MAX)
+    let inner = lower
+        .split_once('(')
+        .filter(|(name, _)| name.contains("char"))
+        .and_then(|(_, rest)| rest.split_once(')'));
+    inner
+        .and_then(|(digits, _)| digits.trim().parse().ok())
+        .unwrap_or(u32::MAX)
 }
 
 #[inline]
@@ -396,17 +557,30 @@ fn narrow<T: TryFrom<i64>>(value: i64, type_name: &'static str) -> Result<T, Fau
 
 fn read_timestamp_number(scanner: &mut Scanner<'_>) -> Result<i64, Fault> {
     let value = read_integer(scanner, "timestamp")?;
-    datetime::timestamp_of_number(value).ok_or_else(|| number::out_of_range("timestamp", &value.to_string()))
+    datetime::timestamp_of_number(value)
+        .ok_or_else(|| number::out_of_range("timestamp", &value.to_string()))
 }
 
 #[cold]
 fn invalid_timestamp(zoned: bool, text: &str) -> Fault {
-    number::invalid(if zoned { "timestamp with time zone" } else { "timestamp" }, text)
+    number::invalid(
+        if zoned {
+            "timestamp with time zone"
+        } else {
+            "timestamp"
+        },
+        text,
+    )
 }
 
 /// Appends a string's characters, or the text of any other value.
 #[inline]
-fn read_varchar(scanner: &mut Scanner<'_>, data: &mut String, limit: u32, depth: u32) -> Result<(), Fault> {
+fn read_varchar(
+    scanner: &mut Scanner<'_>,
+    data: &mut String,
+    limit: u32,
+    depth: u32,
+) -> Result<(), Fault> {
     let start = data.len();
     if scanner.peek() == b'"' {
         let text = scanner.string()?;
@@ -434,7 +608,10 @@ fn no_nul(text: &str) -> Result<(), Fault> {
 
 fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
     if limit != u32::MAX && text.len() > limit as usize && text.chars().count() > limit as usize {
-        return Err(Fault::value(format!("value too long for type character varying({limit})")).with_state(SqlState("22001")));
+        return Err(Fault::value(format!(
+            "value too long for type character varying({limit})"
+        ))
+        .with_state(SqlState("22001")));
     }
     no_nul(text)
 }
@@ -443,7 +620,10 @@ fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
 fn checked_json(text: &str) -> Result<&str, Fault> {
     let mut scanner = Scanner::new(text);
     scanner.blanks();
-    scanner.skip(0).and_then(|()| scanner.end()).map_err(|_| number::invalid("jsonb", text))?;
+    scanner
+        .skip(0)
+        .and_then(|()| scanner.end())
+        .map_err(|_| number::invalid("jsonb", text))?;
     Ok(text.trim_ascii())
 }
 
@@ -457,13 +637,21 @@ fn push_bytea(text: &str, data: &mut Vec<u8>) -> Result<(), Fault> {
     if !digits.len().is_multiple_of(2) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(number::invalid("bytea", text));
     }
-    data.extend(digits.as_bytes().chunks_exact(2).filter_map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)));
+    data.extend(
+        digits
+            .as_bytes()
+            .chunks_exact(2)
+            .filter_map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)),
+    );
     Ok(())
 }
 
 /// 32 hexadecimal digits with hyphens after any group of four, optionally in braces.
 fn push_uuid(text: &str, data: &mut String) -> Result<(), Fault> {
-    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
+    let inner = text
+        .strip_prefix('{')
+        .and_then(|t| t.strip_suffix('}'))
+        .unwrap_or(text);
     let mut count = 0;
     let mut hyphen_allowed = false;
     for byte in inner.bytes() {
@@ -480,14 +668,21 @@ fn push_uuid(text: &str, data: &mut String) -> Result<(), Fault> {
             _ => return Err(number::invalid("uuid", text)),
         }
     }
-    if count == 32 { Ok(()) } else { Err(number::invalid("uuid", text)) }
+    if count == 32 {
+        Ok(())
+    } else {
+        Err(number::invalid("uuid", text))
+    }
 }
 
 /// `\x` and two digits a byte.
 fn hex_text(bytes: &[u8]) -> String {
     let mut text = String::from("\\x");
     for byte in bytes {
-        text.extend([byte >> 4, byte & 15].map(|nibble| char::from_digit(u32::from(nibble), 16).unwrap_or('0')));
+        text.extend(
+            [byte >> 4, byte & 15]
+                .map(|nibble| char::from_digit(u32::from(nibble), 16).unwrap_or('0')),
+        );
     }
     text
 }

@@ -1,11 +1,15 @@
-//! Dates and times between text and microseconds, in the proleptic Gregorian calendar without leap seconds.
+//! Dates and times between text and microseconds, in the proleptic Gregorian calendar without leap
+//! seconds.
 //!
-//! Read: `YYYY-MM-DD`, `HH:MM[:SS[.ffffff]]`, and both joined by a blank or `T`, with an optional `Z`, `UTC`, `+HH[[:]MM[[:]SS]]` and ` BC`. As in PostgreSQL a zone
-//! moves a TIMESTAMPTZ to UTC, and is ignored for TIMESTAMP and TIME. Written: PostgreSQL's ISO style, the fraction with 3 or 6 digits or none.
-//! Integers are epoch milliseconds below 10^14 and microseconds from there on (of either sign).
+//! Read: `YYYY-MM-DD`, `HH:MM[:SS[.ffffff]]`, and both joined by a blank or `T`, with an optional
+//! `Z`, `UTC`, `+HH[[:]MM[[:]SS]]` and ` BC`. As in PostgreSQL a zone moves a TIMESTAMPTZ to UTC,
+//! and is ignored for TIMESTAMP and TIME. Written: PostgreSQL's ISO style, the fraction with 3 or 6
+//! digits or none. Integers are epoch milliseconds below 10^14 and microseconds from there on (of
+//! either sign).
 //!
-//! Cost: the layout `YYYY-MM-DD HH:MM:SS` is read from whole machine words, and the day is taken from a [`DayCache`] since records that follow
-//! each other mostly share it. Calendar arithmetic after Howard Hinnant's `days_from_civil`.
+//! Cost: the layout `YYYY-MM-DD HH:MM:SS` is read from whole machine words, and the day is taken
+//! from a [`DayCache`] since records that follow each other mostly share it. Calendar arithmetic
+//! after Howard Hinnant's `days_from_civil`.
 
 /// Microseconds of a day.
 pub(super) const DAY_US: i64 = 86_400_000_000;
@@ -26,7 +30,10 @@ impl DayCache {
     #[inline]
     fn day(&mut self, text: &[u8; 10]) -> Option<i64> {
         let [a, b, c, d, e, f, g, h, y, z] = *text;
-        let (head, tail) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u16::from_le_bytes([y, z]));
+        let (head, tail) = (
+            u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            u16::from_le_bytes([y, z]),
+        );
         if (head, tail) != (self.head, self.tail) {
             let (day, rest) = date(text)?;
             if !rest.is_empty() {
@@ -56,8 +63,16 @@ pub(super) fn date_of(days: i64) -> (i64, u32, u32) {
     let of_year = of_era - (365 * year + year / 4 - year / 100);
     let shifted = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year + era * 400 + i64::from(month <= 2), month as u32, day as u32)
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (
+        year + era * 400 + i64::from(month <= 2),
+        month as u32,
+        day as u32,
+    )
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
@@ -71,8 +86,14 @@ fn days_in_month(year: i64, month: i64) -> i64 {
 
 /// Reads up to `most` digits.
 fn take(text: &[u8], most: usize) -> Option<(i64, &[u8])> {
-    let count = text.iter().take(most).take_while(|b| b.is_ascii_digit()).count();
-    let value = text[..count].iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    let count = text
+        .iter()
+        .take(most)
+        .take_while(|b| b.is_ascii_digit())
+        .count();
+    let value = text[..count]
+        .iter()
+        .fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
     (count > 0).then_some((value, &text[count..]))
 }
 
@@ -87,7 +108,10 @@ fn date(text: &[u8]) -> Option<(i64, &[u8])> {
     let (day, rest) = take(passed(rest, b'-')?, 2)?;
     let year = if ends_with_bc(text) { 1 - year } else { year };
     let written_zero = !ends_with_bc(text) && year == 0 || year > YEAR_MAX;
-    if written_zero || !(1..=12).contains(&month) || !(1..=days_in_month(year, month)).contains(&day) {
+    if written_zero
+        || !(1..=12).contains(&month)
+        || !(1..=days_in_month(year, month)).contains(&day)
+    {
         return None;
     }
     Some((days_of(year, month, day), rest))
@@ -98,10 +122,15 @@ fn ends_with_bc(text: &[u8]) -> bool {
 }
 
 fn without_bc(text: &[u8]) -> &[u8] {
-    if ends_with_bc(text) { &text[..text.len() - 3] } else { text }
+    if ends_with_bc(text) {
+        &text[..text.len() - 3]
+    } else {
+        text
+    }
 }
 
-/// Reads `H:M[:S[.f]]`; returns microseconds and the rest. 24:00:00 and second 60 are read as PostgreSQL does.
+/// Reads `H:M[:S[.f]]`; returns microseconds and the rest. 24:00:00 and second 60 are read as
+/// PostgreSQL does.
 fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
     let (hour, rest) = take(text, 2)?;
     let (minute, mut rest) = take(passed(rest, b':')?, 2)?;
@@ -139,7 +168,11 @@ fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
 /// Reads a zone; returns its distance from UTC in microseconds, 0 for no text.
 fn zone(text: &[u8]) -> Option<i64> {
     let text = text.trim_ascii();
-    if text.is_empty() || [&b"z"[..], b"utc", b"gmt"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
+    if text.is_empty()
+        || [&b"z"[..], b"utc", b"gmt"]
+            .iter()
+            .any(|name| text.eq_ignore_ascii_case(name))
+    {
         return Some(0);
     }
     let negative = match text[0] {
@@ -156,7 +189,11 @@ fn zone(text: &[u8]) -> Option<i64> {
         (seconds, rest) = take(passed(rest, b':').unwrap_or(rest), 2)?;
     }
     let distance = (hours * 3600 + minutes * 60 + seconds) * 1_000_000;
-    (rest.is_empty() && hours <= 15 && minutes < 60 && seconds < 60).then_some(if negative { -distance } else { distance })
+    (rest.is_empty() && hours <= 15 && minutes < 60 && seconds < 60).then_some(if negative {
+        -distance
+    } else {
+        distance
+    })
 }
 
 /// Microseconds since 1970-01-01 of a timestamp's text, in UTC if `zoned`; `None` if it is none.
@@ -173,7 +210,8 @@ fn fixed_timestamp(text: &[u8], zoned: bool, cache: &mut DayCache) -> Option<i64
     if !matches!(joint, b' ' | b'T') {
         return None;
     }
-    // `HH:MM:SS`: digits become their value, colons zero; a byte that is too large sets its top bit.
+    // `HH:MM:SS`: digits become their value, colons zero; a byte that is too large sets its top
+    // bit.
     let word = u64::from_le_bytes(*time) ^ 0x3030_3A30_303A_3030;
     if (word.wrapping_add(0x7676_7F76_767F_7676) | word) & 0x8080_8080_8080_8080 != 0 {
         return None;
@@ -212,13 +250,20 @@ fn any_timestamp(text: &[u8], zoned: bool) -> Option<i64> {
         return None;
     }
     let local = day.checked_mul(DAY_US)?.checked_add(time)?;
-    if zoned { local.checked_sub(distance) } else { Some(local) }
+    if zoned {
+        local.checked_sub(distance)
+    } else {
+        Some(local)
+    }
 }
 
 /// Days since 1970-01-01 of a date's text; a time of day that follows is cut off.
 pub(super) fn day(text: &str, cache: &mut DayCache) -> Option<i32> {
     let bytes = text.as_bytes();
-    if let Some(day) = <&[u8; 10]>::try_from(bytes).ok().and_then(|text| cache.day(text)) {
+    if let Some(day) = <&[u8; 10]>::try_from(bytes)
+        .ok()
+        .and_then(|text| cache.day(text))
+    {
         return i32::try_from(day).ok();
     }
     any_timestamp(bytes, false).and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok())
@@ -230,16 +275,23 @@ pub(super) fn time_of_day(text: &str) -> Option<i64> {
     zone(rest).map(|_| micros)
 }
 
-/// Microseconds since 1970-01-01 of an integer timestamp: milliseconds below 10^14, else microseconds; `None` if PostgreSQL has no such time.
+/// Microseconds since 1970-01-01 of an integer timestamp: milliseconds below 10^14, else
+/// microseconds; `None` if PostgreSQL has no such time.
 #[inline]
 pub(super) fn timestamp_of_number(value: i64) -> Option<i64> {
-    let micros = if value.unsigned_abs() < 100_000_000_000_000 { value * 1_000 } else { value };
+    let micros = if value.unsigned_abs() < 100_000_000_000_000 {
+        value * 1_000
+    } else {
+        value
+    };
     (micros >= DAY_MIN * DAY_US).then_some(micros)
 }
 
 /// An integer date: days since 1970-01-01; `None` if PostgreSQL's timestamps do not reach it.
 pub(super) fn day_of_number(value: i64) -> Option<i32> {
-    (DAY_MIN..=days_of(YEAR_MAX, 12, 31)).contains(&value).then(|| value as i32)
+    (DAY_MIN..=days_of(YEAR_MAX, 12, 31))
+        .contains(&value)
+        .then(|| value as i32)
 }
 
 /// Appends `YYYY-MM-DD`, without the BC.

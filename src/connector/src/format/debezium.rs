@@ -1,10 +1,12 @@
 //! Debezium change events, read and written.
 //!
-//! `{"before": row|null, "after": row|null, "op": "c"|"r"|"u"|"d", ...}`, bare or inside Kafka Connect's `{"schema": ..., "payload": event}`. As changes of a
-//! keyed relation: c, r and u write `after` (+1); d deletes the key of `before`, or of the record key where `before` is null (-1, other columns
-//! NULL). Tombstones (no value, or `null`) and messages (`m`) change nothing.
+//! `{"before": row|null, "after": row|null, "op": "c"|"r"|"u"|"d", ...}`, bare or inside Kafka
+//! Connect's `{"schema": ..., "payload": event}`. As changes of a keyed relation: c, r and u write
+//! `after` (+1); d deletes the key of `before`, or of the record key where `before` is null (-1,
+//! other columns NULL). Tombstones (no value, or `null`) and messages (`m`) change nothing.
 //!
-//! `after` stands before `op` in an event, so it is read at once, in the belief that it counts; only a deletion looks at `before`.
+//! `after` stands before `op` in an event, so it is read at once, in the belief that it counts;
+//! only a deletion looks at `before`.
 
 use super::json_decode::{ObjectReader, Rows};
 use super::key::KeyReader;
@@ -33,12 +35,28 @@ struct Event<'a> {
 
 impl EventReader {
     /// `after` fills every wanted column, `before` those of the key; `key` reads the record key.
-    pub fn new(after: ObjectReader, before: ObjectReader, key: KeyReader, key_columns: Vec<usize>) -> EventReader {
-        EventReader { after, before, key, key_columns }
+    pub fn new(
+        after: ObjectReader,
+        before: ObjectReader,
+        key: KeyReader,
+        key_columns: Vec<usize>,
+    ) -> EventReader {
+        EventReader {
+            after,
+            before,
+            key,
+            key_columns,
+        }
     }
 
-    /// Reads the event `value` into the current row and returns its weight; `None` when it changes nothing.
-    pub fn read(&mut self, value: &str, key: Option<&[u8]>, rows: &mut Rows) -> Result<Option<i64>, Fault> {
+    /// Reads the event `value` into the current row and returns its weight; `None` when it changes
+    /// nothing.
+    pub fn read(
+        &mut self,
+        value: &str,
+        key: Option<&[u8]>,
+        rows: &mut Rows,
+    ) -> Result<Option<i64>, Fault> {
         let mut scanner = Scanner::new(value);
         scanner.blanks();
         if scanner.peek() == b'n' {
@@ -50,7 +68,10 @@ impl EventReader {
         match event.op {
             _ if !event.is_event => Ok(None),
             "c" | "r" | "u" if event.has_after => Ok(Some(1)),
-            "c" | "r" | "u" => Err(Fault::value(format!("a change event with op \"{}\" has no row in \"after\"", event.op))),
+            "c" | "r" | "u" => Err(Fault::value(format!(
+                "a change event with op \"{}\" has no row in \"after\"",
+                event.op
+            ))),
             "d" => {
                 rows.undo();
                 self.deletion(event, key, rows)?;
@@ -60,15 +81,28 @@ impl EventReader {
                 rows.undo();
                 Ok(None)
             }
-            "t" => Err(Fault::value("a truncation cannot be followed").with_state(SqlState::FEATURE_NOT_SUPPORTED)),
-            "" => Err(Fault::value("the record is no change event: it has no \"op\"")),
-            other => Err(Fault::value(format!("unknown op \"{other}\" in a change event"))),
+            "t" => Err(Fault::value("a truncation cannot be followed")
+                .with_state(SqlState::FEATURE_NOT_SUPPORTED)),
+            "" => Err(Fault::value(
+                "the record is no change event: it has no \"op\"",
+            )),
+            other => Err(Fault::value(format!(
+                "unknown op \"{other}\" in a change event"
+            ))),
         }
     }
 
     /// Walks over the event, or the envelope, at the cursor.
-    fn event<'a>(&mut self, scanner: &mut Scanner<'a>, rows: &mut Rows, depth: u32) -> Result<Event<'a>, Fault> {
-        let mut event = Event { is_event: true, ..Event::default() };
+    fn event<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        rows: &mut Rows,
+        depth: u32,
+    ) -> Result<Event<'a>, Fault> {
+        let mut event = Event {
+            is_event: true,
+            ..Event::default()
+        };
         let mut first = true;
         while let Some(name) = scanner.next_member(first)? {
             first = false;
@@ -95,7 +129,12 @@ impl EventReader {
     }
 
     /// Reads the key of the deleted row, from the image before or from the record key.
-    fn deletion(&mut self, event: Event<'_>, key: Option<&[u8]>, rows: &mut Rows) -> Result<(), Fault> {
+    fn deletion(
+        &mut self,
+        event: Event<'_>,
+        key: Option<&[u8]>,
+        rows: &mut Rows,
+    ) -> Result<(), Fault> {
         if let Some((mut before, depth)) = event.before {
             self.before.read(&mut before, rows, depth)?;
             if self.key_columns.iter().all(|column| rows.has(*column)) {
@@ -104,15 +143,24 @@ impl EventReader {
             rows.undo();
         }
         if key.is_none() {
-            return Err(Fault::value("a deletion holds the key neither in \"before\" nor as the record key"));
+            return Err(Fault::value(
+                "a deletion holds the key neither in \"before\" nor as the record key",
+            ));
         }
         self.key.read(key, rows)
     }
 }
 
-/// Appends a change event: `before` and `after` are rows in JSON, `op` is `c`, `r`, `u` or `d`, `source_ms` the time of the change and `now_ms` that of
-/// sending, in epoch milliseconds.
-pub fn debezium_envelope(before: Option<&[u8]>, after: Option<&[u8]>, op: char, source_ms: i64, now_ms: i64, out: &mut Vec<u8>) {
+/// Appends a change event: `before` and `after` are rows in JSON, `op` is `c`, `r`, `u` or `d`,
+/// `source_ms` the time of the change and `now_ms` that of sending, in epoch milliseconds.
+pub fn debezium_envelope(
+    before: Option<&[u8]>,
+    after: Option<&[u8]>,
+    op: char,
+    source_ms: i64,
+    now_ms: i64,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(b"{\"before\":");
     out.extend_from_slice(before.unwrap_or(b"null"));
     out.extend_from_slice(b",\"after\":");

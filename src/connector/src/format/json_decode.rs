@@ -1,13 +1,16 @@
 //! One JSON object into one row of column builders.
 //!
-//! Law: a row gets exactly the values that a full parse of the object would give: of a name that occurs twice the last one counts, a name that
-//! matches a column exactly goes before one that differs in case, members that no column wants are checked and dropped. If the object is faulty,
+//! Law: a row gets exactly the values that a full parse of the object would give: of a name that
+//! occurs twice the last one counts, a name that matches a column exactly goes before one that
+//! differs in case, members that no column wants are checked and dropped. If the object is faulty,
 //! [`Rows::undo`] leaves no trace of it.
 //!
-//! Records of a topic mostly look alike, so the reader remembers the last record's *shape*: for its n-th member the bytes from the end of the
-//! value before it to its own value (`,"price":`, with whatever blanks the producer writes) and the column that it goes to. A member that
-//! matches costs one or two word comparisons; any other is parsed and looked up by name, and takes that place in the shape. A shape is a guess
-//! about bytes, never about meaning: forgetting it changes nothing but speed.
+//! Records of a topic mostly look alike, so the reader remembers the last record's *shape*: for its
+//! n-th member the bytes from the end of the value before it to its own value (`,"price":`, with
+//! whatever blanks the producer writes) and the column that it goes to. A member that matches costs
+//! one or two word comparisons; any other is parsed and looked up by name, and takes that place in
+//! the shape. A shape is a guess about bytes, never about meaning: forgetting it changes nothing
+//! but speed.
 
 use super::column::{ColumnBuilder, Context};
 use super::scan::{Detail, Fault, Scanner};
@@ -45,22 +48,46 @@ struct Pattern {
 impl Pattern {
     fn new(text: &str, target: Target) -> Option<Pattern> {
         let mut bytes = [0; PATTERN_MAX];
-        bytes.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        let mask = if text.len() >= 16 { u128::MAX } else { (1 << (8 * text.len())) - 1 };
-        Some(Pattern { bytes, mask, len: text.len() as u8, target })
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        let mask = if text.len() >= 16 {
+            u128::MAX
+        } else {
+            (1 << (8 * text.len())) - 1
+        };
+        Some(Pattern {
+            bytes,
+            mask,
+            len: text.len() as u8,
+            target,
+        })
     }
 
     /// Holds a place for a member that is too long to remember: no text contains these bytes.
     fn never() -> Pattern {
-        Pattern { bytes: [0xFF; PATTERN_MAX], mask: u128::MAX, len: 16, target: Target::Skip }
+        Pattern {
+            bytes: [0xFF; PATTERN_MAX],
+            mask: u128::MAX,
+            len: 16,
+            target: Target::Skip,
+        }
     }
 
     #[inline]
     fn matches(&self, rest: &[u8]) -> bool {
         let len = usize::from(self.len);
-        let Some(head) = rest.first_chunk::<16>() else { return rest.starts_with(&self.bytes[..len]) };
-        let expected = u128::from_le_bytes(*self.bytes.first_chunk::<16>().expect("a pattern is longer than 16 bytes"));
-        (u128::from_le_bytes(*head) ^ expected) & self.mask == 0 && (len <= 16 || rest.get(16..len) == Some(&self.bytes[16..len]))
+        let Some(head) = rest.first_chunk::<16>() else {
+            return rest.starts_with(&self.bytes[..len]);
+        };
+        let expected = u128::from_le_bytes(
+            *self
+                .bytes
+                .first_chunk::<16>()
+                .expect("a pattern is longer than 16 bytes"),
+        );
+        (u128::from_le_bytes(*head) ^ expected) & self.mask == 0
+            && (len <= 16 || rest.get(16..len) == Some(&self.bytes[16..len]))
     }
 }
 
@@ -73,7 +100,8 @@ pub(super) struct Rows {
     pub rows: usize,
     /// Columns that the current row has a value for.
     pub filled: usize,
-    /// A value that its column cannot hold becomes NULL and is put down in `faults`, instead of failing the record.
+    /// A value that its column cannot hold becomes NULL and is put down in `faults`, instead of
+    /// failing the record.
     pub lenient: bool,
     /// Of the current row: columns whose value could not be read, and why.
     pub faults: Vec<(usize, Detail)>,
@@ -102,10 +130,18 @@ impl Rows {
         self.faults.retain(|(at, _)| *at != column);
     }
 
-    /// Handles a value at `start` that `column` cannot hold: NULL takes its place, or the record fails.
+    /// Handles a value at `start` that `column` cannot hold: NULL takes its place, or the record
+    /// fails.
     #[cold]
     #[inline(never)]
-    fn fault(&mut self, scanner: &mut Scanner<'_>, start: usize, column: usize, depth: u32, fault: Fault) -> Result<(), Fault> {
+    fn fault(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        start: usize,
+        column: usize,
+        depth: u32,
+        fault: Fault,
+    ) -> Result<(), Fault> {
         if !self.lenient || fault.is_syntax() {
             return Err(fault.of_column(column));
         }
@@ -131,7 +167,13 @@ impl Rows {
             self.unset(column);
         }
         let start = scanner.pos();
-        let Rows { columns, rows, filled, context, .. } = self;
+        let Rows {
+            columns,
+            rows,
+            filled,
+            context,
+            ..
+        } = self;
         match columns[column].read(scanner, *rows, depth, context) {
             Ok(()) => {
                 *filled += 1;
@@ -141,7 +183,8 @@ impl Rows {
         }
     }
 
-    /// Fills the columns without a value with NULL, and the row is complete. `strict`: columns that are NOT NULL must have one.
+    /// Fills the columns without a value with NULL, and the row is complete. `strict`: columns that
+    /// are NOT NULL must have one.
     #[inline]
     pub fn complete(&mut self, strict: bool) -> Result<(), Fault> {
         if self.filled < self.columns.len() {
@@ -159,7 +202,12 @@ impl Rows {
                 continue;
             }
             if strict && !column.nullable {
-                let fault = Fault::value(format!("no value for column \"{}\", which is NOT NULL", column.name)).with_state(SqlState::NOT_NULL_VIOLATION).of_column(i);
+                let fault = Fault::value(format!(
+                    "no value for column \"{}\", which is NOT NULL",
+                    column.name
+                ))
+                .with_state(SqlState::NOT_NULL_VIOLATION)
+                .of_column(i);
                 if !self.lenient {
                     return Err(fault);
                 }
@@ -193,17 +241,30 @@ pub(super) struct ObjectReader {
 impl ObjectReader {
     /// A reader that fills `targets`: names and positions among the builders.
     pub fn new<'a>(targets: impl Iterator<Item = (&'a str, usize)>) -> ObjectReader {
-        let mut reader = ObjectReader { exact: HashMap::new(), loose: HashMap::new(), shape: Vec::new(), scratch: String::new() };
+        let mut reader = ObjectReader {
+            exact: HashMap::new(),
+            loose: HashMap::new(),
+            shape: Vec::new(),
+            scratch: String::new(),
+        };
         for (name, column) in targets {
             reader.exact.insert(name.to_owned(), column as u16);
-            reader.loose.entry(name.to_lowercase()).or_insert(column as u16);
+            reader
+                .loose
+                .entry(name.to_lowercase())
+                .or_insert(column as u16);
         }
         reader
     }
 
     /// Reads the object at the cursor into the current row; `depth` containers are open around it.
     #[inline]
-    pub fn read(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows, depth: u32) -> Result<(), Fault> {
+    pub fn read(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        rows: &mut Rows,
+        depth: u32,
+    ) -> Result<(), Fault> {
         if scanner.peek() != b'{' {
             return Err(scanner.missing("object"));
         }
@@ -222,7 +283,9 @@ impl ObjectReader {
             match target {
                 Target::Skip => scanner.skip(depth + 1)?,
                 Target::Exact(column) => rows.read(scanner, usize::from(column), depth + 1)?,
-                Target::Loose(column) if rows.has(usize::from(column)) => scanner.skip(depth + 1)?,
+                Target::Loose(column) if rows.has(usize::from(column)) => {
+                    scanner.skip(depth + 1)?
+                }
                 Target::Loose(column) => rows.read(scanner, usize::from(column), depth + 1)?,
             }
         }
@@ -238,9 +301,14 @@ impl ObjectReader {
             *next += 1;
             pattern.target
         } else {
-            // The first pattern begins with the brace, the others with the comma: members after a missing first one are looked up.
+            // The first pattern begins with the brace, the others with the comma: members after a
+            // missing first one are looked up.
             let ahead = self.shape.get(*next + 1..).unwrap_or_default();
-            let (skipped, pattern) = ahead.iter().take(LOOK_AHEAD).enumerate().find(|(_, pattern)| pattern.matches(rest))?;
+            let (skipped, pattern) = ahead
+                .iter()
+                .take(LOOK_AHEAD)
+                .enumerate()
+                .find(|(_, pattern)| pattern.matches(rest))?;
             scanner.advance(usize::from(pattern.len));
             *next += skipped + 2;
             pattern.target
@@ -252,11 +320,14 @@ impl ObjectReader {
         Some(target)
     }
 
-    /// Parses the next member's name, finds its column and remembers both as member `next`; `None` at the end of the object.
+    /// Parses the next member's name, finds its column and remembers both as member `next`; `None`
+    /// at the end of the object.
     #[inline(never)]
     fn look_up(&mut self, next: usize, scanner: &mut Scanner<'_>) -> Result<Option<Target>, Fault> {
         let start = scanner.pos();
-        let Some(name) = scanner.next_member(next == 0)? else { return Ok(None) };
+        let Some(name) = scanner.next_member(next == 0)? else {
+            return Ok(None);
+        };
         let target = self.target_of(name.resolve(&mut String::new()));
         let pattern = Pattern::new(scanner.since(start), target).unwrap_or_else(Pattern::never);
         match self.shape.get_mut(next) {
@@ -280,6 +351,8 @@ impl ObjectReader {
             self.scratch = name.to_lowercase();
             &self.scratch
         };
-        self.loose.get(folded).map_or(Target::Skip, |column| Target::Loose(*column))
+        self.loose
+            .get(folded)
+            .map_or(Target::Skip, |column| Target::Loose(*column))
     }
 }

@@ -1,14 +1,20 @@
 //! Rows as JSON objects, and nothing that our own decoder would read back differently.
 //!
-//! Written: integers and numerics as numbers (numerics exactly, with all digits of their scale); reals and doubles as the shortest number that reads
-//! back the same, `NaN` and infinities as strings; text with the escapes that JSON demands and no others; bytea as `"\\x.."`; dates, times and
-//! timestamps as PostgreSQL prints them, timestamptz with `+00:00`; jsonb as the JSON that it is; NULL as `null`.
+//! Written: integers and numerics as numbers (numerics exactly, with all digits of their scale);
+//! reals and doubles as the shortest number that reads back the same, `NaN` and infinities as
+//! strings; text with the escapes that JSON demands and no others; bytea as `"\\x.."`; dates, times
+//! and timestamps as PostgreSQL prints them, timestamptz with `+00:00`; jsonb as the JSON that it
+//! is; NULL as `null`.
 //!
-//! Names are escaped and joined with their punctuation once, arrays are downcast once a batch, bytes go into one buffer that the caller keeps.
+//! Names are escaped and joined with their punctuation once, arrays are downcast once a batch,
+//! bytes go into one buffer that the caller keeps.
 
 use super::datetime;
 use super::scan::special_mask;
-use arrow::array::{Array, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, StringArray, StringViewArray};
+use arrow::array::{
+    Array, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch,
+    StringArray, StringViewArray,
+};
 use arrow::datatypes::*;
 use std::ops::Range;
 use tidemark_common::{Error, Result};
@@ -54,33 +60,62 @@ enum Writer<'a> {
 }
 
 impl JsonEncoder {
-    /// For the columns at `fields` of batches with `columns`. `0A000` for a type that has no JSON form here.
+    /// For the columns at `fields` of batches with `columns`. `0A000` for a type that has no JSON
+    /// form here.
     pub fn new(columns: &[Column], fields: &[usize]) -> Result<JsonEncoder> {
         let member = |(i, position): (usize, &usize)| {
-            let column = columns.get(*position).ok_or_else(|| Error::internal(format!("no column {position} to encode")))?;
+            let column = columns
+                .get(*position)
+                .ok_or_else(|| Error::internal(format!("no column {position} to encode")))?;
             if !encodes(&column.data_type) {
-                return Err(Error::unsupported(format!("column \"{}\" of type {} cannot be written as JSON", column.name, column.data_type))
-                    .with_hint("Cast it to VARCHAR or JSONB in the sink's query."));
+                return Err(Error::unsupported(format!(
+                    "column \"{}\" of type {} cannot be written as JSON",
+                    column.name, column.data_type
+                ))
+                .with_hint("Cast it to VARCHAR or JSONB in the sink's query."));
             }
             let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
             write_string(column.name.as_bytes(), &mut prefix);
             prefix.push(b':');
-            Ok(Member { prefix, position: *position, json: column.sql_type.eq_ignore_ascii_case("jsonb") })
+            Ok(Member {
+                prefix,
+                position: *position,
+                json: column.sql_type.eq_ignore_ascii_case("jsonb"),
+            })
         };
-        Ok(JsonEncoder { members: fields.iter().enumerate().map(member).collect::<Result<_>>()? })
+        Ok(JsonEncoder {
+            members: fields
+                .iter()
+                .enumerate()
+                .map(member)
+                .collect::<Result<_>>()?,
+        })
     }
 
     /// Prepares a batch whose columns are the ones that the encoder was made for.
     pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<BoundRows<'a>> {
         let bind = |member: &'a Member| {
-            let column = rows.columns().get(member.position).ok_or_else(|| Error::internal(format!("the batch has no column {}", member.position)))?;
-            Ok((member.prefix.as_slice(), Writer::new(column.as_ref(), member.json)?))
+            let column = rows.columns().get(member.position).ok_or_else(|| {
+                Error::internal(format!("the batch has no column {}", member.position))
+            })?;
+            Ok((
+                member.prefix.as_slice(),
+                Writer::new(column.as_ref(), member.json)?,
+            ))
         };
-        Ok(BoundRows { members: self.members.iter().map(bind).collect::<Result<_>>()? })
+        Ok(BoundRows {
+            members: self.members.iter().map(bind).collect::<Result<_>>()?,
+        })
     }
 
     /// Appends the rows in `range` to `out`, and to `ends` the length of `out` after each.
-    pub fn encode_rows(&self, rows: &RecordBatch, range: Range<usize>, out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<()> {
+    pub fn encode_rows(
+        &self,
+        rows: &RecordBatch,
+        range: Range<usize>,
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+    ) -> Result<()> {
         let bound = self.bind(rows)?;
         for row in range {
             bound.write(row, out);
@@ -104,12 +139,19 @@ impl BoundRows<'_> {
         out.push(b'}');
     }
 
-    /// Appends the first column's value of row `row` without name, and text without quotes; nothing for NULL.
+    /// Appends the first column's value of row `row` without name, and text without quotes; nothing
+    /// for NULL.
     pub(super) fn write_bare(&self, row: usize, out: &mut Vec<u8>) {
-        let Some((_, writer)) = self.members.first() else { return };
+        let Some((_, writer)) = self.members.first() else {
+            return;
+        };
         match writer {
-            Writer::Text(array) if array.is_valid(row) => out.extend_from_slice(array.value(row).as_bytes()),
-            Writer::TextView(array) if array.is_valid(row) => out.extend_from_slice(array.value(row).as_bytes()),
+            Writer::Text(array) if array.is_valid(row) => {
+                out.extend_from_slice(array.value(row).as_bytes())
+            }
+            Writer::TextView(array) if array.is_valid(row) => {
+                out.extend_from_slice(array.value(row).as_bytes())
+            }
             Writer::Bytes(array) if array.is_valid(row) => out.extend_from_slice(array.value(row)),
             _ => {
                 let start = out.len();
@@ -127,8 +169,23 @@ impl BoundRows<'_> {
 
 fn encodes(data_type: &DataType) -> bool {
     use DataType as D;
-    matches!(data_type, D::Boolean | D::Int16 | D::Int32 | D::Int64 | D::Float32 | D::Float64 | D::Decimal128(..) | D::Utf8 | D::Utf8View | D::Binary | D::Date32)
-        || matches!(data_type, D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _))
+    matches!(
+        data_type,
+        D::Boolean
+            | D::Int16
+            | D::Int32
+            | D::Int64
+            | D::Float32
+            | D::Float64
+            | D::Decimal128(..)
+            | D::Utf8
+            | D::Utf8View
+            | D::Binary
+            | D::Date32
+    ) || matches!(
+        data_type,
+        D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _)
+    )
 }
 
 impl<'a> Writer<'a> {
@@ -148,8 +205,14 @@ impl<'a> Writer<'a> {
             D::Binary => Writer::Bytes(array.as_binary()),
             D::Date32 => Writer::Date(array.as_primitive()),
             D::Time64(TimeUnit::Microsecond) => Writer::Time(array.as_primitive()),
-            D::Timestamp(TimeUnit::Microsecond, zone) => Writer::Timestamp(array.as_primitive(), zone.is_some()),
-            other => return Err(Error::internal(format!("a batch has type {other} where JSON is written"))),
+            D::Timestamp(TimeUnit::Microsecond, zone) => {
+                Writer::Timestamp(array.as_primitive(), zone.is_some())
+            }
+            other => {
+                return Err(Error::internal(format!(
+                    "a batch has type {other} where JSON is written"
+                )));
+            }
         })
     }
 
@@ -177,12 +240,24 @@ impl<'a> Writer<'a> {
             return out.extend_from_slice(b"null");
         }
         match self {
-            Writer::Boolean(array) => out.extend_from_slice(if array.value(row) { b"true" } else { b"false" }),
+            Writer::Boolean(array) => {
+                out.extend_from_slice(if array.value(row) { b"true" } else { b"false" })
+            }
             Writer::Int16(array) => write_integer(array.value(row), out),
             Writer::Int32(array) => write_integer(array.value(row), out),
             Writer::Int64(array) => write_integer(array.value(row), out),
-            Writer::Float32(array) => write_float(array.value(row), array.value(row).is_finite(), f64::from(array.value(row)), out),
-            Writer::Float64(array) => write_float(array.value(row), array.value(row).is_finite(), array.value(row), out),
+            Writer::Float32(array) => write_float(
+                array.value(row),
+                array.value(row).is_finite(),
+                f64::from(array.value(row)),
+                out,
+            ),
+            Writer::Float64(array) => write_float(
+                array.value(row),
+                array.value(row).is_finite(),
+                array.value(row),
+                out,
+            ),
             Writer::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
             Writer::Text(array) => write_string(array.value(row).as_bytes(), out),
             Writer::TextView(array) => write_string(array.value(row).as_bytes(), out),
@@ -190,7 +265,9 @@ impl<'a> Writer<'a> {
             Writer::Bytes(array) => write_bytes(array.value(row), out),
             Writer::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
             Writer::Time(array) => quoted(out, |out| datetime::write_time(array.value(row), out)),
-            Writer::Timestamp(array, zoned) => quoted(out, |out| datetime::write_timestamp(array.value(row), *zoned, out)),
+            Writer::Timestamp(array, zoned) => quoted(out, |out| {
+                datetime::write_timestamp(array.value(row), *zoned, out)
+            }),
         }
     }
 }
@@ -213,7 +290,11 @@ fn write_float(value: impl ryu::Float, finite: bool, wide: f64, out: &mut Vec<u8
     } else if wide.is_nan() {
         out.extend_from_slice(b"\"NaN\"");
     } else {
-        out.extend_from_slice(if wide > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+        out.extend_from_slice(if wide > 0.0 {
+            b"\"Infinity\""
+        } else {
+            b"\"-Infinity\""
+        });
     }
 }
 
@@ -241,7 +322,12 @@ fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.extend_from_slice(b"\"\\\\x");
-    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
+    out.extend(bytes.iter().flat_map(|byte| {
+        [
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]
+    }));
     out.push(b'"');
 }
 

@@ -1,8 +1,11 @@
-//! Record keys: from a source's record key to the key columns, and from rows to a sink's record key.
+//! Record keys: from a source's record key to the key columns, and from rows to a sink's record
+//! key.
 //!
-//! A key is a JSON object with the key's columns, by name, or, for one column, the bare value: any JSON value that is not an object, else the
-//! text itself (so `42`, `"a"` and `a` all work). Kafka Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off. The
-//! option `key.encode` fixes the form: `json` allows no plain text, `text` and `bytes` take the key as it is.
+//! A key is a JSON object with the key's columns, by name, or, for one column, the bare value: any
+//! JSON value that is not an object, else the text itself (so `42`, `"a"` and `a` all work). Kafka
+//! Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off. The option
+//! `key.encode` fixes the form: `json` allows no plain text, `text` and `bytes` take the key as it
+//! is.
 
 use super::NOT_IN_ENCODING;
 use super::json_decode::{ObjectReader, Rows};
@@ -23,12 +26,20 @@ enum KeyForm {
 
 impl KeyForm {
     fn of(spec: &ConnectorSpec) -> Result<KeyForm> {
-        let option = ["key.encode", "key_encode"].iter().find_map(|name| spec.encode_options.get(*name).or_else(|| spec.options.get(*name)));
+        let option = ["key.encode", "key_encode"].iter().find_map(|name| {
+            spec.encode_options
+                .get(*name)
+                .or_else(|| spec.options.get(*name))
+        });
         match option.map(|value| value.to_ascii_lowercase()).as_deref() {
             None => Ok(KeyForm::Any),
             Some("json") => Ok(KeyForm::Json),
             Some("text" | "bytes") => Ok(KeyForm::Text),
-            Some(other) => Err(Error::user(SqlState::INVALID_PARAMETER, format!("unknown key encoding \"{other}\"")).with_hint("Use JSON, TEXT or BYTES.")),
+            Some(other) => Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("unknown key encoding \"{other}\""),
+            )
+            .with_hint("Use JSON, TEXT or BYTES.")),
         }
     }
 }
@@ -45,13 +56,27 @@ pub(super) struct KeyReader {
 }
 
 impl KeyReader {
-    /// `columns`: the wanted key columns, as names and positions among the builders; `width`: columns of the whole key.
-    pub fn new(spec: &ConnectorSpec, columns: Vec<(&str, usize)>, width: usize) -> Result<KeyReader> {
+    /// `columns`: the wanted key columns, as names and positions among the builders; `width`:
+    /// columns of the whole key.
+    pub fn new(
+        spec: &ConnectorSpec,
+        columns: Vec<(&str, usize)>,
+        width: usize,
+    ) -> Result<KeyReader> {
         let form = KeyForm::of(spec)?;
         if form == KeyForm::Text && width != 1 {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "a key of several columns cannot be encoded as text").with_hint("Use KEY ENCODE JSON."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "a key of several columns cannot be encoded as text",
+            )
+            .with_hint("Use KEY ENCODE JSON."));
         }
-        Ok(KeyReader { form, columns: columns.iter().map(|(_, column)| *column).collect(), single: width == 1, object: ObjectReader::new(columns.into_iter()) })
+        Ok(KeyReader {
+            form,
+            columns: columns.iter().map(|(_, column)| *column).collect(),
+            single: width == 1,
+            object: ObjectReader::new(columns.into_iter()),
+        })
     }
 
     /// Reads `key` into the current row.
@@ -63,7 +88,9 @@ impl KeyReader {
         if self.single && self.form == KeyForm::Any && !is_json(key) {
             return self.read_text(key, rows);
         }
-        let text = std::str::from_utf8(key).map_err(|_| Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING))?;
+        let text = std::str::from_utf8(key).map_err(|_| {
+            Fault::value("the record key is not valid UTF-8").with_state(NOT_IN_ENCODING)
+        })?;
         let mut scanner = Scanner::new(text);
         scanner.blanks();
         self.read_json(&mut scanner, rows, 0)?;
@@ -72,7 +99,12 @@ impl KeyReader {
     }
 
     /// Reads the object or bare value at the cursor.
-    fn read_json(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows, depth: u32) -> Result<(), Fault> {
+    fn read_json(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        rows: &mut Rows,
+        depth: u32,
+    ) -> Result<(), Fault> {
         if scanner.peek() != b'{' {
             return self.read_bare(scanner, rows, depth);
         }
@@ -85,14 +117,28 @@ impl KeyReader {
         }
     }
 
-    fn read_bare(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows, depth: u32) -> Result<(), Fault> {
+    fn read_bare(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        rows: &mut Rows,
+        depth: u32,
+    ) -> Result<(), Fault> {
         if !self.single {
-            return Err(Fault::value("the record key is not a JSON object with the columns of the key"));
+            return Err(Fault::value(
+                "the record key is not a JSON object with the columns of the key",
+            ));
         }
         match self.columns.first() {
             Some(&column) => {
-                let Rows { columns, rows: row, context, .. } = rows;
-                columns[column].read(scanner, *row, depth, context).map_err(|fault| fault.of_column(column))?;
+                let Rows {
+                    columns,
+                    rows: row,
+                    context,
+                    ..
+                } = rows;
+                columns[column]
+                    .read(scanner, *row, depth, context)
+                    .map_err(|fault| fault.of_column(column))?;
                 rows.count();
                 Ok(())
             }
@@ -102,8 +148,15 @@ impl KeyReader {
 
     fn read_text(&mut self, key: &[u8], rows: &mut Rows) -> Result<(), Fault> {
         if let Some(&column) = self.columns.first() {
-            let Rows { columns, rows: row, context, .. } = rows;
-            columns[column].push_key_text(*row, key, context).map_err(|fault| fault.of_column(column))?;
+            let Rows {
+                columns,
+                rows: row,
+                context,
+                ..
+            } = rows;
+            columns[column]
+                .push_key_text(*row, key, context)
+                .map_err(|fault| fault.of_column(column))?;
             rows.count();
         }
         Ok(())
@@ -112,20 +165,27 @@ impl KeyReader {
     fn check(&self, rows: &Rows) -> Result<(), Fault> {
         match self.columns.iter().find(|column| !rows.has(**column)) {
             None => Ok(()),
-            Some(&column) => Err(Fault::value(format!("the record key has no value for column \"{}\"", rows.columns[column].name)).of_column(column)),
+            Some(&column) => Err(Fault::value(format!(
+                "the record key has no value for column \"{}\"",
+                rows.columns[column].name
+            ))
+            .of_column(column)),
         }
     }
 }
 
 /// Whether `key` is one well-formed JSON value.
 fn is_json(key: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(key) else { return false };
+    let Ok(text) = std::str::from_utf8(key) else {
+        return false;
+    };
     let mut scanner = Scanner::new(text);
     scanner.blanks();
     scanner.skip(0).and_then(|()| scanner.end()).is_ok()
 }
 
-/// A cursor at the `payload` of the object at the cursor, if it is a Kafka Connect envelope; the given cursor stays.
+/// A cursor at the `payload` of the object at the cursor, if it is a Kafka Connect envelope; the
+/// given cursor stays.
 fn payload<'a>(scanner: &Scanner<'a>) -> Result<Option<Scanner<'a>>, Fault> {
     let mut walk = scanner.copy();
     let (mut schema, mut found) = (false, None);
@@ -142,7 +202,8 @@ fn payload<'a>(scanner: &Scanner<'a>) -> Result<Option<Scanner<'a>>, Fault> {
     Ok(found.filter(|_| schema))
 }
 
-/// Writes record keys of a sink: a JSON object of the key columns, or with `key.encode = 'text'` the bare text of the only one.
+/// Writes record keys of a sink: a JSON object of the key columns, or with `key.encode = 'text'`
+/// the bare text of the only one.
 #[derive(Debug)]
 pub struct KeyEncoder {
     encoder: JsonEncoder,
@@ -156,24 +217,39 @@ pub struct BoundKeys<'a> {
 }
 
 impl KeyEncoder {
-    /// For the columns at `spec.key` of a batch with `columns`. `22023` for an unknown `key.encode`, or text with several columns.
+    /// For the columns at `spec.key` of a batch with `columns`. `22023` for an unknown
+    /// `key.encode`, or text with several columns.
     pub fn new(spec: &ConnectorSpec, columns: &[Column]) -> Result<KeyEncoder> {
         let bare = KeyForm::of(spec)? == KeyForm::Text;
         if bare && spec.key.len() != 1 {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "a key of several columns cannot be encoded as text").with_hint("Use KEY ENCODE JSON."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "a key of several columns cannot be encoded as text",
+            )
+            .with_hint("Use KEY ENCODE JSON."));
         }
-        Ok(KeyEncoder { encoder: JsonEncoder::new(columns, &spec.key)?, bare })
+        Ok(KeyEncoder {
+            encoder: JsonEncoder::new(columns, &spec.key)?,
+            bare,
+        })
     }
 
     /// Prepares a batch.
     pub fn bind<'a>(&'a self, rows: &'a RecordBatch) -> Result<BoundKeys<'a>> {
-        Ok(BoundKeys { rows: self.encoder.bind(rows)?, bare: self.bare })
+        Ok(BoundKeys {
+            rows: self.encoder.bind(rows)?,
+            bare: self.bare,
+        })
     }
 }
 
 impl BoundKeys<'_> {
     /// Appends the key of row `row` to `out`.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
-        if self.bare { self.rows.write_bare(row, out) } else { self.rows.write(row, out) }
+        if self.bare {
+            self.rows.write_bare(row, out)
+        } else {
+            self.rows.write(row, out)
+        }
     }
 }

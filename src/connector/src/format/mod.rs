@@ -1,7 +1,8 @@
 //! Formats: from records to change batches, and from rows back to records.
 //!
-//! [`RecordDecoder`] turns the records of a source into rows, one `push` each, straight from the borrowed payload into column builders: nothing is
-//! allocated per record, and members that no job reads are passed over without being parsed. A record that cannot be read leaves a
+//! [`RecordDecoder`] turns the records of a source into rows, one `push` each, straight from the
+//! borrowed payload into column builders: nothing is allocated per record, and members that no job
+//! reads are passed over without being parsed. A record that cannot be read leaves a
 //! [`RecordError`] and no row. As a changelog:
 //!
 //! | format | record | changes |
@@ -13,9 +14,11 @@
 //! | DEBEZIUM | op d | -1 of the key in `before`, else in the record key |
 //! | DEBEZIUM | no value | none |
 //!
-//! Columns of INCLUDE PARTITION, OFFSET and TIMESTAMP are filled in every row, also in deletions, so that writes of one key can be ordered.
+//! Columns of INCLUDE PARTITION, OFFSET and TIMESTAMP are filled in every row, also in deletions,
+//! so that writes of one key can be ordered.
 //!
-//! JSON values by column type (NULL for `null` and for members that are missing, an error if the column is NOT NULL):
+//! JSON values by column type (NULL for `null` and for members that are missing, an error if the
+//! column is NOT NULL):
 //!
 //! | type | read from |
 //! | --- | --- |
@@ -31,9 +34,10 @@
 //! | jsonb | any value, kept as its text; in DEBEZIUM a string holds the text |
 //! | uuid | a string |
 //!
-//! Well-formedness of the whole record is checked whatever columns are wanted; what a wanted column cannot hold is an error of that column. It fails the record, since a
-//! keyed relation needs its rows whole; of PLAIN JSON the row may be [kept](RecordDecoder::keep_faulty) with NULL there, so that a job that does not read the column does
-//! not depend on what others read.
+//! Well-formedness of the whole record is checked whatever columns are wanted; what a wanted column
+//! cannot hold is an error of that column. It fails the record, since a keyed relation needs its
+//! rows whole; of PLAIN JSON the row may be [kept](RecordDecoder::keep_faulty) with NULL there, so
+//! that a job that does not read the column does not depend on what others read.
 
 mod column;
 mod datetime;
@@ -118,32 +122,69 @@ pub struct RecordDecoder {
 }
 
 impl RecordDecoder {
-    /// A decoder for records of `spec`, whose relation has `columns`, of which those at `wanted` are produced, in that order. `0A000` for types and
-    /// combinations that cannot be read, `22023` where the format needs a key that is not declared, `42804` for BYTES without its one bytea column.
-    pub fn new(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result<RecordDecoder> {
+    /// A decoder for records of `spec`, whose relation has `columns`, of which those at `wanted`
+    /// are produced, in that order. `0A000` for types and combinations that cannot be read, `22023`
+    /// where the format needs a key that is not declared, `42804` for BYTES without its one bytea
+    /// column.
+    pub fn new(
+        spec: &ConnectorSpec,
+        columns: &[Column],
+        wanted: &[usize],
+    ) -> Result<RecordDecoder> {
         let keyed = spec.format != Format::Plain;
         if keyed && spec.key.is_empty() {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "the format needs a PRIMARY KEY").with_hint("Declare the columns of the record key as PRIMARY KEY."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "the format needs a PRIMARY KEY",
+            )
+            .with_hint("Declare the columns of the record key as PRIMARY KEY."));
         }
-        if let Some(bad) = wanted.iter().enumerate().find(|(i, w)| **w >= columns.len() || wanted[..*i].contains(w)) {
-            return Err(Error::internal(format!("wanted column {} does not exist or is named twice", bad.1)));
+        if let Some(bad) = wanted
+            .iter()
+            .enumerate()
+            .find(|(i, w)| **w >= columns.len() || wanted[..*i].contains(w))
+        {
+            return Err(Error::internal(format!(
+                "wanted column {} does not exist or is named twice",
+                bad.1
+            )));
         }
         let build = |position: &usize| {
             let column = &columns[*position];
-            ColumnBuilder::new(column, column.nullable && !(keyed && spec.key.contains(position)), spec.format == Format::Debezium)
+            ColumnBuilder::new(
+                column,
+                column.nullable && !(keyed && spec.key.contains(position)),
+                spec.format == Format::Debezium,
+            )
         };
-        let rows = Rows { columns: wanted.iter().map(build).collect::<Result<_>>()?, ..Rows::default() };
+        let rows = Rows {
+            columns: wanted.iter().map(build).collect::<Result<_>>()?,
+            ..Rows::default()
+        };
         let field = |position: &usize| {
             let column = &columns[*position];
-            Field::new(&column.name, column.data_type.clone(), column.nullable || keyed && !spec.key.contains(position))
+            Field::new(
+                &column.name,
+                column.data_type.clone(),
+                column.nullable || keyed && !spec.key.contains(position),
+            )
         };
-        let includes: Vec<(usize, Include)> = spec.includes.iter().filter_map(|(position, include)| Some((wanted.iter().position(|w| w == position)?, *include))).collect();
+        let includes: Vec<(usize, Include)> = spec
+            .includes
+            .iter()
+            .filter_map(|(position, include)| {
+                Some((wanted.iter().position(|w| w == position)?, *include))
+            })
+            .collect();
         Ok(RecordDecoder {
             reading: reading(spec, columns, wanted)?,
             rows,
             weights: Vec::new(),
             includes,
-            key_included: spec.includes.iter().any(|(position, include)| *include == Include::Key && spec.key.contains(position)),
+            key_included: spec
+                .includes
+                .iter()
+                .any(|(position, include)| *include == Include::Key && spec.key.contains(position)),
             errors: Vec::new(),
             faulty: Vec::new(),
             schema: Arc::new(Schema::new(wanted.iter().map(field).collect::<Vec<_>>())),
@@ -151,23 +192,32 @@ impl RecordDecoder {
         })
     }
 
-    /// Of PLAIN JSON, keeps rows with values that their column cannot hold: NULL takes the place of such a value, also where the column is NOT NULL, and `take_faulty`
-    /// names it. What is not well-formed still fails the record. Does nothing for other formats.
+    /// Of PLAIN JSON, keeps rows with values that their column cannot hold: NULL takes the place of
+    /// such a value, also where the column is NOT NULL, and `take_faulty` names it. What is not
+    /// well-formed still fails the record. Does nothing for other formats.
     pub fn keep_faulty(mut self) -> RecordDecoder {
         if matches!(self.reading, Reading::PlainJson(_)) {
             self.rows.lenient = true;
-            self.schema = Arc::new(Schema::new(self.schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()));
+            self.schema = Arc::new(Schema::new(
+                self.schema
+                    .fields()
+                    .iter()
+                    .map(|f| f.as_ref().clone().with_nullable(true))
+                    .collect::<Vec<_>>(),
+            ));
         }
         self
     }
 
-    /// Takes the places of values that could not be read since the last call: row of the next `finish` and position among the wanted columns. Their errors are among
-    /// those that `finish` returns.
+    /// Takes the places of values that could not be read since the last call: row of the next
+    /// `finish` and position among the wanted columns. Their errors are among those that `finish`
+    /// returns.
     pub fn take_faulty(&mut self) -> Vec<(usize, usize)> {
         std::mem::take(&mut self.faulty)
     }
 
-    /// The columns that `finish` returns. Columns beside the key may be NULL for UPSERT and DEBEZIUM, since deletions hold the key only.
+    /// The columns that `finish` returns. Columns beside the key may be NULL for UPSERT and
+    /// DEBEZIUM, since deletions hold the key only.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -182,31 +232,51 @@ impl RecordDecoder {
         self.rows.rows == 0 && self.errors.is_empty()
     }
 
-    /// Whether `finish` must be called before the next `push`: a batch holds at most 1 GiB of payload.
+    /// Whether `finish` must be called before the next `push`: a batch holds at most 1 GiB of
+    /// payload.
     pub fn is_full(&self) -> bool {
         self.payload > PAYLOAD_MAX
     }
 
-    /// Decodes one record: a row is added, or an error, or neither where the record changes nothing. Panics when the decoder [is full](Self::is_full).
+    /// Decodes one record: a row is added, or an error, or neither where the record changes
+    /// nothing. Panics when the decoder [is full](Self::is_full).
     #[inline]
     pub fn push(&mut self, record: &RawRecord<'_>) {
-        assert!(self.payload <= PAYLOAD_MAX, "a full decoder must be finished first");
-        self.payload += record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, |key| 2 * key.len());
+        assert!(
+            self.payload <= PAYLOAD_MAX,
+            "a full decoder must be finished first"
+        );
+        self.payload +=
+            record.value.map_or(0, <[u8]>::len) + record.key.map_or(0, |key| 2 * key.len());
         match self.decode(record) {
             Ok(()) => {}
             Err(fault) => self.fail(record, fault),
         }
     }
 
-    /// Takes the rows and the errors since the last call. The weights are absent where all rows are insertions.
+    /// Takes the rows and the errors since the last call. The weights are absent where all rows are
+    /// insertions.
     pub fn finish(&mut self) -> (ChangeBatch, Vec<RecordError>) {
         let count = std::mem::take(&mut self.rows.rows);
-        let arrays = self.rows.columns.iter_mut().map(|column| column.finish(count)).collect();
-        let batch = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &RecordBatchOptions::new().with_row_count(Some(count)))
-            .expect("builders follow the schema and hold one value per row");
+        let arrays = self
+            .rows
+            .columns
+            .iter_mut()
+            .map(|column| column.finish(count))
+            .collect();
+        let batch = RecordBatch::try_new_with_options(
+            self.schema.clone(),
+            arrays,
+            &RecordBatchOptions::new().with_row_count(Some(count)),
+        )
+        .expect("builders follow the schema and hold one value per row");
         self.payload = 0;
         let weights = std::mem::take(&mut self.weights);
-        let changes = if weights.is_empty() { ChangeBatch::insert(batch) } else { ChangeBatch::new(batch, weights) };
+        let changes = if weights.is_empty() {
+            ChangeBatch::insert(batch)
+        } else {
+            ChangeBatch::new(batch, weights)
+        };
         (changes, std::mem::take(&mut self.errors))
     }
 
@@ -244,7 +314,9 @@ impl RecordDecoder {
                 if record.value.is_some() { 1 } else { -1 }
             }
             Reading::Debezium(event) => {
-                let Some(value) = record.value else { return Ok(()) };
+                let Some(value) = record.value else {
+                    return Ok(());
+                };
                 match event.read(text_of(value)?, record.key, rows)? {
                     Some(weight) => weight,
                     None => return Ok(()),
@@ -281,7 +353,8 @@ impl RecordDecoder {
         self.errors.push(RecordError {
             split: record.partition as u32,
             offset: record.offset,
-            column: column.map_or_else(String::new, |column| self.rows.columns[column].name.clone()),
+            column: column
+                .map_or_else(String::new, |column| self.rows.columns[column].name.clone()),
             state: why.state,
             message: why.message,
             raw: value[..value.len().min(ERROR_RAW_MAX)].to_vec(),
@@ -294,32 +367,79 @@ fn reading(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result
     let included = |position: usize| spec.includes.iter().any(|(column, _)| *column == position);
     let in_key = |position: usize| spec.key.contains(&position);
     let select = |choose: &dyn Fn(usize) -> bool| -> Vec<(&str, usize)> {
-        wanted.iter().enumerate().filter(|(_, position)| !included(**position) && choose(**position)).map(|(i, position)| (columns[*position].name.as_str(), i)).collect()
+        wanted
+            .iter()
+            .enumerate()
+            .filter(|(_, position)| !included(**position) && choose(**position))
+            .map(|(i, position)| (columns[*position].name.as_str(), i))
+            .collect()
     };
-    let key_width = spec.key.iter().filter(|position| !included(**position)).count();
+    let key_width = spec
+        .key
+        .iter()
+        .filter(|position| !included(**position))
+        .count();
     let key_reader = || KeyReader::new(spec, select(&in_key), key_width);
-    let upsert_key = || if key_width == 0 { Ok(None) } else { key_reader().map(Some) };
+    let upsert_key = || {
+        if key_width == 0 {
+            Ok(None)
+        } else {
+            key_reader().map(Some)
+        }
+    };
     let upsert_values = || select(&|position| !in_key(position));
     match (spec.format, spec.encode) {
-        (Format::Plain, Encode::Json) => Ok(Reading::PlainJson(ObjectReader::new(select(&|_| true).into_iter()))),
-        (Format::Plain, Encode::Bytes) => Ok(Reading::PlainBytes(payload_column(columns, wanted, &|position| !included(position))?)),
-        (Format::Upsert, Encode::Json) => Ok(Reading::UpsertJson(upsert_key()?, ObjectReader::new(upsert_values().into_iter()))),
-        (Format::Upsert, Encode::Bytes) => Ok(Reading::UpsertBytes(upsert_key()?, payload_column(columns, wanted, &|position| !included(position) && !in_key(position))?)),
+        (Format::Plain, Encode::Json) => Ok(Reading::PlainJson(ObjectReader::new(
+            select(&|_| true).into_iter(),
+        ))),
+        (Format::Plain, Encode::Bytes) => Ok(Reading::PlainBytes(payload_column(
+            columns,
+            wanted,
+            &|position| !included(position),
+        )?)),
+        (Format::Upsert, Encode::Json) => Ok(Reading::UpsertJson(
+            upsert_key()?,
+            ObjectReader::new(upsert_values().into_iter()),
+        )),
+        (Format::Upsert, Encode::Bytes) => Ok(Reading::UpsertBytes(
+            upsert_key()?,
+            payload_column(columns, wanted, &|position| {
+                !included(position) && !in_key(position)
+            })?,
+        )),
         (Format::Debezium, Encode::Json) => {
             let keys = select(&in_key);
             let key_columns = keys.iter().map(|(_, column)| *column).collect();
-            Ok(Reading::Debezium(EventReader::new(ObjectReader::new(select(&|_| true).into_iter()), ObjectReader::new(keys.into_iter()), key_reader()?, key_columns)))
+            Ok(Reading::Debezium(EventReader::new(
+                ObjectReader::new(select(&|_| true).into_iter()),
+                ObjectReader::new(keys.into_iter()),
+                key_reader()?,
+                key_columns,
+            )))
         }
-        (format, encode) => Err(Error::unsupported(format!("records cannot be read as FORMAT {format:?} ENCODE {encode:?}"))),
+        (format, encode) => Err(Error::unsupported(format!(
+            "records cannot be read as FORMAT {format:?} ENCODE {encode:?}"
+        ))),
     }
 }
 
 /// The one column of ENCODE BYTES, as its position among the wanted ones.
-fn payload_column(columns: &[Column], wanted: &[usize], takes: &dyn Fn(usize) -> bool) -> Result<Option<usize>> {
-    let candidates: Vec<usize> = (0..columns.len()).filter(|position| takes(*position)).collect();
+fn payload_column(
+    columns: &[Column],
+    wanted: &[usize],
+    takes: &dyn Fn(usize) -> bool,
+) -> Result<Option<usize>> {
+    let candidates: Vec<usize> = (0..columns.len())
+        .filter(|position| takes(*position))
+        .collect();
     match candidates[..] {
-        [position] if columns[position].data_type == DataType::Binary => Ok(wanted.iter().position(|w| *w == position)),
-        _ => Err(Error::user(SqlState::DATATYPE_MISMATCH, "ENCODE BYTES needs exactly one column of type bytea for the value")),
+        [position] if columns[position].data_type == DataType::Binary => {
+            Ok(wanted.iter().position(|w| *w == position))
+        }
+        _ => Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            "ENCODE BYTES needs exactly one column of type bytea for the value",
+        )),
     }
 }
 
@@ -328,7 +448,13 @@ fn text_of(value: &[u8]) -> Result<&str, Fault> {
     if value.len() > RECORD_MAX {
         return Err(Fault::value("the record is too large").with_state(LIMIT_EXCEEDED));
     }
-    std::str::from_utf8(value).map_err(|error| Fault::value(format!("the record is not valid UTF-8 at byte {}", error.valid_up_to())).with_state(NOT_IN_ENCODING))
+    std::str::from_utf8(value).map_err(|error| {
+        Fault::value(format!(
+            "the record is not valid UTF-8 at byte {}",
+            error.valid_up_to()
+        ))
+        .with_state(NOT_IN_ENCODING)
+    })
 }
 
 #[cold]
@@ -340,7 +466,9 @@ fn read_payload(column: Option<usize>, value: Option<&[u8]>, rows: &mut Rows) ->
     let Some(column) = column else { return Ok(()) };
     let row = rows.rows;
     match value {
-        Some(value) if value.len() > RECORD_MAX => return Err(Fault::value("the record is too large").with_state(LIMIT_EXCEEDED)),
+        Some(value) if value.len() > RECORD_MAX => {
+            return Err(Fault::value("the record is too large").with_state(LIMIT_EXCEEDED));
+        }
         Some(value) => rows.columns[column].push_bytes(row, value),
         None => rows.columns[column].push_given_null(row),
     }
@@ -349,7 +477,11 @@ fn read_payload(column: Option<usize>, value: Option<&[u8]>, rows: &mut Rows) ->
     Ok(())
 }
 
-fn read_key(key: &mut Option<KeyReader>, record: &RawRecord<'_>, rows: &mut Rows) -> Result<(), Fault> {
+fn read_key(
+    key: &mut Option<KeyReader>,
+    record: &RawRecord<'_>,
+    rows: &mut Rows,
+) -> Result<(), Fault> {
     match key {
         Some(reader) => reader.read(record.key, rows),
         None => Ok(()),
@@ -373,7 +505,12 @@ fn upsert(object: &mut ObjectReader, value: Option<&[u8]>, rows: &mut Rows) -> R
 }
 
 /// Fills the columns of INCLUDE.
-fn include(includes: &[(usize, Include)], key_required: bool, record: &RawRecord<'_>, rows: &mut Rows) -> Result<(), Fault> {
+fn include(
+    includes: &[(usize, Include)],
+    key_required: bool,
+    record: &RawRecord<'_>,
+    rows: &mut Rows,
+) -> Result<(), Fault> {
     if key_required && record.key.is_none() {
         return Err(Fault::value("the record has no key"));
     }
@@ -391,7 +528,9 @@ fn include(includes: &[(usize, Include)], key_required: bool, record: &RawRecord
             },
             (Include::Partition, ..) => builder.push_integer(row, i64::from(record.partition)),
             (Include::Offset, ..) => builder.push_integer(row, record.offset),
-            (Include::Timestamp, _, Some(millis)) => builder.push_integer(row, millis.saturating_mul(1_000)),
+            (Include::Timestamp, _, Some(millis)) => {
+                builder.push_integer(row, millis.saturating_mul(1_000))
+            }
             (Include::Key | Include::Timestamp, ..) => continue,
         }
         rows.count();

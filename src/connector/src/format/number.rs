@@ -1,12 +1,14 @@
 //! Numbers in text form: exact decimals, integers written as decimals, booleans.
 //!
-//! Law: a number text means `mantissa * 10^exponent` exactly; it becomes a DECIMAL of scale s by rounding half away from zero, as PostgreSQL's
-//! numeric does, and an integer only where nothing has to be rounded. Nothing passes through binary floating point.
+//! Law: a number text means `mantissa * 10^exponent` exactly; it becomes a DECIMAL of scale s by
+//! rounding half away from zero, as PostgreSQL's numeric does, and an integer only where nothing
+//! has to be rounded. Nothing passes through binary floating point.
 
 use super::scan::Fault;
 use tidemark_common::SqlState;
 
-/// Digits of the mantissa that are kept; more cannot matter to 38 digits but for the rounding of the next one.
+/// Digits of the mantissa that are kept; more cannot matter to 38 digits but for the rounding of
+/// the next one.
 const DIGITS_MAX: u32 = 38;
 
 /// A number text taken apart.
@@ -20,11 +22,18 @@ struct Parts {
     inexact: bool,
 }
 
-/// Reads `[+-]digits[.digits][e[+-]digits]`, also without digits on one side of the point; `None` for anything else.
+/// Reads `[+-]digits[.digits][e[+-]digits]`, also without digits on one side of the point; `None`
+/// for anything else.
 fn parts(text: &str) -> Option<Parts> {
     let bytes = text.as_bytes();
     let mut at = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
-    let mut parts = Parts { negative: bytes.first() == Some(&b'-'), mantissa: 0, exponent: 0, dropped: 0, inexact: false };
+    let mut parts = Parts {
+        negative: bytes.first() == Some(&b'-'),
+        mantissa: 0,
+        exponent: 0,
+        dropped: 0,
+        inexact: false,
+    };
     let (mut kept, mut seen, mut dropping, mut point) = (0, false, false, false);
     while let Some(&byte) = bytes.get(at) {
         match byte {
@@ -67,7 +76,9 @@ fn exponent(text: &[u8]) -> Option<i64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits.iter().fold(0i64, |value, digit| (value * 10 + i64::from(digit - b'0')).min(1_000_000));
+    let value = digits.iter().fold(0i64, |value, digit| {
+        (value * 10 + i64::from(digit - b'0')).min(1_000_000)
+    });
     Some(if negative { -value } else { value })
 }
 
@@ -77,7 +88,11 @@ fn shifted(parts: &Parts, shift: i64) -> Option<u128> {
         return Some(0);
     }
     if shift > 0 {
-        return if shift > 38 { None } else { parts.mantissa.checked_mul(10u128.pow(shift as u32)) };
+        return if shift > 38 {
+            None
+        } else {
+            parts.mantissa.checked_mul(10u128.pow(shift as u32))
+        };
     }
     if shift == 0 {
         return parts.mantissa.checked_add(u128::from(parts.dropped >= 5));
@@ -93,11 +108,15 @@ fn shifted(parts: &Parts, shift: i64) -> Option<u128> {
 /// The value of `text` in units of `10^-scale`, at most `precision` digits of them.
 pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Fault> {
     let parts = parts(text).ok_or_else(|| invalid("numeric", text))?;
-    let units = shifted(&parts, parts.exponent.saturating_add(i64::from(scale))).filter(|units| *units < 10u128.pow(u32::from(precision.min(38))));
+    let units = shifted(&parts, parts.exponent.saturating_add(i64::from(scale)))
+        .filter(|units| *units < 10u128.pow(u32::from(precision.min(38))));
     match units {
         Some(units) if parts.negative => Ok(-(units as i128)),
         Some(units) => Ok(units as i128),
-        None => Err(out_of_range(&format!("numeric({precision}, {scale})"), text)),
+        None => Err(out_of_range(
+            &format!("numeric({precision}, {scale})"),
+            text,
+        )),
     }
 }
 
@@ -105,7 +124,13 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Faul
 pub(super) fn integral(text: &str, type_name: &str) -> Result<i64, Fault> {
     let parts = parts(text).ok_or_else(|| invalid(type_name, text))?;
     let whole = shifted(&parts, parts.exponent);
-    let value = whole.and_then(|whole| if parts.negative { 0i64.checked_sub_unsigned(u64::try_from(whole).ok()?) } else { i64::try_from(whole).ok() });
+    let value = whole.and_then(|whole| {
+        if parts.negative {
+            0i64.checked_sub_unsigned(u64::try_from(whole).ok()?)
+        } else {
+            i64::try_from(whole).ok()
+        }
+    });
     let value = value.ok_or_else(|| out_of_range(type_name, text))?;
     let exact = !parts.inexact
         && match parts.exponent {
@@ -113,12 +138,18 @@ pub(super) fn integral(text: &str, type_name: &str) -> Result<i64, Fault> {
             -38..0 => parts.mantissa % 10u128.pow(parts.exponent.unsigned_abs() as u32) == 0,
             _ => parts.mantissa == 0,
         };
-    if exact { Ok(value) } else { Err(invalid(type_name, text)) }
+    if exact {
+        Ok(value)
+    } else {
+        Err(invalid(type_name, text))
+    }
 }
 
 /// A double from PostgreSQL's or JSON's text; a finite text must stay finite.
 pub(super) fn double(text: &str) -> Result<f64, Fault> {
-    let value: f64 = text.parse().map_err(|_| invalid("double precision", text))?;
+    let value: f64 = text
+        .parse()
+        .map_err(|_| invalid("double precision", text))?;
     if value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit()) {
         return Err(out_of_range("double precision", text));
     }
@@ -150,15 +181,26 @@ pub(super) fn boolean(text: &str) -> Result<bool, Fault> {
 /// The fault "invalid input syntax".
 #[cold]
 pub(super) fn invalid(type_name: &str, text: &str) -> Fault {
-    Fault::value(format!("invalid input syntax for type {type_name}: {}", shown(text)))
+    Fault::value(format!(
+        "invalid input syntax for type {type_name}: {}",
+        shown(text)
+    ))
 }
 
 /// The fault "out of range".
 #[cold]
 pub(super) fn out_of_range(type_name: &str, text: &str) -> Fault {
     let is_moment = ["date", "time", "timestamp"].contains(&type_name);
-    let state = if is_moment { SqlState("22008") } else { SqlState::NUMERIC_OUT_OF_RANGE };
-    Fault::value(format!("value {} is out of range for type {type_name}", shown(text))).with_state(state)
+    let state = if is_moment {
+        SqlState("22008")
+    } else {
+        SqlState::NUMERIC_OUT_OF_RANGE
+    };
+    Fault::value(format!(
+        "value {} is out of range for type {type_name}",
+        shown(text)
+    ))
+    .with_state(state)
 }
 
 /// `text` in quotes, cut for a message.

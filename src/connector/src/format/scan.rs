@@ -1,18 +1,22 @@
 //! The low-level JSON scanner: a cursor over one record's text.
 //!
-//! Law: the scanner accepts exactly the texts of RFC 8259 (strict numbers, no raw control characters, no lone surrogates) that nest at most
-//! [`DEPTH_MAX`] deep, whether a value is read or skipped; so whether a record is well formed does not depend on the columns that a job wants.
-//! UTF-8 is validated once by the caller, and every slice that leaves the scanner is cut at ASCII bytes.
+//! Law: the scanner accepts exactly the texts of RFC 8259 (strict numbers, no raw control
+//! characters, no lone surrogates) that nest at most [`DEPTH_MAX`] deep, whether a value is read or
+//! skipped; so whether a record is well formed does not depend on the columns that a job wants.
+//! UTF-8 is validated once by the caller, and every slice that leaves the scanner is cut at ASCII
+//! bytes.
 //!
-//! Cost: strings are searched 16 bytes at a time for the quote, the backslash and control characters; integers are read 8 digits at a time in
-//! one machine word (the SWAR reduction of simdjson); everything else is a byte at a time.
+//! Cost: strings are searched 16 bytes at a time for the quote, the backslash and control
+//! characters; integers are read 8 digits at a time in one machine word (the SWAR reduction of
+//! simdjson); everything else is a byte at a time.
 
 use tidemark_common::SqlState;
 
 /// Containers may nest this deep, the outermost one included.
 pub(super) const DEPTH_MAX: u32 = 127;
 
-/// Why a record cannot be read. One pointer, so that results stay in registers; made on cold paths only.
+/// Why a record cannot be read. One pointer, so that results stay in registers; made on cold paths
+/// only.
 #[derive(Debug)]
 pub(super) struct Fault(Box<Detail>);
 
@@ -38,14 +42,24 @@ impl Fault {
     #[cold]
     #[inline(never)]
     pub fn syntax(at: usize, what: &str) -> Fault {
-        Fault(Box::new(Detail { column: None, state: SqlState::INVALID_TEXT, message: format!("malformed JSON at byte {at}: {what}"), syntax: true }))
+        Fault(Box::new(Detail {
+            column: None,
+            state: SqlState::INVALID_TEXT,
+            message: format!("malformed JSON at byte {at}: {what}"),
+            syntax: true,
+        }))
     }
 
     /// The text is JSON, but the value does not fit.
     #[cold]
     #[inline(never)]
     pub fn value(message: impl Into<String>) -> Fault {
-        Fault(Box::new(Detail { column: None, state: SqlState::INVALID_TEXT, message: message.into(), syntax: false }))
+        Fault(Box::new(Detail {
+            column: None,
+            state: SqlState::INVALID_TEXT,
+            message: message.into(),
+            syntax: false,
+        }))
     }
 
     /// Another code than that of invalid text.
@@ -113,7 +127,10 @@ impl<'a> Scanner<'a> {
     /// Another cursor at the same place.
     #[inline]
     pub fn copy(&self) -> Scanner<'a> {
-        Scanner { text: self.text, pos: self.pos }
+        Scanner {
+            text: self.text,
+            pos: self.pos,
+        }
     }
 
     /// Byte position of the cursor.
@@ -175,7 +192,11 @@ impl<'a> Scanner<'a> {
     #[cold]
     #[inline(never)]
     pub fn missing(&self, what: &str) -> Fault {
-        let end = if self.pos >= self.text.len() { ", but the text ends" } else { "" };
+        let end = if self.pos >= self.text.len() {
+            ", but the text ends"
+        } else {
+            ""
+        };
         Fault::syntax(self.pos, &format!("{what} expected{end}"))
     }
 
@@ -209,7 +230,10 @@ impl<'a> Scanner<'a> {
         let end = special(self.text.as_bytes(), start);
         if self.text.as_bytes().get(end) == Some(&b'"') {
             self.pos = end + 1;
-            return Ok(Text { raw: &self.text[start..end], escaped: false });
+            return Ok(Text {
+                raw: &self.text[start..end],
+                escaped: false,
+            });
         }
         self.string_with_escapes(start, end)
     }
@@ -223,7 +247,10 @@ impl<'a> Scanner<'a> {
             match bytes.get(at) {
                 Some(b'"') => {
                     self.pos = at + 1;
-                    return Ok(Text { raw: &self.text[start..at], escaped: true });
+                    return Ok(Text {
+                        raw: &self.text[start..at],
+                        escaped: true,
+                    });
                 }
                 Some(b'\\') => at = special(bytes, at + self.escape_len(at)?),
                 Some(_) => return Err(Fault::syntax(at, "control character in a string")),
@@ -238,7 +265,13 @@ impl<'a> Scanner<'a> {
         match bytes.get(at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(2),
             Some(b'u') => match hex4(bytes, at + 2) {
-                Some(0xD800..=0xDBFF) if bytes.get(at + 6) == Some(&b'\\') && bytes.get(at + 7) == Some(&b'u') && matches!(hex4(bytes, at + 8), Some(0xDC00..=0xDFFF)) => Ok(12),
+                Some(0xD800..=0xDBFF)
+                    if bytes.get(at + 6) == Some(&b'\\')
+                        && bytes.get(at + 7) == Some(&b'u')
+                        && matches!(hex4(bytes, at + 8), Some(0xDC00..=0xDFFF)) =>
+                {
+                    Ok(12)
+                }
                 Some(0xD800..=0xDFFF) => Err(Fault::syntax(at, "half of a surrogate pair")),
                 Some(_) => Ok(6),
                 None => Err(Fault::syntax(at, "invalid \\u escape")),
@@ -278,7 +311,8 @@ impl<'a> Scanner<'a> {
         Ok(&self.text[start..at])
     }
 
-    /// Passes a number without fraction or exponent that fits 64 bits; `None`, with the cursor where it was, for any other text.
+    /// Passes a number without fraction or exponent that fits 64 bits; `None`, with the cursor
+    /// where it was, for any other text.
     #[inline]
     pub fn integer(&mut self) -> Option<i64> {
         let bytes = self.text.as_bytes();
@@ -298,19 +332,34 @@ impl<'a> Scanner<'a> {
             }
         }
         while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
-            value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+            value = value
+                .checked_mul(10)?
+                .checked_add(u64::from(digit - b'0'))?;
             at += 1;
         }
         self.finish_integer(start, at, negative, value)
     }
 
     #[inline]
-    fn finish_integer(&mut self, start: usize, at: usize, negative: bool, value: u64) -> Option<i64> {
+    fn finish_integer(
+        &mut self,
+        start: usize,
+        at: usize,
+        negative: bool,
+        value: u64,
+    ) -> Option<i64> {
         let bytes = self.text.as_bytes();
-        if at == start || (bytes[start] == b'0' && at > start + 1) || matches!(bytes.get(at), Some(b'.' | b'e' | b'E')) {
+        if at == start
+            || (bytes[start] == b'0' && at > start + 1)
+            || matches!(bytes.get(at), Some(b'.' | b'e' | b'E'))
+        {
             return None;
         }
-        let signed = if negative { 0i64.checked_sub_unsigned(value)? } else { i64::try_from(value).ok()? };
+        let signed = if negative {
+            0i64.checked_sub_unsigned(value)?
+        } else {
+            i64::try_from(value).ok()?
+        };
         self.pos = at;
         Some(signed)
     }
@@ -393,7 +442,13 @@ impl<'a> Scanner<'a> {
                     }
                     b'}' if object => self.pos += 1,
                     b']' if !object => self.pos += 1,
-                    _ => return Err(self.missing(if object { "comma or closing brace" } else { "comma or closing bracket" })),
+                    _ => {
+                        return Err(self.missing(if object {
+                            "comma or closing brace"
+                        } else {
+                            "comma or closing bracket"
+                        }));
+                    }
                 }
                 objects >>= 1;
                 depth -= 1;
@@ -414,8 +469,9 @@ impl<'a> Scanner<'a> {
         Ok(name)
     }
 
-    /// Walks over an object's members: passes the opening brace or the comma, whichever is next, and the following name, or the closing brace.
-    /// `first` says that the cursor is at the opening brace.
+    /// Walks over an object's members: passes the opening brace or the comma, whichever is next,
+    /// and the following name, or the closing brace. `first` says that the cursor is at the opening
+    /// brace.
     #[inline]
     pub fn next_member(&mut self, first: bool) -> Result<Option<Text<'a>>, Fault> {
         self.blanks();
@@ -456,7 +512,9 @@ pub(super) fn unescape(raw: &str, out: &mut String) {
                 let mut code = hex4(bytes, at + 2).unwrap_or(0xFFFD);
                 if (0xD800..0xDC00).contains(&code) {
                     used = 12;
-                    code = 0x10000 + ((code - 0xD800) << 10) + (hex4(bytes, at + 8).unwrap_or(0xDC00) - 0xDC00);
+                    code = 0x10000
+                        + ((code - 0xD800) << 10)
+                        + (hex4(bytes, at + 8).unwrap_or(0xDC00) - 0xDC00);
                 }
                 char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
             }
@@ -470,7 +528,9 @@ pub(super) fn unescape(raw: &str, out: &mut String) {
 
 fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     let four = bytes.get(at..at + 4)?;
-    four.iter().try_fold(0, |code, byte| Some(code << 4 | char::from(*byte).to_digit(16)?))
+    four.iter().try_fold(0, |code, byte| {
+        Some(code << 4 | char::from(*byte).to_digit(16)?)
+    })
 }
 
 /// End of the run of digits that begins at `at`.
@@ -482,9 +542,20 @@ fn digits(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-const POWERS_OF_TEN: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+const POWERS_OF_TEN: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
 
-/// How many of the 8 bytes (first byte lowest) are digits before any other byte, and the number that they write.
+/// How many of the 8 bytes (first byte lowest) are digits before any other byte, and the number
+/// that they write.
 #[inline]
 pub(super) fn leading_digits(word: u64) -> (usize, u64) {
     let values = word ^ 0x3030_3030_3030_3030;
@@ -500,7 +571,8 @@ pub(super) fn leading_digits(word: u64) -> (usize, u64) {
     (run, low.wrapping_add(high) >> 32)
 }
 
-/// Position of the first quote, backslash or control character at or after `from`; the length if there is none.
+/// Position of the first quote, backslash or control character at or after `from`; the length if
+/// there is none.
 #[inline]
 fn special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
@@ -519,9 +591,15 @@ fn special(bytes: &[u8], from: usize) -> usize {
 fn special_in_tail(bytes: &[u8], at: usize) -> usize {
     if let Some(chunk) = bytes.last_chunk::<16>() {
         let mask = special_mask(chunk) >> (at.min(bytes.len()) + 16 - bytes.len());
-        return if mask != 0 { at + mask.trailing_zeros() as usize } else { bytes.len() };
+        return if mask != 0 {
+            at + mask.trailing_zeros() as usize
+        } else {
+            bytes.len()
+        };
     }
-    (at..bytes.len()).find(|i| matches!(bytes[*i], b'"' | b'\\' | 0..0x20)).unwrap_or(bytes.len())
+    (at..bytes.len())
+        .find(|i| matches!(bytes[*i], b'"' | b'\\' | 0..0x20))
+        .unwrap_or(bytes.len())
 }
 
 /// One bit a byte: quote, backslash or control character.
@@ -529,7 +607,8 @@ fn special_in_tail(bytes: &[u8], at: usize) -> usize {
 #[inline]
 pub(super) fn special_mask(chunk: &[u8; 16]) -> u32 {
     use std::arch::x86_64::*;
-    // SAFETY: SSE2 belongs to every x86-64 target; the load reads the 16 bytes that `chunk` borrows and needs no alignment.
+    // SAFETY: SSE2 belongs to every x86-64 target; the load reads the 16 bytes that `chunk` borrows
+    // and needs no alignment.
     unsafe {
         let bytes = _mm_loadu_si128(chunk.as_ptr().cast());
         let quotes = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'"' as i8));
@@ -543,5 +622,7 @@ pub(super) fn special_mask(chunk: &[u8; 16]) -> u32 {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub(super) fn special_mask(chunk: &[u8; 16]) -> u32 {
-    chunk.iter().enumerate().fold(0, |mask, (i, byte)| mask | u32::from(matches!(byte, b'"' | b'\\' | 0..0x20)) << i)
+    chunk.iter().enumerate().fold(0, |mask, (i, byte)| {
+        mask | u32::from(matches!(byte, b'"' | b'\\' | 0..0x20)) << i
+    })
 }

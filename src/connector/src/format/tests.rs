@@ -1,4 +1,5 @@
-//! Tables of records and the rows that they must become, and random ones against `serde_json` and `chrono`.
+//! Tables of records and the rows that they must become, and random ones against `serde_json` and
+//! `chrono`.
 
 mod encoding;
 mod keyed;
@@ -32,7 +33,13 @@ fn column(name: &str, sql: &str) -> Column {
         "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         _ => DataType::Utf8,
     };
-    Column { name: name.into(), data_type, nullable: !sql.ends_with(" not null"), default: None, sql_type: sql.trim_end_matches(" not null").into() }
+    Column {
+        name: name.into(),
+        data_type,
+        nullable: !sql.ends_with(" not null"),
+        default: None,
+        sql_type: sql.trim_end_matches(" not null").into(),
+    }
 }
 
 fn columns(list: &[(&str, &str)]) -> Vec<Column> {
@@ -40,7 +47,15 @@ fn columns(list: &[(&str, &str)]) -> Vec<Column> {
 }
 
 fn spec(format: Format, encode: Encode, key: &[usize]) -> ConnectorSpec {
-    ConnectorSpec { connector: "kafka".into(), options: BTreeMap::new(), format, encode, encode_options: BTreeMap::new(), includes: Vec::new(), key: key.to_vec() }
+    ConnectorSpec {
+        connector: "kafka".into(),
+        options: BTreeMap::new(),
+        format,
+        encode,
+        encode_options: BTreeMap::new(),
+        includes: Vec::new(),
+        key: key.to_vec(),
+    }
 }
 
 fn all(columns: &[Column]) -> Vec<usize> {
@@ -48,30 +63,61 @@ fn all(columns: &[Column]) -> Vec<usize> {
 }
 
 fn plain(columns: &[Column]) -> RecordDecoder {
-    RecordDecoder::new(&spec(Format::Plain, Encode::Json, &[]), columns, &all(columns)).unwrap()
+    RecordDecoder::new(
+        &spec(Format::Plain, Encode::Json, &[]),
+        columns,
+        &all(columns),
+    )
+    .unwrap()
 }
 
 fn push(decoder: &mut RecordDecoder, key: Option<&str>, value: Option<&str>) {
     let offset = decoder.len() as i64;
-    decoder.push(&RawRecord { key: key.map(str::as_bytes), value: value.map(str::as_bytes), partition: 3, offset, timestamp_ms: Some(1_700_000_000_123) });
+    decoder.push(&RawRecord {
+        key: key.map(str::as_bytes),
+        value: value.map(str::as_bytes),
+        partition: 3,
+        offset,
+        timestamp_ms: Some(1_700_000_000_123),
+    });
 }
 
 /// One line a row: the weight's sign and the values, NULL as `-`.
 fn table(changes: &ChangeBatch) -> Vec<String> {
-    (0..changes.num_rows()).map(|row| format!("{} {}", if changes.weight(row) > 0 { "+" } else { "-" }, line(changes.rows(), row))).collect()
+    (0..changes.num_rows())
+        .map(|row| {
+            format!(
+                "{} {}",
+                if changes.weight(row) > 0 { "+" } else { "-" },
+                line(changes.rows(), row)
+            )
+        })
+        .collect()
 }
 
 fn line(batch: &RecordBatch, row: usize) -> String {
     let value = |column: &dyn Array| match column.data_type() {
         _ if column.is_null(row) => "-".to_owned(),
-        DataType::Binary => column.as_binary::<i32>().value(row).escape_ascii().to_string(),
+        DataType::Binary => column
+            .as_binary::<i32>()
+            .value(row)
+            .escape_ascii()
+            .to_string(),
         _ => array_value_to_string(column, row).unwrap(),
     };
-    batch.columns().iter().map(|column| value(column.as_ref())).collect::<Vec<_>>().join(" | ")
+    batch
+        .columns()
+        .iter()
+        .map(|column| value(column.as_ref()))
+        .collect::<Vec<_>>()
+        .join(" | ")
 }
 
 fn problems(errors: &[RecordError]) -> Vec<String> {
-    errors.iter().map(|error| format!("{}: {}", error.column, error.message)).collect()
+    errors
+        .iter()
+        .map(|error| format!("{}: {}", error.column, error.message))
+        .collect()
 }
 
 /// The only value or the only error of one record with one column `v`.

@@ -1,11 +1,15 @@
-//! Progress markers: what a sink has delivered, written in the same transaction as the records, in the compacted topic [`TOPIC`] of the sink's own
-//! cluster. Key `cluster/sink`, value a [`SinkMarker`] in JSON.
+//! Progress markers: what a sink has delivered, written in the same transaction as the records, in
+//! the compacted topic [`TOPIC`] of the sink's own cluster. Key `cluster/sink`, value a
+//! [`SinkMarker`] in JSON.
 //!
-//! The topic is shared, and the end of what is committed (the last stable offset) stands still while any sink's transaction is open, even if a later
-//! marker of ours is committed. So reading goes on until everything that was in the topic when it began is decided, whoever wrote it.
+//! The topic is shared, and the end of what is committed (the last stable offset) stands still
+//! while any sink's transaction is open, even if a later marker of ours is committed. So reading
+//! goes on until everything that was in the topic when it began is decided, whoever wrote it.
 
 use crate::kafka::admin;
-use crate::kafka::client::{TIMEOUT, close_in_background, consumer_config, create_consumer, unavailable};
+use crate::kafka::client::{
+    TIMEOUT, close_in_background, consumer_config, create_consumer, unavailable,
+};
 use crate::kafka::queue::{Next, PartitionQueue};
 use crate::options::KafkaOptions;
 use rdkafka::ClientContext;
@@ -19,21 +23,38 @@ use tidemark_common::{Error, Result};
 
 /// The topic of all markers.
 pub const TOPIC: &str = "__tidemark_sinks";
-/// Markers at the end of the topic that are looked at first: ours is mostly there, and the last one is the newest.
+/// Markers at the end of the topic that are looked at first: ours is mostly there, and the last one
+/// is the newest.
 const TAIL: i64 = 2000;
 /// How long another sink's open transaction is waited for: longer than any may last.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Makes the topic unless it exists.
 pub fn create_topic<C: ClientContext>(client: &Client<C>) -> Result<()> {
-    let settings = &[(c"cleanup.policy", c"compact"), (c"segment.bytes", c"8388608"), (c"min.cleanable.dirty.ratio", c"0.1"), (c"retention.ms", c"-1")];
+    let settings = &[
+        (c"cleanup.policy", c"compact"),
+        (c"segment.bytes", c"8388608"),
+        (c"min.cleanable.dirty.ratio", c"0.1"),
+        (c"retention.ms", c"-1"),
+    ];
     admin::create_topic(client, TOPIC, settings)
 }
 
-/// The newest committed marker under `key`, asked by `client`. To be called after the sink's own predecessors are fenced.
-pub fn read<C: ClientContext>(client: &Client<C>, options: &KafkaOptions, key: &str) -> Result<Option<SinkMarker>> {
-    let options = KafkaOptions { topic: TOPIC.into(), ..options.clone() };
-    let (low, high) = (written(client, &options, Offset::Beginning)?, written(client, &options, Offset::End)?);
+/// The newest committed marker under `key`, asked by `client`. To be called after the sink's own
+/// predecessors are fenced.
+pub fn read<C: ClientContext>(
+    client: &Client<C>,
+    options: &KafkaOptions,
+    key: &str,
+) -> Result<Option<SinkMarker>> {
+    let options = KafkaOptions {
+        topic: TOPIC.into(),
+        ..options.clone()
+    };
+    let (low, high) = (
+        written(client, &options, Offset::Beginning)?,
+        written(client, &options, Offset::End)?,
+    );
     let tail = (high - TAIL).max(low);
     match scan(&options, key, tail, high)? {
         None if tail > low => scan(&options, key, low, tail),
@@ -42,30 +63,45 @@ pub fn read<C: ClientContext>(client: &Client<C>, options: &KafkaOptions, key: &
 }
 
 /// Offset of the first record or after the last one, committed or not.
-fn written<C: ClientContext>(client: &Client<C>, options: &KafkaOptions, wanted: Offset) -> Result<i64> {
+fn written<C: ClientContext>(
+    client: &Client<C>,
+    options: &KafkaOptions,
+    wanted: Offset,
+) -> Result<i64> {
     let began = Instant::now();
     loop {
         // a topic that was just made may not have its leader yet
         match admin::written_offset(client, TOPIC, wanted) {
             Ok(offset) => return Ok(offset),
-            Err(e) if began.elapsed() > TIMEOUT => return Err(unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), e)),
+            Err(e) if began.elapsed() > TIMEOUT => {
+                return Err(unavailable(
+                    format!("topic \"{TOPIC}\" at {}", options.brokers),
+                    e,
+                ));
+            }
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
 }
 
-/// The last committed marker under `key` among the offsets `from..to`; waits until all of them are decided.
+/// The last committed marker under `key` among the offsets `from..to`; waits until all of them are
+/// decided.
 fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<SinkMarker>> {
     if from >= to {
         return Ok(None);
     }
-    let failed = |text: String| unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), text);
+    let failed =
+        |text: String| unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), text);
     // The end of what is committed is told when a fetch has waited in vain.
     let consumer = create_consumer(consumer_config(options).set("fetch.wait.max.ms", "5"))?;
-    let mut queue = PartitionQueue::new(consumer.client(), TOPIC, 0, Arc::new(|| {})).ok_or_else(|| failed("it cannot be read".into()))?;
+    let mut queue = PartitionQueue::new(consumer.client(), TOPIC, 0, Arc::new(|| {}))
+        .ok_or_else(|| failed("it cannot be read".into()))?;
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(TOPIC, 0, Offset::Offset(from)).map_err(|e| failed(e.to_string()))?;
-    consumer.incremental_assign(&list).map_err(|e| failed(e.to_string()))?;
+    list.add_partition_offset(TOPIC, 0, Offset::Offset(from))
+        .map_err(|e| failed(e.to_string()))?;
+    consumer
+        .incremental_assign(&list)
+        .map_err(|e| failed(e.to_string()))?;
     let (mut found, mut next, began) = (None, from, Instant::now());
     while next < to {
         if !queue.fill(1000) {
@@ -82,13 +118,18 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
                 next = record.offset + 1;
                 if record.offset < to && record.key == Some(key.as_bytes()) {
                     let value = record.value.unwrap_or_default();
-                    found = Some(
-                        serde_json::from_slice(value).map_err(|e| Error::corrupt(format!("the marker at offset {} of topic \"{TOPIC}\" cannot be read: {e}", record.offset)))?,
-                    );
+                    found = Some(serde_json::from_slice(value).map_err(|e| {
+                        Error::corrupt(format!(
+                            "the marker at offset {} of topic \"{TOPIC}\" cannot be read: {e}",
+                            record.offset
+                        ))
+                    })?);
                 }
             }
             Some(Next::End(offset)) => next = next.max(offset),
-            Some(Next::Failed(_, text)) => tracing::warn!(target: "kafka", "topic \"{TOPIC}\": {text}"),
+            Some(Next::Failed(_, text)) => {
+                tracing::warn!(target: "kafka", "topic \"{TOPIC}\": {text}")
+            }
         }
         queue.pop();
     }

@@ -1,6 +1,8 @@
-//! A producer that hands records to librdkafka without an allocation each: key and value are copied once, into the client's own message.
+//! A producer that hands records to librdkafka without an allocation each: key and value are copied
+//! once, into the client's own message.
 //!
-//! Success is not reported record by record, only failure; a flush that ends without one has delivered everything. Transactions fail as a whole.
+//! Success is not reported record by record, only failure; a flush that ends without one has
+//! delivered everything. Transactions fail as a whole.
 
 use crate::kafka::client::{TIMEOUT, base_config, invalid_settings, unavailable};
 use crate::options::KafkaOptions;
@@ -19,9 +21,11 @@ use tidemark_common::{Error, ErrorKind, Result, SqlState};
 
 /// How long a flush, a commit or a full queue may take.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a flush may make no progress while brokers cannot be reached: then the sink says so, and takes over again when one is back.
+/// How long a flush may make no progress while brokers cannot be reached: then the sink says so,
+/// and takes over again when one is back.
 const DOWN_PATIENCE: Duration = Duration::from_secs(3);
-/// How long taking over a transactional id may take: the broker may first have to end the predecessor's transaction.
+/// How long taking over a transactional id may take: the broker may first have to end the
+/// predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Remembers the first record that could not be delivered.
@@ -29,7 +33,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 struct Reports {
     failed: Mutex<Option<String>>,
     last_error: Mutex<Option<String>>,
-    /// When it was last said that a broker, or all of them, cannot be reached; `None` once a record has been delivered since.
+    /// When it was last said that a broker, or all of them, cannot be reached; `None` once a record
+    /// has been delivered since.
     down: Mutex<Option<Instant>>,
 }
 
@@ -46,7 +51,8 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let mut last = self.last_error.lock();
-        // "all brokers are down" says less than the error that led to it, and is repeated at every attempt to connect, many times a second
+        // "all brokers are down" says less than the error that led to it, and is repeated at every
+        // attempt to connect, many times a second
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
             let before = self.down.lock().replace(Instant::now());
             last.get_or_insert_with(|| reason.to_string());
@@ -54,7 +60,12 @@ impl ClientContext for Reports {
                 return tracing::debug!(target: "kafka", "{error}: {reason}");
             }
         } else {
-            if matches!(error, KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve)) {
+            if matches!(
+                error,
+                KafkaError::Global(
+                    RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve
+                )
+            ) {
                 *self.down.lock() = Some(Instant::now());
             }
             *last = Some(reason.to_string());
@@ -82,7 +93,8 @@ unsafe impl Send for Topic {}
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours, and its client is still alive: `Producer` drops its topics first.
+        // SAFETY: the handle is ours, and its client is still alive: `Producer` drops its topics
+        // first.
         unsafe { sys::rd_kafka_topic_destroy(self.0) };
     }
 }
@@ -96,7 +108,8 @@ pub enum To {
     Markers,
 }
 
-/// A producer for one topic and the markers' one. Fields are dropped in order: topics before their client.
+/// A producer for one topic and the markers' one. Fields are dropped in order: topics before their
+/// client.
 pub struct Producer {
     records: Topic,
     markers: Topic,
@@ -106,19 +119,40 @@ pub struct Producer {
 
 impl Producer {
     /// A producer; with `transactional_id` its predecessors are fenced by `init_transactions`.
-    pub fn new(options: &KafkaOptions, marker_topic: &str, transactional_id: Option<&str>) -> Result<Producer> {
+    pub fn new(
+        options: &KafkaOptions,
+        marker_topic: &str,
+        transactional_id: Option<&str>,
+    ) -> Result<Producer> {
         let mut config = base_config(options);
-        config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random").set("linger.ms", "5").set("delivery.report.only.error", "true");
-        config.set("queue.buffering.max.messages", "500000").set("queue.buffering.max.kbytes", "131072");
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "5")
+            .set("delivery.report.only.error", "true");
+        config
+            .set("queue.buffering.max.messages", "500000")
+            .set("queue.buffering.max.kbytes", "131072");
         for (key, value) in &options.properties {
             config.set(key, value);
         }
         if let Some(id) = transactional_id {
             config.set("transactional.id", id);
         }
-        let client: BaseProducer<Reports> = config.create_with_context(Reports::default()).map_err(|e| invalid_settings(&e))?;
-        let (records, markers) = (topic(client.client(), &options.topic)?, topic(client.client(), marker_topic)?);
-        Ok(Producer { records, markers, client, what: format!("kafka topic \"{}\" at {}", options.topic, options.brokers) })
+        let client: BaseProducer<Reports> = config
+            .create_with_context(Reports::default())
+            .map_err(|e| invalid_settings(&e))?;
+        let (records, markers) = (
+            topic(client.client(), &options.topic)?,
+            topic(client.client(), marker_topic)?,
+        );
+        Ok(Producer {
+            records,
+            markers,
+            client,
+            what: format!("kafka topic \"{}\" at {}", options.topic, options.brokers),
+        })
     }
 
     /// The client, for administration.
@@ -128,17 +162,25 @@ impl Producer {
 
     /// Takes over the transactional id: predecessors are fenced, their open transaction is ended.
     pub fn init_transactions(&self) -> Result<()> {
-        self.client.init_transactions(INIT_TIMEOUT).map_err(|e| self.failed("cannot start transactions", &e))
+        self.client
+            .init_transactions(INIT_TIMEOUT)
+            .map_err(|e| self.failed("cannot start transactions", &e))
     }
 
     /// Begins a transaction.
     pub fn begin(&self) -> Result<()> {
-        self.client.begin_transaction().map_err(|e| self.failed("cannot begin a transaction", &e))
+        self.client
+            .begin_transaction()
+            .map_err(|e| self.failed("cannot begin a transaction", &e))
     }
 
     /// Queues a record; waits while the queue is full.
     pub fn send(&self, to: To, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
-        let topic = if to == To::Records { &self.records } else { &self.markers };
+        let topic = if to == To::Records {
+            &self.records
+        } else {
+            &self.markers
+        };
         let (key, key_length) = key.map_or((ptr::null(), 0), |k| (k.as_ptr(), k.len()));
         let (value, value_length) = value.map_or((ptr::null(), 0), |v| (v.as_ptr(), v.len()));
         let mut since = None;
@@ -146,15 +188,29 @@ impl Producer {
             // SAFETY: the handle is alive; key and value are copied before the call returns.
             let refused = unsafe {
                 let (key, value) = (key.cast::<c_void>(), value.cast_mut().cast::<c_void>());
-                sys::rd_kafka_produce(topic.0, -1, sys::RD_KAFKA_MSG_F_COPY, value, value_length, key, key_length, ptr::null_mut()) != 0
+                sys::rd_kafka_produce(
+                    topic.0,
+                    -1,
+                    sys::RD_KAFKA_MSG_F_COPY,
+                    value,
+                    value_length,
+                    key,
+                    key_length,
+                    ptr::null_mut(),
+                ) != 0
             };
             if !refused {
                 return Ok(());
             }
             // SAFETY: reads the calling thread's last error.
             let code = RDKafkaErrorCode::from(unsafe { sys::rd_kafka_last_error() });
-            if code != RDKafkaErrorCode::QueueFull || since.get_or_insert_with(Instant::now).elapsed() > DELIVERY_TIMEOUT {
-                return Err(unavailable(format!("{}: cannot queue a record", self.what), code));
+            if code != RDKafkaErrorCode::QueueFull
+                || since.get_or_insert_with(Instant::now).elapsed() > DELIVERY_TIMEOUT
+            {
+                return Err(unavailable(
+                    format!("{}: cannot queue a record", self.what),
+                    code,
+                ));
             }
             self.client.poll(Duration::from_millis(2));
             self.check_reports()?;
@@ -177,10 +233,14 @@ impl Producer {
             if now_left < left {
                 (left, progress) = (now_left, Instant::now());
             }
-            let down = self.client.context().down.lock().is_some() && progress.elapsed() > DOWN_PATIENCE;
+            let down =
+                self.client.context().down.lock().is_some() && progress.elapsed() > DOWN_PATIENCE;
             if down || began.elapsed() > DELIVERY_TIMEOUT {
                 let last = self.client.context().last_error.lock().clone();
-                return Err(unavailable(format!("{}: records are not accepted", self.what), last.unwrap_or_else(|| "timed out".into())));
+                return Err(unavailable(
+                    format!("{}: records are not accepted", self.what),
+                    last.unwrap_or_else(|| "timed out".into()),
+                ));
             }
         }
     }
@@ -191,13 +251,15 @@ impl Producer {
         loop {
             match self.client.commit_transaction(TIMEOUT) {
                 Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(e)) if e.is_retriable() && began.elapsed() < DELIVERY_TIMEOUT => {}
+                Err(KafkaError::Transaction(e))
+                    if e.is_retriable() && began.elapsed() < DELIVERY_TIMEOUT => {}
                 Err(e) => return Err(self.failed("a transaction was not committed", &e)),
             }
         }
     }
 
-    /// Gives the transaction up, as far as that is possible; what cannot be done here is done by the next `init_transactions`.
+    /// Gives the transaction up, as far as that is possible; what cannot be done here is done by
+    /// the next `init_transactions`.
     pub fn abort(&self) {
         if let Err(e) = self.client.abort_transaction(TIMEOUT) {
             tracing::warn!(target: "kafka", "{}: a transaction could not be aborted: {e}", self.what);
@@ -205,25 +267,41 @@ impl Producer {
     }
 
     fn check_reports(&self) -> Result<()> {
-        let Some(error) = self.client.context().failed.lock().take() else { return Ok(()) };
-        Err(self.fatal().unwrap_or_else(|| self.explain(unavailable(format!("{}: a record was not delivered", self.what), error))))
+        let Some(error) = self.client.context().failed.lock().take() else {
+            return Ok(());
+        };
+        Err(self.fatal().unwrap_or_else(|| {
+            self.explain(unavailable(
+                format!("{}: a record was not delivered", self.what),
+                error,
+            ))
+        }))
     }
 
     /// The error after which this producer can do nothing more.
     fn fatal(&self) -> Option<Error> {
         let (code, text) = self.client.client().fatal_error()?;
-        Some(if is_fencing(code) { self.fenced() } else { unavailable(&self.what, text) })
+        Some(if is_fencing(code) {
+            self.fenced()
+        } else {
+            unavailable(&self.what, text)
+        })
     }
 
     fn fenced(&self) -> Error {
-        Error::new(ErrorKind::Unavailable, SqlState::OBJECT_NOT_READY, format!("{}: another writer has taken over this sink", self.what))
+        Error::new(
+            ErrorKind::Unavailable,
+            SqlState::OBJECT_NOT_READY,
+            format!("{}: another writer has taken over this sink", self.what),
+        )
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
         if matches!(error, KafkaError::Transaction(e) if is_fencing(e.code())) {
             return self.fenced();
         }
-        self.fatal().unwrap_or_else(|| self.explain(unavailable(format!("{}: {what}", self.what), error)))
+        self.fatal()
+            .unwrap_or_else(|| self.explain(unavailable(format!("{}: {what}", self.what), error)))
     }
 
     /// Adds what the client said last.
@@ -237,15 +315,29 @@ impl Producer {
 }
 
 fn is_fencing(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+    )
 }
 
 fn topic<C: ClientContext>(client: &Client<C>, name: &str) -> Result<Topic> {
-    let c_name = CString::new(name).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, "a topic's name has no zero byte"))?;
+    let c_name = CString::new(name).map_err(|_| {
+        Error::user(
+            SqlState::INVALID_PARAMETER,
+            "a topic's name has no zero byte",
+        )
+    })?;
     // SAFETY: the client is alive and outlives the handle (see `Producer`); the name is copied.
-    let handle = unsafe { sys::rd_kafka_topic_new(client.native_ptr(), c_name.as_ptr(), ptr::null_mut()) };
+    let handle =
+        unsafe { sys::rd_kafka_topic_new(client.native_ptr(), c_name.as_ptr(), ptr::null_mut()) };
     if handle.is_null() {
-        return Err(Error::user(SqlState::INVALID_PARAMETER, format!("\"{name}\" cannot be the name of a topic")));
+        return Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("\"{name}\" cannot be the name of a topic"),
+        ));
     }
     Ok(Topic(handle))
 }

@@ -1,6 +1,8 @@
-//! Whole fetches instead of single messages: the queue of one partition, cut off from the consumer's common one, handed out in batches of raw messages.
+//! Whole fetches instead of single messages: the queue of one partition, cut off from the
+//! consumer's common one, handed out in batches of raw messages.
 //!
-//! A message is borrowed from librdkafka's fetch buffer until it is dropped; nothing is copied or allocated per record. All `unsafe` of reading is here.
+//! A message is borrowed from librdkafka's fetch buffer until it is dropped; nothing is copied or
+//! allocated per record. All `unsafe` of reading is here.
 
 use crate::format::RawRecord;
 use rdkafka::ClientContext;
@@ -34,36 +36,65 @@ pub struct PartitionQueue {
 unsafe impl Send for PartitionQueue {}
 
 unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, waker: *mut c_void) {
-    // SAFETY: the box lives until the event is switched off, which waits for a running call (both hold the queue's lock).
+    // SAFETY: the box lives until the event is switched off, which waits for a running call (both
+    // hold the queue's lock).
     let waker = unsafe { &*waker.cast::<Waker>() };
     waker();
 }
 
 impl PartitionQueue {
-    /// Cuts the partition's queue off. To be called before the partition is assigned; the client must outlive the result. `None` if the name has a zero byte.
-    pub fn new<C: ClientContext>(client: &Client<C>, topic: &str, partition: i32, waker: Waker) -> Option<PartitionQueue> {
+    /// Cuts the partition's queue off. To be called before the partition is assigned; the client
+    /// must outlive the result. `None` if the name has a zero byte.
+    pub fn new<C: ClientContext>(
+        client: &Client<C>,
+        topic: &str,
+        partition: i32,
+        waker: Waker,
+    ) -> Option<PartitionQueue> {
         let topic = CString::new(topic).ok()?;
         let waker = Box::new(waker);
-        // SAFETY: the client is alive; `waker` does not move, being boxed, and outlives the event (see `Drop`).
+        // SAFETY: the client is alive; `waker` does not move, being boxed, and outlives the event
+        // (see `Drop`).
         let queue = unsafe {
-            let queue = sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
+            let queue =
+                sys::rd_kafka_queue_get_partition(client.native_ptr(), topic.as_ptr(), partition);
             if queue.is_null() {
                 return None;
             }
             sys::rd_kafka_queue_forward(queue, ptr::null_mut());
-            sys::rd_kafka_queue_cb_event_enable(queue, Some(wake), ptr::from_ref::<Waker>(&waker).cast_mut().cast());
+            sys::rd_kafka_queue_cb_event_enable(
+                queue,
+                Some(wake),
+                ptr::from_ref::<Waker>(&waker).cast_mut().cast(),
+            );
             queue
         };
-        Some(PartitionQueue { queue, partition, _waker: waker, taken: VecDeque::new(), buffer: Vec::new() })
+        Some(PartitionQueue {
+            queue,
+            partition,
+            _waker: waker,
+            taken: VecDeque::new(),
+            buffer: Vec::new(),
+        })
     }
 
-    /// Takes up to `count` messages without waiting if none are left of those taken earlier. Whether there are any.
+    /// Takes up to `count` messages without waiting if none are left of those taken earlier.
+    /// Whether there are any.
     pub fn fill(&mut self, count: usize) -> bool {
         if self.taken.is_empty() {
             self.buffer.resize(count.max(1), ptr::null_mut());
-            // SAFETY: the buffer has room for as many pointers as it says; each one that is returned is ours to destroy.
-            let taken = unsafe { sys::rd_kafka_consume_batch_queue(self.queue, 0, self.buffer.as_mut_ptr(), self.buffer.len()) };
-            self.taken.extend(&self.buffer[..usize::try_from(taken).unwrap_or(0)]);
+            // SAFETY: the buffer has room for as many pointers as it says; each one that is
+            // returned is ours to destroy.
+            let taken = unsafe {
+                sys::rd_kafka_consume_batch_queue(
+                    self.queue,
+                    0,
+                    self.buffer.as_mut_ptr(),
+                    self.buffer.len(),
+                )
+            };
+            self.taken
+                .extend(&self.buffer[..usize::try_from(taken).unwrap_or(0)]);
         }
         !self.taken.is_empty()
     }
@@ -71,7 +102,8 @@ impl PartitionQueue {
     /// What stands next among the messages taken.
     pub fn peek(&self) -> Option<Next<'_>> {
         let pointer = *self.taken.front()?;
-        // SAFETY: messages in `taken` are alive until `pop`, which the borrow of the result excludes.
+        // SAFETY: messages in `taken` are alive until `pop`, which the borrow of the result
+        // excludes.
         let message = unsafe { &*pointer };
         Some(match message.err {
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Next::Record(RawRecord {
@@ -83,14 +115,20 @@ impl PartitionQueue {
             }),
             sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Next::End(message.offset),
             // SAFETY: as above; the text belongs to the message and is copied.
-            error => Next::Failed(error, unsafe { CStr::from_ptr(sys::rd_kafka_message_errstr(pointer)).to_string_lossy().into_owned() }),
+            error => Next::Failed(error, unsafe {
+                CStr::from_ptr(sys::rd_kafka_message_errstr(pointer))
+                    .to_string_lossy()
+                    .into_owned()
+            }),
         })
     }
 
     /// Leader epoch of the message that stands next; -1 where unknown.
     pub fn leader_epoch(&self) -> i32 {
         // SAFETY: as in `peek`.
-        self.taken.front().map_or(-1, |m| unsafe { sys::rd_kafka_message_leader_epoch(*m) })
+        self.taken
+            .front()
+            .map_or(-1, |m| unsafe { sys::rd_kafka_message_leader_epoch(*m) })
     }
 
     /// Is done with the message that stands next.
@@ -107,7 +145,8 @@ impl Drop for PartitionQueue {
         while !self.taken.is_empty() {
             self.pop();
         }
-        // SAFETY: the queue is ours; switching the event off waits for a call that runs, so the box may go after it.
+        // SAFETY: the queue is ours; switching the event off waits for a call that runs, so the box
+        // may go after it.
         unsafe {
             sys::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
             sys::rd_kafka_queue_destroy(self.queue);
@@ -116,7 +155,8 @@ impl Drop for PartitionQueue {
 }
 
 fn bytes<'a>(start: *mut c_void, length: usize) -> Option<&'a [u8]> {
-    // SAFETY: librdkafka gives a null pointer for a null key or value, else `length` readable bytes that live as long as the message; callers bind the result to it.
+    // SAFETY: librdkafka gives a null pointer for a null key or value, else `length` readable bytes
+    // that live as long as the message; callers bind the result to it.
     (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) })
 }
 
@@ -124,5 +164,6 @@ fn timestamp(message: *mut sys::rd_kafka_message_t) -> Option<i64> {
     let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
     // SAFETY: the message is alive.
     let millis = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
-    (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && millis >= 0).then_some(millis)
+    (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && millis >= 0)
+        .then_some(millis)
 }

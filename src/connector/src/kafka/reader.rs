@@ -1,16 +1,20 @@
 //! Reads the partitions of one worker with one consumer.
 //!
-//! Partitions are assigned by hand, each with a queue of its own; `poll` takes a batch from the next one that has something and decodes it from the
-//! borrowed messages. Positions follow the consumer, not the records: transaction markers and compaction leave gaps, so a split advances to the limit when
-//! a later record shows that nothing is left below it, and to the end of the partition when the client reports that. Records at or past a limit stay
-//! where they are until the limit is lifted.
+//! Partitions are assigned by hand, each with a queue of its own; `poll` takes a batch from the
+//! next one that has something and decodes it from the borrowed messages. Positions follow the
+//! consumer, not the records: transaction markers and compaction leave gaps, so a split advances to
+//! the limit when a later record shows that nothing is left below it, and to the end of the
+//! partition when the client reports that. Records at or past a limit stay where they are until the
+//! limit is lifted.
 //!
-//! What the client cures by itself (a broker that restarts, a new leader) is logged; what would lose or invent rows (an offset that is gone, a damaged
-//! batch, a deleted topic) is an error.
+//! What the client cures by itself (a broker that restarts, a new leader) is logged; what would
+//! lose or invent rows (an offset that is gone, a damaged batch, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
 use crate::kafka::admin::topic_id;
-use crate::kafka::client::{Context, close_in_background, create_consumer, invalid_settings, unavailable};
+use crate::kafka::client::{
+    Context, close_in_background, create_consumer, invalid_settings, unavailable,
+};
 use crate::kafka::queue::{Next, PartitionQueue};
 use crate::metrics::SourceMetrics;
 use crate::options::KafkaOptions;
@@ -33,7 +37,8 @@ const TROUBLE_PATIENCE: Duration = Duration::from_secs(2);
 const GONE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a reader asks whether its topic is still the same one.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a partition may end before an offset that was read from it earlier; a new leader may need a moment to know its own end.
+/// How long a partition may end before an offset that was read from it earlier; a new leader may
+/// need a moment to know its own end.
 const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 
 struct Split {
@@ -56,7 +61,8 @@ pub struct KafkaReader {
     consumer: Option<Arc<BaseConsumer<Context>>>,
     /// Until it is empty, nothing is read.
     check: Option<TopicCheck>,
-    /// A question whether the topic is still the same, beside reading: now and then, and when the client says that there is no such topic.
+    /// A question whether the topic is still the same, beside reading: now and then, and when the
+    /// client says that there is no such topic.
     watch: Option<TopicCheck>,
     /// When it was asked last.
     watched: Instant,
@@ -75,10 +81,13 @@ pub struct KafkaReader {
     times_ms: Vec<i64>,
 }
 
-/// Reading settings: much at once when there is much, memory bounded, no pause of a second when a queue was full. The broker tells the end of a partition
-/// when a fetch has waited in vain, so that wait bounds how long a position stands before a transaction marker.
+/// Reading settings: much at once when there is much, memory bounded, no pause of a second when a
+/// queue was full. The broker tells the end of a partition when a fetch has waited in vain, so that
+/// wait bounds how long a position stands before a transaction marker.
 fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
-    let kbytes = (BUFFERED_KBYTES / partitions.max(1)).clamp(1024, 16_384).to_string();
+    let kbytes = (BUFFERED_KBYTES / partitions.max(1))
+        .clamp(1024, 16_384)
+        .to_string();
     let settings = [
         ("queued.min.messages", "200000"),
         ("queued.max.messages.kbytes", kbytes.as_str()),
@@ -128,14 +137,25 @@ impl KafkaReader {
             times_ms: Vec::new(),
         };
         reader.add_splits(positions)?;
-        reader.topic_id = positions.iter().map(|p| &p.topic_id).find(|id| !id.is_empty() && **id != reader.options.topic).cloned();
+        reader.topic_id = positions
+            .iter()
+            .map(|p| &p.topic_id)
+            .find(|id| !id.is_empty() && **id != reader.options.topic)
+            .cloned();
         reader.check = reader.topic_check()?;
         Ok(reader)
     }
 
     /// Asks for the topic's id; `None` where there is none to compare with.
     fn topic_check(&self) -> Result<Option<TopicCheck>> {
-        let begin = |known: &String| TopicCheck::begin(self.shared_consumer(), &self.options.topic, known, self.waker.clone());
+        let begin = |known: &String| {
+            TopicCheck::begin(
+                self.shared_consumer(),
+                &self.options.topic,
+                known,
+                self.waker.clone(),
+            )
+        };
         self.topic_id.as_ref().map(begin).transpose()
     }
 
@@ -150,14 +170,16 @@ impl KafkaReader {
         Ok(())
     }
 
-    /// Asks now and then whether the topic is still the same: in another one under its name, offsets that were reached soon look like a continuation.
+    /// Asks now and then whether the topic is still the same: in another one under its name,
+    /// offsets that were reached soon look like a continuation.
     fn watch_topic(&mut self) -> Result<()> {
         if let Some(outcome) = self.watch.as_ref().and_then(TopicCheck::outcome) {
             (self.watch, self.watched) = (None, Instant::now());
             self.consumer().context().reached();
             outcome?;
         }
-        let due = self.watched.elapsed() > WATCH_INTERVAL || self.consumer().context().unreachable().is_some();
+        let due = self.watched.elapsed() > WATCH_INTERVAL
+            || self.consumer().context().unreachable().is_some();
         if due && self.watch.is_none() && !self.splits.is_empty() {
             self.watched = Instant::now();
             self.watch = self.topic_check()?;
@@ -166,22 +188,34 @@ impl KafkaReader {
     }
 
     fn consumer(&self) -> &BaseConsumer<Context> {
-        self.consumer.as_deref().expect("the consumer is there until the reader is dropped")
+        self.consumer
+            .as_deref()
+            .expect("the consumer is there until the reader is dropped")
     }
 
     fn shared_consumer(&self) -> Arc<BaseConsumer<Context>> {
-        self.consumer.clone().expect("the consumer is there until the reader is dropped")
+        self.consumer
+            .clone()
+            .expect("the consumer is there until the reader is dropped")
     }
 
     /// Lets the client report what concerns no single partition. Fatal errors stop the reader.
     fn serve_events(&mut self) -> Result<()> {
         for _ in 0..64 {
-            let event = self.consumer().poll(Duration::ZERO).map(|event| event.map(drop));
+            let event = self
+                .consumer()
+                .poll(Duration::ZERO)
+                .map(|event| event.map(drop));
             match event {
                 None => return Ok(()),
-                Some(Err(KafkaError::MessageConsumptionFatal(e))) => return Err(self.failed("the client cannot go on", e)),
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))) => self.on_no_topic()?,
-                // errors are logged by the client's context; records come through the partitions' own queues
+                Some(Err(KafkaError::MessageConsumptionFatal(e))) => {
+                    return Err(self.failed("the client cannot go on", e));
+                }
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+                ))) => self.on_no_topic()?,
+                // errors are logged by the client's context; records come through the partitions'
+                // own queues
                 Some(_) => {}
             }
         }
@@ -189,7 +223,10 @@ impl KafkaReader {
     }
 
     fn failed(&self, what: &str, error: impl std::fmt::Display) -> Error {
-        unavailable(format!("kafka topic \"{}\": {what}", self.options.topic), error)
+        unavailable(
+            format!("kafka topic \"{}\": {what}", self.options.topic),
+            error,
+        )
     }
 
     /// Decodes up to `rows_max` records of split `i`; `None` if it has nothing now.
@@ -213,19 +250,24 @@ impl KafkaReader {
                 Some(Next::Record(record)) => {
                     let before = decoder.len();
                     decoder.push(&record);
-                    split.position.time_ms = record.timestamp_ms.unwrap_or(-1).max(split.position.time_ms);
+                    split.position.time_ms = record
+                        .timestamp_ms
+                        .unwrap_or(-1)
+                        .max(split.position.time_ms);
                     if self.timed && decoder.len() > before {
                         self.times_ms.push(split.position.time_ms);
                     }
                     records += 1;
-                    bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+                    bytes +=
+                        record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
                     split.position.next_offset = record.offset + 1;
                     if records == 1 || records == rows_max {
                         epoch = split.queue.leader_epoch();
                     }
                 }
                 Some(Next::End(offset)) => {
-                    split.position.next_offset = split.position.next_offset.max(offset.min(split.limit));
+                    split.position.next_offset =
+                        split.position.next_offset.max(offset.min(split.limit));
                     split.end = Some((offset, Instant::now()));
                 }
                 Some(Next::Failed(..)) if records > 0 => break,
@@ -255,21 +297,51 @@ impl KafkaReader {
         self.metrics.records.inc_by(records as u64);
         self.metrics.bytes.inc_by(bytes as u64);
         self.metrics.errors.inc_by(errors.len() as u64);
-        Some(SourceBatch { split: self.splits[i].position.split, changes, errors, faulty, times_ms: std::mem::take(&mut self.times_ms) })
+        Some(SourceBatch {
+            split: self.splits[i].position.split,
+            changes,
+            errors,
+            faulty,
+            times_ms: std::mem::take(&mut self.times_ms),
+        })
     }
 
-    /// An error that the client reports of a partition: logged where the client goes on by itself, returned otherwise.
+    /// An error that the client reports of a partition: logged where the client goes on by itself,
+    /// returned otherwise.
     fn on_failure(&mut self, i: usize, error: code, text: &str) -> Result<()> {
         use code::*;
         let position = self.splits[i].position.clone();
-        let place = format!("kafka topic \"{}\" partition {}", self.options.topic, position.split);
+        let place = format!(
+            "kafka topic \"{}\" partition {}",
+            self.options.topic, position.split
+        );
         match error {
-            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE | RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
-                let available = self.consumer().fetch_watermarks(&self.options.topic, position.split as i32, Duration::from_secs(5));
-                let available = available.map_or_else(|e| format!("its offsets are not known ({e})"), |(low, high)| format!("it has the offsets from {low} to {high}"));
-                Err(Error::new(tidemark_common::ErrorKind::Corrupt, SqlState::DATA_CORRUPTED, format!("{place} no longer has offset {}: {available}", position.next_offset))
-                    .with_detail(format!("The broker says: {text}."))
-                    .with_hint("Records were deleted before they were read, by retention or by making the topic anew. Create the source again to start from what is left."))
+            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
+            | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
+            | RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
+                let available = self.consumer().fetch_watermarks(
+                    &self.options.topic,
+                    position.split as i32,
+                    Duration::from_secs(5),
+                );
+                let available = available.map_or_else(
+                    |e| format!("its offsets are not known ({e})"),
+                    |(low, high)| format!("it has the offsets from {low} to {high}"),
+                );
+                Err(Error::new(
+                    tidemark_common::ErrorKind::Corrupt,
+                    SqlState::DATA_CORRUPTED,
+                    format!(
+                        "{place} no longer has offset {}: {available}",
+                        position.next_offset
+                    ),
+                )
+                .with_detail(format!("The broker says: {text}."))
+                .with_hint(
+                    "Records were deleted before they were read, by retention or by \
+                                making the topic anew. Create the source again to start from what \
+is left.",
+                ))
             }
             RD_KAFKA_RESP_ERR__TRANSPORT
             | RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
@@ -290,14 +362,16 @@ impl KafkaReader {
                 tracing::warn!(target: "kafka", "{place}: {text}; the client tries again");
                 Ok(())
             }
-            RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => {
-                self.on_no_topic()
-            }
+            RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+            | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
+            | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => self.on_no_topic(),
             _ => Err(unavailable(place, text)),
         }
     }
 
-    /// A partition that keeps ending before its limit, which was read from it earlier, has lost records.
+    /// A partition that keeps ending before its limit, which was read from it earlier, has lost
+    /// records.
     fn check_ends(&self) -> Result<()> {
         for split in &self.splits {
             if let Some((end, since)) = split.end
@@ -306,41 +380,59 @@ impl KafkaReader {
                 && split.position.next_offset <= end
                 && since.elapsed() > SHORT_PARTITION_PATIENCE
             {
-                let place = format!("kafka topic \"{}\" partition {}", self.options.topic, split.position.split);
-                return Err(Error::corrupt(format!("{place} ends at offset {end}, but was read up to offset {} before", split.limit))
-                    .with_hint("The broker lost records, or the topic was made anew. Create the source again to start from what is left."));
+                let place = format!(
+                    "kafka topic \"{}\" partition {}",
+                    self.options.topic, split.position.split
+                );
+                return Err(Error::corrupt(format!(
+                    "{place} ends at offset {end}, but was read up \
+                                                   to offset {} before",
+                    split.limit
+                ))
+                .with_hint(
+                    "The broker lost records, or the topic was made anew. Create the \
+                                source again to start from what is left.",
+                ));
             }
         }
         Ok(())
     }
 }
 
-/// Asks, beside the worker's thread, whether the topic is still the one that the positions count in: another one may have been made under its name, and
-/// the same offsets would mean other records. Goes on asking until the broker answers or the reader is gone.
+/// Asks, beside the worker's thread, whether the topic is still the one that the positions count
+/// in: another one may have been made under its name, and the same offsets would mean other
+/// records. Goes on asking until the broker answers or the reader is gone.
 struct TopicCheck(Arc<OnceLock<Result<()>>>);
 
 impl TopicCheck {
-    fn begin(consumer: Arc<BaseConsumer<Context>>, topic: &str, known: &str, waker: Waker) -> Result<TopicCheck> {
+    fn begin(
+        consumer: Arc<BaseConsumer<Context>>,
+        topic: &str,
+        known: &str,
+        waker: Waker,
+    ) -> Result<TopicCheck> {
         let outcome = Arc::new(OnceLock::new());
         let (answer, topic, known) = (outcome.clone(), topic.to_string(), known.to_string());
-        std::thread::Builder::new().name("kafka-check".into()).spawn(move || {
-            let mut missed = false;
-            while Arc::strong_count(&answer) > 1 {
-                match topic_id(consumer.client(), &topic) {
-                    // A broker that has just started may not know it yet.
-                    Ok(None) if !missed => {
-                        missed = true;
-                        std::thread::sleep(GONE_PATIENCE);
+        std::thread::Builder::new()
+            .name("kafka-check".into())
+            .spawn(move || {
+                let mut missed = false;
+                while Arc::strong_count(&answer) > 1 {
+                    match topic_id(consumer.client(), &topic) {
+                        // A broker that has just started may not know it yet.
+                        Ok(None) if !missed => {
+                            missed = true;
+                            std::thread::sleep(GONE_PATIENCE);
+                        }
+                        Ok(now) => {
+                            answer.get_or_init(|| same_topic(&topic, &known, now.as_deref()));
+                            waker();
+                            return;
+                        }
+                        Err(_) => std::thread::sleep(Duration::from_millis(200)),
                     }
-                    Ok(now) => {
-                        answer.get_or_init(|| same_topic(&topic, &known, now.as_deref()));
-                        waker();
-                        return;
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(200)),
                 }
-            }
-        })?;
+            })?;
         Ok(TopicCheck(outcome))
     }
 
@@ -352,9 +444,19 @@ impl TopicCheck {
 fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
     match now {
         Some(now) if now == known => Ok(()),
-        Some(now) => Err(Error::corrupt(format!("kafka topic \"{topic}\" is not the one that was read before: its id was {known} and is {now}"))
-            .with_hint("It was deleted and made anew. Create the source again to read the new one.")),
-        None => Err(Error::corrupt(no_topic_any_more(topic)).with_hint("It was deleted. Create the source again when there is such a topic.")),
+        Some(now) => Err(Error::corrupt(format!(
+            "kafka topic \"{topic}\" is not the one that was \
+                                                 read before: its id was {known} and is {now}"
+        ))
+        .with_hint(
+            "It was deleted and made anew. Create the source again to read the new \
+                        one.",
+        )),
+        None => Err(Error::corrupt(no_topic_any_more(topic)).with_hint(
+            "It was deleted. Create the \
+                                                                        source again when there is \
+such a topic.",
+        )),
     }
 }
 
@@ -375,7 +477,8 @@ impl SourceReader for KafkaReader {
         for _ in 0..self.splits.len() {
             let i = self.turn % self.splits.len();
             self.turn = i + 1;
-            // a split may have had only records without rows (or the news of its end): look again until it is empty
+            // a split may have had only records without rows (or the news of its end): look again
+            // until it is empty
             while !self.splits[i].is_at_limit() {
                 let before = self.splits[i].position.next_offset;
                 match self.poll_split(i, rows_max.max(1))? {
@@ -397,7 +500,10 @@ impl SourceReader for KafkaReader {
 
     fn set_limits(&mut self, limits: &[SplitPosition]) {
         for split in &mut self.splits {
-            split.limit = limits.iter().find(|l| l.split == split.position.split).map_or(i64::MAX, |l| l.next_offset);
+            split.limit = limits
+                .iter()
+                .find(|l| l.split == split.position.split)
+                .map_or(i64::MAX, |l| l.next_offset);
             split.end = split.end.map(|(end, _)| (end, Instant::now()));
             if let Some((end, _)) = split.end {
                 split.position.next_offset = split.position.next_offset.max(end.min(split.limit));
@@ -406,7 +512,8 @@ impl SourceReader for KafkaReader {
     }
 
     fn set_columns(&mut self, columns: &[usize]) {
-        self.decoder = RecordDecoder::new(&self.spec, &self.columns, columns).map(RecordDecoder::keep_faulty);
+        self.decoder =
+            RecordDecoder::new(&self.spec, &self.columns, columns).map(RecordDecoder::keep_faulty);
     }
 
     fn set_times(&mut self, wanted: bool) {
@@ -420,18 +527,49 @@ impl SourceReader for KafkaReader {
         let topic = &self.options.topic;
         let mut list = TopicPartitionList::new();
         for position in splits {
-            list.add_partition_offset(topic, position.split as i32, Offset::Offset(position.next_offset)).map_err(|e| self.failed("cannot be assigned", e))?;
-            let queue = PartitionQueue::new(self.consumer().client(), topic, position.split as i32, self.waker.clone())
-                .ok_or_else(|| self.failed("cannot be assigned", format!("partition {} has no queue", position.split)))?;
-            self.splits.push(Split { position: position.clone(), limit: i64::MAX, queue, end: None });
+            list.add_partition_offset(
+                topic,
+                position.split as i32,
+                Offset::Offset(position.next_offset),
+            )
+            .map_err(|e| self.failed("cannot be assigned", e))?;
+            let queue = PartitionQueue::new(
+                self.consumer().client(),
+                topic,
+                position.split as i32,
+                self.waker.clone(),
+            )
+            .ok_or_else(|| {
+                self.failed(
+                    "cannot be assigned",
+                    format!("partition {} has no queue", position.split),
+                )
+            })?;
+            self.splits.push(Split {
+                position: position.clone(),
+                limit: i64::MAX,
+                queue,
+                end: None,
+            });
         }
-        self.consumer().incremental_assign(&list).map_err(|e| invalid_settings(&e))
+        self.consumer()
+            .incremental_assign(&list)
+            .map_err(|e| invalid_settings(&e))
     }
 
     fn trouble(&self) -> Option<String> {
-        let why = if self.splits.is_empty() { None } else { self.consumer().context().unreachable() };
+        let why = if self.splits.is_empty() {
+            None
+        } else {
+            self.consumer().context().unreachable()
+        };
         let why = why.filter(|(since, _)| *since > TROUBLE_PATIENCE);
-        why.map(|(_, why)| format!("kafka at {} cannot be reached: {why}; trying again", self.options.brokers))
+        why.map(|(_, why)| {
+            format!(
+                "kafka at {} cannot be reached: {why}; trying again",
+                self.options.brokers
+            )
+        })
     }
 }
 

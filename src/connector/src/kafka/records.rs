@@ -9,7 +9,8 @@
 //! | UPSERT | -1 | no value under its key |
 //! | DEBEZIUM | the same | `u` with before and after, `c` with after, `d` with before |
 //!
-//! A retraction waits for the change after it, also across the batches of an epoch. Texts are written into two buffers that are used again for each record.
+//! A retraction waits for the change after it, also across the batches of an epoch. Texts are
+//! written into two buffers that are used again for each record.
 
 use crate::format::{JsonEncoder, KeyEncoder, debezium_envelope};
 use arrow::array::RecordBatch;
@@ -42,17 +43,30 @@ struct Waiting {
 
 impl RecordWriter {
     /// Refuses formats, encodings and keys that cannot be written: `0A000`, `22023`.
-    pub fn new(spec: &ConnectorSpec, columns: &[Column], force_append_only: bool) -> Result<RecordWriter> {
+    pub fn new(
+        spec: &ConnectorSpec,
+        columns: &[Column],
+        force_append_only: bool,
+    ) -> Result<RecordWriter> {
         if spec.encode != Encode::Json {
-            return Err(Error::unsupported("a sink writes JSON only").with_hint("Use FORMAT PLAIN, UPSERT or DEBEZIUM ENCODE JSON."));
+            return Err(Error::unsupported("a sink writes JSON only")
+                .with_hint("Use FORMAT PLAIN, UPSERT or DEBEZIUM ENCODE JSON."));
         }
         if spec.format != Format::Plain && spec.key.is_empty() {
-            return Err(Error::user(SqlState::INVALID_PARAMETER, "a sink with FORMAT UPSERT or DEBEZIUM needs a key").with_hint("Name its columns, as in primary_key = 'id'."));
+            return Err(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "a sink with FORMAT UPSERT or DEBEZIUM needs a key",
+            )
+            .with_hint("Name its columns, as in primary_key = 'id'."));
         }
         let all: Vec<usize> = (0..columns.len()).collect();
         Ok(RecordWriter {
             format: spec.format,
-            keys: if spec.key.is_empty() { None } else { Some(KeyEncoder::new(spec, columns)?) },
+            keys: if spec.key.is_empty() {
+                None
+            } else {
+                Some(KeyEncoder::new(spec, columns)?)
+            },
             rows: JsonEncoder::new(columns, &all)?,
             force_append_only,
             key: Vec::new(),
@@ -62,19 +76,27 @@ impl RecordWriter {
         })
     }
 
-    /// Emits the records of an epoch, in order. `now_ms` is what Debezium records name as their time, in milliseconds since 1970.
+    /// Emits the records of an epoch, in order. `now_ms` is what Debezium records name as their
+    /// time, in milliseconds since 1970.
     pub fn write(&mut self, epoch: &SinkEpoch, now_ms: i64, emit: &mut Emit<'_>) -> Result<()> {
         self.waiting.is_set = false;
         for batch in &epoch.changes {
             match self.format {
                 Format::Plain => self.plain(batch.rows(), &|i| batch.weight(i), emit)?,
-                Format::Upsert | Format::Debezium => self.keyed(batch.rows(), &|i| batch.weight(i), now_ms, emit)?,
+                Format::Upsert | Format::Debezium => {
+                    self.keyed(batch.rows(), &|i| batch.weight(i), now_ms, emit)?
+                }
             }
         }
         self.end_waiting(now_ms, emit)
     }
 
-    fn plain(&mut self, rows: &RecordBatch, weight: &dyn Fn(usize) -> i64, emit: &mut Emit<'_>) -> Result<()> {
+    fn plain(
+        &mut self,
+        rows: &RecordBatch,
+        weight: &dyn Fn(usize) -> i64,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         let bound = self.rows.bind(rows)?;
         let keys = self.keys.as_ref().map(|k| k.bind(rows)).transpose()?;
         for row in 0..rows.num_rows() {
@@ -99,17 +121,38 @@ impl RecordWriter {
         Ok(())
     }
 
-    fn keyed(&mut self, rows: &RecordBatch, weight: &dyn Fn(usize) -> i64, now_ms: i64, emit: &mut Emit<'_>) -> Result<()> {
+    fn keyed(
+        &mut self,
+        rows: &RecordBatch,
+        weight: &dyn Fn(usize) -> i64,
+        now_ms: i64,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         // Taken out while they are borrowed, so that the buffers beside them can be written.
-        let keys = self.keys.take().ok_or_else(|| Error::internal("a keyed sink has no key"))?;
+        let keys = self
+            .keys
+            .take()
+            .ok_or_else(|| Error::internal("a keyed sink has no key"))?;
         let encoder = std::mem::replace(&mut self.rows, JsonEncoder::new(&[], &[])?);
         let result = self.keyed_rows(rows, &keys, &encoder, weight, now_ms, emit);
         (self.keys, self.rows) = (Some(keys), encoder);
         result
     }
 
-    fn keyed_rows(&mut self, rows: &RecordBatch, keys: &KeyEncoder, encoder: &JsonEncoder, weight: &dyn Fn(usize) -> i64, now_ms: i64, emit: &mut Emit<'_>) -> Result<()> {
-        let (keys, bound, debezium) = (keys.bind(rows)?, encoder.bind(rows)?, self.format == Format::Debezium);
+    fn keyed_rows(
+        &mut self,
+        rows: &RecordBatch,
+        keys: &KeyEncoder,
+        encoder: &JsonEncoder,
+        weight: &dyn Fn(usize) -> i64,
+        now_ms: i64,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        let (keys, bound, debezium) = (
+            keys.bind(rows)?,
+            encoder.bind(rows)?,
+            self.format == Format::Debezium,
+        );
         for row in 0..rows.num_rows() {
             self.key.clear();
             keys.write(row, &mut self.key);
@@ -132,7 +175,14 @@ impl RecordWriter {
             if debezium {
                 let before = replaces.then_some(self.waiting.row.as_slice());
                 self.envelope.clear();
-                debezium_envelope(before, Some(&self.value), if replaces { 'u' } else { 'c' }, now_ms, now_ms, &mut self.envelope);
+                debezium_envelope(
+                    before,
+                    Some(&self.value),
+                    if replaces { 'u' } else { 'c' },
+                    now_ms,
+                    now_ms,
+                    &mut self.envelope,
+                );
                 emit(Some(&self.key), Some(&self.envelope))?;
             } else {
                 emit(Some(&self.key), Some(&self.value))?;
@@ -150,7 +200,14 @@ impl RecordWriter {
             return emit(Some(&self.waiting.key), None);
         }
         self.envelope.clear();
-        debezium_envelope(Some(&self.waiting.row), None, 'd', now_ms, now_ms, &mut self.envelope);
+        debezium_envelope(
+            Some(&self.waiting.row),
+            None,
+            'd',
+            now_ms,
+            now_ms,
+            &mut self.envelope,
+        );
         emit(Some(&self.waiting.key), Some(&self.envelope))
     }
 }
@@ -166,24 +223,45 @@ mod tests {
     use tidemark_common::Epoch;
 
     fn columns() -> Vec<Column> {
-        let column = |name: &str, data_type| Column { name: name.into(), data_type, nullable: true, default: None, sql_type: String::new() };
-        vec![column("id", DataType::Int64), column("name", DataType::Utf8)]
+        let column = |name: &str, data_type| Column {
+            name: name.into(),
+            data_type,
+            nullable: true,
+            default: None,
+            sql_type: String::new(),
+        };
+        vec![
+            column("id", DataType::Int64),
+            column("name", DataType::Utf8),
+        ]
     }
 
     /// Batches of `(weight, id, name)` as one epoch; the records as `key value` lines.
-    fn records(format: Format, key: &[usize], force: bool, batches: &[&[(i64, i64, &str)]]) -> Result<Vec<String>> {
+    fn records(
+        format: Format,
+        key: &[usize],
+        force: bool,
+        batches: &[&[(i64, i64, &str)]],
+    ) -> Result<Vec<String>> {
         let mut spec = spec("kafka", &[]);
         (spec.format, spec.key) = (format, key.to_vec());
         let mut writer = RecordWriter::new(&spec, &columns(), force)?;
         let changes = batches.iter().map(|rows| {
             let ids = Arc::new(rows.iter().map(|r| r.1).collect::<Int64Array>());
             let names = Arc::new(rows.iter().map(|r| Some(r.2)).collect::<StringArray>());
-            let batch = RecordBatch::try_from_iter([("id", ids as _), ("name", names as _)]).unwrap();
+            let batch =
+                RecordBatch::try_from_iter([("id", ids as _), ("name", names as _)]).unwrap();
             ChangeBatch::new(batch, rows.iter().map(|r| r.0).collect())
         });
-        let epoch = SinkEpoch { epoch: Epoch(7), changes: changes.collect(), hash: 0 };
+        let epoch = SinkEpoch {
+            epoch: Epoch(7),
+            changes: changes.collect(),
+            hash: 0,
+        };
         let mut out = Vec::new();
-        let text = |bytes: Option<&[u8]>| bytes.map_or("-".to_string(), |b| String::from_utf8(b.to_vec()).unwrap());
+        let text = |bytes: Option<&[u8]>| {
+            bytes.map_or("-".to_string(), |b| String::from_utf8(b.to_vec()).unwrap())
+        };
         writer.write(&epoch, 5, &mut |key, value| {
             out.push(format!("{} {}", text(key), text(value)));
             Ok(())
@@ -195,19 +273,55 @@ mod tests {
     fn plain_repeats_rows_and_refuses_retractions() {
         assert_eq!(
             records(Format::Plain, &[], false, &[&[(1, 1, "a"), (2, 2, "b")]]).unwrap(),
-            ["- {\"id\":1,\"name\":\"a\"}", "- {\"id\":2,\"name\":\"b\"}", "- {\"id\":2,\"name\":\"b\"}"]
+            [
+                "- {\"id\":1,\"name\":\"a\"}",
+                "- {\"id\":2,\"name\":\"b\"}",
+                "- {\"id\":2,\"name\":\"b\"}"
+            ]
         );
-        assert_eq!(records(Format::Plain, &[0], true, &[&[(-1, 1, "a"), (1, 2, "b")]]).unwrap(), ["{\"id\":2} {\"id\":2,\"name\":\"b\"}"]);
-        assert_eq!(records(Format::Plain, &[], false, &[&[(-1, 1, "a")]]).unwrap_err().message(), "a plain sink received a retraction");
+        assert_eq!(
+            records(Format::Plain, &[0], true, &[&[(-1, 1, "a"), (1, 2, "b")]]).unwrap(),
+            ["{\"id\":2} {\"id\":2,\"name\":\"b\"}"]
+        );
+        assert_eq!(
+            records(Format::Plain, &[], false, &[&[(-1, 1, "a")]])
+                .unwrap_err()
+                .message(),
+            "a plain sink received a retraction"
+        );
     }
 
     #[test]
     fn upsert_writes_new_rows_and_tombstones() {
         // an update, a deletion, an insertion; then a deletion and an update that cross batches
-        let batches: &[&[_]] = &[&[(-1, 1, "a"), (1, 1, "b"), (-1, 2, "c"), (1, 3, "d"), (-1, 4, "e")], &[(1, 4, "f"), (-1, 5, "g")], &[]];
-        let expected = ["{\"id\":1} {\"id\":1,\"name\":\"b\"}", "{\"id\":2} -", "{\"id\":3} {\"id\":3,\"name\":\"d\"}", "{\"id\":4} {\"id\":4,\"name\":\"f\"}", "{\"id\":5} -"];
-        assert_eq!(records(Format::Upsert, &[0], false, batches).unwrap(), expected);
-        assert_eq!(records(Format::Upsert, &[], false, batches).unwrap_err().message(), "a sink with FORMAT UPSERT or DEBEZIUM needs a key");
+        let batches: &[&[_]] = &[
+            &[
+                (-1, 1, "a"),
+                (1, 1, "b"),
+                (-1, 2, "c"),
+                (1, 3, "d"),
+                (-1, 4, "e"),
+            ],
+            &[(1, 4, "f"), (-1, 5, "g")],
+            &[],
+        ];
+        let expected = [
+            "{\"id\":1} {\"id\":1,\"name\":\"b\"}",
+            "{\"id\":2} -",
+            "{\"id\":3} {\"id\":3,\"name\":\"d\"}",
+            "{\"id\":4} {\"id\":4,\"name\":\"f\"}",
+            "{\"id\":5} -",
+        ];
+        assert_eq!(
+            records(Format::Upsert, &[0], false, batches).unwrap(),
+            expected
+        );
+        assert_eq!(
+            records(Format::Upsert, &[], false, batches)
+                .unwrap_err()
+                .message(),
+            "a sink with FORMAT UPSERT or DEBEZIUM needs a key"
+        );
     }
 
     #[test]
@@ -215,10 +329,19 @@ mod tests {
         let batches: &[&[_]] = &[&[(-1, 1, "a")], &[(1, 1, "b"), (-1, 2, "c"), (1, 3, "d")]];
         let tail = "\"source\":{\"connector\":\"tidemark\",\"ts_ms\":5}";
         let expected = [
-            format!("{{\"id\":1}} {{\"before\":{{\"id\":1,\"name\":\"a\"}},\"after\":{{\"id\":1,\"name\":\"b\"}},{tail},\"op\":\"u\",\"ts_ms\":5}}"),
-            format!("{{\"id\":2}} {{\"before\":{{\"id\":2,\"name\":\"c\"}},\"after\":null,{tail},\"op\":\"d\",\"ts_ms\":5}}"),
-            format!("{{\"id\":3}} {{\"before\":null,\"after\":{{\"id\":3,\"name\":\"d\"}},{tail},\"op\":\"c\",\"ts_ms\":5}}"),
+            format!(
+                "{{\"id\":1}} {{\"before\":{{\"id\":1,\"name\":\"a\"}},\"after\":{{\"id\":1,\"name\":\"b\"}},{tail},\"op\":\"u\",\"ts_ms\":5}}"
+            ),
+            format!(
+                "{{\"id\":2}} {{\"before\":{{\"id\":2,\"name\":\"c\"}},\"after\":null,{tail},\"op\":\"d\",\"ts_ms\":5}}"
+            ),
+            format!(
+                "{{\"id\":3}} {{\"before\":null,\"after\":{{\"id\":3,\"name\":\"d\"}},{tail},\"op\":\"c\",\"ts_ms\":5}}"
+            ),
         ];
-        assert_eq!(records(Format::Debezium, &[0], false, batches).unwrap(), expected);
+        assert_eq!(
+            records(Format::Debezium, &[0], false, batches).unwrap(),
+            expected
+        );
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::format::RecordDecoder;
 use crate::kafka::admin::topic_id;
-use crate::kafka::client::{Context, close_in_background, consumer_config, create_consumer, known_offsets, offsets, partitions, unavailable};
+use crate::kafka::client::{
+    Context, close_in_background, consumer_config, create_consumer, known_offsets, offsets,
+    partitions, unavailable,
+};
 use crate::kafka::reader::KafkaReader;
 use crate::metrics::SourceMetrics;
 use crate::options::{KafkaSourceOptions, Startup};
@@ -30,7 +33,13 @@ impl KafkaSource {
         let options = KafkaSourceOptions::read(spec)?;
         RecordDecoder::new(spec, columns, &(0..columns.len()).collect::<Vec<_>>())?;
         let metrics = SourceMetrics::new("kafka", &options.kafka.topic);
-        Ok(KafkaSource { options, spec: spec.clone(), columns: columns.to_vec(), metrics, consumer: Mutex::new(None) })
+        Ok(KafkaSource {
+            options,
+            spec: spec.clone(),
+            columns: columns.to_vec(),
+            metrics,
+            consumer: Mutex::new(None),
+        })
     }
 
     fn consumer(&self) -> Result<Arc<BaseConsumer<Context>>> {
@@ -43,9 +52,16 @@ impl KafkaSource {
         Ok(made)
     }
 
-    fn positions(&self, consumer: &BaseConsumer<Context>, partitions: &[SplitId], offsets: Vec<i64>) -> Result<Vec<SplitPosition>> {
+    fn positions(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partitions: &[SplitId],
+        offsets: Vec<i64>,
+    ) -> Result<Vec<SplitPosition>> {
         let topic = &self.options.kafka.topic;
-        let topic_id = topic_id(consumer.client(), topic).map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?.unwrap_or_else(|| topic.clone());
+        let topic_id = topic_id(consumer.client(), topic)
+            .map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?
+            .unwrap_or_else(|| topic.clone());
         let positions = partitions.iter().zip(offsets);
         Ok(positions
             .map(|(split, next_offset)| SplitPosition {
@@ -71,7 +87,11 @@ impl SourceConnector for KafkaSource {
             Startup::Timestamp(millis) => {
                 let ends = known_offsets(&consumer, kafka, &partitions, Offset::End)?;
                 let found = offsets(&consumer, kafka, &partitions, Offset::Offset(millis))?;
-                found.into_iter().zip(ends).map(|(found, end)| found.unwrap_or(end)).collect()
+                found
+                    .into_iter()
+                    .zip(ends)
+                    .map(|(found, end)| found.unwrap_or(end))
+                    .collect()
             }
         };
         self.positions(&consumer, &partitions, start)
@@ -86,13 +106,23 @@ impl SourceConnector for KafkaSource {
 
     fn may_lose_records(&self) -> Result<bool> {
         let topic = &self.options.kafka.topic;
-        let policy = crate::kafka::admin::cleanup_policy(&consumer_config(&self.options.kafka), topic).map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?;
+        let policy =
+            crate::kafka::admin::cleanup_policy(&consumer_config(&self.options.kafka), topic)
+                .map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?;
         Ok(policy.contains("compact"))
     }
 
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {
         let config = consumer_config(&self.options.kafka);
-        let reader = KafkaReader::open(config, self.options.kafka.clone(), self.spec.clone(), self.columns.clone(), positions, waker, self.metrics.clone())?;
+        let reader = KafkaReader::open(
+            config,
+            self.options.kafka.clone(),
+            self.spec.clone(),
+            self.columns.clone(),
+            positions,
+            waker,
+            self.metrics.clone(),
+        )?;
         Ok(Box::new(reader))
     }
 
@@ -100,12 +130,17 @@ impl SourceConnector for KafkaSource {
         let commit = || -> Result<(), Box<dyn std::error::Error>> {
             let mut list = TopicPartitionList::new();
             for position in positions {
-                list.add_partition_offset(&self.options.kafka.topic, position.split as i32, Offset::Offset(position.next_offset))?;
+                list.add_partition_offset(
+                    &self.options.kafka.topic,
+                    position.split as i32,
+                    Offset::Offset(position.next_offset),
+                )?;
             }
             Ok(self.consumer()?.commit(&list, CommitMode::Async)?)
         };
         if let Err(e) = commit() {
-            tracing::debug!(target: "kafka", "offsets of topic \"{}\" were not committed for lag tools: {e}", self.options.kafka.topic);
+            tracing::debug!(target: "kafka", "offsets of topic \"{}\" were not committed for lag \
+                                              tools: {e}", self.options.kafka.topic);
         }
     }
 }

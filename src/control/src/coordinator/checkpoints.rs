@@ -1,8 +1,11 @@
-//! Checkpoints: parts from every worker, the sinks and the kept errors, a manifest, and the log entry that makes it count. One at a time; a checkpoint that fails never existed, and the next one is
-//! tried after the usual interval with everything that changed since. A worker tries to store its part until it succeeds, so nothing that was sealed is lost: only the manifest can
+//! Checkpoints: parts from every worker, the sinks and the kept errors, a manifest, and the log
+//! entry that makes it count. One at a time; a checkpoint that fails never existed, and the next
+//! one is tried after the usual interval with everything that changed since. A worker tries to
+//! store its part until it succeeds, so nothing that was sealed is lost: only the manifest can
 //! fail, and what it would have named is named by the next one.
 //!
-//! The files of a job that stopped stay as the last checkpoint before has them, until the job is dropped.
+//! The files of a job that stopped stay as the last checkpoint before has them, until the job is
+//! dropped.
 
 use super::Coordinator;
 use super::epochs::{EpochInFlight, Snapshot};
@@ -74,8 +77,15 @@ impl Coordinator {
         self.retained.wanted = false;
         self.retained.last = now;
         let workers = self.workers.count();
-        self.checkpoint =
-            Some(CheckpointInProgress { epoch: self.next_epoch_being_sent(), sent: now, parts: vec![None; workers], sinks: None, errors: None, passed: None, manifest: None });
+        self.checkpoint = Some(CheckpointInProgress {
+            epoch: self.next_epoch_being_sent(),
+            sent: now,
+            parts: vec![None; workers],
+            sinks: None,
+            errors: None,
+            passed: None,
+            manifest: None,
+        });
         true
     }
 
@@ -85,10 +95,19 @@ impl Coordinator {
 
     /// Its epoch is decided and complete.
     pub(super) fn checkpoint_barrier_passed(&mut self, flight: EpochInFlight) {
-        let Some(snapshot) = flight.snapshot else { return };
+        let Some(snapshot) = flight.snapshot else {
+            return;
+        };
         if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == flight.epoch) {
-            // A sink that is being created may still be on its way to this epoch: it has no part in the checkpoint.
-            let sinks = snapshot.catalog.relations.values().filter(|r| r.kind == RelationKind::Sink && self.running.contains(&r.id)).map(|r| r.id).collect();
+            // A sink that is being created may still be on its way to this epoch: it has no part in
+            // the checkpoint.
+            let sinks = snapshot
+                .catalog
+                .relations
+                .values()
+                .filter(|r| r.kind == RelationKind::Sink && self.running.contains(&r.id))
+                .map(|r| r.id)
+                .collect();
             let relations = snapshot.catalog.relations.keys().copied().collect();
             checkpoint.passed = Some((flight.clock, snapshot));
             checkpoint.sent = flight.sent;
@@ -123,7 +142,9 @@ impl Coordinator {
         self.retained.changed = true;
         self.retained.last = Instant::now();
         let failed = Error::unavailable(SqlState::IO_ERROR, format!("checkpoint failed: {error}"));
-        self.flushes.drain(..).for_each(|flush| drop(flush.reply.send(Err(failed.clone()))));
+        self.flushes
+            .drain(..)
+            .for_each(|flush| drop(flush.reply.send(Err(failed.clone()))));
         // What was promoted at this checkpoint waits for the next one, and so does an orderly end.
         self.retained.wanted = !self.creating.is_empty();
         self.active |= self.shutdown_epoch.take().is_some();
@@ -131,24 +152,55 @@ impl Coordinator {
 
     /// Writes the manifest when all parts are there.
     pub(super) fn advance_checkpoint(&mut self) {
-        let Some(checkpoint) = &mut self.checkpoint else { return };
-        if checkpoint.manifest.is_some() || checkpoint.passed.is_none() || checkpoint.sinks.is_none() || checkpoint.errors.is_none() || checkpoint.parts.iter().any(Option::is_none)
+        let Some(checkpoint) = &mut self.checkpoint else {
+            return;
+        };
+        if checkpoint.manifest.is_some()
+            || checkpoint.passed.is_none()
+            || checkpoint.sinks.is_none()
+            || checkpoint.errors.is_none()
+            || checkpoint.parts.iter().any(Option::is_none)
         {
             return;
         }
-        let (Some((clock, snapshot)), Some(sinks), Some(errors)) = (checkpoint.passed.take(), checkpoint.sinks.take(), checkpoint.errors.take()) else { return };
+        let (Some((clock, snapshot)), Some(sinks), Some(errors)) = (
+            checkpoint.passed.take(),
+            checkpoint.sinks.take(),
+            checkpoint.errors.take(),
+        ) else {
+            return;
+        };
         let mut catalog = snapshot.catalog;
         let now = &self.decisions.catalog;
-        // A job that is gone by now is left out: its files may be gone too. Of one that stopped, some workers may not have sealed their share.
-        catalog.relations.retain(|id, _| now.relations.contains_key(id));
+        // A job that is gone by now is left out: its files may be gone too. Of one that stopped,
+        // some workers may not have sealed their share.
+        catalog
+            .relations
+            .retain(|id, _| now.relations.contains_key(id));
         for file in checkpoint.parts.iter().flatten().flatten() {
-            if catalog.relations.contains_key(&file.table.relation) && !now.stopped.contains_key(&file.table.relation) {
-                self.retained.tables.entry(file.table).or_default().push(file.clone());
+            if catalog.relations.contains_key(&file.table.relation)
+                && !now.stopped.contains_key(&file.table.relation)
+            {
+                self.retained
+                    .tables
+                    .entry(file.table)
+                    .or_default()
+                    .push(file.clone());
             }
         }
         let before = self.retained.manifest.as_ref().map(|m| &m.job_epochs);
-        let epoch_of = |id: &RelationId| if now.stopped.contains_key(id) { before.and_then(|b| b.get(id).copied()).unwrap_or_default() } else { checkpoint.epoch };
-        let job_epochs = catalog.relations.keys().map(|id| (*id, epoch_of(id))).collect();
+        let epoch_of = |id: &RelationId| {
+            if now.stopped.contains_key(id) {
+                before.and_then(|b| b.get(id).copied()).unwrap_or_default()
+            } else {
+                checkpoint.epoch
+            }
+        };
+        let job_epochs = catalog
+            .relations
+            .keys()
+            .map(|id| (*id, epoch_of(id)))
+            .collect();
         let manifest = Arc::new(Manifest {
             version: MANIFEST_VERSION,
             epoch: checkpoint.epoch,
@@ -157,7 +209,12 @@ impl Coordinator {
             clock,
             job_epochs,
             catalog,
-            tables: self.retained.tables.iter().map(|(table, files)| (table.to_string(), files.clone())).collect(),
+            tables: self
+                .retained
+                .tables
+                .iter()
+                .map(|(table, files)| (table.to_string(), files.clone()))
+                .collect(),
             sources: snapshot.positions,
             starts: snapshot.starts,
             sinks,
@@ -167,7 +224,11 @@ impl Coordinator {
         self.workers.store_manifest(manifest);
     }
 
-    pub(super) fn on_manifest_stored(&mut self, epoch: Epoch, manifest: Result<String>) -> Result<()> {
+    pub(super) fn on_manifest_stored(
+        &mut self,
+        epoch: Epoch,
+        manifest: Result<String>,
+    ) -> Result<()> {
         if self.checkpoint.as_ref().is_none_or(|c| c.epoch != epoch) {
             return Ok(());
         }
@@ -179,19 +240,33 @@ impl Coordinator {
             }
         };
         failpoint::hit("checkpoint.commit");
-        self.record(&[Entry::Checkpoint { epoch, manifest: path }])?;
-        let Some(checkpoint) = self.checkpoint.take() else { return Ok(()) };
-        let Some(manifest) = checkpoint.manifest else { return Ok(()) };
+        self.record(&[Entry::Checkpoint {
+            epoch,
+            manifest: path,
+        }])?;
+        let Some(checkpoint) = self.checkpoint.take() else {
+            return Ok(());
+        };
+        let Some(manifest) = checkpoint.manifest else {
+            return Ok(());
+        };
         if let Err(error) = self.log.truncate(manifest.log_index) {
             tracing::warn!(%error, "the log could not be shortened");
         }
-        self.workers.checkpoint_committed(&manifest, Instant::now().saturating_duration_since(checkpoint.sent));
+        self.workers.checkpoint_committed(
+            &manifest,
+            Instant::now().saturating_duration_since(checkpoint.sent),
+        );
         self.retained.manifest = Some(manifest);
         self.finish_created(epoch);
-        let (reached, waiting) = std::mem::take(&mut self.flushes).into_iter().partition(|f| f.epoch.is_some_and(|e| e <= epoch));
+        let (reached, waiting) = std::mem::take(&mut self.flushes)
+            .into_iter()
+            .partition(|f| f.epoch.is_some_and(|e| e <= epoch));
         self.flushes = waiting;
         let reached: Vec<super::Flush> = reached;
-        reached.into_iter().for_each(|flush| drop(flush.reply.send(Ok(()))));
+        reached
+            .into_iter()
+            .for_each(|flush| drop(flush.reply.send(Ok(()))));
         if !self.flushes.is_empty() || !self.creating.is_empty() || self.shutdown.is_some() {
             self.retained.wanted = true;
             self.active = true;
@@ -206,7 +281,9 @@ impl Coordinator {
             Err(error) => return tracing::warn!(%error, "a compaction failed"),
         };
         if let Some(files) = self.retained.tables.get_mut(&by.table)
-            && replaced.iter().all(|r| files.iter().any(|f| f.path == r.path))
+            && replaced
+                .iter()
+                .all(|r| files.iter().any(|f| f.path == r.path))
         {
             files.retain(|f| !replaced.iter().any(|r| r.path == f.path));
             files.push(by);
@@ -217,6 +294,12 @@ impl Coordinator {
 
 impl Default for Retained {
     fn default() -> Retained {
-        Retained { manifest: None, tables: BTreeMap::new(), changed: false, wanted: false, last: Instant::now() - Duration::from_secs(3600) }
+        Retained {
+            manifest: None,
+            tables: BTreeMap::new(),
+            changed: false,
+            wanted: false,
+            last: Instant::now() - Duration::from_secs(3600),
+        }
     }
 }

@@ -44,9 +44,16 @@ impl Coordinator {
         if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX || self.shutdown_epoch.is_some() {
             return None;
         }
-        let interval = if self.urgent { Duration::from_millis(EPOCH_MS_MIN) } else { self.pace.epoch };
+        let interval = if self.urgent {
+            Duration::from_millis(EPOCH_MS_MIN)
+        } else {
+            self.pace.epoch
+        };
         let barrier = self.active.then(|| self.last_barrier + interval);
-        [barrier, self.checkpoint_deadline()].into_iter().flatten().min()
+        [barrier, self.checkpoint_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn send_barrier(&mut self) -> Result<()> {
@@ -63,7 +70,10 @@ impl Coordinator {
         for flush in self.flushes.iter_mut().filter(|f| f.epoch.is_none()) {
             flush.epoch = Some(epoch);
         }
-        let last_clock = self.in_flight.back().map_or(self.decisions.clock, |e| e.clock);
+        let last_clock = self
+            .in_flight
+            .back()
+            .map_or(self.decisions.clock, |e| e.clock);
         let clock = clock::now_micros().max(last_clock);
         self.last_barrier = now;
         self.active = false;
@@ -74,16 +84,37 @@ impl Coordinator {
             self.active = true;
         }
         self.push_in_flight(epoch, clock, checkpoint, writes.clone(), replies);
-        self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand { epoch, clock, checkpoint, writes, errors: Vec::new(), limits: None, horizons: self.horizons() })));
+        self.workers
+            .broadcast(Command::Barrier(Arc::new(BarrierCommand {
+                epoch,
+                clock,
+                checkpoint,
+                writes,
+                errors: Vec::new(),
+                limits: None,
+                horizons: self.horizons(),
+            })));
         self.after_barrier(epoch);
         Ok(())
     }
 
     fn horizons(&self) -> BTreeMap<RelationId, i64> {
-        self.decisions.starts.keys().map(|source| (*source, self.decisions.horizon(*source))).filter(|(_, time)| *time >= 0).collect()
+        self.decisions
+            .starts
+            .keys()
+            .map(|source| (*source, self.decisions.horizon(*source)))
+            .filter(|(_, time)| *time >= 0)
+            .collect()
     }
 
-    pub(super) fn push_in_flight(&mut self, epoch: Epoch, clock: i64, checkpoint: bool, writes: Vec<TableWrites>, replies: Vec<oneshot::Sender<Result<Epoch>>>) {
+    pub(super) fn push_in_flight(
+        &mut self,
+        epoch: Epoch,
+        clock: i64,
+        checkpoint: bool,
+        writes: Vec<TableWrites>,
+        replies: Vec<oneshot::Sender<Result<Epoch>>>,
+    ) {
         let workers = self.workers.count();
         self.in_flight.push_back(EpochInFlight {
             epoch,
@@ -102,7 +133,14 @@ impl Coordinator {
         });
     }
 
-    pub(super) fn on_cut(&mut self, worker: WorkerId, epoch: Epoch, positions: Positions, reads: Vec<TableWrites>, errors: Vec<KeptError>) {
+    pub(super) fn on_cut(
+        &mut self,
+        worker: WorkerId,
+        epoch: Epoch,
+        positions: Positions,
+        reads: Vec<TableWrites>,
+        errors: Vec<KeptError>,
+    ) {
         if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
             flight.cuts[worker] = true;
             if !flight.decided {
@@ -125,17 +163,26 @@ impl Coordinator {
     pub(super) fn advance(&mut self) -> Result<()> {
         self.decide_ready()?;
         let mut published = None;
-        while self.in_flight.front().is_some_and(|e| e.decided && e.done.iter().all(|d| *d)) {
-            let Some(flight) = self.in_flight.pop_front() else { break };
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|e| e.decided && e.done.iter().all(|d| *d))
+        {
+            let Some(flight) = self.in_flight.pop_front() else {
+                break;
+            };
             published = Some((flight.epoch, flight.stands.clone()));
-            self.retained.changed |= flight.epoch > self.retained.epoch() && (!flight.positions.is_empty() || !flight.writes.is_empty());
+            self.retained.changed |= flight.epoch > self.retained.epoch()
+                && (!flight.positions.is_empty() || !flight.writes.is_empty());
             if flight.checkpoint {
                 self.checkpoint_barrier_passed(flight);
             }
         }
         if let Some((epoch, stands)) = published {
             self.readers.publish(epoch, stands);
-            self.workers.broadcast(Command::Publish { mergeable: self.readers.mergeable() });
+            self.workers.broadcast(Command::Publish {
+                mergeable: self.readers.mergeable(),
+            });
         }
         self.advance_creating();
         self.advance_checkpoint();
@@ -144,7 +191,10 @@ impl Coordinator {
 
     fn decide_ready(&mut self) -> Result<()> {
         // Several epochs that are ready together share one sync.
-        let ready: Vec<usize> = (0..self.in_flight.len()).skip_while(|i| self.in_flight[*i].decided).take_while(|i| self.in_flight[*i].cuts.iter().all(|c| *c)).collect();
+        let ready: Vec<usize> = (0..self.in_flight.len())
+            .skip_while(|i| self.in_flight[*i].decided)
+            .take_while(|i| self.in_flight[*i].cuts.iter().all(|c| *c))
+            .collect();
         if ready.is_empty() {
             return Ok(());
         }
@@ -152,17 +202,34 @@ impl Coordinator {
         let mut entries = Vec::with_capacity(ready.len());
         for i in &ready {
             let flight = &mut self.in_flight[*i];
-            // A source that ended after it told where it stands is not a part of the epoch any more.
-            let ended = |source: &RelationId| !self.running.contains(source) && !self.creating.contains_key(source);
+            // A source that ended after it told where it stands is not a part of the epoch any
+            // more.
+            let ended = |source: &RelationId| {
+                !self.running.contains(source) && !self.creating.contains_key(source)
+            };
             flight.positions.retain(|source, _| !ended(source));
-            flight.positions.values_mut().for_each(|splits| splits.sort_by_key(|p| p.split));
-            flight.positions.retain(|source, splits| known.insert(*source, splits.clone()).as_ref() != Some(splits));
-            let mut cut = Cut::new(flight.epoch, flight.clock, flight.positions.clone(), flight.writes.clone());
+            flight
+                .positions
+                .values_mut()
+                .for_each(|splits| splits.sort_by_key(|p| p.split));
+            flight.positions.retain(|source, splits| {
+                known.insert(*source, splits.clone()).as_ref() != Some(splits)
+            });
+            let mut cut = Cut::new(
+                flight.epoch,
+                flight.clock,
+                flight.positions.clone(),
+                flight.writes.clone(),
+            );
             cut.errors = std::mem::take(&mut flight.errors);
             entries.push(Entry::Cut(cut));
         }
         let last_index = self.append(&entries)?;
-        for ((i, entry), index) in ready.iter().zip(&entries).zip(last_index + 1 - entries.len() as u64..) {
+        for ((i, entry), index) in ready
+            .iter()
+            .zip(&entries)
+            .zip(last_index + 1 - entries.len() as u64..)
+        {
             self.decisions.apply(index, entry);
             let epoch = self.in_flight[*i].epoch;
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
@@ -171,12 +238,20 @@ impl Coordinator {
             flight.stands = Arc::new(self.decisions.positions.clone());
             flight.snapshot = snapshot;
             self.readers.decide(epoch);
-            flight.replies.drain(..).for_each(|reply| drop(reply.send(Ok(epoch))));
+            flight
+                .replies
+                .drain(..)
+                .for_each(|reply| drop(reply.send(Ok(epoch))));
         }
         Ok(())
     }
 
     fn snapshot(&self, epoch: Epoch) -> Snapshot {
-        Snapshot { log_index: self.decisions.index, catalog: self.decisions.catalog_at(epoch), positions: self.decisions.positions.clone(), starts: self.decisions.starts.clone() }
+        Snapshot {
+            log_index: self.decisions.index,
+            catalog: self.decisions.catalog_at(epoch),
+            positions: self.decisions.positions.clone(),
+            starts: self.decisions.starts.clone(),
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Creating, dropping and stopping jobs.
 //!
-//! A creation walks through phases while everything else goes on: its actors are built (*catching up*: each leaf reads what its input already holds), its
-//! leaves *join* the live input at one barrier, it works off what it missed, and when it has reached what its inputs held at the statement's beginning it is *promoted*: logged, and
-//! from the next barrier on epochs wait for it and checkpoints contain it. The first committed checkpoint with it makes it visible and ends the statement.
+//! A creation walks through phases while everything else goes on: its actors are built (*catching
+//! up*: each leaf reads what its input already holds), its leaves *join* the live input at one
+//! barrier, it works off what it missed, and when it has reached what its inputs held at the
+//! statement's beginning it is *promoted*: logged, and from the next barrier on epochs wait for it
+//! and checkpoints contain it. The first committed checkpoint with it makes it visible and ends the
+//! statement.
 
 use super::Coordinator;
 use crate::Entry;
@@ -29,33 +32,54 @@ pub(super) struct Creating {
 enum Phase {
     /// Each worker tells when its leaves may join.
     CatchingUp { ready: Vec<bool> },
-    /// Joined at the barrier of `epoch`; the pin keeps its inputs' rows as of that epoch until every worker has passed it.
-    Joined { epoch: Epoch, done: Vec<Epoch>, pin: Option<Pin>, reached: Option<Epoch> },
+    /// Joined at the barrier of `epoch`; the pin keeps its inputs' rows as of that epoch until
+    /// every worker has passed it.
+    Joined {
+        epoch: Epoch,
+        done: Vec<Epoch>,
+        pin: Option<Pin>,
+        reached: Option<Epoch>,
+    },
     /// Reached its targets: promoted at the next barrier.
     CaughtUp,
     /// Counts from `epoch` on; visible when a checkpoint has it.
     Promoted { epoch: Epoch },
 }
 
-/// Whether the relation is an append-only source: it runs while somebody reads it, and begins anew with its next first reader.
+/// Whether the relation is an append-only source: it runs while somebody reads it, and begins anew
+/// with its next first reader.
 pub(super) fn runs_on_demand(relation: &Relation) -> bool {
     relation.kind == tidemark_plan::RelationKind::Source && !relation.is_materialized()
 }
 
 /// Whether the job reads a connector of its own.
 fn reads_connector(relation: &Relation) -> bool {
-    relation.job.iter().flat_map(|j| &j.fragments).flat_map(tidemark_plan::Fragment::nodes).any(|n| matches!(n.op, Op::SourceRead { .. }))
+    relation
+        .job
+        .iter()
+        .flat_map(|j| &j.fragments)
+        .flat_map(tidemark_plan::Fragment::nodes)
+        .any(|n| matches!(n.op, Op::SourceRead { .. }))
 }
 
 impl Coordinator {
-    pub(super) fn create(&mut self, mut relation: Relation, start: Vec<SplitPosition>, targets: Positions, reply: oneshot::Sender<Result<()>>) -> Result<()> {
+    pub(super) fn create(
+        &mut self,
+        mut relation: Relation,
+        start: Vec<SplitPosition>,
+        targets: Positions,
+        reply: oneshot::Sender<Result<()>>,
+    ) -> Result<()> {
         if let Err(error) = self.check_create(&relation) {
             let _ = reply.send(Err(error));
             return Ok(());
         }
         if relation.job.is_none() || runs_on_demand(&relation) {
             relation.created_at = Epoch(0);
-            self.record(&[Entry::Create { relation: Box::new(relation), start }])?;
+            self.record(&[Entry::Create {
+                relation: Box::new(relation),
+                start,
+            }])?;
             self.show_catalog();
             let _ = reply.send(Ok(()));
             return Ok(());
@@ -71,29 +95,76 @@ impl Coordinator {
             tables: BTreeMap::new(),
             sink: None,
         };
-        self.workers.job_progress(relation.id, "creating", 0.0, Epoch(0));
+        self.workers
+            .job_progress(relation.id, "creating", 0.0, Epoch(0));
         self.workers.broadcast(Command::Start(Arc::new(job)));
-        let phase = Phase::CatchingUp { ready: vec![false; self.workers.count()] };
-        self.creating.insert(relation.id, Creating { relation, start, targets, reply: Some(reply), backfill: catches_up, phase });
+        let phase = Phase::CatchingUp {
+            ready: vec![false; self.workers.count()],
+        };
+        self.creating.insert(
+            relation.id,
+            Creating {
+                relation,
+                start,
+                targets,
+                reply: Some(reply),
+                backfill: catches_up,
+                phase,
+            },
+        );
         Ok(())
     }
 
-    /// The starts of the sources on demand that `relation` taps, that others read already, and that are not among `known`.
+    /// The starts of the sources on demand that `relation` taps, that others read already, and that
+    /// are not among `known`.
     fn backfill(&self, relation: &Relation, known: &BTreeSet<RelationId>) -> Positions {
-        let behind = self.sources_on_demand(relation).into_iter().filter(|id| self.running.contains(id) && !known.contains(id));
-        behind.map(|id| (id, self.decisions.starts.get(&id).cloned().unwrap_or_default())).collect()
+        let behind = self
+            .sources_on_demand(relation)
+            .into_iter()
+            .filter(|id| self.running.contains(id) && !known.contains(id));
+        behind
+            .map(|id| {
+                (
+                    id,
+                    self.decisions.starts.get(&id).cloned().unwrap_or_default(),
+                )
+            })
+            .collect()
     }
 
     fn check_create(&self, relation: &Relation) -> Result<()> {
         let same = |r: &Relation| r.name == relation.name && r.schema_name == relation.schema_name;
-        if let Some(other) = self.decisions.catalog.relations.values().map(AsRef::as_ref).chain(self.creating.values().map(|c| &c.relation)).find(|r| same(r)) {
-            let being = if self.creating.contains_key(&other.id) { " is being created" } else { " already exists" };
-            return Err(Error::user(SqlState::DUPLICATE_TABLE, format!("{} \"{}\"{being}", other.kind.name(), other.name)));
+        if let Some(other) = self
+            .decisions
+            .catalog
+            .relations
+            .values()
+            .map(AsRef::as_ref)
+            .chain(self.creating.values().map(|c| &c.relation))
+            .find(|r| same(r))
+        {
+            let being = if self.creating.contains_key(&other.id) {
+                " is being created"
+            } else {
+                " already exists"
+            };
+            return Err(Error::user(
+                SqlState::DUPLICATE_TABLE,
+                format!("{} \"{}\"{being}", other.kind.name(), other.name),
+            ));
         }
         for input in &relation.depends_on {
-            let known = self.decisions.catalog.relations.get(input).filter(|r| !self.creating.contains_key(&r.id));
+            let known = self
+                .decisions
+                .catalog
+                .relations
+                .get(input)
+                .filter(|r| !self.creating.contains_key(&r.id));
             let Some(input) = known else {
-                return Err(Error::user(SqlState::UNDEFINED_TABLE, "a relation that the query reads was dropped meanwhile"));
+                return Err(Error::user(
+                    SqlState::UNDEFINED_TABLE,
+                    "a relation that the query reads was dropped meanwhile",
+                ));
             };
             if let Some(stopped) = self.decisions.catalog.stopped.get(&input.id) {
                 return Err(stopped_error(&input.name, stopped));
@@ -104,11 +175,24 @@ impl Coordinator {
 
     fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
-        taps.into_iter().map(|(id, _)| id).filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r))).collect()
+        taps.into_iter()
+            .map(|(id, _)| id)
+            .filter(|id| {
+                self.decisions
+                    .catalog
+                    .relations
+                    .get(id)
+                    .is_some_and(|r| runs_on_demand(r))
+            })
+            .collect()
     }
 
     pub(super) fn on_ready(&mut self, worker: WorkerId, relation: RelationId) {
-        if let Some(Creating { phase: Phase::CatchingUp { ready }, .. }) = self.creating.get_mut(&relation) {
+        if let Some(Creating {
+            phase: Phase::CatchingUp { ready },
+            ..
+        }) = self.creating.get_mut(&relation)
+        {
             ready[worker] = true;
             if ready.iter().all(|r| *r) {
                 self.active = true;
@@ -118,7 +202,17 @@ impl Coordinator {
     }
 
     pub(super) fn on_job_done(&mut self, worker: WorkerId, relation: RelationId, epoch: Epoch) {
-        if let Some(Creating { phase: Phase::Joined { done, epoch: joined, pin, .. }, .. }) = self.creating.get_mut(&relation) {
+        if let Some(Creating {
+            phase:
+                Phase::Joined {
+                    done,
+                    epoch: joined,
+                    pin,
+                    ..
+                },
+            ..
+        }) = self.creating.get_mut(&relation)
+        {
             done[worker] = epoch;
             if done.iter().all(|d| d >= joined) {
                 *pin = None;
@@ -126,7 +220,8 @@ impl Coordinator {
         }
     }
 
-    /// Called before a barrier is sent: jobs that are ready join at it, jobs that have caught up count from it on.
+    /// Called before a barrier is sent: jobs that are ready join at it, jobs that have caught up
+    /// count from it on.
     pub(super) fn join_and_promote(&mut self) -> Result<()> {
         self.catch_up_with_started_sources();
         let next = self.next_epoch;
@@ -135,12 +230,23 @@ impl Coordinator {
         for (id, creating) in &mut self.creating {
             match &creating.phase {
                 Phase::CatchingUp { ready } if ready.iter().all(|r| *r) => {
-                    self.workers.broadcast(Command::Join { relation: *id, epoch: next });
-                    creating.phase = Phase::Joined { epoch: next, done: vec![Epoch(0); ready.len()], pin: Some(self.readers.pin_future(next)), reached: None };
+                    self.workers.broadcast(Command::Join {
+                        relation: *id,
+                        epoch: next,
+                    });
+                    creating.phase = Phase::Joined {
+                        epoch: next,
+                        done: vec![Epoch(0); ready.len()],
+                        pin: Some(self.readers.pin_future(next)),
+                        reached: None,
+                    };
                 }
                 Phase::CaughtUp => {
                     creating.relation.created_at = next;
-                    entries.push(Entry::Create { relation: Box::new(creating.relation.clone()), start: creating.start.clone() });
+                    entries.push(Entry::Create {
+                        relation: Box::new(creating.relation.clone()),
+                        start: creating.start.clone(),
+                    });
                     promoted.push(*id);
                     creating.phase = Phase::Promoted { epoch: next };
                 }
@@ -152,29 +258,49 @@ impl Coordinator {
             self.retained.wanted = true;
             for id in promoted {
                 self.running.push(id);
-                self.workers.broadcast(Command::Promote { relation: id, epoch: next });
+                self.workers.broadcast(Command::Promote {
+                    relation: id,
+                    epoch: next,
+                });
             }
         }
         Ok(())
     }
 
-    /// A source that nobody read when a job's actors were built may run by now, started by another creation: before the job joins, it reads that source's past as if it had come later.
+    /// A source that nobody read when a job's actors were built may run by now, started by another
+    /// creation: before the job joins, it reads that source's past as if it had come later.
     fn catch_up_with_started_sources(&mut self) {
         let is_ready = |c: &Creating| matches!(&c.phase, Phase::CatchingUp { ready } if ready.iter().all(|r| *r));
-        let behind: Vec<(RelationId, Positions)> =
-            self.creating.iter().filter(|(_, c)| is_ready(c)).map(|(id, c)| (*id, self.backfill(&c.relation, &c.backfill))).filter(|(_, b)| !b.is_empty()).collect();
+        let behind: Vec<(RelationId, Positions)> = self
+            .creating
+            .iter()
+            .filter(|(_, c)| is_ready(c))
+            .map(|(id, c)| (*id, self.backfill(&c.relation, &c.backfill)))
+            .filter(|(_, b)| !b.is_empty())
+            .collect();
         for (id, backfill) in behind {
             if let Some(creating) = self.creating.get_mut(&id) {
                 creating.backfill.extend(backfill.keys().copied());
-                creating.phase = Phase::CatchingUp { ready: vec![false; self.workers.count()] };
+                creating.phase = Phase::CatchingUp {
+                    ready: vec![false; self.workers.count()],
+                };
             }
-            self.workers.broadcast(Command::CatchUp { relation: id, backfill: Arc::new(backfill) });
+            self.workers.broadcast(Command::CatchUp {
+                relation: id,
+                backfill: Arc::new(backfill),
+            });
         }
     }
 
-    /// Called after the barrier of `epoch` was sent: sources that got their first reader at it begin now.
+    /// Called after the barrier of `epoch` was sent: sources that got their first reader at it
+    /// begin now.
     pub(super) fn after_barrier(&mut self, epoch: Epoch) {
-        let joined: Vec<Relation> = self.creating.values().filter(|c| matches!(&c.phase, Phase::Joined { epoch: e, .. } if *e == epoch)).map(|c| c.relation.clone()).collect();
+        let joined: Vec<Relation> = self
+            .creating
+            .values()
+            .filter(|c| matches!(&c.phase, Phase::Joined { epoch: e, .. } if *e == epoch))
+            .map(|c| c.relation.clone())
+            .collect();
         for relation in joined {
             for id in self.sources_on_demand(&relation) {
                 if !self.running.contains(&id) {
@@ -202,7 +328,15 @@ impl Coordinator {
     pub(super) fn advance_creating(&mut self) {
         let decided = self.decisions.decided;
         for (id, creating) in &mut self.creating {
-            let Phase::Joined { epoch, done, reached, .. } = &mut creating.phase else { continue };
+            let Phase::Joined {
+                epoch,
+                done,
+                reached,
+                ..
+            } = &mut creating.phase
+            else {
+                continue;
+            };
             let epoch = *epoch;
             if decided < epoch {
                 continue;
@@ -211,7 +345,9 @@ impl Coordinator {
             for (source, targets) in &creating.targets {
                 let positions = self.decisions.positions.get(source);
                 for target in targets {
-                    let position = positions.and_then(|p| p.iter().find(|p| p.split == target.split)).map_or(0, |p| p.next_offset);
+                    let position = positions
+                        .and_then(|p| p.iter().find(|p| p.split == target.split))
+                        .map_or(0, |p| p.next_offset);
                     read += position.clamp(0, target.next_offset.max(0));
                     wanted += target.next_offset.max(0);
                 }
@@ -219,9 +355,14 @@ impl Coordinator {
             if reached.is_none() && read >= wanted {
                 *reached = Some(decided);
             }
-            let percent = if wanted == 0 { 100.0 } else { 100.0 * read as f64 / wanted as f64 };
+            let percent = if wanted == 0 {
+                100.0
+            } else {
+                100.0 * read as f64 / wanted as f64
+            };
             let slowest = done.iter().min().copied().unwrap_or_default();
-            self.workers.job_progress(*id, "creating", percent.min(99.9), slowest);
+            self.workers
+                .job_progress(*id, "creating", percent.min(99.9), slowest);
             if reached.is_some_and(|r| slowest >= r.max(epoch)) {
                 creating.phase = Phase::CaughtUp;
                 self.urgent = true;
@@ -233,7 +374,12 @@ impl Coordinator {
 
     /// A checkpoint of `epoch` is committed: what it contains is visible now.
     pub(super) fn finish_created(&mut self, epoch: Epoch) {
-        let finished: Vec<RelationId> = self.creating.iter().filter(|(_, c)| matches!(&c.phase, Phase::Promoted { epoch: e } if *e <= epoch)).map(|(id, _)| *id).collect();
+        let finished: Vec<RelationId> = self
+            .creating
+            .iter()
+            .filter(|(_, c)| matches!(&c.phase, Phase::Promoted { epoch: e } if *e <= epoch))
+            .map(|(id, _)| *id)
+            .collect();
         let mut replies = Vec::new();
         for id in &finished {
             if let Some(creating) = self.creating.remove(id) {
@@ -245,31 +391,65 @@ impl Coordinator {
             self.workers.release_sinks(&finished);
             self.show_catalog();
         }
-        replies.into_iter().for_each(|reply| drop(reply.send(Ok(()))));
+        replies
+            .into_iter()
+            .for_each(|reply| drop(reply.send(Ok(()))));
     }
 
     /// Splits that appeared since the source was made are logged and read from the next epoch on.
-    pub(super) fn add_splits(&mut self, relation: RelationId, start: Vec<SplitPosition>) -> Result<()> {
-        let Some(known) = self.decisions.starts.get(&relation).filter(|_| !self.creating.contains_key(&relation)) else { return Ok(()) };
-        let (time_ms, event_time_micros) = (self.decisions.horizon(relation), self.decisions.event_time(relation));
-        let new: Vec<SplitPosition> = start.into_iter().filter(|s| !known.iter().any(|k| k.split == s.split)).map(|s| SplitPosition { time_ms, event_time_micros, ..s }).collect();
+    pub(super) fn add_splits(
+        &mut self,
+        relation: RelationId,
+        start: Vec<SplitPosition>,
+    ) -> Result<()> {
+        let Some(known) = self
+            .decisions
+            .starts
+            .get(&relation)
+            .filter(|_| !self.creating.contains_key(&relation))
+        else {
+            return Ok(());
+        };
+        let (time_ms, event_time_micros) = (
+            self.decisions.horizon(relation),
+            self.decisions.event_time(relation),
+        );
+        let new: Vec<SplitPosition> = start
+            .into_iter()
+            .filter(|s| !known.iter().any(|k| k.split == s.split))
+            .map(|s| SplitPosition {
+                time_ms,
+                event_time_micros,
+                ..s
+            })
+            .collect();
         if new.is_empty() {
             return Ok(());
         }
         tracing::info!(source = %relation, splits = ?new.iter().map(|s| s.split).collect::<Vec<_>>(), "new splits");
-        self.record(&[Entry::AddSplits { relation, start: new.clone() }])?;
+        self.record(&[Entry::AddSplits {
+            relation,
+            start: new.clone(),
+        }])?;
         self.show_catalog();
         if self.running.contains(&relation) {
-            self.workers.broadcast(Command::AddSplits { relation, start: Arc::new(new) });
+            self.workers.broadcast(Command::AddSplits {
+                relation,
+                start: Arc::new(new),
+            });
             self.active = true;
         }
         Ok(())
     }
 
     pub(super) fn cancel(&mut self, relation: RelationId, error: &Error) {
-        let Some(creating) = self.creating.remove(&relation) else { return };
+        let Some(creating) = self.creating.remove(&relation) else {
+            return;
+        };
         if matches!(creating.phase, Phase::Promoted { .. })
-            && let Err(log) = self.record(&[Entry::Drop { relations: vec![relation] }])
+            && let Err(log) = self.record(&[Entry::Drop {
+                relations: vec![relation],
+            }])
         {
             tracing::error!(%relation, error = %log, "an undone creation could not be logged");
         }
@@ -281,22 +461,58 @@ impl Coordinator {
         self.show_catalog();
     }
 
-    /// What is dropped may be read by nothing that stays: a statement that looked before a creation ended must not leave its job without input.
+    /// What is dropped may be read by nothing that stays: a statement that looked before a creation
+    /// ended must not leave its job without input.
     pub(super) fn check_drop(&self, relations: &[RelationId]) -> Result<()> {
-        let stays = |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.creating.contains_key(&r.id);
-        let Some(other) = self.decisions.catalog.relations.values().filter(stays).find(|r| r.depends_on.iter().any(|d| relations.contains(d))) else { return Ok(()) };
-        let read = self.decisions.catalog.relations.values().find(|r| relations.contains(&r.id) && other.depends_on.contains(&r.id));
+        let stays =
+            |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.creating.contains_key(&r.id);
+        let Some(other) = self
+            .decisions
+            .catalog
+            .relations
+            .values()
+            .filter(stays)
+            .find(|r| r.depends_on.iter().any(|d| relations.contains(d)))
+        else {
+            return Ok(());
+        };
+        let read = self
+            .decisions
+            .catalog
+            .relations
+            .values()
+            .find(|r| relations.contains(&r.id) && other.depends_on.contains(&r.id));
         let read = read.map_or(String::new(), |r| format!("{} {}", r.kind.name(), r.name));
-        Err(Error::user(SqlState::DEPENDENT_OBJECTS, format!("cannot drop {read} because other objects depend on it"))
-            .with_detail(format!("{} {} depends on {read}", other.kind.name(), other.name))
-            .with_hint("Use DROP ... CASCADE to drop the dependent objects too."))
+        Err(Error::user(
+            SqlState::DEPENDENT_OBJECTS,
+            format!("cannot drop {read} because other objects depend on it"),
+        )
+        .with_detail(format!(
+            "{} {} depends on {read}",
+            other.kind.name(),
+            other.name
+        ))
+        .with_hint("Use DROP ... CASCADE to drop the dependent objects too."))
     }
 
     pub(super) fn drop_relations(&mut self, relations: &[RelationId]) -> Result<()> {
-        self.record(&[Entry::Drop { relations: relations.to_vec() }])?;
-        let waiting: Vec<RelationId> = self.creating.iter().filter(|(_, c)| c.relation.depends_on.iter().any(|d| relations.contains(d))).map(|(id, _)| *id).collect();
+        self.record(&[Entry::Drop {
+            relations: relations.to_vec(),
+        }])?;
+        let waiting: Vec<RelationId> = self
+            .creating
+            .iter()
+            .filter(|(_, c)| c.relation.depends_on.iter().any(|d| relations.contains(d)))
+            .map(|(id, _)| *id)
+            .collect();
         for id in waiting {
-            self.cancel(id, &Error::user(SqlState::UNDEFINED_TABLE, "a relation that the query reads was dropped meanwhile"));
+            self.cancel(
+                id,
+                &Error::user(
+                    SqlState::UNDEFINED_TABLE,
+                    "a relation that the query reads was dropped meanwhile",
+                ),
+            );
         }
         self.stop_jobs(relations);
         relations.iter().for_each(|id| self.retained.forget(*id));
@@ -309,8 +525,19 @@ impl Coordinator {
         let mut gone: Vec<RelationId> = relations.to_vec();
         self.running.retain(|id| !relations.contains(id));
         let read: BTreeSet<RelationId> = self.readers_of_sources();
-        let idle: Vec<RelationId> =
-            self.running.iter().copied().filter(|id| self.decisions.catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)) && !read.contains(id)).collect();
+        let idle: Vec<RelationId> = self
+            .running
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.decisions
+                    .catalog
+                    .relations
+                    .get(id)
+                    .is_some_and(|r| runs_on_demand(r))
+                    && !read.contains(id)
+            })
+            .collect();
         self.running.retain(|id| !idle.contains(id));
         gone.extend(idle);
         for id in &gone {
@@ -323,8 +550,15 @@ impl Coordinator {
 
     /// The sources that running or creating jobs tap.
     fn readers_of_sources(&self) -> BTreeSet<RelationId> {
-        let running = self.running.iter().filter_map(|id| self.decisions.catalog.relations.get(id)).map(AsRef::as_ref);
-        running.chain(self.creating.values().map(|c| &c.relation)).flat_map(|r| self.sources_on_demand(r)).collect()
+        let running = self
+            .running
+            .iter()
+            .filter_map(|id| self.decisions.catalog.relations.get(id))
+            .map(AsRef::as_ref);
+        running
+            .chain(self.creating.values().map(|c| &c.relation))
+            .flat_map(|r| self.sources_on_demand(r))
+            .collect()
     }
 
     /// A job failed on a worker: it stops alone, with those that read from it.
@@ -336,34 +570,72 @@ impl Coordinator {
         if !self.running.contains(&relation) {
             return Ok(());
         }
-        let name = self.decisions.catalog.relations.get(&relation).map(|r| r.name.clone()).unwrap_or_default();
+        let name = self
+            .decisions
+            .catalog
+            .relations
+            .get(&relation)
+            .map(|r| r.name.clone())
+            .unwrap_or_default();
         tracing::error!(job = %name, error = %error, "job stopped");
         let mut stopped = vec![relation];
         let mut i = 0;
         while i < stopped.len() {
-            // Those that are being created wait for rows of the one that stopped, and would wait for ever.
-            let all = self.decisions.catalog.relations.values().map(AsRef::as_ref).chain(self.creating.values().map(|c| &c.relation));
-            let dependents: BTreeSet<RelationId> = all.filter(|r| r.depends_on.contains(&stopped[i]) && r.job.is_some() && !stopped.contains(&r.id)).map(|r| r.id).collect();
+            // Those that are being created wait for rows of the one that stopped, and would wait
+            // for ever.
+            let all = self
+                .decisions
+                .catalog
+                .relations
+                .values()
+                .map(AsRef::as_ref)
+                .chain(self.creating.values().map(|c| &c.relation));
+            let dependents: BTreeSet<RelationId> = all
+                .filter(|r| {
+                    r.depends_on.contains(&stopped[i])
+                        && r.job.is_some()
+                        && !stopped.contains(&r.id)
+                })
+                .map(|r| r.id)
+                .collect();
             stopped.extend(dependents);
             i += 1;
         }
         // A job that cannot be restored is as the checkpoint has it.
         let epoch = self.readers.published().max(self.retained.epoch());
         let mut entries = Vec::new();
-        let (creating, stopping): (Vec<RelationId>, Vec<RelationId>) = stopped.iter().partition(|id| self.creating.contains_key(id));
-        for id in stopping.into_iter().filter(|id| self.running.contains(id) || *id == relation) {
-            let mut reason = if id == relation { error.message().to_string() } else { format!("\"{name}\", which it reads, stopped: {}", error.message()) };
+        let (creating, stopping): (Vec<RelationId>, Vec<RelationId>) = stopped
+            .iter()
+            .partition(|id| self.creating.contains_key(id));
+        for id in stopping
+            .into_iter()
+            .filter(|id| self.running.contains(id) || *id == relation)
+        {
+            let mut reason = if id == relation {
+                error.message().to_string()
+            } else {
+                format!("\"{name}\", which it reads, stopped: {}", error.message())
+            };
             if let Some(hint) = error.hint() {
                 reason = format!("{reason} ({hint})");
             }
             self.workers.job_progress(id, "stopped", 100.0, epoch);
-            entries.push(Entry::Stop { relation: id, stopped: Stopped { epoch, reason } });
+            entries.push(Entry::Stop {
+                relation: id,
+                stopped: Stopped { epoch, reason },
+            });
         }
         self.record(&entries)?;
         self.show_catalog();
-        // Only now: whoever is told of the failure finds it in SHOW JOBS, and a source that nobody reads any more is not forgotten as one that merely idles.
+        // Only now: whoever is told of the failure finds it in SHOW JOBS, and a source that nobody
+        // reads any more is not forgotten as one that merely idles.
         for id in creating {
-            self.cancel(id, &error.clone().context(format!("\"{name}\", which it reads, stopped")));
+            self.cancel(
+                id,
+                &error
+                    .clone()
+                    .context(format!("\"{name}\", which it reads, stopped")),
+            );
         }
         self.stop_jobs(&stopped);
         self.active = true;
@@ -373,8 +645,14 @@ impl Coordinator {
 
 /// The answer to who reads a job that stopped.
 pub fn stopped_error(name: &str, stopped: &Stopped) -> Error {
-    Error::user(SqlState::OBJECT_NOT_READY, format!("\"{name}\" stopped at epoch {}: {}", stopped.epoch, stopped.reason))
-        .with_hint("Drop it and create it again when the cause is gone.")
+    Error::user(
+        SqlState::OBJECT_NOT_READY,
+        format!(
+            "\"{name}\" stopped at epoch {}: {}",
+            stopped.epoch, stopped.reason
+        ),
+    )
+    .with_hint("Drop it and create it again when the cause is gone.")
 }
 
 /// Whether recovery must open the job's connector.

@@ -1,13 +1,16 @@
-//! The coordinator: one thread that cuts time into epochs and writes down what was decided. It never touches rows of a dataflow and never waits for one.
+//! The coordinator: one thread that cuts time into epochs and writes down what was decided. It
+//! never touches rows of a dataflow and never waits for one.
 //!
 //! ```text
 //! barrier e to all workers -> each answers with its cut -> cut logged and synced: e is DECIDED (writes are acknowledged)
 //!                          -> each answers done         -> decided and done in order: e is PUBLISHED (readable; sinks may send)
 //! ```
-//! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions and publications happen in order. A barrier is sent when something asks for one:
-//! rows that a source read, a write, a statement, a checkpoint that is due. An idle database sends none and writes nothing.
+//! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions and publications happen
+//! in order. A barrier is sent when something asks for one: rows that a source read, a write, a
+//! statement, a checkpoint that is due. An idle database sends none and writes nothing.
 //!
-//! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping), [`checkpoints`], [`recovery`].
+//! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
+//! [`checkpoints`], [`recovery`].
 
 mod checkpoints;
 mod epochs;
@@ -83,15 +86,18 @@ struct Flush {
 }
 
 impl Coordinator {
-    /// Runs until shutdown. An error here (the log cannot be written) ends the process's usefulness: the caller reports it and exits.
+    /// Runs until shutdown. An error here (the log cannot be written) ends the process's
+    /// usefulness: the caller reports it and exits.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<()> {
         loop {
             let event = match self.next_deadline() {
-                Some(deadline) => match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(event) => Some(event),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                },
+                Some(deadline) => {
+                    match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                        Ok(event) => Some(event),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                    }
+                }
                 None => match events.recv() {
                     Ok(event) => Some(event),
                     Err(_) => return Ok(()),
@@ -119,18 +125,34 @@ impl Coordinator {
 
     fn handle(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Cut { worker, epoch, positions, reads, errors } => self.on_cut(worker, epoch, positions, reads, errors),
+            Event::Cut {
+                worker,
+                epoch,
+                positions,
+                reads,
+                errors,
+            } => self.on_cut(worker, epoch, positions, reads, errors),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
             Event::Settled { .. } => {}
             Event::Active => self.active = true,
             Event::Ready { worker, relation } => self.on_ready(worker, relation),
-            Event::JobDone { worker, relation, epoch } => self.on_job_done(worker, relation, epoch),
+            Event::JobDone {
+                worker,
+                relation,
+                epoch,
+            } => self.on_job_done(worker, relation, epoch),
             Event::Failed { relation, error } => self.on_failed(relation, &error)?,
             Event::NotRestored { error } => return Err(error),
-            Event::Part { worker, epoch, files } => self.on_part(worker, epoch, files),
+            Event::Part {
+                worker,
+                epoch,
+                files,
+            } => self.on_part(worker, epoch, files),
             Event::SinkPart { epoch, sinks } => self.on_sink_part(epoch, sinks),
             Event::ErrorsPart { epoch, errors } => self.on_errors_part(epoch, errors),
-            Event::ManifestStored { epoch, manifest } => self.on_manifest_stored(epoch, manifest)?,
+            Event::ManifestStored { epoch, manifest } => {
+                self.on_manifest_stored(epoch, manifest)?
+            }
             Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
             Event::Request(request) => self.on_request(request)?,
         }
@@ -139,11 +161,17 @@ impl Coordinator {
 
     fn on_request(&mut self, request: Request) -> Result<()> {
         if self.shutdown.is_some() {
-            // Replies are dropped: their receivers see a closed channel and say that the server is shutting down.
+            // Replies are dropped: their receivers see a closed channel and say that the server is
+            // shutting down.
             return Ok(());
         }
         match request {
-            Request::Create { relation, start, targets, reply } => self.create(*relation, start, targets, reply)?,
+            Request::Create {
+                relation,
+                start,
+                targets,
+                reply,
+            } => self.create(*relation, start, targets, reply)?,
             Request::Cancel { relation, error } => self.cancel(relation, &error),
             Request::Drop { relations, reply } => {
                 let result = self.check_drop(&relations);
@@ -186,7 +214,8 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Appends, and tries again while the disk is full: what waits for a decision waits, new writes are refused meanwhile, reads go on.
+    /// Appends, and tries again while the disk is full: what waits for a decision waits, new writes
+    /// are refused meanwhile, reads go on.
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
         loop {
             match self.log.append(entries) {
@@ -207,12 +236,17 @@ impl Coordinator {
     /// Tells sessions which relations there are: all but those that are being created.
     fn show_catalog(&self) {
         let mut catalog: Catalog = self.decisions.catalog.clone();
-        catalog.relations.retain(|id, _| !self.creating.contains_key(id));
-        self.workers.catalog_changed(Arc::new(catalog), self.decisions.starts.clone());
+        catalog
+            .relations
+            .retain(|id, _| !self.creating.contains_key(id));
+        self.workers
+            .catalog_changed(Arc::new(catalog), self.decisions.starts.clone());
     }
 
     fn shutdown_is_complete(&self) -> bool {
-        self.shutdown_epoch.is_some_and(|epoch| self.checkpoint.is_none() && self.in_flight.is_empty() && self.retained.epoch() >= epoch)
+        self.shutdown_epoch.is_some_and(|epoch| {
+            self.checkpoint.is_none() && self.in_flight.is_empty() && self.retained.epoch() >= epoch
+        })
     }
 }
 

@@ -1,6 +1,8 @@
-//! Opening: from the last committed manifest and the entries after it, to a coordinator whose workers have completed the last decided epoch.
+//! Opening: from the last committed manifest and the entries after it, to a coordinator whose
+//! workers have completed the last decided epoch.
 //!
-//! Jobs that a create entry names but no committed checkpoint contains are forgotten: their statement never returned. Everything that was decided is replayed to its cut.
+//! Jobs that a create entry names but no committed checkpoint contains are forgotten: their
+//! statement never returned. Everything that was decided is replayed to its cut.
 
 use super::checkpoints::Retained;
 use super::jobs::{needs_positions, runs_on_demand};
@@ -26,19 +28,32 @@ pub struct Recovered {
     pub cuts: VecDeque<Cut>,
     /// There is a checkpoint but no log.
     pub log_is_lost: bool,
-    /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed last; set by who knows.
+    /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed
+    /// last; set by who knows.
     pub blamed: Vec<(Epoch, RelationId)>,
 }
 
 impl Recovered {
     /// Reads the manifest that the log names and applies the entries after it.
     pub async fn read(entries: Vec<(u64, Entry)>, store: &CheckpointStore) -> Result<Recovered> {
-        let committed = entries.iter().rev().find_map(|(_, e)| if let Entry::Checkpoint { manifest, .. } = e { Some(manifest.clone()) } else { None });
-        // Without a commit entry in a log that has others, no checkpoint was ever committed: a manifest that lies there counts for nothing.
-        let lost = if entries.is_empty() { store.list_manifests().await?.pop() } else { None };
+        let committed = entries.iter().rev().find_map(|(_, e)| {
+            if let Entry::Checkpoint { manifest, .. } = e {
+                Some(manifest.clone())
+            } else {
+                None
+            }
+        });
+        // Without a commit entry in a log that has others, no checkpoint was ever committed: a
+        // manifest that lies there counts for nothing.
+        let lost = if entries.is_empty() {
+            store.list_manifests().await?.pop()
+        } else {
+            None
+        };
         let log_is_lost = lost.is_some();
         if let Some(manifest) = &lost {
-            tracing::warn!(%manifest, "the log is empty but a checkpoint exists: going on from it; what was written to tables after it is lost");
+            tracing::warn!(%manifest, "the log is empty but a checkpoint exists: going on from it; \
+                                       what was written to tables after it is lost");
         }
         let manifest = match committed.or(lost) {
             Some(path) => Some(store.read_manifest(&path).await?),
@@ -56,15 +71,25 @@ impl Recovered {
                 positions: m.sources.clone(),
                 checkpoint: Some((m.epoch, m.path())),
             };
-            if let Some((first, _)) = entries.first().filter(|(first, _)| *first > m.log_index + 1) {
-                return Err(Error::corrupt(format!("log: entries {} to {} are missing after checkpoint {}", m.log_index + 1, first - 1, m.epoch)));
+            if let Some((first, _)) = entries
+                .first()
+                .filter(|(first, _)| *first > m.log_index + 1)
+            {
+                return Err(Error::corrupt(format!(
+                    "log: entries {} to {} are missing after checkpoint {}",
+                    m.log_index + 1,
+                    first - 1,
+                    m.epoch
+                )));
             }
         }
         let (mut cuts, mut forgotten) = (VecDeque::new(), Vec::new());
         let contained = decisions.index;
         for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
             match &entry {
-                Entry::Create { relation, .. } if relation.created_at > Epoch(0) => forgotten.push(relation.id),
+                Entry::Create { relation, .. } if relation.created_at > Epoch(0) => {
+                    forgotten.push(relation.id)
+                }
                 Entry::Cut(cut) => cuts.push_back(cut.clone()),
                 _ => {}
             }
@@ -74,32 +99,77 @@ impl Recovered {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
         }
-        let mut recovered = Recovered { decisions, manifest, cuts, log_is_lost, blamed: Vec::new() };
+        let mut recovered = Recovered {
+            decisions,
+            manifest,
+            cuts,
+            log_is_lost,
+            blamed: Vec::new(),
+        };
         // A source on demand that nobody reads any more begins anew with its next reader.
         let running = recovered.running();
-        recovered.decisions.positions.retain(|id, _| running.contains(id));
+        recovered
+            .decisions
+            .positions
+            .retain(|id, _| running.contains(id));
         Ok(recovered)
     }
 
     /// The jobs that run: all that did not stop, and the sources on demand that one of them taps.
     pub fn running(&self) -> Vec<RelationId> {
         let catalog = &self.decisions.catalog;
-        let always: BTreeSet<RelationId> =
-            catalog.relations.values().filter(|r| r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)).map(|r| r.id).collect();
-        let taps = always.iter().flat_map(|id| catalog.relations[id].job.iter().flat_map(|j| j.taps())).map(|(id, _)| id);
-        let tapped: BTreeSet<RelationId> = taps.filter(|id| catalog.relations.get(id).is_some_and(|r| runs_on_demand(r))).collect();
+        let always: BTreeSet<RelationId> = catalog
+            .relations
+            .values()
+            .filter(|r| {
+                r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)
+            })
+            .map(|r| r.id)
+            .collect();
+        let taps = always
+            .iter()
+            .flat_map(|id| catalog.relations[id].job.iter().flat_map(|j| j.taps()))
+            .map(|(id, _)| id);
+        let tapped: BTreeSet<RelationId> = taps
+            .filter(|id| catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)))
+            .collect();
         always.union(&tapped).copied().collect()
     }
 }
 
 impl Coordinator {
-    /// Starts all jobs with the state of the last checkpoint and replays what was decided after it. Returns when the workers have completed the last decided epoch.
-    pub fn recover(log: Box<dyn DecisionLog>, recovered: Recovered, readers: Arc<Readers>, workers: Box<dyn Workers>, pace: Pace, events: &Receiver<Event>) -> Result<Coordinator> {
+    /// Starts all jobs with the state of the last checkpoint and replays what was decided after it.
+    /// Returns when the workers have completed the last decided epoch.
+    pub fn recover(
+        log: Box<dyn DecisionLog>,
+        recovered: Recovered,
+        readers: Arc<Readers>,
+        workers: Box<dyn Workers>,
+        pace: Pace,
+        events: &Receiver<Event>,
+    ) -> Result<Coordinator> {
         let running = recovered.running();
         let manifest = recovered.manifest.map(Arc::new);
-        let mut retained = Retained { manifest: manifest.clone(), ..Retained::default() };
-        for file in manifest.iter().flat_map(|m| m.tables.values().flatten()).filter(|f| recovered.decisions.catalog.relations.contains_key(&f.table.relation)) {
-            retained.tables.entry(file.table).or_default().push(file.clone());
+        let mut retained = Retained {
+            manifest: manifest.clone(),
+            ..Retained::default()
+        };
+        for file in manifest
+            .iter()
+            .flat_map(|m| m.tables.values().flatten())
+            .filter(|f| {
+                recovered
+                    .decisions
+                    .catalog
+                    .relations
+                    .contains_key(&f.table.relation)
+            })
+        {
+            retained
+                .tables
+                .entry(file.table)
+                .or_default()
+                .push(file.clone());
         }
         let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
         let decided = recovered.decisions.decided;
@@ -123,15 +193,29 @@ impl Coordinator {
             shutdown: None,
             shutdown_epoch: None,
         };
-        let mut opening = vec![Entry::Opened { generation: coordinator.decisions.generation + 1 }];
+        let mut opening = vec![Entry::Opened {
+            generation: coordinator.decisions.generation + 1,
+        }];
         if recovered.log_is_lost {
             coordinator.log.begin_at(coordinator.decisions.index + 1)?;
-            opening.extend(coordinator.decisions.checkpoint.clone().map(|(epoch, manifest)| Entry::Checkpoint { epoch, manifest }));
+            opening.extend(
+                coordinator
+                    .decisions
+                    .checkpoint
+                    .clone()
+                    .map(|(epoch, manifest)| Entry::Checkpoint { epoch, manifest }),
+            );
         }
         coordinator.record(&opening)?;
         for (epoch, relation) in recovered.blamed {
-            let error = Error::internal(format!("the process ended twice while it recovered this job after epoch {epoch}"))
-                .with_hint("It may need more memory than there is. Drop it, or create it anew in another form.");
+            let error = Error::internal(format!(
+                "the process ended twice while it recovered this \
+                                                 job after epoch {epoch}"
+            ))
+            .with_hint(
+                "It may need more memory than there is. Drop it, or create it anew in \
+                            another form.",
+            );
             coordinator.on_failed(relation, &error)?;
         }
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
@@ -139,32 +223,55 @@ impl Coordinator {
         coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
         coordinator.show_catalog();
         coordinator.readers.decide(decided);
-        coordinator.readers.publish(decided, Arc::new(coordinator.decisions.positions.clone()));
+        coordinator
+            .readers
+            .publish(decided, Arc::new(coordinator.decisions.positions.clone()));
         let released: Vec<RelationId> = coordinator.running.clone();
         coordinator.workers.release_sinks(&released);
-        coordinator.workers.broadcast(Command::Publish { mergeable: decided });
+        coordinator
+            .workers
+            .broadcast(Command::Publish { mergeable: decided });
         coordinator.read_all_splits();
         coordinator.workers.broadcast(Command::Resume);
         Ok(coordinator)
     }
 
     fn start_restored(&mut self, manifest: Option<&Manifest>, epoch: Epoch) {
-        let relations: Vec<Arc<Relation>> = self.running.iter().map(|id| self.decisions.catalog.relations[id].clone()).collect();
+        let relations: Vec<Arc<Relation>> = self
+            .running
+            .iter()
+            .map(|id| self.decisions.catalog.relations[id].clone())
+            .collect();
         for (id, stopped) in &self.decisions.catalog.stopped {
-            self.workers.job_progress(*id, "stopped", 100.0, stopped.epoch);
+            self.workers
+                .job_progress(*id, "stopped", 100.0, stopped.epoch);
         }
         for relation in relations {
             let id = relation.id;
             let started = |m: &Manifest| m.sources.get(&id).cloned();
-            // A source on demand that was first read after the checkpoint begins at its start.
-            // The rows since the checkpoint that the log keeps are not read again: the connector goes on after them.
-            let logged = if relation.logs_rows { self.decisions.positions.get(&id).cloned() } else { None };
+            // A source on demand that was first read after the checkpoint begins at its start. The
+            // rows since the checkpoint that the log keeps are not read again: the connector goes
+            // on after them.
+            let logged = if relation.logs_rows {
+                self.decisions.positions.get(&id).cloned()
+            } else {
+                None
+            };
             let positions = match logged {
                 Some(logged) => logged,
-                None if needs_positions(&relation) => manifest.and_then(started).or_else(|| self.decisions.starts.get(&id).cloned()).unwrap_or_default(),
+                None if needs_positions(&relation) => manifest
+                    .and_then(started)
+                    .or_else(|| self.decisions.starts.get(&id).cloned())
+                    .unwrap_or_default(),
                 None => Vec::new(),
             };
-            let tables = self.retained.tables.iter().filter(|(t, _)| t.relation == id).map(|(t, files)| (t.table, files.clone())).collect();
+            let tables = self
+                .retained
+                .tables
+                .iter()
+                .filter(|(t, _)| t.relation == id)
+                .map(|(t, files)| (t.table, files.clone()))
+                .collect();
             let job = StartJob {
                 mode: StartMode::Restored(epoch),
                 positions,
@@ -179,10 +286,19 @@ impl Coordinator {
         }
     }
 
-    /// Splits that were added after the last cut are in no position yet; readers ignore those that they have.
+    /// Splits that were added after the last cut are in no position yet; readers ignore those that
+    /// they have.
     fn read_all_splits(&self) {
-        for (relation, start) in self.decisions.starts.iter().filter(|(id, _)| self.running.contains(id)) {
-            self.workers.broadcast(Command::AddSplits { relation: *relation, start: Arc::new(start.clone()) });
+        for (relation, start) in self
+            .decisions
+            .starts
+            .iter()
+            .filter(|(id, _)| self.running.contains(id))
+        {
+            self.workers.broadcast(Command::AddSplits {
+                relation: *relation,
+                start: Arc::new(start.clone()),
+            });
         }
     }
 
@@ -201,7 +317,12 @@ impl Coordinator {
     }
 
     /// Sends the barriers of decided epochs with their limits, and waits until all are done.
-    fn replay(&mut self, mut cuts: VecDeque<Cut>, manifest: Option<&Manifest>, events: &Receiver<Event>) -> Result<()> {
+    fn replay(
+        &mut self,
+        mut cuts: VecDeque<Cut>,
+        manifest: Option<&Manifest>,
+        events: &Receiver<Event>,
+    ) -> Result<()> {
         let replayed = cuts.len();
         let mut limits: Positions = manifest.map(|m| m.sources.clone()).unwrap_or_default();
         let started = Instant::now();
@@ -219,32 +340,47 @@ impl Coordinator {
                 if let Some(flight) = self.in_flight.back_mut() {
                     flight.decided = true;
                 }
-                let writes = cut.writes.into_iter().filter(|w| self.running.contains(&w.table)).collect();
-                self.workers.broadcast(Command::Barrier(Arc::new(BarrierCommand {
-                    epoch: cut.epoch,
-                    clock: cut.clock,
-                    checkpoint: false,
-                    writes,
-                    errors: cut.errors,
-                    limits: Some(limits.clone()),
-                    horizons: BTreeMap::new(),
-                })));
+                let writes = cut
+                    .writes
+                    .into_iter()
+                    .filter(|w| self.running.contains(&w.table))
+                    .collect();
+                self.workers
+                    .broadcast(Command::Barrier(Arc::new(BarrierCommand {
+                        epoch: cut.epoch,
+                        clock: cut.clock,
+                        checkpoint: false,
+                        writes,
+                        errors: cut.errors,
+                        limits: Some(limits.clone()),
+                        horizons: BTreeMap::new(),
+                    })));
             }
             match events.recv() {
                 Ok(event) => self.handle(event)?,
                 Err(_) => return Err(super::shutting_down()),
             }
-            while self.in_flight.front().is_some_and(|e| e.done.iter().all(|d| *d) && e.cuts.iter().all(|c| *c)) {
+            while self
+                .in_flight
+                .front()
+                .is_some_and(|e| e.done.iter().all(|d| *d) && e.cuts.iter().all(|c| *c))
+            {
                 if let Some(flight) = self.in_flight.pop_front() {
                     self.retained.changed = true;
                     self.readers.decide(flight.epoch);
                     self.readers.publish(flight.epoch, Arc::default());
-                    self.workers.broadcast(Command::Publish { mergeable: self.readers.mergeable() });
+                    self.workers.broadcast(Command::Publish {
+                        mergeable: self.readers.mergeable(),
+                    });
                 }
             }
         }
         if replayed > 0 {
-            tracing::info!(epochs = replayed, seconds = started.elapsed().as_secs_f64(), "decided epochs replayed");
+            tracing::info!(
+                epochs = replayed,
+                seconds = started.elapsed().as_secs_f64(),
+                "decided epochs replayed"
+            );
         }
         Ok(())
     }

@@ -1,7 +1,10 @@
-//! What a call keeps for each group: typed vectors under the groups' ids, updated in one pass per batch.
+//! What a call keeps for each group: typed vectors under the groups' ids, updated in one pass per
+//! batch.
 //!
-//! Every accumulator is linear (or, for extremes, order-free): its state is a function of the sum of its input, so a retraction takes back exactly what its row
-//! had added, and transient negative counts between two batches of an epoch do no harm. The lane's count beside it tells whether there is a value at all.
+//! Every accumulator is linear (or, for extremes, order-free): its state is a function of the sum
+//! of its input, so a retraction takes back exactly what its row had added, and transient negative
+//! counts between two batches of an epoch do no harm. The lane's count beside it tells whether
+//! there is a value at all.
 
 use super::float_sum::{DOUBLE, ExactSums, Format, SINGLE, quotient};
 use super::lane::Input;
@@ -19,13 +22,15 @@ use tidemark_state::chunked::Chunked;
 pub(super) trait Accumulator: Send {
     /// Makes room for the groups below `capacity`.
     fn grow(&mut self, capacity: usize);
-    /// Takes the selected rows of a batch; `values` is the argument column, without NULLs among them.
+    /// Takes the selected rows of a batch; `values` is the argument column, without NULLs among
+    /// them.
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()>;
     /// The call's result for these groups; `counts` are the lane's.
     fn output(&self, ids: &[u32], counts: &Chunked<i64>) -> Result<ArrayRef>;
     /// Forgets the group.
     fn reset(&mut self, id: u32);
-    /// The type of the column that stores the state in the groups' table; none if the lane's count or a table of its own says it all.
+    /// The type of the column that stores the state in the groups' table; none if the lane's count
+    /// or a table of its own says it all.
     fn stored_type(&self) -> Option<DataType>;
     /// The state of these groups, of that type.
     fn save(&self, ids: &[u32]) -> ArrayRef;
@@ -43,7 +48,8 @@ pub(super) trait Accumulator: Send {
 pub(super) trait Multiset {
     /// The values' type.
     fn value_type(&self) -> DataType;
-    /// Entries that changed since the last call: groups, values and counts of those present, groups and values of those gone.
+    /// Entries that changed since the last call: groups, values and counts of those present, groups
+    /// and values of those gone.
     fn take_changes(&mut self) -> Option<MultisetChanges>;
     /// Takes stored entries back.
     fn load_entries(&mut self, ids: &[u32], values: &ArrayRef, counts: &Int64Array);
@@ -58,10 +64,20 @@ pub(super) struct MultisetChanges {
     pub gone_values: ArrayRef,
 }
 
-/// The accumulator of `call`, whose argument has type `argument`. A retractable extreme keeps all its values.
-pub(super) fn accumulator(call: &AggregateCall, argument: Option<&DataType>, append_only: bool) -> Result<Box<dyn Accumulator>> {
+/// The accumulator of `call`, whose argument has type `argument`. A retractable extreme keeps all
+/// its values.
+pub(super) fn accumulator(
+    call: &AggregateCall,
+    argument: Option<&DataType>,
+    append_only: bool,
+) -> Result<Box<dyn Accumulator>> {
     use DataType as D;
-    let unsupported = |t: &DataType| Error::unsupported(format!("aggregate {:?} of type {t} with result type {}", call.function, call.output));
+    let unsupported = |t: &DataType| {
+        Error::unsupported(format!(
+            "aggregate {:?} of type {t} with result type {}",
+            call.function, call.output
+        ))
+    };
     let argument = match (call.function, argument) {
         (AggregateFunction::Count, _) => return Ok(Box::new(Count)),
         (_, Some(argument)) => argument,
@@ -71,16 +87,43 @@ pub(super) fn accumulator(call: &AggregateCall, argument: Option<&DataType>, app
     Ok(match call.function {
         AggregateFunction::Count => Box::new(Count),
         AggregateFunction::Sum | AggregateFunction::Avg => match argument {
-            D::Int8 | D::Int16 | D::Int32 if !mean && call.output == D::Int64 => Box::new(NarrowSum::default()),
-            D::Int8 | D::Int16 | D::Int32 | D::Int64 | D::UInt8 | D::UInt16 | D::UInt32 | D::UInt64 | D::Decimal128(_, _)
+            D::Int8 | D::Int16 | D::Int32 if !mean && call.output == D::Int64 => {
+                Box::new(NarrowSum::default())
+            }
+            D::Int8
+            | D::Int16
+            | D::Int32
+            | D::Int64
+            | D::UInt8
+            | D::UInt16
+            | D::UInt32
+            | D::UInt64
+            | D::Decimal128(_, _)
                 if matches!(call.output, D::Int64 | D::Decimal128(_, _) | D::Float64) =>
             {
-                let scale = if let D::Decimal128(_, scale) = argument { *scale } else { 0 };
-                Box::new(WideSum { mean, scale, output: call.output.clone(), sums: Chunked::new(), carries: HashMap::new() })
+                let scale = if let D::Decimal128(_, scale) = argument {
+                    *scale
+                } else {
+                    0
+                };
+                Box::new(WideSum {
+                    mean,
+                    scale,
+                    output: call.output.clone(),
+                    sums: Chunked::new(),
+                    carries: HashMap::new(),
+                })
             }
-            D::Float32 | D::Float64 if call.output.is_floating() => {
-                Box::new(FloatSum { mean, format: if call.output == D::Float32 { SINGLE } else { DOUBLE }, output: call.output.clone(), sums: ExactSums::default() })
-            }
+            D::Float32 | D::Float64 if call.output.is_floating() => Box::new(FloatSum {
+                mean,
+                format: if call.output == D::Float32 {
+                    SINGLE
+                } else {
+                    DOUBLE
+                },
+                output: call.output.clone(),
+                sums: ExactSums::default(),
+            }),
             other => return Err(unsupported(other)),
         },
         AggregateFunction::Min | AggregateFunction::Max => {
@@ -88,9 +131,14 @@ pub(super) fn accumulator(call: &AggregateCall, argument: Option<&DataType>, app
             minmax::extreme(argument, greatest, append_only).ok_or_else(|| unsupported(argument))?
         }
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr if *argument == D::Boolean => {
-            Box::new(Truth { all: call.function == AggregateFunction::BoolAnd, trues: Chunked::new() })
+            Box::new(Truth {
+                all: call.function == AggregateFunction::BoolAnd,
+                trues: Chunked::new(),
+            })
         }
-        AggregateFunction::BoolAnd | AggregateFunction::BoolOr => return Err(unsupported(argument)),
+        AggregateFunction::BoolAnd | AggregateFunction::BoolOr => {
+            return Err(unsupported(argument));
+        }
     })
 }
 
@@ -100,7 +148,10 @@ fn out_of_range(what: &DataType) -> Error {
         DataType::Decimal128(_, _) => "numeric",
         _ => "number",
     };
-    Error::user(SqlState::NUMERIC_OUT_OF_RANGE, format!("{name} out of range"))
+    Error::user(
+        SqlState::NUMERIC_OUT_OF_RANGE,
+        format!("{name} out of range"),
+    )
 }
 
 /// `count`: the lane's count.
@@ -112,7 +163,9 @@ impl Accumulator for Count {
         Ok(())
     }
     fn output(&self, ids: &[u32], counts: &Chunked<i64>) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| counts.get(*id)))))
+        Ok(Arc::new(Int64Array::from_iter_values(
+            ids.iter().map(|id| counts.get(*id)),
+        )))
     }
     fn reset(&mut self, _: u32) {}
     fn stored_type(&self) -> Option<DataType> {
@@ -139,7 +192,11 @@ impl Accumulator for NarrowSum {
     }
 
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()> {
-        fn add<T: ArrowPrimitiveType<Native: Into<i64>>>(sums: &mut Chunked<i64>, input: &Input, values: &ArrayRef) {
+        fn add<T: ArrowPrimitiveType<Native: Into<i64>>>(
+            sums: &mut Chunked<i64>,
+            input: &Input,
+            values: &ArrayRef,
+        ) {
             let values = values.as_primitive::<T>().values();
             input.each(|row, id, weight| {
                 let sum = sums.get_mut(id);
@@ -155,7 +212,9 @@ impl Accumulator for NarrowSum {
     }
 
     fn output(&self, ids: &[u32], counts: &Chunked<i64>) -> Result<ArrayRef> {
-        Ok(Arc::new(Int64Array::from_iter(ids.iter().map(|id| (counts.get(*id) != 0).then(|| self.sums.get(*id))))))
+        Ok(Arc::new(Int64Array::from_iter(ids.iter().map(|id| {
+            (counts.get(*id) != 0).then(|| self.sums.get(*id))
+        }))))
     }
 
     fn reset(&mut self, id: u32) {
@@ -165,17 +224,22 @@ impl Accumulator for NarrowSum {
         Some(DataType::Int64)
     }
     fn save(&self, ids: &[u32]) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| self.sums.get(*id))))
+        Arc::new(Int64Array::from_iter_values(
+            ids.iter().map(|id| self.sums.get(*id)),
+        ))
     }
     fn load(&mut self, ids: &[u32], stored: &ArrayRef) {
-        ids.iter().zip(stored.as_primitive::<Int64Type>().values()).for_each(|(id, v)| self.sums.set(*id, *v));
+        ids.iter()
+            .zip(stored.as_primitive::<Int64Type>().values())
+            .for_each(|(id, v)| self.sums.set(*id, *v));
     }
     fn memory_bytes(&self) -> usize {
         self.sums.memory_bytes()
     }
 }
 
-/// `sum` and `avg` of 64-bit integers and numerics, in 128 bits and a carry beyond, so that what overflows and comes back is right.
+/// `sum` and `avg` of 64-bit integers and numerics, in 128 bits and a carry beyond, so that what
+/// overflows and comes back is right.
 struct WideSum {
     mean: bool,
     /// Of the argument.
@@ -216,7 +280,11 @@ impl WideSum {
                 None => fits = false,
             },
         });
-        if fits { Ok(()) } else { Err(out_of_range(&self.output)) }
+        if fits {
+            Ok(())
+        } else {
+            Err(out_of_range(&self.output))
+        }
     }
 
     /// The result of a group with `count` values, unscaled if it is a numeric.
@@ -224,50 +292,98 @@ impl WideSum {
         if self.carries.contains_key(&id) {
             return Err(out_of_range(&self.output));
         }
-        let output_scale = if let DataType::Decimal128(_, scale) = self.output { scale } else { 0 };
+        let output_scale = if let DataType::Decimal128(_, scale) = self.output {
+            scale
+        } else {
+            0
+        };
         let divisor = if self.mean { i128::from(count) } else { 1 };
         let sum = self.sums.get(id);
         if divisor == 1 && output_scale == self.scale {
             return Ok(sum);
         }
-        rescaled_quotient(sum, i32::from(output_scale) - i32::from(self.scale), divisor).ok_or_else(|| out_of_range(&self.output))
+        rescaled_quotient(
+            sum,
+            i32::from(output_scale) - i32::from(self.scale),
+            divisor,
+        )
+        .ok_or_else(|| out_of_range(&self.output))
     }
 
     /// The sums as they are: loads that do not wait for each other.
-    fn plain_sums(&self, ids: &[u32], counts: &Chunked<i64>, precision: u8, limit: u128) -> Result<ArrayRef> {
+    fn plain_sums(
+        &self,
+        ids: &[u32],
+        counts: &Chunked<i64>,
+        precision: u8,
+        limit: u128,
+    ) -> Result<ArrayRef> {
         let sums: Vec<i128> = ids.iter().map(|id| self.sums.get(*id)).collect();
         let present: BooleanBuffer = ids.iter().map(|id| counts.get(*id) != 0).collect();
         if sums.iter().any(|s| s.unsigned_abs() >= limit) {
             return Err(out_of_range(&self.output));
         }
         let sums = Decimal128Array::new(sums.into(), Some(NullBuffer::new(present)));
-        Ok(Arc::new(sums.with_precision_and_scale(precision, self.scale).map_err(|e| Error::internal(e.to_string()))?))
+        Ok(Arc::new(
+            sums.with_precision_and_scale(precision, self.scale)
+                .map_err(|e| Error::internal(e.to_string()))?,
+        ))
     }
 
     fn double(&self, id: u32, count: i64) -> f64 {
         let sum = self.sums.get(id);
         let magnitude = sum.unsigned_abs();
         let divisor = if self.mean { count.unsigned_abs() } else { 1 };
-        let value = quotient(&[magnitude as u64, (magnitude >> 64) as u64], 0, divisor, DOUBLE) / 10f64.powi(i32::from(self.scale));
-        if (sum < 0) != (self.mean && count < 0) { -value } else { value }
+        let value = quotient(
+            &[magnitude as u64, (magnitude >> 64) as u64],
+            0,
+            divisor,
+            DOUBLE,
+        ) / 10f64.powi(i32::from(self.scale));
+        if (sum < 0) != (self.mean && count < 0) {
+            -value
+        } else {
+            value
+        }
     }
 }
 
 /// `value * 10^shift / divisor`, rounded half away from zero.
 fn rescaled_quotient(value: i128, shift: i32, divisor: i128) -> Option<i128> {
     // Nearly always everything fits 128 bits.
-    let factor = u32::try_from(shift).ok().and_then(|shift| 10i128.checked_pow(shift));
+    let factor = u32::try_from(shift)
+        .ok()
+        .and_then(|shift| 10i128.checked_pow(shift));
     if let Some(numerator) = factor.and_then(|f| value.checked_mul(f)) {
         let (quotient, rest) = (numerator / divisor, numerator % divisor);
-        let away = if rest.unsigned_abs() >= divisor.unsigned_abs() - rest.unsigned_abs() { if (numerator < 0) != (divisor < 0) { -1 } else { 1 } } else { 0 };
+        let away = if rest.unsigned_abs() >= divisor.unsigned_abs() - rest.unsigned_abs() {
+            if (numerator < 0) != (divisor < 0) {
+                -1
+            } else {
+                1
+            }
+        } else {
+            0
+        };
         return quotient.checked_add(away);
     }
     let power = |n: i32| (0..n).try_fold(i256::ONE, |p, _| p.checked_mul(i256::from_i128(10)));
     let numerator = i256::from_i128(value).checked_mul(power(shift.max(0))?)?;
     let divisor = i256::from_i128(divisor).checked_mul(power((-shift).max(0))?)?;
-    let (quotient, rest) = (numerator.checked_div(divisor)?, numerator.checked_rem(divisor)?);
+    let (quotient, rest) = (
+        numerator.checked_div(divisor)?,
+        numerator.checked_rem(divisor)?,
+    );
     let up = rest.wrapping_abs().checked_mul(i256::from_i128(2))? >= divisor.wrapping_abs();
-    let away = if up { i256::from_i128(if (numerator < i256::ZERO) != (divisor < i256::ZERO) { -1 } else { 1 }) } else { i256::ZERO };
+    let away = if up {
+        i256::from_i128(if (numerator < i256::ZERO) != (divisor < i256::ZERO) {
+            -1
+        } else {
+            1
+        })
+    } else {
+        i256::ZERO
+    };
     quotient.checked_add(away)?.to_i128()
 }
 
@@ -277,7 +393,11 @@ impl Accumulator for WideSum {
     }
 
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()> {
-        fn add<T: ArrowPrimitiveType<Native: Into<i128>>>(sums: &mut WideSum, input: &Input, values: &ArrayRef) {
+        fn add<T: ArrowPrimitiveType<Native: Into<i128>>>(
+            sums: &mut WideSum,
+            input: &Input,
+            values: &ArrayRef,
+        ) {
             let values = values.as_primitive::<T>().values();
             input.each(|row, id, weight| sums.add(id, values[row].into() * i128::from(weight)));
         }
@@ -296,23 +416,54 @@ impl Accumulator for WideSum {
     }
 
     fn output(&self, ids: &[u32], counts: &Chunked<i64>) -> Result<ArrayRef> {
-        let value = |id: &u32| Some(counts.get(*id)).filter(|c| *c != 0).map(|count| self.exact(*id, count)).transpose();
+        let value = |id: &u32| {
+            Some(counts.get(*id))
+                .filter(|c| *c != 0)
+                .map(|count| self.exact(*id, count))
+                .transpose()
+        };
         match &self.output {
-            DataType::Float64 => Ok(Arc::new(Float64Array::from_iter(ids.iter().map(|id| Some(counts.get(*id)).filter(|c| *c != 0).map(|c| self.double(*id, c)))))),
+            DataType::Float64 => Ok(Arc::new(Float64Array::from_iter(ids.iter().map(|id| {
+                Some(counts.get(*id))
+                    .filter(|c| *c != 0)
+                    .map(|c| self.double(*id, c))
+            })))),
             DataType::Int64 => {
-                let narrow = |v: Option<i128>| v.map(i64::try_from).transpose().map_err(|_| out_of_range(&self.output));
-                let values = ids.iter().map(|id| value(id).and_then(narrow)).collect::<Result<Vec<Option<i64>>>>()?;
+                let narrow = |v: Option<i128>| {
+                    v.map(i64::try_from)
+                        .transpose()
+                        .map_err(|_| out_of_range(&self.output))
+                };
+                let values = ids
+                    .iter()
+                    .map(|id| value(id).and_then(narrow))
+                    .collect::<Result<Vec<Option<i64>>>>()?;
                 Ok(Arc::new(Int64Array::from(values)))
             }
             output => {
-                let DataType::Decimal128(precision, scale) = output else { return Err(Error::internal(format!("a sum of type {output}"))) };
+                let DataType::Decimal128(precision, scale) = output else {
+                    return Err(Error::internal(format!("a sum of type {output}")));
+                };
                 let limit = 10u128.pow(u32::from(*precision));
                 if !self.mean && *scale == self.scale && self.carries.is_empty() {
                     return self.plain_sums(ids, counts, *precision, limit);
                 }
-                let checked = |v: Option<i128>| if v.is_some_and(|v| v.unsigned_abs() >= limit) { Err(out_of_range(output)) } else { Ok(v) };
-                let values = ids.iter().map(|id| value(id).and_then(checked)).collect::<Result<Vec<_>>>()?;
-                Ok(Arc::new(Decimal128Array::from(values).with_precision_and_scale(*precision, *scale).map_err(|e| Error::internal(e.to_string()))?))
+                let checked = |v: Option<i128>| {
+                    if v.is_some_and(|v| v.unsigned_abs() >= limit) {
+                        Err(out_of_range(output))
+                    } else {
+                        Ok(v)
+                    }
+                };
+                let values = ids
+                    .iter()
+                    .map(|id| value(id).and_then(checked))
+                    .collect::<Result<Vec<_>>>()?;
+                Ok(Arc::new(
+                    Decimal128Array::from(values)
+                        .with_precision_and_scale(*precision, *scale)
+                        .map_err(|e| Error::internal(e.to_string()))?,
+                ))
             }
         }
     }
@@ -330,7 +481,9 @@ impl Accumulator for WideSum {
         Arc::new(sums.with_data_type(DataType::Decimal128(38, self.scale)))
     }
     fn load(&mut self, ids: &[u32], stored: &ArrayRef) {
-        ids.iter().zip(stored.as_primitive::<Decimal128Type>().values()).for_each(|(id, v)| self.sums.set(*id, *v));
+        ids.iter()
+            .zip(stored.as_primitive::<Decimal128Type>().values())
+            .for_each(|(id, v)| self.sums.set(*id, *v));
     }
     fn memory_bytes(&self) -> usize {
         self.sums.memory_bytes() + self.carries.capacity() * 16
@@ -368,7 +521,9 @@ impl Accumulator for FloatSum {
             (count != 0).then(|| self.sums.value(*id, divisor, self.format))
         };
         Ok(if self.output == DataType::Float32 {
-            Arc::new(Float32Array::from_iter(ids.iter().map(|id| value(id).map(|v| v as f32))))
+            Arc::new(Float32Array::from_iter(
+                ids.iter().map(|id| value(id).map(|v| v as f32)),
+            ))
         } else {
             Arc::new(Float64Array::from_iter(ids.iter().map(value)))
         })
@@ -393,7 +548,9 @@ impl Accumulator for FloatSum {
     fn load(&mut self, ids: &[u32], stored: &ArrayRef) {
         let stored = stored.as_binary::<i32>();
         for (row, id) in ids.iter().enumerate() {
-            self.sums.load(*id, stored.value(row)).expect("a sum in its stored form");
+            self.sums
+                .load(*id, stored.value(row))
+                .expect("a sum in its stored form");
         }
     }
     fn memory_bytes(&self) -> usize {
@@ -413,7 +570,9 @@ impl Accumulator for Truth {
     }
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()> {
         let values = values.as_boolean();
-        input.each(|row, id, weight| *self.trues.get_mut(id) += weight * i64::from(values.value(row)));
+        input.each(|row, id, weight| {
+            *self.trues.get_mut(id) += weight * i64::from(values.value(row))
+        });
         Ok(())
     }
     fn output(&self, ids: &[u32], counts: &Chunked<i64>) -> Result<ArrayRef> {
@@ -430,10 +589,14 @@ impl Accumulator for Truth {
         Some(DataType::Int64)
     }
     fn save(&self, ids: &[u32]) -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(ids.iter().map(|id| self.trues.get(*id))))
+        Arc::new(Int64Array::from_iter_values(
+            ids.iter().map(|id| self.trues.get(*id)),
+        ))
     }
     fn load(&mut self, ids: &[u32], stored: &ArrayRef) {
-        ids.iter().zip(stored.as_primitive::<Int64Type>().values()).for_each(|(id, v)| self.trues.set(*id, *v));
+        ids.iter()
+            .zip(stored.as_primitive::<Int64Type>().values())
+            .for_each(|(id, v)| self.trues.set(*id, *v));
     }
     fn memory_bytes(&self) -> usize {
         self.trues.memory_bytes()

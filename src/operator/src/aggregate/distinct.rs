@@ -1,8 +1,9 @@
-//! DISTINCT: each value of a group counts once, however often it occurs. All distinct calls on one column share one table `(group, value)`; calls with different
-//! filters are variants of it.
+//! DISTINCT: each value of a group counts once, however often it occurs. All distinct calls on one
+//! column share one table `(group, value)`; calls with different filters are variants of it.
 //!
-//! Law: a variant passes on +1 when the count of (group, value) among the rows of its filter becomes positive, and -1 when it ceases to be. For an append-only
-//! input one bit per variant says all, and a row whose bits are known costs one lookup and one comparison.
+//! Law: a variant passes on +1 when the count of (group, value) among the rows of its filter
+//! becomes positive, and -1 when it ceases to be. For an append-only input one bit per variant says
+//! all, and a row whose bits are known costs one lookup and one comparison.
 
 use super::lane::mask;
 use arrow::array::*;
@@ -49,7 +50,8 @@ enum Presence {
     Counts(Chunked<i64>),
 }
 
-/// What changed since the last seal: groups, values and presence columns of entries that are there; groups and values of those that are gone.
+/// What changed since the last seal: groups, values and presence columns of entries that are there;
+/// groups and values of those that are gone.
 pub(super) struct DistinctChanges {
     pub ids: Vec<u32>,
     pub values: ArrayRef,
@@ -59,9 +61,16 @@ pub(super) struct DistinctChanges {
 }
 
 impl DistinctTable {
-    pub fn new(argument: usize, data_type: DataType, variants: Vec<Option<usize>>, append_only: bool) -> Result<DistinctTable> {
+    pub fn new(
+        argument: usize,
+        data_type: DataType,
+        variants: Vec<Option<usize>>,
+        append_only: bool,
+    ) -> Result<DistinctTable> {
         if variants.len() > 64 {
-            return Err(Error::unsupported("more than 64 different filters of distinct aggregates on one column"));
+            return Err(Error::unsupported(
+                "more than 64 different filters of distinct aggregates on one column",
+            ));
         }
         let presence = match (append_only, variants.len()) {
             (true, 0..=8) => Presence::Narrow(Chunked::new()),
@@ -70,10 +79,21 @@ impl DistinctTable {
         };
         let index = KeyIndex::new(&[DataType::UInt32, data_type.clone()]);
         let passed = variants.iter().map(|_| Passed::default()).collect();
-        Ok(DistinctTable { argument, data_type, variants, index, presence, flags: Chunked::new(), dirty: Vec::new(), passed, entries: Vec::new() })
+        Ok(DistinctTable {
+            argument,
+            data_type,
+            variants,
+            index,
+            presence,
+            flags: Chunked::new(),
+            dirty: Vec::new(),
+            passed,
+            entries: Vec::new(),
+        })
     }
 
-    /// Takes a batch whose rows belong to groups `ids`, and leaves in `passed` what each variant makes of it.
+    /// Takes a batch whose rows belong to groups `ids`, and leaves in `passed` what each variant
+    /// makes of it.
     pub fn update(&mut self, batch: &ChangeBatch, ids: &[u32]) {
         for passed in &mut self.passed {
             passed.rows.clear();
@@ -88,7 +108,8 @@ impl DistinctTable {
             None => self.intern(ids.to_vec(), values),
             Some(rows) => {
                 let indices = UInt32Array::from(rows.clone());
-                let values = compute::take(values, &indices, None).expect("rows are within the batch");
+                let values =
+                    compute::take(values, &indices, None).expect("rows are within the batch");
                 self.intern(rows.iter().map(|r| ids[*r as usize]).collect(), &values);
             }
         }
@@ -139,20 +160,25 @@ impl DistinctTable {
         }
     }
 
-    /// The rows that concern a variant (`None` for all) with the variants that each concerns, as bits.
+    /// The rows that concern a variant (`None` for all) with the variants that each concerns, as
+    /// bits.
     fn selected(&self, batch: &ChangeBatch) -> (Option<Vec<u32>>, Vec<u64>) {
         let rows = batch.num_rows();
         let mut masks = vec![0u64; rows];
         for (variant, filter) in self.variants.iter().enumerate() {
             match mask(batch.rows(), *filter, Some(self.argument)) {
                 None => masks.iter_mut().for_each(|m| *m |= 1 << variant),
-                Some(mask) => mask.set_indices().for_each(|row| masks[row] |= 1 << variant),
+                Some(mask) => mask
+                    .set_indices()
+                    .for_each(|row| masks[row] |= 1 << variant),
             }
         }
         if masks.iter().all(|m| *m != 0) {
             return (None, masks);
         }
-        let kept: Vec<u32> = (0..rows as u32).filter(|r| masks[*r as usize] != 0).collect();
+        let kept: Vec<u32> = (0..rows as u32)
+            .filter(|r| masks[*r as usize] != 0)
+            .collect();
         masks.retain(|m| *m != 0);
         (Some(kept), masks)
     }
@@ -160,7 +186,10 @@ impl DistinctTable {
     /// Sets `entries` to the entries of these groups and values.
     fn intern(&mut self, ids: Vec<u32>, values: &ArrayRef) {
         let mut hashes = hash_columns(std::slice::from_ref(values), values.len());
-        hashes.iter_mut().zip(&ids).for_each(|(hash, id)| *hash = with_group(*hash, *id));
+        hashes
+            .iter_mut()
+            .zip(&ids)
+            .for_each(|(hash, id)| *hash = with_group(*hash, *id));
         let keys: [ArrayRef; 2] = [Arc::new(UInt32Array::from(ids)), values.clone()];
         self.index.intern(&keys, &hashes, &mut self.entries);
         let capacity = self.index.capacity();
@@ -188,19 +217,27 @@ impl DistinctTable {
     /// The stored columns after group columns and value.
     pub fn presence_fields(&self) -> Vec<Field> {
         match &self.presence {
-            Presence::Counts(_) => (0..self.variants.len()).map(|v| Field::new(format!("count_{v}"), DataType::Int64, false)).collect(),
+            Presence::Counts(_) => (0..self.variants.len())
+                .map(|v| Field::new(format!("count_{v}"), DataType::Int64, false))
+                .collect(),
             _ => vec![Field::new("variants", DataType::Int64, false)],
         }
     }
 
     fn presence_columns(&self, entries: &[u32]) -> Vec<ArrayRef> {
-        let bits = |of: &dyn Fn(u32) -> i64| vec![Arc::new(Int64Array::from_iter_values(entries.iter().map(|e| of(*e)))) as ArrayRef];
+        let bits = |of: &dyn Fn(u32) -> i64| {
+            vec![Arc::new(Int64Array::from_iter_values(entries.iter().map(|e| of(*e)))) as ArrayRef]
+        };
         match &self.presence {
             Presence::Narrow(narrow) => bits(&|e| i64::from(narrow.get(e))),
             Presence::Wide(wide) => bits(&|e| wide.get(e) as i64),
             Presence::Counts(counts) => {
                 let width = self.variants.len() as u32;
-                let column = |v: u32| Arc::new(Int64Array::from_iter_values(entries.iter().map(|e| counts.get(e * width + v)))) as ArrayRef;
+                let column = |v: u32| {
+                    Arc::new(Int64Array::from_iter_values(
+                        entries.iter().map(|e| counts.get(e * width + v)),
+                    )) as ArrayRef
+                };
                 (0..width).map(column).collect()
             }
         }
@@ -212,8 +249,13 @@ impl DistinctTable {
             return None;
         }
         let dirty = std::mem::take(&mut self.dirty);
-        let (here, gone): (Vec<u32>, Vec<u32>) = dirty.into_iter().partition(|e| self.is_present(*e));
-        let stored_before: Vec<u32> = gone.iter().copied().filter(|e| self.flags.get(*e) & SEALED != 0).collect();
+        let (here, gone): (Vec<u32>, Vec<u32>) =
+            dirty.into_iter().partition(|e| self.is_present(*e));
+        let stored_before: Vec<u32> = gone
+            .iter()
+            .copied()
+            .filter(|e| self.flags.get(*e) & SEALED != 0)
+            .collect();
         let (ids, values) = self.keys(&here);
         let (gone_ids, gone_values) = self.keys(&stored_before);
         let presence = self.presence_columns(&here);
@@ -222,13 +264,22 @@ impl DistinctTable {
             self.flags.set(entry, 0);
             self.index.remove(entry);
         }
-        Some(DistinctChanges { ids, values, presence, gone_ids, gone_values })
+        Some(DistinctChanges {
+            ids,
+            values,
+            presence,
+            gone_ids,
+            gone_values,
+        })
     }
 
     /// Groups and values of entries.
     fn keys(&self, entries: &[u32]) -> (Vec<u32>, ArrayRef) {
         let columns = self.index.gather(entries);
-        (columns[0].as_primitive::<UInt32Type>().values().to_vec(), columns[1].clone())
+        (
+            columns[0].as_primitive::<UInt32Type>().values().to_vec(),
+            columns[1].clone(),
+        )
     }
 
     /// Takes stored entries back.
@@ -236,7 +287,11 @@ impl DistinctTable {
         self.intern(ids, values);
         let width = self.variants.len() as u32;
         for (v, column) in presence.iter().enumerate() {
-            for (entry, stored) in self.entries.iter().zip(column.as_primitive::<Int64Type>().values()) {
+            for (entry, stored) in self
+                .entries
+                .iter()
+                .zip(column.as_primitive::<Int64Type>().values())
+            {
                 match &mut self.presence {
                     Presence::Narrow(bits) => bits.set(*entry, *stored as u8),
                     Presence::Wide(bits) => bits.set(*entry, *stored as u64),

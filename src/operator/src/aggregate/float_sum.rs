@@ -1,11 +1,16 @@
-//! Exact sums of floats: free of order, and a retraction takes back exactly what was added. Rounded once, when the result is read.
+//! Exact sums of floats: free of order, and a retraction takes back exactly what was added. Rounded
+//! once, when the result is read.
 //!
-//! A finite double is `m * 2^e` with an integer |m| < 2^53, so a sum of doubles is an integer multiple of 2^-1074. Each group keeps one 128-bit
-//! integer in units of `2^(anchor - 1074)`; its anchor is set below the group's first value, so that values within a factor of about 2^22 of it go there by one shift and
-//! one addition. Anything else goes to bins of 32 bits of exponent in a map beside, rarely. The sum of all is the exact sum, whichever way the parts went,
-//! and the result is its nearest float (ties to even). A mean is the nearest float of the exact sum divided by the count. Infinities and NaN are counted.
+//! A finite double is `m * 2^e` with an integer |m| < 2^53, so a sum of doubles is an integer
+//! multiple of 2^-1074. Each group keeps one 128-bit integer in units of `2^(anchor - 1074)`; its
+//! anchor is set below the group's first value, so that values within a factor of about 2^22 of it
+//! go there by one shift and one addition. Anything else goes to bins of 32 bits of exponent in a
+//! map beside, rarely. The sum of all is the exact sum, whichever way the parts went, and the
+//! result is its nearest float (ties to even). A mean is the nearest float of the exact sum divided
+//! by the count. Infinities and NaN are counted.
 //!
-//! The stored form of a sum is canonical: sign and magnitude of the big integer, without leading and trailing zero words.
+//! The stored form of a sum is canonical: sign and magnitude of the big integer, without leading
+//! and trailing zero words.
 
 use hashbrown::HashMap;
 use tidemark_state::chunked::Chunked;
@@ -48,9 +53,15 @@ pub(super) struct Format {
 }
 
 /// Doubles.
-pub(super) const DOUBLE: Format = Format { bits: 53, lowest: -1074 };
+pub(super) const DOUBLE: Format = Format {
+    bits: 53,
+    lowest: -1074,
+};
 /// Singles.
-pub(super) const SINGLE: Format = Format { bits: 24, lowest: -149 };
+pub(super) const SINGLE: Format = Format {
+    bits: 24,
+    lowest: -149,
+};
 
 impl ExactSums {
     pub fn grow(&mut self, capacity: usize) {
@@ -68,11 +79,19 @@ impl ExactSums {
         }
         let fraction = (bits & ((1 << 52) - 1)) as i64;
         // Units of 2^(base - 1074).
-        let (mantissa, base) = if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
+        let (mantissa, base) = if exponent == 0 {
+            (fraction, 0)
+        } else {
+            (fraction | 1 << 52, exponent - 1)
+        };
         if mantissa == 0 {
             return;
         }
-        let mantissa = if (bits as i64) < 0 { -mantissa } else { mantissa };
+        let mantissa = if (bits as i64) < 0 {
+            -mantissa
+        } else {
+            mantissa
+        };
         let anchor = self.anchors.get_mut(id);
         if *anchor & !HAS_BINS == 0 {
             *anchor |= (base - BELOW).max(0) as u16 + 1;
@@ -96,7 +115,11 @@ impl ExactSums {
     #[cold]
     fn add_special(&mut self, id: u32, value: f64, weight: i64) {
         let counts = self.specials.entry(id).or_default();
-        let which = if value.is_nan() { 0 } else { 1 + usize::from(value < 0.0) };
+        let which = if value.is_nan() {
+            0
+        } else {
+            1 + usize::from(value < 0.0)
+        };
         counts[which] += weight;
         if *counts == [0; 3] {
             self.specials.remove(&id);
@@ -111,7 +134,9 @@ impl ExactSums {
         for (part, base) in [(low, base), (high, base + 64)] {
             if part != 0 {
                 let bin = self.bins.entry((id, (base / 32) as u8)).or_default();
-                *bin = bin.checked_add(part << (base % 32)).expect("a bin takes 2^31 additions");
+                *bin = bin
+                    .checked_add(part << (base % 32))
+                    .expect("a bin takes 2^31 additions");
                 if *bin == 0 {
                     self.bins.remove(&(id, (base / 32) as u8));
                 }
@@ -131,7 +156,12 @@ impl ExactSums {
         let (word, anchor) = (self.words.get(id), self.anchors.get(id));
         if anchor & HAS_BINS == 0 {
             let magnitude = word.unsigned_abs();
-            let value = quotient(&[magnitude as u64, (magnitude >> 64) as u64], i32::from(anchor) - 1 - LOWEST, count, format);
+            let value = quotient(
+                &[magnitude as u64, (magnitude >> 64) as u64],
+                i32::from(anchor) - 1 - LOWEST,
+                count,
+                format,
+            );
             return if word < 0 { -value } else { value };
         }
         let big = self.big(id);
@@ -143,7 +173,11 @@ impl ExactSums {
     fn big(&self, id: u32) -> Big {
         let mut words = [0u64; WORDS];
         let anchor = self.anchors.get(id);
-        add_shifted(&mut words, self.words.get(id), usize::from(anchor & !HAS_BINS).saturating_sub(1));
+        add_shifted(
+            &mut words,
+            self.words.get(id),
+            usize::from(anchor & !HAS_BINS).saturating_sub(1),
+        );
         for bin in (0..=(WORDS * 2 - 5) as u8).take_while(|_| anchor & HAS_BINS != 0) {
             if let Some(amount) = self.bins.get(&(id, bin)) {
                 add_shifted(&mut words, *amount, usize::from(bin) * 32);
@@ -172,20 +206,27 @@ impl ExactSums {
         }
     }
 
-    /// The sum in its stored form: flags (1 negative, 2 specials), then the specials' counts if any, then the index of the lowest word and the words up to the highest.
+    /// The sum in its stored form: flags (1 negative, 2 specials), then the specials' counts if
+    /// any, then the index of the lowest word and the words up to the highest.
     pub fn save(&self, id: u32, to: &mut Vec<u8>) {
         let big = self.big(id);
         let specials = self.specials.get(&id);
         to.push(u8::from(big.negative) | u8::from(specials.is_some()) << 1);
-        specials.into_iter().flatten().for_each(|count| to.extend_from_slice(&count.to_le_bytes()));
+        specials
+            .into_iter()
+            .flatten()
+            .for_each(|count| to.extend_from_slice(&count.to_le_bytes()));
         if let Some(low) = big.words.iter().position(|w| *w != 0) {
             let high = big.words.iter().rposition(|w| *w != 0).unwrap_or(low);
             to.push(low as u8);
-            big.words[low..=high].iter().for_each(|word| to.extend_from_slice(&word.to_le_bytes()));
+            big.words[low..=high]
+                .iter()
+                .for_each(|word| to.extend_from_slice(&word.to_le_bytes()));
         }
     }
 
-    /// Takes a stored form back; the group must be new or [`ExactSums::reset`]. `None` if the bytes are no such form.
+    /// Takes a stored form back; the group must be new or [`ExactSums::reset`]. `None` if the bytes
+    /// are no such form.
     pub fn load(&mut self, id: u32, from: &[u8]) -> Option<()> {
         self.merge(id, from)?;
         self.gather_bins(id);
@@ -197,19 +238,30 @@ impl ExactSums {
         let (flags, mut rest) = from.split_first()?;
         if flags & 2 != 0 {
             let (counts, after) = rest.split_at_checked(24)?;
-            let count = |i: usize| i64::from_le_bytes(counts[i * 8..i * 8 + 8].try_into().expect("eight bytes"));
+            let count = |i: usize| {
+                i64::from_le_bytes(counts[i * 8..i * 8 + 8].try_into().expect("eight bytes"))
+            };
             let sums = self.specials.entry(id).or_default();
             (0..3).for_each(|i| sums[i] += count(i));
             rest = after;
         }
-        let Some((low, words)) = rest.split_first() else { return Some(()) };
-        let words: Vec<u64> = words.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
+        let Some((low, words)) = rest.split_first() else {
+            return Some(());
+        };
+        let words: Vec<u64> = words
+            .chunks_exact(8)
+            .map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")))
+            .collect();
         if usize::from(*low) + words.len() > WORDS {
             return None;
         }
         let negative = flags & 1 != 0;
         for (i, word) in words.iter().enumerate() {
-            let amount = if negative { -i128::from(*word) } else { i128::from(*word) };
+            let amount = if negative {
+                -i128::from(*word)
+            } else {
+                i128::from(*word)
+            };
             self.spill(id, amount, (i32::from(*low) + i as i32) * 64);
         }
         Some(())
@@ -218,7 +270,9 @@ impl ExactSums {
     /// Moves what a restored group has in bins into its word, if it fits with room to add.
     fn gather_bins(&mut self, id: u32) {
         let big = self.big(id);
-        let Some(lowest) = big.words.iter().position(|w| *w != 0) else { return };
+        let Some(lowest) = big.words.iter().position(|w| *w != 0) else {
+            return;
+        };
         let highest = big.words.iter().rposition(|w| *w != 0).unwrap_or(lowest);
         let bottom = lowest * 64 + big.words[lowest].trailing_zeros() as usize;
         let top = highest * 64 + 64 - big.words[highest].leading_zeros() as usize;
@@ -232,7 +286,14 @@ impl ExactSums {
         }
         self.reset_sum(id);
         self.anchors.set(id, anchor as u16 + 1);
-        self.words.set(id, if big.negative { -(word as i128) } else { word as i128 });
+        self.words.set(
+            id,
+            if big.negative {
+                -(word as i128)
+            } else {
+                word as i128
+            },
+        );
     }
 
     fn reset_sum(&mut self, id: u32) {
@@ -244,11 +305,15 @@ impl ExactSums {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.words.memory_bytes() + self.anchors.memory_bytes() + self.bins.capacity() * 32 + self.specials.capacity() * 32
+        self.words.memory_bytes()
+            + self.anchors.memory_bytes()
+            + self.bins.capacity() * 32
+            + self.specials.capacity() * 32
     }
 }
 
-/// One exact sum of floats, for whoever aggregates outside of a dataflow: the same answer as a view's.
+/// One exact sum of floats, for whoever aggregates outside of a dataflow: the same answer as a
+/// view's.
 #[derive(Default)]
 pub struct ExactSum(ExactSums);
 
@@ -292,7 +357,15 @@ fn add_shifted(words: &mut [u64; WORDS], amount: i128, shift: usize) {
     let (at, bits) = (shift / 64, (shift % 64) as u32);
     let extension = if amount < 0 { u64::MAX } else { 0 };
     let (low, high) = (amount as u64, (amount >> 64) as u64);
-    let parts = if bits == 0 { [low, high, extension] } else { [low << bits, high << bits | low >> (64 - bits), extension << bits | high >> (64 - bits)] };
+    let parts = if bits == 0 {
+        [low, high, extension]
+    } else {
+        [
+            low << bits,
+            high << bits | low >> (64 - bits),
+            extension << bits | high >> (64 - bits),
+        ]
+    };
     let mut carry = false;
     for (i, word) in words.iter_mut().enumerate().skip(at) {
         let part = parts.get(i - at).copied().unwrap_or(extension);
@@ -303,9 +376,12 @@ fn add_shifted(words: &mut [u64; WORDS], amount: i128, shift: usize) {
     }
 }
 
-/// `magnitude * 2^exponent / divisor` rounded to the nearest value of `format`, ties to even; infinity beyond its range.
+/// `magnitude * 2^exponent / divisor` rounded to the nearest value of `format`, ties to even;
+/// infinity beyond its range.
 pub(super) fn quotient(magnitude: &[u64], exponent: i32, divisor: u64, format: Format) -> f64 {
-    let Some(high) = magnitude.iter().rposition(|w| *w != 0) else { return 0.0 };
+    let Some(high) = magnitude.iter().rposition(|w| *w != 0) else {
+        return 0.0;
+    };
     // Two words below the point leave at least 65 bits of quotient whatever the divisor.
     let extra = if divisor == 1 { 0 } else { 2 };
     let mut digits = [0u64; WORDS + 2];
@@ -320,7 +396,9 @@ pub(super) fn quotient(magnitude: &[u64], exponent: i32, divisor: u64, format: F
             remainder = value % u128::from(divisor);
         }
     }
-    let Some(high) = digits[..used].iter().rposition(|w| *w != 0) else { return 0.0 };
+    let Some(high) = digits[..used].iter().rposition(|w| *w != 0) else {
+        return 0.0;
+    };
     let top = high as i32 * 64 + 63 - digits[high].leading_zeros() as i32;
     round(&digits[..=high], top, exponent, remainder != 0, format)
 }
@@ -329,7 +407,12 @@ pub(super) fn quotient(magnitude: &[u64], exponent: i32, divisor: u64, format: F
 fn round(digits: &[u64], top: i32, exponent: i32, sticky: bool, format: Format) -> f64 {
     let unit = (top + exponent - (format.bits - 1)).max(format.lowest);
     let dropped = unit - exponent;
-    let bit = |i: i32| i >= 0 && digits.get(i as usize / 64).is_some_and(|w| w >> (i % 64) & 1 == 1);
+    let bit = |i: i32| {
+        i >= 0
+            && digits
+                .get(i as usize / 64)
+                .is_some_and(|w| w >> (i % 64) & 1 == 1)
+    };
     let mut kept = bits_from(digits, dropped.max(0) as usize);
     if dropped < 0 {
         kept <<= -dropped;
@@ -340,14 +423,23 @@ fn round(digits: &[u64], top: i32, exponent: i32, sticky: bool, format: Format) 
             && (0..digits.len()).any(|w| {
                 let from = w as i32 * 64;
                 let kept_bits = (dropped - 1 - from).clamp(0, 64);
-                let mask = if kept_bits == 64 { u64::MAX } else { (1 << kept_bits) - 1 };
+                let mask = if kept_bits == 64 {
+                    u64::MAX
+                } else {
+                    (1 << kept_bits) - 1
+                };
                 digits[w] & mask != 0
             });
     if half && (below || kept & 1 == 1) {
         kept += 1;
     }
-    let too_large = format.bits == SINGLE.bits && (kept as f64) * power(unit.min(200)) > f64::from(f32::MAX);
-    if unit > 971 || too_large { f64::INFINITY } else { kept as f64 * power(unit) }
+    let too_large =
+        format.bits == SINGLE.bits && (kept as f64) * power(unit.min(200)) > f64::from(f32::MAX);
+    if unit > 971 || too_large {
+        f64::INFINITY
+    } else {
+        kept as f64 * power(unit)
+    }
 }
 
 /// The 64 bits that begin at bit `from`.
@@ -358,7 +450,11 @@ fn bits_from(digits: &[u64], from: usize) -> u64 {
 
 /// 2^n for -1074 <= n <= 1023.
 fn power(n: i32) -> f64 {
-    f64::from_bits(if n >= -1022 { ((n + 1023) as u64) << 52 } else { 1 << (n + 1074) })
+    f64::from_bits(if n >= -1022 {
+        ((n + 1023) as u64) << 52
+    } else {
+        1 << (n + 1074)
+    })
 }
 
 #[cfg(test)]
@@ -392,7 +488,10 @@ mod tests {
         assert_eq!(sum(&[0.1; 10]), 1.0);
         assert_eq!(sum(&[f64::MAX, f64::MAX, -f64::MAX]), f64::MAX);
         assert_eq!(sum(&[f64::MAX, f64::MAX]), f64::INFINITY);
-        assert_eq!(sum(&[f64::from_bits(1), f64::from_bits(1)]), f64::from_bits(2));
+        assert_eq!(
+            sum(&[f64::from_bits(1), f64::from_bits(1)]),
+            f64::from_bits(2)
+        );
         assert_eq!(sum(&[f64::from_bits(1), 1.0, -1.0]), f64::from_bits(1));
         assert_eq!(sum(&[f64::INFINITY, 1.0]), f64::INFINITY);
         assert!(sum(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan());
@@ -409,7 +508,11 @@ mod tests {
         for range in [2, 60, 200, 2000] {
             for _ in 0..2000 {
                 let (a, b) = (random.float(range), random.float(range));
-                assert_eq!(sum(&[a, b]).to_bits(), (a + b + 0.0).to_bits(), "{a:e} + {b:e}");
+                assert_eq!(
+                    sum(&[a, b]).to_bits(),
+                    (a + b + 0.0).to_bits(),
+                    "{a:e} + {b:e}"
+                );
             }
         }
     }
@@ -423,7 +526,11 @@ mod tests {
             sums.grow(1);
             sums.add(0, a, 1);
             assert_eq!(sums.value(0, n, DOUBLE), a / n as f64, "{a:e} / {n}");
-            assert_eq!(sums.value(0, 1, SINGLE), f64::from(a as f32), "{a:e} as real");
+            assert_eq!(
+                sums.value(0, 1, SINGLE),
+                f64::from(a as f32),
+                "{a:e} as real"
+            );
         }
     }
 
@@ -448,13 +555,22 @@ mod tests {
                 }
             }
             (0..values.len()).for_each(|i| backward.add(0, 1e7 * i as f64, -1));
-            assert_eq!(forward.value(0, 1, DOUBLE).to_bits(), backward.value(0, 1, DOUBLE).to_bits());
+            assert_eq!(
+                forward.value(0, 1, DOUBLE).to_bits(),
+                backward.value(0, 1, DOUBLE).to_bits()
+            );
             let (mut a, mut b) = (Vec::new(), Vec::new());
             forward.save(0, &mut a);
             backward.save(0, &mut b);
             assert_eq!(a, b, "one stored form");
             let (mut odd, mut even) = (ExactSum::new(), ExactSum::new());
-            values.iter().enumerate().for_each(|(i, v)| if i % 2 == 0 { even.add(*v, 1) } else { odd.add(*v, 1) });
+            values.iter().enumerate().for_each(|(i, v)| {
+                if i % 2 == 0 {
+                    even.add(*v, 1)
+                } else {
+                    odd.add(*v, 1)
+                }
+            });
             even.merge(&odd.to_bytes()).unwrap();
             assert_eq!(even.to_bytes(), a, "parts merge to the whole");
             values.iter().for_each(|v| forward.add(0, *v, -1));

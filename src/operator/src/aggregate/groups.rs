@@ -1,8 +1,11 @@
-//! The groups of an aggregate and all that is kept for them: what the operator and its state tables share.
+//! The groups of an aggregate and all that is kept for them: what the operator and its state tables
+//! share.
 //!
-//! Within an epoch a group is *touched* when a row of it arrives; its output before the first touch is remembered, and at the barrier compared with its output
-//! then. So an epoch costs one retraction and one insertion per group that changed, whatever the number of rows, and none where nothing changed.
-//! A group lives while it has rows. One that has lost them keeps its id until the next seal has written its end.
+//! Within an epoch a group is *touched* when a row of it arrives; its output before the first touch
+//! is remembered, and at the barrier compared with its output then. So an epoch costs one
+//! retraction and one insertion per group that changed, whatever the number of rows, and none where
+//! nothing changed. A group lives while it has rows. One that has lost them keeps its id until the
+//! next seal has written its end.
 
 use super::accumulator::{Accumulator, accumulator};
 use super::distinct::DistinctTable;
@@ -80,8 +83,18 @@ struct Touched {
 }
 
 impl Groups {
-    pub fn new(input: &SchemaRef, output: &SchemaRef, group: &[usize], calls: &[AggregateCall], global: bool, append_only: bool) -> Result<Groups> {
-        let group_fields: Vec<Field> = group.iter().map(|g| input.field(*g).clone().with_nullable(true)).collect();
+    pub fn new(
+        input: &SchemaRef,
+        output: &SchemaRef,
+        group: &[usize],
+        calls: &[AggregateCall],
+        global: bool,
+        append_only: bool,
+    ) -> Result<Groups> {
+        let group_fields: Vec<Field> = group
+            .iter()
+            .map(|g| input.field(*g).clone().with_nullable(true))
+            .collect();
         let types: Vec<DataType> = group_fields.iter().map(|f| f.data_type().clone()).collect();
         let mut groups = Groups {
             group: group.to_vec(),
@@ -90,7 +103,11 @@ impl Groups {
             always_alive: global,
             output: output.clone(),
             index: KeyIndex::new(&types),
-            lanes: vec![Lane::new(Selection { filter: None, not_null: None, distinct: None })],
+            lanes: vec![Lane::new(Selection {
+                filter: None,
+                not_null: None,
+                distinct: None,
+            })],
             calls: Vec::new(),
             distinct: Vec::new(),
             kinds: vec![TableKind::Groups],
@@ -98,7 +115,10 @@ impl Groups {
             unsealed: Vec::new(),
             ended: Vec::new(),
             shown: false,
-            epoch: Touched { old: vec![Vec::new(); calls.len()], ..Touched::default() },
+            epoch: Touched {
+                old: vec![Vec::new(); calls.len()],
+                ..Touched::default()
+            },
             ids: Vec::new(),
         };
         for call in calls {
@@ -107,42 +127,86 @@ impl Groups {
         Ok(groups)
     }
 
-    /// Groups of a partial aggregation: every group that was touched is output, even if its rows cancel.
-    pub fn partial(input: &SchemaRef, output: &SchemaRef, group: &[usize], calls: &[AggregateCall], append_only: bool) -> Result<Groups> {
+    /// Groups of a partial aggregation: every group that was touched is output, even if its rows
+    /// cancel.
+    pub fn partial(
+        input: &SchemaRef,
+        output: &SchemaRef,
+        group: &[usize],
+        calls: &[AggregateCall],
+        append_only: bool,
+    ) -> Result<Groups> {
         let groups = Groups::new(input, output, group, calls, false, append_only)?;
-        Ok(Groups { always_alive: true, ..groups })
+        Ok(Groups {
+            always_alive: true,
+            ..groups
+        })
     }
 
-    fn add_call(&mut self, call: &AggregateCall, calls: &[AggregateCall], input: &SchemaRef, append_only: bool) -> Result<()> {
+    fn add_call(
+        &mut self,
+        call: &AggregateCall,
+        calls: &[AggregateCall],
+        input: &SchemaRef,
+        append_only: bool,
+    ) -> Result<()> {
         let argument_type = call.arg.map(|c| input.field(c).data_type());
-        let mut selection = Selection { filter: call.filter, not_null: call.arg, distinct: None };
+        let mut selection = Selection {
+            filter: call.filter,
+            not_null: call.arg,
+            distinct: None,
+        };
         if let (true, Some(argument)) = (is_distinct(call), call.arg) {
             let table = match self.distinct.iter().position(|t| t.argument == argument) {
                 Some(table) => table,
                 None => {
                     let mut variants: Vec<Option<usize>> = Vec::new();
-                    for other in calls.iter().filter(|c| is_distinct(c) && c.arg == Some(argument)) {
+                    for other in calls
+                        .iter()
+                        .filter(|c| is_distinct(c) && c.arg == Some(argument))
+                    {
                         if !variants.contains(&other.filter) {
                             variants.push(other.filter);
                         }
                     }
                     self.kinds.push(TableKind::Distinct(self.distinct.len()));
-                    self.distinct.push(DistinctTable::new(argument, input.field(argument).data_type().clone(), variants, append_only)?);
+                    self.distinct.push(DistinctTable::new(
+                        argument,
+                        input.field(argument).data_type().clone(),
+                        variants,
+                        append_only,
+                    )?);
                     self.distinct.len() - 1
                 }
             };
-            let variant = self.distinct[table].variants.iter().position(|f| *f == call.filter).ok_or_else(|| Error::internal("a distinct call without variant"))?;
-            selection = Selection { filter: None, not_null: None, distinct: Some((table, variant)) };
+            let variant = self.distinct[table]
+                .variants
+                .iter()
+                .position(|f| *f == call.filter)
+                .ok_or_else(|| Error::internal("a distinct call without variant"))?;
+            selection = Selection {
+                filter: None,
+                not_null: None,
+                distinct: Some((table, variant)),
+            };
         }
-        let lane = self.lanes.iter().position(|l| l.selection == selection).unwrap_or_else(|| {
-            self.lanes.push(Lane::new(selection));
-            self.lanes.len() - 1
-        });
+        let lane = self
+            .lanes
+            .iter()
+            .position(|l| l.selection == selection)
+            .unwrap_or_else(|| {
+                self.lanes.push(Lane::new(selection));
+                self.lanes.len() - 1
+            });
         let mut accumulator = accumulator(call, argument_type, append_only)?;
         if accumulator.multiset().is_some() {
             self.kinds.push(TableKind::Multiset(self.calls.len()));
         }
-        self.calls.push(Call { lane, argument: call.arg, accumulator });
+        self.calls.push(Call {
+            lane,
+            argument: call.arg,
+            accumulator,
+        });
         Ok(())
     }
 
@@ -155,7 +219,11 @@ impl Groups {
         for table in &mut self.distinct {
             table.update(batch, &ids);
         }
-        let masks: Vec<_> = self.lanes.iter().map(|l| mask(batch.rows(), l.selection.filter, l.selection.not_null)).collect();
+        let masks: Vec<_> = self
+            .lanes
+            .iter()
+            .map(|l| mask(batch.rows(), l.selection.filter, l.selection.not_null))
+            .collect();
         for (lane, mask) in masks.iter().enumerate().skip(1) {
             if mask.is_some() && self.lanes[lane].is_all_rows() {
                 let counts = self.lanes[0].counts.clone();
@@ -167,12 +235,19 @@ impl Groups {
             let rows = match (&lane.selection.distinct, &masks[l]) {
                 (Some((table, variant)), _) => {
                     let passed = &self.distinct[*table].passed[*variant];
-                    Selected::Picked { rows: &passed.rows, weights: &passed.weights }
+                    Selected::Picked {
+                        rows: &passed.rows,
+                        weights: &passed.weights,
+                    }
                 }
                 (None, Some(mask)) => Selected::Mask(mask),
                 (None, None) => Selected::All,
             };
-            let input = Input { ids: &ids, weights, rows };
+            let input = Input {
+                ids: &ids,
+                weights,
+                rows,
+            };
             lane.count(&input);
             for call in self.calls.iter_mut().filter(|c| c.lane == l) {
                 if let Some(argument) = call.argument {
@@ -195,8 +270,13 @@ impl Groups {
         let capacity = self.index.capacity();
         if capacity > self.flags.len() {
             self.flags.grow(capacity);
-            self.lanes.iter_mut().filter(|l| !l.is_all_rows()).for_each(|l| l.counts.grow(capacity));
-            self.calls.iter_mut().for_each(|c| c.accumulator.grow(capacity));
+            self.lanes
+                .iter_mut()
+                .filter(|l| !l.is_all_rows())
+                .for_each(|l| l.counts.grow(capacity));
+            self.calls
+                .iter_mut()
+                .for_each(|c| c.accumulator.grow(capacity));
         }
     }
 
@@ -211,24 +291,37 @@ impl Groups {
                 }
                 *flags |= TOUCHED | UNSEALED;
                 self.epoch.ids.push(*id);
-                self.epoch.existed.push(self.lanes[0].counts.get(*id) > 0 || self.global && self.shown);
+                self.epoch
+                    .existed
+                    .push(self.lanes[0].counts.get(*id) > 0 || self.global && self.shown);
             }
         }
         let fresh = &self.epoch.ids[start..];
         if !fresh.is_empty() {
             let old = self.outputs(fresh)?;
-            self.epoch.old.iter_mut().zip(old).for_each(|(parts, part)| parts.push(part));
+            self.epoch
+                .old
+                .iter_mut()
+                .zip(old)
+                .for_each(|(parts, part)| parts.push(part));
         }
         Ok(())
     }
 
     /// The lane's counts.
     pub fn counts(&self, lane: usize) -> &Chunked<i64> {
-        if self.lanes[lane].is_all_rows() { &self.lanes[0].counts } else { &self.lanes[lane].counts }
+        if self.lanes[lane].is_all_rows() {
+            &self.lanes[0].counts
+        } else {
+            &self.lanes[lane].counts
+        }
     }
 
     fn outputs(&self, ids: &[u32]) -> Result<Vec<ArrayRef>> {
-        self.calls.iter().map(|c| c.accumulator.output(ids, self.counts(c.lane))).collect()
+        self.calls
+            .iter()
+            .map(|c| c.accumulator.output(ids, self.counts(c.lane)))
+            .collect()
     }
 
     /// Whether a group is among the output.
@@ -246,11 +339,24 @@ impl Groups {
             self.shown = true;
         }
         let calls = self.calls.len();
-        let Touched { ids, existed, old } = std::mem::replace(&mut self.epoch, Touched { old: vec![Vec::new(); calls], ..Touched::default() });
-        let old = old.iter().map(|parts| concat(parts)).collect::<Result<Vec<_>>>()?;
+        let Touched { ids, existed, old } = std::mem::replace(
+            &mut self.epoch,
+            Touched {
+                old: vec![Vec::new(); calls],
+                ..Touched::default()
+            },
+        );
+        let old = old
+            .iter()
+            .map(|parts| concat(parts))
+            .collect::<Result<Vec<_>>>()?;
         for start in (0..ids.len()).step_by(CHUNK_GROUPS) {
             let end = (start + CHUNK_GROUPS).min(ids.len());
-            let old: Vec<ArrayRef> = old.iter().flatten().map(|c| c.slice(start, end - start)).collect();
+            let old: Vec<ArrayRef> = old
+                .iter()
+                .flatten()
+                .map(|c| c.slice(start, end - start))
+                .collect();
             if let Some(changes) = self.changes(&ids[start..end], &existed[start..end], &old)? {
                 out.send(changes)?;
             }
@@ -262,11 +368,20 @@ impl Groups {
     }
 
     /// What became of these groups, given what they were.
-    fn changes(&self, ids: &[u32], existed: &[bool], old: &[ArrayRef]) -> Result<Option<ChangeBatch>> {
+    fn changes(
+        &self,
+        ids: &[u32],
+        existed: &[bool],
+        old: &[ArrayRef],
+    ) -> Result<Option<ChangeBatch>> {
         let new = self.outputs(ids)?;
         if !existed.contains(&true) && ids.iter().all(|id| self.is_alive(*id)) {
             let columns: Vec<ArrayRef> = self.index.gather(ids).into_iter().chain(new).collect();
-            return Ok(Some(ChangeBatch::insert(batch_of(&self.output, columns, ids.len())?)));
+            return Ok(Some(ChangeBatch::insert(batch_of(
+                &self.output,
+                columns,
+                ids.len(),
+            )?)));
         }
         let changed = differing(old, &new, ids.len())?;
         let (mut rows, mut groups, mut weights) = (Vec::new(), Vec::new(), Vec::new());
@@ -275,7 +390,10 @@ impl Groups {
             if existed[i] && alive && !changed[i] {
                 continue;
             }
-            for (which, weight) in [(0, -1), (1, 1)].into_iter().filter(|(which, _)| if *which == 0 { existed[i] } else { alive }) {
+            for (which, weight) in [(0, -1), (1, 1)]
+                .into_iter()
+                .filter(|(which, _)| if *which == 0 { existed[i] } else { alive })
+            {
                 rows.push((which, i));
                 groups.push(*id);
                 weights.push(weight);
@@ -286,9 +404,15 @@ impl Groups {
         }
         let mut columns = self.index.gather(&groups);
         for (old, new) in old.iter().zip(&new) {
-            columns.push(compute::interleave(&[old.as_ref(), new.as_ref()], &rows).map_err(|e| Error::internal(e.to_string()))?);
+            columns.push(
+                compute::interleave(&[old.as_ref(), new.as_ref()], &rows)
+                    .map_err(|e| Error::internal(e.to_string()))?,
+            );
         }
-        Ok(Some(ChangeBatch::new(batch_of(&self.output, columns, rows.len())?, weights)))
+        Ok(Some(ChangeBatch::new(
+            batch_of(&self.output, columns, rows.len())?,
+            weights,
+        )))
     }
 
     /// Gives back the ids of groups whose end is sealed.
@@ -306,14 +430,32 @@ impl Groups {
     /// Bytes of the groups' own table: without distinct tables and multisets.
     pub fn memory_bytes(&mut self) -> usize {
         let lanes: usize = self.lanes.iter().map(|l| l.counts.memory_bytes()).sum();
-        let calls: usize = self.calls.iter_mut().map(|c| if c.accumulator.multiset().is_some() { 0 } else { c.accumulator.memory_bytes() }).sum();
-        self.index.memory_bytes() + lanes + calls + self.flags.memory_bytes() + (self.unsealed.capacity() + self.epoch.ids.capacity()) * 4
+        let calls: usize = self
+            .calls
+            .iter_mut()
+            .map(|c| {
+                if c.accumulator.multiset().is_some() {
+                    0
+                } else {
+                    c.accumulator.memory_bytes()
+                }
+            })
+            .sum();
+        self.index.memory_bytes()
+            + lanes
+            + calls
+            + self.flags.memory_bytes()
+            + (self.unsealed.capacity() + self.epoch.ids.capacity()) * 4
     }
 }
 
 /// Whether DISTINCT makes a difference to the call.
 pub(super) fn is_distinct(call: &AggregateCall) -> bool {
-    call.distinct && matches!(call.function, AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg)
+    call.distinct
+        && matches!(
+            call.function,
+            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg
+        )
 }
 
 fn concat(parts: &[ArrayRef]) -> Result<Option<ArrayRef>> {
@@ -321,15 +463,21 @@ fn concat(parts: &[ArrayRef]) -> Result<Option<ArrayRef>> {
         return Ok(parts.first().cloned());
     }
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-    compute::concat(&parts).map(Some).map_err(|e| Error::internal(e.to_string()))
+    compute::concat(&parts)
+        .map(Some)
+        .map_err(|e| Error::internal(e.to_string()))
 }
 
 /// Rows in which any column differs.
 fn differing(old: &[ArrayRef], new: &[ArrayRef], rows: usize) -> Result<Vec<bool>> {
     let mut differs = vec![false; rows];
     for (old, new) in old.iter().zip(new) {
-        let column: BooleanArray = distinct(&old.as_ref(), &new.as_ref()).map_err(|e| Error::internal(e.to_string()))?;
-        column.values().set_indices().for_each(|i| differs[i] = true);
+        let column: BooleanArray =
+            distinct(&old.as_ref(), &new.as_ref()).map_err(|e| Error::internal(e.to_string()))?;
+        column
+            .values()
+            .set_indices()
+            .for_each(|i| differs[i] = true);
     }
     Ok(differs)
 }

@@ -1,6 +1,7 @@
-//! Lanes: the ways in which rows of a batch come to an accumulator. Calls with the same filter, the same NULLs to skip and the same DISTINCT share a lane, its
-//! selection of rows is computed once, and so is the lane's count of rows per group: `count(x)` is that count, and the others need it to know when their result is
-//! NULL.
+//! Lanes: the ways in which rows of a batch come to an accumulator. Calls with the same filter, the
+//! same NULLs to skip and the same DISTINCT share a lane, its selection of rows is computed once,
+//! and so is the lane's count of rows per group: `count(x)` is that count, and the others need it
+//! to know when their result is NULL.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
@@ -31,11 +32,27 @@ impl Input<'_> {
     #[inline(always)]
     pub fn each(&self, mut f: impl FnMut(usize, u32, i64)) {
         match (&self.rows, self.weights) {
-            (Selected::All, None) => self.ids.iter().enumerate().for_each(|(row, id)| f(row, *id, 1)),
-            (Selected::All, Some(weights)) => self.ids.iter().zip(weights).enumerate().for_each(|(row, (id, w))| f(row, *id, *w)),
-            (Selected::Mask(mask), None) => mask.set_indices().for_each(|row| f(row, self.ids[row], 1)),
-            (Selected::Mask(mask), Some(weights)) => mask.set_indices().for_each(|row| f(row, self.ids[row], weights[row])),
-            (Selected::Picked { rows, weights }, _) => rows.iter().zip(*weights).for_each(|(row, w)| f(*row as usize, self.ids[*row as usize], *w)),
+            (Selected::All, None) => self
+                .ids
+                .iter()
+                .enumerate()
+                .for_each(|(row, id)| f(row, *id, 1)),
+            (Selected::All, Some(weights)) => self
+                .ids
+                .iter()
+                .zip(weights)
+                .enumerate()
+                .for_each(|(row, (id, w))| f(row, *id, *w)),
+            (Selected::Mask(mask), None) => {
+                mask.set_indices().for_each(|row| f(row, self.ids[row], 1))
+            }
+            (Selected::Mask(mask), Some(weights)) => mask
+                .set_indices()
+                .for_each(|row| f(row, self.ids[row], weights[row])),
+            (Selected::Picked { rows, weights }, _) => rows
+                .iter()
+                .zip(*weights)
+                .for_each(|(row, w)| f(*row as usize, self.ids[*row as usize], *w)),
         }
     }
 }
@@ -51,8 +68,9 @@ pub(super) struct Selection {
     pub distinct: Option<(usize, usize)>,
 }
 
-/// A selection with its count of rows per group. A lane that only leaves NULLs out keeps no counts of its own until the first NULL appears: so far it has
-/// selected all rows, whose count the first lane has.
+/// A selection with its count of rows per group. A lane that only leaves NULLs out keeps no counts
+/// of its own until the first NULL appears: so far it has selected all rows, whose count the first
+/// lane has.
 pub(super) struct Lane {
     pub selection: Selection,
     pub counts: Chunked<i64>,
@@ -61,8 +79,14 @@ pub(super) struct Lane {
 
 impl Lane {
     pub fn new(selection: Selection) -> Lane {
-        let all_rows = selection.filter.is_none() && selection.distinct.is_none() && selection.not_null.is_some();
-        Lane { selection, counts: Chunked::new(), all_rows }
+        let all_rows = selection.filter.is_none()
+            && selection.distinct.is_none()
+            && selection.not_null.is_some();
+        Lane {
+            selection,
+            counts: Chunked::new(),
+            all_rows,
+        }
     }
 
     /// Whether its counts are those of the first lane.
@@ -85,7 +109,11 @@ impl Lane {
 }
 
 /// The rows for which `filter` is true and `not_null` is there; `None` for all rows.
-pub(super) fn mask(batch: &RecordBatch, filter: Option<usize>, not_null: Option<usize>) -> Option<BooleanBuffer> {
+pub(super) fn mask(
+    batch: &RecordBatch,
+    filter: Option<usize>,
+    not_null: Option<usize>,
+) -> Option<BooleanBuffer> {
     let filter = filter.map(|c| {
         let column = batch.column(c).as_boolean();
         match column.nulls() {
@@ -93,7 +121,10 @@ pub(super) fn mask(batch: &RecordBatch, filter: Option<usize>, not_null: Option<
             None => column.values().clone(),
         }
     });
-    let valid = not_null.and_then(|c| batch.column(c).logical_nulls()).filter(|n| n.null_count() > 0).map(|n| n.inner().clone());
+    let valid = not_null
+        .and_then(|c| batch.column(c).logical_nulls())
+        .filter(|n| n.null_count() > 0)
+        .map(|n| n.inner().clone());
     match (filter, valid) {
         (Some(a), Some(b)) => Some(&a & &b),
         (a, b) => a.or(b),

@@ -1,7 +1,9 @@
-//! `min` and `max`. Of an append-only input only the extreme so far is kept. Where rows may leave, all values are: an ordered multiset
-//! `(group, value) -> count` over all groups in one B-tree, so that the extreme of a group is one descent, and the loss of an extreme costs no scan.
+//! `min` and `max`. Of an append-only input only the extreme so far is kept. Where rows may leave,
+//! all values are: an ordered multiset `(group, value) -> count` over all groups in one B-tree, so
+//! that the extreme of a group is one descent, and the loss of an extreme costs no scan.
 //!
-//! Values are ordered as SQL does: NaN above everything, -0 equal to 0, strings by their bytes (the C collation).
+//! Values are ordered as SQL does: NaN above everything, -0 equal to 0, strings by their bytes (the
+//! C collation).
 
 use super::accumulator::{Accumulator, Multiset, MultisetChanges};
 use super::lane::Input;
@@ -21,7 +23,10 @@ trait Domain: 'static {
     fn reader(values: &ArrayRef) -> Self::Reader<'_>;
     fn key(reader: &Self::Reader<'_>, row: usize) -> Self::Key;
     fn compare(reader: &Self::Reader<'_>, row: usize, key: &Self::Key) -> Ordering;
-    fn array<'a>(keys: impl Iterator<Item = Option<&'a Self::Key>>, data_type: &DataType) -> ArrayRef;
+    fn array<'a>(
+        keys: impl Iterator<Item = Option<&'a Self::Key>>,
+        data_type: &DataType,
+    ) -> ArrayRef;
     /// Bytes of a key outside itself.
     fn heap_bytes(key: &Self::Key) -> usize;
 }
@@ -43,8 +48,15 @@ impl<T: ArrowPrimitiveType<Native: Ord + Lowest>> Domain for Plain<T> {
     fn compare(reader: &&[T::Native], row: usize, key: &T::Native) -> Ordering {
         reader[row].cmp(key)
     }
-    fn array<'a>(keys: impl Iterator<Item = Option<&'a T::Native>>, data_type: &DataType) -> ArrayRef {
-        Arc::new(keys.map(|k| k.copied()).collect::<PrimitiveArray<T>>().with_data_type(data_type.clone()))
+    fn array<'a>(
+        keys: impl Iterator<Item = Option<&'a T::Native>>,
+        data_type: &DataType,
+    ) -> ArrayRef {
+        Arc::new(
+            keys.map(|k| k.copied())
+                .collect::<PrimitiveArray<T>>()
+                .with_data_type(data_type.clone()),
+        )
     }
     fn heap_bytes(_: &T::Native) -> usize {
         0
@@ -77,7 +89,11 @@ impl FloatType for Float32Type {
 
 #[inline(always)]
 fn ordered(value: f64) -> i64 {
-    let canonical = if value.is_nan() { f64::NAN.abs() } else { value + 0.0 };
+    let canonical = if value.is_nan() {
+        f64::NAN.abs()
+    } else {
+        value + 0.0
+    };
     let bits = canonical.to_bits() as i64;
     bits ^ (((bits >> 63) as u64) >> 1) as i64
 }
@@ -101,7 +117,10 @@ impl<T: FloatType> Domain for Floats<T> {
         ordered(T::widen(reader[row])).cmp(key)
     }
     fn array<'a>(keys: impl Iterator<Item = Option<&'a i64>>, _: &DataType) -> ArrayRef {
-        Arc::new(keys.map(|k| k.map(|k| T::narrow(unordered(*k)))).collect::<PrimitiveArray<T>>())
+        Arc::new(
+            keys.map(|k| k.map(|k| T::narrow(unordered(*k))))
+                .collect::<PrimitiveArray<T>>(),
+        )
     }
     fn heap_bytes(_: &i64) -> usize {
         0
@@ -154,7 +173,11 @@ impl Domain for Bytes {
     type Key = Box<[u8]>;
     type Reader<'a> = BytesReader<'a>;
     fn reader(values: &ArrayRef) -> BytesReader<'_> {
-        if *values.data_type() == DataType::Utf8 { BytesReader::Text(values.as_string()) } else { BytesReader::Binary(values.as_binary()) }
+        if *values.data_type() == DataType::Utf8 {
+            BytesReader::Text(values.as_string())
+        } else {
+            BytesReader::Binary(values.as_binary())
+        }
     }
     fn key(reader: &BytesReader<'_>, row: usize) -> Box<[u8]> {
         reader.value(row).into()
@@ -163,9 +186,15 @@ impl Domain for Bytes {
     fn compare(reader: &BytesReader<'_>, row: usize, key: &Box<[u8]>) -> Ordering {
         reader.value(row).cmp(key)
     }
-    fn array<'a>(keys: impl Iterator<Item = Option<&'a Box<[u8]>>>, data_type: &DataType) -> ArrayRef {
+    fn array<'a>(
+        keys: impl Iterator<Item = Option<&'a Box<[u8]>>>,
+        data_type: &DataType,
+    ) -> ArrayRef {
         if *data_type == DataType::Utf8 {
-            Arc::new(keys.map(|k| k.map(|k| std::str::from_utf8(k).expect("it was a string"))).collect::<StringArray>())
+            Arc::new(
+                keys.map(|k| k.map(|k| std::str::from_utf8(k).expect("it was a string")))
+                    .collect::<StringArray>(),
+            )
         } else {
             Arc::new(keys.map(|k| k.map(|k| k.as_ref())).collect::<BinaryArray>())
         }
@@ -176,13 +205,38 @@ impl Domain for Bytes {
 }
 
 /// The accumulator of an extreme of `argument`; `None` for types without order.
-pub(super) fn extreme(argument: &DataType, greatest: bool, append_only: bool) -> Option<Box<dyn Accumulator>> {
-    fn of<D: Domain>(argument: &DataType, greatest: bool, append_only: bool) -> Box<dyn Accumulator> {
+pub(super) fn extreme(
+    argument: &DataType,
+    greatest: bool,
+    append_only: bool,
+) -> Option<Box<dyn Accumulator>> {
+    fn of<D: Domain>(
+        argument: &DataType,
+        greatest: bool,
+        append_only: bool,
+    ) -> Box<dyn Accumulator> {
         let data_type = argument.clone();
         if append_only {
-            Box::new(Extreme::<D> { data_type, wanted: if greatest { Ordering::Greater } else { Ordering::Less }, values: Vec::new(), heap: 0 })
+            Box::new(Extreme::<D> {
+                data_type,
+                wanted: if greatest {
+                    Ordering::Greater
+                } else {
+                    Ordering::Less
+                },
+                values: Vec::new(),
+                heap: 0,
+            })
         } else {
-            Box::new(Retractable::<D> { data_type, greatest, counts: BTreeMap::new(), dirty: Vec::new(), gone: Vec::new(), heap: 0, batch: Vec::new() })
+            Box::new(Retractable::<D> {
+                data_type,
+                greatest,
+                counts: BTreeMap::new(),
+                dirty: Vec::new(),
+                gone: Vec::new(),
+                heap: 0,
+                batch: Vec::new(),
+            })
         }
     }
     use DataType as T;
@@ -232,9 +286,13 @@ impl<D: Domain> Accumulator for Extreme<D> {
         let reader = D::reader(values);
         input.each(|row, id, _| {
             let extreme = &mut self.values[id as usize];
-            if extreme.as_ref().is_none_or(|e| D::compare(&reader, row, e) == self.wanted) {
+            if extreme
+                .as_ref()
+                .is_none_or(|e| D::compare(&reader, row, e) == self.wanted)
+            {
                 let key = D::key(&reader, row);
-                self.heap = self.heap + D::heap_bytes(&key) - extreme.as_ref().map_or(0, D::heap_bytes);
+                self.heap =
+                    self.heap + D::heap_bytes(&key) - extreme.as_ref().map_or(0, D::heap_bytes);
                 *extreme = Some(key);
             }
         });
@@ -251,7 +309,10 @@ impl<D: Domain> Accumulator for Extreme<D> {
         Some(self.data_type.clone())
     }
     fn save(&self, ids: &[u32]) -> ArrayRef {
-        D::array(ids.iter().map(|id| self.values[*id as usize].as_ref()), &self.data_type)
+        D::array(
+            ids.iter().map(|id| self.values[*id as usize].as_ref()),
+            &self.data_type,
+        )
     }
     fn load(&mut self, ids: &[u32], stored: &ArrayRef) {
         let reader = D::reader(stored);
@@ -271,7 +332,8 @@ struct Retractable<D: Domain> {
     data_type: DataType,
     greatest: bool,
     counts: BTreeMap<(u32, D::Key), Entry>,
-    /// Values that changed since the last seal, some twice; those that have left since are among them.
+    /// Values that changed since the last seal, some twice; those that have left since are among
+    /// them.
     dirty: Vec<(u32, D::Key)>,
     /// Values that were there at the last seal and have left, once each; some are back.
     gone: Vec<(u32, D::Key)>,
@@ -297,7 +359,11 @@ impl<D: Domain> Retractable<D> {
             Vacant(vacant) => {
                 self.heap += D::heap_bytes(&vacant.key().1);
                 self.dirty.push(vacant.key().clone());
-                vacant.insert(Entry { count: weight, dirty: true, sealed: false });
+                vacant.insert(Entry {
+                    count: weight,
+                    dirty: true,
+                    sealed: false,
+                });
             }
             Occupied(mut occupied) => {
                 let entry = occupied.get_mut();
@@ -323,9 +389,15 @@ impl<D: Domain> Retractable<D> {
                 Some(next) => self.counts.range(..(next, lowest.clone())),
                 None => self.counts.range(..),
             };
-            below_next.rev().take_while(is_here).find(|(_, entry)| entry.count > 0)
+            below_next
+                .rev()
+                .take_while(is_here)
+                .find(|(_, entry)| entry.count > 0)
         } else {
-            self.counts.range((id, lowest.clone())..).take_while(is_here).find(|(_, entry)| entry.count > 0)
+            self.counts
+                .range((id, lowest.clone())..)
+                .take_while(is_here)
+                .find(|(_, entry)| entry.count > 0)
         };
         found.map(|((_, key), _)| key)
     }
@@ -343,9 +415,13 @@ impl<D: Domain> Accumulator for Retractable<D> {
         let mut sum: Option<(u32, D::Key, i64)> = None;
         for (id, key, weight) in batch.drain(..) {
             match &mut sum {
-                Some((last_id, last_key, total)) if *last_id == id && *last_key == key => *total += weight,
+                Some((last_id, last_key, total)) if *last_id == id && *last_key == key => {
+                    *total += weight
+                }
                 _ => {
-                    if let Some((id, key, total)) = sum.replace((id, key, weight)).filter(|s| s.2 != 0) {
+                    if let Some((id, key, total)) =
+                        sum.replace((id, key, weight)).filter(|s| s.2 != 0)
+                    {
                         self.add(id, key, total);
                     }
                 }
@@ -360,12 +436,21 @@ impl<D: Domain> Accumulator for Retractable<D> {
 
     fn output(&self, ids: &[u32], _: &Chunked<i64>) -> Result<ArrayRef> {
         let lowest = D::Key::lowest();
-        Ok(D::array(ids.iter().map(|id| self.extreme(*id, &lowest)), &self.data_type))
+        Ok(D::array(
+            ids.iter().map(|id| self.extreme(*id, &lowest)),
+            &self.data_type,
+        ))
     }
 
     fn reset(&mut self, id: u32) {
         // A group that is gone has no values left unless its input took back what it never gave.
-        while let Some(key) = self.counts.range((id, D::Key::lowest())..).next().map(|(key, _)| key.clone()).filter(|key| key.0 == id) {
+        while let Some(key) = self
+            .counts
+            .range((id, D::Key::lowest())..)
+            .next()
+            .map(|(key, _)| key.clone())
+            .filter(|key| key.0 == id)
+        {
             self.counts.remove(&key);
         }
     }
@@ -383,7 +468,9 @@ impl<D: Domain> Accumulator for Retractable<D> {
     fn memory_bytes(&self) -> usize {
         // A B-tree's nodes are two thirds full on average.
         let entry = size_of::<((u32, D::Key), Entry)>();
-        self.counts.len() * entry * 3 / 2 + self.heap + (self.dirty.capacity() + self.gone.capacity()) * size_of::<(u32, D::Key)>()
+        self.counts.len() * entry * 3 / 2
+            + self.heap
+            + (self.dirty.capacity() + self.gone.capacity()) * size_of::<(u32, D::Key)>()
     }
 }
 
@@ -398,7 +485,11 @@ impl<D: Domain> Multiset for Retractable<D> {
         let mut present = Vec::with_capacity(dirty.len());
         for key in dirty {
             if let Some(entry) = self.counts.get_mut(&key).filter(|e| e.dirty) {
-                *entry = Entry { dirty: false, sealed: true, ..*entry };
+                *entry = Entry {
+                    dirty: false,
+                    sealed: true,
+                    ..*entry
+                };
                 present.push((key, entry.count));
             }
         }
@@ -408,7 +499,10 @@ impl<D: Domain> Multiset for Retractable<D> {
         }
         Some(MultisetChanges {
             ids: present.iter().map(|((id, _), _)| *id).collect(),
-            values: D::array(present.iter().map(|((_, key), _)| Some(key)), &self.data_type),
+            values: D::array(
+                present.iter().map(|((_, key), _)| Some(key)),
+                &self.data_type,
+            ),
             counts: present.iter().map(|(_, count)| *count).collect(),
             gone_ids: gone.iter().map(|(id, _)| *id).collect(),
             gone_values: D::array(gone.iter().map(|(_, key)| Some(key)), &self.data_type),
@@ -420,7 +514,14 @@ impl<D: Domain> Multiset for Retractable<D> {
         for (row, id) in ids.iter().enumerate() {
             let key = D::key(&reader, row);
             self.heap += D::heap_bytes(&key);
-            self.counts.insert((*id, key), Entry { count: counts.value(row), dirty: false, sealed: true });
+            self.counts.insert(
+                (*id, key),
+                Entry {
+                    count: counts.value(row),
+                    dirty: false,
+                    sealed: true,
+                },
+            );
         }
     }
 }

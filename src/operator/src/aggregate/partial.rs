@@ -1,11 +1,15 @@
-//! The first half of a two-phase aggregation: rows of a group are combined where they are, so that a skewed or global aggregate sends one row per group
-//! and epoch through the exchange instead of all of them.
+//! The first half of a two-phase aggregation: rows of a group are combined where they are, so that
+//! a skewed or global aggregate sends one row per group and epoch through the exchange instead of
+//! all of them.
 //!
-//! Algebra: `a(A) = merge(a(A1), a(A2), ...)` for any partition of A, with count merged by sum, sum by sum, and extremes by themselves. The second half is an
-//! `Aggregate` over the partial columns. It sees one insertion per partial row and never a retraction of one, so:
+//! Algebra: `a(A) = merge(a(A1), a(A2), ...)` for any partition of A, with count merged by sum, sum
+//! by sum, and extremes by themselves. The second half is an `Aggregate` over the partial columns.
+//! It sees one insertion per partial row and never a retraction of one, so:
 //! * extremes ask for append-only input;
-//! * groups that may lose all their rows, and sums that may become NULL again, must not be split (the planner's business);
-//! * the sum over no partial count is NULL where a count is 0: the plan has `coalesce(sum, 0)` above.
+//! * groups that may lose all their rows, and sums that may become NULL again, must not be split
+//!   (the planner's business);
+//! * the sum over no partial count is NULL where a count is 0: the plan has `coalesce(sum, 0)`
+//!   above.
 //!
 //! State: none across barriers.
 
@@ -30,17 +34,37 @@ pub struct PartialAggregate {
 }
 
 impl PartialAggregate {
-    /// Like [`super::Aggregate::new`]; `output` has the group columns, then one partial column per call.
-    pub fn new(input: &SchemaRef, output: &SchemaRef, group: &[usize], calls: &[AggregateCall], append_only: bool) -> Result<PartialAggregate> {
+    /// Like [`super::Aggregate::new`]; `output` has the group columns, then one partial column per
+    /// call.
+    pub fn new(
+        input: &SchemaRef,
+        output: &SchemaRef,
+        group: &[usize],
+        calls: &[AggregateCall],
+        append_only: bool,
+    ) -> Result<PartialAggregate> {
         let groups = Groups::partial(input, output, group, calls, append_only)?;
-        Ok(PartialAggregate { input: input.clone(), output: output.clone(), group: group.to_vec(), calls: calls.to_vec(), append_only, groups })
+        Ok(PartialAggregate {
+            input: input.clone(),
+            output: output.clone(),
+            group: group.to_vec(),
+            calls: calls.to_vec(),
+            append_only,
+            groups,
+        })
     }
 
     fn flush(&mut self, out: &mut dyn Out) -> Result<()> {
         if self.groups.index.is_empty() {
             return Ok(());
         }
-        let empty = Groups::partial(&self.input, &self.output, &self.group, &self.calls, self.append_only)?;
+        let empty = Groups::partial(
+            &self.input,
+            &self.output,
+            &self.group,
+            &self.calls,
+            self.append_only,
+        )?;
         std::mem::replace(&mut self.groups, empty).emit(out)
     }
 }
@@ -48,7 +72,11 @@ impl PartialAggregate {
 impl Operator for PartialAggregate {
     fn on_changes(&mut self, _port: usize, batch: ChangeBatch, out: &mut dyn Out) -> Result<()> {
         self.groups.update(&batch)?;
-        if self.groups.index.len() >= GROUPS_MAX { self.flush(out) } else { Ok(()) }
+        if self.groups.index.len() >= GROUPS_MAX {
+            self.flush(out)
+        } else {
+            Ok(())
+        }
     }
 
     fn on_barrier(&mut self, _barrier: &Barrier, out: &mut dyn Out) -> Result<()> {

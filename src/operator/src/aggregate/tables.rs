@@ -1,8 +1,9 @@
-//! The state tables of an aggregate: the groups with counts and sums; per distinct column `(group, value)` with the variants that have it; per retractable
-//! extreme `(group, value)` with its count. All are partitioned by the hash of the group columns (without any: vnode 0).
+//! The state tables of an aggregate: the groups with counts and sums; per distinct column `(group,
+//! value)` with the variants that have it; per retractable extreme `(group, value)` with its count.
+//! All are partitioned by the hash of the group columns (without any: vnode 0).
 //!
-//! A seal takes the groups that were touched since the last one. The ids of groups that ended are given back only when rows go on, so that the other tables can
-//! still name them.
+//! A seal takes the groups that were touched since the last one. The ids of groups that ended are
+//! given back only when rows go on, so that the other tables can still name them.
 
 use super::groups::{Groups, SEALED, TableKind, UNSEALED};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
@@ -27,9 +28,21 @@ pub(super) fn lock(groups: &Mutex<Groups>) -> MutexGuard<'_, Groups> {
 pub(super) fn tables(groups: &Arc<Mutex<Groups>>, first: u32) -> Vec<Table> {
     let mut held = lock(groups);
     let kinds = held.kinds.clone();
-    let specs: Vec<TableSpec> = kinds.iter().zip(first..).map(|(kind, table)| held.spec(*kind, table)).collect();
+    let specs: Vec<TableSpec> = kinds
+        .iter()
+        .zip(first..)
+        .map(|(kind, table)| held.spec(*kind, table))
+        .collect();
     drop(held);
-    kinds.into_iter().zip(specs).map(|(kind, spec)| Table { groups: groups.clone(), kind, spec }).collect()
+    kinds
+        .into_iter()
+        .zip(specs)
+        .map(|(kind, spec)| Table {
+            groups: groups.clone(),
+            kind,
+            spec,
+        })
+        .collect()
 }
 
 impl StateTable for Table {
@@ -61,10 +74,16 @@ impl StateTable for Table {
         groups.intern_keys(&rows.columns()[..width], rows.num_rows(), &mut ids);
         match self.kind {
             TableKind::Groups => groups.restore_groups(&ids, &rows.columns()[width..]),
-            TableKind::Distinct(table) => groups.distinct[table].load(ids, rows.column(width), &rows.columns()[width + 1..]),
+            TableKind::Distinct(table) => {
+                groups.distinct[table].load(ids, rows.column(width), &rows.columns()[width + 1..])
+            }
             TableKind::Multiset(call) => {
                 if let Some(multiset) = groups.calls[call].accumulator.multiset() {
-                    multiset.load_entries(&ids, rows.column(width), rows.column(width + 1).as_primitive::<Int64Type>());
+                    multiset.load_entries(
+                        &ids,
+                        rows.column(width),
+                        rows.column(width + 1).as_primitive::<Int64Type>(),
+                    );
                 }
             }
         }
@@ -87,22 +106,45 @@ impl Groups {
         match kind {
             TableKind::Groups => {
                 fields.push(Field::new("rows", DataType::Int64, false));
-                fields.extend((1..self.lanes.len()).map(|lane| Field::new(format!("count_{lane}"), DataType::Int64, false)));
-                let stored = self.calls.iter().enumerate().filter_map(|(i, c)| Some(Field::new(format!("call_{i}"), c.accumulator.stored_type()?, true)));
+                fields.extend(
+                    (1..self.lanes.len())
+                        .map(|lane| Field::new(format!("count_{lane}"), DataType::Int64, false)),
+                );
+                let stored = self.calls.iter().enumerate().filter_map(|(i, c)| {
+                    Some(Field::new(
+                        format!("call_{i}"),
+                        c.accumulator.stored_type()?,
+                        true,
+                    ))
+                });
                 fields.extend(stored);
             }
             TableKind::Distinct(table) => {
-                fields.push(Field::new("value", self.distinct[table].data_type.clone(), false));
+                fields.push(Field::new(
+                    "value",
+                    self.distinct[table].data_type.clone(),
+                    false,
+                ));
                 fields.extend(self.distinct[table].presence_fields());
                 key_columns += 1;
             }
             TableKind::Multiset(call) => {
-                let value_type = self.calls[call].accumulator.multiset().map_or(DataType::Null, |m| m.value_type());
-                fields.extend([Field::new("value", value_type, false), Field::new("count", DataType::Int64, false)]);
+                let value_type = self.calls[call]
+                    .accumulator
+                    .multiset()
+                    .map_or(DataType::Null, |m| m.value_type());
+                fields.extend([
+                    Field::new("value", value_type, false),
+                    Field::new("count", DataType::Int64, false),
+                ]);
                 key_columns += 1;
             }
         }
-        TableSpec { table, schema: Arc::new(Schema::new(fields)), key_columns }
+        TableSpec {
+            table,
+            schema: Arc::new(Schema::new(fields)),
+            key_columns,
+        }
     }
 
     fn seal_groups(&mut self, spec: &TableSpec) -> Option<TableDelta> {
@@ -110,14 +152,26 @@ impl Groups {
         if unsealed.is_empty() {
             return None;
         }
-        let (here, gone): (Vec<u32>, Vec<u32>) = unsealed.into_iter().partition(|id| self.is_alive(*id));
-        let stored_before: Vec<u32> = gone.iter().copied().filter(|id| self.flags.get(*id) & SEALED != 0).collect();
+        let (here, gone): (Vec<u32>, Vec<u32>) =
+            unsealed.into_iter().partition(|id| self.is_alive(*id));
+        let stored_before: Vec<u32> = gone
+            .iter()
+            .copied()
+            .filter(|id| self.flags.get(*id) & SEALED != 0)
+            .collect();
         let mut columns = Vec::new();
         for lane in 0..self.lanes.len() {
             let counts = self.counts(lane);
-            columns.push(Arc::new(Int64Array::from_iter_values(here.iter().map(|id| counts.get(*id)))) as ArrayRef);
+            columns.push(Arc::new(Int64Array::from_iter_values(
+                here.iter().map(|id| counts.get(*id)),
+            )) as ArrayRef);
         }
-        columns.extend(self.calls.iter().filter(|c| c.accumulator.stored_type().is_some()).map(|c| c.accumulator.save(&here)));
+        columns.extend(
+            self.calls
+                .iter()
+                .filter(|c| c.accumulator.stored_type().is_some())
+                .map(|c| c.accumulator.save(&here)),
+        );
         let delta = self.delta(spec, &here, columns, &stored_before, None);
         for id in here {
             let flags = self.flags.get_mut(id);
@@ -127,18 +181,40 @@ impl Groups {
         delta
     }
 
-    fn entries_delta(&self, spec: &TableSpec, ids: &[u32], columns: Vec<ArrayRef>, gone_ids: &[u32], gone_values: ArrayRef) -> Option<TableDelta> {
+    fn entries_delta(
+        &self,
+        spec: &TableSpec,
+        ids: &[u32],
+        columns: Vec<ArrayRef>,
+        gone_ids: &[u32],
+        gone_values: ArrayRef,
+    ) -> Option<TableDelta> {
         self.delta(spec, ids, columns, gone_ids, Some(gone_values))
     }
 
-    /// Rows of `ids` with these columns after the group's, and deletes of `gone`; `None` if there is neither.
-    fn delta(&self, spec: &TableSpec, ids: &[u32], columns: Vec<ArrayRef>, gone: &[u32], gone_values: Option<ArrayRef>) -> Option<TableDelta> {
+    /// Rows of `ids` with these columns after the group's, and deletes of `gone`; `None` if there
+    /// is neither.
+    fn delta(
+        &self,
+        spec: &TableSpec,
+        ids: &[u32],
+        columns: Vec<ArrayRef>,
+        gone: &[u32],
+        gone_values: Option<ArrayRef>,
+    ) -> Option<TableDelta> {
         if ids.is_empty() && gone.is_empty() {
             return None;
         }
-        let key_schema: SchemaRef = Arc::new(Schema::new(spec.schema.fields()[..spec.key_columns].to_vec()));
+        let key_schema: SchemaRef = Arc::new(Schema::new(
+            spec.schema.fields()[..spec.key_columns].to_vec(),
+        ));
         let upserts = self.index.gather(ids).into_iter().chain(columns).collect();
-        let deletes = self.index.gather(gone).into_iter().chain(gone_values).collect();
+        let deletes = self
+            .index
+            .gather(gone)
+            .into_iter()
+            .chain(gone_values)
+            .collect();
         Some(TableDelta {
             upserts: batch(&spec.schema, upserts, ids.len()),
             upsert_vnodes: self.vnodes(ids),
@@ -148,23 +224,44 @@ impl Groups {
     }
 
     fn vnodes(&self, ids: &[u32]) -> Vec<u16> {
-        if self.group_fields.is_empty() { vec![0; ids.len()] } else { ids.iter().map(|id| vnode_of_hash(self.index.hash(*id)) as u16).collect() }
+        if self.group_fields.is_empty() {
+            vec![0; ids.len()]
+        } else {
+            ids.iter()
+                .map(|id| vnode_of_hash(self.index.hash(*id)) as u16)
+                .collect()
+        }
     }
 
     fn restore_groups(&mut self, ids: &[u32], columns: &[ArrayRef]) {
-        let counts: Vec<&Int64Array> = columns[..self.lanes.len()].iter().map(|c| c.as_primitive::<Int64Type>()).collect();
+        let counts: Vec<&Int64Array> = columns[..self.lanes.len()]
+            .iter()
+            .map(|c| c.as_primitive::<Int64Type>())
+            .collect();
         for lane in 1..self.lanes.len() {
             if self.lanes[lane].is_all_rows() && counts[lane].values() != counts[0].values() {
                 let so_far = self.lanes[0].counts.clone();
                 self.lanes[lane].diverge(so_far);
             }
         }
-        for (lane, counts) in self.lanes.iter_mut().zip(counts).filter(|(lane, _)| !lane.is_all_rows()) {
-            ids.iter().zip(counts.values()).for_each(|(id, count)| lane.counts.set(*id, *count));
+        for (lane, counts) in self
+            .lanes
+            .iter_mut()
+            .zip(counts)
+            .filter(|(lane, _)| !lane.is_all_rows())
+        {
+            ids.iter()
+                .zip(counts.values())
+                .for_each(|(id, count)| lane.counts.set(*id, *count));
         }
         let mut stored = columns[self.lanes.len()..].iter();
-        for call in self.calls.iter_mut().filter(|c| c.accumulator.stored_type().is_some()) {
-            call.accumulator.load(ids, stored.next().expect("one column per stored state"));
+        for call in self
+            .calls
+            .iter_mut()
+            .filter(|c| c.accumulator.stored_type().is_some())
+        {
+            call.accumulator
+                .load(ids, stored.next().expect("one column per stored state"));
         }
         ids.iter().for_each(|id| *self.flags.get_mut(*id) |= SEALED);
         self.shown = true;
@@ -172,9 +269,17 @@ impl Groups {
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
-    let columns = columns
-        .into_iter()
-        .zip(schema.fields())
-        .map(|(c, f)| if c.data_type() == f.data_type() { c } else { arrow::compute::cast(&c, f.data_type()).expect("a key keeps its type") });
-    RecordBatch::try_new_with_options(schema.clone(), columns.collect(), &RecordBatchOptions::new().with_row_count(Some(rows))).expect("columns have their declared types")
+    let columns = columns.into_iter().zip(schema.fields()).map(|(c, f)| {
+        if c.data_type() == f.data_type() {
+            c
+        } else {
+            arrow::compute::cast(&c, f.data_type()).expect("a key keeps its type")
+        }
+    });
+    RecordBatch::try_new_with_options(
+        schema.clone(),
+        columns.collect(),
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
+    .expect("columns have their declared types")
 }

@@ -1,4 +1,5 @@
-//! Tables of changes for each shape, and random histories (retractions ahead of their rows, seals, restores) against a naive recomputation.
+//! Tables of changes for each shape, and random histories (retractions ahead of their rows, seals,
+//! restores) against a naive recomputation.
 
 use super::*;
 use crate::testing::{Recorder, barrier, changes, epoch, schema, table};
@@ -14,26 +15,55 @@ const HUGE: f64 = (1u64 << 62) as f64 * (1u64 << 62) as f64 * (1u64 << 62) as f6
 const NUMERIC: DataType = DataType::Decimal128(38, 0);
 
 fn call(function: AggregateFunction, arg: Option<usize>, output: DataType) -> AggregateCall {
-    AggregateCall { function, arg, distinct: false, filter: None, output }
+    AggregateCall {
+        function,
+        arg,
+        distinct: false,
+        filter: None,
+        output,
+    }
 }
 
 fn distinct(function: AggregateFunction, arg: usize, output: DataType) -> AggregateCall {
-    AggregateCall { distinct: true, ..call(function, Some(arg), output) }
+    AggregateCall {
+        distinct: true,
+        ..call(function, Some(arg), output)
+    }
 }
 
 fn filtered(call: AggregateCall, filter: usize) -> AggregateCall {
-    AggregateCall { filter: Some(filter), ..call }
+    AggregateCall {
+        filter: Some(filter),
+        ..call
+    }
 }
 
 fn output_schema(input: &SchemaRef, group: &[usize], calls: &[AggregateCall]) -> SchemaRef {
     let groups = group.iter().map(|g| input.field(*g).clone());
-    let calls = calls.iter().enumerate().map(|(i, c)| Field::new(format!("a{i}"), c.output.clone(), true));
+    let calls = calls
+        .iter()
+        .enumerate()
+        .map(|(i, c)| Field::new(format!("a{i}"), c.output.clone(), true));
     Arc::new(Schema::new(groups.chain(calls).collect::<Vec<_>>()))
 }
 
-fn aggregate(columns: &str, group: &[usize], calls: &[AggregateCall], append_only: bool) -> Aggregate {
+fn aggregate(
+    columns: &str,
+    group: &[usize],
+    calls: &[AggregateCall],
+    append_only: bool,
+) -> Aggregate {
     let input = schema(columns);
-    Aggregate::new(&input, &output_schema(&input, group, calls), group, calls, group.is_empty(), append_only, 7).unwrap()
+    Aggregate::new(
+        &input,
+        &output_schema(&input, group, calls),
+        group,
+        calls,
+        group.is_empty(),
+        append_only,
+        7,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -52,19 +82,44 @@ fn counts_sums_and_means_follow_the_rows() {
     ];
     let mut a = aggregate(columns, &[0], &calls, false);
     assert_eq!(
-        epoch(&mut a, 1, columns, &["+1 1 10 9000000000 1.50 0.1\n+1 2 - - - -", "+1 1 - 9000000000 0.25 0.2"]),
-        ["+1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002", "+1 2 1 0 - - - - - - -",]
+        epoch(
+            &mut a,
+            1,
+            columns,
+            &[
+                "+1 1 10 9000000000 1.50 0.1\n+1 2 - - - -",
+                "+1 1 - 9000000000 0.25 0.2"
+            ]
+        ),
+        [
+            "+1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 \
+             0.15000000000000002",
+            "+1 2 1 0 - - - - - - -",
+        ]
     );
     assert_eq!(
-        epoch(&mut a, 2, columns, &["-1 1 10 9000000000 1.50 0.1\n+1 1 7 1 -0.01 0.1", "-1 2 - - - -\n+1 3 1 1 1 1"]),
+        epoch(
+            &mut a,
+            2,
+            columns,
+            &[
+                "-1 1 10 9000000000 1.50 0.1\n+1 1 7 1 -0.01 0.1",
+                "-1 2 - - - -\n+1 3 1 1 1 1"
+            ]
+        ),
         [
-            "-1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 0.15000000000000002",
+            "-1 1 2 1 10 18000000000 10.0000 1.75 0.875000 0.30000000000000004 \
+             0.15000000000000002",
             "+1 1 2 1 7 9000000001 7.0000 0.24 0.120000 0.30000000000000004 0.15000000000000002",
             "-1 2 1 0 - - - - - - -",
             "+1 3 1 1 1 1 1.0000 1.00 1.000000 1.0 1.0",
         ]
     );
-    assert_eq!(epoch(&mut a, 3, columns, &["+1 1 5 5 5 5\n-1 1 5 5 5 5"]), [""; 0], "nothing changed, nothing is sent");
+    assert_eq!(
+        epoch(&mut a, 3, columns, &["+1 1 5 5 5 5\n-1 1 5 5 5 5"]),
+        [""; 0],
+        "nothing changed, nothing is sent"
+    );
     assert_eq!(epoch(&mut a, 4, columns, &[]), [""; 0]);
 }
 
@@ -80,8 +135,14 @@ fn the_global_group_is_there_without_rows() {
     ];
     let mut a = aggregate(columns, &[], &calls, false);
     assert_eq!(epoch(&mut a, 1, columns, &[]), ["+1 0 - - - -"]);
-    assert_eq!(epoch(&mut a, 2, columns, &["+1 3 true\n+1 4 false"]), ["-1 0 - - - -", "+1 2 7 false true 4"]);
-    assert_eq!(epoch(&mut a, 3, columns, &["-1 3 true\n-1 4 false"]), ["-1 2 7 false true 4", "+1 0 - - - -"]);
+    assert_eq!(
+        epoch(&mut a, 2, columns, &["+1 3 true\n+1 4 false"]),
+        ["-1 0 - - - -", "+1 2 7 false true 4"]
+    );
+    assert_eq!(
+        epoch(&mut a, 3, columns, &["-1 3 true\n-1 4 false"]),
+        ["-1 2 7 false true 4", "+1 0 - - - -"]
+    );
     let mut a = aggregate(columns, &[], &calls, false);
     assert_eq!(epoch(&mut a, 1, columns, &["+1 3 -"]), ["+1 1 3 - - 3"]);
 }
@@ -94,16 +155,34 @@ fn extremes_come_back_when_the_extreme_leaves() {
         call(Max, Some(1), DataType::Utf8),
         call(Min, Some(2), DataType::Float64),
         call(Max, Some(2), DataType::Float64),
-        call(Max, Some(3), DataType::Timestamp(TimeUnit::Microsecond, None)),
+        call(
+            Max,
+            Some(3),
+            DataType::Timestamp(TimeUnit::Microsecond, None),
+        ),
     ];
     let first = ["+1 1 b 1.5 1970-01-01T00:00:01\n+1 1 a NaN 1970-01-01T00:00:02\n+1 1 c -2 -"];
     for append_only in [true, false] {
         let mut a = aggregate(columns, &[0], &calls, append_only);
-        assert_eq!(epoch(&mut a, 1, columns, &first), ["+1 1 a c -2.0 NaN 1970-01-01T00:00:02"]);
+        assert_eq!(
+            epoch(&mut a, 1, columns, &first),
+            ["+1 1 a c -2.0 NaN 1970-01-01T00:00:02"]
+        );
     }
     let mut a = aggregate(columns, &[0], &calls, false);
     epoch(&mut a, 1, columns, &first);
-    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 a NaN 1970-01-01T00:00:02\n-1 1 c -2 -"]), ["-1 1 a c -2.0 NaN 1970-01-01T00:00:02", "+1 1 b b 1.5 1.5 1970-01-01T00:00:01"]);
+    assert_eq!(
+        epoch(
+            &mut a,
+            2,
+            columns,
+            &["-1 1 a NaN 1970-01-01T00:00:02\n-1 1 c -2 -"]
+        ),
+        [
+            "-1 1 a c -2.0 NaN 1970-01-01T00:00:02",
+            "+1 1 b b 1.5 1.5 1970-01-01T00:00:01"
+        ]
+    );
 }
 
 #[test]
@@ -119,19 +198,39 @@ fn distinct_calls_share_a_table_and_filters_are_variants() {
     for append_only in [true, false] {
         let mut a = aggregate(columns, &[0], &calls, append_only);
         assert_eq!(a.tables().len(), 2);
-        let rows = "+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true\n+1 1 - true true\n+1 1 6 false true";
+        let rows = "+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true\n+1 1 - true true\n+1 1 6 \
+                    false true";
         assert_eq!(epoch(&mut a, 1, columns, &[rows]), ["+1 1 2 1 11 4 5.50"]);
-        assert_eq!(epoch(&mut a, 2, columns, &["+1 1 5 true true"]), ["-1 1 2 1 11 4 5.50", "+1 1 2 1 11 5 5.50"]);
+        assert_eq!(
+            epoch(&mut a, 2, columns, &["+1 1 5 true true"]),
+            ["-1 1 2 1 11 4 5.50", "+1 1 2 1 11 5 5.50"]
+        );
     }
     let mut a = aggregate(columns, &[0], &calls, false);
-    epoch(&mut a, 1, columns, &["+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true"]);
-    assert_eq!(epoch(&mut a, 2, columns, &["-1 1 5 true false\n-1 1 6 - true"]), ["-1 1 2 1 11 2 5.50", "+1 1 1 0 5 1 5.00"]);
+    epoch(
+        &mut a,
+        1,
+        columns,
+        &["+1 1 5 true false\n+1 1 5 false true\n+1 1 6 - true"],
+    );
+    assert_eq!(
+        epoch(&mut a, 2, columns, &["-1 1 5 true false\n-1 1 6 - true"]),
+        ["-1 1 2 1 11 2 5.50", "+1 1 1 0 5 1 5.00"]
+    );
 }
 
 #[test]
 fn no_calls_is_distinct() {
     let mut a = aggregate("k i64, s text", &[0, 1], &[], true);
-    assert_eq!(epoch(&mut a, 1, "k i64, s text", &["+1 1 a\n+1 1 a\n+1 - -", "+1 1 b\n+1 - -"]), ["+1 1 a", "+1 - -", "+1 1 b"]);
+    assert_eq!(
+        epoch(
+            &mut a,
+            1,
+            "k i64, s text",
+            &["+1 1 a\n+1 1 a\n+1 - -", "+1 1 b\n+1 - -"]
+        ),
+        ["+1 1 a", "+1 - -", "+1 1 b"]
+    );
     assert_eq!(epoch(&mut a, 2, "k i64, s text", &["+1 1 a"]), [""; 0]);
 }
 
@@ -140,35 +239,90 @@ fn a_sum_beyond_its_type_is_an_error_and_one_that_comes_back_is_not() {
     let columns = "k i64, v i64";
     let mut a = aggregate(columns, &[0], &[call(Sum, Some(1), DataType::Int64)], false);
     let mut out = Recorder::default();
-    a.on_changes(0, changes(columns, "+1 1 9223372036854775807\n+1 1 9223372036854775807\n-1 1 9223372036854775807"), &mut out).unwrap();
+    a.on_changes(
+        0,
+        changes(
+            columns,
+            "+1 1 9223372036854775807\n+1 1 9223372036854775807\n-1 1 9223372036854775807",
+        ),
+        &mut out,
+    )
+    .unwrap();
     a.on_barrier(&barrier(1), &mut out).unwrap();
     assert_eq!(out.take(), ["+1 1 9223372036854775807"]);
-    a.on_changes(0, changes(columns, "+1 1 1"), &mut out).unwrap();
+    a.on_changes(0, changes(columns, "+1 1 1"), &mut out)
+        .unwrap();
     let error = a.on_barrier(&barrier(2), &mut out).unwrap_err();
-    assert_eq!((error.state().0, error.message()), ("22003", "bigint out of range"));
+    assert_eq!(
+        (error.state().0, error.message()),
+        ("22003", "bigint out of range")
+    );
 }
 
 #[test]
 fn partial_rows_merge_to_the_whole() {
     let columns = "k i64, v i32";
-    let calls = [call(Count, None, DataType::Int64), call(Sum, Some(1), DataType::Int64), call(Max, Some(1), DataType::Int32)];
-    let (input, partial) = (schema(columns), output_schema(&schema(columns), &[0], &calls));
+    let calls = [
+        call(Count, None, DataType::Int64),
+        call(Sum, Some(1), DataType::Int64),
+        call(Max, Some(1), DataType::Int32),
+    ];
+    let (input, partial) = (
+        schema(columns),
+        output_schema(&schema(columns), &[0], &calls),
+    );
     let mut first = PartialAggregate::new(&input, &partial, &[0], &calls, true).unwrap();
-    let merge = [call(Sum, Some(1), DataType::Int64), call(Sum, Some(2), DataType::Int64), call(Max, Some(3), DataType::Int32)];
-    let mut second = Aggregate::new(&partial, &output_schema(&partial, &[0], &merge), &[0], &merge, false, true, 0).unwrap();
+    let merge = [
+        call(Sum, Some(1), DataType::Int64),
+        call(Sum, Some(2), DataType::Int64),
+        call(Max, Some(3), DataType::Int32),
+    ];
+    let mut second = Aggregate::new(
+        &partial,
+        &output_schema(&partial, &[0], &merge),
+        &[0],
+        &merge,
+        false,
+        true,
+        0,
+    )
+    .unwrap();
     let mut seen = Vec::new();
-    for (number, lines) in ["+1 1 3\n+1 1 4\n+1 2 -", "+1 1 1\n+1 2 8"].iter().enumerate() {
+    for (number, lines) in ["+1 1 3\n+1 1 4\n+1 2 -", "+1 1 1\n+1 2 8"]
+        .iter()
+        .enumerate()
+    {
         let (mut middle, mut out) = (Recorder::default(), Recorder::default());
-        first.on_changes(0, changes(columns, lines), &mut middle).unwrap();
-        first.on_barrier(&barrier(number as u64), &mut middle).unwrap();
-        middle.batches.into_iter().for_each(|b| second.on_changes(0, b, &mut out).unwrap());
-        second.on_barrier(&barrier(number as u64), &mut out).unwrap();
+        first
+            .on_changes(0, changes(columns, lines), &mut middle)
+            .unwrap();
+        first
+            .on_barrier(&barrier(number as u64), &mut middle)
+            .unwrap();
+        middle
+            .batches
+            .into_iter()
+            .for_each(|b| second.on_changes(0, b, &mut out).unwrap());
+        second
+            .on_barrier(&barrier(number as u64), &mut out)
+            .unwrap();
         seen.extend(out.take());
     }
-    assert_eq!(seen, ["+1 1 2 7 4", "+1 2 1 - -", "-1 1 2 7 4", "+1 1 3 8 4", "-1 2 1 - -", "+1 2 2 8 8"]);
+    assert_eq!(
+        seen,
+        [
+            "+1 1 2 7 4",
+            "+1 2 1 - -",
+            "-1 1 2 7 4",
+            "+1 1 3 8 4",
+            "-1 2 1 - -",
+            "+1 2 2 8 8"
+        ]
+    );
 }
 
-// ---- random histories -------------------------------------------------------------------------------------------------------------------------
+// ---- random histories
+// -------------------------------------------------------------------------------------------------------------------------
 
 struct Random(u64);
 
@@ -183,7 +337,11 @@ impl Random {
         self.next() % n
     }
     fn maybe<T>(&mut self, value: impl FnOnce(&mut Random) -> T) -> Option<T> {
-        if self.below(8) == 0 { None } else { Some(value(self)) }
+        if self.below(8) == 0 {
+            None
+        } else {
+            Some(value(self))
+        }
     }
 }
 
@@ -198,16 +356,36 @@ struct Row {
     truth: Option<bool>,
 }
 
-const COLUMNS: &str = "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool";
+const COLUMNS: &str =
+    "g i64, narrow i32, wide i64, numeric dec, float f64, string text, truth bool";
 
 fn row(random: &mut Random, groups: u64) -> Row {
     Row {
         group: random.maybe(|r| r.below(groups) as i64),
         narrow: random.maybe(|r| r.below(9) as i32 - 4),
-        wide: random.maybe(|r| if r.below(20) == 0 { i64::MAX } else { r.below(5) as i64 }),
+        wide: random.maybe(|r| {
+            if r.below(20) == 0 {
+                i64::MAX
+            } else {
+                r.below(5) as i64
+            }
+        }),
         numeric: random.maybe(|r| i128::from(r.below(1000)) - 500),
-        float: random.maybe(|r| if r.below(30) == 0 { HUGE } else { r.below(1000) as f64 / 8.0 - 60.0 }),
-        text: random.maybe(|r| "x".repeat(r.below(4) as usize) + if r.below(2) == 0 { "" } else { "a string that is not kept inline" }),
+        float: random.maybe(|r| {
+            if r.below(30) == 0 {
+                HUGE
+            } else {
+                r.below(1000) as f64 / 8.0 - 60.0
+            }
+        }),
+        text: random.maybe(|r| {
+            "x".repeat(r.below(4) as usize)
+                + if r.below(2) == 0 {
+                    ""
+                } else {
+                    "a string that is not kept inline"
+                }
+        }),
         truth: random.maybe(|r| r.below(3) == 0),
     }
 }
@@ -221,10 +399,17 @@ fn batch(rows: &[(Row, i64)]) -> ChangeBatch {
         Arc::new(rows.iter().map(|r| r.0.wide).collect::<Int64Array>()),
         Arc::new(numeric.with_data_type(of(3))),
         Arc::new(rows.iter().map(|r| r.0.float).collect::<Float64Array>()),
-        Arc::new(rows.iter().map(|r| r.0.text.as_deref()).collect::<StringArray>()),
+        Arc::new(
+            rows.iter()
+                .map(|r| r.0.text.as_deref())
+                .collect::<StringArray>(),
+        ),
         Arc::new(rows.iter().map(|r| r.0.truth).collect::<BooleanArray>()),
     ];
-    ChangeBatch::new(RecordBatch::try_new(schema(COLUMNS), columns).unwrap(), rows.iter().map(|r| r.1).collect())
+    ChangeBatch::new(
+        RecordBatch::try_new(schema(COLUMNS), columns).unwrap(),
+        rows.iter().map(|r| r.1).collect(),
+    )
 }
 
 fn all_calls() -> Vec<AggregateCall> {
@@ -255,24 +440,40 @@ fn all_calls() -> Vec<AggregateCall> {
 /// The calls' results over some rows, by the letter of their definitions.
 fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
     fn least<T: PartialOrd>(values: Vec<T>, greatest: bool) -> Option<T> {
-        values.into_iter().reduce(|a, b| if (b > a) == greatest { b } else { a })
+        values
+            .into_iter()
+            .reduce(|a, b| if (b > a) == greatest { b } else { a })
     }
     fn unique<T: PartialEq + Clone>(values: &[T]) -> Vec<T> {
-        values.iter().enumerate().filter(|(i, v)| !values[..*i].contains(v)).map(|(_, v)| (*v).clone()).collect()
+        values
+            .iter()
+            .enumerate()
+            .filter(|(i, v)| !values[..*i].contains(v))
+            .map(|(_, v)| (*v).clone())
+            .collect()
     }
     fn some<T>(values: &[T], f: impl FnOnce(&[T]) -> T) -> Option<T> {
         (!values.is_empty()).then(|| f(values))
     }
     let number = |n: usize| -> ArrayRef { Arc::new(Int64Array::from(vec![n as i64])) };
-    let numeric = |v: Option<i128>, precision, scale| -> ArrayRef { Arc::new(Decimal128Array::from(vec![v]).with_data_type(DataType::Decimal128(precision, scale))) };
+    let numeric = |v: Option<i128>, precision, scale| -> ArrayRef {
+        Arc::new(
+            Decimal128Array::from(vec![v]).with_data_type(DataType::Decimal128(precision, scale)),
+        )
+    };
     let double = |v: Option<f64>| -> ArrayRef { Arc::new(Float64Array::from(vec![v])) };
     let truth = |v: Option<bool>| -> ArrayRef { Arc::new(BooleanArray::from(vec![v])) };
-    let passing: Vec<&Row> = rows.iter().filter(|r| r.truth == Some(true)).copied().collect();
+    let passing: Vec<&Row> = rows
+        .iter()
+        .filter(|r| r.truth == Some(true))
+        .copied()
+        .collect();
     let narrow: Vec<i32> = rows.iter().filter_map(|r| r.narrow).collect();
     let wide: Vec<i128> = rows.iter().filter_map(|r| r.wide.map(i128::from)).collect();
     let floats: Vec<f64> = rows.iter().filter_map(|r| r.float).collect();
     let truths: Vec<bool> = rows.iter().filter_map(|r| r.truth).collect();
-    // Eighths are exact in doubles, and so are multiples of the huge value, beside which eighths vanish.
+    // Eighths are exact in doubles, and so are multiples of the huge value, beside which eighths
+    // vanish.
     let huge = floats.iter().filter(|f| **f == HUGE).count();
     let small: f64 = floats.iter().filter(|f| **f != HUGE).sum();
     let total = if huge > 0 { HUGE * huge as f64 } else { small };
@@ -284,21 +485,48 @@ fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
         number(rows.len()),
         number(narrow.len()),
         number(passing.len()),
-        Arc::new(Int64Array::from(vec![(!narrow.is_empty()).then(|| narrow.iter().map(|v| i64::from(*v)).sum::<i64>())])),
+        Arc::new(Int64Array::from(vec![
+            (!narrow.is_empty()).then(|| narrow.iter().map(|v| i64::from(*v)).sum::<i64>()),
+        ])),
         numeric(some(&wide, |w| w.iter().sum()), 38, 0),
-        numeric(some(&passing.iter().filter_map(|r| r.numeric).collect::<Vec<_>>(), |n| n.iter().sum()), 38, 2),
+        numeric(
+            some(
+                &passing.iter().filter_map(|r| r.numeric).collect::<Vec<_>>(),
+                |n| n.iter().sum(),
+            ),
+            38,
+            2,
+        ),
         numeric(some(&wide, |w| mean(w.iter().sum(), w.len(), 3)), 38, 3),
         double((!floats.is_empty()).then_some(total)),
         double((!floats.is_empty()).then(|| total / floats.len() as f64)),
         Arc::new(Int32Array::from(vec![least(narrow.clone(), false)])),
-        numeric(least(rows.iter().filter_map(|r| r.numeric).collect(), true), 20, 2),
-        double(least(passing.iter().filter_map(|r| r.float).collect(), false)),
-        Arc::new(StringArray::from(vec![least(rows.iter().filter_map(|r| r.text.clone()).collect(), true)])),
+        numeric(
+            least(rows.iter().filter_map(|r| r.numeric).collect(), true),
+            20,
+            2,
+        ),
+        double(least(
+            passing.iter().filter_map(|r| r.float).collect(),
+            false,
+        )),
+        Arc::new(StringArray::from(vec![least(
+            rows.iter().filter_map(|r| r.text.clone()).collect(),
+            true,
+        )])),
         truth((!truths.is_empty()).then(|| truths.iter().all(|t| *t))),
         truth((!truths.is_empty()).then(|| truths.iter().any(|t| *t))),
         number(unique(&narrow).len()),
         number(unique(&passing.iter().filter_map(|r| r.narrow).collect::<Vec<_>>()).len()),
-        number(unique(&rows.iter().filter_map(|r| r.text.clone()).collect::<Vec<_>>()).len()),
+        number(
+            unique(
+                &rows
+                    .iter()
+                    .filter_map(|r| r.text.clone())
+                    .collect::<Vec<_>>(),
+            )
+            .len(),
+        ),
         numeric(some(&unique(&wide), |w| w.iter().sum()), 38, 0),
     ]
 }
@@ -308,7 +536,12 @@ fn expected(rows: &[Row], grouped: bool, output: &SchemaRef) -> HashMap<String, 
     if !grouped {
         groups.insert(None, Vec::new());
     }
-    rows.iter().for_each(|r| groups.entry(if grouped { r.group } else { None }).or_default().push(r));
+    rows.iter().for_each(|r| {
+        groups
+            .entry(if grouped { r.group } else { None })
+            .or_default()
+            .push(r)
+    });
     let mut lines = HashMap::new();
     for (key, rows) in groups {
         let key = grouped.then(|| Arc::new(Int64Array::from(vec![key])) as ArrayRef);
@@ -325,26 +558,58 @@ struct Stored(BTreeMap<String, RecordBatch>);
 
 impl Stored {
     fn apply(&mut self, delta: &TableDelta, group_columns: usize) {
-        let key = |batch: &RecordBatch, row: usize| table(&ChangeBatch::insert(batch.slice(row, 1)))[0].clone();
-        let deleted: Vec<String> = (0..delta.deletes.num_rows()).map(|row| key(&delta.deletes, row)).collect();
+        let key = |batch: &RecordBatch, row: usize| {
+            table(&ChangeBatch::insert(batch.slice(row, 1)))[0].clone()
+        };
+        let deleted: Vec<String> = (0..delta.deletes.num_rows())
+            .map(|row| key(&delta.deletes, row))
+            .collect();
         let width = delta.deletes.num_columns();
-        let keys = delta.upserts.project(&(0..width).collect::<Vec<_>>()).unwrap();
+        let keys = delta
+            .upserts
+            .project(&(0..width).collect::<Vec<_>>())
+            .unwrap();
         for (row, vnode) in delta.upsert_vnodes.iter().enumerate() {
             let hash = hash_columns(&keys.columns()[..group_columns], keys.num_rows())[row];
-            assert_eq!(usize::from(*vnode), if group_columns == 0 { 0 } else { vnode_of_hash(hash) });
-            assert!(!deleted.contains(&key(&keys, row)), "a key is upserted or deleted");
+            assert_eq!(
+                usize::from(*vnode),
+                if group_columns == 0 {
+                    0
+                } else {
+                    vnode_of_hash(hash)
+                }
+            );
+            assert!(
+                !deleted.contains(&key(&keys, row)),
+                "a key is upserted or deleted"
+            );
         }
         for key in deleted {
             assert!(self.0.remove(&key).is_some(), "a delete is of a stored key");
         }
         let before = self.0.len();
-        let fresh = (0..keys.num_rows()).filter(|row| self.0.insert(key(&keys, *row), delta.upserts.slice(*row, 1)).is_none()).count();
+        let fresh = (0..keys.num_rows())
+            .filter(|row| {
+                self.0
+                    .insert(key(&keys, *row), delta.upserts.slice(*row, 1))
+                    .is_none()
+            })
+            .count();
         assert_eq!(self.0.len(), before + fresh);
     }
 
     fn rows(&self, schema: &SchemaRef) -> RecordBatch {
         let options = RecordBatchOptions::new().with_row_count(Some(0));
-        let empty = RecordBatch::try_new_with_options(schema.clone(), schema.fields().iter().map(|f| new_empty_array(f.data_type())).collect(), &options).unwrap();
+        let empty = RecordBatch::try_new_with_options(
+            schema.clone(),
+            schema
+                .fields()
+                .iter()
+                .map(|f| new_empty_array(f.data_type()))
+                .collect(),
+            &options,
+        )
+        .unwrap();
         concat_batches(schema, std::iter::once(&empty).chain(self.0.values())).unwrap()
     }
 }
@@ -355,8 +620,15 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
     let output = output_schema(&schema(COLUMNS), group, &calls);
     let make = || aggregate(COLUMNS, group, &calls, append_only);
     let mut operator = make();
-    assert_eq!(operator.tables().len() as u32, aggregate_table_count(&calls, append_only));
-    let mut stored: Vec<Stored> = operator.tables().iter().map(|_| Stored::default()).collect();
+    assert_eq!(
+        operator.tables().len() as u32,
+        aggregate_table_count(&calls, append_only)
+    );
+    let mut stored: Vec<Stored> = operator
+        .tables()
+        .iter()
+        .map(|_| Stored::default())
+        .collect();
     let (mut rows, mut sum): (Vec<Row>, HashMap<String, i64>) = (Vec::new(), HashMap::new());
     for number in 1..40 {
         let mut epoch: Vec<(Row, i64)> = Vec::new();
@@ -388,7 +660,11 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
             *entry += weight.parse::<i64>().unwrap();
         }
         sum.retain(|_, weight| *weight != 0);
-        assert_eq!(sum, expected(&rows, grouped, &output), "seed {seed}, epoch {number}");
+        assert_eq!(
+            sum,
+            expected(&rows, grouped, &output),
+            "seed {seed}, epoch {number}"
+        );
         if random.below(3) == 0 {
             for (table, stored) in operator.tables().into_iter().zip(&mut stored) {
                 if let Some(delta) = table.seal() {

@@ -1,9 +1,10 @@
-//! Where PostgreSQL's answer differs from the evaluator's own: one rule per node, applied to streaming expressions when they are compiled and to ad-hoc
-//! plans by [`with_postgres_semantics`].
+//! Where PostgreSQL's answer differs from the evaluator's own: one rule per node, applied to
+//! streaming expressions when they are compiled and to ad-hoc plans by [`with_postgres_semantics`].
 //!
 //! * `+`, `-`, `*` and unary minus of integers are checked (`22003`) instead of wrapping.
 //! * Division of floats by zero is an error (`22012`) instead of infinity.
-//! * A float becomes an integer by rounding half to even, a numeric by rounding half away from zero, instead of truncation.
+//! * A float becomes an integer by rounding half to even, a numeric by rounding half away from
+//!   zero, instead of truncation.
 //! * Timestamps, floats and intervals turn into text as PostgreSQL prints them.
 //!
 //! The rules are idempotent: applying them again changes nothing in the answers.
@@ -26,7 +27,8 @@ type Physical = Arc<dyn PhysicalExpr>;
 
 /// Rewrites a whole expression over the columns of `input`.
 pub fn with_postgres_semantics(expr: Physical, input: &Schema) -> Result<Physical> {
-    expr.transform_up(|node| postgres_node(node, input)).map(|t| t.data)
+    expr.transform_up(|node| postgres_node(node, input))
+        .map(|t| t.data)
 }
 
 /// Rewrites one node whose children are done.
@@ -36,7 +38,11 @@ pub(super) fn postgres_node(expr: Physical, input: &Schema) -> Result<Transforme
     }
     if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
         let output = negative.arg().data_type(input)?;
-        let new = output.is_integer().then(|| Kernel::over("-", [negative.arg().clone()], output, |args, _| Ok(numeric::neg(&args[0])?)));
+        let new = output.is_integer().then(|| {
+            Kernel::over("-", [negative.arg().clone()], output, |args, _| {
+                Ok(numeric::neg(&args[0])?)
+            })
+        });
         return Ok(replaced(expr.clone(), new));
     }
     if let Some(cast) = expr.downcast_ref::<CastExpr>() {
@@ -55,14 +61,24 @@ fn binary_node(binary: &BinaryExpr, input: &Schema) -> Result<Option<Physical>> 
     let (left, right) = (binary.left(), binary.right());
     Ok(match binary.op() {
         Operator::Plus | Operator::Minus | Operator::Multiply => {
-            let checked = BinaryExpr::new(left.clone(), *binary.op(), right.clone()).with_fail_on_overflow(true);
+            let checked = BinaryExpr::new(left.clone(), *binary.op(), right.clone())
+                .with_fail_on_overflow(true);
             (&checked != binary).then(|| Arc::new(checked) as Physical)
         }
         Operator::Divide | Operator::Modulo => {
             let output = right.data_type(input)?;
-            let kernel = if *binary.op() == Operator::Divide { divide_floats as KernelFn } else { modulo_floats };
-            let name = if *binary.op() == Operator::Divide { "/" } else { "%" };
-            (output.is_floating() && left.data_type(input)? == output).then(|| Kernel::over(name, [left.clone(), right.clone()], output, kernel))
+            let kernel = if *binary.op() == Operator::Divide {
+                divide_floats as KernelFn
+            } else {
+                modulo_floats
+            };
+            let name = if *binary.op() == Operator::Divide {
+                "/"
+            } else {
+                "%"
+            };
+            (output.is_floating() && left.data_type(input)? == output)
+                .then(|| Kernel::over(name, [left.clone(), right.clone()], output, kernel))
         }
         _ => None,
     })
@@ -73,7 +89,10 @@ fn cast_node(cast: &CastExpr, from: &DataType, input: &Schema) -> Result<Option<
     let child = cast.expr().clone();
     Ok(match (from, to) {
         (DataType::Float32 | DataType::Float64, to) if to.is_integer() => {
-            if child.downcast_ref::<Kernel>().is_some_and(|k| k.name == "round_half_even") {
+            if child
+                .downcast_ref::<Kernel>()
+                .is_some_and(|k| k.name == "round_half_even")
+            {
                 return Ok(None);
             }
             let rounded = Kernel::over("round_half_even", [child], from.clone(), round_half_even);
@@ -84,9 +103,15 @@ fn cast_node(cast: &CastExpr, from: &DataType, input: &Schema) -> Result<Option<
             let rounded = physical::cast(child, input, DataType::Decimal128(whole, 0))?;
             Some(Arc::new(CastExpr::new(rounded, to.clone(), None)))
         }
-        (DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Float32 | DataType::Float64 | DataType::Interval(IntervalUnit::MonthDayNano), DataType::Utf8) => {
-            Some(Kernel::over("text", [child], DataType::Utf8, |args, _| Ok(text::to_text(&args[0])?)))
-        }
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, _)
+            | DataType::Float32
+            | DataType::Float64
+            | DataType::Interval(IntervalUnit::MonthDayNano),
+            DataType::Utf8,
+        ) => Some(Kernel::over("text", [child], DataType::Utf8, |args, _| {
+            Ok(text::to_text(&args[0])?)
+        })),
         _ => None,
     })
 }
@@ -110,13 +135,25 @@ fn no_zero(divisors: &ArrayRef) -> Result<()> {
         DataType::Float32 => any_zero::<Float32Type>(divisors, 0.0),
         _ => any_zero::<Float64Type>(divisors, 0.0),
     };
-    if found { Err(ArrowError::DivideByZero.into()) } else { Ok(()) }
+    if found {
+        Err(ArrowError::DivideByZero.into())
+    } else {
+        Ok(())
+    }
 }
 
 fn round_half_even(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
     Ok(match args[0].data_type() {
-        DataType::Float32 => Arc::new(args[0].as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
-        _ => Arc::new(args[0].as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
+        DataType::Float32 => Arc::new(
+            args[0]
+                .as_primitive::<Float32Type>()
+                .unary::<_, Float32Type>(f32::round_ties_even),
+        ),
+        _ => Arc::new(
+            args[0]
+                .as_primitive::<Float64Type>()
+                .unary::<_, Float64Type>(f64::round_ties_even),
+        ),
     })
 }
 
@@ -132,14 +169,27 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn over<const N: usize>(name: &'static str, args: [Physical; N], output: DataType, kernel: KernelFn) -> Physical {
-        Arc::new(Kernel { name, args: args.into(), output, kernel })
+    fn over<const N: usize>(
+        name: &'static str,
+        args: [Physical; N],
+        output: DataType,
+        kernel: KernelFn,
+    ) -> Physical {
+        Arc::new(Kernel {
+            name,
+            args: args.into(),
+            output,
+            kernel,
+        })
     }
 }
 
 impl PartialEq for Kernel {
     fn eq(&self, other: &Kernel) -> bool {
-        self.name == other.name && self.output == other.output && self.args.len() == other.args.len() && self.args.iter().zip(&other.args).all(|(a, b)| a.eq(b))
+        self.name == other.name
+            && self.output == other.output
+            && self.args.len() == other.args.len()
+            && self.args.iter().zip(&other.args).all(|(a, b)| a.eq(b))
     }
 }
 impl Eq for Kernel {}
@@ -154,7 +204,11 @@ impl Hash for Kernel {
 
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").field("name", &self.name).field("args", &self.args).field("output", &self.output).finish()
+        f.debug_struct("Kernel")
+            .field("name", &self.name)
+            .field("args", &self.args)
+            .field("output", &self.output)
+            .finish()
     }
 }
 
@@ -162,7 +216,15 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.args.as_slice() {
             [left, right] => write!(f, "{left} {} {right}", self.name),
-            args => write!(f, "{}({})", self.name, args.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            args => write!(
+                f,
+                "{}({})",
+                self.name,
+                args.iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
         }
     }
 }
@@ -182,7 +244,11 @@ impl PhysicalExpr for Kernel {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        let args = self.args.iter().map(|a| a.evaluate(batch)?.into_array(batch.num_rows())).collect::<Result<Vec<_>>>()?;
+        let args = self
+            .args
+            .iter()
+            .map(|a| a.evaluate(batch)?.into_array(batch.num_rows()))
+            .collect::<Result<Vec<_>>>()?;
         Ok(ColumnarValue::Array((self.kernel)(&args, &self.output)?))
     }
 
@@ -192,9 +258,16 @@ impl PhysicalExpr for Kernel {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Physical>) -> Result<Physical> {
         if children.len() != self.args.len() {
-            return Err(DataFusionError::Internal(format!("{} takes {} arguments", self.name, self.args.len())));
+            return Err(DataFusionError::Internal(format!(
+                "{} takes {} arguments",
+                self.name,
+                self.args.len()
+            )));
         }
-        Ok(Arc::new(Kernel { args: children, ..self.as_ref().clone() }))
+        Ok(Arc::new(Kernel {
+            args: children,
+            ..self.as_ref().clone()
+        }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

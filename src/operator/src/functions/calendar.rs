@@ -1,5 +1,6 @@
-//! The proleptic Gregorian calendar in integers: days since 1970-01-01 to year, month, day and back (Howard Hinnant's algorithms), and microseconds since
-//! 1970 to the fields of a clock. No allocation, no table, valid for every timestamp that fits 64 bits.
+//! The proleptic Gregorian calendar in integers: days since 1970-01-01 to year, month, day and back
+//! (Howard Hinnant's algorithms), and microseconds since 1970 to the fields of a clock. No
+//! allocation, no table, valid for every timestamp that fits 64 bits.
 
 /// Microseconds of a day.
 pub const DAY_MICROS: i64 = 86_400_000_000;
@@ -55,7 +56,16 @@ pub fn civil(micros: i64) -> Civil {
     let of_day = micros.rem_euclid(DAY_MICROS);
     let (year, month, day) = civil_from_days(days);
     let seconds = of_day / 1_000_000;
-    Civil { year, month, day, hour: (seconds / 3600) as u32, minute: (seconds / 60 % 60) as u32, second: (seconds % 60) as u32, micros: (of_day % 1_000_000) as u32, days }
+    Civil {
+        year,
+        month,
+        day,
+        hour: (seconds / 3600) as u32,
+        minute: (seconds / 60 % 60) as u32,
+        second: (seconds % 60) as u32,
+        micros: (of_day % 1_000_000) as u32,
+        days,
+    }
 }
 
 impl Civil {
@@ -73,7 +83,10 @@ impl Civil {
     pub fn iso_week(&self) -> (i64, u32) {
         let thursday = self.days - i64::from((self.weekday() + 6) % 7) + 3;
         let (year, _, _) = civil_from_days(thursday);
-        (year, ((thursday - days_from_civil(year, 1, 1)) / 7 + 1) as u32)
+        (
+            year,
+            ((thursday - days_from_civil(year, 1, 1)) / 7 + 1) as u32,
+        )
     }
 }
 
@@ -94,7 +107,18 @@ mod tests {
     #[test]
     fn fields_of_a_moment() {
         let c = civil(-1);
-        assert_eq!((c.year, c.month, c.day, c.hour, c.second, c.micros, c.weekday()), (1969, 12, 31, 23, 59, 999_999, 3));
+        assert_eq!(
+            (
+                c.year,
+                c.month,
+                c.day,
+                c.hour,
+                c.second,
+                c.micros,
+                c.weekday()
+            ),
+            (1969, 12, 31, 23, 59, 999_999, 3)
+        );
         let c = civil(days_from_civil(2021, 1, 3) * DAY_MICROS);
         assert_eq!((c.iso_week(), c.day_of_year()), ((2020, 53), 3));
     }

@@ -1,9 +1,12 @@
-//! How our scalar functions are declared: a name, the types that arguments are turned into, the type of the result and one vectorised kernel.
+//! How our scalar functions are declared: a name, the types that arguments are turned into, the
+//! type of the result and one vectorised kernel.
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion_common::{DataFusionError, Result, ScalarValue, plan_err};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion_expr::{
+    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use std::hash::{Hash, Hasher};
 use tidemark_common::{Error, SqlState};
 
@@ -12,7 +15,8 @@ use tidemark_common::{Error, SqlState};
 pub(super) struct Definition {
     pub name: &'static str,
     pub aliases: &'static [&'static str],
-    /// The types that arguments of these types are cast to; `None` if the function does not take them.
+    /// The types that arguments of these types are cast to; `None` if the function does not take
+    /// them.
     pub takes: fn(&[DataType]) -> Option<Vec<DataType>>,
     /// The result's type for arguments of (taken) types.
     pub returns: fn(&[DataType]) -> DataType,
@@ -23,7 +27,11 @@ pub(super) struct Definition {
 impl Definition {
     pub fn function(self) -> ScalarUDF {
         let aliases = self.aliases.iter().map(ToString::to_string).collect();
-        ScalarUDF::new_from_impl(Function { definition: self, aliases, signature: Signature::user_defined(Volatility::Immutable) })
+        ScalarUDF::new_from_impl(Function {
+            definition: self,
+            aliases,
+            signature: Signature::user_defined(Volatility::Immutable),
+        })
     }
 }
 
@@ -62,7 +70,15 @@ impl ScalarUDFImpl for Function {
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match (self.definition.takes)(types) {
             Some(types) => Ok(types),
-            None => plan_err!("function {}({}) does not exist", self.name(), types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            None => plan_err!(
+                "function {}({}) does not exist",
+                self.name(),
+                types
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
         }
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -98,18 +114,26 @@ pub(super) fn constant_int(args: &ScalarFunctionArgs, i: usize) -> Option<Option
     }
 }
 
-/// What arguments of a moment's type become: a timestamp of microseconds, with time zone if it had one.
+/// What arguments of a moment's type become: a timestamp of microseconds, with time zone if it had
+/// one.
 pub(super) fn moment(from: &DataType) -> Option<DataType> {
     match from {
-        DataType::Timestamp(_, zone) => Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone())),
-        DataType::Date32 | DataType::Date64 | DataType::Null => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        DataType::Timestamp(_, zone) => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
+        }
+        DataType::Date32 | DataType::Date64 | DataType::Null => {
+            Some(DataType::Timestamp(TimeUnit::Microsecond, None))
+        }
         _ => None,
     }
 }
 
 /// Whether a value of this type may stand for text.
 pub(super) fn is_text(from: &DataType) -> bool {
-    matches!(from, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null)
+    matches!(
+        from,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
+    )
 }
 
 /// Whether a value of this type may stand for a BIGINT.
@@ -124,6 +148,16 @@ pub(super) fn null(data_type: &DataType) -> Result<ColumnarValue> {
 
 /// An array as the function's result; of constant arguments, a scalar.
 pub(super) fn result(args: &ScalarFunctionArgs, values: ArrayRef) -> Result<ColumnarValue> {
-    let constant = values.len() == 1 && args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
-    if constant { Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&values, 0)?)) } else { Ok(ColumnarValue::Array(values)) }
+    let constant = values.len() == 1
+        && args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
+    if constant {
+        Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
+            &values, 0,
+        )?))
+    } else {
+        Ok(ColumnarValue::Array(values))
+    }
 }

@@ -1,5 +1,6 @@
-//! The scalar functions: DataFusion's built-in ones, and PostgreSQL's where those are missing or answer differently. The planner, the streaming evaluator
-//! and the ad-hoc engine all register exactly this list, so that a name means one function everywhere.
+//! The scalar functions: DataFusion's built-in ones, and PostgreSQL's where those are missing or
+//! answer differently. The planner, the streaming evaluator and the ad-hoc engine all register
+//! exactly this list, so that a name means one function everywhere.
 
 pub mod calendar;
 mod definition;
@@ -36,12 +37,20 @@ fn registry() -> &'static Registry {
     REGISTRY.get_or_init(|| {
         let mut by_name = HashMap::new();
         let mut functions: Vec<Arc<ScalarUDF>> = Vec::new();
-        // Later entries take over the names of earlier ones; a built-in function that has lost its own name is dropped.
-        for function in datafusion_functions::all_default_functions().into_iter().chain(own()) {
-            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
+        // Later entries take over the names of earlier ones; a built-in function that has lost its
+        // own name is dropped.
+        for function in datafusion_functions::all_default_functions()
+            .into_iter()
+            .chain(own())
+        {
+            for name in std::iter::once(function.name())
+                .chain(function.aliases().iter().map(String::as_str))
+            {
                 by_name.insert(name.to_string(), function.clone());
             }
-            functions.retain(|f| f.name() != function.name() && !function.aliases().iter().any(|a| a == f.name()));
+            functions.retain(|f| {
+                f.name() != function.name() && !function.aliases().iter().any(|a| a == f.name())
+            });
             functions.push(function);
         }
         Registry { functions, by_name }
@@ -49,5 +58,13 @@ fn registry() -> &'static Registry {
 }
 
 fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
-    [time::definitions(), string::definitions(), math::definitions(), zone::definitions()].into_iter().flatten().map(|d| Arc::new(d.function()))
+    [
+        time::definitions(),
+        string::definitions(),
+        math::definitions(),
+        zone::definitions(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|d| Arc::new(d.function()))
 }

@@ -1,5 +1,6 @@
-//! Values as PostgreSQL prints them: timestamps with a space between date and time, floats in their shortest form with an exponent where PostgreSQL uses
-//! one, intervals in its verbose style. Everything else as Arrow prints it.
+//! Values as PostgreSQL prints them: timestamps with a space between date and time, floats in their
+//! shortest form with an exponent where PostgreSQL uses one, intervals in its verbose style.
+//! Everything else as Arrow prints it.
 
 use super::calendar::{Civil, civil};
 use arrow::array::*;
@@ -10,7 +11,10 @@ use std::sync::Arc;
 
 /// A column as text.
 pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    fn each<T: ArrowPrimitiveType>(column: &ArrayRef, mut put: impl FnMut(&mut String, T::Native)) -> ArrayRef {
+    fn each<T: ArrowPrimitiveType>(
+        column: &ArrayRef,
+        mut put: impl FnMut(&mut String, T::Native),
+    ) -> ArrayRef {
         let values = column.as_primitive::<T>();
         let mut builder = StringBuilder::with_capacity(values.len(), values.len() * 20);
         let mut text = String::new();
@@ -32,8 +36,12 @@ pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
             each::<TimestampMicrosecondType>(column, |t, v| timestamp(t, v, zoned))
         }
         DataType::Float64 => each::<Float64Type>(column, |t, v| float(t, v, &format!("{v:e}"), 15)),
-        DataType::Float32 => each::<Float32Type>(column, |t, v| float(t, f64::from(v), &format!("{v:e}"), 6)),
-        DataType::Interval(IntervalUnit::MonthDayNano) => each::<IntervalMonthDayNanoType>(column, interval),
+        DataType::Float32 => {
+            each::<Float32Type>(column, |t, v| float(t, f64::from(v), &format!("{v:e}"), 6))
+        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => {
+            each::<IntervalMonthDayNanoType>(column, interval)
+        }
         _ => arrow::compute::cast(column, &DataType::Utf8)?,
     })
 }
@@ -41,8 +49,16 @@ pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
 /// `YYYY-MM-DD HH:MM:SS[.ffffff]`, with `+00` if zoned.
 pub fn timestamp(text: &mut String, micros: i64, zoned: bool) {
     let c: Civil = civil(micros);
-    let (year, suffix) = if c.year > 0 { (c.year, "") } else { (1 - c.year, " BC") };
-    let _ = write!(text, "{year:04}-{:02}-{:02} {:02}:{:02}:{:02}", c.month, c.day, c.hour, c.minute, c.second);
+    let (year, suffix) = if c.year > 0 {
+        (c.year, "")
+    } else {
+        (1 - c.year, " BC")
+    };
+    let _ = write!(
+        text,
+        "{year:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        c.month, c.day, c.hour, c.minute, c.second
+    );
     fraction(text, c.micros);
     if zoned {
         text.push_str("+00");
@@ -58,7 +74,8 @@ fn fraction(text: &mut String, micros: u32) {
     }
 }
 
-/// `scientific` is the shortest form with an exponent; `digits` the exponent from which on PostgreSQL prints one.
+/// `scientific` is the shortest form with an exponent; `digits` the exponent from which on
+/// PostgreSQL prints one.
 fn float(text: &mut String, value: f64, scientific: &str, digits: i32) {
     if value.is_nan() {
         return text.push_str("NaN");
@@ -71,13 +88,20 @@ fn float(text: &mut String, value: f64, scientific: &str, digits: i32) {
     if (-4..digits).contains(&exponent) {
         plain(text, mantissa, exponent);
     } else {
-        let _ = write!(text, "{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs());
+        let _ = write!(
+            text,
+            "{mantissa}e{}{:02}",
+            if exponent < 0 { '-' } else { '+' },
+            exponent.abs()
+        );
     }
 }
 
 /// `mantissa * 10^exponent` without exponent.
 fn plain(text: &mut String, mantissa: &str, exponent: i32) {
-    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |m| ("-", m));
+    let (sign, mantissa) = mantissa
+        .strip_prefix('-')
+        .map_or(("", mantissa), |m| ("-", m));
     let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
     text.push_str(sign);
     if exponent < 0 {
@@ -103,7 +127,11 @@ fn interval(text: &mut String, value: IntervalMonthDayNano) {
     let mut unit = |n: i32, singular: &str| {
         if n != 0 {
             let space = if text.len() > start { " " } else { "" };
-            let _ = write!(text, "{space}{n} {singular}{}", if n == 1 { "" } else { "s" });
+            let _ = write!(
+                text,
+                "{space}{n} {singular}{}",
+                if n == 1 { "" } else { "s" }
+            );
         }
     };
     unit(value.months / 12, "year");
@@ -114,7 +142,14 @@ fn interval(text: &mut String, value: IntervalMonthDayNano) {
         let space = if text.len() > start { " " } else { "" };
         let abs = micros.unsigned_abs();
         let seconds = abs / 1_000_000;
-        let _ = write!(text, "{space}{}{:02}:{:02}:{:02}", if micros < 0 { "-" } else { "" }, seconds / 3600, seconds / 60 % 60, seconds % 60);
+        let _ = write!(
+            text,
+            "{space}{}{:02}:{:02}:{:02}",
+            if micros < 0 { "-" } else { "" },
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
         fraction(text, (abs % 1_000_000) as u32);
     }
 }
@@ -124,22 +159,76 @@ mod tests {
     use super::*;
 
     fn texts(column: ArrayRef) -> Vec<String> {
-        to_text(&column).unwrap().as_string::<i32>().iter().map(|v| v.unwrap().to_string()).collect()
+        to_text(&column)
+            .unwrap()
+            .as_string::<i32>()
+            .iter()
+            .map(|v| v.unwrap().to_string())
+            .collect()
     }
 
     #[test]
     fn floats_print_as_postgresql_does() {
-        let values = vec![0.0, -0.0, 1.0, 0.1, 123456789012345.0, 1e15, 1.5e-5, 0.0001, -2.5, 1e100, f64::NAN, f64::NEG_INFINITY];
-        let want = ["0", "-0", "1", "0.1", "123456789012345", "1e+15", "1.5e-05", "0.0001", "-2.5", "1e+100", "NaN", "-Infinity"];
+        let values = vec![
+            0.0,
+            -0.0,
+            1.0,
+            0.1,
+            123456789012345.0,
+            1e15,
+            1.5e-5,
+            0.0001,
+            -2.5,
+            1e100,
+            f64::NAN,
+            f64::NEG_INFINITY,
+        ];
+        let want = [
+            "0",
+            "-0",
+            "1",
+            "0.1",
+            "123456789012345",
+            "1e+15",
+            "1.5e-05",
+            "0.0001",
+            "-2.5",
+            "1e+100",
+            "NaN",
+            "-Infinity",
+        ];
         assert_eq!(texts(Arc::new(Float64Array::from(values))), want);
-        assert_eq!(texts(Arc::new(Float32Array::from(vec![123456.0, 1234567.0, 0.1]))), ["123456", "1.234567e+06", "0.1"]);
+        assert_eq!(
+            texts(Arc::new(Float32Array::from(vec![123456.0, 1234567.0, 0.1]))),
+            ["123456", "1.234567e+06", "0.1"]
+        );
     }
 
     #[test]
     fn times_and_intervals() {
         let times = vec![0, 1_500_000, -1];
-        assert_eq!(texts(Arc::new(TimestampMicrosecondArray::from(times))), ["1970-01-01 00:00:00", "1970-01-01 00:00:01.5", "1969-12-31 23:59:59.999999"]);
-        let intervals = [IntervalMonthDayNano::new(14, 3, 14_706_789_000_000), IntervalMonthDayNano::new(0, 0, 0), IntervalMonthDayNano::new(0, -1, -1_000_000_000)];
-        assert_eq!(texts(Arc::new(IntervalMonthDayNanoArray::from(intervals.to_vec()))), ["1 year 2 mons 3 days 04:05:06.789", "00:00:00", "-1 days -00:00:01"]);
+        assert_eq!(
+            texts(Arc::new(TimestampMicrosecondArray::from(times))),
+            [
+                "1970-01-01 00:00:00",
+                "1970-01-01 00:00:01.5",
+                "1969-12-31 23:59:59.999999"
+            ]
+        );
+        let intervals = [
+            IntervalMonthDayNano::new(14, 3, 14_706_789_000_000),
+            IntervalMonthDayNano::new(0, 0, 0),
+            IntervalMonthDayNano::new(0, -1, -1_000_000_000),
+        ];
+        assert_eq!(
+            texts(Arc::new(IntervalMonthDayNanoArray::from(
+                intervals.to_vec()
+            ))),
+            [
+                "1 year 2 mons 3 days 04:05:06.789",
+                "00:00:00",
+                "-1 days -00:00:01"
+            ]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Moments and windows: `tumble_start`, `add_micros`, and the conversions to timestamps that PostgreSQL has or DataFusion does in nanoseconds.
+//! Moments and windows: `tumble_start`, `add_micros`, and the conversions to timestamps that
+//! PostgreSQL has or DataFusion does in nanoseconds.
 
 use super::calendar::{DAY_MICROS, days_from_civil};
 use super::definition::*;
@@ -29,8 +30,20 @@ pub(super) fn definitions() -> Vec<Definition> {
         _ => None,
     };
     vec![
-        Definition { name: "tumble_start", aliases: &[], takes: with_micros, returns: |t| t[0].clone(), evaluate: tumble_start },
-        Definition { name: "add_micros", aliases: &[], takes: with_micros, returns: |t| t[0].clone(), evaluate: add_micros },
+        Definition {
+            name: "tumble_start",
+            aliases: &[],
+            takes: with_micros,
+            returns: |t| t[0].clone(),
+            evaluate: tumble_start,
+        },
+        Definition {
+            name: "add_micros",
+            aliases: &[],
+            takes: with_micros,
+            returns: |t| t[0].clone(),
+            evaluate: add_micros,
+        },
         Definition {
             name: "to_timestamp",
             aliases: &[],
@@ -55,13 +68,34 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |_| DataType::Date32,
             evaluate: to_date,
         },
-        Definition { name: "to_timestamp_seconds", aliases: &["from_unixtime"], takes: one_int, returns: |_| timestamp(), evaluate: |a| scaled(a, SECOND) },
-        Definition { name: "to_timestamp_millis", aliases: &[], takes: one_int, returns: |_| timestamp(), evaluate: |a| scaled(a, 1000) },
-        Definition { name: "to_timestamp_micros", aliases: &[], takes: one_int, returns: |_| timestamp(), evaluate: |a| scaled(a, 1) },
+        Definition {
+            name: "to_timestamp_seconds",
+            aliases: &["from_unixtime"],
+            takes: one_int,
+            returns: |_| timestamp(),
+            evaluate: |a| scaled(a, SECOND),
+        },
+        Definition {
+            name: "to_timestamp_millis",
+            aliases: &[],
+            takes: one_int,
+            returns: |_| timestamp(),
+            evaluate: |a| scaled(a, 1000),
+        },
+        Definition {
+            name: "to_timestamp_micros",
+            aliases: &[],
+            takes: one_int,
+            returns: |_| timestamp(),
+            evaluate: |a| scaled(a, 1),
+        },
         Definition {
             name: "make_timestamp",
             aliases: &[],
-            takes: |types| (types.len() == 6).then(|| [vec![DataType::Int64; 5], vec![DataType::Float64]].concat()),
+            takes: |types| {
+                (types.len() == 6)
+                    .then(|| [vec![DataType::Int64; 5], vec![DataType::Float64]].concat())
+            },
             returns: |_| timestamp(),
             evaluate: make_timestamp,
         },
@@ -76,18 +110,27 @@ fn one_int(types: &[DataType]) -> Option<Vec<DataType>> {
 }
 
 fn beyond() -> ArrowError {
-    ArrowError::ExternalError(Box::new(Error::user(DATETIME_OVERFLOW, "timestamp out of range")))
+    ArrowError::ExternalError(Box::new(Error::user(
+        DATETIME_OVERFLOW,
+        "timestamp out of range",
+    )))
 }
 
 fn typed(values: TimestampMicrosecondArray, data_type: &DataType) -> ArrayRef {
     Arc::new(values.with_data_type(data_type.clone()))
 }
 
-/// The greatest multiple of `size` since 1970 that is not after `at`. Moments mostly follow each other within one window, which is remembered.
+/// The greatest multiple of `size` since 1970 that is not after `at`. Moments mostly follow each
+/// other within one window, which is remembered.
 fn tumble_start(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let at = array(args, 0)?;
     let at = at.as_primitive::<TimestampMicrosecondType>();
-    let refuse = || Error::user(SqlState::INVALID_PARAMETER, "a window's size must be positive");
+    let refuse = || {
+        Error::user(
+            SqlState::INVALID_PARAMETER,
+            "a window's size must be positive",
+        )
+    };
     let starts: TimestampMicrosecondArray = match constant_int(args, 1) {
         Some(None) => return null(args.return_field.data_type()),
         Some(Some(size)) if size > 0 => {
@@ -105,7 +148,11 @@ fn tumble_start(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         None => {
             let sizes = array(args, 1)?;
             arrow::compute::try_binary(at, sizes.as_primitive::<Int64Type>(), |t, size| {
-                if size > 0 { Ok(t.wrapping_sub(t.rem_euclid(size))) } else { Err(ArrowError::ExternalError(Box::new(refuse()))) }
+                if size > 0 {
+                    Ok(t.wrapping_sub(t.rem_euclid(size)))
+                } else {
+                    Err(ArrowError::ExternalError(Box::new(refuse())))
+                }
             })?
         }
     };
@@ -128,7 +175,9 @@ fn add_micros(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 /// An integer times `unit` microseconds since 1970.
 fn scaled(args: &ScalarFunctionArgs, unit: i64) -> Result<ColumnarValue> {
     let values = array(args, 0)?;
-    let moments: TimestampMicrosecondArray = values.as_primitive::<Int64Type>().try_unary(|v: i64| v.checked_mul(unit).ok_or_else(beyond))?;
+    let moments: TimestampMicrosecondArray = values
+        .as_primitive::<Int64Type>()
+        .try_unary(|v: i64| v.checked_mul(unit).ok_or_else(beyond))?;
     result(args, typed(moments, &timestamp()))
 }
 
@@ -141,10 +190,17 @@ fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     if *values.data_type() != DataType::Float64 {
         return result(args, values);
     }
-    let moments: TimestampMicrosecondArray = values.as_primitive::<Float64Type>().try_unary(|seconds: f64| {
-        let micros = (seconds * SECOND as f64).round_ties_even();
-        if micros.abs() < 9.2e18 { Ok(micros as i64) } else { Err(beyond()) }
-    })?;
+    let moments: TimestampMicrosecondArray =
+        values
+            .as_primitive::<Float64Type>()
+            .try_unary(|seconds: f64| {
+                let micros = (seconds * SECOND as f64).round_ties_even();
+                if micros.abs() < 9.2e18 {
+                    Ok(micros as i64)
+                } else {
+                    Err(beyond())
+                }
+            })?;
     result(args, typed(moments, &timestamptz()))
 }
 
@@ -169,8 +225,13 @@ fn parsed(args: &ScalarFunctionArgs) -> Result<TimestampMicrosecondArray> {
             continue;
         };
         let known = compiled.take().filter(|(p, _)| *p == pattern);
-        let (_, pattern) = compiled.insert(known.unwrap_or_else(|| (pattern, Pattern::new(pattern))));
-        moments.append_value(pattern.parse(text).map_err(|message| failure(SqlState("22007"), message))?);
+        let (_, pattern) =
+            compiled.insert(known.unwrap_or_else(|| (pattern, Pattern::new(pattern))));
+        moments.append_value(
+            pattern
+                .parse(text)
+                .map_err(|message| failure(SqlState("22007"), message))?,
+        );
     }
     Ok(moments.finish())
 }
@@ -186,21 +247,45 @@ fn make_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             continue;
         }
         let second = seconds.as_primitive::<Float64Type>().value(row);
-        let (year, month, day, hour, minute) = (field(0, row), field(1, row), field(2, row), field(3, row), field(4, row));
+        let (year, month, day, hour, minute) = (
+            field(0, row),
+            field(1, row),
+            field(2, row),
+            field(3, row),
+            field(4, row),
+        );
         let micros = moment_of(year, month, day, hour, minute, second);
-        moments.append_value(micros.ok_or_else(|| failure(DATETIME_OVERFLOW, "date/time field value out of range"))?);
+        moments.append_value(
+            micros
+                .ok_or_else(|| failure(DATETIME_OVERFLOW, "date/time field value out of range"))?,
+        );
     }
     result(args, Arc::new(moments.finish()))
 }
 
 /// Microseconds since 1970 of a date and time; `None` if a field is out of its range.
-pub(super) fn moment_of(year: i64, month: i64, day: i64, hour: i64, minute: i64, second: f64) -> Option<i64> {
-    let fits = (1..=12).contains(&month) && (0..=24).contains(&hour) && (0..60).contains(&minute) && (0.0..=60.0).contains(&second) && (-290_000..=290_000).contains(&year);
+pub(super) fn moment_of(
+    year: i64,
+    month: i64,
+    day: i64,
+    hour: i64,
+    minute: i64,
+    second: f64,
+) -> Option<i64> {
+    let fits = (1..=12).contains(&month)
+        && (0..=24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0.0..=60.0).contains(&second)
+        && (-290_000..=290_000).contains(&year);
     if !fits {
         return None;
     }
     let (month, first) = (month as u32, days_from_civil(year, month as u32, 1));
-    let next = if month == 12 { days_from_civil(year + 1, 1, 1) } else { days_from_civil(year, month + 1, 1) };
+    let next = if month == 12 {
+        days_from_civil(year + 1, 1, 1)
+    } else {
+        days_from_civil(year, month + 1, 1)
+    };
     if day < 1 || day > next - first {
         return None;
     }

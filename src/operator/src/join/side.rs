@@ -1,10 +1,14 @@
 //! What a join keeps of one side: its rows in chains per key, and their state table.
 //!
-//! Both sides share one [`Keys`]: a batch's keys are looked up once, and the id that comes out leads to the chains of both. A side keeps its rows in one of three ways:
+//! Both sides share one [`Keys`]: a batch's keys are looked up once, and the id that comes out
+//! leads to the chains of both. A side keeps its rows in one of three ways:
 //!
-//! * *appended*: all weights are +1 and stay so; rows are appended and never looked up. Table: `_seq` -> row.
-//! * *multiset*: rows come and go; an index over the whole row finds the one to change, equal rows are one with a weight. Table: row -> `_weight`.
-//! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the key's own id and total are the row. Table: key -> `_weight`.
+//! * *appended*: all weights are +1 and stay so; rows are appended and never looked up. Table:
+//!   `_seq` -> row.
+//! * *multiset*: rows come and go; an index over the whole row finds the one to change, equal rows
+//!   are one with a weight. Table: row -> `_weight`.
+//! * *keyed*: of the row only its key is needed (the right side of most semi and anti joins); the
+//!   key's own id and total are the row. Table: key -> `_weight`.
 //!
 //! Links are stored as id + 1, so that 0, which new slots hold, is the end of a chain.
 
@@ -47,7 +51,10 @@ pub(super) struct SharedKeys(Arc<Mutex<Keys>>);
 
 impl SharedKeys {
     pub fn new(types: &[DataType]) -> SharedKeys {
-        SharedKeys(Arc::new(Mutex::new(Keys { index: KeyIndex::new(types), sides: Default::default() })))
+        SharedKeys(Arc::new(Mutex::new(Keys {
+            index: KeyIndex::new(types),
+            sides: Default::default(),
+        })))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Keys> {
@@ -76,7 +83,10 @@ impl Keys {
     /// Forgets those of `ids` that no row uses any more and no seal has yet to report.
     pub fn remove_unused(&mut self, ids: &[u32]) {
         for id in ids {
-            let used = self.sides.iter().any(|s| s.heads.get(*id) != 0 || s.is_keyed && s.flags.get(*id) != 0);
+            let used = self
+                .sides
+                .iter()
+                .any(|s| s.heads.get(*id) != 0 || s.is_keyed && s.flags.get(*id) != 0);
             if !used && self.index.is_live(*id) {
                 self.index.remove(*id);
             }
@@ -84,7 +94,12 @@ impl Keys {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.index.memory_bytes() + self.sides.iter().map(|s| s.heads.memory_bytes() + s.totals.memory_bytes() + s.flags.memory_bytes()).sum::<usize>()
+        self.index.memory_bytes()
+            + self
+                .sides
+                .iter()
+                .map(|s| s.heads.memory_bytes() + s.totals.memory_bytes() + s.flags.memory_bytes())
+                .sum::<usize>()
     }
 }
 
@@ -126,9 +141,16 @@ pub(super) struct Side {
 }
 
 enum Rows {
-    Appended { store: RowStore, sealed: usize, next_seq: i64 },
+    Appended {
+        store: RowStore,
+        sealed: usize,
+        next_seq: i64,
+    },
     Multiset(Box<Multiset>),
-    Keyed { key_columns: Vec<usize>, dirty: Vec<u32> },
+    Keyed {
+        key_columns: Vec<usize>,
+        dirty: Vec<u32>,
+    },
 }
 
 struct Multiset {
@@ -148,15 +170,36 @@ impl Side {
                 stored.push(*column);
             }
         }
-        let key_at: Vec<usize> = config.keys.iter().map(|k| stored.iter().position(|s| s == k).expect("keys are stored")).collect();
-        let fields: Vec<Field> = stored.iter().map(|c| config.schema.field(*c).clone().with_nullable(true)).collect();
+        let key_at: Vec<usize> = config
+            .keys
+            .iter()
+            .map(|k| stored.iter().position(|s| s == k).expect("keys are stored"))
+            .collect();
+        let fields: Vec<Field> = stored
+            .iter()
+            .map(|c| config.schema.field(*c).clone().with_nullable(true))
+            .collect();
         let types: Vec<DataType> = fields.iter().map(|f| f.data_type().clone()).collect();
         let only_keys = stored.len() == distinct(&config.keys) && !config.counts;
         let rows = if only_keys {
-            let key_columns = (0..stored.len()).map(|c| key_at.iter().position(|k| *k == c).expect("every stored column is a key")).collect();
-            Rows::Keyed { key_columns, dirty: Vec::new() }
+            let key_columns = (0..stored.len())
+                .map(|c| {
+                    key_at
+                        .iter()
+                        .position(|k| *k == c)
+                        .expect("every stored column is a key")
+                })
+                .collect();
+            Rows::Keyed {
+                key_columns,
+                dirty: Vec::new(),
+            }
         } else if config.append_only {
-            Rows::Appended { store: RowStore::new(Arc::new(Schema::new(fields.clone()))), sealed: 0, next_seq: 0 }
+            Rows::Appended {
+                store: RowStore::new(Arc::new(Schema::new(fields.clone()))),
+                sealed: 0,
+                next_seq: 0,
+            }
         } else {
             Rows::Multiset(Box::new(Multiset {
                 index: KeyIndex::new(&types),
@@ -174,18 +217,36 @@ impl Side {
         }
         let spec = spec_of(config.table, fields, matches!(rows, Rows::Appended { .. }));
         let counts = config.counts.then(Chunked::new);
-        Side { port: config.port, stored, key_at, rows, next: Chunked::new(), counts, presence_only: config.presence_only, spec, keys, restored: false }
+        Side {
+            port: config.port,
+            stored,
+            key_at,
+            rows,
+            next: Chunked::new(),
+            counts,
+            presence_only: config.presence_only,
+            spec,
+            keys,
+            restored: false,
+        }
     }
 
     /// Position among the stored columns of a column of the input, which is stored.
     pub fn stored_at(&self, column: usize) -> usize {
-        self.stored.iter().position(|s| *s == column).expect("a column that is read again is stored")
+        self.stored
+            .iter()
+            .position(|s| *s == column)
+            .expect("a column that is read again is stored")
     }
 
     /// The link after row `row`: the next row plus 1.
     #[inline(always)]
     pub fn next(&self, row: u32) -> u32 {
-        if self.next.is_empty() { 0 } else { self.next.get(row) }
+        if self.next.is_empty() {
+            0
+        } else {
+            self.next.get(row)
+        }
     }
 
     /// Whether every row's weight is +1.
@@ -208,12 +269,22 @@ impl Side {
         match &self.rows {
             Rows::Appended { store, .. } => store.gather(columns, rows),
             Rows::Multiset(m) => m.index.gather_columns(columns, rows),
-            Rows::Keyed { key_columns, .. } => keys.index.gather_columns(&columns.iter().map(|c| key_columns[*c]).collect::<Vec<_>>(), rows),
+            Rows::Keyed { key_columns, .. } => keys.index.gather_columns(
+                &columns.iter().map(|c| key_columns[*c]).collect::<Vec<_>>(),
+                rows,
+            ),
         }
     }
 
-    /// Adds the weights to the totals of the keys, where they are kept; calls `crossed` with a key each time its total becomes positive or ceases to be.
-    pub fn add_totals(&self, keys: &mut Keys, key_ids: &[u32], batch: &ChangeBatch, mut crossed: impl FnMut(u32)) {
+    /// Adds the weights to the totals of the keys, where they are kept; calls `crossed` with a key
+    /// each time its total becomes positive or ceases to be.
+    pub fn add_totals(
+        &self,
+        keys: &mut Keys,
+        key_ids: &[u32],
+        batch: &ChangeBatch,
+        mut crossed: impl FnMut(u32),
+    ) {
         let side = &mut keys.sides[self.port];
         if !side.has_totals {
             return;
@@ -231,24 +302,49 @@ impl Side {
         }
     }
 
-    /// Adds rows to their chains; `counts` are their partners. Keys whose last row went are appended to `emptied`.
-    pub fn store(&mut self, keys: &mut Keys, batch: &ChangeBatch, key_ids: &[u32], counts: Option<&[i64]>, emptied: &mut Vec<u32>) {
+    /// Adds rows to their chains; `counts` are their partners. Keys whose last row went are
+    /// appended to `emptied`.
+    pub fn store(
+        &mut self,
+        keys: &mut Keys,
+        batch: &ChangeBatch,
+        key_ids: &[u32],
+        counts: Option<&[i64]>,
+        emptied: &mut Vec<u32>,
+    ) {
         let side = &mut keys.sides[self.port];
         match &mut self.rows {
             Rows::Appended { store, .. } => {
                 let mut ids = Vec::new();
-                store.insert(&batch.rows().project(&self.stored).expect("stored columns are of the input"), &mut ids);
+                store.insert(
+                    &batch
+                        .rows()
+                        .project(&self.stored)
+                        .expect("stored columns are of the input"),
+                    &mut ids,
+                );
                 self.next.grow(store.capacity());
                 link_all(side, &mut self.next, key_ids, &ids);
                 set_counts(&mut self.counts, store.capacity(), &ids, counts);
             }
             Rows::Multiset(m) => {
-                let columns: Vec<ArrayRef> = self.stored.iter().map(|c| batch.column(*c).clone()).collect();
+                let columns: Vec<ArrayRef> = self
+                    .stored
+                    .iter()
+                    .map(|c| batch.column(*c).clone())
+                    .collect();
                 let ids = m.intern(&columns, batch.num_rows());
                 self.next.grow(m.index.capacity());
                 set_counts(&mut self.counts, m.index.capacity(), &ids, counts);
                 for (i, id) in ids.iter().enumerate() {
-                    m.add(side, &mut self.next, key_ids[i], *id, batch.weight(i), emptied);
+                    m.add(
+                        side,
+                        &mut self.next,
+                        key_ids[i],
+                        *id,
+                        batch.weight(i),
+                        emptied,
+                    );
                 }
             }
             Rows::Keyed { dirty, .. } => {
@@ -266,14 +362,26 @@ impl Side {
     }
 
     /// Takes rows out whatever their weight; of a multiset or keyed side.
-    pub fn forget(&mut self, keys: &mut Keys, rows: impl Iterator<Item = u32>, emptied: &mut Vec<u32>) {
+    pub fn forget(
+        &mut self,
+        keys: &mut Keys,
+        rows: impl Iterator<Item = u32>,
+        emptied: &mut Vec<u32>,
+    ) {
         let side = &mut keys.sides[self.port];
         match &mut self.rows {
             Rows::Appended { .. } => unreachable!("an appended side keeps its rows"),
             Rows::Multiset(m) => {
                 for row in rows {
                     let weight = m.weights.get(row);
-                    m.add(side, &mut self.next, m.key_of.get(row), row, -weight, emptied);
+                    m.add(
+                        side,
+                        &mut self.next,
+                        m.key_of.get(row),
+                        row,
+                        -weight,
+                        emptied,
+                    );
                 }
             }
             Rows::Keyed { dirty, .. } => {
@@ -287,16 +395,25 @@ impl Side {
     }
 
     /// Calls `each` with up to 4,096 rows in use at a time, and their keys.
-    pub fn for_each_row(&self, keys: &Keys, mut each: impl FnMut(&[u32], &[u32]) -> tidemark_common::Result<()>) -> tidemark_common::Result<()> {
+    pub fn for_each_row(
+        &self,
+        keys: &Keys,
+        mut each: impl FnMut(&[u32], &[u32]) -> tidemark_common::Result<()>,
+    ) -> tidemark_common::Result<()> {
         let live: Vec<u32> = match &self.rows {
             Rows::Appended { store, .. } => store.live_ids().collect(),
-            Rows::Multiset(m) => m.index.live_ids().filter(|id| m.weights.get(*id) != 0).collect(),
+            Rows::Multiset(m) => m
+                .index
+                .live_ids()
+                .filter(|id| m.weights.get(*id) != 0)
+                .collect(),
             Rows::Keyed { .. } => Vec::new(),
         };
         for rows in live.chunks(4096) {
             let columns = self.gather(keys, &self.key_at, rows);
             let mut ids = Vec::new();
-            keys.index.find(&columns, &hash_columns(&columns, rows.len()), &mut ids);
+            keys.index
+                .find(&columns, &hash_columns(&columns, rows.len()), &mut ids);
             each(rows, &ids)?;
         }
         Ok(())
@@ -314,19 +431,34 @@ impl Side {
     /// The vnodes of rows with these stored columns.
     fn vnodes(&self, columns: &[ArrayRef], rows: usize) -> Vec<u16> {
         let keys: Vec<ArrayRef> = self.key_at.iter().map(|k| columns[*k].clone()).collect();
-        hash_columns(&keys, rows).into_iter().map(|h| vnode_of_hash(h) as u16).collect()
+        hash_columns(&keys, rows)
+            .into_iter()
+            .map(|h| vnode_of_hash(h) as u16)
+            .collect()
     }
 
     /// A delta of the rows `present`, with these weights, and `gone`.
-    fn delta(&self, present: Vec<ArrayRef>, weights: Vec<i64>, gone: Vec<ArrayRef>, gone_rows: usize) -> Option<TableDelta> {
+    fn delta(
+        &self,
+        present: Vec<ArrayRef>,
+        weights: Vec<i64>,
+        gone: Vec<ArrayRef>,
+        gone_rows: usize,
+    ) -> Option<TableDelta> {
         if weights.is_empty() && gone_rows == 0 {
             return None;
         }
-        let (upsert_vnodes, delete_vnodes) = (self.vnodes(&present, weights.len()), self.vnodes(&gone, gone_rows));
+        let (upsert_vnodes, delete_vnodes) = (
+            self.vnodes(&present, weights.len()),
+            self.vnodes(&gone, gone_rows),
+        );
         let mut columns = present;
         let rows = weights.len();
         columns.push(Arc::new(Int64Array::from(weights)));
-        let key_fields: Vec<Field> = self.spec.schema.fields()[..self.spec.key_columns].iter().map(|f| f.as_ref().clone()).collect();
+        let key_fields: Vec<Field> = self.spec.schema.fields()[..self.spec.key_columns]
+            .iter()
+            .map(|f| f.as_ref().clone())
+            .collect();
         Some(TableDelta {
             upserts: record_batch(self.spec.schema.clone(), columns, rows),
             upsert_vnodes,
@@ -336,7 +468,14 @@ impl Side {
     }
 
     fn seal_appended(&mut self) -> Option<TableDelta> {
-        let Rows::Appended { store, sealed, next_seq } = &mut self.rows else { return None };
+        let Rows::Appended {
+            store,
+            sealed,
+            next_seq,
+        } = &mut self.rows
+        else {
+            return None;
+        };
         let ids: Vec<u32> = (*sealed as u32..store.capacity() as u32).collect();
         if ids.is_empty() {
             return None;
@@ -346,14 +485,23 @@ impl Side {
         *next_seq += ids.len() as i64;
         let rows = store.gather(&(0..self.stored.len()).collect::<Vec<_>>(), &ids);
         let upsert_vnodes = self.vnodes(&rows, ids.len());
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(first_seq..first_seq + ids.len() as i64))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(
+            first_seq..first_seq + ids.len() as i64,
+        ))];
         columns.extend(rows);
         let key = Arc::new(Schema::new(vec![self.spec.schema.field(0).clone()]));
-        Some(TableDelta { upserts: record_batch(self.spec.schema.clone(), columns, ids.len()), upsert_vnodes, deletes: RecordBatch::new_empty(key), delete_vnodes: Vec::new() })
+        Some(TableDelta {
+            upserts: record_batch(self.spec.schema.clone(), columns, ids.len()),
+            upsert_vnodes,
+            deletes: RecordBatch::new_empty(key),
+            delete_vnodes: Vec::new(),
+        })
     }
 
     fn seal_multiset(&mut self) -> Option<TableDelta> {
-        let Rows::Multiset(m) = &mut self.rows else { return None };
+        let Rows::Multiset(m) = &mut self.rows else {
+            return None;
+        };
         let (mut present, mut gone, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for id in std::mem::take(&mut m.dirty) {
             let flags = m.flags.get_mut(id);
@@ -375,7 +523,9 @@ impl Side {
     }
 
     fn seal_keyed(&mut self) -> Option<TableDelta> {
-        let Rows::Keyed { key_columns, dirty } = &mut self.rows else { return None };
+        let Rows::Keyed { key_columns, dirty } = &mut self.rows else {
+            return None;
+        };
         let dirty = std::mem::take(dirty);
         let key_columns = key_columns.clone();
         let shared = self.keys.clone();
@@ -396,7 +546,10 @@ impl Side {
             }
         }
         let weights = present.iter().map(|id| side.totals.get(*id)).collect();
-        let (present, gone_columns) = (keys.index.gather_columns(&key_columns, &present), keys.index.gather_columns(&key_columns, &gone));
+        let (present, gone_columns) = (
+            keys.index.gather_columns(&key_columns, &present),
+            keys.index.gather_columns(&key_columns, &gone),
+        );
         keys.remove_unused(&dead);
         self.delta(present, weights, gone_columns, gone.len())
     }
@@ -416,7 +569,14 @@ impl StateTable for Side {
     }
 
     fn seal_appended(&mut self) -> Option<Appended> {
-        let Rows::Appended { store, sealed, next_seq } = &mut self.rows else { return None };
+        let Rows::Appended {
+            store,
+            sealed,
+            next_seq,
+        } = &mut self.rows
+        else {
+            return None;
+        };
         let (first, rows) = (*sealed as u32, store.capacity() - *sealed);
         if rows < APPENDED_ROWS {
             return None;
@@ -425,19 +585,33 @@ impl StateTable for Side {
         *sealed += rows;
         *next_seq += rows as i64;
         let mut vnodes = Vec::with_capacity(rows);
-        let Rows::Appended { store, .. } = &self.rows else { unreachable!("it was appended above") };
+        let Rows::Appended { store, .. } = &self.rows else {
+            unreachable!("it was appended above")
+        };
         for start in (first..first + rows as u32).step_by(4096) {
             let ids: Vec<u32> = (start..(first + rows as u32).min(start + 4096)).collect();
             let keys = store.gather(&self.key_at, &ids);
-            vnodes.extend(hash_columns(&keys, ids.len()).into_iter().map(|h| vnode_of_hash(h) as u16));
+            vnodes.extend(
+                hash_columns(&keys, ids.len())
+                    .into_iter()
+                    .map(|h| vnode_of_hash(h) as u16),
+            );
         }
-        Some(Appended { first, first_seq, vnodes })
+        Some(Appended {
+            first,
+            first_seq,
+            vnodes,
+        })
     }
 
     fn read_appended(&self, appended: &Appended, rows: &[u32]) -> Vec<ArrayRef> {
-        let Rows::Appended { store, .. } = &self.rows else { unreachable!("only appended rows are sealed so") };
+        let Rows::Appended { store, .. } = &self.rows else {
+            unreachable!("only appended rows are sealed so")
+        };
         let ids: Vec<u32> = rows.iter().map(|row| appended.first + row).collect();
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| appended.first_seq + i64::from(*row))))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_iter_values(
+            rows.iter().map(|row| appended.first_seq + i64::from(*row)),
+        ))];
         columns.extend(store.gather(&(0..self.stored.len()).collect::<Vec<_>>(), &ids));
         columns
     }
@@ -450,26 +624,52 @@ impl StateTable for Side {
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         let key_ids = keys.intern(&key_columns, &hash_columns(&key_columns, rows.num_rows()));
-        let weights = (!self.unweighted()).then(|| rows.column(self.stored.len()).as_primitive::<Int64Type>().values().to_vec());
+        let weights = (!self.unweighted()).then(|| {
+            rows.column(self.stored.len())
+                .as_primitive::<Int64Type>()
+                .values()
+                .to_vec()
+        });
         let side = &mut keys.sides[self.port];
         if side.has_totals {
-            key_ids.iter().enumerate().for_each(|(i, key)| *side.totals.get_mut(*key) += weights.as_ref().map_or(1, |w| w[i]));
+            key_ids.iter().enumerate().for_each(|(i, key)| {
+                *side.totals.get_mut(*key) += weights.as_ref().map_or(1, |w| w[i])
+            });
         }
         match &mut self.rows {
-            Rows::Appended { store, sealed, next_seq } => {
+            Rows::Appended {
+                store,
+                sealed,
+                next_seq,
+            } => {
                 let mut ids = Vec::new();
-                store.insert(&record_batch(store.schema().clone(), stored, rows.num_rows()), &mut ids);
+                store.insert(
+                    &record_batch(store.schema().clone(), stored, rows.num_rows()),
+                    &mut ids,
+                );
                 self.next.grow(store.capacity());
                 link_all(side, &mut self.next, &key_ids, &ids);
                 *sealed = store.capacity();
-                let newest = rows.column(0).as_primitive::<Int64Type>().values().iter().max();
+                let newest = rows
+                    .column(0)
+                    .as_primitive::<Int64Type>()
+                    .values()
+                    .iter()
+                    .max();
                 *next_seq = (*next_seq).max(newest.map_or(0, |seq| seq + 1));
             }
             Rows::Multiset(m) => {
                 let ids = m.intern(&stored, rows.num_rows());
                 self.next.grow(m.index.capacity());
                 for (i, id) in ids.iter().enumerate() {
-                    m.add(side, &mut self.next, key_ids[i], *id, weights.as_ref().map_or(1, |w| w[i]), &mut Vec::new());
+                    m.add(
+                        side,
+                        &mut self.next,
+                        key_ids[i],
+                        *id,
+                        weights.as_ref().map_or(1, |w| w[i]),
+                        &mut Vec::new(),
+                    );
                     m.flags.set(*id, PERSISTED);
                 }
                 m.dirty.clear();
@@ -487,14 +687,23 @@ impl StateTable for Side {
         let own = match &self.rows {
             Rows::Appended { store, .. } => store.memory_bytes(),
             Rows::Multiset(m) => {
-                let vectors = m.weights.memory_bytes() + m.key_of.memory_bytes() + m.previous.memory_bytes() + m.flags.memory_bytes();
+                let vectors = m.weights.memory_bytes()
+                    + m.key_of.memory_bytes()
+                    + m.previous.memory_bytes()
+                    + m.flags.memory_bytes();
                 m.index.memory_bytes() + vectors + m.dirty.capacity() * 4
             }
             Rows::Keyed { dirty, .. } => dirty.capacity() * 4,
         };
         // The shared keys are counted once, with the left side.
-        let keys = if self.port == 0 { self.keys.lock().memory_bytes() } else { 0 };
-        own + keys + self.next.memory_bytes() + self.counts.as_ref().map_or(0, Chunked::memory_bytes)
+        let keys = if self.port == 0 {
+            self.keys.lock().memory_bytes()
+        } else {
+            0
+        };
+        own + keys
+            + self.next.memory_bytes()
+            + self.counts.as_ref().map_or(0, Chunked::memory_bytes)
     }
 }
 
@@ -502,7 +711,8 @@ impl Multiset {
     /// Finds or adds whole rows.
     fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Vec<u32> {
         let mut ids = Vec::new();
-        self.index.intern(columns, &hash_columns(columns, rows), &mut ids);
+        self.index
+            .intern(columns, &hash_columns(columns, rows), &mut ids);
         let capacity = self.index.capacity();
         self.weights.grow(capacity);
         self.key_of.grow(capacity);
@@ -511,8 +721,17 @@ impl Multiset {
         ids
     }
 
-    /// Adds to a row's weight: a row with weight zero is in no chain, and leaves the index with the next seal.
-    fn add(&mut self, side: &mut KeySide, next: &mut Chunked<u32>, key: u32, id: u32, weight: i64, emptied: &mut Vec<u32>) {
+    /// Adds to a row's weight: a row with weight zero is in no chain, and leaves the index with the
+    /// next seal.
+    fn add(
+        &mut self,
+        side: &mut KeySide,
+        next: &mut Chunked<u32>,
+        key: u32,
+        id: u32,
+        weight: i64,
+        emptied: &mut Vec<u32>,
+    ) {
         let before = self.weights.get(id);
         let after = before + weight;
         self.weights.set(id, after);
@@ -555,7 +774,9 @@ fn set_counts(to: &mut Option<Chunked<i64>>, capacity: usize, ids: &[u32], count
     if let Some(to) = to {
         to.grow(capacity);
         let counts = counts.expect("rows that count their partners come with counts");
-        ids.iter().zip(counts).for_each(|(id, count)| to.set(*id, *count));
+        ids.iter()
+            .zip(counts)
+            .for_each(|(id, count)| to.set(*id, *count));
     }
 }
 
@@ -567,21 +788,36 @@ fn mark_dirty(flags: &mut u8, id: u32, dirty: &mut Vec<u32>) {
 }
 
 fn distinct(columns: &[usize]) -> usize {
-    columns.iter().enumerate().filter(|(i, c)| !columns[..*i].contains(c)).count()
+    columns
+        .iter()
+        .enumerate()
+        .filter(|(i, c)| !columns[..*i].contains(c))
+        .count()
 }
 
 fn spec_of(table: u32, fields: Vec<Field>, appended: bool) -> TableSpec {
     let key_columns = if appended { 1 } else { fields.len() };
     let fields: Vec<Field> = if appended {
-        [Field::new("_seq", DataType::Int64, false)].into_iter().chain(fields).collect()
+        [Field::new("_seq", DataType::Int64, false)]
+            .into_iter()
+            .chain(fields)
+            .collect()
     } else {
-        fields.into_iter().chain([Field::new("_weight", DataType::Int64, false)]).collect()
+        fields
+            .into_iter()
+            .chain([Field::new("_weight", DataType::Int64, false)])
+            .collect()
     };
-    TableSpec { table, schema: Arc::new(Schema::new(fields)), key_columns }
+    TableSpec {
+        table,
+        schema: Arc::new(Schema::new(fields)),
+        key_columns,
+    }
 }
 
 /// A batch that may have no columns.
 fn record_batch(schema: SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(schema, columns, &options).expect("columns have the types of the state")
+    RecordBatch::try_new_with_options(schema, columns, &options)
+        .expect("columns have the types of the state")
 }

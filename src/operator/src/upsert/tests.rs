@@ -1,5 +1,6 @@
-//! Inline tables of writes and changes; and random writes of several splits, which arrive in a random order, against a search for the greatest version among all that came,
-//! with random seals, horizons, and restores after which the same writes come in another order.
+//! Inline tables of writes and changes; and random writes of several splits, which arrive in a
+//! random order, against a search for the greatest version among all that came, with random seals,
+//! horizons, and restores after which the same writes come in another order.
 
 use super::*;
 use crate::RowError;
@@ -22,16 +23,24 @@ impl Out for Collected {
 }
 
 fn schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("v", DataType::Utf8, true), Field::new("k", DataType::Int64, true)]))
+    Arc::new(Schema::new(vec![
+        Field::new("v", DataType::Utf8, true),
+        Field::new("k", DataType::Int64, true),
+    ]))
 }
 
 fn operator(conflict: Conflict) -> Upsert {
     Upsert::new(schema(), vec![1], conflict, 0)
 }
 
-/// One `weight key value time@split` per line; `-` is NULL; all is of one version where none is given.
+/// One `weight key value time@split` per line; `-` is NULL; all is of one version where none is
+/// given.
 fn writes(table: &str) -> ChangeBatch {
-    let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|l| !l.is_empty()).collect();
+    let lines: Vec<Vec<&str>> = table
+        .lines()
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .filter(|l| !l.is_empty())
+        .collect();
     let keys = Int64Array::from_iter(lines.iter().map(|l| l[1].parse::<i64>().ok()));
     let values = StringArray::from_iter(lines.iter().map(|l| (l[2] != "-").then_some(l[2])));
     let versions = lines.iter().map(|l| {
@@ -39,15 +48,48 @@ fn writes(table: &str) -> ChangeBatch {
         version(time.parse().unwrap(), split.parse().unwrap())
     });
     let versions = Decimal128Array::from_iter_values(versions).with_data_type(VERSION_TYPE);
-    let fields = schema().fields().iter().map(|f| f.as_ref().clone()).chain([Field::new("_version", VERSION_TYPE, true)]).collect::<Vec<_>>();
-    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![Arc::new(values), Arc::new(keys), Arc::new(versions)]).unwrap();
-    ChangeBatch::new(rows, lines.iter().map(|l| format!("{}1", l[0]).parse().unwrap()).collect())
+    let fields = schema()
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .chain([Field::new("_version", VERSION_TYPE, true)])
+        .collect::<Vec<_>>();
+    let rows = RecordBatch::try_new(
+        Arc::new(Schema::new(fields)),
+        vec![Arc::new(values), Arc::new(keys), Arc::new(versions)],
+    )
+    .unwrap();
+    ChangeBatch::new(
+        rows,
+        lines
+            .iter()
+            .map(|l| format!("{}1", l[0]).parse().unwrap())
+            .collect(),
+    )
 }
 
 fn table(changes: &ChangeBatch) -> Vec<String> {
-    let (v, k) = (changes.column(0).as_string::<i32>(), changes.column(1).as_primitive::<Int64Type>());
-    let key = |i: usize| if k.is_null(i) { "-".into() } else { k.value(i).to_string() };
-    (0..changes.num_rows()).map(|i| format!("{:+} {} {}", changes.weight(i), key(i), if v.is_null(i) { "-" } else { v.value(i) })).collect()
+    let (v, k) = (
+        changes.column(0).as_string::<i32>(),
+        changes.column(1).as_primitive::<Int64Type>(),
+    );
+    let key = |i: usize| {
+        if k.is_null(i) {
+            "-".into()
+        } else {
+            k.value(i).to_string()
+        }
+    };
+    (0..changes.num_rows())
+        .map(|i| {
+            format!(
+                "{:+} {} {}",
+                changes.weight(i),
+                key(i),
+                if v.is_null(i) { "-" } else { v.value(i) }
+            )
+        })
+        .collect()
 }
 
 fn step(operator: &mut Upsert, input: &str) -> Vec<String> {
@@ -60,24 +102,48 @@ fn step(operator: &mut Upsert, input: &str) -> Vec<String> {
 #[test]
 fn overwrite() {
     let mut o = operator(Conflict::Overwrite);
-    assert_eq!(step(&mut o, "+ 1 a\n+ 2 b\n+ - c"), ["+1 1 a", "+1 2 b", "+1 - c"]);
+    assert_eq!(
+        step(&mut o, "+ 1 a\n+ 2 b\n+ - c"),
+        ["+1 1 a", "+1 2 b", "+1 - c"]
+    );
     assert_eq!(step(&mut o, "+ 1 a"), [""; 0]);
     assert_eq!(step(&mut o, "+ 1 x\n+ 1 y"), ["-1 1 a", "+1 1 y"]);
     assert_eq!(step(&mut o, "+ 1 x\n+ 1 y"), [""; 0]);
     assert_eq!(step(&mut o, "- 7 -"), [""; 0]);
-    assert_eq!(step(&mut o, "- 2 -\n+ 3 n\n- 3 -\n- - -"), ["-1 2 b", "-1 - c"]);
-    assert_eq!(step(&mut o, "- 1 -\n+ 1 -\n+ 2 z"), ["-1 1 y", "+1 2 z", "+1 1 -"]);
+    assert_eq!(
+        step(&mut o, "- 2 -\n+ 3 n\n- 3 -\n- - -"),
+        ["-1 2 b", "-1 - c"]
+    );
+    assert_eq!(
+        step(&mut o, "- 1 -\n+ 1 -\n+ 2 z"),
+        ["-1 1 y", "+1 2 z", "+1 1 -"]
+    );
 }
 
 #[test]
 fn the_greatest_version_wins_whatever_comes_later() {
     let mut o = operator(Conflict::Overwrite);
     assert_eq!(step(&mut o, "+ 1 new 20@1"), ["+1 1 new"]);
-    assert_eq!(step(&mut o, "+ 1 old 10@0\n- 1 - 19@0\n- 1 - 20@0"), [""; 0]);
-    assert_eq!(step(&mut o, "+ 1 next 20@1\n+ 1 old 20@0"), ["-1 1 new", "+1 1 next"]);
-    assert_eq!(step(&mut o, "+ 1 ahead 21@0\n+ 1 behind 20@1"), ["-1 1 next", "+1 1 ahead"]);
+    assert_eq!(
+        step(&mut o, "+ 1 old 10@0\n- 1 - 19@0\n- 1 - 20@0"),
+        [""; 0]
+    );
+    assert_eq!(
+        step(&mut o, "+ 1 next 20@1\n+ 1 old 20@0"),
+        ["-1 1 new", "+1 1 next"]
+    );
+    assert_eq!(
+        step(&mut o, "+ 1 ahead 21@0\n+ 1 behind 20@1"),
+        ["-1 1 next", "+1 1 ahead"]
+    );
     assert_eq!(step(&mut o, "+ 2 a 5@0\n+ 2 b 4@1\n+ 2 c -1@1"), ["+1 2 a"]);
-    assert_eq!(step(&mut o, "+ 2 d 9223372036854775807@1\n+ 2 e 9223372036854775806@2"), ["-1 2 a", "+1 2 d"]);
+    assert_eq!(
+        step(
+            &mut o,
+            "+ 2 d 9223372036854775807@1\n+ 2 e 9223372036854775806@2"
+        ),
+        ["-1 2 a", "+1 2 d"]
+    );
 }
 
 #[test]
@@ -87,11 +153,21 @@ fn a_deletion_has_a_version_until_all_splits_are_past_it() {
     assert_eq!(step(&mut o, "+ 1 b 10@0\n+ 2 b 11@1\n- 1 - 9@0"), [""; 0]);
     barrier(&mut o, 12);
     assert_eq!(o.table.gone.len(), 1);
-    assert_eq!(step(&mut o, "+ 2 b 12@0\n+ 1 c 12@0\n- 1 - 12@1"), ["+1 2 b"]);
+    assert_eq!(
+        step(&mut o, "+ 2 b 12@0\n+ 1 c 12@0\n- 1 - 12@1"),
+        ["+1 2 b"]
+    );
     assert_eq!(step(&mut o, "- 2 - 12@0"), ["-1 2 b"]);
     barrier(&mut o, 13);
     let delta = o.tables()[0].seal().unwrap();
-    assert_eq!((delta.upserts.num_rows(), delta.deletes.num_rows(), o.table.index.len()), (0, 2, 0));
+    assert_eq!(
+        (
+            delta.upserts.num_rows(),
+            delta.deletes.num_rows(),
+            o.table.index.len()
+        ),
+        (0, 2, 0)
+    );
     assert_eq!(step(&mut o, "+ 1 d 13@0"), ["+1 1 d"]);
 }
 
@@ -128,18 +204,33 @@ fn ignore() {
     let mut o = operator(Conflict::Ignore);
     assert_eq!(step(&mut o, "+ 1 a\n+ 1 b"), ["+1 1 a"]);
     assert_eq!(step(&mut o, "+ 1 c\n+ 2 a 10@1"), ["+1 2 a"]);
-    assert_eq!(step(&mut o, "+ 2 b 10@1\n+ 2 c 11@0\n+ 2 d 10@0"), ["-1 2 a", "+1 2 d"]);
+    assert_eq!(
+        step(&mut o, "+ 2 b 10@1\n+ 2 c 11@0\n+ 2 d 10@0"),
+        ["-1 2 a", "+1 2 d"]
+    );
 }
 
 fn barrier(o: &mut Upsert, horizon_ms: i64) {
-    o.on_barrier(&Barrier { epoch: Epoch(1), clock: 0, checkpoint: true, horizon_ms }, &mut Collected::default()).unwrap();
+    o.on_barrier(
+        &Barrier {
+            epoch: Epoch(1),
+            clock: 0,
+            checkpoint: true,
+            horizon_ms,
+        },
+        &mut Collected::default(),
+    )
+    .unwrap();
 }
 
 struct Rng(u64);
 
 impl Rng {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -169,8 +260,13 @@ fn random_split(rng: &mut Rng, conflict: Conflict) -> Vec<Record> {
     let mut time = rng.below(5) as i64 - 1;
     let record = |_| {
         time += [0, 0, 1, 7][rng.below(4) as usize];
-        let key = if rng.below(9) == 0 { "-".into() } else { rng.below(8).to_string() };
-        let value = (conflict == Conflict::Ignore || rng.below(3) > 0).then(|| "v".repeat(rng.below(20) as usize + 1));
+        let key = if rng.below(9) == 0 {
+            "-".into()
+        } else {
+            rng.below(8).to_string()
+        };
+        let value = (conflict == Conflict::Ignore || rng.below(3) > 0)
+            .then(|| "v".repeat(rng.below(20) as usize + 1));
         Record { key, value, time }
     };
     (0..60).map(record).collect()
@@ -183,17 +279,25 @@ fn expected(conflict: Conflict, splits: &[Vec<Record>], at: &[usize]) -> BTreeMa
         for (offset, record) in records[..at[split]].iter().enumerate() {
             let version = (record.time, split, offset);
             let found = best.entry(&record.key).or_insert((version, &record.value));
-            if if conflict == Conflict::Ignore { version < found.0 } else { version > found.0 } {
+            if if conflict == Conflict::Ignore {
+                version < found.0
+            } else {
+                version > found.0
+            } {
                 *found = (version, &record.value);
             }
         }
     }
-    best.into_iter().filter_map(|(key, (_, value))| Some((key.to_string(), value.clone()?))).collect()
+    best.into_iter()
+        .filter_map(|(key, (_, value))| Some((key.to_string(), value.clone()?)))
+        .collect()
 }
 
 fn random(conflict: Conflict, seed: u64) {
     let mut rng = Rng(seed);
-    let splits: Vec<Vec<Record>> = (0..rng.below(3) + 1).map(|_| random_split(&mut rng, conflict)).collect();
+    let splits: Vec<Vec<Record>> = (0..rng.below(3) + 1)
+        .map(|_| random_split(&mut rng, conflict))
+        .collect();
     let mut o = operator(conflict);
     let (mut at, mut output) = (vec![0; splits.len()], BTreeMap::new());
     let mut sealed = (at.clone(), output.clone());
@@ -202,18 +306,35 @@ fn random(conflict: Conflict, seed: u64) {
         let mut lines = Vec::new();
         for _ in 0..rng.below(9) + 1 {
             let split = rng.below(splits.len() as u64) as usize;
-            let Some(Record { key, value, time }) = splits[split].get(at[split]) else { continue };
+            let Some(Record { key, value, time }) = splits[split].get(at[split]) else {
+                continue;
+            };
             at[split] += 1;
-            lines.push(value.as_ref().map_or(format!("- {key} - {time}@{split}"), |value| format!("+ {key} {value} {time}@{split}")));
+            lines.push(
+                value
+                    .as_ref()
+                    .map_or(format!("- {key} - {time}@{split}"), |value| {
+                        format!("+ {key} {value} {time}@{split}")
+                    }),
+            );
         }
         add(&mut output, &step(&mut o, &lines.join("\n")));
         assert_eq!(output, expected(conflict, &splits, &at));
         if rng.below(4) == 0 {
-            let reached = splits.iter().zip(&at).map(|(s, at)| at.checked_sub(1).map_or(-1, |last| s[last].time));
+            let reached = splits
+                .iter()
+                .zip(&at)
+                .map(|(s, at)| at.checked_sub(1).map_or(-1, |last| s[last].time));
             barrier(&mut o, reached.min().unwrap());
             seal(&mut o, &mut durable);
             sealed = (at.clone(), output.clone());
-            assert_eq!(durable.values().filter(|row| !row.column(3).as_boolean().value(0)).count(), output.len());
+            assert_eq!(
+                durable
+                    .values()
+                    .filter(|row| !row.column(3).as_boolean().value(0))
+                    .count(),
+                output.len()
+            );
         }
         if rng.below(9) == 0 {
             o = operator(conflict);
@@ -223,14 +344,30 @@ fn random(conflict: Conflict, seed: u64) {
     }
     barrier(&mut o, i64::MAX);
     seal(&mut o, &mut durable);
-    assert_eq!((durable.len(), o.table.index.len(), o.table.gone.len(), o.table.gone_count), (output.len(), output.len(), 0, 0));
+    assert_eq!(
+        (
+            durable.len(),
+            o.table.index.len(),
+            o.table.gone.len(),
+            o.table.gone_count
+        ),
+        (output.len(), output.len(), 0, 0)
+    );
 }
 
 fn seal(o: &mut Upsert, durable: &mut BTreeMap<String, RecordBatch>) {
-    let Some(delta) = o.tables()[0].seal() else { return };
+    let Some(delta) = o.tables()[0].seal() else {
+        return;
+    };
     assert_eq!(delta.upsert_vnodes.len(), delta.upserts.num_rows());
     assert_eq!(delta.delete_vnodes.len(), delta.deletes.num_rows());
-    let keys = |rows: &RecordBatch| rows.column(0).as_primitive::<Int64Type>().iter().map(|k| format!("{k:?}")).collect::<Vec<_>>();
+    let keys = |rows: &RecordBatch| {
+        rows.column(0)
+            .as_primitive::<Int64Type>()
+            .iter()
+            .map(|k| format!("{k:?}"))
+            .collect::<Vec<_>>()
+    };
     for key in keys(&delta.deletes) {
         durable.remove(&key);
     }

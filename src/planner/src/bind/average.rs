@@ -1,6 +1,8 @@
-//! The average of numerics for ad-hoc queries, rounded half away from zero as in views and in PostgreSQL; DataFusion's truncates.
+//! The average of numerics for ad-hoc queries, rounded half away from zero as in views and in
+//! PostgreSQL; DataFusion's truncates.
 //!
-//! State: count and exact sum (or, with DISTINCT, the set of values). `sum / count` is taken with the digits of the result's scale and rounded once.
+//! State: count and exact sum (or, with DISTINCT, the set of values). `sum / count` is taken with
+//! the digits of the result's scale and rounded once.
 
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{ArrayRef, AsArray};
@@ -24,19 +26,40 @@ pub(super) struct Average {
 /// The fields of the state that [`Average`] hands on.
 pub(super) fn state_fields(name: &str, input: &DataType, distinct: bool) -> Vec<FieldRef> {
     if distinct {
-        return vec![Arc::new(Field::new_list(format!("{name}[distinct]"), Field::new_list_field(input.clone(), true), true))];
+        return vec![Arc::new(Field::new_list(
+            format!("{name}[distinct]"),
+            Field::new_list_field(input.clone(), true),
+            true,
+        ))];
     }
-    let sum = if let DataType::Decimal128(_, scale) = input { DataType::Decimal128(38, *scale) } else { input.clone() };
-    vec![Arc::new(Field::new(format!("{name}[count]"), DataType::Int64, true)), Arc::new(Field::new(format!("{name}[sum]"), sum, true))]
+    let sum = if let DataType::Decimal128(_, scale) = input {
+        DataType::Decimal128(38, *scale)
+    } else {
+        input.clone()
+    };
+    vec![
+        Arc::new(Field::new(format!("{name}[count]"), DataType::Int64, true)),
+        Arc::new(Field::new(format!("{name}[sum]"), sum, true)),
+    ]
 }
 
 impl Average {
     pub(super) fn new(input: DataType, output: DataType, distinct: bool) -> Average {
-        Average { count: 0, sum: 0, distinct: distinct.then(BTreeSet::new), input, output }
+        Average {
+            count: 0,
+            sum: 0,
+            distinct: distinct.then(BTreeSet::new),
+            input,
+            output,
+        }
     }
 
     fn scale(&self) -> i8 {
-        if let DataType::Decimal128(_, scale) = self.input { scale } else { 0 }
+        if let DataType::Decimal128(_, scale) = self.input {
+            scale
+        } else {
+            0
+        }
     }
 
     fn add(&mut self, value: i128) -> Result<()> {
@@ -59,7 +82,11 @@ fn quotient(sum: i128, count: i64, digits: u32) -> Option<i128> {
     let factor = 10i128.checked_pow(digits)?;
     let rest = (sum % count).checked_mul(factor)?;
     let (down, left) = (rest / count, rest % count);
-    let up = if left.unsigned_abs() * 2 >= count.unsigned_abs() { rest.signum() } else { 0 };
+    let up = if left.unsigned_abs() * 2 >= count.unsigned_abs() {
+        rest.signum()
+    } else {
+        0
+    };
     (sum / count).checked_mul(factor)?.checked_add(down + up)
 }
 
@@ -72,9 +99,17 @@ impl Accumulator for Average {
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         if self.distinct.is_some() {
             let lists = states[0].as_list::<i32>();
-            return lists.iter().flatten().try_for_each(|list| list.as_primitive::<Decimal128Type>().iter().flatten().try_for_each(|v| self.add(v)));
+            return lists.iter().flatten().try_for_each(|list| {
+                list.as_primitive::<Decimal128Type>()
+                    .iter()
+                    .flatten()
+                    .try_for_each(|v| self.add(v))
+            });
         }
-        let (counts, sums) = (states[0].as_primitive::<Int64Type>(), states[1].as_primitive::<Decimal128Type>());
+        let (counts, sums) = (
+            states[0].as_primitive::<Int64Type>(),
+            states[1].as_primitive::<Decimal128Type>(),
+        );
         for (count, sum) in counts.iter().flatten().zip(sums.iter().flatten()) {
             self.add(sum)?;
             self.count += count - 1;
@@ -84,17 +119,33 @@ impl Accumulator for Average {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         if let Some(values) = &self.distinct {
-            let (DataType::Decimal128(precision, scale), values) = (&self.input, values) else { return exec_err!("an average of {}", self.input) };
-            let values: Vec<ScalarValue> = values.iter().map(|v| ScalarValue::Decimal128(Some(*v), *precision, *scale)).collect();
-            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &self.input))]);
+            let (DataType::Decimal128(precision, scale), values) = (&self.input, values) else {
+                return exec_err!("an average of {}", self.input);
+            };
+            let values: Vec<ScalarValue> = values
+                .iter()
+                .map(|v| ScalarValue::Decimal128(Some(*v), *precision, *scale))
+                .collect();
+            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(
+                &values,
+                &self.input,
+            ))]);
         }
-        Ok(vec![ScalarValue::Int64(Some(self.count)), ScalarValue::Decimal128(Some(self.sum), 38, self.scale())])
+        Ok(vec![
+            ScalarValue::Int64(Some(self.count)),
+            ScalarValue::Decimal128(Some(self.sum), 38, self.scale()),
+        ])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let DataType::Decimal128(precision, scale) = self.output else { return exec_err!("an average as {}", self.output) };
+        let DataType::Decimal128(precision, scale) = self.output else {
+            return exec_err!("an average as {}", self.output);
+        };
         let (sum, count) = match &self.distinct {
-            Some(values) => (values.iter().try_fold(0i128, |sum, v| sum.checked_add(*v)), values.len() as i64),
+            Some(values) => (
+                values.iter().try_fold(0i128, |sum, v| sum.checked_add(*v)),
+                values.len() as i64,
+            ),
             None => (Some(self.sum), self.count),
         };
         if count == 0 {
@@ -108,7 +159,11 @@ impl Accumulator for Average {
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.distinct.as_ref().map_or(0, |v| v.len() * 2 * size_of::<i128>())
+        size_of_val(self)
+            + self
+                .distinct
+                .as_ref()
+                .map_or(0, |v| v.len() * 2 * size_of::<i128>())
     }
 }
 
@@ -118,9 +173,22 @@ mod tests {
 
     #[test]
     fn averages_round_half_away_from_zero() {
-        let cases = [(10, 3, 2, 333), (20, 3, 2, 667), (-20, 3, 2, -667), (5, 2, 0, 3), (-5, 2, 0, -3), (4, 3, 0, 1), (7, 1, 3, 7000), (i128::MAX, 1, 0, i128::MAX)];
+        let cases = [
+            (10, 3, 2, 333),
+            (20, 3, 2, 667),
+            (-20, 3, 2, -667),
+            (5, 2, 0, 3),
+            (-5, 2, 0, -3),
+            (4, 3, 0, 1),
+            (7, 1, 3, 7000),
+            (i128::MAX, 1, 0, i128::MAX),
+        ];
         for (sum, count, digits, average) in cases {
-            assert_eq!(quotient(sum, count, digits), Some(average), "{sum} / {count}");
+            assert_eq!(
+                quotient(sum, count, digits),
+                Some(average),
+                "{sum} / {count}"
+            );
         }
         assert_eq!(quotient(i128::MAX, 1, 1), None);
     }

@@ -1,22 +1,30 @@
-//! Rewriting of queries before DataFusion's planner sees them, shared by views and ad-hoc queries. All of it is text to text:
+//! Rewriting of queries before DataFusion's planner sees them, shared by views and ad-hoc queries.
+//! All of it is text to text:
 //!
 //! * a view's name becomes its query in parentheses;
-//! * `TUMBLE(rel, time, size [, offset])` becomes a subquery that adds `window_start` and `window_end`;
-//! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window that a moment lies in;
-//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT IN`;
+//! * `TUMBLE(rel, time, size [, offset])` becomes a subquery that adds `window_start` and
+//!   `window_end`;
+//! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window
+//!   that a moment lies in;
+//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT
+//!   IN`;
 //! * `SIMILAR TO` becomes `~`;
 //! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`;
 //! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400 seconds'`.
 //!
-//! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the hopping windows that start at
-//! `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as they end after t. A time that is NULL lies in no hopping window; TUMBLE keeps
-//! its row, with a window that is NULL. Names of common table expressions hide relations.
+//! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
+//! hopping windows that start at `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as
+//! they end after t. A time that is NULL lies in no hopping window; TUMBLE keeps its row, with a
+//! window that is NULL. Names of common table expressions hide relations.
 
 use super::Provider;
 use crate::interval::{interval_micros, plain_spelling};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
 use crate::statement::Positions;
-use datafusion_sql::sqlparser::ast::{self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor, VisitMut, VisitorMut};
+use datafusion_sql::sqlparser::ast::{
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,
+    VisitMut, VisitorMut,
+};
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::{Span, Tokenizer};
 use std::collections::BTreeSet;
@@ -39,16 +47,25 @@ pub(crate) struct Expander<'a> {
     scopes: Vec<BTreeSet<String>>,
     /// The WITH clauses of the queries being visited, taken out while their bodies are.
     withs: Vec<Option<ast::With>>,
-    /// How many views are around this query. Inside of one, relations are named with their schema, so that no common table expression around it hides them.
+    /// How many views are around this query. Inside of one, relations are named with their schema,
+    /// so that no common table expression around it hides them.
     depth: usize,
 }
 
 impl<'a> Expander<'a> {
     pub(crate) fn new(provider: &'a Provider<'a>, positions: &'a Positions) -> Expander<'a> {
-        Expander { provider, positions, relations: BTreeSet::new(), scopes: Vec::new(), withs: Vec::new(), depth: 0 }
+        Expander {
+            provider,
+            positions,
+            relations: BTreeSet::new(),
+            scopes: Vec::new(),
+            withs: Vec::new(),
+            depth: 0,
+        }
     }
 
-    /// Rewrites a query. Errors: `42P01` for an unknown relation, with position; `0A000` for a window function that is not supported.
+    /// Rewrites a query. Errors: `42P01` for an unknown relation, with position; `0A000` for a
+    /// window function that is not supported.
     pub(crate) fn query(&mut self, query: &mut Query) -> Result<()> {
         match VisitMut::visit(query, self) {
             ControlFlow::Continue(()) => Ok(()),
@@ -69,38 +86,86 @@ impl<'a> Expander<'a> {
     }
 
     fn factor(&mut self, factor: &mut TableFactor) -> Result<()> {
-        if matches!(factor, TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. }) {
+        if matches!(
+            factor,
+            TableFactor::Table {
+                sample: Some(_),
+                ..
+            } | TableFactor::Derived {
+                sample: Some(_),
+                ..
+            }
+        ) {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
         match factor {
-            TableFactor::Table { name, alias, args: Some(args), .. } => {
-                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else { return Ok(()) };
-                if let Some(replacement) = self.window_function(&function, &args.args, alias.as_ref())? {
+            TableFactor::Table {
+                name,
+                alias,
+                args: Some(args),
+                ..
+            } => {
+                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
+                    return Ok(());
+                };
+                if let Some(replacement) =
+                    self.window_function(&function, &args.args, alias.as_ref())?
+                {
                     *factor = replacement;
                 }
                 Ok(())
             }
-            TableFactor::Function { name, args, alias, .. } => {
-                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else { return Ok(()) };
+            TableFactor::Function {
+                name, args, alias, ..
+            } => {
+                let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
+                    return Ok(());
+                };
                 if let Some(replacement) = self.window_function(&function, args, alias.as_ref())? {
                     *factor = replacement;
                 }
                 Ok(())
             }
-            TableFactor::Table { name: object, alias, args: None, .. } => {
-                let span = object.0.first().and_then(|p| p.as_ident()).map_or(Span::empty(), |i| i.span);
+            TableFactor::Table {
+                name: object,
+                alias,
+                args: None,
+                ..
+            } => {
+                let span = object
+                    .0
+                    .first()
+                    .and_then(|p| p.as_ident())
+                    .map_or(Span::empty(), |i| i.span);
                 let name = name_of(object, self.position(span))?;
                 if name.schema.is_none() && self.scopes.iter().any(|s| s.contains(&name.name)) {
                     return Ok(());
                 }
-                let relation = self.provider.find(name.schema.as_deref(), &name.name).map_err(|e| if name.position > 0 { e.at(name.position) } else { e })?;
+                let relation = self
+                    .provider
+                    .find(name.schema.as_deref(), &name.name)
+                    .map_err(|e| {
+                        if name.position > 0 {
+                            e.at(name.position)
+                        } else {
+                            e
+                        }
+                    })?;
                 self.relations.insert(relation.id);
                 if relation.kind == RelationKind::View {
                     *factor = self.view(&relation, alias.take())?;
                 } else if self.depth > 0 {
                     let quoted = |s: &str| Ident::with_quote('"', s);
-                    *object = ast::ObjectName::from(vec![quoted(&relation.schema_name), quoted(&relation.name)]);
-                    alias.get_or_insert_with(|| ast::TableAlias { explicit: true, name: quoted(&relation.name), columns: Vec::new(), at: None });
+                    *object = ast::ObjectName::from(vec![
+                        quoted(&relation.schema_name),
+                        quoted(&relation.name),
+                    ]);
+                    alias.get_or_insert_with(|| ast::TableAlias {
+                        explicit: true,
+                        name: quoted(&relation.name),
+                        columns: Vec::new(),
+                        at: None,
+                    });
                 }
                 Ok(())
             }
@@ -112,100 +177,213 @@ impl<'a> Expander<'a> {
     fn view(&mut self, view: &Relation, alias: Option<ast::TableAlias>) -> Result<TableFactor> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
-            return Err(Error::user(SqlState("54001"), format!("views are nested deeper than {DEPTH_MAX}")));
+            return Err(Error::user(
+                SqlState("54001"),
+                format!("views are nested deeper than {DEPTH_MAX}"),
+            ));
         }
         let mut subquery = parse_query(&view.query)?;
         let positions = Positions::default();
-        let mut inner = Expander { provider: self.provider, positions: &positions, relations: BTreeSet::new(), scopes: Vec::new(), withs: Vec::new(), depth: self.depth };
-        inner.query(&mut subquery).map_err(|e| e.context(format_args!("view \"{}\"", view.name)))?;
+        let mut inner = Expander {
+            provider: self.provider,
+            positions: &positions,
+            relations: BTreeSet::new(),
+            scopes: Vec::new(),
+            withs: Vec::new(),
+            depth: self.depth,
+        };
+        inner
+            .query(&mut subquery)
+            .map_err(|e| e.context(format_args!("view \"{}\"", view.name)))?;
         self.relations.append(&mut inner.relations);
         self.depth -= 1;
         // The view's column names first, so that the alias may rename some of them.
-        let column = |c: &tidemark_plan::Column| ast::TableAliasColumnDef { name: Ident::with_quote('"', &c.name), data_type: None };
-        let named = ast::TableAlias { explicit: true, name: Ident::with_quote('"', &view.name), columns: view.columns.iter().map(column).collect(), at: None };
-        let derived = |subquery, alias| TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
-        let Some(mut alias) = alias else { return Ok(derived(subquery, named)) };
+        let column = |c: &tidemark_plan::Column| ast::TableAliasColumnDef {
+            name: Ident::with_quote('"', &c.name),
+            data_type: None,
+        };
+        let named = ast::TableAlias {
+            explicit: true,
+            name: Ident::with_quote('"', &view.name),
+            columns: view.columns.iter().map(column).collect(),
+            at: None,
+        };
+        let derived = |subquery, alias| TableFactor::Derived {
+            lateral: false,
+            subquery,
+            alias: Some(alias),
+            sample: None,
+        };
+        let Some(mut alias) = alias else {
+            return Ok(derived(subquery, named));
+        };
         let given = alias.columns.len();
         alias.columns.extend(named.columns.into_iter().skip(given));
         Ok(derived(subquery, alias))
     }
 
     /// TUMBLE, HOP or SESSION in FROM.
-    fn window_function(&mut self, function: &Ident, args: &[FunctionArg], alias: Option<&ast::TableAlias>) -> Result<Option<TableFactor>> {
+    fn window_function(
+        &mut self,
+        function: &Ident,
+        args: &[FunctionArg],
+        alias: Option<&ast::TableAlias>,
+    ) -> Result<Option<TableFactor>> {
         let name = fold(function.clone());
         let position = self.position(function.span);
         let fail = |e: Error| if position > 0 { e.at(position) } else { e };
         let windows = match name.as_str() {
             "tumble" => 1,
             "hop" => 2,
-            "session" => return Err(fail(Error::unsupported("SESSION windows are not supported").with_hint("TUMBLE and HOP windows are supported."))),
+            "session" => {
+                return Err(fail(
+                    Error::unsupported("SESSION windows are not supported")
+                        .with_hint("TUMBLE and HOP windows are supported."),
+                ));
+            }
             _ => return Ok(None),
         };
         let usage = match windows {
             1 => "TUMBLE(relation, time_column, INTERVAL 'size' [, INTERVAL 'offset'])",
-            _ => "HOP(relation, time_column, INTERVAL 'slide', INTERVAL 'size' [, INTERVAL 'offset'])",
+            _ => {
+                "HOP(relation, time_column, INTERVAL 'slide', INTERVAL 'size' [, INTERVAL \
+                 'offset'])"
+            }
         };
-        let wrong = || fail(Error::user(SqlState::UNDEFINED_FUNCTION, format!("wrong arguments for {}", name.to_uppercase())).with_hint(format!("Write {usage}.")));
-        let exprs: Option<Vec<&Expr>> = args.iter().map(|a| if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a { Some(e) } else { None }).collect();
-        let exprs = exprs.filter(|e| (2 + windows..=3 + windows).contains(&e.len())).ok_or_else(wrong)?;
+        let wrong = || {
+            fail(
+                Error::user(
+                    SqlState::UNDEFINED_FUNCTION,
+                    format!("wrong arguments for {}", name.to_uppercase()),
+                )
+                .with_hint(format!("Write {usage}.")),
+            )
+        };
+        let exprs: Option<Vec<&Expr>> = args
+            .iter()
+            .map(|a| {
+                if let FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) = a {
+                    Some(e)
+                } else {
+                    None
+                }
+            })
+            .collect();
+        let exprs = exprs
+            .filter(|e| (2 + windows..=3 + windows).contains(&e.len()))
+            .ok_or_else(wrong)?;
         let relation = match exprs[0] {
             Expr::Identifier(i) => i.to_string(),
             Expr::CompoundIdentifier(parts) => {
-                format!("{} AS {}", parts.iter().map(Ident::to_string).collect::<Vec<_>>().join("."), parts.last().map(Ident::to_string).unwrap_or_default())
+                format!(
+                    "{} AS {}",
+                    parts
+                        .iter()
+                        .map(Ident::to_string)
+                        .collect::<Vec<_>>()
+                        .join("."),
+                    parts.last().map(Ident::to_string).unwrap_or_default()
+                )
             }
             Expr::Subquery(query) => format!("({query}) AS tumbled"),
             _ => return Err(wrong()),
         };
         let qualifier = match exprs[0] {
             Expr::Identifier(i) => i.to_string(),
-            Expr::CompoundIdentifier(parts) => parts.last().map(Ident::to_string).unwrap_or_default(),
+            Expr::CompoundIdentifier(parts) => {
+                parts.last().map(Ident::to_string).unwrap_or_default()
+            }
             _ => "tumbled".into(),
         };
         let column = match exprs[1] {
             Expr::Identifier(i) => format!("{qualifier}.{i}"),
-            Expr::CompoundIdentifier(parts) => format!("{qualifier}.{}", parts.last().map(Ident::to_string).unwrap_or_default()),
+            Expr::CompoundIdentifier(parts) => format!(
+                "{qualifier}.{}",
+                parts.last().map(Ident::to_string).unwrap_or_default()
+            ),
             _ => return Err(wrong()),
         };
         let mut lengths = Vec::new();
         for e in &exprs[2..] {
-            let Expr::Interval(interval) = e else { return Err(wrong()) };
+            let Expr::Interval(interval) = e else {
+                return Err(wrong());
+            };
             lengths.push(interval_micros(interval).map_err(fail)?);
         }
         let offset = lengths.get(windows).copied().unwrap_or(0);
         if lengths[..windows].iter().any(|l| *l <= 0) {
-            return Err(fail(Error::user(SqlState::INVALID_PARAMETER, "the size and slide of a window must be positive")));
+            return Err(fail(Error::user(
+                SqlState::INVALID_PARAMETER,
+                "the size and slide of a window must be positive",
+            )));
         }
         let text = match windows {
             1 => tumble(&relation, &qualifier, &column, lengths[0], offset),
-            _ => hop(&relation, &qualifier, &column, lengths[0], lengths[1], offset).map_err(fail)?,
+            _ => hop(
+                &relation, &qualifier, &column, lengths[0], lengths[1], offset,
+            )
+            .map_err(fail)?,
         };
         let mut factor = parse_factor(&text, function.span)?;
         if let TableFactor::Derived { alias: to, .. } = &mut factor {
-            *to = Some(alias.cloned().unwrap_or_else(|| ast::TableAlias { explicit: true, name: Ident::new(qualifier.trim_matches('"')), columns: Vec::new(), at: None }));
+            *to = Some(alias.cloned().unwrap_or_else(|| ast::TableAlias {
+                explicit: true,
+                name: Ident::new(qualifier.trim_matches('"')),
+                columns: Vec::new(),
+                at: None,
+            }));
         }
         Ok(Some(factor))
     }
 }
 
 fn start(column: &str, length: i64, offset: i64) -> String {
-    if offset == 0 { format!("tumble_start({column}, {length})") } else { format!("add_micros(tumble_start(add_micros({column}, {}), {length}), {offset})", -offset) }
+    if offset == 0 {
+        format!("tumble_start({column}, {length})")
+    } else {
+        format!(
+            "add_micros(tumble_start(add_micros({column}, {}), {length}), {offset})",
+            -offset
+        )
+    }
 }
 
 fn tumble(relation: &str, qualifier: &str, column: &str, size: i64, offset: i64) -> String {
     let start = start(column, size, offset);
-    format!("(SELECT {qualifier}.*, {start} AS window_start, add_micros({start}, {size}) AS window_end FROM {relation})")
+    format!(
+        "(SELECT {qualifier}.*, {start} AS window_start, add_micros({start}, {size}) AS window_end \
+         FROM {relation})"
+    )
 }
 
-fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, offset: i64) -> Result<String> {
+fn hop(
+    relation: &str,
+    qualifier: &str,
+    column: &str,
+    slide: i64,
+    size: i64,
+    offset: i64,
+) -> Result<String> {
     let count = (size + slide - 1) / slide;
     if count > WINDOWS_MAX {
-        return Err(Error::user(SqlState::INVALID_PARAMETER, format!("each row would lie in {count} windows, the limit is {WINDOWS_MAX}")));
+        return Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("each row would lie in {count} windows, the limit is {WINDOWS_MAX}"),
+        ));
     }
     let start = start(column, slide, offset);
-    let rows = (0..count).map(|k| format!("(CAST({} AS BIGINT))", -k * slide)).collect::<Vec<_>>().join(", ");
-    let condition = if size % slide == 0 { format!("{column} IS NOT NULL") } else { format!("{column} < add_micros(add_micros({start}, hop_window.ago), {size})") };
+    let rows = (0..count)
+        .map(|k| format!("(CAST({} AS BIGINT))", -k * slide))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let condition = if size % slide == 0 {
+        format!("{column} IS NOT NULL")
+    } else {
+        format!("{column} < add_micros(add_micros({start}, hop_window.ago), {size})")
+    };
     Ok(format!(
-        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, add_micros(add_micros({start}, hop_window.ago), {size}) AS window_end \
+        "(SELECT {qualifier}.*, add_micros({start}, hop_window.ago) AS window_start, \
+         add_micros(add_micros({start}, hop_window.ago), {size}) AS window_end \
          FROM {relation} CROSS JOIN (VALUES {rows}) AS hop_window(ago) WHERE {condition})"
     ))
 }
@@ -213,9 +391,14 @@ fn hop(relation: &str, qualifier: &str, column: &str, slide: i64, size: i64, off
 /// Parses a table factor, all of whose tokens claim to stand at `span`.
 fn parse_factor(text: &str, span: Span) -> Result<TableFactor> {
     let none = Positions::default();
-    let mut tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|e| parser_error(e.into(), &none))?;
+    let mut tokens = Tokenizer::new(&DIALECT, text)
+        .tokenize_with_location()
+        .map_err(|e| parser_error(e.into(), &none))?;
     tokens.iter_mut().for_each(|t| t.span = span);
-    Parser::new(&DIALECT).with_tokens_with_locations(tokens).parse_table_factor().map_err(|e| parser_error(e, &none))
+    Parser::new(&DIALECT)
+        .with_tokens_with_locations(tokens)
+        .parse_table_factor()
+        .map_err(|e| parser_error(e, &none))
 }
 
 impl VisitorMut for Expander<'_> {
@@ -250,7 +433,8 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        // What a view or window function expands to is visited in turn; a view's query is already expanded and names relations only.
+        // What a view or window function expands to is visited in turn; a view's query is already
+        // expanded and names relations only.
         match self.factor(factor) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
@@ -261,10 +445,17 @@ impl VisitorMut for Expander<'_> {
         if let Expr::Function(function) = expr
             && function.name.to_string().eq_ignore_ascii_case("mod")
             && let FunctionArguments::List(list) = &function.args
-            && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(left)), FunctionArg::Unnamed(FunctionArgExpr::Expr(right))] = list.args.as_slice()
+            && let [
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
+            ] = list.args.as_slice()
         {
             let nested = |e: &Expr| Box::new(Expr::Nested(Box::new(e.clone())));
-            *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: nested(left), op: ast::BinaryOperator::Modulo, right: nested(right) }));
+            *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+                left: nested(left),
+                op: ast::BinaryOperator::Modulo,
+                right: nested(right),
+            }));
         }
         in_subquery(expr);
         interval(expr);
@@ -278,14 +469,39 @@ impl VisitorMut for Expander<'_> {
 
 /// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`.
 fn cut_off(expr: &mut Expr) {
-    let Expr::Cast { expr: inner, data_type, kind, .. } = expr else { return };
+    let Expr::Cast {
+        expr: inner,
+        data_type,
+        kind,
+        ..
+    } = expr
+    else {
+        return;
+    };
     use ast::DataType as Sql;
-    let (Sql::Varchar(Some(length)) | Sql::CharacterVarying(Some(length)) | Sql::CharVarying(Some(length))) = data_type else { return };
-    let ast::CharacterLength::IntegerLength { length, .. } = length else { return };
-    let text = Expr::Cast { kind: kind.clone(), expr: inner.clone(), data_type: Sql::Varchar(None), array: false, format: None };
+    let (Sql::Varchar(Some(length))
+    | Sql::CharacterVarying(Some(length))
+    | Sql::CharVarying(Some(length))) = data_type
+    else {
+        return;
+    };
+    let ast::CharacterLength::IntegerLength { length, .. } = length else {
+        return;
+    };
+    let text = Expr::Cast {
+        kind: kind.clone(),
+        expr: inner.clone(),
+        data_type: Sql::Varchar(None),
+        array: false,
+        format: None,
+    };
     let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
     let count = Expr::Value(ast::Value::Number(length.to_string(), false).into());
-    let list = ast::FunctionArgumentList { duplicate_treatment: None, args: vec![argument(text), argument(count)], clauses: Vec::new() };
+    let list = ast::FunctionArgumentList {
+        duplicate_treatment: None,
+        args: vec![argument(text), argument(count)],
+        clauses: Vec::new(),
+    };
     **inner = Expr::Function(ast::Function {
         name: ast::ObjectName::from(vec![Ident::new("left")]),
         uses_odbc_syntax: false,
@@ -302,7 +518,14 @@ fn cut_off(expr: &mut Expr) {
 pub(crate) fn before_cut_off(inner: &Expr) -> &Expr {
     if let Expr::Function(function) = inner
         && let FunctionArguments::List(list) = &function.args
-        && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast { expr, data_type: ast::DataType::Varchar(None), .. })), _] = list.args.as_slice()
+        && let [
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast {
+                expr,
+                data_type: ast::DataType::Varchar(None),
+                ..
+            })),
+            _,
+        ] = list.args.as_slice()
     {
         return expr;
     }
@@ -312,8 +535,16 @@ pub(crate) fn before_cut_off(inner: &Expr) -> &Expr {
 /// `INTERVAL '...'` and `'...'::interval` in a spelling that DataFusion knows.
 fn interval(expr: &mut Expr) {
     let text = match expr {
-        Expr::Interval(ast::Interval { value, leading_field: None, .. }) => value,
-        Expr::Cast { expr, data_type: ast::DataType::Interval { .. }, .. } => expr,
+        Expr::Interval(ast::Interval {
+            value,
+            leading_field: None,
+            ..
+        }) => value,
+        Expr::Cast {
+            expr,
+            data_type: ast::DataType::Interval { .. },
+            ..
+        } => expr,
         _ => return,
     };
     if let Expr::Value(value) = text.as_mut()
@@ -327,31 +558,70 @@ fn interval(expr: &mut Expr) {
 /// `x = ANY (subquery)` is `x IN (subquery)`, `x <> ALL (subquery)` is `x NOT IN (subquery)`.
 fn in_subquery(expr: &mut Expr) {
     let (left, right, negated) = match expr {
-        Expr::AnyOp { left, compare_op: ast::BinaryOperator::Eq, right, .. } => (left, right, false),
-        Expr::AllOp { left, compare_op: ast::BinaryOperator::NotEq, right } => (left, right, true),
+        Expr::AnyOp {
+            left,
+            compare_op: ast::BinaryOperator::Eq,
+            right,
+            ..
+        } => (left, right, false),
+        Expr::AllOp {
+            left,
+            compare_op: ast::BinaryOperator::NotEq,
+            right,
+        } => (left, right, true),
         _ => return,
     };
     if let Expr::Subquery(subquery) = right.as_ref() {
-        *expr = Expr::InSubquery { expr: left.clone(), subquery: subquery.clone(), negated };
+        *expr = Expr::InSubquery {
+            expr: left.clone(),
+            subquery: subquery.clone(),
+            negated,
+        };
     }
 }
 
-/// DataFusion plans EXCEPT ALL and INTERSECT ALL as if a row on one side met all its equals on the other; they must meet one by one.
+/// DataFusion plans EXCEPT ALL and INTERSECT ALL as if a row on one side met all its equals on the
+/// other; they must meet one by one.
 fn set_operations(body: &ast::SetExpr) -> Result<()> {
-    let ast::SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
-    let all = matches!(set_quantifier, ast::SetQuantifier::All | ast::SetQuantifier::AllByName);
-    if all && matches!(op, ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus) {
-        return Err(Error::unsupported(format!("{op} ALL is not supported")).with_hint(format!("{op} without ALL is supported.")));
+    let ast::SetExpr::SetOperation {
+        op,
+        set_quantifier,
+        left,
+        right,
+    } = body
+    else {
+        return Ok(());
+    };
+    let all = matches!(
+        set_quantifier,
+        ast::SetQuantifier::All | ast::SetQuantifier::AllByName
+    );
+    if all
+        && matches!(
+            op,
+            ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus
+        )
+    {
+        return Err(Error::unsupported(format!("{op} ALL is not supported"))
+            .with_hint(format!("{op} without ALL is supported.")));
     }
     set_operations(left)?;
     set_operations(right)
 }
 
 /// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).
-pub(crate) fn similar<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn similar<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let limit = (name.chars().count() / 3).max(1);
-    let scored = candidates.into_iter().map(|c| (distance(name, c), c)).filter(|(d, c)| *d <= limit && *c != name || c.eq_ignore_ascii_case(name));
-    scored.min_by_key(|(d, c)| (*d, c.to_string())).map(|(_, c)| c)
+    let scored = candidates
+        .into_iter()
+        .map(|c| (distance(name, c), c))
+        .filter(|(d, c)| *d <= limit && *c != name || c.eq_ignore_ascii_case(name));
+    scored
+        .min_by_key(|(d, c)| (*d, c.to_string()))
+        .map(|(_, c)| c)
 }
 
 /// Levenshtein's distance.

@@ -1,4 +1,5 @@
-//! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as DataFusion's planner asks for them.
+//! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as
+//! DataFusion's planner asks for them.
 
 mod aggregates;
 mod average;
@@ -33,9 +34,18 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(relation: Arc<Relation>) -> Table {
         // Only a key that is enforced lets `GROUP BY key` stand for the whole row.
-        let enforced = relation.key_declared && !relation.key.is_empty() && relation.is_materialized();
-        let constraints = if enforced { vec![Constraint::PrimaryKey(relation.key.clone())] } else { Vec::new() };
-        Table { schema: relation.arrow_schema(), constraints: Constraints::new_unverified(constraints), relation }
+        let enforced =
+            relation.key_declared && !relation.key.is_empty() && relation.is_materialized();
+        let constraints = if enforced {
+            vec![Constraint::PrimaryKey(relation.key.clone())]
+        } else {
+            Vec::new()
+        };
+        Table {
+            schema: relation.arrow_schema(),
+            constraints: Constraints::new_unverified(constraints),
+            relation,
+        }
     }
 }
 
@@ -61,28 +71,47 @@ impl Registry {
     pub(crate) fn new(functions: &Functions) -> Registry {
         let mut scalar = HashMap::new();
         for function in &functions.scalar {
-            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+            for name in function
+                .aliases()
+                .iter()
+                .map(String::as_str)
+                .chain([function.name()])
+            {
                 scalar.insert(name.to_string(), function.clone());
             }
         }
         let mut aggregate = BTreeMap::new();
         for function in aggregates::for_planning() {
-            for name in function.aliases().iter().map(String::as_str).chain([function.name()]) {
+            for name in function
+                .aliases()
+                .iter()
+                .map(String::as_str)
+                .chain([function.name()])
+            {
                 aggregate.insert(name.to_string(), function.clone());
             }
         }
-        for (alias, name) in [("every", "bool_and"), ("variance", "var_samp"), ("stddev_samp", "stddev")] {
+        for (alias, name) in [
+            ("every", "bool_and"),
+            ("variance", "var_samp"),
+            ("stddev_samp", "stddev"),
+        ] {
             if let Some(function) = aggregate.get(name).cloned() {
                 aggregate.insert(alias.into(), function);
             }
         }
-        let window = datafusion_functions_window::all_default_window_functions().into_iter().map(|f| (f.name().to_string(), f)).collect();
+        let window = datafusion_functions_window::all_default_window_functions()
+            .into_iter()
+            .map(|f| (f.name().to_string(), f))
+            .collect();
         let mut options = ConfigOptions::default();
         options.execution.time_zone = Some("UTC".into());
         options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.map_string_types_to_utf8view = false;
         options.sql_parser.collect_spans = true;
-        options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+        options
+            .optimizer
+            .enable_physical_uncorrelated_scalar_subquery = false;
         options.optimizer.filter_null_join_keys = false;
         options.optimizer.skip_failed_rules = false;
         let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
@@ -92,7 +121,13 @@ impl Registry {
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
         ];
-        Registry { scalar, aggregate, window, expr_planners, options }
+        Registry {
+            scalar,
+            aggregate,
+            window,
+            expr_planners,
+            options,
+        }
     }
 
     pub(crate) fn options(&self) -> &ConfigOptions {
@@ -112,12 +147,21 @@ impl Provider<'_> {
     pub(crate) fn find(&self, schema: Option<&str>, name: &str) -> Result<Arc<Relation>, Error> {
         let found = match schema {
             Some(schema) => self.catalog.find(schema, name),
-            None => self.search_path.iter().find_map(|schema| self.catalog.find(schema, name)),
+            None => self
+                .search_path
+                .iter()
+                .find_map(|schema| self.catalog.find(schema, name)),
         };
         found.cloned().ok_or_else(|| {
             let full = schema.map_or(name.to_string(), |s| format!("{s}.{name}"));
-            let error = Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{full}\" does not exist"));
-            match similar(name, self.catalog.relations.values().map(|r| r.name.as_str())) {
+            let error = Error::user(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{full}\" does not exist"),
+            );
+            match similar(
+                name,
+                self.catalog.relations.values().map(|r| r.name.as_str()),
+            ) {
                 Some(close) => error.with_hint(format!("Perhaps you meant \"{close}\".")),
                 None => error,
             }
@@ -129,7 +173,14 @@ impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
         let relation = self.find(name.schema(), name.table()).map_err(external)?;
         if matches!(relation.kind, RelationKind::Sink | RelationKind::Index) {
-            return Err(external(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a {} and cannot be read", relation.name, relation.kind.name()))));
+            return Err(external(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!(
+                    "\"{}\" is a {} and cannot be read",
+                    relation.name,
+                    relation.kind.name()
+                ),
+            )));
         }
         Ok(Arc::new(Table::new(relation)))
     }

@@ -1,7 +1,8 @@
 //! What functions show of their arguments, as in PostgreSQL:
 //!
-//! * `round(numeric, 2)` and `trunc(numeric, 2)` have two digits after the point, `ceil` and `floor` none; DataFusion keeps the argument's scale. The value has no
-//!   further digits anyway, so the cast loses nothing;
+//! * `round(numeric, 2)` and `trunc(numeric, 2)` have two digits after the point, `ceil` and
+//!   `floor` none; DataFusion keeps the argument's scale. The value has no further digits anyway,
+//!   so the cast loses nothing;
 //! * `concat` writes a boolean as `t` or `f`.
 
 use arrow_schema::DataType;
@@ -27,10 +28,14 @@ impl AnalyzerRule for Digits {
 }
 
 fn shown(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let Expr::ScalarFunction(call) = &expr else { return Transformed::no(expr) };
+    let Expr::ScalarFunction(call) = &expr else {
+        return Transformed::no(expr);
+    };
     match call.func.name() {
         "round" | "trunc" | "ceil" | "floor" => match (expr.get_type(schema), digits(call)) {
-            (Ok(DataType::Decimal128(precision, scale)), Some(digits)) if (0..scale).contains(&digits) => {
+            (Ok(DataType::Decimal128(precision, scale)), Some(digits))
+                if (0..scale).contains(&digits) =>
+            {
                 let whole = i16::from(precision) - i16::from(scale) + 1;
                 let precision = (whole + i16::from(digits)).clamp(1, 38) as u8;
                 Transformed::yes(cast(expr, DataType::Decimal128(precision, digits)))
@@ -42,8 +47,21 @@ fn shown(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             if !call.args.iter().any(is_boolean) {
                 return Transformed::no(expr);
             }
-            let args = call.args.iter().map(|e| if is_boolean(e) { letter(e.clone()) } else { e.clone() }).collect();
-            Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(call.func.clone(), args)))
+            let args = call
+                .args
+                .iter()
+                .map(|e| {
+                    if is_boolean(e) {
+                        letter(e.clone())
+                    } else {
+                        e.clone()
+                    }
+                })
+                .collect();
+            Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(
+                call.func.clone(),
+                args,
+            )))
         }
         _ => Transformed::no(expr),
     }
@@ -61,6 +79,9 @@ fn digits(call: &ScalarFunction) -> Option<i8> {
 
 /// `t`, `f` or NULL.
 fn letter(e: Expr) -> Expr {
-    let when_then = vec![(Box::new(e.clone()), Box::new(lit("t"))), (Box::new(Expr::Not(Box::new(e))), Box::new(lit("f")))];
+    let when_then = vec![
+        (Box::new(e.clone()), Box::new(lit("t"))),
+        (Box::new(Expr::Not(Box::new(e))), Box::new(lit("f"))),
+    ];
     Expr::Case(Case::new(None, when_then, None))
 }

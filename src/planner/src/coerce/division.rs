@@ -1,8 +1,10 @@
-//! Quotients of numerics. DataFusion gives `numeric / numeric` four digits more than the dividend has, so 10 / 3 in `numeric(10, 2)` has six; PostgreSQL has at least
-//! sixteen significant ones. The dividend is widened to twelve digits after the point, which makes sixteen, unless that would leave fewer than eighteen before it.
+//! Quotients of numerics. DataFusion gives `numeric / numeric` four digits more than the dividend
+//! has, so 10 / 3 in `numeric(10, 2)` has six; PostgreSQL has at least sixteen significant ones.
+//! The dividend is widened to twelve digits after the point, which makes sixteen, unless that would
+//! leave fewer than eighteen before it.
 //!
-//! What a quotient is compared and united with is brought to its type, so the rule comes before type coercion and treats integers beside a numeric as what
-//! they will become.
+//! What a quotient is compared and united with is brought to its type, so the rule comes before
+//! type coercion and treats integers beside a numeric as what they will become.
 
 use arrow_schema::DataType;
 use datafusion_common::Result;
@@ -25,22 +27,40 @@ impl AnalyzerRule for Division {
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
         super::rewrite_expressions(plan, |e, schema| {
-            let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide, right }) = e else { return Ok(Transformed::no(e)) };
+            let Expr::BinaryExpr(BinaryExpr {
+                left,
+                op: Operator::Divide,
+                right,
+            }) = e
+            else {
+                return Ok(Transformed::no(e));
+            };
             let wide = match (left.get_type(schema), right.get_type(schema)) {
                 (Ok(dividend), Ok(divisor)) => widened(&left, &dividend, &divisor),
                 _ => None,
             };
             let changed = wide.is_some();
-            let left = if let Some(wide) = wide { Box::new(cast(*left, wide)) } else { left };
-            Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr::new(left, Operator::Divide, right)), changed))
+            let left = if let Some(wide) = wide {
+                Box::new(cast(*left, wide))
+            } else {
+                left
+            };
+            Ok(Transformed::new_transformed(
+                Expr::BinaryExpr(BinaryExpr::new(left, Operator::Divide, right)),
+                changed,
+            ))
         })
     }
 }
 
-/// The type that a dividend is widened to; `None` where the quotient is not numeric or has digits enough. What `extract` gives counts as numeric.
+/// The type that a dividend is widened to; `None` where the quotient is not numeric or has digits
+/// enough. What `extract` gives counts as numeric.
 fn widened(expr: &Expr, dividend: &DataType, divisor: &DataType) -> Option<DataType> {
     let extracted = matches!(expr, Expr::ScalarFunction(call) if call.func.name() == "date_part");
-    if !extracted && !matches!(dividend, DataType::Decimal128(_, _)) && !matches!(divisor, DataType::Decimal128(_, _)) {
+    if !extracted
+        && !matches!(dividend, DataType::Decimal128(_, _))
+        && !matches!(divisor, DataType::Decimal128(_, _))
+    {
         return None;
     }
     let (precision, scale) = digits(dividend)?;
@@ -49,8 +69,15 @@ fn widened(expr: &Expr, dividend: &DataType, divisor: &DataType) -> Option<DataT
         return None;
     }
     // The branches of a CASE have not met yet, and its type is that of the first.
-    let precision = if matches!(expr, Expr::Case(_)) { 38 } else { precision };
-    Some(DataType::Decimal128((precision + (SCALE - scale) as u8).min(38), SCALE))
+    let precision = if matches!(expr, Expr::Case(_)) {
+        38
+    } else {
+        precision
+    };
+    Some(DataType::Decimal128(
+        (precision + (SCALE - scale) as u8).min(38),
+        SCALE,
+    ))
 }
 
 /// Precision and scale of a numeric, or of the numeric that an integer becomes beside one.

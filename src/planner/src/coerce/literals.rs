@@ -1,8 +1,11 @@
-//! Integer constants are `integer` when they fit, as in PostgreSQL; DataFusion makes every one a `bigint`. So `a + 1` over an integer column stays an integer (and is
-//! checked as one), and `SELECT 1` is an `int4` for clients.
+//! Integer constants are `integer` when they fit, as in PostgreSQL; DataFusion makes every one a
+//! `bigint`. So `a + 1` over an integer column stays an integer (and is checked as one), and
+//! `SELECT 1` is an `int4` for clients.
 //!
-//! The rule runs between binding and type coercion. Column names that DataFusion derives from expressions are kept; types of everything above are
-//! computed anew, unions and references from subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows `count(*)`.
+//! The rule runs between binding and type coercion. Column names that DataFusion derives from
+//! expressions are kept; types of everything above are computed anew, unions and references from
+//! subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows
+//! `count(*)`.
 
 use super::unions;
 use crate::bind::external;
@@ -35,11 +38,17 @@ impl AnalyzerRule for Literals {
 /// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
 fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
     let bound = plan.schema().clone();
-    let plan = plan.map_children(|child| narrow(child, outer).map(Transformed::yes))?.data;
+    let plan = plan
+        .map_children(|child| narrow(child, outer).map(Transformed::yes))?
+        .data;
     match plan {
         // The types of the working table were fixed at binding: both terms keep them.
         LogicalPlan::RecursiveQuery(query) => {
-            let types: Vec<_> = bound.fields().iter().map(|f| Some(f.data_type().clone())).collect();
+            let types: Vec<_> = bound
+                .fields()
+                .iter()
+                .map(|f| Some(f.data_type().clone()))
+                .collect();
             Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
                 static_term: Arc::new(with_types(query.static_term.as_ref(), &types)?),
                 recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &types)?),
@@ -48,11 +57,22 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
         }
         LogicalPlan::Union(union) => unions::typed(union),
         LogicalPlan::Values(values) => {
-            let wide = (0..values.schema.fields().len()).map(|c| values.values.iter().all(|row| fits(&row[c]))).collect::<Vec<_>>();
+            let wide = (0..values.schema.fields().len())
+                .map(|c| values.values.iter().all(|row| fits(&row[c])))
+                .collect::<Vec<_>>();
             if !wide.contains(&true) {
                 return Ok(LogicalPlan::Values(values));
             }
-            let rows = values.values.into_iter().map(|row| row.into_iter().zip(&wide).map(|(e, fits)| if *fits { narrowed(e) } else { e }).collect()).collect();
+            let rows = values
+                .values
+                .into_iter()
+                .map(|row| {
+                    row.into_iter()
+                        .zip(&wide)
+                        .map(|(e, fits)| if *fits { narrowed(e) } else { e })
+                        .collect()
+                })
+                .collect();
             LogicalPlanBuilder::values(rows)?.build()
         }
         // The numbers there count rows, or are positions.
@@ -75,38 +95,85 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
 
 /// The plan with its columns cast, by position, to these types; `None` leaves one as it is.
 pub(super) fn with_types(plan: &LogicalPlan, types: &[Option<DataType>]) -> Result<LogicalPlan> {
-    let columns = plan.schema().iter().zip(types).map(|((qualifier, field), wanted)| {
-        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
-        match wanted {
-            Some(wanted) if wanted != field.data_type() => cast(column, wanted.clone()).alias_qualified(qualifier.cloned(), field.name()),
-            _ => column,
-        }
-    });
-    LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
+    let columns =
+        plan.schema()
+            .iter()
+            .zip(types)
+            .map(|((qualifier, field), wanted)| {
+                let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+                match wanted {
+                    Some(wanted) if wanted != field.data_type() => cast(column, wanted.clone())
+                        .alias_qualified(qualifier.cloned(), field.name()),
+                    _ => column,
+                }
+            });
+    LogicalPlanBuilder::from(plan.clone())
+        .project(columns.collect::<Vec<_>>())?
+        .build()
 }
 
-fn expression(expr: Expr, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Result<Transformed<Expr>> {
+fn expression(
+    expr: Expr,
+    schema: &DFSchema,
+    outer: &mut Vec<DFSchema>,
+) -> Result<Transformed<Expr>> {
     expr.transform_down(|e| {
         Ok(match e {
-            Expr::Literal(ScalarValue::Int64(Some(_)), _) if fits(&e) => Transformed::yes(narrowed(e)),
+            Expr::Literal(ScalarValue::Int64(Some(_)), _) if fits(&e) => {
+                Transformed::yes(narrowed(e))
+            }
             // `1e3`: a numeric has no negative scale.
-            Expr::Literal(ScalarValue::Decimal128(Some(v), precision, scale), metadata) if scale < 0 => {
+            Expr::Literal(ScalarValue::Decimal128(Some(v), precision, scale), metadata)
+                if scale < 0 =>
+            {
                 let digits = i16::from(precision) - i16::from(scale);
-                match 10i128.checked_pow(scale.unsigned_abs().into()).and_then(|factor| v.checked_mul(factor)) {
-                    Some(v) if digits <= 38 => Transformed::yes(Expr::Literal(ScalarValue::Decimal128(Some(v), digits as u8, 0), metadata)),
-                    _ => return Err(external(Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric constant is out of range"))),
+                match 10i128
+                    .checked_pow(scale.unsigned_abs().into())
+                    .and_then(|factor| v.checked_mul(factor))
+                {
+                    Some(v) if digits <= 38 => Transformed::yes(Expr::Literal(
+                        ScalarValue::Decimal128(Some(v), digits as u8, 0),
+                        metadata,
+                    )),
+                    _ => {
+                        return Err(external(Error::user(
+                            SqlState::NUMERIC_OUT_OF_RANGE,
+                            "numeric constant is out of range",
+                        )));
+                    }
                 }
             }
-            Expr::AggregateFunction(AggregateFunction { func, params }) if func.name() == "count" && params.args.iter().all(|a| matches!(a, Expr::Literal(_, _))) => {
+            Expr::AggregateFunction(AggregateFunction { func, params })
+                if func.name() == "count"
+                    && params.args.iter().all(|a| matches!(a, Expr::Literal(_, _))) =>
+            {
                 let mut params = params;
-                params.filter = params.filter.map(|f| expression(*f, schema, outer).map(|f| Box::new(f.data))).transpose()?;
-                Transformed::new(Expr::AggregateFunction(AggregateFunction { func, params }), true, TreeNodeRecursion::Jump)
+                params.filter = params
+                    .filter
+                    .map(|f| expression(*f, schema, outer).map(|f| Box::new(f.data)))
+                    .transpose()?;
+                Transformed::new(
+                    Expr::AggregateFunction(AggregateFunction { func, params }),
+                    true,
+                    TreeNodeRecursion::Jump,
+                )
             }
-            Expr::ScalarSubquery(subquery) => Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer)?)),
-            Expr::Exists(exists) => Transformed::yes(Expr::Exists(Exists { subquery: inner(exists.subquery, schema, outer)?, ..exists })),
-            Expr::InSubquery(i) => Transformed::yes(Expr::InSubquery(InSubquery { subquery: inner(i.subquery, schema, outer)?, ..i })),
+            Expr::ScalarSubquery(subquery) => {
+                Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer)?))
+            }
+            Expr::Exists(exists) => Transformed::yes(Expr::Exists(Exists {
+                subquery: inner(exists.subquery, schema, outer)?,
+                ..exists
+            })),
+            Expr::InSubquery(i) => Transformed::yes(Expr::InSubquery(InSubquery {
+                subquery: inner(i.subquery, schema, outer)?,
+                ..i
+            })),
             Expr::OuterReferenceColumn(field, column) => {
-                let found = outer.iter().rev().find_map(|s| s.field_from_column(&column).ok().cloned());
+                let found = outer
+                    .iter()
+                    .rev()
+                    .find_map(|s| s.field_from_column(&column).ok().cloned());
                 Transformed::yes(Expr::OuterReferenceColumn(found.unwrap_or(field), column))
             }
             other => Transformed::no(other),
@@ -118,8 +185,16 @@ fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Re
     outer.push(schema.clone());
     let plan = narrow(subquery.subquery.as_ref().clone(), outer);
     outer.pop();
-    let outer_ref_columns = subquery.outer_ref_columns.iter().map(|e| expression(e.clone(), schema, &mut vec![schema.clone()]).map(|e| e.data)).collect::<Result<_>>()?;
-    Ok(Subquery { subquery: Arc::new(plan?), outer_ref_columns, ..subquery })
+    let outer_ref_columns = subquery
+        .outer_ref_columns
+        .iter()
+        .map(|e| expression(e.clone(), schema, &mut vec![schema.clone()]).map(|e| e.data))
+        .collect::<Result<_>>()?;
+    Ok(Subquery {
+        subquery: Arc::new(plan?),
+        outer_ref_columns,
+        ..subquery
+    })
 }
 
 fn fits(expr: &Expr) -> bool {

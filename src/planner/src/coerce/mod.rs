@@ -1,12 +1,17 @@
-//! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of [`analyzer_rules`]:
+//! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
+//! [`analyzer_rules`]:
 //!
-//! 1. [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer differently;
-//! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative scale; with it [`unions`]: floats and numerics unite as floats;
+//! 1. [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
+//!    differently;
+//! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
+//!    scale; with it [`unions`]: floats and numerics unite as floats;
 //! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
-//! 4. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not compare; floats and numerics meet as `double precision`;
+//! 4. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
+//!    compare; floats and numerics meet as `double precision`;
 //! 5. [`division`]: quotients of numerics have sixteen digits after the point;
 //! 6. [`digits`]: rounded numerics have as many digits as they are rounded to;
-//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that these have got;
+//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
+//!    these have got;
 //! 8. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
@@ -28,19 +33,30 @@ use datafusion_optimizer::AnalyzerRule;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use std::sync::Arc;
 
-/// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns that it reads. Columns keep their names; the types of
-/// everything above are computed anew, also where only something below has another type now.
-fn rewrite_expressions(plan: LogicalPlan, rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>) -> Result<LogicalPlan> {
-    Ok(plan.transform_up_with_subqueries(|node| rewrite_node(node, &rewrite))?.data)
+/// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns
+/// that it reads. Columns keep their names; the types of everything above are computed anew, also
+/// where only something below has another type now.
+fn rewrite_expressions(
+    plan: LogicalPlan,
+    rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<LogicalPlan> {
+    Ok(plan
+        .transform_up_with_subqueries(|node| rewrite_node(node, &rewrite))?
+        .data)
 }
 
 /// The same for the expressions of one node.
-fn rewrite_node(node: LogicalPlan, rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>) -> Result<Transformed<LogicalPlan>> {
+fn rewrite_node(
+    node: LogicalPlan,
+    rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let rewritten = node.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(expr.transform_up(|e| rewrite(e, &schema))?.update_data(|e| name.restore(e)))
+        Ok(expr
+            .transform_up(|e| rewrite(e, &schema))?
+            .update_data(|e| name.restore(e)))
     })?;
     rewritten.map_data(LogicalPlan::recompute_schema)
 }

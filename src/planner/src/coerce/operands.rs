@@ -1,7 +1,9 @@
 //! Operands of comparisons and arithmetic.
 //!
-//! In PostgreSQL a quoted constant has no type of its own: `i < '10'` compares integers, `ok = 'true'` booleans. A text *column* has one, and `s < i` is
-//! an error there; DataFusion would cast every text to a number and fail, or not, row by row. A float and a numeric meet as `double precision`.
+//! In PostgreSQL a quoted constant has no type of its own: `i < '10'` compares integers, `ok =
+//! 'true'` booleans. A text *column* has one, and `s < i` is an error there; DataFusion would cast
+//! every text to a number and fail, or not, row by row. A float and a numeric meet as `double
+//! precision`.
 
 use crate::bind::external;
 use crate::types::sql_type_name;
@@ -27,7 +29,12 @@ impl AnalyzerRule for Operands {
         let done = plan.transform_up_with_subqueries(|plan| {
             if let LogicalPlan::Union(union) = &plan {
                 for input in &union.inputs[1..] {
-                    for (a, b) in union.inputs[0].schema().fields().iter().zip(input.schema().fields()) {
+                    for (a, b) in union.inputs[0]
+                        .schema()
+                        .fields()
+                        .iter()
+                        .zip(input.schema().fields())
+                    {
                         same_kind(a.data_type(), b.data_type())?;
                     }
                 }
@@ -40,7 +47,10 @@ impl AnalyzerRule for Operands {
 }
 
 fn is_text(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+    matches!(
+        data_type,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+    )
 }
 
 /// Types that have nothing in common with text.
@@ -50,7 +60,11 @@ fn is_typed(data_type: &DataType) -> bool {
 
 fn same_kind(a: &DataType, b: &DataType) -> Result<()> {
     if is_text(a) && is_typed(b) || is_typed(a) && is_text(b) {
-        let message = format!("UNION types {} and {} cannot be matched", sql_type_name(a), sql_type_name(b));
+        let message = format!(
+            "UNION types {} and {} cannot be matched",
+            sql_type_name(a),
+            sql_type_name(b)
+        );
         return Err(external(Error::user(SqlState::DATATYPE_MISMATCH, message)));
     }
     Ok(())
@@ -58,12 +72,22 @@ fn same_kind(a: &DataType, b: &DataType) -> Result<()> {
 
 fn operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_compared(op) || is_arithmetic(op) => {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if is_compared(op) || is_arithmetic(op) =>
+        {
             let (left, right, changed) = pair(*left, *right, op, schema)?;
             let expr = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(right)));
-            Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+            Ok(if changed {
+                Transformed::yes(expr)
+            } else {
+                Transformed::no(expr)
+            })
         }
-        Expr::InList(InList { expr, list, negated }) => {
+        Expr::InList(InList {
+            expr,
+            list,
+            negated,
+        }) => {
             let mut changed = false;
             let mut items = Vec::with_capacity(list.len());
             for item in list {
@@ -71,30 +95,67 @@ fn operands(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 changed |= c;
                 items.push(item);
             }
-            let expr = Expr::InList(InList { expr, list: items, negated });
-            Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+            let expr = Expr::InList(InList {
+                expr,
+                list: items,
+                negated,
+            });
+            Ok(if changed {
+                Transformed::yes(expr)
+            } else {
+                Transformed::no(expr)
+            })
         }
-        Expr::Between(Between { expr, negated, low, high }) => {
+        Expr::Between(Between {
+            expr,
+            negated,
+            low,
+            high,
+        }) => {
             let (_, low, a) = pair(expr.as_ref().clone(), *low, Operator::GtEq, schema)?;
             let (_, high, b) = pair(expr.as_ref().clone(), *high, Operator::LtEq, schema)?;
-            let expr = Expr::Between(Between { expr, negated, low: Box::new(low), high: Box::new(high) });
-            Ok(if a || b { Transformed::yes(expr) } else { Transformed::no(expr) })
+            let expr = Expr::Between(Between {
+                expr,
+                negated,
+                low: Box::new(low),
+                high: Box::new(high),
+            });
+            Ok(if a || b {
+                Transformed::yes(expr)
+            } else {
+                Transformed::no(expr)
+            })
         }
         other => Ok(Transformed::no(other)),
     }
 }
 
 pub(super) fn is_compared(op: Operator) -> bool {
-    matches!(op, Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom)
+    matches!(
+        op,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
 }
 
 fn is_arithmetic(op: Operator) -> bool {
-    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+    matches!(
+        op,
+        Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo
+    )
 }
 
 /// Brings two operands together; answers whether anything changed.
 fn pair(left: Expr, right: Expr, op: Operator, schema: &DFSchema) -> Result<(Expr, Expr, bool)> {
-    let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok((left, right, false)) };
+    let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else {
+        return Ok((left, right, false));
+    };
     if is_text(&r) && is_typed(&l) && quoted(&right) && adapts(op, &l) {
         return Ok((left, cast(right, literal_type(&l)), true));
     }
@@ -102,12 +163,27 @@ fn pair(left: Expr, right: Expr, op: Operator, schema: &DFSchema) -> Result<(Exp
         return Ok((cast(left, literal_type(&r)), right, true));
     }
     if is_compared(op) && (is_text(&l) && is_typed(&r) || is_typed(&l) && is_text(&r)) {
-        let message = format!("operator does not exist: {} {op} {}", sql_type_name(&l), sql_type_name(&r));
-        return Err(external(Error::user(SqlState::UNDEFINED_FUNCTION, message).with_hint("You might need to add explicit type casts.")));
+        let message = format!(
+            "operator does not exist: {} {op} {}",
+            sql_type_name(&l),
+            sql_type_name(&r)
+        );
+        return Err(external(
+            Error::user(SqlState::UNDEFINED_FUNCTION, message)
+                .with_hint("You might need to add explicit type casts."),
+        ));
     }
-    let meet = |a: &DataType, b: &DataType| a.is_floating() && matches!(b, DataType::Decimal128(_, _) | DataType::Decimal256(_, _));
+    let meet = |a: &DataType, b: &DataType| {
+        a.is_floating() && matches!(b, DataType::Decimal128(_, _) | DataType::Decimal256(_, _))
+    };
     if meet(&l, &r) || meet(&r, &l) {
-        let double = |e: Expr, t: &DataType| if *t == DataType::Float64 { e } else { cast(e, DataType::Float64) };
+        let double = |e: Expr, t: &DataType| {
+            if *t == DataType::Float64 {
+                e
+            } else {
+                cast(e, DataType::Float64)
+            }
+        };
         return Ok((double(left, &l), double(right, &r), true));
     }
     Ok((left, right, false))
@@ -118,7 +194,8 @@ fn quoted(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
 }
 
-/// Beside a moment, arithmetic with a quoted constant may mean an interval or a moment: that is left alone.
+/// Beside a moment, arithmetic with a quoted constant may mean an interval or a moment: that is
+/// left alone.
 fn adapts(op: Operator, other: &DataType) -> bool {
     is_compared(op) || other.is_numeric()
 }

@@ -1,5 +1,6 @@
-//! GROUP BY, DISTINCT and aggregates. Group expressions, arguments and filters become columns of a projection below, each distinct expression once; rows
-//! of one group meet by an exchange on the group columns.
+//! GROUP BY, DISTINCT and aggregates. Group expressions, arguments and filters become columns of a
+//! projection below, each distinct expression once; rows of one group meet by an exchange on the
+//! group columns.
 
 use crate::lower::dependent::dependents;
 use crate::lower::exprs::remap;
@@ -10,9 +11,12 @@ use datafusion_expr::expr::{AggregateFunction as DfAggregate, AggregateFunctionP
 use datafusion_expr::{Expr as Df, ExprSchemable, logical_plan::Aggregate};
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
-use tidemark_plan::{AggregateCall, AggregateFunction, Expr, Literal, Op, Properties, aggregate_table_count};
+use tidemark_plan::{
+    AggregateCall, AggregateFunction, Expr, Literal, Op, Properties, aggregate_table_count,
+};
 
-/// The columns below an aggregate: group expressions first, then whatever else is read, each expression once.
+/// The columns below an aggregate: group expressions first, then whatever else is read, each
+/// expression once.
 struct Columns<'a> {
     input: &'a datafusion_common::DFSchema,
     exprs: Vec<Expr>,
@@ -25,9 +29,19 @@ impl Columns<'_> {
         if let Some(at) = self.exprs.iter().position(|e| *e == lowered) {
             return Ok(at);
         }
-        let (_, field) = expr.to_field(self.input).map_err(|e| Error::internal(e.to_string()))?;
-        let name = if let Df::Column(column) = expr { column.name.clone() } else { expr.schema_name().to_string() };
-        self.fields.push(Field::new(name, field.data_type().clone(), field.is_nullable()));
+        let (_, field) = expr
+            .to_field(self.input)
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let name = if let Df::Column(column) = expr {
+            column.name.clone()
+        } else {
+            expr.schema_name().to_string()
+        };
+        self.fields.push(Field::new(
+            name,
+            field.data_type().clone(),
+            field.is_nullable(),
+        ));
         self.exprs.push(lowered);
         Ok(self.exprs.len() - 1)
     }
@@ -37,13 +51,21 @@ impl Builder {
     pub(super) fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Stream> {
         let input = self.lower(&aggregate.input)?;
         let output = schema_of(&aggregate.schema);
-        let mut columns = Columns { input: aggregate.input.schema(), exprs: Vec::new(), fields: Vec::new() };
-        // Where each group expression is in the result: a group column (one, if it is grouped by twice), or a constant, which groups nothing as long as
-        // something else does.
+        let mut columns = Columns {
+            input: aggregate.input.schema(),
+            exprs: Vec::new(),
+            fields: Vec::new(),
+        };
+        // Where each group expression is in the result: a group column (one, if it is grouped by
+        // twice), or a constant, which groups nothing as long as something else does.
         let mut group = Vec::new();
         for expr in &aggregate.group_expr {
             let lowered = to_expr(expr, columns.input)?;
-            group.push(if matches!(lowered, Expr::Literal(_)) { Err(lowered) } else { Ok(columns.add(expr)?) });
+            group.push(if matches!(lowered, Expr::Literal(_)) {
+                Err(lowered)
+            } else {
+                Ok(columns.add(expr)?)
+            });
         }
         if columns.exprs.is_empty()
             && let (Some(first), Some(expr)) = (group.first_mut(), aggregate.group_expr.first())
@@ -56,7 +78,8 @@ impl Builder {
             let output_type = output.field(group.len() + i).data_type().clone();
             calls.push(call(expr, output_type, &mut columns)?);
         }
-        // A global aggregate of which nobody reads a result still is one row: it counts, in a column beyond its schema.
+        // A global aggregate of which nobody reads a result still is one row: it counts, in a
+        // column beyond its schema.
         if group.is_empty() && calls.is_empty() {
             calls.push(row_count());
         }
@@ -80,26 +103,60 @@ impl Builder {
             Some((_, expr)) => remap(expr.clone(), &|c| places[c]),
             None => Expr::Column(places[g]),
         };
-        let picks: Vec<Expr> = group.iter().map(|g| g.clone().map_or_else(|constant| constant, group_column)).chain(called_columns).collect();
-        let called = (0..calls.len()).map(|i| output.fields().get(group.len() + i).map_or_else(|| Field::new("count", DataType::Int64, false), |f| f.as_ref().clone()));
-        let grouped = stream.node.schema.fields()[..kept].iter().map(|f| f.as_ref().clone());
+        let picks: Vec<Expr> = group
+            .iter()
+            .map(|g| g.clone().map_or_else(|constant| constant, group_column))
+            .chain(called_columns)
+            .collect();
+        let called = (0..calls.len()).map(|i| {
+            output.fields().get(group.len() + i).map_or_else(
+                || Field::new("count", DataType::Int64, false),
+                |f| f.as_ref().clone(),
+            )
+        });
+        let grouped = stream.node.schema.fields()[..kept]
+            .iter()
+            .map(|f| f.as_ref().clone());
         let schema = Arc::new(Schema::new(grouped.chain(called).collect::<Vec<_>>()));
         let result = self.grouped(stream, kept, calls, schema);
         Ok(result.project(picks, output))
     }
 
     /// Aggregates by the first `width` columns; without any, one row even for no input.
-    pub(super) fn grouped(&mut self, input: Stream, width: usize, calls: Vec<AggregateCall>, schema: SchemaRef) -> Stream {
+    pub(super) fn grouped(
+        &mut self,
+        input: Stream,
+        width: usize,
+        calls: Vec<AggregateCall>,
+        schema: SchemaRef,
+    ) -> Stream {
         let group: Vec<usize> = (0..width).collect();
         let moves = !input.partitions.contains(&group);
-        let (input, calls, counts) = if moves && two_phase(&input, &calls) { partial(input, width, calls, &schema) } else { (input, calls, Vec::new()) };
+        let (input, calls, counts) = if moves && two_phase(&input, &calls) {
+            partial(input, width, calls, &schema)
+        } else {
+            (input, calls, Vec::new())
+        };
         let append_only = input.node.properties.append_only;
         let input = self.exchange(input, &group);
         let table = self.tables(aggregate_table_count(&calls, append_only));
-        // Without calls the result is the set of groups: one that has appeared stays when nothing ever leaves the input.
+        // Without calls the result is the set of groups: one that has appeared stays when nothing
+        // ever leaves the input.
         let grows = append_only && calls.is_empty() && width > 0;
-        let op = Op::Aggregate { global: width == 0, group: group.clone(), calls, table };
-        let mut stream = input.wrap(op, schema.clone(), Properties { append_only: grows, key: Some(group.clone()) });
+        let op = Op::Aggregate {
+            global: width == 0,
+            group: group.clone(),
+            calls,
+            table,
+        };
+        let mut stream = input.wrap(
+            op,
+            schema.clone(),
+            Properties {
+                append_only: grows,
+                key: Some(group.clone()),
+            },
+        );
         stream.partitions = vec![group];
         if width > 0 || counts.is_empty() {
             return stream;
@@ -107,10 +164,21 @@ impl Builder {
         // A sum of no partial counts is NULL, a count of no rows is 0.
         let zero = |c: usize| Expr::Case {
             operand: None,
-            when_then: vec![(Expr::IsNull(Box::new(Expr::Column(c))), Expr::Literal(Literal::Int64(0)))],
+            when_then: vec![(
+                Expr::IsNull(Box::new(Expr::Column(c))),
+                Expr::Literal(Literal::Int64(0)),
+            )],
             otherwise: Some(Box::new(Expr::Column(c))),
         };
-        let exprs = (0..stream.width()).map(|c| if counts.contains(&c) { zero(c) } else { Expr::Column(c) }).collect();
+        let exprs = (0..stream.width())
+            .map(|c| {
+                if counts.contains(&c) {
+                    zero(c)
+                } else {
+                    Expr::Column(c)
+                }
+            })
+            .collect();
         stream.project(exprs, schema)
     }
 
@@ -122,16 +190,31 @@ impl Builder {
     }
 }
 
-/// Drops group columns that follow from others. Answers where each remaining column is now, by its old position, and the calls in new positions.
-fn without(stream: Stream, width: usize, dependents: &[(usize, Expr)], mut calls: Vec<AggregateCall>) -> (Stream, Vec<usize>, Vec<AggregateCall>) {
+/// Drops group columns that follow from others. Answers where each remaining column is now, by its
+/// old position, and the calls in new positions.
+fn without(
+    stream: Stream,
+    width: usize,
+    dependents: &[(usize, Expr)],
+    mut calls: Vec<AggregateCall>,
+) -> (Stream, Vec<usize>, Vec<AggregateCall>) {
     let all = stream.width();
     if dependents.is_empty() {
         return (stream, (0..all).collect(), calls);
     }
     let dropped = |c: usize| dependents.iter().any(|(d, _)| *d == c);
-    let read = |c: usize| calls.iter().any(|call| call.arg == Some(c) || call.filter == Some(c));
-    let kept: Vec<usize> = (0..width).filter(|c| !dropped(*c)).chain((0..all).filter(|c| *c >= width || dropped(*c) && read(*c))).collect();
-    let places: Vec<usize> = (0..all).map(|c| kept.iter().position(|k| *k == c).unwrap_or(0)).collect();
+    let read = |c: usize| {
+        calls
+            .iter()
+            .any(|call| call.arg == Some(c) || call.filter == Some(c))
+    };
+    let kept: Vec<usize> = (0..width)
+        .filter(|c| !dropped(*c))
+        .chain((0..all).filter(|c| *c >= width || dropped(*c) && read(*c)))
+        .collect();
+    let places: Vec<usize> = (0..all)
+        .map(|c| kept.iter().position(|k| *k == c).unwrap_or(0))
+        .collect();
     for call in &mut calls {
         call.arg = call.arg.map(|c| places[c]);
         call.filter = call.filter.map(|c| places[c]);
@@ -139,43 +222,93 @@ fn without(stream: Stream, width: usize, dependents: &[(usize, Expr)], mut calls
     (stream.pick(&kept), places, calls)
 }
 
-/// Whether an aggregation is worth combining before its exchange, and can be without changing any result: the input only grows, so that a group never goes away and
-/// least and greatest values only move one way; every call is a count, a least or greatest value, or an exact sum, each of which can be taken of parts.
-/// Floats are not: their sum is rounded once, at the end. Averages are not, because theirs is too.
+/// Whether an aggregation is worth combining before its exchange, and can be without changing any
+/// result: the input only grows, so that a group never goes away and least and greatest values only
+/// move one way; every call is a count, a least or greatest value, or an exact sum, each of which
+/// can be taken of parts. Floats are not: their sum is rounded once, at the end. Averages are not,
+/// because theirs is too.
 fn two_phase(input: &Stream, calls: &[AggregateCall]) -> bool {
-    let exact = |call: &AggregateCall| call.arg.is_none_or(|c| !input.node.schema.field(c).data_type().is_floating());
+    let exact = |call: &AggregateCall| {
+        call.arg
+            .is_none_or(|c| !input.node.schema.field(c).data_type().is_floating())
+    };
     let combines = |call: &AggregateCall| match call.function {
         AggregateFunction::Count | AggregateFunction::Min | AggregateFunction::Max => true,
         AggregateFunction::Sum => exact(call),
         _ => false,
     };
-    input.node.properties.append_only && !calls.is_empty() && calls.iter().all(|call| !call.distinct && combines(call))
+    input.node.properties.append_only
+        && !calls.is_empty()
+        && calls.iter().all(|call| !call.distinct && combines(call))
 }
 
-/// The first phase, the calls of the second over its output, and which columns of the second are counts.
-fn partial(input: Stream, width: usize, calls: Vec<AggregateCall>, schema: &SchemaRef) -> (Stream, Vec<AggregateCall>, Vec<usize>) {
+/// The first phase, the calls of the second over its output, and which columns of the second are
+/// counts.
+fn partial(
+    input: Stream,
+    width: usize,
+    calls: Vec<AggregateCall>,
+    schema: &SchemaRef,
+) -> (Stream, Vec<AggregateCall>, Vec<usize>) {
     let group: Vec<usize> = (0..width).collect();
     let last = |(i, call): (usize, &AggregateCall)| {
-        let function = if call.function == AggregateFunction::Count { AggregateFunction::Sum } else { call.function };
-        AggregateCall { function, arg: Some(width + i), distinct: false, filter: None, output: call.output.clone() }
+        let function = if call.function == AggregateFunction::Count {
+            AggregateFunction::Sum
+        } else {
+            call.function
+        };
+        AggregateCall {
+            function,
+            arg: Some(width + i),
+            distinct: false,
+            filter: None,
+            output: call.output.clone(),
+        }
     };
     let second = calls.iter().enumerate().map(last).collect();
-    let counts = calls.iter().enumerate().filter(|(_, c)| c.function == AggregateFunction::Count).map(|(i, _)| width + i).collect();
-    let partitions = input.partitions.iter().filter(|p| p.iter().all(|c| *c < width)).cloned().collect();
-    let properties = Properties { append_only: true, key: None };
-    let mut stream = input.wrap(Op::PartialAggregate { group, calls }, schema.clone(), properties);
+    let counts = calls
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.function == AggregateFunction::Count)
+        .map(|(i, _)| width + i)
+        .collect();
+    let partitions = input
+        .partitions
+        .iter()
+        .filter(|p| p.iter().all(|c| *c < width))
+        .cloned()
+        .collect();
+    let properties = Properties {
+        append_only: true,
+        key: None,
+    };
+    let mut stream = input.wrap(
+        Op::PartialAggregate { group, calls },
+        schema.clone(),
+        properties,
+    );
     stream.partitions = partitions;
     (stream, second, counts)
 }
 
 /// Lowers one aggregate call; its argument and filter become columns.
-fn call(expr: &Df, output: arrow_schema::DataType, columns: &mut Columns<'_>) -> Result<AggregateCall> {
+fn call(
+    expr: &Df,
+    output: arrow_schema::DataType,
+    columns: &mut Columns<'_>,
+) -> Result<AggregateCall> {
     let (func, params) = match expr {
         Df::Alias(alias) => return call(&alias.expr, output, columns),
         Df::AggregateFunction(DfAggregate { func, params }) => (func, params),
         other => return Err(Error::internal(format!("{other} is not an aggregate"))),
     };
-    let AggregateFunctionParams { args, distinct, filter, null_treatment, order_by: _ } = params;
+    let AggregateFunctionParams {
+        args,
+        distinct,
+        filter,
+        null_treatment,
+        order_by: _,
+    } = params;
     let function = match func.name() {
         "count" => AggregateFunction::Count,
         "sum" => AggregateFunction::Sum,
@@ -185,32 +318,78 @@ fn call(expr: &Df, output: arrow_schema::DataType, columns: &mut Columns<'_>) ->
         "bool_and" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
         other => {
-            return Err(Error::unsupported(format!("aggregate function {other}() is not supported in a streaming query"))
-                .with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained."));
+            return Err(Error::unsupported(format!(
+                "aggregate function {other}() is not supported in a streaming query"
+            ))
+            .with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained."));
         }
     };
     if null_treatment.is_some() {
-        return Err(Error::unsupported("IGNORE NULLS and RESPECT NULLS are not supported"));
+        return Err(Error::unsupported(
+            "IGNORE NULLS and RESPECT NULLS are not supported",
+        ));
     }
-    let [arg] = args.as_slice() else { return Err(Error::unsupported(format!("{}() of {} arguments is not supported", func.name(), args.len()))) };
+    let [arg] = args.as_slice() else {
+        return Err(Error::unsupported(format!(
+            "{}() of {} arguments is not supported",
+            func.name(),
+            args.len()
+        )));
+    };
     let never_null = |e: &Df| e.nullable(columns.input).is_ok_and(|nullable| !nullable);
-    supported(function, func.name(), &arg.get_type(columns.input).map_err(|e| Error::internal(e.to_string()))?)?;
+    supported(
+        function,
+        func.name(),
+        &arg.get_type(columns.input)
+            .map_err(|e| Error::internal(e.to_string()))?,
+    )?;
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
-    let distinct = *distinct && matches!(function, AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg);
+    let distinct = *distinct
+        && matches!(
+            function,
+            AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg
+        );
     let counts_rows = function == AggregateFunction::Count && !distinct && never_null(arg);
-    let arg = if counts_rows { None } else { Some(columns.add(arg)?) };
+    let arg = if counts_rows {
+        None
+    } else {
+        Some(columns.add(arg)?)
+    };
     let filter = filter.as_deref().map(|f| columns.add(f)).transpose()?;
-    Ok(AggregateCall { function, arg, distinct, filter, output })
+    Ok(AggregateCall {
+        function,
+        arg,
+        distinct,
+        filter,
+        output,
+    })
 }
 
 /// Refuses argument types that the operator does not maintain.
-fn supported(function: AggregateFunction, name: &str, argument: &arrow_schema::DataType) -> Result<()> {
+fn supported(
+    function: AggregateFunction,
+    name: &str,
+    argument: &arrow_schema::DataType,
+) -> Result<()> {
     use arrow_schema::DataType as D;
     let fine = match function {
         AggregateFunction::Count => true,
-        AggregateFunction::Sum | AggregateFunction::Avg => argument.is_integer() || argument.is_floating() || matches!(argument, D::Decimal128(_, _)),
-        AggregateFunction::Min | AggregateFunction::Max => !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null),
+        AggregateFunction::Sum | AggregateFunction::Avg => {
+            argument.is_integer()
+                || argument.is_floating()
+                || matches!(argument, D::Decimal128(_, _))
+        }
+        AggregateFunction::Min | AggregateFunction::Max => {
+            !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null)
+        }
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *argument == D::Boolean,
     };
-    if fine { Ok(()) } else { Err(Error::unsupported(format!("{name}({}) is not supported in a streaming query", crate::types::sql_type_name(argument)))) }
+    if fine {
+        Ok(())
+    } else {
+        Err(Error::unsupported(format!(
+            "{name}({}) is not supported in a streaming query",
+            crate::types::sql_type_name(argument)
+        )))
+    }
 }

@@ -9,22 +9,58 @@ pub(crate) fn replace(expr: Expr, column: &dyn Fn(usize) -> Expr) -> Expr {
     match expr {
         Expr::Column(i) => column(i),
         Expr::Literal(l) => Expr::Literal(l),
-        Expr::Binary { op, left, right } => Expr::Binary { op, left: one(left), right: one(right) },
+        Expr::Binary { op, left, right } => Expr::Binary {
+            op,
+            left: one(left),
+            right: one(right),
+        },
         Expr::Not(e) => Expr::Not(one(e)),
         Expr::Negative(e) => Expr::Negative(one(e)),
         Expr::IsNull(e) => Expr::IsNull(one(e)),
         Expr::IsNotNull(e) => Expr::IsNotNull(one(e)),
         Expr::IsTrue(e) => Expr::IsTrue(one(e)),
         Expr::IsFalse(e) => Expr::IsFalse(one(e)),
-        Expr::Like { negated, case_insensitive, expr, pattern } => Expr::Like { negated, case_insensitive, expr: one(expr), pattern: one(pattern) },
-        Expr::InList { negated, expr, list } => Expr::InList { negated, expr: one(expr), list: many(list) },
-        Expr::Case { operand, when_then, otherwise } => Expr::Case {
+        Expr::Like {
+            negated,
+            case_insensitive,
+            expr,
+            pattern,
+        } => Expr::Like {
+            negated,
+            case_insensitive,
+            expr: one(expr),
+            pattern: one(pattern),
+        },
+        Expr::InList {
+            negated,
+            expr,
+            list,
+        } => Expr::InList {
+            negated,
+            expr: one(expr),
+            list: many(list),
+        },
+        Expr::Case {
+            operand,
+            when_then,
+            otherwise,
+        } => Expr::Case {
             operand: operand.map(one),
-            when_then: when_then.into_iter().map(|(w, t)| (replace(w, column), replace(t, column))).collect(),
+            when_then: when_then
+                .into_iter()
+                .map(|(w, t)| (replace(w, column), replace(t, column)))
+                .collect(),
             otherwise: otherwise.map(one),
         },
-        Expr::Cast { expr, to, safe } => Expr::Cast { expr: one(expr), to, safe },
-        Expr::Call { function, args } => Expr::Call { function, args: many(args) },
+        Expr::Cast { expr, to, safe } => Expr::Cast {
+            expr: one(expr),
+            to,
+            safe,
+        },
+        Expr::Call { function, args } => Expr::Call {
+            function,
+            args: many(args),
+        },
     }
 }
 

@@ -1,7 +1,8 @@
-//! Logical plan to stream plan: one node for one node, exchanges where rows of one key must meet, state tables numbered on the way (inputs first, so the
-//! numbers follow the dataflow).
+//! Logical plan to stream plan: one node for one node, exchanges where rows of one key must meet,
+//! state tables numbered on the way (inputs first, so the numbers follow the dataflow).
 //!
-//! What has no operator is refused here with `0A000`, naming the construct: an unknown node can never be skipped, because every arm is explicit.
+//! What has no operator is refused here with `0A000`, naming the construct: an unknown node can
+//! never be skipped, because every arm is explicit.
 
 mod aggregate;
 mod dependent;
@@ -29,10 +30,16 @@ impl Builder {
         let schema = || schema_of(plan.schema());
         match plan {
             LogicalPlan::TableScan(scan) => tap(scan),
-            LogicalPlan::SubqueryAlias(alias) => Ok(self.lower(&alias.input)?.with_schema(schema())),
+            LogicalPlan::SubqueryAlias(alias) => {
+                Ok(self.lower(&alias.input)?.with_schema(schema()))
+            }
             LogicalPlan::Projection(projection) => {
                 let input = self.lower(&projection.input)?;
-                let exprs = projection.expr.iter().map(|e| to_expr(e, projection.input.schema())).collect::<Result<_>>()?;
+                let exprs = projection
+                    .expr
+                    .iter()
+                    .map(|e| to_expr(e, projection.input.schema()))
+                    .collect::<Result<_>>()?;
                 Ok(input.project(exprs, schema()))
             }
             LogicalPlan::Filter(filter) => {
@@ -44,28 +51,55 @@ impl Builder {
                 let input = self.lower(input)?;
                 Ok(self.distinct(input).with_schema(schema()))
             }
-            LogicalPlan::Distinct(Distinct::On(_)) => Err(Error::unsupported("DISTINCT ON is not supported")),
+            LogicalPlan::Distinct(Distinct::On(_)) => {
+                Err(Error::unsupported("DISTINCT ON is not supported"))
+            }
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => {
-                let inputs = union.inputs.iter().map(|i| self.lower(i)).collect::<Result<Vec<_>>>()?;
+                let inputs = union
+                    .inputs
+                    .iter()
+                    .map(|i| self.lower(i))
+                    .collect::<Result<Vec<_>>>()?;
                 Ok(union_all(inputs, schema()))
             }
             LogicalPlan::Values(values) => {
                 let empty = datafusion_common::DFSchema::empty();
-                let rows = values.values.iter().map(|row| row.iter().map(|e| to_expr(e, &empty)).collect()).collect::<Result<Vec<_>>>()?;
+                let rows = values
+                    .values
+                    .iter()
+                    .map(|row| row.iter().map(|e| to_expr(e, &empty)).collect())
+                    .collect::<Result<Vec<_>>>()?;
                 Ok(constant(rows, schema()))
             }
-            LogicalPlan::EmptyRelation(empty) => Ok(constant(if empty.produce_one_row { vec![Vec::new()] } else { Vec::new() }, schema())),
-            LogicalPlan::Sort(Sort { fetch: None, input, .. }) => {
-                self.notice("ORDER BY without LIMIT is ignored: the rows of a relation have no order");
+            LogicalPlan::EmptyRelation(empty) => Ok(constant(
+                if empty.produce_one_row {
+                    vec![Vec::new()]
+                } else {
+                    Vec::new()
+                },
+                schema(),
+            )),
+            LogicalPlan::Sort(Sort {
+                fetch: None, input, ..
+            }) => {
+                self.notice(
+                    "ORDER BY without LIMIT is ignored: the rows of a relation have no order",
+                );
                 self.lower(input)
             }
-            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => {
-                Err(Error::unsupported("LIMIT and OFFSET are not supported in a streaming query").with_hint("Apply LIMIT when reading the view."))
-            }
-            LogicalPlan::Window(window) => Err(Error::unsupported(format!("window function {} is not supported", window_name(window.window_expr.first())))),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => Err(Error::unsupported(
+                "LIMIT and OFFSET are not supported in a streaming query",
+            )
+            .with_hint("Apply LIMIT when reading the view.")),
+            LogicalPlan::Window(window) => Err(Error::unsupported(format!(
+                "window function {} is not supported",
+                window_name(window.window_expr.first())
+            ))),
             LogicalPlan::Unnest(_) => Err(Error::unsupported("UNNEST is not supported")),
-            LogicalPlan::RecursiveQuery(_) => Err(Error::unsupported("WITH RECURSIVE is not supported")),
+            LogicalPlan::RecursiveQuery(_) => {
+                Err(Error::unsupported("WITH RECURSIVE is not supported"))
+            }
             other => Err(Error::unsupported(other.display().to_string())),
         }
     }
@@ -81,35 +115,84 @@ fn window_name(expr: Option<&Df>) -> String {
 
 /// The columns of another relation's changelog.
 fn tap(scan: &TableScan) -> Result<Stream> {
-    let Some(table) = scan.source.downcast_ref::<Table>() else { return Err(Error::internal(format!("{} is not a relation", scan.table_name))) };
+    let Some(table) = scan.source.downcast_ref::<Table>() else {
+        return Err(Error::internal(format!(
+            "{} is not a relation",
+            scan.table_name
+        )));
+    };
     if !scan.filters.is_empty() || scan.fetch.is_some() {
         return Err(Error::internal("a filter or limit was pushed into a scan"));
     }
     let relation = &table.relation;
-    let columns = scan.projection.clone().unwrap_or_else(|| (0..relation.columns.len()).collect());
+    let columns = scan
+        .projection
+        .clone()
+        .unwrap_or_else(|| (0..relation.columns.len()).collect());
     if columns.is_empty() {
         let all = relation.arrow_schema();
         let column = narrowest(&all);
-        return Ok(tap_columns(relation, vec![column], Arc::new(arrow_schema::Schema::new(vec![all.field(column).clone()]))));
+        return Ok(tap_columns(
+            relation,
+            vec![column],
+            Arc::new(arrow_schema::Schema::new(vec![all.field(column).clone()])),
+        ));
     }
-    Ok(tap_columns(relation, columns, schema_of(&scan.projected_schema)))
+    Ok(tap_columns(
+        relation,
+        columns,
+        schema_of(&scan.projected_schema),
+    ))
 }
 
 /// Taps `columns` of a relation. An append-only relation has no key that is known to be enforced.
-pub(crate) fn tap_columns(relation: &tidemark_plan::Relation, columns: Vec<usize>, schema: SchemaRef) -> Stream {
+pub(crate) fn tap_columns(
+    relation: &tidemark_plan::Relation,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+) -> Stream {
     debug_assert!(relation.kind != RelationKind::View);
     let place = |c: &usize| columns.iter().position(|x| x == c);
-    let key = if relation.key.is_empty() || relation.append_only { None } else { relation.key.iter().map(place).collect() };
-    let properties = Properties { append_only: relation.append_only, key };
-    Stream::leaf(Op::Tap { relation: relation.id, columns }, schema, properties)
+    let key = if relation.key.is_empty() || relation.append_only {
+        None
+    } else {
+        relation.key.iter().map(place).collect()
+    };
+    let properties = Properties {
+        append_only: relation.append_only,
+        key,
+    };
+    Stream::leaf(
+        Op::Tap {
+            relation: relation.id,
+            columns,
+        },
+        schema,
+        properties,
+    )
 }
 
 /// Constant rows. Rows without columns get one, as a projection to nothing does.
 fn constant(rows: Vec<Vec<Expr>>, schema: SchemaRef) -> Stream {
-    let key = if rows.len() <= 1 { Some(Vec::new()) } else { None };
+    let key = if rows.len() <= 1 {
+        Some(Vec::new())
+    } else {
+        None
+    };
     let without_columns = schema.fields().is_empty();
-    let stream = Stream::leaf(Op::Values { rows }, schema.clone(), Properties { append_only: true, key });
-    if without_columns { stream.project(Vec::new(), schema) } else { stream }
+    let stream = Stream::leaf(
+        Op::Values { rows },
+        schema.clone(),
+        Properties {
+            append_only: true,
+            key,
+        },
+    );
+    if without_columns {
+        stream.project(Vec::new(), schema)
+    } else {
+        stream
+    }
 }
 
 /// All rows of all inputs. A property holds of the union if it holds of every input; keys do not.
@@ -118,11 +201,23 @@ fn union_all(mut inputs: Vec<Stream>, schema: SchemaRef) -> Stream {
         return inputs.remove(0).with_schema(schema);
     }
     if schema.fields().is_empty() {
-        inputs = inputs.into_iter().map(|i| i.project(Vec::new(), schema.clone())).collect();
+        inputs = inputs
+            .into_iter()
+            .map(|i| i.project(Vec::new(), schema.clone()))
+            .collect();
     }
-    let schema = if schema.fields().is_empty() { inputs[0].node.schema.clone() } else { schema };
+    let schema = if schema.fields().is_empty() {
+        inputs[0].node.schema.clone()
+    } else {
+        schema
+    };
     let append_only = inputs.iter().all(|i| i.node.properties.append_only);
-    let partitions = inputs[0].partitions.iter().filter(|p| inputs.iter().all(|i| i.partitions.contains(p))).cloned().collect();
+    let partitions = inputs[0]
+        .partitions
+        .iter()
+        .filter(|p| inputs.iter().all(|i| i.partitions.contains(p)))
+        .cloned()
+        .collect();
     let mut nodes = Vec::new();
     for input in inputs {
         match input.node.op {
@@ -130,20 +225,49 @@ fn union_all(mut inputs: Vec<Stream>, schema: SchemaRef) -> Stream {
             _ => nodes.push(input.node),
         }
     }
-    Stream { node: tidemark_plan::Node { op: Op::Union, inputs: nodes, schema, properties: Properties { append_only, key: None } }, partitions }
+    Stream {
+        node: tidemark_plan::Node {
+            op: Op::Union,
+            inputs: nodes,
+            schema,
+            properties: Properties {
+                append_only,
+                key: None,
+            },
+        },
+        partitions,
+    }
 }
 
 /// Brings the output into types that relations keep.
 pub(crate) fn to_stored_types(stream: Stream) -> Stream {
     let fields = stream.node.schema.fields().clone();
-    if fields.iter().all(|f| stored_type(f.data_type()) == *f.data_type()) {
+    if fields
+        .iter()
+        .all(|f| stored_type(f.data_type()) == *f.data_type())
+    {
         return stream;
     }
     let column = |(i, f): (usize, &arrow_schema::FieldRef)| {
         let to = stored_type(f.data_type());
-        if to == *f.data_type() { Expr::Column(i) } else { Expr::Cast { expr: Box::new(Expr::Column(i)), to, safe: false } }
+        if to == *f.data_type() {
+            Expr::Column(i)
+        } else {
+            Expr::Cast {
+                expr: Box::new(Expr::Column(i)),
+                to,
+                safe: false,
+            }
+        }
     };
     let exprs = fields.iter().enumerate().map(column).collect();
-    let schema = fields.iter().map(|f| f.as_ref().clone().with_data_type(stored_type(f.data_type()))).collect::<Vec<_>>();
+    let schema = fields
+        .iter()
+        .map(|f| {
+            f.as_ref()
+                .clone()
+                .with_data_type(stored_type(f.data_type()))
+        })
+        .collect::<Vec<_>>();
     stream.project(exprs, Arc::new(arrow_schema::Schema::new(schema)))
 }

@@ -1,7 +1,10 @@
-//! Columns that nobody reads any more after lowering: helper columns of join keys, columns of a condition that turned out to be implied. They are taken out of
-//! trees and exchanges, from the end of the job to its beginning: what a fragment reads is what the one before has to send, plus the keys by which it is sent.
+//! Columns that nobody reads any more after lowering: helper columns of join keys, columns of a
+//! condition that turned out to be implied. They are taken out of trees and exchanges, from the end
+//! of the job to its beginning: what a fragment reads is what the one before has to send, plus the
+//! keys by which it is sent.
 //!
-//! Sound, because no operator looks at columns that it does not name; where a row's multiplicity is all that matters, one column stays.
+//! Sound, because no operator looks at columns that it does not name; where a row's multiplicity is
+//! all that matters, one column stays.
 
 use crate::lower::exprs::remap;
 use crate::lower::stream::{Stream, narrowest};
@@ -19,20 +22,38 @@ pub(super) fn prune_fragments(fragments: &mut [Fragment]) {
     for f in (0..fragments.len()).rev() {
         let width = fragments[f].root.schema.fields().len();
         let needed = sent[f].clone().unwrap_or_else(|| (0..width).collect());
-        let keys: Vec<Vec<usize>> = fragments[..f].iter().map(|g| if let Output::Exchange { keys, .. } = &g.output { keys.clone() } else { Vec::new() }).collect();
-        let mut pruner = Pruner { keys, sent: &mut sent };
+        let keys: Vec<Vec<usize>> = fragments[..f]
+            .iter()
+            .map(|g| {
+                if let Output::Exchange { keys, .. } = &g.output {
+                    keys.clone()
+                } else {
+                    Vec::new()
+                }
+            })
+            .collect();
+        let mut pruner = Pruner {
+            keys,
+            sent: &mut sent,
+        };
         let root = std::mem::replace(&mut fragments[f].root, placeholder());
         let root = pruner.exactly(root, &needed);
         fragments[f].root = root;
         if let Output::Exchange { keys, .. } = &mut fragments[f].output {
             let order: Vec<usize> = needed.iter().copied().collect();
-            keys.iter_mut().for_each(|k| *k = order.binary_search(k).unwrap_or(0));
+            keys.iter_mut()
+                .for_each(|k| *k = order.binary_search(k).unwrap_or(0));
         }
     }
 }
 
 fn placeholder() -> Node {
-    Node { op: Op::Union, inputs: Vec::new(), schema: Arc::new(Schema::empty()), properties: Properties::default() }
+    Node {
+        op: Op::Union,
+        inputs: Vec::new(),
+        schema: Arc::new(Schema::empty()),
+        properties: Properties::default(),
+    }
 }
 
 struct Pruner<'a> {
@@ -47,7 +68,12 @@ impl Pruner<'_> {
     fn exactly(&mut self, node: Node, needed: &BTreeSet<usize>) -> Node {
         let (node, places) = self.prune(node, needed);
         let picks: Vec<usize> = needed.iter().filter_map(|c| places[*c]).collect();
-        Stream { node, partitions: Vec::new() }.pick(&picks).node
+        Stream {
+            node,
+            partitions: Vec::new(),
+        }
+        .pick(&picks)
+        .node
     }
 
     /// Prunes a tree to at least these columns.
@@ -72,35 +98,53 @@ impl Pruner<'_> {
                 kept(node, &needed)
             }
             Op::Values { rows } => {
-                rows.iter_mut().for_each(|row| *row = needed.iter().map(|c| row[*c].clone()).collect());
+                rows.iter_mut()
+                    .for_each(|row| *row = needed.iter().map(|c| row[*c].clone()).collect());
                 kept(node, &needed)
             }
             Op::Filter { .. } => {
                 let below = input(&mut node);
                 let schema = node.schema.clone();
-                let Op::Filter { predicate } = node.op else { unreachable!("matched above") };
+                let Op::Filter { predicate } = node.op else {
+                    unreachable!("matched above")
+                };
                 let mut reads = needed.clone();
                 predicate.visit_columns(&mut |c| read(&mut reads, c));
                 let (below, places) = self.prune(below, &reads);
-                let mut stream = Stream { node: below, partitions: Vec::new() }.filter(moved(predicate, &places));
+                let mut stream = Stream {
+                    node: below,
+                    partitions: Vec::new(),
+                }
+                .filter(moved(predicate, &places));
                 stream.node.schema = renamed(&stream.node.schema, &schema, &places);
                 (stream.node, places)
             }
             Op::Project { .. } => {
                 let below = input(&mut node);
-                let Op::Project { exprs } = &node.op else { unreachable!("matched above") };
+                let Op::Project { exprs } = &node.op else {
+                    unreachable!("matched above")
+                };
                 let exprs: Vec<Expr> = needed.iter().map(|c| exprs[*c].clone()).collect();
                 let mut reads = BTreeSet::new();
-                exprs.iter().for_each(|e| e.visit_columns(&mut |c| read(&mut reads, c)));
+                exprs
+                    .iter()
+                    .for_each(|e| e.visit_columns(&mut |c| read(&mut reads, c)));
                 let (below, places) = self.prune(below, &reads);
                 let exprs = exprs.into_iter().map(|e| moved(e, &places)).collect();
                 let (node, places) = kept(node, &needed);
-                let mut stream = Stream { node: below, partitions: Vec::new() }.project(exprs, node.schema.clone());
+                let mut stream = Stream {
+                    node: below,
+                    partitions: Vec::new(),
+                }
+                .project(exprs, node.schema.clone());
                 stream.node.properties = node.properties;
                 (stream.node, places)
             }
             Op::Union => {
-                node.inputs = std::mem::take(&mut node.inputs).into_iter().map(|i| self.exactly(i, &needed)).collect();
+                node.inputs = std::mem::take(&mut node.inputs)
+                    .into_iter()
+                    .map(|i| self.exactly(i, &needed))
+                    .collect();
                 kept(node, &needed)
             }
             Op::Expand { .. } => self.expand(node, &needed),
@@ -121,18 +165,35 @@ impl Pruner<'_> {
         let width = below.schema.fields().len();
         let reads: BTreeSet<usize> = needed.iter().copied().filter(|c| *c < width).collect();
         let (below, mut places) = self.prune(below, &reads);
-        let Op::Expand { rows } = &mut node.op else { unreachable!("called for Expand") };
+        let Op::Expand { rows } = &mut node.op else {
+            unreachable!("called for Expand")
+        };
         let appended = rows.first().map_or(0, Vec::len);
-        let mut columns: Vec<usize> = (0..appended).filter(|c| needed.contains(&(width + c))).collect();
+        let mut columns: Vec<usize> = (0..appended)
+            .filter(|c| needed.contains(&(width + c)))
+            .collect();
         if columns.is_empty() && appended > 0 {
             columns.push(0);
         }
         let before = below.schema.fields().len();
-        places.extend((0..appended).map(|c| columns.iter().position(|k| *k == c).map(|at| before + at)));
-        rows.iter_mut().for_each(|row| *row = columns.iter().map(|c| row[*c].clone()).collect());
-        let appended_fields = columns.iter().map(|c| node.schema.field(width + c).clone()).collect::<Vec<_>>();
+        places.extend(
+            (0..appended).map(|c| columns.iter().position(|k| *k == c).map(|at| before + at)),
+        );
+        rows.iter_mut()
+            .for_each(|row| *row = columns.iter().map(|c| row[*c].clone()).collect());
+        let appended_fields = columns
+            .iter()
+            .map(|c| node.schema.field(width + c).clone())
+            .collect::<Vec<_>>();
         let before = renamed(&below.schema, &node.schema, &places);
-        node.schema = Arc::new(Schema::new(before.fields().iter().map(|f| f.as_ref().clone()).chain(appended_fields).collect::<Vec<_>>()));
+        node.schema = Arc::new(Schema::new(
+            before
+                .fields()
+                .iter()
+                .map(|f| f.as_ref().clone())
+                .chain(appended_fields)
+                .collect::<Vec<_>>(),
+        ));
         node.properties = at_places(&node.properties, &places);
         node.inputs.push(below);
         (node, places)
@@ -142,7 +203,16 @@ impl Pruner<'_> {
         let right = node.inputs.remove(1);
         let left = node.inputs.remove(0);
         let shift = left.schema.fields().len();
-        let Op::Join { left_keys, right_keys, residual, output, .. } = &mut node.op else { unreachable!("called for Join") };
+        let Op::Join {
+            left_keys,
+            right_keys,
+            residual,
+            output,
+            ..
+        } = &mut node.op
+        else {
+            unreachable!("called for Join")
+        };
         *output = needed.iter().map(|c| output[*c]).collect();
         let mut reads: BTreeSet<usize> = output.iter().copied().collect();
         if let Some(residual) = residual {
@@ -151,16 +221,27 @@ impl Pruner<'_> {
             });
         }
         let side = |keys: &[usize], range: std::ops::Range<usize>| -> BTreeSet<usize> {
-            reads.iter().filter(|c| range.contains(c)).map(|c| c - range.start).chain(keys.iter().copied()).collect()
+            reads
+                .iter()
+                .filter(|c| range.contains(c))
+                .map(|c| c - range.start)
+                .chain(keys.iter().copied())
+                .collect()
         };
         let (left, mut places) = self.prune(left, &side(left_keys, 0..shift));
         let right_reads = side(right_keys, shift..shift + right.schema.fields().len());
         let (right, right_places) = self.prune(right, &right_reads);
-        left_keys.iter_mut().for_each(|k| *k = places[*k].unwrap_or(*k));
-        right_keys.iter_mut().for_each(|k| *k = right_places[*k].unwrap_or(*k));
+        left_keys
+            .iter_mut()
+            .for_each(|k| *k = places[*k].unwrap_or(*k));
+        right_keys
+            .iter_mut()
+            .for_each(|k| *k = right_places[*k].unwrap_or(*k));
         let before = left.schema.fields().len();
         places.extend(right_places.iter().map(|p| p.map(|p| p + before)));
-        output.iter_mut().for_each(|c| *c = places[*c].unwrap_or(*c));
+        output
+            .iter_mut()
+            .for_each(|c| *c = places[*c].unwrap_or(*c));
         *residual = residual.take().map(|r| moved(r, &places));
         let (mut node, places) = kept(node, needed);
         node.inputs = vec![left, right];
@@ -169,8 +250,16 @@ impl Pruner<'_> {
 
     fn aggregate(&mut self, mut node: Node) -> (Node, Places) {
         let below = node.inputs.remove(0);
-        let (Op::Aggregate { group, calls, .. } | Op::PartialAggregate { group, calls }) = &mut node.op else { unreachable!("called for aggregates") };
-        let reads: BTreeSet<usize> = group.iter().copied().chain(calls.iter().flat_map(|c| c.arg.into_iter().chain(c.filter))).collect();
+        let (Op::Aggregate { group, calls, .. } | Op::PartialAggregate { group, calls }) =
+            &mut node.op
+        else {
+            unreachable!("called for aggregates")
+        };
+        let reads: BTreeSet<usize> = group
+            .iter()
+            .copied()
+            .chain(calls.iter().flat_map(|c| c.arg.into_iter().chain(c.filter)))
+            .collect();
         let (below, places) = self.prune(below, &reads);
         group.iter_mut().for_each(|g| *g = places[*g].unwrap_or(*g));
         for call in calls {
@@ -188,15 +277,37 @@ fn moved(expr: Expr, places: &Places) -> Expr {
 
 /// The fields of `schema` under the names that they had above.
 fn renamed(schema: &SchemaRef, above: &Schema, places: &Places) -> SchemaRef {
-    let name = |at: usize| places.iter().position(|p| *p == Some(at)).map_or(schema.field(at), |c| above.field(c)).name().clone();
-    Arc::new(Schema::new(schema.fields().iter().enumerate().map(|(at, f)| f.as_ref().clone().with_name(name(at))).collect::<Vec<_>>()))
+    let name = |at: usize| {
+        places
+            .iter()
+            .position(|p| *p == Some(at))
+            .map_or(schema.field(at), |c| above.field(c))
+            .name()
+            .clone()
+    };
+    Arc::new(Schema::new(
+        schema
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(at, f)| f.as_ref().clone().with_name(name(at)))
+            .collect::<Vec<_>>(),
+    ))
 }
 
-/// The node with its schema and properties cut to `needed`; its operator hands out just these already.
+/// The node with its schema and properties cut to `needed`; its operator hands out just these
+/// already.
 fn kept(mut node: Node, needed: &BTreeSet<usize>) -> (Node, Places) {
     let order: Vec<usize> = needed.iter().copied().collect();
-    let places: Places = (0..node.schema.fields().len()).map(|c| order.binary_search(&c).ok()).collect();
-    node.schema = Arc::new(Schema::new(order.iter().map(|c| node.schema.field(*c).clone()).collect::<Vec<_>>()));
+    let places: Places = (0..node.schema.fields().len())
+        .map(|c| order.binary_search(&c).ok())
+        .collect();
+    node.schema = Arc::new(Schema::new(
+        order
+            .iter()
+            .map(|c| node.schema.field(*c).clone())
+            .collect::<Vec<_>>(),
+    ));
     node.properties = at_places(&node.properties, &places);
     (node, places)
 }
@@ -207,6 +318,12 @@ fn whole(node: Node) -> (Node, Places) {
 }
 
 fn at_places(properties: &Properties, places: &Places) -> Properties {
-    let key = properties.key.as_ref().and_then(|k| k.iter().map(|c| places[*c]).collect());
-    Properties { append_only: properties.append_only, key }
+    let key = properties
+        .key
+        .as_ref()
+        .and_then(|k| k.iter().map(|c| places[*c]).collect());
+    Properties {
+        append_only: properties.append_only,
+        key,
+    }
 }

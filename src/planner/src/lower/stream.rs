@@ -1,7 +1,9 @@
-//! The trees under construction: a node with what is known of its output's partitioning, and the builder that cuts fragments.
+//! The trees under construction: a node with what is known of its output's partitioning, and the
+//! builder that cuts fragments.
 //!
-//! Partitioning is a property like any other: `hash(columns)` means that each row is on the worker that owns the vnode of these columns. An exchange to the
-//! same columns in the same order would move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
+//! Partitioning is a property like any other: `hash(columns)` means that each row is on the worker
+//! that owns the vnode of these columns. An exchange to the same columns in the same order would
+//! move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
 
 use crate::lower::exprs::{count_columns, is_trivial, remap, substitute};
 use crate::lower::prune::prune_fragments;
@@ -17,13 +19,22 @@ use tidemark_plan::{BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output
 pub(crate) struct Stream {
     /// The tree of the fragment that it ends.
     pub node: Node,
-    /// Column lists by whose hash it is partitioned, each true by itself; an empty list in it means that all rows are with the owner of vnode 0. None known: empty.
+    /// Column lists by whose hash it is partitioned, each true by itself; an empty list in it means
+    /// that all rows are with the owner of vnode 0. None known: empty.
     pub partitions: Vec<Vec<usize>>,
 }
 
 impl Stream {
     pub(crate) fn leaf(op: Op, schema: SchemaRef, properties: Properties) -> Stream {
-        Stream { node: Node { op, inputs: Vec::new(), schema, properties }, partitions: Vec::new() }
+        Stream {
+            node: Node {
+                op,
+                inputs: Vec::new(),
+                schema,
+                properties,
+            },
+            partitions: Vec::new(),
+        }
     }
 
     pub(crate) fn width(&self) -> usize {
@@ -42,14 +53,29 @@ impl Stream {
             schema
         } else {
             let rest = &self.node.schema.fields()[given.min(self.width())..];
-            Arc::new(Schema::new(schema.fields().iter().chain(rest).map(|f| f.as_ref().clone()).collect::<Vec<_>>()))
+            Arc::new(Schema::new(
+                schema
+                    .fields()
+                    .iter()
+                    .chain(rest)
+                    .map(|f| f.as_ref().clone())
+                    .collect::<Vec<_>>(),
+            ))
         };
         self
     }
 
     /// A node over this one that keeps its rows' columns in front.
     pub(crate) fn wrap(self, op: Op, schema: SchemaRef, properties: Properties) -> Stream {
-        Stream { partitions: self.partitions, node: Node { op, inputs: vec![self.node], schema, properties } }
+        Stream {
+            partitions: self.partitions,
+            node: Node {
+                op,
+                inputs: vec![self.node],
+                schema,
+                properties,
+            },
+        }
     }
 
     /// Keeps the rows for which the predicate is true.
@@ -59,37 +85,79 @@ impl Stream {
         }
         let (schema, properties) = (self.node.schema.clone(), self.node.properties.clone());
         if let Op::Filter { predicate: below } = self.node.op {
-            let both = Expr::Binary { op: BinaryOp::And, left: Box::new(below), right: Box::new(predicate) };
-            return Stream { node: Node { op: Op::Filter { predicate: both }, ..self.node }, partitions: self.partitions };
+            let both = Expr::Binary {
+                op: BinaryOp::And,
+                left: Box::new(below),
+                right: Box::new(predicate),
+            };
+            return Stream {
+                node: Node {
+                    op: Op::Filter { predicate: both },
+                    ..self.node
+                },
+                partitions: self.partitions,
+            };
         }
         self.wrap(Op::Filter { predicate }, schema, properties)
     }
 
-    /// Computes columns. Projections merge with what is below: with a projection, with the columns that a join hands out, with constant rows.
+    /// Computes columns. Projections merge with what is below: with a projection, with the columns
+    /// that a join hands out, with constant rows.
     pub(crate) fn project(self, exprs: Vec<Expr>, schema: SchemaRef) -> Stream {
         if exprs.is_empty() {
             let one = Schema::new(vec![Field::new("one", DataType::Boolean, false)]);
             return self.project(vec![Expr::Literal(Literal::Boolean(true))], Arc::new(one));
         }
-        let identity = exprs.len() == self.width() && exprs.iter().enumerate().all(|(i, e)| *e == Expr::Column(i));
+        let identity = exprs.len() == self.width()
+            && exprs.iter().enumerate().all(|(i, e)| *e == Expr::Column(i));
         if identity {
             return self.with_schema(schema);
         }
         let place = |column: usize| exprs.iter().position(|e| *e == Expr::Column(column));
-        let places = |columns: &Vec<usize>| columns.iter().map(|c| place(*c)).collect::<Option<Vec<usize>>>();
+        let places = |columns: &Vec<usize>| {
+            columns
+                .iter()
+                .map(|c| place(*c))
+                .collect::<Option<Vec<usize>>>()
+        };
         let partitions: Vec<Vec<usize>> = self.partitions.iter().filter_map(places).collect();
-        let properties = Properties { append_only: self.node.properties.append_only, key: self.node.properties.key.as_ref().and_then(places) };
-        let Node { op, inputs, schema: below, properties: below_properties } = self.node;
+        let properties = Properties {
+            append_only: self.node.properties.append_only,
+            key: self.node.properties.key.as_ref().and_then(places),
+        };
+        let Node {
+            op,
+            inputs,
+            schema: below,
+            properties: below_properties,
+        } = self.node;
         let node = match op {
             Op::Project { exprs: inner } if merges(&inner, &exprs) => {
                 let exprs = exprs.into_iter().map(|e| substitute(e, &inner)).collect();
                 return collapse(exprs, inputs, schema, properties, partitions);
             }
             Op::Values { rows } => {
-                let rows = rows.into_iter().map(|row| exprs.iter().map(|e| substitute(e.clone(), &row)).collect()).collect();
-                Node { op: Op::Values { rows }, inputs, schema, properties }
+                let rows = rows
+                    .into_iter()
+                    .map(|row| exprs.iter().map(|e| substitute(e.clone(), &row)).collect())
+                    .collect();
+                Node {
+                    op: Op::Values { rows },
+                    inputs,
+                    schema,
+                    properties,
+                }
             }
-            Op::Join { kind, left_keys, right_keys, null_equals_null, residual, output, left_table, right_table } => {
+            Op::Join {
+                kind,
+                left_keys,
+                right_keys,
+                null_equals_null,
+                residual,
+                output,
+                left_table,
+                right_table,
+            } => {
                 let mut used: Vec<usize> = Vec::new();
                 for e in &exprs {
                     e.visit_columns(&mut |c| used.push(c));
@@ -103,40 +171,105 @@ impl Stream {
                     used.push(0);
                 }
                 let picked = used.iter().map(|c| output[*c]).collect();
-                let join = |output| Op::Join { kind, left_keys, right_keys, null_equals_null, residual, output, left_table, right_table };
+                let join = |output| Op::Join {
+                    kind,
+                    left_keys,
+                    right_keys,
+                    null_equals_null,
+                    residual,
+                    output,
+                    left_table,
+                    right_table,
+                };
                 if columns_only {
-                    Node { op: join(picked), inputs, schema, properties }
+                    Node {
+                        op: join(picked),
+                        inputs,
+                        schema,
+                        properties,
+                    }
                 } else {
-                    let join_schema = Arc::new(Schema::new(used.iter().map(|c| below.field(*c).clone()).collect::<Vec<_>>()));
-                    let found = |columns: &Vec<usize>| columns.iter().map(|c| used.iter().position(|u| u == c)).collect::<Option<Vec<_>>>();
-                    let join_properties = Properties { append_only: properties.append_only, key: below_properties.key.as_ref().and_then(found) };
-                    let exprs = exprs.into_iter().map(|e| remap(e, &|c| used.binary_search(&c).unwrap_or(c))).collect();
-                    let join = Node { op: join(picked), inputs, schema: join_schema, properties: join_properties };
-                    Node { op: Op::Project { exprs }, inputs: vec![join], schema, properties }
+                    let join_schema = Arc::new(Schema::new(
+                        used.iter()
+                            .map(|c| below.field(*c).clone())
+                            .collect::<Vec<_>>(),
+                    ));
+                    let found = |columns: &Vec<usize>| {
+                        columns
+                            .iter()
+                            .map(|c| used.iter().position(|u| u == c))
+                            .collect::<Option<Vec<_>>>()
+                    };
+                    let join_properties = Properties {
+                        append_only: properties.append_only,
+                        key: below_properties.key.as_ref().and_then(found),
+                    };
+                    let exprs = exprs
+                        .into_iter()
+                        .map(|e| remap(e, &|c| used.binary_search(&c).unwrap_or(c)))
+                        .collect();
+                    let join = Node {
+                        op: join(picked),
+                        inputs,
+                        schema: join_schema,
+                        properties: join_properties,
+                    };
+                    Node {
+                        op: Op::Project { exprs },
+                        inputs: vec![join],
+                        schema,
+                        properties,
+                    }
                 }
             }
-            op => Node { op: Op::Project { exprs }, inputs: vec![Node { op, inputs, schema: below, properties: below_properties }], schema, properties },
+            op => Node {
+                op: Op::Project { exprs },
+                inputs: vec![Node {
+                    op,
+                    inputs,
+                    schema: below,
+                    properties: below_properties,
+                }],
+                schema,
+                properties,
+            },
         };
         Stream { node, partitions }
     }
 
     /// Keeps these columns, in this order.
     pub(crate) fn pick(self, columns: &[usize]) -> Stream {
-        let schema = Arc::new(Schema::new(columns.iter().map(|c| self.node.schema.field(*c).clone()).collect::<Vec<_>>()));
+        let schema = Arc::new(Schema::new(
+            columns
+                .iter()
+                .map(|c| self.node.schema.field(*c).clone())
+                .collect::<Vec<_>>(),
+        ));
         self.project(columns.iter().map(|c| Expr::Column(*c)).collect(), schema)
     }
 }
 
 /// A projection that has swallowed the one below may itself be an identity, or sit on a join.
-fn collapse(exprs: Vec<Expr>, mut inputs: Vec<Node>, schema: SchemaRef, properties: Properties, partitions: Vec<Vec<usize>>) -> Stream {
+fn collapse(
+    exprs: Vec<Expr>,
+    mut inputs: Vec<Node>,
+    schema: SchemaRef,
+    properties: Properties,
+    partitions: Vec<Vec<usize>>,
+) -> Stream {
     let input = inputs.remove(0);
-    let mut stream = Stream { node: input, partitions: Vec::new() }.project(exprs, schema);
+    let mut stream = Stream {
+        node: input,
+        partitions: Vec::new(),
+    }
+    .project(exprs, schema);
     stream.partitions = partitions;
     stream.node.properties = properties;
     stream
 }
 
-/// Whether computing `upper` directly from the input of `lower` repeats no work: whatever is not a mere column or constant is used at most once.
+/// Whether computing `upper` directly from the input of `lower` repeats no work: whatever is not a
+/// mere column or constant is used at most once.
 fn merges(lower: &[Expr], upper: &[Expr]) -> bool {
     let mut uses = vec![0; lower.len()];
     for e in upper {
@@ -156,7 +289,12 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn new(relation: RelationId) -> Builder {
-        Builder { relation, fragments: Vec::new(), tables: 0, notices: Vec::new() }
+        Builder {
+            relation,
+            fragments: Vec::new(),
+            tables: 0,
+            notices: Vec::new(),
+        }
     }
 
     /// Reserves state tables; answers the first.
@@ -172,23 +310,50 @@ impl Builder {
         }
     }
 
-    /// Sends every row to the worker that owns the vnode of `keys` (vnode 0 without keys), unless it is there already.
+    /// Sends every row to the worker that owns the vnode of `keys` (vnode 0 without keys), unless
+    /// it is there already.
     pub(crate) fn exchange(&mut self, stream: Stream, keys: &[usize]) -> Stream {
         if stream.partitions.iter().any(|p| p == keys) {
             return stream;
         }
         let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
         // The receiver is not numbered yet: it is found when its fragment is cut.
-        let from = self.cut(stream.node, Output::Exchange { to: u32::MAX, keys: keys.to_vec() });
-        Stream { node: Node { op: Op::Receive { from }, inputs: Vec::new(), schema, properties }, partitions: vec![keys.to_vec()] }
+        let from = self.cut(
+            stream.node,
+            Output::Exchange {
+                to: u32::MAX,
+                keys: keys.to_vec(),
+            },
+        );
+        Stream {
+            node: Node {
+                op: Op::Receive { from },
+                inputs: Vec::new(),
+                schema,
+                properties,
+            },
+            partitions: vec![keys.to_vec()],
+        }
     }
 
     fn cut(&mut self, root: Node, output: Output) -> u32 {
         let id = self.fragments.len() as u32;
         let fragment = Fragment { id, root, output };
-        let sources: Vec<u32> = fragment.nodes().iter().filter_map(|n| if let Op::Receive { from } = n.op { Some(from) } else { None }).collect();
+        let sources: Vec<u32> = fragment
+            .nodes()
+            .iter()
+            .filter_map(|n| {
+                if let Op::Receive { from } = n.op {
+                    Some(from)
+                } else {
+                    None
+                }
+            })
+            .collect();
         for from in sources {
-            if let Output::Exchange { to, .. } | Output::Broadcast { to } = &mut self.fragments[from as usize].output {
+            if let Output::Exchange { to, .. } | Output::Broadcast { to } =
+                &mut self.fragments[from as usize].output
+            {
                 *to = id;
             }
         }
@@ -200,11 +365,24 @@ impl Builder {
     pub(crate) fn finish(mut self, stream: Stream) -> (JobPlan, Vec<String>) {
         self.cut(stream.node, Output::Relation);
         prune_fragments(&mut self.fragments);
-        (JobPlan { relation: self.relation, fragments: self.fragments, tables: self.tables }, self.notices)
+        (
+            JobPlan {
+                relation: self.relation,
+                fragments: self.fragments,
+                tables: self.tables,
+            },
+            self.notices,
+        )
     }
 }
 
 /// The Arrow schema of a logical plan's output, without metadata.
 pub(crate) fn schema_of(schema: &DFSchema) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        schema
+            .fields()
+            .iter()
+            .map(|f| Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+            .collect::<Vec<_>>(),
+    ))
 }

@@ -1,4 +1,5 @@
-//! CREATE of what streams: sources, tables, views, materialized views, sinks. The clauses after the column list may come in any order, as users write them.
+//! CREATE of what streams: sources, tables, views, materialized views, sinks. The clauses after the
+//! column list may come in any order, as users write them.
 
 use super::{Front, is_blank, is_word};
 use crate::interval::interval_micros;
@@ -11,12 +12,16 @@ use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Conflict, Encode, Format, Include};
 
 impl Front<'_> {
-    /// Parses `CREATE` of a relation; `None` if the statement is something else (nothing is consumed then).
+    /// Parses `CREATE` of a relation; `None` if the statement is something else (nothing is
+    /// consumed then).
     pub(super) fn create(&mut self) -> Result<Option<StatementKind>> {
         if !self.at_word("create") {
             return Ok(None);
         }
-        let or_replace = [1, 2].iter().zip(["or", "replace"]).all(|(n, w)| is_word(&self.parser.peek_nth_token_ref(*n).token, w));
+        let or_replace = [1, 2]
+            .iter()
+            .zip(["or", "replace"])
+            .all(|(n, w)| is_word(&self.parser.peek_nth_token_ref(*n).token, w));
         let kind = if or_replace { 3 } else { 1 };
         let at = |n: usize, w: &str| is_word(&self.parser.peek_nth_token_ref(kind + n).token, w);
         let (words, what) = match () {
@@ -32,26 +37,49 @@ impl Front<'_> {
         let if_not_exists = self.if_not_exists();
         if what == "schema" {
             let name = self.identifier()?;
-            return Ok(Some(StatementKind::CreateSchema { name, if_not_exists }));
+            return Ok(Some(StatementKind::CreateSchema {
+                name,
+                if_not_exists,
+            }));
         }
         let name = self.name()?;
         Ok(Some(match what {
-            "source" => StatementKind::CreateSource(self.relation(name, if_not_exists, or_replace)?),
+            "source" => {
+                StatementKind::CreateSource(self.relation(name, if_not_exists, or_replace)?)
+            }
             "table" if self.word("as") => {
                 let from = self.peek().span;
                 let kind = self.statement()?;
                 let start = self.positions.of(from.start).map_or(0, |p| p - 1);
-                let query = Statement { text: self.text_since(from), start, positions: self.positions.clone(), kind };
-                StatementKind::CreateTableAs { name, if_not_exists, query: Box::new(query) }
+                let query = Statement {
+                    text: self.text_since(from),
+                    start,
+                    positions: self.positions.clone(),
+                    kind,
+                };
+                StatementKind::CreateTableAs {
+                    name,
+                    if_not_exists,
+                    query: Box::new(query),
+                }
             }
-            "table" => StatementKind::CreateTable(self.relation(name, if_not_exists, or_replace)?),
-            "materialized view" => StatementKind::CreateMaterializedView(self.view(name, if_not_exists, or_replace)?),
+            "table" => {
+                StatementKind::CreateTable(self.relation(name, if_not_exists, or_replace)?)
+            }
+            "materialized view" => {
+                StatementKind::CreateMaterializedView(self.view(name, if_not_exists, or_replace)?)
+            }
             "view" => StatementKind::CreateView(self.view(name, if_not_exists, or_replace)?),
             _ => StatementKind::CreateSink(self.sink(name, if_not_exists)?),
         }))
     }
 
-    fn relation(&mut self, name: Name, if_not_exists: bool, or_replace: bool) -> Result<CreateRelation> {
+    fn relation(
+        &mut self,
+        name: Name,
+        if_not_exists: bool,
+        or_replace: bool,
+    ) -> Result<CreateRelation> {
         let mut relation = CreateRelation {
             name,
             if_not_exists,
@@ -83,7 +111,9 @@ impl Front<'_> {
         let position = self.position();
         if self.words(&["watermark", "for"]) {
             if relation.watermark.is_some() {
-                return Err(Error::unsupported("more than one watermark is not supported").at(position));
+                return Err(
+                    Error::unsupported("more than one watermark is not supported").at(position),
+                );
             }
             relation.watermark = Some(self.watermark(position)?);
             return Ok(());
@@ -93,16 +123,29 @@ impl Front<'_> {
         }
         if self.words(&["primary", "key"]) {
             if !relation.primary_key.is_empty() {
-                return Err(Error::user(SqlState("42P16"), format!("multiple primary keys for table \"{}\" are not allowed", relation.name.name)).at(position));
+                return Err(Error::user(
+                    SqlState("42P16"),
+                    format!(
+                        "multiple primary keys for table \"{}\" are not allowed",
+                        relation.name.name
+                    ),
+                )
+                .at(position));
             }
             relation.primary_key = self.identifiers()?;
             return Ok(());
         }
         for constraint in ["unique", "check", "foreign"] {
-            if self.at_word(constraint) && matches!(self.parser.peek_nth_token_ref(1).token, Token::LParen) || self.at_word("foreign") {
-                return Err(Error::unsupported(format!("{} constraint is not supported", constraint.to_uppercase()))
-                    .at(position)
-                    .with_hint("Only PRIMARY KEY and NOT NULL are enforced."));
+            if self.at_word(constraint)
+                && matches!(self.parser.peek_nth_token_ref(1).token, Token::LParen)
+                || self.at_word("foreign")
+            {
+                return Err(Error::unsupported(format!(
+                    "{} constraint is not supported",
+                    constraint.to_uppercase()
+                ))
+                .at(position)
+                .with_hint("Only PRIMARY KEY and NOT NULL are enforced."));
             }
         }
         let column = self.column(relation)?;
@@ -115,17 +158,31 @@ impl Front<'_> {
         self.expect_word("as")?;
         let expression = self.run(|p| p.parse_expr())?;
         let delay = match &expression {
-            ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Minus, right } if is_column(left, &column) => match right.as_ref() {
-                ast::Expr::Interval(interval) => Some(interval_micros(interval).map_err(|e| e.at(position))?),
+            ast::Expr::BinaryOp {
+                left,
+                op: ast::BinaryOperator::Minus,
+                right,
+            } if is_column(left, &column) => match right.as_ref() {
+                ast::Expr::Interval(interval) => {
+                    Some(interval_micros(interval).map_err(|e| e.at(position))?)
+                }
                 _ => None,
             },
             e if is_column(e, &column) => Some(0),
             _ => None,
         };
         let delay_micros = delay.filter(|d| *d >= 0).ok_or_else(|| {
-            Error::unsupported(format!("watermark \"{expression}\"")).at(position).with_hint(format!("Write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'."))
+            Error::unsupported(format!("watermark \"{expression}\""))
+                .at(position)
+                .with_hint(format!(
+                    "Write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'."
+                ))
         })?;
-        Ok(WatermarkClause { column, delay_micros, position })
+        Ok(WatermarkClause {
+            column,
+            delay_micros,
+            position,
+        })
     }
 
     fn column(&mut self, relation: &mut CreateRelation) -> Result<ColumnDefinition> {
@@ -135,26 +192,50 @@ impl Front<'_> {
             return Err(self.unexpected("the column's data type"));
         }
         let data_type = self.run(|p| p.parse_data_type())?;
-        let mut column = ColumnDefinition { name, data_type, not_null: false, default: None, generated: None, position };
+        let mut column = ColumnDefinition {
+            name,
+            data_type,
+            not_null: false,
+            default: None,
+            generated: None,
+            position,
+        };
         loop {
             let position = self.position();
             if self.word("as") {
                 column.generated = Some(self.run(|p| p.parse_expr())?);
                 continue;
             }
-            let Some(option) = self.run(|p| p.parse_optional_column_option())? else { return Ok(column) };
+            let Some(option) = self.run(|p| p.parse_optional_column_option())? else {
+                return Ok(column);
+            };
             match option {
                 ast::ColumnOption::NotNull => column.not_null = true,
                 ast::ColumnOption::Null => {}
                 ast::ColumnOption::Default(e) => column.default = Some(e.to_string()),
                 ast::ColumnOption::PrimaryKey(_) => {
                     if !relation.primary_key.is_empty() {
-                        return Err(Error::user(SqlState("42P16"), format!("multiple primary keys for table \"{}\" are not allowed", relation.name.name)).at(position));
+                        return Err(Error::user(
+                            SqlState("42P16"),
+                            format!(
+                                "multiple primary keys for table \"{}\" are not allowed",
+                                relation.name.name
+                            ),
+                        )
+                        .at(position));
                     }
                     relation.primary_key.push(column.name.clone());
                 }
-                ast::ColumnOption::Generated { generation_expr: Some(e), .. } => column.generated = Some(e),
-                other => return Err(Error::unsupported(format!("column option {other} is not supported")).at(position)),
+                ast::ColumnOption::Generated {
+                    generation_expr: Some(e),
+                    ..
+                } => column.generated = Some(e),
+                other => {
+                    return Err(Error::unsupported(format!(
+                        "column option {other} is not supported"
+                    ))
+                    .at(position));
+                }
             }
         }
     }
@@ -165,25 +246,38 @@ impl Front<'_> {
         if self.words(&["append", "only"]) {
             relation.append_only = true;
         } else if self.words(&["on", "conflict"]) {
-            relation.on_conflict = Some(if self.word("overwrite") || self.words(&["do", "update", "full"]) {
-                Conflict::Overwrite
-            } else if self.word("ignore") || self.words(&["do", "nothing"]) {
-                Conflict::Ignore
-            } else if self.words(&["do", "update", "if", "not", "null"]) {
-                return Err(Error::unsupported("ON CONFLICT DO UPDATE IF NOT NULL is not supported").at(position));
-            } else {
-                return Err(self.unexpected("OVERWRITE, IGNORE or DO UPDATE IF NOT NULL"));
-            });
+            relation.on_conflict = Some(
+                if self.word("overwrite") || self.words(&["do", "update", "full"]) {
+                    Conflict::Overwrite
+                } else if self.word("ignore") || self.words(&["do", "nothing"]) {
+                    Conflict::Ignore
+                } else if self.words(&["do", "update", "if", "not", "null"]) {
+                    return Err(Error::unsupported(
+                        "ON CONFLICT DO UPDATE IF NOT NULL is not supported",
+                    )
+                    .at(position));
+                } else {
+                    return Err(self.unexpected("OVERWRITE, IGNORE or DO UPDATE IF NOT NULL"));
+                },
+            );
         } else if self.word("include") {
             let what = self.include()?;
-            let alias = if self.word("as") { Some(self.identifier()?) } else { None };
+            let alias = if self.word("as") {
+                Some(self.identifier()?)
+            } else {
+                None
+            };
             relation.includes.push((what, alias));
         } else if self.word("with") {
             relation.options.append(&mut self.options()?);
         } else if self.at_word("format") || self.at_word("row") {
             relation.format = Some(self.format()?);
         } else if self.at_word("as") {
-            return Err(Error::unsupported("CREATE TABLE AS takes its columns from the query: a list of columns or options is not supported").at(position));
+            return Err(Error::unsupported(
+                "CREATE TABLE AS takes its columns from the query: a \
+                                           list of columns or options is not supported",
+            )
+            .at(position));
         } else {
             return Ok(false);
         }
@@ -192,22 +286,31 @@ impl Front<'_> {
 
     fn include(&mut self) -> Result<Include> {
         let position = self.position();
-        for (word, what) in [("key", Include::Key), ("partition", Include::Partition), ("offset", Include::Offset), ("timestamp", Include::Timestamp)] {
+        for (word, what) in [
+            ("key", Include::Key),
+            ("partition", Include::Partition),
+            ("offset", Include::Offset),
+            ("timestamp", Include::Timestamp),
+        ] {
             if self.word(word) {
                 return Ok(what);
             }
         }
         for word in ["header", "headers", "payload"] {
             if self.at_word(word) {
-                return Err(Error::unsupported(format!("INCLUDE {} is not supported yet", word.to_uppercase()))
-                    .at(position)
-                    .with_hint("KEY, PARTITION, OFFSET and TIMESTAMP can be included."));
+                return Err(Error::unsupported(format!(
+                    "INCLUDE {} is not supported yet",
+                    word.to_uppercase()
+                ))
+                .at(position)
+                .with_hint("KEY, PARTITION, OFFSET and TIMESTAMP can be included."));
             }
         }
         Err(self.unexpected("KEY, PARTITION, OFFSET or TIMESTAMP"))
     }
 
-    /// `(key = value, ...)`: keys are dotted words, in lower case; values strings, numbers or words.
+    /// `(key = value, ...)`: keys are dotted words, in lower case; values strings, numbers or
+    /// words.
     pub(super) fn options(&mut self) -> Result<BTreeMap<String, String>> {
         self.expect(&Token::LParen)?;
         let mut options = BTreeMap::new();
@@ -225,7 +328,11 @@ impl Front<'_> {
             self.expect(&Token::Eq)?;
             let value = self.option_value()?;
             if options.insert(key.clone(), value).is_some() {
-                return Err(Error::user(SqlState::SYNTAX_ERROR, format!("option \"{key}\" is given twice")).at(position));
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    format!("option \"{key}\" is given twice"),
+                )
+                .at(position));
             }
             if !self.token(&Token::Comma) {
                 self.expect(&Token::RParen)?;
@@ -251,7 +358,9 @@ impl Front<'_> {
             Token::DollarQuotedString(s) => s.value.clone(),
             Token::Number(n, _) => n.clone(),
             Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("secret") => {
-                return Err(Error::unsupported("SECRET in options is not supported").at(self.position()));
+                return Err(
+                    Error::unsupported("SECRET in options is not supported").at(self.position())
+                );
             }
             Token::Word(w) => w.value.clone(),
             _ => return Err(self.unexpected("the option's value, a string")),
@@ -264,7 +373,9 @@ impl Front<'_> {
     fn format(&mut self) -> Result<FormatClause> {
         let position = self.position();
         if self.at_word("row") {
-            return Err(Error::unsupported("ROW FORMAT is not supported").at(position).with_hint("Write FORMAT PLAIN ENCODE JSON."));
+            return Err(Error::unsupported("ROW FORMAT is not supported")
+                .at(position)
+                .with_hint("Write FORMAT PLAIN ENCODE JSON."));
         }
         self.expect_word("format")?;
         let format = match () {
@@ -280,17 +391,34 @@ impl Front<'_> {
             () if self.word("bytes") => Encode::Bytes,
             () if self.word("native") => Encode::Native,
             () => {
-                if let Some(other) = ["avro", "protobuf", "csv", "parquet"].iter().find(|w| self.at_word(w)) {
-                    return Err(Error::unsupported(format!("ENCODE {} is not supported yet", other.to_uppercase())).at(position).with_hint("JSON and BYTES are supported."));
+                if let Some(other) = ["avro", "protobuf", "csv", "parquet"]
+                    .iter()
+                    .find(|w| self.at_word(w))
+                {
+                    return Err(Error::unsupported(format!(
+                        "ENCODE {} is not supported yet",
+                        other.to_uppercase()
+                    ))
+                    .at(position)
+                    .with_hint("JSON and BYTES are supported."));
                 }
                 return Err(self.unexpected("JSON or BYTES"));
             }
         };
-        let options = if self.peek().token == Token::LParen { self.options()? } else { BTreeMap::new() };
+        let options = if self.peek().token == Token::LParen {
+            self.options()?
+        } else {
+            BTreeMap::new()
+        };
         let key_encode = if self.words(&["key", "encode"]) {
             let name = self.identifier()?;
             if !["json", "text", "bytes"].contains(&name.as_str()) {
-                return Err(Error::unsupported(format!("KEY ENCODE {} is not supported", name.to_uppercase())).at(position).with_hint("JSON, TEXT and BYTES are supported."));
+                return Err(Error::unsupported(format!(
+                    "KEY ENCODE {} is not supported",
+                    name.to_uppercase()
+                ))
+                .at(position)
+                .with_hint("JSON, TEXT and BYTES are supported."));
             }
             if self.peek().token == Token::LParen {
                 return Err(Error::unsupported("KEY ENCODE has no options").at(self.position()));
@@ -299,23 +427,52 @@ impl Front<'_> {
         } else {
             None
         };
-        Ok(FormatClause { format, encode, options, key_encode })
+        Ok(FormatClause {
+            format,
+            encode,
+            options,
+            key_encode,
+        })
     }
 
     fn view(&mut self, name: Name, if_not_exists: bool, or_replace: bool) -> Result<CreateView> {
-        let columns = if self.peek().token == Token::LParen { self.identifiers()? } else { Vec::new() };
-        let options = if self.word("with") { self.options()? } else { BTreeMap::new() };
+        let columns = if self.peek().token == Token::LParen {
+            self.identifiers()?
+        } else {
+            Vec::new()
+        };
+        let options = if self.word("with") {
+            self.options()?
+        } else {
+            BTreeMap::new()
+        };
         self.expect_word("as")?;
         let (query, query_text, emit_on_window_close) = self.query_up_to(|_, _| false)?;
-        Ok(CreateView { name, if_not_exists, or_replace, columns, options, query, query_text, emit_on_window_close })
+        Ok(CreateView {
+            name,
+            if_not_exists,
+            or_replace,
+            columns,
+            options,
+            query,
+            query_text,
+            emit_on_window_close,
+        })
     }
 
     fn sink(&mut self, name: Name, if_not_exists: bool) -> Result<CreateSink> {
-        let into = if self.word("into") { Some(self.name()?) } else { None };
+        let into = if self.word("into") {
+            Some(self.name()?)
+        } else {
+            None
+        };
         let input = if self.word("from") {
             SinkInput::Relation(self.name()?)
         } else if self.word("as") {
-            let stop = |token: &Token, next: &Token| is_word(token, "with") && *next == Token::LParen || is_word(token, "format") && matches!(next, Token::Word(_));
+            let stop = |token: &Token, next: &Token| {
+                is_word(token, "with") && *next == Token::LParen
+                    || is_word(token, "format") && matches!(next, Token::Word(_))
+            };
             let (query, text, emit) = self.query_up_to(stop)?;
             if emit {
                 return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported"));
@@ -324,33 +481,75 @@ impl Front<'_> {
         } else {
             return Err(self.unexpected("FROM relation or AS query"));
         };
-        let options = if self.word("with") { self.options()? } else { BTreeMap::new() };
-        let format = if self.at_word("format") { Some(self.format()?) } else { None };
-        Ok(CreateSink { name, if_not_exists, into, input, options, format })
+        let options = if self.word("with") {
+            self.options()?
+        } else {
+            BTreeMap::new()
+        };
+        let format = if self.at_word("format") {
+            Some(self.format()?)
+        } else {
+            None
+        };
+        Ok(CreateSink {
+            name,
+            if_not_exists,
+            into,
+            input,
+            options,
+            format,
+        })
     }
 
-    /// Parses a query that ends before the first token, outside of parentheses, for which `stop(token, next token)` holds. Also answers its text and whether it ended in EMIT ON WINDOW CLOSE.
-    fn query_up_to(&mut self, stop: impl Fn(&Token, &Token) -> bool) -> Result<(Box<ast::Query>, String, bool)> {
+    /// Parses a query that ends before the first token, outside of parentheses, for which
+    /// `stop(token, next token)` holds. Also answers its text and whether it ended in EMIT ON
+    /// WINDOW CLOSE.
+    fn query_up_to(
+        &mut self,
+        stop: impl Fn(&Token, &Token) -> bool,
+    ) -> Result<(Box<ast::Query>, String, bool)> {
         let from = self.peek().clone();
-        let first = self.tokens.iter().position(|t| t.span == from.span && t.token == from.token).unwrap_or(self.tokens.len());
-        let solid: Vec<&TokenWithSpan> = self.tokens[first..].iter().filter(|t| !is_blank(&t.token)).collect();
+        let first = self
+            .tokens
+            .iter()
+            .position(|t| t.span == from.span && t.token == from.token)
+            .unwrap_or(self.tokens.len());
+        let solid: Vec<&TokenWithSpan> = self.tokens[first..]
+            .iter()
+            .filter(|t| !is_blank(&t.token))
+            .collect();
         let mut depth = 0;
         let mut end = solid.len();
         for (i, token) in solid.iter().enumerate() {
             match token.token {
                 Token::LParen => depth += 1,
                 Token::RParen => depth -= 1,
-                _ if depth == 0 && i > 0 && stop(&token.token, solid.get(i + 1).map_or(&Token::EOF, |t| &t.token)) => {
+                _ if depth == 0
+                    && i > 0
+                    && stop(
+                        &token.token,
+                        solid.get(i + 1).map_or(&Token::EOF, |t| &t.token),
+                    ) =>
+                {
                     end = i;
                     break;
                 }
                 _ => {}
             }
         }
-        let emit = end >= 4 && ["emit", "on", "window", "close"].iter().zip(&solid[end - 4..end]).all(|(w, t)| is_word(&t.token, w));
+        let emit = end >= 4
+            && ["emit", "on", "window", "close"]
+                .iter()
+                .zip(&solid[end - 4..end])
+                .all(|(w, t)| is_word(&t.token, w));
         let query_end = if emit { end - 4 } else { end };
-        let Some(last) = query_end.checked_sub(1).and_then(|i| solid.get(i)) else { return Err(self.unexpected("a query")) };
-        let text = self.source.slice(from.span.start, last.span.end).to_string();
+        let Some(last) = query_end.checked_sub(1).and_then(|i| solid.get(i)) else {
+            return Err(self.unexpected("a query"));
+        };
+        let text = self
+            .source
+            .slice(from.span.start, last.span.end)
+            .to_string();
         let tokens: Vec<TokenWithSpan> = solid[..query_end].iter().map(|t| (*t).clone()).collect();
         let mut inner = Front::new(tokens, self.source.clone(), self.positions.clone());
         let query = inner.run(Parser::parse_query)?;

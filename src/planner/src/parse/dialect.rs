@@ -1,13 +1,18 @@
 //! PostgreSQL's dialect of sqlparser's, with what it gets wrong put right.
 //!
-//! `IS [NOT] DISTINCT FROM` binds as `IS` does: `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT FROM b) AND c`. sqlparser reads its right side as a whole
-//! expression, up to the next comma or parenthesis, so a condition behind it would be compared instead of tested.
+//! `IS [NOT] DISTINCT FROM` binds as `IS` does: `a IS DISTINCT FROM b AND c` is `(a IS DISTINCT
+//! FROM b) AND c`. sqlparser reads its right side as a whole expression, up to the next comma or
+//! parenthesis, so a condition behind it would be compared instead of tested.
 //!
 //! `moment AT TIME ZONE zone` is the call `timezone(zone, moment)`, as in PostgreSQL.
 //!
-//! Every method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names its type: the parser asks for the type where it has no method.
+//! Every method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names its
+//! type: the parser asks for the type where it has no method.
 
-use datafusion_sql::sqlparser::ast::{Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName};
+use datafusion_sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName,
+};
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -32,17 +37,35 @@ impl Dialect for TidemarkDialect {
         TypeId::of::<PostgreSqlDialect>()
     }
 
-    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, _precedence: u8) -> Option<Result<Expr, ParserError>> {
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        _precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
         if parser.parse_keywords(&[Keyword::AT, Keyword::TIME, Keyword::ZONE]) {
-            return Some(parser.parse_subexpr(self.prec_value(Precedence::AtTz)).map(|zone| call("timezone", [zone, expr.clone()])));
+            return Some(
+                parser
+                    .parse_subexpr(self.prec_value(Precedence::AtTz))
+                    .map(|zone| call("timezone", [zone, expr.clone()])),
+            );
         }
-        let not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
+        let not =
+            parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
         if !not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
             return None;
         }
         let left = Box::new(expr.clone());
-        let right = parser.parse_subexpr(self.prec_value(Precedence::Is)).map(Box::new);
-        Some(right.map(|right| if not { Expr::IsNotDistinctFrom(left, right) } else { Expr::IsDistinctFrom(left, right) }))
+        let right = parser
+            .parse_subexpr(self.prec_value(Precedence::Is))
+            .map(Box::new);
+        Some(right.map(|right| {
+            if not {
+                Expr::IsNotDistinctFrom(left, right)
+            } else {
+                Expr::IsDistinctFrom(left, right)
+            }
+        }))
     }
 
     delegate! {
@@ -88,12 +111,18 @@ impl Dialect for TidemarkDialect {
 }
 
 fn call(function: &str, args: [Expr; 2]) -> Expr {
-    let args = args.map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).into();
+    let args = args
+        .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
+        .into();
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -106,11 +135,15 @@ mod tests {
     use super::*;
 
     fn expression(sql: &str) -> String {
-        let parsed = Parser::new(&TidemarkDialect).try_with_sql(sql).and_then(|mut p| p.parse_expr());
+        let parsed = Parser::new(&TidemarkDialect)
+            .try_with_sql(sql)
+            .and_then(|mut p| p.parse_expr());
         match parsed.unwrap_or_else(|e| panic!("{sql}: {e}")) {
             Expr::BinaryOp { left, op, right } => format!("({left}) {op} ({right})"),
             Expr::IsDistinctFrom(left, right) => format!("({left}) IS DISTINCT FROM ({right})"),
-            Expr::IsNotDistinctFrom(left, right) => format!("({left}) IS NOT DISTINCT FROM ({right})"),
+            Expr::IsNotDistinctFrom(left, right) => {
+                format!("({left}) IS NOT DISTINCT FROM ({right})")
+            }
             Expr::UnaryOp { op, expr } => format!("{op} ({expr})"),
             other => format!("{other:?}"),
         }
@@ -119,11 +152,26 @@ mod tests {
     #[test]
     fn distinct_from_binds_as_is_does() {
         let cases = [
-            ("a is distinct from b and c", "(a IS DISTINCT FROM b) AND (c)"),
-            ("a is not distinct from b or c = d", "(a IS NOT DISTINCT FROM b) OR (c = d)"),
-            ("c and a is not distinct from b", "(c) AND (a IS NOT DISTINCT FROM b)"),
-            ("a + 1 is distinct from b + 2", "(a + 1) IS DISTINCT FROM (b + 2)"),
-            ("a = 1 is not distinct from b = 2", "(a = 1) IS NOT DISTINCT FROM (b = 2)"),
+            (
+                "a is distinct from b and c",
+                "(a IS DISTINCT FROM b) AND (c)",
+            ),
+            (
+                "a is not distinct from b or c = d",
+                "(a IS NOT DISTINCT FROM b) OR (c = d)",
+            ),
+            (
+                "c and a is not distinct from b",
+                "(c) AND (a IS NOT DISTINCT FROM b)",
+            ),
+            (
+                "a + 1 is distinct from b + 2",
+                "(a + 1) IS DISTINCT FROM (b + 2)",
+            ),
+            (
+                "a = 1 is not distinct from b = 2",
+                "(a = 1) IS NOT DISTINCT FROM (b = 2)",
+            ),
             ("not a is distinct from b", "NOT (a IS DISTINCT FROM b)"),
         ];
         for (sql, expected) in cases {
@@ -133,16 +181,27 @@ mod tests {
 
     #[test]
     fn time_zones_are_calls() {
-        assert_eq!(Parser::new(&TidemarkDialect).try_with_sql("a + b AT TIME ZONE 'UTC' < c").and_then(|mut p| p.parse_expr()).unwrap().to_string(), "a + timezone('UTC', b) < c");
+        assert_eq!(
+            Parser::new(&TidemarkDialect)
+                .try_with_sql("a + b AT TIME ZONE 'UTC' < c")
+                .and_then(|mut p| p.parse_expr())
+                .unwrap()
+                .to_string(),
+            "a + timezone('UTC', b) < c"
+        );
     }
 
     #[test]
     fn everything_else_is_postgresqls() {
         let texts = [
-            "select a::int, b[1], e'\\n', u&'x', x'ff', interval '1 day', 1_000, a ->> 'b', a ~* 'b', |/ 4, a # b, a notnull from t",
-            "select count(*) filter (where a), trim(both 'x' from b), extract('epoch' from c), json_object('a': 1) /* a /* nested */ comment */ from äö$1",
-            "insert into t as x values (default) on conflict (a) do update set b = excluded.b returning *",
-            "select distinct on (a) a from t where a is null and b is not true and c between 1 and 2 order by a limit 1",
+            "select a::int, b[1], e'\\n', u&'x', x'ff', interval '1 day', 1_000, a ->> 'b', a ~* \
+             'b', |/ 4, a # b, a notnull from t",
+            "select count(*) filter (where a), trim(both 'x' from b), extract('epoch' from c), \
+             json_object('a': 1) /* a /* nested */ comment */ from äö$1",
+            "insert into t as x values (default) on conflict (a) do update set b = excluded.b \
+             returning *",
+            "select distinct on (a) a from t where a is null and b is not true and c between 1 and \
+             2 order by a limit 1",
             "explain (verbose, format json) select",
             "create index i on t using btree (a) include (b) with (fillfactor = 70)",
             "alter table t alter column a type int using a::int",
@@ -150,7 +209,10 @@ mod tests {
             "listen c",
         ];
         for sql in texts {
-            let (ours, postgres) = (Parser::parse_sql(&TidemarkDialect, sql), Parser::parse_sql(&POSTGRES, sql));
+            let (ours, postgres) = (
+                Parser::parse_sql(&TidemarkDialect, sql),
+                Parser::parse_sql(&POSTGRES, sql),
+            );
             assert_eq!(format!("{ours:?}"), format!("{postgres:?}"));
             assert!(ours.is_ok(), "{sql}: {ours:?}");
         }

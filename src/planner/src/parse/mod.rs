@@ -1,6 +1,7 @@
-//! Text to statements. The text is cut into tokens once (sqlparser's tokenizer, PostgreSQL's dialect), the tokens into statements at semicolons, and each
-//! statement goes to the front parser for the streaming DDL and the utility statements; what it does not know goes to sqlparser. Tokens keep their
-//! place in the whole text, so every error has a position.
+//! Text to statements. The text is cut into tokens once (sqlparser's tokenizer, PostgreSQL's
+//! dialect), the tokens into statements at semicolons, and each statement goes to the front parser
+//! for the streaming DDL and the utility statements; what it does not know goes to sqlparser.
+//! Tokens keep their place in the whole text, so every error has a position.
 
 mod ddl;
 mod dialect;
@@ -20,21 +21,38 @@ pub static DIALECT: dialect::TidemarkDialect = dialect::TidemarkDialect;
 
 /// Parses statements separated by semicolons; empty ones are left out.
 ///
-/// Errors: `42601` with the position in `sql`; `0A000` for a clause that is known but not supported.
+/// Errors: `42601` with the position in `sql`; `0A000` for a clause that is known but not
+/// supported.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let positions = Positions::new(sql);
-    let tokens = Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| parser_error(ParserError::from(e), &positions))?;
+    let tokens = Tokenizer::new(&DIALECT, sql)
+        .tokenize_with_location()
+        .map_err(|e| parser_error(ParserError::from(e), &positions))?;
     let source = Source::new(sql);
     let mut statements = Vec::new();
     for tokens in tokens.split(|t| t.token == Token::SemiColon) {
-        let Some(first) = tokens.iter().find(|t| !is_blank(&t.token)) else { continue };
-        let last = tokens.iter().rfind(|t| !is_blank(&t.token)).unwrap_or(first);
+        let Some(first) = tokens.iter().find(|t| !is_blank(&t.token)) else {
+            continue;
+        };
+        let last = tokens
+            .iter()
+            .rfind(|t| !is_blank(&t.token))
+            .unwrap_or(first);
         let text = source.slice(first.span.start, last.span.end).to_string();
-        let mut front = Front::new(rewrite_table_functions(tokens), source.clone(), positions.clone());
+        let mut front = Front::new(
+            rewrite_table_functions(tokens),
+            source.clone(),
+            positions.clone(),
+        );
         let kind = front.statement()?;
         front.end()?;
         let start = positions.of(first.span.start).map_or(0, |p| p - 1);
-        statements.push(Statement { text, start, positions: positions.clone(), kind });
+        statements.push(Statement {
+            text,
+            start,
+            positions: positions.clone(),
+            kind,
+        });
     }
     Ok(statements)
 }
@@ -60,14 +78,23 @@ fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
 }
 
-/// Flink's spelling `TABLE(TUMBLE(TABLE rel, DESCRIPTOR(c), ...))` becomes RisingWave's `TUMBLE(rel, c, ...)`; everything else stays as it is.
+/// Flink's spelling `TABLE(TUMBLE(TABLE rel, DESCRIPTOR(c), ...))` becomes RisingWave's
+/// `TUMBLE(rel, c, ...)`; everything else stays as it is.
 fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
-    let solid: Vec<usize> = (0..tokens.len()).filter(|i| !is_blank(&tokens[*i].token)).collect();
+    let solid: Vec<usize> = (0..tokens.len())
+        .filter(|i| !is_blank(&tokens[*i].token))
+        .collect();
     let at = |i: usize| solid.get(i).map_or(&Token::EOF, |i| &tokens[*i].token);
     let mut dropped = vec![false; tokens.len()];
     for i in 0..solid.len() {
-        let window_function = ["tumble", "hop", "session"].iter().any(|w| is_word(at(i + 2), w));
-        if !(is_word(at(i), "table") && *at(i + 1) == Token::LParen && window_function && *at(i + 3) == Token::LParen) {
+        let window_function = ["tumble", "hop", "session"]
+            .iter()
+            .any(|w| is_word(at(i + 2), w));
+        if !(is_word(at(i), "table")
+            && *at(i + 1) == Token::LParen
+            && window_function
+            && *at(i + 3) == Token::LParen)
+        {
             continue;
         }
         let mut dropping = vec![i, i + 1];
@@ -80,7 +107,10 @@ fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
             match at(j) {
                 Token::LParen => depth += 1,
                 Token::RParen => depth -= 1,
-                t if is_word(t, "descriptor") && *at(j + 1) == Token::LParen && *at(j + 3) == Token::RParen => {
+                t if is_word(t, "descriptor")
+                    && *at(j + 1) == Token::LParen
+                    && *at(j + 3) == Token::RParen =>
+                {
                     dropping.extend([j, j + 1, j + 3]);
                     j += 3;
                 }
@@ -89,9 +119,17 @@ fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
             j += 1;
         }
         dropping.push(j - 1);
-        dropping.into_iter().filter_map(|d| solid.get(d)).for_each(|d| dropped[*d] = true);
+        dropping
+            .into_iter()
+            .filter_map(|d| solid.get(d))
+            .for_each(|d| dropped[*d] = true);
     }
-    tokens.iter().zip(dropped).filter(|(_, dropped)| !dropped).map(|(t, _)| t.clone()).collect()
+    tokens
+        .iter()
+        .zip(dropped)
+        .filter(|(_, dropped)| !dropped)
+        .map(|(t, _)| t.clone())
+        .collect()
 }
 
 /// The text that tokens point into.
@@ -104,14 +142,29 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn new(sql: &'a str) -> Source<'a> {
         let mut lines = vec![0];
-        lines.extend(sql.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1));
-        Source { sql, lines: std::sync::Arc::new(lines) }
+        lines.extend(
+            sql.bytes()
+                .enumerate()
+                .filter(|(_, b)| *b == b'\n')
+                .map(|(i, _)| i + 1),
+        );
+        Source {
+            sql,
+            lines: std::sync::Arc::new(lines),
+        }
     }
 
     fn byte(&self, at: Location) -> usize {
-        let Some(start) = (at.line as usize).checked_sub(1).and_then(|l| self.lines.get(l)) else { return self.sql.len() };
+        let Some(start) = (at.line as usize)
+            .checked_sub(1)
+            .and_then(|l| self.lines.get(l))
+        else {
+            return self.sql.len();
+        };
         let line = &self.sql[*start..];
-        line.char_indices().nth((at.column as usize).saturating_sub(1)).map_or(self.sql.len(), |(i, _)| start + i)
+        line.char_indices()
+            .nth((at.column as usize).saturating_sub(1))
+            .map_or(self.sql.len(), |(i, _)| start + i)
     }
 
     fn slice(&self, from: Location, to: Location) -> &'a str {
@@ -130,11 +183,19 @@ struct Front<'a> {
 
 impl<'a> Front<'a> {
     fn new(tokens: Vec<TokenWithSpan>, source: Source<'a>, positions: Positions) -> Front<'a> {
-        Front { parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone()), tokens, source, positions }
+        Front {
+            parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone()),
+            tokens,
+            source,
+            positions,
+        }
     }
 
     /// Runs a method of sqlparser's, translating its error.
-    fn run<T>(&mut self, f: impl FnOnce(&mut Parser<'a>) -> std::result::Result<T, ParserError>) -> Result<T> {
+    fn run<T>(
+        &mut self,
+        f: impl FnOnce(&mut Parser<'a>) -> std::result::Result<T, ParserError>,
+    ) -> Result<T> {
         f(&mut self.parser).map_err(|e| parser_error(e, &self.positions))
     }
 
@@ -159,7 +220,10 @@ impl<'a> Front<'a> {
 
     /// Takes the next tokens if they are these words.
     fn words(&mut self, words: &[&str]) -> bool {
-        let found = words.iter().enumerate().all(|(n, w)| is_word(&self.parser.peek_nth_token_ref(n).token, w));
+        let found = words
+            .iter()
+            .enumerate()
+            .all(|(n, w)| is_word(&self.parser.peek_nth_token_ref(n).token, w));
         if found {
             words.iter().for_each(|_| self.parser.advance_token());
         }
@@ -172,7 +236,11 @@ impl<'a> Front<'a> {
     }
 
     fn expect_word(&mut self, word: &str) -> Result<()> {
-        if self.word(word) { Ok(()) } else { Err(self.unexpected(word)) }
+        if self.word(word) {
+            Ok(())
+        } else {
+            Err(self.unexpected(word))
+        }
     }
 
     fn token(&mut self, token: &Token) -> bool {
@@ -190,8 +258,13 @@ impl<'a> Front<'a> {
             Token::EOF => "syntax error at end of input".to_string(),
             t => format!("syntax error at or near \"{t}\""),
         };
-        let error = Error::user(SqlState::SYNTAX_ERROR, message).with_detail(format!("Expected {expected}."));
-        let position = if token.token == Token::EOF { self.positions.end() } else { self.positions.of(token.span.start) };
+        let error = Error::user(SqlState::SYNTAX_ERROR, message)
+            .with_detail(format!("Expected {expected}."));
+        let position = if token.token == Token::EOF {
+            self.positions.end()
+        } else {
+            self.positions.of(token.span.start)
+        };
         match position {
             Some(position) => error.at(position),
             None => error,
@@ -200,7 +273,11 @@ impl<'a> Front<'a> {
 
     /// Everything has been read.
     fn end(&mut self) -> Result<()> {
-        if self.peek().token == Token::EOF { Ok(()) } else { Err(self.unexpected("end of statement")) }
+        if self.peek().token == Token::EOF {
+            Ok(())
+        } else {
+            Err(self.unexpected("end of statement"))
+        }
     }
 
     fn identifier(&mut self) -> Result<String> {
@@ -238,7 +315,14 @@ impl<'a> Front<'a> {
     /// The source text from a token's start up to the next token.
     fn text_since(&self, start: Span) -> String {
         let end = self.peek();
-        let to = if end.token == Token::EOF { self.tokens.iter().rfind(|t| !is_blank(&t.token)).map_or(start.end, |t| t.span.end) } else { end.span.start };
+        let to = if end.token == Token::EOF {
+            self.tokens
+                .iter()
+                .rfind(|t| !is_blank(&t.token))
+                .map_or(start.end, |t| t.span.end)
+        } else {
+            end.span.start
+        };
         self.source.slice(start.start, to).to_string()
     }
 
@@ -252,7 +336,10 @@ impl<'a> Front<'a> {
         }
         let statement = Box::new(self.run(|p| p.parse_statement())?);
         Ok(match *statement {
-            ast::Statement::Query(_) | ast::Statement::Insert(_) | ast::Statement::Update { .. } | ast::Statement::Delete(_) => StatementKind::Sql(statement),
+            ast::Statement::Query(_)
+            | ast::Statement::Insert(_)
+            | ast::Statement::Update { .. }
+            | ast::Statement::Delete(_) => StatementKind::Sql(statement),
             ast::Statement::CreateIndex(index) => StatementKind::CreateIndex(Box::new(index)),
             ast::Statement::Copy { .. } => StatementKind::Copy(statement),
             _ => StatementKind::Other(statement),
@@ -262,18 +349,42 @@ impl<'a> Front<'a> {
 
 /// PostgreSQL's folding: lower case unless quoted.
 pub(crate) fn fold(ident: Ident) -> String {
-    if ident.quote_style.is_some() { ident.value } else { ident.value.to_lowercase() }
+    if ident.quote_style.is_some() {
+        ident.value
+    } else {
+        ident.value.to_lowercase()
+    }
 }
 
 /// The last one or two parts of a name; a database in front is accepted and dropped.
 pub(crate) fn name_of(object: &ObjectName, position: usize) -> Result<Name> {
-    let parts: Option<Vec<String>> = object.0.iter().map(|p| p.as_ident().cloned().map(fold)).collect();
-    let mut parts = parts.ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, format!("\"{object}\" is not a name")).at(position))?;
-    let name = parts.pop().ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is missing").at(position))?;
+    let parts: Option<Vec<String>> = object
+        .0
+        .iter()
+        .map(|p| p.as_ident().cloned().map(fold))
+        .collect();
+    let mut parts = parts.ok_or_else(|| {
+        Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("\"{object}\" is not a name"),
+        )
+        .at(position)
+    })?;
+    let name = parts
+        .pop()
+        .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is missing").at(position))?;
     if parts.len() > 2 {
-        return Err(Error::user(SqlState::SYNTAX_ERROR, format!("improper qualified name (too many dotted names): {object}")).at(position));
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            format!("improper qualified name (too many dotted names): {object}"),
+        )
+        .at(position));
     }
-    Ok(Name { schema: parts.pop(), name, position })
+    Ok(Name {
+        schema: parts.pop(),
+        name,
+        position,
+    })
 }
 
 #[cfg(test)]

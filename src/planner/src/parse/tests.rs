@@ -17,52 +17,105 @@ fn error(sql: &str) -> (String, Option<usize>) {
 
 #[test]
 fn statements_are_cut_at_semicolons_and_keep_their_text() {
-    let all = parse("select 1 ; -- nothing; here\n ; insert into t values ('a;b', $$c;d$$);\nselect 2").unwrap();
+    let all =
+        parse("select 1 ; -- nothing; here\n ; insert into t values ('a;b', $$c;d$$);\nselect 2")
+            .unwrap();
     let texts: Vec<&str> = all.iter().map(|s| s.text.as_str()).collect();
-    assert_eq!(texts, ["select 1", "insert into t values ('a;b', $$c;d$$)", "select 2"]);
+    assert_eq!(
+        texts,
+        [
+            "select 1",
+            "insert into t values ('a;b', $$c;d$$)",
+            "select 2"
+        ]
+    );
     assert!(parse("").unwrap().is_empty() && parse(" ;; -- x\n").unwrap().is_empty());
 }
 
 #[test]
 fn positions_count_characters_of_the_whole_text() {
-    assert_eq!(error("select 1;\nselec 2"), ("syntax error at or near \"selec\"".into(), Some(11)));
+    assert_eq!(
+        error("select 1;\nselec 2"),
+        ("syntax error at or near \"selec\"".into(), Some(11))
+    );
     assert_eq!(error("select 'äöü' frm t x y").1, Some(18));
-    assert_eq!(error("create source"), ("syntax error at end of input".into(), Some(14)));
+    assert_eq!(
+        error("create source"),
+        ("syntax error at end of input".into(), Some(14))
+    );
     assert_eq!(error("select (1").1, Some(10));
-    assert_eq!(error("create table t (a int,)"), ("syntax error at or near \")\"".into(), Some(23)));
-    assert_eq!(error("select 'abc"), ("unterminated string literal".into(), Some(8)));
-    assert_eq!(error("drop table t nonsense"), ("syntax error at or near \"nonsense\"".into(), Some(14)));
+    assert_eq!(
+        error("create table t (a int,)"),
+        ("syntax error at or near \")\"".into(), Some(23))
+    );
+    assert_eq!(
+        error("select 'abc"),
+        ("unterminated string literal".into(), Some(8))
+    );
+    assert_eq!(
+        error("drop table t nonsense"),
+        ("syntax error at or near \"nonsense\"".into(), Some(14))
+    );
 }
 
 #[test]
 fn source_clauses_come_in_any_order() {
     let kind = one(
-        "CREATE SOURCE IF NOT EXISTS S2.\"Ticks\" (Id bigint, primary key (id)) FORMAT UPSERT ENCODE JSON (x.y = 'z') KEY ENCODE TEXT INCLUDE KEY AS k WITH (connector='kafka', Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)",
+        "CREATE SOURCE IF NOT EXISTS S2.\"Ticks\" (Id bigint, primary key (id)) FORMAT UPSERT \
+         ENCODE JSON (x.y = 'z') KEY ENCODE TEXT INCLUDE KEY AS k WITH (connector='kafka', \
+Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)",
     );
-    let StatementKind::CreateSource(source) = kind else { panic!("{kind:?}") };
+    let StatementKind::CreateSource(source) = kind else {
+        panic!("{kind:?}")
+    };
     assert_eq!(source.name.to_string(), "s2.Ticks");
     assert!(source.if_not_exists);
     assert_eq!(source.primary_key, ["id"]);
     assert_eq!(source.includes, [(Include::Key, Some("k".into()))]);
     assert_eq!(source.options["properties.bootstrap.server"], "h:1");
-    assert_eq!((source.options["n"].as_str(), source.options["neg"].as_str(), source.options["flag"].as_str()), ("5", "-1", "true"));
+    assert_eq!(
+        (
+            source.options["n"].as_str(),
+            source.options["neg"].as_str(),
+            source.options["flag"].as_str()
+        ),
+        ("5", "-1", "true")
+    );
     let format = source.format.unwrap();
-    assert_eq!((format.options["x.y"].as_str(), format.key_encode.as_deref()), ("z", Some("text")));
+    assert_eq!(
+        (format.options["x.y"].as_str(), format.key_encode.as_deref()),
+        ("z", Some("text"))
+    );
 }
 
 #[test]
 fn sinks_end_their_query_before_with() {
-    let kind = one("create sink k as with c as (select 1 as a) select (select max(a) from c) from c with (connector = 'kafka') format plain encode json");
-    let StatementKind::CreateSink(sink) = kind else { panic!("{kind:?}") };
-    let SinkInput::Query(_, text) = &sink.input else { panic!("{:?}", sink.input) };
-    assert_eq!(text, "with c as (select 1 as a) select (select max(a) from c) from c");
+    let kind = one(
+        "create sink k as with c as (select 1 as a) select (select max(a) from c) from c with \
+         (connector = 'kafka') format plain encode json",
+    );
+    let StatementKind::CreateSink(sink) = kind else {
+        panic!("{kind:?}")
+    };
+    let SinkInput::Query(_, text) = &sink.input else {
+        panic!("{:?}", sink.input)
+    };
+    assert_eq!(
+        text,
+        "with c as (select 1 as a) select (select max(a) from c) from c"
+    );
     assert!(sink.format.is_some());
 }
 
 #[test]
 fn views_keep_their_query() {
-    let kind = one("create or replace materialized view if not exists v (a, \"B\") with (on_error = 'fail') as select 1, 2 -- two\n emit on window close");
-    let StatementKind::CreateMaterializedView(view) = kind else { panic!("{kind:?}") };
+    let kind = one(
+        "create or replace materialized view if not exists v (a, \"B\") with (on_error = 'fail') \
+         as select 1, 2 -- two\n emit on window close",
+    );
+    let StatementKind::CreateMaterializedView(view) = kind else {
+        panic!("{kind:?}")
+    };
     assert!(view.or_replace && view.if_not_exists && view.emit_on_window_close);
     assert_eq!(view.columns, ["a", "B"]);
     assert_eq!(view.query_text, "select 1, 2");
@@ -73,52 +126,141 @@ fn utility_statements() {
     assert!(
         matches!(one("drop materialized view if exists a, s.b cascade"), StatementKind::Drop(Drop { kind: RelationKind::MaterializedView, if_exists: true, cascade: true, names }) if names.len() == 2)
     );
-    assert!(matches!(one("drop schema s"), StatementKind::DropSchema { .. }));
-    assert!(matches!(one("alter table t rename to u"), StatementKind::Alter { action: AlterAction::RenameTo(name), .. } if name == "u"));
-    assert!(matches!(one("alter materialized view v set parallelism = 4"), StatementKind::Alter { action: AlterAction::SetParallelism(n), .. } if n == "4"));
-    assert!(matches!(one("show materialized views from s like 'a%'"), StatementKind::Show { what: ShowKind::MaterializedViews, schema: Some(_), like: Some(_) }));
-    assert!(matches!(one("show jobs"), StatementKind::Show { what: ShowKind::Jobs, .. }));
-    assert!(matches!(one("show create source s"), StatementKind::Show { what: ShowKind::Create(RelationKind::Source, _), .. }));
-    assert!(matches!(one("show transaction isolation level"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "transaction_isolation"));
-    assert!(matches!(one("SHOW server_version"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "server_version"));
-    assert!(matches!(one("set extra_float_digits = 3"), StatementKind::Set { name, value: Some(v), local: false } if name == "extra_float_digits" && v == "3"));
-    assert!(matches!(one("set search_path to public, s2"), StatementKind::Set { value: Some(v), .. } if v == "public, s2"));
-    assert!(matches!(one("set local time zone 'UTC'"), StatementKind::Set { name, local: true, .. } if name == "timezone"));
-    assert!(matches!(one("set session characteristics as transaction read only"), StatementKind::Set { .. }));
+    assert!(matches!(
+        one("drop schema s"),
+        StatementKind::DropSchema { .. }
+    ));
+    assert!(
+        matches!(one("alter table t rename to u"), StatementKind::Alter { action: AlterAction::RenameTo(name), .. } if name == "u")
+    );
+    assert!(
+        matches!(one("alter materialized view v set parallelism = 4"), StatementKind::Alter { action: AlterAction::SetParallelism(n), .. } if n == "4")
+    );
+    assert!(matches!(
+        one("show materialized views from s like 'a%'"),
+        StatementKind::Show {
+            what: ShowKind::MaterializedViews,
+            schema: Some(_),
+            like: Some(_)
+        }
+    ));
+    assert!(matches!(
+        one("show jobs"),
+        StatementKind::Show {
+            what: ShowKind::Jobs,
+            ..
+        }
+    ));
+    assert!(matches!(
+        one("show create source s"),
+        StatementKind::Show {
+            what: ShowKind::Create(RelationKind::Source, _),
+            ..
+        }
+    ));
+    assert!(
+        matches!(one("show transaction isolation level"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "transaction_isolation")
+    );
+    assert!(
+        matches!(one("SHOW server_version"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "server_version")
+    );
+    assert!(
+        matches!(one("set extra_float_digits = 3"), StatementKind::Set { name, value: Some(v), local: false } if name == "extra_float_digits" && v == "3")
+    );
+    assert!(
+        matches!(one("set search_path to public, s2"), StatementKind::Set { value: Some(v), .. } if v == "public, s2")
+    );
+    assert!(
+        matches!(one("set local time zone 'UTC'"), StatementKind::Set { name, local: true, .. } if name == "timezone")
+    );
+    assert!(matches!(
+        one("set session characteristics as transaction read only"),
+        StatementKind::Set { .. }
+    ));
     assert!(
         matches!(one("set transaction isolation level serializable, read only"), StatementKind::Set { name, value: Some(v), .. } if name == "transaction_read_only" && v == "on")
     );
-    assert!(matches!(one("set session authorization default"), StatementKind::Set { name, value: None, .. } if name == "session_authorization"));
-    assert!(matches!(one("refresh materialized view concurrently s.v"), StatementKind::Refresh(name) if name.name == "v"));
-    assert!(matches!(one("create table if not exists t as (select 1 as x)"), StatementKind::CreateTableAs { if_not_exists: true, query, .. } if query.text == "(select 1 as x)"));
+    assert!(
+        matches!(one("set session authorization default"), StatementKind::Set { name, value: None, .. } if name == "session_authorization")
+    );
+    assert!(
+        matches!(one("refresh materialized view concurrently s.v"), StatementKind::Refresh(name) if name.name == "v")
+    );
+    assert!(
+        matches!(one("create table if not exists t as (select 1 as x)"), StatementKind::CreateTableAs { if_not_exists: true, query, .. } if query.text == "(select 1 as x)")
+    );
     assert!(matches!(one("reset all"), StatementKind::Reset(None)));
-    assert!(matches!(one("begin isolation level repeatable read read only"), StatementKind::Begin { read_only: true }));
-    assert!(matches!(one("start transaction"), StatementKind::Begin { read_only: false }));
+    assert!(matches!(
+        one("begin isolation level repeatable read read only"),
+        StatementKind::Begin { read_only: true }
+    ));
+    assert!(matches!(
+        one("start transaction"),
+        StatementKind::Begin { read_only: false }
+    ));
     assert!(matches!(one("end"), StatementKind::Commit));
     assert!(matches!(one("rollback"), StatementKind::Rollback));
-    assert!(matches!(one("rollback to savepoint x"), StatementKind::Other(_)));
+    assert!(matches!(
+        one("rollback to savepoint x"),
+        StatementKind::Other(_)
+    ));
     assert!(matches!(one("cancel jobs 1, 2"), StatementKind::CancelJobs(ids) if ids == [1, 2]));
     assert!(matches!(one("flush"), StatementKind::Flush));
     assert!(matches!(one("wait"), StatementKind::Wait));
-    assert!(matches!(one("subscribe to mv with (snapshot = false)"), StatementKind::Subscribe { snapshot: false, .. }));
-    assert!(matches!(one("comment on column t.name is 'a column'"), StatementKind::CommentOn { object, name, comment: Some(_) } if object == "column" && name == ["t", "name"]));
-    assert!(matches!(one("explain (verbose, format json) create materialized view v as select 1"), StatementKind::Explain { verbose: true, format: Some(_), .. }));
-    assert!(matches!(one("explain analyze materialized view v"), StatementKind::ExplainJob { .. }));
-    assert!(matches!(one("copy t (a, b) from stdin with (format csv)"), StatementKind::Copy(_)));
+    assert!(matches!(
+        one("subscribe to mv with (snapshot = false)"),
+        StatementKind::Subscribe {
+            snapshot: false,
+            ..
+        }
+    ));
+    assert!(
+        matches!(one("comment on column t.name is 'a column'"), StatementKind::CommentOn { object, name, comment: Some(_) } if object == "column" && name == ["t", "name"])
+    );
+    assert!(matches!(
+        one("explain (verbose, format json) create materialized view v as select 1"),
+        StatementKind::Explain {
+            verbose: true,
+            format: Some(_),
+            ..
+        }
+    ));
+    assert!(matches!(
+        one("explain analyze materialized view v"),
+        StatementKind::ExplainJob { .. }
+    ));
+    assert!(matches!(
+        one("copy t (a, b) from stdin with (format csv)"),
+        StatementKind::Copy(_)
+    ));
     assert!(matches!(one("copy t to stdout"), StatementKind::Copy(_)));
-    assert!(matches!(one("create index i on t (a)"), StatementKind::CreateIndex(_)));
-    assert!(matches!(one("declare c cursor for select 1"), StatementKind::Other(_)));
+    assert!(matches!(
+        one("create index i on t (a)"),
+        StatementKind::CreateIndex(_)
+    ));
+    assert!(matches!(
+        one("declare c cursor for select 1"),
+        StatementKind::Other(_)
+    ));
     assert!(matches!(one("describe t"), StatementKind::Describe(_)));
-    assert!(matches!(one("insert into t values (1) on conflict do nothing returning a"), StatementKind::Sql(_)));
-    assert!(matches!(one("with x as (select 1) select * from x"), StatementKind::Sql(_)));
+    assert!(matches!(
+        one("insert into t values (1) on conflict do nothing returning a"),
+        StatementKind::Sql(_)
+    ));
+    assert!(matches!(
+        one("with x as (select 1) select * from x"),
+        StatementKind::Sql(_)
+    ));
     assert!(matches!(one("values (1), (2)"), StatementKind::Sql(_)));
 }
 
 #[test]
 fn clients_statements_parse() {
     for sql in [
-        "SELECT a.attname FROM pg_catalog.pg_attribute a WHERE a.attrelid = '16386' AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        "SELECT n.nspname FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.~) '^(t)$' COLLATE pg_catalog.default",
+        "SELECT a.attname FROM pg_catalog.pg_attribute a WHERE a.attrelid = '16386' AND a.attnum > \
+         0 AND NOT a.attisdropped ORDER BY a.attnum",
+        "SELECT n.nspname FROM pg_catalog.pg_class c WHERE c.relname OPERATOR(pg_catalog.~) \
+         '^(t)$' COLLATE pg_catalog.default",
         "SELECT 'd' = any(stxkind) FROM pg_statistic_ext",
         "DISCARD ALL",
         "DEALLOCATE ALL",

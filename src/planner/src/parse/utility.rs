@@ -1,4 +1,5 @@
-//! Statements that are not DDL of streams and not queries: SHOW, SET, DROP, ALTER, EXPLAIN, transactions, jobs.
+//! Statements that are not DDL of streams and not queries: SHOW, SET, DROP, ALTER, EXPLAIN,
+//! transactions, jobs.
 
 use super::{Front, is_word};
 use crate::statement::*;
@@ -48,7 +49,9 @@ impl Front<'_> {
             () if self.at_word("alter") => return self.alter(),
             () if self.word("explain") => self.explain()?,
             () if self.word("show") => self.show()?,
-            () if self.word("describe") || (self.at_word("desc") && self.word("desc")) => StatementKind::Describe(self.name()?),
+            () if self.word("describe") || (self.at_word("desc") && self.word("desc")) => {
+                StatementKind::Describe(self.name()?)
+            }
             () if alone && self.word("flush") => StatementKind::Flush,
             () if alone && self.word("wait") => StatementKind::Wait,
             () if self.words(&["refresh", "materialized", "view"]) => {
@@ -61,9 +64,19 @@ impl Front<'_> {
             }
             () if self.word("cancel") => self.cancel()?,
             () if self.at_word("set") => self.set()?,
-            () if self.word("reset") => StatementKind::Reset(if self.word("all") { None } else { Some(self.setting()?) }),
-            () if self.at_word("begin") || self.at_word("start") && is_word(&second, "transaction") => self.begin(),
-            () if self.word("commit") || self.word("end") => self.end_of_transaction(StatementKind::Commit),
+            () if self.word("reset") => StatementKind::Reset(if self.word("all") {
+                None
+            } else {
+                Some(self.setting()?)
+            }),
+            () if self.at_word("begin")
+                || self.at_word("start") && is_word(&second, "transaction") =>
+            {
+                self.begin()
+            }
+            () if self.word("commit") || self.word("end") => {
+                self.end_of_transaction(StatementKind::Commit)
+            }
             () if (self.at_word("rollback") || self.at_word("abort")) && !self.to_savepoint() => {
                 self.parser.advance_token();
                 self.end_of_transaction(StatementKind::Rollback)
@@ -80,12 +93,20 @@ impl Front<'_> {
     }
 
     fn kind(&mut self) -> Option<RelationKind> {
-        KINDS.iter().find(|(words, _)| self.words(words)).map(|(_, kind)| *kind)
+        KINDS
+            .iter()
+            .find(|(words, _)| self.words(words))
+            .map(|(_, kind)| *kind)
     }
 
     /// Whether a kind of relation stands at token `n`.
     fn at_kind(&self, n: usize) -> bool {
-        KINDS.iter().any(|(words, _)| words.iter().enumerate().all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(n + i).token, w)))
+        KINDS.iter().any(|(words, _)| {
+            words
+                .iter()
+                .enumerate()
+                .all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(n + i).token, w))
+        })
     }
 
     fn drop_relation(&mut self) -> Result<Option<StatementKind>> {
@@ -96,20 +117,31 @@ impl Front<'_> {
                 names.push(self.identifier()?);
             }
             let cascade = self.cascade();
-            return Ok(Some(StatementKind::DropSchema { names, if_exists, cascade }));
+            return Ok(Some(StatementKind::DropSchema {
+                names,
+                if_exists,
+                cascade,
+            }));
         }
         if !self.at_kind(1) {
             return Ok(None);
         }
         self.parser.advance_token();
-        let Some(kind) = self.kind() else { return Ok(None) };
+        let Some(kind) = self.kind() else {
+            return Ok(None);
+        };
         let if_exists = self.if_exists();
         let mut names = vec![self.name()?];
         while self.token(&Token::Comma) {
             names.push(self.name()?);
         }
         let cascade = self.cascade();
-        Ok(Some(StatementKind::Drop(Drop { kind, names, if_exists, cascade })))
+        Ok(Some(StatementKind::Drop(Drop {
+            kind,
+            names,
+            if_exists,
+            cascade,
+        })))
     }
 
     fn cascade(&mut self) -> bool {
@@ -125,7 +157,9 @@ impl Front<'_> {
             return Ok(None);
         }
         self.parser.advance_token();
-        let Some(kind) = self.kind() else { return Ok(None) };
+        let Some(kind) = self.kind() else {
+            return Ok(None);
+        };
         let if_exists = self.if_exists();
         let name = self.name()?;
         let position = self.position();
@@ -142,17 +176,37 @@ impl Front<'_> {
             AlterAction::SwapWith(self.name()?)
         } else {
             let text = self.text_since(self.peek().span);
-            let first: Vec<&str> = ["add", "drop", "rename", "alter"].into_iter().filter(|w| self.at_word(w)).collect();
+            let first: Vec<&str> = ["add", "drop", "rename", "alter"]
+                .into_iter()
+                .filter(|w| self.at_word(w))
+                .collect();
             return Err(match first.first() {
                 Some(_) => {
-                    let end = self.tokens.iter().rfind(|t| !super::is_blank(&t.token)).map_or(self.peek().span.end, |t| t.span.end);
+                    let end = self
+                        .tokens
+                        .iter()
+                        .rfind(|t| !super::is_blank(&t.token))
+                        .map_or(self.peek().span.end, |t| t.span.end);
                     let action = self.source.slice(self.peek().span.start, end);
-                    Error::unsupported(format!("ALTER {} ... {action} is not supported", kind.name().to_uppercase())).at(position)
+                    Error::unsupported(format!(
+                        "ALTER {} ... {action} is not supported",
+                        kind.name().to_uppercase()
+                    ))
+                    .at(position)
                 }
-                None => self.unexpected(if text.is_empty() { "an action" } else { "RENAME TO, SET SCHEMA, OWNER TO or SET PARALLELISM" }),
+                None => self.unexpected(if text.is_empty() {
+                    "an action"
+                } else {
+                    "RENAME TO, SET SCHEMA, OWNER TO or SET PARALLELISM"
+                }),
             });
         };
-        Ok(Some(StatementKind::Alter { kind, name, if_exists, action }))
+        Ok(Some(StatementKind::Alter {
+            kind,
+            name,
+            if_exists,
+            action,
+        }))
     }
 
     fn explain(&mut self) -> Result<StatementKind> {
@@ -160,14 +214,24 @@ impl Front<'_> {
         if self.token(&Token::LParen) {
             loop {
                 let option = self.identifier()?;
-                let value = if matches!(self.peek().token, Token::Comma | Token::RParen) { "true".to_string() } else { self.option_value()?.to_lowercase() };
+                let value = if matches!(self.peek().token, Token::Comma | Token::RParen) {
+                    "true".to_string()
+                } else {
+                    self.option_value()?.to_lowercase()
+                };
                 let on = ["true", "on", "1"].contains(&value.as_str());
                 match option.as_str() {
                     "analyze" => analyze = on,
                     "verbose" => verbose = on,
                     "format" => format = Some(value),
-                    "costs" | "buffers" | "timing" | "summary" | "settings" | "trace" | "logical" | "physical" | "distsql" => {}
-                    _ => return Err(Error::user(SqlState::SYNTAX_ERROR, format!("unrecognized EXPLAIN option \"{option}\""))),
+                    "costs" | "buffers" | "timing" | "summary" | "settings" | "trace"
+                    | "logical" | "physical" | "distsql" => {}
+                    _ => {
+                        return Err(Error::user(
+                            SqlState::SYNTAX_ERROR,
+                            format!("unrecognized EXPLAIN option \"{option}\""),
+                        ));
+                    }
                 }
                 if !self.token(&Token::Comma) {
                     break;
@@ -180,7 +244,10 @@ impl Front<'_> {
         }
         if analyze && self.at_kind(0) {
             let kind = self.kind().unwrap_or(RelationKind::MaterializedView);
-            return Ok(StatementKind::ExplainJob { kind, name: self.name()? });
+            return Ok(StatementKind::ExplainJob {
+                kind,
+                name: self.name()?,
+            });
         }
         let from = self.peek().clone();
         if from.token == Token::EOF {
@@ -189,39 +256,85 @@ impl Front<'_> {
         let kind = self.statement()?;
         let text = self.text_since(from.span);
         let start = self.positions.of(from.span.start).map_or(0, |p| p - 1);
-        Ok(StatementKind::Explain { analyze, verbose, format, statement: Box::new(Statement { text, start, positions: self.positions.clone(), kind }) })
+        Ok(StatementKind::Explain {
+            analyze,
+            verbose,
+            format,
+            statement: Box::new(Statement {
+                text,
+                start,
+                positions: self.positions.clone(),
+                kind,
+            }),
+        })
     }
 
     fn show(&mut self) -> Result<StatementKind> {
         if self.word("create") {
-            let Some(kind) = self.kind() else { return Err(self.unexpected("TABLE, SOURCE, MATERIALIZED VIEW, VIEW, SINK or INDEX")) };
+            let Some(kind) = self.kind() else {
+                return Err(
+                    self.unexpected("TABLE, SOURCE, MATERIALIZED VIEW, VIEW, SINK or INDEX")
+                );
+            };
             let name = self.name()?;
-            return Ok(StatementKind::Show { what: ShowKind::Create(kind, name), schema: None, like: None });
+            return Ok(StatementKind::Show {
+                what: ShowKind::Create(kind, name),
+                schema: None,
+                like: None,
+            });
         }
         if self.words(&["columns", "from"]) || self.words(&["columns", "in"]) {
             let name = self.name()?;
-            return Ok(StatementKind::Show { what: ShowKind::Columns(name), schema: None, like: None });
+            return Ok(StatementKind::Show {
+                what: ShowKind::Columns(name),
+                schema: None,
+                like: None,
+            });
         }
         let listed = SHOWS.iter().find(|(words, _)| {
             let n = words.len();
-            let ends =
-                matches!(&self.parser.peek_nth_token_ref(n).token, Token::EOF) || ["from", "in", "like"].iter().any(|w| is_word(&self.parser.peek_nth_token_ref(n).token, w));
-            ends && words.iter().enumerate().all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(i).token, w))
+            let ends = matches!(&self.parser.peek_nth_token_ref(n).token, Token::EOF)
+                || ["from", "in", "like"]
+                    .iter()
+                    .any(|w| is_word(&self.parser.peek_nth_token_ref(n).token, w));
+            ends && words
+                .iter()
+                .enumerate()
+                .all(|(i, w)| is_word(&self.parser.peek_nth_token_ref(i).token, w))
         });
         let Some((words, what)) = listed else {
-            return Ok(StatementKind::Show { what: ShowKind::Variable(self.setting()?), schema: None, like: None });
+            return Ok(StatementKind::Show {
+                what: ShowKind::Variable(self.setting()?),
+                schema: None,
+                like: None,
+            });
         };
         words.iter().for_each(|_| self.parser.advance_token());
-        let schema = if self.word("from") || self.word("in") { Some(self.identifier()?) } else { None };
-        let like = if self.word("like") { Some(self.string()?) } else { None };
-        Ok(StatementKind::Show { what: what.clone(), schema, like })
+        let schema = if self.word("from") || self.word("in") {
+            Some(self.identifier()?)
+        } else {
+            None
+        };
+        let like = if self.word("like") {
+            Some(self.string()?)
+        } else {
+            None
+        };
+        Ok(StatementKind::Show {
+            what: what.clone(),
+            schema,
+            like,
+        })
     }
 
     /// The name of a setting: dotted words, or PostgreSQL's phrases.
     fn setting(&mut self) -> Result<String> {
         for (words, name) in [
             (&["time", "zone"][..], "timezone"),
-            (&["transaction", "isolation", "level"][..], "transaction_isolation"),
+            (
+                &["transaction", "isolation", "level"][..],
+                "transaction_isolation",
+            ),
             (&["session", "authorization"][..], "session_authorization"),
         ] {
             if self.words(words) {
@@ -246,24 +359,49 @@ impl Front<'_> {
             self.word("session");
         }
         if self.words(&["time", "zone"]) {
-            let value = if self.word("default") || self.word("local") { None } else { Some(self.option_value()?) };
-            return Ok(StatementKind::Set { name: "timezone".into(), value, local });
+            let value = if self.word("default") || self.word("local") {
+                None
+            } else {
+                Some(self.option_value()?)
+            };
+            return Ok(StatementKind::Set {
+                name: "timezone".into(),
+                value,
+                local,
+            });
         }
-        let name = if self.words(&["session", "authorization"]) { "session_authorization".into() } else { self.setting()? };
-        if !(self.token(&Token::Eq) || self.word("to")) && name != "session_authorization" && name != "role" && name != "names" {
+        let name = if self.words(&["session", "authorization"]) {
+            "session_authorization".into()
+        } else {
+            self.setting()?
+        };
+        if !(self.token(&Token::Eq) || self.word("to"))
+            && name != "session_authorization"
+            && name != "role"
+            && name != "names"
+        {
             return Err(self.unexpected("TO or ="));
         }
         if self.word("default") {
-            return Ok(StatementKind::Set { name, value: None, local });
+            return Ok(StatementKind::Set {
+                name,
+                value: None,
+                local,
+            });
         }
         let mut values = vec![self.option_value()?];
         while self.token(&Token::Comma) {
             values.push(self.option_value()?);
         }
-        Ok(StatementKind::Set { name, value: Some(values.join(", ")), local })
+        Ok(StatementKind::Set {
+            name,
+            value: Some(values.join(", ")),
+            local,
+        })
     }
 
-    /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION`: the access mode is a setting; isolation levels are taken and mean nothing.
+    /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION`: the access mode is a
+    /// setting; isolation levels are taken and mean nothing.
     fn set_transaction(&mut self, session: bool) -> StatementKind {
         let mut value = None;
         while self.peek().token != Token::EOF {
@@ -280,7 +418,11 @@ impl Front<'_> {
             (Some(_), true) => "default_transaction_read_only",
             (Some(_), false) => "transaction_read_only",
         };
-        StatementKind::Set { name: name.into(), value, local: false }
+        StatementKind::Set {
+            name: name.into(),
+            value,
+            local: false,
+        }
     }
 
     fn begin(&mut self) -> StatementKind {
@@ -311,7 +453,10 @@ impl Front<'_> {
         loop {
             let position = self.position();
             let id = self.run(|p| p.parse_literal_uint())?;
-            ids.push(u32::try_from(id).map_err(|_| Error::user(SqlState::INVALID_PARAMETER, format!("there is no job {id}")).at(position))?);
+            ids.push(u32::try_from(id).map_err(|_| {
+                Error::user(SqlState::INVALID_PARAMETER, format!("there is no job {id}"))
+                    .at(position)
+            })?);
             if !self.token(&Token::Comma) {
                 return Ok(StatementKind::CancelJobs(ids));
             }
@@ -325,17 +470,35 @@ impl Front<'_> {
             None => self.identifier()?,
         };
         let object_name = self.run(|p| p.parse_object_name(false))?;
-        let name = object_name.0.iter().filter_map(|p| p.as_ident().cloned().map(super::fold)).collect();
+        let name = object_name
+            .0
+            .iter()
+            .filter_map(|p| p.as_ident().cloned().map(super::fold))
+            .collect();
         self.expect_word("is")?;
-        let comment = if self.word("null") { None } else { Some(self.string()?) };
-        Ok(StatementKind::CommentOn { object, name, comment })
+        let comment = if self.word("null") {
+            None
+        } else {
+            Some(self.string()?)
+        };
+        Ok(StatementKind::CommentOn {
+            object,
+            name,
+            comment,
+        })
     }
 
     fn subscribe(&mut self) -> Result<StatementKind> {
         self.word("to");
         let name = self.name()?;
-        let options = if self.word("with") { self.options()? } else { Default::default() };
-        let snapshot = options.get("snapshot").is_none_or(|v| v.eq_ignore_ascii_case("true"));
+        let options = if self.word("with") {
+            self.options()?
+        } else {
+            Default::default()
+        };
+        let snapshot = options
+            .get("snapshot")
+            .is_none_or(|v| v.eq_ignore_ascii_case("true"));
         Ok(StatementKind::Subscribe { name, snapshot })
     }
 }

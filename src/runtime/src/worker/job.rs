@@ -1,4 +1,5 @@
-//! A job on one worker: its actors built from the plan, its leaves, and the taps of other jobs on its output.
+//! A job on one worker: its actors built from the plan, its leaves, and the taps of other jobs on
+//! its output.
 
 use crate::exchange::Route;
 use crate::shared::{JobFigures, Shared};
@@ -30,9 +31,11 @@ pub struct Job {
     pub taps: Vec<TapTarget>,
     /// What people read.
     pub view: Option<Arc<ViewPartition>>,
-    /// From this epoch on, epochs wait for it and checkpoints contain it. Barriers of earlier epochs may still be on their way through it.
+    /// From this epoch on, epochs wait for it and checkpoints contain it. Barriers of earlier
+    /// epochs may still be on their way through it.
     pub counts_from: Option<Epoch>,
-    /// Its leaves take part in barriers; a job that is being created does from the epoch of its join on.
+    /// Its leaves take part in barriers; a job that is being created does from the epoch of its
+    /// join on.
     pub joined: Option<Epoch>,
     /// The last barrier that its last actor has closed.
     pub last_passed: Epoch,
@@ -125,16 +128,26 @@ impl TapTarget {
     }
 }
 
-/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of `schema`. Rows of which one of these columns could not be read are left
-/// out; what could not be read of the others does not matter.
-pub fn pick(batch: &ChangeBatch, produced: &[usize], columns: &[usize], schema: &SchemaRef) -> Result<ChangeBatch> {
+/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of
+/// `schema`. Rows of which one of these columns could not be read are left out; what could not be
+/// read of the others does not matter.
+pub fn pick(
+    batch: &ChangeBatch,
+    produced: &[usize],
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> Result<ChangeBatch> {
     let mut picked = Vec::with_capacity(columns.len());
     for column in columns {
-        let at = produced.iter().position(|p| p == column).ok_or_else(|| Error::internal(format!("column {column} is not produced")))?;
+        let at = produced
+            .iter()
+            .position(|p| p == column)
+            .ok_or_else(|| Error::internal(format!("column {column} is not produced")))?;
         picked.push(batch.column(at).clone());
     }
     let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let rows = RecordBatch::try_new_with_options(schema.clone(), picked, &options).map_err(|e| Error::internal(format!("a tap's columns do not fit: {e}")))?;
+    let rows = RecordBatch::try_new_with_options(schema.clone(), picked, &options)
+        .map_err(|e| Error::internal(format!("a tap's columns do not fit: {e}")))?;
     let picked = ChangeBatch::with_weights(rows, batch.weights().cloned());
     Ok(match batch.faulty() {
         None => picked,
@@ -143,15 +156,32 @@ pub fn pick(batch: &ChangeBatch, produced: &[usize], columns: &[usize], schema: 
 }
 
 /// Leaves out the rows with a value of such a column that could not be read.
-pub fn leave_out(batch: &ChangeBatch, faulty: &[(usize, usize)], column: impl Fn(usize) -> bool) -> ChangeBatch {
+pub fn leave_out(
+    batch: &ChangeBatch,
+    faulty: &[(usize, usize)],
+    column: impl Fn(usize) -> bool,
+) -> ChangeBatch {
     let mut keep = vec![true; batch.num_rows()];
-    faulty.iter().filter(|(_, c)| column(*c)).for_each(|(row, _)| keep[*row] = false);
-    if keep.iter().all(|k| *k) { batch.clone() } else { batch.filter(&arrow::array::BooleanArray::from(keep)) }
+    faulty
+        .iter()
+        .filter(|(_, c)| column(*c))
+        .for_each(|(row, _)| keep[*row] = false);
+    if keep.iter().all(|k| *k) {
+        batch.clone()
+    } else {
+        batch.filter(&arrow::array::BooleanArray::from(keep))
+    }
 }
 
 /// The same columns, all nullable: what flows may always hold NULL.
 pub fn nullable(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(arrow::datatypes::Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+    Arc::new(arrow::datatypes::Schema::new(
+        schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>(),
+    ))
 }
 
 /// A leaf as the plan describes it.
@@ -197,26 +227,45 @@ enum Built {
 impl Builder<'_> {
     fn build(&mut self, node: &Node) -> Result<Built> {
         match &node.op {
-            op @ (Op::SourceRead { .. } | Op::TableRead | Op::Tap { .. } | Op::Values { .. } | Op::Receive { .. }) => {
+            op @ (Op::SourceRead { .. }
+            | Op::TableRead
+            | Op::Tap { .. }
+            | Op::Values { .. }
+            | Op::Receive { .. }) => {
                 let leaf = self.leaves.len();
                 let channels = if let Op::Receive { from } = op {
                     self.receives.push((*from as usize, self.fragment, leaf));
                     self.workers
                 } else {
-                    self.specs.push(LeafSpec { fragment: self.fragment, leaf, op: op.clone(), schema: nullable(&node.schema) });
+                    self.specs.push(LeafSpec {
+                        fragment: self.fragment,
+                        leaf,
+                        op: op.clone(),
+                        schema: nullable(&node.schema),
+                    });
                     1
                 };
-                self.leaves.push(Leaf { parent: None, channels: (0..channels).map(|_| Channel::default()).collect() });
+                self.leaves.push(Leaf {
+                    parent: None,
+                    channels: (0..channels).map(|_| Channel::default()).collect(),
+                });
                 Ok(Built::Leaf(leaf))
             }
             _ => {
-                let inputs = node.inputs.iter().map(|input| self.build(input)).collect::<Result<Vec<_>>>()?;
+                let inputs = node
+                    .inputs
+                    .iter()
+                    .map(|input| self.build(input))
+                    .collect::<Result<Vec<_>>>()?;
                 let built = build_operator(node, &mut self.context)?;
                 if built.view.is_some() {
                     *self.view = built.view;
                 }
                 let slot = self.slots.len();
-                self.slots.push(Slot { operator: built.operator, parent: None });
+                self.slots.push(Slot {
+                    operator: built.operator,
+                    parent: None,
+                });
                 for (port, input) in inputs.into_iter().enumerate() {
                     match input {
                         Built::Slot(i) => self.slots[i].parent = Some((slot, port)),
@@ -230,11 +279,18 @@ impl Builder<'_> {
 }
 
 /// Builds the actors of a job for one worker.
-pub fn build_actors(relation: &Relation, plan: &JobPlan, shared: &Shared, worker: WorkerId, mut sink: Option<SinkOutput>) -> Result<Actors> {
+pub fn build_actors(
+    relation: &Relation,
+    plan: &JobPlan,
+    shared: &Shared,
+    worker: WorkerId,
+    mut sink: Option<SinkOutput>,
+) -> Result<Actors> {
     let workers = shared.inbox_rows.len();
     let vnodes = vnodes_of(worker, workers);
     assert!(vnodes.end <= VNODES);
-    let (mut fragments, mut specs, mut receives, mut view) = (Vec::new(), Vec::new(), Vec::new(), None);
+    let (mut fragments, mut specs, mut receives, mut view) =
+        (Vec::new(), Vec::new(), Vec::new(), None);
     for fragment in &plan.fragments {
         let is_last = matches!(fragment.output, Output::Relation);
         let context = BuildContext {
@@ -244,23 +300,53 @@ pub fn build_actors(relation: &Relation, plan: &JobPlan, shared: &Shared, worker
             on_error: relation.on_error,
             sink_output: if is_last { sink.take() } else { None },
         };
-        let mut builder =
-            Builder { context, workers, fragment: fragment.id as usize, slots: Vec::new(), leaves: Vec::new(), specs: &mut specs, receives: &mut receives, view: &mut view };
+        let mut builder = Builder {
+            context,
+            workers,
+            fragment: fragment.id as usize,
+            slots: Vec::new(),
+            leaves: Vec::new(),
+            specs: &mut specs,
+            receives: &mut receives,
+            view: &mut view,
+        };
         builder.build(&fragment.root)?;
         fragments.push(Fragment::new(builder.slots, builder.leaves));
     }
-    let routes = plan.fragments.iter().map(|f| route(f.id as usize, &f.output, &receives)).collect::<Result<Vec<_>>>()?;
-    Ok(Actors { fragments, routes, leaves: specs, view })
+    let routes = plan
+        .fragments
+        .iter()
+        .map(|f| route(f.id as usize, &f.output, &receives))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Actors {
+        fragments,
+        routes,
+        leaves: specs,
+        view,
+    })
 }
 
 fn route(from: usize, output: &Output, receives: &[(usize, usize, usize)]) -> Result<Route> {
     let leaf_in = |to: u32| {
-        let found = receives.iter().find(|(f, fragment, _)| *f == from && *fragment == to as usize);
-        found.map(|(_, _, leaf)| *leaf).ok_or_else(|| Error::internal(format!("fragment {to} does not receive from fragment {from}")))
+        let found = receives
+            .iter()
+            .find(|(f, fragment, _)| *f == from && *fragment == to as usize);
+        found.map(|(_, _, leaf)| *leaf).ok_or_else(|| {
+            Error::internal(format!(
+                "fragment {to} does not receive from fragment {from}"
+            ))
+        })
     };
     Ok(match output {
-        Output::Exchange { to, keys } => Route::Hash { fragment: *to as usize, leaf: leaf_in(*to)?, keys: keys.clone() },
-        Output::Broadcast { to } => Route::Broadcast { fragment: *to as usize, leaf: leaf_in(*to)? },
+        Output::Exchange { to, keys } => Route::Hash {
+            fragment: *to as usize,
+            leaf: leaf_in(*to)?,
+            keys: keys.clone(),
+        },
+        Output::Broadcast { to } => Route::Broadcast {
+            fragment: *to as usize,
+            leaf: leaf_in(*to)?,
+        },
         Output::Relation => Route::Taps,
     })
 }
@@ -276,7 +362,8 @@ impl Job {
         self.counts_from.is_some_and(|from| epoch >= from)
     }
 
-    /// The columns of the relation that its output batches hold. Sources whose only operator is the reader produce what is asked for.
+    /// The columns of the relation that its output batches hold. Sources whose only operator is the
+    /// reader produce what is asked for.
     pub fn produced(&self) -> Vec<usize> {
         match self.pruned_source() {
             Some(source) => source.produced.clone(),
@@ -286,7 +373,13 @@ impl Job {
 
     fn pruned_source(&self) -> Option<&Source> {
         let bare = self.fragments.len() == 1 && self.fragments[0].slots.is_empty();
-        self.inputs.iter().find_map(|i| if let (true, InputKind::Source(s)) = (bare, &i.kind) { Some(s.as_ref()) } else { None })
+        self.inputs.iter().find_map(|i| {
+            if let (true, InputKind::Source(s)) = (bare, &i.kind) {
+                Some(s.as_ref())
+            } else {
+                None
+            }
+        })
     }
 
     /// Makes the reader produce what the taps read.
@@ -294,7 +387,11 @@ impl Job {
         if self.pruned_source().is_none() {
             return;
         }
-        let wanted: Vec<usize> = self.taps.iter().flat_map(|t| t.columns.iter().copied()).collect();
+        let wanted: Vec<usize> = self
+            .taps
+            .iter()
+            .flat_map(|t| t.columns.iter().copied())
+            .collect();
         if let Some(InputKind::Source(source)) = self.inputs.first_mut().map(|i| &mut i.kind) {
             source.produce(wanted);
         }
@@ -303,7 +400,10 @@ impl Job {
     /// Whether all its taps that read the past have come far enough to join.
     pub fn may_join(&self) -> bool {
         self.inputs.iter().all(|i| match &i.kind {
-            InputKind::Tap { state: TapState::CatchUp(c), .. } => c.source.has_reached(&c.ready_at),
+            InputKind::Tap {
+                state: TapState::CatchUp(c),
+                ..
+            } => c.source.has_reached(&c.ready_at),
             _ => true,
         })
     }

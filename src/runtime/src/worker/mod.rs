@@ -1,8 +1,11 @@
-//! A worker: one thread that runs all actors of its share of the vnodes. It takes commands, messages of its peers and rows of its sources, in this order of
-//! preference, and processes each to the end before it takes the next, so that nothing inside needs a lock.
+//! A worker: one thread that runs all actors of its share of the vnodes. It takes commands,
+//! messages of its peers and rows of its sources, in this order of preference, and processes each
+//! to the end before it takes the next, so that nothing inside needs a lock.
 //!
-//! Sources are read only when nothing else waits, no peer is congested and the log takes entries: that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching).
-//! A job that fails (an error or a broken invariant) is taken out alone; the coordinator stops it everywhere.
+//! Sources are read only when nothing else waits, no peer is congested and the log takes entries:
+//! that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching). A job
+//! that fails (an error or a broken invariant) is taken out alone; the coordinator stops it
+//! everywhere.
 
 mod fragment;
 mod job;
@@ -73,7 +76,13 @@ pub struct Worker {
 
 impl Worker {
     /// A worker without jobs.
-    pub fn new(id: WorkerId, shared: Arc<Shared>, commands: Receiver<Command>, inbox: Receiver<Inbound>, peers: Vec<Sender<Inbound>>) -> Worker {
+    pub fn new(
+        id: WorkerId,
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+        inbox: Receiver<Inbound>,
+        peers: Vec<Sender<Inbound>>,
+    ) -> Worker {
         let wake_pending = Arc::new(AtomicBool::new(false));
         let (own, pending) = (peers[id].clone(), wake_pending.clone());
         let waker: Waker = Arc::new(move || {
@@ -117,7 +126,9 @@ impl Worker {
             }
             let mut busy = false;
             for _ in 0..INBOX_BURST {
-                let Ok(inbound) = self.inbox.try_recv() else { break };
+                let Ok(inbound) = self.inbox.try_recv() else {
+                    break;
+                };
                 busy = true;
                 self.inbound(inbound);
             }
@@ -144,8 +155,14 @@ impl Worker {
         match inbound {
             Inbound::Wake => self.wake_pending.store(false, Ordering::Release),
             Inbound::Read(read) => {
-                let fragments = self.jobs.get_mut(&read.table.relation).map(|j| j.fragments.as_mut_slice()).unwrap_or_default();
-                let columns = fragments.iter_mut().find_map(|f| f.read_appended(read.table.table, &read.appended, &read.rows));
+                let fragments = self
+                    .jobs
+                    .get_mut(&read.table.relation)
+                    .map(|j| j.fragments.as_mut_slice())
+                    .unwrap_or_default();
+                let columns = fragments
+                    .iter_mut()
+                    .find_map(|f| f.read_appended(read.table.table, &read.appended, &read.rows));
                 if let Some(columns) = columns {
                     // A writer that is gone means shutdown.
                     let _ = read.reply.send(columns);
@@ -192,7 +209,9 @@ impl Worker {
             }
             Command::AddSplits { relation, start } => {
                 let worker = self.id;
-                let added = self.jobs.get_mut(&relation).map_or(Ok(()), |job| sources(job).try_for_each(|s| s.add_splits(worker, &start)));
+                let added = self.jobs.get_mut(&relation).map_or(Ok(()), |job| {
+                    sources(job).try_for_each(|s| s.add_splits(worker, &start))
+                });
                 if let Err(error) = added {
                     self.fail(relation, error);
                 }
@@ -200,12 +219,17 @@ impl Worker {
             Command::Stop { relations } => {
                 for id in relations {
                     self.remove(id);
-                    self.shared.forget(id, self.shared.catalog.read().stopped.contains_key(&id));
+                    self.shared
+                        .forget(id, self.shared.catalog.read().stopped.contains_key(&id));
                 }
             }
             Command::Barrier(barrier) => self.barrier(&barrier),
             Command::Publish { mergeable } => {
-                let views: Vec<_> = self.jobs.iter().filter_map(|(id, j)| Some((*id, j.view.clone()?))).collect();
+                let views: Vec<_> = self
+                    .jobs
+                    .iter()
+                    .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
+                    .collect();
                 for (id, view) in views {
                     // Changes that do not fit the rows are found out here.
                     if let Err(error) = catch(|| Ok(view.merge(mergeable))) {
@@ -244,12 +268,33 @@ impl Worker {
     fn barrier(&mut self, command: &Arc<BarrierCommand>) {
         self.epoch = command.epoch.next();
         self.announced = false;
-        let counting: BTreeSet<RelationId> = self.jobs.iter().filter(|(_, j)| j.counts(command.epoch) && j.joined.is_some_and(|e| e < command.epoch)).map(|(id, _)| *id).collect();
+        let counting: BTreeSet<RelationId> = self
+            .jobs
+            .iter()
+            .filter(|(_, j)| j.counts(command.epoch) && j.joined.is_some_and(|e| e < command.epoch))
+            .map(|(id, _)| *id)
+            .collect();
         self.sealing.begin(command.epoch, command.checkpoint);
         self.outstanding.insert(command.epoch, counting);
-        let taking_part: Vec<RelationId> =
-            self.jobs.iter().filter(|(_, j)| j.joined.is_some_and(|e| e < command.epoch || (e == command.epoch && j.counts_from.is_none()))).map(|(id, _)| *id).collect();
-        let reading: BTreeSet<RelationId> = taking_part.iter().copied().filter(|id| self.jobs.get_mut(id).is_some_and(|j| sources(j).next().is_some())).collect();
+        let taking_part: Vec<RelationId> = self
+            .jobs
+            .iter()
+            .filter(|(_, j)| {
+                j.joined.is_some_and(|e| {
+                    e < command.epoch || (e == command.epoch && j.counts_from.is_none())
+                })
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let reading: BTreeSet<RelationId> = taking_part
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.jobs
+                    .get_mut(id)
+                    .is_some_and(|j| sources(j).next().is_some())
+            })
+            .collect();
         self.cutting.insert(command.epoch, reading);
         for id in &taking_part {
             self.barrier_at_inputs(*id, command);
@@ -263,9 +308,15 @@ impl Worker {
         let barrier = barrier_of(command, id);
         let count = self.jobs.get(&id).map_or(0, |j| j.inputs.len());
         for index in 0..count {
-            let Some(job) = self.jobs.get_mut(&id) else { return };
+            let Some(job) = self.jobs.get_mut(&id) else {
+                return;
+            };
             let joins = job.joined == Some(command.epoch);
-            let Input { fragment, leaf, kind } = &mut job.inputs[index];
+            let Input {
+                fragment,
+                leaf,
+                kind,
+            } = &mut job.inputs[index];
             let (fragment, leaf) = (*fragment, *leaf);
             match kind {
                 InputKind::Source(source) => {
@@ -275,15 +326,39 @@ impl Worker {
                 InputKind::Table => {
                     if id.0 as usize % self.shared.inbox_rows.len() == self.id {
                         for write in command.writes.iter().filter(|w| w.table == id) {
-                            self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(write.changes.clone()) });
+                            self.router.local.push_back(Delivery {
+                                job: id,
+                                fragment,
+                                leaf,
+                                channel: 0,
+                                message: Message::Changes(write.changes.clone()),
+                            });
                         }
                     }
-                    self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Barrier(barrier) });
+                    self.router.local.push_back(Delivery {
+                        job: id,
+                        fragment,
+                        leaf,
+                        channel: 0,
+                        message: Message::Barrier(barrier),
+                    });
                 }
                 InputKind::Values(rows) => {
                     let rows = rows.take();
-                    self.router.local.extend(rows.map(|rows| Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(rows) }));
-                    self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Barrier(barrier) });
+                    self.router.local.extend(rows.map(|rows| Delivery {
+                        job: id,
+                        fragment,
+                        leaf,
+                        channel: 0,
+                        message: Message::Changes(rows),
+                    }));
+                    self.router.local.push_back(Delivery {
+                        job: id,
+                        fragment,
+                        leaf,
+                        channel: 0,
+                        message: Message::Barrier(barrier),
+                    });
                 }
                 InputKind::Tap { upstream, .. } if joins => {
                     // The source begins after this barrier: the leaf has nothing to catch up with.
@@ -302,9 +377,20 @@ impl Worker {
     /// Sends the barriers of a source whose limits are reached.
     fn emit_source_barriers(&mut self, id: RelationId, index: usize) {
         loop {
-            let Some(job) = self.jobs.get_mut(&id) else { return };
-            let Input { fragment, leaf, kind: InputKind::Source(source) } = &mut job.inputs[index] else { return };
-            let Some(command) = source.barriers.front().cloned() else { return };
+            let Some(job) = self.jobs.get_mut(&id) else {
+                return;
+            };
+            let Input {
+                fragment,
+                leaf,
+                kind: InputKind::Source(source),
+            } = &mut job.inputs[index]
+            else {
+                return;
+            };
+            let Some(command) = source.barriers.front().cloned() else {
+                return;
+            };
             if let Some(limits) = &command.limits {
                 let limits = limits.get(&id).map(Vec::as_slice).unwrap_or_default();
                 if let Err(error) = source.limit(self.id, limits) {
@@ -319,21 +405,49 @@ impl Worker {
             let (fragment, leaf) = (*fragment, *leaf);
             let (unlogged, errors) = source.take_unlogged();
             if command.limits.is_none() {
-                self.reads.extend(unlogged.into_iter().map(|changes| TableWrites { table: id, changes }));
-                self.read_errors.extend(errors.into_iter().map(|row| KeptError { relation: id, row, weight: 1 }));
+                self.reads.extend(
+                    unlogged
+                        .into_iter()
+                        .map(|changes| TableWrites { table: id, changes }),
+                );
+                self.read_errors
+                    .extend(errors.into_iter().map(|row| KeptError {
+                        relation: id,
+                        row,
+                        weight: 1,
+                    }));
             } else if id.0 as usize % self.shared.inbox_rows.len() == self.id {
                 for logged in command.writes.iter().filter(|w| w.table == id) {
-                    self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(logged.changes.clone()) });
+                    self.router.local.push_back(Delivery {
+                        job: id,
+                        fragment,
+                        leaf,
+                        channel: 0,
+                        message: Message::Changes(logged.changes.clone()),
+                    });
                 }
                 for error in command.errors.iter().filter(|e| e.relation == id) {
-                    self.shared.errors.lock().record(id, error.row.clone(), error.weight);
+                    self.shared
+                        .errors
+                        .lock()
+                        .record(id, error.row.clone(), error.weight);
                 }
             }
             let barrier = barrier_of(&command, id);
-            if self.jobs.values().any(|j| j.joined == Some(command.epoch) && j.counts_from.is_none()) {
+            if self
+                .jobs
+                .values()
+                .any(|j| j.joined == Some(command.epoch) && j.counts_from.is_none())
+            {
                 self.join_positions.insert((id, command.epoch), positions);
             }
-            self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Barrier(barrier) });
+            self.router.local.push_back(Delivery {
+                job: id,
+                fragment,
+                leaf,
+                channel: 0,
+                message: Message::Barrier(barrier),
+            });
             self.source_cut(id, command.epoch);
             self.process_local();
         }
@@ -341,7 +455,9 @@ impl Worker {
 
     /// A source has passed the barrier; when all have, the worker's cut is told.
     fn source_cut(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(reading) = self.cutting.get_mut(&epoch) else { return };
+        let Some(reading) = self.cutting.get_mut(&epoch) else {
+            return;
+        };
         reading.remove(&id);
         if !reading.is_empty() {
             return;
@@ -356,33 +472,61 @@ impl Worker {
                 positions.insert(*id, source.positions());
             }
         }
-        let (reads, errors) = (std::mem::take(&mut self.reads), std::mem::take(&mut self.read_errors));
-        self.tell(Event::Cut { worker: self.id, epoch, positions, reads, errors });
+        let (reads, errors) = (
+            std::mem::take(&mut self.reads),
+            std::mem::take(&mut self.read_errors),
+        );
+        self.tell(Event::Cut {
+            worker: self.id,
+            epoch,
+            positions,
+            reads,
+            errors,
+        });
     }
 
-    /// A job has passed the barrier of an epoch on this worker; when all that count have, the epoch is done here.
+    /// A job has passed the barrier of an epoch on this worker; when all that count have, the epoch
+    /// is done here.
     fn passed(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(outstanding) = self.outstanding.get_mut(&epoch) else { return };
+        let Some(outstanding) = self.outstanding.get_mut(&epoch) else {
+            return;
+        };
         outstanding.remove(&id);
         if outstanding.is_empty() {
             self.outstanding.remove(&epoch);
-            self.tell(Event::Done { worker: self.id, epoch });
+            self.tell(Event::Done {
+                worker: self.id,
+                epoch,
+            });
             self.sealing.finish(epoch);
         }
     }
 
     // ---- moving rows
 
-    /// Reads a batch from every source and every leaf that catches up. Returns whether there was anything.
+    /// Reads a batch from every source and every leaf that catches up. Returns whether there was
+    /// anything.
     fn poll_inputs(&mut self) -> bool {
         let mut any = false;
-        let polled: Vec<(RelationId, usize)> = self.jobs.iter().flat_map(|(id, j)| (0..j.inputs.len()).map(|i| (*id, i))).collect();
+        let polled: Vec<(RelationId, usize)> = self
+            .jobs
+            .iter()
+            .flat_map(|(id, j)| (0..j.inputs.len()).map(|i| (*id, i)))
+            .collect();
         for (id, index) in polled {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
             let result = match &mut job.inputs[index].kind {
                 InputKind::Source(_) => catch(|| self.poll_source(id, index)),
-                InputKind::Tap { state: TapState::CatchUp(_), .. } => catch(|| self.poll_catch_up(id, index)),
-                InputKind::Tap { state: TapState::Snapshot { .. }, .. } => self.poll_snapshot(id, index),
+                InputKind::Tap {
+                    state: TapState::CatchUp(_),
+                    ..
+                } => catch(|| self.poll_catch_up(id, index)),
+                InputKind::Tap {
+                    state: TapState::Snapshot { .. },
+                    ..
+                } => self.poll_snapshot(id, index),
                 _ => Ok(false),
             };
             match result {
@@ -396,20 +540,38 @@ impl Worker {
     }
 
     fn tell_ready(&mut self, id: RelationId) {
-        if let Some(job) = self.jobs.get_mut(&id).filter(|j| j.joined.is_none() && !j.told_ready)
+        if let Some(job) = self
+            .jobs
+            .get_mut(&id)
+            .filter(|j| j.joined.is_none() && !j.told_ready)
             && job.may_join()
         {
             job.told_ready = true;
-            self.tell(Event::Ready { worker: self.id, relation: id });
+            self.tell(Event::Ready {
+                worker: self.id,
+                relation: id,
+            });
         }
     }
 
     fn poll_source(&mut self, id: RelationId, index: usize) -> Result<bool> {
         let newest = self.epoch;
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(false) };
-        let Input { fragment, leaf, kind: InputKind::Source(source) } = &mut job.inputs[index] else { return Ok(false) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(false);
+        };
+        let Input {
+            fragment,
+            leaf,
+            kind: InputKind::Source(source),
+        } = &mut job.inputs[index]
+        else {
+            return Ok(false);
+        };
         // In replay the worker knows of barriers that the source has not come to yet.
-        let epoch = source.barriers.front().map_or(newest, |barrier| barrier.epoch);
+        let epoch = source
+            .barriers
+            .front()
+            .map_or(newest, |barrier| barrier.epoch);
         let Some(batch) = source.poll(epoch)? else {
             if !source.barriers.is_empty() {
                 self.emit_source_barriers(id, index);
@@ -418,7 +580,13 @@ impl Worker {
         };
         let (fragment, leaf) = (*fragment, *leaf);
         if !batch.is_empty() {
-            self.router.local.push_back(Delivery { job: id, fragment, leaf, channel: 0, message: Message::Changes(batch) });
+            self.router.local.push_back(Delivery {
+                job: id,
+                fragment,
+                leaf,
+                channel: 0,
+                message: Message::Changes(batch),
+            });
         }
         if !self.announced {
             self.announced = true;
@@ -431,9 +599,26 @@ impl Worker {
 
     fn poll_catch_up(&mut self, id: RelationId, index: usize) -> Result<bool> {
         let epoch = self.epoch;
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(false) };
-        let Input { fragment, leaf, kind: InputKind::Tap { columns, schema, state, .. } } = &mut job.inputs[index] else { return Ok(false) };
-        let TapState::CatchUp(catch_up) = state else { return Ok(false) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(false);
+        };
+        let Input {
+            fragment,
+            leaf,
+            kind:
+                InputKind::Tap {
+                    columns,
+                    schema,
+                    state,
+                    ..
+                },
+        } = &mut job.inputs[index]
+        else {
+            return Ok(false);
+        };
+        let TapState::CatchUp(catch_up) = state else {
+            return Ok(false);
+        };
         let (fragment, leaf) = (*fragment, *leaf);
         if let Some((end, barrier)) = &catch_up.end
             && catch_up.source.has_reached(end)
@@ -444,14 +629,23 @@ impl Worker {
             self.release(id, fragment, leaf);
             return Ok(true);
         }
-        let Some(batch) = catch_up.source.poll(epoch)? else { return Ok(false) };
+        let Some(batch) = catch_up.source.poll(epoch)? else {
+            return Ok(false);
+        };
         if batch.is_empty() {
             return Ok(true);
         }
         let bare = catch_up.fragment.slots.is_empty();
         let output = catch_up.fragment.run(batch)?;
-        let produced = if bare { catch_up.source.produced.clone() } else { (0..output.first().map_or(0, |b| b.rows().num_columns())).collect() };
-        let batches = output.iter().map(|b| pick(b, &produced, columns, schema)).collect::<Result<Vec<_>>>()?;
+        let produced = if bare {
+            catch_up.source.produced.clone()
+        } else {
+            (0..output.first().map_or(0, |b| b.rows().num_columns())).collect()
+        };
+        let batches = output
+            .iter()
+            .map(|b| pick(b, &produced, columns, schema))
+            .collect::<Result<Vec<_>>>()?;
         for batch in batches.into_iter().filter(|b| !b.is_empty()) {
             self.feed(id, fragment, leaf, Message::Changes(batch));
         }
@@ -459,9 +653,20 @@ impl Worker {
     }
 
     fn poll_snapshot(&mut self, id: RelationId, index: usize) -> Result<bool> {
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(false) };
-        let Input { fragment, leaf, kind: InputKind::Tap { state, schema, .. } } = &mut job.inputs[index] else { return Ok(false) };
-        let TapState::Snapshot { batches, barrier } = state else { return Ok(false) };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(false);
+        };
+        let Input {
+            fragment,
+            leaf,
+            kind: InputKind::Tap { state, schema, .. },
+        } = &mut job.inputs[index]
+        else {
+            return Ok(false);
+        };
+        let TapState::Snapshot { batches, barrier } = state else {
+            return Ok(false);
+        };
         let (fragment, leaf, barrier) = (*fragment, *leaf, *barrier);
         match batches.pop() {
             Some(rows) => {
@@ -481,7 +686,9 @@ impl Worker {
     /// Hands a message of a leaf's own catching up to its actor.
     fn feed(&mut self, id: RelationId, fragment: usize, leaf: usize, message: Message) {
         self.count(id, fragment, leaf, &message);
-        self.with_actor(id, fragment, |actor, sink| actor.receive_backfill(leaf, message, sink));
+        self.with_actor(id, fragment, |actor, sink| {
+            actor.receive_backfill(leaf, message, sink)
+        });
     }
 
     fn release(&mut self, id: RelationId, fragment: usize, leaf: usize) {
@@ -491,33 +698,73 @@ impl Worker {
     /// Processes messages to actors of this worker until none is left.
     fn process_local(&mut self) {
         while let Some(delivery) = self.router.local.pop_front() {
-            let Delivery { job, fragment, leaf, channel, message } = delivery;
+            let Delivery {
+                job,
+                fragment,
+                leaf,
+                channel,
+                message,
+            } = delivery;
             if !self.jobs.contains_key(&job) {
                 if !self.ended.contains(&job) {
-                    self.early.entry(job).or_default().push(Delivery { job, fragment, leaf, channel, message });
+                    self.early.entry(job).or_default().push(Delivery {
+                        job,
+                        fragment,
+                        leaf,
+                        channel,
+                        message,
+                    });
                 }
                 continue;
             }
             self.count(job, fragment, leaf, &message);
-            self.with_actor(job, fragment, |actor, sink| actor.receive(leaf, channel, message, sink));
+            self.with_actor(job, fragment, |actor, sink| {
+                actor.receive(leaf, channel, message, sink)
+            });
         }
     }
 
-    /// Counts rows that enter a job by one of its leaves. A connector's reader and a sink count their own.
+    /// Counts rows that enter a job by one of its leaves. A connector's reader and a sink count
+    /// their own.
     fn count(&self, id: RelationId, fragment: usize, leaf: usize, message: &Message) {
-        let Message::Changes(batch) = message else { return };
-        let Some(job) = self.jobs.get(&id).filter(|j| j.relation.kind != RelationKind::Sink) else { return };
-        if job.inputs.iter().any(|i| i.fragment == fragment && i.leaf == leaf && !matches!(i.kind, InputKind::Source(_))) {
-            job.figures.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        let Message::Changes(batch) = message else {
+            return;
+        };
+        let Some(job) = self
+            .jobs
+            .get(&id)
+            .filter(|j| j.relation.kind != RelationKind::Sink)
+        else {
+            return;
+        };
+        if job.inputs.iter().any(|i| {
+            i.fragment == fragment && i.leaf == leaf && !matches!(i.kind, InputKind::Source(_))
+        }) {
+            job.figures
+                .rows
+                .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
         }
     }
 
     /// Runs one actor and handles what it passed.
-    fn with_actor(&mut self, id: RelationId, fragment: usize, run: impl FnOnce(&mut fragment::Fragment, &mut dyn FragmentSink) -> Result<()>) {
-        let Some(closed) = self.jobs.get(&id).map(|j| j.last_passed) else { return };
+    fn with_actor(
+        &mut self,
+        id: RelationId,
+        fragment: usize,
+        run: impl FnOnce(&mut fragment::Fragment, &mut dyn FragmentSink) -> Result<()>,
+    ) {
+        let Some(closed) = self.jobs.get(&id).map(|j| j.last_passed) else {
+            return;
+        };
         self.enter(id, closed);
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let produced = if matches!(job.routes[fragment], Route::Taps) { job.produced() } else { Vec::new() };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let produced = if matches!(job.routes[fragment], Route::Taps) {
+            job.produced()
+        } else {
+            Vec::new()
+        };
         let mut output = ActorOutput {
             id,
             relation: &job.relation,
@@ -527,7 +774,9 @@ impl Worker {
             counts_from: job.counts_from,
             router: &mut self.router,
             shared: &self.shared,
-            epoch: job.fragments[fragment].closed.map_or(job.joined.unwrap_or(self.epoch), Epoch::next),
+            epoch: job.fragments[fragment]
+                .closed
+                .map_or(job.joined.unwrap_or(self.epoch), Epoch::next),
             last_passed: job.last_passed,
             passed: Vec::new(),
         };
@@ -554,36 +803,75 @@ impl Worker {
 
     /// The last actor of a job has closed an epoch.
     fn job_passed(&mut self, id: RelationId, barrier: Barrier) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         if barrier.checkpoint {
-            let bytes: usize = job.fragments.iter_mut().map(fragment::Fragment::memory_bytes).sum();
+            let bytes: usize = job
+                .fragments
+                .iter_mut()
+                .map(fragment::Fragment::memory_bytes)
+                .sum();
             job.figures.memory[self.id].store(bytes as u64, Ordering::Relaxed);
         }
         let counts = job.counts(barrier.epoch);
-        let joining: Vec<(RelationId, usize)> = job.taps.iter().filter(|t| t.after == barrier.epoch).map(|t| (t.job, t.input)).collect();
+        let joining: Vec<(RelationId, usize)> = job
+            .taps
+            .iter()
+            .filter(|t| t.after == barrier.epoch)
+            .map(|t| (t.job, t.input))
+            .collect();
         if !counts {
-            self.tell(Event::JobDone { worker: self.id, relation: id, epoch: barrier.epoch });
+            self.tell(Event::JobDone {
+                worker: self.id,
+                relation: id,
+                epoch: barrier.epoch,
+            });
         }
         for (tapping, input) in joining {
             self.begin_at_join(id, tapping, input, barrier);
         }
-        self.join_positions.retain(|(source, epoch), _| *source != id || *epoch > barrier.epoch);
+        self.join_positions
+            .retain(|(source, epoch), _| *source != id || *epoch > barrier.epoch);
         self.passed(id, barrier.epoch);
     }
 
-    /// The barrier of a join has passed the relation that a leaf taps: now it is known what the leaf has to catch up with.
-    fn begin_at_join(&mut self, upstream: RelationId, tapping: RelationId, input: usize, barrier: Barrier) {
-        let barrier = Barrier { checkpoint: false, ..barrier };
+    /// The barrier of a join has passed the relation that a leaf taps: now it is known what the
+    /// leaf has to catch up with.
+    fn begin_at_join(
+        &mut self,
+        upstream: RelationId,
+        tapping: RelationId,
+        input: usize,
+        barrier: Barrier,
+    ) {
+        let barrier = Barrier {
+            checkpoint: false,
+            ..barrier
+        };
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
         let mergeable = self.shared.readers.mergeable();
         let batch_rows = self.shared.config.batch_rows_max;
-        let Some(job) =
-            self.jobs.get_mut(&tapping).filter(|j| j.joined == Some(barrier.epoch) && !matches!(j.inputs[input].kind, InputKind::Tap { state: TapState::Snapshot { .. }, .. }))
+        let Some(job) = self.jobs.get_mut(&tapping).filter(|j| {
+            j.joined == Some(barrier.epoch)
+                && !matches!(
+                    j.inputs[input].kind,
+                    InputKind::Tap {
+                        state: TapState::Snapshot { .. },
+                        ..
+                    }
+                )
+        }) else {
+            return;
+        };
+        let Input {
+            kind: InputKind::Tap { columns, state, .. },
+            ..
+        } = &mut job.inputs[input]
         else {
             return;
         };
-        let Input { kind: InputKind::Tap { columns, state, .. }, .. } = &mut job.inputs[input] else { return };
         if let Some(view) = view {
             let batches = reversed(view.read_at(barrier.epoch, mergeable, columns, batch_rows));
             *state = TapState::Snapshot { batches, barrier };
@@ -630,7 +918,13 @@ impl FragmentSink for ActorOutput<'_> {
             }
             let picked = tap.pick(&batch, &self.produced)?;
             if !picked.is_empty() {
-                self.router.local.push_back(Delivery { job: tap.job, fragment: tap.fragment, leaf: tap.leaf, channel: 0, message: Message::Changes(picked) });
+                self.router.local.push_back(Delivery {
+                    job: tap.job,
+                    fragment: tap.fragment,
+                    leaf: tap.leaf,
+                    channel: 0,
+                    message: Message::Changes(picked),
+                });
             }
         }
         Ok(())
@@ -638,7 +932,10 @@ impl FragmentSink for ActorOutput<'_> {
 
     fn row_error(&mut self, error: RowError) -> Result<()> {
         if self.relation.on_error == OnError::Fail {
-            return Err(Error::user(tidemark_common::SqlState(error.state), error.message).with_detail(format!("The row is {}.", error.row)));
+            return Err(
+                Error::user(tidemark_common::SqlState(error.state), error.message)
+                    .with_detail(format!("The row is {}.", error.row)),
+            );
         }
         let row = ErrorRow {
             relation: self.relation.name.clone(),
@@ -649,14 +946,23 @@ impl FragmentSink for ActorOutput<'_> {
             raw: error.row.into_bytes(),
             ..ErrorRow::default()
         };
-        self.shared.errors.lock().record(self.relation.id, row, error.weight);
+        self.shared
+            .errors
+            .lock()
+            .record(self.relation.id, row, error.weight);
         Ok(())
     }
 
     fn barrier(&mut self, barrier: Barrier, sealed: Vec<Sealed>) -> Result<()> {
         if matches!(self.route, Route::Taps) {
             for tap in self.taps.iter().filter(|t| barrier.epoch > t.after) {
-                self.router.local.push_back(Delivery { job: tap.job, fragment: tap.fragment, leaf: tap.leaf, channel: 0, message: Message::Barrier(barrier) });
+                self.router.local.push_back(Delivery {
+                    job: tap.job,
+                    fragment: tap.fragment,
+                    leaf: tap.leaf,
+                    channel: 0,
+                    message: Message::Barrier(barrier),
+                });
             }
         } else {
             self.router.send_barrier(self.id, self.route, barrier);
@@ -675,17 +981,32 @@ impl FragmentSink for ActorOutput<'_> {
 /// The barrier as it flows through a job.
 fn barrier_of(command: &BarrierCommand, job: RelationId) -> Barrier {
     let horizon_ms = command.horizons.get(&job).copied().unwrap_or(-1);
-    Barrier { epoch: command.epoch, clock: command.clock, checkpoint: command.checkpoint, horizon_ms }
+    Barrier {
+        epoch: command.epoch,
+        clock: command.clock,
+        checkpoint: command.checkpoint,
+        horizon_ms,
+    }
 }
 
 fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {
-    job.inputs.iter_mut().filter_map(|i| if let InputKind::Source(source) = &mut i.kind { Some(source.as_mut()) } else { None })
+    job.inputs.iter_mut().filter_map(|i| {
+        if let InputKind::Source(source) = &mut i.kind {
+            Some(source.as_mut())
+        } else {
+            None
+        }
+    })
 }
 
 /// A broken invariant in an operator is that job's failure, not the worker's.
 fn catch<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_default();
         Err(Error::internal(format!("internal error: {text}")))
     })
 }

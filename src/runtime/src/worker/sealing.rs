@@ -1,9 +1,13 @@
-//! A worker's share of a checkpoint: what its state tables sealed, encoded and stored in the background while rows go on.
+//! A worker's share of a checkpoint: what its state tables sealed, encoded and stored in the
+//! background while rows go on.
 //!
-//! Many rows that were only appended are not copied at the barrier: the encoder asks the worker for a piece of them at a time, between its batches, so that
-//! neither the barrier's time nor the memory grows with what came in.
+//! Many rows that were only appended are not copied at the barrier: the encoder asks the worker for
+//! a piece of them at a time, between its batches, so that neither the barrier's time nor the
+//! memory grows with what came in.
 //!
-//! A table that cannot be encoded stops its job, not the checkpoint. Storing is tried until it succeeds (a full disk or an object store that is away only delays the checkpoint): what was sealed exists nowhere else.
+//! A table that cannot be encoded stops its job, not the checkpoint. Storing is tried until it
+//! succeeds (a full disk or an object store that is away only delays the checkpoint): what was
+//! sealed exists nowhere else.
 
 use crate::exchange::{AppendedRead, Inbound};
 use crate::shared::Shared;
@@ -37,7 +41,10 @@ impl Sealed {
             Some(appended) => Content::Appended(appended),
             None => Content::Whole(table.seal()?),
         };
-        Some(Sealed { spec: table.spec(), content })
+        Some(Sealed {
+            spec: table.spec(),
+            content,
+        })
     }
 }
 
@@ -52,7 +59,12 @@ pub struct Sealing {
 impl Sealing {
     /// Nothing sealed. `inbox` is the worker's own, for reading appended rows.
     pub fn new(worker: WorkerId, inbox: Sender<Inbound>, shared: Arc<Shared>) -> Sealing {
-        Sealing { worker, inbox, shared, epochs: BTreeMap::new() }
+        Sealing {
+            worker,
+            inbox,
+            shared,
+            epochs: BTreeMap::new(),
+        }
     }
 
     /// The barrier of `epoch` begins; only those of checkpoints matter.
@@ -65,50 +77,89 @@ impl Sealing {
     /// What an actor of `job` sealed.
     pub fn add(&mut self, job: RelationId, epoch: Epoch, sealed: Vec<Sealed>) {
         if let Some(tables) = self.epochs.get_mut(&epoch) {
-            tables.extend(sealed.into_iter().map(|sealed| (TableId { relation: job, table: sealed.spec.table }, sealed)));
+            tables.extend(sealed.into_iter().map(|sealed| {
+                (
+                    TableId {
+                        relation: job,
+                        table: sealed.spec.table,
+                    },
+                    sealed,
+                )
+            }));
         }
     }
 
     /// The job is gone.
     pub fn forget(&mut self, job: RelationId) {
-        self.epochs.values_mut().for_each(|tables| tables.retain(|(id, _)| id.relation != job));
+        self.epochs
+            .values_mut()
+            .for_each(|tables| tables.retain(|(id, _)| id.relation != job));
     }
 
     /// All jobs have passed the barrier: store everything and tell the coordinator.
     pub fn finish(&mut self, epoch: Epoch) {
-        let Some(tables) = self.epochs.remove(&epoch) else { return };
+        let Some(tables) = self.epochs.remove(&epoch) else {
+            return;
+        };
         let (worker, inbox, shared) = (self.worker, self.inbox.clone(), self.shared.clone());
         self.shared.tokio.spawn(async move {
             let files = store_all(&shared, worker, &inbox, epoch, tables).await;
-            let _ = shared.events.send(Event::Part { worker, epoch, files });
+            let _ = shared.events.send(Event::Part {
+                worker,
+                epoch,
+                files,
+            });
         });
     }
 }
 
-async fn store_all(shared: &Arc<Shared>, worker: WorkerId, inbox: &Sender<Inbound>, epoch: Epoch, tables: Vec<(TableId, Sealed)>) -> Vec<FileMeta> {
+async fn store_all(
+    shared: &Arc<Shared>,
+    worker: WorkerId,
+    inbox: &Sender<Inbound>,
+    epoch: Epoch,
+    tables: Vec<(TableId, Sealed)>,
+) -> Vec<FileMeta> {
     let mut files = Vec::new();
     for (table, Sealed { spec, content }) in tables {
         shared.specs.lock().insert(table, spec.clone());
         let stored = match content {
-            Content::Whole(delta) => store(shared, table, worker, epoch, spec, delta).await.map(|file| vec![file]),
-            Content::Appended(appended) => store_appended(shared, table, worker, inbox.clone(), epoch, spec, appended).await,
+            Content::Whole(delta) => store(shared, table, worker, epoch, spec, delta)
+                .await
+                .map(|file| vec![file]),
+            Content::Appended(appended) => {
+                store_appended(shared, table, worker, inbox.clone(), epoch, spec, appended).await
+            }
         };
         match stored {
             Ok(stored) => files.extend(stored),
             // Told before the part, so that the job has stopped when the manifest is made.
-            Err(error) => drop(shared.events.send(Event::Failed { relation: table.relation, error })),
+            Err(error) => drop(shared.events.send(Event::Failed {
+                relation: table.relation,
+                error,
+            })),
         }
     }
     files
 }
 
 /// Encodes and stores one delta; tries until the store takes it.
-pub async fn store(shared: &Arc<Shared>, table: TableId, worker: WorkerId, epoch: Epoch, spec: TableSpec, delta: TableDelta) -> Result<FileMeta> {
-    let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta)).await.map_err(encoding)??;
+pub async fn store(
+    shared: &Arc<Shared>,
+    table: TableId,
+    worker: WorkerId,
+    epoch: Epoch,
+    spec: TableSpec,
+    delta: TableDelta,
+) -> Result<FileMeta> {
+    let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta))
+        .await
+        .map_err(encoding)??;
     Ok(put(shared, table, worker, 0, epoch, encoded).await)
 }
 
-/// Reads, encodes and stores appended rows. Their table may go meanwhile, with its job: then there is nothing to be named.
+/// Reads, encodes and stores appended rows. Their table may go meanwhile, with its job: then there
+/// is nothing to be named.
 async fn store_appended(
     shared: &Arc<Shared>,
     table: TableId,
@@ -123,13 +174,25 @@ async fn store_appended(
         let (mut files, mut gone, appended) = (Vec::new(), false, Arc::new(appended));
         let read = |rows| {
             let (reply, answer) = crossbeam_channel::bounded(1);
-            let asked = inbox.send(Inbound::Read(AppendedRead { table, appended: appended.clone(), rows, reply }));
+            let asked = inbox.send(Inbound::Read(AppendedRead {
+                table,
+                appended: appended.clone(),
+                rows,
+                reply,
+            }));
             let columns = asked.ok().and_then(|()| answer.recv().ok());
             gone |= columns.is_none();
             columns
         };
         encode_appended(&spec, &appended, read, |file| {
-            files.push(shared.tokio.block_on(put(&shared, table, worker, files.len(), epoch, file)));
+            files.push(shared.tokio.block_on(put(
+                &shared,
+                table,
+                worker,
+                files.len(),
+                epoch,
+                file,
+            )));
             Ok(())
         })?;
         Ok(if gone { Vec::new() } else { files })
@@ -142,13 +205,25 @@ fn encoding(error: tokio::task::JoinError) -> Error {
 }
 
 /// Stores a file; tries until the store takes it.
-async fn put(shared: &Arc<Shared>, table: TableId, worker: WorkerId, part: usize, epoch: Epoch, file: EncodedFile) -> FileMeta {
+async fn put(
+    shared: &Arc<Shared>,
+    table: TableId,
+    worker: WorkerId,
+    part: usize,
+    epoch: Epoch,
+    file: EncodedFile,
+) -> FileMeta {
     let mut pause = Duration::from_millis(100);
     loop {
-        match shared.store.write_file(table, worker, part, epoch, shared.generation, file.clone()).await {
+        match shared
+            .store
+            .write_file(table, worker, part, epoch, shared.generation, file.clone())
+            .await
+        {
             Ok(file) => return file,
             Err(error) => {
-                tracing::warn!(%table, %epoch, %error, "a checkpoint file could not be stored; trying again");
+                tracing::warn!(%table, %epoch, %error, "a checkpoint file could not be stored; \
+                                                        trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }

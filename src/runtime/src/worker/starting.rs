@@ -1,7 +1,11 @@
-//! Starting and ending jobs on a worker: building actors and restoring their state, connecting leaves to what they tap, catching up, joining, and taking a job out.
+//! Starting and ending jobs on a worker: building actors and restoring their state, connecting
+//! leaves to what they tap, catching up, joining, and taking a job out.
 
 use super::fragment;
-use super::{CatchUp, Input, InputKind, Job, Source, TapState, TapTarget, Worker, build_actors, constant_rows};
+use super::{
+    CatchUp, Input, InputKind, Job, Source, TapState, TapTarget, Worker, build_actors,
+    constant_rows,
+};
 use crate::sinks::SinkQueue;
 use std::collections::BTreeSet;
 use tidemark_changelog::connector::SplitPosition;
@@ -13,10 +17,20 @@ impl Worker {
     pub(super) fn build(&mut self, start: &StartJob) -> Result<()> {
         let relation = &start.relation;
         let id = relation.id;
-        let plan = relation.job.as_ref().ok_or_else(|| Error::internal(format!("\"{}\" has no job", relation.name)))?;
+        let plan = relation
+            .job
+            .as_ref()
+            .ok_or_else(|| Error::internal(format!("\"{}\" has no job", relation.name)))?;
         let figures = self.shared.figures(id);
-        *figures.name.lock() = (format!("{}.{}", relation.schema_name, relation.name), relation.kind.name());
-        let sink = if relation.kind == RelationKind::Sink { Some(SinkQueue::of(&self.shared, relation, start.sink.as_ref())?.output(self.id)) } else { None };
+        *figures.name.lock() = (
+            format!("{}.{}", relation.schema_name, relation.name),
+            relation.kind.name(),
+        );
+        let sink = if relation.kind == RelationKind::Sink {
+            Some(SinkQueue::of(&self.shared, relation, start.sink.as_ref())?.output(self.id))
+        } else {
+            None
+        };
         let mut actors = build_actors(relation, plan, &self.shared, self.id, sink)?;
         self.restore(start, &mut actors.fragments)?;
         let fresh = !matches!(start.mode, StartMode::Restored(_));
@@ -24,32 +38,59 @@ impl Worker {
         for leaf in actors.leaves {
             let kind = match leaf.op {
                 Op::SourceRead { .. } => {
-                    let mut source = Source::open(&self.shared, self.id, relation, &start.positions, self.waker.clone())?;
+                    let mut source = Source::open(
+                        &self.shared,
+                        self.id,
+                        relation,
+                        &start.positions,
+                        self.waker.clone(),
+                    )?;
                     source.set_starts(&start.starts);
                     if !fresh {
-                        // Nothing is read before the first barrier of the replay says how far, or `Resume` that there is none.
+                        // Nothing is read before the first barrier of the replay says how far, or
+                        // `Resume` that there is none.
                         source.limit(self.id, &start.positions)?;
                     }
                     InputKind::Source(Box::new(source))
                 }
                 Op::TableRead => InputKind::Table,
-                Op::Values { rows } => {
-                    InputKind::Values(if fresh && vnodes_of(self.id, self.shared.inbox_rows.len()).start == 0 { constant_rows(&rows, &leaf.schema)? } else { None })
-                }
-                Op::Tap { relation: upstream, columns } => {
+                Op::Values { rows } => InputKind::Values(
+                    if fresh && vnodes_of(self.id, self.shared.inbox_rows.len()).start == 0 {
+                        constant_rows(&rows, &leaf.schema)?
+                    } else {
+                        None
+                    },
+                ),
+                Op::Tap {
+                    relation: upstream,
+                    columns,
+                } => {
                     let state = match start.backfill.get(&upstream) {
-                        Some(positions) => TapState::CatchUp(Box::new(self.catch_up(upstream, positions, &columns)?)),
+                        Some(positions) => TapState::CatchUp(Box::new(
+                            self.catch_up(upstream, positions, &columns)?,
+                        )),
                         None => TapState::Live,
                     };
-                    InputKind::Tap { upstream, columns, schema: leaf.schema, state }
+                    InputKind::Tap {
+                        upstream,
+                        columns,
+                        schema: leaf.schema,
+                        state,
+                    }
                 }
                 other => return Err(Error::internal(format!("{other:?} is no leaf"))),
             };
-            inputs.push(Input { fragment: leaf.fragment, leaf: leaf.leaf, kind });
+            inputs.push(Input {
+                fragment: leaf.fragment,
+                leaf: leaf.leaf,
+                kind,
+            });
         }
         if let Some(view) = &actors.view {
             let mut views = self.shared.views.write();
-            let partitions = views.entry(id).or_insert_with(|| vec![None; self.shared.inbox_rows.len()]);
+            let partitions = views
+                .entry(id)
+                .or_insert_with(|| vec![None; self.shared.inbox_rows.len()]);
             partitions[self.id] = Some(view.clone());
         }
         let joined = match start.mode {
@@ -92,9 +133,16 @@ impl Worker {
             }
         }
         // Jobs that joined before this source began.
-        let waiting: Vec<RelationId> = self.jobs.iter().filter(|(other, j)| **other != id && j.joined.is_some()).map(|(other, _)| *other).collect();
+        let waiting: Vec<RelationId> = self
+            .jobs
+            .iter()
+            .filter(|(other, j)| **other != id && j.joined.is_some())
+            .map(|(other, _)| *other)
+            .collect();
         for other in waiting {
-            if self.upstreams(other).contains(&id) && !self.jobs[&id].taps.iter().any(|t| t.job == other) {
+            if self.upstreams(other).contains(&id)
+                && !self.jobs[&id].taps.iter().any(|t| t.job == other)
+            {
                 let after = self.jobs[&id].joined.unwrap_or(Epoch(0));
                 self.connect(other, id, after);
             }
@@ -108,20 +156,48 @@ impl Worker {
     }
 
     pub(super) fn upstreams(&self, id: RelationId) -> Vec<RelationId> {
-        let inputs = self.jobs.get(&id).map(|j| j.inputs.as_slice()).unwrap_or_default();
-        let found: BTreeSet<RelationId> = inputs.iter().filter_map(|i| if let InputKind::Tap { upstream, .. } = &i.kind { Some(*upstream) } else { None }).collect();
+        let inputs = self
+            .jobs
+            .get(&id)
+            .map(|j| j.inputs.as_slice())
+            .unwrap_or_default();
+        let found: BTreeSet<RelationId> = inputs
+            .iter()
+            .filter_map(|i| {
+                if let InputKind::Tap { upstream, .. } = &i.kind {
+                    Some(*upstream)
+                } else {
+                    None
+                }
+            })
+            .collect();
         found.into_iter().collect()
     }
 
     /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`.
     pub(super) fn connect(&mut self, id: RelationId, upstream: RelationId, after: Epoch) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
         let mut targets = Vec::new();
         for (input, i) in job.inputs.iter().enumerate() {
-            if let InputKind::Tap { upstream: u, columns, schema, .. } = &i.kind
+            if let InputKind::Tap {
+                upstream: u,
+                columns,
+                schema,
+                ..
+            } = &i.kind
                 && *u == upstream
             {
-                targets.push(TapTarget { job: id, fragment: i.fragment, leaf: i.leaf, input, columns: columns.clone(), schema: schema.clone(), after });
+                targets.push(TapTarget {
+                    job: id,
+                    fragment: i.fragment,
+                    leaf: i.leaf,
+                    input,
+                    columns: columns.clone(),
+                    schema: schema.clone(),
+                    after,
+                });
             }
         }
         if let Some(up) = self.jobs.get_mut(&upstream) {
@@ -130,19 +206,40 @@ impl Worker {
         }
     }
 
-    pub(super) fn restore(&self, start: &StartJob, fragments: &mut [fragment::Fragment]) -> Result<()> {
+    pub(super) fn restore(
+        &self,
+        start: &StartJob,
+        fragments: &mut [fragment::Fragment],
+    ) -> Result<()> {
         let vnodes = vnodes_of(self.id, self.shared.inbox_rows.len());
-        for table in fragments.iter_mut().flat_map(|f| &mut f.slots).flat_map(|s| s.operator.tables()) {
+        for table in fragments
+            .iter_mut()
+            .flat_map(|f| &mut f.slots)
+            .flat_map(|s| s.operator.tables())
+        {
             let spec = table.spec();
-            let Some(files) = start.tables.get(&spec.table) else { continue };
-            self.shared.specs.lock().insert(TableId { relation: start.relation.id, table: spec.table }, spec.clone());
-            let read = self.shared.store.read_table(files, &spec, vnodes.clone(), |rows| {
-                table.restore(&rows);
-                Ok(())
-            });
+            let Some(files) = start.tables.get(&spec.table) else {
+                continue;
+            };
+            self.shared.specs.lock().insert(
+                TableId {
+                    relation: start.relation.id,
+                    table: spec.table,
+                },
+                spec.clone(),
+            );
+            let read = self
+                .shared
+                .store
+                .read_table(files, &spec, vnodes.clone(), |rows| {
+                    table.restore(&rows);
+                    Ok(())
+                });
             if let Err(error) = self.shared.tokio.block_on(read) {
                 if error.kind() == ErrorKind::Unavailable {
-                    self.tell(Event::NotRestored { error: error.clone() });
+                    self.tell(Event::NotRestored {
+                        error: error.clone(),
+                    });
                 }
                 return Err(error);
             }
@@ -150,34 +247,87 @@ impl Worker {
         Ok(())
     }
 
-    /// A reader of its own for the past of an append-only source that others read already. It reads the leaf's columns only: no other one can fail the job.
-    pub(super) fn catch_up(&self, upstream: RelationId, positions: &[SplitPosition], columns: &[usize]) -> Result<CatchUp> {
-        let shared = self.jobs.get(&upstream).ok_or_else(|| Error::internal("a source that is read has no job"))?;
-        let plan = shared.relation.job.as_ref().ok_or_else(|| Error::internal("a source without a job"))?;
+    /// A reader of its own for the past of an append-only source that others read already. It reads
+    /// the leaf's columns only: no other one can fail the job.
+    pub(super) fn catch_up(
+        &self,
+        upstream: RelationId,
+        positions: &[SplitPosition],
+        columns: &[usize],
+    ) -> Result<CatchUp> {
+        let shared = self
+            .jobs
+            .get(&upstream)
+            .ok_or_else(|| Error::internal("a source that is read has no job"))?;
+        let plan = shared
+            .relation
+            .job
+            .as_ref()
+            .ok_or_else(|| Error::internal("a source without a job"))?;
         let actors = build_actors(&shared.relation, plan, &self.shared, self.id, None)?;
-        let fragment = actors.fragments.into_iter().next().ok_or_else(|| Error::internal("a source without an actor"))?;
-        let ready_at = shared.inputs.iter().find_map(|i| if let InputKind::Source(s) = &i.kind { Some(s.positions()) } else { None }).unwrap_or_default();
-        let mut source = Source::open(&self.shared, self.id, &shared.relation, positions, self.waker.clone())?;
+        let fragment = actors
+            .fragments
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::internal("a source without an actor"))?;
+        let ready_at = shared
+            .inputs
+            .iter()
+            .find_map(|i| {
+                if let InputKind::Source(s) = &i.kind {
+                    Some(s.positions())
+                } else {
+                    None
+                }
+            })
+            .unwrap_or_default();
+        let mut source = Source::open(
+            &self.shared,
+            self.id,
+            &shared.relation,
+            positions,
+            self.waker.clone(),
+        )?;
         source.set_uncounted();
         source.prune(columns);
-        // It must not overtake the shared reader, from whose position at the join the live rows go on.
+        // It must not overtake the shared reader, from whose position at the join the live rows go
+        // on.
         source.limit(self.id, &ready_at)?;
-        Ok(CatchUp { source, fragment, ready_at, end: None })
+        Ok(CatchUp {
+            source,
+            fragment,
+            ready_at,
+            end: None,
+        })
     }
 
-    /// Leaves that would have been live from the job's join on read the past of sources that others began to read meanwhile.
+    /// Leaves that would have been live from the job's join on read the past of sources that others
+    /// began to read meanwhile.
     pub(super) fn begin_catch_up(&mut self, id: RelationId, backfill: &Positions) -> Result<()> {
         for (upstream, positions) in backfill {
-            let taps = self.jobs.get(&id).map(|j| j.inputs.as_slice()).unwrap_or_default().iter().enumerate();
+            let taps = self
+                .jobs
+                .get(&id)
+                .map(|j| j.inputs.as_slice())
+                .unwrap_or_default()
+                .iter()
+                .enumerate();
             let behind: Vec<(usize, Vec<usize>)> = taps
                 .filter_map(|(index, i)| match &i.kind {
-                    InputKind::Tap { upstream: u, columns, state: TapState::Live, .. } if u == upstream => Some((index, columns.clone())),
+                    InputKind::Tap {
+                        upstream: u,
+                        columns,
+                        state: TapState::Live,
+                        ..
+                    } if u == upstream => Some((index, columns.clone())),
                     _ => None,
                 })
                 .collect();
             for (index, columns) in behind {
                 let catch_up = Box::new(self.catch_up(*upstream, positions, &columns)?);
-                let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+                let Some(job) = self.jobs.get_mut(&id) else {
+                    return Ok(());
+                };
                 job.told_ready = false;
                 if let InputKind::Tap { state, .. } = &mut job.inputs[index].kind {
                     *state = TapState::CatchUp(catch_up);
@@ -192,7 +342,9 @@ impl Worker {
     }
 
     pub(super) fn join(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
         job.joined = Some(epoch);
         for input in &job.inputs {
             // Live messages wait until the leaf has caught up to the barrier of the join.
@@ -234,7 +386,10 @@ impl Worker {
     }
 
     pub(super) fn fail(&mut self, id: RelationId, error: Error) {
-        self.tell(Event::Failed { relation: id, error });
+        self.tell(Event::Failed {
+            relation: id,
+            error,
+        });
         self.remove(id);
     }
 }

@@ -1,4 +1,5 @@
-//! The virtual tables: `tidemark.*` about the node, `pg_catalog` and `information_schema` for PostgreSQL's clients. Built per statement from its snapshot.
+//! The virtual tables: `tidemark.*` about the node, `pg_catalog` and `information_schema` for
+//! PostgreSQL's clients. Built per statement from its snapshot.
 
 pub mod build;
 pub mod information;
@@ -12,7 +13,11 @@ use std::sync::Arc;
 use tidemark_common::Result;
 
 /// The table of a system schema, if there is one of that name.
-pub fn table(snapshot: &Snapshot, schema: &str, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+pub fn table(
+    snapshot: &Snapshot,
+    schema: &str,
+    name: &str,
+) -> Result<Option<Arc<dyn TableProvider>>> {
     match schema {
         "tidemark" => node::table(snapshot, name),
         "pg_catalog" => postgres::system_table(snapshot, name),
@@ -25,7 +30,9 @@ pub fn table(snapshot: &Snapshot, schema: &str, name: &str) -> Result<Option<Arc
 pub fn table_function(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {
         "pg_get_keywords" => postgres::keywords().map(Some),
-        "pg_available_extensions" => build::table("name name, default_version text, comment text", Vec::new()).map(Some),
+        "pg_available_extensions" => {
+            build::table("name name, default_version text, comment text", Vec::new()).map(Some)
+        }
         _ => Ok(None),
     }
 }

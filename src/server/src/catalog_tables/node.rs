@@ -1,4 +1,5 @@
-//! `tidemark.errors`, `tidemark.jobs`, `tidemark.checkpoints`, `tidemark.relations`, `tidemark.clients`, `tidemark.settings`.
+//! `tidemark.errors`, `tidemark.jobs`, `tidemark.checkpoints`, `tidemark.relations`,
+//! `tidemark.clients`, `tidemark.settings`.
 
 use crate::serving::Snapshot;
 use arrow::array::*;
@@ -9,14 +10,31 @@ use tidemark_common::Result;
 
 /// A table from named columns.
 pub fn memory(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
-    let schema = Arc::new(Schema::new(columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect::<Vec<_>>()));
-    let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|(_, a)| a).collect()).map_err(crate::protocol::error::from_arrow)?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![vec![batch]]).map_err(crate::protocol::error::from_datafusion)?))
+    let schema = Arc::new(Schema::new(
+        columns
+            .iter()
+            .map(|(n, a)| Field::new(*n, a.data_type().clone(), true))
+            .collect::<Vec<_>>(),
+    ));
+    let batch = RecordBatch::try_new(
+        schema.clone(),
+        columns.into_iter().map(|(_, a)| a).collect(),
+    )
+    .map_err(crate::protocol::error::from_arrow)?;
+    Ok(Arc::new(
+        MemTable::try_new(schema, vec![vec![batch]])
+            .map_err(crate::protocol::error::from_datafusion)?,
+    ))
 }
 
 /// A column of text.
 pub fn texts<T: Into<String>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
-    Arc::new(values.into_iter().map(|v| Some(v.into())).collect::<StringArray>())
+    Arc::new(
+        values
+            .into_iter()
+            .map(|v| Some(v.into()))
+            .collect::<StringArray>(),
+    )
 }
 
 fn longs(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -34,32 +52,83 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         "errors" => {
             let rows = engine.errors();
             vec![
-                ("relation", texts(rows.iter().map(|(name, _)| name.as_str()))),
+                (
+                    "relation",
+                    texts(rows.iter().map(|(name, _)| name.as_str())),
+                ),
                 ("epoch", longs(rows.iter().map(|(_, r)| r.epoch.0 as i64))),
                 ("topic", texts(rows.iter().map(|(_, r)| r.topic.as_str()))),
-                ("partition", Arc::new(Int32Array::from_iter_values(rows.iter().map(|(_, r)| r.split as i32))) as ArrayRef),
+                (
+                    "partition",
+                    Arc::new(Int32Array::from_iter_values(
+                        rows.iter().map(|(_, r)| r.split as i32),
+                    )) as ArrayRef,
+                ),
                 ("offset", longs(rows.iter().map(|(_, r)| r.offset))),
                 ("column", texts(rows.iter().map(|(_, r)| r.column.as_str()))),
-                ("sqlstate", texts(rows.iter().map(|(_, r)| r.state.as_str()))),
-                ("message", texts(rows.iter().map(|(_, r)| r.message.as_str()))),
-                ("raw", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|(_, r)| r.raw.as_slice()))) as ArrayRef),
+                (
+                    "sqlstate",
+                    texts(rows.iter().map(|(_, r)| r.state.as_str())),
+                ),
+                (
+                    "message",
+                    texts(rows.iter().map(|(_, r)| r.message.as_str())),
+                ),
+                (
+                    "raw",
+                    Arc::new(BinaryArray::from_iter_values(
+                        rows.iter().map(|(_, r)| r.raw.as_slice()),
+                    )) as ArrayRef,
+                ),
             ]
         }
         "jobs" => {
-            let rows: Vec<_> = engine.jobs().into_iter().filter(|j| !matches!(j.kind, "view" | "index")).collect();
+            let rows: Vec<_> = engine
+                .jobs()
+                .into_iter()
+                .filter(|j| !matches!(j.kind, "view" | "index"))
+                .collect();
             vec![
-                ("id", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.relation.0 as i32))) as ArrayRef),
+                (
+                    "id",
+                    Arc::new(Int32Array::from_iter_values(
+                        rows.iter().map(|r| r.relation.0 as i32),
+                    )) as ArrayRef,
+                ),
                 ("name", texts(rows.iter().map(|r| r.name.as_str()))),
                 ("kind", texts(rows.iter().map(|r| r.kind))),
                 ("state", texts(rows.iter().map(|r| r.state))),
-                ("progress", Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| r.progress))) as ArrayRef),
+                (
+                    "progress",
+                    Arc::new(Float64Array::from_iter_values(
+                        rows.iter().map(|r| r.progress),
+                    )) as ArrayRef,
+                ),
                 ("rows", longs(rows.iter().map(|r| r.rows as i64))),
-                ("rows_per_second", Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| r.rows_per_second))) as ArrayRef),
+                (
+                    "rows_per_second",
+                    Arc::new(Float64Array::from_iter_values(
+                        rows.iter().map(|r| r.rows_per_second),
+                    )) as ArrayRef,
+                ),
                 ("epoch", longs(rows.iter().map(|r| r.epoch.0 as i64))),
-                ("memory_bytes", longs(rows.iter().map(|r| r.memory_bytes as i64))),
+                (
+                    "memory_bytes",
+                    longs(rows.iter().map(|r| r.memory_bytes as i64)),
+                ),
                 ("late_rows", longs(rows.iter().map(|r| r.late_rows as i64))),
-                ("undelivered_epochs", longs(rows.iter().map(|r| r.undelivered_epochs as i64))),
-                ("error", Arc::new(rows.iter().map(|r| r.error.clone()).collect::<StringArray>()) as ArrayRef),
+                (
+                    "undelivered_epochs",
+                    longs(rows.iter().map(|r| r.undelivered_epochs as i64)),
+                ),
+                (
+                    "error",
+                    Arc::new(
+                        rows.iter()
+                            .map(|r| r.error.clone())
+                            .collect::<StringArray>(),
+                    ) as ArrayRef,
+                ),
             ]
         }
         "checkpoints" => {
@@ -67,7 +136,10 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             vec![
                 ("epoch", longs(rows.iter().map(|r| r.epoch.0 as i64))),
                 ("committed_at", moments(rows.iter().map(|r| r.committed_at))),
-                ("duration_ms", longs(rows.iter().map(|r| r.duration_ms as i64))),
+                (
+                    "duration_ms",
+                    longs(rows.iter().map(|r| r.duration_ms as i64)),
+                ),
                 ("bytes", longs(rows.iter().map(|r| r.bytes as i64))),
                 ("files", longs(rows.iter().map(|r| r.files as i64))),
             ]
@@ -75,23 +147,47 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         "relations" => {
             let rows: Vec<_> = snapshot.catalog.relations.values().collect();
             vec![
-                ("id", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.id.0 as i32))) as ArrayRef),
-                ("schema_name", texts(rows.iter().map(|r| r.schema_name.as_str()))),
+                (
+                    "id",
+                    Arc::new(Int32Array::from_iter_values(
+                        rows.iter().map(|r| r.id.0 as i32),
+                    )) as ArrayRef,
+                ),
+                (
+                    "schema_name",
+                    texts(rows.iter().map(|r| r.schema_name.as_str())),
+                ),
                 ("name", texts(rows.iter().map(|r| r.name.as_str()))),
                 ("kind", texts(rows.iter().map(|r| r.kind.name()))),
                 ("owner", texts(rows.iter().map(|r| r.owner.as_str()))),
-                ("append_only", Arc::new(rows.iter().map(|r| Some(r.append_only)).collect::<BooleanArray>()) as ArrayRef),
-                ("definition", texts(rows.iter().map(|r| r.definition.as_str()))),
+                (
+                    "append_only",
+                    Arc::new(
+                        rows.iter()
+                            .map(|r| Some(r.append_only))
+                            .collect::<BooleanArray>(),
+                    ) as ArrayRef,
+                ),
+                (
+                    "definition",
+                    texts(rows.iter().map(|r| r.definition.as_str())),
+                ),
             ]
         }
         "clients" => {
             let rows = snapshot.server.clients.list();
             vec![
-                ("pid", Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.0))) as ArrayRef),
+                (
+                    "pid",
+                    Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| r.0))) as ArrayRef,
+                ),
                 ("user", texts(rows.iter().map(|r| r.1.user.as_str()))),
                 ("address", texts(rows.iter().map(|r| r.1.address.as_str()))),
                 ("since", moments(rows.iter().map(|r| r.1.since))),
-                ("running", texts(rows.iter().map(|r| r.1.running.lock().clone()))),
+                (
+                    "running",
+                    texts(rows.iter().map(|r| r.1.running.lock().clone())),
+                ),
             ]
         }
         "settings" => {

@@ -1,5 +1,6 @@
-//! Object identifiers. A relation's oid is fixed by its id, so that clients may keep it: 16384 + 8 * id, and next to it the oids of what belongs to the relation:
-//! its key's index, its key's constraint, its row type and the array of that.
+//! Object identifiers. A relation's oid is fixed by its id, so that clients may keep it: 16384 + 8
+//! * id, and next to it the oids of what belongs to the relation: its key's index, its key's
+//! constraint, its row type and the array of that.
 
 use tidemark_common::RelationId;
 
@@ -84,7 +85,13 @@ pub fn of_schema(name: &str, schemas: &[String]) -> i32 {
         "public" => 2200,
         "information_schema" => 13_000,
         "tidemark" => 13_001,
-        other => 14_000 + schemas.iter().position(|s| s == other).unwrap_or(schemas.len()) as i32,
+        other => {
+            14_000
+                + schemas
+                    .iter()
+                    .position(|s| s == other)
+                    .unwrap_or(schemas.len()) as i32
+        }
     }
 }
 

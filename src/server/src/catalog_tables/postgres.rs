@@ -1,14 +1,19 @@
-//! `pg_catalog`: relations, columns, keys, indexes and comments as PostgreSQL's tables. Types, functions, operators and the tables that stay empty are
-//! exports of a PostgreSQL's own catalog (datafusion-pg-catalog).
+//! `pg_catalog`: relations, columns, keys, indexes and comments as PostgreSQL's tables. Types,
+//! functions, operators and the tables that stay empty are exports of a PostgreSQL's own catalog
+//! (datafusion-pg-catalog).
 //!
-//! Kinds in `pg_class`: table `r`, view `v`, materialized view `m`, index `i`. Sources and sinks are not tables to PostgreSQL's tools: a source is shown as
-//! a foreign table `f` of a server that has its connector's name, a sink is left out. Options are not shown there: they may hold passwords.
+//! Kinds in `pg_class`: table `r`, view `v`, materialized view `m`, index `i`. Sources and sinks
+//! are not tables to PostgreSQL's tools: a source is shown as a foreign table `f` of a server that
+//! has its connector's name, a sink is left out. Options are not shown there: they may hold
+//! passwords.
 
 use super::build::{Cell, Row, table};
 use super::oids;
 use crate::protocol::types;
 use crate::serving::Snapshot;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, RecordBatch, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Int32Array, RecordBatch, new_null_array,
+};
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
@@ -21,81 +26,215 @@ use tidemark_plan::{Column, Relation, RelationKind};
 const OWNER: i32 = 10;
 const DATABASE: i32 = 1;
 
-const PG_CLASS: &str = "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = 0, relowner oid = 10, relam oid = 0, relfilenode oid = 0, reltablespace oid = 0, \
-    relpages int4 = 0, reltuples float4 = -1, relallvisible int4 = 0, reltoastrelid oid = 0, relhasindex bool = false, relisshared bool = false, relpersistence char = p, relkind char, \
-    relnatts int2 = 0, relchecks int2 = 0, relhasrules bool = false, relhastriggers bool = false, relhassubclass bool = false, relrowsecurity bool = false, relforcerowsecurity bool = false, \
-    relispopulated bool = true, relreplident char = d, relispartition bool = false, relrewrite oid = 0, relfrozenxid int4 = 0, relminmxid int4 = 0, relacl text[], reloptions text[], relpartbound text, relhasoids bool = false";
+const PG_CLASS: &str = "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = \
+                        0, relowner oid = 10, relam oid = 0, relfilenode oid = 0, reltablespace \
+oid = 0, \
+    relpages int4 = 0, reltuples float4 = -1, relallvisible int4 = 0, reltoastrelid oid = 0, \
+    relhasindex bool = false, relisshared bool = false, relpersistence char = p, relkind char, \
+    relnatts int2 = 0, relchecks int2 = 0, relhasrules bool = false, relhastriggers bool = false, \
+    relhassubclass bool = false, relrowsecurity bool = false, relforcerowsecurity bool = false, \
+    relispopulated bool = true, relreplident char = d, relispartition bool = false, relrewrite oid \
+    = 0, relfrozenxid int4 = 0, relminmxid int4 = 0, relacl text[], reloptions text[], \
+    relpartbound text, relhasoids bool = false";
 
-const PG_ATTRIBUTE: &str = "attrelid oid, attname name, atttypid oid, attstattarget int4 = -1, attlen int2, attnum int2, attndims int4 = 0, attcacheoff int4 = -1, atttypmod int4 = -1, \
-    attbyval bool = false, attstorage char = p, attalign char = i, attnotnull bool = false, atthasdef bool = false, atthasmissing bool = false, attidentity char = '', attgenerated char = '', \
-    attisdropped bool = false, attislocal bool = true, attinhcount int4 = 0, attcollation oid = 0, attacl text[], attoptions text[], attfdwoptions text[], attmissingval text, attcompression char = ''";
+const PG_ATTRIBUTE: &str = "attrelid oid, attname name, atttypid oid, attstattarget int4 = -1, \
+                            attlen int2, attnum int2, attndims int4 = 0, attcacheoff int4 = -1, \
+atttypmod int4 = -1, \
+    attbyval bool = false, attstorage char = p, attalign char = i, attnotnull bool = false, \
+    atthasdef bool = false, atthasmissing bool = false, attidentity char = '', attgenerated char = \
+    '', \
+    attisdropped bool = false, attislocal bool = true, attinhcount int4 = 0, attcollation oid = 0, \
+    attacl text[], attoptions text[], attfdwoptions text[], attmissingval text, attcompression \
+    char = ''";
 
-const PG_INDEX: &str = "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique bool = false, indnullsnotdistinct bool = false, indisprimary bool = false, \
-    indisexclusion bool = false, indimmediate bool = true, indisclustered bool = false, indisvalid bool = true, indcheckxmin bool = false, indisready bool = true, indislive bool = true, \
-    indisreplident bool = false, indkey int2vector, indcollation oidvector, indclass oidvector, indoption int2vector, indexprs text, indpred text";
+const PG_INDEX: &str = "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique \
+                        bool = false, indnullsnotdistinct bool = false, indisprimary bool = false, \
+    indisexclusion bool = false, indimmediate bool = true, indisclustered bool = false, indisvalid \
+    bool = true, indcheckxmin bool = false, indisready bool = true, indislive bool = true, \
+    indisreplident bool = false, indkey int2vector, indcollation oidvector, indclass oidvector, \
+    indoption int2vector, indexprs text, indpred text";
 
-const PG_CONSTRAINT: &str = "oid oid, conname name, connamespace oid, contype char, condeferrable bool = false, condeferred bool = false, convalidated bool = true, conrelid oid, contypid oid = 0, \
-    conindid oid = 0, conparentid oid = 0, confrelid oid = 0, confupdtype char = '', confdeltype char = '', confmatchtype char = '', conislocal bool = true, coninhcount int4 = 0, \
-    connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], conffeqop oid[], conexclop oid[], conbin text, confdelsetcols int2[], \
+const PG_CONSTRAINT: &str = "oid oid, conname name, connamespace oid, contype char, condeferrable \
+                             bool = false, condeferred bool = false, convalidated bool = true, \
+conrelid oid, contypid oid = 0, \
+    conindid oid = 0, conparentid oid = 0, confrelid oid = 0, confupdtype char = '', confdeltype \
+    char = '', confmatchtype char = '', conislocal bool = true, coninhcount int4 = 0, \
+    connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], \
+    conffeqop oid[], conexclop oid[], conbin text, confdelsetcols int2[], \
     conperiod bool = false";
 
-const PG_DATABASE: &str = "oid oid, datname name, datdba oid = 10, encoding int4 = 6, datlocprovider char = c, datistemplate bool = false, datallowconn bool = true, datconnlimit int4 = -1, \
-    datlastsysoid oid = 13000, datfrozenxid int4 = 0, datminmxid int4 = 0, dattablespace oid = 1663, datcollate text = C, datctype text = C.UTF-8, daticulocale text, datlocale text, daticurules text, \
+const PG_DATABASE: &str = "oid oid, datname name, datdba oid = 10, encoding int4 = 6, \
+                           datlocprovider char = c, datistemplate bool = false, datallowconn bool \
+= true, datconnlimit int4 = -1, \
+    datlastsysoid oid = 13000, datfrozenxid int4 = 0, datminmxid int4 = 0, dattablespace oid = \
+    1663, datcollate text = C, datctype text = C.UTF-8, daticulocale text, datlocale text, \
+    daticurules text, \
     datcollversion text, datacl text[]";
 
-const PG_ROLES: &str = "rolname name, rolsuper bool = true, rolinherit bool = true, rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, rolreplication bool = false, \
-    rolconnlimit int4 = -1, rolpassword text = ********, rolvaliduntil timestamptz, rolbypassrls bool = true, rolconfig text[], oid oid = 10";
+const PG_ROLES: &str = "rolname name, rolsuper bool = true, rolinherit bool = true, rolcreaterole \
+                        bool = true, rolcreatedb bool = true, rolcanlogin bool = true, \
+rolreplication bool = false, \
+    rolconnlimit int4 = -1, rolpassword text = ********, rolvaliduntil timestamptz, rolbypassrls \
+    bool = true, rolconfig text[], oid oid = 10";
 
-const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, leader_pid int4, usesysid oid = 10, usename name, application_name text = '', client_addr text, client_hostname text, \
-    client_port int4, backend_start timestamptz, xact_start timestamptz, query_start timestamptz, state_change timestamptz, wait_event_type text, wait_event text, state text, backend_xid int4, \
+const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, leader_pid int4, \
+                                usesysid oid = 10, usename name, application_name text = '', \
+client_addr text, client_hostname text, \
+    client_port int4, backend_start timestamptz, xact_start timestamptz, query_start timestamptz, \
+    state_change timestamptz, wait_event_type text, wait_event text, state text, backend_xid int4, \
     backend_xmin int4, query_id int8, query text, backend_type text = 'client backend'";
 
 /// System views and tables that have no rows here and are not among the exports.
 const EMPTY: &[(&str, &str)] = &[
     (
         "pg_locks",
-        "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
+        "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, \
+         transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid \
+int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
     ),
-    ("pg_prepared_statements", "name text, statement text, prepare_time timestamptz, parameter_types text[], from_sql bool"),
-    ("pg_prepared_xacts", "transaction int4, gid text, prepared timestamptz, owner name, database name"),
-    ("pg_cursors", "name text, statement text, is_holdable bool, is_binary bool, is_scrollable bool, creation_time timestamptz"),
-    ("pg_available_extensions", "name name, default_version text, installed_version text, comment text"),
-    ("pg_available_extension_versions", "name name, version text, installed bool, superuser bool, trusted bool, relocatable bool, schema name, requires text[], comment text"),
+    (
+        "pg_prepared_statements",
+        "name text, statement text, prepare_time timestamptz, parameter_types text[], from_sql \
+         bool",
+    ),
+    (
+        "pg_prepared_xacts",
+        "transaction int4, gid text, prepared timestamptz, owner name, database name",
+    ),
+    (
+        "pg_cursors",
+        "name text, statement text, is_holdable bool, is_binary bool, is_scrollable bool, \
+         creation_time timestamptz",
+    ),
+    (
+        "pg_available_extensions",
+        "name name, default_version text, installed_version text, comment text",
+    ),
+    (
+        "pg_available_extension_versions",
+        "name name, version text, installed bool, superuser bool, trusted bool, relocatable bool, \
+         schema name, requires text[], comment text",
+    ),
     (
         "pg_sequences",
-        "schemaname name, sequencename name, sequenceowner name, data_type text, start_value int8, min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, last_value int8",
+        "schemaname name, sequencename name, sequenceowner name, data_type text, start_value int8, \
+         min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, \
+last_value int8",
     ),
-    ("pg_rules", "schemaname name, tablename name, rulename name, definition text"),
-    ("pg_policies", "schemaname name, tablename name, policyname name, permissive text, roles text[], cmd text, qual text, with_check text"),
+    (
+        "pg_rules",
+        "schemaname name, tablename name, rulename name, definition text",
+    ),
+    (
+        "pg_policies",
+        "schemaname name, tablename name, policyname name, permissive text, roles text[], cmd \
+         text, qual text, with_check text",
+    ),
     ("pg_group", "groname name, grosysid oid, grolist oid[]"),
-    ("pg_seclabels", "objoid oid, classoid oid, objsubid int4, objtype text, objnamespace oid, objname text, provider text, label text"),
-    ("pg_publication_tables", "pubname name, schemaname name, tablename name"),
-    ("pg_stat_replication", "pid int4, usesysid oid, usename name, application_name text, client_addr text, state text, sync_state text"),
-    ("pg_stats", "schemaname name, tablename name, attname name, inherited bool, null_frac float4, avg_width int4, n_distinct float4, correlation float4"),
-    ("pg_stat_user_indexes", "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan int8, idx_tup_read int8, idx_tup_fetch int8"),
-    ("pg_depend", "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, deptype char"),
-    ("pg_rewrite", "oid oid, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, ev_qual text, ev_action text"),
-    ("pg_inherits", "inhrelid oid, inhparent oid, inhseqno int4, inhdetachpending bool"),
+    (
+        "pg_seclabels",
+        "objoid oid, classoid oid, objsubid int4, objtype text, objnamespace oid, objname text, \
+         provider text, label text",
+    ),
+    (
+        "pg_publication_tables",
+        "pubname name, schemaname name, tablename name",
+    ),
+    (
+        "pg_stat_replication",
+        "pid int4, usesysid oid, usename name, application_name text, client_addr text, state \
+         text, sync_state text",
+    ),
+    (
+        "pg_stats",
+        "schemaname name, tablename name, attname name, inherited bool, null_frac float4, \
+         avg_width int4, n_distinct float4, correlation float4",
+    ),
+    (
+        "pg_stat_user_indexes",
+        "relid oid, indexrelid oid, schemaname name, relname name, indexrelname name, idx_scan \
+         int8, idx_tup_read int8, idx_tup_fetch int8",
+    ),
+    (
+        "pg_depend",
+        "classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, refobjsubid int4, \
+         deptype char",
+    ),
+    (
+        "pg_rewrite",
+        "oid oid, rulename name, ev_class oid, ev_type char, ev_enabled char, is_instead bool, \
+         ev_qual text, ev_action text",
+    ),
+    (
+        "pg_inherits",
+        "inhrelid oid, inhparent oid, inhseqno int4, inhdetachpending bool",
+    ),
     (
         "pg_trigger",
-        "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual text, tgoldtable name, tgnewtable name",
+        "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled \
+         char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, \
+tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual text, \
+tgoldtable name, tgnewtable name",
     ),
-    ("pg_policy", "oid oid, polname name, polrelid oid, polcmd char, polpermissive bool, polroles oid[], polqual text, polwithcheck text"),
-    ("pg_publication", "oid oid, pubname name, pubowner oid, puballtables bool, pubinsert bool, pubupdate bool, pubdelete bool, pubtruncate bool, pubviaroot bool"),
-    ("pg_publication_rel", "oid oid, prpubid oid, prrelid oid, prqual text, prattrs int2[]"),
-    ("pg_publication_namespace", "oid oid, pnpubid oid, pnnspid oid"),
-    ("pg_statistic_ext", "oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget int4, stxkeys int2[], stxkind text[], stxexprs text"),
-    ("pg_sequence", "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, seqcache int8, seqcycle bool"),
-    ("pg_partitioned_table", "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2[], partclass oid[], partcollation oid[], partexprs text"),
-    ("pg_auth_members", "roleid oid, member oid, grantor oid, admin_option bool"),
-    ("pg_shdescription", "objoid oid, classoid oid, description text"),
-    ("pg_db_role_setting", "setdatabase oid, setrole oid, setconfig text[]"),
-    ("pg_default_acl", "oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype char, defaclacl text[]"),
+    (
+        "pg_policy",
+        "oid oid, polname name, polrelid oid, polcmd char, polpermissive bool, polroles oid[], \
+         polqual text, polwithcheck text",
+    ),
+    (
+        "pg_publication",
+        "oid oid, pubname name, pubowner oid, puballtables bool, pubinsert bool, pubupdate bool, \
+         pubdelete bool, pubtruncate bool, pubviaroot bool",
+    ),
+    (
+        "pg_publication_rel",
+        "oid oid, prpubid oid, prrelid oid, prqual text, prattrs int2[]",
+    ),
+    (
+        "pg_publication_namespace",
+        "oid oid, pnpubid oid, pnnspid oid",
+    ),
+    (
+        "pg_statistic_ext",
+        "oid oid, stxrelid oid, stxname name, stxnamespace oid, stxowner oid, stxstattarget int4, \
+         stxkeys int2[], stxkind text[], stxexprs text",
+    ),
+    (
+        "pg_sequence",
+        "seqrelid oid, seqtypid oid, seqstart int8, seqincrement int8, seqmax int8, seqmin int8, \
+         seqcache int8, seqcycle bool",
+    ),
+    (
+        "pg_partitioned_table",
+        "partrelid oid, partstrat char, partnatts int2, partdefid oid, partattrs int2[], partclass \
+         oid[], partcollation oid[], partexprs text",
+    ),
+    (
+        "pg_auth_members",
+        "roleid oid, member oid, grantor oid, admin_option bool",
+    ),
+    (
+        "pg_shdescription",
+        "objoid oid, classoid oid, description text",
+    ),
+    (
+        "pg_db_role_setting",
+        "setdatabase oid, setrole oid, setconfig text[]",
+    ),
+    (
+        "pg_default_acl",
+        "oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype char, defaclacl text[]",
+    ),
 ];
 
 fn statics() -> Result<&'static PgCatalogStaticTables> {
     static TABLES: OnceLock<Result<PgCatalogStaticTables>> = OnceLock::new();
-    TABLES.get_or_init(|| PgCatalogStaticTables::try_new().map_err(crate::protocol::error::from_datafusion)).as_ref().map_err(Error::clone)
+    TABLES
+        .get_or_init(|| {
+            PgCatalogStaticTables::try_new().map_err(crate::protocol::error::from_datafusion)
+        })
+        .as_ref()
+        .map_err(Error::clone)
 }
 
 /// The keywords that `pg_get_keywords()` lists.
@@ -109,36 +248,84 @@ pub fn function_oid(name: &str) -> Option<i32> {
     let by_name = BY_NAME.get_or_init(|| {
         let mut found = HashMap::new();
         for batch in statics().map_or(&[][..], |s| s.pg_proc.data()) {
-            let (Some(oids), Some(names)) = (batch.column_by_name("oid"), batch.column_by_name("proname")) else { continue };
-            let (Some(oids), Some(names)) = (oids.as_primitive_opt::<Int32Type>(), names.as_string_opt::<i32>()) else { continue };
-            found.extend(oids.iter().zip(names).filter_map(|(o, n)| Some((n?.to_string(), o?))));
+            let (Some(oids), Some(names)) =
+                (batch.column_by_name("oid"), batch.column_by_name("proname"))
+            else {
+                continue;
+            };
+            let (Some(oids), Some(names)) = (
+                oids.as_primitive_opt::<Int32Type>(),
+                names.as_string_opt::<i32>(),
+            ) else {
+                continue;
+            };
+            found.extend(
+                oids.iter()
+                    .zip(names)
+                    .filter_map(|(o, n)| Some((n?.to_string(), o?))),
+            );
         }
         found
     });
-    by_name.get(name.rsplit('.').next().unwrap_or(name)).copied()
+    by_name
+        .get(name.rsplit('.').next().unwrap_or(name))
+        .copied()
 }
 
 /// Columns of functions are oids, access lists are arrays: the export has them as text.
 fn retyped(name: &str, column: &ArrayRef) -> ArrayRef {
-    let regproc = ["typinput", "typoutput", "typreceive", "typsend", "typmodin", "typmodout", "typanalyze", "typsubscript"].contains(&name);
+    let regproc = [
+        "typinput",
+        "typoutput",
+        "typreceive",
+        "typsend",
+        "typmodin",
+        "typmodout",
+        "typanalyze",
+        "typsubscript",
+    ]
+    .contains(&name);
     match column.as_string_opt::<i32>() {
-        Some(texts) if regproc => Arc::new(texts.iter().map(|t| Some(t.and_then(function_oid).unwrap_or(0))).collect::<Int32Array>()),
-        Some(texts) if name.ends_with("acl") || name.ends_with("options") || name.ends_with("config") || name == "evttags" => {
-            new_null_array(&DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))), texts.len())
+        Some(texts) if regproc => Arc::new(
+            texts
+                .iter()
+                .map(|t| Some(t.and_then(function_oid).unwrap_or(0)))
+                .collect::<Int32Array>(),
+        ),
+        Some(texts)
+            if name.ends_with("acl")
+                || name.ends_with("options")
+                || name.ends_with("config")
+                || name == "evttags" =>
+        {
+            new_null_array(
+                &DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
+                texts.len(),
+            )
         }
         _ => column.clone(),
     }
 }
 
-/// Columns that exported tables have in other versions of PostgreSQL, for clients that ask for them whatever the version.
+/// Columns that exported tables have in other versions of PostgreSQL, for clients that ask for them
+/// whatever the version.
 fn of_other_versions(table: &str, batch: &RecordBatch) -> Vec<(&'static str, ArrayRef)> {
     let is_kind = |wanted: &str| -> ArrayRef {
-        let kinds = batch.column_by_name("prokind").and_then(|c| c.as_string_opt::<i32>());
-        Arc::new((0..batch.num_rows()).map(|i| Some(kinds.is_some_and(|k| k.value(i) == wanted))).collect::<BooleanArray>())
+        let kinds = batch
+            .column_by_name("prokind")
+            .and_then(|c| c.as_string_opt::<i32>());
+        Arc::new(
+            (0..batch.num_rows())
+                .map(|i| Some(kinds.is_some_and(|k| k.value(i) == wanted)))
+                .collect::<BooleanArray>(),
+        )
     };
     match table {
         "pg_proc" => vec![("proisagg", is_kind("a")), ("proiswindow", is_kind("w"))],
-        "pg_collation" => vec![("colliculocale", new_null_array(&DataType::Utf8, batch.num_rows()))],
+        "pg_collation" => vec![(
+            "colliculocale",
+            new_null_array(&DataType::Utf8, batch.num_rows()),
+        )],
         _ => Vec::new(),
     }
 }
@@ -147,16 +334,45 @@ fn of_other_versions(table: &str, batch: &RecordBatch) -> Vec<(&'static str, Arr
 fn exported(table: &str, source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
     let empty = RecordBatch::new_empty(source.schema());
     let first = source.data().first().unwrap_or(&empty);
-    let more = of_other_versions(table, first).into_iter().map(|(name, array)| Arc::new(Field::new(name, array.data_type().clone(), true)));
-    let fields: Vec<Arc<Field>> = source.schema().fields().iter().cloned().chain(more).collect();
+    let more = of_other_versions(table, first)
+        .into_iter()
+        .map(|(name, array)| Arc::new(Field::new(name, array.data_type().clone(), true)));
+    let fields: Vec<Arc<Field>> = source
+        .schema()
+        .fields()
+        .iter()
+        .cloned()
+        .chain(more)
+        .collect();
     let retype = |b: &RecordBatch| {
-        let exported = b.columns().iter().zip(&fields).map(|(c, f)| retyped(f.name(), c));
-        exported.chain(of_other_versions(table, b).into_iter().map(|(_, array)| array)).collect::<Vec<_>>()
+        let exported = b
+            .columns()
+            .iter()
+            .zip(&fields)
+            .map(|(c, f)| retyped(f.name(), c));
+        exported
+            .chain(
+                of_other_versions(table, b)
+                    .into_iter()
+                    .map(|(_, array)| array),
+            )
+            .collect::<Vec<_>>()
     };
     let types = retype(first);
     let mark = |(f, column): (&Arc<Field>, &ArrayRef)| {
-        let letter =
-            ["typtype", "typcategory", "typalign", "typstorage", "prokind", "provolatile", "proparallel", "castcontext", "castmethod", "collprovider"].contains(&f.name().as_str());
+        let letter = [
+            "typtype",
+            "typcategory",
+            "typalign",
+            "typstorage",
+            "prokind",
+            "provolatile",
+            "proparallel",
+            "castcontext",
+            "castmethod",
+            "collprovider",
+        ]
+        .contains(&f.name().as_str());
         let sql = if f.metadata().contains_key("pg.oid_alias") {
             "oid"
         } else if letter {
@@ -166,10 +382,20 @@ fn exported(table: &str, source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvid
         };
         super::build::field(f.name(), column.data_type().clone(), sql)
     };
-    let schema = Arc::new(Schema::new(fields.iter().zip(&types).map(mark).collect::<Vec<_>>()));
+    let schema = Arc::new(Schema::new(
+        fields.iter().zip(&types).map(mark).collect::<Vec<_>>(),
+    ));
     let dress = |b: &RecordBatch| RecordBatch::try_new(schema.clone(), retype(b));
-    let batches = source.data().iter().map(dress).collect::<Result<Vec<_>, _>>().map_err(crate::protocol::error::from_arrow)?;
-    Ok(Arc::new(MemTable::try_new(schema, vec![batches]).map_err(crate::protocol::error::from_datafusion)?))
+    let batches = source
+        .data()
+        .iter()
+        .map(dress)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(crate::protocol::error::from_arrow)?;
+    Ok(Arc::new(
+        MemTable::try_new(schema, vec![batches])
+            .map_err(crate::protocol::error::from_datafusion)?,
+    ))
 }
 
 fn exported_by_name(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -219,72 +445,155 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
     let built = match name {
         "pg_class" => table(PG_CLASS, classes(snapshot)),
         "pg_attribute" => table(PG_ATTRIBUTE, attributes(snapshot)),
-        "pg_namespace" => table("oid oid, nspname name, nspowner oid = 10, nspacl text[]", namespaces(snapshot)),
+        "pg_namespace" => table(
+            "oid oid, nspname name, nspowner oid = 10, nspacl text[]",
+            namespaces(snapshot),
+        ),
         "pg_index" => table(PG_INDEX, indexes(snapshot)),
         "pg_constraint" => table(PG_CONSTRAINT, constraints(snapshot)),
-        "pg_attrdef" => table("oid oid, adrelid oid, adnum int2, adbin text", defaults(snapshot)),
-        "pg_description" => table("objoid oid, classoid oid = 1259, objsubid int4 = 0, description text", comments(snapshot)),
-        "pg_database" => table(PG_DATABASE, vec![vec![("oid", DATABASE.into()), ("datname", "dev".into())]]),
+        "pg_attrdef" => table(
+            "oid oid, adrelid oid, adnum int2, adbin text",
+            defaults(snapshot),
+        ),
+        "pg_description" => table(
+            "objoid oid, classoid oid = 1259, objsubid int4 = 0, description text",
+            comments(snapshot),
+        ),
+        "pg_database" => table(
+            PG_DATABASE,
+            vec![vec![("oid", DATABASE.into()), ("datname", "dev".into())]],
+        ),
         "pg_roles" => table(PG_ROLES, roles(snapshot)),
         "pg_authid" => table(
-            "oid oid = 10, rolname name, rolsuper bool = true, rolinherit bool = true, rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, rolreplication bool = false, rolbypassrls bool = true, rolconnlimit int4 = -1, rolpassword text, rolvaliduntil timestamptz",
+            "oid oid = 10, rolname name, rolsuper bool = true, rolinherit bool = true, \
+             rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, \
+rolreplication bool = false, rolbypassrls bool = true, rolconnlimit int4 = -1, rolpassword text, \
+rolvaliduntil timestamptz",
             roles(snapshot),
         ),
         "pg_user" | "pg_shadow" => {
-            let rows = roles(snapshot).into_iter().map(|r| vec![("usename", r[0].1.clone())]).collect();
+            let rows = roles(snapshot)
+                .into_iter()
+                .map(|r| vec![("usename", r[0].1.clone())])
+                .collect();
             table(
-                "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil timestamptz, useconfig text[]",
+                "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, \
+                 userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil \
+timestamptz, useconfig text[]",
                 rows,
             )
         }
         "pg_tables" => table(
-            "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool = false, hasrules bool = false, hastriggers bool = false, rowsecurity bool = false",
+            "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool = \
+             false, hasrules bool = false, hastriggers bool = false, rowsecurity bool = false",
             rows_of(snapshot, RelationKind::Table, |r| {
-                vec![("schemaname", (&r.schema_name).into()), ("tablename", (&r.name).into()), ("tableowner", (&r.owner).into()), ("hasindexes", r.key_declared.into())]
+                vec![
+                    ("schemaname", (&r.schema_name).into()),
+                    ("tablename", (&r.name).into()),
+                    ("tableowner", (&r.owner).into()),
+                    ("hasindexes", r.key_declared.into()),
+                ]
             }),
         ),
         "pg_views" => table(
             "schemaname name, viewname name, viewowner name, definition text",
             rows_of(snapshot, RelationKind::View, |r| {
-                vec![("schemaname", (&r.schema_name).into()), ("viewname", (&r.name).into()), ("viewowner", (&r.owner).into()), ("definition", (&r.query).into())]
+                vec![
+                    ("schemaname", (&r.schema_name).into()),
+                    ("viewname", (&r.name).into()),
+                    ("viewowner", (&r.owner).into()),
+                    ("definition", (&r.query).into()),
+                ]
             }),
         ),
         "pg_matviews" => table(
-            "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes bool = false, ispopulated bool = true, definition text",
+            "schemaname name, matviewname name, matviewowner name, tablespace name, hasindexes \
+             bool = false, ispopulated bool = true, definition text",
             rows_of(snapshot, RelationKind::MaterializedView, |r| {
-                vec![("schemaname", (&r.schema_name).into()), ("matviewname", (&r.name).into()), ("matviewowner", (&r.owner).into()), ("definition", (&r.query).into())]
+                vec![
+                    ("schemaname", (&r.schema_name).into()),
+                    ("matviewname", (&r.name).into()),
+                    ("matviewowner", (&r.owner).into()),
+                    ("definition", (&r.query).into()),
+                ]
             }),
         ),
-        "pg_foreign_table" => table("ftrelid oid, ftserver oid, ftoptions text[]", foreign_tables(snapshot)),
+        "pg_foreign_table" => table(
+            "ftrelid oid, ftserver oid, ftoptions text[]",
+            foreign_tables(snapshot),
+        ),
         "pg_foreign_server" => table(
-            "oid oid, srvname name, srvowner oid = 10, srvfdw oid, srvtype text, srvversion text, srvacl text[], srvoptions text[]",
-            connectors(snapshot).enumerate().map(|(i, c)| vec![("oid", oids::of_connector(i).into()), ("srvname", c.into()), ("srvfdw", oids::CONNECTORS.into())]).collect(),
+            "oid oid, srvname name, srvowner oid = 10, srvfdw oid, srvtype text, srvversion text, \
+             srvacl text[], srvoptions text[]",
+            connectors(snapshot)
+                .enumerate()
+                .map(|(i, c)| {
+                    vec![
+                        ("oid", oids::of_connector(i).into()),
+                        ("srvname", c.into()),
+                        ("srvfdw", oids::CONNECTORS.into()),
+                    ]
+                })
+                .collect(),
         ),
         "pg_foreign_data_wrapper" => table(
-            "oid oid, fdwname name = connector, fdwowner oid = 10, fdwhandler oid = 0, fdwvalidator oid = 0, fdwacl text[], fdwoptions text[]",
+            "oid oid, fdwname name = connector, fdwowner oid = 10, fdwhandler oid = 0, \
+             fdwvalidator oid = 0, fdwacl text[], fdwoptions text[]",
             vec![vec![("oid", oids::CONNECTORS.into())]],
         ),
-        "pg_indexes" => table("schemaname name, tablename name, indexname name, tablespace name, indexdef text", index_views(snapshot)),
+        "pg_indexes" => table(
+            "schemaname name, tablename name, indexname name, tablespace name, indexdef text",
+            index_views(snapshot),
+        ),
         "pg_settings" => table(
-            "name text, setting text, unit text, category text = 'Tidemark', short_desc text, extra_desc text, context text = user, vartype text = string, source text = default, min_val text, max_val text, enumvals text[], boot_val text, reset_val text, sourcefile text, sourceline int4, pending_restart bool = false",
+            "name text, setting text, unit text, category text = 'Tidemark', short_desc text, \
+             extra_desc text, context text = user, vartype text = string, source text = default, \
+min_val text, max_val text, enumvals text[], boot_val text, reset_val text, sourcefile text, \
+sourceline int4, pending_restart bool = false",
             snapshot
                 .settings
                 .iter()
-                .map(|(n, v, d)| vec![("name", n.into()), ("setting", v.into()), ("short_desc", d.into()), ("boot_val", v.into()), ("reset_val", v.into())])
+                .map(|(n, v, d)| {
+                    vec![
+                        ("name", n.into()),
+                        ("setting", v.into()),
+                        ("short_desc", d.into()),
+                        ("boot_val", v.into()),
+                        ("reset_val", v.into()),
+                    ]
+                })
                 .collect(),
         ),
         "pg_stat_activity" => table(PG_STAT_ACTIVITY, activity(snapshot)),
         "pg_stat_user_tables" | "pg_stat_all_tables" => table(
-            "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, n_tup_del int8 = 0, n_tup_hot_upd int8 = 0, n_live_tup int8 = 0, n_dead_tup int8 = 0, last_vacuum timestamptz, last_autovacuum timestamptz, last_analyze timestamptz, last_autoanalyze timestamptz",
-            rows_of(snapshot, RelationKind::Table, |r| vec![("relid", oids::of_relation(r.id).into()), ("schemaname", (&r.schema_name).into()), ("relname", (&r.name).into())]),
+            "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, \
+             idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, \
+n_tup_del int8 = 0, n_tup_hot_upd int8 = 0, n_live_tup int8 = 0, n_dead_tup int8 = 0, last_vacuum \
+timestamptz, last_autovacuum timestamptz, last_analyze timestamptz, last_autoanalyze timestamptz",
+            rows_of(snapshot, RelationKind::Table, |r| {
+                vec![
+                    ("relid", oids::of_relation(r.id).into()),
+                    ("schemaname", (&r.schema_name).into()),
+                    ("relname", (&r.name).into()),
+                ]
+            }),
         ),
         "pg_stat_database" => table(
-            "datid oid = 1, datname name = dev, numbackends int4, xact_commit int8 = 0, xact_rollback int8 = 0, blks_read int8 = 0, blks_hit int8 = 0",
-            vec![vec![("numbackends", snapshot.server.clients.list().len().into())]],
+            "datid oid = 1, datname name = dev, numbackends int4, xact_commit int8 = 0, \
+             xact_rollback int8 = 0, blks_read int8 = 0, blks_hit int8 = 0",
+            vec![vec![(
+                "numbackends",
+                snapshot.server.clients.list().len().into(),
+            )]],
         ),
-        "pg_timezone_names" => {
-            table("name text, abbrev text, utc_offset text, is_dst bool = false", vec![vec![("name", "UTC".into()), ("abbrev", "UTC".into()), ("utc_offset", "00:00:00".into())]])
-        }
+        "pg_timezone_names" => table(
+            "name text, abbrev text, utc_offset text, is_dst bool = false",
+            vec![vec![
+                ("name", "UTC".into()),
+                ("abbrev", "UTC".into()),
+                ("utc_offset", "00:00:00".into()),
+            ]],
+        ),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
             None => return exported_by_name(name),
@@ -298,20 +607,42 @@ fn schema_oid(snapshot: &Snapshot, name: &str) -> i32 {
 }
 
 fn rows_of(snapshot: &Snapshot, kind: RelationKind, row: impl Fn(&Relation) -> Row) -> Vec<Row> {
-    snapshot.catalog.relations.values().filter(|r| r.kind == kind).map(|r| row(r)).collect()
+    snapshot
+        .catalog
+        .relations
+        .values()
+        .filter(|r| r.kind == kind)
+        .map(|r| row(r))
+        .collect()
 }
 
 /// The connectors that sources have, by name.
 fn connectors(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    let sources = snapshot.catalog.relations.values().filter(|r| r.kind == RelationKind::Source);
-    let names: BTreeSet<&str> = sources.filter_map(|r| r.connector.as_ref()).map(|c| c.connector.as_str()).collect();
+    let sources = snapshot
+        .catalog
+        .relations
+        .values()
+        .filter(|r| r.kind == RelationKind::Source);
+    let names: BTreeSet<&str> = sources
+        .filter_map(|r| r.connector.as_ref())
+        .map(|c| c.connector.as_str())
+        .collect();
     names.into_iter()
 }
 
 /// One row for each source.
 fn foreign_tables(snapshot: &Snapshot) -> Vec<Row> {
-    let server = |r: &Relation| connectors(snapshot).position(|c| r.connector.as_ref().is_some_and(|spec| spec.connector == c)).map(oids::of_connector);
-    rows_of(snapshot, RelationKind::Source, |r| vec![("ftrelid", oids::of_relation(r.id).into()), ("ftserver", server(r).into())])
+    let server = |r: &Relation| {
+        connectors(snapshot)
+            .position(|c| r.connector.as_ref().is_some_and(|spec| spec.connector == c))
+            .map(oids::of_connector)
+    };
+    rows_of(snapshot, RelationKind::Source, |r| {
+        vec![
+            ("ftrelid", oids::of_relation(r.id).into()),
+            ("ftserver", server(r).into()),
+        ]
+    })
 }
 
 /// The letter of `pg_class.relkind`.
@@ -338,7 +669,9 @@ pub fn column_type(column: &Column) -> Type {
 
 fn column_modifier(column: &Column) -> i32 {
     match &column.data_type {
-        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => types::modifier(&format!("numeric({p},{s})")),
+        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => {
+            types::modifier(&format!("numeric({p},{s})"))
+        }
         _ => types::modifier(&column.sql_type),
     }
 }
@@ -346,14 +679,28 @@ fn column_modifier(column: &Column) -> i32 {
 fn classes(s: &Snapshot) -> Vec<Row> {
     let mut rows = Vec::new();
     for r in s.catalog.relations.values() {
-        let Some(letter) = kind_letter(r.kind) else { continue };
-        let indexed = has_key(r) || s.catalog.dependents(r.id).iter().any(|d| d.kind == RelationKind::Index);
+        let Some(letter) = kind_letter(r.kind) else {
+            continue;
+        };
+        let indexed = has_key(r)
+            || s.catalog
+                .dependents(r.id)
+                .iter()
+                .any(|d| d.kind == RelationKind::Index);
         let stored = matches!(r.kind, RelationKind::Table | RelationKind::MaterializedView);
         rows.push(vec![
             ("oid", oids::of_relation(r.id).into()),
             ("relname", (&r.name).into()),
             ("relnamespace", schema_oid(s, &r.schema_name).into()),
-            ("reltype", if r.kind == RelationKind::Index { 0 } else { oids::of_row_type(r.id) }.into()),
+            (
+                "reltype",
+                if r.kind == RelationKind::Index {
+                    0
+                } else {
+                    oids::of_row_type(r.id)
+                }
+                .into(),
+            ),
             (
                 "relam",
                 if r.kind == RelationKind::Index {
@@ -393,37 +740,82 @@ fn attribute(relation: i32, number: usize, column: &Column, not_null: bool) -> R
         ("atttypid", (t.oid() as i32).into()),
         ("attlen", i64::from(width).into()),
         ("attnum", number.into()),
-        ("attndims", usize::from(matches!(column.data_type, DataType::List(_))).into()),
+        (
+            "attndims",
+            usize::from(matches!(column.data_type, DataType::List(_))).into(),
+        ),
         ("atttypmod", column_modifier(column).into()),
         ("attbyval", (width > 0 && width <= 8).into()),
         ("attstorage", if width > 0 { "p" } else { "x" }.into()),
         ("attnotnull", not_null.into()),
         ("atthasdef", column.default.is_some().into()),
-        ("attcollation", if matches!(t, Type::VARCHAR | Type::TEXT | Type::BPCHAR | Type::NAME) { 100 } else { 0 }.into()),
+        (
+            "attcollation",
+            if matches!(t, Type::VARCHAR | Type::TEXT | Type::BPCHAR | Type::NAME) {
+                100
+            } else {
+                0
+            }
+            .into(),
+        ),
     ]
 }
 
 fn attributes(s: &Snapshot) -> Vec<Row> {
     let mut rows = Vec::new();
-    for r in s.catalog.relations.values().filter(|r| kind_letter(r.kind).is_some()) {
+    for r in s
+        .catalog
+        .relations
+        .values()
+        .filter(|r| kind_letter(r.kind).is_some())
+    {
         let oid = oids::of_relation(r.id);
         let table = r.kind == RelationKind::Table;
-        rows.extend(r.columns.iter().enumerate().map(|(i, c)| attribute(oid, i + 1, c, table && !c.nullable)));
+        rows.extend(
+            r.columns
+                .iter()
+                .enumerate()
+                .map(|(i, c)| attribute(oid, i + 1, c, table && !c.nullable)),
+        );
         if has_key(r) {
-            rows.extend(r.key.iter().enumerate().map(|(i, k)| attribute(oids::of_key_index(r.id), i + 1, &Column { default: None, ..r.columns[*k].clone() }, false)));
+            rows.extend(r.key.iter().enumerate().map(|(i, k)| {
+                attribute(
+                    oids::of_key_index(r.id),
+                    i + 1,
+                    &Column {
+                        default: None,
+                        ..r.columns[*k].clone()
+                    },
+                    false,
+                )
+            }));
         }
     }
     rows
 }
 
 fn namespaces(s: &Snapshot) -> Vec<Row> {
-    let own = ["pg_catalog", "public", "information_schema", "tidemark"].iter().map(|n| n.to_string());
-    own.chain(s.catalog.schemas.iter().cloned()).map(|n| vec![("oid", schema_oid(s, &n).into()), ("nspname", n.into())]).collect()
+    let own = ["pg_catalog", "public", "information_schema", "tidemark"]
+        .iter()
+        .map(|n| n.to_string());
+    own.chain(s.catalog.schemas.iter().cloned())
+        .map(|n| vec![("oid", schema_oid(s, &n).into()), ("nspname", n.into())])
+        .collect()
 }
 
 /// The position of an index's column within its relation, from 1.
 fn positions_in(relation: &Relation, index: &Relation) -> Vec<i64> {
-    index.columns.iter().map(|c| relation.columns.iter().position(|r| r.name == c.name).map_or(0, |p| p as i64 + 1)).collect()
+    index
+        .columns
+        .iter()
+        .map(|c| {
+            relation
+                .columns
+                .iter()
+                .position(|r| r.name == c.name)
+                .map_or(0, |p| p as i64 + 1)
+        })
+        .collect()
 }
 
 fn indexes(s: &Snapshot) -> Vec<Row> {
@@ -431,12 +823,25 @@ fn indexes(s: &Snapshot) -> Vec<Row> {
     for r in s.catalog.relations.values() {
         if has_key(r) {
             let key: Vec<i64> = r.key.iter().map(|k| *k as i64 + 1).collect();
-            rows.push(index_row(oids::of_key_index(r.id), oids::of_relation(r.id), key, true));
+            rows.push(index_row(
+                oids::of_key_index(r.id),
+                oids::of_relation(r.id),
+                key,
+                true,
+            ));
         }
         if r.kind == RelationKind::Index
-            && let Some(on) = r.depends_on.first().and_then(|id| s.catalog.relations.get(id))
+            && let Some(on) = r
+                .depends_on
+                .first()
+                .and_then(|id| s.catalog.relations.get(id))
         {
-            rows.push(index_row(oids::of_relation(r.id), oids::of_relation(on.id), positions_in(on, r), false));
+            rows.push(index_row(
+                oids::of_relation(r.id),
+                oids::of_relation(on.id),
+                positions_in(on, r),
+                false,
+            ));
         }
     }
     rows
@@ -462,8 +867,17 @@ fn index_views(s: &Snapshot) -> Vec<Row> {
     let mut rows = Vec::new();
     for r in s.catalog.relations.values() {
         if has_key(r) {
-            let key: Vec<String> = r.key.iter().map(|k| crate::serving::functions::quote_ident(&r.columns[*k].name)).collect();
-            let definition = format!("CREATE UNIQUE INDEX {0}_pkey ON {1}.{0} USING btree ({2})", r.name, r.schema_name, key.join(", "));
+            let key: Vec<String> = r
+                .key
+                .iter()
+                .map(|k| crate::serving::functions::quote_ident(&r.columns[*k].name))
+                .collect();
+            let definition = format!(
+                "CREATE UNIQUE INDEX {0}_pkey ON {1}.{0} USING btree ({2})",
+                r.name,
+                r.schema_name,
+                key.join(", ")
+            );
             rows.push(vec![
                 ("schemaname", (&r.schema_name).into()),
                 ("tablename", (&r.name).into()),
@@ -472,9 +886,17 @@ fn index_views(s: &Snapshot) -> Vec<Row> {
             ]);
         }
         if r.kind == RelationKind::Index
-            && let Some(on) = r.depends_on.first().and_then(|id| s.catalog.relations.get(id))
+            && let Some(on) = r
+                .depends_on
+                .first()
+                .and_then(|id| s.catalog.relations.get(id))
         {
-            rows.push(vec![("schemaname", (&r.schema_name).into()), ("tablename", (&on.name).into()), ("indexname", (&r.name).into()), ("indexdef", (&r.definition).into())]);
+            rows.push(vec![
+                ("schemaname", (&r.schema_name).into()),
+                ("tablename", (&on.name).into()),
+                ("indexname", (&r.name).into()),
+                ("indexdef", (&r.definition).into()),
+            ]);
         }
     }
     rows
@@ -489,18 +911,36 @@ fn constraints(s: &Snapshot) -> Vec<Row> {
             ("contype", "p".into()),
             ("conrelid", oids::of_relation(r.id).into()),
             ("conindid", oids::of_key_index(r.id).into()),
-            ("conkey", Cell::Ints(r.key.iter().map(|k| *k as i64 + 1).collect())),
+            (
+                "conkey",
+                Cell::Ints(r.key.iter().map(|k| *k as i64 + 1).collect()),
+            ),
         ]
     };
-    s.catalog.relations.values().filter(|r| has_key(r)).map(row).collect()
+    s.catalog
+        .relations
+        .values()
+        .filter(|r| has_key(r))
+        .map(row)
+        .collect()
 }
 
 fn defaults(s: &Snapshot) -> Vec<Row> {
     let mut rows = Vec::new();
-    for r in s.catalog.relations.values().filter(|r| kind_letter(r.kind).is_some()) {
+    for r in s
+        .catalog
+        .relations
+        .values()
+        .filter(|r| kind_letter(r.kind).is_some())
+    {
         for (i, c) in r.columns.iter().enumerate() {
             if let Some(default) = &c.default {
-                rows.push(vec![("oid", (oids::of_relation(r.id) + 4).into()), ("adrelid", oids::of_relation(r.id).into()), ("adnum", (i + 1).into()), ("adbin", default.into())]);
+                rows.push(vec![
+                    ("oid", (oids::of_relation(r.id) + 4).into()),
+                    ("adrelid", oids::of_relation(r.id).into()),
+                    ("adnum", (i + 1).into()),
+                    ("adbin", default.into()),
+                ]);
             }
         }
     }
@@ -508,7 +948,12 @@ fn defaults(s: &Snapshot) -> Vec<Row> {
 }
 
 fn comments(s: &Snapshot) -> Vec<Row> {
-    let row = |r: &Arc<Relation>| Some(vec![("objoid", oids::of_relation(r.id).into()), ("description", r.comment.as_ref()?.into())]);
+    let row = |r: &Arc<Relation>| {
+        Some(vec![
+            ("objoid", oids::of_relation(r.id).into()),
+            ("description", r.comment.as_ref()?.into()),
+        ])
+    };
     s.catalog.relations.values().filter_map(row).collect()
 }
 
@@ -517,7 +962,11 @@ fn roles(s: &Snapshot) -> Vec<Row> {
     if s.user != "root" {
         names.push(s.user.clone());
     }
-    names.into_iter().enumerate().map(|(i, n)| vec![("rolname", n.into()), ("oid", (OWNER + i as i32).into())]).collect()
+    names
+        .into_iter()
+        .enumerate()
+        .map(|(i, n)| vec![("rolname", n.into()), ("oid", (OWNER + i as i32).into())])
+        .collect()
 }
 
 fn activity(s: &Snapshot) -> Vec<Row> {
@@ -530,7 +979,10 @@ fn activity(s: &Snapshot) -> Vec<Row> {
             ("client_addr", address.into()),
             ("client_port", port.parse::<i32>().unwrap_or(0).into()),
             ("backend_start", c.since.into()),
-            ("state", if running.is_empty() { "idle" } else { "active" }.into()),
+            (
+                "state",
+                if running.is_empty() { "idle" } else { "active" }.into(),
+            ),
             ("query", running.into()),
         ]
     };

@@ -1,5 +1,6 @@
-//! pgwire's codec with one check more. It decodes statements lossily: bytes that are not UTF-8 would come out as U+FFFD and be stored as that. Here such a
-//! statement arrives as [`INVALID`], a text that no client can send, and is refused with `22021` when it is parsed.
+//! pgwire's codec with one check more. It decodes statements lossily: bytes that are not UTF-8
+//! would come out as U+FFFD and be stored as that. Here such a statement arrives as [`INVALID`], a
+//! text that no client can send, and is refused with `22021` when it is parsed.
 
 use bytes::BytesMut;
 use pgwire::error::PgWireError;
@@ -8,7 +9,8 @@ use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec};
 use tidemark_common::{Error, Result, SqlState};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
-/// Stands for a statement that was not UTF-8: a message's texts end at their first zero byte, so none of them has one.
+/// Stands for a statement that was not UTF-8: a message's texts end at their first zero byte, so
+/// none of them has one.
 const INVALID: &str = "\0";
 
 /// A client's connection, message by message.
@@ -19,15 +21,36 @@ pub struct Codec(pub PgWireMessageServerCodec<()>);
 
 /// `22021` for a statement that was not UTF-8.
 pub fn check(text: &str) -> Result<()> {
-    if text == INVALID { Err(Error::user(SqlState("22021"), "invalid byte sequence for encoding \"UTF8\"")) } else { Ok(()) }
+    if text == INVALID {
+        Err(Error::user(
+            SqlState("22021"),
+            "invalid byte sequence for encoding \"UTF8\"",
+        ))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the message at the front is a complete Query or Parse whose texts are not UTF-8.
 fn is_invalid(src: &[u8]) -> bool {
-    let (Some(kind @ (b'Q' | b'P')), Some(length)) = (src.first(), src.get(1..5).and_then(|l| l.try_into().ok()).map(u32::from_be_bytes)) else { return false };
-    let Some(body) = src.get(5..).and_then(|body| body.get(..(length as usize).checked_sub(4)?)) else { return false };
+    let (Some(kind @ (b'Q' | b'P')), Some(length)) = (
+        src.first(),
+        src.get(1..5)
+            .and_then(|l| l.try_into().ok())
+            .map(u32::from_be_bytes),
+    ) else {
+        return false;
+    };
+    let Some(body) = src
+        .get(5..)
+        .and_then(|body| body.get(..(length as usize).checked_sub(4)?))
+    else {
+        return false;
+    };
     // Query: the text. Parse: the name, the text, and numbers.
-    body.split(|b| *b == 0).take(if *kind == b'Q' { 1 } else { 2 }).any(|text| std::str::from_utf8(text).is_err())
+    body.split(|b| *b == 0)
+        .take(if *kind == b'Q' { 1 } else { 2 })
+        .any(|text| std::str::from_utf8(text).is_err())
 }
 
 impl Decoder for Codec {
@@ -67,9 +90,15 @@ mod tests {
     #[test]
     fn statements_that_are_not_utf8_are_found() {
         assert!(is_invalid(&message(b'Q', b"select '\xff'\0")));
-        assert!(!is_invalid(&message(b'Q', "select 'ü\u{fffd}'\0".as_bytes())));
+        assert!(!is_invalid(&message(
+            b'Q',
+            "select 'ü\u{fffd}'\0".as_bytes()
+        )));
         assert!(is_invalid(&message(b'P', b"s\0select '\xc3('\0\0\0")));
-        assert!(!is_invalid(&message(b'P', b"s\0select $1\0\0\x01\0\0\0\xff")), "numbers of types are not text");
+        assert!(
+            !is_invalid(&message(b'P', b"s\0select $1\0\0\x01\0\0\0\xff")),
+            "numbers of types are not text"
+        );
         assert!(!is_invalid(&message(b'B', b"\xff\0")));
         assert!(!is_invalid(b"Q\0\0\0\x20select '\xff"), "not complete yet");
     }

@@ -1,6 +1,8 @@
-//! COPY over the wire: `COPY t FROM STDIN` collects the client's bytes and hands them to the session, `COPY .. TO STDOUT` sends rows as text or CSV.
+//! COPY over the wire: `COPY t FROM STDIN` collects the client's bytes and hands them to the
+//! session, `COPY .. TO STDOUT` sends rows as text or CSV.
 //!
-//! Text: tab between columns, `\N` for NULL, backslash escapes. CSV: quotes doubled, an unquoted empty field is NULL.
+//! Text: tab between columns, `\N` for NULL, backslash escapes. CSV: quotes doubled, an unquoted
+//! empty field is NULL.
 
 use super::{Connection, Failure, encode, error};
 use crate::session::Rows;
@@ -29,7 +31,13 @@ pub struct CopyOptions {
 
 impl Default for CopyOptions {
     fn default() -> CopyOptions {
-        CopyOptions { csv: false, delimiter: b'\t', null: "\\N".into(), header: false, quote: b'"' }
+        CopyOptions {
+            csv: false,
+            delimiter: b'\t',
+            null: "\\N".into(),
+            header: false,
+            quote: b'"',
+        }
     }
 }
 
@@ -54,7 +62,13 @@ pub struct CopyIn {
 impl Connection {
     pub(super) async fn copy_out(&mut self, mut out: CopyOut) -> Result<(), Failure> {
         let columns = out.rows.schema.fields().len();
-        self.line.feed(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(0, columns as i16, vec![0; columns]))).await?;
+        self.line
+            .feed(PgWireBackendMessage::CopyOutResponse(CopyOutResponse::new(
+                0,
+                columns as i16,
+                vec![0; columns],
+            )))
+            .await?;
         if out.options.header {
             let mut line = BytesMut::new();
             for (i, field) in out.rows.schema.fields().iter().enumerate() {
@@ -64,38 +78,70 @@ impl Connection {
                 put_field(field.name().as_bytes(), &out.options, &mut line);
             }
             line.put_u8(b'\n');
-            self.line.feed(PgWireBackendMessage::CopyData(CopyData::new(line.freeze()))).await?;
+            self.line
+                .feed(PgWireBackendMessage::CopyData(CopyData::new(line.freeze())))
+                .await?;
         }
         let mut sent = 0;
         let stream = &mut out.rows.stream;
-        while let Some(batch) = self.line.drive(async { stream.next().await.transpose().map_err(error::from_datafusion) }).await? {
+        while let Some(batch) = self
+            .line
+            .drive(async {
+                stream
+                    .next()
+                    .await
+                    .transpose()
+                    .map_err(error::from_datafusion)
+            })
+            .await?
+        {
             for line in lines(&batch, &out.rows.schema, &out.options)? {
-                self.line.feed(PgWireBackendMessage::CopyData(CopyData::new(line))).await?;
+                self.line
+                    .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))
+                    .await?;
             }
             sent += batch.num_rows();
         }
-        self.line.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+        self.line
+            .feed(PgWireBackendMessage::CopyDone(CopyDone::new()))
+            .await?;
         self.line.complete(format!("COPY {sent}")).await
     }
 
     pub(super) async fn copy_in(&mut self, target: CopyIn) -> Result<(), Failure> {
         use futures::SinkExt;
         let response = CopyInResponse::new(0, target.columns as i16, vec![0; target.columns]);
-        self.line.wire.send(PgWireBackendMessage::CopyInResponse(response)).await?;
+        self.line
+            .wire
+            .send(PgWireBackendMessage::CopyInResponse(response))
+            .await?;
         let mut data = BytesMut::new();
         loop {
             match self.line.next().await {
                 Some(PgWireFrontendMessage::CopyData(part)) => data.extend_from_slice(&part.data),
                 Some(PgWireFrontendMessage::CopyDone(_)) => break,
                 Some(PgWireFrontendMessage::CopyFail(fail)) => {
-                    return Err(Error::user(SqlState::QUERY_CANCELED, format!("COPY from stdin failed: {}", fail.message)).into());
+                    return Err(Error::user(
+                        SqlState::QUERY_CANCELED,
+                        format!("COPY from stdin failed: {}", fail.message),
+                    )
+                    .into());
                 }
                 Some(PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_)) => {}
-                Some(_) => return Err(Error::user(SqlState("08P01"), "unexpected message type during COPY from stdin").into()),
+                Some(_) => {
+                    return Err(Error::user(
+                        SqlState("08P01"),
+                        "unexpected message type during COPY from stdin",
+                    )
+                    .into());
+                }
                 None => return Err(Failure::Gone),
             }
         }
-        let rows = self.line.drive(self.session.copy_from(&target, &data)).await?;
+        let rows = self
+            .line
+            .drive(self.session.copy_from(&target, &data))
+            .await?;
         self.line.complete(format!("COPY {rows}")).await
     }
 }
@@ -128,7 +174,10 @@ fn lines(batch: &RecordBatch, schema: &Schema, options: &CopyOptions) -> Result<
 
 fn put_field(value: &[u8], options: &CopyOptions, out: &mut BytesMut) {
     if options.csv {
-        let quoted = value == options.null.as_bytes() || value.iter().any(|b| *b == options.delimiter || *b == options.quote || matches!(b, b'\n' | b'\r'));
+        let quoted = value == options.null.as_bytes()
+            || value.iter().any(|b| {
+                *b == options.delimiter || *b == options.quote || matches!(b, b'\n' | b'\r')
+            });
         if !quoted {
             out.put_slice(value);
             return;
@@ -160,8 +209,17 @@ fn put_field(value: &[u8], options: &CopyOptions, out: &mut BytesMut) {
 
 /// Splits the client's bytes into rows of fields; `None` is NULL.
 pub fn split(data: &[u8], options: &CopyOptions) -> Result<Vec<Vec<Option<String>>>> {
-    let text = std::str::from_utf8(data).map_err(|_| Error::user(SqlState("22021"), "invalid byte sequence for encoding \"UTF8\""))?;
-    let mut rows = if options.csv { split_csv(text, options)? } else { split_text(text, options) };
+    let text = std::str::from_utf8(data).map_err(|_| {
+        Error::user(
+            SqlState("22021"),
+            "invalid byte sequence for encoding \"UTF8\"",
+        )
+    })?;
+    let mut rows = if options.csv {
+        split_csv(text, options)?
+    } else {
+        split_text(text, options)
+    };
     if options.header && !rows.is_empty() {
         rows.remove(0);
     }
@@ -178,7 +236,11 @@ fn split_text(text: &str, options: &CopyOptions) -> Vec<Vec<Option<String>>> {
         let mut rest = line;
         loop {
             let (raw, more) = take_field(rest, options.delimiter);
-            fields.push(if raw == options.null { None } else { Some(unescape(raw)) });
+            fields.push(if raw == options.null {
+                None
+            } else {
+                Some(unescape(raw))
+            });
             match more {
                 Some(next) => rest = next,
                 None => break,
@@ -237,7 +299,11 @@ fn split_csv(text: &str, options: &CopyOptions) -> Result<Vec<Vec<Option<String>
     let mut characters = text.chars().peekable();
     let end_field = |field: &mut String, quoted: &mut bool, fields: &mut Vec<Option<String>>| {
         let value = std::mem::take(field);
-        fields.push(if !*quoted && value == options.null { None } else { Some(value) });
+        fields.push(if !*quoted && value == options.null {
+            None
+        } else {
+            Some(value)
+        });
         *quoted = false;
     };
     while let Some(c) = characters.next() {
@@ -265,7 +331,10 @@ fn split_csv(text: &str, options: &CopyOptions) -> Result<Vec<Vec<Option<String>
         }
     }
     if inside {
-        return Err(Error::user(SqlState("22P04"), "unterminated CSV quoted field"));
+        return Err(Error::user(
+            SqlState("22P04"),
+            "unterminated CSV quoted field",
+        ));
     }
     if !field.is_empty() || quoted || !fields.is_empty() {
         end_field(&mut field, &mut quoted, &mut fields);
@@ -281,8 +350,24 @@ mod tests {
     #[test]
     fn text_and_csv_lines_split() {
         let some = |s: &str| Some(s.to_string());
-        assert_eq!(split(b"1\ta\\tb\n2\t\\N\n", &CopyOptions::default()).unwrap(), [vec![some("1"), some("a\tb")], vec![some("2"), None]]);
-        let csv = CopyOptions { csv: true, delimiter: b',', null: String::new(), header: true, quote: b'"' };
-        assert_eq!(split(b"a,b\n1,\"x,\"\"y\"\n2,\n3,\"\"", &csv).unwrap(), [vec![some("1"), some("x,\"y")], vec![some("2"), None], vec![some("3"), some("")]]);
+        assert_eq!(
+            split(b"1\ta\\tb\n2\t\\N\n", &CopyOptions::default()).unwrap(),
+            [vec![some("1"), some("a\tb")], vec![some("2"), None]]
+        );
+        let csv = CopyOptions {
+            csv: true,
+            delimiter: b',',
+            null: String::new(),
+            header: true,
+            quote: b'"',
+        };
+        assert_eq!(
+            split(b"a,b\n1,\"x,\"\"y\"\n2,\n3,\"\"", &csv).unwrap(),
+            [
+                vec![some("1"), some("x,\"y")],
+                vec![some("2"), None],
+                vec![some("3"), some("")]
+            ]
+        );
     }
 }

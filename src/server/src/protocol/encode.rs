@@ -41,16 +41,42 @@ impl Formats {
 pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
     let field = |(i, f): (usize, &FieldRef)| {
         let t = types::pg_type(f);
-        let modifier = f.metadata().get(types::SQL_TYPE).map_or(-1, |s| types::modifier(s));
-        FieldDescription::new(f.name().clone(), 0, 0, t.oid(), types::width(&t), modifier, i16::from(formats.is_binary(i)))
+        let modifier = f
+            .metadata()
+            .get(types::SQL_TYPE)
+            .map_or(-1, |s| types::modifier(s));
+        FieldDescription::new(
+            f.name().clone(),
+            0,
+            0,
+            t.oid(),
+            types::width(&t),
+            modifier,
+            i16::from(formats.is_binary(i)),
+        )
     };
     RowDescription::new(schema.fields().iter().enumerate().map(field).collect())
 }
 
 /// Calls `each` with the DataRow of every row of `batch`; `schema` names the columns' SQL types.
-pub fn rows(batch: &RecordBatch, schema: &Schema, formats: &Formats, mut each: impl FnMut(DataRow)) -> Result<()> {
-    let columns: Vec<(Cell<'_>, bool)> =
-        batch.columns().iter().zip(schema.fields()).enumerate().map(|(i, (c, f))| Ok((Cell::new(c.as_ref(), &types::pg_type(f))?, formats.is_binary(i)))).collect::<Result<_>>()?;
+pub fn rows(
+    batch: &RecordBatch,
+    schema: &Schema,
+    formats: &Formats,
+    mut each: impl FnMut(DataRow),
+) -> Result<()> {
+    let columns: Vec<(Cell<'_>, bool)> = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .enumerate()
+        .map(|(i, (c, f))| {
+            Ok((
+                Cell::new(c.as_ref(), &types::pg_type(f))?,
+                formats.is_binary(i),
+            ))
+        })
+        .collect::<Result<_>>()?;
     let mut buffer = BytesMut::with_capacity(64 * batch.num_columns().max(1));
     for row in 0..batch.num_rows() {
         for (cell, binary) in &columns {
@@ -74,7 +100,12 @@ pub fn text(array: &dyn Array, field: &Field, row: usize) -> Result<Option<Strin
 
 /// The columns of a batch, ready to be written as text (COPY).
 pub fn cells(batch: &RecordBatch) -> Result<Vec<Cell<'_>>> {
-    batch.columns().iter().zip(batch.schema().fields()).map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f))).collect()
+    batch
+        .columns()
+        .iter()
+        .zip(batch.schema().fields())
+        .map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f)))
+        .collect()
 }
 
 /// A column, downcast.
@@ -124,8 +155,16 @@ impl<'a> Cell<'a> {
     /// The cell of an array that is announced as `t`.
     pub fn new(array: &'a dyn Array, t: &Type) -> Result<Cell<'a>> {
         let cast = |to: &DataType| -> Result<Cell<'a>> {
-            let array = arrow::compute::cast(array, to).map_err(|e| Error::internal(format!("a result of type {} cannot be sent: {e}", array.data_type())))?;
-            Ok(Cell::Cast(Box::new(Owned { array, t: t.clone() })))
+            let array = arrow::compute::cast(array, to).map_err(|e| {
+                Error::internal(format!(
+                    "a result of type {} cannot be sent: {e}",
+                    array.data_type()
+                ))
+            })?;
+            Ok(Cell::Cast(Box::new(Owned {
+                array,
+                t: t.clone(),
+            })))
         };
         Ok(match array.data_type() {
             DataType::Null => Cell::Null,
@@ -140,18 +179,31 @@ impl<'a> Cell<'a> {
             DataType::UInt64 => Cell::U64(array.as_primitive()),
             DataType::Float32 => Cell::F32(array.as_primitive()),
             DataType::Float64 => Cell::F64(array.as_primitive()),
-            DataType::Decimal128(_, s) if *s >= 0 => Cell::Decimal(array.as_primitive(), *s as usize),
-            DataType::Utf8 if matches!(*t, Type::UUID | Type::JSONB) => Cell::Typed(array.as_string(), t.clone()),
+            DataType::Decimal128(_, s) if *s >= 0 => {
+                Cell::Decimal(array.as_primitive(), *s as usize)
+            }
+            DataType::Utf8 if matches!(*t, Type::UUID | Type::JSONB) => {
+                Cell::Typed(array.as_string(), t.clone())
+            }
             DataType::Utf8 => Cell::Text(array.as_string()),
             DataType::Binary => Cell::Bytes(array.as_binary()),
             DataType::Date32 => Cell::Date(array.as_primitive()),
             DataType::Time64(TimeUnit::Microsecond) => Cell::Time(array.as_primitive()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => Cell::Timestamp(array.as_primitive(), zone.is_some()),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
+                Cell::Timestamp(array.as_primitive(), zone.is_some())
+            }
             DataType::Interval(IntervalUnit::MonthDayNano) => Cell::Interval(array.as_primitive()),
             DataType::List(f) => {
                 let element = types::pg_type(f);
-                let values = Box::new(Owned { array: array.as_list::<i32>().values().clone(), t: element.clone() });
-                if matches!(*t, Type::INT2_VECTOR | Type::OID_VECTOR) { Cell::Vector(array.as_list(), values, element) } else { Cell::List(array.as_list(), values, element) }
+                let values = Box::new(Owned {
+                    array: array.as_list::<i32>().values().clone(),
+                    t: element.clone(),
+                });
+                if matches!(*t, Type::INT2_VECTOR | Type::OID_VECTOR) {
+                    Cell::Vector(array.as_list(), values, element)
+                } else {
+                    Cell::List(array.as_list(), values, element)
+                }
             }
             DataType::Struct(fields) => {
                 let columns = array.as_struct();
@@ -162,15 +214,28 @@ impl<'a> Cell<'a> {
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
             DataType::LargeUtf8 | DataType::Utf8View => cast(&DataType::Utf8)?,
-            DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => cast(&DataType::Binary)?,
+            DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                cast(&DataType::Binary)?
+            }
             DataType::Date64 => cast(&DataType::Date32)?,
-            DataType::Time32(_) | DataType::Time64(_) => cast(&DataType::Time64(TimeUnit::Microsecond))?,
-            DataType::Timestamp(_, zone) => cast(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?,
-            DataType::Interval(_) | DataType::Duration(_) => cast(&DataType::Interval(IntervalUnit::MonthDayNano))?,
+            DataType::Time32(_) | DataType::Time64(_) => {
+                cast(&DataType::Time64(TimeUnit::Microsecond))?
+            }
+            DataType::Timestamp(_, zone) => {
+                cast(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
+            }
+            DataType::Interval(_) | DataType::Duration(_) => {
+                cast(&DataType::Interval(IntervalUnit::MonthDayNano))?
+            }
             DataType::Dictionary(_, values) => cast(values)?,
-            DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) | DataType::LargeListView(f) => cast(&DataType::List(f.clone()))?,
+            DataType::LargeList(f)
+            | DataType::FixedSizeList(f, _)
+            | DataType::ListView(f)
+            | DataType::LargeListView(f) => cast(&DataType::List(f.clone()))?,
             DataType::Float16 => cast(&DataType::Float32)?,
-            DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => cast(&DataType::Decimal128(*p, *s))?,
+            DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => {
+                cast(&DataType::Decimal128(*p, *s))?
+            }
             _ => cast(&DataType::Utf8)?,
         })
     }
@@ -316,7 +381,9 @@ impl<'a> Cell<'a> {
                 out.put_i32(v.days);
                 out.put_i32(v.months);
             }
-            Cell::List(a, values, element) | Cell::Vector(a, values, element) => put_list_binary(a, values, element, row, out),
+            Cell::List(a, values, element) | Cell::Vector(a, values, element) => {
+                put_list_binary(a, values, element, row, out)
+            }
             Cell::Struct(_, cells) => {
                 out.put_i32(cells.len() as i32);
                 for (cell, t) in cells {
@@ -329,26 +396,46 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// From Rust's shortest `d.ddde-x` to PostgreSQL's: plain digits while the exponent is in -4..digits, else `d.ddde+xx`.
+/// From Rust's shortest `d.ddde-x` to PostgreSQL's: plain digits while the exponent is in
+/// -4..digits, else `d.ddde+xx`.
 fn put_float(shortest: &str, digits: i32, out: &mut BytesMut) -> std::fmt::Result {
-    let (sign, rest) = shortest.strip_prefix('-').map_or(("", shortest), |r| ("-", r));
+    let (sign, rest) = shortest
+        .strip_prefix('-')
+        .map_or(("", shortest), |r| ("-", r));
     let Some((mantissa, exponent)) = rest.split_once('e') else {
-        return write!(out, "{sign}{}", if rest == "inf" { "Infinity" } else { "NaN" });
+        return write!(
+            out,
+            "{sign}{}",
+            if rest == "inf" { "Infinity" } else { "NaN" }
+        );
     };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if !(-4..digits).contains(&exponent) {
-        let (s, e) = if exponent < 0 { ('-', -exponent) } else { ('+', exponent) };
+        let (s, e) = if exponent < 0 {
+            ('-', -exponent)
+        } else {
+            ('+', exponent)
+        };
         return write!(out, "{sign}{mantissa}e{s}{e:02}");
     }
     let plain: String = mantissa.chars().filter(|c| *c != '.').collect();
     if exponent < 0 {
-        return write!(out, "{sign}0.{}{plain}", "0".repeat((-exponent - 1) as usize));
+        return write!(
+            out,
+            "{sign}0.{}{plain}",
+            "0".repeat((-exponent - 1) as usize)
+        );
     }
     let whole = exponent as usize + 1;
-    if plain.len() <= whole { write!(out, "{sign}{plain}{}", "0".repeat(whole - plain.len())) } else { write!(out, "{sign}{}.{}", &plain[..whole], &plain[whole..]) }
+    if plain.len() <= whole {
+        write!(out, "{sign}{plain}{}", "0".repeat(whole - plain.len()))
+    } else {
+        write!(out, "{sign}{}.{}", &plain[..whole], &plain[whole..])
+    }
 }
 
-/// The digits to show: `numeric` without a declared scale (`Decimal128(38, 10)`) ends where its value does.
+/// The digits to show: `numeric` without a declared scale (`Decimal128(38, 10)`) ends where its
+/// value does.
 fn shown(array: &Decimal128Array, row: usize, scale: usize) -> (i128, usize) {
     let (mut value, mut scale) = (array.value(row), scale);
     if array.precision() == 38 && scale == 10 {
@@ -367,7 +454,12 @@ fn put_decimal(value: i128, scale: usize, out: &mut BytesMut) -> std::fmt::Resul
     let sign = if value < 0 { "-" } else { "" };
     let power = 10u128.pow(scale as u32);
     let magnitude = value.unsigned_abs();
-    write!(out, "{sign}{}.{:0scale$}", magnitude / power, magnitude % power)
+    write!(
+        out,
+        "{sign}{}.{:0scale$}",
+        magnitude / power,
+        magnitude % power
+    )
 }
 
 /// Base-10000 digits: count, weight of the first, sign, display scale, digits.
@@ -421,22 +513,37 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month as u32, day as u32)
+    (
+        year_of_era + era * 400 + i64::from(month <= 2),
+        month as u32,
+        day as u32,
+    )
 }
 
 fn put_date(days: i64, out: &mut BytesMut) -> std::fmt::Result {
     let (year, month, day) = civil(days);
-    if year > 0 { write!(out, "{year:04}-{month:02}-{day:02}") } else { write!(out, "{:04}-{month:02}-{day:02} BC", 1 - year) }
+    if year > 0 {
+        write!(out, "{year:04}-{month:02}-{day:02}")
+    } else {
+        write!(out, "{:04}-{month:02}-{day:02} BC", 1 - year)
+    }
 }
 
 fn put_time(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
     let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-    write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+    write!(
+        out,
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )?;
     put_fraction(fraction, out)
 }
 
@@ -450,9 +557,16 @@ fn put_fraction(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
 }
 
 fn put_timestamp(micros: i64, zone: bool, out: &mut BytesMut) -> std::fmt::Result {
-    let (days, time) = (micros.div_euclid(86_400_000_000), micros.rem_euclid(86_400_000_000));
+    let (days, time) = (
+        micros.div_euclid(86_400_000_000),
+        micros.rem_euclid(86_400_000_000),
+    );
     let (year, month, day) = civil(days);
-    write!(out, "{:04}-{month:02}-{day:02} ", if year > 0 { year } else { 1 - year })?;
+    write!(
+        out,
+        "{:04}-{month:02}-{day:02} ",
+        if year > 0 { year } else { 1 - year }
+    )?;
     put_time(time, out)?;
     if zone {
         out.put_slice(b"+00");
@@ -471,7 +585,11 @@ fn put_interval(v: IntervalMonthDayNano, out: &mut BytesMut) -> std::fmt::Result
         if n != 0 {
             let space = if out.len() > start { " " } else { "" };
             let plus = if negative_before && n > 0 { "+" } else { "" };
-            write!(out, "{space}{plus}{n} {unit}{}", if n == 1 { "" } else { "s" })?;
+            write!(
+                out,
+                "{space}{plus}{n} {unit}{}",
+                if n == 1 { "" } else { "s" }
+            )?;
             negative_before = n < 0;
         }
     }
@@ -488,7 +606,13 @@ fn put_interval(v: IntervalMonthDayNano, out: &mut BytesMut) -> std::fmt::Result
         write!(out, "{space}{sign}")?;
         let magnitude = micros.unsigned_abs();
         let (seconds, fraction) = (magnitude / 1_000_000, magnitude % 1_000_000);
-        write!(out, "{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
+        write!(
+            out,
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        )?;
         put_fraction(fraction as i64, out)?;
     }
     Ok(())
@@ -508,9 +632,14 @@ fn put_list_text(list: &ListArray, values: &Owned, row: usize, out: &mut BytesMu
         }
         let mut element = BytesMut::new();
         cell.text(i, &mut element);
-        let special = |b: &u8| matches!(b, b'{' | b'}' | b',' | b'"' | b'\\') || b.is_ascii_whitespace();
+        let special =
+            |b: &u8| matches!(b, b'{' | b'}' | b',' | b'"' | b'\\') || b.is_ascii_whitespace();
         let nested = matches!(cell, Cell::List(..));
-        if !nested && (element.is_empty() || element.iter().any(special) || element.eq_ignore_ascii_case(b"null")) {
+        if !nested
+            && (element.is_empty()
+                || element.iter().any(special)
+                || element.eq_ignore_ascii_case(b"null"))
+        {
             put_quoted(&element, b"\\", out);
         } else {
             out.put_slice(&element);
@@ -530,7 +659,11 @@ fn put_record_text(cells: &[(Cell<'_>, Type)], row: usize, out: &mut BytesMut) {
         }
         let mut field = BytesMut::new();
         cell.text(row, &mut field);
-        if field.is_empty() || field.iter().any(|b| matches!(b, b'(' | b')' | b',' | b'"' | b'\\') || b.is_ascii_whitespace()) {
+        if field.is_empty()
+            || field
+                .iter()
+                .any(|b| matches!(b, b'(' | b')' | b',' | b'"' | b'\\') || b.is_ascii_whitespace())
+        {
             put_quoted(&field, b"\"", out);
         } else {
             out.put_slice(&field);
@@ -553,7 +686,13 @@ fn put_quoted(value: &[u8], escape: &[u8], out: &mut BytesMut) {
     out.put_u8(b'"');
 }
 
-fn put_list_binary(list: &ListArray, values: &Owned, element: &Type, row: usize, out: &mut BytesMut) {
+fn put_list_binary(
+    list: &ListArray,
+    values: &Owned,
+    element: &Type,
+    row: usize,
+    out: &mut BytesMut,
+) {
     let offsets = list.value_offsets();
     let range = offsets[row] as usize..offsets[row + 1] as usize;
     let cell = values.cell();
@@ -575,7 +714,10 @@ fn put_list_binary(list: &ListArray, values: &Owned, element: &Type, row: usize,
 
 fn uuid_bytes(text: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
-    let digits: Vec<u8> = text.bytes().filter_map(|b| (b as char).to_digit(16).map(|d| d as u8)).collect();
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter_map(|b| (b as char).to_digit(16).map(|d| d as u8))
+        .collect();
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
         *byte = pair.iter().fold(0, |n, d| n << 4 | d);
     }
@@ -589,24 +731,62 @@ mod tests {
 
     fn texts(array: ArrayRef) -> Vec<Option<String>> {
         let field = Field::new("c", array.data_type().clone(), true);
-        (0..array.len()).map(|i| text(array.as_ref(), &field, i).unwrap()).collect()
+        (0..array.len())
+            .map(|i| text(array.as_ref(), &field, i).unwrap())
+            .collect()
     }
 
     fn all(array: ArrayRef) -> Vec<String> {
-        texts(array).into_iter().map(|t| t.unwrap_or("NULL".into())).collect()
+        texts(array)
+            .into_iter()
+            .map(|t| t.unwrap_or("NULL".into()))
+            .collect()
     }
 
     #[test]
     fn floats_print_as_postgresql_does() {
-        let values = [1.0, 0.1, 1e15, 1e14, 123456789012345678.0, 1e-4, 1e-5, -2.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -0.0];
-        let expected = ["1", "0.1", "1e+15", "100000000000000", "1.2345678901234568e+17", "0.0001", "1e-05", "-2.5", "Infinity", "-Infinity", "NaN", "-0"];
+        let values = [
+            1.0,
+            0.1,
+            1e15,
+            1e14,
+            123456789012345678.0,
+            1e-4,
+            1e-5,
+            -2.5,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::NAN,
+            -0.0,
+        ];
+        let expected = [
+            "1",
+            "0.1",
+            "1e+15",
+            "100000000000000",
+            "1.2345678901234568e+17",
+            "0.0001",
+            "1e-05",
+            "-2.5",
+            "Infinity",
+            "-Infinity",
+            "NaN",
+            "-0",
+        ];
         assert_eq!(all(Arc::new(Float64Array::from(values.to_vec()))), expected);
-        assert_eq!(all(Arc::new(Float32Array::from(vec![0.1, 1e6, 100_000.0, 1e-7]))), ["0.1", "1e+06", "100000", "1e-07"]);
+        assert_eq!(
+            all(Arc::new(Float32Array::from(vec![
+                0.1, 1e6, 100_000.0, 1e-7
+            ]))),
+            ["0.1", "1e+06", "100000", "1e-07"]
+        );
     }
 
     #[test]
     fn decimals_keep_their_scale() {
-        let array = Decimal128Array::from(vec![150, -5, 0, -12345]).with_precision_and_scale(38, 2).unwrap();
+        let array = Decimal128Array::from(vec![150, -5, 0, -12345])
+            .with_precision_and_scale(38, 2)
+            .unwrap();
         assert_eq!(all(Arc::new(array)), ["1.50", "-0.05", "0.00", "-123.45"]);
     }
 
@@ -614,25 +794,66 @@ mod tests {
     fn times_and_intervals() {
         let day = 86_400_000_000;
         assert_eq!(
-            all(Arc::new(TimestampMicrosecondArray::from(vec![0, 1_706_695_200_500_000, -1]))),
-            ["1970-01-01 00:00:00", "2024-01-31 10:00:00.5", "1969-12-31 23:59:59.999999"]
+            all(Arc::new(TimestampMicrosecondArray::from(vec![
+                0,
+                1_706_695_200_500_000,
+                -1
+            ]))),
+            [
+                "1970-01-01 00:00:00",
+                "2024-01-31 10:00:00.5",
+                "1969-12-31 23:59:59.999999"
+            ]
         );
-        assert_eq!(all(Arc::new(TimestampMicrosecondArray::from(vec![day]).with_timezone("UTC"))), ["1970-01-02 00:00:00+00"]);
-        assert_eq!(all(Arc::new(Date32Array::from(vec![19_782, -719_529]))), ["2024-02-29", "0002-12-31 BC"]);
+        assert_eq!(
+            all(Arc::new(
+                TimestampMicrosecondArray::from(vec![day]).with_timezone("UTC")
+            )),
+            ["1970-01-02 00:00:00+00"]
+        );
+        assert_eq!(
+            all(Arc::new(Date32Array::from(vec![19_782, -719_529]))),
+            ["2024-02-29", "0002-12-31 BC"]
+        );
         let v = |m, d, n| IntervalMonthDayNano::new(m, d, n);
-        let intervals = vec![v(0, 0, 0), v(14, -3, 3_600_000_000_000), v(0, 1, 0), v(0, 0, -1_500_000_000), v(-1, 2, 0)];
-        assert_eq!(all(Arc::new(IntervalMonthDayNanoArray::from(intervals))), ["00:00:00", "1 year 2 mons -3 days +01:00:00", "1 day", "-00:00:01.5", "-1 mons +2 days"]);
+        let intervals = vec![
+            v(0, 0, 0),
+            v(14, -3, 3_600_000_000_000),
+            v(0, 1, 0),
+            v(0, 0, -1_500_000_000),
+            v(-1, 2, 0),
+        ];
+        assert_eq!(
+            all(Arc::new(IntervalMonthDayNanoArray::from(intervals))),
+            [
+                "00:00:00",
+                "1 year 2 mons -3 days +01:00:00",
+                "1 day",
+                "-00:00:01.5",
+                "-1 mons +2 days"
+            ]
+        );
     }
 
     #[test]
     fn arrays_quote_what_they_must() {
         let mut builder = ListBuilder::new(StringBuilder::new());
-        for v in [Some("a"), Some("b c"), None, Some(""), Some("null"), Some("q\"\\")] {
+        for v in [
+            Some("a"),
+            Some("b c"),
+            None,
+            Some(""),
+            Some("null"),
+            Some("q\"\\"),
+        ] {
             builder.values().append_option(v);
         }
         builder.append(true);
         builder.append(true);
-        assert_eq!(all(Arc::new(builder.finish())), [r#"{a,"b c",NULL,"","null","q\"\\"}"#, "{}"]);
+        assert_eq!(
+            all(Arc::new(builder.finish())),
+            [r#"{a,"b c",NULL,"","null","q\"\\"}"#, "{}"]
+        );
     }
 
     #[test]
@@ -640,7 +861,9 @@ mod tests {
         let encode = |v, s| {
             let mut out = BytesMut::new();
             put_decimal_binary(v, s, &mut out);
-            out.chunks(2).map(|c| i16::from_be_bytes([c[0], c[1]])).collect::<Vec<_>>()
+            out.chunks(2)
+                .map(|c| i16::from_be_bytes([c[0], c[1]]))
+                .collect::<Vec<_>>()
         };
         assert_eq!(encode(12_345_678, 2), [3, 1, 0, 2, 12, 3456, 7800]);
         assert_eq!(encode(-5, 2), [1, -1, 0x4000, 2, 500]);

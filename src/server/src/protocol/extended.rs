@@ -1,7 +1,9 @@
-//! The extended protocol: Parse keeps a statement, Bind turns the client's parameters into literals and opens a portal, Describe plans without running,
-//! Execute runs (once) and sends up to the asked number of rows, Close forgets.
+//! The extended protocol: Parse keeps a statement, Bind turns the client's parameters into literals
+//! and opens a portal, Describe plans without running, Execute runs (once) and sends up to the
+//! asked number of rows, Close forgets.
 //!
-//! A statement's parameter types come from the client where it names them, else from the planner; they are found once per statement and catalog version.
+//! A statement's parameter types come from the client where it names them, else from the planner;
+//! they are found once per statement and catalog version.
 
 use super::encode::Formats;
 use super::{Connection, Cursor, Failure, encode, parameters};
@@ -12,7 +14,8 @@ use parking_lot::Mutex;
 use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, PortalSuspended, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
+    PortalSuspended, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
 };
 use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -58,13 +61,22 @@ enum PortalState {
 
 fn no_statement(name: &str) -> Error {
     if name.is_empty() {
-        return Error::user(SqlState("26000"), "unnamed prepared statement does not exist");
+        return Error::user(
+            SqlState("26000"),
+            "unnamed prepared statement does not exist",
+        );
     }
-    Error::user(SqlState("26000"), format!("prepared statement \"{name}\" does not exist"))
+    Error::user(
+        SqlState("26000"),
+        format!("prepared statement \"{name}\" does not exist"),
+    )
 }
 
 fn no_portal(name: &str) -> Error {
-    Error::user(SqlState("34000"), format!("portal \"{name}\" does not exist"))
+    Error::user(
+        SqlState("34000"),
+        format!("portal \"{name}\" does not exist"),
+    )
 }
 
 impl Connection {
@@ -87,24 +99,52 @@ impl Connection {
     async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
         if !name.is_empty() && self.statements.contains_key(&name) {
-            return Err(Error::user(SqlState("42P05"), format!("prepared statement \"{name}\" already exists")).into());
+            return Err(Error::user(
+                SqlState("42P05"),
+                format!("prepared statement \"{name}\" already exists"),
+            )
+            .into());
         }
         let mut statements = self.session.parse(&message.query)?;
         if statements.len() > 1 {
-            return Err(Error::user(SqlState::SYNTAX_ERROR, "cannot insert multiple commands into a prepared statement").into());
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                "cannot insert multiple commands into a prepared statement",
+            )
+            .into());
         }
         let statement = statements.pop();
-        let count = statement.as_ref().and_then(sql_of).map_or(0, parameters::count).max(message.type_oids.len());
-        let prepared = Prepared { statement, types: message.type_oids, count, description: Mutex::default() };
+        let count = statement
+            .as_ref()
+            .and_then(sql_of)
+            .map_or(0, parameters::count)
+            .max(message.type_oids.len());
+        let prepared = Prepared {
+            statement,
+            types: message.type_oids,
+            count,
+            description: Mutex::default(),
+        };
         self.statements.insert(name, Arc::new(prepared));
-        self.line.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await
+        self.line
+            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
+            .await
     }
 
     async fn bind(&mut self, message: Bind) -> Result<(), Failure> {
         let name = message.statement_name.unwrap_or_default();
-        let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+        let prepared = self
+            .statements
+            .get(&name)
+            .cloned()
+            .ok_or_else(|| no_statement(&name))?;
         if message.parameters.len() != prepared.count {
-            let text = format!("bind message supplies {} parameters, but prepared statement \"{name}\" requires {}", message.parameters.len(), prepared.count);
+            let text = format!(
+                "bind message supplies {} parameters, but prepared statement \"{name}\" requires \
+                 {}",
+                message.parameters.len(),
+                prepared.count
+            );
             return Err(Error::user(SqlState("08P01"), text).into());
         }
         let types = self.parameter_types(&prepared).await?;
@@ -113,10 +153,23 @@ impl Connection {
             let t = types.get(i).cloned().unwrap_or(Type::UNKNOWN);
             parameters::literal(bytes.as_deref(), &t, formats.is_binary(i))
         };
-        let values = message.parameters.iter().enumerate().map(literal).collect::<Result<Vec<_>>>()?;
-        let portal = Portal { prepared, values, formats: Formats(message.result_column_format_codes), state: PortalState::Ready };
-        self.portals.insert(message.portal_name.unwrap_or_default(), portal);
-        self.line.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await
+        let values = message
+            .parameters
+            .iter()
+            .enumerate()
+            .map(literal)
+            .collect::<Result<Vec<_>>>()?;
+        let portal = Portal {
+            prepared,
+            values,
+            formats: Formats(message.result_column_format_codes),
+            state: PortalState::Ready,
+        };
+        self.portals
+            .insert(message.portal_name.unwrap_or_default(), portal);
+        self.line
+            .feed(PgWireBackendMessage::BindComplete(BindComplete::new()))
+            .await
     }
 
     /// The types of a statement's parameters, planned only when the client has not named them all.
@@ -124,7 +177,15 @@ impl Connection {
         if prepared.count == 0 {
             return Ok(Vec::new());
         }
-        let known: Option<Vec<Type>> = (0..prepared.count).map(|i| prepared.types.get(i).filter(|o| **o != 0).and_then(|o| Type::from_oid(*o))).collect();
+        let known: Option<Vec<Type>> = (0..prepared.count)
+            .map(|i| {
+                prepared
+                    .types
+                    .get(i)
+                    .filter(|o| **o != 0)
+                    .and_then(|o| Type::from_oid(*o))
+            })
+            .collect();
         match known {
             Some(types) => Ok(types),
             None => Ok(self.description(prepared).await?.parameters),
@@ -133,7 +194,10 @@ impl Connection {
 
     async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Description, Failure> {
         let Some(statement) = &prepared.statement else {
-            return Ok(Description { parameters: Vec::new(), columns: None });
+            return Ok(Description {
+                parameters: Vec::new(),
+                columns: None,
+            });
         };
         let catalog = self.session.catalog();
         if let Some((version, description)) = prepared.description.lock().as_ref()
@@ -141,8 +205,19 @@ impl Connection {
         {
             return Ok(description.clone());
         }
-        let types: Vec<Option<Type>> = (0..prepared.count).map(|i| prepared.types.get(i).filter(|o| **o != 0).and_then(|o| Type::from_oid(*o))).collect();
-        let description = self.line.drive(self.session.describe(statement, &types)).await?;
+        let types: Vec<Option<Type>> = (0..prepared.count)
+            .map(|i| {
+                prepared
+                    .types
+                    .get(i)
+                    .filter(|o| **o != 0)
+                    .and_then(|o| Type::from_oid(*o))
+            })
+            .collect();
+        let description = self
+            .line
+            .drive(self.session.describe(statement, &types))
+            .await?;
         *prepared.description.lock() = Some((catalog, description.clone()));
         Ok(description)
     }
@@ -151,25 +226,48 @@ impl Connection {
         let name = message.name.unwrap_or_default();
         let (description, formats) = match message.target_type {
             TARGET_TYPE_BYTE_STATEMENT => {
-                let prepared = self.statements.get(&name).cloned().ok_or_else(|| no_statement(&name))?;
+                let prepared = self
+                    .statements
+                    .get(&name)
+                    .cloned()
+                    .ok_or_else(|| no_statement(&name))?;
                 let description = self.description(&prepared).await?;
                 let types = description.parameters.iter().map(Type::oid).collect();
-                self.line.feed(PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types))).await?;
+                self.line
+                    .feed(PgWireBackendMessage::ParameterDescription(
+                        ParameterDescription::new(types),
+                    ))
+                    .await?;
                 (description, Formats::default())
             }
             // A cursor that SQL declared is a portal, too.
-            TARGET_TYPE_BYTE_PORTAL if !self.portals.contains_key(&name) && self.session.cursor_schema(&name).is_some() => {
-                (Description { parameters: Vec::new(), columns: self.session.cursor_schema(&name) }, Formats::default())
+            TARGET_TYPE_BYTE_PORTAL
+                if !self.portals.contains_key(&name)
+                    && self.session.cursor_schema(&name).is_some() =>
+            {
+                (
+                    Description {
+                        parameters: Vec::new(),
+                        columns: self.session.cursor_schema(&name),
+                    },
+                    Formats::default(),
+                )
             }
             TARGET_TYPE_BYTE_PORTAL => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
                 let (prepared, formats) = (portal.prepared.clone(), portal.formats.clone());
                 (self.description(&prepared).await?, formats)
             }
-            _ => return Err(Error::user(SqlState("08P01"), "invalid DESCRIBE message subtype").into()),
+            _ => {
+                return Err(
+                    Error::user(SqlState("08P01"), "invalid DESCRIBE message subtype").into(),
+                );
+            }
         };
         let answer = match &description.columns {
-            Some(schema) => PgWireBackendMessage::RowDescription(encode::describe(schema, &formats)),
+            Some(schema) => {
+                PgWireBackendMessage::RowDescription(encode::describe(schema, &formats))
+            }
             None => PgWireBackendMessage::NoData(NoData::new()),
         };
         self.line.feed(answer).await
@@ -182,10 +280,19 @@ impl Connection {
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         let Some(statement) = portal.prepared.statement.clone() else {
             self.portals.insert(name, portal);
-            return self.line.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await;
+            return self
+                .line
+                .feed(PgWireBackendMessage::EmptyQueryResponse(
+                    EmptyQueryResponse::new(),
+                ))
+                .await;
         };
         if matches!(portal.state, PortalState::Ready) {
-            match self.line.drive(self.session.execute(&statement, &portal.values)).await? {
+            match self
+                .line
+                .drive(self.session.execute(&statement, &portal.values))
+                .await?
+            {
                 Outcome::Rows(rows) => {
                     let tag = rows.tag.clone();
                     portal.state = PortalState::Rows(Cursor::new(rows), tag);
@@ -206,7 +313,9 @@ impl Connection {
                     portal.state = PortalState::Done;
                     self.line.complete(tag).await?;
                 } else {
-                    self.line.feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new())).await?;
+                    self.line
+                        .feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()))
+                        .await?;
                 }
             }
             _ => self.line.complete("SELECT 0".into()).await?,
@@ -221,7 +330,9 @@ impl Connection {
             TARGET_TYPE_BYTE_STATEMENT => drop(self.statements.remove(&name)),
             _ => drop(self.portals.remove(&name)),
         }
-        self.line.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await
+        self.line
+            .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
+            .await
     }
 }
 

@@ -5,8 +5,9 @@
 //!                   +- Parse Bind Describe Execute Close Flush .. Sync        (extended; after an error everything up to Sync is skipped)
 //!                   +- CopyData .. CopyDone                                   (within COPY FROM STDIN)
 //! ```
-//! While a statement runs, the connection keeps listening: notices go out at once, a cancel request or a lost client drops the statement's future,
-//! and messages that arrive early are queued. The codec is pgwire's, the loop is ours: statements stream, and nothing is collected.
+//! While a statement runs, the connection keeps listening: notices go out at once, a cancel request
+//! or a lost client drops the statement's future, and messages that arrive early are queued. The
+//! codec is pgwire's, the loop is ours: statements stream, and nothing is collected.
 
 pub mod codec;
 pub mod copy;
@@ -61,8 +62,15 @@ impl From<std::io::Error> for Failure {
 
 /// `57014`; of a statement whose writes are on their way already it says so.
 pub fn canceled_error(reason: &str, submitted: &AtomicBool) -> Error {
-    let e = Error::user(SqlState::QUERY_CANCELED, format!("canceling statement due to {reason}"));
-    if submitted.load(Ordering::SeqCst) { e.with_detail("Its writes were submitted before, and take effect all the same.") } else { e }
+    let e = Error::user(
+        SqlState::QUERY_CANCELED,
+        format!("canceling statement due to {reason}"),
+    );
+    if submitted.load(Ordering::SeqCst) {
+        e.with_detail("Its writes were submitted before, and take effect all the same.")
+    } else {
+        e
+    }
 }
 
 /// The socket with what is listened to while a statement runs.
@@ -70,7 +78,8 @@ pub struct Line {
     wire: Wire,
     notices: mpsc::UnboundedReceiver<Notice>,
     settings: mpsc::UnboundedReceiver<(String, String)>,
-    /// Changes with every cancel request; seen once when the next statement begins, so that a late request hits nothing.
+    /// Changes with every cancel request; seen once when the next statement begins, so that a late
+    /// request hits nothing.
     canceled: watch::Receiver<()>,
     /// Whether the running statement's writes are on their way to the log.
     submitted: Arc<AtomicBool>,
@@ -99,7 +108,8 @@ impl Line {
         loop {
             tokio::select! {
                 biased;
-                // First, since a result that is always ready must not outrun it. A sender that is gone cancels nothing.
+                // First, since a result that is always ready must not outrun it. A sender that is
+                // gone cancels nothing.
                 Ok(()) = canceled.changed() => {
                     self.canceled.mark_unchanged();
                     return Err(canceled_error("user request", &self.submitted).into());
@@ -119,10 +129,16 @@ impl Line {
 
     async fn flush_notices(&mut self) -> Result<(), Failure> {
         while let Ok(notice) = self.notices.try_recv() {
-            self.wire.feed(PgWireBackendMessage::NoticeResponse(notice.info().into())).await?;
+            self.wire
+                .feed(PgWireBackendMessage::NoticeResponse(notice.info().into()))
+                .await?;
         }
         while let Ok((name, value)) = self.settings.try_recv() {
-            self.wire.feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))).await?;
+            self.wire
+                .feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(
+                    name, value,
+                )))
+                .await?;
         }
         Ok(())
     }
@@ -132,7 +148,10 @@ impl Line {
     }
 
     async fn complete(&mut self, tag: String) -> Result<(), Failure> {
-        self.feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(tag))).await
+        self.feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(
+            tag,
+        )))
+        .await
     }
 }
 
@@ -145,26 +164,52 @@ pub struct Cursor {
 impl Cursor {
     /// Nothing sent yet.
     pub fn new(rows: Rows) -> Cursor {
-        Cursor { rows, current: None }
+        Cursor {
+            rows,
+            current: None,
+        }
     }
 
     /// Sends up to `max` rows (0: all). Returns how many, and whether the result ended.
-    async fn send(&mut self, line: &mut Line, formats: &Formats, max: usize) -> Result<(usize, bool), Failure> {
+    async fn send(
+        &mut self,
+        line: &mut Line,
+        formats: &Formats,
+        max: usize,
+    ) -> Result<(usize, bool), Failure> {
         let mut sent = 0;
         loop {
             let (batch, offset) = match self.current.take() {
                 Some(part) => part,
                 None => {
                     let stream: &mut SendableRecordBatchStream = &mut self.rows.stream;
-                    match line.drive(async { stream.next().await.transpose().map_err(error::from_datafusion) }).await? {
+                    match line
+                        .drive(async {
+                            stream
+                                .next()
+                                .await
+                                .transpose()
+                                .map_err(error::from_datafusion)
+                        })
+                        .await?
+                    {
                         Some(batch) => (batch, 0),
                         None => return Ok((sent, true)),
                     }
                 }
             };
-            let take = if max == 0 { batch.num_rows() - offset } else { (batch.num_rows() - offset).min(max - sent) };
+            let take = if max == 0 {
+                batch.num_rows() - offset
+            } else {
+                (batch.num_rows() - offset).min(max - sent)
+            };
             let mut encoded = Vec::with_capacity(take);
-            encode::rows(&batch.slice(offset, take), &self.rows.schema, formats, |row| encoded.push(row))?;
+            encode::rows(
+                &batch.slice(offset, take),
+                &self.rows.schema,
+                formats,
+                |row| encoded.push(row),
+            )?;
             for row in encoded {
                 line.wire.feed(PgWireBackendMessage::DataRow(row)).await?;
             }
@@ -211,7 +256,10 @@ pub async fn serve(server: Arc<Server>, socket: TcpStream) {
         let pid = connection.session.pid();
         tracing::debug!(pid, ?peer, "client connected");
         // Also a panic ends in the list of clients being right.
-        let _left = Left { server: &server, pid };
+        let _left = Left {
+            server: &server,
+            pid,
+        };
         connection.run().await;
         tracing::debug!(pid, "client left");
     }
@@ -226,7 +274,9 @@ impl Connection {
             match self.handle(message).await {
                 Ok(()) => {}
                 Err(Failure::Gone) => break,
-                Err(Failure::Statement(_)) => unreachable!("statement errors are reported by handle"),
+                Err(Failure::Statement(_)) => {
+                    unreachable!("statement errors are reported by handle")
+                }
             }
         }
     }
@@ -263,7 +313,12 @@ impl Connection {
         if e.kind() == tidemark_common::ErrorKind::Internal {
             tracing::error!(error = %e, "statement failed by an internal error");
         }
-        self.line.wire.send(PgWireBackendMessage::ErrorResponse(error::info(e, "ERROR").into())).await?;
+        self.line
+            .wire
+            .send(PgWireBackendMessage::ErrorResponse(
+                error::info(e, "ERROR").into(),
+            ))
+            .await?;
         Ok(())
     }
 
@@ -274,18 +329,33 @@ impl Connection {
             Status::Failed => TransactionStatus::Error,
         };
         self.line.flush_notices().await?;
-        self.line.wire.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
+        self.line
+            .wire
+            .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
+                status,
+            )))
+            .await?;
         self.line.idle = true;
         Ok(())
     }
 
     /// Sends what a statement gave, entirely.
-    async fn send_outcome(&mut self, outcome: Outcome, formats: &Formats, describe: bool) -> Result<(), Failure> {
+    async fn send_outcome(
+        &mut self,
+        outcome: Outcome,
+        formats: &Formats,
+        describe: bool,
+    ) -> Result<(), Failure> {
         match outcome {
             Outcome::Command(tag) => self.line.complete(tag).await,
             Outcome::Rows(rows) => {
                 if describe {
-                    self.line.feed(PgWireBackendMessage::RowDescription(encode::describe(&rows.schema, formats))).await?;
+                    self.line
+                        .feed(PgWireBackendMessage::RowDescription(encode::describe(
+                            &rows.schema,
+                            formats,
+                        )))
+                        .await?;
                 }
                 let tag = rows.tag.clone();
                 let (sent, _) = Cursor::new(rows).send(&mut self.line, formats, 0).await?;

@@ -1,7 +1,8 @@
 //! Parameters of the extended protocol: bytes of a Bind message to SQL literals.
 //!
-//! A statement's `$n` are replaced by literals before it is planned, so that every kind of statement takes parameters and none is planned with a type that
-//! its value does not have. Numbers become number literals, text stays an untyped literal, everything else a cast of its text.
+//! A statement's `$n` are replaced by literals before it is planned, so that every kind of
+//! statement takes parameters and none is planned with a type that its value does not have. Numbers
+//! become number literals, text stays an untyped literal, everything else a cast of its text.
 
 use super::types;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
@@ -11,8 +12,16 @@ use tidemark_common::{Error, Result, SqlState};
 
 /// The literal of one parameter. `binary`: the format of `bytes`.
 pub fn literal(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Expr> {
-    let Some(bytes) = bytes else { return Ok(null(Some(t))) };
-    let text = if binary { text_of_binary(bytes, t)? } else { std::str::from_utf8(bytes).map_err(|_| bad("parameter is not valid UTF-8"))?.to_string() };
+    let Some(bytes) = bytes else {
+        return Ok(null(Some(t)));
+    };
+    let text = if binary {
+        text_of_binary(bytes, t)?
+    } else {
+        std::str::from_utf8(bytes)
+            .map_err(|_| bad("parameter is not valid UTF-8"))?
+            .to_string()
+    };
     of_text(text, t)
 }
 
@@ -20,33 +29,83 @@ pub fn literal(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Expr> {
 pub fn null(t: Option<&Type>) -> Expr {
     let null = Expr::Value(Value::Null.into());
     match t {
-        Some(t) if !matches!(*t, Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::UUID | Type::JSON | Type::JSONB) => cast(null, t),
+        Some(t)
+            if !matches!(
+                *t,
+                Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::UUID | Type::JSON | Type::JSONB
+            ) =>
+        {
+            cast(null, t)
+        }
         _ => null,
     }
 }
 
 fn of_text(text: String, t: &Type) -> Result<Expr> {
-    let invalid = |t: &str, text: &str| Error::user(SqlState::INVALID_TEXT, format!("invalid input syntax for type {t}: \"{text}\""));
+    let invalid = |t: &str, text: &str| {
+        Error::user(
+            SqlState::INVALID_TEXT,
+            format!("invalid input syntax for type {t}: \"{text}\""),
+        )
+    };
     Ok(match *t {
         // The name of an object, for `$1::regclass`.
         Type::OID if text.trim().parse::<i64>().is_err() => string(text),
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => {
-            let number: i64 = text.trim().parse().map_err(|_| invalid(types::display_name(t), &text))?;
-            let positive = Expr::Value(Value::Number(number.unsigned_abs().to_string(), false).into());
-            if number < 0 { Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr: Box::new(positive) } } else { positive }
+            let number: i64 = text
+                .trim()
+                .parse()
+                .map_err(|_| invalid(types::display_name(t), &text))?;
+            let positive =
+                Expr::Value(Value::Number(number.unsigned_abs().to_string(), false).into());
+            if number < 0 {
+                Expr::UnaryOp {
+                    op: ast::UnaryOperator::Minus,
+                    expr: Box::new(positive),
+                }
+            } else {
+                positive
+            }
         }
-        Type::BOOL => Expr::Value(Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into()),
-        Type::BYTEA => Expr::Value(Value::HexStringLiteral(text.strip_prefix("\\x").map_or_else(|| hex(text.as_bytes()), str::to_string)).into()),
+        Type::BOOL => Expr::Value(
+            Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into(),
+        ),
+        Type::BYTEA => Expr::Value(
+            Value::HexStringLiteral(
+                text.strip_prefix("\\x")
+                    .map_or_else(|| hex(text.as_bytes()), str::to_string),
+            )
+            .into(),
+        ),
         ref t if let Some(element) = types::element_of(t) => {
             if parse_array(&text).is_none() {
-                return Err(Error::user(SqlState::INVALID_TEXT, format!("malformed array literal: \"{text}\"")));
+                return Err(Error::user(
+                    SqlState::INVALID_TEXT,
+                    format!("malformed array literal: \"{text}\""),
+                ));
             }
             // Read as the constant that it is; the cast is rewritten before planning.
-            let array = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type(&element)), None));
-            Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(string(text)), data_type: array, array: false, format: None }
+            let array = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
+                Box::new(data_type(&element)),
+                None,
+            ));
+            Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(string(text)),
+                data_type: array,
+                array: false,
+                format: None,
+            }
         }
         Type::UUID => string(crate::values::uuid(&text)?),
-        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR | Type::JSON | Type::JSONB => string(text),
+        Type::UNKNOWN
+        | Type::TEXT
+        | Type::VARCHAR
+        | Type::BPCHAR
+        | Type::NAME
+        | Type::CHAR
+        | Type::JSON
+        | Type::JSONB => string(text),
         ref t => cast(string(text), t),
     })
 }
@@ -56,7 +115,13 @@ fn string(text: String) -> Expr {
 }
 
 fn cast(expr: Expr, t: &Type) -> Expr {
-    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type: data_type(t), array: false, format: None }
+    Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(expr),
+        data_type: data_type(t),
+        array: false,
+        format: None,
+    }
 }
 
 /// The SQL type of a wire type.
@@ -75,10 +140,15 @@ fn data_type(t: &Type) -> ast::DataType {
         Type::TIME => DataType::Time(None, TimezoneInfo::None),
         Type::TIMESTAMP => DataType::Timestamp(None, TimezoneInfo::None),
         Type::TIMESTAMPTZ => DataType::Timestamp(None, TimezoneInfo::WithTimeZone),
-        Type::INTERVAL => DataType::Interval { fields: None, precision: None },
+        Type::INTERVAL => DataType::Interval {
+            fields: None,
+            precision: None,
+        },
         Type::UUID => DataType::Uuid,
         Type::JSON | Type::JSONB => DataType::JSONB,
-        ref t if let Some(element) = types::element_of(t) => DataType::Array(ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type(&element)), None)),
+        ref t if let Some(element) = types::element_of(t) => DataType::Array(
+            ast::ArrayElemTypeDef::SquareBracket(Box::new(data_type(&element)), None),
+        ),
         _ => DataType::Varchar(None),
     }
 }
@@ -104,7 +174,9 @@ fn hex(bytes: &[u8]) -> String {
 fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
     let short = || bad("incorrect binary data format");
     fn take<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-        bytes.try_into().map_err(|_| bad("incorrect binary data format"))
+        bytes
+            .try_into()
+            .map_err(|_| bad("incorrect binary data format"))
     }
     Ok(match *t {
         Type::BOOL => (if bytes == [0] { "f" } else { "t" }).into(),
@@ -118,21 +190,47 @@ fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
         Type::BYTEA => format!("\\x{}", hex(bytes)),
         Type::UUID => {
             let h = hex(&take::<16>(bytes)?);
-            format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+            format!(
+                "{}-{}-{}-{}-{}",
+                &h[..8],
+                &h[8..12],
+                &h[12..16],
+                &h[16..20],
+                &h[20..]
+            )
         }
-        Type::JSONB => std::str::from_utf8(bytes.get(1..).ok_or_else(short)?).map_err(|_| short())?.into(),
-        Type::DATE => print(arrow::array::Date32Array::from(vec![i32::from_be_bytes(take(bytes)?) + 10_957]))?,
-        Type::TIME => print(arrow::array::Time64MicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?)]))?,
-        Type::TIMESTAMP => print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]))?,
-        Type::TIMESTAMPTZ => print(arrow::array::TimestampMicrosecondArray::from(vec![i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000)]).with_timezone("UTC"))?,
+        Type::JSONB => std::str::from_utf8(bytes.get(1..).ok_or_else(short)?)
+            .map_err(|_| short())?
+            .into(),
+        Type::DATE => print(arrow::array::Date32Array::from(vec![
+            i32::from_be_bytes(take(bytes)?) + 10_957,
+        ]))?,
+        Type::TIME => print(arrow::array::Time64MicrosecondArray::from(vec![
+            i64::from_be_bytes(take(bytes)?),
+        ]))?,
+        Type::TIMESTAMP => print(arrow::array::TimestampMicrosecondArray::from(vec![
+            i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000),
+        ]))?,
+        Type::TIMESTAMPTZ => print(
+            arrow::array::TimestampMicrosecondArray::from(vec![
+                i64::from_be_bytes(take(bytes)?).saturating_add(946_684_800_000_000),
+            ])
+            .with_timezone("UTC"),
+        )?,
         Type::INTERVAL => {
             let b: [u8; 16] = take(bytes)?;
             let micros = i64::from_be_bytes(take(&b[..8])?);
-            let v = arrow::datatypes::IntervalMonthDayNano::new(i32::from_be_bytes(take(&b[12..])?), i32::from_be_bytes(take(&b[8..12])?), micros.saturating_mul(1000));
+            let v = arrow::datatypes::IntervalMonthDayNano::new(
+                i32::from_be_bytes(take(&b[12..])?),
+                i32::from_be_bytes(take(&b[8..12])?),
+                micros.saturating_mul(1000),
+            );
             print(arrow::array::IntervalMonthDayNanoArray::from(vec![v]))?
         }
         ref t if let Some(element) = types::element_of(t) => array_text(bytes, &element)?,
-        _ => std::str::from_utf8(bytes).map_err(|_| bad("parameter is not valid UTF-8"))?.into(),
+        _ => std::str::from_utf8(bytes)
+            .map_err(|_| bad("parameter is not valid UTF-8"))?
+            .into(),
     })
 }
 
@@ -142,12 +240,22 @@ fn print(array: impl arrow::array::Array) -> Result<String> {
 }
 
 fn numeric_text(bytes: &[u8]) -> Option<String> {
-    let word = |i: usize| Some(i16::from_be_bytes(bytes.get(i * 2..i * 2 + 2)?.try_into().ok()?));
+    let word = |i: usize| {
+        Some(i16::from_be_bytes(
+            bytes.get(i * 2..i * 2 + 2)?.try_into().ok()?,
+        ))
+    };
     let (count, weight, sign, scale) = (word(0)?, word(1)?, word(2)? as u16, word(3)? as usize);
     if sign == 0xC000 {
         return Some("NaN".into());
     }
-    let digit = |i: i32| if (0..i32::from(count)).contains(&i) { word(4 + i as usize) } else { Some(0) };
+    let digit = |i: i32| {
+        if (0..i32::from(count)).contains(&i) {
+            word(4 + i as usize)
+        } else {
+            Some(0)
+        }
+    };
     let mut text = String::from(if sign == 0x4000 { "-" } else { "" });
     let weight = i32::from(weight);
     if weight < 0 {
@@ -155,7 +263,11 @@ fn numeric_text(bytes: &[u8]) -> Option<String> {
     }
     for i in 0..=weight {
         let group = digit(i)?;
-        if i == 0 { text.push_str(&group.to_string()) } else { text.push_str(&format!("{group:04}")) }
+        if i == 0 {
+            text.push_str(&group.to_string())
+        } else {
+            text.push_str(&format!("{group:04}"))
+        }
     }
     if scale > 0 {
         text.push('.');
@@ -173,11 +285,21 @@ fn numeric_text(bytes: &[u8]) -> Option<String> {
 
 fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
     let short = || bad("incorrect binary data format");
-    let int = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(i32::from_be_bytes).ok_or_else(short);
+    let int = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .and_then(|b| b.try_into().ok())
+            .map(i32::from_be_bytes)
+            .ok_or_else(short)
+    };
     match int(0)? {
         0 => return Ok("{}".into()),
         1 => {}
-        _ => return Err(Error::unsupported("arrays of more than one dimension are not supported as parameters")),
+        _ => {
+            return Err(Error::unsupported(
+                "arrays of more than one dimension are not supported as parameters",
+            ));
+        }
     }
     let count = int(12)?;
     let (mut at, mut parts) = (20, Vec::new());
@@ -191,7 +313,10 @@ fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
         let value = bytes.get(at..at + length as usize).ok_or_else(short)?;
         at += length as usize;
         let text = text_of_binary(value, element)?;
-        parts.push(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
+        parts.push(format!(
+            "\"{}\"",
+            text.replace('\\', "\\\\").replace('"', "\\\"")
+        ));
     }
     Ok(format!("{{{}}}", parts.join(",")))
 }
@@ -229,8 +354,16 @@ pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
                 None => break false,
             }
         };
-        let value = if quoted { value } else { value.trim_end().to_string() };
-        elements.push(if !quoted && value.eq_ignore_ascii_case("null") { None } else { Some(value) });
+        let value = if quoted {
+            value
+        } else {
+            value.trim_end().to_string()
+        };
+        elements.push(if !quoted && value.eq_ignore_ascii_case("null") {
+            None
+        } else {
+            Some(value)
+        });
         if !more {
             return Some(elements);
         }
@@ -247,7 +380,10 @@ pub fn bind(statement: &mut ast::Statement, values: &[Expr]) -> Result<()> {
                 match self.0.get(n.wrapping_sub(1)) {
                     Some(value) => *expr = value.clone(),
                     None => {
-                        self.1 = Some(Error::user(SqlState("42P02"), format!("there is no parameter ${n}")));
+                        self.1 = Some(Error::user(
+                            SqlState("42P02"),
+                            format!("there is no parameter ${n}"),
+                        ));
                         return ControlFlow::Break(());
                     }
                 }
@@ -292,17 +428,32 @@ mod tests {
 
     #[test]
     fn binary_values_read_as_text() {
-        let numeric: Vec<u8> = [3i16, 1, 0, 2, 12, 3456, 7800].iter().flat_map(|w| w.to_be_bytes()).collect();
-        assert_eq!(text_of_binary(&numeric, &Type::NUMERIC).unwrap(), "123456.78");
-        let small: Vec<u8> = [1i16, -1, 0x4000, 2, 500].iter().flat_map(|w| w.to_be_bytes()).collect();
+        let numeric: Vec<u8> = [3i16, 1, 0, 2, 12, 3456, 7800]
+            .iter()
+            .flat_map(|w| w.to_be_bytes())
+            .collect();
+        assert_eq!(
+            text_of_binary(&numeric, &Type::NUMERIC).unwrap(),
+            "123456.78"
+        );
+        let small: Vec<u8> = [1i16, -1, 0x4000, 2, 500]
+            .iter()
+            .flat_map(|w| w.to_be_bytes())
+            .collect();
         assert_eq!(text_of_binary(&small, &Type::NUMERIC).unwrap(), "-0.05");
-        assert_eq!(text_of_binary(&0i64.to_be_bytes(), &Type::TIMESTAMPTZ).unwrap(), "2000-01-01 00:00:00+00");
+        assert_eq!(
+            text_of_binary(&0i64.to_be_bytes(), &Type::TIMESTAMPTZ).unwrap(),
+            "2000-01-01 00:00:00+00"
+        );
     }
 
     #[test]
     fn array_texts_parse() {
         let some = |s: &str| Some(s.to_string());
-        assert_eq!(parse_array(r#"{a, "b, \"c", NULL}"#).unwrap(), [some("a"), some("b, \"c"), None]);
+        assert_eq!(
+            parse_array(r#"{a, "b, \"c", NULL}"#).unwrap(),
+            [some("a"), some("b, \"c"), None]
+        );
         assert_eq!(parse_array("{}").unwrap(), []);
         assert!(parse_array("a").is_none());
     }

@@ -1,7 +1,9 @@
-//! The simple protocol: a text of any number of statements; each gives its results, the first error ends the text.
+//! The simple protocol: a text of any number of statements; each gives its results, the first error
+//! ends the text.
 //!
-//! A text of writes alone is one transaction: all of them count, or none. DDL, which takes effect at once, and reads, which may be of views over what
-//! was just written, end one statement's effect before the next begins; so in a text with those every statement commits alone.
+//! A text of writes alone is one transaction: all of them count, or none. DDL, which takes effect
+//! at once, and reads, which may be of views over what was just written, end one statement's effect
+//! before the next begins; so in a text with those every statement commits alone.
 
 use super::encode::Formats;
 use super::{Connection, Failure};
@@ -16,7 +18,8 @@ fn is_write(statement: &Statement) -> bool {
 }
 
 impl Connection {
-    /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the caller's.
+    /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the
+    /// caller's.
     pub(super) async fn simple(&mut self, text: &str) -> Result<(), Failure> {
         let outcome = self.run_text(text).await;
         self.session.end_text();
@@ -29,9 +32,17 @@ impl Connection {
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
         let statements = self.session.parse(text)?;
         if statements.is_empty() {
-            return self.line.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await;
+            return self
+                .line
+                .feed(PgWireBackendMessage::EmptyQueryResponse(
+                    EmptyQueryResponse::new(),
+                ))
+                .await;
         }
-        if statements.len() == 1 || self.session.status() != Status::Idle || !statements.iter().all(is_write) {
+        if statements.len() == 1
+            || self.session.status() != Status::Idle
+            || !statements.iter().all(is_write)
+        {
             return self.run_all(&statements).await;
         }
         self.line.drive(self.session.begin(false)).await?;
@@ -46,8 +57,12 @@ impl Connection {
 
     async fn run_all(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         for statement in statements {
-            let outcome = self.line.drive(self.session.execute(statement, &[])).await?;
-            self.send_outcome(outcome, &Formats::default(), true).await?;
+            let outcome = self
+                .line
+                .drive(self.session.execute(statement, &[]))
+                .await?;
+            self.send_outcome(outcome, &Formats::default(), true)
+                .await?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Arrow types and PostgreSQL's: which type a result column is announced as, and its names in SQL.
 //!
-//! Where Arrow's type does not say it all, a field's metadata does under the key [`SQL_TYPE`]: `jsonb`, `uuid`, `varchar(10)`, `oid`, `name`, `"char"`.
+//! Where Arrow's type does not say it all, a field's metadata does under the key [`SQL_TYPE`]:
+//! `jsonb`, `uuid`, `varchar(10)`, `oid`, `name`, `"char"`.
 
 use arrow::datatypes::{DataType, Field, IntervalUnit};
 use pgwire::api::Type;
@@ -10,7 +11,11 @@ pub const SQL_TYPE: &str = "sql_type";
 
 /// The PostgreSQL type of a field.
 pub fn pg_type(field: &Field) -> Type {
-    if let Some(t) = field.metadata().get(SQL_TYPE).and_then(|name| by_name(name)) {
+    if let Some(t) = field
+        .metadata()
+        .get(SQL_TYPE)
+        .and_then(|name| by_name(name))
+    {
         return t;
     }
     of_arrow(field.data_type())
@@ -25,15 +30,27 @@ pub fn of_arrow(data_type: &DataType) -> Type {
         DataType::Int64 | DataType::UInt32 | DataType::UInt64 => Type::INT8,
         DataType::Float16 | DataType::Float32 => Type::FLOAT4,
         DataType::Float64 => Type::FLOAT8,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => Type::NUMERIC,
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => Type::NUMERIC,
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Type::TEXT,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => Type::BYTEA,
         DataType::Date32 | DataType::Date64 => Type::DATE,
         DataType::Time32(_) | DataType::Time64(_) => Type::TIME,
         DataType::Timestamp(_, None) => Type::TIMESTAMP,
         DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
-        DataType::Interval(IntervalUnit::YearMonth | IntervalUnit::DayTime | IntervalUnit::MonthDayNano) | DataType::Duration(_) => Type::INTERVAL,
-        DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) | DataType::ListView(f) => array_of(&pg_type(f)),
+        DataType::Interval(
+            IntervalUnit::YearMonth | IntervalUnit::DayTime | IntervalUnit::MonthDayNano,
+        )
+        | DataType::Duration(_) => Type::INTERVAL,
+        DataType::List(f)
+        | DataType::LargeList(f)
+        | DataType::FixedSizeList(f, _)
+        | DataType::ListView(f) => array_of(&pg_type(f)),
         DataType::Dictionary(_, values) => of_arrow(values),
         DataType::Struct(_) => Type::RECORD,
         _ => Type::TEXT,
@@ -94,7 +111,8 @@ pub fn element_of(array: &Type) -> Option<Type> {
     })
 }
 
-/// The type of an SQL name, as `sql_type` holds it; `None` where the Arrow type says it better (arrays, structs).
+/// The type of an SQL name, as `sql_type` holds it; `None` where the Arrow type says it better
+/// (arrays, structs).
 pub fn by_name(name: &str) -> Option<Type> {
     let base = name.split('(').next().unwrap_or(name).trim();
     if name.ends_with("[]") {
@@ -189,7 +207,14 @@ pub fn width(t: &Type) -> i16 {
     match *t {
         Type::BOOL | Type::CHAR => 1,
         Type::INT2 => 2,
-        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID | Type::REGCLASS | Type::REGTYPE | Type::REGPROC | Type::XID => 4,
+        Type::INT4
+        | Type::FLOAT4
+        | Type::DATE
+        | Type::OID
+        | Type::REGCLASS
+        | Type::REGTYPE
+        | Type::REGPROC
+        | Type::XID => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIME | Type::TIMESTAMP | Type::TIMESTAMPTZ => 8,
         Type::INTERVAL | Type::UUID => 16,
         Type::NAME => 64,
@@ -197,11 +222,20 @@ pub fn width(t: &Type) -> i16 {
     }
 }
 
-/// `pg_attribute.atttypmod`: of `numeric(p, s)`, `varchar(n)` and `char(n)`; -1 where there is none.
+/// `pg_attribute.atttypmod`: of `numeric(p, s)`, `varchar(n)` and `char(n)`; -1 where there is
+/// none.
 pub fn modifier(sql_type: &str) -> i32 {
-    let Some((base, arguments)) = sql_type.trim_end_matches(')').split_once('(') else { return -1 };
-    let numbers: Vec<i32> = arguments.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    match (base.trim().to_ascii_lowercase().as_str(), numbers.as_slice()) {
+    let Some((base, arguments)) = sql_type.trim_end_matches(')').split_once('(') else {
+        return -1;
+    };
+    let numbers: Vec<i32> = arguments
+        .split(',')
+        .filter_map(|n| n.trim().parse().ok())
+        .collect();
+    match (
+        base.trim().to_ascii_lowercase().as_str(),
+        numbers.as_slice(),
+    ) {
         ("numeric" | "decimal", [p]) => (p << 16) + 4,
         ("numeric" | "decimal", [p, s]) => ((p << 16) | (s & 0x7ff)) + 4,
         ("varchar" | "character varying" | "char" | "character" | "bpchar", [n]) => n + 4,
@@ -216,7 +250,11 @@ pub fn format_type(t: &Type, modifier: i32) -> String {
         return name.into();
     }
     match *t {
-        Type::NUMERIC => format!("numeric({},{})", (modifier - 4) >> 16, (modifier - 4) & 0x7ff),
+        Type::NUMERIC => format!(
+            "numeric({},{})",
+            (modifier - 4) >> 16,
+            (modifier - 4) & 0x7ff
+        ),
         Type::VARCHAR | Type::BPCHAR => format!("{name}({})", modifier - 4),
         _ => name.into(),
     }

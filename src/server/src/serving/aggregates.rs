@@ -1,18 +1,27 @@
-//! Aggregates with PostgreSQL's result types: `sum(bigint)` and `avg` of integers are numeric. They are the planner's, so that an ad-hoc query and a view
-//! have one type and one answer; sums and averages of doubles are the stream operators' exact ones, free of order and rounded once.
+//! Aggregates with PostgreSQL's result types: `sum(bigint)` and `avg` of integers are numeric. They
+//! are the planner's, so that an ad-hoc query and a view have one type and one answer; sums and
+//! averages of doubles are the stream operators' exact ones, free of order and rounded once.
 
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tidemark_operator::aggregate::ExactSum;
 
 /// The aggregates that take the place of DataFusion's.
 pub fn all() -> Vec<Arc<AggregateUDF>> {
-    let doubles = |name, mean| Arc::new(AggregateUDF::from(Doubles { name, mean, signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable) }));
+    let doubles = |name, mean| {
+        Arc::new(AggregateUDF::from(Doubles {
+            name,
+            mean,
+            signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable),
+        }))
+    };
     tidemark_planner::aggregates(doubles("sum", false), doubles("avg", true))
 }
 
@@ -35,13 +44,33 @@ impl AggregateUDFImpl for Doubles {
         Ok(DataType::Float64)
     }
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(DoubleSum { mean: self.mean, count: 0, sum: ExactSum::new(), distinct: args.is_distinct.then(HashSet::new) }))
+        Ok(Box::new(DoubleSum {
+            mean: self.mean,
+            count: 0,
+            sum: ExactSum::new(),
+            distinct: args.is_distinct.then(HashSet::new),
+        }))
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         if args.is_distinct {
-            return Ok(vec![Arc::new(Field::new_list(format!("{}[distinct]", args.name), Field::new_list_field(DataType::Float64, true), true))]);
+            return Ok(vec![Arc::new(Field::new_list(
+                format!("{}[distinct]", args.name),
+                Field::new_list_field(DataType::Float64, true),
+                true,
+            ))]);
         }
-        Ok(vec![Arc::new(Field::new(format!("{}[count]", args.name), DataType::Int64, true)), Arc::new(Field::new(format!("{}[sum]", args.name), DataType::Binary, true))])
+        Ok(vec![
+            Arc::new(Field::new(
+                format!("{}[count]", args.name),
+                DataType::Int64,
+                true,
+            )),
+            Arc::new(Field::new(
+                format!("{}[sum]", args.name),
+                DataType::Binary,
+                true,
+            )),
+        ])
     }
 }
 
@@ -70,7 +99,11 @@ impl DoubleSum {
     }
 
     fn add_all(&mut self, values: &ArrayRef, weight: i64) {
-        values.as_primitive::<Float64Type>().iter().flatten().for_each(|v| self.add(v, weight));
+        values
+            .as_primitive::<Float64Type>()
+            .iter()
+            .flatten()
+            .for_each(|v| self.add(v, weight));
     }
 }
 
@@ -91,14 +124,24 @@ impl Accumulator for DoubleSum {
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         if self.distinct.is_some() {
-            states[0].as_list::<i32>().iter().flatten().for_each(|list| self.add_all(&list, 1));
+            states[0]
+                .as_list::<i32>()
+                .iter()
+                .flatten()
+                .for_each(|list| self.add_all(&list, 1));
             return Ok(());
         }
         let sums = states[1].as_binary::<i32>();
-        for (count, sum) in states[0].as_primitive::<Int64Type>().iter().zip(sums.iter()) {
+        for (count, sum) in states[0]
+            .as_primitive::<Int64Type>()
+            .iter()
+            .zip(sums.iter())
+        {
             self.count += count.unwrap_or(0);
             if let Some(sum) = sum {
-                self.sum.merge(sum).ok_or_else(|| exec_datafusion_err!("a partial sum is damaged"))?;
+                self.sum
+                    .merge(sum)
+                    .ok_or_else(|| exec_datafusion_err!("a partial sum is damaged"))?;
             }
         }
         Ok(())
@@ -106,23 +149,35 @@ impl Accumulator for DoubleSum {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         if let Some(seen) = &self.distinct {
-            let values: Vec<ScalarValue> = seen.iter().map(|bits| ScalarValue::Float64(Some(f64::from_bits(*bits)))).collect();
-            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(&values, &DataType::Float64))]);
+            let values: Vec<ScalarValue> = seen
+                .iter()
+                .map(|bits| ScalarValue::Float64(Some(f64::from_bits(*bits))))
+                .collect();
+            return Ok(vec![ScalarValue::List(ScalarValue::new_list_nullable(
+                &values,
+                &DataType::Float64,
+            ))]);
         }
-        Ok(vec![ScalarValue::Int64(Some(self.count)), ScalarValue::Binary(Some(self.sum.to_bytes()))])
+        Ok(vec![
+            ScalarValue::Int64(Some(self.count)),
+            ScalarValue::Binary(Some(self.sum.to_bytes())),
+        ])
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let mut distinct = ExactSum::new();
         let (count, sum) = match &self.distinct {
             Some(seen) => {
-                seen.iter().for_each(|bits| distinct.add(f64::from_bits(*bits), 1));
+                seen.iter()
+                    .for_each(|bits| distinct.add(f64::from_bits(*bits), 1));
                 (seen.len() as i64, &distinct)
             }
             None => (self.count, &self.sum),
         };
         let divisor = if self.mean { count.unsigned_abs() } else { 1 };
-        Ok(ScalarValue::Float64((count > 0).then(|| sum.value(divisor))))
+        Ok(ScalarValue::Float64(
+            (count > 0).then(|| sum.value(divisor)),
+        ))
     }
 
     fn size(&self) -> usize {

@@ -1,5 +1,6 @@
-//! Casts of text constants that DataFusion reads otherwise than PostgreSQL: `'{1,2}'::int[]` is an array, `'\x00ff'::bytea` is two bytes, and `'..'::uuid` and
-//! `'..'::jsonb`, which are texts below, are checked and brought into the form in which columns keep them.
+//! Casts of text constants that DataFusion reads otherwise than PostgreSQL: `'{1,2}'::int[]` is an
+//! array, `'\x00ff'::bytea` is two bytes, and `'..'::uuid` and `'..'::jsonb`, which are texts
+//! below, are checked and brought into the form in which columns keep them.
 
 use crate::protocol::parameters::{null, parse_array};
 use crate::values;
@@ -23,23 +24,41 @@ fn string(text: String) -> Expr {
 }
 
 fn cast(expr: Expr, data_type: &DataType) -> Expr {
-    Expr::Cast { kind: ast::CastKind::Cast, expr: Box::new(expr), data_type: data_type.clone(), array: false, format: None }
+    Expr::Cast {
+        kind: ast::CastKind::Cast,
+        expr: Box::new(expr),
+        data_type: data_type.clone(),
+        array: false,
+        format: None,
+    }
 }
 
 /// Rewrites a cast of a text constant; other expressions stay as they are.
 pub fn rewrite(expr: &mut Expr) -> Result<()> {
     let (constant, data_type) = match &*expr {
-        Expr::Cast { expr: inner, data_type, kind: ast::CastKind::Cast | ast::CastKind::DoubleColon, .. } => (text(inner), data_type),
+        Expr::Cast {
+            expr: inner,
+            data_type,
+            kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
+            ..
+        } => (text(inner), data_type),
         Expr::TypedString(typed) => match &typed.value.value {
             Value::SingleQuotedString(s) => (Some(s.as_str()), &typed.data_type),
             _ => return Ok(()),
         },
         _ => return Ok(()),
     };
-    let Some(constant) = constant else { return Ok(()) };
+    let Some(constant) = constant else {
+        return Ok(());
+    };
     *expr = match data_type {
         DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)) => {
-            let malformed = || Error::user(SqlState::INVALID_TEXT, format!("malformed array literal: \"{constant}\""));
+            let malformed = || {
+                Error::user(
+                    SqlState::INVALID_TEXT,
+                    format!("malformed array literal: \"{constant}\""),
+                )
+            };
             let mut elem = Vec::new();
             for value in parse_array(constant).ok_or_else(malformed)? {
                 let mut one = cast(value.map_or_else(|| null(None), string), element);
@@ -48,7 +67,15 @@ pub fn rewrite(expr: &mut Expr) -> Result<()> {
             }
             cast(Expr::Array(ast::Array { elem, named: true }), data_type)
         }
-        DataType::Bytea => Expr::Value(Value::HexStringLiteral(values::parse_bytes(constant)?.iter().map(|b| format!("{b:02x}")).collect()).into()),
+        DataType::Bytea => Expr::Value(
+            Value::HexStringLiteral(
+                values::parse_bytes(constant)?
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect(),
+            )
+            .into(),
+        ),
         DataType::Uuid => cast(string(values::uuid(constant)?), data_type),
         DataType::JSON | DataType::JSONB => cast(string(values::json(constant)?), data_type),
         _ => return Ok(()),
@@ -63,19 +90,33 @@ mod tests {
     use datafusion::sql::sqlparser::parser::Parser;
 
     fn rewritten(sql: &str) -> Result<String> {
-        let mut expr = Parser::new(&PostgreSqlDialect {}).try_with_sql(sql).unwrap().parse_expr().unwrap();
+        let mut expr = Parser::new(&PostgreSqlDialect {})
+            .try_with_sql(sql)
+            .unwrap()
+            .parse_expr()
+            .unwrap();
         rewrite(&mut expr)?;
         Ok(expr.to_string())
     }
 
     #[test]
     fn constants_are_read_as_in_postgresql() {
-        assert_eq!(rewritten("'{1,NULL}'::int[]").unwrap(), "CAST(ARRAY[CAST('1' AS INT), CAST(NULL AS INT)] AS INT[])");
+        assert_eq!(
+            rewritten("'{1,NULL}'::int[]").unwrap(),
+            "CAST(ARRAY[CAST('1' AS INT), CAST(NULL AS INT)] AS INT[])"
+        );
         assert_eq!(rewritten(r"'\x00ff'::bytea").unwrap(), "X'00ff'");
-        assert_eq!(rewritten("'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'::uuid").unwrap(), "CAST('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' AS UUID)");
+        assert_eq!(
+            rewritten("'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11'::uuid").unwrap(),
+            "CAST('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11' AS UUID)"
+        );
         assert_eq!(rewritten("'x'::text").unwrap(), "'x'::TEXT");
         for wrong in ["'{1'::int[]", "'x'::uuid", "'{bad'::jsonb"] {
-            assert_eq!(rewritten(wrong).unwrap_err().state(), SqlState::INVALID_TEXT, "{wrong}");
+            assert_eq!(
+                rewritten(wrong).unwrap_err().state(),
+                SqlState::INVALID_TEXT,
+                "{wrong}"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! PostgreSQL's system functions. They are evaluated row by row over texts: nobody calls them for a million rows.
+//! PostgreSQL's system functions. They are evaluated row by row over texts: nobody calls them for a
+//! million rows.
 //!
-//! Three lists: [`shared`] knows nothing, [`of_session`] knows who asks, [`of_snapshot`] knows the catalog of the statement.
+//! Three lists: [`shared`] knows nothing, [`of_session`] knows who asks, [`of_snapshot`] knows the
+//! catalog of the statement.
 
 use super::Snapshot;
 use crate::catalog_tables::oids;
@@ -9,7 +11,9 @@ use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -30,7 +34,13 @@ impl ExpandArray {
             DataType::List(f) => f.data_type().clone(),
             other => other.clone(),
         };
-        DataType::Struct(vec![arrow::datatypes::Field::new("x", x, true), arrow::datatypes::Field::new("n", DataType::Int32, true)].into())
+        DataType::Struct(
+            vec![
+                arrow::datatypes::Field::new("x", x, true),
+                arrow::datatypes::Field::new("n", DataType::Int32, true),
+            ]
+            .into(),
+        )
     }
 }
 
@@ -42,21 +52,45 @@ impl ScalarUDFImpl for ExpandArray {
         &self.0
     }
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(ExpandArray::element(&args[0]), true))))
+        Ok(DataType::List(Arc::new(
+            arrow::datatypes::Field::new_list_field(ExpandArray::element(&args[0]), true),
+        )))
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let list = args.args[0].clone().into_array(args.number_rows)?;
         let list = list.as_list::<i32>();
-        let lengths: Vec<usize> = (0..list.len()).map(|i| list.value_length(i) as usize).collect();
-        let numbers: arrow::array::Int32Array = lengths.iter().flat_map(|n| (1..=*n as i32).map(Some)).collect();
+        let lengths: Vec<usize> = (0..list.len())
+            .map(|i| list.value_length(i) as usize)
+            .collect();
+        let numbers: arrow::array::Int32Array = lengths
+            .iter()
+            .flat_map(|n| (1..=*n as i32).map(Some))
+            .collect();
         let parts: Vec<ArrayRef> = (0..list.len()).map(|i| list.value(i)).collect();
         let borrowed: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
-        let values = if borrowed.is_empty() { list.values().slice(0, 0) } else { arrow::compute::concat(&borrowed)? };
+        let values = if borrowed.is_empty() {
+            list.values().slice(0, 0)
+        } else {
+            arrow::compute::concat(&borrowed)?
+        };
         let element = ExpandArray::element(list.data_type());
-        let DataType::Struct(fields) = &element else { return Err(DataFusionError::Internal("a struct is expected".into())) };
-        let pairs = arrow::array::StructArray::try_new(fields.clone(), vec![values, Arc::new(numbers)], None)?;
+        let DataType::Struct(fields) = &element else {
+            return Err(DataFusionError::Internal("a struct is expected".into()));
+        };
+        let pairs = arrow::array::StructArray::try_new(
+            fields.clone(),
+            vec![values, Arc::new(numbers)],
+            None,
+        )?;
         let field = Arc::new(arrow::datatypes::Field::new_list_field(element, true));
-        Ok(ColumnarValue::Array(Arc::new(arrow::array::ListArray::try_new(field, arrow::buffer::OffsetBuffer::from_lengths(lengths), Arc::new(pairs), None)?)))
+        Ok(ColumnarValue::Array(Arc::new(
+            arrow::array::ListArray::try_new(
+                field,
+                arrow::buffer::OffsetBuffer::from_lengths(lengths),
+                Arc::new(pairs),
+                None,
+            )?,
+        )))
     }
 }
 
@@ -72,13 +106,22 @@ impl ScalarUDFImpl for Subscripts {
         &self.0
     }
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(DataType::Int32, true))))
+        Ok(DataType::List(Arc::new(
+            arrow::datatypes::Field::new_list_field(DataType::Int32, true),
+        )))
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let list = args.args[0].clone().into_array(args.number_rows)?;
         let list = list.as_list::<i32>();
-        let numbers = (0..list.len()).map(|i| list.is_valid(i).then(|| (1..=list.value_length(i)).map(Some)));
-        Ok(ColumnarValue::Array(Arc::new(arrow::array::ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>(numbers))))
+        let numbers = (0..list.len()).map(|i| {
+            list.is_valid(i)
+                .then(|| (1..=list.value_length(i)).map(Some))
+        });
+        Ok(ColumnarValue::Array(Arc::new(
+            arrow::array::ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>(
+                numbers,
+            ),
+        )))
     }
 }
 
@@ -126,8 +169,15 @@ fn format_text(format: &str, arguments: &[Option<String>]) -> String {
 }
 
 fn json_object(arguments: Arguments) -> String {
-    let value = |v: Option<&Option<String>>| v.cloned().flatten().map_or(serde_json::Value::Null, serde_json::Value::String);
-    let pairs: serde_json::Map<_, _> = arguments.chunks(2).map(|pair| (pair[0].clone().unwrap_or_default(), value(pair.get(1)))).collect();
+    let value = |v: Option<&Option<String>>| {
+        v.cloned()
+            .flatten()
+            .map_or(serde_json::Value::Null, serde_json::Value::String)
+    };
+    let pairs: serde_json::Map<_, _> = arguments
+        .chunks(2)
+        .map(|pair| (pair[0].clone().unwrap_or_default(), value(pair.get(1))))
+        .collect();
     serde_json::Value::Object(pairs).to_string()
 }
 
@@ -171,13 +221,27 @@ impl ScalarUDFImpl for RowFunction {
         Ok(self.output.clone())
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        let scalar = args
+            .args
+            .iter()
+            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
-        let texts: Vec<ArrayRef> = args.args.into_iter().map(|a| Ok(arrow::compute::cast(&a.into_array(rows)?, &DataType::Utf8)?)).collect::<Result<_>>()?;
+        let texts: Vec<ArrayRef> = args
+            .args
+            .into_iter()
+            .map(|a| Ok(arrow::compute::cast(&a.into_array(rows)?, &DataType::Utf8)?))
+            .collect::<Result<_>>()?;
         let mut values: Vec<Option<String>> = Vec::with_capacity(rows);
         for row in 0..rows {
-            let arguments: Vec<Option<String>> = texts.iter().map(|t| t.is_valid(row).then(|| t.as_string::<i32>().value(row).to_string())).collect();
-            values.push((self.body)(&arguments).map_err(|e| DataFusionError::External(Box::new(e)))?);
+            let arguments: Vec<Option<String>> = texts
+                .iter()
+                .map(|t| {
+                    t.is_valid(row)
+                        .then(|| t.as_string::<i32>().value(row).to_string())
+                })
+                .collect();
+            values
+                .push((self.body)(&arguments).map_err(|e| DataFusionError::External(Box::new(e)))?);
         }
         let array: ArrayRef = Arc::new(StringArray::from(values));
         let array = match &self.output {
@@ -185,7 +249,13 @@ impl ScalarUDFImpl for RowFunction {
             DataType::List(_) => text_lists(&array),
             other => arrow::compute::cast(&array, other)?,
         };
-        if scalar { Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?)) } else { Ok(ColumnarValue::Array(array)) }
+        if scalar {
+            Ok(ColumnarValue::Scalar(
+                datafusion::common::ScalarValue::try_from_array(&array, 0)?,
+            ))
+        } else {
+            Ok(ColumnarValue::Array(array))
+        }
     }
 }
 
@@ -193,7 +263,11 @@ impl ScalarUDFImpl for RowFunction {
 fn text_lists(array: &ArrayRef) -> ArrayRef {
     let mut builder = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
     for text in array.as_string::<i32>() {
-        for element in text.unwrap_or_default().split('\n').filter(|e| !e.is_empty()) {
+        for element in text
+            .unwrap_or_default()
+            .split('\n')
+            .filter(|e| !e.is_empty())
+        {
             builder.values().append_value(element);
         }
         builder.append(text.is_some());
@@ -201,12 +275,32 @@ fn text_lists(array: &ArrayRef) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
-fn function(name: &str, output: DataType, volatility: Volatility, body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static) -> Arc<ScalarUDF> {
-    let signature = Signature::one_of(vec![datafusion::logical_expr::TypeSignature::VariadicAny, datafusion::logical_expr::TypeSignature::Nullary], volatility);
-    Arc::new(ScalarUDF::from(RowFunction { name: name.into(), output, signature, body: Arc::new(body) }))
+fn function(
+    name: &str,
+    output: DataType,
+    volatility: Volatility,
+    body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static,
+) -> Arc<ScalarUDF> {
+    let signature = Signature::one_of(
+        vec![
+            datafusion::logical_expr::TypeSignature::VariadicAny,
+            datafusion::logical_expr::TypeSignature::Nullary,
+        ],
+        volatility,
+    );
+    Arc::new(ScalarUDF::from(RowFunction {
+        name: name.into(),
+        output,
+        signature,
+        body: Arc::new(body),
+    }))
 }
 
-fn stable(name: &str, output: DataType, body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static) -> Arc<ScalarUDF> {
+fn stable(
+    name: &str,
+    output: DataType,
+    body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static,
+) -> Arc<ScalarUDF> {
     function(name, output, Volatility::Stable, body)
 }
 
@@ -216,19 +310,36 @@ fn constant(name: &str, output: DataType, value: Option<&str>) -> Arc<ScalarUDF>
 }
 
 fn list() -> DataType {
-    DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(DataType::Utf8, true)))
+    DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(
+        DataType::Utf8,
+        true,
+    )))
 }
 
 /// Functions that answer the same to everybody.
 pub fn shared() -> Vec<Arc<ScalarUDF>> {
     use DataType::{Boolean, Int32, Int64, Utf8};
-    let version = format!("PostgreSQL {} on Tidemark {}", crate::protocol::startup::SERVER_VERSION, env!("CARGO_PKG_VERSION"));
+    let version = format!(
+        "PostgreSQL {} on Tidemark {}",
+        crate::protocol::startup::SERVER_VERSION,
+        env!("CARGO_PKG_VERSION")
+    );
     let mut all = vec![
         constant("version", Utf8, Some(&version)),
         constant("current_database", Utf8, Some("dev")),
         constant("current_catalog", Utf8, Some("dev")),
-        stable("pg_get_userbyid", Utf8, |a| Ok(a[0].as_ref().map(|_| "root".into()))),
-        stable("pg_encoding_to_char", Utf8, |a| Ok(a[0].as_ref().map(|e| if e == "6" { "UTF8".into() } else { String::new() }))),
+        stable("pg_get_userbyid", Utf8, |a| {
+            Ok(a[0].as_ref().map(|_| "root".into()))
+        }),
+        stable("pg_encoding_to_char", Utf8, |a| {
+            Ok(a[0].as_ref().map(|e| {
+                if e == "6" {
+                    "UTF8".into()
+                } else {
+                    String::new()
+                }
+            }))
+        }),
         constant("pg_is_in_recovery", Boolean, Some("false")),
         constant("pg_my_temp_schema", Int32, Some("0")),
         constant("pg_is_other_temp_schema", Boolean, Some("false")),
@@ -272,36 +383,99 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("pg_postmaster_start_time", Utf8, None),
         constant("pg_stat_get_backend_idset", Int32, None),
         stable("to_regtype", Int32, |a| {
-            let oid = |n: &str| n.parse::<i32>().ok().or_else(|| crate::protocol::types::by_name(n).map(|t| t.oid() as i32));
+            let oid = |n: &str| {
+                n.parse::<i32>()
+                    .ok()
+                    .or_else(|| crate::protocol::types::by_name(n).map(|t| t.oid() as i32))
+            };
             Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
         }),
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
         constant("age", Int32, Some("0")),
-        stable("quote_ident", Utf8, |a| Ok(a[0].as_deref().map(quote_ident))),
-        stable("quote_literal", Utf8, |a| Ok(a[0].as_deref().map(|t| format!("'{}'", t.replace('\'', "''"))))),
-        function("like_escape", Utf8, Volatility::Immutable, |a| Ok(a[0].as_deref().zip(a[1].as_deref()).map(|(p, e)| like_escape(p, e)))),
-        stable("format", Utf8, |a| Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))),
+        stable("quote_ident", Utf8, |a| {
+            Ok(a[0].as_deref().map(quote_ident))
+        }),
+        stable("quote_literal", Utf8, |a| {
+            Ok(a[0]
+                .as_deref()
+                .map(|t| format!("'{}'", t.replace('\'', "''"))))
+        }),
+        function("like_escape", Utf8, Volatility::Immutable, |a| {
+            Ok(a[0]
+                .as_deref()
+                .zip(a[1].as_deref())
+                .map(|(p, e)| like_escape(p, e)))
+        }),
+        stable("format", Utf8, |a| {
+            Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))
+        }),
         stable("to_regproc", Int32, |a| {
             Ok(match a[0].as_deref() {
-                Some(name) => name.parse::<i32>().ok().or_else(|| crate::catalog_tables::postgres::function_oid(name)).map(|o| o.to_string()),
+                Some(name) => name
+                    .parse::<i32>()
+                    .ok()
+                    .or_else(|| crate::catalog_tables::postgres::function_oid(name))
+                    .map(|o| o.to_string()),
                 None => None,
             })
         }),
         stable("json_build_object", Utf8, |a| Ok(Some(json_object(a)))),
         Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf()),
         Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf()),
-        Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(Volatility::Immutable)))),
-        stable("pg_size_pretty", Utf8, |a| Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))),
+        Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(
+            Volatility::Immutable,
+        )))),
+        stable("pg_size_pretty", Utf8, |a| {
+            Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))
+        }),
         stable("pg_get_expr", Utf8, |a| Ok(a[0].clone())),
-        stable("format_type", Utf8, |a| Ok(a[0].as_deref().and_then(|oid| format_type(oid, a.get(1)?.as_deref())))),
-        stable("has_table_privilege", Boolean, |a| Ok(a[0].as_ref().map(|_| "true".into()))),
+        stable("format_type", Utf8, |a| {
+            Ok(a[0]
+                .as_deref()
+                .and_then(|oid| format_type(oid, a.get(1)?.as_deref())))
+        }),
+        stable("has_table_privilege", Boolean, |a| {
+            Ok(a[0].as_ref().map(|_| "true".into()))
+        }),
     ];
-    for name in ["type", "function", "operator", "opclass", "conversion", "ts_dict", "ts_config", "ts_parser", "ts_template", "opfamily", "statistics_obj"] {
-        all.push(constant(&format!("pg_{name}_is_visible"), Boolean, Some("true")));
+    for name in [
+        "type",
+        "function",
+        "operator",
+        "opclass",
+        "conversion",
+        "ts_dict",
+        "ts_config",
+        "ts_parser",
+        "ts_template",
+        "opfamily",
+        "statistics_obj",
+    ] {
+        all.push(constant(
+            &format!("pg_{name}_is_visible"),
+            Boolean,
+            Some("true"),
+        ));
     }
-    for name in ["schema", "database", "any_column", "column", "function", "sequence", "type", "language", "foreign_data_wrapper", "server", "tablespace"] {
-        all.push(constant(&format!("has_{name}_privilege"), Boolean, Some("true")));
+    for name in [
+        "schema",
+        "database",
+        "any_column",
+        "column",
+        "function",
+        "sequence",
+        "type",
+        "language",
+        "foreign_data_wrapper",
+        "server",
+        "tablespace",
+    ] {
+        all.push(constant(
+            &format!("has_{name}_privilege"),
+            Boolean,
+            Some("true"),
+        ));
     }
     all.push(constant("pg_has_role", Boolean, Some("true")));
     all
@@ -309,8 +483,15 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
 
 /// Functions that know who asks.
 pub fn of_session(user: &str, pid: i32) -> Vec<Arc<ScalarUDF>> {
-    let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"].iter().map(|name| constant(name, DataType::Utf8, Some(user))).collect();
-    all.push(constant("pg_backend_pid", DataType::Int32, Some(&pid.to_string())));
+    let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"]
+        .iter()
+        .map(|name| constant(name, DataType::Utf8, Some(user)))
+        .collect();
+    all.push(constant(
+        "pg_backend_pid",
+        DataType::Int32,
+        Some(&pid.to_string()),
+    ));
     all
 }
 
@@ -320,33 +501,59 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
     let s = snapshot.clone();
     Some(match name {
         "current_schema" => {
-            let schema = s.search_path.first().cloned().unwrap_or_else(|| "public".into());
+            let schema = s
+                .search_path
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "public".into());
             constant(name, Utf8, Some(&schema))
         }
         "current_schemas" => stable(name, list(), move |a| {
-            let mut schemas = if a[0].as_deref() == Some("true") { vec!["pg_catalog".to_string()] } else { Vec::new() };
+            let mut schemas = if a[0].as_deref() == Some("true") {
+                vec!["pg_catalog".to_string()]
+            } else {
+                Vec::new()
+            };
             schemas.extend(s.search_path.iter().cloned());
             Ok(Some(schemas.join("\n")))
         }),
         "current_setting" => stable(name, Utf8, move |a| {
-            let Some(wanted) = a[0].as_deref() else { return Ok(None) };
-            match s.settings.iter().find(|(n, _, _)| n.eq_ignore_ascii_case(wanted)) {
+            let Some(wanted) = a[0].as_deref() else {
+                return Ok(None);
+            };
+            match s
+                .settings
+                .iter()
+                .find(|(n, _, _)| n.eq_ignore_ascii_case(wanted))
+            {
                 Some((_, value, _)) => Ok(Some(value.clone())),
                 None if a.get(1).is_some_and(|m| m.as_deref() == Some("true")) => Ok(None),
-                None => Err(Error::user(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{wanted}\""))),
+                None => Err(Error::user(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("unrecognized configuration parameter \"{wanted}\""),
+                )),
             }
         }),
         "set_config" => function(name, Utf8, Volatility::Volatile, |a| Ok(a[1].clone())),
         "pg_table_is_visible" => stable(name, Boolean, move |a| {
-            let relation = a[0].as_deref().and_then(|oid| relation_of(&s, oid).cloned());
-            Ok(a[0].as_ref().map(|_| relation.is_none_or(|r| s.search_path.contains(&r.schema_name)).to_string()))
+            let relation = a[0]
+                .as_deref()
+                .and_then(|oid| relation_of(&s, oid).cloned());
+            Ok(a[0].as_ref().map(|_| {
+                relation
+                    .is_none_or(|r| s.search_path.contains(&r.schema_name))
+                    .to_string()
+            }))
         }),
         "to_regclass" => stable(name, Int32, move |a| {
             let oid = |n: &str| n.parse::<i32>().ok().or_else(|| oid_of_name(&s, n));
             Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
         }),
         "to_regnamespace" => stable(name, Int32, move |a| {
-            let oid = |n: &str| n.parse::<i32>().unwrap_or_else(|_| oids::of_schema(n, &s.catalog.schemas));
+            let oid = |n: &str| {
+                n.parse::<i32>()
+                    .unwrap_or_else(|_| oids::of_schema(n, &s.catalog.schemas))
+            };
             Ok(a[0].as_deref().map(|n| oid(n).to_string()))
         }),
         "regclass_name" => stable(name, Utf8, move |a| {
@@ -357,24 +564,49 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             }))
         }),
         "regnamespace_name" => stable(name, Utf8, move |a| {
-            let own = ["pg_catalog", "public", "information_schema", "tidemark"].iter().map(|n| n.to_string());
-            let name_of = |oid: &str| own.chain(s.catalog.schemas.iter().cloned()).find(|n| oids::of_schema(n, &s.catalog.schemas).to_string() == oid);
+            let own = ["pg_catalog", "public", "information_schema", "tidemark"]
+                .iter()
+                .map(|n| n.to_string());
+            let name_of = |oid: &str| {
+                own.chain(s.catalog.schemas.iter().cloned())
+                    .find(|n| oids::of_schema(n, &s.catalog.schemas).to_string() == oid)
+            };
             Ok(a[0].as_deref().and_then(name_of))
         }),
         "pg_get_viewdef" => stable(name, Utf8, move |a| {
-            let relation = a[0].as_deref().and_then(|v| relation_of(&s, v).cloned().or_else(|| s.find(None, v).cloned()));
-            Ok(relation.filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView)).map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
+            let relation = a[0].as_deref().and_then(|v| {
+                relation_of(&s, v)
+                    .cloned()
+                    .or_else(|| s.find(None, v).cloned())
+            });
+            Ok(relation
+                .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
+                .map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
         }),
-        "pg_get_indexdef" => {
-            stable(name, Utf8, move |a| Ok(a[0].as_deref().and_then(|oid| index_definition(&s, oid, a.get(1).and_then(|c| c.as_deref()?.parse().ok()).unwrap_or(0)))))
-        }
+        "pg_get_indexdef" => stable(name, Utf8, move |a| {
+            Ok(a[0].as_deref().and_then(|oid| {
+                index_definition(
+                    &s,
+                    oid,
+                    a.get(1)
+                        .and_then(|c| c.as_deref()?.parse().ok())
+                        .unwrap_or(0),
+                )
+            }))
+        }),
         "pg_get_constraintdef" => stable(name, Utf8, move |a| {
-            let relation = a[0].as_deref().and_then(|oid| oids::relation_of_constraint(oid.parse().ok()?)).and_then(|id| s.catalog.relations.get(&id).cloned());
+            let relation = a[0]
+                .as_deref()
+                .and_then(|oid| oids::relation_of_constraint(oid.parse().ok()?))
+                .and_then(|id| s.catalog.relations.get(&id).cloned());
             Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))
         }),
         "obj_description" => stable(name, Utf8, move |a| {
             let catalog_matches = a.get(1).is_none_or(|c| c.as_deref() == Some("pg_class"));
-            Ok(a[0].as_deref().filter(|_| catalog_matches).and_then(|oid| relation_of(&s, oid)?.comment.clone()))
+            Ok(a[0]
+                .as_deref()
+                .filter(|_| catalog_matches)
+                .and_then(|oid| relation_of(&s, oid)?.comment.clone()))
         }),
         "col_description" => constant(name, Utf8, None),
         _ => return None,
@@ -395,16 +627,27 @@ pub fn oid_of_name(snapshot: &Snapshot, name: &str) -> Option<i32> {
 }
 
 fn key_index_name(snapshot: &Snapshot, oid: &str) -> Option<String> {
-    let relation = snapshot.catalog.relations.get(&oids::relation_of_key_index(oid.parse().ok()?)?)?;
+    let relation = snapshot
+        .catalog
+        .relations
+        .get(&oids::relation_of_key_index(oid.parse().ok()?)?)?;
     Some(quote_ident(&format!("{}_pkey", relation.name)))
 }
 
 fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {
-    snapshot.catalog.relations.get(&oids::relation(oid.parse().ok()?)?)
+    snapshot
+        .catalog
+        .relations
+        .get(&oids::relation(oid.parse().ok()?)?)
 }
 
 fn key_names(relation: &Relation) -> String {
-    relation.key.iter().map(|k| quote_ident(&relation.columns[*k].name)).collect::<Vec<_>>().join(", ")
+    relation
+        .key
+        .iter()
+        .map(|k| quote_ident(&relation.columns[*k].name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The text of an index, or of its column `column` (1, 2, ...).
@@ -413,9 +656,18 @@ fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<Str
     if let Some(id) = oids::relation_of_key_index(oid) {
         let relation = snapshot.catalog.relations.get(&id)?;
         if column > 0 {
-            return relation.key.get(column - 1).map(|k| quote_ident(&relation.columns[*k].name));
+            return relation
+                .key
+                .get(column - 1)
+                .map(|k| quote_ident(&relation.columns[*k].name));
         }
-        return Some(format!("CREATE UNIQUE INDEX {}_pkey ON {}.{} USING btree ({})", relation.name, relation.schema_name, quote_ident(&relation.name), key_names(relation)));
+        return Some(format!(
+            "CREATE UNIQUE INDEX {}_pkey ON {}.{} USING btree ({})",
+            relation.name,
+            relation.schema_name,
+            quote_ident(&relation.name),
+            key_names(relation)
+        ));
     }
     let index = snapshot.catalog.relations.get(&oids::relation(oid)?)?;
     if column > 0 {
@@ -426,8 +678,15 @@ fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<Str
 
 /// In double quotes where needed.
 pub fn quote_ident(name: &str) -> String {
-    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
-    if plain { name.into() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
+    if plain {
+        name.into()
+    } else {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
 }
 
 fn size_pretty(bytes: i64) -> String {
@@ -452,18 +711,26 @@ fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {
         || "???".into(),
         |t| {
             let known = types::format_type(&t, modifier);
-            if known == "text" && t != pgwire::api::Type::TEXT { t.name().to_string() } else { known }
+            if known == "text" && t != pgwire::api::Type::TEXT {
+                t.name().to_string()
+            } else {
+                known
+            }
         },
     ))
 }
 
 /// A table function's argument as a constant where it is one.
 pub fn fold_argument(state: &SessionState, argument: Expr) -> Result<Expr> {
-    let context = SimplifyContext::builder().with_config_options(Arc::clone(state.config_options())).build();
+    let context = SimplifyContext::builder()
+        .with_config_options(Arc::clone(state.config_options()))
+        .build();
     let simplifier = ExprSimplifier::new(context);
     let argument = simplifier.coerce(argument, &DFSchema::empty())?;
     Ok(match simplifier.simplify(argument)? {
-        Expr::Literal(datafusion::common::ScalarValue::Int32(n), m) => Expr::Literal(datafusion::common::ScalarValue::Int64(n.map(i64::from)), m),
+        Expr::Literal(datafusion::common::ScalarValue::Int32(n), m) => {
+            Expr::Literal(datafusion::common::ScalarValue::Int64(n.map(i64::from)), m)
+        }
         other => other,
     })
 }

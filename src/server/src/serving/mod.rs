@@ -1,8 +1,10 @@
 //! Ad-hoc queries: DataFusion over the relations' rows at one pinned epoch.
 //!
-//! A statement is planned against one catalog snapshot and one [`Snapshot`] of the data, so that every relation in it is seen at the same epoch. Plain views
-//! are expanded in place; materialized relations are scanned partition by partition, or looked up by key; an append-only source is read from its connector.
-//! The functions are the streaming evaluator's own, and [`semantics`] makes operators and casts answer as there.
+//! A statement is planned against one catalog snapshot and one [`Snapshot`] of the data, so that
+//! every relation in it is seen at the same epoch. Plain views are expanded in place; materialized
+//! relations are scanned partition by partition, or looked up by key; an append-only source is read
+//! from its connector. The functions are the streaming evaluator's own, and [`semantics`] makes
+//! operators and casts answer as there.
 
 pub mod aggregates;
 pub mod constants;
@@ -63,7 +65,8 @@ pub struct Snapshot {
     pub search_path: Vec<String>,
     /// Who asks.
     pub user: String,
-    /// Tables that take the place of relations in this statement, by name: RETURNING's rows, ON CONFLICT's `excluded`.
+    /// Tables that take the place of relations in this statement, by name: RETURNING's rows, ON
+    /// CONFLICT's `excluded`.
     pub overrides: Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>,
     /// Settings, as pg_settings and current_setting show them.
     pub settings: Arc<Vec<(String, String, String)>>,
@@ -79,7 +82,10 @@ impl Snapshot {
     pub fn find(&self, schema: Option<&str>, name: &str) -> Option<&Arc<Relation>> {
         match schema {
             Some(schema) => self.catalog.find(schema, name),
-            None => self.search_path.iter().find_map(|schema| self.catalog.find(schema, name)),
+            None => self
+                .search_path
+                .iter()
+                .find_map(|schema| self.catalog.find(schema, name)),
         }
     }
 }
@@ -87,7 +93,10 @@ impl Snapshot {
 impl Serving {
     /// Sets DataFusion up.
     pub fn new() -> Result<Serving> {
-        let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES))).build_arc().map_err(from_datafusion)?;
+        let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES)))
+            .build_arc()
+            .map_err(from_datafusion)?;
         let mut options = ConfigOptions::new();
         options.sql_parser.parse_float_as_decimal = true;
         options.sql_parser.map_string_types_to_utf8view = false;
@@ -96,21 +105,40 @@ impl Serving {
         options.execution.target_partitions = num_cpus::get().max(1);
         options.execution.collect_statistics = false;
         options.catalog.create_default_catalog_and_schema = false;
-        let mut builder = SessionStateBuilder::new().with_config(SessionConfig::from(options)).with_runtime_env(runtime).with_default_features();
+        let mut builder = SessionStateBuilder::new()
+            .with_config(SessionConfig::from(options))
+            .with_runtime_env(runtime)
+            .with_default_features();
         let scalar = builder.scalar_functions().get_or_insert_default();
         let evaluated = tidemark_operator::functions::all();
-        let known: HashSet<String> = evaluated.iter().flat_map(|f| std::iter::once(f.name().to_string()).chain(f.aliases().iter().cloned())).collect();
-        // A built-in function that ours replace must go altogether: a session's state is built from the values of this one in no order, and an alias would bring it back.
+        let known: HashSet<String> = evaluated
+            .iter()
+            .flat_map(|f| std::iter::once(f.name().to_string()).chain(f.aliases().iter().cloned()))
+            .collect();
+        // A built-in function that ours replace must go altogether: a session's state is built from
+        // the values of this one in no order, and an alias would bring it back.
         scalar.retain(|f| !known.contains(f.name()));
         scalar.extend(evaluated);
-        scalar.extend(functions::shared().into_iter().filter(|f| f.name() == "version" || !known.contains(f.name())));
-        // In place of the built-in ones, for the same reason: `mean` would bring back the built-in average.
+        scalar.extend(
+            functions::shared()
+                .into_iter()
+                .filter(|f| f.name() == "version" || !known.contains(f.name())),
+        );
+        // In place of the built-in ones, for the same reason: `mean` would bring back the built-in
+        // average.
         *builder.aggregate_functions() = Some(aggregates::all());
-        // DataFusion's physical filter pushdown finds a join's columns by name: a filter over both sides of a self join ended up at one of them. Filters
-        // are pushed down in the logical plan already.
-        let physical = PhysicalOptimizer::new().rules.into_iter().filter(|rule| !rule.name().starts_with("FilterPushdown")).collect();
-        // The planner's rules of types, so that an expression has one type in a view and here; then our semantics of operators.
-        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![Arc::new(ResolveGroupingFunction::new())];
+        // DataFusion's physical filter pushdown finds a join's columns by name: a filter over both
+        // sides of a self join ended up at one of them. Filters are pushed down in the logical plan
+        // already.
+        let physical = PhysicalOptimizer::new()
+            .rules
+            .into_iter()
+            .filter(|rule| !rule.name().starts_with("FilterPushdown"))
+            .collect();
+        // The planner's rules of types, so that an expression has one type in a view and here; then
+        // our semantics of operators.
+        let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+            vec![Arc::new(ResolveGroupingFunction::new())];
         rules.extend(tidemark_planner::analyzer_rules());
         rules.push(Arc::new(semantics::PostgresSemantics));
         let builder = builder
@@ -118,32 +146,52 @@ impl Serving {
             .with_type_planner(Arc::new(names::TypeNames))
             .with_optimizer_rules(tidemark_planner::ad_hoc_rules())
             .with_physical_optimizer_rules(physical);
-        Ok(Serving { base: builder.build(), threads: threads::Threads::new()? })
+        Ok(Serving {
+            base: builder.build(),
+            threads: threads::Threads::new()?,
+        })
     }
 
     /// A state of its own for a session: its functions know who asks.
     pub fn session_state(&self, user: &str, pid: i32) -> SessionState {
         let mut builder = SessionStateBuilder::new_from_existing(self.base.clone());
-        builder.scalar_functions().get_or_insert_default().extend(functions::of_session(user, pid));
+        builder
+            .scalar_functions()
+            .get_or_insert_default()
+            .extend(functions::of_session(user, pid));
         builder.build()
     }
 }
 
 /// How SQL becomes a logical plan, everywhere.
 pub fn parser_options() -> ParserOptions {
-    ParserOptions::new().with_parse_float_as_decimal(true).with_map_string_types_to_utf8view(false).with_collect_spans(false)
+    ParserOptions::new()
+        .with_parse_float_as_decimal(true)
+        .with_map_string_types_to_utf8view(false)
+        .with_collect_spans(false)
 }
 
 /// Plans a query against a snapshot.
-pub fn plan(state: &SessionState, snapshot: &Snapshot, statement: ast::Statement) -> Result<LogicalPlan> {
-    let provider = provider::Provider { state, snapshot, depth: 0 };
-    SqlToRel::new_with_options(&provider, parser_options()).sql_statement_to_plan(statement).map_err(from_datafusion)
+pub fn plan(
+    state: &SessionState,
+    snapshot: &Snapshot,
+    statement: ast::Statement,
+) -> Result<LogicalPlan> {
+    let provider = provider::Provider {
+        state,
+        snapshot,
+        depth: 0,
+    };
+    SqlToRel::new_with_options(&provider, parser_options())
+        .sql_statement_to_plan(statement)
+        .map_err(from_datafusion)
 }
 
 impl Session {
     /// What the next statement sees.
     pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
-        // The catalog before the epoch: every relation in it exists at an epoch that is pinned after it.
+        // The catalog before the epoch: every relation in it exists at an epoch that is pinned
+        // after it.
         let catalog = self.catalog();
         let pin = self.read_pin().await?;
         Ok(Snapshot {
@@ -154,33 +202,80 @@ impl Session {
             search_path: self.settings.search_path(),
             user: self.user().into(),
             overrides: Vec::new(),
-            settings: Arc::new(self.settings.all().iter().map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string())).collect()),
+            settings: Arc::new(
+                self.settings
+                    .all()
+                    .iter()
+                    .map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string()))
+                    .collect(),
+            ),
         })
     }
 
     /// Runs a logical plan and streams its rows.
-    pub(crate) async fn run_plan(&mut self, plan: &LogicalPlan, names: Option<Vec<String>>, tag: Tag) -> Result<Rows> {
+    pub(crate) async fn run_plan(
+        &mut self,
+        plan: &LogicalPlan,
+        names: Option<Vec<String>>,
+        tag: Tag,
+    ) -> Result<Rows> {
         self.state.mark_start_execution();
-        let physical = self.state.create_physical_plan(plan).await.map_err(from_datafusion)?;
-        let task =
-            TaskContext::new(None, String::new(), self.state.config().clone(), HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), self.state.runtime_env().clone());
+        let physical = self
+            .state
+            .create_physical_plan(plan)
+            .await
+            .map_err(from_datafusion)?;
+        let task = TaskContext::new(
+            None,
+            String::new(),
+            self.state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            self.state.runtime_env().clone(),
+        );
         let schema = named(plan.schema().inner(), &physical.schema(), names);
-        let stream = self.server.serving.threads.run(physical, Arc::new(task)).map_err(from_datafusion)?;
-        Ok(Rows { schema, stream, tag })
+        let stream = self
+            .server
+            .serving
+            .threads
+            .run(physical, Arc::new(task))
+            .map_err(from_datafusion)?;
+        Ok(Rows {
+            schema,
+            stream,
+            tag,
+        })
     }
 }
 
 /// The result's fields under the names that PostgreSQL gives them, with the types that really come.
 pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) -> SchemaRef {
     let field = |(i, f): (usize, &Arc<Field>)| {
-        let data_type = physical.fields().get(i).map_or(f.data_type(), |p| p.data_type()).clone();
-        let name = names.as_ref().and_then(|n| n.get(i)).unwrap_or_else(|| f.name());
+        let data_type = physical
+            .fields()
+            .get(i)
+            .map_or(f.data_type(), |p| p.data_type())
+            .clone();
+        let name = names
+            .as_ref()
+            .and_then(|n| n.get(i))
+            .unwrap_or_else(|| f.name());
         let mut metadata = f.metadata().clone();
-        // asyncpg's introspection reads this column before it knows any array type but oid[] and text[].
+        // asyncpg's introspection reads this column before it knows any array type but oid[] and
+        // text[].
         if name == "attrtypoids" {
             metadata.insert(crate::protocol::types::SQL_TYPE.into(), "oid[]".into());
         }
         Field::new(name, data_type, f.is_nullable()).with_metadata(metadata)
     };
-    Arc::new(Schema::new(logical.fields().iter().enumerate().map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        logical
+            .fields()
+            .iter()
+            .enumerate()
+            .map(field)
+            .collect::<Vec<_>>(),
+    ))
 }

@@ -1,5 +1,6 @@
-//! Names to things while SQL is planned: relations by the search path, plain views expanded, the virtual tables of `pg_catalog`, `information_schema` and
-//! `tidemark`, and the session's functions.
+//! Names to things while SQL is planned: relations by the search path, plain views expanded, the
+//! virtual tables of `pg_catalog`, `information_schema` and `tidemark`, and the session's
+//! functions.
 
 use super::Snapshot;
 use super::table_provider::RelationTable;
@@ -10,8 +11,12 @@ use datafusion::common::{DataFusionError, Result, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
-use datafusion::logical_expr::{AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::planner::{
+    ContextProvider, ExprPlanner, RelationPlanner, TypePlanner,
+};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF,
+};
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
@@ -43,7 +48,8 @@ impl Provider<'_> {
         {
             return Ok(provider_as_source(table.clone()));
         }
-        let virtual_table = |schema: &str| catalog_tables::table(self.snapshot, schema, name).map_err(ours);
+        let virtual_table =
+            |schema: &str| catalog_tables::table(self.snapshot, schema, name).map_err(ours);
         if let Some(schema @ ("pg_catalog" | "information_schema" | "tidemark")) = schema
             && let Some(table) = virtual_table(schema)?
         {
@@ -58,42 +64,87 @@ impl Provider<'_> {
             return Ok(provider_as_source(table));
         }
         let full = schema.map_or_else(|| name.to_string(), |s| format!("{s}.{name}"));
-        Err(ours(Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{full}\" does not exist"))))
+        Err(ours(Error::user(
+            SqlState::UNDEFINED_TABLE,
+            format!("relation \"{full}\" does not exist"),
+        )))
     }
 
     fn table(&self, relation: &Arc<Relation>) -> Result<Arc<dyn TableSource>> {
         match relation.kind {
-            RelationKind::View => Ok(provider_as_source(Arc::new(ViewTable::new(self.view_plan(relation)?, None)))),
+            RelationKind::View => Ok(provider_as_source(Arc::new(ViewTable::new(
+                self.view_plan(relation)?,
+                None,
+            )))),
             RelationKind::Sink => Err(ours(
-                Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a sink and cannot be read", relation.name)).with_hint("Read the relation that the sink is made from."),
+                Error::user(
+                    SqlState::WRONG_OBJECT_TYPE,
+                    format!("\"{}\" is a sink and cannot be read", relation.name),
+                )
+                .with_hint("Read the relation that the sink is made from."),
             )),
-            // Only a transaction block pins an epoch and names a relation later; its rows at that epoch were never kept.
+            // Only a transaction block pins an epoch and names a relation later; its rows at that
+            // epoch were never kept.
             _ if relation.created_at > self.snapshot.pin.epoch() => Err(ours(
-                Error::user(SqlState("40001"), format!("relation \"{}\" was created after this transaction began", relation.name)).with_hint("Run the transaction again."),
+                Error::user(
+                    SqlState("40001"),
+                    format!(
+                        "relation \"{}\" was created after this transaction began",
+                        relation.name
+                    ),
+                )
+                .with_hint("Run the transaction again."),
             )),
-            RelationKind::Index => Err(ours(Error::user(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is an index", relation.name)))),
-            _ => Ok(provider_as_source(Arc::new(RelationTable::new(self.snapshot.clone(), relation.clone())))),
+            RelationKind::Index => Err(ours(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{}\" is an index", relation.name),
+            ))),
+            _ => Ok(provider_as_source(Arc::new(RelationTable::new(
+                self.snapshot.clone(),
+                relation.clone(),
+            )))),
         }
     }
 
     /// A view's query as a plan with the view's column names.
     fn view_plan(&self, relation: &Relation) -> Result<LogicalPlan> {
         if self.depth >= DEPTH_MAX {
-            return Err(ours(Error::unsupported(format!("views are nested deeper than {DEPTH_MAX} levels"))));
+            return Err(ours(Error::unsupported(format!(
+                "views are nested deeper than {DEPTH_MAX} levels"
+            ))));
         }
         let statements = tidemark_planner::parse(&relation.query).map_err(ours)?;
         let query = statements.into_iter().find_map(|s| match s.kind {
             StatementKind::Sql(sql) if matches!(*sql, ast::Statement::Query(_)) => Some(*sql),
             _ => None,
         });
-        let query = query.ok_or_else(|| ours(Error::internal(format!("the text of view \"{}\" is not a query", relation.name))))?;
+        let query = query.ok_or_else(|| {
+            ours(Error::internal(format!(
+                "the text of view \"{}\" is not a query",
+                relation.name
+            )))
+        })?;
         let query = super::names::prepare(query, false);
-        let snapshot = Snapshot { search_path: vec![relation.schema_name.clone(), "public".into()], ..self.snapshot.clone() };
-        let inner = Provider { state: self.state, snapshot: &snapshot, depth: self.depth + 1 };
-        let plan = SqlToRel::new_with_options(&inner, super::parser_options()).sql_statement_to_plan(query)?;
+        let snapshot = Snapshot {
+            search_path: vec![relation.schema_name.clone(), "public".into()],
+            ..self.snapshot.clone()
+        };
+        let inner = Provider {
+            state: self.state,
+            snapshot: &snapshot,
+            depth: self.depth + 1,
+        };
+        let plan = SqlToRel::new_with_options(&inner, super::parser_options())
+            .sql_statement_to_plan(query)?;
         let columns = plan.schema().columns();
-        let renamed: Vec<Expr> = columns.into_iter().zip(&relation.columns).map(|(c, to)| Expr::Column(c).alias(to.name.clone())).collect();
-        datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(renamed)?.build()
+        let renamed: Vec<Expr> = columns
+            .into_iter()
+            .zip(&relation.columns)
+            .map(|(c, to)| Expr::Column(c).alias(to.name.clone()))
+            .collect();
+        datafusion::logical_expr::LogicalPlanBuilder::from(plan)
+            .project(renamed)?
+            .build()
     }
 }
 
@@ -102,23 +153,45 @@ impl ContextProvider for Provider<'_> {
         if let Some(catalog) = name.catalog()
             && !catalog.eq_ignore_ascii_case("dev")
         {
-            return Err(ours(Error::unsupported(format!("cross-database references are not implemented: \"{name}\""))));
+            return Err(ours(Error::unsupported(format!(
+                "cross-database references are not implemented: \"{name}\""
+            ))));
         }
         self.relation(name.schema(), name.table())
     }
 
-    fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    fn get_table_function_source(
+        &self,
+        name: &str,
+        args: Vec<Expr>,
+    ) -> Result<Arc<dyn TableSource>> {
         if let Some(table) = catalog_tables::table_function(name).map_err(ours)? {
             return Ok(provider_as_source(table));
         }
-        let function = self.state.table_functions().get(name).ok_or_else(|| ours(Error::user(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"))))?;
-        let args: Vec<Expr> = args.into_iter().map(|a| super::functions::fold_argument(self.state, a)).collect::<Result<_>>()?;
+        let function = self.state.table_functions().get(name).ok_or_else(|| {
+            ours(Error::user(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("function {name} does not exist"),
+            ))
+        })?;
+        let args: Vec<Expr> = args
+            .into_iter()
+            .map(|a| super::functions::fold_argument(self.state, a))
+            .collect::<Result<_>>()?;
         let arguments = datafusion::catalog::TableFunctionArgs::new(&args, self.state);
-        Ok(provider_as_source(function.create_table_provider_with_args(arguments)?))
+        Ok(provider_as_source(
+            function.create_table_provider_with_args(arguments)?,
+        ))
     }
 
-    fn create_cte_work_table(&self, name: &str, schema: arrow::datatypes::SchemaRef) -> Result<Arc<dyn TableSource>> {
-        Ok(provider_as_source(Arc::new(datafusion::catalog::cte_worktable::CteWorkTable::new(name, schema))))
+    fn create_cte_work_table(
+        &self,
+        name: &str,
+        schema: arrow::datatypes::SchemaRef,
+    ) -> Result<Arc<dyn TableSource>> {
+        Ok(provider_as_source(Arc::new(
+            datafusion::catalog::cte_worktable::CteWorkTable::new(name, schema),
+        )))
     }
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
@@ -131,7 +204,8 @@ impl ContextProvider for Provider<'_> {
         Some(Arc::new(super::names::TypeNames))
     }
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        super::functions::of_snapshot(self.snapshot, name).or_else(|| self.state.scalar_functions().get(name).cloned())
+        super::functions::of_snapshot(self.snapshot, name)
+            .or_else(|| self.state.scalar_functions().get(name).cloned())
     }
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
         self.state.higher_order_functions().get(name).cloned()
@@ -152,7 +226,11 @@ impl ContextProvider for Provider<'_> {
         self.state.scalar_functions().keys().cloned().collect()
     }
     fn higher_order_function_names(&self) -> Vec<String> {
-        self.state.higher_order_functions().keys().cloned().collect()
+        self.state
+            .higher_order_functions()
+            .keys()
+            .cloned()
+            .collect()
     }
     fn udaf_names(&self) -> Vec<String> {
         self.state.aggregate_functions().keys().cloned().collect()

@@ -16,11 +16,17 @@ use tidemark_planner::statement::{Statement, StatementKind};
 
 impl Session {
     /// A statement that sqlparser reads: a query or a write.
-    pub(crate) async fn run_sql(&mut self, sql: &ast::Statement, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+    pub(crate) async fn run_sql(
+        &mut self,
+        sql: &ast::Statement,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
         let mut bound;
         let sql = if parameters.is_empty() {
             if parameters::count(sql) > 0 {
-                return Err(Error::user(SqlState("42P02"), "there is no parameter $1").with_hint("Parameters need values: PREPARE and EXECUTE, or a driver's."));
+                return Err(Error::user(SqlState("42P02"), "there is no parameter $1")
+                    .with_hint("Parameters need values: PREPARE and EXECUTE, or a driver's."));
             }
             sql
         } else {
@@ -29,15 +35,28 @@ impl Session {
             &bound
         };
         match sql {
-            ast::Statement::Query(query) if matches!(query.body.as_ref(), ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)) => {
-                Err(Error::unsupported("data-modifying statements in WITH are not supported"))
+            ast::Statement::Query(query)
+                if matches!(
+                    query.body.as_ref(),
+                    ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)
+                ) =>
+            {
+                Err(Error::unsupported(
+                    "data-modifying statements in WITH are not supported",
+                ))
             }
             ast::Statement::Query(query) => {
                 self.lock_rows(query).await?;
-                let result = self.select(sql).await.map_err(|e| super::position::locate(e, statement));
+                let result = self
+                    .select(sql)
+                    .await
+                    .map_err(|e| super::position::locate(e, statement));
                 Ok(Outcome::Rows(result?))
             }
-            _ => self.run_write(sql).await.map_err(|e| super::position::locate(e, statement)),
+            _ => self
+                .run_write(sql)
+                .await
+                .map_err(|e| super::position::locate(e, statement)),
         }
     }
 
@@ -48,63 +67,132 @@ impl Session {
             Ok(plan) => plan,
             Err(e) => self.plan_without_subqueries(&snapshot, sql, e).await?,
         };
-        let columns: Vec<String> = plan.schema().fields().iter().map(|f| f.name().clone()).collect();
+        let columns: Vec<String> = plan
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect();
         let names = names::output_names(sql, &columns);
-        match self.run_plan(&plan, Some(names.clone()), Tag::Counted("SELECT")).await {
+        match self
+            .run_plan(&plan, Some(names.clone()), Tag::Counted("SELECT"))
+            .await
+        {
             Ok(rows) => Ok(rows),
             Err(e) => {
                 let plan = self.plan_without_subqueries(&snapshot, sql, e).await?;
-                self.run_plan(&plan, Some(names), Tag::Counted("SELECT")).await
+                self.run_plan(&plan, Some(names), Tag::Counted("SELECT"))
+                    .await
             }
         }
     }
 
-    /// A second try for system queries whose subqueries cannot be planned; the first error for everything else.
-    async fn plan_without_subqueries(&self, snapshot: &super::Snapshot, sql: &ast::Statement, first: Error) -> Result<LogicalPlan> {
+    /// A second try for system queries whose subqueries cannot be planned; the first error for
+    /// everything else.
+    async fn plan_without_subqueries(
+        &self,
+        snapshot: &super::Snapshot,
+        sql: &ast::Statement,
+        first: Error,
+    ) -> Result<LogicalPlan> {
         if !super::rewrite::reads_system_tables(sql) {
             return Err(first);
         }
-        self.plan_query(snapshot, &super::system::without_subqueries(sql.clone())).map_err(|_| first)
+        self.plan_query(snapshot, &super::system::without_subqueries(sql.clone()))
+            .map_err(|_| first)
     }
 
     /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
-    pub(crate) fn plan_query(&self, snapshot: &super::Snapshot, sql: &ast::Statement) -> Result<LogicalPlan> {
+    pub(crate) fn plan_query(
+        &self,
+        snapshot: &super::Snapshot,
+        sql: &ast::Statement,
+    ) -> Result<LogicalPlan> {
         let rewritten = super::rewrite::query(snapshot, sql.clone())?;
-        match super::plan(&self.state, snapshot, names::prepare(rewritten.clone(), false)) {
+        match super::plan(
+            &self.state,
+            snapshot,
+            names::prepare(rewritten.clone(), false),
+        ) {
             // DataFusion names two expressions alike that differ in a cast only.
-            Err(e) if e.state() == SqlState::DUPLICATE_COLUMN => super::plan(&self.state, snapshot, names::prepare(rewritten, true)),
+            Err(e) if e.state() == SqlState::DUPLICATE_COLUMN => {
+                super::plan(&self.state, snapshot, names::prepare(rewritten, true))
+            }
             other => other,
         }
     }
 
-    /// What Describe tells: the types of parameters and the columns of the result, without running anything.
-    pub async fn describe(&mut self, statement: &Statement, types: &[Option<Type>]) -> Result<Description> {
+    /// What Describe tells: the types of parameters and the columns of the result, without running
+    /// anything.
+    pub async fn describe(
+        &mut self,
+        statement: &Statement,
+        types: &[Option<Type>],
+    ) -> Result<Description> {
         let columns = |schema: SchemaRef| Some(schema);
         match &statement.kind {
-            StatementKind::Sql(sql) => self.describe_sql(sql, types).await.map_err(|e| super::position::locate(e, statement)),
+            StatementKind::Sql(sql) => self
+                .describe_sql(sql, types)
+                .await
+                .map_err(|e| super::position::locate(e, statement)),
             StatementKind::Explain { .. } => {
-                let parameters = sql_of(statement).map_or(Vec::new(), |s| vec![Type::TEXT; parameters::count(s)]);
-                Ok(Description { parameters, columns: columns(crate::show::text_schema(&["QUERY PLAN"])) })
+                let parameters = sql_of(statement)
+                    .map_or(Vec::new(), |s| vec![Type::TEXT; parameters::count(s)]);
+                Ok(Description {
+                    parameters,
+                    columns: columns(crate::show::text_schema(&["QUERY PLAN"])),
+                })
             }
-            StatementKind::Show { what, schema, like } => match self.show(what, schema.as_deref(), like.as_deref())? {
-                Outcome::Rows(rows) => Ok(Description { parameters: Vec::new(), columns: columns(rows.schema) }),
-                _ => Ok(Description { parameters: Vec::new(), columns: None }),
-            },
+            StatementKind::Show { what, schema, like } => {
+                match self.show(what, schema.as_deref(), like.as_deref())? {
+                    Outcome::Rows(rows) => Ok(Description {
+                        parameters: Vec::new(),
+                        columns: columns(rows.schema),
+                    }),
+                    _ => Ok(Description {
+                        parameters: Vec::new(),
+                        columns: None,
+                    }),
+                }
+            }
             StatementKind::Describe(name) => match self.describe_relation(name)? {
-                Outcome::Rows(rows) => Ok(Description { parameters: Vec::new(), columns: columns(rows.schema) }),
-                _ => Ok(Description { parameters: Vec::new(), columns: None }),
+                Outcome::Rows(rows) => Ok(Description {
+                    parameters: Vec::new(),
+                    columns: columns(rows.schema),
+                }),
+                _ => Ok(Description {
+                    parameters: Vec::new(),
+                    columns: None,
+                }),
             },
-            StatementKind::ExplainJob { .. } => Ok(Description { parameters: Vec::new(), columns: columns(crate::show::text_schema(&["QUERY PLAN"])) }),
+            StatementKind::ExplainJob { .. } => Ok(Description {
+                parameters: Vec::new(),
+                columns: columns(crate::show::text_schema(&["QUERY PLAN"])),
+            }),
             StatementKind::Other(other) => match other.as_ref() {
-                ast::Statement::Fetch { name, .. } => Ok(Description { parameters: Vec::new(), columns: self.cursor_schema(&name.value) }),
-                _ => Ok(Description { parameters: Vec::new(), columns: None }),
+                ast::Statement::Fetch { name, .. } => Ok(Description {
+                    parameters: Vec::new(),
+                    columns: self.cursor_schema(&name.value),
+                }),
+                _ => Ok(Description {
+                    parameters: Vec::new(),
+                    columns: None,
+                }),
             },
-            _ => Ok(Description { parameters: Vec::new(), columns: None }),
+            _ => Ok(Description {
+                parameters: Vec::new(),
+                columns: None,
+            }),
         }
     }
 
-    async fn describe_sql(&mut self, sql: &ast::Statement, types: &[Option<Type>]) -> Result<Description> {
-        // Types that the client named are given to the planner as typed NULLs; the others stay placeholders, and are inferred.
+    async fn describe_sql(
+        &mut self,
+        sql: &ast::Statement,
+        types: &[Option<Type>],
+    ) -> Result<Description> {
+        // Types that the client named are given to the planner as typed NULLs; the others stay
+        // placeholders, and are inferred.
         let mut typed = sql.clone();
         let values: Vec<ast::Expr> = (0..types.len().max(parameters::count(sql)))
             .map(|i| match types.get(i).cloned().flatten() {
@@ -120,7 +208,8 @@ impl Session {
                 (Some(plan), Vec::new(), true)
             }
             write => {
-                let (plan, inferred, returning) = self.plan_write_for_description(&snapshot, write)?;
+                let (plan, inferred, returning) =
+                    self.plan_write_for_description(&snapshot, write)?;
                 (plan, inferred, returning)
             }
         };
@@ -128,26 +217,50 @@ impl Session {
         found.extend(cast_parameters(&typed));
         if let Some(plan) = &plan {
             for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
-                if let (Some(n), Some(field)) = (name.strip_prefix('$').and_then(|n| n.parse().ok()), field) {
+                if let (Some(n), Some(field)) =
+                    (name.strip_prefix('$').and_then(|n| n.parse().ok()), field)
+                {
                     found.entry(n).or_insert_with(|| types::pg_type(&field));
                 }
             }
         }
-        let parameters = (0..values.len()).map(|i| types.get(i).cloned().flatten().or_else(|| found.get(&(i + 1)).cloned()).unwrap_or(Type::TEXT)).collect();
+        let parameters = (0..values.len())
+            .map(|i| {
+                types
+                    .get(i)
+                    .cloned()
+                    .flatten()
+                    .or_else(|| found.get(&(i + 1)).cloned())
+                    .unwrap_or(Type::TEXT)
+            })
+            .collect();
         let columns = match plan.filter(|_| columns) {
             Some(plan) => {
                 let schema = plan.schema().inner().clone();
-                let planned: Vec<String> = schema.fields().iter().map(|f| f.name().clone()).collect();
-                // What the optimiser changes in types (counts, sums) shows in the physical plan only.
-                let physical = self.output_schema(&plan).await.unwrap_or_else(|| schema.clone());
-                Some(named(&schema, &physical, Some(names::output_names(&typed, &planned))))
+                let planned: Vec<String> =
+                    schema.fields().iter().map(|f| f.name().clone()).collect();
+                // What the optimiser changes in types (counts, sums) shows in the physical plan
+                // only.
+                let physical = self
+                    .output_schema(&plan)
+                    .await
+                    .unwrap_or_else(|| schema.clone());
+                Some(named(
+                    &schema,
+                    &physical,
+                    Some(names::output_names(&typed, &planned)),
+                ))
             }
             None => None,
         };
-        Ok(Description { parameters, columns })
+        Ok(Description {
+            parameters,
+            columns,
+        })
     }
 
-    /// The schema that running a plan will give; `None` when it cannot be told (parameters without type).
+    /// The schema that running a plan will give; `None` when it cannot be told (parameters without
+    /// type).
     async fn output_schema(&self, plan: &LogicalPlan) -> Option<SchemaRef> {
         let optimized = self.state.optimize(plan).ok()?;
         Some(optimized.schema().inner().clone())
@@ -160,7 +273,9 @@ fn cast_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
     impl ast::Visitor for Finder {
         type Break = ();
         fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
-            if let ast::Expr::Cast { expr, data_type, .. } = expr
+            if let ast::Expr::Cast {
+                expr, data_type, ..
+            } = expr
                 && let Some(n) = parameters::placeholder(expr)
                 && let Ok(Some(field)) = names::TypeNames.plan_type_field(data_type)
             {

@@ -1,12 +1,17 @@
 //! Rewriting of queries before they are planned.
 //!
-//! * Queries over relations go through the planner's own expansion (TUMBLE, HOP), the same as views do.
-//! * Queries over `pg_catalog` and `information_schema` speak more of PostgreSQL than DataFusion plans: operators by schema (`OPERATOR(pg_catalog.~)`),
-//!   collations, `= ANY(..)`, `array(select ..)`, object identifier casts. Those are brought into plain forms here.
+//! * Queries over relations go through the planner's own expansion (TUMBLE, HOP), the same as views
+//!   do.
+//! * Queries over `pg_catalog` and `information_schema` speak more of PostgreSQL than DataFusion
+//!   plans: operators by schema (`OPERATOR(pg_catalog.~)`), collations, `= ANY(..)`, `array(select
+//!   ..)`, object identifier casts. Those are brought into plain forms here.
 
 use super::Snapshot;
 use super::functions::oid_of_name;
-use datafusion::sql::sqlparser::ast::{self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit,
+    VisitMut, Visitor, VisitorMut,
+};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
@@ -21,14 +26,22 @@ pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stat
         // Tables of this statement alone (RETURNING, excluded) are no relations of the catalog.
         statement
     };
-    let mut plain = Plain { snapshot, error: None };
+    let mut plain = Plain {
+        snapshot,
+        error: None,
+    };
     let _ = VisitMut::visit(&mut statement, &mut plain);
     plain.error.map_or(Ok(statement), Err)
 }
 
 fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
-    let ast::Statement::Query(query) = statement else { return Ok(statement) };
-    let query = snapshot.server.sql.expand(&snapshot.catalog, &snapshot.search_path, *query)?;
+    let ast::Statement::Query(query) = statement else {
+        return Ok(statement);
+    };
+    let query = snapshot
+        .server
+        .sql
+        .expand(&snapshot.catalog, &snapshot.search_path, *query)?;
     Ok(ast::Statement::Query(Box::new(query)))
 }
 
@@ -38,13 +51,20 @@ pub fn reads_system_tables(statement: &ast::Statement) -> bool {
     impl Visitor for Finder {
         type Break = ();
         fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-            let parts: Vec<String> = relation.0.iter().filter_map(ObjectNamePart::as_ident).map(|i| i.value.to_lowercase()).collect();
+            let parts: Vec<String> = relation
+                .0
+                .iter()
+                .filter_map(ObjectNamePart::as_ident)
+                .map(|i| i.value.to_lowercase())
+                .collect();
             let (schema, name) = match parts.as_slice() {
                 [.., schema, name] => (schema.as_str(), name.as_str()),
                 [name] => ("", name.as_str()),
                 [] => return ControlFlow::Continue(()),
             };
-            if matches!(schema, "pg_catalog" | "information_schema" | "tidemark") || (schema.is_empty() && name.starts_with("pg_")) {
+            if matches!(schema, "pg_catalog" | "information_schema" | "tidemark")
+                || (schema.is_empty() && name.starts_with("pg_"))
+            {
                 self.0 = true;
                 return ControlFlow::Break(());
             }
@@ -64,17 +84,42 @@ struct Plain<'a> {
 
 impl Plain<'_> {
     /// The relation of a FROM item, under the name that it has there.
-    fn table_of(&self, factor: &ast::TableFactor) -> Option<(String, Arc<tidemark_plan::Relation>)> {
-        let ast::TableFactor::Table { name, alias, args: None, .. } = factor else { return None };
-        let parts: Vec<String> = name.0.iter().filter_map(ObjectNamePart::as_ident).map(fold).collect();
+    fn table_of(
+        &self,
+        factor: &ast::TableFactor,
+    ) -> Option<(String, Arc<tidemark_plan::Relation>)> {
+        let ast::TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            ..
+        } = factor
+        else {
+            return None;
+        };
+        let parts: Vec<String> = name
+            .0
+            .iter()
+            .filter_map(ObjectNamePart::as_ident)
+            .map(fold)
+            .collect();
         let (last, rest) = parts.split_last()?;
         let relation = self.snapshot.find(rest.last().map(String::as_str), last)?;
-        Some((alias.as_ref().map_or_else(|| last.clone(), |a| fold(&a.name)), relation.clone()))
+        Some((
+            alias
+                .as_ref()
+                .map_or_else(|| last.clone(), |a| fold(&a.name)),
+            relation.clone(),
+        ))
     }
 }
 
 fn fold(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    }
 }
 
 impl VisitorMut for Plain<'_> {
@@ -82,45 +127,89 @@ impl VisitorMut for Plain<'_> {
 
     /// A table's name as a value is its row: `select t from t`.
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
-        let factors = select.from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
-        let tables: Vec<(String, Arc<tidemark_plan::Relation>)> = factors.filter_map(|f| self.table_of(f)).collect();
+        let factors = select
+            .from
+            .iter()
+            .flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)));
+        let tables: Vec<(String, Arc<tidemark_plan::Relation>)> =
+            factors.filter_map(|f| self.table_of(f)).collect();
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                 exists_as_value(expr);
                 series_as_rows(expr);
             }
-            let SelectItem::UnnamedExpr(expr) = item else { continue };
-            let Expr::Identifier(ident) = &expr else { continue };
+            let SelectItem::UnnamedExpr(expr) = item else {
+                continue;
+            };
+            let Expr::Identifier(ident) = &expr else {
+                continue;
+            };
             let name = fold(ident);
-            let is_column = tables.iter().any(|(_, r)| r.columns.iter().any(|c| c.name == name));
+            let is_column = tables
+                .iter()
+                .any(|(_, r)| r.columns.iter().any(|c| c.name == name));
             if let Some((_, relation)) = tables.iter().find(|(n, _)| *n == name && !is_column) {
                 let quoted = |s: &str| Ident::with_quote('"', s);
-                let pairs = relation
-                    .columns
-                    .iter()
-                    .flat_map(|c| [Expr::Value(Value::SingleQuotedString(c.name.clone()).into()), Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)])]);
-                *item = SelectItem::ExprWithAlias { expr: call_with("named_struct", pairs.collect()), alias: ident.clone() };
+                let pairs = relation.columns.iter().flat_map(|c| {
+                    [
+                        Expr::Value(Value::SingleQuotedString(c.name.clone()).into()),
+                        Expr::CompoundIdentifier(vec![quoted(&name), quoted(&c.name)]),
+                    ]
+                });
+                *item = SelectItem::ExprWithAlias {
+                    expr: call_with("named_struct", pairs.collect()),
+                    alias: ident.clone(),
+                };
             }
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-        if matches!(factor, ast::TableFactor::Table { sample: Some(_), .. }) {
+        if matches!(
+            factor,
+            ast::TableFactor::Table {
+                sample: Some(_),
+                ..
+            }
+        ) {
             self.error = Some(Error::unsupported("TABLESAMPLE is not supported"));
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     }
 
-    /// The one column of `generate_series(..) g` is called `g`; without alias it has the function's name.
+    /// The one column of `generate_series(..) g` is called `g`; without alias it has the function's
+    /// name.
     fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
-        if let ast::TableFactor::Table { name, args: Some(_), alias, .. } = factor {
-            let function = name.0.last().and_then(ObjectNamePart::as_ident).cloned().unwrap_or_else(|| Ident::new("f"));
-            if matches!(function.value.to_lowercase().as_str(), "generate_series" | "range") {
-                let alias = alias.get_or_insert_with(|| ast::TableAlias { explicit: true, name: function.clone(), columns: Vec::new(), at: None });
+        if let ast::TableFactor::Table {
+            name,
+            args: Some(_),
+            alias,
+            ..
+        } = factor
+        {
+            let function = name
+                .0
+                .last()
+                .and_then(ObjectNamePart::as_ident)
+                .cloned()
+                .unwrap_or_else(|| Ident::new("f"));
+            if matches!(
+                function.value.to_lowercase().as_str(),
+                "generate_series" | "range"
+            ) {
+                let alias = alias.get_or_insert_with(|| ast::TableAlias {
+                    explicit: true,
+                    name: function.clone(),
+                    columns: Vec::new(),
+                    at: None,
+                });
                 if alias.columns.is_empty() {
-                    alias.columns = vec![ast::TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+                    alias.columns = vec![ast::TableAliasColumnDef {
+                        name: alias.name.clone(),
+                        data_type: None,
+                    }];
                 }
             }
             *name = ObjectName::from(vec![function]);
@@ -143,54 +232,117 @@ impl VisitorMut for Plain<'_> {
                     function.name = ObjectName(vec![last]);
                 }
             }
-            Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
+            Expr::Like {
+                pattern,
+                escape_char,
+                ..
+            }
+            | Expr::ILike {
+                pattern,
+                escape_char,
+                ..
+            } => {
                 if let Some(escape) = escape_char.take()
                     && escape.value.to_string().trim_matches('\'') != "\\"
                 {
                     let escape = Expr::Value(escape);
-                    **pattern = call_with("like_escape", vec![std::mem::replace(pattern, Expr::Value(Value::Null.into())), escape]);
+                    **pattern = call_with(
+                        "like_escape",
+                        vec![
+                            std::mem::replace(pattern, Expr::Value(Value::Null.into())),
+                            escape,
+                        ],
+                    );
                 }
             }
-            Expr::Cast { data_type: ast::DataType::Array(_) | ast::DataType::Bytea | ast::DataType::Uuid | ast::DataType::JSON | ast::DataType::JSONB, .. }
+            Expr::Cast {
+                data_type:
+                    ast::DataType::Array(_)
+                    | ast::DataType::Bytea
+                    | ast::DataType::Uuid
+                    | ast::DataType::JSON
+                    | ast::DataType::JSONB,
+                ..
+            }
             | Expr::TypedString(_) => {
                 if let Err(e) = super::constants::rewrite(expr) {
                     self.error = Some(e);
                     return ControlFlow::Break(());
                 }
             }
-            Expr::Cast { expr: inner, data_type: ast::DataType::Interval { .. }, .. } => normalize_interval(inner),
-            Expr::Interval(ast::Interval { value, leading_field: None, .. }) => normalize_interval(value),
-            Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. } => {
+            Expr::Cast {
+                expr: inner,
+                data_type: ast::DataType::Interval { .. },
+                ..
+            } => normalize_interval(inner),
+            Expr::Interval(ast::Interval {
+                value,
+                leading_field: None,
+                ..
+            }) => normalize_interval(value),
+            Expr::AnyOp {
+                left,
+                compare_op: BinaryOperator::Eq,
+                right,
+                ..
+            } => {
                 if let Some(list) = elements(right) {
                     *expr = in_list(left, list, false);
                 }
             }
-            Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right } => {
+            Expr::AllOp {
+                left,
+                compare_op: BinaryOperator::NotEq,
+                right,
+            } => {
                 *expr = match elements(right) {
                     Some(list) => in_list(left, list, true),
                     None => {
-                        let any = Expr::AnyOp { left: left.clone(), compare_op: BinaryOperator::Eq, right: right.clone(), is_some: false };
-                        Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(Expr::Nested(Box::new(any))) }
+                        let any = Expr::AnyOp {
+                            left: left.clone(),
+                            compare_op: BinaryOperator::Eq,
+                            right: right.clone(),
+                            is_some: false,
+                        };
+                        Expr::UnaryOp {
+                            op: ast::UnaryOperator::Not,
+                            expr: Box::new(Expr::Nested(Box::new(any))),
+                        }
                     }
                 };
             }
-            Expr::Collate { expr: inner, .. } => *expr = std::mem::replace(inner, Expr::Value(Value::Null.into())),
+            Expr::Collate { expr: inner, .. } => {
+                *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()))
+            }
             // 'x'::regclass is the oid of x.
-            Expr::Cast { expr: inner, data_type, .. } if is_regclass(data_type) => {
+            Expr::Cast {
+                expr: inner,
+                data_type,
+                ..
+            } if is_regclass(data_type) => {
                 if let Expr::Value(v) = inner.as_ref()
                     && let Value::SingleQuotedString(name) = &v.value
                     && name.parse::<i64>().is_err()
                 {
                     match oid_of_name(self.snapshot, name) {
-                        Some(oid) => *expr = Expr::Value(Value::Number(oid.to_string(), false).into()),
+                        Some(oid) => {
+                            *expr = Expr::Value(Value::Number(oid.to_string(), false).into())
+                        }
                         None => {
-                            self.error = Some(Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist")));
+                            self.error = Some(Error::user(
+                                SqlState::UNDEFINED_TABLE,
+                                format!("relation \"{name}\" does not exist"),
+                            ));
                             return ControlFlow::Break(());
                         }
                     }
                 }
             }
-            Expr::Cast { expr: inner, data_type, .. } if is_type_name(data_type) => {
+            Expr::Cast {
+                expr: inner,
+                data_type,
+                ..
+            } if is_type_name(data_type) => {
                 if let Expr::Value(v) = inner.as_ref()
                     && let Value::SingleQuotedString(name) = &v.value
                     && let Some(oid) = object_oid(data_type, name)
@@ -199,8 +351,18 @@ impl VisitorMut for Plain<'_> {
                 }
             }
             // current_user and its like stand without parentheses.
-            Expr::Identifier(Ident { value, quote_style: None, .. })
-                if matches!(value.to_lowercase().as_str(), "current_catalog" | "current_schema" | "current_role" | "session_user" | "current_user") =>
+            Expr::Identifier(Ident {
+                value,
+                quote_style: None,
+                ..
+            }) if matches!(
+                value.to_lowercase().as_str(),
+                "current_catalog"
+                    | "current_schema"
+                    | "current_role"
+                    | "session_user"
+                    | "current_user"
+            ) =>
             {
                 *expr = call(&value.to_lowercase());
             }
@@ -217,16 +379,28 @@ impl VisitorMut for Plain<'_> {
     }
 }
 
-/// The elements of a constant array: `ARRAY[1, 2]`, or `'{1,2}'`, whose elements take the type of what they are compared with.
+/// The elements of a constant array: `ARRAY[1, 2]`, or `'{1,2}'`, whose elements take the type of
+/// what they are compared with.
 fn elements(array: &Expr) -> Option<Vec<Expr>> {
     match array {
         Expr::Nested(inner) => elements(inner),
         Expr::Array(array) => Some(array.elem.clone()),
-        Expr::Cast { expr, data_type: ast::DataType::Array(_), .. } => elements(expr).filter(|_| matches!(**expr, Expr::Array(_))),
+        Expr::Cast {
+            expr,
+            data_type: ast::DataType::Array(_),
+            ..
+        } => elements(expr).filter(|_| matches!(**expr, Expr::Array(_))),
         Expr::Value(v) => match &v.value {
             Value::SingleQuotedString(text) => {
-                let literal = |e: Option<String>| Expr::Value(e.map_or(Value::Null, Value::SingleQuotedString).into());
-                Some(crate::protocol::parameters::parse_array(text)?.into_iter().map(literal).collect())
+                let literal = |e: Option<String>| {
+                    Expr::Value(e.map_or(Value::Null, Value::SingleQuotedString).into())
+                };
+                Some(
+                    crate::protocol::parameters::parse_array(text)?
+                        .into_iter()
+                        .map(literal)
+                        .collect(),
+                )
             }
             _ => None,
         },
@@ -234,33 +408,51 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
     }
 }
 
-/// `x = ANY(array)` and `x <> ALL(array)` as IN and NOT IN, which are looked up by key. Nothing equals an element of an empty array.
+/// `x = ANY(array)` and `x <> ALL(array)` as IN and NOT IN, which are looked up by key. Nothing
+/// equals an element of an empty array.
 fn in_list(left: &Expr, list: Vec<Expr>, negated: bool) -> Expr {
     if list.is_empty() {
         return Expr::Value(Value::Boolean(negated).into());
     }
-    Expr::InList { expr: Box::new(left.clone()), list, negated }
+    Expr::InList {
+        expr: Box::new(left.clone()),
+        list,
+        negated,
+    }
 }
 
 /// `SELECT generate_series(1, 3)` gives a row for each.
 fn series_as_rows(expr: &mut Expr) {
     if let Expr::Function(f) = &*expr
-        && f.name.to_string().to_lowercase().trim_start_matches("pg_catalog.") == "generate_series"
+        && f.name
+            .to_string()
+            .to_lowercase()
+            .trim_start_matches("pg_catalog.")
+            == "generate_series"
     {
         *expr = call_with("unnest", vec![expr.clone()]);
     }
 }
 
-/// EXISTS in a select list, where DataFusion plans scalar subqueries only: whether the rows count more than none.
+/// EXISTS in a select list, where DataFusion plans scalar subqueries only: whether the rows count
+/// more than none.
 fn exists_as_value(expr: &mut Expr) {
     struct Counted;
     impl VisitorMut for Counted {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Exists { subquery, negated } = expr {
-                let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+                let op = if *negated {
+                    BinaryOperator::Eq
+                } else {
+                    BinaryOperator::Gt
+                };
                 let none = Expr::Value(Value::Number("0".into(), false).into());
-                let any = Expr::BinaryOp { left: Box::new(count_rows()), op, right: Box::new(none) };
+                let any = Expr::BinaryOp {
+                    left: Box::new(count_rows()),
+                    op,
+                    right: Box::new(none),
+                };
                 *expr = Expr::Subquery(counting(subquery, any));
             }
             ControlFlow::Continue(())
@@ -270,15 +462,21 @@ fn exists_as_value(expr: &mut Expr) {
 }
 
 fn count_rows() -> Expr {
-    call_with("count", vec![Expr::Value(Value::Number("1".into(), false).into())])
+    call_with(
+        "count",
+        vec![Expr::Value(Value::Number("1".into(), false).into())],
+    )
 }
 
-/// The query with `any` as its only column, over its own rows where that is the same, else over it as a table.
+/// The query with `any` as its only column, over its own rows where that is the same, else over it
+/// as a table.
 fn counting(query: &ast::Query, any: Expr) -> Box<ast::Query> {
     let mut counted = query.clone();
     let plain = query.limit_clause.is_none() && query.fetch.is_none() && query.with.is_none();
     if let ast::SetExpr::Select(select) = counted.body.as_mut() {
-        let grouped = select.having.is_some() || !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, _) if e.is_empty()) || select.projection.iter().any(has_call);
+        let grouped = select.having.is_some()
+            || !matches!(&select.group_by, ast::GroupByExpr::Expressions(e, _) if e.is_empty())
+            || select.projection.iter().any(has_call);
         if plain && !grouped {
             select.distinct = None;
             select.projection = vec![SelectItem::UnnamedExpr(any)];
@@ -291,7 +489,12 @@ fn counting(query: &ast::Query, any: Expr) -> Box<ast::Query> {
             relation: ast::TableFactor::Derived {
                 lateral: false,
                 subquery: Box::new(query.clone()),
-                alias: Some(ast::TableAlias { explicit: true, name: Ident::new("counted"), columns: Vec::new(), at: None }),
+                alias: Some(ast::TableAlias {
+                    explicit: true,
+                    name: Ident::new("counted"),
+                    columns: Vec::new(),
+                    at: None,
+                }),
                 sample: None,
             },
             joins: Vec::new(),
@@ -299,7 +502,12 @@ fn counting(query: &ast::Query, any: Expr) -> Box<ast::Query> {
         select.selection = None;
         select.having = None;
         select.group_by = ast::GroupByExpr::Expressions(Vec::new(), Vec::new());
-        (counted.order_by, counted.limit_clause, counted.fetch, counted.with) = (None, None, None, None);
+        (
+            counted.order_by,
+            counted.limit_clause,
+            counted.fetch,
+            counted.with,
+        ) = (None, None, None, None);
     }
     Box::new(counted)
 }
@@ -343,18 +551,28 @@ fn normalize_interval(text: &mut Expr) {
         && text.contains([':', 'P', '@'])
         && let Some(i) = crate::values::parse_interval(text)
     {
-        *text = format!("{} months {} days {:.6} seconds", i.months, i.days, i.nanoseconds as f64 / 1e9);
+        *text = format!(
+            "{} months {} days {:.6} seconds",
+            i.months,
+            i.days,
+            i.nanoseconds as f64 / 1e9
+        );
     }
 }
 
 /// `regtype`, `regproc`.
 fn is_type_name(data_type: &ast::DataType) -> bool {
-    custom_name(data_type).is_some_and(|n| matches!(n.as_str(), "regtype" | "regproc" | "regprocedure"))
+    custom_name(data_type)
+        .is_some_and(|n| matches!(n.as_str(), "regtype" | "regproc" | "regprocedure"))
 }
 
 fn custom_name(data_type: &ast::DataType) -> Option<String> {
     match data_type {
-        ast::DataType::Custom(name, _) => name.0.last().and_then(ObjectNamePart::as_ident).map(|i| i.value.to_lowercase()),
+        ast::DataType::Custom(name, _) => name
+            .0
+            .last()
+            .and_then(ObjectNamePart::as_ident)
+            .map(|i| i.value.to_lowercase()),
         _ => None,
     }
 }
@@ -370,7 +588,11 @@ fn object_oid(data_type: &ast::DataType, name: &str) -> Option<i32> {
 fn is_regclass(data_type: &ast::DataType) -> bool {
     match data_type {
         ast::DataType::Regclass => true,
-        ast::DataType::Custom(name, _) => name.0.last().and_then(ObjectNamePart::as_ident).is_some_and(|i| i.value.eq_ignore_ascii_case("regclass")),
+        ast::DataType::Custom(name, _) => name
+            .0
+            .last()
+            .and_then(ObjectNamePart::as_ident)
+            .is_some_and(|i| i.value.eq_ignore_ascii_case("regclass")),
         _ => false,
     }
 }
@@ -381,7 +603,10 @@ pub fn call_with(name: &str, args: Vec<Expr>) -> Expr {
     if let Expr::Function(function) = &mut expr
         && let ast::FunctionArguments::List(list) = &mut function.args
     {
-        list.args = args.into_iter().map(|a| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(a))).collect();
+        list.args = args
+            .into_iter()
+            .map(|a| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(a)))
+            .collect();
     }
     expr
 }
@@ -392,7 +617,11 @@ pub fn call(name: &str) -> Expr {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: ast::FunctionArguments::None,
-        args: ast::FunctionArguments::List(ast::FunctionArgumentList { duplicate_treatment: None, args: Vec::new(), clauses: Vec::new() }),
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: Vec::new(),
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,

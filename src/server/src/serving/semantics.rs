@@ -1,7 +1,10 @@
-//! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion and replaces the operators and casts whose answer differs
-//! (checked integer arithmetic, division by zero, rounding casts, texts of timestamps) by functions that evaluate the streaming evaluator's expression.
+//! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion
+//! and replaces the operators and casts whose answer differs (checked integer arithmetic, division
+//! by zero, rounding casts, texts of timestamps) by functions that evaluate the streaming
+//! evaluator's expression.
 //!
-//! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int` fails as it does in a view.
+//! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int`
+//! fails as it does in a view.
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::array::RecordBatchOptions;
@@ -12,9 +15,14 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
 use datafusion::optimizer::AnalyzerRule;
-use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinary, CastExpr, Column, Literal, NegativeExpr};
+use datafusion::physical_expr::expressions::{
+    BinaryExpr as PhysicalBinary, CastExpr, Column, Literal, NegativeExpr,
+};
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::Arc;
 
@@ -31,13 +39,20 @@ impl AnalyzerRule for PostgresSemantics {
         plan.transform_up_with_subqueries(|plan| {
             let mut schema = merge_schema(&plan.inputs());
             if let LogicalPlan::TableScan(scan) = &plan {
-                schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+                schema.merge(&DFSchema::try_from_qualified_schema(
+                    scan.table_name.clone(),
+                    &scan.source.schema(),
+                )?);
             }
             let names = NamePreserver::new(&plan);
             plan.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let replaced = expr.transform_up(|e| replace(e, &schema))?;
-                Ok(if replaced.transformed { replaced.update_data(|e| name.restore(e)) } else { replaced })
+                Ok(if replaced.transformed {
+                    replaced.update_data(|e| name.restore(e))
+                } else {
+                    replaced
+                })
             })?
             .map_data(|plan| plan.recompute_schema())
         })
@@ -48,21 +63,41 @@ impl AnalyzerRule for PostgresSemantics {
 fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let kind = match &expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(Transformed::no(expr)) };
-            let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply) && l.is_integer() && r.is_integer();
-            let divided = matches!(op, Operator::Divide | Operator::Modulo) && l.is_floating() && r.is_floating();
+            let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else {
+                return Ok(Transformed::no(expr));
+            };
+            let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
+                && l.is_integer()
+                && r.is_integer();
+            let divided = matches!(op, Operator::Divide | Operator::Modulo)
+                && l.is_floating()
+                && r.is_floating();
             if !checked && !divided {
                 return Ok(Transformed::no(expr));
             }
             Kind::Binary(*op)
         }
-        Expr::Negative(inner) if inner.get_type(schema).is_ok_and(|t| t.is_integer()) && !matches!(inner.as_ref(), Expr::Literal(..)) => Kind::Negative,
+        Expr::Negative(inner)
+            if inner.get_type(schema).is_ok_and(|t| t.is_integer())
+                && !matches!(inner.as_ref(), Expr::Literal(..)) =>
+        {
+            Kind::Negative
+        }
         Expr::Cast(Cast { expr: inner, field }) => {
-            let Ok(from) = inner.get_type(schema) else { return Ok(Transformed::no(expr)) };
+            let Ok(from) = inner.get_type(schema) else {
+                return Ok(Transformed::no(expr));
+            };
             let to = field.data_type();
-            let rounds = (from.is_floating() || matches!(from, DataType::Decimal128(_, s) if s > 0)) && to.is_integer();
-            let prints =
-                *to == DataType::Utf8 && (from.is_floating() || matches!(from, DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Interval(IntervalUnit::MonthDayNano)));
+            let rounds = (from.is_floating()
+                || matches!(from, DataType::Decimal128(_, s) if s > 0))
+                && to.is_integer();
+            let prints = *to == DataType::Utf8
+                && (from.is_floating()
+                    || matches!(
+                        from,
+                        DataType::Timestamp(TimeUnit::Microsecond, _)
+                            | DataType::Interval(IntervalUnit::MonthDayNano)
+                    ));
             if !rounds && !prints {
                 return Ok(Transformed::no(expr));
             }
@@ -76,8 +111,13 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::Cast(cast) => vec![*cast.expr],
         other => vec![other],
     };
-    let function = Arc::new(ScalarUDF::from(Evaluated { kind, signature: Signature::any(args.len(), Volatility::Immutable) }));
-    Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(function, args))))
+    let function = Arc::new(ScalarUDF::from(Evaluated {
+        kind,
+        signature: Signature::any(args.len(), Volatility::Immutable),
+    }));
+    Ok(Transformed::yes(Expr::ScalarFunction(
+        ScalarFunction::new_udf(function, args),
+    )))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,9 +136,17 @@ struct Evaluated {
 
 impl Evaluated {
     /// The streaming evaluator's expression over these operands.
-    fn expression(&self, operands: &[Arc<dyn PhysicalExpr>], input: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
+    fn expression(
+        &self,
+        operands: &[Arc<dyn PhysicalExpr>],
+        input: &Schema,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
         let plain: Arc<dyn PhysicalExpr> = match &self.kind {
-            Kind::Binary(op) => Arc::new(PhysicalBinary::new(operands[0].clone(), *op, operands[1].clone())),
+            Kind::Binary(op) => Arc::new(PhysicalBinary::new(
+                operands[0].clone(),
+                *op,
+                operands[1].clone(),
+            )),
             Kind::Negative => Arc::new(NegativeExpr::new(operands[0].clone())),
             Kind::Cast(to) => Arc::new(CastExpr::new(operands[0].clone(), to.clone(), None)),
         };
@@ -124,13 +172,21 @@ impl ScalarUDFImpl for Evaluated {
     }
 
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        let schema = Schema::new(args.iter().enumerate().map(|(i, t)| Field::new(i.to_string(), t.clone(), true)).collect::<Vec<_>>());
-        let operands: Vec<Arc<dyn PhysicalExpr>> = (0..args.len()).map(|i| Arc::new(Column::new(&i.to_string(), i)) as Arc<dyn PhysicalExpr>).collect();
+        let schema = Schema::new(
+            args.iter()
+                .enumerate()
+                .map(|(i, t)| Field::new(i.to_string(), t.clone(), true))
+                .collect::<Vec<_>>(),
+        );
+        let operands: Vec<Arc<dyn PhysicalExpr>> = (0..args.len())
+            .map(|i| Arc::new(Column::new(&i.to_string(), i)) as Arc<dyn PhysicalExpr>)
+            .collect();
         self.expression(&operands, &schema)?.data_type(&schema)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let (mut fields, mut arrays, mut operands) = (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
+        let (mut fields, mut arrays, mut operands) =
+            (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
         for arg in args.args {
             match arg {
                 ColumnarValue::Scalar(value) => operands.push(Arc::new(Literal::new(value))),
@@ -146,9 +202,15 @@ impl ScalarUDFImpl for Evaluated {
         let rows = if scalar { 1 } else { args.number_rows };
         let schema = Arc::new(Schema::new(fields));
         let expression = self.expression(&operands, &schema)?;
-        let batch = RecordBatch::try_new_with_options(schema, arrays, &RecordBatchOptions::new().with_row_count(Some(rows)))?;
+        let batch = RecordBatch::try_new_with_options(
+            schema,
+            arrays,
+            &RecordBatchOptions::new().with_row_count(Some(rows)),
+        )?;
         match expression.evaluate(&batch)? {
-            ColumnarValue::Array(array) if scalar => Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?)),
+            ColumnarValue::Array(array) if scalar => Ok(ColumnarValue::Scalar(
+                datafusion::common::ScalarValue::try_from_array(&array, 0)?,
+            )),
             value => Ok(value),
         }
     }

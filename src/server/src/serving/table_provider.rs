@@ -1,8 +1,9 @@
 //! A relation as DataFusion sees it.
 //!
-//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker; from the transaction's guard where the session has written
-//! the table itself; from the connector where an append-only source keeps no rows. Equalities that fix every key column become a lookup: the cross product of
-//! the constants is looked up in the partition that owns each key.
+//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker; from
+//! the transaction's guard where the session has written the table itself; from the connector where
+//! an append-only source keeps no rows. Equalities that fix every key column become a lookup: the
+//! cross product of the constants is looked up in the partition that owns each key.
 
 use super::Snapshot;
 use crate::protocol::error::from_datafusion;
@@ -15,7 +16,9 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType,
+};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
@@ -46,15 +49,31 @@ pub struct RelationTable {
 pub fn schema_of(relation: &Relation) -> SchemaRef {
     let field = |c: &tidemark_plan::Column| {
         let f = Field::new(&c.name, c.data_type.clone(), c.nullable);
-        if c.sql_type.is_empty() { f } else { f.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into()) }
+        if c.sql_type.is_empty() {
+            f
+        } else {
+            f.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into())
+        }
     };
-    Arc::new(Schema::new(relation.columns.iter().map(field).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        relation.columns.iter().map(field).collect::<Vec<_>>(),
+    ))
 }
 
 /// The key that a relation's rows are kept by, of its `Materialize`.
 pub fn kept_key(relation: &Relation) -> Option<Vec<usize>> {
-    let nodes = relation.job.iter().flat_map(|j| &j.fragments).flat_map(tidemark_plan::Fragment::nodes);
-    nodes.into_iter().find_map(|n| if let Op::Materialize { key, .. } = &n.op { key.clone() } else { None })
+    let nodes = relation
+        .job
+        .iter()
+        .flat_map(|j| &j.fragments)
+        .flat_map(tidemark_plan::Fragment::nodes);
+    nodes.into_iter().find_map(|n| {
+        if let Op::Materialize { key, .. } = &n.op {
+            key.clone()
+        } else {
+            None
+        }
+    })
 }
 
 fn ours(e: Error) -> DataFusionError {
@@ -70,7 +89,11 @@ impl fmt::Debug for RelationTable {
 impl RelationTable {
     /// Of a snapshot.
     pub fn new(snapshot: Snapshot, relation: Arc<Relation>) -> RelationTable {
-        RelationTable { schema: schema_of(&relation), snapshot, relation }
+        RelationTable {
+            schema: schema_of(&relation),
+            snapshot,
+            relation,
+        }
     }
 
     /// The batch with our field metadata, projected.
@@ -78,26 +101,47 @@ impl RelationTable {
         dress(batch, &Arc::new(self.schema.project(projection)?))
     }
 
-    fn memory(&self, batches: Vec<RecordBatch>, schema: SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
+    fn memory(
+        &self,
+        batches: Vec<RecordBatch>,
+        schema: SchemaRef,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(MemorySourceConfig::try_new_exec(&[batches], schema, None)?)
     }
 
     /// A guard's rows: all of them, or those of some keys.
-    fn scan_guard(&self, projection: &[usize], keys: Option<(Vec<usize>, Vec<ArrayRef>)>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-        let Some((guard, tables)) = &self.snapshot.written else { return Ok(None) };
+    fn scan_guard(
+        &self,
+        projection: &[usize],
+        keys: Option<(Vec<usize>, Vec<ArrayRef>)>,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let Some((guard, tables)) = &self.snapshot.written else {
+            return Ok(None);
+        };
         if !tables.contains(&self.relation.id) {
             return Ok(None);
         }
         let guard = guard.lock();
         let batches = match keys {
-            Some((key, arrays)) if key == self.relation.key => vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?],
+            Some((key, arrays)) if key == self.relation.key => {
+                vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?]
+            }
             _ => guard.rows(self.relation.id).map_err(ours)?,
         };
-        let batches = batches.into_iter().map(|b| self.dress(b.project(projection)?, projection)).collect::<Result<Vec<_>>>()?;
-        self.memory(batches, Arc::new(self.schema.project(projection)?)).map(Some)
+        let batches = batches
+            .into_iter()
+            .map(|b| self.dress(b.project(projection)?, projection))
+            .collect::<Result<Vec<_>>>()?;
+        self.memory(batches, Arc::new(self.schema.project(projection)?))
+            .map(Some)
     }
 
-    fn lookup(&self, partitions: &[Arc<ViewPartition>], keys: &[ArrayRef], projection: &[usize]) -> Result<Arc<dyn ExecutionPlan>> {
+    fn lookup(
+        &self,
+        partitions: &[Arc<ViewPartition>],
+        keys: &[ArrayRef],
+        projection: &[usize],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let (epoch, mergeable) = (self.snapshot.pin.epoch(), self.snapshot.pin.mergeable());
         let wanted = keys.first().map_or(0, |k| k.len());
         let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
@@ -105,10 +149,20 @@ impl RelationTable {
             shares[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
         }
         let mut found = Vec::new();
-        for (partition, rows) in partitions.iter().zip(shares).filter(|(_, rows)| !rows.is_empty()) {
+        for (partition, rows) in partitions
+            .iter()
+            .zip(shares)
+            .filter(|(_, rows)| !rows.is_empty())
+        {
             let rows = UInt32Array::from(rows);
-            let keys: Vec<ArrayRef> = keys.iter().map(|k| take(k, &rows, None)).collect::<Result<_, _>>()?;
-            found.push(self.dress(partition.lookup(epoch, mergeable, &keys, projection), projection)?);
+            let keys: Vec<ArrayRef> = keys
+                .iter()
+                .map(|k| take(k, &rows, None))
+                .collect::<Result<_, _>>()?;
+            found.push(self.dress(
+                partition.lookup(epoch, mergeable, &keys, projection),
+                projection,
+            )?);
         }
         let schema = Arc::new(self.schema.project(projection)?);
         let batch = concat_batches(&schema, &found)?;
@@ -120,7 +174,10 @@ fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if schema.fields().is_empty() {
         return Ok(batch);
     }
-    Ok(RecordBatch::try_new(schema.clone(), batch.columns().to_vec())?)
+    Ok(RecordBatch::try_new(
+        schema.clone(),
+        batch.columns().to_vec(),
+    )?)
 }
 
 #[async_trait]
@@ -133,38 +190,84 @@ impl TableProvider for RelationTable {
         TableType::Base
     }
 
-    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
         let key = kept_key(&self.relation).unwrap_or_default();
-        let names: Vec<&str> = key.iter().map(|k| self.relation.columns[*k].name.as_str()).collect();
+        let names: Vec<&str> = key
+            .iter()
+            .map(|k| self.relation.columns[*k].name.as_str())
+            .collect();
         let support = |f: &&Expr| match constants(f) {
-            Some((column, _)) if names.contains(&column.as_str()) => TableProviderFilterPushDown::Inexact,
+            Some((column, _)) if names.contains(&column.as_str()) => {
+                TableProviderFilterPushDown::Inexact
+            }
             _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
     }
 
-    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let projection: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let keys = kept_key(&self.relation).and_then(|key| Some((key_arrays(&self.relation, &key, filters)?, key))).map(|(arrays, key)| (key, arrays));
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection: Vec<usize> = projection
+            .cloned()
+            .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let keys = kept_key(&self.relation)
+            .and_then(|key| Some((key_arrays(&self.relation, &key, filters)?, key)))
+            .map(|(arrays, key)| (key, arrays));
         if let Some(plan) = self.scan_guard(&projection, keys.clone())? {
             return Ok(plan);
         }
         let schema = Arc::new(self.schema.project(&projection)?);
         if !self.relation.is_materialized() {
-            let source =
-                SourceScan { engine: self.snapshot.engine().clone(), pin: self.snapshot.pin.clone(), relation: self.relation.clone(), columns: projection, schema: schema.clone() };
-            return Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(source)], None, vec![], false, limit)?));
+            let source = SourceScan {
+                engine: self.snapshot.engine().clone(),
+                pin: self.snapshot.pin.clone(),
+                relation: self.relation.clone(),
+                columns: projection,
+                schema: schema.clone(),
+            };
+            return Ok(Arc::new(StreamingTableExec::try_new(
+                schema,
+                vec![Arc::new(source)],
+                None,
+                vec![],
+                false,
+                limit,
+            )?));
         }
-        let partitions = self.snapshot.engine().partitions(self.relation.id).map_err(ours)?;
+        let partitions = self
+            .snapshot
+            .engine()
+            .partitions(self.relation.id)
+            .map_err(ours)?;
         if let Some((_, keys)) = keys {
             return self.lookup(&partitions, &keys, &projection);
         }
         let part = |p: &Arc<ViewPartition>| {
-            let scan = PartitionScan { partition: p.clone(), pin: self.snapshot.pin.clone(), columns: projection.clone(), schema: schema.clone() };
+            let scan = PartitionScan {
+                partition: p.clone(),
+                pin: self.snapshot.pin.clone(),
+                columns: projection.clone(),
+                schema: schema.clone(),
+            };
             Arc::new(scan) as Arc<dyn PartitionStream>
         };
         let streams = partitions.iter().map(part).collect();
-        Ok(Arc::new(StreamingTableExec::try_new(schema.clone(), streams, None, vec![], false, limit)?))
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema.clone(),
+            streams,
+            None,
+            vec![],
+            false,
+            limit,
+        )?))
     }
 }
 
@@ -188,17 +291,32 @@ impl PartitionStream for PartitionScan {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (partition, pin, columns, schema) = (self.partition.clone(), self.pin.clone(), self.columns.clone(), self.schema.clone());
+        let (partition, pin, columns, schema) = (
+            self.partition.clone(),
+            self.pin.clone(),
+            self.columns.clone(),
+            self.schema.clone(),
+        );
         let read = async move {
-            let batches = tokio::task::spawn_blocking(move || partition.read_at(pin.epoch(), pin.mergeable(), &columns, BATCH_ROWS));
-            let batches = batches.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
-            Ok::<_, DataFusionError>(futures::stream::iter(batches.into_iter().map(move |b| dress(b, &schema))))
+            let batches = tokio::task::spawn_blocking(move || {
+                partition.read_at(pin.epoch(), pin.mergeable(), &columns, BATCH_ROWS)
+            });
+            let batches = batches
+                .await
+                .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+            Ok::<_, DataFusionError>(futures::stream::iter(
+                batches.into_iter().map(move |b| dress(b, &schema)),
+            ))
         };
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), futures::stream::once(read).try_flatten()))
+        Box::pin(RecordBatchStreamAdapter::new(
+            self.schema.clone(),
+            futures::stream::once(read).try_flatten(),
+        ))
     }
 }
 
-/// An append-only source, read from its connector up to the pinned cut. Its thread can outlive the statement, so it holds nothing of a transaction.
+/// An append-only source, read from its connector up to the pinned cut. Its thread can outlive the
+/// statement, so it holds nothing of a transaction.
 struct SourceScan {
     engine: Engine,
     pin: Arc<Pin>,
@@ -220,12 +338,20 @@ impl PartitionStream for SourceScan {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(4);
-        let (engine, pin, id, columns, schema) = (self.engine.clone(), self.pin.clone(), self.relation.id, self.columns.clone(), self.schema.clone());
+        let (engine, pin, id, columns, schema) = (
+            self.engine.clone(),
+            self.pin.clone(),
+            self.relation.id,
+            self.columns.clone(),
+            self.schema.clone(),
+        );
         tokio::task::spawn_blocking(move || {
             let mut each = |batch: RecordBatch| {
                 let batch = dress(batch, &schema).map_err(from_datafusion)?;
                 // A closed channel means that the query has enough or was canceled.
-                sender.blocking_send(Ok(batch)).map_err(|_| Error::internal("query ended"))
+                sender
+                    .blocking_send(Ok(batch))
+                    .map_err(|_| Error::internal("query ended"))
             };
             let result = engine.scan_source(id, &columns, &pin, &mut each);
             if let Err(e) = result
@@ -234,27 +360,48 @@ impl PartitionStream for SourceScan {
                 let _ = sender.blocking_send(Err(ours(e)));
             }
         });
-        let stream = futures::stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|batch| (batch, receiver)) });
-        Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream.boxed()))
+        let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|batch| (batch, receiver))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(
+            self.schema.clone(),
+            stream.boxed(),
+        ))
     }
 }
 
 /// `column = constant` and `column IN (constants)`: the column's name and the constants.
 fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
     match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => Some((c.name.clone(), vec![v.clone()])),
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Eq,
+            right,
+        }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => {
+                Some((c.name.clone(), vec![v.clone()]))
+            }
             _ => None,
         },
         // A short IN list arrives as equalities joined by OR.
-        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+        Expr::BinaryExpr(BinaryExpr {
+            left,
+            op: Operator::Or,
+            right,
+        }) => {
             let ((a, mut values), (b, more)) = (constants(left)?, constants(right)?);
             values.extend(more);
             (a == b).then_some((a, values))
         }
         Expr::InList(list) if !list.negated => match list.expr.as_ref() {
             Expr::Column(c) => {
-                let values = list.list.iter().map(|e| if let Expr::Literal(v, _) = e { Some(v.clone()) } else { None });
+                let values = list.list.iter().map(|e| {
+                    if let Expr::Literal(v, _) = e {
+                        Some(v.clone())
+                    } else {
+                        None
+                    }
+                });
                 Some((c.name.clone(), values.collect::<Option<_>>()?))
             }
             _ => None,
@@ -275,7 +422,11 @@ fn key_arrays(relation: &Relation, key: &[usize], filters: &[Expr]) -> Option<Ve
         let (_, constants) = fixed.iter().find(|(name, _)| *name == column.name)?;
         let mut typed = Vec::new();
         for value in constants.iter().filter(|v| !v.is_null()) {
-            let value = if value.data_type() == column.data_type { value.clone() } else { return None };
+            let value = if value.data_type() == column.data_type {
+                value.clone()
+            } else {
+                return None;
+            };
             if !typed.contains(&value) {
                 typed.push(value);
             }
@@ -291,11 +442,16 @@ fn key_arrays(relation: &Relation, key: &[usize], filters: &[Expr]) -> Option<Ve
     let mut arrays = Vec::new();
     for (typed, k) in values.iter().zip(key) {
         if total == 0 {
-            arrays.push(arrow::array::new_empty_array(&relation.columns[*k].data_type));
+            arrays.push(arrow::array::new_empty_array(
+                &relation.columns[*k].data_type,
+            ));
             continue;
         }
         stride /= typed.len();
-        arrays.push(ScalarValue::iter_to_array((0..total).map(|r| typed[r / stride % typed.len()].clone())).ok()?);
+        arrays.push(
+            ScalarValue::iter_to_array((0..total).map(|r| typed[r / stride % typed.len()].clone()))
+                .ok()?,
+        );
     }
     Some(arrays)
 }

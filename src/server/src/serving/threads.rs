@@ -1,7 +1,10 @@
-//! Where queries run: on threads of their own, so that no query, however long one of its steps computes, holds up another client, a cancel request or DDL.
+//! Where queries run: on threads of their own, so that no query, however long one of its steps
+//! computes, holds up another client, a cancel request or DDL.
 //!
-//! The batches come back through a channel of [`AHEAD`]. When the reader goes away (cancel, timeout, a lost client) the work is aborted where it next yields.
-//! A join without equality computes for minutes without yielding when its condition rejects everything; its condition therefore looks at a flag.
+//! The batches come back through a channel of [`AHEAD`]. When the reader goes away (cancel,
+//! timeout, a lost client) the work is aborted where it next yields. A join without equality
+//! computes for minutes without yielding when its condition rejects everything; its condition
+//! therefore looks at a flag.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
@@ -13,7 +16,9 @@ use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{NestedLoopJoinExec, NestedLoopJoinExecBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::{
+    ExecutionPlan, PhysicalExpr, SendableRecordBatchStream, execute_stream,
+};
 use futures::{FutureExt, StreamExt};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -30,14 +35,25 @@ const AHEAD: usize = 2;
 pub struct Threads(Option<tokio::runtime::Runtime>);
 
 impl Threads {
-    /// Starts them: more than there are cores, since a query that computes without yielding keeps its own.
+    /// Starts them: more than there are cores, since a query that computes without yielding keeps
+    /// its own.
     pub fn new() -> tidemark_common::Result<Threads> {
         let threads = (2 * num_cpus::get()).max(4);
-        Ok(Threads(Some(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("query").enable_all().build()?)))
+        Ok(Threads(Some(
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("query")
+                .enable_all()
+                .build()?,
+        )))
     }
 
     /// Runs a plan and gives its rows. A panic is an error of the query.
-    pub fn run(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    pub fn run(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        task: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let stop = Arc::new(AtomicBool::new(false));
         let plan = interruptible(plan, &stop)?;
         let schema = plan.schema();
@@ -53,8 +69,16 @@ impl Threads {
                 }
             }
         };
-        let runtime = self.0.as_ref().ok_or_else(|| DataFusionError::External(Box::new(Error::unavailable(SqlState("57P01"), "the server is shutting down"))))?;
-        let work = Work { handle: runtime.spawn(AssertUnwindSafe(work).catch_unwind()), stop };
+        let runtime = self.0.as_ref().ok_or_else(|| {
+            DataFusionError::External(Box::new(Error::unavailable(
+                SqlState("57P01"),
+                "the server is shutting down",
+            )))
+        })?;
+        let work = Work {
+            handle: runtime.spawn(AssertUnwindSafe(work).catch_unwind()),
+            stop,
+        };
         let rows = futures::stream::unfold(Some((receiver, work)), |state| async move {
             let (mut receiver, mut work) = state?;
             match receiver.recv().await {
@@ -63,8 +87,17 @@ impl Threads {
                 None => match (&mut work.handle).await {
                     Ok(Ok(())) => None,
                     Ok(Err(panic)) => {
-                        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-                        Some((Err(DataFusionError::External(Box::new(Error::internal(format!("the query failed inside: {text}"))))), None))
+                        let text = panic
+                            .downcast_ref::<String>()
+                            .cloned()
+                            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                            .unwrap_or_default();
+                        Some((
+                            Err(DataFusionError::External(Box::new(Error::internal(
+                                format!("the query failed inside: {text}"),
+                            )))),
+                            None,
+                        ))
                     }
                     Err(e) => Some((Err(DataFusionError::ExecutionJoin(Box::new(e))), None)),
                 },
@@ -97,13 +130,31 @@ impl Drop for Work {
 }
 
 /// The plan with conditions of joins that look at the flag.
-fn interruptible(plan: Arc<dyn ExecutionPlan>, stop: &Arc<AtomicBool>) -> Result<Arc<dyn ExecutionPlan>> {
+fn interruptible(
+    plan: Arc<dyn ExecutionPlan>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let done = plan.transform_up(|plan| {
-        let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() else { return Ok(Transformed::no(plan)) };
-        let Some(filter) = join.filter() else { return Ok(Transformed::no(plan)) };
-        let condition = Arc::new(Interruptible { inner: filter.expression().clone(), stop: stop.clone() });
-        let filter = JoinFilter::new(condition, filter.column_indices().to_vec(), filter.schema().clone());
-        Ok(Transformed::yes(Arc::new(NestedLoopJoinExecBuilder::from(join).with_filter(Some(filter)).build()?)))
+        let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() else {
+            return Ok(Transformed::no(plan));
+        };
+        let Some(filter) = join.filter() else {
+            return Ok(Transformed::no(plan));
+        };
+        let condition = Arc::new(Interruptible {
+            inner: filter.expression().clone(),
+            stop: stop.clone(),
+        });
+        let filter = JoinFilter::new(
+            condition,
+            filter.column_indices().to_vec(),
+            filter.schema().clone(),
+        );
+        Ok(Transformed::yes(Arc::new(
+            NestedLoopJoinExecBuilder::from(join)
+                .with_filter(Some(filter))
+                .build()?,
+        )))
     })?;
     Ok(done.data)
 }
@@ -146,7 +197,10 @@ impl PhysicalExpr for Interruptible {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         if self.stop.load(Ordering::Relaxed) {
-            return Err(DataFusionError::External(Box::new(Error::user(SqlState::QUERY_CANCELED, "canceling statement due to user request"))));
+            return Err(DataFusionError::External(Box::new(Error::user(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ))));
         }
         self.inner.evaluate(batch)
     }
@@ -155,9 +209,17 @@ impl PhysicalExpr for Interruptible {
         vec![&self.inner]
     }
 
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
-        let inner = children.pop().ok_or_else(|| DataFusionError::Internal("an expression is expected".into()))?;
-        Ok(Arc::new(Interruptible { inner, stop: self.stop.clone() }))
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let inner = children
+            .pop()
+            .ok_or_else(|| DataFusionError::Internal("an expression is expected".into()))?;
+        Ok(Arc::new(Interruptible {
+            inner,
+            stop: self.stop.clone(),
+        }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

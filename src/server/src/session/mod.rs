@@ -1,4 +1,5 @@
-//! A session: one client's settings, transaction and prepared state, and the dispatch of its statements.
+//! A session: one client's settings, transaction and prepared state, and the dispatch of its
+//! statements.
 //!
 //! ```text
 //! statement -> catalog snapshot -> read:  wait for own writes, pin an epoch, plan and stream     (serving)
@@ -96,7 +97,8 @@ pub struct Session {
     notices: mpsc::UnboundedSender<Notice>,
     reports: mpsc::UnboundedSender<(String, String)>,
     running: Arc<parking_lot::Mutex<String>>,
-    /// Whether the running statement's writes are on their way to the log: from then on it cannot be undone.
+    /// Whether the running statement's writes are on their way to the log: from then on it cannot
+    /// be undone.
     pub(crate) submitted: Arc<AtomicBool>,
 }
 
@@ -197,32 +199,63 @@ impl Session {
     pub(crate) fn resolve(&self, catalog: &Catalog, name: &Name) -> Result<Arc<Relation>> {
         let found = match &name.schema {
             Some(schema) => catalog.find(schema, &name.name),
-            None => self.settings.search_path().iter().find_map(|schema| catalog.find(schema, &name.name)),
+            None => self
+                .settings
+                .search_path()
+                .iter()
+                .find_map(|schema| catalog.find(schema, &name.name)),
         };
         found.cloned().ok_or_else(|| {
-            let e = Error::user(SqlState::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
-            if name.position > 0 { e.at(name.position) } else { e }
+            let e = Error::user(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{name}\" does not exist"),
+            );
+            if name.position > 0 {
+                e.at(name.position)
+            } else {
+                e
+            }
         })
     }
 
     /// Runs a statement with its parameters' literals.
-    pub async fn execute(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+    pub async fn execute(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
         *self.running.lock() = statement.text.clone();
         self.submitted.store(false, Ordering::SeqCst);
-        let ends = matches!(statement.kind, StatementKind::Commit | StatementKind::Rollback) || transaction::is_rollback_to(statement);
+        let ends = matches!(
+            statement.kind,
+            StatementKind::Commit | StatementKind::Rollback
+        ) || transaction::is_rollback_to(statement);
         if self.transaction.status() == Status::Failed && !ends {
-            return Err(Error::user(SqlState("25P02"), "current transaction is aborted, commands ignored until end of transaction block"));
+            return Err(Error::user(
+                SqlState("25P02"),
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
         }
-        let timeout: u64 = self.settings.get("statement_timeout").and_then(parse_milliseconds).unwrap_or(0);
+        let timeout: u64 = self
+            .settings
+            .get("statement_timeout")
+            .and_then(parse_milliseconds)
+            .unwrap_or(0);
         if timeout == 0 {
             return self.dispatch(statement, parameters).await;
         }
         let limit = std::time::Duration::from_millis(timeout);
         let submitted = self.submitted.clone();
-        tokio::time::timeout(limit, self.dispatch(statement, parameters)).await.unwrap_or_else(|_| Err(canceled_error("statement timeout", &submitted)))
+        tokio::time::timeout(limit, self.dispatch(statement, parameters))
+            .await
+            .unwrap_or_else(|_| Err(canceled_error("statement timeout", &submitted)))
     }
 
-    async fn dispatch(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+    async fn dispatch(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
         if !changes_catalog(&statement.kind) {
             return self.run(statement, parameters).await;
         }
@@ -237,14 +270,47 @@ impl Session {
         use StatementKind as K;
         match &statement.kind {
             K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
-            K::CreateSource(_) | K::CreateTable(_) | K::CreateMaterializedView(_) | K::CreateView(_) | K::CreateSink(_) | K::CreateIndex(_) => self.create(statement).await,
-            K::CreateTableAs { name, if_not_exists, query } => self.create_table_as(name, *if_not_exists, query).await,
-            K::CreateSchema { name, if_not_exists } => self.create_schema(name, *if_not_exists).await,
-            K::DropSchema { names, if_exists, cascade } => self.drop_schema(names, *if_exists, *cascade).await,
+            K::CreateSource(_)
+            | K::CreateTable(_)
+            | K::CreateMaterializedView(_)
+            | K::CreateView(_)
+            | K::CreateSink(_)
+            | K::CreateIndex(_) => self.create(statement).await,
+            K::CreateTableAs {
+                name,
+                if_not_exists,
+                query,
+            } => self.create_table_as(name, *if_not_exists, query).await,
+            K::CreateSchema {
+                name,
+                if_not_exists,
+            } => self.create_schema(name, *if_not_exists).await,
+            K::DropSchema {
+                names,
+                if_exists,
+                cascade,
+            } => self.drop_schema(names, *if_exists, *cascade).await,
             K::Drop(drop) => self.drop_relations(drop).await,
-            K::Alter { kind, name, if_exists, action } => self.alter(*kind, name, *if_exists, action).await,
-            K::CommentOn { object, name, comment } => self.comment(object, name, comment.clone()).await,
-            K::Explain { analyze, verbose, format, statement } => self.explain(*analyze, *verbose, format.as_deref(), statement, parameters).await,
+            K::Alter {
+                kind,
+                name,
+                if_exists,
+                action,
+            } => self.alter(*kind, name, *if_exists, action).await,
+            K::CommentOn {
+                object,
+                name,
+                comment,
+            } => self.comment(object, name, comment.clone()).await,
+            K::Explain {
+                analyze,
+                verbose,
+                format,
+                statement,
+            } => {
+                self.explain(*analyze, *verbose, format.as_deref(), statement, parameters)
+                    .await
+            }
             K::ExplainJob { kind, name } => self.explain_job(*kind, name),
             K::Show { what, schema, like } => self.show(what, schema.as_deref(), like.as_deref()),
             K::Describe(name) => self.describe_relation(name),
@@ -261,14 +327,18 @@ impl Session {
             K::Commit => self.commit().await,
             K::Rollback => self.rollback(),
             K::Copy(copy) => self.copy(copy, statement).await,
-            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet").with_hint("Create a sink to follow a relation's changes.")),
+            K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet")
+                .with_hint("Create a sink to follow a relation's changes.")),
             K::Other(other) => self.other(other, statement).await,
         }
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Outcome> {
         if local && self.transaction.status() == Status::Idle {
-            self.notice(Notice::warning(SqlState("25P01"), "SET LOCAL can only be used in transaction blocks"));
+            self.notice(Notice::warning(
+                SqlState("25P01"),
+                "SET LOCAL can only be used in transaction blocks",
+            ));
             return Ok(Outcome::Command("SET".into()));
         }
         if name.eq_ignore_ascii_case("transaction_read_only") {
@@ -286,7 +356,9 @@ impl Session {
 
     fn reset(&mut self, name: Option<&str>) -> Outcome {
         let reports = match name {
-            Some(name) if !name.eq_ignore_ascii_case("all") => self.settings.reset(name).into_iter().collect(),
+            Some(name) if !name.eq_ignore_ascii_case("all") => {
+                self.settings.reset(name).into_iter().collect()
+            }
             _ => self.settings.reset_all(),
         };
         for (name, value) in reports {
@@ -319,7 +391,9 @@ fn changes_catalog(kind: &StatementKind) -> bool {
 /// `5000`, `5s`, `2min`: milliseconds.
 fn parse_milliseconds(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let number: u64 = text[..digits].parse().ok()?;
     let unit = match text[digits..].trim() {
         "" | "ms" => 1,

@@ -1,5 +1,7 @@
-//! Session settings: what SET, RESET and SHOW know. PostgreSQL's settings that clients send have their defaults here and are kept as text; the ones
-//! that mean something to Tidemark are read by name where they matter. RisingWave's settings are accepted with a NOTICE that says that they mean nothing.
+//! Session settings: what SET, RESET and SHOW know. PostgreSQL's settings that clients send have
+//! their defaults here and are kept as text; the ones that mean something to Tidemark are read by
+//! name where they matter. RisingWave's settings are accepted with a NOTICE that says that they
+//! mean nothing.
 
 use crate::protocol::error::Notice;
 use crate::protocol::parameters::parse_bool;
@@ -11,40 +13,160 @@ struct Known(&'static str, &'static str, &'static str);
 
 /// Everything that SHOW ALL shows.
 const KNOWN: &[Known] = &[
-    Known("application_name", "", "Sets the application name to be reported in statistics and logs."),
-    Known("background_ddl", "off", "CREATE returns at once and catches up in the background."),
+    Known(
+        "application_name",
+        "",
+        "Sets the application name to be reported in statistics and logs.",
+    ),
+    Known(
+        "background_ddl",
+        "off",
+        "CREATE returns at once and catches up in the background.",
+    ),
     Known("bytea_output", "hex", "Sets the output format for bytea."),
-    Known("client_encoding", "UTF8", "Sets the client's character set encoding."),
-    Known("client_min_messages", "notice", "Sets the message levels that are sent to the client."),
-    Known("DateStyle", "ISO, MDY", "Sets the display format for date and time values."),
-    Known("default_table_access_method", "heap", "Sets the default table access method for new tables."),
-    Known("default_transaction_isolation", "read committed", "Sets the transaction isolation level of each new transaction."),
-    Known("default_transaction_read_only", "off", "Sets the default read-only status of new transactions."),
-    Known("dml_commit", "sync", "sync: a write returns when it is decided. async: it returns at once."),
-    Known("extra_float_digits", "1", "Sets the number of digits displayed for floating-point values."),
-    Known("idle_in_transaction_session_timeout", "0", "Sets the maximum allowed idle time between queries, when in a transaction."),
-    Known("integer_datetimes", "on", "Shows whether datetimes are integer based."),
-    Known("IntervalStyle", "postgres", "Sets the display format for interval values."),
-    Known("is_superuser", "on", "Shows whether the current user is a superuser."),
+    Known(
+        "client_encoding",
+        "UTF8",
+        "Sets the client's character set encoding.",
+    ),
+    Known(
+        "client_min_messages",
+        "notice",
+        "Sets the message levels that are sent to the client.",
+    ),
+    Known(
+        "DateStyle",
+        "ISO, MDY",
+        "Sets the display format for date and time values.",
+    ),
+    Known(
+        "default_table_access_method",
+        "heap",
+        "Sets the default table access method for new tables.",
+    ),
+    Known(
+        "default_transaction_isolation",
+        "read committed",
+        "Sets the transaction isolation level of each new transaction.",
+    ),
+    Known(
+        "default_transaction_read_only",
+        "off",
+        "Sets the default read-only status of new transactions.",
+    ),
+    Known(
+        "dml_commit",
+        "sync",
+        "sync: a write returns when it is decided. async: it returns at once.",
+    ),
+    Known(
+        "extra_float_digits",
+        "1",
+        "Sets the number of digits displayed for floating-point values.",
+    ),
+    Known(
+        "idle_in_transaction_session_timeout",
+        "0",
+        "Sets the maximum allowed idle time between queries, when in a transaction.",
+    ),
+    Known(
+        "integer_datetimes",
+        "on",
+        "Shows whether datetimes are integer based.",
+    ),
+    Known(
+        "IntervalStyle",
+        "postgres",
+        "Sets the display format for interval values.",
+    ),
+    Known(
+        "is_superuser",
+        "on",
+        "Shows whether the current user is a superuser.",
+    ),
     Known("jit", "off", "Allow JIT compilation."),
     Known("lc_collate", "C", "Shows the collation order locale."),
-    Known("lc_ctype", "C.UTF-8", "Shows the character classification and case conversion locale."),
-    Known("lc_messages", "C", "Sets the language in which messages are displayed."),
-    Known("lock_timeout", "0", "Sets the maximum allowed duration of any wait for a lock."),
-    Known("max_identifier_length", "63", "Shows the maximum identifier length."),
-    Known("max_index_keys", "32", "Shows the maximum number of index keys."),
+    Known(
+        "lc_ctype",
+        "C.UTF-8",
+        "Shows the character classification and case conversion locale.",
+    ),
+    Known(
+        "lc_messages",
+        "C",
+        "Sets the language in which messages are displayed.",
+    ),
+    Known(
+        "lock_timeout",
+        "0",
+        "Sets the maximum allowed duration of any wait for a lock.",
+    ),
+    Known(
+        "max_identifier_length",
+        "63",
+        "Shows the maximum identifier length.",
+    ),
+    Known(
+        "max_index_keys",
+        "32",
+        "Shows the maximum number of index keys.",
+    ),
     Known("row_security", "on", "Enable row security."),
-    Known("search_path", "\"$user\", public", "Sets the schema search order for names that are not schema-qualified."),
-    Known("server_encoding", "UTF8", "Sets the server (database) character set encoding."),
-    Known("server_version", crate::protocol::startup::SERVER_VERSION, "Shows the server version."),
-    Known("server_version_num", "130014", "Shows the server version as an integer."),
-    Known("session_authorization", "root", "Sets the session user name."),
-    Known("standard_conforming_strings", "on", "Causes '...' strings to treat backslashes literally."),
-    Known("statement_timeout", "0", "Sets the maximum allowed duration of any statement, in milliseconds."),
-    Known("synchronize_seqscans", "on", "Enable synchronized sequential scans."),
-    Known("TimeZone", "UTC", "Sets the time zone for displaying and interpreting time stamps."),
-    Known("transaction_isolation", "read committed", "Sets the current transaction's isolation level."),
-    Known("transaction_read_only", "off", "Sets the current transaction's read-only status."),
+    Known(
+        "search_path",
+        "\"$user\", public",
+        "Sets the schema search order for names that are not schema-qualified.",
+    ),
+    Known(
+        "server_encoding",
+        "UTF8",
+        "Sets the server (database) character set encoding.",
+    ),
+    Known(
+        "server_version",
+        crate::protocol::startup::SERVER_VERSION,
+        "Shows the server version.",
+    ),
+    Known(
+        "server_version_num",
+        "130014",
+        "Shows the server version as an integer.",
+    ),
+    Known(
+        "session_authorization",
+        "root",
+        "Sets the session user name.",
+    ),
+    Known(
+        "standard_conforming_strings",
+        "on",
+        "Causes '...' strings to treat backslashes literally.",
+    ),
+    Known(
+        "statement_timeout",
+        "0",
+        "Sets the maximum allowed duration of any statement, in milliseconds.",
+    ),
+    Known(
+        "synchronize_seqscans",
+        "on",
+        "Enable synchronized sequential scans.",
+    ),
+    Known(
+        "TimeZone",
+        "UTC",
+        "Sets the time zone for displaying and interpreting time stamps.",
+    ),
+    Known(
+        "transaction_isolation",
+        "read committed",
+        "Sets the current transaction's isolation level.",
+    ),
+    Known(
+        "transaction_read_only",
+        "off",
+        "Sets the current transaction's read-only status.",
+    ),
 ];
 
 /// Clients are told about changes of these.
@@ -93,10 +215,20 @@ pub struct Settings {
 impl Settings {
     /// The defaults, with what the startup message says on top.
     pub fn new(user: &str, startup: &BTreeMap<String, String>) -> Settings {
-        let mut defaults: BTreeMap<String, String> = KNOWN.iter().map(|k| (k.0.to_ascii_lowercase(), k.1.to_string())).collect();
+        let mut defaults: BTreeMap<String, String> = KNOWN
+            .iter()
+            .map(|k| (k.0.to_ascii_lowercase(), k.1.to_string()))
+            .collect();
         defaults.insert("session_authorization".into(), user.into());
-        let mut settings = Settings { defaults, values: BTreeMap::new(), before_transaction: None };
-        for (name, value) in startup.iter().filter(|(n, _)| !matches!(n.as_str(), "user" | "database" | "options" | "replication")) {
+        let mut settings = Settings {
+            defaults,
+            values: BTreeMap::new(),
+            before_transaction: None,
+        };
+        for (name, value) in startup
+            .iter()
+            .filter(|(n, _)| !matches!(n.as_str(), "user" | "database" | "options" | "replication"))
+        {
             // A client's wish that cannot be met does not refuse the connection.
             if let Ok((name, value)) = settings.check(name, value)
                 && name != "timezone"
@@ -110,7 +242,10 @@ impl Settings {
     /// The value of a setting.
     pub fn get(&self, name: &str) -> Option<&str> {
         let name = canonical(name);
-        self.values.get(&name).or_else(|| self.defaults.get(&name)).map(String::as_str)
+        self.values
+            .get(&name)
+            .or_else(|| self.defaults.get(&name))
+            .map(String::as_str)
     }
 
     /// Whether a setting is on.
@@ -123,19 +258,39 @@ impl Settings {
         self.get(name).ok_or_else(|| unknown(name))
     }
 
-    /// SET. Returns the notice to give and, for a setting that clients follow, its reported name and new value.
-    pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(Option<Notice>, Option<(String, String)>)> {
-        let Some(value) = value else { return Ok((None, self.reset(name))) };
+    /// SET. Returns the notice to give and, for a setting that clients follow, its reported name
+    /// and new value.
+    pub fn set(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+    ) -> Result<(Option<Notice>, Option<(String, String)>)> {
+        let Some(value) = value else {
+            return Ok((None, self.reset(name)));
+        };
         let lower = canonical(name);
-        let foreign = RISINGWAVE.contains(&lower.as_str()) || ["rw_", "streaming_", "batch_"].iter().any(|p| lower.starts_with(p));
+        let foreign = RISINGWAVE.contains(&lower.as_str())
+            || ["rw_", "streaming_", "batch_"]
+                .iter()
+                .any(|p| lower.starts_with(p));
         if foreign {
             self.values.insert(lower.clone(), value.into());
-            return Ok((Some(Notice::new(format!("setting \"{lower}\" is accepted and means nothing here"))), None));
+            return Ok((
+                Some(Notice::new(format!(
+                    "setting \"{lower}\" is accepted and means nothing here"
+                ))),
+                None,
+            ));
         }
         let zone = canonical(name) == "timezone";
         let (name, value) = self.check(name, value)?;
         if zone && value != "UTC" {
-            return Ok((Some(Notice::new(format!("times are shown in UTC; time zone \"{value}\" is accepted and not used"))), None));
+            return Ok((
+                Some(Notice::new(format!(
+                    "times are shown in UTC; time zone \"{value}\" is accepted and not used"
+                ))),
+                None,
+            ));
         }
         let report = reported_name(&name).map(|n| (n.to_string(), value.clone()));
         self.values.insert(name, value);
@@ -171,48 +326,84 @@ impl Settings {
 
     /// Name, value and description of everything, by name.
     pub fn all(&self) -> Vec<(&str, &str, &str)> {
-        KNOWN.iter().map(|k| (k.0, self.get(k.0).unwrap_or(k.1), k.2)).collect()
+        KNOWN
+            .iter()
+            .map(|k| (k.0, self.get(k.0).unwrap_or(k.1), k.2))
+            .collect()
     }
 
     /// What a new client is told.
     pub fn reported(&self) -> Vec<(String, String)> {
-        REPORTED.iter().filter_map(|n| Some((n.to_string(), self.get(n)?.to_string()))).collect()
+        REPORTED
+            .iter()
+            .filter_map(|n| Some((n.to_string(), self.get(n)?.to_string())))
+            .collect()
     }
 
     /// The schemas that unqualified names are looked up in.
     pub fn search_path(&self) -> Vec<String> {
         let path = self.get("search_path").unwrap_or("public");
-        path.split(',').map(|s| s.trim().trim_matches(['"', '\'']).to_string()).filter(|s| !s.is_empty() && s != "$user").collect()
+        path.split(',')
+            .map(|s| s.trim().trim_matches(['"', '\'']).to_string())
+            .filter(|s| !s.is_empty() && s != "$user")
+            .collect()
     }
 
     fn check(&self, name: &str, value: &str) -> Result<(String, String)> {
         let lower = canonical(name);
         let value = value.trim().trim_matches('\'').to_string();
-        let invalid = || Error::user(SqlState::INVALID_PARAMETER, format!("invalid value for parameter \"{name}\": \"{value}\""));
+        let invalid = || {
+            Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("invalid value for parameter \"{name}\": \"{value}\""),
+            )
+        };
         let value = match lower.as_str() {
             "timezone" => match value.to_ascii_lowercase().as_str() {
-                "utc" | "gmt" | "etc/utc" | "etc/gmt" | "zulu" | "z" | "uct" | "0" | "default" | "local" | "gmt0" => "UTC".into(),
+                "utc" | "gmt" | "etc/utc" | "etc/gmt" | "zulu" | "z" | "uct" | "0" | "default"
+                | "local" | "gmt0" => "UTC".into(),
                 _ => value,
             },
-            "client_encoding" => match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
-                "utf8" | "unicode" | "default" | "auto" | "sqlascii" => "UTF8".into(),
-                _ => return Err(invalid().with_hint("The only encoding is UTF8.")),
-            },
+            "client_encoding" => {
+                match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
+                    "utf8" | "unicode" | "default" | "auto" | "sqlascii" => "UTF8".into(),
+                    _ => return Err(invalid().with_hint("The only encoding is UTF8.")),
+                }
+            }
             "datestyle" => {
-                if !value.to_ascii_lowercase().starts_with("iso") && !value.eq_ignore_ascii_case("default") {
-                    return Err(Error::unsupported(format!("date style \"{value}\" is not supported")).with_hint("Dates are shown in ISO style."));
+                if !value.to_ascii_lowercase().starts_with("iso")
+                    && !value.eq_ignore_ascii_case("default")
+                {
+                    return Err(Error::unsupported(format!(
+                        "date style \"{value}\" is not supported"
+                    ))
+                    .with_hint("Dates are shown in ISO style."));
                 }
                 "ISO, MDY".into()
             }
-            "bytea_output" if value != "hex" => return Err(Error::unsupported("bytea_output must be hex")),
-            "intervalstyle" if value != "postgres" => return Err(Error::unsupported("IntervalStyle must be postgres")),
-            "standard_conforming_strings" if parse_bool(&value) != Some(true) => return Err(Error::unsupported("standard_conforming_strings must be on")),
-            "dml_commit" if !matches!(value.to_ascii_lowercase().as_str(), "sync" | "async") => return Err(invalid().with_hint("Use sync or async.")),
+            "bytea_output" if value != "hex" => {
+                return Err(Error::unsupported("bytea_output must be hex"));
+            }
+            "intervalstyle" if value != "postgres" => {
+                return Err(Error::unsupported("IntervalStyle must be postgres"));
+            }
+            "standard_conforming_strings" if parse_bool(&value) != Some(true) => {
+                return Err(Error::unsupported("standard_conforming_strings must be on"));
+            }
+            "dml_commit" if !matches!(value.to_ascii_lowercase().as_str(), "sync" | "async") => {
+                return Err(invalid().with_hint("Use sync or async."));
+            }
             "dml_commit" => value.to_ascii_lowercase(),
             "statement_timeout" if super::parse_milliseconds(&value).is_none() => {
-                return Err(invalid().with_hint("A number of milliseconds, or one with a unit: ms, s, min or h."));
+                return Err(invalid()
+                    .with_hint("A number of milliseconds, or one with a unit: ms, s, min or h."));
             }
-            "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? { "on" } else { "off" }).into(),
+            "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? {
+                "on"
+            } else {
+                "off"
+            })
+            .into(),
             "server_version"
             | "server_encoding"
             | "integer_datetimes"
@@ -222,13 +413,22 @@ impl Settings {
             | "lc_ctype"
             | "max_identifier_length"
             | "max_index_keys" => {
-                return Err(Error::user(SqlState("55P02"), format!("parameter \"{name}\" cannot be changed")));
+                return Err(Error::user(
+                    SqlState("55P02"),
+                    format!("parameter \"{name}\" cannot be changed"),
+                ));
             }
-            "extra_float_digits" => value.parse::<i32>().map_err(|_| invalid()).map(|n| n.to_string())?,
+            "extra_float_digits" => value
+                .parse::<i32>()
+                .map_err(|_| invalid())
+                .map(|n| n.to_string())?,
             _ => value,
         };
         // A setting with a dot belongs to an extension and is kept as it is, as PostgreSQL does.
-        if !self.defaults.contains_key(&lower) && !lower.contains('.') && !ACCEPTED.contains(&lower.as_str()) {
+        if !self.defaults.contains_key(&lower)
+            && !lower.contains('.')
+            && !ACCEPTED.contains(&lower.as_str())
+        {
             return Err(unknown(name));
         }
         Ok((lower, value))
@@ -297,11 +497,17 @@ fn canonical(name: &str) -> String {
 }
 
 fn reported_name(lower: &str) -> Option<&'static str> {
-    REPORTED.iter().copied().find(|n| n.eq_ignore_ascii_case(lower))
+    REPORTED
+        .iter()
+        .copied()
+        .find(|n| n.eq_ignore_ascii_case(lower))
 }
 
 fn unknown(name: &str) -> Error {
-    Error::user(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+    Error::user(
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    )
 }
 
 #[cfg(test)]
@@ -312,10 +518,26 @@ mod tests {
     fn settings_are_checked_reported_and_rolled_back() {
         let mut s = Settings::new("root", &BTreeMap::new());
         assert_eq!(s.show("TimeZone").unwrap(), "UTC");
-        assert_eq!(s.set("application_name", Some("psql")).unwrap().1, Some(("application_name".into(), "psql".into())));
-        assert!(s.set("rw_implicit_flush", Some("true")).unwrap().0.is_some());
-        assert_eq!(s.set("no_such", Some("1")).unwrap_err().state(), SqlState::UNDEFINED_OBJECT);
-        assert_eq!(s.set("statement_timeout", Some("soon")).unwrap_err().state(), SqlState::INVALID_PARAMETER);
+        assert_eq!(
+            s.set("application_name", Some("psql")).unwrap().1,
+            Some(("application_name".into(), "psql".into()))
+        );
+        assert!(
+            s.set("rw_implicit_flush", Some("true"))
+                .unwrap()
+                .0
+                .is_some()
+        );
+        assert_eq!(
+            s.set("no_such", Some("1")).unwrap_err().state(),
+            SqlState::UNDEFINED_OBJECT
+        );
+        assert_eq!(
+            s.set("statement_timeout", Some("soon"))
+                .unwrap_err()
+                .state(),
+            SqlState::INVALID_PARAMETER
+        );
         s.set("statement_timeout", Some("'5 s'")).unwrap();
         s.begin();
         s.set("dml_commit", Some("async")).unwrap();

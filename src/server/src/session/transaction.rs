@@ -1,11 +1,15 @@
 //! Transaction blocks over the engine's write guards.
 //!
-//! A block's reads see the epoch of its BEGIN; its writes are kept in one guard until COMMIT, which logs them as one, and are seen by its own reads of those
-//! tables. A guard locks a fixed set of tables. When a block writes another table, the guard is given back, a guard over both is taken and the block's journal
-//! is replayed into it; if a replayed write does not meet the rows that it met before, somebody else changed them in between and the block fails with `40001`.
-//! A savepoint is a length of the journal. The journal is kept as long as the block, also while there is no guard: a block commits all that it wrote, or nothing.
+//! A block's reads see the epoch of its BEGIN; its writes are kept in one guard until COMMIT, which
+//! logs them as one, and are seen by its own reads of those tables. A guard locks a fixed set of
+//! tables. When a block writes another table, the guard is given back, a guard over both is taken
+//! and the block's journal is replayed into it; if a replayed write does not meet the rows that it
+//! met before, somebody else changed them in between and the block fails with `40001`. A savepoint
+//! is a length of the journal. The journal is kept as long as the block, also while there is no
+//! guard: a block commits all that it wrote, or nothing.
 //!
-//! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block sees what it created.
+//! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block
+//! sees what it created.
 
 use super::{Outcome, Session, Status};
 use crate::protocol::error::Notice;
@@ -46,7 +50,8 @@ pub struct Writes {
     /// The lock with the rows; none when it could not be taken again.
     guard: Option<SharedGuard>,
     journal: Vec<(Write, (usize, usize))>,
-    /// Tables whose rows were read FOR UPDATE, as they were then: nobody may write them until the block ends.
+    /// Tables whose rows were read FOR UPDATE, as they were then: nobody may write them until the
+    /// block ends.
     read_for_update: BTreeMap<RelationId, Epoch>,
 }
 
@@ -85,7 +90,9 @@ impl Transaction {
     pub fn fail(&mut self) {
         *self = match std::mem::take(self) {
             // With a savepoint the block can be rescued: what it wrote up to there is replayed.
-            Transaction::Open(block) => Transaction::Failed((!block.savepoints.is_empty()).then_some(block)),
+            Transaction::Open(block) => {
+                Transaction::Failed((!block.savepoints.is_empty()).then_some(block))
+            }
             other => other,
         };
     }
@@ -101,7 +108,11 @@ impl Transaction {
     /// Guard and tables of the open block's writes, for its own reads.
     pub fn written(&self) -> Option<(SharedGuard, Vec<RelationId>)> {
         match self {
-            Transaction::Open(block) => block.writes.guard.as_ref().map(|g| (g.clone(), block.writes.tables.clone())),
+            Transaction::Open(block) => block
+                .writes
+                .guard
+                .as_ref()
+                .map(|g| (g.clone(), block.writes.tables.clone())),
             _ => None,
         }
     }
@@ -132,14 +143,22 @@ impl Session {
 
     pub(crate) async fn begin(&mut self, read_only: bool) -> Result<Outcome> {
         if self.transaction.status() != Status::Idle {
-            self.notice(Notice::warning(SqlState("25001"), "there is already a transaction in progress"));
+            self.notice(Notice::warning(
+                SqlState("25001"),
+                "there is already a transaction in progress",
+            ));
             return Ok(Outcome::Command("BEGIN".into()));
         }
         self.wait_for_own_writes().await?;
         let pin = Arc::new(self.server.engine.pin());
         self.settings.begin();
         let read_only = read_only || self.settings.is_on("default_transaction_read_only");
-        self.transaction = Transaction::Open(Box::new(Block { pin, writes: Writes::default(), read_only, savepoints: Vec::new() }));
+        self.transaction = Transaction::Open(Box::new(Block {
+            pin,
+            writes: Writes::default(),
+            read_only,
+            savepoints: Vec::new(),
+        }));
         Ok(Outcome::Command("BEGIN".into()))
     }
 
@@ -155,7 +174,10 @@ impl Session {
         };
         match self.transaction.block() {
             Some(block) => block.read_only = read_only,
-            None => self.notice(Notice::warning(SqlState("25P01"), "SET TRANSACTION can only be used in transaction blocks")),
+            None => self.notice(Notice::warning(
+                SqlState("25P01"),
+                "SET TRANSACTION can only be used in transaction blocks",
+            )),
         }
         Ok(Outcome::Command("SET".into()))
     }
@@ -166,7 +188,14 @@ impl Session {
             Some(block) => block.read_only,
             None => self.settings.is_on("default_transaction_read_only"),
         };
-        if read_only { Err(Error::user(SqlState("25006"), format!("cannot execute {what} in a read-only transaction"))) } else { Ok(()) }
+        if read_only {
+            Err(Error::user(
+                SqlState("25006"),
+                format!("cannot execute {what} in a read-only transaction"),
+            ))
+        } else {
+            Ok(())
+        }
     }
 
     /// After DDL: the block reads the newest epoch from here on, in which the change counts.
@@ -179,7 +208,10 @@ impl Session {
     pub(crate) async fn commit(&mut self) -> Result<Outcome> {
         match std::mem::take(&mut self.transaction) {
             Transaction::Idle => {
-                self.notice(Notice::warning(SqlState("25P01"), "there is no transaction in progress"));
+                self.notice(Notice::warning(
+                    SqlState("25P01"),
+                    "there is no transaction in progress",
+                ));
                 Ok(Outcome::Command("COMMIT".into()))
             }
             Transaction::Failed(_) => {
@@ -204,7 +236,10 @@ impl Session {
 
     pub(crate) fn rollback(&mut self) -> Result<Outcome> {
         if self.transaction.status() == Status::Idle {
-            self.notice(Notice::warning(SqlState("25P01"), "there is no transaction in progress"));
+            self.notice(Notice::warning(
+                SqlState("25P01"),
+                "there is no transaction in progress",
+            ));
         }
         self.transaction = Transaction::Idle;
         self.end_block(false);
@@ -218,7 +253,11 @@ impl Session {
 
     /// Commits a guard by the session's `dml_commit`.
     pub(crate) async fn commit_guard(&mut self, guard: SharedGuard) -> Result<()> {
-        let guard = Arc::try_unwrap(guard).map_err(|_| Error::internal("a write is committed while a plan still reads its tables"))?.into_inner();
+        let guard = Arc::try_unwrap(guard)
+            .map_err(|_| {
+                Error::internal("a write is committed while a plan still reads its tables")
+            })?
+            .into_inner();
         self.submitted.store(true, Ordering::SeqCst);
         if self.settings.get("dml_commit") == Some("async") {
             guard.commit_async()
@@ -245,24 +284,45 @@ impl Session {
         writes.lock_again(&engine).await
     }
 
-    /// SELECT .. FOR UPDATE or SHARE: in a block, its tables are locked until the end and read as they are now. Alone it locks nothing that would last.
+    /// SELECT .. FOR UPDATE or SHARE: in a block, its tables are locked until the end and read as
+    /// they are now. Alone it locks nothing that would last.
     pub(crate) async fn lock_rows(&mut self, query: &ast::Query) -> Result<()> {
         if query.locks.is_empty() || self.transaction.block().is_none() {
             return Ok(());
         }
         self.check_may_write("SELECT FOR UPDATE")?;
         if query.locks.iter().any(|l| l.nonblock.is_some()) {
-            return Err(Error::unsupported("NOWAIT and SKIP LOCKED are not supported").with_hint("SET statement_timeout bounds the wait."));
+            return Err(
+                Error::unsupported("NOWAIT and SKIP LOCKED are not supported")
+                    .with_hint("SET statement_timeout bounds the wait."),
+            );
         }
         let catalog = self.catalog();
         let mut tables = Vec::new();
-        let ast::SetExpr::Select(select) = query.body.as_ref() else { return Err(Error::unsupported("FOR UPDATE is supported with a plain SELECT only")) };
-        for factor in select.from.iter().flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation))) {
-            let ast::TableFactor::Table { name, args: None, .. } = factor else { continue };
+        let ast::SetExpr::Select(select) = query.body.as_ref() else {
+            return Err(Error::unsupported(
+                "FOR UPDATE is supported with a plain SELECT only",
+            ));
+        };
+        for factor in select
+            .from
+            .iter()
+            .flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)))
+        {
+            let ast::TableFactor::Table {
+                name, args: None, ..
+            } = factor
+            else {
+                continue;
+            };
             let relation = self.resolve(&catalog, &crate::dml::name_of(name)?)?;
             if relation.kind != RelationKind::Table || relation.connector.is_some() {
-                return Err(Error::unsupported(format!("FOR UPDATE cannot be applied to {} \"{}\"", relation.kind.name(), relation.name))
-                    .with_hint("Only tables that are written by SQL can be locked."));
+                return Err(Error::unsupported(format!(
+                    "FOR UPDATE cannot be applied to {} \"{}\"",
+                    relation.kind.name(),
+                    relation.name
+                ))
+                .with_hint("Only tables that are written by SQL can be locked."));
             }
             tables.push(relation.id);
         }
@@ -277,8 +337,15 @@ impl Session {
     }
 
     /// Writes through a guard of [`Session::lock`]; outside of a block also commits.
-    pub(crate) async fn write(&mut self, guard: SharedGuard, write: Write) -> Result<(usize, usize)> {
-        let counts = guard.lock().write(write.table, &write.deletes, &write.inserts, write.unique)?;
+    pub(crate) async fn write(
+        &mut self,
+        guard: SharedGuard,
+        write: Write,
+    ) -> Result<(usize, usize)> {
+        let counts =
+            guard
+                .lock()
+                .write(write.table, &write.deletes, &write.inserts, write.unique)?;
         match self.transaction.block() {
             Some(block) => block.writes.journal.push((write, counts)),
             None => self.commit_guard(guard).await?,
@@ -288,15 +355,29 @@ impl Session {
 
     pub(crate) fn savepoint(&mut self, name: &str) -> Result<Outcome> {
         let Some(block) = self.transaction.block() else {
-            return Err(Error::user(SqlState("25P01"), "SAVEPOINT can only be used in transaction blocks"));
+            return Err(Error::user(
+                SqlState("25P01"),
+                "SAVEPOINT can only be used in transaction blocks",
+            ));
         };
-        block.savepoints.push((name.into(), block.writes.journal.len()));
+        block
+            .savepoints
+            .push((name.into(), block.writes.journal.len()));
         Ok(Outcome::Command("SAVEPOINT".into()))
     }
 
     pub(crate) fn release_savepoint(&mut self, name: &str) -> Result<Outcome> {
-        let block = self.transaction.block().ok_or_else(|| Error::user(SqlState("25P01"), "RELEASE SAVEPOINT can only be used in transaction blocks"))?;
-        let at = block.savepoints.iter().rposition(|(n, _)| n == name).ok_or_else(|| no_savepoint(name))?;
+        let block = self.transaction.block().ok_or_else(|| {
+            Error::user(
+                SqlState("25P01"),
+                "RELEASE SAVEPOINT can only be used in transaction blocks",
+            )
+        })?;
+        let at = block
+            .savepoints
+            .iter()
+            .rposition(|(n, _)| n == name)
+            .ok_or_else(|| no_savepoint(name))?;
         block.savepoints.truncate(at);
         Ok(Outcome::Command("RELEASE".into()))
     }
@@ -308,7 +389,12 @@ impl Session {
                 self.transaction = Transaction::Failed(None);
                 return Err(no_savepoint(name));
             }
-            Transaction::Idle => return Err(Error::user(SqlState("25P01"), "ROLLBACK TO SAVEPOINT can only be used in transaction blocks")),
+            Transaction::Idle => {
+                return Err(Error::user(
+                    SqlState("25P01"),
+                    "ROLLBACK TO SAVEPOINT can only be used in transaction blocks",
+                ));
+            }
         };
         let Some(at) = block.savepoints.iter().rposition(|(n, _)| n == name) else {
             self.transaction = Transaction::Failed(Some(block));
@@ -319,7 +405,13 @@ impl Session {
         // What was written up to the savepoint is written again into a fresh guard.
         block.writes.journal.truncate(length);
         block.writes.guard = None;
-        block.writes.tables = block.writes.journal.iter().map(|(write, _)| write.table).chain(block.writes.read_for_update.keys().copied()).collect();
+        block.writes.tables = block
+            .writes
+            .journal
+            .iter()
+            .map(|(write, _)| write.table)
+            .chain(block.writes.read_for_update.keys().copied())
+            .collect();
         self.transaction = Transaction::Open(block);
         let engine = self.server.engine.clone();
         if let Some(block) = self.transaction.block()
@@ -332,7 +424,8 @@ impl Session {
 }
 
 impl Writes {
-    /// Takes a guard over all tables and writes the journal into it. The old guard is given back first: two blocks that want each other's tables would wait for ever.
+    /// Takes a guard over all tables and writes the journal into it. The old guard is given back
+    /// first: two blocks that want each other's tables would wait for ever.
     async fn lock_again(&mut self, engine: &Engine) -> Result<SharedGuard> {
         self.guard = None;
         self.tables.sort_unstable();
@@ -350,14 +443,22 @@ impl Writes {
 }
 
 fn no_savepoint(name: &str) -> Error {
-    Error::user(SqlState("3B001"), format!("savepoint \"{name}\" does not exist"))
+    Error::user(
+        SqlState("3B001"),
+        format!("savepoint \"{name}\" does not exist"),
+    )
 }
 
 fn conflict() -> Error {
-    Error::user(SqlState("40001"), "could not serialize access due to concurrent update").with_hint("Run the transaction again.")
+    Error::user(
+        SqlState("40001"),
+        "could not serialize access due to concurrent update",
+    )
+    .with_hint("Run the transaction again.")
 }
 
-/// Writes a journal into a fresh guard; each write must meet what it met before: the rows that it deletes, the keys that it found free.
+/// Writes a journal into a fresh guard; each write must meet what it met before: the rows that it
+/// deletes, the keys that it found free.
 fn replay(mut guard: WriteGuard, journal: &[(Write, (usize, usize))]) -> Result<WriteGuard> {
     for (write, before) in journal {
         if !guard.holds(write.table, &write.deletes)? {

@@ -1,7 +1,9 @@
-//! One checkpoint file: from a [`TableDelta`] to Parquet and back to batches. The schema is described in the parent module.
+//! One checkpoint file: from a [`TableDelta`] to Parquet and back to batches. The schema is
+//! described in the parent module.
 //!
-//! Encoding runs beside the dataflow, so it is thrifty: rows are counted into vnodes, sorted within each by a 128-bit prefix of the ordered key (an
-//! integer key fits whole) and gathered once per row group; no dictionaries, statistics of `_vnode` alone.
+//! Encoding runs beside the dataflow, so it is thrifty: rows are counted into vnodes, sorted within
+//! each by a 128-bit prefix of the ordered key (an integer key fits whole) and gathered once per
+//! row group; no dictionaries, statistics of `_vnode` alone.
 
 use super::FileMeta;
 use crate::{Appended, TableDelta, TableSpec};
@@ -26,7 +28,8 @@ use tidemark_common::{Error, Result, VNODES};
 const ROW_GROUP_ROWS: usize = 64 * 1024;
 /// Rows that are read from a table at a time while appended rows are written.
 const PIECE_ROWS: usize = 16 * 1024;
-/// Bytes after which appended rows go on in a next file, so that what is encoded and not stored yet stays small.
+/// Bytes after which appended rows go on in a next file, so that what is encoded and not stored yet
+/// stays small.
 const FILE_BYTES: usize = 32 << 20;
 /// Rows of a decoded batch at most.
 const READ_ROWS: usize = 8192;
@@ -50,13 +53,27 @@ pub struct EncodedFile {
 
 /// Sorts the delta by (vnode, key) and writes it as a Parquet file.
 pub fn encode_delta(spec: &TableSpec, delta: TableDelta) -> Result<EncodedFile> {
-    let TableDelta { upserts, upsert_vnodes, deletes, delete_vnodes } = delta;
+    let TableDelta {
+        upserts,
+        upsert_vnodes,
+        deletes,
+        delete_vnodes,
+    } = delta;
     let (present, gone) = (upserts.num_rows(), deletes.num_rows());
     if upsert_vnodes.len() != present || delete_vnodes.len() != gone {
-        return Err(Error::internal(format!("delta of table {}: one vnode per row is needed", spec.table)));
+        return Err(Error::internal(format!(
+            "delta of table {}: one vnode per row is needed",
+            spec.table
+        )));
     }
     let keys: Vec<ArrayRef> = (0..spec.key_columns)
-        .map(|c| if gone == 0 { Ok(upserts.column(c).clone()) } else { compute::concat(&[upserts.column(c), deletes.column(c)]) })
+        .map(|c| {
+            if gone == 0 {
+                Ok(upserts.column(c).clone())
+            } else {
+                compute::concat(&[upserts.column(c), deletes.column(c)])
+            }
+        })
         .collect::<Result<_, _>>()
         .map_err(arrow_error)?;
     let mut vnodes = upsert_vnodes;
@@ -66,22 +83,43 @@ pub fn encode_delta(spec: &TableSpec, delta: TableDelta) -> Result<EncodedFile> 
     for rows in order.chunks(ROW_GROUP_ROWS) {
         let indices = UInt32Array::from(rows.to_vec());
         // A delete has no values: its index is NULL there.
-        let values = if gone == 0 { indices.clone() } else { rows.iter().map(|r| ((*r as usize) < present).then_some(*r)).collect() };
+        let values = if gone == 0 {
+            indices.clone()
+        } else {
+            rows.iter()
+                .map(|r| ((*r as usize) < present).then_some(*r))
+                .collect()
+        };
         let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(rows.iter().map(|r| vnodes[*r as usize]).collect::<UInt16Array>()),
-            Arc::new(rows.iter().map(|r| Some(*r as usize >= present)).collect::<BooleanArray>()),
+            Arc::new(
+                rows.iter()
+                    .map(|r| vnodes[*r as usize])
+                    .collect::<UInt16Array>(),
+            ),
+            Arc::new(
+                rows.iter()
+                    .map(|r| Some(*r as usize >= present))
+                    .collect::<BooleanArray>(),
+            ),
         ];
         for (c, column) in upserts.columns().iter().enumerate() {
-            let (source, at) = if c < spec.key_columns { (&keys[c], &indices) } else { (column, &values) };
-            columns.push(to_stored(&compute::take(source, at, None).map_err(arrow_error)?));
+            let (source, at) = if c < spec.key_columns {
+                (&keys[c], &indices)
+            } else {
+                (column, &values)
+            };
+            columns.push(to_stored(
+                &compute::take(source, at, None).map_err(arrow_error)?,
+            ));
         }
         writer.write(columns)?;
     }
     writer.finish()
 }
 
-/// Writes appended rows sorted by (vnode, key) as Parquet files, each handed to `finished` before the next begins. `read` gives the table's columns of some rows by
-/// their numbers; `None` when the table is gone, which ends the writing.
+/// Writes appended rows sorted by (vnode, key) as Parquet files, each handed to `finished` before
+/// the next begins. `read` gives the table's columns of some rows by their numbers; `None` when the
+/// table is gone, which ends the writing.
 pub fn encode_appended(
     spec: &TableSpec,
     appended: &Appended,
@@ -93,21 +131,37 @@ pub fn encode_appended(
     let mut writer = FileWriter::new(spec)?;
     let mut last = None;
     for rows in order.chunks(PIECE_ROWS) {
-        let Some(columns) = read(rows.to_vec()) else { return Ok(()) };
+        let Some(columns) = read(rows.to_vec()) else {
+            return Ok(());
+        };
         let vnode = |row: &u32| vnodes[*row as usize];
-        let mut records: Vec<ArrayRef> = vec![Arc::new(rows.iter().map(vnode).collect::<UInt16Array>()), Arc::new(BooleanArray::from(vec![false; rows.len()]))];
+        let mut records: Vec<ArrayRef> = vec![
+            Arc::new(rows.iter().map(vnode).collect::<UInt16Array>()),
+            Arc::new(BooleanArray::from(vec![false; rows.len()])),
+        ];
         records.extend(columns.iter().map(to_stored));
         // A file ends with a vnode, so that no vnode is in two files of one epoch.
-        let split = if writer.bytes() < FILE_BYTES { None } else { rows.iter().position(|row| Some(vnode(row)) != last) };
+        let split = if writer.bytes() < FILE_BYTES {
+            None
+        } else {
+            rows.iter().position(|row| Some(vnode(row)) != last)
+        };
         if let Some(split) = split {
             writer.write(records.iter().map(|r| r.slice(0, split)).collect())?;
             finished(std::mem::replace(&mut writer, FileWriter::new(spec)?).finish()?)?;
-            records = records.iter().map(|r| r.slice(split, rows.len() - split)).collect();
+            records = records
+                .iter()
+                .map(|r| r.slice(split, rows.len() - split))
+                .collect();
         }
         writer.write(records)?;
         last = rows.last().map(vnode);
     }
-    if writer.rows > 0 { finished(writer.finish()?) } else { Ok(()) }
+    if writer.rows > 0 {
+        finished(writer.finish()?)
+    } else {
+        Ok(())
+    }
 }
 
 /// The rows' numbers ordered by vnode, each vnode's in their order.
@@ -131,15 +185,23 @@ fn sorted_order(vnodes: &[u16], keys: &OrderedKeys) -> Vec<u32> {
     for bucket in order.chunk_by_mut(|a, b| vnodes[*a as usize] == vnodes[*b as usize]) {
         scratch.clear();
         scratch.extend(bucket.iter().map(|row| (keys.prefix[*row as usize], *row)));
-        scratch.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys.rest(a.1 as usize).cmp(keys.rest(b.1 as usize))));
-        bucket.iter_mut().zip(&scratch).for_each(|(to, from)| *to = from.1);
+        scratch.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0)
+                .then_with(|| keys.rest(a.1 as usize).cmp(keys.rest(b.1 as usize)))
+        });
+        bucket
+            .iter_mut()
+            .zip(&scratch)
+            .for_each(|(to, from)| *to = from.1);
     }
     order
 }
 
-/// The keys of some rows in a form that compares like the ordered key encoding: its first 16 bytes as a number, then the rest.
+/// The keys of some rows in a form that compares like the ordered key encoding: its first 16 bytes
+/// as a number, then the rest.
 pub(super) struct OrderedKeys {
-    /// First 16 bytes, padded with zeros. The encoding is free of prefixes, so the padding decides nothing.
+    /// First 16 bytes, padded with zeros. The encoding is free of prefixes, so the padding decides
+    /// nothing.
     pub prefix: Vec<u128>,
     /// Whole encodings, one after the other; empty when every key fits its prefix.
     flat: Vec<u8>,
@@ -153,15 +215,26 @@ impl OrderedKeys {
         if let [column] = columns
             && let Some(prefix) = integer_prefixes(column)
         {
-            return OrderedKeys { prefix, flat: Vec::new(), ends: Vec::new() };
+            return OrderedKeys {
+                prefix,
+                flat: Vec::new(),
+                ends: Vec::new(),
+            };
         }
         const CHUNK: usize = 1024;
-        let mut keys = OrderedKeys { prefix: Vec::with_capacity(rows), flat: Vec::new(), ends: Vec::with_capacity(rows) };
+        let mut keys = OrderedKeys {
+            prefix: Vec::with_capacity(rows),
+            flat: Vec::new(),
+            ends: Vec::with_capacity(rows),
+        };
         let mut buffers: Vec<Vec<u8>> = vec![Vec::new(); CHUNK.min(rows)];
         for start in (0..rows).step_by(CHUNK) {
             let chunk = &mut buffers[..CHUNK.min(rows - start)];
             chunk.iter_mut().for_each(Vec::clear);
-            let slices: Vec<ArrayRef> = columns.iter().map(|c| c.slice(start, chunk.len())).collect();
+            let slices: Vec<ArrayRef> = columns
+                .iter()
+                .map(|c| c.slice(start, chunk.len()))
+                .collect();
             encode_columns(&slices, chunk);
             for key in chunk.iter() {
                 let mut first = [0u8; 16];
@@ -186,23 +259,38 @@ impl OrderedKeys {
 
     /// Compares key `i` with key `j` of `other`, which has the same column types.
     pub fn compare(&self, i: usize, other: &OrderedKeys, j: usize) -> Ordering {
-        self.prefix[i].cmp(&other.prefix[j]).then_with(|| self.rest(i).cmp(other.rest(j)))
+        self.prefix[i]
+            .cmp(&other.prefix[j])
+            .then_with(|| self.rest(i).cmp(other.rest(j)))
     }
 }
 
-/// The ordered encoding of a 64-bit (or narrower) integer column, 9 bytes, as left-aligned numbers; `None` for other types.
+/// The ordered encoding of a 64-bit (or narrower) integer column, 9 bytes, as left-aligned numbers;
+/// `None` for other types.
 fn integer_prefixes(column: &ArrayRef) -> Option<Vec<u128>> {
-    fn words<T: ArrowPrimitiveType>(column: &ArrayRef, word: impl Fn(T::Native) -> i64) -> Option<Vec<u128>> {
+    fn words<T: ArrowPrimitiveType>(
+        column: &ArrayRef,
+        word: impl Fn(T::Native) -> i64,
+    ) -> Option<Vec<u128>> {
         let encode = |v: T::Native| (1u128 << 120) | (u128::from(word(v) as u64 ^ (1 << 63)) << 56);
         let values = column.as_primitive::<T>();
-        Some(if values.null_count() == 0 { values.values().iter().map(|v| encode(*v)).collect() } else { values.iter().map(|v| v.map_or(2u128 << 120, encode)).collect() })
+        Some(if values.null_count() == 0 {
+            values.values().iter().map(|v| encode(*v)).collect()
+        } else {
+            values
+                .iter()
+                .map(|v| v.map_or(2u128 << 120, encode))
+                .collect()
+        })
     }
     match column.data_type() {
         DataType::Int16 => words::<Int16Type>(column, i64::from),
         DataType::Int32 => words::<Int32Type>(column, i64::from),
         DataType::Int64 => words::<Int64Type>(column, |v| v),
         DataType::Date32 => words::<Date32Type>(column, i64::from),
-        DataType::Timestamp(TimeUnit::Microsecond, _) => words::<TimestampMicrosecondType>(column, |v| v),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            words::<TimestampMicrosecondType>(column, |v| v)
+        }
         _ => None,
     }
 }
@@ -227,12 +315,22 @@ impl FileWriter {
             .set_column_dictionary_enabled(vnode(), true)
             .set_offset_index_disabled(true)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_key_value_metadata(Some(vec![KeyValue::new("tidemark.key_columns".to_string(), spec.key_columns.to_string())]))
+            .set_key_value_metadata(Some(vec![KeyValue::new(
+                "tidemark.key_columns".to_string(),
+                spec.key_columns.to_string(),
+            )]))
             .set_created_by("tidemark".to_string())
             .build();
         let schema = file_schema(spec);
-        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties)).map_err(|e| Error::internal(format!("state table {}: {e}", spec.table)))?;
-        Ok(FileWriter { writer, schema, rows: 0, deletes: 0, vnodes: None })
+        let writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties))
+            .map_err(|e| Error::internal(format!("state table {}: {e}", spec.table)))?;
+        Ok(FileWriter {
+            writer,
+            schema,
+            rows: 0,
+            deletes: 0,
+            vnodes: None,
+        })
     }
 
     /// Adds records; `columns` as in the file.
@@ -241,12 +339,17 @@ impl FileWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let (vnodes, deleted) = (batch.column(0).as_primitive::<UInt16Type>(), batch.column(1).as_boolean());
+        let (vnodes, deleted) = (
+            batch.column(0).as_primitive::<UInt16Type>(),
+            batch.column(1).as_boolean(),
+        );
         let last = vnodes.value(batch.num_rows() - 1);
         self.vnodes = Some((self.vnodes.map_or(vnodes.value(0), |(min, _)| min), last));
         self.rows += batch.num_rows() as u64;
         self.deletes += deleted.true_count() as u64;
-        self.writer.write(&batch).map_err(|e| Error::internal(format!("parquet: {e}")))
+        self.writer
+            .write(&batch)
+            .map_err(|e| Error::internal(format!("parquet: {e}")))
     }
 
     /// How large the file is so far.
@@ -255,13 +358,23 @@ impl FileWriter {
     }
 
     pub fn finish(self) -> Result<EncodedFile> {
-        let bytes = self.writer.into_inner().map_err(|e| Error::internal(format!("parquet: {e}")))?;
+        let bytes = self
+            .writer
+            .into_inner()
+            .map_err(|e| Error::internal(format!("parquet: {e}")))?;
         let (vnode_min, vnode_max) = self.vnodes.unwrap_or((0, 0));
-        Ok(EncodedFile { bytes: bytes.into(), rows: self.rows, deletes: self.deletes, vnode_min, vnode_max })
+        Ok(EncodedFile {
+            bytes: bytes.into(),
+            rows: self.rows,
+            deletes: self.deletes,
+            vnode_min,
+            vnode_max,
+        })
     }
 }
 
-/// Reads the records of a file that fall into `vnodes`, in order, with the columns of [`file_schema`].
+/// Reads the records of a file that fall into `vnodes`, in order, with the columns of
+/// [`file_schema`].
 pub(super) struct FileReader {
     reader: ParquetRecordBatchReader,
     /// Position in the file of each column of `schema`.
@@ -272,31 +385,69 @@ pub(super) struct FileReader {
 }
 
 impl FileReader {
-    /// Opens `bytes`, which are the content of `file`; row groups without a vnode of `vnodes` are skipped.
-    pub fn open(spec: &TableSpec, file: &FileMeta, bytes: Bytes, vnodes: Range<usize>) -> Result<FileReader> {
-        let damaged = |what: String| Error::corrupt(format!("checkpoint file {}: {what}", file.path));
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
+    /// Opens `bytes`, which are the content of `file`; row groups without a vnode of `vnodes` are
+    /// skipped.
+    pub fn open(
+        spec: &TableSpec,
+        file: &FileMeta,
+        bytes: Bytes,
+        vnodes: Range<usize>,
+    ) -> Result<FileReader> {
+        let damaged =
+            |what: String| Error::corrupt(format!("checkpoint file {}: {what}", file.path));
+        let builder =
+            ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
         let schema = file_schema(spec);
         let found = builder.schema();
         let mut positions = Vec::new();
         for wanted in schema.fields() {
-            let (at, field) = found.column_with_name(wanted.name()).ok_or_else(|| damaged(format!("column \"{}\" is missing", wanted.name())))?;
+            let (at, field) = found
+                .column_with_name(wanted.name())
+                .ok_or_else(|| damaged(format!("column \"{}\" is missing", wanted.name())))?;
             if field.data_type() != wanted.data_type() {
-                return Err(damaged(format!("column \"{}\" is {}, the table has {}", wanted.name(), field.data_type(), wanted.data_type())));
+                return Err(damaged(format!(
+                    "column \"{}\" is {}, the table has {}",
+                    wanted.name(),
+                    field.data_type(),
+                    wanted.data_type()
+                )));
             }
             positions.push(at);
         }
-        let groups = builder.metadata().row_groups().iter().enumerate().filter(|(_, g)| overlaps(g, &vnodes)).map(|(i, _)| i).collect();
-        let reader = builder.with_row_groups(groups).with_batch_size(READ_ROWS).build().map_err(|e| damaged(e.to_string()))?;
-        Ok(FileReader { reader, positions, schema, vnodes, path: file.path.clone() })
+        let groups = builder
+            .metadata()
+            .row_groups()
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| overlaps(g, &vnodes))
+            .map(|(i, _)| i)
+            .collect();
+        let reader = builder
+            .with_row_groups(groups)
+            .with_batch_size(READ_ROWS)
+            .build()
+            .map_err(|e| damaged(e.to_string()))?;
+        Ok(FileReader {
+            reader,
+            positions,
+            schema,
+            vnodes,
+            path: file.path.clone(),
+        })
     }
 
     /// The next records, at least one; `None` at the end.
     pub fn next(&mut self) -> Result<Option<RecordBatch>> {
         for batch in self.reader.by_ref() {
-            let damaged = |e: arrow::error::ArrowError| Error::corrupt(format!("checkpoint file {}: {e}", self.path));
+            let damaged = |e: arrow::error::ArrowError| {
+                Error::corrupt(format!("checkpoint file {}: {e}", self.path))
+            };
             let batch = batch.map_err(damaged)?;
-            let columns = self.positions.iter().map(|p| batch.column(*p).clone()).collect();
+            let columns = self
+                .positions
+                .iter()
+                .map(|p| batch.column(*p).clone())
+                .collect();
             let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(damaged)?;
             let vnodes = batch.column(0).as_primitive::<UInt16Type>().values();
             let start = vnodes.partition_point(|v| (*v as usize) < self.vnodes.start);
@@ -320,34 +471,64 @@ fn overlaps(group: &RowGroupMetaData, vnodes: &Range<usize>) -> bool {
     }
 }
 
-/// The columns of a file of this table. Where the table has a name twice (or one of the system columns'), the later one gets its position appended.
+/// The columns of a file of this table. Where the table has a name twice (or one of the system
+/// columns'), the later one gets its position appended.
 pub(super) fn file_schema(spec: &TableSpec) -> SchemaRef {
-    let mut fields = vec![Field::new("_vnode", DataType::UInt16, false), Field::new("_deleted", DataType::Boolean, false)];
+    let mut fields = vec![
+        Field::new("_vnode", DataType::UInt16, false),
+        Field::new("_deleted", DataType::Boolean, false),
+    ];
     for (i, f) in spec.schema.fields().iter().enumerate() {
-        let data_type = if is_interval(f.data_type()) { DataType::FixedSizeBinary(16) } else { f.data_type().clone() };
+        let data_type = if is_interval(f.data_type()) {
+            DataType::FixedSizeBinary(16)
+        } else {
+            f.data_type().clone()
+        };
         let mut name = f.name().clone();
         while fields.iter().any(|other| other.name() == &name) {
             name = format!("{name}_{i}");
         }
-        fields.push(Field::new(name, data_type, f.is_nullable() || i >= spec.key_columns));
+        fields.push(Field::new(
+            name,
+            data_type,
+            f.is_nullable() || i >= spec.key_columns,
+        ));
     }
     Arc::new(Schema::new(fields))
 }
 
 /// The table's rows among records of a file, none of them a delete.
 pub(super) fn table_rows(spec: &TableSpec, records: &RecordBatch) -> Result<RecordBatch> {
-    RecordBatch::try_new(spec.schema.clone(), from_stored(spec, records, spec.schema.fields().len())).map_err(arrow_error)
+    RecordBatch::try_new(
+        spec.schema.clone(),
+        from_stored(spec, records, spec.schema.fields().len()),
+    )
+    .map_err(arrow_error)
 }
 
-/// The key columns among records of a file, in the table's types: their order is that of the rows in the file.
+/// The key columns among records of a file, in the table's types: their order is that of the rows
+/// in the file.
 pub(super) fn record_keys(spec: &TableSpec, records: &RecordBatch) -> Vec<ArrayRef> {
     from_stored(spec, records, spec.key_columns)
 }
 
 /// The first columns of the table among records of a file.
 fn from_stored(spec: &TableSpec, records: &RecordBatch, columns: usize) -> Vec<ArrayRef> {
-    let stored = spec.schema.fields().iter().zip(&records.columns()[SYSTEM_COLUMNS..]).take(columns);
-    stored.map(|(f, column)| if is_interval(f.data_type()) { from_stored_interval(column) } else { column.clone() }).collect()
+    let stored = spec
+        .schema
+        .fields()
+        .iter()
+        .zip(&records.columns()[SYSTEM_COLUMNS..])
+        .take(columns);
+    stored
+        .map(|(f, column)| {
+            if is_interval(f.data_type()) {
+                from_stored_interval(column)
+            } else {
+                column.clone()
+            }
+        })
+        .collect()
 }
 
 fn is_interval(data_type: &DataType) -> bool {
@@ -377,10 +558,15 @@ fn to_stored(column: &ArrayRef) -> ArrayRef {
 
 fn from_stored_interval(column: &ArrayRef) -> ArrayRef {
     let word = |b: &[u8]| i32::from_le_bytes(b.try_into().expect("4 of 16 bytes"));
-    let values = column
-        .as_fixed_size_binary()
-        .iter()
-        .map(|v| v.map(|b| IntervalMonthDayNanoType::make_value(word(&b[..4]), word(&b[4..8]), i64::from_le_bytes(b[8..].try_into().expect("8 of 16 bytes")))));
+    let values = column.as_fixed_size_binary().iter().map(|v| {
+        v.map(|b| {
+            IntervalMonthDayNanoType::make_value(
+                word(&b[..4]),
+                word(&b[4..8]),
+                i64::from_le_bytes(b[8..].try_into().expect("8 of 16 bytes")),
+            )
+        })
+    });
     Arc::new(values.collect::<IntervalMonthDayNanoArray>())
 }
 

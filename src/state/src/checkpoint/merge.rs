@@ -1,14 +1,18 @@
 //! From many files of a table to one: the newest-first read of a restore, and compaction.
 //!
-//! A restore streams the files newest first and remembers, as 128-bit words, the keys it has met in files that an older one may contradict; the oldest
-//! files, which hold most rows, only look up. Files of one epoch come from different workers and are disjoint.
+//! A restore streams the files newest first and remembers, as 128-bit words, the keys it has met in
+//! files that an older one may contradict; the oldest files, which hold most rows, only look up.
+//! Files of one epoch come from different workers and are disjoint.
 //!
-//! Compaction is size-tiered over the sequence of epochs: eight neighbouring epochs of one size class become one file of (at most) the next class, so a row is
-//! rewritten once per class, a logarithm of the table's size. Only neighbours may be merged: a file stands for an interval of epochs. The merge itself runs
-//! over sorted cursors, one per epoch.
+//! Compaction is size-tiered over the sequence of epochs: eight neighbouring epochs of one size
+//! class become one file of (at most) the next class, so a row is rewritten once per class, a
+//! logarithm of the table's size. Only neighbours may be merged: a file stands for an interval of
+//! epochs. The merge itself runs over sorted cursors, one per epoch.
 
 use super::FileMeta;
-use super::file::{EncodedFile, FileReader, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows};
+use super::file::{
+    EncodedFile, FileReader, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows,
+};
 use crate::TableSpec;
 use arrow::array::*;
 use arrow::compute;
@@ -49,13 +53,28 @@ pub fn plan_compaction(files: &[FileMeta]) -> Option<Compaction> {
             _ => epochs.push((file.epoch, file.bytes)),
         }
     }
-    let classes: Vec<u32> = epochs.iter().map(|(_, bytes)| (bytes / SMALLEST_BYTES).checked_ilog2().map_or(0, |log| log / 3 + 1)).collect();
+    let classes: Vec<u32> = epochs
+        .iter()
+        .map(|(_, bytes)| {
+            (bytes / SMALLEST_BYTES)
+                .checked_ilog2()
+                .map_or(0, |log| log / 3 + 1)
+        })
+        .collect();
     let run = (0..=classes.iter().copied().max()?).find_map(|class| neighbours(&classes, class))?;
     let span = epochs[run.start].0..=epochs[run.end - 1].0;
-    Some(Compaction { files: sorted.into_iter().filter(|f| span.contains(&f.epoch)).cloned().collect(), includes_oldest: run.start == 0 })
+    Some(Compaction {
+        files: sorted
+            .into_iter()
+            .filter(|f| span.contains(&f.epoch))
+            .cloned()
+            .collect(),
+        includes_oldest: run.start == 0,
+    })
 }
 
-/// A run of epochs, none above `class` and at least [`FAN_IN`] of it; it begins and ends with one of that class.
+/// A run of epochs, none above `class` and at least [`FAN_IN`] of it; it begins and ends with one
+/// of that class.
 fn neighbours(classes: &[u32], class: u32) -> Option<Range<usize>> {
     let (mut start, mut last, mut count) = (0, 0, 0);
     for (i, c) in classes.iter().chain([&u32::MAX]).enumerate() {
@@ -81,7 +100,8 @@ pub(super) struct NewestFirst<'a> {
     /// Keys met in newer epochs; `None` when no key can be in two files.
     seen: Option<HashSet<u128, BuildHasherDefault<Fold>>>,
     oldest: Epoch,
-    /// Whether an older file may contradict the one being read. (Files of one epoch are disjoint, so keys may be entered at once.)
+    /// Whether an older file may contradict the one being read. (Files of one epoch are disjoint,
+    /// so keys may be entered at once.)
     insert: bool,
 }
 
@@ -90,13 +110,26 @@ impl<'a> NewestFirst<'a> {
     pub fn new(spec: &'a TableSpec, files: &[FileMeta]) -> NewestFirst<'a> {
         let oldest = files.iter().map(|f| f.epoch).min().unwrap_or_default();
         let one_epoch = files.iter().all(|f| f.epoch == oldest);
-        let only_appended = spec.key_columns == 1 && spec.schema.field(0).name() == "_seq" && files.iter().all(|f| f.deletes == 0);
+        let only_appended = spec.key_columns == 1
+            && spec.schema.field(0).name() == "_seq"
+            && files.iter().all(|f| f.deletes == 0);
         let seen = (!one_epoch && !only_appended).then(HashSet::default);
-        NewestFirst { spec, seen, oldest, insert: true }
+        NewestFirst {
+            spec,
+            seen,
+            oldest,
+            insert: true,
+        }
     }
 
     /// Hands the rows of `file` that nothing newer hides to `each`.
-    pub fn add(&mut self, file: &FileMeta, bytes: Bytes, vnodes: Range<usize>, each: &mut impl FnMut(RecordBatch) -> Result<()>) -> Result<()> {
+    pub fn add(
+        &mut self,
+        file: &FileMeta,
+        bytes: Bytes,
+        vnodes: Range<usize>,
+        each: &mut impl FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
         self.insert = file.epoch > self.oldest;
         let mut reader = FileReader::open(self.spec, file, bytes, vnodes)?;
         while let Some(records) = reader.next()? {
@@ -116,18 +149,29 @@ impl<'a> NewestFirst<'a> {
     fn visible(&mut self, records: &RecordBatch) -> Option<BooleanArray> {
         let deleted = records.column(1).as_boolean();
         let Some(seen) = &mut self.seen else {
-            return (deleted.true_count() > 0).then(|| compute::not(deleted).expect("not of booleans"));
+            return (deleted.true_count() > 0)
+                .then(|| compute::not(deleted).expect("not of booleans"));
         };
         if seen.is_empty() && !self.insert {
-            return (deleted.true_count() > 0).then(|| compute::not(deleted).expect("not of booleans"));
+            return (deleted.true_count() > 0)
+                .then(|| compute::not(deleted).expect("not of booleans"));
         }
         let vnodes = records.column(0).as_primitive::<UInt16Type>().values();
         let keys = OrderedKeys::encode(&record_keys(self.spec, records), records.num_rows());
         let mask = (0..records.num_rows()).map(|i| {
             let rest = keys.rest(i);
-            // A key that fits its prefix leaves the low 56 bits free: the vnode makes it whole. Otherwise 128 bits of hash stand for it.
-            let word = if rest.is_empty() { keys.prefix[i] | u128::from(vnodes[i]) } else { xxh3_128_with_seed(rest, u64::from(vnodes[i])) };
-            let new = if self.insert { seen.insert(word) } else { !seen.contains(&word) };
+            // A key that fits its prefix leaves the low 56 bits free: the vnode makes it whole.
+            // Otherwise 128 bits of hash stand for it.
+            let word = if rest.is_empty() {
+                keys.prefix[i] | u128::from(vnodes[i])
+            } else {
+                xxh3_128_with_seed(rest, u64::from(vnodes[i]))
+            };
+            let new = if self.insert {
+                seen.insert(word)
+            } else {
+                !seen.contains(&word)
+            };
             Some(new && !deleted.value(i))
         });
         Some(mask.collect())
@@ -146,16 +190,37 @@ impl Hasher for Fold {
         unreachable!("only 128-bit words are hashed");
     }
     fn write_u128(&mut self, v: u128) {
-        let wide = u128::from((v as u64) ^ ((v >> 64) as u64).rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93;
+        let wide =
+            u128::from((v as u64) ^ ((v >> 64) as u64).rotate_left(32) ^ 0x9E37_79B9_7F4A_7C15)
+                * 0xD6E8_FEB8_6659_FD93;
         self.0 = (wide as u64) ^ ((wide >> 64) as u64);
     }
 }
 
-/// Merges whole files of one table into one, newest record of each key; with `drop_deletes`, deletes are left out.
-pub(super) fn merge_files(spec: &TableSpec, files: Vec<(FileMeta, Bytes)>, drop_deletes: bool) -> Result<EncodedFile> {
-    let mut merge = Merge { cursors: Vec::new(), slots: Vec::new(), picked: Vec::new(), writer: FileWriter::new(spec)?, drop_deletes };
+/// Merges whole files of one table into one, newest record of each key; with `drop_deletes`,
+/// deletes are left out.
+pub(super) fn merge_files(
+    spec: &TableSpec,
+    files: Vec<(FileMeta, Bytes)>,
+    drop_deletes: bool,
+) -> Result<EncodedFile> {
+    let mut merge = Merge {
+        cursors: Vec::new(),
+        slots: Vec::new(),
+        picked: Vec::new(),
+        writer: FileWriter::new(spec)?,
+        drop_deletes,
+    };
     for sequence in sequences(files) {
-        let mut cursor = Cursor { spec, files: sequence.into(), reader: None, keys: OrderedKeys::encode(&[], 0), vnodes: UInt16Array::from(Vec::<u16>::new()), at: 0, slot: 0 };
+        let mut cursor = Cursor {
+            spec,
+            files: sequence.into(),
+            reader: None,
+            keys: OrderedKeys::encode(&[], 0),
+            vnodes: UInt16Array::from(Vec::<u16>::new()),
+            at: 0,
+            slot: 0,
+        };
         if cursor.load(&mut merge.slots)? {
             merge.cursors.push(cursor);
         }
@@ -164,13 +229,20 @@ pub(super) fn merge_files(spec: &TableSpec, files: Vec<(FileMeta, Bytes)>, drop_
     merge.writer.finish()
 }
 
-/// The files as sequences that are each sorted by (vnode, key), newest epoch first: files of one epoch follow each other when their vnodes do.
+/// The files as sequences that are each sorted by (vnode, key), newest epoch first: files of one
+/// epoch follow each other when their vnodes do.
 fn sequences(mut files: Vec<(FileMeta, Bytes)>) -> Vec<Vec<(FileMeta, Bytes)>> {
     files.sort_by(|(a, _), (b, _)| b.epoch.cmp(&a.epoch).then(a.vnode_min.cmp(&b.vnode_min)));
     let mut all: Vec<Vec<(FileMeta, Bytes)>> = Vec::new();
     for (file, bytes) in files {
-        match all.last_mut().and_then(|s| s.last().map(|(l, _)| (l.epoch, l.vnode_max))) {
-            Some((epoch, vnode_max)) if epoch == file.epoch && vnode_max < file.vnode_min => all.last_mut().expect("it has a last file").push((file, bytes)),
+        match all
+            .last_mut()
+            .and_then(|s| s.last().map(|(l, _)| (l.epoch, l.vnode_max)))
+        {
+            Some((epoch, vnode_max)) if epoch == file.epoch && vnode_max < file.vnode_min => all
+                .last_mut()
+                .expect("it has a last file")
+                .push((file, bytes)),
             _ => all.push(vec![(file, bytes)]),
         }
     }
@@ -196,19 +268,25 @@ impl Cursor<'_> {
             if let Some(reader) = &mut self.reader
                 && let Some(records) = reader.next()?
             {
-                self.keys = OrderedKeys::encode(&record_keys(self.spec, &records), records.num_rows());
+                self.keys =
+                    OrderedKeys::encode(&record_keys(self.spec, &records), records.num_rows());
                 self.vnodes = records.column(0).as_primitive::<UInt16Type>().clone();
                 (self.at, self.slot) = (0, slots.len());
                 slots.push(records);
                 return Ok(true);
             }
-            let Some((file, bytes)) = self.files.pop_front() else { return Ok(false) };
+            let Some((file, bytes)) = self.files.pop_front() else {
+                return Ok(false);
+            };
             self.reader = Some(FileReader::open(self.spec, &file, bytes, 0..VNODES)?);
         }
     }
 
     fn compare(&self, other: &Cursor) -> Ordering {
-        self.vnodes.value(self.at).cmp(&other.vnodes.value(other.at)).then_with(|| self.keys.compare(self.at, &other.keys, other.at))
+        self.vnodes
+            .value(self.at)
+            .cmp(&other.vnodes.value(other.at))
+            .then_with(|| self.keys.compare(self.at, &other.keys, other.at))
     }
 }
 
@@ -224,7 +302,8 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn run(&mut self) -> Result<()> {
         while !self.cursors.is_empty() {
-            // The least cursor (the newest among equals), and the least of the others: up to that one, records follow without another look.
+            // The least cursor (the newest among equals), and the least of the others: up to that
+            // one, records follow without another look.
             let mut least = 0;
             for i in 1..self.cursors.len() {
                 if self.cursors[i].compare(&self.cursors[least]) == Ordering::Less {
@@ -232,11 +311,24 @@ impl Merge<'_> {
                 }
             }
             let others = (0..self.cursors.len()).filter(|i| *i != least);
-            let second = others.reduce(|a, b| if self.cursors[b].compare(&self.cursors[a]) == Ordering::Less { b } else { a });
+            let second = others.reduce(|a, b| {
+                if self.cursors[b].compare(&self.cursors[a]) == Ordering::Less {
+                    b
+                } else {
+                    a
+                }
+            });
             match second {
-                Some(second) if self.cursors[second].compare(&self.cursors[least]) == Ordering::Equal => self.take_newest(least)?,
+                Some(second)
+                    if self.cursors[second].compare(&self.cursors[least]) == Ordering::Equal =>
+                {
+                    self.take_newest(least)?
+                }
                 Some(second) => {
-                    while self.pick(least)? && self.cursors[least].compare(&self.cursors[second]) == Ordering::Less {}
+                    while self.pick(least)?
+                        && self.cursors[least].compare(&self.cursors[second]) == Ordering::Less
+                    {
+                    }
                     self.cursors.retain(|c| c.at < c.vnodes.len());
                 }
                 None => {
@@ -250,7 +342,10 @@ impl Merge<'_> {
 
     /// Picks the record of cursor `least` and passes the same key in all older ones.
     fn take_newest(&mut self, least: usize) -> Result<()> {
-        for i in (least + 1..self.cursors.len()).filter(|i| self.cursors[*i].compare(&self.cursors[least]) == Ordering::Equal).collect::<Vec<_>>() {
+        for i in (least + 1..self.cursors.len())
+            .filter(|i| self.cursors[*i].compare(&self.cursors[least]) == Ordering::Equal)
+            .collect::<Vec<_>>()
+        {
             self.advance(i)?;
         }
         self.pick(least)?;
@@ -281,7 +376,8 @@ impl Merge<'_> {
     fn flush(&mut self) -> Result<()> {
         if !self.picked.is_empty() {
             let batches: Vec<&RecordBatch> = self.slots.iter().collect();
-            let records = compute::interleave_record_batch(&batches, &self.picked).map_err(arrow_error)?;
+            let records =
+                compute::interleave_record_batch(&batches, &self.picked).map_err(arrow_error)?;
             self.writer.write(records.columns().to_vec())?;
             self.picked.clear();
         }

@@ -1,13 +1,17 @@
 //! Open addressing from tags (32 bits of a hash) to ids.
 //!
-//! A slot is 8 bytes: the tag, which also says where the slot belongs, and the id; so growing and removing never look at keys. Search is linear from the tag's home, which is
-//! `tag * slots / 2^32`: any number of slots will do, and because homes are in the order of the tags, growing by half reads and writes memory in order.
+//! A slot is 8 bytes: the tag, which also says where the slot belongs, and the id; so growing and
+//! removing never look at keys. Search is linear from the tag's home, which is `tag * slots /
+//! 2^32`: any number of slots will do, and because homes are in the order of the tags, growing by
+//! half reads and writes memory in order.
 //!
-//! Above some size the table is 256 parts by the first bits of the tag, each growing on its own and not at the same time as the others: no batch waits for more than a few
-//! parts to grow, and memory never holds the whole table twice.
+//! Above some size the table is 256 parts by the first bits of the tag, each growing on its own and
+//! not at the same time as the others: no batch waits for more than a few parts to grow, and memory
+//! never holds the whole table twice.
 
 const EMPTY: u64 = u64::MAX;
-/// Slots filled at most, of 32. Small tables, which stay in the cache, are kept half empty: there a search that goes on costs more than a look-up.
+/// Slots filled at most, of 32. Small tables, which stay in the cache, are kept half empty: there a
+/// search that goes on costs more than a look-up.
 const LOAD: usize = 25;
 const SMALL_LOAD: usize = 14;
 const SMALL_SLOTS: usize = 1 << 13;
@@ -23,7 +27,8 @@ pub(super) struct Table {
     bits: u32,
 }
 
-/// Slots hold the tag, without the bits that name the part, in their upper half and the id in their lower. An id is below `u32::MAX`, so no slot in use is `EMPTY`.
+/// Slots hold the tag, without the bits that name the part, in their upper half and the id in their
+/// lower. An id is below `u32::MAX`, so no slot in use is `EMPTY`.
 #[derive(Debug)]
 struct Part {
     slots: Vec<u64>,
@@ -53,7 +58,11 @@ fn tag_in(slot: u64) -> u32 {
 
 impl Part {
     fn new(slots: usize, load: usize) -> Part {
-        Part { slots: vec![EMPTY; slots], used: 0, load }
+        Part {
+            slots: vec![EMPTY; slots],
+            used: 0,
+            load,
+        }
     }
 
     #[inline(always)]
@@ -63,7 +72,11 @@ impl Part {
 
     #[inline(always)]
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+        if at + 1 == self.slots.len() {
+            0
+        } else {
+            at + 1
+        }
     }
 
     #[inline(always)]
@@ -96,9 +109,14 @@ impl Part {
     #[cold]
     fn grow(&mut self) {
         let slots = self.slots.len();
-        let more = if self.load == SMALL_LOAD && slots < SMALL_SLOTS { Part::new(slots * 2, SMALL_LOAD) } else { Part::new(slots + slots / 2, LOAD) };
+        let more = if self.load == SMALL_LOAD && slots < SMALL_SLOTS {
+            Part::new(slots * 2, SMALL_LOAD)
+        } else {
+            Part::new(slots + slots / 2, LOAD)
+        };
         let old = std::mem::replace(self, more);
-        old.in_use().for_each(|slot| self.put(tag_in(slot), slot as u32));
+        old.in_use()
+            .for_each(|slot| self.put(tag_in(slot), slot as u32));
     }
 
     fn in_use(&self) -> impl Iterator<Item = u64> + '_ {
@@ -113,10 +131,15 @@ impl Part {
 
     /// How far a slot at `at` is behind `from`, around the end.
     fn distance(&self, from: usize, at: usize) -> usize {
-        if at >= from { at - from } else { at + self.slots.len() - from }
+        if at >= from {
+            at - from
+        } else {
+            at + self.slots.len() - from
+        }
     }
 
-    /// Takes a slot out and closes the gap, so that every search still ends at the first empty slot.
+    /// Takes a slot out and closes the gap, so that every search still ends at the first empty
+    /// slot.
     fn remove(&mut self, tag: u32, id: u32) {
         let mut gap = self.home(tag);
         while self.slots[gap] != slot_of(tag, id) {
@@ -130,7 +153,8 @@ impl Part {
             if slot == EMPTY {
                 break;
             }
-            // A slot may move into the gap if its home is not between the gap (exclusive) and where it is.
+            // A slot may move into the gap if its home is not between the gap (exclusive) and where
+            // it is.
             if self.distance(self.home(tag_in(slot)), at) >= self.distance(gap, at) {
                 self.slots[gap] = slot;
                 gap = at;
@@ -143,7 +167,10 @@ impl Part {
 
 impl Table {
     pub(super) fn new() -> Table {
-        Table { parts: vec![Part::new(16, SMALL_LOAD)], bits: 0 }
+        Table {
+            parts: vec![Part::new(16, SMALL_LOAD)],
+            bits: 0,
+        }
     }
 
     #[inline(always)]
@@ -168,7 +195,9 @@ impl Table {
     /// The first id with this tag, or the place for it.
     #[inline(always)]
     pub(super) fn probe(&self, tag: u32) -> Result<u32, Place> {
-        self.parts[self.part_of(tag)].probe(tag << self.bits).map_err(Place)
+        self.parts[self.part_of(tag)]
+            .probe(tag << self.bits)
+            .map_err(Place)
     }
 
     /// Adds an id where `probe` has just ended.
@@ -204,9 +233,16 @@ impl Table {
         let whole = std::mem::take(&mut self.parts).remove(0);
         self.bits = PART_BITS;
         let mut used = vec![0; count];
-        whole.in_use().for_each(|slot| used[self.part_of(tag_in(slot))] += 1);
-        let size = |(i, used): (usize, &usize)| (used * 32 / LOAD + 16) * (count * 2 + i) / (count * 2);
-        self.parts = used.iter().enumerate().map(|part| Part::new(size(part), LOAD)).collect();
+        whole
+            .in_use()
+            .for_each(|slot| used[self.part_of(tag_in(slot))] += 1);
+        let size =
+            |(i, used): (usize, &usize)| (used * 32 / LOAD + 16) * (count * 2 + i) / (count * 2);
+        self.parts = used
+            .iter()
+            .enumerate()
+            .map(|part| Part::new(size(part), LOAD))
+            .collect();
         for slot in whole.in_use() {
             let part = self.part_of(tag_in(slot));
             self.parts[part].put(tag_in(slot) << PART_BITS, slot as u32);
@@ -236,6 +272,9 @@ impl Table {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.parts.iter().map(|p| p.slots.capacity() * 8 + size_of::<Part>()).sum()
+        self.parts
+            .iter()
+            .map(|p| p.slots.capacity() * 8 + size_of::<Part>())
+            .sum()
     }
 }

@@ -1,4 +1,5 @@
-//! The index against a map from the rows' texts to ids, over every type, with good hashes and with ones so weak that most keys share a tag.
+//! The index against a map from the rows' texts to ids, over every type, with good hashes and with
+//! ones so weak that most keys share a tag.
 
 use super::*;
 use crate::testing::{Rng, column, texts, types};
@@ -16,12 +17,19 @@ struct Model {
 impl Model {
     fn batch(&self, rng: &mut Rng) -> (Vec<ArrayRef>, Vec<u64>, Vec<String>) {
         let rows = rng.below(40);
-        let keys: Vec<ArrayRef> = self.types.iter().map(|t| column(rng, t, rows, 30, self.nulls)).collect();
+        let keys: Vec<ArrayRef> = self
+            .types
+            .iter()
+            .map(|t| column(rng, t, rows, 30, self.nulls))
+            .collect();
         // Slices have offsets.
         let from = rng.below(rows + 1);
         let keys: Vec<ArrayRef> = keys.iter().map(|k| k.slice(from, rows - from)).collect();
         let rows = rows - from;
-        let hashes = hash_columns(&keys, rows).into_iter().map(|h| h & self.mask).collect();
+        let hashes = hash_columns(&keys, rows)
+            .into_iter()
+            .map(|h| h & self.mask)
+            .collect();
         let texts = texts(&keys, rows);
         (keys, hashes, texts)
     }
@@ -32,7 +40,10 @@ impl Model {
         match rng.below(3) {
             0 => {
                 self.index.find(&keys, &hashes, &mut ids);
-                let expected: Vec<u32> = texts.iter().map(|t| self.ids.get(t).copied().unwrap_or(ABSENT)).collect();
+                let expected: Vec<u32> = texts
+                    .iter()
+                    .map(|t| self.ids.get(t).copied().unwrap_or(ABSENT))
+                    .collect();
                 assert_eq!(ids, expected);
             }
             1 => {
@@ -44,8 +55,15 @@ impl Model {
                 }
             }
             _ => {
-                let victims: Vec<String> = self.ids.keys().filter(|_| rng.below(3) == 0).cloned().collect();
-                victims.iter().for_each(|v| self.index.remove(self.ids.remove(v).unwrap()));
+                let victims: Vec<String> = self
+                    .ids
+                    .keys()
+                    .filter(|_| rng.below(3) == 0)
+                    .cloned()
+                    .collect();
+                victims
+                    .iter()
+                    .for_each(|v| self.index.remove(self.ids.remove(v).unwrap()));
             }
         }
         self.check();
@@ -57,10 +75,18 @@ impl Model {
         let gathered = texts(&self.index.gather(&live), live.len());
         let found: HashMap<String, u32> = gathered.into_iter().zip(live.iter().copied()).collect();
         assert_eq!(found, self.ids);
-        assert!(live.iter().all(|id| (*id as usize) < self.index.capacity() && self.index.is_live(*id)));
+        assert!(
+            live.iter()
+                .all(|id| (*id as usize) < self.index.capacity() && self.index.is_live(*id))
+        );
         let mut absent = live;
         absent.push(ABSENT);
-        assert!(self.index.gather(&absent).iter().all(|c| c.is_null(c.len() - 1)));
+        assert!(
+            self.index
+                .gather(&absent)
+                .iter()
+                .all(|c| c.is_null(c.len() - 1))
+        );
     }
 }
 
@@ -68,11 +94,22 @@ impl Model {
 fn agrees_with_a_map_over_all_types_and_hashes() {
     let mut rng = Rng(11);
     let mut shapes: Vec<Vec<DataType>> = types().into_iter().map(|t| vec![t]).collect();
-    shapes.extend([vec![], vec![DataType::Int64, DataType::Int32], vec![DataType::Utf8, DataType::Int64, DataType::Float64], types()]);
+    shapes.extend([
+        vec![],
+        vec![DataType::Int64, DataType::Int32],
+        vec![DataType::Utf8, DataType::Int64, DataType::Float64],
+        types(),
+    ]);
     for types in shapes {
         for mask in [u64::MAX, 0x3, 0x3_0000_0007, 0] {
             for nulls in [false, true] {
-                let mut model = Model { index: KeyIndex::new(&types), ids: HashMap::new(), types: types.clone(), mask, nulls };
+                let mut model = Model {
+                    index: KeyIndex::new(&types),
+                    ids: HashMap::new(),
+                    types: types.clone(),
+                    mask,
+                    nulls,
+                };
                 (0..40).for_each(|_| model.step(&mut rng));
             }
         }
@@ -82,12 +119,20 @@ fn agrees_with_a_map_over_all_types_and_hashes() {
 #[test]
 fn many_keys_come_and_go() {
     let mut index = KeyIndex::new(&[DataType::Int64]);
-    let keys = |range: std::ops::Range<i64>| -> Vec<ArrayRef> { vec![std::sync::Arc::new(arrow::array::Int64Array::from_iter_values(range))] };
+    let keys = |range: std::ops::Range<i64>| -> Vec<ArrayRef> {
+        vec![std::sync::Arc::new(
+            arrow::array::Int64Array::from_iter_values(range),
+        )]
+    };
     let mut ids = Vec::new();
     for round in 0..3 {
         let batch = keys(0..200_000);
         index.intern(&batch, &hash_columns(&batch, 200_000), &mut ids);
-        assert_eq!((index.len(), index.capacity()), (200_000, 200_000), "round {round}: ids are used again");
+        assert_eq!(
+            (index.len(), index.capacity()),
+            (200_000, 200_000),
+            "round {round}: ids are used again"
+        );
         let mut again = Vec::new();
         index.find(&batch, &hash_columns(&batch, 200_000), &mut again);
         assert_eq!(ids, again);

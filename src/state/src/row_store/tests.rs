@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 #[test]
 fn agrees_with_a_map_over_all_types() {
-    let fields: Vec<Field> = types().into_iter().enumerate().map(|(i, t)| Field::new(format!("c{i}"), t, true)).collect();
+    let fields: Vec<Field> = types()
+        .into_iter()
+        .enumerate()
+        .map(|(i, t)| Field::new(format!("c{i}"), t, true))
+        .collect();
     let schema = Arc::new(Schema::new(fields));
     for nulls in [false, true] {
         let mut rng = Rng(5);
@@ -17,7 +21,10 @@ fn agrees_with_a_map_over_all_types() {
         let mut model: BTreeMap<u32, String> = BTreeMap::new();
         for _ in 0..300 {
             let rows = rng.below(50) + 1;
-            let columns = types().iter().map(|t| column(&mut rng, t, rows, 60, nulls)).collect();
+            let columns = types()
+                .iter()
+                .map(|t| column(&mut rng, t, rows, 60, nulls))
+                .collect();
             let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
             let batch = batch.slice(rows / 3, rows - rows / 3);
             let text = texts(batch.columns(), batch.num_rows());
@@ -26,14 +33,26 @@ fn agrees_with_a_map_over_all_types() {
                 store.insert(&batch, &mut ids);
                 model.extend(ids.iter().copied().zip(text.clone()));
             } else {
-                let selection: Vec<u32> = (0..batch.num_rows() as u32).filter(|_| rng.below(2) == 0).collect();
+                let selection: Vec<u32> = (0..batch.num_rows() as u32)
+                    .filter(|_| rng.below(2) == 0)
+                    .collect();
                 store.insert_selected(&batch, &selection, &mut ids);
-                model.extend(ids.iter().copied().zip(selection.iter().map(|r| text[*r as usize].clone())));
+                model.extend(
+                    ids.iter()
+                        .copied()
+                        .zip(selection.iter().map(|r| text[*r as usize].clone())),
+                );
             }
             for (row, text) in text.iter().enumerate() {
-                ids.iter().for_each(|id| assert_eq!(store.rows_equal(*id, &batch, row), model[id] == *text));
+                ids.iter().for_each(|id| {
+                    assert_eq!(store.rows_equal(*id, &batch, row), model[id] == *text)
+                });
             }
-            let victims: Vec<u32> = model.keys().copied().filter(|_| rng.below(3) == 0).collect();
+            let victims: Vec<u32> = model
+                .keys()
+                .copied()
+                .filter(|_| rng.below(3) == 0)
+                .collect();
             for id in victims {
                 store.remove(id);
                 model.remove(&id);
@@ -50,12 +69,18 @@ fn check(store: &RowStore, model: &BTreeMap<u32, String>) {
     assert_eq!(live, model.keys().copied().collect::<Vec<_>>());
     assert_eq!(store.len(), model.len());
     let every: Vec<usize> = (0..store.schema().fields().len()).collect();
-    assert_eq!(texts(&store.gather(&every, &live), live.len()), model.values().cloned().collect::<Vec<_>>());
+    assert_eq!(
+        texts(&store.gather(&every, &live), live.len()),
+        model.values().cloned().collect::<Vec<_>>()
+    );
     let mut absent = vec![ABSENT];
     absent.extend(&live);
     let gathered = store.gather(&every, &absent);
     assert!(gathered.iter().all(|c| c.is_null(0)));
-    assert_eq!(texts(&gathered, absent.len())[1..], model.values().cloned().collect::<Vec<_>>());
+    assert_eq!(
+        texts(&gathered, absent.len())[1..],
+        model.values().cloned().collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -65,8 +90,14 @@ fn long_strings_do_not_leave_garbage_behind() {
     let mut rng = Rng(3);
     let mut model: BTreeMap<u32, String> = BTreeMap::new();
     for round in 0..200 {
-        let strings: Vec<String> = (0..400).map(|i| format!("{round} {i} ").repeat(rng.below(if i == 0 { 20_000 } else { 40 }))).collect();
-        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(arrow::array::StringArray::from(strings.clone()))]).unwrap();
+        let strings: Vec<String> = (0..400)
+            .map(|i| format!("{round} {i} ").repeat(rng.below(if i == 0 { 20_000 } else { 40 })))
+            .collect();
+        let batch = RecordBatch::try_new(
+            schema.clone(),
+            vec![Arc::new(arrow::array::StringArray::from(strings.clone()))],
+        )
+        .unwrap();
         let mut ids = Vec::new();
         store.insert(&batch, &mut ids);
         model.extend(ids.into_iter().zip(strings));
@@ -77,8 +108,17 @@ fn long_strings_do_not_leave_garbage_behind() {
         }
         let live: Vec<u32> = model.keys().copied().collect();
         let gathered = store.gather(&[0], &live);
-        assert!(arrow::array::AsArray::as_string::<i32>(gathered[0].as_ref()).iter().zip(model.values()).all(|(a, b)| a == Some(b.as_str())));
+        assert!(
+            arrow::array::AsArray::as_string::<i32>(gathered[0].as_ref())
+                .iter()
+                .zip(model.values())
+                .all(|(a, b)| a == Some(b.as_str()))
+        );
         let living: usize = model.values().map(String::len).sum();
-        assert!(store.memory_bytes() < living * 3 + 1_000_000, "{} bytes for {living} of values", store.memory_bytes());
+        assert!(
+            store.memory_bytes() < living * 3 + 1_000_000,
+            "{} bytes for {living} of values",
+            store.memory_bytes()
+        );
     }
 }

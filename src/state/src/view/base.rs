@@ -6,10 +6,12 @@
 //! | multiset | the whole row's id in an index | any positive number |
 //! | append-only | nothing; rows stay in the order they came | 1 |
 //!
-//! [`Base::apply`] adds the changes of an epoch: retractions first, then insertions. Of a multiset they are consolidated; of a keyed relation each key goes and comes at most
-//! once (if it is one row that came and went, that is found out here). A key that goes stays in the index without a row until the next seal has told of it
-//! (its id is *dirty*): so a seal finds everything that changed, and a key that comes back keeps its id. Sealed keys without a row leave the index with the
-//! next batch that is applied.
+//! [`Base::apply`] adds the changes of an epoch: retractions first, then insertions. Of a multiset
+//! they are consolidated; of a keyed relation each key goes and comes at most once (if it is one
+//! row that came and went, that is found out here). A key that goes stays in the index without a
+//! row until the next seal has told of it (its id is *dirty*): so a seal finds everything that
+//! changed, and a key that comes back keeps its id. Sealed keys without a row leave the index with
+//! the next batch that is applied.
 
 use crate::chunked::{Bitmap, Chunked};
 use crate::{ABSENT, KeyIndex, RowStore, SlotColumns, consolidate};
@@ -92,7 +94,9 @@ impl Weights {
                 total
             }
         };
-        *total = total.checked_add_signed(weight - before).expect("the number of rows is not negative");
+        *total = total
+            .checked_add_signed(weight - before)
+            .expect("the number of rows is not negative");
     }
 
     fn total(&self) -> u64 {
@@ -126,7 +130,11 @@ pub(super) fn take_rows(batch: &RecordBatch, rows: Vec<u32>) -> RecordBatch {
         return batch.clone();
     }
     let (len, rows) = (rows.len(), UInt32Array::from(rows));
-    let columns = batch.columns().iter().map(|c| arrow::compute::take(c, &rows, None).expect("rows are within the batch")).collect();
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|c| arrow::compute::take(c, &rows, None).expect("rows are within the batch"))
+        .collect();
     super::batch_of(&batch.schema(), columns, len)
 }
 
@@ -139,12 +147,30 @@ impl Base {
             None => ((0..width).collect(), Weights::Multiset(Chunked::new(), 0)),
         };
         let others: Vec<usize> = (0..width).filter(|c| !key.contains(c)).collect();
-        let types = |columns: &[usize]| columns.iter().map(|c| schema.field(*c).data_type().clone()).collect::<Vec<DataType>>();
-        Base::Indexed(Indexed { index: KeyIndex::new(&types(&key)), values: SlotColumns::new(&types(&others)), weights, key, others })
+        let types = |columns: &[usize]| {
+            columns
+                .iter()
+                .map(|c| schema.field(*c).data_type().clone())
+                .collect::<Vec<DataType>>()
+        };
+        Base::Indexed(Indexed {
+            index: KeyIndex::new(&types(&key)),
+            values: SlotColumns::new(&types(&others)),
+            weights,
+            key,
+            others,
+        })
     }
 
-    /// Adds changes of one epoch, consolidated. `dirty` is where changed ids are marked; `None` when they are in a checkpoint already.
-    pub(super) fn apply(&mut self, relation: &str, changes: &ChangeBatch, dirty: &mut Dirty, mark: bool) {
+    /// Adds changes of one epoch, consolidated. `dirty` is where changed ids are marked; `None`
+    /// when they are in a checkpoint already.
+    pub(super) fn apply(
+        &mut self,
+        relation: &str,
+        changes: &ChangeBatch,
+        dirty: &mut Dirty,
+        mark: bool,
+    ) {
         match self {
             Base::Indexed(indexed) => indexed.apply(relation, changes, dirty, mark),
             Base::AppendOnly(store) => {
@@ -169,18 +195,31 @@ impl Base {
         }
     }
 
-    /// The rows of base plus `delta` (consolidated): ids of the base, and rows of `delta`, each as often as its weight says.
+    /// The rows of base plus `delta` (consolidated): ids of the base, and rows of `delta`, each as
+    /// often as its weight says.
     pub(super) fn rows_with(&self, relation: &str, delta: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
-        let extra = |row: u32| std::iter::repeat_n(row, usize::try_from(delta.weight(row as usize)).unwrap_or(0));
+        let extra = |row: u32| {
+            std::iter::repeat_n(
+                row,
+                usize::try_from(delta.weight(row as usize)).unwrap_or(0),
+            )
+        };
         match self {
-            Base::AppendOnly(store) => (store.live_ids().collect(), (0..delta.num_rows() as u32).flat_map(extra).collect()),
+            Base::AppendOnly(store) => (
+                store.live_ids().collect(),
+                (0..delta.num_rows() as u32).flat_map(extra).collect(),
+            ),
             Base::Indexed(indexed) => indexed.rows_with(relation, delta),
         }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         match self {
-            Base::Indexed(indexed) => indexed.index.memory_bytes() + indexed.values.memory_bytes() + indexed.weights.memory_bytes(),
+            Base::Indexed(indexed) => {
+                indexed.index.memory_bytes()
+                    + indexed.values.memory_bytes()
+                    + indexed.weights.memory_bytes()
+            }
             Base::AppendOnly(store) => store.memory_bytes(),
         }
     }
@@ -188,12 +227,20 @@ impl Base {
 
 /// The rows of insertions, each as often as its weight says.
 pub(super) fn repeated(relation: &str, changes: &ChangeBatch) -> RecordBatch {
-    let Some(weights) = changes.weights() else { return changes.rows().clone() };
+    let Some(weights) = changes.weights() else {
+        return changes.rows().clone();
+    };
     let repeat = |(row, weight): (usize, &i64)| {
-        assert!(*weight > 0, "{relation}: a row was retracted from an append-only relation");
+        assert!(
+            *weight > 0,
+            "{relation}: a row was retracted from an append-only relation"
+        );
         std::iter::repeat_n(row as u32, *weight as usize)
     };
-    take_rows(changes.rows(), weights.iter().enumerate().flat_map(repeat).collect())
+    take_rows(
+        changes.rows(),
+        weights.iter().enumerate().flat_map(repeat).collect(),
+    )
 }
 
 /// Rows of a batch by the sign of their weight.
@@ -203,7 +250,10 @@ pub(super) fn by_sign(changes: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
 
 impl Indexed {
     pub(super) fn key_types(&self, schema: &SchemaRef) -> Vec<DataType> {
-        self.key.iter().map(|c| schema.field(*c).data_type().clone()).collect()
+        self.key
+            .iter()
+            .map(|c| schema.field(*c).data_type().clone())
+            .collect()
     }
 
     pub(super) fn is_multiset(&self) -> bool {
@@ -211,7 +261,11 @@ impl Indexed {
     }
 
     pub(super) fn weight(&self, id: u32) -> i64 {
-        if id == ABSENT { 0 } else { self.weights.get(id) }
+        if id == ABSENT {
+            0
+        } else {
+            self.weights.get(id)
+        }
     }
 
     /// The ids of the keys of `rows`; `ABSENT` where the key is not in the index.
@@ -234,7 +288,8 @@ impl Indexed {
         let rows = changes.rows();
         let keys = pick(rows, &self.key);
         let mut ids = Vec::new();
-        self.index.intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
+        self.index
+            .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
         self.weights.grow(self.index.capacity());
         self.values.grow(self.index.capacity());
         if self.is_multiset() {
@@ -245,13 +300,19 @@ impl Indexed {
             // A row that came and went within the epoch.
             let net = consolidate(&changes.schema(), std::slice::from_ref(changes));
             let net_ids = self.find(net.rows());
-            assert!(self.goes_from_here(&net, &net_ids), "{relation}: a row was retracted that is not there");
+            assert!(
+                self.goes_from_here(&net, &net_ids),
+                "{relation}: a row was retracted that is not there"
+            );
             self.apply_keyed(relation, &net, &net_ids);
         }
         for id in ids {
             if mark {
                 dirty.mark(id);
-            } else if self.weights.get(id) == 0 && !dirty.bits.contains(id) && self.index.is_live(id) {
+            } else if self.weights.get(id) == 0
+                && !dirty.bits.contains(id)
+                && self.index.is_live(id)
+            {
                 self.index.remove(id);
             }
         }
@@ -261,7 +322,10 @@ impl Indexed {
     fn apply_multiset(&mut self, relation: &str, changes: &ChangeBatch, ids: &[u32]) {
         for (row, id) in ids.iter().enumerate() {
             let weight = self.weights.get(*id) + changes.weight(row);
-            assert!(weight >= 0, "{relation}: a row was retracted that is not there");
+            assert!(
+                weight >= 0,
+                "{relation}: a row was retracted that is not there"
+            );
             self.weights.set(*id, weight);
         }
     }
@@ -277,7 +341,12 @@ impl Indexed {
             return false;
         }
         let mut unequal = vec![false; gone.len()];
-        self.values.mark_unequal(&pick(changes.rows(), &self.others), &gone, &gone_ids, &mut unequal);
+        self.values.mark_unequal(
+            &pick(changes.rows(), &self.others),
+            &gone,
+            &gone_ids,
+            &mut unequal,
+        );
         !unequal.contains(&true)
     }
 
@@ -291,7 +360,10 @@ impl Indexed {
         }
         let come_ids = ids_of(&come);
         for (row, id) in come.iter().zip(&come_ids) {
-            assert!(self.weights.get(*id) == 0 && changes.weight(*row as usize) == 1, "{relation}: two rows have one key");
+            assert!(
+                self.weights.get(*id) == 0 && changes.weight(*row as usize) == 1,
+                "{relation}: two rows have one key"
+            );
             self.weights.set(*id, 1);
         }
         self.values.write_selected(&values, &come, &come_ids);
@@ -302,7 +374,9 @@ impl Indexed {
             let place = |among: &[usize]| among.iter().position(|c| c == column);
             match place(&self.key) {
                 Some(i) => self.index.gather_columns(&[i], ids),
-                None => self.values.gather(&[place(&self.others).expect("the column exists")], ids),
+                None => self
+                    .values
+                    .gather(&[place(&self.others).expect("the column exists")], ids),
             }
         };
         columns.iter().flat_map(one).collect()
@@ -311,7 +385,10 @@ impl Indexed {
     fn live(&self) -> Box<dyn Iterator<Item = u32> + '_> {
         match &self.weights {
             Weights::Keyed(present, _) => Box::new(present.ids()),
-            Weights::Multiset(weights, _) => Box::new((0..weights.len() as u32).flat_map(|id| std::iter::repeat_n(id, weights.get(id) as usize))),
+            Weights::Multiset(weights, _) => Box::new(
+                (0..weights.len() as u32)
+                    .flat_map(|id| std::iter::repeat_n(id, weights.get(id) as usize)),
+            ),
         }
     }
 
@@ -326,7 +403,10 @@ impl Indexed {
         if self.is_multiset() {
             for (row, id) in ids.iter().enumerate() {
                 let weight = self.weight(*id) + delta.weight(row);
-                assert!(weight >= 0, "{relation}: a row was retracted that is not there");
+                assert!(
+                    weight >= 0,
+                    "{relation}: a row was retracted that is not there"
+                );
                 delta_rows.extend(std::iter::repeat_n(row as u32, weight as usize));
                 if *id != ABSENT {
                     changed.set(*id, true);
@@ -337,7 +417,10 @@ impl Indexed {
                 if delta.weight(row) > 0 {
                     delta_rows.push(row as u32);
                 } else {
-                    assert!(self.weight(*id) == 1, "{relation}: a row was retracted that is not there");
+                    assert!(
+                        self.weight(*id) == 1,
+                        "{relation}: a row was retracted that is not there"
+                    );
                     changed.set(*id, true);
                 }
             }

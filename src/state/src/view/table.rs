@@ -1,7 +1,9 @@
 //! A relation's rows as a state table: what a checkpoint of it writes, and how it comes back.
 //!
-//! A seal tells every key that changed since the last one, as of base and all pending changes together: the keys of pending changes since then (what cancels against
-//! changes that are sealed but not merged has changed too), and the other dirty keys of the base as they stand. It needs the base for reading only.
+//! A seal tells every key that changed since the last one, as of base and all pending changes
+//! together: the keys of pending changes since then (what cancels against changes that are sealed
+//! but not merged has changed too), and the other dirty keys of the base as they stand. It needs
+//! the base for reading only.
 
 use super::base::{Base, Indexed, pick, repeated, take_rows};
 use super::{ViewPartition, batch_of};
@@ -22,13 +24,18 @@ pub struct ViewTable {
 }
 
 impl ViewTable {
-    /// The table of a view that is still empty. From now on the view remembers what changed, until a seal.
+    /// The table of a view that is still empty. From now on the view remembers what changed, until
+    /// a seal.
     pub fn new(view: Arc<ViewPartition>) -> ViewTable {
         view.unsealed.lock().tracked = true;
         let options = &view.options;
         let width = options.schema.fields().len();
         let key = options.key.clone().unwrap_or_default();
-        let columns: Vec<usize> = key.iter().copied().chain((0..width).filter(|c| !key.contains(c))).collect();
+        let columns: Vec<usize> = key
+            .iter()
+            .copied()
+            .chain((0..width).filter(|c| !key.contains(c)))
+            .collect();
         let plain = |c: &usize| options.schema.field(*c).clone();
         let mut fields: Vec<Field> = columns.iter().map(plain).collect();
         let key_columns = match (&options.key, options.append_only) {
@@ -42,9 +49,21 @@ impl ViewTable {
                 width
             }
         };
-        let own = if options.append_only { Some(0) } else { Some(width) };
-        let spec = TableSpec { table: options.table, schema: unique_names(fields, own.filter(|_| options.key.is_none())), key_columns };
-        ViewTable { view, spec, columns }
+        let own = if options.append_only {
+            Some(0)
+        } else {
+            Some(width)
+        };
+        let spec = TableSpec {
+            table: options.table,
+            schema: unique_names(fields, own.filter(|_| options.key.is_none())),
+            key_columns,
+        };
+        ViewTable {
+            view,
+            spec,
+            columns,
+        }
     }
 
     /// The view.
@@ -58,15 +77,28 @@ impl ViewTable {
     }
 
     fn key_schema(&self) -> SchemaRef {
-        Arc::new(self.spec.schema.project(&(0..self.spec.key_columns).collect::<Vec<_>>()).expect("key columns come first"))
+        Arc::new(
+            self.spec
+                .schema
+                .project(&(0..self.spec.key_columns).collect::<Vec<_>>())
+                .expect("key columns come first"),
+        )
     }
 
-    fn seal_append_only(&self, store: &crate::RowStore, pending: &[ChangeBatch]) -> Option<TableDelta> {
+    fn seal_append_only(
+        &self,
+        store: &crate::RowStore,
+        pending: &[ChangeBatch],
+    ) -> Option<TableDelta> {
         let mut unsealed = self.view.unsealed.lock();
         let every: Vec<usize> = (0..self.view.options.schema.fields().len()).collect();
         let merged = store.len() as u64;
         let ids: Vec<u32> = (unsealed.sealed_rows.min(merged) as u32..merged as u32).collect();
-        let mut parts = vec![batch_of(&self.view.options.schema, store.gather(&every, &ids), ids.len())];
+        let mut parts = vec![batch_of(
+            &self.view.options.schema,
+            store.gather(&every, &ids),
+            ids.len(),
+        )];
         let mut skip = unsealed.sealed_rows.saturating_sub(merged) as usize;
         for changes in pending {
             let rows = repeated(&self.view.options.name, changes);
@@ -74,15 +106,20 @@ impl ViewTable {
             skip -= skipped;
             parts.push(rows.slice(skipped, rows.num_rows() - skipped));
         }
-        let rows = arrow::compute::concat_batches(&self.view.options.schema, &parts).expect("the parts share a schema");
+        let rows = arrow::compute::concat_batches(&self.view.options.schema, &parts)
+            .expect("the parts share a schema");
         if rows.num_rows() == 0 {
             return None;
         }
         let count = rows.num_rows() as i64;
-        let seq: ArrayRef = Arc::new(Int64Array::from_iter_values(unsealed.next_seq..unsealed.next_seq + count));
+        let seq: ArrayRef = Arc::new(Int64Array::from_iter_values(
+            unsealed.next_seq..unsealed.next_seq + count,
+        ));
         unsealed.next_seq += count;
         unsealed.sealed_rows += count as u64;
-        let columns = std::iter::once(seq).chain(self.table_columns(&rows)).collect();
+        let columns = std::iter::once(seq)
+            .chain(self.table_columns(&rows))
+            .collect();
         Some(TableDelta {
             upserts: batch_of(&self.spec.schema, columns, rows.num_rows()),
             upsert_vnodes: vec![self.view.options.vnode_of_worker; rows.num_rows()],
@@ -92,12 +129,22 @@ impl ViewTable {
     }
 
     /// `fresh`: the pending changes since the last seal, the last of `pending`.
-    fn seal_indexed(&self, indexed: &Indexed, base: &Base, pending: &[ChangeBatch], fresh: &[ChangeBatch]) -> Option<TableDelta> {
+    fn seal_indexed(
+        &self,
+        indexed: &Indexed,
+        base: &Base,
+        pending: &[ChangeBatch],
+        fresh: &[ChangeBatch],
+    ) -> Option<TableDelta> {
         let mut unsealed = self.view.unsealed.lock();
         let mut touched = KeyIndex::new(&indexed.key_types(&self.view.options.schema));
         for changes in fresh {
             let keys = pick(changes.rows(), &indexed.key);
-            touched.intern(&keys, &hash_columns(&keys, changes.num_rows()), &mut Vec::new());
+            touched.intern(
+                &keys,
+                &hash_columns(&keys, changes.num_rows()),
+                &mut Vec::new(),
+            );
         }
         let mut outcome = self.outcome_of(indexed, base, &touched, &self.view.options.sum(pending));
         let dirty = &unsealed.dirty.ids;
@@ -106,7 +153,11 @@ impl ViewTable {
             let hashes: Vec<u64> = dirty.iter().map(|id| indexed.index.hash(*id)).collect();
             touched.find(&indexed.index.gather(dirty), &hashes, &mut told);
         }
-        let other = dirty.iter().zip(&told).filter(|(_, told)| **told == ABSENT).map(|(id, _)| *id);
+        let other = dirty
+            .iter()
+            .zip(&told)
+            .filter(|(_, told)| **told == ABSENT)
+            .map(|(id, _)| *id);
         let (come, gone): (Vec<u32>, Vec<u32>) = other.partition(|id| indexed.weight(*id) > 0);
         outcome.add_base(self, indexed, base, &come);
         outcome.deletes.push(indexed.index.gather(&gone));
@@ -116,7 +167,13 @@ impl ViewTable {
     }
 
     /// Where the keys in `touched` stand, given the sum of all pending changes.
-    fn outcome_of(&self, indexed: &Indexed, base: &Base, touched: &KeyIndex, delta: &ChangeBatch) -> Outcome {
+    fn outcome_of(
+        &self,
+        indexed: &Indexed,
+        base: &Base,
+        touched: &KeyIndex,
+        delta: &ChangeBatch,
+    ) -> Outcome {
         let keys = touched.gather(&touched.live_ids().collect::<Vec<u32>>());
         let base_ids = indexed.find_keys(&keys, touched.len());
         // Without removals, the ids of `touched` count from 0, in the order of `keys`.
@@ -124,21 +181,44 @@ impl ViewTable {
         let mut delta_rows = vec![ABSENT; weights.len()];
         let delta_keys = pick(delta.rows(), &indexed.key);
         let mut places = Vec::new();
-        touched.find(&delta_keys, &hash_columns(&delta_keys, delta.num_rows()), &mut places);
-        for (row, place) in places.iter().enumerate().filter(|(_, place)| **place != ABSENT) {
+        touched.find(
+            &delta_keys,
+            &hash_columns(&delta_keys, delta.num_rows()),
+            &mut places,
+        );
+        for (row, place) in places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| **place != ABSENT)
+        {
             weights[*place as usize] += delta.weight(row);
             if delta.weight(row) > 0 {
                 delta_rows[*place as usize] = row as u32;
             }
         }
         let name = &self.view.options.name;
-        assert!(weights.iter().all(|w| *w >= 0), "{name}: a row was retracted that is not there");
-        assert!(indexed.is_multiset() || weights.iter().all(|w| *w <= 1), "{name}: two rows have one key");
-        let (come, gone): (Vec<u32>, Vec<u32>) = (0..weights.len() as u32).partition(|i| weights[*i as usize] > 0);
-        let mut outcome = Outcome { upserts: Vec::new(), deletes: vec![touched.gather(&gone)] };
-        let (new, old): (Vec<u32>, Vec<u32>) = come.into_iter().partition(|i| delta_rows[*i as usize] != ABSENT);
+        assert!(
+            weights.iter().all(|w| *w >= 0),
+            "{name}: a row was retracted that is not there"
+        );
+        assert!(
+            indexed.is_multiset() || weights.iter().all(|w| *w <= 1),
+            "{name}: two rows have one key"
+        );
+        let (come, gone): (Vec<u32>, Vec<u32>) =
+            (0..weights.len() as u32).partition(|i| weights[*i as usize] > 0);
+        let mut outcome = Outcome {
+            upserts: Vec::new(),
+            deletes: vec![touched.gather(&gone)],
+        };
+        let (new, old): (Vec<u32>, Vec<u32>) = come
+            .into_iter()
+            .partition(|i| delta_rows[*i as usize] != ABSENT);
         let new_rows = new.iter().map(|i| delta_rows[*i as usize]).collect();
-        outcome.upserts.push((take_rows(delta.rows(), new_rows), new.iter().map(|i| weights[*i as usize]).collect()));
+        outcome.upserts.push((
+            take_rows(delta.rows(), new_rows),
+            new.iter().map(|i| weights[*i as usize]).collect(),
+        ));
         let old_ids: Vec<u32> = old.iter().map(|i| base_ids[*i as usize]).collect();
         outcome.add_base(self, indexed, base, &old_ids);
         if let Some((_, old_weights)) = outcome.upserts.last_mut() {
@@ -169,8 +249,15 @@ impl ViewTable {
         if upsert_vnodes.is_empty() && delete_vnodes.is_empty() {
             return None;
         }
-        let concat = |schema: &SchemaRef, parts: &[RecordBatch]| arrow::compute::concat_batches(schema, parts).expect("the parts share a schema");
-        Some(TableDelta { upserts: concat(&self.spec.schema, &upserts), upsert_vnodes, deletes: concat(&key_schema, &deletes), delete_vnodes })
+        let concat = |schema: &SchemaRef, parts: &[RecordBatch]| {
+            arrow::compute::concat_batches(schema, parts).expect("the parts share a schema")
+        };
+        Some(TableDelta {
+            upserts: concat(&self.spec.schema, &upserts),
+            upsert_vnodes,
+            deletes: concat(&key_schema, &deletes),
+            delete_vnodes,
+        })
     }
 }
 
@@ -185,26 +272,42 @@ impl Outcome {
     fn add_base(&mut self, table: &ViewTable, indexed: &Indexed, base: &Base, ids: &[u32]) {
         let schema = &table.view.options.schema;
         let every: Vec<usize> = (0..schema.fields().len()).collect();
-        self.upserts.push((batch_of(schema, base.gather(&every, ids), ids.len()), ids.iter().map(|id| indexed.weight(*id)).collect()));
+        self.upserts.push((
+            batch_of(schema, base.gather(&every, ids), ids.len()),
+            ids.iter().map(|id| indexed.weight(*id)).collect(),
+        ));
     }
 }
 
 fn vnodes(keys: &[ArrayRef], rows: usize) -> impl Iterator<Item = u16> {
-    hash_columns(keys, rows).into_iter().map(|h| vnode_of_hash(h) as u16)
+    hash_columns(keys, rows)
+        .into_iter()
+        .map(|h| vnode_of_hash(h) as u16)
 }
 
-/// A schema whose names differ: a name that is taken gets a number behind it. The field at `fixed` keeps its name.
+/// A schema whose names differ: a name that is taken gets a number behind it. The field at `fixed`
+/// keeps its name.
 fn unique_names(fields: Vec<Field>, fixed: Option<usize>) -> SchemaRef {
-    let mut taken: std::collections::HashSet<String> = fixed.iter().map(|i| fields[*i].name().clone()).collect();
+    let mut taken: std::collections::HashSet<String> =
+        fixed.iter().map(|i| fields[*i].name().clone()).collect();
     let mut unique = |(i, field): (usize, Field)| {
         if Some(i) == fixed {
             return field;
         }
-        let name = std::iter::once(field.name().clone()).chain((1..).map(|n| format!("{}_{n}", field.name()))).find(|n| !taken.contains(n)).expect("endless");
+        let name = std::iter::once(field.name().clone())
+            .chain((1..).map(|n| format!("{}_{n}", field.name())))
+            .find(|n| !taken.contains(n))
+            .expect("endless");
         taken.insert(name.clone());
         field.with_name(name)
     };
-    Arc::new(Schema::new(fields.into_iter().enumerate().map(&mut unique).collect::<Vec<_>>()))
+    Arc::new(Schema::new(
+        fields
+            .into_iter()
+            .enumerate()
+            .map(&mut unique)
+            .collect::<Vec<_>>(),
+    ))
 }
 
 impl StateTable for ViewTable {
@@ -217,7 +320,13 @@ impl StateTable for ViewTable {
         let sealed = self.view.unsealed.lock().sealed;
         let (pending, fresh, last) = {
             let pending = self.view.pending.lock();
-            let from = |epoch| pending.epochs.range(epoch..).flat_map(|(_, changes)| changes.iter().cloned()).collect::<Vec<ChangeBatch>>();
+            let from = |epoch| {
+                pending
+                    .epochs
+                    .range(epoch..)
+                    .flat_map(|(_, changes)| changes.iter().cloned())
+                    .collect::<Vec<ChangeBatch>>()
+            };
             (from(Epoch(0)), from(sealed.next()), pending.last)
         };
         let delta = match &merged.base {
@@ -237,19 +346,33 @@ impl StateTable for ViewTable {
         for (i, column) in self.columns.iter().enumerate() {
             columns[*column] = Some(rows.column(i + offset).clone());
         }
-        let columns: Vec<ArrayRef> = columns.into_iter().map(|c| c.expect("every column is in the table")).collect();
+        let columns: Vec<ArrayRef> = columns
+            .into_iter()
+            .map(|c| c.expect("every column is in the table"))
+            .collect();
         let relation_rows = batch_of(&options.schema, columns, rows.num_rows());
         let changes = if offset == 1 {
             let seq = rows.column(0).as_primitive::<Int64Type>();
-            unsealed.next_seq = seq.values().iter().fold(unsealed.next_seq, |next, s| next.max(s + 1));
+            unsealed.next_seq = seq
+                .values()
+                .iter()
+                .fold(unsealed.next_seq, |next, s| next.max(s + 1));
             unsealed.sealed_rows += rows.num_rows() as u64;
             ChangeBatch::insert(relation_rows)
         } else if options.key.is_some() {
             ChangeBatch::insert(relation_rows)
         } else {
-            ChangeBatch::new(relation_rows, rows.column(self.columns.len()).as_primitive::<Int64Type>().values().to_vec())
+            ChangeBatch::new(
+                relation_rows,
+                rows.column(self.columns.len())
+                    .as_primitive::<Int64Type>()
+                    .values()
+                    .to_vec(),
+            )
         };
-        merged.base.apply(&options.name, &changes, &mut unsealed.dirty, false);
+        merged
+            .base
+            .apply(&options.name, &changes, &mut unsealed.dirty, false);
     }
 
     fn memory_bytes(&self) -> usize {

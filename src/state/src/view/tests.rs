@@ -1,4 +1,5 @@
-//! Each kind of view against a plain bag of rows per epoch: random epochs, merges, reads of any pinned epoch, seals, and restores from what was sealed.
+//! Each kind of view against a plain bag of rows per epoch: random epochs, merges, reads of any
+//! pinned epoch, seals, and restores from what was sealed.
 
 use super::*;
 use crate::testing::{Rng, column, texts};
@@ -19,8 +20,15 @@ enum Shape {
 }
 
 fn schema() -> SchemaRef {
-    let fields = [("v", DataType::Float64), ("k", DataType::Utf8), ("v", DataType::Utf8), ("j", DataType::Int64)];
-    Arc::new(Schema::new(fields.map(|(name, t)| Field::new(name, t, true)).to_vec()))
+    let fields = [
+        ("v", DataType::Float64),
+        ("k", DataType::Utf8),
+        ("v", DataType::Utf8),
+        ("j", DataType::Int64),
+    ];
+    Arc::new(Schema::new(
+        fields.map(|(name, t)| Field::new(name, t, true)).to_vec(),
+    ))
 }
 
 fn view(shape: Shape) -> ViewTable {
@@ -44,14 +52,25 @@ struct Durable {
 impl Durable {
     fn add(&mut self, key_columns: usize, delta: &TableDelta) {
         let key = |rows: &RecordBatch| texts(&rows.columns()[..key_columns], rows.num_rows());
-        assert_eq!((delta.upserts.num_rows(), delta.deletes.num_rows()), (delta.upsert_vnodes.len(), delta.delete_vnodes.len()));
+        assert_eq!(
+            (delta.upserts.num_rows(), delta.deletes.num_rows()),
+            (delta.upsert_vnodes.len(), delta.delete_vnodes.len())
+        );
         let mut told = std::collections::BTreeSet::new();
         for (vnode, key) in delta.delete_vnodes.iter().zip(key(&delta.deletes)) {
             assert!(told.insert((*vnode, key.clone())), "{key} was told twice");
             self.rows.remove(&(*vnode, key));
         }
-        for (row, (vnode, key)) in delta.upsert_vnodes.iter().zip(key(&delta.upserts)).enumerate() {
-            assert!(usize::from(*vnode) < VNODES && told.insert((*vnode, key.clone())), "{key} was told twice");
+        for (row, (vnode, key)) in delta
+            .upsert_vnodes
+            .iter()
+            .zip(key(&delta.upserts))
+            .enumerate()
+        {
+            assert!(
+                usize::from(*vnode) < VNODES && told.insert((*vnode, key.clone())),
+                "{key} was told twice"
+            );
             self.rows.insert((*vnode, key), delta.upserts.slice(row, 1));
         }
     }
@@ -59,7 +78,10 @@ impl Durable {
     fn restore(&self, table: &mut ViewTable) {
         let rows: Vec<&RecordBatch> = self.rows.values().collect();
         for part in rows.chunks(7) {
-            table.restore(&arrow::compute::concat_batches(&table.spec().schema, part.iter().copied()).unwrap());
+            table.restore(
+                &arrow::compute::concat_batches(&table.spec().schema, part.iter().copied())
+                    .unwrap(),
+            );
         }
     }
 }
@@ -80,11 +102,24 @@ struct World {
 impl World {
     fn new(shape: Shape) -> World {
         let epochs = BTreeMap::from([(Epoch(0), Bag::new())]);
-        World { shape, table: view(shape), durable: Durable::default(), sealed: Epoch(0), epochs, last: Epoch(0), present: Vec::new(), sealed_present: Vec::new() }
+        World {
+            shape,
+            table: view(shape),
+            durable: Durable::default(),
+            sealed: Epoch(0),
+            epochs,
+            last: Epoch(0),
+            present: Vec::new(),
+            sealed_present: Vec::new(),
+        }
     }
 
     fn row(&self, rng: &mut Rng) -> RecordBatch {
-        let columns = schema().fields().iter().map(|f| column(rng, f.data_type(), 1, 5, true)).collect();
+        let columns = schema()
+            .fields()
+            .iter()
+            .map(|f| column(rng, f.data_type(), 1, 5, true))
+            .collect();
         RecordBatch::try_new(schema(), columns).unwrap()
     }
 
@@ -104,7 +139,10 @@ impl World {
             }
             let row = self.row(rng);
             if self.shape == Shape::Keyed
-                && let Some(at) = self.present.iter().position(|r| World::key_of(r) == World::key_of(&row))
+                && let Some(at) = self
+                    .present
+                    .iter()
+                    .position(|r| World::key_of(r) == World::key_of(&row))
             {
                 changes.push((self.present.swap_remove(at), -1));
             }
@@ -113,7 +151,8 @@ impl World {
         }
         (1..changes.len()).for_each(|i| changes.swap(i, rng.below(i + 1)));
         let batches = changes.chunks(4).map(|part| {
-            let rows = arrow::compute::concat_batches(&schema(), part.iter().map(|(r, _)| r)).unwrap();
+            let rows =
+                arrow::compute::concat_batches(&schema(), part.iter().map(|(r, _)| r)).unwrap();
             ChangeBatch::new(rows, part.iter().map(|(_, w)| *w).collect())
         });
         self.table.view().append(self.last, batches.collect());
@@ -124,9 +163,20 @@ impl World {
         if let Some(delta) = self.table.seal() {
             self.durable.add(self.table.spec().key_columns, &delta);
         }
-        assert!(self.table.seal().is_none_or(|d| d.upserts.num_rows() + d.deletes.num_rows() > 0));
+        assert!(
+            self.table
+                .seal()
+                .is_none_or(|d| d.upserts.num_rows() + d.deletes.num_rows() > 0)
+        );
         (self.sealed, self.sealed_present) = (self.last, self.present.clone());
-        assert_eq!(self.durable.rows.len(), if self.shape == Shape::Multiset { bag(&self.present).len() } else { self.present.len() });
+        assert_eq!(
+            self.durable.rows.len(),
+            if self.shape == Shape::Multiset {
+                bag(&self.present).len()
+            } else {
+                self.present.len()
+            }
+        );
     }
 
     fn restart(&mut self) {
@@ -152,12 +202,25 @@ impl World {
         let rows = view.read_at(epoch, mergeable, &[0, 1, 2, 3], 3);
         assert!(rows.iter().all(|b| (1..=3).contains(&b.num_rows())));
         assert_eq!(bag(&rows), *expected);
-        assert_eq!(view.read_at(epoch, mergeable, &[], 4).iter().map(RecordBatch::num_rows).sum::<usize>(), total as usize);
+        assert_eq!(
+            view.read_at(epoch, mergeable, &[], 4)
+                .iter()
+                .map(RecordBatch::num_rows)
+                .sum::<usize>(),
+            total as usize
+        );
         if self.shape == Shape::Keyed {
-            let keys: Vec<ArrayRef> = vec![column(rng, &DataType::Int64, 4, 6, true), column(rng, &DataType::Utf8, 4, 6, true)];
+            let keys: Vec<ArrayRef> = vec![
+                column(rng, &DataType::Int64, 4, 6, true),
+                column(rng, &DataType::Utf8, 4, 6, true),
+            ];
             let wanted = texts(&keys, 4);
             let found = bag(&[view.lookup(epoch, mergeable, &keys, &[0, 1, 2, 3])]);
-            let all: Vec<RecordBatch> = rows.iter().flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1))).filter(|r| wanted.contains(&World::key_of(r))).collect();
+            let all: Vec<RecordBatch> = rows
+                .iter()
+                .flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1)))
+                .filter(|r| wanted.contains(&World::key_of(r)))
+                .collect();
             assert_eq!(found, bag(&all));
         }
         self.epochs.retain(|e, _| *e >= mergeable);
@@ -166,7 +229,10 @@ impl World {
 
 fn bag(batches: &[RecordBatch]) -> Bag {
     let mut bag = Bag::new();
-    for text in batches.iter().flat_map(|b| texts(b.columns(), b.num_rows())) {
+    for text in batches
+        .iter()
+        .flat_map(|b| texts(b.columns(), b.num_rows()))
+    {
         *bag.entry(text).or_default() += 1;
     }
     bag
@@ -207,17 +273,36 @@ fn append_only_views_agree_with_a_bag() {
 
 #[test]
 fn tables_have_their_key_first_and_unique_names() {
-    let names = |shape| view(shape).spec().schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+    let names = |shape| {
+        view(shape)
+            .spec()
+            .schema
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(names(Shape::Keyed), ["j", "k", "v", "v_1"]);
     assert_eq!(names(Shape::Multiset), ["v", "k", "v_1", "j", "_weight"]);
     assert_eq!(names(Shape::AppendOnly), ["_seq", "v", "k", "v_1", "j"]);
-    assert_eq!([Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().key_columns), [2, 4, 1]);
+    assert_eq!(
+        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().key_columns),
+        [2, 4, 1]
+    );
 }
 
 fn one(j: i64, weight: i64) -> ChangeBatch {
     let null = |t: DataType| arrow::array::new_null_array(&t, 1);
-    let columns: Vec<ArrayRef> = vec![null(DataType::Float64), null(DataType::Utf8), null(DataType::Utf8), Arc::new(Int64Array::from(vec![j]))];
-    ChangeBatch::new(RecordBatch::try_new(schema(), columns).unwrap(), vec![weight])
+    let columns: Vec<ArrayRef> = vec![
+        null(DataType::Float64),
+        null(DataType::Utf8),
+        null(DataType::Utf8),
+        Arc::new(Int64Array::from(vec![j])),
+    ];
+    ChangeBatch::new(
+        RecordBatch::try_new(schema(), columns).unwrap(),
+        vec![weight],
+    )
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The decoder against `serde_json` on random texts and on mutilated ones.
 //!
-//! The decoder is one and the same over all records of a run, so that the shape remembered from one record meets every other. Shapes of trouble that
-//! this is meant to find: a member accepted by its bytes that a parse reads differently, a value left behind by a failed record, a read past the end.
+//! The decoder is one and the same over all records of a run, so that the shape remembered from one
+//! record meets every other. Shapes of trouble that this is meant to find: a member accepted by its
+//! bytes that a parse reads differently, a value left behind by a failed record, a read past the
+//! end.
 
 use super::*;
 use serde_json::{Map, Number, Value};
@@ -60,7 +62,11 @@ impl Random {
             2 => Value::Number(self.number()),
             3 | 4 => Value::String(self.text()),
             5 => Value::Array((0..self.below(4)).map(|_| self.value(depth - 1)).collect()),
-            _ => Value::Object((0..self.below(4)).map(|_| (self.text(), self.value(depth - 1))).collect()),
+            _ => Value::Object(
+                (0..self.below(4))
+                    .map(|_| (self.text(), self.value(depth - 1)))
+                    .collect(),
+            ),
         }
     }
 
@@ -75,7 +81,10 @@ impl Random {
         out.push('"');
         for c in text.chars() {
             match c {
-                _ if self.below(20) == 0 => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04X}"))),
+                _ if self.below(20) == 0 => c
+                    .encode_utf16(&mut [0; 2])
+                    .iter()
+                    .for_each(|unit| out.push_str(&format!("\\u{unit:04X}"))),
                 '"' | '\\' => out.extend(['\\', c]),
                 '\n' => out.push_str("\\n"),
                 '\0'..'\u{20}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
@@ -100,7 +109,10 @@ impl Random {
                 out.push(']');
             }
             Value::Object(members) => {
-                let members: Vec<(String, Value)> = members.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+                let members: Vec<(String, Value)> = members
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect();
                 self.write_members(&members, out);
             }
             plain => out.push_str(&plain.to_string()),
@@ -122,7 +134,8 @@ impl Random {
         out.push('}');
     }
 
-    /// A record: mostly the known members in their order, sometimes fewer, more, repeated or shuffled.
+    /// A record: mostly the known members in their order, sometimes fewer, more, repeated or
+    /// shuffled.
     fn record(&mut self) -> String {
         let mut members = Vec::new();
         for name in NAMES {
@@ -169,34 +182,68 @@ fn reference(record: &[u8]) -> Option<Result<Map<String, Value>, String>> {
 fn compare(whole: &mut RecordDecoder, part: &mut RecordDecoder, record: &[u8]) {
     let shown = String::from_utf8_lossy(record);
     for decoder in [&mut *whole, &mut *part] {
-        decoder.push(&RawRecord { value: Some(record), ..RawRecord::default() });
+        decoder.push(&RawRecord {
+            value: Some(record),
+            ..RawRecord::default()
+        });
     }
     let ((rows, errors), (part_rows, part_errors)) = (whole.finish(), part.finish());
     assert_eq!(rows.num_rows() + errors.len(), 1, "{shown}");
-    assert_eq!(part_errors.len(), errors.len(), "columns decide on the form of {shown}");
-    let Some(expected) = reference(record) else { return };
-    let Ok(expected) = expected else {
-        assert_eq!(errors.len(), 1, "serde_json refuses {shown}: {}", expected.unwrap_err());
+    assert_eq!(
+        part_errors.len(),
+        errors.len(),
+        "columns decide on the form of {shown}"
+    );
+    let Some(expected) = reference(record) else {
         return;
     };
-    assert_eq!(errors.len(), 0, "serde_json accepts {shown}, not we: {errors:?}");
-    let value = |rows: &ChangeBatch, i: usize| Some(rows.column(i).as_string::<i32>()).filter(|array| array.is_valid(0)).map(|array| array.value(0).to_owned());
+    let Ok(expected) = expected else {
+        assert_eq!(
+            errors.len(),
+            1,
+            "serde_json refuses {shown}: {}",
+            expected.unwrap_err()
+        );
+        return;
+    };
+    assert_eq!(
+        errors.len(),
+        0,
+        "serde_json accepts {shown}, not we: {errors:?}"
+    );
+    let value = |rows: &ChangeBatch, i: usize| {
+        Some(rows.column(i).as_string::<i32>())
+            .filter(|array| array.is_valid(0))
+            .map(|array| array.value(0).to_owned())
+    };
     for (i, name) in NAMES.iter().enumerate() {
         if !expected.contains_key(*name) && expected.keys().any(|key| key.to_lowercase() == *name) {
             continue;
         }
-        let actual = value(&rows, i).map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-        assert_eq!(actual, *expected.get(*name).unwrap_or(&Value::Null), "{name} of {shown}");
+        let actual =
+            value(&rows, i).map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+        assert_eq!(
+            actual,
+            *expected.get(*name).unwrap_or(&Value::Null),
+            "{name} of {shown}"
+        );
     }
     // The second decoder reads `url` as VARCHAR and `a` as BIGINT where that is possible.
-    assert_eq!(value(&part_rows, 0), value(&rows, 4).map(|text| serde_json::from_str::<String>(&text).unwrap_or(text)), "url of {shown}");
+    assert_eq!(
+        value(&part_rows, 0),
+        value(&rows, 4).map(|text| serde_json::from_str::<String>(&text).unwrap_or(text)),
+        "url of {shown}"
+    );
 }
 
 fn decoders() -> (RecordDecoder, RecordDecoder) {
     let columns = json_columns();
     let mut typed = columns.clone();
     typed[4] = column("url", "varchar");
-    (plain(&columns), RecordDecoder::new(&spec(Format::Plain, Encode::Json, &[]), &typed, &[4, 3]).unwrap())
+    (
+        plain(&columns),
+        RecordDecoder::new(&spec(Format::Plain, Encode::Json, &[]), &typed, &[4, 3]).unwrap(),
+    )
 }
 
 #[test]
@@ -215,7 +262,9 @@ fn mutilated_records_agree_with_serde_json() {
     let mut random = Random(2);
     let mut records: Vec<Vec<u8>> = (0..200).map(|_| random.record().into_bytes()).collect();
     records.push(b"{}".to_vec());
-    records.push(br#"{"a":-0.5e+10,"url":"\u00e9\ud83d\ude00","extra":[true,false,null,{}]}"#.to_vec());
+    records.push(
+        br#"{"a":-0.5e+10,"url":"\u00e9\ud83d\ude00","extra":[true,false,null,{}]}"#.to_vec(),
+    );
     for _ in 0..120_000 {
         let mut record = records[random.below(records.len() as u64) as usize].clone();
         for _ in 0..=random.below(3) {
@@ -225,7 +274,10 @@ fn mutilated_records_agree_with_serde_json() {
                 1 if at < record.len() => drop(record.remove(at)),
                 2 if at < record.len() => record[at] = random.next() as u8,
                 3 if at < record.len() => record[at] ^= 1 << random.below(8),
-                _ => record.insert(at.min(record.len()), *random.of(b"{}[]\",:\\u0123456789.eE+-truefalsn \n\x00\x1f\xc3\xff")),
+                _ => record.insert(
+                    at.min(record.len()),
+                    *random.of(b"{}[]\",:\\u0123456789.eE+-truefalsn \n\x00\x1f\xc3\xff"),
+                ),
             }
         }
         // \u0000 is well-formed JSON that a text cannot hold.
@@ -256,8 +308,14 @@ fn arbitrary_bytes_never_panic() {
         r#"{"schema":{},"payload":{"before":{"a":1},"after":{"a":2,"b":3},"op":"d"}}"#,
     ];
     let mut random = Random(5);
-    let decoder = |format, key: &[usize]| RecordDecoder::new(&spec(format, Encode::Json, key), &columns, &all(&columns)).unwrap();
-    let mut decoders = [decoder(Format::Plain, &[]), decoder(Format::Upsert, &[0]), decoder(Format::Debezium, &[0, 1])];
+    let decoder = |format, key: &[usize]| {
+        RecordDecoder::new(&spec(format, Encode::Json, key), &columns, &all(&columns)).unwrap()
+    };
+    let mut decoders = [
+        decoder(Format::Plain, &[]),
+        decoder(Format::Upsert, &[0]),
+        decoder(Format::Debezium, &[0, 1]),
+    ];
     let mut accepted = 0;
     for _ in 0..100_000 {
         let mut record = samples[random.below(4) as usize].as_bytes().to_vec();
@@ -271,7 +329,11 @@ fn arbitrary_bytes_never_panic() {
             }
         }
         for decoder in &mut decoders {
-            decoder.push(&RawRecord { key: Some(&record), value: Some(&record), ..RawRecord::default() });
+            decoder.push(&RawRecord {
+                key: Some(&record),
+                value: Some(&record),
+                ..RawRecord::default()
+            });
             let (rows, errors) = decoder.finish();
             assert!(rows.num_rows() + errors.len() <= 1);
             accepted += rows.num_rows();
