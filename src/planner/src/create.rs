@@ -186,10 +186,7 @@ impl Planner {
             };
             return Err(Error::user(
                 SqlState("42P16"),
-                format!(
-                    "FORMAT {format} needs a PRIMARY \
-                                                               KEY"
-                ),
+                format!("FORMAT {format} needs a PRIMARY KEY"),
             )
             .at(position)
             .with_hint(

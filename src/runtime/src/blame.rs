@@ -79,7 +79,7 @@ impl Recovery {
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
                     tracing::warn!(path = %path.display(), %error, "the notes of a recovery that \
-                                                                    ended could not be removed");
+                        ended could not be removed");
                 }
             }
         }

@@ -514,8 +514,7 @@ async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> Erro
         }),
         Err(error) => {
             tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint \
-                                                        cannot be read: tidemark.errors goes on \
-without them")
+                cannot be read: tidemark.errors goes on without them")
         }
     }
     errors
@@ -653,7 +652,7 @@ fn start_coordinator(
                 let _ = ready.send(Ok(()));
                 if let Err(error) = coordinator.run(&events) {
                     tracing::error!(%error, "the log cannot be written: nothing can be decided any \
-                                             more");
+                        more");
                     // Whoever waits must not wait for ever, and nothing may be answered that was
                     // not decided.
                     std::process::exit(1);

@@ -181,7 +181,7 @@ async fn store_errors(
         }
         Err(error) => {
             tracing::error!(%epoch, %error, "the errors cannot be stored: the checkpoint keeps \
-                                             those of an earlier one");
+                those of an earlier one");
             shared.errors.lock().not_stored()
         }
     }

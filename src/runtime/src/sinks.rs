@@ -287,7 +287,7 @@ impl SinkQueue {
                 }
                 Err(error) => {
                     tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking \
-                                                                        over again");
+                        over again");
                     let mut state = self.state.lock();
                     state.error = Some(error.to_string());
                     writer = None;
@@ -429,8 +429,7 @@ impl SinkQueue {
         }
         if hash != marker.hash {
             return Err(Error::corrupt(format!(
-                "sink \"{}\": replay up to epoch {} gave other \
-                                               changes than were delivered",
+                "sink \"{}\": replay up to epoch {} gave other changes than were delivered",
                 self.relation.name, marker.epoch
             ))
             .with_detail(

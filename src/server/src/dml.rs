@@ -664,8 +664,7 @@ impl Session {
             if !first && matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)) {
                 return Err(Error::user(
                     SqlState("21000"),
-                    "ON CONFLICT DO UPDATE command cannot \
-                                                           affect row a second time",
+                    "ON CONFLICT DO UPDATE command cannot affect row a second time",
                 )
                 .with_hint(
                     "Ensure that no rows proposed for insertion within the same command \

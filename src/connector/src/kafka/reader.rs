@@ -338,9 +338,8 @@ impl KafkaReader {
                 )
                 .with_detail(format!("The broker says: {text}."))
                 .with_hint(
-                    "Records were deleted before they were read, by retention or by \
-                                making the topic anew. Create the source again to start from what \
-is left.",
+                    "Records were deleted before they were read, by retention or by making the \
+                     topic anew. Create the source again to start from what is left.",
                 ))
             }
             RD_KAFKA_RESP_ERR__TRANSPORT
@@ -385,8 +384,7 @@ is left.",
                     self.options.topic, split.position.split
                 );
                 return Err(Error::corrupt(format!(
-                    "{place} ends at offset {end}, but was read up \
-                                                   to offset {} before",
+                    "{place} ends at offset {end}, but was read up to offset {} before",
                     split.limit
                 ))
                 .with_hint(
@@ -445,18 +443,15 @@ fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
     match now {
         Some(now) if now == known => Ok(()),
         Some(now) => Err(Error::corrupt(format!(
-            "kafka topic \"{topic}\" is not the one that was \
-                                                 read before: its id was {known} and is {now}"
+            "kafka topic \"{topic}\" is not the one that was read before: its id was {known} and \
+             is {now}"
         ))
         .with_hint(
             "It was deleted and made anew. Create the source again to read the new \
                         one.",
         )),
-        None => Err(Error::corrupt(no_topic_any_more(topic)).with_hint(
-            "It was deleted. Create the \
-                                                                        source again when there is \
-such a topic.",
-        )),
+        None => Err(Error::corrupt(no_topic_any_more(topic))
+            .with_hint("It was deleted. Create the source again when there is such a topic.")),
     }
 }
 

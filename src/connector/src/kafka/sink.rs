@@ -68,8 +68,7 @@ impl KafkaSink {
             return Err(Error::user(
                 SqlState::INVALID_PARAMETER,
                 format!(
-                    "sink \"{}\" is plain, but \
-                                                                         its input retracts rows",
+                    "sink \"{}\" is plain, but its input retracts rows",
                     identity.name
                 ),
             )

@@ -140,7 +140,7 @@ impl SourceConnector for KafkaSource {
         };
         if let Err(e) = commit() {
             tracing::debug!(target: "kafka", "offsets of topic \"{}\" were not committed for lag \
-                                              tools: {e}", self.options.kafka.topic);
+                tools: {e}", self.options.kafka.topic);
         }
     }
 }

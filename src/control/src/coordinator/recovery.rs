@@ -209,8 +209,7 @@ impl Coordinator {
         coordinator.record(&opening)?;
         for (epoch, relation) in recovered.blamed {
             let error = Error::internal(format!(
-                "the process ended twice while it recovered this \
-                                                 job after epoch {epoch}"
+                "the process ended twice while it recovered this job after epoch {epoch}"
             ))
             .with_hint(
                 "It may need more memory than there is. Drop it, or create it anew in \

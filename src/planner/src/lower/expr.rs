@@ -109,37 +109,32 @@ fn cast_to(expr: Expr, to: &DataType, safe: bool) -> Expr {
 fn unsupported(expr: &Df) -> Error {
     match expr {
         Df::ScalarSubquery(_) => Error::unsupported("this scalar subquery").with_hint(
-            "It must be an aggregate without \
-                                                                  GROUP BY, so that it has one \
-row, and stand in SELECT or WHERE.",
+            "It must be an aggregate without GROUP BY, so that it has one row, and stand in SELECT \
+             or WHERE.",
         ),
-        Df::InSubquery(_) | Df::SetComparison(_) => Error::unsupported(
-            "IN (subquery) outside of \
-                                                                        WHERE is not supported",
-        ),
+        Df::InSubquery(_) | Df::SetComparison(_) => {
+            Error::unsupported("IN (subquery) outside of WHERE is not supported")
+        }
         Df::Exists(_) => Error::unsupported("EXISTS outside of WHERE is not supported"),
         Df::WindowFunction(f) => Error::unsupported(format!(
             "window function {} is not supported",
             window_name(f)
         )),
         Df::AggregateFunction(f) => Error::unsupported(format!(
-            "aggregate function {}() is not \
-                                                                supported here",
+            "aggregate function {}() is not supported here",
             f.func.name()
         )),
-        Df::GroupingSet(_) => Error::unsupported(
-            "GROUPING SETS, ROLLUP and CUBE are not \
-                                                  supported",
-        ),
+        Df::GroupingSet(_) => {
+            Error::unsupported("GROUPING SETS, ROLLUP and CUBE are not supported")
+        }
         Df::Unnest(_) => Error::unsupported("UNNEST is not supported"),
         Df::Placeholder(p) => Error::user(
             tidemark_common::SqlState("42P02"),
             format!("there is no parameter {}", p.id),
         ),
-        Df::OuterReferenceColumn(_, column) => Error::unsupported(format!(
-            "correlated subquery on \
-                                                                           {column} is not supported"
-        )),
+        Df::OuterReferenceColumn(_, column) => {
+            Error::unsupported(format!("correlated subquery on {column} is not supported"))
+        }
         other => Error::unsupported(format!("expression {other} is not supported")),
     }
 }

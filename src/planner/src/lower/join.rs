@@ -125,8 +125,7 @@ impl Builder {
             }
             if !sides.left.is_single_row() && !sides.right.is_single_row() {
                 return Err(Error::unsupported(
-                    "a join without an equality between its sides is not \
-                                               supported",
+                    "a join without an equality between its sides is not supported",
                 )
                 .with_detail("All pairs of rows would have to be compared on one worker.")
                 .with_hint(
@@ -356,9 +355,8 @@ impl Builder {
         if join.filter.is_some() {
             if join.on.is_empty() {
                 return Err(Error::unsupported(
-                    "NOT IN or EXISTS inside of OR, without an equality \
-                                               between the subquery and the query around it is not \
-supported",
+                    "NOT IN or EXISTS inside of OR, without an equality between the subquery and \
+                     the query around it is not supported",
                 )
                 .with_hint(
                     "Compare a column of the subquery with one outside of it, or move \

@@ -63,7 +63,7 @@ fn source_clauses_come_in_any_order() {
     let kind = one(
         "CREATE SOURCE IF NOT EXISTS S2.\"Ticks\" (Id bigint, primary key (id)) FORMAT UPSERT \
          ENCODE JSON (x.y = 'z') KEY ENCODE TEXT INCLUDE KEY AS k WITH (connector='kafka', \
-Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)",
+         Properties.Bootstrap.Server = 'h:1', n = 5, neg = -1, flag = true)",
     );
     let StatementKind::CreateSource(source) = kind else {
         panic!("{kind:?}")

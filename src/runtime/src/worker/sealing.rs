@@ -223,7 +223,7 @@ async fn put(
             Ok(file) => return file,
             Err(error) => {
                 tracing::warn!(%table, %epoch, %error, "a checkpoint file could not be stored; \
-                                                        trying again");
+                    trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
             }

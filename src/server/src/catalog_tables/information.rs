@@ -12,33 +12,31 @@ use tidemark_plan::{Column, Relation, RelationKind};
 
 const COLUMNS: &str = "table_catalog name = dev, table_schema name, table_name name, column_name \
                        name, ordinal_position int4, column_default text, is_nullable text, \
-data_type text, \
-    character_maximum_length int4, character_octet_length int4, numeric_precision int4, \
-    numeric_precision_radix int4, numeric_scale int4, datetime_precision int4, interval_type text, \
-    interval_precision int4, \
-    character_set_catalog name, character_set_schema name, character_set_name name, \
-    collation_catalog name, collation_schema name, collation_name name, domain_catalog name, \
-    domain_schema name, domain_name name, \
-    udt_catalog name = dev, udt_schema name = pg_catalog, udt_name name, scope_catalog name, \
-    scope_schema name, scope_name name, maximum_cardinality int4, dtd_identifier text, \
-    is_self_referencing text = NO, \
-    is_identity text = NO, identity_generation text, identity_start text, identity_increment text, \
-    identity_maximum text, identity_minimum text, identity_cycle text = NO, is_generated text = \
-    NEVER, \
-    generation_expression text, is_updatable text";
+                       data_type text, character_maximum_length int4, character_octet_length int4, \
+                       numeric_precision int4, numeric_precision_radix int4, numeric_scale int4, \
+                       datetime_precision int4, interval_type text, interval_precision int4, \
+                       character_set_catalog name, character_set_schema name, character_set_name \
+                       name, collation_catalog name, collation_schema name, collation_name name, \
+                       domain_catalog name, domain_schema name, domain_name name, udt_catalog name \
+                       = dev, udt_schema name = pg_catalog, udt_name name, scope_catalog name, \
+                       scope_schema name, scope_name name, maximum_cardinality int4, \
+                       dtd_identifier text, is_self_referencing text = NO, is_identity text = NO, \
+                       identity_generation text, identity_start text, identity_increment text, \
+                       identity_maximum text, identity_minimum text, identity_cycle text = NO, \
+                       is_generated text = NEVER, generation_expression text, is_updatable text";
 
 const EMPTY: &[(&str, &str)] = &[
     (
         "referential_constraints",
         "constraint_catalog name, constraint_schema name, constraint_name name, \
          unique_constraint_catalog name, unique_constraint_schema name, unique_constraint_name \
-name, match_option text, update_rule text, delete_rule text",
+         name, match_option text, update_rule text, delete_rule text",
     ),
     (
         "routines",
         "specific_catalog name, specific_schema name, specific_name name, routine_catalog name, \
          routine_schema name, routine_name name, routine_type text, data_type text, \
-routine_definition text, external_language text",
+         routine_definition text, external_language text",
     ),
     (
         "parameters",
@@ -49,13 +47,13 @@ routine_definition text, external_language text",
         "sequences",
         "sequence_catalog name, sequence_schema name, sequence_name name, data_type text, \
          numeric_precision int4, start_value text, minimum_value text, maximum_value text, \
-increment text, cycle_option text",
+         increment text, cycle_option text",
     ),
     (
         "triggers",
         "trigger_catalog name, trigger_schema name, trigger_name name, event_manipulation text, \
          event_object_catalog name, event_object_schema name, event_object_table name, \
-action_statement text, action_timing text",
+         action_statement text, action_timing text",
     ),
     (
         "check_constraints",
@@ -130,22 +128,22 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             table(
                 "catalog_name name = dev, schema_name name, schema_owner name = root, \
                  default_character_set_catalog name, default_character_set_schema name, \
-default_character_set_name name, sql_path text",
+                 default_character_set_name name, sql_path text",
                 rows,
             )
         }
         "tables" => table(
             "table_catalog name = dev, table_schema name, table_name name, table_type text, \
              self_referencing_column_name name, reference_generation text, \
-user_defined_type_catalog name, user_defined_type_schema name, user_defined_type_name name, \
-is_insertable_into text, is_typed text = NO, commit_action text",
+             user_defined_type_catalog name, user_defined_type_schema name, user_defined_type_name \
+             name, is_insertable_into text, is_typed text = NO, commit_action text",
             visible(s).into_iter().map(|r| table_row(r)).collect(),
         ),
         "views" => table(
             "table_catalog name = dev, table_schema name, table_name name, view_definition text, \
              check_option text = NONE, is_updatable text = NO, is_insertable_into text = NO, \
-is_trigger_updatable text = NO, is_trigger_deletable text = NO, is_trigger_insertable_into text = \
-NO",
+             is_trigger_updatable text = NO, is_trigger_deletable text = NO, \
+             is_trigger_insertable_into text = NO",
             visible(s)
                 .into_iter()
                 .filter(|r| r.kind == RelationKind::View)
@@ -174,7 +172,8 @@ NO",
         "table_constraints" => table(
             "constraint_catalog name = dev, constraint_schema name, constraint_name name, \
              table_catalog name = dev, table_schema name, table_name name, constraint_type text = \
-'PRIMARY KEY', is_deferrable text = NO, initially_deferred text = NO, enforced text = YES",
+             'PRIMARY KEY', is_deferrable text = NO, initially_deferred text = NO, enforced text = \
+             YES",
             keyed(s)
                 .into_iter()
                 .map(|r| {
@@ -216,14 +215,14 @@ NO",
                 table(
                     "constraint_catalog name = dev, constraint_schema name, constraint_name name, \
                      table_catalog name = dev, table_schema name, table_name name, column_name \
-name, ordinal_position int4, position_in_unique_constraint int4",
+                     name, ordinal_position int4, position_in_unique_constraint int4",
                     rows,
                 )
             } else {
                 table(
                     "table_catalog name = dev, table_schema name, table_name name, column_name \
                      name, constraint_catalog name = dev, constraint_schema name, constraint_name \
-name",
+                     name",
                     rows,
                 )
             }
@@ -246,14 +245,14 @@ name",
             table(
                 "grantor name = root, grantee name = root, table_catalog name = dev, table_schema \
                  name, table_name name, privilege_type text, is_grantable text = YES, \
-with_hierarchy text = NO",
+                 with_hierarchy text = NO",
                 rows.collect(),
             )
         }
         "character_sets" => table(
             "character_set_catalog name, character_set_schema name, character_set_name name = \
              UTF8, character_repertoire name = UCS, form_of_use name = UTF8, \
-default_collate_catalog name = dev",
+             default_collate_catalog name = dev",
             vec![vec![]],
         ),
         "information_schema_catalog_name" => table("catalog_name name = dev", vec![vec![]]),

@@ -28,61 +28,62 @@ const DATABASE: i32 = 1;
 
 const PG_CLASS: &str = "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = \
                         0, relowner oid = 10, relam oid = 0, relfilenode oid = 0, reltablespace \
-oid = 0, \
-    relpages int4 = 0, reltuples float4 = -1, relallvisible int4 = 0, reltoastrelid oid = 0, \
-    relhasindex bool = false, relisshared bool = false, relpersistence char = p, relkind char, \
-    relnatts int2 = 0, relchecks int2 = 0, relhasrules bool = false, relhastriggers bool = false, \
-    relhassubclass bool = false, relrowsecurity bool = false, relforcerowsecurity bool = false, \
-    relispopulated bool = true, relreplident char = d, relispartition bool = false, relrewrite oid \
-    = 0, relfrozenxid int4 = 0, relminmxid int4 = 0, relacl text[], reloptions text[], \
-    relpartbound text, relhasoids bool = false";
+                        oid = 0, relpages int4 = 0, reltuples float4 = -1, relallvisible int4 = 0, \
+                        reltoastrelid oid = 0, relhasindex bool = false, relisshared bool = false, \
+                        relpersistence char = p, relkind char, relnatts int2 = 0, relchecks int2 = \
+                        0, relhasrules bool = false, relhastriggers bool = false, relhassubclass \
+                        bool = false, relrowsecurity bool = false, relforcerowsecurity bool = \
+                        false, relispopulated bool = true, relreplident char = d, relispartition \
+                        bool = false, relrewrite oid = 0, relfrozenxid int4 = 0, relminmxid int4 = \
+                        0, relacl text[], reloptions text[], relpartbound text, relhasoids bool = \
+                        false";
 
 const PG_ATTRIBUTE: &str = "attrelid oid, attname name, atttypid oid, attstattarget int4 = -1, \
                             attlen int2, attnum int2, attndims int4 = 0, attcacheoff int4 = -1, \
-atttypmod int4 = -1, \
-    attbyval bool = false, attstorage char = p, attalign char = i, attnotnull bool = false, \
-    atthasdef bool = false, atthasmissing bool = false, attidentity char = '', attgenerated char = \
-    '', \
-    attisdropped bool = false, attislocal bool = true, attinhcount int4 = 0, attcollation oid = 0, \
-    attacl text[], attoptions text[], attfdwoptions text[], attmissingval text, attcompression \
-    char = ''";
+                            atttypmod int4 = -1, attbyval bool = false, attstorage char = p, \
+                            attalign char = i, attnotnull bool = false, atthasdef bool = false, \
+                            atthasmissing bool = false, attidentity char = '', attgenerated char = \
+                            '', attisdropped bool = false, attislocal bool = true, attinhcount \
+                            int4 = 0, attcollation oid = 0, attacl text[], attoptions text[], \
+                            attfdwoptions text[], attmissingval text, attcompression char = ''";
 
 const PG_INDEX: &str = "indexrelid oid, indrelid oid, indnatts int2, indnkeyatts int2, indisunique \
                         bool = false, indnullsnotdistinct bool = false, indisprimary bool = false, \
-    indisexclusion bool = false, indimmediate bool = true, indisclustered bool = false, indisvalid \
-    bool = true, indcheckxmin bool = false, indisready bool = true, indislive bool = true, \
-    indisreplident bool = false, indkey int2vector, indcollation oidvector, indclass oidvector, \
-    indoption int2vector, indexprs text, indpred text";
+                        indisexclusion bool = false, indimmediate bool = true, indisclustered bool \
+                        = false, indisvalid bool = true, indcheckxmin bool = false, indisready \
+                        bool = true, indislive bool = true, indisreplident bool = false, indkey \
+                        int2vector, indcollation oidvector, indclass oidvector, indoption \
+                        int2vector, indexprs text, indpred text";
 
 const PG_CONSTRAINT: &str = "oid oid, conname name, connamespace oid, contype char, condeferrable \
                              bool = false, condeferred bool = false, convalidated bool = true, \
-conrelid oid, contypid oid = 0, \
-    conindid oid = 0, conparentid oid = 0, confrelid oid = 0, confupdtype char = '', confdeltype \
-    char = '', confmatchtype char = '', conislocal bool = true, coninhcount int4 = 0, \
-    connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop oid[], conppeqop oid[], \
-    conffeqop oid[], conexclop oid[], conbin text, confdelsetcols int2[], \
-    conperiod bool = false";
+                             conrelid oid, contypid oid = 0, conindid oid = 0, conparentid oid = \
+                             0, confrelid oid = 0, confupdtype char = '', confdeltype char = '', \
+                             confmatchtype char = '', conislocal bool = true, coninhcount int4 = \
+                             0, connoinherit bool = true, conkey int2[], confkey int2[], conpfeqop \
+                             oid[], conppeqop oid[], conffeqop oid[], conexclop oid[], conbin \
+                             text, confdelsetcols int2[], conperiod bool = false";
 
 const PG_DATABASE: &str = "oid oid, datname name, datdba oid = 10, encoding int4 = 6, \
                            datlocprovider char = c, datistemplate bool = false, datallowconn bool \
-= true, datconnlimit int4 = -1, \
-    datlastsysoid oid = 13000, datfrozenxid int4 = 0, datminmxid int4 = 0, dattablespace oid = \
-    1663, datcollate text = C, datctype text = C.UTF-8, daticulocale text, datlocale text, \
-    daticurules text, \
-    datcollversion text, datacl text[]";
+                           = true, datconnlimit int4 = -1, datlastsysoid oid = 13000, datfrozenxid \
+                           int4 = 0, datminmxid int4 = 0, dattablespace oid = 1663, datcollate \
+                           text = C, datctype text = C.UTF-8, daticulocale text, datlocale text, \
+                           daticurules text, datcollversion text, datacl text[]";
 
 const PG_ROLES: &str = "rolname name, rolsuper bool = true, rolinherit bool = true, rolcreaterole \
                         bool = true, rolcreatedb bool = true, rolcanlogin bool = true, \
-rolreplication bool = false, \
-    rolconnlimit int4 = -1, rolpassword text = ********, rolvaliduntil timestamptz, rolbypassrls \
-    bool = true, rolconfig text[], oid oid = 10";
+                        rolreplication bool = false, rolconnlimit int4 = -1, rolpassword text = \
+                        ********, rolvaliduntil timestamptz, rolbypassrls bool = true, rolconfig \
+                        text[], oid oid = 10";
 
 const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, leader_pid int4, \
                                 usesysid oid = 10, usename name, application_name text = '', \
-client_addr text, client_hostname text, \
-    client_port int4, backend_start timestamptz, xact_start timestamptz, query_start timestamptz, \
-    state_change timestamptz, wait_event_type text, wait_event text, state text, backend_xid int4, \
-    backend_xmin int4, query_id int8, query text, backend_type text = 'client backend'";
+                                client_addr text, client_hostname text, client_port int4, \
+                                backend_start timestamptz, xact_start timestamptz, query_start \
+                                timestamptz, state_change timestamptz, wait_event_type text, \
+                                wait_event text, state text, backend_xid int4, backend_xmin int4, \
+                                query_id int8, query text, backend_type text = 'client backend'";
 
 /// System views and tables that have no rows here and are not among the exports.
 const EMPTY: &[(&str, &str)] = &[
@@ -90,7 +91,7 @@ const EMPTY: &[(&str, &str)] = &[
         "pg_locks",
         "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, \
          transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid \
-int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
+         int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
     ),
     (
         "pg_prepared_statements",
@@ -119,7 +120,7 @@ int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
         "pg_sequences",
         "schemaname name, sequencename name, sequenceowner name, data_type text, start_value int8, \
          min_value int8, max_value int8, increment_by int8, cycle bool, cache_size int8, \
-last_value int8",
+         last_value int8",
     ),
     (
         "pg_rules",
@@ -173,8 +174,8 @@ last_value int8",
         "pg_trigger",
         "oid oid, tgrelid oid, tgparentid oid, tgname name, tgfoid oid, tgtype int2, tgenabled \
          char, tgisinternal bool, tgconstrrelid oid, tgconstrindid oid, tgconstraint oid, \
-tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual text, \
-tgoldtable name, tgnewtable name",
+         tgdeferrable bool, tginitdeferred bool, tgnargs int2, tgattr int2[], tgargs text, tgqual \
+         text, tgoldtable name, tgnewtable name",
     ),
     (
         "pg_policy",
@@ -467,8 +468,8 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         "pg_authid" => table(
             "oid oid = 10, rolname name, rolsuper bool = true, rolinherit bool = true, \
              rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, \
-rolreplication bool = false, rolbypassrls bool = true, rolconnlimit int4 = -1, rolpassword text, \
-rolvaliduntil timestamptz",
+             rolreplication bool = false, rolbypassrls bool = true, rolconnlimit int4 = -1, \
+             rolpassword text, rolvaliduntil timestamptz",
             roles(snapshot),
         ),
         "pg_user" | "pg_shadow" => {
@@ -479,7 +480,7 @@ rolvaliduntil timestamptz",
             table(
                 "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, \
                  userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil \
-timestamptz, useconfig text[]",
+                 timestamptz, useconfig text[]",
                 rows,
             )
         }
@@ -548,8 +549,8 @@ timestamptz, useconfig text[]",
         "pg_settings" => table(
             "name text, setting text, unit text, category text = 'Tidemark', short_desc text, \
              extra_desc text, context text = user, vartype text = string, source text = default, \
-min_val text, max_val text, enumvals text[], boot_val text, reset_val text, sourcefile text, \
-sourceline int4, pending_restart bool = false",
+             min_val text, max_val text, enumvals text[], boot_val text, reset_val text, \
+             sourcefile text, sourceline int4, pending_restart bool = false",
             snapshot
                 .settings
                 .iter()
@@ -568,8 +569,9 @@ sourceline int4, pending_restart bool = false",
         "pg_stat_user_tables" | "pg_stat_all_tables" => table(
             "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, \
              idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, \
-n_tup_del int8 = 0, n_tup_hot_upd int8 = 0, n_live_tup int8 = 0, n_dead_tup int8 = 0, last_vacuum \
-timestamptz, last_autovacuum timestamptz, last_analyze timestamptz, last_autoanalyze timestamptz",
+             n_tup_del int8 = 0, n_tup_hot_upd int8 = 0, n_live_tup int8 = 0, n_dead_tup int8 = 0, \
+             last_vacuum timestamptz, last_autovacuum timestamptz, last_analyze timestamptz, \
+             last_autoanalyze timestamptz",
             rows_of(snapshot, RelationKind::Table, |r| {
                 vec![
                     ("relid", oids::of_relation(r.id).into()),
