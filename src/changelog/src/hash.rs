@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! h := 0x9E3779B97F4A7C15
-//! for each key column:  h := fold(h ^ v, 0xD6E8FEB86659FD93)       fold(a, b) = low 64 bits of a*b  xor  high 64 bits of a*b
-//! vnode := (h >> 32) mod 256                             a key without columns has the hash 0, and so vnode 0
+//! for each key column:  h := fold(h ^ v, 0xD6E8FEB86659FD93)
+//! where fold(a, b) = low 64 bits of a*b  xor  high 64 bits of a*b
+//! vnode := (h >> 32) mod 256
+//! a key without columns has the hash 0, and so vnode 0
 //! ```
 //! where v is: NULL 0xA0761D6478BD642F; booleans 0 or 1; integers, dates, times and timestamps
 //! sign-extended to 64 bits; floats the bits of the double, with -0 as 0 and every NaN as

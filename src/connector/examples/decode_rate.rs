@@ -47,14 +47,18 @@ fn records(count: usize, blank: &str) -> Vec<String> {
     };
     (0..count)
         .map(|i| {
-            let channel = ["apple", "google", "facebook", "baidu", "channel-1234"][random(5) as usize];
-            let (auction, bidder, price) = (1000 + i as u64 / 10 + random(100), 1000 + random(1_000_000), 100 + random(50_000_000));
+            let channels = ["apple", "google", "facebook", "baidu", "channel-1234"];
+            let channel = channels[random(5) as usize];
+            let auction = 1000 + i as u64 / 10 + random(100);
+            let (bidder, price) = (1000 + random(1_000_000), 100 + random(50_000_000));
             let path = letters(&mut random, 15);
             let extra_len = 40 + random(60);
             let extra = letters(&mut random, extra_len);
             let (minute, second, millis) = (i / 60_000 % 60, i / 1000 % 60, i % 1000);
             format!(
-                "{{\"auction\":{blank}{auction},{blank}\"bidder\":{blank}{bidder},{blank}\"price\":{blank}{price},{blank}\"channel\":{blank}\"{channel}\",{blank}\
+                "{{\"auction\":{blank}{auction},{blank}\"bidder\":{blank}{bidder},{blank}\
+                 \"price\":{blank}{price},{blank}\
+                 \"channel\":{blank}\"{channel}\",{blank}\
                  \"url\":{blank}\"https://www.nexmark.com/{path}/item.htm?query=1\",{blank}\
                  \"date_time\":{blank}\"2025-01-01 \
                  00:{minute:02}:{second:02}.{millis:03}\",{blank}\"extra\":{blank}\"{extra}\"}}"
@@ -155,8 +159,15 @@ fn main() {
                 }
             })
             .collect();
-        let events: Vec<String> =
-            records.iter().map(|r| format!("{{\"before\":null,\"after\":{r},\"source\":{{\"db\":\"d\",\"table\":\"t\",\"ts_ms\":1}},\"op\":\"c\",\"ts_ms\":2}}")).collect();
+        let events: Vec<String> = records
+            .iter()
+            .map(|r| {
+                format!(
+                    "{{\"before\":null,\"after\":{r},\"source\":{{\"db\":\"d\",\"table\":\"t\",\
+                         \"ts_ms\":1}},\"op\":\"c\",\"ts_ms\":2}}"
+                )
+            })
+            .collect();
         for (name, format, records) in [
             ("7 of 7, two shapes in turn", Format::Plain, &mixed),
             ("7 of 7, upsert", Format::Upsert, &records),

@@ -8,18 +8,23 @@
 //! | rule | why it is sound and wanted |
 //! | --- | --- |
 //! | rewrite_set_comparison | `= ANY (subquery)` is `IN`, by definition |
-//! | `fold` (ours, before and after the others) | boolean algebra and exact casts of constants; in place of simplify_expressions, which evaluates constants with another arithmetic than ours |
-//! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, their negations anti joins (`NOT IN` is marked null-aware and lowered as such) |
-//! | scalar_subquery_to_join | a correlated aggregate is a left join with that aggregate grouped by the correlated columns |
+//! | `fold` (ours, before and after the others) | boolean algebra, exact casts of constants |
+//! | decorrelate_predicate_subquery | EXISTS and IN are semi joins, negated anti joins |
+//! | scalar_subquery_to_join | a correlated aggregate is a left join with it |
 //! | decorrelate_lateral_join | the same for LATERAL |
-//! | extract_equijoin_predicate | only tells `a.x = b.y` apart from the rest of a join's condition |
-//! | eliminate_cross_join | a filter over a product is a join; not where some join takes NULLs as equal ([`CrossJoins`]) |
+//! | extract_equijoin_predicate | only tells `a.x = b.y` apart in a join's condition |
+//! | eliminate_cross_join | a filter over a product is a join ([`CrossJoins`]) |
 //! | eliminate_duplicated_expr | grouping twice by one expression is grouping once |
 //! | eliminate_filter | WHERE true, WHERE false |
 //! | propagate_empty_relation | an empty relation has no rows in any epoch |
 //! | eliminate_outer_join | a filter that rejects NULLs removes the NULL-extended rows anyway |
-//! | push_down_filter | selection commutes with projection, with the kept side of joins and with grouping by its columns |
+//! | push_down_filter | selection commutes with projection, kept sides of joins, grouping columns |
 //! | optimize_projections | columns that nobody reads are not carried |
+//!
+//! `fold` stands in place of simplify_expressions, which evaluates constants with another
+//! arithmetic than ours. `NOT IN` is marked null-aware and lowered as such. A correlated aggregate
+//! is grouped by the correlated columns. eliminate_cross_join leaves alone plans in which some join
+//! takes NULLs as equal.
 //!
 //! Not used, and why: eliminate_join (uses uniqueness that may not hold within an epoch), limit
 //! rules (limits have a state of their own), single_distinct_to_group_by (the aggregate operator
@@ -79,7 +84,10 @@ impl OptimizerRule for CrossJoins {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        let nulls_equal = plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull)))?;
+        let nulls_equal = plan.exists(|node| {
+            Ok(matches!(node, LogicalPlan::Join(join)
+                if join.null_equality == NullEquality::NullEqualsNull))
+        })?;
         if nulls_equal {
             Ok(Transformed::no(plan))
         } else {

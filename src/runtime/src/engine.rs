@@ -249,7 +249,10 @@ impl Engine {
                 result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
                 _ = ticks.tick() => {
                     if let Some(job) = self.jobs().into_iter().find(|j| j.relation == id) {
-                        progress(format!("{:.0} % of the input is read: {} rows, {:.0} rows/s", job.progress, job.rows, job.rows_per_second));
+                        progress(format!(
+                            "{:.0} % of the input is read: {} rows, {:.0} rows/s",
+                            job.progress, job.rows, job.rows_per_second
+                        ));
                     }
                 }
             }

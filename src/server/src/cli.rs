@@ -15,7 +15,12 @@ const SETTINGS: &str = "A flag goes before the environment, the environment befo
 
 /// Tidemark: a streaming SQL database that speaks PostgreSQL
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, args_conflicts_with_subcommands = true, after_help = SETTINGS)]
+#[command(
+    name = "tidemark",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = SETTINGS
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -1211,7 +1211,8 @@ fn constant_rows(
 }
 
 fn is_default(expr: &Expr) -> bool {
-    matches!(expr, Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
+    matches!(expr, Expr::Identifier(i)
+        if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
 }
 
 fn or_default(value: Expr, column: &tidemark_plan::Column) -> Result<Expr> {

@@ -52,7 +52,8 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
         "<!doctype html><meta charset=utf-8><title>Tidemark</title><meta http-equiv=refresh \
          content=5>\
          <style>body{font:14px \
-         system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse}td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}</style>\
+         system-ui,sans-serif;margin:2rem;color:#222}table{border-collapse:collapse}\
+         td,th{padding:.3rem .8rem;border-bottom:1px solid #ddd;text-align:left}</style>\
          <h1>Tidemark</h1>",
     );
     let Some(server) = slot.get() else {
@@ -73,7 +74,8 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
         page,
         "<p>Version {} &middot; SQL on <code>{}</code> &middot; {} clients &middot; last \
          checkpoint: {}\
-         <table><tr><th>Job<th>Kind<th>State<th>Progress<th>Rows<th>Rows/s<th>Epoch<th>Memory<th>Error",
+         <table><tr><th>Job<th>Kind<th>State<th>Progress<th>Rows\
+          <th>Rows/s<th>Epoch<th>Memory<th>Error",
         env!("CARGO_PKG_VERSION"),
         escape(&server.config.sql),
         server.clients.list().len(),

@@ -8,8 +8,8 @@
 //! # restart                the server is killed (-9) and started again
 //! # restart asked          ... after SIGTERM instead
 //! # restart workers=3      ... with that many workers
-//! # unchecked v            from here on view v is not compared with its query (its text no longer fits, or it fails on purpose)
-//! # views FOLDER           a materialized view for every FOLDER/*.sql of the workspace, with the file's name and query
+//! # unchecked v            from here on view v is not compared with its query (it may fail)
+//! # views FOLDER           a materialized view for every FOLDER/*.sql, by its name
 //! # check                  compare all views now
 //! ```
 //!

@@ -457,12 +457,16 @@ impl Column {
             &self.data_type,
             "a column keeps its type"
         );
-        with_fixed!(&mut self.store, f => f.write(words(&array.to_data()), array.nulls(), rows, ids), other => match other {
+        with_fixed!(&mut self.store,
+            f => f.write(words(&array.to_data()), array.nulls(), rows, ids),
+            other => match other {
             Store::Bool(f) => {
                 let values: Vec<u8> = array.as_boolean().values().iter().map(u8::from).collect();
                 f.write(&values, array.nulls(), rows, ids);
             }
-            Store::Bytes(b) => with_bytes!(array, values, value => rows.each(ids, |row, id| b.set(id, value(row)))),
+            Store::Bytes(b) => with_bytes!(array, values, value => {
+                rows.each(ids, |row, id| b.set(id, value(row)))
+            }),
             Store::Nested(n) => n.write(array, rows, ids),
             _ => unreachable!(),
         });
@@ -541,8 +545,13 @@ impl Column {
     /// The values of these slots; ABSENT gives NULL.
     pub(crate) fn gather(&self, ids: &[u32], absent: bool) -> ArrayRef {
         let fixed = |buffer, nulls| array_of(&self.data_type, ids.len(), vec![buffer], nulls);
-        with_fixed!(&self.store, f => fixed(f.gather(ids, absent), f.gather_nulls(ids, absent)), other => match other {
-            Store::Bool(f) => fixed(bits_of(ids, |id| id != ABSENT && f.values.get(id) == 1).into_inner(), f.gather_nulls(ids, absent)),
+        with_fixed!(&self.store,
+            f => fixed(f.gather(ids, absent), f.gather_nulls(ids, absent)),
+            other => match other {
+            Store::Bool(f) => {
+                let bits = bits_of(ids, |id| id != ABSENT && f.values.get(id) == 1);
+                fixed(bits.into_inner(), f.gather_nulls(ids, absent))
+            }
             Store::Bytes(b) => gather_bytes(&self.data_type, b, ids),
             Store::Nested(n) => n.gather(&self.data_type, ids),
             _ => unreachable!(),

@@ -181,7 +181,11 @@ impl ColumnBuilder {
 
     /// Appends NULL to row `row`.
     pub fn push_null(&mut self, row: usize) {
-        each_vector!(&mut self.values, v => v.push(Default::default()), (data, ends) => ends.push(data.len() as i32));
+        each_vector!(
+            &mut self.values,
+            v => v.push(Default::default()),
+            (data, ends) => ends.push(data.len() as i32)
+        );
         self.nulls.push(row as u32);
         self.written = row + 1;
     }

@@ -8,7 +8,7 @@
 //! | format | record | changes |
 //! | --- | --- | --- |
 //! | PLAIN | a value | +1 of the row |
-//! | UPSERT | key and value | +1 of the row; columns of the key come from the record key, whatever the value says |
+//! | UPSERT | key and value | +1 of the row; columns of the key come from the record key |
 //! | UPSERT | key, no value (or `null`) | -1 of the key, other columns NULL |
 //! | DEBEZIUM | op c, r, u | +1 of `after` |
 //! | DEBEZIUM | op d | -1 of the key in `before`, else in the record key |
@@ -23,16 +23,20 @@
 //! | type | read from |
 //! | --- | --- |
 //! | boolean | `true`, `false`, 0, 1; a string with PostgreSQL's words |
-//! | smallint, int, bigint | an integral number (`7`, `7.0`, `7e0`) or such a number in a string; range-checked |
+//! | smallint, int, bigint | an integral number (`7`, `7.0`, `7e0`), also in a string |
 //! | real, double precision | a number; a string with a number, `NaN`, `Infinity`, `-Infinity` |
-//! | numeric(p, s) | a number or a string, exactly; more than s digits are rounded half away from zero, more than p are an error |
+//! | numeric(p, s) | a number or a string, exactly; rounded half away from zero to s digits |
 //! | varchar | a string; of any other value its JSON text |
 //! | bytea | a string, in PostgreSQL's `\x` form or else its UTF-8 bytes |
 //! | date | `YYYY-MM-DD`; an integer as days since 1970-01-01 |
 //! | time | `HH:MM[:SS[.ffffff]]`; an integer as microseconds since midnight |
-//! | timestamp, timestamptz | `YYYY-MM-DD HH:MM:SS[.ffffff]`, also with `T`, a zone or `Z`; an integer as epoch milliseconds below 10^14, microseconds from there on |
+//! | timestamp, timestamptz | `YYYY-MM-DD HH:MM:SS[.ffffff]`, also with `T` or a zone; an epoch |
 //! | jsonb | any value, kept as its text; in DEBEZIUM a string holds the text |
 //! | uuid | a string |
+//!
+//! Integers are checked for their range; more than p digits of a numeric are an error. A number as
+//! timestamp is epoch milliseconds below 10^14, microseconds from there on. Columns of an UPSERT
+//! key come from the record key, whatever the value says.
 //!
 //! Well-formedness of the whole record is checked whatever columns are wanted; what a wanted column
 //! cannot hold is an error of that column. It fails the record, since a keyed relation needs its

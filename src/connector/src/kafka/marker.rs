@@ -107,7 +107,10 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
         if !queue.fill(1000) {
             if began.elapsed() > PATIENCE {
                 return Err(
-                    failed(format!("it cannot be read beyond offset {next}")).with_hint("A transaction of another sink is open there. Its writer ends it when it starts again.")
+                    failed(format!("it cannot be read beyond offset {next}")).with_hint(
+                        "A transaction of another sink is open there. Its writer ends it when it \
+                         starts again.",
+                    ),
                 );
             }
             std::thread::sleep(Duration::from_millis(1));

@@ -262,7 +262,8 @@ impl Producer {
     /// the next `init_transactions`.
     pub fn abort(&self) {
         if let Err(e) = self.client.abort_transaction(TIMEOUT) {
-            tracing::warn!(target: "kafka", "{}: a transaction could not be aborted: {e}", self.what);
+            let what = &self.what;
+            tracing::warn!(target: "kafka", "{what}: a transaction could not be aborted: {e}");
         }
     }
 

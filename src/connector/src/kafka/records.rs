@@ -3,7 +3,7 @@
 //! | format | change | record |
 //! | --- | --- | --- |
 //! | PLAIN | +n | n records of the row; the key columns as record key if there are any |
-//! | PLAIN | -n | none if retractions are left out on purpose, else an error: the planner promised that there are none |
+//! | PLAIN | -n | none if they are left out on purpose, else an error: there should be none |
 //! | UPSERT | -1 then +1 of one key | the new row under its key |
 //! | UPSERT | +1 | the row under its key |
 //! | UPSERT | -1 | no value under its key |
@@ -330,13 +330,16 @@ mod tests {
         let tail = "\"source\":{\"connector\":\"tidemark\",\"ts_ms\":5}";
         let expected = [
             format!(
-                "{{\"id\":1}} {{\"before\":{{\"id\":1,\"name\":\"a\"}},\"after\":{{\"id\":1,\"name\":\"b\"}},{tail},\"op\":\"u\",\"ts_ms\":5}}"
+                "{{\"id\":1}} {{\"before\":{{\"id\":1,\"name\":\"a\"}},\
+                 \"after\":{{\"id\":1,\"name\":\"b\"}},{tail},\"op\":\"u\",\"ts_ms\":5}}"
             ),
             format!(
-                "{{\"id\":2}} {{\"before\":{{\"id\":2,\"name\":\"c\"}},\"after\":null,{tail},\"op\":\"d\",\"ts_ms\":5}}"
+                "{{\"id\":2}} {{\"before\":{{\"id\":2,\"name\":\"c\"}},\
+                 \"after\":null,{tail},\"op\":\"d\",\"ts_ms\":5}}"
             ),
             format!(
-                "{{\"id\":3}} {{\"before\":null,\"after\":{{\"id\":3,\"name\":\"d\"}},{tail},\"op\":\"c\",\"ts_ms\":5}}"
+                "{{\"id\":3}} {{\"before\":null,\
+                 \"after\":{{\"id\":3,\"name\":\"d\"}},{tail},\"op\":\"c\",\"ts_ms\":5}}"
             ),
         ];
         assert_eq!(

@@ -270,7 +270,10 @@ impl Coordinator {
     /// A source that nobody read when a job's actors were built may run by now, started by another
     /// creation: before the job joins, it reads that source's past as if it had come later.
     fn catch_up_with_started_sources(&mut self) {
-        let is_ready = |c: &Creating| matches!(&c.phase, Phase::CatchingUp { ready } if ready.iter().all(|r| *r));
+        let is_ready = |c: &Creating| {
+            matches!(&c.phase, Phase::CatchingUp { ready }
+                if ready.iter().all(|r| *r))
+        };
         let behind: Vec<(RelationId, Positions)> = self
             .creating
             .iter()
@@ -426,7 +429,8 @@ impl Coordinator {
         if new.is_empty() {
             return Ok(());
         }
-        tracing::info!(source = %relation, splits = ?new.iter().map(|s| s.split).collect::<Vec<_>>(), "new splits");
+        let splits: Vec<_> = new.iter().map(|s| s.split).collect();
+        tracing::info!(source = %relation, ?splits, "new splits");
         self.record(&[Entry::AddSplits {
             relation,
             start: new.clone(),

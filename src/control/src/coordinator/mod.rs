@@ -2,8 +2,9 @@
 //! never touches rows of a dataflow and never waits for one.
 //!
 //! ```text
-//! barrier e to all workers -> each answers with its cut -> cut logged and synced: e is DECIDED (writes are acknowledged)
-//!                          -> each answers done         -> decided and done in order: e is PUBLISHED (readable; sinks may send)
+//! barrier e to all workers
+//!   -> each answers with its cut -> cut logged and synced: e is DECIDED (writes are acknowledged)
+//!   -> each answers done         -> decided and done: e is PUBLISHED (readable; sinks send)
 //! ```
 //! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions and publications happen
 //! in order. A barrier is sent when something asks for one: rows that a source read, a write, a

@@ -141,7 +141,10 @@ fn exists(i: &InSubquery, schema: &DFSchema, in_or: bool) -> Result<Option<Expr>
 /// itself: once the two are joined, the names have to tell them apart.
 fn apart(plan: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<Arc<LogicalPlan>> {
     let known = |node: &LogicalPlan| {
-        outer.iter().any(|e| matches!(e, Expr::OuterReferenceColumn(_, column) if node.schema().has_column(column)))
+        outer.iter().any(|e| {
+            matches!(e, Expr::OuterReferenceColumn(_, column)
+            if node.schema().has_column(column))
+        })
     };
     if !plan.exists(|node| Ok(known(node)))? {
         return Ok(plan.clone());

@@ -124,7 +124,8 @@ fn shifted(operands: &mut [Expr], op: Operator, schema: &DFSchema) -> bool {
 /// What type coercion makes of the integer in `date + 1`, which stays a date: a plan may be
 /// analysed twice.
 fn is_days(expr: &Expr, schema: &DFSchema) -> bool {
-    matches!(expr, Expr::Cast(cast) if matches!(cast.expr.get_type(schema), Ok(DataType::Duration(_))))
+    matches!(expr, Expr::Cast(cast)
+        if matches!(cast.expr.get_type(schema), Ok(DataType::Duration(_))))
 }
 
 /// Dates among timestamps become timestamps of the same kind.

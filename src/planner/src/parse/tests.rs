@@ -124,17 +124,23 @@ fn views_keep_their_query() {
 #[test]
 fn utility_statements() {
     assert!(
-        matches!(one("drop materialized view if exists a, s.b cascade"), StatementKind::Drop(Drop { kind: RelationKind::MaterializedView, if_exists: true, cascade: true, names }) if names.len() == 2)
+        matches!(one("drop materialized view if exists a, s.b cascade"),
+            StatementKind::Drop(Drop {
+                kind: RelationKind::MaterializedView, if_exists: true, cascade: true, names
+            })
+            if names.len() == 2)
     );
     assert!(matches!(
         one("drop schema s"),
         StatementKind::DropSchema { .. }
     ));
+    assert!(matches!(one("alter table t rename to u"),
+            StatementKind::Alter { action: AlterAction::RenameTo(name), .. }
+            if name == "u"));
     assert!(
-        matches!(one("alter table t rename to u"), StatementKind::Alter { action: AlterAction::RenameTo(name), .. } if name == "u")
-    );
-    assert!(
-        matches!(one("alter materialized view v set parallelism = 4"), StatementKind::Alter { action: AlterAction::SetParallelism(n), .. } if n == "4")
+        matches!(one("alter materialized view v set parallelism = 4"),
+            StatementKind::Alter { action: AlterAction::SetParallelism(n), .. }
+            if n == "4")
     );
     assert!(matches!(
         one("show materialized views from s like 'a%'"),
@@ -158,36 +164,44 @@ fn utility_statements() {
             ..
         }
     ));
+    assert!(matches!(one("show transaction isolation level"),
+            StatementKind::Show { what: ShowKind::Variable(v), .. }
+            if v == "transaction_isolation"));
     assert!(
-        matches!(one("show transaction isolation level"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "transaction_isolation")
+        matches!(one("SHOW server_version"), StatementKind::Show { what: ShowKind::Variable(v), .. }
+            if v == "server_version")
+    );
+    assert!(matches!(one("set extra_float_digits = 3"),
+            StatementKind::Set { name, value: Some(v), local: false }
+            if name == "extra_float_digits" && v == "3"));
+    assert!(
+        matches!(one("set search_path to public, s2"), StatementKind::Set { value: Some(v), .. }
+            if v == "public, s2")
     );
     assert!(
-        matches!(one("SHOW server_version"), StatementKind::Show { what: ShowKind::Variable(v), .. } if v == "server_version")
-    );
-    assert!(
-        matches!(one("set extra_float_digits = 3"), StatementKind::Set { name, value: Some(v), local: false } if name == "extra_float_digits" && v == "3")
-    );
-    assert!(
-        matches!(one("set search_path to public, s2"), StatementKind::Set { value: Some(v), .. } if v == "public, s2")
-    );
-    assert!(
-        matches!(one("set local time zone 'UTC'"), StatementKind::Set { name, local: true, .. } if name == "timezone")
+        matches!(one("set local time zone 'UTC'"), StatementKind::Set { name, local: true, .. }
+            if name == "timezone")
     );
     assert!(matches!(
         one("set session characteristics as transaction read only"),
         StatementKind::Set { .. }
     ));
     assert!(
-        matches!(one("set transaction isolation level serializable, read only"), StatementKind::Set { name, value: Some(v), .. } if name == "transaction_read_only" && v == "on")
+        matches!(one("set transaction isolation level serializable, read only"),
+            StatementKind::Set { name, value: Some(v), .. }
+            if name == "transaction_read_only" && v == "on")
+    );
+    assert!(matches!(one("set session authorization default"),
+            StatementKind::Set { name, value: None, .. }
+            if name == "session_authorization"));
+    assert!(
+        matches!(one("refresh materialized view concurrently s.v"), StatementKind::Refresh(name)
+            if name.name == "v")
     );
     assert!(
-        matches!(one("set session authorization default"), StatementKind::Set { name, value: None, .. } if name == "session_authorization")
-    );
-    assert!(
-        matches!(one("refresh materialized view concurrently s.v"), StatementKind::Refresh(name) if name.name == "v")
-    );
-    assert!(
-        matches!(one("create table if not exists t as (select 1 as x)"), StatementKind::CreateTableAs { if_not_exists: true, query, .. } if query.text == "(select 1 as x)")
+        matches!(one("create table if not exists t as (select 1 as x)"),
+            StatementKind::CreateTableAs { if_not_exists: true, query, .. }
+            if query.text == "(select 1 as x)")
     );
     assert!(matches!(one("reset all"), StatementKind::Reset(None)));
     assert!(matches!(
@@ -214,9 +228,9 @@ fn utility_statements() {
             ..
         }
     ));
-    assert!(
-        matches!(one("comment on column t.name is 'a column'"), StatementKind::CommentOn { object, name, comment: Some(_) } if object == "column" && name == ["t", "name"])
-    );
+    assert!(matches!(one("comment on column t.name is 'a column'"),
+            StatementKind::CommentOn { object, name, comment: Some(_) }
+            if object == "column" && name == ["t", "name"]));
     assert!(matches!(
         one("explain (verbose, format json) create materialized view v as select 1"),
         StatementKind::Explain {

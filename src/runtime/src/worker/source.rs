@@ -90,7 +90,10 @@ impl Source {
             unlogged: Vec::new(),
             unlogged_errors: VecDeque::new(),
             counted: true,
-            is_bare: relation.job.as_ref().is_some_and(|job| matches!(job.fragments.as_slice(), [only] if matches!(only.root.op, Op::SourceRead { .. }))),
+            is_bare: relation.job.as_ref().is_some_and(|job| {
+                matches!(job.fragments.as_slice(), [only]
+                    if matches!(only.root.op, Op::SourceRead { .. }))
+            }),
             worker,
             trouble: None,
             figures: shared.figures(relation.id),

@@ -135,6 +135,12 @@ fn arrow_type(kind: &str) -> (DataType, &'static str) {
     }
 }
 
+/// The columns of a description: their names and kinds.
+pub fn names_and_kinds(description: &'static str) -> Vec<(&'static str, &'static str)> {
+    let columns = columns(description);
+    columns.iter().map(|c| (c.name, c.kind)).collect()
+}
+
 /// A field with the text of its SQL type.
 pub fn field(name: &str, data_type: DataType, sql: &str) -> Field {
     let field = Field::new(name, data_type, true);

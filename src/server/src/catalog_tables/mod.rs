@@ -6,6 +6,7 @@ pub mod information;
 pub mod node;
 pub mod oids;
 pub mod postgres;
+pub mod statics;
 
 use crate::serving::Snapshot;
 use datafusion::catalog::TableProvider;
@@ -29,7 +30,7 @@ pub fn table(
 /// A table function of the system catalogs.
 pub fn table_function(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {
-        "pg_get_keywords" => postgres::keywords().map(Some),
+        "pg_get_keywords" => statics::table(name),
         "pg_available_extensions" => {
             build::table("name name, default_version text, comment text", Vec::new()).map(Some)
         }

@@ -1,6 +1,5 @@
 //! `pg_catalog`: relations, columns, keys, indexes and comments as PostgreSQL's tables. Types,
-//! functions, operators and the tables that stay empty are exports of a PostgreSQL's own catalog
-//! (datafusion-pg-catalog).
+//! functions and operators are exports of a PostgreSQL's own catalog ([`statics`]).
 //!
 //! Kinds in `pg_class`: table `r`, view `v`, materialized view `m`, index `i`. Sources and sinks
 //! are not tables to PostgreSQL's tools: a source is shown as a foreign table `f` of a server that
@@ -9,18 +8,15 @@
 
 use super::build::{Cell, Row, table};
 use super::oids;
+use super::statics;
 use crate::protocol::types;
 use crate::serving::Snapshot;
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, Int32Array, RecordBatch, new_null_array,
-};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema};
-use datafusion::catalog::{MemTable, TableProvider};
-use datafusion_pg_catalog::pg_catalog::{ArrowTable, PgCatalogStaticTables};
+use arrow::datatypes::DataType;
+use datafusion::catalog::TableProvider;
 use pgwire::api::Type;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, OnceLock};
-use tidemark_common::{Error, Result};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tidemark_common::Result;
 use tidemark_plan::{Column, Relation, RelationKind};
 
 const OWNER: i32 = 10;
@@ -226,220 +222,69 @@ const EMPTY: &[(&str, &str)] = &[
         "pg_default_acl",
         "oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype char, defaclacl text[]",
     ),
+    (
+        "pg_enum",
+        "oid oid, enumtypid oid, enumsortorder float4, enumlabel name",
+    ),
+    (
+        "pg_event_trigger",
+        "oid oid, evtname name, evtevent name, evtowner oid, evtfoid oid, evtenabled char, evttags \
+         text[]",
+    ),
+    (
+        "pg_extension",
+        "oid oid, extname name, extowner oid, extnamespace oid, extrelocatable bool, extversion \
+         text, extconfig oid[], extcondition text[]",
+    ),
+    (
+        "pg_init_privs",
+        "objoid oid, classoid oid, objsubid int4, privtype char, initprivs text[]",
+    ),
+    ("pg_largeobject", "loid oid, pageno int4, data text"),
+    (
+        "pg_largeobject_metadata",
+        "oid oid, lomowner oid, lomacl text[]",
+    ),
+    ("pg_replication_origin", "roident oid, roname text"),
+    (
+        "pg_seclabel",
+        "objoid oid, classoid oid, objsubid int4, provider text, label text",
+    ),
+    (
+        "pg_shdepend",
+        "dbid oid, classid oid, objid oid, objsubid int4, refclassid oid, refobjid oid, deptype \
+         char",
+    ),
+    (
+        "pg_shseclabel",
+        "objoid oid, classoid oid, provider text, label text",
+    ),
+    (
+        "pg_statistic",
+        "starelid oid, staattnum int2, stainherit bool, stanullfrac float4, stawidth int4, \
+         stadistinct float4",
+    ),
+    (
+        "pg_statistic_ext_data",
+        "stxoid oid, stxdinherit bool, stxdndistinct text, stxddependencies text, stxdmcv text, \
+         stxdexpr text",
+    ),
+    (
+        "pg_subscription",
+        "oid oid, subdbid oid, subskiplsn text, subname name, subowner oid, subenabled bool, \
+         subbinary bool, substream bool, subtwophasestate char, subdisableonerr bool, \
+         subpasswordrequired bool, subrunasowner bool, subfailover bool, subconninfo text, \
+         subslotname name, subsynccommit text, subpublications text[], suborigin text",
+    ),
+    (
+        "pg_subscription_rel",
+        "srsubid oid, srrelid oid, srsubstate char, srsublsn text",
+    ),
+    (
+        "pg_user_mapping",
+        "oid oid, umuser oid, umserver oid, umoptions text[]",
+    ),
 ];
-
-fn statics() -> Result<&'static PgCatalogStaticTables> {
-    static TABLES: OnceLock<Result<PgCatalogStaticTables>> = OnceLock::new();
-    TABLES
-        .get_or_init(|| {
-            PgCatalogStaticTables::try_new().map_err(crate::protocol::error::from_datafusion)
-        })
-        .as_ref()
-        .map_err(Error::clone)
-}
-
-/// The keywords that `pg_get_keywords()` lists.
-pub fn keywords() -> Result<Arc<dyn TableProvider>> {
-    exported("", &statics()?.pg_get_keywords)
-}
-
-/// The oid of a built-in function by its name.
-pub fn function_oid(name: &str) -> Option<i32> {
-    static BY_NAME: OnceLock<HashMap<String, i32>> = OnceLock::new();
-    let by_name = BY_NAME.get_or_init(|| {
-        let mut found = HashMap::new();
-        for batch in statics().map_or(&[][..], |s| s.pg_proc.data()) {
-            let (Some(oids), Some(names)) =
-                (batch.column_by_name("oid"), batch.column_by_name("proname"))
-            else {
-                continue;
-            };
-            let (Some(oids), Some(names)) = (
-                oids.as_primitive_opt::<Int32Type>(),
-                names.as_string_opt::<i32>(),
-            ) else {
-                continue;
-            };
-            found.extend(
-                oids.iter()
-                    .zip(names)
-                    .filter_map(|(o, n)| Some((n?.to_string(), o?))),
-            );
-        }
-        found
-    });
-    by_name
-        .get(name.rsplit('.').next().unwrap_or(name))
-        .copied()
-}
-
-/// Columns of functions are oids, access lists are arrays: the export has them as text.
-fn retyped(name: &str, column: &ArrayRef) -> ArrayRef {
-    let regproc = [
-        "typinput",
-        "typoutput",
-        "typreceive",
-        "typsend",
-        "typmodin",
-        "typmodout",
-        "typanalyze",
-        "typsubscript",
-    ]
-    .contains(&name);
-    match column.as_string_opt::<i32>() {
-        Some(texts) if regproc => Arc::new(
-            texts
-                .iter()
-                .map(|t| Some(t.and_then(function_oid).unwrap_or(0)))
-                .collect::<Int32Array>(),
-        ),
-        Some(texts)
-            if name.ends_with("acl")
-                || name.ends_with("options")
-                || name.ends_with("config")
-                || name == "evttags" =>
-        {
-            new_null_array(
-                &DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true))),
-                texts.len(),
-            )
-        }
-        _ => column.clone(),
-    }
-}
-
-/// Columns that exported tables have in other versions of PostgreSQL, for clients that ask for them
-/// whatever the version.
-fn of_other_versions(table: &str, batch: &RecordBatch) -> Vec<(&'static str, ArrayRef)> {
-    let is_kind = |wanted: &str| -> ArrayRef {
-        let kinds = batch
-            .column_by_name("prokind")
-            .and_then(|c| c.as_string_opt::<i32>());
-        Arc::new(
-            (0..batch.num_rows())
-                .map(|i| Some(kinds.is_some_and(|k| k.value(i) == wanted)))
-                .collect::<BooleanArray>(),
-        )
-    };
-    match table {
-        "pg_proc" => vec![("proisagg", is_kind("a")), ("proiswindow", is_kind("w"))],
-        "pg_collation" => vec![(
-            "colliculocale",
-            new_null_array(&DataType::Utf8, batch.num_rows()),
-        )],
-        _ => Vec::new(),
-    }
-}
-
-/// An exported table with our marks for oids.
-fn exported(table: &str, source: &Arc<ArrowTable>) -> Result<Arc<dyn TableProvider>> {
-    let empty = RecordBatch::new_empty(source.schema());
-    let first = source.data().first().unwrap_or(&empty);
-    let more = of_other_versions(table, first)
-        .into_iter()
-        .map(|(name, array)| Arc::new(Field::new(name, array.data_type().clone(), true)));
-    let fields: Vec<Arc<Field>> = source
-        .schema()
-        .fields()
-        .iter()
-        .cloned()
-        .chain(more)
-        .collect();
-    let retype = |b: &RecordBatch| {
-        let exported = b
-            .columns()
-            .iter()
-            .zip(&fields)
-            .map(|(c, f)| retyped(f.name(), c));
-        exported
-            .chain(
-                of_other_versions(table, b)
-                    .into_iter()
-                    .map(|(_, array)| array),
-            )
-            .collect::<Vec<_>>()
-    };
-    let types = retype(first);
-    let mark = |(f, column): (&Arc<Field>, &ArrayRef)| {
-        let letter = [
-            "typtype",
-            "typcategory",
-            "typalign",
-            "typstorage",
-            "prokind",
-            "provolatile",
-            "proparallel",
-            "castcontext",
-            "castmethod",
-            "collprovider",
-        ]
-        .contains(&f.name().as_str());
-        let sql = if f.metadata().contains_key("pg.oid_alias") {
-            "oid"
-        } else if letter {
-            "\"char\""
-        } else {
-            ""
-        };
-        super::build::field(f.name(), column.data_type().clone(), sql)
-    };
-    let schema = Arc::new(Schema::new(
-        fields.iter().zip(&types).map(mark).collect::<Vec<_>>(),
-    ));
-    let dress = |b: &RecordBatch| RecordBatch::try_new(schema.clone(), retype(b));
-    let batches = source
-        .data()
-        .iter()
-        .map(dress)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(crate::protocol::error::from_arrow)?;
-    Ok(Arc::new(
-        MemTable::try_new(schema, vec![batches])
-            .map_err(crate::protocol::error::from_datafusion)?,
-    ))
-}
-
-fn exported_by_name(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-    let s = statics()?;
-    let found = match name {
-        "pg_aggregate" => &s.pg_aggregate,
-        "pg_am" => &s.pg_am,
-        "pg_amop" => &s.pg_amop,
-        "pg_amproc" => &s.pg_amproc,
-        "pg_cast" => &s.pg_cast,
-        "pg_collation" => &s.pg_collation,
-        "pg_conversion" => &s.pg_conversion,
-        "pg_language" => &s.pg_language,
-        "pg_opclass" => &s.pg_opclass,
-        "pg_operator" => &s.pg_operator,
-        "pg_opfamily" => &s.pg_opfamily,
-        "pg_proc" => &s.pg_proc,
-        "pg_range" => &s.pg_range,
-        "pg_ts_config" => &s.pg_ts_config,
-        "pg_ts_dict" => &s.pg_ts_dict,
-        "pg_ts_parser" => &s.pg_ts_parser,
-        "pg_ts_template" => &s.pg_ts_template,
-        "pg_type" => &s.pg_type,
-        "pg_enum" => &s.pg_enum,
-        "pg_event_trigger" => &s.pg_event_trigger,
-        "pg_extension" => &s.pg_extension,
-        "pg_init_privs" => &s.pg_init_privs,
-        "pg_largeobject" => &s.pg_largeobject,
-        "pg_largeobject_metadata" => &s.pg_largeobject_metadata,
-        "pg_replication_origin" => &s.pg_replication_origin,
-        "pg_seclabel" => &s.pg_seclabel,
-        "pg_shdepend" => &s.pg_shdepend,
-        "pg_shseclabel" => &s.pg_shseclabel,
-        "pg_statistic" => &s.pg_statistic,
-        "pg_statistic_ext_data" => &s.pg_statistic_ext_data,
-        "pg_subscription" => &s.pg_subscription,
-        "pg_subscription_rel" => &s.pg_subscription_rel,
-        "pg_tablespace" => &s.pg_tablespace,
-        "pg_user_mapping" => &s.pg_user_mapping,
-        _ => return Ok(None),
-    };
-    exported(name, found).map(Some)
-}
 
 /// The table of that name.
 pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
@@ -598,7 +443,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
         ),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
-            None => return exported_by_name(name),
+            None => return statics::table(name),
         },
     };
     built.map(Some)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! boolean      t f                               numeric  exact, all digits of its scale
-//! timestamp    2024-01-31 10:00:00.5             float    shortest digits that read back, 1e+15, Infinity, NaN
+//! timestamp    2024-01-31 10:00:00.5             float    shortest that reads back, 1e+15, NaN
 //! timestamptz  2024-01-31 10:00:00.5+00          bytea    \x0aff
 //! interval     1 mon 2 days 03:04:05.000006      array    {1,NULL,"a b"}       record  (1,,"a b")
 //! ```

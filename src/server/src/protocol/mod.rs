@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! startup -> ready -+- Query ------------------ results .. ReadyForQuery      (simple)
-//!                   +- Parse Bind Describe Execute Close Flush .. Sync        (extended; after an error everything up to Sync is skipped)
-//!                   +- CopyData .. CopyDone                                   (within COPY FROM STDIN)
+//!                   +- Parse Bind Describe Execute Close Flush .. Sync          (extended)
+//!                   +- CopyData .. CopyDone                           (within COPY FROM STDIN)
 //! ```
 //! While a statement runs, the connection keeps listening: notices go out at once, a cancel request
 //! or a lost client drops the statement's future, and messages that arrive early are queued. The
@@ -118,7 +118,10 @@ impl Line {
                     self.flush_notices().await?;
                     return Ok(result?);
                 }
-                Some(notice) = self.notices.recv() => self.wire.send(PgWireBackendMessage::NoticeResponse(notice.info().into())).await?,
+                Some(notice) = self.notices.recv() => {
+                    let response = notice.info().into();
+                    self.wire.send(PgWireBackendMessage::NoticeResponse(response)).await?
+                }
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),
                     _ => return Err(Failure::Gone),

@@ -14,7 +14,13 @@ use pgwire::messages::response::EmptyQueryResponse;
 use tidemark_planner::statement::{Statement, StatementKind};
 
 fn is_write(statement: &Statement) -> bool {
-    matches!(&statement.kind, StatementKind::Sql(sql) if matches!(**sql, ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_)))
+    let StatementKind::Sql(sql) = &statement.kind else {
+        return false;
+    };
+    matches!(
+        **sql,
+        ast::Statement::Insert(_) | ast::Statement::Update(_) | ast::Statement::Delete(_)
+    )
 }
 
 impl Connection {

@@ -5,6 +5,7 @@
 //! catalog of the statement.
 
 use super::Snapshot;
+use super::array_functions::{ArrayBound, ExpandArray, Subscripts};
 use crate::catalog_tables::oids;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::DataType;
@@ -20,110 +21,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::{Relation, RelationKind};
-
-/// `information_schema._pg_expandarray`: each element with its position, as a list of (x, n).
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ExpandArray(Signature);
-
-impl ExpandArray {
-    fn new() -> ExpandArray {
-        ExpandArray(Signature::any(1, Volatility::Immutable))
-    }
-    fn element(list: &DataType) -> DataType {
-        let x = match list {
-            DataType::List(f) => f.data_type().clone(),
-            other => other.clone(),
-        };
-        DataType::Struct(
-            vec![
-                arrow::datatypes::Field::new("x", x, true),
-                arrow::datatypes::Field::new("n", DataType::Int32, true),
-            ]
-            .into(),
-        )
-    }
-}
-
-impl ScalarUDFImpl for ExpandArray {
-    fn name(&self) -> &str {
-        "_pg_expandarray"
-    }
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(
-            arrow::datatypes::Field::new_list_field(ExpandArray::element(&args[0]), true),
-        )))
-    }
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let list = args.args[0].clone().into_array(args.number_rows)?;
-        let list = list.as_list::<i32>();
-        let lengths: Vec<usize> = (0..list.len())
-            .map(|i| list.value_length(i) as usize)
-            .collect();
-        let numbers: arrow::array::Int32Array = lengths
-            .iter()
-            .flat_map(|n| (1..=*n as i32).map(Some))
-            .collect();
-        let parts: Vec<ArrayRef> = (0..list.len()).map(|i| list.value(i)).collect();
-        let borrowed: Vec<&dyn Array> = parts.iter().map(|p| p.as_ref()).collect();
-        let values = if borrowed.is_empty() {
-            list.values().slice(0, 0)
-        } else {
-            arrow::compute::concat(&borrowed)?
-        };
-        let element = ExpandArray::element(list.data_type());
-        let DataType::Struct(fields) = &element else {
-            return Err(DataFusionError::Internal("a struct is expected".into()));
-        };
-        let pairs = arrow::array::StructArray::try_new(
-            fields.clone(),
-            vec![values, Arc::new(numbers)],
-            None,
-        )?;
-        let field = Arc::new(arrow::datatypes::Field::new_list_field(element, true));
-        Ok(ColumnarValue::Array(Arc::new(
-            arrow::array::ListArray::try_new(
-                field,
-                arrow::buffer::OffsetBuffer::from_lengths(lengths),
-                Arc::new(pairs),
-                None,
-            )?,
-        )))
-    }
-}
-
-/// `generate_subscripts(array, 1)` as a list.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Subscripts(Signature);
-
-impl ScalarUDFImpl for Subscripts {
-    fn name(&self) -> &str {
-        "generate_subscripts"
-    }
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(DataType::List(Arc::new(
-            arrow::datatypes::Field::new_list_field(DataType::Int32, true),
-        )))
-    }
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let list = args.args[0].clone().into_array(args.number_rows)?;
-        let list = list.as_list::<i32>();
-        let numbers = (0..list.len()).map(|i| {
-            list.is_valid(i)
-                .then(|| (1..=list.value_length(i)).map(Some))
-        });
-        Ok(ColumnarValue::Array(Arc::new(
-            arrow::array::ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>(
-                numbers,
-            ),
-        )))
-    }
-}
 
 /// A LIKE pattern with another escape character, as one with the backslash.
 fn like_escape(pattern: &str, escape: &str) -> String {
@@ -415,14 +312,14 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
                 Some(name) => name
                     .parse::<i32>()
                     .ok()
-                    .or_else(|| crate::catalog_tables::postgres::function_oid(name))
+                    .or_else(|| crate::catalog_tables::statics::function_oid(name))
                     .map(|o| o.to_string()),
                 None => None,
             })
         }),
         stable("json_build_object", Utf8, |a| Ok(Some(json_object(a)))),
-        Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_upper_udf()),
-        Arc::new(datafusion_pg_catalog::pg_catalog::array_bounds_udf::create_array_lower_udf()),
+        Arc::new(ScalarUDF::from(ArrayBound::lower())),
+        Arc::new(ScalarUDF::from(ArrayBound::upper())),
         Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(
             Volatility::Immutable,
         )))),

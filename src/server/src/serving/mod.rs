@@ -7,6 +7,7 @@
 //! operators and casts answer as there.
 
 pub mod aggregates;
+pub mod array_functions;
 pub mod constants;
 pub mod functions;
 pub mod names;
@@ -16,6 +17,8 @@ pub mod query;
 pub mod rewrite;
 pub mod semantics;
 pub mod system;
+pub mod system_arrays;
+pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
 

@@ -581,7 +581,7 @@ fn custom_name(data_type: &ast::DataType) -> Option<String> {
 fn object_oid(data_type: &ast::DataType, name: &str) -> Option<i32> {
     match custom_name(data_type)?.as_str() {
         "regtype" => crate::protocol::types::by_name(name).map(|t| t.oid() as i32),
-        _ => crate::catalog_tables::postgres::function_oid(name.split('(').next().unwrap_or(name)),
+        _ => crate::catalog_tables::statics::function_oid(name.split('(').next().unwrap_or(name)),
     }
 }
 

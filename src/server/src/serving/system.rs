@@ -2,38 +2,34 @@
 //!
 //! | PostgreSQL | here |
 //! | --- | --- |
-//! | a scalar subquery over a catalog, of at most one row by a key | the same under `max`, which DataFusion can decorrelate |
+//! | a scalar subquery over a catalog, of at most one row | `max` of it: that is decorrelated |
 //! | `array(select x ..)` | `(select array_agg(x) ..)` |
 //! | `x::regclass::text`, `x::regclass` in a select list | the relation's name |
 //! | `'name'::regclass`, `expr::regclass` elsewhere | the oid |
 //! | `x::regtype::text` | `format_type(x, NULL)` |
 //! | `indkey[0]` | `indkey[1]`: arrays begin at 1 |
 //! | `_pg_expandarray(a)` | `unnest` of (x, n) |
+//! | `x = ANY ('{a,b}')`, `'{a,b}'::text[]` | arrays of literals ([`system_arrays`]) |
+//! | `t.oid, t.*` and `ORDER BY oid` | an alias, a qualified name ([`system_columns`]) |
 //!
 //! What still cannot be planned is a subquery in a select list over tables that stay empty:
 //! [`without_subqueries`] makes NULLs of those.
 
 use super::rewrite::call_with;
+use super::{system_arrays, system_columns};
 use crate::protocol::parameters;
 use datafusion::sql::sqlparser::ast::{
     self, AccessExpr, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr,
     Subscript, Value, VisitMut, VisitorMut,
 };
-use datafusion_pg_catalog::sql::rules::{
-    AliasDuplicatedProjectionRewrite, FixArrayLiteral, ResolveUnqualifiedIdentifier,
-    RewriteArrayAnyAllOperation, SqlStatementRewriteRule,
-};
 use std::ops::ControlFlow;
 
 /// Rewrites a system query.
-pub fn rewrite(statement: ast::Statement) -> ast::Statement {
-    let rules: [&dyn SqlStatementRewriteRule; 4] = [
-        &AliasDuplicatedProjectionRewrite,
-        &ResolveUnqualifiedIdentifier,
-        &RewriteArrayAnyAllOperation,
-        &FixArrayLiteral,
-    ];
-    let mut statement = rules.iter().fold(statement, |s, rule| rule.rewrite(s));
+pub fn rewrite(mut statement: ast::Statement) -> ast::Statement {
+    if let ast::Statement::Query(query) = &mut statement {
+        system_columns::rewrite(query);
+    }
+    let _ = VisitMut::visit(&mut statement, &mut system_arrays::Arrays);
     let _ = VisitMut::visit(&mut statement, &mut System);
     statement
 }
@@ -48,7 +44,8 @@ pub fn without_subqueries(mut statement: ast::Statement) -> ast::Statement {
             impl VisitorMut for Inner {
                 type Break = ();
                 fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-                    let array = matches!(expr, Expr::Function(f) if matches!(f.args, FunctionArguments::Subquery(_)));
+                    let array = matches!(expr, Expr::Function(f)
+                        if matches!(f.args, FunctionArguments::Subquery(_)));
                     if array {
                         let data_type = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
                             Box::new(ast::DataType::Text),
@@ -334,7 +331,10 @@ impl VisitorMut for System {
                     }
                     Some("coalesce") => {
                         if let FunctionArguments::List(list) = &mut function.args {
-                            list.args.retain(|a| !matches!(a, FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) if e.to_string() == "'{}'"));
+                            list.args.retain(|a| {
+                                !matches!(a, FunctionArg::Unnamed(FunctionArgExpr::Expr(e))
+                                    if e.to_string() == "'{}'")
+                            });
                         }
                     }
                     Some("_pg_expandarray" | "generate_subscripts") => {

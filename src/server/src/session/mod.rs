@@ -2,9 +2,9 @@
 //! statements.
 //!
 //! ```text
-//! statement -> catalog snapshot -> read:  wait for own writes, pin an epoch, plan and stream     (serving)
-//!                               -> write: lock, compute, write, commit (or keep until COMMIT)    (dml)
-//!                               -> DDL:   plan, check, create; nothing waits behind data         (ddl)
+//! statement -> catalog snapshot -> read:  wait for own writes, pin an epoch, stream (serving)
+//!                               -> write: lock, compute, write, commit (or keep for COMMIT) (dml)
+//!                               -> DDL:   plan, check, create; nothing waits behind data   (ddl)
 //! ```
 //! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
 

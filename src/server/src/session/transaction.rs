@@ -120,7 +120,16 @@ impl Transaction {
 
 /// Whether a statement is `ROLLBACK TO SAVEPOINT`, which a failed block takes.
 pub fn is_rollback_to(statement: &Statement) -> bool {
-    matches!(&statement.kind, StatementKind::Other(other) if matches!(other.as_ref(), ast::Statement::Rollback { savepoint: Some(_), .. }))
+    let StatementKind::Other(other) = &statement.kind else {
+        return false;
+    };
+    matches!(
+        other.as_ref(),
+        ast::Statement::Rollback {
+            savepoint: Some(_),
+            ..
+        }
+    )
 }
 
 impl Session {
@@ -169,7 +178,15 @@ impl Session {
             None => default,
             Some(text) => {
                 let text = text.trim_matches('\'');
-                parse_bool(text).ok_or_else(|| Error::user(SqlState::INVALID_PARAMETER, format!("parameter \"transaction_read_only\" requires a Boolean value: \"{text}\"")))?
+                parse_bool(text).ok_or_else(|| {
+                    Error::user(
+                        SqlState::INVALID_PARAMETER,
+                        format!(
+                            "parameter \"transaction_read_only\" requires a Boolean value: \
+                             \"{text}\""
+                        ),
+                    )
+                })?
             }
         };
         match self.transaction.block() {
