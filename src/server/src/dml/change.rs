@@ -1,0 +1,178 @@
+//! UPDATE and DELETE: queries over the locked rows. The old half leaves, the new half comes.
+
+use super::*;
+
+impl Session {
+    pub(super) async fn update(&mut self, update: &ast::Update) -> Result<Outcome> {
+        let (object, alias) = table_and_alias(&update.table)?;
+        let relation = self.target(object, "update")?;
+        let name = alias.unwrap_or_else(|| relation.name.clone());
+        let guard = self.lock(&[relation.id]).await?;
+        let snapshot = self.write_snapshot(&guard, &relation).await?;
+        let (plan, assigned) = self.plan_update(&snapshot, update, &relation, &name)?;
+        drop(snapshot);
+        let joined = update.from.is_some();
+        let batches = self.collect(plan).await?;
+        let width = relation.columns.len();
+        let mut changes = Changes {
+            unique: assigned.iter().any(|a| relation.key.contains(a)),
+            ..Changes::default()
+        };
+        let mut seen = HashSet::new();
+        for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
+            let batch = if joined {
+                first_of_each_key(&batch, &relation, &mut seen)?
+            } else {
+                batch
+            };
+            let old = batch
+                .project(&(0..width).collect::<Vec<_>>())
+                .map_err(crate::protocol::error::from_arrow)?;
+            let mut arrays = old.columns().to_vec();
+            for (i, target) in assigned.iter().enumerate() {
+                arrays[*target] = batch.column(width + i).clone();
+            }
+            let schema = relation.arrow_schema();
+            changes.deletes.push(redress(old, &schema)?);
+            changes.inserts.push(computed_batch(&relation, arrays)?);
+        }
+        changes.affected = changes.inserts.clone();
+        self.finish(
+            guard,
+            &relation,
+            changes,
+            "UPDATE",
+            update.returning.as_deref().map(|r| (r, name)),
+        )
+        .await
+    }
+
+    /// The old row, then the new values; and which columns those are for.
+    pub(super) fn plan_update(
+        &self,
+        snapshot: &Snapshot,
+        update: &ast::Update,
+        relation: &Relation,
+        name: &str,
+    ) -> Result<(LogicalPlan, Vec<usize>)> {
+        let mut assigned = Vec::new();
+        let mut new = Vec::new();
+        for assignment in &update.assignments {
+            for (column, value) in pairs(assignment)? {
+                let at = position_of(relation, &column)?;
+                if assigned.contains(&at) {
+                    return Err(Error::user(
+                        SqlState::SYNTAX_ERROR,
+                        format!("multiple assignments to same column \"{column}\""),
+                    ));
+                }
+                assigned.push(at);
+                new.push(or_default(value, &relation.columns[at])?);
+            }
+        }
+        let mut from = vec![update.table.clone()];
+        match &update.from {
+            Some(
+                ast::UpdateTableFromKind::BeforeSet(tables)
+                | ast::UpdateTableFromKind::AfterSet(tables),
+            ) => from.extend(tables.clone()),
+            None => {}
+        }
+        if from.len() > 1 && relation.key.is_empty() {
+            return Err(Error::unsupported(
+                "UPDATE .. FROM needs a table with a primary key",
+            ));
+        }
+        let statement = query_with(|s| {
+            s.projection = old_columns(relation, name);
+            s.projection
+                .extend(new.into_iter().zip(&assigned).map(|(value, at)| {
+                    SelectItem::ExprWithAlias {
+                        expr: value,
+                        alias: Ident::with_quote('"', format!("{NEW}{at}")),
+                    }
+                }));
+            s.from = from;
+            s.selection = update.selection.clone();
+        });
+        let plan = self.plan_query(snapshot, &statement)?;
+        let columns = plan.schema().columns();
+        let width = relation.columns.len();
+        let exprs = columns
+            .into_iter()
+            .enumerate()
+            .map(|(i, c)| match i.checked_sub(width) {
+                None => Ok(LogicalExpr::Column(c)),
+                Some(n) => {
+                    let name = c.name.clone();
+                    Ok(assign(
+                        LogicalExpr::Column(c),
+                        &plan,
+                        &relation.columns[assigned[n]],
+                    )?
+                    .alias(name))
+                }
+            });
+        let exprs = exprs.collect::<Result<Vec<_>>>()?;
+        let plan = LogicalPlanBuilder::from(plan.clone())
+            .project(exprs)
+            .and_then(|b| b.build())
+            .map_err(from_datafusion)?;
+        Ok((plan, assigned))
+    }
+
+    pub(super) async fn delete(&mut self, delete: &ast::Delete) -> Result<Outcome> {
+        let table = delete_target(delete)?;
+        let (object, alias) = table_and_alias(table)?;
+        let relation = self.target(object, "delete from")?;
+        let name = alias.unwrap_or_else(|| relation.name.clone());
+        let guard = self.lock(&[relation.id]).await?;
+        let snapshot = self.write_snapshot(&guard, &relation).await?;
+        let plan = self.plan_delete(&snapshot, delete, table, &relation, &name)?;
+        drop(snapshot);
+        let batches = self.collect(plan).await?;
+        let schema = relation.arrow_schema();
+        let mut seen = HashSet::new();
+        let mut changes = Changes::default();
+        for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
+            let batch = if delete.using.is_some() {
+                first_of_each_key(&batch, &relation, &mut seen)?
+            } else {
+                batch
+            };
+            changes.deletes.push(redress(batch, &schema)?);
+        }
+        changes.affected = changes.deletes.clone();
+        self.finish(
+            guard,
+            &relation,
+            changes,
+            "DELETE",
+            delete.returning.as_deref().map(|r| (r, name)),
+        )
+        .await
+    }
+
+    pub(super) fn plan_delete(
+        &self,
+        snapshot: &Snapshot,
+        delete: &ast::Delete,
+        table: &ast::TableWithJoins,
+        relation: &Relation,
+        name: &str,
+    ) -> Result<LogicalPlan> {
+        if delete.using.is_some() && relation.key.is_empty() {
+            return Err(Error::unsupported(
+                "DELETE .. USING needs a table with a primary key",
+            ));
+        }
+        let statement = query_with(|s| {
+            s.projection = old_columns(relation, name);
+            s.from = std::iter::once(table.clone())
+                .chain(delete.using.iter().flatten().cloned())
+                .collect();
+            s.selection = delete.selection.clone();
+        });
+        self.plan_query(snapshot, &statement)
+    }
+}

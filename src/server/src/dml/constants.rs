@@ -1,0 +1,237 @@
+//! Values of INSERT that need no planning (constants and defaults, parsed into columns), and the
+//! casts of those that do.
+
+use super::*;
+
+pub(super) fn column_type(column: &tidemark_plan::Column) -> Type {
+    types::by_name(&column.sql_type).unwrap_or_else(|| types::of_arrow(&column.data_type))
+}
+
+/// A constant as INSERT writes it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Constant {
+    Null,
+    Text(String),
+    Number(String),
+    Bool(bool),
+}
+
+pub(super) fn constant(expr: &Expr) -> Option<Constant> {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Value::Null => Some(Constant::Null),
+            Value::Number(n, _) => Some(Constant::Number(n.clone())),
+            Value::SingleQuotedString(s) | Value::EscapedStringLiteral(s) => {
+                Some(Constant::Text(s.clone()))
+            }
+            Value::DollarQuotedString(s) => Some(Constant::Text(s.value.clone())),
+            Value::Boolean(b) => Some(Constant::Bool(*b)),
+            Value::HexStringLiteral(h) => Some(Constant::Text(format!("\\x{h}"))),
+            _ => None,
+        },
+        Expr::UnaryOp {
+            op: ast::UnaryOperator::Minus,
+            expr,
+        } => match constant(expr)? {
+            Constant::Number(n) if !n.starts_with('-') => Some(Constant::Number(format!("-{n}"))),
+            _ => None,
+        },
+        Expr::UnaryOp {
+            op: ast::UnaryOperator::Plus,
+            expr,
+        }
+        | Expr::Nested(expr) => constant(expr),
+        // A typed parameter: its text is read by the column's own type when both are of one family.
+        Expr::Cast { expr, .. } if matches!(constant(expr), Some(Constant::Null)) => {
+            Some(Constant::Null)
+        }
+        _ => None,
+    }
+}
+
+/// The text of an expression for a column: a constant, or a text that is cast to the column's own
+/// type (a typed parameter).
+pub(super) fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<String>> {
+    if let Expr::Cast {
+        expr: inner,
+        data_type: to,
+        ..
+    } = expr
+        && let Some(text @ Constant::Text(_)) = constant(inner)
+        && tidemark_planner::sql_type_to_arrow(to).is_ok_and(|(t, _)| t == *data_type)
+    {
+        return constant_text(text, data_type);
+    }
+    constant(expr).and_then(|c| constant_text(c, data_type))
+}
+
+/// The text that a constant has for a column; `None` where only the evaluator knows.
+pub(super) fn constant_text(value: Constant, data_type: &DataType) -> Option<Option<String>> {
+    match value {
+        Constant::Null => Some(None),
+        Constant::Text(text) => Some(Some(text)),
+        Constant::Number(n) if data_type.is_integer() => {
+            (!n.contains(['.', 'e', 'E'])).then_some(Some(n))
+        }
+        Constant::Number(n) if data_type.is_numeric() || *data_type == DataType::Utf8 => {
+            Some(Some(n))
+        }
+        Constant::Bool(b) if matches!(data_type, DataType::Boolean | DataType::Utf8) => {
+            Some(Some(b.to_string()))
+        }
+        _ => None,
+    }
+}
+
+/// A column's default as a constant: `None` where it is computed.
+pub(super) fn constant_default(column: &tidemark_plan::Column) -> Result<Option<Option<String>>> {
+    match &column.default {
+        None => Ok(Some(None)),
+        Some(text) => Ok(constant_for(&parse_expression(text)?, &column.data_type)),
+    }
+}
+
+pub(super) fn parse_expression(text: &str) -> Result<Expr> {
+    let parsed = Parser::new(&tidemark_planner::parse::DIALECT)
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_expr());
+    parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
+}
+
+pub(super) fn repeat(
+    value: Option<String>,
+    column: &tidemark_plan::Column,
+    rows: usize,
+) -> Result<ArrayRef> {
+    match value {
+        None => Ok(new_null_array(&column.data_type, rows)),
+        Some(text) => values::parse_column(&vec![Some(text.as_str()); rows], column),
+    }
+}
+
+/// The rows of `INSERT .. VALUES` when every value is a constant; `None` when something has to be
+/// computed.
+pub(super) fn constant_rows(
+    insert: &ast::Insert,
+    relation: &Relation,
+    columns: &[usize],
+) -> Result<Option<RecordBatch>> {
+    let Some(rows) = values_of(insert) else {
+        return Ok(None);
+    };
+    let width = rows.first().map_or(0, |r| r.content.len());
+    if width > columns.len() {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has more expressions than target columns",
+        ));
+    }
+    if width < columns.len() && !insert.columns.is_empty() {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "INSERT has more target columns than expressions",
+        ));
+    }
+    if rows.iter().any(|r| r.content.len() != width) {
+        return Err(Error::user(
+            SqlState::SYNTAX_ERROR,
+            "VALUES lists must all be the same length",
+        ));
+    }
+    let mut arrays = Vec::with_capacity(relation.columns.len());
+    for (i, column) in relation.columns.iter().enumerate() {
+        let Some(at) = columns
+            .iter()
+            .position(|c| *c == i)
+            .filter(|at| *at < width)
+        else {
+            match constant_default(column)? {
+                Some(default) => arrays.push(repeat(default, column, rows.len())?),
+                None => return Ok(None),
+            }
+            continue;
+        };
+        let mut texts = Vec::with_capacity(rows.len());
+        for row in rows {
+            let text = if is_default(&row.content[at]) {
+                constant_default(column)?
+            } else {
+                constant_for(&row.content[at], &column.data_type)
+            };
+            match text {
+                Some(text) => texts.push(text),
+                None => return Ok(None),
+            }
+        }
+        arrays.push(values::parse_column(
+            &texts.iter().map(Option::as_deref).collect::<Vec<_>>(),
+            column,
+        )?);
+    }
+    nullable_batch(relation, arrays).map(Some)
+}
+
+pub(super) fn is_default(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(i)
+        if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default"))
+}
+
+pub(super) fn or_default(value: Expr, column: &tidemark_plan::Column) -> Result<Expr> {
+    if !is_default(&value) {
+        return Ok(value);
+    }
+    column
+        .default
+        .as_deref()
+        .map_or_else(|| Ok(Expr::Value(Value::Null.into())), parse_expression)
+}
+
+/// An assignment cast to a column's type, even where the types agree: the plan is not analysed yet,
+/// and literals, quotients and sums may still get other types.
+pub(super) fn assign(
+    expr: LogicalExpr,
+    plan: &LogicalPlan,
+    column: &tidemark_plan::Column,
+) -> Result<LogicalExpr> {
+    let from = expr.get_type(plan.schema()).map_err(from_datafusion)?;
+    if from == column.data_type {
+        return Ok(if from.is_numeric() {
+            LogicalExpr::Cast(Cast::new(Box::new(expr), from))
+        } else {
+            expr
+        });
+    }
+    let strings = |t: &DataType| {
+        matches!(
+            t,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
+        )
+    };
+    let numbers = |t: &DataType| t.is_numeric() || *t == DataType::Null;
+    let fits = strings(&from)
+        || numbers(&from) && (numbers(&column.data_type) || strings(&column.data_type))
+        || from.is_temporal() && column.data_type.is_temporal();
+    if !fits
+        && !matches!(
+            (&from, &column.data_type),
+            (DataType::Boolean, DataType::Utf8)
+                | (DataType::List(_), DataType::List(_))
+                | (DataType::Struct(_), DataType::Struct(_))
+        )
+        && !strings(&column.data_type)
+    {
+        let name = |t: &DataType| types::display_name(&types::of_arrow(t));
+        return Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            format!(
+                "column \"{}\" is of type {} but expression is of type {}",
+                column.name,
+                name(&column.data_type),
+                name(&from)
+            ),
+        )
+        .with_hint("You will need to rewrite or cast the expression."));
+    }
+    expr.cast_to(&column.data_type, plan.schema())
+        .map_err(from_datafusion)
+}

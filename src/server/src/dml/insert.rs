@@ -1,0 +1,216 @@
+//! INSERT: constants straight into columns, everything else as a query.
+
+use super::*;
+
+impl Session {
+    pub(super) async fn insert(&mut self, insert: &ast::Insert) -> Result<Outcome> {
+        let ast::TableObject::TableName(object) = &insert.table else {
+            return Err(Error::user(SqlState::SYNTAX_ERROR, "INSERT needs a table"));
+        };
+        let relation = self.target(object, "insert into")?;
+        let columns = insert_columns(insert, &relation)?;
+        // Constants are parsed before the lock is taken, and queries are planned under it.
+        let constant = constant_rows(insert, &relation, &columns)?;
+        let guard = self.lock(&[relation.id]).await?;
+        let batch = match constant {
+            Some(batch) => batch,
+            None => {
+                let snapshot = self.write_snapshot(&guard, &relation).await?;
+                let plan = self.plan_insert(&snapshot, insert, &relation, &columns)?;
+                let batches = self.collect(plan).await?;
+                one_batch(batches, &relation)?
+            }
+        };
+        let changes = match &insert.on {
+            None => Changes {
+                affected: vec![batch.clone()],
+                inserts: vec![batch],
+                ..Changes::default()
+            },
+            Some(ast::OnInsert::OnConflict(conflict)) => {
+                self.resolve_conflicts(&guard, &relation, conflict, batch)
+                    .await?
+            }
+            Some(_) => {
+                return Err(
+                    Error::unsupported("ON DUPLICATE KEY UPDATE is not supported")
+                        .with_hint("Use ON CONFLICT ... DO UPDATE."),
+                );
+            }
+        };
+        let changes = if count(&changes.inserts) == 0 {
+            Changes {
+                inserts: Vec::new(),
+                ..changes
+            }
+        } else {
+            changes
+        };
+        let name = insert
+            .table_alias
+            .as_ref()
+            .map_or_else(|| relation.name.clone(), |a| fold(&a.alias));
+        self.finish(
+            guard,
+            &relation,
+            changes,
+            "INSERT 0",
+            insert.returning.as_deref().map(|r| (r, name)),
+        )
+        .await
+    }
+
+    /// The plan of an INSERT's rows, in all columns of the table and their types.
+    pub(super) fn plan_insert(
+        &self,
+        snapshot: &Snapshot,
+        insert: &ast::Insert,
+        relation: &Relation,
+        columns: &[usize],
+    ) -> Result<LogicalPlan> {
+        let given = match &insert.source {
+            Some(source) => {
+                let query =
+                    ast::Statement::Query(Box::new(with_defaults(source, relation, columns)?));
+                let plan = self.plan_query(snapshot, &query)?;
+                let width = plan.schema().fields().len();
+                if width > columns.len() || (width < columns.len() && !insert.columns.is_empty()) {
+                    let more = if width > columns.len() {
+                        "more expressions than target columns"
+                    } else {
+                        "more target columns than expressions"
+                    };
+                    return Err(Error::user(
+                        SqlState::SYNTAX_ERROR,
+                        format!("INSERT has {more}"),
+                    ));
+                }
+                plan
+            }
+            None => LogicalPlanBuilder::empty(true)
+                .build()
+                .map_err(from_datafusion)?,
+        };
+        let given_columns: Vec<_> = given.schema().columns();
+        let mut exprs = Vec::new();
+        for (i, column) in relation.columns.iter().enumerate() {
+            let expr = match columns
+                .iter()
+                .position(|c| *c == i)
+                .and_then(|at| given_columns.get(at))
+            {
+                Some(c) => LogicalExpr::Column(c.clone()),
+                None => self.default_expression(snapshot, column)?,
+            };
+            exprs.push(assign(expr, &given, column)?.alias(format!("{NEW}{i}")));
+        }
+        LogicalPlanBuilder::from(given)
+            .project(exprs)
+            .and_then(|b| b.build())
+            .map_err(from_datafusion)
+    }
+
+    /// A column's default as an expression; NULL without one.
+    pub(super) fn default_expression(
+        &self,
+        snapshot: &Snapshot,
+        column: &tidemark_plan::Column,
+    ) -> Result<LogicalExpr> {
+        let Some(text) = &column.default else {
+            return Ok(LogicalExpr::Literal(
+                datafusion::common::ScalarValue::Null,
+                None,
+            ));
+        };
+        let expr = parse_expression(text)?;
+        let statement = query_with(|s| s.projection = vec![SelectItem::UnnamedExpr(expr)]);
+        match self.plan_query(snapshot, &statement)? {
+            LogicalPlan::Projection(p) if p.expr.len() == 1 => Ok(p.expr[0].clone().unalias()),
+            _ => Err(Error::unsupported(format!(
+                "the default of column \"{}\" is not an expression",
+                column.name
+            ))),
+        }
+    }
+}
+
+/// The target columns of an INSERT, by position.
+pub(super) fn insert_columns(insert: &ast::Insert, relation: &Relation) -> Result<Vec<usize>> {
+    if insert.columns.is_empty() {
+        return Ok((0..relation.columns.len()).collect());
+    }
+    let mut columns = Vec::new();
+    for column in &insert.columns {
+        let at = position_of(relation, &last_name(column)?)?;
+        if columns.contains(&at) {
+            return Err(Error::user(
+                SqlState::DUPLICATE_COLUMN,
+                format!(
+                    "column \"{}\" specified more than once",
+                    relation.columns[at].name
+                ),
+            ));
+        }
+        columns.push(at);
+    }
+    Ok(columns)
+}
+
+pub(super) fn values_of(insert: &ast::Insert) -> Option<&[ast::Parens<Vec<Expr>>]> {
+    let source = insert.source.as_ref()?;
+    match source.body.as_ref() {
+        SetExpr::Values(values)
+            if source.with.is_none()
+                && source.order_by.is_none()
+                && source.limit_clause.is_none() =>
+        {
+            Some(&values.rows)
+        }
+        _ => None,
+    }
+}
+
+/// `$n` that stand alone as values: their type is the column's.
+pub(super) fn direct_parameters(
+    insert: &ast::Insert,
+    relation: &Relation,
+    columns: &[usize],
+) -> Vec<(usize, Type)> {
+    let rows = values_of(insert).unwrap_or_default();
+    let cells = rows.iter().flat_map(|row| row.content.iter().zip(columns));
+    cells
+        .filter_map(|(e, c)| {
+            Some((
+                parameters::placeholder(e)?,
+                column_type(&relation.columns[*c]),
+            ))
+        })
+        .collect()
+}
+
+pub(super) fn all_direct(insert: &ast::Insert) -> bool {
+    values_of(insert).is_some_and(|rows| {
+        rows.iter().flat_map(|r| r.content.iter()).all(|e| {
+            parameters::placeholder(e).is_some()
+                || constant(e).is_some()
+                || matches!(e, Expr::Cast { expr, .. } if constant(expr).is_some())
+        })
+    })
+}
+
+/// The source with DEFAULT in its VALUES replaced.
+pub(super) fn with_defaults(
+    source: &ast::Query,
+    relation: &Relation,
+    columns: &[usize],
+) -> Result<ast::Query> {
+    let mut source = source.clone();
+    if let SetExpr::Values(values) = source.body.as_mut() {
+        for row in &mut values.rows {
+            for (cell, column) in row.content.iter_mut().zip(columns) {
+                *cell = or_default(cell.clone(), &relation.columns[*column])?;
+            }
+        }
+    }
+    Ok(source)
+}
