@@ -1,7 +1,7 @@
 //! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is
 //! stored whole in every manifest.
 
-use crate::{Conflict, JobPlan, Watermark};
+use crate::{Conflict, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -123,8 +123,8 @@ pub struct ConnectorSpec {
     pub key: Vec<usize>,
 }
 
-/// Everything known of a relation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Everything known of a relation. Stored as `codec` says.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Relation {
     /// Never used again, also after DROP.
     pub id: RelationId,
@@ -148,7 +148,6 @@ pub struct Relation {
     pub connector: Option<ConnectorSpec>,
     /// Its connector may take records away (compaction): the log keeps the rows since the last
     /// checkpoint.
-    #[serde(default)]
     pub logs_rows: bool,
     /// What INSERT does on an existing key.
     pub conflict: Conflict,
@@ -170,6 +169,9 @@ pub struct Relation {
     pub job: Option<JobPlan>,
     /// The epoch from which on its job's input is shared.
     pub created_at: Epoch,
+    /// Set when this build cannot read what is stored of the relation: then there is no job, and
+    /// only names, dependencies and what else could be read are there.
+    pub unreadable: Option<Unreadable>,
 }
 
 impl Relation {
@@ -206,7 +208,7 @@ pub struct Stopped {
 
 /// All relations. Cloned on change (copy on write behind an `Arc`): readers keep the one they began
 /// with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Catalog {
     /// By id.
     pub relations: BTreeMap<RelationId, Arc<Relation>>,
@@ -232,5 +234,33 @@ impl Catalog {
             .values()
             .filter(|r| r.depends_on.contains(&id))
             .collect()
+    }
+
+    /// The relations whose jobs cannot run because what is stored of them, or of a relation that
+    /// they read, cannot be read by this build; with the reason, which names the relation.
+    pub fn unreadable(&self) -> BTreeMap<RelationId, String> {
+        let mut found = BTreeMap::new();
+        // Dependencies have smaller numbers than what reads them.
+        for relation in self.relations.values() {
+            let own = relation.unreadable.as_ref().map(|u| {
+                format!(
+                    "what is stored of {} \"{}\" cannot be read: {}",
+                    relation.kind.name(),
+                    relation.name,
+                    u.reason
+                )
+            });
+            let below = || {
+                relation
+                    .depends_on
+                    .iter()
+                    .find_map(|id| found.get(id))
+                    .cloned()
+            };
+            if let Some(reason) = own.or_else(below) {
+                found.insert(relation.id, reason);
+            }
+        }
+        found
     }
 }

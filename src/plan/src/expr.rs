@@ -5,8 +5,8 @@
 use arrow_schema::DataType;
 use serde::{Deserialize, Serialize};
 
-/// A scalar expression.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A scalar expression. Stored as `codec` says.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Expr {
     /// Column of the input row, by position.
     Column(usize),
@@ -106,7 +106,9 @@ pub enum Literal {
     UInt16(u16),
     UInt32(u32),
     UInt64(u64),
+    #[serde(with = "crate::codec::float")]
     Float32(f32),
+    #[serde(with = "crate::codec::float")]
     Float64(f64),
     /// Unscaled value (as decimal text, for JSON), precision, scale.
     Decimal128(String, u8, i8),
@@ -125,41 +127,57 @@ pub enum Literal {
 impl Expr {
     /// Calls `f` with the position of every column that the expression reads.
     pub fn visit_columns(&self, f: &mut dyn FnMut(usize)) {
+        let mut open = vec![self];
+        while let Some(expr) = open.pop() {
+            if let Expr::Column(i) = expr {
+                f(*i);
+            }
+            let first = open.len();
+            expr.visit_children(&mut |child| open.push(child));
+            open[first..].reverse();
+        }
+    }
+
+    /// Calls `f` with the expressions right below, in order.
+    pub fn visit_children<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
         match self {
-            Expr::Column(i) => f(*i),
-            Expr::Literal(_) => {}
+            Expr::Column(_) | Expr::Literal(_) => {}
             Expr::Binary { left, right, .. } => {
-                left.visit_columns(f);
-                right.visit_columns(f);
+                f(left);
+                f(right);
             }
             Expr::Not(e)
             | Expr::Negative(e)
             | Expr::IsNull(e)
             | Expr::IsNotNull(e)
             | Expr::IsTrue(e)
-            | Expr::IsFalse(e) => e.visit_columns(f),
+            | Expr::IsFalse(e) => f(e),
             Expr::Like { expr, pattern, .. } => {
-                expr.visit_columns(f);
-                pattern.visit_columns(f);
+                f(expr);
+                f(pattern);
             }
             Expr::InList { expr, list, .. } => {
-                expr.visit_columns(f);
-                list.iter().for_each(|e| e.visit_columns(f));
+                f(expr);
+                list.iter().for_each(f);
             }
             Expr::Case {
                 operand,
                 when_then,
                 otherwise,
             } => {
-                operand.iter().for_each(|e| e.visit_columns(f));
-                for (when, then) in when_then {
-                    when.visit_columns(f);
-                    then.visit_columns(f);
+                if let Some(e) = operand {
+                    f(e);
                 }
-                otherwise.iter().for_each(|e| e.visit_columns(f));
+                for (when, then) in when_then {
+                    f(when);
+                    f(then);
+                }
+                if let Some(e) = otherwise {
+                    f(e);
+                }
             }
-            Expr::Cast { expr, .. } => expr.visit_columns(f),
-            Expr::Call { args, .. } => args.iter().for_each(|e| e.visit_columns(f)),
+            Expr::Cast { expr, .. } => f(expr),
+            Expr::Call { args, .. } => args.iter().for_each(f),
         }
     }
 }

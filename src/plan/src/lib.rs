@@ -3,9 +3,11 @@
 //! in the catalog and a restart never plans anew.
 
 pub mod catalog;
+mod codec;
 pub mod expr;
 pub mod plan;
 
 pub use catalog::*;
+pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;
 pub use plan::*;

@@ -46,8 +46,8 @@ pub enum Output {
     Relation,
 }
 
-/// An operator with its inputs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An operator with its inputs. Stored as `codec` says.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// The operator.
     pub op: Op,

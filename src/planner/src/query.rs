@@ -342,6 +342,7 @@ impl Planner {
             job: None,
             logs_rows: false,
             created_at: tidemark_common::Epoch(0),
+            unreadable: None,
         })
     }
 }

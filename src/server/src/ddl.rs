@@ -307,6 +307,7 @@ impl Session {
             job: None,
             logs_rows: false,
             created_at: Epoch(0),
+            unreadable: None,
         };
         self.server.engine.create(relation, |_| {}).await?;
         done("CREATE INDEX")

@@ -7,7 +7,8 @@
 //!
 //! **Form.** `manifests/{epoch, 20 digits}-{generation}.json`:
 //! `{"crc32":"xxxxxxxx","manifest":{...}}`, the checksum (CRC-32, IEEE) over the bytes of the inner
-//! object as they stand.
+//! object as they stand. The catalog in it is a list of relations, each of which can be read or
+//! set aside by itself ([`tidemark_plan`]); nothing in it nests deeper than a few levels.
 
 use crate::checkpoint::{CheckpointStore, FileMeta};
 use crate::errors::ErrorsFile;
@@ -19,7 +20,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, failpoint};
 use tidemark_plan::Catalog;
 
 /// The form of manifests that this build writes and reads.
-pub const MANIFEST_VERSION: u32 = 1;
+pub const MANIFEST_VERSION: u32 = 2;
 
 const HEAD: &str = "{\"crc32\":\"";
 const MIDDLE: &str = "\",\"manifest\":";

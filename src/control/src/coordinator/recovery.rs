@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 use tidemark_common::{Epoch, Error, RelationId, Result};
-use tidemark_plan::Relation;
+use tidemark_plan::{Relation, Stopped};
 use tidemark_state::checkpoint::CheckpointStore;
 use tidemark_state::manifest::Manifest;
 
@@ -98,6 +98,18 @@ impl Recovered {
         for id in forgotten {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
+        }
+        // What this build cannot read is set aside; everything else goes on.
+        for (id, reason) in decisions.catalog.unreadable() {
+            let relation = &decisions.catalog.relations[&id];
+            if relation.job.is_none() && relation.unreadable.is_none() {
+                continue;
+            }
+            tracing::error!(relation = %id, %reason, "a relation is set aside");
+            let epoch = manifest.as_ref().and_then(|m| m.job_epochs.get(&id));
+            let epoch = epoch.copied().unwrap_or_default();
+            let stopped = decisions.catalog.stopped.entry(id);
+            stopped.or_insert(Stopped { epoch, reason });
         }
         let mut recovered = Recovered {
             decisions,
