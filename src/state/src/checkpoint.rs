@@ -156,7 +156,7 @@ impl CheckpointStore {
             vnode_min,
             vnode_max,
         };
-        failpoint::hit("checkpoint.upload");
+        failpoint::check("checkpoint.upload")?;
         self.put_new(&meta.path, bytes).await?;
         Ok(meta)
     }

@@ -213,7 +213,7 @@ impl CheckpointStore {
             bytes: bytes.len() as u64,
             crc32: crc32fast::hash(&bytes),
         };
-        failpoint::hit("checkpoint.errors");
+        failpoint::check("checkpoint.errors")?;
         self.put_new(&file.path, bytes).await?;
         Ok(file)
     }

@@ -141,7 +141,7 @@ impl CheckpointStore {
     /// harmless, another one under that name an error.
     pub async fn write_manifest(&self, manifest: &Manifest) -> Result<String> {
         let (path, bytes) = (manifest.path(), manifest.encode()?);
-        failpoint::hit("checkpoint.manifest");
+        failpoint::check("checkpoint.manifest")?;
         self.put_new(&path, bytes).await?;
         Ok(path)
     }

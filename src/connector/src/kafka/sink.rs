@@ -127,7 +127,7 @@ impl KafkaSink {
     }
 
     fn deliver_all(&mut self, producer: &Producer, epochs: &[SinkEpoch]) -> Result<(u64, u64)> {
-        failpoint::hit("sink.begin");
+        failpoint::check("sink.begin")?;
         if self.options.delivery == Delivery::AtLeastOnce {
             let sent = self.send(producer, epochs)?;
             failpoint::hit("sink.committed");
