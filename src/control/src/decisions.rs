@@ -148,7 +148,7 @@ impl Decisions {
     /// The catalog that a checkpoint of `epoch` contains.
     pub fn catalog_at(&self, epoch: Epoch) -> Catalog {
         let mut catalog = self.catalog.clone();
-        catalog.relations.retain(|_, r| r.created_at <= epoch);
+        catalog.relations.retain(|_, r| r.created_at <= Some(epoch));
         catalog
     }
 }

@@ -25,8 +25,8 @@ pub enum Entry {
     },
     /// An epoch is decided.
     Cut(Cut),
-    /// A relation exists from epoch `relation.created_at` on. A job counts only once a committed
-    /// checkpoint contains it: recovery forgets one that none does.
+    /// A relation exists, from epoch `relation.created_at` on if it has one. A job counts only once
+    /// a committed checkpoint contains it: recovery forgets one that none does.
     Create {
         /// The relation.
         relation: Box<Relation>,

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::Result;
 use tidemark_plan::{Conflict, VERSION_TYPE, time_and_split, version};
-use tidemark_state::{ABSENT, KeyIndex, SlotColumns, StateTable, TableDelta, TableSpec};
+use tidemark_state::{ABSENT, KeyIndex, SlotColumns, StateTable, TableDelta, TableForm, TableSpec};
 
 /// Nothing is known under the id.
 const NOTHING: u32 = 0;
@@ -168,6 +168,7 @@ impl UpsertTable {
         ]);
         let spec = TableSpec {
             table,
+            form: TableForm::Keyed,
             schema: Arc::new(Schema::new(
                 stored.map(|f| f.with_nullable(true)).collect::<Vec<_>>(),
             )),

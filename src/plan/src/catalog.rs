@@ -167,8 +167,9 @@ pub struct Relation {
     pub comment: Option<String>,
     /// The job; none for a plain view.
     pub job: Option<JobPlan>,
-    /// The epoch from which on its job's input is shared.
-    pub created_at: Epoch,
+    /// The epoch from which on checkpoints contain its job; none where it has no job that counts
+    /// for itself (a plain view, an append-only source): it is there at once.
+    pub created_at: Option<Epoch>,
     /// Set when this build cannot read what is stored of the relation: then there is no job, and
     /// only names, dependencies and what else could be read are there.
     pub unreadable: Option<Unreadable>,

@@ -323,6 +323,7 @@ struct Stored {
     name: String,
     kind: RelationKind,
     depends_on: Vec<RelationId>,
+    /// Zero for none.
     created_at: Epoch,
     /// [`PLAN_VERSION`] of the body.
     version: u32,
@@ -382,7 +383,7 @@ impl Stored {
             name: relation.name.clone(),
             kind: relation.kind,
             depends_on: relation.depends_on.clone(),
-            created_at: relation.created_at,
+            created_at: relation.created_at.unwrap_or_default(),
             version,
             body,
         })
@@ -427,7 +428,7 @@ impl Stored {
             owner: body.owner.into_owned(),
             comment: body.comment.into_owned(),
             job: body.job.into_owned(),
-            created_at: self.created_at,
+            created_at: Some(self.created_at).filter(|e| *e > Epoch(0)),
             unreadable: None,
         }
     }
@@ -465,7 +466,7 @@ impl Stored {
             owner: field(&body, "owner"),
             comment: None,
             job: None,
-            created_at: self.created_at,
+            created_at: Some(self.created_at).filter(|e| *e > Epoch(0)),
             unreadable: Some(unreadable),
         }
     }

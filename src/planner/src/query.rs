@@ -341,7 +341,7 @@ impl Planner {
             comment: None,
             job: None,
             logs_rows: false,
-            created_at: tidemark_common::Epoch(0),
+            created_at: None,
             unreadable: None,
         })
     }

@@ -24,7 +24,7 @@ use tidemark_operator::build::SinkOutput;
 use tidemark_plan::{Op, Relation};
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::manifest::SinkProgress;
-use tidemark_state::{TableDelta, TableSpec};
+use tidemark_state::{TableDelta, TableForm, TableSpec};
 
 /// Changes of one delivery, beyond which further epochs wait for the next.
 const DELIVERY_ROWS_MAX: usize = 100_000;
@@ -560,6 +560,7 @@ fn log_spec(relation: &Relation, table: u32) -> TableSpec {
     );
     TableSpec {
         table,
+        form: TableForm::Keyed,
         schema: Arc::new(Schema::new(fields)),
         key_columns: 2,
     }

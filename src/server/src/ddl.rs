@@ -10,7 +10,7 @@ use crate::session::{Outcome, Session};
 use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Column, Conflict, OnError, Relation, RelationKind};
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
@@ -306,7 +306,7 @@ impl Session {
             comment: None,
             job: None,
             logs_rows: false,
-            created_at: Epoch(0),
+            created_at: None,
             unreadable: None,
         };
         self.server.engine.create(relation, |_| {}).await?;

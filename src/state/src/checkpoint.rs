@@ -17,7 +17,9 @@
 //! | key columns | as in the table | |
 //! | value columns | as in the table, nullable | |
 //!
-//! sorted by (`_vnode`, key in the order of `tidemark_changelog::key`), each key once per file.
+//! sorted by (`_vnode`, key in the order of `tidemark_changelog::key`), each key once per file. The
+//! file's metadata say how many columns are the key (`tidemark.key_columns`) and what the table is
+//! (`tidemark.form`: keyed, appended, multiset).
 //! INTERVAL columns are FIXED_LEN_BYTE_ARRAY(16): months, days (32 bits each), nanoseconds (64
 //! bits), little-endian. To read a table with DuckDB, newest file first: `SELECT * FROM (SELECT *,
 //! row_number() OVER (PARTITION BY _vnode, <key> ORDER BY <epoch of filename> DESC) r FROM

@@ -27,7 +27,7 @@ pub use column::SlotColumns;
 pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
-pub use table::{Appended, StateTable, TableDelta, TableSpec};
+pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
 pub use view::{ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".

@@ -9,11 +9,37 @@
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
+/// What a state table's rows are to each other. It decides how files are read, so it is told by
+/// whoever owns the table and stands in each file; no name of a column says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableForm {
+    /// One row per key; a later one takes the place of an earlier one.
+    Keyed,
+    /// Rows that are added and never change: their key is a number that is given once. No file
+    /// contradicts another, so a restore need not remember keys.
+    Appended,
+    /// The key is the whole row, and the value is how often it is there.
+    Multiset,
+}
+
+impl TableForm {
+    /// Its name in a file.
+    pub fn name(self) -> &'static str {
+        match self {
+            TableForm::Keyed => "keyed",
+            TableForm::Appended => "appended",
+            TableForm::Multiset => "multiset",
+        }
+    }
+}
+
 /// The durable shape of a state table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableSpec {
     /// Number within the job's plan.
     pub table: u32,
+    /// What its rows are to each other.
+    pub form: TableForm,
     /// Key columns, then value columns.
     pub schema: SchemaRef,
     /// The first `key_columns` columns identify a row together with its vnode.

@@ -75,7 +75,7 @@ impl Coordinator {
             return Ok(());
         }
         if relation.job.is_none() || runs_on_demand(&relation) {
-            relation.created_at = Epoch(0);
+            relation.created_at = None;
             self.record(&[Entry::Create {
                 relation: Box::new(relation),
                 start,
@@ -242,7 +242,7 @@ impl Coordinator {
                     };
                 }
                 Phase::CaughtUp => {
-                    creating.relation.created_at = next;
+                    creating.relation.created_at = Some(next);
                     entries.push(Entry::Create {
                         relation: Box::new(creating.relation.clone()),
                         start: creating.start.clone(),

@@ -87,7 +87,7 @@ impl Recovered {
         let contained = decisions.index;
         for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
             match &entry {
-                Entry::Create { relation, .. } if relation.created_at > Epoch(0) => {
+                Entry::Create { relation, .. } if relation.created_at.is_some() => {
                     forgotten.push(relation.id)
                 }
                 Entry::Cut(cut) => cuts.push_back(cut.clone()),

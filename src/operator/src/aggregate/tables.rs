@@ -10,7 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatc
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::vnode_of_hash;
-use tidemark_state::{StateTable, TableDelta, TableSpec};
+use tidemark_state::{StateTable, TableDelta, TableForm, TableSpec};
 
 /// One of the tables, as checkpoints see it.
 pub(super) struct Table {
@@ -142,6 +142,7 @@ impl Groups {
         }
         TableSpec {
             table,
+            form: TableForm::Keyed,
             schema: Arc::new(Schema::new(fields)),
             key_columns,
         }

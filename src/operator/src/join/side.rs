@@ -17,7 +17,7 @@ use arrow::datatypes::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_state::chunked::Chunked;
-use tidemark_state::{Appended, KeyIndex, RowStore, StateTable, TableDelta, TableSpec};
+use tidemark_state::{Appended, KeyIndex, RowStore, StateTable, TableDelta, TableForm, TableSpec};
 
 /// Appended rows from which on a seal leaves them to be read later.
 const APPENDED_ROWS: usize = 32 * 1024;
@@ -215,7 +215,12 @@ impl Side {
             side.is_keyed = only_keys;
             side.has_totals = config.totals || only_keys;
         }
-        let spec = spec_of(config.table, fields, matches!(rows, Rows::Appended { .. }));
+        let form = if matches!(rows, Rows::Appended { .. }) {
+            TableForm::Appended
+        } else {
+            TableForm::Multiset
+        };
+        let spec = spec_of(config.table, fields, form);
         let counts = config.counts.then(Chunked::new);
         Side {
             port: config.port,
@@ -795,7 +800,8 @@ fn distinct(columns: &[usize]) -> usize {
         .count()
 }
 
-fn spec_of(table: u32, fields: Vec<Field>, appended: bool) -> TableSpec {
+fn spec_of(table: u32, fields: Vec<Field>, form: TableForm) -> TableSpec {
+    let appended = form == TableForm::Appended;
     let key_columns = if appended { 1 } else { fields.len() };
     let fields: Vec<Field> = if appended {
         [Field::new("_seq", DataType::Int64, false)]
@@ -810,6 +816,7 @@ fn spec_of(table: u32, fields: Vec<Field>, appended: bool) -> TableSpec {
     };
     TableSpec {
         table,
+        form,
         schema: Arc::new(Schema::new(fields)),
         key_columns,
     }

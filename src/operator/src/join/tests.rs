@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::vnode_of_hash;
 use tidemark_plan::{BinaryOp, Expr, Literal};
+use tidemark_state::TableForm;
 
 const KINDS: [JoinKind; 6] = [
     JoinKind::Inner,
@@ -339,7 +340,7 @@ fn twin(case: Case, seed: u64) {
             0 | 1 => {
                 for (table, durable) in join.tables().into_iter().zip(&mut durable) {
                     let spec = table.spec();
-                    let first = usize::from(spec.schema.field(0).name() == "_seq");
+                    let first = usize::from(spec.form == TableForm::Appended);
                     let key_hash = |row: &RecordBatch| {
                         hash_columns(&row.columns()[first..first + case.keys], 1)[0]
                     };

@@ -133,7 +133,7 @@ fn relation(job: Option<JobPlan>) -> Relation {
         owner: "root".into(),
         comment: Some("text".into()),
         job,
-        created_at: Epoch(5),
+        created_at: Some(Epoch(5)),
         unreadable: None,
     }
 }

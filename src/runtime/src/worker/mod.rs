@@ -299,8 +299,9 @@ impl Worker {
         for id in &taking_part {
             self.barrier_at_inputs(*id, command);
         }
-        self.source_cut(RelationId(u32::MAX), command.epoch);
-        self.passed(RelationId(u32::MAX), command.epoch);
+        // A worker that nothing reads or counts on is done with the epoch at once.
+        self.tell_cut(command.epoch);
+        self.tell_done(command.epoch);
     }
 
     /// The barrier reaches the leaves of a job that the worker feeds.
@@ -455,11 +456,15 @@ impl Worker {
 
     /// A source has passed the barrier; when all have, the worker's cut is told.
     fn source_cut(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(reading) = self.cutting.get_mut(&epoch) else {
-            return;
-        };
-        reading.remove(&id);
-        if !reading.is_empty() {
+        if let Some(reading) = self.cutting.get_mut(&epoch) {
+            reading.remove(&id);
+            self.tell_cut(epoch);
+        }
+    }
+
+    /// Tells the worker's cut of an epoch that no source has to come to any more.
+    fn tell_cut(&mut self, epoch: Epoch) {
+        if self.cutting.get(&epoch).is_none_or(|r| !r.is_empty()) {
             return;
         }
         self.cutting.remove(&epoch);
@@ -488,18 +493,23 @@ impl Worker {
     /// A job has passed the barrier of an epoch on this worker; when all that count have, the epoch
     /// is done here.
     fn passed(&mut self, id: RelationId, epoch: Epoch) {
-        let Some(outstanding) = self.outstanding.get_mut(&epoch) else {
-            return;
-        };
-        outstanding.remove(&id);
-        if outstanding.is_empty() {
-            self.outstanding.remove(&epoch);
-            self.tell(Event::Done {
-                worker: self.id,
-                epoch,
-            });
-            self.sealing.finish(epoch);
+        if let Some(outstanding) = self.outstanding.get_mut(&epoch) {
+            outstanding.remove(&id);
+            self.tell_done(epoch);
         }
+    }
+
+    /// Tells that an epoch which no job has to pass any more is done here.
+    fn tell_done(&mut self, epoch: Epoch) {
+        if self.outstanding.get(&epoch).is_none_or(|o| !o.is_empty()) {
+            return;
+        }
+        self.outstanding.remove(&epoch);
+        self.tell(Event::Done {
+            worker: self.id,
+            epoch,
+        });
+        self.sealing.finish(epoch);
     }
 
     // ---- moving rows

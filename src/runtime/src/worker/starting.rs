@@ -142,8 +142,8 @@ impl Worker {
         for other in waiting {
             if self.upstreams(other).contains(&id)
                 && !self.jobs[&id].taps.iter().any(|t| t.job == other)
+                && let Some(after) = self.jobs[&id].joined
             {
-                let after = self.jobs[&id].joined.unwrap_or(Epoch(0));
                 self.connect(other, id, after);
             }
         }

@@ -85,7 +85,7 @@ impl Provider<'_> {
             )),
             // Only a transaction block pins an epoch and names a relation later; its rows at that
             // epoch were never kept.
-            _ if relation.created_at > self.snapshot.pin.epoch() => Err(ours(
+            _ if relation.created_at > Some(self.snapshot.pin.epoch()) => Err(ours(
                 Error::user(
                     SqlState("40001"),
                     format!(

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
-use parquet::file::metadata::{KeyValue, RowGroupMetaData};
+use parquet::file::metadata::{KeyValue, ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
@@ -33,6 +33,9 @@ const PIECE_ROWS: usize = 16 * 1024;
 const FILE_BYTES: usize = 32 << 20;
 /// Rows of a decoded batch at most.
 const READ_ROWS: usize = 8192;
+/// In the file's metadata: how many of the table's columns are its key, and its form.
+const KEY_COLUMNS: &str = "tidemark.key_columns";
+const FORM: &str = "tidemark.form";
 /// Columns in front of the table's own: `_vnode`, `_deleted`.
 pub(super) const SYSTEM_COLUMNS: usize = 2;
 
@@ -315,10 +318,10 @@ impl FileWriter {
             .set_column_dictionary_enabled(vnode(), true)
             .set_offset_index_disabled(true)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_key_value_metadata(Some(vec![KeyValue::new(
-                "tidemark.key_columns".to_string(),
-                spec.key_columns.to_string(),
-            )]))
+            .set_key_value_metadata(Some(vec![
+                KeyValue::new(KEY_COLUMNS.to_string(), spec.key_columns.to_string()),
+                KeyValue::new(FORM.to_string(), spec.form.name().to_string()),
+            ]))
             .set_created_by("tidemark".to_string())
             .build();
         let schema = file_schema(spec);
@@ -397,6 +400,7 @@ impl FileReader {
             |what: String| Error::corrupt(format!("checkpoint file {}: {what}", file.path));
         let builder =
             ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
+        check_form(spec, builder.metadata()).map_err(damaged)?;
         let schema = file_schema(spec);
         let found = builder.schema();
         let mut positions = Vec::new();
@@ -457,6 +461,24 @@ impl FileReader {
             }
         }
         Ok(None)
+    }
+}
+
+/// Refuses a file whose table was of another form; files of earlier builds do not say theirs.
+fn check_form(spec: &TableSpec, metadata: &ParquetMetaData) -> Result<(), String> {
+    let said = metadata
+        .file_metadata()
+        .key_value_metadata()
+        .into_iter()
+        .flatten()
+        .find(|item| item.key == FORM)
+        .and_then(|item| item.value.as_deref());
+    match said {
+        Some(form) if form != spec.form.name() => Err(format!(
+            "it is of a table that is {form}, and this one is {}",
+            spec.form.name()
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use super::FileMeta;
 use super::file::{
     EncodedFile, FileReader, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows,
 };
-use crate::TableSpec;
+use crate::{TableForm, TableSpec};
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::UInt16Type;
@@ -110,10 +110,8 @@ impl<'a> NewestFirst<'a> {
     pub fn new(spec: &'a TableSpec, files: &[FileMeta]) -> NewestFirst<'a> {
         let oldest = files.iter().map(|f| f.epoch).min().unwrap_or_default();
         let one_epoch = files.iter().all(|f| f.epoch == oldest);
-        let only_appended = spec.key_columns == 1
-            && spec.schema.field(0).name() == "_seq"
-            && files.iter().all(|f| f.deletes == 0);
-        let seen = (!one_epoch && !only_appended).then(HashSet::default);
+        let disjoint = one_epoch || spec.form == TableForm::Appended;
+        let seen = (!disjoint).then(HashSet::default);
         NewestFirst {
             spec,
             seen,

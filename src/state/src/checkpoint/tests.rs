@@ -2,7 +2,7 @@
 //! restored by other workers; and what damage looks like.
 
 use super::*;
-use crate::{Appended, TableDelta};
+use crate::{Appended, TableDelta, TableForm};
 use arrow::array::*;
 use arrow::datatypes::*;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -40,6 +40,7 @@ fn spec(key_columns: usize) -> TableSpec {
     ]);
     TableSpec {
         table: 2,
+        form: TableForm::Keyed,
         schema: Arc::new(schema),
         key_columns,
     }
@@ -300,6 +301,7 @@ async fn appended_rows_become_files_of_whole_vnodes() {
     ];
     let spec = TableSpec {
         table: 2,
+        form: TableForm::Appended,
         schema: Arc::new(Schema::new(fields)),
         key_columns: 1,
     };
@@ -472,6 +474,7 @@ async fn a_column_of_another_type_is_refused() {
     let schema = Schema::new(vec![Field::new("k", DataType::Int32, true)]);
     let wide = TableSpec {
         table: 2,
+        form: TableForm::Keyed,
         schema: Arc::new(schema),
         key_columns: 1,
     };
@@ -485,12 +488,91 @@ async fn a_column_of_another_type_is_refused() {
     );
 }
 
+/// A file of two columns, `_seq` and `v`, written by a table of this form.
+async fn numbered_file(
+    store: &CheckpointStore,
+    spec: &TableSpec,
+    epoch: u64,
+    rows: &[(i64, i64)],
+) -> FileMeta {
+    let column = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
+    let columns = vec![
+        column(rows.iter().map(|r| r.0).collect()),
+        column(rows.iter().map(|r| r.1).collect()),
+    ];
+    let upserts = RecordBatch::try_new(spec.schema.clone(), columns).unwrap();
+    let encoded = encode_delta(
+        spec,
+        TableDelta {
+            upsert_vnodes: vnodes(spec, &upserts),
+            deletes: upserts.project(&[0]).unwrap().slice(0, 0),
+            delete_vnodes: Vec::new(),
+            upserts,
+        },
+    )
+    .unwrap();
+    store
+        .write_file(TABLE, 0, 0, Epoch(epoch), 1, encoded)
+        .await
+        .unwrap()
+}
+
+/// A table of two columns, `_seq` and `v`.
+fn numbered_spec(form: TableForm) -> TableSpec {
+    let fields = ["_seq", "v"].map(|name| Field::new(name, DataType::Int64, true));
+    TableSpec {
+        table: 2,
+        form,
+        schema: Arc::new(Schema::new(fields.to_vec())),
+        key_columns: 1,
+    }
+}
+
+#[tokio::test]
+async fn what_a_table_is_does_not_hang_on_the_name_of_its_key() {
+    let store = CheckpointStore::open("memory:").unwrap();
+    let spec = numbered_spec(TableForm::Keyed);
+    let files = [
+        numbered_file(&store, &spec, 1, &[(1, 10), (2, 20)]).await,
+        numbered_file(&store, &spec, 2, &[(1, 11)]).await,
+    ];
+    let mut rows = BTreeMap::new();
+    let each = |b: RecordBatch| {
+        let column = |c: usize| b.column(c).as_primitive::<Int64Type>().values();
+        for (key, value) in column(0).iter().zip(column(1)) {
+            assert_eq!(rows.insert(*key, *value), None, "key {key} comes once");
+        }
+        Ok(())
+    };
+    store
+        .read_table(&files, &spec, 0..VNODES, each)
+        .await
+        .unwrap();
+    assert_eq!(rows, BTreeMap::from([(1, 11), (2, 20)]));
+}
+
+#[tokio::test]
+async fn a_file_of_a_table_of_another_form_is_refused() {
+    let store = CheckpointStore::open("memory:").unwrap();
+    let appended = numbered_spec(TableForm::Appended);
+    let file = numbered_file(&store, &appended, 1, &[(1, 10)]).await;
+    let keyed = numbered_spec(TableForm::Keyed);
+    let files = [file];
+    let read = store.read_table(&files, &keyed, 0..VNODES, |_| Ok(()));
+    assert_eq!(
+        read.await.unwrap_err().message(),
+        "checkpoint file tables/7-2/1-1-0.parquet: it is of a table that is appended, and this one \
+         is keyed"
+    );
+}
+
 #[tokio::test]
 async fn names_that_occur_twice_are_told_apart() {
     let store = CheckpointStore::open("memory:").unwrap();
     let fields = ["id", "id", "_deleted"].map(|name| Field::new(name, DataType::Int64, true));
     let spec = TableSpec {
         table: 0,
+        form: TableForm::Keyed,
         schema: Arc::new(Schema::new(fields.to_vec())),
         key_columns: 2,
     };

@@ -7,7 +7,7 @@
 
 use super::base::{Base, Indexed, pick, repeated, take_rows};
 use super::{ViewPartition, batch_of};
-use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableSpec};
+use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableForm, TableSpec};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
@@ -38,15 +38,15 @@ impl ViewTable {
             .collect();
         let plain = |c: &usize| options.schema.field(*c).clone();
         let mut fields: Vec<Field> = columns.iter().map(plain).collect();
-        let key_columns = match (&options.key, options.append_only) {
-            (Some(key), _) => key.len(),
+        let (form, key_columns) = match (&options.key, options.append_only) {
+            (Some(key), _) => (TableForm::Keyed, key.len()),
             (None, true) => {
                 fields.insert(0, Field::new("_seq", DataType::Int64, false));
-                1
+                (TableForm::Appended, 1)
             }
             (None, false) => {
                 fields.push(Field::new("_weight", DataType::Int64, false));
-                width
+                (TableForm::Multiset, width)
             }
         };
         let own = if options.append_only {
@@ -56,6 +56,7 @@ impl ViewTable {
         };
         let spec = TableSpec {
             table: options.table,
+            form,
             schema: unique_names(fields, own.filter(|_| options.key.is_none())),
             key_columns,
         };

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::testing::{Rng, column, texts};
-use crate::{StateTable, TableDelta};
+use crate::{StateTable, TableDelta, TableForm};
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
 use std::collections::BTreeMap;
@@ -288,6 +288,10 @@ fn tables_have_their_key_first_and_unique_names() {
     assert_eq!(
         [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().key_columns),
         [2, 4, 1]
+    );
+    assert_eq!(
+        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().form),
+        [TableForm::Keyed, TableForm::Multiset, TableForm::Appended]
     );
 }
 
