@@ -11,6 +11,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_connector::format::check_json;
 use tidemark_plan::Column;
 
 pub use tidemark_planner::parse_interval;
@@ -247,9 +248,10 @@ pub fn uuid(text: &str) -> Result<String> {
 
 /// A JSON text in the form in which columns keep it.
 pub fn json(text: &str) -> Result<String> {
-    match serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        Ok(_) => Ok(text.trim().to_string()),
-        Err(_) => Err(invalid("json", text)),
+    match check_json(text) {
+        Ok(text) => Ok(text.to_string()),
+        Err(error) if error.state() == SqlState::INVALID_TEXT => Err(invalid("json", text)),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,6 +2,8 @@
 
 import time
 
+import psycopg
+import pytest
 from harness import eventually
 
 
@@ -249,3 +251,36 @@ def test_stopped_job_stops_alone(kafka, own_server, unique):
     assert own_server.query("SELECT c FROM other") == [(3,)]
     own_server.query("DROP MATERIALIZED VIEW strict")
     assert own_server.query("SELECT count(*) FROM t") == [(3,)]
+
+
+def test_json_that_nests_deep(kafka, server, unique):
+    """JSON as deep as PostgreSQL takes it is taken; 100,000 levels are an error of their record or statement, and nothing else happens."""
+    nested = lambda levels: "[" * levels + "]" * levels
+    topic, name = kafka.create_topic(unique("deep"), 1), unique("deep")
+    kafka.produce(topic, [(None, f'{{"k": {k}, "v": {nested(levels)}}}'.encode()) for k, levels in enumerate((12_000, 100_000, 1))])
+    server.run(f"CREATE SOURCE {name}_s (k INT, v JSONB) WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON;\n"
+               f"CREATE MATERIALIZED VIEW {name}_v AS SELECT k, v FROM {name}_s;\nCREATE MATERIALIZED VIEW {name}_k AS SELECT k FROM {name}_s;\n"
+               f"CREATE TABLE {name}_t (k INT PRIMARY KEY, v JSONB);")
+    assert sorted(server.query(f"SELECT k, length(v::text) FROM {name}_v")) == [(0, 24_000), (2, 2)]
+    assert sorted(server.query(f"SELECT k FROM {name}_k")) == [(0,), (2,)]
+    assert server.query(f"SELECT \"offset\", sqlstate FROM tidemark.errors WHERE relation = '{name}_s'") == [(1, "54001")]
+
+    def copy(connection, text):
+        with connection.cursor().copy(f"COPY {name}_t FROM STDIN") as rows:
+            rows.write_row((3, text))
+
+    ways = {
+        "literal": lambda connection, text: connection.execute(f"INSERT INTO {name}_t VALUES (1, '{text}')"),
+        "parameter": lambda connection, text: connection.execute(f"INSERT INTO {name}_t VALUES (2, %s)", (text,)),
+        "COPY": copy,
+        "cast": lambda connection, text: connection.execute(f"SELECT '{text}'::jsonb"),
+        "parameter's cast": lambda connection, text: connection.execute("SELECT %s::jsonb", (text,)),
+        "computed": lambda connection, text: connection.execute(f"INSERT INTO {name}_t SELECT 4, repeat('[', {len(text) // 2}) || repeat(']', {len(text) // 2})"),
+    }
+    for way, run in ways.items():
+        with server.connect() as connection:
+            run(connection, nested(12_000))
+            with pytest.raises(psycopg.Error) as raised:
+                run(connection, nested(100_000))
+            assert raised.value.sqlstate == "54001", (way, raised.value)
+    assert sorted(server.query(f"SELECT k, length(v::text) FROM {name}_t")) == [(k, 24_000) for k in (1, 2, 3, 4)]

@@ -621,13 +621,13 @@ fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
 }
 
 /// `text` if it is one JSON value.
-fn checked_json(text: &str) -> Result<&str, Fault> {
+pub(super) fn checked_json(text: &str) -> Result<&str, Fault> {
     let mut scanner = Scanner::new(text);
     scanner.blanks();
     scanner
         .skip(0)
         .and_then(|()| scanner.end())
-        .map_err(|_| number::invalid("jsonb", text))?;
+        .map_err(|fault| fault.of_json_text(text))?;
     Ok(text.trim_ascii())
 }
 

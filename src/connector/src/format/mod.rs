@@ -82,6 +82,15 @@ const LIMIT_EXCEEDED: SqlState = SqlState("54000");
 /// Bytes of a record's value that an error keeps.
 const ERROR_RAW_MAX: usize = 4096;
 
+/// A text that is one JSON value, without the blanks around it: what a JSONB column keeps. `22P02`
+/// where it is none, `54001` where it nests deeper than 16,384 levels.
+pub fn check_json(text: &str) -> Result<&str> {
+    column::checked_json(text).map_err(|fault| {
+        let Detail { state, message, .. } = fault.into_detail();
+        Error::user(state, message)
+    })
+}
+
 /// A record as the broker delivers it, borrowed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RawRecord<'a> {

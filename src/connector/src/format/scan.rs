@@ -3,6 +3,7 @@
 //! Law: the scanner accepts exactly the texts of RFC 8259 (strict numbers, no raw control
 //! characters, no lone surrogates) that nest at most [`DEPTH_MAX`] deep, whether a value is read or
 //! skipped; so whether a record is well formed does not depend on the columns that a job wants.
+//! Nothing recurses: no text, however deep, can exhaust the stack.
 //! UTF-8 is validated once by the caller, and every slice that leaves the scanner is cut at ASCII
 //! bytes.
 //!
@@ -12,8 +13,13 @@
 
 use tidemark_common::SqlState;
 
-/// Containers may nest this deep, the outermost one included.
-pub(super) const DEPTH_MAX: u32 = 127;
+/// Containers may nest this deep, the outermost one included: deeper than PostgreSQL takes with
+/// its defaults, whose parser recurses until its stack is full (12,000 arrays or objects pass
+/// there, 16,000 do not).
+pub(super) const DEPTH_MAX: u32 = 16_384;
+
+/// A text is too deep to be taken in.
+const TOO_COMPLEX: SqlState = SqlState("54001");
 
 /// Why a record cannot be read. One pointer, so that results stay in registers; made on cold paths
 /// only.
@@ -50,6 +56,18 @@ impl Fault {
         }))
     }
 
+    /// The text nests more than [`DEPTH_MAX`] containers at byte `at`.
+    #[cold]
+    #[inline(never)]
+    pub fn too_deep(at: usize) -> Fault {
+        Fault(Box::new(Detail {
+            column: None,
+            state: TOO_COMPLEX,
+            message: format!("JSON nests more than {DEPTH_MAX} levels deep at byte {at}"),
+            syntax: true,
+        }))
+    }
+
     /// The text is JSON, but the value does not fit.
     #[cold]
     #[inline(never)]
@@ -80,6 +98,16 @@ impl Fault {
         self
     }
 
+    /// The same of a text that is a value by itself: what is wrong is the value.
+    #[cold]
+    #[inline(never)]
+    pub fn of_json_text(self, text: &str) -> Fault {
+        if self.0.state == TOO_COMPLEX {
+            return Fault::value(self.into_detail().message).with_state(TOO_COMPLEX);
+        }
+        super::number::invalid("jsonb", text)
+    }
+
     /// Column, code and message.
     pub fn into_detail(self) -> Detail {
         *self.0
@@ -108,6 +136,40 @@ impl<'a> Text<'a> {
         scratch.clear();
         unescape(self.raw, scratch);
         scratch
+    }
+}
+
+/// Which of the open containers are objects: one bit a level, the innermost lowest.
+#[derive(Default)]
+struct Levels {
+    bits: u128,
+    open: u32,
+    /// The bits of whole words further out; empty, and without memory, up to 128 levels.
+    outer: Vec<u128>,
+}
+
+impl Levels {
+    #[inline]
+    fn enter(&mut self, object: bool) {
+        if self.open > 0 && self.open.is_multiple_of(u128::BITS) {
+            self.outer.push(self.bits);
+        }
+        self.bits = self.bits << 1 | u128::from(object);
+        self.open += 1;
+    }
+
+    #[inline]
+    fn leave(&mut self) {
+        self.open -= 1;
+        self.bits >>= 1;
+        if self.open > 0 && self.open.is_multiple_of(u128::BITS) {
+            self.bits = self.outer.pop().expect("a word was put down on the way in");
+        }
+    }
+
+    #[inline]
+    fn in_object(&self) -> bool {
+        self.bits & 1 == 1
     }
 }
 
@@ -395,21 +457,19 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Passes an object or array without recursion: one bit a level says which of the two it is.
+    /// Passes an object or array without recursion.
     fn skip_container(&mut self, base: u32) -> Result<(), Fault> {
-        let mut objects = 0u128;
-        let mut depth = base;
+        let mut levels = Levels::default();
         loop {
             let open = self.peek();
             match open {
                 b'"' => drop(self.string()?),
                 b'{' | b'[' => {
-                    depth += 1;
-                    if depth > DEPTH_MAX {
-                        return Err(Fault::syntax(self.pos, "nested too deeply"));
+                    if base + levels.open >= DEPTH_MAX {
+                        return Err(Fault::too_deep(self.pos));
                     }
                     let object = open == b'{';
-                    objects = objects << 1 | u128::from(object);
+                    levels.enter(object);
                     self.pos += 1;
                     self.blanks();
                     if self.peek() != if object { b'}' } else { b']' } {
@@ -419,17 +479,16 @@ impl<'a> Scanner<'a> {
                         continue;
                     }
                     self.pos += 1;
-                    objects >>= 1;
-                    depth -= 1;
+                    levels.leave();
                 }
                 _ => self.skip_plain()?,
             }
             // A value is complete: close what ends here, until another one follows.
             loop {
-                if depth == base {
+                if levels.open == 0 {
                     return Ok(());
                 }
-                let object = objects & 1 == 1;
+                let object = levels.in_object();
                 self.blanks();
                 match self.peek() {
                     b',' => {
@@ -450,8 +509,7 @@ impl<'a> Scanner<'a> {
                         }));
                     }
                 }
-                objects >>= 1;
-                depth -= 1;
+                levels.leave();
             }
         }
     }

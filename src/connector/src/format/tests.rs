@@ -1,6 +1,7 @@
 //! Tables of records and the rows that they must become, and random ones against `serde_json` and
 //! `chrono`.
 
+mod depth;
 mod encoding;
 mod keyed;
 mod random;

@@ -1,6 +1,8 @@
 //! What each type reads, and what it refuses.
 
 use super::*;
+use crate::format::scan::DEPTH_MAX;
+use tidemark_common::SqlState;
 use tidemark_plan::Include;
 
 fn check(sql: &str, cases: &[(&str, &str)]) {
@@ -483,10 +485,16 @@ fn depth_is_limited() {
         )
         .unwrap();
         push(&mut decoder, None, Some(&nest(126)));
-        push(&mut decoder, None, Some(&nest(127)));
+        push(&mut decoder, None, Some(&nest(DEPTH_MAX as usize - 1)));
+        push(&mut decoder, None, Some(&nest(DEPTH_MAX as usize)));
         push(&mut decoder, None, Some(&nest(100_000)));
         let (changes, errors) = decoder.finish();
-        assert_eq!((changes.num_rows(), errors.len()), (1, 2));
+        assert_eq!((changes.num_rows(), errors.len()), (2, 2));
+        for error in errors {
+            assert_eq!(error.state, SqlState("54001"));
+            let message = "JSON nests more than 16384 levels deep at byte 16388";
+            assert_eq!(error.message, message);
+        }
     }
 }
 
