@@ -26,7 +26,7 @@ test: deps
 	@status=0; $(MAKE) --no-print-directory test-rust || status=1; $(MAKE) --no-print-directory test-e2e || status=1; exit $$status
 
 test-rust:
-	docker/with-kafka.sh cargo test --release --workspace --no-fail-fast $(ARGS)
+	TIDEMARK_TEST_KAFKA_REQUIRED=1 docker/with-kafka.sh cargo test --release --workspace --no-fail-fast $(ARGS)
 
 test-e2e:
 	cd src/sim/e2e && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(PYTEST) -p no:cacheprovider $(ARGS)

@@ -1,6 +1,7 @@
 //! Source and sink against a real broker: `TIDEMARK_TEST_KAFKA=127.0.0.1:9092 cargo test --release
 //! -p tidemark-connector --test kafka` after `docker/kafka.sh start`. Without the variable every
-//! test says that it was skipped.
+//! test says that it was skipped, or fails if `TIDEMARK_TEST_KAFKA_REQUIRED` is set, as `make test`
+//! does.
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
@@ -11,6 +12,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
@@ -24,7 +26,17 @@ use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
 fn broker(test: &str) -> Option<String> {
     let broker = std::env::var("TIDEMARK_TEST_KAFKA").ok();
     if broker.is_none() {
-        eprintln!("{test}: skipped, TIDEMARK_TEST_KAFKA names no broker");
+        let required = std::env::var_os("TIDEMARK_TEST_KAFKA_REQUIRED").is_some();
+        assert!(
+            !required,
+            "TIDEMARK_TEST_KAFKA names no broker, and one is required"
+        );
+        // Past the capture of a test's output: a test that passes must say so, too.
+        let said = writeln!(
+            std::io::stderr(),
+            "SKIPPED {test}: TIDEMARK_TEST_KAFKA names no broker"
+        );
+        said.expect("standard error can be written");
     }
     broker
 }
