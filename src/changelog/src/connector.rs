@@ -19,7 +19,10 @@ pub struct SplitPosition {
     /// The topic's id (Kafka: a UUID in text form where the client tells it, else the topic's name;
     /// generators: empty).
     pub topic_id: String,
-    /// Leader epoch of the last record; -1 where unknown.
+    /// Leader epoch of the record just below `next_offset`; -1 where unknown, as after a gap (a
+    /// transaction's marker). (Earlier builds stored that of another record under the field's own
+    /// name.)
+    #[serde(rename = "last_leader_epoch", default = "unknown_epoch")]
     pub leader_epoch: i32,
     /// The next offset, by the consumer's position: it passes transaction markers and compaction
     /// gaps.
@@ -34,6 +37,10 @@ pub struct SplitPosition {
     /// microseconds since 1970. Kept by whoever drives the reader. A split that appears later
     /// begins with the least of all others'.
     pub event_time_micros: Option<i64>,
+}
+
+fn unknown_epoch() -> i32 {
+    -1
 }
 
 /// A record that could not be turned into a row.

@@ -470,6 +470,73 @@ fn a_start_by_timestamp_and_an_offset_that_vanished() {
 }
 
 #[test]
+fn a_position_is_checked_with_its_leader_epoch() {
+    let Some(broker) = broker("a_position_is_checked") else {
+        return;
+    };
+    let topic = new_topic(&broker, "epoch", 1);
+    let producer = transactional(&broker, &topic);
+    let write = |from: i64| transaction(&producer, &topic, from..from + 3, true);
+    write(0);
+    let source = open_source(
+        &spec(&broker, &topic, &[]),
+        &[column("id", DataType::Int64)],
+    )
+    .unwrap();
+    let open = |at: &SplitPosition| {
+        source
+            .open(std::slice::from_ref(at), Arc::new(|| {}))
+            .unwrap()
+    };
+    let start = source.start().unwrap().remove(0);
+    let position = |reader: &dyn SourceReader| reader.positions().remove(0);
+    let mut reader = open(&start);
+    // One record of the three: the position is just above it.
+    assert_eq!(reader.positions()[0].leader_epoch, -1);
+    let after_one = SplitPosition {
+        next_offset: 1,
+        ..start.clone()
+    };
+    reader.set_limits(std::slice::from_ref(&after_one));
+    read_until(reader.as_mut(), |r| position(r).next_offset == 1);
+    let after_one = position(reader.as_ref());
+    assert_eq!((after_one.records, after_one.leader_epoch), (1, 0));
+    // Behind the transaction's marker it is not known whose leader wrote what stands below.
+    reader.set_limits(&[]);
+    read_until(reader.as_mut(), |r| position(r).next_offset == 4);
+    let at_end = position(reader.as_ref());
+    assert_eq!((at_end.records, at_end.leader_epoch), (3, -1));
+    // What is right is read on from.
+    let mut again = open(&after_one);
+    read_until(again.as_mut(), |r| position(r).records == 3);
+    // An epoch that the broker has never seen: its log is another one.
+    let mut ahead = open(&SplitPosition {
+        leader_epoch: 7,
+        ..after_one
+    });
+    let began = Instant::now();
+    let error = loop {
+        match ahead.poll(10) {
+            Ok(batch) => assert!(
+                batch.is_none(),
+                "nothing is read from a log that is not the same"
+            ),
+            Err(error) => break error,
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "no error");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(error.state(), tidemark_common::SqlState::DATA_CORRUPTED);
+    assert_eq!(
+        error.message(),
+        format!(
+            "kafka topic \"{topic}\" partition 0 is not as it was read: the record below offset \
+             1, of leader epoch 7, is gone"
+        )
+    );
+}
+
+#[test]
 fn connections_are_checked() {
     let Some(broker) = broker("connections_are_checked") else {
         return;

@@ -8,10 +8,11 @@ use crate::format::RawRecord;
 use rdkafka::ClientContext;
 use rdkafka::bindings as sys;
 use rdkafka::client::Client;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
-use tidemark_changelog::connector::Waker;
+use tidemark_changelog::connector::{SplitPosition, Waker};
 
 /// What stands next in a partition's queue.
 pub enum Next<'a> {
@@ -30,6 +31,8 @@ pub struct PartitionQueue {
     _waker: Box<Waker>,
     taken: VecDeque<*mut sys::rd_kafka_message_t>,
     buffer: Vec<*mut sys::rd_kafka_message_t>,
+    /// The last record that was passed, kept for what is asked of it; null before the first.
+    last: *mut sys::rd_kafka_message_t,
 }
 
 // SAFETY: librdkafka's queues and messages may be used from any thread, by one at a time.
@@ -75,6 +78,7 @@ impl PartitionQueue {
             _waker: waker,
             taken: VecDeque::new(),
             buffer: Vec::new(),
+            last: ptr::null_mut(),
         })
     }
 
@@ -123,27 +127,96 @@ impl PartitionQueue {
         })
     }
 
-    /// Leader epoch of the message that stands next; -1 where unknown.
-    pub fn leader_epoch(&self) -> i32 {
-        // SAFETY: as in `peek`.
-        self.taken
-            .front()
-            .map_or(-1, |m| unsafe { sys::rd_kafka_message_leader_epoch(*m) })
+    /// Leader epoch of the record at this offset, if it is the last one that was passed; else, and
+    /// where the broker tells none, -1.
+    pub fn leader_epoch_of(&self, offset: i64) -> i32 {
+        if self.last.is_null() {
+            return -1;
+        }
+        // SAFETY: it is ours until another record takes its place.
+        unsafe {
+            if (*self.last).offset == offset {
+                sys::rd_kafka_message_leader_epoch(self.last)
+            } else {
+                -1
+            }
+        }
     }
 
     /// Is done with the message that stands next.
     pub fn pop(&mut self) {
-        if let Some(message) = self.taken.pop_front() {
+        let Some(mut message) = self.taken.pop_front() else {
+            return;
+        };
+        // SAFETY: it is ours and alive.
+        let is_record =
+            unsafe { (*message).err } == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+        if is_record {
+            std::mem::swap(&mut message, &mut self.last);
+        }
+        if !message.is_null() {
             // SAFETY: it was ours and nobody points to it any more.
             unsafe { sys::rd_kafka_message_destroy(message) };
         }
     }
 }
 
+/// Sets partitions that are assigned to these positions: the client fetches from them when the
+/// broker has confirmed that its log reaches that far in that epoch. What is wrong with one comes
+/// through its queue.
+pub fn seek<C: ClientContext>(
+    client: &Client<C>,
+    positions: &TopicPartitionList,
+) -> Result<(), String> {
+    if positions.count() == 0 {
+        return Ok(());
+    }
+    // SAFETY: the client is alive; the list is copied. Without a time to wait, the call returns at
+    // once.
+    unsafe {
+        let error = sys::rd_kafka_seek_partitions(client.native_ptr(), positions.ptr(), 0);
+        if error.is_null() {
+            return Ok(());
+        }
+        let text = CStr::from_ptr(sys::rd_kafka_error_string(error))
+            .to_string_lossy()
+            .into_owned();
+        sys::rd_kafka_error_destroy(error);
+        Err(text)
+    }
+}
+
+/// The positions as the client takes them, with their leader epochs.
+pub fn positions_with_epochs(
+    topic: &str,
+    positions: &[SplitPosition],
+) -> Result<TopicPartitionList, String> {
+    let mut list = TopicPartitionList::new();
+    for position in positions {
+        let (partition, offset) = (position.split as i32, Offset::Offset(position.next_offset));
+        list.add_partition_offset(topic, partition, offset)
+            .map_err(|e| e.to_string())?;
+    }
+    // SAFETY: the list has as many elements as it says.
+    let elements = unsafe {
+        let list = &*list.ptr();
+        std::slice::from_raw_parts_mut(list.elems, usize::try_from(list.cnt).unwrap_or(0))
+    };
+    for (element, position) in elements.iter_mut().zip(positions) {
+        // SAFETY: the element is alive, and nobody else has it.
+        unsafe { sys::rd_kafka_topic_partition_set_leader_epoch(element, position.leader_epoch) };
+    }
+    Ok(list)
+}
+
 impl Drop for PartitionQueue {
     fn drop(&mut self) {
         while !self.taken.is_empty() {
             self.pop();
+        }
+        if !self.last.is_null() {
+            // SAFETY: it was ours and nobody points to it any more.
+            unsafe { sys::rd_kafka_message_destroy(self.last) };
         }
         // SAFETY: the queue is ours; switching the event off waits for a call that runs, so the box
         // may go after it.
@@ -166,4 +239,39 @@ fn timestamp(message: *mut sys::rd_kafka_message_t) -> Option<i64> {
     let millis = unsafe { sys::rd_kafka_message_timestamp(message, &mut kind) };
     (kind != sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && millis >= 0)
         .then_some(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_are_told_with_their_leader_epochs() {
+        let at = |split, next_offset, leader_epoch| SplitPosition {
+            split,
+            topic_id: String::new(),
+            leader_epoch,
+            next_offset,
+            records: 0,
+            time_ms: -1,
+            event_time_micros: None,
+        };
+        let list = positions_with_epochs("t", &[at(3, 42, 7), at(0, 5, -1)]).unwrap();
+        let told: Vec<(i32, Offset, i32)> = list
+            .elements()
+            .iter()
+            .enumerate()
+            .map(|(i, e)| {
+                // SAFETY: the list has this element.
+                let epoch = unsafe {
+                    sys::rd_kafka_topic_partition_get_leader_epoch((*list.ptr()).elems.add(i))
+                };
+                (e.partition(), e.offset(), epoch)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [(3, Offset::Offset(42), 7), (0, Offset::Offset(5), -1)]
+        );
+    }
 }

@@ -7,6 +7,11 @@
 //! partition when the client reports that. Records at or past a limit stay where they are until the
 //! limit is lifted.
 //!
+//! A position carries the leader epoch of the record below it, where that is known: the client then
+//! asks the broker whether that leader's part of the log still reaches the position before it reads
+//! on. A log that an unclean election cut off is noticed, also if it has grown past the position
+//! again.
+//!
 //! What the client cures by itself (a broker that restarts, a new leader) is logged; what would
 //! lose or invent rows (an offset that is gone, a damaged batch, a deleted topic) is an error.
 
@@ -15,14 +20,13 @@ use crate::kafka::admin::topic_id;
 use crate::kafka::client::{
     Context, close_in_background, create_consumer, invalid_settings, unavailable,
 };
-use crate::kafka::queue::{Next, PartitionQueue};
+use crate::kafka::queue::{Next, PartitionQueue, positions_with_epochs, seek};
 use crate::metrics::SourceMetrics;
 use crate::options::KafkaOptions;
 use rdkafka::bindings::rd_kafka_resp_err_t as code;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{RecordError, SourceBatch, SourceReader, SplitPosition, Waker};
@@ -52,6 +56,15 @@ struct Split {
 impl Split {
     fn is_at_limit(&self) -> bool {
         self.position.next_offset >= self.limit
+    }
+
+    /// Nothing is left below `offset`. Whose leader wrote what stands just below it is not known
+    /// then.
+    fn pass_gap(&mut self, offset: i64) {
+        if offset > self.position.next_offset {
+            self.position.next_offset = offset;
+            self.position.leader_epoch = -1;
+        }
     }
 }
 
@@ -236,13 +249,13 @@ impl KafkaReader {
         if split.is_at_limit() || !split.queue.fill(rows_max) {
             return Ok(None);
         }
-        let (mut records, mut bytes, mut epoch) = (0, 0, split.position.leader_epoch);
+        let (mut records, mut bytes) = (0, 0);
         let mut failure = None;
         while records < rows_max && !decoder.is_full() {
             match split.queue.peek() {
                 None => break,
                 Some(Next::Record(record)) if record.offset >= split.limit => {
-                    split.position.next_offset = split.position.next_offset.max(split.limit);
+                    split.pass_gap(split.limit);
                     break;
                 }
                 // what is below the position was delivered before a fetch was repeated
@@ -261,13 +274,9 @@ impl KafkaReader {
                     bytes +=
                         record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
                     split.position.next_offset = record.offset + 1;
-                    if records == 1 || records == rows_max {
-                        epoch = split.queue.leader_epoch();
-                    }
                 }
                 Some(Next::End(offset)) => {
-                    split.position.next_offset =
-                        split.position.next_offset.max(offset.min(split.limit));
+                    split.pass_gap(offset.min(split.limit));
                     split.end = Some((offset, Instant::now()));
                 }
                 Some(Next::Failed(..)) if records > 0 => break,
@@ -279,7 +288,10 @@ impl KafkaReader {
             }
         }
         split.position.records += records as u64;
-        split.position.leader_epoch = epoch;
+        if records > 0 {
+            let last = split.position.next_offset - 1;
+            split.position.leader_epoch = split.queue.leader_epoch_of(last);
+        }
         if let Some((error, text)) = failure {
             self.on_failure(i, error, &text)?;
         }
@@ -316,9 +328,12 @@ impl KafkaReader {
             self.options.topic, position.split
         );
         match error {
-            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET
-            | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
-            | RD_KAFKA_RESP_ERR__LOG_TRUNCATION => {
+            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR__LOG_TRUNCATION
+                if is_truncation(error, text) =>
+            {
+                Err(truncated(&place, &position, text))
+            }
+            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
                 let available = self.consumer().fetch_watermarks(
                     &self.options.topic,
                     position.split as i32,
@@ -395,6 +410,26 @@ impl KafkaReader {
         }
         Ok(())
     }
+}
+
+/// Whether the client says that the broker's log is not the one that was read: the leader that
+/// wrote the record below the position is not known to it, or its part of the log ends before.
+fn is_truncation(error: code, text: &str) -> bool {
+    // A client that is not allowed to go on by itself reports every reason under one code.
+    error == code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION || text.contains("log truncation detected")
+}
+
+fn truncated(place: &str, position: &SplitPosition, text: &str) -> Error {
+    Error::corrupt(format!(
+        "{place} is not as it was read: the record below offset {}, of leader epoch {}, is gone",
+        position.next_offset, position.leader_epoch
+    ))
+    .with_detail(format!("The broker says: {text}."))
+    .with_hint(
+        "Its log was cut off, by an election of a leader that had not copied all of it or by \
+         restoring an older copy, and other records may stand there now. Create the source again \
+         to start from what is there.",
+    )
 }
 
 /// Asks, beside the worker's thread, whether the topic is still the one that the positions count
@@ -501,7 +536,7 @@ impl SourceReader for KafkaReader {
                 .map_or(i64::MAX, |l| l.next_offset);
             split.end = split.end.map(|(end, _)| (end, Instant::now()));
             if let Some((end, _)) = split.end {
-                split.position.next_offset = split.position.next_offset.max(end.min(split.limit));
+                split.pass_gap(end.min(split.limit));
             }
         }
     }
@@ -520,14 +555,9 @@ impl SourceReader for KafkaReader {
             return Ok(());
         }
         let topic = &self.options.topic;
-        let mut list = TopicPartitionList::new();
-        for position in splits {
-            list.add_partition_offset(
-                topic,
-                position.split as i32,
-                Offset::Offset(position.next_offset),
-            )
+        let list = positions_with_epochs(topic, splits)
             .map_err(|e| self.failed("cannot be assigned", e))?;
+        for position in splits {
             let queue = PartitionQueue::new(
                 self.consumer().client(),
                 topic,
@@ -549,7 +579,14 @@ impl SourceReader for KafkaReader {
         }
         self.consumer()
             .incremental_assign(&list)
-            .map_err(|e| invalid_settings(&e))
+            .map_err(|e| invalid_settings(&e))?;
+        // Of a topic whose leaders it has yet to learn, the client checks the epochs then; of one
+        // that it knows, it is asked to.
+        let known = splits.iter().filter(|p| p.leader_epoch >= 0);
+        let known: Vec<SplitPosition> = known.cloned().collect();
+        positions_with_epochs(topic, &known)
+            .and_then(|list| seek(self.consumer().client(), &list))
+            .map_err(|e| self.failed("positions cannot be set", e))
     }
 
     fn trouble(&self) -> Option<String> {
