@@ -20,6 +20,10 @@ pub struct Config {
     /// Where checkpoints go: `file:///...` or `s3://bucket/prefix`; empty means `checkpoints` in
     /// the data folder.
     pub checkpoint_url: String,
+    /// Goes on from the last checkpoint when the log is gone (a lost data folder, a new machine).
+    /// What was written to tables after that checkpoint is lost. Without a word from the user a
+    /// node whose log is missing does not start.
+    pub recover_from_checkpoint: bool,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
@@ -41,6 +45,7 @@ impl Default for Config {
             http: "127.0.0.1:4567".into(),
             rpc: "127.0.0.1:4568".into(),
             checkpoint_url: String::new(),
+            recover_from_checkpoint: false,
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,

@@ -68,6 +68,16 @@ pub struct Start {
     /// folder]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_URL", value_name = "URL")]
     checkpoint_url: Option<String>,
+    /// Go on from the last checkpoint although the log is gone; what was written to tables after it
+    /// is lost [default: false]
+    #[arg(
+        long,
+        env = "TIDEMARK_RECOVER_FROM_CHECKPOINT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    recover_from_checkpoint: Option<bool>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -120,6 +130,10 @@ impl Start {
         set(&mut config.http, self.http);
         set(&mut config.rpc, self.rpc);
         set(&mut config.checkpoint_url, self.checkpoint_url);
+        set(
+            &mut config.recover_from_checkpoint,
+            self.recover_from_checkpoint,
+        );
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);
@@ -157,6 +171,12 @@ mod tests {
             (config.sql.as_str(), config.workers, config.http.as_str()),
             ("127.0.0.1:1", 3, "127.0.0.1:4567")
         );
+        assert!(!config.recover_from_checkpoint);
+        let bare = Cli::try_parse_from(["tidemark", "--recover-from-checkpoint", "--workers", "3"])
+            .unwrap()
+            .into_start()
+            .into_config();
+        assert!(bare.unwrap().recover_from_checkpoint);
         let bad = Cli::try_parse_from(["tidemark", "--epoch-ms", "1"])
             .unwrap()
             .into_start()
