@@ -1,7 +1,8 @@
 //! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE,
-//! configuration, the clock, fail-points and the metrics registry. Nothing in here knows about rows
-//! or plans.
+//! configuration, the clock, pauses between tries, fail-points and the metrics registry. Nothing in
+//! here knows about rows or plans.
 
+pub mod backoff;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -9,5 +10,6 @@ pub mod failpoint;
 pub mod ids;
 pub mod metrics;
 
+pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};

@@ -6,18 +6,20 @@
 use crate::blame::Recovery;
 use crate::errors::ErrorTable;
 use crate::exchange::Inbound;
+use crate::ownership::{self, DataFolder};
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::store;
 use crate::worker::Worker;
 use arrow::array::RecordBatch;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
@@ -28,7 +30,7 @@ pub use tidemark_control::{CatalogChange, Pin};
 use tidemark_control::{Readers, WriteAheadLog};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_state::ViewPartition;
-use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::checkpoint::{CheckpointStore, StoreHealth, StoreTrouble};
 use tidemark_state::errors::ErrorRow;
 use tokio::sync::oneshot;
 
@@ -100,35 +102,39 @@ impl Engine {
     /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open.
     /// Must be called within a tokio runtime.
     pub async fn open(config: &Config) -> Result<Engine> {
+        Engine::open_noting(config, Arc::default()).await
+    }
+
+    /// The same, and `health` says from the beginning on whether the checkpoint store answers: what
+    /// is opened waits for it.
+    pub async fn open_noting(config: &Config, health: Arc<StoreHealth>) -> Result<Engine> {
         let mut config = config.clone();
         if config.workers == 0 {
             config.workers = std::thread::available_parallelism()
                 .map_or(1, usize::from)
                 .min(tidemark_common::VNODES);
         }
-        let folder = PathBuf::from(&config.data_dir);
-        let lock = lock_folder(&folder)?;
+        let data = DataFolder::lock(Path::new(&config.data_dir))?;
+        let folder = data.path().to_path_buf();
         if config.checkpoint_url.is_empty() {
-            let path = folder.canonicalize()?.join("checkpoints");
-            config.checkpoint_url = format!("file://{}", path.display());
+            config.checkpoint_url = format!("file://{}", folder.join("checkpoints").display());
         }
-        let cluster = cluster_id(&folder)?;
-        let store = CheckpointStore::open(&config.checkpoint_url)?;
-        let unfinished = store.remove_unfinished().await?;
-        if unfinished > 0 {
-            tracing::info!(
-                files = unfinished,
-                "removed what the last process had not finished writing"
-            );
-        }
+        let store = CheckpointStore::open_noting(&config.checkpoint_url, health)?;
         let log_folder = folder.join("log");
+        tokio::spawn(store::tell_trouble(&store, log_folder.clone()));
         let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder))
             .await
             .map_err(|e| Error::internal(e.to_string()))??;
-        let mut recovered = Recovered::read(entries, &store).await?;
+        let recover = config.recover_from_checkpoint;
+        let looked = ownership::look(&data, &store.waiting(), &entries, recover).await?;
+        let mut recovered = Recovered::read(entries, &store.patient()).await?;
+        ownership::report_loss(&recovered, recover);
+        let owned = looked.claim(&data, &store.patient(), &recovered).await?;
+        recovered.generation = owned.lineage.own().generation;
+        store::tidy_up(&store, &owned.lineage).await?;
         let (recovery, blamed) = Recovery::begin(&folder)?;
         recovered.blamed = blamed;
-        let errors = restored_errors(&recovered, &store).await;
+        let errors = restored_errors(&recovered, &store.patient()).await;
         let next_id = Arc::new(AtomicU32::new(recovered.decisions.catalog.next_id.max(1)));
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
@@ -138,8 +144,9 @@ impl Engine {
         };
         let shared = Arc::new(Shared {
             config,
-            cluster,
-            generation: recovered.decisions.generation + 1,
+            cluster: owned.cluster,
+            generation: recovered.generation,
+            lineage: owned.lineage,
             recovery,
             tokio: tokio::runtime::Handle::current(),
             store,
@@ -170,11 +177,12 @@ impl Engine {
             .map_err(|_| Error::internal("the coordinator ended before it opened"))??;
         drop(ended);
         tokio::spawn(follow_sources(Arc::downgrade(&shared)));
+        tokio::spawn(store::watch_claim(Arc::downgrade(&shared)));
         Ok(Engine {
             shared,
             next_id,
             threads: Arc::new(Mutex::new(threads)),
-            lock: Arc::new(Mutex::new(Some(lock))),
+            lock: Arc::new(Mutex::new(Some(data.into_lock()))),
         })
     }
 
@@ -452,6 +460,11 @@ impl Engine {
         })
     }
 
+    /// What is wrong with the checkpoint store at the moment.
+    pub fn store_trouble(&self) -> Option<StoreTrouble> {
+        self.shared.store.health().trouble()
+    }
+
     /// The checkpoints that this process committed, oldest first.
     pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
         self.shared.checkpoints.lock().iter().cloned().collect()
@@ -683,57 +696,4 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<std::threa
         .name(name)
         .spawn(guarded)
         .map_err(Error::from)
-}
-
-fn lock_folder(folder: &Path) -> Result<File> {
-    fs::create_dir_all(folder).map_err(|e| Error::from(e).context(folder.display()))?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join("LOCK"))
-        .map_err(|e| Error::from(e).context(folder.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Error::unavailable(
-            SqlState("55006"),
-            format!(
-                "data folder {} is in use by another server",
-                folder.display()
-            ),
-        )
-        .with_hint("Stop it, or choose another folder with --data-dir.")),
-    }
-}
-
-/// The database's own id, made at its first start.
-fn cluster_id(folder: &Path) -> Result<String> {
-    let path = folder.join("CLUSTER");
-    match fs::read_to_string(&path) {
-        Ok(id) if !id.trim().is_empty() => Ok(id.trim().to_string()),
-        Ok(_) => Err(Error::corrupt(format!("{} is empty", path.display()))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let seed = format!(
-                "{}-{}-{:?}",
-                tidemark_common::clock::now_micros(),
-                std::process::id(),
-                Instant::now()
-            );
-            let id = format!("{:016x}", fnv(seed.as_bytes()));
-            let made = folder.join("CLUSTER.new");
-            fs::write(&made, &id)
-                .and_then(|()| File::open(&made)?.sync_all())
-                .and_then(|()| fs::rename(&made, &path))
-                .and_then(|()| File::open(folder)?.sync_all())
-                .map_err(|e| Error::from(e).context(path.display()))?;
-            Ok(id)
-        }
-        Err(e) => Err(Error::from(e).context(path.display())),
-    }
-}
-
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
-    })
 }

@@ -9,13 +9,16 @@ pub mod engine;
 mod errors;
 mod exchange;
 mod metrics;
+mod ownership;
 mod pool;
 mod scan;
 mod shared;
 mod sinks;
+mod store;
 mod worker;
 mod writes;
 
 pub use engine::{CatalogChange, CheckpointInfo, Engine, JobStatus, Pin};
+pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
 pub use writes::WriteGuard;

@@ -5,12 +5,12 @@ use crate::engine::CheckpointInfo;
 use crate::errors::SealedErrors;
 use crate::exchange::Inbound;
 use crate::shared::Shared;
-use crate::worker::RETRY_MAX;
+use crate::store::{give_way, overtaken};
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, WorkerId, clock};
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, clock};
 use tidemark_control::protocol::{Command, Event, Positions, Workers};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{FileMeta, plan_compaction};
@@ -95,7 +95,7 @@ impl Workers for Pool {
     fn store_manifest(&self, manifest: Arc<Manifest>) {
         let shared = self.shared.clone();
         self.shared.tokio.spawn(async move {
-            let stored = shared.store.write_manifest(&manifest).await;
+            let stored = store_manifest(&shared, &manifest).await;
             let _ = shared.events.send(Event::ManifestStored {
                 epoch: manifest.epoch,
                 manifest: stored,
@@ -196,20 +196,20 @@ async fn put_errors(
     let encoded = tokio::task::spawn_blocking(move || encode_errors(&errors))
         .await
         .map_err(|e| Error::internal(format!("encoding the kept errors: {e}")))??;
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match shared
-            .store
-            .write_errors(epoch, shared.generation, rows, encoded.clone())
-            .await
-        {
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
-                tracing::warn!(%epoch, %error, "the errors could not be stored; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-            stored => return stored,
-        }
+    let store = shared.store.patient();
+    store
+        .write_errors(epoch, shared.generation, rows, encoded)
+        .await
+}
+
+/// Writes the manifest; waits for a store that is away. It counts only if nobody claimed the store
+/// before it was there: who was overtaken commits nothing.
+async fn store_manifest(shared: &Arc<Shared>, manifest: &Manifest) -> Result<String> {
+    let store = shared.store.patient();
+    let path = store.write_manifest(manifest).await?;
+    match overtaken(shared, &store).await? {
+        Some(error) => give_way(&error),
+        None => Ok(path),
     }
 }
 
@@ -247,7 +247,11 @@ async fn collect(shared: &Arc<Shared>, manifest: &Manifest) {
     }
     if let Err(error) = shared
         .store
-        .collect(&[manifest.clone(), unnamed], manifest.epoch)
+        .collect(
+            &[manifest.clone(), unnamed],
+            manifest.epoch,
+            &shared.lineage,
+        )
         .await
     {
         tracing::warn!(%error, "files that no checkpoint needs could not be deleted");

@@ -16,6 +16,7 @@ use tidemark_common::{Epoch, RelationId, TableId};
 use tidemark_control::Readers;
 use tidemark_control::protocol::{Event, Positions};
 use tidemark_plan::Catalog;
+use tidemark_state::checkpoint::owner::Lineage;
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::{TableSpec, ViewPartition};
 use tokio::runtime::Handle;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub cluster: String,
     /// This incarnation; files carry it.
     pub generation: u64,
+    /// Its claim of the checkpoint store, and whose the files there are.
+    pub lineage: Lineage,
     /// For uploads and connections; never for operators.
     pub tokio: Handle,
     /// What runs while the node restores and replays.

@@ -15,14 +15,13 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SinkEpoch, SinkMarker, SinkWriter};
-use tidemark_common::{Epoch, Error, Result, SqlState, TableId, WorkerId};
+use tidemark_common::{Backoff, Epoch, Error, Result, SqlState, TableId, WorkerId};
 use tidemark_control::protocol::Event;
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::{Op, Relation};
-use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::manifest::SinkProgress;
 use tidemark_state::{TableDelta, TableForm, TableSpec};
 
@@ -31,8 +30,6 @@ const DELIVERY_ROWS_MAX: usize = 100_000;
 /// Changes in memory, beyond which those that a checkpoint has stored are read back when their turn
 /// comes.
 const MEMORY_ROWS_MAX: usize = 250_000;
-/// The pause between two tries of a sink that cannot deliver, at most.
-const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What one sink has emitted and not delivered.
 pub struct SinkQueue {
@@ -245,7 +242,7 @@ impl SinkQueue {
                 self.relation.append_only,
             )
         };
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::default();
         let mut writer: Option<Box<dyn SinkWriter>> = None;
         while self.wait() {
             let result: Result<()> = (|| {
@@ -268,7 +265,7 @@ impl SinkQueue {
             })();
             match result {
                 Ok(()) => {
-                    pause = Duration::from_millis(100);
+                    backoff.reset();
                     self.state.lock().error = None;
                 }
                 Err(error)
@@ -292,9 +289,8 @@ impl SinkQueue {
                     state.error = Some(error.to_string());
                     writer = None;
                     if !state.closed {
-                        self.changed.wait_for(&mut state, pause);
+                        self.changed.wait_for(&mut state, backoff.pause());
                     }
-                    pause = (pause * 2).min(RETRY_MAX);
                 }
             }
         }
@@ -368,7 +364,7 @@ impl SinkQueue {
     /// Takes the epochs of one file of the log into memory again.
     fn read_back(&self, file: &FileMeta) -> Result<()> {
         let mut epochs: BTreeMap<Epoch, Vec<ChangeBatch>> = BTreeMap::new();
-        self.read_log(file, |epoch, _, changes| {
+        self.read_log(&self.shared.store, file, |epoch, _, changes| {
             epochs.entry(epoch).or_default().push(changes)
         })?;
         let mut state = self.state.lock();
@@ -384,11 +380,12 @@ impl SinkQueue {
     /// Hands the parts of a file of the log to `each`: epoch, the epoch's hash, changes.
     fn read_log(
         &self,
+        store: &CheckpointStore,
         file: &FileMeta,
         mut each: impl FnMut(Epoch, u64, ChangeBatch),
     ) -> Result<()> {
         let spec = log_spec(&self.relation, self.table.table);
-        self.shared.tokio.block_on(self.shared.store.read_table(
+        self.shared.tokio.block_on(store.read_table(
             std::slice::from_ref(file),
             &spec,
             0..tidemark_common::VNODES,
@@ -527,15 +524,20 @@ impl SinkQueue {
         let delivered = progress.delivered.as_ref().map_or(Epoch(0), |m| m.epoch);
         for file in &progress.log {
             let (from, mut end) = (state.logged, Epoch(0));
-            self.read_log(file, |epoch, hash, changes| {
-                end = end.max(epoch);
-                if epoch > delivered {
-                    let emitted = state.epochs.entry(epoch).or_default();
-                    emitted.rows += changes.num_rows();
-                    emitted.hash = hash;
-                    emitted.changes.push(changes);
-                }
-            })?;
+            // A store that is away at the start is waited for.
+            self.read_log(
+                &self.shared.store.patient(),
+                file,
+                |epoch, hash, changes| {
+                    end = end.max(epoch);
+                    if epoch > delivered {
+                        let emitted = state.epochs.entry(epoch).or_default();
+                        emitted.rows += changes.num_rows();
+                        emitted.hash = hash;
+                        emitted.changes.push(changes);
+                    }
+                },
+            )?;
             state.logged = state.logged.max(end);
             state.log.push((file.clone(), end));
             state.shed(from, end);

@@ -1,5 +1,5 @@
-//! HTTP: `/metrics` for Prometheus, `/health` (the process answers), `/ready` (reads are open), and
-//! a status page at `/`.
+//! HTTP: `/metrics` for Prometheus, `/health` (the process answers), `/ready` (reads are open and
+//! the checkpoint store works), and a status page at `/`.
 
 use crate::Server;
 use axum::Router;
@@ -9,16 +9,34 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tidemark_runtime::{StoreHealth, StoreTrouble};
 
 /// Set when the engine has opened.
 pub type Slot = Arc<OnceLock<Arc<Server>>>;
 
-/// The routes; until the slot is filled the node is healthy and not ready.
-pub fn router(slot: Slot) -> Router {
+/// How long a running node stays ready while its checkpoint store fails: one slow answer is no
+/// reason to send clients elsewhere.
+const STORE_GRACE: Duration = Duration::from_secs(5);
+
+/// What `/ready` looks at.
+#[derive(Clone)]
+struct Readiness {
+    slot: Slot,
+    store: Arc<StoreHealth>,
+}
+
+/// The routes; until the slot is filled the node is healthy and not ready. `store` tells, also
+/// before that, whether the checkpoint store answers.
+pub fn router(slot: Slot, store: Arc<StoreHealth>) -> Router {
+    let readiness = Readiness {
+        slot: slot.clone(),
+        store,
+    };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/health", get(|| async { "ok\n" }))
-        .route("/ready", get(ready))
+        .route("/ready", get(ready).with_state(readiness))
         .route("/", get(status))
         .with_state(slot)
 }
@@ -33,12 +51,28 @@ async fn metrics(State(slot): State<Slot>) -> impl IntoResponse {
     )
 }
 
-async fn ready(State(slot): State<Slot>) -> (StatusCode, &'static str) {
-    if slot.get().is_some() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+async fn ready(State(readiness): State<Readiness>) -> (StatusCode, String) {
+    let trouble = readiness.store.trouble();
+    match (readiness.slot.get(), trouble) {
+        (None, None) => unready("starting".into()),
+        (None, Some(trouble)) => unready(format!("starting: {}", told(&trouble))),
+        (Some(_), Some(trouble)) if trouble.since.elapsed() > STORE_GRACE => {
+            unready(format!("queries are answered, but {}", told(&trouble)))
+        }
+        _ => (StatusCode::OK, "ready\n".into()),
     }
+}
+
+fn unready(reason: String) -> (StatusCode, String) {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"))
+}
+
+fn told(trouble: &StoreTrouble) -> String {
+    format!(
+        "waiting for the checkpoint store for {} s: {}",
+        trouble.since.elapsed().as_secs(),
+        trouble.error
+    )
 }
 
 fn escape(text: &str) -> String {
@@ -57,7 +91,7 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
          <h1>Tidemark</h1>",
     );
     let Some(server) = slot.get() else {
-        page.push_str("<p>Starting: state is being restored.");
+        page.push_str("<p>Starting: state is being restored. <a href=/ready>More</a>");
         return Html(page);
     };
     let checkpoint = server.engine.checkpoints().last().map_or_else(

@@ -8,7 +8,7 @@ use clap::Parser;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Error, ErrorKind, Result};
-use tidemark_runtime::Engine;
+use tidemark_runtime::{Engine, StoreHealth};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
 use tidemark_server::{Server, http, protocol};
@@ -40,7 +40,8 @@ fn main() {
 
 fn fail(error: &Error) -> ! {
     eprintln!(
-        "tidemark: {error}{}",
+        "tidemark: {error}{}{}",
+        error.detail().map(|d| format!(". {d}")).unwrap_or_default(),
         error
             .hint()
             .map(|h| format!(" ({})", h.trim_end_matches('.')))
@@ -105,7 +106,8 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     let sql = bind("SQL", &config.sql, "sql").await?;
     let web = bind("HTTP", &config.http, "http").await?;
     let slot = Slot::default();
-    let router = http::router(slot.clone());
+    let store = Arc::new(StoreHealth::default());
+    let router = http::router(slot.clone(), store.clone());
     tokio::spawn(async move {
         if let Err(e) = axum::serve(web, router).await {
             tracing::error!(error = %e, "HTTP stopped");
@@ -115,7 +117,7 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let started = std::time::Instant::now();
     let engine = tokio::select! {
-        engine = Engine::open(&config) => engine?,
+        engine = Engine::open_noting(&config, store) => engine?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };

@@ -335,6 +335,8 @@ impl Session {
         )
     }
 
+    /// The last committed checkpoints, oldest first; and, while the store fails, a row that says
+    /// how and since when.
     fn show_checkpoints(&self) -> Result<Outcome> {
         let row = |c: &tidemark_runtime::engine::CheckpointInfo| {
             vec![
@@ -343,11 +345,29 @@ impl Session {
                 some(c.duration_ms.to_string()),
                 some(c.bytes.to_string()),
                 some(c.files.to_string()),
+                None,
+                None,
             ]
         };
+        let engine = &self.server.engine;
+        let mut rows: Vec<_> = engine.checkpoints().iter().map(row).collect();
+        rows.extend(engine.store_trouble().map(|trouble| {
+            let mut row = vec![None; 5];
+            row.push(some(micros_text(trouble.since_micros)));
+            row.push(some(trouble.error.to_string()));
+            row
+        }));
         text_rows(
-            &["Epoch", "Committed At", "Duration Ms", "Bytes", "Files"],
-            self.server.engine.checkpoints().iter().map(row).collect(),
+            &[
+                "Epoch",
+                "Committed At",
+                "Duration Ms",
+                "Bytes",
+                "Files",
+                "Failing Since",
+                "Error",
+            ],
+            rows,
             "SHOW",
         )
     }

@@ -27,31 +27,43 @@
 //! to the files that the newest manifest names.
 //!
 //! Generation and epoch are part of every name, so that work on an epoch that never came to be
-//! decided is overtaken, never overwritten.
+//! decided is overtaken, never overwritten. Whose the store is: [`owner`].
+//!
+//! **A store that is away.** Every access notes its outcome ([`StoreHealth`]). A handle from
+//! [`CheckpointStore::patient`] waits for a store that fails; any other one gives the error back.
 
+mod disk;
 mod file;
+mod health;
 mod location;
 mod merge;
+pub mod owner;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod tests;
 
 pub use file::{EncodedFile, encode_appended, encode_delta};
+pub use health::{StoreHealth, StoreTrouble};
 pub use merge::{Compaction, plan_compaction};
 
 use crate::TableSpec;
 use crate::manifest::Manifest;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use disk::{Folder, RealDisk};
 use futures::{StreamExt, TryStreamExt};
 use location::Location;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use owner::Lineage;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
-use tidemark_common::{Epoch, Error, Result, SqlState, TableId, WorkerId, failpoint};
+use tidemark_common::{
+    Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, clock, failpoint,
+};
 
 /// Files read ahead while an earlier one is decoded.
 const READ_AHEAD: usize = 3;
@@ -86,26 +98,144 @@ pub struct FileMeta {
 /// A place for checkpoints. Keeps nothing but the handle; clones share it.
 #[derive(Clone, Debug)]
 pub struct CheckpointStore {
+    url: Arc<str>,
     store: Arc<dyn ObjectStore>,
-    /// Of a store in the file system: where it is, so that what was written can be synced.
-    root: Option<PathBuf>,
+    /// Of a store in the file system: how objects are put there.
+    folder: Option<Arc<Folder>>,
+    health: Arc<StoreHealth>,
+    patience: Patience,
+}
+
+/// What a handle does when the store fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Gives the error back.
+    None,
+    /// Waits while the store does not answer; what only a change of settings can mend is an error.
+    Absence,
+    /// Waits for anything that is not damage or our own fault: settings were right once.
+    Anything,
 }
 
 impl CheckpointStore {
     /// Opens `file:///folder` (made if absent) or `s3://bucket/prefix`; S3's region, endpoint and
     /// credentials come from the `AWS_*` environment. `memory:` is a store that lives as long as
-    /// its handles.
+    /// its handles. Asks nobody.
     pub fn open(url: &str) -> Result<CheckpointStore> {
+        CheckpointStore::open_noting(url, Arc::default())
+    }
+
+    /// The same, noting in `health` how it goes.
+    pub fn open_noting(url: &str, health: Arc<StoreHealth>) -> Result<CheckpointStore> {
         let location = Location::parse(url)?;
-        let root = if let Location::File(folder) = &location {
-            Some(folder.clone())
-        } else {
-            None
+        let folder = match &location {
+            Location::File(root) => Some(Arc::new(Folder::new(root.clone(), Box::new(RealDisk)))),
+            _ => None,
         };
         Ok(CheckpointStore {
+            url: url.into(),
             store: location.open()?,
-            root,
+            folder,
+            health,
+            patience: Patience::None,
         })
+    }
+
+    /// A handle that waits while the store does not answer, and gives back what waiting cannot
+    /// mend: damage, and settings that are wrong.
+    pub fn waiting(&self) -> CheckpointStore {
+        CheckpointStore {
+            patience: Patience::Absence,
+            ..self.clone()
+        }
+    }
+
+    /// A handle that waits until the store does what it is asked: for a store that has worked, and
+    /// will again when somebody mends it. Only damage and broken invariants come back.
+    pub fn patient(&self) -> CheckpointStore {
+        CheckpointStore {
+            patience: Patience::Anything,
+            ..self.clone()
+        }
+    }
+
+    /// What the store said last.
+    pub fn health(&self) -> &Arc<StoreHealth> {
+        &self.health
+    }
+
+    /// Where it is, as the user wrote it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its folder, if it is in the file system.
+    pub fn folder(&self) -> Option<&std::path::Path> {
+        self.folder.as_ref().map(|f| f.root())
+    }
+
+    /// What a failure asks for: to wait, or to change the settings.
+    fn failure(&self, what: &str, e: object_store::Error) -> Error {
+        let text = e.to_string();
+        let code = between(&text, "<Code>", "</Code>").unwrap_or_default();
+        let reason = match between(&text, "<Message>", "</Message>") {
+            Some(message) => format!("{code}: {message}"),
+            None => text.clone(),
+        };
+        let refused = |by: &str| {
+            let hint = match self.folder {
+                Some(_) => "Give the server's user access to the folder.",
+                None => location::S3_SETTINGS,
+            };
+            Error::user(
+                SqlState::INVALID_PARAMETER,
+                format!("checkpoint store {}: {by}: {reason}", self.url),
+            )
+            .with_hint(hint)
+        };
+        match &e {
+            _ if code == NO_BUCKET => refused("there is no such bucket"),
+            _ if REFUSALS.contains(&code) => refused("access is refused"),
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => refused("access is refused"),
+            _ => Error::unavailable(
+                SqlState::IO_ERROR,
+                format!("checkpoint store {}: {what}: {reason}", self.url),
+            ),
+        }
+    }
+
+    /// Takes a step on the store as often as this handle's patience says.
+    async fn attempt<T, F>(&self, step: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match step().await {
+                Ok(done) => {
+                    self.health.succeeded();
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            let waits = match error.kind() {
+                // The store has answered; what it has is not right.
+                ErrorKind::Corrupt => {
+                    self.health.succeeded();
+                    return Err(error);
+                }
+                ErrorKind::Unavailable => self.patience != Patience::None,
+                ErrorKind::User => self.patience == Patience::Anything,
+                ErrorKind::Internal => false,
+            };
+            self.health.failed(&error);
+            if !waits {
+                return Err(error);
+            }
+            tracing::debug!(%error, "the checkpoint store fails; trying again");
+            tokio::time::sleep(backoff.pause()).await;
+        }
     }
 
     /// Writes one file of `table` for `epoch`, the `part`-th (from 0) of this worker. The same call
@@ -257,29 +387,46 @@ impl CheckpointStore {
     /// Deletes the files of tables and errors and the manifests that none of `retained` names,
     /// except those made for `oldest_in_making` or a later epoch: the caller passes the epoch of
     /// the oldest checkpoint or compaction that is under way, or the next one. Objects with other
-    /// names are left alone. Returns how many were deleted.
-    pub async fn collect(&self, retained: &[Manifest], oldest_in_making: Epoch) -> Result<usize> {
+    /// names are left alone, and so are those of generations that are not `lineage`'s own. Returns
+    /// how many were deleted.
+    pub async fn collect(
+        &self,
+        retained: &[Manifest],
+        oldest_in_making: Epoch,
+        lineage: &Lineage,
+    ) -> Result<usize> {
         let mut named: HashSet<String> = retained
             .iter()
             .flat_map(Manifest::paths)
             .map(str::to_string)
             .collect();
         named.extend(retained.iter().map(Manifest::path));
+        let now = clock::now_micros();
+        let dead = |path: &String| {
+            !named.contains(path)
+                && origin_of(path)
+                    .is_some_and(|(g, e)| e < oldest_in_making && lineage.owns(g, now))
+        };
         let mut garbage = Vec::new();
         for folder in FOLDERS {
-            let listed = self.list(folder).await?;
-            garbage.extend(listed.into_iter().filter(|path| {
-                !named.contains(path) && epoch_of(path).is_some_and(|e| e < oldest_in_making)
-            }));
+            garbage.extend(self.list(folder).await?.into_iter().filter(dead));
         }
         let count = garbage.len();
+        if count == 0 {
+            return Ok(0);
+        }
+        // Whoever was overtaken deletes nothing.
+        if let Some(by) = self.overtaken(lineage.own()).await? {
+            return Err(owner::fenced(&self.url, lineage.own(), &by));
+        }
         let locations =
             futures::stream::iter(garbage.into_iter().map(|path| Ok(Path::from(path)))).boxed();
         let mut deleted = self.store.delete_stream(locations);
         while let Some(outcome) = deleted.next().await {
             match outcome {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(e) => return Err(unavailable("delete garbage", e)),
+                Ok(_) => {}
+                Err(e) if not_found(&e) => {}
+                Err(e) => return Err(self.failure("delete garbage", e)),
             }
         }
         Ok(count)
@@ -288,7 +435,7 @@ impl CheckpointStore {
     /// In a file system: deletes what a crash left of files that were being written (`name#1`),
     /// which no listing shows. To be called before anything is written.
     pub async fn remove_unfinished(&self) -> Result<usize> {
-        let Some(root) = self.root.clone() else {
+        let Some(root) = self.folder().map(std::path::Path::to_path_buf) else {
             return Ok(0);
         };
         let done = tokio::task::spawn_blocking(move || {
@@ -305,75 +452,84 @@ impl CheckpointStore {
     /// The names under `folder`, unsorted.
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let listed: Vec<_> = self
-            .store
-            .list(Some(&Path::from(folder)))
-            .try_collect()
-            .await
-            .map_err(|e| unavailable(folder, e))?;
-        Ok(listed
+            .attempt(|| async {
+                let listed = self.store.list(Some(&Path::from(folder)));
+                listed
+                    .try_collect()
+                    .await
+                    .map_err(|e| self.failure(folder, e))
+            })
+            .await?;
+        let names = listed
             .into_iter()
-            .map(|object| object.location.to_string())
-            .collect())
+            .map(|object: object_store::ObjectMeta| object.location.to_string());
+        Ok(names.collect())
     }
 
     /// The content of `path`; a missing object is damage.
     pub(crate) async fn get(&self, path: &str) -> Result<Bytes> {
-        let missing = |e| match e {
-            object_store::Error::NotFound { .. } => {
-                Error::corrupt(format!("checkpoint file {path} is missing"))
-            }
-            e => unavailable(path, e),
+        let found = self.get_if_present(path).await?;
+        found.ok_or_else(|| Error::corrupt(format!("checkpoint file {path} is missing")))
+    }
+
+    /// The content of `path`, if there is such an object.
+    pub(crate) async fn get_if_present(&self, path: &str) -> Result<Option<Bytes>> {
+        let read = async || {
+            let found = self.store.get(&Path::from(path)).await?;
+            found.bytes().await
         };
-        self.store
-            .get(&Path::from(path))
-            .await
-            .map_err(missing)?
-            .bytes()
-            .await
-            .map_err(missing)
+        self.attempt(|| async {
+            match read().await {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if not_found(&e) => Ok(None),
+                Err(e) => Err(self.failure(path, e)),
+            }
+        })
+        .await
     }
 
     /// Writes `path` if it is absent, durably. That it is there already with the same content (a
     /// retry whose first answer was lost) is success.
     pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<()> {
-        match self
-            .store
-            .put_opts(
-                &Path::from(path),
-                bytes.clone().into(),
-                PutMode::Create.into(),
-            )
-            .await
-        {
-            Ok(_) => {}
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                if self.get(path).await? != bytes {
-                    return Err(Error::internal(format!(
-                        "checkpoint file {path} exists with other content"
-                    )));
-                }
+        self.attempt(|| async {
+            if self.put(path, bytes.clone()).await? {
+                return Ok(());
             }
-            Err(e) => return Err(unavailable(path, e)),
-        }
-        self.sync(path).await
+            let once = CheckpointStore {
+                patience: Patience::None,
+                ..self.clone()
+            };
+            match once.get_if_present(path).await? {
+                Some(found) if found == bytes => Ok(()),
+                Some(_) => Err(Error::internal(format!(
+                    "checkpoint file {path} exists with other content"
+                ))),
+                None => Err(Error::unavailable(
+                    SqlState::IO_ERROR,
+                    format!("checkpoint store: {path}: is being written by somebody else"),
+                )),
+            }
+        })
+        .await
     }
 
-    /// In a file system: makes `path` survive a power failure. An object store has done so when it
-    /// answers.
-    async fn sync(&self, path: &str) -> Result<()> {
-        let Some(root) = &self.root else {
-            return Ok(());
-        };
-        let file = root.join(path);
-        let sync = move || -> std::io::Result<()> {
-            std::fs::File::open(&file)?.sync_all()?;
-            file.parent()
-                .map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
-        };
-        let done = tokio::task::spawn_blocking(sync)
-            .await
-            .map_err(|e| Error::internal(format!("sync of {path}: {e}")))?;
-        done.map_err(|e| Error::from(e).context(path))
+    /// One try to write `path` durably; `false` if there is such an object.
+    async fn put(&self, path: &str, bytes: Bytes) -> Result<bool> {
+        if let Some(folder) = self.folder.clone() {
+            let name = path.to_string();
+            let put = tokio::task::spawn_blocking(move || folder.put_new(&name, &bytes)).await;
+            let put = put.map_err(|e| Error::internal(format!("writing {path}: {e}")))?;
+            return put.map_err(|e| Error::from(e).context(format!("checkpoint store: {path}")));
+        }
+        let location = Path::from(path);
+        let put = self
+            .store
+            .put_opts(&location, bytes.into(), PutMode::Create.into());
+        match put.await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(self.failure(path, e)),
+        }
     }
 }
 
@@ -403,20 +559,41 @@ fn remove_staged(folder: &std::path::Path, removed: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// The epoch in the name of a table file (`tables/7-0/{generation}-{epoch}-{worker}.parquet`), of
-/// kept errors (`errors/{generation}-{epoch}.parquet`) or a manifest
-/// (`manifests/{epoch}-{generation}.json`).
-fn epoch_of(path: &str) -> Option<Epoch> {
+/// Generation and epoch in the name of a table file
+/// (`tables/7-0/{generation}-{epoch}-{worker}.parquet`), of kept errors
+/// (`errors/{generation}-{epoch}.parquet`) or a manifest (`manifests/{epoch}-{generation}.json`).
+fn origin_of(path: &str) -> Option<(u64, Epoch)> {
     let (folder, name) = path.rsplit_once('/')?;
     let mut parts = name.split_once('.')?.0.split('-');
-    let epoch = if folder == "manifests" {
-        parts.next()?
+    let (first, second) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    if folder == "manifests" {
+        Some((second, Epoch(first)))
     } else {
-        parts.nth(1)?
-    };
-    epoch.parse().ok().map(Epoch)
+        Some((first, Epoch(second)))
+    }
 }
 
-fn unavailable(what: &str, e: object_store::Error) -> Error {
-    Error::unavailable(SqlState::IO_ERROR, format!("checkpoint store: {what}: {e}"))
+/// Code of S3 for a bucket that does not exist.
+const NO_BUCKET: &str = "NoSuchBucket";
+
+/// Codes of S3 for a request that no waiting makes right.
+const REFUSALS: [&str; 8] = [
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "PermanentRedirect",
+    "SignatureDoesNotMatch",
+];
+
+/// What stands between two marks.
+fn between<'t>(text: &'t str, from: &str, to: &str) -> Option<&'t str> {
+    Some(text.split_once(from)?.1.split_once(to)?.0)
+}
+
+/// The store says that there is no such object. A bucket that does not exist is something else.
+fn not_found(e: &object_store::Error) -> bool {
+    matches!(e, object_store::Error::NotFound { .. }) && !format!("{e}").contains(NO_BUCKET)
 }

@@ -229,6 +229,7 @@ impl CheckpointStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::owner::{Claim, Lineage};
     use crate::manifest::Manifest;
 
     fn error(n: usize) -> KeptError {
@@ -316,9 +317,16 @@ mod tests {
             errors: Some(kept.clone()),
             ..Manifest::default()
         };
+        let lineage = Lineage::new(
+            Claim {
+                generation: 3,
+                ..Claim::default()
+            },
+            [],
+        );
         assert_eq!(
             store
-                .collect(std::slice::from_ref(&manifest), Epoch(7))
+                .collect(std::slice::from_ref(&manifest), Epoch(7), &lineage)
                 .await
                 .unwrap(),
             1
@@ -333,7 +341,13 @@ mod tests {
             epoch: Epoch(9),
             ..manifest
         };
-        assert_eq!(store.collect(&[manifest], Epoch(9)).await.unwrap(), 1);
+        assert_eq!(
+            store
+                .collect(&[manifest], Epoch(9), &lineage)
+                .await
+                .unwrap(),
+            1
+        );
         assert_eq!(store.read_errors(&kept).await.unwrap(), [error(2)]);
     }
 }

@@ -154,20 +154,22 @@ impl CheckpointStore {
     /// The names of all manifests in the store, committed or not, oldest first (by epoch, then
     /// generation).
     pub async fn list_manifests(&self) -> Result<Vec<String>> {
-        let order = |path: &str| {
-            let (epoch, generation) = path
-                .strip_prefix("manifests/")?
-                .strip_suffix(".json")?
-                .split_once('-')?;
-            Some((epoch.parse::<u64>().ok()?, generation.parse::<u64>().ok()?))
-        };
         let mut found: Vec<_> = self
             .list("manifests")
             .await?
             .into_iter()
-            .filter_map(|path| Some((order(&path)?, path)))
+            .filter_map(|path| Some((numbers_of(&path)?, path)))
             .collect();
         found.sort();
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
+}
+
+/// Epoch and generation in the name of a manifest.
+pub fn numbers_of(path: &str) -> Option<(u64, u64)> {
+    let (epoch, generation) = path
+        .strip_prefix("manifests/")?
+        .strip_suffix(".json")?
+        .split_once('-')?;
+    Some((epoch.parse().ok()?, generation.parse().ok()?))
 }

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::Catalog;
 use tokio::sync::oneshot;
 
@@ -38,8 +38,11 @@ pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
 /// An epoch that somebody waits for (a write, a statement) is at least this long, in milliseconds.
 pub const EPOCH_MS_MIN: u64 = 5;
 
-/// The pause between two tries to append to a log on a full disk.
-const FULL_DISK_PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two tries to append to a log on a full disk, at most.
+const FULL_DISK_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How often it is said that the disk is still full.
+const FULL_DISK_TOLD: Duration = Duration::from_secs(60);
 
 /// Intervals of barriers and checkpoints.
 #[derive(Clone, Copy, Debug)]
@@ -218,16 +221,24 @@ impl Coordinator {
     /// Appends, and tries again while the disk is full: what waits for a decision waits, new writes
     /// are refused meanwhile, reads go on.
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+        let mut backoff = Backoff::default();
+        let mut told: Option<Instant> = None;
         loop {
             match self.log.append(entries) {
                 Ok(last) => {
+                    if told.is_some() {
+                        tracing::info!("the log grows again");
+                    }
                     self.readers.set_log_error(None);
                     return Ok(last);
                 }
                 Err(error) if error.state() == SqlState::DISK_FULL => {
-                    tracing::error!(%error, "the log cannot grow; trying again");
+                    if told.is_none_or(|at| at.elapsed() > FULL_DISK_TOLD) {
+                        tracing::error!(%error, "the log cannot grow; waiting for space");
+                        told = Some(Instant::now());
+                    }
                     self.readers.set_log_error(Some(error));
-                    std::thread::sleep(FULL_DISK_PAUSE);
+                    std::thread::sleep(backoff.pause().min(FULL_DISK_PAUSE_MAX));
                 }
                 Err(error) => return Err(error),
             }

@@ -18,6 +18,10 @@ use tidemark_plan::{Relation, Stopped};
 use tidemark_state::checkpoint::CheckpointStore;
 use tidemark_state::manifest::Manifest;
 
+/// Epochs that are left out when a log is lost, so that none is used twice: nobody knows how many
+/// were decided after the checkpoint, and sinks have told others of them.
+const LOST_EPOCHS: u64 = 1 << 32;
+
 /// What log and object store say about the past.
 pub struct Recovered {
     /// The state after the last entry.
@@ -28,6 +32,8 @@ pub struct Recovered {
     pub cuts: VecDeque<Cut>,
     /// There is a checkpoint but no log.
     pub log_is_lost: bool,
+    /// The incarnation that begins now: above every earlier one of log and store.
+    pub generation: u64,
     /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed
     /// last; set by who knows.
     pub blamed: Vec<(Epoch, RelationId)>,
@@ -46,7 +52,7 @@ impl Recovered {
         // Without a commit entry in a log that has others, no checkpoint was ever committed: a
         // manifest that lies there counts for nothing.
         let lost = if entries.is_empty() {
-            store.list_manifests().await?.pop()
+            store.newest_manifest().await?
         } else {
             None
         };
@@ -112,6 +118,7 @@ impl Recovered {
             stopped.or_insert(Stopped { epoch, reason });
         }
         let mut recovered = Recovered {
+            generation: decisions.generation + 1,
             decisions,
             manifest,
             cuts,
@@ -185,9 +192,14 @@ impl Coordinator {
         }
         let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
         let decided = recovered.decisions.decided;
+        let skipped = if recovered.log_is_lost {
+            LOST_EPOCHS
+        } else {
+            0
+        };
         let mut coordinator = Coordinator {
             log,
-            next_epoch: decided.next(),
+            next_epoch: Epoch(decided.0 + skipped).next(),
             decisions: recovered.decisions,
             readers,
             workers,
@@ -206,7 +218,7 @@ impl Coordinator {
             shutdown_epoch: None,
         };
         let mut opening = vec![Entry::Opened {
-            generation: coordinator.decisions.generation + 1,
+            generation: recovered.generation,
         }];
         if recovered.log_is_lost {
             coordinator.log.begin_at(coordinator.decisions.index + 1)?;

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use fragment::Sink as FragmentSink;
 pub use job::{Actors, build_actors, nullable, pick};
 use job::{CatchUp, Input, InputKind, Job, TapState, TapTarget, constant_rows, reversed};
-pub use sealing::{RETRY_MAX, store};
+pub use sealing::store;
 use sealing::{Sealed, Sealing};
 pub use source::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

@@ -5,23 +5,19 @@
 //! a piece of them at a time, between its batches, so that neither the barrier's time nor the
 //! memory grows with what came in.
 //!
-//! A table that cannot be encoded stops its job, not the checkpoint. Storing is tried until it
-//! succeeds (a full disk or an object store that is away only delays the checkpoint): what was
-//! sealed exists nowhere else.
+//! A table that cannot be encoded stops its job, not the checkpoint. Storing waits for the store (a
+//! full disk or an object store that is away only delays the checkpoint): what was sealed exists
+//! nowhere else.
 
 use crate::exchange::{AppendedRead, Inbound};
 use crate::shared::Shared;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{EncodedFile, FileMeta, encode_appended, encode_delta};
 use tidemark_state::{Appended, StateTable, TableDelta, TableSpec};
-
-/// The pause between two tries to store a file, at most.
-pub const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What changed in one state table.
 pub struct Sealed {
@@ -143,7 +139,7 @@ async fn store_all(
     files
 }
 
-/// Encodes and stores one delta; tries until the store takes it.
+/// Encodes and stores one delta; waits until the store takes it.
 pub async fn store(
     shared: &Arc<Shared>,
     table: TableId,
@@ -155,7 +151,7 @@ pub async fn store(
     let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta))
         .await
         .map_err(encoding)??;
-    Ok(put(shared, table, worker, 0, epoch, encoded).await)
+    put(shared, table, worker, 0, epoch, encoded).await
 }
 
 /// Reads, encodes and stores appended rows. Their table may go meanwhile, with its job: then there
@@ -192,7 +188,7 @@ async fn store_appended(
                 files.len(),
                 epoch,
                 file,
-            )));
+            ))?);
             Ok(())
         })?;
         Ok(if gone { Vec::new() } else { files })
@@ -204,7 +200,7 @@ fn encoding(error: tokio::task::JoinError) -> Error {
     Error::internal(format!("encoding a checkpoint file: {error}"))
 }
 
-/// Stores a file; tries until the store takes it.
+/// Stores a file; waits until the store takes it.
 async fn put(
     shared: &Arc<Shared>,
     table: TableId,
@@ -212,21 +208,9 @@ async fn put(
     part: usize,
     epoch: Epoch,
     file: EncodedFile,
-) -> FileMeta {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match shared
-            .store
-            .write_file(table, worker, part, epoch, shared.generation, file.clone())
-            .await
-        {
-            Ok(file) => return file,
-            Err(error) => {
-                tracing::warn!(%table, %epoch, %error, "a checkpoint file could not be stored; \
-                    trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-        }
-    }
+) -> Result<FileMeta> {
+    let store = shared.store.patient();
+    store
+        .write_file(table, worker, part, epoch, shared.generation, file)
+        .await
 }

@@ -228,13 +228,12 @@ impl Worker {
                 },
                 spec.clone(),
             );
-            let read = self
-                .shared
-                .store
-                .read_table(files, &spec, vnodes.clone(), |rows| {
-                    table.restore(&rows);
-                    Ok(())
-                });
+            // A store that is away is waited for: no job stops for it, and no start fails.
+            let store = self.shared.store.patient();
+            let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
+                table.restore(&rows);
+                Ok(())
+            });
             if let Err(error) = self.shared.tokio.block_on(read) {
                 if error.kind() == ErrorKind::Unavailable {
                     self.tell(Event::NotRestored {

@@ -357,7 +357,7 @@ async fn appended_rows_become_files_of_whole_vnodes() {
         (files[0].path.as_str(), files[1].path.as_str()),
         ("tables/7-2/1-4-1.parquet", "tables/7-2/1-4-1-1.parquet")
     );
-    assert_eq!(epoch_of(&files[1].path), Some(Epoch(4)));
+    assert_eq!(origin_of(&files[1].path).map(|(_, e)| e), Some(Epoch(4)));
     let mut met = vec![false; rows];
     let each = |batch: RecordBatch| {
         for (seq, s) in batch
@@ -668,6 +668,15 @@ fn manifest(epoch: u64, files: Vec<FileMeta>) -> Manifest {
     manifest
 }
 
+/// Of a store of before there were claims.
+fn lineage(generation: u64) -> Lineage {
+    let own = owner::Claim {
+        generation,
+        ..Default::default()
+    };
+    Lineage::new(own, [])
+}
+
 #[tokio::test]
 async fn manifests_and_garbage() {
     let (store, spec, mut random) = (
@@ -692,9 +701,13 @@ async fn manifests_and_garbage() {
     for (name, manifest) in names.iter().zip(&manifests) {
         assert_eq!(&store.read_manifest(name).await.unwrap(), manifest);
     }
+    let lineage = lineage(5);
     // Epoch 12 is in the making: nobody names its files, and they stay. Manifest 3 names only its
     // own files.
-    let deleted = store.collect(&manifests[2..3], Epoch(12)).await.unwrap();
+    let deleted = store
+        .collect(&manifests[2..3], Epoch(12), &lineage)
+        .await
+        .unwrap();
     assert_eq!(
         deleted,
         2 + manifests[0].files().count() + manifests[1].files().count()
@@ -703,7 +716,13 @@ async fn manifests_and_garbage() {
     for file in manifests[2].files().chain(manifests[3].files()) {
         store.read_file(file).await.unwrap();
     }
-    assert_eq!(store.collect(&manifests[2..3], Epoch(12)).await.unwrap(), 0);
+    assert_eq!(
+        store
+            .collect(&manifests[2..3], Epoch(12), &lineage)
+            .await
+            .unwrap(),
+        0
+    );
 }
 
 #[test]

@@ -1,0 +1,462 @@
+//! Whose the data folder and the checkpoint store are, settled before anything is written.
+//!
+//! **The data folder** is held by one process for its life: a lock on its file `LOCK`, which also
+//! holds the process's number for the message to the second one. Its file `CLUSTER` names the
+//! cluster, `CLAIM` is the generation that this folder claimed last in its store.
+//!
+//! **The store** belongs to the cluster that its object `CLUSTER` names
+//! ([`tidemark_state::checkpoint::owner`]). What is found where decides:
+//!
+//! | folder | store | |
+//! | --- | --- | --- |
+//! | new | empty | a new cluster |
+//! | of a cluster | of the same | the usual start |
+//! | of a cluster | no name | its own, if it is empty or belongs to the log ([`is_own`]) |
+//! | of a cluster | of another | refused |
+//! | new, or without log | not empty | refused, unless `recover_from_checkpoint` |
+//!
+//! A folder whose log is older than what the store has is an old copy and is refused: the store has
+//! a claim above the log's generation that this folder did not make, or a manifest of an epoch that
+//! the log has not decided. A store without the checkpoint that the log names is refused as well.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+use tidemark_common::{Error, Result, SqlState, clock};
+use tidemark_control::Entry;
+use tidemark_control::coordinator::recovery::Recovered;
+use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::checkpoint::owner::{Claim, Lineage};
+use tidemark_state::manifest::numbers_of;
+
+const HOW_TO: &str = "See \"Who owns a store\" in docs/operations.md.";
+
+/// A data folder that this process holds.
+pub struct DataFolder {
+    path: PathBuf,
+    lock: File,
+}
+
+impl DataFolder {
+    /// Makes the folder if it is absent, and locks it; `55006` if another process holds it.
+    pub fn lock(path: &Path) -> Result<DataFolder> {
+        let at = |e: std::io::Error| Error::from(e).context(path.display());
+        fs::create_dir_all(path).map_err(at)?;
+        let mut lock = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join("LOCK"))
+            .map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
+            Err(fs::TryLockError::Error(e)) => return Err(at(e).context("cannot be locked")),
+        }
+        // For the message to the next one only: nothing depends on it.
+        let noted = lock
+            .set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| write!(lock, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the process id could not be noted in the data folder");
+        }
+        Ok(DataFolder {
+            path: path.canonicalize().map_err(at)?,
+            lock,
+        })
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lock alone, to be kept as long as the folder is in use.
+    pub fn into_lock(self) -> File {
+        self.lock
+    }
+
+    /// The cluster that it belongs to; none in a new folder.
+    pub fn cluster(&self) -> Result<Option<String>> {
+        let path = self.path.join("CLUSTER");
+        match fs::read_to_string(&path) {
+            Ok(id) if !id.trim().is_empty() => Ok(Some(id.trim().to_string())),
+            Ok(_) => Err(Error::corrupt(format!("{} is empty", path.display()))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::from(e).context(path.display())),
+        }
+    }
+
+    fn claimed(&self) -> Result<Option<Claim>> {
+        let path = self.path.join("CLAIM");
+        match fs::read(&path) {
+            Ok(bytes) => Claim::decode(&path.display().to_string(), &bytes).map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::from(e).context(path.display())),
+        }
+    }
+
+    /// Replaces one of its small files, durably.
+    fn write(&self, name: &str, content: &[u8]) -> Result<()> {
+        let (path, made) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        fs::write(&made, content)
+            .and_then(|()| File::open(&made)?.sync_all())
+            .and_then(|()| fs::rename(&made, &path))
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .map_err(|e| Error::from(e).context(path.display()))
+    }
+
+    /// Tells it from its copies: a copied file is another file, born later.
+    fn mark(&self) -> Result<String> {
+        let path = self.path.join("CLUSTER");
+        let file = fs::metadata(&path).map_err(|e| Error::from(e).context(path.display()))?;
+        let born = file.created().ok();
+        let born = born.and_then(|b| b.duration_since(UNIX_EPOCH).ok());
+        Ok(format!(
+            "{:x}-{:x}",
+            file.ino(),
+            born.unwrap_or_default().as_nanos()
+        ))
+    }
+}
+
+fn in_use(path: &Path, lock: &mut File) -> Error {
+    let mut holder = String::new();
+    let known = lock.read_to_string(&mut holder).is_ok() && holder.trim().parse::<u32>().is_ok();
+    let by = match known {
+        true => format!("another server (process {})", holder.trim()),
+        false => "another server".to_string(),
+    };
+    Error::unavailable(
+        SqlState("55006"),
+        format!("data folder {} is in use by {by}", path.display()),
+    )
+    .with_hint("Stop it, or choose another folder with --data-dir.")
+}
+
+/// Tells, as loudly as a log can, what going on without the log costs.
+pub fn report_loss(recovered: &Recovered, recover: bool) {
+    if recovered.log_is_lost {
+        let clock = recovered.decisions.clock;
+        tracing::error!(
+            epoch = recovered.decisions.decided.0,
+            checkpoint_age_seconds = (clock::now_micros() - clock) / 1_000_000,
+            "the log is gone: going on from the last checkpoint. What was written to tables after \
+             it is lost. Sources are read on from where they stood then; a sink that has delivered \
+             more stops and says so"
+        );
+    } else if recover {
+        tracing::warn!(
+            "--recover-from-checkpoint is set, and the log is there: the word is not needed and \
+             should not stand for ever"
+        );
+    }
+}
+
+/// What may be written where.
+pub struct Ownership {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The claim of this opening, and what it says about the store's files.
+    pub lineage: Lineage,
+}
+
+/// A start between looking and claiming.
+pub struct Looked {
+    cluster: String,
+    claims: Vec<Claim>,
+    previous: Option<Claim>,
+}
+
+/// Finds out whether this folder and this store belong together, and makes them so if they are new.
+/// `store` waits while it is away. Nothing is read from the store's files yet.
+pub async fn look(
+    folder: &DataFolder,
+    store: &CheckpointStore,
+    entries: &[(u64, Entry)],
+    recover: bool,
+) -> Result<Looked> {
+    let manifests = store.list_manifests().await?;
+    let own = is_own(folder, store, entries, &manifests);
+    let cluster = match (folder.cluster()?, store.owner().await?) {
+        (Some(known), Some(owner)) if known == owner => known,
+        (Some(known), None) if own || (manifests.is_empty() && store.is_empty().await?) => known,
+        // A folder that never decided anything takes the store's name, if its user wants that.
+        (Some(_), Some(owner)) if recover && entries.is_empty() => owner,
+        (Some(known), owner) => return Err(foreign(folder, store, &known, owner.as_deref())),
+        (None, Some(owner)) if own => {
+            tracing::warn!(cluster = %owner, "CLUSTER is missing from the data folder: it is taken \
+                                              from the checkpoint store that the log belongs to");
+            owner
+        }
+        (None, _) if !entries.is_empty() => return Err(nameless(folder)),
+        (None, None) if manifests.is_empty() && store.is_empty().await? => new_id(),
+        (None, owner) if recover => owner.unwrap_or_else(new_id),
+        (None, owner) => return Err(lost_folder(folder, store, owner.as_deref())),
+    };
+    if let Some(path) = committed(entries)
+        && !manifests.iter().any(|m| m == path)
+    {
+        return Err(without_checkpoint(folder, store, path));
+    }
+    let looked = Looked {
+        cluster,
+        claims: store.claims().await?,
+        previous: folder.claimed()?,
+    };
+    if !(recover && entries.is_empty()) {
+        looked.refuse_old_copy(folder, store, entries, &manifests)?;
+    }
+    if folder.cluster()?.as_ref() != Some(&looked.cluster) {
+        folder.write("CLUSTER", looked.cluster.as_bytes())?;
+    }
+    let owner = store.become_owner(&looked.cluster).await?;
+    if owner != looked.cluster {
+        return Err(foreign(folder, store, &looked.cluster, Some(&owner)));
+    }
+    Ok(looked)
+}
+
+impl Looked {
+    /// The store has gone on without this folder's log.
+    fn refuse_old_copy(
+        &self,
+        folder: &DataFolder,
+        store: &CheckpointStore,
+        entries: &[(u64, Entry)],
+        manifests: &[String],
+    ) -> Result<()> {
+        let known = generation(entries);
+        let taken = self.claims.last().filter(|c| c.generation > known);
+        if let Some(claim) = taken.filter(|c| !self.is_ours(c)) {
+            return Err(taken_over(folder, store, known, claim));
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let decided = decided(entries);
+        let of_known = manifests
+            .iter()
+            .filter_map(|path| numbers_of(path))
+            .filter(|(_, generation)| *generation == known);
+        match of_known.map(|(epoch, _)| epoch).max() {
+            Some(epoch) if epoch > decided => Err(old_copy(folder, store, decided, epoch)),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_ours(&self, claim: &Claim) -> bool {
+        self.previous
+            .as_ref()
+            .is_some_and(|own| own.nonce == claim.nonce)
+    }
+
+    /// Claims the generation with which this process opens log and store.
+    pub async fn claim(
+        self,
+        folder: &DataFolder,
+        store: &CheckpointStore,
+        recovered: &Recovered,
+    ) -> Result<Ownership> {
+        let known = recovered.decisions.generation;
+        let newest = self.claims.last().map_or(0, |c| c.generation);
+        let mut strangers = self.previous.as_ref().map(|c| c.strangers.clone());
+        if newest > known && !recovered.log_is_lost {
+            // Ours that ended before they were logged left nothing that could be told from the
+            // files of others: those are left alone as well.
+            strangers.get_or_insert_default().extend(known + 1..=newest);
+        }
+        let claim = Claim {
+            generation: newest.max(known) + 1,
+            nonce: new_id(),
+            mark: folder.mark()?,
+            strangers: strangers.unwrap_or_default(),
+            host: host_name(),
+            pid: std::process::id(),
+            folder: folder.path.display().to_string(),
+            at_micros: clock::now_micros(),
+        };
+        // First here, so that a start that ends in between is known as our own.
+        folder.write("CLAIM", &claim.encode()?)?;
+        if !store.claim(&claim).await? {
+            let claims = store.claims().await?;
+            return Err(match claims.last() {
+                Some(by) => taken_over(folder, store, claim.generation - 1, by),
+                None => Error::unavailable(
+                    SqlState::IO_ERROR,
+                    format!(
+                        "checkpoint store {}: {} cannot be created and is not there",
+                        store.url(),
+                        claim.path()
+                    ),
+                ),
+            });
+        }
+        let lineage = Lineage::new(claim.clone(), self.claims.into_iter().chain([claim]));
+        Ok(Ownership {
+            cluster: self.cluster,
+            lineage,
+        })
+    }
+}
+
+/// Whether folder and store belong together by what is in them, whatever their names say: the store
+/// is the folder's own subfolder, or it has the checkpoint that the log names.
+fn is_own(
+    folder: &DataFolder,
+    store: &CheckpointStore,
+    entries: &[(u64, Entry)],
+    manifests: &[String],
+) -> bool {
+    let inside = store.folder().and_then(|f| f.canonicalize().ok());
+    !entries.is_empty() && inside.is_some_and(|inside| inside.starts_with(&folder.path))
+        || committed(entries).is_some_and(|path| manifests.iter().any(|m| m == path))
+}
+
+/// The manifest that the log committed last.
+fn committed(entries: &[(u64, Entry)]) -> Option<&str> {
+    entries.iter().rev().find_map(|(_, entry)| match entry {
+        Entry::Checkpoint { manifest, .. } => Some(manifest.as_str()),
+        _ => None,
+    })
+}
+
+/// The generation that the log knows; of a log that begins after its last opening, that of its last
+/// checkpoint.
+fn generation(entries: &[(u64, Entry)]) -> u64 {
+    let opened = entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Opened { generation } => Some(*generation),
+        Entry::Checkpoint { manifest, .. } => numbers_of(manifest).map(|(_, g)| g),
+        _ => None,
+    });
+    opened.max().unwrap_or(0)
+}
+
+/// The last epoch that the log decided.
+fn decided(entries: &[(u64, Entry)]) -> u64 {
+    let epochs = entries.iter().filter_map(|(_, entry)| match entry {
+        Entry::Cut(cut) => Some(cut.epoch.0),
+        Entry::Checkpoint { epoch, .. } => Some(epoch.0),
+        _ => None,
+    });
+    epochs.max().unwrap_or(0)
+}
+
+fn refused(message: String, detail: String, hint: &str) -> Error {
+    Error::user(SqlState::OBJECT_NOT_READY, message)
+        .with_detail(detail)
+        .with_hint(format!("{hint} {HOW_TO}"))
+}
+
+fn nameless(folder: &DataFolder) -> Error {
+    let path = folder.path.join("CLUSTER");
+    Error::corrupt(format!(
+        "{} is missing, and there is a log beside it",
+        path.display()
+    ))
+    .with_hint("Put the file back: it names the cluster.")
+}
+
+fn lost_folder(folder: &DataFolder, store: &CheckpointStore, owner: Option<&str>) -> Error {
+    let whose = owner.map_or("has checkpoints".into(), |c| {
+        format!("belongs to cluster {c}")
+    });
+    refused(
+        format!(
+            "checkpoint store {} {whose}, and data folder {} is new",
+            store.url(),
+            folder.path.display()
+        ),
+        "The log, without which the store is behind, is in the cluster's own data folder.".into(),
+        "Start with that folder, or choose another --checkpoint-url for a new cluster; if the \
+         folder is lost, start once with --recover-from-checkpoint: what was written to tables \
+         after the last checkpoint is lost then.",
+    )
+}
+
+fn foreign(
+    folder: &DataFolder,
+    store: &CheckpointStore,
+    cluster: &str,
+    owner: Option<&str>,
+) -> Error {
+    let whose = match owner {
+        Some(owner) => format!("belongs to cluster {owner}"),
+        None => "has checkpoints that are not this cluster's".into(),
+    };
+    refused(
+        format!(
+            "checkpoint store {} {whose}; data folder {} is of cluster {cluster}",
+            store.url(),
+            folder.path.display()
+        ),
+        "Two clusters in one store would delete each other's files.".into(),
+        "Choose another --checkpoint-url, or the data folder that belongs to the store.",
+    )
+}
+
+fn without_checkpoint(folder: &DataFolder, store: &CheckpointStore, path: &str) -> Error {
+    refused(
+        format!(
+            "checkpoint store {} does not have {path}, the last checkpoint of data folder {}",
+            store.url(),
+            folder.path.display()
+        ),
+        "It is another store, or the file was deleted.".into(),
+        "Start with the --checkpoint-url that the folder was used with, or put the file back.",
+    )
+}
+
+fn taken_over(folder: &DataFolder, store: &CheckpointStore, known: u64, claim: &Claim) -> Error {
+    refused(
+        format!(
+            "data folder {} is a copy: checkpoint store {} was opened with another copy of it \
+             since (generation {} after {known})",
+            folder.path.display(),
+            store.url(),
+            claim.generation
+        ),
+        format!("It was {}.", claim.describe()),
+        &format!(
+            "Start with that folder; or, if it is gone for good and this one is to go on in its \
+             place, copy the store's object {} to {}/CLAIM.",
+            claim.path(),
+            folder.path.display()
+        ),
+    )
+}
+
+fn old_copy(folder: &DataFolder, store: &CheckpointStore, decided: u64, epoch: u64) -> Error {
+    refused(
+        format!(
+            "data folder {} is an old copy: its log ends with epoch {decided}, and checkpoint \
+             store {} has a checkpoint of epoch {epoch}",
+            folder.path.display(),
+            store.url()
+        ),
+        "Going on from here would lose what was decided since.".into(),
+        "Start with the newest copy of the folder; without one, start once with an empty folder \
+         and --recover-from-checkpoint, which goes on from that checkpoint.",
+    )
+}
+
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "?".into(), |name| name.trim().to_string())
+}
+
+/// An id that nobody else has.
+fn new_id() -> String {
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_i64(clock::now_micros());
+    hasher.write_u32(std::process::id());
+    format!("{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests;
