@@ -13,7 +13,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 PYTEST := $(CACHE)/venv/bin/python -m pytest
 
 deps:
-	@docker/deps.sh
+	@docker/deps.sh test
 
 build:
 	@docker/deps.sh build

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks; changes nothing where all is there. Prints what was found.
 #
-#   docker/deps.sh         everything
+#   docker/deps.sh         what building and the demo need
 #   docker/deps.sh build   only what `cargo build` needs
+#   docker/deps.sh test    everything: also the S3 server of the end-to-end tests, which is built with Go
 #
 # Debian and Ubuntu packages come by apt-get (as root, or through sudo); elsewhere the script says what is missing. Rust itself comes from rustup, which the
 # script leaves to you. Python packages go into a virtual environment in the cache folder (TIDEMARK_CACHE, default ~/.cache/tidemark), never into the system.
@@ -24,7 +25,8 @@ need make have make
 need pkg-config have pkg-config
 need libssl-dev pkg-config --exists openssl
 need zlib1g-dev pkg-config --exists zlib
-if [ "$what" = all ]; then
+[ "$what" != test ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
+if [ "$what" != build ]; then
   need default-jre-headless have java
   need maven have mvn
   need postgresql-client have psql
@@ -50,7 +52,7 @@ have cargo || die "Rust is missing, and no Debian package is new enough: install
 found=$(cargo --version | cut -d' ' -f2)
 at_least "$rust_version" "$found" || die "Rust $found is too old: Tidemark needs $rust_version or newer (\`rustup update\`)"
 
-if [ "$what" = all ]; then
+if [ "$what" != build ]; then
   java_version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p;1q')
   at_least 17 "${java_version:-0}" || die "Java ${java_version:-?} is too old: Apache Kafka needs 17 or newer"
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$(python3 --version) is too old: the demo and the tests need 3.10 or newer"
@@ -62,6 +64,7 @@ if [ "$what" = all ]; then
     "$cache/venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
     cp "$requirements" "$cache/venv/installed"
   fi
+  [ "$what" != test ] || echo "S3 server: $("$here/s3.sh" build)"
   echo "found: cargo $found, java $java_version, $(mvn --version 2>/dev/null | sed -n '1s/\x1b\[[0-9;]*m//gp'), $(psql --version), $("$cache/venv/bin/python" --version)"
 else
   echo "found: cargo $found"

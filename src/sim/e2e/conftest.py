@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import CACHE, Kafka, Tidemark
+from harness import CACHE, S3, Kafka, Tidemark
 
 _numbers = itertools.count(1)
 
@@ -31,6 +31,21 @@ def kafka(folder):
     broker = Kafka(folder / "kafka").start()
     yield broker
     broker.wipe()
+
+
+@pytest.fixture(scope="session")
+def s3_server(folder):
+    """The S3 server."""
+    server = S3(folder / "s3").start()
+    yield server
+    server.wipe()
+
+
+@pytest.fixture
+def s3(s3_server):
+    """The S3 server, running, whatever the test before did to it. Tests share it, with prefixes of their own."""
+    s3_server.start()
+    return s3_server
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What the end-to-end tests stand on: a real Kafka broker and a real Tidemark process, each started, killed and restarted like a user's.
 
     Kafka      one broker (docker/kafka.sh) with ports and folder of its own: create_topic, produce, read (committed records only)
+    S3         one S3 server (docker/s3.sh) with port and folder of its own: start, stop, the files behind its objects
     Tidemark   one server process with data folder and ports of its own: start, kill (as `kill -9`), stop (SIGTERM), query
     eventually waits until a check holds; the only way in which these tests wait for results
     Poller     repeats a reading on a thread of its own, through crashes and restarts
@@ -212,6 +213,41 @@ class Kafka:
         return ", ".join(f"{key} = '{value}'" for key, value in options.items())
 
 
+class S3:
+    """One S3 server of the tests' own. `files` is the folder in which its objects lie as files."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.port = take_ports(1)
+        self.files = self.folder / "data" / "tidemark"
+        self.environment = {}
+
+    def _script(self, *words):
+        # the server stays behind: its output must not be a pipe that we wait for
+        with open(self.folder.parent / "s3.sh.log", "a+b") as log:
+            words = [ROOT / "docker" / "s3.sh", *words, "--port", str(self.port), "--dir", str(self.folder)]
+            done = subprocess.run(words, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            if done.returncode != 0:
+                log.seek(0)
+                raise RuntimeError(f"s3.sh {words[1]}: {log.read().decode()[-2000:]}")
+
+    def start(self):
+        self._script("start")
+        printed = subprocess.run([ROOT / "docker" / "s3.sh", "env", "--port", str(self.port)], check=True, capture_output=True, text=True).stdout
+        self.environment = dict(line.split("=", 1) for line in printed.splitlines())
+        return self
+
+    def stop(self):
+        self._script("stop")
+
+    def wipe(self):
+        self._script("wipe")
+
+    def url(self, prefix):
+        """A checkpoint URL for one server."""
+        return f"s3://tidemark/{prefix}"
+
+
 def replay_upserts(records):
     """What an upsert topic says at its end: key (as sorted items) -> value. Fails when a record says again what its key had before: that is a change written twice."""
     state = {}
@@ -254,12 +290,14 @@ class Tidemark:
         self.http = f"http://127.0.0.1:{self.port + 1}"
         self.process = None
         self._connection = None
+        # Of every start: environment variables beside the settings (the credentials of an S3 store).
+        self.environment = {}
 
     def start(self, workers=2, failpoint=None, wait=True, **settings):
         """Starts the process; `settings` become TIDEMARK_* variables (`checkpoint_ms=200`), `failpoint` is `name` or `name:n`. Waits until /ready says yes."""
         assert self.process is None or self.process.poll() is not None, "it runs already"
         assert BINARY.exists(), f"{BINARY} does not exist: run `cargo build --release` first"
-        environment = {**os.environ, **{f"TIDEMARK_{key.upper()}": str(value) for key, value in settings.items()}}
+        environment = {**os.environ, **self.environment, **{f"TIDEMARK_{key.upper()}": str(value) for key, value in settings.items()}}
         environment.pop("TIDEMARK_FAILPOINT", None)
         if failpoint:
             environment["TIDEMARK_FAILPOINT"] = failpoint
@@ -278,6 +316,24 @@ class Tidemark:
         with suppress(urllib.error.URLError, OSError):
             return urllib.request.urlopen(f"{self.http}/ready", timeout=2).status == 200
         return False
+
+    def ready_text(self):
+        """What /ready answers, whatever its status."""
+        try:
+            return urllib.request.urlopen(f"{self.http}/ready", timeout=2).read().decode()
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except (urllib.error.URLError, OSError):
+            return ""
+
+    def refused(self, timeout=30.0, **settings):
+        """Starts it, and returns what it says when it ends by itself without having become ready."""
+        begun = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self.start(wait=False, **settings)
+        code = self.wait_exit(timeout)
+        text = self.log_path.read_bytes()[begun:].decode(errors="replace")
+        assert code == 1, f"exit code {code}: {text}"
+        return text
 
     def wait_ready(self, timeout=30.0):
         def check():
