@@ -10,7 +10,8 @@
 #   docker/kafka.sh jars                  fetches the jars only, and prints the classpath
 #
 # Options, anywhere: --port P (default 9092; the controller listens on P+1), --dir DIR (default CACHE/kafka-data-P). Instances with different ports
-# live side by side. Every command may be repeated. Environment: TIDEMARK_CACHE (default ~/.cache/tidemark), KAFKA_HEAP (default 1g).
+# live side by side. Every command may be repeated. Environment: TIDEMARK_CACHE (default ~/.cache/tidemark), KAFKA_HEAP (default 1g), KAFKA_SETTINGS (more
+# settings of the broker, `key=value` separated by blanks).
 # Topics are not created by a mere mention (auto.create.topics.enable=false), and nothing expires (log.retention.ms=-1).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -88,6 +89,7 @@ auto.create.topics.enable=false
 log.retention.ms=-1
 log.retention.bytes=-1
 EOF
+  [ -z "${KAFKA_SETTINGS:-}" ] || tr ' ' '\n' <<<"$KAFKA_SETTINGS" >>"$dir/server.properties"
   cat >"$dir/log4j2.properties" <<'EOF'
 rootLogger.level=info
 rootLogger.appenderRef.out.ref=out

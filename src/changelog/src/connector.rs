@@ -112,13 +112,19 @@ pub trait SourceConnector: Send + Sync {
     /// The end offsets now (exclusive), for every split that exists now: what a backfill has to
     /// reach. A bounded or endless generator answers its start.
     fn end(&self) -> Result<Vec<SplitPosition>>;
+    /// The first offsets that can be read now, for every split that exists now; empty where records
+    /// never go.
+    fn earliest(&self) -> Result<Vec<SplitPosition>> {
+        Ok(Vec::new())
+    }
     /// Up to where a query reads a source that no job reads. A bounded generator that runs as fast
     /// as it can has all its rows at once; others have as many as they were read.
     fn readable(&self) -> Result<Vec<SplitPosition>> {
         self.end()
     }
     /// Whether records between two offsets may be gone when they are read again (a compacted
-    /// topic). Asked once, when the source is made: the log then keeps its rows.
+    /// topic). Asked when the source is made, and now and then while it runs, for that may change:
+    /// the log then keeps its rows.
     fn may_lose_records(&self) -> Result<bool> {
         Ok(false)
     }

@@ -35,6 +35,9 @@ pub struct Config {
     pub batch_rows_max: usize,
     /// Rows waiting between two workers before their sources pause.
     pub exchange_rows_max: usize,
+    /// How often running sources are asked for new partitions and whether their topic is compacted
+    /// by now, in milliseconds.
+    pub discovery_ms: u64,
 }
 
 impl Default for Config {
@@ -51,6 +54,7 @@ impl Default for Config {
             checkpoint_ms: 1000,
             batch_rows_max: 4096,
             exchange_rows_max: 65_536,
+            discovery_ms: 30_000,
         }
     }
 }
@@ -98,6 +102,9 @@ impl Config {
         }
         if self.workers > crate::VNODES {
             return bad("workers must be at most 256");
+        }
+        if self.discovery_ms == 0 {
+            return bad("discovery_ms must be positive");
         }
         if self.checkpoint_ms == 0 || self.batch_rows_max == 0 || self.exchange_rows_max == 0 {
             return bad("checkpoint_ms, batch_rows_max and exchange_rows_max must be positive");

@@ -54,7 +54,9 @@ impl Decisions {
                     self.positions.insert(*source, positions.clone());
                 }
             }
-            Entry::Create { relation, start } => {
+            Entry::Create {
+                relation, start, ..
+            } => {
                 self.catalog.next_id = self.catalog.next_id.max(relation.id.0 + 1);
                 if !start.is_empty() {
                     self.starts.insert(relation.id, start.clone());
@@ -72,6 +74,11 @@ impl Decisions {
                         .cloned()
                         .collect::<Vec<_>>(),
                 );
+            }
+            Entry::LogRows { relation, after } => {
+                if let Some(relation) = self.catalog.relations.get_mut(relation) {
+                    Arc::make_mut(relation).logs_rows = Some(*after);
+                }
             }
             Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
             Entry::Change(change) => self.change(change),

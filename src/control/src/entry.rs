@@ -2,7 +2,7 @@
 //! header, so that an old log can always be read, and behind it the written rows as Arrow IPC and
 //! the errors as Parquet.
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -32,6 +32,9 @@ pub enum Entry {
         relation: Box<Relation>,
         /// Where its own connector starts, resolved once.
         start: Vec<SplitPosition>,
+        /// Where its job began to read sources that had lost records from their start on.
+        #[serde(default)]
+        begins: BTreeMap<RelationId, Vec<SplitPosition>>,
     },
     /// A source has more splits from here on.
     AddSplits {
@@ -39,6 +42,14 @@ pub enum Entry {
         relation: RelationId,
         /// Where they start.
         start: Vec<SplitPosition>,
+    },
+    /// The broker may take records of this source away from now on: the cuts of epochs after this
+    /// one hold the rows that were read.
+    LogRows {
+        /// The source.
+        relation: RelationId,
+        /// The last epoch without them.
+        after: Epoch,
     },
     /// These relations are gone.
     Drop {
@@ -101,6 +112,7 @@ impl PartialEq for TableWrites {
         self.table == other.table
             && self.changes.rows() == other.changes.rows()
             && self.changes.weight_column() == other.changes.weight_column()
+            && self.changes.faulty() == other.changes.faulty()
     }
 }
 
@@ -222,6 +234,8 @@ impl Entry {
 }
 
 const WEIGHT: &str = "_weight";
+/// In the rows' metadata: where a value stands that could not be read.
+const FAULTY: &str = "tidemark.faulty";
 
 fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
     let failed = |e: arrow::error::ArrowError| {
@@ -232,6 +246,19 @@ fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
     let mut columns = changes.rows().columns().to_vec();
     columns.push(Arc::new(changes.weight_column()));
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
+    let schema = match changes.faulty() {
+        None => batch.schema(),
+        Some(faulty) => {
+            let text = serde_json::to_string(&faulty[..])
+                .map_err(|e| Error::internal(format!("written rows cannot be encoded: {e}")))?;
+            let fields = batch.schema().fields().clone();
+            Arc::new(Schema::new_with_metadata(
+                fields,
+                [(FAULTY.into(), text)].into(),
+            ))
+        }
+    };
+    let batch = batch.with_schema(schema).map_err(failed)?;
     let mut writer = StreamWriter::try_new(into, &batch.schema()).map_err(failed)?;
     writer.write(&batch).map_err(failed)?;
     writer.finish().map_err(failed)
@@ -253,10 +280,21 @@ fn decode_changes(bytes: &[u8]) -> Result<ChangeBatch> {
         .ok_or_else(|| Error::corrupt("log entry: written rows have no weights"))?
         .values()
         .to_vec();
-    let rows = batch
-        .project(&(0..columns).collect::<Vec<_>>())
-        .map_err(damaged)?;
-    Ok(ChangeBatch::new(rows, weights))
+    let faulty = match batch.schema().metadata().get(FAULTY) {
+        None => Vec::new(),
+        Some(text) => serde_json::from_str(text)
+            .map_err(|e| Error::corrupt(format!("log entry: written rows: {e}")))?,
+    };
+    // The rows' own schema has no metadata.
+    let fields = batch.schema().fields()[..columns].to_vec();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let rows = RecordBatch::try_new_with_options(
+        Arc::new(Schema::new(fields)),
+        batch.columns()[..columns].to_vec(),
+        &options,
+    )
+    .map_err(damaged)?;
+    Ok(ChangeBatch::new(rows, weights).with_faulty(faulty))
 }
 
 #[cfg(test)]
@@ -280,7 +318,7 @@ mod tests {
         .unwrap();
         let writes = vec![TableWrites {
             table: RelationId(7),
-            changes: ChangeBatch::new(rows, vec![-1, 1]),
+            changes: ChangeBatch::new(rows, vec![-1, 1]).with_faulty(vec![(1, 0), (0, 1)]),
         }];
         let position = SplitPosition {
             split: 2,

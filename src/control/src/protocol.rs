@@ -51,6 +51,11 @@ pub enum Command {
         /// Where they start.
         start: Arc<Vec<SplitPosition>>,
     },
+    /// From the next barrier on, the log keeps the rows that this source reads.
+    LogRows {
+        /// The source.
+        relation: RelationId,
+    },
     /// Forgets these jobs at once, wherever they are.
     Stop {
         /// The jobs.
@@ -102,6 +107,8 @@ pub struct StartJob {
     pub positions: Vec<SplitPosition>,
     /// Where splits begin that `positions` does not have yet.
     pub starts: Vec<SplitPosition>,
+    /// In replay: its rows are in the log from some epoch on, after which it goes on elsewhere.
+    pub logged: Option<LoggedRows>,
     /// For each append-only source that it taps and that others read already: where the job's own
     /// catching-up begins.
     pub backfill: Positions,
@@ -109,6 +116,15 @@ pub struct StartJob {
     pub tables: BTreeMap<u32, Vec<FileMeta>>,
     /// A sink's progress to restore.
     pub sink: Option<SinkProgress>,
+}
+
+/// Rows that a replay does not read again.
+#[derive(Clone, Debug)]
+pub struct LoggedRows {
+    /// The log has those of epochs after this one.
+    pub after: Epoch,
+    /// Where the source stands behind them.
+    pub end: Vec<SplitPosition>,
 }
 
 /// How a job begins.
@@ -232,6 +248,8 @@ pub enum Request {
         start: Vec<SplitPosition>,
         /// End positions to reach.
         targets: Positions,
+        /// Where it begins to read sources that have lost records from their start on.
+        begins: Positions,
         /// Answered when it is visible.
         reply: oneshot::Sender<Result<()>>,
     },
@@ -255,6 +273,11 @@ pub enum Request {
         relation: RelationId,
         /// Where each would start if it is new.
         start: Vec<SplitPosition>,
+    },
+    /// Records of this source may be taken away from now on: the log has to keep its rows.
+    LogRows {
+        /// The source.
+        relation: RelationId,
     },
     /// Change names.
     Change {

@@ -36,6 +36,8 @@ pub struct Pin {
     positions: Arc<Positions>,
     /// Ends of sources that no job reads, as first asked for under this pin.
     ends: Mutex<Positions>,
+    /// Where reading a source begins, as first asked for under this pin.
+    starts: Mutex<Positions>,
 }
 
 impl Readers {
@@ -60,6 +62,7 @@ impl Readers {
             epoch,
             positions: state.positions.clone(),
             ends: Mutex::default(),
+            starts: Mutex::default(),
         }
     }
 
@@ -76,6 +79,7 @@ impl Readers {
             epoch,
             positions: Arc::default(),
             ends: Mutex::default(),
+            starts: Mutex::default(),
         }
     }
 
@@ -169,19 +173,36 @@ impl Pin {
         if let Some(positions) = self.positions.get(&source) {
             return Ok(positions.clone());
         }
-        let mut ends = self.ends.lock();
-        if let Some(end) = ends.get(&source) {
-            return Ok(end.clone());
-        }
-        let end = ask()?;
-        ends.insert(source, end.clone());
-        Ok(end)
+        first_answer(&self.ends, source, ask)
+    }
+
+    /// Where reading `source` begins under this pin: at what `ask` says the first time.
+    pub fn start_of(
+        &self,
+        source: RelationId,
+        ask: impl FnOnce() -> Result<Vec<SplitPosition>>,
+    ) -> Result<Vec<SplitPosition>> {
+        first_answer(&self.starts, source, ask)
     }
 
     /// Up to which epoch a reader may merge pending changes itself.
     pub fn mergeable(&self) -> Epoch {
         self.readers.mergeable()
     }
+}
+
+fn first_answer(
+    answers: &Mutex<Positions>,
+    source: RelationId,
+    ask: impl FnOnce() -> Result<Vec<SplitPosition>>,
+) -> Result<Vec<SplitPosition>> {
+    let mut answers = answers.lock();
+    if let Some(answer) = answers.get(&source) {
+        return Ok(answer.clone());
+    }
+    let answer = ask()?;
+    answers.insert(source, answer.clone());
+    Ok(answer)
 }
 
 impl Drop for Pin {

@@ -146,9 +146,9 @@ pub struct Relation {
     pub watermark: Option<Watermark>,
     /// The connector of a source, connector table or sink.
     pub connector: Option<ConnectorSpec>,
-    /// Its connector may take records away (compaction): the log keeps the rows since the last
-    /// checkpoint.
-    pub logs_rows: bool,
+    /// Its connector may take records away (compaction): of epochs after this one, the log keeps
+    /// the rows until a checkpoint contains them. None where offsets alone bring the rows back.
+    pub logs_rows: Option<Epoch>,
     /// What INSERT does on an existing key.
     pub conflict: Conflict,
     /// What happens to failing rows.

@@ -340,8 +340,8 @@ struct Body<'a> {
     append_only: bool,
     watermark: Cow<'a, Option<Watermark>>,
     connector: Cow<'a, Option<ConnectorSpec>>,
-    #[serde(default)]
-    logs_rows: bool,
+    #[serde(default, deserialize_with = "logged_after")]
+    logs_rows: Option<Epoch>,
     conflict: Conflict,
     on_error: OnError,
     snapshot: bool,
@@ -350,6 +350,20 @@ struct Body<'a> {
     owner: Cow<'a, str>,
     comment: Cow<'a, Option<String>>,
     job: Cow<'a, Option<JobPlan>>,
+}
+
+/// Bodies of earlier builds say yes, from the beginning on, or no.
+fn logged_after<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Epoch>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Logged {
+        Always(bool),
+        After(Option<Epoch>),
+    }
+    Ok(match Logged::deserialize(from)? {
+        Logged::Always(logged) => logged.then_some(Epoch(0)),
+        Logged::After(epoch) => epoch,
+    })
 }
 
 impl Stored {
@@ -456,7 +470,7 @@ impl Stored {
             append_only: false,
             watermark: None,
             connector: None,
-            logs_rows: false,
+            logs_rows: None,
             conflict: Conflict::Overwrite,
             on_error: OnError::Log,
             snapshot: true,

@@ -340,7 +340,7 @@ impl Planner {
             owner: owner.into(),
             comment: None,
             job: None,
-            logs_rows: false,
+            logs_rows: None,
             created_at: None,
             unreadable: None,
         })

@@ -3,6 +3,7 @@
 //! coordinator, and answers what people ask: the catalog, pinned epochs and rows to read, writes,
 //! jobs.
 
+use crate::beginning::{Beginning, compacted_notice};
 use crate::blame::Recovery;
 use crate::errors::ErrorTable;
 use crate::exchange::Inbound;
@@ -10,7 +11,7 @@ use crate::ownership::{self, DataFolder};
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::store;
-use crate::worker::Worker;
+use crate::worker::{Worker, open_connector};
 use arrow::array::RecordBatch;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -36,9 +37,6 @@ use tokio::sync::oneshot;
 
 /// How often a creation that takes long says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
-
-/// How often sources are asked for new splits.
-const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long an orderly end waits for its checkpoint.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
@@ -232,8 +230,17 @@ impl Engine {
         progress: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<()> {
         let id = relation.id;
-        let (start, targets, may_lose_records) = self.resolve_positions(&relation).await?;
-        relation.logs_rows |= may_lose_records && relation.is_materialized();
+        let resolved = self.resolve_positions(&relation).await?;
+        if resolved.may_lose_records {
+            relation.logs_rows.get_or_insert(Epoch(0));
+        }
+        for source in resolved.compacted {
+            self.request(Request::LogRows { relation: source })?;
+        }
+        for notice in resolved.notices {
+            tracing::info!(relation = %relation.name, notice);
+            progress(notice);
+        }
         *self.shared.figures(id).name.lock() = (
             format!("{}.{}", relation.schema_name, relation.name),
             relation.kind.name(),
@@ -241,8 +248,9 @@ impl Engine {
         let (reply, mut answer) = oneshot::channel();
         self.request(Request::Create {
             relation: Box::new(relation),
-            start,
-            targets,
+            start: resolved.start,
+            targets: resolved.targets,
+            begins: resolved.begins,
             reply,
         })?;
         let mut undo = Undo {
@@ -273,42 +281,28 @@ impl Engine {
     }
 
     /// Where the relation's own connector starts, and what its sources hold now.
-    async fn resolve_positions(
-        &self,
-        relation: &Relation,
-    ) -> Result<(Vec<SplitPosition>, Positions, bool)> {
+    async fn resolve_positions(&self, relation: &Relation) -> Result<Resolved> {
         let catalog = self.catalog();
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
-        let sources: Vec<Arc<Relation>> = taps
+        let starts = self.shared.starts.read().clone();
+        let running = self.pin().positions().clone();
+        let sources: Vec<(Arc<Relation>, Vec<SplitPosition>)> = taps
             .iter()
             .filter_map(|(id, _)| catalog.relations.get(id))
             .filter(|r| r.connector.is_some() && !r.is_materialized())
-            .cloned()
+            .map(|r| (r.clone(), starts.get(&r.id).cloned().unwrap_or_default()))
             .collect();
         let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink)
             .then(|| Arc::new(relation.clone()));
         let resolved = tokio::task::spawn_blocking(move || {
-            let open = |r: &Relation| {
-                let spec = r
-                    .connector
-                    .as_ref()
-                    .ok_or_else(|| Error::internal("a source without connector"))?;
-                tidemark_connector::open_source(spec, &r.columns)
-            };
-            let mut targets = Positions::new();
-            for source in sources {
-                targets.insert(source.id, open(&source)?.end()?);
+            let mut resolved = Resolved::default();
+            for (source, start) in sources {
+                resolved.add_source(&source, start, running.contains_key(&source.id))?;
             }
-            let (mut start, mut may_lose_records) = (Vec::new(), false);
             if let Some(own) = own {
-                let connector = open(&own)?;
-                start = connector.start()?;
-                may_lose_records = connector.may_lose_records()?;
-                if own.is_materialized() {
-                    targets.insert(own.id, connector.end()?);
-                }
+                resolved.add_own(&own)?;
             }
-            Ok::<_, Error>((start, targets, may_lose_records))
+            Ok::<_, Error>(resolved)
         });
         resolved.await.map_err(|e| Error::internal(e.to_string()))?
     }
@@ -375,12 +369,14 @@ impl Engine {
 
     /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its
     /// start position to the cut; to its end now if no job reads it), in batches handed to `each`.
+    /// `notice` is told what the broker has taken away meanwhile.
     /// Blocking; call from a blocking thread.
     pub fn scan_source(
         &self,
         relation: RelationId,
         columns: &[usize],
         pin: &Pin,
+        notice: &mut dyn FnMut(String),
         each: &mut dyn FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
         let catalog = self.catalog();
@@ -390,7 +386,7 @@ impl Engine {
                 "the source does not exist any more",
             )
         })?;
-        crate::scan::scan_source(&self.shared, source, columns, pin, each)
+        crate::scan::scan_source(&self.shared, source, columns, pin, notice, each)
     }
 
     /// Waits until everything received so far is visible and durable (in a committed checkpoint).
@@ -516,6 +512,61 @@ impl Engine {
     }
 }
 
+/// What a creation asks of the outside before it begins.
+#[derive(Default)]
+struct Resolved {
+    /// Where the relation's own connector starts.
+    start: Vec<SplitPosition>,
+    /// Whether its records may be taken away.
+    may_lose_records: bool,
+    /// What the sources hold now.
+    targets: Positions,
+    /// Where reading begins of sources that have lost records at their start.
+    begins: Positions,
+    /// Sources that may lose records by now, which nobody has noticed yet.
+    compacted: Vec<RelationId>,
+    /// What the creator should know of them.
+    notices: Vec<String>,
+}
+
+impl Resolved {
+    /// A source that the job reads, which starts at `start`. One that runs is looked after.
+    fn add_source(
+        &mut self,
+        source: &Relation,
+        start: Vec<SplitPosition>,
+        is_running: bool,
+    ) -> Result<()> {
+        let connector = open_connector(source)?;
+        self.targets.insert(source.id, connector.end()?);
+        let beginning = Beginning::now(start, connector.as_ref())?;
+        self.notices.extend(beginning.notice(source));
+        if beginning.is_moved() {
+            self.begins.insert(source.id, beginning.positions);
+        }
+        let unnoticed =
+            !is_running && source.logs_rows.is_none() && connector.may_lose_records()?;
+        if unnoticed {
+            self.compacted.push(source.id);
+        }
+        if unnoticed || source.logs_rows.is_some() {
+            self.notices.push(compacted_notice(source));
+        }
+        Ok(())
+    }
+
+    /// The relation's own connector.
+    fn add_own(&mut self, own: &Relation) -> Result<()> {
+        let connector = open_connector(own)?;
+        self.start = connector.start()?;
+        self.may_lose_records = connector.may_lose_records()?;
+        if own.is_materialized() {
+            self.targets.insert(own.id, connector.end()?);
+        }
+        Ok(())
+    }
+}
+
 /// The errors that the last checkpoint holds. They are diagnostics: what cannot be read is
 /// reported, and the database opens without.
 async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> ErrorTable {
@@ -536,15 +587,11 @@ async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> Erro
     errors
 }
 
-/// Looks now and then whether running sources have more splits, and tells lag tools where they
-/// stand.
+/// Looks now and then whether running sources have more splits and whether they may lose records by
+/// now, and tells lag tools where they stand.
 async fn follow_sources(shared: std::sync::Weak<Shared>) {
     let mut connectors: HashMap<RelationId, Arc<dyn SourceConnector>> = HashMap::new();
-    loop {
-        tokio::time::sleep(DISCOVERY_INTERVAL).await;
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
+    while let Some(shared) = shared.upgrade() {
         let catalog = shared.catalog.read().clone();
         let positions = shared.readers.pin().positions().clone();
         connectors.retain(|id, _| positions.contains_key(id));
@@ -554,39 +601,65 @@ async fn follow_sources(shared: std::sync::Weak<Shared>) {
         }) {
             let known = connectors.get(&source.id).cloned();
             let (source, stands) = (source.clone(), positions[&source.id].clone());
-            let looked = tokio::task::spawn_blocking(move || {
-                let spec = source
-                    .connector
-                    .as_ref()
-                    .ok_or_else(|| Error::internal("a source without connector"))?;
-                let connector = known.map_or_else(
-                    || tidemark_connector::open_source(spec, &source.columns),
-                    Ok,
-                )?;
-                let start: Vec<SplitPosition> = connector
-                    .end()?
-                    .into_iter()
-                    .map(|p| SplitPosition {
-                        next_offset: 0,
-                        records: 0,
-                        ..p
-                    })
-                    .collect();
-                connector.commit(&stands);
-                Ok::<_, Error>((source.id, connector, start))
-            });
+            let looked = tokio::task::spawn_blocking(move || look_at(&source, known, &stands));
             match looked.await {
-                Ok(Ok((relation, connector, start))) => {
-                    connectors.insert(relation, connector);
-                    let _ = shared
-                        .events
-                        .send(Event::Request(Request::Splits { relation, start }));
+                Ok(Ok(seen)) => {
+                    let relation = seen.relation;
+                    connectors.insert(relation, seen.connector);
+                    let start = seen.splits;
+                    let mut requests = vec![Request::Splits { relation, start }];
+                    if seen.may_lose_records {
+                        requests.push(Request::LogRows { relation });
+                    }
+                    for request in requests {
+                        // A coordinator that is gone means shutdown.
+                        let _ = shared.events.send(Event::Request(request));
+                    }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "looking for new splits failed"),
+                Ok(Err(error)) => tracing::warn!(%error, "looking after a source failed"),
                 Err(_) => return,
             }
         }
+        let interval = Duration::from_millis(shared.config.discovery_ms);
+        drop(shared);
+        tokio::time::sleep(interval).await;
     }
+}
+
+/// What a look at a running source has shown.
+struct Seen {
+    relation: RelationId,
+    connector: Arc<dyn SourceConnector>,
+    /// Its splits, as they would start if they were new.
+    splits: Vec<SplitPosition>,
+    /// Its rows are not logged, and should be.
+    may_lose_records: bool,
+}
+
+fn look_at(
+    source: &Relation,
+    known: Option<Arc<dyn SourceConnector>>,
+    stands: &[SplitPosition],
+) -> Result<Seen> {
+    let connector = known.map_or_else(|| open_connector(source), Ok)?;
+    let as_new = |p: SplitPosition| SplitPosition {
+        next_offset: 0,
+        records: 0,
+        ..p
+    };
+    let splits = connector.end()?.into_iter().map(as_new).collect();
+    connector.commit(stands);
+    let may_lose_records = source.logs_rows.is_none()
+        && connector.may_lose_records().unwrap_or_else(|error| {
+            tracing::warn!(source = %source.name, %error, "its topic's settings are not known");
+            false
+        });
+    Ok(Seen {
+        relation: source.id,
+        connector,
+        splits,
+        may_lose_records,
+    })
 }
 
 /// Ends the notes of recovery when it is dropped.

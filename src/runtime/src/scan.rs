@@ -1,6 +1,8 @@
 //! Ad-hoc reading of an append-only source: its records from the start position to the pinned cut,
-//! through the source's own operators, with a reader of its own.
+//! through the source's own operators, with a reader of its own. What is gone meanwhile, at the
+//! start or in between, is said.
 
+use crate::beginning::{Beginning, missing_notice};
 use crate::shared::Shared;
 use crate::worker::{Actors, pick};
 use arrow::array::RecordBatch;
@@ -21,19 +23,21 @@ pub fn scan_source(
     source: &Arc<Relation>,
     columns: &[usize],
     pin: &Pin,
+    notice: &mut dyn FnMut(String),
     each: &mut dyn FnMut(RecordBatch) -> Result<()>,
 ) -> Result<()> {
     let plan = source
         .job
         .as_ref()
         .ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
-    let spec = source
-        .connector
-        .as_ref()
-        .ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", source.name)))?;
-    let connector = tidemark_connector::open_source(spec, &source.columns)?;
-    let known = shared.starts.read().get(&source.id).cloned();
-    let start = known.map_or_else(|| connector.start(), Ok)?;
+    let connector = crate::worker::open_connector(source)?;
+    let start = pin.start_of(source.id, || {
+        let known = shared.starts.read().get(&source.id).cloned();
+        let start = known.map_or_else(|| connector.start(), Ok)?;
+        let beginning = Beginning::now(start, connector.as_ref())?;
+        beginning.notice(source).into_iter().for_each(&mut *notice);
+        Ok(beginning.positions)
+    })?;
     let end = pin.end_of(source.id, || connector.readable())?;
     let schema = crate::worker::nullable(&source.arrow_schema());
     // Where only the number of rows matters, a view reads this column, and leaves out rows of which
@@ -53,6 +57,7 @@ pub fn scan_source(
             .project(columns)
             .map_err(|e| Error::internal(e.to_string()))?,
     );
+    let mut missing = 0;
     for worker in 0..shared.inbox_rows.len() {
         let (wake, woken) = std::sync::mpsc::channel();
         let waker: Waker = Arc::new(move || {
@@ -68,7 +73,7 @@ pub fn scan_source(
         if actor.slots.is_empty() {
             reader.produce(read.clone());
         }
-        reader.limit(worker, &end)?;
+        reader.limit(&end)?;
         let produced = if actor.slots.is_empty() {
             reader.produced.clone()
         } else {
@@ -90,6 +95,10 @@ pub fn scan_source(
                 )?;
             }
         }
+        missing += reader.fewer_than(&end);
+    }
+    if missing > 0 {
+        notice(missing_notice(source, missing));
     }
     Ok(())
 }

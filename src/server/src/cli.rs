@@ -93,6 +93,10 @@ pub struct Start {
     /// Rows waiting between two workers before their sources pause [default: 65536]
     #[arg(long, env = "TIDEMARK_EXCHANGE_ROWS_MAX", value_name = "N")]
     exchange_rows_max: Option<usize>,
+    /// How often sources are asked for new partitions and for compaction, in milliseconds
+    /// [default: 30000]
+    #[arg(long, env = "TIDEMARK_DISCOVERY_MS", value_name = "MS")]
+    discovery_ms: Option<u64>,
 }
 
 impl Cli {
@@ -139,6 +143,7 @@ impl Start {
         set(&mut config.checkpoint_ms, self.checkpoint_ms);
         set(&mut config.batch_rows_max, self.batch_rows_max);
         set(&mut config.exchange_rows_max, self.exchange_rows_max);
+        set(&mut config.discovery_ms, self.discovery_ms);
         if !self.join.is_empty() || self.node_id.is_some_and(|n| n > 0) {
             return Err(Error::unsupported(
                 "this build runs a single node: --join and --node-id above 0 are not supported \

@@ -305,7 +305,7 @@ impl Session {
             owner: self.user().into(),
             comment: None,
             job: None,
-            logs_rows: false,
+            logs_rows: None,
             created_at: None,
             unreadable: None,
         };

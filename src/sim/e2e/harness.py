@@ -25,7 +25,7 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("TIDEMARK_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark")
@@ -132,7 +132,7 @@ class Kafka:
         # kafka.sh leaves a process behind: its output goes to a file, or waiting for the end of a pipe would wait for the broker
         with open(self.folder.parent / "kafka.sh.log", "a+b") as log:
             done = subprocess.run([ROOT / "docker" / "kafka.sh", *words, "--port", str(self.port), "--dir", str(self.folder)], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                  env={**os.environ, "KAFKA_HEAP": "768m"})
+                                  env={**os.environ, "KAFKA_HEAP": "768m", "KAFKA_SETTINGS": "log.cleaner.backoff.ms=200"})
             if done.returncode != 0:
                 log.seek(0)
                 raise RuntimeError(f"kafka.sh {' '.join(words)}: {log.read().decode()[-2000:]}")
@@ -160,6 +160,17 @@ class Kafka:
 
         eventually(is_led)
         return name
+
+    def alter_topic(self, name, **settings):
+        """Changes settings of a topic; written as in `create_topic`."""
+        entries = [ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET) for key, value in settings.items()]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+        self.admin.incremental_alter_configs([resource])[resource].result()
+
+    def delete_records(self, topic, before):
+        """Takes records away as retention does: in each partition of `before` those below that offset."""
+        for future in self.admin.delete_records([TopicPartition(topic, partition, offset) for partition, offset in before.items()]).values():
+            future.result()
 
     def topics(self):
         return set(self.admin.list_topics(timeout=10).topics)
@@ -400,6 +411,14 @@ class Tidemark:
         except psycopg.Error as error:
             return error
         raise AssertionError(f"no error: {text}")
+
+    def notices(self, text):
+        """The rows of a query, and the NOTICEs that came with them."""
+        notices = []
+        with self.connect() as connection:
+            connection.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary))
+            cursor = connection.execute(text)
+            return (cursor.fetchall() if cursor.description else []), notices
 
     def psql(self, *arguments, check=True, **variables):
         """What psql prints (unaligned, tuples only). `variables` become `-v name=value`."""

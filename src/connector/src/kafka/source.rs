@@ -104,6 +104,13 @@ impl SourceConnector for KafkaSource {
         self.positions(&consumer, &partitions, ends)
     }
 
+    fn earliest(&self) -> Result<Vec<SplitPosition>> {
+        let (consumer, kafka) = (self.consumer()?, &self.options.kafka);
+        let partitions = partitions(&consumer, kafka)?;
+        let first = known_offsets(&consumer, kafka, &partitions, Offset::Beginning)?;
+        self.positions(&consumer, &partitions, first)
+    }
+
     fn may_lose_records(&self) -> Result<bool> {
         let topic = &self.options.kafka.topic;
         let policy =

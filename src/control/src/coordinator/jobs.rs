@@ -22,11 +22,19 @@ use tokio::sync::oneshot;
 pub(super) struct Creating {
     pub relation: Relation,
     start: Vec<SplitPosition>,
-    targets: Positions,
+    reading: Reading,
     reply: Option<oneshot::Sender<Result<()>>>,
     /// The sources on demand whose past it reads by readers of its own.
     backfill: BTreeSet<RelationId>,
     phase: Phase,
+}
+
+/// What a job that is being created reads of its sources.
+pub(super) struct Reading {
+    /// What they held when its statement began.
+    pub targets: Positions,
+    /// Where it begins in those that have lost records from their start on.
+    pub begins: Positions,
 }
 
 enum Phase {
@@ -67,7 +75,7 @@ impl Coordinator {
         &mut self,
         mut relation: Relation,
         start: Vec<SplitPosition>,
-        targets: Positions,
+        reading: Reading,
         reply: oneshot::Sender<Result<()>>,
     ) -> Result<()> {
         if let Err(error) = self.check_create(&relation) {
@@ -79,18 +87,20 @@ impl Coordinator {
             self.record(&[Entry::Create {
                 relation: Box::new(relation),
                 start,
+                begins: Positions::new(),
             }])?;
             self.show_catalog();
             let _ = reply.send(Ok(()));
             return Ok(());
         }
-        let backfill = self.backfill(&relation, &BTreeSet::new());
+        let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
         let catches_up = backfill.keys().copied().collect();
         let job = StartJob {
             relation: Arc::new(relation.clone()),
             mode: StartMode::Creating,
             positions: start.clone(),
             starts: Vec::new(),
+            logged: None,
             backfill,
             tables: BTreeMap::new(),
             sink: None,
@@ -106,7 +116,7 @@ impl Coordinator {
             Creating {
                 relation,
                 start,
-                targets,
+                reading,
                 reply: Some(reply),
                 backfill: catches_up,
                 phase,
@@ -115,21 +125,40 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The starts of the sources on demand that `relation` taps, that others read already, and that
-    /// are not among `known`.
-    fn backfill(&self, relation: &Relation, known: &BTreeSet<RelationId>) -> Positions {
+    /// Where reading the past begins of the sources on demand that `relation` taps, that others
+    /// read already, and that are not among `known`.
+    fn backfill(
+        &self,
+        relation: &Relation,
+        begins: &Positions,
+        known: &BTreeSet<RelationId>,
+    ) -> Positions {
         let behind = self
             .sources_on_demand(relation)
             .into_iter()
             .filter(|id| self.running.contains(id) && !known.contains(id));
         behind
-            .map(|id| {
-                (
-                    id,
-                    self.decisions.starts.get(&id).cloned().unwrap_or_default(),
-                )
-            })
+            .map(|id| (id, self.begin_of(id, std::iter::once(begins))))
             .collect()
+    }
+
+    /// Where a reading of a source begins for jobs with these beginnings: at its start, or later in
+    /// splits whose first records are gone.
+    fn begin_of<'a>(
+        &self,
+        source: RelationId,
+        begins: impl Iterator<Item = &'a Positions> + Clone,
+    ) -> Vec<SplitPosition> {
+        let starts = self.decisions.starts.get(&source).into_iter().flatten();
+        let later = |start: &SplitPosition| {
+            let moved = begins.clone().filter_map(|b| b.get(&source)).flatten();
+            moved
+                .filter(|b| b.split == start.split)
+                .chain([start])
+                .max_by_key(|b| b.next_offset)
+                .cloned()
+        };
+        starts.filter_map(later).collect()
     }
 
     fn check_create(&self, relation: &Relation) -> Result<()> {
@@ -246,6 +275,7 @@ impl Coordinator {
                     entries.push(Entry::Create {
                         relation: Box::new(creating.relation.clone()),
                         start: creating.start.clone(),
+                        begins: creating.reading.begins.clone(),
                     });
                     promoted.push(*id);
                     creating.phase = Phase::Promoted { epoch: next };
@@ -278,7 +308,10 @@ impl Coordinator {
             .creating
             .iter()
             .filter(|(_, c)| is_ready(c))
-            .map(|(id, c)| (*id, self.backfill(&c.relation, &c.backfill)))
+            .map(|(id, c)| {
+                let backfill = self.backfill(&c.relation, &c.reading.begins, &c.backfill);
+                (*id, backfill)
+            })
             .filter(|(_, b)| !b.is_empty())
             .collect();
         for (id, backfill) in behind {
@@ -298,23 +331,24 @@ impl Coordinator {
     /// Called after the barrier of `epoch` was sent: sources that got their first reader at it
     /// begin now.
     pub(super) fn after_barrier(&mut self, epoch: Epoch) {
-        let joined: Vec<Relation> = self
+        let joined: Vec<(Relation, Positions)> = self
             .creating
             .values()
             .filter(|c| matches!(&c.phase, Phase::Joined { epoch: e, .. } if *e == epoch))
-            .map(|c| c.relation.clone())
+            .map(|c| (c.relation.clone(), c.reading.begins.clone()))
             .collect();
-        for relation in joined {
-            for id in self.sources_on_demand(&relation) {
+        for (relation, _) in &joined {
+            for id in self.sources_on_demand(relation) {
                 if !self.running.contains(&id) {
                     self.running.push(id);
                     let source = self.decisions.catalog.relations[&id].clone();
-                    let positions = self.decisions.starts.get(&id).cloned().unwrap_or_default();
+                    let positions = self.begin_of(id, joined.iter().map(|(_, begins)| begins));
                     let job = StartJob {
                         relation: source,
                         mode: StartMode::After(epoch),
                         positions,
                         starts: Vec::new(),
+                        logged: None,
                         backfill: Positions::new(),
                         tables: BTreeMap::new(),
                         sink: None,
@@ -345,7 +379,7 @@ impl Coordinator {
                 continue;
             }
             let (mut read, mut wanted) = (0, 0);
-            for (source, targets) in &creating.targets {
+            for (source, targets) in &creating.reading.targets {
                 let positions = self.decisions.positions.get(source);
                 for target in targets {
                     let position = positions
@@ -443,6 +477,29 @@ impl Coordinator {
             });
             self.active = true;
         }
+        Ok(())
+    }
+
+    /// Records of a source may be taken away from now on. The epoch that is open has rows that
+    /// nothing keeps: the log keeps those of the epochs after it, and a checkpoint that contains it
+    /// is asked for.
+    pub(super) fn log_rows(&mut self, relation: RelationId) -> Result<()> {
+        let Some(source) = self.decisions.catalog.relations.get(&relation) else {
+            return Ok(());
+        };
+        if source.logs_rows.is_some() || self.creating.contains_key(&relation) {
+            return Ok(());
+        }
+        tracing::warn!(source = %source.name, "its topic is compacted now: the log keeps its rows");
+        self.record(&[Entry::LogRows {
+            relation,
+            after: self.next_epoch,
+        }])?;
+        self.workers.broadcast(Command::LogRows { relation });
+        self.show_catalog();
+        self.retained.wanted = true;
+        self.active = true;
+        self.urgent = true;
         Ok(())
     }
 

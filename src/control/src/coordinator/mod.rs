@@ -22,8 +22,8 @@ use crate::protocol::{Command, Event, Request, Workers};
 use crate::{DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
-use jobs::Creating;
 pub use jobs::stopped_error;
+use jobs::{Creating, Reading};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -174,8 +174,9 @@ impl Coordinator {
                 relation,
                 start,
                 targets,
+                begins,
                 reply,
-            } => self.create(*relation, start, targets, reply)?,
+            } => self.create(*relation, start, Reading { targets, begins }, reply)?,
             Request::Cancel { relation, error } => self.cancel(relation, &error),
             Request::Drop { relations, reply } => {
                 let result = self.check_drop(&relations);
@@ -185,6 +186,7 @@ impl Coordinator {
                 let _ = reply.send(result);
             }
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
+            Request::LogRows { relation } => self.log_rows(relation)?,
             Request::Change { change, reply } => {
                 self.record(&[Entry::Change(change)])?;
                 self.show_catalog();

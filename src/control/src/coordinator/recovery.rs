@@ -7,7 +7,9 @@
 use super::checkpoints::Retained;
 use super::jobs::{needs_positions, runs_on_demand};
 use super::{Coordinator, Pace};
-use crate::protocol::{BarrierCommand, Command, Event, Positions, StartJob, StartMode, Workers};
+use crate::protocol::{
+    BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode, Workers,
+};
 use crate::{Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -244,6 +246,7 @@ impl Coordinator {
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
         coordinator.wait_settled(events)?;
         coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
+        coordinator.log_rows_from_now_on()?;
         coordinator.show_catalog();
         coordinator.readers.decide(decided);
         coordinator
@@ -272,21 +275,26 @@ impl Coordinator {
         for relation in relations {
             let id = relation.id;
             let started = |m: &Manifest| m.sources.get(&id).cloned();
-            // A source on demand that was first read after the checkpoint begins at its start. The
-            // rows since the checkpoint that the log keeps are not read again: the connector goes
-            // on after them.
-            let logged = if relation.logs_rows {
-                self.decisions.positions.get(&id).cloned()
-            } else {
-                None
-            };
-            let positions = match logged {
-                Some(logged) => logged,
-                None if needs_positions(&relation) => manifest
+            // A source on demand that was first read after the checkpoint begins at its start.
+            let positions = if needs_positions(&relation) {
+                manifest
                     .and_then(started)
                     .or_else(|| self.decisions.starts.get(&id).cloned())
-                    .unwrap_or_default(),
-                None => Vec::new(),
+                    .unwrap_or_default()
+            } else {
+                Vec::new()
+            };
+            // The rows since the checkpoint that the log keeps are not read again: the connector
+            // goes on after them.
+            let stands = self.decisions.positions.get(&id).cloned();
+            let logged = relation
+                .logs_rows
+                .zip(stands)
+                .filter(|(after, _)| *after < self.decisions.decided)
+                .map(|(after, end)| LoggedRows { after, end });
+            let (positions, logged) = match logged {
+                Some(logged) if logged.after <= epoch => (logged.end, None),
+                logged => (positions, logged),
             };
             let tables = self
                 .retained
@@ -299,6 +307,7 @@ impl Coordinator {
                 mode: StartMode::Restored(epoch),
                 positions,
                 starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
+                logged,
                 backfill: Positions::new(),
                 tables,
                 sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
@@ -307,6 +316,24 @@ impl Coordinator {
             self.workers.job_progress(id, "running", 100.0, epoch);
             self.workers.broadcast(Command::Start(Arc::new(job)));
         }
+    }
+
+    /// The epoch whose rows were the last that the log does not keep may not have been decided: its
+    /// number is given again, and from there on rows are kept.
+    fn log_rows_from_now_on(&mut self) -> Result<()> {
+        let decided = self.decisions.decided;
+        let relations = self.decisions.catalog.relations.values();
+        let early = relations.filter(|r| r.logs_rows.is_some_and(|after| after > decided));
+        let entries: Vec<Entry> = early
+            .map(|r| Entry::LogRows {
+                relation: r.id,
+                after: decided,
+            })
+            .collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.record(&entries)
     }
 
     /// Splits that were added after the last cut are in no position yet; readers ignore those that

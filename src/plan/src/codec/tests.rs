@@ -123,7 +123,7 @@ fn relation(job: Option<JobPlan>) -> Relation {
         append_only: false,
         watermark: None,
         connector: None,
-        logs_rows: false,
+        logs_rows: Some(Epoch(4)),
         conflict: Conflict::Overwrite,
         on_error: OnError::Log,
         snapshot: true,

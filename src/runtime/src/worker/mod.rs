@@ -21,7 +21,7 @@ pub use job::{Actors, build_actors, nullable, pick};
 use job::{CatchUp, Input, InputKind, Job, TapState, TapTarget, constant_rows, reversed};
 pub use sealing::store;
 use sealing::{Sealed, Sealing};
-pub use source::Source;
+pub use source::{Source, open_connector};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -208,12 +208,16 @@ impl Worker {
                 self.sink_counts_from(relation, epoch);
             }
             Command::AddSplits { relation, start } => {
-                let worker = self.id;
                 let added = self.jobs.get_mut(&relation).map_or(Ok(()), |job| {
-                    sources(job).try_for_each(|s| s.add_splits(worker, &start))
+                    sources(job).try_for_each(|s| s.add_splits(&start))
                 });
                 if let Err(error) = added {
                     self.fail(relation, error);
+                }
+            }
+            Command::LogRows { relation } => {
+                if let Some(job) = self.jobs.get_mut(&relation) {
+                    sources(job).for_each(Source::log_rows);
                 }
             }
             Command::Stop { relations } => {
@@ -392,14 +396,10 @@ impl Worker {
             let Some(command) = source.barriers.front().cloned() else {
                 return;
             };
-            if let Some(limits) = &command.limits {
-                let limits = limits.get(&id).map(Vec::as_slice).unwrap_or_default();
-                if let Err(error) = source.limit(self.id, limits) {
-                    return self.fail(id, error);
-                }
-                if !source.has_reached(limits) {
-                    return;
-                }
+            match source.replay_to(&command) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.fail(id, error),
             }
             source.barriers.pop_front();
             let positions = source.positions();
@@ -418,14 +418,21 @@ impl Worker {
                         weight: 1,
                     }));
             } else if id.0 as usize % self.shared.inbox_rows.len() == self.id {
-                for logged in command.writes.iter().filter(|w| w.table == id) {
-                    self.router.local.push_back(Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Changes(logged.changes.clone()),
-                    });
+                let logged = command.writes.iter().filter(|w| w.table == id);
+                let rows: Result<Vec<ChangeBatch>> =
+                    logged.map(|w| source.of_log(&w.changes)).collect();
+                match rows {
+                    Ok(rows) => self
+                        .router
+                        .local
+                        .extend(rows.into_iter().map(|rows| Delivery {
+                            job: id,
+                            fragment,
+                            leaf,
+                            channel: 0,
+                            message: Message::Changes(rows),
+                        })),
+                    Err(error) => return self.fail(id, error),
                 }
                 for error in command.errors.iter().filter(|e| e.relation == id) {
                     self.shared
@@ -887,7 +894,7 @@ impl Worker {
             *state = TapState::Snapshot { batches, barrier };
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();
-            match catch_up.source.limit(self.id, &end) {
+            match catch_up.source.limit(&end) {
                 Ok(()) => catch_up.end = Some((end, barrier)),
                 Err(error) => self.fail(tapping, error),
             }

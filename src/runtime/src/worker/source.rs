@@ -10,19 +10,23 @@
 //! time of their split up to them, and the split. That time goes with the split's position through
 //! cuts and manifests.
 
+mod logged;
+
 use crate::errors::ERRORS_KEPT_MAX;
 use crate::shared::{JobFigures, Shared};
 use crate::worker::job::leave_out;
 use arrow::array::{Array, AsArray, BooleanArray, Decimal128Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use logged::Logging;
+pub use logged::open_connector;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{RecordError, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
-use tidemark_control::protocol::BarrierCommand;
+use tidemark_control::protocol::{BarrierCommand, LoggedRows};
 use tidemark_plan::{Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
 use tidemark_state::errors::ErrorRow;
 
@@ -41,6 +45,11 @@ pub struct Source {
     /// Barriers whose limits are not reached yet (replay), in order.
     pub barriers: VecDeque<Arc<BarrierCommand>>,
     limited: bool,
+    /// Whether the log keeps what is read.
+    logging: Logging,
+    /// In a replay that has not come to them yet: rows that the log has.
+    logged: Option<LoggedRows>,
+    waker: Waker,
     /// Rows since the last barrier that the log has to keep.
     unlogged: Vec<ChangeBatch>,
     /// Errors since the last barrier that the log has to keep.
@@ -66,17 +75,13 @@ impl Source {
         positions: &[SplitPosition],
         waker: Waker,
     ) -> Result<Source> {
-        let spec = relation.connector.as_ref().ok_or_else(|| {
-            Error::internal(format!("source \"{}\" has no connector", relation.name))
-        })?;
         let workers = shared.inbox_rows.len();
         let mine: Vec<SplitPosition> = positions
             .iter()
             .filter(|p| p.split as usize % workers == worker)
             .cloned()
             .collect();
-        let reader =
-            tidemark_connector::open_source(spec, &relation.columns)?.open(&mine, waker)?;
+        let reader = open_connector(relation)?.open(&mine, waker.clone())?;
         let watermark = relation.watermark.clone();
         let mut source = Source {
             produced: Vec::new(),
@@ -87,6 +92,9 @@ impl Source {
             reader,
             barriers: VecDeque::new(),
             limited: false,
+            logging: Logging::of(relation),
+            logged: None,
+            waker,
             unlogged: Vec::new(),
             unlogged_errors: VecDeque::new(),
             counted: true,
@@ -183,7 +191,7 @@ impl Source {
         };
         let (rows, faulty) = self.drop_late(batch.split, changes, faulty)?;
         let rows = self.settle(rows, faulty);
-        if self.relation.logs_rows && self.counted && !rows.is_empty() {
+        if self.is_logged() && !rows.is_empty() {
             self.unlogged.push(rows.clone());
         }
         Ok(Some(rows))
@@ -249,7 +257,7 @@ impl Source {
                 message,
                 raw,
             });
-            if self.relation.logs_rows && self.counted {
+            if self.is_logged() {
                 if self.unlogged_errors.len() == ERRORS_KEPT_MAX {
                     self.unlogged_errors.pop_front();
                 }
@@ -332,8 +340,9 @@ impl Source {
     }
 
     /// Takes the rows and the errors since the last barrier that the log has to keep, in the order
-    /// of reading.
+    /// of reading: another barrier has passed.
     pub fn take_unlogged(&mut self) -> (Vec<ChangeBatch>, VecDeque<Arc<ErrorRow>>) {
+        self.begin_epoch();
         (
             std::mem::take(&mut self.unlogged),
             std::mem::take(&mut self.unlogged_errors),
@@ -354,14 +363,9 @@ impl Source {
     }
 
     /// Reads no further than these positions; splits that the reader does not know yet are added.
-    pub fn limit(&mut self, worker: WorkerId, limits: &[SplitPosition]) -> Result<()> {
-        let workers = self.shared.inbox_rows.len();
+    pub fn limit(&mut self, limits: &[SplitPosition]) -> Result<()> {
         let known = self.reader.positions();
-        let mine: Vec<SplitPosition> = limits
-            .iter()
-            .filter(|p| p.split as usize % workers == worker)
-            .cloned()
-            .collect();
+        let mine = self.share_of(limits);
         let new: Vec<SplitPosition> = mine
             .iter()
             .filter(|p| !known.iter().any(|k| k.split == p.split))
@@ -390,16 +394,10 @@ impl Source {
     }
 
     /// Reads those of `splits` that are this worker's and not known yet.
-    pub fn add_splits(&mut self, worker: WorkerId, splits: &[SplitPosition]) -> Result<()> {
-        let workers = self.shared.inbox_rows.len();
+    pub fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {
         let known = self.reader.positions();
-        let new: Vec<SplitPosition> = splits
-            .iter()
-            .filter(|p| {
-                p.split as usize % workers == worker && !known.iter().any(|k| k.split == p.split)
-            })
-            .cloned()
-            .collect();
+        let mut new = self.share_of(splits);
+        new.retain(|p| !known.iter().any(|k| k.split == p.split));
         self.begin_splits(&new)
     }
 

@@ -46,10 +46,11 @@ impl Worker {
                         self.waker.clone(),
                     )?;
                     source.set_starts(&start.starts);
+                    source.set_logged(start.logged.clone());
                     if !fresh {
                         // Nothing is read before the first barrier of the replay says how far, or
                         // `Resume` that there is none.
-                        source.limit(self.id, &start.positions)?;
+                        source.limit(&start.positions)?;
                     }
                     InputKind::Source(Box::new(source))
                 }
@@ -291,7 +292,7 @@ impl Worker {
         source.prune(columns);
         // It must not overtake the shared reader, from whose position at the join the live rows go
         // on.
-        source.limit(self.id, &ready_at)?;
+        source.limit(&ready_at)?;
         Ok(CatchUp {
             source,
             fragment,

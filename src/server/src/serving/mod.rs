@@ -22,7 +22,7 @@ pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
 
-use crate::protocol::error::from_datafusion;
+use crate::protocol::error::{Notice, from_datafusion};
 use crate::session::{Rows, Session, Tag};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
@@ -73,6 +73,8 @@ pub struct Snapshot {
     pub overrides: Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>,
     /// Settings, as pg_settings and current_setting show them.
     pub settings: Arc<Vec<(String, String, String)>>,
+    /// To the client.
+    pub notices: tokio::sync::mpsc::UnboundedSender<Notice>,
 }
 
 impl Snapshot {
@@ -205,6 +207,7 @@ impl Session {
             search_path: self.settings.search_path(),
             user: self.user().into(),
             overrides: Vec::new(),
+            notices: self.notice_sender(),
             settings: Arc::new(
                 self.settings
                     .all()

@@ -6,7 +6,7 @@
 //! cross product of the constants is looked up in the partition that owns each key.
 
 use super::Snapshot;
-use crate::protocol::error::from_datafusion;
+use crate::protocol::error::{Notice, from_datafusion};
 use crate::protocol::types::SQL_TYPE;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
@@ -232,6 +232,7 @@ impl TableProvider for RelationTable {
                 relation: self.relation.clone(),
                 columns: projection,
                 schema: schema.clone(),
+                notices: self.snapshot.notices.clone(),
             };
             return Ok(Arc::new(StreamingTableExec::try_new(
                 schema,
@@ -323,6 +324,7 @@ struct SourceScan {
     relation: Arc<Relation>,
     columns: Vec<usize>,
     schema: SchemaRef,
+    notices: tokio::sync::mpsc::UnboundedSender<Notice>,
 }
 
 impl fmt::Debug for SourceScan {
@@ -338,6 +340,7 @@ impl PartitionStream for SourceScan {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<RecordBatch>>(4);
+        let notices = self.notices.clone();
         let (engine, pin, id, columns, schema) = (
             self.engine.clone(),
             self.pin.clone(),
@@ -353,7 +356,9 @@ impl PartitionStream for SourceScan {
                     .blocking_send(Ok(batch))
                     .map_err(|_| Error::internal("query ended"))
             };
-            let result = engine.scan_source(id, &columns, &pin, &mut each);
+            // A client that is gone needs no notice.
+            let mut notice = |text: String| drop(notices.send(Notice::new(text)));
+            let result = engine.scan_source(id, &columns, &pin, &mut notice, &mut each);
             if let Err(e) = result
                 && !sender.is_closed()
             {
