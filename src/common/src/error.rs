@@ -34,6 +34,7 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
     pub const OBJECT_NOT_READY: SqlState = SqlState("55000");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
+    pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const DISK_FULL: SqlState = SqlState("53100");
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
     pub const IO_ERROR: SqlState = SqlState("58030");

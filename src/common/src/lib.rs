@@ -9,7 +9,9 @@ pub mod error;
 pub mod failpoint;
 pub mod ids;
 pub mod metrics;
+mod stack;
 
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};
+pub use stack::STACK_BYTES;

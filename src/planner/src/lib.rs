@@ -13,6 +13,7 @@ mod explain;
 mod fold;
 mod generators;
 mod interval;
+mod limits;
 mod lineage;
 mod lower;
 mod optimise;
@@ -32,6 +33,7 @@ pub use bind::aggregates;
 pub use coerce::analyzer_rules;
 pub use datafusion_sql::sqlparser;
 pub use interval::parse_interval;
+pub use limits::{check_interrupt, interruptible};
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::parse;
@@ -111,7 +113,9 @@ impl Planner {
     /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE
     /// and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
     pub fn expand(&self, mut query: Query) -> Result<Query> {
+        limits::settle(&mut query)?;
         Expander::new(&self.provider(), &Default::default()).query(&mut query)?;
+        limits::check(&query)?;
         Ok(query)
     }
 
@@ -123,8 +127,10 @@ impl Planner {
         mut query: Query,
     ) -> Result<(Query, Vec<RelationId>)> {
         let provider = self.provider();
+        limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, &statement.positions);
         expander.query(&mut query)?;
+        limits::check(&query)?;
         Ok((query, expander.relations.into_iter().collect()))
     }
 

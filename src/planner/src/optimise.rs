@@ -33,7 +33,7 @@
 //! itself).
 
 use crate::bind::Registry;
-use crate::coerce::analyzer_rules;
+use crate::coerce::{Stop, analyzer_rules};
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{NullEquality, Result};
@@ -106,7 +106,16 @@ pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
                 rule
             }
         };
-    Optimizer::new().rules.into_iter().map(sound).collect()
+    let rules: Vec<_> = Optimizer::new().rules.into_iter().map(sound).collect();
+    stopping(rules)
+}
+
+/// The rules with a look, before each, at whether anybody waits for the plan.
+fn stopping(
+    rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
+) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let stop = |rule| [Arc::new(Stop) as Arc<dyn OptimizerRule + Send + Sync>, rule];
+    rules.into_iter().flat_map(stop).collect()
 }
 
 /// Inserts every type coercion. Errors: types that do not fit.
@@ -120,7 +129,7 @@ pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<Logical
         .without_query_execution_start_time()
         .with_skip_failing_rules(false);
     let plan = fold_plan(plan, registry)?;
-    let plan = Optimizer::with_rules(rules()).optimize(plan, &config, |_, _| {})?;
+    let plan = Optimizer::with_rules(stopping(rules())).optimize(plan, &config, |_, _| {})?;
     fold_plan(plan, registry)
 }
 

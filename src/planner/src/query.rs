@@ -52,8 +52,10 @@ impl Planner {
     pub(crate) fn bind(&self, query: &Query, positions: &Positions) -> Result<Bound> {
         let provider = self.provider();
         let mut query = query.clone();
+        crate::limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, positions);
         expander.query(&mut query)?;
+        crate::limits::check(&query)?;
         let relations = expander.relations;
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);

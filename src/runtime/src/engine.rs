@@ -767,6 +767,7 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<std::threa
     };
     std::thread::Builder::new()
         .name(name)
+        .stack_size(tidemark_common::STACK_BYTES)
         .spawn(guarded)
         .map_err(Error::from)
 }

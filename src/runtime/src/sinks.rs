@@ -153,6 +153,7 @@ impl SinkQueue {
         let name = format!("sink-{}", relation.id);
         std::thread::Builder::new()
             .name(name)
+            .stack_size(tidemark_common::STACK_BYTES)
             .spawn(move || delivering.run())
             .map_err(Error::from)?;
         let waking = queue.clone();

@@ -83,7 +83,8 @@ impl Session {
             .map(|part| quote_ident(part))
             .collect::<Vec<_>>()
             .join(".");
-        let create = self.parse(&format!("CREATE TABLE {full} ({})", columns.join(", ")))?;
+        let create = format!("CREATE TABLE {full} ({})", columns.join(", "));
+        let create = self.parse(&create).await?;
         for statement in &create {
             self.create(statement).await?;
         }

@@ -126,8 +126,10 @@ impl Session {
             .server
             .sql
             .planner(catalog.clone(), &self.settings.search_path());
-        let planned =
-            planner.plan_create(self.server.engine.allocate_id(), statement, self.user())?;
+        let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
+        let create = statement.clone();
+        let planned = move || planner.plan_create(id, &create, &owner);
+        let planned = self.server.serving.planning.run(planned).await?;
         for notice in &planned.notices {
             self.notice(Notice::new(notice));
         }

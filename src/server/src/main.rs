@@ -28,6 +28,7 @@ fn main() {
     let structured = start_logging().unwrap_or_else(|e| fail(&e));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tidemark-sql")
+        .thread_stack_size(tidemark_common::STACK_BYTES)
         .enable_all()
         .build();
     let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));

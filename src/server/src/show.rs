@@ -2,6 +2,7 @@
 
 use crate::protocol::error::from_datafusion;
 use crate::protocol::types;
+use crate::serving::planning;
 use crate::session::cursors::memory_rows;
 use crate::session::{Outcome, Session, Tag};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -502,12 +503,17 @@ impl Session {
                     .server
                     .sql
                     .planner(self.catalog(), &self.settings.search_path());
-                let planned =
-                    planner.plan_create(self.server.engine.allocate_id(), inner, self.user())?;
-                for notice in planned.notices {
+                let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
+                let create = inner.clone();
+                let planned = move || {
+                    let planned = planner.plan_create(id, &create, &owner)?;
+                    Ok((planned.notices, planner.explain(&planned.relation)))
+                };
+                let (notices, lines) = self.server.serving.planning.run(planned).await?;
+                for notice in notices {
                     self.notice(crate::protocol::error::Notice::new(notice));
                 }
-                planner.explain(&planned.relation)
+                lines
             }
             _ => {
                 return Err(Error::unsupported(
@@ -533,7 +539,8 @@ impl Session {
         self.state.mark_start_execution();
         let mut lines = Vec::new();
         if verbose {
-            let optimized = self.state.optimize(&plan).map_err(from_datafusion)?;
+            let optimized = planning::here(|| self.state.optimize(&plan));
+            let optimized = optimized.map_err(from_datafusion)?;
             lines.extend(
                 optimized
                     .display_indent()
@@ -543,11 +550,9 @@ impl Session {
             );
             lines.push(String::new());
         }
-        let physical = self
-            .state
-            .create_physical_plan(&plan)
-            .await
-            .map_err(from_datafusion)?;
+        let state = self.state.clone();
+        let planned = move || crate::serving::physical_plan(&state, &plan);
+        let physical = self.server.serving.planning.run(planned).await?;
         if analyze {
             let started = std::time::Instant::now();
             let stream = self

@@ -2,6 +2,7 @@
 //! answer differently. The planner, the streaming evaluator and the ad-hoc engine all register
 //! exactly this list, so that a name means one function everywhere.
 
+mod bounded;
 pub mod calendar;
 mod definition;
 mod math;
@@ -41,6 +42,7 @@ fn registry() -> &'static Registry {
         // own name is dropped.
         for function in datafusion_functions::all_default_functions()
             .into_iter()
+            .map(bounded::bounded)
             .chain(own())
         {
             for name in std::iter::once(function.name())

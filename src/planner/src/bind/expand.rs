@@ -19,6 +19,7 @@
 
 use super::Provider;
 use crate::interval::{interval_micros, plain_spelling};
+use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, too_deep, too_large};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
@@ -32,8 +33,6 @@ use std::ops::ControlFlow;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 
-/// Views in views, at most this deep.
-const DEPTH_MAX: usize = 64;
 /// Windows that one moment may lie in.
 const WINDOWS_MAX: i64 = 10_000;
 
@@ -50,6 +49,8 @@ pub(crate) struct Expander<'a> {
     /// How many views are around this query. Inside of one, relations are named with their schema,
     /// so that no common table expression around it hides them.
     depth: usize,
+    /// Relations and expressions of the views that are expanded so far, in the whole statement.
+    expanded: usize,
 }
 
 impl<'a> Expander<'a> {
@@ -61,6 +62,7 @@ impl<'a> Expander<'a> {
             scopes: Vec::new(),
             withs: Vec::new(),
             depth: 0,
+            expanded: 0,
         }
     }
 
@@ -79,6 +81,17 @@ impl<'a> Expander<'a> {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         }
+    }
+
+    /// Counts what views stand for: naming one twice doubles it.
+    fn count(&mut self) -> Result<()> {
+        if self.depth > 0 {
+            self.expanded += 1;
+            if self.expanded > MULTIPLIED_MAX {
+                return Err(too_large());
+            }
+        }
+        Ok(())
     }
 
     fn position(&self, span: Span) -> usize {
@@ -176,11 +189,8 @@ impl<'a> Expander<'a> {
     /// A view's query in parentheses, under the view's name and column names.
     fn view(&mut self, view: &Relation, alias: Option<ast::TableAlias>) -> Result<TableFactor> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(Error::user(
-                SqlState("54001"),
-                format!("views are nested deeper than {DEPTH_MAX}"),
-            ));
+        if self.depth > QUERY_DEPTH_MAX {
+            return Err(too_deep("views", QUERY_DEPTH_MAX));
         }
         let mut subquery = parse_query(&view.query)?;
         let positions = Positions::default();
@@ -191,11 +201,13 @@ impl<'a> Expander<'a> {
             scopes: Vec::new(),
             withs: Vec::new(),
             depth: self.depth,
+            expanded: self.expanded,
         };
         inner
             .query(&mut subquery)
             .map_err(|e| e.context(format_args!("view \"{}\"", view.name)))?;
         self.relations.append(&mut inner.relations);
+        self.expanded = inner.expanded;
         self.depth -= 1;
         // The view's column names first, so that the alias may rename some of them.
         let column = |c: &tidemark_plan::Column| ast::TableAliasColumnDef {
@@ -405,7 +417,7 @@ impl VisitorMut for Expander<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        if let Err(error) = set_operations(&query.body) {
+        if let Err(error) = check_interrupt().and_then(|()| set_operations(&query.body)) {
             return ControlFlow::Break(error);
         }
         self.scopes.push(BTreeSet::new());
@@ -435,13 +447,16 @@ impl VisitorMut for Expander<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         // What a view or window function expands to is visited in turn; a view's query is already
         // expanded and names relations only.
-        match self.factor(factor) {
+        match self.count().and_then(|()| self.factor(factor)) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        if let Err(error) = self.count() {
+            return ControlFlow::Break(error);
+        }
         if let Expr::Function(function) = expr
             && function.name.to_string().eq_ignore_ascii_case("mod")
             && let FunctionArguments::List(list) = &function.args

@@ -24,13 +24,14 @@ mod moments;
 mod operands;
 mod unions;
 
+use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan};
-use datafusion_optimizer::AnalyzerRule;
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
+use datafusion_optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
 use std::sync::Arc;
 
 /// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns
@@ -50,6 +51,7 @@ fn rewrite_node(
     node: LogicalPlan,
     rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
+    crate::check_interrupt().map_err(crate::bind::external)?;
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let rewritten = node.map_expressions(|expr| {
@@ -63,7 +65,7 @@ fn rewrite_node(
 
 /// The analyzer rules of a bound query, DataFusion's type coercion included.
 pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    vec![
+    let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(in_subquery::InSubqueries),
         Arc::new(literals::Literals),
         Arc::new(moments::Moments),
@@ -72,5 +74,41 @@ pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(digits::Digits),
         Arc::new(literals::Literals),
         Arc::new(TypeCoercion::new()),
-    ]
+    ];
+    let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
+    rules.into_iter().flat_map(stop).collect()
+}
+
+/// Before each rule: ends a planning for which nobody waits any more.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+impl AnalyzerRule for Stop {
+    fn name(&self) -> &str {
+        "stop"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        crate::check_interrupt().map_err(crate::bind::external)?;
+        Ok(plan)
+    }
+}
+
+impl OptimizerRule for Stop {
+    fn name(&self) -> &str {
+        "stop"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        crate::check_interrupt().map_err(crate::bind::external)?;
+        Ok(Transformed::no(plan))
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::{Front, is_blank, is_word};
 use crate::interval::interval_micros;
+use crate::limits;
 use crate::statement::*;
 use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::parser::Parser;
@@ -156,7 +157,8 @@ impl Front<'_> {
     fn watermark(&mut self, position: usize) -> Result<WatermarkClause> {
         let column = self.identifier()?;
         self.expect_word("as")?;
-        let expression = self.run(|p| p.parse_expr())?;
+        let mut expression = self.run(|p| p.parse_expr())?;
+        limits::settle(&mut expression)?;
         let delay = match &expression {
             ast::Expr::BinaryOp {
                 left,
@@ -203,7 +205,9 @@ impl Front<'_> {
         loop {
             let position = self.position();
             if self.word("as") {
-                column.generated = Some(self.run(|p| p.parse_expr())?);
+                let mut expression = self.run(|p| p.parse_expr())?;
+                limits::settle(&mut expression)?;
+                column.generated = Some(expression);
                 continue;
             }
             let Some(option) = self.run(|p| p.parse_optional_column_option())? else {
@@ -552,7 +556,8 @@ impl Front<'_> {
             .to_string();
         let tokens: Vec<TokenWithSpan> = solid[..query_end].iter().map(|t| (*t).clone()).collect();
         let mut inner = Front::new(tokens, self.source.clone(), self.positions.clone());
-        let query = inner.run(Parser::parse_query)?;
+        let mut query = inner.run(Parser::parse_query)?;
+        limits::settle(&mut *query)?;
         inner.end()?;
         (0..end).for_each(|_| self.parser.advance_token());
         Ok((query, text, emit))

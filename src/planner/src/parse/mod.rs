@@ -8,6 +8,7 @@ mod dialect;
 mod error;
 mod utility;
 
+use crate::limits;
 use crate::statement::{Name, Positions, Statement, StatementKind};
 use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -34,6 +35,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let Some(first) = tokens.iter().find(|t| !is_blank(&t.token)) else {
             continue;
         };
+        limits::check_parameters(tokens)?;
         let last = tokens
             .iter()
             .rfind(|t| !is_blank(&t.token))
@@ -179,15 +181,20 @@ struct Front<'a> {
     tokens: Vec<TokenWithSpan>,
     source: Source<'a>,
     positions: Positions,
+    /// Statements around the one that is read: EXPLAIN's, CREATE TABLE's.
+    depth: usize,
 }
 
 impl<'a> Front<'a> {
     fn new(tokens: Vec<TokenWithSpan>, source: Source<'a>, positions: Positions) -> Front<'a> {
         Front {
-            parser: Parser::new(&DIALECT).with_tokens_with_locations(tokens.clone()),
+            parser: Parser::new(&DIALECT)
+                .with_recursion_limit(limits::PARSER_DEPTH_MAX)
+                .with_tokens_with_locations(tokens.clone()),
             tokens,
             source,
             positions,
+            depth: 0,
         }
     }
 
@@ -328,13 +335,18 @@ impl<'a> Front<'a> {
 
     /// Parses the statement, `first` dispatching on its first words.
     fn statement(&mut self) -> Result<StatementKind> {
+        self.depth += 1;
+        if self.depth > limits::STATEMENT_DEPTH_MAX {
+            return Err(limits::too_deep("statements", limits::STATEMENT_DEPTH_MAX));
+        }
         if let Some(kind) = self.create()? {
             return Ok(kind);
         }
         if let Some(kind) = self.utility()? {
             return Ok(kind);
         }
-        let statement = Box::new(self.run(|p| p.parse_statement())?);
+        let mut statement = Box::new(self.run(|p| p.parse_statement())?);
+        limits::settle(&mut *statement)?;
         Ok(match *statement {
             ast::Statement::Query(_)
             | ast::Statement::Insert(_)

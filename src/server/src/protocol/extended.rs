@@ -105,7 +105,7 @@ impl Connection {
             )
             .into());
         }
-        let mut statements = self.session.parse(&message.query)?;
+        let mut statements = self.line.drive(self.session.parse(&message.query)).await?;
         if statements.len() > 1 {
             return Err(Error::user(
                 SqlState::SYNTAX_ERROR,

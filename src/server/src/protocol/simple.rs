@@ -36,7 +36,7 @@ impl Connection {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
-        let statements = self.session.parse(text)?;
+        let statements = self.line.drive(self.session.parse(text)).await?;
         if statements.is_empty() {
             return self
                 .line

@@ -11,6 +11,7 @@ pub mod array_functions;
 pub mod constants;
 pub mod functions;
 pub mod names;
+pub mod planning;
 pub mod position;
 pub mod provider;
 pub mod query;
@@ -33,6 +34,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
@@ -51,6 +53,8 @@ pub struct Serving {
     base: SessionState,
     /// Where queries run.
     pub threads: threads::Threads,
+    /// Where statements are planned.
+    pub planning: planning::Planning,
 }
 
 /// What a statement sees.
@@ -154,6 +158,7 @@ impl Serving {
         Ok(Serving {
             base: builder.build(),
             threads: threads::Threads::new()?,
+            planning: planning::Planning::new()?,
         })
     }
 
@@ -192,6 +197,11 @@ pub fn plan(
         .map_err(from_datafusion)
 }
 
+/// Optimises and plans how to run, on a planning thread.
+pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    planning::wait(state.create_physical_plan(plan)).map_err(from_datafusion)
+}
+
 impl Session {
     /// What the next statement sees.
     pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
@@ -226,11 +236,20 @@ impl Session {
         tag: Tag,
     ) -> Result<Rows> {
         self.state.mark_start_execution();
-        let physical = self
-            .state
-            .create_physical_plan(plan)
-            .await
-            .map_err(from_datafusion)?;
+        let (state, logical) = (self.state.clone(), plan.clone());
+        let planned = move || physical_plan(&state, &logical);
+        let physical = self.server.serving.planning.run(planned).await?;
+        self.stream(plan, physical, names, tag)
+    }
+
+    /// Starts a physical plan and streams its rows.
+    pub(crate) fn stream(
+        &self,
+        plan: &LogicalPlan,
+        physical: Arc<dyn ExecutionPlan>,
+        names: Option<Vec<String>>,
+        tag: Tag,
+    ) -> Result<Rows> {
         let task = TaskContext::new(
             None,
             String::new(),

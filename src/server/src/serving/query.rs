@@ -1,16 +1,19 @@
 //! Queries from statement to stream, and what Describe tells about a statement.
 
-use super::{named, names};
+use super::{named, names, planning};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::extended::{Description, sql_of};
 use crate::protocol::{parameters, types};
 use crate::session::{Outcome, Rows, Session, Tag};
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
 
@@ -63,10 +66,10 @@ impl Session {
     /// Runs a query.
     pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
         let snapshot = self.snapshot().await?;
-        let plan = match self.plan_query(&snapshot, sql) {
-            Ok(plan) => plan,
-            Err(e) => self.plan_without_subqueries(&snapshot, sql, e).await?,
-        };
+        self.state.mark_start_execution();
+        let (state, tree) = (self.state.clone(), sql.clone());
+        let planned = move || plan_to_run(&state, &snapshot, tree);
+        let (plan, physical) = self.server.serving.planning.run(planned).await?;
         let columns: Vec<String> = plan
             .schema()
             .fields()
@@ -74,32 +77,7 @@ impl Session {
             .map(|f| f.name().clone())
             .collect();
         let names = names::output_names(sql, &columns);
-        match self
-            .run_plan(&plan, Some(names.clone()), Tag::Counted("SELECT"))
-            .await
-        {
-            Ok(rows) => Ok(rows),
-            Err(e) => {
-                let plan = self.plan_without_subqueries(&snapshot, sql, e).await?;
-                self.run_plan(&plan, Some(names), Tag::Counted("SELECT"))
-                    .await
-            }
-        }
-    }
-
-    /// A second try for system queries whose subqueries cannot be planned; the first error for
-    /// everything else.
-    async fn plan_without_subqueries(
-        &self,
-        snapshot: &super::Snapshot,
-        sql: &ast::Statement,
-        first: Error,
-    ) -> Result<LogicalPlan> {
-        if !super::rewrite::reads_system_tables(sql) {
-            return Err(first);
-        }
-        self.plan_query(snapshot, &super::system::without_subqueries(sql.clone()))
-            .map_err(|_| first)
+        self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
     }
 
     /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
@@ -108,18 +86,7 @@ impl Session {
         snapshot: &super::Snapshot,
         sql: &ast::Statement,
     ) -> Result<LogicalPlan> {
-        let rewritten = super::rewrite::query(snapshot, sql.clone())?;
-        match super::plan(
-            &self.state,
-            snapshot,
-            names::prepare(rewritten.clone(), false),
-        ) {
-            // DataFusion names two expressions alike that differ in a cast only.
-            Err(e) if e.state() == SqlState::DUPLICATE_COLUMN => {
-                super::plan(&self.state, snapshot, names::prepare(rewritten, true))
-            }
-            other => other,
-        }
+        planning::here(|| plan_query(&self.state, snapshot, sql))
     }
 
     /// What Describe tells: the types of parameters and the columns of the result, without running
@@ -204,7 +171,9 @@ impl Session {
         let snapshot = self.snapshot().await?;
         let (plan, inferred, columns) = match &typed {
             ast::Statement::Query(_) => {
-                let plan = self.plan_query(&snapshot, &typed)?;
+                let (state, tree) = (self.state.clone(), typed.clone());
+                let planned = move || plan_query(&state, &snapshot, &tree);
+                let plan = self.server.serving.planning.run(planned).await?;
                 (Some(plan), Vec::new(), true)
             }
             write => {
@@ -261,9 +230,46 @@ impl Session {
 
     /// The schema that running a plan will give; `None` when it cannot be told (parameters without
     /// type).
-    async fn output_schema(&self, plan: &LogicalPlan) -> Option<SchemaRef> {
-        let optimized = self.state.optimize(plan).ok()?;
+    async fn output_schema(&mut self, plan: &LogicalPlan) -> Option<SchemaRef> {
+        let (state, plan) = (self.state.clone(), plan.clone());
+        let optimized = move || state.optimize(&plan).map_err(from_datafusion);
+        let optimized = self.server.serving.planning.run(optimized).await.ok()?;
         Some(optimized.schema().inner().clone())
+    }
+}
+
+/// Plans a query and how to run it. System queries whose subqueries cannot be planned get a second
+/// try without them.
+fn plan_to_run(
+    state: &SessionState,
+    snapshot: &super::Snapshot,
+    sql: ast::Statement,
+) -> Result<(LogicalPlan, Arc<dyn ExecutionPlan>)> {
+    let attempt = |sql: &ast::Statement| {
+        let plan = plan_query(state, snapshot, sql)?;
+        let physical = super::physical_plan(state, &plan)?;
+        Ok((plan, physical))
+    };
+    match attempt(&sql) {
+        Err(first) if super::rewrite::reads_system_tables(&sql) => {
+            attempt(&super::system::without_subqueries(sql)).map_err(|_: Error| first)
+        }
+        other => other,
+    }
+}
+
+fn plan_query(
+    state: &SessionState,
+    snapshot: &super::Snapshot,
+    sql: &ast::Statement,
+) -> Result<LogicalPlan> {
+    let rewritten = super::rewrite::query(snapshot, sql.clone())?;
+    match super::plan(state, snapshot, names::prepare(rewritten.clone(), false)) {
+        // DataFusion names two expressions alike that differ in a cast only.
+        Err(e) if e.state() == SqlState::DUPLICATE_COLUMN => {
+            super::plan(state, snapshot, names::prepare(rewritten, true))
+        }
+        other => other,
     }
 }
 

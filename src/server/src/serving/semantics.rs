@@ -63,7 +63,7 @@ impl AnalyzerRule for PostgresSemantics {
 fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let kind = match &expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (Ok(l), Ok(r)) = (left.get_type(schema), right.get_type(schema)) else {
+            let (Ok(l), Ok(r)) = (type_of(left, schema), type_of(right, schema)) else {
                 return Ok(Transformed::no(expr));
             };
             let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
@@ -78,13 +78,13 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Kind::Binary(*op)
         }
         Expr::Negative(inner)
-            if inner.get_type(schema).is_ok_and(|t| t.is_integer())
+            if type_of(inner, schema).is_ok_and(|t| t.is_integer())
                 && !matches!(inner.as_ref(), Expr::Literal(..)) =>
         {
             Kind::Negative
         }
         Expr::Cast(Cast { expr: inner, field }) => {
-            let Ok(from) = inner.get_type(schema) else {
+            let Ok(from) = type_of(inner, schema) else {
                 return Ok(Transformed::no(expr));
             };
             let to = field.data_type();
@@ -118,6 +118,28 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(Expr::ScalarFunction(
         ScalarFunction::new_udf(function, args),
     )))
+}
+
+/// The type of an expression. Of what was replaced already it is told by its operands:
+/// DataFusion's way derives it with the name of every expression below, each as long as its text,
+/// and a sum of hundreds of terms would be planned for minutes.
+fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
+    let mut expr = expr;
+    loop {
+        let Expr::ScalarFunction(call) = expr else {
+            return expr.get_type(schema);
+        };
+        let function: &dyn std::any::Any = call.func.inner().as_ref();
+        match (
+            function.downcast_ref().map(|e: &Evaluated| &e.kind),
+            call.args.first(),
+        ) {
+            (Some(Kind::Cast(to)), _) => return Ok(to.clone()),
+            // Both operands have the type of the result: they are coerced, and integers or floats.
+            (Some(Kind::Binary(_) | Kind::Negative), Some(operand)) => expr = operand,
+            _ => return expr.get_type(schema),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -43,6 +43,7 @@ impl Threads {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name("query")
+                .thread_stack_size(tidemark_common::STACK_BYTES)
                 .enable_all()
                 .build()?,
         )))

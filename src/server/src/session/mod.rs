@@ -30,6 +30,9 @@ use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tokio::sync::mpsc;
 use transaction::Transaction;
 
+/// Texts up to this length are parsed where they arrive: it takes less than a millisecond.
+const SHORT_BYTES: usize = 4096;
+
 /// How a command tag is completed.
 #[derive(Clone, Debug)]
 pub enum Tag {
@@ -189,10 +192,17 @@ impl Session {
         self.server.engine.catalog()
     }
 
-    /// Parses a text of any number of statements.
-    pub fn parse(&self, text: &str) -> Result<Vec<Statement>> {
-        crate::protocol::codec::check(text)?;
-        tidemark_planner::parse(text)
+    /// Parses a text of any number of statements, a long one on a planning thread.
+    pub fn parse(&self, text: &str) -> impl Future<Output = Result<Vec<Statement>>> + Send + use<> {
+        let (server, text) = (self.server.clone(), text.to_string());
+        async move {
+            crate::protocol::codec::check(&text)?;
+            if text.len() <= SHORT_BYTES {
+                return tidemark_planner::parse(&text);
+            }
+            let parsed = move || tidemark_planner::parse(&text);
+            server.serving.planning.run(parsed).await
+        }
     }
 
     /// Finds a relation by the search path.

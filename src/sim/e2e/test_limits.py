@@ -1,0 +1,96 @@
+"""No statement takes the server down, whatever it is made of, and others are answered meanwhile; what was created can be restarted."""
+
+import psycopg
+import pytest
+
+from harness import eventually
+
+DEEP = 10_000
+REFUSED = {"54001", "54000", "53200"}
+
+
+def around(before, after="", n=DEEP, inner="1"):
+    return f"SELECT {before * n}{inner}{after * n}"
+
+
+def chain(n, first, rest, end=""):
+    return first + "".join(rest.format(i=i, j=i - 1) for i in range(1, n + 1)) + end
+
+
+# Refused beyond the limits of docs/sql-reference.md.
+TOO_MUCH = {
+    "parentheses": around("(", ")"),
+    "case": around("CASE WHEN true THEN ", " END"),
+    "not": around("NOT ", inner="true"),
+    "minus": around("- "),
+    "casts behind": around("", "::int"),
+    "calls": around("abs(", ")"),
+    "doubling": chain(40, "WITH c0 AS (SELECT 1 AS a)", ", c{i} AS (SELECT * FROM c{j} UNION ALL SELECT * FROM c{j})", " SELECT * FROM c40"),
+    "repeat": "SELECT length(repeat('x', 2147483647))",
+    "lpad": "SELECT length(lpad('x', 2147483647, 'y'))",
+    "rpad": "SELECT length(rpad('x', 2147483647, 'y'))",
+}
+
+# Answered.
+MUCH = {
+    "ors": (f"SELECT 1 WHERE 1 = 2{' OR 1 = 1' * 2_000}", [(1,)]),
+    "ands": (f"SELECT 1 WHERE 1 = 1{' AND 1 = 1' * 2_000}", [(1,)]),
+    "sums": (around("", " + 1", n=100), [(101,)]),
+    "subqueries": (f"{'SELECT * FROM (' * 30}SELECT 1 AS a{') AS t' * 30}", [(1,)]),
+}
+
+
+def extended(server, text):
+    """Parse and Bind rather than Query."""
+    with server.connect() as connection:
+        return connection.execute(text, prepare=True).fetchall()
+
+
+@pytest.mark.parametrize("what", TOO_MUCH)
+def test_too_much_is_refused(server, what):
+    error = server.error(TOO_MUCH[what])
+    assert error.sqlstate in REFUSED, error
+    with pytest.raises(psycopg.Error) as raised:
+        extended(server, TOO_MUCH[what])
+    assert raised.value.sqlstate in REFUSED, raised.value
+    assert server.query("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("what", MUCH)
+def test_much_is_answered(server, what):
+    text, answer = MUCH[what]
+    assert server.query(text) == answer
+    assert extended(server, text) == answer
+
+
+def test_parameters_are_bounded(server):
+    for number in (0, 65536, 2147483647, 99999999999999999999):
+        assert server.error(f"SELECT ${number}").sqlstate == "42P02"
+
+
+def test_what_was_created_is_restarted(own_server):
+    own_server.start()
+    own_server.run("CREATE TABLE t (a INT PRIMARY KEY, s VARCHAR);\nINSERT INTO t VALUES (1, 'x'), (2, 'y');")
+    wheres = " OR ".join(f"a = {n}" for n in range(1, 200))
+    joins = " ".join(f"JOIN t AS t{n} ON t0.a = t{n}.a" for n in range(1, 20))
+    views = {
+        "ors": f"SELECT a FROM t WHERE {wheres}",
+        "sums": f"SELECT a{' + a' * 99} AS b FROM t",
+        "texts": f"SELECT s{' || s' * 99} AS b FROM t",
+        "joins": f"SELECT t0.a FROM t AS t0 {joins}",
+        "unions": f"SELECT a FROM t{' UNION ALL SELECT a FROM t' * 99}",
+        "floats": "SELECT a * 0.1::double precision + 'NaN'::double precision AS b FROM t",
+    }
+    for name, query in views.items():
+        own_server.run(f"CREATE MATERIALIZED VIEW {name} AS {query};")
+    own_server.run("FLUSH;")
+    before = {name: sorted(own_server.query(f"SELECT * FROM {name}"), key=str) for name in views}
+    assert all(before.values())
+    # From the log, then from a manifest.
+    for _ in range(2):
+        own_server.kill()
+        own_server.start()
+        after = {name: sorted(own_server.query(f"SELECT * FROM {name}"), key=str) for name in views}
+        assert str(after) == str(before)
+        own_server.run("INSERT INTO t VALUES (3, 'z');\nFLUSH;\nDELETE FROM t WHERE a = 3;\nFLUSH;")
+    eventually(lambda: own_server.query("SELECT count(*) FROM ors") == [(2,)])
