@@ -199,11 +199,6 @@ pub async fn look(
         (None, owner) if recover => owner.unwrap_or_else(new_id),
         (None, owner) => return Err(lost_folder(folder, store, owner.as_deref())),
     };
-    if let Some(path) = committed(entries)
-        && !manifests.iter().any(|m| m == path)
-    {
-        return Err(without_checkpoint(folder, store, path));
-    }
     let looked = Looked {
         cluster,
         claims: store.claims().await?,
@@ -211,6 +206,12 @@ pub async fn look(
     };
     if !(recover && entries.is_empty()) {
         looked.refuse_old_copy(folder, store, entries, &manifests)?;
+    }
+    // What an old copy's log names may be deleted already: this comes after.
+    if let Some(path) = committed(entries)
+        && !manifests.iter().any(|m| m == path)
+    {
+        return Err(without_checkpoint(folder, store, path));
     }
     if folder.cluster()?.as_ref() != Some(&looked.cluster) {
         folder.write("CLUSTER", looked.cluster.as_bytes())?;
