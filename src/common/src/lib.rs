@@ -1,10 +1,11 @@
 //! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE,
-//! configuration, the clock, pauses between tries, fail-points and the metrics registry. Nothing in
-//! here knows about rows or plans.
+//! configuration, the clock, the disk, pauses between tries, fail-points and the metrics registry.
+//! Nothing in here knows about rows or plans.
 
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod failpoint;
 pub mod ids;

@@ -1,6 +1,15 @@
-//! The entries of the decision log. Their serialised form is what will be replicated: a JSON
-//! header, so that an old log can always be read, and behind it the written rows as Arrow IPC and
-//! the errors as Parquet.
+//! The entries of the decision log. Their serialised form is what will be replicated: a version, a
+//! JSON header, so that an old log can always be read, and behind it the written rows as Arrow IPC
+//! and the errors as Parquet. Rows that are too many for an entry are an object of their own, which
+//! the entry names.
+//!
+//! ```text
+//! version u8 | 0 u8 | length of the subject u16 | length of the header u32
+//!   | subject | header | rows
+//! ```
+//!
+//! Little-endian. The subject is the name of the relation that the entry is about, as far as it has
+//! one: it is there to be told when the header cannot be read.
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -11,9 +20,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{Relation, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
+
+/// Of the serialised form.
+const VERSION: u8 = 1;
+const PREFIX_BYTES: usize = 8;
+
+/// An entry is not larger than this in the log, in bytes: more is refused.
+pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+
+/// Rows of a cut that are larger than this together, encoded, are an object of their own.
+pub const INLINE_BYTES_MAX: usize = 4 << 20;
+
+/// Pending writes go into one epoch up to this many bytes; those behind wait for the next one.
+pub const CUT_BYTES_MAX: usize = 256 << 20;
+
+/// What one transaction may write, in bytes: Arrow counts the bytes of a column in 32 bits.
+pub const WRITE_BYTES_MAX: usize = 1 << 30;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +121,20 @@ pub struct Cut {
     /// Length of the encoded errors behind the writes.
     #[serde(default)]
     error_bytes: usize,
+    /// The object that holds writes and errors instead of the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    named: Option<NamedRows>,
+}
+
+/// An object with the rows of a cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedRows {
+    /// Its name, made of generation and epoch.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// CRC-32 (IEEE) of the whole object.
+    pub crc32: u32,
 }
 
 /// The rows that one epoch writes to a table.
@@ -170,67 +209,232 @@ impl Cut {
     }
 }
 
+impl TableWrites {
+    /// Their size in the log, nearly.
+    pub fn bytes(&self) -> usize {
+        changes_bytes(&self.changes)
+    }
+}
+
+/// The size of changes in the log, nearly.
+pub fn changes_bytes(changes: &ChangeBatch) -> usize {
+    let column = |array: &arrow::array::ArrayRef| {
+        let data = array.to_data();
+        data.get_slice_memory_size()
+            .unwrap_or_else(|_| array.get_array_memory_size())
+    };
+    let columns = changes.rows().columns().iter();
+    columns.map(column).sum::<usize>() + changes.num_rows() * size_of::<i64>()
+}
+
+/// Where the rows of a large cut go: stores them durably and says how the entry names them.
+pub(crate) type KeepRows<'a> = &'a mut dyn FnMut(Epoch, &[u8]) -> Result<NamedRows>;
+
 impl Entry {
-    /// Header length (u32, little-endian), JSON header, written rows, errors.
+    /// The serialised form, with all rows in it.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let mut blobs = Vec::new();
+        self.encode_parts(None)
+    }
+
+    /// The serialised form; rows of a cut that are larger than `inline` go to `keep`.
+    pub(crate) fn encode_with(&self, inline: usize, keep: KeepRows) -> Result<Vec<u8>> {
+        self.encode_parts(Some((inline, keep)))
+    }
+
+    fn encode_parts(&self, keep: Option<(usize, KeepRows)>) -> Result<Vec<u8>> {
+        let mut rows = Vec::new();
         let header = match self {
             Entry::Cut(cut) if !cut.writes.is_empty() || !cut.errors.is_empty() => {
                 let mut cut = cut.clone();
-                for write in &cut.writes {
-                    let before = blobs.len();
-                    encode_changes(&write.changes, &mut blobs)?;
-                    cut.write_lengths.push((write.table, blobs.len() - before));
-                }
-                if !cut.errors.is_empty() {
-                    let errors = encode_errors(&cut.errors)?;
-                    cut.error_bytes = errors.len();
-                    blobs.extend_from_slice(&errors);
+                cut.encode_rows(&mut rows)?;
+                if let Some((_, keep)) = keep.filter(|(inline, _)| rows.len() > *inline) {
+                    cut.named = Some(keep(cut.epoch, &rows)?);
+                    rows.clear();
                 }
                 serde_json::to_vec(&Entry::Cut(cut))
             }
             other => serde_json::to_vec(other),
         }
         .map_err(|e| Error::internal(format!("log entry cannot be encoded: {e}")))?;
-        let mut bytes = Vec::with_capacity(4 + header.len() + blobs.len());
-        bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        let mut subject = self.subject();
+        subject.truncate(subject.floor_char_boundary(u16::MAX.into()));
+        let size = PREFIX_BYTES + subject.len() + header.len() + rows.len();
+        let length = u32::try_from(header.len()).map_err(|_| too_large(size))?;
+        let mut bytes = Vec::with_capacity(size);
+        bytes.extend_from_slice(&[VERSION, 0]);
+        bytes.extend_from_slice(&(subject.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(subject.as_bytes());
         bytes.extend_from_slice(&header);
-        bytes.extend_from_slice(&blobs);
+        bytes.extend_from_slice(&rows);
         Ok(bytes)
     }
 
-    /// The inverse of [`Entry::encode`].
+    /// The inverse of [`Entry::encode`]. A cut that names its rows has none yet.
     pub fn decode(bytes: &[u8]) -> Result<Entry> {
-        let damaged = |what: &str| Error::corrupt(format!("log entry: {what}"));
-        let length = bytes.get(..4).ok_or_else(|| damaged("no header"))?;
-        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        let header = bytes
-            .get(4..4 + length)
-            .ok_or_else(|| damaged("header is cut off"))?;
+        let parts = Parts::of(bytes)?;
         let mut entry: Entry =
-            serde_json::from_slice(header).map_err(|e| damaged(&e.to_string()))?;
-        if let Entry::Cut(cut) = &mut entry {
-            let mut rest = &bytes[4 + length..];
-            for (table, length) in std::mem::take(&mut cut.write_lengths) {
-                let blob = rest
-                    .get(..length)
-                    .ok_or_else(|| damaged("written rows are cut off"))?;
-                cut.writes.push(TableWrites {
-                    table,
-                    changes: decode_changes(blob)?,
-                });
-                rest = &rest[length..];
-            }
-            let length = std::mem::take(&mut cut.error_bytes);
-            if length > 0 {
-                let blob = rest
-                    .get(..length)
-                    .ok_or_else(|| damaged("errors are cut off"))?;
-                cut.errors = decode_errors(blob.to_vec()).map_err(|e| e.context("log entry"))?;
-            }
+            serde_json::from_slice(parts.header).map_err(|e| damaged(&e.to_string()))?;
+        if let Entry::Cut(cut) = &mut entry
+            && cut.named.is_none()
+        {
+            cut.decode_rows(parts.rows)?;
         }
         Ok(entry)
     }
+
+    /// `54000` or `54001` if the log would refuse the entry: it is too large, or could not be read
+    /// at the next start.
+    pub fn check(&self) -> Result<()> {
+        self.check_encoded(&self.encode()?)
+    }
+
+    /// See [`Entry::check`]. The rows of a cut are not looked at: they can be as many as a
+    /// transaction can write.
+    pub(crate) fn check_encoded(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(too_large(bytes.len()));
+        }
+        if matches!(self, Entry::Cut(_)) {
+            return Ok(());
+        }
+        let reason = match (self, Entry::decode(bytes)) {
+            (_, Err(error)) => error.message().to_string(),
+            // What is stored of a relation may be unreadable without the entry being so.
+            (
+                Entry::Create {
+                    relation: given, ..
+                },
+                Ok(Entry::Create { relation, .. }),
+            ) => match relation.unreadable {
+                Some(unreadable) if given.unreadable.is_none() => unreadable.reason,
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        Err(Error::user(
+            SqlState("54001"),
+            format!("{} is too complex to be logged", describe(bytes)),
+        )
+        .with_detail(format!("It could not be read again: {reason}."))
+        .with_hint("Write it with less nesting."))
+    }
+
+    /// The epoch of a cut whose rows are an object, and the object.
+    pub(crate) fn named_rows(&self) -> Option<(Epoch, &NamedRows)> {
+        match self {
+            Entry::Cut(cut) => Some((cut.epoch, cut.named.as_ref()?)),
+            _ => None,
+        }
+    }
+
+    /// Puts the rows of its object into a cut.
+    pub(crate) fn fill(&mut self, rows: &[u8]) -> Result<()> {
+        match self {
+            Entry::Cut(cut) => cut.decode_rows(rows),
+            _ => Ok(()),
+        }
+    }
+
+    fn subject(&self) -> String {
+        match self {
+            Entry::Create { relation, .. } => {
+                format!("{}.{}", relation.schema_name, relation.name)
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+impl Cut {
+    fn encode_rows(&mut self, rows: &mut Vec<u8>) -> Result<()> {
+        for write in &self.writes {
+            let before = rows.len();
+            encode_changes(&write.changes, rows)?;
+            self.write_lengths.push((write.table, rows.len() - before));
+        }
+        if !self.errors.is_empty() {
+            let errors = encode_errors(&self.errors)?;
+            self.error_bytes = errors.len();
+            rows.extend_from_slice(&errors);
+        }
+        Ok(())
+    }
+
+    fn decode_rows(&mut self, mut rows: &[u8]) -> Result<()> {
+        for (table, length) in std::mem::take(&mut self.write_lengths) {
+            let (changes, rest) = rows
+                .split_at_checked(length)
+                .ok_or_else(|| damaged("written rows are cut off"))?;
+            let changes = decode_changes(changes)?;
+            self.writes.push(TableWrites { table, changes });
+            rows = rest;
+        }
+        let length = std::mem::take(&mut self.error_bytes);
+        if length > 0 {
+            let errors = rows
+                .get(..length)
+                .ok_or_else(|| damaged("errors are cut off"))?;
+            self.errors = decode_errors(errors.to_vec()).map_err(|e| e.context("log entry"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The parts of the serialised form.
+struct Parts<'a> {
+    subject: &'a [u8],
+    header: &'a [u8],
+    rows: &'a [u8],
+}
+
+impl Parts<'_> {
+    fn of(bytes: &[u8]) -> Result<Parts<'_>> {
+        let (prefix, rest) = bytes
+            .split_first_chunk::<PREFIX_BYTES>()
+            .ok_or_else(|| damaged("no header"))?;
+        if prefix[0] != VERSION {
+            return Err(damaged(&format!(
+                "it is of version {}, this build knows version {VERSION}",
+                prefix[0]
+            )));
+        }
+        let subject = u16::from_le_bytes([prefix[2], prefix[3]]).into();
+        let header = u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
+        let split = |bytes, at| <[u8]>::split_at_checked(bytes, at);
+        split(rest, subject)
+            .and_then(|(subject, rest)| Some((subject, split(rest, header)?)))
+            .map(|(subject, (header, rows))| Parts {
+                subject,
+                header,
+                rows,
+            })
+            .ok_or_else(|| damaged("header is cut off"))
+    }
+}
+
+/// What an encoded entry is and what it is about, also when it cannot be decoded.
+pub(crate) fn describe(bytes: &[u8]) -> String {
+    let Ok(parts) = Parts::of(bytes) else {
+        return "unknown".into();
+    };
+    let header = String::from_utf8_lossy(&parts.header[..parts.header.len().min(64)]);
+    let kind = header.split('"').nth(1).unwrap_or("unknown").to_lowercase();
+    let subject = String::from_utf8_lossy(parts.subject);
+    format!("{kind} {subject}").trim_end().to_string()
+}
+
+fn damaged(what: &str) -> Error {
+    Error::corrupt(format!("log entry: {what}"))
+}
+
+/// `54000`.
+pub(crate) fn too_large(bytes: usize) -> Error {
+    Error::user(
+        SqlState("54000"),
+        format!("a log entry of {bytes} bytes is too large"),
+    )
+    .with_detail(format!("The limit is {ENTRY_BYTES_MAX} bytes."))
 }
 
 const WEIGHT: &str = "_weight";
@@ -354,5 +558,23 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Entry::decode(&bytes[..cut]).is_err());
         }
+        let mut later = bytes.clone();
+        later[0] = VERSION + 1;
+        let error = Entry::decode(&later).unwrap_err();
+        assert!(error.message().contains("version 2"), "{error}");
+        assert_eq!(describe(&bytes), "opened");
+    }
+
+    #[test]
+    fn what_the_log_cannot_hold_is_refused() {
+        let comment = |bytes: usize| {
+            Entry::Change(CatalogChange::Comment {
+                relation: RelationId(1),
+                comment: Some("x".repeat(bytes)),
+            })
+        };
+        comment(1 << 20).check().unwrap();
+        let error = comment(ENTRY_BYTES_MAX).check().unwrap_err();
+        assert_eq!(error.state(), SqlState("54000"));
     }
 }

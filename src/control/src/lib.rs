@@ -14,4 +14,4 @@ pub use decisions::Decisions;
 pub use entry::{CatalogChange, Cut, Entry, TableWrites};
 pub use log::DecisionLog;
 pub use readers::{Pin, Readers};
-pub use wal::WriteAheadLog;
+pub use wal::{OpenedLog, WriteAheadLog};

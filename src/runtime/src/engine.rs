@@ -23,8 +23,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
+use tidemark_common::disk::LocalDisk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
-use tidemark_control::coordinator::recovery::Recovered;
+use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace, shutting_down, stopped_error};
 use tidemark_control::protocol::{Event, Positions, Request};
 pub use tidemark_control::{CatalogChange, Pin};
@@ -120,13 +121,30 @@ impl Engine {
         let store = CheckpointStore::open_noting(&config.checkpoint_url, health)?;
         let log_folder = folder.join("log");
         tokio::spawn(store::tell_trouble(&store, log_folder.clone()));
-        let (log, entries) = tokio::task::spawn_blocking(move || WriteAheadLog::open(&log_folder))
-            .await
-            .map_err(|e| Error::internal(e.to_string()))??;
         let recover = config.recover_from_checkpoint;
-        let looked = ownership::look(&data, &store.waiting(), &entries, recover).await?;
-        let mut recovered = Recovered::read(entries, &store.patient()).await?;
+        let opened = tokio::task::spawn_blocking(move || {
+            WriteAheadLog::open(Arc::new(LocalDisk), &log_folder, recover)
+        })
+        .await
+        .map_err(|e| Error::internal(e.to_string()))??;
+        // A log of which a part is lost says nothing about who is ahead, folder or store.
+        let whole = match &opened.loss {
+            Some(loss) => {
+                tracing::error!(%loss, "the log is not whole, and its loss is accepted");
+                &[]
+            }
+            None => &opened.entries[..],
+        };
+        let looked = ownership::look(&data, &store.waiting(), whole, recover).await?;
+        let past = Past {
+            entries: opened.entries,
+            follows: opened.follows,
+            loss: opened.loss.is_some(),
+            accept_loss: recover,
+        };
+        let mut recovered = Recovered::read(past, &store.patient()).await?;
         ownership::report_loss(&recovered, recover);
+        let log = opened.log;
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
         recovered.generation = owned.lineage.own().generation;
         store::tidy_up(&store, &owned.lineage).await?;

@@ -25,6 +25,7 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+use tidemark_common::disk::{Disk, LocalDisk};
 use tidemark_common::{Error, Result, SqlState, clock};
 use tidemark_control::Entry;
 use tidemark_control::coordinator::recovery::Recovered;
@@ -44,7 +45,7 @@ impl DataFolder {
     /// Makes the folder if it is absent, and locks it; `55006` if another process holds it.
     pub fn lock(path: &Path) -> Result<DataFolder> {
         let at = |e: std::io::Error| Error::from(e).context(path.display());
-        fs::create_dir_all(path).map_err(at)?;
+        LocalDisk.create_folder(path).map_err(at)?;
         let mut lock = File::options()
             .create(true)
             .truncate(false)
@@ -150,7 +151,7 @@ pub fn report_loss(recovered: &Recovered, recover: bool) {
              it is lost. Sources are read on from where they stood then; a sink that has delivered \
              more stops and says so"
         );
-    } else if recover {
+    } else if recover && !recovered.loss {
         tracing::warn!(
             "--recover-from-checkpoint is set, and the log is there: the word is not needed and \
              should not stand for ever"

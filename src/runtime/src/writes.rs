@@ -16,6 +16,7 @@ use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::key::encode_columns;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_control::TableWrites;
+use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
 use tidemark_control::protocol::{Event, Request};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
@@ -374,6 +375,8 @@ impl WriteGuard {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
+        let changes = tables.values().flat_map(|locked| &locked.changes);
+        check_size(changes.map(changes_bytes).sum())?;
         for (table, locked) in tables
             .iter()
             .filter(|(_, locked)| !locked.changes.is_empty())
@@ -439,6 +442,19 @@ impl WriteGuard {
     pub fn commit_async(self) -> Result<()> {
         self.submit(None)
     }
+}
+
+/// `54000` for more than the log takes at once.
+fn check_size(bytes: usize) -> Result<()> {
+    if bytes <= WRITE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::user(
+        SqlState("54000"),
+        format!("a transaction that writes {bytes} bytes is too large"),
+    )
+    .with_detail(format!("The limit is {WRITE_BYTES_MAX} bytes."))
+    .with_hint("Write the rows in several transactions."))
 }
 
 /// Of an existing row that was found for several input rows only one is taken out.
@@ -509,4 +525,16 @@ fn duplicate(relation: &Relation, rows: &RecordBatch, row: usize) -> Error {
         names.join(", "),
         values.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_beyond_the_limit_is_refused_before_it_is_logged() {
+        assert!(check_size(WRITE_BYTES_MAX).is_ok());
+        let error = check_size(WRITE_BYTES_MAX + 1).unwrap_err();
+        assert_eq!(error.state(), SqlState("54000"));
+    }
 }

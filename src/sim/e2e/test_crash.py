@@ -5,7 +5,6 @@ The seed of a run is printed; E2E_SEED=n repeats it, E2E_ROUNDS=n kills more oft
 
 import os
 import random
-import shutil
 import signal
 import threading
 import time
@@ -240,19 +239,6 @@ def test_recovery_that_dies_twice_in_one_job(own_server):
     own_server.kill()
     own_server.start(workers=2)
     assert own_server.query("SELECT c, m FROM v, w") == [(3, 3)]
-
-
-def test_lost_log(own_server):
-    """Without its log the server goes on from the last checkpoint, and what is written from then on is as safe as ever."""
-    own_server.start()
-    own_server.run("CREATE TABLE t (id BIGINT PRIMARY KEY);\nINSERT INTO t VALUES (1);\nFLUSH;")
-    own_server.kill()
-    shutil.rmtree(own_server.data / "log")
-    own_server.start(checkpoint_ms=600_000)
-    own_server.query("INSERT INTO t VALUES (2)")
-    own_server.kill()
-    own_server.start()
-    assert own_server.query("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
 
 
 def test_damage_stops_one_job(own_server):

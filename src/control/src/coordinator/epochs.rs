@@ -1,6 +1,7 @@
 //! Barriers, cuts, decisions and publication.
 
-use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX};
+use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite};
+use crate::entry::CUT_BYTES_MAX;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
 use std::collections::BTreeMap;
@@ -38,6 +39,17 @@ pub(super) struct Snapshot {
     pub starts: Positions,
 }
 
+/// How many of the pending writes go into one epoch: one, and then as many as stay below the limit.
+fn fitting(pending: &[PendingWrite]) -> usize {
+    let mut bytes = 0;
+    let fits = |write: &&PendingWrite| {
+        let first = bytes == 0;
+        bytes += write.writes.iter().map(TableWrites::bytes).sum::<usize>();
+        first || bytes <= CUT_BYTES_MAX
+    };
+    pending.iter().take_while(fits).count()
+}
+
 impl Coordinator {
     /// When the next barrier is due; `None` when nobody asks for one or too many are on their way.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
@@ -61,14 +73,16 @@ impl Coordinator {
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
         let (mut writes, mut replies) = (Vec::new(), Vec::new());
-        for pending in self.pending_writes.drain(..) {
+        for pending in self.pending_writes.drain(..fitting(&self.pending_writes)) {
             writes.extend(pending.writes);
             replies.extend(pending.reply);
         }
+        let takes_all = self.pending_writes.is_empty();
         let now = Instant::now();
         let checkpoint = self.takes_checkpoint(now);
+        // A flush waits for the writes that were there before it.
         for flush in self.flushes.iter_mut().filter(|f| f.epoch.is_none()) {
-            flush.epoch = Some(epoch);
+            flush.epoch = takes_all.then_some(epoch);
         }
         let last_clock = self
             .in_flight
@@ -76,9 +90,9 @@ impl Coordinator {
             .map_or(self.decisions.clock, |e| e.clock);
         let clock = clock::now_micros().max(last_clock);
         self.last_barrier = now;
-        self.active = false;
-        self.urgent = false;
-        if self.shutdown.is_some() && checkpoint {
+        self.active = !takes_all;
+        self.urgent = !takes_all;
+        if self.shutdown.is_some() && checkpoint && takes_all {
             self.shutdown_epoch = Some(epoch);
         } else if self.shutdown.is_some() {
             self.active = true;
@@ -253,5 +267,35 @@ impl Coordinator {
             positions: self.decisions.positions.clone(),
             starts: self.decisions.starts.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, RecordBatch};
+    use tidemark_changelog::ChangeBatch;
+
+    /// Writes that are together more than one entry of the log takes are cut apart, in order.
+    #[test]
+    fn pending_writes_are_split_over_epochs() {
+        let write = |rows: usize| {
+            let values: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![7; rows]));
+            let rows = RecordBatch::try_from_iter([("id", values)]).unwrap();
+            PendingWrite {
+                writes: vec![TableWrites {
+                    table: RelationId(1),
+                    changes: ChangeBatch::insert(rows),
+                }],
+                reply: None,
+            }
+        };
+        // 16 bytes a row: value and weight.
+        let third = CUT_BYTES_MAX / 16 / 3;
+        assert_eq!(fitting(&[]), 0);
+        assert_eq!(fitting(&[write(10), write(10)]), 2);
+        let large = [write(third), write(third), write(third), write(10)];
+        assert_eq!(fitting(&large), 3);
+        assert_eq!(fitting(&[write(4 * third), write(1)]), 1);
     }
 }

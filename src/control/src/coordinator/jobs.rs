@@ -78,7 +78,13 @@ impl Coordinator {
         reading: Reading,
         reply: oneshot::Sender<Result<()>>,
     ) -> Result<()> {
-        if let Err(error) = self.check_create(&relation) {
+        // What the log refuses is refused now, not when the job has caught up.
+        let entry = Entry::Create {
+            relation: Box::new(relation.clone()),
+            start: start.clone(),
+            begins: reading.begins.clone(),
+        };
+        if let Err(error) = self.check_create(&relation).and_then(|()| entry.check()) {
             let _ = reply.send(Err(error));
             return Ok(());
         }

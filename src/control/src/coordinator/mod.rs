@@ -188,9 +188,13 @@ impl Coordinator {
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::LogRows { relation } => self.log_rows(relation)?,
             Request::Change { change, reply } => {
-                self.record(&[Entry::Change(change)])?;
-                self.show_catalog();
-                let _ = reply.send(Ok(()));
+                let entry = Entry::Change(change);
+                let checked = entry.check();
+                if checked.is_ok() {
+                    self.record(&[entry])?;
+                    self.show_catalog();
+                }
+                let _ = reply.send(checked);
             }
             Request::Write { writes, reply } => {
                 self.pending_writes.push(PendingWrite { writes, reply });

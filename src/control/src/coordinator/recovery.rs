@@ -24,6 +24,30 @@ use tidemark_state::manifest::Manifest;
 /// were decided after the checkpoint, and sinks have told others of them.
 const LOST_EPOCHS: u64 = 1 << 32;
 
+/// What the log says.
+pub struct Past {
+    /// Its entries, with their indexes.
+    pub entries: Vec<(u64, Entry)>,
+    /// The index that the first of them follows: those before must be in a checkpoint.
+    pub follows: u64,
+    /// Some of it is lost.
+    pub loss: bool,
+    /// Whoever starts the node accepts that.
+    pub accept_loss: bool,
+}
+
+impl From<Vec<(u64, Entry)>> for Past {
+    /// A log that is whole, or whose loss was looked at before.
+    fn from(entries: Vec<(u64, Entry)>) -> Past {
+        Past {
+            follows: entries.first().map_or(0, |(index, _)| index - 1),
+            entries,
+            loss: false,
+            accept_loss: true,
+        }
+    }
+}
+
 /// What log and object store say about the past.
 pub struct Recovered {
     /// The state after the last entry.
@@ -32,18 +56,25 @@ pub struct Recovered {
     pub manifest: Option<Manifest>,
     /// The cuts of the epochs that were decided after it, in order.
     pub cuts: VecDeque<Cut>,
-    /// There is a checkpoint but no log.
+    /// There is a checkpoint, and nothing in the log follows it: the log begins anew.
     pub log_is_lost: bool,
     /// The incarnation that begins now: above every earlier one of log and store.
     pub generation: u64,
+    /// What was decided after the entries that are there is lost, and that is accepted.
+    pub loss: bool,
+    /// What the log says of its last checkpoint is lost: it is told again.
+    pub tells_checkpoint: bool,
     /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed
     /// last; set by who knows.
     pub blamed: Vec<(Epoch, RelationId)>,
 }
 
 impl Recovered {
-    /// Reads the manifest that the log names and applies the entries after it.
-    pub async fn read(entries: Vec<(u64, Entry)>, store: &CheckpointStore) -> Result<Recovered> {
+    /// Reads the manifest that the log names and applies the entries after it. Where a loss is
+    /// accepted, the newest manifest counts that the store has.
+    pub async fn read(past: impl Into<Past>, store: &CheckpointStore) -> Result<Recovered> {
+        let past: Past = past.into();
+        let mut entries = past.entries;
         let committed = entries.iter().rev().find_map(|(_, e)| {
             if let Entry::Checkpoint { manifest, .. } = e {
                 Some(manifest.clone())
@@ -53,20 +84,37 @@ impl Recovered {
         });
         // Without a commit entry in a log that has others, no checkpoint was ever committed: a
         // manifest that lies there counts for nothing.
-        let lost = if entries.is_empty() {
+        let newest = if entries.is_empty() || past.loss {
             store.newest_manifest().await?
         } else {
             None
         };
-        let log_is_lost = lost.is_some();
-        if let Some(manifest) = &lost {
-            tracing::warn!(%manifest, "the log is empty but a checkpoint exists: going on from it; \
-                                       what was written to tables after it is lost");
+        if let Some(manifest) = newest.as_ref().filter(|_| !past.accept_loss) {
+            return Err(log_is_lost(manifest));
         }
-        let manifest = match committed.or(lost) {
+        let tells_checkpoint = newest.is_some();
+        let manifest = match newest.or(committed) {
             Some(path) => Some(store.read_manifest(&path).await?),
             None => None,
         };
+        let contained = manifest.as_ref().map_or(0, |m| m.log_index);
+        let last = entries.last().map_or(0, |(index, _)| *index);
+        if past.follows > contained || last <= contained {
+            if !tells_checkpoint && past.follows > contained {
+                return Err(missing_entries(contained, past.follows, manifest.as_ref()));
+            }
+            entries.clear();
+        }
+        let log_is_lost = entries.is_empty() && tells_checkpoint;
+        if tells_checkpoint {
+            tracing::warn!(
+                checkpoint = %manifest.as_ref().map_or(Epoch(0), |m| m.epoch),
+                entries = entries.len(),
+                "a part of the log is lost: going on from the newest checkpoint and the entries \
+                 that follow it; what was decided after them is lost, rows written to tables \
+                 among it"
+            );
+        }
         let mut decisions = Decisions::default();
         if let Some(m) = &manifest {
             decisions = Decisions {
@@ -79,17 +127,6 @@ impl Recovered {
                 positions: m.sources.clone(),
                 checkpoint: Some((m.epoch, m.path())),
             };
-            if let Some((first, _)) = entries
-                .first()
-                .filter(|(first, _)| *first > m.log_index + 1)
-            {
-                return Err(Error::corrupt(format!(
-                    "log: entries {} to {} are missing after checkpoint {}",
-                    m.log_index + 1,
-                    first - 1,
-                    m.epoch
-                )));
-            }
         }
         let (mut cuts, mut forgotten) = (VecDeque::new(), Vec::new());
         let contained = decisions.index;
@@ -125,6 +162,8 @@ impl Recovered {
             manifest,
             cuts,
             log_is_lost,
+            loss: tells_checkpoint || past.loss,
+            tells_checkpoint,
             blamed: Vec::new(),
         };
         // A source on demand that nobody reads any more begins anew with its next reader.
@@ -156,6 +195,32 @@ impl Recovered {
             .collect();
         always.union(&tapped).copied().collect()
     }
+}
+
+fn log_is_lost(manifest: &str) -> Error {
+    Error::corrupt(format!(
+        "the log is empty, but there is a checkpoint {manifest}: what was decided after it is lost"
+    ))
+    .with_hint(
+        "Put the log back, both the folder log and the file log.synced. If it is gone for good, \
+         start once with --recover-from-checkpoint to go on from the checkpoint.",
+    )
+}
+
+fn missing_entries(contained: u64, follows: u64, manifest: Option<&Manifest>) -> Error {
+    let checkpoint = manifest.map_or_else(
+        || "from its beginning on".to_string(),
+        |m| format!("after checkpoint {}", m.epoch),
+    );
+    Error::corrupt(format!(
+        "log: entries {} to {follows} are missing {checkpoint}: they stood in files before \
+         {follows:020}.log",
+        contained + 1
+    ))
+    .with_hint(
+        "Put the files back. If they are gone for good, start once with \
+         --recover-from-checkpoint to go on from the newest checkpoint.",
+    )
 }
 
 impl Coordinator {
@@ -194,11 +259,7 @@ impl Coordinator {
         }
         let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
         let decided = recovered.decisions.decided;
-        let skipped = if recovered.log_is_lost {
-            LOST_EPOCHS
-        } else {
-            0
-        };
+        let skipped = if recovered.loss { LOST_EPOCHS } else { 0 };
         let mut coordinator = Coordinator {
             log,
             next_epoch: Epoch(decided.0 + skipped).next(),
@@ -223,7 +284,9 @@ impl Coordinator {
             generation: recovered.generation,
         }];
         if recovered.log_is_lost {
-            coordinator.log.begin_at(coordinator.decisions.index + 1)?;
+            coordinator.log.begin_behind(coordinator.decisions.index)?;
+        }
+        if recovered.tells_checkpoint {
             opening.extend(
                 coordinator
                     .decisions

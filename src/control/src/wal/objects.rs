@@ -1,0 +1,143 @@
+//! The rows of large cuts: one file each in the folder `objects` of the log, named by generation
+//! and epoch. It is written and synced, with its folder, before the entry that names it with its
+//! size and checksum; it stays until a checkpoint that contains its epoch is committed. What no
+//! entry names was left by an append that never returned, and is removed when the log is opened.
+//!
+//! ```text
+//! magic "TDMKROWS" | version u32 | 0 u32 | the rows as the entry would hold them
+//! ```
+
+use super::frame::{VERSION, u32_at};
+use crate::entry::NamedRows;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidemark_common::disk::Disk;
+use tidemark_common::{Epoch, Error, Result};
+
+const MAGIC: &[u8; 8] = b"TDMKROWS";
+const HEADER_BYTES: usize = 16;
+
+/// The folder, and which entries name what is in it.
+pub(super) struct Objects {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    /// By the index of the entry.
+    named: BTreeMap<u64, String>,
+}
+
+impl Objects {
+    /// Makes the folder where there is none. `named` are those that entries name.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        folder: PathBuf,
+        named: BTreeMap<u64, String>,
+    ) -> Result<Objects> {
+        disk.create_folder(&folder)
+            .map_err(|e| Error::from(e).context(folder.display()))?;
+        Ok(Objects {
+            disk,
+            folder,
+            named,
+        })
+    }
+
+    pub fn folder_of(log: &Path) -> PathBuf {
+        log.join("objects")
+    }
+
+    /// Stores the rows of a cut; durable when this returns. One that fails leaves no file.
+    pub fn store(&self, generation: u64, epoch: Epoch, rows: &[u8]) -> Result<NamedRows> {
+        let name = format!("{generation:010}-{:020}.rows", epoch.0);
+        let path = self.folder.join(&name);
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let write = || {
+            let mut file = self.disk.open(&path)?;
+            // A try before this one may have left some of it.
+            file.truncate(0)?;
+            file.write_at(0, &header)?;
+            file.write_at(HEADER_BYTES as u64, rows)?;
+            file.sync()?;
+            self.disk.sync_folder(&self.folder)
+        };
+        if let Err(error) = write() {
+            self.discard(&name);
+            return Err(Error::from(error).context(path.display()));
+        }
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header);
+        crc.update(rows);
+        Ok(NamedRows {
+            name,
+            bytes: (HEADER_BYTES + rows.len()) as u64,
+            crc32: crc.finalize(),
+        })
+    }
+
+    /// Removes one that no entry names after all. One that stays is removed at the next start.
+    pub fn discard(&self, name: &str) {
+        let _ = self.disk.remove(&self.folder.join(name));
+    }
+
+    /// The entry with this index names it.
+    pub fn keep(&mut self, index: u64, name: String) {
+        self.named.insert(index, name);
+    }
+
+    /// Entries up to `index` are in a checkpoint.
+    pub fn collect(&mut self, index: u64) -> Result<()> {
+        while let Some(entry) = self.named.first_entry().filter(|e| *e.key() <= index) {
+            let path = self.folder.join(entry.get());
+            match self.disk.remove(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::from(e).context(path.display()));
+                }
+                _ => drop(entry.remove()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what no entry names.
+    pub fn remove_unnamed(&self) -> Result<()> {
+        let at = |e| Error::from(e).context(self.folder.display());
+        for name in self.disk.list(&self.folder).map_err(at)? {
+            if !self.named.values().any(|n| *n == name) {
+                self.disk.remove(&self.folder.join(name)).map_err(at)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of an object, with which `named` must agree.
+pub(super) fn load(disk: &dyn Disk, folder: &Path, named: &NamedRows) -> Result<Vec<u8>> {
+    let path = folder.join(&named.name);
+    let shown = path.display();
+    let mut bytes = match disk.read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::corrupt(format!("{shown} is missing")));
+        }
+        Err(e) => return Err(Error::from(e).context(shown)),
+    };
+    if bytes.len() as u64 != named.bytes {
+        return Err(Error::corrupt(format!(
+            "{shown} is damaged: it ends at byte {}, not at byte {}",
+            bytes.len(),
+            named.bytes
+        )));
+    }
+    if crc32fast::hash(&bytes) != named.crc32 || bytes[..8] != *MAGIC {
+        return Err(Error::corrupt(format!(
+            "{shown} is damaged between byte 0 and byte {}: its checksum is another",
+            named.bytes
+        )));
+    }
+    match u32_at(&bytes, 8) {
+        Some(VERSION) => Ok(bytes.split_off(HEADER_BYTES)),
+        version => Err(super::version_unknown(&path, version.unwrap_or_default())),
+    }
+}
