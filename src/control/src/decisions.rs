@@ -82,6 +82,7 @@ impl Decisions {
             }
             Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
             Entry::Change(change) => self.change(change),
+            Entry::Resume { relation } => drop(self.catalog.stopped.remove(relation)),
             Entry::Stop { relation, stopped } => {
                 self.catalog.stopped.insert(*relation, stopped.clone());
                 self.positions.remove(relation);

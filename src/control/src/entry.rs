@@ -83,6 +83,12 @@ pub enum Entry {
     },
     /// A change of names.
     Change(CatalogChange),
+    /// A job that stopped runs again. Counts only once a committed checkpoint contains the job: the
+    /// next start finds it stopped otherwise.
+    Resume {
+        /// The job.
+        relation: RelationId,
+    },
     /// A job stopped after its last complete epoch.
     Stop {
         /// The job.
@@ -435,6 +441,32 @@ pub(crate) fn too_large(bytes: usize) -> Error {
         format!("a log entry of {bytes} bytes is too large"),
     )
     .with_detail(format!("The limit is {ENTRY_BYTES_MAX} bytes."))
+}
+
+/// Rows of one table as a file: each piece with its length (u64, little-endian) before it.
+pub fn encode_kept(rows: &[&TableWrites]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for write in rows {
+        let mut piece = Vec::new();
+        encode_changes(&write.changes, &mut piece)?;
+        bytes.extend_from_slice(&(piece.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// The inverse of [`encode_kept`].
+pub fn decode_kept(mut bytes: &[u8]) -> Result<Vec<ChangeBatch>> {
+    let cut_off = || Error::corrupt("kept rows are cut off");
+    let mut pieces = Vec::new();
+    while !bytes.is_empty() {
+        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(cut_off)?;
+        let length = u64::from_le_bytes(*length) as usize;
+        let (piece, rest) = rest.split_at_checked(length).ok_or_else(cut_off)?;
+        pieces.push(decode_changes(piece)?);
+        bytes = rest;
+    }
+    Ok(pieces)
 }
 
 const WEIGHT: &str = "_weight";

@@ -2,6 +2,7 @@
 //! Commands to one worker arrive in order.
 
 use crate::entry::{CatalogChange, TableWrites};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
@@ -9,6 +10,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::{ErrorsFile, KeptError};
+use tidemark_state::halted::KeptFile;
 use tidemark_state::manifest::{Manifest, SinkProgress};
 use tokio::sync::oneshot;
 
@@ -56,7 +58,8 @@ pub enum Command {
         /// The source.
         relation: RelationId,
     },
-    /// Forgets these jobs at once, wherever they are.
+    /// Forgets these jobs at once, wherever they are. When a worker has got the last of what others
+    /// sent to one of them, it answers `Event::Ended`.
     Stop {
         /// The jobs.
         relations: Vec<RelationId>,
@@ -114,6 +117,10 @@ pub struct StartJob {
     pub backfill: Positions,
     /// State to restore, by state table number.
     pub tables: BTreeMap<u32, Vec<FileMeta>>,
+    /// Files of rows that are part of the job's input before anything else...
+    pub kept: Vec<KeptFile>,
+    /// ... and further ones, after them.
+    pub rows: Vec<TableWrites>,
     /// A sink's progress to restore.
     pub sink: Option<SinkProgress>,
 }
@@ -137,6 +144,10 @@ pub enum StartMode {
     After(Epoch),
     /// Its leaves catch up first, each in its own way, and it does not count until it is promoted.
     Creating,
+    /// As `Creating`, but it has run before: with its state of then, from where that was.
+    Resuming,
+    /// It does not run: only what people read of it is restored, as of this epoch.
+    Shown(Epoch),
 }
 
 /// What happened.
@@ -183,6 +194,22 @@ pub enum Event {
         relation: RelationId,
         /// The epoch.
         epoch: Epoch,
+    },
+    /// All that was sent to a job that was stopped has arrived at the worker, and was dropped: the
+    /// job may be started again.
+    Ended {
+        /// The worker.
+        worker: WorkerId,
+        /// The job.
+        relation: RelationId,
+    },
+    /// The state of a job cannot be read now: a file is missing or damaged. It may be whole at the
+    /// next start.
+    Unreadable {
+        /// The job.
+        relation: RelationId,
+        /// Why.
+        error: Error,
     },
     /// A job cannot go on.
     Failed {
@@ -260,6 +287,13 @@ pub enum Request {
         /// Why: the error that the creator gets.
         error: Error,
     },
+    /// Let a job that stopped or is held back go on; one that runs does already.
+    Resume {
+        /// The relation.
+        relation: RelationId,
+        /// Answered when it runs and is visible, or with the reason why it does not.
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Drop relations.
     Drop {
         /// Their ids.
@@ -327,13 +361,15 @@ pub trait Workers: Send {
     fn release_sinks(&self, relations: &[RelationId]);
     /// These jobs end: their sinks send nothing any more. Takes effect before this returns.
     fn close_sinks(&self, relations: &[RelationId]);
-    /// Begins writing a manifest; answers with `Event::ManifestStored`.
-    fn store_manifest(&self, manifest: Arc<Manifest>);
+    /// Begins writing a manifest, after the files of kept rows that it is the first to name; answers
+    /// with `Event::ManifestStored`.
+    fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>);
     /// The visible catalog changed, or where its sources start.
     fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions);
     /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest
     /// names, and begin a compaction if a table needs one.
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
-    /// A job's state changed: `creating`, `running`, `stopped`; progress in per cent.
+    /// A job's state changed: `creating`, `resuming`, `running`, `held back`, `stopped`; progress in
+    /// per cent.
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch);
 }

@@ -201,10 +201,16 @@ impl Relation {
 /// Why a job does not run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// Its last complete epoch.
+    /// Its last complete epoch: what it is read as of.
     pub epoch: Epoch,
     /// The error.
     pub reason: String,
+    /// When it stopped, in microseconds since 1970; 0 where an old log does not tell.
+    #[serde(default)]
+    pub since: i64,
+    /// Held back in this incarnation only: nothing is logged, and the next start tries it again.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// All relations. Cloned on change (copy on write behind an `Arc`): readers keep the one they began

@@ -221,6 +221,8 @@ pub enum AlterAction {
     SetParallelism(String),
     /// `SWAP WITH`.
     SwapWith(Name),
+    /// `RESUME`.
+    Resume,
 }
 
 /// What SHOW shows.

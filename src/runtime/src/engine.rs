@@ -61,7 +61,7 @@ pub struct JobStatus {
     pub name: String,
     /// `source`, `materialized view`, ...
     pub kind: &'static str,
-    /// `creating`, `running`, `stopped`.
+    /// `creating`, `running`, `held back`, `stopped`, `resuming`.
     pub state: &'static str,
     /// Per cent of the backfill, 100 when running.
     pub progress: f64,
@@ -80,6 +80,14 @@ pub struct JobStatus {
     pub undelivered_epochs: u64,
     /// The last error.
     pub error: Option<String>,
+}
+
+/// What can be read of a relation.
+pub struct Answer {
+    /// One per worker.
+    pub partitions: Vec<Arc<ViewPartition>>,
+    /// The epoch to read them as of.
+    pub epoch: Epoch,
 }
 
 /// A committed checkpoint.
@@ -148,8 +156,8 @@ impl Engine {
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
         recovered.generation = owned.lineage.own().generation;
         store::tidy_up(&store, &owned.lineage).await?;
-        let (recovery, blamed) = Recovery::begin(&folder)?;
-        recovered.blamed = blamed;
+        let (recovery, suspects) = Recovery::begin(&folder)?;
+        recovered.suspects = suspects;
         let errors = restored_errors(&recovered, &store.patient()).await;
         let next_id = Arc::new(AtomicU32::new(recovered.decisions.catalog.next_id.max(1)));
         let (events, inbound) = mpsc::channel();
@@ -171,6 +179,7 @@ impl Engine {
             catalog: RwLock::default(),
             starts: RwLock::default(),
             views: RwLock::default(),
+            arriving: Mutex::default(),
             sinks: Mutex::default(),
             specs: Mutex::default(),
             unnamed: Mutex::default(),
@@ -361,28 +370,74 @@ impl Engine {
         self.shared.readers.wait_published(epoch).await
     }
 
+    /// Lets a job that stopped or is held back go on; returns when it runs and is visible, or why it
+    /// does not. Dropping the future leaves it as it was. `progress` is called every few seconds
+    /// with a sentence for a NOTICE.
+    pub async fn resume(
+        &self,
+        relation: RelationId,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let (reply, mut answer) = oneshot::channel();
+        self.request(Request::Resume { relation, reply })?;
+        let mut undo = Undo {
+            engine: self.clone(),
+            relation: Some(relation),
+        };
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.tick().await;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
+                _ = ticks.tick() => {
+                    if let Some(job) = self.jobs().into_iter().find(|j| j.relation == relation) {
+                        progress(format!("{}: {:.0} % is read", job.name, job.progress));
+                    }
+                }
+            }
+        };
+        undo.relation = None;
+        result
+    }
+
     /// The partitions of a materialized relation (tables, views, upsert sources), one per worker.
-    /// `55000` with the reason when its job stopped.
+    /// `55000` with the reason when its job does not run.
     pub fn partitions(&self, relation: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
         let catalog = self.catalog();
-        let name = catalog
-            .relations
-            .get(&relation)
-            .map(|r| r.name.clone())
-            .unwrap_or_default();
-        if let Some(stopped) = catalog.stopped.get(&relation) {
-            return Err(stopped_error(&name, stopped));
+        if let (Some(stopped), Some(relation)) = (
+            catalog.stopped.get(&relation),
+            catalog.relations.get(&relation),
+        ) {
+            return Err(stopped_error(relation, stopped));
         }
+        Ok(self.answer(relation, Epoch(u64::MAX))?.partitions)
+    }
+
+    /// What can be read of a materialized relation under a pin of `epoch`: of one whose job does not
+    /// run its last complete answer, or `55000` with the reason if that cannot be read.
+    pub fn answer(&self, relation: RelationId, epoch: Epoch) -> Result<Answer> {
+        // In this order: what was resumed changes its place with the catalog.
         let views = self.shared.views.read();
+        let catalog = self.catalog();
+        let stopped = catalog.stopped.get(&relation);
         let partitions: Option<Vec<_>> = views
             .get(&relation)
             .and_then(|p| p.iter().cloned().collect());
-        partitions.ok_or_else(|| {
-            Error::user(
+        match (partitions, catalog.relations.get(&relation), stopped) {
+            (Some(partitions), _, stopped) => Ok(Answer {
+                partitions,
+                epoch: stopped.map_or(epoch, |s| s.epoch.min(epoch)),
+            }),
+            (None, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
+            (None, relation, _) => Err(Error::user(
                 SqlState::UNDEFINED_TABLE,
-                format!("relation \"{name}\" does not exist any more or keeps no rows"),
-            )
-        })
+                format!(
+                    "relation \"{}\" does not exist any more or keeps no rows",
+                    relation.map(|r| r.name.as_str()).unwrap_or_default()
+                ),
+            )),
+        }
     }
 
     /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its
@@ -438,8 +493,8 @@ impl Engine {
     ) -> Option<JobStatus> {
         let (state, progress, epoch) = *f.state.lock();
         let stopped = catalog.stopped.get(&relation);
-        let state = if stopped.is_some() {
-            "stopped"
+        let state = if let Some(stopped) = stopped.filter(|_| state != "resuming") {
+            if stopped.held { "held back" } else { "stopped" }
         } else if state.is_empty() {
             "running"
         } else {
@@ -595,7 +650,7 @@ async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> Erro
     let running = recovered.running();
     match store.read_errors(&file).await {
         Ok(kept) => errors.restore(file, kept, |id| {
-            running.contains(&id) || recovered.decisions.catalog.stopped.contains_key(&id)
+            running.contains(&id) || recovered.decisions.catalog.relations.contains_key(&id)
         }),
         Err(error) => {
             tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint \
@@ -703,7 +758,9 @@ impl Drop for Undo {
                 "canceling statement due to user request",
             );
             let _ = self.engine.request(Request::Cancel { relation, error });
-            self.engine.shared.jobs.lock().remove(&relation);
+            if !self.engine.catalog().relations.contains_key(&relation) {
+                self.engine.shared.jobs.lock().remove(&relation);
+            }
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Delivery {
 pub enum Inbound {
     /// From a peer.
     Delivery(Delivery),
+    /// From a peer: it has nothing more for this job, which was stopped.
+    Fence(RelationId),
     /// From the writer of a checkpoint file.
     Read(AppendedRead),
     /// Something may have happened: look again.
@@ -102,6 +104,19 @@ impl Router {
             owner: std::array::from_fn(|v| vnode_owner(v, workers) as u8),
             local: VecDeque::new(),
         }
+    }
+
+    /// Tells all workers, this one too, that nothing follows for a job that was stopped.
+    pub fn fence(&self, job: RelationId) {
+        for peer in &self.peers {
+            // A worker that is gone means shutdown.
+            let _ = peer.send(Inbound::Fence(job));
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.peers.len()
     }
 
     /// Whether a peer has so much to do that this worker should not read more.

@@ -41,6 +41,13 @@ static JOB_RUNNING: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         &["job", "kind"],
     )
 });
+static JOB_HALTED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    gauge(
+        "tidemark_job_halted",
+        "1 when the job stopped or is held back and waits to be resumed, else 0",
+        &["job", "kind"],
+    )
+});
 static SINK_UNDELIVERED: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauge(
         "tidemark_sink_undelivered_epochs",
@@ -86,6 +93,7 @@ impl Engine {
             &JOB_LATE,
             &JOB_STATE_BYTES,
             &JOB_RUNNING,
+            &JOB_HALTED,
             &SINK_UNDELIVERED,
             &ERRORS,
         ] {
@@ -103,6 +111,9 @@ impl Engine {
             JOB_RUNNING
                 .with_label_values(&labels)
                 .set(i64::from(job.state == "running"));
+            JOB_HALTED
+                .with_label_values(&labels)
+                .set(i64::from(matches!(job.state, "stopped" | "held back")));
             if job.kind == "sink" {
                 SINK_UNDELIVERED
                     .with_label_values(&[job.name.as_str()])

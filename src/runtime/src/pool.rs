@@ -6,6 +6,7 @@ use crate::errors::SealedErrors;
 use crate::exchange::Inbound;
 use crate::shared::Shared;
 use crate::store::{give_way, overtaken};
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tidemark_control::protocol::{Command, Event, Positions, Workers};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{FileMeta, plan_compaction};
 use tidemark_state::errors::{ErrorsFile, KeptError, encode_errors};
+use tidemark_state::halted::KeptFile;
 use tidemark_state::manifest::Manifest;
 
 /// Committed checkpoints that `SHOW CHECKPOINTS` remembers.
@@ -92,10 +94,10 @@ impl Workers for Pool {
             .for_each(|queue| queue.close());
     }
 
-    fn store_manifest(&self, manifest: Arc<Manifest>) {
+    fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {
         let shared = self.shared.clone();
         self.shared.tokio.spawn(async move {
-            let stored = store_manifest(&shared, &manifest).await;
+            let stored = store_manifest(&shared, &manifest, kept).await;
             let _ = shared.events.send(Event::ManifestStored {
                 epoch: manifest.epoch,
                 manifest: stored,
@@ -105,7 +107,7 @@ impl Workers for Pool {
 
     fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions) {
         *self.shared.starts.write() = starts;
-        let before = std::mem::replace(&mut *self.shared.catalog.write(), catalog.clone());
+        let before = self.shared.set_catalog(catalog.clone());
         // A job that had stopped kept its figures and errors until it was dropped.
         for gone in before
             .relations
@@ -154,6 +156,9 @@ impl Workers for Pool {
     }
 
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch) {
+        if state == "running" {
+            self.shared.recovery.acquit(relation);
+        }
         *self.shared.figures(relation).state.lock() = (state, progress, epoch);
     }
 }
@@ -204,8 +209,15 @@ async fn put_errors(
 
 /// Writes the manifest; waits for a store that is away. It counts only if nobody claimed the store
 /// before it was there: who was overtaken commits nothing.
-async fn store_manifest(shared: &Arc<Shared>, manifest: &Manifest) -> Result<String> {
+async fn store_manifest(
+    shared: &Arc<Shared>,
+    manifest: &Manifest,
+    kept: Vec<(KeptFile, Bytes)>,
+) -> Result<String> {
     let store = shared.store.patient();
+    for (file, bytes) in kept {
+        store.write_kept(&file, bytes).await?;
+    }
     let path = store.write_manifest(manifest).await?;
     match overtaken(shared, &store).await? {
         Some(error) => give_way(&error),
@@ -215,6 +227,13 @@ async fn store_manifest(shared: &Arc<Shared>, manifest: &Manifest) -> Result<Str
 
 async fn compact(shared: &Arc<Shared>, manifest: &Manifest) {
     for files in manifest.tables.values() {
+        // The files of a halted job may be what it waits for.
+        if files
+            .first()
+            .is_some_and(|f| manifest.halted.contains_key(&f.table.relation))
+        {
+            continue;
+        }
         let Some(compaction) = plan_compaction(files) else {
             continue;
         };

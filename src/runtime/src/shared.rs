@@ -47,6 +47,9 @@ pub struct Shared {
     pub starts: RwLock<Positions>,
     /// Views by relation, one partition per worker.
     pub views: RwLock<HashMap<RelationId, Vec<Option<Arc<ViewPartition>>>>>,
+    /// The same of jobs that are being resumed: they take the place of the last complete answer
+    /// when the job does not count as stopped any more.
+    pub arriving: Mutex<HashMap<RelationId, Vec<Option<Arc<ViewPartition>>>>>,
     /// Sinks by relation.
     pub sinks: Mutex<BTreeMap<RelationId, Arc<SinkQueue>>>,
     /// Durable shapes of the tables that were sealed, for compaction.
@@ -100,9 +103,46 @@ impl Shared {
             .clone()
     }
 
-    /// Removes what is known of a job that ended.
-    pub fn forget(&self, relation: RelationId, keep_figures: bool) {
-        self.views.write().remove(&relation);
+    /// What a worker has of a relation that people read.
+    pub fn show(&self, relation: RelationId, worker: usize, view: Arc<ViewPartition>) {
+        let workers = self.inbox_rows.len();
+        let resumes = self.catalog.read().stopped.contains_key(&relation);
+        if resumes {
+            let mut arriving = self.arriving.lock();
+            let partitions = arriving.entry(relation);
+            partitions.or_insert_with(|| vec![None; workers])[worker] = Some(view);
+        } else {
+            let mut views = self.views.write();
+            let partitions = views.entry(relation);
+            partitions.or_insert_with(|| vec![None; workers])[worker] = Some(view);
+        }
+    }
+
+    /// Sessions see this catalog from now on, and the rows of what was resumed with it.
+    pub fn set_catalog(&self, catalog: Arc<Catalog>) -> Arc<Catalog> {
+        let mut views = self.views.write();
+        let mut arriving = self.arriving.lock();
+        arriving.retain(|id, partitions| {
+            let stays = catalog.stopped.contains_key(id);
+            if !stays && catalog.relations.contains_key(id) {
+                views.insert(*id, std::mem::take(partitions));
+            }
+            stays
+        });
+        views.retain(|id, _| {
+            let before = self.catalog.read().relations.contains_key(id);
+            !before || catalog.relations.contains_key(id)
+        });
+        std::mem::replace(&mut *self.catalog.write(), catalog)
+    }
+
+    /// Removes what is known of a job that ended. Of one that stopped, what people read of it, its
+    /// figures and its errors stay.
+    pub fn forget(&self, relation: RelationId, stopped: bool) {
+        self.arriving.lock().remove(&relation);
+        if !stopped {
+            self.views.write().remove(&relation);
+        }
         if let Some(sink) = self.sinks.lock().remove(&relation) {
             sink.close();
         }
@@ -110,7 +150,7 @@ impl Shared {
         self.specs
             .lock()
             .retain(|table, _| table.relation != relation);
-        if !keep_figures {
+        if !stopped {
             self.jobs.lock().remove(&relation);
             self.errors.lock().forget(relation);
         }

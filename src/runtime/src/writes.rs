@@ -43,6 +43,15 @@ struct Locked {
     changes: Vec<ChangeBatch>,
 }
 
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Nobody knows how far it came.
+            *self.head = None;
+        }
+    }
+}
+
 impl TableHead {
     fn new(relation: &Relation) -> TableHead {
         let key = (!relation.key.is_empty()).then(|| relation.key.clone());
@@ -132,8 +141,7 @@ impl Engine {
         }
         if let Some(stopped) = catalog.stopped.get(&id) {
             return Err(tidemark_control::coordinator::stopped_error(
-                &relation.name,
-                stopped,
+                relation, stopped,
             ));
         }
         Ok(relation.clone())
@@ -368,8 +376,10 @@ impl WriteGuard {
         Ok(ChangeBatch::new(both, weights))
     }
 
-    /// Puts the writes into the heads and submits them; the tables are free for the next writer
-    /// when this returns.
+    /// Submits the writes and puts them into the heads; the tables are free for the next writer when
+    /// this returns. What was not submitted is in no head: a head that knows more than the log would
+    /// resolve the next write against rows that are not there. A panic on the way empties the heads
+    /// ([`Locked`]), and the next writer fills them again.
     fn submit(self, reply: Option<oneshot::Sender<Result<Epoch>>>) -> Result<()> {
         let mut writes = Vec::new();
         // The tables stay locked until the writes are sent: the log must have them in the order in
@@ -386,9 +396,21 @@ impl WriteGuard {
             let catalog = self.shared.catalog.read();
             if let Some(stopped) = catalog.stopped.get(table) {
                 return Err(tidemark_control::coordinator::stopped_error(
-                    &locked.relation.name,
+                    &locked.relation,
                     stopped,
                 ));
+            }
+            let current = self.shared.heads.lock().get(table).cloned();
+            let held = OwnedMutexGuard::mutex(&locked.head);
+            if current.is_some_and(|head| !Arc::ptr_eq(&head, held)) {
+                return Err(Error::user(
+                    SqlState("40001"),
+                    format!(
+                        "table \"{}\" stopped and was resumed while it was being written",
+                        locked.relation.name
+                    ),
+                )
+                .with_hint("Run the transaction again."));
             }
             if !catalog.relations.contains_key(table) {
                 return Err(Error::user(
@@ -400,18 +422,14 @@ impl WriteGuard {
                 ));
             }
         }
-        for (table, locked) in &mut tables {
-            if locked.changes.is_empty() {
-                continue;
-            }
-            let Some(head) = locked.head.as_mut() else {
+        for (table, locked) in &tables {
+            let Some(head) = locked.head.as_ref().filter(|_| !locked.changes.is_empty()) else {
                 continue;
             };
             let changes = consolidate(&head.rows.schema().clone(), &locked.changes);
             if changes.is_empty() {
                 continue;
             }
-            head.apply(vec![changes.clone()]);
             writes.push(TableWrites {
                 table: *table,
                 changes,
@@ -423,10 +441,17 @@ impl WriteGuard {
             }
             return Ok(());
         }
+        let applied = writes.clone();
         self.shared
             .events
             .send(Event::Request(Request::Write { writes, reply }))
-            .map_err(|_| tidemark_control::coordinator::shutting_down())
+            .map_err(|_| tidemark_control::coordinator::shutting_down())?;
+        for TableWrites { table, changes } in applied {
+            if let Some(head) = tables.get_mut(&table).and_then(|l| l.head.as_mut()) {
+                head.apply(vec![changes]);
+            }
+        }
+        Ok(())
     }
 
     /// Logs the writes as one; returns their epoch when it is decided.

@@ -17,6 +17,19 @@ use tidemark_planner::statement::{
 };
 use tidemark_runtime::engine::CatalogChange;
 
+/// A relation behind all that it stands on, each once.
+fn upstream_first(catalog: &Catalog, relation: &Arc<Relation>, into: &mut Vec<Arc<Relation>>) {
+    if into.iter().any(|r| r.id == relation.id) {
+        return;
+    }
+    for upstream in &relation.depends_on {
+        if let Some(upstream) = catalog.relations.get(upstream) {
+            upstream_first(catalog, upstream, into);
+        }
+    }
+    into.push(relation.clone());
+}
+
 /// What a CREATE says about its name.
 struct Target<'a> {
     name: &'a Name,
@@ -596,6 +609,7 @@ impl Session {
             AlterAction::SetParallelism(_) => self.notice(Notice::new(
                 "every job runs on all workers: nothing changes",
             )),
+            AlterAction::Resume => self.resume(&catalog, &relation).await?,
             AlterAction::SwapWith(other) => {
                 let other = self.resolve(&catalog, other)?;
                 self.check_no_text_dependents(&catalog, &relation)?;
@@ -622,6 +636,54 @@ impl Session {
             }
         }
         done(&tag)
+    }
+
+    /// Lets a job that does not run go on, and before it those that it reads: each needs the rows of
+    /// the one before.
+    async fn resume(&mut self, catalog: &Catalog, relation: &Arc<Relation>) -> Result<()> {
+        let mut all = Vec::new();
+        upstream_first(catalog, relation, &mut all);
+        let halted = |r: &&Arc<Relation>| catalog.stopped.contains_key(&r.id);
+        if !halted(&relation) {
+            self.notice(Notice::new(format!(
+                "{} \"{}\" runs already",
+                relation.kind.name(),
+                relation.name
+            )));
+        }
+        for resumed in all.iter().filter(halted) {
+            let notices = self.notice_sender();
+            let progress = move |text| drop(notices.send(Notice::new(text)));
+            self.server
+                .engine
+                .resume(resumed.id, progress)
+                .await
+                .map_err(|e| {
+                    if resumed.id == relation.id {
+                        e
+                    } else {
+                        let name = format!("\"{}\", which it reads, is not resumed", resumed.name);
+                        e.context(name)
+                    }
+                })?;
+        }
+        let now = self.server.engine.catalog();
+        let waiting: Vec<String> = now
+            .relations
+            .values()
+            .filter(|r| now.stopped.contains_key(&r.id) && r.depends_on.contains(&relation.id))
+            .map(|r| {
+                let kind = r.kind.name().to_uppercase();
+                format!("ALTER {kind} {} RESUME", r.name)
+            })
+            .collect();
+        if !waiting.is_empty() {
+            let mut notice =
+                Notice::new(format!("what reads \"{}\" does not run yet", relation.name));
+            notice.hint = Some(format!("Go on with {}.", waiting.join("; ")));
+            self.notice(notice);
+        }
+        Ok(())
     }
 
     /// A plain view names its relations in its text: they keep their names while it lives. Jobs

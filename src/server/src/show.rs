@@ -80,7 +80,7 @@ fn like(text: &str, pattern: &str) -> bool {
     )
 }
 
-fn micros_text(micros: i64) -> String {
+pub fn micros_text(micros: i64) -> String {
     let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
     let field = Field::new("t", arrow::array::Array::data_type(&array).clone(), true);
     crate::protocol::encode::text(&array, &field, 0)

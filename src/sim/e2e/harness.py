@@ -404,6 +404,19 @@ class Tidemark:
             if statement.strip():
                 self.query(statement.strip().rstrip(";"))
 
+    def start_statement_and_kill(self, text, pause):
+        """Begins a statement on a connection of its own, and kills the server while it runs."""
+
+        def run():
+            with suppress(psycopg.Error), self.connect() as connection:
+                connection.execute(text)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        time.sleep(pause)
+        self.kill()
+        thread.join(20)
+
     def error(self, text):
         """The error that `text` must end in: a psycopg.Error with `.sqlstate` and `.diag`."""
         try:

@@ -12,6 +12,7 @@
 
 use crate::checkpoint::{CheckpointStore, FileMeta};
 use crate::errors::ErrorsFile;
+use crate::halted::Halted;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,8 +61,12 @@ pub struct Manifest {
     pub starts: BTreeMap<RelationId, Vec<SplitPosition>>,
     /// The sinks.
     pub sinks: BTreeMap<RelationId, SinkProgress>,
-    /// The epoch that each job's state is of; a stopped job's is older than the checkpoint's.
+    /// The epoch that each job's state is of; a halted job's is older than the checkpoint's.
     pub job_epochs: BTreeMap<RelationId, Epoch>,
+    /// What the jobs that do not run need to go on. One that is not among the stopped ones of the
+    /// catalog was held back, and the next start tries it again.
+    #[serde(default)]
+    pub halted: BTreeMap<RelationId, Halted>,
     /// The errors that are kept, if there are any.
     #[serde(default)]
     pub errors: Option<ErrorsFile>,
@@ -86,6 +91,12 @@ impl Manifest {
         self.files()
             .map(|f| f.path.as_str())
             .chain(self.errors.iter().map(|e| e.path.as_str()))
+            .chain(
+                self.halted
+                    .values()
+                    .flat_map(|h| &h.kept)
+                    .map(|k| k.path.as_str()),
+            )
     }
 
     /// Its bytes in the store.

@@ -4,11 +4,12 @@
 //! store its part until it succeeds, so nothing that was sealed is lost: only the manifest can
 //! fail, and what it would have named is named by the next one.
 //!
-//! The files of a job that stopped stay as the last checkpoint before has them, until the job is
-//! dropped.
+//! The files of a job that is halted stay as the last checkpoint before has them, until the job is
+//! contained again or dropped ([`super::halted`]).
 
 use super::Coordinator;
 use super::epochs::{EpochInFlight, Snapshot};
+use super::jobs::Phase;
 use crate::Entry;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -151,9 +152,9 @@ impl Coordinator {
     }
 
     /// Writes the manifest when all parts are there.
-    pub(super) fn advance_checkpoint(&mut self) {
+    pub(super) fn advance_checkpoint(&mut self) -> Result<()> {
         let Some(checkpoint) = &mut self.checkpoint else {
-            return;
+            return Ok(());
         };
         if checkpoint.manifest.is_some()
             || checkpoint.passed.is_none()
@@ -161,15 +162,17 @@ impl Coordinator {
             || checkpoint.errors.is_none()
             || checkpoint.parts.iter().any(Option::is_none)
         {
-            return;
+            return Ok(());
         }
-        let (Some((clock, snapshot)), Some(sinks), Some(errors)) = (
+        let (Some((clock, snapshot)), Some(mut sinks), Some(errors)) = (
             checkpoint.passed.take(),
             checkpoint.sinks.take(),
             checkpoint.errors.take(),
         ) else {
-            return;
+            return Ok(());
         };
+        let (epoch, parts) = (checkpoint.epoch, std::mem::take(&mut checkpoint.parts));
+        self.forget_rebuilt(epoch);
         let mut catalog = snapshot.catalog;
         let now = &self.decisions.catalog;
         // A job that is gone by now is left out: its files may be gone too. Of one that stopped,
@@ -177,23 +180,23 @@ impl Coordinator {
         catalog
             .relations
             .retain(|id, _| now.relations.contains_key(id));
-        for file in checkpoint.parts.iter().flatten().flatten() {
-            if catalog.relations.contains_key(&file.table.relation)
-                && !now.stopped.contains_key(&file.table.relation)
-            {
+        for file in parts.into_iter().flatten().flatten() {
+            let relation = file.table.relation;
+            if catalog.relations.contains_key(&relation) && !self.is_out(relation, epoch) {
                 self.retained
                     .tables
                     .entry(file.table)
                     .or_default()
-                    .push(file.clone());
+                    .push(file);
             }
         }
-        let before = self.retained.manifest.as_ref().map(|m| &m.job_epochs);
+        let before = self.retained.manifest.as_deref();
         let epoch_of = |id: &RelationId| {
-            if now.stopped.contains_key(id) {
-                before.and_then(|b| b.get(id).copied()).unwrap_or_default()
+            if self.is_out(*id, epoch) {
+                let known = before.and_then(|m| m.job_epochs.get(id).copied());
+                known.unwrap_or_default()
             } else {
-                checkpoint.epoch
+                epoch
             }
         };
         let job_epochs = catalog
@@ -201,13 +204,27 @@ impl Coordinator {
             .keys()
             .map(|id| (*id, epoch_of(id)))
             .collect();
+        for (id, halt) in self
+            .halted
+            .iter()
+            .filter(|(id, _)| self.is_out(**id, epoch))
+        {
+            if !halt.stopped.held {
+                catalog.stopped.insert(*id, halt.stopped.clone());
+            }
+            if let Some(sink) = before.and_then(|m| m.sinks.get(id)) {
+                sinks.entry(*id).or_insert_with(|| sink.clone());
+            }
+        }
+        let (halted, kept) = self.halted_at(epoch)?;
         let manifest = Arc::new(Manifest {
             version: MANIFEST_VERSION,
-            epoch: checkpoint.epoch,
+            epoch,
             generation: self.decisions.generation,
             log_index: snapshot.log_index,
             clock,
             job_epochs,
+            halted,
             catalog,
             tables: self
                 .retained
@@ -220,8 +237,25 @@ impl Coordinator {
             sinks,
             errors,
         });
-        checkpoint.manifest = Some(manifest.clone());
-        self.workers.store_manifest(manifest);
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.manifest = Some(manifest.clone());
+        }
+        self.workers.store_manifest(manifest, kept);
+        Ok(())
+    }
+
+    /// The checkpoint of `epoch` has the whole state of these jobs: the files of their old one
+    /// count no more.
+    fn forget_rebuilt(&mut self, epoch: Epoch) {
+        for (id, creating) in &mut self.creating {
+            if let (Phase::Promoted { epoch: from }, Some(resumes)) =
+                (&creating.phase, &mut creating.resumes)
+                && *from <= epoch
+                && std::mem::take(&mut resumes.rebuilt)
+            {
+                self.retained.forget(*id);
+            }
+        }
     }
 
     pub(super) fn on_manifest_stored(
@@ -257,6 +291,7 @@ impl Coordinator {
             &manifest,
             Instant::now().saturating_duration_since(checkpoint.sent),
         );
+        self.halted_saved(epoch, &manifest.halted);
         self.retained.manifest = Some(manifest);
         self.finish_created(epoch);
         let (reached, waiting) = std::mem::take(&mut self.flushes)

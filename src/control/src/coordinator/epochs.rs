@@ -198,9 +198,9 @@ impl Coordinator {
                 mergeable: self.readers.mergeable(),
             });
         }
+        self.try_held()?;
         self.advance_creating();
-        self.advance_checkpoint();
-        Ok(())
+        self.advance_checkpoint()
     }
 
     fn decide_ready(&mut self) -> Result<()> {
@@ -245,6 +245,9 @@ impl Coordinator {
             .zip(last_index + 1 - entries.len() as u64..)
         {
             self.decisions.apply(index, entry);
+            if let Entry::Cut(cut) = entry {
+                self.keep_rows(cut);
+            }
             let epoch = self.in_flight[*i].epoch;
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
             let flight = &mut self.in_flight[*i];

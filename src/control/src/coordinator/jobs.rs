@@ -8,25 +8,28 @@
 //! statement.
 
 use super::Coordinator;
+use super::halted::reason_of;
 use crate::Entry;
 use crate::protocol::{Command, Positions, StartJob, StartMode};
 use crate::readers::Pin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock};
 use tidemark_plan::{Op, Relation, Stopped};
 use tokio::sync::oneshot;
 
 /// A job that is being created.
 pub(super) struct Creating {
     pub relation: Relation,
-    start: Vec<SplitPosition>,
-    reading: Reading,
-    reply: Option<oneshot::Sender<Result<()>>>,
+    pub start: Vec<SplitPosition>,
+    pub reading: Reading,
+    pub reply: Option<oneshot::Sender<Result<()>>>,
     /// The sources on demand whose past it reads by readers of its own.
-    backfill: BTreeSet<RelationId>,
-    phase: Phase,
+    pub backfill: BTreeSet<RelationId>,
+    pub phase: Phase,
+    /// It has run before, and is resumed.
+    pub resumes: Option<Resumes>,
 }
 
 /// What a job that is being created reads of its sources.
@@ -37,7 +40,14 @@ pub(super) struct Reading {
     pub begins: Positions,
 }
 
-enum Phase {
+/// How a job that has run before begins again.
+pub(super) struct Resumes {
+    /// It begins without its old state, whose files are not named any more once a checkpoint has
+    /// the new one. Otherwise it goes on in its sources where [`Reading::begins`] says.
+    pub rebuilt: bool,
+}
+
+pub(super) enum Phase {
     /// Each worker tells when its leaves may join.
     CatchingUp { ready: Vec<bool> },
     /// Joined at the barrier of `epoch`; the pin keeps its inputs' rows as of that epoch until
@@ -109,11 +119,11 @@ impl Coordinator {
             logged: None,
             backfill,
             tables: BTreeMap::new(),
+            kept: Vec::new(),
+            rows: Vec::new(),
             sink: None,
         };
-        self.workers
-            .job_progress(relation.id, "creating", 0.0, Epoch(0));
-        self.workers.broadcast(Command::Start(Arc::new(job)));
+        self.start(job, "creating");
         let phase = Phase::CatchingUp {
             ready: vec![false; self.workers.count()],
         };
@@ -126,14 +136,27 @@ impl Coordinator {
                 reply: Some(reply),
                 backfill: catches_up,
                 phase,
+                resumes: None,
             },
         );
         Ok(())
     }
 
+    /// Has the job's actors built.
+    pub(super) fn start(&self, job: StartJob, state: &'static str) {
+        self.workers
+            .job_progress(job.relation.id, state, 0.0, Epoch(0));
+        self.workers.broadcast(Command::Start(Arc::new(job)));
+    }
+
+    /// Whether nobody has seen the relation yet.
+    pub(super) fn is_new(&self, id: RelationId) -> bool {
+        self.creating.get(&id).is_some_and(|c| c.resumes.is_none())
+    }
+
     /// Where reading the past begins of the sources on demand that `relation` taps, that others
     /// read already, and that are not among `known`.
-    fn backfill(
+    pub(super) fn backfill(
         &self,
         relation: &Relation,
         begins: &Positions,
@@ -194,21 +217,21 @@ impl Coordinator {
                 .catalog
                 .relations
                 .get(input)
-                .filter(|r| !self.creating.contains_key(&r.id));
+                .filter(|r| !self.is_new(r.id));
             let Some(input) = known else {
                 return Err(Error::user(
                     SqlState::UNDEFINED_TABLE,
                     "a relation that the query reads was dropped meanwhile",
                 ));
             };
-            if let Some(stopped) = self.decisions.catalog.stopped.get(&input.id) {
-                return Err(stopped_error(&input.name, stopped));
+            if let Some(halt) = self.halted.get(&input.id) {
+                return Err(stopped_error(input, &halt.stopped));
             }
         }
         Ok(())
     }
 
-    fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
+    pub(super) fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         taps.into_iter()
             .map(|(id, _)| id)
@@ -260,11 +283,12 @@ impl Coordinator {
     pub(super) fn join_and_promote(&mut self) -> Result<()> {
         self.catch_up_with_started_sources();
         let next = self.next_epoch;
+        let joining = self.joining();
         let mut entries = Vec::new();
         let mut promoted = Vec::new();
         for (id, creating) in &mut self.creating {
             match &creating.phase {
-                Phase::CatchingUp { ready } if ready.iter().all(|r| *r) => {
+                Phase::CatchingUp { ready } if joining.contains(id) => {
                     self.workers.broadcast(Command::Join {
                         relation: *id,
                         epoch: next,
@@ -275,6 +299,11 @@ impl Coordinator {
                         pin: Some(self.readers.pin_future(next)),
                         reached: None,
                     };
+                }
+                Phase::CaughtUp if creating.resumes.is_some() => {
+                    entries.push(Entry::Resume { relation: *id });
+                    promoted.push(*id);
+                    creating.phase = Phase::Promoted { epoch: next };
                 }
                 Phase::CaughtUp => {
                     creating.relation.created_at = Some(next);
@@ -303,6 +332,31 @@ impl Coordinator {
         Ok(())
     }
 
+    /// The jobs that join at the next barrier. The first reader of a source decides where it
+    /// begins: one that goes on with it from elsewhere than its start is its only first reader.
+    fn joining(&self) -> BTreeSet<RelationId> {
+        let mut joining = BTreeSet::new();
+        let (mut begun, mut elsewhere) = (BTreeSet::new(), BTreeSet::new());
+        for (id, creating) in &self.creating {
+            if !matches!(&creating.phase, Phase::CatchingUp { ready } if ready.iter().all(|r| *r)) {
+                continue;
+            }
+            let mut first = self.sources_on_demand(&creating.relation);
+            first.retain(|source| !self.running.contains(source));
+            let goes_on = creating.resumes.as_ref().is_some_and(|r| !r.rebuilt);
+            let taken = if goes_on { &begun } else { &elsewhere };
+            if !first.is_disjoint(taken) {
+                continue;
+            }
+            if goes_on {
+                elsewhere.extend(first.iter().copied());
+            }
+            begun.extend(first);
+            joining.insert(*id);
+        }
+        joining
+    }
+
     /// A source that nobody read when a job's actors were built may run by now, started by another
     /// creation: before the job joins, it reads that source's past as if it had come later.
     fn catch_up_with_started_sources(&mut self) {
@@ -321,6 +375,12 @@ impl Coordinator {
             .filter(|(_, b)| !b.is_empty())
             .collect();
         for (id, backfill) in behind {
+            let resumed = self.creating.get(&id).filter(|c| c.resumes.is_some());
+            let known = resumed.map_or_else(Positions::new, |c| c.reading.begins.clone());
+            if let Err(error) = self.check_not_behind(&known) {
+                self.cancel(id, &error);
+                continue;
+            }
             if let Some(creating) = self.creating.get_mut(&id) {
                 creating.backfill.extend(backfill.keys().copied());
                 creating.phase = Phase::CatchingUp {
@@ -347,16 +407,20 @@ impl Coordinator {
             for id in self.sources_on_demand(relation) {
                 if !self.running.contains(&id) {
                     self.running.push(id);
+                    // Its rows go nowhere but to its taps: nothing of an earlier run is on its way.
+                    self.ending.remove(&id);
                     let source = self.decisions.catalog.relations[&id].clone();
                     let positions = self.begin_of(id, joined.iter().map(|(_, begins)| begins));
                     let job = StartJob {
                         relation: source,
                         mode: StartMode::After(epoch),
                         positions,
-                        starts: Vec::new(),
+                        starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
                         logged: None,
                         backfill: Positions::new(),
                         tables: BTreeMap::new(),
+                        kept: Vec::new(),
+                        rows: Vec::new(),
                         sink: None,
                     };
                     self.workers.broadcast(Command::Start(Arc::new(job)));
@@ -404,8 +468,13 @@ impl Coordinator {
                 100.0 * read as f64 / wanted as f64
             };
             let slowest = done.iter().min().copied().unwrap_or_default();
+            let state = if creating.resumes.is_some() {
+                "resuming"
+            } else {
+                "creating"
+            };
             self.workers
-                .job_progress(*id, "creating", percent.min(99.9), slowest);
+                .job_progress(*id, state, percent.min(99.9), slowest);
             if reached.is_some_and(|r| slowest >= r.max(epoch)) {
                 creating.phase = Phase::CaughtUp;
                 self.urgent = true;
@@ -426,6 +495,7 @@ impl Coordinator {
         let mut replies = Vec::new();
         for id in &finished {
             if let Some(creating) = self.creating.remove(id) {
+                self.halted.remove(id);
                 self.workers.job_progress(*id, "running", 100.0, epoch);
                 replies.extend(creating.reply);
             }
@@ -513,6 +583,9 @@ impl Coordinator {
         let Some(creating) = self.creating.remove(&relation) else {
             return;
         };
+        if creating.resumes.is_some() {
+            return self.resume_failed(creating, error);
+        }
         if matches!(creating.phase, Phase::Promoted { .. })
             && let Err(log) = self.record(&[Entry::Drop {
                 relations: vec![relation],
@@ -531,8 +604,7 @@ impl Coordinator {
     /// What is dropped may be read by nothing that stays: a statement that looked before a creation
     /// ended must not leave its job without input.
     pub(super) fn check_drop(&self, relations: &[RelationId]) -> Result<()> {
-        let stays =
-            |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.creating.contains_key(&r.id);
+        let stays = |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.is_new(r.id);
         let Some(other) = self
             .decisions
             .catalog
@@ -581,6 +653,15 @@ impl Coordinator {
                 ),
             );
         }
+        for id in relations {
+            self.halted.remove(id);
+            if let Some(reply) = self.creating.remove(id).and_then(|c| c.reply) {
+                let _ = reply.send(Err(Error::user(
+                    SqlState::UNDEFINED_TABLE,
+                    "the relation was dropped meanwhile",
+                )));
+            }
+        }
         self.stop_jobs(relations);
         relations.iter().for_each(|id| self.retained.forget(*id));
         self.show_catalog();
@@ -588,7 +669,7 @@ impl Coordinator {
     }
 
     /// Ends these jobs on all workers, and the sources on demand that nobody reads any more.
-    fn stop_jobs(&mut self, relations: &[RelationId]) {
+    pub(super) fn stop_jobs(&mut self, relations: &[RelationId]) {
         let mut gone: Vec<RelationId> = relations.to_vec();
         self.running.retain(|id| !relations.contains(id));
         let read: BTreeSet<RelationId> = self.readers_of_sources();
@@ -611,6 +692,12 @@ impl Coordinator {
             self.decisions.positions.remove(id);
         }
         self.workers.close_sinks(&gone);
+        // Those that have been told already will answer for that.
+        gone.retain(|id| !self.ending.contains_key(id));
+        for id in &gone {
+            let workers = vec![false; self.workers.count()];
+            self.ending.insert(*id, workers);
+        }
         self.workers.broadcast(Command::Stop { relations: gone });
         self.retained.changed = true;
     }
@@ -645,53 +732,39 @@ impl Coordinator {
             .map(|r| r.name.clone())
             .unwrap_or_default();
         tracing::error!(job = %name, error = %error, "job stopped");
-        let mut stopped = vec![relation];
-        let mut i = 0;
-        while i < stopped.len() {
-            // Those that are being created wait for rows of the one that stopped, and would wait
-            // for ever.
-            let all = self
-                .decisions
-                .catalog
-                .relations
-                .values()
-                .map(AsRef::as_ref)
-                .chain(self.creating.values().map(|c| &c.relation));
-            let dependents: BTreeSet<RelationId> = all
-                .filter(|r| {
-                    r.depends_on.contains(&stopped[i])
-                        && r.job.is_some()
-                        && !stopped.contains(&r.id)
-                })
-                .map(|r| r.id)
-                .collect();
-            stopped.extend(dependents);
-            i += 1;
-        }
+        // Those that are being created wait for rows of the one that stopped, and would wait for
+        // ever.
+        let stopped = self.with_readers(relation);
         // A job that cannot be restored is as the checkpoint has it.
         let epoch = self.readers.published().max(self.retained.epoch());
-        let mut entries = Vec::new();
         let (creating, stopping): (Vec<RelationId>, Vec<RelationId>) = stopped
             .iter()
             .partition(|id| self.creating.contains_key(id));
-        for id in stopping
+        let jobs: Vec<(RelationId, Stopped)> = stopping
             .into_iter()
-            .filter(|id| self.running.contains(id) || *id == relation)
-        {
-            let mut reason = if id == relation {
-                error.message().to_string()
-            } else {
-                format!("\"{name}\", which it reads, stopped: {}", error.message())
-            };
-            if let Some(hint) = error.hint() {
-                reason = format!("{reason} ({hint})");
-            }
-            self.workers.job_progress(id, "stopped", 100.0, epoch);
-            entries.push(Entry::Stop {
-                relation: id,
-                stopped: Stopped { epoch, reason },
-            });
+            .filter(|id| self.running.contains(id))
+            .map(|id| {
+                let stopped = Stopped {
+                    epoch,
+                    reason: reason_of(id == relation, &name, "stopped", error),
+                    since: clock::now_micros(),
+                    held: false,
+                };
+                (id, stopped)
+            })
+            .collect();
+        let entries: Vec<Entry> = jobs
+            .iter()
+            .map(|(relation, stopped)| Entry::Stop {
+                relation: *relation,
+                stopped: stopped.clone(),
+            })
+            .collect();
+        for (id, _) in &jobs {
+            self.workers.job_progress(*id, "stopped", 100.0, epoch);
         }
+        let positions = self.decisions.positions.clone();
+        self.halt(jobs, &positions, None)?;
         self.record(&entries)?;
         self.show_catalog();
         // Only now: whoever is told of the failure finds it in SHOW JOBS, and a source that nobody
@@ -710,16 +783,20 @@ impl Coordinator {
     }
 }
 
-/// The answer to who reads a job that stopped.
-pub fn stopped_error(name: &str, stopped: &Stopped) -> Error {
-    Error::user(
-        SqlState::OBJECT_NOT_READY,
+/// The answer to who asks for more than the last complete answer of a job that does not run.
+pub fn stopped_error(relation: &Relation, stopped: &Stopped) -> Error {
+    let (name, kind) = (&relation.name, relation.kind.name().to_uppercase());
+    let message = if stopped.held {
+        format!("\"{name}\" is held back: {}", stopped.reason)
+    } else {
         format!(
             "\"{name}\" stopped at epoch {}: {}",
             stopped.epoch, stopped.reason
-        ),
-    )
-    .with_hint("Drop it and create it again when the cause is gone.")
+        )
+    };
+    Error::user(SqlState::OBJECT_NOT_READY, message).with_hint(format!(
+        "When the cause is gone, ALTER {kind} {name} RESUME lets it go on where it was."
+    ))
 }
 
 /// Whether recovery must open the job's connector.

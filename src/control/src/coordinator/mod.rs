@@ -11,17 +11,23 @@
 //! statement, a checkpoint that is due. An idle database sends none and writes nothing.
 //!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
-//! [`checkpoints`], [`recovery`].
+//! [`halted`] (jobs that do not run, and resuming them), [`checkpoints`], [`recovery`].
 
 mod checkpoints;
 mod epochs;
+mod halted;
 mod jobs;
 pub mod recovery;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::protocol::{Command, Event, Request, Workers};
 use crate::{DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
+use halted::Halt;
 pub use jobs::stopped_error;
 use jobs::{Creating, Reading};
 use std::collections::{BTreeMap, VecDeque};
@@ -71,6 +77,12 @@ pub struct Coordinator {
     pending_writes: Vec<PendingWrite>,
     creating: BTreeMap<RelationId, Creating>,
     running: Vec<RelationId>,
+    /// The jobs that do not run.
+    halted: BTreeMap<RelationId, Halt>,
+    /// Stopped jobs of which workers may still get messages: those that have got the last.
+    ending: BTreeMap<RelationId, Vec<bool>>,
+    /// Resumes that wait for the end of the job.
+    waiting: Vec<(RelationId, Option<oneshot::Sender<Result<()>>>)>,
     checkpoint: Option<CheckpointInProgress>,
     retained: Retained,
     flushes: Vec<Flush>,
@@ -94,7 +106,7 @@ impl Coordinator {
     /// usefulness: the caller reports it and exits.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<()> {
         loop {
-            let event = match self.next_deadline() {
+            let event = match self.next_wake() {
                 Some(deadline) => {
                     match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                         Ok(event) => Some(event),
@@ -145,6 +157,8 @@ impl Coordinator {
                 relation,
                 epoch,
             } => self.on_job_done(worker, relation, epoch),
+            Event::Ended { worker, relation } => self.on_ended(worker, relation)?,
+            Event::Unreadable { relation, error } => self.hold_back(relation, &error, None)?,
             Event::Failed { relation, error } => self.on_failed(relation, &error)?,
             Event::NotRestored { error } => return Err(error),
             Event::Part {
@@ -185,6 +199,7 @@ impl Coordinator {
                 }
                 let _ = reply.send(result);
             }
+            Request::Resume { relation, reply } => self.resume(relation, Some(reply))?,
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::LogRows { relation } => self.log_rows(relation)?,
             Request::Change { change, reply } => {
@@ -197,6 +212,12 @@ impl Coordinator {
                 let _ = reply.send(checked);
             }
             Request::Write { writes, reply } => {
+                if let Some(error) = self.refusal(&writes) {
+                    if let Some(reply) = reply {
+                        let _ = reply.send(Err(error));
+                    }
+                    return Ok(());
+                }
                 self.pending_writes.push(PendingWrite { writes, reply });
                 self.active = true;
                 self.urgent = true;
@@ -251,12 +272,22 @@ impl Coordinator {
         }
     }
 
-    /// Tells sessions which relations there are: all but those that are being created.
+    /// When the thread has something to do without an event.
+    fn next_wake(&self) -> Option<Instant> {
+        [self.next_deadline(), self.retry_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Tells sessions which relations there are, and which do not run: all but those that are being
+    /// created for the first time.
     fn show_catalog(&self) {
         let mut catalog: Catalog = self.decisions.catalog.clone();
-        catalog
-            .relations
-            .retain(|id, _| !self.creating.contains_key(id));
+        catalog.relations.retain(|id, _| !self.is_new(*id));
+        for (id, halt) in &self.halted {
+            catalog.stopped.insert(*id, halt.stopped.clone());
+        }
         self.workers
             .catalog_changed(Arc::new(catalog), self.decisions.starts.clone());
     }

@@ -5,6 +5,7 @@
 //! statement never returned. Everything that was decided is replayed to its cut.
 
 use super::checkpoints::Retained;
+use super::halted::{Halt, rows_of};
 use super::jobs::{needs_positions, runs_on_demand};
 use super::{Coordinator, Pace};
 use crate::protocol::{
@@ -14,8 +15,8 @@ use crate::{Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
-use tidemark_common::{Epoch, Error, RelationId, Result};
+use std::time::{Duration, Instant};
+use tidemark_common::{Epoch, Error, RelationId, Result, clock};
 use tidemark_plan::{Relation, Stopped};
 use tidemark_state::checkpoint::CheckpointStore;
 use tidemark_state::manifest::Manifest;
@@ -64,9 +65,23 @@ pub struct Recovered {
     pub loss: bool,
     /// What the log says of its last checkpoint is lost: it is told again.
     pub tells_checkpoint: bool,
-    /// Jobs that ended the process in the last two recoveries, with the epoch that each had closed
-    /// last; set by who knows.
-    pub blamed: Vec<(Epoch, RelationId)>,
+    /// Where all sources stood when a job stopped after that checkpoint.
+    pub stopped_at: BTreeMap<RelationId, Positions>,
+    /// Jobs that cannot run because what is stored of them cannot be read, and why.
+    pub set_aside: BTreeMap<RelationId, String>,
+    /// Jobs that are not started yet; set by who knows.
+    pub suspects: Vec<Suspect>,
+}
+
+/// A job in which recovery ended the process several times without getting further.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// The job.
+    pub relation: RelationId,
+    /// How often.
+    pub deaths: u32,
+    /// It is tried again after this time, when all others run.
+    pub pause: Duration,
 }
 
 impl Recovered {
@@ -129,6 +144,7 @@ impl Recovered {
             };
         }
         let (mut cuts, mut forgotten) = (VecDeque::new(), Vec::new());
+        let mut stopped_at = BTreeMap::new();
         let contained = decisions.index;
         for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
             match &entry {
@@ -136,6 +152,14 @@ impl Recovered {
                     forgotten.push(relation.id)
                 }
                 Entry::Cut(cut) => cuts.push_back(cut.clone()),
+                Entry::Stop { relation, .. } => {
+                    stopped_at.insert(*relation, decisions.positions.clone());
+                }
+                // No committed checkpoint contains the job: it is halted as before.
+                Entry::Resume { .. } => {
+                    decisions.index = index;
+                    continue;
+                }
                 _ => {}
             }
             decisions.apply(index, &entry);
@@ -144,18 +168,16 @@ impl Recovered {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
         }
-        // What this build cannot read is set aside; everything else goes on.
-        for (id, reason) in decisions.catalog.unreadable() {
-            let relation = &decisions.catalog.relations[&id];
-            if relation.job.is_none() && relation.unreadable.is_none() {
-                continue;
+        // What this build cannot read is held back; everything else goes on.
+        let mut set_aside = decisions.catalog.unreadable();
+        set_aside.retain(|id, reason| {
+            let relation = &decisions.catalog.relations[id];
+            let counts = relation.job.is_some() || relation.unreadable.is_some();
+            if counts {
+                tracing::error!(relation = %id, %reason, "a relation is set aside");
             }
-            tracing::error!(relation = %id, %reason, "a relation is set aside");
-            let epoch = manifest.as_ref().and_then(|m| m.job_epochs.get(&id));
-            let epoch = epoch.copied().unwrap_or_default();
-            let stopped = decisions.catalog.stopped.entry(id);
-            stopped.or_insert(Stopped { epoch, reason });
-        }
+            counts
+        });
         let mut recovered = Recovered {
             generation: decisions.generation + 1,
             decisions,
@@ -164,7 +186,9 @@ impl Recovered {
             log_is_lost,
             loss: tells_checkpoint || past.loss,
             tells_checkpoint,
-            blamed: Vec::new(),
+            stopped_at,
+            set_aside,
+            suspects: Vec::new(),
         };
         // A source on demand that nobody reads any more begins anew with its next reader.
         let running = recovered.running();
@@ -175,15 +199,17 @@ impl Recovered {
         Ok(recovered)
     }
 
-    /// The jobs that run: all that did not stop, and the sources on demand that one of them taps.
+    /// The jobs that run: all that are not halted, and the sources on demand that one of them taps.
     pub fn running(&self) -> Vec<RelationId> {
         let catalog = &self.decisions.catalog;
+        let halted = |id: &RelationId| {
+            let manifest = self.manifest.as_ref();
+            catalog.stopped.contains_key(id) || manifest.is_some_and(|m| m.halted.contains_key(id))
+        };
         let always: BTreeSet<RelationId> = catalog
             .relations
             .values()
-            .filter(|r| {
-                r.job.is_some() && !runs_on_demand(r) && !catalog.stopped.contains_key(&r.id)
-            })
+            .filter(|r| r.job.is_some() && !runs_on_demand(r) && !halted(&r.id))
             .map(|r| r.id)
             .collect();
         let taps = always
@@ -274,6 +300,9 @@ impl Coordinator {
             pending_writes: Vec::new(),
             creating: BTreeMap::new(),
             running,
+            halted: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            waiting: Vec::new(),
             checkpoint: None,
             retained,
             flushes: Vec::new(),
@@ -296,15 +325,27 @@ impl Coordinator {
             );
         }
         coordinator.record(&opening)?;
-        for (epoch, relation) in recovered.blamed {
+        coordinator.restore_halted(
+            manifest.as_deref(),
+            &recovered.cuts,
+            &recovered.stopped_at,
+            &recovered.set_aside,
+        );
+        for Suspect {
+            relation,
+            deaths,
+            pause,
+        } in recovered.suspects
+        {
             let error = Error::internal(format!(
-                "the process ended twice while it recovered this job after epoch {epoch}"
+                "the process ended {deaths} times while it restored or replayed this job, each \
+                 time at the same place"
             ))
-            .with_hint(
-                "It may need more memory than there is. Drop it, or create it anew in \
-                            another form.",
-            );
-            coordinator.on_failed(relation, &error)?;
+            .with_hint(format!(
+                "It is tried again in {} s. It may need more memory than there is.",
+                pause.as_secs()
+            ));
+            coordinator.hold_back(relation, &error, Some(Instant::now() + pause))?;
         }
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
         coordinator.wait_settled(events)?;
@@ -325,16 +366,60 @@ impl Coordinator {
         Ok(coordinator)
     }
 
+    /// Takes up the jobs that were halted at the last checkpoint, or stopped after it. What was
+    /// held back is tried again as soon as the others run.
+    fn restore_halted(
+        &mut self,
+        manifest: Option<&Manifest>,
+        cuts: &VecDeque<Cut>,
+        stopped_at: &BTreeMap<RelationId, Positions>,
+        set_aside: &BTreeMap<RelationId, String>,
+    ) {
+        let held = manifest.iter().flat_map(|m| m.halted.keys()).copied();
+        let stopped = self.decisions.catalog.stopped.keys().copied();
+        let all: BTreeSet<RelationId> = held
+            .chain(stopped)
+            .chain(set_aside.keys().copied())
+            .filter(|id| self.decisions.catalog.relations.contains_key(id))
+            .collect();
+        for id in all {
+            let epoch = manifest.and_then(|m| m.job_epochs.get(&id).copied());
+            let epoch = epoch.unwrap_or_default();
+            let logged = self.decisions.catalog.stopped.get(&id).cloned();
+            let is_logged = logged.is_some();
+            let mut stopped = logged.unwrap_or_else(|| Stopped {
+                epoch,
+                reason: set_aside.get(&id).cloned().unwrap_or_else(|| {
+                    "it was held back when the process ended, and is being tried again".into()
+                }),
+                since: clock::now_micros(),
+                held: true,
+            });
+            // What can be read of it now.
+            stopped.epoch = epoch;
+            let saved = manifest.and_then(|m| m.halted.get(&id)).cloned();
+            let known = saved.is_some();
+            let halt = Halt {
+                saved: saved.unwrap_or_default(),
+                rows: cuts.iter().flat_map(|cut| rows_of(cut, id)).collect(),
+                retry: (!is_logged && !set_aside.contains_key(&id)).then(Instant::now),
+                stopped,
+            };
+            self.halted.insert(id, halt);
+            if !known {
+                let reached = stopped_at.get(&id).cloned().unwrap_or_default();
+                self.stands_at_checkpoint(id, &reached);
+            }
+        }
+    }
+
     fn start_restored(&mut self, manifest: Option<&Manifest>, epoch: Epoch) {
         let relations: Vec<Arc<Relation>> = self
             .running
             .iter()
             .map(|id| self.decisions.catalog.relations[id].clone())
             .collect();
-        for (id, stopped) in &self.decisions.catalog.stopped {
-            self.workers
-                .job_progress(*id, "stopped", 100.0, stopped.epoch);
-        }
+        self.show_halted();
         for relation in relations {
             let id = relation.id;
             let started = |m: &Manifest| m.sources.get(&id).cloned();
@@ -373,6 +458,8 @@ impl Coordinator {
                 logged,
                 backfill: Positions::new(),
                 tables,
+                kept: Vec::new(),
+                rows: Vec::new(),
                 sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
                 relation,
             };
@@ -397,6 +484,40 @@ impl Coordinator {
             return Ok(());
         }
         self.record(&entries)
+    }
+
+    /// Has what people read of halted jobs restored, as far as that is possible.
+    fn show_halted(&self) {
+        for (id, halt) in &self.halted {
+            let state = if halt.stopped.held {
+                "held back"
+            } else {
+                "stopped"
+            };
+            self.workers
+                .job_progress(*id, state, 100.0, halt.stopped.epoch);
+            let relation = &self.decisions.catalog.relations[id];
+            if !relation.is_materialized() || halt.stopped.epoch == Epoch(0) {
+                continue;
+            }
+            let tables = self.retained.tables.iter();
+            let job = StartJob {
+                relation: relation.clone(),
+                mode: StartMode::Shown(halt.stopped.epoch),
+                positions: Vec::new(),
+                starts: Vec::new(),
+                logged: None,
+                backfill: Positions::new(),
+                tables: tables
+                    .filter(|(t, _)| t.relation == *id)
+                    .map(|(t, files)| (t.table, files.clone()))
+                    .collect(),
+                kept: Vec::new(),
+                rows: Vec::new(),
+                sink: None,
+            };
+            self.workers.broadcast(Command::Start(Arc::new(job)));
+        }
     }
 
     /// Splits that were added after the last cut are in no position yet; readers ignore those that

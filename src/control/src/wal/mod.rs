@@ -374,6 +374,16 @@ impl DecisionLog for WriteAheadLog {
             .map_err(|e| at(&self.folder, e))
     }
 
+    fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
+        let read = Read::all(self.disk.as_ref(), &self.folder, Some(self.synced()))?;
+        if let Some(problem) = read.problem {
+            return Err(problem);
+        }
+        let mut entries = read.entries;
+        entries.retain(|(i, _)| *i > index);
+        Ok(entries)
+    }
+
     fn truncate(&mut self, index: u64) -> Result<()> {
         while self.segments.len() > 1 && self.segments[1] <= index + 1 {
             let path = segment_path(&self.folder, self.segments[0]);

@@ -174,6 +174,8 @@ fn a_catalog_with_deep_jobs_survives_the_round_trip() {
         let stopped = Stopped {
             epoch: Epoch(4),
             reason: "why".into(),
+            since: 5,
+            held: true,
         };
         let catalog = Catalog {
             relations: BTreeMap::from([(RelationId(7), Arc::new(relation(Some(job(DEPTH)))))]),

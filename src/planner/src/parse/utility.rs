@@ -174,6 +174,8 @@ impl Front<'_> {
             AlterAction::SetParallelism(self.option_value()?)
         } else if self.words(&["swap", "with"]) {
             AlterAction::SwapWith(self.name()?)
+        } else if self.word("resume") {
+            AlterAction::Resume
         } else {
             let text = self.text_since(self.peek().span);
             let first: Vec<&str> = ["add", "drop", "rename", "alter"]
@@ -197,7 +199,7 @@ impl Front<'_> {
                 None => self.unexpected(if text.is_empty() {
                     "an action"
                 } else {
-                    "RENAME TO, SET SCHEMA, OWNER TO or SET PARALLELISM"
+                    "RENAME TO, SET SCHEMA, OWNER TO, SET PARALLELISM, SWAP WITH or RESUME"
                 }),
             });
         };

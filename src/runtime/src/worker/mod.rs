@@ -53,8 +53,11 @@ pub struct Worker {
     wake_pending: Arc<AtomicBool>,
     router: Router,
     jobs: BTreeMap<RelationId, Job>,
-    /// Jobs that ended: late messages to them are dropped. Ids are never used again.
+    /// Jobs that ended: late messages to them are dropped.
     ended: HashSet<RelationId>,
+    /// Of those, how many workers have nothing more for them: when all have, a job may be started
+    /// again.
+    fences: HashMap<RelationId, usize>,
     /// Messages to jobs whose start command has not arrived yet.
     early: HashMap<RelationId, Vec<Delivery>>,
     /// Jobs that still have to pass the barrier of an epoch.
@@ -103,6 +106,7 @@ impl Worker {
             router,
             jobs: BTreeMap::new(),
             ended: HashSet::new(),
+            fences: HashMap::new(),
             early: HashMap::new(),
             outstanding: BTreeMap::new(),
             cutting: BTreeMap::new(),
@@ -154,6 +158,18 @@ impl Worker {
     fn inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Wake => self.wake_pending.store(false, Ordering::Release),
+            Inbound::Fence(job) => {
+                let fences = self.fences.entry(job).or_default();
+                *fences += 1;
+                if *fences == self.router.workers() {
+                    self.fences.remove(&job);
+                    self.ended.remove(&job);
+                    self.tell(Event::Ended {
+                        worker: self.id,
+                        relation: job,
+                    });
+                }
+            }
             Inbound::Read(read) => {
                 let fragments = self
                     .jobs
@@ -186,14 +202,7 @@ impl Worker {
     fn command(&mut self, command: Command) {
         match command {
             Command::Start(start) => {
-                let id = start.relation.id;
-                self.enter(id, Epoch(0));
-                let built = catch(|| self.build(&start));
-                self.leave();
-                match built {
-                    Ok(()) => self.started(id, start.mode),
-                    Err(error) => self.fail(id, error),
-                }
+                self.start(&start);
             }
             Command::Join { relation, epoch } => self.join(relation, epoch),
             Command::CatchUp { relation, backfill } => {
@@ -223,6 +232,7 @@ impl Worker {
             Command::Stop { relations } => {
                 for id in relations {
                     self.remove(id);
+                    self.router.fence(id);
                     self.shared
                         .forget(id, self.shared.catalog.read().stopped.contains_key(&id));
                 }
@@ -235,9 +245,11 @@ impl Worker {
                     .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
                     .collect();
                 for (id, view) in views {
-                    // Changes that do not fit the rows are found out here.
+                    // Changes that do not fit the rows are found out here: what is left is nobody's
+                    // answer.
                     if let Err(error) = catch(|| Ok(view.merge(mergeable))) {
                         self.fail(id, error);
+                        self.shared.views.write().remove(&id);
                     }
                 }
             }
@@ -258,12 +270,6 @@ impl Worker {
         if self.recovering {
             self.shared.recovery.enter(self.id, id, closed);
             failpoint::hit("recovery.run");
-        }
-    }
-
-    fn leave(&self) {
-        if self.recovering {
-            self.shared.recovery.leave(self.id);
         }
     }
 

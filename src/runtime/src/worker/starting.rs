@@ -1,19 +1,133 @@
 //! Starting and ending jobs on a worker: building actors and restoring their state, connecting
 //! leaves to what they tap, catching up, joining, and taking a job out.
 
-use super::fragment;
 use super::{
     CatchUp, Input, InputKind, Job, Source, TapState, TapTarget, Worker, build_actors,
     constant_rows,
 };
+use super::{catch, fragment};
+use crate::exchange::{Delivery, Message};
 use crate::sinks::SinkQueue;
 use std::collections::BTreeSet;
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, vnodes_of};
+use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, failpoint, vnodes_of};
+use tidemark_control::entry::decode_kept;
 use tidemark_control::protocol::{Event, Positions, StartJob, StartMode};
 use tidemark_plan::{Op, RelationKind};
 
 impl Worker {
+    /// Builds a job, or only what people read of it.
+    pub(super) fn start(&mut self, start: &StartJob) {
+        let id = start.relation.id;
+        // A restore is noted whenever it is: it can take all memory there is.
+        self.shared.recovery.enter(self.id, id, Epoch(0));
+        failpoint::hit("recovery.run");
+        if let StartMode::Shown(_) = start.mode {
+            // That its rows cannot be read now is nothing new: it does not run.
+            if let Err(error) = catch(|| self.show(start)) {
+                tracing::warn!(relation = %start.relation.name, %error, "the last complete answer \
+                    cannot be read");
+            }
+            return self.shared.recovery.leave(self.id);
+        }
+        let built = catch(|| self.build(start));
+        self.shared.recovery.leave(self.id);
+        match built {
+            Ok(()) => {
+                self.started(id, start.mode);
+                if let Err(error) = catch(|| self.feed_kept(start)) {
+                    self.unreadable(id, error);
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => self.unreadable(id, error),
+            Err(error) if error.kind() == ErrorKind::Unavailable && !self.recovering => {
+                self.unreadable(id, error)
+            }
+            Err(error) => self.fail(id, error),
+        }
+    }
+
+    fn unreadable(&mut self, id: RelationId, error: Error) {
+        self.tell(Event::Unreadable {
+            relation: id,
+            error,
+        });
+        self.remove(id);
+    }
+
+    /// Restores the rows of a job that does not run.
+    fn show(&mut self, start: &StartJob) -> Result<()> {
+        let relation = &start.relation;
+        let plan = relation.job.as_ref();
+        let plan = plan.ok_or_else(|| Error::internal("a relation without a job has no rows"))?;
+        let mut actors = build_actors(relation, plan, &self.shared, self.id, None)?;
+        let kept = plan.fragments.iter().flat_map(|f| f.nodes());
+        let kept: Vec<u32> = kept
+            .filter_map(|n| match n.op {
+                Op::Materialize { table, .. } => Some(table),
+                _ => None,
+            })
+            .collect();
+        let only = StartJob {
+            relation: relation.clone(),
+            mode: start.mode,
+            positions: Vec::new(),
+            starts: Vec::new(),
+            logged: None,
+            backfill: Positions::new(),
+            tables: start
+                .tables
+                .iter()
+                .filter(|(table, _)| kept.contains(table))
+                .map(|(table, files)| (*table, files.clone()))
+                .collect(),
+            kept: Vec::new(),
+            rows: Vec::new(),
+            sink: None,
+        };
+        self.restore(&only, &mut actors.fragments)?;
+        if let Some(view) = actors.view {
+            self.shared.show(relation.id, self.id, view);
+        }
+        Ok(())
+    }
+
+    /// The rows that were written to the job before it stopped are its first input, on the worker
+    /// that gets all its written rows.
+    fn feed_kept(&mut self, start: &StartJob) -> Result<()> {
+        let id = start.relation.id;
+        if id.0 as usize % self.shared.inbox_rows.len() != self.id {
+            return Ok(());
+        }
+        let mut rows = Vec::new();
+        for file in &start.kept {
+            let bytes = self
+                .shared
+                .tokio
+                .block_on(self.shared.store.patient().read_kept(file))?;
+            rows.extend(decode_kept(&bytes).map_err(|e| e.context(&file.path))?);
+        }
+        rows.extend(start.rows.iter().map(|w| w.changes.clone()));
+        let leaf = self.jobs.get(&id).and_then(|job| {
+            let own = |i: &&Input| matches!(i.kind, InputKind::Table | InputKind::Source(_));
+            let input = job.inputs.iter().find(own)?;
+            Some((input.fragment, input.leaf))
+        });
+        let Some((fragment, leaf)) = leaf.filter(|_| !rows.is_empty()) else {
+            return Ok(());
+        };
+        for changes in rows {
+            self.router.local.push_back(Delivery {
+                job: id,
+                fragment,
+                leaf,
+                channel: 0,
+                message: Message::Changes(changes),
+            });
+        }
+        Ok(())
+    }
+
     pub(super) fn build(&mut self, start: &StartJob) -> Result<()> {
         let relation = &start.relation;
         let id = relation.id;
@@ -33,7 +147,8 @@ impl Worker {
         };
         let mut actors = build_actors(relation, plan, &self.shared, self.id, sink)?;
         self.restore(start, &mut actors.fragments)?;
-        let fresh = !matches!(start.mode, StartMode::Restored(_));
+        let restored = matches!(start.mode, StartMode::Restored(_));
+        let fresh = !restored && start.mode != StartMode::Resuming;
         let mut inputs = Vec::new();
         for leaf in actors.leaves {
             let kind = match leaf.op {
@@ -47,7 +162,7 @@ impl Worker {
                     )?;
                     source.set_starts(&start.starts);
                     source.set_logged(start.logged.clone());
-                    if !fresh {
+                    if restored {
                         // Nothing is read before the first barrier of the replay says how far, or
                         // `Resume` that there is none.
                         source.limit(&start.positions)?;
@@ -88,15 +203,11 @@ impl Worker {
             });
         }
         if let Some(view) = &actors.view {
-            let mut views = self.shared.views.write();
-            let partitions = views
-                .entry(id)
-                .or_insert_with(|| vec![None; self.shared.inbox_rows.len()]);
-            partitions[self.id] = Some(view.clone());
+            self.shared.show(id, self.id, view.clone());
         }
         let joined = match start.mode {
             StartMode::Restored(epoch) | StartMode::After(epoch) => Some(epoch),
-            StartMode::Creating => None,
+            StartMode::Creating | StartMode::Resuming | StartMode::Shown(_) => None,
         };
         let mut fragments = actors.fragments;
         fragments.iter_mut().for_each(|f| f.closed = joined);
@@ -213,6 +324,7 @@ impl Worker {
         fragments: &mut [fragment::Fragment],
     ) -> Result<()> {
         let vnodes = vnodes_of(self.id, self.shared.inbox_rows.len());
+        let mut restored = 0;
         for table in fragments
             .iter_mut()
             .flat_map(|f| &mut f.slots)
@@ -233,10 +345,12 @@ impl Worker {
             let store = self.shared.store.patient();
             let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
                 table.restore(&rows);
+                restored += rows.num_rows() as u64;
+                self.shared.recovery.progress(self.id, restored);
                 Ok(())
             });
             if let Err(error) = self.shared.tokio.block_on(read) {
-                if error.kind() == ErrorKind::Unavailable {
+                if error.kind() == ErrorKind::Unavailable && self.recovering {
                     self.tell(Event::NotRestored {
                         error: error.clone(),
                     });

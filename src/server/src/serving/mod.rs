@@ -38,12 +38,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
-use std::collections::{HashMap, HashSet};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use tidemark_common::{RelationId, Result};
+use tidemark_common::{RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_runtime::Engine;
 use tidemark_runtime::engine::Pin;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Memory that the queries of all sessions share before they spill, in bytes.
 const MEMORY_BYTES: usize = 2 << 30;
@@ -78,13 +80,47 @@ pub struct Snapshot {
     /// Settings, as pg_settings and current_setting show them.
     pub settings: Arc<Vec<(String, String, String)>>,
     /// To the client.
-    pub notices: tokio::sync::mpsc::UnboundedSender<Notice>,
+    pub notices: UnboundedSender<Notice>,
+    /// Relations of which the client was told that their answer is old.
+    pub told: Arc<Mutex<BTreeSet<RelationId>>>,
 }
 
 impl Snapshot {
     /// The engine below.
     pub fn engine(&self) -> &Engine {
         &self.server.engine
+    }
+
+    /// Tells the client, once a statement, that what it reads of a relation is the last complete
+    /// answer of a job that does not run.
+    pub fn warn_of_age(&self, relation: &Relation) {
+        let catalog = self.engine().catalog();
+        let Some(stopped) = catalog.stopped.get(&relation.id) else {
+            return;
+        };
+        if !self.told.lock().insert(relation.id) {
+            return;
+        }
+        let (name, kind) = (&relation.name, relation.kind.name().to_uppercase());
+        let state = if stopped.held {
+            "has been held back"
+        } else {
+            "has stood still"
+        };
+        let mut notice = Notice::warning(
+            SqlState::OBJECT_NOT_READY,
+            format!(
+                "\"{name}\" {state} since {}: this is its answer as of epoch {} ({})",
+                crate::show::micros_text(stopped.since),
+                stopped.epoch,
+                stopped.reason
+            ),
+        );
+        notice.hint = Some(format!(
+            "When the cause is gone, ALTER {kind} {name} RESUME lets it go on where it was."
+        ));
+        // A client that is gone reads no notices.
+        let _ = self.notices.send(notice);
     }
 
     /// Finds a relation by the search path.
@@ -225,6 +261,7 @@ impl Session {
                     .map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string()))
                     .collect(),
             ),
+            told: Arc::default(),
         })
     }
 

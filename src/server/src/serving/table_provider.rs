@@ -26,10 +26,10 @@ use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
-use tidemark_common::{Error, vnode_owner};
+use tidemark_common::{Epoch, Error, vnode_owner};
 use tidemark_plan::{Op, Relation};
 use tidemark_runtime::Engine;
-use tidemark_runtime::engine::Pin;
+use tidemark_runtime::engine::{Answer, Pin};
 use tidemark_state::ViewPartition;
 
 /// Keys of one lookup at most; more are cheaper by a scan.
@@ -139,10 +139,11 @@ impl RelationTable {
     fn lookup(
         &self,
         partitions: &[Arc<ViewPartition>],
+        epoch: Epoch,
         keys: &[ArrayRef],
         projection: &[usize],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (epoch, mergeable) = (self.snapshot.pin.epoch(), self.snapshot.pin.mergeable());
+        let mergeable = self.snapshot.pin.mergeable();
         let wanted = keys.first().map_or(0, |k| k.len());
         let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
         for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
@@ -243,18 +244,20 @@ impl TableProvider for RelationTable {
                 limit,
             )?));
         }
-        let partitions = self
+        let Answer { partitions, epoch } = self
             .snapshot
             .engine()
-            .partitions(self.relation.id)
+            .answer(self.relation.id, self.snapshot.pin.epoch())
             .map_err(ours)?;
+        self.snapshot.warn_of_age(&self.relation);
         if let Some((_, keys)) = keys {
-            return self.lookup(&partitions, &keys, &projection);
+            return self.lookup(&partitions, epoch, &keys, &projection);
         }
         let part = |p: &Arc<ViewPartition>| {
             let scan = PartitionScan {
                 partition: p.clone(),
                 pin: self.snapshot.pin.clone(),
+                epoch,
                 columns: projection.clone(),
                 schema: schema.clone(),
             };
@@ -276,6 +279,8 @@ impl TableProvider for RelationTable {
 struct PartitionScan {
     partition: Arc<ViewPartition>,
     pin: Arc<Pin>,
+    /// Older than the pin where the relation's job does not run.
+    epoch: Epoch,
     columns: Vec<usize>,
     schema: SchemaRef,
 }
@@ -292,15 +297,16 @@ impl PartitionStream for PartitionScan {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (partition, pin, columns, schema) = (
+        let (partition, pin, epoch, columns, schema) = (
             self.partition.clone(),
             self.pin.clone(),
+            self.epoch,
             self.columns.clone(),
             self.schema.clone(),
         );
         let read = async move {
             let batches = tokio::task::spawn_blocking(move || {
-                partition.read_at(pin.epoch(), pin.mergeable(), &columns, BATCH_ROWS)
+                partition.read_at(epoch, pin.mergeable(), &columns, BATCH_ROWS)
             });
             let batches = batches
                 .await

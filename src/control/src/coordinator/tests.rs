@@ -1,0 +1,374 @@
+//! Epochs, jobs, checkpoints and recovery, on the test bed ([`super::testing`]).
+
+use super::testing::{Bed, at, connector_table, rows_of, sink, source, table, view};
+use crate::Entry;
+use crate::protocol::{Command, Event, Positions, Request, StartMode};
+use tidemark_common::{Error, SqlState};
+
+fn failed(relation: &tidemark_plan::Relation) -> Event {
+    Event::Failed {
+        relation: relation.id,
+        error: Error::internal("it broke"),
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash_before_and_after_a_checkpoint() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(2));
+    bed.create(&t);
+    let mut expected = 0;
+    for round in 0..4 {
+        bed.write(t.id, 3).unwrap().unwrap();
+        expected += 3;
+        if round % 2 == 1 {
+            bed.flush().unwrap().unwrap();
+        }
+        bed = bed.restart();
+        assert_eq!(bed.script.lock().rows(t.id), Some(expected));
+    }
+}
+
+#[test]
+fn a_write_is_acknowledged_when_its_epoch_is_decided_and_read_when_all_are_done() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(2));
+    bed.create(&t);
+    bed.script.lock().holds = Some(Vec::new());
+    assert!(bed.write(t.id, 1).is_none());
+    let (published, held) = (bed.readers.published(), bed.script.lock().holds.take());
+    let (done, cuts): (Vec<_>, Vec<_>) = held
+        .into_iter()
+        .flatten()
+        .partition(|e| matches!(e, Event::Done { .. }));
+    cuts.into_iter().for_each(|event| bed.event(event));
+    assert!(bed.readers.decided() > published);
+    assert_eq!(bed.readers.published(), published);
+    done.into_iter().for_each(|event| bed.event(event));
+    assert_eq!(bed.readers.published(), bed.readers.decided());
+}
+
+#[test]
+fn a_creation_that_no_checkpoint_contains_is_undone_by_a_crash() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(1));
+    bed.script.lock().manifest_error = Some(Error::unavailable(SqlState::IO_ERROR, "away"));
+    assert!(bed.create_at(&t, Vec::new()).is_none());
+    assert!(!bed.script.lock().shown.relations.contains_key(&t.id));
+    bed = bed.restart();
+    assert!(bed.running().is_empty());
+    bed.create(&t);
+    assert!(bed.script.lock().shown.relations.contains_key(&t.id));
+}
+
+#[test]
+fn a_manifest_that_is_not_stored_loses_nothing() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(1));
+    bed.create(&t);
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.script.lock().manifest_error = Some(Error::unavailable(SqlState::IO_ERROR, "away"));
+    assert!(bed.flush().unwrap().is_err());
+    bed.script.lock().manifest_error = None;
+    bed.write(t.id, 2).unwrap().unwrap();
+    bed.flush().unwrap().unwrap();
+    bed = bed.restart();
+    assert_eq!(bed.script.lock().rows(t.id), Some(7));
+}
+
+#[test]
+fn a_job_that_fails_stops_with_those_that_read_it_and_alone() {
+    let mut bed = Bed::new(2);
+    let (t, other) = (table(1, "t"), table(2, "other"));
+    let (v, w) = (view(3, "v", &t), view(4, "w", &other));
+    for relation in [&t, &other, &v, &w] {
+        bed.create(relation);
+    }
+    bed.event(failed(&t));
+    let shown = bed.script.lock().shown.clone();
+    assert_eq!(
+        shown.stopped.keys().copied().collect::<Vec<_>>(),
+        [t.id, v.id]
+    );
+    assert_eq!(bed.running(), [other.id, w.id].into());
+    assert!(bed.write(other.id, 1).unwrap().is_ok());
+}
+
+#[test]
+fn a_source_runs_while_somebody_reads_it() {
+    let mut bed = Bed::new(1);
+    let s = source(1, "s");
+    bed.create_at(&s, vec![at(0)]).unwrap().unwrap();
+    assert!(bed.running().is_empty());
+    let v = view(2, "v", &s);
+    bed.create(&v);
+    assert_eq!(bed.running(), [s.id, v.id].into());
+    bed.script.lock().positions = Positions::from([(s.id, vec![at(7)])]);
+    bed.event(Event::Active);
+    bed = bed.restart();
+    assert_eq!(bed.coordinator.decisions.positions[&s.id], [at(7)]);
+    let relations = vec![v.id];
+    bed.ask(|reply| Request::Drop { relations, reply })
+        .unwrap()
+        .unwrap();
+    assert!(bed.running().is_empty());
+}
+
+#[test]
+fn replay_takes_sources_to_the_cuts_and_tables_through_the_writes() {
+    let mut bed = Bed::new(1);
+    let (t, k) = (table(1, "t"), connector_table(2, "k"));
+    bed.create(&t);
+    bed.create_at(&k, vec![at(0)]).unwrap().unwrap();
+    for offset in [3, 5] {
+        bed.script.lock().positions = Positions::from([(k.id, vec![at(offset)])]);
+        bed.event(Event::Active);
+        bed.write(t.id, 1).unwrap().unwrap();
+    }
+    bed = bed.restart();
+    let script = bed.script.lock();
+    let replayed: Vec<_> = script
+        .commands
+        .iter()
+        .filter_map(|c| match c {
+            Command::Barrier(b) => Some((b.limits.clone()?[&k.id][0].next_offset, &b.writes)),
+            _ => None,
+        })
+        .collect();
+    assert!(replayed.iter().map(|(offset, _)| *offset).is_sorted());
+    assert_eq!(replayed.last().unwrap().0, 5);
+    let writes: Vec<_> = replayed.iter().flat_map(|(_, w)| w.iter()).collect();
+    assert_eq!(writes, [&rows_of(t.id, 1), &rows_of(t.id, 1)]);
+    assert_eq!(script.rows(t.id), Some(2));
+}
+
+#[test]
+fn a_checkpoint_names_sinks_and_shortens_the_log() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let out = sink(2, "out", &t);
+    for relation in [&t, &out] {
+        bed.create(relation);
+    }
+    bed.write(t.id, 1).unwrap().unwrap();
+    bed.flush().unwrap().unwrap();
+    let manifest = bed.script.lock().manifests.last().unwrap().clone();
+    assert!(manifest.sinks.contains_key(&out.id));
+    let left = bed.log.entries();
+    assert!(left.iter().all(|(index, _)| *index > manifest.log_index));
+    assert!(matches!(left.last(), Some((_, Entry::Checkpoint { .. }))));
+}
+
+fn resume(
+    bed: &mut Bed,
+    relation: &tidemark_plan::Relation,
+) -> Option<tidemark_common::Result<()>> {
+    let relation = relation.id;
+    bed.ask(|reply| Request::Resume { relation, reply })
+}
+
+fn stopped(bed: &Bed) -> Vec<u32> {
+    let shown = bed.script.lock().shown.clone();
+    shown.stopped.keys().map(|id| id.0).collect()
+}
+
+/// Rows from before the checkpoint, after it, of an epoch that was on its way when the table
+/// stopped, through any number of checkpoints and crashes of others.
+#[test]
+fn a_table_that_stopped_is_resumed_with_every_acknowledged_row() {
+    for (checkpoints, crashes) in [(0, 0), (2, 0), (0, 1), (2, 1), (2, 2)] {
+        let mut bed = Bed::new(2);
+        let (t, other) = (table(1, "t"), table(2, "other"));
+        for relation in [&t, &other] {
+            bed.create(relation);
+        }
+        bed.write(t.id, 5).unwrap().unwrap();
+        bed.flush().unwrap().unwrap();
+        bed.write(t.id, 7).unwrap().unwrap();
+        bed.script.lock().holds = Some(Vec::new());
+        assert!(bed.write(t.id, 11).is_none());
+        bed.event(failed(&t));
+        let held = bed.script.lock().holds.take();
+        held.into_iter()
+            .flatten()
+            .for_each(|event| bed.event(event));
+        assert_eq!(stopped(&bed), [1]);
+        let refused = bed.write(t.id, 1).unwrap().err().unwrap();
+        assert!(refused.hint().unwrap().contains("ALTER TABLE t RESUME"));
+        for _ in 0..crashes.max(1) {
+            for _ in 0..checkpoints {
+                bed.write(other.id, 1).unwrap().unwrap();
+                bed.flush().unwrap().unwrap();
+            }
+            if crashes > 0 {
+                bed = bed.restart();
+                assert_eq!(
+                    (stopped(&bed), bed.script.lock().rows(t.id)),
+                    (vec![1], None)
+                );
+            }
+        }
+        resume(&mut bed, &t).unwrap().unwrap();
+        assert!(stopped(&bed).is_empty());
+        bed.write(t.id, 13).unwrap().unwrap();
+        assert_eq!(bed.script.lock().rows(t.id), Some(36));
+        bed = bed.restart();
+        assert_eq!(bed.script.lock().rows(t.id), Some(36));
+    }
+}
+
+#[test]
+fn a_crash_before_the_checkpoint_of_a_resume_finds_the_job_stopped_as_before() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(1));
+    bed.create(&t);
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.event(failed(&t));
+    bed.script.lock().manifest_error = Some(Error::unavailable(SqlState::IO_ERROR, "away"));
+    assert!(resume(&mut bed, &t).is_none());
+    assert_eq!(stopped(&bed), [1]);
+    bed = bed.restart();
+    assert_eq!(stopped(&bed), [1]);
+    resume(&mut bed, &t).unwrap().unwrap();
+    assert_eq!(bed.script.lock().rows(t.id), Some(5));
+}
+
+#[test]
+fn a_resume_whose_cause_is_still_there_leaves_the_job_as_it_was() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(2));
+    bed.create(&t);
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.event(failed(&t));
+    bed.script
+        .lock()
+        .fails
+        .insert(t.id, Error::internal("it broke again"));
+    assert!(resume(&mut bed, &t).unwrap().is_err());
+    let reason = bed.script.lock().shown.stopped[&t.id].reason.clone();
+    assert_eq!(reason, "it broke again");
+    bed.script.lock().fails.clear();
+    resume(&mut bed, &t).unwrap().unwrap();
+    assert_eq!(bed.script.lock().rows(t.id), Some(5));
+}
+
+#[test]
+fn what_cannot_be_restored_is_held_back_and_tried_at_the_next_start() {
+    let mut bed = Bed::new(2);
+    let (t, other) = (table(1, "t"), table(2, "other"));
+    let v = view(3, "v", &t);
+    for relation in [&t, &other, &v] {
+        bed.create(relation);
+    }
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.flush().unwrap().unwrap();
+    bed.write(t.id, 7).unwrap().unwrap();
+    // Missing at two starts, with checkpoints of the others between.
+    for _ in 0..2 {
+        bed = bed
+            .restart_with(|_, script| {
+                let missing = Error::corrupt("checkpoint file f is missing");
+                script.unreadable.insert(t.id, missing);
+            })
+            .unwrap();
+        assert_eq!(stopped(&bed), [1, 3]);
+        assert!(bed.script.lock().shown.stopped.values().all(|s| s.held));
+        assert!(bed.coordinator.decisions.catalog.stopped.is_empty());
+        assert!(bed.write(t.id, 1).unwrap().is_err());
+        bed.write(other.id, 1).unwrap().unwrap();
+        bed.flush().unwrap().unwrap();
+        let error = resume(&mut bed, &t).unwrap().err().unwrap();
+        assert_eq!(error.message(), "checkpoint file f is missing");
+    }
+    bed = bed.restart();
+    assert!(stopped(&bed).is_empty());
+    assert_eq!(bed.script.lock().rows(t.id), Some(12));
+    // What reads relations with rows is built from those.
+    assert!(bed.script.lock().started(v.id).unwrap().tables.is_empty());
+    assert_eq!(bed.running(), [t.id, other.id, v.id].into());
+}
+
+#[test]
+fn a_suspect_waits_for_the_others_and_is_tried_again_without_a_start() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(1));
+    bed.create(&t);
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed = bed
+        .restart_with(|recovered, _| {
+            recovered.suspects.push(super::recovery::Suspect {
+                relation: t.id,
+                deaths: 3,
+                pause: std::time::Duration::ZERO,
+            });
+        })
+        .unwrap();
+    let entries = bed.log.entries();
+    assert!(!entries.iter().any(|(_, e)| matches!(e, Entry::Stop { .. })));
+    assert_eq!(
+        (stopped(&bed), bed.script.lock().rows(t.id)),
+        (vec![], Some(5))
+    );
+    assert!(bed.script.lock().started(t.id).unwrap().mode == StartMode::Resuming);
+}
+
+#[test]
+fn a_view_of_a_source_goes_on_where_the_source_stood_at_its_checkpoint() {
+    let mut bed = Bed::new(1);
+    let s = source(1, "s");
+    bed.create_at(&s, vec![at(0)]).unwrap().unwrap();
+    let (v, w) = (view(2, "v", &s), view(3, "w", &s));
+    for relation in [&v, &w] {
+        bed.create(relation);
+    }
+    let stands = |bed: &mut Bed, offset| {
+        bed.script.lock().positions = Positions::from([(s.id, vec![at(offset)])]);
+        bed.event(Event::Active);
+    };
+    stands(&mut bed, 4);
+    bed.flush().unwrap().unwrap();
+    stands(&mut bed, 6);
+    bed.event(failed(&v));
+    stands(&mut bed, 9);
+    bed.flush().unwrap().unwrap();
+    bed = bed.restart();
+    resume(&mut bed, &v).unwrap().unwrap();
+    let start = bed.script.lock().started(v.id).unwrap();
+    assert_eq!(start.backfill[&s.id], [at(4)]);
+    // Without another reader the source itself begins there.
+    bed.event(failed(&v));
+    let relations = vec![w.id];
+    bed.ask(|reply| Request::Drop { relations, reply });
+    assert!(bed.running().is_empty());
+    stands(&mut bed, 9);
+    resume(&mut bed, &v).unwrap().unwrap();
+    let start = bed.script.lock().started(s.id).unwrap();
+    assert_eq!(start.positions, [at(9)]);
+}
+
+#[test]
+fn what_reads_a_stopped_job_is_resumed_after_it() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let v = view(2, "v", &t);
+    for relation in [&t, &v] {
+        bed.create(relation);
+    }
+    bed.event(failed(&t));
+    let error = resume(&mut bed, &v).unwrap().err().unwrap();
+    assert!(error.hint().unwrap().contains("ALTER TABLE t RESUME"));
+    resume(&mut bed, &t).unwrap().unwrap();
+    assert_eq!(stopped(&bed), [2]);
+    resume(&mut bed, &v).unwrap().unwrap();
+    assert!(stopped(&bed).is_empty());
+}
+
+#[test]
+fn a_halted_job_can_be_dropped_while_it_is_resumed() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(1));
+    bed.create(&t);
+    bed.event(failed(&t));
+    bed.script.lock().manifest_error = Some(Error::unavailable(SqlState::IO_ERROR, "away"));
+    assert!(resume(&mut bed, &t).is_none());
+    let relations = vec![t.id];
+    bed.ask(|reply| Request::Drop { relations, reply })
+        .unwrap()
+        .unwrap();
+    bed.script.lock().manifest_error = None;
+    bed.flush().unwrap().unwrap();
+    bed = bed.restart();
+    assert!(bed.script.lock().shown.relations.is_empty());
+}
