@@ -1,10 +1,11 @@
 # make demo       install what is missing, build, start Kafka and Tidemark, show both stories live   (make demo-stop ends and cleans up)
 # make test       everything that can fail: formatting, unit, property, SQL and end-to-end tests      (.ci/run calls it)
 # make bench      Nexmark into a blackhole sink                                                       (options: make bench ARGS='--queries q0,q3')
+# make soak       constant keys, steady work: memory and disk must stay flat                           (make soak MINUTES=30)
 # make build      the server, optimised: $(TARGET)/release/tidemark
 # make lint       clippy, warnings are errors
 # make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demo and of tests
-.PHONY: build test test-rust test-e2e lint bench demo demo-stop deps clean-cache
+.PHONY: build test test-rust test-e2e soak lint bench demo demo-stop deps clean-cache
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -30,6 +31,10 @@ test-rust:
 
 test-e2e:
 	cd src/sim/e2e && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(PYTEST) -p no:cacheprovider $(ARGS)
+
+MINUTES ?= 10
+soak: deps build
+	cd src/sim/e2e && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(CACHE)/venv/bin/python soak.py --minutes $(MINUTES) $(ARGS)
 
 lint:
 	cargo clippy --release --workspace --all-targets -- -D warnings

@@ -31,6 +31,9 @@ pub struct Config {
     pub epoch_ms: u64,
     /// Interval between checkpoints, in milliseconds.
     pub checkpoint_ms: u64,
+    /// How long an epoch is kept for a reader (a transaction block, a cursor, a query whose client
+    /// reads slowly), in milliseconds; then it gets an error. 0 means for ever.
+    pub snapshot_age_max_ms: u64,
     /// Rows of one change batch at most.
     pub batch_rows_max: usize,
     /// Rows waiting between two workers before their sources pause.
@@ -52,6 +55,7 @@ impl Default for Config {
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,
+            snapshot_age_max_ms: 3_600_000,
             batch_rows_max: 4096,
             exchange_rows_max: 65_536,
             discovery_ms: 30_000,

@@ -66,10 +66,10 @@ pub enum Command {
     },
     /// Closes an epoch at every source.
     Barrier(Arc<BarrierCommand>),
-    /// Epochs up to this one may be merged into the bases of views.
+    /// An epoch was published: views need not keep apart what nobody can read apart.
     Publish {
-        /// See `Readers::mergeable`.
-        mergeable: Epoch,
+        /// The epochs that can still be read, see `Readers::needed`.
+        needed: Arc<[Epoch]>,
     },
     /// Answer `Event::Settled`: every job sent before is built.
     Settle,

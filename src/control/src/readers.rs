@@ -2,13 +2,15 @@
 //! readers.
 //!
 //! A pin and the published epoch are read and written under one lock, so that a reader never pins
-//! an epoch that a writer has already merged past.
+//! an epoch that a writer has already merged past. A pin that is held for too long is given up:
+//! what it would read is not kept any more, and a reader that comes back to it is told so.
 
 use crate::protocol::Positions;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tokio::sync::watch;
@@ -26,13 +28,16 @@ pub struct Readers {
 struct State {
     published: Epoch,
     positions: Arc<Positions>,
-    pins: BTreeMap<Epoch, usize>,
+    /// Since when which epoch is pinned, by the pin's number.
+    pins: BTreeMap<(Epoch, u64), Instant>,
+    next_pin: u64,
 }
 
 /// Rows as of this epoch stay readable until the pin is dropped.
 pub struct Pin {
     readers: Arc<Readers>,
     epoch: Epoch,
+    number: u64,
     positions: Arc<Positions>,
     /// Ends of sources that no job reads, as first asked for under this pin.
     ends: Mutex<Positions>,
@@ -56,28 +61,14 @@ impl Readers {
     pub fn pin(self: &Arc<Readers>) -> Pin {
         let mut state = self.state.lock();
         let epoch = state.published;
-        *state.pins.entry(epoch).or_default() += 1;
+        let number = state.next_pin;
+        state.next_pin += 1;
+        state.pins.insert((epoch, number), Instant::now());
         Pin {
             readers: self.clone(),
             epoch,
+            number,
             positions: state.positions.clone(),
-            ends: Mutex::default(),
-            starts: Mutex::default(),
-        }
-    }
-
-    /// Pins an epoch that is not published yet, before its barrier is sent.
-    pub fn pin_future(self: &Arc<Readers>, epoch: Epoch) -> Pin {
-        let mut state = self.state.lock();
-        assert!(
-            state.published < epoch,
-            "epoch {epoch} is published already"
-        );
-        *state.pins.entry(epoch).or_default() += 1;
-        Pin {
-            readers: self.clone(),
-            epoch,
-            positions: Arc::default(),
             ends: Mutex::default(),
             starts: Mutex::default(),
         }
@@ -91,7 +82,33 @@ impl Readers {
             .pins
             .keys()
             .next()
-            .map_or(state.published, |pin| state.published.min(*pin))
+            .map_or(state.published, |(pin, _)| state.published.min(*pin))
+    }
+
+    /// The epochs that can still be read, in order: those that are pinned, and the newest published
+    /// one. Those between two of them nobody can read.
+    pub fn needed(&self) -> Vec<Epoch> {
+        let state = self.state.lock();
+        let mut needed: Vec<Epoch> = state.pins.keys().map(|(epoch, _)| *epoch).collect();
+        needed.push(state.published);
+        needed.dedup();
+        needed
+    }
+
+    /// Gives up the pins of older epochs that are held for longer than `age_max`. Returns their
+    /// epochs.
+    pub fn expire(&self, age_max: Duration) -> Vec<Epoch> {
+        let mut state = self.state.lock();
+        let published = state.published;
+        let mut given_up = Vec::new();
+        state.pins.retain(|(epoch, _), since| {
+            let keep = *epoch == published || since.elapsed() <= age_max;
+            if !keep {
+                given_up.push(*epoch);
+            }
+            keep
+        });
+        given_up
     }
 
     /// Epoch `epoch` is decided.
@@ -208,12 +225,7 @@ fn first_answer(
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut state = self.readers.state.lock();
-        if let Some(count) = state.pins.get_mut(&self.epoch) {
-            *count -= 1;
-            if *count == 0 {
-                state.pins.remove(&self.epoch);
-            }
-        }
+        state.pins.remove(&(self.epoch, self.number));
     }
 }
 
@@ -266,5 +278,39 @@ mod tests {
         assert_eq!((pin.epoch(), readers.mergeable()), (Epoch(3), Epoch(3)));
         drop(pin);
         assert_eq!(readers.mergeable(), Epoch(5));
+    }
+
+    #[test]
+    fn what_can_be_read_is_what_is_pinned_and_the_newest() {
+        let readers = Readers::new();
+        let mut pins = Vec::new();
+        for epoch in [3, 3, 7, 9] {
+            readers.publish(Epoch(epoch), Arc::default());
+            pins.push(readers.pin());
+        }
+        readers.publish(Epoch(12), Arc::default());
+        assert_eq!(readers.needed(), [3, 7, 9, 12].map(Epoch));
+        pins.remove(2);
+        pins.remove(0);
+        assert_eq!(readers.needed(), [3, 9, 12].map(Epoch));
+    }
+
+    #[test]
+    fn a_pin_that_is_too_old_holds_nothing_back() {
+        let readers = Readers::new();
+        readers.publish(Epoch(3), Arc::default());
+        let old = readers.pin();
+        assert!(
+            readers.expire(Duration::ZERO).is_empty(),
+            "the newest stays"
+        );
+        readers.publish(Epoch(5), Arc::default());
+        let new = readers.pin();
+        assert!(readers.expire(Duration::from_secs(3600)).is_empty());
+        assert_eq!(readers.expire(Duration::ZERO), [Epoch(3)]);
+        assert_eq!(readers.needed(), [Epoch(5)]);
+        drop(old);
+        assert_eq!(readers.mergeable(), Epoch(5));
+        drop(new);
     }
 }

@@ -112,7 +112,7 @@ mod tests {
             .unwrap();
         assert_eq!(out.0.iter().map(ChangeBatch::num_rows).sum::<usize>(), 4);
         let view = operator.view();
-        assert_eq!(view.row_count(Epoch(1), Epoch(0)), 0);
+        assert_eq!(view.row_count(Epoch(1), Epoch(0)).unwrap(), 0);
         operator
             .on_barrier(
                 &Barrier {
@@ -126,15 +126,15 @@ mod tests {
             .unwrap();
         assert_eq!(
             (
-                view.row_count(Epoch(1), Epoch(0)),
-                view.row_count(Epoch(1), Epoch(1))
+                view.row_count(Epoch(1), Epoch(0)).unwrap(),
+                view.row_count(Epoch(1), Epoch(1)).unwrap()
             ),
             (2, 2)
         );
         let delta = operator.tables()[0].seal().unwrap();
         let mut restored = Materialize::new("r", schema.clone(), Some(vec![0]), false, 0, 0);
         restored.tables()[0].restore(&delta.upserts);
-        assert_eq!(restored.view().row_count(Epoch(1), Epoch(1)), 2);
+        assert_eq!(restored.view().row_count(Epoch(1), Epoch(1)).unwrap(), 2);
         assert!(restored.tables()[0].seal().is_none());
     }
 }

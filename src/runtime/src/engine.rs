@@ -165,6 +165,8 @@ impl Engine {
         let pace = Pace {
             epoch: Duration::from_millis(config.epoch_ms),
             checkpoint: Duration::from_millis(config.checkpoint_ms),
+            snapshot_age_max: (config.snapshot_age_max_ms > 0)
+                .then(|| Duration::from_millis(config.snapshot_age_max_ms)),
         };
         let shared = Arc::new(Shared {
             config,
@@ -184,6 +186,7 @@ impl Engine {
             specs: Mutex::default(),
             unnamed: Mutex::default(),
             heads: Mutex::default(),
+            locks: Arc::default(),
             jobs: Mutex::default(),
             errors: Mutex::new(errors),
             checkpoints: Mutex::default(),

@@ -9,6 +9,7 @@ mod blame;
 pub mod engine;
 mod errors;
 mod exchange;
+mod locks;
 mod metrics;
 mod ownership;
 mod pool;
@@ -20,6 +21,7 @@ mod worker;
 mod writes;
 
 pub use engine::{CatalogChange, CheckpointInfo, Engine, JobStatus, Pin};
+pub use locks::{TableLock, Writer};
 pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
 pub use writes::WriteGuard;

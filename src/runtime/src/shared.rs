@@ -4,6 +4,7 @@
 use crate::blame::Recovery;
 use crate::engine::CheckpointInfo;
 use crate::errors::ErrorTable;
+use crate::locks::TableLocks;
 use crate::sinks::SinkQueue;
 use crate::writes::TableHead;
 use parking_lot::{Mutex, RwLock};
@@ -56,8 +57,10 @@ pub struct Shared {
     pub specs: Mutex<HashMap<TableId, TableSpec>>,
     /// Merged files that no committed manifest names yet.
     pub unnamed: Mutex<Vec<FileMeta>>,
-    /// Written tables as of the last write, for resolving the next one.
-    pub heads: Mutex<HashMap<RelationId, Arc<tokio::sync::Mutex<Option<TableHead>>>>>,
+    /// Writes of tables that are not published yet, for resolving the next one.
+    pub heads: Mutex<HashMap<RelationId, Arc<tokio::sync::Mutex<TableHead>>>>,
+    /// Who holds and who awaits those tables' locks.
+    pub locks: Arc<TableLocks>,
     /// Figures by job.
     pub jobs: Mutex<BTreeMap<RelationId, Arc<JobFigures>>>,
     /// `tidemark.errors`.

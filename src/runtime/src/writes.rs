@@ -1,89 +1,53 @@
 //! Writing tables: INSERT, UPDATE and DELETE are resolved here, serially per table against all
 //! earlier writes, into -old +new rows that the log keeps.
 //!
-//! A table's *head* holds its rows as of the last submitted write, also of epochs that are not
-//! decided yet; a writer locks the heads of its tables, in the order of their ids. What it writes
-//! is kept in the guard until it commits, and goes into the heads only then. A head is filled from
-//! the table's partitions at its first write.
+//! A table's rows are looked up where they live, in the partitions of its view as of the newest
+//! published epoch. On top of that its *head* has what was submitted and is not published yet, so
+//! that a writer sees all earlier writes; it is empty soon after the last one, and there is no
+//! second copy of a table. A writer locks the heads of its tables, in the order of their ids, so
+//! that no two wait for each other. What it writes is kept in the guard until it commits, and goes
+//! into the heads only then.
+
+mod head;
 
 use crate::engine::Engine;
-use crate::shared::Shared;
+use crate::locks::{LockNote, TableLock, Writer};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
-use std::collections::{BTreeMap, HashMap};
+use head::Decision;
+pub use head::TableHead;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::key::encode_columns;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
 use tidemark_control::TableWrites;
 use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
 use tidemark_control::protocol::{Event, Request};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
-use tidemark_state::view::ViewOptions;
-use tokio::sync::{OwnedMutexGuard, oneshot};
-
-/// A table's rows as of the last submitted write.
-pub struct TableHead {
-    rows: ViewPartition,
-    version: Epoch,
-}
+use tokio::sync::OwnedMutexGuard;
 
 /// Exclusive write access to some tables.
 pub struct WriteGuard {
-    shared: Arc<Shared>,
+    engine: Engine,
     tables: BTreeMap<RelationId, Locked>,
 }
 
 struct Locked {
     relation: Arc<Relation>,
-    head: OwnedMutexGuard<Option<TableHead>>,
+    head: OwnedMutexGuard<TableHead>,
+    _note: LockNote,
     /// This guard's own writes.
     changes: Vec<ChangeBatch>,
 }
 
-impl Drop for Locked {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // Nobody knows how far it came.
-            *self.head = None;
-        }
-    }
-}
-
-impl TableHead {
-    fn new(relation: &Relation) -> TableHead {
-        let key = (!relation.key.is_empty()).then(|| relation.key.clone());
-        TableHead {
-            rows: ViewPartition::new(ViewOptions {
-                name: relation.name.clone(),
-                schema: relation.arrow_schema(),
-                key,
-                append_only: false,
-                partitioned_by_key: true,
-                table: 0,
-                vnode_of_worker: 0,
-            }),
-            version: Epoch(0),
-        }
-    }
-
-    fn apply(&mut self, changes: Vec<ChangeBatch>) {
-        self.version = self.version.next();
-        self.rows.append(self.version, changes);
-        self.rows.merge(self.version);
-    }
-
-    fn read(&self, columns: &[usize]) -> Vec<RecordBatch> {
-        self.rows.read_at(self.version, self.version, columns, 8192)
-    }
-}
-
 impl Engine {
     /// Locks these tables for writing, in id order. Writes see all earlier writes; nothing is
-    /// visible to others before `commit`. Dropping the guard rolls back.
-    pub async fn begin_write(&self, tables: &[RelationId]) -> Result<WriteGuard> {
+    /// visible to others before `commit`. Dropping the guard rolls back. `55P03` if a lock is not
+    /// free within the writer's `lock_timeout`.
+    pub async fn begin_write(&self, tables: &[RelationId], writer: Writer) -> Result<WriteGuard> {
         if let Some(error) = self.shared().readers.log_error() {
             return Err(error.context("the write cannot be logged"));
         }
@@ -94,25 +58,75 @@ impl Engine {
         for id in ids {
             let relation = self.writable(id)?;
             let head = self.shared().heads.lock().entry(id).or_default().clone();
-            let mut head = head.lock_owned().await;
+            let note = self.shared().locks.ask(id, writer.session);
+            let mut head = self.lock_head(head, writer).await?;
+            note.granted();
             // The wait can have been long: the table may be gone.
             let relation = self.writable(relation.id)?;
-            if head.is_none() {
-                *head = Some(self.fill_head(&relation)?);
-            }
+            head.forget(self.shared().readers.published());
             locked.insert(
                 id,
                 Locked {
                     relation,
                     head,
+                    _note: note,
                     changes: Vec::new(),
                 },
             );
         }
         Ok(WriteGuard {
-            shared: self.shared().clone(),
+            engine: self.clone(),
             tables: locked,
         })
+    }
+
+    async fn lock_head(
+        &self,
+        head: Arc<tokio::sync::Mutex<TableHead>>,
+        writer: Writer,
+    ) -> Result<OwnedMutexGuard<TableHead>> {
+        let Some(timeout) = writer.lock_timeout else {
+            return Ok(head.lock_owned().await);
+        };
+        tokio::time::timeout(timeout, head.lock_owned())
+            .await
+            .map_err(|_| {
+                let e = Error::user(SqlState("55P03"), "canceling statement due to lock timeout");
+                self.explain_wait(e, writer.session)
+            })
+    }
+
+    /// The write locks that are held or awaited.
+    pub fn locks(&self) -> Vec<TableLock> {
+        self.shared().locks.list()
+    }
+
+    /// The sessions that a session waits for.
+    pub fn blockers(&self, session: i32) -> Vec<i32> {
+        let blockers = self.shared().locks.blockers(session);
+        let mut all: Vec<i32> = blockers.into_iter().flat_map(|(_, by)| by).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Adds to the error of a statement that did not get what it waited for who has it.
+    pub fn explain_wait(&self, error: Error, session: i32) -> Error {
+        let blockers = self.shared().locks.blockers(session);
+        let holder = |(table, by): &(RelationId, Vec<i32>)| Some((*table, *by.first()?));
+        let Some((table, holder)) = blockers.iter().find_map(holder) else {
+            return error;
+        };
+        let catalog = self.catalog();
+        let name = catalog.relations.get(&table).map_or("", |r| &r.name);
+        error
+            .with_detail(format!(
+                "Session {holder} has locked table \"{name}\" for writing."
+            ))
+            .with_hint(format!(
+                "SELECT * FROM pg_stat_activity WHERE pid = {holder} tells what it does, SELECT \
+                 pg_terminate_backend({holder}) ends it."
+            ))
     }
 
     fn writable(&self, id: RelationId) -> Result<Arc<Relation>> {
@@ -146,69 +160,95 @@ impl Engine {
         }
         Ok(relation.clone())
     }
-
-    /// All that was written so far is published here: nothing was written since this process
-    /// opened, and it opened with every decided epoch complete.
-    fn fill_head(&self, relation: &Relation) -> Result<TableHead> {
-        let pin = self.pin();
-        let columns: Vec<usize> = (0..relation.columns.len()).collect();
-        let mut head = TableHead::new(relation);
-        for partition in self.partitions(relation.id)? {
-            let rows = partition.read_at(pin.epoch(), pin.mergeable(), &columns, 8192);
-            head.apply(rows.into_iter().map(ChangeBatch::insert).collect());
-        }
-        Ok(head)
-    }
 }
 
 impl WriteGuard {
-    fn locked(&self, table: RelationId) -> Result<(&Locked, &TableHead)> {
-        let locked = self
-            .tables
+    fn locked(&self, table: RelationId) -> Result<&Locked> {
+        self.tables
             .get(&table)
-            .ok_or_else(|| Error::internal("the table is not locked for writing"))?;
-        let head = locked
-            .head
-            .as_ref()
-            .ok_or_else(|| Error::internal("the table's head is not filled"))?;
-        Ok((locked, head))
+            .ok_or_else(|| Error::internal("the table is not locked for writing"))
     }
 
     /// The table's rows now, with this guard's own writes, in all its columns (what UPDATE and
     /// DELETE evaluate over).
     pub fn rows(&self, table: RelationId) -> Result<Vec<RecordBatch>> {
-        let (locked, head) = self.locked(table)?;
+        let locked = self.locked(table)?;
         let columns: Vec<usize> = (0..locked.relation.columns.len()).collect();
-        let rows = head.read(&columns);
-        if locked.changes.is_empty() {
-            return Ok(rows);
-        }
-        let mut changes: Vec<ChangeBatch> = rows.into_iter().map(ChangeBatch::insert).collect();
+        let partitions = self.engine.partitions(table)?;
+        let pin = self.engine.pin();
+        let mut changes = locked.head.after(pin.epoch());
         changes.extend(locked.changes.iter().cloned());
-        expand_weights(consolidate(head.rows.schema(), &changes))
+        let on_top = consolidate(&locked.relation.arrow_schema(), &changes);
+        let shares = shares(&on_top, &partitions);
+        let mut rows = Vec::new();
+        for (partition, share) in partitions.iter().zip(shares) {
+            let (epoch, mergeable) = (pin.epoch(), pin.mergeable());
+            rows.extend(partition.read_with(epoch, mergeable, share, &columns, 8192)?);
+        }
+        Ok(rows)
     }
 
     /// The rows with these keys (arrays of the table's key columns), without scanning.
     pub fn lookup(&self, table: RelationId, keys: &[ArrayRef]) -> Result<RecordBatch> {
-        let (locked, head) = self.locked(table)?;
-        let columns: Vec<usize> = (0..locked.relation.columns.len()).collect();
-        let found = head.rows.lookup(head.version, head.version, keys, &columns);
-        if locked.changes.is_empty() {
-            return Ok(found);
-        }
+        let locked = self.locked(table)?;
+        let schema = locked.relation.arrow_schema();
         let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
         encode_columns(keys, &mut wanted);
-        let mut changes = vec![ChangeBatch::insert(found)];
-        for batch in &locked.changes {
-            let mask: BooleanArray = encoded_keys(batch.rows(), &locked.relation.key)
-                .iter()
-                .map(|k| Some(wanted.contains(k)))
-                .collect();
-            changes.push(batch.filter(&mask));
+        let (mut found, elsewhere) = locked.head.lookup(&wanted)?;
+        found.extend(self.published(table, keys, elsewhere)?);
+        if !locked.changes.is_empty() {
+            let wanted: HashSet<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
+            let mut changes: Vec<ChangeBatch> =
+                found.into_iter().map(ChangeBatch::insert).collect();
+            for batch in &locked.changes {
+                let mask: BooleanArray = encoded_keys(batch.rows(), &locked.relation.key)
+                    .iter()
+                    .map(|k| Some(wanted.contains(k.as_slice())))
+                    .collect();
+                changes.push(batch.filter(&mask));
+            }
+            found = expand_weights(consolidate(&schema, &changes))?;
         }
-        let rows = expand_weights(consolidate(head.rows.schema(), &changes))?;
-        compute::concat_batches(head.rows.schema(), &rows)
-            .map_err(|e| Error::internal(e.to_string()))
+        compute::concat_batches(&schema, &found).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// The rows with these of the keys in the table's partitions, as of the newest published epoch.
+    fn published(
+        &self,
+        table: RelationId,
+        keys: &[ArrayRef],
+        which: Vec<u32>,
+    ) -> Result<Vec<RecordBatch>> {
+        if which.is_empty() {
+            return Ok(Vec::new());
+        }
+        let relation = &self.locked(table)?.relation;
+        let columns: Vec<usize> = (0..relation.columns.len()).collect();
+        let which = UInt32Array::from(which);
+        let keys = take_all(keys, &which)?;
+        let partitions = self.engine.partitions(table)?;
+        let pin = self.engine.pin();
+        let owners: Vec<usize> = hash_columns(&keys, which.len())
+            .into_iter()
+            .map(|hash| vnode_owner(vnode_of_hash(hash), partitions.len()))
+            .collect();
+        let mut found = Vec::new();
+        for (worker, partition) in partitions.iter().enumerate() {
+            if partition.key() != Some(relation.key.as_slice()) {
+                return Err(Error::internal(format!(
+                    "table \"{}\" is not kept by its key",
+                    relation.name
+                )));
+            }
+            // Rows that are only ever added may be anywhere.
+            let here = |row: &u32| partition.is_append_only() || owners[*row as usize] == worker;
+            let rows: Vec<u32> = (0..which.len() as u32).filter(here).collect();
+            if !rows.is_empty() {
+                let keys = take_all(&keys, &UInt32Array::from(rows))?;
+                found.push(partition.lookup(pin.epoch(), pin.mergeable(), &keys, &columns)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Deletes exactly these rows (all columns, as `rows` returned them under this guard; see
@@ -222,7 +262,7 @@ impl WriteGuard {
         inserts: &[RecordBatch],
         unique: bool,
     ) -> Result<(usize, usize)> {
-        let relation = self.locked(table)?.0.relation.clone();
+        let relation = self.locked(table)?.relation.clone();
         let schema = relation.arrow_schema();
         let before = self.tables.get(&table).map_or(0, |l| l.changes.len());
         let deleted: usize = deletes.iter().map(RecordBatch::num_rows).sum();
@@ -268,13 +308,13 @@ impl WriteGuard {
 
     /// A number that changes with every write of others into the table: equal ones mean equal rows.
     pub fn version(&self, table: RelationId) -> Result<Epoch> {
-        Ok(self.locked(table)?.1.version)
+        Ok(self.locked(table)?.head.version())
     }
 
     /// Whether the table has all of these rows (all columns) now, with this guard's own writes:
     /// what `write` may delete.
     pub fn holds(&self, table: RelationId, rows: &[RecordBatch]) -> Result<bool> {
-        let relation = self.locked(table)?.0.relation.clone();
+        let relation = self.locked(table)?.relation.clone();
         let rows: Vec<&RecordBatch> = rows.iter().filter(|r| r.num_rows() > 0).collect();
         if rows.is_empty() {
             return Ok(true);
@@ -376,33 +416,32 @@ impl WriteGuard {
         Ok(ChangeBatch::new(both, weights))
     }
 
-    /// Submits the writes and puts them into the heads; the tables are free for the next writer when
-    /// this returns. What was not submitted is in no head: a head that knows more than the log would
-    /// resolve the next write against rows that are not there. A panic on the way empties the heads
-    /// ([`Locked`]), and the next writer fills them again.
-    fn submit(self, reply: Option<oneshot::Sender<Result<Epoch>>>) -> Result<()> {
-        let mut writes = Vec::new();
+    /// Submits the writes and puts them into the heads; the tables are free for the next writer
+    /// when this returns. The answer tells their epoch when it is decided; none if nothing changes.
+    fn submit(self) -> Result<Option<Decision>> {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
         let changes = tables.values().flat_map(|locked| &locked.changes);
         check_size(changes.map(changes_bytes).sum())?;
+        let shared = self.engine.shared();
         for (table, locked) in tables
             .iter()
             .filter(|(_, locked)| !locked.changes.is_empty())
         {
             // Nobody is told that rows are kept in a table that was dropped, or that stopped, while
             // the writer held it.
-            let catalog = self.shared.catalog.read();
+            let catalog = shared.catalog.read();
             if let Some(stopped) = catalog.stopped.get(table) {
                 return Err(tidemark_control::coordinator::stopped_error(
                     &locked.relation,
                     stopped,
                 ));
             }
-            let current = self.shared.heads.lock().get(table).cloned();
+            let current = shared.heads.lock().get(table).cloned();
             let held = OwnedMutexGuard::mutex(&locked.head);
-            if current.is_some_and(|head| !Arc::ptr_eq(&head, held)) {
+            let is_another = current.is_none_or(|head| !Arc::ptr_eq(&head, held));
+            if is_another && catalog.relations.contains_key(table) {
                 return Err(Error::user(
                     SqlState("40001"),
                     format!(
@@ -422,50 +461,53 @@ impl WriteGuard {
                 ));
             }
         }
+        let (mut writes, mut keys) = (Vec::new(), Vec::new());
         for (table, locked) in &tables {
-            let Some(head) = locked.head.as_ref().filter(|_| !locked.changes.is_empty()) else {
-                continue;
-            };
-            let changes = consolidate(&head.rows.schema().clone(), &locked.changes);
+            let changes = consolidate(&locked.relation.arrow_schema(), &locked.changes);
             if changes.is_empty() {
                 continue;
             }
+            keys.push(if locked.relation.key.is_empty() {
+                Vec::new()
+            } else {
+                encoded_keys(changes.rows(), &locked.relation.key)
+            });
             writes.push(TableWrites {
                 table: *table,
                 changes,
             });
         }
         if writes.is_empty() {
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(self.shared.readers.decided()));
-            }
-            return Ok(());
+            return Ok(None);
         }
-        let applied = writes.clone();
-        self.shared
+        // What was not submitted is in no head: a head that knows more than the log would resolve
+        // the next write against rows that are not there.
+        let (reply, decision) = head::decision();
+        let (submitted, reply) = (writes.clone(), Some(reply));
+        shared
             .events
             .send(Event::Request(Request::Write { writes, reply }))
             .map_err(|_| tidemark_control::coordinator::shutting_down())?;
-        for TableWrites { table, changes } in applied {
-            if let Some(head) = tables.get_mut(&table).and_then(|l| l.head.as_mut()) {
-                head.apply(vec![changes]);
+        for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
+            if let Some(locked) = tables.get_mut(&table) {
+                locked.head.add(changes, keys, decision.clone());
             }
         }
-        Ok(())
+        Ok(Some(decision))
     }
 
     /// Logs the writes as one; returns their epoch when it is decided.
     pub async fn commit(self) -> Result<Epoch> {
-        let (reply, answer) = oneshot::channel();
-        self.submit(Some(reply))?;
-        answer
-            .await
-            .map_err(|_| tidemark_control::coordinator::shutting_down())?
+        let readers = self.engine.shared().readers.clone();
+        match self.submit()? {
+            Some(decision) => decision.await,
+            None => Ok(readers.decided()),
+        }
     }
 
     /// Submits the writes and returns at once (`dml_commit = 'async'`).
     pub fn commit_async(self) -> Result<()> {
-        self.submit(None)
+        self.submit().map(drop)
     }
 }
 
@@ -480,6 +522,32 @@ fn check_size(bytes: usize) -> Result<()> {
     )
     .with_detail(format!("The limit is {WRITE_BYTES_MAX} bytes."))
     .with_hint("Write the rows in several transactions."))
+}
+
+/// The part of the changes that each partition keeps.
+fn shares(changes: &ChangeBatch, partitions: &[Arc<ViewPartition>]) -> Vec<ChangeBatch> {
+    let key = partitions.first().and_then(|p| p.key());
+    let columns: Vec<ArrayRef> = match key {
+        Some(key) => key.iter().map(|k| changes.column(*k).clone()).collect(),
+        None => changes.rows().columns().to_vec(),
+    };
+    let mut rows = vec![Vec::new(); partitions.len()];
+    for (row, hash) in hash_columns(&columns, changes.num_rows())
+        .into_iter()
+        .enumerate()
+    {
+        rows[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
+    }
+    rows.into_iter()
+        .map(|rows| changes.take(&UInt32Array::from(rows)))
+        .collect()
+}
+
+fn take_all(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    columns
+        .iter()
+        .map(|c| compute::take(c, rows, None).map_err(|e| Error::internal(e.to_string())))
+        .collect()
 }
 
 /// Of an existing row that was found for several input rows only one is taken out.

@@ -10,7 +10,7 @@ use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Result};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
-use tidemark_runtime::Engine;
+use tidemark_runtime::{Engine, Writer};
 
 struct Database {
     engine: Engine,
@@ -65,7 +65,10 @@ impl Database {
         let columns: Vec<usize> = (0..relation.columns.len()).collect();
         let mut rows = Vec::new();
         for partition in self.engine.partitions(relation.id).unwrap() {
-            for batch in partition.read_at(pin.epoch(), pin.mergeable(), &columns, 1000) {
+            for batch in partition
+                .read_at(pin.epoch(), pin.mergeable(), &columns, 1000)
+                .unwrap()
+            {
                 for row in 0..batch.num_rows() {
                     let values: Vec<String> = batch
                         .columns()
@@ -91,7 +94,11 @@ impl Database {
             )
             .unwrap()
         };
-        let mut guard = self.engine.begin_write(&[relation.id]).await.unwrap();
+        let mut guard = self
+            .engine
+            .begin_write(&[relation.id], Writer::default())
+            .await
+            .unwrap();
         guard
             .write(relation.id, &[batch(deletes)], &[batch(inserts)], false)
             .unwrap();

@@ -87,6 +87,9 @@ pub struct Start {
     /// Interval between checkpoints in milliseconds [default: 1000]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_MS", value_name = "MS")]
     checkpoint_ms: Option<u64>,
+    /// How long an epoch is kept for a reader, in milliseconds; 0: for ever [default: 3600000]
+    #[arg(long, env = "TIDEMARK_SNAPSHOT_AGE_MAX_MS", value_name = "MS")]
+    snapshot_age_max_ms: Option<u64>,
     /// Rows of one change batch at most [default: 4096]
     #[arg(long, env = "TIDEMARK_BATCH_ROWS_MAX", value_name = "N")]
     batch_rows_max: Option<usize>,
@@ -141,6 +144,7 @@ impl Start {
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);
+        set(&mut config.snapshot_age_max_ms, self.snapshot_age_max_ms);
         set(&mut config.batch_rows_max, self.batch_rows_max);
         set(&mut config.exchange_rows_max, self.exchange_rows_max);
         set(&mut config.discovery_ms, self.discovery_ms);

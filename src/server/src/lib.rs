@@ -8,6 +8,7 @@
 
 pub mod catalog_tables;
 pub mod cli;
+pub mod clients;
 pub mod create_as;
 pub mod ddl;
 pub mod dml;
@@ -34,7 +35,7 @@ pub struct Server {
     /// The query engine.
     pub serving: serving::Serving,
     /// Who is connected.
-    pub clients: protocol::startup::Clients,
+    pub clients: clients::Clients,
     /// CREATE statements that go on in the background.
     pub background: Background,
     /// The node's configuration.

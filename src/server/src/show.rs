@@ -374,15 +374,15 @@ impl Session {
     }
 
     fn show_processes(&self) -> Result<Outcome> {
-        let row = |(pid, c): (i32, crate::protocol::startup::Client)| {
-            let running = c.running.lock().clone();
+        let row = |(pid, c): (i32, crate::clients::Client)| {
+            let doing = c.activity.look();
             vec![
                 some(pid.to_string()),
                 some(c.user),
                 some(c.address),
                 some("dev"),
                 some(micros_text(c.since)),
-                (!running.is_empty()).then_some(running),
+                doing.running().map(str::to_string),
             ]
         };
         text_rows(

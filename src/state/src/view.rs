@@ -2,9 +2,18 @@
 //! the threads that read it.
 //!
 //! The relation at epoch e is `base + pending[<= e]`: rows merged up to `base_epoch`, and the
-//! consolidated changes of each epoch since. The worker appends an epoch's changes at its barrier
-//! and merges epochs that nobody needs apart any more; a reader that has pinned epoch e is promised
-//! that no merge passes e.
+//! consolidated changes since, in groups of consecutive epochs. The worker appends an epoch's
+//! changes at its barrier as a group of its own, and [`ViewPartition::settle`] is told which epochs
+//! somebody can still read: the pinned ones and the newest. What is not after the first of them
+//! goes into the base. What lies between two of them is read together or not at all, so its groups
+//! are summed into one, as a log-structured merge does it: a group takes in the next one when that
+//! is at least half its size. So a reader that stays costs what it differs in from now, twice the
+//! rows that changed at most, however many updates there were; and adding an epoch costs a few
+//! times its own rows. A group never spans the last seal, which tells what changed since.
+//!
+//! A reader that has pinned epoch e is promised that nothing passes e. A pin that was given up for
+//! its age gets an error, never the rows of another epoch: the base's
+//! epoch and the first epoch of each group tell.
 //!
 //! Locks: the base has a readers-writer lock, held for reading as long as a read gathers its rows,
 //! and for writing only to merge, and only when it is free at once. Pending changes have a lock of
@@ -19,6 +28,7 @@
 //! Append-only rows may be anywhere: they carry a vnode of the worker that keeps them.
 
 mod base;
+mod group;
 #[cfg(test)]
 mod measure;
 mod table;
@@ -31,11 +41,12 @@ use crate::consolidate::{consolidate, consolidate_fully};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use base::{Base, Dirty, by_sign, pick, take_rows};
+use group::{Group, Pending};
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::Epoch;
+use tidemark_common::{Epoch, Error, Result, SqlState};
 
 /// How a relation's rows are kept; see the module's documentation.
 #[derive(Clone, Debug)]
@@ -63,6 +74,8 @@ pub struct ViewPartition {
     options: ViewOptions,
     base: RwLock<Merged>,
     pending: Mutex<Pending>,
+    /// Somebody sums groups of pending changes.
+    summing: AtomicBool,
     /// What the next seal has to tell; taken after `base`.
     unsealed: Mutex<Unsealed>,
 }
@@ -71,12 +84,6 @@ pub struct ViewPartition {
 struct Merged {
     base: Base,
     epoch: Epoch,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    epochs: BTreeMap<Epoch, Vec<ChangeBatch>>,
-    last: Epoch,
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +161,7 @@ impl ViewPartition {
                 epoch: Epoch(0),
             }),
             pending: Mutex::default(),
+            summing: AtomicBool::new(false),
             unsealed: Mutex::default(),
         }
     }
@@ -166,6 +174,11 @@ impl ViewPartition {
     /// Columns of its unique key, if it is kept by one.
     pub fn key(&self) -> Option<&[usize]> {
         self.options.key.as_deref()
+    }
+
+    /// Whether no row ever leaves, so that a row may be in any partition.
+    pub fn is_append_only(&self) -> bool {
+        self.options.append_only
     }
 
     /// The epoch up to which changes are merged.
@@ -192,8 +205,54 @@ impl ViewPartition {
         );
         pending.last = epoch;
         if !changes.is_empty() {
-            pending.epochs.insert(epoch, changes);
+            pending.insert(Group::new(epoch, epoch, changes));
         }
+    }
+
+    /// Keeps apart what can still be read apart: `needed`, ascending, are the epochs that are
+    /// pinned, and last the newest that can be pinned. Merges into the base, and sums pending
+    /// groups if they are small; returns whether there are larger ones, to be summed by
+    /// [`ViewPartition::sum_pending`] where that holds nobody up.
+    pub fn settle(&self, needed: &[Epoch]) -> bool {
+        let Some(first) = needed.first() else {
+            return false;
+        };
+        self.merge(*first);
+        if needed.len() == 1 {
+            return false;
+        }
+        let sealed = self.unsealed.lock().sealed;
+        let rows = self
+            .pending
+            .lock()
+            .rows_to_sum(&self.options, needed, sealed);
+        if rows > 0 && rows <= group::INLINE_ROWS_MAX {
+            self.sum_pending(needed);
+        }
+        rows > group::INLINE_ROWS_MAX
+    }
+
+    /// Sums groups of pending changes that nobody can read apart. The work is done without a lock;
+    /// who comes while another thread does it has nothing to do.
+    pub fn sum_pending(&self, needed: &[Epoch]) {
+        if self.summing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let sealed = self.unsealed.lock().sealed;
+        let runs = self.pending.lock().runs(&self.options, needed, sealed);
+        for run in runs {
+            let changes: Vec<ChangeBatch> = run
+                .iter()
+                .flat_map(|group| group.changes.iter().cloned())
+                .collect();
+            let (Some(from), Some(to)) = (run.first(), run.last()) else {
+                continue;
+            };
+            let sum = self.options.sum(&changes);
+            let sum = Group::new(from.first, to.last, vec![sum]);
+            self.pending.lock().replace(&run, sum);
+        }
+        self.summing.store(false, Ordering::Release);
     }
 
     /// Merges the changes up to and including `up_to` into the base. Returns false when a reader
@@ -202,17 +261,11 @@ impl ViewPartition {
         let Some(mut merged) = self.base.try_write() else {
             return false;
         };
-        let taken: Vec<(Epoch, Vec<ChangeBatch>)> = {
-            let mut pending = self.pending.lock();
-            let later = pending.epochs.split_off(&up_to.next());
-            std::mem::replace(&mut pending.epochs, later)
-                .into_iter()
-                .collect()
-        };
+        let taken = self.pending.lock().take(up_to);
         let mut unsealed = self.unsealed.lock();
-        for (epoch, changes) in taken {
-            let mark = unsealed.tracked && epoch > unsealed.sealed;
-            for batch in &changes {
+        for group in taken {
+            let mark = unsealed.tracked && group.last > unsealed.sealed;
+            for batch in &group.changes {
                 merged
                     .base
                     .apply(&self.options.name, batch, &mut unsealed.dirty, mark);
@@ -222,38 +275,24 @@ impl ViewPartition {
         true
     }
 
-    /// Whether there are changes up to `epoch` that are not merged.
-    fn has_pending(&self, epoch: Epoch) -> bool {
-        self.pending.lock().epochs.range(..=epoch).next().is_some()
-    }
-
-    /// Runs `read` with the base and the changes on top of it up to `epoch`, having merged what
-    /// `mergeable` allows.
+    /// Runs `read` with the base and the groups on top of it up to `epoch`, having merged what
+    /// `mergeable` allows. `72000` if the epoch was given up.
     fn with<T>(
         &self,
         epoch: Epoch,
         mergeable: Epoch,
-        read: impl FnOnce(&Base, Vec<ChangeBatch>) -> T,
-    ) -> T {
+        read: impl FnOnce(&Base, &[Arc<Group>]) -> T,
+    ) -> Result<T> {
         let mergeable = mergeable.min(epoch);
-        if self.has_pending(mergeable) {
+        if self.pending.lock().reaches(mergeable) {
             self.merge(mergeable);
         }
         let merged = self.base.read();
-        assert!(
-            merged.epoch <= epoch,
-            "{}: epoch {epoch} was read after a merge up to {}",
-            self.options.name,
-            merged.epoch
-        );
-        let pending: Vec<ChangeBatch> = self
-            .pending
-            .lock()
-            .epochs
-            .range(..=epoch)
-            .flat_map(|(_, changes)| changes.iter().cloned())
-            .collect();
-        read(&merged.base, pending)
+        let pending = self.pending.lock().up_to(epoch);
+        match pending.filter(|_| merged.epoch <= epoch) {
+            Some(pending) => Ok(read(&merged.base, &pending)),
+            None => Err(snapshot_too_old()),
+        }
     }
 
     /// The rows as of `epoch`: these columns, in batches of at most `batch_rows`. The caller has
@@ -264,7 +303,20 @@ impl ViewPartition {
         mergeable: Epoch,
         columns: &[usize],
         batch_rows: usize,
-    ) -> Vec<RecordBatch> {
+    ) -> Result<Vec<RecordBatch>> {
+        let nothing = ChangeBatch::insert(RecordBatch::new_empty(self.options.schema.clone()));
+        self.read_with(epoch, mergeable, nothing, columns, batch_rows)
+    }
+
+    /// [`ViewPartition::read_at`] with further changes on top, of rows that belong here.
+    pub fn read_with(
+        &self,
+        epoch: Epoch,
+        mergeable: Epoch,
+        on_top: ChangeBatch,
+        columns: &[usize],
+        batch_rows: usize,
+    ) -> Result<Vec<RecordBatch>> {
         let schema: SchemaRef = Arc::new(
             self.options
                 .schema
@@ -272,7 +324,9 @@ impl ViewPartition {
                 .expect("the columns exist"),
         );
         self.with(epoch, mergeable, |base, pending| {
-            let delta = self.options.sum(&pending);
+            let mut changes = group::changes(pending);
+            changes.extend(Some(on_top).filter(|c| !c.is_empty()));
+            let delta = self.options.sum(&changes);
             let (ids, extra) = base.rows_with(&self.options.name, &delta);
             let mut batches: Vec<RecordBatch> = ids
                 .chunks(batch_rows)
@@ -303,7 +357,7 @@ impl ViewPartition {
         mergeable: Epoch,
         key: &[ArrayRef],
         columns: &[usize],
-    ) -> RecordBatch {
+    ) -> Result<RecordBatch> {
         let schema: SchemaRef = Arc::new(
             self.options
                 .schema
@@ -332,7 +386,9 @@ impl ViewPartition {
             );
             let every: Vec<u32> = wanted.live_ids().collect();
             let base_ids = indexed.find_keys(&wanted.gather(&every), every.len());
-            let delta = self.options.sum(&self.matching(&pending, &wanted));
+            let delta = self
+                .options
+                .sum(&group::matching(pending, &wanted, &indexed.key));
             let (gone, come) = by_sign(&delta);
             let gone = wanted_ids(&wanted, &pick(delta.rows(), &indexed.key), &gone);
             let base_ids: Vec<u32> = every
@@ -351,28 +407,10 @@ impl ViewPartition {
         })
     }
 
-    /// The changes to keys in `wanted`.
-    fn matching(&self, pending: &[ChangeBatch], wanted: &crate::KeyIndex) -> Vec<ChangeBatch> {
-        let key = self.options.key.as_deref().unwrap_or_default();
-        let only = |changes: &ChangeBatch| {
-            let all: Vec<u32> = (0..changes.num_rows() as u32).collect();
-            let ids = wanted_ids(wanted, &pick(changes.rows(), key), &all);
-            let rows: Vec<u32> = all
-                .into_iter()
-                .filter(|r| ids[*r as usize] != crate::ABSENT)
-                .collect();
-            changes.take(&rows.into())
-        };
-        pending.iter().map(only).collect()
-    }
-
     /// Number of rows as of `epoch`.
-    pub fn row_count(&self, epoch: Epoch, mergeable: Epoch) -> u64 {
+    pub fn row_count(&self, epoch: Epoch, mergeable: Epoch) -> Result<u64> {
         self.with(epoch, mergeable, |base, pending| {
-            let added: i64 = pending
-                .iter()
-                .map(|c| c.weights().map_or(c.num_rows() as i64, |w| w.iter().sum()))
-                .sum();
+            let added: i64 = pending.iter().map(|group| group.added).sum();
             base.rows()
                 .checked_add_signed(added)
                 .expect("the number of rows is not negative")
@@ -382,15 +420,23 @@ impl ViewPartition {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let merged = self.base.read();
-        let pending = self.pending.lock();
-        merged.base.memory_bytes()
-            + pending
-                .epochs
-                .values()
-                .flatten()
-                .map(|c| c.rows().get_array_memory_size() + c.weights().map_or(0, |w| w.len() * 8))
-                .sum::<usize>()
+        merged.base.memory_bytes() + self.pending.lock().memory_bytes()
     }
+
+    /// Rows of pending changes: what readers of older epochs and epochs under way cost.
+    pub fn pending_rows(&self) -> usize {
+        self.pending.lock().rows()
+    }
+}
+
+/// The answer to who reads an epoch whose pin was given up.
+pub fn snapshot_too_old() -> Error {
+    Error::user(SqlState("72000"), "snapshot too old")
+        .with_detail("The epoch that the transaction or cursor reads is not kept any more.")
+        .with_hint(
+            "Run it again. The setting snapshot_age_max_ms bounds how long an epoch is kept for \
+             a reader.",
+        )
 }
 
 /// The id in `wanted` of the keys at `rows`.

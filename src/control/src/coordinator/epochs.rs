@@ -194,13 +194,28 @@ impl Coordinator {
         }
         if let Some((epoch, stands)) = published {
             self.readers.publish(epoch, stands);
+            self.give_up_old_pins();
             self.workers.broadcast(Command::Publish {
-                mergeable: self.readers.mergeable(),
+                needed: self.readers.needed().into(),
             });
         }
         self.try_held()?;
         self.advance_creating();
         self.advance_checkpoint()
+    }
+
+    /// A reader that stays for too long must not hold back everybody's views.
+    fn give_up_old_pins(&self) {
+        let Some(age_max) = self.pace.snapshot_age_max else {
+            return;
+        };
+        for epoch in self.readers.expire(age_max) {
+            tracing::warn!(
+                %epoch,
+                seconds = age_max.as_secs(),
+                "an epoch was read for too long: its reader gets an error if it reads on"
+            );
+        }
     }
 
     fn decide_ready(&mut self) -> Result<()> {

@@ -11,7 +11,6 @@ use super::Coordinator;
 use super::halted::reason_of;
 use crate::Entry;
 use crate::protocol::{Command, Positions, StartJob, StartMode};
-use crate::readers::Pin;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
@@ -50,12 +49,12 @@ pub(super) struct Resumes {
 pub(super) enum Phase {
     /// Each worker tells when its leaves may join.
     CatchingUp { ready: Vec<bool> },
-    /// Joined at the barrier of `epoch`; the pin keeps its inputs' rows as of that epoch until
-    /// every worker has passed it.
+    /// Joined at the barrier of `epoch`. Its inputs' rows as of that epoch need no pin: each worker
+    /// copies them when its input passes that barrier, so before the epoch can be published, and
+    /// nothing merges past what is published.
     Joined {
         epoch: Epoch,
         done: Vec<Epoch>,
-        pin: Option<Pin>,
         reached: Option<Epoch>,
     },
     /// Reached its targets: promoted at the next barrier.
@@ -261,20 +260,11 @@ impl Coordinator {
 
     pub(super) fn on_job_done(&mut self, worker: WorkerId, relation: RelationId, epoch: Epoch) {
         if let Some(Creating {
-            phase:
-                Phase::Joined {
-                    done,
-                    epoch: joined,
-                    pin,
-                    ..
-                },
+            phase: Phase::Joined { done, .. },
             ..
         }) = self.creating.get_mut(&relation)
         {
             done[worker] = epoch;
-            if done.iter().all(|d| d >= joined) {
-                *pin = None;
-            }
         }
     }
 
@@ -296,7 +286,6 @@ impl Coordinator {
                     creating.phase = Phase::Joined {
                         epoch: next,
                         done: vec![Epoch(0); ready.len()],
-                        pin: Some(self.readers.pin_future(next)),
                         reached: None,
                     };
                 }

@@ -57,6 +57,8 @@ pub struct Pace {
     pub epoch: Duration,
     /// Between checkpoints.
     pub checkpoint: Duration,
+    /// How long an epoch is kept for a reader; `None`: as long as it wants.
+    pub snapshot_age_max: Option<Duration>,
 }
 
 /// The state of the coordinator's thread.

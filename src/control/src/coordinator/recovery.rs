@@ -358,9 +358,9 @@ impl Coordinator {
             .publish(decided, Arc::new(coordinator.decisions.positions.clone()));
         let released: Vec<RelationId> = coordinator.running.clone();
         coordinator.workers.release_sinks(&released);
-        coordinator
-            .workers
-            .broadcast(Command::Publish { mergeable: decided });
+        coordinator.workers.broadcast(Command::Publish {
+            needed: [decided].into(),
+        });
         coordinator.read_all_splits();
         coordinator.workers.broadcast(Command::Resume);
         Ok(coordinator)
@@ -604,7 +604,7 @@ impl Coordinator {
                     self.readers.decide(flight.epoch);
                     self.readers.publish(flight.epoch, Arc::default());
                     self.workers.broadcast(Command::Publish {
-                        mergeable: self.readers.mergeable(),
+                        needed: self.readers.needed().into(),
                     });
                 }
             }

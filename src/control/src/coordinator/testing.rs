@@ -398,6 +398,7 @@ impl Bed {
         let pace = Pace {
             epoch: Duration::ZERO,
             checkpoint: Duration::from_secs(86_400),
+            snapshot_age_max: None,
         };
         let coordinator = Coordinator::recover(
             Box::new(log.clone()),

@@ -238,21 +238,7 @@ impl Worker {
                 }
             }
             Command::Barrier(barrier) => self.barrier(&barrier),
-            Command::Publish { mergeable } => {
-                let views: Vec<_> = self
-                    .jobs
-                    .iter()
-                    .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
-                    .collect();
-                for (id, view) in views {
-                    // Changes that do not fit the rows are found out here: what is left is nobody's
-                    // answer.
-                    if let Err(error) = catch(|| Ok(view.merge(mergeable))) {
-                        self.fail(id, error);
-                        self.shared.views.write().remove(&id);
-                    }
-                }
-            }
+            Command::Publish { needed } => self.settle_views(&needed),
             Command::Settle => self.tell(Event::Settled { worker: self.id }),
             Command::Resume => {
                 self.recovering = false;
@@ -263,6 +249,31 @@ impl Worker {
             Command::Shutdown => {}
         }
         self.process_local();
+    }
+
+    /// Merges what nobody can read apart any more.
+    fn settle_views(&mut self, needed: &Arc<[Epoch]>) {
+        let views: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
+            .collect();
+        for (id, view) in views {
+            // Changes that do not fit the rows are found out here: what is left is nobody's
+            // answer.
+            match catch(|| Ok(view.settle(needed))) {
+                Ok(true) => {
+                    let needed = needed.clone();
+                    let sum = move || view.sum_pending(&needed);
+                    drop(self.shared.tokio.spawn_blocking(sum));
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.fail(id, error);
+                    self.shared.views.write().remove(&id);
+                }
+            }
+        }
     }
 
     /// What runs now, in case that it ends the process.
@@ -896,8 +907,13 @@ impl Worker {
             return;
         };
         if let Some(view) = view {
-            let batches = reversed(view.read_at(barrier.epoch, mergeable, columns, batch_rows));
-            *state = TapState::Snapshot { batches, barrier };
+            match view.read_at(barrier.epoch, mergeable, columns, batch_rows) {
+                Ok(batches) => {
+                    let batches = reversed(batches);
+                    *state = TapState::Snapshot { batches, barrier };
+                }
+                Err(error) => self.fail(tapping, error),
+            }
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();
             match catch_up.source.limit(&end) {

@@ -186,7 +186,10 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                 ("since", moments(rows.iter().map(|r| r.1.since))),
                 (
                     "running",
-                    texts(rows.iter().map(|r| r.1.running.lock().clone())),
+                    texts(rows.iter().map(|r| {
+                        let doing = r.1.activity.look();
+                        doing.running().unwrap_or_default().to_string()
+                    })),
                 ),
             ]
         }

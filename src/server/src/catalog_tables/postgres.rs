@@ -81,14 +81,13 @@ const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, lea
                                 wait_event text, state text, backend_xid int4, backend_xmin int4, \
                                 query_id int8, query text, backend_type text = 'client backend'";
 
+const PG_LOCKS: &str = "locktype text = relation, database oid = 1, relation oid, page int4, tuple \
+                        int2, virtualxid text, transactionid int4, classid oid, objid oid, \
+                        objsubid int2, virtualtransaction text, pid int4, mode text, granted \
+                        bool, fastpath bool, waitstart timestamptz";
+
 /// System views and tables that have no rows here and are not among the exports.
 const EMPTY: &[(&str, &str)] = &[
-    (
-        "pg_locks",
-        "locktype text, database oid, relation oid, page int4, tuple int2, virtualxid text, \
-         transactionid int4, classid oid, objid oid, objsubid int2, virtualtransaction text, pid \
-         int4, mode text, granted bool, fastpath bool, waitstart timestamptz",
-    ),
     (
         "pg_prepared_statements",
         "name text, statement text, prepare_time timestamptz, parameter_types text[], from_sql \
@@ -411,6 +410,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                 .collect(),
         ),
         "pg_stat_activity" => table(PG_STAT_ACTIVITY, activity(snapshot)),
+        "pg_locks" => table(PG_LOCKS, locks(snapshot)),
         "pg_stat_user_tables" | "pg_stat_all_tables" => table(
             "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, \
              idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, \
@@ -817,23 +817,54 @@ fn roles(s: &Snapshot) -> Vec<Row> {
 }
 
 fn activity(s: &Snapshot) -> Vec<Row> {
-    let row = |(pid, c): (i32, crate::protocol::startup::Client)| {
-        let running = c.running.lock().clone();
+    let locks = s.engine().locks();
+    let waits = |pid: i32| locks.iter().any(|l| l.session == pid && !l.granted);
+    let row = |(pid, c): (i32, crate::clients::Client)| {
+        let doing = c.activity.look();
         let (address, port) = c.address.rsplit_once(':').unwrap_or((&c.address, "0"));
+        let wait = if waits(pid) {
+            Some(("Lock", "relation"))
+        } else if doing.writing {
+            Some(("Client", "ClientWrite"))
+        } else if doing.running().is_none() {
+            Some(("Client", "ClientRead"))
+        } else {
+            None
+        };
         vec![
             ("pid", pid.into()),
             ("usename", (&c.user).into()),
+            ("application_name", (&doing.application_name).into()),
             ("client_addr", address.into()),
             ("client_port", port.parse::<i32>().unwrap_or(0).into()),
             ("backend_start", c.since.into()),
-            (
-                "state",
-                if running.is_empty() { "idle" } else { "active" }.into(),
-            ),
-            ("query", running.into()),
+            ("xact_start", doing.transaction_start.into()),
+            ("query_start", doing.query_start.into()),
+            ("state_change", doing.state_change.into()),
+            ("wait_event_type", wait.map(|w| w.0).into()),
+            ("wait_event", wait.map(|w| w.1).into()),
+            ("state", doing.state.into()),
+            ("query", doing.query.into()),
         ]
     };
     s.server.clients.list().into_iter().map(row).collect()
+}
+
+/// The write locks of tables. They exclude each other and let readers through, as PostgreSQL's mode
+/// of that name does.
+fn locks(s: &Snapshot) -> Vec<Row> {
+    let row = |l: tidemark_runtime::TableLock| {
+        vec![
+            ("relation", oids::of_relation(l.table).into()),
+            ("virtualtransaction", format!("{}/0", l.session).into()),
+            ("pid", l.session.into()),
+            ("mode", "ShareRowExclusiveLock".into()),
+            ("granted", l.granted.into()),
+            ("fastpath", false.into()),
+            ("waitstart", (!l.granted).then_some(l.since).into()),
+        ]
+    };
+    s.engine().locks().into_iter().map(row).collect()
 }
 
 /// The type of a column for information_schema: `ARRAY` for arrays.

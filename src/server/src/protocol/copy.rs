@@ -109,33 +109,30 @@ impl Connection {
     }
 
     pub(super) async fn copy_in(&mut self, target: CopyIn) -> Result<(), Failure> {
-        use futures::SinkExt;
         let response = CopyInResponse::new(0, target.columns as i16, vec![0; target.columns]);
         self.line
-            .wire
             .send(PgWireBackendMessage::CopyInResponse(response))
             .await?;
         let mut data = BytesMut::new();
         loop {
-            match self.line.next().await {
-                Some(PgWireFrontendMessage::CopyData(part)) => data.extend_from_slice(&part.data),
-                Some(PgWireFrontendMessage::CopyDone(_)) => break,
-                Some(PgWireFrontendMessage::CopyFail(fail)) => {
+            match self.line.next().await? {
+                PgWireFrontendMessage::CopyData(part) => data.extend_from_slice(&part.data),
+                PgWireFrontendMessage::CopyDone(_) => break,
+                PgWireFrontendMessage::CopyFail(fail) => {
                     return Err(Error::user(
                         SqlState::QUERY_CANCELED,
                         format!("COPY from stdin failed: {}", fail.message),
                     )
                     .into());
                 }
-                Some(PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_)) => {}
-                Some(_) => {
+                PgWireFrontendMessage::Flush(_) | PgWireFrontendMessage::Sync(_) => {}
+                _ => {
                     return Err(Error::user(
                         SqlState("08P01"),
                         "unexpected message type during COPY from stdin",
                     )
                     .into());
                 }
-                None => return Err(Failure::Gone),
             }
         }
         let rows = self

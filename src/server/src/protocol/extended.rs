@@ -88,10 +88,7 @@ impl Connection {
             PgWireFrontendMessage::Describe(describe) => self.describe(describe).await,
             PgWireFrontendMessage::Execute(execute) => self.execute(execute).await,
             PgWireFrontendMessage::Close(close) => self.close(close).await,
-            PgWireFrontendMessage::Flush(_) => {
-                use futures::SinkExt;
-                Ok(self.line.wire.flush().await?)
-            }
+            PgWireFrontendMessage::Flush(_) => self.line.flush().await,
             _ => Ok(()),
         }
     }

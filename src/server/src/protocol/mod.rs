@@ -5,45 +5,58 @@
 //!                   +- Parse Bind Describe Execute Close Flush .. Sync          (extended)
 //!                   +- CopyData .. CopyDone                           (within COPY FROM STDIN)
 //! ```
-//! While a statement runs, the connection keeps listening: notices go out at once, a cancel request
-//! or a lost client drops the statement's future, and messages that arrive early are queued. The
-//! codec is pgwire's, the loop is ours: statements stream, and nothing is collected.
+//! While a statement runs, the connection keeps listening: notices go out at once, what can end it
+//! ([`interrupts`]) or a lost client drops the statement's future, and messages that arrive early
+//! are queued. The codec is pgwire's, the loop is ours: statements stream, and nothing is
+//! collected. What is sent waits for room in the client's socket, so a client that reads slowly
+//! holds up its own statement and nothing else; that wait ends by the same interrupts.
 
 pub mod codec;
 pub mod copy;
 pub mod encode;
 pub mod error;
 pub mod extended;
+pub mod interrupts;
 pub mod parameters;
 pub mod simple;
 pub mod startup;
 pub mod types;
 
 use crate::Server;
+use crate::clients::Activity;
 use crate::session::{Outcome, Rows, Session, Status};
 use codec::Wire;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
 use error::Notice;
-use futures::{SinkExt, StreamExt};
+use futures::{Sink, SinkExt, StreamExt};
+use interrupts::{Interrupt, Interrupts, Limits};
 use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_common::{Error, Result, SqlState};
+use std::task::Poll;
+use std::time::Duration;
+use tidemark_common::{Error, Result};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Messages that are read ahead at most while a statement runs.
 const PENDING_MAX: usize = 256;
+
+/// How long a client that is sent away may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why a message could not be handled.
 pub enum Failure {
     /// The client is told.
     Statement(Error),
+    /// The client is told, and sent away.
+    Ended(Error),
     /// There is no client any more.
     Gone,
 }
@@ -60,67 +73,54 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// `57014`; of a statement whose writes are on their way already it says so.
-pub fn canceled_error(reason: &str, submitted: &AtomicBool) -> Error {
-    let e = Error::user(
-        SqlState::QUERY_CANCELED,
-        format!("canceling statement due to {reason}"),
-    );
-    if submitted.load(Ordering::SeqCst) {
-        e.with_detail("Its writes were submitted before, and take effect all the same.")
-    } else {
-        e
-    }
-}
-
 /// The socket with what is listened to while a statement runs.
 pub struct Line {
     wire: Wire,
     notices: mpsc::UnboundedReceiver<Notice>,
     settings: mpsc::UnboundedReceiver<(String, String)>,
-    /// Changes with every cancel request; seen once when the next statement begins, so that a late
-    /// request hits nothing.
-    canceled: watch::Receiver<()>,
-    /// Whether the running statement's writes are on their way to the log.
-    submitted: Arc<AtomicBool>,
+    interrupts: Interrupts,
+    server: Arc<Server>,
+    pid: i32,
+    activity: Arc<Activity>,
     /// Whether the client was told that it may send: nothing runs.
     idle: bool,
     pending: VecDeque<PgWireFrontendMessage>,
 }
 
 impl Line {
-    /// The next message; `None` when the client is gone.
-    async fn next(&mut self) -> Option<PgWireFrontendMessage> {
+    /// The next message.
+    async fn next(&mut self) -> Result<PgWireFrontendMessage, Failure> {
         let message = match self.pending.pop_front() {
             Some(message) => message,
-            None => self.wire.next().await?.ok()?,
+            None => tokio::select! {
+                biased;
+                what = self.interrupts.next() => return Err(self.interrupted(what)),
+                message = self.wire.next() => match message {
+                    Some(Ok(message)) => message,
+                    _ => return Err(Failure::Gone),
+                },
+            },
         };
         if std::mem::take(&mut self.idle) {
-            self.canceled.mark_unchanged();
+            self.interrupts.canceled.mark_unchanged();
         }
-        Some(message)
+        Ok(message)
     }
 
     /// Runs `work`, listening meanwhile.
     async fn drive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Failure> {
-        let mut canceled = self.canceled.clone();
         tokio::pin!(work);
         loop {
             tokio::select! {
                 biased;
-                // First, since a result that is always ready must not outrun it. A sender that is
-                // gone cancels nothing.
-                Ok(()) = canceled.changed() => {
-                    self.canceled.mark_unchanged();
-                    return Err(canceled_error("user request", &self.submitted).into());
-                }
+                // First, since a result that is always ready must not outrun it.
+                what = self.interrupts.next() => return Err(self.interrupted(what)),
                 result = &mut work => {
                     self.flush_notices().await?;
                     return Ok(result?);
                 }
                 Some(notice) = self.notices.recv() => {
-                    let response = notice.info().into();
-                    self.wire.send(PgWireBackendMessage::NoticeResponse(response)).await?
+                    self.send(PgWireBackendMessage::NoticeResponse(notice.info().into())).await?;
                 }
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),
@@ -130,24 +130,69 @@ impl Line {
         }
     }
 
+    fn interrupted(&self, what: Interrupt) -> Failure {
+        let error = self.interrupts.error(what);
+        if what.is_fatal() {
+            Failure::Ended(error)
+        } else {
+            let engine = &self.server.engine;
+            Failure::Statement(engine.explain_wait(error, self.pid))
+        }
+    }
+
+    /// Waits until a message may be fed, or with `flush` until all that were fed are sent.
+    async fn room(&mut self, flush: bool) -> Result<(), Failure> {
+        let wire = &mut self.wire;
+        let mut poll = move |cx: &mut std::task::Context<'_>| {
+            let wire = Pin::new(&mut *wire);
+            if flush {
+                Sink::<PgWireBackendMessage>::poll_flush(wire, cx)
+            } else {
+                Sink::<PgWireBackendMessage>::poll_ready(wire, cx)
+            }
+        };
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(poll(cx))).await;
+        if let Poll::Ready(done) = at_once {
+            return Ok(done?);
+        }
+        self.activity.writing(true);
+        let outcome = tokio::select! {
+            biased;
+            what = self.interrupts.next() => Err(what),
+            done = std::future::poll_fn(poll) => Ok(done),
+        };
+        self.activity.writing(false);
+        match outcome {
+            Ok(done) => Ok(done?),
+            Err(what) => Err(self.interrupted(what)),
+        }
+    }
+
     async fn flush_notices(&mut self) -> Result<(), Failure> {
         while let Ok(notice) = self.notices.try_recv() {
-            self.wire
-                .feed(PgWireBackendMessage::NoticeResponse(notice.info().into()))
+            self.feed(PgWireBackendMessage::NoticeResponse(notice.info().into()))
                 .await?;
         }
         while let Ok((name, value)) = self.settings.try_recv() {
-            self.wire
-                .feed(PgWireBackendMessage::ParameterStatus(ParameterStatus::new(
-                    name, value,
-                )))
+            let status = ParameterStatus::new(name, value);
+            self.feed(PgWireBackendMessage::ParameterStatus(status))
                 .await?;
         }
         Ok(())
     }
 
     async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), Failure> {
-        Ok(self.wire.feed(message).await?)
+        self.room(false).await?;
+        Ok(Pin::new(&mut self.wire).start_send(message)?)
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        self.room(true).await
+    }
+
+    async fn send(&mut self, message: PgWireBackendMessage) -> Result<(), Failure> {
+        self.feed(message).await?;
+        self.flush().await
     }
 
     async fn complete(&mut self, tag: String) -> Result<(), Failure> {
@@ -214,7 +259,7 @@ impl Cursor {
                 |row| encoded.push(row),
             )?;
             for row in encoded {
-                line.wire.feed(PgWireBackendMessage::DataRow(row)).await?;
+                line.feed(PgWireBackendMessage::DataRow(row)).await?;
             }
             sent += take;
             if offset + take < batch.num_rows() {
@@ -270,18 +315,84 @@ pub async fn serve(server: Arc<Server>, socket: TcpStream) {
 
 impl Connection {
     async fn run(&mut self) {
-        while let Some(message) = self.line.next().await {
-            if matches!(message, PgWireFrontendMessage::Terminate(_)) {
-                break;
-            }
-            match self.handle(message).await {
-                Ok(()) => {}
-                Err(Failure::Gone) => break,
-                Err(Failure::Statement(_)) => {
-                    unreachable!("statement errors are reported by handle")
+        let failure = loop {
+            let message = match self.line.next().await {
+                Ok(PgWireFrontendMessage::Terminate(_)) => return,
+                // What a client still sends of a COPY that failed.
+                Ok(
+                    PgWireFrontendMessage::CopyData(_)
+                    | PgWireFrontendMessage::CopyDone(_)
+                    | PgWireFrontendMessage::CopyFail(_),
+                ) => {
+                    self.line.idle = !self.line.interrupts.running;
+                    continue;
                 }
+                Ok(message) => message,
+                // Between two messages of the extended protocol.
+                Err(Failure::Statement(e)) => {
+                    self.skip_to_sync = true;
+                    match self.report(&e).await {
+                        Ok(()) => continue,
+                        Err(failure) => break failure,
+                    }
+                }
+                Err(failure) => break failure,
+            };
+            self.limit_statement();
+            if let Err(failure) = self.handle(message).await {
+                break failure;
             }
+        };
+        match failure {
+            Failure::Gone => {}
+            Failure::Ended(e) => self.farewell(&e).await,
+            Failure::Statement(_) => unreachable!("statement errors are reported by handle"),
         }
+    }
+
+    /// The session ends: what it holds is given back before the client is told, who may not read.
+    async fn farewell(&mut self, e: &Error) {
+        tracing::info!(pid = self.session.pid(), reason = %e, "session ended");
+        self.portals.clear();
+        self.session.abandon();
+        let message = PgWireBackendMessage::ErrorResponse(error::info(e, "FATAL").into());
+        let wire = &mut self.line.wire;
+        let told = tokio::time::timeout(FAREWELL, async {
+            wire.send(message).await?;
+            SinkExt::<PgWireBackendMessage>::close(wire).await
+        });
+        // A client that is gone or does not read finds its connection closed.
+        let _ = told.await;
+    }
+
+    /// A message arrived: what it asks for may take as long as the session's settings say.
+    fn limit_statement(&mut self) {
+        let (statement, transaction) = self.session.limits();
+        self.line.interrupts.limits = Limits {
+            statement,
+            transaction,
+            ..Limits::default()
+        };
+        self.line.interrupts.running = true;
+    }
+
+    /// The client may send: how long it may take for it.
+    fn limit_idle(&mut self) {
+        let after = |timeout: Option<Duration>| timeout.map(|t| Instant::now() + t);
+        let settings = &self.session.settings;
+        let (_, transaction) = self.session.limits();
+        self.line.interrupts.limits = match self.session.status() {
+            Status::Idle => Limits {
+                idle: after(settings.timeout("idle_session_timeout")),
+                ..Limits::default()
+            },
+            Status::Open | Status::Failed => Limits {
+                transaction,
+                idle_in_transaction: after(settings.timeout("idle_in_transaction_session_timeout")),
+                ..Limits::default()
+            },
+        };
+        self.line.interrupts.running = false;
     }
 
     /// Handles a message; an error is reported to the client here.
@@ -294,7 +405,6 @@ impl Connection {
         if matches!(message, PgWireFrontendMessage::Sync(_)) {
             self.skip_to_sync = false;
             self.portals.remove("");
-            self.session.sync();
             return self.ready().await;
         }
         if self.skip_to_sync {
@@ -312,17 +422,17 @@ impl Connection {
     /// Sends an error and lets the session know.
     async fn report(&mut self, e: &Error) -> Result<(), Failure> {
         self.session.failed();
+        // The error itself is not canceled.
+        self.line.interrupts.running = false;
         self.line.flush_notices().await?;
         if e.kind() == tidemark_common::ErrorKind::Internal {
             tracing::error!(error = %e, "statement failed by an internal error");
         }
         self.line
-            .wire
             .send(PgWireBackendMessage::ErrorResponse(
                 error::info(e, "ERROR").into(),
             ))
-            .await?;
-        Ok(())
+            .await
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {
@@ -331,9 +441,10 @@ impl Connection {
             Status::Open => TransactionStatus::Transaction,
             Status::Failed => TransactionStatus::Error,
         };
+        self.session.rest();
+        self.limit_idle();
         self.line.flush_notices().await?;
         self.line
-            .wire
             .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
                 status,
             )))

@@ -27,9 +27,7 @@ impl Connection {
     /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the
     /// caller's.
     pub(super) async fn simple(&mut self, text: &str) -> Result<(), Failure> {
-        let outcome = self.run_text(text).await;
-        self.session.end_text();
-        match outcome {
+        match self.run_text(text).await {
             Err(Failure::Statement(e)) => self.report(&e).await,
             other => other,
         }
@@ -63,6 +61,7 @@ impl Connection {
 
     async fn run_all(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         for statement in statements {
+            self.limit_statement();
             let outcome = self
                 .line
                 .drive(self.session.execute(statement, &[]))

@@ -3,6 +3,7 @@
 //! that clients need, the cancel key and ReadyForQuery. There is no password on loopback.
 
 use super::codec::Wire;
+use super::interrupts::{Interrupts, Limits};
 use super::{Connection, Line, error};
 use crate::Server;
 use crate::session::Session;
@@ -14,103 +15,15 @@ use pgwire::messages::startup::{
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 use tidemark_common::{Error, SqlState};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// The PostgreSQL version that clients are told; `pg_catalog` is shaped like it.
 pub const SERVER_VERSION: &str = "13.14.0";
 
 /// How long a client may take to say who it is.
 const STARTUP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// Who is connected, for cancel requests and `SHOW PROCESSLIST`.
-#[derive(Default)]
-pub struct Clients {
-    next: AtomicI32,
-    connected: parking_lot::Mutex<HashMap<i32, Client>>,
-}
-
-/// One connected client.
-#[derive(Clone)]
-pub struct Client {
-    key: SecretKey,
-    cancel: watch::Sender<()>,
-    /// Address of the client.
-    pub address: String,
-    /// Its user.
-    pub user: String,
-    /// When it came, microseconds since 1970.
-    pub since: i64,
-    /// What it runs now, empty when idle.
-    pub running: Arc<parking_lot::Mutex<String>>,
-}
-
-impl Clients {
-    fn add(
-        &self,
-        address: String,
-        user: String,
-    ) -> (
-        i32,
-        SecretKey,
-        watch::Receiver<()>,
-        Arc<parking_lot::Mutex<String>>,
-    ) {
-        let pid = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let key = SecretKey::I32(
-            RandomState::new().hash_one((pid, tidemark_common::clock::now_micros())) as i32,
-        );
-        let (cancel, canceled) = watch::channel(());
-        let running = Arc::<parking_lot::Mutex<String>>::default();
-        let client = Client {
-            key: key.clone(),
-            cancel,
-            address,
-            user,
-            since: tidemark_common::clock::now_micros(),
-            running: running.clone(),
-        };
-        self.connected.lock().insert(pid, client);
-        (pid, key, canceled, running)
-    }
-
-    /// A client left.
-    pub fn remove(&self, pid: i32) {
-        self.connected.lock().remove(&pid);
-    }
-
-    /// All clients by number.
-    pub fn list(&self) -> Vec<(i32, Client)> {
-        let mut all: Vec<_> = self
-            .connected
-            .lock()
-            .iter()
-            .map(|(pid, c)| (*pid, c.clone()))
-            .collect();
-        all.sort_by_key(|(pid, _)| *pid);
-        all
-    }
-
-    /// Cancels what client `pid` runs. Returns whether there is such a client.
-    pub fn cancel(&self, pid: i32) -> bool {
-        self.connected
-            .lock()
-            .get(&pid)
-            .inspect(|c| c.cancel.send_replace(()))
-            .is_some()
-    }
-
-    fn cancel_by_key(&self, pid: i32, key: &SecretKey) {
-        if let Some(client) = self.connected.lock().get(&pid)
-            && client.key.eq_value(key)
-        {
-            client.cancel.send_replace(());
-        }
-    }
-}
 
 /// Brings a new connection to where it takes statements; `None` when it was a cancel request, or
 /// refused.
@@ -144,7 +57,7 @@ pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
         .get("user")
         .cloned()
         .unwrap_or_else(|| "root".into());
-    let (pid, key, canceled, running) = server.clients.add(
+    let registered = server.clients.add(
         wire.codec().0.client_info.socket_addr().to_string(),
         user.clone(),
     );
@@ -152,14 +65,15 @@ pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
     let (setting_sender, settings) = mpsc::unbounded_channel();
     let session = Session::new(
         server.clone(),
-        pid,
+        registered.pid,
         user,
         &startup.parameters,
         notice_sender,
         setting_sender,
-        running,
+        registered.activity.clone(),
     );
-    match welcome(&mut wire, &session, pid, key).await {
+    let pid = registered.pid;
+    match welcome(&mut wire, &session, pid, registered.key).await {
         Ok(()) => {}
         Err(_) => {
             server.clients.remove(pid);
@@ -170,23 +84,34 @@ pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
         .0
         .client_info
         .set_state(PgWireConnectionState::ReadyForQuery);
-    let submitted = session.submitted();
+    let interrupts = Interrupts {
+        canceled: registered.canceled,
+        ended: registered.ended,
+        submitted: session.submitted(),
+        limits: Limits::default(),
+        running: false,
+    };
     let line = Line {
         wire,
         notices,
         settings,
-        canceled,
-        submitted,
+        interrupts,
+        server,
+        pid,
+        activity: registered.activity,
         idle: true,
         pending: Default::default(),
     };
-    Some(Connection {
+    let mut connection = Connection {
         line,
         session,
         statements: HashMap::new(),
         portals: HashMap::new(),
         skip_to_sync: false,
-    })
+    };
+    connection.session.rest();
+    connection.limit_idle();
+    Some(connection)
 }
 
 fn check(startup: &Startup) -> Result<(), Error> {

@@ -6,7 +6,10 @@
 
 use super::Snapshot;
 use super::array_functions::{ArrayBound, ExpandArray, Subscripts};
+use crate::Server;
 use crate::catalog_tables::oids;
+use crate::clients::Clients;
+use crate::protocol::error::Notice;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, DataFusionError, Result};
@@ -21,6 +24,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::{Relation, RelationKind};
+use tokio::sync::mpsc;
 
 /// A LIKE pattern with another escape character, as one with the backslash.
 fn like_escape(pattern: &str, escape: &str) -> String {
@@ -143,7 +147,7 @@ impl ScalarUDFImpl for RowFunction {
         let array: ArrayRef = Arc::new(StringArray::from(values));
         let array = match &self.output {
             DataType::Utf8 => array,
-            DataType::List(_) => text_lists(&array),
+            DataType::List(_) => arrow::compute::cast(&text_lists(&array), &self.output)?,
             other => arrow::compute::cast(&array, other)?,
         };
         if scalar {
@@ -274,8 +278,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("pg_collation_for", Utf8, None),
         constant("pg_column_is_updatable", Boolean, Some("true")),
         constant("pg_relation_is_updatable", Int32, Some("28")),
-        constant("pg_terminate_backend", Boolean, Some("false")),
-        constant("pg_cancel_backend", Boolean, Some("false")),
         constant("getdatabaseencoding", Utf8, Some("UTF8")),
         constant("pg_postmaster_start_time", Utf8, None),
         constant("pg_stat_get_backend_idset", Int32, None),
@@ -379,7 +381,12 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
 }
 
 /// Functions that know who asks.
-pub fn of_session(user: &str, pid: i32) -> Vec<Arc<ScalarUDF>> {
+pub fn of_session(
+    user: &str,
+    pid: i32,
+    server: &Arc<Server>,
+    notices: mpsc::UnboundedSender<Notice>,
+) -> Vec<Arc<ScalarUDF>> {
     let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"]
         .iter()
         .map(|name| constant(name, DataType::Utf8, Some(user)))
@@ -389,7 +396,61 @@ pub fn of_session(user: &str, pid: i32) -> Vec<Arc<ScalarUDF>> {
         DataType::Int32,
         Some(&pid.to_string()),
     ));
+    all.push(signal(
+        "pg_cancel_backend",
+        server,
+        &notices,
+        Clients::cancel,
+    ));
+    all.push(signal(
+        "pg_terminate_backend",
+        server,
+        &notices,
+        Clients::end,
+    ));
+    all.push(blocking_pids(server));
     all
+}
+
+/// A function that does something to another session: true if there is such a one, else a WARNING.
+fn signal(
+    name: &str,
+    server: &Arc<Server>,
+    notices: &mpsc::UnboundedSender<Notice>,
+    act: fn(&Clients, i32) -> bool,
+) -> Arc<ScalarUDF> {
+    let (server, notices) = (Arc::downgrade(server), notices.clone());
+    function(name, DataType::Boolean, Volatility::Volatile, move |a| {
+        let Some(text) = a.first().and_then(Option::as_deref) else {
+            return Ok(None);
+        };
+        let found = text
+            .parse()
+            .ok()
+            .zip(server.upgrade())
+            .is_some_and(|(pid, server)| act(&server.clients, pid));
+        if !found {
+            let text = format!("PID {text} is not a PostgreSQL server process");
+            // Who asks may be gone.
+            let _ = notices.send(Notice::warning(SqlState("01000"), text));
+        }
+        Ok(Some(found.to_string()))
+    })
+}
+
+/// `pg_blocking_pids(pid)`: the sessions whose locks it waits for.
+fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
+    let server = Arc::downgrade(server);
+    let item = arrow::datatypes::Field::new_list_field(DataType::Int32, true);
+    let output = DataType::List(Arc::new(item));
+    function("pg_blocking_pids", output, Volatility::Volatile, move |a| {
+        let pid = a.first().and_then(|pid| pid.as_deref()?.parse().ok());
+        let blockers = pid
+            .zip(server.upgrade())
+            .map(|(pid, server)| server.engine.blockers(pid));
+        let texts = |all: Vec<i32>| all.iter().map(i32::to_string).collect::<Vec<_>>();
+        Ok(blockers.map(|all| texts(all).join("\n")))
+    })
 }
 
 /// Functions that know the statement's catalog and settings.

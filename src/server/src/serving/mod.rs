@@ -199,12 +199,18 @@ impl Serving {
     }
 
     /// A state of its own for a session: its functions know who asks.
-    pub fn session_state(&self, user: &str, pid: i32) -> SessionState {
+    pub fn session_state(
+        &self,
+        user: &str,
+        pid: i32,
+        server: &Arc<crate::Server>,
+        notices: UnboundedSender<Notice>,
+    ) -> SessionState {
         let mut builder = SessionStateBuilder::new_from_existing(self.base.clone());
         builder
             .scalar_functions()
             .get_or_insert_default()
-            .extend(functions::of_session(user, pid));
+            .extend(functions::of_session(user, pid, server, notices));
         builder.build()
     }
 }

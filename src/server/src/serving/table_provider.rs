@@ -160,10 +160,14 @@ impl RelationTable {
                 .iter()
                 .map(|k| take(k, &rows, None))
                 .collect::<Result<_, _>>()?;
-            found.push(self.dress(
-                partition.lookup(epoch, mergeable, &keys, projection),
-                projection,
-            )?);
+            found.push(
+                self.dress(
+                    partition
+                        .lookup(epoch, mergeable, &keys, projection)
+                        .map_err(ours)?,
+                    projection,
+                )?,
+            );
         }
         let schema = Arc::new(self.schema.project(projection)?);
         let batch = concat_batches(&schema, &found)?;
@@ -310,7 +314,8 @@ impl PartitionStream for PartitionScan {
             });
             let batches = batches
                 .await
-                .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+                .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
+                .map_err(ours)?;
             Ok::<_, DataFusionError>(futures::stream::iter(
                 batches.into_iter().map(move |b| dress(b, &schema)),
             ))

@@ -1,6 +1,6 @@
 //! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and statements prepared by SQL (`PREPARE`,
 //! `EXECUTE`, `DEALLOCATE`), and the small commands that clients send when they pool connections:
-//! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`.
+//! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`, and `KILL`.
 
 use super::{Outcome, Rows, Session, Status, Tag};
 use crate::protocol::error::{Notice, from_datafusion};
@@ -148,6 +148,7 @@ impl Session {
             S::LISTEN { .. } => done("LISTEN"),
             S::UNLISTEN { .. } => done("UNLISTEN"),
             S::NOTIFY { .. } => done("NOTIFY"),
+            S::Kill { modifier, id } => self.kill(modifier.as_ref(), *id),
             S::Grant { .. } | S::Revoke { .. } => {
                 self.notice(Notice::new("privileges are accepted and not enforced"));
                 done(if matches!(other, S::Grant { .. }) {
@@ -166,6 +167,27 @@ impl Session {
                 )))
             }
         }
+    }
+
+    /// `KILL pid` ends a session, `KILL QUERY pid` its statement.
+    fn kill(&mut self, modifier: Option<&ast::KillType>, id: u64) -> Result<Outcome> {
+        let clients = &self.server.clients;
+        let pid = i32::try_from(id).unwrap_or(0);
+        let found = match modifier {
+            Some(ast::KillType::Query) => clients.cancel(pid),
+            Some(ast::KillType::Connection) | None => clients.end(pid),
+            Some(ast::KillType::Mutation) => {
+                return Err(Error::unsupported("KILL MUTATION is not supported"));
+            }
+        };
+        if !found {
+            return Err(Error::user(
+                SqlState::UNDEFINED_OBJECT,
+                format!("session {id} does not exist"),
+            )
+            .with_hint("SHOW PROCESSLIST lists the sessions."));
+        }
+        Ok(Outcome::Command("KILL".into()))
     }
 
     async fn declare(

@@ -13,7 +13,7 @@ pub mod settings;
 pub mod transaction;
 
 use crate::Server;
-use crate::protocol::canceled_error;
+use crate::clients::Activity;
 use crate::protocol::copy::{CopyIn, CopyOut};
 use crate::protocol::error::Notice;
 use arrow::datatypes::SchemaRef;
@@ -28,6 +28,7 @@ use tidemark_common::{Epoch, Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use transaction::Transaction;
 
 /// Texts up to this length are parsed where they arrive: it takes less than a millisecond.
@@ -99,7 +100,9 @@ pub struct Session {
     user: String,
     notices: mpsc::UnboundedSender<Notice>,
     reports: mpsc::UnboundedSender<(String, String)>,
-    running: Arc<parking_lot::Mutex<String>>,
+    activity: Arc<Activity>,
+    /// When the transaction began: the block, or the statement that runs alone.
+    began: Option<Instant>,
     /// Whether the running statement's writes are on their way to the log: from then on it cannot
     /// be undone.
     pub(crate) submitted: Arc<AtomicBool>,
@@ -114,9 +117,11 @@ impl Session {
         startup: &BTreeMap<String, String>,
         notices: mpsc::UnboundedSender<Notice>,
         reports: mpsc::UnboundedSender<(String, String)>,
-        running: Arc<parking_lot::Mutex<String>>,
+        activity: Arc<Activity>,
     ) -> Session {
-        let state = server.serving.session_state(&user, pid);
+        let state = server
+            .serving
+            .session_state(&user, pid, &server, notices.clone());
         Session {
             settings: Settings::new(&user, startup),
             transaction: Transaction::default(),
@@ -127,7 +132,8 @@ impl Session {
             user,
             notices,
             reports,
-            running,
+            activity,
+            began: None,
             submitted: Arc::default(),
             server,
         }
@@ -161,17 +167,35 @@ impl Session {
     /// A statement failed: a transaction block is spoiled.
     pub fn failed(&mut self) {
         self.transaction.fail();
-        self.running.lock().clear();
     }
 
-    /// A Sync message arrived.
-    pub fn sync(&mut self) {
-        self.running.lock().clear();
+    /// The client may send the next statement.
+    pub fn rest(&mut self) {
+        let status = self.status();
+        if status == Status::Idle {
+            self.began = None;
+        }
+        self.activity.rest(status, self.application_name());
     }
 
-    /// A simple-protocol text ended.
-    pub fn end_text(&mut self) {
-        self.running.lock().clear();
+    /// The client is sent away: nothing is held any more.
+    pub fn abandon(&mut self) {
+        self.transaction = Transaction::default();
+        self.cursors = Default::default();
+    }
+
+    /// Until when a statement that begins now, and its transaction, may run.
+    pub fn limits(&self) -> (Option<Instant>, Option<Instant>) {
+        let now = Instant::now();
+        let after = |from: Instant, name| self.settings.timeout(name).map(|t| from + t);
+        (
+            after(now, "statement_timeout"),
+            after(self.began.unwrap_or(now), "transaction_timeout"),
+        )
+    }
+
+    fn application_name(&self) -> &str {
+        self.settings.get("application_name").unwrap_or_default()
     }
 
     /// Sends a notice; it reaches the client while the statement still runs.
@@ -234,7 +258,9 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        *self.running.lock() = statement.text.clone();
+        self.activity
+            .begin(&statement.text, self.application_name());
+        self.began.get_or_insert_with(Instant::now);
         self.submitted.store(false, Ordering::SeqCst);
         let ends = matches!(
             statement.kind,
@@ -246,19 +272,7 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        let timeout: u64 = self
-            .settings
-            .get("statement_timeout")
-            .and_then(parse_milliseconds)
-            .unwrap_or(0);
-        if timeout == 0 {
-            return self.dispatch(statement, parameters).await;
-        }
-        let limit = std::time::Duration::from_millis(timeout);
-        let submitted = self.submitted.clone();
-        tokio::time::timeout(limit, self.dispatch(statement, parameters))
-            .await
-            .unwrap_or_else(|_| Err(canceled_error("statement timeout", &submitted)))
+        self.dispatch(statement, parameters).await
     }
 
     async fn dispatch(

@@ -6,6 +6,7 @@
 use crate::protocol::error::Notice;
 use crate::protocol::parameters::parse_bool;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
 
 /// A known setting: its name as it is reported, its default, and a sentence for `SHOW ALL`.
@@ -68,6 +69,11 @@ const KNOWN: &[Known] = &[
         "idle_in_transaction_session_timeout",
         "0",
         "Sets the maximum allowed idle time between queries, when in a transaction.",
+    ),
+    Known(
+        "idle_session_timeout",
+        "0",
+        "Sets the maximum allowed idle time between queries, when not in a transaction.",
     ),
     Known(
         "integer_datetimes",
@@ -163,6 +169,11 @@ const KNOWN: &[Known] = &[
         "Sets the current transaction's isolation level.",
     ),
     Known(
+        "transaction_timeout",
+        "0",
+        "Sets the maximum allowed duration of any transaction, in milliseconds.",
+    ),
+    Known(
         "transaction_read_only",
         "off",
         "Sets the current transaction's read-only status.",
@@ -246,6 +257,12 @@ impl Settings {
             .get(&name)
             .or_else(|| self.defaults.get(&name))
             .map(String::as_str)
+    }
+
+    /// A timeout; `None` if there is none.
+    pub fn timeout(&self, name: &str) -> Option<Duration> {
+        let milliseconds = self.get(name).and_then(super::parse_milliseconds)?;
+        (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
     }
 
     /// Whether a setting is on.
@@ -394,7 +411,10 @@ impl Settings {
                 return Err(invalid().with_hint("Use sync or async."));
             }
             "dml_commit" => value.to_ascii_lowercase(),
-            "statement_timeout" if super::parse_milliseconds(&value).is_none() => {
+            name if name.ends_with("_timeout")
+                && self.defaults.contains_key(name)
+                && super::parse_milliseconds(&value).is_none() =>
+            {
                 return Err(invalid()
                     .with_hint("A number of milliseconds, or one with a unit: ms, s, min or h."));
             }
@@ -462,7 +482,6 @@ const ACCEPTED: &[&str] = &[
     "tcp_keepalives_interval",
     "temp_buffers",
     "transaction_deferrable",
-    "transaction_timeout",
     "vacuum_cost_delay",
     "work_mem",
     "maintenance_work_mem",
@@ -472,7 +491,6 @@ const ACCEPTED: &[&str] = &[
     "log_statement",
     "log_min_duration_statement",
     "default_transaction_deferrable",
-    "idle_session_timeout",
     "jit_above_cost",
     "role",
     "seed",
@@ -539,6 +557,11 @@ mod tests {
             SqlState::INVALID_PARAMETER
         );
         s.set("statement_timeout", Some("'5 s'")).unwrap();
+        let timeout = |s: &Settings, name| s.timeout(name);
+        let seconds = Duration::from_secs(5);
+        assert_eq!(timeout(&s, "statement_timeout"), Some(seconds));
+        assert_eq!(timeout(&s, "lock_timeout"), None);
+        assert!(s.set("lock_timeout", Some("-1")).is_err());
         s.begin();
         s.set("dml_commit", Some("async")).unwrap();
         s.end(false);

@@ -24,7 +24,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_runtime::engine::Pin;
-use tidemark_runtime::{Engine, WriteGuard};
+use tidemark_runtime::{Engine, WriteGuard, Writer};
 
 /// One write of a block.
 #[derive(Clone)]
@@ -287,9 +287,11 @@ impl Session {
 
     /// Locks tables for writing: for this statement alone, or as part of the block.
     pub(crate) async fn lock(&mut self, tables: &[RelationId]) -> Result<SharedGuard> {
-        let engine = self.server.engine.clone();
+        let (engine, writer) = (self.server.engine.clone(), self.writer());
         let Some(block) = self.transaction.block() else {
-            return Ok(Arc::new(Mutex::new(engine.begin_write(tables).await?)));
+            return Ok(Arc::new(Mutex::new(
+                engine.begin_write(tables, writer).await?,
+            )));
         };
         let writes = &mut block.writes;
         if let Some(guard) = &writes.guard
@@ -298,7 +300,14 @@ impl Session {
             return Ok(guard.clone());
         }
         writes.tables.extend(tables);
-        writes.lock_again(&engine).await
+        writes.lock_again(&engine, writer).await
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
+            session: self.pid(),
+            lock_timeout: self.settings.timeout("lock_timeout"),
+        }
     }
 
     /// SELECT .. FOR UPDATE or SHARE: in a block, its tables are locked until the end and read as
@@ -430,11 +439,11 @@ impl Session {
             .chain(block.writes.read_for_update.keys().copied())
             .collect();
         self.transaction = Transaction::Open(block);
-        let engine = self.server.engine.clone();
+        let (engine, writer) = (self.server.engine.clone(), self.writer());
         if let Some(block) = self.transaction.block()
             && !block.writes.tables.is_empty()
         {
-            block.writes.lock_again(&engine).await?;
+            block.writes.lock_again(&engine, writer).await?;
         }
         Ok(Outcome::Command("ROLLBACK".into()))
     }
@@ -443,11 +452,11 @@ impl Session {
 impl Writes {
     /// Takes a guard over all tables and writes the journal into it. The old guard is given back
     /// first: two blocks that want each other's tables would wait for ever.
-    async fn lock_again(&mut self, engine: &Engine) -> Result<SharedGuard> {
+    async fn lock_again(&mut self, engine: &Engine, writer: Writer) -> Result<SharedGuard> {
         self.guard = None;
         self.tables.sort_unstable();
         self.tables.dedup();
-        let guard = engine.begin_write(&self.tables).await?;
+        let guard = engine.begin_write(&self.tables, writer).await?;
         for (table, version) in &self.read_for_update {
             if guard.version(*table)? != *version {
                 return Err(conflict());

@@ -125,7 +125,7 @@ fn measure(key: Option<Vec<usize>>, append_only: bool, what: &str) {
         report("          seal", count, seal);
     }
     let start = Instant::now();
-    let read = view.read_at(epoch, epoch, &[0, 1, 2], 8192);
+    let read = view.read_at(epoch, epoch, &[0, 1, 2], 8192).unwrap();
     report(
         "  read all",
         read.iter().map(RecordBatch::num_rows).sum(),

@@ -1,18 +1,21 @@
 //! A relation's rows as a state table: what a checkpoint of it writes, and how it comes back.
 //!
-//! A seal tells every key that changed since the last one, as of base and all pending changes
-//! together: the keys of pending changes since then (what cancels against changes that are sealed
-//! but not merged has changed too), and the other dirty keys of the base as they stand. It needs
-//! the base for reading only.
+//! A seal tells every key that changed since the last one: by the sum of the pending changes since
+//! then, and the other dirty keys of the base as they stand. (Keys of the base are dirty only where
+//! it was merged past the last seal; then all pending changes are since that seal, and a key whose
+//! changes cancel stands as in the base.) Of a keyed relation the sum alone says where a key
+//! stands, so that a seal costs what changed, whatever older changes are kept for readers; a
+//! multiset adds the weights that base and older changes have for those rows. It needs the base for
+//! reading only.
 
-use super::base::{Base, Indexed, pick, repeated, take_rows};
+use super::base::{Base, Indexed, by_sign, pick, repeated, take_rows};
+use super::group::{self, Group};
 use super::{ViewPartition, batch_of};
 use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableForm, TableSpec};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
-use tidemark_common::Epoch;
 
 /// The state table of a [`ViewPartition`].
 #[derive(Debug)]
@@ -129,25 +132,28 @@ impl ViewTable {
         })
     }
 
-    /// `fresh`: the pending changes since the last seal, the last of `pending`.
+    /// `older` pending changes are sealed, `fresh` ones are not.
     fn seal_indexed(
         &self,
         indexed: &Indexed,
         base: &Base,
-        pending: &[ChangeBatch],
-        fresh: &[ChangeBatch],
+        older: &[Arc<Group>],
+        fresh: &[Arc<Group>],
     ) -> Option<TableDelta> {
         let mut unsealed = self.view.unsealed.lock();
-        let mut touched = KeyIndex::new(&indexed.key_types(&self.view.options.schema));
-        for changes in fresh {
-            let keys = pick(changes.rows(), &indexed.key);
-            touched.intern(
-                &keys,
-                &hash_columns(&keys, changes.num_rows()),
-                &mut Vec::new(),
-            );
-        }
-        let mut outcome = self.outcome_of(indexed, base, &touched, &self.view.options.sum(pending));
+        let options = &self.view.options;
+        let net = options.sum(&group::changes(fresh));
+        let mut touched = KeyIndex::new(&indexed.key_types(&options.schema));
+        let keys = pick(net.rows(), &indexed.key);
+        let hashes = hash_columns(&keys, net.num_rows());
+        touched.intern(&keys, &hashes, &mut Vec::new());
+        let mut outcome = if indexed.is_multiset() {
+            let mut changes = group::matching(older, &touched, &indexed.key);
+            changes.push(net);
+            self.outcome_of(indexed, base, &touched, &options.sum(&changes))
+        } else {
+            self.outcome_of_keyed(indexed, &net)
+        };
         let dirty = &unsealed.dirty.ids;
         let mut told = vec![ABSENT; dirty.len()];
         if !touched.is_empty() {
@@ -167,7 +173,34 @@ impl ViewTable {
         self.delta_of(outcome, indexed)
     }
 
-    /// Where the keys in `touched` stand, given the sum of all pending changes.
+    /// Where the keys of `net` stand, the sum of what changed since the last seal: a row that came
+    /// is there, a key that only went is not.
+    fn outcome_of_keyed(&self, indexed: &Indexed, net: &ChangeBatch) -> Outcome {
+        let (gone, come) = by_sign(net);
+        let rows = take_rows(net.rows(), come);
+        let mut present = KeyIndex::new(&indexed.key_types(&self.view.options.schema));
+        let keys = pick(&rows, &indexed.key);
+        let hashes = hash_columns(&keys, rows.num_rows());
+        present.intern(&keys, &hashes, &mut Vec::new());
+        assert!(
+            present.len() == rows.num_rows(),
+            "{}: two rows have one key",
+            self.view.options.name
+        );
+        let went = super::wanted_ids(&present, &pick(net.rows(), &indexed.key), &gone);
+        let only_went: Vec<u32> = gone
+            .into_iter()
+            .zip(went)
+            .filter(|(_, place)| *place == ABSENT)
+            .map(|(row, _)| row)
+            .collect();
+        Outcome {
+            deletes: vec![pick(&take_rows(net.rows(), only_went), &indexed.key)],
+            upserts: vec![(rows.clone(), vec![1; rows.num_rows()])],
+        }
+    }
+
+    /// Where the rows in `touched` stand, given the sum of all pending changes to them.
     fn outcome_of(
         &self,
         indexed: &Indexed,
@@ -201,10 +234,6 @@ impl ViewTable {
         assert!(
             weights.iter().all(|w| *w >= 0),
             "{name}: a row was retracted that is not there"
-        );
-        assert!(
-            indexed.is_multiset() || weights.iter().all(|w| *w <= 1),
-            "{name}: two rows have one key"
         );
         let (come, gone): (Vec<u32>, Vec<u32>) =
             (0..weights.len() as u32).partition(|i| weights[*i as usize] > 0);
@@ -319,20 +348,16 @@ impl StateTable for ViewTable {
     fn seal(&mut self) -> Option<TableDelta> {
         let merged = self.view.base.read();
         let sealed = self.view.unsealed.lock().sealed;
-        let (pending, fresh, last) = {
+        let (older, fresh, last) = {
             let pending = self.view.pending.lock();
-            let from = |epoch| {
-                pending
-                    .epochs
-                    .range(epoch..)
-                    .flat_map(|(_, changes)| changes.iter().cloned())
-                    .collect::<Vec<ChangeBatch>>()
-            };
-            (from(Epoch(0)), from(sealed.next()), pending.last)
+            let (older, fresh) = pending.split_at(sealed);
+            (older, fresh, pending.last)
         };
         let delta = match &merged.base {
-            Base::AppendOnly(store) => self.seal_append_only(store, &pending),
-            Base::Indexed(indexed) => self.seal_indexed(indexed, &merged.base, &pending, &fresh),
+            Base::AppendOnly(store) => {
+                self.seal_append_only(store, &group::changes(older.iter().chain(&fresh)))
+            }
+            Base::Indexed(indexed) => self.seal_indexed(indexed, &merged.base, &older, &fresh),
         };
         self.view.unsealed.lock().sealed = last;
         delta

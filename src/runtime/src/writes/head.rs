@@ -1,0 +1,181 @@
+//! What was written to a table and is not published yet.
+//!
+//! Writes of one table are submitted in order, so their epochs do not decrease. The epoch of one is
+//! told when it is decided, which is before it is published: whoever pins an epoch and then asks a
+//! write for its own knows whether the pinned rows contain it.
+
+use arrow::array::{RecordBatch, UInt32Array};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::{Epoch, Error, Result};
+use tidemark_control::coordinator::shutting_down;
+use tokio::sync::oneshot;
+
+/// Tells the epoch of submitted writes when it is decided.
+pub(super) type Decision = Shared<BoxFuture<'static, Result<Epoch>>>;
+
+/// The two ends of a decision.
+pub(super) fn decision() -> (oneshot::Sender<Result<Epoch>>, Decision) {
+    let (reply, answer) = oneshot::channel();
+    let decision = answer.map(|answer| answer.unwrap_or_else(|_| Err(shutting_down())));
+    (reply, decision.boxed().shared())
+}
+
+/// A table's writes that are not published yet; see the module.
+#[derive(Default)]
+pub struct TableHead {
+    /// Counts the writes.
+    version: Epoch,
+    submitted: VecDeque<Submitted>,
+    /// By key, of a table that has one: the last of those writes that touched it, and the row that
+    /// it left.
+    current: HashMap<Vec<u8>, (Epoch, Option<(Arc<RecordBatch>, u32)>)>,
+}
+
+struct Submitted {
+    version: Epoch,
+    decision: Decision,
+    changes: ChangeBatch,
+    keys: Vec<Vec<u8>>,
+}
+
+impl Submitted {
+    fn epoch(&self) -> Option<Epoch> {
+        self.decision.clone().now_or_never()?.ok()
+    }
+}
+
+impl TableHead {
+    /// A number that changes with every write.
+    pub(super) fn version(&self) -> Epoch {
+        self.version
+    }
+
+    /// Forgets what is published.
+    pub(super) fn forget(&mut self, published: Epoch) {
+        let is_past = |s: &Submitted| s.epoch().is_some_and(|epoch| epoch <= published);
+        while self.submitted.front().is_some_and(is_past) {
+            let Some(past) = self.submitted.pop_front() else {
+                break;
+            };
+            for key in past.keys {
+                if self
+                    .current
+                    .get(&key)
+                    .is_some_and(|(v, _)| *v == past.version)
+                {
+                    self.current.remove(&key);
+                }
+            }
+        }
+        if self.submitted.is_empty() {
+            self.submitted.shrink_to(64);
+            self.current.shrink_to(64);
+        }
+    }
+
+    /// Adds submitted changes, consolidated: retractions first. `keys`: of each row, if the table
+    /// has a key.
+    pub(super) fn add(&mut self, changes: ChangeBatch, keys: Vec<Vec<u8>>, decision: Decision) {
+        self.version = self.version.next();
+        let rows = Arc::new(changes.rows().clone());
+        for (row, key) in keys.iter().enumerate() {
+            let left = (changes.weight(row) > 0).then(|| (rows.clone(), row as u32));
+            self.current.insert(key.clone(), (self.version, left));
+        }
+        self.submitted.push_back(Submitted {
+            version: self.version,
+            decision,
+            changes,
+            keys,
+        });
+    }
+
+    /// The changes that are not in the rows as of `epoch`, which is pinned.
+    pub(super) fn after(&self, epoch: Epoch) -> Vec<ChangeBatch> {
+        self.submitted
+            .iter()
+            .filter(|s| s.epoch().is_none_or(|e| e > epoch))
+            .map(|s| s.changes.clone())
+            .collect()
+    }
+
+    /// The rows of those keys that are here, each once, and the positions of the keys of which
+    /// nothing is known here.
+    pub(super) fn lookup(&self, wanted: &[Vec<u8>]) -> Result<(Vec<RecordBatch>, Vec<u32>)> {
+        let mut elsewhere = Vec::new();
+        let mut seen: HashSet<&[u8]> = HashSet::new();
+        let mut rows: HashMap<*const RecordBatch, (&RecordBatch, Vec<u32>)> = HashMap::new();
+        for (i, key) in wanted.iter().enumerate() {
+            match self.current.get(key) {
+                None => elsewhere.push(i as u32),
+                Some((_, Some((batch, row)))) if seen.insert(key) => {
+                    let batch_rows = rows.entry(Arc::as_ptr(batch));
+                    batch_rows.or_insert((batch, Vec::new())).1.push(*row);
+                }
+                Some(_) => {}
+            }
+        }
+        let taken = rows.into_values().map(|(batch, rows)| {
+            arrow::compute::take_record_batch(batch, &UInt32Array::from(rows))
+                .map_err(|e| Error::internal(e.to_string()))
+        });
+        Ok((taken.collect::<Result<_>>()?, elsewhere))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    fn change(rows: &[(i64, i64, i64)]) -> (ChangeBatch, Vec<Vec<u8>>) {
+        let column = |f: fn(&(i64, i64, i64)) -> i64| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(f)))
+        };
+        let batch = RecordBatch::try_from_iter([("k", column(|r| r.0)), ("v", column(|r| r.1))]);
+        let keys = rows.iter().map(|r| r.0.to_be_bytes().to_vec()).collect();
+        let weights = rows.iter().map(|r| r.2).collect();
+        (ChangeBatch::new(batch.unwrap(), weights), keys)
+    }
+
+    fn values(head: &TableHead, keys: &[i64]) -> (Vec<i64>, Vec<u32>) {
+        let wanted: Vec<Vec<u8>> = keys.iter().map(|k| k.to_be_bytes().to_vec()).collect();
+        let (rows, elsewhere) = head.lookup(&wanted).unwrap();
+        let of = |b: &RecordBatch| b.column(1).as_primitive::<Int64Type>().values().to_vec();
+        let mut values: Vec<i64> = rows.iter().flat_map(of).collect();
+        values.sort_unstable();
+        (values, elsewhere)
+    }
+
+    #[test]
+    fn a_head_has_what_is_not_published_and_nothing_else() {
+        let mut head = TableHead::default();
+        let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
+            let ((changes, keys), (reply, decision)) = (change(rows), decision());
+            head.add(changes, keys, decision);
+            reply
+        };
+        let first = submit(&mut head, &[(1, 10, 1), (2, 20, 1)]);
+        let second = submit(&mut head, &[(1, 10, -1), (1, 11, 1)]);
+        let third = submit(&mut head, &[(2, 20, -1)]);
+        assert_eq!(values(&head, &[1, 2, 3, 1]), (vec![11], vec![2]));
+        assert_eq!(head.after(Epoch(9)).len(), 3, "not decided");
+        first.send(Ok(Epoch(5))).unwrap();
+        second.send(Ok(Epoch(6))).unwrap();
+        assert_eq!(head.after(Epoch(5)).len(), 2);
+        head.forget(Epoch(5));
+        assert_eq!(values(&head, &[1, 2, 3]), (vec![11], vec![2]));
+        head.forget(Epoch(6));
+        assert_eq!(values(&head, &[1, 2, 3]), (vec![], vec![0, 2]));
+        third.send(Ok(Epoch(6))).unwrap();
+        head.forget(Epoch(6));
+        assert_eq!(values(&head, &[1, 2, 3]), (vec![], vec![0, 1, 2]));
+        assert_eq!(head.after(Epoch(0)).len(), 0);
+        assert_eq!(head.version(), Epoch(3));
+    }
+}
