@@ -56,15 +56,7 @@ impl Decisions {
             }
             Entry::Create {
                 relation, start, ..
-            } => {
-                self.catalog.next_id = self.catalog.next_id.max(relation.id.0 + 1);
-                if !start.is_empty() {
-                    self.starts.insert(relation.id, start.clone());
-                }
-                self.catalog
-                    .relations
-                    .insert(relation.id, Arc::new(relation.as_ref().clone()));
-            }
+            } => self.create(relation, start),
             Entry::AddSplits { relation, start } => {
                 let known = self.starts.entry(*relation).or_default();
                 known.extend(
@@ -83,12 +75,14 @@ impl Decisions {
             Entry::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
             Entry::Change(change) => self.change(change),
             Entry::Resume { relation } => drop(self.catalog.stopped.remove(relation)),
+            Entry::Changes(changes) => changes.iter().for_each(|change| self.change(change)),
             Entry::Stop { relation, stopped } => {
                 self.catalog.stopped.insert(*relation, stopped.clone());
                 self.positions.remove(relation);
             }
             Entry::Checkpoint { epoch, manifest } => {
-                self.checkpoint = Some((*epoch, manifest.clone()))
+                self.checkpoint = Some((*epoch, manifest.clone()));
+                self.replace_contained(*epoch);
             }
         }
     }
@@ -119,30 +113,89 @@ impl Decisions {
         })
     }
 
+    fn create(&mut self, relation: &Relation, start: &[SplitPosition]) {
+        self.catalog.next_id = self.catalog.next_id.max(relation.id.0 + 1);
+        if !start.is_empty() {
+            self.starts.insert(relation.id, start.to_vec());
+        }
+        self.catalog
+            .relations
+            .insert(relation.id, Arc::new(relation.clone()));
+    }
+
+    /// The relations that are gone when a checkpoint of `epoch` is committed, because it contains
+    /// those that take their place: new and old.
+    pub fn replaced_at(&self, epoch: Epoch) -> Vec<(RelationId, RelationId)> {
+        let relations = &self.catalog.relations;
+        let contained = |new: &RelationId| {
+            relations
+                .get(new)
+                .is_some_and(|r| r.created_at <= Some(epoch))
+        };
+        let pairs = self.catalog.replacing.iter();
+        pairs
+            .filter(|(new, _)| contained(new))
+            .map(|(new, old)| (*new, *old))
+            .collect()
+    }
+
+    /// A checkpoint of `epoch` counts: what it contains takes the place of what it replaces, with
+    /// that one's comment, and with the plain views and indexes that name it.
+    pub fn replace_contained(&mut self, epoch: Epoch) {
+        for (new, old) in self.replaced_at(epoch) {
+            let relations = &mut self.catalog.relations;
+            let comment = relations.get(&old).and_then(|r| r.comment.clone());
+            if let Some(relation) = relations.get_mut(&new).filter(|r| r.comment.is_none()) {
+                Arc::make_mut(relation).comment = comment;
+            }
+            for relation in relations.values_mut() {
+                if relation.depends_on.contains(&old) {
+                    let depends_on = &mut Arc::make_mut(relation).depends_on;
+                    let replaced = depends_on.iter_mut().filter(|id| **id == old);
+                    replaced.for_each(|id| *id = new);
+                }
+            }
+            self.forget(old);
+            self.catalog.replacing.remove(&new);
+        }
+    }
+
     /// Removes everything known of a relation.
     pub fn forget(&mut self, id: RelationId) {
+        self.catalog
+            .replacing
+            .retain(|new, old| *new != id && *old != id);
         self.catalog.relations.remove(&id);
         self.catalog.stopped.remove(&id);
         self.starts.remove(&id);
         self.positions.remove(&id);
     }
 
+    fn update(&mut self, id: &RelationId, change: impl FnOnce(&mut Relation)) {
+        if let Some(relation) = self.catalog.relations.get_mut(id) {
+            change(Arc::make_mut(relation));
+        }
+    }
+
     fn change(&mut self, change: &CatalogChange) {
-        let mut update = |id: &RelationId, f: &dyn Fn(&mut Relation)| {
-            if let Some(relation) = self.catalog.relations.get_mut(id) {
-                f(Arc::make_mut(relation));
-            }
-        };
         match change {
+            CatalogChange::Create {
+                relation, start, ..
+            } => self.create(relation, start),
+            CatalogChange::Drop { relations } => relations.iter().for_each(|id| self.forget(*id)),
+            CatalogChange::Replace { old, new } => {
+                self.catalog.replacing.insert(*new, *old);
+                self.replace_contained(Epoch(0));
+            }
             CatalogChange::Rename { relation, name } => {
-                update(relation, &|r| r.name.clone_from(name))
+                self.update(relation, |r| r.name.clone_from(name))
             }
             CatalogChange::SetSchema {
                 relation,
                 schema_name,
-            } => update(relation, &|r| r.schema_name.clone_from(schema_name)),
+            } => self.update(relation, |r| r.schema_name.clone_from(schema_name)),
             CatalogChange::Comment { relation, comment } => {
-                update(relation, &|r| r.comment.clone_from(comment))
+                self.update(relation, |r| r.comment.clone_from(comment))
             }
             CatalogChange::CreateSchema { name } => {
                 if !self.catalog.schemas.contains(name) {
@@ -157,6 +210,10 @@ impl Decisions {
     pub fn catalog_at(&self, epoch: Epoch) -> Catalog {
         let mut catalog = self.catalog.clone();
         catalog.relations.retain(|_, r| r.created_at <= Some(epoch));
+        let contained = &catalog.relations;
+        catalog
+            .replacing
+            .retain(|new, _| contained.contains_key(new));
         catalog
     }
 }

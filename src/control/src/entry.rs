@@ -81,8 +81,10 @@ pub enum Entry {
         /// Their ids.
         relations: Vec<RelationId>,
     },
-    /// A change of names.
+    /// A change of names, as older logs have it.
     Change(CatalogChange),
+    /// Changes of the catalog that take effect together.
+    Changes(Vec<CatalogChange>),
     /// A job that stopped runs again. Counts only once a committed checkpoint contains the job: the
     /// next start finds it stopped otherwise.
     Resume {
@@ -161,9 +163,31 @@ impl PartialEq for TableWrites {
     }
 }
 
-/// Changes of the catalog that touch no job.
+/// Changes of the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum CatalogChange {
+    /// As [`Entry::Create`].
+    Create {
+        /// The relation.
+        relation: Box<Relation>,
+        /// Where its own connector starts, resolved once.
+        start: Vec<SplitPosition>,
+        /// Where its job begins to read sources that have lost records from their start on.
+        begins: BTreeMap<RelationId, Vec<SplitPosition>>,
+    },
+    /// As [`Entry::Drop`].
+    Drop {
+        /// Their ids.
+        relations: Vec<RelationId>,
+    },
+    /// A relation takes the place of another: by the commit of the first checkpoint that contains
+    /// it, or at once where it has no job.
+    Replace {
+        /// The one that goes.
+        old: RelationId,
+        /// The one that comes.
+        new: RelationId,
+    },
     /// `ALTER ... RENAME TO`.
     Rename {
         /// Which.
@@ -307,16 +331,14 @@ impl Entry {
         let reason = match (self, Entry::decode(bytes)) {
             (_, Err(error)) => error.message().to_string(),
             // What is stored of a relation may be unreadable without the entry being so.
-            (
-                Entry::Create {
-                    relation: given, ..
-                },
-                Ok(Entry::Create { relation, .. }),
-            ) => match relation.unreadable {
-                Some(unreadable) if given.unreadable.is_none() => unreadable.reason,
-                _ => return Ok(()),
-            },
-            _ => return Ok(()),
+            (given, Ok(read)) => {
+                let pairs = given.created().into_iter().zip(read.created());
+                let mut lost = pairs.filter(|(given, _)| given.unreadable.is_none());
+                match lost.find_map(|(_, read)| read.unreadable.clone()) {
+                    Some(unreadable) => unreadable.reason,
+                    None => return Ok(()),
+                }
+            }
         };
         Err(Error::user(
             SqlState("54001"),
@@ -342,13 +364,24 @@ impl Entry {
         }
     }
 
-    fn subject(&self) -> String {
+    /// The relations that it creates.
+    fn created(&self) -> Vec<&Relation> {
         match self {
-            Entry::Create { relation, .. } => {
-                format!("{}.{}", relation.schema_name, relation.name)
+            Entry::Create { relation, .. } => vec![relation],
+            Entry::Changes(changes) => {
+                let created = changes.iter().filter_map(|change| match change {
+                    CatalogChange::Create { relation, .. } => Some(relation.as_ref()),
+                    _ => None,
+                });
+                created.collect()
             }
-            _ => String::new(),
+            _ => Vec::new(),
         }
+    }
+
+    fn subject(&self) -> String {
+        let first = self.created().first().copied();
+        first.map_or_else(String::new, |r| format!("{}.{}", r.schema_name, r.name))
     }
 }
 

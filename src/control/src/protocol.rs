@@ -277,6 +277,10 @@ pub enum Request {
         targets: Positions,
         /// Where it begins to read sources that have lost records from their start on.
         begins: Positions,
+        /// The relation whose place it takes (`OR REPLACE`).
+        replaces: Option<RelationId>,
+        /// Rows that it has from its first moment on (`CREATE TABLE AS`).
+        rows: Vec<TableWrites>,
         /// Answered when it is visible.
         reply: oneshot::Sender<Result<()>>,
     },
@@ -294,7 +298,7 @@ pub enum Request {
         /// Answered when it runs and is visible, or with the reason why it does not.
         reply: oneshot::Sender<Result<()>>,
     },
-    /// Drop relations.
+    /// Drop relations that nothing else depends on.
     Drop {
         /// Their ids.
         relations: Vec<RelationId>,
@@ -313,10 +317,12 @@ pub enum Request {
         /// The source.
         relation: RelationId,
     },
-    /// Change names.
-    Change {
+    /// Change the catalog: all of this, or nothing.
+    Changes {
         /// What.
-        change: CatalogChange,
+        changes: Vec<CatalogChange>,
+        /// Drops take along what depends on them, as of the log.
+        cascade: bool,
         /// Answered when logged.
         reply: oneshot::Sender<Result<()>>,
     },

@@ -223,6 +223,9 @@ pub struct Catalog {
     pub schemas: Vec<String>,
     /// Jobs that stopped.
     pub stopped: BTreeMap<RelationId, Stopped>,
+    /// Relations that take the place of others (new to old), which are gone when a committed
+    /// checkpoint contains the new ones.
+    pub replacing: BTreeMap<RelationId, RelationId>,
     /// The next relation id.
     pub next_id: u32,
 }

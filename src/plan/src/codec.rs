@@ -505,17 +505,20 @@ struct StoredCatalog {
     relations: Vec<Arc<Relation>>,
     schemas: Vec<String>,
     stopped: BTreeMap<RelationId, Stopped>,
+    #[serde(default)]
+    replacing: BTreeMap<RelationId, RelationId>,
     next_id: u32,
 }
 
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 4)?;
+        let mut form = serializer.serialize_struct("Catalog", 5)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
         form.serialize_field("stopped", &self.stopped)?;
+        form.serialize_field("replacing", &self.replacing)?;
         form.serialize_field("next_id", &self.next_id)?;
         form.end()
     }
@@ -528,6 +531,7 @@ impl<'de> Deserialize<'de> for Catalog {
             relations: form.relations.into_iter().map(|r| (r.id, r)).collect(),
             schemas: form.schemas,
             stopped: form.stopped,
+            replacing: form.replacing,
             next_id: form.next_id,
         })
     }

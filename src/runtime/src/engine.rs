@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
+use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
 use tidemark_common::disk::LocalDisk;
@@ -29,10 +30,11 @@ use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace, shutting_down, stopped_error};
 use tidemark_control::protocol::{Event, Positions, Request};
 pub use tidemark_control::{CatalogChange, Pin};
-use tidemark_control::{Readers, WriteAheadLog};
+use tidemark_control::{Readers, TableWrites, WriteAheadLog};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth, StoreTrouble};
+use tidemark_state::consolidate::consolidate;
 use tidemark_state::errors::ErrorRow;
 use tokio::sync::oneshot;
 
@@ -88,6 +90,27 @@ pub struct Answer {
     pub partitions: Vec<Arc<ViewPartition>>,
     /// The epoch to read them as of.
     pub epoch: Epoch,
+}
+
+/// What a creation begins with beside its relation.
+#[derive(Default)]
+pub struct Creation {
+    /// The relation whose place it takes.
+    pub replaces: Option<RelationId>,
+    /// Rows that a table has from its first moment on, in its columns.
+    pub rows: Vec<RecordBatch>,
+}
+
+impl Creation {
+    fn rows(&self, table: RelationId) -> Vec<TableWrites> {
+        let inserts = self.rows.iter().filter(|b| b.num_rows() > 0).cloned();
+        let changes: Vec<ChangeBatch> = inserts.map(ChangeBatch::insert).collect();
+        let Some(first) = changes.first() else {
+            return Vec::new();
+        };
+        let changes = consolidate(&first.schema().clone(), &changes);
+        vec![TableWrites { table, changes }]
+    }
 }
 
 /// A committed checkpoint.
@@ -256,9 +279,23 @@ impl Engine {
     /// future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
     pub async fn create(
         &self,
-        mut relation: Relation,
+        relation: Relation,
         progress: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<()> {
+        self.create_as(relation, Creation::default(), progress)
+            .await
+    }
+
+    /// As `create`, with more to begin with. What it replaces is there until it is visible itself.
+    pub async fn create_as(
+        &self,
+        mut relation: Relation,
+        creation: Creation,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
+        if let Some(error) = self.shared.readers.log_error() {
+            return Err(error);
+        }
         let id = relation.id;
         let resolved = self.resolve_positions(&relation).await?;
         if resolved.may_lose_records {
@@ -281,6 +318,8 @@ impl Engine {
             start: resolved.start,
             targets: resolved.targets,
             begins: resolved.begins,
+            replaces: creation.replaces,
+            rows: creation.rows(id),
             reply,
         })?;
         let mut undo = Undo {
@@ -337,11 +376,12 @@ impl Engine {
         resolved.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
-    /// Drops these relations (the caller has resolved CASCADE; dependents first is not needed).
-    /// Never waits behind data.
-    pub async fn drop(&self, relations: &[RelationId]) -> Result<()> {
+    /// Drops these relations, all or none, with `cascade` also what depends on them. Never waits
+    /// behind data.
+    pub async fn drop(&self, relations: &[RelationId], cascade: bool) -> Result<()> {
         let relations = relations.to_vec();
-        self.ask(|reply| Request::Drop { relations, reply }).await
+        self.change_catalog(vec![CatalogChange::Drop { relations }], cascade)
+            .await
     }
 
     /// Stops and undoes jobs that are being created.
@@ -358,9 +398,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies a change of the catalog.
-    pub async fn change_catalog(&self, change: CatalogChange) -> Result<()> {
-        self.ask(|reply| Request::Change { change, reply }).await
+    /// Applies changes of the catalog, all or none. With `cascade`, drops take along what depends
+    /// on them when they are logged.
+    pub async fn change_catalog(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<()> {
+        self.ask(|reply| Request::Changes {
+            changes,
+            cascade,
+            reply,
+        })
+        .await
     }
 
     /// Pins the newest readable epoch.

@@ -310,7 +310,7 @@ async fn a_source_that_may_lose_records_is_replayed_from_the_log() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let gone = database.relation("gone").id;
-    database.engine.drop(&[gone]).await.unwrap();
+    database.engine.drop(&[gone], false).await.unwrap();
     let seen = [database.rows("a"), database.rows("b")];
     let copy = crashed_copy(&first, "logged-source-copy");
     let restarted = Database::open(&copy, 3).await;

@@ -1,18 +1,17 @@
 //! `CREATE TABLE t AS query`: the query's rows at one epoch, in a new table with the query's
-//! columns. When the rows cannot be kept, there is no table either.
+//! columns. They are written by the epoch from which on the table counts: a crash finds both or
+//! neither, and nobody sees the table without them.
 
 use crate::dml;
 use crate::protocol::error::{Notice, from_arrow, from_datafusion};
 use crate::protocol::types::SQL_TYPE;
 use crate::serving::functions::quote_ident;
-use crate::session::transaction::Write;
 use crate::session::{Outcome, Session};
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
-use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
@@ -85,44 +84,28 @@ impl Session {
             .join(".");
         let create = format!("CREATE TABLE {full} ({})", columns.join(", "));
         let create = self.parse(&create).await?;
+        let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
         for statement in &create {
-            self.create(statement).await?;
+            self.create_filled(statement, batches.clone()).await?;
         }
-        let relation = self.resolve(&self.catalog(), name)?;
-        match self.fill(&relation, batches).await {
-            Ok(count) => Ok(Outcome::Command(format!("SELECT {count}"))),
-            Err(e) => {
-                self.server.engine.drop(&[relation.id]).await?;
-                Err(e)
-            }
-        }
+        Ok(Outcome::Command(format!("SELECT {count}")))
     }
+}
 
-    async fn fill(&mut self, relation: &Arc<Relation>, batches: Vec<RecordBatch>) -> Result<usize> {
-        let mut inserts = Vec::new();
-        for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
-            let arrays = batch
-                .columns()
-                .iter()
-                .zip(&relation.columns)
-                .map(|(a, c)| cast(a, &c.data_type))
-                .collect::<std::result::Result<Vec<_>, _>>();
-            inserts.push(dml::computed_batch(relation, arrays.map_err(from_arrow)?)?);
-        }
-        let count = inserts.iter().map(RecordBatch::num_rows).sum();
-        if count > 0 {
-            let guard = self.lock(&[relation.id]).await?;
-            self.write(
-                guard,
-                Write {
-                    table: relation.id,
-                    deletes: Vec::new(),
-                    inserts,
-                    unique: false,
-                },
-            )
-            .await?;
-        }
-        Ok(count)
-    }
+/// Rows of the query as rows of the table.
+pub(crate) fn table_rows(
+    relation: &Relation,
+    batches: Vec<RecordBatch>,
+) -> Result<Vec<RecordBatch>> {
+    let filled = batches.into_iter().filter(|b| b.num_rows() > 0);
+    let rows = filled.map(|batch| {
+        let arrays = batch
+            .columns()
+            .iter()
+            .zip(&relation.columns)
+            .map(|(a, c)| cast(a, &c.data_type))
+            .collect::<std::result::Result<Vec<_>, _>>();
+        dml::computed_batch(relation, arrays.map_err(from_arrow)?)
+    });
+    rows.collect()
 }

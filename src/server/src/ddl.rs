@@ -7,6 +7,7 @@
 
 use crate::protocol::error::Notice;
 use crate::session::{Outcome, Session};
+use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tidemark_plan::{Catalog, Column, Conflict, OnError, Relation, RelationKind};
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
-use tidemark_runtime::engine::CatalogChange;
+use tidemark_runtime::engine::{CatalogChange, Creation};
 
 /// A relation behind all that it stands on, each once.
 fn upstream_first(catalog: &Catalog, relation: &Arc<Relation>, into: &mut Vec<Arc<Relation>>) {
@@ -70,6 +71,15 @@ impl Session {
 
     /// CREATE SOURCE, TABLE, [MATERIALIZED] VIEW, SINK, INDEX.
     pub(crate) async fn create(&mut self, statement: &Statement) -> Result<Outcome> {
+        self.create_filled(statement, Vec::new()).await
+    }
+
+    /// A CREATE; a table has these rows from its first moment on.
+    pub(crate) async fn create_filled(
+        &mut self,
+        statement: &Statement,
+        rows: Vec<RecordBatch>,
+    ) -> Result<Outcome> {
         use StatementKind as K;
         let target = match &statement.kind {
             K::CreateSource(c) => Target {
@@ -114,17 +124,12 @@ impl Session {
             .unwrap_or_else(|| self.creation_schema());
         let existing = catalog.find(&schema, &target.name.name).cloned();
         if existing.is_some() && target.if_not_exists {
-            let name = &target.name.name;
-            self.notice(Notice::with_state(
-                SqlState::DUPLICATE_TABLE,
-                format!("relation \"{name}\" already exists, skipping"),
-            ));
+            self.skip_existing(&target.name.name);
             return done(&tag);
         }
         let replaced = match existing {
-            Some(old) if target.or_replace => {
-                Some(self.check_replaceable(&catalog, &old, target.kind)?)
-            }
+            // Of another kind, or read by others: the engine refuses it when it logs it.
+            Some(old) if target.or_replace => Some(old.id),
             Some(_) => {
                 let e = exists(target.kind, &target.name.name);
                 return Err(if target.name.position > 0 {
@@ -151,53 +156,36 @@ impl Session {
             mark_varchar(&mut planned.relation, &c.columns);
         }
         check_connector(&planned.relation).await?;
-        if let Some(old) = replaced {
-            self.server.engine.drop(&[old]).await?;
+        let creation = Creation {
+            replaces: replaced,
+            rows: crate::create_as::table_rows(&planned.relation, rows)?,
+        };
+        let created = self.create_relation(planned.relation, creation).await;
+        match created {
+            // Somebody else was faster.
+            Err(e) if e.state() == SqlState::DUPLICATE_TABLE && target.if_not_exists => {
+                let name = &target.name.name;
+                if self.catalog().find(&schema, name).is_none() {
+                    return Err(e);
+                }
+                self.skip_existing(name);
+            }
+            created => created?,
         }
-        self.create_relation(planned.relation).await?;
         done(&tag)
     }
 
-    /// OR REPLACE: of the same kind, and nobody depends on it.
-    fn check_replaceable(
-        &self,
-        catalog: &Catalog,
-        old: &Relation,
-        kind: RelationKind,
-    ) -> Result<RelationId> {
-        if old.kind != kind {
-            return Err(Error::user(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!(
-                    "\"{}\" is a {}, not a {}",
-                    old.name,
-                    old.kind.name(),
-                    kind.name()
-                ),
-            ));
-        }
-        match catalog.dependents(old.id).first() {
-            Some(other) => Err(Error::user(
-                SqlState::DEPENDENT_OBJECTS,
-                format!(
-                    "cannot replace {} \"{}\" because other objects depend on it",
-                    kind.name(),
-                    old.name
-                ),
-            )
-            .with_detail(format!(
-                "{} {} depends on it.",
-                other.kind.name(),
-                other.name
-            ))
-            .with_hint("Create it under another name, or drop what depends on it first.")),
-            None => Ok(old.id),
-        }
+    fn skip_existing(&self, name: &str) {
+        self.notice(Notice::with_state(
+            SqlState::DUPLICATE_TABLE,
+            format!("relation \"{name}\" already exists, skipping"),
+        ));
     }
 
-    async fn create_relation(&mut self, relation: Relation) -> Result<()> {
+    async fn create_relation(&mut self, relation: Relation, creation: Creation) -> Result<()> {
         let engine = self.server.engine.clone();
         let background = self.settings.is_on("background_ddl")
+            && creation.rows.is_empty()
             && matches!(
                 relation.kind,
                 RelationKind::MaterializedView | RelationKind::Sink | RelationKind::Table
@@ -205,29 +193,39 @@ impl Session {
         if !background {
             let notices = self.notice_sender();
             return engine
-                .create(relation, move |text| drop(notices.send(Notice::new(text))))
+                .create_as(relation, creation, move |text| {
+                    drop(notices.send(Notice::new(text)))
+                })
                 .await;
         }
         let (id, name) = (relation.id, relation.name.clone());
         self.server.background.start();
         let server = self.server.clone();
-        tokio::spawn(async move {
-            let result = server.engine.create(relation, |_| {}).await;
-            if let Err(e) = result {
+        let task = tokio::spawn(async move {
+            let result = server.engine.create_as(relation, creation, |_| {}).await;
+            if let Err(e) = &result {
                 tracing::error!(relation = %name, %id, error = %e, "background creation failed");
             }
             server.background.end();
+            result
         });
-        // The job is listed before the statement returns, so that SHOW JOBS and CANCEL find it.
-        for _ in 0..100 {
-            if self.server.engine.jobs().iter().any(|j| j.relation == id)
-                || self.catalog().relations.contains_key(&id)
-            {
-                break;
-            }
+        // When the statement returns the job is being created, so that SHOW JOBS and CANCEL find
+        // it; one that was refused says so.
+        let engine = &self.server.engine;
+        let begun = || {
+            let jobs = engine.jobs();
+            jobs.iter()
+                .any(|j| j.relation == id && j.state == "creating")
+                || engine.catalog().relations.contains_key(&id)
+        };
+        while !task.is_finished() && !begun() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        Ok(())
+        if !task.is_finished() {
+            return Ok(());
+        }
+        task.await
+            .map_err(|e| Error::internal(format!("the creation ended: {e}")))?
     }
 
     /// An index is an entry of the catalog: it keeps no rows of its own.
@@ -355,7 +353,10 @@ impl Session {
         }
         self.server
             .engine
-            .change_catalog(CatalogChange::CreateSchema { name: name.into() })
+            .change_catalog(
+                vec![CatalogChange::CreateSchema { name: name.into() }],
+                false,
+            )
             .await?;
         done("CREATE SCHEMA")
     }
@@ -373,6 +374,7 @@ impl Session {
         if_exists: bool,
         cascade: bool,
     ) -> Result<Outcome> {
+        let mut changes = Vec::new();
         for name in names {
             if matches!(
                 name.as_str(),
@@ -419,13 +421,12 @@ impl Session {
                     ))
                     .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
                 }
-                let all = self.with_dependents(&catalog, &inside, true)?;
-                self.server.engine.drop(&all).await?;
+                self.check_dependents(&catalog, &inside, true)?;
             }
-            self.server
-                .engine
-                .change_catalog(CatalogChange::DropSchema { name: name.clone() })
-                .await?;
+            changes.push(CatalogChange::DropSchema { name: name.clone() });
+        }
+        if !changes.is_empty() {
+            self.server.engine.change_catalog(changes, cascade).await?;
         }
         done("DROP SCHEMA")
     }
@@ -466,8 +467,8 @@ impl Session {
         if wanted.is_empty() {
             return done(&tag);
         }
-        let all = self.with_dependents(&catalog, &wanted, drop.cascade)?;
-        self.server.engine.drop(&all).await?;
+        self.check_dependents(&catalog, &wanted, drop.cascade)?;
+        self.server.engine.drop(&wanted, drop.cascade).await?;
         done(&tag)
     }
 
@@ -488,14 +489,14 @@ impl Session {
         }
     }
 
-    /// These relations and everything that depends on them. Without `cascade` dependents are an
-    /// error; an index goes with its relation.
-    fn with_dependents(
+    /// Says what goes with these relations. Without `cascade` dependents are an error; an index
+    /// goes with its relation.
+    fn check_dependents(
         &self,
         catalog: &Catalog,
         wanted: &[RelationId],
         cascade: bool,
-    ) -> Result<Vec<RelationId>> {
+    ) -> Result<()> {
         let mut all: BTreeSet<RelationId> = wanted.iter().copied().collect();
         let mut queue: Vec<RelationId> = wanted.to_vec();
         let mut found: Vec<(Arc<Relation>, RelationId)> = Vec::new();
@@ -510,7 +511,7 @@ impl Session {
             }
         }
         if found.is_empty() {
-            return Ok(all.into_iter().collect());
+            return Ok(());
         }
         let describe = |r: &Relation| format!("{} {}", r.kind.name(), r.name);
         let label = |id: &RelationId| {
@@ -541,7 +542,7 @@ impl Session {
                 many.len()
             ))),
         }
-        Ok(all.into_iter().collect())
+        Ok(())
     }
 
     pub(crate) async fn alter(
@@ -570,70 +571,33 @@ impl Session {
                 format!("\"{}\" is not a {}", relation.name, kind.name()),
             ));
         }
-        let taken = |schema: &str, name: &str| match catalog.find(schema, name) {
-            Some(_) => Err(exists(relation.kind, name)),
-            None => Ok(()),
-        };
-        match action {
-            AlterAction::RenameTo(new) => {
-                taken(&relation.schema_name, new)?;
-                self.check_no_text_dependents(&catalog, &relation)?;
-                self.server
-                    .engine
-                    .change_catalog(CatalogChange::Rename {
-                        relation: relation.id,
-                        name: new.clone(),
-                    })
-                    .await?;
-            }
-            AlterAction::SetSchema(schema) => {
-                if !self.schema_exists(schema) {
-                    return Err(Error::user(
-                        SqlState::INVALID_SCHEMA_NAME,
-                        format!("schema \"{schema}\" does not exist"),
-                    ));
-                }
-                taken(schema, &relation.name)?;
-                self.check_no_text_dependents(&catalog, &relation)?;
-                self.server
-                    .engine
-                    .change_catalog(CatalogChange::SetSchema {
-                        relation: relation.id,
-                        schema_name: schema.clone(),
-                    })
-                    .await?;
-            }
+        let changes = match action {
+            AlterAction::RenameTo(new) => vec![CatalogChange::Rename {
+                relation: relation.id,
+                name: new.clone(),
+            }],
+            AlterAction::SetSchema(schema) => vec![CatalogChange::SetSchema {
+                relation: relation.id,
+                schema_name: schema.clone(),
+            }],
             AlterAction::OwnerTo(_) => {
-                self.notice(Notice::new("owners are not kept apart: nothing changes"))
+                self.notice(Notice::new("owners are not kept apart: nothing changes"));
+                Vec::new()
             }
-            AlterAction::SetParallelism(_) => self.notice(Notice::new(
-                "every job runs on all workers: nothing changes",
-            )),
-            AlterAction::Resume => self.resume(&catalog, &relation).await?,
-            AlterAction::SwapWith(other) => {
-                let other = self.resolve(&catalog, other)?;
-                self.check_no_text_dependents(&catalog, &relation)?;
-                self.check_no_text_dependents(&catalog, &other)?;
-                if other.schema_name != relation.schema_name {
-                    return Err(Error::unsupported(
-                        "SWAP WITH needs relations of one schema",
-                    ));
-                }
-                let parked = format!("__swap_{}", relation.id);
-                for (id, name) in [
-                    (relation.id, parked.as_str()),
-                    (other.id, relation.name.as_str()),
-                    (relation.id, other.name.as_str()),
-                ] {
-                    self.server
-                        .engine
-                        .change_catalog(CatalogChange::Rename {
-                            relation: id,
-                            name: name.into(),
-                        })
-                        .await?;
-                }
+            AlterAction::SetParallelism(_) => {
+                self.notice(Notice::new(
+                    "every job runs on all workers: nothing changes",
+                ));
+                Vec::new()
             }
+            AlterAction::Resume => {
+                self.resume(&catalog, &relation).await?;
+                Vec::new()
+            }
+            AlterAction::SwapWith(other) => swap(&relation, &*self.resolve(&catalog, other)?)?,
+        };
+        if !changes.is_empty() {
+            self.server.engine.change_catalog(changes, false).await?;
         }
         done(&tag)
     }
@@ -686,28 +650,6 @@ impl Session {
         Ok(())
     }
 
-    /// A plain view names its relations in its text: they keep their names while it lives. Jobs
-    /// hold relations by id.
-    fn check_no_text_dependents(&self, catalog: &Catalog, relation: &Relation) -> Result<()> {
-        match catalog
-            .dependents(relation.id)
-            .into_iter()
-            .find(|r| r.kind == RelationKind::View)
-        {
-            Some(view) => Err(Error::user(
-                SqlState::DEPENDENT_OBJECTS,
-                format!(
-                    "cannot rename {} \"{}\" because view \"{}\" names it",
-                    relation.kind.name(),
-                    relation.name,
-                    view.name
-                ),
-            )
-            .with_hint("Drop the view, rename, and create the view again.")),
-            None => Ok(()),
-        }
-    }
-
     pub(crate) async fn comment(
         &mut self,
         object: &str,
@@ -735,10 +677,13 @@ impl Session {
         let relation = self.commented(name)?;
         self.server
             .engine
-            .change_catalog(CatalogChange::Comment {
-                relation: relation.id,
-                comment,
-            })
+            .change_catalog(
+                vec![CatalogChange::Comment {
+                    relation: relation.id,
+                    comment,
+                }],
+                false,
+            )
             .await?;
         done("COMMENT")
     }
@@ -808,6 +753,26 @@ impl Session {
             ids.iter().map(|id| vec![Some(id.to_string())]).collect();
         crate::show::text_rows(&["Id"], rows, "CANCEL JOBS")
     }
+}
+
+/// Two relations of one kind and schema exchange their names.
+fn swap(one: &Relation, other: &Relation) -> Result<Vec<CatalogChange>> {
+    if other.kind != one.kind {
+        return Err(Error::user(
+            SqlState::WRONG_OBJECT_TYPE,
+            format!("\"{}\" is not a {}", other.name, one.kind.name()),
+        ));
+    }
+    if other.schema_name != one.schema_name {
+        return Err(Error::unsupported(
+            "SWAP WITH needs relations of one schema",
+        ));
+    }
+    let rename = |relation: &Relation, name: &str| CatalogChange::Rename {
+        relation: relation.id,
+        name: name.into(),
+    };
+    Ok(vec![rename(one, &other.name), rename(other, &one.name)])
 }
 
 /// Strings are one type below; clients are shown VARCHAR where it was declared, and TEXT elsewhere.

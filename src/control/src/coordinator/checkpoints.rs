@@ -180,6 +180,9 @@ impl Coordinator {
         catalog
             .relations
             .retain(|id, _| now.relations.contains_key(id));
+        catalog
+            .replacing
+            .retain(|new, _| now.relations.contains_key(new));
         for file in parts.into_iter().flatten().flatten() {
             let relation = file.table.relation;
             if catalog.relations.contains_key(&relation) && !self.is_out(relation, epoch) {
@@ -274,6 +277,7 @@ impl Coordinator {
             }
         };
         failpoint::hit("checkpoint.commit");
+        let replaced = self.decisions.replaced_at(epoch);
         self.record(&[Entry::Checkpoint {
             epoch,
             manifest: path,
@@ -294,6 +298,10 @@ impl Coordinator {
         self.halted_saved(epoch, &manifest.halted);
         self.retained.manifest = Some(manifest);
         self.finish_created(epoch);
+        if !replaced.is_empty() {
+            let old: Vec<RelationId> = replaced.into_iter().map(|(_, old)| old).collect();
+            self.drop_relations(&old)?;
+        }
         let (reached, waiting) = std::mem::take(&mut self.flushes)
             .into_iter()
             .partition(|f| f.epoch.is_some_and(|e| e <= epoch));

@@ -458,6 +458,8 @@ impl Coordinator {
                 targets,
                 begins: from,
             },
+            replaces: None,
+            rows: Vec::new(),
             reply: None,
             backfill: catches_up,
             phase,

@@ -7,14 +7,14 @@
 //! and checkpoints contain it. The first committed checkpoint with it makes it visible and ends the
 //! statement.
 
-use super::Coordinator;
 use super::halted::reason_of;
-use crate::Entry;
+use super::{Coordinator, PendingWrite};
 use crate::protocol::{Command, Positions, StartJob, StartMode};
+use crate::{CatalogChange, Entry, TableWrites};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
 use tidemark_plan::{Op, Relation, Stopped};
 use tokio::sync::oneshot;
 
@@ -23,6 +23,10 @@ pub(super) struct Creating {
     pub relation: Relation,
     pub start: Vec<SplitPosition>,
     pub reading: Reading,
+    /// The relation whose place it takes.
+    pub replaces: Option<RelationId>,
+    /// Rows that are written to it by the barrier from which on it counts.
+    pub rows: Vec<TableWrites>,
     pub reply: Option<oneshot::Sender<Result<()>>>,
     /// The sources on demand whose past it reads by readers of its own.
     pub backfill: BTreeSet<RelationId>,
@@ -44,6 +48,18 @@ pub(super) struct Resumes {
     /// It begins without its old state, whose files are not named any more once a checkpoint has
     /// the new one. Otherwise it goes on in its sources where [`Reading::begins`] says.
     pub rebuilt: bool,
+}
+
+/// What a creation is given beside its relation.
+pub(super) struct Creation {
+    /// Where its own connector begins.
+    pub start: Vec<SplitPosition>,
+    /// What it reads.
+    pub reading: Reading,
+    /// See [`Creating`].
+    pub replaces: Option<RelationId>,
+    /// See [`Creating`].
+    pub rows: Vec<TableWrites>,
 }
 
 pub(super) enum Phase {
@@ -79,33 +95,51 @@ fn reads_connector(relation: &Relation) -> bool {
         .any(|n| matches!(n.op, Op::SourceRead { .. }))
 }
 
+impl Creating {
+    /// It counts from the barrier of `epoch` on: what the log has of that.
+    fn promoted_at(&mut self, epoch: Epoch) -> Entry {
+        self.relation.created_at = Some(epoch);
+        self.phase = Phase::Promoted { epoch };
+        let (relation, start) = (Box::new(self.relation.clone()), self.start.clone());
+        let (begins, new) = (self.reading.begins.clone(), relation.id);
+        let create = CatalogChange::Create {
+            relation,
+            start,
+            begins,
+        };
+        let replace = self.replaces.map(|old| CatalogChange::Replace { old, new });
+        Entry::Changes([create].into_iter().chain(replace).collect())
+    }
+}
+
 impl Coordinator {
     pub(super) fn create(
         &mut self,
         mut relation: Relation,
-        start: Vec<SplitPosition>,
-        reading: Reading,
+        creation: Creation,
         reply: oneshot::Sender<Result<()>>,
     ) -> Result<()> {
-        // What the log refuses is refused now, not when the job has caught up.
-        let entry = Entry::Create {
-            relation: Box::new(relation.clone()),
-            start: start.clone(),
-            begins: reading.begins.clone(),
-        };
-        if let Err(error) = self.check_create(&relation).and_then(|()| entry.check()) {
-            let _ = reply.send(Err(error));
-            return Ok(());
-        }
+        let Creation {
+            start,
+            reading,
+            replaces,
+            rows,
+        } = creation;
+        relation.created_at = None;
         if relation.job.is_none() || runs_on_demand(&relation) {
-            relation.created_at = None;
-            self.record(&[Entry::Create {
-                relation: Box::new(relation),
+            let new = relation.id;
+            let relation = Box::new(relation);
+            let replace = replaces.map(|old| CatalogChange::Replace { old, new });
+            let create = CatalogChange::Create {
+                relation,
                 start,
                 begins: Positions::new(),
-            }])?;
-            self.show_catalog();
-            let _ = reply.send(Ok(()));
+            };
+            let changes = [create].into_iter().chain(replace).collect();
+            return self.on_changes(changes, false, reply);
+        }
+        if let Err(error) = self.check_create(&relation, replaces) {
+            let _ = reply.send(Err(error));
             return Ok(());
         }
         let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
@@ -132,6 +166,8 @@ impl Coordinator {
                 relation,
                 start,
                 reading,
+                replaces,
+                rows,
                 reply: Some(reply),
                 backfill: catches_up,
                 phase,
@@ -189,47 +225,6 @@ impl Coordinator {
         starts.filter_map(later).collect()
     }
 
-    fn check_create(&self, relation: &Relation) -> Result<()> {
-        let same = |r: &Relation| r.name == relation.name && r.schema_name == relation.schema_name;
-        if let Some(other) = self
-            .decisions
-            .catalog
-            .relations
-            .values()
-            .map(AsRef::as_ref)
-            .chain(self.creating.values().map(|c| &c.relation))
-            .find(|r| same(r))
-        {
-            let being = if self.creating.contains_key(&other.id) {
-                " is being created"
-            } else {
-                " already exists"
-            };
-            return Err(Error::user(
-                SqlState::DUPLICATE_TABLE,
-                format!("{} \"{}\"{being}", other.kind.name(), other.name),
-            ));
-        }
-        for input in &relation.depends_on {
-            let known = self
-                .decisions
-                .catalog
-                .relations
-                .get(input)
-                .filter(|r| !self.is_new(r.id));
-            let Some(input) = known else {
-                return Err(Error::user(
-                    SqlState::UNDEFINED_TABLE,
-                    "a relation that the query reads was dropped meanwhile",
-                ));
-            };
-            if let Some(halt) = self.halted.get(&input.id) {
-                return Err(stopped_error(input, &halt.stopped));
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         taps.into_iter()
@@ -275,7 +270,7 @@ impl Coordinator {
         let next = self.next_epoch;
         let joining = self.joining();
         let mut entries = Vec::new();
-        let mut promoted = Vec::new();
+        let (mut promoted, mut failed, mut first_rows) = (Vec::new(), Vec::new(), Vec::new());
         for (id, creating) in &mut self.creating {
             match &creating.phase {
                 Phase::CatchingUp { ready } if joining.contains(id) => {
@@ -294,18 +289,25 @@ impl Coordinator {
                     promoted.push(*id);
                     creating.phase = Phase::Promoted { epoch: next };
                 }
-                Phase::CaughtUp => {
-                    creating.relation.created_at = Some(next);
-                    entries.push(Entry::Create {
-                        relation: Box::new(creating.relation.clone()),
-                        start: creating.start.clone(),
-                        begins: creating.reading.begins.clone(),
-                    });
-                    promoted.push(*id);
-                    creating.phase = Phase::Promoted { epoch: next };
-                }
+                Phase::CaughtUp => match failpoint::check("ddl.promote") {
+                    Ok(()) => {
+                        entries.push(creating.promoted_at(next));
+                        promoted.push(*id);
+                        first_rows.append(&mut creating.rows);
+                    }
+                    Err(error) => failed.push((*id, error)),
+                },
                 _ => {}
             }
+        }
+        for (id, error) in failed {
+            self.cancel(id, &error);
+        }
+        if !first_rows.is_empty() {
+            // By this very barrier: whoever sees the table sees them.
+            let (writes, reply) = (first_rows, None);
+            self.pending_writes
+                .insert(0, PendingWrite { writes, reply });
         }
         if !entries.is_empty() {
             self.record(&entries)?;
@@ -492,6 +494,7 @@ impl Coordinator {
         if !finished.is_empty() {
             self.workers.release_sinks(&finished);
             self.show_catalog();
+            failpoint::hit("ddl.visible");
         }
         replies
             .into_iter()
@@ -590,43 +593,8 @@ impl Coordinator {
         self.show_catalog();
     }
 
-    /// What is dropped may be read by nothing that stays: a statement that looked before a creation
-    /// ended must not leave its job without input.
-    pub(super) fn check_drop(&self, relations: &[RelationId]) -> Result<()> {
-        let stays = |r: &&Arc<Relation>| !relations.contains(&r.id) && !self.is_new(r.id);
-        let Some(other) = self
-            .decisions
-            .catalog
-            .relations
-            .values()
-            .filter(stays)
-            .find(|r| r.depends_on.iter().any(|d| relations.contains(d)))
-        else {
-            return Ok(());
-        };
-        let read = self
-            .decisions
-            .catalog
-            .relations
-            .values()
-            .find(|r| relations.contains(&r.id) && other.depends_on.contains(&r.id));
-        let read = read.map_or(String::new(), |r| format!("{} {}", r.kind.name(), r.name));
-        Err(Error::user(
-            SqlState::DEPENDENT_OBJECTS,
-            format!("cannot drop {read} because other objects depend on it"),
-        )
-        .with_detail(format!(
-            "{} {} depends on {read}",
-            other.kind.name(),
-            other.name
-        ))
-        .with_hint("Use DROP ... CASCADE to drop the dependent objects too."))
-    }
-
+    /// These are dropped, as logged.
     pub(super) fn drop_relations(&mut self, relations: &[RelationId]) -> Result<()> {
-        self.record(&[Entry::Drop {
-            relations: relations.to_vec(),
-        }])?;
         let waiting: Vec<RelationId> = self
             .creating
             .iter()

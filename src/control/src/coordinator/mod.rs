@@ -11,9 +11,11 @@
 //! statement, a checkpoint that is due. An idle database sends none and writes nothing.
 //!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
-//! [`halted`] (jobs that do not run, and resuming them), [`checkpoints`], [`recovery`].
+//! [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
+//! them), [`checkpoints`], [`recovery`].
 
 mod checkpoints;
+mod ddl;
 mod epochs;
 mod halted;
 mod jobs;
@@ -24,12 +26,12 @@ mod testing;
 mod tests;
 
 use crate::protocol::{Command, Event, Request, Workers};
-use crate::{DecisionLog, Decisions, Entry, Readers};
+use crate::{CatalogChange, DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
 use halted::Halt;
 pub use jobs::stopped_error;
-use jobs::{Creating, Reading};
+use jobs::{Creating, Creation, Reading};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -191,28 +193,30 @@ impl Coordinator {
                 start,
                 targets,
                 begins,
+                replaces,
+                rows,
                 reply,
-            } => self.create(*relation, start, Reading { targets, begins }, reply)?,
+            } => {
+                let creation = Creation {
+                    start,
+                    reading: Reading { targets, begins },
+                    replaces,
+                    rows,
+                };
+                self.create(*relation, creation, reply)?
+            }
             Request::Cancel { relation, error } => self.cancel(relation, &error),
             Request::Drop { relations, reply } => {
-                let result = self.check_drop(&relations);
-                if result.is_ok() {
-                    self.drop_relations(&relations)?;
-                }
-                let _ = reply.send(result);
+                self.on_changes(vec![CatalogChange::Drop { relations }], false, reply)?
             }
             Request::Resume { relation, reply } => self.resume(relation, Some(reply))?,
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::LogRows { relation } => self.log_rows(relation)?,
-            Request::Change { change, reply } => {
-                let entry = Entry::Change(change);
-                let checked = entry.check();
-                if checked.is_ok() {
-                    self.record(&[entry])?;
-                    self.show_catalog();
-                }
-                let _ = reply.send(checked);
-            }
+            Request::Changes {
+                changes,
+                cascade,
+                reply,
+            } => self.on_changes(changes, cascade, reply)?,
             Request::Write { writes, reply } => {
                 if let Some(error) = self.refusal(&writes) {
                     if let Some(reply) = reply {

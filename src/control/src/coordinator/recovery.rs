@@ -11,7 +11,7 @@ use super::{Coordinator, Pace};
 use crate::protocol::{
     BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode, Workers,
 };
-use crate::{Cut, DecisionLog, Decisions, Entry, Readers};
+use crate::{CatalogChange, Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -148,8 +148,12 @@ impl Recovered {
         let contained = decisions.index;
         for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
             match &entry {
-                Entry::Create { relation, .. } if relation.created_at.is_some() => {
-                    forgotten.push(relation.id)
+                Entry::Create { relation, .. } => forgotten.extend(unfinished(relation)),
+                Entry::Changes(changes) => {
+                    forgotten.extend(changes.iter().filter_map(|c| match c {
+                        CatalogChange::Create { relation, .. } => unfinished(relation),
+                        _ => None,
+                    }))
                 }
                 Entry::Cut(cut) => cuts.push_back(cut.clone()),
                 Entry::Stop { relation, .. } => {
@@ -167,6 +171,10 @@ impl Recovered {
         for id in forgotten {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
+        }
+        // The manifest counts; where the log that said so is lost, what it replaces is gone as well.
+        if let Some(m) = &manifest {
+            decisions.replace_contained(m.epoch);
         }
         // What this build cannot read is held back; everything else goes on.
         let mut set_aside = decisions.catalog.unreadable();
@@ -247,6 +255,11 @@ fn missing_entries(contained: u64, follows: u64, manifest: Option<&Manifest>) ->
         "Put the files back. If they are gone for good, start once with \
          --recover-from-checkpoint to go on from the newest checkpoint.",
     )
+}
+
+/// The relation, if it counts only once a checkpoint contains it.
+fn unfinished(relation: &Relation) -> Option<RelationId> {
+    relation.created_at.map(|_| relation.id)
 }
 
 impl Coordinator {

@@ -478,6 +478,8 @@ impl Bed {
             start,
             targets: Positions::new(),
             begins: Positions::new(),
+            replaces: None,
+            rows: Vec::new(),
             reply,
         })
     }

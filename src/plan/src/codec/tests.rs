@@ -180,6 +180,7 @@ fn a_catalog_with_deep_jobs_survives_the_round_trip() {
         let catalog = Catalog {
             relations: BTreeMap::from([(RelationId(7), Arc::new(relation(Some(job(DEPTH)))))]),
             schemas: vec!["s".into()],
+            replacing: BTreeMap::from([(RelationId(3), RelationId(2))]),
             stopped: BTreeMap::from([(RelationId(7), stopped)]),
             next_id: 8,
         };

@@ -63,9 +63,21 @@ impl Session {
         }
     }
 
-    /// Runs a query.
+    /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
+    /// it looks again: that changes the relation behind a name, and not whether there is one.
     pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
-        let snapshot = self.snapshot().await?;
+        loop {
+            let snapshot = self.snapshot().await?;
+            let seen = snapshot.catalog.clone();
+            let result = self.select_at(snapshot, sql).await;
+            let gone = |e: &Error| e.state() == SqlState::UNDEFINED_TABLE;
+            if !result.as_ref().is_err_and(gone) || Arc::ptr_eq(&seen, &self.catalog()) {
+                return result;
+            }
+        }
+    }
+
+    async fn select_at(&mut self, snapshot: super::Snapshot, sql: &ast::Statement) -> Result<Rows> {
         self.state.mark_start_execution();
         let (state, tree) = (self.state.clone(), sql.clone());
         let planned = move || plan_to_run(&state, &snapshot, tree);

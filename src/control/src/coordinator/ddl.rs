@@ -1,0 +1,535 @@
+//! Changes of the catalog: each is checked where it is logged.
+//!
+//! **Law.** The catalog that the log builds up is valid after every entry: no two relations have
+//! one name, every relation's schema and everything that it reads exist, and a plain view, which
+//! names what it reads in its text, finds it there. A statement looked at the catalog when it began
+//! to plan; between that and this thread others may have logged something. So a request is applied
+//! to a copy of the catalog first, together with what is being created, whose names are taken
+//! already, and with what is about to be replaced, which nobody may come to depend on. Only if the
+//! copy is valid does the request become an entry; and it becomes one entry, however many changes
+//! it has: a crash finds all of them or none.
+//!
+//! **CASCADE** is resolved here as well: what a session saw when it listed the dependents may have
+//! got more of them since.
+//!
+//! **OR REPLACE.** The new relation is created beside the old one, which is read and kept up to
+//! date as before. When it counts, the log says which one it replaces; the checkpoint that contains
+//! it makes it visible, and by that commit the old one is gone. Until then a failure, a cancel or a
+//! crash leaves the old one, and afterwards there is the new one. What depends on the old one: a
+//! job (a materialized view, a sink) holds it by its rows, and is an error; plain views and indexes
+//! name it by its columns, and go over to the new one if that begins with the same columns, as
+//! PostgreSQL asks of a view.
+
+use super::Coordinator;
+use super::jobs::{Creating, stopped_error};
+use crate::{CatalogChange, Decisions, Entry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tidemark_common::{Error, RelationId, Result, SqlState, failpoint};
+use tidemark_plan::{Catalog, Relation, RelationKind};
+use tokio::sync::oneshot;
+
+/// What is asked for is in use.
+const IN_USE: SqlState = SqlState("55006");
+const INVALID_DEFINITION: SqlState = SqlState("42P17");
+
+/// Changes that may be logged.
+struct Accepted {
+    changes: Vec<CatalogChange>,
+    /// What is gone by them.
+    dropped: Vec<RelationId>,
+    /// Creations that end with that.
+    canceled: Vec<RelationId>,
+}
+
+fn described(relation: &Relation) -> String {
+    format!("{} {}", relation.kind.name(), relation.name)
+}
+
+fn dropped_meanwhile() -> Error {
+    Error::user(
+        SqlState::UNDEFINED_TABLE,
+        "the relation was dropped meanwhile",
+    )
+}
+
+fn in_use(relation: &Relation) -> Error {
+    let message = format!(
+        "{} \"{}\" is being replaced",
+        relation.kind.name(),
+        relation.name
+    );
+    Error::user(IN_USE, message).with_hint("Run the statement again when that is done.")
+}
+
+/// Whether `new` can be read by column like `old`.
+fn keeps_columns(old: &Relation, new: &Relation) -> bool {
+    let same = old.columns.iter().zip(&new.columns);
+    new.columns.len() >= old.columns.len()
+        && same
+            .into_iter()
+            .all(|(a, b)| a.name == b.name && a.data_type == b.data_type)
+}
+
+impl Coordinator {
+    /// Logs these changes as one entry, all or none.
+    pub(super) fn on_changes(
+        &mut self,
+        changes: Vec<CatalogChange>,
+        cascade: bool,
+        reply: oneshot::Sender<Result<()>>,
+    ) -> Result<()> {
+        let accepted = self.accept(changes, cascade).and_then(|accepted| {
+            failpoint::check("ddl.log")?;
+            Ok(accepted)
+        });
+        let answer = match accepted {
+            Ok(accepted) => {
+                self.log_changes(accepted)?;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        let _ = reply.send(answer);
+        Ok(())
+    }
+
+    fn log_changes(&mut self, accepted: Accepted) -> Result<()> {
+        self.record(&[Entry::Changes(accepted.changes)])?;
+        failpoint::hit("ddl.logged");
+        let error = Error::user(
+            SqlState::UNDEFINED_TABLE,
+            "what the relation rests on was dropped meanwhile",
+        );
+        for id in accepted.canceled {
+            self.cancel(id, &error);
+        }
+        if accepted.dropped.is_empty() {
+            self.show_catalog();
+            Ok(())
+        } else {
+            self.drop_relations(&accepted.dropped)
+        }
+    }
+
+    fn proposed(&self) -> Proposed<'_> {
+        let creating = self.creating.iter().filter(|(id, _)| self.is_new(**id));
+        let pending = |c: &'_ Creating| Pending {
+            relation: c.relation.clone(),
+            replaces: c.replaces,
+        };
+        Proposed {
+            catalog: &self.decisions.catalog,
+            creating: creating.map(|(id, c)| (*id, pending(c))).collect(),
+        }
+    }
+
+    fn accept(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<Accepted> {
+        for change in &changes {
+            if let CatalogChange::Create { relation, .. } = change {
+                self.check_inputs_run(relation)?;
+            }
+        }
+        self.proposed().accept(changes, cascade)
+    }
+
+    /// Whether a relation may be created, in place of `replaces` or beside all others.
+    pub(super) fn check_create(
+        &self,
+        relation: &Relation,
+        replaces: Option<RelationId>,
+    ) -> Result<()> {
+        self.check_inputs_run(relation)?;
+        let create = CatalogChange::Create {
+            relation: Box::new(relation.clone()),
+            start: Vec::new(),
+            begins: BTreeMap::new(),
+        };
+        let new = relation.id;
+        let replace = replaces.map(|old| CatalogChange::Replace { old, new });
+        let changes: Vec<CatalogChange> = [create].into_iter().chain(replace).collect();
+        self.proposed().check(&changes, &BTreeSet::new())
+    }
+
+    fn check_inputs_run(&self, relation: &Relation) -> Result<()> {
+        let catalog = &self.decisions.catalog;
+        let halted = relation.depends_on.iter().find_map(|id| {
+            let input = catalog.relations.get(id)?;
+            Some((input, &self.halted.get(id)?.stopped))
+        });
+        match halted {
+            Some((input, stopped)) => Err(stopped_error(input, stopped)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The catalog that changes are held against.
+struct Proposed<'a> {
+    /// As of the log, with creations that no checkpoint contains yet.
+    catalog: &'a Catalog,
+    /// What nobody has seen yet.
+    creating: BTreeMap<RelationId, Pending>,
+}
+
+/// A relation that is being created.
+struct Pending {
+    relation: Relation,
+    replaces: Option<RelationId>,
+}
+
+impl Proposed<'_> {
+    fn is_new(&self, id: RelationId) -> bool {
+        self.creating.contains_key(&id)
+    }
+
+    /// The changes with all that CASCADE adds to them, if they may be logged.
+    fn accept(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<Accepted> {
+        let mut all = Vec::with_capacity(changes.len());
+        let (mut dropped, mut canceled) = (BTreeSet::new(), BTreeSet::new());
+        for change in changes {
+            let gone = match &change {
+                CatalogChange::Drop { relations } => self.with_dependents(relations, cascade),
+                CatalogChange::DropSchema { name } if cascade => {
+                    let inside = |r: &&Relation| r.schema_name == *name;
+                    let creating = self.creating.values().map(|c| &c.relation);
+                    canceled.extend(creating.filter(inside).map(|r| r.id));
+                    let visible: Vec<RelationId> =
+                        self.visible().filter(|r| inside(r)).map(|r| r.id).collect();
+                    self.with_dependents(&visible, true)
+                }
+                _ => BTreeSet::new(),
+            };
+            if !gone.is_empty() {
+                let relations = gone.iter().copied().collect();
+                all.push(CatalogChange::Drop { relations });
+            }
+            dropped.extend(gone);
+            match change {
+                CatalogChange::Drop { .. } => {}
+                CatalogChange::Replace { old, .. } => {
+                    dropped.insert(old);
+                    all.push(change);
+                }
+                other => all.push(other),
+            }
+        }
+        // A creation that reads what is dropped, or takes its place, ends with it.
+        for (id, creating) in &self.creating {
+            let rests = creating
+                .relation
+                .depends_on
+                .iter()
+                .chain(&creating.replaces);
+            if rests.into_iter().any(|on| dropped.contains(on)) {
+                canceled.insert(*id);
+            }
+        }
+        let promoted = |id: &&RelationId| self.catalog.relations.contains_key(id);
+        let relations: Vec<RelationId> = canceled.iter().filter(promoted).copied().collect();
+        if !relations.is_empty() {
+            all.insert(0, CatalogChange::Drop { relations });
+        }
+        self.check(&all, &canceled)?;
+        Ok(Accepted {
+            changes: all,
+            dropped: dropped.into_iter().collect(),
+            canceled: canceled.into_iter().collect(),
+        })
+    }
+
+    /// The relations that sessions see.
+    fn visible(&self) -> impl Iterator<Item = &Relation> {
+        let relations = self.catalog.relations.values();
+        relations.map(AsRef::as_ref).filter(|r| !self.is_new(r.id))
+    }
+
+    /// These and their indexes, with `cascade` all that depends on them.
+    fn with_dependents(&self, relations: &[RelationId], cascade: bool) -> BTreeSet<RelationId> {
+        let mut all: BTreeSet<RelationId> = relations.iter().copied().collect();
+        loop {
+            let reads = |r: &&Relation| r.depends_on.iter().any(|d| all.contains(d));
+            let goes = |r: &&Relation| cascade || r.kind == RelationKind::Index;
+            let more: Vec<RelationId> = self
+                .visible()
+                .filter(|r| !all.contains(&r.id))
+                .filter(reads)
+                .filter(goes)
+                .map(|r| r.id)
+                .collect();
+            if more.is_empty() {
+                return all;
+            }
+            all.extend(more);
+        }
+    }
+
+    /// Whether the changes lead to a valid catalog, and can be read back from the log.
+    fn check(&self, changes: &[CatalogChange], canceled: &BTreeSet<RelationId>) -> Result<()> {
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            self.check_change(change, changes)?;
+            match change {
+                CatalogChange::Create { relation, .. } => drop(touched.insert(relation.id)),
+                CatalogChange::Rename { relation, .. }
+                | CatalogChange::SetSchema { relation, .. } => drop(touched.insert(*relation)),
+                _ => {}
+            }
+        }
+        let mut after = Decisions {
+            catalog: self.catalog.clone(),
+            ..Decisions::default()
+        };
+        let entry = Entry::Changes(changes.to_vec());
+        after.apply(0, &entry);
+        let after = after.catalog;
+        self.check_names(&after, &touched, canceled)?;
+        self.check_schemas(&after, changes, &touched, canceled)?;
+        self.check_dependencies(&after, &touched)?;
+        // What was created can be restarted.
+        entry.check()
+    }
+
+    /// What a change says by itself, against the catalog before it.
+    fn check_change(&self, change: &CatalogChange, all: &[CatalogChange]) -> Result<()> {
+        let visible = |id: &RelationId| {
+            let relation = self.catalog.relations.get(id);
+            let relation = relation.filter(|r| !self.is_new(r.id));
+            relation.ok_or_else(dropped_meanwhile)
+        };
+        match change {
+            CatalogChange::Create { relation, .. } => {
+                for input in &relation.depends_on {
+                    self.check_not_replaced(visible(input)?)?;
+                }
+            }
+            CatalogChange::Rename { relation, .. } | CatalogChange::SetSchema { relation, .. } => {
+                self.check_not_replaced(visible(relation)?)?
+            }
+            CatalogChange::Comment { relation, .. } => drop(visible(relation)?),
+            CatalogChange::Replace { old, new } => {
+                let old = visible(old)?;
+                self.check_not_replaced(old)?;
+                let new = all.iter().find_map(|c| match c {
+                    CatalogChange::Create { relation, .. } if relation.id == *new => Some(relation),
+                    _ => None,
+                });
+                self.check_replace(old, new.ok_or_else(dropped_meanwhile)?)?;
+            }
+            CatalogChange::CreateSchema { name } => {
+                if name == "public" || self.catalog.schemas.contains(name) {
+                    return Err(Error::user(
+                        SqlState::DUPLICATE_SCHEMA,
+                        format!("schema \"{name}\" already exists"),
+                    ));
+                }
+            }
+            CatalogChange::DropSchema { name } => {
+                if !self.catalog.schemas.contains(name) {
+                    return Err(no_schema(name));
+                }
+            }
+            CatalogChange::Drop { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn check_not_replaced(&self, relation: &Relation) -> Result<()> {
+        let replaced = self
+            .creating
+            .values()
+            .any(|c| c.replaces == Some(relation.id));
+        if replaced {
+            Err(in_use(relation))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_replace(&self, old: &Relation, new: &Relation) -> Result<()> {
+        let (kind, name) = (old.kind.name(), &old.name);
+        if old.name != new.name || old.schema_name != new.schema_name {
+            return Err(dropped_meanwhile());
+        }
+        if old.kind != new.kind {
+            let message = format!("\"{name}\" is a {kind}, not a {}", new.kind.name());
+            return Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message));
+        }
+        if new.depends_on.contains(&old.id) {
+            let message = format!("{kind} \"{name}\" would read itself");
+            return Err(Error::user(INVALID_DEFINITION, message)
+                .with_hint("Rename the one that there is, and read it by its new name."));
+        }
+        let readers = self.with_dependents(&[old.id], true);
+        let creating = self.creating.values().map(|c| &c.relation);
+        let being = creating.filter(|r| r.depends_on.contains(&old.id));
+        let mut others = self
+            .visible()
+            .filter(|r| r.id != old.id && readers.contains(&r.id));
+        let by_name = |r: &Relation| matches!(r.kind, RelationKind::View | RelationKind::Index);
+        let keeps = keeps_columns(old, new);
+        let Some(other) = others
+            .find(|r| !(keeps && by_name(r)))
+            .or(being.into_iter().next())
+        else {
+            return Ok(());
+        };
+        let why = if by_name(other) {
+            "It names columns that the new one does not begin with."
+        } else {
+            "It keeps what it has computed from the old one's rows."
+        };
+        Err(Error::user(
+            SqlState::DEPENDENT_OBJECTS,
+            format!("cannot replace {kind} \"{name}\" because other objects depend on it"),
+        )
+        .with_detail(format!("{} depends on it. {why}", described(other)))
+        .with_hint("Create it under another name, or drop what depends on it first."))
+    }
+
+    /// All relations that there will be, also those that are being created.
+    fn all_after<'a>(
+        &'a self,
+        after: &'a Catalog,
+        canceled: &'a BTreeSet<RelationId>,
+    ) -> impl Iterator<Item = &'a Relation> {
+        let creating = self.creating.values().map(|c| &c.relation);
+        let creating =
+            creating.filter(|r| !after.relations.contains_key(&r.id) && !canceled.contains(&r.id));
+        after.relations.values().map(AsRef::as_ref).chain(creating)
+    }
+
+    /// No two relations of one name. What is being replaced shares its name with its successor.
+    fn check_names(
+        &self,
+        after: &Catalog,
+        touched: &BTreeSet<RelationId>,
+        canceled: &BTreeSet<RelationId>,
+    ) -> Result<()> {
+        let logged = after.replacing.values().copied();
+        let creating = self.creating.values().filter_map(|c| c.replaces);
+        let replaced: BTreeSet<RelationId> = logged.chain(creating).collect();
+        let mut names: BTreeMap<(&str, &str), &Relation> = BTreeMap::new();
+        for relation in self.all_after(after, canceled) {
+            if replaced.contains(&relation.id) {
+                continue;
+            }
+            let name = (relation.schema_name.as_str(), relation.name.as_str());
+            let Some(before) = names.insert(name, relation) else {
+                continue;
+            };
+            let other = match (touched.contains(&before.id), touched.contains(&relation.id)) {
+                (false, false) => continue,
+                (true, _) => relation,
+                (false, true) => before,
+            };
+            let being = if self.is_new(other.id) {
+                "is being created"
+            } else {
+                "already exists"
+            };
+            let what = if other.kind == RelationKind::Index {
+                "index"
+            } else {
+                "relation"
+            };
+            return Err(Error::user(
+                SqlState::DUPLICATE_TABLE,
+                format!("{what} \"{}\" {being}", other.name),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every relation's schema exists.
+    fn check_schemas(
+        &self,
+        after: &Catalog,
+        changes: &[CatalogChange],
+        touched: &BTreeSet<RelationId>,
+        canceled: &BTreeSet<RelationId>,
+    ) -> Result<()> {
+        let gone = |schema: &str| {
+            changes
+                .iter()
+                .any(|c| matches!(c, CatalogChange::DropSchema { name } if name == schema))
+        };
+        for relation in self.all_after(after, canceled) {
+            let schema = &relation.schema_name;
+            let exists = schema == "public" || after.schemas.contains(schema);
+            if !exists && gone(schema) {
+                return Err(Error::user(
+                    SqlState::DEPENDENT_OBJECTS,
+                    format!("cannot drop schema {schema} because other objects depend on it"),
+                )
+                .with_detail(format!(
+                    "{} {schema}.{} depends on schema {schema}.",
+                    relation.kind.name(),
+                    relation.name
+                ))
+                .with_hint("Use DROP ... CASCADE to drop the dependent objects too."));
+            }
+            if !exists && touched.contains(&relation.id) {
+                return Err(no_schema(schema));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a relation reads exists, under the name by which it reads it.
+    fn check_dependencies(&self, after: &Catalog, touched: &BTreeSet<RelationId>) -> Result<()> {
+        let before = &self.catalog.relations;
+        for relation in after.relations.values() {
+            for id in &relation.depends_on {
+                let read = before.get(id);
+                if let (Some(read), false) = (read, after.relations.contains_key(id)) {
+                    return Err(still_read(read, relation));
+                }
+                let renamed = |r: &Arc<Relation>| {
+                    after
+                        .relations
+                        .get(id)
+                        .is_some_and(|now| now.name != r.name || now.schema_name != r.schema_name)
+                };
+                if relation.kind == RelationKind::View
+                    && touched.contains(id)
+                    && let Some(read) = read.filter(|r| renamed(r))
+                {
+                    return Err(named_by_view(read, relation));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_schema(name: &str) -> Error {
+    let message = format!("schema \"{name}\" does not exist");
+    Error::user(SqlState::INVALID_SCHEMA_NAME, message)
+}
+
+fn still_read(read: &Relation, by: &Relation) -> Error {
+    let (read, by) = (described(read), described(by));
+    Error::user(
+        SqlState::DEPENDENT_OBJECTS,
+        format!("cannot drop {read} because other objects depend on it"),
+    )
+    .with_detail(format!("{by} depends on {read}"))
+    .with_hint("Use DROP ... CASCADE to drop the dependent objects too.")
+}
+
+/// A plain view names what it reads in its text; jobs hold it by id.
+fn named_by_view(read: &Relation, view: &Relation) -> Error {
+    let (kind, name) = (read.kind.name(), &read.name);
+    Error::user(
+        SqlState::DEPENDENT_OBJECTS,
+        format!(
+            "cannot rename {kind} \"{name}\" because view \"{}\" names it",
+            view.name
+        ),
+    )
+    .with_hint("Drop the view, rename, and create the view again.")
+}
+
+#[cfg(test)]
+mod tests;
