@@ -139,11 +139,46 @@ pub trait SourceConnector: Send + Sync {
 pub struct SinkMarker {
     /// The last epoch delivered entirely.
     pub epoch: Epoch,
-    /// Changes delivered of the epoch after it (a snapshot that takes several transactions); 0
-    /// otherwise.
+    /// Changes delivered of the next epoch that has any, when that is too large for one
+    /// transaction; 0 otherwise.
     pub partial: u64,
     /// Order-free hash over all changes emitted up to `epoch`.
     pub hash: u64,
+    /// The newest records that were left out because the receiver refuses them, oldest first, until
+    /// a checkpoint is sure to hold their errors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Refusal>,
+}
+
+/// A record that the receiver refuses for what it is, whenever it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The epoch of its change.
+    pub epoch: Epoch,
+    /// Its key, of a record without key its value; cut at [`REFUSAL_BYTES_MAX`].
+    pub record: Vec<u8>,
+    /// Why, in lower case.
+    pub reason: String,
+}
+
+/// Refusals that a marker holds.
+pub const REFUSALS_MAX: usize = 100;
+/// Bytes of a refused record that are kept.
+pub const REFUSAL_BYTES_MAX: usize = 256;
+
+impl SinkMarker {
+    /// How far it is: the order in which one sink writes its markers.
+    pub fn progress(&self) -> (Epoch, u64) {
+        (self.epoch, self.partial)
+    }
+
+    /// The same with these refusals after those that it has; the oldest go when there are too many.
+    pub fn refusing(mut self, before: &[Refusal], new: &[Refusal]) -> SinkMarker {
+        self.refused = before.iter().chain(new).cloned().collect();
+        let over = self.refused.len().saturating_sub(REFUSALS_MAX);
+        self.refused.drain(..over);
+        self
+    }
 }
 
 /// One epoch's consolidated changes for a sink, in delivery order: of one key the retraction comes
@@ -158,12 +193,77 @@ pub struct SinkEpoch {
     pub hash: u64,
 }
 
+impl SinkEpoch {
+    /// Number of its changes.
+    pub fn num_rows(&self) -> usize {
+        self.changes.iter().map(ChangeBatch::num_rows).sum()
+    }
+}
+
+/// What a sink's writer is to deliver next, together with a marker.
+#[derive(Clone, Debug)]
+pub struct SinkDelivery {
+    /// The marker as it stands.
+    pub before: SinkMarker,
+    /// What to deliver.
+    pub content: SinkContent,
+}
+
+/// The content of a delivery.
+#[derive(Clone, Debug)]
+pub enum SinkContent {
+    /// Whole epochs, in order, at least one; each leaves whole.
+    Epochs(Vec<SinkEpoch>),
+    /// Changes of one epoch that is too large for one transaction, from `before.partial` on. They
+    /// may be cut further wherever [`pieces`](crate::pieces) cuts, and come in this order again
+    /// whatever happens meanwhile.
+    Part {
+        /// The changes, with the epoch and the running hash after it.
+        part: SinkEpoch,
+        /// They are the epoch's last.
+        ends: bool,
+    },
+}
+
+impl SinkDelivery {
+    /// The marker after the first `epochs` whole epochs or, of a part, after its first `changes`.
+    pub fn marker_after(&self, epochs: usize, changes: u64) -> SinkMarker {
+        let whole = |e: &SinkEpoch| SinkMarker {
+            epoch: e.epoch,
+            hash: e.hash,
+            ..SinkMarker::default()
+        };
+        match &self.content {
+            SinkContent::Epochs(all) => whole(&all[epochs - 1]),
+            SinkContent::Part { part, ends } if *ends && changes == part.num_rows() as u64 => {
+                whole(part)
+            }
+            SinkContent::Part { .. } => SinkMarker {
+                partial: self.before.partial + changes,
+                refused: Vec::new(),
+                ..self.before.clone()
+            },
+        }
+    }
+}
+
+/// What was delivered.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// The marker that went with it.
+    pub marker: SinkMarker,
+    /// The records that were left out.
+    pub refused: Vec<Refusal>,
+}
+
 /// Delivers decided epochs. All calls come from one thread of the sink's own and may block.
 pub trait SinkWriter: Send {
-    /// Takes over from any predecessor (fences it), then tells what was delivered. `None`: nothing
-    /// yet, and nothing is expected.
+    /// Takes over from any predecessor (fences it), then tells what was delivered. `None`: there is
+    /// no marker.
     fn recover(&mut self) -> Result<Option<SinkMarker>>;
-    /// Delivers these epochs in order, all or none, together with the marker of the last one. An
-    /// error leaves the outcome unknown: call `recover` before anything else.
-    fn deliver(&mut self, epochs: &[SinkEpoch]) -> Result<()>;
+    /// Delivers a first part of what it is handed, all of that or none, together with its marker:
+    /// everything if it can be done soon, otherwise less, but at least one epoch, or of a part one
+    /// change. An error leaves the outcome unknown: call `recover` before anything else. An error
+    /// of kind `User` says that a record is refused and may not be left out.
+    fn deliver(&mut self, delivery: &SinkDelivery) -> Result<Delivered>;
 }

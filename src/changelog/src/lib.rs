@@ -5,6 +5,8 @@ pub mod batch;
 pub mod connector;
 pub mod hash;
 pub mod key;
+mod pieces;
 
 pub use batch::{ChangeBatch, Weights};
 pub use hash::{hash_columns, vnode_of_hash};
+pub use pieces::{pieces, skip};

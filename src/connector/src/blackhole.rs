@@ -2,7 +2,7 @@
 
 use crate::metrics::SinkMetrics;
 use crate::options::Options;
-use tidemark_changelog::connector::{SinkEpoch, SinkMarker, SinkWriter};
+use tidemark_changelog::connector::{Delivered, SinkContent, SinkDelivery, SinkMarker, SinkWriter};
 use tidemark_common::Result;
 use tidemark_plan::ConnectorSpec;
 
@@ -39,14 +39,17 @@ impl SinkWriter for Blackhole {
         Ok(None)
     }
 
-    fn deliver(&mut self, epochs: &[SinkEpoch]) -> Result<()> {
-        let rows: usize = epochs
-            .iter()
-            .flat_map(|e| &e.changes)
-            .map(|c| c.num_rows())
-            .sum();
+    fn deliver(&mut self, delivery: &SinkDelivery) -> Result<Delivered> {
+        let (epochs, last) = match &delivery.content {
+            SinkContent::Epochs(epochs) => (epochs.as_slice(), epochs.len()),
+            SinkContent::Part { part, .. } => (std::slice::from_ref(part), 0),
+        };
+        let rows: usize = epochs.iter().map(|e| e.num_rows()).sum();
         self.metrics.records.inc_by(rows as u64);
-        self.metrics.epochs.inc_by(epochs.len() as u64);
-        Ok(())
+        self.metrics.epochs.inc_by(last as u64);
+        Ok(Delivered {
+            marker: delivery.marker_after(last, rows as u64),
+            refused: Vec::new(),
+        })
     }
 }

@@ -9,10 +9,14 @@ mod producer;
 mod queue;
 mod reader;
 mod records;
+mod refusal;
 mod sink;
 mod source;
 
 pub use client::check_source_topic;
 pub use marker::TOPIC as MARKER_TOPIC;
-pub use sink::{KafkaSink, check as check_sink, check_connection as check_sink_connection};
+pub use sink::{
+    KafkaSink, check as check_sink, check_connection as check_sink_connection,
+    prepare as prepare_sink,
+};
 pub use source::KafkaSource;

@@ -112,6 +112,19 @@ pub fn open_sink(
     }
 }
 
+/// Whether a sink has a marker from its creation on, by which it is seen when markers get lost.
+pub fn sink_has_marker(spec: &ConnectorSpec) -> bool {
+    spec.connector == "kafka"
+}
+
+/// Writes the first marker of a sink that is about to be created, if it has one. Blocking.
+pub fn prepare_sink(spec: &ConnectorSpec, identity: &SinkIdentity) -> Result<()> {
+    if sink_has_marker(spec) {
+        kafka::prepare_sink(spec, identity)?;
+    }
+    Ok(())
+}
+
 fn unknown(connector: &str, what: &str, known: &[&str]) -> tidemark_common::Error {
     options::invalid(format!("connector '{connector}' is not known for a {what}"))
         .with_hint(format!("Use one of: {}.", known.join(", ")))

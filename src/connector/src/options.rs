@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{ConnectorSpec, Encode, Format};
 
@@ -235,6 +236,8 @@ pub struct KafkaSinkOptions {
     pub delivery: Delivery,
     /// `force_append_only`: a plain sink leaves out retractions.
     pub force_append_only: bool,
+    /// `on_error`: whether a record that the broker refuses stops the sink.
+    pub fails_on_refusal: bool,
 }
 
 impl KafkaOptions {
@@ -300,6 +303,29 @@ impl KafkaOptions {
             topic,
             properties,
         })
+    }
+}
+
+impl KafkaOptions {
+    /// How long the broker lets a transaction take.
+    pub fn transaction_timeout(&self) -> Duration {
+        let given = self.properties.get("transaction.timeout.ms");
+        let millis = given.and_then(|text| text.trim().parse().ok());
+        Duration::from_millis(millis.unwrap_or(60_000))
+    }
+
+    /// Bytes of a batch of several records, by the user's settings or the client's default.
+    pub fn batch_bytes(&self) -> usize {
+        let given = self.properties.get("batch.size");
+        given
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(1_000_000)
+    }
+
+    /// Whether batches are compressed.
+    pub fn compresses(&self) -> bool {
+        let codec = |name| self.properties.get(name).is_some_and(|c| c != "none");
+        codec("compression.codec") || codec("compression.type")
     }
 }
 
@@ -384,6 +410,7 @@ impl KafkaSinkOptions {
             Delivery::AtLeastOnce
         };
         options.flag("snapshot", true)?;
+        let fails_on_refusal = options.choice("on_error", &["log", "fail", "null"])? == 1;
         let force_append_only = options.flag("force_append_only", false)?;
         if force_append_only && spec.format != Format::Plain {
             return Err(invalid(
@@ -396,6 +423,7 @@ impl KafkaSinkOptions {
             kafka,
             delivery,
             force_append_only,
+            fails_on_refusal,
         })
     }
 }

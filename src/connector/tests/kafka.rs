@@ -5,7 +5,9 @@
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -17,9 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{
-    SinkEpoch, SinkMarker, SinkWriter, SourceReader, SplitPosition,
+    Delivered, SinkContent, SinkDelivery, SinkEpoch, SinkMarker, SinkWriter, SourceReader,
+    SplitPosition,
 };
-use tidemark_common::{Epoch, Error, RelationId};
+use tidemark_common::{Epoch, Error, RelationId, Result};
 use tidemark_connector::{SinkIdentity, check_source_connection, open_sink, open_source};
 use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
 
@@ -580,6 +583,14 @@ fn epoch(number: u64, rows: &[(i64, i64, &str)]) -> SinkEpoch {
     }
 }
 
+/// Delivers whole epochs.
+fn deliver(writer: &mut dyn SinkWriter, epochs: &[SinkEpoch]) -> Result<Delivered> {
+    writer.deliver(&SinkDelivery {
+        before: SinkMarker::default(),
+        content: SinkContent::Epochs(epochs.to_vec()),
+    })
+}
+
 /// All committed records as `key value`, sorted.
 fn committed(broker: &str, topic: &str) -> Vec<String> {
     let consumer: BaseConsumer = ClientConfig::new()
@@ -653,16 +664,18 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
     };
     let topic = new_topic(&broker, "sink", 3);
     let mut first = sink(&broker, &topic, "exactly_once");
-    let unready = first.deliver(&[epoch(1, &[(1, 1, "a")])]).unwrap_err();
+    let unready = deliver(first.as_mut(), &[epoch(1, &[(1, 1, "a")])]).unwrap_err();
     assert_eq!(unready.message(), "a sink delivers after recovery only");
     assert_eq!(first.recover().unwrap(), None);
-    first
-        .deliver(&[
+    deliver(
+        first.as_mut(),
+        &[
             epoch(1, &[(1, 1, "a")]),
             epoch(2, &[(-1, 1, "a"), (1, 1, "b"), (1, 2, "c")]),
-        ])
-        .unwrap();
-    first.deliver(&[epoch(3, &[(-1, 2, "c")])]).unwrap();
+        ],
+    )
+    .unwrap();
+    deliver(first.as_mut(), &[epoch(3, &[(-1, 2, "c")])]).unwrap();
 
     let mut second = sink(&broker, &topic, "exactly_once");
     assert_eq!(
@@ -670,17 +683,18 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
         Some(SinkMarker {
             epoch: Epoch(3),
             partial: 0,
-            hash: 33
+            hash: 33,
+            ..SinkMarker::default()
         })
     );
-    let fenced: Error = first.deliver(&[epoch(4, &[(1, 9, "never")])]).unwrap_err();
+    let fenced: Error = deliver(first.as_mut(), &[epoch(4, &[(1, 9, "never")])]).unwrap_err();
     assert!(
         fenced.message().contains("another writer has taken over"),
         "{fenced}"
     );
     let began = Instant::now();
     for i in 4..104 {
-        second.deliver(&[epoch(i, &[(1, i as i64, "x")])]).unwrap();
+        deliver(second.as_mut(), &[epoch(i, &[(1, i as i64, "x")])]).unwrap();
     }
     eprintln!(
         "transaction of one record, one after the other: {:?}",
@@ -690,7 +704,7 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
     for i in 104..124 {
         std::thread::sleep(Duration::from_millis(40));
         let began = Instant::now();
-        second.deliver(&[epoch(i, &[(1, i as i64, "x")])]).unwrap();
+        deliver(second.as_mut(), &[epoch(i, &[(1, i as i64, "x")])]).unwrap();
         times.push(began.elapsed());
     }
     times.sort();
@@ -704,7 +718,8 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
         Some(SinkMarker {
             epoch: Epoch(123),
             partial: 0,
-            hash: 1353
+            hash: 1353,
+            ..SinkMarker::default()
         })
     );
     let began = Instant::now();
@@ -719,6 +734,83 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
     );
 }
 
+/// Lets no record larger than `bytes` into a topic.
+fn limit_records(broker: &str, topic: &str, bytes: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .create()
+        .unwrap();
+    let resource =
+        AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", bytes);
+    let altered = admin.alter_configs([&resource], &AdminOptions::new());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(altered).unwrap()[0].as_ref().unwrap();
+}
+
+#[test]
+fn a_record_that_the_broker_refuses_is_left_out_and_told() {
+    let Some(broker) = broker("a_record_that_the_broker_refuses") else {
+        return;
+    };
+    for delivery in ["exactly_once", "at_least_once"] {
+        let topic = new_topic(&broker, "refused", 1);
+        limit_records(&broker, &topic, "1000");
+        let mut writer = sink(&broker, &topic, delivery);
+        writer.recover().unwrap();
+        let large = "x".repeat(1500);
+        let mut rows: Vec<(i64, i64, &str)> = (0..300).map(|i| (1, i, "small")).collect();
+        (rows[70].2, rows[200].2) = (&large, &large);
+        let delivered = deliver(
+            writer.as_mut(),
+            &[epoch(1, &rows), epoch(2, &[(1, 900, "y")])],
+        );
+        let Delivered { marker, refused } = delivered.unwrap();
+        assert_eq!(marker.progress(), (Epoch(2), 0));
+        let keys: Vec<_> = refused
+            .iter()
+            .map(|r| String::from_utf8_lossy(&r.record))
+            .collect();
+        assert_eq!(keys, ["{\"id\":70}", "{\"id\":200}"]);
+        assert!(
+            refused[0]
+                .reason
+                .ends_with("bytes is too large for the topic")
+        );
+        deliver(writer.as_mut(), &[epoch(3, &[(1, 901, "y")])]).unwrap();
+        let found = sink(&broker, &topic, delivery).recover().unwrap().unwrap();
+        assert_eq!((found.epoch, found.refused), (Epoch(3), Vec::new()));
+        let records: std::collections::BTreeSet<String> =
+            committed(&broker, &topic).into_iter().collect();
+        assert_eq!(records.len(), 300, "{delivery}");
+    }
+}
+
+#[test]
+fn a_part_of_a_large_epoch_leaves_with_its_own_marker() {
+    let Some(broker) = broker("a_part_of_a_large_epoch") else {
+        return;
+    };
+    let topic = new_topic(&broker, "part", 1);
+    let mut writer = sink(&broker, &topic, "exactly_once");
+    let mut before = SinkMarker::default();
+    for (rows, ends) in [(0..40, false), (40..50, true)] {
+        writer.recover().unwrap();
+        let rows: Vec<(i64, i64, &str)> = rows.map(|i| (1, i, "x")).collect();
+        let part = epoch(9, &rows);
+        let content = SinkContent::Part { part, ends };
+        before = writer
+            .deliver(&SinkDelivery { before, content })
+            .unwrap()
+            .marker;
+        assert_eq!(writer.recover().unwrap(), Some(before.clone()));
+    }
+    assert_eq!((before.progress(), before.hash), ((Epoch(9), 0), 99));
+    assert_eq!(committed(&broker, &topic).len(), 50);
+}
+
 #[test]
 fn a_sink_at_least_once_has_a_marker_too() {
     let Some(broker) = broker("a_sink_at_least_once") else {
@@ -727,7 +819,7 @@ fn a_sink_at_least_once_has_a_marker_too() {
     let topic = new_topic(&broker, "atleast", 1);
     let mut writer = sink(&broker, &topic, "at_least_once");
     assert_eq!(writer.recover().unwrap(), None);
-    writer.deliver(&[epoch(5, &[(1, 1, "a")])]).unwrap();
+    deliver(writer.as_mut(), &[epoch(5, &[(1, 1, "a")])]).unwrap();
     assert_eq!(
         sink(&broker, &topic, "at_least_once")
             .recover()
@@ -761,7 +853,7 @@ fn a_marker_behind_the_open_transaction_of_another_sink_is_found() {
         )
         .unwrap();
     other.flush(Duration::from_secs(10)).unwrap();
-    writer.deliver(&[epoch(8, &[(1, 1, "a")])]).unwrap();
+    deliver(writer.as_mut(), &[epoch(8, &[(1, 1, "a")])]).unwrap();
     let ender = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(700));
         other.abort_transaction(Duration::from_secs(10)).unwrap();
@@ -849,7 +941,7 @@ fn reader_and_sink_survive_a_broker_that_goes_and_comes() {
         .unwrap();
     let mut writer = sink(broker, &topic, "exactly_once");
     writer.recover().unwrap();
-    writer.deliver(&[epoch(1, &[(1, 1, "a")])]).unwrap();
+    deliver(writer.as_mut(), &[epoch(1, &[(1, 1, "a")])]).unwrap();
     let rows =
         |reader: &dyn SourceReader| reader.positions().iter().map(|p| p.records).sum::<u64>();
     read_until(reader.as_mut(), |r| rows(r) == 1);
@@ -874,7 +966,7 @@ fn reader_and_sink_survive_a_broker_that_goes_and_comes() {
     });
     // delivered or not, the marker knows
     let began = Instant::now();
-    let delivered = writer.deliver(&[epoch(2, &[(1, 2, "b")])]);
+    let delivered = deliver(writer.as_mut(), &[epoch(2, &[(1, 2, "b")])]);
     eprintln!(
         "deliver without broker: {delivered:?} after {:?}",
         began.elapsed()
@@ -893,7 +985,7 @@ fn reader_and_sink_survive_a_broker_that_goes_and_comes() {
         Epoch(if delivered.is_ok() { 2 } else { marker.epoch.0 })
     );
     if marker.epoch == Epoch(1) {
-        writer.deliver(&[epoch(2, &[(1, 2, "b")])]).unwrap();
+        deliver(writer.as_mut(), &[epoch(2, &[(1, 2, "b")])]).unwrap();
     }
     read_until(reader.as_mut(), |r| rows(r) == 2);
     assert_eq!(committed(broker, &topic).len(), 2);
@@ -921,7 +1013,7 @@ fn sink_speed() {
                 .enumerate()
                 .map(|(i, n)| (1, e * 50_000 + i as i64, n.as_str()))
                 .collect();
-            writer.deliver(&[epoch(1000 + e as u64, &rows)]).unwrap();
+            deliver(writer.as_mut(), &[epoch(1000 + e as u64, &rows)]).unwrap();
         }
         println!(
             "{delivery}: {:.2} M rows/s",

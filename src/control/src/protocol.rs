@@ -63,6 +63,8 @@ pub enum Command {
     Stop {
         /// The jobs.
         relations: Vec<RelationId>,
+        /// Their sinks deliver what was complete, and stay.
+        keep_sinks: bool,
     },
     /// Closes an epoch at every source.
     Barrier(Arc<BarrierCommand>),
@@ -357,8 +359,8 @@ pub trait Workers: Send {
             self.send(worker, command.clone());
         }
     }
-    /// Begins storing what these sinks, which have all passed the barrier of `epoch`, have not
-    /// delivered up to there; answers with `Event::SinkPart`.
+    /// Begins storing what these sinks, which have all passed the barrier of `epoch` or stopped
+    /// before, have not delivered up to there; answers with `Event::SinkPart`.
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>);
     /// Begins storing the errors of these relations as of `epoch`, which all of them have passed;
     /// answers with `Event::ErrorsPart`.
@@ -367,6 +369,11 @@ pub trait Workers: Send {
     fn release_sinks(&self, relations: &[RelationId]);
     /// These jobs end: their sinks send nothing any more. Takes effect before this returns.
     fn close_sinks(&self, relations: &[RelationId]);
+    /// The jobs of these sinks stopped, complete up to that epoch: the sinks deliver up to there,
+    /// and are kept. Takes effect before this returns.
+    fn end_sinks(&self, sinks: &[(RelationId, Epoch)]);
+    /// These sinks, whose jobs do not run, deliver what the checkpoint of `epoch` has of them.
+    fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>);
     /// Begins writing a manifest, after the files of kept rows that it is the first to name; answers
     /// with `Event::ManifestStored`.
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>);

@@ -26,6 +26,7 @@ use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::config::Config;
 use tidemark_common::disk::LocalDisk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId};
+use tidemark_connector::SinkIdentity;
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace, shutting_down, stopped_error};
 use tidemark_control::protocol::{Event, Positions, Request};
@@ -297,6 +298,7 @@ impl Engine {
             return Err(error);
         }
         let id = relation.id;
+        self.prepare_sink(&relation).await?;
         let resolved = self.resolve_positions(&relation).await?;
         if resolved.may_lose_records {
             relation.logs_rows.get_or_insert(Epoch(0));
@@ -347,6 +349,24 @@ impl Engine {
             self.shared.jobs.lock().remove(&id);
         }
         result
+    }
+
+    /// Of a sink: its first marker.
+    async fn prepare_sink(&self, relation: &Relation) -> Result<()> {
+        let Some(spec) = relation.connector.clone() else {
+            return Ok(());
+        };
+        if relation.kind != RelationKind::Sink {
+            return Ok(());
+        }
+        let identity = SinkIdentity {
+            cluster: self.shared.cluster.clone(),
+            sink: relation.id,
+            name: relation.name.clone(),
+        };
+        let prepared =
+            tokio::task::spawn_blocking(move || tidemark_connector::prepare_sink(&spec, &identity));
+        prepared.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
     /// Where the relation's own connector starts, and what its sources hold now.
@@ -542,8 +562,12 @@ impl Engine {
     ) -> Option<JobStatus> {
         let (state, progress, epoch) = *f.state.lock();
         let stopped = catalog.stopped.get(&relation);
+        let sink = self.shared.sinks.lock().get(&relation).map(|s| s.status());
+        let sink = sink.unwrap_or_default();
         let state = if let Some(stopped) = stopped.filter(|_| state != "resuming") {
             if stopped.held { "held back" } else { "stopped" }
+        } else if sink.is_halted {
+            "stopped"
         } else if state.is_empty() {
             "running"
         } else {
@@ -557,8 +581,6 @@ impl Engine {
             return None;
         }
         let rows = f.rows.load(Ordering::Relaxed);
-        let sink = self.shared.sinks.lock().get(&relation).map(|s| s.status());
-        let (undelivered_epochs, sink_error) = sink.unwrap_or_default();
         Some(JobStatus {
             relation,
             name,
@@ -570,10 +592,10 @@ impl Engine {
             epoch: if state == "running" { published } else { epoch },
             memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
             late_rows: f.late.load(Ordering::Relaxed),
-            undelivered_epochs,
+            undelivered_epochs: sink.undelivered_epochs,
             error: stopped
                 .map(|s| s.reason.clone())
-                .or(sink_error)
+                .or(sink.error)
                 .or_else(|| f.trouble.lock().values().next().cloned()),
         })
     }

@@ -116,6 +116,19 @@ impl ErrorTable {
         }
     }
 
+    /// An error comes, unless just that one is there already.
+    pub fn record_once(&mut self, relation: RelationId, row: ErrorRow) {
+        let row = Arc::new(row);
+        let kept = self.relations.get(&relation);
+        let is_there = kept.is_some_and(|errors| {
+            let same = errors.same(&row);
+            same.iter().any(|number| errors.kept[number].row == row)
+        });
+        if !is_there {
+            self.record(relation, row, 1);
+        }
+    }
+
     /// Forgets all errors of a relation.
     pub fn forget(&mut self, relation: RelationId) {
         self.forgotten |= self.relations.remove(&relation).is_some();
@@ -391,6 +404,15 @@ mod tests {
         );
         assert_eq!(sealed(&mut table, 1, &[A, B]), "1@1 7*1, 1@1 7*1, 2@1 7*1");
         assert_eq!(sealed(&mut table, 2, &[A, B]), "as of 1");
+    }
+
+    #[test]
+    fn an_error_that_is_told_again_is_there_once() {
+        let mut table = ErrorTable::default();
+        for row in [failing(1, "x"), failing(2, "x"), failing(1, "x")] {
+            table.record_once(A, row);
+        }
+        assert_eq!(sealed(&mut table, 2, &[A]), "1@1 -1x*1, 1@2 -1x*1");
     }
 
     #[test]

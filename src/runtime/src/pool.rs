@@ -5,6 +5,7 @@ use crate::engine::CheckpointInfo;
 use crate::errors::SealedErrors;
 use crate::exchange::Inbound;
 use crate::shared::Shared;
+use crate::sinks::SinkQueue;
 use crate::store::{give_way, overtaken};
 use bytes::Bytes;
 use crossbeam_channel::Sender;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, clock};
 use tidemark_control::protocol::{Command, Event, Positions, Workers};
-use tidemark_plan::Catalog;
+use tidemark_plan::{Catalog, Relation};
 use tidemark_state::checkpoint::{FileMeta, plan_compaction};
 use tidemark_state::errors::{ErrorsFile, KeptError, encode_errors};
 use tidemark_state::halted::KeptFile;
-use tidemark_state::manifest::Manifest;
+use tidemark_state::manifest::{Manifest, SinkProgress};
 
 /// Committed checkpoints that `SHOW CHECKPOINTS` remembers.
 const CHECKPOINTS_SHOWN_MAX: usize = 100;
@@ -94,6 +95,24 @@ impl Workers for Pool {
             .for_each(|queue| queue.close());
     }
 
+    fn end_sinks(&self, sinks: &[(RelationId, Epoch)]) {
+        let queues = self.shared.sinks.lock();
+        for (id, epoch) in sinks {
+            if let Some(queue) = queues.get(id) {
+                queue.end_at(*epoch);
+            }
+        }
+    }
+
+    fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>) {
+        for (relation, progress) in sinks {
+            if let Err(error) = SinkQueue::keep(&self.shared, &relation, &progress, epoch) {
+                tracing::error!(sink = %relation.name, %error, "what a stopped sink has not \
+                    delivered cannot be read");
+            }
+        }
+    }
+
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {
         let shared = self.shared.clone();
         self.shared.tokio.spawn(async move {
@@ -138,6 +157,11 @@ impl Workers for Pool {
                 shown.pop_front();
             }
             shown.push_back(info);
+        }
+        {
+            let queues = self.shared.sinks.lock();
+            let contained = manifest.sinks.keys().filter_map(|id| queues.get(id));
+            contained.for_each(|queue| queue.committed(manifest.epoch));
         }
         let (shared, manifest, compacting) = (
             self.shared.clone(),

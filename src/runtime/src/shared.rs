@@ -140,14 +140,11 @@ impl Shared {
     }
 
     /// Removes what is known of a job that ended. Of one that stopped, what people read of it, its
-    /// figures and its errors stay.
+    /// figures and its errors stay. The queue of its sink is not touched.
     pub fn forget(&self, relation: RelationId, stopped: bool) {
         self.arriving.lock().remove(&relation);
         if !stopped {
             self.views.write().remove(&relation);
-        }
-        if let Some(sink) = self.sinks.lock().remove(&relation) {
-            sink.close();
         }
         self.heads.lock().remove(&relation);
         self.specs

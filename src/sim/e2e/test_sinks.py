@@ -1,7 +1,9 @@
 """Sinks: what they send, under which key, and from when on."""
 
 import pytest
-from harness import eventually, replay_upserts
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from harness import Kafka, eventually, replay_upserts
 
 
 def values(kafka, topic):
@@ -80,3 +82,117 @@ def test_force_append_only(kafka, server, unique):
     server.query(f"DELETE FROM {table}")
     for topic in topics:
         eventually(lambda topic=topic: values(kafka, topic) == [{"g": 1, "n": 1}, {"g": 1, "n": 2}])
+
+
+def written(kafka, topic):
+    """Records in a topic of one partition, committed or not, with those that end transactions."""
+    consumer = Consumer({"bootstrap.servers": kafka.broker, "group.id": "e2e"})
+    try:
+        return consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)[1]
+    finally:
+        consumer.close()
+
+
+def job(server, name):
+    return next(row for row in server.query("SHOW JOBS") if name in row)
+
+
+ROWS = 1_000_000
+
+
+def test_a_snapshot_of_any_size_leaves_in_bounded_transactions(kafka, own_server, unique):
+    """A broker that ends transactions after two seconds gets a snapshot that takes longer; also when the server dies in the middle, every row arrives once."""
+    out = kafka.create_topic(unique("out"), 1)
+    own_server.start()
+    own_server.run(f"CREATE TABLE t (id BIGINT PRIMARY KEY, name VARCHAR);\nINSERT INTO t SELECT g, 'row' FROM generate_series(1, {ROWS}) AS s(g);")
+    options = kafka.options(out, primary_key="id", properties__transaction__timeout__ms=2000)
+    own_server.query(f"CREATE SINK k FROM t WITH ({options}) FORMAT UPSERT ENCODE JSON")
+    for part in (ROWS // 10, ROWS // 2):
+        eventually(lambda part=part: written(kafka, out) > part, 60)
+        own_server.kill()
+        own_server.start(workers=3)
+    own_server.query("INSERT INTO t VALUES (0, 'last')")
+    eventually(lambda: job(own_server, "public.k") and written(kafka, out) > ROWS, 120, 0.5)
+    eventually(lambda: sorted(value["id"] for value in values(kafka, out)) == list(range(ROWS + 1)), 60, 1)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_decided_before_a_source_stopped_is_delivered(kafka, own_server, unique, folder, dies):
+    """The sink's broker is away while its source stops by a record that cannot be read: when it is back, all rows of before arrive, each once; also after `kill -9`, and never again."""
+    other = Kafka(folder / unique("other")).start()
+    try:
+        topic, out = kafka.create_topic(unique("in"), 1), other.create_topic(unique("out"), 1)
+        own_server.start()
+        own_server.run(f"CREATE SOURCE s (x INT) WITH ({kafka.options(topic, on_error='fail')}) FORMAT PLAIN ENCODE JSON;\n"
+                       "CREATE MATERIALIZED VIEW v AS SELECT x FROM s;\n"
+                       f"CREATE SINK k FROM v WITH ({other.options(out)}) FORMAT PLAIN ENCODE JSON;")
+        kafka.produce(topic, [(None, {"x": n}) for n in range(10)])
+        eventually(lambda: len(other.read(out)) == 10)
+        other.stop()
+        kafka.produce(topic, [(None, {"x": n}) for n in range(10, 1000)])
+        eventually(lambda: own_server.value("SELECT count(*) FROM v") == 1000)
+        kafka.produce(topic, [(None, b"{broken")])
+        eventually(lambda: "stopped" in job(own_server, "public.k"))
+        own_server.query("FLUSH")
+        if dies:
+            own_server.kill()
+            own_server.start()
+        other.start()
+        all_once = lambda: sorted(value["x"] for value in values(other, out)) == list(range(1000))
+        eventually(all_once, 60)
+        own_server.query("FLUSH")
+        own_server.kill()
+        own_server.start()
+        assert "stopped" in job(own_server, "public.k")
+        own_server.query("FLUSH")
+        assert all_once()
+        own_server.query("DROP SINK k")
+    finally:
+        other.wipe()
+
+
+def refusing(kafka, unique):
+    """A topic that takes no record above 1,000 bytes."""
+    return kafka.create_topic(unique("small"), 1, max_message_bytes=1000)
+
+
+def test_a_refused_record_is_left_out_and_told(kafka, own_server, unique):
+    """What the broker does not take goes to the errors, with its key, and holds up nothing; so it is after `kill -9`."""
+    out = refusing(kafka, unique)
+    own_server.start()
+    own_server.query("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR)")
+    own_server.query(f"CREATE SINK k FROM t WITH ({kafka.options(out)}) FORMAT UPSERT ENCODE JSON")
+    own_server.query("INSERT INTO t SELECT g, repeat('x', CASE WHEN g = 50 THEN 2000 ELSE 20 END) FROM generate_series(1, 100) AS s(g)")
+    own_server.query("INSERT INTO t VALUES (101, 'last')")
+    arrived = lambda: sorted(value["id"] for value in values(kafka, out)) == [n for n in range(1, 102) if n != 50]
+    eventually(arrived, 60)
+    errors = "SELECT topic, raw, message FROM tidemark.errors WHERE relation = 'k'"
+    expected = [(out, b'{"id":50}', "a record of 2033 bytes is too large for the topic")]
+    told = lambda: [(topic, bytes(raw), message) for topic, raw, message in own_server.query(errors)]
+    eventually(lambda: told() == expected)
+    for _ in range(2):
+        own_server.kill()
+        own_server.start(checkpoint_ms=300)
+        own_server.query("INSERT INTO t VALUES (102, 'more')")
+        own_server.query("DELETE FROM t WHERE id = 102")
+        eventually(lambda: told() == expected)
+
+
+def test_a_refused_record_stops_a_sink_that_may_not_leave_it_out(kafka, own_server, unique):
+    """With `on_error = 'fail'` delivery stops and says why; when the topic takes the record, the next start delivers everything once."""
+    out = refusing(kafka, unique)
+    own_server.start()
+    own_server.query("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR)")
+    own_server.query(f"CREATE SINK k FROM t WITH ({kafka.options(out, on_error='fail')}) FORMAT UPSERT ENCODE JSON")
+    own_server.query("INSERT INTO t VALUES (1, 'x')")
+    eventually(lambda: len(kafka.read(out)) == 1)
+    own_server.query("INSERT INTO t VALUES (2, repeat('x', 2000)), (3, 'y')")
+    stopped = eventually(lambda: "stopped" in job(own_server, "public.k") and job(own_server, "public.k"), 60)
+    assert any("too large for the topic" in str(field) for field in stopped)
+    own_server.query("INSERT INTO t VALUES (4, 'z')")
+    assert [value["id"] for value in values(kafka, out)] == [1]
+    resource = ConfigResource(ResourceType.TOPIC, out, incremental_configs=[ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)])
+    kafka.admin.incremental_alter_configs([resource])[resource].result()
+    own_server.kill()
+    own_server.start()
+    eventually(lambda: sorted(value["id"] for value in values(kafka, out)) == [1, 2, 3, 4], 60)

@@ -7,7 +7,8 @@
 //! rows.
 //!
 //! **Files.** `tables/{relation}-{table}/{generation}-{epoch}-{worker}.parquet` (of many rows
-//! further ones, `...-{worker}-{part}.parquet`; from compaction `...-c{crc32}.parquet`), plain
+//! further ones, `...-{worker}-{part}.parquet`; of a sink's log `sink` in the place of the worker;
+//! from compaction `...-c{crc32}.parquet`), plain
 //! Parquet, LZ4_RAW, row groups of at most 64 Ki rows:
 //!
 //! | column | type | |
@@ -93,6 +94,30 @@ pub struct FileMeta {
     pub vnode_min: u16,
     /// Largest vnode of its records; 0 in an empty file.
     pub vnode_max: u16,
+}
+
+/// Who wrote a file of a checkpoint: files of one table and epoch differ in that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenBy {
+    /// A worker, its share.
+    Worker(WorkerId),
+    /// The sink whose log it is.
+    Sink,
+}
+
+impl From<WorkerId> for WrittenBy {
+    fn from(worker: WorkerId) -> WrittenBy {
+        WrittenBy::Worker(worker)
+    }
+}
+
+impl std::fmt::Display for WrittenBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WrittenBy::Worker(worker) => write!(f, "{worker}"),
+            WrittenBy::Sink => f.write_str("sink"),
+        }
+    }
 }
 
 /// A place for checkpoints. Keeps nothing but the handle; clones share it.
@@ -238,12 +263,12 @@ impl CheckpointStore {
         }
     }
 
-    /// Writes one file of `table` for `epoch`, the `part`-th (from 0) of this worker. The same call
+    /// Writes one file of `table` for `epoch`, the `part`-th (from 0) of this writer. The same call
     /// again is harmless; another content under that name is an error.
     pub async fn write_file(
         &self,
         table: TableId,
-        worker: WorkerId,
+        by: impl Into<WrittenBy>,
         part: usize,
         epoch: Epoch,
         generation: u64,
@@ -255,7 +280,10 @@ impl CheckpointStore {
             format!("-{part}")
         };
         self.write_table_file(
-            format!("tables/{table}/{generation}-{epoch}-{worker}{part}.parquet"),
+            format!(
+                "tables/{table}/{generation}-{epoch}-{}{part}.parquet",
+                by.into()
+            ),
             table,
             epoch,
             file,

@@ -33,6 +33,10 @@ pub struct SinkProgress {
     pub delivered: Option<SinkMarker>,
     /// Order-free hash over all that it emitted up to the checkpoint's epoch.
     pub emitted_hash: u64,
+    /// The epoch up to which this has all that it emitted: of a sink whose job stopped the one
+    /// where it stopped. Absent: the checkpoint's.
+    #[serde(default)]
+    pub through: Option<Epoch>,
     /// What it emitted and has not delivered.
     pub log: Vec<FileMeta>,
 }

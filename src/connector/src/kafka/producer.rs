@@ -2,7 +2,9 @@
 //! once, into the client's own message.
 //!
 //! Success is not reported record by record, only failure; a flush that ends without one has
-//! delivered everything. Transactions fail as a whole.
+//! delivered everything. Transactions fail as a whole, but the reports tell whether a record was
+//! refused for what it is ([`Producer::refusals`]): then sending it again is in vain. The broker
+//! judges whole batches; a record that was alone in its batch was refused for itself.
 
 use crate::kafka::client::{TIMEOUT, base_config, invalid_settings, unavailable};
 use crate::options::KafkaOptions;
@@ -28,10 +30,36 @@ const DOWN_PATIENCE: Duration = Duration::from_secs(3);
 /// predecessor's transaction.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Remembers the first record that could not be delivered.
+/// Failures that are remembered.
+const FAILURES_MAX: usize = 10_000;
+/// How long reports of records that were on their way with a refused one are waited for.
+const REPORTS_PATIENCE: Duration = Duration::from_millis(20);
+
+/// A record that was not delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The number under which it was sent.
+    pub record: usize,
+    /// Why.
+    pub code: RDKafkaErrorCode,
+    /// Bytes of its key and value.
+    pub bytes: usize,
+}
+
+/// Whether it may be the record itself that the broker does not take.
+pub fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTimestamp
+    )
+}
+
+/// Remembers the records that could not be delivered.
 #[derive(Default)]
 struct Reports {
-    failed: Mutex<Option<String>>,
+    failed: Mutex<Vec<Failure>>,
     last_error: Mutex<Option<String>>,
     /// When it was last said that a broker, or all of them, cannot be reached; `None` once a record
     /// has been delivered since.
@@ -75,12 +103,21 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = ();
+    /// The record's number.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(_) => *self.down.lock() = None,
-            Err((error, _)) => drop(self.failed.lock().get_or_insert_with(|| error.to_string())),
+    fn delivery(&self, result: &DeliveryResult<'_>, record: usize) {
+        let Err((error, message)) = result else {
+            *self.down.lock() = None;
+            return;
+        };
+        let mut failed = self.failed.lock();
+        if failed.len() < FAILURES_MAX {
+            failed.push(Failure {
+                record,
+                code: error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail),
+                bytes: message.key_len() + message.payload_len(),
+            });
         }
     }
 }
@@ -97,6 +134,15 @@ impl Drop for Topic {
         // first.
         unsafe { sys::rd_kafka_topic_destroy(self.0) };
     }
+}
+
+/// What became of a record that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It is on its way.
+    Yes,
+    /// The client takes no such record; nothing else is harmed.
+    Refused(RDKafkaErrorCode),
 }
 
 /// Which of the producer's topics a record goes to.
@@ -119,10 +165,13 @@ pub struct Producer {
 
 impl Producer {
     /// A producer; with `transactional_id` its predecessors are fenced by `init_transactions`.
+    /// `batch_bytes`: how large a batch of several records may be, where that is not left to the
+    /// client.
     pub fn new(
         options: &KafkaOptions,
         marker_topic: &str,
         transactional_id: Option<&str>,
+        batch_bytes: Option<usize>,
     ) -> Result<Producer> {
         let mut config = base_config(options);
         config
@@ -136,6 +185,9 @@ impl Producer {
             .set("queue.buffering.max.kbytes", "131072");
         for (key, value) in &options.properties {
             config.set(key, value);
+        }
+        if let Some(bytes) = batch_bytes {
+            config.set("batch.size", bytes.to_string());
         }
         if let Some(id) = transactional_id {
             config.set("transactional.id", id);
@@ -174,8 +226,14 @@ impl Producer {
             .map_err(|e| self.failed("cannot begin a transaction", &e))
     }
 
-    /// Queues a record; waits while the queue is full.
-    pub fn send(&self, to: To, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<()> {
+    /// Queues a record; waits while the queue is full. A failure is reported under `number`.
+    pub fn send(
+        &self,
+        to: To,
+        number: usize,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<Queued> {
         let topic = if to == To::Records {
             &self.records
         } else {
@@ -196,14 +254,17 @@ impl Producer {
                     value_length,
                     key,
                     key_length,
-                    ptr::null_mut(),
+                    ptr::without_provenance_mut(number),
                 ) != 0
             };
             if !refused {
-                return Ok(());
+                return Ok(Queued::Yes);
             }
             // SAFETY: reads the calling thread's last error.
             let code = RDKafkaErrorCode::from(unsafe { sys::rd_kafka_last_error() });
+            if is_refusal(code) {
+                return Ok(Queued::Refused(code));
+            }
             if code != RDKafkaErrorCode::QueueFull
                 || since.get_or_insert_with(Instant::now).elapsed() > DELIVERY_TIMEOUT
             {
@@ -268,15 +329,26 @@ impl Producer {
     }
 
     fn check_reports(&self) -> Result<()> {
-        let Some(error) = self.client.context().failed.lock().take() else {
+        let Some(failure) = self.client.context().failed.lock().first().copied() else {
             return Ok(());
         };
         Err(self.fatal().unwrap_or_else(|| {
             self.explain(unavailable(
                 format!("{}: a record was not delivered", self.what),
-                error,
+                failure.code,
             ))
         }))
+    }
+
+    /// After a failure: the records that may have been refused for what they are.
+    pub fn refusals(&self) -> Vec<Failure> {
+        self.client.poll(REPORTS_PATIENCE);
+        let failed = self.client.context().failed.lock();
+        failed
+            .iter()
+            .filter(|f| is_refusal(f.code))
+            .copied()
+            .collect()
     }
 
     /// The error after which this producer can do nothing more.

@@ -101,12 +101,15 @@ impl Coordinator {
         };
         if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == flight.epoch) {
             // A sink that is being created may still be on its way to this epoch: it has no part in
-            // the checkpoint.
+            // the checkpoint. One whose job stopped has: what it delivers still, and where it is.
+            let stopped = &self.decisions.catalog.stopped;
+            let takes_part =
+                |id: &RelationId| self.running.contains(id) || stopped.contains_key(id);
             let sinks = snapshot
                 .catalog
                 .relations
                 .values()
-                .filter(|r| r.kind == RelationKind::Sink && self.running.contains(&r.id))
+                .filter(|r| r.kind == RelationKind::Sink && takes_part(&r.id))
                 .map(|r| r.id)
                 .collect();
             let relations = snapshot.catalog.relations.keys().copied().collect();

@@ -280,7 +280,7 @@ impl Coordinator {
         for id in creating {
             self.cancel(id, error);
         }
-        self.stop_jobs(&held);
+        self.stop_jobs(&held, false);
         self.active = true;
         Ok(())
     }
@@ -324,6 +324,8 @@ impl Coordinator {
                 return Ok(());
             }
             Ok(Begun::Done(entries)) => {
+                // Of a sink whose delivery had stopped by an error: deliver.
+                self.workers.release_sinks(&[id]);
                 if !entries.is_empty() {
                     self.record(&entries)?;
                     self.halted.remove(&id);
@@ -523,7 +525,7 @@ impl Coordinator {
             tracing::error!(relation = %id, error = %log, "that a job stopped could not be logged");
         }
         tracing::error!(job = %creating.relation.name, %error, "job not resumed");
-        self.stop_jobs(&[id]);
+        self.stop_jobs(&[id], false);
         if let Some(reply) = creating.reply {
             let _ = reply.send(Err(error.clone()));
         }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
-use tidemark_plan::{Op, Relation, Stopped};
+use tidemark_plan::{Op, Relation, RelationKind, Stopped};
 use tokio::sync::oneshot;
 
 /// A job that is being created.
@@ -585,7 +585,7 @@ impl Coordinator {
         {
             tracing::error!(%relation, error = %log, "an undone creation could not be logged");
         }
-        self.stop_jobs(&[relation]);
+        self.stop_jobs(&[relation], false);
         self.retained.forget(relation);
         if let Some(reply) = creating.reply {
             let _ = reply.send(Err(error.clone()));
@@ -619,14 +619,15 @@ impl Coordinator {
                 )));
             }
         }
-        self.stop_jobs(relations);
+        self.stop_jobs(relations, false);
         relations.iter().for_each(|id| self.retained.forget(*id));
         self.show_catalog();
         Ok(())
     }
 
-    /// Ends these jobs on all workers, and the sources on demand that nobody reads any more.
-    pub(super) fn stop_jobs(&mut self, relations: &[RelationId]) {
+    /// Ends these jobs on all workers, and the sources on demand that nobody reads any more. With
+    /// `keep_sinks`, sinks deliver what was complete, and stay.
+    pub(super) fn stop_jobs(&mut self, relations: &[RelationId], keep_sinks: bool) {
         let mut gone: Vec<RelationId> = relations.to_vec();
         self.running.retain(|id| !relations.contains(id));
         let read: BTreeSet<RelationId> = self.readers_of_sources();
@@ -648,14 +649,19 @@ impl Coordinator {
         for id in &gone {
             self.decisions.positions.remove(id);
         }
-        self.workers.close_sinks(&gone);
+        if !keep_sinks {
+            self.workers.close_sinks(&gone);
+        }
         // Those that have been told already will answer for that.
         gone.retain(|id| !self.ending.contains_key(id));
         for id in &gone {
             let workers = vec![false; self.workers.count()];
             self.ending.insert(*id, workers);
         }
-        self.workers.broadcast(Command::Stop { relations: gone });
+        self.workers.broadcast(Command::Stop {
+            relations: gone,
+            keep_sinks,
+        });
         self.retained.changed = true;
     }
 
@@ -670,6 +676,11 @@ impl Coordinator {
             .chain(self.creating.values().map(|c| &c.relation))
             .flat_map(|r| self.sources_on_demand(r))
             .collect()
+    }
+
+    pub(super) fn is_sink(&self, id: RelationId) -> bool {
+        let relation = self.decisions.catalog.relations.get(&id);
+        relation.is_some_and(|r| r.kind == RelationKind::Sink)
     }
 
     /// A job failed on a worker: it stops alone, with those that read from it.
@@ -734,7 +745,13 @@ impl Coordinator {
                     .context(format!("\"{name}\", which it reads, stopped")),
             );
         }
-        self.stop_jobs(&stopped);
+        let ran = |id: &&RelationId| self.is_sink(**id) && self.running.contains(id);
+        let sinks = stopped.iter().filter(ran);
+        let sinks: Vec<_> = sinks.map(|id| (*id, epoch)).collect();
+        self.workers.end_sinks(&sinks);
+        // What the sinks have not delivered is in a checkpoint soon.
+        self.retained.wanted |= !sinks.is_empty();
+        self.stop_jobs(&stopped, true);
         self.active = true;
         Ok(())
     }

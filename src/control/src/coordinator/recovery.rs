@@ -360,6 +360,7 @@ impl Coordinator {
             ));
             coordinator.hold_back(relation, &error, Some(Instant::now() + pause))?;
         }
+        coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch);
         coordinator.wait_settled(events)?;
         coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
@@ -377,6 +378,18 @@ impl Coordinator {
         coordinator.read_all_splits();
         coordinator.workers.broadcast(Command::Resume);
         Ok(coordinator)
+    }
+
+    /// Sinks whose jobs had stopped at the last checkpoint go on delivering what it has of them.
+    fn keep_stopped_sinks(&self, manifest: Option<&Manifest>) {
+        let Some(manifest) = manifest else { return };
+        let stopped = &self.decisions.catalog.stopped;
+        let kept = manifest.sinks.iter().filter_map(|(id, progress)| {
+            let relation = self.decisions.catalog.relations.get(id)?;
+            (stopped.contains_key(id) && !self.running.contains(id))
+                .then(|| (relation.clone(), progress.clone()))
+        });
+        self.workers.keep_sinks(manifest.epoch, kept.collect());
     }
 
     /// Takes up the jobs that were halted at the last checkpoint, or stopped after it. What was

@@ -288,7 +288,7 @@ impl Workers for FakeWorkers {
                     job.counts = true;
                 }
             }
-            Command::Stop { relations } => {
+            Command::Stop { relations, .. } => {
                 for relation in relations {
                     script.jobs.remove(&relation);
                     self.tell(Event::Ended { worker, relation });
@@ -317,6 +317,10 @@ impl Workers for FakeWorkers {
     fn release_sinks(&self, _: &[RelationId]) {}
 
     fn close_sinks(&self, _: &[RelationId]) {}
+
+    fn end_sinks(&self, _: &[(RelationId, Epoch)]) {}
+
+    fn keep_sinks(&self, _: Epoch, _: Vec<(Arc<Relation>, SinkProgress)>) {}
 
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {
         let write = async {

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use fragment::Sink as FragmentSink;
 pub use job::{Actors, build_actors, nullable, pick};
 use job::{CatchUp, Input, InputKind, Job, TapState, TapTarget, constant_rows, reversed};
-pub use sealing::store;
+pub use sealing::put;
 use sealing::{Sealed, Sealing};
 pub use source::{Source, open_connector};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -229,12 +229,18 @@ impl Worker {
                     sources(job).for_each(Source::log_rows);
                 }
             }
-            Command::Stop { relations } => {
+            Command::Stop {
+                relations,
+                keep_sinks,
+            } => {
                 for id in relations {
                     self.remove(id);
                     self.router.fence(id);
-                    self.shared
-                        .forget(id, self.shared.catalog.read().stopped.contains_key(&id));
+                    let is_known = self.shared.catalog.read().stopped.contains_key(&id);
+                    self.shared.forget(id, is_known);
+                    if !keep_sinks && let Some(sink) = self.shared.sinks.lock().remove(&id) {
+                        sink.close();
+                    }
                 }
             }
             Command::Barrier(barrier) => self.barrier(&barrier),

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
 use tidemark_control::protocol::Event;
-use tidemark_state::checkpoint::{EncodedFile, FileMeta, encode_appended, encode_delta};
+use tidemark_state::checkpoint::{EncodedFile, FileMeta, WrittenBy, encode_appended, encode_delta};
 use tidemark_state::{Appended, StateTable, TableDelta, TableSpec};
 
 /// What changed in one state table.
@@ -140,7 +140,7 @@ async fn store_all(
 }
 
 /// Encodes and stores one delta; waits until the store takes it.
-pub async fn store(
+async fn store(
     shared: &Arc<Shared>,
     table: TableId,
     worker: WorkerId,
@@ -151,7 +151,7 @@ pub async fn store(
     let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta))
         .await
         .map_err(encoding)??;
-    put(shared, table, worker, 0, epoch, encoded).await
+    put(shared, table, worker.into(), 0, epoch, encoded).await
 }
 
 /// Reads, encodes and stores appended rows. Their table may go meanwhile, with its job: then there
@@ -184,7 +184,7 @@ async fn store_appended(
             files.push(shared.tokio.block_on(put(
                 &shared,
                 table,
-                worker,
+                worker.into(),
                 files.len(),
                 epoch,
                 file,
@@ -201,16 +201,16 @@ fn encoding(error: tokio::task::JoinError) -> Error {
 }
 
 /// Stores a file; waits until the store takes it.
-async fn put(
+pub async fn put(
     shared: &Arc<Shared>,
     table: TableId,
-    worker: WorkerId,
+    by: WrittenBy,
     part: usize,
     epoch: Epoch,
     file: EncodedFile,
 ) -> Result<FileMeta> {
     let store = shared.store.patient();
     store
-        .write_file(table, worker, part, epoch, shared.generation, file)
+        .write_file(table, by, part, epoch, shared.generation, file)
         .await
 }

@@ -141,7 +141,11 @@ impl Worker {
             relation.kind.name(),
         );
         let sink = if relation.kind == RelationKind::Sink {
-            Some(SinkQueue::of(&self.shared, relation, start.sink.as_ref())?.output(self.id))
+            let progress = match (&start.sink, start.mode) {
+                (Some(progress), StartMode::Restored(epoch)) => Some((progress, epoch)),
+                _ => None,
+            };
+            Some(SinkQueue::of(&self.shared, relation, progress)?.output(self.id))
         } else {
             None
         };

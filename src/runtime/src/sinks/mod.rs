@@ -1,0 +1,433 @@
+//! Sinks: one queue and one delivering thread each.
+//!
+//! Workers put each epoch's consolidated changes into the queue as they close it; the thread sends
+//! what is published, in order, together with the marker. What is not delivered at a checkpoint is
+//! stored with it (the sink's own log). After a restart the queue is filled from that log and by
+//! replay, and the marker that the writer reads back tells what was delivered. What leaves when,
+//! and in which pieces, is decided in `queue`; the form of the log is in `log`. A sink that cannot
+//! deliver tries again and holds up nobody.
+//!
+//! A sink whose job stops stays: it delivers what was decided and complete when the job stopped, is
+//! a part of every checkpoint, and keeps its identity. Only DROP SINK ends it at once. An error of
+//! the delivery itself (a refused record that may not be left out, a marker that somebody changed)
+//! does not touch the job: its changes go to the log, until delivery is resumed.
+
+mod log;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use crate::shared::Shared;
+use crate::worker::put;
+use log::LogPart;
+use parking_lot::{Condvar, Mutex};
+use queue::{Limits, Next, Queue, ToSeal};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::{Refusal, SinkWriter};
+use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, TableId, WorkerId};
+use tidemark_connector::SinkIdentity;
+use tidemark_control::protocol::{Event, Request};
+use tidemark_operator::build::SinkOutput;
+use tidemark_plan::{Op, Relation};
+use tidemark_state::checkpoint::{CheckpointStore, FileMeta, WrittenBy, encode_delta};
+use tidemark_state::errors::ErrorRow;
+use tidemark_state::manifest::SinkProgress;
+
+/// The code of a record that the receiver refuses.
+const REFUSED: &str = "22000";
+
+/// How the delivery of a sink goes.
+#[derive(Default)]
+pub struct SinkStatus {
+    /// Epochs that wait.
+    pub undelivered_epochs: u64,
+    /// Why they cannot be delivered.
+    pub error: Option<String>,
+    /// It is not tried again before somebody asks for it.
+    pub is_halted: bool,
+}
+
+/// What one sink has emitted and not delivered, and the thread that delivers it.
+pub struct SinkQueue {
+    relation: Arc<Relation>,
+    shared: Arc<Shared>,
+    table: TableId,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    queue: Queue,
+    released: bool,
+    /// The first epoch that waits for the sink; what was emitted before is the snapshot.
+    counts_from: Option<Epoch>,
+    closed: bool,
+    /// A thread delivers.
+    delivers: bool,
+    /// A checkpoint is asked for.
+    asked: bool,
+    error: Option<String>,
+}
+
+impl SinkQueue {
+    /// The sink's queue, made by the first worker that asks, with what a checkpoint of an epoch
+    /// kept. One that was kept while its job did not run is resumed.
+    pub fn of(
+        shared: &Arc<Shared>,
+        relation: &Arc<Relation>,
+        progress: Option<(&SinkProgress, Epoch)>,
+    ) -> Result<Arc<SinkQueue>> {
+        let mut sinks = shared.sinks.lock();
+        if let Some(queue) = sinks.get(&relation.id) {
+            queue.resume()?;
+            return Ok(queue.clone());
+        }
+        let queue = Arc::new(SinkQueue::new(shared, relation, progress)?);
+        sinks.insert(relation.id, queue.clone());
+        queue.deliver_in_thread()?;
+        queue.clone().follow_published();
+        Ok(queue)
+    }
+
+    /// The queue of a sink whose job has stopped, and which runs on no worker: it delivers what a
+    /// checkpoint of `epoch` kept.
+    pub fn keep(
+        shared: &Arc<Shared>,
+        relation: &Arc<Relation>,
+        progress: &SinkProgress,
+        epoch: Epoch,
+    ) -> Result<()> {
+        let queue = SinkQueue::of(shared, relation, Some((progress, epoch)))?;
+        queue.end_at(progress.through.unwrap_or(epoch));
+        Ok(())
+    }
+
+    fn new(
+        shared: &Arc<Shared>,
+        relation: &Arc<Relation>,
+        progress: Option<(&SinkProgress, Epoch)>,
+    ) -> Result<SinkQueue> {
+        let nodes = relation.job.iter().flat_map(|j| &j.fragments);
+        let mut nodes = nodes.flat_map(tidemark_plan::Fragment::nodes);
+        let table = nodes.find_map(|n| match n.op {
+            Op::Sink { table, .. } => Some(table),
+            _ => None,
+        });
+        let table = TableId {
+            relation: relation.id,
+            table: table.ok_or_else(|| Error::internal("a sink without sink operator"))?,
+        };
+        let queue = match progress {
+            Some((progress, epoch)) => Queue::restored(Limits::DEFAULT, progress, epoch),
+            None => {
+                let connector = relation.connector.as_ref();
+                let has_marker = connector.is_some_and(tidemark_connector::sink_has_marker);
+                Queue::new(Limits::DEFAULT, has_marker)
+            }
+        };
+        let made = SinkQueue {
+            relation: relation.clone(),
+            shared: shared.clone(),
+            table,
+            state: Mutex::new(State {
+                queue,
+                released: false,
+                counts_from: None,
+                closed: false,
+                delivers: false,
+                asked: false,
+                error: None,
+            }),
+            changed: Condvar::new(),
+        };
+        for file in progress.iter().flat_map(|(progress, _)| &progress.log) {
+            // A store that is away at the start is waited for.
+            let parts = made.read_log(&shared.store.patient(), file)?;
+            made.state.lock().queue.load(file.clone(), parts);
+        }
+        Ok(made)
+    }
+
+    /// What the sink operator of one worker calls at each barrier.
+    pub fn output(self: &Arc<Self>, _worker: WorkerId) -> SinkOutput {
+        let queue = self.clone();
+        let figures = self.shared.figures(self.relation.id);
+        // Nothing reads a blackhole: what it would be sent is counted, not kept.
+        let discards = self
+            .relation
+            .connector
+            .as_ref()
+            .is_some_and(|c| c.connector == "blackhole");
+        let wants_snapshot = self.relation.snapshot;
+        Box::new(move |epoch, changes, hash| {
+            let counts = |from: Option<Epoch>| from.is_some_and(|from| epoch >= from);
+            if !wants_snapshot && !counts(queue.state.lock().counts_from) {
+                return;
+            }
+            let rows: usize = changes.iter().map(ChangeBatch::num_rows).sum();
+            figures.rows.fetch_add(rows as u64, Ordering::Relaxed);
+            if rows == 0 || discards {
+                return;
+            }
+            let bytes = changes.iter().map(queue::bytes_of).sum();
+            queue.state.lock().queue.emit(epoch, changes, bytes, hash);
+        })
+    }
+
+    /// The sink exists from this epoch on: with `snapshot = 'false'`, what it emitted to catch up
+    /// with its inputs is not sent.
+    pub fn count_from(&self, epoch: Epoch) {
+        self.state.lock().counts_from = Some(epoch);
+    }
+
+    /// The sink's creation is committed, or its job, which runs again, has caught up: deliver. Also
+    /// when delivery had ended by an error.
+    pub fn release(self: &Arc<Self>) {
+        {
+            let mut state = self.state.lock();
+            state.released = true;
+            state.queue.release();
+            self.changed.notify_all();
+        }
+        if let Err(error) = self.deliver_in_thread() {
+            self.halt(&error);
+        }
+    }
+
+    /// Its job stopped, complete up to `epoch`: deliver up to there, and wait.
+    pub fn end_at(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        state.released = true;
+        state.queue.end_at(epoch);
+        self.changed.notify_all();
+    }
+
+    fn resume(self: &Arc<Self>) -> Result<()> {
+        self.state.lock().queue.resume();
+        self.deliver_in_thread()
+    }
+
+    /// Deliver nothing any more.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// A checkpoint of `epoch`, which contains this sink, is committed.
+    pub fn committed(&self, epoch: Epoch) {
+        let mut state = self.state.lock();
+        state.queue.committed(epoch);
+        state.asked = false;
+        self.changed.notify_all();
+    }
+
+    /// How delivery goes.
+    pub fn status(&self) -> SinkStatus {
+        let state = self.state.lock();
+        SinkStatus {
+            undelivered_epochs: state.queue.len() as u64,
+            error: state.error.clone(),
+            is_halted: !state.delivers,
+        }
+    }
+
+    /// Wakes the delivering thread when more is published.
+    fn follow_published(self: Arc<Self>) {
+        let mut published = self.shared.readers.watch_published();
+        let tokio = self.shared.tokio.clone();
+        tokio.spawn(async move {
+            while published.changed().await.is_ok() && !self.state.lock().closed {
+                self.changed.notify_all();
+            }
+            self.close();
+        });
+    }
+
+    fn deliver_in_thread(self: &Arc<Self>) -> Result<()> {
+        if std::mem::replace(&mut self.state.lock().delivers, true) {
+            return Ok(());
+        }
+        let queue = self.clone();
+        std::thread::Builder::new()
+            .name(format!("sink-{}", self.relation.id))
+            .stack_size(tidemark_common::STACK_BYTES)
+            .spawn(move || queue.run())
+            .map(drop)
+            .map_err(Error::from)
+    }
+
+    fn run(&self) {
+        let mut backoff = Backoff::default();
+        let mut writer: Option<Box<dyn SinkWriter>> = None;
+        loop {
+            match self.step(&mut writer) {
+                Ok(true) => {
+                    backoff.reset();
+                    self.state.lock().error = None;
+                }
+                Ok(false) => return,
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking \
+                        over again");
+                    writer = None;
+                    let mut state = self.state.lock();
+                    state.error = Some(error.to_string());
+                    if !state.closed {
+                        self.changed.wait_for(&mut state, backoff.pause());
+                    }
+                }
+                Err(error) => return self.halt(&error),
+            }
+        }
+    }
+
+    /// Nothing that happens by itself mends the error: nothing is delivered until somebody says
+    /// RESUME, or the next start. What comes meanwhile is kept in the log.
+    fn halt(&self, error: &Error) {
+        tracing::error!(sink = %self.relation.name, %error, "delivery stopped");
+        let mut state = self.state.lock();
+        let hint = error
+            .hint()
+            .map_or(String::new(), |hint| format!(" ({hint})"));
+        state.error = Some(format!("{}{hint}", error.message()));
+        state.delivers = false;
+    }
+
+    /// Waits until something can be delivered and does a step towards that; `false` when the sink is
+    /// closed.
+    fn step(&self, writer: &mut Option<Box<dyn SinkWriter>>) -> Result<bool> {
+        let Some(next) = self.wait()? else {
+            return Ok(false);
+        };
+        let Some(open) = writer else {
+            let mut opened = self.open()?;
+            let marker = opened.recover()?;
+            let name = &self.relation.name;
+            let refused = self.state.lock().queue.take_over(name, marker)?;
+            self.report(&refused);
+            *writer = Some(opened);
+            return Ok(true);
+        };
+        match next {
+            Next::Wait | Next::WaitForCheckpoint => {}
+            Next::Read(file) => {
+                let parts = self.read_log(&self.shared.store, &file)?;
+                self.state.lock().queue.hold(parts);
+            }
+            Next::Deliver(delivery) => {
+                let delivered = open.deliver(&delivery);
+                let mut state = self.state.lock();
+                let delivered = delivered.inspect_err(|_| state.queue.failed())?;
+                state.queue.delivered(&delivered);
+                drop(state);
+                self.report(&delivered.refused);
+            }
+        }
+        Ok(true)
+    }
+
+    fn open(&self) -> Result<Box<dyn SinkWriter>> {
+        let connector = self.relation.connector.as_ref();
+        let spec = connector.ok_or_else(|| Error::internal("a sink without connector"))?;
+        let identity = SinkIdentity {
+            cluster: self.shared.cluster.clone(),
+            sink: self.relation.id,
+            name: self.relation.name.clone(),
+        };
+        let columns = &self.relation.columns;
+        tidemark_connector::open_sink(spec, columns, identity, self.relation.append_only)
+    }
+
+    /// Waits for something to do; none when the sink is closed.
+    fn wait(&self) -> Result<Option<Next>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Ok(None);
+            }
+            let published = self.shared.readers.published();
+            if state.released {
+                match state.queue.next(published)? {
+                    Next::Wait => {}
+                    Next::WaitForCheckpoint => self.ask_for_checkpoint(&mut state),
+                    next => return Ok(Some(next)),
+                }
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn ask_for_checkpoint(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.asked, true) {
+            // Whether it comes is seen when it is committed.
+            let (reply, _) = tokio::sync::oneshot::channel();
+            let request = Request::Flush { reply };
+            let _ = self.shared.events.send(Event::Request(request));
+        }
+    }
+
+    /// Puts records that were left out into the errors of the sink.
+    fn report(&self, refused: &[Refusal]) {
+        if refused.is_empty() {
+            return;
+        }
+        let connector = self.relation.connector.as_ref();
+        let topic = connector.and_then(|c| c.options.get("topic").cloned());
+        let mut errors = self.shared.errors.lock();
+        for refusal in refused {
+            let row = ErrorRow {
+                relation: self.relation.name.clone(),
+                epoch: refusal.epoch,
+                topic: topic.clone().unwrap_or_default(),
+                offset: -1,
+                state: REFUSED.into(),
+                message: refusal.reason.clone(),
+                raw: refusal.record.clone(),
+                ..ErrorRow::default()
+            };
+            errors.record_once(self.relation.id, row);
+        }
+    }
+
+    fn read_log(&self, store: &CheckpointStore, file: &FileMeta) -> Result<Vec<LogPart>> {
+        let spec = log::spec(&self.relation, self.table.table);
+        let (mut parts, files) = (Vec::new(), std::slice::from_ref(file));
+        let read = store.read_table(files, &spec, 0..tidemark_common::VNODES, |rows| {
+            parts.extend(log::decode(&rows)?);
+            Ok(())
+        });
+        self.shared.tokio.block_on(read)?;
+        Ok(parts)
+    }
+
+    /// Stores what is not delivered of epochs up to `epoch` and not stored yet; the answer goes
+    /// into the manifest.
+    pub async fn seal(&self, epoch: Epoch) -> Result<SinkProgress> {
+        let sealing = self.state.lock().queue.to_seal(epoch);
+        let ToSeal {
+            new,
+            limits,
+            mut progress,
+        } = sealing;
+        let mut stored = Vec::new();
+        for (part, parts) in log::files(&limits, new).into_iter().enumerate() {
+            let end = log::end_of(&parts);
+            let spec = log::spec(&self.relation, self.table.table);
+            let encoded = tokio::task::spawn_blocking(move || {
+                let delta = log::encode(&spec, &parts)?;
+                encode_delta(&spec, delta)
+            });
+            let encoded = encoded
+                .await
+                .map_err(|e| Error::internal(format!("encoding a sink's log: {e}")))??;
+            let by = WrittenBy::Sink;
+            let file = put(&self.shared, self.table, by, part, epoch, encoded).await?;
+            progress.log.push(file.clone());
+            stored.push((file, end));
+        }
+        self.state.lock().queue.sealed(epoch, stored);
+        Ok(progress)
+    }
+}
