@@ -7,13 +7,13 @@
 //!                    | name "=" action { "|" action }
 //! action             = kind [ "(" argument ")" ] [ "@" n ]
 //! kind               = "abort"                   end like `kill -9`: nothing is flushed
-//!                    | "error" [ times ]         return an error (58030), so many times; else always
+//!                    | "error" [ times ]         return an error (58030), so many times, or always
 //!                    | "full" [ times ]          return the error of a full disk (53100)
 //!                    | "delay" milliseconds      hold the thread up at every hit
 //! ```
-//! `@n` lets an action begin at the n-th hit (1 by default): `log.append=error(2)|delay(50)|abort@3`
-//! fails twice, waits 50 ms at every hit, and dies at the third. All actions of a point that are
-//! due take place, in the order of waiting, dying, failing.
+//! `@n` lets an action begin at the n-th hit (1 by default):
+//! `log.append=error(2)|delay(50)|abort@3` fails twice, waits 50 ms at every hit, and dies at the
+//! third. All actions of a point that are due take place, in the order of waiting, dying, failing.
 //!
 //! [`check`] stands where a failure can be reported, [`hit`] where only death and delay make sense:
 //! an `error` configured there is a mistake of the test and aborts with a sentence, so that no test

@@ -9,8 +9,9 @@ use tidemark_common::Result;
 /// Contract: (1) when `append` returns, the entries survive any crash; (2) after a crash a reader
 /// gets exactly a prefix of what was appended that contains everything that `append` returned for;
 /// (3) indexes are consecutive, except where a loss was accepted, and never used twice; (4) entries
-/// that are appended together are there all or none; (5) an entry that is refused (`54000`, `54001`)
-/// was not logged, nor those that were appended with it, and the log goes on: see [`Entry::check`].
+/// that are appended together are there all or none; (5) an entry that is refused (`54000`,
+/// `54001`) was not logged, nor those that were appended with it, and the log goes on: see
+/// [`Entry::check`].
 pub trait DecisionLog: Send {
     /// Appends entries together; returns the index of the last one when they are durable.
     fn append(&mut self, entries: &[Entry]) -> Result<u64>;

@@ -374,15 +374,15 @@ pub trait Workers: Send {
     fn end_sinks(&self, sinks: &[(RelationId, Epoch)]);
     /// These sinks, whose jobs do not run, deliver what the checkpoint of `epoch` has of them.
     fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>);
-    /// Begins writing a manifest, after the files of kept rows that it is the first to name; answers
-    /// with `Event::ManifestStored`.
+    /// Begins writing a manifest, after the files of kept rows that it is the first to name;
+    /// answers with `Event::ManifestStored`.
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>);
     /// The visible catalog changed, or where its sources start.
     fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions);
     /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest
     /// names, and begin a compaction if a table needs one.
     fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
-    /// A job's state changed: `creating`, `resuming`, `running`, `held back`, `stopped`; progress in
-    /// per cent.
+    /// A job's state changed: `creating`, `resuming`, `running`, `held back`, `stopped`; progress
+    /// in per cent.
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch);
 }

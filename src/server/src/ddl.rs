@@ -602,8 +602,8 @@ impl Session {
         done(&tag)
     }
 
-    /// Lets a job that does not run go on, and before it those that it reads: each needs the rows of
-    /// the one before.
+    /// Lets a job that does not run go on, and before it those that it reads: each needs the rows
+    /// of the one before.
     async fn resume(&mut self, catalog: &Catalog, relation: &Arc<Relation>) -> Result<()> {
         let mut all = Vec::new();
         upstream_first(catalog, relation, &mut all);

@@ -7,8 +7,8 @@
 //! them is shortened. State, positions and rows together are the job as of its last decided epoch,
 //! whatever the others did meanwhile. Nothing is added after that: a halted table takes no writes.
 //!
-//! **Files.** `tables/{relation}-kept/{generation}-{epoch}-0.rows`, named like those of state tables
-//! so that garbage collection treats them alike. The bytes are the control crate's.
+//! **Files.** `tables/{relation}-kept/{generation}-{epoch}-0.rows`, named like those of state
+//! tables so that garbage collection treats them alike. The bytes are the control crate's.
 
 use crate::checkpoint::CheckpointStore;
 use bytes::Bytes;

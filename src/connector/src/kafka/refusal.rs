@@ -25,7 +25,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// Nothing is known. `is_monotone`: what is larger than a record that is too large is too large.
+    /// Nothing is known. `is_monotone`: what is larger than a record that is too large is too
+    /// large.
     pub fn new(is_monotone: bool) -> Refused {
         Refused {
             records: BTreeMap::new(),

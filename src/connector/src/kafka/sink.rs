@@ -1,10 +1,10 @@
 //! A Kafka topic as sink, exactly once.
 //!
 //! One transaction holds whole epochs, or a part of a large one, and their marker (`marker`), so
-//! what was delivered and what is known to be delivered cannot differ. A Kafka transaction cannot be
-//! resumed, so start, failure, fencing and unknown outcome all take the same steps: a new producer
-//! under the same transactional id (which is made of cluster and sink, and so fences whoever wrote
-//! before), then the marker is read, and the caller sends what it does not cover.
+//! what was delivered and what is known to be delivered cannot differ. A Kafka transaction cannot
+//! be resumed, so start, failure, fencing and unknown outcome all take the same steps: a new
+//! producer under the same transactional id (which is made of cluster and sink, and so fences
+//! whoever wrote before), then the marker is read, and the caller sends what it does not cover.
 //!
 //! A transaction ends well before the broker would end it: when enough bytes are sent or enough
 //! time has passed, the marker is written for what was sent until then.

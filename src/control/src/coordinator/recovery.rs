@@ -172,7 +172,8 @@ impl Recovered {
             tracing::warn!(relation = %id, "a creation that was not finished is undone");
             decisions.forget(id);
         }
-        // The manifest counts; where the log that said so is lost, what it replaces is gone as well.
+        // The manifest counts; where the log that said so is lost, what it replaces is gone as
+        // well.
         if let Some(m) = &manifest {
             decisions.replace_contained(m.epoch);
         }

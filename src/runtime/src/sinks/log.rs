@@ -27,7 +27,8 @@ pub struct LogPart {
     pub changes: ChangeBatch,
 }
 
-/// Where a file that holds these parts ends: its last epoch, and the position after its last change.
+/// Where a file that holds these parts ends: its last epoch, and the position after its last
+/// change.
 pub fn end_of(parts: &[LogPart]) -> (Epoch, u64) {
     parts.last().map_or((Epoch(0), 0), |part| {
         let end = part.position + part.changes.num_rows() as u64;

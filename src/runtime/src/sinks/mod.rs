@@ -295,8 +295,8 @@ impl SinkQueue {
         state.delivers = false;
     }
 
-    /// Waits until something can be delivered and does a step towards that; `false` when the sink is
-    /// closed.
+    /// Waits until something can be delivered and does a step towards that; `false` when the sink
+    /// is closed.
     fn step(&self, writer: &mut Option<Box<dyn SinkWriter>>) -> Result<bool> {
         let Some(next) = self.wait()? else {
             return Ok(false);

@@ -4,7 +4,8 @@
 //! epochs leave whole, several in one delivery. A *large* epoch (a snapshot, above all) leaves in
 //! parts with a marker each; its order must then be the same whatever happens, so it begins to
 //! leave only when a committed checkpoint has it in the sink's log, from which any successor reads
-//! it back in that order. Everything else comes again by replay, in whatever order within its epoch.
+//! it back in that order. Everything else comes again by replay, in whatever order within its
+//! epoch.
 //!
 //! **The log.** [`Queue::to_seal`] tells what a checkpoint has to store, [`Queue::sealed`] where it
 //! is. Of a sink that is far behind it is kept only there and read back file by file. A file holds

@@ -2,8 +2,9 @@
 //! operators, keywords. They never change, so they are exports of a PostgreSQL's own catalog
 //! (`exports/`, with the script that makes them anew), read when a client first asks.
 //!
-//! A file is one table: its first line describes the columns in the words of [`build`](super::build),
-//! the others are rows as COPY writes them. Columns beyond the end of a row have their default.
+//! A file is one table: its first line describes the columns in the words of
+//! [`build`](super::build), the others are rows as COPY writes them. Columns beyond the end of a
+//! row have their default.
 
 use super::build::{self, Cell, Row};
 use datafusion::catalog::TableProvider;

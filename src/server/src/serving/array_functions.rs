@@ -114,8 +114,8 @@ impl ScalarUDFImpl for Subscripts {
 }
 
 /// `array_lower(array, dimension)` and `array_upper(array, dimension)`: the bounds of a dimension
-/// of an array (1 is the outermost), NULL where the array is NULL, has no such dimension or is empty
-/// there.
+/// of an array (1 is the outermost), NULL where the array is NULL, has no such dimension or is
+/// empty there.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct ArrayBound {
     name: &'static str,

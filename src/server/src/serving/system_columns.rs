@@ -2,7 +2,7 @@
 //!
 //! | PostgreSQL | here |
 //! | --- | --- |
-//! | `SELECT n.oid, n.*`, `SELECT oid, *` | `n.oid AS __alias_oid`: DataFusion wants each name once |
+//! | `SELECT n.oid, n.*`, `SELECT oid, *` | `n.oid AS __alias_oid`: each name once |
 //! | `SELECT n.* .. WHERE oid = 1 ORDER BY nspname` | `n.oid`, `n.nspname`: the only wildcard's |
 
 use datafusion::sql::sqlparser::ast::{

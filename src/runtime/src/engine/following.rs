@@ -1,0 +1,79 @@
+//! What a broker does with the topics of running sources while they are read: new partitions, other
+//! retention.
+
+use super::*;
+
+/// Looks now and then whether running sources have more splits and whether they may lose records by
+/// now, and tells lag tools where they stand.
+pub(super) async fn follow_sources(shared: std::sync::Weak<Shared>) {
+    let mut connectors: HashMap<RelationId, Arc<dyn SourceConnector>> = HashMap::new();
+    while let Some(shared) = shared.upgrade() {
+        let catalog = shared.catalog.read().clone();
+        let positions = shared.readers.pin().positions().clone();
+        connectors.retain(|id, _| positions.contains_key(id));
+        for source in catalog.relations.values().filter(|r| {
+            positions.contains_key(&r.id)
+                && r.connector.as_ref().is_some_and(|c| c.connector == "kafka")
+        }) {
+            let known = connectors.get(&source.id).cloned();
+            let (source, stands) = (source.clone(), positions[&source.id].clone());
+            let looked = tokio::task::spawn_blocking(move || look_at(&source, known, &stands));
+            match looked.await {
+                Ok(Ok(seen)) => {
+                    let relation = seen.relation;
+                    connectors.insert(relation, seen.connector);
+                    let start = seen.splits;
+                    let mut requests = vec![Request::Splits { relation, start }];
+                    if seen.may_lose_records {
+                        requests.push(Request::LogRows { relation });
+                    }
+                    for request in requests {
+                        // A coordinator that is gone means shutdown.
+                        let _ = shared.events.send(Event::Request(request));
+                    }
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "looking after a source failed"),
+                Err(_) => return,
+            }
+        }
+        let interval = Duration::from_millis(shared.config.discovery_ms);
+        drop(shared);
+        tokio::time::sleep(interval).await;
+    }
+}
+
+/// What a look at a running source has shown.
+struct Seen {
+    relation: RelationId,
+    connector: Arc<dyn SourceConnector>,
+    /// Its splits, as they would start if they were new.
+    splits: Vec<SplitPosition>,
+    /// Its rows are not logged, and should be.
+    may_lose_records: bool,
+}
+
+fn look_at(
+    source: &Relation,
+    known: Option<Arc<dyn SourceConnector>>,
+    stands: &[SplitPosition],
+) -> Result<Seen> {
+    let connector = known.map_or_else(|| open_connector(source), Ok)?;
+    let as_new = |p: SplitPosition| SplitPosition {
+        next_offset: 0,
+        records: 0,
+        ..p
+    };
+    let splits = connector.end()?.into_iter().map(as_new).collect();
+    connector.commit(stands);
+    let may_lose_records = source.logs_rows.is_none()
+        && connector.may_lose_records().unwrap_or_else(|error| {
+            tracing::warn!(source = %source.name, %error, "its topic's settings are not known");
+            false
+        });
+    Ok(Seen {
+        relation: source.id,
+        connector,
+        splits,
+        may_lose_records,
+    })
+}
