@@ -36,6 +36,7 @@ MUCH = {
     "ors": (f"SELECT 1 WHERE 1 = 2{' OR 1 = 1' * 2_000}", [(1,)]),
     "ands": (f"SELECT 1 WHERE 1 = 1{' AND 1 = 1' * 2_000}", [(1,)]),
     "sums": (around("", " + 1", n=100), [(101,)]),
+    "calls": (around("abs(", ")", n=100), [(1,)]),
     "subqueries": (f"{'SELECT * FROM (' * 30}SELECT 1 AS a{') AS t' * 30}", [(1,)]),
 }
 
