@@ -77,7 +77,7 @@ def test_idle_session_and_transaction_timeout(server, table):
         slow.commit()
         slow.execute(f"UPDATE {table} SET x = 2 WHERE id = 2")
         eventually(lambda: activity(server, pid_of(slow)) is None)
-        with pytest.raises(psycopg.OperationalError, match="transaction timeout"):
+        with pytest.raises(psycopg.Error, match="transaction timeout"):
             slow.execute("SELECT 1")
     assert server.value(f"SELECT x FROM {table} WHERE id = 2") == 0
 
@@ -266,7 +266,7 @@ def test_an_idle_reader_costs_the_keys_not_the_updates(own_server):
     own_server.start(checkpoint_ms=500)
     own_server.run("CREATE TABLE t (id INT PRIMARY KEY, x BIGINT);\nINSERT INTO t SELECT g, 0 FROM generate_series(1, 2000) AS s(g);\n"
                    "CREATE MATERIALIZED VIEW v AS SELECT id % 100 AS k, sum(x) AS s, count(*) AS c FROM t GROUP BY id % 100;")
-    memory = lambda: own_server.value("SELECT sum(memory_bytes) FROM tidemark.jobs WHERE name IN ('public.t', 'public.v')")
+    memory = lambda: int(own_server.value("SELECT sum(memory_bytes) FROM tidemark.jobs WHERE name IN ('public.t', 'public.v')"))
     with own_server.connect() as writer, own_server.connect(autocommit=False) as reader:
         assert reader.execute("SELECT sum(s) FROM v").fetchone()[0] == 0
         sizes = []
