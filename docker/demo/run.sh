@@ -111,7 +111,7 @@ if [ -n "${TIDEMARK_BINARY:-}" ]; then
 else
   target=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")
   binary=$target/release/tidemark
-  if [ -e "$binary" ]; then step "Building what has changed"; else step "Building Tidemark: about 12 minutes on two cores the first time, seconds from then on"; fi
+  if [ -e "$binary" ]; then step "Building what has changed"; else step "Building Tidemark: a quarter to half an hour on two cores the first time, much less from then on"; fi
   (cd "$root" && cargo build --release)
 fi
 
