@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
 use tidemark_control::coordinator::recovery::Suspect;
@@ -46,6 +47,8 @@ pub struct Recovery {
     notes: Mutex<File>,
     folder: PathBuf,
     suspects: Mutex<BTreeMap<u32, Record>>,
+    /// Until recovery has ended, a job that was started has proven nothing.
+    recovering: AtomicBool,
 }
 
 impl Recovery {
@@ -84,6 +87,7 @@ impl Recovery {
                 notes: Mutex::new(notes),
                 folder: folder.into(),
                 suspects: Mutex::new(suspects),
+                recovering: AtomicBool::new(true),
             },
             waiting,
         ))
@@ -112,19 +116,31 @@ impl Recovery {
         }
     }
 
-    /// Recovery has ended in order: nobody is to blame for what comes.
+    /// Recovery has ended in order: nobody is to blame for what comes, and the jobs that took part
+    /// in it are acquitted. Those that wait still have to show that they run.
     pub fn end(&self) {
+        self.recovering.store(false, Ordering::Release);
+        let mut suspects = self.suspects.lock();
+        let before = suspects.len();
+        suspects.retain(|_, record| record.deaths >= DEATHS_MAX);
+        if suspects.len() < before {
+            self.keep(&suspects);
+        }
         if let Err(error) = self.notes.lock().set_len(0) {
             tracing::warn!(%error, "the notes of a recovery that ended could not be removed");
         }
     }
 
-    /// The job runs.
+    /// The job runs; during recovery that is only said of it, and proves nothing.
     pub fn acquit(&self, relation: RelationId) {
         let mut suspects = self.suspects.lock();
-        if suspects.remove(&relation.0).is_some()
-            && let Err(error) = write_suspects(&self.folder, &suspects)
-        {
+        if !self.recovering.load(Ordering::Acquire) && suspects.remove(&relation.0).is_some() {
+            self.keep(&suspects);
+        }
+    }
+
+    fn keep(&self, suspects: &BTreeMap<u32, Record>) {
+        if let Err(error) = write_suspects(&self.folder, suspects) {
             tracing::warn!(%error, "the count of deaths could not be written");
         }
     }
@@ -218,6 +234,8 @@ mod tests {
         // An end in order is no death, and who runs is acquitted.
         let (notes, _) = Recovery::begin(&folder).unwrap();
         notes.enter(1, RelationId(9), Epoch(0));
+        notes.acquit(RelationId(8));
+        assert!(!read_suspects(&folder.join("SUSPECTS")).unwrap().is_empty());
         notes.end();
         notes.acquit(RelationId(8));
         assert!(Recovery::begin(&folder).unwrap().1.is_empty());

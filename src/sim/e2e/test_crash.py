@@ -264,7 +264,7 @@ def test_stopped_view_is_resumed_to_the_recomputed_answer(own_server):
     """A view that stopped is read as of its last complete answer, with a warning, while its table goes on; resumed, also through kills, it is the query over what the table has."""
     own_server.start(checkpoint_ms=100)
     own_server.run("CREATE TABLE t (id INT PRIMARY KEY, b INT);\nCREATE MATERIALIZED VIEW q WITH (on_error = 'fail') AS SELECT id, 10 / b AS q FROM t;\n"
-                   "CREATE MATERIALIZED VIEW s AS SELECT sum(q) AS s FROM q;\nINSERT INTO t VALUES (1, 5), (2, 2);")
+                   "CREATE MATERIALIZED VIEW s AS SELECT sum(q) AS s FROM q;\nINSERT INTO t VALUES (1, 5), (2, 2);\nFLUSH;")
     assert own_server.query("SELECT s FROM s") == [(7,)]
     own_server.query("INSERT INTO t VALUES (3, 0)")
     eventually(lambda: states(own_server)["q"][0] == "stopped")
