@@ -271,8 +271,8 @@ def test_deleted_topic(kafka, server, unique, again):
 
     eventually(stopped, 60)
     assert any(said(str(row)) for row in server.query("SHOW JOBS") if topic in str(row))
-    # what it had read is still told
-    assert server.query(f"SELECT c FROM {source}_v") == [(3,)]
+    # What it had read is still told. Ids are compared now and then: until then the new one's records are read on from where the old one stood.
+    assert server.query(f"SELECT c FROM {source}_v") in ([[(3,)], [(10,)]] if again else [[(3,)]])
     server.query(f"DROP SOURCE {source} CASCADE")
 
 

@@ -51,6 +51,11 @@ def test_compacted_plain_topic(kafka, own_server, unique):
     assert counted <= left and any(f"{rows - counted} records" in notice for notice in notices), (counted, left, notices)
 
 
+def stopped(server, reason):
+    """Whether a job has stopped for that reason."""
+    return any("stopped" in row and reason in str(row) for row in server.query("SHOW JOBS"))
+
+
 @pytest.mark.parametrize("noticed", [True, False])
 def test_a_topic_that_becomes_compacted(kafka, own_server, unique, noticed):
     """From when it is noticed, rows are logged; a replay reads the epochs before from the topic and the later ones from the log. Where it was not noticed in time, the source stops and says why."""
@@ -77,8 +82,7 @@ def test_a_topic_that_becomes_compacted(kafka, own_server, unique, noticed):
     away.rename(manifests)
     own_server.start(**settings)
     if not noticed:
-        error = own_server.error("SELECT n FROM n")
-        assert error.sqlstate == "55000" and "has not the records any more" in str(error), error
+        eventually(lambda: stopped(own_server, "has not the records any more"))
         return
     assert read() == [(rows,)]
     rows += kafka.produce(topic, [(1, {"k": 1, "v": 5})])
@@ -128,5 +132,6 @@ def test_a_replay_does_not_begin_anew(kafka, own_server, unique):
     own_server.kill()
     kafka.delete_records(topic, {0: 60})
     own_server.start(checkpoint_ms=600_000)
-    error = own_server.error("SELECT n FROM v")
-    assert error.sqlstate == "55000" and "no longer has offset 0" in str(error), error
+    eventually(lambda: stopped(own_server, "no longer has offset 0"))
+    # it is read as of its last checkpoint, and the records of after are not in it
+    assert own_server.value("SELECT n FROM v") in (0, 100)
