@@ -10,8 +10,8 @@
 //! dialect reads every argument as an expression first, to see whether it is a name, and then once
 //! more: calls within calls took twice the time for each level.
 //!
-//! Every other method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names its
-//! type: the parser asks for the type where it has no method.
+//! Every other method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names
+//! its type: the parser asks for the type where it has no method.
 
 use datafusion_sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,

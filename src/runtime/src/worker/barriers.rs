@@ -1,5 +1,5 @@
-//! A barrier's way through a worker: to the inputs of every job, through the cut of each source, and
-//! back to the coordinator when all jobs have passed it.
+//! A barrier's way through a worker: to the inputs of every job, through the cut of each source,
+//! and back to the coordinator when all jobs have passed it.
 
 use super::*;
 
