@@ -15,11 +15,6 @@ use tidemark_server::{Server, http, protocol};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// State is many small vectors that grow and go: mimalloc serves them faster than glibc and gives
-/// memory back (figures in `benchmarks/README.md`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() {
     let config = match Cli::parse().into_start().into_config() {
         Ok(config) => config,
