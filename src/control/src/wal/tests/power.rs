@@ -152,7 +152,7 @@ fn histories(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn no_history_loses_what_was_acknowledged_or_needs_help() {
-    histories(0..4000);
+    histories(0..3000);
 }
 
 /// Dies at each single step of the first life, and loses power there.
