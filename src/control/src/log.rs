@@ -18,6 +18,9 @@ pub trait DecisionLog: Send {
     /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins
     /// anew behind it, with an index that was never used.
     fn begin_behind(&mut self, index: u64) -> Result<()>;
+    /// The log has an entry of an opening that went on behind an accepted loss: that need not be
+    /// known any more.
+    fn loss_is_told(&mut self) -> Result<()>;
     /// The entries after `index` that it still has. Not cheap: they are read back.
     fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>>;
     /// Entries up to and including `index` are not needed any more.

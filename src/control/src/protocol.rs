@@ -1,6 +1,7 @@
 //! What the coordinator and the workers tell each other, and what sessions ask of the coordinator.
 //! Commands to one worker arrive in order.
 
+use crate::Pin;
 use crate::entry::{CatalogChange, TableWrites};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -125,6 +126,28 @@ pub struct StartJob {
     pub rows: Vec<TableWrites>,
     /// A sink's progress to restore.
     pub sink: Option<SinkProgress>,
+    /// Of a resumed sink: what the relations with rows that it reads held when it stopped. It tells
+    /// its receiver the difference to that.
+    pub told: BTreeMap<RelationId, Vec<FileMeta>>,
+}
+
+impl StartJob {
+    /// A job without a past.
+    pub fn of(relation: Arc<Relation>) -> StartJob {
+        StartJob {
+            relation,
+            mode: StartMode::Creating,
+            positions: Vec::new(),
+            starts: Vec::new(),
+            logged: None,
+            backfill: Positions::new(),
+            tables: BTreeMap::new(),
+            kept: Vec::new(),
+            rows: Vec::new(),
+            sink: None,
+            told: BTreeMap::new(),
+        }
+    }
 }
 
 /// Rows that a replay does not read again.
@@ -247,6 +270,15 @@ pub enum Event {
         epoch: Epoch,
         /// The object that holds what is kept; none where nothing is.
         errors: Option<ErrorsFile>,
+    },
+    /// What a relation answered at an epoch is stored ([`Workers::store_answer`]).
+    AnswerStored {
+        /// The relation.
+        relation: RelationId,
+        /// The epoch.
+        epoch: Epoch,
+        /// The files, or why it failed.
+        files: Result<Vec<FileMeta>>,
     },
     /// Files of one table were merged into one; the next manifest names that instead.
     Compacted {
@@ -374,6 +406,9 @@ pub trait Workers: Send {
     fn end_sinks(&self, sinks: &[(RelationId, Epoch)]);
     /// These sinks, whose jobs do not run, deliver what the checkpoint of `epoch` has of them.
     fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>);
+    /// Begins storing all rows that a relation has at the pinned epoch, in files that no checkpoint
+    /// before that of `named` cleans away; answers with `Event::AnswerStored`.
+    fn store_answer(&self, relation: Arc<Relation>, pin: Pin, named: Epoch);
     /// Begins writing a manifest, after the files of kept rows that it is the first to name;
     /// answers with `Event::ManifestStored`.
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>);

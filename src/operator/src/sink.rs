@@ -53,7 +53,10 @@ impl Operator for Sink {
 
     fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
         let batches = std::mem::take(&mut self.epoch);
-        let changes = if self.append_only || batches.is_empty() {
+        // A resumed sink is told the difference to what it had been told: retractions in that
+        // cancel, if nothing ever leaves.
+        let inserts = batches.iter().all(|batch| batch.weights().is_none());
+        let changes = if batches.is_empty() || self.append_only && inserts {
             batches
         } else {
             in_order(consolidate(&self.schema, &batches), &self.key)

@@ -281,6 +281,19 @@ impl Fragment {
 }
 
 impl JobPlan {
+    /// Whether the query over a sum of inputs is the sum of the queries over each, and nothing is
+    /// kept between epochs but by a sink.
+    pub fn is_linear(&self) -> bool {
+        let mut nodes = self.fragments.iter().flat_map(Fragment::nodes);
+        nodes.all(|n| match n.op {
+            Op::SourceRead { .. } | Op::TableRead | Op::Tap { .. } => true,
+            Op::Receive { .. } | Op::Values { .. } | Op::Sink { .. } => true,
+            Op::Filter { .. } | Op::Project { .. } | Op::Union | Op::Expand { .. } => true,
+            Op::Join { .. } | Op::Aggregate { .. } | Op::PartialAggregate { .. } => false,
+            Op::Upsert { .. } | Op::Materialize { .. } => false,
+        })
+    }
+
     /// The relations that the job reads, with the columns it needs of each tap.
     pub fn taps(&self) -> Vec<(RelationId, Vec<usize>)> {
         let nodes = self.fragments.iter().flat_map(Fragment::nodes);

@@ -9,7 +9,7 @@ use crate::beginning::{Beginning, compacted_notice};
 use crate::blame::Recovery;
 use crate::errors::ErrorTable;
 use crate::exchange::Inbound;
-use crate::ownership::{self, DataFolder};
+use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::store;
@@ -163,19 +163,25 @@ impl Engine {
         .await
         .map_err(|e| Error::internal(e.to_string()))??;
         // A log of which a part is lost says nothing about who is ahead, folder or store.
-        let whole = match &opened.loss {
+        let is_lost = opened.loss.is_some();
+        let entries = match &opened.loss {
             Some(loss) => {
                 tracing::error!(%loss, "the log is not whole, and its loss is accepted");
                 &[]
             }
             None => &opened.entries[..],
         };
-        let looked = ownership::look(&data, &store.waiting(), whole, recover).await?;
+        let known = LogKnowledge {
+            entries,
+            is_lost,
+            is_new: opened.is_new,
+        };
+        let looked = ownership::look(&data, &store.waiting(), &known, recover).await?;
         let past = Past {
             entries: opened.entries,
             follows: opened.follows,
-            loss: opened.loss.is_some(),
-            accept_loss: recover,
+            loss: is_lost,
+            accept_loss: recover || is_lost,
         };
         let mut recovered = Recovered::read(past, &store.patient()).await?;
         ownership::report_loss(&recovered, recover);

@@ -4,6 +4,7 @@
 //! Threads of a node: one per worker ([`worker`]: all operators of its vnodes, synchronous), one
 //! coordinator (crate `control`), one per sink; uploads and connections run on tokio.
 
+mod answers;
 mod beginning;
 mod blame;
 pub mod engine;

@@ -167,6 +167,16 @@ pub struct Ownership {
     pub lineage: Lineage,
 }
 
+/// What the log says about the folder's past.
+pub struct LogKnowledge<'a> {
+    /// Its entries; none of a log of which a part is lost: that does not know how far it was.
+    pub entries: &'a [(u64, Entry)],
+    /// A part of it is lost.
+    pub is_lost: bool,
+    /// There was none.
+    pub is_new: bool,
+}
+
 /// A start between looking and claiming.
 pub struct Looked {
     cluster: String,
@@ -179,23 +189,29 @@ pub struct Looked {
 pub async fn look(
     folder: &DataFolder,
     store: &CheckpointStore,
-    entries: &[(u64, Entry)],
+    log: &LogKnowledge<'_>,
     recover: bool,
 ) -> Result<Looked> {
+    let entries = log.entries;
+    // A folder that never decided anything.
+    let is_blank = entries.is_empty() && !log.is_lost;
+    if log.is_new && !recover && folder.claimed()?.is_some() {
+        return Err(log_missing(folder));
+    }
     let manifests = store.list_manifests().await?;
     let own = is_own(folder, store, entries, &manifests);
     let cluster = match (folder.cluster()?, store.owner().await?) {
         (Some(known), Some(owner)) if known == owner => known,
         (Some(known), None) if own || (manifests.is_empty() && store.is_empty().await?) => known,
-        // A folder that never decided anything takes the store's name, if its user wants that.
-        (Some(_), Some(owner)) if recover && entries.is_empty() => owner,
+        // It takes the store's name, if its user wants that.
+        (Some(_), Some(owner)) if recover && is_blank => owner,
         (Some(known), owner) => return Err(foreign(folder, store, &known, owner.as_deref())),
         (None, Some(owner)) if own => {
             tracing::warn!(cluster = %owner, "CLUSTER is missing from the data folder: it is taken \
                                               from the checkpoint store that the log belongs to");
             owner
         }
-        (None, _) if !entries.is_empty() => return Err(nameless(folder)),
+        (None, _) if !is_blank => return Err(nameless(folder)),
         (None, None) if manifests.is_empty() && store.is_empty().await? => new_id(),
         (None, owner) if recover => owner.unwrap_or_else(new_id),
         (None, owner) => return Err(lost_folder(folder, store, owner.as_deref())),
@@ -353,6 +369,20 @@ fn refused(message: String, detail: String, hint: &str) -> Error {
     Error::user(SqlState::OBJECT_NOT_READY, message)
         .with_detail(detail)
         .with_hint(format!("{hint} {HOW_TO}"))
+}
+
+/// The folder claimed a store once, so it had a log.
+fn log_missing(folder: &DataFolder) -> Error {
+    let path = folder.path.join("log");
+    Error::corrupt(format!(
+        "the log is missing from data folder {}",
+        folder.path.display()
+    ))
+    .with_hint(format!(
+        "Put back the folder {} and the file log.synced beside it. If they are gone for good, \
+         start once with --recover-from-checkpoint to go on from the last checkpoint.",
+        path.display()
+    ))
 }
 
 fn nameless(folder: &DataFolder) -> Error {

@@ -1,6 +1,7 @@
 //! The workers as the coordinator sees them, and the side effects that it asks for: manifests, sink
 //! logs, compaction, garbage collection.
 
+use crate::answers::store_answer;
 use crate::engine::CheckpointInfo;
 use crate::errors::SealedErrors;
 use crate::exchange::Inbound;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, clock};
+use tidemark_control::Pin;
 use tidemark_control::protocol::{Command, Event, Positions, Workers};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_state::checkpoint::{FileMeta, plan_compaction};
@@ -111,6 +113,18 @@ impl Workers for Pool {
                     delivered cannot be read");
             }
         }
+    }
+
+    fn store_answer(&self, relation: Arc<Relation>, pin: Pin, named: Epoch) {
+        let shared = self.shared.clone();
+        self.shared.tokio.spawn_blocking(move || {
+            let files = store_answer(&shared, &relation, &pin, named);
+            let _ = shared.events.send(Event::AnswerStored {
+                relation: relation.id,
+                epoch: pin.epoch(),
+                files,
+            });
+        });
     }
 
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {

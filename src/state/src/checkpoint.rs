@@ -103,6 +103,9 @@ pub enum WrittenBy {
     Worker(WorkerId),
     /// The sink whose log it is.
     Sink,
+    /// Nobody's share of a checkpoint: what a worker's partition answered at an epoch
+    /// ([`crate::halted::Answer`]).
+    Answer(WorkerId, Epoch),
 }
 
 impl From<WorkerId> for WrittenBy {
@@ -116,6 +119,7 @@ impl std::fmt::Display for WrittenBy {
         match self {
             WrittenBy::Worker(worker) => write!(f, "{worker}"),
             WrittenBy::Sink => f.write_str("sink"),
+            WrittenBy::Answer(worker, epoch) => write!(f, "answer{epoch}-{worker}"),
         }
     }
 }

@@ -7,10 +7,14 @@
 //! them is shortened. State, positions and rows together are the job as of its last decided epoch,
 //! whatever the others did meanwhile. Nothing is added after that: a halted table takes no writes.
 //!
+//! **Answers.** People go on reading what the job answered last, as of the epoch where it stopped.
+//! That is newer than its state tables, so it is stored whole, once ([`Answer`]). A sink has the
+//! answers of what it reads, instead: what its receiver was told is the query over those.
+//!
 //! **Files.** `tables/{relation}-kept/{generation}-{epoch}-0.rows`, named like those of state
 //! tables so that garbage collection treats them alike. The bytes are the control crate's.
 
-use crate::checkpoint::CheckpointStore;
+use crate::checkpoint::{CheckpointStore, FileMeta};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -27,6 +31,29 @@ pub struct Halted {
     pub reached: BTreeMap<RelationId, Vec<SplitPosition>>,
     /// The rows that were written to it since, in order.
     pub kept: Vec<KeptFile>,
+    /// What it answered last. Absent: its state tables have that.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+    /// Of a sink: what the relations with rows that it reads answered where it stopped.
+    #[serde(default)]
+    pub inputs: BTreeMap<RelationId, Answer>,
+}
+
+/// All rows of a relation as of an epoch, as files of its state table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// They contradict no other: each row is in one of them.
+    pub files: Vec<FileMeta>,
+}
+
+impl Halted {
+    /// The files of all answers.
+    pub fn answers(&self) -> impl Iterator<Item = &FileMeta> {
+        let all = self.answer.iter().chain(self.inputs.values());
+        all.flat_map(|answer| &answer.files)
+    }
 }
 
 /// A file of rows that were written to a halted job.

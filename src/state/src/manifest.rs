@@ -88,6 +88,7 @@ impl Manifest {
             .values()
             .flatten()
             .chain(self.sinks.values().flat_map(|s| &s.log))
+            .chain(self.halted.values().flat_map(Halted::answers))
     }
 
     /// The names of all objects that it names.

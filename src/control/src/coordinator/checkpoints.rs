@@ -5,7 +5,8 @@
 //! fail, and what it would have named is named by the next one.
 //!
 //! The files of a job that is halted stay as the last checkpoint before has them, until the job is
-//! contained again or dropped ([`super::halted`]).
+//! contained again or dropped ([`super::halted`]); its last complete answer is beside them
+//! ([`super::answers`]).
 
 use super::Coordinator;
 use super::epochs::{EpochInFlight, Snapshot};
@@ -30,7 +31,16 @@ pub(super) struct CheckpointInProgress {
     /// The errors that are kept, once stored.
     errors: Option<Option<ErrorsFile>>,
     passed: Option<(i64, Snapshot)>,
-    manifest: Option<Arc<Manifest>>,
+    manifest: Option<Made>,
+}
+
+/// A manifest that is being stored, and what the retained files become with it.
+struct Made {
+    manifest: Arc<Manifest>,
+    /// Files that it is the first to name.
+    files: Vec<FileMeta>,
+    /// Jobs whose older files it names no more.
+    rebuilt: Vec<RelationId>,
 }
 
 /// What the last committed checkpoint left, and what the next one begins with.
@@ -101,10 +111,9 @@ impl Coordinator {
         };
         if let Some(checkpoint) = self.checkpoint.as_mut().filter(|c| c.epoch == flight.epoch) {
             // A sink that is being created may still be on its way to this epoch: it has no part in
-            // the checkpoint. One whose job stopped has: what it delivers still, and where it is.
-            let stopped = &self.decisions.catalog.stopped;
+            // the checkpoint. One whose job is halted has: what it delivers still, and where it is.
             let takes_part =
-                |id: &RelationId| self.running.contains(id) || stopped.contains_key(id);
+                |id: &RelationId| self.running.contains(id) || self.halted.contains_key(id);
             let sinks = snapshot
                 .catalog
                 .relations
@@ -139,10 +148,16 @@ impl Coordinator {
         }
     }
 
-    /// The manifest could not be stored. Its files are in `retained.tables`; nothing is lost.
-    fn checkpoint_failed(&mut self, error: &Error) {
+    /// The manifest could not be stored. Nothing is lost: the next one names its files, but for
+    /// those of jobs that have been halted meanwhile, which stay as the one before has them.
+    fn checkpoint_failed(&mut self, epoch: Epoch, error: &Error) {
         tracing::warn!(error = %error, "checkpoint failed; the next one will contain its changes");
-        self.checkpoint = None;
+        if let Some(mut made) = self.checkpoint.take().and_then(|c| c.manifest) {
+            made.files
+                .retain(|file| !self.is_out(file.table.relation, epoch));
+            made.rebuilt.retain(|id| !self.is_out(*id, epoch));
+            self.retain(made.files, &made.rebuilt);
+        }
         self.retained.changed = true;
         self.retained.last = Instant::now();
         let failed = Error::unavailable(SqlState::IO_ERROR, format!("checkpoint failed: {error}"));
@@ -160,6 +175,7 @@ impl Coordinator {
             return Ok(());
         };
         if checkpoint.manifest.is_some()
+            || !self.answers.is_empty()
             || checkpoint.passed.is_none()
             || checkpoint.sinks.is_none()
             || checkpoint.errors.is_none()
@@ -175,7 +191,6 @@ impl Coordinator {
             return Ok(());
         };
         let (epoch, parts) = (checkpoint.epoch, std::mem::take(&mut checkpoint.parts));
-        self.forget_rebuilt(epoch);
         let mut catalog = snapshot.catalog;
         let now = &self.decisions.catalog;
         // A job that is gone by now is left out: its files may be gone too. Of one that stopped,
@@ -186,15 +201,18 @@ impl Coordinator {
         catalog
             .replacing
             .retain(|new, _| now.relations.contains_key(new));
-        for file in parts.into_iter().flatten().flatten() {
+        let mut files: Vec<FileMeta> = parts.into_iter().flatten().flatten().collect();
+        files.retain(|file| {
             let relation = file.table.relation;
-            if catalog.relations.contains_key(&relation) && !self.is_out(relation, epoch) {
-                self.retained
-                    .tables
-                    .entry(file.table)
-                    .or_default()
-                    .push(file);
-            }
+            catalog.relations.contains_key(&relation) && !self.is_out(relation, epoch)
+        });
+        let rebuilt = self.rebuilt_at(epoch);
+        let mut tables: BTreeMap<String, Vec<FileMeta>> = BTreeMap::new();
+        let older = self.retained.tables.values().flatten();
+        let older = older.filter(|file| !rebuilt.contains(&file.table.relation));
+        for file in older.chain(&files) {
+            let table = tables.entry(file.table.to_string()).or_default();
+            table.push(file.clone());
         }
         let before = self.retained.manifest.as_deref();
         let epoch_of = |id: &RelationId| {
@@ -232,34 +250,46 @@ impl Coordinator {
             job_epochs,
             halted,
             catalog,
-            tables: self
-                .retained
-                .tables
-                .iter()
-                .map(|(table, files)| (table.to_string(), files.clone()))
-                .collect(),
+            tables,
             sources: snapshot.positions,
             starts: snapshot.starts,
             sinks,
             errors,
         });
         if let Some(checkpoint) = &mut self.checkpoint {
-            checkpoint.manifest = Some(manifest.clone());
+            checkpoint.manifest = Some(Made {
+                manifest: manifest.clone(),
+                files,
+                rebuilt,
+            });
         }
         self.workers.store_manifest(manifest, kept);
         Ok(())
     }
 
-    /// The checkpoint of `epoch` has the whole state of these jobs: the files of their old one
-    /// count no more.
-    fn forget_rebuilt(&mut self, epoch: Epoch) {
-        for (id, creating) in &mut self.creating {
-            if let (Phase::Promoted { epoch: from }, Some(resumes)) =
-                (&creating.phase, &mut creating.resumes)
-                && *from <= epoch
-                && std::mem::take(&mut resumes.rebuilt)
-            {
-                self.retained.forget(*id);
+    /// The jobs of whose state a checkpoint of `epoch` is the first to have the new one: the files
+    /// of the old one count no more.
+    fn rebuilt_at(&self, epoch: Epoch) -> Vec<RelationId> {
+        let rebuilt = self.creating.iter().filter(|(_, creating)| {
+            matches!(creating.phase, Phase::Promoted { epoch: from } if from <= epoch)
+                && creating.resumes.as_ref().is_some_and(|r| r.rebuilt)
+        });
+        rebuilt.map(|(id, _)| *id).collect()
+    }
+
+    /// The next manifest names these files, too, and no older ones of these jobs.
+    fn retain(&mut self, files: Vec<FileMeta>, rebuilt: &[RelationId]) {
+        for id in rebuilt {
+            self.retained.forget(*id);
+            if let Some(resumes) = self.creating.get_mut(id).and_then(|c| c.resumes.as_mut()) {
+                resumes.rebuilt = false;
+            }
+        }
+        let relations = &self.decisions.catalog.relations;
+        for file in files {
+            if relations.contains_key(&file.table.relation) {
+                let files = self.retained.tables.entry(file.table).or_default();
+                files.push(file);
             }
         }
     }
@@ -275,7 +305,7 @@ impl Coordinator {
         let path = match manifest {
             Ok(path) => path,
             Err(error) => {
-                self.checkpoint_failed(&error);
+                self.checkpoint_failed(epoch, &error);
                 return Ok(());
             }
         };
@@ -288,9 +318,11 @@ impl Coordinator {
         let Some(checkpoint) = self.checkpoint.take() else {
             return Ok(());
         };
-        let Some(manifest) = checkpoint.manifest else {
+        let Some(made) = checkpoint.manifest else {
             return Ok(());
         };
+        let manifest = made.manifest;
+        self.retain(made.files, &made.rebuilt);
         if let Err(error) = self.log.truncate(manifest.log_index) {
             tracing::warn!(%error, "the log could not be shortened");
         }
@@ -298,8 +330,8 @@ impl Coordinator {
             &manifest,
             Instant::now().saturating_duration_since(checkpoint.sent),
         );
-        self.halted_saved(epoch, &manifest.halted);
-        self.retained.manifest = Some(manifest);
+        self.retained.manifest = Some(manifest.clone());
+        self.halted_saved(&manifest);
         self.finish_created(epoch);
         if !replaced.is_empty() {
             let old: Vec<RelationId> = replaced.into_iter().map(|(_, old)| old).collect();

@@ -16,8 +16,9 @@
 //! do, and what it answers when it runs again is its query over all of its input.
 //!
 //! A job and all that read from it stop together, and are *halted*: a [`Halt`] has what each needs
-//! to go on. Its state stays as of the last committed checkpoint that contained it. Beside that the
-//! manifests name where its sources stood then ([`Halted::positions`]), and the rows that were
+//! to go on. Its state stays as of the last committed checkpoint that contained it, and so that
+//! people read what it answered last, that is stored beside it ([`super::answers`]). The
+//! manifests name also where its sources stood then ([`Halted::positions`]), and the rows that were
 //! written to it since ([`Halted::kept`]): those that the log still has when it stops are read
 //! back, those of epochs that are on their way then are added when they are decided, and later ones
 //! are refused. So what is kept is bounded by what one checkpoint interval writes, and the log is
@@ -33,6 +34,11 @@
 //! * A job that reads relations with rows is built anew from the rows that they have when it joins:
 //!   what they were at its own epoch is gone. Its old files are named until a checkpoint contains
 //!   the new ones.
+//! * A sink has told its receiver what it gave up to where it stopped. It gives the difference
+//!   between its query then and now: from where its sources stood then, and from what the relations
+//!   with rows held then ([`Halted::inputs`]). If its query is linear, that is the query over the
+//!   difference of the inputs; else it is built from the inputs of then, and of what that gives
+//!   nothing is sent.
 //!
 //! Until a committed checkpoint contains it the job is halted for everybody else: reads get its
 //! last complete answer, a crash finds it halted as before, and a failure leaves it so.
@@ -55,6 +61,7 @@ use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
 use tidemark_state::halted::{Halted, KeptFile};
+use tidemark_state::manifest::Manifest;
 use tokio::sync::oneshot;
 
 /// What is asked for is in use.
@@ -156,8 +163,15 @@ impl Coordinator {
                 stopped,
                 retry,
             };
+            let epoch = halt.stopped.epoch;
             self.halted.insert(id, halt);
             self.stands_at_checkpoint(id, positions);
+            if relation.kind == RelationKind::Sink && self.readers.published() == epoch {
+                // What it has read of epochs after that was not sent.
+                let stands = self.readers.pin().positions().clone();
+                self.stood_at(id, &stands);
+            }
+            self.keep_answers(id, epoch);
         }
         self.refuse_pending_writes();
         Ok(())
@@ -184,13 +198,25 @@ impl Coordinator {
             return;
         };
         let positions = self.sources_at_checkpoint(&relation);
-        let reached: Positions = self
-            .sources_of(&relation)
-            .into_iter()
-            .filter_map(|s| Some((s, reached.get(&s)?.clone())))
-            .collect();
+        if relation.kind == RelationKind::Sink {
+            self.stood_at(id, &positions);
+        } else {
+            self.stood_at(id, reached);
+        }
         if let Some(halt) = self.halted.get_mut(&id) {
             halt.saved.positions = positions;
+        }
+    }
+
+    /// Where all sources stood when the job stopped.
+    fn stood_at(&mut self, id: RelationId, all: &Positions) {
+        let Some(relation) = self.decisions.catalog.relations.get(&id) else {
+            return;
+        };
+        let sources = self.sources_of(relation).into_iter();
+        let reached = sources.filter_map(|s| Some((s, all.get(&s)?.clone())));
+        let reached = reached.collect();
+        if let Some(halt) = self.halted.get_mut(&id) {
             halt.saved.reached = reached;
         }
     }
@@ -280,7 +306,10 @@ impl Coordinator {
         for id in creating {
             self.cancel(id, error);
         }
-        self.stop_jobs(&held, false);
+        let sinks = held.iter().filter(|id| self.is_sink(**id));
+        let sinks: Vec<_> = sinks.map(|id| (*id, epoch)).collect();
+        self.workers.end_sinks(&sinks);
+        self.stop_jobs(&held, true);
         self.active = true;
         Ok(())
     }
@@ -330,6 +359,9 @@ impl Coordinator {
                     self.record(&entries)?;
                     self.halted.remove(&id);
                     self.show_catalog();
+                    // Only a checkpoint has it that somebody said so.
+                    self.retained.changed = true;
+                    self.active = true;
                 }
                 (Ok(()), reply)
             }
@@ -379,18 +411,87 @@ impl Coordinator {
         if runs_on_demand(&relation) {
             return Ok(Begun::Done(vec![Entry::Resume { relation: id }]));
         }
+        if self.ending.contains_key(&id) {
+            return Ok(Begun::Waits);
+        }
         if relation.kind == RelationKind::Sink {
+            self.start_resuming_sink(&relation)?;
+        } else {
+            self.start_resuming(&relation)?;
+        }
+        Ok(Begun::Resuming)
+    }
+
+    /// A sink goes on with the difference to what it has told.
+    fn start_resuming_sink(&mut self, relation: &Arc<Relation>) -> Result<()> {
+        let id = relation.id;
+        let saved = self.halted[&id].saved.clone();
+        let on_demand = self.sources_on_demand(relation);
+        let linear = relation.job.as_ref().is_some_and(|job| job.is_linear());
+        let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
+        let mut inputs = taps.iter().map(|(tap, _)| tap);
+        if !inputs.all(|tap| on_demand.contains(tap) || saved.inputs.contains_key(tap))
+            || (!linear && !on_demand.is_empty())
+        {
+            let query = "its query groups or joins a source whose rows are not kept";
+            let unknown = "what it reads could not be stored when it stopped";
             return Err(Error::user(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 format!("sink \"{}\" cannot be resumed", relation.name),
             )
-            .with_detail("What it had sent when it stopped cannot be told from what came since."));
+            .with_detail(format!(
+                "What it has told cannot be told from what came since: {}.",
+                if linear { unknown } else { query }
+            ))
+            .with_hint("Drop it, make a materialized view of its query, and a sink of that one."));
         }
-        if self.ending.contains_key(&id) {
-            return Ok(Begun::Waits);
+        let mut from = saved.reached.clone();
+        from.retain(|source, _| on_demand.contains(source));
+        for (source, positions) in &mut from {
+            let start = self.decisions.starts.get(source);
+            let start = start.map_or(&[][..], Vec::as_slice);
+            *positions = with_new_splits(std::mem::take(positions), start);
         }
-        self.start_resuming(&relation)?;
-        Ok(Begun::Resuming)
+        self.check_not_behind(&from)?;
+        let manifest = self.retained.manifest.as_ref();
+        let job = StartJob {
+            // Constant rows were told, too.
+            mode: if linear {
+                StartMode::Resuming
+            } else {
+                StartMode::Creating
+            },
+            backfill: self.backfill(relation, &from, &BTreeSet::new()),
+            sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
+            told: saved
+                .inputs
+                .into_iter()
+                .map(|(input, answer)| (input, answer.files))
+                .collect(),
+            ..StartJob::of(relation.clone())
+        };
+        self.resuming(job, Reading::from(from), false);
+        Ok(())
+    }
+
+    /// Has the job's actors built, and waits for them.
+    fn resuming(&mut self, job: StartJob, reading: Reading, rebuilt: bool) {
+        let creating = Creating {
+            relation: job.relation.as_ref().clone(),
+            start: Vec::new(),
+            reading,
+            replaces: None,
+            rows: Vec::new(),
+            reply: None,
+            backfill: job.backfill.keys().copied().collect(),
+            phase: Phase::CatchingUp {
+                ready: vec![false; self.workers.count()],
+            },
+            resumes: Some(Resumes { rebuilt }),
+        };
+        tracing::info!(job = %job.relation.name, rebuilt, "resuming");
+        self.creating.insert(job.relation.id, creating);
+        self.start(job, "resuming");
     }
 
     fn start_resuming(&mut self, relation: &Arc<Relation>) -> Result<()> {
@@ -428,11 +529,11 @@ impl Coordinator {
         } else {
             halt.saved.reached.clone()
         };
-        let backfill = self.backfill(relation, &from, &BTreeSet::new());
-        let catches_up = backfill.keys().copied().collect();
         let tables = self.retained.tables.iter();
+        let tables = tables
+            .filter(|(t, _)| t.relation == id && !rebuilt)
+            .map(|(t, files)| (t.table, files.clone()));
         let job = StartJob {
-            relation: relation.clone(),
             mode: if rebuilt {
                 StartMode::Creating
             } else {
@@ -440,36 +541,14 @@ impl Coordinator {
             },
             positions: own.unwrap_or_default(),
             starts: starts(&id).unwrap_or_default(),
-            backfill,
-            tables: tables
-                .filter(|(t, _)| t.relation == id && !rebuilt)
-                .map(|(t, files)| (t.table, files.clone()))
-                .collect(),
-            logged: None,
+            backfill: self.backfill(relation, &from, &BTreeSet::new()),
+            tables: tables.collect(),
             kept,
             rows,
-            sink: None,
+            ..StartJob::of(relation.clone())
         };
-        let phase = Phase::CatchingUp {
-            ready: vec![false; self.workers.count()],
-        };
-        let creating = Creating {
-            relation: relation.as_ref().clone(),
-            start: Vec::new(),
-            reading: Reading {
-                targets,
-                begins: from,
-            },
-            replaces: None,
-            rows: Vec::new(),
-            reply: None,
-            backfill: catches_up,
-            phase,
-            resumes: Some(Resumes { rebuilt }),
-        };
-        tracing::info!(job = %relation.name, rebuilt, "resuming");
-        self.creating.insert(id, creating);
-        self.start(job, "resuming");
+        let begins = from;
+        self.resuming(job, Reading { targets, begins }, rebuilt);
         Ok(())
     }
 
@@ -516,6 +595,7 @@ impl Coordinator {
             100.0,
             stopped.as_ref().map_or(Epoch(0), |s| s.epoch),
         );
+        let stopped_at = stopped.as_ref().map(|s| s.epoch);
         if let Some(stopped) = stopped.filter(|s| !s.held && (was_promoted || !asked))
             && let Err(log) = self.record(&[Entry::Stop {
                 relation: id,
@@ -525,7 +605,10 @@ impl Coordinator {
             tracing::error!(relation = %id, error = %log, "that a job stopped could not be logged");
         }
         tracing::error!(job = %creating.relation.name, %error, "job not resumed");
-        self.stop_jobs(&[id], false);
+        if let Some(stopped) = stopped_at.filter(|_| creating.relation.kind == RelationKind::Sink) {
+            self.workers.end_sinks(&[(id, stopped)]);
+        }
+        self.stop_jobs(&[id], true);
         if let Some(reply) = creating.reply {
             let _ = reply.send(Err(error.clone()));
         }
@@ -545,20 +628,30 @@ impl Coordinator {
             let Some(relation) = self.decisions.catalog.relations.get(&id) else {
                 continue;
             };
-            let waits = |d: &RelationId| {
-                self.halted.get(d).is_some_and(|h| h.retry.is_some())
-                    || self.creating.contains_key(d)
-            };
-            if !relation.depends_on.iter().any(waits) {
+            if !self.waits_for_others(relation) {
                 self.resume(id, None)?;
             }
         }
         Ok(())
     }
 
-    /// When a job that is held back is tried again.
+    /// Whether what the relation reads is tried first, or about to run.
+    fn waits_for_others(&self, relation: &Relation) -> bool {
+        relation.depends_on.iter().any(|d| {
+            self.halted.get(d).is_some_and(|h| h.retry.is_some()) || self.creating.contains_key(d)
+        })
+    }
+
+    /// When a job that is held back is tried again. One that waits for others is when they are
+    /// done.
     pub(super) fn retry_deadline(&self) -> Option<Instant> {
-        self.halted.values().filter_map(|h| h.retry).min()
+        let relations = &self.decisions.catalog.relations;
+        let waits = |id| {
+            let relation: Option<&Arc<Relation>> = relations.get(id);
+            relation.is_some_and(|r| self.waits_for_others(r))
+        };
+        let halted = self.halted.iter().filter(|(id, _)| !waits(*id));
+        halted.filter_map(|(_, h)| h.retry).min()
     }
 
     /// Whether the job is not a part of a checkpoint of `epoch`.
@@ -596,12 +689,25 @@ impl Coordinator {
         Ok((halted, files))
     }
 
-    /// A manifest of `epoch` that has these is committed.
-    pub(super) fn halted_saved(&mut self, epoch: Epoch, saved: &BTreeMap<RelationId, Halted>) {
-        for (id, saved) in saved {
-            if let Some(halt) = self.halted.get_mut(id) {
+    /// A manifest is committed. A job that it has as running was halted while it was being stored:
+    /// its state is that of this checkpoint, and what it needs beside that begins there.
+    pub(super) fn halted_saved(&mut self, manifest: &Manifest) {
+        let contained = |id: &RelationId| manifest.catalog.relations.contains_key(id);
+        let ids: Vec<RelationId> = self.halted.keys().copied().filter(contained).collect();
+        for id in ids {
+            let positions = match self.decisions.catalog.relations.get(&id).cloned() {
+                Some(relation) => self.sources_at_checkpoint(&relation),
+                None => Positions::new(),
+            };
+            let Some(halt) = self.halted.get_mut(&id) else {
+                continue;
+            };
+            halt.rows.retain(|(e, _)| *e > manifest.epoch);
+            if let Some(saved) = manifest.halted.get(&id) {
                 halt.saved.kept.clone_from(&saved.kept);
-                halt.rows.retain(|(e, _)| *e > epoch);
+            } else if manifest.job_epochs.get(&id) == Some(&manifest.epoch) {
+                halt.saved.kept.clear();
+                halt.saved.positions = positions;
             }
         }
     }

@@ -11,7 +11,7 @@ use super::halted::reason_of;
 use super::{Coordinator, PendingWrite};
 use crate::protocol::{Command, Positions, StartJob, StartMode};
 use crate::{CatalogChange, Entry, TableWrites};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
@@ -41,6 +41,16 @@ pub(super) struct Reading {
     pub targets: Positions,
     /// Where it begins in those that have lost records from their start on.
     pub begins: Positions,
+}
+
+impl From<Positions> for Reading {
+    /// From there on, without an end to wait for.
+    fn from(begins: Positions) -> Reading {
+        Reading {
+            targets: Positions::new(),
+            begins,
+        }
+    }
 }
 
 /// How a job that has run before begins again.
@@ -145,16 +155,9 @@ impl Coordinator {
         let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
         let catches_up = backfill.keys().copied().collect();
         let job = StartJob {
-            relation: Arc::new(relation.clone()),
-            mode: StartMode::Creating,
             positions: start.clone(),
-            starts: Vec::new(),
-            logged: None,
             backfill,
-            tables: BTreeMap::new(),
-            kept: Vec::new(),
-            rows: Vec::new(),
-            sink: None,
+            ..StartJob::of(Arc::new(relation.clone()))
         };
         self.start(job, "creating");
         let phase = Phase::CatchingUp {
@@ -403,16 +406,10 @@ impl Coordinator {
                     let source = self.decisions.catalog.relations[&id].clone();
                     let positions = self.begin_of(id, joined.iter().map(|(_, begins)| begins));
                     let job = StartJob {
-                        relation: source,
                         mode: StartMode::After(epoch),
                         positions,
                         starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
-                        logged: None,
-                        backfill: Positions::new(),
-                        tables: BTreeMap::new(),
-                        kept: Vec::new(),
-                        rows: Vec::new(),
-                        sink: None,
+                        ..StartJob::of(source)
                     };
                     self.workers.broadcast(Command::Start(Arc::new(job)));
                 }

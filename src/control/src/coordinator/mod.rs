@@ -12,8 +12,9 @@
 //!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
 //! [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
-//! them), [`checkpoints`], [`recovery`].
+//! them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`].
 
+mod answers;
 mod checkpoints;
 mod ddl;
 mod epochs;
@@ -32,7 +33,7 @@ use epochs::EpochInFlight;
 use halted::Halt;
 pub use jobs::stopped_error;
 use jobs::{Creating, Creation, Reading};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -85,6 +86,8 @@ pub struct Coordinator {
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.
     ending: BTreeMap<RelationId, Vec<bool>>,
+    /// Last complete answers that are being stored.
+    answers: BTreeSet<(RelationId, Epoch)>,
     /// Resumes that wait for the end of the job.
     waiting: Vec<(RelationId, Option<oneshot::Sender<Result<()>>>)>,
     checkpoint: Option<CheckpointInProgress>,
@@ -175,6 +178,11 @@ impl Coordinator {
             Event::ManifestStored { epoch, manifest } => {
                 self.on_manifest_stored(epoch, manifest)?
             }
+            Event::AnswerStored {
+                relation,
+                epoch,
+                files,
+            } => self.on_answer_stored(relation, epoch, files),
             Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
             Event::Request(request) => self.on_request(request)?,
         }

@@ -2,7 +2,9 @@
 //! workers have completed the last decided epoch.
 //!
 //! Jobs that a create entry names but no committed checkpoint contains are forgotten: their
-//! statement never returned. Everything that was decided is replayed to its cut.
+//! statement never returned. Everything that was decided is replayed to its cut, also for a job
+//! that stopped after the checkpoint: it runs once more up to the epoch where it stopped, and stops
+//! there, so that what it answered last and what its sinks have not delivered is there again.
 
 use super::checkpoints::Retained;
 use super::halted::{Halt, rows_of};
@@ -18,7 +20,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, Error, RelationId, Result, clock};
 use tidemark_plan::{Relation, Stopped};
-use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::manifest::Manifest;
 
 /// Epochs that are left out when a log is lost, so that none is used twice: nobody knows how many
@@ -65,12 +67,23 @@ pub struct Recovered {
     pub loss: bool,
     /// What the log says of its last checkpoint is lost: it is told again.
     pub tells_checkpoint: bool,
-    /// Where all sources stood when a job stopped after that checkpoint.
-    pub stopped_at: BTreeMap<RelationId, Positions>,
+    /// Jobs that stopped after that checkpoint.
+    pub stops: BTreeMap<RelationId, LoggedStop>,
     /// Jobs that cannot run because what is stored of them cannot be read, and why.
     pub set_aside: BTreeMap<RelationId, String>,
     /// Jobs that are not started yet; set by who knows.
     pub suspects: Vec<Suspect>,
+}
+
+/// That a job stopped, as the log has it.
+#[derive(Clone, Debug)]
+pub struct LoggedStop {
+    /// Where and why.
+    pub stopped: Stopped,
+    /// Where all sources stood when that was logged.
+    pub positions: Positions,
+    /// The checkpoint contains the job as it ran: it is replayed up to where it stopped.
+    pub replayed: bool,
 }
 
 /// A job in which recovery ended the process several times without getting further.
@@ -144,7 +157,7 @@ impl Recovered {
             };
         }
         let (mut cuts, mut forgotten) = (VecDeque::new(), Vec::new());
-        let mut stopped_at = BTreeMap::new();
+        let mut stops = BTreeMap::new();
         let contained = decisions.index;
         for (index, entry) in entries.into_iter().filter(|(index, _)| *index > contained) {
             match &entry {
@@ -156,8 +169,13 @@ impl Recovered {
                     }))
                 }
                 Entry::Cut(cut) => cuts.push_back(cut.clone()),
-                Entry::Stop { relation, .. } => {
-                    stopped_at.insert(*relation, decisions.positions.clone());
+                Entry::Stop { relation, stopped } => {
+                    let stop = LoggedStop {
+                        stopped: stopped.clone(),
+                        positions: decisions.positions.clone(),
+                        replayed: false,
+                    };
+                    stops.insert(*relation, stop);
                 }
                 // No committed checkpoint contains the job: it is halted as before.
                 Entry::Resume { .. } => {
@@ -195,10 +213,11 @@ impl Recovered {
             log_is_lost,
             loss: tells_checkpoint || past.loss,
             tells_checkpoint,
-            stopped_at,
+            stops,
             set_aside,
             suspects: Vec::new(),
         };
+        recovered.replay_stops();
         // A source on demand that nobody reads any more begins anew with its next reader.
         let running = recovered.running();
         recovered
@@ -208,12 +227,31 @@ impl Recovered {
         Ok(recovered)
     }
 
+    /// Jobs that ran at the checkpoint and stopped after it do not count as stopped before the
+    /// replay comes to where they did.
+    fn replay_stops(&mut self) {
+        let Some(manifest) = &self.manifest else {
+            return;
+        };
+        let catalog = &mut self.decisions.catalog;
+        for (id, stop) in &mut self.stops {
+            let ran = manifest.catalog.relations.contains_key(id)
+                && !manifest.catalog.stopped.contains_key(id)
+                && !manifest.halted.contains_key(id);
+            if ran && catalog.relations.contains_key(id) && !self.set_aside.contains_key(id) {
+                stop.replayed = catalog.stopped.remove(id).is_some();
+            }
+        }
+    }
+
     /// The jobs that run: all that are not halted, and the sources on demand that one of them taps.
     pub fn running(&self) -> Vec<RelationId> {
         let catalog = &self.decisions.catalog;
         let halted = |id: &RelationId| {
             let manifest = self.manifest.as_ref();
-            catalog.stopped.contains_key(id) || manifest.is_some_and(|m| m.halted.contains_key(id))
+            catalog.stopped.contains_key(id)
+                || manifest.is_some_and(|m| m.halted.contains_key(id))
+                || self.set_aside.contains_key(id)
         };
         let always: BTreeSet<RelationId> = catalog
             .relations
@@ -227,6 +265,7 @@ impl Recovered {
             .map(|(id, _)| id);
         let tapped: BTreeSet<RelationId> = taps
             .filter(|id| catalog.relations.get(id).is_some_and(|r| runs_on_demand(r)))
+            .filter(|id| !self.set_aside.contains_key(id))
             .collect();
         always.union(&tapped).copied().collect()
     }
@@ -316,6 +355,7 @@ impl Coordinator {
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
+            answers: BTreeSet::new(),
             waiting: Vec::new(),
             checkpoint: None,
             retained,
@@ -339,12 +379,15 @@ impl Coordinator {
             );
         }
         coordinator.record(&opening)?;
+        coordinator.log.loss_is_told()?;
         coordinator.restore_halted(
             manifest.as_deref(),
             &recovered.cuts,
-            &recovered.stopped_at,
+            &recovered.stops,
             &recovered.set_aside,
         );
+        let mut stops = recovered.stops;
+        stops.retain(|_, stop| stop.replayed);
         for Suspect {
             relation,
             deaths,
@@ -362,9 +405,9 @@ impl Coordinator {
             coordinator.hold_back(relation, &error, Some(Instant::now() + pause))?;
         }
         coordinator.keep_stopped_sinks(manifest.as_deref());
-        coordinator.start_restored(manifest.as_deref(), restored_epoch);
+        coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
         coordinator.wait_settled(events)?;
-        coordinator.replay(recovered.cuts, manifest.as_deref(), events)?;
+        coordinator.replay(recovered.cuts, stops, manifest.as_deref(), events)?;
         coordinator.log_rows_from_now_on()?;
         coordinator.show_catalog();
         coordinator.readers.decide(decided);
@@ -381,13 +424,12 @@ impl Coordinator {
         Ok(coordinator)
     }
 
-    /// Sinks whose jobs had stopped at the last checkpoint go on delivering what it has of them.
+    /// Sinks whose jobs did not run at the last checkpoint go on delivering what it has of them.
     fn keep_stopped_sinks(&self, manifest: Option<&Manifest>) {
         let Some(manifest) = manifest else { return };
-        let stopped = &self.decisions.catalog.stopped;
         let kept = manifest.sinks.iter().filter_map(|(id, progress)| {
             let relation = self.decisions.catalog.relations.get(id)?;
-            (stopped.contains_key(id) && !self.running.contains(id))
+            (self.halted.contains_key(id) && !self.running.contains(id))
                 .then(|| (relation.clone(), progress.clone()))
         });
         self.workers.keep_sinks(manifest.epoch, kept.collect());
@@ -399,7 +441,7 @@ impl Coordinator {
         &mut self,
         manifest: Option<&Manifest>,
         cuts: &VecDeque<Cut>,
-        stopped_at: &BTreeMap<RelationId, Positions>,
+        stops: &BTreeMap<RelationId, LoggedStop>,
         set_aside: &BTreeMap<RelationId, String>,
     ) {
         let held = manifest.iter().flat_map(|m| m.halted.keys()).copied();
@@ -422,10 +464,12 @@ impl Coordinator {
                 since: clock::now_micros(),
                 held: true,
             });
-            // What can be read of it now.
-            stopped.epoch = epoch;
             let saved = manifest.and_then(|m| m.halted.get(&id)).cloned();
             let known = saved.is_some();
+            // What can be read of it now. A sink has told what it has up to where it stopped.
+            let answer = saved.as_ref().and_then(|s| s.answer.as_ref());
+            let tells = manifest.and_then(|m| m.sinks.get(&id)?.through);
+            stopped.epoch = answer.map(|a| a.epoch).or(tells).unwrap_or(epoch);
             let halt = Halt {
                 saved: saved.unwrap_or_default(),
                 rows: cuts.iter().flat_map(|cut| rows_of(cut, id)).collect(),
@@ -434,13 +478,19 @@ impl Coordinator {
             };
             self.halted.insert(id, halt);
             if !known {
-                let reached = stopped_at.get(&id).cloned().unwrap_or_default();
-                self.stands_at_checkpoint(id, &reached);
+                let reached = stops.get(&id).map(|stop| stop.positions.clone());
+                self.stands_at_checkpoint(id, &reached.unwrap_or_default());
+                self.keep_answers(id, epoch);
             }
         }
     }
 
-    fn start_restored(&mut self, manifest: Option<&Manifest>, epoch: Epoch) {
+    fn start_restored(
+        &mut self,
+        manifest: Option<&Manifest>,
+        epoch: Epoch,
+        stops: &BTreeMap<RelationId, LoggedStop>,
+    ) {
         let relations: Vec<Arc<Relation>> = self
             .running
             .iter()
@@ -461,7 +511,8 @@ impl Coordinator {
             };
             // The rows since the checkpoint that the log keeps are not read again: the connector
             // goes on after them.
-            let stands = self.decisions.positions.get(&id).cloned();
+            let stops = stops.get(&id).and_then(|stop| stop.positions.get(&id));
+            let stands = stops.or(self.decisions.positions.get(&id)).cloned();
             let logged = relation
                 .logs_rows
                 .zip(stands)
@@ -471,28 +522,27 @@ impl Coordinator {
                 Some(logged) if logged.after <= epoch => (logged.end, None),
                 logged => (positions, logged),
             };
-            let tables = self
-                .retained
-                .tables
-                .iter()
-                .filter(|(t, _)| t.relation == id)
-                .map(|(t, files)| (t.table, files.clone()))
-                .collect();
             let job = StartJob {
                 mode: StartMode::Restored(epoch),
                 positions,
                 starts: self.decisions.starts.get(&id).cloned().unwrap_or_default(),
                 logged,
-                backfill: Positions::new(),
-                tables,
-                kept: Vec::new(),
-                rows: Vec::new(),
+                tables: self.files_of(id),
                 sink: manifest.and_then(|m| m.sinks.get(&id).cloned()),
-                relation,
+                ..StartJob::of(relation)
             };
             self.workers.job_progress(id, "running", 100.0, epoch);
             self.workers.broadcast(Command::Start(Arc::new(job)));
         }
+    }
+
+    /// The files of a job's state tables, by table.
+    fn files_of(&self, id: RelationId) -> BTreeMap<u32, Vec<FileMeta>> {
+        let tables = self.retained.tables.iter();
+        tables
+            .filter(|(t, _)| t.relation == id)
+            .map(|(t, files)| (t.table, files.clone()))
+            .collect()
     }
 
     /// The epoch whose rows were the last that the log does not keep may not have been decided: its
@@ -527,24 +577,65 @@ impl Coordinator {
             if !relation.is_materialized() || halt.stopped.epoch == Epoch(0) {
                 continue;
             }
-            let tables = self.retained.tables.iter();
+            let tables = match &halt.saved.answer {
+                Some(answer) => {
+                    let mut tables = BTreeMap::<u32, Vec<FileMeta>>::new();
+                    for file in &answer.files {
+                        let files = tables.entry(file.table.table).or_default();
+                        files.push(file.clone());
+                    }
+                    tables
+                }
+                None => self.files_of(*id),
+            };
             let job = StartJob {
-                relation: relation.clone(),
                 mode: StartMode::Shown(halt.stopped.epoch),
-                positions: Vec::new(),
-                starts: Vec::new(),
-                logged: None,
-                backfill: Positions::new(),
-                tables: tables
-                    .filter(|(t, _)| t.relation == *id)
-                    .map(|(t, files)| (t.table, files.clone()))
-                    .collect(),
-                kept: Vec::new(),
-                rows: Vec::new(),
-                sink: None,
+                tables,
+                ..StartJob::of(relation.clone())
             };
             self.workers.broadcast(Command::Start(Arc::new(job)));
         }
+    }
+
+    /// These jobs have run up to where they stopped.
+    fn stop_as_logged(&mut self, stops: BTreeMap<RelationId, LoggedStop>) -> Result<()> {
+        let mut sinks = Vec::new();
+        let mut stopping = Vec::new();
+        for (
+            id,
+            LoggedStop {
+                stopped, positions, ..
+            },
+        ) in stops
+        {
+            let catalog = &mut self.decisions.catalog;
+            if !catalog.relations.contains_key(&id) || catalog.stopped.contains_key(&id) {
+                // It failed before, this time.
+                continue;
+            }
+            catalog.stopped.insert(id, stopped.clone());
+            if let Some(halt) = self.halted.get_mut(&id) {
+                // It could not be restored: it answers as of the checkpoint.
+                let epoch = halt.stopped.epoch;
+                halt.stopped = Stopped { epoch, ..stopped };
+                halt.retry = None;
+                continue;
+            }
+            self.workers
+                .job_progress(id, "stopped", 100.0, stopped.epoch);
+            if self.is_sink(id) {
+                sinks.push((id, stopped.epoch));
+            }
+            self.halt(vec![(id, stopped)], &positions, None)?;
+            stopping.push(id);
+        }
+        if stopping.is_empty() {
+            return Ok(());
+        }
+        self.show_catalog();
+        self.workers.end_sinks(&sinks);
+        self.stop_jobs(&stopping, true);
+        Ok(())
     }
 
     /// Splits that were added after the last cut are in no position yet; readers ignore those that
@@ -577,10 +668,12 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Sends the barriers of decided epochs with their limits, and waits until all are done.
+    /// Sends the barriers of decided epochs with their limits, and waits until all are done. A job
+    /// that stopped in them stops where it did.
     fn replay(
         &mut self,
         mut cuts: VecDeque<Cut>,
+        mut stops: BTreeMap<RelationId, LoggedStop>,
         manifest: Option<&Manifest>,
         events: &Receiver<Event>,
     ) -> Result<()> {
@@ -595,11 +688,20 @@ impl Coordinator {
         }
         while !cuts.is_empty() || !self.in_flight.is_empty() {
             while self.in_flight.len() < super::EPOCHS_IN_FLIGHT_MAX {
+                let Some(cut) = cuts.front() else { break };
+                let due = |stop: &LoggedStop| stop.stopped.epoch < cut.epoch;
+                if stops.values().any(due) {
+                    if !self.in_flight.is_empty() {
+                        break;
+                    }
+                    self.stop_as_logged(stops.extract_if(.., |_, stop| due(stop)).collect())?;
+                }
                 let Some(cut) = cuts.pop_front() else { break };
                 limits.extend(cut.positions.clone());
                 self.push_in_flight(cut.epoch, cut.clock, false, cut.writes.clone(), Vec::new());
                 if let Some(flight) = self.in_flight.back_mut() {
                     flight.decided = true;
+                    flight.stands = Arc::new(limits.clone());
                 }
                 let writes = cut
                     .writes
@@ -629,13 +731,14 @@ impl Coordinator {
                 if let Some(flight) = self.in_flight.pop_front() {
                     self.retained.changed = true;
                     self.readers.decide(flight.epoch);
-                    self.readers.publish(flight.epoch, Arc::default());
+                    self.readers.publish(flight.epoch, flight.stands);
                     self.workers.broadcast(Command::Publish {
                         needed: self.readers.needed().into(),
                     });
                 }
             }
         }
+        self.stop_as_logged(stops)?;
         if replayed > 0 {
             tracing::info!(
                 epochs = replayed,

@@ -14,7 +14,7 @@ use super::recovery::Recovered;
 use super::{Coordinator, Pace};
 use crate::entry::decode_kept;
 use crate::protocol::{Command, Event, Positions, Request, StartJob, StartMode, Workers};
-use crate::{DecisionLog, Entry, Readers, TableWrites};
+use crate::{DecisionLog, Entry, Pin, Readers, TableWrites};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
@@ -73,6 +73,10 @@ impl DecisionLog for MemoryLog {
         Ok(())
     }
 
+    fn loss_is_told(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     fn truncate(&mut self, index: u64) -> Result<()> {
         // The newest stays, so that indexes go on.
         let mut log = self.0.lock();
@@ -95,6 +99,10 @@ pub struct Script {
     pub holds: Option<Vec<Event>>,
     /// Manifests cannot be stored.
     pub manifest_error: Option<Error>,
+    /// Storing a manifest takes long: what would have been said waits here.
+    pub stores: Option<Vec<Event>>,
+    /// Answers cannot be stored.
+    pub answer_error: Option<Error>,
     /// All that worker 0 was told.
     pub commands: Vec<Command>,
     /// The last catalog that sessions were shown.
@@ -322,6 +330,20 @@ impl Workers for FakeWorkers {
 
     fn keep_sinks(&self, _: Epoch, _: Vec<(Arc<Relation>, SinkProgress)>) {}
 
+    fn store_answer(&self, relation: Arc<Relation>, pin: Pin, named: Epoch) {
+        let script = self.script.lock();
+        let rows = script.rows(relation.id).unwrap_or_default();
+        let files = match &script.answer_error {
+            Some(error) => Err(error.clone()),
+            None => Ok(vec![file(relation.id, named, rows)]),
+        };
+        self.tell(Event::AnswerStored {
+            relation: relation.id,
+            epoch: pin.epoch(),
+            files,
+        });
+    }
+
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {
         let write = async {
             for (file, bytes) in kept {
@@ -333,11 +355,16 @@ impl Workers for FakeWorkers {
             Some(error) => Err(error),
             None => self.runtime.block_on(write),
         };
-        self.script.lock().manifests.push(manifest.clone());
-        self.tell(Event::ManifestStored {
+        let script = &mut *self.script.lock();
+        script.manifests.push(manifest.clone());
+        let event = Event::ManifestStored {
             epoch: manifest.epoch,
             manifest: stored,
-        });
+        };
+        match &mut script.stores {
+            Some(waiting) => waiting.push(event),
+            None => self.tell(event),
+        }
     }
 
     fn catalog_changed(&self, catalog: Arc<Catalog>, _: Positions) {

@@ -372,3 +372,177 @@ fn a_halted_job_can_be_dropped_while_it_is_resumed() {
     bed = bed.restart();
     assert!(bed.script.lock().shown.relations.is_empty());
 }
+
+/// A manifest that has the job as running is being stored when the job fails; whether that succeeds
+/// or not, nothing counts twice or is lost.
+#[test]
+fn a_job_that_fails_while_a_manifest_is_stored_has_each_row_once() {
+    for fails in [false, true] {
+        let (t, mut bed) = (table(1, "t"), Bed::new(2));
+        bed.create(&t);
+        bed.write(t.id, 5).unwrap().unwrap();
+        bed.flush().unwrap().unwrap();
+        bed.write(t.id, 7).unwrap().unwrap();
+        bed.script.lock().stores = Some(Vec::new());
+        bed.script.lock().manifest_error =
+            fails.then(|| Error::unavailable(SqlState::IO_ERROR, "away"));
+        assert!(bed.flush().is_none());
+        bed.event(failed(&t));
+        bed.script.lock().manifest_error = None;
+        let stored = bed.script.lock().stores.take();
+        stored.into_iter().flatten().for_each(|e| bed.event(e));
+        resume(&mut bed, &t).unwrap().unwrap();
+        assert_eq!(bed.script.lock().rows(t.id), Some(12), "fails: {fails}");
+        bed = bed.restart();
+        assert_eq!(bed.script.lock().rows(t.id), Some(12), "fails: {fails}");
+    }
+}
+
+#[test]
+fn a_stopped_job_answers_as_of_its_last_complete_epoch_after_any_crash() {
+    for checkpoints in [0, 1] {
+        let mut bed = Bed::new(2);
+        let (t, other) = (table(1, "t"), table(2, "other"));
+        for relation in [&t, &other] {
+            bed.create(relation);
+        }
+        bed.write(t.id, 5).unwrap().unwrap();
+        bed.flush().unwrap().unwrap();
+        bed.write(t.id, 7).unwrap().unwrap();
+        // Nothing after this is complete when the table stops, and a checkpoint comes no more.
+        bed.script.lock().stores = (checkpoints == 0).then(Vec::new);
+        bed.event(failed(&t));
+        let epoch = bed.script.lock().shown.stopped[&t.id].epoch;
+        bed.write(other.id, 1).unwrap().unwrap();
+        for _ in 0..checkpoints {
+            bed.flush().unwrap().unwrap();
+        }
+        for _ in 0..2 {
+            bed = bed.restart();
+            assert_eq!(bed.script.lock().shown.stopped[&t.id].epoch, epoch);
+            let start = bed.script.lock().started(t.id).unwrap();
+            if checkpoints == 0 {
+                // It ran once more up to there.
+                assert!(matches!(start.mode, StartMode::Restored(_)));
+                assert!(bed.coordinator.halted[&t.id].saved.answer.is_some());
+            } else {
+                assert!(start.mode == StartMode::Shown(epoch));
+                let files = start.tables.values().flatten();
+                assert_eq!(files.map(|f| f.rows).collect::<Vec<_>>(), [12]);
+            }
+        }
+        resume(&mut bed, &t).unwrap().unwrap();
+        assert_eq!(bed.script.lock().rows(t.id), Some(12));
+    }
+}
+
+#[test]
+fn a_sink_goes_on_with_the_difference_to_what_it_told() {
+    for crashes in [0, 1] {
+        let mut bed = Bed::new(1);
+        let t = table(1, "t");
+        let out = sink(2, "out", &t);
+        for relation in [&t, &out] {
+            bed.create(relation);
+        }
+        bed.write(t.id, 5).unwrap().unwrap();
+        bed.event(failed(&t));
+        bed.flush().unwrap().unwrap();
+        for _ in 0..crashes {
+            bed = bed.restart();
+        }
+        assert_eq!(stopped(&bed), [1, 2]);
+        assert!(resume(&mut bed, &out).unwrap().is_err());
+        resume(&mut bed, &t).unwrap().unwrap();
+        bed.write(t.id, 3).unwrap().unwrap();
+        resume(&mut bed, &out).unwrap().unwrap();
+        let start = bed.script.lock().started(out.id).unwrap();
+        let told: Vec<u64> = start.told[&t.id].iter().map(|f| f.rows).collect();
+        assert_eq!(told, [5]);
+        assert_eq!(bed.running(), [t.id, out.id].into());
+    }
+}
+
+#[test]
+fn a_sink_whose_inputs_could_not_be_stored_says_so() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let out = sink(2, "out", &t);
+    for relation in [&t, &out] {
+        bed.create(relation);
+    }
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.script.lock().answer_error = Some(Error::internal("it cannot be encoded"));
+    bed.event(failed(&t));
+    resume(&mut bed, &t).unwrap().unwrap();
+    let error = resume(&mut bed, &out).unwrap().err().unwrap();
+    assert_eq!(error.state(), SqlState::FEATURE_NOT_SUPPORTED);
+}
+
+#[test]
+fn a_sink_that_was_held_back_runs_again_with_what_it_reads() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let (v, out) = (view(2, "v", &t), sink(3, "out", &t));
+    for relation in [&t, &v, &out] {
+        bed.create(relation);
+    }
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed.flush().unwrap().unwrap();
+    bed = bed
+        .restart_with(|_, script| {
+            let missing = Error::corrupt("checkpoint file f is missing");
+            script.unreadable.insert(t.id, missing);
+        })
+        .unwrap();
+    assert_eq!(stopped(&bed), [1, 2, 3]);
+    bed.flush().unwrap().unwrap();
+    bed = bed.restart();
+    assert_eq!(bed.running(), [t.id, v.id, out.id].into());
+    let start = bed.script.lock().started(out.id).unwrap();
+    assert_eq!(start.told[&t.id].len(), 1);
+}
+
+#[test]
+fn what_reads_a_relation_that_is_set_aside_does_not_run() {
+    let mut bed = Bed::new(2);
+    let (t, other) = (table(1, "t"), table(2, "other"));
+    let v = view(3, "v", &t);
+    for relation in [&t, &other, &v] {
+        bed.create(relation);
+    }
+    bed.write(t.id, 5).unwrap().unwrap();
+    bed = bed
+        .restart_with(|recovered, _| {
+            for id in [t.id, v.id] {
+                recovered.set_aside.insert(id, "its plan is unknown".into());
+            }
+        })
+        .unwrap();
+    assert_eq!(bed.running(), [other.id].into());
+    assert!(bed.write(other.id, 1).unwrap().is_ok());
+}
+
+/// It would keep a core busy until that is done.
+#[test]
+fn a_job_that_waits_for_another_one_does_not_wake_the_coordinator() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let v = view(2, "v", &t);
+    for relation in [&t, &v] {
+        bed.create(relation);
+    }
+    bed = bed
+        .restart_with(|_, script| {
+            let missing = Error::corrupt("checkpoint file f is missing");
+            script.unreadable.insert(t.id, missing);
+        })
+        .unwrap();
+    bed.flush().unwrap().unwrap();
+    bed = bed
+        .restart_with(|_, script| script.stores = Some(Vec::new()))
+        .unwrap();
+    assert!(bed.coordinator.creating.contains_key(&t.id));
+    assert!(bed.coordinator.halted[&v.id].retry.is_some());
+    assert_eq!(bed.coordinator.retry_deadline(), None);
+}

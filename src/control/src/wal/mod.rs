@@ -85,8 +85,11 @@ pub struct OpenedLog {
     pub entries: Vec<(u64, Entry)>,
     /// The index that the first entry follows: all up to it are in a checkpoint.
     pub follows: u64,
-    /// Entries are lost, and the caller accepts it.
+    /// Entries are lost, and the caller accepts it, or an earlier one did who did not come to tell
+    /// ([`DecisionLog::loss_is_told`]).
     pub loss: Option<Error>,
+    /// Nothing is there, not even a mark: it is new, or missing.
+    pub is_new: bool,
 }
 
 impl WriteAheadLog {
@@ -112,16 +115,26 @@ impl WriteAheadLog {
             }
         };
         let mut read = Read::all(disk.as_ref(), folder, mark)?;
-        let loss = unmarked.or(read.problem.take());
-        if let Some(error) = &loss
+        let accepted = is_there(disk.as_ref(), &loss_path(folder))?;
+        let found = unmarked.or(read.problem.take());
+        if let Some(error) = &found
             && !accept_loss
+            && !accepted
         {
             return Err(error.clone());
         }
         disk.create_folder(folder).map_err(|e| at(folder, e))?;
-        if loss.is_some() {
+        if found.is_some() {
+            // Before anything is cut: what is left looks whole.
+            make_file(disk.as_ref(), &loss_path(folder))?;
             set_aside(disk.as_ref(), folder, &read)?;
         }
+        let earlier = || {
+            let text = "the loss of a part of the log was accepted by a start that did not open";
+            accepted.then(|| Error::corrupt(text))
+        };
+        let loss = found.or_else(earlier);
+        let is_new = mark.is_none() && loss.is_none();
         let synced = Synced {
             log: read.log.unwrap_or_else(new_number),
             segment: read.segments.last().copied().unwrap_or(read.next_index),
@@ -134,6 +147,7 @@ impl WriteAheadLog {
             entries: read.entries,
             follows: read.follows,
             loss,
+            is_new,
         };
         let used = mark.map_or(0, |m| m.next_index);
         if used > read.next_index {
@@ -366,12 +380,20 @@ impl DecisionLog for WriteAheadLog {
         let first = self.next_index.max(index + 1);
         self.roll(first, index)?;
         for segment in before.into_iter().filter(|s| *s != first) {
-            let path = segment_path(&self.folder, segment);
-            self.disk.remove(&path).map_err(|e| at(&path, e))?;
+            remove(self.disk.as_ref(), &segment_path(&self.folder, segment))?;
         }
         self.disk
             .sync_folder(&self.folder)
             .map_err(|e| at(&self.folder, e))
+    }
+
+    fn loss_is_told(&mut self) -> Result<()> {
+        let path = loss_path(&self.folder);
+        if !is_there(self.disk.as_ref(), &path)? {
+            return Ok(());
+        }
+        remove(self.disk.as_ref(), &path)?;
+        sync_parent(self.disk.as_ref(), &path)
     }
 
     fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
@@ -386,8 +408,10 @@ impl DecisionLog for WriteAheadLog {
 
     fn truncate(&mut self, index: u64) -> Result<()> {
         while self.segments.len() > 1 && self.segments[1] <= index + 1 {
-            let path = segment_path(&self.folder, self.segments[0]);
-            self.disk.remove(&path).map_err(|e| at(&path, e))?;
+            remove(
+                self.disk.as_ref(),
+                &segment_path(&self.folder, self.segments[0]),
+            )?;
             self.segments.remove(0);
             // One after the other: after a power loss no segment may be missing behind one that is
             // still there.
@@ -397,6 +421,39 @@ impl DecisionLog for WriteAheadLog {
         }
         self.objects.collect(index)
     }
+}
+
+/// Beside the log from when a loss is accepted until the log tells of it: who dies between is not
+/// forgotten.
+fn loss_path(folder: &Path) -> PathBuf {
+    folder.with_extension("loss")
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool> {
+    match disk.read(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(at(path, e)),
+    }
+}
+
+fn make_file(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let made = disk.open(path).and_then(|mut file| file.sync());
+    made.map_err(|e| at(path, e))?;
+    sync_parent(disk, path)
+}
+
+/// Removes a file; one that is gone already is removed.
+fn remove(disk: &dyn Disk, path: &Path) -> Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(at(path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn sync_parent(disk: &dyn Disk, path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    disk.sync_folder(parent).map_err(|e| at(parent, e))
 }
 
 /// Cuts the last segment off where what counts ends, gives it its head where it has none, and

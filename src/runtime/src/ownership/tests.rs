@@ -59,6 +59,14 @@ impl Log {
         )));
     }
 
+    fn known(&self) -> LogKnowledge<'_> {
+        LogKnowledge {
+            entries: &self.0,
+            is_lost: false,
+            is_new: false,
+        }
+    }
+
     /// Decides an epoch and commits a checkpoint of it.
     async fn checkpoint(&mut self, store: &CheckpointStore, generation: u64, epoch: u64) {
         self.decide(epoch);
@@ -93,7 +101,7 @@ async fn start(
     log: &mut Log,
     recover: bool,
 ) -> Result<Ownership> {
-    let looked = look(folder, store, &log.0, recover).await?;
+    let looked = look(folder, store, &log.known(), recover).await?;
     let recovered = Recovered::read(log.0.clone(), store).await?;
     let owned = looked.claim(folder, store, &recovered).await?;
     log.push(Entry::Opened {
@@ -123,7 +131,7 @@ async fn a_cluster_keeps_its_store_and_its_generations_rise() {
         assert!(again.lineage.owns(1, again.lineage.own().at_micros));
     }
     // A start that ends between its claim and the log is no other server.
-    let looked = look(&folder, &store, &log.0, false).await.unwrap();
+    let looked = look(&folder, &store, &log.known(), false).await.unwrap();
     let recovered = Recovered::read(log.0.clone(), &store).await.unwrap();
     looked.claim(&folder, &store, &recovered).await.unwrap();
     let after = start(&folder, &store, &mut log, false).await.unwrap();
@@ -273,6 +281,39 @@ async fn a_lost_folder_is_replaced_by_an_explicit_word_only() {
     // The old folder turns up again.
     let text = refusal(&place.folder("a"), &store, &log).await;
     assert!(text.contains("generation 2 after 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_damaged_log_takes_no_other_clusters_store() {
+    let place = Place::new("damaged");
+    let (a, b) = (place.folder("a"), place.folder("b"));
+    let (own, other) = (place.store("s"), place.store("t"));
+    start(&a, &own, &mut Log::default(), false).await.unwrap();
+    let owner = start(&b, &other, &mut Log::default(), false).await.unwrap();
+    let damaged = LogKnowledge {
+        entries: &[],
+        is_lost: true,
+        is_new: false,
+    };
+    assert!(look(&a, &other, &damaged, true).await.is_err());
+    assert_eq!(other.owner().await.unwrap(), Some(owner.cluster));
+    assert!(look(&a, &own, &damaged, true).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_folder_that_claimed_a_store_has_a_log() {
+    let place = Place::new("logless");
+    let (folder, store) = (place.folder("a"), place.store("s"));
+    start(&folder, &store, &mut Log::default(), false)
+        .await
+        .unwrap();
+    let missing = LogKnowledge {
+        entries: &[],
+        is_lost: false,
+        is_new: true,
+    };
+    assert!(look(&folder, &store, &missing, false).await.is_err());
+    assert!(look(&folder, &store, &missing, true).await.is_ok());
 }
 
 #[test]

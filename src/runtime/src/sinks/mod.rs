@@ -134,7 +134,8 @@ impl SinkQueue {
             state: Mutex::new(State {
                 queue,
                 released: false,
-                counts_from: None,
+                // One that existed before has sent its snapshot, if it was to.
+                counts_from: progress.map(|(_, epoch)| epoch),
                 closed: false,
                 delivers: false,
                 asked: false,
@@ -179,7 +180,14 @@ impl SinkQueue {
     /// The sink exists from this epoch on: with `snapshot = 'false'`, what it emitted to catch up
     /// with its inputs is not sent.
     pub fn count_from(&self, epoch: Epoch) {
-        self.state.lock().counts_from = Some(epoch);
+        let mut state = self.state.lock();
+        state.counts_from = state.counts_from.or(Some(epoch));
+        state.queue.count_from(epoch);
+    }
+
+    /// What its resumed job emits up to this epoch its receiver knows.
+    pub fn cover(&self, epoch: Epoch) {
+        self.state.lock().queue.cover(epoch);
     }
 
     /// The sink's creation is committed, or its job, which runs again, has caught up: deliver. Also

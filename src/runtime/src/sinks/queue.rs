@@ -16,8 +16,9 @@
 //! the same changes. A marker behind the known one, or none where one must be, was tampered with.
 //!
 //! **Ends.** A sink whose job stopped at epoch e delivers what it has up to e ([`Queue::end_at`]).
-//! Resumed, it takes no change of those epochs a second time ([`Queue::resume`]), and goes on with
-//! what comes after once that is complete ([`Queue::release`]).
+//! Resumed ([`Queue::resume`]), its job emits the difference to what the receiver was told. Once
+//! that is complete ([`Queue::count_from`]) checkpoints have it; when one is committed it leaves
+//! ([`Queue::release`]).
 
 use super::log::LogPart;
 use std::collections::BTreeMap;
@@ -88,8 +89,10 @@ pub struct Queue {
     ends: Option<Epoch>,
     /// The job does not run.
     stopped: bool,
-    /// Changes of epochs up to this one are not taken: a resumed job emits them again.
+    /// Changes of epochs up to this one are not taken: the receiver knows them.
     covered: Epoch,
+    /// The job was resumed, and is complete from this epoch on.
+    counts_from: Option<Epoch>,
     failures: u32,
 }
 
@@ -177,6 +180,7 @@ impl Queue {
             ends: None,
             stopped: false,
             covered: Epoch(0),
+            counts_from: None,
             failures: 0,
         }
     }
@@ -237,12 +241,24 @@ impl Queue {
         drop(self.epochs.split_off(&epoch.next()));
     }
 
-    /// The job runs again: it emits once more what it had emitted since its last checkpoint, up to
-    /// where it stopped, and then what comes after. That leaves when the job is complete again
-    /// ([`Queue::release`]).
+    /// The job runs again, and emits what the receiver was not told. That leaves when the job is
+    /// complete and in a committed checkpoint ([`Queue::release`]).
     pub fn resume(&mut self) {
-        self.stopped = false;
+        (self.stopped, self.counts_from) = (false, None);
         self.covered = self.covered.max(self.ends.unwrap_or_default());
+    }
+
+    /// What is emitted up to this epoch the receiver knows already.
+    pub fn cover(&mut self, epoch: Epoch) {
+        self.covered = self.covered.max(epoch);
+        let later = self.epochs.split_off(&self.ends.unwrap_or_default().next());
+        self.epochs
+            .extend(later.into_iter().filter(|(e, _)| *e > epoch));
+    }
+
+    /// A resumed job is complete from this epoch on.
+    pub fn count_from(&mut self, epoch: Epoch) {
+        self.counts_from = Some(epoch);
     }
 
     /// The job is complete up to the published epoch.
@@ -252,8 +268,14 @@ impl Queue {
         }
     }
 
-    /// Up to where this has all that was emitted by `epoch`.
+    /// Up to where a checkpoint of `epoch` has all that was emitted.
     fn through(&self, epoch: Epoch) -> Epoch {
+        let counts = !self.stopped && self.counts_from.is_some_and(|from| from <= epoch);
+        if counts { epoch } else { self.leaves_to(epoch) }
+    }
+
+    /// Up to where changes may leave when `epoch` is published.
+    fn leaves_to(&self, epoch: Epoch) -> Epoch {
         self.ends.map_or(epoch, |end| end.min(epoch))
     }
 
@@ -264,7 +286,7 @@ impl Queue {
 
     /// What to do next; epochs up to `published` may leave.
     pub fn next(&self, published: Epoch) -> Result<Next> {
-        let limit = self.through(published);
+        let limit = self.leaves_to(published);
         let Some((epoch, first)) = self.epochs.range(..=limit).next() else {
             return Ok(Next::Wait);
         };
@@ -386,10 +408,10 @@ impl Queue {
             self.advance(marker);
             return Ok(refused);
         }
-        let mut hash = self.taken_hash;
+        let (mut hash, mut history) = (self.taken_hash, Vec::new());
         for (epoch, emitted) in self.epochs.range(..=marker.epoch) {
             hash = hash.wrapping_add(emitted.hash);
-            self.history.push((*epoch, hash));
+            history.push((*epoch, hash));
         }
         let next = self.epochs.range(marker.epoch.next()..).next();
         let is_there =
@@ -404,6 +426,7 @@ impl Queue {
                  operator is not determined.",
             ));
         }
+        self.history.append(&mut history);
         let refused = marker.refused.clone();
         self.advance(marker);
         Ok(refused)
@@ -454,7 +477,7 @@ impl Queue {
 
     /// What the checkpoint of `epoch`, which all workers have passed, stores of this sink.
     pub fn to_seal(&mut self, epoch: Epoch) -> ToSeal {
-        let emitted_hash = self.hash_at(epoch);
+        let emitted_hash = self.delivered_hash(epoch);
         let from = self.logged.max(self.taken);
         let through = self.through(epoch);
         let new = self.epochs.range(..=through).filter(|(e, _)| **e > from);
@@ -506,6 +529,17 @@ impl Queue {
 
     fn rows_held(&self) -> usize {
         self.epochs.values().map(|e| rows_of(&e.held)).sum()
+    }
+
+    /// The hash over everything up to `epoch` that the known marker covers. After a start that may
+    /// be ahead of what has left the queue, until the writer's own marker is read back.
+    fn delivered_hash(&mut self, epoch: Epoch) -> u64 {
+        let hash = self.hash_at(epoch);
+        let Some(marker) = self.delivered.as_ref().filter(|m| m.epoch > self.taken) else {
+            return hash;
+        };
+        let known = self.epochs.range(..=marker.epoch.min(epoch));
+        known.fold(hash, |hash, (_, emitted)| hash.wrapping_add(emitted.hash))
     }
 
     /// The hash over everything up to `epoch` that has left the queue; forgets older ones. Replay

@@ -145,6 +145,8 @@ struct World {
     files: BTreeMap<String, Vec<LogPart>>,
     /// The last committed checkpoint.
     committed: (SinkProgress, Epoch),
+    /// The epoch of the last checkpoint, committed or not.
+    sealed: Epoch,
     recovers: bool,
     refused: Vec<Vec<u8>>,
     generation: u64,
@@ -170,6 +172,7 @@ impl World {
                 },
                 Epoch(0),
             ),
+            sealed: Epoch(0),
             recovers: true,
             refused: Vec::new(),
             generation: 1,
@@ -233,7 +236,15 @@ impl World {
 
     /// A checkpoint of the published epoch; its manifest may fail to be stored.
     fn checkpoint(&mut self, commits: bool) {
-        let epoch = self.published;
+        self.checkpoint_of(self.published, commits);
+    }
+
+    /// A checkpoint of an epoch that may have been delivered, with later ones, before it is sealed.
+    fn checkpoint_of(&mut self, epoch: Epoch, commits: bool) {
+        if epoch <= self.sealed {
+            return;
+        }
+        self.sealed = epoch;
         let sealing = self.queue.to_seal(epoch);
         let mut progress = sealing.progress;
         let mut stored = Vec::new();
@@ -253,10 +264,16 @@ impl World {
         }
     }
 
+    /// The published epoch, or one of those before.
+    fn recent(&mut self) -> Epoch {
+        Epoch(self.published.0.saturating_sub(self.random.below(4)))
+    }
+
     /// The process dies and comes back: from the last checkpoint and the log of decisions.
     fn restart(&mut self) {
         let (progress, epoch) = self.committed.clone();
         self.generation += 1;
+        self.sealed = epoch;
         self.queue = Queue::restored(LIMITS, &progress, epoch);
         for file in &progress.log {
             self.queue.load(file.clone(), read(&self.files, file));
@@ -352,11 +369,14 @@ fn every_change_leaves_once_whatever_fails_and_when() {
                 14 => {
                     world.step(Fault::AfterCommit);
                 }
-                15..18 => world.checkpoint(true),
-                18 => world.checkpoint(false),
+                kind @ 15..19 => {
+                    let epoch = world.recent();
+                    world.checkpoint_of(epoch, kind < 18);
+                }
                 _ => world.restart(),
             }
         }
+        world.publish(1);
         world.checkpoint(true);
         world.deliver_all();
         world.check(world.published);
@@ -401,6 +421,13 @@ fn a_sink_whose_job_stops_delivers_what_was_complete_and_goes_on_from_there() {
         world.emit(stopped.next());
         world.deliver_all();
         world.check(stopped);
+        // A checkpoint has what it emits from where it counts.
+        world.queue.count_from(stopped.next());
+        world.published = Epoch(stopped.0 + 5);
+        world.checkpoint(true);
+        if seed % 3 == 0 {
+            world.restart();
+        }
         world.queue.release();
         world.deliver_all();
         world.check(stopped.next());

@@ -7,7 +7,7 @@ use crate::worker::fragment::{Channel, Fragment, Leaf, Slot};
 use crate::worker::source::Source;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
@@ -16,6 +16,7 @@ use tidemark_operator::Barrier;
 use tidemark_operator::build::{BuildContext, SinkOutput, build_operator};
 use tidemark_plan::{Expr, JobPlan, Node, Op, Output, Relation};
 use tidemark_state::ViewPartition;
+use tidemark_state::checkpoint::FileMeta;
 
 /// One job on one worker.
 pub struct Job {
@@ -41,6 +42,8 @@ pub struct Job {
     pub last_passed: Epoch,
     /// It has told the coordinator that it may join.
     pub told_ready: bool,
+    /// Of a resumed sink: what the relations with rows that it reads held when it stopped.
+    pub told: BTreeMap<RelationId, Vec<FileMeta>>,
     /// Figures.
     pub figures: Arc<JobFigures>,
 }
@@ -85,9 +88,11 @@ pub enum TapState {
     /// Sends rows that the relation held at the join.
     Snapshot {
         /// What is left, in reverse order.
-        batches: Vec<RecordBatch>,
+        batches: Vec<ChangeBatch>,
         /// Sent after them.
         barrier: Barrier,
+        /// Sent after the barrier, in reverse order.
+        later: Vec<ChangeBatch>,
     },
 }
 
@@ -409,7 +414,11 @@ impl Job {
     }
 }
 
-/// Batches in the order in which `pop` returns them.
-pub fn reversed(batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
-    VecDeque::from(batches).into_iter().rev().collect()
+/// Rows that come or go, in the order in which `pop` returns them.
+pub fn reversed(batches: Vec<RecordBatch>, weight: i64) -> Vec<ChangeBatch> {
+    let changes = |rows: RecordBatch| {
+        let weights = vec![weight; rows.num_rows()];
+        ChangeBatch::new(rows, weights)
+    };
+    batches.into_iter().rev().map(changes).collect()
 }

@@ -15,8 +15,10 @@ mod sealing;
 mod source;
 mod starting;
 
+use crate::answers::read_answer;
 use crate::exchange::{Delivery, Inbound, Message, Route, Router};
 use crate::shared::Shared;
+use arrow::array::RecordBatch;
 use crossbeam_channel::{Receiver, Sender};
 use fragment::Sink as FragmentSink;
 pub use job::{Actors, build_actors, nullable, pick};
@@ -457,22 +459,32 @@ impl Worker {
         else {
             return Ok(false);
         };
-        let TapState::Snapshot { batches, barrier } = state else {
+        let TapState::Snapshot {
+            batches,
+            barrier,
+            later,
+        } = state
+        else {
             return Ok(false);
         };
         let (fragment, leaf, barrier) = (*fragment, *leaf, *barrier);
-        match batches.pop() {
-            Some(rows) => {
-                let columns: Vec<usize> = (0..rows.num_columns()).collect();
-                let batch = pick(&ChangeBatch::insert(rows), &columns, &columns, schema)?;
-                self.feed(id, fragment, leaf, Message::Changes(batch));
-            }
-            None => {
-                *state = TapState::Live;
-                self.feed(id, fragment, leaf, Message::Barrier(barrier));
-                self.release(id, fragment, leaf);
-            }
+        let whole = |batch: ChangeBatch| {
+            let columns: Vec<usize> = (0..batch.rows().num_columns()).collect();
+            pick(&batch, &columns, &columns, schema)
+        };
+        if let Some(batch) = batches.pop() {
+            let batch = whole(batch)?;
+            self.feed(id, fragment, leaf, Message::Changes(batch));
+            return Ok(true);
         }
+        let later = std::mem::take(later).into_iter().rev();
+        let later = later.map(whole).collect::<Result<Vec<_>>>()?;
+        *state = TapState::Live;
+        self.feed(id, fragment, leaf, Message::Barrier(barrier));
+        for batch in later {
+            self.feed(id, fragment, leaf, Message::Changes(batch));
+        }
+        self.release(id, fragment, leaf);
         Ok(true)
     }
 
@@ -594,6 +606,29 @@ impl Worker {
         }
     }
 
+    /// The rows that `upstream` held when a resumed sink had stopped, as one of its leaves reads
+    /// them; none for other jobs.
+    fn told(
+        &self,
+        upstream: RelationId,
+        tapping: RelationId,
+        input: usize,
+    ) -> Result<Option<Vec<RecordBatch>>> {
+        let (Some(relation), Some(job)) = (self.jobs.get(&upstream), self.jobs.get(&tapping))
+        else {
+            return Ok(None);
+        };
+        let (Some(files), InputKind::Tap { columns, .. }) =
+            (job.told.get(&upstream), &job.inputs[input].kind)
+        else {
+            return Ok(None);
+        };
+        let view = read_answer(&self.shared, &relation.relation, self.id, files)?;
+        let (epoch, batch_rows) = (view.base_epoch(), self.shared.config.batch_rows_max);
+        let rows = view.read_at(epoch, epoch, columns, batch_rows)?;
+        Ok(Some(rows))
+    }
+
     /// The barrier of a join has passed the relation that a leaf taps: now it is known what the
     /// leaf has to catch up with.
     fn begin_at_join(
@@ -608,6 +643,7 @@ impl Worker {
             ..barrier
         };
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
+        let told = self.told(upstream, tapping, input);
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
         let mergeable = self.shared.readers.mergeable();
         let batch_rows = self.shared.config.batch_rows_max;
@@ -631,10 +667,11 @@ impl Worker {
             return;
         };
         if let Some(view) = view {
-            match view.read_at(barrier.epoch, mergeable, columns, batch_rows) {
-                Ok(batches) => {
-                    let batches = reversed(batches);
-                    *state = TapState::Snapshot { batches, barrier };
+            let rows = view.read_at(barrier.epoch, mergeable, columns, batch_rows);
+            match told.and_then(|told| Ok((told, rows?))) {
+                Ok((told, rows)) => {
+                    let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
+                    *state = snapshot(rows, told, linear, barrier);
                 }
                 Err(error) => self.fail(tapping, error),
             }
@@ -645,6 +682,35 @@ impl Worker {
                 Err(error) => self.fail(tapping, error),
             }
         }
+    }
+}
+
+/// What a tap sends at its join: the relation's rows. With `told`, what they were when a sink
+/// stopped, the difference; before that the rows of then, if the sink's query has to know them.
+fn snapshot(
+    rows: Vec<RecordBatch>,
+    told: Option<Vec<RecordBatch>>,
+    linear: bool,
+    barrier: Barrier,
+) -> TapState {
+    let Some(told) = told else {
+        return TapState::Snapshot {
+            batches: reversed(rows, 1),
+            barrier,
+            later: Vec::new(),
+        };
+    };
+    let known = reversed(told.clone(), 1);
+    let difference = [reversed(told, -1), reversed(rows, 1)].concat();
+    let (batches, later) = if linear {
+        (difference, Vec::new())
+    } else {
+        (known, difference)
+    };
+    TapState::Snapshot {
+        batches,
+        barrier,
+        later,
     }
 }
 

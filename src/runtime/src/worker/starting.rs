@@ -68,22 +68,10 @@ impl Worker {
                 _ => None,
             })
             .collect();
+        let kept = start.tables.iter().filter(|(t, _)| kept.contains(t));
         let only = StartJob {
-            relation: relation.clone(),
-            mode: start.mode,
-            positions: Vec::new(),
-            starts: Vec::new(),
-            logged: None,
-            backfill: Positions::new(),
-            tables: start
-                .tables
-                .iter()
-                .filter(|(table, _)| kept.contains(table))
-                .map(|(table, files)| (*table, files.clone()))
-                .collect(),
-            kept: Vec::new(),
-            rows: Vec::new(),
-            sink: None,
+            tables: kept.map(|(t, files)| (*t, files.clone())).collect(),
+            ..StartJob::of(relation.clone())
         };
         self.restore(&only, &mut actors.fragments)?;
         if let Some(view) = actors.view {
@@ -141,10 +129,10 @@ impl Worker {
             relation.kind.name(),
         );
         let sink = if relation.kind == RelationKind::Sink {
-            let progress = match (&start.sink, start.mode) {
-                (Some(progress), StartMode::Restored(epoch)) => Some((progress, epoch)),
-                _ => None,
-            };
+            let progress = start.sink.as_ref().map(|progress| match start.mode {
+                StartMode::Restored(epoch) => (progress, epoch),
+                _ => (progress, progress.through.unwrap_or_default()),
+            });
             Some(SinkQueue::of(&self.shared, relation, progress)?.output(self.id))
         } else {
             None
@@ -226,6 +214,7 @@ impl Worker {
             joined,
             last_passed: joined.unwrap_or_default(),
             told_ready: false,
+            told: start.told.clone(),
             figures,
         };
         self.jobs.insert(id, job);
@@ -464,6 +453,13 @@ impl Worker {
             return;
         };
         job.joined = Some(epoch);
+        let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
+        if !job.told.is_empty() && !linear {
+            // It is built from what its receiver was told.
+            if let Some(queue) = self.shared.sinks.lock().get(&id) {
+                queue.cover(epoch);
+            }
+        }
         for input in &job.inputs {
             // Live messages wait until the leaf has caught up to the barrier of the join.
             if matches!(input.kind, InputKind::Tap { .. }) {

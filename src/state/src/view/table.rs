@@ -16,6 +16,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::{Epoch, Result};
 
 /// The state table of a [`ViewPartition`].
 #[derive(Debug)]
@@ -31,6 +32,11 @@ impl ViewTable {
     /// a seal.
     pub fn new(view: Arc<ViewPartition>) -> ViewTable {
         view.unsealed.lock().tracked = true;
+        ViewTable::of(view)
+    }
+
+    /// The table of a view that is not sealed by this.
+    pub fn of(view: Arc<ViewPartition>) -> ViewTable {
         let options = &view.options;
         let width = options.schema.fields().len();
         let key = options.key.clone().unwrap_or_default();
@@ -75,6 +81,73 @@ impl ViewTable {
         &self.view
     }
 
+    /// All rows as of `epoch`, as deltas to an empty table of about `rows_max` rows each. The view
+    /// is locked for reading meanwhile, so this is for one that nobody merges, or for a short time.
+    /// The caller has pinned `epoch`, and knows that no epoch up to `mergeable` is needed apart.
+    pub fn answer_at(
+        &self,
+        epoch: Epoch,
+        mergeable: Epoch,
+        rows_max: usize,
+        mut each: impl FnMut(TableDelta) -> Result<()>,
+    ) -> Result<()> {
+        let options = &self.view.options;
+        let every: Vec<usize> = (0..options.schema.fields().len()).collect();
+        self.view.with(epoch, mergeable, |base, pending| {
+            let delta = options.sum(&group::changes(pending));
+            let (ids, extra) = base.rows_with(&options.name, &delta);
+            let mut seq = 0;
+            let mut tell = |rows: RecordBatch, weights: Vec<i64>| {
+                let told = self.present(base, rows, weights, seq);
+                seq += told.as_ref().map_or(0, |d| d.upserts.num_rows() as i64);
+                told.map_or(Ok(()), &mut each)
+            };
+            // The same row of a multiset stands there as often as it is present.
+            for chunk in in_chunks(&ids, rows_max) {
+                let (ids, weights) = counted(chunk, base);
+                let rows = batch_of(&options.schema, base.gather(&every, &ids), ids.len());
+                tell(rows, weights)?;
+            }
+            for chunk in in_chunks(&extra, rows_max) {
+                let (rows, weights) = counted(chunk, base);
+                tell(take_rows(delta.rows(), rows), weights)?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// These rows are present. The first gets the number `seq` where rows are numbered.
+    fn present(
+        &self,
+        base: &Base,
+        rows: RecordBatch,
+        weights: Vec<i64>,
+        seq: i64,
+    ) -> Option<TableDelta> {
+        match base {
+            Base::Indexed(indexed) => {
+                let (upserts, deletes) = (vec![(rows, weights)], Vec::new());
+                self.delta_of(Outcome { upserts, deletes }, indexed)
+            }
+            Base::AppendOnly(_) => Some(self.numbered(&rows, seq)),
+        }
+    }
+
+    /// Rows of an append-only relation, numbered from `seq` on.
+    fn numbered(&self, rows: &RecordBatch, seq: i64) -> TableDelta {
+        let count = rows.num_rows();
+        let seq: ArrayRef = Arc::new(Int64Array::from_iter_values(seq..seq + count as i64));
+        let columns = std::iter::once(seq)
+            .chain(self.table_columns(rows))
+            .collect();
+        TableDelta {
+            upserts: batch_of(&self.spec.schema, columns, count),
+            upsert_vnodes: vec![self.view.options.vnode_of_worker; count],
+            deletes: RecordBatch::new_empty(self.key_schema()),
+            delete_vnodes: Vec::new(),
+        }
+    }
+
     /// Columns of the table without `_seq` or `_weight`, from rows of the relation.
     fn table_columns(&self, rows: &RecordBatch) -> Vec<ArrayRef> {
         pick(rows, &self.columns)
@@ -115,21 +188,10 @@ impl ViewTable {
         if rows.num_rows() == 0 {
             return None;
         }
-        let count = rows.num_rows() as i64;
-        let seq: ArrayRef = Arc::new(Int64Array::from_iter_values(
-            unsealed.next_seq..unsealed.next_seq + count,
-        ));
-        unsealed.next_seq += count;
-        unsealed.sealed_rows += count as u64;
-        let columns = std::iter::once(seq)
-            .chain(self.table_columns(&rows))
-            .collect();
-        Some(TableDelta {
-            upserts: batch_of(&self.spec.schema, columns, rows.num_rows()),
-            upsert_vnodes: vec![self.view.options.vnode_of_worker; rows.num_rows()],
-            deletes: RecordBatch::new_empty(self.key_schema()),
-            delete_vnodes: Vec::new(),
-        })
+        let seq = unsealed.next_seq;
+        unsealed.next_seq += rows.num_rows() as i64;
+        unsealed.sealed_rows += rows.num_rows() as u64;
+        Some(self.numbered(&rows, seq))
     }
 
     /// `older` pending changes are sealed, `fresh` ones are not.
@@ -307,6 +369,29 @@ impl Outcome {
             ids.iter().map(|id| indexed.weight(*id)).collect(),
         ));
     }
+}
+
+/// Pieces of at most `rows_max`, longer where one number would be cut apart.
+fn in_chunks(ids: &[u32], rows_max: usize) -> impl Iterator<Item = &[u32]> {
+    let mut rest = ids;
+    std::iter::from_fn(move || {
+        let mut end = rest.len().min(rows_max);
+        while end > 0 && end < rest.len() && rest[end] == rest[end - 1] {
+            end += 1;
+        }
+        let (chunk, later) = rest.split_at(end);
+        rest = later;
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+/// Neighbours that are the same, counted; of an append-only relation each counts for itself.
+fn counted(ids: &[u32], base: &Base) -> (Vec<u32>, Vec<i64>) {
+    if matches!(base, Base::AppendOnly(_)) {
+        return (ids.to_vec(), Vec::new());
+    }
+    let runs = ids.chunk_by(|a, b| a == b);
+    runs.map(|run| (run[0], run.len() as i64)).unzip()
 }
 
 fn vnodes(keys: &[ArrayRef], rows: usize) -> impl Iterator<Item = u16> {

@@ -31,7 +31,7 @@ fn schema() -> SchemaRef {
     ))
 }
 
-fn view(shape: Shape) -> ViewTable {
+fn view_table(shape: Shape) -> ViewTable {
     ViewTable::new(Arc::new(ViewPartition::new(ViewOptions {
         name: "r".into(),
         schema: schema(),
@@ -104,7 +104,7 @@ impl World {
         let epochs = BTreeMap::from([(Epoch(0), Bag::new())]);
         World {
             shape,
-            table: view(shape),
+            table: view_table(shape),
             durable: Durable::default(),
             sealed: Epoch(0),
             epochs,
@@ -180,7 +180,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        self.table = view(self.shape);
+        self.table = view_table(self.shape);
         self.durable.restore(&mut self.table);
         (self.last, self.present) = (self.sealed, self.sealed_present.clone());
         self.epochs = BTreeMap::from([(self.last, bag(&self.present))]);
@@ -224,6 +224,18 @@ impl World {
                 .collect();
             assert_eq!(found, bag(&all));
         }
+        let (mut answer, mut read_back) = (Durable::default(), view_table(self.shape));
+        let key_columns = self.table.spec().key_columns;
+        let told = self.table.answer_at(epoch, mergeable, 3, |delta| {
+            answer.add(key_columns, &delta);
+            Ok(())
+        });
+        told.unwrap();
+        answer.restore(&mut read_back);
+        let rows = read_back
+            .view()
+            .read_at(Epoch(0), Epoch(0), &[0, 1, 2, 3], 3);
+        assert_eq!(bag(&rows.unwrap()), *expected);
         self.epochs.retain(|e, _| *e >= mergeable);
     }
 }
@@ -355,7 +367,7 @@ fn updates(from: i64, rows: i64, old: Option<i64>, new: i64) -> ChangeBatch {
 #[test]
 fn many_updates_of_few_keys_under_a_pin_cost_the_keys() {
     const KEYS: i64 = 1000;
-    let mut table = view(Shape::Keyed);
+    let mut table = view_table(Shape::Keyed);
     let view = table.view().clone();
     view.append(Epoch(1), vec![updates(0, KEYS, None, 0)]);
     view.settle(&[Epoch(1)]);
@@ -386,7 +398,7 @@ fn many_updates_of_few_keys_under_a_pin_cost_the_keys() {
 
 #[test]
 fn an_epoch_that_was_given_up_is_refused() {
-    let table = view(Shape::Keyed);
+    let table = view_table(Shape::Keyed);
     let view = table.view().clone();
     for epoch in 1..=8 {
         view.append(Epoch(epoch), vec![one(epoch as i64, 1)]);
@@ -407,7 +419,7 @@ fn an_epoch_that_was_given_up_is_refused() {
 
 #[test]
 fn a_lookup_finds_rows_of_large_groups() {
-    let table = view(Shape::Keyed);
+    let table = view_table(Shape::Keyed);
     let view = table.view().clone();
     view.append(Epoch(1), vec![updates(0, 5000, None, 0)]);
     view.settle(&[Epoch(1)]);
@@ -440,7 +452,7 @@ fn a_lookup_finds_rows_of_large_groups() {
 #[test]
 fn tables_have_their_key_first_and_unique_names() {
     let names = |shape| {
-        view(shape)
+        view_table(shape)
             .spec()
             .schema
             .fields()
@@ -452,11 +464,12 @@ fn tables_have_their_key_first_and_unique_names() {
     assert_eq!(names(Shape::Multiset), ["v", "k", "v_1", "j", "_weight"]);
     assert_eq!(names(Shape::AppendOnly), ["_seq", "v", "k", "v_1", "j"]);
     assert_eq!(
-        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().key_columns),
+        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly]
+            .map(|s| view_table(s).spec().key_columns),
         [2, 4, 1]
     );
     assert_eq!(
-        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view(s).spec().form),
+        [Shape::Keyed, Shape::Multiset, Shape::AppendOnly].map(|s| view_table(s).spec().form),
         [TableForm::Keyed, TableForm::Multiset, TableForm::Appended]
     );
 }
@@ -478,7 +491,7 @@ fn one(j: i64, weight: i64) -> ChangeBatch {
 #[test]
 #[should_panic(expected = "r: a row was retracted that is not there")]
 fn a_keyed_row_that_is_not_there_cannot_go() {
-    let table = view(Shape::Keyed);
+    let table = view_table(Shape::Keyed);
     table.view().append(Epoch(1), vec![one(1, -1)]);
     table.view().merge(Epoch(1));
 }
@@ -486,7 +499,7 @@ fn a_keyed_row_that_is_not_there_cannot_go() {
 #[test]
 #[should_panic(expected = "r: two rows have one key")]
 fn a_key_is_there_once() {
-    let table = view(Shape::Keyed);
+    let table = view_table(Shape::Keyed);
     table.view().append(Epoch(1), vec![one(1, 1)]);
     table.view().append(Epoch(2), vec![one(1, 1)]);
     table.view().merge(Epoch(2));
@@ -495,7 +508,7 @@ fn a_key_is_there_once() {
 #[test]
 #[should_panic(expected = "r: a row was retracted that is not there")]
 fn a_multiset_row_that_is_not_there_cannot_go() {
-    let table = view(Shape::Multiset);
+    let table = view_table(Shape::Multiset);
     table.view().append(Epoch(1), vec![one(1, -1)]);
     table.view().merge(Epoch(1));
 }
@@ -503,14 +516,14 @@ fn a_multiset_row_that_is_not_there_cannot_go() {
 #[test]
 #[should_panic(expected = "r: a row was retracted from an append-only relation")]
 fn an_append_only_row_stays() {
-    let table = view(Shape::AppendOnly);
+    let table = view_table(Shape::AppendOnly);
     table.view().append(Epoch(1), vec![one(1, -1)]);
     table.view().merge(Epoch(1));
 }
 
 #[test]
 fn a_merge_does_not_wait_for_a_reader() {
-    let table = view(Shape::Keyed);
+    let table = view_table(Shape::Keyed);
     table.view().append(Epoch(1), vec![one(1, 1)]);
     let reader = table.view().base.read();
     assert!(!table.view().merge(Epoch(1)));

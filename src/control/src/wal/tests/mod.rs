@@ -212,9 +212,14 @@ fn an_accepted_loss_keeps_what_can_be_read_and_uses_no_index_twice() {
     assert_eq!(disk.read(aside).unwrap(), bytes);
     assert_eq!(log.append(&[opened(7)]).unwrap(), 10);
     drop(log);
-    let again = open(&disk).unwrap();
+    // Whoever accepted it died before the log told of it.
+    let mut again = open(&disk).unwrap();
     let indexes: Vec<u64> = again.entries.iter().map(|(i, _)| *i).collect();
     assert_eq!(indexes, [1, 2, 3, 4, 10]);
+    assert!(again.loss.is_some());
+    again.log.loss_is_told().unwrap();
+    drop(again);
+    assert!(open(&disk).unwrap().loss.is_none());
     // And nothing is accepted where nothing is lost.
     assert!(accept(&disk).loss.is_none());
 }
