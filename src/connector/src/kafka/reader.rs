@@ -12,8 +12,10 @@
 //! on. A log that an unclean election cut off is noticed, also if it has grown past the position
 //! again.
 //!
-//! What the client cures by itself (a broker that restarts, a new leader) is logged; what would
-//! lose or invent rows (an offset that is gone, a damaged batch, a deleted topic) is an error.
+//! What the client cures by itself (a broker that restarts, a new leader) is logged. Whatever else
+//! a broker may answer is told as trouble, and the reader goes on: the client asks again, and if a
+//! partition stays silent, a new client takes over at the same positions. Only what would lose or
+//! invent rows (an offset that is gone, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
 use crate::kafka::admin::topic_id;
@@ -45,12 +47,18 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// need a moment to know its own end.
 const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a partition that an error was reported of may be silent until a new client takes over,
+/// and how long that one is given.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(5);
+
 struct Split {
     position: SplitPosition,
     limit: i64,
     queue: PartitionQueue,
     /// The end last reported, and when.
     end: Option<(i64, Instant)>,
+    /// What the broker answered instead of records, and since when, until it is read again.
+    trouble: Option<(String, Instant)>,
 }
 
 impl Split {
@@ -72,6 +80,9 @@ impl Split {
 pub struct KafkaReader {
     splits: Vec<Split>,
     consumer: Option<Arc<BaseConsumer<Context>>>,
+    config: ClientConfig,
+    /// When a client was made last.
+    opened: Instant,
     /// Until it is empty, nothing is read.
     check: Option<TopicCheck>,
     /// A question whether the topic is still the same, beside reading: now and then, and when the
@@ -115,6 +126,13 @@ fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
     }
 }
 
+fn new_consumer(config: &ClientConfig, waker: &Waker) -> Result<Arc<BaseConsumer<Context>>> {
+    let mut consumer = create_consumer(config)?;
+    let on_event = waker.clone();
+    consumer.set_nonempty_callback(move || on_event());
+    Ok(Arc::new(consumer))
+}
+
 impl KafkaReader {
     /// Opens a reader at `positions`.
     pub fn open(
@@ -127,14 +145,14 @@ impl KafkaReader {
         metrics: SourceMetrics,
     ) -> Result<KafkaReader> {
         tune(&mut config, &options, positions.len());
-        let mut consumer = create_consumer(&config)?;
-        let on_event = waker.clone();
-        consumer.set_nonempty_callback(move || on_event());
+        let consumer = new_consumer(&config, &waker)?;
         let all: Vec<usize> = (0..columns.len()).collect();
         let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?.keep_faulty());
         let mut reader = KafkaReader {
             splits: Vec::new(),
-            consumer: Some(Arc::new(consumer)),
+            consumer: Some(consumer),
+            config,
+            opened: Instant::now(),
             check: None,
             watch: None,
             watched: Instant::now(),
@@ -212,7 +230,7 @@ impl KafkaReader {
             .expect("the consumer is there until the reader is dropped")
     }
 
-    /// Lets the client report what concerns no single partition. Fatal errors stop the reader.
+    /// Lets the client report what concerns no single partition.
     fn serve_events(&mut self) -> Result<()> {
         for _ in 0..64 {
             let event = self
@@ -222,7 +240,7 @@ impl KafkaReader {
             match event {
                 None => return Ok(()),
                 Some(Err(KafkaError::MessageConsumptionFatal(e))) => {
-                    return Err(self.failed("the client cannot go on", e));
+                    (0..self.splits.len()).for_each(|i| self.be_troubled(i, &e.to_string()));
                 }
                 Some(Err(KafkaError::MessageConsumption(
                     RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
@@ -278,6 +296,7 @@ impl KafkaReader {
                 Some(Next::End(offset)) => {
                     split.pass_gap(offset.min(split.limit));
                     split.end = Some((offset, Instant::now()));
+                    split.trouble = None;
                 }
                 Some(Next::Failed(..)) if records > 0 => break,
                 Some(Next::Failed(error, text)) => failure = Some((error, text)),
@@ -289,6 +308,7 @@ impl KafkaReader {
         }
         split.position.records += records as u64;
         if records > 0 {
+            split.trouble = None;
             let last = split.position.next_offset - 1;
             split.position.leader_epoch = split.queue.leader_epoch_of(last);
         }
@@ -318,8 +338,73 @@ impl KafkaReader {
         })
     }
 
+    /// Notes that split `i` gives no records for this reason.
+    fn be_troubled(&mut self, i: usize, reason: &str) {
+        let split = &mut self.splits[i];
+        if split
+            .trouble
+            .as_ref()
+            .is_none_or(|(told, _)| told != reason)
+        {
+            let (topic, partition) = (&self.options.topic, split.position.split);
+            tracing::warn!(
+                target: "kafka",
+                "kafka topic \"{topic}\" partition {partition}: {reason}; trying again"
+            );
+        }
+        let since = split.trouble.take().map(|(_, since)| since);
+        let since = since.unwrap_or_else(Instant::now);
+        split.trouble = Some((reason.to_string(), since));
+    }
+
+    /// The first split that is to be read and gives no records for a reason that the broker told.
+    fn troubled(&self) -> Option<(&Split, &str, Duration)> {
+        self.splits
+            .iter()
+            .filter(|split| !split.is_at_limit())
+            .find_map(|split| {
+                let (reason, since) = split.trouble.as_ref()?;
+                Some((split, reason.as_str(), since.elapsed()))
+            })
+    }
+
+    /// Lets a new client take over where the old one gets nothing from a broker that answers:
+    /// after some answers a client asks no more, or not for minutes.
+    fn reopen_if_stuck(&mut self) -> Result<()> {
+        let is_stuck = self
+            .troubled()
+            .is_some_and(|(.., silent)| silent > REOPEN_PATIENCE)
+            && self.opened.elapsed() > REOPEN_PATIENCE
+            && self.consumer().context().unreachable().is_none();
+        if !is_stuck {
+            return Ok(());
+        }
+        self.opened = Instant::now();
+        let consumer = match new_consumer(&self.config, &self.waker) {
+            Ok(consumer) => consumer,
+            Err(error) => {
+                tracing::warn!(target: "kafka", %error, "no new client can be made");
+                return Ok(());
+            }
+        };
+        let topic = &self.options.topic;
+        tracing::info!(target: "kafka", "a new client reads kafka topic \"{topic}\" on");
+        let positions = self.positions();
+        let kept: Vec<_> = self
+            .splits
+            .drain(..)
+            .map(|split| (split.limit, split.trouble))
+            .collect();
+        close_in_background(self.consumer.replace(consumer));
+        self.add_splits(&positions)?;
+        for (split, (limit, trouble)) in self.splits.iter_mut().zip(kept) {
+            (split.limit, split.trouble) = (limit, trouble);
+        }
+        Ok(())
+    }
+
     /// An error that the client reports of a partition: logged where the client goes on by itself,
-    /// returned otherwise.
+    /// returned where rows would be lost or invented, and trouble otherwise.
     fn on_failure(&mut self, i: usize, error: code, text: &str) -> Result<()> {
         use code::*;
         let position = self.splits[i].position.clone();
@@ -333,7 +418,9 @@ impl KafkaReader {
             {
                 Err(truncated(&place, &position, text))
             }
-            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE => {
+            RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
+                if is_out_of_range(error, text) =>
+            {
                 let available = self.consumer().fetch_watermarks(
                     &self.options.topic,
                     position.split as i32,
@@ -380,7 +467,10 @@ impl KafkaReader {
             | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
             | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
             | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => self.on_no_topic(),
-            _ => Err(unavailable(place, text)),
+            _ => {
+                self.be_troubled(i, text);
+                Ok(())
+            }
         }
     }
 
@@ -417,6 +507,12 @@ impl KafkaReader {
 fn is_truncation(error: code, text: &str) -> bool {
     // A client that is not allowed to go on by itself reports every reason under one code.
     error == code::RD_KAFKA_RESP_ERR__LOG_TRUNCATION || text.contains("log truncation detected")
+}
+
+/// Whether the client says that the broker has no such offset: it reports that, too, under the code
+/// of every reason for which it would begin elsewhere.
+fn is_out_of_range(error: code, text: &str) -> bool {
+    error == code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE || text.contains("Offset out of range")
 }
 
 fn truncated(place: &str, position: &SplitPosition, text: &str) -> Error {
@@ -504,6 +600,7 @@ impl SourceReader for KafkaReader {
             self.check = None;
         }
         self.watch_topic()?;
+        self.reopen_if_stuck()?;
         for _ in 0..self.splits.len() {
             let i = self.turn % self.splits.len();
             self.turn = i + 1;
@@ -575,6 +672,7 @@ impl SourceReader for KafkaReader {
                 limit: i64::MAX,
                 queue,
                 end: None,
+                trouble: None,
             });
         }
         self.consumer()
@@ -595,13 +693,17 @@ impl SourceReader for KafkaReader {
         } else {
             self.consumer().context().unreachable()
         };
-        let why = why.filter(|(since, _)| *since > TROUBLE_PATIENCE);
-        why.map(|(_, why)| {
-            format!(
-                "kafka at {} cannot be reached: {why}; trying again",
-                self.options.brokers
-            )
-        })
+        if let Some((_, why)) = why.filter(|(since, _)| *since > TROUBLE_PATIENCE) {
+            let brokers = &self.options.brokers;
+            return Some(format!(
+                "kafka at {brokers} cannot be reached: {why}; trying again"
+            ));
+        }
+        let (split, reason, _) = self.troubled()?;
+        let (topic, partition) = (&self.options.topic, split.position.split);
+        Some(format!(
+            "kafka topic \"{topic}\" partition {partition} cannot be read: {reason}; trying again"
+        ))
     }
 }
 
@@ -611,3 +713,6 @@ impl Drop for KafkaReader {
         close_in_background(self.consumer.take());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! The reader against the broker that the client brings along for tests, which answers what it is
+//! told to.
+
+use super::*;
+use crate::kafka::client::consumer_config;
+use crate::kafka::source::KafkaSource;
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Int64Type};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use std::collections::BTreeMap;
+use tidemark_changelog::connector::SourceConnector;
+use tidemark_plan::{Encode, Format};
+
+const TOPIC: &str = "readings";
+
+/// A broker with one topic of one partition, and a reader of it.
+struct Bench {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    reader: KafkaReader,
+    ids: Vec<i64>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", &brokers)
+            .set("linger.ms", "0")
+            .create()
+            .unwrap();
+        let spec = ConnectorSpec {
+            connector: "kafka".into(),
+            options: BTreeMap::new(),
+            format: Format::Plain,
+            encode: Encode::Json,
+            encode_options: BTreeMap::new(),
+            includes: Vec::new(),
+            key: Vec::new(),
+        };
+        let options = KafkaOptions {
+            brokers,
+            topic: TOPIC.into(),
+            properties: BTreeMap::new(),
+        };
+        let spec = ConnectorSpec {
+            options: [
+                ("topic", TOPIC),
+                ("properties.bootstrap.server", &options.brokers),
+            ]
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .into(),
+            ..spec
+        };
+        let columns = [Column {
+            name: "id".into(),
+            data_type: DataType::Int64,
+            nullable: true,
+            default: None,
+            sql_type: String::new(),
+        }];
+        let source = KafkaSource::new(&spec, &columns).unwrap();
+        let reader = KafkaReader::open(
+            consumer_config(&options),
+            options,
+            spec,
+            columns.to_vec(),
+            &source.start().unwrap(),
+            Arc::new(|| {}),
+            SourceMetrics::new("kafka", TOPIC),
+        );
+        Bench {
+            cluster,
+            producer,
+            reader: reader.unwrap(),
+            ids: Vec::new(),
+        }
+    }
+
+    fn write(&self, ids: std::ops::Range<i64>) {
+        for id in ids {
+            let value = format!("{{\"id\":{id}}}");
+            let record = BaseRecord::<str, str>::to(TOPIC).partition(0);
+            self.producer.send(record.payload(&value)).unwrap();
+        }
+        self.producer.flush(Duration::from_secs(10)).unwrap();
+    }
+
+    /// Polls once.
+    fn poll(&mut self) -> Result<()> {
+        match self.reader.poll(100)? {
+            Some(batch) => {
+                let ids = batch.changes.column(0).as_primitive::<Int64Type>();
+                self.ids.extend(ids.values());
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+        Ok(())
+    }
+
+    /// Polls until `done`, at most for 20 seconds.
+    fn poll_until(&mut self, done: impl Fn(&Bench) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            self.poll().unwrap();
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "read {:?}, trouble {:?}",
+                self.ids,
+                self.reader.trouble()
+            );
+        }
+    }
+
+    fn poll_to(&mut self, end: i64) {
+        self.poll_until(|bench| bench.ids.len() as i64 >= end);
+        assert_eq!(self.ids, (0..end).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_answer_that_is_no_record_is_trouble_and_reading_goes_on() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    bench.poll_to(3);
+    assert_eq!(bench.reader.trouble(), None);
+    for error in [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG,
+    ] {
+        let end = bench.ids.len() as i64;
+        bench
+            .cluster
+            .request_errors(RDKafkaApiKey::Fetch, &[error; 3]);
+        bench.poll_until(|bench| bench.reader.trouble().is_some());
+        let told = bench.reader.trouble().unwrap();
+        let place = format!("kafka topic \"{TOPIC}\" partition 0 cannot be read: ");
+        assert!(told.starts_with(&place), "{told}");
+        bench.write(end..end + 3);
+        bench.poll_to(end + 3);
+        assert_eq!(bench.reader.trouble(), None);
+    }
+}
+
+#[test]
+fn a_new_client_reads_on_where_the_old_one_got_nothing_any_more() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    bench.poll_to(3);
+    let before = Arc::as_ptr(bench.reader.consumer.as_ref().unwrap());
+    let topic_is = |bench: &Bench, answer| bench.cluster.topic_error(TOPIC, answer).unwrap();
+    topic_is(
+        &bench,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+    );
+    let consumer = bench.reader.shared_consumer();
+    let learn = || drop(consumer.fetch_metadata(Some(TOPIC), Duration::from_secs(10)));
+    learn();
+    bench.poll_until(|bench| bench.reader.trouble().is_some());
+    topic_is(&bench, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    bench.write(3..6);
+    bench.poll_to(6);
+    assert_eq!(bench.reader.trouble(), None);
+    let after = Arc::as_ptr(bench.reader.consumer.as_ref().unwrap());
+    assert_ne!(before, after, "the first client learns of that in minutes");
+}
+
+#[test]
+fn a_new_client_is_not_made_for_a_split_that_is_not_to_be_read() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    let mut limit = bench.reader.positions();
+    limit[0].next_offset = 2;
+    bench.reader.set_limits(&limit);
+    bench.poll_to(2);
+    let long_ago = Instant::now() - 2 * REOPEN_PATIENCE;
+    bench.reader.splits[0].trouble = Some(("no".into(), long_ago));
+    bench.reader.opened = long_ago;
+    bench.poll().unwrap();
+    assert_eq!(
+        (bench.reader.opened, bench.reader.trouble()),
+        (long_ago, None)
+    );
+    // Where it is to be read, the limit and the position go over to the new client.
+    limit[0].next_offset = 3;
+    bench.reader.set_limits(&limit);
+    bench.write(3..5);
+    bench.poll().unwrap();
+    assert_ne!(bench.reader.opened, long_ago);
+    bench.poll_to(3);
+    (0..20).for_each(|_| bench.poll().unwrap());
+    bench.poll_to(3);
+    bench.reader.set_limits(&[]);
+    bench.poll_to(5);
+}
