@@ -80,21 +80,60 @@ fn new_topic(broker: &str, name: &str, partitions: i32) -> String {
             .unwrap()
             .as_nanos()
     );
+    create_topic(broker, &name, partitions).unwrap();
+    name
+}
+
+fn create_topic(broker: &str, name: &str, partitions: i32) -> std::result::Result<(), String> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .create()
         .unwrap();
-    let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let created = runtime
+        .block_on(admin.create_topics([&topic], &AdminOptions::new()))
+        .unwrap();
+    created[0].as_ref().map(drop).map_err(|e| format!("{e:?}"))
+}
+
+/// Deletes the topic and makes it anew.
+fn recreate_topic(broker: &str, name: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .create()
+        .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime
-        .block_on(admin.create_topics([&topic], &AdminOptions::new()))
+        .block_on(admin.delete_topics(&[name], &AdminOptions::new()))
         .unwrap()[0]
         .as_ref()
         .unwrap();
-    name
+    let began = Instant::now();
+    while let Err(error) = create_topic(broker, name, partitions) {
+        assert!(began.elapsed() < Duration::from_secs(20), "{error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Writes values to partition 0, without a transaction.
+fn write(broker: &str, topic: &str, range: std::ops::Range<i64>) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .create()
+        .unwrap();
+    for i in range {
+        let value = format!("{{\"id\":{i}}}");
+        let record = BaseRecord::<str, str>::to(topic).partition(0);
+        producer.send(record.payload(&value)).unwrap();
+    }
+    producer.flush(Duration::from_secs(10)).unwrap();
 }
 
 fn delete_records(broker: &str, topic: &str, before: i64) {
@@ -470,6 +509,48 @@ fn a_start_by_timestamp_and_an_offset_that_vanished() {
             .contains("is not the one that was read before"),
         "{error}"
     );
+}
+
+/// The client goes by the new topic's id and keeps the position: rows of the new topic would
+/// continue those of the old one. That it is noticed before any is read rests on a line of the
+/// client's log.
+#[test]
+fn no_row_is_read_of_another_topic_under_the_same_name() {
+    let Some(broker) = broker("no_row_is_read_of_another_topic") else {
+        return;
+    };
+    // The second reader has a limit and is behind it when the topic is made anew, the third has
+    // reached its own.
+    for (records, limit) in [(3, None), (3, Some(6)), (3, Some(3))] {
+        let topic = new_topic(&broker, "again", 1);
+        let columns = [column("id", DataType::Int64)];
+        let source = open_source(&spec(&broker, &topic, &[]), &columns).unwrap();
+        let start = source.start().unwrap();
+        write(&broker, &topic, 0..records);
+        let mut reader = source.open(&start, Arc::new(|| {})).unwrap();
+        let at_offset = |next_offset| SplitPosition {
+            next_offset,
+            ..start[0].clone()
+        };
+        reader.set_limits(&limit.map(at_offset).into_iter().collect::<Vec<_>>());
+        let read = read_until(reader.as_mut(), at(&[at_offset(records)]));
+        assert_eq!(read[&0], (0..records).collect::<Vec<_>>());
+        recreate_topic(&broker, &topic, 1);
+        write(&broker, &topic, 100..120);
+        let began = Instant::now();
+        let error = loop {
+            match reader.poll(7) {
+                Ok(batch) => assert!(batch.is_none(), "a row of the new topic: {batch:?}"),
+                Err(error) => break error,
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "not noticed");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let message =
+            format!("kafka topic \"{topic}\" is not the one that was read before: its id");
+        assert!(error.message().starts_with(&message), "{error}");
+        eprintln!("noticed after {:?}", began.elapsed());
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Statistics};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tidemark_common::{Error, Result, SplitId, SqlState};
 
@@ -22,6 +23,8 @@ const GROUP: &str = "tidemark";
 pub struct Context {
     /// Since when no broker can be reached, and what was said last.
     last_error: Mutex<Option<(Option<Instant>, String)>>,
+    /// By topic, the id that the client goes by, if it says so.
+    topic_ids: Mutex<HashMap<String, String>>,
 }
 
 impl Context {
@@ -49,6 +52,12 @@ impl Context {
         }
     }
 
+    /// The id that the client asks for this topic's records by, of a client that logs what concerns
+    /// topics (`debug=topic`).
+    pub fn topic_id(&self, topic: &str) -> Option<String> {
+        self.topic_ids.lock().get(topic).cloned()
+    }
+
     fn all_brokers_are_down(&self) -> bool {
         self.last_error
             .lock()
@@ -67,10 +76,13 @@ impl ClientContext for Context {
             | RDKafkaLogLevel::Warning => {
                 tracing::warn!(target: "kafka", "{facility}: {message}");
             }
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
-                tracing::info!(target: "kafka", "{facility}: {message}")
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "kafka", "{facility}: {message}");
             }
-            RDKafkaLogLevel::Debug => tracing::debug!(target: "kafka", "{facility}: {message}"),
+        }
+        if let Some((topic, id)) = adopted_id(message) {
+            let mut ids = self.topic_ids.lock();
+            ids.insert(topic.to_string(), id.to_string());
         }
     }
 
@@ -98,6 +110,16 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {}
+
+/// The topic, and the id that the client goes by from now on, if a line of its log says so. A
+/// broker without ids tells one of zeros, which is none.
+fn adopted_id(line: &str) -> Option<(&str, &str)> {
+    let (topic, ids) = line.split_once(" changed id from ")?;
+    let (_, topic) = topic.rsplit_once(' ')?;
+    let (_, id) = ids.split_once(" to ")?;
+    let is_none = id.bytes().all(|b| matches!(b, b'A' | b'='));
+    (!is_none).then_some((topic, id))
+}
 
 /// What is common to every client; the user's own settings go last, ours that must hold are refused
 /// among them.
@@ -342,5 +364,24 @@ pub fn check_sink_topic(options: &KafkaOptions) -> Result<()> {
             }
             other => return other.map(drop),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topics_new_id_is_told_by_the_clients_log() {
+        let context = Context::default();
+        let log = |line: &str| context.log(RDKafkaLogLevel::Debug, "METADATA", line);
+        log("[thrd:main]: Topic a.b changed id from AAAAAAAAAAAAAAAAAAAAAA to x-1");
+        log("[thrd:main]: Topic other changed id from AAAAAAAAAAAAAAAAAAAAAA to y-1");
+        log("[thrd:main]: Topic a.b [0] Leader 1 Epoch 0");
+        assert_eq!(context.topic_id("a.b").as_deref(), Some("x-1"));
+        log("[thrd:main]: Topic a.b changed id from x-1 to x-2");
+        log("[thrd:main]: Topic a.b changed id from x-2 to AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(context.topic_id("a.b").as_deref(), Some("x-2"));
+        assert_eq!(context.topic_id("b"), None);
     }
 }

@@ -161,6 +161,21 @@ impl PartitionQueue {
     }
 }
 
+/// Whether the client has something to say in the queue that all but the records come through. That
+/// `poll` gave nothing does not tell: what the client's context takes is nothing, too.
+pub fn has_events<C: ClientContext>(client: &Client<C>) -> bool {
+    // SAFETY: the client is alive; the queue is ours to give back.
+    unsafe {
+        let queue = sys::rd_kafka_queue_get_consumer(client.native_ptr());
+        if queue.is_null() {
+            return false;
+        }
+        let events = sys::rd_kafka_queue_length(queue);
+        sys::rd_kafka_queue_destroy(queue);
+        events > 0
+    }
+}
+
 /// Sets partitions that are assigned to these positions: the client fetches from them when the
 /// broker has confirmed that its log reaches that far in that epoch. What is wrong with one comes
 /// through its queue.

@@ -12,35 +12,38 @@
 //! on. A log that an unclean election cut off is noticed, also if it has grown past the position
 //! again.
 //!
+//! Offsets count in one topic; in another one under its name (`check`) they soon look like a
+//! continuation. Before rows are handed out, the client must not have adopted another topic's id.
+//! What could be a sign of another topic, or would be misunderstood if it were one (an offset that
+//! is gone, an outage), ends reading until the broker has told the topic's id.
+//!
 //! What the client cures by itself (a broker that restarts, a new leader) is logged. Whatever else
 //! a broker may answer is told as trouble, and the reader goes on: the client asks again, and if a
 //! partition stays silent, a new client takes over at the same positions. Only what would lose or
 //! invent rows (an offset that is gone, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
-use crate::kafka::admin::topic_id;
+use crate::kafka::check::{TopicCheck, known_id, no_topic_any_more, same_topic};
 use crate::kafka::client::{
     Context, close_in_background, create_consumer, invalid_settings, unavailable,
 };
-use crate::kafka::queue::{Next, PartitionQueue, positions_with_epochs, seek};
+use crate::kafka::queue::{Next, PartitionQueue, has_events, positions_with_epochs, seek};
 use crate::metrics::SourceMetrics;
 use crate::options::KafkaOptions;
 use rdkafka::bindings::rd_kafka_resp_err_t as code;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{RecordError, SourceBatch, SourceReader, SplitPosition, Waker};
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result};
 use tidemark_plan::{Column, ConnectorSpec};
 
 /// Bytes that a consumer holds ready, over its partitions.
 const BUFFERED_KBYTES: usize = 65_536;
 /// How long no broker can be reached until SHOW JOBS says so.
 const TROUBLE_PATIENCE: Duration = Duration::from_secs(2);
-/// When a broker that does not know the topic is asked again.
-const GONE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a reader asks whether its topic is still the same one.
 const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a partition may end before an offset that was read from it earlier; a new leader may
@@ -57,6 +60,8 @@ struct Split {
     queue: PartitionQueue,
     /// The end last reported, and when.
     end: Option<(i64, Instant)>,
+    /// The largest leader epoch of a record that was read; -1 before the first.
+    newest_epoch: i32,
     /// What the broker answered instead of records, and since when, until it is read again.
     trouble: Option<(String, Instant)>,
 }
@@ -85,8 +90,9 @@ pub struct KafkaReader {
     opened: Instant,
     /// Until it is empty, nothing is read.
     check: Option<TopicCheck>,
-    /// A question whether the topic is still the same, beside reading: now and then, and when the
-    /// client says that there is no such topic.
+    /// What is wrong if `check` finds that the topic is the same.
+    otherwise: Option<Error>,
+    /// A question whether the topic is still the same, beside reading, now and then.
     watch: Option<TopicCheck>,
     /// When it was asked last.
     watched: Instant,
@@ -107,7 +113,8 @@ pub struct KafkaReader {
 
 /// Reading settings: much at once when there is much, memory bounded, no pause of a second when a
 /// queue was full. The broker tells the end of a partition when a fetch has waited in vain, so that
-/// wait bounds how long a position stands before a transaction marker.
+/// wait bounds how long a position stands before a transaction marker. The client says in its log
+/// which topic's id it goes by.
 fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
     let kbytes = (BUFFERED_KBYTES / partitions.max(1))
         .clamp(1024, 16_384)
@@ -124,6 +131,9 @@ fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
             config.set(key, value);
         }
     }
+    config
+        .set("debug", "topic")
+        .set_log_level(RDKafkaLogLevel::Debug);
 }
 
 fn new_consumer(config: &ClientConfig, waker: &Waker) -> Result<Arc<BaseConsumer<Context>>> {
@@ -154,6 +164,7 @@ impl KafkaReader {
             config,
             opened: Instant::now(),
             check: None,
+            otherwise: None,
             watch: None,
             watched: Instant::now(),
             topic_id: None,
@@ -168,11 +179,7 @@ impl KafkaReader {
             times_ms: Vec::new(),
         };
         reader.add_splits(positions)?;
-        reader.topic_id = positions
-            .iter()
-            .map(|p| &p.topic_id)
-            .find(|id| !id.is_empty() && **id != reader.options.topic)
-            .cloned();
+        reader.topic_id = known_id(positions, &reader.options.topic).map(str::to_string);
         reader.check = reader.topic_check()?;
         Ok(reader)
     }
@@ -193,25 +200,54 @@ impl KafkaReader {
     /// Follows up the news that the topic does not exist.
     fn on_no_topic(&mut self) -> Result<()> {
         if self.topic_id.is_none() {
-            return Err(Error::corrupt(no_topic_any_more(&self.options.topic)));
+            return Err(no_topic_any_more(&self.options.topic));
         }
-        if self.watch.is_none() {
-            self.watch = self.topic_check()?;
+        self.doubt(None)
+    }
+
+    /// Reads nothing before it is known whether this is still the same topic. If it is, `otherwise`
+    /// is what is wrong.
+    fn doubt(&mut self, otherwise: Option<Error>) -> Result<()> {
+        if self.check.is_none() {
+            self.check = self.topic_check()?;
+        }
+        match (&self.check, otherwise) {
+            (None, Some(error)) => return Err(error),
+            (Some(_), Some(error)) => drop(self.otherwise.get_or_insert(error)),
+            (_, None) => {}
         }
         Ok(())
     }
 
-    /// Asks now and then whether the topic is still the same: in another one under its name,
-    /// offsets that were reached soon look like a continuation.
+    /// Whether reading may go on: no question about the topic is open.
+    fn may_read(&mut self) -> Result<bool> {
+        if let Some(check) = &self.check {
+            let Some(outcome) = check.outcome() else {
+                return Ok(false);
+            };
+            outcome?;
+            (self.check, self.watch, self.watched) = (None, None, Instant::now());
+            self.consumer().context().reached();
+            if let Some(error) = self.otherwise.take() {
+                return Err(error);
+            }
+        }
+        if self.consumer().context().unreachable().is_some() && !self.splits.is_empty() {
+            // Whatever it is that answers next.
+            self.doubt(None)?;
+        }
+        Ok(self.check.is_none())
+    }
+
+    /// Asks now and then whether the topic is still the same, beside reading.
     fn watch_topic(&mut self) -> Result<()> {
         if let Some(outcome) = self.watch.as_ref().and_then(TopicCheck::outcome) {
             (self.watch, self.watched) = (None, Instant::now());
             self.consumer().context().reached();
             outcome?;
         }
-        let due = self.watched.elapsed() > WATCH_INTERVAL
-            || self.consumer().context().unreachable().is_some();
-        if due && self.watch.is_none() && !self.splits.is_empty() {
+        let is_due = self.watched.elapsed() > WATCH_INTERVAL;
+        if is_due && self.watch.is_none() && !self.splits.is_empty() {
             self.watched = Instant::now();
             self.watch = self.topic_check()?;
         }
@@ -230,15 +266,15 @@ impl KafkaReader {
             .expect("the consumer is there until the reader is dropped")
     }
 
-    /// Lets the client report what concerns no single partition.
+    /// Lets the client report all that concerns no single partition, and compares the topic's id:
+    /// what was in a partition's queue before belongs to the topic that the positions count in.
     fn serve_events(&mut self) -> Result<()> {
-        for _ in 0..64 {
+        while has_events(self.consumer().client()) {
             let event = self
                 .consumer()
                 .poll(Duration::ZERO)
                 .map(|event| event.map(drop));
             match event {
-                None => return Ok(()),
                 Some(Err(KafkaError::MessageConsumptionFatal(e))) => {
                     (0..self.splits.len()).for_each(|i| self.be_troubled(i, &e.to_string()));
                 }
@@ -247,10 +283,15 @@ impl KafkaReader {
                 ))) => self.on_no_topic()?,
                 // errors are logged by the client's context; records come through the partitions'
                 // own queues
-                Some(_) => {}
+                _ => {}
             }
         }
-        Ok(())
+        let topic = &self.options.topic;
+        let now = self.consumer().context().topic_id(topic);
+        match (&self.topic_id, now) {
+            (Some(known), Some(now)) => same_topic(topic, known, Some(&now)),
+            _ => Ok(()),
+        }
     }
 
     fn failed(&self, what: &str, error: impl std::fmt::Display) -> Error {
@@ -262,11 +303,17 @@ impl KafkaReader {
 
     /// Decodes up to `rows_max` records of split `i`; `None` if it has nothing now.
     fn poll_split(&mut self, i: usize, rows_max: usize) -> Result<Option<SourceBatch>> {
-        let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
-        let split = &mut self.splits[i];
-        if split.is_at_limit() || !split.queue.fill(rows_max) {
+        self.decoder.as_ref().map_err(Error::clone)?;
+        if self.splits[i].is_at_limit() || !self.splits[i].queue.fill(rows_max) {
             return Ok(None);
         }
+        // After it was filled: the news of another topic comes before that topic's records.
+        self.serve_events()?;
+        if self.check.is_some() {
+            return Ok(None);
+        }
+        let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
+        let split = &mut self.splits[i];
         let (mut records, mut bytes) = (0, 0);
         let mut failure = None;
         while records < rows_max && !decoder.is_full() {
@@ -310,7 +357,12 @@ impl KafkaReader {
         if records > 0 {
             split.trouble = None;
             let last = split.position.next_offset - 1;
-            split.position.leader_epoch = split.queue.leader_epoch_of(last);
+            let epoch = split.queue.leader_epoch_of(last);
+            if (0..split.newest_epoch).contains(&epoch) {
+                return Err(older_epoch(&self.options.topic, split, epoch));
+            }
+            split.position.leader_epoch = epoch;
+            split.newest_epoch = split.newest_epoch.max(epoch);
         }
         if let Some((error, text)) = failure {
             self.on_failure(i, error, &text)?;
@@ -393,12 +445,12 @@ impl KafkaReader {
         let kept: Vec<_> = self
             .splits
             .drain(..)
-            .map(|split| (split.limit, split.trouble))
+            .map(|split| (split.limit, split.newest_epoch, split.trouble))
             .collect();
         close_in_background(self.consumer.replace(consumer));
         self.add_splits(&positions)?;
-        for (split, (limit, trouble)) in self.splits.iter_mut().zip(kept) {
-            (split.limit, split.trouble) = (limit, trouble);
+        for (split, kept) in self.splits.iter_mut().zip(kept) {
+            (split.limit, split.newest_epoch, split.trouble) = kept;
         }
         Ok(())
     }
@@ -416,7 +468,7 @@ impl KafkaReader {
             RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR__LOG_TRUNCATION
                 if is_truncation(error, text) =>
             {
-                Err(truncated(&place, &position, text))
+                self.doubt(Some(truncated(&place, &position, text)))
             }
             RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET | RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE
                 if is_out_of_range(error, text) =>
@@ -430,19 +482,17 @@ impl KafkaReader {
                     |e| format!("its offsets are not known ({e})"),
                     |(low, high)| format!("it has the offsets from {low} to {high}"),
                 );
-                Err(Error::new(
-                    tidemark_common::ErrorKind::Corrupt,
-                    SqlState::DATA_CORRUPTED,
-                    format!(
-                        "{place} no longer has offset {}: {available}",
-                        position.next_offset
-                    ),
-                )
+                let offset = position.next_offset;
+                let error = Error::corrupt(format!(
+                    "{place} no longer has offset {offset}: {available}"
+                ))
                 .with_detail(format!("The broker says: {text}."))
                 .with_hint(
-                    "Records were deleted before they were read, by retention or by making the \
-                     topic anew. Create the source again to start from what is left.",
-                ))
+                    "Records were deleted before they were read, by retention or by \
+                             making the topic anew. Create the source again to start from what \
+                             is left.",
+                );
+                self.doubt(Some(error))
             }
             RD_KAFKA_RESP_ERR__TRANSPORT
             | RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
@@ -466,7 +516,11 @@ impl KafkaReader {
             RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
             | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
             | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
-            | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => self.on_no_topic(),
+            | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_ID => {
+                // If it is there after all, the client may not have noticed.
+                self.be_troubled(i, text);
+                self.on_no_topic()
+            }
             _ => {
                 self.be_troubled(i, text);
                 Ok(())
@@ -515,6 +569,24 @@ fn is_out_of_range(error: code, text: &str) -> bool {
     error == code::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE || text.contains("Offset out of range")
 }
 
+fn older_epoch(topic: &str, split: &Split, epoch: i32) -> Error {
+    let SplitPosition {
+        split: partition,
+        next_offset,
+        ..
+    } = split.position;
+    Error::corrupt(format!(
+        "kafka topic \"{topic}\" partition {partition} is not as it was read: the record at offset \
+         {} is of leader epoch {epoch}, and one of epoch {} was read before it",
+        next_offset - 1,
+        split.newest_epoch
+    ))
+    .with_hint(
+        "The topic was made anew, or an older copy of it restored. Create the source again to \
+         start from what is there.",
+    )
+}
+
 fn truncated(place: &str, position: &SplitPosition, text: &str) -> Error {
     Error::corrupt(format!(
         "{place} is not as it was read: the record below offset {}, of leader epoch {}, is gone",
@@ -528,76 +600,10 @@ fn truncated(place: &str, position: &SplitPosition, text: &str) -> Error {
     )
 }
 
-/// Asks, beside the worker's thread, whether the topic is still the one that the positions count
-/// in: another one may have been made under its name, and the same offsets would mean other
-/// records. Goes on asking until the broker answers or the reader is gone.
-struct TopicCheck(Arc<OnceLock<Result<()>>>);
-
-impl TopicCheck {
-    fn begin(
-        consumer: Arc<BaseConsumer<Context>>,
-        topic: &str,
-        known: &str,
-        waker: Waker,
-    ) -> Result<TopicCheck> {
-        let outcome = Arc::new(OnceLock::new());
-        let (answer, topic, known) = (outcome.clone(), topic.to_string(), known.to_string());
-        std::thread::Builder::new()
-            .name("kafka-check".into())
-            .spawn(move || {
-                let mut missed = false;
-                while Arc::strong_count(&answer) > 1 {
-                    match topic_id(consumer.client(), &topic) {
-                        // A broker that has just started may not know it yet.
-                        Ok(None) if !missed => {
-                            missed = true;
-                            std::thread::sleep(GONE_PATIENCE);
-                        }
-                        Ok(now) => {
-                            answer.get_or_init(|| same_topic(&topic, &known, now.as_deref()));
-                            waker();
-                            return;
-                        }
-                        Err(_) => std::thread::sleep(Duration::from_millis(200)),
-                    }
-                }
-            })?;
-        Ok(TopicCheck(outcome))
-    }
-
-    fn outcome(&self) -> Option<Result<()>> {
-        self.0.get().cloned()
-    }
-}
-
-fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
-    match now {
-        Some(now) if now == known => Ok(()),
-        Some(now) => Err(Error::corrupt(format!(
-            "kafka topic \"{topic}\" is not the one that was read before: its id was {known} and \
-             is {now}"
-        ))
-        .with_hint(
-            "It was deleted and made anew. Create the source again to read the new \
-                        one.",
-        )),
-        None => Err(Error::corrupt(no_topic_any_more(topic))
-            .with_hint("It was deleted. Create the source again when there is such a topic.")),
-    }
-}
-
-fn no_topic_any_more(topic: &str) -> String {
-    format!("kafka topic \"{topic}\" does not exist any more")
-}
-
 impl SourceReader for KafkaReader {
     fn poll(&mut self, rows_max: usize) -> Result<Option<SourceBatch>> {
-        if let Some(check) = &self.check {
-            match check.outcome() {
-                None => return self.serve_events().map(|()| None),
-                Some(outcome) => outcome?,
-            }
-            self.check = None;
+        if !self.may_read()? {
+            return self.serve_events().map(|()| None);
         }
         self.watch_topic()?;
         self.reopen_if_stuck()?;
@@ -672,6 +678,7 @@ impl SourceReader for KafkaReader {
                 limit: i64::MAX,
                 queue,
                 end: None,
+                newest_epoch: position.leader_epoch,
                 trouble: None,
             });
         }
@@ -697,6 +704,13 @@ impl SourceReader for KafkaReader {
             let brokers = &self.options.brokers;
             return Some(format!(
                 "kafka at {brokers} cannot be reached: {why}; trying again"
+            ));
+        }
+        let unanswered = self.check.as_ref().and_then(TopicCheck::failure);
+        if let Some((_, why)) = unanswered.filter(|(asked, _)| *asked > TROUBLE_PATIENCE) {
+            let topic = &self.options.topic;
+            return Some(format!(
+                "kafka topic \"{topic}\" is not read before its id is known: {why}; trying again"
             ));
         }
         let (split, reason, _) = self.troubled()?;

@@ -198,3 +198,35 @@ fn a_new_client_is_not_made_for_a_split_that_is_not_to_be_read() {
     bench.reader.set_limits(&[]);
     bench.poll_to(5);
 }
+
+#[test]
+fn a_record_of_an_older_leader_than_one_before_it_is_not_handed_out() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    bench.poll_to(3);
+    assert_eq!(bench.reader.splits[0].newest_epoch, 0);
+    bench.reader.splits[0].newest_epoch = 7;
+    bench.write(3..4);
+    let error = (0..5000).find_map(|_| bench.poll().err()).unwrap();
+    assert_eq!(error.kind(), tidemark_common::ErrorKind::Corrupt);
+    let message = error.message();
+    assert!(
+        message.ends_with("offset 3 is of leader epoch 0, and one of epoch 7 was read before it")
+    );
+    assert_eq!(bench.ids, [0, 1, 2]);
+}
+
+#[test]
+fn nothing_is_read_while_it_is_asked_whether_the_topic_is_the_same() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    bench.poll_to(3);
+    let error = Error::corrupt("records are gone");
+    bench.reader.doubt(Some(error)).unwrap();
+    bench.write(3..6);
+    let error = (0..5000).find_map(|_| bench.poll().err()).unwrap();
+    assert_eq!(error.message(), "records are gone");
+    assert_eq!(bench.ids, [0, 1, 2]);
+    bench.reader.doubt(None).unwrap();
+    bench.poll_to(6);
+}
