@@ -128,6 +128,11 @@ pub trait SourceConnector: Send + Sync {
     fn may_lose_records(&self) -> Result<bool> {
         Ok(false)
     }
+    /// Whether positions that were told `now` count in the same log as those that are `known`: an
+    /// error of kind `Corrupt` if not. Splits of another log are no new splits.
+    fn check_same(&self, _known: &[SplitPosition], _now: &[SplitPosition]) -> Result<()> {
+        Ok(())
+    }
     /// Opens a reader at `positions`.
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>>;
     /// Tells lag tools where we are; failures are logged only.

@@ -527,6 +527,7 @@ fn no_row_is_read_of_another_topic_under_the_same_name() {
         let source = open_source(&spec(&broker, &topic, &[]), &columns).unwrap();
         let start = source.start().unwrap();
         write(&broker, &topic, 0..records);
+        source.check_same(&start, &source.end().unwrap()).unwrap();
         let mut reader = source.open(&start, Arc::new(|| {})).unwrap();
         let at_offset = |next_offset| SplitPosition {
             next_offset,
@@ -550,6 +551,9 @@ fn no_row_is_read_of_another_topic_under_the_same_name() {
             format!("kafka topic \"{topic}\" is not the one that was read before: its id");
         assert!(error.message().starts_with(&message), "{error}");
         eprintln!("noticed after {:?}", began.elapsed());
+        // Its partitions are none of the source's.
+        let other = source.check_same(&start, &source.end().unwrap());
+        assert_eq!(other.unwrap_err().message(), error.message());
     }
 }
 

@@ -106,6 +106,14 @@ pub fn same_topic(topic: &str, known: &str, now: Option<&str>) -> Result<()> {
     }
 }
 
+/// An error of kind `Corrupt` if both tell the topic's id, and not the same one.
+pub fn check_ids(topic: &str, known: &[SplitPosition], now: &[SplitPosition]) -> Result<()> {
+    match (known_id(known, topic), known_id(now, topic)) {
+        (Some(known), Some(now)) => same_topic(topic, known, Some(now)),
+        _ => Ok(()),
+    }
+}
+
 /// The error of a topic that is gone.
 pub fn no_topic_any_more(topic: &str) -> Error {
     Error::corrupt(format!("kafka topic \"{topic}\" does not exist any more"))

@@ -23,7 +23,7 @@
 //! invent rows (an offset that is gone, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
-use crate::kafka::check::{TopicCheck, known_id, no_topic_any_more, same_topic};
+use crate::kafka::check::{TopicCheck, check_ids, known_id, no_topic_any_more, same_topic};
 use crate::kafka::client::{
     Context, close_in_background, create_consumer, invalid_settings, unavailable,
 };
@@ -179,8 +179,6 @@ impl KafkaReader {
             times_ms: Vec::new(),
         };
         reader.add_splits(positions)?;
-        reader.topic_id = known_id(positions, &reader.options.topic).map(str::to_string);
-        reader.check = reader.topic_check()?;
         Ok(reader)
     }
 
@@ -658,6 +656,11 @@ impl SourceReader for KafkaReader {
             return Ok(());
         }
         let topic = &self.options.topic;
+        check_ids(topic, &self.positions(), splits)?;
+        if self.topic_id.is_none() {
+            self.topic_id = known_id(splits, topic).map(str::to_string);
+            self.check = self.topic_check()?;
+        }
         let list = positions_with_epochs(topic, splits)
             .map_err(|e| self.failed("cannot be assigned", e))?;
         for position in splits {

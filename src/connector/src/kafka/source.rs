@@ -2,6 +2,7 @@
 
 use crate::format::RecordDecoder;
 use crate::kafka::admin::topic_id;
+use crate::kafka::check::check_ids;
 use crate::kafka::client::{
     Context, close_in_background, consumer_config, create_consumer, known_offsets, offsets,
     partitions, unavailable,
@@ -117,6 +118,10 @@ impl SourceConnector for KafkaSource {
             crate::kafka::admin::cleanup_policy(&consumer_config(&self.options.kafka), topic)
                 .map_err(|e| unavailable(format!("kafka topic \"{topic}\""), e))?;
         Ok(policy.contains("compact"))
+    }
+
+    fn check_same(&self, known: &[SplitPosition], now: &[SplitPosition]) -> Result<()> {
+        check_ids(&self.options.kafka.topic, known, now)
     }
 
     fn open(&self, positions: &[SplitPosition], waker: Waker) -> Result<Box<dyn SourceReader>> {

@@ -1,5 +1,5 @@
 //! What a broker does with the topics of running sources while they are read: new partitions, other
-//! retention.
+//! retention, another topic under the name.
 
 use super::*;
 
@@ -19,6 +19,14 @@ pub(super) async fn follow_sources(shared: std::sync::Weak<Shared>) {
             let (source, stands) = (source.clone(), positions[&source.id].clone());
             let looked = tokio::task::spawn_blocking(move || look_at(&source, known, &stands));
             match looked.await {
+                Ok(Ok(Seen {
+                    relation,
+                    other: Some(error),
+                    ..
+                })) => {
+                    connectors.remove(&relation);
+                    let _ = shared.events.send(Event::Failed { relation, error });
+                }
                 Ok(Ok(seen)) => {
                     let relation = seen.relation;
                     connectors.insert(relation, seen.connector);
@@ -48,6 +56,8 @@ struct Seen {
     connector: Arc<dyn SourceConnector>,
     /// Its splits, as they would start if they were new.
     splits: Vec<SplitPosition>,
+    /// Its positions count in another log than these splits.
+    other: Option<Error>,
     /// Its rows are not logged, and should be.
     may_lose_records: bool,
 }
@@ -63,8 +73,11 @@ fn look_at(
         records: 0,
         ..p
     };
-    let splits = connector.end()?.into_iter().map(as_new).collect();
-    connector.commit(stands);
+    let splits: Vec<SplitPosition> = connector.end()?.into_iter().map(as_new).collect();
+    let other = connector.check_same(stands, &splits).err();
+    if other.is_none() {
+        connector.commit(stands);
+    }
     let may_lose_records = source.logs_rows.is_none()
         && connector.may_lose_records().unwrap_or_else(|error| {
             tracing::warn!(source = %source.name, %error, "its topic's settings are not known");
@@ -74,6 +87,7 @@ fn look_at(
         relation: source.id,
         connector,
         splits,
+        other,
         may_lose_records,
     })
 }

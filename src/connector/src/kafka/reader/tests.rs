@@ -23,6 +23,17 @@ struct Bench {
     ids: Vec<i64>,
 }
 
+fn reader_at(
+    positions: &[SplitPosition],
+    options: KafkaOptions,
+    spec: ConnectorSpec,
+    columns: Vec<Column>,
+) -> KafkaReader {
+    let (config, waker) = (consumer_config(&options), Arc::new(|| {}));
+    let metrics = SourceMetrics::new("kafka", TOPIC);
+    KafkaReader::open(config, options, spec, columns, positions, waker, metrics).unwrap()
+}
+
 impl Bench {
     fn new() -> Bench {
         let cluster = MockCluster::new(1).unwrap();
@@ -64,21 +75,19 @@ impl Bench {
             sql_type: String::new(),
         }];
         let source = KafkaSource::new(&spec, &columns).unwrap();
-        let reader = KafkaReader::open(
-            consumer_config(&options),
-            options,
-            spec,
-            columns.to_vec(),
-            &source.start().unwrap(),
-            Arc::new(|| {}),
-            SourceMetrics::new("kafka", TOPIC),
-        );
+        let reader = reader_at(&source.start().unwrap(), options, spec, columns.to_vec());
         Bench {
             cluster,
             producer,
-            reader: reader.unwrap(),
+            reader,
             ids: Vec::new(),
         }
+    }
+
+    /// Puts another reader in the place of the one that there is.
+    fn reopen(&mut self, positions: &[SplitPosition]) {
+        let (options, spec) = (self.reader.options.clone(), self.reader.spec.clone());
+        self.reader = reader_at(positions, options, spec, self.reader.columns.clone());
     }
 
     fn write(&self, ids: std::ops::Range<i64>) {
@@ -229,4 +238,50 @@ fn nothing_is_read_while_it_is_asked_whether_the_topic_is_the_same() {
     assert_eq!(bench.ids, [0, 1, 2]);
     bench.reader.doubt(None).unwrap();
     bench.poll_to(6);
+}
+
+#[test]
+fn splits_of_another_topic_are_refused() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    bench.poll_to(3);
+    let own = bench.reader.positions().remove(0);
+    let more = |topic_id: &str| SplitPosition {
+        split: 1,
+        topic_id: topic_id.into(),
+        ..own.clone()
+    };
+    let error = bench.reader.add_splits(&[more("another")]).unwrap_err();
+    assert_eq!(error.kind(), tidemark_common::ErrorKind::Corrupt);
+    assert_eq!(bench.reader.positions().len(), 1);
+    // Where the broker told no id, there is nothing to compare.
+    bench.reader.add_splits(&[more(TOPIC)]).unwrap();
+}
+
+#[test]
+fn a_reader_that_was_opened_without_splits_checks_those_that_come() {
+    let mut bench = Bench::new();
+    bench.write(0..3);
+    let first = bench.reader.positions().remove(0);
+    bench.reopen(&[]);
+    assert!(bench.reader.check.is_none());
+    bench
+        .reader
+        .add_splits(std::slice::from_ref(&first))
+        .unwrap();
+    assert!(bench.reader.check.is_some());
+    bench.poll_to(3);
+    bench.reopen(&[]);
+    let other = SplitPosition {
+        topic_id: "another".into(),
+        ..first
+    };
+    bench.reader.add_splits(&[other]).unwrap();
+    let error = (0..5000).find_map(|_| bench.poll().err()).unwrap();
+    assert!(
+        error
+            .message()
+            .contains("is not the one that was read before")
+    );
+    assert_eq!(bench.ids.len(), 3, "nothing more was read");
 }
