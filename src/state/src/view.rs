@@ -98,6 +98,15 @@ struct Unsealed {
     next_seq: i64,
 }
 
+/// Somebody sums, until this is dropped: also when changes turn out not to fit together.
+struct Summing<'a>(&'a AtomicBool);
+
+impl Drop for Summing<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl ViewOptions {
     /// The sum of changes, with each row of a multiset once.
     fn sum(&self, changes: &[ChangeBatch]) -> ChangeBatch {
@@ -238,6 +247,7 @@ impl ViewPartition {
         if self.summing.swap(true, Ordering::AcqRel) {
             return;
         }
+        let _ends = Summing(&self.summing);
         let sealed = self.unsealed.lock().sealed;
         let runs = self.pending.lock().runs(&self.options, needed, sealed);
         for run in runs {
@@ -252,7 +262,6 @@ impl ViewPartition {
             let sum = Group::new(from.first, to.last, vec![sum]);
             self.pending.lock().replace(&run, sum);
         }
-        self.summing.store(false, Ordering::Release);
     }
 
     /// Merges the changes up to and including `up_to` into the base. Returns false when a reader

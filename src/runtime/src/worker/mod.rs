@@ -274,8 +274,22 @@ impl Worker {
             // answer.
             match catch(|| Ok(view.settle(needed))) {
                 Ok(true) => {
-                    let needed = needed.clone();
-                    let sum = move || view.sum_pending(&needed);
+                    let (needed, shared) = (needed.clone(), self.shared.clone());
+                    let sum = move || {
+                        let summed = catch(|| {
+                            view.sum_pending(&needed);
+                            Ok(())
+                        });
+                        if let Err(error) = summed {
+                            let failed = Event::Failed {
+                                relation: id,
+                                error,
+                            };
+                            // A coordinator that is gone means shutdown.
+                            let _ = shared.events.send(failed);
+                            shared.views.write().remove(&id);
+                        }
+                    };
                     drop(self.shared.tokio.spawn_blocking(sum));
                 }
                 Ok(false) => {}
@@ -321,7 +335,7 @@ impl Worker {
                 InputKind::Tap {
                     state: TapState::Snapshot { .. },
                     ..
-                } => self.poll_snapshot(id, index),
+                } => catch(|| self.poll_snapshot(id, index)),
                 _ => Ok(false),
             };
             match result {
@@ -643,7 +657,7 @@ impl Worker {
             ..barrier
         };
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
-        let told = self.told(upstream, tapping, input);
+        let told = catch(|| self.told(upstream, tapping, input));
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
         let mergeable = self.shared.readers.mergeable();
         let batch_rows = self.shared.config.batch_rows_max;
@@ -667,13 +681,15 @@ impl Worker {
             return;
         };
         if let Some(view) = view {
-            let rows = view.read_at(barrier.epoch, mergeable, columns, batch_rows);
-            match told.and_then(|told| Ok((told, rows?))) {
-                Ok((told, rows)) => {
+            let rows = catch(|| view.read_at(barrier.epoch, mergeable, columns, batch_rows));
+            match (told, rows) {
+                (Ok(told), Ok(rows)) => {
                     let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
                     *state = snapshot(rows, told, linear, barrier);
                 }
-                Err(error) => self.fail(tapping, error),
+                // What is wrong with the rows of a view is not for its readers to bear.
+                (_, Err(error)) => self.fail(upstream, error),
+                (Err(error), _) => self.fail(tapping, error),
             }
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();

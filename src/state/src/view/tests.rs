@@ -513,6 +513,20 @@ fn a_multiset_row_that_is_not_there_cannot_go() {
     table.view().merge(Epoch(1));
 }
 
+/// It is found out again and again, not passed over in silence from then on.
+#[test]
+fn changes_that_do_not_sum_end_no_later_sum() {
+    let table = view(Shape::Multiset);
+    let view = table.view();
+    view.append(Epoch(1), vec![one(1, i64::MAX)]);
+    view.append(Epoch(2), vec![one(1, i64::MAX)]);
+    for _ in 0..2 {
+        let sum = || view.sum_pending(&[Epoch(0), Epoch(2)]);
+        let summed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(sum));
+        assert!(summed.is_err());
+    }
+}
+
 #[test]
 #[should_panic(expected = "r: a row was retracted from an append-only relation")]
 fn an_append_only_row_stays() {
