@@ -6,6 +6,7 @@ use crate::entry::{CatalogChange, TableWrites};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
 use tidemark_plan::{Catalog, Relation};
@@ -298,6 +299,23 @@ pub enum Event {
     Request(Request),
 }
 
+/// Whether a write was refused, as those that are resolved against it see it: they are written on
+/// rows that are not there then, and are refused, too.
+#[derive(Clone, Debug, Default)]
+pub struct Fate(Arc<AtomicBool>);
+
+impl Fate {
+    /// It is refused.
+    pub fn refuse(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is refused.
+    pub fn is_refused(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// What sessions ask of the coordinator.
 pub enum Request {
     /// Create a relation. `targets`: what its sources held when the statement began; `start`: where
@@ -364,6 +382,11 @@ pub enum Request {
     Write {
         /// The rows.
         writes: Vec<TableWrites>,
+        /// The writes that they were resolved against and that were not decided then: the last one
+        /// of each table.
+        after: Vec<Fate>,
+        /// Their own.
+        fate: Fate,
         /// Answered with the epoch when it is decided.
         reply: Option<oneshot::Sender<Result<Epoch>>>,
     },

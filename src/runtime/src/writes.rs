@@ -23,7 +23,7 @@ use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
 use tidemark_control::TableWrites;
 use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
-use tidemark_control::protocol::{Event, Request};
+use tidemark_control::protocol::{Event, Fate, Request};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
@@ -481,16 +481,24 @@ impl WriteGuard {
             return Ok(None);
         }
         // What was not submitted is in no head: a head that knows more than the log would resolve
-        // the next write against rows that are not there.
+        // the next write against rows that are not there. What is refused after it was submitted
+        // leaves the heads again, and the coordinator refuses what was resolved against it.
         let (reply, decision) = head::decision();
-        let (submitted, reply) = (writes.clone(), Some(reply));
+        let (submitted, fate) = (writes.clone(), Fate::default());
+        let request = Request::Write {
+            writes,
+            after: tables.values().filter_map(|l| l.head.last_open()).collect(),
+            fate: fate.clone(),
+            reply: Some(reply),
+        };
         shared
             .events
-            .send(Event::Request(Request::Write { writes, reply }))
+            .send(Event::Request(request))
             .map_err(|_| tidemark_control::coordinator::shutting_down())?;
         for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
             if let Some(locked) = tables.get_mut(&table) {
-                locked.head.add(changes, keys, decision.clone());
+                let (decision, fate) = (decision.clone(), fate.clone());
+                locked.head.add(changes, keys, decision, fate);
             }
         }
         Ok(Some(decision))

@@ -305,7 +305,7 @@ mod tests {
                     table: RelationId(1),
                     changes: ChangeBatch::insert(rows),
                 }],
-                reply: None,
+                ..PendingWrite::default()
             }
         };
         // 16 bytes a row: value and weight.

@@ -48,10 +48,10 @@
 //! that is suspected of ending the process is tried once more without a restart, after a while that
 //! grows with the number of deaths.
 
-use super::Coordinator;
 use super::jobs::{Creating, Phase, Reading, Resumes, runs_on_demand, stopped_error};
+use super::{Coordinator, PendingWrite};
 use crate::entry::encode_kept;
-use crate::protocol::{Positions, StartJob, StartMode};
+use crate::protocol::{Fate, Positions, StartJob, StartMode};
 use crate::{Cut, Entry, TableWrites};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -234,27 +234,26 @@ impl Coordinator {
             .collect()
     }
 
-    /// Writes that wait for a barrier and would go to a halted table.
+    /// Writes that wait for a barrier and would go to a halted table, and those that were resolved
+    /// against them.
     fn refuse_pending_writes(&mut self) {
         for pending in std::mem::take(&mut self.pending_writes) {
-            match self.refusal(&pending.writes) {
+            match self.refusal(&pending) {
                 None => self.pending_writes.push(pending),
-                Some(error) => {
-                    if let Some(reply) = pending.reply {
-                        let _ = reply.send(Err(error));
-                    }
-                }
+                Some(error) => pending.refuse(error),
             }
         }
     }
 
-    /// Why these writes cannot be taken.
-    pub(super) fn refusal(&self, writes: &[TableWrites]) -> Option<Error> {
-        writes.iter().find_map(|write| {
+    /// Why this write cannot be taken.
+    pub(super) fn refusal(&self, write: &PendingWrite) -> Option<Error> {
+        let halted = write.writes.iter().find_map(|write| {
             let halt = self.halted.get(&write.table)?;
             let relation = self.decisions.catalog.relations.get(&write.table)?;
             Some(stopped_error(relation, &halt.stopped))
-        })
+        });
+        let is_void = write.after.iter().any(Fate::is_refused);
+        halted.or_else(|| is_void.then(void))
     }
 
     /// A cut is decided: rows that it has for halted jobs are kept.
@@ -743,4 +742,23 @@ pub(super) fn reason_of(own: bool, name: &str, what: &str, error: &Error) -> Str
         reason = format!("{reason} ({hint})");
     }
     reason
+}
+
+/// The error of a write that was resolved against one that was refused.
+fn void() -> Error {
+    Error::user(
+        SqlState("40001"),
+        "could not serialize access: an earlier write, whose rows this one saw, was refused",
+    )
+    .with_hint("Run the transaction again.")
+}
+
+impl PendingWrite {
+    pub(super) fn refuse(self, error: Error) {
+        self.fate.refuse();
+        if let Some(reply) = self.reply {
+            // A session that is gone asks for nothing.
+            let _ = reply.send(Err(error));
+        }
+    }
 }

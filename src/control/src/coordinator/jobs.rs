@@ -308,9 +308,11 @@ impl Coordinator {
         }
         if !first_rows.is_empty() {
             // By this very barrier: whoever sees the table sees them.
-            let (writes, reply) = (first_rows, None);
-            self.pending_writes
-                .insert(0, PendingWrite { writes, reply });
+            let first = PendingWrite {
+                writes: first_rows,
+                ..PendingWrite::default()
+            };
+            self.pending_writes.insert(0, first);
         }
         if !entries.is_empty() {
             self.record(&entries)?;

@@ -26,7 +26,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-use crate::protocol::{Command, Event, Request, Workers};
+use crate::protocol::{Command, Event, Fate, Request, Workers};
 use crate::{CatalogChange, DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::EpochInFlight;
@@ -97,8 +97,12 @@ pub struct Coordinator {
     shutdown_epoch: Option<Epoch>,
 }
 
+#[derive(Default)]
 struct PendingWrite {
     writes: Vec<crate::TableWrites>,
+    /// What they were resolved against and was not decided then.
+    after: Vec<Fate>,
+    fate: Fate,
     reply: Option<oneshot::Sender<Result<Epoch>>>,
 }
 
@@ -225,14 +229,23 @@ impl Coordinator {
                 cascade,
                 reply,
             } => self.on_changes(changes, cascade, reply)?,
-            Request::Write { writes, reply } => {
-                if let Some(error) = self.refusal(&writes) {
-                    if let Some(reply) = reply {
-                        let _ = reply.send(Err(error));
-                    }
+            Request::Write {
+                writes,
+                after,
+                fate,
+                reply,
+            } => {
+                let write = PendingWrite {
+                    writes,
+                    after,
+                    fate,
+                    reply,
+                };
+                if let Some(error) = self.refusal(&write) {
+                    write.refuse(error);
                     return Ok(());
                 }
-                self.pending_writes.push(PendingWrite { writes, reply });
+                self.pending_writes.push(write);
                 self.active = true;
                 self.urgent = true;
             }

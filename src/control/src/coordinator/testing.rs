@@ -13,7 +13,7 @@
 use super::recovery::Recovered;
 use super::{Coordinator, Pace};
 use crate::entry::decode_kept;
-use crate::protocol::{Command, Event, Positions, Request, StartJob, StartMode, Workers};
+use crate::protocol::{Command, Event, Fate, Positions, Request, StartJob, StartMode, Workers};
 use crate::{DecisionLog, Entry, Pin, Readers, TableWrites};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::DataType;
@@ -523,11 +523,24 @@ impl Bed {
 
     /// Writes so many rows.
     pub fn write(&mut self, table: RelationId, rows: usize) -> Option<Result<Epoch>> {
-        let writes = vec![rows_of(table, rows)];
-        self.ask(|reply| Request::Write {
-            writes,
+        self.write_after(&[table], rows, &[]).1
+    }
+
+    /// Writes so many rows to each of these tables, after others that were not decided yet.
+    pub fn write_after(
+        &mut self,
+        tables: &[RelationId],
+        rows: usize,
+        after: &[&Fate],
+    ) -> (Fate, Option<Result<Epoch>>) {
+        let fate = Fate::default();
+        let answer = self.ask(|reply| Request::Write {
+            writes: tables.iter().map(|table| rows_of(*table, rows)).collect(),
+            after: after.iter().map(|fate| (*fate).clone()).collect(),
+            fate: fate.clone(),
             reply: Some(reply),
-        })
+        });
+        (fate, answer)
     }
 
     /// Takes a checkpoint.

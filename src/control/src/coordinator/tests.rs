@@ -168,6 +168,38 @@ fn stopped(bed: &Bed) -> Vec<u32> {
     shown.stopped.keys().map(|id| id.0).collect()
 }
 
+/// One statement of a transaction saw a row of another one that is refused because its other table
+/// stopped: taken, it would retract a row that was never there.
+#[test]
+fn a_write_that_saw_a_refused_one_is_refused() {
+    let mut bed = Bed::new(1);
+    let (a, b) = (table(1, "a"), table(2, "b"));
+    for relation in [&a, &b] {
+        bed.create(relation);
+    }
+    // Writes that wait for a barrier when the table stops, and one that comes after that.
+    bed.script.lock().holds = Some(Vec::new());
+    while bed.coordinator.next_deadline().is_some() {
+        bed.write(b.id, 1);
+        bed.coordinator.active = true;
+    }
+    let (both, _) = bed.write_after(&[a.id, b.id], 1, &[]);
+    let (saw, _) = bed.write_after(&[b.id], 1, &[&both]);
+    let (other, _) = bed.write_after(&[b.id], 1, &[]);
+    bed.event(failed(&a));
+    let (late, answer) = bed.write_after(&[b.id], 1, &[&saw]);
+    assert_eq!(answer.unwrap().unwrap_err().state().0, "40001");
+    let refused = [&both, &saw, &other, &late].map(|fate| fate.is_refused());
+    assert_eq!(refused, [true, true, false, true]);
+    // What does not build on it is taken.
+    let held = bed.script.lock().holds.take();
+    held.into_iter()
+        .flatten()
+        .for_each(|event| bed.event(event));
+    let (_, answer) = bed.write_after(&[b.id], 1, &[&other]);
+    answer.unwrap().unwrap();
+}
+
 /// Rows from before the checkpoint, after it, of an epoch that was on its way when the table
 /// stopped, through any number of checkpoints and crashes of others.
 #[test]

@@ -3,6 +3,9 @@
 //! Writes of one table are submitted in order, so their epochs do not decrease. The epoch of one is
 //! told when it is decided, which is before it is published: whoever pins an epoch and then asks a
 //! write for its own knows whether the pinned rows contain it.
+//!
+//! A write may still be refused, because another of its tables stopped: it was never there, and is
+//! forgotten with what it left. The coordinator refuses what was resolved against it meanwhile.
 
 use arrow::array::{RecordBatch, UInt32Array};
 use futures::FutureExt;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result};
 use tidemark_control::coordinator::shutting_down;
+use tidemark_control::protocol::Fate;
 use tokio::sync::oneshot;
 
 /// Tells the epoch of submitted writes when it is decided.
@@ -32,12 +36,24 @@ pub struct TableHead {
     submitted: VecDeque<Submitted>,
     /// By key, of a table that has one: the last of those writes that touched it, and the row that
     /// it left.
-    current: HashMap<Vec<u8>, (Epoch, Option<(Arc<RecordBatch>, u32)>)>,
+    current: Current,
+}
+
+type Current = HashMap<Vec<u8>, (Epoch, Option<(Arc<RecordBatch>, u32)>)>;
+
+/// Notes what a write left of its keys.
+fn touch(current: &mut Current, write: &Submitted) {
+    let rows = Arc::new(write.changes.rows().clone());
+    for (row, key) in write.keys.iter().enumerate() {
+        let left = (write.changes.weight(row) > 0).then(|| (rows.clone(), row as u32));
+        current.insert(key.clone(), (write.version, left));
+    }
 }
 
 struct Submitted {
     version: Epoch,
     decision: Decision,
+    fate: Fate,
     changes: ChangeBatch,
     keys: Vec<Vec<u8>>,
 }
@@ -49,13 +65,21 @@ impl Submitted {
 }
 
 impl TableHead {
-    /// A number that changes with every write.
+    /// A number that changes with every write, and when one is forgotten that was refused.
     pub(super) fn version(&self) -> Epoch {
         self.version
     }
 
-    /// Forgets what is published.
+    /// Forgets what is published, and what was refused.
     pub(super) fn forget(&mut self, published: Epoch) {
+        if self.submitted.iter().any(|s| s.fate.is_refused()) {
+            self.submitted.retain(|s| !s.fate.is_refused());
+            self.version = self.version.next();
+            self.current.clear();
+            for s in &self.submitted {
+                touch(&mut self.current, s);
+            }
+        }
         let is_past = |s: &Submitted| s.epoch().is_some_and(|epoch| epoch <= published);
         while self.submitted.front().is_some_and(is_past) {
             let Some(past) = self.submitted.pop_front() else {
@@ -79,26 +103,37 @@ impl TableHead {
 
     /// Adds submitted changes, consolidated: retractions first. `keys`: of each row, if the table
     /// has a key.
-    pub(super) fn add(&mut self, changes: ChangeBatch, keys: Vec<Vec<u8>>, decision: Decision) {
+    pub(super) fn add(
+        &mut self,
+        changes: ChangeBatch,
+        keys: Vec<Vec<u8>>,
+        decision: Decision,
+        fate: Fate,
+    ) {
         self.version = self.version.next();
-        let rows = Arc::new(changes.rows().clone());
-        for (row, key) in keys.iter().enumerate() {
-            let left = (changes.weight(row) > 0).then(|| (rows.clone(), row as u32));
-            self.current.insert(key.clone(), (self.version, left));
-        }
-        self.submitted.push_back(Submitted {
+        let submitted = Submitted {
             version: self.version,
             decision,
+            fate,
             changes,
             keys,
-        });
+        };
+        touch(&mut self.current, &submitted);
+        self.submitted.push_back(submitted);
+    }
+
+    /// The last write, if it is not decided: if it is refused, nothing that was resolved here
+    /// counts. If one before it is, it is refused itself.
+    pub(super) fn last_open(&self) -> Option<Fate> {
+        let last = self.submitted.back()?;
+        last.epoch().is_none().then(|| last.fate.clone())
     }
 
     /// The changes that are not in the rows as of `epoch`, which is pinned.
     pub(super) fn after(&self, epoch: Epoch) -> Vec<ChangeBatch> {
         self.submitted
             .iter()
-            .filter(|s| s.epoch().is_none_or(|e| e > epoch))
+            .filter(|s| !s.fate.is_refused() && s.epoch().is_none_or(|e| e > epoch))
             .map(|s| s.changes.clone())
             .collect()
     }
@@ -157,7 +192,7 @@ mod tests {
         let mut head = TableHead::default();
         let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
             let ((changes, keys), (reply, decision)) = (change(rows), decision());
-            head.add(changes, keys, decision);
+            head.add(changes, keys, decision, Fate::default());
             reply
         };
         let first = submit(&mut head, &[(1, 10, 1), (2, 20, 1)]);
@@ -177,5 +212,30 @@ mod tests {
         assert_eq!(values(&head, &[1, 2, 3]), (vec![], vec![0, 1, 2]));
         assert_eq!(head.after(Epoch(0)).len(), 0);
         assert_eq!(head.version(), Epoch(3));
+    }
+
+    #[test]
+    fn a_refused_write_was_never_there() {
+        let mut head = TableHead::default();
+        let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
+            let ((changes, keys), (reply, decision)) = (change(rows), decision());
+            let fate = Fate::default();
+            head.add(changes, keys, decision, fate.clone());
+            (reply, fate)
+        };
+        let (first, _) = submit(&mut head, &[(1, 10, 1)]);
+        first.send(Ok(Epoch(5))).unwrap();
+        assert!(head.last_open().is_none());
+        let (_second, fate) = submit(&mut head, &[(1, 10, -1), (1, 11, 1), (2, 20, 1)]);
+        assert_eq!(values(&head, &[1, 2]), (vec![11, 20], vec![]));
+        fate.refuse();
+        // Whoever resolves before the head has forgotten it is refused with it.
+        assert!(head.last_open().unwrap().is_refused());
+        assert_eq!(head.after(Epoch(4)).len(), 1);
+        head.forget(Epoch(4));
+        assert!(head.last_open().is_none());
+        assert_eq!(values(&head, &[1, 2]), (vec![10], vec![1]));
+        head.forget(Epoch(5));
+        assert_eq!(values(&head, &[1, 2]), (vec![], vec![0, 1]));
     }
 }
