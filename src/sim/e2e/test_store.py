@@ -131,6 +131,29 @@ def test_store_away(own_server, s3, unique):
     assert own_server.query("SELECT c FROM v") == [(12,)]
 
 
+def test_resume_without_store(kafka, own_server, s3, unique):
+    """A job is resumed while the S3 server is away: it stays as it is, with the reason, and the others go on."""
+    own_server.environment = s3.environment
+    topic = kafka.create_topic(unique("resumed"), 1)
+    own_server.start(checkpoint_url=s3.url(unique("resumed").replace("_", "-")), checkpoint_ms=200)
+    own_server.run(f"CREATE TABLE k (id BIGINT PRIMARY KEY, x INT) WITH ({kafka.options(topic, on_error='fail')}) FORMAT UPSERT ENCODE JSON;\nCREATE TABLE t (id BIGINT PRIMARY KEY);")
+    kafka.produce(topic, [({"id": 1}, {"id": 1, "x": 1})])
+    eventually(lambda: own_server.query("SELECT id FROM k") == [(1,)])
+    own_server.query("FLUSH")
+    kafka.produce(topic, [({"id": 2}, {"id": 2, "x": "bad"})])
+    eventually(lambda: states(own_server)["k"][0] == "stopped")
+    s3.stop()
+    assert "checkpoint store" in str(own_server.error("ALTER TABLE k RESUME"))
+    own_server.query("INSERT INTO t VALUES (1)")
+    assert own_server.query("SELECT id FROM t") == [(1,)]
+    assert own_server.query("SELECT id FROM k") == [(1,)]
+    assert "checkpoint store" in states(own_server)["k"][1]
+    s3.start()
+    own_server.wait_ready(60)
+    # Restored, it meets the record again.
+    assert 'column "x"' in str(own_server.error("ALTER TABLE k RESUME"))
+
+
 def test_wrong_settings_are_named(own_server, s3, unique):
     """No credentials, wrong ones, no such bucket: the start fails at once and names what to set."""
     url = s3.url(unique("settings").replace("_", "-"))

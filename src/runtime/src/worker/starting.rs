@@ -14,6 +14,7 @@ use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, fail
 use tidemark_control::entry::decode_kept;
 use tidemark_control::protocol::{Event, Positions, StartJob, StartMode};
 use tidemark_plan::{Op, RelationKind};
+use tidemark_state::checkpoint::CheckpointStore;
 
 impl Worker {
     /// Builds a job, or only what people read of it.
@@ -55,6 +56,17 @@ impl Worker {
         self.remove(id);
     }
 
+    /// Where a job's state is read from. At a start, a store that is away is waited for: no job
+    /// stops for it, and no start fails. Later, all other jobs of the worker would wait with it: the
+    /// job stays as it is, and is resumed another time.
+    fn store(&self) -> CheckpointStore {
+        if self.recovering {
+            self.shared.store.patient()
+        } else {
+            self.shared.store.clone()
+        }
+    }
+
     /// Restores the rows of a job that does not run.
     fn show(&mut self, start: &StartJob) -> Result<()> {
         let relation = &start.relation;
@@ -89,10 +101,8 @@ impl Worker {
         }
         let mut rows = Vec::new();
         for file in &start.kept {
-            let bytes = self
-                .shared
-                .tokio
-                .block_on(self.shared.store.patient().read_kept(file))?;
+            let store = self.store();
+            let bytes = self.shared.tokio.block_on(store.read_kept(file))?;
             rows.extend(decode_kept(&bytes).map_err(|e| e.context(&file.path))?);
         }
         rows.extend(start.rows.iter().map(|w| w.changes.clone()));
@@ -334,8 +344,7 @@ impl Worker {
                 },
                 spec.clone(),
             );
-            // A store that is away is waited for: no job stops for it, and no start fails.
-            let store = self.shared.store.patient();
+            let store = self.store();
             let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
                 table.restore(&rows);
                 restored += rows.num_rows() as u64;
