@@ -71,6 +71,16 @@ struct State {
     error: Option<String>,
 }
 
+/// How a step of the delivering thread went.
+enum Step {
+    /// Well.
+    Went,
+    /// What is next cannot be read from the log now.
+    Unread(Error),
+    /// The sink is closed.
+    Closed,
+}
+
 impl SinkQueue {
     /// The sink's queue, made by the first worker that asks, with what a checkpoint of an epoch
     /// kept. One that was kept while its job did not run is resumed.
@@ -271,11 +281,18 @@ impl SinkQueue {
         let mut writer: Option<Box<dyn SinkWriter>> = None;
         loop {
             match self.step(&mut writer) {
-                Ok(true) => {
+                Ok(Step::Went) => {
                     backoff.reset();
                     self.state.lock().error = None;
                 }
-                Ok(false) => return,
+                Ok(Step::Unread(error)) => {
+                    tracing::warn!(sink = %self.relation.name, %error, "the sink's log cannot be \
+                        read; trying again");
+                    let mut state = self.state.lock();
+                    state.error = Some(error.to_string());
+                    self.changed.wait_for(&mut state, backoff.pause());
+                }
+                Ok(Step::Closed) => return,
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking \
                         over again");
@@ -303,11 +320,10 @@ impl SinkQueue {
         state.delivers = false;
     }
 
-    /// Waits until something can be delivered and does a step towards that; `false` when the sink
-    /// is closed.
-    fn step(&self, writer: &mut Option<Box<dyn SinkWriter>>) -> Result<bool> {
+    /// Waits until something can be delivered and does a step towards that.
+    fn step(&self, writer: &mut Option<Box<dyn SinkWriter>>) -> Result<Step> {
         let Some(next) = self.wait()? else {
-            return Ok(false);
+            return Ok(Step::Closed);
         };
         let Some(open) = writer else {
             let mut opened = self.open()?;
@@ -316,14 +332,17 @@ impl SinkQueue {
             let refused = self.state.lock().queue.take_over(name, marker)?;
             self.report(&refused);
             *writer = Some(opened);
-            return Ok(true);
+            return Ok(Step::Went);
         };
         match next {
             Next::Wait | Next::WaitForCheckpoint => {}
-            Next::Read(file) => {
-                let parts = self.read_log(&self.shared.store, &file)?;
-                self.state.lock().queue.hold(parts);
-            }
+            Next::Read(file) => match self.read_log(&self.shared.store, &file) {
+                Ok(parts) => self.state.lock().queue.hold(parts),
+                Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
+                // Whatever else the store says, it worked when it took the file. The receiver has
+                // done nothing wrong.
+                Err(error) => return Ok(Step::Unread(error)),
+            },
             Next::Deliver(delivery) => {
                 let delivered = open.deliver(&delivery);
                 let mut state = self.state.lock();
@@ -333,7 +352,7 @@ impl SinkQueue {
                 self.report(&delivered.refused);
             }
         }
-        Ok(true)
+        Ok(Step::Went)
     }
 
     fn open(&self) -> Result<Box<dyn SinkWriter>> {
