@@ -24,6 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use queue::{Limits, Next, Queue, ToSeal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{Refusal, SinkWriter};
 use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, TableId, WorkerId};
@@ -66,6 +67,8 @@ struct State {
     closed: bool,
     /// A thread delivers.
     delivers: bool,
+    /// Somebody asked for delivery to go on since the thread last began to do something.
+    resumed: bool,
     /// A checkpoint is asked for.
     asked: bool,
     error: Option<String>,
@@ -73,12 +76,42 @@ struct State {
 
 /// How a step of the delivering thread went.
 enum Step {
+    /// The writer is ready; whether it can deliver is not known yet.
+    TookOver,
     /// Well.
     Went,
     /// What is next cannot be read from the log now.
     Unread(Error),
     /// The sink is closed.
     Closed,
+}
+
+impl State {
+    /// Delivery is to be tried now, whatever went before.
+    fn go_on(&mut self) {
+        self.resumed = true;
+        if !self.delivers {
+            self.error = None;
+        }
+    }
+
+    /// Nothing that happens by itself mends the error: nothing is delivered until somebody says
+    /// RESUME, or the next start. What comes meanwhile is kept in the log. False if somebody has
+    /// said so while the error came about: whoever was told that delivery goes on is right.
+    fn halt(&mut self, reason: &str) -> bool {
+        self.error = Some(reason.to_string());
+        self.delivers = std::mem::take(&mut self.resumed);
+        !self.delivers
+    }
+}
+
+/// Tells the error and waits so long. The epochs that are published meanwhile, many a second, are no
+/// reason to try again earlier; RESUME is.
+fn pause(state: &Mutex<State>, changed: &Condvar, error: &Error, time: Duration) {
+    let until = Instant::now() + time;
+    let mut state = state.lock();
+    state.error = Some(error.to_string());
+    while !state.closed && !state.resumed && !changed.wait_until(&mut state, until).timed_out() {}
 }
 
 impl SinkQueue {
@@ -148,6 +181,7 @@ impl SinkQueue {
                 counts_from: progress.map(|(_, epoch)| epoch),
                 closed: false,
                 delivers: false,
+                resumed: false,
                 asked: false,
                 error: None,
             }),
@@ -207,10 +241,12 @@ impl SinkQueue {
             let mut state = self.state.lock();
             state.released = true;
             state.queue.release();
+            state.go_on();
             self.changed.notify_all();
         }
         if let Err(error) = self.deliver_in_thread() {
-            self.halt(&error);
+            tracing::error!(sink = %self.relation.name, %error, "delivery does not begin");
+            self.state.lock().error = Some(error.to_string());
         }
     }
 
@@ -223,7 +259,12 @@ impl SinkQueue {
     }
 
     fn resume(self: &Arc<Self>) -> Result<()> {
-        self.state.lock().queue.resume();
+        {
+            let mut state = self.state.lock();
+            state.queue.resume();
+            state.go_on();
+            self.changed.notify_all();
+        }
         self.deliver_in_thread()
     }
 
@@ -273,7 +314,10 @@ impl SinkQueue {
             .stack_size(tidemark_common::STACK_BYTES)
             .spawn(move || queue.run())
             .map(drop)
-            .map_err(Error::from)
+            .map_err(|error| {
+                self.state.lock().delivers = false;
+                Error::from(error)
+            })
     }
 
     fn run(&self) {
@@ -281,6 +325,7 @@ impl SinkQueue {
         let mut writer: Option<Box<dyn SinkWriter>> = None;
         loop {
             match self.step(&mut writer) {
+                Ok(Step::TookOver) => {}
                 Ok(Step::Went) => {
                     backoff.reset();
                     self.state.lock().error = None;
@@ -288,36 +333,26 @@ impl SinkQueue {
                 Ok(Step::Unread(error)) => {
                     tracing::warn!(sink = %self.relation.name, %error, "the sink's log cannot be \
                         read; trying again");
-                    let mut state = self.state.lock();
-                    state.error = Some(error.to_string());
-                    self.changed.wait_for(&mut state, backoff.pause());
+                    pause(&self.state, &self.changed, &error, backoff.pause());
                 }
                 Ok(Step::Closed) => return,
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
                     tracing::warn!(sink = %self.relation.name, %error, "delivery failed; taking \
                         over again");
                     writer = None;
-                    let mut state = self.state.lock();
-                    state.error = Some(error.to_string());
-                    if !state.closed {
-                        self.changed.wait_for(&mut state, backoff.pause());
+                    pause(&self.state, &self.changed, &error, backoff.pause());
+                }
+                Err(error) => {
+                    tracing::error!(sink = %self.relation.name, %error, "delivery stopped");
+                    writer = None;
+                    let hint = error.hint().map(|hint| format!(" ({hint})"));
+                    let reason = format!("{}{}", error.message(), hint.unwrap_or_default());
+                    if self.state.lock().halt(&reason) {
+                        return;
                     }
                 }
-                Err(error) => return self.halt(&error),
             }
         }
-    }
-
-    /// Nothing that happens by itself mends the error: nothing is delivered until somebody says
-    /// RESUME, or the next start. What comes meanwhile is kept in the log.
-    fn halt(&self, error: &Error) {
-        tracing::error!(sink = %self.relation.name, %error, "delivery stopped");
-        let mut state = self.state.lock();
-        let hint = error
-            .hint()
-            .map_or(String::new(), |hint| format!(" ({hint})"));
-        state.error = Some(format!("{}{hint}", error.message()));
-        state.delivers = false;
     }
 
     /// Waits until something can be delivered and does a step towards that.
@@ -332,7 +367,7 @@ impl SinkQueue {
             let refused = self.state.lock().queue.take_over(name, marker)?;
             self.report(&refused);
             *writer = Some(opened);
-            return Ok(Step::Went);
+            return Ok(Step::TookOver);
         };
         match next {
             Next::Wait | Next::WaitForCheckpoint => {}
@@ -379,7 +414,10 @@ impl SinkQueue {
                 match state.queue.next(published)? {
                     Next::Wait => {}
                     Next::WaitForCheckpoint => self.ask_for_checkpoint(&mut state),
-                    next => return Ok(Some(next)),
+                    next => {
+                        state.resumed = false;
+                        return Ok(Some(next));
+                    }
                 }
             }
             self.changed.wait(&mut state);

@@ -5,10 +5,14 @@
 
 use super::log::{self, LogPart};
 use super::queue::{Limits, Next, Queue};
+use super::{State, pause};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
+use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{
     Delivered, Refusal, SinkContent, SinkDelivery, SinkMarker, SinkWriter,
 };
@@ -496,4 +500,52 @@ fn a_large_epoch_waits_for_its_checkpoint_and_is_read_back_file_by_file() {
     }
     assert_eq!(read, 7, "100 rows in files of 16");
     world.check(Epoch(2));
+}
+
+fn idle_state() -> State {
+    State {
+        queue: Queue::new(LIMITS, false),
+        released: true,
+        counts_from: None,
+        closed: false,
+        delivers: true,
+        resumed: false,
+        asked: false,
+        error: None,
+    }
+}
+
+#[test]
+fn published_epochs_do_not_shorten_a_pause_and_a_resume_does() {
+    let (state, changed) = (Mutex::new(idle_state()), Condvar::new());
+    let error = Error::internal("no");
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(Ordering::Relaxed) {
+                changed.notify_all();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let began = Instant::now();
+        pause(&state, &changed, &error, Duration::from_millis(200));
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        state.lock().go_on();
+        pause(&state, &changed, &error, Duration::from_secs(60));
+        assert!(began.elapsed() < Duration::from_secs(30));
+        ends.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(state.lock().error.as_deref(), Some(&*error.to_string()));
+}
+
+#[test]
+fn a_resume_that_comes_with_the_error_is_not_lost() {
+    let mut state = idle_state();
+    state.go_on();
+    assert!(!state.halt("no"), "it is tried once more");
+    assert!(state.delivers);
+    assert!(state.halt("no"));
+    assert!(!state.delivers);
+    state.go_on();
+    assert_eq!(state.error, None);
 }
