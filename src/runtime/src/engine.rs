@@ -12,6 +12,7 @@ use crate::exchange::Inbound;
 use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::sinks::full::FullSinks;
 use crate::store;
 use crate::worker::{Worker, open_connector};
 use arrow::array::RecordBatch;
@@ -218,6 +219,7 @@ impl Engine {
             sinks: Mutex::default(),
             specs: Mutex::default(),
             unnamed: Mutex::default(),
+            full_sinks: FullSinks::default(),
             heads: Mutex::default(),
             locks: Arc::default(),
             jobs: Mutex::default(),

@@ -6,6 +6,7 @@ use crate::engine::CheckpointInfo;
 use crate::errors::ErrorTable;
 use crate::locks::TableLocks;
 use crate::sinks::SinkQueue;
+use crate::sinks::full::FullSinks;
 use crate::writes::TableHead;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -53,6 +54,8 @@ pub struct Shared {
     pub arriving: Mutex<HashMap<RelationId, Vec<Option<Arc<ViewPartition>>>>>,
     /// Sinks by relation.
     pub sinks: Mutex<BTreeMap<RelationId, Arc<SinkQueue>>>,
+    /// Those of which too much waits in memory.
+    pub full_sinks: FullSinks,
     /// Durable shapes of the tables that were sealed, for compaction.
     pub specs: Mutex<HashMap<TableId, TableSpec>>,
     /// Merged files that no committed manifest names yet.

@@ -12,12 +12,14 @@ mod head;
 
 use crate::engine::Engine;
 use crate::locks::{LockNote, TableLock, Writer};
+use crate::sinks::full;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
 use head::Decision;
 pub use head::TableHead;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
@@ -46,7 +48,7 @@ struct Locked {
 impl Engine {
     /// Locks these tables for writing, in id order. Writes see all earlier writes; nothing is
     /// visible to others before `commit`. Dropping the guard rolls back. `55P03` if a lock is not
-    /// free within the writer's `lock_timeout`.
+    /// free within the writer's `lock_timeout`, `53400` if a sink has no room for the changes.
     pub async fn begin_write(&self, tables: &[RelationId], writer: Writer) -> Result<WriteGuard> {
         if let Some(error) = self.shared().readers.log_error() {
             return Err(error.context("the write cannot be logged"));
@@ -54,6 +56,7 @@ impl Engine {
         let mut ids = tables.to_vec();
         ids.sort_unstable();
         ids.dedup();
+        self.await_sinks(&ids).await?;
         let mut locked = BTreeMap::new();
         for id in ids {
             let relation = self.writable(id)?;
@@ -78,6 +81,20 @@ impl Engine {
             engine: self.clone(),
             tables: locked,
         })
+    }
+
+    /// Waits until no sink that reads these tables is full; before anything is locked.
+    async fn await_sinks(&self, tables: &[RelationId]) -> Result<()> {
+        let full = &self.shared().full_sinks;
+        let is_fed = || tables.iter().find_map(|table| full.fed_by(*table));
+        let began = Instant::now();
+        while let Some(sink) = is_fed() {
+            if began.elapsed() > full::WRITE_PATIENCE {
+                return Err(full::too_full(&sink));
+            }
+            tokio::time::sleep(full::LOOK_INTERVAL).await;
+        }
+        Ok(())
     }
 
     async fn lock_head(

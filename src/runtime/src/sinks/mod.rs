@@ -5,13 +5,15 @@
 //! stored with it (the sink's own log). After a restart the queue is filled from that log and by
 //! replay, and the marker that the writer reads back tells what was delivered. What leaves when,
 //! and in which pieces, is decided in `queue`; the form of the log is in `log`. A sink that cannot
-//! deliver tries again and holds up nobody.
+//! deliver tries again and holds up nobody, as long as checkpoints can store what it has not
+//! delivered; who waits when they cannot is told in `full`.
 //!
 //! A sink whose job stops stays: it delivers what was decided and complete when the job stopped, is
 //! a part of every checkpoint, and keeps its identity. Only DROP SINK ends it at once. An error of
 //! the delivery itself (a refused record that may not be left out, a marker that somebody changed)
 //! does not touch the job: its changes go to the log, until delivery is resumed.
 
+pub mod full;
 mod log;
 mod queue;
 #[cfg(test)]
@@ -21,7 +23,7 @@ use crate::shared::Shared;
 use crate::worker::put;
 use log::LogPart;
 use parking_lot::{Condvar, Mutex};
-use queue::{Limits, Next, Queue, ToSeal};
+use queue::{Limits, Next, Queue, ToSeal, Weight};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -35,6 +37,14 @@ use tidemark_plan::{Op, Relation};
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta, WrittenBy, encode_delta};
 use tidemark_state::errors::ErrorRow;
 use tidemark_state::manifest::SinkProgress;
+
+/// What is said of a sink of which too much waits in memory.
+const FULL: &str = "too many changes wait for delivery, and no checkpoint has taken them: what \
+                    feeds the sink waits";
+
+fn is_full() -> String {
+    FULL.to_string()
+}
 
 /// The code of a record that the receiver refuses.
 const REFUSED: &str = "22000";
@@ -69,6 +79,8 @@ struct State {
     delivers: bool,
     /// Somebody asked for delivery to go on since the thread last began to do something.
     resumed: bool,
+    /// What feeds it waits.
+    is_full: bool,
     /// A checkpoint is asked for.
     asked: bool,
     error: Option<String>,
@@ -182,6 +194,7 @@ impl SinkQueue {
                 closed: false,
                 delivers: false,
                 resumed: false,
+                is_full: false,
                 asked: false,
                 error: None,
             }),
@@ -217,7 +230,9 @@ impl SinkQueue {
                 return;
             }
             let bytes = changes.iter().map(queue::bytes_of).sum();
-            queue.state.lock().queue.emit(epoch, changes, bytes, hash);
+            let mut state = queue.state.lock();
+            state.queue.emit(epoch, changes, bytes, hash);
+            queue.weigh(&mut state);
         })
     }
 
@@ -241,6 +256,7 @@ impl SinkQueue {
             let mut state = self.state.lock();
             state.released = true;
             state.queue.release();
+            self.weigh(&mut state);
             state.go_on();
             self.changed.notify_all();
         }
@@ -255,6 +271,7 @@ impl SinkQueue {
         let mut state = self.state.lock();
         state.released = true;
         state.queue.end_at(epoch);
+        self.weigh(&mut state);
         self.changed.notify_all();
     }
 
@@ -262,6 +279,7 @@ impl SinkQueue {
         {
             let mut state = self.state.lock();
             state.queue.resume();
+            self.weigh(&mut state);
             state.go_on();
             self.changed.notify_all();
         }
@@ -270,7 +288,9 @@ impl SinkQueue {
 
     /// Deliver nothing any more.
     pub fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.weigh(&mut state);
         self.changed.notify_all();
     }
 
@@ -279,6 +299,7 @@ impl SinkQueue {
         let mut state = self.state.lock();
         state.queue.committed(epoch);
         state.asked = false;
+        self.weigh(&mut state);
         self.changed.notify_all();
     }
 
@@ -287,7 +308,7 @@ impl SinkQueue {
         let state = self.state.lock();
         SinkStatus {
             undelivered_epochs: state.queue.len() as u64,
-            error: state.error.clone(),
+            error: state.error.clone().or_else(|| state.is_full.then(is_full)),
             is_halted: !state.delivers,
         }
     }
@@ -364,7 +385,10 @@ impl SinkQueue {
             let mut opened = self.open()?;
             let marker = opened.recover()?;
             let name = &self.relation.name;
-            let refused = self.state.lock().queue.take_over(name, marker)?;
+            let mut state = self.state.lock();
+            let refused = state.queue.take_over(name, marker)?;
+            self.weigh(&mut state);
+            drop(state);
             self.report(&refused);
             *writer = Some(opened);
             return Ok(Step::TookOver);
@@ -372,7 +396,11 @@ impl SinkQueue {
         match next {
             Next::Wait | Next::WaitForCheckpoint => {}
             Next::Read(file) => match self.read_log(&self.shared.store, &file) {
-                Ok(parts) => self.state.lock().queue.hold(parts),
+                Ok(parts) => {
+                    let mut state = self.state.lock();
+                    state.queue.hold(parts);
+                    self.weigh(&mut state);
+                }
                 Err(error) if error.kind() == ErrorKind::Corrupt => return Err(error),
                 // Whatever else the store says, it worked when it took the file. The receiver has
                 // done nothing wrong.
@@ -383,6 +411,7 @@ impl SinkQueue {
                 let mut state = self.state.lock();
                 let delivered = delivered.inspect_err(|_| state.queue.failed())?;
                 state.queue.delivered(&delivered);
+                self.weigh(&mut state);
                 drop(state);
                 self.report(&delivered.refused);
             }
@@ -421,6 +450,35 @@ impl SinkQueue {
                 }
             }
             self.changed.wait(&mut state);
+        }
+    }
+
+    /// Sees whether what is in memory is too much. One that is not visible yet does not hold up
+    /// what it has to catch up with.
+    fn weigh(&self, state: &mut State) {
+        let weight = match state.queue.weight() {
+            _ if state.closed || !state.released => Weight::Light,
+            weight => weight,
+        };
+        if weight != Weight::Light {
+            self.ask_for_checkpoint(state);
+        }
+        // Full until it is light again: sources that begin to be read for a moment read little.
+        let is_full = match weight {
+            Weight::Light => false,
+            Weight::Heavy => state.is_full,
+            Weight::Full => true,
+        };
+        if std::mem::replace(&mut state.is_full, is_full) == is_full {
+            return;
+        }
+        let (name, full) = (&self.relation.name, &self.shared.full_sinks);
+        if is_full {
+            tracing::warn!(sink = %name, "{FULL}");
+            full.add(&self.relation, &self.shared.catalog.read().clone());
+        } else {
+            tracing::info!(sink = %name, "the sink takes more changes again");
+            full.remove(self.relation.id);
         }
     }
 
@@ -492,7 +550,10 @@ impl SinkQueue {
             progress.log.push(file.clone());
             stored.push((file, end));
         }
-        self.state.lock().queue.sealed(epoch, stored);
+        let mut state = self.state.lock();
+        state.queue.sealed(epoch, stored);
+        self.weigh(&mut state);
+        drop(state);
         Ok(progress)
     }
 }

@@ -43,6 +43,10 @@ pub struct Limits {
     /// Changes in memory, beyond which those that a checkpoint has stored are read back when their
     /// turn comes.
     pub memory_rows_max: usize,
+    /// The same in bytes.
+    pub memory_bytes_max: usize,
+    /// Bytes in memory beyond which the sink takes no more: what feeds it waits.
+    pub full_bytes: usize,
 }
 
 impl Limits {
@@ -52,6 +56,8 @@ impl Limits {
         file_rows_max: 250_000,
         file_bytes_max: 128 << 20,
         memory_rows_max: 250_000,
+        memory_bytes_max: 128 << 20,
+        full_bytes: 512 << 20,
     };
 }
 
@@ -94,6 +100,8 @@ pub struct Queue {
     /// The job was resumed, and is complete from this epoch on.
     counts_from: Option<Epoch>,
     failures: u32,
+    /// Bytes of the changes in memory.
+    bytes_held: usize,
 }
 
 /// A stored file, and where it ends: its last epoch, and the position after the last change in it.
@@ -118,6 +126,12 @@ struct Emitted {
 impl Emitted {
     fn held_to(&self) -> u64 {
         self.held_from + rows_of(&self.held) as u64
+    }
+
+    /// About: of an epoch of which a part is in memory, the same share of its bytes.
+    fn bytes_held(&self) -> usize {
+        let (held, rows) = (rows_of(&self.held) as u128, u128::from(self.rows.max(1)));
+        usize::try_from(self.bytes as u128 * held / rows).unwrap_or(usize::MAX)
     }
 
     fn is_whole(&self) -> bool {
@@ -151,6 +165,17 @@ pub enum Next {
     Deliver(SinkDelivery),
 }
 
+/// How much of a sink is in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Nothing is to be done.
+    Light,
+    /// A checkpoint should take it.
+    Heavy,
+    /// It can take no more.
+    Full,
+}
+
 /// What a checkpoint stores of a sink.
 pub struct ToSeal {
     /// Epochs that are in no file yet: hash and changes.
@@ -182,6 +207,7 @@ impl Queue {
             covered: Epoch(0),
             counts_from: None,
             failures: 0,
+            bytes_held: 0,
         }
     }
 
@@ -201,7 +227,7 @@ impl Queue {
 
     /// What a file of the checkpoint's log holds.
     pub fn load(&mut self, file: FileMeta, parts: Vec<LogPart>) {
-        let keep = self.rows_held() < self.limits.memory_rows_max;
+        let keep = !self.is_over();
         let mut end = (Epoch(0), 0);
         for part in parts {
             let part_end = part.position + part.changes.num_rows() as u64;
@@ -220,6 +246,7 @@ impl Queue {
             }
         }
         self.log.push(LogFile { file, end });
+        self.weigh();
     }
 
     /// What one worker emits of an epoch, with its size in memory.
@@ -232,6 +259,7 @@ impl Queue {
         emitted.bytes += bytes;
         emitted.hash = emitted.hash.wrapping_add(hash);
         emitted.held.extend(changes);
+        self.bytes_held += bytes;
     }
 
     /// The job stopped, complete up to `epoch`: what it emitted up to there is delivered, and
@@ -239,6 +267,7 @@ impl Queue {
     pub fn end_at(&mut self, epoch: Epoch) {
         (self.ends, self.stopped) = (Some(epoch), true);
         drop(self.epochs.split_off(&epoch.next()));
+        self.weigh();
     }
 
     /// The job runs again, and emits what the receiver was not told. That leaves when the job is
@@ -254,6 +283,7 @@ impl Queue {
         let later = self.epochs.split_off(&self.ends.unwrap_or_default().next());
         self.epochs
             .extend(later.into_iter().filter(|(e, _)| *e > epoch));
+        self.weigh();
     }
 
     /// A resumed job is complete from this epoch on.
@@ -383,6 +413,7 @@ impl Queue {
                 emitted.hold(part.position, vec![part.changes]);
             }
         }
+        self.weigh();
     }
 
     /// Drops what an earlier writer delivered, after comparing hashes.
@@ -473,6 +504,7 @@ impl Queue {
             .map(|r| (r.clone(), known(r)))
             .collect();
         self.delivered = Some(marker);
+        self.weigh();
     }
 
     /// What the checkpoint of `epoch`, which all workers have passed, stores of this sink.
@@ -512,10 +544,11 @@ impl Queue {
                 self.log.push(LogFile { file, end });
             }
         }
-        if self.rows_held() > self.limits.memory_rows_max {
+        if self.is_over() {
             let stored = self.epochs.range_mut(..=through);
             let stored = stored.filter(|(e, _)| **e > from);
             stored.for_each(|(_, emitted)| emitted.shed());
+            self.weigh();
         }
     }
 
@@ -527,8 +560,26 @@ impl Queue {
         self.refused.iter_mut().for_each(|(_, aged)| *aged = true);
     }
 
-    fn rows_held(&self) -> usize {
-        self.epochs.values().map(|e| rows_of(&e.held)).sum()
+    /// Whether more is in memory than what a checkpoint has stored may keep there.
+    fn is_over(&self) -> bool {
+        let rows: usize = self.epochs.values().map(|e| rows_of(&e.held)).sum();
+        rows > self.limits.memory_rows_max || self.bytes_held > self.limits.memory_bytes_max
+    }
+
+    fn weigh(&mut self) {
+        self.bytes_held = self.epochs.values().map(Emitted::bytes_held).sum();
+    }
+
+    /// How much waits in memory for its receiver. What a job emits that is not complete, or does
+    /// not run, does not count: it must come to its end before anything can leave.
+    pub fn weight(&self) -> Weight {
+        let full = self.limits.full_bytes;
+        match self.bytes_held {
+            _ if self.stopped || self.ends.is_some() => Weight::Light,
+            bytes if bytes > full => Weight::Full,
+            bytes if bytes > full / 2 => Weight::Heavy,
+            _ => Weight::Light,
+        }
     }
 
     /// The hash over everything up to `epoch` that the known marker covers. After a start that may

@@ -4,7 +4,7 @@
 //! epochs, and no small epoch was ever seen in part.
 
 use super::log::{self, LogPart};
-use super::queue::{Limits, Next, Queue};
+use super::queue::{Limits, Next, Queue, Weight};
 use super::{State, pause};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -26,6 +26,8 @@ const LIMITS: Limits = Limits {
     file_rows_max: 16,
     file_bytes_max: 1 << 30,
     memory_rows_max: 30,
+    memory_bytes_max: 1 << 30,
+    full_bytes: 1 << 30,
 };
 
 struct Random(u64);
@@ -510,6 +512,7 @@ fn idle_state() -> State {
         closed: false,
         delivers: true,
         resumed: false,
+        is_full: false,
         asked: false,
         error: None,
     }
@@ -548,4 +551,45 @@ fn a_resume_that_comes_with_the_error_is_not_lost() {
     assert!(!state.delivers);
     state.go_on();
     assert_eq!(state.error, None);
+}
+
+/// Few changes of many bytes, which no checkpoint takes.
+#[test]
+fn what_waits_in_memory_is_weighed() {
+    let limits = Limits {
+        memory_bytes_max: 100,
+        full_bytes: 1000,
+        ..LIMITS
+    };
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let changes = || {
+        let rows = RecordBatch::try_from_iter([("id", ids.clone())]).unwrap();
+        vec![ChangeBatch::insert(rows)]
+    };
+    let mut queue = Queue::new(limits, true);
+    let mut weights = Vec::new();
+    for epoch in 1..=6 {
+        queue.emit(Epoch(epoch), changes(), 201, 0);
+        weights.push(queue.weight());
+    }
+    let [light, heavy, full] = [Weight::Light, Weight::Heavy, Weight::Full];
+    assert_eq!(weights, [light, light, heavy, heavy, full, full]);
+    // A delivery takes some of it, a checkpoint all.
+    let Next::Deliver(delivery) = queue.next(Epoch(2)).unwrap() else {
+        panic!("nothing to deliver");
+    };
+    let delivered = Delivered {
+        marker: delivery.marker_after(2, 0),
+        refused: Vec::new(),
+    };
+    queue.delivered(&delivered);
+    assert_eq!(queue.weight(), heavy);
+    queue.to_seal(Epoch(6));
+    queue.sealed(Epoch(6), Vec::new());
+    assert_eq!((queue.weight(), queue.len()), (light, 4));
+    // A job that is not complete has to go on.
+    queue.emit(Epoch(7), changes(), 2000, 0);
+    assert_eq!(queue.weight(), full);
+    queue.end_at(Epoch(7));
+    assert_eq!(queue.weight(), light);
 }

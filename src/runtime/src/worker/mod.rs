@@ -2,8 +2,8 @@
 //! messages of its peers and rows of its sources, in this order of preference, and processes each
 //! to the end before it takes the next, so that nothing inside needs a lock.
 //!
-//! Sources are read only when nothing else waits, no peer is congested and the log takes entries:
-//! that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching). A job
+//! Sources are read only when nothing else waits, no peer is congested, the log takes entries and
+//! no sink that they feed is full: that is the whole of back-pressure (a Kafka consumer that is not polled stops fetching). A job
 //! that fails (an error or a broken invariant) is taken out alone; the coordinator stops it
 //! everywhere.
 
@@ -327,7 +327,17 @@ impl Worker {
                 continue;
             };
             let result = match &mut job.inputs[index].kind {
-                InputKind::Source(_) => catch(|| self.poll_source(id, index)),
+                InputKind::Source(source) => {
+                    // A start has to come to where it was, whatever there is no room for.
+                    let full = self.shared.full_sinks.fed_by(id);
+                    match full.filter(|_| !self.recovering) {
+                        Some(sink) => {
+                            source.be_held_up(&sink);
+                            Ok(false)
+                        }
+                        None => catch(|| self.poll_source(id, index)),
+                    }
+                }
                 InputKind::Tap {
                     state: TapState::CatchUp(_),
                     ..

@@ -171,7 +171,7 @@ impl Source {
     /// The next rows that are not late; `epoch` is the one that they belong to.
     pub fn poll(&mut self, epoch: Epoch) -> Result<Option<ChangeBatch>> {
         let polled = self.reader.poll(self.shared.config.batch_rows_max)?;
-        self.tell_trouble();
+        self.tell_trouble(self.reader.trouble());
         let Some(batch) = polled else { return Ok(None) };
         self.record(batch.errors, epoch)?;
         if self.counted {
@@ -197,9 +197,15 @@ impl Source {
         Ok(Some(rows))
     }
 
-    /// Shows, or takes back, why the reader gets nothing.
-    fn tell_trouble(&mut self) {
-        let trouble = self.reader.trouble();
+    /// Shows that nothing is read for a sink of which too much waits.
+    pub fn be_held_up(&mut self, sink: &str) {
+        self.tell_trouble(Some(format!(
+            "not read, for sink \"{sink}\" has too many changes that wait for delivery"
+        )));
+    }
+
+    /// Shows, or takes back, why nothing is read.
+    fn tell_trouble(&mut self, trouble: Option<String>) {
         if trouble == self.trouble || !self.counted {
             return;
         }
