@@ -516,7 +516,7 @@ fn a_multiset_row_that_is_not_there_cannot_go() {
 /// It is found out again and again, not passed over in silence from then on.
 #[test]
 fn changes_that_do_not_sum_end_no_later_sum() {
-    let table = view(Shape::Multiset);
+    let table = view_table(Shape::Multiset);
     let view = table.view();
     view.append(Epoch(1), vec![one(1, i64::MAX)]);
     view.append(Epoch(2), vec![one(1, i64::MAX)]);
