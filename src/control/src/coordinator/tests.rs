@@ -179,13 +179,13 @@ fn a_write_that_saw_a_refused_one_is_refused() {
     }
     // Writes that wait for a barrier when the table stops, and one that comes after that.
     bed.script.lock().holds = Some(Vec::new());
-    while bed.coordinator.next_deadline().is_some() {
-        bed.write(b.id, 1);
-        bed.coordinator.active = true;
+    for _ in 0..super::EPOCHS_IN_FLIGHT_MAX {
+        assert!(bed.write(b.id, 1).is_none());
     }
     let (both, _) = bed.write_after(&[a.id, b.id], 1, &[]);
     let (saw, _) = bed.write_after(&[b.id], 1, &[&both]);
     let (other, _) = bed.write_after(&[b.id], 1, &[]);
+    assert_eq!(bed.coordinator.pending_writes.len(), 3);
     bed.event(failed(&a));
     let (late, answer) = bed.write_after(&[b.id], 1, &[&saw]);
     assert_eq!(answer.unwrap().unwrap_err().state().0, "40001");

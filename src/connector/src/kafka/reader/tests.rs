@@ -5,6 +5,7 @@ use super::*;
 use crate::kafka::client::consumer_config;
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
+use rdkafka::TopicPartitionList;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -171,22 +172,13 @@ fn a_new_client_reads_on_where_the_old_one_got_nothing_any_more() {
     let mut bench = Bench::new();
     bench.write(0..3);
     bench.poll_to(3);
-    let before = Arc::as_ptr(bench.reader.consumer.as_ref().unwrap());
-    let topic_is = |bench: &Bench, answer| bench.cluster.topic_error(TOPIC, answer).unwrap();
-    topic_is(
-        &bench,
-        RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
-    );
-    let consumer = bench.reader.shared_consumer();
-    let learn = || drop(consumer.fetch_metadata(Some(TOPIC), Duration::from_secs(10)));
-    learn();
-    bench.poll_until(|bench| bench.reader.trouble().is_some());
-    topic_is(&bench, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR);
+    let mut partition = TopicPartitionList::new();
+    partition.add_partition(TOPIC, 0);
+    bench.reader.consumer().pause(&partition).unwrap();
+    bench.reader.be_troubled(0, "no");
     bench.write(3..6);
     bench.poll_to(6);
     assert_eq!(bench.reader.trouble(), None);
-    let after = Arc::as_ptr(bench.reader.consumer.as_ref().unwrap());
-    assert_ne!(before, after, "the first client learns of that in minutes");
 }
 
 #[test]
@@ -255,16 +247,16 @@ fn nothing_is_read_while_it_is_asked_whether_the_topic_is_the_same() {
 fn splits_of_another_topic_are_refused() {
     let mut bench = Bench::new();
     bench.reader.splits[0].position.topic_id = "one".into();
-    let more = |topic_id: &str| SplitPosition {
-        split: 1,
+    let more = |split, topic_id: &str| SplitPosition {
+        split,
         ..start(topic_id)
     };
-    let error = bench.reader.add_splits(&[more("another")]).unwrap_err();
+    let error = bench.reader.add_splits(&[more(1, "another")]).unwrap_err();
     assert_eq!(error.kind(), tidemark_common::ErrorKind::Corrupt);
     assert_eq!(bench.reader.positions().len(), 1);
     // Where the broker told no id, there is nothing to compare.
-    bench.reader.add_splits(&[more(TOPIC)]).unwrap();
-    bench.reader.add_splits(&[more("one")]).unwrap();
+    bench.reader.add_splits(&[more(1, TOPIC)]).unwrap();
+    bench.reader.add_splits(&[more(2, "one")]).unwrap();
 }
 
 #[test]
