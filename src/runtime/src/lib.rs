@@ -25,4 +25,4 @@ pub use engine::{CatalogChange, CheckpointInfo, Engine, JobStatus, Pin};
 pub use locks::{TableLock, Writer};
 pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
-pub use writes::WriteGuard;
+pub use writes::{WriteGuard, check_write_bytes};

@@ -440,7 +440,7 @@ impl WriteGuard {
         // which they were resolved.
         let mut tables = self.tables;
         let changes = tables.values().flat_map(|locked| &locked.changes);
-        check_size(changes.map(changes_bytes).sum())?;
+        check_write_bytes(changes.map(changes_bytes).sum())?;
         let shared = self.engine.shared();
         for (table, locked) in tables
             .iter()
@@ -537,7 +537,7 @@ impl WriteGuard {
 }
 
 /// `54000` for more than the log takes at once.
-fn check_size(bytes: usize) -> Result<()> {
+pub fn check_write_bytes(bytes: usize) -> Result<()> {
     if bytes <= WRITE_BYTES_MAX {
         return Ok(());
     }
@@ -651,8 +651,8 @@ mod tests {
 
     #[test]
     fn a_transaction_beyond_the_limit_is_refused_before_it_is_logged() {
-        assert!(check_size(WRITE_BYTES_MAX).is_ok());
-        let error = check_size(WRITE_BYTES_MAX + 1).unwrap_err();
+        assert!(check_write_bytes(WRITE_BYTES_MAX).is_ok());
+        let error = check_write_bytes(WRITE_BYTES_MAX + 1).unwrap_err();
         assert_eq!(error.state(), SqlState("54000"));
     }
 }

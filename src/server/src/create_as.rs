@@ -3,15 +3,15 @@
 //! neither, and nobody sees the table without them.
 
 use crate::dml;
-use crate::protocol::error::{Notice, from_arrow, from_datafusion};
+use crate::protocol::error::{Notice, from_arrow};
 use crate::protocol::types::SQL_TYPE;
+use crate::serving::collect::collect_bounded;
 use crate::serving::functions::quote_ident;
 use crate::session::{Outcome, Session};
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
-use futures::TryStreamExt;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
@@ -74,7 +74,7 @@ impl Session {
             .await
             .map_err(|e| crate::serving::position::locate(e, query))?;
         let columns: Vec<String> = rows.schema.fields().iter().map(|f| definition(f)).collect();
-        let batches: Vec<RecordBatch> = rows.stream.try_collect().await.map_err(from_datafusion)?;
+        let batches = collect_bounded(rows.stream).await?;
         let full = name
             .schema
             .iter()

@@ -18,6 +18,7 @@ mod syntax;
 use crate::protocol::copy::{CopyIn, CopyOptions, CopyOut};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::{parameters, types};
+use crate::serving::collect::{collect_bounded, rows_bytes};
 use crate::serving::table_provider::schema_of;
 use crate::serving::{self, Snapshot};
 use crate::session::transaction::{SharedGuard, Write};
@@ -27,6 +28,7 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use constants::*;
+pub(crate) use copy::CopyRows;
 use datafusion::catalog::MemTable;
 use datafusion::logical_expr::{
     Cast, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
@@ -35,7 +37,6 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use futures::TryStreamExt;
 use insert::{all_direct, direct_parameters, insert_columns, values_of};
 use pgwire::api::Type;
 pub(crate) use rows::computed_batch;
@@ -46,6 +47,7 @@ use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::statement::{Name, Statement};
+use tidemark_runtime::check_write_bytes;
 
 /// Prefix of the columns that hold an UPDATE's new values.
 const NEW: &str = "__new_";
@@ -223,7 +225,7 @@ impl Session {
 
     async fn collect(&mut self, plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
         let rows = self.run_plan(&plan, None, Tag::Fixed("")).await?;
-        rows.stream.try_collect().await.map_err(from_datafusion)
+        collect_bounded(rows.stream).await
     }
 
     /// Writes, commits outside of a block, and answers with the tag or the RETURNING rows.
@@ -280,7 +282,7 @@ impl Session {
             .run_plan(&plan, Some(columns), Tag::Counted(tag))
             .await?;
         let inner = rows.stream.schema();
-        let batches: Vec<RecordBatch> = rows.stream.try_collect().await.map_err(from_datafusion)?;
+        let batches = collect_bounded(rows.stream).await?;
         let stream = MemoryStream::try_new(batches, inner, None).map_err(from_datafusion)?;
         Ok(Rows {
             stream: Box::pin(stream),

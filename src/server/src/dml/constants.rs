@@ -98,6 +98,7 @@ pub(super) fn parse_expression(text: &str) -> Result<Expr> {
     parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
 }
 
+/// A default in all rows; `54000` where that is more than may be written.
 pub(super) fn repeat(
     value: Option<String>,
     column: &tidemark_plan::Column,
@@ -105,7 +106,10 @@ pub(super) fn repeat(
 ) -> Result<ArrayRef> {
     match value {
         None => Ok(new_null_array(&column.data_type, rows)),
-        Some(text) => values::parse_column(&vec![Some(text.as_str()); rows], column),
+        Some(text) => {
+            check_write_bytes(text.len().saturating_mul(rows))?;
+            values::parse_column(&vec![Some(text.as_str()); rows], column)
+        }
     }
 }
 

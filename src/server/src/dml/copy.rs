@@ -1,6 +1,7 @@
 //! COPY: rows from and to a client.
 
 use super::*;
+use crate::protocol::copy::Fields;
 
 impl Session {
     /// COPY.
@@ -71,69 +72,97 @@ impl Session {
                 .collect::<Result<_>>()?,
         };
         Ok(Outcome::CopyIn(CopyIn {
-            columns: columns.len(),
+            relation,
+            columns,
             options,
-            target: (relation.id, columns),
         }))
     }
 
     /// Writes what the client sent. Returns the number of rows.
-    pub async fn copy_from(&mut self, target: &CopyIn, data: &[u8]) -> Result<usize> {
-        let rows = crate::protocol::copy::split(data, &target.options)?;
-        let relation = self
-            .catalog()
-            .relations
-            .get(&target.target.0)
-            .cloned()
-            .ok_or_else(|| Error::user(SqlState::UNDEFINED_TABLE, "the table was dropped"))?;
-        let columns = &target.target.1;
-        for (i, row) in rows.iter().enumerate() {
-            if row.len() != columns.len() {
-                let what = if row.len() < columns.len() {
-                    format!(
-                        "missing data for column \"{}\"",
-                        relation.columns[columns[row.len()]].name
-                    )
-                } else {
-                    "extra data after last expected column".into()
-                };
-                return Err(Error::user(SqlState("22P04"), what).with_detail(format!(
-                    "COPY {}, line {}.",
-                    relation.name,
-                    i + 1
-                )));
-            }
-        }
-        if rows.is_empty() {
+    pub(crate) async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
+        if rows.batches.is_empty() {
             return Ok(0);
         }
-        let mut arrays = Vec::new();
-        for (i, column) in relation.columns.iter().enumerate() {
-            let texts: Vec<Option<&str>> = match columns.iter().position(|c| *c == i) {
-                Some(at) => rows.iter().map(|r| r[at].as_deref()).collect(),
-                None => {
-                    let default = constant_default(column)?.ok_or_else(|| {
-                        Error::unsupported(format!(
-                            "COPY needs a value for column \"{}\", whose default is computed",
-                            column.name
-                        ))
-                    })?;
-                    arrays.push(repeat(default, column, rows.len())?);
-                    continue;
-                }
-            };
-            arrays.push(values::parse_column(&texts, column)?);
-        }
+        let relation = &target.relation;
         let guard = self.lock(&[relation.id]).await?;
         let write = Write {
             table: relation.id,
             deletes: Vec::new(),
-            inserts: vec![nullable_batch(&relation, arrays)?],
+            inserts: vec![
+                concat_batches(&relation.arrow_schema(), &rows.batches)
+                    .map_err(crate::protocol::error::from_arrow)?,
+            ],
             unique: false,
         };
+        drop(rows.batches);
         self.write(guard, write).await?;
-        Ok(rows.len())
+        Ok(rows.count)
     }
+}
+
+/// The rows of a `COPY .. FROM STDIN` so far.
+#[derive(Default)]
+pub(crate) struct CopyRows {
+    /// In all columns of the table.
+    batches: Vec<RecordBatch>,
+    count: usize,
+    bytes: usize,
+}
+
+impl CopyRows {
+    /// More lines came. `54000` when they are more than one transaction may write.
+    pub(crate) fn add(&mut self, target: &CopyIn, lines: Vec<Fields>) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let batch = copied_batch(target, &lines, self.count)?;
+        self.count += lines.len();
+        self.bytes += rows_bytes(&batch);
+        check_write_bytes(self.bytes)?;
+        self.batches.push(batch);
+        Ok(())
+    }
+}
+
+/// Lines as rows of the table; `before` lines came before them.
+fn copied_batch(target: &CopyIn, lines: &[Fields], before: usize) -> Result<RecordBatch> {
+    let (relation, columns) = (&target.relation, &target.columns);
+    for (i, line) in lines.iter().enumerate() {
+        if line.len() != columns.len() {
+            let what = match columns.get(line.len()) {
+                Some(column) => format!(
+                    "missing data for column \"{}\"",
+                    relation.columns[*column].name
+                ),
+                None => "extra data after last expected column".into(),
+            };
+            return Err(Error::user(SqlState("22P04"), what).with_detail(format!(
+                "COPY {}, line {}.",
+                relation.name,
+                before + i + 1
+            )));
+        }
+    }
+    let mut arrays = Vec::new();
+    for (i, column) in relation.columns.iter().enumerate() {
+        let array = match columns.iter().position(|c| *c == i) {
+            Some(at) => {
+                let texts: Vec<Option<&str>> = lines.iter().map(|l| l[at].as_deref()).collect();
+                values::parse_column(&texts, column)?
+            }
+            None => {
+                let default = constant_default(column)?.ok_or_else(|| {
+                    Error::unsupported(format!(
+                        "COPY needs a value for column \"{}\", whose default is computed",
+                        column.name
+                    ))
+                })?;
+                repeat(default, column, lines.len())?
+            }
+        };
+        arrays.push(array);
+    }
+    nullable_batch(relation, arrays)
 }
 
 pub(super) fn copy_options(

@@ -1,10 +1,11 @@
-//! COPY over the wire: `COPY t FROM STDIN` collects the client's bytes and hands them to the
-//! session, `COPY .. TO STDOUT` sends rows as text or CSV.
+//! COPY over the wire: `COPY t FROM STDIN` splits the client's bytes into lines as they come, of
+//! which the session makes columns; `COPY .. TO STDOUT` sends rows as text or CSV.
 //!
 //! Text: tab between columns, `\N` for NULL, backslash escapes. CSV: quotes doubled, an unquoted
 //! empty field is NULL.
 
 use super::{Connection, Failure, encode, error};
+use crate::dml::CopyRows;
 use crate::session::Rows;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
@@ -12,7 +13,13 @@ use bytes::{BufMut, BytesMut};
 use futures::StreamExt;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::Relation;
+use tidemark_runtime::check_write_bytes;
+
+/// Bytes that are split into lines at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// Options of COPY.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +58,12 @@ pub struct CopyOut {
 
 /// `COPY t FROM STDIN`, checked: what the session needs to write the rows.
 pub struct CopyIn {
-    /// Number of columns that each line has.
-    pub columns: usize,
+    /// The table.
+    pub relation: Arc<Relation>,
+    /// The columns that each line has, by position.
+    pub columns: Vec<usize>,
     /// How lines are read.
     pub options: CopyOptions,
-    /// The table and its columns, by position.
-    pub target: (tidemark_common::RelationId, Vec<usize>),
 }
 
 impl Connection {
@@ -109,14 +116,18 @@ impl Connection {
     }
 
     pub(super) async fn copy_in(&mut self, target: CopyIn) -> Result<(), Failure> {
-        let response = CopyInResponse::new(0, target.columns as i16, vec![0; target.columns]);
+        let columns = target.columns.len();
+        let response = CopyInResponse::new(0, columns as i16, vec![0; columns]);
         self.line
             .send(PgWireBackendMessage::CopyInResponse(response))
             .await?;
-        let mut data = BytesMut::new();
+        let mut splitter = Splitter::new(target.options.clone());
+        let mut rows = CopyRows::default();
         loop {
             match self.line.next().await? {
-                PgWireFrontendMessage::CopyData(part) => data.extend_from_slice(&part.data),
+                PgWireFrontendMessage::CopyData(part) => {
+                    rows.add(&target, splitter.add(&part.data)?)?;
+                }
                 PgWireFrontendMessage::CopyDone(_) => break,
                 PgWireFrontendMessage::CopyFail(fail) => {
                     return Err(Error::user(
@@ -135,9 +146,10 @@ impl Connection {
                 }
             }
         }
+        rows.add(&target, splitter.finish()?)?;
         let rows = self
             .line
-            .drive(self.session.copy_from(&target, &data))
+            .drive(self.session.copy_from(&target, rows))
             .await?;
         self.line.complete(format!("COPY {rows}")).await
     }
@@ -204,30 +216,101 @@ fn put_field(value: &[u8], options: &CopyOptions, out: &mut BytesMut) {
     }
 }
 
-/// Splits the client's bytes into rows of fields; `None` is NULL.
-pub fn split(data: &[u8], options: &CopyOptions) -> Result<Vec<Vec<Option<String>>>> {
-    let text = std::str::from_utf8(data).map_err(|_| {
-        Error::user(
-            SqlState("22021"),
-            "invalid byte sequence for encoding \"UTF8\"",
-        )
-    })?;
-    let mut rows = if options.csv {
-        split_csv(text, options)?
-    } else {
-        split_text(text, options)
-    };
-    if options.header && !rows.is_empty() {
-        rows.remove(0);
-    }
-    Ok(rows)
+/// One line: its fields; `None` is NULL.
+pub type Fields = Vec<Option<String>>;
+
+/// Splits the client's bytes into lines of fields, part by part: a line's fields are many times as
+/// large as its text, so only the lines of one part are held like that.
+pub struct Splitter {
+    options: CopyOptions,
+    /// Not split yet.
+    data: BytesMut,
+    /// How much of it is waited for: at least a part, and more after a part without a line's end.
+    wanted: usize,
+    /// The first line is still to be skipped.
+    header: bool,
+    /// The end was marked: what follows is not looked at.
+    ended: bool,
 }
 
-fn split_text(text: &str, options: &CopyOptions) -> Vec<Vec<Option<String>>> {
+impl Splitter {
+    /// Nothing has come yet.
+    pub fn new(options: CopyOptions) -> Splitter {
+        Splitter {
+            header: options.header,
+            options,
+            data: BytesMut::new(),
+            wanted: PART_BYTES,
+            ended: false,
+        }
+    }
+
+    /// Bytes came: the lines that are complete, when there are enough of them. `54000` for a line
+    /// that is longer than all that may be written.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<Vec<Fields>> {
+        check_write_bytes(self.data.len() + bytes.len())?;
+        if !self.ended {
+            self.data.extend_from_slice(bytes);
+        }
+        if self.data.len() < self.wanted {
+            return Ok(Vec::new());
+        }
+        let complete = complete_bytes(&self.data, &self.options);
+        let part = self.data.split_to(complete);
+        self.wanted = (2 * self.data.len()).max(PART_BYTES);
+        self.split(&part)
+    }
+
+    /// Nothing more will come: the rest.
+    pub fn finish(mut self) -> Result<Vec<Fields>> {
+        let rest = self.data.split();
+        self.split(&rest)
+    }
+
+    fn split(&mut self, data: &[u8]) -> Result<Vec<Fields>> {
+        if self.ended {
+            return Ok(Vec::new());
+        }
+        let text = std::str::from_utf8(data).map_err(|_| {
+            Error::user(
+                SqlState("22021"),
+                "invalid byte sequence for encoding \"UTF8\"",
+            )
+        })?;
+        let (mut rows, ended) = if self.options.csv {
+            split_csv(text, &self.options)?
+        } else {
+            split_text(text, &self.options)
+        };
+        self.ended |= ended;
+        if self.header && !rows.is_empty() {
+            self.header = false;
+            rows.remove(0);
+        }
+        Ok(rows)
+    }
+}
+
+/// How much of the data is complete lines: up to the last line feed that no quotes enclose.
+fn complete_bytes(data: &[u8], options: &CopyOptions) -> usize {
+    let mut inside = false;
+    let mut complete = 0;
+    for (i, byte) in data.iter().enumerate() {
+        if options.csv && *byte == options.quote {
+            inside = !inside;
+        } else if *byte == b'\n' && !inside {
+            complete = i + 1;
+        }
+    }
+    complete
+}
+
+/// The lines, and whether they are the last ones.
+fn split_text(text: &str, options: &CopyOptions) -> (Vec<Fields>, bool) {
     let mut rows = Vec::new();
     for line in text.lines() {
         if line == "\\." {
-            break;
+            return (rows, true);
         }
         let mut fields = Vec::new();
         let mut rest = line;
@@ -245,7 +328,7 @@ fn split_text(text: &str, options: &CopyOptions) -> Vec<Vec<Option<String>>> {
         }
         rows.push(fields);
     }
-    rows
+    (rows, false)
 }
 
 /// The field up to the next unescaped delimiter, and what follows it.
@@ -289,12 +372,13 @@ fn unescape(raw: &str) -> String {
     out
 }
 
-fn split_csv(text: &str, options: &CopyOptions) -> Result<Vec<Vec<Option<String>>>> {
+/// The lines, and whether they are the last ones.
+fn split_csv(text: &str, options: &CopyOptions) -> Result<(Vec<Fields>, bool)> {
     let (delimiter, quote) = (options.delimiter as char, options.quote as char);
     let (mut rows, mut fields) = (Vec::new(), Vec::new());
     let (mut field, mut quoted, mut inside) = (String::new(), false, false);
     let mut characters = text.chars().peekable();
-    let end_field = |field: &mut String, quoted: &mut bool, fields: &mut Vec<Option<String>>| {
+    let end_field = |field: &mut String, quoted: &mut bool, fields: &mut Fields| {
         let value = std::mem::take(field);
         fields.push(if !*quoted && value == options.null {
             None
@@ -319,7 +403,7 @@ fn split_csv(text: &str, options: &CopyOptions) -> Result<Vec<Vec<Option<String>
             end_field(&mut field, &mut quoted, &mut fields);
         } else if c == '\n' {
             if field == "\\." && fields.is_empty() {
-                return Ok(rows);
+                return Ok((rows, true));
             }
             end_field(&mut field, &mut quoted, &mut fields);
             rows.push(std::mem::take(&mut fields));
@@ -337,34 +421,76 @@ fn split_csv(text: &str, options: &CopyOptions) -> Result<Vec<Vec<Option<String>
         end_field(&mut field, &mut quoted, &mut fields);
         rows.push(fields);
     }
-    Ok(rows)
+    Ok((rows, false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn text_and_csv_lines_split() {
-        let some = |s: &str| Some(s.to_string());
-        assert_eq!(
-            split(b"1\ta\\tb\n2\t\\N\n", &CopyOptions::default()).unwrap(),
-            [vec![some("1"), some("a\tb")], vec![some("2"), None]]
-        );
-        let csv = CopyOptions {
+    fn some(s: &str) -> Option<String> {
+        Some(s.to_string())
+    }
+
+    fn csv() -> CopyOptions {
+        CopyOptions {
             csv: true,
             delimiter: b',',
             null: String::new(),
             header: true,
             quote: b'"',
-        };
+        }
+    }
+
+    /// The lines of data that comes in parts of some bytes, with no more than a few held.
+    fn split(data: &[u8], options: &CopyOptions, bytes: usize) -> Vec<Fields> {
+        let mut splitter = Splitter::new(options.clone());
+        splitter.wanted = 0;
+        let mut rows = Vec::new();
+        for part in data.chunks(bytes) {
+            rows.extend(splitter.add(part).unwrap());
+            splitter.wanted = 0;
+        }
+        rows.extend(splitter.finish().unwrap());
+        rows
+    }
+
+    #[test]
+    fn text_and_csv_lines_split_wherever_their_parts_end() {
+        for bytes in 1..30 {
+            assert_eq!(
+                split(
+                    b"1\ta\\tb\n2\t\\N\n\\.\n3\tx\n",
+                    &CopyOptions::default(),
+                    bytes
+                ),
+                [vec![some("1"), some("a\tb")], vec![some("2"), None]]
+            );
+            let text = "a,b\n1,\"x,\"\"y\n\"\r\n2,\n3,\"\"\n4,\u{e4}";
+            assert_eq!(
+                split(text.as_bytes(), &csv(), bytes),
+                [
+                    vec![some("1"), some("x,\"y\n")],
+                    vec![some("2"), None],
+                    vec![some("3"), some("")],
+                    vec![some("4"), some("\u{e4}")]
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_part_is_held_as_fields_and_no_line_is_endless() {
+        let mut splitter = Splitter::new(CopyOptions::default());
+        let lines = "1\n".repeat(PART_BYTES / 4);
+        assert_eq!(splitter.add(lines.as_bytes()).unwrap().len(), 0);
         assert_eq!(
-            split(b"a,b\n1,\"x,\"\"y\"\n2,\n3,\"\"", &csv).unwrap(),
-            [
-                vec![some("1"), some("x,\"y")],
-                vec![some("2"), None],
-                vec![some("3"), some("")]
-            ]
+            splitter.add(lines.as_bytes()).unwrap().len(),
+            PART_BYTES / 2
         );
+        assert!(splitter.data.is_empty());
+        splitter.data = BytesMut::zeroed(tidemark_control::entry::WRITE_BYTES_MAX);
+        let error = splitter.add(b"x").unwrap_err();
+        assert_eq!(error.state(), SqlState("54000"));
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod aggregates;
 pub mod array_functions;
+pub mod collect;
 pub mod constants;
 pub mod functions;
 pub mod names;

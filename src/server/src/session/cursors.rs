@@ -6,22 +6,53 @@ use super::{Outcome, Rows, Session, Status, Tag};
 use crate::protocol::error::{Notice, from_datafusion};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Result as DataFusionResult;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
+use tokio::sync::Mutex;
 
 /// An open cursor.
 struct Cursor {
     schema: SchemaRef,
-    /// Behind a lock that nobody contends for: a stream alone cannot be shared between threads, a
-    /// session has to be.
-    stream: parking_lot::Mutex<SendableRecordBatchStream>,
-    rest: Option<RecordBatch>,
+    /// Locked by a FETCH until all its rows are sent.
+    rows: Arc<Mutex<Remaining>>,
     hold: bool,
+}
+
+/// The rows of a cursor that were not fetched yet.
+struct Remaining {
+    /// None when it has ended.
+    stream: Option<SendableRecordBatchStream>,
+    /// Of the last batch.
+    rest: Option<RecordBatch>,
+}
+
+impl Remaining {
+    /// The next batch, of at most `max` rows.
+    async fn next(&mut self, max: usize) -> Option<DataFusionResult<RecordBatch>> {
+        let batch = match self.rest.take() {
+            Some(batch) => batch,
+            None => match self.stream.as_mut()?.next().await {
+                Some(Ok(batch)) => batch,
+                end => {
+                    self.stream = None;
+                    return end;
+                }
+            },
+        };
+        let take = batch.num_rows().min(max);
+        if take < batch.num_rows() {
+            self.rest = Some(batch.slice(take, batch.num_rows() - take));
+        }
+        Some(Ok(batch.slice(0, take)))
+    }
 }
 
 /// A session's cursors and prepared statements, by name.
@@ -69,7 +100,7 @@ impl Session {
             S::Declare { stmts } => self.declare(stmts, statement).await,
             S::Fetch {
                 name, direction, ..
-            } => self.fetch(&name.value, direction).await,
+            } => self.fetch(&name.value, direction),
             S::Close { cursor } => {
                 match cursor {
                     ast::CloseCursor::All => self.cursors.open.clear(),
@@ -226,8 +257,10 @@ impl Session {
                 name.value.clone(),
                 Cursor {
                     schema: rows.schema,
-                    stream: parking_lot::Mutex::new(rows.stream),
-                    rest: None,
+                    rows: Arc::new(Mutex::new(Remaining {
+                        stream: Some(rows.stream),
+                        rest: None,
+                    })),
                     hold,
                 },
             );
@@ -235,7 +268,7 @@ impl Session {
         Ok(Outcome::Command("DECLARE CURSOR".into()))
     }
 
-    async fn fetch(&mut self, name: &str, direction: &ast::FetchDirection) -> Result<Outcome> {
+    fn fetch(&self, name: &str, direction: &ast::FetchDirection) -> Result<Outcome> {
         use ast::FetchDirection as D;
         let number = |limit: &ast::ValueWithSpan| {
             limit
@@ -256,41 +289,29 @@ impl Session {
                 );
             }
         };
-        let cursor = self
-            .cursors
-            .open
-            .get_mut(name)
-            .ok_or_else(|| no_cursor(name))?;
-        let (mut batches, mut found) = (Vec::new(), 0);
-        while found < wanted {
-            let batch = match cursor.rest.take() {
-                Some(batch) => batch,
-                None => match cursor
-                    .stream
-                    .get_mut()
-                    .next()
-                    .await
-                    .transpose()
-                    .map_err(from_datafusion)?
-                {
-                    Some(batch) => batch,
-                    None => break,
-                },
-            };
-            let take = batch.num_rows().min(wanted - found);
-            found += take;
-            if take < batch.num_rows() {
-                cursor.rest = Some(batch.slice(take, batch.num_rows() - take));
+        let open = &self.cursors.open;
+        let cursor = open.get(name).ok_or_else(|| no_cursor(name))?;
+        let rows = cursor.rows.clone().try_lock_owned().map_err(|_| {
+            Error::user(
+                SqlState("55006"),
+                format!("cursor \"{name}\" is being fetched from by another portal"),
+            )
+        })?;
+        // Rows are taken from the cursor as the client takes them.
+        let fetched = futures::stream::unfold((rows, wanted), |(mut rows, wanted)| async move {
+            if wanted == 0 {
+                return None;
             }
-            batches.push(batch.slice(0, take));
-        }
-        let inner = batches
-            .first()
-            .map_or_else(|| cursor.schema.clone(), RecordBatch::schema);
-        let stream = MemoryStream::try_new(batches, inner, None).map_err(from_datafusion)?;
+            let batch = rows.next(wanted).await?;
+            let left = batch.as_ref().map_or(0, |b| wanted - b.num_rows());
+            Some((batch, (rows, left)))
+        });
         Ok(Outcome::Rows(Rows {
             schema: cursor.schema.clone(),
-            stream: Box::pin(stream),
+            stream: Box::pin(RecordBatchStreamAdapter::new(
+                cursor.schema.clone(),
+                fetched,
+            )),
             tag: Tag::Counted("FETCH"),
         }))
     }

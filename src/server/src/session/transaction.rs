@@ -14,17 +14,18 @@
 use super::{Outcome, Session, Status};
 use crate::protocol::error::Notice;
 use crate::protocol::parameters::parse_bool;
+use crate::serving::collect::rows_bytes;
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_runtime::engine::Pin;
-use tidemark_runtime::{Engine, WriteGuard, Writer};
+use tidemark_runtime::{Engine, WriteGuard, Writer, check_write_bytes};
 
 /// One write of a block.
 #[derive(Clone)]
@@ -39,6 +40,16 @@ pub struct Write {
     pub unique: bool,
 }
 
+impl Write {
+    fn bytes(&self) -> usize {
+        self.deletes
+            .iter()
+            .chain(&self.inserts)
+            .map(rows_bytes)
+            .sum()
+    }
+}
+
 /// A guard that plans can read while the session holds it.
 pub type SharedGuard = Arc<Mutex<WriteGuard>>;
 
@@ -50,6 +61,8 @@ pub struct Writes {
     /// The lock with the rows; none when it could not be taken again.
     guard: Option<SharedGuard>,
     journal: Vec<(Write, (usize, usize))>,
+    /// What is written so far, in bytes.
+    bytes: usize,
     /// Tables whose rows were read FOR UPDATE, as they were then: nobody may write them until the
     /// block ends.
     read_for_update: BTreeMap<RelationId, Epoch>,
@@ -368,12 +381,19 @@ impl Session {
         guard: SharedGuard,
         write: Write,
     ) -> Result<(usize, usize)> {
+        // A block that writes too much fails here, before it is kept in memory until its COMMIT.
+        let before = self.transaction.block().map_or(0, |b| b.writes.bytes);
+        let bytes = before + write.bytes();
+        check_write_bytes(bytes)?;
         let counts =
             guard
                 .lock()
                 .write(write.table, &write.deletes, &write.inserts, write.unique)?;
         match self.transaction.block() {
-            Some(block) => block.writes.journal.push((write, counts)),
+            Some(block) => {
+                block.writes.bytes = bytes;
+                block.writes.journal.push((write, counts));
+            }
             None => self.commit_guard(guard).await?,
         }
         Ok(counts)
@@ -430,6 +450,7 @@ impl Session {
         let length = block.savepoints[at].1;
         // What was written up to the savepoint is written again into a fresh guard.
         block.writes.journal.truncate(length);
+        block.writes.bytes = block.writes.journal.iter().map(|(w, _)| w.bytes()).sum();
         block.writes.guard = None;
         block.writes.tables = block
             .writes
