@@ -11,6 +11,7 @@ mod change;
 mod conflict;
 mod constants;
 mod copy;
+mod describe;
 mod insert;
 mod rows;
 mod syntax;
@@ -19,6 +20,7 @@ use crate::protocol::copy::{CopyIn, CopyOptions, CopyOut};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::{parameters, types};
 use crate::serving::collect::{collect_bounded, rows_bytes};
+use crate::serving::query::plan_query;
 use crate::serving::table_provider::schema_of;
 use crate::serving::{self, Snapshot};
 use crate::session::transaction::{SharedGuard, Write};
@@ -30,9 +32,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use constants::*;
 pub(crate) use copy::CopyRows;
 use datafusion::catalog::MemTable;
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
     Cast, Expr as LogicalExpr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
 };
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem, SetExpr, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -214,17 +218,18 @@ impl Session {
         relation: &Relation,
     ) -> Result<Snapshot> {
         let mut snapshot = self.snapshot().await?;
+        self.state.mark_start_execution();
         let mut tables = snapshot
             .written
             .take()
             .map_or(Vec::new(), |(_, tables)| tables);
         tables.push(relation.id);
-        snapshot.written = Some((guard.clone(), tables));
+        snapshot.written = Some((Arc::downgrade(guard), tables));
         Ok(snapshot)
     }
 
-    async fn collect(&mut self, plan: LogicalPlan) -> Result<Vec<RecordBatch>> {
-        let rows = self.run_plan(&plan, None, Tag::Fixed("")).await?;
+    async fn collect(&self, (plan, physical): Runnable) -> Result<Vec<RecordBatch>> {
+        let rows = self.stream(&plan, physical, None, Tag::Fixed(""))?;
         collect_bounded(rows.stream).await
     }
 
@@ -269,18 +274,21 @@ impl Session {
 
     async fn returning(
         &mut self,
-        relation: &Relation,
+        relation: &Arc<Relation>,
         affected: Vec<RecordBatch>,
         items: &[SelectItem],
         name: String,
         tag: &'static str,
     ) -> Result<Rows> {
-        let mut snapshot = self.snapshot().await?;
-        let (plan, columns) =
-            self.plan_returning(&mut snapshot, relation, affected, items, name)?;
-        let rows = self
-            .run_plan(&plan, Some(columns), Tag::Counted(tag))
-            .await?;
+        let snapshot = self.snapshot().await?;
+        self.state.mark_start_execution();
+        let (table, items) = (relation.clone(), items.to_vec());
+        let planned = self.planned(move |state| {
+            let (plan, columns) = plan_returning(state, snapshot, &table, affected, items, name)?;
+            Ok((runnable(state, plan)?, columns))
+        });
+        let ((plan, physical), columns) = planned.await?;
+        let rows = self.stream(&plan, physical, Some(columns), Tag::Counted(tag))?;
         let inner = rows.stream.schema();
         let batches = collect_bounded(rows.stream).await?;
         let stream = MemoryStream::try_new(batches, inner, None).map_err(from_datafusion)?;
@@ -289,109 +297,42 @@ impl Session {
             ..rows
         })
     }
+}
 
-    fn plan_returning(
-        &self,
-        snapshot: &mut Snapshot,
-        relation: &Relation,
-        affected: Vec<RecordBatch>,
-        items: &[SelectItem],
-        name: String,
-    ) -> Result<(LogicalPlan, Vec<String>)> {
-        let schema = schema_of(relation);
-        let affected = affected
-            .into_iter()
-            .map(|b| redress(b, &schema))
-            .collect::<Result<Vec<_>>>()?;
-        let table = MemTable::try_new(schema, vec![affected]).map_err(from_datafusion)?;
-        snapshot.overrides.push((name.clone(), Arc::new(table)));
-        let statement = query_with(|s| {
-            s.projection = items.to_vec();
-            s.from = vec![table_named(&name)];
-        });
-        let plan = self.plan_query(snapshot, &statement)?;
-        let planned: Vec<String> = plan
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().clone())
-            .collect();
-        Ok((plan, serving::names::output_names(&statement, &planned)))
-    }
+/// A plan, and how it is run.
+type Runnable = (LogicalPlan, Arc<dyn ExecutionPlan>);
 
-    /// For Describe: a plan that shows a write's parameters and RETURNING columns; parameter types
-    /// that are known without a plan; whether there are columns.
-    pub(crate) fn plan_write_for_description(
-        &self,
-        snapshot: &Snapshot,
-        sql: &ast::Statement,
-    ) -> Result<(Option<LogicalPlan>, Vec<(usize, Type)>, bool)> {
-        let mut found = Vec::new();
-        let mut note = |plan: &LogicalPlan| -> Result<()> {
-            for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
-                if let (Some(n), Some(field)) =
-                    (name.strip_prefix('$').and_then(|n| n.parse().ok()), field)
-                {
-                    found.push((n, types::pg_type(&field)));
-                }
-            }
-            Ok(())
-        };
-        let (relation, name, returning) = match sql {
-            ast::Statement::Insert(insert) => {
-                let ast::TableObject::TableName(object) = &insert.table else {
-                    return Ok((None, found, false));
-                };
-                let relation = self.target(object, "insert into")?;
-                let columns = insert_columns(insert, &relation)?;
-                let direct = direct_parameters(insert, &relation, &columns);
-                if !all_direct(insert) {
-                    note(&self.plan_insert(snapshot, insert, &relation, &columns)?)?;
-                }
-                found.retain(|(n, _)| !direct.iter().any(|(d, _)| d == n));
-                found.extend(direct);
-                (
-                    relation.clone(),
-                    relation.name.clone(),
-                    insert.returning.clone(),
-                )
-            }
-            ast::Statement::Update(update) => {
-                let (object, alias) = table_and_alias(&update.table)?;
-                let relation = self.target(object, "update")?;
-                let name = alias.unwrap_or_else(|| relation.name.clone());
-                note(&self.plan_update(snapshot, update, &relation, &name)?.0)?;
-                for assignment in &update.assignments {
-                    for (column, value) in pairs(assignment)? {
-                        if let Some(n) = parameters::placeholder(&value) {
-                            found.retain(|(m, _)| *m != n);
-                            found.push((
-                                n,
-                                column_type(&relation.columns[position_of(&relation, &column)?]),
-                            ));
-                        }
-                    }
-                }
-                (relation, name, update.returning.clone())
-            }
-            ast::Statement::Delete(delete) => {
-                let table = delete_target(delete)?;
-                let (object, alias) = table_and_alias(table)?;
-                let relation = self.target(object, "delete from")?;
-                let name = alias.unwrap_or_else(|| relation.name.clone());
-                note(&self.plan_delete(snapshot, delete, table, &relation, &name)?)?;
-                (relation, name, delete.returning.clone())
-            }
-            _ => return Ok((None, found, false)),
-        };
-        match returning {
-            Some(items) => {
-                let mut snapshot = snapshot.clone();
-                let (plan, _) =
-                    self.plan_returning(&mut snapshot, &relation, Vec::new(), &items, name)?;
-                Ok((Some(plan), found, true))
-            }
-            None => Ok((None, found, false)),
-        }
-    }
+fn runnable(state: &SessionState, plan: LogicalPlan) -> Result<Runnable> {
+    let physical = serving::physical_plan(state, &plan)?;
+    Ok((plan, physical))
+}
+
+/// The plan of RETURNING over the affected rows, and the names of its columns.
+fn plan_returning(
+    state: &SessionState,
+    mut snapshot: Snapshot,
+    relation: &Relation,
+    affected: Vec<RecordBatch>,
+    items: Vec<SelectItem>,
+    name: String,
+) -> Result<(LogicalPlan, Vec<String>)> {
+    let schema = schema_of(relation);
+    let affected = affected
+        .into_iter()
+        .map(|b| redress(b, &schema))
+        .collect::<Result<Vec<_>>>()?;
+    let table = MemTable::try_new(schema, vec![affected]).map_err(from_datafusion)?;
+    snapshot.overrides.push((name.clone(), Arc::new(table)));
+    let statement = query_with(|s| {
+        s.projection = items;
+        s.from = vec![table_named(&name)];
+    });
+    let plan = plan_query(state, &snapshot, &statement)?;
+    let planned: Vec<String> = plan
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
+    Ok((plan, serving::names::output_names(&statement, &planned)))
 }

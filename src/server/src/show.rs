@@ -2,7 +2,8 @@
 
 use crate::protocol::error::from_datafusion;
 use crate::protocol::types;
-use crate::serving::planning;
+use crate::serving::physical_plan;
+use crate::serving::query::plan_query;
 use crate::session::cursors::memory_rows;
 use crate::session::{Outcome, Session, Tag};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -535,24 +536,20 @@ impl Session {
         verbose: bool,
     ) -> Result<Vec<String>> {
         let snapshot = self.snapshot().await?;
-        let plan = self.plan_query(&snapshot, query)?;
         self.state.mark_start_execution();
-        let mut lines = Vec::new();
-        if verbose {
-            let optimized = planning::here(|| self.state.optimize(&plan));
-            let optimized = optimized.map_err(from_datafusion)?;
-            lines.extend(
-                optimized
-                    .display_indent()
-                    .to_string()
-                    .lines()
-                    .map(str::to_string),
-            );
-            lines.push(String::new());
-        }
-        let state = self.state.clone();
-        let planned = move || crate::serving::physical_plan(&state, &plan);
-        let physical = self.server.serving.planning.run(planned).await?;
+        let query = query.clone();
+        let planned = self.planned(move |state| {
+            let plan = plan_query(state, &snapshot, &query)?;
+            let mut lines = Vec::new();
+            if verbose {
+                let optimized = state.optimize(&plan).map_err(from_datafusion)?;
+                let text = optimized.display_indent().to_string();
+                lines.extend(text.lines().map(str::to_string));
+                lines.push(String::new());
+            }
+            Ok((physical_plan(state, &plan)?, lines))
+        });
+        let (physical, mut lines) = planned.await?;
         if analyze {
             let started = std::time::Instant::now();
             let stream = self

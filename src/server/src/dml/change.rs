@@ -9,8 +9,12 @@ impl Session {
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
         let snapshot = self.write_snapshot(&guard, &relation).await?;
-        let (plan, assigned) = self.plan_update(&snapshot, update, &relation, &name)?;
-        drop(snapshot);
+        let (table, tree, alias) = (relation.clone(), update.clone(), name.clone());
+        let planned = self.planned(move |state| {
+            let (plan, assigned) = plan_update(state, &snapshot, &tree, &table, &alias)?;
+            Ok((runnable(state, plan)?, assigned))
+        });
+        let (plan, assigned) = planned.await?;
         let joined = update.from.is_some();
         let batches = self.collect(plan).await?;
         let width = relation.columns.len();
@@ -47,80 +51,6 @@ impl Session {
         .await
     }
 
-    /// The old row, then the new values; and which columns those are for.
-    pub(super) fn plan_update(
-        &self,
-        snapshot: &Snapshot,
-        update: &ast::Update,
-        relation: &Relation,
-        name: &str,
-    ) -> Result<(LogicalPlan, Vec<usize>)> {
-        let mut assigned = Vec::new();
-        let mut new = Vec::new();
-        for assignment in &update.assignments {
-            for (column, value) in pairs(assignment)? {
-                let at = position_of(relation, &column)?;
-                if assigned.contains(&at) {
-                    return Err(Error::user(
-                        SqlState::SYNTAX_ERROR,
-                        format!("multiple assignments to same column \"{column}\""),
-                    ));
-                }
-                assigned.push(at);
-                new.push(or_default(value, &relation.columns[at])?);
-            }
-        }
-        let mut from = vec![update.table.clone()];
-        match &update.from {
-            Some(
-                ast::UpdateTableFromKind::BeforeSet(tables)
-                | ast::UpdateTableFromKind::AfterSet(tables),
-            ) => from.extend(tables.clone()),
-            None => {}
-        }
-        if from.len() > 1 && relation.key.is_empty() {
-            return Err(Error::unsupported(
-                "UPDATE .. FROM needs a table with a primary key",
-            ));
-        }
-        let statement = query_with(|s| {
-            s.projection = old_columns(relation, name);
-            s.projection
-                .extend(new.into_iter().zip(&assigned).map(|(value, at)| {
-                    SelectItem::ExprWithAlias {
-                        expr: value,
-                        alias: Ident::with_quote('"', format!("{NEW}{at}")),
-                    }
-                }));
-            s.from = from;
-            s.selection = update.selection.clone();
-        });
-        let plan = self.plan_query(snapshot, &statement)?;
-        let columns = plan.schema().columns();
-        let width = relation.columns.len();
-        let exprs = columns
-            .into_iter()
-            .enumerate()
-            .map(|(i, c)| match i.checked_sub(width) {
-                None => Ok(LogicalExpr::Column(c)),
-                Some(n) => {
-                    let name = c.name.clone();
-                    Ok(assign(
-                        LogicalExpr::Column(c),
-                        &plan,
-                        &relation.columns[assigned[n]],
-                    )?
-                    .alias(name))
-                }
-            });
-        let exprs = exprs.collect::<Result<Vec<_>>>()?;
-        let plan = LogicalPlanBuilder::from(plan.clone())
-            .project(exprs)
-            .and_then(|b| b.build())
-            .map_err(from_datafusion)?;
-        Ok((plan, assigned))
-    }
-
     pub(super) async fn delete(&mut self, delete: &ast::Delete) -> Result<Outcome> {
         let table = delete_target(delete)?;
         let (object, alias) = table_and_alias(table)?;
@@ -128,8 +58,12 @@ impl Session {
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
         let snapshot = self.write_snapshot(&guard, &relation).await?;
-        let plan = self.plan_delete(&snapshot, delete, table, &relation, &name)?;
-        drop(snapshot);
+        let (target, tree, alias) = (relation.clone(), delete.clone(), name.clone());
+        let planned = self.planned(move |state| {
+            let plan = plan_delete(state, &snapshot, &tree, &target, &alias)?;
+            runnable(state, plan)
+        });
+        let plan = planned.await?;
         let batches = self.collect(plan).await?;
         let schema = relation.arrow_schema();
         let mut seen = HashSet::new();
@@ -152,27 +86,103 @@ impl Session {
         )
         .await
     }
+}
 
-    pub(super) fn plan_delete(
-        &self,
-        snapshot: &Snapshot,
-        delete: &ast::Delete,
-        table: &ast::TableWithJoins,
-        relation: &Relation,
-        name: &str,
-    ) -> Result<LogicalPlan> {
-        if delete.using.is_some() && relation.key.is_empty() {
-            return Err(Error::unsupported(
-                "DELETE .. USING needs a table with a primary key",
-            ));
+/// The old row, then the new values; and which columns those are for.
+pub(super) fn plan_update(
+    state: &SessionState,
+    snapshot: &Snapshot,
+    update: &ast::Update,
+    relation: &Relation,
+    name: &str,
+) -> Result<(LogicalPlan, Vec<usize>)> {
+    let mut assigned = Vec::new();
+    let mut new = Vec::new();
+    for assignment in &update.assignments {
+        for (column, value) in pairs(assignment)? {
+            let at = position_of(relation, &column)?;
+            if assigned.contains(&at) {
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    format!("multiple assignments to same column \"{column}\""),
+                ));
+            }
+            assigned.push(at);
+            new.push(or_default(value, &relation.columns[at])?);
         }
-        let statement = query_with(|s| {
-            s.projection = old_columns(relation, name);
-            s.from = std::iter::once(table.clone())
-                .chain(delete.using.iter().flatten().cloned())
-                .collect();
-            s.selection = delete.selection.clone();
-        });
-        self.plan_query(snapshot, &statement)
     }
+    let mut from = vec![update.table.clone()];
+    match &update.from {
+        Some(
+            ast::UpdateTableFromKind::BeforeSet(tables)
+            | ast::UpdateTableFromKind::AfterSet(tables),
+        ) => from.extend(tables.clone()),
+        None => {}
+    }
+    if from.len() > 1 && relation.key.is_empty() {
+        return Err(Error::unsupported(
+            "UPDATE .. FROM needs a table with a primary key",
+        ));
+    }
+    let statement =
+        query_with(|s| {
+            s.projection = old_columns(relation, name);
+            s.projection
+                .extend(new.into_iter().zip(&assigned).map(|(value, at)| {
+                    SelectItem::ExprWithAlias {
+                        expr: value,
+                        alias: Ident::with_quote('"', format!("{NEW}{at}")),
+                    }
+                }));
+            s.from = from;
+            s.selection = update.selection.clone();
+        });
+    let plan = plan_query(state, snapshot, &statement)?;
+    let columns = plan.schema().columns();
+    let width = relation.columns.len();
+    let exprs = columns
+        .into_iter()
+        .enumerate()
+        .map(|(i, c)| match i.checked_sub(width) {
+            None => Ok(LogicalExpr::Column(c)),
+            Some(n) => {
+                let name = c.name.clone();
+                Ok(assign(
+                    LogicalExpr::Column(c),
+                    &plan,
+                    &relation.columns[assigned[n]],
+                )?
+                .alias(name))
+            }
+        });
+    let exprs = exprs.collect::<Result<Vec<_>>>()?;
+    let plan = LogicalPlanBuilder::from(plan.clone())
+        .project(exprs)
+        .and_then(|b| b.build())
+        .map_err(from_datafusion)?;
+    Ok((plan, assigned))
+}
+
+/// The rows that leave.
+pub(super) fn plan_delete(
+    state: &SessionState,
+    snapshot: &Snapshot,
+    delete: &ast::Delete,
+    relation: &Relation,
+    name: &str,
+) -> Result<LogicalPlan> {
+    if delete.using.is_some() && relation.key.is_empty() {
+        return Err(Error::unsupported(
+            "DELETE .. USING needs a table with a primary key",
+        ));
+    }
+    let table = delete_target(delete)?.clone();
+    let statement = query_with(|s| {
+        s.projection = old_columns(relation, name);
+        s.from = std::iter::once(table)
+            .chain(delete.using.iter().flatten().cloned())
+            .collect();
+        s.selection = delete.selection.clone();
+    });
+    plan_query(state, snapshot, &statement)
 }

@@ -1,5 +1,6 @@
 //! INSERT .. ON CONFLICT: what is done with rows whose key is taken.
 
+use super::change::plan_update;
 use super::*;
 
 impl Session {
@@ -138,8 +139,12 @@ impl Session {
             selection: condition,
             ..empty_update()
         };
-        let (plan, assigned) = self.plan_update(&snapshot, &as_update, relation, &relation.name)?;
-        drop(snapshot);
+        let table = relation.clone();
+        let planned = self.planned(move |state| {
+            let (plan, assigned) = plan_update(state, &snapshot, &as_update, &table, &table.name)?;
+            Ok((runnable(state, plan)?, assigned))
+        });
+        let (plan, assigned) = planned.await?;
         let width = relation.columns.len();
         let mut changes = Changes {
             unique: assigned.iter().any(|a| relation.key.contains(a)),

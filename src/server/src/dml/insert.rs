@@ -16,7 +16,12 @@ impl Session {
             Some(batch) => batch,
             None => {
                 let snapshot = self.write_snapshot(&guard, &relation).await?;
-                let plan = self.plan_insert(&snapshot, insert, &relation, &columns)?;
+                let (table, tree) = (relation.clone(), insert.clone());
+                let planned = self.planned(move |state| {
+                    let plan = plan_insert(state, &snapshot, &tree, &table, &columns)?;
+                    runnable(state, plan)
+                });
+                let plan = planned.await?;
                 let batches = self.collect(plan).await?;
                 one_batch(batches, &relation)?
             }
@@ -59,78 +64,77 @@ impl Session {
         )
         .await
     }
+}
 
-    /// The plan of an INSERT's rows, in all columns of the table and their types.
-    pub(super) fn plan_insert(
-        &self,
-        snapshot: &Snapshot,
-        insert: &ast::Insert,
-        relation: &Relation,
-        columns: &[usize],
-    ) -> Result<LogicalPlan> {
-        let given = match &insert.source {
-            Some(source) => {
-                let query =
-                    ast::Statement::Query(Box::new(with_defaults(source, relation, columns)?));
-                let plan = self.plan_query(snapshot, &query)?;
-                let width = plan.schema().fields().len();
-                if width > columns.len() || (width < columns.len() && !insert.columns.is_empty()) {
-                    let more = if width > columns.len() {
-                        "more expressions than target columns"
-                    } else {
-                        "more target columns than expressions"
-                    };
-                    return Err(Error::user(
-                        SqlState::SYNTAX_ERROR,
-                        format!("INSERT has {more}"),
-                    ));
-                }
-                plan
+/// The plan of an INSERT's rows, in all columns of the table and their types.
+pub(super) fn plan_insert(
+    state: &SessionState,
+    snapshot: &Snapshot,
+    insert: &ast::Insert,
+    relation: &Relation,
+    columns: &[usize],
+) -> Result<LogicalPlan> {
+    let given = match &insert.source {
+        Some(source) => {
+            let query = ast::Statement::Query(Box::new(with_defaults(source, relation, columns)?));
+            let plan = plan_query(state, snapshot, &query)?;
+            let width = plan.schema().fields().len();
+            if width > columns.len() || (width < columns.len() && !insert.columns.is_empty()) {
+                let more = if width > columns.len() {
+                    "more expressions than target columns"
+                } else {
+                    "more target columns than expressions"
+                };
+                return Err(Error::user(
+                    SqlState::SYNTAX_ERROR,
+                    format!("INSERT has {more}"),
+                ));
             }
-            None => LogicalPlanBuilder::empty(true)
-                .build()
-                .map_err(from_datafusion)?,
-        };
-        let given_columns: Vec<_> = given.schema().columns();
-        let mut exprs = Vec::new();
-        for (i, column) in relation.columns.iter().enumerate() {
-            let expr = match columns
-                .iter()
-                .position(|c| *c == i)
-                .and_then(|at| given_columns.get(at))
-            {
-                Some(c) => LogicalExpr::Column(c.clone()),
-                None => self.default_expression(snapshot, column)?,
-            };
-            exprs.push(assign(expr, &given, column)?.alias(format!("{NEW}{i}")));
+            plan
         }
-        LogicalPlanBuilder::from(given)
-            .project(exprs)
-            .and_then(|b| b.build())
-            .map_err(from_datafusion)
+        None => LogicalPlanBuilder::empty(true)
+            .build()
+            .map_err(from_datafusion)?,
+    };
+    let given_columns: Vec<_> = given.schema().columns();
+    let mut exprs = Vec::new();
+    for (i, column) in relation.columns.iter().enumerate() {
+        let expr = match columns
+            .iter()
+            .position(|c| *c == i)
+            .and_then(|at| given_columns.get(at))
+        {
+            Some(c) => LogicalExpr::Column(c.clone()),
+            None => default_expression(state, snapshot, column)?,
+        };
+        exprs.push(assign(expr, &given, column)?.alias(format!("{NEW}{i}")));
     }
+    LogicalPlanBuilder::from(given)
+        .project(exprs)
+        .and_then(|b| b.build())
+        .map_err(from_datafusion)
+}
 
-    /// A column's default as an expression; NULL without one.
-    pub(super) fn default_expression(
-        &self,
-        snapshot: &Snapshot,
-        column: &tidemark_plan::Column,
-    ) -> Result<LogicalExpr> {
-        let Some(text) = &column.default else {
-            return Ok(LogicalExpr::Literal(
-                datafusion::common::ScalarValue::Null,
-                None,
-            ));
-        };
-        let expr = parse_expression(text)?;
-        let statement = query_with(|s| s.projection = vec![SelectItem::UnnamedExpr(expr)]);
-        match self.plan_query(snapshot, &statement)? {
-            LogicalPlan::Projection(p) if p.expr.len() == 1 => Ok(p.expr[0].clone().unalias()),
-            _ => Err(Error::unsupported(format!(
-                "the default of column \"{}\" is not an expression",
-                column.name
-            ))),
-        }
+/// A column's default as an expression; NULL without one.
+fn default_expression(
+    state: &SessionState,
+    snapshot: &Snapshot,
+    column: &tidemark_plan::Column,
+) -> Result<LogicalExpr> {
+    let Some(text) = &column.default else {
+        return Ok(LogicalExpr::Literal(
+            datafusion::common::ScalarValue::Null,
+            None,
+        ));
+    };
+    let expr = parse_expression(text)?;
+    let statement = query_with(|s| s.projection = vec![SelectItem::UnnamedExpr(expr)]);
+    match plan_query(state, snapshot, &statement)? {
+        LogicalPlan::Projection(p) if p.expr.len() == 1 => Ok(p.expr[0].clone().unalias()),
+        _ => Err(Error::unsupported(format!(
+            "the default of column \"{}\" is not an expression",
+            column.name
+        ))),
     }
 }
 

@@ -41,11 +41,11 @@ use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tidemark_common::{RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
-use tidemark_runtime::Engine;
 use tidemark_runtime::engine::Pin;
+use tidemark_runtime::{Engine, WriteGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Memory that the queries of all sessions share before they spill, in bytes.
@@ -69,8 +69,9 @@ pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     /// The epoch.
     pub pin: Arc<Pin>,
-    /// Tables whose rows are read through a guard: a block's own writes.
-    pub written: Option<(crate::session::transaction::SharedGuard, Vec<RelationId>)>,
+    /// Tables whose rows are read through a guard: a block's own writes. The session alone keeps
+    /// the guard: a planning that was given up locks nothing.
+    pub written: Option<(Weak<Mutex<WriteGuard>>, Vec<RelationId>)>,
     /// Schemas for unqualified names.
     pub search_path: Vec<String>,
     /// Who asks.
@@ -270,20 +271,6 @@ impl Session {
             ),
             told: Arc::default(),
         })
-    }
-
-    /// Runs a logical plan and streams its rows.
-    pub(crate) async fn run_plan(
-        &mut self,
-        plan: &LogicalPlan,
-        names: Option<Vec<String>>,
-        tag: Tag,
-    ) -> Result<Rows> {
-        self.state.mark_start_execution();
-        let (state, logical) = (self.state.clone(), plan.clone());
-        let planned = move || physical_plan(&state, &logical);
-        let physical = self.server.serving.planning.run(planned).await?;
-        self.stream(plan, physical, names, tag)
     }
 
     /// Starts a physical plan and streams its rows.

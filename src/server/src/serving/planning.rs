@@ -2,25 +2,36 @@
 //! statement that is allowed, so that planning, however long it takes, holds up no other client.
 //!
 //! Who waits may go away (cancel, timeout, a lost client): then a flag tells the planning thread,
-//! which stops at the next rule or node. There is a thread for each planning, up to
-//! [`THREADS_MAX`]; idle ones end after a while. A panic is the statement's error.
+//! which stops at the next rule or node. Its place is free at once, though: [`PLACES`] plannings
+//! are waited for at a time, and a thread that nobody waits for takes none of them. There are
+//! [`THREADS_MAX`] threads; when every one of them still computes, a statement is refused rather
+//! than left waiting. Idle threads end after a while. A panic is the statement's error.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Error, Result, STACK_BYTES, SqlState};
-use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Plannings at a time; more wait for one to end.
-const THREADS_MAX: usize = 64;
+/// Plannings that are waited for at a time; more wait for one to end.
+const PLACES: usize = 64;
+
+/// Plannings at a time, with those that nobody waits for any more.
+const THREADS_MAX: usize = 512;
 
 /// The threads.
-pub struct Planning(Option<Runtime>);
+pub struct Planning {
+    runtime: Option<Runtime>,
+    places: Arc<Semaphore>,
+    threads: Arc<Semaphore>,
+}
 
 /// Somebody waits for a planning; when dropped, nobody does.
 struct Waiting {
     stop: Arc<AtomicBool>,
     task: tokio::task::AbortHandle,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Waiting {
@@ -34,14 +45,22 @@ impl Drop for Waiting {
 impl Planning {
     /// Threads are started when they are needed.
     pub fn new() -> Result<Planning> {
+        Planning::with(PLACES, THREADS_MAX)
+    }
+
+    fn with(places: usize, threads: usize) -> Result<Planning> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(THREADS_MAX)
+            .max_blocking_threads(threads)
             .thread_name("planning")
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
-        Ok(Planning(Some(runtime)))
+        Ok(Planning {
+            runtime: Some(runtime),
+            places: Arc::new(Semaphore::new(places)),
+            threads: Arc::new(Semaphore::new(threads)),
+        })
     }
 
     /// Runs `work` on one of the threads; it may wait for futures by [`wait`].
@@ -50,13 +69,23 @@ impl Planning {
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let ending = || Error::unavailable(SqlState("57P01"), "the server is shutting down");
-        let runtime = self.0.as_ref().ok_or_else(ending)?;
+        let runtime = self.runtime.as_ref().ok_or_else(ending)?;
+        let place = self.places.clone().acquire_owned().await;
+        let place = place.map_err(|_| ending())?;
+        let thread = self.threads.clone().try_acquire_owned().map_err(|_| {
+            let e = Error::unavailable(SqlState("53000"), "too many statements are being planned");
+            e.with_hint("Statements that were given up still end their last step: try again soon.")
+        })?;
         let stop = Arc::<AtomicBool>::default();
         let flag = stop.clone();
-        let task = runtime.spawn_blocking(move || tidemark_planner::interruptible(flag, work));
+        let task = runtime.spawn_blocking(move || {
+            let _thread = thread;
+            tidemark_planner::interruptible(flag, work)
+        });
         let _waiting = Waiting {
             stop,
             task: task.abort_handle(),
+            _place: place,
         };
         match task.await {
             Ok(outcome) => outcome,
@@ -74,7 +103,7 @@ impl Planning {
 impl Drop for Planning {
     fn drop(&mut self) {
         // Not waited for: a runtime must not be waited for by a thread of another one.
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
@@ -83,14 +112,6 @@ impl Drop for Planning {
 /// Waits for a future within [`Planning::run`].
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     Handle::current().block_on(future)
-}
-
-/// Plans on this thread, while others take over what else it would do.
-pub fn here<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|h| h.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
 }
 
 /// What a panic says.
@@ -138,5 +159,45 @@ mod tests {
         if let Ok(state) = tell.await {
             assert_eq!(state, SqlState::QUERY_CANCELED);
         }
+    }
+
+    /// Plannings that nobody waits for and that do not stop; they end with the flag.
+    async fn given_up(planning: &Planning, count: usize, end: &Arc<AtomicBool>) {
+        for _ in 0..count {
+            let (begun, begins) = tokio::sync::oneshot::channel();
+            let end = end.clone();
+            let work = planning.run(move || {
+                let _ = begun.send(());
+                while !end.load(Ordering::Relaxed) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Ok(())
+            });
+            tokio::select! {
+                biased;
+                _ = work => unreachable!("it does not end"),
+                begun = begins => begun.unwrap(),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_planning_that_was_given_up_takes_nobodys_place() {
+        let planning = Planning::with(2, 6).unwrap();
+        let end = Arc::<AtomicBool>::default();
+        given_up(&planning, 5, &end).await;
+        assert_eq!(planning.run(|| Ok(7)).await.unwrap(), 7);
+        // The thread gives its place back when it has answered.
+        while planning.threads.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+        given_up(&planning, 1, &end).await;
+        let refused = planning.run(|| Ok(7)).await.unwrap_err();
+        assert_eq!(refused.state(), SqlState("53000"));
+        end.store(true, Ordering::Relaxed);
+        while planning.threads.available_permits() < 6 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(planning.run(|| Ok(7)).await.unwrap(), 7);
     }
 }

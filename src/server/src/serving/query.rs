@@ -1,6 +1,6 @@
 //! Queries from statement to stream, and what Describe tells about a statement.
 
-use super::{named, names, planning};
+use super::{named, names};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::extended::{Description, sql_of};
 use crate::protocol::{parameters, types};
@@ -79,9 +79,10 @@ impl Session {
 
     async fn select_at(&mut self, snapshot: super::Snapshot, sql: &ast::Statement) -> Result<Rows> {
         self.state.mark_start_execution();
-        let (state, tree) = (self.state.clone(), sql.clone());
-        let planned = move || plan_to_run(&state, &snapshot, tree);
-        let (plan, physical) = self.server.serving.planning.run(planned).await?;
+        let tree = sql.clone();
+        let (plan, physical) = self
+            .planned(move |state| plan_to_run(state, &snapshot, tree))
+            .await?;
         let columns: Vec<String> = plan
             .schema()
             .fields()
@@ -92,13 +93,16 @@ impl Session {
         self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
     }
 
-    /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
-    pub(crate) fn plan_query(
+    /// Runs `work` on a planning thread, with this session's functions.
+    pub(crate) fn planned<T: Send + 'static, F>(
         &self,
-        snapshot: &super::Snapshot,
-        sql: &ast::Statement,
-    ) -> Result<LogicalPlan> {
-        planning::here(|| plan_query(&self.state, snapshot, sql))
+        work: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        F: FnOnce(&SessionState) -> Result<T> + Send + 'static,
+    {
+        let (server, state) = (self.server.clone(), self.state.clone());
+        async move { server.serving.planning.run(move || work(&state)).await }
     }
 
     /// What Describe tells: the types of parameters and the columns of the result, without running
@@ -183,16 +187,13 @@ impl Session {
         let snapshot = self.snapshot().await?;
         let (plan, inferred, columns) = match &typed {
             ast::Statement::Query(_) => {
-                let (state, tree) = (self.state.clone(), typed.clone());
-                let planned = move || plan_query(&state, &snapshot, &tree);
-                let plan = self.server.serving.planning.run(planned).await?;
+                let tree = typed.clone();
+                let plan = self
+                    .planned(move |state| plan_query(state, &snapshot, &tree))
+                    .await?;
                 (Some(plan), Vec::new(), true)
             }
-            write => {
-                let (plan, inferred, returning) =
-                    self.plan_write_for_description(&snapshot, write)?;
-                (plan, inferred, returning)
-            }
+            write => self.describe_write(snapshot, write).await?,
         };
         let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
         found.extend(cast_parameters(&typed));
@@ -243,9 +244,11 @@ impl Session {
     /// The schema that running a plan will give; `None` when it cannot be told (parameters without
     /// type).
     async fn output_schema(&mut self, plan: &LogicalPlan) -> Option<SchemaRef> {
-        let (state, plan) = (self.state.clone(), plan.clone());
-        let optimized = move || state.optimize(&plan).map_err(from_datafusion);
-        let optimized = self.server.serving.planning.run(optimized).await.ok()?;
+        let plan = plan.clone();
+        let optimized = self
+            .planned(move |state| state.optimize(&plan).map_err(from_datafusion))
+            .await
+            .ok()?;
         Some(optimized.schema().inner().clone())
     }
 }
@@ -270,7 +273,8 @@ fn plan_to_run(
     }
 }
 
-fn plan_query(
+/// Plans a query against a snapshot: system queries are rewritten, windows expanded.
+pub(crate) fn plan_query(
     state: &SessionState,
     snapshot: &super::Snapshot,
     sql: &ast::Statement,

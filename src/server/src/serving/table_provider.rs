@@ -26,7 +26,7 @@ use futures::{StreamExt, TryStreamExt};
 use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
-use tidemark_common::{Epoch, Error, vnode_owner};
+use tidemark_common::{Epoch, Error, SqlState, vnode_owner};
 use tidemark_plan::{Op, Relation};
 use tidemark_runtime::Engine;
 use tidemark_runtime::engine::{Answer, Pin};
@@ -121,6 +121,12 @@ impl RelationTable {
         if !tables.contains(&self.relation.id) {
             return Ok(None);
         }
+        let guard = guard.upgrade().ok_or_else(|| {
+            ours(Error::user(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ))
+        })?;
         let guard = guard.lock();
         let batches = match keys {
             Some((key, arrays)) if key == self.relation.key => {

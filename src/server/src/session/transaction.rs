@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
@@ -50,7 +50,7 @@ impl Write {
     }
 }
 
-/// A guard that plans can read while the session holds it.
+/// A guard that plans can read while the session, which alone keeps it, holds it.
 pub type SharedGuard = Arc<Mutex<WriteGuard>>;
 
 /// The writes of a block.
@@ -119,13 +119,13 @@ impl Transaction {
     }
 
     /// Guard and tables of the open block's writes, for its own reads.
-    pub fn written(&self) -> Option<(SharedGuard, Vec<RelationId>)> {
+    pub fn written(&self) -> Option<(Weak<Mutex<WriteGuard>>, Vec<RelationId>)> {
         match self {
             Transaction::Open(block) => block
                 .writes
                 .guard
                 .as_ref()
-                .map(|g| (g.clone(), block.writes.tables.clone())),
+                .map(|g| (Arc::downgrade(g), block.writes.tables.clone())),
             _ => None,
         }
     }
