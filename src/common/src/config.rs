@@ -24,6 +24,8 @@ pub struct Config {
     /// What was written to tables after that checkpoint is lost. Without a word from the user a
     /// node whose log is missing does not start.
     pub recover_from_checkpoint: bool,
+    /// Clients of the SQL door at a time; more are sent away.
+    pub max_connections: usize,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
@@ -52,6 +54,7 @@ impl Default for Config {
             rpc: "127.0.0.1:4568".into(),
             checkpoint_url: String::new(),
             recover_from_checkpoint: false,
+            max_connections: 1000,
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,
@@ -103,6 +106,9 @@ impl Config {
         }
         if self.epoch_ms < 5 {
             return bad("epoch_ms must be at least 5");
+        }
+        if self.max_connections == 0 || self.max_connections > 1 << 20 {
+            return bad("max_connections must be between 1 and 1048576");
         }
         if self.workers > crate::VNODES {
             return bad("workers must be at most 256");

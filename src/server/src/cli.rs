@@ -78,6 +78,9 @@ pub struct Start {
         default_missing_value = "true"
     )]
     recover_from_checkpoint: Option<bool>,
+    /// Clients of the SQL door at a time [default: 1000]
+    #[arg(long, env = "TIDEMARK_MAX_CONNECTIONS", value_name = "N")]
+    max_connections: Option<usize>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -141,6 +144,7 @@ impl Start {
             &mut config.recover_from_checkpoint,
             self.recover_from_checkpoint,
         );
+        set(&mut config.max_connections, self.max_connections);
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::Result;
 use tidemark_common::config::Config;
 use tidemark_runtime::Engine;
+use tokio::sync::Semaphore;
 
 /// What all connections share.
 pub struct Server {
@@ -36,6 +37,8 @@ pub struct Server {
     pub serving: serving::Serving,
     /// Who is connected.
     pub clients: clients::Clients,
+    /// Room for more of them.
+    pub connections: Arc<Semaphore>,
     /// CREATE statements that go on in the background.
     pub background: Background,
     /// The node's configuration.
@@ -53,6 +56,7 @@ impl Server {
             sql: sql::Sql::new(),
             serving: serving::Serving::new()?,
             clients: Default::default(),
+            connections: Arc::new(Semaphore::new(config.max_connections)),
             background: Background::default(),
             config,
             started,

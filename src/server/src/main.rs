@@ -12,7 +12,7 @@ use tidemark_runtime::{Engine, StoreHealth};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
 use tidemark_server::{Server, http, protocol};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() {
@@ -114,6 +114,7 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     let started = std::time::Instant::now();
     let engine = tokio::select! {
         engine = Engine::open_noting(&config, store) => engine?,
+        () = accept(&sql, protocol::turn_away) => return Ok(()),
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
@@ -129,7 +130,7 @@ async fn run(config: Config, structured: bool) -> Result<()> {
         banner(&config);
     }
     tokio::select! {
-        () = accept(server, sql) => {}
+        () = accept(&sql, |socket| protocol::serve(server.clone(), socket)) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
         _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
     }
@@ -161,12 +162,16 @@ fn reachable(address: &str) -> (&str, &str) {
     }
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener) {
+/// Hands the clients that come to `serve`, for ever.
+async fn accept<F>(listener: &TcpListener, serve: impl Fn(TcpStream) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 let _ = socket.set_nodelay(true);
-                tokio::spawn(protocol::serve(server.clone(), socket));
+                tokio::spawn(serve(socket));
             }
             Err(e) => {
                 // Out of file descriptors: wait for some client to leave.

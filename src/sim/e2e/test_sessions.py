@@ -296,3 +296,32 @@ def test_a_reader_that_stays_too_long_is_told(own_server):
         assert refused.value.sqlstate == "72000"
         reader.rollback()
         assert reader.execute("SELECT x FROM t").fetchone()[0] > 0
+
+
+def test_more_clients_than_there_is_room_for_are_told(own_server):
+    own_server.start(max_connections=3)
+    held = [own_server.connect() for _ in range(3)]
+    with pytest.raises(psycopg.OperationalError, match="sorry, too many clients already"):
+        own_server.connect()
+    # A cancel request is no client.
+    thread, outcome = background(lambda: held[0].execute("SELECT count(*) FROM generate_series(1, 100000000000)"))
+    eventually(lambda: held[1].execute("SELECT state FROM pg_stat_activity WHERE pid = %s", (pid_of(held[0]),)).fetchone() == ("active",))
+    held[0].cancel()
+    assert isinstance(failed(outcome, thread), psycopg.errors.QueryCanceled)
+    held.pop().close()
+    eventually(lambda: own_server.connect().close() or True)
+    for connection in held:
+        connection.close()
+
+
+def test_who_comes_while_the_node_opens_is_told(own_server):
+    """The store is away: the node waits for it, and says so to those who connect meanwhile."""
+    own_server.environment = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+    own_server.start(wait=False, checkpoint_url="s3://away/opens")
+    eventually(lambda: "starting" in own_server.ready_text(), 40)
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(psycopg.OperationalError, match="the database system is starting up"):
+            own_server.connect()
+        assert time.monotonic() - began < 5
+    assert own_server.running and not own_server.ready()

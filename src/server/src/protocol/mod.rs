@@ -40,9 +40,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 /// Messages that are read ahead at most while a statement runs.
@@ -279,6 +279,8 @@ pub struct Connection {
     statements: HashMap<String, Arc<extended::Prepared>>,
     portals: HashMap<String, extended::Portal>,
     skip_to_sync: bool,
+    /// One of `max_connections`.
+    _place: OwnedSemaphorePermit,
 }
 
 /// Takes a client off the list.
@@ -296,11 +298,10 @@ impl Drop for Left<'_> {
 /// Serves a client until it leaves.
 pub async fn serve(server: Arc<Server>, socket: TcpStream) {
     let peer = socket.peer_addr().ok();
-    let wire = match pgwire::tokio::server::negotiate_tls::<()>(socket, None).await {
-        Ok(Some(framed)) => framed.map_codec(codec::Codec),
-        Ok(None) | Err(_) => return,
+    let Some((wire, first)) = startup::arrive(socket, startup::STARTUP_TIMEOUT).await else {
+        return;
     };
-    if let Some(mut connection) = startup::greet(server.clone(), wire).await {
+    if let Some(mut connection) = startup::greet(server.clone(), wire, first).await {
         let pid = connection.session.pid();
         tracing::debug!(pid, ?peer, "client connected");
         // Also a panic ends in the list of clients being right.
@@ -310,6 +311,16 @@ pub async fn serve(server: Arc<Server>, socket: TcpStream) {
         };
         connection.run().await;
         tracing::debug!(pid, "client left");
+    }
+}
+
+/// Tells a client that comes before the node is open to come again.
+pub async fn turn_away(socket: TcpStream) {
+    if let Some((wire, PgWireFrontendMessage::Startup(_))) =
+        startup::arrive(socket, startup::STARTUP_TIMEOUT).await
+    {
+        let starting = "the database system is starting up";
+        startup::refuse(wire, &Error::unavailable(SqlState("57P03"), starting)).await;
     }
 }
 

@@ -1,10 +1,13 @@
 //! The first messages of a connection: TLS is refused (pgwire's codec has answered `N`), a cancel
 //! request is carried out, a startup message is answered with AuthenticationOk, the ParameterStatus
 //! that clients need, the cancel key and ReadyForQuery. There is no password on loopback.
+//!
+//! A client that says nothing is left after [`STARTUP_TIMEOUT`]. One that comes while the node
+//! still opens, or when there are `max_connections`, is told so: it can come again.
 
-use super::codec::Wire;
+use super::codec::{Codec, Wire};
 use super::interrupts::{Interrupts, Limits};
-use super::{Connection, Line, error};
+use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
 use crate::session::Session;
 use futures::{SinkExt, StreamExt};
@@ -16,22 +19,47 @@ use pgwire::messages::startup::{
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemark_common::{Error, SqlState};
-use tokio::sync::mpsc;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// The PostgreSQL version that clients are told; `pg_catalog` is shaped like it.
 pub const SERVER_VERSION: &str = "13.14.0";
 
 /// How long a client may take to say who it is.
-const STARTUP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Brings a new connection to where it takes statements; `None` when it was a cancel request, or
-/// refused.
-pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
-    let first = tokio::time::timeout(STARTUP_TIMEOUT, wire.next())
-        .await
-        .ok()??
-        .ok()?;
+/// Negotiates with a new connection and reads its first message; `None` if it has none within the
+/// timeout, or is gone.
+pub async fn arrive(socket: TcpStream, timeout: Duration) -> Option<(Wire, PgWireFrontendMessage)> {
+    let first = async {
+        let framed = pgwire::tokio::server::negotiate_tls::<()>(socket, None).await;
+        let mut wire = framed.ok()??.map_codec(Codec);
+        let first = wire.next().await?.ok()?;
+        Some((wire, first))
+    };
+    tokio::time::timeout(timeout, first).await.ok()?
+}
+
+/// Tells a client why it cannot come in.
+pub async fn refuse(mut wire: Wire, e: &Error) {
+    let message = PgWireBackendMessage::ErrorResponse(error::info(e, "FATAL").into());
+    let told = tokio::time::timeout(FAREWELL, async {
+        wire.send(message).await?;
+        SinkExt::<PgWireBackendMessage>::close(&mut wire).await
+    });
+    // A client that is gone or does not read finds its connection closed.
+    let _ = told.await;
+}
+
+/// Brings a new connection, whose first message has come, to where it takes statements; `None` when
+/// it was a cancel request, or refused.
+pub async fn greet(
+    server: Arc<Server>,
+    mut wire: Wire,
+    first: PgWireFrontendMessage,
+) -> Option<Connection> {
     let startup = match first {
         PgWireFrontendMessage::CancelRequest(request) => {
             server
@@ -43,15 +71,13 @@ pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
         PgWireFrontendMessage::Startup(startup) => startup,
         _ => return None,
     };
-    if let Err(e) = check(&startup) {
-        let _ = wire
-            .send(PgWireBackendMessage::ErrorResponse(
-                error::info(&e, "FATAL").into(),
-            ))
-            .await;
-        let _ = wire.close().await;
-        return None;
-    }
+    let place = match check(&startup).and_then(|()| place(&server)) {
+        Ok(place) => place,
+        Err(e) => {
+            refuse(wire, &e).await;
+            return None;
+        }
+    };
     let user = startup
         .parameters
         .get("user")
@@ -108,10 +134,23 @@ pub async fn greet(server: Arc<Server>, mut wire: Wire) -> Option<Connection> {
         statements: HashMap::new(),
         portals: HashMap::new(),
         skip_to_sync: false,
+        _place: place,
     };
     connection.session.rest();
     connection.limit_idle();
     Some(connection)
+}
+
+/// Room for one more client.
+fn place(server: &Server) -> Result<OwnedSemaphorePermit, Error> {
+    let free = server.connections.clone().try_acquire_owned();
+    free.map_err(|_| {
+        let e = Error::unavailable(SqlState("53300"), "sorry, too many clients already");
+        let most = server.config.max_connections;
+        e.with_hint(format!(
+            "max_connections is {most}: raise it, or pool connections."
+        ))
+    })
 }
 
 fn check(startup: &Startup) -> Result<(), Error> {
@@ -164,4 +203,53 @@ async fn welcome(
         TransactionStatus::Idle,
     )))
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A client and the socket that it arrives on.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn who_does_not_finish_negotiating_is_left() {
+        let timeout = Duration::from_millis(100);
+        let (_silent, socket) = pair().await;
+        assert!(arrive(socket, timeout).await.is_none());
+        let (mut client, socket) = pair().await;
+        // An SSLRequest, and nothing after it.
+        client
+            .write_all(&[0, 0, 0, 8, 4, 210, 22, 47])
+            .await
+            .unwrap();
+        assert!(arrive(socket, timeout).await.is_none());
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"N");
+    }
+
+    #[tokio::test]
+    async fn who_comes_too_early_is_told() {
+        let (mut client, socket) = pair().await;
+        tokio::spawn(crate::protocol::turn_away(socket));
+        let mut hello = vec![0, 0, 0, 0, 0, 3, 0, 0];
+        hello.extend(b"user\0root\0database\0dev\0\0");
+        hello[3] = hello.len() as u8;
+        client.write_all(&hello).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with('E'), "{answer}");
+        for part in ["FATAL", "57P03", "the database system is starting up"] {
+            assert!(answer.contains(part), "{answer}");
+        }
+    }
 }
