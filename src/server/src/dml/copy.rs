@@ -71,6 +71,7 @@ impl Session {
                 .map(|c| position_of(&relation, &fold(c)))
                 .collect::<Result<_>>()?,
         };
+        serving::check_columns(columns.len())?;
         Ok(Outcome::CopyIn(CopyIn {
             relation,
             columns,

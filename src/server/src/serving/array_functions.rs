@@ -1,6 +1,7 @@
 //! PostgreSQL's functions over arrays that DataFusion lacks: `_pg_expandarray`,
 //! `generate_subscripts`, `array_lower`, `array_upper`. Arrays begin at 1.
 
+use super::functions::no_function;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::{DataFusionError, Result};
@@ -8,6 +9,14 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 use std::sync::Arc;
+
+/// `42883` where the first argument is not an array.
+fn check_list(name: &str, arguments: &[DataType]) -> Result<()> {
+    match arguments.first() {
+        Some(DataType::List(_)) => Ok(()),
+        _ => Err(no_function(name, arguments)),
+    }
+}
 
 /// `information_schema._pg_expandarray`: each element with its position, as a list of (x, n).
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -40,6 +49,7 @@ impl ScalarUDFImpl for ExpandArray {
         &self.0
     }
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        check_list(self.name(), args)?;
         Ok(DataType::List(Arc::new(
             arrow::datatypes::Field::new_list_field(ExpandArray::element(&args[0]), true),
         )))
@@ -93,7 +103,8 @@ impl ScalarUDFImpl for Subscripts {
     fn signature(&self) -> &Signature {
         &self.0
     }
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        check_list(self.name(), args)?;
         Ok(DataType::List(Arc::new(
             arrow::datatypes::Field::new_list_field(DataType::Int32, true),
         )))
@@ -143,14 +154,8 @@ impl ScalarUDFImpl for ArrayBound {
         &self.signature
     }
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        if matches!(arguments[0], DataType::List(_)) {
-            Ok(DataType::Int32)
-        } else {
-            Err(DataFusionError::Plan(format!(
-                "the first argument of {}() must be an array",
-                self.name
-            )))
-        }
+        check_list(self.name, arguments)?;
+        Ok(DataType::Int32)
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = args.args[0].to_array(args.number_rows)?;

@@ -10,6 +10,7 @@ use crate::Server;
 use crate::catalog_tables::oids;
 use crate::clients::Clients;
 use crate::protocol::error::Notice;
+use crate::protocol::types;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::DataType;
 use datafusion::common::{DFSchema, DataFusionError, Result};
@@ -89,6 +90,8 @@ type Body = dyn Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync;
 /// A function over texts.
 struct RowFunction {
     name: String,
+    /// How many arguments it has at least: its body looks at no more without asking.
+    least: usize,
     output: DataType,
     signature: Signature,
     body: Arc<Body>,
@@ -118,7 +121,10 @@ impl ScalarUDFImpl for RowFunction {
     fn signature(&self) -> &Signature {
         &self.signature
     }
-    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        if types.len() < self.least {
+            return Err(no_function(&self.name, types));
+        }
         Ok(self.output.clone())
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -160,6 +166,24 @@ impl ScalarUDFImpl for RowFunction {
     }
 }
 
+/// `42883` for arguments that a function does not take.
+pub(super) fn no_function(name: &str, types: &[DataType]) -> DataFusionError {
+    let display = |t: &DataType| match t {
+        DataType::Null => "unknown".to_string(),
+        t => types::display_name(&types::of_arrow(t)).to_string(),
+    };
+    let types: Vec<String> = types.iter().map(display).collect();
+    let e = Error::user(
+        SqlState::UNDEFINED_FUNCTION,
+        format!("function {name}({}) does not exist", types.join(", ")),
+    )
+    .with_hint(
+        "No function matches the given name and argument types. You might need to add explicit \
+         type casts.",
+    );
+    DataFusionError::External(Box::new(e))
+}
+
 /// Texts with elements between line feeds, as lists of text.
 fn text_lists(array: &ArrayRef) -> ArrayRef {
     let mut builder = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
@@ -180,6 +204,7 @@ fn function(
     name: &str,
     output: DataType,
     volatility: Volatility,
+    least: usize,
     body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
     let signature = Signature::one_of(
@@ -191,6 +216,7 @@ fn function(
     );
     Arc::new(ScalarUDF::from(RowFunction {
         name: name.into(),
+        least,
         output,
         signature,
         body: Arc::new(body),
@@ -200,14 +226,15 @@ fn function(
 fn stable(
     name: &str,
     output: DataType,
+    least: usize,
     body: impl Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync + 'static,
 ) -> Arc<ScalarUDF> {
-    function(name, output, Volatility::Stable, body)
+    function(name, output, Volatility::Stable, least, body)
 }
 
 fn constant(name: &str, output: DataType, value: Option<&str>) -> Arc<ScalarUDF> {
     let value = value.map(str::to_string);
-    stable(name, output, move |_| Ok(value.clone()))
+    stable(name, output, 0, move |_| Ok(value.clone()))
 }
 
 fn list() -> DataType {
@@ -229,10 +256,10 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("version", Utf8, Some(&version)),
         constant("current_database", Utf8, Some("dev")),
         constant("current_catalog", Utf8, Some("dev")),
-        stable("pg_get_userbyid", Utf8, |a| {
+        stable("pg_get_userbyid", Utf8, 1, |a| {
             Ok(a[0].as_ref().map(|_| "root".into()))
         }),
-        stable("pg_encoding_to_char", Utf8, |a| {
+        stable("pg_encoding_to_char", Utf8, 1, |a| {
             Ok(a[0].as_ref().map(|e| {
                 if e == "6" {
                     "UTF8".into()
@@ -281,7 +308,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("getdatabaseencoding", Utf8, Some("UTF8")),
         constant("pg_postmaster_start_time", Utf8, None),
         constant("pg_stat_get_backend_idset", Int32, None),
-        stable("to_regtype", Int32, |a| {
+        stable("to_regtype", Int32, 1, |a| {
             let oid = |n: &str| {
                 n.parse::<i32>()
                     .ok()
@@ -292,24 +319,24 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
         constant("age", Int32, Some("0")),
-        stable("quote_ident", Utf8, |a| {
+        stable("quote_ident", Utf8, 1, |a| {
             Ok(a[0].as_deref().map(quote_ident))
         }),
-        stable("quote_literal", Utf8, |a| {
+        stable("quote_literal", Utf8, 1, |a| {
             Ok(a[0]
                 .as_deref()
                 .map(|t| format!("'{}'", t.replace('\'', "''"))))
         }),
-        function("like_escape", Utf8, Volatility::Immutable, |a| {
+        function("like_escape", Utf8, Volatility::Immutable, 2, |a| {
             Ok(a[0]
                 .as_deref()
                 .zip(a[1].as_deref())
                 .map(|(p, e)| like_escape(p, e)))
         }),
-        stable("format", Utf8, |a| {
+        stable("format", Utf8, 1, |a| {
             Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))
         }),
-        stable("to_regproc", Int32, |a| {
+        stable("to_regproc", Int32, 1, |a| {
             Ok(match a[0].as_deref() {
                 Some(name) => name
                     .parse::<i32>()
@@ -319,22 +346,22 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
                 None => None,
             })
         }),
-        stable("json_build_object", Utf8, |a| Ok(Some(json_object(a)))),
+        stable("json_build_object", Utf8, 0, |a| Ok(Some(json_object(a)))),
         Arc::new(ScalarUDF::from(ArrayBound::lower())),
         Arc::new(ScalarUDF::from(ArrayBound::upper())),
         Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(
             Volatility::Immutable,
         )))),
-        stable("pg_size_pretty", Utf8, |a| {
+        stable("pg_size_pretty", Utf8, 1, |a| {
             Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))
         }),
-        stable("pg_get_expr", Utf8, |a| Ok(a[0].clone())),
-        stable("format_type", Utf8, |a| {
+        stable("pg_get_expr", Utf8, 2, |a| Ok(a[0].clone())),
+        stable("format_type", Utf8, 2, |a| {
             Ok(a[0]
                 .as_deref()
                 .and_then(|oid| format_type(oid, a.get(1)?.as_deref())))
         }),
-        stable("has_table_privilege", Boolean, |a| {
+        stable("has_table_privilege", Boolean, 2, |a| {
             Ok(a[0].as_ref().map(|_| "true".into()))
         }),
     ];
@@ -420,7 +447,7 @@ fn signal(
     act: fn(&Clients, i32) -> bool,
 ) -> Arc<ScalarUDF> {
     let (server, notices) = (Arc::downgrade(server), notices.clone());
-    function(name, DataType::Boolean, Volatility::Volatile, move |a| {
+    function(name, DataType::Boolean, Volatility::Volatile, 1, move |a| {
         let Some(text) = a.first().and_then(Option::as_deref) else {
             return Ok(None);
         };
@@ -443,14 +470,20 @@ fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
     let server = Arc::downgrade(server);
     let item = arrow::datatypes::Field::new_list_field(DataType::Int32, true);
     let output = DataType::List(Arc::new(item));
-    function("pg_blocking_pids", output, Volatility::Volatile, move |a| {
-        let pid = a.first().and_then(|pid| pid.as_deref()?.parse().ok());
-        let blockers = pid
-            .zip(server.upgrade())
-            .map(|(pid, server)| server.engine.blockers(pid));
-        let texts = |all: Vec<i32>| all.iter().map(i32::to_string).collect::<Vec<_>>();
-        Ok(blockers.map(|all| texts(all).join("\n")))
-    })
+    function(
+        "pg_blocking_pids",
+        output,
+        Volatility::Volatile,
+        1,
+        move |a| {
+            let pid = a.first().and_then(|pid| pid.as_deref()?.parse().ok());
+            let blockers = pid
+                .zip(server.upgrade())
+                .map(|(pid, server)| server.engine.blockers(pid));
+            let texts = |all: Vec<i32>| all.iter().map(i32::to_string).collect::<Vec<_>>();
+            Ok(blockers.map(|all| texts(all).join("\n")))
+        },
+    )
 }
 
 /// Functions that know the statement's catalog and settings.
@@ -466,7 +499,7 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .unwrap_or_else(|| "public".into());
             constant(name, Utf8, Some(&schema))
         }
-        "current_schemas" => stable(name, list(), move |a| {
+        "current_schemas" => stable(name, list(), 1, move |a| {
             let mut schemas = if a[0].as_deref() == Some("true") {
                 vec!["pg_catalog".to_string()]
             } else {
@@ -475,7 +508,7 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             schemas.extend(s.search_path.iter().cloned());
             Ok(Some(schemas.join("\n")))
         }),
-        "current_setting" => stable(name, Utf8, move |a| {
+        "current_setting" => stable(name, Utf8, 1, move |a| {
             let Some(wanted) = a[0].as_deref() else {
                 return Ok(None);
             };
@@ -492,8 +525,8 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 )),
             }
         }),
-        "set_config" => function(name, Utf8, Volatility::Volatile, |a| Ok(a[1].clone())),
-        "pg_table_is_visible" => stable(name, Boolean, move |a| {
+        "set_config" => function(name, Utf8, Volatility::Volatile, 3, |a| Ok(a[1].clone())),
+        "pg_table_is_visible" => stable(name, Boolean, 1, move |a| {
             let relation = a[0]
                 .as_deref()
                 .and_then(|oid| relation_of(&s, oid).cloned());
@@ -503,25 +536,25 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                     .to_string()
             }))
         }),
-        "to_regclass" => stable(name, Int32, move |a| {
+        "to_regclass" => stable(name, Int32, 1, move |a| {
             let oid = |n: &str| n.parse::<i32>().ok().or_else(|| oid_of_name(&s, n));
             Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
         }),
-        "to_regnamespace" => stable(name, Int32, move |a| {
+        "to_regnamespace" => stable(name, Int32, 1, move |a| {
             let oid = |n: &str| {
                 n.parse::<i32>()
                     .unwrap_or_else(|_| oids::of_schema(n, &s.catalog.schemas))
             };
             Ok(a[0].as_deref().map(|n| oid(n).to_string()))
         }),
-        "regclass_name" => stable(name, Utf8, move |a| {
+        "regclass_name" => stable(name, Utf8, 1, move |a| {
             Ok(a[0].as_deref().map(|oid| match relation_of(&s, oid) {
                 Some(r) if s.search_path.contains(&r.schema_name) => quote_ident(&r.name),
                 Some(r) => format!("{}.{}", quote_ident(&r.schema_name), quote_ident(&r.name)),
                 None => key_index_name(&s, oid).unwrap_or_else(|| oid.to_string()),
             }))
         }),
-        "regnamespace_name" => stable(name, Utf8, move |a| {
+        "regnamespace_name" => stable(name, Utf8, 1, move |a| {
             let own = ["pg_catalog", "public", "information_schema", "tidemark"]
                 .iter()
                 .map(|n| n.to_string());
@@ -531,7 +564,7 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             };
             Ok(a[0].as_deref().and_then(name_of))
         }),
-        "pg_get_viewdef" => stable(name, Utf8, move |a| {
+        "pg_get_viewdef" => stable(name, Utf8, 1, move |a| {
             let relation = a[0].as_deref().and_then(|v| {
                 relation_of(&s, v)
                     .cloned()
@@ -541,7 +574,7 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .filter(|r| matches!(r.kind, RelationKind::View | RelationKind::MaterializedView))
                 .map(|r| format!(" {};", r.query.trim().trim_end_matches(';'))))
         }),
-        "pg_get_indexdef" => stable(name, Utf8, move |a| {
+        "pg_get_indexdef" => stable(name, Utf8, 1, move |a| {
             Ok(a[0].as_deref().and_then(|oid| {
                 index_definition(
                     &s,
@@ -552,14 +585,14 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 )
             }))
         }),
-        "pg_get_constraintdef" => stable(name, Utf8, move |a| {
+        "pg_get_constraintdef" => stable(name, Utf8, 1, move |a| {
             let relation = a[0]
                 .as_deref()
                 .and_then(|oid| oids::relation_of_constraint(oid.parse().ok()?))
                 .and_then(|id| s.catalog.relations.get(&id).cloned());
             Ok(relation.map(|r| format!("PRIMARY KEY ({})", key_names(&r))))
         }),
-        "obj_description" => stable(name, Utf8, move |a| {
+        "obj_description" => stable(name, Utf8, 1, move |a| {
             let catalog_matches = a.get(1).is_none_or(|c| c.as_deref() == Some("pg_class"));
             Ok(a[0]
                 .as_deref()
@@ -658,7 +691,6 @@ fn size_pretty(bytes: i64) -> String {
 }
 
 fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {
-    use crate::protocol::types;
     let oid: u32 = oid.parse().ok()?;
     if oid == 0 {
         return Some("-".into());

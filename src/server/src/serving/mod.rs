@@ -42,7 +42,7 @@ use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
-use tidemark_common::{RelationId, Result, SqlState};
+use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_runtime::engine::Pin;
 use tidemark_runtime::{Engine, WriteGuard};
@@ -291,7 +291,7 @@ impl Session {
             HashMap::new(),
             self.state.runtime_env().clone(),
         );
-        let schema = named(plan.schema().inner(), &physical.schema(), names);
+        let schema = named(plan.schema().inner(), &physical.schema(), names)?;
         let stream = self
             .server
             .serving
@@ -306,8 +306,23 @@ impl Session {
     }
 }
 
+/// Columns of a result at most, as in PostgreSQL: messages count them in 16 bits.
+pub const COLUMNS_MAX: usize = 1664;
+
+/// `54011` for more columns than a result can have.
+pub fn check_columns(columns: usize) -> Result<()> {
+    if columns <= COLUMNS_MAX {
+        return Ok(());
+    }
+    Err(Error::user(
+        SqlState("54011"),
+        format!("target lists can have at most {COLUMNS_MAX} entries"),
+    ))
+}
+
 /// The result's fields under the names that PostgreSQL gives them, with the types that really come.
-pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) -> SchemaRef {
+pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) -> Result<SchemaRef> {
+    check_columns(logical.fields().len())?;
     let field = |(i, f): (usize, &Arc<Field>)| {
         let data_type = physical
             .fields()
@@ -326,12 +341,12 @@ pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) ->
         }
         Field::new(name, data_type, f.is_nullable()).with_metadata(metadata)
     };
-    Arc::new(Schema::new(
+    Ok(Arc::new(Schema::new(
         logical
             .fields()
             .iter()
             .enumerate()
             .map(field)
             .collect::<Vec<_>>(),
-    ))
+    )))
 }

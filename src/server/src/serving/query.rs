@@ -1,6 +1,6 @@
 //! Queries from statement to stream, and what Describe tells about a statement.
 
-use super::{named, names};
+use super::{check_columns, named, names};
 use crate::protocol::error::from_datafusion;
 use crate::protocol::extended::{Description, sql_of};
 use crate::protocol::{parameters, types};
@@ -66,6 +66,7 @@ impl Session {
     /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
     /// it looks again: that changes the relation behind a name, and not whether there is one.
     pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
+        check_select_lists(sql)?;
         loop {
             let snapshot = self.snapshot().await?;
             let seen = snapshot.catalog.clone();
@@ -187,6 +188,7 @@ impl Session {
         let snapshot = self.snapshot().await?;
         let (plan, inferred, columns) = match &typed {
             ast::Statement::Query(_) => {
+                check_select_lists(&typed)?;
                 let tree = typed.clone();
                 let plan = self
                     .planned(move |state| plan_query(state, &snapshot, &tree))
@@ -231,7 +233,7 @@ impl Session {
                     &schema,
                     &physical,
                     Some(names::output_names(&typed, &planned)),
-                ))
+                )?)
             }
             None => None,
         };
@@ -286,6 +288,25 @@ pub(crate) fn plan_query(
             super::plan(state, snapshot, names::prepare(rewritten, true))
         }
         other => other,
+    }
+}
+
+/// `54011` for a select list that is too long as it is written: thousands of columns take minutes
+/// to plan.
+fn check_select_lists(sql: &ast::Statement) -> Result<()> {
+    struct Lists;
+    impl ast::Visitor for Lists {
+        type Break = Error;
+        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+            match check_columns(select.projection.len()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(e) => ControlFlow::Break(e),
+            }
+        }
+    }
+    match ast::Visit::visit(sql, &mut Lists) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(e) => Err(e),
     }
 }
 
