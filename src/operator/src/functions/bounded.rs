@@ -1,11 +1,18 @@
-//! Functions whose result is as long as a number says: `repeat`, `lpad`, `rpad`. DataFusion's
-//! evaluate; before, the length is held against a limit, so that no number that a person writes
-//! asks for more memory than a value may have.
+//! Functions whose result is as long as an argument says, or many times as long as their arguments:
+//! `repeat`, `lpad`, `replace`, `concat`, `generate_series` and their like. DataFusion's evaluate;
+//! before, the size of the result is held against a limit, so that no number and no pattern that a
+//! person writes asks for more memory than a value may have.
+//!
+//! A size is first told from the whole batch, which costs nothing per row; only where that is near
+//! the limit the rows are looked at one by one. It is never told too small.
 
 use super::definition::{array, failure};
-use arrow::array::AsArray;
+use super::string::regex;
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use arrow::datatypes::{
+    DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+};
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -14,22 +21,63 @@ use std::sync::Arc;
 use tidemark_common::SqlState;
 
 /// Bytes that one value, and the values that are computed together, may have; PostgreSQL's limit.
-const BYTES_MAX: u64 = 1 << 30;
-/// Up to this length nothing is counted: no batch of such values comes near the limit.
-const SHORT: i64 = 1_000;
+pub const BYTES_MAX: u64 = 1 << 30;
+
+/// What a value that is not text has at most as text.
+const PLAIN_BYTES: u64 = 64;
+
+const MICROS_OF_DAY: i128 = 86_400_000_000;
+
+/// A step of a month and back some days: it may stand still.
+const UNSURE: i128 = i128::MAX;
+
+type Size = fn(&ScalarFunctionArgs) -> Result<u64>;
 
 /// The function with a limit, if it needs one.
-pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match function.name() {
-        "repeat" | "lpad" | "rpad" => Arc::new(ScalarUDF::from(Bounded { inner: function })),
-        _ => function,
-    }
+pub fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    let size: Size = match function.name() {
+        "repeat" => repeated,
+        "lpad" | "rpad" => padded,
+        "concat" => joined,
+        "concat_ws" => joined_with,
+        "replace" => |args| replaced(args, false),
+        "regexp_replace" => |args| replaced(args, true),
+        "generate_series" | "range" => series,
+        "array_repeat" | "array_resize" => filled,
+        "array_to_string" => elements_joined,
+        _ => return function,
+    };
+    Arc::new(ScalarUDF::from(Bounded {
+        inner: function,
+        size,
+    }))
 }
 
-/// A function that looks at its second argument first.
-#[derive(Debug, PartialEq, Eq, Hash)]
+/// `54000` for a size beyond the limit.
+pub fn check_bytes(bytes: u64) -> Result<()> {
+    if bytes > BYTES_MAX {
+        return Err(failure(SqlState("54000"), "requested length too large"));
+    }
+    Ok(())
+}
+
+/// A function that looks at the size of its result first.
+#[derive(Debug)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
+    size: Size,
+}
+
+impl PartialEq for Bounded {
+    fn eq(&self, other: &Bounded) -> bool {
+        self.inner == other.inner
+    }
+}
+impl Eq for Bounded {}
+impl std::hash::Hash for Bounded {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
 }
 
 impl ScalarUDFImpl for Bounded {
@@ -52,44 +100,430 @@ impl ScalarUDFImpl for Bounded {
         self.inner.coerce_types(types)
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.check(&args)?;
+        check_bytes((self.size)(&args)?)?;
         self.inner.invoke_with_args(args)
     }
 }
 
-impl Bounded {
-    fn check(&self, args: &ScalarFunctionArgs) -> Result<()> {
-        if let Some(ColumnarValue::Scalar(ScalarValue::Int64(n))) = args.args.get(1)
-            && n.is_none_or(|n| n <= SHORT)
-        {
-            return Ok(());
-        }
-        if args.args.len() < 2 {
-            return Ok(());
-        }
-        let texts = cast(&array(args, 0)?, &DataType::Utf8)?;
-        let numbers = cast(&array(args, 1)?, &DataType::Int64)?;
-        let repeats = self.name() == "repeat";
-        let mut total = 0u64;
-        for (text, number) in texts
-            .as_string::<i32>()
-            .iter()
-            .zip(numbers.as_primitive::<Int64Type>())
-        {
-            let (Some(text), Some(number)) = (text, number) else {
-                continue;
-            };
-            let number = u64::try_from(number).unwrap_or(0);
-            let bytes = if repeats {
-                number.saturating_mul(text.len() as u64)
-            } else {
-                number
-            };
-            total = total.saturating_add(bytes);
-            if total > BYTES_MAX {
-                return Err(failure(SqlState("54000"), "requested length too large"));
+/// How many rows are computed: one where every argument is a constant.
+fn rows(args: &ScalarFunctionArgs) -> usize {
+    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
+    if args.args.iter().all(constant) {
+        1
+    } else {
+        args.number_rows
+    }
+}
+
+/// Bytes of all texts of an argument; a constant counts in every row, which it is copied into.
+fn text_bytes(args: &ScalarFunctionArgs, i: usize) -> u64 {
+    column_bytes(&args.args[i], rows(args))
+}
+
+/// Bytes of all texts of a column; a constant counts in every row.
+pub fn column_bytes(column: &ColumnarValue, rows: usize) -> u64 {
+    match column {
+        ColumnarValue::Scalar(value) => scalar_bytes(value).saturating_mul(rows as u64),
+        ColumnarValue::Array(array) => match array.data_type() {
+            DataType::Utf8 => {
+                let offsets = array.as_string::<i32>().value_offsets();
+                let ends = offsets.first().zip(offsets.last());
+                ends.map_or(0, |(from, to)| (to - from) as u64)
+            }
+            DataType::Utf8View => {
+                let views = array.as_string_view().views();
+                views.iter().map(|v| u64::from(*v as u32)).sum()
+            }
+            DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary => {
+                array.get_array_memory_size() as u64
+            }
+            _ => array.len() as u64 * PLAIN_BYTES,
+        },
+    }
+}
+
+fn scalar_bytes(value: &ScalarValue) -> u64 {
+    match value.try_as_str() {
+        Some(text) => text.map_or(0, |t| t.len() as u64),
+        None => value.size() as u64,
+    }
+}
+
+/// An argument's text, row by row.
+enum Texts {
+    One(Option<String>),
+    Many(ArrayRef),
+}
+
+impl Texts {
+    fn of(args: &ScalarFunctionArgs, i: usize) -> Result<Texts> {
+        Ok(match &args.args[i] {
+            ColumnarValue::Scalar(value) => {
+                Texts::One(value.try_as_str().flatten().map(str::to_string))
+            }
+            ColumnarValue::Array(array) => Texts::Many(cast(array, &DataType::Utf8)?),
+        })
+    }
+
+    fn get(&self, row: usize) -> Option<&str> {
+        match self {
+            Texts::One(text) => text.as_deref(),
+            Texts::Many(array) => {
+                let texts: &StringArray = array.as_string();
+                texts.is_valid(row).then(|| texts.value(row))
             }
         }
-        Ok(())
+    }
+
+    fn longest(&self) -> u64 {
+        match self {
+            Texts::One(text) => text.as_ref().map_or(0, |t| t.len() as u64),
+            Texts::Many(array) => {
+                let lengths = array.as_string::<i32>().offsets().lengths();
+                lengths.max().unwrap_or(0) as u64
+            }
+        }
+    }
+}
+
+/// An argument's numbers, one per row; NULL and what is below zero is none.
+fn numbers(args: &ScalarFunctionArgs, i: usize) -> Result<Vec<u64>> {
+    let numbers = cast(&array(args, i)?, &DataType::Int64)?;
+    let numbers = numbers.as_primitive::<Int64Type>().iter();
+    Ok(numbers
+        .map(|n| u64::try_from(n.unwrap_or(0)).unwrap_or(0))
+        .collect())
+}
+
+fn sum(sizes: impl Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
+}
+
+fn repeated(args: &ScalarFunctionArgs) -> Result<u64> {
+    if args.args.len() < 2 {
+        return Ok(0);
+    }
+    let numbers = numbers(args, 1)?;
+    let most = numbers.iter().copied().max().unwrap_or(0);
+    let quick = text_bytes(args, 0).saturating_mul(most.max(1));
+    if quick <= BYTES_MAX {
+        return Ok(quick);
+    }
+    let texts = Texts::of(args, 0)?;
+    // A constant text is copied into every row before it is repeated.
+    let copied = text_bytes(args, 0);
+    let bytes = |(row, n): (usize, &u64)| {
+        let text = texts.get(row).map_or(0, |t| t.len() as u64);
+        text.saturating_mul(*n)
+    };
+    Ok(copied.max(sum(numbers.iter().enumerate().map(bytes))))
+}
+
+fn padded(args: &ScalarFunctionArgs) -> Result<u64> {
+    if args.args.len() < 2 {
+        return Ok(0);
+    }
+    let lengths = sum(numbers(args, 1)?.into_iter());
+    // The length counts characters, of up to four bytes.
+    let ascii = |i| match args.args.get(i) {
+        Some(ColumnarValue::Scalar(value)) => {
+            value.try_as_str().flatten().is_none_or(str::is_ascii)
+        }
+        Some(_) => false,
+        None => true,
+    };
+    let width = if ascii(0) && ascii(2) { 1 } else { 4 };
+    let copied = sum((0..args.args.len()).map(|i| text_bytes(args, i)));
+    Ok(copied.max(lengths.saturating_mul(width)))
+}
+
+/// `concat(parts..)`.
+fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
+    Ok(sum((0..args.args.len()).map(|i| text_bytes(args, i))))
+}
+
+/// `concat_ws(separator, parts..)`.
+fn joined_with(args: &ScalarFunctionArgs) -> Result<u64> {
+    if args.args.is_empty() {
+        return Ok(0);
+    }
+    let between = args.args.len().saturating_sub(2) as u64;
+    let separators = text_bytes(args, 0).saturating_mul(between);
+    Ok(joined(args)?.saturating_add(separators))
+}
+
+/// `replace(text, from, to)`, `regexp_replace(text, pattern, to [, flags])`.
+fn replaced(args: &ScalarFunctionArgs, by_pattern: bool) -> Result<u64> {
+    if args.args.len() < 3 {
+        return Ok(0);
+    }
+    let rows = rows(args);
+    let to = Texts::of(args, 2)?;
+    // Between all characters, and each with as many references to the match as it has room for.
+    let text = text_bytes(args, 0);
+    let places = text.saturating_add(rows as u64);
+    let quick = text.saturating_add(places.saturating_mul(2 * to.longest()));
+    if quick <= BYTES_MAX {
+        return Ok(quick);
+    }
+    let (texts, from) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
+    let flags = match args.args.get(3) {
+        Some(_) => Some(Texts::of(args, 3)?),
+        None => None,
+    };
+    let mut total = 0u64;
+    for row in 0..rows {
+        let (Some(text), Some(from), Some(to)) = (texts.get(row), from.get(row), to.get(row))
+        else {
+            continue;
+        };
+        let bytes = text.len() as u64;
+        let (matches, references) = if by_pattern {
+            let flags = flags.as_ref().and_then(|f| f.get(row)).unwrap_or_default();
+            let references = to.bytes().filter(|b| matches!(b, b'\\' | b'$')).count();
+            (pattern_matches(text, from, flags), references as u64)
+        } else if from.is_empty() {
+            (bytes + 1, 0)
+        } else {
+            (text.matches(from).count() as u64, 0)
+        };
+        let replacements = matches.saturating_mul(to.len() as u64);
+        total = total
+            .saturating_add(bytes)
+            .saturating_add(replacements)
+            .saturating_add(references.saturating_mul(bytes));
+        if total > BYTES_MAX {
+            break;
+        }
+    }
+    Ok(total)
+}
+
+/// How often a pattern is replaced, at most.
+fn pattern_matches(text: &str, pattern: &str, flags: &str) -> u64 {
+    match flags {
+        "" => 1,
+        // A pattern that cannot be read is for the function to report.
+        "g" => regex(pattern).map_or(0, |r| r.find_iter(text).count() as u64),
+        other if other.contains('g') => text.len() as u64 + 1,
+        _ => 1,
+    }
+}
+
+/// `generate_series([start,] stop [, step])`, `range` as well.
+fn series(args: &ScalarFunctionArgs) -> Result<u64> {
+    let values = |i: usize| -> Result<Vec<Option<i128>>> {
+        let array = args.args[i].to_array(rows(args))?;
+        if array.data_type().is_null() {
+            return Ok(vec![None; array.len()]);
+        }
+        if *array.data_type() == DataType::Interval(IntervalUnit::MonthDayNano) {
+            let steps = array.as_primitive::<IntervalMonthDayNanoType>().iter();
+            return Ok(steps
+                .map(|s| s.map(|s| micros(s.months, s.days, s.nanoseconds)))
+                .collect());
+        }
+        let plain = if array.data_type().is_temporal() {
+            let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+            cast(&cast(&array, &micros)?, &DataType::Int64)?
+        } else {
+            cast(&array, &DataType::Int64)?
+        };
+        let plain = plain.as_primitive::<Int64Type>().iter();
+        Ok(plain.map(|n| n.map(i128::from)).collect())
+    };
+    let (starts, stops) = match args.args.len() {
+        0 => return Ok(0),
+        1 => (vec![Some(0); rows(args)], values(0)?),
+        _ => (values(0)?, values(1)?),
+    };
+    let steps = match args.args.len() {
+        3.. => values(2)?,
+        _ => vec![Some(1); rows(args)],
+    };
+    let bytes = starts.iter().zip(&stops).zip(&steps).map(|((a, b), step)| {
+        let (Some(a), Some(b), Some(step)) = (a, b, step) else {
+            return 0;
+        };
+        let step = if *step == UNSURE {
+            (b - a).signum()
+        } else {
+            *step
+        };
+        // Towards the other side, or not at all: nothing.
+        if step == 0 || (b - a).signum() * step.signum() < 0 {
+            return 0;
+        }
+        let count = (b - a).unsigned_abs() / step.unsigned_abs() + 1;
+        u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(8)
+    });
+    Ok(sum(bytes))
+}
+
+/// An interval's microseconds, with the shortest months; [`UNSURE`] where its parts work against
+/// each other.
+fn micros(months: i32, days: i32, nanoseconds: i64) -> i128 {
+    let parts = [
+        i128::from(months) * 28 * MICROS_OF_DAY,
+        i128::from(days) * MICROS_OF_DAY,
+        i128::from(nanoseconds) / 1000,
+    ];
+    let (some_up, some_down) = (parts.iter().any(|p| *p > 0), parts.iter().any(|p| *p < 0));
+    if some_up && some_down {
+        UNSURE
+    } else {
+        parts.iter().sum()
+    }
+}
+
+/// `array_repeat(element, n)`, `array_resize(array, n [, element])`.
+fn filled(args: &ScalarFunctionArgs) -> Result<u64> {
+    if args.args.len() < 2 {
+        return Ok(0);
+    }
+    let element = |i: usize| match &args.args[i] {
+        ColumnarValue::Scalar(value) => value.size() as u64,
+        ColumnarValue::Array(array) => array.get_array_memory_size() as u64,
+    };
+    let largest = if args.args.len() > 2 {
+        element(2)
+    } else {
+        element(0)
+    };
+    let numbers = sum(numbers(args, 1)?.into_iter());
+    let quick = numbers.saturating_mul(largest.max(8));
+    if quick <= BYTES_MAX || matches!(args.args[0], ColumnarValue::Scalar(_)) {
+        return Ok(quick);
+    }
+    let average = largest / rows(args).max(1) as u64;
+    Ok(numbers.saturating_mul(average.max(8)))
+}
+
+/// `array_to_string(array, delimiter [, null])`.
+fn elements_joined(args: &ScalarFunctionArgs) -> Result<u64> {
+    if args.args.len() < 2 {
+        return Ok(0);
+    }
+    let (list, copies) = match &args.args[0] {
+        ColumnarValue::Scalar(ScalarValue::List(list)) => {
+            (list.clone() as ArrayRef, rows(args) as u64)
+        }
+        ColumnarValue::Array(array) => (array.clone(), 1),
+        ColumnarValue::Scalar(_) => return Ok(0),
+    };
+    let (mut elements, mut values) = (0, list);
+    while let Some(list) = values.as_list_opt::<i32>() {
+        values = list.values().clone();
+        elements = values.len() as u64;
+    }
+    let between = (1..args.args.len())
+        .map(|i| Ok(Texts::of(args, i)?.longest()))
+        .sum::<Result<u64>>()?;
+    let texts = match values.data_type() {
+        DataType::Utf8 => values.get_array_memory_size() as u64,
+        _ => elements * PLAIN_BYTES,
+    };
+    let all = texts.saturating_add(elements.saturating_mul(between));
+    Ok(all.saturating_mul(copies))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, ListArray};
+    use arrow::datatypes::{Field, IntervalMonthDayNano};
+    use datafusion_common::config::ConfigOptions;
+
+    fn text(bytes: usize) -> ColumnarValue {
+        ColumnarValue::Scalar(ScalarValue::Utf8(Some("x".repeat(bytes))))
+    }
+
+    fn number(n: i64) -> ColumnarValue {
+        ColumnarValue::Scalar(ScalarValue::Int64(Some(n)))
+    }
+
+    fn column(texts: &[&str]) -> ColumnarValue {
+        ColumnarValue::Array(Arc::new(StringArray::from(texts.to_vec())))
+    }
+
+    fn size(size: Size, args: Vec<ColumnarValue>) -> u64 {
+        let lengths = args.iter().filter_map(|a| match a {
+            ColumnarValue::Array(array) => Some(array.len()),
+            ColumnarValue::Scalar(_) => None,
+        });
+        let number_rows = lengths.max().unwrap_or(1);
+        let arg_fields = args
+            .iter()
+            .map(|a| Arc::new(Field::new("a", a.data_type(), true)))
+            .collect();
+        size(&ScalarFunctionArgs {
+            args,
+            arg_fields,
+            number_rows,
+            return_field: Arc::new(Field::new("r", DataType::Utf8, true)),
+            config_options: Arc::new(ConfigOptions::new()),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn sizes_are_told_before_anything_is_computed() {
+        let huge = 1 << 20;
+        let thousand = ColumnarValue::Array(Arc::new(Int64Array::from(vec![1; 1000])));
+        assert_eq!(size(repeated, vec![text(3), number(5)]), 15);
+        assert_eq!(size(repeated, vec![text(huge), number(1000)]), 1000 << 20);
+        assert_eq!(size(repeated, vec![text(huge), number(i64::MAX)]), u64::MAX);
+        assert_eq!(size(repeated, vec![text(3), number(-1)]), 3);
+        assert_eq!(
+            size(repeated, vec![text(huge), thousand.clone()]),
+            1000 << 20,
+            "a constant is copied into every row"
+        );
+        assert_eq!(size(padded, vec![text(3), number(500), text(1)]), 500);
+        assert_eq!(size(joined, vec![text(3), column(&["a", "bc"])]), 9);
+        assert_eq!(
+            size(joined_with, vec![text(2), text(3), text(3), text(3)]),
+            15
+        );
+        let replace: Size = |args| replaced(args, false);
+        let by_pattern: Size = |args| replaced(args, true);
+        let all = |f: &str| ColumnarValue::Scalar(ScalarValue::Utf8(Some(f.into())));
+        assert!(size(replace, vec![text(huge), all("x"), text(huge)]) > BYTES_MAX);
+        assert!(size(replace, vec![text(huge), all("y"), text(huge)]) <= BYTES_MAX);
+        assert!(size(by_pattern, vec![text(huge), all("x"), text(huge)]) <= BYTES_MAX);
+        assert!(size(by_pattern, vec![text(huge), all("x"), text(huge), all("g")]) > BYTES_MAX);
+        let references = "\\1".repeat(2000);
+        assert!(size(by_pattern, vec![text(huge), all("(.*)"), all(&references)]) > BYTES_MAX);
+    }
+
+    #[test]
+    fn series_are_counted() {
+        let at =
+            |micros| ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(micros), None));
+        let step = |months, days| {
+            let step = IntervalMonthDayNano::new(months, days, 0);
+            ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(step)))
+        };
+        let day = MICROS_OF_DAY as i64;
+        assert_eq!(size(series, vec![number(9)]), 80);
+        assert_eq!(size(series, vec![number(1), number(10)]), 80);
+        assert_eq!(size(series, vec![number(10), number(1), number(-3)]), 32);
+        assert_eq!(size(series, vec![number(10), number(1)]), 0);
+        assert_eq!(
+            size(series, vec![number(i64::MIN), number(i64::MAX)]),
+            u64::MAX
+        );
+        assert_eq!(size(series, vec![at(0), at(9 * day), step(0, 1)]), 80);
+        assert!(size(series, vec![at(0), at(9000 * day), step(1, -30)]) > BYTES_MAX);
+    }
+
+    #[test]
+    fn elements_are_counted() {
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1); 1000])]);
+        let list = ColumnarValue::Scalar(ScalarValue::List(Arc::new(lists)));
+        assert!(size(elements_joined, vec![list.clone(), text(1 << 21)]) > BYTES_MAX);
+        assert!(size(elements_joined, vec![list, text(2)]) < 100_000);
+        assert!(size(filled, vec![number(7), number(1 << 40)]) > BYTES_MAX);
+        assert!(size(filled, vec![number(7), number(1000)]) < 1 << 20);
     }
 }

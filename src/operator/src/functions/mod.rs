@@ -14,6 +14,7 @@ pub mod text;
 mod time;
 mod zone;
 
+pub use bounded::{BYTES_MAX, bounded, check_bytes, column_bytes};
 use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -42,7 +43,7 @@ fn registry() -> &'static Registry {
         // own name is dropped.
         for function in datafusion_functions::all_default_functions()
             .into_iter()
-            .map(bounded::bounded)
+            .map(bounded)
             .chain(own())
         {
             for name in std::iter::once(function.name())

@@ -111,7 +111,7 @@ thread_local! {
 
 /// The compiled form of a pattern, remembered per thread: the pattern of a job is compiled once,
 /// not once per batch.
-fn regex(pattern: &str) -> Result<Regex> {
+pub(super) fn regex(pattern: &str) -> Result<Regex> {
     REGEXES.with_borrow_mut(|known| {
         if let Some(regex) = known.get(pattern) {
             return Ok(regex.clone());

@@ -6,6 +6,7 @@
 
 use super::Snapshot;
 use super::array_functions::{ArrayBound, ExpandArray, Subscripts};
+use super::format::format_text;
 use crate::Server;
 use crate::catalog_tables::oids;
 use crate::clients::Clients;
@@ -40,31 +41,6 @@ fn like_escape(pattern: &str, escape: &str) -> String {
             out.push_str("\\\\");
         } else {
             out.push(c);
-        }
-    }
-    out
-}
-
-/// `format('%s %I %L %%', ..)`.
-fn format_text(format: &str, arguments: &[Option<String>]) -> String {
-    let mut out = String::new();
-    let (mut characters, mut arguments) = (format.chars(), arguments.iter());
-    while let Some(c) = characters.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        match characters.next() {
-            Some('%') | None => out.push('%'),
-            Some(kind) => {
-                let value = arguments.next().cloned().flatten();
-                match (kind, value) {
-                    ('I', Some(v)) => out.push_str(&quote_ident(&v)),
-                    ('L', Some(v)) => out.push_str(&format!("'{}'", v.replace('\'', "''"))),
-                    ('L', None) => out.push_str("NULL"),
-                    (_, v) => out.push_str(&v.unwrap_or_default()),
-                }
-            }
         }
     }
     out
@@ -334,7 +310,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
                 .map(|(p, e)| like_escape(p, e)))
         }),
         stable("format", Utf8, 1, |a| {
-            Ok(a[0].as_deref().map(|f| format_text(f, &a[1..])))
+            a[0].as_deref().map(|f| format_text(f, &a[1..])).transpose()
         }),
         stable("to_regproc", Int32, 1, |a| {
             Ok(match a[0].as_deref() {

@@ -10,6 +10,7 @@ pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
 pub mod constants;
+mod format;
 pub mod functions;
 pub mod names;
 pub mod planning;
@@ -165,6 +166,9 @@ impl Serving {
         // A built-in function that ours replace must go altogether: a session's state is built from
         // the values of this one in no order, and an alias would bring it back.
         scalar.retain(|f| !known.contains(f.name()));
+        // Series and arrays are of ad-hoc queries alone.
+        let bounded = scalar.drain(..).map(tidemark_operator::functions::bounded);
+        *scalar = bounded.collect();
         scalar.extend(evaluated);
         scalar.extend(
             functions::shared()

@@ -90,10 +90,7 @@ impl Planning {
         match task.await {
             Ok(outcome) => outcome,
             Err(e) => match e.try_into_panic() {
-                Ok(panic) => Err(Error::internal(format!(
-                    "planning failed inside: {}",
-                    text_of(&*panic)
-                ))),
+                Ok(panic) => Err(panicked("planning failed inside", &*panic)),
                 Err(_) => Err(ending()),
             },
         }
@@ -114,13 +111,21 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
     Handle::current().block_on(future)
 }
 
-/// What a panic says.
-pub fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic
+/// A panic as the error of a statement. Arrow has no other answer to a column whose values are
+/// larger together than 32 bits count.
+pub fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no reason given")
+        .unwrap_or("no reason given");
+    if text.contains("offset overflow") {
+        return Error::user(
+            SqlState("54000"),
+            "values that are computed together are larger than 2 GiB",
+        );
+    }
+    Error::internal(format!("{what}: {text}"))
 }
 
 #[cfg(test)]
@@ -134,6 +139,12 @@ mod tests {
         let e = outcome.unwrap_err();
         assert_eq!(e.state(), SqlState::INTERNAL);
         assert_eq!(e.message(), "planning failed inside: of all");
+        let huge = || {
+            arrow::array::StringArray::new_repeated("x".repeat(1 << 20), 1 << 20);
+            Ok(())
+        };
+        let outcome: Result<()> = planning.run(huge).await;
+        assert_eq!(outcome.unwrap_err().state(), SqlState("54000"));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion
 //! and replaces the operators and casts whose answer differs (checked integer arithmetic, division
 //! by zero, rounding casts, texts of timestamps) by functions that evaluate the streaming
-//! evaluator's expression.
+//! evaluator's expression; texts that are put together are held against the limit of a value.
 //!
 //! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int`
 //! fails as it does in a view.
@@ -25,6 +25,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::Arc;
+use tidemark_operator::functions::{check_bytes, column_bytes};
 
 /// The rule.
 #[derive(Debug)]
@@ -72,7 +73,8 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let divided = matches!(op, Operator::Divide | Operator::Modulo)
                 && l.is_floating()
                 && r.is_floating();
-            if !checked && !divided {
+            let joined = *op == Operator::StringConcat && l == DataType::Utf8 && l == r;
+            if !checked && !divided && !joined {
                 return Ok(Transformed::no(expr));
             }
             Kind::Binary(*op)
@@ -135,7 +137,8 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
             call.args.first(),
         ) {
             (Some(Kind::Cast(to)), _) => return Ok(to.clone()),
-            // Both operands have the type of the result: they are coerced, and integers or floats.
+            // Both operands have the type of the result: they are coerced, and integers, floats or
+            // texts.
             (Some(Kind::Binary(_) | Kind::Negative), Some(operand)) => expr = operand,
             _ => return expr.get_type(schema),
         }
@@ -183,6 +186,7 @@ impl ScalarUDFImpl for Evaluated {
             Kind::Binary(Operator::Minus) => "int_subtract",
             Kind::Binary(Operator::Multiply) => "int_multiply",
             Kind::Binary(Operator::Divide) => "float_divide",
+            Kind::Binary(Operator::StringConcat) => "text_concat",
             Kind::Binary(_) => "float_modulo",
             Kind::Negative => "int_negate",
             Kind::Cast(_) => "cast",
@@ -207,6 +211,10 @@ impl ScalarUDFImpl for Evaluated {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if self.kind == Kind::Binary(Operator::StringConcat) {
+            let bytes = |a| column_bytes(a, args.number_rows);
+            check_bytes(args.args.iter().map(bytes).sum())?;
+        }
         let (mut fields, mut arrays, mut operands) =
             (Vec::new(), Vec::new(), Vec::<Arc<dyn PhysicalExpr>>::new());
         for arg in args.args {

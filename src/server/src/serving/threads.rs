@@ -6,6 +6,7 @@
 //! computes for minutes without yielding when its condition rejects everything; its condition
 //! therefore looks at a flag.
 
+use super::planning::panicked;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::Result;
@@ -88,17 +89,8 @@ impl Threads {
                 None => match (&mut work.handle).await {
                     Ok(Ok(())) => None,
                     Ok(Err(panic)) => {
-                        let text = panic
-                            .downcast_ref::<String>()
-                            .cloned()
-                            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                            .unwrap_or_default();
-                        Some((
-                            Err(DataFusionError::External(Box::new(Error::internal(
-                                format!("the query failed inside: {text}"),
-                            )))),
-                            None,
-                        ))
+                        let e = panicked("the query failed inside", &*panic);
+                        Some((Err(DataFusionError::External(Box::new(e))), None))
                     }
                     Err(e) => Some((Err(DataFusionError::ExecutionJoin(Box::new(e))), None)),
                 },
