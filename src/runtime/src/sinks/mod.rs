@@ -117,8 +117,8 @@ impl State {
     }
 }
 
-/// Tells the error and waits so long. The epochs that are published meanwhile, many a second, are no
-/// reason to try again earlier; RESUME is.
+/// Tells the error and waits so long. The epochs that are published meanwhile, many a second, are
+/// no reason to try again earlier; RESUME is.
 fn pause(state: &Mutex<State>, changed: &Condvar, error: &Error, time: Duration) {
     let until = Instant::now() + time;
     let mut state = state.lock();

@@ -57,8 +57,8 @@ impl Worker {
     }
 
     /// Where a job's state is read from. At a start, a store that is away is waited for: no job
-    /// stops for it, and no start fails. Later, all other jobs of the worker would wait with it: the
-    /// job stays as it is, and is resumed another time.
+    /// stops for it, and no start fails. Later, all other jobs of the worker would wait with it:
+    /// the job stays as it is, and is resumed another time.
     fn store(&self) -> CheckpointStore {
         if self.recovering {
             self.shared.store.patient()
