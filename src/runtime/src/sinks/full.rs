@@ -3,8 +3,8 @@
 //! What a sink has not delivered is stored by the next checkpoint and read back later, so a
 //! receiver that is away holds up nobody. With the checkpoint store away as well, it stays in
 //! memory: beyond a limit, the sources that a sink reads, directly or not, are not read, and writes
-//! to the tables that it reads wait, until a checkpoint or the receiver has taken some of it. Others
-//! go on.
+//! to the tables that it reads wait, until a checkpoint or the receiver has taken some of it.
+//! Others go on.
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,8 +4,8 @@
 //!
 //! Sources are read only when nothing else waits, no peer is congested, the log takes entries and
 //! no sink that they feed is full: that is the whole of back-pressure (a Kafka consumer that is not
-//! polled stops fetching). A job that fails (an error or a broken invariant) is taken out alone; the
-//! coordinator stops it everywhere.
+//! polled stops fetching). A job that fails (an error or a broken invariant) is taken out alone;
+//! the coordinator stops it everywhere.
 
 mod barriers;
 mod fragment;
