@@ -69,6 +69,16 @@ def test_parameters_are_bounded(server):
         assert server.error(f"SELECT ${number}").sqlstate == "42P02"
 
 
+def test_a_value_of_execute_has_no_parameters(server):
+    with server.connect() as connection:
+        connection.execute("PREPARE p(int) AS SELECT $1 + 1")
+        for value in ("($1)", "$1 + 1", "$1", "abs($1)"):
+            with pytest.raises(psycopg.Error) as raised:
+                connection.execute(f"EXECUTE p({value})")
+            assert raised.value.sqlstate == "42P02", value
+        assert connection.execute("EXECUTE p(1 + 1)").fetchall() == [(3,)]
+
+
 def test_what_was_created_is_restarted(own_server):
     own_server.start()
     own_server.run("CREATE TABLE t (a INT PRIMARY KEY, s VARCHAR);\nINSERT INTO t VALUES (1, 'x'), (2, 'y');")

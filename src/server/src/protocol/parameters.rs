@@ -375,15 +375,13 @@ pub fn bind(statement: &mut ast::Statement, values: &[Expr]) -> Result<()> {
     struct Binder<'a>(&'a [Expr], Option<Error>);
     impl VisitorMut for Binder<'_> {
         type Break = ();
-        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // On the way out: a value that itself has a parameter is not looked at again.
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Some(n) = placeholder(expr) {
                 match self.0.get(n.wrapping_sub(1)) {
                     Some(value) => *expr = value.clone(),
                     None => {
-                        self.1 = Some(Error::user(
-                            SqlState("42P02"),
-                            format!("there is no parameter ${n}"),
-                        ));
+                        self.1 = Some(undefined(n));
                         return ControlFlow::Break(());
                     }
                 }
@@ -394,6 +392,14 @@ pub fn bind(statement: &mut ast::Statement, values: &[Expr]) -> Result<()> {
     let mut binder = Binder(values, None);
     let _ = statement.visit(&mut binder);
     binder.1.map_or(Ok(()), Err)
+}
+
+/// `42P02`.
+pub fn undefined(number: usize) -> Error {
+    Error::user(
+        SqlState("42P02"),
+        format!("there is no parameter ${number}"),
+    )
 }
 
 /// The number of a placeholder expression.
@@ -407,8 +413,8 @@ pub fn placeholder(expr: &Expr) -> Option<usize> {
     }
 }
 
-/// The highest parameter number of a statement.
-pub fn count(statement: &ast::Statement) -> usize {
+/// The highest parameter number of a statement or of expressions.
+pub fn count(tree: &impl ast::Visit) -> usize {
     struct Counter(usize);
     impl ast::Visitor for Counter {
         type Break = ();
@@ -418,7 +424,7 @@ pub fn count(statement: &ast::Statement) -> usize {
         }
     }
     let mut counter = Counter(0);
-    let _ = ast::Visit::visit(statement, &mut counter);
+    let _ = ast::Visit::visit(tree, &mut counter);
     counter.0
 }
 
@@ -445,6 +451,19 @@ mod tests {
             text_of_binary(&0i64.to_be_bytes(), &Type::TIMESTAMPTZ).unwrap(),
             "2000-01-01 00:00:00+00"
         );
+    }
+
+    #[test]
+    fn a_value_that_has_a_parameter_is_taken_as_it_is() {
+        let parsed = |sql: &str| tidemark_planner::parse(sql).unwrap().remove(0).kind;
+        let tidemark_planner::StatementKind::Sql(mut statement) = parsed("SELECT $1 + 1") else {
+            unreachable!("a query");
+        };
+        let value = Expr::Nested(Box::new(Expr::Value(
+            Value::Placeholder("$1".into()).into(),
+        )));
+        bind(&mut statement, &[value]).unwrap();
+        assert_eq!(statement.to_string(), "SELECT ($1) + 1");
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Session {
                 parameters,
                 ..
             } => {
+                // A value has no parameters of its own.
+                let undefined = crate::protocol::parameters::count(parameters);
+                if undefined > 0 {
+                    return Err(crate::protocol::parameters::undefined(undefined));
+                }
                 let name = name.to_string().trim_matches('"').to_string();
                 let prepared = self
                     .cursors
