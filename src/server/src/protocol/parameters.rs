@@ -239,30 +239,49 @@ fn print(array: impl arrow::array::Array) -> Result<String> {
     Ok(super::encode::text(&array, &field, 0)?.unwrap_or_default())
 }
 
+/// The text of a `numeric`: digits to the base of 10,000, of which the first counts
+/// `10000 ^ weight`. `None` for what PostgreSQL's own input refuses.
 fn numeric_text(bytes: &[u8]) -> Option<String> {
-    let word = |i: usize| {
-        Some(i16::from_be_bytes(
-            bytes.get(i * 2..i * 2 + 2)?.try_into().ok()?,
-        ))
+    const POSITIVE: u16 = 0;
+    const NEGATIVE: u16 = 0x4000;
+    const NAN: u16 = 0xC000;
+    const INFINITY: u16 = 0xD000;
+    const MINUS_INFINITY: u16 = 0xF000;
+    /// The digits after the point that a value may have.
+    const SCALE_MASK: u16 = 0x3FFF;
+
+    let words: Vec<u16> = bytes
+        .chunks(2)
+        .map(|word| word.try_into().map(u16::from_be_bytes).ok())
+        .collect::<Option<_>>()?;
+    let [count, weight, sign, scale, digits @ ..] = words.as_slice() else {
+        return None;
     };
-    let (count, weight, sign, scale) = (word(0)?, word(1)?, word(2)? as u16, word(3)? as usize);
-    if sign == 0xC000 {
-        return Some("NaN".into());
+    if usize::from(*count) != digits.len() || scale & !SCALE_MASK != 0 {
+        return None;
     }
-    let digit = |i: i32| {
-        if (0..i32::from(count)).contains(&i) {
-            word(4 + i as usize)
-        } else {
-            Some(0)
-        }
+    let minus = match *sign {
+        POSITIVE => "",
+        NEGATIVE => "-",
+        NAN => return Some("NaN".into()),
+        INFINITY => return Some("Infinity".into()),
+        MINUS_INFINITY => return Some("-Infinity".into()),
+        _ => return None,
     };
-    let mut text = String::from(if sign == 0x4000 { "-" } else { "" });
-    let weight = i32::from(weight);
+    if digits.iter().any(|digit| *digit > 9_999) {
+        return None;
+    }
+    let (weight, scale) = (i32::from(*weight as i16), usize::from(*scale));
+    let digit = |i: i32| {
+        let found = usize::try_from(i).ok().and_then(|i| digits.get(i));
+        found.copied().unwrap_or(0)
+    };
+    let mut text = String::from(minus);
     if weight < 0 {
         text.push('0');
     }
     for i in 0..=weight {
-        let group = digit(i)?;
+        let group = digit(i);
         if i == 0 {
             text.push_str(&group.to_string())
         } else {
@@ -274,7 +293,7 @@ fn numeric_text(bytes: &[u8]) -> Option<String> {
         let mut fraction = String::new();
         let mut i = weight + 1;
         while fraction.len() < scale {
-            fraction.push_str(&format!("{:04}", digit(i)?));
+            fraction.push_str(&format!("{:04}", digit(i)));
             i += 1;
         }
         fraction.truncate(scale);
@@ -451,6 +470,30 @@ mod tests {
             text_of_binary(&0i64.to_be_bytes(), &Type::TIMESTAMPTZ).unwrap(),
             "2000-01-01 00:00:00+00"
         );
+    }
+
+    #[test]
+    fn a_malformed_numeric_is_refused() {
+        let numeric = |words: &[u16]| {
+            let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_be_bytes()).collect();
+            text_of_binary(&bytes, &Type::NUMERIC).map_err(|e| e.state())
+        };
+        assert_eq!(numeric(&[0, 0, 0, 3]), Ok("0.000".into()));
+        assert_eq!(numeric(&[0, 0, 0xC000, 0]), Ok("NaN".into()));
+        let refused = [
+            ("scale below zero", vec![0, 0, 0, 0xFFFF]),
+            ("scale too large", vec![0, 0, 0, 0x4000]),
+            ("count below zero", vec![0xFFFF, 0, 0, 0]),
+            ("fewer digits than counted", vec![2, 0, 0, 0, 1]),
+            ("more digits than counted", vec![1, 0, 0, 0, 1, 2]),
+            ("digit too large", vec![1, 0, 0, 0, 10_000]),
+            ("digit below zero", vec![1, 0, 0, 0, 0xFFFF]),
+            ("unknown sign", vec![0, 0, 1, 0]),
+            ("no header", vec![0, 0, 0]),
+        ];
+        for (what, words) in refused {
+            assert_eq!(numeric(&words), Err(SqlState("22P03")), "{what}");
+        }
     }
 
     #[test]
