@@ -138,35 +138,50 @@ fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
 #[derive(Clone)]
 struct Source<'a> {
     sql: &'a str,
-    lines: std::sync::Arc<Vec<usize>>,
+    places: std::sync::Arc<Places>,
 }
+
+/// Where lines and characters are, so that a location is found without reading its line.
+struct Places {
+    /// The character that each line begins with.
+    lines: Vec<usize>,
+    /// The byte of every so many characters.
+    bytes: Vec<usize>,
+}
+
+/// Characters from one known byte to the next.
+const CHARACTERS_APART: usize = 64;
 
 impl<'a> Source<'a> {
     fn new(sql: &'a str) -> Source<'a> {
-        let mut lines = vec![0];
-        lines.extend(
-            sql.bytes()
-                .enumerate()
-                .filter(|(_, b)| *b == b'\n')
-                .map(|(i, _)| i + 1),
-        );
+        let (mut lines, mut bytes) = (vec![0], Vec::new());
+        for (character, (byte, c)) in sql.char_indices().enumerate() {
+            if character % CHARACTERS_APART == 0 {
+                bytes.push(byte);
+            }
+            if c == '\n' {
+                lines.push(character + 1);
+            }
+        }
         Source {
             sql,
-            lines: std::sync::Arc::new(lines),
+            places: std::sync::Arc::new(Places { lines, bytes }),
         }
     }
 
     fn byte(&self, at: Location) -> usize {
-        let Some(start) = (at.line as usize)
-            .checked_sub(1)
-            .and_then(|l| self.lines.get(l))
-        else {
+        let line = (at.line as usize).checked_sub(1);
+        let Some(start) = line.and_then(|l| self.places.lines.get(l)) else {
             return self.sql.len();
         };
-        let line = &self.sql[*start..];
-        line.char_indices()
-            .nth((at.column as usize).saturating_sub(1))
-            .map_or(self.sql.len(), |(i, _)| start + i)
+        let character = start + (at.column as usize).saturating_sub(1);
+        let Some(known) = self.places.bytes.get(character / CHARACTERS_APART) else {
+            return self.sql.len();
+        };
+        self.sql[*known..]
+            .char_indices()
+            .nth(character % CHARACTERS_APART)
+            .map_or(self.sql.len(), |(i, _)| known + i)
     }
 
     fn slice(&self, from: Location, to: Location) -> &'a str {
