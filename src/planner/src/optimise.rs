@@ -18,7 +18,7 @@
 //! | eliminate_filter | WHERE true, WHERE false |
 //! | propagate_empty_relation | an empty relation has no rows in any epoch |
 //! | eliminate_outer_join | a filter that rejects NULLs removes the NULL-extended rows anyway |
-//! | push_down_filter | selection commutes with projection, kept sides of joins, grouping columns |
+//! | push_down_filter | it commutes with projections, kept sides, groups ([`PushedFilters`]) |
 //! | optimize_projections | columns that nobody reads are not carried |
 //!
 //! `fold` stands in place of simplify_expressions, which evaluates constants with another
@@ -42,6 +42,7 @@ use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion_optimizer::analyzer::Analyzer;
+use datafusion_optimizer::optimizer::ApplyOrder;
 use datafusion_optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
 use std::sync::Arc;
 use tidemark_common::Error;
@@ -59,7 +60,7 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(CrossJoins::default()),
         Arc::new(o::propagate_empty_relation::PropagateEmptyRelation::new()),
         Arc::new(o::eliminate_outer_join::EliminateOuterJoin::new()),
-        Arc::new(o::push_down_filter::PushDownFilter::new()),
+        Arc::new(PushedFilters::default()),
         Arc::new(o::optimize_projections::OptimizeProjections::new()),
     ]
 }
@@ -96,12 +97,94 @@ impl OptimizerRule for CrossJoins {
     }
 }
 
-/// DataFusion's own optimiser rules for ad-hoc queries, without what would answer wrongly.
+/// Expressions of a filter, from which on it is not pushed to where it becomes larger.
+const PUSHED_MAX: usize = 2_000;
+
+/// DataFusion's rule that pushes filters down. Below a projection, a filter has expressions in
+/// place of columns, a copy for each time that a column is named: through projections of
+/// `a + a AS a` in each other it doubles each time. From some size on it stays where it is.
+#[derive(Debug, Default)]
+struct PushedFilters(datafusion_optimizer::push_down_filter::PushDownFilter);
+
+impl OptimizerRule for PushedFilters {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        if grows_too_large(&plan)? {
+            Ok(Transformed::no(plan))
+        } else {
+            self.0.rewrite(plan, config)
+        }
+    }
+}
+
+/// Whether the filters on top of a plan would become too large below what they stand on.
+fn grows_too_large(plan: &LogicalPlan) -> Result<bool> {
+    let (mut predicates, mut below) = (Vec::new(), plan);
+    while let LogicalPlan::Filter(filter) = below {
+        predicates.push(&filter.predicate);
+        below = &filter.input;
+    }
+    let (schema, exprs) = match below {
+        LogicalPlan::Projection(projection) => (&projection.schema, &projection.expr),
+        LogicalPlan::Aggregate(aggregate) => (&aggregate.schema, &aggregate.group_expr),
+        _ => return Ok(false),
+    };
+    if predicates.is_empty() {
+        return Ok(false);
+    }
+    let sizes = exprs.iter().map(size).collect::<Result<Vec<_>>>()?;
+    let (mut before, mut after) = (0, 0);
+    for predicate in predicates {
+        predicate.apply(|e| {
+            let substituted = match e {
+                Expr::Column(column) => schema
+                    .maybe_index_of_column(column)
+                    .and_then(|i| sizes.get(i).copied()),
+                _ => None,
+            };
+            before += 1;
+            after += substituted.unwrap_or(1);
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(after > PUSHED_MAX && after > before)
+}
+
+/// The number of expressions in an expression, its alias not counted.
+fn size(expr: &Expr) -> Result<usize> {
+    let mut size = 0;
+    expr.apply(|e| {
+        size += usize::from(!matches!(e, Expr::Alias(_)));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(size)
+}
+
+/// DataFusion's own optimiser rules for ad-hoc queries, without what would answer wrongly or grow
+/// beyond measure.
 pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let (joins, filters) = (CrossJoins::default(), PushedFilters::default());
     let sound =
         |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-            if rule.name() == CrossJoins::default().name() {
+            if rule.name() == joins.name() {
                 Arc::new(CrossJoins::default())
+            } else if rule.name() == filters.name() {
+                Arc::new(PushedFilters::default())
             } else {
                 rule
             }

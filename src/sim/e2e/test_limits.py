@@ -64,6 +64,23 @@ def test_much_is_answered(server, what):
     assert extended(server, text) == answer
 
 
+def test_filters_stay_above_what_they_would_double(own_server):
+    own_server.start()
+    own_server.run("CREATE TABLE t (a BIGINT PRIMARY KEY, b BIGINT);\nINSERT INTO t VALUES (0, NULL), (1, 1);")
+    doubled = f"{'SELECT a + a AS a FROM (' * 40}SELECT a FROM t{') AS t' * 40}"
+    constants = f"{'SELECT a + a AS a FROM (' * 40}SELECT 0::bigint AS a{') AS t' * 40}"
+    first = f"SELECT {'coalesce(' * 100}b{', a)' * 100} AS a FROM t"
+    for name, query in {
+        "doubled": f"SELECT a FROM ({doubled}) AS t WHERE a > 0",
+        "constants": constants,
+        "first": first,
+        "between": "SELECT a FROM t WHERE a BETWEEN 1 AND 2 AND (a BETWEEN 0 AND 3) BETWEEN true AND true",
+    }.items():
+        expected = own_server.query(query)
+        own_server.run(f"CREATE MATERIALIZED VIEW {name} AS {query};")
+        assert sorted(own_server.query(f"SELECT * FROM {name}")) == sorted(expected)
+
+
 def test_parameters_are_bounded(server):
     for number in (0, 65536, 2147483647, 99999999999999999999):
         assert server.error(f"SELECT ${number}").sqlstate == "42P02"

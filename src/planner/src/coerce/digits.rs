@@ -77,11 +77,11 @@ fn digits(call: &ScalarFunction) -> Option<i8> {
     }
 }
 
-/// `t`, `f` or NULL.
+/// `t`, `f` or NULL; the boolean is written once, so that calls within calls do not multiply.
 fn letter(e: Expr) -> Expr {
     let when_then = vec![
-        (Box::new(e.clone()), Box::new(lit("t"))),
-        (Box::new(Expr::Not(Box::new(e))), Box::new(lit("f"))),
+        (Box::new(lit(true)), Box::new(lit("t"))),
+        (Box::new(lit(false)), Box::new(lit("f"))),
     ];
-    Expr::Case(Case::new(None, when_then, None))
+    Expr::Case(Case::new(Some(Box::new(e)), when_then, None))
 }

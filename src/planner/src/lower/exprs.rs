@@ -83,3 +83,13 @@ pub(crate) fn count_columns(expr: &Expr, uses: &mut [usize]) {
 pub(crate) fn is_trivial(expr: &Expr) -> bool {
     matches!(expr, Expr::Column(_) | Expr::Literal(_))
 }
+
+/// The number of expressions in an expression.
+pub(crate) fn size(expr: &Expr) -> usize {
+    let (mut open, mut size) = (vec![expr], 0);
+    while let Some(expr) = open.pop() {
+        size += 1;
+        expr.visit_children(&mut |child| open.push(child));
+    }
+    size
+}

@@ -5,7 +5,7 @@
 //! that owns the vnode of these columns. An exchange to the same columns in the same order would
 //! move nothing and is left out. A stream may satisfy several (both sides of an equi-join's keys).
 
-use crate::lower::exprs::{count_columns, is_trivial, remap, substitute};
+use crate::lower::exprs::{count_columns, is_trivial, remap, size, substitute};
 use crate::lower::prune::prune_fragments;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
@@ -136,7 +136,7 @@ impl Stream {
                 let exprs = exprs.into_iter().map(|e| substitute(e, &inner)).collect();
                 return collapse(exprs, inputs, schema, properties, partitions);
             }
-            Op::Values { rows } => {
+            Op::Values { rows } if rows.iter().all(|row| stays_small(row, &exprs)) => {
                 let rows = rows
                     .into_iter()
                     .map(|row| exprs.iter().map(|e| substitute(e.clone(), &row)).collect())
@@ -276,6 +276,18 @@ fn merges(lower: &[Expr], upper: &[Expr]) -> bool {
         count_columns(e, &mut uses);
     }
     lower.iter().zip(uses).all(|(e, n)| n <= 1 || is_trivial(e))
+}
+
+/// Whether expressions with constants in place of their columns are small: each projection on top
+/// may double them.
+fn stays_small(row: &[Expr], exprs: &[Expr]) -> bool {
+    const SIZE_MAX: usize = 2_000;
+    let sizes: Vec<usize> = row.iter().map(size).collect();
+    let mut total = exprs.iter().map(size).sum::<usize>();
+    for e in exprs {
+        e.visit_columns(&mut |c| total += sizes[c]);
+    }
+    total <= SIZE_MAX || merges(row, exprs)
 }
 
 /// Cuts trees into fragments and numbers state tables.
