@@ -34,6 +34,8 @@ broker=127.0.0.1:$port
 jars=$cache/kafka-$version
 
 die() { echo "kafka.sh: $*" >&2; exit 1; }
+# shellcheck source=service.sh
+. "$here/service.sh"
 
 # Fetches the jars into $jars; `complete` is the description they were fetched by, so that an interrupted or outdated download is taken up again.
 fetch() {
@@ -51,12 +53,7 @@ fetch() {
   exec 8>&-
 }
 
-# The broker's process id if it runs (the id must belong to a broker on our own configuration: ids are reused).
-pid() {
-  local id
-  id=$(cat "$dir/pid" 2>/dev/null) || return 1
-  ps -ww -o args= -p "$id" 2>/dev/null | grep -qF "kafka.Kafka $dir/server.properties" && echo "$id"
-}
+pid() { service_pid "kafka.Kafka $dir/server.properties"; }
 
 # One short-lived Java tool of the distribution, quiet unless something is wrong.
 tool() {
@@ -119,28 +116,16 @@ start() {
   setsid nohup java "-Xmx${KAFKA_HEAP:-1g}" -Xms256m "-Dlog4j2.configurationFile=$dir/log4j2.properties" -cp "$jars/jars/*" kafka.Kafka "$dir/server.properties" \
     >>"$dir/kafka.log" 2>&1 </dev/null 9>&- &
   echo $! >"$dir/pid"
-  for _ in $(seq 600); do
-    grep -q 'Kafka Server started' "$dir/kafka.log" && break
-    kill -0 "$(cat "$dir/pid")" 2>/dev/null || die "kafka ended while starting; $dir/kafka.log says: $(grep -E 'ERROR|FATAL|Exception' "$dir/kafka.log" | head -n 5)"
-    sleep 0.1
-  done
-  grep -q 'Kafka Server started' "$dir/kafka.log" || die "kafka did not start in 60 s; see $dir/kafka.log"
+  started() { grep -q 'Kafka Server started' "$dir/kafka.log"; }
+  why() { echo "see $dir/kafka.log; $(grep -E 'ERROR|FATAL|Exception' "$dir/kafka.log" | head -n 5)"; }
+  service_await kafka 60 started why
   echo "kafka runs on $broker (process $(cat "$dir/pid"), log $dir/kafka.log)"
 }
 
 stop() {
   [ -d "$dir" ] || return 0
   dir=$(cd "$dir" && pwd)
-  local id
-  if ! id=$(pid); then
-    rm -f "$dir/pid"
-    return 0
-  fi
-  kill "$id"
-  for _ in $(seq 150); do kill -0 "$id" 2>/dev/null || break; sleep 0.1; done
-  kill -9 "$id" 2>/dev/null || true
-  rm -f "$dir/pid"
-  echo "kafka on $broker is stopped"
+  service_stop "kafka on $broker" "$(pid || true)" 15
 }
 
 case $command in

@@ -29,6 +29,8 @@ bin=$cache/versitygw-$version/versitygw
 access=tidemark secret=tidemark-secret
 
 die() { echo "s3.sh: $*" >&2; exit 1; }
+# shellcheck source=service.sh
+. "$(dirname "${BASH_SOURCE[0]}")/service.sh"
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
 
 # A Go that is new enough. One from 1.21 on fetches what a module asks for by itself; an older one (Debian 12 has 1.19) gets it as the module that it is.
@@ -62,13 +64,7 @@ build() {
   exec 8>&-
 }
 
-# The server's process id if it runs (the id must belong to a server on our own folder: ids are reused).
-pid() {
-  local id
-  id=$(cat "$dir/pid" 2>/dev/null) || return 1
-  ps -ww -o args= -p "$id" 2>/dev/null | grep -qF -- "$dir/data" && echo "$id"
-}
-
+pid() { service_pid "$dir/data"; }
 answers() { (exec 7<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
 start() {
@@ -85,28 +81,15 @@ start() {
   # attributes) it would ignore If-None-Match: what is created if absent would be overwritten.
   ROOT_ACCESS_KEY=$access ROOT_SECRET_KEY=$secret setsid nohup "$bin" --port "127.0.0.1:$port" posix --sidecar "$dir/meta" "$dir/data" >>"$dir/s3.log" 2>&1 </dev/null 9>&- &
   echo $! >"$dir/pid"
-  for _ in $(seq 300); do
-    answers && break
-    kill -0 "$(cat "$dir/pid")" 2>/dev/null || die "the server ended while starting; $dir/s3.log says: $(tail -n 5 "$dir/s3.log")"
-    sleep 0.1
-  done
-  answers || die "the server did not start in 30 s; see $dir/s3.log"
+  why() { echo "see $dir/s3.log; $(tail -n 5 "$dir/s3.log")"; }
+  service_await "the S3 server" 30 answers why
   echo "S3 runs on 127.0.0.1:$port (process $(cat "$dir/pid"), bucket $bucket, log $dir/s3.log)"
 }
 
 stop() {
   [ -d "$dir" ] || return 0
   dir=$(cd "$dir" && pwd)
-  local id
-  if ! id=$(pid); then
-    rm -f "$dir/pid"
-    return 0
-  fi
-  kill "$id"
-  for _ in $(seq 50); do kill -0 "$id" 2>/dev/null || break; sleep 0.1; done
-  kill -9 "$id" 2>/dev/null || true
-  rm -f "$dir/pid"
-  echo "S3 on 127.0.0.1:$port is stopped"
+  service_stop "S3 on 127.0.0.1:$port" "$(pid || true)" 5
 }
 
 case $command in

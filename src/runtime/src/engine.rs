@@ -325,7 +325,7 @@ impl Engine {
             format!("{}.{}", relation.schema_name, relation.name),
             relation.kind.name(),
         );
-        let (reply, mut answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         self.request(Request::Create {
             relation: Box::new(relation),
             start: resolved.start,
@@ -335,27 +335,13 @@ impl Engine {
             rows: creation.rows(id),
             reply,
         })?;
-        let mut undo = Undo {
-            engine: self.clone(),
-            relation: Some(id),
+        let read = |job: &JobStatus| {
+            format!(
+                "{:.0} % of the input is read: {} rows, {:.0} rows/s",
+                job.progress, job.rows, job.rows_per_second
+            )
         };
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        ticks.tick().await;
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
-                _ = ticks.tick() => {
-                    if let Some(job) = self.jobs().into_iter().find(|j| j.relation == id) {
-                        progress(format!(
-                            "{:.0} % of the input is read: {} rows, {:.0} rows/s",
-                            job.progress, job.rows, job.rows_per_second
-                        ));
-                    }
-                }
-            }
-        };
-        undo.relation = None;
+        let result = self.begun(id, answer, |job| progress(read(job))).await;
         if result.is_err() {
             self.shared.jobs.lock().remove(&id);
         }
@@ -458,8 +444,21 @@ impl Engine {
         relation: RelationId,
         progress: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<()> {
-        let (reply, mut answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         self.request(Request::Resume { relation, reply })?;
+        let read = |job: &JobStatus| format!("{}: {:.0} % is read", job.name, job.progress);
+        self.begun(relation, answer, |job| progress(read(job)))
+            .await
+    }
+
+    /// Waits for the answer to a creation or a resume; tells every few seconds how far it is.
+    /// Dropping the future undoes what has begun.
+    async fn begun(
+        &self,
+        relation: RelationId,
+        mut answer: oneshot::Receiver<Result<()>>,
+        tell: impl Fn(&JobStatus),
+    ) -> Result<()> {
         let mut undo = Undo {
             engine: self.clone(),
             relation: Some(relation),
@@ -471,9 +470,7 @@ impl Engine {
                 biased;
                 result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
                 _ = ticks.tick() => {
-                    if let Some(job) = self.jobs().into_iter().find(|j| j.relation == relation) {
-                        progress(format!("{}: {:.0} % is read", job.name, job.progress));
-                    }
+                    self.jobs().iter().filter(|job| job.relation == relation).for_each(&tell);
                 }
             }
         };
