@@ -33,7 +33,7 @@ pub use bind::aggregates;
 pub use coerce::analyzer_rules;
 pub use datafusion_sql::sqlparser;
 pub use interval::parse_interval;
-pub use limits::{check_interrupt, interruptible};
+pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::parse;
@@ -114,8 +114,9 @@ impl Planner {
     /// and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
     pub fn expand(&self, mut query: Query) -> Result<Query> {
         limits::settle(&mut query)?;
-        Expander::new(&self.provider(), &Default::default()).query(&mut query)?;
-        limits::check(&query)?;
+        let provider = self.provider();
+        Expander::new(&provider, &Default::default()).query(&mut query)?;
+        limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok(query)
     }
 
@@ -130,7 +131,7 @@ impl Planner {
         limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, &statement.positions);
         expander.query(&mut query)?;
-        limits::check(&query)?;
+        limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok((query, expander.relations.into_iter().collect()))
     }
 

@@ -6,23 +6,35 @@
 //! ends in `54001` before anything walks it. Long chains of AND and OR count once, they are
 //! balanced first: both are associative, also with NULL, and what is evaluated first stays first.
 //!
+//! There are three places, in this order: [`check_tokens`] before a statement is parsed, [`settle`]
+//! right after that, and [`check`] when its views are expanded. The parser itself is held to a
+//! number of steps ([`within`]).
+//!
 //! Sizes are bounded where something multiplies: views and common table expressions that are named
 //! twice are expanded twice, so a few lines may stand for more than any memory holds.
 //!
 //! A planning that nobody waits for any more is told by a flag of its thread ([`interruptible`]);
 //! the rules and what visits nodes look at it.
 
-use crate::parse::fold;
+mod meter;
+mod steps;
+mod tokens;
+mod width;
+
 use datafusion_sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, ObjectName, Query, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+    self, BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query,
+    Select, SetExpr, TableFactor, UnaryOperator, Visit, VisitMut, VisitorMut,
 };
-use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use meter::Meter;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Error, Result, SqlState};
+use width::Widths;
+
+pub(crate) use steps::{step, within};
+pub(crate) use tokens::check_tokens;
 
 /// Expressions in expressions.
 pub(crate) const EXPRESSION_DEPTH_MAX: usize = 1_000;
@@ -36,8 +48,6 @@ pub(crate) const STATEMENT_DEPTH_MAX: usize = 20;
 pub(crate) const PARSER_DEPTH_MAX: usize = 4 * EXPRESSION_DEPTH_MAX;
 /// Expressions and relations that views and common table expressions stand for, in one statement.
 pub(crate) const MULTIPLIED_MAX: usize = 100_000;
-/// Parameters of a statement, as in PostgreSQL.
-const PARAMETERS_MAX: usize = 65_535;
 /// Chains of AND or OR from this length on are balanced.
 const BALANCED_FROM: usize = 32;
 
@@ -86,39 +96,18 @@ fn too_long(what: &str, limit: usize) -> Error {
     .with_hint("Split the statement, for example into materialized views.")
 }
 
-/// Refuses parameters that no client can send.
-pub(crate) fn check_parameters(tokens: &[TokenWithSpan]) -> Result<()> {
-    for token in tokens {
-        let Token::Placeholder(name) = &token.token else {
-            continue;
-        };
-        let Some(number) = name.strip_prefix('$') else {
-            continue;
-        };
-        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        if digits && !matches!(number.parse::<usize>(), Ok(1..=PARAMETERS_MAX)) {
-            return Err(Error::user(
-                SqlState("42P02"),
-                format!("there is no parameter ${number}"),
-            )
-            .with_hint(format!(
-                "Parameters are numbered from $1 to ${PARAMETERS_MAX}."
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// Balances the chains of a parsed statement, query or expression and holds it against the limits.
 /// The parser follows a chain by a loop, however long it is: this comes before all that recurses.
-pub(crate) fn settle(tree: &mut impl VisitMut) -> Result<()> {
-    end(VisitMut::visit(tree, &mut Balance::default()))
+pub(crate) fn settle(tree: &mut (impl Visit + VisitMut)) -> Result<()> {
+    end(VisitMut::visit(tree, &mut Balance::default()))?;
+    end(Visit::visit(tree, &mut Meter::default()))
 }
 
-/// Holds a query, of which everything but common table expressions is expanded, against the limits.
-pub(crate) fn check(query: &Query) -> Result<()> {
-    let mut meter = Meter::default();
-    end(Visit::visit(query, &mut meter))
+/// Holds a query against the limits, of which everything but common table expressions is expanded.
+/// `columns` tells how many a relation has.
+pub fn check(query: &Query, columns: &dyn Fn(&ObjectName) -> usize) -> Result<()> {
+    end(Visit::visit(query, &mut Meter::default()))?;
+    end(Visit::visit(query, &mut Widths::new(columns)))
 }
 
 fn end(flow: ControlFlow<Error>) -> Result<()> {
@@ -133,6 +122,7 @@ fn end(flow: ControlFlow<Error>) -> Result<()> {
 struct Balance {
     depth: usize,
     queries: usize,
+    factors: usize,
 }
 
 impl VisitorMut for Balance {
@@ -142,10 +132,7 @@ impl VisitorMut for Balance {
         self.queries += 1;
         match query_limits(query, self.queries) {
             Ok(()) => ControlFlow::Continue(()),
-            Err(e) => {
-                take_apart_operations(&mut query.body);
-                ControlFlow::Break(e)
-            }
+            Err(e) => ControlFlow::Break(e),
         }
     }
 
@@ -154,11 +141,31 @@ impl VisitorMut for Balance {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        match check_relations(select) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => ControlFlow::Break(e),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, _factor: &mut TableFactor) -> ControlFlow<Error> {
+        self.factors += 1;
+        if self.factors > EXPRESSION_DEPTH_MAX {
+            return ControlFlow::Break(too_deep("relations", EXPRESSION_DEPTH_MAX));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, _factor: &mut TableFactor) -> ControlFlow<Error> {
+        self.factors -= 1;
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         balance(expr);
+        flatten(expr);
         self.depth += 1;
         if self.depth + chain_length(expr) > EXPRESSION_DEPTH_MAX {
-            take_apart(expr);
             return ControlFlow::Break(too_deep("expressions", EXPRESSION_DEPTH_MAX));
         }
         ControlFlow::Continue(())
@@ -222,8 +229,66 @@ fn balance(expr: &mut Expr) {
     *expr = operands.pop().unwrap_or_else(nothing);
 }
 
+/// `coalesce(coalesce(a, b), c)` becomes `coalesce(a, b, c)`: of arguments that are asked in turn
+/// the first that is not NULL, and no copies of copies when it is written out as CASE.
+fn flatten(expr: &mut Expr) {
+    let Some(args) = coalesced(expr) else {
+        return;
+    };
+    let is_nested = |arg: &mut FunctionArg| argument(arg).is_some_and(|e| coalesced(e).is_some());
+    if !args.iter_mut().any(is_nested) {
+        return;
+    }
+    let mut waiting: Vec<FunctionArg> = args.drain(..).rev().collect();
+    let mut flat = Vec::new();
+    while let Some(mut arg) = waiting.pop() {
+        match argument(&mut arg).and_then(coalesced) {
+            Some(inner) => waiting.extend(inner.drain(..).rev()),
+            None => flat.push(arg),
+        }
+    }
+    if let Some(args) = coalesced_list(expr) {
+        *args = flat;
+    }
+}
+
+/// The arguments of a `coalesce` that has some, and nothing else.
+fn coalesced(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
+    coalesced_list(expr).filter(|args| !args.is_empty())
+}
+
+fn coalesced_list(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
+    let Expr::Function(ast::Function {
+        name,
+        args: FunctionArguments::List(list),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        ..
+    }) = expr
+    else {
+        return None;
+    };
+    let [name] = name.0.as_slice() else {
+        return None;
+    };
+    let plain = name
+        .as_ident()
+        .is_some_and(|n| n.value.eq_ignore_ascii_case("coalesce"))
+        && list.duplicate_treatment.is_none()
+        && list.clauses.is_empty();
+    plain.then_some(&mut list.args)
+}
+
+fn argument(arg: &mut FunctionArg) -> Option<&mut Expr> {
+    match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
+        _ => None,
+    }
+}
+
 /// What stands at the left of an operator: the parser nests chains there without recursion.
-fn left_of(expr: &mut Expr) -> Option<&mut Box<Expr>> {
+fn left_of(expr: &Expr) -> Option<&Expr> {
     match expr {
         Expr::BinaryOp { left, .. } => Some(left),
         Expr::Cast { expr, .. }
@@ -235,52 +300,44 @@ fn left_of(expr: &mut Expr) -> Option<&mut Box<Expr>> {
         | Expr::IsNotFalse(expr)
         | Expr::IsUnknown(expr)
         | Expr::IsNotUnknown(expr)
+        | Expr::IsNormalized { expr, .. }
         | Expr::Like { expr, .. }
         | Expr::ILike { expr, .. }
+        | Expr::RLike { expr, .. }
         | Expr::SimilarTo { expr, .. }
         | Expr::InList { expr, .. }
         | Expr::InSubquery { expr, .. }
+        | Expr::InUnnest { expr, .. }
         | Expr::Between { expr, .. }
         | Expr::Collate { expr, .. }
+        | Expr::UnaryOp {
+            op: UnaryOperator::PGPostfixFactorial,
+            expr,
+        }
         | Expr::AnyOp { left: expr, .. }
         | Expr::AllOp { left: expr, .. }
         | Expr::CompoundFieldAccess { root: expr, .. } => Some(expr),
         Expr::IsDistinctFrom(left, _) | Expr::IsNotDistinctFrom(left, _) => Some(left),
-        Expr::AtTimeZone { timestamp, .. } => Some(timestamp),
+        // `moment AT TIME ZONE zone`.
+        Expr::Function(function) => match &function.args {
+            FunctionArguments::List(list) => match list.args.as_slice() {
+                [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(moment))]
+                    if function.name.to_string() == "timezone" =>
+                {
+                    Some(moment)
+                }
+                _ => None,
+            },
+            _ => None,
+        },
         _ => None,
     }
 }
 
-fn chain_length(expr: &mut Expr) -> usize {
-    let (mut length, mut rest) = (0, expr);
-    while let Some(left) = left_of(rest) {
-        (length, rest) = (length + 1, left);
-    }
-    length
-}
-
-/// Drops a chain without recursion.
-fn take_apart(expr: &mut Expr) {
-    let nothing = || Expr::Value(ast::Value::Null.into());
-    let mut rest = std::mem::replace(expr, nothing());
-    while let Some(left) = left_of(&mut rest) {
-        rest = std::mem::replace(&mut **left, nothing());
-    }
-}
-
-/// The same for set operations.
-fn take_apart_operations(body: &mut SetExpr) {
-    let nothing = || {
-        SetExpr::Values(ast::Values {
-            explicit_row: false,
-            value_keyword: false,
-            rows: Vec::new(),
-        })
-    };
-    let mut rest = std::mem::replace(body, nothing());
-    while let SetExpr::SetOperation { left, .. } = &mut rest {
-        rest = std::mem::replace(&mut **left, nothing());
-    }
+/// Operators behind each other, of which the expression is the last; counted up to the limit.
+pub(crate) fn chain_length(expr: &Expr) -> usize {
+    let chain = std::iter::successors(left_of(expr), |expr| left_of(expr));
+    chain.take(EXPRESSION_DEPTH_MAX).count()
 }
 
 fn query_limits(query: &Query, depth: usize) -> Result<()> {
@@ -294,119 +351,15 @@ fn query_limits(query: &Query, depth: usize) -> Result<()> {
     if operations > CHAIN_MAX {
         return Err(too_long("set operations in one query", CHAIN_MAX));
     }
-    if let SetExpr::Select(select) = body {
-        let relations: usize = select.from.iter().map(|f| 1 + f.joins.len()).sum();
-        if relations > CHAIN_MAX {
-            return Err(too_long("relations in one FROM clause", CHAIN_MAX));
-        }
-    }
     Ok(())
 }
 
-/// Sizes of an expanded query. What common table expressions stand for counts wherever they are
-/// named: planning expands them there.
-#[derive(Default)]
-struct Meter {
-    depth: usize,
-    /// What common table expressions multiply.
-    multiplied: usize,
-    /// Nodes so far, those included.
-    nodes: usize,
-    /// The deepest place of the innermost open query so far, in queries.
-    deepest: usize,
-    open: Vec<OpenQuery>,
-    /// Nodes and levels of the common table expressions so far.
-    tables: HashMap<String, (usize, usize)>,
-}
-
-/// A query that is being measured.
-struct OpenQuery {
-    nodes_before: usize,
-    multiplied_before: usize,
-    deepest_outside: usize,
-    /// Where its common table expressions stand, with their names.
-    tables: Vec<(*const Query, String)>,
-}
-
-impl Meter {
-    fn reach(&mut self, queries: usize) -> ControlFlow<Error> {
-        self.deepest = self.deepest.max(queries);
-        if queries > QUERY_DEPTH_MAX {
-            return ControlFlow::Break(too_deep("queries", QUERY_DEPTH_MAX));
-        }
-        ControlFlow::Continue(())
+fn check_relations(select: &Select) -> Result<()> {
+    let relations: usize = select.from.iter().map(|f| 1 + f.joins.len()).sum();
+    if relations > CHAIN_MAX {
+        return Err(too_long("relations in one FROM clause", CHAIN_MAX));
     }
-}
-
-impl Visitor for Meter {
-    type Break = Error;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
-        if let Err(e) = check_interrupt().and_then(|()| query_limits(query, 0)) {
-            return ControlFlow::Break(e);
-        }
-        let tables = query.with.iter().flat_map(|w| &w.cte_tables);
-        self.open.push(OpenQuery {
-            nodes_before: self.nodes,
-            multiplied_before: self.multiplied,
-            deepest_outside: self.deepest,
-            tables: tables
-                .map(|t| (&raw const *t.query, fold(t.alias.name.clone())))
-                .collect(),
-        });
-        self.nodes += 1;
-        self.deepest = 0;
-        self.reach(self.open.len())
-    }
-
-    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
-        let Some(closed) = self.open.pop() else {
-            return ControlFlow::Continue(());
-        };
-        let around = self.open.last();
-        let name = around.and_then(|o| o.tables.iter().find(|(at, _)| std::ptr::eq(*at, query)));
-        if let Some((_, name)) = name {
-            let levels = self.deepest.saturating_sub(self.open.len());
-            let nodes = self.nodes - closed.nodes_before;
-            self.tables.insert(name.clone(), (nodes, levels));
-            // It costs something where it is named.
-            self.nodes = closed.nodes_before;
-            self.multiplied = closed.multiplied_before;
-        }
-        self.deepest = self.deepest.max(closed.deepest_outside);
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
-        self.nodes += 1;
-        let [part] = relation.0.as_slice() else {
-            return ControlFlow::Continue(());
-        };
-        let name = part.as_ident().map(|i| fold(i.clone()));
-        let Some((nodes, levels)) = name.and_then(|n| self.tables.get(&n).copied()) else {
-            return ControlFlow::Continue(());
-        };
-        self.nodes = self.nodes.saturating_add(nodes);
-        self.multiplied = self.multiplied.saturating_add(nodes);
-        if self.multiplied > MULTIPLIED_MAX {
-            return ControlFlow::Break(too_large());
-        }
-        self.reach(self.open.len() + levels)
-    }
-
-    fn pre_visit_expr(&mut self, _expr: &Expr) -> ControlFlow<Error> {
-        self.nodes += 1;
-        self.depth += 1;
-        if self.depth > EXPRESSION_DEPTH_MAX {
-            return ControlFlow::Break(too_deep("expressions", EXPRESSION_DEPTH_MAX));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, _expr: &Expr) -> ControlFlow<Error> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
+    Ok(())
 }
 
 /// `54001`: what views and common table expressions stand for is too much.

@@ -55,7 +55,7 @@ impl Planner {
         crate::limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, positions);
         expander.query(&mut query)?;
-        crate::limits::check(&query)?;
+        crate::limits::check(&query, &|relation| provider.columns_of(relation))?;
         let relations = expander.relations;
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);

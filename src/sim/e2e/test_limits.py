@@ -26,6 +26,18 @@ TOO_MUCH = {
     "casts behind": around("", "::int"),
     "calls": around("abs(", ")"),
     "doubling": chain(40, "WITH c0 AS (SELECT 1 AS a)", ", c{i} AS (SELECT * FROM c{j} UNION ALL SELECT * FROM c{j})", " SELECT * FROM c40"),
+    "doubling beside a system table": chain(40, "WITH pg_c0 AS (SELECT 1 AS a)", ", pg_c{i} AS (SELECT * FROM pg_c{j} UNION ALL SELECT * FROM pg_c{j})", " SELECT * FROM pg_c40"),
+    "read twice": around("floor(", ")", n=40, inner="1 2"),
+    "join or query": around("* FROM ((SELECT ", ") a CROSS JOIN b)", n=40, inner="* FROM t"),
+    "cases in calls": around("abs(CASE WHEN true THEN ", " END)", n=30),
+    "coalesce in calls": around("abs(coalesce(", ", 2))", n=30),
+    "between": around("(", " BETWEEN false AND true)", n=30, inner="true"),
+    "factorials": around("", " !", n=400_000),
+    "two sums": f"SELECT 1{' + 1' * 1_000_000}, 1{' + 1' * 1_000_000}",
+    "sums before an error": f"SELECT 1{' + 1' * 1_000_000} FROM FROM",
+    "time zones": around("", " AT TIME ZONE 'UTC'", inner="now()"),
+    "dimensions": around("", "[]", n=7, inner="null::int"),
+    "wide joins": "SELECT count(*) FROM pg_proc" + ", pg_proc" * 2_900,
     "repeat": "SELECT length(repeat('x', 2147483647))",
     "lpad": "SELECT length(lpad('x', 2147483647, 'y'))",
     "rpad": "SELECT length(rpad('x', 2147483647, 'y'))",
@@ -37,6 +49,11 @@ MUCH = {
     "ands": (f"SELECT 1 WHERE 1 = 1{' AND 1 = 1' * 2_000}", [(1,)]),
     "sums": (around("", " + 1", n=100), [(101,)]),
     "calls": (around("abs(", ")", n=100), [(1,)]),
+    "cases in calls": (around("abs(CASE WHEN true THEN ", " END)", n=12), [(1,)]),
+    "coalesce in calls": (around("abs(coalesce(", ", 2))", n=8), [(1,)]),
+    "coalesce": (around("coalesce(", ", 2)", n=100), [(1,)]),
+    "concat": (around("concat(", ")", n=40, inner="true"), [("t",)]),
+    "doubled columns": (f"SELECT a > 0 FROM ({'SELECT a + a AS a FROM (' * 40}SELECT 0::bigint AS a{') AS t' * 40}) AS t WHERE a = 0", [(False,)]),
     "subqueries": (f"{'SELECT * FROM (' * 30}SELECT 1 AS a{') AS t' * 30}", [(1,)]),
 }
 
@@ -62,6 +79,30 @@ def test_much_is_answered(server, what):
     text, answer = MUCH[what]
     assert server.query(text) == answer
     assert extended(server, text) == answer
+
+
+def test_views_that_double_are_refused_beside_a_system_table(own_server):
+    own_server.start()
+    own_server.run("CREATE VIEW v0 AS SELECT 1 AS a;")
+    for i in range(1, 31):
+        own_server.run(f"CREATE VIEW v{i} AS SELECT * FROM v{i - 1};")
+    own_server.run("CREATE VIEW w0 AS SELECT 1 AS a;")
+    for i in range(1, 12):
+        own_server.run(f"CREATE VIEW w{i} AS SELECT * FROM w{i - 1} UNION ALL SELECT * FROM w{i - 1};")
+    system = "FROM pg_class WHERE relname = 'v0'"
+    assert own_server.query(f"SELECT (SELECT a FROM v30) {system}") == [(1,)]
+    assert own_server.error(f"SELECT {' + '.join(['(SELECT count(*) FROM w11)'] * 5)} {system}").sqlstate in REFUSED
+
+
+def test_what_returning_says_is_bounded(own_server):
+    own_server.start()
+    own_server.run("CREATE TABLE t (a INT PRIMARY KEY);")
+    doubling = TOO_MUCH["doubling"]
+    assert own_server.error(f"INSERT INTO t VALUES (1) RETURNING ({doubling} LIMIT 1)").sqlstate in REFUSED
+    conflict = f"INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = ({doubling} LIMIT 1)"
+    assert own_server.error(conflict).sqlstate in REFUSED
+    assert own_server.error(f"CREATE TABLE u (a INT DEFAULT 1{' + 1' * 100_000})").sqlstate in REFUSED
+    assert own_server.query("SELECT count(*) FROM t") == [(0,)]
 
 
 def test_filters_stay_above_what_they_would_double(own_server):

@@ -8,12 +8,14 @@ mod expand;
 mod similar_to;
 
 use crate::Functions;
+use crate::parse::name_of;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Constraint, Constraints, Result as DataFusionResult, TableReference};
 use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
+use datafusion_sql::sqlparser::ast::ObjectName;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -169,8 +171,17 @@ impl Provider<'_> {
     }
 }
 
+impl Provider<'_> {
+    /// How many columns a relation has; 0 of an unknown one.
+    pub(crate) fn columns_of(&self, relation: &ObjectName) -> usize {
+        let found = name_of(relation, 0).and_then(|n| self.find(n.schema.as_deref(), &n.name));
+        found.map_or(0, |relation| relation.columns.len())
+    }
+}
+
 impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
+        crate::check_interrupt().map_err(external)?;
         let relation = self.find(name.schema(), name.table()).map_err(external)?;
         if matches!(relation.kind, RelationKind::Sink | RelationKind::Index) {
             return Err(external(Error::user(

@@ -5,6 +5,11 @@ use crate::parse;
 use crate::statement::StatementKind;
 use datafusion_sql::sqlparser::ast::Statement;
 
+/// Every relation has so many columns.
+fn check_of(columns: usize, query: &Query) -> Result<()> {
+    check(query, &|_| columns)
+}
+
 /// Runs on a stack like those that the server plans on.
 fn with_stack<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::Builder::new().stack_size(tidemark_common::STACK_BYTES);
@@ -13,7 +18,10 @@ fn with_stack<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 
 fn state_of(sql: &str) -> SqlState {
     let sql = sql.to_string();
-    with_stack(move || parse(&sql).map(|_| ()).unwrap_err().state())
+    with_stack(move || match parse(&sql) {
+        Ok(_) => panic!("not refused: {}", sql.chars().take(80).collect::<String>()),
+        Err(e) => e.state(),
+    })
 }
 
 fn query(sql: &str) -> Box<Query> {
@@ -108,7 +116,7 @@ fn what_postgresql_takes_is_not_refused() {
             format!("SELECT a IN (1{})", ", 1".repeat(100_000)),
             format!("VALUES (1){}", ", (1)".repeat(100_000)),
         ] {
-            check(&query(&sql)).unwrap();
+            check_of(1, &query(&sql)).unwrap();
         }
     });
 }
@@ -141,17 +149,18 @@ fn what_common_table_expressions_multiply_is_bounded() {
             let below = i - 1;
             text += &format!(", c{i} AS (SELECT * FROM c{below} UNION ALL SELECT * FROM c{below})");
         }
-        query(&format!("{text} SELECT * FROM c{n}"))
+        format!("{text} SELECT * FROM c{n}")
     };
-    check(&doubling(10)).unwrap();
-    let e = check(&doubling(25)).unwrap_err();
-    assert_eq!(e.state(), SqlState::STATEMENT_TOO_COMPLEX);
+    check_of(1, &query(&doubling(10))).unwrap();
+    assert_eq!(state_of(&doubling(25)), SqlState::STATEMENT_TOO_COMPLEX);
+    let returning = format!("INSERT INTO t VALUES (1) RETURNING ({})", doubling(25));
+    assert_eq!(state_of(&returning), SqlState::STATEMENT_TOO_COMPLEX);
     // Common table expressions within each other are passed once.
     let nested = "SELECT * FROM (WITH c AS (".repeat(100)
         + "SELECT 1"
         + &") SELECT * FROM c) AS t".repeat(100);
     with_stack(move || {
-        let outcome = check(&query(&nested)).map_err(|e| e.state());
+        let outcome = check_of(1, &query(&nested)).map_err(|e| e.state());
         assert!(matches!(
             outcome,
             Ok(()) | Err(SqlState::STATEMENT_TOO_COMPLEX)
@@ -166,11 +175,216 @@ fn a_chain_of_tables_has_a_limit_of_levels() {
         for i in 1..=n {
             text += &format!(", c{i} AS (SELECT * FROM c{})", i - 1);
         }
-        query(&format!("{text} SELECT * FROM c{n}"))
+        format!("{text} SELECT * FROM c{n}")
     };
-    check(&chain(300)).unwrap();
-    let e = check(&chain(2_000)).unwrap_err();
-    assert_eq!(e.state(), SqlState::STATEMENT_TOO_COMPLEX);
+    check_of(1, &query(&chain(300))).unwrap();
+    assert_eq!(state_of(&chain(2_000)), SqlState::STATEMENT_TOO_COMPLEX);
+}
+
+#[test]
+fn what_the_parser_reads_twice_is_counted() {
+    let n = 40;
+    let around = |before: &str, inner: &str, after: &str| {
+        format!("SELECT {}{inner}{}", before.repeat(n), after.repeat(n))
+    };
+    for sql in [
+        around("floor(", "1 2", ")"),
+        around("cast(", "1 2", ")"),
+        around("position(", "1 2", ")"),
+        around("* FROM ((SELECT ", "* FROM t", ") a CROSS JOIN b)"),
+        around("* FROM ((SELECT ", "* FROM t", ") 'a' CROSS JOIN b)"),
+        around("* FROM ((SELECT ", "* FROM t", "), b)"),
+    ] {
+        assert_eq!(state_of(&sql), SqlState::STATEMENT_TOO_COMPLEX, "{sql}");
+    }
+    for sql in [
+        around("floor(", "1", ")"),
+        around("cast(", "1", " AS INT)"),
+        around("* FROM (SELECT ", "* FROM t", ") AS a"),
+        "SELECT * FROM ((SELECT * FROM ((SELECT * FROM t) a CROSS JOIN b)) c CROSS JOIN d)".into(),
+    ] {
+        with_stack(move || {
+            parse(&sql)
+                .map(|_| ())
+                .unwrap_or_else(|e| panic!("{sql}: {e}"))
+        });
+    }
+}
+
+#[test]
+fn parsing_stops_when_nobody_waits() {
+    let outcome = interruptible(Arc::new(AtomicBool::new(true)), || parse("SELECT 1"));
+    assert_eq!(outcome.unwrap_err().state(), SqlState::QUERY_CANCELED);
+    assert!(parse("SELECT 1").is_ok());
+}
+
+#[test]
+fn no_chain_is_longer_than_a_stack_bears() {
+    let n = 600_000;
+    let sums = " + 1".repeat(n);
+    for sql in [
+        format!("SELECT 1{sums}, 1{sums}"),
+        format!("SELECT 1{sums} FROM FROM"),
+        format!("SELECT 1{}", " !".repeat(n)),
+        format!("SELECT 1{}", " !".repeat(490_000)),
+        format!("SELECT 1{} FROM FROM", " !".repeat(490_000)),
+        format!("SELECT 1{}", " ! IS NULL".repeat(100_000)),
+        format!("SELECT a{}", " RLIKE b".repeat(200_000)),
+        format!("SELECT 1, 2{}", " UNION ALL SELECT 1, 2".repeat(n / 3)),
+        format!(
+            "SELECT * FROM t{}",
+            " PIVOT(sum(a) FOR b IN (1, 2))".repeat(200_000)
+        ),
+        format!("SELECT null::int{}", "[1]".repeat(n)),
+        format!("SELECT [{}", "[".repeat(n)),
+        format!("SELECT {}{}", "interval ".repeat(100_000), "'1'"),
+        format!("CREATE TABLE t (a INT DEFAULT 1{})", " + 1".repeat(100_000)),
+        format!("CREATE TABLE t (a INT CHECK (1{}))", " + 1".repeat(100_000)),
+        format!("SELECT a{}", " AT TIME ZONE 'UTC'".repeat(100_000)),
+        format!("SELECT a{}", " IS DISTINCT FROM b".repeat(100_000)),
+        format!("SELECT a{}", " IS NULL AT TIME ZONE 'UTC'".repeat(50_000)),
+    ] {
+        let head: String = sql.chars().take(40).collect();
+        let state = state_of(&sql);
+        let expected = if head.contains("interval") {
+            SqlState::SYNTAX_ERROR
+        } else {
+            SqlState::STATEMENT_TOO_COMPLEX
+        };
+        assert_eq!(state, expected, "{head}");
+    }
+    for (sql, refused) in [
+        (format!("SELECT null::int{}", "[]".repeat(6)), false),
+        (format!("SELECT null::int{}", "[]".repeat(7)), true),
+        (
+            format!("SELECT null::{}int{}", "ARRAY<".repeat(7), ">".repeat(7)),
+            true,
+        ),
+        (format!("SELECT a{}", "[1]".repeat(100)), false),
+        ("SELECT ARRAY[[[[[[[1]]]]]]]".into(), false),
+    ] {
+        let state = with_stack({
+            let sql = sql.clone();
+            move || parse(&sql).map(|_| ()).map_err(|e| e.state())
+        });
+        assert_eq!(state.err(), refused.then_some(SqlState("54000")), "{sql}");
+    }
+}
+
+#[test]
+fn copies_of_copies_are_bounded() {
+    let nested = |n: usize, before: &str, after: &str| {
+        let sql = format!("SELECT {}a{} FROM t", before.repeat(n), after.repeat(n));
+        with_stack(move || parse(&sql).map(|_| ()).map_err(|e| e.state()))
+    };
+    for (before, after) in [
+        ("(", " BETWEEN 1 AND 2)"),
+        ("(", " NOT BETWEEN 1 AND 2)"),
+        ("upper(coalesce(", ", 'b'))"),
+        ("nvl(", ", b)"),
+        ("IFNULL(", ", b)"),
+        ("abs(CASE WHEN b THEN ", " END)"),
+        ("abs(CASE WHEN b THEN 1 ELSE ", " END)"),
+        ("CASE WHEN ", " THEN b ELSE c END"),
+    ] {
+        assert_eq!(nested(12, before, after), Ok(()), "{before}");
+        let refused = Err(SqlState::STATEMENT_TOO_COMPLEX);
+        assert_eq!(nested(30, before, after), refused, "{before}");
+    }
+    // What does not multiply.
+    for (before, after) in [
+        ("coalesce(", ", b)"),
+        ("nvl(b, ", ")"),
+        ("CASE WHEN b THEN 1 ELSE ", " END"),
+        ("abs(1 + ", ")"),
+    ] {
+        assert_eq!(nested(400, before, after), Ok(()), "{before}");
+    }
+    let many = format!(
+        "SELECT 1{}",
+        ", coalesce(a BETWEEN 1 AND 2, b)".repeat(50_000)
+    );
+    with_stack(move || parse(&many).map(|_| ()).unwrap());
+}
+
+#[test]
+fn nested_coalesce_is_flat() {
+    for (sql, flat) in [
+        ("coalesce(coalesce(a, b), c)", "coalesce(a, b, c)"),
+        (
+            "coalesce(a, COALESCE(b, coalesce(c)), d)",
+            "coalesce(a, b, c, d)",
+        ),
+        (
+            "coalesce(a, f(coalesce(coalesce(b), c)))",
+            "coalesce(a, f(coalesce(b, c)))",
+        ),
+        ("coalesce(coalesce(), a)", "coalesce(coalesce(), a)"),
+        ("coalesce(a, b)", "coalesce(a, b)"),
+    ] {
+        assert_eq!(
+            query(&format!("SELECT {sql}")).to_string(),
+            format!("SELECT {flat}")
+        );
+    }
+}
+
+#[test]
+fn relations_are_counted_wherever_they_stand() {
+    let many = format!("t{}", ", t".repeat(5_000));
+    for sql in [
+        format!("SELECT 1 UNION ALL SELECT * FROM {many}"),
+        format!("SELECT (SELECT 1 FROM {many})"),
+        format!("INSERT INTO t SELECT 1 UNION ALL SELECT 1 FROM {many}"),
+    ] {
+        assert_eq!(state_of(&sql), SqlState::STATEMENT_TOO_COMPLEX);
+    }
+}
+
+#[test]
+fn what_joins_carry_is_bounded() {
+    let joined = |n: usize| format!("t{}", " CROSS JOIN t".repeat(n - 1));
+    let with = |inner: &str, n: usize| {
+        let outer = joined(n).replace('t', "c");
+        format!(
+            "WITH c AS ({inner}) SELECT * FROM {}",
+            outer.replace("CROSS JOIN", ", ")
+        )
+    };
+    for (columns, sql, refused) in [
+        (1, format!("SELECT * FROM {}", joined(3_000)), false),
+        (100, format!("SELECT * FROM {}", joined(300)), false),
+        (100, format!("SELECT * FROM {}", joined(3_000)), true),
+        (
+            100,
+            format!("SELECT 1 UNION ALL SELECT 1 FROM {}", joined(3_000)),
+            true,
+        ),
+        (100, format!("SELECT * FROM ({})", joined(3_000)), true),
+        (
+            100,
+            format!("SELECT (SELECT 1 FROM {})", joined(3_000)),
+            true,
+        ),
+        (
+            100,
+            format!("SELECT 1{}", " UNION ALL SELECT * FROM t".repeat(2_000)),
+            false,
+        ),
+        (100, with("SELECT * FROM t", 3_000), true),
+        (100, with("SELECT t.* FROM t", 3_000), true),
+        (100, with("SELECT 1 FROM t", 3_000), false),
+        (
+            100,
+            with(&format!("SELECT 1 FROM {}", joined(100)), 300),
+            true,
+        ),
+    ] {
+        let head: String = sql.chars().take(60).collect();
+        let state = with_stack(move || check_of(columns, &query(&sql)).map_err(|e| e.state()));
+        let expected = refused.then_some(SqlState::STATEMENT_TOO_COMPLEX);
+        assert_eq!(state.err(), expected, "{columns} {head}");
+    }
 }
 
 #[test]

@@ -210,9 +210,10 @@ impl Front<'_> {
                 column.generated = Some(expression);
                 continue;
             }
-            let Some(option) = self.run(|p| p.parse_optional_column_option())? else {
+            let Some(mut option) = self.run(|p| p.parse_optional_column_option())? else {
                 return Ok(column);
             };
+            limits::settle(&mut option)?;
             match option {
                 ast::ColumnOption::NotNull => column.not_null = true,
                 ast::ColumnOption::Null => {}

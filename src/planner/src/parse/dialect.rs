@@ -10,9 +10,13 @@
 //! dialect reads every argument as an expression first, to see whether it is a name, and then once
 //! more: calls within calls took twice the time for each level.
 //!
+//! The beginnings of expressions and SELECTs are the steps that the parsing of a statement is held
+//! to ([`within`](crate::limits::within)).
+//!
 //! Every other method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names
 //! its type: the parser asks for the type where it has no method.
 
+use crate::limits::{EXPRESSION_DEPTH_MAX, chain_length, step};
 use datafusion_sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
     ObjectName,
@@ -20,6 +24,7 @@ use datafusion_sql::sqlparser::ast::{
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::Token;
 use std::any::TypeId;
 
 /// The dialect that everything is parsed with.
@@ -41,13 +46,38 @@ impl Dialect for TidemarkDialect {
         TypeId::of::<PostgreSqlDialect>()
     }
 
+    fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        step();
+        // The parser would follow these by a recursion that it does not count.
+        let interval =
+            |token: &Token| matches!(token, Token::Word(w) if w.keyword == Keyword::INTERVAL);
+        let next = parser.peek_token_ref();
+        if interval(&next.token) && interval(&parser.get_current_token().token) {
+            return Some(parser.expected_ref("the text of an interval", next));
+        }
+        None
+    }
+
+    fn supports_empty_projections(&self) -> bool {
+        step();
+        POSTGRES.supports_empty_projections()
+    }
+
     fn parse_infix(
         &self,
         parser: &mut Parser,
         expr: &Expr,
         _precedence: u8,
     ) -> Option<Result<Expr, ParserError>> {
+        let too_long = || {
+            // Each copies all before it.
+            let too_long = chain_length(expr) >= EXPRESSION_DEPTH_MAX;
+            too_long.then_some(Err(ParserError::RecursionLimitExceeded))
+        };
         if parser.parse_keywords(&[Keyword::AT, Keyword::TIME, Keyword::ZONE]) {
+            if let Some(error) = too_long() {
+                return Some(error);
+            }
             return Some(
                 parser
                     .parse_subexpr(self.prec_value(Precedence::AtTz))
@@ -58,6 +88,9 @@ impl Dialect for TidemarkDialect {
             parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
         if !not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
             return None;
+        }
+        if let Some(error) = too_long() {
+            return Some(error);
         }
         let left = Box::new(expr.clone());
         let right = parser
@@ -94,7 +127,6 @@ impl Dialect for TidemarkDialect {
         supports_comment_on() -> bool;
         supports_load_extension() -> bool;
         supports_named_fn_args_with_colon_operator() -> bool;
-        supports_empty_projections() -> bool;
         supports_nested_comments() -> bool;
         supports_string_escape_constant() -> bool;
         supports_numeric_literal_underscores() -> bool;

@@ -35,7 +35,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let Some(first) = tokens.iter().find(|t| !is_blank(&t.token)) else {
             continue;
         };
-        limits::check_parameters(tokens)?;
+        limits::check_tokens(tokens)?;
         let last = tokens
             .iter()
             .rfind(|t| !is_blank(&t.token))
@@ -46,8 +46,11 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             source.clone(),
             positions.clone(),
         );
-        let kind = front.statement()?;
-        front.end()?;
+        let kind = limits::within(tokens.len(), || {
+            let kind = front.statement()?;
+            front.end()?;
+            Ok(kind)
+        })?;
         let start = positions.of(first.span.start).map_or(0, |p| p - 1);
         statements.push(Statement {
             text,

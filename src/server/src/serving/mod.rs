@@ -41,6 +41,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use tidemark_common::{Error, RelationId, Result, SqlState};
@@ -239,6 +240,7 @@ pub fn plan(
         state,
         snapshot,
         depth: 0,
+        relations: &Cell::new(0),
     };
     SqlToRel::new_with_options(&provider, parser_options())
         .sql_statement_to_plan(statement)

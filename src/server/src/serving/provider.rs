@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::planner::SqlToRel;
 use datafusion::sql::sqlparser::ast;
+use std::cell::Cell;
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::{Relation, RelationKind};
@@ -26,6 +27,8 @@ use tidemark_planner::statement::StatementKind;
 
 /// Views within views at most.
 const DEPTH_MAX: usize = 100;
+/// Relations of a statement, those of its views included: a view that is named twice counts twice.
+const RELATIONS_MAX: usize = 10_000;
 
 /// Resolves the names of one statement.
 pub struct Provider<'a> {
@@ -35,6 +38,8 @@ pub struct Provider<'a> {
     pub snapshot: &'a Snapshot,
     /// How many views are being expanded.
     pub depth: usize,
+    /// Relations named so far.
+    pub relations: &'a Cell<usize>,
 }
 
 fn ours(e: Error) -> DataFusionError {
@@ -124,6 +129,7 @@ impl Provider<'_> {
                 relation.name
             )))
         })?;
+        super::rewrite::limited(self.snapshot, &query).map_err(ours)?;
         let query = super::names::prepare(query, false);
         let snapshot = Snapshot {
             search_path: vec![relation.schema_name.clone(), "public".into()],
@@ -133,6 +139,7 @@ impl Provider<'_> {
             state: self.state,
             snapshot: &snapshot,
             depth: self.depth + 1,
+            relations: self.relations,
         };
         let plan = SqlToRel::new_with_options(&inner, super::parser_options())
             .sql_statement_to_plan(query)?;
@@ -156,6 +163,14 @@ impl ContextProvider for Provider<'_> {
             return Err(ours(Error::unsupported(format!(
                 "cross-database references are not implemented: \"{name}\""
             ))));
+        }
+        tidemark_planner::check_interrupt().map_err(ours)?;
+        self.relations.set(self.relations.get() + 1);
+        if self.relations.get() > RELATIONS_MAX {
+            return Err(ours(Error::user(
+                SqlState::STATEMENT_TOO_COMPLEX,
+                format!("statement too complex: more than {RELATIONS_MAX} relations"),
+            )));
         }
         self.relation(name.schema(), name.table())
     }

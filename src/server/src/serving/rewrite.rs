@@ -19,11 +19,13 @@ use tidemark_common::{Error, Result, SqlState};
 /// Rewrites a query for planning.
 pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
     let mut statement = if reads_system_tables(&statement) {
+        limited(snapshot, &statement)?;
         super::system::rewrite(statement)
     } else if snapshot.overrides.is_empty() {
         expand(snapshot, statement)?
     } else {
         // Tables of this statement alone (RETURNING, excluded) are no relations of the catalog.
+        limited(snapshot, &statement)?;
         statement
     };
     let mut plain = Plain {
@@ -32,6 +34,30 @@ pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stat
     };
     let _ = VisitMut::visit(&mut statement, &mut plain);
     plain.error.map_or(Ok(statement), Err)
+}
+
+/// Holds a query that is not expanded here against the limits; an expanded one has been.
+pub(super) fn limited(snapshot: &Snapshot, statement: &ast::Statement) -> Result<()> {
+    /// About as many columns as a system table has.
+    const SYSTEM_COLUMNS: usize = 20;
+    let ast::Statement::Query(query) = statement else {
+        return Ok(());
+    };
+    tidemark_planner::check_limits(query, &|relation| {
+        let parts: Vec<String> = relation
+            .0
+            .iter()
+            .filter_map(ObjectNamePart::as_ident)
+            .map(fold)
+            .collect();
+        let (schema, name) = match parts.as_slice() {
+            [.., schema, name] => (Some(schema.as_str()), name.as_str()),
+            [name] => (None, name.as_str()),
+            [] => return SYSTEM_COLUMNS,
+        };
+        let found = snapshot.find(schema, name);
+        found.map_or(SYSTEM_COLUMNS, |relation| relation.columns.len())
+    })
 }
 
 fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
