@@ -550,7 +550,6 @@ fn no_row_is_read_of_another_topic_under_the_same_name() {
         let message =
             format!("kafka topic \"{topic}\" is not the one that was read before: its id");
         assert!(error.message().starts_with(&message), "{error}");
-        eprintln!("noticed after {:?}", began.elapsed());
         // Its partitions are none of the source's.
         let other = source.check_same(&start, &source.end().unwrap());
         assert_eq!(other.unwrap_err().message(), error.message());
