@@ -2,10 +2,11 @@
 # make test       everything that can fail: formatting, unit, property, SQL and end-to-end tests      (.ci/run calls it)
 # make bench      Nexmark into a blackhole sink                                                       (options: make bench ARGS='--queries q0,q3')
 # make soak       constant keys, steady work: memory and disk must stay flat                           (make soak MINUTES=30)
+# make differential  random SQL against PostgreSQL 15: the same answers, and what is not the same made small (make differential SECONDS=3600)
 # make build      the server, optimised: $(TARGET)/release/tidemark
 # make lint       clippy, warnings are errors
 # make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demo and of tests
-.PHONY: build test test-rust test-e2e soak lint bench demo demo-stop deps clean-cache
+.PHONY: build test test-rust test-e2e test-differential differential soak lint bench demo demo-stop deps clean-cache
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -20,17 +21,25 @@ build:
 	@docker/deps.sh build
 	cargo build --release
 
-# The Rust tests and the end-to-end tests both run, whatever the first of them says: one run tells everything.
+# The Rust tests, the end-to-end tests and the comparison with PostgreSQL all run, whatever the first of them says: one run tells everything.
 test: deps
 	cargo fmt --all --check
 	cargo build --release --workspace
-	@status=0; $(MAKE) --no-print-directory test-rust || status=1; $(MAKE) --no-print-directory test-e2e || status=1; exit $$status
+	@status=0; $(MAKE) --no-print-directory test-rust || status=1; $(MAKE) --no-print-directory test-e2e || status=1; \
+	$(MAKE) --no-print-directory test-differential || status=1; exit $$status
 
 test-rust:
 	TIDEMARK_TEST_KAFKA_REQUIRED=1 docker/with-kafka.sh cargo test --release --workspace --no-fail-fast $(ARGS)
 
 test-e2e:
 	cd src/sim/e2e && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(PYTEST) -p no:cacheprovider $(ARGS)
+
+test-differential:
+	cd src/sim && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(PYTEST) -p no:cacheprovider differential
+
+SECONDS ?= 600
+differential: deps build
+	cd src/sim && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(CACHE)/venv/bin/python -m differential --seconds $(SECONDS) $(ARGS)
 
 MINUTES ?= 10
 soak: deps build

@@ -3,7 +3,7 @@
 #
 #   docker/deps.sh         what building and the demo need
 #   docker/deps.sh build   only what `cargo build` needs
-#   docker/deps.sh test    everything: also the S3 server of the end-to-end tests, which is built with Go
+#   docker/deps.sh test    everything: also the S3 server of the end-to-end tests, which is built with Go, and the PostgreSQL 15 that answers are compared with
 #
 # Debian and Ubuntu packages come by apt-get (as root, or through sudo); elsewhere the script says what is missing. Rust itself comes from rustup, which the
 # script leaves to you. Python packages go into a virtual environment in the cache folder (TIDEMARK_CACHE, default ~/.cache/tidemark), never into the system.
@@ -26,6 +26,7 @@ need pkg-config have pkg-config
 need libssl-dev pkg-config --exists openssl
 need zlib1g-dev pkg-config --exists zlib
 [ "$what" != test ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
+[ "$what" != test ] || need postgresql-15 sh -c 'test -x /usr/lib/postgresql/15/bin/initdb || test -x /usr/pgsql-15/bin/initdb'
 if [ "$what" != build ]; then
   need default-jre-headless have java
   need maven have mvn
