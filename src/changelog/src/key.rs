@@ -100,6 +100,9 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
             escaped(r, v.as_bytes())
         }),
         D::Binary => each(rows, column.as_binary::<i32>().iter(), escaped),
+        // The bytes of numerics and of JSONB sort as the values do.
+        D::BinaryView => each(rows, column.as_binary_view().iter(), escaped),
+        D::LargeBinary => each(rows, column.as_binary::<i64>().iter(), escaped),
         other => {
             let text = arrow::compute::cast(column, &D::Utf8)
                 .unwrap_or_else(|e| panic!("a key of type {other} cannot be ordered: {e}"));

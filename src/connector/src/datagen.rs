@@ -225,7 +225,10 @@ fn rule(options: &Options<'_>, column: &Column) -> Result<(Rule, Option<u64>)> {
             ordered(min <= max)?;
             Rule::Integer(min, max)
         }
-        DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) => {
+        DataType::Float32
+        | DataType::Float64
+        | DataType::Decimal128(..)
+        | DataType::LargeBinary => {
             let (min, max) = (
                 options.number(&option("min"), 0.0, f64::MIN..=f64::MAX)?,
                 options.number(&option("max"), 1.0, f64::MIN..=f64::MAX)?,

@@ -23,6 +23,7 @@ mod float_sum;
 mod groups;
 mod lane;
 mod minmax;
+mod numeric_sum;
 mod partial;
 mod tables;
 #[cfg(test)]

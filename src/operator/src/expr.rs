@@ -22,7 +22,6 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
-use std::fmt::Write;
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::Expr;
@@ -212,18 +211,33 @@ impl Predicate {
     }
 }
 
+/// One value as text; `NULL` where there is none.
+pub fn value_text(column: &ArrayRef, row: usize) -> String {
+    let options = FormatOptions::default().with_null("NULL");
+    let slice = column.slice(row, 1);
+    let ours = [DataType::LargeBinary, DataType::BinaryView];
+    let printed = if ours.contains(slice.data_type()) {
+        crate::functions::cast_array(&slice, &DataType::Utf8).ok()
+    } else {
+        Some(slice)
+    };
+    let text = printed.and_then(|array| {
+        let formatter = ArrayFormatter::try_new(array.as_ref(), &options).ok()?;
+        formatter.value(0).try_to_string().ok()
+    });
+    text.unwrap_or_else(|| "?".into())
+}
+
 /// The values of one row as text, separated by commas, cut at 1 KiB.
 pub fn row_text(batch: &RecordBatch, row: usize) -> String {
     const BYTES_MAX: usize = 1024;
-    let options = FormatOptions::default().with_null("NULL");
     let mut text = String::new();
     for (i, column) in batch.columns().iter().enumerate() {
-        let separator = if i == 0 { "" } else { ", " };
-        let written = match ArrayFormatter::try_new(column.as_ref(), &options) {
-            Ok(formatter) => write!(text, "{separator}{}", formatter.value(row)),
-            Err(_) => write!(text, "{separator}?"),
-        };
-        if written.is_err() || text.len() > BYTES_MAX {
+        if i > 0 {
+            text.push_str(", ");
+        }
+        text.push_str(&value_text(column, row));
+        if text.len() > BYTES_MAX {
             break;
         }
     }

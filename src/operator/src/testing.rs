@@ -1,6 +1,7 @@
 //! Tables of changes for tests: a schema as `name type, ...`, and one change per line as `weight
 //! value ...`, `-` for NULL.
 
+use crate::functions::cast_array;
 use crate::{Barrier, Operator, Out, RowError};
 use arrow::array::*;
 use arrow::compute::cast;
@@ -67,9 +68,16 @@ pub fn changes(columns: &str, lines: &str) -> ChangeBatch {
 /// Changes as lines.
 pub fn table(changes: &ChangeBatch) -> Vec<String> {
     let options = FormatOptions::default().with_null("-");
-    let columns: Vec<_> = changes
+    let printed: Vec<ArrayRef> = changes
         .rows()
         .columns()
+        .iter()
+        .map(|c| match c.data_type() {
+            DataType::LargeBinary => cast_array(c, &DataType::Utf8).expect("numerics"),
+            _ => c.clone(),
+        })
+        .collect();
+    let columns: Vec<_> = printed
         .iter()
         .map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("printable"))
         .collect();

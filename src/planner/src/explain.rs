@@ -7,6 +7,7 @@
 //!       Receive from=0
 //! ```
 
+use crate::types::sql_type_name;
 use arrow_schema::Schema;
 use std::fmt::Write;
 use tidemark_plan::{
@@ -315,7 +316,12 @@ fn text(e: &Expr, name: &dyn Fn(usize) -> String) -> String {
             if *safe { "TRY_CAST" } else { "CAST" },
             one(expr)
         ),
-        Expr::Call { function, args } => format!("{function}({})", list(args, one)),
+        Expr::Call { function, args } => match (function.as_str(), args.as_slice()) {
+            ("cast_as", [value, Expr::Literal(Literal::Null(to))]) => {
+                format!("CAST({} AS {})", one(value), sql_type_name(to))
+            }
+            _ => format!("{function}({})", list(args, one)),
+        },
     }
 }
 

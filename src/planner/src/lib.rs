@@ -24,26 +24,39 @@ mod types;
 
 use bind::{Expander, Registry};
 use datafusion_expr::ScalarUDF;
+use datafusion_expr::planner::ExprPlanner;
+use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::Query;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
 pub use bind::aggregates;
-pub use coerce::analyzer_rules;
 pub use datafusion_sql::sqlparser;
-pub use interval::parse_interval;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::parse;
 pub use statement::{Statement, StatementKind};
-pub use types::{sql_type_name, sql_type_to_arrow};
+pub use types::{JSONB, NUMERIC, is_numeric_bytes, sql_type_name, sql_type_to_arrow};
 
 /// The functions that queries may call; handed in, so that planning and evaluation use one list.
 pub struct Functions {
     /// Scalar functions, found by name and alias.
     pub scalar: Vec<Arc<ScalarUDF>>,
+}
+
+impl Functions {
+    /// The rules of types for ad-hoc queries: the planner's own, so that an expression has one type
+    /// everywhere.
+    pub fn analyzer_rules(&self) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+        coerce::analyzer_rules(&coerce::Calls::new(self))
+    }
+
+    /// What binds operators over our own types; to come before DataFusion's.
+    pub fn expr_planner(&self) -> Arc<dyn ExprPlanner> {
+        Arc::new(coerce::NumericPlanner(coerce::Calls::new(self)))
+    }
 }
 
 /// A planned CREATE.

@@ -203,7 +203,11 @@ fn stopping(
 
 /// Inserts every type coercion. Errors: types that do not fit.
 pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
-    Analyzer::with_rules(analyzer_rules()).execute_and_check(plan, registry.options(), |_, _| {})
+    Analyzer::with_rules(analyzer_rules(registry.calls())).execute_and_check(
+        plan,
+        registry.options(),
+        |_, _| {},
+    )
 }
 
 /// Applies the allowed rules to an analyzed plan.

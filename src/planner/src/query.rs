@@ -665,17 +665,28 @@ fn select_items(body: &ast::SetExpr) -> Option<Vec<Item>> {
     }
 }
 
+fn first_argument(function: &ast::Function) -> Option<&ast::Expr> {
+    let ast::FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    match list.args.first()? {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) => Some(e),
+        _ => None,
+    }
+}
+
 fn expression_name(e: &ast::Expr) -> Option<String> {
     match e {
         ast::Expr::Identifier(i) => Some(fold(i.clone())),
         ast::Expr::CompoundIdentifier(parts) => parts.last().cloned().map(fold),
-        ast::Expr::Function(f) => f
-            .name
-            .0
-            .last()
-            .and_then(|p| p.as_ident())
-            .cloned()
-            .map(fold),
+        ast::Expr::Function(f) => {
+            let name = f.name.0.last().and_then(|p| p.as_ident());
+            match fold(name?.clone()).as_str() {
+                "extract_whole" | "extract_micros" => Some("extract".into()),
+                "moment_round" => first_argument(f).and_then(expression_name),
+                name => Some(name.to_string()),
+            }
+        }
         ast::Expr::Nested(inner) => expression_name(inner),
         ast::Expr::Cast {
             expr, data_type, ..

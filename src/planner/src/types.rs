@@ -1,5 +1,5 @@
 //! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does
-//! not say (`jsonb`, `uuid`, `varchar(10)`) is kept as text beside it.
+//! not say (`uuid`, `varchar(10)`) is kept as text beside it.
 
 use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
@@ -9,8 +9,17 @@ use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, Ti
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 
-/// `numeric` without precision: 28 digits before and 10 after the point.
-pub const NUMERIC: DataType = DataType::Decimal128(38, 10);
+/// `numeric` without precision: each value has a scale of its own, and is bytes
+/// (`tidemark_values::numeric`). No other type is a `LargeBinary`.
+pub const NUMERIC: DataType = DataType::LargeBinary;
+
+/// `jsonb`, as bytes (`tidemark_values::jsonb`). No other type is a `BinaryView`.
+pub const JSONB: DataType = DataType::BinaryView;
+
+/// Whether values of this type are numerics with scales of their own.
+pub fn is_numeric_bytes(data_type: &DataType) -> bool {
+    *data_type == NUMERIC
+}
 
 /// The Arrow type of an SQL type, and its text where Arrow's type does not say it all (empty
 /// otherwise).
@@ -59,7 +68,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             plain(DataType::Timestamp(TimeUnit::Microsecond, None))
         }
         Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
-        Sql::JSONB | Sql::JSON => (DataType::Utf8, "jsonb".into()),
+        Sql::JSONB | Sql::JSON => (JSONB, "jsonb".into()),
         Sql::Uuid => (DataType::Utf8, "uuid".into()),
         Sql::Array(
             ArrayElemTypeDef::SquareBracket(inner, _)
@@ -67,6 +76,9 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             | ArrayElemTypeDef::Parenthesis(inner),
         ) => {
             let (inner, text) = sql_type_to_arrow(inner)?;
+            if matches!(inner, DataType::Interval(_)) {
+                return Err(Error::unsupported("arrays of intervals are not supported"));
+            }
             let text = if text.is_empty() {
                 text
             } else {
@@ -160,11 +172,13 @@ pub fn sql_type_name(data_type: &DataType) -> String {
         DataType::Int64 | DataType::UInt32 => "bigint".into(),
         DataType::Float32 => "real".into(),
         DataType::Float64 => "double precision".into(),
-        DataType::UInt64 | DataType::Decimal128(_, _) | DataType::Decimal256(_, _) => {
-            "numeric".into()
-        }
+        DataType::UInt64
+        | DataType::Decimal128(_, _)
+        | DataType::Decimal256(_, _)
+        | DataType::LargeBinary => "numeric".into(),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "character varying".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytea".into(),
+        DataType::Binary => "bytea".into(),
+        DataType::BinaryView => "jsonb".into(),
         DataType::Date32 | DataType::Date64 => "date".into(),
         DataType::Time32(_) | DataType::Time64(_) => "time without time zone".into(),
         DataType::Timestamp(_, None) => "timestamp without time zone".into(),

@@ -18,11 +18,23 @@ use tidemark_plan::{Catalog, Op, Output, Relation};
 use tidemark_planner::{Functions, Planner, StatementKind, parse};
 
 /// A function that exists in `operator`: only its name and type matter here.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 struct StandIn {
     name: &'static str,
     signature: Signature,
-    result: Option<DataType>,
+    result: fn(&[DataType]) -> DataType,
+}
+
+impl PartialEq for StandIn {
+    fn eq(&self, other: &StandIn) -> bool {
+        self.name == other.name
+    }
+}
+impl Eq for StandIn {}
+impl std::hash::Hash for StandIn {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 impl ScalarUDFImpl for StandIn {
@@ -33,7 +45,7 @@ impl ScalarUDFImpl for StandIn {
         &self.signature
     }
     fn return_type(&self, args: &[DataType]) -> DataFusionResult<DataType> {
-        Ok(self.result.clone().unwrap_or_else(|| args[0].clone()))
+        Ok((self.result)(args))
     }
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         not_impl_err!("{} is a stand-in", self.name)
@@ -52,7 +64,7 @@ fn functions() -> Functions {
             Volatility::Immutable,
         )
     };
-    let stand_in = |name, signature, result| {
+    let stand_in = |name, signature, result: fn(&[DataType]) -> DataType| {
         Arc::new(ScalarUDF::from(StandIn {
             name,
             signature,
@@ -63,17 +75,47 @@ fn functions() -> Functions {
         vec![DataType::Utf8, DataType::Utf8, DataType::Int64],
         Volatility::Immutable,
     );
-    let own = [
-        stand_in("tumble_start", moment(DataType::Int64), None),
-        stand_in("add_micros", moment(DataType::Int64), None),
-        stand_in("to_char", moment(DataType::Utf8), Some(DataType::Utf8)),
-        stand_in("regexp_extract", text, Some(DataType::Utf8)),
+    let same: fn(&[DataType]) -> DataType = |types| types[0].clone();
+    let numeric: fn(&[DataType]) -> DataType = |_| DataType::LargeBinary;
+    let span: fn(&[DataType]) -> DataType =
+        |_| DataType::Interval(arrow_schema::IntervalUnit::MonthDayNano);
+    let any = || Signature::variadic_any(Volatility::Immutable);
+    let mut own = vec![
+        stand_in("tumble_start", moment(DataType::Int64), same),
+        stand_in("add_micros", moment(DataType::Int64), same),
+        stand_in("to_char", moment(DataType::Utf8), |_| DataType::Utf8),
+        stand_in("regexp_extract", text, |_| DataType::Utf8),
+        stand_in("cast_as", any(), |types| types[1].clone()),
+        stand_in("sort_key", any(), |_| DataType::Binary),
+        stand_in("interval_bytes", any(), |_| DataType::Binary),
+        stand_in("date_trunc", any(), |types| types[1].clone()),
+        stand_in("date_minus", any(), |_| DataType::Int32),
     ];
+    for name in ["add", "subtract", "multiply", "divide", "modulo", "negate"] {
+        let name: &'static str = format!("numeric_{name}").leak();
+        own.push(stand_in(name, any(), numeric));
+    }
+    own.push(stand_in("extract", any(), numeric));
+    own.push(stand_in("extract_whole", any(), |_| {
+        DataType::Decimal128(19, 0)
+    }));
+    own.push(stand_in("extract_micros", any(), |_| {
+        DataType::Decimal128(25, 6)
+    }));
+    for name in [
+        "interval_of_bytes",
+        "timestamp_minus",
+        "interval_times",
+        "interval_divide",
+    ] {
+        own.push(stand_in(name, any(), span));
+    }
+    let replaced: Vec<&str> = own.iter().map(|f: &Arc<ScalarUDF>| f.name()).collect();
     Functions {
         scalar: datafusion_functions::all_default_functions()
             .into_iter()
-            .filter(|f| f.name() != "to_char")
-            .chain(own)
+            .filter(|f| !replaced.contains(&f.name()))
+            .chain(own.iter().cloned())
             .collect(),
     }
 }

@@ -627,9 +627,7 @@ fn duplicate(relation: &Relation, rows: &RecordBatch, row: usize) -> Error {
     let values: Vec<String> = relation
         .key
         .iter()
-        .map(|k| {
-            arrow::util::display::array_value_to_string(rows.column(*k), row).unwrap_or_default()
-        })
+        .map(|k| tidemark_operator::expr::value_text(rows.column(*k), row))
         .collect();
     Error::user(
         SqlState::UNIQUE_VIOLATION,

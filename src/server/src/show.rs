@@ -48,9 +48,7 @@ fn some(text: impl Into<String>) -> Option<String> {
 pub fn column_type_name(column: &Column) -> String {
     let t = types::by_name(&column.sql_type).unwrap_or_else(|| types::of_arrow(&column.data_type));
     let modifier = match &column.data_type {
-        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => {
-            types::modifier(&format!("numeric({p},{s})"))
-        }
+        DataType::Decimal128(p, s) => types::modifier(&format!("numeric({p},{s})")),
         _ => types::modifier(&column.sql_type),
     };
     match &column.data_type {

@@ -7,14 +7,11 @@
 use crate::protocol::parameters::{parse_array, parse_bool};
 use crate::protocol::types;
 use arrow::array::*;
-use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_connector::format::check_json;
+use tidemark_operator::functions::read_texts;
 use tidemark_plan::Column;
-
-pub use tidemark_planner::parse_interval;
 
 fn invalid(name: &str, text: &str) -> Error {
     Error::user(
@@ -33,7 +30,7 @@ pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef>
 /// A computed array as its column keeps it: a JSON or UUID text is checked like an input,
 /// `varchar(n)` has at most n characters.
 pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
-    if column.data_type == DataType::Utf8 && matches!(column.sql_type.as_str(), "jsonb" | "uuid") {
+    if column.data_type == DataType::Utf8 && column.sql_type == "uuid" {
         let texts: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
         return parse(&texts, &column.data_type, &column.sql_type);
     }
@@ -95,18 +92,18 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
         DataType::Float64 => each::<f64, Float64Array>(texts, |t| {
             parse_float(t, f64::is_infinite, "double precision")
         }),
-        DataType::Decimal128(precision, scale) => {
-            let values = texts
-                .iter()
-                .map(|t| t.map(|t| parse_decimal(t, *precision, *scale)).transpose())
-                .collect::<Result<Decimal128Array>>()?;
-            let typed = values
-                .with_precision_and_scale(*precision, *scale)
-                .map_err(crate::protocol::error::from_arrow)?;
-            Ok(Arc::new(typed))
+        DataType::Decimal128(..)
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::Date32
+        | DataType::Time64(_)
+        | DataType::Timestamp(..)
+        | DataType::Interval(_) => {
+            let texts: ArrayRef = Arc::new(StringArray::from_iter(texts.iter().copied()));
+            let now = chrono::Utc::now().timestamp_micros();
+            read_texts(&texts, data_type, now).map_err(crate::protocol::error::from_datafusion)
         }
         DataType::Utf8 => match sql_type {
-            "jsonb" => each::<String, StringArray>(texts, json),
             "uuid" => each::<String, StringArray>(texts, uuid),
             _ => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
         },
@@ -124,25 +121,6 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
             element,
             sql_type.strip_suffix("[]").unwrap_or_default(),
         ),
-        DataType::Date32 | DataType::Time64(_) | DataType::Timestamp(..) => {
-            by_cast(texts, data_type)
-        }
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let values = texts.iter().map(|t| {
-                t.map(|t| {
-                    parse_interval(t).ok_or_else(|| {
-                        Error::user(
-                            SqlState("22007"),
-                            format!("invalid input syntax for type interval: \"{t}\""),
-                        )
-                    })
-                })
-                .transpose()
-            });
-            Ok(Arc::new(
-                values.collect::<Result<IntervalMonthDayNanoArray>>()?,
-            ))
-        }
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
         ))),
@@ -179,80 +157,9 @@ fn parse_float<T: std::str::FromStr + Copy>(
     Ok(value)
 }
 
-/// A decimal number rounded half away from zero to `scale` digits.
-fn parse_decimal(text: &str, precision: u8, scale: i8) -> Result<i128> {
-    let bad = || invalid("numeric", text);
-    let overflow = || {
-        Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "numeric field overflow").with_detail(format!(
-            "A field with precision {precision}, scale {scale} must round to \
-                                  an absolute value less than 10^{}.",
-            i16::from(precision) - i16::from(scale)
-        ))
-    };
-    let trimmed = text.trim();
-    let (negative, digits) = match trimmed.as_bytes().first() {
-        Some(b'-') => (true, &trimmed[1..]),
-        Some(b'+') => (false, &trimmed[1..]),
-        _ => (false, trimmed),
-    };
-    let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-        Some((m, e)) => (m, e.parse::<i32>().map_err(|_| bad())?),
-        None => (digits, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.is_empty() && fraction.is_empty()
-        || !whole
-            .bytes()
-            .chain(fraction.bytes())
-            .all(|b| b.is_ascii_digit())
-    {
-        return Err(bad());
-    }
-    // The value is 0.d1 d2 .. * 10^point; keep point + scale digits.
-    let keep = whole.len() as i64 + i64::from(exponent) + i64::from(scale);
-    let all = whole.bytes().chain(fraction.bytes());
-    let (mut value, mut taken) = (0i128, 0i64);
-    let mut round_up = false;
-    for digit in all {
-        let digit = i128::from(digit - b'0');
-        if taken < keep {
-            value = value
-                .checked_mul(10)
-                .and_then(|v| v.checked_add(digit))
-                .ok_or_else(overflow)?;
-        } else {
-            round_up = taken == keep && digit >= 5;
-            break;
-        }
-        taken += 1;
-    }
-    if keep > 0 {
-        for _ in taken.min(keep)..keep {
-            if value == 0 {
-                break;
-            }
-            value = value.checked_mul(10).ok_or_else(overflow)?;
-        }
-    }
-    value += i128::from(round_up);
-    if value.unsigned_abs() >= 10u128.pow(u32::from(precision)) {
-        return Err(overflow());
-    }
-    Ok(if negative { -value } else { value })
-}
-
 /// A UUID in the form in which columns keep it.
 pub fn uuid(text: &str) -> Result<String> {
     parse_uuid(text).ok_or_else(|| invalid("uuid", text))
-}
-
-/// A JSON text in the form in which columns keep it.
-pub fn json(text: &str) -> Result<String> {
-    match check_json(text) {
-        Ok(text) => Ok(text.to_string()),
-        Err(error) if error.state() == SqlState::INVALID_TEXT => Err(invalid("json", text)),
-        Err(error) => Err(error),
-    }
 }
 
 fn parse_uuid(text: &str) -> Option<String> {
@@ -343,27 +250,6 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
 }
 
 /// Dates and times: Arrow's parser, value by value only when one fails, to name it.
-fn by_cast(texts: &[Option<&str>], data_type: &DataType) -> Result<ArrayRef> {
-    let trimmed = StringArray::from_iter(texts.iter().map(|t| t.map(|t| t.trim())));
-    let options = CastOptions {
-        safe: false,
-        ..Default::default()
-    };
-    cast_with_options(&trimmed, data_type, &options).map_err(|_| {
-        let failing = (0..trimmed.len())
-            .find(|i| cast_with_options(&trimmed.slice(*i, 1), data_type, &options).is_err())
-            .unwrap_or(0);
-        let name = types::display_name(&types::of_arrow(data_type));
-        Error::user(
-            SqlState("22007"),
-            format!(
-                "invalid input syntax for type {name}: \"{}\"",
-                trimmed.value(failing)
-            ),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,7 +266,11 @@ mod tests {
 
     #[test]
     fn decimals_round_and_overflow() {
-        let parse = |t: &str| parse_decimal(t, 10, 2);
+        let column = column(DataType::Decimal128(10, 2), "");
+        let parse = |t: &str| {
+            let parsed = parse_column(&[Some(t)], &column)?;
+            Ok::<_, Error>(parsed.as_primitive::<Decimal128Type>().value(0))
+        };
         assert_eq!(parse("1.005").unwrap(), 101);
         assert_eq!(parse("-1.005").unwrap(), -101);
         assert_eq!(parse("1e3").unwrap(), 100_000);
@@ -438,7 +328,7 @@ mod tests {
             "22003"
         );
         assert_eq!(
-            parse_column(&[Some("{bad")], &column(DataType::Utf8, "jsonb"))
+            parse_column(&[Some("{bad")], &column(DataType::BinaryView, "jsonb"))
                 .unwrap_err()
                 .state()
                 .0,
@@ -473,13 +363,6 @@ mod tests {
             "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
         );
         assert!(kept.is_null(1));
-        assert_eq!(
-            conform(texts("{bad"), &column(DataType::Utf8, "jsonb"))
-                .unwrap_err()
-                .state()
-                .0,
-            "22P02"
-        );
         assert_eq!(
             conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)"))
                 .unwrap_err()

@@ -9,8 +9,9 @@ use std::process::Command;
 use tidemark_common::config::Config;
 
 /// The crates in walking order: each may depend only on crates above its own row.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "common",
+    "values",
     "plan",
     "changelog",
     "state",

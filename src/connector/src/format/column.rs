@@ -11,7 +11,8 @@ use super::datetime::{self, DayCache};
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, StringArray,
+    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
+    PrimitiveArray, StringArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
@@ -24,8 +25,6 @@ use tidemark_plan::Column;
 pub(super) enum TextForm {
     /// VARCHAR with its limit in characters; `u32::MAX` for none.
     Varchar(u32),
-    /// JSONB: the text of the value. `embedded` says that a string holds the text (Debezium).
-    Jsonb { embedded: bool },
     /// UUID: PostgreSQL's forms, written in lower case with hyphens.
     Uuid,
 }
@@ -52,6 +51,17 @@ pub(super) enum Values {
     Bytes {
         data: Vec<u8>,
         ends: Vec<i32>,
+    },
+    /// Numerics with scales of their own, as bytes.
+    Numeric {
+        data: Vec<u8>,
+        ends: Vec<i32>,
+    },
+    /// JSONB as bytes. `embedded` says that a string holds the text (Debezium).
+    Jsonb {
+        data: Vec<u8>,
+        ends: Vec<i32>,
+        embedded: bool,
     },
     Date(Vec<i32>),
     Time(Vec<i64>),
@@ -103,6 +113,15 @@ macro_rules! each_vector {
                 data: $data,
                 ends: $ends,
             } => $text,
+            Values::Numeric {
+                data: $data,
+                ends: $ends,
+            } => $text,
+            Values::Jsonb {
+                data: $data,
+                ends: $ends,
+                ..
+            } => $text,
         }
     };
 }
@@ -128,11 +147,15 @@ impl ColumnBuilder {
                 precision: *precision,
                 scale: *scale,
             },
-            DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("jsonb") => {
-                text(TextForm::Jsonb {
-                    embedded: embedded_json,
-                })
-            }
+            DataType::LargeBinary => Values::Numeric {
+                data: Vec::new(),
+                ends: Vec::new(),
+            },
+            DataType::BinaryView => Values::Jsonb {
+                data: Vec::new(),
+                ends: Vec::new(),
+                embedded: embedded_json,
+            },
             DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("uuid") => text(TextForm::Uuid),
             DataType::Utf8 => text(TextForm::Varchar(length_limit(&column.sql_type))),
             DataType::Binary => Values::Bytes {
@@ -263,6 +286,10 @@ impl ColumnBuilder {
                 precision,
                 scale,
             } if is_number => values.push(number::decimal(scanner.number()?, *precision, *scale)?),
+            Values::Numeric { data, ends } if is_number => {
+                number::numeric(scanner.number()?, data)?;
+                ends.push(data.len() as i32);
+            }
             Values::Timestamp { values, .. } if is_number => {
                 values.push(read_timestamp_number(scanner)?)
             }
@@ -296,17 +323,17 @@ impl ColumnBuilder {
         depth: u32,
         context: &mut Context,
     ) -> Result<(), Fault> {
-        if let Values::Text {
+        if let Values::Jsonb {
             data,
             ends,
-            form: TextForm::Jsonb { embedded },
+            embedded,
         } = &mut self.values
         {
             if *embedded && scanner.peek() == b'"' {
                 let Context { scratch, days } = context;
                 return self.push_text(row, scanner.string()?.resolve(scratch), days);
             }
-            data.push_str(scanner.raw(depth)?);
+            number::json(scanner.raw(depth)?, data)?;
             ends.push(data.len() as i32);
             self.written = row + 1;
             return Ok(());
@@ -367,6 +394,14 @@ impl ColumnBuilder {
                 precision,
                 scale,
             } => values.push(number::decimal(text.trim_ascii(), *precision, *scale)?),
+            Values::Numeric { data, ends } => {
+                number::numeric(text, data)?;
+                ends.push(data.len() as i32);
+            }
+            Values::Jsonb { data, ends, .. } => {
+                number::json(text, data)?;
+                ends.push(data.len() as i32);
+            }
             Values::Date(values) => {
                 values.push(datetime::day(text, days).ok_or_else(|| number::invalid("date", text))?)
             }
@@ -388,7 +423,6 @@ impl ColumnBuilder {
                         check_varchar(text, *limit)?;
                         data.push_str(text);
                     }
-                    TextForm::Jsonb { .. } => data.push_str(checked_json(text)?),
                     TextForm::Uuid => push_uuid(text, data)?,
                 }
                 ends.push(data.len() as i32);
@@ -423,15 +457,12 @@ impl ColumnBuilder {
             Values::Int64(_) => "bigint",
             Values::Float32(_) => "real",
             Values::Float64(_) => "double precision",
-            Values::Decimal { .. } => "numeric",
+            Values::Decimal { .. } | Values::Numeric { .. } => "numeric",
             Values::Text {
                 form: TextForm::Uuid,
                 ..
             } => "uuid",
-            Values::Text {
-                form: TextForm::Jsonb { .. },
-                ..
-            } => "jsonb",
+            Values::Jsonb { .. } => "jsonb",
             Values::Text { .. } => "character varying",
             Values::Bytes { .. } => "bytea",
             Values::Date(_) => "date",
@@ -487,6 +518,28 @@ impl ColumnBuilder {
                 Buffer::from_vec(taken(data)),
                 nulls,
             )),
+            Values::Jsonb { data, ends, .. } => {
+                let mut start = 0;
+                let forms = ends.drain(..).enumerate().map(|(row, end)| {
+                    let form = &data[start..end as usize];
+                    start = end as usize;
+                    let null = nulls.as_ref().is_some_and(|n| n.is_null(row));
+                    (!null).then_some(form)
+                });
+                let array: BinaryViewArray = forms.collect();
+                data.clear();
+                Arc::new(array)
+            }
+            Values::Numeric { data, ends } => {
+                let wide: Vec<i64> = std::iter::once(0)
+                    .chain(ends.drain(..).map(i64::from))
+                    .collect();
+                Arc::new(LargeBinaryArray::new(
+                    OffsetBuffer::new(wide.into()),
+                    Buffer::from_vec(taken(data)),
+                    nulls,
+                ))
+            }
         }
     }
 }
@@ -618,17 +671,6 @@ fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
         .with_state(SqlState("22001")));
     }
     no_nul(text)
-}
-
-/// `text` if it is one JSON value.
-pub(super) fn checked_json(text: &str) -> Result<&str, Fault> {
-    let mut scanner = Scanner::new(text);
-    scanner.blanks();
-    scanner
-        .skip(0)
-        .and_then(|()| scanner.end())
-        .map_err(|fault| fault.of_json_text(text))?;
-    Ok(text.trim_ascii())
 }
 
 /// PostgreSQL's hex form, else the text's own bytes.

@@ -11,6 +11,8 @@
 //! from a [`DayCache`] since records that follow each other mostly share it. Calendar arithmetic
 //! after Howard Hinnant's `days_from_civil`.
 
+use tidemark_values::moment;
+
 /// Microseconds of a day.
 pub(super) const DAY_US: i64 = 86_400_000_000;
 const YEAR_MAX: i64 = 294_276;
@@ -199,7 +201,21 @@ fn zone(text: &[u8]) -> Option<i64> {
 /// Microseconds since 1970-01-01 of a timestamp's text, in UTC if `zoned`; `None` if it is none.
 #[inline]
 pub(super) fn timestamp(text: &str, zoned: bool, cache: &mut DayCache) -> Option<i64> {
-    fixed_timestamp(text.as_bytes(), zoned, cache).or_else(|| any_timestamp(text.as_bytes(), zoned))
+    fixed_timestamp(text.as_bytes(), zoned, cache)
+        .or_else(|| any_timestamp(text.as_bytes(), zoned))
+        .or_else(|| match infinity(text)? {
+            true => Some(moment::TIMESTAMP_INFINITY),
+            false => Some(moment::TIMESTAMP_MINUS_INFINITY),
+        })
+}
+
+/// Whether a text is the positive of the infinities; `None` for any other.
+fn infinity(text: &str) -> Option<bool> {
+    match text.trim_ascii() {
+        t if t.eq_ignore_ascii_case("infinity") => Some(true),
+        t if t.eq_ignore_ascii_case("-infinity") => Some(false),
+        _ => None,
+    }
 }
 
 /// The layout `YYYY-MM-DD HH:MM:SS`, whatever follows.
@@ -266,7 +282,12 @@ pub(super) fn day(text: &str, cache: &mut DayCache) -> Option<i32> {
     {
         return i32::try_from(day).ok();
     }
-    any_timestamp(bytes, false).and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok())
+    match infinity(text) {
+        Some(true) => Some(moment::DATE_INFINITY),
+        Some(false) => Some(moment::DATE_MINUS_INFINITY),
+        None => any_timestamp(bytes, false)
+            .and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok()),
+    }
 }
 
 /// Microseconds since midnight of a time's text.
@@ -319,6 +340,9 @@ fn push_two(value: u32, out: &mut Vec<u8>) {
 
 /// Appends `YYYY-MM-DD[ BC]`.
 pub(super) fn write_date(days: i32, out: &mut Vec<u8>) {
+    if !moment::date_is_finite(days) {
+        return moment::push_date(out, days);
+    }
     if push_date(i64::from(days), out) {
         out.extend_from_slice(b" BC");
     }
@@ -346,6 +370,9 @@ pub(super) fn write_time(micros: i64, out: &mut Vec<u8>) {
 
 /// Appends `YYYY-MM-DD HH:MM:SS[.ffffff][+00:00][ BC]`.
 pub(super) fn write_timestamp(micros: i64, zoned: bool, out: &mut Vec<u8>) {
+    if !moment::timestamp_is_finite(micros) {
+        return moment::push_timestamp(out, micros);
+    }
     let bc = push_date(micros.div_euclid(DAY_US), out);
     out.push(b' ');
     write_time(micros.rem_euclid(DAY_US), out);

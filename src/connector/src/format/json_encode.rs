@@ -12,13 +12,15 @@
 use super::datetime;
 use super::scan::special_mask;
 use arrow::array::{
-    Array, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch,
-    StringArray, StringViewArray,
+    Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
+    PrimitiveArray, RecordBatch, StringArray, StringViewArray,
 };
 use arrow::datatypes::*;
 use std::ops::Range;
 use tidemark_common::{Error, Result};
 use tidemark_plan::Column;
+use tidemark_values::jsonb;
+use tidemark_values::numeric::Numeric;
 
 /// One member of the object.
 #[derive(Debug)]
@@ -27,7 +29,6 @@ struct Member {
     prefix: Vec<u8>,
     /// Position of the column in the batch.
     position: usize,
-    json: bool,
 }
 
 /// Writes rows as JSON objects of chosen columns.
@@ -50,9 +51,10 @@ enum Writer<'a> {
     Float32(&'a PrimitiveArray<Float32Type>),
     Float64(&'a PrimitiveArray<Float64Type>),
     Decimal(&'a Decimal128Array, i8),
+    Numeric(&'a LargeBinaryArray),
     Text(&'a StringArray),
     TextView(&'a StringViewArray),
-    Json(&'a StringArray),
+    Json(&'a BinaryViewArray),
     Bytes(&'a BinaryArray),
     Date(&'a PrimitiveArray<Date32Type>),
     Time(&'a PrimitiveArray<Time64MicrosecondType>),
@@ -80,7 +82,6 @@ impl JsonEncoder {
             Ok(Member {
                 prefix,
                 position: *position,
-                json: column.sql_type.eq_ignore_ascii_case("jsonb"),
             })
         };
         Ok(JsonEncoder {
@@ -98,10 +99,7 @@ impl JsonEncoder {
             let column = rows.columns().get(member.position).ok_or_else(|| {
                 Error::internal(format!("the batch has no column {}", member.position))
             })?;
-            Ok((
-                member.prefix.as_slice(),
-                Writer::new(column.as_ref(), member.json)?,
-            ))
+            Ok((member.prefix.as_slice(), Writer::new(column.as_ref())?))
         };
         Ok(BoundRows {
             members: self.members.iter().map(bind).collect::<Result<_>>()?,
@@ -178,6 +176,8 @@ fn encodes(data_type: &DataType) -> bool {
             | D::Float32
             | D::Float64
             | D::Decimal128(..)
+            | D::LargeBinary
+            | D::BinaryView
             | D::Utf8
             | D::Utf8View
             | D::Binary
@@ -189,7 +189,7 @@ fn encodes(data_type: &DataType) -> bool {
 }
 
 impl<'a> Writer<'a> {
-    fn new(array: &'a dyn Array, json: bool) -> Result<Writer<'a>> {
+    fn new(array: &'a dyn Array) -> Result<Writer<'a>> {
         use DataType as D;
         Ok(match array.data_type() {
             D::Boolean => Writer::Boolean(array.as_boolean()),
@@ -199,7 +199,8 @@ impl<'a> Writer<'a> {
             D::Float32 => Writer::Float32(array.as_primitive()),
             D::Float64 => Writer::Float64(array.as_primitive()),
             D::Decimal128(_, scale) => Writer::Decimal(array.as_primitive(), *scale),
-            D::Utf8 if json => Writer::Json(array.as_string()),
+            D::LargeBinary => Writer::Numeric(array.as_binary()),
+            D::BinaryView => Writer::Json(array.as_binary_view()),
             D::Utf8 => Writer::Text(array.as_string()),
             D::Utf8View => Writer::TextView(array.as_string_view()),
             D::Binary => Writer::Bytes(array.as_binary()),
@@ -225,7 +226,9 @@ impl<'a> Writer<'a> {
             Writer::Float32(array) => array.is_null(row),
             Writer::Float64(array) => array.is_null(row),
             Writer::Decimal(array, _) => array.is_null(row),
-            Writer::Text(array) | Writer::Json(array) => array.is_null(row),
+            Writer::Numeric(array) => array.is_null(row),
+            Writer::Text(array) => array.is_null(row),
+            Writer::Json(array) => array.is_null(row),
             Writer::TextView(array) => array.is_null(row),
             Writer::Bytes(array) => array.is_null(row),
             Writer::Date(array) => array.is_null(row),
@@ -259,9 +262,15 @@ impl<'a> Writer<'a> {
                 out,
             ),
             Writer::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
+            Writer::Numeric(array) => write_numeric(array.value(row), out),
             Writer::Text(array) => write_string(array.value(row).as_bytes(), out),
             Writer::TextView(array) => write_string(array.value(row).as_bytes(), out),
-            Writer::Json(array) => out.extend_from_slice(array.value(row).as_bytes()),
+            Writer::Json(array) => {
+                let mut text = String::new();
+                let printed = jsonb::Value::new(array.value(row)).print(&mut text);
+                printed.expect("a value in its stored form");
+                out.extend_from_slice(text.as_bytes());
+            }
             Writer::Bytes(array) => write_bytes(array.value(row), out),
             Writer::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
             Writer::Time(array) => quoted(out, |out| datetime::write_time(array.value(row), out)),
@@ -317,6 +326,18 @@ fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
     out.push(b'.');
     out.resize(out.len() + scale - fraction.len(), b'0');
     out.extend_from_slice(fraction);
+}
+
+/// A numeric as it prints; `NaN` and infinities as strings.
+fn write_numeric(form: &[u8], out: &mut Vec<u8>) {
+    let value = Numeric::decode(form).unwrap_or(Numeric::NAN);
+    if value.is_finite() {
+        out.extend_from_slice(value.to_string().as_bytes());
+    } else {
+        quoted(out, |out| {
+            out.extend_from_slice(value.to_string().as_bytes())
+        });
+    }
 }
 
 fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {

@@ -31,7 +31,7 @@
 //! | date | `YYYY-MM-DD`; an integer as days since 1970-01-01 |
 //! | time | `HH:MM[:SS[.ffffff]]`; an integer as microseconds since midnight |
 //! | timestamp, timestamptz | `YYYY-MM-DD HH:MM:SS[.ffffff]`, also with `T` or a zone; an epoch |
-//! | jsonb | any value, kept as its text; in DEBEZIUM a string holds the text |
+//! | jsonb | any value; in DEBEZIUM a string holds the text |
 //! | uuid | a string |
 //!
 //! Integers are checked for their range; more than p digits of a numeric are an error. A number as
@@ -81,15 +81,6 @@ const NOT_IN_ENCODING: SqlState = SqlState("22021");
 const LIMIT_EXCEEDED: SqlState = SqlState("54000");
 /// Bytes of a record's value that an error keeps.
 const ERROR_RAW_MAX: usize = 4096;
-
-/// A text that is one JSON value, without the blanks around it: what a JSONB column keeps. `22P02`
-/// where it is none, `54001` where it nests deeper than 16,384 levels.
-pub fn check_json(text: &str) -> Result<&str> {
-    column::checked_json(text).map_err(|fault| {
-        let Detail { state, message, .. } = fault.into_detail();
-        Error::user(state, message)
-    })
-}
 
 /// A record as the broker delivers it, borrowed.
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,6 +6,8 @@
 
 use super::scan::Fault;
 use tidemark_common::SqlState;
+use tidemark_values::jsonb;
+use tidemark_values::numeric::Numeric;
 
 /// Digits of the mantissa that are kept; more cannot matter to 38 digits but for the rounding of
 /// the next one.
@@ -118,6 +120,26 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Faul
             text,
         )),
     }
+}
+
+/// Appends the bytes of the numeric that `text` writes.
+pub(super) fn numeric(text: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    let value = Numeric::parse(text).map_err(|error| match error.state() {
+        SqlState::INVALID_TEXT => invalid("numeric", text),
+        _ => out_of_range("numeric", text),
+    })?;
+    value.encode(bytes);
+    Ok(())
+}
+
+/// Appends the bytes of the JSONB that `text` writes.
+pub(super) fn json(text: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+    let value = jsonb::parse(text).map_err(|error| match error.state() {
+        SqlState::INVALID_TEXT => invalid("jsonb", text),
+        state => Fault::value(error.message().to_string()).with_state(state),
+    })?;
+    bytes.extend_from_slice(&value);
+    Ok(())
 }
 
 /// The integer that `text` writes, be it `7`, `7.0` or `7e0`.

@@ -16,7 +16,7 @@ use tidemark_common::SqlState;
 /// Containers may nest this deep, the outermost one included: deeper than PostgreSQL takes with
 /// its defaults, whose parser recurses until its stack is full (12,000 arrays or objects pass
 /// there, 16,000 do not).
-pub(super) const DEPTH_MAX: u32 = 16_384;
+pub(super) const DEPTH_MAX: u32 = tidemark_values::jsonb::DEPTH_MAX as u32;
 
 /// A text is too deep to be taken in.
 const TOO_COMPLEX: SqlState = SqlState("54001");
@@ -96,16 +96,6 @@ impl Fault {
             self.0.column = Some(column);
         }
         self
-    }
-
-    /// The same of a text that is a value by itself: what is wrong is the value.
-    #[cold]
-    #[inline(never)]
-    pub fn of_json_text(self, text: &str) -> Fault {
-        if self.0.state == TOO_COMPLEX {
-            return Fault::value(self.into_detail().message).with_state(TOO_COMPLEX);
-        }
-        super::number::invalid("jsonb", text)
     }
 
     /// Column, code and message.

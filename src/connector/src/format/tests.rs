@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::RecordError;
 use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
+use tidemark_values::jsonb;
 
 /// A column by SQL name of its type.
 fn column(name: &str, sql: &str) -> Column {
@@ -27,6 +28,8 @@ fn column(name: &str, sql: &str) -> Column {
         "double" => DataType::Float64,
         "numeric(10,2)" => DataType::Decimal128(10, 2),
         "numeric(38,10)" => DataType::Decimal128(38, 10),
+        "numeric" => DataType::LargeBinary,
+        "jsonb" => DataType::BinaryView,
         "bytea" => DataType::Binary,
         "date" => DataType::Date32,
         "time" => DataType::Time64(TimeUnit::Microsecond),
@@ -104,6 +107,13 @@ fn line(batch: &RecordBatch, row: usize) -> String {
             .value(row)
             .escape_ascii()
             .to_string(),
+        DataType::BinaryView => {
+            let mut text = String::new();
+            jsonb::Value::new(column.as_binary_view().value(row))
+                .print(&mut text)
+                .unwrap();
+            text
+        }
         _ => array_value_to_string(column, row).unwrap(),
     };
     batch

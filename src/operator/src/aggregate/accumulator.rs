@@ -9,6 +9,7 @@
 use super::float_sum::{DOUBLE, ExactSums, Format, SINGLE, quotient};
 use super::lane::Input;
 use super::minmax;
+use super::numeric_sum::{NumericSum, numerics};
 use arrow::array::*;
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::*;
@@ -17,6 +18,10 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{AggregateCall, AggregateFunction};
 use tidemark_state::chunked::Chunked;
+use tidemark_values::numeric::Numeric;
+
+/// Digits of a numeric from which on 2^63 of them may be more than 128 bits hold.
+const ADDED_DIGITS: u8 = 20;
 
 /// State of one call over all groups.
 pub(super) trait Accumulator: Send {
@@ -87,6 +92,9 @@ pub(super) fn accumulator(
     Ok(match call.function {
         AggregateFunction::Count => Box::new(Count),
         AggregateFunction::Sum | AggregateFunction::Avg => match argument {
+            D::LargeBinary | D::Decimal128(ADDED_DIGITS.., _) if call.output == D::LargeBinary => {
+                Box::new(NumericSum::new(mean))
+            }
             D::Int8 | D::Int16 | D::Int32 if !mean && call.output == D::Int64 => {
                 Box::new(NarrowSum::default())
             }
@@ -99,7 +107,8 @@ pub(super) fn accumulator(
             | D::UInt32
             | D::UInt64
             | D::Decimal128(_, _)
-                if matches!(call.output, D::Int64 | D::Decimal128(_, _) | D::Float64) =>
+                if !mean && matches!(call.output, D::Int64 | D::Decimal128(_, _))
+                    || matches!(call.output, D::Float64 | D::LargeBinary) =>
             {
                 let scale = if let D::Decimal128(_, scale) = argument {
                     *scale
@@ -287,27 +296,12 @@ impl WideSum {
         }
     }
 
-    /// The result of a group with `count` values, unscaled if it is a numeric.
-    fn exact(&self, id: u32, count: i64) -> Result<i128> {
+    /// The sum of a group, unscaled if it is a numeric.
+    fn exact(&self, id: u32) -> Result<i128> {
         if self.carries.contains_key(&id) {
             return Err(out_of_range(&self.output));
         }
-        let output_scale = if let DataType::Decimal128(_, scale) = self.output {
-            scale
-        } else {
-            0
-        };
-        let divisor = if self.mean { i128::from(count) } else { 1 };
-        let sum = self.sums.get(id);
-        if divisor == 1 && output_scale == self.scale {
-            return Ok(sum);
-        }
-        rescaled_quotient(
-            sum,
-            i32::from(output_scale) - i32::from(self.scale),
-            divisor,
-        )
-        .ok_or_else(|| out_of_range(&self.output))
+        Ok(self.sums.get(id))
     }
 
     /// The sums as they are: loads that do not wait for each other.
@@ -330,6 +324,20 @@ impl WideSum {
         ))
     }
 
+    /// The result as a numeric.
+    fn numeric(&self, id: u32, count: i64) -> Result<Numeric> {
+        if self.carries.contains_key(&id) {
+            return Err(out_of_range(&self.output));
+        }
+        let scale = u16::from(self.scale.unsigned_abs());
+        let sum = Numeric::from_unscaled(self.sums.get(id), scale);
+        if self.mean {
+            sum.div(&Numeric::from(count))
+        } else {
+            Ok(sum)
+        }
+    }
+
     fn double(&self, id: u32, count: i64) -> f64 {
         let sum = self.sums.get(id);
         let magnitude = sum.unsigned_abs();
@@ -346,45 +354,6 @@ impl WideSum {
             value
         }
     }
-}
-
-/// `value * 10^shift / divisor`, rounded half away from zero.
-fn rescaled_quotient(value: i128, shift: i32, divisor: i128) -> Option<i128> {
-    // Nearly always everything fits 128 bits.
-    let factor = u32::try_from(shift)
-        .ok()
-        .and_then(|shift| 10i128.checked_pow(shift));
-    if let Some(numerator) = factor.and_then(|f| value.checked_mul(f)) {
-        let (quotient, rest) = (numerator / divisor, numerator % divisor);
-        let away = if rest.unsigned_abs() >= divisor.unsigned_abs() - rest.unsigned_abs() {
-            if (numerator < 0) != (divisor < 0) {
-                -1
-            } else {
-                1
-            }
-        } else {
-            0
-        };
-        return quotient.checked_add(away);
-    }
-    let power = |n: i32| (0..n).try_fold(i256::ONE, |p, _| p.checked_mul(i256::from_i128(10)));
-    let numerator = i256::from_i128(value).checked_mul(power(shift.max(0))?)?;
-    let divisor = i256::from_i128(divisor).checked_mul(power((-shift).max(0))?)?;
-    let (quotient, rest) = (
-        numerator.checked_div(divisor)?,
-        numerator.checked_rem(divisor)?,
-    );
-    let up = rest.wrapping_abs().checked_mul(i256::from_i128(2))? >= divisor.wrapping_abs();
-    let away = if up {
-        i256::from_i128(if (numerator < i256::ZERO) != (divisor < i256::ZERO) {
-            -1
-        } else {
-            1
-        })
-    } else {
-        i256::ZERO
-    };
-    quotient.checked_add(away)?.to_i128()
 }
 
 impl Accumulator for WideSum {
@@ -419,7 +388,7 @@ impl Accumulator for WideSum {
         let value = |id: &u32| {
             Some(counts.get(*id))
                 .filter(|c| *c != 0)
-                .map(|count| self.exact(*id, count))
+                .map(|_| self.exact(*id))
                 .transpose()
         };
         match &self.output {
@@ -440,12 +409,18 @@ impl Accumulator for WideSum {
                     .collect::<Result<Vec<Option<i64>>>>()?;
                 Ok(Arc::new(Int64Array::from(values)))
             }
+            DataType::LargeBinary => numerics(ids.iter().map(|id| {
+                Some(counts.get(*id))
+                    .filter(|c| *c != 0)
+                    .map(|count| self.numeric(*id, count))
+                    .transpose()
+            })),
             output => {
                 let DataType::Decimal128(precision, scale) = output else {
                     return Err(Error::internal(format!("a sum of type {output}")));
                 };
                 let limit = 10u128.pow(u32::from(*precision));
-                if !self.mean && *scale == self.scale && self.carries.is_empty() {
+                if self.carries.is_empty() {
                     return self.plain_sums(ids, counts, *precision, limit);
                 }
                 let checked = |v: Option<i128>| {

@@ -150,13 +150,15 @@ impl Domain for Booleans {
     }
 }
 
-/// Strings and byte strings, by their bytes.
+/// Strings, byte strings, numerics and JSONB, by their bytes.
 struct Bytes;
 
 /// A string or binary column.
 enum BytesReader<'a> {
     Text(&'a StringArray),
     Binary(&'a BinaryArray),
+    Numeric(&'a LargeBinaryArray),
+    Json(&'a BinaryViewArray),
 }
 
 impl BytesReader<'_> {
@@ -165,6 +167,8 @@ impl BytesReader<'_> {
         match self {
             BytesReader::Text(values) => values.value(row).as_bytes(),
             BytesReader::Binary(values) => values.value(row),
+            BytesReader::Numeric(values) => values.value(row),
+            BytesReader::Json(values) => values.value(row),
         }
     }
 }
@@ -173,10 +177,11 @@ impl Domain for Bytes {
     type Key = Box<[u8]>;
     type Reader<'a> = BytesReader<'a>;
     fn reader(values: &ArrayRef) -> BytesReader<'_> {
-        if *values.data_type() == DataType::Utf8 {
-            BytesReader::Text(values.as_string())
-        } else {
-            BytesReader::Binary(values.as_binary())
+        match values.data_type() {
+            DataType::Utf8 => BytesReader::Text(values.as_string()),
+            DataType::LargeBinary => BytesReader::Numeric(values.as_binary()),
+            DataType::BinaryView => BytesReader::Json(values.as_binary_view()),
+            _ => BytesReader::Binary(values.as_binary()),
         }
     }
     fn key(reader: &BytesReader<'_>, row: usize) -> Box<[u8]> {
@@ -190,13 +195,15 @@ impl Domain for Bytes {
         keys: impl Iterator<Item = Option<&'a Box<[u8]>>>,
         data_type: &DataType,
     ) -> ArrayRef {
-        if *data_type == DataType::Utf8 {
-            Arc::new(
+        let bytes = |k: Option<&'a Box<[u8]>>| k.map(|k| k.as_ref());
+        match data_type {
+            DataType::Utf8 => Arc::new(
                 keys.map(|k| k.map(|k| std::str::from_utf8(k).expect("it was a string")))
                     .collect::<StringArray>(),
-            )
-        } else {
-            Arc::new(keys.map(|k| k.map(|k| k.as_ref())).collect::<BinaryArray>())
+            ),
+            DataType::LargeBinary => Arc::new(keys.map(bytes).collect::<LargeBinaryArray>()),
+            DataType::BinaryView => Arc::new(keys.map(bytes).collect::<BinaryViewArray>()),
+            _ => Arc::new(keys.map(bytes).collect::<BinaryArray>()),
         }
     }
     fn heap_bytes(key: &Box<[u8]>) -> usize {
@@ -261,7 +268,9 @@ pub(super) fn extreme(
         T::Float32 => of::<Floats<Float32Type>>(argument, greatest, append_only),
         T::Float64 => of::<Floats<Float64Type>>(argument, greatest, append_only),
         T::Boolean => of::<Booleans>(argument, greatest, append_only),
-        T::Utf8 | T::Binary => of::<Bytes>(argument, greatest, append_only),
+        T::Utf8 | T::Binary | T::LargeBinary | T::BinaryView => {
+            of::<Bytes>(argument, greatest, append_only)
+        }
         _ => return None,
     })
 }

@@ -3,21 +3,26 @@
 //! exactly this list, so that a name means one function everywhere.
 
 mod bounded;
-pub mod calendar;
+mod casts;
 mod definition;
+mod json;
+mod keyed;
 mod math;
-mod pattern;
+mod moment;
+mod numeric;
 mod string;
 #[cfg(test)]
 mod tests;
 pub mod text;
 mod time;
-mod zone;
+mod united;
 
 pub use bounded::{BYTES_MAX, bounded, check_bytes, column_bytes};
+pub use casts::{cast_array, read_texts};
 use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+pub use united::united;
 
 /// Every scalar function, each once. Ours take the place of built-in ones of the same name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
@@ -45,6 +50,8 @@ fn registry() -> &'static Registry {
             .into_iter()
             .map(bounded)
             .chain(own())
+            .map(numeric::aware)
+            .map(united)
         {
             for name in std::iter::once(function.name())
                 .chain(function.aliases().iter().map(String::as_str))
@@ -65,7 +72,11 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         time::definitions(),
         string::definitions(),
         math::definitions(),
-        zone::definitions(),
+        casts::definitions(),
+        json::definitions(),
+        moment::definitions(),
+        numeric::definitions(),
+        keyed::definitions(),
     ]
     .into_iter()
     .flatten()

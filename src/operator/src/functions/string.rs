@@ -1,7 +1,6 @@
-//! Text: `to_char`, `regexp_extract`, `md5`.
+//! Text: `regexp_extract`, `md5`.
 
 use super::definition::*;
-use super::pattern::Pattern;
 use arrow::array::*;
 use arrow::datatypes::*;
 use datafusion_common::{Result, ScalarValue};
@@ -15,16 +14,6 @@ use tidemark_common::SqlState;
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
     vec![
-        Definition {
-            name: "to_char",
-            aliases: &[],
-            takes: |types| match types {
-                [at, pattern] if is_text(pattern) => Some(vec![moment(at)?, DataType::Utf8]),
-                _ => None,
-            },
-            returns: |_| DataType::Utf8,
-            evaluate: to_char,
-        },
         Definition {
             name: "regexp_extract",
             aliases: &[],
@@ -45,61 +34,13 @@ pub(super) fn definitions() -> Vec<Definition> {
             aliases: &[],
             takes: |types| match types {
                 [t] if is_text(t) => Some(vec![DataType::Utf8]),
-                [DataType::Binary | DataType::LargeBinary | DataType::BinaryView] => {
-                    Some(vec![DataType::Binary])
-                }
+                [DataType::Binary] => Some(vec![DataType::Binary]),
                 _ => None,
             },
             returns: |_| DataType::Utf8,
             evaluate: md5,
         },
     ]
-}
-
-/// A moment in a pattern of PostgreSQL's.
-fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let moments = array(args, 0)?;
-    let moments = moments.as_primitive::<TimestampMicrosecondType>();
-    let texts = match constant_text(args, 1) {
-        Some(None) => return null(&DataType::Utf8),
-        Some(Some(pattern)) => formatted(moments, &Pattern::new(pattern)),
-        None => {
-            let patterns = array(args, 1)?;
-            let mut texts = StringBuilder::new();
-            for (at, pattern) in moments.iter().zip(patterns.as_string::<i32>()) {
-                let text = at.zip(pattern).map(|(at, pattern)| {
-                    let mut text = String::new();
-                    Pattern::new(pattern).format(at, &mut text);
-                    text
-                });
-                texts.append_option(text);
-            }
-            texts.finish()
-        }
-    };
-    result(args, Arc::new(texts))
-}
-
-/// Repeats the last text as long as the pattern cannot tell the moments apart.
-fn formatted(moments: &TimestampMicrosecondArray, pattern: &Pattern) -> StringArray {
-    let granularity = pattern.granularity();
-    let mut texts = StringBuilder::with_capacity(moments.len(), moments.len() * 16);
-    let (mut start, mut end) = (0i64, 0i64);
-    let mut text = String::new();
-    for at in moments {
-        let Some(at) = at else {
-            texts.append_null();
-            continue;
-        };
-        if at < start || at >= end {
-            start = at.wrapping_sub(at.rem_euclid(granularity));
-            end = start.saturating_add(granularity);
-            text.clear();
-            pattern.format(at, &mut text);
-        }
-        texts.append_value(&text);
-    }
-    texts.finish()
 }
 
 /// Compiled expressions that a thread remembers.

@@ -1,8 +1,6 @@
-//! Values as PostgreSQL prints them: timestamps with a space between date and time, floats in their
-//! shortest form with an exponent where PostgreSQL uses one, intervals in its verbose style.
-//! Everything else as Arrow prints it.
+//! Values as PostgreSQL prints them: floats in their shortest form with an exponent where
+//! PostgreSQL uses one, moments as [`super::moment`] does. Everything else as Arrow prints it.
 
-use super::calendar::{Civil, civil};
 use arrow::array::*;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
@@ -31,47 +29,16 @@ pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         Arc::new(builder.finish())
     }
     Ok(match column.data_type() {
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let zoned = zone.is_some();
-            each::<TimestampMicrosecondType>(column, |t, v| timestamp(t, v, zoned))
-        }
         DataType::Float64 => each::<Float64Type>(column, |t, v| float(t, v, &format!("{v:e}"), 15)),
         DataType::Float32 => {
             each::<Float32Type>(column, |t, v| float(t, f64::from(v), &format!("{v:e}"), 6))
         }
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            each::<IntervalMonthDayNanoType>(column, interval)
-        }
-        _ => arrow::compute::cast(column, &DataType::Utf8)?,
+        _ => match super::moment::cast_array(column, &DataType::Utf8) {
+            Ok(Some(texts)) => texts,
+            Ok(None) => arrow::compute::cast(column, &DataType::Utf8)?,
+            Err(error) => return Err(ArrowError::ExternalError(Box::new(error))),
+        },
     })
-}
-
-/// `YYYY-MM-DD HH:MM:SS[.ffffff]`, with `+00` if zoned.
-pub fn timestamp(text: &mut String, micros: i64, zoned: bool) {
-    let c: Civil = civil(micros);
-    let (year, suffix) = if c.year > 0 {
-        (c.year, "")
-    } else {
-        (1 - c.year, " BC")
-    };
-    let _ = write!(
-        text,
-        "{year:04}-{:02}-{:02} {:02}:{:02}:{:02}",
-        c.month, c.day, c.hour, c.minute, c.second
-    );
-    fraction(text, c.micros);
-    if zoned {
-        text.push_str("+00");
-    }
-    text.push_str(suffix);
-}
-
-fn fraction(text: &mut String, micros: u32) {
-    if micros != 0 {
-        let digits = format!("{micros:06}");
-        text.push('.');
-        text.push_str(digits.trim_end_matches('0'));
-    }
 }
 
 /// `scientific` is the shortest form with an exponent; `digits` the exponent from which on
@@ -118,39 +85,6 @@ fn plain(text: &mut String, mantissa: &str, exponent: i32) {
             text.push('.');
             text.push_str(&digits[whole..]);
         }
-    }
-}
-
-/// `1 year 2 mons 3 days 04:05:06.789`; `00:00:00` for none.
-fn interval(text: &mut String, value: IntervalMonthDayNano) {
-    let start = text.len();
-    let mut unit = |n: i32, singular: &str| {
-        if n != 0 {
-            let space = if text.len() > start { " " } else { "" };
-            let _ = write!(
-                text,
-                "{space}{n} {singular}{}",
-                if n == 1 { "" } else { "s" }
-            );
-        }
-    };
-    unit(value.months / 12, "year");
-    unit(value.months % 12, "mon");
-    unit(value.days, "day");
-    let micros = value.nanoseconds / 1000;
-    if micros != 0 || text.len() == start {
-        let space = if text.len() > start { " " } else { "" };
-        let abs = micros.unsigned_abs();
-        let seconds = abs / 1_000_000;
-        let _ = write!(
-            text,
-            "{space}{}{:02}:{:02}:{:02}",
-            if micros < 0 { "-" } else { "" },
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60
-        );
-        fraction(text, (abs % 1_000_000) as u32);
     }
 }
 
@@ -201,34 +135,6 @@ mod tests {
         assert_eq!(
             texts(Arc::new(Float32Array::from(vec![123456.0, 1234567.0, 0.1]))),
             ["123456", "1.234567e+06", "0.1"]
-        );
-    }
-
-    #[test]
-    fn times_and_intervals() {
-        let times = vec![0, 1_500_000, -1];
-        assert_eq!(
-            texts(Arc::new(TimestampMicrosecondArray::from(times))),
-            [
-                "1970-01-01 00:00:00",
-                "1970-01-01 00:00:01.5",
-                "1969-12-31 23:59:59.999999"
-            ]
-        );
-        let intervals = [
-            IntervalMonthDayNano::new(14, 3, 14_706_789_000_000),
-            IntervalMonthDayNano::new(0, 0, 0),
-            IntervalMonthDayNano::new(0, -1, -1_000_000_000),
-        ];
-        assert_eq!(
-            texts(Arc::new(IntervalMonthDayNanoArray::from(
-                intervals.to_vec()
-            ))),
-            [
-                "1 year 2 mons 3 days 04:05:06.789",
-                "00:00:00",
-                "-1 days -00:00:01"
-            ]
         );
     }
 }

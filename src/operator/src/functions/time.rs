@@ -1,9 +1,7 @@
 //! Moments and windows: `tumble_start`, `add_micros`, and the conversions to timestamps that
 //! PostgreSQL has or DataFusion does in nanoseconds.
 
-use super::calendar::{DAY_MICROS, days_from_civil};
 use super::definition::*;
-use super::pattern::Pattern;
 use arrow::array::*;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
@@ -17,10 +15,6 @@ const SECOND: i64 = 1_000_000;
 
 fn timestamp() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, None)
-}
-
-fn timestamptz() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
 }
 
 /// The functions of this file.
@@ -45,30 +39,6 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: add_micros,
         },
         Definition {
-            name: "to_timestamp",
-            aliases: &[],
-            takes: |types| match types {
-                [t] if is_text(t) => Some(vec![timestamptz()]),
-                [DataType::Timestamp(_, _) | DataType::Date32] => Some(vec![timestamptz()]),
-                [t] if t.is_numeric() => Some(vec![DataType::Float64]),
-                [t, p] if is_text(t) && is_text(p) => Some(vec![DataType::Utf8; 2]),
-                _ => None,
-            },
-            returns: |_| timestamptz(),
-            evaluate: to_timestamp,
-        },
-        Definition {
-            name: "to_date",
-            aliases: &[],
-            takes: |types| match types {
-                [t] if is_text(t) || moment(t).is_some() => Some(vec![DataType::Date32]),
-                [t, p] if is_text(t) && is_text(p) => Some(vec![DataType::Utf8; 2]),
-                _ => None,
-            },
-            returns: |_| DataType::Date32,
-            evaluate: to_date,
-        },
-        Definition {
             name: "to_timestamp_seconds",
             aliases: &["from_unixtime"],
             takes: one_int,
@@ -88,16 +58,6 @@ pub(super) fn definitions() -> Vec<Definition> {
             takes: one_int,
             returns: |_| timestamp(),
             evaluate: |a| scaled(a, 1),
-        },
-        Definition {
-            name: "make_timestamp",
-            aliases: &[],
-            takes: |types| {
-                (types.len() == 6)
-                    .then(|| [vec![DataType::Int64; 5], vec![DataType::Float64]].concat())
-            },
-            returns: |_| timestamp(),
-            evaluate: make_timestamp,
         },
     ]
 }
@@ -179,116 +139,4 @@ fn scaled(args: &ScalarFunctionArgs, unit: i64) -> Result<ColumnarValue> {
         .as_primitive::<Int64Type>()
         .try_unary(|v: i64| v.checked_mul(unit).ok_or_else(beyond))?;
     result(args, typed(moments, &timestamp()))
-}
-
-fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    if args.args.len() == 2 {
-        let moments = parsed(args)?;
-        return result(args, typed(moments, &timestamptz()));
-    }
-    let values = array(args, 0)?;
-    if *values.data_type() != DataType::Float64 {
-        return result(args, values);
-    }
-    let moments: TimestampMicrosecondArray =
-        values
-            .as_primitive::<Float64Type>()
-            .try_unary(|seconds: f64| {
-                let micros = (seconds * SECOND as f64).round_ties_even();
-                if micros.abs() < 9.2e18 {
-                    Ok(micros as i64)
-                } else {
-                    Err(beyond())
-                }
-            })?;
-    result(args, typed(moments, &timestamptz()))
-}
-
-fn to_date(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    if args.args.len() == 1 {
-        let dates = array(args, 0)?;
-        return result(args, dates);
-    }
-    let days: Date32Array = parsed(args)?.unary(|micros| micros.div_euclid(DAY_MICROS) as i32);
-    result(args, Arc::new(days))
-}
-
-/// Text and pattern to moments.
-fn parsed(args: &ScalarFunctionArgs) -> Result<TimestampMicrosecondArray> {
-    let (texts, patterns) = (array(args, 0)?, array(args, 1)?);
-    let (texts, patterns) = (texts.as_string::<i32>(), patterns.as_string::<i32>());
-    let mut compiled: Option<(&str, Pattern)> = None;
-    let mut moments = TimestampMicrosecondBuilder::with_capacity(texts.len());
-    for (text, pattern) in texts.iter().zip(patterns) {
-        let (Some(text), Some(pattern)) = (text, pattern) else {
-            moments.append_null();
-            continue;
-        };
-        let known = compiled.take().filter(|(p, _)| *p == pattern);
-        let (_, pattern) =
-            compiled.insert(known.unwrap_or_else(|| (pattern, Pattern::new(pattern))));
-        moments.append_value(
-            pattern
-                .parse(text)
-                .map_err(|message| failure(SqlState("22007"), message))?,
-        );
-    }
-    Ok(moments.finish())
-}
-
-fn make_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let columns = (0..5).map(|i| array(args, i)).collect::<Result<Vec<_>>>()?;
-    let seconds = array(args, 5)?;
-    let field = |i: usize, row: usize| columns[i].as_primitive::<Int64Type>().value(row);
-    let mut moments = TimestampMicrosecondBuilder::with_capacity(seconds.len());
-    for row in 0..seconds.len() {
-        if seconds.is_null(row) || columns.iter().any(|c| c.is_null(row)) {
-            moments.append_null();
-            continue;
-        }
-        let second = seconds.as_primitive::<Float64Type>().value(row);
-        let (year, month, day, hour, minute) = (
-            field(0, row),
-            field(1, row),
-            field(2, row),
-            field(3, row),
-            field(4, row),
-        );
-        let micros = moment_of(year, month, day, hour, minute, second);
-        moments.append_value(
-            micros
-                .ok_or_else(|| failure(DATETIME_OVERFLOW, "date/time field value out of range"))?,
-        );
-    }
-    result(args, Arc::new(moments.finish()))
-}
-
-/// Microseconds since 1970 of a date and time; `None` if a field is out of its range.
-pub(super) fn moment_of(
-    year: i64,
-    month: i64,
-    day: i64,
-    hour: i64,
-    minute: i64,
-    second: f64,
-) -> Option<i64> {
-    let fits = (1..=12).contains(&month)
-        && (0..=24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0.0..=60.0).contains(&second)
-        && (-290_000..=290_000).contains(&year);
-    if !fits {
-        return None;
-    }
-    let (month, first) = (month as u32, days_from_civil(year, month as u32, 1));
-    let next = if month == 12 {
-        days_from_civil(year + 1, 1, 1)
-    } else {
-        days_from_civil(year, month + 1, 1)
-    };
-    if day < 1 || day > next - first {
-        return None;
-    }
-    let of_day = (hour * 3600 + minute * 60) * SECOND + (second * SECOND as f64).round() as i64;
-    (of_day <= DAY_MICROS).then(|| (first + day - 1) * DAY_MICROS + of_day)
 }

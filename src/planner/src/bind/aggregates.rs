@@ -1,16 +1,19 @@
-//! `sum` and `avg` with PostgreSQL's result types, over DataFusion's: `sum(int) = bigint`,
-//! `sum(bigint) = numeric`, `avg` of integers is numeric; the sum of a `real` is a `double
-//! precision`, which loses nothing.
+//! Aggregate functions with PostgreSQL's result types: `count(..) = bigint`, `sum(int) = bigint`,
+//! `sum(bigint) = numeric`, `avg`, `variance` and `stddev` of integers and numerics are numeric;
+//! the sum of a `real` is a `double precision`, which loses nothing.
 //!
 //! There are forms of the same function. For planning, the argument keeps its type, because the
-//! stream operators add integers natively. For ad-hoc queries ([`aggregates`]) a simplification
-//! casts the argument and leaves the work to DataFusion's accumulator, or, for averages of
-//! numerics, to [`average`].
+//! stream operators add integers natively. For ad-hoc queries ([`aggregates`]) sums that provably
+//! fit are left to DataFusion's accumulators by a simplification, which casts the argument; all
+//! others, and all window functions, are evaluated by [`Sums`], or by the exact sums of doubles
+//! that are handed in.
 
-use super::average::{self, Average};
-use crate::types::NUMERIC;
-use arrow_schema::{DataType, Field, FieldRef};
-use datafusion_common::{Result, not_impl_err, plan_err};
+use super::sums::{self, IntervalSums, Statistic, Sums};
+use crate::types::{NUMERIC, is_numeric_bytes};
+use arrow_schema::{DataType, FieldRef};
+use datafusion_common::arrow::array::ArrayRef;
+use datafusion_common::arrow::compute;
+use datafusion_common::{Result, ScalarValue, not_impl_err, plan_err};
 use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion_expr::function::{
     AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs,
@@ -21,35 +24,47 @@ use datafusion_expr::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// All aggregate functions that DataFusion knows, with `sum` and `avg` in PostgreSQL's types: to be
-/// registered where ad-hoc queries run. Those of doubles are left to the functions handed in, which
-/// answer as the stream operators do.
+/// Digits of a `Decimal128` of which 2^63 can be added up in one.
+const ADDED_DIGITS: u8 = 19;
+
+/// All aggregate functions that DataFusion knows, with PostgreSQL's types: to be registered where
+/// ad-hoc queries run. Sums of doubles are left to the functions handed in, which answer as the
+/// stream operators do.
 pub fn aggregates(
     double_sum: Arc<AggregateUDF>,
     double_avg: Arc<AggregateUDF>,
 ) -> Vec<Arc<AggregateUDF>> {
-    with_postgres_types(Form::AdHoc, Some([double_sum, double_avg]))
+    with_postgres_types(Some([double_sum, double_avg]))
 }
 
 /// The same functions for planning; these are never evaluated.
 pub(super) fn for_planning() -> Vec<Arc<AggregateUDF>> {
-    with_postgres_types(Form::Planned, None)
+    with_postgres_types(None)
 }
 
-fn with_postgres_types(
-    form: Form,
-    doubles: Option<[Arc<AggregateUDF>; 2]>,
-) -> Vec<Arc<AggregateUDF>> {
-    let [double_sum, double_avg] = doubles.map_or([None, None], |d| d.map(Some));
+fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<AggregateUDF>> {
+    let [sum, avg] = doubles.map_or([None, None], |d| d.map(Some));
     let replaced = |f: Arc<AggregateUDF>| {
-        let (which, doubles) = match f.name() {
-            "sum" => (Which::Sum, double_sum.clone()),
-            "avg" => (Which::Avg, double_avg.clone()),
+        let (statistic, doubles) = match f.name() {
+            "sum" => (Statistic::Sum, sum.clone()),
+            "avg" => (Statistic::Average, avg.clone()),
+            "var" | "var_samp" => (Statistic::SampleVariance, Some(f.clone())),
+            "var_pop" => (Statistic::PopulationVariance, Some(f.clone())),
+            "stddev" => (Statistic::SampleDeviation, Some(f.clone())),
+            "stddev_pop" => (Statistic::PopulationDeviation, Some(f.clone())),
+            "bool_and" => return Arc::new(f.as_ref().clone().with_aliases(["every"])),
             _ => return f,
         };
+        let mut aliases = f.aliases().to_vec();
+        if statistic == Statistic::SampleVariance {
+            aliases.push("variance".into());
+        }
         Arc::new(AggregateUDF::from(PostgresAggregate {
+            inner: f,
+            aliases,
             doubles,
-            ..PostgresAggregate::new(f, which, form)
+            statistic,
+            signature: Signature::user_defined(Volatility::Immutable),
         }))
     };
     datafusion_functions_aggregate::all_default_aggregate_functions()
@@ -58,94 +73,55 @@ fn with_postgres_types(
         .collect()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Which {
-    Sum,
-    Avg,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Form {
-    /// Never evaluated.
-    Planned,
-    /// Simplified into what is evaluated.
-    AdHoc,
-    /// The average of a numeric, evaluated here.
-    Exact,
-}
-
 #[derive(Debug)]
 struct PostgresAggregate {
     inner: Arc<AggregateUDF>,
-    /// The function of doubles, where it is evaluated.
+    aliases: Vec<String>,
+    /// The function of doubles; none where nothing is evaluated.
     doubles: Option<Arc<AggregateUDF>>,
-    which: Which,
-    form: Form,
+    statistic: Statistic,
     signature: Signature,
 }
 
 impl PartialEq for PostgresAggregate {
     fn eq(&self, other: &Self) -> bool {
-        self.which == other.which && self.form == other.form
+        self.statistic == other.statistic && self.doubles.is_some() == other.doubles.is_some()
     }
 }
 impl Eq for PostgresAggregate {}
 impl Hash for PostgresAggregate {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.which, self.form).hash(state);
-    }
-}
-
-impl PostgresAggregate {
-    fn new(inner: Arc<AggregateUDF>, which: Which, form: Form) -> PostgresAggregate {
-        PostgresAggregate {
-            inner,
-            doubles: None,
-            which,
-            form,
-            signature: Signature::user_defined(Volatility::Immutable),
-        }
+        self.statistic.hash(state);
     }
 }
 
 /// The type of the result over an argument type; `None` if the function does not take it.
-fn result_type(which: Which, arg: &DataType) -> Option<DataType> {
-    Some(match (which, arg) {
-        (
-            Which::Sum,
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16,
-        ) => DataType::Int64,
-        (Which::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => {
+fn result_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
+    Some(match (statistic, arg) {
+        (_, DataType::Float32 | DataType::Float64) => DataType::Float64,
+        (Statistic::Sum | Statistic::Average, DataType::Interval(unit)) => {
+            DataType::Interval(*unit)
+        }
+        (Statistic::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => {
             DataType::Decimal128(38, 0)
         }
-        (_, DataType::Float32 | DataType::Float64) => DataType::Float64,
-        (Which::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
-        (Which::Sum, DataType::Interval(unit)) => DataType::Interval(*unit),
-        (Which::Avg, DataType::Decimal128(_, scale)) => {
-            DataType::Decimal128(38, average_scale(*scale))
+        (Statistic::Sum, t) if t.is_integer() => DataType::Int64,
+        (Statistic::Sum, DataType::Decimal128(precision, scale)) if *precision <= ADDED_DIGITS => {
+            DataType::Decimal128(38, *scale)
         }
-        (Which::Avg, t) if t.is_integer() => NUMERIC,
+        (_, DataType::Decimal128(_, _)) => NUMERIC,
+        (_, t) if t.is_integer() || is_numeric_bytes(t) => NUMERIC,
         _ => return None,
     })
 }
 
-/// Digits after the point of an average: four more than its argument has, at least ten.
-fn average_scale(scale: i8) -> i8 {
-    (scale + 4).clamp(10, 38)
-}
-
-/// The type that the accumulator has to work in so that nothing overflows early and its result has
-/// our type.
-fn evaluated_type(which: Which, arg: &DataType) -> DataType {
-    match (which, arg) {
-        (Which::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => {
-            DataType::Decimal128(38, 0)
-        }
-        (Which::Sum, DataType::Decimal128(_, scale)) => DataType::Decimal128(38, *scale),
-        (Which::Sum, t) if t.is_integer() => DataType::Int64,
-        (Which::Avg, t) if t.is_integer() => DataType::Decimal128(38, 0),
-        (_, DataType::Float32) => DataType::Float64,
-        (_, t) => t.clone(),
+/// The type in which DataFusion's accumulator adds without running over; `None` where it has none.
+fn added_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
+    match (statistic, arg) {
+        (_, DataType::Float32 | DataType::Float64) => Some(DataType::Float64),
+        (_, DataType::Interval(_)) => None,
+        (Statistic::Sum, _) => result_type(statistic, arg).filter(|t| !is_numeric_bytes(t)),
+        _ => None,
     }
 }
 
@@ -153,13 +129,19 @@ impl AggregateUDFImpl for PostgresAggregate {
     fn name(&self) -> &str {
         self.inner.name()
     }
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
     fn signature(&self) -> &Signature {
         &self.signature
     }
     fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
         match arg_types {
-            [t] => result_type(self.which, t).map_or_else(
-                || plan_err!("Function '{}' does not accept {t}", self.name()),
+            [t] => result_type(self.statistic, t).map_or_else(
+                || {
+                    let name = crate::types::sql_type_name(t);
+                    plan_err!("Function '{}' does not accept {name}", self.name())
+                },
                 Ok,
             ),
             _ => plan_err!("Function '{}' takes one argument", self.name()),
@@ -168,7 +150,7 @@ impl AggregateUDFImpl for PostgresAggregate {
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
         match arg_types {
             [DataType::Null] => Ok(vec![DataType::Float64]),
-            [t] if result_type(self.which, t).is_some() => Ok(vec![t.clone()]),
+            [t] if result_type(self.statistic, t).is_some() => Ok(vec![t.clone()]),
             _ => plan_err!(
                 "Function '{}' does not accept these argument types",
                 self.name()
@@ -176,12 +158,21 @@ impl AggregateUDFImpl for PostgresAggregate {
         }
     }
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {
-        if self.form != Form::AdHoc {
-            return None;
-        }
-        let (inner, which) = (self.inner.clone(), self.which);
-        let doubles = self.doubles.clone();
+        let doubles = self.doubles.clone()?;
+        let (inner, statistic) = (self.inner.clone(), self.statistic);
         Some(Box::new(move |call, info| {
+            let types = call
+                .params
+                .args
+                .iter()
+                .map(|a| info.get_data_type(a))
+                .collect::<Result<Vec<_>>>()?;
+            let [arg_type] = types.as_slice() else {
+                return plan_err!("one argument expected");
+            };
+            let Some(added) = added_type(statistic, arg_type) else {
+                return Ok(Expr::AggregateFunction(call));
+            };
             let AggregateFunctionParams {
                 args,
                 distinct,
@@ -189,25 +180,12 @@ impl AggregateUDFImpl for PostgresAggregate {
                 order_by,
                 null_treatment,
             } = call.params;
-            let types = args
-                .iter()
-                .map(|a| info.get_data_type(a))
-                .collect::<Result<Vec<_>>>()?;
-            let [arg_type] = types.as_slice() else {
-                return plan_err!("one argument expected");
+            let function = if added == DataType::Float64 {
+                doubles.clone()
+            } else {
+                inner.clone()
             };
-            let evaluated = evaluated_type(which, arg_type);
-            let function = match (&evaluated, &doubles) {
-                (DataType::Float64, Some(doubles)) => doubles.clone(),
-                (DataType::Decimal128(_, _), _) if which == Which::Avg => Arc::new(
-                    AggregateUDF::from(PostgresAggregate::new(inner.clone(), which, Form::Exact)),
-                ),
-                _ => inner.clone(),
-            };
-            let args = args
-                .into_iter()
-                .map(|a| cast(a, evaluated.clone()))
-                .collect();
+            let args = args.into_iter().map(|a| cast(a, added.clone())).collect();
             Ok(Expr::AggregateFunction(AggregateFunction::new_udf(
                 function,
                 args,
@@ -219,27 +197,68 @@ impl AggregateUDFImpl for PostgresAggregate {
         }))
     }
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        match (self.form, args.expr_fields) {
-            (Form::Exact, [field]) => Ok(Box::new(Average::new(
-                field.data_type().clone(),
+        let (Some(doubles), [field]) = (&self.doubles, args.expr_fields) else {
+            return not_impl_err!("{} is evaluated by the stream operators", self.name());
+        };
+        match field.data_type() {
+            DataType::Float64 => doubles.accumulator(args),
+            DataType::Float32 => Ok(Box::new(Widened(doubles.accumulator(args)?))),
+            DataType::Interval(_) if args.is_distinct => {
+                not_impl_err!("{}(DISTINCT interval) is not supported", self.name())
+            }
+            DataType::Interval(_) => Ok(Box::new(IntervalSums::new(
+                self.statistic == Statistic::Average,
+            ))),
+            _ => Ok(Box::new(Sums::new(
+                self.statistic,
                 args.return_field.data_type().clone(),
                 args.is_distinct,
             ))),
-            _ => not_impl_err!("{} is evaluated by its simplified form", self.name()),
         }
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        match (self.form, args.input_fields) {
-            (Form::Exact, [field]) => Ok(average::state_fields(
-                args.name,
-                field.data_type(),
-                args.is_distinct,
-            )),
-            _ => Ok(vec![Arc::new(Field::new(
-                self.name(),
-                DataType::Null,
-                true,
-            ))]),
+        match (&self.doubles, args.input_fields) {
+            (Some(doubles), [field]) if field.data_type().is_floating() => {
+                doubles.state_fields(args)
+            }
+            (Some(_), [field]) if matches!(field.data_type(), DataType::Interval(_)) => {
+                Ok(sums::interval_state_fields(args.name))
+            }
+            _ => Ok(sums::state_fields(args.name, args.is_distinct)),
         }
+    }
+}
+
+/// An accumulator of doubles over `real`s.
+#[derive(Debug)]
+struct Widened(Box<dyn Accumulator>);
+
+impl Widened {
+    fn wide(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        Ok(vec![compute::cast(&values[0], &DataType::Float64)?])
+    }
+}
+
+impl Accumulator for Widened {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(&Widened::wide(values)?)
+    }
+    fn supports_retract_batch(&self) -> bool {
+        self.0.supports_retract_batch()
+    }
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.retract_batch(&Widened::wide(values)?)
+    }
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states)
+    }
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.state()
+    }
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.0.evaluate()
+    }
+    fn size(&self) -> usize {
+        self.0.size()
     }
 }

@@ -9,8 +9,12 @@
 //! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT
 //!   IN`;
 //! * `SIMILAR TO` becomes `~`;
+//! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
+//! * `-x` becomes an operator of ours;
+//! * `1e3` and numbers of more than 38 digits become `'..'::numeric`;
 //! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`;
-//! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400 seconds'`.
+//! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400000000 microseconds'`;
+//! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
 //! hopping windows that start at `tumble_start(t, slide) - k * slide` for k = 0, 1, ... as long as
@@ -18,6 +22,7 @@
 //! window that is NULL. Names of common table expressions hide relations.
 
 use super::Provider;
+use crate::coerce::{KEEP, NEGATE};
 use crate::interval::{interval_micros, plain_spelling};
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, too_deep, too_large};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
@@ -121,6 +126,11 @@ impl<'a> Expander<'a> {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
+                let call = super::moments::function;
+                if let Some(rows) = super::json::factor(name, &args.args, alias.as_ref(), call) {
+                    *factor = rows;
+                    return Ok(());
+                }
                 if let Some(replacement) =
                     self.window_function(&function, &args.args, alias.as_ref())?
                 {
@@ -134,6 +144,11 @@ impl<'a> Expander<'a> {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
+                let call = super::moments::function;
+                if let Some(rows) = super::json::factor(name, args, alias.as_ref(), call) {
+                    *factor = rows;
+                    return Ok(());
+                }
                 if let Some(replacement) = self.window_function(&function, args, alias.as_ref())? {
                     *factor = replacement;
                 }
@@ -420,6 +435,7 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = check_interrupt().and_then(|()| set_operations(&query.body)) {
             return ControlFlow::Break(error);
         }
+        fetch_first(query);
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
         if let Some(with) = &mut with {
@@ -473,13 +489,95 @@ impl VisitorMut for Expander<'_> {
             }));
         }
         in_subquery(expr);
-        interval(expr);
+        long_number(expr);
+        signed(expr);
+        if let Err(error) = interval(expr) {
+            return ControlFlow::Break(error);
+        }
+        super::moments::rewrite(expr);
+        super::json::rewrite(expr);
         cut_off(expr);
         match super::similar_to::rewrite(expr) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
         }
     }
+}
+
+/// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
+fn fetch_first(query: &mut Query) {
+    let plain = |f: &ast::Fetch| !f.with_ties && !f.percent;
+    let Some(fetch) = query.fetch.take_if(|f| plain(f)) else {
+        return;
+    };
+    let rows = fetch
+        .quantity
+        .unwrap_or_else(|| Expr::Value(ast::Value::Number("1".into(), false).into()));
+    match &mut query.limit_clause {
+        Some(ast::LimitClause::LimitOffset { limit, .. }) if limit.is_none() => *limit = Some(rows),
+        None => {
+            query.limit_clause = Some(ast::LimitClause::LimitOffset {
+                limit: Some(rows),
+                offset: None,
+                limit_by: Vec::new(),
+            });
+        }
+        Some(_) => {
+            query.fetch = Some(ast::Fetch {
+                with_ties: false,
+                percent: false,
+                quantity: Some(rows),
+            });
+        }
+    }
+}
+
+/// A sign before anything but a number is an operator that our own planner binds: DataFusion's
+/// knows no numerics.
+fn signed(expr: &mut Expr) {
+    let Expr::UnaryOp { op, expr: operand } = expr else {
+        return;
+    };
+    let sign = match op {
+        ast::UnaryOperator::Minus => NEGATE,
+        ast::UnaryOperator::Plus => KEEP,
+        _ => return,
+    };
+    if matches!(operand.as_ref(), Expr::Value(_)) {
+        return;
+    }
+    *expr = Expr::BinaryOp {
+        left: Box::new(Expr::Value(ast::Value::Null.into())),
+        op: ast::BinaryOperator::Custom(sign.into()),
+        right: Box::new(std::mem::replace(
+            operand.as_mut(),
+            Expr::Value(ast::Value::Null.into()),
+        )),
+    };
+}
+
+/// A number with an exponent, or with more digits than DataFusion's own have, becomes a numeric.
+fn long_number(expr: &mut Expr) {
+    const DIGITS_MAX: usize = 38;
+    let Expr::Value(ast::ValueWithSpan {
+        value: ast::Value::Number(number, _),
+        span,
+    }) = expr
+    else {
+        return;
+    };
+    if number.len() <= DIGITS_MAX && !number.contains(['e', 'E']) {
+        return;
+    }
+    *expr = Expr::Cast {
+        kind: ast::CastKind::DoubleColon,
+        expr: Box::new(Expr::Value(
+            ast::Value::SingleQuotedString(number.to_string()).with_span(*span),
+        )),
+        data_type: ast::DataType::Numeric(ast::ExactNumberInfo::None),
+        array: false,
+        format: None,
+    };
 }
 
 /// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`.
@@ -547,27 +645,21 @@ pub(crate) fn before_cut_off(inner: &Expr) -> &Expr {
     inner
 }
 
-/// `INTERVAL '...'` and `'...'::interval` in a spelling that DataFusion knows.
-fn interval(expr: &mut Expr) {
-    let text = match expr {
-        Expr::Interval(ast::Interval {
-            value,
-            leading_field: None,
-            ..
-        }) => value,
-        Expr::Cast {
-            expr,
-            data_type: ast::DataType::Interval { .. },
-            ..
-        } => expr,
-        _ => return,
+/// `INTERVAL '...'` in a spelling that DataFusion knows.
+fn interval(expr: &mut Expr) -> Result<()> {
+    let Expr::Interval(literal) = expr else {
+        return Ok(());
     };
-    if let Expr::Value(value) = text.as_mut()
-        && let ast::Value::SingleQuotedString(text) = &mut value.value
-        && let Some(plain) = plain_spelling(text)
-    {
-        *text = plain;
+    if let Some(plain) = plain_spelling(literal)? {
+        *literal = ast::Interval {
+            value: Box::new(Expr::Value(ast::Value::SingleQuotedString(plain).into())),
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        };
     }
+    Ok(())
 }
 
 /// `x = ANY (subquery)` is `x IN (subquery)`, `x <> ALL (subquery)` is `x NOT IN (subquery)`.

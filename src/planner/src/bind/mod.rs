@@ -2,12 +2,15 @@
 //! DataFusion's planner asks for them.
 
 mod aggregates;
-mod average;
 mod error;
 mod expand;
+mod json;
+mod moments;
 mod similar_to;
+mod sums;
 
 use crate::Functions;
+use crate::coerce::{Calls, NumericPlanner};
 use crate::parse::name_of;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
@@ -67,6 +70,7 @@ pub(crate) struct Registry {
     window: BTreeMap<String, Arc<WindowUDF>>,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
+    calls: Calls,
 }
 
 impl Registry {
@@ -93,15 +97,6 @@ impl Registry {
                 aggregate.insert(name.to_string(), function.clone());
             }
         }
-        for (alias, name) in [
-            ("every", "bool_and"),
-            ("variance", "var_samp"),
-            ("stddev_samp", "stddev"),
-        ] {
-            if let Some(function) = aggregate.get(name).cloned() {
-                aggregate.insert(alias.into(), function);
-            }
-        }
         let window = datafusion_functions_window::all_default_window_functions()
             .into_iter()
             .map(|f| (f.name().to_string(), f))
@@ -116,14 +111,17 @@ impl Registry {
             .enable_physical_uncorrelated_scalar_subquery = false;
         options.optimizer.filter_null_join_keys = false;
         options.optimizer.skip_failed_rules = false;
-        let expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
         ];
+        let calls = Calls::new(functions);
+        expr_planners.insert(0, Arc::new(NumericPlanner(calls.clone())));
         Registry {
+            calls,
             scalar,
             aggregate,
             window,
@@ -134,6 +132,11 @@ impl Registry {
 
     pub(crate) fn options(&self) -> &ConfigOptions {
         &self.options
+    }
+
+    /// The functions that rules write into plans.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 }
 

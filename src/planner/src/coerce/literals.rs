@@ -7,8 +7,9 @@
 //! subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows
 //! `count(*)`.
 
+use super::numerics::common_type;
 use super::unions;
-use crate::bind::external;
+use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -20,7 +21,6 @@ use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, cast};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
 
 /// The rule; it comes before type coercion.
 #[derive(Debug)]
@@ -57,21 +57,28 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
         }
         LogicalPlan::Union(union) => unions::typed(union),
         LogicalPlan::Values(values) => {
-            let wide = (0..values.schema.fields().len())
+            let columns = 0..values.schema.fields().len();
+            let wide: Vec<bool> = columns
+                .clone()
                 .map(|c| values.values.iter().all(|row| fits(&row[c])))
-                .collect::<Vec<_>>();
-            if !wide.contains(&true) {
+                .collect();
+            let mixed: Vec<bool> = columns.map(|c| scales_differ(&values.values, c)).collect();
+            if !wide.contains(&true) && !mixed.contains(&true) {
                 return Ok(LogicalPlan::Values(values));
             }
+            let value = |(c, e): (usize, Expr)| {
+                if wide[c] {
+                    narrowed(e)
+                } else if mixed[c] {
+                    cast(as_written(e), NUMERIC)
+                } else {
+                    e
+                }
+            };
             let rows = values
                 .values
                 .into_iter()
-                .map(|row| {
-                    row.into_iter()
-                        .zip(&wide)
-                        .map(|(e, fits)| if *fits { narrowed(e) } else { e })
-                        .collect()
-                })
+                .map(|row| row.into_iter().enumerate().map(value).collect())
                 .collect();
             LogicalPlanBuilder::values(rows)?.build()
         }
@@ -121,27 +128,6 @@ fn expression(
         Ok(match e {
             Expr::Literal(ScalarValue::Int64(Some(_)), _) if fits(&e) => {
                 Transformed::yes(narrowed(e))
-            }
-            // `1e3`: a numeric has no negative scale.
-            Expr::Literal(ScalarValue::Decimal128(Some(v), precision, scale), metadata)
-                if scale < 0 =>
-            {
-                let digits = i16::from(precision) - i16::from(scale);
-                match 10i128
-                    .checked_pow(scale.unsigned_abs().into())
-                    .and_then(|factor| v.checked_mul(factor))
-                {
-                    Some(v) if digits <= 38 => Transformed::yes(Expr::Literal(
-                        ScalarValue::Decimal128(Some(v), digits as u8, 0),
-                        metadata,
-                    )),
-                    _ => {
-                        return Err(external(Error::user(
-                            SqlState::NUMERIC_OUT_OF_RANGE,
-                            "numeric constant is out of range",
-                        )));
-                    }
-                }
             }
             Expr::AggregateFunction(AggregateFunction { func, params })
                 if func.name() == "count"
@@ -195,6 +181,32 @@ fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Re
         outer_ref_columns,
         ..subquery
     })
+}
+
+/// A constant without the cast to the common type of its column that binding has added.
+fn as_written(expr: Expr) -> Expr {
+    match expr {
+        Expr::Cast(cast)
+            if matches!(cast.field.data_type(), DataType::Decimal128(_, _))
+                && matches!(cast.expr.as_ref(), Expr::Literal(_, _)) =>
+        {
+            *cast.expr
+        }
+        other => other,
+    }
+}
+
+/// Whether constants of a column of VALUES were written with different scales: each keeps its own.
+fn scales_differ(rows: &[Vec<Expr>], column: usize) -> bool {
+    let types: Vec<DataType> = rows
+        .iter()
+        .map(|row| as_written(row[column].clone()))
+        .filter_map(|e| match e {
+            Expr::Literal(value, _) => Some(value.data_type()),
+            _ => None,
+        })
+        .collect();
+    types.len() == rows.len() && common_type(&types.iter().collect::<Vec<_>>()) == Some(NUMERIC)
 }
 
 fn fits(expr: &Expr) -> bool {

@@ -7,22 +7,28 @@
 //!    scale; with it [`unions`]: floats and numerics unite as floats;
 //! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
 //! 4. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
-//!    compare; floats and numerics meet as `double precision`;
-//! 5. [`division`]: quotients of numerics have sixteen digits after the point;
-//! 6. [`digits`]: rounded numerics have as many digits as they are rounded to;
-//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
-//!    these have got;
+//!    compare;
+//! 5. [`numerics`]: arithmetic and casts of numerics, and their common types; [`texts`]: booleans
+//!    that are put together with text;
+//! 6. [`literals`] again: references from subqueries to columns outside of them know the types that
+//!    these have got; and [`numerics`] for what unions have come to;
+//! 7. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //! 8. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
-mod digits;
-mod division;
+mod calls;
 mod in_subquery;
+mod keyed;
 mod literals;
 mod moments;
+mod numerics;
 mod operands;
+mod texts;
 mod unions;
+
+pub(crate) use calls::Calls;
+pub(crate) use numerics::{KEEP, NEGATE, NumericPlanner};
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -64,15 +70,18 @@ fn rewrite_node(
 }
 
 /// The analyzer rules of a bound query, DataFusion's type coercion included.
-pub fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let numerics = || Arc::new(numerics::Numerics(calls.clone()));
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(in_subquery::InSubqueries),
         Arc::new(literals::Literals),
         Arc::new(moments::Moments),
         Arc::new(operands::Operands),
-        Arc::new(division::Division),
-        Arc::new(digits::Digits),
+        numerics(),
+        Arc::new(texts::Texts),
         Arc::new(literals::Literals),
+        numerics(),
+        Arc::new(keyed::Keyed(calls.clone())),
         Arc::new(TypeCoercion::new()),
     ];
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];

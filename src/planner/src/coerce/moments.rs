@@ -3,17 +3,16 @@
 //! * a date plus or minus an interval is a timestamp; DataFusion keeps a date and loses the hours;
 //! * a date beside a timestamp becomes a timestamp of microseconds; DataFusion makes both
 //!   nanoseconds, which end in 2262;
-//! * `date_bin` answers in microseconds;
-//! * `extract` of seconds, milliseconds and the epoch is a numeric with the fraction; DataFusion
-//!   cuts it off.
+//! * differences, and intervals by numbers, are functions of ours ([`operator`]).
 
 use super::operands::is_compared;
+use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{DFSchema, Result, ScalarValue};
-use datafusion_expr::expr::{Between, InList, ScalarFunction};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::expr::{Between, InList};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
 use datafusion_optimizer::AnalyzerRule;
 
 /// The rule; it comes before type coercion.
@@ -81,21 +80,6 @@ fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 changed,
             )
         }
-        Expr::ScalarFunction(call) if call.func.name() == "date_bin" => {
-            match Expr::ScalarFunction(call.clone()).get_type(schema) {
-                Ok(DataType::Timestamp(TimeUnit::Nanosecond, zone)) => Transformed::yes(cast(
-                    Expr::ScalarFunction(call),
-                    DataType::Timestamp(TimeUnit::Microsecond, zone),
-                )),
-                _ => Transformed::no(Expr::ScalarFunction(call)),
-            }
-        }
-        Expr::ScalarFunction(call) if call.func.name() == "date_part" => {
-            match with_fraction(&call, schema) {
-                Some(numeric) => Transformed::yes(numeric),
-                None => Transformed::no(Expr::ScalarFunction(call)),
-            }
-        }
         other => Transformed::no(other),
     })
 }
@@ -153,42 +137,24 @@ fn alike(operands: &mut [Expr], schema: &DFSchema) -> bool {
     changed
 }
 
-/// `date_part` of a field that has a fraction, as a numeric with the digits that PostgreSQL shows.
-fn with_fraction(call: &ScalarFunction, schema: &DFSchema) -> Option<Expr> {
-    let [
-        Expr::Literal(ScalarValue::Utf8(Some(field)), metadata),
-        moment,
-    ] = call.args.as_slice()
-    else {
-        return None;
-    };
-    if !matches!(
-        moment.get_type(schema),
-        Ok(DataType::Timestamp(_, _)
-            | DataType::Date32
-            | DataType::Time64(_)
-            | DataType::Time32(_))
-    ) {
-        return None;
-    }
-    let part = |name: &str| {
-        let field = Expr::Literal(ScalarValue::Utf8(Some(name.into())), metadata.clone());
-        Expr::ScalarFunction(ScalarFunction::new_udf(
-            call.func.clone(),
-            vec![field, moment.clone()],
-        ))
-    };
-    let micros = || cast(part("microsecond"), DataType::Int64);
-    Some(match field.to_ascii_lowercase().as_str() {
-        "second" | "seconds" => cast(
-            micros() * lit(ScalarValue::Decimal128(Some(1), 6, 6)),
-            DataType::Decimal128(12, 6),
-        ),
-        "millisecond" | "milliseconds" => cast(
-            micros() * lit(ScalarValue::Decimal128(Some(1), 3, 3)),
-            DataType::Decimal128(12, 3),
-        ),
-        "epoch" => cast(part("epoch"), DataType::Decimal128(20, 6)),
+/// The function that an operator of moments is.
+pub(super) fn operator(op: Operator, left: &DataType, right: &DataType) -> Option<&'static str> {
+    use DataType::{Date32, Interval, Time64, Timestamp};
+    let number = |t: &DataType| t.is_numeric() || is_numeric_bytes(t);
+    Some(match (op, left, right) {
+        (Operator::Minus, Timestamp(_, _), Timestamp(_, _) | Date32)
+        | (Operator::Minus, Date32, Timestamp(_, _)) => "timestamp_minus",
+        (Operator::Minus, Date32, Date32) => "date_minus",
+        (Operator::Minus, Time64(_), Time64(_)) => "time_minus",
+        (Operator::Plus, Time64(_), Interval(_)) => "time_plus_interval",
+        (Operator::Minus, Time64(_), Interval(_)) => "time_minus_interval",
+        (Operator::Plus, Date32, Time64(_)) => "date_plus_time",
+        (Operator::Multiply, Interval(_), n) | (Operator::Multiply, n, Interval(_))
+            if number(n) =>
+        {
+            "interval_times"
+        }
+        (Operator::Divide, Interval(_), n) if number(n) => "interval_divide",
         _ => return None,
     })
 }

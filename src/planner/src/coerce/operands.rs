@@ -2,11 +2,10 @@
 //!
 //! In PostgreSQL a quoted constant has no type of its own: `i < '10'` compares integers, `ok =
 //! 'true'` booleans. A text *column* has one, and `s < i` is an error there; DataFusion would cast
-//! every text to a number and fail, or not, row by row. A float and a numeric meet as `double
-//! precision`.
+//! every text to a number and fail, or not, row by row.
 
 use crate::bind::external;
-use crate::types::sql_type_name;
+use crate::types::{NUMERIC, is_numeric_bytes, sql_type_name};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -55,7 +54,10 @@ fn is_text(data_type: &DataType) -> bool {
 
 /// Types that have nothing in common with text.
 fn is_typed(data_type: &DataType) -> bool {
-    data_type.is_numeric() || data_type.is_temporal() || *data_type == DataType::Boolean
+    data_type.is_numeric()
+        || is_numeric_bytes(data_type)
+        || data_type.is_temporal()
+        || *data_type == DataType::Boolean
 }
 
 fn same_kind(a: &DataType, b: &DataType) -> Result<()> {
@@ -173,19 +175,6 @@ fn pair(left: Expr, right: Expr, op: Operator, schema: &DFSchema) -> Result<(Exp
                 .with_hint("You might need to add explicit type casts."),
         ));
     }
-    let meet = |a: &DataType, b: &DataType| {
-        a.is_floating() && matches!(b, DataType::Decimal128(_, _) | DataType::Decimal256(_, _))
-    };
-    if meet(&l, &r) || meet(&r, &l) {
-        let double = |e: Expr, t: &DataType| {
-            if *t == DataType::Float64 {
-                e
-            } else {
-                cast(e, DataType::Float64)
-            }
-        };
-        return Ok((double(left, &l), double(right, &r), true));
-    }
     Ok((left, right, false))
 }
 
@@ -197,13 +186,14 @@ fn quoted(expr: &Expr) -> bool {
 /// Beside a moment, arithmetic with a quoted constant may mean an interval or a moment: that is
 /// left alone.
 fn adapts(op: Operator, other: &DataType) -> bool {
-    is_compared(op) || other.is_numeric()
+    is_compared(op) || other.is_numeric() || is_numeric_bytes(other)
 }
 
-/// The type that a quoted constant takes beside `other`: numerics as many digits as are written.
+/// The type that a quoted constant takes beside `other`: beside a numeric it has the scale that is
+/// written.
 fn literal_type(other: &DataType) -> DataType {
     match other {
-        DataType::Decimal128(_, scale) => DataType::Decimal128(38, (*scale).max(10)),
+        DataType::Decimal128(_, _) => NUMERIC,
         other => other.clone(),
     }
 }

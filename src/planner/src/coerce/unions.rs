@@ -1,13 +1,13 @@
 //! The types of UNION's columns. Where inputs differ, DataFusion's coercion finds a type that holds
 //! both; but it starts from the types at binding, when integer constants still were `bigint`, it
-//! makes a numeric of a float and a numeric, which PostgreSQL makes a float, and nanoseconds of a
-//! date and a timestamp.
+//! knows nothing of numerics, and makes nanoseconds of a date and a timestamp.
 //!
-//! The inputs are left to DataFusion's coercion, apart from numerics beside floats and dates beside
-//! timestamps; the union's schema tells already now what it will come to, so that subqueries which
+//! The inputs are left to DataFusion's coercion, apart from numerics and dates beside timestamps;
+//! the union's schema tells already now what it will come to, so that subqueries which
 //! refer to its columns from inside see the right types.
 
 use super::literals::with_types;
+use super::numerics::common_type;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::Result;
 use datafusion_expr::{LogicalPlan, Union};
@@ -23,7 +23,7 @@ pub(super) fn typed(union: Union) -> Result<LogicalPlan> {
         return Ok(LogicalPlan::Union(Union { inputs, schema }));
     }
     let common: Vec<Option<DataType>> = (0..width)
-        .map(|column| float(&inputs, column).or_else(|| timestamp(&inputs, column)))
+        .map(|column| number(&inputs, column).or_else(|| timestamp(&inputs, column)))
         .collect();
     if common.iter().any(Option::is_some) {
         inputs = inputs
@@ -41,14 +41,9 @@ fn types(inputs: &[Arc<LogicalPlan>], column: usize) -> impl Iterator<Item = &Da
         .map(move |i| i.schema().field(column).data_type())
 }
 
-/// The float that the numerics of a column become, if it has both.
-fn float(inputs: &[Arc<LogicalPlan>], column: usize) -> Option<DataType> {
-    let widest = types(inputs, column)
-        .filter(|t| t.is_floating())
-        .max_by_key(|t| t.primitive_width())?;
-    types(inputs, column)
-        .any(|t| matches!(t, DataType::Decimal128(_, _) | DataType::Decimal256(_, _)))
-        .then(|| widest.clone())
+/// The type of a column's numbers, where some are numerics.
+fn number(inputs: &[Arc<LogicalPlan>], column: usize) -> Option<DataType> {
+    common_type(&types(inputs, column).collect::<Vec<_>>())
 }
 
 /// The timestamp that the dates of a column become, if it has both.

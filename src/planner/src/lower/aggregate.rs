@@ -378,6 +378,7 @@ fn supported(
             argument.is_integer()
                 || argument.is_floating()
                 || matches!(argument, D::Decimal128(_, _))
+                || crate::types::is_numeric_bytes(argument)
         }
         AggregateFunction::Min | AggregateFunction::Max => {
             !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null)

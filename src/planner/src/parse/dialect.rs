@@ -4,6 +4,8 @@
 //! FROM b) AND c`. sqlparser reads its right side as a whole expression, up to the next comma or
 //! parenthesis, so a condition behind it would be compared instead of tested.
 //!
+//! A sign binds closer than `^`: `-3 ^ 2` is 9.
+//!
 //! `moment AT TIME ZONE zone` is the call `timezone(zone, moment)`, as in PostgreSQL.
 //!
 //! The name of a named argument is an identifier, which is all that planning takes. PostgreSQL's
@@ -19,7 +21,7 @@
 use crate::limits::{EXPRESSION_DEPTH_MAX, chain_length, step};
 use datafusion_sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName,
+    ObjectName, UnaryOperator,
 };
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -55,7 +57,17 @@ impl Dialect for TidemarkDialect {
         if interval(&next.token) && interval(&parser.get_current_token().token) {
             return Some(parser.expected_ref("the text of an interval", next));
         }
-        None
+        let op = match next.token {
+            Token::Minus => UnaryOperator::Minus,
+            Token::Plus => UnaryOperator::Plus,
+            _ => return None,
+        };
+        parser.next_token();
+        let operand = parser.parse_subexpr(self.prec_value(Precedence::Caret));
+        Some(operand.map(|expr| Expr::UnaryOp {
+            op,
+            expr: Box::new(expr),
+        }))
     }
 
     fn supports_empty_projections(&self) -> bool {
@@ -238,6 +250,18 @@ mod tests {
                 .to_string(),
             sql
         );
+    }
+
+    #[test]
+    fn signs_bind_closer_than_powers() {
+        for (sql, powers) in [("-3 ^ 2", true), ("-x ^ y", true), ("-(x ^ y)", false)] {
+            let parsed = Parser::new(&TidemarkDialect)
+                .try_with_sql(sql)
+                .and_then(|mut parser| parser.parse_expr())
+                .unwrap();
+            let is_power = matches!(parsed, Expr::BinaryOp { .. });
+            assert_eq!(is_power, powers, "{sql}: {parsed:?}");
+        }
     }
 
     #[test]

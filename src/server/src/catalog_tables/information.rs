@@ -319,10 +319,8 @@ fn column_row(r: &Relation, position: usize, c: &Column) -> Row {
         DataType::Int64 => row.extend(precision(64, 2, 0)),
         DataType::Float32 => row.extend(precision(24, 2, 0).into_iter().take(2)),
         DataType::Float64 => row.extend(precision(53, 2, 0).into_iter().take(2)),
-        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => {
-            row.extend(precision((*p).into(), 10, (*s).into()))
-        }
-        DataType::Decimal128(..) => row.push(("numeric_precision_radix", 10.into())),
+        DataType::Decimal128(p, s) => row.extend(precision((*p).into(), 10, (*s).into())),
+        DataType::LargeBinary => row.push(("numeric_precision_radix", 10.into())),
         DataType::Timestamp(..) | DataType::Time64(_) | DataType::Interval(_) => {
             row.push(("datetime_precision", 6.into()))
         }

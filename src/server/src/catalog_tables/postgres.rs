@@ -516,9 +516,7 @@ pub fn column_type(column: &Column) -> Type {
 
 fn column_modifier(column: &Column) -> i32 {
     match &column.data_type {
-        DataType::Decimal128(p, s) if (*p, *s) != (38, 10) => {
-            types::modifier(&format!("numeric({p},{s})"))
-        }
+        DataType::Decimal128(p, s) => types::modifier(&format!("numeric({p},{s})")),
         _ => types::modifier(&column.sql_type),
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn constant_text(value: Constant, data_type: &DataType) -> Option<Opt
         Constant::Number(n) if data_type.is_integer() => {
             (!n.contains(['.', 'e', 'E'])).then_some(Some(n))
         }
-        Constant::Number(n) if data_type.is_numeric() || *data_type == DataType::Utf8 => {
+        Constant::Number(n) if is_number(data_type) || *data_type == DataType::Utf8 => {
             Some(Some(n))
         }
         Constant::Bool(b) if matches!(data_type, DataType::Boolean | DataType::Utf8) => {
@@ -199,7 +199,7 @@ pub(super) fn assign(
 ) -> Result<LogicalExpr> {
     let from = expr.get_type(plan.schema()).map_err(from_datafusion)?;
     if from == column.data_type {
-        return Ok(if from.is_numeric() {
+        return Ok(if is_number(&from) {
             LogicalExpr::Cast(Cast::new(Box::new(expr), from))
         } else {
             expr
@@ -211,7 +211,7 @@ pub(super) fn assign(
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
         )
     };
-    let numbers = |t: &DataType| t.is_numeric() || *t == DataType::Null;
+    let numbers = |t: &DataType| is_number(t) || *t == DataType::Null;
     let fits = strings(&from)
         || numbers(&from) && (numbers(&column.data_type) || strings(&column.data_type))
         || from.is_temporal() && column.data_type.is_temporal();
@@ -236,6 +236,15 @@ pub(super) fn assign(
         )
         .with_hint("You will need to rewrite or cast the expression."));
     }
+    // The rules of types make of it what the types that the plan ends with ask for.
+    if numbers(&from) || numbers(&column.data_type) {
+        let to = column.data_type.clone();
+        return Ok(LogicalExpr::Cast(Cast::new(Box::new(expr), to)));
+    }
     expr.cast_to(&column.data_type, plan.schema())
         .map_err(from_datafusion)
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    data_type.is_numeric() || tidemark_planner::is_numeric_bytes(data_type)
 }

@@ -16,6 +16,9 @@ use pgwire::api::Type;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
+use tidemark_values::jsonb;
+use tidemark_values::moment;
+use tidemark_values::numeric::Numeric;
 
 /// Days from 1970-01-01 to 2000-01-01, PostgreSQL's day zero.
 const EPOCH_DAYS: i32 = 10_957;
@@ -123,9 +126,12 @@ pub enum Cell<'a> {
     F32(&'a Float32Array),
     F64(&'a Float64Array),
     Decimal(&'a Decimal128Array, usize),
+    /// Numerics with scales of their own.
+    Numeric(&'a LargeBinaryArray),
     Text(&'a StringArray),
-    /// uuid, jsonb: strings with another binary form.
+    /// uuid: strings with another binary form.
     Typed(&'a StringArray, Type),
+    Json(&'a BinaryViewArray),
     Bytes(&'a BinaryArray),
     Date(&'a Date32Array),
     Time(&'a Time64MicrosecondArray),
@@ -182,9 +188,9 @@ impl<'a> Cell<'a> {
             DataType::Decimal128(_, s) if *s >= 0 => {
                 Cell::Decimal(array.as_primitive(), *s as usize)
             }
-            DataType::Utf8 if matches!(*t, Type::UUID | Type::JSONB) => {
-                Cell::Typed(array.as_string(), t.clone())
-            }
+            DataType::LargeBinary => Cell::Numeric(array.as_binary()),
+            DataType::BinaryView => Cell::Json(array.as_binary_view()),
+            DataType::Utf8 if *t == Type::UUID => Cell::Typed(array.as_string(), t.clone()),
             DataType::Utf8 => Cell::Text(array.as_string()),
             DataType::Binary => Cell::Bytes(array.as_binary()),
             DataType::Date32 => Cell::Date(array.as_primitive()),
@@ -214,9 +220,7 @@ impl<'a> Cell<'a> {
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
             DataType::LargeUtf8 | DataType::Utf8View => cast(&DataType::Utf8)?,
-            DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-                cast(&DataType::Binary)?
-            }
+            DataType::FixedSizeBinary(_) => cast(&DataType::Binary)?,
             DataType::Date64 => cast(&DataType::Date32)?,
             DataType::Time32(_) | DataType::Time64(_) => {
                 cast(&DataType::Time64(TimeUnit::Microsecond))?
@@ -255,6 +259,8 @@ impl<'a> Cell<'a> {
             Cell::F32(a) => *a,
             Cell::F64(a) => *a,
             Cell::Decimal(a, _) => *a,
+            Cell::Numeric(a) => *a,
+            Cell::Json(a) => *a,
             Cell::Text(a) | Cell::Typed(a, _) => *a,
             Cell::Bytes(a) => *a,
             Cell::Date(a) => *a,
@@ -308,19 +314,30 @@ impl<'a> Cell<'a> {
             Cell::U64(a) => write!(out, "{}", a.value(row)),
             Cell::F32(a) => put_float(&format!("{:e}", a.value(row)), 6, out),
             Cell::F64(a) => put_float(&format!("{:e}", a.value(row)), 15, out),
-            Cell::Decimal(a, scale) => {
-                let (value, scale) = shown(a, row, *scale);
-                put_decimal(value, scale, out)
+            Cell::Decimal(a, scale) => put_decimal(a.value(row), *scale, out),
+            Cell::Numeric(a) => numeric(a, row).write_to(out),
+            Cell::Json(a) => {
+                out.put_slice(json_text(a, row).as_bytes());
+                Ok(())
             }
             Cell::Text(a) | Cell::Typed(a, _) => {
                 out.put_slice(a.value(row).as_bytes());
                 Ok(())
             }
             Cell::Bytes(a) => put_hex(a.value(row), out),
-            Cell::Date(a) => put_date(i64::from(a.value(row)), out),
-            Cell::Time(a) => put_time(a.value(row), out),
-            Cell::Timestamp(a, zone) => put_timestamp(a.value(row), *zone, out),
-            Cell::Interval(a) => put_interval(a.value(row), out),
+            Cell::Date(a) => put_moment(out, |t| moment::push_date(t, a.value(row))),
+            Cell::Time(a) => put_moment(out, |t| moment::push_time(t, a.value(row))),
+            Cell::Timestamp(a, false) => {
+                put_moment(out, |t| moment::push_timestamp(t, a.value(row)))
+            }
+            Cell::Timestamp(a, true) => put_moment(out, |t| {
+                moment::push_timestamptz(t, a.value(row), &moment::Zone::UTC)
+            }),
+            Cell::Interval(a) => {
+                let v = a.value(row);
+                let span = moment::Interval::new(v.months, v.days, v.nanoseconds / 1000);
+                put_moment(out, |t| moment::push_interval(t, span))
+            }
             Cell::List(a, values, _) => {
                 put_list_text(a, values, row, out);
                 Ok(())
@@ -361,20 +378,26 @@ impl<'a> Cell<'a> {
             Cell::U64(a) => out.put_i64(a.value(row) as i64),
             Cell::F32(a) => out.put_f32(a.value(row)),
             Cell::F64(a) => out.put_f64(a.value(row)),
-            Cell::Decimal(a, scale) => {
-                let (value, scale) = shown(a, row, *scale);
-                put_decimal_binary(value, scale, out);
+            Cell::Decimal(a, scale) => put_decimal_binary(a.value(row), *scale, out),
+            Cell::Numeric(a) => {
+                let mut wire = Vec::new();
+                numeric(a, row).write_wire(&mut wire);
+                out.put_slice(&wire);
             }
             Cell::Text(a) => out.put_slice(a.value(row).as_bytes()),
             Cell::Typed(a, Type::UUID) => out.put_slice(&uuid_bytes(a.value(row))),
-            Cell::Typed(a, _) => {
+            Cell::Typed(a, _) => out.put_slice(a.value(row).as_bytes()),
+            Cell::Json(a) => {
                 out.put_u8(1);
-                out.put_slice(a.value(row).as_bytes());
+                out.put_slice(json_text(a, row).as_bytes());
             }
             Cell::Bytes(a) => out.put_slice(a.value(row)),
-            Cell::Date(a) => out.put_i32(a.value(row).saturating_sub(EPOCH_DAYS)),
+            Cell::Date(a) if moment::date_is_finite(a.value(row)) => {
+                out.put_i32(a.value(row).saturating_sub(EPOCH_DAYS))
+            }
+            Cell::Date(a) => out.put_i32(a.value(row)),
             Cell::Time(a) => out.put_i64(a.value(row)),
-            Cell::Timestamp(a, _) => out.put_i64(a.value(row).saturating_sub(EPOCH_MICROS)),
+            Cell::Timestamp(a, _) => out.put_i64(since_2000(a.value(row))),
             Cell::Interval(a) => {
                 let v = a.value(row);
                 out.put_i64(v.nanoseconds / 1000);
@@ -434,17 +457,17 @@ fn put_float(shortest: &str, digits: i32, out: &mut BytesMut) -> std::fmt::Resul
     }
 }
 
-/// The digits to show: `numeric` without a declared scale (`Decimal128(38, 10)`) ends where its
-/// value does.
-fn shown(array: &Decimal128Array, row: usize, scale: usize) -> (i128, usize) {
-    let (mut value, mut scale) = (array.value(row), scale);
-    if array.precision() == 38 && scale == 10 {
-        while scale > 0 && value % 10 == 0 {
-            value /= 10;
-            scale -= 1;
-        }
+fn json_text(array: &BinaryViewArray, row: usize) -> String {
+    let mut text = String::new();
+    match jsonb::Value::new(array.value(row)).print(&mut text) {
+        Ok(()) => text,
+        Err(error) => panic!("a value in its stored form: {error}"),
     }
-    (value, scale)
+}
+
+/// A value of a column of numerics; such columns are written by nobody but us.
+fn numeric(array: &LargeBinaryArray, row: usize) -> Numeric {
+    Numeric::decode(array.value(row)).unwrap_or(Numeric::NAN)
 }
 
 fn put_decimal(value: i128, scale: usize, out: &mut BytesMut) -> std::fmt::Result {
@@ -508,114 +531,21 @@ fn put_hex(bytes: &[u8], out: &mut BytesMut) -> std::fmt::Result {
     Ok(())
 }
 
-/// Year, month and day of a number of days since 1970-01-01 (Howard Hinnant's civil_from_days).
-fn civil(days: i64) -> (i64, u32, u32) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let day_of_era = z.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (
-        year_of_era + era * 400 + i64::from(month <= 2),
-        month as u32,
-        day as u32,
-    )
+/// A moment in PostgreSQL's text, as `push` writes it.
+fn put_moment(out: &mut BytesMut, push: impl FnOnce(&mut Vec<u8>)) -> std::fmt::Result {
+    let mut text = Vec::with_capacity(32);
+    push(&mut text);
+    out.put_slice(&text);
+    Ok(())
 }
 
-fn put_date(days: i64, out: &mut BytesMut) -> std::fmt::Result {
-    let (year, month, day) = civil(days);
-    if year > 0 {
-        write!(out, "{year:04}-{month:02}-{day:02}")
+/// The binary form of a moment, counted from 2000; infinities stay what they are.
+fn since_2000(micros: i64) -> i64 {
+    if moment::timestamp_is_finite(micros) {
+        micros.saturating_sub(EPOCH_MICROS)
     } else {
-        write!(out, "{:04}-{month:02}-{day:02} BC", 1 - year)
+        micros
     }
-}
-
-fn put_time(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
-    let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-    write!(
-        out,
-        "{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )?;
-    put_fraction(fraction, out)
-}
-
-fn put_fraction(micros: i64, out: &mut BytesMut) -> std::fmt::Result {
-    if micros == 0 {
-        return Ok(());
-    }
-    let mut digits = format!("{micros:06}");
-    digits.truncate(digits.trim_end_matches('0').len());
-    write!(out, ".{digits}")
-}
-
-fn put_timestamp(micros: i64, zone: bool, out: &mut BytesMut) -> std::fmt::Result {
-    let (days, time) = (
-        micros.div_euclid(86_400_000_000),
-        micros.rem_euclid(86_400_000_000),
-    );
-    let (year, month, day) = civil(days);
-    write!(
-        out,
-        "{:04}-{month:02}-{day:02} ",
-        if year > 0 { year } else { 1 - year }
-    )?;
-    put_time(time, out)?;
-    if zone {
-        out.put_slice(b"+00");
-    }
-    if year <= 0 {
-        out.put_slice(b" BC");
-    }
-    Ok(())
-}
-
-fn put_interval(v: IntervalMonthDayNano, out: &mut BytesMut) -> std::fmt::Result {
-    let start = out.len();
-    let (years, months) = (v.months / 12, v.months % 12);
-    let mut negative_before = false;
-    for (n, unit) in [(years, "year"), (months, "mon"), (v.days, "day")] {
-        if n != 0 {
-            let space = if out.len() > start { " " } else { "" };
-            let plus = if negative_before && n > 0 { "+" } else { "" };
-            write!(
-                out,
-                "{space}{plus}{n} {unit}{}",
-                if n == 1 { "" } else { "s" }
-            )?;
-            negative_before = n < 0;
-        }
-    }
-    let micros = v.nanoseconds / 1000;
-    if micros != 0 || out.len() == start {
-        let space = if out.len() > start { " " } else { "" };
-        let sign = if micros < 0 {
-            "-"
-        } else if negative_before {
-            "+"
-        } else {
-            ""
-        };
-        write!(out, "{space}{sign}")?;
-        let magnitude = micros.unsigned_abs();
-        let (seconds, fraction) = (magnitude / 1_000_000, magnitude % 1_000_000);
-        write!(
-            out,
-            "{:02}:{:02}:{:02}",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60
-        )?;
-        put_fraction(fraction as i64, out)?;
-    }
-    Ok(())
 }
 
 fn put_list_text(list: &ListArray, values: &Owned, row: usize, out: &mut BytesMut) {

@@ -169,7 +169,7 @@ impl Serving {
         scalar.retain(|f| !known.contains(f.name()));
         // Series and arrays are of ad-hoc queries alone.
         let bounded = scalar.drain(..).map(tidemark_operator::functions::bounded);
-        *scalar = bounded.collect();
+        *scalar = bounded.map(tidemark_operator::functions::united).collect();
         scalar.extend(evaluated);
         scalar.extend(
             functions::shared()
@@ -191,11 +191,17 @@ impl Serving {
         // our semantics of operators.
         let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
             vec![Arc::new(ResolveGroupingFunction::new())];
-        rules.extend(tidemark_planner::analyzer_rules());
+        let functions = tidemark_planner::Functions {
+            scalar: tidemark_operator::functions::all(),
+        };
+        rules.extend(functions.analyzer_rules());
         rules.push(Arc::new(semantics::PostgresSemantics));
+        let mut expr_planners = vec![functions.expr_planner()];
+        expr_planners.extend(builder.expr_planners().take().unwrap_or_default());
         let builder = builder
             .with_analyzer_rules(rules)
             .with_type_planner(Arc::new(names::TypeNames))
+            .with_expr_planners(expr_planners)
             .with_optimizer_rules(tidemark_planner::ad_hoc_rules())
             .with_physical_optimizer_rules(physical);
         Ok(Serving {

@@ -282,12 +282,7 @@ impl VisitorMut for Plain<'_> {
                 }
             }
             Expr::Cast {
-                data_type:
-                    ast::DataType::Array(_)
-                    | ast::DataType::Bytea
-                    | ast::DataType::Uuid
-                    | ast::DataType::JSON
-                    | ast::DataType::JSONB,
+                data_type: ast::DataType::Array(_) | ast::DataType::Bytea | ast::DataType::Uuid,
                 ..
             }
             | Expr::TypedString(_) => {
@@ -296,16 +291,6 @@ impl VisitorMut for Plain<'_> {
                     return ControlFlow::Break(());
                 }
             }
-            Expr::Cast {
-                expr: inner,
-                data_type: ast::DataType::Interval { .. },
-                ..
-            } => normalize_interval(inner),
-            Expr::Interval(ast::Interval {
-                value,
-                leading_field: None,
-                ..
-            }) => normalize_interval(value),
             Expr::AnyOp {
                 left,
                 compare_op: BinaryOperator::Eq,
@@ -568,22 +553,6 @@ fn plain_operator(name: &str) -> Option<BinaryOperator> {
         "~~" => BinaryOperator::PGLikeMatch,
         _ => return None,
     })
-}
-
-/// Rewrites an interval's text in PostgreSQL's forms into months, days and seconds.
-fn normalize_interval(text: &mut Expr) {
-    if let Expr::Value(v) = text
-        && let Value::SingleQuotedString(text) = &mut v.value
-        && text.contains([':', 'P', '@'])
-        && let Some(i) = crate::values::parse_interval(text)
-    {
-        *text = format!(
-            "{} months {} days {:.6} seconds",
-            i.months,
-            i.days,
-            i.nanoseconds as f64 / 1e9
-        );
-    }
 }
 
 /// `regtype`, `regproc`.

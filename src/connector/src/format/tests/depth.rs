@@ -1,8 +1,13 @@
 //! Texts that nest deep: as deep as the limit, deeper, and broken anywhere in between.
 
 use super::random::Random;
-use crate::format::check_json;
-use crate::format::scan::DEPTH_MAX;
+use crate::format::scan::{DEPTH_MAX, Scanner};
+
+fn is_json(text: &str) -> bool {
+    let mut scanner = Scanner::new(text);
+    scanner.blanks();
+    scanner.skip(0).and_then(|()| scanner.end()).is_ok()
+}
 
 /// Random deep texts, whole and with a byte changed, against a checker that keeps a plain stack.
 /// They run on a small stack: a recursion anywhere would end the process.
@@ -24,7 +29,7 @@ fn deep_texts_are_read_as_a_plain_stack_reads_them() {
             }
             let text = String::from_utf8(text).unwrap();
             let expected = is_json_of_containers(&text) && depth_of(&text) <= DEPTH_MAX;
-            assert_eq!(check_json(&text).is_ok(), expected, "round {round}");
+            assert_eq!(is_json(&text), expected, "round {round}");
         }
     };
     let thread = std::thread::Builder::new().stack_size(128 * 1024);

@@ -7,6 +7,7 @@
 
 use super::*;
 use serde_json::{Map, Number, Value};
+use tidemark_values::jsonb;
 
 /// SplitMix64.
 pub(super) struct Random(pub u64);
@@ -168,9 +169,15 @@ fn json_columns() -> Vec<Column> {
     NAMES.iter().map(|name| column(name, "jsonb")).collect()
 }
 
+fn shown_nul(record: &[u8]) -> bool {
+    record.windows(6).any(|w| w == br"\u0000")
+}
+
 /// What `serde_json` makes of a record; `None` where the two may differ (a number beyond a double).
 fn reference(record: &[u8]) -> Option<Result<Map<String, Value>, String>> {
     match serde_json::from_slice::<Value>(record) {
+        // Neither text nor JSONB has this character.
+        Ok(_) if shown_nul(record) => None,
         Ok(Value::Object(members)) => Some(Ok(members)),
         Ok(_) => Some(Err("no object".into())),
         Err(error) if error.to_string().contains("number out of range") => None,
@@ -189,11 +196,14 @@ fn compare(whole: &mut RecordDecoder, part: &mut RecordDecoder, record: &[u8]) {
     }
     let ((rows, errors), (part_rows, part_errors)) = (whole.finish(), part.finish());
     assert_eq!(rows.num_rows() + errors.len(), 1, "{shown}");
-    assert_eq!(
-        part_errors.len(),
-        errors.len(),
-        "columns decide on the form of {shown}"
-    );
+    if part_errors.len() != errors.len() {
+        let of_value = |e: &RecordError| ["22003", "22P05"].contains(&e.state.0);
+        assert!(
+            errors.iter().all(of_value),
+            "columns decide on the form of {shown}: {errors:?}"
+        );
+        return;
+    }
     let Some(expected) = reference(record) else {
         return;
     };
@@ -212,9 +222,17 @@ fn compare(whole: &mut RecordDecoder, part: &mut RecordDecoder, record: &[u8]) {
         "serde_json accepts {shown}, not we: {errors:?}"
     );
     let value = |rows: &ChangeBatch, i: usize| {
-        Some(rows.column(i).as_string::<i32>())
-            .filter(|array| array.is_valid(0))
-            .map(|array| array.value(0).to_owned())
+        let column = rows.column(i);
+        column.is_valid(0).then(|| match column.data_type() {
+            DataType::BinaryView => {
+                let mut text = String::new();
+                jsonb::Value::new(column.as_binary_view().value(0))
+                    .print(&mut text)
+                    .unwrap();
+                text
+            }
+            _ => column.as_string::<i32>().value(0).to_owned(),
+        })
     };
     for (i, name) in NAMES.iter().enumerate() {
         if !expected.contains_key(*name) && expected.keys().any(|key| key.to_lowercase() == *name) {
@@ -222,18 +240,42 @@ fn compare(whole: &mut RecordDecoder, part: &mut RecordDecoder, record: &[u8]) {
         }
         let actual =
             value(&rows, i).map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-        assert_eq!(
-            actual,
-            *expected.get(*name).unwrap_or(&Value::Null),
-            "{name} of {shown}"
+        let wanted = expected.get(*name).unwrap_or(&Value::Null);
+        assert!(
+            same(&actual, wanted),
+            "{name} of {shown}: {actual} for {wanted}"
         );
     }
     // The second decoder reads `url` as VARCHAR and `a` as BIGINT where that is possible.
-    assert_eq!(
-        value(&part_rows, 0),
-        value(&rows, 4).map(|text| serde_json::from_str::<String>(&text).unwrap_or(text)),
-        "url of {shown}"
-    );
+    let parsed = |text: &String| serde_json::from_str::<Value>(text).unwrap();
+    let agree = match (value(&part_rows, 0), value(&rows, 4)) {
+        (None, None) => true,
+        (Some(part), Some(whole)) => match parsed(&whole) {
+            Value::String(text) => part == text,
+            other => same(&parsed(&part), &other),
+        },
+        _ => false,
+    };
+    assert!(agree, "url of {shown}");
+}
+
+/// Whether two values are the same; numbers may differ in the last digit of a double, because
+/// JSONB writes all digits of them.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+            a == b || (a - b).abs() <= a.abs() * 1e-15
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let member = |(key, a): (&String, &Value)| b.get(key).is_some_and(|b| same(a, b));
+            a.len() == b.len() && a.iter().all(member)
+        }
+        (a, b) => a == b,
+    }
 }
 
 fn decoders() -> (RecordDecoder, RecordDecoder) {

@@ -210,7 +210,7 @@ fn texts() {
     check(
         "jsonb",
         &[
-            ("{\"a\" : 1}", "{\"a\" : 1}"),
+            ("{\"a\" : 1}", "{\"a\": 1}"),
             ("\"s\"", "\"s\""),
             ("null", "-"),
             ("[1,", "! malformed*"),
@@ -261,7 +261,7 @@ fn dates_and_times() {
             ("\"2025-01-01 12-00:00\"", "! invalid*"),
             ("\"0000-01-01 00:00:00\"", "! invalid*"),
             ("\"\"", "! invalid*"),
-            ("\"infinity\"", "! invalid*"),
+            ("\"endless\"", "! invalid*"),
             ("1735689600000", "2025-01-01T00:00:00"),
             ("1735689600000000", "2025-01-01T00:00:00"),
             ("-1000", "1969-12-31T23:59:59"),
@@ -492,7 +492,10 @@ fn depth_is_limited() {
         assert_eq!((changes.num_rows(), errors.len()), (2, 2));
         for error in errors {
             assert_eq!(error.state, SqlState("54001"));
-            let message = "JSON nests more than 16384 levels deep at byte 16388";
+            let message = format!(
+                "JSON nests more than {DEPTH_MAX} levels deep at byte {}",
+                DEPTH_MAX + 4
+            );
             assert_eq!(error.message, message);
         }
     }

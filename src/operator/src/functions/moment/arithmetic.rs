@@ -1,0 +1,268 @@
+//! Differences, `age`, `justify_*`, intervals by numbers, and moments made of their fields.
+
+use super::*;
+use tidemark_values::moment as m;
+
+type Micros = TimestampMicrosecondType;
+type Span = IntervalMonthDayNanoType;
+
+pub(super) fn definitions() -> Vec<Definition> {
+    let of_interval = |types: &[DataType]| match types {
+        [DataType::Interval(_) | DataType::Null] => Some(vec![interval()]),
+        _ => None,
+    };
+    let by_number = |types: &[DataType]| match types {
+        [DataType::Interval(_), n] if n.is_numeric() || *n == DataType::LargeBinary => {
+            Some(vec![interval(), DataType::Float64])
+        }
+        _ => None,
+    };
+    let interval_function = |name, takes, evaluate| Definition {
+        name,
+        aliases: &[],
+        takes,
+        returns: |_: &[DataType]| interval(),
+        evaluate,
+    };
+    let mut all = vec![
+        interval_function("timestamp_minus", two_alike, |a| {
+            intervals(a, both::<Micros, Micros, _>(a, m::timestamp_minus)?)
+        }),
+        interval_function("age", two_alike, |a| {
+            intervals(a, both::<Micros, Micros, _>(a, m::timestamp_age)?)
+        }),
+        interval_function("justify_hours", of_interval, |a| {
+            spans(a, m::Interval::justify_hours)
+        }),
+        interval_function("justify_days", of_interval, |a| {
+            spans(a, m::Interval::justify_days)
+        }),
+        interval_function("justify_interval", of_interval, |a| {
+            spans(a, m::Interval::justify)
+        }),
+        interval_function("interval_times", by_number, |a| {
+            let product = |i, n| span(i).times(n);
+            intervals(a, both::<Span, Float64Type, _>(a, product)?)
+        }),
+        interval_function("interval_divide", by_number, |a| {
+            let quotient = |i, n| span(i).divided(n);
+            intervals(a, both::<Span, Float64Type, _>(a, quotient)?)
+        }),
+        interval_function("time_minus", two_times, |a| {
+            let minus = |l, r| Ok(m::time_minus_time(l, r));
+            let times = both::<Time64MicrosecondType, Time64MicrosecondType, _>(a, minus)?;
+            intervals(a, times)
+        }),
+        interval_function("make_interval", takes_fields, make_interval),
+    ];
+    all.extend([
+        Definition {
+            name: "date_minus",
+            aliases: &[],
+            takes: |types| {
+                let dates = [DataType::Date32, DataType::Null];
+                (types.len() == 2 && types.iter().all(|t| dates.contains(t)))
+                    .then(|| vec![DataType::Date32; 2])
+            },
+            returns: |_| DataType::Int32,
+            evaluate: |a| {
+                let days = both::<Date32Type, Date32Type, _>(a, m::date_minus_date)?;
+                result(a, Arc::new(Int32Array::from(days)))
+            },
+        },
+        Definition {
+            name: "date_plus_time",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::Date32, DataType::Time64(_)] => Some(vec![DataType::Date32, time()]),
+                _ => None,
+            },
+            returns: |_| timestamp(),
+            evaluate: |a| {
+                let sums = both::<Date32Type, Time64MicrosecondType, _>(a, m::date_plus_time)?;
+                moments(a, sums)
+            },
+        },
+        Definition {
+            name: "time_plus_interval",
+            aliases: &[],
+            takes: time_and_interval,
+            returns: |_| time(),
+            evaluate: |a| times(a, |t, i| Ok(m::time_plus_interval(t, span(i)))),
+        },
+        Definition {
+            name: "time_minus_interval",
+            aliases: &[],
+            takes: time_and_interval,
+            returns: |_| time(),
+            evaluate: |a| times(a, |t, i| Ok(m::time_minus_interval(t, span(i)))),
+        },
+        Definition {
+            name: "make_date",
+            aliases: &[],
+            takes: |types| numbers(types, 3, false),
+            returns: |_| DataType::Date32,
+            evaluate: |a| {
+                let days = made(a, |f| m::make_date(f.int(0)?, f.int(1)?, f.int(2)?))?;
+                result(a, Arc::new(Date32Array::from(days)))
+            },
+        },
+        Definition {
+            name: "make_time",
+            aliases: &[],
+            takes: |types| numbers(types, 3, true),
+            returns: |_| time(),
+            evaluate: |a| {
+                let times = made(a, |f| m::make_time(f.int(0)?, f.int(1)?, f.last))?;
+                result(a, Arc::new(Time64MicrosecondArray::from(times)))
+            },
+        },
+        Definition {
+            name: "make_timestamp",
+            aliases: &[],
+            takes: |types| numbers(types, 6, true),
+            returns: |_| timestamp(),
+            evaluate: |a| moments(a, made(a, timestamp_of)?),
+        },
+        Definition {
+            name: "make_timestamptz",
+            aliases: &[],
+            takes: |types| numbers(types, 6, true),
+            returns: |_| timestamptz(),
+            evaluate: |a| moments(a, made(a, timestamp_of)?),
+        },
+    ]);
+    all
+}
+
+/// Two timestamps of one kind; dates are timestamps.
+fn two_alike(types: &[DataType]) -> Option<Vec<DataType>> {
+    let zoned = types
+        .iter()
+        .any(|t| matches!(t, DataType::Timestamp(_, Some(_))));
+    let fits = |t: &DataType| {
+        matches!(
+            t,
+            DataType::Timestamp(_, _) | DataType::Date32 | DataType::Null
+        )
+    };
+    let common = if zoned { timestamptz() } else { timestamp() };
+    (types.len() == 2 && types.iter().all(fits)).then(|| vec![common; 2])
+}
+
+fn two_times(types: &[DataType]) -> Option<Vec<DataType>> {
+    let fits = |t: &DataType| matches!(t, DataType::Time64(_) | DataType::Null);
+    (types.len() == 2 && types.iter().all(fits)).then(|| vec![time(); 2])
+}
+
+fn time_and_interval(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [DataType::Time64(_), DataType::Interval(_)] => Some(vec![time(), interval()]),
+        _ => None,
+    }
+}
+
+fn times(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(i64, IntervalMonthDayNano) -> tidemark_common::Result<i64>,
+) -> Result<ColumnarValue> {
+    let times = both::<Time64MicrosecondType, Span, _>(args, f)?;
+    result(args, Arc::new(Time64MicrosecondArray::from(times)))
+}
+
+fn spans(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(Interval) -> tidemark_common::Result<Interval>,
+) -> Result<ColumnarValue> {
+    let values = column(args, 0)?;
+    let values = values.as_primitive::<Span>().iter();
+    let spans = values
+        .map(|v| v.map(|v| f(span(v)).map_err(external)).transpose())
+        .collect::<Result<Vec<_>>>()?;
+    intervals(args, spans)
+}
+
+/// `count` integers, of which the last may be the seconds with a fraction.
+fn numbers(types: &[DataType], count: usize, seconds: bool) -> Option<Vec<DataType>> {
+    let number = |t: &DataType| t.is_numeric() || *t == DataType::Null;
+    if types.len() != count || !types.iter().all(number) {
+        return None;
+    }
+    let mut taken = vec![DataType::Int64; count];
+    if seconds && let Some(last) = taken.last_mut() {
+        *last = DataType::Float64;
+    }
+    Some(taken)
+}
+
+fn takes_fields(types: &[DataType]) -> Option<Vec<DataType>> {
+    numbers(types, 7, true)
+}
+
+/// The fields of one row.
+struct Fields {
+    whole: Vec<i64>,
+    last: f64,
+}
+
+impl Fields {
+    fn int(&self, i: usize) -> tidemark_common::Result<i32> {
+        i32::try_from(self.whole[i])
+            .map_err(|_| Error::user(SqlState::NUMERIC_OUT_OF_RANGE, "integer out of range"))
+    }
+}
+
+/// What `f` makes of the fields of each row that has them all.
+fn made<T>(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(&Fields) -> tidemark_common::Result<T>,
+) -> Result<Vec<Option<T>>> {
+    let columns = (0..args.args.len())
+        .map(|i| column(args, i))
+        .collect::<Result<Vec<_>>>()?;
+    let row_of = |row: usize| {
+        let mut fields = Fields {
+            whole: Vec::with_capacity(columns.len()),
+            last: 0.0,
+        };
+        for column in &columns {
+            if column.is_null(row) {
+                return Ok(None);
+            }
+            match column.data_type() {
+                DataType::Float64 => fields.last = column.as_primitive::<Float64Type>().value(row),
+                _ => fields
+                    .whole
+                    .push(column.as_primitive::<Int64Type>().value(row)),
+            }
+        }
+        f(&fields).map(Some).map_err(external)
+    };
+    (0..rows(args)).map(row_of).collect()
+}
+
+fn timestamp_of(f: &Fields) -> tidemark_common::Result<i64> {
+    m::make_timestamp(
+        f.int(0)?,
+        f.int(1)?,
+        f.int(2)?,
+        f.int(3)?,
+        f.int(4)?,
+        f.last,
+    )
+}
+
+fn make_interval(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let spans = made(args, |f| {
+        m::make_interval(
+            f.int(0)?,
+            f.int(1)?,
+            f.int(2)?,
+            f.int(3)?,
+            f.int(4)?,
+            f.int(5)?,
+            f.last,
+        )
+    })?;
+    intervals(args, spans)
+}

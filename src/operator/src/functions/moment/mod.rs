@@ -1,0 +1,118 @@
+//! Dates, times, timestamps and intervals: PostgreSQL's arithmetic, fields and texts
+//! (`tidemark_values::moment`) over columns. Times are shown and read in UTC.
+
+mod arithmetic;
+mod fields;
+mod texts;
+
+use super::definition::*;
+use arrow::array::*;
+use arrow::datatypes::*;
+use datafusion_common::{DataFusionError, Result};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+use tidemark_values::moment::Interval;
+
+pub(super) use texts::{cast_array, is_moment, read_at};
+
+/// The functions of this folder.
+pub(super) fn definitions() -> Vec<Definition> {
+    [
+        arithmetic::definitions(),
+        fields::definitions(),
+        texts::definitions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, None)
+}
+
+fn timestamptz() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+fn time() -> DataType {
+    DataType::Time64(TimeUnit::Microsecond)
+}
+
+fn interval() -> DataType {
+    DataType::Interval(IntervalUnit::MonthDayNano)
+}
+
+/// Arrow's interval as PostgreSQL's, in microseconds.
+fn span(v: IntervalMonthDayNano) -> Interval {
+    Interval::new(v.months, v.days, v.nanoseconds / 1000)
+}
+
+/// The other way; Arrow's nanoseconds end after 292 years.
+fn stored(v: Interval) -> Result<IntervalMonthDayNano> {
+    let nanoseconds = v
+        .micros
+        .checked_mul(1000)
+        .ok_or_else(|| failure(SqlState("22008"), "interval out of range"))?;
+    Ok(IntervalMonthDayNano::new(v.months, v.days, nanoseconds))
+}
+
+/// Rows to compute: one where every argument is a constant.
+fn rows(args: &ScalarFunctionArgs) -> usize {
+    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
+    if args.args.iter().all(constant) {
+        1
+    } else {
+        args.number_rows
+    }
+}
+
+/// Argument `i` with as many rows as are computed.
+fn column(args: &ScalarFunctionArgs, i: usize) -> Result<ArrayRef> {
+    args.args[i].to_array(rows(args))
+}
+
+/// The rows of two columns that have both values, through `f`.
+fn both<A: ArrowPrimitiveType, B: ArrowPrimitiveType, T>(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(A::Native, B::Native) -> tidemark_common::Result<T>,
+) -> Result<Vec<Option<T>>> {
+    let (left, right) = (column(args, 0)?, column(args, 1)?);
+    let (left, right) = (left.as_primitive::<A>(), right.as_primitive::<B>());
+    left.iter()
+        .zip(right)
+        .map(|pair| match pair {
+            (Some(l), Some(r)) => f(l, r).map(Some).map_err(external),
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+/// A column of intervals.
+fn intervals(
+    args: &ScalarFunctionArgs,
+    values: impl IntoIterator<Item = Option<Interval>>,
+) -> Result<ColumnarValue> {
+    let values = values
+        .into_iter()
+        .map(|v| v.map(stored).transpose())
+        .collect::<Result<IntervalMonthDayNanoArray>>()?;
+    result(args, Arc::new(values))
+}
+
+/// A column of timestamps of the result's type.
+fn moments(
+    args: &ScalarFunctionArgs,
+    values: impl IntoIterator<Item = Option<i64>>,
+) -> Result<ColumnarValue> {
+    let values: TimestampMicrosecondArray = values.into_iter().collect();
+    result(
+        args,
+        Arc::new(values.with_data_type(args.return_field.data_type().clone())),
+    )
+}

@@ -1,0 +1,384 @@
+//! Moments and texts: casts, `to_char`, `to_date`, `to_timestamp`, and rounding to digits of the
+//! second.
+
+use super::*;
+use arrow::compute;
+use datafusion_common::plan_err;
+use tidemark_values::moment::{self as m, IntervalFields, Session, Template, Zone};
+
+type Span = IntervalMonthDayNanoType;
+
+/// Digits of the second that are kept.
+const ALL_DIGITS: u8 = 6;
+
+pub(super) fn definitions() -> Vec<Definition> {
+    vec![
+        Definition {
+            name: "to_char",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::Interval(_), p] if is_text(p) => Some(vec![interval(), DataType::Utf8]),
+                [at, p] if is_text(p) => Some(vec![moment(at)?, DataType::Utf8]),
+                _ => None,
+            },
+            returns: |_| DataType::Utf8,
+            evaluate: to_char,
+        },
+        Definition {
+            name: "to_timestamp",
+            aliases: &[],
+            takes: |types| match types {
+                [t] if is_text(t) => Some(vec![timestamptz()]),
+                [DataType::Timestamp(_, _) | DataType::Date32] => Some(vec![timestamptz()]),
+                [t] if t.is_numeric() => Some(vec![DataType::Float64]),
+                [t, p] if is_text(t) && is_text(p) => Some(vec![DataType::Utf8; 2]),
+                _ => None,
+            },
+            returns: |_| timestamptz(),
+            evaluate: to_timestamp,
+        },
+        Definition {
+            name: "to_date",
+            aliases: &[],
+            takes: |types| match types {
+                [t] if is_text(t) || moment(t).is_some() => Some(vec![DataType::Date32]),
+                [t, p] if is_text(t) && is_text(p) => Some(vec![DataType::Utf8; 2]),
+                _ => None,
+            },
+            returns: |_| DataType::Date32,
+            evaluate: to_date,
+        },
+        Definition {
+            name: "moment_round",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::Time64(_), digits] if is_int(digits) => {
+                    Some(vec![time(), DataType::Int64])
+                }
+                [DataType::Interval(_), digits] if is_int(digits) => {
+                    Some(vec![interval(), DataType::Int64])
+                }
+                [at, digits] if is_int(digits) => Some(vec![moment(at)?, DataType::Int64]),
+                _ => None,
+            },
+            returns: |types| types[0].clone(),
+            evaluate: rounded,
+        },
+    ]
+}
+
+/// A text that means the time at which it is read is no value of a query: the planner has written
+/// constants out as calls of `now()`.
+fn not_now(text: &str) -> tidemark_common::Result<()> {
+    const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+    let mut words = text.split_ascii_whitespace();
+    if words.any(|w| WORDS.iter().any(|word| w.eq_ignore_ascii_case(word))) {
+        return Err(
+            Error::unsupported(format!("the text \"{text}\" depends on when it is read"))
+                .with_hint("Use now() or current_date."),
+        );
+    }
+    Ok(())
+}
+
+/// Whether casts between these types are PostgreSQL's, and not Arrow's.
+pub(in crate::functions) fn is_moment(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Date32
+            | DataType::Time64(TimeUnit::Microsecond)
+            | DataType::Timestamp(TimeUnit::Microsecond, _)
+            | DataType::Interval(IntervalUnit::MonthDayNano)
+    )
+}
+
+/// A column of texts or moments as a column of moments or texts; `None` where that is nothing of
+/// ours.
+///
+/// Errors: `22007` and `22008`, as PostgreSQL.
+pub(in crate::functions) fn cast_array(
+    array: &ArrayRef,
+    to: &DataType,
+) -> Result<Option<ArrayRef>> {
+    Ok(Some(match (array.data_type(), to) {
+        (DataType::Utf8, to) if is_moment(to) => read_at(array.as_string(), to, None)?,
+        (DataType::LargeUtf8 | DataType::Utf8View, to) if is_moment(to) => {
+            let plain = compute::cast(array, &DataType::Utf8)?;
+            read_at(plain.as_string(), to, None)?
+        }
+        (from, DataType::Utf8) if is_moment(from) => Arc::new(printed(array)?),
+        (DataType::Date32, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+            let dates = array.as_primitive::<Date32Type>().iter();
+            let moments = dates
+                .map(|d| d.map(m::date_to_timestamp).transpose().map_err(external))
+                .collect::<Result<TimestampMicrosecondArray>>()?;
+            Arc::new(moments.with_data_type(to.clone()))
+        }
+        (DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Date32) => Arc::new(
+            array
+                .as_primitive::<TimestampMicrosecondType>()
+                .unary::<_, Date32Type>(m::timestamp_to_date),
+        ),
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, _),
+            DataType::Time64(TimeUnit::Microsecond),
+        ) => {
+            let moments = array.as_primitive::<TimestampMicrosecondType>().iter();
+            let times: Time64MicrosecondArray =
+                moments.map(|t| t.and_then(m::timestamp_to_time)).collect();
+            Arc::new(times)
+        }
+        (DataType::Interval(IntervalUnit::MonthDayNano), DataType::Time64(_)) => {
+            let spans = array.as_primitive::<Span>().iter();
+            let times: Time64MicrosecondArray =
+                spans.map(|i| i.map(|i| span(i).time_of_day())).collect();
+            Arc::new(times)
+        }
+        (
+            DataType::Time64(TimeUnit::Microsecond),
+            DataType::Interval(IntervalUnit::MonthDayNano),
+        ) => {
+            let times = array.as_primitive::<Time64MicrosecondType>().iter();
+            let spans: IntervalMonthDayNanoArray = times
+                .map(|t| t.map(|t| IntervalMonthDayNano::new(0, 0, t * 1000)))
+                .collect();
+            Arc::new(spans)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// Texts as moments, with the time that `now` means, in microseconds since 1970.
+pub(in crate::functions) fn read_at(
+    texts: &StringArray,
+    to: &DataType,
+    now: Option<i64>,
+) -> Result<ArrayRef> {
+    fn each<T, A: FromIterator<Option<T>>>(
+        texts: &StringArray,
+        f: impl Fn(&str) -> tidemark_common::Result<T>,
+    ) -> Result<A> {
+        texts
+            .iter()
+            .map(|t| t.map(&f).transpose().map_err(external))
+            .collect()
+    }
+    if now.is_none() {
+        texts
+            .iter()
+            .flatten()
+            .filter(|t| t.contains(['o', 'O']))
+            .try_for_each(|t| not_now(t).map_err(external))?;
+    }
+    let session = Session {
+        now: now.unwrap_or(0),
+        zone: Zone::UTC,
+    };
+    Ok(match to {
+        DataType::Date32 => Arc::new(each::<_, Date32Array>(texts, |t| {
+            m::read_date(t, &session)
+        })?),
+        DataType::Time64(_) => Arc::new(each::<_, Time64MicrosecondArray>(texts, |t| {
+            m::read_time(t, ALL_DIGITS, &session)
+        })?),
+        DataType::Interval(_) => {
+            let spans: Vec<Option<Interval>> = each(texts, |t| {
+                m::read_interval(t, IntervalFields::All, ALL_DIGITS)
+            })?;
+            Arc::new(
+                spans
+                    .into_iter()
+                    .map(|v| v.map(stored).transpose())
+                    .collect::<Result<IntervalMonthDayNanoArray>>()?,
+            )
+        }
+        DataType::Timestamp(_, zone) => {
+            let zoned = zone.is_some();
+            let moments: TimestampMicrosecondArray = each(texts, |t| {
+                if zoned {
+                    m::read_timestamptz(t, ALL_DIGITS, &session)
+                } else {
+                    m::read_timestamp(t, ALL_DIGITS, &session)
+                }
+            })?;
+            Arc::new(moments.with_data_type(to.clone()))
+        }
+        other => return plan_err!("{other} is no moment"),
+    })
+}
+
+fn printed(array: &ArrayRef) -> Result<StringArray> {
+    fn each<T: ArrowPrimitiveType>(
+        array: &ArrayRef,
+        push: impl Fn(&mut Vec<u8>, T::Native),
+    ) -> StringArray {
+        let values = array.as_primitive::<T>();
+        let mut texts = StringBuilder::with_capacity(values.len(), values.len() * 20);
+        let mut text = Vec::new();
+        for value in values {
+            match value {
+                Some(value) => {
+                    text.clear();
+                    push(&mut text, value);
+                    texts.append_value(String::from_utf8_lossy(&text));
+                }
+                None => texts.append_null(),
+            }
+        }
+        texts.finish()
+    }
+    Ok(match array.data_type() {
+        DataType::Date32 => each::<Date32Type>(array, m::push_date),
+        DataType::Time64(_) => each::<Time64MicrosecondType>(array, m::push_time),
+        DataType::Interval(_) => each::<Span>(array, |t, v| m::push_interval(t, span(v))),
+        DataType::Timestamp(_, None) => each::<TimestampMicrosecondType>(array, m::push_timestamp),
+        DataType::Timestamp(_, Some(_)) => {
+            each::<TimestampMicrosecondType>(array, |t, v| m::push_timestamptz(t, v, &Zone::UTC))
+        }
+        other => return plan_err!("{other} is no moment"),
+    })
+}
+
+/// The compiled pattern of each row; rows that follow each other with one pattern share it.
+struct Patterns {
+    texts: ArrayRef,
+    known: Option<(String, Template)>,
+}
+
+impl Patterns {
+    fn of(args: &ScalarFunctionArgs, i: usize) -> Result<Patterns> {
+        Ok(Patterns {
+            texts: column(args, i)?,
+            known: None,
+        })
+    }
+
+    fn get(&mut self, row: usize) -> Option<&Template> {
+        let texts = self.texts.as_string::<i32>();
+        if texts.is_null(row) {
+            return None;
+        }
+        let text = texts.value(row);
+        if self.known.as_ref().is_none_or(|(known, _)| known != text) {
+            self.known = Some((text.to_string(), Template::new(text)));
+        }
+        self.known.as_ref().map(|(_, template)| template)
+    }
+}
+
+fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let at = column(args, 0)?;
+    let mut patterns = Patterns::of(args, 1)?;
+    let mut texts = StringBuilder::with_capacity(at.len(), at.len() * 16);
+    for row in 0..at.len() {
+        let template = patterns.get(row);
+        let Some(template) = template.filter(|_| at.is_valid(row)) else {
+            texts.append_null();
+            continue;
+        };
+        let text = match at.data_type() {
+            DataType::Interval(_) => {
+                m::to_char_interval(template, span(at.as_primitive::<Span>().value(row)))
+            }
+            DataType::Timestamp(_, None) => {
+                let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
+                m::to_char_timestamp(template, value)
+            }
+            _ => {
+                let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
+                m::to_char_timestamptz(template, value, &Zone::UTC)
+            }
+        };
+        texts.append_option(text.map_err(external)?);
+    }
+    result(args, Arc::new(texts.finish()))
+}
+
+/// What `f` makes of text and pattern of each row.
+fn parsed<T>(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(&str, &Template) -> tidemark_common::Result<T>,
+) -> Result<Vec<Option<T>>> {
+    let texts = column(args, 0)?;
+    let texts = texts.as_string::<i32>();
+    let mut patterns = Patterns::of(args, 1)?;
+    (0..texts.len())
+        .map(|row| match patterns.get(row) {
+            Some(template) if texts.is_valid(row) => {
+                f(texts.value(row), template).map(Some).map_err(external)
+            }
+            _ => Ok(None),
+        })
+        .collect()
+}
+
+fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if args.args.len() == 2 {
+        let values = parsed(args, |text, template| {
+            m::to_timestamp(text, template, &Zone::UTC)
+        })?;
+        return moments(args, values);
+    }
+    let values = column(args, 0)?;
+    if *values.data_type() != DataType::Float64 {
+        return result(args, values);
+    }
+    let seconds = values.as_primitive::<Float64Type>().iter();
+    let values = seconds
+        .map(|s| s.map(m::timestamp_of_epoch).transpose().map_err(external))
+        .collect::<Result<Vec<_>>>()?;
+    moments(args, values)
+}
+
+fn to_date(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if args.args.len() == 1 {
+        let dates = column(args, 0)?;
+        return result(args, dates);
+    }
+    let days = parsed(args, m::to_date)?;
+    result(args, Arc::new(Date32Array::from(days)))
+}
+
+/// A moment rounded to digits of the second: `timestamp(0)`.
+fn rounded(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (values, digits) = (column(args, 0)?, column(args, 1)?);
+    let digits = digits.as_primitive::<Int64Type>();
+    let kept = |row: usize| {
+        digits
+            .is_valid(row)
+            .then(|| digits.value(row).clamp(0, 6) as u8)
+    };
+    match values.data_type() {
+        DataType::Interval(_) => {
+            let values = values.as_primitive::<Span>();
+            let spans = (0..values.len()).map(|row| {
+                let (value, digits) =
+                    (values.is_valid(row).then(|| values.value(row))?, kept(row)?);
+                Some(span(value).restricted(IntervalFields::All, digits))
+            });
+            intervals(args, spans)
+        }
+        DataType::Time64(_) => {
+            let values = values.as_primitive::<Time64MicrosecondType>();
+            let times: Time64MicrosecondArray = (0..values.len())
+                .map(|row| {
+                    let value = values.is_valid(row).then(|| values.value(row))?;
+                    Some(m::round_micros(value, kept(row)?))
+                })
+                .collect();
+            result(args, Arc::new(times))
+        }
+        _ => {
+            let values = values.as_primitive::<TimestampMicrosecondType>();
+            let rounded = (0..values.len()).map(|row| {
+                let value = values.is_valid(row).then(|| values.value(row))?;
+                if m::timestamp_is_finite(value) {
+                    Some(m::round_micros(value, kept(row)?))
+                } else {
+                    Some(value)
+                }
+            });
+            moments(args, rounded)
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Functions whose arguments have one type, which is that of the result or of its elements:
+//! `coalesce`, `greatest`, an array's constructor. DataFusion finds the common type of all types
+//! but that of numerics, which is ours; the planner has brought the arguments to it by the time
+//! that the function is called.
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion_common::Result;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion_expr::type_coercion::functions::fields_with_udf;
+use datafusion_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::json::JSONB;
+
+const NUMERIC: DataType = DataType::LargeBinary;
+
+/// The function, with numerics among what it takes, if it is one of these.
+pub fn united(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    match function.name() {
+        "coalesce" | "greatest" | "least" | "nullif" | "nvl" | "make_array" => {
+            Arc::new(ScalarUDF::from(United {
+                inner: function,
+                signature: Signature::user_defined(Volatility::Immutable),
+            }))
+        }
+        _ => function,
+    }
+}
+
+#[derive(Debug)]
+struct United {
+    inner: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+impl PartialEq for United {
+    fn eq(&self, other: &United) -> bool {
+        self.inner == other.inner
+    }
+}
+impl Eq for United {}
+impl Hash for United {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+/// The types as they will be: numerics or JSONB, if one of them is.
+fn common(types: Vec<DataType>) -> Vec<DataType> {
+    let Some(common) = types
+        .iter()
+        .find(|t| **t == NUMERIC || **t == JSONB)
+        .cloned()
+    else {
+        return types;
+    };
+    let one = |t: DataType| {
+        if t == DataType::Null {
+            t
+        } else {
+            common.clone()
+        }
+    };
+    types.into_iter().map(one).collect()
+}
+
+impl ScalarUDFImpl for United {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+    fn aliases(&self) -> &[String] {
+        self.inner.aliases()
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(&common(types.to_vec()))
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types = args.arg_fields.iter().map(|f| f.data_type().clone());
+        let fields: Vec<FieldRef> = args
+            .arg_fields
+            .iter()
+            .zip(common(types.collect()))
+            .map(|(f, t)| Arc::new(f.as_ref().clone().with_data_type(t)) as FieldRef)
+            .collect();
+        self.inner.return_field_from_args(ReturnFieldArgs {
+            arg_fields: &fields,
+            scalar_arguments: args.scalar_arguments,
+        })
+    }
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        if types.contains(&NUMERIC) || types.contains(&JSONB) {
+            return Ok(types.to_vec());
+        }
+        let field =
+            |t: &DataType| Arc::new(arrow::datatypes::Field::new("", t.clone(), true)) as FieldRef;
+        let fields: Vec<FieldRef> = types.iter().map(field).collect();
+        let coerced = fields_with_udf(&fields, self.inner.as_ref())?;
+        Ok(coerced.iter().map(|f| f.data_type().clone()).collect())
+    }
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.inner.simplify(args, info)
+    }
+    fn conditional_arguments<'a>(
+        &self,
+        args: &'a [Expr],
+    ) -> Option<(Vec<&'a Expr>, Vec<&'a Expr>)> {
+        self.inner.conditional_arguments(args)
+    }
+    fn short_circuits(&self) -> bool {
+        self.inner.short_circuits()
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.inner.invoke_with_args(args)
+    }
+}

@@ -1,0 +1,72 @@
+//! Functions of JSONB that give rows: `jsonb_array_elements(x)` is `unnest(jsonb_elements(x))`, in
+//! SELECT as in FROM.
+
+use datafusion_sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, TableAlias,
+    TableAliasColumnDef, TableFactor,
+};
+
+/// Name, the function that gives the list, and the column that it has in FROM.
+const ROWS: [(&str, &str, &str); 3] = [
+    ("jsonb_array_elements", "jsonb_elements", "value"),
+    ("jsonb_array_elements_text", "jsonb_element_texts", "value"),
+    ("jsonb_object_keys", "jsonb_keys", "jsonb_object_keys"),
+];
+
+fn rows_of(name: &ObjectName) -> Option<(&'static str, &'static str)> {
+    let name = name.0.last()?.as_ident()?;
+    let found = ROWS
+        .iter()
+        .find(|(n, _, _)| name.value.eq_ignore_ascii_case(n))?;
+    Some((found.1, found.2))
+}
+
+/// Rewrites a call in an expression.
+pub(super) fn rewrite(expr: &mut Expr) {
+    let Expr::Function(function) = expr else {
+        return;
+    };
+    let Some((list, _)) = rows_of(&function.name) else {
+        return;
+    };
+    function.name = ObjectName::from(vec![Ident::new(list)]);
+    let inner = FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(function.clone())));
+    function.name = ObjectName::from(vec![Ident::new("unnest")]);
+    if let FunctionArguments::List(arguments) = &mut function.args {
+        arguments.args = vec![inner];
+    }
+}
+
+/// What a call in FROM becomes.
+pub(super) fn factor(
+    name: &ObjectName,
+    args: &[FunctionArg],
+    alias: Option<&TableAlias>,
+    call: impl FnOnce(&str, &[FunctionArg]) -> Function,
+) -> Option<TableFactor> {
+    let (list, column) = rows_of(name)?;
+    let mut alias = alias.cloned().unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: name
+            .0
+            .last()
+            .and_then(|p| p.as_ident())
+            .cloned()
+            .unwrap_or_else(|| Ident::new(column)),
+        columns: Vec::new(),
+        at: None,
+    });
+    if alias.columns.is_empty() {
+        alias.columns.push(TableAliasColumnDef {
+            name: Ident::new(column),
+            data_type: None,
+        });
+    }
+    Some(TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: vec![Expr::Function(call(list, args))],
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    })
+}

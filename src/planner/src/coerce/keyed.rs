@@ -1,0 +1,413 @@
+//! Values that are equal and still differ: `1.0` and `1.00`, `1 day` and `24 hours`. What compares,
+//! groups, joins and sorts them goes by their `sort_key`:
+//!
+//! * comparisons of intervals, sort keys, window partitions, join keys, `IN (subquery)`;
+//! * `GROUP BY x` groups by the key, and shows the least of the values of each group, in the order
+//!   of their bytes: PostgreSQL shows any of them. DISTINCT is a GROUP BY of all columns;
+//! * `count(DISTINCT x)` counts keys; `min` and `max` of intervals go through bytes that sort as
+//!   intervals do.
+//!
+//! Comparisons of numerics are the business of [`super::numerics`]. The rule comes before type
+//! coercion, and is idempotent: keys are values of another type.
+
+use super::calls::Calls;
+use super::operands::is_compared;
+use crate::bind::external;
+use crate::types::{JSONB, is_numeric_bytes};
+use arrow_schema::DataType;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::Transformed;
+use datafusion_common::{Column, DFSchema, Result};
+use datafusion_expr::expr::{
+    AggregateFunction, Between, InList, InSubquery, SetComparison, Sort as SortExpr, WindowFunction,
+};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, DistinctOn, Join, Sort, Subquery};
+use datafusion_expr::{
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+};
+use datafusion_functions_aggregate::min_max::min_udaf;
+use datafusion_optimizer::AnalyzerRule;
+use std::sync::Arc;
+use tidemark_common::Error;
+
+/// The rule.
+#[derive(Debug)]
+pub(super) struct Keyed(pub Calls);
+
+impl AnalyzerRule for Keyed {
+    fn name(&self) -> &str {
+        "keyed"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan
+            .transform_up_with_subqueries(|node| self.node(node))?
+            .data)
+    }
+}
+
+/// Whether equal values of this type may differ.
+fn is_keyed(data_type: &DataType) -> bool {
+    is_interval(data_type) || is_numeric_bytes(data_type) || *data_type == JSONB
+}
+
+fn is_interval(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Interval(_))
+}
+
+impl Keyed {
+    fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let node = super::rewrite_node(node, |e, schema| self.expression(e, schema))?;
+        node.transform_data(|node| match node {
+            LogicalPlan::Sort(sort) => self.sort(sort),
+            LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input),
+            LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
+            other => Ok(Transformed::no(other)),
+        })
+    }
+
+    /// The key of a value, if its type has keys.
+    fn key(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if expr.get_type(schema).is_ok_and(|t| is_keyed(&t)) {
+            Ok(Transformed::yes(self.0.sort_key(expr)?))
+        } else {
+            Ok(Transformed::no(expr))
+        }
+    }
+
+    fn keys(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<Transformed<Vec<Expr>>> {
+        let mut changed = false;
+        let keys = exprs
+            .into_iter()
+            .map(|e| {
+                let key = self.key(e, schema)?;
+                changed |= key.transformed;
+                Ok(key.data)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Transformed::new_transformed(keys, changed))
+    }
+
+    fn order(&self, order: Vec<SortExpr>, schema: &DFSchema) -> Result<Transformed<Vec<SortExpr>>> {
+        let mut changed = false;
+        let order = order
+            .into_iter()
+            .map(|sort| {
+                let key = self.key(sort.expr, schema)?;
+                changed |= key.transformed;
+                Ok(SortExpr::new(key.data, sort.asc, sort.nulls_first))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Transformed::new_transformed(order, changed))
+    }
+
+    fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right })
+                if is_compared(op) && by_key(&[&left, &right], schema) =>
+            {
+                Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+                    Box::new(self.key(*left, schema)?.data),
+                    op,
+                    Box::new(self.key(*right, schema)?.data),
+                ))))
+            }
+            Expr::Between(b) if by_key(&[&b.expr, &b.low, &b.high], schema) => {
+                Ok(Transformed::yes(Expr::Between(Between::new(
+                    Box::new(self.key(*b.expr, schema)?.data),
+                    b.negated,
+                    Box::new(self.key(*b.low, schema)?.data),
+                    Box::new(self.key(*b.high, schema)?.data),
+                ))))
+            }
+            Expr::InList(list) if by_key(&[&list.expr], schema) => {
+                Ok(Transformed::yes(Expr::InList(InList::new(
+                    Box::new(self.key(*list.expr, schema)?.data),
+                    self.keys(list.list, schema)?.data,
+                    list.negated,
+                ))))
+            }
+            Expr::InSubquery(i) => self.in_subquery(i, schema),
+            Expr::SetComparison(set) => match self.keyed_pair(&set.expr, &set.subquery, schema)? {
+                Some((expr, subquery)) => {
+                    Ok(Transformed::yes(Expr::SetComparison(SetComparison {
+                        expr: Box::new(expr),
+                        subquery,
+                        ..set
+                    })))
+                }
+                None => Ok(Transformed::no(Expr::SetComparison(set))),
+            },
+            Expr::AggregateFunction(call) => self.call(call, schema),
+            Expr::WindowFunction(call) => self.window(*call, schema),
+            other => Ok(Transformed::no(other)),
+        }
+    }
+
+    /// `x IN (SELECT y ..)` as `key(x) IN (SELECT key(y) ..)`.
+    fn in_subquery(&self, i: InSubquery, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        match self.keyed_pair(&i.expr, &i.subquery, schema)? {
+            Some((expr, subquery)) => Ok(Transformed::yes(Expr::InSubquery(InSubquery {
+                expr: Box::new(expr),
+                subquery,
+                negated: i.negated,
+            }))),
+            None => Ok(Transformed::no(Expr::InSubquery(i))),
+        }
+    }
+
+    /// A value and the column of a subquery that it is compared with, as keys.
+    fn keyed_pair(
+        &self,
+        expr: &Expr,
+        subquery: &Subquery,
+        schema: &DFSchema,
+    ) -> Result<Option<(Expr, Subquery)>> {
+        let inner = subquery.subquery.schema();
+        let (Ok(outer), [_]) = (expr.get_type(schema), inner.fields().as_ref()) else {
+            return Ok(None);
+        };
+        let column_type = inner.field(0).data_type().clone();
+        if !is_keyed(&outer) && !is_keyed(&column_type) {
+            return Ok(None);
+        }
+        let numerics = is_numeric_bytes(&outer) || is_numeric_bytes(&column_type);
+        if !numerics && outer != column_type {
+            return Ok(None);
+        }
+        let key = |value: Expr, t: &DataType| {
+            if numerics && !is_numeric_bytes(t) {
+                self.0.sort_key(self.0.cast(value, &crate::types::NUMERIC)?)
+            } else {
+                self.0.sort_key(value)
+            }
+        };
+        let column = Expr::Column(Column::from(inner.qualified_field(0)));
+        let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
+            .project([key(column, &column_type)?])?
+            .build()?;
+        let subquery = Subquery {
+            subquery: Arc::new(plan),
+            ..subquery.clone()
+        };
+        Ok(Some((key(expr.clone(), &outer)?, subquery)))
+    }
+
+    /// `count(DISTINCT x)` counts keys; extremes of intervals go through bytes; ORDER BY within an
+    /// aggregate goes by keys.
+    fn call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let AggregateFunction { func, mut params } = call;
+        let order = self.order(std::mem::take(&mut params.order_by), schema)?;
+        let mut changed = order.transformed;
+        params.order_by = order.data;
+        match func.name() {
+            "count" if params.distinct => {
+                let keys = self.keys(std::mem::take(&mut params.args), schema)?;
+                changed |= keys.transformed;
+                params.args = keys.data;
+            }
+            "min" | "max" if params.args.iter().any(|a| intervals(&[a], schema)) => {
+                let args = std::mem::take(&mut params.args);
+                params.args = args
+                    .into_iter()
+                    .map(|a| self.0.call("interval_bytes", vec![a]))
+                    .collect::<Result<_>>()?;
+                let extreme = Expr::AggregateFunction(AggregateFunction { func, params });
+                return Ok(Transformed::yes(
+                    self.0.call("interval_of_bytes", vec![extreme])?,
+                ));
+            }
+            _ => {}
+        }
+        Ok(Transformed::new_transformed(
+            Expr::AggregateFunction(AggregateFunction { func, params }),
+            changed,
+        ))
+    }
+
+    fn window(&self, call: WindowFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let WindowFunction { fun, mut params } = call;
+        let partition = self.keys(std::mem::take(&mut params.partition_by), schema)?;
+        let mut changed = partition.transformed;
+        params.partition_by = partition.data;
+        for sort in &mut params.order_by {
+            let key = self.key(std::mem::take(&mut sort.expr), schema)?;
+            changed |= key.transformed;
+            sort.expr = if key.transformed {
+                self.0.call("sort_text", vec![key.data])?
+            } else {
+                key.data
+            };
+        }
+        Ok(Transformed::new_transformed(
+            Expr::WindowFunction(Box::new(WindowFunction { fun, params })),
+            changed,
+        ))
+    }
+
+    fn sort(&self, sort: Sort) -> Result<Transformed<LogicalPlan>> {
+        let Sort { expr, input, fetch } = sort;
+        let order = self.order(expr, input.schema())?;
+        let changed = order.transformed;
+        Ok(Transformed::new_transformed(
+            LogicalPlan::Sort(Sort {
+                expr: order.data,
+                input,
+                fetch,
+            }),
+            changed,
+        ))
+    }
+
+    /// Pairs of join keys; where one side is a numeric, the other becomes one.
+    fn join(&self, mut join: Join) -> Result<Transformed<LogicalPlan>> {
+        let mut changed = false;
+        for (left, right) in &mut join.on {
+            let types = (
+                left.get_type(join.left.schema())?,
+                right.get_type(join.right.schema())?,
+            );
+            if !is_keyed(&types.0) && !is_keyed(&types.1) {
+                continue;
+            }
+            let numerics = is_numeric_bytes(&types.0) || is_numeric_bytes(&types.1);
+            let key = |e: &mut Expr, t: &DataType| -> Result<()> {
+                let mut value = std::mem::take(e);
+                if numerics && !is_numeric_bytes(t) {
+                    value = self.0.cast(value, &crate::types::NUMERIC)?;
+                }
+                *e = self.0.sort_key(value)?;
+                Ok(())
+            };
+            key(left, &types.0)?;
+            key(right, &types.1)?;
+            changed = true;
+        }
+        Ok(Transformed::new_transformed(
+            LogicalPlan::Join(join),
+            changed,
+        ))
+    }
+
+    /// Groups by keys, with a representative for each group expression that has one; calls whose
+    /// result is a function of an aggregate (`interval_of_bytes(min(..))`) are taken apart: the
+    /// aggregate stays, the function goes above it.
+    fn aggregate(&self, aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+        let input = aggregate.input.schema().clone();
+        let keyed = |e: &Expr| e.get_type(&input).is_ok_and(|t| is_keyed(&t));
+        let in_sets = |e: &Expr| match e {
+            Expr::GroupingSet(sets) => sets.distinct_expr().iter().any(|e| keyed(e)),
+            _ => false,
+        };
+        if aggregate.group_expr.iter().any(in_sets) {
+            return Err(external(Error::unsupported(
+                "GROUPING SETS, ROLLUP and CUBE over numerics or intervals are not supported",
+            )));
+        }
+        let is_call = |e: &Expr| matches!(e.clone().unalias(), Expr::AggregateFunction(_));
+        if !aggregate.group_expr.iter().any(keyed) && aggregate.aggr_expr.iter().all(is_call) {
+            return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+        }
+        let schema = aggregate.schema.clone();
+        let (mut groups, mut calls, mut shown) = (Vec::new(), Vec::new(), Vec::new());
+        let mut outputs = Vec::new();
+        for (i, expr) in aggregate.group_expr.iter().enumerate() {
+            let (qualifier, field) = schema.qualified_field(i);
+            if !keyed(expr) {
+                groups.push(expr.clone());
+                outputs.push(Expr::Column(Column::from((qualifier, field))));
+                continue;
+            }
+            let key = self.0.sort_key(expr.clone())?;
+            groups.push(key.alias(format!("__key_{i}")));
+            let name = format!("__shown_{i}");
+            let mut bytes = expr.clone().unalias();
+            let mut output = Expr::Column(Column::from_name(name.clone()));
+            if is_interval(&expr.get_type(&input)?) {
+                bytes = self.0.call("interval_bytes", vec![bytes])?;
+                output = self.0.call("interval_of_bytes", vec![output])?;
+            }
+            shown.push(least(bytes).alias(name));
+            outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        let width = aggregate.group_expr.len();
+        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let (qualifier, field) = schema.qualified_field(width + i);
+            let Expr::ScalarFunction(mut above) = expr.clone().unalias() else {
+                calls.push(expr.clone());
+                outputs.push(Expr::Column(Column::from((qualifier, field))));
+                continue;
+            };
+            let name = format!("__bytes_{i}");
+            calls.push(above.args.remove(0).alias(name.clone()));
+            above.args.push(Expr::Column(Column::from_name(name)));
+            let output = Expr::ScalarFunction(above);
+            outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
+        }
+        calls.append(&mut shown);
+        let below = Aggregate::try_new(aggregate.input, groups, calls)?;
+        let plan = LogicalPlanBuilder::from(LogicalPlan::Aggregate(below))
+            .project(outputs)?
+            .build()?;
+        Ok(Transformed::yes(plan))
+    }
+
+    fn distinct(&self, input: Arc<LogicalPlan>) -> Result<Transformed<LogicalPlan>> {
+        let schema = input.schema().clone();
+        if !schema.fields().iter().any(|f| is_keyed(f.data_type())) {
+            return Ok(Transformed::no(LogicalPlan::Distinct(Distinct::All(input))));
+        }
+        let columns = (0..schema.fields().len())
+            .map(|i| Expr::Column(Column::from(schema.qualified_field(i))))
+            .collect();
+        self.aggregate(Aggregate::try_new(input, columns, Vec::new())?)
+    }
+
+    fn distinct_on(&self, on: DistinctOn) -> Result<Transformed<LogicalPlan>> {
+        let schema = on.input.schema().clone();
+        let keys = self.keys(on.on_expr, &schema)?;
+        let mut changed = keys.transformed;
+        let sort_expr = match on.sort_expr {
+            Some(order) => {
+                let order = self.order(order, &schema)?;
+                changed |= order.transformed;
+                Some(order.data)
+            }
+            None => None,
+        };
+        Ok(Transformed::new_transformed(
+            LogicalPlan::Distinct(Distinct::On(DistinctOn {
+                on_expr: keys.data,
+                sort_expr,
+                ..on
+            })),
+            changed,
+        ))
+    }
+}
+
+fn intervals(exprs: &[&Expr], schema: &DFSchema) -> bool {
+    exprs
+        .iter()
+        .any(|e| e.get_type(schema).is_ok_and(|t| is_interval(&t)))
+}
+
+/// Whether one of these is compared by its key, numerics apart.
+fn by_key(exprs: &[&Expr], schema: &DFSchema) -> bool {
+    let json = |e: &Expr| e.get_type(schema).is_ok_and(|t| t == JSONB);
+    intervals(exprs, schema) || exprs.iter().any(|e| json(e))
+}
+
+fn least(value: Expr) -> Expr {
+    let min: Arc<AggregateUDF> = min_udaf();
+    Expr::AggregateFunction(AggregateFunction::new_udf(
+        min,
+        vec![value],
+        false,
+        None,
+        Vec::new(),
+        None,
+    ))
+}

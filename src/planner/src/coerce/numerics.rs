@@ -1,0 +1,871 @@
+//! Numerics: PostgreSQL's, in which each value has a scale of its own, are bytes to Arrow and
+//! DataFusion ([`NUMERIC`]); what is known to have one scale and to fit 38 digits, a constant or a
+//! `numeric(10, 2)`, is a `Decimal128` and stays on Arrow's kernels.
+//!
+//! * Sums, differences and products of `Decimal128`s stay what they are as long as their digits
+//!   provably fit; otherwise, and for every quotient, the operands go on as numerics.
+//! * What meets (the branches of a CASE, the arguments of `coalesce`, the inputs of a UNION) has
+//!   one type. Fixed scales that differ become numerics, so that each value prints as it would
+//!   alone.
+//! * Numerics compare by their keys (`sort_key`), since equal ones may differ in scale.
+//! * A numeric beside a float becomes a `double precision`.
+//! * Casts from and to numerics are calls of `cast_as`, which Arrow's casts know nothing of; so are
+//!   those between texts and moments, and operators of moments are calls of their functions
+//!   ([`moments::operator`]).
+//!
+//! The same resolution of an operator is used twice: by [`NumericPlanner`] when names are bound, as
+//! DataFusion asks for the types of all expressions there, and by the rule [`Numerics`], when the
+//! types of subqueries, unions and constants have become final. It is idempotent.
+
+use super::calls::Calls;
+use super::moments;
+use super::operands::is_compared;
+use crate::bind::external;
+use crate::types::{JSONB, NUMERIC, is_numeric_bytes};
+use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::Transformed;
+use datafusion_common::{DFSchema, Result, ScalarValue};
+use datafusion_expr::expr::{Between, Case, InList, ScalarFunction};
+use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion_optimizer::AnalyzerRule;
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+use tidemark_common::{Error, SqlState};
+
+/// The operator that `-x` is bound by, with NULL on its left.
+pub(crate) const NEGATE: &str = "-";
+/// The same of `+x`.
+pub(crate) const KEEP: &str = "+";
+
+/// Digits of a `Decimal128`.
+const FIXED_DIGITS: i16 = 38;
+
+/// Binds operators over numerics.
+#[derive(Debug)]
+pub(crate) struct NumericPlanner(pub Calls);
+
+impl ExprPlanner for NumericPlanner {
+    fn plan_binary_op(
+        &self,
+        raw: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let op = match raw.op.clone() {
+            BinaryOperator::Plus => Operator::Plus,
+            BinaryOperator::Minus => Operator::Minus,
+            BinaryOperator::Multiply => Operator::Multiply,
+            BinaryOperator::Divide => Operator::Divide,
+            BinaryOperator::Modulo => Operator::Modulo,
+            BinaryOperator::Eq => Operator::Eq,
+            BinaryOperator::NotEq => Operator::NotEq,
+            BinaryOperator::Lt => Operator::Lt,
+            BinaryOperator::LtEq => Operator::LtEq,
+            BinaryOperator::Gt => Operator::Gt,
+            BinaryOperator::GtEq => Operator::GtEq,
+            BinaryOperator::StringConcat => Operator::StringConcat,
+            ref op if let Some(name) = json_operator(op) => {
+                return self.0.json(name, raw, schema);
+            }
+            BinaryOperator::Custom(sign) if sign == NEGATE || sign == KEEP => {
+                return Ok(PlannerResult::Planned(
+                    self.0.signed(&sign, raw.right, schema)?,
+                ));
+            }
+            _ => return Ok(PlannerResult::Original(raw)),
+        };
+        let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));
+        let bound = self.0.operator(binary, schema)?;
+        if bound.transformed {
+            return Ok(PlannerResult::Planned(bound.data));
+        }
+        match bound.data {
+            Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {
+                Ok(PlannerResult::Original(RawBinaryExpr {
+                    op: raw.op,
+                    left: *left,
+                    right: *right,
+                }))
+            }
+            other => Ok(PlannerResult::Planned(other)),
+        }
+    }
+}
+
+/// The rule; it comes before type coercion.
+#[derive(Debug)]
+pub(super) struct Numerics(pub Calls);
+
+impl AnalyzerRule for Numerics {
+    fn name(&self) -> &str {
+        "numerics"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        super::rewrite_expressions(plan, |e, schema| self.0.expression(e, schema))
+    }
+}
+
+/// What an operand is to arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Number {
+    /// A numeric with a scale of its own.
+    Numeric,
+    /// Digits before the point, and after it.
+    Fixed {
+        whole: i16,
+        scale: i16,
+    },
+    /// An integer of at most so many digits.
+    Integer {
+        digits: i16,
+    },
+    Float,
+    /// NULL, or a quoted constant.
+    Untyped,
+}
+
+impl Number {
+    fn of(expr: &Expr, data_type: &DataType) -> Option<Number> {
+        Some(match data_type {
+            t if is_numeric_bytes(t) => Number::Numeric,
+            DataType::Decimal256(_, _) => Number::Numeric,
+            DataType::Decimal128(precision, scale) => Number::Fixed {
+                whole: i16::from(*precision) - i16::from(*scale),
+                scale: i16::from(*scale),
+            },
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
+                Number::Integer {
+                    digits: integer(expr).map_or_else(|| digits_of(data_type), digits),
+                }
+            }
+            DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+                Number::Integer { digits: 20 }
+            }
+            DataType::Float16 | DataType::Float32 | DataType::Float64 => Number::Float,
+            DataType::Null => Number::Untyped,
+            DataType::Utf8 if is_quoted(expr) => Number::Untyped,
+            _ => return None,
+        })
+    }
+
+    fn is_exact(self) -> bool {
+        matches!(self, Number::Numeric | Number::Fixed { .. })
+    }
+
+    /// Digits before and after the point; `None` where they are not known.
+    fn digits(self) -> Option<(i16, i16)> {
+        match self {
+            Number::Fixed { whole, scale } => Some((whole, scale)),
+            Number::Integer { digits } => Some((digits, 0)),
+            _ => None,
+        }
+    }
+}
+
+fn digits_of(integer: &DataType) -> i16 {
+    match integer {
+        DataType::Int8 => 3,
+        DataType::Int16 => 5,
+        DataType::Int32 => 10,
+        _ => 19,
+    }
+}
+
+fn digits(value: i64) -> i16 {
+    value
+        .unsigned_abs()
+        .checked_ilog10()
+        .map_or(1, |d| d as i16 + 1)
+}
+
+/// The value of an integer constant.
+fn integer(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::Int16(v), _) => v.map(i64::from),
+        Expr::Literal(ScalarValue::Int32(v), _) => v.map(i64::from),
+        Expr::Literal(ScalarValue::Int64(v), _) => *v,
+        _ => None,
+    }
+}
+
+fn is_quoted(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
+}
+
+fn is_number(data_type: &DataType) -> bool {
+    data_type.is_numeric() || is_numeric_bytes(data_type)
+}
+
+fn as_double(expr: Expr, data_type: &DataType) -> Expr {
+    if *data_type == DataType::Float64 {
+        expr
+    } else {
+        cast(expr, DataType::Float64)
+    }
+}
+
+impl Calls {
+    /// The value as a numeric.
+    fn numeric(&self, value: Expr, data_type: &DataType) -> Result<Expr> {
+        if is_numeric_bytes(data_type) {
+            Ok(value)
+        } else {
+            self.cast(value, &NUMERIC)
+        }
+    }
+
+    /// An operator whose operands are numerics, in a form that can be evaluated.
+    fn operator(&self, binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let op = binary.op;
+        let unchanged = |b| Ok(Transformed::no(Expr::BinaryExpr(b)));
+        let (Ok(left), Ok(right)) = (binary.left.get_type(schema), binary.right.get_type(schema))
+        else {
+            return unchanged(binary);
+        };
+        if left == JSONB || right == JSONB {
+            return self.of_json(binary, &left, &right);
+        }
+        if op == Operator::StringConcat {
+            return self.concatenation(binary, &left, &right);
+        }
+        if let Some(name) = moments::operator(op, &left, &right) {
+            let (left, right) = if name == "interval_times" && is_number(&left) {
+                (binary.right, binary.left)
+            } else {
+                (binary.left, binary.right)
+            };
+            return Ok(Transformed::yes(self.call(name, vec![*left, *right])?));
+        }
+        let numbers = (
+            Number::of(&binary.left, &left),
+            Number::of(&binary.right, &right),
+        );
+        let (Some(l), Some(r)) = numbers else {
+            return unchanged(binary);
+        };
+        if !l.is_exact() && !r.is_exact() {
+            return unchanged(binary);
+        }
+        if l == Number::Float || r == Number::Float {
+            if left == right || (left == DataType::Float64 && right == DataType::Float64) {
+                return unchanged(binary);
+            }
+            return Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(self.double(*binary.left, &left)?),
+                op,
+                Box::new(self.double(*binary.right, &right)?),
+            ))));
+        }
+        if is_compared(op) {
+            return self.comparison(binary, (l, &left), (r, &right));
+        }
+        let Some(name) = arithmetic(op) else {
+            return unchanged(binary);
+        };
+        if let (Some(a), Some(b)) = (l.digits(), r.digits())
+            && fits(op, a, b)
+        {
+            return fixed(binary, (l, a), (r, b));
+        }
+        let operand = |e: Expr, n: Number| match n {
+            Number::Untyped => self.cast(e, &NUMERIC),
+            _ => Ok(e),
+        };
+        let args = vec![operand(*binary.left, l)?, operand(*binary.right, r)?];
+        Ok(Transformed::yes(self.call(name, args)?))
+    }
+
+    /// `-x` and `+x`.
+    fn signed(&self, sign: &str, operand: Expr, schema: &DFSchema) -> Result<Expr> {
+        let data_type = operand.get_type(schema)?;
+        let takes = data_type.is_numeric()
+            || is_numeric_bytes(&data_type)
+            || matches!(data_type, DataType::Interval(_) | DataType::Null);
+        if !takes {
+            let message = format!(
+                "operator does not exist: {sign} {}",
+                crate::types::sql_type_name(&data_type)
+            );
+            return Err(external(
+                Error::user(SqlState::UNDEFINED_FUNCTION, message)
+                    .with_hint("You might need to add explicit type casts."),
+            ));
+        }
+        if sign == KEEP {
+            Ok(operand)
+        } else if is_numeric_bytes(&data_type) {
+            self.call("numeric_negate", vec![operand])
+        } else {
+            Ok(Expr::Negative(Box::new(operand)))
+        }
+    }
+
+    fn double(&self, expr: Expr, data_type: &DataType) -> Result<Expr> {
+        if is_numeric_bytes(data_type) {
+            self.cast(expr, &DataType::Float64)
+        } else {
+            Ok(as_double(expr, data_type))
+        }
+    }
+
+    /// Numerics compare by their keys, and bring what they are compared with to numerics.
+    fn comparison(
+        &self,
+        binary: BinaryExpr,
+        (l, left): (Number, &DataType),
+        (r, right): (Number, &DataType),
+    ) -> Result<Transformed<Expr>> {
+        if l != Number::Numeric && r != Number::Numeric {
+            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+        }
+        let key = |e: Expr, t: &DataType| self.sort_key(self.numeric(e, t)?);
+        Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(key(*binary.left, left)?),
+            binary.op,
+            Box::new(key(*binary.right, right)?),
+        ))))
+    }
+
+    /// An operator of JSONB; anything but `->` and its like is found by its type.
+    fn json(
+        &self,
+        name: &str,
+        raw: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let types = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
+        if types.0 != JSONB && types.1 != JSONB {
+            return Ok(PlannerResult::Original(raw));
+        }
+        let json = |e: Expr, t: &DataType| {
+            if *t == DataType::Utf8 {
+                self.cast(e, &JSONB)
+            } else {
+                Ok(e)
+            }
+        };
+        let both = matches!(name, "jsonb_contains" | "jsonb_contained");
+        let right = if both {
+            json(raw.right, &types.1)?
+        } else {
+            raw.right
+        };
+        let args = vec![json(raw.left, &types.0)?, right];
+        Ok(PlannerResult::Planned(self.call(name, args)?))
+    }
+
+    /// Comparisons by key, `||` and `-` of JSONB.
+    fn of_json(
+        &self,
+        binary: BinaryExpr,
+        left: &DataType,
+        right: &DataType,
+    ) -> Result<Transformed<Expr>> {
+        let json = |e: Expr, t: &DataType| {
+            if *t == DataType::Utf8 {
+                self.cast(e, &JSONB)
+            } else {
+                Ok(e)
+            }
+        };
+        let BinaryExpr {
+            left: l,
+            op,
+            right: r,
+        } = binary;
+        Ok(Transformed::yes(match op {
+            op if is_compared(op) => Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(self.sort_key(json(*l, left)?)?),
+                op,
+                Box::new(self.sort_key(json(*r, right)?)?),
+            )),
+            Operator::StringConcat if is_quoted(&l) || is_quoted(&r) || left == right => {
+                self.call("jsonb_concat", vec![json(*l, left)?, json(*r, right)?])?
+            }
+            Operator::StringConcat => {
+                let text = |e: Expr, t: &DataType| {
+                    if *t == JSONB {
+                        self.cast(e, &DataType::Utf8)
+                    } else {
+                        Ok(e)
+                    }
+                };
+                Expr::BinaryExpr(BinaryExpr::new(
+                    Box::new(text(*l, left)?),
+                    op,
+                    Box::new(text(*r, right)?),
+                ))
+            }
+            Operator::Minus => self.call("jsonb_delete", vec![*l, *r])?,
+            op => {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr::new(l, op, r))));
+            }
+        }))
+    }
+
+    /// `'n = ' || n`.
+    fn concatenation(
+        &self,
+        binary: BinaryExpr,
+        left: &DataType,
+        right: &DataType,
+    ) -> Result<Transformed<Expr>> {
+        let is_list = |t: &DataType| matches!(t, DataType::List(_));
+        if !is_numeric_bytes(left) && !is_numeric_bytes(right) || is_list(left) || is_list(right) {
+            return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+        }
+        let text = |e: Expr, t: &DataType| {
+            if is_numeric_bytes(t) {
+                self.cast(e, &DataType::Utf8)
+            } else {
+                Ok(e)
+            }
+        };
+        Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(text(*binary.left, left)?),
+            Operator::StringConcat,
+            Box::new(text(*binary.right, right)?),
+        ))))
+    }
+
+    /// Any expression, given that those below are done.
+    fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        match expr {
+            Expr::BinaryExpr(binary) => self.operator(binary, schema),
+            Expr::Negative(inner) if has_bytes(&inner, schema) => {
+                Ok(Transformed::yes(self.call("numeric_negate", vec![*inner])?))
+            }
+            Expr::Between(between) => self.between(between, schema),
+            Expr::InList(list) => self.in_list(list, schema),
+            Expr::Case(case) => self.case(case, schema),
+            Expr::Like(like) => {
+                for operand in [&like.expr, &like.pattern] {
+                    if let Some(name) = bytes_name(operand, schema) {
+                        let message = format!("operator does not exist: {name} ~~ text");
+                        return Err(undefined(message));
+                    }
+                }
+                Ok(Transformed::no(Expr::Like(like)))
+            }
+            Expr::ScalarFunction(call) => self.function(call, schema),
+            Expr::Cast(Cast { expr, field }) => {
+                let Ok(from) = expr.get_type(schema) else {
+                    return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
+                };
+                let to = field.data_type();
+                if casts_numerics(&from, to) || casts_moments(&from, to) {
+                    return Ok(Transformed::yes(self.cast(*expr, to)?));
+                }
+                let ours = |t: &DataType| is_numeric_bytes(t) || *t == JSONB;
+                if from != *to && from != DataType::Null && (ours(&from) || ours(to)) {
+                    let name = crate::types::sql_type_name;
+                    let message = format!("cannot cast type {} to {}", name(&from), name(to));
+                    return Err(external(Error::user(SqlState("42846"), message)));
+                }
+                Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
+            }
+            other => Ok(Transformed::no(other)),
+        }
+    }
+
+    fn between(&self, between: Between, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Between {
+            expr,
+            negated,
+            low,
+            high,
+        } = between;
+        let mut operands = vec![*expr, *low, *high];
+        let changed = self.compared(&mut operands, schema)?;
+        let (high, low) = (operands.remove(2), operands.remove(1));
+        Ok(Transformed::new_transformed(
+            Expr::Between(Between::new(
+                Box::new(operands.remove(0)),
+                negated,
+                Box::new(low),
+                Box::new(high),
+            )),
+            changed,
+        ))
+    }
+
+    fn in_list(&self, list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let InList {
+            expr,
+            list,
+            negated,
+        } = list;
+        let mut operands: Vec<Expr> = std::iter::once(*expr).chain(list).collect();
+        let changed = self.compared(&mut operands, schema)?;
+        let expr = Box::new(operands.remove(0));
+        Ok(Transformed::new_transformed(
+            Expr::InList(InList::new(expr, operands, negated)),
+            changed,
+        ))
+    }
+
+    /// Operands that are compared with each other: keys, if one of them is a numeric.
+    fn compared(&self, operands: &mut [Expr], schema: &DFSchema) -> Result<bool> {
+        let types = types_of(operands, schema);
+        let any = |is: fn(&DataType) -> bool| types.iter().flatten().any(is);
+        let floats = any(|t| t.is_floating());
+        let exact = any(|t| matches!(t, DataType::Decimal128(_, _)));
+        if !any(is_numeric_bytes) && !(floats && exact) {
+            return Ok(false);
+        }
+        for (operand, data_type) in operands.iter_mut().zip(&types) {
+            let (Some(data_type), value) = (data_type, std::mem::take(operand)) else {
+                continue;
+            };
+            *operand = if floats {
+                self.double(value, data_type)?
+            } else {
+                self.sort_key(self.numeric(value, data_type)?)?
+            };
+        }
+        Ok(true)
+    }
+
+    /// Brings values that become one column, or one result, to one type; answers whether anything
+    /// changed.
+    fn united(&self, values: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
+        let types: Vec<Option<DataType>> = values.iter().map(|e| e.get_type(schema).ok()).collect();
+        let known: Vec<&DataType> = types.iter().flatten().collect();
+        let Some(common) = common_type(&known) else {
+            return Ok(false);
+        };
+        let mut changed = false;
+        for (value, data_type) in values.iter_mut().zip(&types) {
+            let Some(data_type) = data_type.as_ref().filter(|t| **t != common) else {
+                continue;
+            };
+            let old = std::mem::take(*value);
+            **value = if common == NUMERIC || common == JSONB || is_numeric_bytes(data_type) {
+                self.cast(old, &common)?
+            } else {
+                cast(old, common.clone())
+            };
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    fn case(&self, mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let mut results: Vec<&mut Expr> = case
+            .when_then_expr
+            .iter_mut()
+            .map(|(_, then)| then.as_mut())
+            .chain(case.else_expr.as_deref_mut())
+            .collect();
+        let mut changed = self.united(&mut results, schema)?;
+        if let Some(operand) = case.expr.as_mut() {
+            let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
+            let mut operands: Vec<Expr> = std::iter::once(operand.as_ref())
+                .chain(whens)
+                .cloned()
+                .collect();
+            if self.compared(&mut operands, schema)? {
+                changed = true;
+                let mut operands = operands.into_iter();
+                if let Some(first) = operands.next() {
+                    **operand = first;
+                }
+                for ((when, _), new) in case.when_then_expr.iter_mut().zip(operands) {
+                    **when = new;
+                }
+            }
+        }
+        Ok(Transformed::new_transformed(Expr::Case(case), changed))
+    }
+
+    fn function(&self, call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if OF_TEXT_OR_BYTES.contains(&call.func.name())
+            && let Some(name) = call.args.iter().find_map(|a| bytes_name(a, schema))
+        {
+            let message = format!("function {}({name}) does not exist", call.func.name());
+            return Err(undefined(message));
+        }
+        let ScalarFunction { func, mut args } = call;
+        let changed = match func.name() {
+            "coalesce" | "ifnull" | "nvl" | "greatest" | "least" => {
+                self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?
+            }
+            "make_array" => self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?,
+            "nullif" if args.len() == 2 => {
+                let mut compared = args.clone();
+                if self.compared(&mut compared, schema)? {
+                    return self.null_if(args, compared);
+                }
+                false
+            }
+            "concat" | "concat_ws" => self.texts(&mut args, schema)?,
+            _ => false,
+        };
+        Ok(Transformed::new_transformed(
+            Expr::ScalarFunction(ScalarFunction::new_udf(func, args)),
+            changed,
+        ))
+    }
+
+    /// `nullif(a, b)` by the keys of both.
+    fn null_if(&self, mut args: Vec<Expr>, mut keys: Vec<Expr>) -> Result<Transformed<Expr>> {
+        let (right, left) = (keys.remove(1), keys.remove(0));
+        let equal = Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(left),
+            Operator::Eq,
+            Box::new(right),
+        ));
+        let null = lit(ScalarValue::Null);
+        Ok(Transformed::yes(Expr::Case(Case::new(
+            None,
+            vec![(Box::new(equal), Box::new(null))],
+            Some(Box::new(args.remove(0))),
+        ))))
+    }
+
+    /// Numerics and JSONB among arguments that are put together become text.
+    fn texts(&self, args: &mut [Expr], schema: &DFSchema) -> Result<bool> {
+        let mut changed = false;
+        for arg in args {
+            if has_bytes(arg, schema) || arg.get_type(schema).is_ok_and(|t| t == JSONB) {
+                *arg = self.cast(std::mem::take(arg), &DataType::Utf8)?;
+                changed = true;
+            }
+        }
+        Ok(changed)
+    }
+}
+
+/// The function that an operator of JSONB is.
+fn json_operator(op: &BinaryOperator) -> Option<&'static str> {
+    Some(match op {
+        BinaryOperator::Arrow => "jsonb_get",
+        BinaryOperator::LongArrow => "jsonb_get_text",
+        BinaryOperator::HashArrow => "jsonb_extract_path",
+        BinaryOperator::HashLongArrow => "jsonb_extract_path_text",
+        BinaryOperator::AtArrow => "jsonb_contains",
+        BinaryOperator::ArrowAt => "jsonb_contained",
+        BinaryOperator::Question => "jsonb_exists",
+        BinaryOperator::QuestionPipe => "jsonb_exists_any",
+        BinaryOperator::QuestionAnd => "jsonb_exists_all",
+        BinaryOperator::HashMinus => "jsonb_delete_path",
+        _ => return None,
+    })
+}
+
+/// Functions of texts or byte strings, to which DataFusion would hand the bytes of our types.
+const OF_TEXT_OR_BYTES: [&str; 47] = [
+    "ascii",
+    "bit_length",
+    "btrim",
+    "char_length",
+    "character_length",
+    "contains",
+    "decode",
+    "digest",
+    "encode",
+    "ends_with",
+    "find_in_set",
+    "initcap",
+    "left",
+    "length",
+    "levenshtein",
+    "lower",
+    "lpad",
+    "ltrim",
+    "md5",
+    "octet_length",
+    "overlay",
+    "position",
+    "regexp_count",
+    "regexp_instr",
+    "regexp_like",
+    "regexp_match",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "rpad",
+    "rtrim",
+    "sha224",
+    "sha256",
+    "sha384",
+    "sha512",
+    "split_part",
+    "starts_with",
+    "strpos",
+    "substr",
+    "substr_index",
+    "substring",
+    "to_hex",
+    "translate",
+    "trim",
+    "upper",
+];
+
+fn undefined(message: String) -> datafusion_common::DataFusionError {
+    external(
+        Error::user(SqlState::UNDEFINED_FUNCTION, message)
+            .with_hint("You might need to add explicit type casts."),
+    )
+}
+
+/// The SQL name of an expression's type, where it is bytes of ours.
+fn bytes_name(expr: &Expr, schema: &DFSchema) -> Option<String> {
+    let data_type = expr.get_type(schema).ok()?;
+    (is_numeric_bytes(&data_type) || data_type == JSONB)
+        .then(|| crate::types::sql_type_name(&data_type))
+}
+
+fn has_bytes(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|t| is_numeric_bytes(&t))
+}
+
+fn types_of(exprs: &[Expr], schema: &DFSchema) -> Vec<Option<DataType>> {
+    exprs.iter().map(|e| e.get_type(schema).ok()).collect()
+}
+
+fn arithmetic(op: Operator) -> Option<&'static str> {
+    Some(match op {
+        Operator::Plus => "numeric_add",
+        Operator::Minus => "numeric_subtract",
+        Operator::Multiply => "numeric_multiply",
+        Operator::Divide => "numeric_divide",
+        Operator::Modulo => "numeric_modulo",
+        _ => return None,
+    })
+}
+
+/// Whether the digits of the result fit a `Decimal128` whatever the operands are.
+fn fits(op: Operator, (l_whole, l_scale): (i16, i16), (r_whole, r_scale): (i16, i16)) -> bool {
+    if l_scale < 0 || r_scale < 0 {
+        return false;
+    }
+    let scale = l_scale.max(r_scale);
+    let digits = match op {
+        Operator::Plus | Operator::Minus => l_whole.max(r_whole) + scale + 1,
+        Operator::Multiply => l_whole + l_scale + r_whole + r_scale,
+        // The dividend is brought to the common scale first.
+        Operator::Modulo => l_whole.max(r_whole) + scale,
+        _ => return false,
+    };
+    digits <= FIXED_DIGITS
+}
+
+/// An operator over `Decimal128`s; integers beside them get no more digits than they need.
+fn fixed(
+    binary: BinaryExpr,
+    (l, l_digits): (Number, (i16, i16)),
+    (r, r_digits): (Number, (i16, i16)),
+) -> Result<Transformed<Expr>> {
+    let mut changed = false;
+    let mut operand = |e: Expr, n: Number, (whole, _): (i16, i16)| {
+        if !matches!(n, Number::Integer { .. }) {
+            return e;
+        }
+        changed = true;
+        match integer(&e) {
+            Some(v) => lit(ScalarValue::Decimal128(Some(v.into()), whole as u8, 0)),
+            None => cast(e, DataType::Decimal128(whole as u8, 0)),
+        }
+    };
+    let left = operand(*binary.left, l, l_digits);
+    let right = operand(*binary.right, r, r_digits);
+    Ok(Transformed::new_transformed(
+        Expr::BinaryExpr(BinaryExpr::new(Box::new(left), binary.op, Box::new(right))),
+        changed,
+    ))
+}
+
+/// The type of values that become one: `None` where DataFusion finds it.
+pub(super) fn common_type(types: &[&DataType]) -> Option<DataType> {
+    let json = |t: &DataType| *t == JSONB || *t == DataType::Utf8 || *t == DataType::Null;
+    if types.iter().any(|t| **t == JSONB) && types.iter().all(|t| json(t)) {
+        return Some(JSONB);
+    }
+    let exact = |t: &DataType| {
+        is_numeric_bytes(t) || matches!(t, DataType::Decimal128(_, _) | DataType::Decimal256(_, _))
+    };
+    if !types.iter().any(|t| exact(t)) {
+        return None;
+    }
+    let typed = types.iter().filter(|t| **t != &DataType::Null);
+    if typed
+        .clone()
+        .any(|t| !is_number(t) && *t != &DataType::Utf8)
+    {
+        return None;
+    }
+    if let Some(float) = typed
+        .clone()
+        .filter(|t| t.is_floating())
+        .max_by_key(|t| t.primitive_width())
+    {
+        return Some((*float).clone());
+    }
+    if typed
+        .clone()
+        .any(|t| is_numeric_bytes(t) || *t == &DataType::Utf8)
+    {
+        return Some(NUMERIC);
+    }
+    let scale = |t: &DataType| match t {
+        DataType::Decimal128(_, scale) => Some(*scale),
+        t if t.is_integer() => Some(0),
+        _ => None,
+    };
+    let mut scales = typed.map(|t| scale(t));
+    let first = scales.next().flatten()?;
+    if scales.all(|s| s == Some(first)) {
+        None
+    } else {
+        Some(NUMERIC)
+    }
+}
+
+/// Casts between texts and moments, and among moments, that Arrow does otherwise.
+fn casts_moments(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Date32, Interval, LargeUtf8, Time64, Timestamp, Utf8, Utf8View};
+    let moment = |t: &DataType| {
+        matches!(
+            t,
+            Date32
+                | Time64(TimeUnit::Microsecond)
+                | Timestamp(TimeUnit::Microsecond, _)
+                | Interval(IntervalUnit::MonthDayNano)
+        )
+    };
+    match (from, to) {
+        (Utf8 | LargeUtf8 | Utf8View, to) => moment(to),
+        (from, Utf8) => moment(from),
+        (Date32, Timestamp(TimeUnit::Microsecond, _))
+        | (Timestamp(TimeUnit::Microsecond, _), Date32 | Time64(TimeUnit::Microsecond))
+        | (Interval(IntervalUnit::MonthDayNano), Time64(TimeUnit::Microsecond))
+        | (Time64(TimeUnit::Microsecond), Interval(IntervalUnit::MonthDayNano)) => true,
+        _ => false,
+    }
+}
+
+/// Casts that Arrow has none of, or that it does otherwise than PostgreSQL.
+fn casts_numerics(from: &DataType, to: &DataType) -> bool {
+    if from == to || *from == DataType::Null {
+        return false;
+    }
+    let text =
+        |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let plain = |t: &DataType| t.is_numeric() || text(t);
+    match (from, to) {
+        (DataType::List(_), DataType::List(_)) => true,
+        (DataType::List(_), t) => text(t),
+        (f, DataType::List(_)) => text(f),
+        (f, t) if *t == JSONB => text(f),
+        (f, t) if *f == JSONB => plain(t) || is_numeric_bytes(t) || *t == DataType::Boolean,
+        (f, t) if is_numeric_bytes(f) => plain(t),
+        (f, t) if is_numeric_bytes(t) => plain(f),
+        (DataType::Decimal256(_, _), t) => plain(t),
+        (f, DataType::Decimal128(_, _)) => f.is_floating() || text(f),
+        _ => false,
+    }
+}
