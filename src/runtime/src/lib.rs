@@ -7,6 +7,7 @@
 mod answers;
 mod beginning;
 mod blame;
+mod catch;
 pub mod engine;
 mod errors;
 mod exchange;

@@ -19,6 +19,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use crate::catch::catch;
 use crate::shared::Shared;
 use crate::worker::put;
 use log::LogPart;
@@ -382,8 +383,8 @@ impl SinkQueue {
             return Ok(Step::Closed);
         };
         let Some(open) = writer else {
-            let mut opened = self.open()?;
-            let marker = opened.recover()?;
+            let mut opened = catch(|| self.open())?;
+            let marker = catch(|| opened.recover())?;
             let name = &self.relation.name;
             let mut state = self.state.lock();
             let refused = state.queue.take_over(name, marker)?;
@@ -407,7 +408,7 @@ impl SinkQueue {
                 Err(error) => return Ok(Step::Unread(error)),
             },
             Next::Deliver(delivery) => {
-                let delivered = open.deliver(&delivery);
+                let delivered = catch(|| open.deliver(&delivery));
                 let mut state = self.state.lock();
                 let delivered = delivered.inspect_err(|_| state.queue.failed())?;
                 state.queue.delivered(&delivered);

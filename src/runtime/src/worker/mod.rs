@@ -16,6 +16,7 @@ mod source;
 mod starting;
 
 use crate::answers::read_answer;
+use crate::catch::catch;
 use crate::exchange::{Delivery, Inbound, Message, Route, Router};
 use crate::shared::Shared;
 use arrow::array::RecordBatch;
@@ -28,7 +29,6 @@ pub use sealing::put;
 use sealing::{Sealed, Sealing};
 pub use source::{Source, open_connector};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -747,17 +747,5 @@ fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {
         } else {
             None
         }
-    })
-}
-
-/// A broken invariant in an operator is that job's failure, not the worker's.
-fn catch<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-            .unwrap_or_default();
-        Err(Error::internal(format!("internal error: {text}")))
     })
 }
