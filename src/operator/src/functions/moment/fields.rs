@@ -3,7 +3,7 @@
 
 use super::*;
 use datafusion_common::exec_err;
-use tidemark_values::moment::{self as m, Part, Zone};
+use tidemark_values::moment::{self as m, Part, Unit, Zone};
 use tidemark_values::numeric::Numeric;
 
 type Span = IntervalMonthDayNanoType;
@@ -163,8 +163,35 @@ fn part(field: &str, at: &ArrayRef, row: usize) -> tidemark_common::Result<Optio
     }
 }
 
+/// The parts of all rows. The name of a constant field is looked up once.
+fn parts_of(args: &ScalarFunctionArgs) -> Result<Vec<Option<Part>>> {
+    let unit = match constant_text(args, 0).flatten().map(Unit::named) {
+        Some(Some(unit)) => unit,
+        _ => return each_field(args, part),
+    };
+    let at = column(args, 1)?;
+    let DataType::Timestamp(_, zone) = at.data_type() else {
+        return each_field(args, part);
+    };
+    let zoned = zone.is_some();
+    let of = |micros| {
+        if zoned {
+            m::extract_timestamptz_unit(unit, micros, &Zone::UTC)
+        } else {
+            m::extract_timestamp_unit(unit, micros)
+        }
+    };
+    let parts: Result<Vec<_>> = at
+        .as_primitive::<TimestampMicrosecondType>()
+        .iter()
+        .map(|t| t.map_or(Ok(None), of).map_err(external))
+        .collect();
+    // The other way has the field's name for its error.
+    parts.or_else(|_| each_field(args, part))
+}
+
 fn extract(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let parts = each_field(args, part)?;
+    let parts = parts_of(args)?;
     let mut builder = LargeBinaryBuilder::with_capacity(parts.len(), parts.len() * 6);
     let mut form = Vec::new();
     for part in parts {
@@ -191,8 +218,7 @@ fn extract_fixed(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let DataType::Decimal128(precision, wanted) = *args.return_field.data_type() else {
         return exec_err!("a field as {}", args.return_field.data_type());
     };
-    let parts = each_field(args, part)?;
-    let values = parts
+    let values = parts_of(args)?
         .into_iter()
         .map(|part| match part {
             None => Ok(None),

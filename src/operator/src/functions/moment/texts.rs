@@ -266,8 +266,45 @@ impl Patterns {
     }
 }
 
+/// Whether a pattern writes nothing smaller than a day: moments of one day have one text.
+fn is_of_days(pattern: &str) -> bool {
+    const SMALLER: [&str; 12] = [
+        "HH", "MI", "SS", "MS", "US", "AM", "PM", "A.M", "P.M", "FF", "TZ", "OF",
+    ];
+    let pattern = pattern.to_ascii_uppercase();
+    !SMALLER.iter().any(|part| pattern.contains(part))
+}
+
+/// `to_char` of timestamps by a constant pattern of days: the text of the last day is repeated.
+fn days_as_text(at: &TimestampMicrosecondArray, pattern: &str) -> Result<StringArray> {
+    let template = Template::new(pattern);
+    let mut texts = StringBuilder::with_capacity(at.len(), at.len() * 12);
+    let mut known: Option<(i64, Option<String>)> = None;
+    for micros in at {
+        let Some(micros) = micros else {
+            texts.append_null();
+            continue;
+        };
+        let day = micros.div_euclid(m::DAY);
+        let same = known.as_ref().is_some_and(|(known, _)| *known == day);
+        if !same || !m::timestamp_is_finite(micros) {
+            let text = m::to_char_timestamp(&template, micros).map_err(external)?;
+            known = Some((day, text));
+        }
+        texts.append_option(known.as_ref().and_then(|(_, text)| text.as_deref()));
+    }
+    Ok(texts.finish())
+}
+
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let at = column(args, 0)?;
+    if *at.data_type() == timestamp()
+        && let Some(Some(pattern)) = constant_text(args, 1)
+        && is_of_days(pattern)
+    {
+        let texts = days_as_text(at.as_primitive(), pattern)?;
+        return result(args, Arc::new(texts));
+    }
     let mut patterns = Patterns::of(args, 1)?;
     let mut texts = StringBuilder::with_capacity(at.len(), at.len() * 16);
     for row in 0..at.len() {
