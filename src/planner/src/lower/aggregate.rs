@@ -343,6 +343,18 @@ fn call(
         &arg.get_type(columns.input)
             .map_err(|e| Error::internal(e.to_string()))?,
     )?;
+    let data_type = arg
+        .get_type(columns.input)
+        .map_err(|e| Error::internal(e.to_string()))?;
+    let adds = matches!(function, AggregateFunction::Sum | AggregateFunction::Avg);
+    if *distinct && adds && crate::types::is_numeric_bytes(&data_type) {
+        // Equal values with different scales would be two.
+        return Err(Error::unsupported(format!(
+            "{}(DISTINCT numeric) is not supported in a streaming query",
+            func.name()
+        ))
+        .with_hint("Cast the argument to numeric(p, s)."));
+    }
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
     let distinct = *distinct
         && matches!(
