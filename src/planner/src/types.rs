@@ -68,7 +68,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             plain(DataType::Timestamp(TimeUnit::Microsecond, None))
         }
         Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
-        Sql::JSONB | Sql::JSON => (JSONB, "jsonb".into()),
+        Sql::JSONB | Sql::JSON => plain(JSONB),
         Sql::Uuid => (DataType::Utf8, "uuid".into()),
         Sql::Array(
             ArrayElemTypeDef::SquareBracket(inner, _)

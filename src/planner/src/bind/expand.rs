@@ -436,6 +436,7 @@ impl VisitorMut for Expander<'_> {
             return ControlFlow::Break(error);
         }
         fetch_first(query);
+        typed_values(&mut query.body);
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
         if let Some(with) = &mut with {
@@ -500,6 +501,45 @@ impl VisitorMut for Expander<'_> {
         match super::similar_to::rewrite(expr) {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
+        }
+    }
+}
+
+/// A quoted constant in VALUES has the type that another row's value in its column is cast to.
+fn typed_values(body: &mut ast::SetExpr) {
+    let ast::SetExpr::Values(values) = body else {
+        return;
+    };
+    let width = values.rows.first().map_or(0, |row| row.content.len());
+    for column in 0..width {
+        let type_of = |row: &ast::Parens<Vec<Expr>>| match row.content.get(column) {
+            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
+            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
+            Some(Expr::Interval(_)) => Some(ast::DataType::Interval {
+                fields: None,
+                precision: None,
+            }),
+            _ => None,
+        };
+        let Some(data_type) = values.rows.iter().find_map(type_of) else {
+            continue;
+        };
+        for value in values
+            .rows
+            .iter_mut()
+            .filter_map(|row| row.content.get_mut(column))
+        {
+            if matches!(value, Expr::Value(v)
+                if matches!(v.value, ast::Value::SingleQuotedString(_)))
+            {
+                *value = Expr::Cast {
+                    kind: ast::CastKind::DoubleColon,
+                    expr: Box::new(value.clone()),
+                    data_type: data_type.clone(),
+                    array: false,
+                    format: None,
+                };
+            }
         }
     }
 }
