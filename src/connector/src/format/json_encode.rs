@@ -330,7 +330,7 @@ fn write_decimal(value: i128, scale: i8, out: &mut Vec<u8>) {
 
 /// A numeric as it prints; `NaN` and infinities as strings.
 fn write_numeric(form: &[u8], out: &mut Vec<u8>) {
-    let value = Numeric::decode(form).unwrap_or(Numeric::NAN);
+    let value = Numeric::decode(form).expect("a value in its stored form");
     if value.is_finite() {
         out.extend_from_slice(value.to_string().as_bytes());
     } else {

@@ -6,7 +6,7 @@
 //! A size is first told from the whole batch, which costs nothing per row; only where that is near
 //! the limit the rows are looked at one by one. It is never told too small.
 
-use super::definition::{array, failure};
+use super::definition::{array, failure, rows};
 use super::string::regex;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
@@ -102,16 +102,6 @@ impl ScalarUDFImpl for Bounded {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         check_bytes((self.size)(&args)?)?;
         self.inner.invoke_with_args(args)
-    }
-}
-
-/// How many rows are computed: one where every argument is a constant.
-fn rows(args: &ScalarFunctionArgs) -> usize {
-    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
-    if args.args.iter().all(constant) {
-        1
-    } else {
-        args.number_rows
     }
 }
 

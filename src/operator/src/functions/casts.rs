@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StringBuild
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{self, CastOptions};
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::{DataFusionError, Result, ScalarValue};
+use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -169,9 +169,7 @@ fn lists_of_text(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
     let mut lengths = Vec::with_capacity(texts.len());
     for text in texts {
         let read = match text {
-            Some(text) => {
-                array_elements(text).map_err(|e| DataFusionError::External(Box::new(e)))?
-            }
+            Some(text) => array_elements(text).map_err(external)?,
             None => Vec::new(),
         };
         lengths.push(read.len());

@@ -88,7 +88,27 @@ impl ScalarUDFImpl for Function {
 
 /// A row's own error, with its SQLSTATE.
 pub(super) fn failure(state: SqlState, message: impl Into<String>) -> DataFusionError {
-    DataFusionError::External(Box::new(Error::user(state, message)))
+    external(Error::user(state, message))
+}
+
+/// An error of ours as DataFusion's.
+pub(super) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// Rows to compute: one where every argument is a constant.
+pub(super) fn rows(args: &ScalarFunctionArgs) -> usize {
+    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
+    if args.args.iter().all(constant) {
+        1
+    } else {
+        args.number_rows
+    }
+}
+
+/// Argument `i` with as many rows as are computed.
+pub(super) fn column(args: &ScalarFunctionArgs, i: usize) -> Result<ArrayRef> {
+    args.args[i].to_array(rows(args))
 }
 
 /// Argument `i` as an array.

@@ -4,7 +4,7 @@
 use super::definition::*;
 use arrow::array::*;
 use arrow::datatypes::*;
-use datafusion_common::{DataFusionError, Result, plan_err};
+use datafusion_common::{Result, plan_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -16,10 +16,6 @@ use tidemark_values::numeric::Numeric;
 pub(super) const JSONB: DataType = DataType::BinaryView;
 
 type Bytes = Option<Vec<u8>>;
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
-}
 
 fn is_json(data_type: &DataType) -> bool {
     *data_type == JSONB || *data_type == DataType::Null
@@ -426,19 +422,8 @@ fn found<'a>(
     f(row)
 }
 
-/// Rows to compute: one where every argument is a constant.
-fn rows(args: &ScalarFunctionArgs) -> usize {
-    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
-    if args.args.iter().all(constant) {
-        1
-    } else {
-        args.number_rows
-    }
-}
-
 fn columns(args: &ScalarFunctionArgs) -> Result<Vec<ArrayRef>> {
-    let rows = rows(args);
-    args.args.iter().map(|a| a.to_array(rows)).collect()
+    (0..args.args.len()).map(|i| column(args, i)).collect()
 }
 
 /// What `f` makes of each row without NULLs.

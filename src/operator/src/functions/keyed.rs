@@ -71,7 +71,7 @@ fn months_days_nanos() -> DataType {
 }
 
 fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let values = array_of(&args.args[0])?;
+    let values = column(args, 0)?;
     let keys: ArrayRef = match values.data_type() {
         DataType::Null => new_null_array(&DataType::Binary, values.len()),
         DataType::LargeBinary => numeric::keys(values.as_binary::<i64>()),
@@ -93,7 +93,7 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 /// over bytes.
 fn sort_text(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let keys = array_of(&args.args[0])?;
+    let keys = column(args, 0)?;
     let keys = keys.as_binary::<i32>();
     let digits = |key: &[u8]| -> String {
         key.iter()
@@ -105,14 +105,6 @@ fn sort_text(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     result(args, Arc::new(texts))
 }
 
-/// Constants as arrays of one row: what is computed of them alone is a constant.
-fn array_of(value: &ColumnarValue) -> Result<ArrayRef> {
-    match value {
-        ColumnarValue::Array(array) => Ok(array.clone()),
-        ColumnarValue::Scalar(value) => value.to_array(),
-    }
-}
-
 fn interval_key(v: IntervalMonthDayNano) -> [u8; KEY_BYTES] {
     let days = i128::from(v.months) * 30 + i128::from(v.days);
     let micros = days * DAY_MICROS + i128::from(v.nanoseconds / 1000);
@@ -120,7 +112,7 @@ fn interval_key(v: IntervalMonthDayNano) -> [u8; KEY_BYTES] {
 }
 
 fn interval_bytes(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let values = array_of(&args.args[0])?;
+    let values = column(args, 0)?;
     let values = values.as_primitive::<IntervalMonthDayNanoType>();
     let mut builder = BinaryBuilder::with_capacity(values.len(), values.len() * INTERVAL_BYTES);
     for value in values {
@@ -139,7 +131,7 @@ fn interval_bytes(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 }
 
 fn interval_of_bytes(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let values = array_of(&args.args[0])?;
+    let values = column(args, 0)?;
     let values = values.as_binary::<i32>();
     let mut builder = IntervalMonthDayNanoBuilder::with_capacity(values.len());
     for value in values.iter() {

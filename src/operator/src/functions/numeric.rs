@@ -8,7 +8,7 @@
 use super::definition::*;
 use arrow::array::*;
 use arrow::datatypes::*;
-use datafusion_common::{DataFusionError, Result, ScalarValue, plan_err};
+use datafusion_common::{Result, ScalarValue, plan_err};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -21,10 +21,6 @@ use tidemark_values::numeric::{Numeric, key_of};
 
 /// The type of numerics with scales of their own.
 const NUMERIC: DataType = DataType::LargeBinary;
-
-fn external(error: tidemark_common::Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
-}
 
 /// Whether a value of this type is exact and may stand for a numeric.
 fn is_exact(data_type: &DataType) -> bool {
@@ -434,16 +430,6 @@ impl Writer {
 
     fn finish(mut self) -> ArrayRef {
         Arc::new(self.builder.finish())
-    }
-}
-
-/// Rows to compute: one where every argument is a constant.
-fn rows(args: &ScalarFunctionArgs) -> usize {
-    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
-    if args.args.iter().all(constant) {
-        1
-    } else {
-        args.number_rows
     }
 }
 

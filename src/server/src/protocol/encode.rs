@@ -467,7 +467,10 @@ fn json_text(array: &BinaryViewArray, row: usize) -> String {
 
 /// A value of a column of numerics; such columns are written by nobody but us.
 fn numeric(array: &LargeBinaryArray, row: usize) -> Numeric {
-    Numeric::decode(array.value(row)).unwrap_or(Numeric::NAN)
+    match Numeric::decode(array.value(row)) {
+        Ok(value) => value,
+        Err(error) => panic!("a value in its stored form: {error}"),
+    }
 }
 
 fn put_decimal(value: i128, scale: usize, out: &mut BytesMut) -> std::fmt::Result {

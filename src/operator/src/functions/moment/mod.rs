@@ -8,7 +8,7 @@ mod texts;
 use super::definition::*;
 use arrow::array::*;
 use arrow::datatypes::*;
-use datafusion_common::{DataFusionError, Result};
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -26,10 +26,6 @@ pub(super) fn definitions() -> Vec<Definition> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 fn timestamp() -> DataType {
@@ -60,21 +56,6 @@ fn stored(v: Interval) -> Result<IntervalMonthDayNano> {
         .checked_mul(1000)
         .ok_or_else(|| failure(SqlState("22008"), "interval out of range"))?;
     Ok(IntervalMonthDayNano::new(v.months, v.days, nanoseconds))
-}
-
-/// Rows to compute: one where every argument is a constant.
-fn rows(args: &ScalarFunctionArgs) -> usize {
-    let constant = |a: &ColumnarValue| matches!(a, ColumnarValue::Scalar(_));
-    if args.args.iter().all(constant) {
-        1
-    } else {
-        args.number_rows
-    }
-}
-
-/// Argument `i` with as many rows as are computed.
-fn column(args: &ScalarFunctionArgs, i: usize) -> Result<ArrayRef> {
-    args.args[i].to_array(rows(args))
 }
 
 /// The rows of two columns that have both values, through `f`.
