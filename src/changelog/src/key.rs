@@ -99,7 +99,14 @@ fn encode(column: &dyn Array, rows: &mut [Vec<u8>]) {
         D::Utf8 => each(rows, column.as_string::<i32>().iter(), |r, v| {
             escaped(r, v.as_bytes())
         }),
+        // Blanks at the end of a `char(n)` do not count.
+        D::LargeUtf8 => each(rows, column.as_string::<i64>().iter(), |r, v| {
+            escaped(r, v.trim_end_matches(' ').as_bytes())
+        }),
         D::Binary => each(rows, column.as_binary::<i32>().iter(), escaped),
+        D::FixedSizeBinary(_) => each(rows, column.as_fixed_size_binary().iter(), |r, v| {
+            r.extend_from_slice(v)
+        }),
         // The bytes of numerics and of JSONB sort as the values do.
         D::BinaryView => each(rows, column.as_binary_view().iter(), escaped),
         D::LargeBinary => each(rows, column.as_binary::<i64>().iter(), escaped),

@@ -215,8 +215,11 @@ impl Predicate {
 pub fn value_text(column: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::default().with_null("NULL");
     let slice = column.slice(row, 1);
-    let ours = [DataType::LargeBinary, DataType::BinaryView];
-    let printed = if ours.contains(slice.data_type()) {
+    let ours = matches!(
+        slice.data_type(),
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+    );
+    let printed = if ours {
         crate::functions::cast_array(&slice, &DataType::Utf8).ok()
     } else {
         Some(slice)

@@ -19,6 +19,7 @@ mod lower;
 mod optimise;
 pub mod parse;
 mod query;
+mod signatures;
 pub mod statement;
 mod types;
 
@@ -31,14 +32,14 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::aggregates;
+pub use bind::{aggregates, bound};
 pub use datafusion_sql::sqlparser;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::parse;
 pub use statement::{Statement, StatementKind};
-pub use types::{JSONB, NUMERIC, is_numeric_bytes, sql_type_name, sql_type_to_arrow};
+pub use types::{BPCHAR, JSONB, NUMERIC, UUID, is_numeric_bytes, sql_type_name, sql_type_to_arrow};
 
 /// The functions that queries may call; handed in, so that planning and evaluation use one list.
 pub struct Functions {

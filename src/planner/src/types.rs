@@ -1,5 +1,5 @@
-//! SQL types and their Arrow representation. Strings are `Utf8` everywhere; what Arrow's type does
-//! not say (`uuid`, `varchar(10)`) is kept as text beside it.
+//! SQL types and their Arrow representation. Each type of SQL has an Arrow type of its own; what
+//! that does not say (`varchar(10)`) is kept as text beside it.
 
 use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
@@ -15,6 +15,12 @@ pub const NUMERIC: DataType = DataType::LargeBinary;
 
 /// `jsonb`, as bytes (`tidemark_values::jsonb`). No other type is a `BinaryView`.
 pub const JSONB: DataType = DataType::BinaryView;
+
+/// `uuid`, as 16 bytes. No other type is a `FixedSizeBinary`.
+pub const UUID: DataType = DataType::FixedSizeBinary(16);
+
+/// `char(n)` with its blanks. No other type is a `LargeUtf8`.
+pub const BPCHAR: DataType = DataType::LargeUtf8;
 
 /// Whether values of this type are numerics with scales of their own.
 pub fn is_numeric_bytes(data_type: &DataType) -> bool {
@@ -48,7 +54,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             (DataType::Utf8, text(length, "varchar"))
         }
         Sql::Char(length) | Sql::Character(length) => (
-            DataType::Utf8,
+            BPCHAR,
             if length.is_some() {
                 text(length, "char")
             } else {
@@ -69,7 +75,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
         }
         Sql::Interval { .. } => plain(DataType::Interval(IntervalUnit::MonthDayNano)),
         Sql::JSONB | Sql::JSON => plain(JSONB),
-        Sql::Uuid => (DataType::Utf8, "uuid".into()),
+        Sql::Uuid => plain(UUID),
         Sql::Array(
             ArrayElemTypeDef::SquareBracket(inner, _)
             | ArrayElemTypeDef::AngleBracket(inner)
@@ -129,7 +135,8 @@ fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
             TimeUnit::Microsecond,
             Some("UTC".into()),
         )),
-        "bpchar" | "name" => plain(DataType::Utf8),
+        "bpchar" => plain(BPCHAR),
+        "name" => plain(DataType::Utf8),
         "rw_int256" | "int256" => {
             return Err(
                 Error::unsupported(format!("type {folded} is not supported"))
@@ -151,14 +158,24 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
         ExactNumberInfo::Precision(p) => (*p, 0),
         ExactNumberInfo::PrecisionAndScale(p, s) => (*p, *s),
     };
-    if !(1..=38).contains(&precision) || scale < 0 || scale as u64 > precision {
-        return Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!(
-                "NUMERIC precision {precision} and scale {scale} must be at most 38, scale at most \
-                 precision"
-            ),
+    let wrong = |message| Err(Error::user(SqlState::INVALID_PARAMETER, message));
+    if !(1..=1000).contains(&precision) {
+        return wrong(format!(
+            "NUMERIC precision {precision} must be between 1 and 1000"
         ));
+    }
+    if !(-1000..=1000).contains(&scale) {
+        return wrong(format!(
+            "NUMERIC scale {scale} must be between -1000 and 1000"
+        ));
+    }
+    if precision > 38 || scale < 0 || scale.unsigned_abs() > precision {
+        return Err(
+            Error::unsupported(format!("numeric({precision},{scale}) is not supported")).with_hint(
+                "A precision is at most 38, a scale between 0 and the precision; numeric \
+                     without them has no such limits.",
+            ),
+        );
     }
     Ok(DataType::Decimal128(precision as u8, scale as i8))
 }
@@ -176,7 +193,9 @@ pub fn sql_type_name(data_type: &DataType) -> String {
         | DataType::Decimal128(_, _)
         | DataType::Decimal256(_, _)
         | DataType::LargeBinary => "numeric".into(),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "character varying".into(),
+        DataType::LargeUtf8 => "character".into(),
+        DataType::FixedSizeBinary(_) => "uuid".into(),
+        DataType::Utf8 | DataType::Utf8View => "character varying".into(),
         DataType::Binary => "bytea".into(),
         DataType::BinaryView => "jsonb".into(),
         DataType::Date32 | DataType::Date64 => "date".into(),

@@ -27,23 +27,29 @@ pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef>
     Ok(array)
 }
 
-/// A computed array as its column keeps it: a JSON or UUID text is checked like an input,
-/// `varchar(n)` has at most n characters.
+/// A computed array as its column keeps it: `varchar(n)` has at most n characters, `char(n)` is
+/// padded.
 pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
-    if column.data_type == DataType::Utf8 && column.sql_type == "uuid" {
-        let texts: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
-        return parse(&texts, &column.data_type, &column.sql_type);
+    if column.data_type == DataType::LargeUtf8 {
+        return padded_to(&array, &column.sql_type);
     }
     check_length(&array, column)?;
     Ok(array)
 }
 
+/// `char(n)`: n characters; as it is, if nothing says how many.
+fn padded_to(array: &ArrayRef, sql_type: &str) -> Result<ArrayRef> {
+    match usize::try_from(types::modifier(sql_type) - 4) {
+        Ok(length) => tidemark_operator::functions::padded(array, length)
+            .map_err(crate::protocol::error::from_datafusion),
+        Err(_) => Ok(array.clone()),
+    }
+}
+
 /// `varchar(n)`: at most n characters.
 fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
     let limit = match types::by_name(&column.sql_type) {
-        Some(pgwire::api::Type::VARCHAR | pgwire::api::Type::BPCHAR)
-            if column.data_type == DataType::Utf8 =>
-        {
+        Some(pgwire::api::Type::VARCHAR) if column.data_type == DataType::Utf8 => {
             types::modifier(&column.sql_type) - 4
         }
         _ => return Ok(()),
@@ -95,6 +101,7 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
         DataType::Decimal128(..)
         | DataType::LargeBinary
         | DataType::BinaryView
+        | DataType::FixedSizeBinary(_)
         | DataType::Date32
         | DataType::Time64(_)
         | DataType::Timestamp(..)
@@ -103,10 +110,11 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
             let now = chrono::Utc::now().timestamp_micros();
             read_texts(&texts, data_type, now).map_err(crate::protocol::error::from_datafusion)
         }
-        DataType::Utf8 => match sql_type {
-            "uuid" => each::<String, StringArray>(texts, uuid),
-            _ => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
-        },
+        DataType::Utf8 => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
+        DataType::LargeUtf8 => {
+            let texts: ArrayRef = Arc::new(LargeStringArray::from_iter(texts.iter().copied()));
+            padded_to(&texts, sql_type)
+        }
         DataType::Binary => Ok(Arc::new(
             texts
                 .iter()
@@ -155,32 +163,6 @@ fn parse_float<T: std::str::FromStr + Copy>(
         ));
     }
     Ok(value)
-}
-
-/// A UUID in the form in which columns keep it.
-pub fn uuid(text: &str) -> Result<String> {
-    parse_uuid(text).ok_or_else(|| invalid("uuid", text))
-}
-
-fn parse_uuid(text: &str) -> Option<String> {
-    let digits: String = text
-        .trim()
-        .trim_start_matches('{')
-        .trim_end_matches('}')
-        .chars()
-        .filter(|c| *c != '-')
-        .collect::<String>()
-        .to_lowercase();
-    (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| {
-        format!(
-            "{}-{}-{}-{}-{}",
-            &digits[..8],
-            &digits[8..12],
-            &digits[12..16],
-            &digits[16..20],
-            &digits[20..]
-        )
-    })
 }
 
 /// `\x..`, or the old escape format.
@@ -354,14 +336,11 @@ mod tests {
     fn computed_texts_are_checked_like_inputs() {
         let texts = |t: &str| -> ArrayRef { Arc::new(StringArray::from(vec![Some(t), None])) };
         let kept = conform(
-            texts("A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"),
-            &column(DataType::Utf8, "uuid"),
+            Arc::new(LargeStringArray::from(vec![Some("ab  "), None])),
+            &column(DataType::LargeUtf8, "char(3)"),
         )
         .unwrap();
-        assert_eq!(
-            kept.as_string::<i32>().value(0),
-            "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"
-        );
+        assert_eq!(kept.as_string::<i64>().value(0), "ab ");
         assert!(kept.is_null(1));
         assert_eq!(
             conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)"))

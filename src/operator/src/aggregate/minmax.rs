@@ -156,6 +156,7 @@ struct Bytes;
 /// A string or binary column.
 enum BytesReader<'a> {
     Text(&'a StringArray),
+    Padded(&'a LargeStringArray),
     Binary(&'a BinaryArray),
     Numeric(&'a LargeBinaryArray),
     Json(&'a BinaryViewArray),
@@ -166,6 +167,7 @@ impl BytesReader<'_> {
     fn value(&self, row: usize) -> &[u8] {
         match self {
             BytesReader::Text(values) => values.value(row).as_bytes(),
+            BytesReader::Padded(values) => values.value(row).as_bytes(),
             BytesReader::Binary(values) => values.value(row),
             BytesReader::Numeric(values) => values.value(row),
             BytesReader::Json(values) => values.value(row),
@@ -179,6 +181,7 @@ impl Domain for Bytes {
     fn reader(values: &ArrayRef) -> BytesReader<'_> {
         match values.data_type() {
             DataType::Utf8 => BytesReader::Text(values.as_string()),
+            DataType::LargeUtf8 => BytesReader::Padded(values.as_string()),
             DataType::LargeBinary => BytesReader::Numeric(values.as_binary()),
             DataType::BinaryView => BytesReader::Json(values.as_binary_view()),
             _ => BytesReader::Binary(values.as_binary()),
@@ -200,6 +203,10 @@ impl Domain for Bytes {
             DataType::Utf8 => Arc::new(
                 keys.map(|k| k.map(|k| std::str::from_utf8(k).expect("it was a string")))
                     .collect::<StringArray>(),
+            ),
+            DataType::LargeUtf8 => Arc::new(
+                keys.map(|k| k.map(|k| std::str::from_utf8(k).expect("it was a string")))
+                    .collect::<LargeStringArray>(),
             ),
             DataType::LargeBinary => Arc::new(keys.map(bytes).collect::<LargeBinaryArray>()),
             DataType::BinaryView => Arc::new(keys.map(bytes).collect::<BinaryViewArray>()),
@@ -268,7 +275,7 @@ pub(super) fn extreme(
         T::Float32 => of::<Floats<Float32Type>>(argument, greatest, append_only),
         T::Float64 => of::<Floats<Float64Type>>(argument, greatest, append_only),
         T::Boolean => of::<Booleans>(argument, greatest, append_only),
-        T::Utf8 | T::Binary | T::LargeBinary | T::BinaryView => {
+        T::Utf8 | T::LargeUtf8 | T::Binary | T::LargeBinary | T::BinaryView => {
             of::<Bytes>(argument, greatest, append_only)
         }
         _ => return None,

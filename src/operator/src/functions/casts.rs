@@ -2,7 +2,7 @@
 //! texts and moments, JSONB or arrays. The planner writes them as `cast_as(value, NULL::type)`.
 
 use super::definition::*;
-use super::{json, moment, numeric, text};
+use super::{chars, json, moment, numeric, text, uuids};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StringBuilder};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{self, CastOptions};
@@ -12,15 +12,28 @@ use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 
-/// The function of this file.
+/// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
-    vec![Definition {
-        name: "cast_as",
-        aliases: &[],
-        takes: |types| (types.len() == 2).then(|| types.to_vec()),
-        returns: |types| types[1].clone(),
-        evaluate: cast_as,
-    }]
+    vec![
+        Definition {
+            name: "cast_as",
+            aliases: &[],
+            takes: |types| (types.len() == 2).then(|| types.to_vec()),
+            returns: |types| types[1].clone(),
+            evaluate: cast_as,
+        },
+        // Planning knows the answer.
+        Definition {
+            name: "pg_typeof",
+            aliases: &[],
+            takes: |types| (types.len() == 1).then(|| types.to_vec()),
+            returns: |_| DataType::Utf8,
+            evaluate: |args| {
+                let name = name_of(&args.args[0].data_type());
+                Ok(ColumnarValue::Scalar(ScalarValue::from(name)))
+            },
+        },
+    ]
 }
 
 fn cast_as(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -59,6 +72,12 @@ pub fn cast_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         }
         _ => {}
     }
+    if let Some(cast) = chars::cast_array(array, to)? {
+        return Ok(cast);
+    }
+    if let Some(cast) = uuids::cast_array(array, to)? {
+        return Ok(cast);
+    }
     if let Some(cast) = moment::cast_array(array, to)? {
         return Ok(cast);
     }
@@ -96,9 +115,12 @@ pub fn read_texts(texts: &ArrayRef, to: &DataType, now: i64) -> Result<ArrayRef>
     }
 }
 
-/// Numerics and JSONB.
+/// Numerics, JSONB and UUIDs.
 fn is_ours(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::LargeBinary | DataType::BinaryView)
+    matches!(
+        data_type,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+    )
 }
 
 /// The SQL name of a type that is cast to or from ours.
@@ -106,6 +128,7 @@ fn name_of(data_type: &DataType) -> &'static str {
     match data_type {
         DataType::LargeBinary => "numeric",
         DataType::BinaryView => "jsonb",
+        DataType::FixedSizeBinary(_) => "uuid",
         DataType::Binary => "bytea",
         DataType::Boolean => "boolean",
         DataType::Utf8 => "text",

@@ -6,7 +6,7 @@
 //! 16 bytes in order, the sign flipped. Its bytes go on with months, days and nanoseconds.
 
 use super::definition::*;
-use super::{json, numeric};
+use super::{chars, json, numeric};
 use arrow::array::*;
 use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
@@ -24,9 +24,12 @@ pub(super) fn definitions() -> Vec<Definition> {
             name: "sort_key",
             aliases: &[],
             takes: |types| match types {
-                [DataType::LargeBinary | DataType::BinaryView | DataType::Null] => {
-                    Some(types.to_vec())
-                }
+                [
+                    DataType::LargeBinary
+                    | DataType::BinaryView
+                    | DataType::LargeUtf8
+                    | DataType::Null,
+                ] => Some(types.to_vec()),
                 [DataType::Interval(_)] => Some(vec![months_days_nanos()]),
                 _ => None,
             },
@@ -75,6 +78,7 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let keys: ArrayRef = match values.data_type() {
         DataType::Null => new_null_array(&DataType::Binary, values.len()),
         DataType::LargeBinary => numeric::keys(values.as_binary::<i64>()),
+        DataType::LargeUtf8 => chars::keys(values.as_string::<i64>()),
         DataType::BinaryView => json::sort_keys(values.as_binary_view()),
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let values = values.as_primitive::<IntervalMonthDayNanoType>();

@@ -4,6 +4,7 @@
 
 mod bounded;
 mod casts;
+mod chars;
 mod definition;
 mod json;
 mod keyed;
@@ -16,13 +17,16 @@ mod tests;
 pub mod text;
 mod time;
 mod united;
+mod uuids;
 
 pub use bounded::{BYTES_MAX, bounded, check_bytes, column_bytes};
 pub use casts::{cast_array, read_texts};
+pub use chars::padded;
 use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 pub use united::united;
+pub use uuids::{parse_uuid, write_uuid};
 
 /// Every scalar function, each once. Ours take the place of built-in ones of the same name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
@@ -73,6 +77,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         string::definitions(),
         math::definitions(),
         casts::definitions(),
+        chars::definitions(),
         json::definitions(),
         moment::definitions(),
         numeric::definitions(),

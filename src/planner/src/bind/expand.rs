@@ -12,7 +12,7 @@
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
 //! * `-x` becomes an operator of ours;
 //! * `1e3` and numbers of more than 38 digits become `'..'::numeric`;
-//! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`;
+//! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`; one to `char(n)` pads it too;
 //! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400000000 microseconds'`;
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
@@ -620,7 +620,8 @@ fn long_number(expr: &mut Expr) {
     };
 }
 
-/// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`.
+/// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`, and that of
+/// `CHAR(n)`, which is `CHAR(1)` without a length, the same with `bpchar`.
 fn cut_off(expr: &mut Expr) {
     let Expr::Cast {
         expr: inner,
@@ -632,14 +633,17 @@ fn cut_off(expr: &mut Expr) {
         return;
     };
     use ast::DataType as Sql;
-    let (Sql::Varchar(Some(length))
-    | Sql::CharacterVarying(Some(length))
-    | Sql::CharVarying(Some(length))) = data_type
-    else {
-        return;
+    let (function, length) = match &*data_type {
+        Sql::Varchar(Some(length))
+        | Sql::CharacterVarying(Some(length))
+        | Sql::CharVarying(Some(length)) => ("left", Some(length)),
+        Sql::Char(length) | Sql::Character(length) => ("bpchar", length.as_ref()),
+        _ => return,
     };
-    let ast::CharacterLength::IntegerLength { length, .. } = length else {
-        return;
+    let length = match length {
+        Some(ast::CharacterLength::IntegerLength { length, .. }) => *length,
+        Some(ast::CharacterLength::Max) => return,
+        None => 1,
     };
     let text = Expr::Cast {
         kind: kind.clone(),
@@ -656,7 +660,7 @@ fn cut_off(expr: &mut Expr) {
         clauses: Vec::new(),
     };
     **inner = Expr::Function(ast::Function {
-        name: ast::ObjectName::from(vec![Ident::new("left")]),
+        name: ast::ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(list),

@@ -6,12 +6,14 @@ mod error;
 mod expand;
 mod json;
 mod moments;
+mod overloaded;
 mod similar_to;
 mod sums;
 
 use crate::Functions;
 use crate::coerce::{Calls, NumericPlanner};
 use crate::parse::name_of;
+use crate::signatures::signatures;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
@@ -27,6 +29,7 @@ use tidemark_plan::{Catalog, Relation, RelationKind};
 pub use aggregates::aggregates;
 pub(crate) use error::{external, to_error};
 pub(crate) use expand::{Expander, before_cut_off, similar};
+pub(crate) use overloaded::Overloaded;
 
 /// A relation as DataFusion sees it.
 pub(crate) struct Table {
@@ -83,7 +86,7 @@ impl Registry {
                 .map(String::as_str)
                 .chain([function.name()])
             {
-                scalar.insert(name.to_string(), function.clone());
+                scalar.insert(name.to_string(), bound(name, function));
             }
         }
         let mut aggregate = BTreeMap::new();
@@ -137,6 +140,14 @@ impl Registry {
     /// The functions that rules write into plans.
     pub(crate) fn calls(&self) -> &Calls {
         &self.calls
+    }
+}
+
+/// A function as its calls are bound: by PostgreSQL's signatures, if it has some.
+pub fn bound(name: &str, function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    match signatures(name) {
+        [] => function.clone(),
+        known => Arc::new(Overloaded::new(name, function.clone(), known)),
     }
 }
 

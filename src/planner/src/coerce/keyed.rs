@@ -13,7 +13,7 @@
 use super::calls::Calls;
 use super::operands::is_compared;
 use crate::bind::external;
-use crate::types::{JSONB, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -48,7 +48,10 @@ impl AnalyzerRule for Keyed {
 
 /// Whether equal values of this type may differ.
 fn is_keyed(data_type: &DataType) -> bool {
-    is_interval(data_type) || is_numeric_bytes(data_type) || *data_type == JSONB
+    is_interval(data_type)
+        || is_numeric_bytes(data_type)
+        || *data_type == JSONB
+        || *data_type == BPCHAR
 }
 
 fn is_interval(data_type: &DataType) -> bool {
@@ -396,8 +399,11 @@ fn intervals(exprs: &[&Expr], schema: &DFSchema) -> bool {
 
 /// Whether one of these is compared by its key, numerics apart.
 fn by_key(exprs: &[&Expr], schema: &DFSchema) -> bool {
-    let json = |e: &Expr| e.get_type(schema).is_ok_and(|t| t == JSONB);
-    intervals(exprs, schema) || exprs.iter().any(|e| json(e))
+    let has_key = |e: &Expr| {
+        e.get_type(schema)
+            .is_ok_and(|t| is_keyed(&t) && !is_numeric_bytes(&t))
+    };
+    exprs.iter().any(|e| has_key(e))
 }
 
 fn least(value: Expr) -> Expr {

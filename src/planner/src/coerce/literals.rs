@@ -18,7 +18,9 @@ use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, cast};
+use datafusion_expr::{
+    Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, WindowFunctionDefinition, cast,
+};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 
@@ -87,16 +89,40 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
         plan => {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
-            let keep = matches!(plan, LogicalPlan::Window(_));
             let rewritten = plan.map_expressions(|expr| {
-                if keep {
-                    return Ok(Transformed::no(expr));
-                }
                 let name = names.save(&expr);
                 Ok(expression(expr, &schema, outer)?.update_data(|e| name.restore(e)))
             })?;
-            rewritten.data.recompute_schema()
+            with_buckets(rewritten.data.recompute_schema()?)
         }
+    }
+}
+
+/// The numbers of `ntile` as integers.
+fn with_buckets(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Window(window) = &plan else {
+        return Ok(plan);
+    };
+    let is_ntile = |e: &Expr| match e.clone().unalias() {
+        Expr::WindowFunction(call) => call.fun.name() == "ntile",
+        _ => false,
+    };
+    if !window.window_expr.iter().any(is_ntile) {
+        return Ok(plan);
+    }
+    let before = window.input.schema().fields().len();
+    let mut types = vec![None; before];
+    let calls = window.window_expr.iter();
+    types.extend(calls.map(|e| is_ntile(e).then_some(DataType::Int32)));
+    with_types(&plan, &types)
+}
+
+/// The values that a window function looks at; its other arguments count rows.
+fn values_of(function: &WindowFunctionDefinition) -> usize {
+    match function {
+        WindowFunctionDefinition::AggregateUDF(_) => usize::MAX,
+        WindowFunctionDefinition::WindowUDF(f) if f.name() == "ntile" => 0,
+        WindowFunctionDefinition::WindowUDF(_) => 1,
     }
 }
 
@@ -143,6 +169,25 @@ fn expression(
                     true,
                     TreeNodeRecursion::Jump,
                 )
+            }
+            Expr::WindowFunction(mut call) => {
+                let values = values_of(&call.fun);
+                let mut narrowed = |e: &mut Expr| -> Result<()> {
+                    *e = expression(std::mem::take(e), schema, outer)?.data;
+                    Ok(())
+                };
+                let params = &mut call.params;
+                params
+                    .args
+                    .iter_mut()
+                    .take(values)
+                    .try_for_each(&mut narrowed)?;
+                params.partition_by.iter_mut().try_for_each(&mut narrowed)?;
+                let order = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+                order
+                    .chain(params.filter.as_deref_mut())
+                    .try_for_each(&mut narrowed)?;
+                Transformed::new(Expr::WindowFunction(call), true, TreeNodeRecursion::Jump)
             }
             Expr::ScalarSubquery(subquery) => {
                 Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer)?))

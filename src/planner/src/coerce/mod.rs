@@ -10,21 +10,25 @@
 //!    compare;
 //! 5. [`numerics`]: arithmetic and casts of numerics, and their common types; [`texts`]: booleans
 //!    that are put together with text;
-//! 6. [`literals`] again: references from subqueries to columns outside of them know the types that
+//! 6. [`resolve`]: calls by PostgreSQL's signatures;
+//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
 //!    these have got; and [`numerics`] for what unions have come to;
-//! 7. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
-//! 8. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
+//! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
+//! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
 mod calls;
+mod casts;
 mod in_subquery;
 mod keyed;
 mod literals;
 mod moments;
 mod numerics;
 mod operands;
+mod resolve;
 mod texts;
+mod typed;
 mod unions;
 
 pub(crate) use calls::Calls;
@@ -76,9 +80,10 @@ pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send +
         Arc::new(in_subquery::InSubqueries),
         Arc::new(literals::Literals),
         Arc::new(moments::Moments),
-        Arc::new(operands::Operands),
+        Arc::new(operands::Operands(calls.clone())),
         numerics(),
         Arc::new(texts::Texts),
+        Arc::new(resolve::Resolve(calls.clone())),
         Arc::new(literals::Literals),
         numerics(),
         Arc::new(keyed::Keyed(calls.clone())),

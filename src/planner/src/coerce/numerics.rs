@@ -18,11 +18,14 @@
 //! types of subqueries, unions and constants have become final. It is idempotent.
 
 use super::calls::Calls;
+use super::casts::is_ours;
 use super::moments;
 use super::operands::is_compared;
+use super::resolve::argument;
 use crate::bind::external;
-use crate::types::{JSONB, NUMERIC, is_numeric_bytes};
-use arrow_schema::{DataType, IntervalUnit, TimeUnit};
+use crate::signatures;
+use crate::types::{JSONB, NUMERIC, UUID, is_numeric_bytes};
+use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
@@ -64,6 +67,11 @@ impl ExprPlanner for NumericPlanner {
             BinaryOperator::Gt => Operator::Gt,
             BinaryOperator::GtEq => Operator::GtEq,
             BinaryOperator::StringConcat => Operator::StringConcat,
+            BinaryOperator::BitwiseAnd => Operator::BitwiseAnd,
+            BinaryOperator::BitwiseOr => Operator::BitwiseOr,
+            BinaryOperator::PGBitwiseXor => Operator::BitwiseXor,
+            BinaryOperator::PGBitwiseShiftLeft => Operator::BitwiseShiftLeft,
+            BinaryOperator::PGBitwiseShiftRight => Operator::BitwiseShiftRight,
             ref op if let Some(name) = json_operator(op) => {
                 return self.0.json(name, raw, schema);
             }
@@ -217,8 +225,10 @@ impl Calls {
 
     /// An operator whose operands are numerics, in a form that can be evaluated.
     fn operator(&self, binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        let op = binary.op;
-        let unchanged = |b| Ok(Transformed::no(Expr::BinaryExpr(b)));
+        let BinaryExpr { left, op, right } = binary;
+        let (left, right, typed) = self.typed(*left, op, *right, schema, false)?;
+        let binary = BinaryExpr::new(Box::new(left), op, Box::new(right));
+        let unchanged = |b| Ok(Transformed::new_transformed(Expr::BinaryExpr(b), typed));
         let (Ok(left), Ok(right)) = (binary.left.get_type(schema), binary.right.get_type(schema))
         else {
             return unchanged(binary);
@@ -411,17 +421,16 @@ impl Calls {
         left: &DataType,
         right: &DataType,
     ) -> Result<Transformed<Expr>> {
-        let is_list = |t: &DataType| matches!(t, DataType::List(_));
-        if !is_numeric_bytes(left) && !is_numeric_bytes(right) || is_list(left) || is_list(right) {
+        let other = |t: &DataType| {
+            matches!(
+                t,
+                DataType::List(_) | DataType::Binary | DataType::Struct(_) | DataType::Null
+            )
+        };
+        if left == right || other(left) || other(right) {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));
         }
-        let text = |e: Expr, t: &DataType| {
-            if is_numeric_bytes(t) {
-                self.cast(e, &DataType::Utf8)
-            } else {
-                Ok(e)
-            }
-        };
+        let text = |e: Expr, t: &DataType| self.convert(e, t, &DataType::Utf8);
         Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(
             Box::new(text(*binary.left, left)?),
             Operator::StringConcat,
@@ -454,10 +463,10 @@ impl Calls {
                     return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
                 };
                 let to = field.data_type();
-                if casts_numerics(&from, to) || casts_moments(&from, to) {
+                if is_ours(&from, to) {
                     return Ok(Transformed::yes(self.cast(*expr, to)?));
                 }
-                let ours = |t: &DataType| is_numeric_bytes(t) || *t == JSONB;
+                let ours = |t: &DataType| is_numeric_bytes(t) || *t == JSONB || *t == UUID;
                 if from != *to && from != DataType::Null && (ours(&from) || ours(to)) {
                     let name = crate::types::sql_type_name;
                     let message = format!("cannot cast type {} to {}", name(&from), name(to));
@@ -529,36 +538,42 @@ impl Calls {
 
     /// Brings values that become one column, or one result, to one type; answers whether anything
     /// changed.
-    fn united(&self, values: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
-        let types: Vec<Option<DataType>> = values.iter().map(|e| e.get_type(schema).ok()).collect();
-        let known: Vec<&DataType> = types.iter().flatten().collect();
-        let Some(common) = common_type(&known) else {
+    ///
+    /// Errors: `42804` for values of which `name` makes no one type.
+    fn united(&self, name: &str, values: &mut [&mut Expr], schema: &DFSchema) -> Result<bool> {
+        let args = values
+            .iter()
+            .map(|value| argument(value, schema))
+            .collect::<Result<Vec<_>>>();
+        // What has no type yet (a parameter) leaves the rest as it is.
+        let Ok(args) = args else {
             return Ok(false);
         };
+        let known = args.iter().filter(|a| !a.is_unknown());
+        let known: Vec<DataType> = known.map(|a| a.data_type.clone()).collect();
+        let Some(common) = signatures::common_type(&known) else {
+            return Err(signatures::unmatched(name, &args));
+        };
         let mut changed = false;
-        for (value, data_type) in values.iter_mut().zip(&types) {
-            let Some(data_type) = data_type.as_ref().filter(|t| **t != common) else {
-                continue;
-            };
-            let old = std::mem::take(*value);
-            **value = if common == NUMERIC || common == JSONB || is_numeric_bytes(data_type) {
-                self.cast(old, &common)?
-            } else {
-                cast(old, common.clone())
-            };
-            changed = true;
+        for (value, arg) in values.iter_mut().zip(&args) {
+            if arg.data_type != common {
+                let old = std::mem::take(*value);
+                **value = self.convert(old, &arg.data_type, &common)?;
+                changed = true;
+            }
         }
         Ok(changed)
     }
 
     fn case(&self, mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let thens = case.when_then_expr.iter_mut();
         let mut results: Vec<&mut Expr> = case
-            .when_then_expr
-            .iter_mut()
-            .map(|(_, then)| then.as_mut())
-            .chain(case.else_expr.as_deref_mut())
+            .else_expr
+            .as_deref_mut()
+            .into_iter()
+            .chain(thens.map(|(_, then)| then.as_mut()))
             .collect();
-        let mut changed = self.united(&mut results, schema)?;
+        let mut changed = self.united("CASE", &mut results, schema)?;
         if let Some(operand) = case.expr.as_mut() {
             let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
             let mut operands: Vec<Expr> = std::iter::once(operand.as_ref())
@@ -588,10 +603,9 @@ impl Calls {
         }
         let ScalarFunction { func, mut args } = call;
         let changed = match func.name() {
-            "coalesce" | "ifnull" | "nvl" | "greatest" | "least" => {
-                self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?
+            "ifnull" | "nvl" | "make_array" => {
+                self.united("ARRAY", &mut args.iter_mut().collect::<Vec<_>>(), schema)?
             }
-            "make_array" => self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?,
             "nullif" if args.len() == 2 => {
                 let mut compared = args.clone();
                 if self.compared(&mut compared, schema)? {
@@ -822,50 +836,5 @@ pub(super) fn common_type(types: &[&DataType]) -> Option<DataType> {
         None
     } else {
         Some(NUMERIC)
-    }
-}
-
-/// Casts between texts and moments, and among moments, that Arrow does otherwise.
-fn casts_moments(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Date32, Interval, LargeUtf8, Time64, Timestamp, Utf8, Utf8View};
-    let moment = |t: &DataType| {
-        matches!(
-            t,
-            Date32
-                | Time64(TimeUnit::Microsecond)
-                | Timestamp(TimeUnit::Microsecond, _)
-                | Interval(IntervalUnit::MonthDayNano)
-        )
-    };
-    match (from, to) {
-        (Utf8 | LargeUtf8 | Utf8View, to) => moment(to),
-        (from, Utf8) => moment(from),
-        (Date32, Timestamp(TimeUnit::Microsecond, _))
-        | (Timestamp(TimeUnit::Microsecond, _), Date32 | Time64(TimeUnit::Microsecond))
-        | (Interval(IntervalUnit::MonthDayNano), Time64(TimeUnit::Microsecond))
-        | (Time64(TimeUnit::Microsecond), Interval(IntervalUnit::MonthDayNano)) => true,
-        _ => false,
-    }
-}
-
-/// Casts that Arrow has none of, or that it does otherwise than PostgreSQL.
-fn casts_numerics(from: &DataType, to: &DataType) -> bool {
-    if from == to || *from == DataType::Null {
-        return false;
-    }
-    let text =
-        |t: &DataType| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let plain = |t: &DataType| t.is_numeric() || text(t);
-    match (from, to) {
-        (DataType::List(_), DataType::List(_)) => true,
-        (DataType::List(_), t) => text(t),
-        (f, DataType::List(_)) => text(f),
-        (f, t) if *t == JSONB => text(f),
-        (f, t) if *f == JSONB => plain(t) || is_numeric_bytes(t) || *t == DataType::Boolean,
-        (f, t) if is_numeric_bytes(f) => plain(t),
-        (f, t) if is_numeric_bytes(t) => plain(f),
-        (DataType::Decimal256(_, _), t) => plain(t),
-        (f, DataType::Decimal128(_, _)) => f.is_floating() || text(f),
-        _ => false,
     }
 }

@@ -217,6 +217,7 @@ fn literal(value: &ScalarValue) -> Result<Expr> {
         ScalarValue::Utf8View(Some(v)) | ScalarValue::LargeUtf8(Some(v)) => {
             return cast(Literal::Utf8(v.clone()));
         }
+        ScalarValue::FixedSizeBinary(_, Some(v)) => return cast(Literal::Binary(v.clone())),
         ScalarValue::Binary(Some(v)) => Literal::Binary(v.clone()),
         ScalarValue::BinaryView(Some(v)) | ScalarValue::LargeBinary(Some(v)) => {
             return cast(Literal::Binary(v.clone()));
@@ -260,8 +261,7 @@ fn literal(value: &ScalarValue) -> Result<Expr> {
 /// Types that relations do not keep, as the type that they are kept in.
 pub(crate) fn stored_type(data_type: &DataType) -> DataType {
     match data_type {
-        DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
-        DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Utf8View | DataType::Null => DataType::Utf8,
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
         DataType::UInt32 => DataType::Int64,

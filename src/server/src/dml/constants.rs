@@ -237,12 +237,8 @@ pub(super) fn assign(
         .with_hint("You will need to rewrite or cast the expression."));
     }
     // The rules of types make of it what the types that the plan ends with ask for.
-    if numbers(&from) || numbers(&column.data_type) {
-        let to = column.data_type.clone();
-        return Ok(LogicalExpr::Cast(Cast::new(Box::new(expr), to)));
-    }
-    expr.cast_to(&column.data_type, plan.schema())
-        .map_err(from_datafusion)
+    let to = column.data_type.clone();
+    Ok(LogicalExpr::Cast(Cast::new(Box::new(expr), to)))
 }
 
 fn is_number(data_type: &DataType) -> bool {

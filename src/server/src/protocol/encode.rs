@@ -16,6 +16,7 @@ use pgwire::api::Type;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
+use tidemark_operator::functions::write_uuid;
 use tidemark_values::jsonb;
 use tidemark_values::moment;
 use tidemark_values::numeric::Numeric;
@@ -129,8 +130,8 @@ pub enum Cell<'a> {
     /// Numerics with scales of their own.
     Numeric(&'a LargeBinaryArray),
     Text(&'a StringArray),
-    /// uuid: strings with another binary form.
-    Typed(&'a StringArray, Type),
+    Padded(&'a LargeStringArray),
+    Uuid(&'a FixedSizeBinaryArray),
     Json(&'a BinaryViewArray),
     Bytes(&'a BinaryArray),
     Date(&'a Date32Array),
@@ -190,7 +191,8 @@ impl<'a> Cell<'a> {
             }
             DataType::LargeBinary => Cell::Numeric(array.as_binary()),
             DataType::BinaryView => Cell::Json(array.as_binary_view()),
-            DataType::Utf8 if *t == Type::UUID => Cell::Typed(array.as_string(), t.clone()),
+            DataType::LargeUtf8 => Cell::Padded(array.as_string()),
+            DataType::FixedSizeBinary(16) => Cell::Uuid(array.as_fixed_size_binary()),
             DataType::Utf8 => Cell::Text(array.as_string()),
             DataType::Binary => Cell::Bytes(array.as_binary()),
             DataType::Date32 => Cell::Date(array.as_primitive()),
@@ -219,7 +221,7 @@ impl<'a> Cell<'a> {
                 });
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
-            DataType::LargeUtf8 | DataType::Utf8View => cast(&DataType::Utf8)?,
+            DataType::Utf8View => cast(&DataType::Utf8)?,
             DataType::FixedSizeBinary(_) => cast(&DataType::Binary)?,
             DataType::Date64 => cast(&DataType::Date32)?,
             DataType::Time32(_) | DataType::Time64(_) => {
@@ -261,7 +263,9 @@ impl<'a> Cell<'a> {
             Cell::Decimal(a, _) => *a,
             Cell::Numeric(a) => *a,
             Cell::Json(a) => *a,
-            Cell::Text(a) | Cell::Typed(a, _) => *a,
+            Cell::Text(a) => *a,
+            Cell::Padded(a) => *a,
+            Cell::Uuid(a) => *a,
             Cell::Bytes(a) => *a,
             Cell::Date(a) => *a,
             Cell::Time(a) => *a,
@@ -320,7 +324,17 @@ impl<'a> Cell<'a> {
                 out.put_slice(json_text(a, row).as_bytes());
                 Ok(())
             }
-            Cell::Text(a) | Cell::Typed(a, _) => {
+            Cell::Uuid(a) => {
+                let mut text = String::with_capacity(36);
+                write_uuid(a.value(row), &mut text);
+                out.put_slice(text.as_bytes());
+                Ok(())
+            }
+            Cell::Padded(a) => {
+                out.put_slice(a.value(row).as_bytes());
+                Ok(())
+            }
+            Cell::Text(a) => {
                 out.put_slice(a.value(row).as_bytes());
                 Ok(())
             }
@@ -385,8 +399,8 @@ impl<'a> Cell<'a> {
                 out.put_slice(&wire);
             }
             Cell::Text(a) => out.put_slice(a.value(row).as_bytes()),
-            Cell::Typed(a, Type::UUID) => out.put_slice(&uuid_bytes(a.value(row))),
-            Cell::Typed(a, _) => out.put_slice(a.value(row).as_bytes()),
+            Cell::Padded(a) => out.put_slice(a.value(row).as_bytes()),
+            Cell::Uuid(a) => out.put_slice(a.value(row)),
             Cell::Json(a) => {
                 out.put_u8(1);
                 out.put_slice(json_text(a, row).as_bytes());
@@ -643,18 +657,6 @@ fn put_list_binary(
     for i in range {
         cell.put(i, true, out);
     }
-}
-
-fn uuid_bytes(text: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter_map(|b| (b as char).to_digit(16).map(|d| d as u8))
-        .collect();
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = pair.iter().fold(0, |n, d| n << 4 | d);
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -98,7 +98,6 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
                 format: None,
             }
         }
-        Type::UUID => string(crate::values::uuid(&text)?),
         Type::UNKNOWN
         | Type::TEXT
         | Type::VARCHAR

@@ -15,10 +15,23 @@ pub fn pg_type(field: &Field) -> Type {
         .metadata()
         .get(SQL_TYPE)
         .and_then(|name| by_name(name))
+        .filter(|t| keeps(field.data_type(), t))
     {
         return t;
     }
     of_arrow(field.data_type())
+}
+
+/// Whether the text of a type is about values that Arrow has as `data_type`: a cast has the
+/// metadata of what it casts.
+fn keeps(data_type: &DataType, t: &Type) -> bool {
+    match data_type {
+        DataType::Utf8 => !matches!(*t, Type::BPCHAR | Type::UUID),
+        DataType::LargeUtf8 => *t == Type::BPCHAR,
+        DataType::Int32 => !matches!(*t, Type::VARCHAR | Type::BPCHAR | Type::TEXT),
+        DataType::List(_) => true,
+        other => of_arrow(other) == *t,
+    }
 }
 
 /// The PostgreSQL type of an Arrow type.
@@ -35,8 +48,10 @@ pub fn of_arrow(data_type: &DataType) -> Type {
         | DataType::Decimal128(..)
         | DataType::Decimal256(..)
         | DataType::LargeBinary => Type::NUMERIC,
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Type::TEXT,
-        DataType::Binary | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Utf8 | DataType::Utf8View | DataType::Null => Type::TEXT,
+        DataType::LargeUtf8 => Type::BPCHAR,
+        DataType::FixedSizeBinary(_) => Type::UUID,
+        DataType::Binary => Type::BYTEA,
         DataType::BinaryView => Type::JSONB,
         DataType::Date32 | DataType::Date64 => Type::DATE,
         DataType::Time32(_) | DataType::Time64(_) => Type::TIME,

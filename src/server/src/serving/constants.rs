@@ -1,6 +1,5 @@
 //! Casts of text constants that DataFusion reads otherwise than PostgreSQL: `'{1,2}'::int[]` is an
-//! array, `'\x00ff'::bytea` is two bytes, and `'..'::uuid` and `'..'::jsonb`, which are texts
-//! below, are checked and brought into the form in which columns keep them.
+//! array, `'\x00ff'::bytea` is two bytes.
 
 use crate::protocol::parameters::{null, parse_array};
 use crate::values;
@@ -76,7 +75,6 @@ pub fn rewrite(expr: &mut Expr) -> Result<()> {
             )
             .into(),
         ),
-        DataType::Uuid => cast(string(values::uuid(constant)?), data_type),
         _ => return Ok(()),
     };
     Ok(())

@@ -219,8 +219,10 @@ impl ContextProvider for Provider<'_> {
         Some(Arc::new(super::names::TypeNames))
     }
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        super::functions::of_snapshot(self.snapshot, name)
-            .or_else(|| self.state.scalar_functions().get(name).cloned())
+        super::functions::of_snapshot(self.snapshot, name).or_else(|| {
+            let function = self.state.scalar_functions().get(name)?;
+            Some(tidemark_planner::bound(name, function))
+        })
     }
     fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
         self.state.higher_order_functions().get(name).cloned()

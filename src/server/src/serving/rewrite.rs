@@ -282,7 +282,7 @@ impl VisitorMut for Plain<'_> {
                 }
             }
             Expr::Cast {
-                data_type: ast::DataType::Array(_) | ast::DataType::Bytea | ast::DataType::Uuid,
+                data_type: ast::DataType::Array(_) | ast::DataType::Bytea,
                 ..
             }
             | Expr::TypedString(_) => {

@@ -1,0 +1,125 @@
+//! `char(n)`: texts with blanks up to a length, a `LargeUtf8` to Arrow. Blanks at the end do not
+//! count when values are compared, and are gone when a value becomes text; they are kept where it
+//! is printed. `bpchar(text, n)` cuts and pads.
+
+use super::definition::*;
+use arrow::array::LargeStringBuilder;
+use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, LargeStringArray, StringBuilder};
+use arrow::datatypes::{DataType, Int32Type};
+use datafusion_common::Result;
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::sync::Arc;
+use tidemark_common::SqlState;
+
+/// `char(n)` to Arrow.
+pub(super) const BPCHAR: DataType = DataType::LargeUtf8;
+
+/// The function of this file.
+pub(super) fn definitions() -> Vec<Definition> {
+    vec![Definition {
+        name: "bpchar",
+        aliases: &[],
+        takes: |types| match types {
+            [_, length] if is_int(length) => Some(vec![DataType::Utf8, DataType::Int32]),
+            _ => None,
+        },
+        returns: |_| BPCHAR,
+        evaluate: bpchar,
+    }]
+}
+
+/// The text, cut off or padded to so many characters.
+fn bpchar(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (texts, lengths) = (column(args, 0)?, column(args, 1)?);
+    let (texts, lengths) = (
+        texts.as_string::<i32>(),
+        lengths.as_primitive::<Int32Type>(),
+    );
+    let mut padded = LargeStringBuilder::with_capacity(texts.len(), texts.value_data().len());
+    for (text, length) in texts.iter().zip(lengths) {
+        match (text, length) {
+            (Some(text), Some(length)) => {
+                let length = usize::try_from(length).unwrap_or(0);
+                let cut = text
+                    .char_indices()
+                    .nth(length)
+                    .map_or(text.len(), |(i, _)| i);
+                put_padded(&mut padded, &text[..cut], length);
+            }
+            _ => padded.append_null(),
+        }
+    }
+    result(args, Arc::new(padded.finish()))
+}
+
+fn put_padded(padded: &mut LargeStringBuilder, text: &str, length: usize) {
+    use std::fmt::Write;
+    let blanks = length.saturating_sub(text.chars().count());
+    // Writing to a builder does not fail.
+    let _ = padded.write_str(text);
+    for _ in 0..blanks {
+        let _ = padded.write_char(' ');
+    }
+    padded.append_value("");
+}
+
+/// Texts as values of a `char(length)`, for a column that they are written to.
+///
+/// Errors: `22001` for one that is longer, blanks at its end aside.
+pub fn padded(texts: &ArrayRef, length: usize) -> Result<ArrayRef> {
+    let texts = arrow::compute::cast(texts, &BPCHAR)?;
+    let texts = texts.as_string::<i64>();
+    let mut padded = LargeStringBuilder::with_capacity(texts.len(), texts.value_data().len());
+    for text in texts {
+        let Some(text) = text else {
+            padded.append_null();
+            continue;
+        };
+        let kept = match text.char_indices().nth(length) {
+            None => text,
+            Some((end, _)) if text[end..].bytes().all(|b| b == b' ') => &text[..end],
+            Some(_) => {
+                return Err(failure(
+                    SqlState("22001"),
+                    format!("value too long for type character({length})"),
+                ));
+            }
+        };
+        put_padded(&mut padded, kept, length);
+    }
+    Ok(Arc::new(padded.finish()))
+}
+
+fn trimmed(text: &str) -> &str {
+    text.trim_end_matches(' ')
+}
+
+/// A column as, or from, `char`s of no declared length; `None` if neither type is one.
+pub(super) fn cast_array(array: &ArrayRef, to: &DataType) -> Result<Option<ArrayRef>> {
+    if *array.data_type() == BPCHAR {
+        let values = array.as_string::<i64>();
+        let mut texts = StringBuilder::with_capacity(values.len(), values.value_data().len());
+        for value in values {
+            texts.append_option(value.map(trimmed));
+        }
+        let texts: ArrayRef = Arc::new(texts.finish());
+        return super::cast_array(&texts, to).map(Some);
+    }
+    if *to != BPCHAR {
+        return Ok(None);
+    }
+    let texts = match array.data_type() {
+        DataType::Utf8 => array.clone(),
+        _ => super::cast_array(array, &DataType::Utf8)?,
+    };
+    Ok(Some(arrow::compute::cast(&texts, &BPCHAR)?))
+}
+
+/// What equal values have in common: their bytes without the blanks at the end.
+pub(super) fn keys(values: &LargeStringArray) -> ArrayRef {
+    let mut keys = BinaryBuilder::with_capacity(values.len(), values.value_data().len());
+    for value in values {
+        keys.append_option(value.map(trimmed));
+    }
+    Arc::new(keys.finish())
+}

@@ -1,0 +1,127 @@
+//! A function while its call is bound: it takes what PostgreSQL's signatures say
+//! ([`crate::signatures`]), and has their result's type. A rule of [`crate::coerce`] puts the
+//! function itself, with arguments of the declared types, in its place.
+//!
+//! While names are bound, integer constants and what is computed of them are `bigint`s still; so a
+//! `bigint` may stand for an `integer` here where no signature takes it otherwise. Types are final
+//! when the rule looks again.
+
+use super::external;
+use crate::signatures::{Arg, Call, Mismatch, Signature, choose, type_text, unmatched};
+use arrow_schema::{DataType, Field, FieldRef};
+use datafusion_common::{Result, ScalarValue, internal_err};
+use datafusion_expr::{
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature as Accepts,
+};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+
+/// The function under one of its names.
+#[derive(Debug)]
+pub(crate) struct Overloaded {
+    name: String,
+    /// What evaluates it.
+    pub(crate) inner: Arc<ScalarUDF>,
+    signatures: &'static [Signature],
+    accepts: Accepts,
+}
+
+impl Overloaded {
+    pub(crate) fn new(
+        name: &str,
+        inner: Arc<ScalarUDF>,
+        signatures: &'static [Signature],
+    ) -> ScalarUDF {
+        let volatility = inner.signature().volatility;
+        ScalarUDF::from(Overloaded {
+            name: name.to_string(),
+            inner,
+            signatures,
+            accepts: Accepts::user_defined(volatility),
+        })
+    }
+
+    /// What a call of these arguments means.
+    pub(crate) fn resolve(&self, args: &[Arg]) -> Result<Call> {
+        choose(self.signatures, args).map_err(|mismatch| self.error(mismatch, args))
+    }
+
+    /// The same while integers are not settled.
+    fn resolve_early(&self, args: &[Arg]) -> Result<Call> {
+        choose(self.signatures, args).or_else(|mismatch| {
+            let narrowed: Vec<Arg> = args.iter().map(Arg::narrowed).collect();
+            choose(self.signatures, &narrowed).map_err(|_| self.error(mismatch, args))
+        })
+    }
+
+    fn error(&self, mismatch: Mismatch, args: &[Arg]) -> datafusion_common::DataFusionError {
+        let types: Vec<String> = args.iter().map(type_text).collect();
+        if matches!(self.name.as_str(), "coalesce" | "greatest" | "least") {
+            return unmatched(&self.name.to_uppercase(), args);
+        }
+        let call = format!("function {}({})", self.name, types.join(", "));
+        external(match mismatch {
+            Mismatch::None => Error::user(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("{call} does not exist"),
+            )
+            .with_hint(
+                "No function matches the given name and argument types. You might need to add \
+                 explicit type casts.",
+            ),
+            Mismatch::Several => Error::user(SqlState("42725"), format!("{call} is not unique"))
+                .with_hint(
+                    "Could not choose a best candidate function. You might need to add explicit \
+                     type casts.",
+                ),
+            Mismatch::Untyped => Error::user(
+                SqlState::DATATYPE_MISMATCH,
+                "could not determine polymorphic type because input has type unknown",
+            ),
+        })
+    }
+}
+
+impl PartialEq for Overloaded {
+    fn eq(&self, other: &Overloaded) -> bool {
+        self.name == other.name && self.inner == other.inner
+    }
+}
+impl Eq for Overloaded {}
+impl Hash for Overloaded {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Overloaded {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn signature(&self) -> &Accepts {
+        &self.accepts
+    }
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        Ok(types.to_vec())
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        let args: Vec<Arg> = types.iter().map(|t| Arg::new(t, None)).collect();
+        Ok(self.resolve_early(&args)?.result)
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let constants: &[Option<&ScalarValue>] = args.scalar_arguments;
+        let args: Vec<Arg> = args
+            .arg_fields
+            .iter()
+            .zip(constants)
+            .map(|(field, constant)| Arg::new(field.data_type(), *constant))
+            .collect();
+        let result = self.resolve_early(&args)?.result;
+        Ok(Arc::new(Field::new(&self.name, result, true)))
+    }
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        internal_err!("the call of {} was not resolved", self.name)
+    }
+}

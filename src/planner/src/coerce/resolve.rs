@@ -1,0 +1,98 @@
+//! Calls, resolved: in place of a function as it was bound ([`Overloaded`]), the function that
+//! evaluates it, of arguments that have the types its signature declares, and brought to the type
+//! of result that it declares.
+
+use super::calls::Calls;
+use crate::bind::Overloaded;
+use crate::signatures::{Arg, Type, type_text};
+use crate::types::NUMERIC;
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::tree_node::Transformed;
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::expr::{Placeholder, ScalarFunction};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+use datafusion_optimizer::AnalyzerRule;
+use std::sync::Arc;
+
+/// The rule; it comes when the types of operators are final.
+#[derive(Debug)]
+pub(super) struct Resolve(pub Calls);
+
+impl AnalyzerRule for Resolve {
+    fn name(&self) -> &str {
+        "resolve"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        super::rewrite_expressions(plan, |e, schema| self.0.resolved(e, schema))
+    }
+}
+
+impl Calls {
+    fn resolved(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let Some(overloaded) = func.inner().downcast_ref::<Overloaded>() else {
+            return Ok(Transformed::no(Expr::ScalarFunction(
+                ScalarFunction::new_udf(func, args),
+            )));
+        };
+        let types = args
+            .iter()
+            .map(|a| argument(a, schema))
+            .collect::<Result<Vec<_>>>()?;
+        let call = overloaded.resolve(&types)?;
+        if func.name() == "pg_typeof" {
+            return Ok(Transformed::yes(lit(type_text(&types[0]))));
+        }
+        let args = args
+            .into_iter()
+            .zip(types.iter().zip(&call.args))
+            .map(|(arg, (is, wanted))| match arg {
+                Expr::Placeholder(Placeholder { id, field: None }) => {
+                    let field = arrow_schema::Field::new("", wanted.clone(), true);
+                    let field = Some(Arc::new(field));
+                    Ok(Expr::Placeholder(Placeholder { id, field }))
+                }
+                arg => self.convert(arg, &is.data_type, wanted),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let args = self.of_any_scale(func.name(), args, schema)?;
+        let inner = ScalarFunction::new_udf(overloaded.inner.clone(), args);
+        let inner = Expr::ScalarFunction(inner);
+        let gives = inner.get_type(schema)?;
+        Ok(Transformed::yes(self.convert(
+            inner,
+            &gives,
+            &call.result,
+        )?))
+    }
+}
+
+impl Calls {
+    /// What is rounded to a scale that is computed has no type of one scale: once the scale has
+    /// become a constant, the type would be another.
+    fn of_any_scale(&self, name: &str, args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        let computed = |e: &Expr| !matches!(e, Expr::Literal(_, _));
+        if !matches!(name, "round" | "trunc") || !args.get(1).is_some_and(computed) {
+            return Ok(args);
+        }
+        let mut args = args.into_iter();
+        let Some(value) = args.next() else {
+            return Ok(Vec::new());
+        };
+        let is = value.get_type(schema)?;
+        let value = self.convert(value, &is, &NUMERIC)?;
+        Ok(std::iter::once(value).chain(args).collect())
+    }
+}
+
+/// An argument as signatures see it.
+pub(super) fn argument(arg: &Expr, schema: &DFSchema) -> Result<Arg> {
+    let constant = match arg {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    };
+    Ok(Arg::new(&arg.get_type(schema)?, constant))
+}

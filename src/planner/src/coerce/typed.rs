@@ -1,0 +1,127 @@
+//! Operands of an operator, by PostgreSQL's signatures of it: a quoted constant, which has no type
+//! of its own, takes the one that the operator asks for (`i < '10'` compares integers, `ok = 'true'`
+//! booleans), and operands that no operator takes are refused: a text *column* beside an integer is
+//! an error, while DataFusion would cast every text to a number and fail, or not, row by row.
+//!
+//! Operands that have types keep them, `char(n)` beside a text aside: what integers, numerics and
+//! floats come to beside each other is the business of the rules after this one.
+
+use super::calls::Calls;
+use super::resolve::argument;
+use crate::bind::external;
+use crate::signatures::{Arg, Call, Mismatch, choose_operator, signatures, type_text};
+use crate::types::BPCHAR;
+use arrow_schema::{DataType, Field};
+use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion_expr::expr::Placeholder;
+use datafusion_expr::{Expr, Operator};
+use std::sync::Arc;
+use tidemark_common::{Error, SqlState};
+
+/// The operator as SQL writes it; `None` of those whose operands are typed elsewhere.
+pub(super) fn symbol(op: Operator) -> Option<&'static str> {
+    Some(match op {
+        Operator::Eq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom => "=",
+        Operator::NotEq => "<>",
+        Operator::Lt => "<",
+        Operator::LtEq => "<=",
+        Operator::Gt => ">",
+        Operator::GtEq => ">=",
+        Operator::Plus => "+",
+        Operator::Minus => "-",
+        Operator::Multiply => "*",
+        Operator::Divide => "/",
+        Operator::Modulo => "%",
+        Operator::StringConcat => "||",
+        Operator::BitwiseAnd => "&",
+        Operator::BitwiseOr => "|",
+        Operator::BitwiseXor => "#",
+        Operator::BitwiseShiftLeft => "<<",
+        Operator::BitwiseShiftRight => ">>",
+        _ => return None,
+    })
+}
+
+impl Calls {
+    /// The operands with the types that the operator takes them as, and whether anything changed.
+    ///
+    /// Errors: `42883` for types that it does not take, `42725` where nothing tells them. While
+    /// names are bound (`settled` is false) integers are wider than they will be.
+    pub(super) fn typed(
+        &self,
+        left: Expr,
+        op: Operator,
+        right: Expr,
+        schema: &DFSchema,
+        settled: bool,
+    ) -> Result<(Expr, Expr, bool)> {
+        let Some(symbol) = symbol(op) else {
+            return Ok((left, right, false));
+        };
+        let (Ok(l), Ok(r)) = (argument(&left, schema), argument(&right, schema)) else {
+            return Ok((left, right, false));
+        };
+        if l.is_record() || r.is_record() {
+            return Ok((left, right, false));
+        }
+        let args = [l, r];
+        let call = match choose_operator(signatures(symbol), &args) {
+            Ok(call) => call,
+            Err(_) if !settled && may_narrow(symbol, &args) => {
+                return Ok((left, right, false));
+            }
+            Err(mismatch) => return Err(refused(symbol, &args, mismatch)),
+        };
+        let Call { args: wanted, .. } = call;
+        let (left, a) = self.operand(left, &args[0], &wanted[0])?;
+        let (right, b) = self.operand(right, &args[1], &wanted[1])?;
+        Ok((left, right, a || b))
+    }
+
+    /// An operand as `wanted`, if it has no type of its own.
+    fn operand(&self, expr: Expr, arg: &Arg, wanted: &DataType) -> Result<(Expr, bool)> {
+        let padded = arg.data_type == BPCHAR && *wanted == DataType::Utf8;
+        if !arg.is_unknown() && !padded || arg.data_type == *wanted {
+            return Ok((expr, false));
+        }
+        Ok(match expr {
+            Expr::Placeholder(Placeholder { id, field: None }) => {
+                let field = Some(Arc::new(Field::new("", wanted.clone(), true)));
+                (Expr::Placeholder(Placeholder { id, field }), true)
+            }
+            // What is NULL by its type needs none.
+            expr if arg.data_type == DataType::Null && !is_null(&expr) => (expr, false),
+            expr => (self.convert(expr, &arg.data_type, wanted)?, true),
+        })
+    }
+}
+
+/// Whether the operator takes operands that are `bigint`s now as integers.
+fn may_narrow(symbol: &str, args: &[Arg; 2]) -> bool {
+    let narrowed = args.each_ref().map(Arg::narrowed);
+    choose_operator(signatures(symbol), &narrowed).is_ok()
+}
+
+fn is_null(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(ScalarValue::Null, _))
+}
+
+fn refused(symbol: &str, args: &[Arg; 2], mismatch: Mismatch) -> DataFusionError {
+    let call = format!("{} {symbol} {}", type_text(&args[0]), type_text(&args[1]));
+    external(match mismatch {
+        Mismatch::Several => {
+            Error::user(SqlState("42725"), format!("operator is not unique: {call}")).with_hint(
+                "Could not choose a best candidate operator. You might need to add explicit type \
+             casts.",
+            )
+        }
+        Mismatch::None | Mismatch::Untyped => Error::user(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("operator does not exist: {call}"),
+        )
+        .with_hint(
+            "No operator matches the given name and argument types. You might need to add explicit \
+             type casts.",
+        ),
+    })
+}

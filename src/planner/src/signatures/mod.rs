@@ -1,0 +1,28 @@
+//! What a call or an operator means, by PostgreSQL's rules: from its signatures, by the types of
+//! what it is applied to.
+//!
+//! PostgreSQL's functions are overloaded (`length(text)`, `length(bytea)`), and its quoted
+//! constants have no type until the call they stand in has been chosen. DataFusion has neither: a quoted
+//! constant is text to it, and each function coerces what it gets. So calls are resolved here, and
+//! handed to DataFusion with arguments of exactly the types that the function declares:
+//!
+//! * [`types`]: the types of SQL, which of them stand for which others, and their categories;
+//! * [`table`]: the signatures, `functions.txt` and `operators.txt`, as PostgreSQL's own catalog
+//!   has them;
+//! * [`choose`]: one signature for a call (PostgreSQL's manual, "Function Type Resolution");
+//! * [`bind`]: what polymorphic parameters (`anyelement`, `anycompatiblearray`) come to in it.
+//!
+//! A function that is in the table under a name that we have is called by the table only. Those
+//! that are not in it (DataFusion's own, and functions about the catalog) coerce as they say themselves.
+
+mod bind;
+mod choose;
+mod table;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub(crate) use bind::{Call, common_type, unmatched};
+pub(crate) use choose::{Mismatch, choose, choose_operator};
+pub(crate) use table::{Signature, signatures};
+pub(crate) use types::{Arg, Type, type_text};
