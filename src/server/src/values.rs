@@ -174,7 +174,7 @@ pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
     let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
     if hex.len() % 2 == 1 {
         return Err(Error::user(
-            SqlState::INVALID_TEXT,
+            SqlState::INVALID_PARAMETER,
             "invalid hexadecimal data: odd number of digits",
         ));
     }

@@ -8,3 +8,4 @@
 pub mod jsonb;
 pub mod moment;
 pub mod numeric;
+pub mod uuid;

@@ -281,7 +281,7 @@ fn making() -> Vec<Definition> {
     vec![
         Definition {
             name: "to_jsonb",
-            aliases: &[],
+            aliases: &["to_json"],
             takes: |types| (types.len() == 1).then(|| types.to_vec()),
             returns: |_| JSONB,
             evaluate: |a| {
@@ -294,7 +294,7 @@ fn making() -> Vec<Definition> {
         },
         Definition {
             name: "jsonb_build_array",
-            aliases: &[],
+            aliases: &["json_build_array"],
             takes: |types| Some(types.to_vec()),
             returns: |_| JSONB,
             evaluate: |a| {
@@ -311,7 +311,7 @@ fn making() -> Vec<Definition> {
         },
         Definition {
             name: "jsonb_build_object",
-            aliases: &[],
+            aliases: &["json_build_object"],
             takes: |types| Some(types.to_vec()),
             returns: |_| JSONB,
             evaluate: |a| built(a, object),

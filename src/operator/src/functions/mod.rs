@@ -26,7 +26,6 @@ use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 pub use united::united;
-pub use uuids::{parse_uuid, write_uuid};
 
 /// Every scalar function, each once. Ours take the place of built-in ones of the same name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {

@@ -16,10 +16,10 @@ use pgwire::api::Type;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
-use tidemark_operator::functions::write_uuid;
 use tidemark_values::jsonb;
 use tidemark_values::moment;
 use tidemark_values::numeric::Numeric;
+use tidemark_values::uuid;
 
 /// Days from 1970-01-01 to 2000-01-01, PostgreSQL's day zero.
 const EPOCH_DAYS: i32 = 10_957;
@@ -326,7 +326,7 @@ impl<'a> Cell<'a> {
             }
             Cell::Uuid(a) => {
                 let mut text = String::with_capacity(36);
-                write_uuid(a.value(row), &mut text);
+                uuid::write(a.value(row), &mut text);
                 out.put_slice(text.as_bytes());
                 Ok(())
             }
