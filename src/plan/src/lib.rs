@@ -5,6 +5,7 @@
 pub mod catalog;
 mod codec;
 pub mod expr;
+pub mod messages;
 pub mod plan;
 
 pub use catalog::*;

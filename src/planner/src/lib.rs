@@ -19,6 +19,7 @@ mod lower;
 mod optimise;
 pub mod parse;
 mod query;
+mod refusals;
 mod signatures;
 pub mod statement;
 mod types;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::{aggregates, bound};
+pub use bind::{aggregates, bound, check_collation, from_datafusion, from_planning};
 pub use datafusion_sql::sqlparser;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
@@ -153,10 +154,4 @@ impl Planner {
     pub fn explain(&self, relation: &Relation) -> Vec<String> {
         explain::explain(&self.catalog, relation)
     }
-}
-
-/// DataFusion's planning errors in PostgreSQL's words, for whoever plans ad-hoc queries; positions
-/// count in the text of `statement`.
-pub fn planning_error(error: datafusion_common::DataFusionError, statement: &Statement) -> Error {
-    bind::to_error(error, &statement.positions)
 }

@@ -83,8 +83,29 @@ impl Planner {
         })
     }
 
-    /// The stream of a query, its columns named and in stored types.
+    /// The stream of a query, its columns named and in stored types. All that is refused in it is
+    /// told at once.
     fn stream(
+        &self,
+        id: RelationId,
+        query: &Query,
+        columns: &[String],
+        positions: &Positions,
+    ) -> Result<(Builder, Streamed)> {
+        let plan = |query: &Query| -> Result<(Builder, Streamed)> {
+            let mut builder = Builder::new(id);
+            let streamed = self.lowered(&mut builder, query, columns, positions)?;
+            Ok((builder, streamed))
+        };
+        plan(query).map_err(|e| match e.state() {
+            SqlState::FEATURE_NOT_SUPPORTED => {
+                crate::refusals::all(e, query, positions, |query| plan(query).map(|_| ()))
+            }
+            _ => e,
+        })
+    }
+
+    fn lowered(
         &self,
         builder: &mut Builder,
         query: &Query,
@@ -134,17 +155,13 @@ impl Planner {
             return Err(Error::unsupported("EMIT ON WINDOW CLOSE is not supported")
                 .with_hint("Without it, the view has each window's result so far."));
         }
-        let mut builder = Builder::new(id);
+        let (mut builder, streamed) =
+            self.stream(id, &view.query, &view.columns, &statement.positions)?;
         let Streamed {
             stream,
             columns,
             relations,
-        } = self.stream(
-            &mut builder,
-            &view.query,
-            &view.columns,
-            &statement.positions,
-        )?;
+        } = streamed;
         let Properties { append_only, key } = stream.node.properties.clone();
         let stream = materialized(&mut builder, stream, key.clone());
         let (job, notices) = builder.finish(stream);
@@ -164,6 +181,7 @@ impl Planner {
         relation.append_only = append_only;
         relation.query = view.query_text.clone();
         relation.depends_on = relations.into_iter().collect();
+        only_options(&view.options, &["on_error"])?;
         relation.on_error = on_error(&view.options)?;
         relation.job = Some(job);
         Ok(Planned { relation, notices })
@@ -176,6 +194,7 @@ impl Planner {
         statement: &Statement,
         owner: &str,
     ) -> Result<Planned> {
+        only_options(&view.options, &[])?;
         let Bound {
             plan,
             names,
@@ -225,7 +244,6 @@ impl Planner {
                     .at(table.position),
             );
         }
-        let mut builder = Builder::new(id);
         let (query, text) = match &sink.input {
             SinkInput::Query(query, text) => (query.clone(), text.clone()),
             SinkInput::Relation(name) => {
@@ -242,11 +260,12 @@ impl Planner {
                 (crate::parse::parse_query(&text)?, text)
             }
         };
+        let (mut builder, streamed) = self.stream(id, &query, &[], &statement.positions)?;
         let Streamed {
             mut stream,
             columns,
             relations,
-        } = self.stream(&mut builder, &query, &[], &statement.positions)?;
+        } = streamed;
         let mut connector = sink_connector(sink)?;
         let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
         if insertions_only {
@@ -405,6 +424,33 @@ fn renamed(mut names: Vec<String>, given: &[String]) -> Result<Vec<String>> {
         .zip(given)
         .for_each(|(name, given)| name.clone_from(given));
     Ok(names)
+}
+
+/// `22023` for an option that is not among `known`.
+fn only_options(
+    options: &std::collections::BTreeMap<String, String>,
+    known: &[&str],
+) -> Result<()> {
+    let unknown: Vec<&str> = options
+        .keys()
+        .map(String::as_str)
+        .filter(|option| !known.contains(option))
+        .collect();
+    let [first, more @ ..] = unknown.as_slice() else {
+        return Ok(());
+    };
+    let error = Error::user(
+        SqlState::INVALID_PARAMETER,
+        format!("unknown option \"{first}\""),
+    );
+    let error = match more {
+        [] => error,
+        _ => error.with_detail(format!("Unknown are also: {}.", more.join(", "))),
+    };
+    Err(error.with_hint(match known {
+        [] => "A view has no options.".to_string(),
+        _ => format!("Options are: {}.", known.join(", ")),
+    }))
 }
 
 /// `on_error` among the options.

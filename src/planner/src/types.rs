@@ -9,6 +9,8 @@ use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, Ti
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 
+pub use tidemark_plan::messages::sql_type_name;
+
 /// `numeric` without precision: each value has a scale of its own, and is bytes
 /// (`tidemark_values::numeric`). No other type is a `LargeBinary`.
 pub const NUMERIC: DataType = DataType::LargeBinary;
@@ -121,6 +123,44 @@ fn plain(data_type: DataType) -> (DataType, String) {
     (data_type, String::new())
 }
 
+/// Types that PostgreSQL has and we have not, where sqlparser knows no more than their names.
+const POSTGRESQLS: [&str; 34] = [
+    "bigserial",
+    "bit",
+    "box",
+    "cidr",
+    "circle",
+    "daterange",
+    "hstore",
+    "inet",
+    "int4range",
+    "int8range",
+    "jsonpath",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "numrange",
+    "path",
+    "pg_lsn",
+    "point",
+    "polygon",
+    "refcursor",
+    "serial",
+    "serial2",
+    "serial4",
+    "serial8",
+    "smallserial",
+    "timetz",
+    "tsquery",
+    "tsrange",
+    "tstzrange",
+    "tsvector",
+    "varbit",
+    "xml",
+];
+
 fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
     let folded = name.to_string().to_lowercase();
     Ok(match folded.trim_start_matches("pg_catalog.") {
@@ -143,6 +183,9 @@ fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
                     .with_hint("Use numeric."),
             );
         }
+        known if POSTGRESQLS.contains(&known) => {
+            return Err(Error::unsupported(format!("type {known} is not supported")));
+        }
         _ => {
             return Err(Error::user(
                 SqlState::UNDEFINED_OBJECT,
@@ -158,55 +201,25 @@ fn numeric(info: &ExactNumberInfo) -> Result<DataType> {
         ExactNumberInfo::Precision(p) => (*p, 0),
         ExactNumberInfo::PrecisionAndScale(p, s) => (*p, *s),
     };
-    let wrong = |message| Err(Error::user(SqlState::INVALID_PARAMETER, message));
+    let invalid = |message: String| Err(Error::user(SqlState::INVALID_PARAMETER, message));
     if !(1..=1000).contains(&precision) {
-        return wrong(format!(
+        return invalid(format!(
             "NUMERIC precision {precision} must be between 1 and 1000"
         ));
     }
     if !(-1000..=1000).contains(&scale) {
-        return wrong(format!(
+        return invalid(format!(
             "NUMERIC scale {scale} must be between -1000 and 1000"
         ));
     }
-    if precision > 38 || scale < 0 || scale.unsigned_abs() > precision {
-        return Err(
-            Error::unsupported(format!("numeric({precision},{scale}) is not supported")).with_hint(
-                "A precision is at most 38, a scale between 0 and the precision; numeric \
-                     without them has no such limits.",
-            ),
-        );
+    if precision > 38 || scale < 0 || scale as u64 > precision {
+        return Err(Error::unsupported(format!(
+            "NUMERIC({precision}, {scale}) is not supported: the precision is at most 38, the \
+             scale at most the precision"
+        ))
+        .with_hint("NUMERIC without precision holds numbers of any length."));
     }
     Ok(DataType::Decimal128(precision as u8, scale as i8))
-}
-
-/// The SQL name of an Arrow type, for messages.
-pub fn sql_type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "boolean".into(),
-        DataType::Int8 | DataType::Int16 | DataType::UInt8 => "smallint".into(),
-        DataType::Int32 | DataType::UInt16 => "integer".into(),
-        DataType::Int64 | DataType::UInt32 => "bigint".into(),
-        DataType::Float32 => "real".into(),
-        DataType::Float64 => "double precision".into(),
-        DataType::UInt64
-        | DataType::Decimal128(_, _)
-        | DataType::Decimal256(_, _)
-        | DataType::LargeBinary => "numeric".into(),
-        DataType::LargeUtf8 => "character".into(),
-        DataType::FixedSizeBinary(_) => "uuid".into(),
-        DataType::Utf8 | DataType::Utf8View => "character varying".into(),
-        DataType::Binary => "bytea".into(),
-        DataType::BinaryView => "jsonb".into(),
-        DataType::Date32 | DataType::Date64 => "date".into(),
-        DataType::Time32(_) | DataType::Time64(_) => "time without time zone".into(),
-        DataType::Timestamp(_, None) => "timestamp without time zone".into(),
-        DataType::Timestamp(_, Some(_)) => "timestamp with time zone".into(),
-        DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
-        DataType::List(f) | DataType::LargeList(f) => format!("{}[]", sql_type_name(f.data_type())),
-        DataType::Null => "unknown".into(),
-        other => other.to_string(),
-    }
 }
 
 /// Gives DataFusion our types for CAST and typed literals.

@@ -30,8 +30,12 @@ pub(super) fn compile_to(expr: &Expr, input: &SchemaRef, output: &DataType) -> R
 }
 
 fn wrong(error: DataFusionError) -> Error {
-    let message = error.strip_backtrace();
+    let message = tidemark_plan::messages::plain(&error.strip_backtrace());
     match error.find_root() {
+        DataFusionError::External(inner) if inner.is::<Error>() => inner
+            .downcast_ref::<Error>()
+            .cloned()
+            .unwrap_or_else(|| Error::internal(message)),
         DataFusionError::NotImplemented(_) => Error::unsupported(message),
         DataFusionError::Internal(_) => Error::internal(message),
         _ => Error::user(SqlState::DATATYPE_MISMATCH, message),

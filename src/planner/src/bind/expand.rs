@@ -10,6 +10,7 @@
 //!   IN`;
 //! * `SIMILAR TO` becomes `~`;
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
+//! * `x COLLATE "C"` becomes `x`;
 //! * `-x` becomes an operator of ours;
 //! * `1e3` and numbers of more than 38 digits become `'..'::numeric`;
 //! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`; one to `char(n)` pads it too;
@@ -489,6 +490,16 @@ impl VisitorMut for Expander<'_> {
                 right: nested(right),
             }));
         }
+        if let Expr::Collate {
+            expr: inner,
+            collation,
+        } = expr
+        {
+            if let Err(error) = super::check_collation(collation) {
+                return ControlFlow::Break(error);
+            }
+            *expr = std::mem::replace(inner, Expr::Value(ast::Value::Null.into()));
+        }
         in_subquery(expr);
         long_number(expr);
         signed(expr);
@@ -652,14 +663,18 @@ fn cut_off(expr: &mut Expr) {
         array: false,
         format: None,
     };
-    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
     let count = Expr::Value(ast::Value::Number(length.to_string(), false).into());
+    **inner = call(function, vec![text, count]);
+}
+
+fn call(function: &str, args: Vec<Expr>) -> Expr {
+    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
     let list = ast::FunctionArgumentList {
         duplicate_treatment: None,
-        args: vec![argument(text), argument(count)],
+        args: args.into_iter().map(argument).collect(),
         clauses: Vec::new(),
     };
-    **inner = Expr::Function(ast::Function {
+    Expr::Function(ast::Function {
         name: ast::ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
@@ -668,7 +683,7 @@ fn cut_off(expr: &mut Expr) {
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
-    });
+    })
 }
 
 /// The expression that was cast, below what [`cut_off`] put around it: a column is named after it.

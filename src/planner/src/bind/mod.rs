@@ -2,6 +2,7 @@
 //! DataFusion's planner asks for them.
 
 mod aggregates;
+mod collation;
 mod error;
 mod expand;
 mod json;
@@ -27,7 +28,9 @@ use tidemark_common::{Error, SqlState};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use aggregates::aggregates;
+pub use collation::check_collation;
 pub(crate) use error::{external, to_error};
+pub use error::{from_datafusion, from_planning};
 pub(crate) use expand::{Expander, before_cut_off, similar};
 pub(crate) use overloaded::Overloaded;
 

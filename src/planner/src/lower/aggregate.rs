@@ -73,6 +73,9 @@ impl Builder {
             *first = Ok(columns.add(expr)?);
         }
         let width = columns.exprs.len();
+        for field in &columns.fields {
+            keyable(field.data_type(), "GROUP BY or DISTINCT")?;
+        }
         let mut calls = Vec::new();
         for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
             let output_type = output.field(group.len() + i).data_type().clone();
@@ -361,6 +364,9 @@ fn call(
             function,
             AggregateFunction::Count | AggregateFunction::Sum | AggregateFunction::Avg
         );
+    if distinct {
+        keyable(&data_type, "an aggregate of DISTINCT values")?;
+    }
     let counts_rows = function == AggregateFunction::Count && !distinct && never_null(arg);
     let arg = if counts_rows {
         None
@@ -375,6 +381,17 @@ fn call(
         filter,
         output,
     })
+}
+
+/// Refuses types whose values cannot be told apart by a key.
+fn keyable(data_type: &arrow_schema::DataType, what: &str) -> Result<()> {
+    if matches!(data_type, arrow_schema::DataType::Struct(_)) {
+        return Err(Error::unsupported(format!(
+            "{what} over rows is not supported in a streaming query"
+        ))
+        .with_hint("Name the columns of the row instead."));
+    }
+    Ok(())
 }
 
 /// Refuses argument types that the operator does not maintain.
