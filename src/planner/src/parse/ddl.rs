@@ -330,8 +330,12 @@ impl Front<'_> {
                 key.push_str(&self.option_word()?);
             }
             let key = key.to_lowercase();
-            self.expect(&Token::Eq)?;
-            let value = self.option_value()?;
+            let value = if matches!(self.peek().token, Token::Comma | Token::RParen) {
+                "true".into()
+            } else {
+                self.expect(&Token::Eq)?;
+                self.option_value()?
+            };
             if options.insert(key.clone(), value).is_some() {
                 return Err(Error::user(
                     SqlState::SYNTAX_ERROR,

@@ -6,6 +6,7 @@
 mod ddl;
 mod dialect;
 mod error;
+mod refused;
 mod utility;
 
 use crate::limits;
@@ -13,6 +14,7 @@ use crate::statement::{Name, Positions, Statement, StatementKind};
 use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use std::borrow::Cow;
 use tidemark_common::{Error, Result, SqlState};
 
 pub(crate) use error::parser_error;
@@ -42,7 +44,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             .unwrap_or(first);
         let text = source.slice(first.span.start, last.span.end).to_string();
         let mut front = Front::new(
-            rewrite_table_functions(tokens),
+            rewrite_table_functions(&without_only(tokens)),
             source.clone(),
             positions.clone(),
         );
@@ -50,7 +52,8 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             let kind = front.statement()?;
             front.end()?;
             Ok(kind)
-        })?;
+        });
+        let kind = kind.map_err(|e| front.unread(e))?;
         let start = positions.of(first.span.start).map_or(0, |p| p - 1);
         statements.push(Statement {
             text,
@@ -81,6 +84,33 @@ fn is_blank(token: &Token) -> bool {
 /// Whether a token is this word, unquoted, in any case.
 fn is_word(token: &Token, word: &str) -> bool {
     matches!(token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// `FROM ONLY t` and `UPDATE ONLY t` are those of `t`: no table has others below it.
+fn without_only(tokens: &[TokenWithSpan]) -> Cow<'_, [TokenWithSpan]> {
+    if !tokens.iter().any(|t| is_word(&t.token, "only")) {
+        return Cow::Borrowed(tokens);
+    }
+    let solid: Vec<usize> = (0..tokens.len())
+        .filter(|i| !is_blank(&tokens[*i].token))
+        .collect();
+    let only: Vec<usize> = solid
+        .windows(3)
+        .filter(|three| {
+            let [before, only, name] = [0, 1, 2].map(|n| &tokens[three[n]].token);
+            is_word(only, "only")
+                && ["from", "update", "join"]
+                    .iter()
+                    .any(|w| is_word(before, w))
+                && matches!(name, Token::Word(_))
+        })
+        .map(|three| three[1])
+        .collect();
+    let mut tokens = tokens.to_vec();
+    for at in only.into_iter().rev() {
+        tokens.remove(at);
+    }
+    Cow::Owned(tokens)
 }
 
 /// Flink's spelling `TABLE(TUMBLE(TABLE rel, DESCRIPTOR(c), ...))` becomes RisingWave's
@@ -356,6 +386,9 @@ impl<'a> Front<'a> {
         self.depth += 1;
         if self.depth > limits::STATEMENT_DEPTH_MAX {
             return Err(limits::too_deep("statements", limits::STATEMENT_DEPTH_MAX));
+        }
+        if let Some(error) = self.refused() {
+            return Err(error);
         }
         if let Some(kind) = self.create()? {
             return Ok(kind);

@@ -39,6 +39,12 @@ const SHOWS: [(&[&str], ShowKind); 18] = [
     (&["parameters"], ShowKind::Parameters),
 ];
 
+/// What PostgreSQL's ALTER does to relations and we do not, by the first word.
+const ALTERATIONS: [&str; 19] = [
+    "add", "alter", "attach", "cluster", "depends", "detach", "disable", "drop", "enable", "force",
+    "inherit", "no", "not", "of", "rename", "replica", "reset", "set", "validate",
+];
+
 impl Front<'_> {
     /// Parses a utility statement; `None` (and nothing consumed) if it is none.
     pub(super) fn utility(&mut self) -> Result<Option<StatementKind>> {
@@ -178,7 +184,7 @@ impl Front<'_> {
             AlterAction::Resume
         } else {
             let text = self.text_since(self.peek().span);
-            let first: Vec<&str> = ["add", "drop", "rename", "alter"]
+            let first: Vec<&str> = ALTERATIONS
                 .into_iter()
                 .filter(|w| self.at_word(w))
                 .collect();
@@ -440,6 +446,7 @@ impl Front<'_> {
 
     fn end_of_transaction(&mut self, kind: StatementKind) -> StatementKind {
         let _ = self.word("transaction") || self.word("work");
+        self.words(&["and", "no", "chain"]);
         kind
     }
 
@@ -472,6 +479,12 @@ impl Front<'_> {
             None => self.identifier()?,
         };
         let object_name = self.run(|p| p.parse_object_name(false))?;
+        // The arguments of a function.
+        if self.token(&Token::LParen) {
+            while !self.token(&Token::RParen) && self.peek().token != Token::EOF {
+                self.parser.advance_token();
+            }
+        }
         let name = object_name
             .0
             .iter()
