@@ -5,6 +5,8 @@
 //! its progress goes to the client as NOTICEs. With `background_ddl` that work goes on in a task of
 //! its own.
 
+mod index;
+
 use crate::protocol::error::Notice;
 use crate::session::{Outcome, Session};
 use arrow::array::RecordBatch;
@@ -12,7 +14,7 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Catalog, Column, Conflict, OnError, Relation, RelationKind};
+use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
@@ -226,104 +228,6 @@ impl Session {
         }
         task.await
             .map_err(|e| Error::internal(format!("the creation ended: {e}")))?
-    }
-
-    /// An index is an entry of the catalog: it keeps no rows of its own.
-    async fn create_index(
-        &mut self,
-        index: &ast::CreateIndex,
-        statement: &Statement,
-    ) -> Result<Outcome> {
-        let catalog = self.catalog();
-        let on = self.resolve(&catalog, &crate::dml::name_of(&index.table_name)?)?;
-        if !matches!(
-            on.kind,
-            RelationKind::Table | RelationKind::MaterializedView
-        ) {
-            return Err(Error::user(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!(
-                    "cannot create an index on {} \"{}\"",
-                    on.kind.name(),
-                    on.name
-                ),
-            ));
-        }
-        let mut columns: Vec<Column> = Vec::new();
-        for column in &index.columns {
-            let name = column.column.expr.to_string().trim_matches('"').to_string();
-            let found = on
-                .columns
-                .iter()
-                .find(|c| c.name == name || c.name == name.to_lowercase());
-            columns.push(found.cloned().ok_or_else(|| {
-                Error::user(
-                    SqlState::UNDEFINED_COLUMN,
-                    format!("column \"{name}\" does not exist"),
-                )
-            })?);
-        }
-        let joined = || {
-            format!(
-                "{}_{}_idx",
-                on.name,
-                columns
-                    .iter()
-                    .map(|c| c.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join("_")
-            )
-        };
-        let name = match &index.name {
-            Some(name) => crate::dml::name_of(name)?.name,
-            None => joined(),
-        };
-        if catalog.find(&on.schema_name, &name).is_some() {
-            if index.if_not_exists {
-                self.notice(Notice::with_state(
-                    SqlState::DUPLICATE_TABLE,
-                    format!("relation \"{name}\" already exists, skipping"),
-                ));
-                return done("CREATE INDEX");
-            }
-            return Err(exists(RelationKind::Index, &name));
-        }
-        let list = columns
-            .iter()
-            .map(|c| crate::serving::functions::quote_ident(&c.name))
-            .collect::<Vec<_>>()
-            .join(", ");
-        let definition = format!(
-            "CREATE INDEX {name} ON {}.{} USING btree ({list})",
-            on.schema_name,
-            crate::serving::functions::quote_ident(&on.name)
-        );
-        let relation = Relation {
-            id: self.server.engine.allocate_id(),
-            schema_name: on.schema_name.clone(),
-            name,
-            kind: RelationKind::Index,
-            key: (0..columns.len()).collect(),
-            columns,
-            key_declared: false,
-            append_only: false,
-            watermark: None,
-            connector: None,
-            conflict: Conflict::Overwrite,
-            on_error: OnError::Log,
-            snapshot: true,
-            definition,
-            query: statement.text.clone(),
-            depends_on: vec![on.id],
-            owner: self.user().into(),
-            comment: None,
-            job: None,
-            logs_rows: None,
-            created_at: None,
-            unreadable: None,
-        };
-        self.server.engine.create(relation, |_| {}).await?;
-        done("CREATE INDEX")
     }
 
     pub(crate) async fn create_schema(

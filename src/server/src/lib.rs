@@ -6,6 +6,7 @@
 //! what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is
 //! the engine's.
 
+pub mod advisory;
 pub mod catalog_tables;
 pub mod cli;
 pub mod clients;
@@ -13,6 +14,7 @@ pub mod create_as;
 pub mod ddl;
 pub mod dml;
 pub mod http;
+pub mod notifications;
 pub mod protocol;
 pub mod serving;
 pub mod session;
@@ -21,7 +23,7 @@ pub mod sql;
 pub mod values;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use tidemark_common::Result;
 use tidemark_common::config::Config;
 use tidemark_runtime::Engine;
@@ -37,6 +39,12 @@ pub struct Server {
     pub serving: serving::Serving,
     /// Who is connected.
     pub clients: clients::Clients,
+    /// What they lock among themselves.
+    pub advisory: advisory::Advisory,
+    /// What they say to one another.
+    pub channels: notifications::Channels,
+    /// The number of the next transaction that asks for one: they go up, also over restarts.
+    pub transactions: AtomicI64,
     /// Room for more of them.
     pub connections: Arc<Semaphore>,
     /// CREATE statements that go on in the background.
@@ -56,6 +64,9 @@ impl Server {
             sql: sql::Sql::new(),
             serving: serving::Serving::new()?,
             clients: Default::default(),
+            advisory: Default::default(),
+            channels: Default::default(),
+            transactions: AtomicI64::new(started),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             background: Background::default(),
             config,

@@ -194,11 +194,11 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             ]
         }
         "settings" => {
-            let rows = &snapshot.settings;
+            let rows = snapshot.settings.all();
             vec![
-                ("name", texts(rows.iter().map(|r| r.0.as_str()))),
-                ("setting", texts(rows.iter().map(|r| r.1.as_str()))),
-                ("description", texts(rows.iter().map(|r| r.2.as_str()))),
+                ("name", texts(rows.iter().map(|r| r.0))),
+                ("setting", texts(rows.iter().map(|r| r.1))),
+                ("description", texts(rows.iter().map(|r| r.2))),
             ]
         }
         _ => return Ok(None),

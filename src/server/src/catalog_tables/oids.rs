@@ -27,6 +27,11 @@ pub fn of_row_type(id: RelationId) -> i32 {
     of_relation(id) + 3
 }
 
+/// Whether an oid is in the range of users' relations.
+pub fn is_users(oid: i32) -> bool {
+    oid >= FIRST
+}
+
 fn part(oid: i32, which: i32) -> Option<RelationId> {
     let offset = oid.checked_sub(FIRST).filter(|o| *o >= 0)?;
     (offset % STEP == which).then_some(RelationId((offset / STEP) as u32))

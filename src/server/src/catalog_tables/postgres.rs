@@ -397,7 +397,8 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
              sourcefile text, sourceline int4, pending_restart bool = false",
             snapshot
                 .settings
-                .iter()
+                .all()
+                .into_iter()
                 .map(|(n, v, d)| {
                     vec![
                         ("name", n.into()),
@@ -851,10 +852,11 @@ fn activity(s: &Snapshot) -> Vec<Row> {
 /// The write locks of tables. They exclude each other and let readers through, as PostgreSQL's mode
 /// of that name does.
 fn locks(s: &Snapshot) -> Vec<Row> {
-    let row = |l: tidemark_runtime::TableLock| {
+    let of = |session: i32| ("virtualtransaction", format!("{session}/0").into());
+    let table = |l: tidemark_runtime::TableLock| {
         vec![
             ("relation", oids::of_relation(l.table).into()),
-            ("virtualtransaction", format!("{}/0", l.session).into()),
+            of(l.session),
             ("pid", l.session.into()),
             ("mode", "ShareRowExclusiveLock".into()),
             ("granted", l.granted.into()),
@@ -862,7 +864,25 @@ fn locks(s: &Snapshot) -> Vec<Row> {
             ("waitstart", (!l.granted).then_some(l.since).into()),
         ]
     };
-    s.engine().locks().into_iter().map(row).collect()
+    let advisory = |l: crate::advisory::Entry| {
+        let (class, object, kind) = l.key.columns();
+        vec![
+            ("locktype", "advisory".into()),
+            // Oids are kept in 32 bits with a sign.
+            ("classid", (class as i32).into()),
+            ("objid", (object as i32).into()),
+            ("objsubid", kind.into()),
+            of(l.session),
+            ("pid", l.session.into()),
+            ("mode", l.mode.to_string().into()),
+            ("granted", l.waiting_since.is_none().into()),
+            ("fastpath", false.into()),
+            ("waitstart", l.waiting_since.into()),
+        ]
+    };
+    let tables = s.engine().locks().into_iter().map(table);
+    let advisory = s.server.advisory.list().into_iter().map(advisory);
+    tables.chain(advisory).collect()
 }
 
 /// The type of a column for information_schema: `ARRAY` for arrays.

@@ -308,6 +308,7 @@ impl Connection {
                 if ended {
                     let tag = tag.text(sent);
                     portal.state = PortalState::Done;
+                    self.session.settle();
                     self.line.complete(tag).await?;
                 } else {
                     self.line

@@ -24,18 +24,24 @@ pub mod types;
 
 use crate::Server;
 use crate::clients::Activity;
+use crate::notifications::Notification;
+use crate::serving::planning::panicked;
+use crate::session::effects::Letters;
 use crate::session::{Outcome, Rows, Session, Status};
 use codec::Wire;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
 use error::Notice;
-use futures::{Sink, SinkExt, StreamExt};
+use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
-use pgwire::messages::response::{CommandComplete, ReadyForQuery, TransactionStatus};
+use pgwire::messages::response::{
+    CommandComplete, NotificationResponse, ReadyForQuery, TransactionStatus,
+};
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -78,28 +84,35 @@ pub struct Line {
     wire: Wire,
     notices: mpsc::UnboundedReceiver<Notice>,
     settings: mpsc::UnboundedReceiver<(String, String)>,
+    notifications: Letters,
     interrupts: Interrupts,
     server: Arc<Server>,
     pid: i32,
     activity: Arc<Activity>,
     /// Whether the client was told that it may send: nothing runs.
     idle: bool,
+    /// Whether it is told of notifications then: no transaction is open.
+    listening: bool,
     pending: VecDeque<PgWireFrontendMessage>,
 }
 
 impl Line {
     /// The next message.
     async fn next(&mut self) -> Result<PgWireFrontendMessage, Failure> {
-        let message = match self.pending.pop_front() {
-            Some(message) => message,
-            None => tokio::select! {
+        let message = loop {
+            if let Some(message) = self.pending.pop_front() {
+                break message;
+            }
+            let notification = tokio::select! {
                 biased;
                 what = self.interrupts.next() => return Err(self.interrupted(what)),
                 message = self.wire.next() => match message {
-                    Some(Ok(message)) => message,
+                    Some(Ok(message)) => break message,
                     _ => return Err(Failure::Gone),
                 },
-            },
+                Some(one) = self.notifications.recv(), if self.idle && self.listening => one,
+            };
+            self.send(notification_response(notification)).await?;
         };
         if std::mem::take(&mut self.idle) {
             self.interrupts.canceled.mark_unchanged();
@@ -181,6 +194,14 @@ impl Line {
         Ok(())
     }
 
+    /// Tells what the session has heard so far.
+    async fn tell_notifications(&mut self) -> Result<(), Failure> {
+        while let Ok(notification) = self.notifications.try_recv() {
+            self.feed(notification_response(notification)).await?;
+        }
+        Ok(())
+    }
+
     async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), Failure> {
         self.room(false).await?;
         Ok(Pin::new(&mut self.wire).start_send(message)?)
@@ -201,6 +222,23 @@ impl Line {
         )))
         .await
     }
+}
+
+/// What a statement does, with a panic on the way as the statement's error: the session goes on.
+async fn caught<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|panic| {
+        let e = panicked("the statement failed inside", &*panic);
+        Err(Failure::Statement(e))
+    })
+}
+
+fn notification_response(notification: Notification) -> PgWireBackendMessage {
+    PgWireBackendMessage::NotificationResponse(NotificationResponse::new(
+        notification.sender,
+        notification.channel,
+        notification.payload,
+    ))
 }
 
 /// A result that is being sent; it waits in its portal between two Executes.
@@ -421,7 +459,7 @@ impl Connection {
         if self.skip_to_sync {
             return Ok(());
         }
-        match self.extended(message).await {
+        match caught(self.extended(message)).await {
             Err(Failure::Statement(e)) => {
                 self.skip_to_sync = true;
                 self.report(&e).await
@@ -455,6 +493,10 @@ impl Connection {
         self.session.rest();
         self.limit_idle();
         self.line.flush_notices().await?;
+        self.line.listening = status == TransactionStatus::Idle;
+        if self.line.listening {
+            self.line.tell_notifications().await?;
+        }
         self.line
             .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
                 status,
@@ -484,10 +526,33 @@ impl Connection {
                 }
                 let tag = rows.tag.clone();
                 let (sent, _) = Cursor::new(rows).send(&mut self.line, formats, 0).await?;
+                self.session.settle();
+                self.line.flush_notices().await?;
                 self.line.complete(tag.text(sent)).await
             }
             Outcome::CopyOut(out) => self.copy_out(out).await,
             Outcome::CopyIn(target) => self.copy_in(target).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_of_the_statement() {
+        let outcome = caught(async {
+            tokio::task::yield_now().await;
+            if std::hint::black_box(true) {
+                panic!("of an {}", "encoder");
+            }
+            Ok(())
+        });
+        let Err(Failure::Statement(e)) = outcome.await else {
+            panic!("it is an error");
+        };
+        assert_eq!(e.state(), SqlState::INTERNAL);
+        assert_eq!(e.message(), "the statement failed inside: of an encoder");
     }
 }

@@ -6,7 +6,7 @@
 //! before the next begins; so in a text with those every statement commits alone.
 
 use super::encode::Formats;
-use super::{Connection, Failure};
+use super::{Connection, Failure, caught};
 use crate::session::Status;
 use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
@@ -27,7 +27,7 @@ impl Connection {
     /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the
     /// caller's.
     pub(super) async fn simple(&mut self, text: &str) -> Result<(), Failure> {
-        match self.run_text(text).await {
+        match caught(self.run_text(text)).await {
             Err(Failure::Statement(e)) => self.report(&e).await,
             other => other,
         }
@@ -61,14 +61,17 @@ impl Connection {
 
     async fn run_all(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         for statement in statements {
-            self.limit_statement();
-            let outcome = self
-                .line
-                .drive(self.session.execute(statement, &[]))
-                .await?;
-            self.send_outcome(outcome, &Formats::default(), true)
-                .await?;
+            caught(self.run_one(statement)).await?;
         }
         Ok(())
+    }
+
+    async fn run_one(&mut self, statement: &Statement) -> Result<(), Failure> {
+        self.limit_statement();
+        let outcome = self
+            .line
+            .drive(self.session.execute(statement, &[]))
+            .await?;
+        self.send_outcome(outcome, &Formats::default(), true).await
     }
 }

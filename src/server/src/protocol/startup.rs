@@ -10,6 +10,7 @@ use super::interrupts::{Interrupts, Limits};
 use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
 use crate::session::Session;
+use crate::session::effects::mailbox;
 use futures::{SinkExt, StreamExt};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
@@ -89,6 +90,7 @@ pub async fn greet(
     );
     let (notice_sender, notices) = mpsc::unbounded_channel();
     let (setting_sender, settings) = mpsc::unbounded_channel();
+    let (mailbox, notifications) = mailbox();
     let session = Session::new(
         server.clone(),
         registered.pid,
@@ -96,6 +98,7 @@ pub async fn greet(
         &startup.parameters,
         notice_sender,
         setting_sender,
+        mailbox,
         registered.activity.clone(),
     );
     let pid = registered.pid;
@@ -121,11 +124,13 @@ pub async fn greet(
         wire,
         notices,
         settings,
+        notifications,
         interrupts,
         server,
         pid,
         activity: registered.activity,
         idle: true,
+        listening: true,
         pending: Default::default(),
     };
     let mut connection = Connection {

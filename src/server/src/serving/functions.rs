@@ -13,7 +13,7 @@ use crate::clients::Clients;
 use crate::protocol::error::Notice;
 use crate::protocol::types;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -23,8 +23,10 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
+use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
 use tokio::sync::mpsc;
 
@@ -46,21 +48,8 @@ fn like_escape(pattern: &str, escape: &str) -> String {
     out
 }
 
-fn json_object(arguments: Arguments) -> String {
-    let value = |v: Option<&Option<String>>| {
-        v.cloned()
-            .flatten()
-            .map_or(serde_json::Value::Null, serde_json::Value::String)
-    };
-    let pairs: serde_json::Map<_, _> = arguments
-        .chunks(2)
-        .map(|pair| (pair[0].clone().unwrap_or_default(), value(pair.get(1))))
-        .collect();
-    serde_json::Value::Object(pairs).to_string()
-}
-
 /// One row's arguments, as text.
-type Arguments<'a> = &'a [Option<String>];
+pub(super) type Arguments<'a> = &'a [Option<String>];
 type Body = dyn Fn(Arguments) -> Result<Option<String>, Error> + Send + Sync;
 
 /// A function over texts.
@@ -104,15 +93,17 @@ impl ScalarUDFImpl for RowFunction {
         Ok(self.output.clone())
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let scalar = args
-            .args
-            .iter()
-            .all(|a| matches!(a, ColumnarValue::Scalar(_)));
+        // What does something does it once for each row.
+        let scalar = self.signature.volatility != Volatility::Volatile
+            && args
+                .args
+                .iter()
+                .all(|a| matches!(a, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
         let texts: Vec<ArrayRef> = args
             .args
             .into_iter()
-            .map(|a| Ok(arrow::compute::cast(&a.into_array(rows)?, &DataType::Utf8)?))
+            .map(|a| cast_array(&a.into_array(rows)?, &DataType::Utf8))
             .collect::<Result<_>>()?;
         let mut values: Vec<Option<String>> = Vec::with_capacity(rows);
         for row in 0..rows {
@@ -129,6 +120,10 @@ impl ScalarUDFImpl for RowFunction {
         let array: ArrayRef = Arc::new(StringArray::from(values));
         let array = match &self.output {
             DataType::Utf8 => array,
+            DataType::Timestamp(..) => {
+                let micros = arrow::compute::cast(&array, &DataType::Int64)?;
+                arrow::compute::cast(&micros, &self.output)?
+            }
             DataType::List(_) => arrow::compute::cast(&text_lists(&array), &self.output)?,
             other => arrow::compute::cast(&array, other)?,
         };
@@ -176,7 +171,7 @@ fn text_lists(array: &ArrayRef) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
-fn function(
+pub(super) fn function(
     name: &str,
     output: DataType,
     volatility: Volatility,
@@ -199,7 +194,7 @@ fn function(
     }))
 }
 
-fn stable(
+pub(super) fn stable(
     name: &str,
     output: DataType,
     least: usize,
@@ -208,12 +203,12 @@ fn stable(
     function(name, output, Volatility::Stable, least, body)
 }
 
-fn constant(name: &str, output: DataType, value: Option<&str>) -> Arc<ScalarUDF> {
+pub(super) fn constant(name: &str, output: DataType, value: Option<&str>) -> Arc<ScalarUDF> {
     let value = value.map(str::to_string);
     stable(name, output, 0, move |_| Ok(value.clone()))
 }
 
-fn list() -> DataType {
+pub(super) fn list() -> DataType {
     DataType::List(Arc::new(arrow::datatypes::Field::new_list_field(
         DataType::Utf8,
         true,
@@ -260,29 +255,13 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("pg_tablespace_location", Utf8, Some("")),
         constant("shobj_description", Utf8, None),
         constant("pg_relation_is_publishable", Boolean, Some("true")),
-        constant("pg_relation_size", Int64, Some("0")),
-        constant("pg_table_size", Int64, Some("0")),
-        constant("pg_indexes_size", Int64, Some("0")),
-        constant("pg_total_relation_size", Int64, Some("0")),
-        constant("pg_database_size", Int64, Some("0")),
-        constant("pg_tablespace_size", Int64, Some("0")),
         constant("pg_stat_get_numscans", Int64, Some("0")),
         constant("pg_partition_ancestors", Int32, None),
-        constant("pg_advisory_unlock_all", Utf8, Some("")),
-        constant("pg_advisory_lock", Utf8, Some("")),
-        constant("pg_try_advisory_lock", Boolean, Some("true")),
-        constant("pg_advisory_unlock", Boolean, Some("true")),
-        constant("txid_current", Int64, Some("1")),
-        constant("pg_current_xact_id", Int64, Some("1")),
-        constant("inet_server_addr", Utf8, Some("127.0.0.1")),
-        constant("inet_server_port", Int32, Some("4566")),
-        constant("inet_client_addr", Utf8, Some("127.0.0.1")),
         constant("pg_char_to_encoding", Int32, Some("6")),
         constant("pg_collation_for", Utf8, None),
         constant("pg_column_is_updatable", Boolean, Some("true")),
         constant("pg_relation_is_updatable", Int32, Some("28")),
         constant("getdatabaseencoding", Utf8, Some("UTF8")),
-        constant("pg_postmaster_start_time", Utf8, None),
         constant("pg_stat_get_backend_idset", Int32, None),
         stable("to_regtype", Int32, 1, |a| {
             let oid = |n: &str| {
@@ -294,7 +273,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         }),
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
-        constant("age", Int32, Some("0")),
         stable("quote_ident", Utf8, 1, |a| {
             Ok(a[0].as_deref().map(quote_ident))
         }),
@@ -322,23 +300,16 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
                 None => None,
             })
         }),
-        stable("json_build_object", Utf8, 0, |a| Ok(Some(json_object(a)))),
         Arc::new(ScalarUDF::from(ArrayBound::lower())),
         Arc::new(ScalarUDF::from(ArrayBound::upper())),
         Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(
             Volatility::Immutable,
         )))),
-        stable("pg_size_pretty", Utf8, 1, |a| {
-            Ok(a[0].as_deref().map(|t| size_pretty(t.parse().unwrap_or(0))))
-        }),
         stable("pg_get_expr", Utf8, 2, |a| Ok(a[0].clone())),
         stable("format_type", Utf8, 2, |a| {
             Ok(a[0]
                 .as_deref()
                 .and_then(|oid| format_type(oid, a.get(1)?.as_deref())))
-        }),
-        stable("has_table_privilege", Boolean, 2, |a| {
-            Ok(a[0].as_ref().map(|_| "true".into()))
         }),
     ];
     for name in [
@@ -360,26 +331,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
             Some("true"),
         ));
     }
-    for name in [
-        "schema",
-        "database",
-        "any_column",
-        "column",
-        "function",
-        "sequence",
-        "type",
-        "language",
-        "foreign_data_wrapper",
-        "server",
-        "tablespace",
-    ] {
-        all.push(constant(
-            &format!("has_{name}_privilege"),
-            Boolean,
-            Some("true"),
-        ));
-    }
-    all.push(constant("pg_has_role", Boolean, Some("true")));
     all
 }
 
@@ -412,7 +363,28 @@ pub fn of_session(
         Clients::end,
     ));
     all.push(blocking_pids(server));
+    all.extend(addresses(pid, server));
     all
+}
+
+/// Who talks to whom. Clients of a socket without address have none, as in PostgreSQL.
+fn addresses(pid: i32, server: &Arc<Server>) -> Vec<Arc<ScalarUDF>> {
+    let of_client = server.clients.list().into_iter().find(|(p, _)| *p == pid);
+    let client = of_client.and_then(|(_, c)| c.address.parse::<SocketAddr>().ok());
+    let own = server.config.sql.parse::<SocketAddr>().ok();
+    let ip = |a: Option<SocketAddr>| a.map(|a| a.ip().to_string());
+    let port = |a: Option<SocketAddr>| a.map(|a| a.port().to_string());
+    let started = server.started.to_string();
+    let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    vec![
+        constant("inet_client_addr", DataType::Utf8, ip(client).as_deref()),
+        constant("inet_client_port", DataType::Int32, port(client).as_deref()),
+        constant("inet_server_addr", DataType::Utf8, ip(own).as_deref()),
+        constant("inet_server_port", DataType::Int32, port(own).as_deref()),
+        stable("pg_postmaster_start_time", moment, 0, move |_| {
+            Ok(Some(started.clone()))
+        }),
+    ]
 }
 
 /// A function that does something to another session: true if there is such a one, else a WARNING.
@@ -453,9 +425,13 @@ fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
         1,
         move |a| {
             let pid = a.first().and_then(|pid| pid.as_deref()?.parse().ok());
-            let blockers = pid
-                .zip(server.upgrade())
-                .map(|(pid, server)| server.engine.blockers(pid));
+            let blockers = pid.zip(server.upgrade()).map(|(pid, server)| {
+                let mut all = server.engine.blockers(pid);
+                all.extend(server.advisory.blockers(pid));
+                all.sort_unstable();
+                all.dedup();
+                all
+            });
             let texts = |all: Vec<i32>| all.iter().map(i32::to_string).collect::<Vec<_>>();
             Ok(blockers.map(|all| texts(all).join("\n")))
         },
@@ -484,24 +460,6 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             schemas.extend(s.search_path.iter().cloned());
             Ok(Some(schemas.join("\n")))
         }),
-        "current_setting" => stable(name, Utf8, 1, move |a| {
-            let Some(wanted) = a[0].as_deref() else {
-                return Ok(None);
-            };
-            match s
-                .settings
-                .iter()
-                .find(|(n, _, _)| n.eq_ignore_ascii_case(wanted))
-            {
-                Some((_, value, _)) => Ok(Some(value.clone())),
-                None if a.get(1).is_some_and(|m| m.as_deref() == Some("true")) => Ok(None),
-                None => Err(Error::user(
-                    SqlState::UNDEFINED_OBJECT,
-                    format!("unrecognized configuration parameter \"{wanted}\""),
-                )),
-            }
-        }),
-        "set_config" => function(name, Utf8, Volatility::Volatile, 3, |a| Ok(a[1].clone())),
         "pg_table_is_visible" => stable(name, Boolean, 1, move |a| {
             let relation = a[0]
                 .as_deref()
@@ -576,13 +534,21 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .and_then(|oid| relation_of(&s, oid)?.comment.clone()))
         }),
         "col_description" => constant(name, Utf8, None),
-        _ => return None,
+        _ => {
+            return super::session_functions::of_statement(snapshot, name)
+                .or_else(|| super::privileges::of_statement(snapshot, name))
+                .or_else(|| super::sizes::of_statement(snapshot, name));
+        }
     })
 }
 
 /// The oid of a relation by its name, qualified or not; also of the system catalogs.
 pub fn oid_of_name(snapshot: &Snapshot, name: &str) -> Option<i32> {
-    let clean = name.replace('"', "");
+    let clean = if name.contains('"') {
+        name.replace('"', "")
+    } else {
+        name.to_lowercase()
+    };
     let (schema, name) = match clean.rsplit_once('.') {
         Some((schema, name)) => (Some(schema.rsplit('.').next().unwrap_or(schema)), name),
         None => (None, clean.as_str()),
@@ -601,7 +567,7 @@ fn key_index_name(snapshot: &Snapshot, oid: &str) -> Option<String> {
     Some(quote_ident(&format!("{}_pkey", relation.name)))
 }
 
-fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {
+pub(super) fn relation_of<'a>(snapshot: &'a Snapshot, oid: &str) -> Option<&'a Arc<Relation>> {
     snapshot
         .catalog
         .relations
@@ -654,16 +620,6 @@ pub fn quote_ident(name: &str) -> String {
     } else {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
-}
-
-fn size_pretty(bytes: i64) -> String {
-    let units = ["bytes", "kB", "MB", "GB", "TB"];
-    let (mut value, mut unit) = (bytes, 0);
-    while value >= 10_240 && unit + 1 < units.len() {
-        value = (value + 512) / 1024;
-        unit += 1;
-    }
-    format!("{value} {}", units[unit])
 }
 
 fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {

@@ -15,17 +15,22 @@ pub mod functions;
 pub mod names;
 pub mod planning;
 pub mod position;
+mod privileges;
 pub mod provider;
 pub mod query;
 pub mod rewrite;
 pub mod semantics;
+mod session_functions;
+mod sizes;
 pub mod system;
 pub mod system_arrays;
 pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
 
-use crate::protocol::error::{Notice, from_datafusion};
+use crate::protocol::error::{Notice, from_datafusion, from_planning};
+use crate::session::effects::Effects;
+use crate::session::settings::Settings;
 use crate::session::{Rows, Session, Tag};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
@@ -81,8 +86,10 @@ pub struct Snapshot {
     /// Tables that take the place of relations in this statement, by name: RETURNING's rows, ON
     /// CONFLICT's `excluded`.
     pub overrides: Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>,
-    /// Settings, as pg_settings and current_setting show them.
-    pub settings: Arc<Vec<(String, String, String)>>,
+    /// The session's settings.
+    pub settings: Arc<Settings>,
+    /// What the statement's functions do to the session.
+    pub effects: Arc<Effects>,
     /// To the client.
     pub notices: UnboundedSender<Notice>,
     /// Relations of which the client was told that their answer is old.
@@ -250,12 +257,12 @@ pub fn plan(
     };
     SqlToRel::new_with_options(&provider, parser_options())
         .sql_statement_to_plan(statement)
-        .map_err(from_datafusion)
+        .map_err(from_planning)
 }
 
 /// Optimises and plans how to run, on a planning thread.
 pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    planning::wait(state.create_physical_plan(plan)).map_err(from_datafusion)
+    planning::wait(state.create_physical_plan(plan)).map_err(from_planning)
 }
 
 impl Session {
@@ -274,13 +281,8 @@ impl Session {
             user: self.user().into(),
             overrides: Vec::new(),
             notices: self.notice_sender(),
-            settings: Arc::new(
-                self.settings
-                    .all()
-                    .iter()
-                    .map(|(a, b, c)| (a.to_string(), b.to_string(), c.to_string()))
-                    .collect(),
-            ),
+            settings: self.settings.clone(),
+            effects: self.effects(),
             told: Arc::default(),
         })
     }

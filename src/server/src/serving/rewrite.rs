@@ -18,7 +18,8 @@ use tidemark_common::{Error, Result, SqlState};
 
 /// Rewrites a query for planning.
 pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
-    let mut statement = if reads_system_tables(&statement) {
+    let system = reads_system_tables(&statement);
+    let mut statement = if system {
         limited(snapshot, &statement)?;
         super::system::rewrite(statement)
     } else if snapshot.overrides.is_empty() {
@@ -30,6 +31,7 @@ pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stat
     };
     let mut plain = Plain {
         snapshot,
+        system,
         error: None,
     };
     let _ = VisitMut::visit(&mut statement, &mut plain);
@@ -105,6 +107,8 @@ pub fn reads_system_tables(statement: &ast::Statement) -> bool {
 /// What every query may say and DataFusion does not know.
 struct Plain<'a> {
     snapshot: &'a Snapshot,
+    /// Whether the query is over system tables, whose types of texts are known by name only.
+    system: bool,
     error: Option<Error>,
 }
 
@@ -247,6 +251,10 @@ impl VisitorMut for Plain<'_> {
         match expr {
             // Functions are known by their last name.
             Expr::Function(function) => {
+                if let Err(e) = check_window_arguments(function) {
+                    self.error = Some(e);
+                    return ControlFlow::Break(());
+                }
                 if let [ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice()
                     && name.value.eq_ignore_ascii_case("row")
                 {
@@ -322,8 +330,23 @@ impl VisitorMut for Plain<'_> {
                     }
                 };
             }
-            Expr::Collate { expr: inner, .. } => {
+            Expr::Collate {
+                expr: inner,
+                collation,
+            } => {
+                if let Err(e) = tidemark_planner::check_collation(collation) {
+                    self.error = Some(e);
+                    return ControlFlow::Break(());
+                }
                 *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()))
+            }
+            Expr::Cast { data_type, .. }
+                if !self.system
+                    && custom_name(data_type).is_some_and(|n| TEXTS.contains(&n.as_str())) =>
+            {
+                let e = Error::unsupported(format!("type {data_type} is not supported"));
+                self.error = Some(e);
+                return ControlFlow::Break(());
             }
             // 'x'::regclass is the oid of x.
             Expr::Cast {
@@ -390,6 +413,36 @@ impl VisitorMut for Plain<'_> {
     }
 }
 
+/// `42883` for window functions without the argument that DataFusion takes for granted.
+fn check_window_arguments(function: &ast::Function) -> Result<()> {
+    let name = function.name.to_string().to_lowercase();
+    let none = matches!(&function.args, ast::FunctionArguments::List(l) if l.args.is_empty());
+    let needs = [
+        "first_value",
+        "last_value",
+        "nth_value",
+        "lag",
+        "lead",
+        "ntile",
+    ];
+    if none && function.over.is_some() && needs.contains(&name.as_str()) {
+        let e = super::functions::no_function(&name, &[]);
+        return Err(crate::protocol::error::from_datafusion(e));
+    }
+    Ok(())
+}
+
+/// Types that are texts to queries over system tables, and are not known elsewhere: nothing checks
+/// their values.
+const TEXTS: [&str; 6] = [
+    "aclitem",
+    "citext",
+    "cstring",
+    "inet",
+    "pg_node_tree",
+    "regconfig",
+];
+
 /// The elements of a constant array: `ARRAY[1, 2]`, or `'{1,2}'`, whose elements take the type of
 /// what they are compared with.
 fn elements(array: &Expr) -> Option<Vec<Expr>> {
@@ -435,11 +488,12 @@ fn in_list(left: &Expr, list: Vec<Expr>, negated: bool) -> Expr {
 /// `SELECT generate_series(1, 3)` gives a row for each.
 fn series_as_rows(expr: &mut Expr) {
     if let Expr::Function(f) = &*expr
-        && f.name
-            .to_string()
-            .to_lowercase()
-            .trim_start_matches("pg_catalog.")
-            == "generate_series"
+        && ["generate_series", "pg_listening_channels"].contains(
+            &f.name
+                .to_string()
+                .to_lowercase()
+                .trim_start_matches("pg_catalog."),
+        )
     {
         *expr = call_with("unnest", vec![expr.clone()]);
     }

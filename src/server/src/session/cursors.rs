@@ -2,6 +2,7 @@
 //! `EXECUTE`, `DEALLOCATE`), and the small commands that clients send when they pool connections:
 //! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`, and `KILL`.
 
+use super::effects::Hearing;
 use super::{Outcome, Rows, Session, Status, Tag};
 use crate::protocol::error::{Notice, from_datafusion};
 use arrow::array::RecordBatch;
@@ -119,8 +120,15 @@ impl Session {
                 ..
             } => {
                 let kind = StatementKind::Sql(inner.clone());
+                let name = folded(name);
+                if self.cursors.prepared.contains_key(&name) {
+                    return Err(Error::user(
+                        SqlState("42P05"),
+                        format!("prepared statement \"{name}\" already exists"),
+                    ));
+                }
                 self.cursors.prepared.insert(
-                    name.value.clone(),
+                    name,
                     Statement {
                         text: inner.to_string(),
                         start: 0,
@@ -140,7 +148,8 @@ impl Session {
                 if undefined > 0 {
                     return Err(crate::protocol::parameters::undefined(undefined));
                 }
-                let name = name.to_string().trim_matches('"').to_string();
+                let last = name.0.last().and_then(|part| part.as_ident());
+                let name = last.map_or_else(|| name.to_string(), folded);
                 let prepared = self
                     .cursors
                     .prepared
@@ -162,28 +171,49 @@ impl Session {
                 Box::pin(self.execute(&prepared, parameters)).await
             }
             S::Deallocate { name, .. } => {
-                if name.value.eq_ignore_ascii_case("all") {
+                let name = folded(name);
+                if name == "all" {
                     self.cursors.prepared.clear();
                     return done("DEALLOCATE ALL");
                 }
                 self.cursors
                     .prepared
-                    .remove(&name.value)
-                    .ok_or_else(|| no_prepared(&name.value))?;
+                    .remove(&name)
+                    .ok_or_else(|| no_prepared(&name))?;
                 done("DEALLOCATE")
             }
             S::Discard { object_type } => {
                 if matches!(object_type, ast::DiscardObject::ALL) {
+                    if self.status() != Status::Idle {
+                        return Err(Error::user(
+                            SqlState("25001"),
+                            "DISCARD ALL cannot run inside a transaction block",
+                        ));
+                    }
                     self.cursors = Cursors::default();
-                    for (name, value) in self.settings.reset_all() {
+                    self.hear(Hearing::Unlisten(None));
+                    self.server.advisory.unlock_all(self.pid());
+                    for (name, value) in Arc::make_mut(&mut self.settings).reset_all() {
                         self.report(name, value);
                     }
                 }
                 done(&format!("DISCARD {object_type}"))
             }
-            S::LISTEN { .. } => done("LISTEN"),
-            S::UNLISTEN { .. } => done("UNLISTEN"),
-            S::NOTIFY { .. } => done("NOTIFY"),
+            S::LISTEN { channel } => {
+                let channel = folded(channel);
+                crate::notifications::check(&channel, "")?;
+                self.hear(Hearing::Listen(channel));
+                done("LISTEN")
+            }
+            S::UNLISTEN { channel } => {
+                let all = channel.quote_style.is_none() && channel.value == "*";
+                self.hear(Hearing::Unlisten((!all).then(|| folded(channel))));
+                done("UNLISTEN")
+            }
+            S::NOTIFY { channel, payload } => {
+                self.say(&folded(channel), payload.as_deref().unwrap_or_default())?;
+                done("NOTIFY")
+            }
             S::Kill { modifier, id } => self.kill(modifier.as_ref(), *id),
             S::Grant { .. } | S::Revoke { .. } => {
                 self.notice(Notice::new("privileges are accepted and not enforced"));
@@ -196,11 +226,16 @@ impl Session {
             S::Analyze { .. } => done("ANALYZE"),
             S::Vacuum { .. } => done("VACUUM"),
             _ => {
-                let words: Vec<&str> = statement.text.split_whitespace().take(2).collect();
-                Err(Error::unsupported(format!(
-                    "{} is not supported",
-                    words.join(" ").to_uppercase()
-                )))
+                // What is created, changed or dropped belongs to the statement's name.
+                let mut words = statement.text.split_whitespace().map(str::to_uppercase);
+                let mut name = words.next().unwrap_or_default();
+                if ["CREATE", "ALTER", "DROP"].contains(&name.as_str())
+                    && let Some(object) = words.next()
+                {
+                    name = format!("{name} {object}");
+                }
+                let e = Error::unsupported(format!("{name} is not supported"));
+                Err(e.at(statement.start + 1))
             }
         }
     }
@@ -319,6 +354,15 @@ impl Session {
             )),
             tag: Tag::Counted("FETCH"),
         }))
+    }
+}
+
+/// Folded unless it is quoted.
+fn folded(ident: &ast::Ident) -> String {
+    if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
     }
 }
 

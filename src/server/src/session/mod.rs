@@ -9,11 +9,13 @@
 //! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
 
 pub mod cursors;
+pub mod effects;
 pub mod settings;
 pub mod transaction;
 
 use crate::Server;
 use crate::clients::Activity;
+use crate::notifications::Mailbox;
 use crate::protocol::copy::{CopyIn, CopyOut};
 use crate::protocol::error::Notice;
 use arrow::datatypes::SchemaRef;
@@ -23,7 +25,7 @@ use datafusion::sql::sqlparser::ast;
 use settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tidemark_common::{Epoch, Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
@@ -89,7 +91,7 @@ pub enum Status {
 /// One client's session.
 pub struct Session {
     pub(crate) server: Arc<Server>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) transaction: Transaction,
     /// The last epoch that this session wrote into: its next read waits for it.
     pub(crate) written: Option<Epoch>,
@@ -101,6 +103,12 @@ pub struct Session {
     notices: mpsc::UnboundedSender<Notice>,
     reports: mpsc::UnboundedSender<(String, String)>,
     activity: Arc<Activity>,
+    /// What the running statement's functions leave to do.
+    effects: Vec<Arc<effects::Effects>>,
+    announcements: effects::Announcements,
+    mailbox: Mailbox,
+    /// The number of the transaction; 0 if it has none yet.
+    transaction_number: Arc<AtomicI64>,
     /// When the transaction began: the block, or the statement that runs alone.
     began: Option<Instant>,
     /// Whether the running statement's writes are on their way to the log: from then on it cannot
@@ -117,13 +125,14 @@ impl Session {
         startup: &BTreeMap<String, String>,
         notices: mpsc::UnboundedSender<Notice>,
         reports: mpsc::UnboundedSender<(String, String)>,
+        mailbox: Mailbox,
         activity: Arc<Activity>,
     ) -> Session {
         let state = server
             .serving
             .session_state(&user, pid, &server, notices.clone());
         Session {
-            settings: Settings::new(&user, startup),
+            settings: Arc::new(Settings::new(&user, startup)),
             transaction: Transaction::default(),
             written: None,
             state,
@@ -133,6 +142,10 @@ impl Session {
             notices,
             reports,
             activity,
+            effects: Vec::new(),
+            announcements: Default::default(),
+            mailbox,
+            transaction_number: Arc::default(),
             began: None,
             submitted: Arc::default(),
             server,
@@ -167,13 +180,16 @@ impl Session {
     /// A statement failed: a transaction block is spoiled.
     pub fn failed(&mut self) {
         self.transaction.fail();
+        self.forget_effects();
     }
 
     /// The client may send the next statement.
     pub fn rest(&mut self) {
+        self.settle();
         let status = self.status();
         if status == Status::Idle {
             self.began = None;
+            self.end_of_transaction();
         }
         self.activity.rest(status, self.application_name());
     }
@@ -182,6 +198,7 @@ impl Session {
     pub fn abandon(&mut self) {
         self.transaction = Transaction::default();
         self.cursors = Default::default();
+        self.leave();
     }
 
     /// Until when a statement that begins now, and its transaction, may run.
@@ -258,6 +275,7 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
+        self.settle();
         self.activity
             .begin(&statement.text, self.application_name());
         self.began.get_or_insert_with(Instant::now);
@@ -368,7 +386,7 @@ impl Session {
         if name.eq_ignore_ascii_case("transaction_read_only") {
             return self.set_read_only(value);
         }
-        let (notice, report) = self.settings.set(name, value)?;
+        let (notice, report) = Arc::make_mut(&mut self.settings).set(name, value, local)?;
         if let Some(notice) = notice {
             self.notice(notice);
         }
@@ -379,16 +397,23 @@ impl Session {
     }
 
     fn reset(&mut self, name: Option<&str>) -> Outcome {
+        let settings = Arc::make_mut(&mut self.settings);
         let reports = match name {
             Some(name) if !name.eq_ignore_ascii_case("all") => {
-                self.settings.reset(name).into_iter().collect()
+                settings.reset(name).into_iter().collect()
             }
-            _ => self.settings.reset_all(),
+            _ => settings.reset_all(),
         };
         for (name, value) in reports {
             self.report(name, value);
         }
         Outcome::Command("RESET".into())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -221,6 +221,15 @@ pub struct Settings {
     defaults: BTreeMap<String, String>,
     values: BTreeMap<String, String>,
     before_transaction: Option<BTreeMap<String, String>>,
+    /// What SET LOCAL changed, as it was before: COMMIT brings it back.
+    local: BTreeMap<String, Option<String>>,
+}
+
+/// The values that a savepoint brings back.
+#[derive(Clone, Debug)]
+pub struct Savepoint {
+    values: BTreeMap<String, String>,
+    local: BTreeMap<String, Option<String>>,
 }
 
 impl Settings {
@@ -235,6 +244,7 @@ impl Settings {
             defaults,
             values: BTreeMap::new(),
             before_transaction: None,
+            local: BTreeMap::new(),
         };
         for (name, value) in startup
             .iter()
@@ -275,9 +285,44 @@ impl Settings {
         self.get(name).ok_or_else(|| unknown(name))
     }
 
-    /// SET. Returns the notice to give and, for a setting that clients follow, its reported name
-    /// and new value.
+    /// What SHOW would show after SET.
+    pub fn would_be(&self, name: &str, value: Option<&str>) -> Result<String> {
+        let lower = canonical(name);
+        match value {
+            None => {
+                let default = self.defaults.get(&lower).cloned();
+                default
+                    .or_else(|| lower.contains('.').then(String::new))
+                    .ok_or_else(|| unknown(name))
+            }
+            Some(value) if is_foreign(&lower) => Ok(value.into()),
+            Some(value) => match self.check(name, value)? {
+                (zone, value) if zone == "timezone" && value != "UTC" => Ok("UTC".into()),
+                (_, value) => Ok(value),
+            },
+        }
+    }
+
+    /// SET, SET LOCAL. Returns the notice to give and, for a setting that clients follow, its
+    /// reported name and new value.
     pub fn set(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        local: bool,
+    ) -> Result<(Option<Notice>, Option<(String, String)>)> {
+        let lower = canonical(name);
+        let before = self.values.get(&lower).cloned();
+        let done = self.set_value(name, value)?;
+        if local {
+            self.local.entry(lower).or_insert(before);
+        } else {
+            self.local.remove(&lower);
+        }
+        Ok(done)
+    }
+
+    fn set_value(
         &mut self,
         name: &str,
         value: Option<&str>,
@@ -286,11 +331,7 @@ impl Settings {
             return Ok((None, self.reset(name)));
         };
         let lower = canonical(name);
-        let foreign = RISINGWAVE.contains(&lower.as_str())
-            || ["rw_", "streaming_", "batch_"]
-                .iter()
-                .any(|p| lower.starts_with(p));
-        if foreign {
+        if is_foreign(&lower) {
             self.values.insert(lower.clone(), value.into());
             return Ok((
                 Some(Notice::new(format!(
@@ -332,13 +373,44 @@ impl Settings {
         self.before_transaction = Some(self.values.clone());
     }
 
-    /// A transaction ends.
-    pub fn end(&mut self, committed: bool) {
-        if let Some(before) = self.before_transaction.take()
-            && !committed
-        {
-            self.values = before;
+    /// A transaction ends. Returns the reported settings that have another value now.
+    pub fn end(&mut self, committed: bool) -> Vec<(String, String)> {
+        let reported = self.reported();
+        let before = self.before_transaction.take();
+        let local = std::mem::take(&mut self.local);
+        match before {
+            Some(before) if !committed => self.values = before,
+            _ => {
+                for (name, value) in local {
+                    match value {
+                        Some(value) => self.values.insert(name, value),
+                        None => self.values.remove(&name),
+                    };
+                }
+            }
         }
+        self.reported_since(&reported)
+    }
+
+    /// The values for a savepoint.
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint {
+            values: self.values.clone(),
+            local: self.local.clone(),
+        }
+    }
+
+    /// Back to a savepoint. Returns the reported settings that have another value now.
+    pub fn back_to(&mut self, savepoint: &Savepoint) -> Vec<(String, String)> {
+        let reported = self.reported();
+        self.values = savepoint.values.clone();
+        self.local = savepoint.local.clone();
+        self.reported_since(&reported)
+    }
+
+    fn reported_since(&self, before: &[(String, String)]) -> Vec<(String, String)> {
+        let now = self.reported().into_iter();
+        now.filter(|setting| !before.contains(setting)).collect()
     }
 
     /// Name, value and description of everything, by name.
@@ -504,6 +576,14 @@ const ACCEPTED: &[&str] = &[
     "lc_time",
 ];
 
+/// RisingWave's.
+fn is_foreign(lower: &str) -> bool {
+    RISINGWAVE.contains(&lower)
+        || ["rw_", "streaming_", "batch_"]
+            .iter()
+            .any(|p| lower.starts_with(p))
+}
+
 fn canonical(name: &str) -> String {
     match name.to_ascii_lowercase().as_str() {
         "time zone" | "time.zone" => "timezone".into(),
@@ -537,36 +617,62 @@ mod tests {
         let mut s = Settings::new("root", &BTreeMap::new());
         assert_eq!(s.show("TimeZone").unwrap(), "UTC");
         assert_eq!(
-            s.set("application_name", Some("psql")).unwrap().1,
+            s.set("application_name", Some("psql"), false).unwrap().1,
             Some(("application_name".into(), "psql".into()))
         );
         assert!(
-            s.set("rw_implicit_flush", Some("true"))
+            s.set("rw_implicit_flush", Some("true"), false)
                 .unwrap()
                 .0
                 .is_some()
         );
         assert_eq!(
-            s.set("no_such", Some("1")).unwrap_err().state(),
+            s.set("no_such", Some("1"), false).unwrap_err().state(),
             SqlState::UNDEFINED_OBJECT
         );
         assert_eq!(
-            s.set("statement_timeout", Some("soon"))
+            s.set("statement_timeout", Some("soon"), false)
                 .unwrap_err()
                 .state(),
             SqlState::INVALID_PARAMETER
         );
-        s.set("statement_timeout", Some("'5 s'")).unwrap();
+        s.set("statement_timeout", Some("'5 s'"), false).unwrap();
         let timeout = |s: &Settings, name| s.timeout(name);
         let seconds = Duration::from_secs(5);
         assert_eq!(timeout(&s, "statement_timeout"), Some(seconds));
         assert_eq!(timeout(&s, "lock_timeout"), None);
-        assert!(s.set("lock_timeout", Some("-1")).is_err());
+        assert!(s.set("lock_timeout", Some("-1"), false).is_err());
         s.begin();
-        s.set("dml_commit", Some("async")).unwrap();
+        s.set("dml_commit", Some("async"), false).unwrap();
         s.end(false);
         assert_eq!(s.get("dml_commit"), Some("sync"));
-        s.set("search_path", Some("s2, \"$user\", public")).unwrap();
+        s.set("search_path", Some("s2, \"$user\", public"), false)
+            .unwrap();
         assert_eq!(s.search_path(), ["s2", "public"]);
+    }
+    #[test]
+    fn local_settings_end_with_their_transaction() {
+        let mut s = Settings::new("root", &BTreeMap::new());
+        s.set("app.user", Some("a"), false).unwrap();
+        s.begin();
+        s.set("app.user", Some("b"), true).unwrap();
+        s.set("application_name", Some("x"), true).unwrap();
+        assert_eq!(s.get("app.user"), Some("b"));
+        let back = [("application_name".to_string(), String::new())];
+        assert_eq!(s.end(true), back);
+        assert_eq!(s.get("app.user"), Some("a"));
+        s.begin();
+        let savepoint = s.savepoint();
+        s.set("app.user", Some("b"), true).unwrap();
+        s.set("app.user", Some("c"), false).unwrap();
+        s.back_to(&savepoint);
+        assert_eq!(s.get("app.user"), Some("a"));
+        s.set("app.user", Some("b"), true).unwrap();
+        s.set("app.user", Some("c"), false).unwrap();
+        s.end(true);
+        assert_eq!(s.get("app.user"), Some("c"), "not local any more");
+        assert_eq!(s.would_be("app.user", None).unwrap(), "");
+        assert_eq!(s.would_be("statement_timeout", Some("5s")).unwrap(), "5s");
+        assert!(s.would_be("nonsense", Some("1")).is_err());
     }
 }

@@ -11,7 +11,7 @@
 //! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block
 //! sees what it created.
 
-use super::{Outcome, Session, Status};
+use super::{Outcome, Session, Status, settings};
 use crate::protocol::error::Notice;
 use crate::protocol::parameters::parse_bool;
 use crate::serving::collect::rows_bytes;
@@ -74,7 +74,18 @@ pub struct Block {
     pub pin: Arc<Pin>,
     writes: Writes,
     read_only: bool,
-    savepoints: Vec<(String, usize)>,
+    savepoints: Vec<Savepoint>,
+}
+
+/// A place in a block that ROLLBACK TO goes back to.
+struct Savepoint {
+    name: String,
+    /// Length of the journal.
+    journal: usize,
+    settings: settings::Savepoint,
+    announcements: (usize, usize),
+    /// Advisory locks that the block had taken.
+    advisory: usize,
 }
 
 /// Where a session stands.
@@ -173,7 +184,7 @@ impl Session {
         }
         self.wait_for_own_writes().await?;
         let pin = Arc::new(self.server.engine.pin());
-        self.settings.begin();
+        Arc::make_mut(&mut self.settings).begin();
         let read_only = read_only || self.settings.is_on("default_transaction_read_only");
         self.transaction = Transaction::Open(Box::new(Block {
             pin,
@@ -236,6 +247,7 @@ impl Session {
     }
 
     pub(crate) async fn commit(&mut self) -> Result<Outcome> {
+        self.settle();
         match std::mem::take(&mut self.transaction) {
             Transaction::Idle => {
                 self.notice(Notice::warning(
@@ -259,6 +271,8 @@ impl Session {
                 if let Some(guard) = writes.guard {
                     self.commit_guard(guard).await?;
                 }
+                self.announce();
+                self.end_of_transaction();
                 Ok(Outcome::Command("COMMIT".into()))
             }
         }
@@ -277,7 +291,12 @@ impl Session {
     }
 
     fn end_block(&mut self, committed: bool) {
-        self.settings.end(committed);
+        for (name, value) in Arc::make_mut(&mut self.settings).end(committed) {
+            self.report(name, value);
+        }
+        if !committed {
+            self.forget_effects();
+        }
         self.cursors.end_transaction();
     }
 
@@ -400,15 +419,21 @@ impl Session {
     }
 
     pub(crate) fn savepoint(&mut self, name: &str) -> Result<Outcome> {
+        let (settings, announcements) = (self.settings.savepoint(), self.announcements.mark());
+        let advisory = self.server.advisory.taken(self.pid());
         let Some(block) = self.transaction.block() else {
             return Err(Error::user(
                 SqlState("25P01"),
                 "SAVEPOINT can only be used in transaction blocks",
             ));
         };
-        block
-            .savepoints
-            .push((name.into(), block.writes.journal.len()));
+        block.savepoints.push(Savepoint {
+            name: name.into(),
+            journal: block.writes.journal.len(),
+            settings,
+            announcements,
+            advisory,
+        });
         Ok(Outcome::Command("SAVEPOINT".into()))
     }
 
@@ -422,7 +447,7 @@ impl Session {
         let at = block
             .savepoints
             .iter()
-            .rposition(|(n, _)| n == name)
+            .rposition(|s| s.name == name)
             .ok_or_else(|| no_savepoint(name))?;
         block.savepoints.truncate(at);
         Ok(Outcome::Command("RELEASE".into()))
@@ -442,12 +467,20 @@ impl Session {
                 ));
             }
         };
-        let Some(at) = block.savepoints.iter().rposition(|(n, _)| n == name) else {
+        let Some(at) = block.savepoints.iter().rposition(|s| s.name == name) else {
             self.transaction = Transaction::Failed(Some(block));
             return Err(no_savepoint(name));
         };
         block.savepoints.truncate(at + 1);
-        let length = block.savepoints[at].1;
+        let savepoint = &block.savepoints[at];
+        let length = savepoint.journal;
+        self.announcements.back_to(savepoint.announcements);
+        self.server
+            .advisory
+            .end_transaction(self.pid(), savepoint.advisory);
+        for (name, value) in Arc::make_mut(&mut self.settings).back_to(&savepoint.settings) {
+            self.report(name, value);
+        }
         // What was written up to the savepoint is written again into a fresh guard.
         block.writes.journal.truncate(length);
         block.writes.bytes = block.writes.journal.iter().map(|(w, _)| w.bytes()).sum();

@@ -1,0 +1,183 @@
+//! CREATE INDEX. An index is an entry of the catalog, for clients and migrations: it keeps no rows
+//! and changes no answer. What would change answers, or say something that is not so, is refused:
+//! all of it in one error.
+
+use super::{done, exists};
+use crate::protocol::error::Notice;
+use crate::serving::functions::quote_ident;
+use crate::session::{Outcome, Session};
+use datafusion::sql::sqlparser::ast::{self, Expr};
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
+use tidemark_planner::statement::Statement;
+
+/// `0A000` for what an index here does not do.
+fn check(index: &ast::CreateIndex) -> Result<()> {
+    let mut refused: Vec<String> = Vec::new();
+    if index.unique {
+        refused.push("a unique index".into());
+    }
+    let method = index
+        .using
+        .iter()
+        .chain(index.index_options.iter().filter_map(|o| match o {
+            ast::IndexOption::Using(method) => Some(method),
+            _ => None,
+        }));
+    for method in method {
+        if !matches!(method, ast::IndexType::BTree) {
+            refused.push(format!(
+                "index method {}",
+                method.to_string().to_lowercase()
+            ));
+        }
+    }
+    for column in &index.columns {
+        if let Some(class) = &column.operator_class {
+            refused.push(format!("operator class {class}"));
+        }
+        if !matches!(column.column.expr, Expr::Identifier(_)) {
+            refused.push(format!("an index on the expression {}", column.column.expr));
+        }
+    }
+    if index.predicate.is_some() {
+        refused.push("a partial index (WHERE)".into());
+    }
+    if !index.with.is_empty() {
+        refused.push("WITH in CREATE INDEX".into());
+    }
+    let Some((first, others)) = refused.split_first() else {
+        return Ok(());
+    };
+    let mut error = Error::unsupported(format!("{first} is not supported"));
+    if !others.is_empty() {
+        error = error.with_detail(format!("Not supported are also: {}.", others.join(", ")));
+    }
+    Err(if index.unique {
+        error.with_hint(
+            "The primary key of a table is enforced: declare it with PRIMARY KEY in CREATE TABLE.",
+        )
+    } else {
+        error.with_hint("CREATE INDEX name ON table (column, ...) is accepted.")
+    })
+}
+
+/// ` DESC NULLS LAST`.
+fn order(column: &ast::IndexColumn) -> String {
+    let options = &column.column.options;
+    let mut text = String::new();
+    if options.asc == Some(false) {
+        text.push_str(" DESC");
+    }
+    match options.nulls_first {
+        // PostgreSQL leaves out what is the default.
+        Some(true) if options.asc != Some(false) => text.push_str(" NULLS FIRST"),
+        Some(false) if options.asc == Some(false) => text.push_str(" NULLS LAST"),
+        _ => {}
+    }
+    text
+}
+
+fn find<'a>(on: &'a Relation, ident: &ast::Ident) -> Result<&'a Column> {
+    let name = if ident.quote_style.is_some() {
+        ident.value.clone()
+    } else {
+        ident.value.to_lowercase()
+    };
+    on.columns.iter().find(|c| c.name == name).ok_or_else(|| {
+        Error::user(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{name}\" does not exist"),
+        )
+    })
+}
+
+impl Session {
+    pub(super) async fn create_index(
+        &mut self,
+        index: &ast::CreateIndex,
+        statement: &Statement,
+    ) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let on = self.resolve(&catalog, &crate::dml::name_of(&index.table_name)?)?;
+        if !matches!(
+            on.kind,
+            RelationKind::Table | RelationKind::MaterializedView
+        ) {
+            return Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!(
+                    "cannot create an index on {} \"{}\"",
+                    on.kind.name(),
+                    on.name
+                ),
+            ));
+        }
+        check(index)?;
+        let (mut columns, mut list) = (Vec::new(), Vec::new());
+        for column in &index.columns {
+            if let Expr::Identifier(ident) = &column.column.expr {
+                let found = find(&on, ident)?;
+                list.push(quote_ident(&found.name) + &order(column));
+                columns.push(found.clone());
+            }
+        }
+        let included = index.include.iter().map(|i| find(&on, i));
+        let included = included
+            .map(|c| c.map(|c| quote_ident(&c.name)))
+            .collect::<Result<Vec<String>>>()?;
+        let name = match &index.name {
+            Some(name) => crate::dml::name_of(name)?.name,
+            None => {
+                let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
+                format!("{}_{}_idx", on.name, names.join("_"))
+            }
+        };
+        if catalog.find(&on.schema_name, &name).is_some() {
+            if index.if_not_exists {
+                self.notice(Notice::with_state(
+                    SqlState::DUPLICATE_TABLE,
+                    format!("relation \"{name}\" already exists, skipping"),
+                ));
+                return done("CREATE INDEX");
+            }
+            return Err(exists(RelationKind::Index, &name));
+        }
+        let mut definition = format!(
+            "CREATE INDEX {} ON {}.{} USING btree ({})",
+            quote_ident(&name),
+            on.schema_name,
+            quote_ident(&on.name),
+            list.join(", ")
+        );
+        if !included.is_empty() {
+            definition.push_str(&format!(" INCLUDE ({})", included.join(", ")));
+        }
+        let relation = Relation {
+            id: self.server.engine.allocate_id(),
+            schema_name: on.schema_name.clone(),
+            name,
+            kind: RelationKind::Index,
+            key: (0..columns.len()).collect(),
+            columns,
+            key_declared: false,
+            append_only: false,
+            watermark: None,
+            connector: None,
+            conflict: Conflict::Overwrite,
+            on_error: OnError::Log,
+            snapshot: true,
+            definition,
+            query: statement.text.clone(),
+            depends_on: vec![on.id],
+            owner: self.user().into(),
+            comment: None,
+            job: None,
+            logs_rows: None,
+            created_at: None,
+            unreadable: None,
+        };
+        self.server.engine.create(relation, |_| {}).await?;
+        done("CREATE INDEX")
+    }
+}
