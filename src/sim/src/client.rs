@@ -12,8 +12,10 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 pub struct ClientError {
     /// The SQLSTATE, `08006` for an error of the connection.
     pub state: String,
-    /// The message, and the hint in parentheses.
+    /// The message.
     pub message: String,
+    /// Detail and hint.
+    pub more: String,
 }
 
 impl fmt::Display for ClientError {
@@ -30,10 +32,16 @@ impl From<tokio_postgres::Error> for ClientError {
             Some(db) => ClientError {
                 state: db.code().code().into(),
                 message: db.message().into(),
+                more: [db.detail(), db.hint()]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(" "),
             },
             None => ClientError {
                 state: "08006".into(),
                 message: format!("{e:?}"),
+                more: String::new(),
             },
         }
     }

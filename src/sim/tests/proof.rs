@@ -1,8 +1,9 @@
 //! One binary of integration tests: `sql` (the scripts of `sql-tests/`), `manual` (the examples of
-//! `docs/` and README), `random` (views and writes that nobody thought of) and `tidy` (the house
-//! rules).
+//! `docs/` and README), `messages` (what users read when something is wrong), `random` (views and
+//! writes that nobody thought of) and `tidy` (the house rules).
 
 mod manual;
+mod messages;
 mod random;
 mod sql;
 mod tidy;
