@@ -63,7 +63,7 @@ const NAMES: &[(&str, &str)] = &[
     ("LargeUtf8", "character"),
     ("String", "text"),
     ("Binary", "bytea"),
-    ("FixedSizeBinary", "bytea"),
+    ("FixedSizeBinary", "uuid"),
     ("LargeBinary", "numeric"),
     ("BinaryView", "jsonb"),
     ("Date32", "date"),
