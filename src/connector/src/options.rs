@@ -5,6 +5,7 @@
 //! here need no network; [`crate::check_source_connection`] and [`crate::check_sink_connection`]
 //! do.
 
+use crate::format::FORM_OPTIONS;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -39,7 +40,7 @@ const LOADS_CODE: &[&str] = &[
     "ssl.providers",
 ];
 
-/// The options of ENCODE that Kafka's JSON and BYTES know; the planner puts KEY ENCODE among them.
+/// The options of ENCODE that sources and sinks know; the planner puts KEY ENCODE among them.
 const ENCODE_OPTIONS: &[&str] = &["key.encode"];
 
 /// An error about an option: `22023`.
@@ -329,24 +330,26 @@ impl KafkaOptions {
     }
 }
 
-/// Refuses what stands in the parentheses after ENCODE and nobody reads.
-fn check_encode_options(spec: &ConnectorSpec) -> Result<()> {
+/// Refuses what stands in the parentheses after ENCODE and nobody reads; `more` is read for JSON.
+fn check_encode_options(spec: &ConnectorSpec, more: &[&str]) -> Result<()> {
+    let (encode, more) = match spec.encode {
+        Encode::Bytes => ("BYTES", &[][..]),
+        _ => ("JSON", more),
+    };
+    let known: Vec<&str> = ENCODE_OPTIONS.iter().chain(more).copied().collect();
     match spec
         .encode_options
         .keys()
-        .find(|key| !ENCODE_OPTIONS.contains(&key.as_str()))
+        .find(|key| !known.contains(&key.as_str()))
     {
         None => Ok(()),
         Some(key) => {
-            let encode = if spec.encode == Encode::Bytes {
-                "BYTES"
-            } else {
-                "JSON"
+            let near = more.iter().filter(|name| distance(key, name) <= 3).min();
+            let hint = match near {
+                Some(name) => format!("Perhaps you meant \"{name}\"."),
+                None => "Options of the connector stand in WITH (...).".to_string(),
             };
-            Err(
-                invalid(format!("unknown option \"{key}\" of ENCODE {encode}"))
-                    .with_hint("Options of the connector stand in WITH (...)."),
-            )
+            Err(invalid(format!("unknown option \"{key}\" of ENCODE {encode}")).with_hint(hint))
         }
     }
 }
@@ -364,7 +367,7 @@ impl KafkaSourceOptions {
             "key.encode",
         ];
         options.refuse_unknown(&known, &["properties."])?;
-        check_encode_options(spec)?;
+        check_encode_options(spec, &FORM_OPTIONS)?;
         let kafka = KafkaOptions::read(&options)?;
         let millis = options.get("scan.startup.timestamp.millis");
         let startup =
@@ -402,7 +405,7 @@ impl KafkaSinkOptions {
             "key.encode",
         ];
         options.refuse_unknown(&known, &["properties."])?;
-        check_encode_options(spec)?;
+        check_encode_options(spec, &[])?;
         let kafka = KafkaOptions::read(&options)?;
         let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 {
             Delivery::ExactlyOnce

@@ -404,6 +404,20 @@ fn materialized_by(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>
     )
 }
 
+/// `timestamp(3)`, of a type whose digits after the second are declared: they say what a number
+/// counts that a record has for it.
+fn fraction_digits(data_type: &ast::DataType) -> String {
+    use ast::TimezoneInfo::{Tz, WithTimeZone};
+    match data_type {
+        ast::DataType::Timestamp(Some(digits), Tz | WithTimeZone) => {
+            format!("timestamptz({digits})")
+        }
+        ast::DataType::Timestamp(Some(digits), _) => format!("timestamp({digits})"),
+        ast::DataType::Time(Some(digits), _) => format!("time({digits})"),
+        _ => String::new(),
+    }
+}
+
 fn columns_of(create: &CreateRelation) -> Result<Columns> {
     let mut all = Columns {
         columns: Vec::new(),
@@ -420,7 +434,10 @@ fn columns_of(create: &CreateRelation) -> Result<Columns> {
             generated,
             position,
         } = definition;
-        let (arrow, sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
+        let (arrow, mut sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
+        if sql_type.is_empty() && create.format.is_some() {
+            sql_type = fraction_digits(data_type);
+        }
         if all.columns.iter().any(|c: &Column| c.name == *name) {
             return Err(Error::user(
                 SqlState::DUPLICATE_COLUMN,

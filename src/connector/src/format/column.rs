@@ -8,17 +8,19 @@
 
 use super::NOT_IN_ENCODING;
 use super::datetime::{self, DayCache};
+use super::nested;
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
 use arrow::array::{
     ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
-    PrimitiveArray, StringArray,
+    ListArray, PrimitiveArray, StringArray, StructArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
+use tidemark_values::jsonb;
 
 /// What a text column checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,17 +59,28 @@ pub(super) enum Values {
         data: Vec<u8>,
         ends: Vec<i32>,
     },
-    /// JSONB as bytes. `embedded` says that a string holds the text (Debezium).
+    /// JSONB as bytes.
     Jsonb {
         data: Vec<u8>,
         ends: Vec<i32>,
-        embedded: bool,
     },
     Date(Vec<i32>),
     Time(Vec<i64>),
     Timestamp {
         values: Vec<i64>,
         zone: Option<Arc<str>>,
+    },
+    Interval(Vec<IntervalMonthDayNano>),
+    /// Arrays: all their elements, and how many there are after each array.
+    List {
+        items: Box<ColumnBuilder>,
+        ends: Vec<i32>,
+        field: FieldRef,
+    },
+    /// Composite values: a builder for each field.
+    Struct {
+        children: Vec<ColumnBuilder>,
+        fields: Fields,
     },
 }
 
@@ -80,7 +93,7 @@ pub(super) struct ColumnBuilder {
     pub nullable: bool,
     /// Rows including the current one, if this column has its value; smaller otherwise.
     pub written: usize,
-    values: Values,
+    pub(super) values: Values,
     nulls: Vec<u32>,
 }
 
@@ -88,12 +101,25 @@ pub(super) struct ColumnBuilder {
 #[derive(Default, Debug)]
 pub(super) struct Context {
     pub scratch: String,
-    days: DayCache,
+    pub bytes: Vec<u8>,
+    pub json: jsonb::Builder,
+    pub days: DayCache,
 }
 
 macro_rules! each_vector {
-    ($values:expr, $v:ident => $body:expr, ($data:ident, $ends:ident) => $text:expr) => {
+    ($values:expr, $v:ident => $body:expr, ($data:ident, $ends:ident) => $text:expr,
+     ($items:ident, $counts:ident) => $list:expr, $children:ident => $struct:expr) => {
         match $values {
+            Values::Interval($v) => $body,
+            Values::List {
+                items: $items,
+                ends: $counts,
+                ..
+            } => $list,
+            Values::Struct {
+                children: $children,
+                ..
+            } => $struct,
             Values::Boolean($v) => $body,
             Values::Int16($v) => $body,
             Values::Int32($v) => $body,
@@ -120,7 +146,6 @@ macro_rules! each_vector {
             Values::Jsonb {
                 data: $data,
                 ends: $ends,
-                ..
             } => $text,
         }
     };
@@ -128,8 +153,7 @@ macro_rules! each_vector {
 
 impl ColumnBuilder {
     /// An empty builder for `column`; `0A000` for a type that records cannot be read into.
-    /// `embedded_json`: JSON columns arrive as strings.
-    pub fn new(column: &Column, nullable: bool, embedded_json: bool) -> Result<ColumnBuilder> {
+    pub fn new(column: &Column, nullable: bool) -> Result<ColumnBuilder> {
         let text = |form| Values::Text {
             data: String::new(),
             ends: Vec::new(),
@@ -154,7 +178,6 @@ impl ColumnBuilder {
             DataType::BinaryView => Values::Jsonb {
                 data: Vec::new(),
                 ends: Vec::new(),
-                embedded: embedded_json,
             },
             DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("uuid") => text(TextForm::Uuid),
             DataType::Utf8 => text(TextForm::Varchar(length_limit(&column.sql_type))),
@@ -168,6 +191,9 @@ impl ColumnBuilder {
                 values: Vec::new(),
                 zone: zone.clone(),
             },
+            DataType::Interval(IntervalUnit::MonthDayNano) => Values::Interval(Vec::new()),
+            DataType::List(field) => nested::list(column, field)?,
+            DataType::Struct(fields) => nested::composite(column, fields)?,
             other => {
                 let shown = if column.sql_type.is_empty() {
                     other.to_string()
@@ -192,10 +218,19 @@ impl ColumnBuilder {
 
     /// Cuts back to `rows` values.
     pub fn truncate(&mut self, rows: usize) {
-        each_vector!(&mut self.values, v => v.truncate(rows), (data, ends) => {
-            ends.truncate(rows);
-            data.truncate(ends.last().map_or(0, |end| *end as usize));
-        });
+        each_vector!(
+            &mut self.values,
+            v => v.truncate(rows),
+            (data, ends) => {
+                ends.truncate(rows);
+                data.truncate(ends.last().map_or(0, |end| *end as usize));
+            },
+            (items, ends) => {
+                ends.truncate(rows);
+                items.truncate(ends.last().map_or(0, |end| *end as usize));
+            },
+            children => children.iter_mut().for_each(|child| child.truncate(rows))
+        );
         while self.nulls.last().is_some_and(|row| *row as usize >= rows) {
             self.nulls.pop();
         }
@@ -207,7 +242,9 @@ impl ColumnBuilder {
         each_vector!(
             &mut self.values,
             v => v.push(Default::default()),
-            (data, ends) => ends.push(data.len() as i32)
+            (data, ends) => ends.push(data.len() as i32),
+            (items, ends) => ends.push(items.written as i32),
+            children => children.iter_mut().for_each(|child| child.push_null(row))
         );
         self.nulls.push(row as u32);
         self.written = row + 1;
@@ -323,23 +360,14 @@ impl ColumnBuilder {
         depth: u32,
         context: &mut Context,
     ) -> Result<(), Fault> {
-        if let Values::Jsonb {
-            data,
-            ends,
-            embedded,
-        } = &mut self.values
-        {
-            if *embedded && scanner.peek() == b'"' {
-                let Context { scratch, days } = context;
-                return self.push_text(row, scanner.string()?.resolve(scratch), days);
-            }
-            number::json(scanner.raw(depth)?, data)?;
+        if let Values::Jsonb { data, ends } = &mut self.values {
+            number::json(scanner.raw(depth)?, &mut context.json, data)?;
             ends.push(data.len() as i32);
             self.written = row + 1;
             return Ok(());
         }
         if scanner.peek() == b'"' {
-            let Context { scratch, days } = context;
+            let Context { scratch, days, .. } = context;
             return self.push_text(row, scanner.string()?.resolve(scratch), days);
         }
         let start = scanner.pos();
@@ -364,6 +392,10 @@ impl ColumnBuilder {
             Values::Bytes { data, ends } => {
                 data.extend_from_slice(raw.as_bytes());
                 ends.push(data.len() as i32);
+            }
+            Values::Interval(values) => {
+                let micros = number::integral(raw, "interval")?;
+                values.push(datetime::interval_of_micros(micros, raw)?);
             }
             _ => {
                 debug_assert!(scanner.pos() > start);
@@ -398,9 +430,13 @@ impl ColumnBuilder {
                 number::numeric(text, data)?;
                 ends.push(data.len() as i32);
             }
-            Values::Jsonb { data, ends, .. } => {
-                number::json(text, data)?;
+            Values::Jsonb { data, ends } => {
+                number::json(text, &mut jsonb::Builder::new(), data)?;
                 ends.push(data.len() as i32);
+            }
+            Values::Interval(values) => values.push(datetime::interval(text)?),
+            Values::List { .. } | Values::Struct { .. } => {
+                return Err(number::invalid(self.type_name(), text));
             }
             Values::Date(values) => {
                 values.push(datetime::day(text, days).ok_or_else(|| number::invalid("date", text))?)
@@ -448,8 +484,23 @@ impl ColumnBuilder {
         self.push_text(row, text, &mut context.days)
     }
 
+    /// Whether the last value is this text, or its bytes.
+    #[inline]
+    pub fn ends_with(&self, text: &str) -> bool {
+        let last = |data: &[u8], ends: &[i32]| match ends {
+            [.., start, end] => data[*start as usize..*end as usize] == *text.as_bytes(),
+            [end] => data[..*end as usize] == *text.as_bytes(),
+            [] => false,
+        };
+        match &self.values {
+            Values::Text { data, ends, .. } => last(data.as_bytes(), ends),
+            Values::Bytes { data, ends } => last(data, ends),
+            _ => false,
+        }
+    }
+
     /// Name of the type for messages.
-    fn type_name(&self) -> &'static str {
+    pub(super) fn type_name(&self) -> &'static str {
         match &self.values {
             Values::Boolean(_) => "boolean",
             Values::Int16(_) => "smallint",
@@ -469,6 +520,12 @@ impl ColumnBuilder {
             Values::Time(_) => "time",
             Values::Timestamp { zone: None, .. } => "timestamp",
             Values::Timestamp { .. } => "timestamp with time zone",
+            Values::Interval(_) => "interval",
+            Values::List { items, .. } => match items.values {
+                Values::Struct { .. } => "record[]",
+                _ => nested::array_name(items.type_name()),
+            },
+            Values::Struct { .. } => "record",
         }
     }
 
@@ -518,7 +575,7 @@ impl ColumnBuilder {
                 Buffer::from_vec(taken(data)),
                 nulls,
             )),
-            Values::Jsonb { data, ends, .. } => {
+            Values::Jsonb { data, ends } => {
                 let mut start = 0;
                 let forms = ends.drain(..).enumerate().map(|(row, end)| {
                     let form = &data[start..end as usize];
@@ -529,6 +586,22 @@ impl ColumnBuilder {
                 let array: BinaryViewArray = forms.collect();
                 data.clear();
                 Arc::new(array)
+            }
+            Values::Interval(values) => primitive::<IntervalMonthDayNanoType>(values, nulls),
+            Values::List { items, ends, field } => {
+                let count = ends.last().map_or(0, |end| *end as usize);
+                let values = items.finish(count);
+                Arc::new(ListArray::new(field.clone(), offsets(ends), values, nulls))
+            }
+            Values::Struct { children, fields } => {
+                let values = children
+                    .iter_mut()
+                    .map(|child| child.finish(rows))
+                    .collect();
+                Arc::new(
+                    StructArray::try_new_with_length(fields.clone(), values, nulls, rows)
+                        .expect("builders follow the fields and hold one value per row"),
+                )
             }
             Values::Numeric { data, ends } => {
                 let wide: Vec<i64> = std::iter::once(0)
@@ -595,7 +668,10 @@ fn length_limit(sql_type: &str) -> u32 {
 }
 
 #[inline]
-fn read_integer(scanner: &mut Scanner<'_>, type_name: &'static str) -> Result<i64, Fault> {
+pub(super) fn read_integer(
+    scanner: &mut Scanner<'_>,
+    type_name: &'static str,
+) -> Result<i64, Fault> {
     match scanner.integer() {
         Some(value) => Ok(value),
         None => integer_of_number(scanner, type_name),
@@ -674,7 +750,7 @@ fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
 }
 
 /// PostgreSQL's hex form, else the text's own bytes.
-fn push_bytea(text: &str, data: &mut Vec<u8>) -> Result<(), Fault> {
+pub(super) fn push_bytea(text: &str, data: &mut Vec<u8>) -> Result<(), Fault> {
     let Some(digits) = text.strip_prefix("\\x") else {
         data.extend_from_slice(text.as_bytes());
         return Ok(());
@@ -722,7 +798,7 @@ fn push_uuid(text: &str, data: &mut String) -> Result<(), Fault> {
 }
 
 /// `\x` and two digits a byte.
-fn hex_text(bytes: &[u8]) -> String {
+pub(super) fn hex_text(bytes: &[u8]) -> String {
     let mut text = String::from("\\x");
     for byte in bytes {
         text.extend(

@@ -11,6 +11,10 @@
 //! from a [`DayCache`] since records that follow each other mostly share it. Calendar arithmetic
 //! after Howard Hinnant's `days_from_civil`.
 
+use super::number::{invalid, out_of_range};
+use super::scan::Fault;
+use arrow::datatypes::IntervalMonthDayNano;
+use tidemark_common::SqlState;
 use tidemark_values::moment;
 
 /// Microseconds of a day.
@@ -260,7 +264,8 @@ fn any_timestamp(text: &[u8], zoned: bool) -> Option<i64> {
             let (time, rest) = clock(rest[1..].trim_ascii_start())?;
             (time, zone(rest)?)
         }
-        Some(_) => return None,
+        // A date alone may have a zone, too; it means nothing but for TIMESTAMPTZ.
+        Some(_) => (0, zone(rest)?),
     };
     if day < DAY_MIN {
         return None;
@@ -306,6 +311,43 @@ pub(super) fn timestamp_of_number(value: i64) -> Option<i64> {
         value
     };
     (micros >= DAY_MIN * DAY_US).then_some(micros)
+}
+
+/// Microseconds since 1970-01-01 that PostgreSQL has a timestamp for.
+#[inline]
+pub(super) fn timestamp_of_micros(micros: i64) -> Option<i64> {
+    (DAY_MIN * DAY_US..moment::TIMESTAMP_INFINITY)
+        .contains(&micros)
+        .then_some(micros)
+}
+
+/// The interval that `text` writes, in any of PostgreSQL's forms or ISO 8601's.
+pub(super) fn interval(text: &str) -> Result<IntervalMonthDayNano, Fault> {
+    let fields = moment::IntervalFields::All;
+    let span = moment::read_interval(text, fields, 6).map_err(|error| match error.state() {
+        SqlState("22007") => invalid("interval", text),
+        state => Fault::value(error.message().to_string()).with_state(state),
+    })?;
+    let time = interval_of_micros(span.micros, text)?;
+    Ok(IntervalMonthDayNano::new(
+        span.months,
+        span.days,
+        time.nanoseconds,
+    ))
+}
+
+/// An interval of microseconds alone.
+pub(super) fn interval_of_micros(micros: i64, text: &str) -> Result<IntervalMonthDayNano, Fault> {
+    let nanos = micros
+        .checked_mul(1_000)
+        .ok_or_else(|| out_of_range("interval", text))?;
+    Ok(IntervalMonthDayNano::new(0, 0, nanos))
+}
+
+/// Appends an interval as PostgreSQL prints it.
+pub(super) fn write_interval(value: IntervalMonthDayNano, out: &mut Vec<u8>) {
+    let micros = value.nanoseconds / 1_000;
+    moment::push_interval(out, moment::Interval::new(value.months, value.days, micros));
 }
 
 /// An integer date: days since 1970-01-01; `None` if PostgreSQL's timestamps do not reach it.

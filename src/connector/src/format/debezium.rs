@@ -1,26 +1,54 @@
 //! Debezium change events, read and written.
 //!
 //! `{"before": row|null, "after": row|null, "op": "c"|"r"|"u"|"d", ...}`, bare or inside Kafka
-//! Connect's `{"schema": ..., "payload": event}`. As changes of a keyed relation: c, r and u write
+//! Connect's `{"schema": ..., "payload": event}`, whose schema then says how the rows are to be read
+//! ([`super::connect`]). As changes of a keyed relation: c, r and u write
 //! `after` (+1); d deletes the key of `before`, or of the record key where `before` is null (-1,
 //! other columns NULL). Tombstones (no value, or `null`) and messages (`m`) change nothing.
 //!
 //! `after` stands before `op` in an event, so it is read at once, in the belief that it counts;
 //! only a deletion looks at `before`.
 
-use super::json_decode::{ObjectReader, Rows};
+use super::connect::{PlanId, Plans};
+use super::form::Form;
+use super::json_decode::{ObjectReader, Rows, Wanted};
 use super::key::KeyReader;
 use super::scan::{Fault, Scanner};
+use std::sync::Arc;
 use tidemark_common::SqlState;
+
+/// What PostgreSQL's connector writes for a large value that an update did not change, and that the
+/// database did not tell it therefore.
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 /// Reads events into the current row.
 #[derive(Debug)]
 pub(super) struct EventReader {
-    after: ObjectReader,
-    /// Of a row image, the key's columns only.
-    before: ObjectReader,
+    plans: Plans<Images>,
     key: KeyReader,
     key_columns: Vec<usize>,
+}
+
+/// Readers of the two images of a row.
+#[derive(Debug)]
+struct Images {
+    after: ObjectReader,
+    /// The key's columns only.
+    before: ObjectReader,
+}
+
+impl Images {
+    /// Readers for events that `schema` describes.
+    fn new(after: Arc<[Wanted]>, before: Arc<[Wanted]>, schema: &Form) -> Images {
+        let image = |name: &str| match schema {
+            Form::Struct(fields) => fields.iter().find(|(n, _)| n == name).map(|(_, form)| form),
+            _ => None,
+        };
+        Images {
+            after: ObjectReader::new(after, image("after").unwrap_or(&Form::Declared)),
+            before: ObjectReader::new(before, image("before").unwrap_or(&Form::Declared)),
+        }
+    }
 }
 
 /// What an event holds besides the row that was read from `after`.
@@ -30,22 +58,17 @@ struct Event<'a> {
     has_after: bool,
     /// At the row image before the change, and how deep that stands.
     before: Option<(Scanner<'a>, u32)>,
+    plan: PlanId,
     is_event: bool,
 }
 
 impl EventReader {
-    /// `after` fills every wanted column, `before` those of the key; `key` reads the record key.
-    pub fn new(
-        after: ObjectReader,
-        before: ObjectReader,
-        key: KeyReader,
-        key_columns: Vec<usize>,
-    ) -> EventReader {
+    /// `after` are all wanted columns, `before` those of the key; `key` reads the record key.
+    pub fn new(after: Arc<[Wanted]>, before: Arc<[Wanted]>, key: KeyReader) -> EventReader {
         EventReader {
-            after,
-            before,
+            key_columns: before.iter().map(|wanted| wanted.at).collect(),
+            plans: Plans::new(Images::new(after, before, &Form::Declared)),
             key,
-            key_columns,
         }
     }
 
@@ -63,11 +86,16 @@ impl EventReader {
             scanner.literal("null")?;
             return scanner.end().map(|()| None);
         }
-        let event = self.event(&mut scanner, rows, 0)?;
+        let event = self.enveloped(&mut scanner, rows)?;
         scanner.end()?;
         match event.op {
             _ if !event.is_event => Ok(None),
-            "c" | "r" | "u" if event.has_after => Ok(Some(1)),
+            "c" | "r" | "u" if event.has_after => {
+                if event.op == "u" {
+                    rows.refuse(UNAVAILABLE, "did not change, and the event leaves it out")?;
+                }
+                Ok(Some(1))
+            }
             "c" | "r" | "u" => Err(Fault::value(format!(
                 "a change event with op \"{}\" has no row in \"after\"",
                 event.op
@@ -92,40 +120,98 @@ impl EventReader {
         }
     }
 
-    /// Walks over the event, or the envelope, at the cursor.
-    fn event<'a>(
+    /// Walks over the event at the cursor, or the one inside the envelope there.
+    fn enveloped<'a>(
         &mut self,
         scanner: &mut Scanner<'a>,
         rows: &mut Rows,
-        depth: u32,
     ) -> Result<Event<'a>, Fault> {
         let mut event = Event {
             is_event: true,
             ..Event::default()
         };
+        let mut plan = None;
+        let mut payload = None;
         let mut first = true;
         while let Some(name) = scanner.next_member(first)? {
             first = false;
             match (name.raw, scanner.peek()) {
-                ("after", b'{') => {
-                    rows.undo();
-                    self.after.read(scanner, rows, depth + 1)?;
-                    event.has_after = true;
+                ("schema", b'{') => {
+                    let bare = self.plans.get(None);
+                    let (after, before) = (bare.after.targets(), bare.before.targets());
+                    let images = |form: &Form| Images::new(after, before, form);
+                    plan = self.plans.pass(scanner, 1, images)?;
                 }
-                ("before", b'{') => {
-                    event.before = Some((scanner.copy(), depth + 1));
-                    scanner.skip(depth + 1)?;
+                // What reads the event is known when its schema is.
+                ("payload", b'{') if plan.is_some() => {
+                    event = self.event(scanner, rows, plan)?;
+                    payload = None;
                 }
-                ("op", b'"') => event.op = scanner.string()?.raw,
-                ("payload", b'{') if depth == 0 => event = self.event(scanner, rows, 1)?,
-                ("payload", b'n') if depth == 0 => {
+                ("payload", b'{') => {
+                    payload = Some(scanner.copy());
+                    scanner.skip(1)?;
+                }
+                ("payload", b'n') => {
                     scanner.literal("null")?;
                     event.is_event = false;
                 }
-                _ => scanner.skip(depth + 1)?,
+                _ => self.member(name.raw, scanner, rows, 0, &mut event)?,
             }
         }
+        if let Some(mut payload) = payload {
+            event = self.event(&mut payload, rows, plan)?;
+        }
         Ok(event)
+    }
+
+    /// Walks over the event at the cursor, in an envelope.
+    fn event<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        rows: &mut Rows,
+        plan: PlanId,
+    ) -> Result<Event<'a>, Fault> {
+        let mut event = Event {
+            is_event: true,
+            plan,
+            ..Event::default()
+        };
+        let mut first = true;
+        while let Some(name) = scanner.next_member(first)? {
+            first = false;
+            self.member(name.raw, scanner, rows, 1, &mut event)?;
+        }
+        Ok(event)
+    }
+
+    /// Passes the event's member `name`.
+    #[inline]
+    fn member<'a>(
+        &mut self,
+        name: &str,
+        scanner: &mut Scanner<'a>,
+        rows: &mut Rows,
+        depth: u32,
+        event: &mut Event<'a>,
+    ) -> Result<(), Fault> {
+        match (name, scanner.peek()) {
+            ("after", b'{') => {
+                rows.undo();
+                let images = self.plans.get(event.plan);
+                images.after.read(scanner, rows, depth + 1)?;
+                event.has_after = true;
+                Ok(())
+            }
+            ("before", b'{') => {
+                event.before = Some((scanner.copy(), depth + 1));
+                scanner.skip(depth + 1)
+            }
+            ("op", b'"') => {
+                event.op = scanner.string()?.raw;
+                Ok(())
+            }
+            _ => scanner.skip(depth + 1),
+        }
     }
 
     /// Reads the key of the deleted row, from the image before or from the record key.
@@ -136,7 +222,8 @@ impl EventReader {
         rows: &mut Rows,
     ) -> Result<(), Fault> {
         if let Some((mut before, depth)) = event.before {
-            self.before.read(&mut before, rows, depth)?;
+            let images = self.plans.get(event.plan);
+            images.before.read(&mut before, rows, depth)?;
             if self.key_columns.iter().all(|column| rows.has(*column)) {
                 return Ok(());
             }

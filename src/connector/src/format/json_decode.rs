@@ -13,9 +13,12 @@
 //! but speed.
 
 use super::column::{ColumnBuilder, Context};
+use super::form::{Declarations, Form};
 use super::scan::{Detail, Fault, Scanner};
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidemark_common::SqlState;
+use tidemark_plan::Column;
 
 /// Where a member goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +29,19 @@ enum Target {
     Exact(u16),
     /// To this column unless the row has its value already; its name differs in case.
     Loose(u16),
+    /// To this column, read in this form.
+    Formed { column: u16, form: u16, loose: bool },
+}
+
+/// A column that members go to.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Its position among the builders.
+    pub at: usize,
+    /// Its name and type.
+    pub column: Column,
+    /// What the source says of values without a schema.
+    pub declarations: Declarations,
 }
 
 /// Members whose separator and name are longer than this are looked up every time.
@@ -160,6 +176,34 @@ impl Rows {
         self.faults.push((column, why));
     }
 
+    /// Reads the value at the cursor into `column`, in `form`.
+    pub fn read_as(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        column: usize,
+        form: &Form,
+        depth: u32,
+    ) -> Result<(), Fault> {
+        if self.has(column) {
+            self.unset(column);
+        }
+        let start = scanner.pos();
+        let Rows {
+            columns,
+            rows,
+            filled,
+            context,
+            ..
+        } = self;
+        match columns[column].read_as(form, scanner, *rows, depth, context) {
+            Ok(()) => {
+                *filled += 1;
+                Ok(())
+            }
+            Err(fault) => self.fault(scanner, start, column, depth, fault),
+        }
+    }
+
     /// Reads the value at the cursor into `column`.
     #[inline]
     fn read(&mut self, scanner: &mut Scanner<'_>, column: usize, depth: u32) -> Result<(), Fault> {
@@ -218,6 +262,24 @@ impl Rows {
         Ok(())
     }
 
+    /// Refuses the current row if one of its texts is `text`, which `why` says of its column.
+    #[inline]
+    pub fn refuse(&self, text: &str, why: &str) -> Result<(), Fault> {
+        match self
+            .columns
+            .iter()
+            .position(|column| column.ends_with(text))
+        {
+            Some(column) if self.has(column) => Err(Fault::value(format!(
+                "the value of column \"{}\" {why}",
+                self.columns[column].name
+            ))
+            .with_state(SqlState::FEATURE_NOT_SUPPORTED)
+            .of_column(column)),
+            _ => Ok(()),
+        }
+    }
+
     /// Forgets the row that was begun.
     #[cold]
     pub fn undo(&mut self) {
@@ -232,29 +294,75 @@ impl Rows {
 /// Reads objects whose members go to some of the columns.
 #[derive(Debug)]
 pub(super) struct ObjectReader {
-    exact: HashMap<String, u16>,
-    loose: HashMap<String, u16>,
+    targets: Arc<[Wanted]>,
+    /// By the member's name: columns of that name, and members that the schema describes.
+    exact: HashMap<String, Target>,
+    /// By the name in lower case.
+    loose: HashMap<String, Target>,
+    forms: Vec<Form>,
     shape: Vec<Pattern>,
     scratch: String,
 }
 
 impl ObjectReader {
-    /// A reader that fills `targets`: names and positions among the builders.
-    pub fn new<'a>(targets: impl Iterator<Item = (&'a str, usize)>) -> ObjectReader {
+    /// A reader that fills `targets`, of objects with the members that `schema` describes
+    /// ([`Form::Declared`] if there is none).
+    pub fn new(targets: Arc<[Wanted]>, schema: &Form) -> ObjectReader {
         let mut reader = ObjectReader {
+            targets: targets.clone(),
             exact: HashMap::new(),
             loose: HashMap::new(),
+            forms: Vec::new(),
             shape: Vec::new(),
             scratch: String::new(),
         };
-        for (name, column) in targets {
-            reader.exact.insert(name.to_owned(), column as u16);
-            reader
-                .loose
-                .entry(name.to_lowercase())
-                .or_insert(column as u16);
+        for wanted in targets.iter() {
+            let name = &wanted.column.name;
+            let exact = reader.target(wanted, &Form::Declared, false);
+            let loose = reader.target(wanted, &Form::Declared, true);
+            reader.exact.insert(name.clone(), exact);
+            reader.loose.entry(name.to_lowercase()).or_insert(loose);
+        }
+        let Form::Struct(fields) = schema else {
+            return reader;
+        };
+        for (name, form) in fields {
+            let exact = targets.iter().find(|wanted| wanted.column.name == *name);
+            let lower = name.to_lowercase();
+            let loose = || {
+                let same = |wanted: &&Wanted| wanted.column.name.to_lowercase() == lower;
+                targets.iter().find(same)
+            };
+            if let Some(wanted) = exact.or_else(loose) {
+                let target = reader.target(wanted, form, exact.is_none());
+                reader.exact.insert(name.clone(), target);
+            }
         }
         reader
+    }
+
+    /// The columns that it fills.
+    pub fn targets(&self) -> Arc<[Wanted]> {
+        self.targets.clone()
+    }
+
+    /// Where a member goes that `schema` describes and that belongs to `wanted`.
+    fn target(&mut self, wanted: &Wanted, schema: &Form, loose: bool) -> Target {
+        let column = wanted.at as u16;
+        let form = wanted.declarations.bind(schema, &wanted.column);
+        if form.is_default_of(&wanted.column.data_type) {
+            return if loose {
+                Target::Loose(column)
+            } else {
+                Target::Exact(column)
+            };
+        }
+        self.forms.push(form);
+        Target::Formed {
+            column,
+            form: (self.forms.len() - 1) as u16,
+            loose,
+        }
     }
 
     /// Reads the object at the cursor into the current row; `depth` containers are open around it.
@@ -287,6 +395,13 @@ impl ObjectReader {
                     scanner.skip(depth + 1)?
                 }
                 Target::Loose(column) => rows.read(scanner, usize::from(column), depth + 1)?,
+                Target::Formed { column, loose, .. } if loose && rows.has(usize::from(column)) => {
+                    scanner.skip(depth + 1)?
+                }
+                Target::Formed { column, form, .. } => {
+                    let form = &self.forms[usize::from(form)];
+                    rows.read_as(scanner, usize::from(column), form, depth + 1)?
+                }
             }
         }
     }
@@ -339,8 +454,8 @@ impl ObjectReader {
     }
 
     fn target_of(&mut self, name: &str) -> Target {
-        if let Some(column) = self.exact.get(name) {
-            return Target::Exact(*column);
+        if let Some(target) = self.exact.get(name) {
+            return *target;
         }
         let folded: &str = if name.is_ascii() {
             self.scratch.clear();
@@ -351,8 +466,6 @@ impl ObjectReader {
             self.scratch = name.to_lowercase();
             &self.scratch
         };
-        self.loose
-            .get(folded)
-            .map_or(Target::Skip, |column| Target::Loose(*column))
+        self.loose.get(folded).copied().unwrap_or(Target::Skip)
     }
 }

@@ -3,8 +3,9 @@
 //! Written: integers and numerics as numbers (numerics exactly, with all digits of their scale);
 //! reals and doubles as the shortest number that reads back the same, `NaN` and infinities as
 //! strings; text with the escapes that JSON demands and no others; bytea as `"\\x.."`; dates, times
-//! and timestamps as PostgreSQL prints them, timestamptz with `+00:00`; jsonb as the JSON that it
-//! is; NULL as `null`.
+//! and timestamps as PostgreSQL prints them, timestamptz with `+00:00`; intervals as PostgreSQL
+//! prints them; jsonb as the JSON that it is; arrays as arrays and composite values as objects of
+//! the same forms; NULL as `null`.
 //!
 //! Names are escaped and joined with their punctuation once, arrays are downcast once a batch,
 //! bytes go into one buffer that the caller keeps.
@@ -13,7 +14,7 @@ use super::datetime;
 use super::scan::special_mask;
 use arrow::array::{
     Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
-    PrimitiveArray, RecordBatch, StringArray, StringViewArray,
+    ListArray, PrimitiveArray, RecordBatch, StringArray, StringViewArray, StructArray,
 };
 use arrow::datatypes::*;
 use std::ops::Range;
@@ -59,6 +60,11 @@ enum Writer<'a> {
     Date(&'a PrimitiveArray<Date32Type>),
     Time(&'a PrimitiveArray<Time64MicrosecondType>),
     Timestamp(&'a PrimitiveArray<TimestampMicrosecondType>, bool),
+    Interval(&'a PrimitiveArray<IntervalMonthDayNanoType>),
+    /// Arrays and their elements.
+    List(&'a ListArray, Box<Writer<'a>>),
+    /// Composite values: what stands before each field's value, and its writer.
+    Struct(&'a StructArray, Vec<(Vec<u8>, Writer<'a>)>),
 }
 
 impl JsonEncoder {
@@ -76,11 +82,8 @@ impl JsonEncoder {
                 ))
                 .with_hint("Cast it to VARCHAR or JSONB in the sink's query."));
             }
-            let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
-            write_string(column.name.as_bytes(), &mut prefix);
-            prefix.push(b':');
             Ok(Member {
-                prefix,
+                prefix: prefix(i, &column.name),
                 position: *position,
             })
         };
@@ -165,8 +168,21 @@ impl BoundRows<'_> {
     }
 }
 
+/// What stands before the `i`th value of an object.
+fn prefix(i: usize, name: &str) -> Vec<u8> {
+    let mut prefix = vec![if i == 0 { b'{' } else { b',' }];
+    write_string(name.as_bytes(), &mut prefix);
+    prefix.push(b':');
+    prefix
+}
+
 fn encodes(data_type: &DataType) -> bool {
     use DataType as D;
+    match data_type {
+        D::List(item) => return encodes(item.data_type()),
+        D::Struct(fields) => return fields.iter().all(|field| encodes(field.data_type())),
+        _ => {}
+    }
     matches!(
         data_type,
         D::Boolean
@@ -184,7 +200,9 @@ fn encodes(data_type: &DataType) -> bool {
             | D::Date32
     ) || matches!(
         data_type,
-        D::Time64(TimeUnit::Microsecond) | D::Timestamp(TimeUnit::Microsecond, _)
+        D::Time64(TimeUnit::Microsecond)
+            | D::Timestamp(TimeUnit::Microsecond, _)
+            | D::Interval(IntervalUnit::MonthDayNano)
     )
 }
 
@@ -208,6 +226,20 @@ impl<'a> Writer<'a> {
             D::Time64(TimeUnit::Microsecond) => Writer::Time(array.as_primitive()),
             D::Timestamp(TimeUnit::Microsecond, zone) => {
                 Writer::Timestamp(array.as_primitive(), zone.is_some())
+            }
+            D::Interval(IntervalUnit::MonthDayNano) => Writer::Interval(array.as_primitive()),
+            D::List(_) => {
+                let list = array.as_list();
+                Writer::List(list, Box::new(Writer::new(list.values().as_ref())?))
+            }
+            D::Struct(fields) => {
+                let composite = array.as_struct();
+                let field = |(i, field): (usize, &FieldRef)| {
+                    let values = Writer::new(composite.column(i).as_ref())?;
+                    Ok((prefix(i, field.name()), values))
+                };
+                let fields = fields.iter().enumerate().map(field);
+                Writer::Struct(composite, fields.collect::<Result<_>>()?)
             }
             other => {
                 return Err(Error::internal(format!(
@@ -234,6 +266,9 @@ impl<'a> Writer<'a> {
             Writer::Date(array) => array.is_null(row),
             Writer::Time(array) => array.is_null(row),
             Writer::Timestamp(array, _) => array.is_null(row),
+            Writer::Interval(array) => array.is_null(row),
+            Writer::List(array, _) => array.is_null(row),
+            Writer::Struct(array, _) => array.is_null(row),
         }
     }
 
@@ -277,6 +312,30 @@ impl<'a> Writer<'a> {
             Writer::Timestamp(array, zoned) => quoted(out, |out| {
                 datetime::write_timestamp(array.value(row), *zoned, out)
             }),
+            Writer::Interval(array) => {
+                quoted(out, |out| datetime::write_interval(array.value(row), out))
+            }
+            Writer::List(array, items) => {
+                let offsets = array.value_offsets();
+                out.push(b'[');
+                for at in offsets[row]..offsets[row + 1] {
+                    if at > offsets[row] {
+                        out.push(b',');
+                    }
+                    items.write(at as usize, out);
+                }
+                out.push(b']');
+            }
+            Writer::Struct(_, fields) => {
+                if fields.is_empty() {
+                    out.push(b'{');
+                }
+                for (prefix, values) in fields {
+                    out.extend_from_slice(prefix);
+                    values.write(row, out);
+                }
+                out.push(b'}');
+            }
         }
     }
 }

@@ -3,15 +3,19 @@
 //!
 //! A key is a JSON object with the key's columns, by name, or, for one column, the bare value: any
 //! JSON value that is not an object, else the text itself (so `42`, `"a"` and `a` all work). Kafka
-//! Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off. The option
+//! Connect's envelope `{"schema": ..., "payload": ...}` around either is taken off, and its schema
+//! says how to read what is inside ([`super::connect`]). The option
 //! `key.encode` fixes the form: `json` allows no plain text, `text` and `bytes` take the key as it
 //! is.
 
 use super::NOT_IN_ENCODING;
-use super::json_decode::{ObjectReader, Rows};
+use super::connect::{self, PlanId, Plans};
+use super::form::Form;
+use super::json_decode::{ObjectReader, Rows, Wanted};
 use super::json_encode::{BoundRows, JsonEncoder};
 use super::scan::{Fault, Scanner};
 use arrow::array::RecordBatch;
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, ConnectorSpec};
 
@@ -49,20 +53,39 @@ impl KeyForm {
 pub(super) struct KeyReader {
     form: KeyForm,
     /// The key's columns among the wanted ones.
-    columns: Vec<usize>,
+    columns: Arc<[Wanted]>,
     /// Whether the relation's key has exactly one column, so that a bare value will do.
     single: bool,
+    plans: Plans<KeyPlan>,
+}
+
+/// How keys of one schema are read.
+#[derive(Debug)]
+struct KeyPlan {
     object: ObjectReader,
+    /// The form of a bare value.
+    bare: Form,
+}
+
+impl KeyPlan {
+    fn new(columns: Arc<[Wanted]>, schema: &Form) -> KeyPlan {
+        let bare = columns.first().map(|wanted| {
+            let schema = match schema {
+                Form::Struct(_) => &Form::Declared,
+                schema => schema,
+            };
+            wanted.declarations.bind(schema, &wanted.column)
+        });
+        KeyPlan {
+            object: ObjectReader::new(columns, schema),
+            bare: bare.unwrap_or(Form::Declared),
+        }
+    }
 }
 
 impl KeyReader {
-    /// `columns`: the wanted key columns, as names and positions among the builders; `width`:
-    /// columns of the whole key.
-    pub fn new(
-        spec: &ConnectorSpec,
-        columns: Vec<(&str, usize)>,
-        width: usize,
-    ) -> Result<KeyReader> {
+    /// `columns`: the wanted key columns; `width`: columns of the whole key.
+    pub fn new(spec: &ConnectorSpec, columns: Arc<[Wanted]>, width: usize) -> Result<KeyReader> {
         let form = KeyForm::of(spec)?;
         if form == KeyForm::Text && width != 1 {
             return Err(Error::user(
@@ -73,9 +96,9 @@ impl KeyReader {
         }
         Ok(KeyReader {
             form,
-            columns: columns.iter().map(|(_, column)| *column).collect(),
             single: width == 1,
-            object: ObjectReader::new(columns.into_iter()),
+            plans: Plans::new(KeyPlan::new(columns.clone(), &Form::Declared)),
+            columns,
         })
     }
 
@@ -93,61 +116,59 @@ impl KeyReader {
         })?;
         let mut scanner = Scanner::new(text);
         scanner.blanks();
-        self.read_json(&mut scanner, rows, 0)?;
+        self.read_json(&mut scanner, rows)?;
         scanner.end()?;
         self.check(rows)
     }
 
-    /// Reads the object or bare value at the cursor.
-    fn read_json(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        rows: &mut Rows,
-        depth: u32,
-    ) -> Result<(), Fault> {
-        if scanner.peek() != b'{' {
-            return self.read_bare(scanner, rows, depth);
+    /// Reads the object or bare value at the cursor, or the one in the envelope there.
+    fn read_json(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows) -> Result<(), Fault> {
+        if connect::may_be_envelope(scanner)
+            && let Some(mut envelope) = connect::envelope(scanner)?
+        {
+            let columns = self.columns.clone();
+            let plan = self
+                .plans
+                .pass(&mut envelope.schema, 1, |form| KeyPlan::new(columns, form))?;
+            return self.read_value(&mut envelope.payload, rows, plan, 1);
         }
-        match payload(scanner)? {
-            Some(mut inner) if depth == 0 => {
-                scanner.skip(0)?;
-                self.read_json(&mut inner, rows, 1)
-            }
-            _ => self.object.read(scanner, rows, depth),
-        }
+        self.read_value(scanner, rows, None, 0)
     }
 
-    fn read_bare(
+    fn read_value(
         &mut self,
         scanner: &mut Scanner<'_>,
         rows: &mut Rows,
+        plan: PlanId,
         depth: u32,
     ) -> Result<(), Fault> {
+        let plan = self.plans.get(plan);
+        if scanner.peek() == b'{' {
+            return plan.object.read(scanner, rows, depth);
+        }
         if !self.single {
             return Err(Fault::value(
                 "the record key is not a JSON object with the columns of the key",
             ));
         }
-        match self.columns.first() {
-            Some(&column) => {
-                let Rows {
-                    columns,
-                    rows: row,
-                    context,
-                    ..
-                } = rows;
-                columns[column]
-                    .read(scanner, *row, depth, context)
-                    .map_err(|fault| fault.of_column(column))?;
-                rows.count();
-                Ok(())
-            }
-            None => scanner.skip(depth),
-        }
+        let Some(wanted) = self.columns.first() else {
+            return scanner.skip(depth);
+        };
+        let Rows {
+            columns,
+            rows: row,
+            context,
+            ..
+        } = rows;
+        columns[wanted.at]
+            .read_as(&plan.bare, scanner, *row, depth, context)
+            .map_err(|fault| fault.of_column(wanted.at))?;
+        rows.count();
+        Ok(())
     }
 
     fn read_text(&mut self, key: &[u8], rows: &mut Rows) -> Result<(), Fault> {
-        if let Some(&column) = self.columns.first() {
+        if let Some(column) = self.columns.first().map(|wanted| wanted.at) {
             let Rows {
                 columns,
                 rows: row,
@@ -163,9 +184,10 @@ impl KeyReader {
     }
 
     fn check(&self, rows: &Rows) -> Result<(), Fault> {
-        match self.columns.iter().find(|column| !rows.has(**column)) {
+        let mut columns = self.columns.iter().map(|wanted| wanted.at);
+        match columns.find(|column| !rows.has(*column)) {
             None => Ok(()),
-            Some(&column) => Err(Fault::value(format!(
+            Some(column) => Err(Fault::value(format!(
                 "the record key has no value for column \"{}\"",
                 rows.columns[column].name
             ))
@@ -182,24 +204,6 @@ fn is_json(key: &[u8]) -> bool {
     let mut scanner = Scanner::new(text);
     scanner.blanks();
     scanner.skip(0).and_then(|()| scanner.end()).is_ok()
-}
-
-/// A cursor at the `payload` of the object at the cursor, if it is a Kafka Connect envelope; the
-/// given cursor stays.
-fn payload<'a>(scanner: &Scanner<'a>) -> Result<Option<Scanner<'a>>, Fault> {
-    let mut walk = scanner.copy();
-    let (mut schema, mut found) = (false, None);
-    let mut first = true;
-    while let Some(name) = walk.next_member(first)? {
-        first = false;
-        match name.raw {
-            "schema" => schema = true,
-            "payload" => found = Some(walk.copy()),
-            _ => return Ok(None),
-        }
-        walk.skip(1)?;
-    }
-    Ok(found.filter(|_| schema))
 }
 
 /// Writes record keys of a sink: a JSON object of the key columns, or with `key.encode = 'text'`

@@ -43,26 +43,34 @@
 //! rows whole; of PLAIN JSON the row may be [kept](RecordDecoder::keep_faulty) with NULL there, so
 //! that a job that does not read the column does not depend on what others read.
 
+mod base64;
 mod column;
+mod connect;
 mod datetime;
 mod debezium;
+mod form;
 mod json_decode;
 mod json_encode;
 mod key;
+mod nested;
 mod number;
 mod scan;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 pub use debezium::debezium_envelope;
+pub(crate) use form::OPTIONS as FORM_OPTIONS;
 pub use json_encode::{BoundRows, JsonEncoder};
 pub use key::{BoundKeys, KeyEncoder};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use column::ColumnBuilder;
+use connect::{Row, RowReader};
 use debezium::EventReader;
-use json_decode::{ObjectReader, Rows};
+use form::{Declarations, Form};
+use json_decode::{ObjectReader, Rows, Wanted};
 use key::KeyReader;
 use scan::{Detail, Fault, Scanner};
 use std::sync::Arc;
@@ -100,10 +108,10 @@ pub struct RawRecord<'a> {
 /// How a record becomes a row.
 #[derive(Debug)]
 enum Reading {
-    PlainJson(ObjectReader),
+    PlainJson(RowReader),
     /// The column that takes the payload, if wanted.
     PlainBytes(Option<usize>),
-    UpsertJson(Option<KeyReader>, ObjectReader),
+    UpsertJson(Option<KeyReader>, RowReader),
     UpsertBytes(Option<KeyReader>, Option<usize>),
     Debezium(EventReader),
 }
@@ -158,7 +166,6 @@ impl RecordDecoder {
             ColumnBuilder::new(
                 column,
                 column.nullable && !(keyed && spec.key.contains(position)),
-                spec.format == Format::Debezium,
             )
         };
         let rows = Rows {
@@ -290,7 +297,9 @@ impl RecordDecoder {
             Reading::PlainJson(object) => {
                 let mut scanner = Scanner::new(text_of(record.value.ok_or_else(no_value)?)?);
                 scanner.blanks();
-                object.read(&mut scanner, rows, 0)?;
+                if object.read(&mut scanner, rows)? == Row::Null {
+                    return Err(no_value());
+                }
                 scanner.end()?;
                 if !self.includes.is_empty() {
                     include(&self.includes, false, record, rows)?;
@@ -370,14 +379,28 @@ impl RecordDecoder {
 fn reading(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result<Reading> {
     let included = |position: usize| spec.includes.iter().any(|(column, _)| *column == position);
     let in_key = |position: usize| spec.key.contains(&position);
-    let select = |choose: &dyn Fn(usize) -> bool| -> Vec<(&str, usize)> {
+    let declarations = Declarations::of(spec)?;
+    let select = |choose: &dyn Fn(usize) -> bool| -> Arc<[Wanted]> {
         wanted
             .iter()
             .enumerate()
             .filter(|(_, position)| !included(**position) && choose(**position))
-            .map(|(i, position)| (columns[*position].name.as_str(), i))
+            .map(|(at, position)| Wanted {
+                at,
+                column: columns[*position].clone(),
+                declarations,
+            })
             .collect()
     };
+    // A relation of these columns alone has the envelope itself as its rows.
+    let enveloped = (0..columns.len())
+        .filter(|position| !included(*position))
+        .any(|position| {
+            let name = &columns[position].name;
+            !name.eq_ignore_ascii_case("schema") && !name.eq_ignore_ascii_case("payload")
+        });
+    let row_reader =
+        |targets| RowReader::new(ObjectReader::new(targets, &Form::Declared), enveloped);
     let key_width = spec
         .key
         .iter()
@@ -393,9 +416,7 @@ fn reading(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result
     };
     let upsert_values = || select(&|position| !in_key(position));
     match (spec.format, spec.encode) {
-        (Format::Plain, Encode::Json) => Ok(Reading::PlainJson(ObjectReader::new(
-            select(&|_| true).into_iter(),
-        ))),
+        (Format::Plain, Encode::Json) => Ok(Reading::PlainJson(row_reader(select(&|_| true)))),
         (Format::Plain, Encode::Bytes) => Ok(Reading::PlainBytes(payload_column(
             columns,
             wanted,
@@ -403,7 +424,7 @@ fn reading(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result
         )?)),
         (Format::Upsert, Encode::Json) => Ok(Reading::UpsertJson(
             upsert_key()?,
-            ObjectReader::new(upsert_values().into_iter()),
+            row_reader(upsert_values()),
         )),
         (Format::Upsert, Encode::Bytes) => Ok(Reading::UpsertBytes(
             upsert_key()?,
@@ -412,13 +433,11 @@ fn reading(spec: &ConnectorSpec, columns: &[Column], wanted: &[usize]) -> Result
             })?,
         )),
         (Format::Debezium, Encode::Json) => {
-            let keys = select(&in_key);
-            let key_columns = keys.iter().map(|(_, column)| *column).collect();
+            let (after, before) = (select(&|_| true), select(&in_key));
             Ok(Reading::Debezium(EventReader::new(
-                ObjectReader::new(select(&|_| true).into_iter()),
-                ObjectReader::new(keys.into_iter()),
+                after,
+                before,
                 key_reader()?,
-                key_columns,
             )))
         }
         (format, encode) => Err(Error::unsupported(format!(
@@ -493,7 +512,7 @@ fn read_key(
 }
 
 /// Reads the value beside the key; returns the weight.
-fn upsert(object: &mut ObjectReader, value: Option<&[u8]>, rows: &mut Rows) -> Result<i64, Fault> {
+fn upsert(object: &mut RowReader, value: Option<&[u8]>, rows: &mut Rows) -> Result<i64, Fault> {
     let Some(value) = value else { return Ok(-1) };
     let mut scanner = Scanner::new(text_of(value)?);
     scanner.blanks();
@@ -501,8 +520,10 @@ fn upsert(object: &mut ObjectReader, value: Option<&[u8]>, rows: &mut Rows) -> R
         scanner.literal("null")?;
         -1
     } else {
-        object.read(&mut scanner, rows, 0)?;
-        1
+        match object.read(&mut scanner, rows)? {
+            Row::Read => 1,
+            Row::Null => -1,
+        }
     };
     scanner.end()?;
     Ok(weight)

@@ -5,7 +5,7 @@
 //! has to be rounded. Nothing passes through binary floating point.
 
 use super::scan::Fault;
-use tidemark_common::SqlState;
+use tidemark_common::{Error, SqlState};
 use tidemark_values::jsonb;
 use tidemark_values::numeric::Numeric;
 
@@ -122,6 +122,74 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Faul
     }
 }
 
+/// Whether `text` writes a number.
+pub(super) fn is_decimal(text: &str) -> bool {
+    parts(text).is_some()
+}
+
+/// Appends the text of `bytes / 10^scale`, of an integer in two's complement, the highest byte
+/// first; `None` where there are no bytes, or the scale is beyond what a numeric has.
+pub(super) fn unscaled_text(bytes: &[u8], scale: i32, out: &mut String) -> Option<()> {
+    if bytes.is_empty() || !(-(1 << 17)..1 << 14).contains(&scale) {
+        return None;
+    }
+    let negative = bytes[0] >= 0x80;
+    let digits = match small(bytes) {
+        Some(value) => value.unsigned_abs().to_string(),
+        None => large_digits(bytes, negative),
+    };
+    if negative {
+        out.push('-');
+    }
+    let Ok(scale) = usize::try_from(scale) else {
+        out.push_str(&digits);
+        out.extend(std::iter::repeat_n('0', scale.unsigned_abs() as usize));
+        return Some(());
+    };
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(scale));
+    out.push_str(if whole.is_empty() { "0" } else { whole });
+    if scale > 0 {
+        out.push('.');
+        out.extend(std::iter::repeat_n('0', scale - fraction.len()));
+        out.push_str(fraction);
+    }
+    Some(())
+}
+
+/// An integer in two's complement, the highest byte first, if it has at most 16 bytes.
+#[inline]
+pub(super) fn small(bytes: &[u8]) -> Option<i128> {
+    let first = *bytes.first()?;
+    let mut all = [if first >= 0x80 { 0xFF } else { 0 }; 16];
+    all.get_mut(16usize.checked_sub(bytes.len())?..)?
+        .copy_from_slice(bytes);
+    Some(i128::from_be_bytes(all))
+}
+
+/// The digits of the magnitude of an integer of any size: nine at a time, by long division.
+fn large_digits(bytes: &[u8], negative: bool) -> String {
+    let mut magnitude: Vec<u8> = bytes.to_vec();
+    if negative {
+        let mut carry = true;
+        for byte in magnitude.iter_mut().rev() {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+    }
+    let mut groups = Vec::new();
+    while magnitude.iter().any(|byte| *byte != 0) {
+        let mut rest = 0u64;
+        for byte in &mut magnitude {
+            let value = rest << 8 | u64::from(*byte);
+            (*byte, rest) = ((value / 1_000_000_000) as u8, value % 1_000_000_000);
+        }
+        groups.push(rest);
+    }
+    let mut groups = groups.into_iter().rev();
+    let mut digits = groups.next().unwrap_or(0).to_string();
+    digits.extend(groups.map(|group| format!("{group:09}")));
+    digits
+}
+
 /// Appends the bytes of the numeric that `text` writes.
 pub(super) fn numeric(text: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     let value = Numeric::parse(text).map_err(|error| match error.state() {
@@ -132,14 +200,22 @@ pub(super) fn numeric(text: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Appends the bytes of the JSONB that `text` writes.
-pub(super) fn json(text: &str, bytes: &mut Vec<u8>) -> Result<(), Fault> {
-    let value = jsonb::parse(text).map_err(|error| match error.state() {
+/// Appends the bytes of the JSONB that `text` writes, made by `builder`.
+pub(super) fn json(
+    text: &str,
+    builder: &mut jsonb::Builder,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    jsonb::parse_to(builder, text, bytes).map_err(|error| json_fault(error, text))
+}
+
+/// Why `text` is no JSONB.
+#[cold]
+pub(super) fn json_fault(error: Error, text: &str) -> Fault {
+    match error.state() {
         SqlState::INVALID_TEXT => invalid("jsonb", text),
         state => Fault::value(error.message().to_string()).with_state(state),
-    })?;
-    bytes.extend_from_slice(&value);
-    Ok(())
+    }
 }
 
 /// The integer that `text` writes, be it `7`, `7.0` or `7e0`.
@@ -209,10 +285,19 @@ pub(super) fn invalid(type_name: &str, text: &str) -> Fault {
     ))
 }
 
+/// A text that may be a number or the base64 of one.
+#[cold]
+pub(super) fn ambiguous(text: &str) -> Fault {
+    Fault::value(format!(
+        "{} may be a number or the base64 of one: the source must say decimal.handling.mode",
+        shown(text)
+    ))
+}
+
 /// The fault "out of range".
 #[cold]
 pub(super) fn out_of_range(type_name: &str, text: &str) -> Fault {
-    let is_moment = ["date", "time", "timestamp"].contains(&type_name);
+    let is_moment = ["date", "time", "timestamp", "interval"].contains(&type_name);
     let state = if is_moment {
         SqlState("22008")
     } else {

@@ -98,6 +98,16 @@ impl Fault {
         self
     }
 
+    /// Names the member inside a column's value, unless the text itself is broken.
+    #[cold]
+    #[inline(never)]
+    pub fn of_field(mut self, name: &str) -> Fault {
+        if !self.0.syntax {
+            self.0.message = format!("field \"{name}\": {}", self.0.message);
+        }
+        self
+    }
+
     /// Column, code and message.
     pub fn into_detail(self) -> Detail {
         *self.0
@@ -539,6 +549,30 @@ impl<'a> Scanner<'a> {
             self.blanks();
         }
         self.member().map(Some)
+    }
+
+    /// Walks over an array's elements: passes the opening bracket or the comma, whichever is next,
+    /// and says that a value follows; or passes the closing bracket. `first` says that the cursor
+    /// is at the opening bracket.
+    #[inline]
+    pub fn next_item(&mut self, first: bool) -> Result<bool, Fault> {
+        self.blanks();
+        if first {
+            self.expect(b'[', "array")?;
+            self.blanks();
+            if self.peek() == b']' {
+                self.pos += 1;
+                return Ok(false);
+            }
+            return Ok(true);
+        }
+        if self.peek() == b']' {
+            self.pos += 1;
+            return Ok(false);
+        }
+        self.expect(b',', "comma or closing bracket")?;
+        self.blanks();
+        Ok(true)
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tables of records and the rows that they must become, and random ones against `serde_json` and
 //! `chrono`.
 
+mod connect;
+mod declared;
 mod depth;
 mod encoding;
 mod keyed;
+mod nested;
 mod random;
 mod types;
 
@@ -12,14 +15,20 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::*;
 use arrow::util::display::array_value_to_string;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::RecordError;
 use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
 use tidemark_values::jsonb;
+use tidemark_values::numeric::Numeric;
 
 /// A column by SQL name of its type.
 fn column(name: &str, sql: &str) -> Column {
     let data_type = match sql.trim_end_matches(" not null") {
+        array if array.ends_with("[]") => {
+            let item = column(name, &array[..array.len() - 2]).data_type;
+            DataType::List(Arc::new(Field::new_list_field(item, true)))
+        }
         "boolean" => DataType::Boolean,
         "smallint" => DataType::Int16,
         "int" => DataType::Int32,
@@ -33,7 +42,11 @@ fn column(name: &str, sql: &str) -> Column {
         "bytea" => DataType::Binary,
         "date" => DataType::Date32,
         "time" => DataType::Time64(TimeUnit::Microsecond),
-        "timestamp" => DataType::Timestamp(TimeUnit::Microsecond, None),
+        "time(3)" => DataType::Time64(TimeUnit::Microsecond),
+        "interval" => DataType::Interval(IntervalUnit::MonthDayNano),
+        "timestamp" | "timestamp(3)" | "timestamp(6)" => {
+            DataType::Timestamp(TimeUnit::Microsecond, None)
+        }
         "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         _ => DataType::Utf8,
     };
@@ -100,7 +113,18 @@ fn table(changes: &ChangeBatch) -> Vec<String> {
 }
 
 fn line(batch: &RecordBatch, row: usize) -> String {
-    let value = |column: &dyn Array| match column.data_type() {
+    let value = |column: &dyn Array| value(column, row);
+    batch
+        .columns()
+        .iter()
+        .map(|column| value(column.as_ref()))
+        .collect::<Vec<_>>()
+        .join(" | ")
+}
+
+/// A value; arrays and composite values as PostgreSQL prints them, without quotes.
+fn value(column: &dyn Array, row: usize) -> String {
+    match column.data_type() {
         _ if column.is_null(row) => "-".to_owned(),
         DataType::Binary => column
             .as_binary::<i32>()
@@ -114,14 +138,21 @@ fn line(batch: &RecordBatch, row: usize) -> String {
                 .unwrap();
             text
         }
+        DataType::LargeBinary => Numeric::decode(column.as_binary::<i64>().value(row))
+            .unwrap()
+            .to_string(),
+        DataType::List(_) => {
+            let items = column.as_list::<i32>().value(row);
+            let items: Vec<String> = (0..items.len()).map(|i| value(&items, i)).collect();
+            format!("{{{}}}", items.join(","))
+        }
+        DataType::Struct(_) => {
+            let fields = column.as_struct().columns().iter();
+            let fields: Vec<String> = fields.map(|field| value(field, row)).collect();
+            format!("({})", fields.join(","))
+        }
         _ => array_value_to_string(column, row).unwrap(),
-    };
-    batch
-        .columns()
-        .iter()
-        .map(|column| value(column.as_ref()))
-        .collect::<Vec<_>>()
-        .join(" | ")
+    }
 }
 
 fn problems(errors: &[RecordError]) -> Vec<String> {

@@ -226,7 +226,7 @@ fn keys_and_envelopes() {
     let expected = r#"{"before":null,"after":{"a":1},"source":{"connector":"tidemark","ts_ms":5},"op":"c","ts_ms":6}"#;
     assert_eq!(String::from_utf8(out).unwrap(), expected);
     let mut nested = column("v", "varchar");
-    nested.data_type = DataType::Interval(IntervalUnit::MonthDayNano);
+    nested.data_type = DataType::Interval(IntervalUnit::DayTime);
     assert_eq!(
         JsonEncoder::new(&[nested], &[0]).unwrap_err().state().0,
         "0A000"
