@@ -5,7 +5,7 @@
 //! here need no network; [`crate::check_source_connection`] and [`crate::check_sink_connection`]
 //! do.
 
-use crate::format::FORM_OPTIONS;
+use crate::format::form::{OPTIONS as FORM_OPTIONS, SINK_OPTIONS};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -405,7 +405,7 @@ impl KafkaSinkOptions {
             "key.encode",
         ];
         options.refuse_unknown(&known, &["properties."])?;
-        check_encode_options(spec, &[])?;
+        check_encode_options(spec, &SINK_OPTIONS)?;
         let kafka = KafkaOptions::read(&options)?;
         let delivery = if options.choice("delivery", &["exactly_once", "at_least_once"])? == 0 {
             Delivery::ExactlyOnce

@@ -77,7 +77,7 @@ pub(super) enum Moment {
 
 /// What a moment is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Millis,
     Micros,
     Nanos,
@@ -338,8 +338,27 @@ fn fraction_digits(sql_type: &str) -> Option<u32> {
         .then(|| digits.parse().ok())?
 }
 
+/// The options of ENCODE JSON of a sink that make schemas.
+pub(crate) const SINK_OPTIONS: [&str; 2] = ["schemas.enable", "time.precision.mode"];
+
+/// The unit of times in a sink's schemas; `None` without schemas. `22023` for other values than
+/// those that there are.
+pub(crate) fn sink_schemas(spec: &ConnectorSpec) -> Result<Option<Unit>> {
+    let [enable, mode] = SINK_OPTIONS;
+    let enabled = choice(spec, enable, false, &[("true", true), ("false", false)])?;
+    let units = [("microseconds", Unit::Micros), ("connect", Unit::Millis)];
+    let unit = choice(spec, mode, Unit::Micros, &units)?;
+    if !enabled && spec.encode_options.contains_key(mode) {
+        return Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"{mode}\" of a sink needs {enable} = 'true'"),
+        ));
+    }
+    Ok(enabled.then_some(unit))
+}
+
 /// The value of an option of ENCODE, in any case.
-fn choice<T: Copy>(
+pub(super) fn choice<T: Copy>(
     spec: &ConnectorSpec,
     name: &str,
     unsaid: T,

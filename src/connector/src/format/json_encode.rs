@@ -10,12 +10,15 @@
 //! Names are escaped and joined with their punctuation once, arrays are downcast once a batch,
 //! bytes go into one buffer that the caller keeps.
 
+use super::connect_encode;
 use super::datetime;
+use super::form::Unit;
 use super::scan::special_mask;
 use arrow::array::{
     Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
-    ListArray, PrimitiveArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    ListArray, PrimitiveArray, RecordBatch, StringArray, StringViewArray,
 };
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::*;
 use std::ops::Range;
 use tidemark_common::{Error, Result};
@@ -36,6 +39,16 @@ struct Member {
 #[derive(Debug)]
 pub struct JsonEncoder {
     members: Vec<Member>,
+    style: Style,
+}
+
+/// How values are written that JSON has no type for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// As texts that say it themselves.
+    Plain,
+    /// As the schema around them says; times are counted in this unit.
+    Connect(Unit),
 }
 
 /// A batch whose rows can be written.
@@ -43,8 +56,14 @@ pub struct BoundRows<'a> {
     members: Vec<(&'a [u8], Writer<'a>)>,
 }
 
+/// A column's values, and how they are written.
+struct Writer<'a> {
+    nulls: Option<&'a NullBuffer>,
+    values: Values<'a>,
+}
+
 /// A column's values, downcast.
-enum Writer<'a> {
+enum Values<'a> {
     Boolean(&'a BooleanArray),
     Int16(&'a PrimitiveArray<Int16Type>),
     Int32(&'a PrimitiveArray<Int32Type>),
@@ -64,13 +83,24 @@ enum Writer<'a> {
     /// Arrays and their elements.
     List(&'a ListArray, Box<Writer<'a>>),
     /// Composite values: what stands before each field's value, and its writer.
-    Struct(&'a StructArray, Vec<(Vec<u8>, Writer<'a>)>),
+    Struct(Vec<(Vec<u8>, Writer<'a>)>),
+    /// The forms that a schema describes.
+    Connect(connect_encode::Values<'a>),
 }
 
 impl JsonEncoder {
     /// For the columns at `fields` of batches with `columns`. `0A000` for a type that has no JSON
     /// form here.
     pub fn new(columns: &[Column], fields: &[usize]) -> Result<JsonEncoder> {
+        JsonEncoder::with_style(columns, fields, Style::Plain)
+    }
+
+    /// The same, in a style.
+    pub(crate) fn with_style(
+        columns: &[Column],
+        fields: &[usize],
+        style: Style,
+    ) -> Result<JsonEncoder> {
         let member = |(i, position): (usize, &usize)| {
             let column = columns
                 .get(*position)
@@ -93,6 +123,7 @@ impl JsonEncoder {
                 .enumerate()
                 .map(member)
                 .collect::<Result<_>>()?,
+            style,
         })
     }
 
@@ -102,7 +133,10 @@ impl JsonEncoder {
             let column = rows.columns().get(member.position).ok_or_else(|| {
                 Error::internal(format!("the batch has no column {}", member.position))
             })?;
-            Ok((member.prefix.as_slice(), Writer::new(column.as_ref())?))
+            Ok((
+                member.prefix.as_slice(),
+                Writer::new(column.as_ref(), self.style)?,
+            ))
         };
         Ok(BoundRows {
             members: self.members.iter().map(bind).collect::<Result<_>>()?,
@@ -146,20 +180,21 @@ impl BoundRows<'_> {
         let Some((_, writer)) = self.members.first() else {
             return;
         };
-        match writer {
-            Writer::Text(array) if array.is_valid(row) => {
+        match &writer.values {
+            Values::Text(array) if array.is_valid(row) => {
                 out.extend_from_slice(array.value(row).as_bytes())
             }
-            Writer::TextView(array) if array.is_valid(row) => {
+            Values::TextView(array) if array.is_valid(row) => {
                 out.extend_from_slice(array.value(row).as_bytes())
             }
-            Writer::Bytes(array) if array.is_valid(row) => out.extend_from_slice(array.value(row)),
+            Values::Bytes(array) if array.is_valid(row) => out.extend_from_slice(array.value(row)),
             _ => {
                 let start = out.len();
                 writer.write(row, out);
                 if out[start..] == *b"null" {
                     out.truncate(start);
-                } else if out.get(start) == Some(&b'"') && !matches!(writer, Writer::Json(_)) {
+                } else if out.get(start) == Some(&b'"') && !matches!(writer.values, Values::Json(_))
+                {
                     out.remove(start);
                     out.pop();
                 }
@@ -207,115 +242,63 @@ fn encodes(data_type: &DataType) -> bool {
 }
 
 impl<'a> Writer<'a> {
-    fn new(array: &'a dyn Array) -> Result<Writer<'a>> {
-        use DataType as D;
-        Ok(match array.data_type() {
-            D::Boolean => Writer::Boolean(array.as_boolean()),
-            D::Int16 => Writer::Int16(array.as_primitive()),
-            D::Int32 => Writer::Int32(array.as_primitive()),
-            D::Int64 => Writer::Int64(array.as_primitive()),
-            D::Float32 => Writer::Float32(array.as_primitive()),
-            D::Float64 => Writer::Float64(array.as_primitive()),
-            D::Decimal128(_, scale) => Writer::Decimal(array.as_primitive(), *scale),
-            D::LargeBinary => Writer::Numeric(array.as_binary()),
-            D::BinaryView => Writer::Json(array.as_binary_view()),
-            D::Utf8 => Writer::Text(array.as_string()),
-            D::Utf8View => Writer::TextView(array.as_string_view()),
-            D::Binary => Writer::Bytes(array.as_binary()),
-            D::Date32 => Writer::Date(array.as_primitive()),
-            D::Time64(TimeUnit::Microsecond) => Writer::Time(array.as_primitive()),
-            D::Timestamp(TimeUnit::Microsecond, zone) => {
-                Writer::Timestamp(array.as_primitive(), zone.is_some())
-            }
-            D::Interval(IntervalUnit::MonthDayNano) => Writer::Interval(array.as_primitive()),
-            D::List(_) => {
-                let list = array.as_list();
-                Writer::List(list, Box::new(Writer::new(list.values().as_ref())?))
-            }
-            D::Struct(fields) => {
-                let composite = array.as_struct();
-                let field = |(i, field): (usize, &FieldRef)| {
-                    let values = Writer::new(composite.column(i).as_ref())?;
-                    Ok((prefix(i, field.name()), values))
-                };
-                let fields = fields.iter().enumerate().map(field);
-                Writer::Struct(composite, fields.collect::<Result<_>>()?)
-            }
-            other => {
-                return Err(Error::internal(format!(
-                    "a batch has type {other} where JSON is written"
-                )));
-            }
-        })
-    }
-
-    fn is_null(&self, row: usize) -> bool {
-        match self {
-            Writer::Boolean(array) => array.is_null(row),
-            Writer::Int16(array) => array.is_null(row),
-            Writer::Int32(array) => array.is_null(row),
-            Writer::Int64(array) => array.is_null(row),
-            Writer::Float32(array) => array.is_null(row),
-            Writer::Float64(array) => array.is_null(row),
-            Writer::Decimal(array, _) => array.is_null(row),
-            Writer::Numeric(array) => array.is_null(row),
-            Writer::Text(array) => array.is_null(row),
-            Writer::Json(array) => array.is_null(row),
-            Writer::TextView(array) => array.is_null(row),
-            Writer::Bytes(array) => array.is_null(row),
-            Writer::Date(array) => array.is_null(row),
-            Writer::Time(array) => array.is_null(row),
-            Writer::Timestamp(array, _) => array.is_null(row),
-            Writer::Interval(array) => array.is_null(row),
-            Writer::List(array, _) => array.is_null(row),
-            Writer::Struct(array, _) => array.is_null(row),
-        }
+    fn new(array: &'a dyn Array, style: Style) -> Result<Writer<'a>> {
+        let nulls = array.nulls();
+        let described = match style {
+            Style::Plain => None,
+            Style::Connect(unit) => connect_encode::Values::new(array, unit),
+        };
+        let values = match described {
+            Some(values) => Values::Connect(values),
+            None => Values::new(array, style)?,
+        };
+        Ok(Writer { nulls, values })
     }
 
     #[inline]
     fn write(&self, row: usize, out: &mut Vec<u8>) {
-        if self.is_null(row) {
+        if self.nulls.is_some_and(|nulls| nulls.is_null(row)) {
             return out.extend_from_slice(b"null");
         }
-        match self {
-            Writer::Boolean(array) => {
+        match &self.values {
+            Values::Boolean(array) => {
                 out.extend_from_slice(if array.value(row) { b"true" } else { b"false" })
             }
-            Writer::Int16(array) => write_integer(array.value(row), out),
-            Writer::Int32(array) => write_integer(array.value(row), out),
-            Writer::Int64(array) => write_integer(array.value(row), out),
-            Writer::Float32(array) => write_float(
+            Values::Int16(array) => write_integer(array.value(row), out),
+            Values::Int32(array) => write_integer(array.value(row), out),
+            Values::Int64(array) => write_integer(array.value(row), out),
+            Values::Float32(array) => write_float(
                 array.value(row),
                 array.value(row).is_finite(),
                 f64::from(array.value(row)),
                 out,
             ),
-            Writer::Float64(array) => write_float(
+            Values::Float64(array) => write_float(
                 array.value(row),
                 array.value(row).is_finite(),
                 array.value(row),
                 out,
             ),
-            Writer::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
-            Writer::Numeric(array) => write_numeric(array.value(row), out),
-            Writer::Text(array) => write_string(array.value(row).as_bytes(), out),
-            Writer::TextView(array) => write_string(array.value(row).as_bytes(), out),
-            Writer::Json(array) => {
+            Values::Decimal(array, scale) => write_decimal(array.value(row), *scale, out),
+            Values::Numeric(array) => write_numeric(array.value(row), out),
+            Values::Text(array) => write_string(array.value(row).as_bytes(), out),
+            Values::TextView(array) => write_string(array.value(row).as_bytes(), out),
+            Values::Json(array) => {
                 let mut text = String::new();
                 let printed = jsonb::Value::new(array.value(row)).print(&mut text);
                 printed.expect("a value in its stored form");
                 out.extend_from_slice(text.as_bytes());
             }
-            Writer::Bytes(array) => write_bytes(array.value(row), out),
-            Writer::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
-            Writer::Time(array) => quoted(out, |out| datetime::write_time(array.value(row), out)),
-            Writer::Timestamp(array, zoned) => quoted(out, |out| {
+            Values::Bytes(array) => write_bytes(array.value(row), out),
+            Values::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
+            Values::Time(array) => quoted(out, |out| datetime::write_time(array.value(row), out)),
+            Values::Timestamp(array, zoned) => quoted(out, |out| {
                 datetime::write_timestamp(array.value(row), *zoned, out)
             }),
-            Writer::Interval(array) => {
+            Values::Interval(array) => {
                 quoted(out, |out| datetime::write_interval(array.value(row), out))
             }
-            Writer::List(array, items) => {
+            Values::List(array, items) => {
                 let offsets = array.value_offsets();
                 out.push(b'[');
                 for at in offsets[row]..offsets[row + 1] {
@@ -326,7 +309,8 @@ impl<'a> Writer<'a> {
                 }
                 out.push(b']');
             }
-            Writer::Struct(_, fields) => {
+            Values::Connect(values) => values.write(row, out),
+            Values::Struct(fields) => {
                 if fields.is_empty() {
                     out.push(b'{');
                 }
@@ -340,15 +324,59 @@ impl<'a> Writer<'a> {
     }
 }
 
+impl<'a> Values<'a> {
+    fn new(array: &'a dyn Array, style: Style) -> Result<Values<'a>> {
+        use DataType as D;
+        Ok(match array.data_type() {
+            D::Boolean => Values::Boolean(array.as_boolean()),
+            D::Int16 => Values::Int16(array.as_primitive()),
+            D::Int32 => Values::Int32(array.as_primitive()),
+            D::Int64 => Values::Int64(array.as_primitive()),
+            D::Float32 => Values::Float32(array.as_primitive()),
+            D::Float64 => Values::Float64(array.as_primitive()),
+            D::Decimal128(_, scale) => Values::Decimal(array.as_primitive(), *scale),
+            D::LargeBinary => Values::Numeric(array.as_binary()),
+            D::BinaryView => Values::Json(array.as_binary_view()),
+            D::Utf8 => Values::Text(array.as_string()),
+            D::Utf8View => Values::TextView(array.as_string_view()),
+            D::Binary => Values::Bytes(array.as_binary()),
+            D::Date32 => Values::Date(array.as_primitive()),
+            D::Time64(TimeUnit::Microsecond) => Values::Time(array.as_primitive()),
+            D::Timestamp(TimeUnit::Microsecond, zone) => {
+                Values::Timestamp(array.as_primitive(), zone.is_some())
+            }
+            D::Interval(IntervalUnit::MonthDayNano) => Values::Interval(array.as_primitive()),
+            D::List(_) => {
+                let list = array.as_list();
+                Values::List(list, Box::new(Writer::new(list.values().as_ref(), style)?))
+            }
+            D::Struct(fields) => {
+                let composite = array.as_struct();
+                let field = |(i, field): (usize, &FieldRef)| {
+                    let values = Writer::new(composite.column(i).as_ref(), style)?;
+                    Ok((prefix(i, field.name()), values))
+                };
+                let fields = fields.iter().enumerate().map(field);
+                Values::Struct(fields.collect::<Result<_>>()?)
+            }
+            other => {
+                return Err(Error::internal(format!(
+                    "a batch has type {other} where JSON is written"
+                )));
+            }
+        })
+    }
+}
+
 #[inline]
-fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(b'"');
     write(out);
     out.push(b'"');
 }
 
 #[inline]
-fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
+pub(super) fn write_integer(value: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
@@ -413,7 +441,7 @@ fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Appends UTF-8 `text` as a JSON string.
 #[inline]
-fn write_string(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut done = 0;

@@ -10,9 +10,10 @@
 
 use super::NOT_IN_ENCODING;
 use super::connect::{self, PlanId, Plans};
-use super::form::Form;
+use super::connect_encode;
+use super::form::{self, Form};
 use super::json_decode::{ObjectReader, Rows, Wanted};
-use super::json_encode::{BoundRows, JsonEncoder};
+use super::json_encode::{BoundRows, JsonEncoder, Style};
 use super::scan::{Fault, Scanner};
 use arrow::array::RecordBatch;
 use std::sync::Arc;
@@ -206,18 +207,26 @@ fn is_json(key: &[u8]) -> bool {
     scanner.skip(0).and_then(|()| scanner.end()).is_ok()
 }
 
+/// The topic of a source or sink, for the names of its schemas.
+pub(crate) fn topic_of(spec: &ConnectorSpec) -> &str {
+    spec.options.get("topic").map_or("tidemark", String::as_str)
+}
+
 /// Writes record keys of a sink: a JSON object of the key columns, or with `key.encode = 'text'`
 /// the bare text of the only one.
 #[derive(Debug)]
 pub struct KeyEncoder {
     encoder: JsonEncoder,
     bare: bool,
+    /// What stands before a key with a schema; empty for others.
+    opening: Vec<u8>,
 }
 
 /// A batch whose record keys can be written.
 pub struct BoundKeys<'a> {
     rows: BoundRows<'a>,
     bare: bool,
+    opening: &'a [u8],
 }
 
 impl KeyEncoder {
@@ -232,9 +241,19 @@ impl KeyEncoder {
             )
             .with_hint("Use KEY ENCODE JSON."));
         }
+        let schemas = form::sink_schemas(spec)?.filter(|_| !bare);
+        let (style, opening) = match schemas {
+            Some(unit) => {
+                let name = format!("{}.Key", topic_of(spec));
+                let opening = connect_encode::opening(columns, &spec.key, unit, &name);
+                (Style::Connect(unit), opening)
+            }
+            None => (Style::Plain, Vec::new()),
+        };
         Ok(KeyEncoder {
-            encoder: JsonEncoder::new(columns, &spec.key)?,
+            encoder: JsonEncoder::with_style(columns, &spec.key, style)?,
             bare,
+            opening,
         })
     }
 
@@ -243,6 +262,7 @@ impl KeyEncoder {
         Ok(BoundKeys {
             rows: self.encoder.bind(rows)?,
             bare: self.bare,
+            opening: &self.opening,
         })
     }
 }
@@ -251,9 +271,12 @@ impl BoundKeys<'_> {
     /// Appends the key of row `row` to `out`.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
         if self.bare {
-            self.rows.write_bare(row, out)
-        } else {
-            self.rows.write(row, out)
+            return self.rows.write_bare(row, out);
+        }
+        out.extend_from_slice(self.opening);
+        self.rows.write(row, out);
+        if !self.opening.is_empty() {
+            out.push(b'}');
         }
     }
 }

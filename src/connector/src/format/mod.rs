@@ -31,8 +31,14 @@
 //! | date | `YYYY-MM-DD`; an integer as days since 1970-01-01 |
 //! | time | `HH:MM[:SS[.ffffff]]`; an integer as microseconds since midnight |
 //! | timestamp, timestamptz | `YYYY-MM-DD HH:MM:SS[.ffffff]`, also with `T` or a zone; an epoch |
-//! | jsonb | any value; in DEBEZIUM a string holds the text |
+//! | interval | a string; an integer as microseconds |
+//! | jsonb | any value |
 //! | uuid | a string |
+//! | arrays, composite types | an array, an object, of these ([`nested`]) |
+//!
+//! Kafka Connect's envelope is taken off keys and values, and its schema decides units and
+//! encodings ([`connect`]). Where there is none, the source's options and DEBEZIUM's defaults do
+//! ([`form`]); [`typed`] has what a value in such a form becomes in each column.
 //!
 //! Integers are checked for their range; more than p digits of a numeric are an error. A number as
 //! timestamp is epoch milliseconds below 10^14, microseconds from there on. Columns of an UPSERT
@@ -46,12 +52,13 @@
 mod base64;
 mod column;
 mod connect;
+pub(crate) mod connect_encode;
 mod datetime;
 mod debezium;
-mod form;
+pub(crate) mod form;
 mod json_decode;
-mod json_encode;
-mod key;
+pub(crate) mod json_encode;
+pub(crate) mod key;
 mod nested;
 mod number;
 mod scan;
@@ -60,7 +67,6 @@ mod tests;
 mod typed;
 
 pub use debezium::debezium_envelope;
-pub(crate) use form::OPTIONS as FORM_OPTIONS;
 pub use json_encode::{BoundRows, JsonEncoder};
 pub use key::{BoundKeys, KeyEncoder};
 

@@ -8,6 +8,7 @@ mod encoding;
 mod keyed;
 mod nested;
 mod random;
+mod schemas;
 mod types;
 
 use super::{RawRecord, RecordDecoder};

@@ -8,6 +8,7 @@
 use super::LIMIT_EXCEEDED;
 use super::base64::{self, Alphabet};
 use super::column::{ColumnBuilder, Context, TextForm, Values, hex_text, push_bytea, read_integer};
+use super::connect_encode::{DEBEZIUM_INFINITY, DEBEZIUM_MINUS_INFINITY};
 use super::datetime;
 use super::form::{Form, Moment, Unit};
 use super::number;
@@ -17,9 +18,6 @@ use tidemark_values::jsonb::{self, Builder};
 use tidemark_values::moment;
 use tidemark_values::numeric::Numeric;
 
-/// What Debezium writes for PostgreSQL's infinite timestamps, in microseconds.
-const DEBEZIUM_INFINITY: i64 = 9_223_372_036_825_200_000;
-const DEBEZIUM_MINUS_INFINITY: i64 = -9_223_372_036_832_400_000;
 /// How the texts begin that it writes for them with a zone.
 const ZONED_INFINITY: &str = "+292278994-";
 const ZONED_MINUS_INFINITY: &str = "-292275055-";

@@ -9,10 +9,15 @@
 //! | UPSERT | -1 | no value under its key |
 //! | DEBEZIUM | the same | `u` with before and after, `c` with after, `d` with before |
 //!
+//! With `schemas.enable` keys and values stand in Kafka Connect's envelope
+//! ([`crate::format::connect_encode`]).
+//!
 //! A retraction waits for the change after it, also across the batches of an epoch. Texts are
 //! written into two buffers that are used again for each record.
 
-use crate::format::{JsonEncoder, KeyEncoder, debezium_envelope};
+use crate::format::json_encode::Style;
+use crate::format::key::topic_of;
+use crate::format::{JsonEncoder, KeyEncoder, connect_encode, debezium_envelope, form};
 use arrow::array::RecordBatch;
 use tidemark_changelog::connector::SinkEpoch;
 use tidemark_common::{Error, Result, SqlState};
@@ -26,6 +31,8 @@ pub struct RecordWriter {
     format: Format,
     keys: Option<KeyEncoder>,
     rows: JsonEncoder,
+    /// What stands before a value with a schema; empty for others.
+    opening: Vec<u8>,
     force_append_only: bool,
     key: Vec<u8>,
     value: Vec<u8>,
@@ -60,6 +67,17 @@ impl RecordWriter {
             .with_hint("Name its columns, as in primary_key = 'id'."));
         }
         let all: Vec<usize> = (0..columns.len()).collect();
+        let (style, opening) = match form::sink_schemas(spec)? {
+            None => (Style::Plain, Vec::new()),
+            Some(unit) => {
+                let topic = topic_of(spec);
+                let opening = match spec.format {
+                    Format::Debezium => connect_encode::event_opening(columns, unit, topic),
+                    _ => connect_encode::opening(columns, &all, unit, &format!("{topic}.Value")),
+                };
+                (Style::Connect(unit), opening)
+            }
+        };
         Ok(RecordWriter {
             format: spec.format,
             keys: if spec.key.is_empty() {
@@ -67,7 +85,8 @@ impl RecordWriter {
             } else {
                 Some(KeyEncoder::new(spec, columns)?)
             },
-            rows: JsonEncoder::new(columns, &all)?,
+            rows: JsonEncoder::with_style(columns, &all, style)?,
+            opening,
             force_append_only,
             key: Vec::new(),
             value: Vec::new(),
@@ -108,7 +127,7 @@ impl RecordWriter {
                 return Err(Error::internal("a plain sink received a retraction"));
             }
             self.value.clear();
-            bound.write(row, &mut self.value);
+            wrap(&self.opening, &mut self.value, |out| bound.write(row, out));
             let key = keys.as_ref().map(|keys| {
                 self.key.clear();
                 keys.write(row, &mut self.key);
@@ -158,8 +177,10 @@ impl RecordWriter {
             keys.write(row, &mut self.key);
             self.value.clear();
             let retracts = weight(row) < 0;
-            if debezium || !retracts {
+            if debezium {
                 bound.write(row, &mut self.value);
+            } else if !retracts {
+                wrap(&self.opening, &mut self.value, |out| bound.write(row, out));
             }
             let replaces = self.waiting.is_set && self.waiting.key == self.key;
             if !replaces {
@@ -174,15 +195,11 @@ impl RecordWriter {
             self.waiting.is_set = false;
             if debezium {
                 let before = replaces.then_some(self.waiting.row.as_slice());
+                let (after, op) = (Some(&*self.value), if replaces { 'u' } else { 'c' });
                 self.envelope.clear();
-                debezium_envelope(
-                    before,
-                    Some(&self.value),
-                    if replaces { 'u' } else { 'c' },
-                    now_ms,
-                    now_ms,
-                    &mut self.envelope,
-                );
+                wrap(&self.opening, &mut self.envelope, |out| {
+                    debezium_envelope(before, after, op, now_ms, now_ms, out)
+                });
                 emit(Some(&self.key), Some(&self.envelope))?;
             } else {
                 emit(Some(&self.key), Some(&self.value))?;
@@ -199,16 +216,22 @@ impl RecordWriter {
         if self.format != Format::Debezium {
             return emit(Some(&self.waiting.key), None);
         }
+        let before = Some(self.waiting.row.as_slice());
         self.envelope.clear();
-        debezium_envelope(
-            Some(&self.waiting.row),
-            None,
-            'd',
-            now_ms,
-            now_ms,
-            &mut self.envelope,
-        );
+        wrap(&self.opening, &mut self.envelope, |out| {
+            debezium_envelope(before, None, 'd', now_ms, now_ms, out)
+        });
         emit(Some(&self.waiting.key), Some(&self.envelope))
+    }
+}
+
+/// Appends what `write` does, inside the envelope that `opening` begins, if any.
+#[inline]
+fn wrap(opening: &[u8], out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(opening);
+    write(out);
+    if !opening.is_empty() {
+        out.push(b'}');
     }
 }
 
@@ -245,7 +268,15 @@ mod tests {
     ) -> Result<Vec<String>> {
         let mut spec = spec("kafka", &[]);
         (spec.format, spec.key) = (format, key.to_vec());
-        let mut writer = RecordWriter::new(&spec, &columns(), force)?;
+        records_of(&spec, force, batches)
+    }
+
+    fn records_of(
+        spec: &ConnectorSpec,
+        force: bool,
+        batches: &[&[(i64, i64, &str)]],
+    ) -> Result<Vec<String>> {
+        let mut writer = RecordWriter::new(spec, &columns(), force)?;
         let changes = batches.iter().map(|rows| {
             let ids = Arc::new(rows.iter().map(|r| r.1).collect::<Int64Array>());
             let names = Arc::new(rows.iter().map(|r| Some(r.2)).collect::<StringArray>());
@@ -289,6 +320,31 @@ mod tests {
                 .message(),
             "a plain sink received a retraction"
         );
+    }
+
+    #[test]
+    fn schemas_stand_around_keys_and_values() {
+        let mut spec = spec("kafka", &[("topic", "t")]);
+        (spec.format, spec.key) = (Format::Upsert, vec![0]);
+        spec.encode_options
+            .insert("schemas.enable".into(), "true".into());
+        let batches: &[&[_]] = &[&[(1, 1, "a"), (-1, 2, "b")]];
+        let key = |id: i64| {
+            format!(
+                r#"{{"schema":{{"fields":[{{"field":"id","optional":true,"type":"int64"}}],"name":"t.Key","optional":false,"type":"struct"}},"payload":{{"id":{id}}}}}"#
+            )
+        };
+        let value = r#"{"schema":{"fields":[{"field":"id","optional":true,"type":"int64"},{"field":"name","optional":true,"type":"string"}],"name":"t.Value","optional":false,"type":"struct"},"payload":{"id":1,"name":"a"}}"#;
+        assert_eq!(
+            records_of(&spec, false, batches).unwrap(),
+            [format!("{} {value}", key(1)), format!("{} -", key(2))]
+        );
+        spec.format = Format::Debezium;
+        let events = records_of(&spec, false, batches).unwrap();
+        assert!(events[1].contains(r#""name":"t.Envelope""#));
+        assert!(events[1].ends_with(
+            r#""payload":{"before":{"id":2,"name":"b"},"after":null,"source":{"connector":"tidemark","ts_ms":5},"op":"d","ts_ms":5}}"#
+        ));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::array::{Date32Array, Time64MicrosecondArray, TimestampMicrosecondArray};
 use std::sync::Arc;
 
-const TYPES: [(&str, &str); 14] = [
+pub(super) const TYPES: [(&str, &str); 14] = [
     ("b", "boolean"),
     ("s", "smallint"),
     ("i", "int"),
@@ -91,7 +91,7 @@ fn random_rows_come_back() {
     }
 }
 
-fn random_batch(random: &mut Random, rows: usize, columns: &[Column]) -> RecordBatch {
+pub(super) fn random_batch(random: &mut Random, rows: usize, columns: &[Column]) -> RecordBatch {
     fn some<T>(
         random: &mut Random,
         rows: usize,
