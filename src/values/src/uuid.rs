@@ -5,16 +5,19 @@ use tidemark_common::{Error, Result, SqlState};
 /// Bytes of a UUID.
 pub const BYTES: usize = 16;
 
-/// Appends the text of a UUID's bytes.
-pub fn write(bytes: &[u8], text: &mut String) {
+/// Characters of its text, all of them ASCII.
+pub const TEXT_BYTES: usize = 36;
+
+/// The text of a UUID's bytes.
+pub fn text(bytes: &[u8]) -> [u8; TEXT_BYTES] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push(DIGITS[usize::from(byte >> 4)].into());
-        text.push(DIGITS[usize::from(byte & 15)].into());
+    let mut text = [b'-'; TEXT_BYTES];
+    for (i, byte) in bytes.iter().take(BYTES).enumerate() {
+        let hyphens = (2..6).filter(|group| i >= 2 * group).count();
+        text[2 * i + hyphens] = DIGITS[usize::from(byte >> 4)];
+        text[2 * i + hyphens + 1] = DIGITS[usize::from(byte & 15)];
     }
+    text
 }
 
 /// The bytes of a UUID: 32 hexadecimal digits, with a hyphen after any four of them, in braces or
@@ -65,9 +68,8 @@ mod tests {
             "a0ee-bc99-9c0b-4ef8-bb6d-6bb9-bd38-0a11",
             "{a0eebc99-9c0b4ef8-bb6d6bb9-bd380a11}",
         ] {
-            let mut written = String::new();
-            write(&read(spelling).unwrap(), &mut written);
-            assert_eq!(written, text, "{spelling}");
+            let written = super::text(&read(spelling).unwrap());
+            assert_eq!(written, text.as_bytes(), "{spelling}");
         }
         for wrong in [
             "",

@@ -12,23 +12,23 @@ use super::nested;
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
 use arrow::array::{
-    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
-    ListArray, PrimitiveArray, StringArray, StructArray,
+    ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, FixedSizeBinaryArray,
+    LargeBinaryArray, LargeStringArray, ListArray, PrimitiveArray, StringArray, StructArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
-use tidemark_values::jsonb;
+use tidemark_values::{jsonb, uuid};
 
 /// What a text column checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TextForm {
     /// VARCHAR with its limit in characters; `u32::MAX` for none.
     Varchar(u32),
-    /// UUID: PostgreSQL's forms, written in lower case with hyphens.
-    Uuid,
+    /// CHAR with its length; `u32::MAX` for none.
+    Char(u32),
 }
 
 /// The values of one column.
@@ -50,6 +50,7 @@ pub(super) enum Values {
         ends: Vec<i32>,
         form: TextForm,
     },
+    Uuid(Vec<[u8; uuid::BYTES]>),
     Bytes {
         data: Vec<u8>,
         ends: Vec<i32>,
@@ -111,6 +112,7 @@ macro_rules! each_vector {
      ($items:ident, $counts:ident) => $list:expr, $children:ident => $struct:expr) => {
         match $values {
             Values::Interval($v) => $body,
+            Values::Uuid($v) => $body,
             Values::List {
                 items: $items,
                 ends: $counts,
@@ -179,8 +181,9 @@ impl ColumnBuilder {
                 data: Vec::new(),
                 ends: Vec::new(),
             },
-            DataType::Utf8 if column.sql_type.eq_ignore_ascii_case("uuid") => text(TextForm::Uuid),
             DataType::Utf8 => text(TextForm::Varchar(length_limit(&column.sql_type))),
+            DataType::LargeUtf8 => text(TextForm::Char(length_limit(&column.sql_type))),
+            DataType::FixedSizeBinary(16) => Values::Uuid(Vec::new()),
             DataType::Binary => Values::Bytes {
                 data: Vec::new(),
                 ends: Vec::new(),
@@ -459,9 +462,12 @@ impl ColumnBuilder {
                         check_varchar(text, *limit)?;
                         data.push_str(text);
                     }
-                    TextForm::Uuid => push_uuid(text, data)?,
+                    TextForm::Char(length) => push_padded(text, *length, data)?,
                 }
                 ends.push(data.len() as i32);
+            }
+            Values::Uuid(values) => {
+                values.push(uuid::read(text).map_err(|_| number::invalid("uuid", text))?)
             }
         }
         self.written = row + 1;
@@ -509,10 +515,11 @@ impl ColumnBuilder {
             Values::Float32(_) => "real",
             Values::Float64(_) => "double precision",
             Values::Decimal { .. } | Values::Numeric { .. } => "numeric",
+            Values::Uuid(_) => "uuid",
             Values::Text {
-                form: TextForm::Uuid,
+                form: TextForm::Char(_),
                 ..
-            } => "uuid",
+            } => "character",
             Values::Jsonb { .. } => "jsonb",
             Values::Text { .. } => "character varying",
             Values::Bytes { .. } => "bytea",
@@ -559,6 +566,22 @@ impl ColumnBuilder {
                 let array = Decimal128Array::new(taken(values).into(), nulls)
                     .with_precision_and_scale(*precision, *scale);
                 Arc::new(array.expect("precision and scale come from a valid column type"))
+            }
+            Values::Uuid(values) => {
+                let bytes = Buffer::from_vec(taken(values).into_flattened());
+                Arc::new(FixedSizeBinaryArray::new(uuid::BYTES as i32, bytes, nulls))
+            }
+            Values::Text {
+                data,
+                ends,
+                form: TextForm::Char(_),
+            } => {
+                let texts = StringArray::new(
+                    offsets(ends),
+                    Buffer::from_vec(std::mem::take(data).into_bytes()),
+                    nulls,
+                );
+                Arc::new(texts.iter().collect::<LargeStringArray>())
             }
             Values::Text { data, ends, .. } => {
                 let capacity = data.len();
@@ -768,33 +791,18 @@ pub(super) fn push_bytea(text: &str, data: &mut Vec<u8>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// 32 hexadecimal digits with hyphens after any group of four, optionally in braces.
-fn push_uuid(text: &str, data: &mut String) -> Result<(), Fault> {
-    let inner = text
-        .strip_prefix('{')
-        .and_then(|t| t.strip_suffix('}'))
-        .unwrap_or(text);
-    let mut count = 0;
-    let mut hyphen_allowed = false;
-    for byte in inner.bytes() {
-        match byte {
-            b'-' if hyphen_allowed => hyphen_allowed = false,
-            _ if byte.is_ascii_hexdigit() && count < 32 => {
-                if matches!(count, 8 | 12 | 16 | 20) {
-                    data.push('-');
-                }
-                data.push(char::from(byte.to_ascii_lowercase()));
-                count += 1;
-                hyphen_allowed = count % 4 == 0 && count < 32;
-            }
-            _ => return Err(number::invalid("uuid", text)),
-        }
+/// A `char(length)`: blanks up to its length.
+fn push_padded(text: &str, length: u32, data: &mut String) -> Result<(), Fault> {
+    let text = text.trim_end_matches(' ');
+    if length == u32::MAX {
+        data.push_str(text);
+        return Ok(());
     }
-    if count == 32 {
-        Ok(())
-    } else {
-        Err(number::invalid("uuid", text))
-    }
+    check_varchar(text, length)?;
+    data.push_str(text);
+    let blanks = (length as usize).saturating_sub(text.chars().count());
+    data.extend(std::iter::repeat_n(' ', blanks));
+    Ok(())
 }
 
 /// `\x` and two digits a byte.

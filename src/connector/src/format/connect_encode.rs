@@ -214,7 +214,7 @@ fn type_schema(data_type: &DataType, sql_type: &str, optional: bool, unit: Unit)
         D::Timestamp(_, Some(_)) => ("string", "io.debezium.time.ZonedTimestamp"),
         D::List(_) => ("array", ""),
         D::Struct(_) => ("struct", ""),
-        _ if sql_type.eq_ignore_ascii_case("uuid") => ("string", "io.debezium.data.Uuid"),
+        D::FixedSizeBinary(_) => ("string", "io.debezium.data.Uuid"),
         _ => ("string", ""),
     };
     let mut schema = Map::new();

@@ -15,16 +15,17 @@ use super::datetime;
 use super::form::Unit;
 use super::scan::special_mask;
 use arrow::array::{
-    Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, LargeBinaryArray,
-    ListArray, PrimitiveArray, RecordBatch, StringArray, StringViewArray,
+    Array, AsArray, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array,
+    FixedSizeBinaryArray, LargeBinaryArray, LargeStringArray, ListArray, PrimitiveArray,
+    RecordBatch, StringArray, StringViewArray,
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::*;
 use std::ops::Range;
 use tidemark_common::{Error, Result};
 use tidemark_plan::Column;
-use tidemark_values::jsonb;
 use tidemark_values::numeric::Numeric;
+use tidemark_values::{jsonb, uuid};
 
 /// One member of the object.
 #[derive(Debug)]
@@ -74,6 +75,8 @@ enum Values<'a> {
     Numeric(&'a LargeBinaryArray),
     Text(&'a StringArray),
     TextView(&'a StringViewArray),
+    Padded(&'a LargeStringArray),
+    Uuid(&'a FixedSizeBinaryArray),
     Json(&'a BinaryViewArray),
     Bytes(&'a BinaryArray),
     Date(&'a PrimitiveArray<Date32Type>),
@@ -231,6 +234,8 @@ fn encodes(data_type: &DataType) -> bool {
             | D::BinaryView
             | D::Utf8
             | D::Utf8View
+            | D::LargeUtf8
+            | D::FixedSizeBinary(16)
             | D::Binary
             | D::Date32
     ) || matches!(
@@ -283,6 +288,12 @@ impl<'a> Writer<'a> {
             Values::Numeric(array) => write_numeric(array.value(row), out),
             Values::Text(array) => write_string(array.value(row).as_bytes(), out),
             Values::TextView(array) => write_string(array.value(row).as_bytes(), out),
+            Values::Padded(array) => write_string(array.value(row).as_bytes(), out),
+            Values::Uuid(array) => {
+                out.push(b'"');
+                out.extend_from_slice(&uuid::text(array.value(row)));
+                out.push(b'"');
+            }
             Values::Json(array) => {
                 let mut text = String::new();
                 let printed = jsonb::Value::new(array.value(row)).print(&mut text);
@@ -339,6 +350,8 @@ impl<'a> Values<'a> {
             D::BinaryView => Values::Json(array.as_binary_view()),
             D::Utf8 => Values::Text(array.as_string()),
             D::Utf8View => Values::TextView(array.as_string_view()),
+            D::LargeUtf8 => Values::Padded(array.as_string()),
+            D::FixedSizeBinary(16) => Values::Uuid(array.as_fixed_size_binary()),
             D::Binary => Values::Bytes(array.as_binary()),
             D::Date32 => Values::Date(array.as_primitive()),
             D::Time64(TimeUnit::Microsecond) => Values::Time(array.as_primitive()),

@@ -221,13 +221,7 @@ impl ColumnBuilder {
                 }
                 u64::from_le_bytes(value).to_string()
             }
-            (
-                Values::Text {
-                    form: TextForm::Uuid,
-                    ..
-                },
-                Form::Bytes(_) | Form::Hex,
-            ) => {
+            (Values::Uuid(_), Form::Bytes(_) | Form::Hex) => {
                 return match bytes.len() {
                     16 => self.push_text(row, &hex_text(bytes)[2..], days),
                     _ => self.push_text(row, text, days),

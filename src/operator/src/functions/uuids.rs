@@ -38,14 +38,12 @@ fn read(texts: &StringArray) -> Result<ArrayRef> {
 }
 
 fn written(uuids: &FixedSizeBinaryArray) -> StringArray {
-    let mut texts = StringBuilder::with_capacity(uuids.len(), uuids.len() * 36);
-    let mut text = String::with_capacity(36);
+    let mut texts = StringBuilder::with_capacity(uuids.len(), uuids.len() * uuid::TEXT_BYTES);
     for uuid in uuids {
         match uuid {
             Some(bytes) => {
-                text.clear();
-                uuid::write(bytes, &mut text);
-                texts.append_value(&text);
+                let text = uuid::text(bytes);
+                texts.append_value(std::str::from_utf8(&text).expect("digits are ASCII"));
             }
             None => texts.append_null(),
         }

@@ -62,6 +62,10 @@ impl Calls {
         let inner = ScalarFunction::new_udf(overloaded.inner.clone(), args);
         let inner = Expr::ScalarFunction(inner);
         let gives = inner.get_type(schema)?;
+        // Numerics of one scale stay what they are.
+        if Type::of(&gives) == Type::of(&call.result) {
+            return Ok(Transformed::yes(inner));
+        }
         Ok(Transformed::yes(self.convert(
             inner,
             &gives,

@@ -325,9 +325,7 @@ impl<'a> Cell<'a> {
                 Ok(())
             }
             Cell::Uuid(a) => {
-                let mut text = String::with_capacity(36);
-                uuid::write(a.value(row), &mut text);
-                out.put_slice(text.as_bytes());
+                out.put_slice(&uuid::text(a.value(row)));
                 Ok(())
             }
             Cell::Padded(a) => {
