@@ -1,7 +1,7 @@
 //! Base64, as Kafka Connect writes bytes into JSON.
 //!
-//! Law: what is read is RFC 4648, in its standard alphabet or the one for URLs, with its padding; no
-//! line breaks, no bits that are left over. So one text is at most one value.
+//! Law: what is read is RFC 4648, in its standard alphabet or the one for URLs, with its padding;
+//! no line breaks, no bits that are left over. So one text is at most one value.
 
 /// Which characters stand for 62 and 63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

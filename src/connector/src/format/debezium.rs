@@ -1,10 +1,10 @@
 //! Debezium change events, read and written.
 //!
 //! `{"before": row|null, "after": row|null, "op": "c"|"r"|"u"|"d", ...}`, bare or inside Kafka
-//! Connect's `{"schema": ..., "payload": event}`, whose schema then says how the rows are to be read
-//! ([`super::connect`]). As changes of a keyed relation: c, r and u write
-//! `after` (+1); d deletes the key of `before`, or of the record key where `before` is null (-1,
-//! other columns NULL). Tombstones (no value, or `null`) and messages (`m`) change nothing.
+//! Connect's `{"schema": ..., "payload": event}`, whose schema then says how the rows are to be
+//! read ([`super::connect`]). As changes of a keyed relation: c, r and u write `after` (+1); d
+//! deletes the key of `before`, or of the record key where `before` is null (-1, other columns
+//! NULL). Tombstones (no value, or `null`) and messages (`m`) change nothing.
 //!
 //! `after` stands before `op` in an event, so it is read at once, in the belief that it counts;
 //! only a deletion looks at `before`.

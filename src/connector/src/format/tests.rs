@@ -20,8 +20,8 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::RecordError;
 use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
-use tidemark_values::jsonb;
 use tidemark_values::numeric::Numeric;
+use tidemark_values::{jsonb, uuid};
 
 /// A column by SQL name of its type.
 fn column(name: &str, sql: &str) -> Column {
@@ -41,6 +41,8 @@ fn column(name: &str, sql: &str) -> Column {
         "numeric" => DataType::LargeBinary,
         "jsonb" => DataType::BinaryView,
         "bytea" => DataType::Binary,
+        "uuid" => DataType::FixedSizeBinary(16),
+        "char(3)" => DataType::LargeUtf8,
         "date" => DataType::Date32,
         "time" => DataType::Time64(TimeUnit::Microsecond),
         "time(3)" => DataType::Time64(TimeUnit::Microsecond),
@@ -138,6 +140,10 @@ fn value(column: &dyn Array, row: usize) -> String {
                 .print(&mut text)
                 .unwrap();
             text
+        }
+        DataType::FixedSizeBinary(_) => {
+            let text = uuid::text(column.as_fixed_size_binary().value(row));
+            String::from_utf8(text.to_vec()).unwrap()
         }
         DataType::LargeBinary => Numeric::decode(column.as_binary::<i64>().value(row))
             .unwrap()

@@ -2,8 +2,8 @@
 //!
 //! Law: what a column gets is what PostgreSQL would make of the value that the form means: of a
 //! moment a date, a time or a timestamp, in text columns its text; of bytes their `\x` text, of a
-//! decimal its digits. Columns of numbers get a moment's number as it is. A pair that PostgreSQL has
-//! no cast for is an error of the column. JSONB gets what `to_jsonb` would make of the value.
+//! decimal its digits. Columns of numbers get a moment's number as it is. A pair that PostgreSQL
+//! has no cast for is an error of the column. JSONB gets what `to_jsonb` would make of the value.
 
 use super::LIMIT_EXCEEDED;
 use super::base64::{self, Alphabet};

@@ -1,7 +1,8 @@
 //! Operands of an operator, by PostgreSQL's signatures of it: a quoted constant, which has no type
-//! of its own, takes the one that the operator asks for (`i < '10'` compares integers, `ok = 'true'`
-//! booleans), and operands that no operator takes are refused: a text *column* beside an integer is
-//! an error, while DataFusion would cast every text to a number and fail, or not, row by row.
+//! of its own, takes the one that the operator asks for (`i < '10'` compares integers, `ok =
+//! 'true'` booleans), and operands that no operator takes are refused: a text *column* beside an
+//! integer is an error, while DataFusion would cast every text to a number and fail, or not, row by
+//! row.
 //!
 //! Operands that have types keep them, `char(n)` beside a text aside: what integers, numerics and
 //! floats come to beside each other is the business of the rules after this one.

@@ -1,6 +1,6 @@
 //! The types of UNION's columns, by PostgreSQL's rules: what has a type decides, quoted constants
-//! follow. DataFusion's coercion starts from the types at binding, when integer constants still were
-//! `bigint`, knows nothing of numerics, and makes nanoseconds of a date and a timestamp.
+//! follow. DataFusion's coercion starts from the types at binding, when integer constants still
+//! were `bigint`, knows nothing of numerics, and makes nanoseconds of a date and a timestamp.
 
 use super::literals::with_types;
 use crate::signatures::{Arg, common_type, unmatched};

@@ -2,9 +2,9 @@
 //! what it is applied to.
 //!
 //! PostgreSQL's functions are overloaded (`length(text)`, `length(bytea)`), and its quoted
-//! constants have no type until the call they stand in has been chosen. DataFusion has neither: a quoted
-//! constant is text to it, and each function coerces what it gets. So calls are resolved here, and
-//! handed to DataFusion with arguments of exactly the types that the function declares:
+//! constants have no type until the call they stand in has been chosen. DataFusion has neither: a
+//! quoted constant is text to it, and each function coerces what it gets. So calls are resolved
+//! here, and handed to DataFusion with arguments of exactly the types that the function declares:
 //!
 //! * [`types`]: the types of SQL, which of them stand for which others, and their categories;
 //! * [`table`]: the signatures, `functions.txt` and `operators.txt`, as PostgreSQL's own catalog
@@ -13,7 +13,8 @@
 //! * [`bind`]: what polymorphic parameters (`anyelement`, `anycompatiblearray`) come to in it.
 //!
 //! A function that is in the table under a name that we have is called by the table only. Those
-//! that are not in it (DataFusion's own, and functions about the catalog) coerce as they say themselves.
+//! that are not in it (DataFusion's own, and functions about the catalog) coerce as they say
+//! themselves.
 
 mod bind;
 mod choose;

@@ -218,6 +218,14 @@ fn texts() {
         ],
     );
     check(
+        "char(3)",
+        &[
+            ("\"ab\"", "ab "),
+            ("\"abc  \"", "abc"),
+            ("\"abcd\"", "! value too long*"),
+        ],
+    );
+    check(
         "uuid",
         &[
             (
