@@ -275,6 +275,11 @@ pub fn arrow_error(error: &ArrowError) -> Error {
         {
             out_of_range("numeric field overflow".into())
         }
+        ArrowError::InvalidArgumentError(m) | ArrowError::ComputeError(m)
+            if m.contains("verflow") =>
+        {
+            out_of_range(overflow(m))
+        }
         ArrowError::NotYetImplemented(m) => Error::unsupported(some(plain(m))),
         ArrowError::ExternalError(inner) => match inner.downcast_ref::<Error>() {
             Some(ours) => ours.clone(),

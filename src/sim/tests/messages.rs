@@ -10,7 +10,7 @@ use tidemark_sim::client::{ClientError, Session};
 use tidemark_sim::server::Server;
 
 /// What those below say.
-const FOREIGN: [&str; 38] = [
+const FOREIGN: [&str; 41] = [
     "Utf8",
     "LargeUtf8",
     "Int8",
@@ -48,6 +48,9 @@ const FOREIGN: [&str; 38] = [
     "Schema error",
     "Internal error",
     "internal error",
+    "int32",
+    "int64",
+    "utf8",
     "XX000",
 ];
 

@@ -358,6 +358,11 @@ impl Settings {
     /// RESET of one setting.
     pub fn reset(&mut self, name: &str) -> Option<(String, String)> {
         let name = canonical(name);
+        if name.contains('.') {
+            // Once named, it is known to the session.
+            self.values.insert(name, String::new());
+            return None;
+        }
         self.values.remove(&name)?;
         reported_name(&name).and_then(|n| Some((n.to_string(), self.get(&name)?.to_string())))
     }
@@ -378,6 +383,7 @@ impl Settings {
         let reported = self.reported();
         let before = self.before_transaction.take();
         let local = std::mem::take(&mut self.local);
+        let named: Vec<String> = self.values.keys().cloned().collect();
         match before {
             Some(before) if !committed => self.values = before,
             _ => {
@@ -389,6 +395,7 @@ impl Settings {
                 }
             }
         }
+        self.remember(named);
         self.reported_since(&reported)
     }
 
@@ -403,9 +410,19 @@ impl Settings {
     /// Back to a savepoint. Returns the reported settings that have another value now.
     pub fn back_to(&mut self, savepoint: &Savepoint) -> Vec<(String, String)> {
         let reported = self.reported();
+        let named: Vec<String> = self.values.keys().cloned().collect();
         self.values = savepoint.values.clone();
         self.local = savepoint.local.clone();
+        self.remember(named);
         self.reported_since(&reported)
+    }
+
+    /// Settings of the client's own that were named are known, and empty, also when what set them
+    /// is undone.
+    fn remember(&mut self, named: Vec<String>) {
+        for name in named.into_iter().filter(|n| n.contains('.')) {
+            self.values.entry(name).or_default();
+        }
     }
 
     fn reported_since(&self, before: &[(String, String)]) -> Vec<(String, String)> {
@@ -440,7 +457,11 @@ impl Settings {
 
     fn check(&self, name: &str, value: &str) -> Result<(String, String)> {
         let lower = canonical(name);
-        let value = value.trim().trim_matches('\'').to_string();
+        // A client's own setting is kept as it is.
+        let value = match lower.contains('.') {
+            true => value.to_string(),
+            false => value.trim().trim_matches('\'').to_string(),
+        };
         let invalid = || {
             Error::user(
                 SqlState::INVALID_PARAMETER,
