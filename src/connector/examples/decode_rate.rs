@@ -67,6 +67,35 @@ fn records(count: usize, blank: &str) -> Vec<String> {
         .collect()
 }
 
+/// A change event with its schema, as Kafka Connect's converter writes it.
+fn described(event: &str) -> String {
+    let field = |name: &str, kind: &str| {
+        format!("{{\"type\":\"{kind}\",\"optional\":true,\"field\":\"{name}\"}}")
+    };
+    let row = [
+        field("auction", "int64"),
+        field("bidder", "int64"),
+        field("price", "int64"),
+        field("channel", "string"),
+        field("url", "string"),
+        field("date_time", "string"),
+        field("extra", "string"),
+    ]
+    .join(",");
+    let image = |name: &str| {
+        format!(
+            "{{\"type\":\"struct\",\"fields\":[{row}],\"optional\":true,\"name\":\"Value\",\
+             \"field\":\"{name}\"}}"
+        )
+    };
+    format!(
+        "{{\"schema\":{{\"type\":\"struct\",\"fields\":[{},{}],\"name\":\"Envelope\"}},\
+         \"payload\":{event}}}",
+        image("before"),
+        image("after")
+    )
+}
+
 /// Runs `step`, which handles `count` records of `bytes` in all, for `seconds`; prints the best of
 /// its rates.
 fn measure(name: &str, seconds: f64, count: usize, bytes: usize, mut step: impl FnMut()) {
@@ -168,10 +197,12 @@ fn main() {
                 )
             })
             .collect();
+        let described: Vec<String> = events.iter().map(|e| described(e)).collect();
         for (name, format, records) in [
             ("7 of 7, two shapes in turn", Format::Plain, &mixed),
             ("7 of 7, upsert", Format::Upsert, &records),
             ("7 of 7, debezium", Format::Debezium, &events),
+            ("7 of 7, debezium with schema", Format::Debezium, &described),
         ] {
             let spec = ConnectorSpec {
                 format,

@@ -13,11 +13,11 @@
 
 use super::base64::Alphabet;
 use super::form::{Form, Moment, Unit};
-use super::json_decode::ObjectReader;
+use super::json_decode::{ObjectReader, Rows};
 use super::scan::{Fault, Scanner};
 use serde_json::Value;
 
-/// Schemas kept; a new one takes the place of the oldest.
+/// Schemas kept; a new one takes the place of one that was not used lately.
 const SCHEMAS_MAX: usize = 32;
 /// Bytes of a schema that is kept.
 const SCHEMA_BYTES_MAX: usize = 1 << 20;
@@ -27,12 +27,11 @@ const SCHEMA_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Plans<P> {
     /// Of values without a schema.
     bare: P,
+    /// Of schemas by their bytes, the last used first.
     known: Vec<(Box<str>, P)>,
-    /// Place of the next schema once all places are taken.
-    oldest: usize,
 }
 
-/// Which plan: none of a value without a schema.
+/// Which plan, until the next schema is passed: none of a value without one.
 pub(super) type PlanId = Option<usize>;
 
 impl<P> Plans<P> {
@@ -41,11 +40,10 @@ impl<P> Plans<P> {
         Plans {
             bare,
             known: Vec::new(),
-            oldest: 0,
         }
     }
 
-    /// The plan `id`, until the next call of `pass`.
+    /// The plan `id`.
     #[inline]
     pub fn get(&mut self, id: PlanId) -> &mut P {
         match id {
@@ -54,25 +52,72 @@ impl<P> Plans<P> {
         }
     }
 
-    /// Passes the schema at the cursor, and says what its plan is; `plan` makes one. `depth`
-    /// containers are open around it.
+    /// Passes the schema at the cursor, an object, and says what its plan is; `plan` makes one.
     #[inline]
     pub fn pass(
         &mut self,
         scanner: &mut Scanner<'_>,
-        depth: u32,
         plan: impl FnOnce(&Form) -> P,
     ) -> Result<PlanId, Fault> {
-        let rest = scanner.rest();
-        // A schema that is the beginning of the text is all of it: both end where their first brace
-        // closes.
-        for (at, (schema, _)) in self.known.iter().enumerate() {
-            if rest.starts_with(schema.as_bytes()) {
-                scanner.advance(schema.len());
-                return Ok(Some(at));
+        match self.recall(scanner) {
+            Some(at) => Ok(Some(at)),
+            None => self.learn(scanner, plan),
+        }
+    }
+
+    /// Passes the object at the cursor, if it is an envelope: its plan, and a cursor at its payload.
+    /// The cursor stays where it is none.
+    pub fn envelope<'a>(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        plan: impl FnOnce(&Form) -> P,
+    ) -> Result<Option<(PlanId, Scanner<'a>)>, Fault> {
+        let mut walk = scanner.copy();
+        let (mut id, mut described, mut unknown, mut payload) = (None, false, None, None);
+        let mut first = true;
+        while let Some(name) = walk.next_member(first)? {
+            first = false;
+            match (name.raw, walk.peek()) {
+                ("schema", b'{') => {
+                    described = true;
+                    id = self.recall(&mut walk);
+                    if id.is_none() {
+                        unknown = Some(walk.copy());
+                        walk.skip(1)?;
+                    }
+                }
+                ("schema", b'n') => {
+                    described = true;
+                    walk.literal("null")?;
+                }
+                ("payload", _) => {
+                    payload = Some(walk.copy());
+                    walk.skip(1)?;
+                }
+                _ => return Ok(None),
             }
         }
-        self.learn(scanner, depth, plan)
+        let Some(payload) = payload.filter(|_| described) else {
+            return Ok(None);
+        };
+        if let Some(mut schema) = unknown {
+            id = self.learn(&mut schema, plan)?;
+        }
+        *scanner = walk;
+        Ok(Some((id, payload)))
+    }
+
+    /// Passes the schema at the cursor if its bytes are known.
+    #[inline]
+    fn recall(&mut self, scanner: &mut Scanner<'_>) -> PlanId {
+        // A schema that is the beginning of the text is all of it: both end where their first brace
+        // closes.
+        let rest = scanner.rest();
+        let is_next = |(schema, _): &(Box<str>, P)| rest.starts_with(schema.as_bytes());
+        let at = self.known.iter().position(is_next)?;
+        scanner.advance(self.known[at].0.len());
+        self.known.swap(0, at);
+        Some(0)
     }
 
     #[cold]
@@ -80,33 +125,20 @@ impl<P> Plans<P> {
     fn learn(
         &mut self,
         scanner: &mut Scanner<'_>,
-        depth: u32,
         plan: impl FnOnce(&Form) -> P,
     ) -> Result<PlanId, Fault> {
-        let is_object = scanner.peek() == b'{';
-        let text = scanner.raw(depth)?;
-        if !is_object || text.len() > SCHEMA_BYTES_MAX {
+        let text = scanner.raw(1)?;
+        if text.len() > SCHEMA_BYTES_MAX {
             return Ok(None);
         }
         let Ok(schema) = serde_json::from_str::<Value>(text) else {
             return Ok(None);
         };
-        let entry = (Box::from(text), plan(&form_of(&schema)));
-        if self.known.len() < SCHEMAS_MAX {
-            self.known.push(entry);
-            return Ok(Some(self.known.len() - 1));
-        }
-        let at = self.oldest;
-        self.known[at] = entry;
-        self.oldest = (at + 1) % SCHEMAS_MAX;
-        Ok(Some(at))
+        self.known.truncate(SCHEMAS_MAX - 1);
+        self.known
+            .insert(0, (Box::from(text), plan(&form_of(&schema))));
+        Ok(Some(0))
     }
-}
-
-/// The members of an envelope, each at its value.
-pub(super) struct Envelope<'a> {
-    pub schema: Scanner<'a>,
-    pub payload: Scanner<'a>,
 }
 
 /// Whether an object may be an envelope, by its first member.
@@ -123,28 +155,6 @@ pub(super) fn may_be_envelope(scanner: &Scanner<'_>) -> bool {
         }
         _ => false,
     }
-}
-
-/// Passes the object at the cursor, if it is an envelope; the cursor stays where it is not.
-pub(super) fn envelope<'a>(scanner: &mut Scanner<'a>) -> Result<Option<Envelope<'a>>, Fault> {
-    let mut walk = scanner.copy();
-    let (mut schema, mut payload) = (None, None);
-    let mut first = true;
-    while let Some(name) = walk.next_member(first)? {
-        first = false;
-        let place = match name.raw {
-            "schema" if matches!(walk.peek(), b'{' | b'n') => &mut schema,
-            "payload" => &mut payload,
-            _ => return Ok(None),
-        };
-        *place = Some(walk.copy());
-        walk.skip(1)?;
-    }
-    let (Some(schema), Some(payload)) = (schema, payload) else {
-        return Ok(None);
-    };
-    *scanner = walk;
-    Ok(Some(Envelope { schema, payload }))
 }
 
 /// The form that a schema gives its values.
@@ -236,11 +246,7 @@ impl RowReader {
 
     /// Reads the value at the cursor, which must be the object of a row, into the current row.
     #[inline]
-    pub fn read(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        rows: &mut super::json_decode::Rows,
-    ) -> Result<Row, Fault> {
+    pub fn read(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows) -> Result<Row, Fault> {
         if self.enveloped && may_be_envelope(scanner) {
             return self.read_enveloped(scanner, rows);
         }
@@ -249,24 +255,13 @@ impl RowReader {
     }
 
     #[inline(never)]
-    fn read_enveloped(
-        &mut self,
-        scanner: &mut Scanner<'_>,
-        rows: &mut super::json_decode::Rows,
-    ) -> Result<Row, Fault> {
-        let Some(Envelope {
-            mut schema,
-            mut payload,
-        }) = envelope(scanner)?
-        else {
+    fn read_enveloped(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows) -> Result<Row, Fault> {
+        let targets = self.plans.get(None).targets();
+        let plan = |form: &Form| ObjectReader::new(targets, form);
+        let Some((id, mut payload)) = self.plans.envelope(scanner, plan)? else {
             self.plans.get(None).read(scanner, rows, 0)?;
             return Ok(Row::Read);
         };
-        let Plans { bare, .. } = &self.plans;
-        let targets = bare.targets();
-        let id = self
-            .plans
-            .pass(&mut schema, 1, |form| ObjectReader::new(targets, form))?;
         if payload.peek() == b'n' {
             return Ok(Row::Null);
         }

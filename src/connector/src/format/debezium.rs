@@ -140,7 +140,7 @@ impl EventReader {
                     let bare = self.plans.get(None);
                     let (after, before) = (bare.after.targets(), bare.before.targets());
                     let images = |form: &Form| Images::new(after, before, form);
-                    plan = self.plans.pass(scanner, 1, images)?;
+                    plan = self.plans.pass(scanner, images)?;
                 }
                 // What reads the event is known when its schema is.
                 ("payload", b'{') if plan.is_some() => {

@@ -125,8 +125,10 @@ impl Form {
             (Form::Moment(Moment::Date), D::Date32)
             | (Form::Moment(Moment::Time(Unit::Micros)), D::Time64(_))
             | (Form::Moment(Moment::Duration(Unit::Micros)), D::Interval(_)) => true,
-            (Form::Moment(_), _) => !is_time && !matches!(data_type, D::Utf8 | D::BinaryView),
-            (Form::Embedded(_), D::Utf8) => true,
+            (Form::Moment(_), _) => {
+                !is_time && !matches!(data_type, D::Utf8 | D::LargeUtf8 | D::BinaryView)
+            }
+            (Form::Embedded(_), D::Utf8 | D::LargeUtf8) => true,
             (Form::Array(_) | Form::Struct(_) | Form::Map(_) | Form::Pairs(_), D::BinaryView) => {
                 self.is_plain()
             }

@@ -124,14 +124,12 @@ impl KeyReader {
 
     /// Reads the object or bare value at the cursor, or the one in the envelope there.
     fn read_json(&mut self, scanner: &mut Scanner<'_>, rows: &mut Rows) -> Result<(), Fault> {
-        if connect::may_be_envelope(scanner)
-            && let Some(mut envelope) = connect::envelope(scanner)?
-        {
+        if connect::may_be_envelope(scanner) {
             let columns = self.columns.clone();
-            let plan = self
-                .plans
-                .pass(&mut envelope.schema, 1, |form| KeyPlan::new(columns, form))?;
-            return self.read_value(&mut envelope.payload, rows, plan, 1);
+            let plan = |form: &Form| KeyPlan::new(columns, form);
+            if let Some((plan, mut payload)) = self.plans.envelope(scanner, plan)? {
+                return self.read_value(&mut payload, rows, plan, 1);
+            }
         }
         self.read_value(scanner, rows, None, 0)
     }
