@@ -1,11 +1,13 @@
 //! Values of SQL types that Arrow has no type for, each as bytes that an Arrow column of binary
-//! values holds.
+//! values holds, and what PostgreSQL computes with those that it has.
 //!
 //! PostgreSQL calls values equal that it prints differently (`1.0` and `1.00`). Each form therefore
 //! begins with a *key*, whose bytes are equal where the values are and sort as the values do; what
 //! only printing needs follows it.
 
 pub mod jsonb;
+pub mod letters;
 pub mod moment;
 pub mod numeric;
+pub mod regex;
 pub mod uuid;
