@@ -9,6 +9,7 @@
 //! each of its rows would have succeeded alone.
 
 mod compile;
+mod floats;
 mod message;
 mod postgres;
 #[cfg(test)]

@@ -5,9 +5,13 @@
 //! begins with a *key*, whose bytes are equal where the values are and sort as the values do; what
 //! only printing needs follows it.
 
+pub mod bytea;
+pub mod float;
 pub mod jsonb;
 pub mod letters;
 pub mod moment;
+pub mod number_format;
 pub mod numeric;
 pub mod regex;
+pub mod text;
 pub mod uuid;

@@ -2,18 +2,19 @@
 //! streaming expressions when they are compiled and to ad-hoc plans by [`with_postgres_semantics`].
 //!
 //! * `+`, `-`, `*` and unary minus of integers are checked (`22003`) instead of wrapping.
-//! * Division of floats by zero is an error (`22012`) instead of infinity.
+//! * Arithmetic of floats whose result is too large or too small is an error (`22003`), and so is
+//!   division by zero (`22012`), instead of infinity or zero.
 //! * A float becomes an integer by rounding half to even, a numeric by rounding half away from
 //!   zero, instead of truncation.
 //! * Timestamps, floats and intervals turn into text as PostgreSQL prints them.
 //!
 //! The rules are idempotent: applying them again changes nothing in the answers.
 
+use super::floats;
 use crate::functions::text;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::*;
-use arrow::error::ArrowError;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, Operator};
@@ -60,25 +61,22 @@ fn replaced(old: Physical, new: Option<Physical>) -> Transformed<Physical> {
 fn binary_node(binary: &BinaryExpr, input: &Schema) -> Result<Option<Physical>> {
     let (left, right) = (binary.left(), binary.right());
     Ok(match binary.op() {
+        op if of_floats(op) && is_float(left, input)? && is_float(right, input)? => {
+            let output = left.data_type(input)?;
+            let (name, kernel): (_, KernelFn) = match op {
+                Operator::Plus => ("+", floats::add),
+                Operator::Minus => ("-", floats::subtract),
+                Operator::Multiply => ("*", floats::multiply),
+                Operator::Divide => ("/", floats::divide),
+                _ => ("%", floats::modulo),
+            };
+            (right.data_type(input)? == output)
+                .then(|| Kernel::over(name, [left.clone(), right.clone()], output, kernel))
+        }
         Operator::Plus | Operator::Minus | Operator::Multiply => {
             let checked = BinaryExpr::new(left.clone(), *binary.op(), right.clone())
                 .with_fail_on_overflow(true);
             (&checked != binary).then(|| Arc::new(checked) as Physical)
-        }
-        Operator::Divide | Operator::Modulo => {
-            let output = right.data_type(input)?;
-            let kernel = if *binary.op() == Operator::Divide {
-                divide_floats as KernelFn
-            } else {
-                modulo_floats
-            };
-            let name = if *binary.op() == Operator::Divide {
-                "/"
-            } else {
-                "%"
-            };
-            (output.is_floating() && left.data_type(input)? == output)
-                .then(|| Kernel::over(name, [left.clone(), right.clone()], output, kernel))
         }
         _ => None,
     })
@@ -116,30 +114,13 @@ fn cast_node(cast: &CastExpr, from: &DataType, input: &Schema) -> Result<Option<
     })
 }
 
-fn divide_floats(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
-    no_zero(&args[1])?;
-    Ok(numeric::div(&args[0], &args[1])?)
+fn of_floats(op: &Operator) -> bool {
+    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
+    matches!(op, Plus | Minus | Multiply | Divide | Modulo)
 }
 
-fn modulo_floats(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {
-    no_zero(&args[1])?;
-    Ok(numeric::rem(&args[0], &args[1])?)
-}
-
-fn no_zero(divisors: &ArrayRef) -> Result<()> {
-    fn any_zero<T: ArrowPrimitiveType>(array: &dyn Array, zero: T::Native) -> bool {
-        let values = array.as_primitive::<T>();
-        values.values().contains(&zero) && values.iter().any(|v| v == Some(zero))
-    }
-    let found = match divisors.data_type() {
-        DataType::Float32 => any_zero::<Float32Type>(divisors, 0.0),
-        _ => any_zero::<Float64Type>(divisors, 0.0),
-    };
-    if found {
-        Err(ArrowError::DivideByZero.into())
-    } else {
-        Ok(())
-    }
+fn is_float(expr: &Physical, input: &Schema) -> Result<bool> {
+    Ok(expr.data_type(input)?.is_floating())
 }
 
 fn round_half_even(args: &[ArrayRef], _: &DataType) -> Result<ArrayRef> {

@@ -7,7 +7,6 @@
 //! the limit the rows are looked at one by one. It is never told too small.
 
 use super::definition::{array, failure, rows};
-use super::string::regex;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
@@ -40,8 +39,7 @@ pub fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
         "lpad" | "rpad" => padded,
         "concat" => joined,
         "concat_ws" => joined_with,
-        "replace" => |args| replaced(args, false),
-        "regexp_replace" => |args| replaced(args, true),
+        "replace" => replaced,
         "generate_series" | "range" => series,
         "array_repeat" | "array_resize" => filled,
         "array_to_string" => elements_joined,
@@ -242,14 +240,14 @@ fn joined_with(args: &ScalarFunctionArgs) -> Result<u64> {
     Ok(joined(args)?.saturating_add(separators))
 }
 
-/// `replace(text, from, to)`, `regexp_replace(text, pattern, to [, flags])`.
-fn replaced(args: &ScalarFunctionArgs, by_pattern: bool) -> Result<u64> {
+/// `replace(text, from, to)`.
+fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
     if args.args.len() < 3 {
         return Ok(0);
     }
     let rows = rows(args);
     let to = Texts::of(args, 2)?;
-    // Between all characters, and each with as many references to the match as it has room for.
+    // Between all characters.
     let text = text_bytes(args, 0);
     let places = text.saturating_add(rows as u64);
     let quick = text.saturating_add(places.saturating_mul(2 * to.longest()));
@@ -257,10 +255,6 @@ fn replaced(args: &ScalarFunctionArgs, by_pattern: bool) -> Result<u64> {
         return Ok(quick);
     }
     let (texts, from) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
-    let flags = match args.args.get(3) {
-        Some(_) => Some(Texts::of(args, 3)?),
-        None => None,
-    };
     let mut total = 0u64;
     for row in 0..rows {
         let (Some(text), Some(from), Some(to)) = (texts.get(row), from.get(row), to.get(row))
@@ -268,36 +262,19 @@ fn replaced(args: &ScalarFunctionArgs, by_pattern: bool) -> Result<u64> {
             continue;
         };
         let bytes = text.len() as u64;
-        let (matches, references) = if by_pattern {
-            let flags = flags.as_ref().and_then(|f| f.get(row)).unwrap_or_default();
-            let references = to.bytes().filter(|b| matches!(b, b'\\' | b'$')).count();
-            (pattern_matches(text, from, flags), references as u64)
-        } else if from.is_empty() {
-            (bytes + 1, 0)
+        let matches = if from.is_empty() {
+            bytes + 1
         } else {
-            (text.matches(from).count() as u64, 0)
+            text.matches(from).count() as u64
         };
-        let replacements = matches.saturating_mul(to.len() as u64);
         total = total
             .saturating_add(bytes)
-            .saturating_add(replacements)
-            .saturating_add(references.saturating_mul(bytes));
+            .saturating_add(matches.saturating_mul(to.len() as u64));
         if total > BYTES_MAX {
             break;
         }
     }
     Ok(total)
-}
-
-/// How often a pattern is replaced, at most.
-fn pattern_matches(text: &str, pattern: &str, flags: &str) -> u64 {
-    match flags {
-        "" => 1,
-        // A pattern that cannot be read is for the function to report.
-        "g" => regex(pattern).map_or(0, |r| r.find_iter(text).count() as u64),
-        other if other.contains('g') => text.len() as u64 + 1,
-        _ => 1,
-    }
 }
 
 /// `generate_series([start,] stop [, step])`, `range` as well.

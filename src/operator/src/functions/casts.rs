@@ -2,7 +2,7 @@
 //! texts and moments, JSONB or arrays. The planner writes them as `cast_as(value, NULL::type)`.
 
 use super::definition::*;
-use super::{chars, json, moment, numeric, text, uuids};
+use super::{bytea, chars, json, moment, numeric, text, uuids};
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StringBuilder};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{self, CastOptions};
@@ -87,6 +87,8 @@ pub fn cast_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     match (array.data_type(), to) {
         (from, to) if numeric::casts(from, to) => numeric::cast_array(array, to),
         (DataType::Boolean, DataType::Utf8) => Ok(compute::cast(array, to)?),
+        (DataType::Binary, DataType::Utf8) => Ok(bytea::to_texts(array.as_binary())),
+        (DataType::Utf8, DataType::Binary) => bytea::of_texts(array.as_string()),
         (from, DataType::Utf8) if from.is_floating() => Ok(text::to_text(array)?),
         // Arrow would take the bytes of one type for those of the other.
         (from, to) if is_ours(from) || is_ours(to) => Err(failure(

@@ -108,7 +108,7 @@ fn sign(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         _ => Arc::new(
             value
                 .as_primitive::<Float64Type>()
-                .unary::<_, Float64Type>(|v| if v == 0.0 { 0.0 } else { v.signum() }),
+                .unary::<_, Float64Type>(tidemark_values::float::sign),
         ),
     };
     result(args, signs)

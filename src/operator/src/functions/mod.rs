@@ -2,16 +2,23 @@
 //! answer differently. The planner, the streaming evaluator and the ad-hoc engine all register
 //! exactly this list, so that a name means one function everywhere.
 
+mod arguments;
 mod bounded;
+mod bytea;
 mod casts;
 mod chars;
 mod definition;
+mod float;
+mod integers;
 mod json;
 mod keyed;
 mod math;
 mod moment;
+mod number_format;
 mod numeric;
+mod regex;
 mod string;
+mod strings;
 #[cfg(test)]
 mod tests;
 pub mod text;
@@ -75,10 +82,16 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         time::definitions(),
         string::definitions(),
         math::definitions(),
+        float::definitions(),
+        regex::definitions(),
+        bytea::definitions(),
+        integers::definitions(),
+        strings::definitions(),
         casts::definitions(),
         chars::definitions(),
         json::definitions(),
         moment::definitions(),
+        number_format::definitions(),
         numeric::definitions(),
         keyed::definitions(),
     ]

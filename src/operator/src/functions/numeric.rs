@@ -6,6 +6,7 @@
 //! [`aware`]: of numerics they are computed here, of anything else by the function that was there.
 
 use super::definition::*;
+use super::float;
 use arrow::array::*;
 use arrow::datatypes::*;
 use datafusion_common::{Result, ScalarValue, plan_err};
@@ -67,9 +68,17 @@ pub(super) fn definitions() -> Vec<Definition> {
         Definition {
             name: "width_bucket",
             aliases: &[],
-            takes: |types| (types.len() == 4 && types.iter().all(is_exact)).then(|| types.to_vec()),
+            takes: |types| {
+                let exact = types.len() == 4 && types.iter().all(is_exact);
+                exact
+                    .then(|| types.to_vec())
+                    .or_else(|| float::takes_width_bucket(types))
+            },
             returns: |_| DataType::Int32,
-            evaluate: bucket,
+            evaluate: |a| match a.args[0].data_type() {
+                DataType::Float64 => float::width_bucket(a),
+                _ => bucket(a),
+            },
         },
         Definition {
             name: "factorial",
@@ -333,7 +342,7 @@ fn fitted(args: &ScalarFunctionArgs, values: ColumnarValue) -> Result<ColumnarVa
 }
 
 /// One argument, read as numerics.
-enum Numbers {
+pub(super) enum Numbers {
     Constant(Option<Numeric>),
     Integers(Int64Array),
     Fixed(Decimal128Array, u16),
@@ -343,7 +352,7 @@ enum Numbers {
 }
 
 impl Numbers {
-    fn of(value: &ColumnarValue) -> Result<Numbers> {
+    pub(super) fn of(value: &ColumnarValue) -> Result<Numbers> {
         match value {
             ColumnarValue::Array(array) => Numbers::of_array(array),
             ColumnarValue::Scalar(value) => {
@@ -377,7 +386,7 @@ impl Numbers {
         })
     }
 
-    fn get(&self, row: usize) -> Result<Option<Numeric>> {
+    pub(super) fn get(&self, row: usize) -> Result<Option<Numeric>> {
         Ok(match self {
             Numbers::Constant(value) => value.clone(),
             Numbers::Nulls => None,

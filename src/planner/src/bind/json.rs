@@ -1,4 +1,4 @@
-//! Functions of JSONB that give rows: `jsonb_array_elements(x)` is `unnest(jsonb_elements(x))`, in
+//! Functions that give rows: `jsonb_array_elements(x)` is `unnest(jsonb_elements(x))`, in
 //! SELECT as in FROM.
 
 use datafusion_sql::sqlparser::ast::{
@@ -7,10 +7,16 @@ use datafusion_sql::sqlparser::ast::{
 };
 
 /// Name, the function that gives the list, and the column that it has in FROM.
-const ROWS: [(&str, &str, &str); 3] = [
+const ROWS: [(&str, &str, &str); 5] = [
     ("jsonb_array_elements", "jsonb_elements", "value"),
     ("jsonb_array_elements_text", "jsonb_element_texts", "value"),
     ("jsonb_object_keys", "jsonb_keys", "jsonb_object_keys"),
+    ("regexp_matches", "regexp_match_rows", "regexp_matches"),
+    (
+        "regexp_split_to_table",
+        "regexp_split_rows",
+        "regexp_split_to_table",
+    ),
 ];
 
 fn rows_of(name: &ObjectName) -> Option<(&'static str, &'static str)> {

@@ -1,12 +1,32 @@
-//! `text SIMILAR TO 'pattern'`, SQL's own patterns: `%` and `_` as in LIKE, with `| * + ? {m,n} ( )
-//! [ ]` as in regular expressions, over the whole text. DataFusion takes the pattern for a regular
-//! expression, so it is turned into one here, as PostgreSQL does.
+//! `text SIMILAR TO 'pattern'`, SQL's own patterns. The pattern becomes a regular expression when it
+//! is known: `text ~ similar_to_escape(pattern [, escape])`, as PostgreSQL does it. `LIKE pattern
+//! ESCAPE escape` is `LIKE like_escape(pattern, escape)` there, and here.
 
-use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Value};
-use tidemark_common::{Error, Result};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Value};
 
-/// Rewrites SIMILAR TO into `~` or `!~`. Errors: `0A000` for a pattern that is not a constant.
-pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
+/// Rewrites SIMILAR TO into `~` or `!~`, and LIKE with ESCAPE.
+pub(super) fn rewrite(expr: &mut Expr) {
+    if let Expr::Like {
+        pattern,
+        escape_char,
+        ..
+    }
+    | Expr::ILike {
+        pattern,
+        escape_char,
+        ..
+    } = expr
+        && let Some(escape) = escape_char.take()
+    {
+        let null = Expr::Value(Value::Null.into());
+        let arguments = [
+            std::mem::replace(pattern.as_mut(), null),
+            Expr::Value(escape),
+        ]
+        .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
+        **pattern = Expr::Function(super::moments::function("like_escape", &arguments));
+        return;
+    }
     let Expr::SimilarTo {
         negated,
         expr: text,
@@ -14,113 +34,24 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         escape_char,
     } = expr
     else {
-        return Ok(());
+        return;
     };
-    let escape = match escape_char.as_ref().map(|v| &v.value) {
-        None => Some('\\'),
-        Some(Value::SingleQuotedString(s)) if s.chars().count() <= 1 => s.chars().next(),
-        Some(other) => {
-            return Err(Error::user(
-                tidemark_common::SqlState("22025"),
-                format!("invalid escape string {other}"),
-            )
-            .with_hint("Escape string must be empty or one character."));
-        }
-    };
-    let Expr::Value(value) = pattern.as_mut() else {
-        return Err(not_constant());
-    };
-    match &mut value.value {
-        Value::SingleQuotedString(text) => *text = regular_expression(text, escape),
-        Value::Null => {}
-        _ => return Err(not_constant()),
-    }
+    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
+    let mut arguments = vec![argument(pattern.as_ref().clone())];
+    arguments.extend(
+        escape_char
+            .take()
+            .map(|escape| argument(Expr::Value(escape))),
+    );
     let op = if *negated {
         BinaryOperator::PGRegexNotMatch
     } else {
         BinaryOperator::PGRegexMatch
     };
+    let regex = Expr::Function(super::moments::function("similar_to_escape", &arguments));
     *expr = Expr::Nested(Box::new(Expr::BinaryOp {
         left: Box::new(Expr::Nested(text.clone())),
         op,
-        right: pattern.clone(),
+        right: Box::new(regex),
     }));
-    Ok(())
-}
-
-fn not_constant() -> Error {
-    Error::unsupported("SIMILAR TO needs a constant pattern")
-        .with_hint("Use the operator ~ with a regular expression.")
-}
-
-/// The regular expression that matches what the pattern does.
-fn regular_expression(pattern: &str, escape: Option<char>) -> String {
-    let mut regex = String::from("(?s)^(?:");
-    let mut characters = pattern.chars();
-    let mut bracket = false;
-    while let Some(c) = characters.next() {
-        match c {
-            c if Some(c) == escape => match characters.next() {
-                Some(literal) => regex.push_str(&regex_literal(literal)),
-                None => regex.push_str(&regex_literal(c)),
-            },
-            ']' if bracket => {
-                bracket = false;
-                regex.push(c);
-            }
-            '\\' => regex.push_str("\\\\"),
-            // Within brackets nothing else is special, but for the regex engine these are.
-            '[' | '&' | '~' if bracket => {
-                regex.push('\\');
-                regex.push(c);
-            }
-            c if bracket => regex.push(c),
-            '[' => {
-                bracket = true;
-                regex.push(c);
-            }
-            '%' => regex.push_str(".*"),
-            '_' => regex.push('.'),
-            '(' => regex.push_str("(?:"),
-            '.' | '^' | '$' => regex.push_str(&regex_literal(c)),
-            c => regex.push(c),
-        }
-    }
-    regex.push_str(")$");
-    regex
-}
-
-/// A character that stands for itself.
-fn regex_literal(c: char) -> String {
-    if c.is_ascii_punctuation() {
-        format!("\\{c}")
-    } else {
-        c.to_string()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_become_regular_expressions() {
-        for (pattern, expected) in [
-            ("a%b_", "a.*b."),
-            ("(foo|bar)+", "(?:foo|bar)+"),
-            ("a.b^c$", r"a\.b\^c\$"),
-            (r"100\%", r"100\%"),
-            ("[a-z%_]x", "[a-z%_]x"),
-            ("[[&]", r"[\[\&]"),
-            ("x{2,3}", "x{2,3}"),
-        ] {
-            assert_eq!(
-                regular_expression(pattern, Some('\\')),
-                format!("(?s)^(?:{expected})$"),
-                "{pattern}"
-            );
-        }
-        assert_eq!(regular_expression("a#%", Some('#')), r"(?s)^(?:a\%)$");
-        assert_eq!(regular_expression(r"a\%", None), r"(?s)^(?:a\\.*)$");
-    }
 }

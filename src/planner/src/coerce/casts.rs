@@ -2,6 +2,7 @@
 //! `cast_as`.
 
 use super::calls::Calls;
+use super::text_calls::casts_bytes;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 use datafusion_common::{Result, ScalarValue};
@@ -24,7 +25,10 @@ impl Calls {
 
 /// Whether a cast is one of ours, and not Arrow's.
 pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
-    casts_numerics(from, to) || casts_moments(from, to) || casts_texts(from, to)
+    casts_numerics(from, to)
+        || casts_moments(from, to)
+        || casts_texts(from, to)
+        || casts_bytes(from, to)
 }
 
 /// Casts from and to `char(n)`, and between text and `uuid`.

@@ -27,6 +27,7 @@ mod moments;
 mod numerics;
 mod operands;
 mod resolve;
+mod text_calls;
 mod texts;
 mod typed;
 mod unions;

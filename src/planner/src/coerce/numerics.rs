@@ -70,10 +70,11 @@ impl ExprPlanner for NumericPlanner {
             BinaryOperator::BitwiseAnd => Operator::BitwiseAnd,
             BinaryOperator::BitwiseOr => Operator::BitwiseOr,
             BinaryOperator::PGBitwiseXor => Operator::BitwiseXor,
-            BinaryOperator::PGBitwiseShiftLeft => Operator::BitwiseShiftLeft,
-            BinaryOperator::PGBitwiseShiftRight => Operator::BitwiseShiftRight,
             ref op if let Some(name) = json_operator(op) => {
                 return self.0.json(name, raw, schema);
+            }
+            ref op if let Some(name) = super::text_calls::operator(op) => {
+                return super::text_calls::call(&self.0, name, raw, schema);
             }
             BinaryOperator::Custom(sign) if sign == NEGATE || sign == KEEP => {
                 return Ok(PlannerResult::Planned(
@@ -97,6 +98,14 @@ impl ExprPlanner for NumericPlanner {
             }
             other => Ok(PlannerResult::Planned(other)),
         }
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(self.0.call("substring", args)?))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(self.0.call("overlay", args)?))
     }
 }
 
@@ -448,6 +457,9 @@ impl Calls {
             Expr::Between(between) => self.between(between, schema),
             Expr::InList(list) => self.in_list(list, schema),
             Expr::Case(case) => self.case(case, schema),
+            Expr::Like(like) if super::text_calls::is_of_bytes(&like, schema)? => {
+                super::text_calls::like(self, like, schema).map(Transformed::yes)
+            }
             Expr::Like(like) => {
                 for operand in [&like.expr, &like.pattern] {
                     if let Some(name) = bytes_name(operand, schema) {

@@ -6,6 +6,9 @@
 //!
 //! A sign binds closer than `^`: `-3 ^ 2` is 9.
 //!
+//! `SUBSTRING(text SIMILAR pattern ESCAPE escape)`, which sqlparser does not know, is the call
+//! `substring(text, pattern, escape)`.
+//!
 //! `moment AT TIME ZONE zone` is the call `timezone(zone, moment)`, as in PostgreSQL.
 //!
 //! The name of a named argument is an identifier, which is all that planning takes. PostgreSQL's
@@ -56,6 +59,9 @@ impl Dialect for TidemarkDialect {
         let next = parser.peek_token_ref();
         if interval(&next.token) && interval(&parser.get_current_token().token) {
             return Some(parser.expected_ref("the text of an interval", next));
+        }
+        if is_similar_substring(parser) {
+            return Some(similar_substring(parser));
         }
         let op = match next.token {
             Token::Minus => UnaryOperator::Minus,
@@ -157,7 +163,51 @@ impl Dialect for TidemarkDialect {
     }
 }
 
-fn call(function: &str, args: [Expr; 2]) -> Expr {
+/// Tokens that are looked at for `SIMILAR`.
+const SIMILAR_TOKENS_MAX: usize = 1000;
+
+/// Whether `SUBSTRING(text SIMILAR ..)` is next.
+fn is_similar_substring(parser: &Parser) -> bool {
+    let keyword = |n: usize| match parser.peek_nth_token_ref(n).token {
+        Token::Word(ref word) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    if keyword(0) != Keyword::SUBSTRING || parser.peek_nth_token_ref(1).token != Token::LParen {
+        return false;
+    }
+    let mut depth = 0;
+    for n in 2..SIMILAR_TOKENS_MAX {
+        match parser.peek_nth_token_ref(n).token {
+            Token::LParen => depth += 1,
+            Token::RParen if depth == 0 => return false,
+            Token::RParen => depth -= 1,
+            Token::Comma | Token::EOF if depth == 0 => return false,
+            Token::EOF => return false,
+            // `a SIMILAR TO b` is a condition.
+            _ if depth == 0 && keyword(n) == Keyword::SIMILAR => {
+                return keyword(n + 1) != Keyword::TO;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// `SUBSTRING(text SIMILAR pattern ESCAPE escape)` is a call of three texts.
+fn similar_substring(parser: &mut Parser) -> Result<Expr, ParserError> {
+    parser.next_token();
+    parser.expect_token(&Token::LParen)?;
+    let operand = TidemarkDialect.prec_value(Precedence::Like);
+    let text = parser.parse_subexpr(operand)?;
+    parser.expect_keyword_is(Keyword::SIMILAR)?;
+    let pattern = parser.parse_subexpr(operand)?;
+    parser.expect_keyword_is(Keyword::ESCAPE)?;
+    let escape = parser.parse_expr()?;
+    parser.expect_token(&Token::RParen)?;
+    Ok(call("substring", [text, pattern, escape]))
+}
+
+fn call<const N: usize>(function: &str, args: [Expr; N]) -> Expr {
     let args = args
         .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
         .into();

@@ -6,7 +6,6 @@
 
 use super::Snapshot;
 use super::array_functions::{ArrayBound, ExpandArray, Subscripts};
-use super::format::format_text;
 use crate::Server;
 use crate::catalog_tables::oids;
 use crate::clients::Clients;
@@ -29,24 +28,6 @@ use tidemark_common::{Error, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
 use tokio::sync::mpsc;
-
-/// A LIKE pattern with another escape character, as one with the backslash.
-fn like_escape(pattern: &str, escape: &str) -> String {
-    let escape = escape.chars().next();
-    let mut out = String::new();
-    let mut characters = pattern.chars();
-    while let Some(c) = characters.next() {
-        if Some(c) == escape {
-            out.push('\\');
-            out.extend(characters.next());
-        } else if c == '\\' {
-            out.push_str("\\\\");
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
 
 /// One row's arguments, as text.
 pub(super) type Arguments<'a> = &'a [Option<String>];
@@ -273,23 +254,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         }),
         Arc::new(ScalarUDF::from(ExpandArray::new())),
         constant("pg_collation_is_visible", Boolean, Some("true")),
-        stable("quote_ident", Utf8, 1, |a| {
-            Ok(a[0].as_deref().map(quote_ident))
-        }),
-        stable("quote_literal", Utf8, 1, |a| {
-            Ok(a[0]
-                .as_deref()
-                .map(|t| format!("'{}'", t.replace('\'', "''"))))
-        }),
-        function("like_escape", Utf8, Volatility::Immutable, 2, |a| {
-            Ok(a[0]
-                .as_deref()
-                .zip(a[1].as_deref())
-                .map(|(p, e)| like_escape(p, e)))
-        }),
-        stable("format", Utf8, 1, |a| {
-            a[0].as_deref().map(|f| format_text(f, &a[1..])).transpose()
-        }),
         stable("to_regproc", Int32, 1, |a| {
             Ok(match a[0].as_deref() {
                 Some(name) => name
@@ -611,15 +575,9 @@ fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<Str
 
 /// In double quotes where needed.
 pub fn quote_ident(name: &str) -> String {
-    let plain = name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
-    if plain {
-        name.into()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
+    let mut quoted = String::with_capacity(name.len());
+    tidemark_values::text::quote_ident(name, &mut quoted);
+    quoted
 }
 
 fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {

@@ -10,7 +10,6 @@ pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
 pub mod constants;
-mod format;
 pub mod functions;
 pub mod names;
 pub mod planning;

@@ -2,6 +2,7 @@
 //! second.
 
 use super::*;
+use crate::functions::number_format;
 use arrow::compute;
 use datafusion_common::plan_err;
 use tidemark_values::moment::{self as m, IntervalFields, Session, Template, Zone};
@@ -18,7 +19,10 @@ pub(super) fn definitions() -> Vec<Definition> {
             aliases: &[],
             takes: |types| match types {
                 [DataType::Interval(_), p] if is_text(p) => Some(vec![interval(), DataType::Utf8]),
-                [at, p] if is_text(p) => Some(vec![moment(at)?, DataType::Utf8]),
+                [at, p] if is_text(p) => match moment(at) {
+                    Some(at) => Some(vec![at, DataType::Utf8]),
+                    None => number_format::takes_to_char(types),
+                },
                 _ => None,
             },
             returns: |_| DataType::Utf8,
@@ -297,6 +301,9 @@ fn days_as_text(at: &TimestampMicrosecondArray, pattern: &str) -> Result<StringA
 }
 
 fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if !args.args[0].data_type().is_temporal() {
+        return number_format::to_char(args);
+    }
     let at = column(args, 0)?;
     if *at.data_type() == timestamp()
         && let Some(Some(pattern)) = constant_text(args, 1)

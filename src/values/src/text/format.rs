@@ -1,7 +1,7 @@
 //! `format('%s %2$-10s %I %L %%', ..)`: PostgreSQL's, with positions, widths and its errors. A text
 //! longer than a value may be is refused before it is written.
 
-use super::functions::quote_ident;
+use super::{BYTES_MAX, quote_ident, quote_literal, too_large};
 use std::iter::Peekable;
 use std::str::Chars;
 use tidemark_common::{Error, Result, SqlState};
@@ -34,11 +34,23 @@ fn unterminated() -> Error {
     invalid("unterminated format() type specifier").with_hint("For a single \"%\" use \"%%\".")
 }
 
-/// The text of a format with its arguments.
-pub fn format_text(format: &str, arguments: &[Option<String>]) -> Result<String> {
-    let mut out = String::new();
+/// What a format is filled with.
+pub trait Arguments {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// The text of one, from 0; `None` for NULL.
+    fn text(&self, i: usize) -> Option<&str>;
+}
+
+/// Appends the text of a format with its arguments.
+///
+/// Errors: `22023` for what is no format, `22004` for NULL as an identifier, `22P02` for a width
+/// that is no number, `54000` for a text that is too large.
+pub fn format(format: &str, arguments: &impl Arguments, out: &mut String) -> Result<()> {
+    let before = out.len();
     let mut characters = format.chars().peekable();
-    let mut arguments = Arguments { arguments, next: 0 };
+    let mut arguments = Next { arguments, next: 0 };
+    let mut text = String::new();
     while let Some(c) = characters.next() {
         if c != '%' {
             out.push(c);
@@ -55,37 +67,37 @@ pub fn format_text(format: &str, arguments: &[Option<String>]) -> Result<String>
             Width::Argument(at) => arguments.width(at)?,
         };
         let value = arguments.take(specifier.position)?;
-        let text = match (specifier.kind, value) {
-            ('s', value) => value.unwrap_or_default().to_string(),
-            ('I', Some(value)) => quote_ident(value),
+        text.clear();
+        match (specifier.kind, value) {
+            ('s', value) => text.push_str(value.unwrap_or_default()),
+            ('I', Some(value)) => quote_ident(value, &mut text),
             ('I', None) => {
                 return Err(Error::user(
                     SqlState("22004"),
                     "null values cannot be formatted as an SQL identifier",
                 ));
             }
-            ('L', Some(value)) => format!("'{}'", value.replace('\'', "''")),
-            ('L', None) => "NULL".into(),
+            ('L', Some(value)) => quote_literal(value, &mut text),
+            ('L', None) => text.push_str("NULL"),
             (other, _) => {
                 let message = format!("unrecognized format() type specifier \"{other}\"");
                 return Err(invalid(message).with_hint("For a single \"%\" use \"%%\"."));
             }
-        };
+        }
         let blanks = (width.unsigned_abs() as usize).saturating_sub(text.chars().count());
-        let bytes = out.len() + text.len() + blanks;
-        if bytes as u64 > tidemark_operator::functions::BYTES_MAX {
-            return Err(Error::user(SqlState("54000"), "requested length too large"));
+        if out.len() - before + text.len() + blanks > BYTES_MAX {
+            return Err(too_large());
         }
         let behind = specifier.left || width < 0;
         if behind {
             out.push_str(&text);
         }
-        out.push_str(&" ".repeat(blanks));
+        out.extend(std::iter::repeat_n(' ', blanks));
         if !behind {
             out.push_str(&text);
         }
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Reads what stands behind a `%`.
@@ -144,19 +156,20 @@ fn number(characters: &mut Peekable<Chars<'_>>) -> Result<Option<usize>> {
 }
 
 /// The arguments behind the format, and which one is next.
-struct Arguments<'a> {
-    arguments: &'a [Option<String>],
+struct Next<'a, A> {
+    arguments: &'a A,
     next: usize,
 }
 
-impl<'a> Arguments<'a> {
+impl<'a, A: Arguments> Next<'a, A> {
     /// The argument at a position, or the next one; the next one is then the one behind it.
     fn take(&mut self, position: Option<usize>) -> Result<Option<&'a str>> {
         let at = position.map_or(self.next, |p| p - 1);
         self.next = at + 1;
-        let argument = self.arguments.get(at);
-        let argument = argument.ok_or_else(|| invalid("too few arguments for format()"))?;
-        Ok(argument.as_deref())
+        if at >= self.arguments.count() {
+            return Err(invalid("too few arguments for format()"));
+        }
+        Ok(self.arguments.text(at))
     }
 
     fn width(&mut self, position: Option<usize>) -> Result<i64> {
@@ -174,6 +187,20 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Arguments for Vec<Option<String>> {
+        fn count(&self) -> usize {
+            self.len()
+        }
+        fn text(&self, i: usize) -> Option<&str> {
+            self[i].as_deref()
+        }
+    }
+
+    fn format_text(text: &str, arguments: &[Option<String>]) -> Result<String> {
+        let mut out = String::new();
+        format(text, &arguments.to_vec(), &mut out).map(|()| out)
+    }
 
     #[test]
     fn formats_of_postgresqls_manual() {

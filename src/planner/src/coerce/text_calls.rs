@@ -1,0 +1,76 @@
+//! Operators that are functions of ours: `~` and its like of texts, LIKE of byte strings, and shifts
+//! of integers. Operands of other types stay with the operator, whose error tells that there is none.
+
+use super::Calls;
+use arrow_schema::DataType;
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
+use datafusion_expr::{Expr, ExprSchemable, Like};
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+
+/// The function that an operator is.
+pub(super) fn operator(op: &BinaryOperator) -> Option<&'static str> {
+    Some(match op {
+        BinaryOperator::PGRegexMatch => "textregexeq",
+        BinaryOperator::PGRegexIMatch => "texticregexeq",
+        BinaryOperator::PGRegexNotMatch => "textregexne",
+        BinaryOperator::PGRegexNotIMatch => "texticregexne",
+        BinaryOperator::PGBitwiseShiftLeft => "shift_left",
+        BinaryOperator::PGBitwiseShiftRight => "shift_right",
+        _ => return None,
+    })
+}
+
+/// The call that an operator is for its operands' types.
+pub(super) fn call(
+    calls: &Calls,
+    name: &str,
+    raw: RawBinaryExpr,
+    schema: &DFSchema,
+) -> Result<PlannerResult<RawBinaryExpr>> {
+    let (left, right) = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
+    let null = |t: &DataType| *t == DataType::Null;
+    let fits: fn(&DataType) -> bool = if name.starts_with("shift") {
+        DataType::is_integer
+    } else {
+        |t| matches!(t, DataType::Utf8 | DataType::LargeUtf8)
+    };
+    let both = (fits(&left) || null(&left)) && (fits(&right) || null(&right));
+    if !both || (null(&left) && null(&right)) {
+        return Ok(PlannerResult::Original(raw));
+    }
+    Ok(PlannerResult::Planned(
+        calls.call(name, vec![raw.left, raw.right])?,
+    ))
+}
+
+/// Whether a cast writes byte strings as text or reads them.
+pub(super) fn casts_bytes(from: &DataType, to: &DataType) -> bool {
+    matches!(
+        (from, to),
+        (DataType::Binary, DataType::Utf8) | (DataType::Utf8, DataType::Binary)
+    )
+}
+
+/// Whether a LIKE compares byte strings, with the escape that there is for them.
+pub(super) fn is_of_bytes(like: &Like, schema: &DFSchema) -> Result<bool> {
+    let types = (like.expr.get_type(schema)?, like.pattern.get_type(schema)?);
+    let of_bytes = types.0 == DataType::Binary || types.1 == DataType::Binary;
+    Ok(of_bytes && !like.case_insensitive && like.escape_char.is_none_or(|c| c == '\\'))
+}
+
+/// `bytes LIKE pattern` as a call; a quoted constant is a byte string.
+pub(super) fn like(calls: &Calls, like: Like, schema: &DFSchema) -> Result<Expr> {
+    let bytes = |value: Expr| match value.get_type(schema)? {
+        DataType::Utf8 if matches!(value, Expr::Literal(..)) => {
+            calls.cast(value, &DataType::Binary)
+        }
+        _ => Ok(value),
+    };
+    let name = if like.negated {
+        "byteanlike"
+    } else {
+        "bytealike"
+    };
+    calls.call(name, vec![bytes(*like.expr)?, bytes(*like.pattern)?])
+}
