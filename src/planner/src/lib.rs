@@ -24,7 +24,7 @@ mod signatures;
 pub mod statement;
 mod types;
 
-use bind::{Expander, Registry};
+use bind::{Expander, Registry, Scopes};
 use datafusion_expr::ScalarUDF;
 use datafusion_expr::planner::ExprPlanner;
 use datafusion_optimizer::AnalyzerRule;
@@ -33,7 +33,9 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::{aggregates, bound, check_collation, from_datafusion, from_planning};
+pub use bind::{
+    UNNAMED, aggregates, bound, check_collation, from_datafusion, from_planning, output_names,
+};
 pub use datafusion_sql::sqlparser;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
@@ -130,7 +132,9 @@ impl Planner {
     pub fn expand(&self, mut query: Query) -> Result<Query> {
         limits::settle(&mut query)?;
         let provider = self.provider();
-        Expander::new(&provider, &Default::default()).query(&mut query)?;
+        let positions = Default::default();
+        Expander::new(&provider, &positions).query(&mut query)?;
+        Scopes::new(&provider, &positions).query(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok(query)
     }
@@ -146,6 +150,7 @@ impl Planner {
         limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, &statement.positions);
         expander.query(&mut query)?;
+        Scopes::new(&provider, &statement.positions).query(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok((query, expander.relations.into_iter().collect()))
     }

@@ -1,11 +1,10 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
 //! and sinks put on top.
 
-use crate::bind::{Expander, Provider, before_cut_off, to_error};
+use crate::bind::{Expander, Provider, Scopes, output_names, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
-use crate::parse::fold;
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner};
 use arrow_schema::{Field, Schema};
@@ -48,29 +47,40 @@ impl Planner {
         }
     }
 
-    /// Expands and binds a query.
-    pub(crate) fn bind(&self, query: &Query, positions: &Positions) -> Result<Bound> {
+    /// Expands and binds a query, which is to be maintained or only read.
+    pub(crate) fn bind(
+        &self,
+        query: &Query,
+        positions: &Positions,
+        maintained: bool,
+    ) -> Result<Bound> {
         let provider = self.provider();
         let mut query = query.clone();
         crate::limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, positions);
         expander.query(&mut query)?;
+        let mut scopes = Scopes::new(&provider, positions);
+        if maintained {
+            scopes = scopes.maintained();
+        }
+        let outputs = scopes.query(&mut query)?;
         crate::limits::check(&query, &|relation| provider.columns_of(relation))?;
         let relations = expander.relations;
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
-        let named = output_names(&query);
+        let body = outputs.is_none().then(|| query.body.clone());
         let plan = planner
             .sql_statement_to_plan(ast::Statement::Query(Box::new(query)))
             .map_err(|e| to_error(e, positions))?;
-        let names = named(
-            &plan
-                .schema()
-                .fields()
-                .iter()
-                .map(|f| f.name().clone())
-                .collect::<Vec<_>>(),
-        );
+        let fields = plan.schema().fields();
+        let columns: Vec<String> = fields.iter().map(|f| f.name().clone()).collect();
+        let names = match (outputs, body) {
+            (Some(outputs), _) if outputs.len() == columns.len() => {
+                outputs.into_iter().map(|o| o.name).collect()
+            }
+            (_, Some(body)) => output_names(&body, &columns),
+            _ => columns,
+        };
         let plan = analyze(plan, &self.registry).map_err(|e| to_error(e, positions))?;
         let sql_types = (0..plan.schema().fields().len())
             .map(|c| sql_type(&plan, c))
@@ -117,7 +127,7 @@ impl Planner {
             names,
             sql_types,
             relations,
-        } = self.bind(query, positions)?;
+        } = self.bind(query, positions, true)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
         let plan = refuse(&plan)
@@ -200,7 +210,7 @@ impl Planner {
             names,
             sql_types,
             relations,
-        } = self.bind(&view.query, &statement.positions)?;
+        } = self.bind(&view.query, &statement.positions, false)?;
         let names = renamed(names, &view.columns)?;
         let schema = schema_of(plan.schema());
         let fields = schema
@@ -653,138 +663,4 @@ fn sink_key(
         .with_hint(hint));
     }
     Ok((key, false))
-}
-
-/// PostgreSQL's names for the columns of a query, given DataFusion's: an expression without alias
-/// is named after its function, its cast or `?column?`.
-fn output_names(query: &Query) -> impl Fn(&[String]) -> Vec<String> + use<> {
-    let items = select_items(&query.body);
-    move |planned: &[String]| {
-        let Some(items) = &items else {
-            return planned.to_vec();
-        };
-        let wildcards = items.iter().filter(|i| matches!(i, Item::Wildcard)).count();
-        let fixed = items.len() - wildcards;
-        if wildcards > 1 || planned.len() < fixed || (wildcards == 0 && planned.len() != fixed) {
-            return planned.to_vec();
-        }
-        let expanded = planned.len() - fixed;
-        let mut names = Vec::with_capacity(planned.len());
-        for item in items {
-            match item {
-                Item::Wildcard => {
-                    names.extend_from_slice(&planned[names.len()..names.len() + expanded])
-                }
-                Item::Named(name) => names.push(name.clone()),
-            }
-        }
-        names
-    }
-}
-
-#[derive(Clone)]
-enum Item {
-    Wildcard,
-    Named(String),
-}
-
-fn select_items(body: &ast::SetExpr) -> Option<Vec<Item>> {
-    match body {
-        ast::SetExpr::Select(select) => Some(
-            select
-                .projection
-                .iter()
-                .map(|item| match item {
-                    ast::SelectItem::UnnamedExpr(e) => {
-                        Item::Named(expression_name(e).unwrap_or_else(|| "?column?".into()))
-                    }
-                    ast::SelectItem::ExprWithAlias { alias, .. } => {
-                        Item::Named(fold(alias.clone()))
-                    }
-                    _ => Item::Wildcard,
-                })
-                .collect(),
-        ),
-        ast::SetExpr::Query(query) => select_items(&query.body),
-        ast::SetExpr::SetOperation { left, .. } => select_items(left),
-        _ => None,
-    }
-}
-
-fn first_argument(function: &ast::Function) -> Option<&ast::Expr> {
-    let ast::FunctionArguments::List(list) = &function.args else {
-        return None;
-    };
-    match list.args.first()? {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(e)) => Some(e),
-        _ => None,
-    }
-}
-
-fn expression_name(e: &ast::Expr) -> Option<String> {
-    match e {
-        ast::Expr::Identifier(i) => Some(fold(i.clone())),
-        ast::Expr::CompoundIdentifier(parts) => parts.last().cloned().map(fold),
-        ast::Expr::Function(f) => {
-            let name = f.name.0.last().and_then(|p| p.as_ident());
-            match fold(name?.clone()).as_str() {
-                "extract_whole" | "extract_micros" => Some("extract".into()),
-                "moment_round" => first_argument(f).and_then(expression_name),
-                name => Some(name.to_string()),
-            }
-        }
-        ast::Expr::Nested(inner) => expression_name(inner),
-        ast::Expr::Cast {
-            expr, data_type, ..
-        } => expression_name(before_cut_off(expr)).or_else(|| Some(cast_name(data_type))),
-        ast::Expr::Case { else_result, .. } => else_result
-            .as_deref()
-            .and_then(|e| {
-                if matches!(e, ast::Expr::Identifier(_)) {
-                    expression_name(e)
-                } else {
-                    None
-                }
-            })
-            .or(Some("case".into())),
-        ast::Expr::Extract { .. } => Some("extract".into()),
-        ast::Expr::Substring { .. } => Some("substring".into()),
-        ast::Expr::Trim { .. } => Some("btrim".into()),
-        ast::Expr::Position { .. } => Some("position".into()),
-        ast::Expr::Ceil { .. } => Some("ceil".into()),
-        ast::Expr::Floor { .. } => Some("floor".into()),
-        ast::Expr::Exists { .. } => Some("exists".into()),
-        ast::Expr::Array(_) => Some("array".into()),
-        ast::Expr::Interval(_) => Some("interval".into()),
-        ast::Expr::TypedString(t) => Some(cast_name(&t.data_type)),
-        ast::Expr::Subquery(q) => {
-            select_items(&q.body).and_then(|items| match items.into_iter().next() {
-                Some(Item::Named(name)) => Some(name),
-                _ => None,
-            })
-        }
-        _ => None,
-    }
-}
-
-/// PostgreSQL's internal name of a type.
-fn cast_name(data_type: &ast::DataType) -> String {
-    use ast::DataType as Sql;
-    match data_type {
-        Sql::Int(_) | Sql::Integer(_) | Sql::Int4(_) => "int4".into(),
-        Sql::BigInt(_) | Sql::Int8(_) => "int8".into(),
-        Sql::SmallInt(_) | Sql::Int2(_) => "int2".into(),
-        Sql::Real | Sql::Float4 => "float4".into(),
-        Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 => "float8".into(),
-        Sql::Boolean | Sql::Bool => "bool".into(),
-        Sql::Numeric(_) | Sql::Decimal(_) => "numeric".into(),
-        Sql::Varchar(_) | Sql::CharacterVarying(_) => "varchar".into(),
-        other => other
-            .to_string()
-            .to_lowercase()
-            .split(['(', ' '])
-            .next()
-            .unwrap_or("?column?")
-            .to_string(),
-    }
 }

@@ -80,17 +80,19 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::LargeBinary => numeric::keys(values.as_binary::<i64>()),
         DataType::LargeUtf8 => chars::keys(values.as_string::<i64>()),
         DataType::BinaryView => json::sort_keys(values.as_binary_view()),
-        DataType::Interval(IntervalUnit::MonthDayNano) => {
-            let values = values.as_primitive::<IntervalMonthDayNanoType>();
-            let mut builder = BinaryBuilder::with_capacity(values.len(), values.len() * KEY_BYTES);
-            for value in values {
-                builder.append_option(value.map(interval_key));
-            }
-            Arc::new(builder.finish())
-        }
+        DataType::Interval(IntervalUnit::MonthDayNano) => interval_keys(values.as_primitive()),
         other => return exec_err!("{other} has no key"),
     };
     result(args, keys)
+}
+
+/// The keys of a column of intervals.
+pub(super) fn interval_keys(values: &IntervalMonthDayNanoArray) -> ArrayRef {
+    let mut builder = BinaryBuilder::with_capacity(values.len(), values.len() * KEY_BYTES);
+    for value in values {
+        builder.append_option(value.map(interval_key));
+    }
+    Arc::new(builder.finish())
 }
 
 /// A key in hexadecimal digits, which sorts alike: frames of windows are moved over texts, and not

@@ -16,6 +16,7 @@ mod math;
 mod moment;
 mod number_format;
 mod numeric;
+mod quantified;
 mod regex;
 mod string;
 mod strings;
@@ -94,6 +95,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         number_format::definitions(),
         numeric::definitions(),
         keyed::definitions(),
+        quantified::definitions(),
     ]
     .into_iter()
     .flatten()

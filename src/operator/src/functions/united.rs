@@ -49,13 +49,22 @@ impl Hash for United {
     }
 }
 
-/// The types as they will be: numerics or JSONB, if one of them is.
+/// The type that all of them will have, where DataFusion does not know it: numerics or JSONB, if
+/// one of them is; beside quoted constants, what the others are.
+fn common_type(types: &[DataType]) -> Option<&DataType> {
+    let ours = types.iter().find(|t| **t == NUMERIC || **t == JSONB);
+    ours.or_else(|| {
+        let typed = |t: &&DataType| t.is_temporal() || t.is_numeric() || **t == DataType::Boolean;
+        types
+            .iter()
+            .find(typed)
+            .filter(|_| types.contains(&DataType::Utf8))
+    })
+}
+
+/// The types as they will be.
 fn common(types: Vec<DataType>) -> Vec<DataType> {
-    let Some(common) = types
-        .iter()
-        .find(|t| **t == NUMERIC || **t == JSONB)
-        .cloned()
-    else {
+    let Some(common) = common_type(&types).cloned() else {
         return types;
     };
     let one = |t: DataType| {
@@ -95,7 +104,7 @@ impl ScalarUDFImpl for United {
         })
     }
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        if types.contains(&NUMERIC) || types.contains(&JSONB) {
+        if common_type(types).is_some() {
             return Ok(types.to_vec());
         }
         let field =

@@ -67,9 +67,13 @@ fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<Aggre
             signature: Signature::user_defined(Volatility::Immutable),
         }))
     };
+    let mut own = super::ordered_sets::functions();
+    own.extend(super::regressions::functions());
     datafusion_functions_aggregate::all_default_aggregate_functions()
         .into_iter()
+        .filter(|f| !own.iter().any(|o| o.name() == f.name()))
         .map(replaced)
+        .chain(own.clone())
         .collect()
 }
 

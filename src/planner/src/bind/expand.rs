@@ -6,8 +6,9 @@
 //!   `window_end`;
 //! * `HOP(rel, time, slide, size [, offset])` becomes a cross join with one constant row per window
 //!   that a moment lies in;
-//! * `mod(a, b)` becomes `a % b`, `= ANY (subquery)` becomes `IN`, `<> ALL (subquery)` becomes `NOT
-//!   IN`;
+//! * `mod(a, b)` becomes `a % b`;
+//! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
+//!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
 //! * `SIMILAR TO` becomes `~`;
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
 //! * `x COLLATE "C"` becomes `x`;
@@ -23,7 +24,7 @@
 //! window that is NULL. Names of common table expressions hide relations.
 
 use super::Provider;
-use crate::coerce::{KEEP, NEGATE};
+use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
 use crate::interval::{interval_micros, plain_spelling};
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, too_deep, too_large};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
@@ -429,11 +430,18 @@ fn parse_factor(text: &str, span: Span) -> Result<TableFactor> {
         .map_err(|e| parser_error(e, &none))
 }
 
+fn broken(result: Result<()>) -> ControlFlow<Error> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(error),
+    }
+}
+
 impl VisitorMut for Expander<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        if let Err(error) = check_interrupt().and_then(|()| set_operations(&query.body)) {
+        if let Err(error) = check_interrupt() {
             return ControlFlow::Break(error);
         }
         fetch_first(query);
@@ -462,13 +470,18 @@ impl VisitorMut for Expander<'_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        super::names::give(select);
+        match &mut select.selection {
+            Some(condition) => broken(super::rows::conditions(condition)),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         // What a view or window function expands to is visited in turn; a view's query is already
         // expanded and names relations only.
-        match self.count().and_then(|()| self.factor(factor)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(error),
-        }
+        broken(self.count().and_then(|()| self.factor(factor)))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
@@ -500,7 +513,13 @@ impl VisitorMut for Expander<'_> {
             }
             *expr = std::mem::replace(inner, Expr::Value(ast::Value::Null.into()));
         }
-        in_subquery(expr);
+        super::quantified::rewrite(expr);
+        truth_value(expr);
+        if let Err(error) = super::rows::rewrite(expr) {
+            return ControlFlow::Break(error);
+        }
+        distinct(expr);
+        numbered_rows(expr);
         long_number(expr);
         signed(expr);
         if let Err(error) = interval(expr) {
@@ -509,12 +528,60 @@ impl VisitorMut for Expander<'_> {
         super::moments::rewrite(expr);
         super::json::rewrite(expr);
         cut_off(expr);
-        super::similar_to::rewrite(expr);
-        ControlFlow::Continue(())
+        broken(super::similar_to::rewrite(expr))
     }
 }
 
-/// A quoted constant in VALUES has the type that another row's value in its column is cast to.
+/// Numbers of rows in windows have PostgreSQL's types; DataFusion's have no sign.
+fn numbered_rows(expr: &mut Expr) {
+    let Expr::Function(function) = &*expr else {
+        return;
+    };
+    if function.over.is_none() {
+        return;
+    }
+    let data_type = match function.name.to_string().to_lowercase().as_str() {
+        "row_number" | "rank" | "dense_rank" => ast::DataType::BigInt(None),
+        "ntile" => ast::DataType::Integer(None),
+        _ => return,
+    };
+    *expr = as_type(expr, data_type);
+}
+
+/// What is tested for truth is a boolean, if it is a quoted constant or NULL.
+fn truth_value(expr: &mut Expr) {
+    let (Expr::IsTrue(value)
+    | Expr::IsNotTrue(value)
+    | Expr::IsFalse(value)
+    | Expr::IsNotFalse(value)
+    | Expr::IsUnknown(value)
+    | Expr::IsNotUnknown(value)) = expr
+    else {
+        return;
+    };
+    let untyped = |v: &ast::ValueWithSpan| {
+        matches!(
+            v.value,
+            ast::Value::SingleQuotedString(_) | ast::Value::Null
+        )
+    };
+    if matches!(value.as_ref(), Expr::Value(v) if untyped(v)) {
+        **value = as_type(value, ast::DataType::Boolean);
+    }
+}
+
+fn as_type(value: &Expr, data_type: ast::DataType) -> Expr {
+    Expr::Cast {
+        kind: ast::CastKind::DoubleColon,
+        expr: Box::new(value.clone()),
+        data_type,
+        array: false,
+        format: None,
+    }
+}
+
+/// A quoted constant in VALUES has the type that another row's value in its column is cast to; a
+/// number has it where that is a type of fractions.
 fn typed_values(body: &mut ast::SetExpr) {
     let ast::SetExpr::Values(values) = body else {
         return;
@@ -538,16 +605,28 @@ fn typed_values(body: &mut ast::SetExpr) {
             .iter_mut()
             .filter_map(|row| row.content.get_mut(column))
         {
-            if matches!(value, Expr::Value(v)
-                if matches!(v.value, ast::Value::SingleQuotedString(_)))
-            {
-                *value = Expr::Cast {
-                    kind: ast::CastKind::DoubleColon,
-                    expr: Box::new(value.clone()),
-                    data_type: data_type.clone(),
-                    array: false,
-                    format: None,
-                };
+            let fraction = matches!(
+                data_type,
+                ast::DataType::Real
+                    | ast::DataType::Double(_)
+                    | ast::DataType::DoublePrecision
+                    | ast::DataType::Float8
+                    | ast::DataType::Numeric(ast::ExactNumberInfo::None)
+            );
+            let takes_type = match &*value {
+                Expr::Value(v) => match &v.value {
+                    ast::Value::SingleQuotedString(_) => true,
+                    ast::Value::Number(..) => fraction,
+                    _ => false,
+                },
+                Expr::UnaryOp {
+                    op: ast::UnaryOperator::Minus,
+                    expr,
+                } => fraction && matches!(expr.as_ref(), Expr::Value(_)),
+                _ => false,
+            };
+            if takes_type {
+                *value = as_type(value, data_type.clone());
             }
         }
     }
@@ -579,6 +658,24 @@ fn fetch_first(query: &mut Query) {
             });
         }
     }
+}
+
+/// `IS DISTINCT FROM` is an operator that our own planner binds, for the same reason as a sign.
+pub(super) fn distinct(expr: &mut Expr) {
+    let (left, right, op) = match expr {
+        Expr::IsDistinctFrom(left, right) => (left, right, DISTINCT),
+        Expr::IsNotDistinctFrom(left, right) => (left, right, NOT_DISTINCT),
+        _ => return,
+    };
+    let taken = |e: &mut Expr| {
+        let e = std::mem::replace(e, Expr::Value(ast::Value::Null.into()));
+        Box::new(Expr::Nested(Box::new(e)))
+    };
+    *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+        left: taken(left),
+        op: ast::BinaryOperator::Custom(op.into()),
+        right: taken(right),
+    }));
 }
 
 /// A sign before anything but a number is an operator that our own planner binds: DataFusion's
@@ -684,24 +781,6 @@ fn call(function: &str, args: Vec<Expr>) -> Expr {
     })
 }
 
-/// The expression that was cast, below what [`cut_off`] put around it: a column is named after it.
-pub(crate) fn before_cut_off(inner: &Expr) -> &Expr {
-    if let Expr::Function(function) = inner
-        && let FunctionArguments::List(list) = &function.args
-        && let [
-            FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Cast {
-                expr,
-                data_type: ast::DataType::Varchar(None),
-                ..
-            })),
-            _,
-        ] = list.args.as_slice()
-    {
-        return expr;
-    }
-    inner
-}
-
 /// `INTERVAL '...'` in a spelling that DataFusion knows.
 fn interval(expr: &mut Expr) -> Result<()> {
     let Expr::Interval(literal) = expr else {
@@ -717,60 +796,6 @@ fn interval(expr: &mut Expr) -> Result<()> {
         };
     }
     Ok(())
-}
-
-/// `x = ANY (subquery)` is `x IN (subquery)`, `x <> ALL (subquery)` is `x NOT IN (subquery)`.
-fn in_subquery(expr: &mut Expr) {
-    let (left, right, negated) = match expr {
-        Expr::AnyOp {
-            left,
-            compare_op: ast::BinaryOperator::Eq,
-            right,
-            ..
-        } => (left, right, false),
-        Expr::AllOp {
-            left,
-            compare_op: ast::BinaryOperator::NotEq,
-            right,
-        } => (left, right, true),
-        _ => return,
-    };
-    if let Expr::Subquery(subquery) = right.as_ref() {
-        *expr = Expr::InSubquery {
-            expr: left.clone(),
-            subquery: subquery.clone(),
-            negated,
-        };
-    }
-}
-
-/// DataFusion plans EXCEPT ALL and INTERSECT ALL as if a row on one side met all its equals on the
-/// other; they must meet one by one.
-fn set_operations(body: &ast::SetExpr) -> Result<()> {
-    let ast::SetExpr::SetOperation {
-        op,
-        set_quantifier,
-        left,
-        right,
-    } = body
-    else {
-        return Ok(());
-    };
-    let all = matches!(
-        set_quantifier,
-        ast::SetQuantifier::All | ast::SetQuantifier::AllByName
-    );
-    if all
-        && matches!(
-            op,
-            ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus
-        )
-    {
-        return Err(Error::unsupported(format!("{op} ALL is not supported"))
-            .with_hint(format!("{op} without ALL is supported.")));
-    }
-    set_operations(left)?;
-    set_operations(right)
 }
 
 /// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).

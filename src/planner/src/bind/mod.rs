@@ -7,7 +7,13 @@ mod error;
 mod expand;
 mod json;
 mod moments;
+mod names;
+mod ordered_sets;
 mod overloaded;
+mod quantified;
+mod regressions;
+mod rows;
+mod scopes;
 mod similar_to;
 mod sums;
 
@@ -31,8 +37,10 @@ pub use aggregates::aggregates;
 pub use collation::check_collation;
 pub(crate) use error::{external, to_error};
 pub use error::{from_datafusion, from_planning};
-pub(crate) use expand::{Expander, before_cut_off, similar};
+pub(crate) use expand::{Expander, similar};
+pub use names::{UNNAMED, output_names};
 pub(crate) use overloaded::Overloaded;
+pub(crate) use scopes::Scopes;
 
 /// A relation as DataFusion sees it.
 pub(crate) struct Table {
@@ -138,6 +146,10 @@ impl Registry {
 
     pub(crate) fn options(&self) -> &ConfigOptions {
         &self.options
+    }
+
+    pub(crate) fn is_aggregate(&self, name: &str) -> bool {
+        self.aggregate.contains_key(name)
     }
 
     /// The functions that rules write into plans.

@@ -7,9 +7,9 @@
 //! when the rule looks again.
 
 use super::external;
-use crate::signatures::{Arg, Call, Mismatch, Signature, choose, type_text, unmatched};
+use crate::signatures::{Arg, Call, Mismatch, Signature, Type, choose, type_text, unmatched};
 use arrow_schema::{DataType, Field, FieldRef};
-use datafusion_common::{Result, ScalarValue, internal_err};
+use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature as Accepts,
@@ -56,8 +56,11 @@ impl Overloaded {
         })
     }
 
-    fn error(&self, mismatch: Mismatch, args: &[Arg]) -> datafusion_common::DataFusionError {
+    fn error(&self, mismatch: Mismatch, args: &[Arg]) -> DataFusionError {
         let types: Vec<String> = args.iter().map(type_text).collect();
+        if let (Some(symbol), [value, array]) = (quantified(&self.name), args) {
+            return no_comparison(symbol, value, array);
+        }
         if matches!(self.name.as_str(), "coalesce" | "greatest" | "least") {
             return unmatched(&self.name.to_uppercase(), args);
         }
@@ -82,6 +85,42 @@ impl Overloaded {
             ),
         })
     }
+}
+
+/// The operator of a comparison with ANY or ALL of an array.
+fn quantified(name: &str) -> Option<&'static str> {
+    let op = name.strip_prefix("any_").or(name.strip_prefix("all_"))?;
+    Some(match op {
+        "eq" => "=",
+        "ne" => "<>",
+        "lt" => "<",
+        "le" => "<=",
+        "gt" => ">",
+        "ge" => ">=",
+        _ => return None,
+    })
+}
+
+/// `integer = ANY (text[])`.
+fn no_comparison(symbol: &str, value: &Arg, array: &Arg) -> DataFusionError {
+    if !array.type_.array {
+        let message = "op ANY/ALL (array) requires array on right side";
+        return external(Error::user(SqlState::WRONG_OBJECT_TYPE, message));
+    }
+    let element = Type {
+        array: false,
+        ..array.type_
+    };
+    let message = format!(
+        "operator does not exist: {} {symbol} {element}",
+        type_text(value)
+    );
+    external(
+        Error::user(SqlState::UNDEFINED_FUNCTION, message).with_hint(
+            "No operator matches the given name and argument types. You might need to add explicit \
+         type casts.",
+        ),
+    )
 }
 
 impl PartialEq for Overloaded {

@@ -156,7 +156,7 @@ fn apart(plan: &Arc<LogicalPlan>, outer: &[Expr]) -> Result<Arc<LogicalPlan>> {
 
 /// Whether each row of the result comes from one row below: a condition on it may be part of a
 /// join's. Without correlation that does not matter.
-fn is_plain(plan: &LogicalPlan) -> Result<bool> {
+pub(super) fn is_plain(plan: &LogicalPlan) -> Result<bool> {
     if plan.all_out_ref_exprs().is_empty() {
         return Ok(true);
     }
@@ -187,7 +187,7 @@ fn is_plain(plan: &LogicalPlan) -> Result<bool> {
 
 /// An expression of the query around as its subquery sees it, and the columns that it refers to;
 /// `None` where it refers further out or has subqueries of its own.
-fn from_inside(expr: &Expr, schema: &DFSchema) -> Result<Option<(Expr, Vec<Expr>)>> {
+pub(super) fn from_inside(expr: &Expr, schema: &DFSchema) -> Result<Option<(Expr, Vec<Expr>)>> {
     let mut columns = Vec::new();
     let mut simple = true;
     let outer = expr.clone().transform_up(|e| {

@@ -314,9 +314,16 @@ impl Keyed {
             return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
         }
         let schema = aggregate.schema.clone();
+        // What is grouped by twice is one column.
+        let mut group_expr: Vec<&Expr> = Vec::with_capacity(aggregate.group_expr.len());
+        for expr in &aggregate.group_expr {
+            if !group_expr.contains(&expr) {
+                group_expr.push(expr);
+            }
+        }
         let (mut groups, mut calls, mut shown) = (Vec::new(), Vec::new(), Vec::new());
         let mut outputs = Vec::new();
-        for (i, expr) in aggregate.group_expr.iter().enumerate() {
+        for (i, expr) in group_expr.iter().copied().enumerate() {
             let (qualifier, field) = schema.qualified_field(i);
             if !keyed(expr) {
                 groups.push(expr.clone());
@@ -335,7 +342,7 @@ impl Keyed {
             shown.push(least(bytes).alias(name));
             outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
         }
-        let width = aggregate.group_expr.len();
+        let width = group_expr.len();
         for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
             let (qualifier, field) = schema.qualified_field(width + i);
             let Expr::ScalarFunction(mut above) = expr.clone().unalias() else {

@@ -93,28 +93,9 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
                 let name = names.save(&expr);
                 Ok(expression(expr, &schema, outer)?.update_data(|e| name.restore(e)))
             })?;
-            with_buckets(rewritten.data.recompute_schema()?)
+            rewritten.data.recompute_schema()
         }
     }
-}
-
-/// The numbers of `ntile` as integers.
-fn with_buckets(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Window(window) = &plan else {
-        return Ok(plan);
-    };
-    let is_ntile = |e: &Expr| match e.clone().unalias() {
-        Expr::WindowFunction(call) => call.fun.name() == "ntile",
-        _ => false,
-    };
-    if !window.window_expr.iter().any(is_ntile) {
-        return Ok(plan);
-    }
-    let before = window.input.schema().fields().len();
-    let mut types = vec![None; before];
-    let calls = window.window_expr.iter();
-    types.extend(calls.map(|e| is_ntile(e).then_some(DataType::Int32)));
-    with_types(&plan, &types)
 }
 
 /// The values that a window function looks at; its other arguments count rows.

@@ -1,8 +1,9 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
 //! [`analyzer_rules`]:
 //!
-//! 1. [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
-//!    differently;
+//! 1. [`quantified`]: `IN`, `ANY` and `ALL` of subqueries become counts and extremes where their
+//!    NULL matters; [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it
+//!    would answer differently;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
 //!    scale; with it [`unions`]: floats and numerics unite as floats;
 //! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
@@ -26,6 +27,7 @@ mod literals;
 mod moments;
 mod numerics;
 mod operands;
+mod quantified;
 mod resolve;
 mod text_calls;
 mod texts;
@@ -33,7 +35,7 @@ mod typed;
 mod unions;
 
 pub(crate) use calls::Calls;
-pub(crate) use numerics::{KEEP, NEGATE, NumericPlanner};
+pub(crate) use numerics::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT, NumericPlanner};
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -78,6 +80,7 @@ fn rewrite_node(
 pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let numerics = || Arc::new(numerics::Numerics(calls.clone()));
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(quantified::Quantified),
         Arc::new(in_subquery::InSubqueries),
         Arc::new(literals::Literals),
         Arc::new(moments::Moments),

@@ -40,6 +40,9 @@ use tidemark_common::{Error, SqlState};
 pub(crate) const NEGATE: &str = "-";
 /// The same of `+x`.
 pub(crate) const KEEP: &str = "+";
+/// The operators that `IS DISTINCT FROM` and `IS NOT DISTINCT FROM` are bound as.
+pub(crate) const DISTINCT: &str = "is distinct from";
+pub(crate) const NOT_DISTINCT: &str = "is not distinct from";
 
 /// Digits of a `Decimal128`.
 const FIXED_DIGITS: i16 = 38;
@@ -79,6 +82,17 @@ impl ExprPlanner for NumericPlanner {
             BinaryOperator::Custom(sign) if sign == NEGATE || sign == KEEP => {
                 return Ok(PlannerResult::Planned(
                     self.0.signed(&sign, raw.right, schema)?,
+                ));
+            }
+            BinaryOperator::Custom(op) if op == DISTINCT || op == NOT_DISTINCT => {
+                let op = if op == DISTINCT {
+                    Operator::IsDistinctFrom
+                } else {
+                    Operator::IsNotDistinctFrom
+                };
+                let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));
+                return Ok(PlannerResult::Planned(
+                    self.0.operator(binary, schema)?.data,
                 ));
             }
             _ => return Ok(PlannerResult::Original(raw)),

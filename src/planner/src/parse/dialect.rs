@@ -9,6 +9,8 @@
 //! `SUBSTRING(text SIMILAR pattern ESCAPE escape)`, which sqlparser does not know, is the call
 //! `substring(text, pattern, escape)`.
 //!
+//! `x BETWEEN SYMMETRIC a AND b` is `(x BETWEEN a AND b OR x BETWEEN b AND a)`.
+//!
 //! `moment AT TIME ZONE zone` is the call `timezone(zone, moment)`, as in PostgreSQL.
 //!
 //! The name of a named argument is an identifier, which is all that planning takes. PostgreSQL's
@@ -23,8 +25,8 @@
 
 use crate::limits::{EXPRESSION_DEPTH_MAX, chain_length, step};
 use datafusion_sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, UnaryOperator,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, UnaryOperator,
 };
 use datafusion_sql::sqlparser::dialect::{Dialect, PostgreSqlDialect, Precedence};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -101,6 +103,19 @@ impl Dialect for TidemarkDialect {
                     .parse_subexpr(self.prec_value(Precedence::AtTz))
                     .map(|zone| call("timezone", [zone, expr.clone()])),
             );
+        }
+        if let Some((negated, symmetric)) = between(parser) {
+            if let Some(error) = too_long() {
+                return Some(error);
+            }
+            let range = parser.parse_between(expr.clone(), negated && !symmetric);
+            return Some(range.map(|range| {
+                if symmetric {
+                    either_way(range, negated)
+                } else {
+                    range
+                }
+            }));
         }
         let not =
             parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
@@ -207,6 +222,53 @@ fn similar_substring(parser: &mut Parser) -> Result<Expr, ParserError> {
     Ok(call("substring", [text, pattern, escape]))
 }
 
+/// `[NOT] BETWEEN SYMMETRIC` and `ASYMMETRIC`: whether it is negated, and whether symmetric.
+fn between(parser: &mut Parser) -> Option<(bool, bool)> {
+    for negated in [false, true] {
+        for symmetric in [false, true] {
+            let last = if symmetric {
+                Keyword::SYMMETRIC
+            } else {
+                Keyword::ASYMMETRIC
+            };
+            let words = [Keyword::NOT, Keyword::BETWEEN, last];
+            if parser.parse_keywords(&words[usize::from(!negated)..]) {
+                return Some((negated, symmetric));
+            }
+        }
+    }
+    None
+}
+
+/// A range whose bounds may be exchanged.
+fn either_way(range: Expr, negated: bool) -> Expr {
+    let Expr::Between {
+        expr, low, high, ..
+    } = &range
+    else {
+        return range;
+    };
+    let exchanged = Expr::Between {
+        expr: expr.clone(),
+        negated: false,
+        low: high.clone(),
+        high: low.clone(),
+    };
+    let either = Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(range),
+        op: BinaryOperator::Or,
+        right: Box::new(exchanged),
+    }));
+    if negated {
+        Expr::Nested(Box::new(Expr::UnaryOp {
+            op: UnaryOperator::Not,
+            expr: Box::new(either),
+        }))
+    } else {
+        either
+    }
+}
+
 fn call<const N: usize>(function: &str, args: [Expr; N]) -> Expr {
     let args = args
         .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
@@ -274,6 +336,26 @@ mod tests {
         for (sql, expected) in cases {
             assert_eq!(expression(sql), expected, "{sql}");
         }
+    }
+
+    #[test]
+    fn ranges_may_be_symmetric() {
+        let text = |sql: &str| {
+            let parsed = Parser::new(&TidemarkDialect)
+                .try_with_sql(sql)
+                .and_then(|mut p| p.parse_expr());
+            parsed.unwrap_or_else(|e| panic!("{sql}: {e}")).to_string()
+        };
+        let both = "(x BETWEEN 1 AND 2 OR x BETWEEN 2 AND 1)";
+        assert_eq!(
+            text("x between symmetric 1 and 2 and y"),
+            format!("{both} AND y")
+        );
+        assert_eq!(
+            text("x not between symmetric 1 and 2"),
+            format!("(NOT {both})")
+        );
+        assert_eq!(text("x between asymmetric 1 and 2"), "x BETWEEN 1 AND 2");
     }
 
     #[test]

@@ -43,12 +43,11 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             .rfind(|t| !is_blank(&t.token))
             .unwrap_or(first);
         let text = source.slice(first.span.start, last.span.end).to_string();
-        let mut front = Front::new(
-            rewrite_table_functions(&without_only(tokens)),
-            source.clone(),
-            positions.clone(),
-        );
-        let kind = limits::within(tokens.len(), || {
+        let count = tokens.len();
+        let tokens = rewrite_table_functions(&without_only(tokens));
+        let tokens = without_exclusion(tokens, &positions)?;
+        let mut front = Front::new(tokens, source.clone(), positions.clone());
+        let kind = limits::within(count, || {
             let kind = front.statement()?;
             front.end()?;
             Ok(kind)
@@ -165,6 +164,60 @@ fn rewrite_table_functions(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
         .filter(|(_, dropped)| !dropped)
         .map(|(t, _)| t.clone())
         .collect()
+}
+
+/// The EXCLUDE clause of window frames, which sqlparser does not know: `EXCLUDE NO OTHERS` says
+/// nothing, the others are refused.
+fn without_exclusion(
+    mut tokens: Vec<TokenWithSpan>,
+    positions: &Positions,
+) -> Result<Vec<TokenWithSpan>> {
+    if !tokens.iter().any(|t| is_word(&t.token, "exclude")) {
+        return Ok(tokens);
+    }
+    let mut solid: Vec<usize> = (0..tokens.len())
+        .filter(|i| !is_blank(&tokens[*i].token))
+        .collect();
+    let mut next = 0;
+    while next < solid.len() {
+        let is = |offset: usize, word: &str| {
+            let place = solid.get(next + offset);
+            place.is_some_and(|i| is_word(&tokens[*i].token, word))
+        };
+        let ends = |offset: usize| {
+            let place = solid.get(next + offset);
+            place.is_some_and(|i| tokens[*i].token == Token::RParen)
+        };
+        let frame_before = next
+            .checked_sub(1)
+            .and_then(|before| solid.get(before))
+            .is_some_and(|i| {
+                ["row", "preceding", "following"]
+                    .iter()
+                    .any(|word| is_word(&tokens[*i].token, word))
+            });
+        if !frame_before || !is(0, "exclude") {
+            next += 1;
+            continue;
+        }
+        if is(1, "no") && is(2, "others") && ends(3) {
+            let from = solid[next];
+            tokens.drain(from..=solid[next + 2]);
+            solid = (0..tokens.len())
+                .filter(|i| !is_blank(&tokens[*i].token))
+                .collect();
+            continue;
+        }
+        let excluded = is(1, "current") && is(2, "row") && ends(3)
+            || (is(1, "group") || is(1, "ties")) && ends(2);
+        if excluded {
+            let error = Error::unsupported("EXCLUDE in the frame of a window is not supported");
+            let position = positions.of(tokens[solid[next]].span.start);
+            return Err(position.map_or_else(|| error.clone(), |p| error.clone().at(p)));
+        }
+        next += 1;
+    }
+    Ok(tokens)
 }
 
 /// The text that tokens point into.

@@ -34,6 +34,17 @@ pub(super) fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Resu
             ));
         }
     }
+    let plain = |(array, column): (ArrayRef, &tidemark_plan::Column)| {
+        // What a function of DataFusion's gives as a view.
+        if matches!(array.data_type(), DataType::Utf8View) {
+            arrow::compute::cast(&array, &column.data_type)
+                .map_err(crate::protocol::error::from_arrow)
+        } else {
+            Ok(array)
+        }
+    };
+    let arrays = arrays.into_iter().zip(&relation.columns);
+    let arrays = arrays.map(plain).collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new(relation.arrow_schema(), arrays)
         .map_err(crate::protocol::error::from_arrow)
 }

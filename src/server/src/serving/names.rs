@@ -10,6 +10,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr};
 use std::collections::HashSet;
 use std::sync::Arc;
+use tidemark_planner::UNNAMED;
 
 /// Gives the second and later columns of one name in a top-level select list an alias of their own;
 /// with `all`, every expression.
@@ -45,7 +46,7 @@ fn separate(body: &mut SetExpr, all: bool) {
                     {
                         *item = SelectItem::ExprWithAlias {
                             expr: expr.clone(),
-                            alias: Ident::with_quote('"', format!("?column?{i}")),
+                            alias: Ident::with_quote('"', format!("{UNNAMED}{i}")),
                         };
                     }
                 } else if let SelectItem::ExprWithAlias { expr, alias } = item
@@ -53,7 +54,7 @@ fn separate(body: &mut SetExpr, all: bool) {
                 {
                     *item = SelectItem::ExprWithAlias {
                         expr: expr.clone(),
-                        alias: Ident::with_quote('"', format!("?column?{i}")),
+                        alias: Ident::with_quote('"', format!("{UNNAMED}{i}")),
                     };
                 }
             }
@@ -65,140 +66,11 @@ fn separate(body: &mut SetExpr, all: bool) {
     }
 }
 
-/// The names that PostgreSQL gives the columns of a query, `None` where planning decides
-/// (wildcards).
+/// The names that PostgreSQL gives the columns of a query.
 pub fn output_names(statement: &ast::Statement, columns: &[String]) -> Vec<String> {
-    let ast::Statement::Query(query) = statement else {
-        return columns.to_vec();
-    };
-    let mut names = columns.to_vec();
-    let Some(items) = projection(&query.body) else {
-        return names;
-    };
-    let is_wildcard = |i: &SelectItem| {
-        matches!(
-            i,
-            SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)
-        )
-    };
-    let first = items.iter().position(is_wildcard).unwrap_or(items.len());
-    let last = items
-        .iter()
-        .rposition(is_wildcard)
-        .map_or(items.len(), |i| i + 1);
-    for (i, item) in items.iter().enumerate().take(first) {
-        if let (Some(name), Some(slot)) = (item_name(item), names.get_mut(i)) {
-            *slot = name;
-        }
-    }
-    let after = items.len() - last;
-    let Some(start) = names.len().checked_sub(after) else {
-        return names;
-    };
-    for (i, item) in items[last..].iter().enumerate() {
-        if let (Some(name), Some(slot)) = (item_name(item), names.get_mut(start + i)) {
-            *slot = name;
-        }
-    }
-    names
-}
-
-fn projection(body: &SetExpr) -> Option<&[SelectItem]> {
-    match body {
-        SetExpr::Select(select) => Some(&select.projection),
-        SetExpr::Query(query) => projection(&query.body),
-        SetExpr::SetOperation { left, .. } => projection(left),
-        _ => None,
-    }
-}
-
-fn item_name(item: &SelectItem) -> Option<String> {
-    match item {
-        SelectItem::UnnamedExpr(expr) => {
-            Some(expression_name(expr).unwrap_or_else(|| "?column?".into()))
-        }
-        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-        _ => None,
-    }
-}
-
-fn fold(ident: &Ident) -> String {
-    if ident.quote_style.is_some() {
-        ident.value.clone()
-    } else {
-        ident.value.to_lowercase()
-    }
-}
-
-/// PostgreSQL's FigureColname.
-fn expression_name(expr: &Expr) -> Option<String> {
-    match expr {
-        Expr::Identifier(ident) => Some(fold(ident)),
-        Expr::CompoundIdentifier(parts) => parts.last().map(fold),
-        Expr::Function(function) => function.name.0.last().and_then(|p| p.as_ident()).map(fold),
-        Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => expression_name(inner),
-        Expr::Cast {
-            expr: inner,
-            data_type,
-            ..
-        } => expression_name(inner).or_else(|| Some(type_label(data_type))),
-        Expr::Case { else_result, .. } => else_result
-            .as_ref()
-            .and_then(|e| expression_name(e))
-            .or_else(|| Some("case".into())),
-        Expr::Exists { .. } => Some("exists".into()),
-        Expr::Array(_) => Some("array".into()),
-        Expr::Extract { .. } => Some("extract".into()),
-        Expr::Substring { .. } => Some("substring".into()),
-        Expr::Trim { trim_where, .. } => Some(match trim_where {
-            Some(ast::TrimWhereField::Leading) => "ltrim".into(),
-            Some(ast::TrimWhereField::Trailing) => "rtrim".into(),
-            _ => "btrim".into(),
-        }),
-        Expr::Position { .. } => Some("position".into()),
-        Expr::Ceil { .. } => Some("ceil".into()),
-        Expr::Floor { .. } => Some("floor".into()),
-        Expr::Overlay { .. } => Some("overlay".into()),
-        Expr::AtTimeZone { .. } => Some("timezone".into()),
-        Expr::TypedString(typed) => Some(type_label(&typed.data_type)),
-        Expr::Interval(_) => Some("interval".into()),
-        Expr::Value(v) if matches!(v.value, ast::Value::Boolean(_)) => Some("bool".into()),
-        Expr::Subquery(query) => match projection(&query.body)?.first()? {
-            SelectItem::UnnamedExpr(e) => expression_name(e),
-            SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
-            _ => None,
-        },
-        Expr::Tuple(_) => Some("row".into()),
-        _ => None,
-    }
-}
-
-/// The name of a column that is a cast of a constant: PostgreSQL's internal type name.
-fn type_label(data_type: &ast::DataType) -> String {
-    use ast::DataType as D;
-    match data_type {
-        D::Int(_) | D::Integer(_) | D::Int4(_) => "int4".into(),
-        D::BigInt(_) | D::Int8(_) => "int8".into(),
-        D::SmallInt(_) | D::Int2(_) => "int2".into(),
-        D::Real | D::Float4 => "float4".into(),
-        D::Double(_) | D::DoublePrecision | D::Float8 | D::Float(_) => "float8".into(),
-        D::Boolean | D::Bool => "bool".into(),
-        D::Varchar(_) | D::CharacterVarying(_) => "varchar".into(),
-        D::Char(_) | D::Character(_) => "bpchar".into(),
-        D::Numeric(_) | D::Decimal(_) => "numeric".into(),
-        D::Timestamp(_, ast::TimezoneInfo::Tz | ast::TimezoneInfo::WithTimeZone) => {
-            "timestamptz".into()
-        }
-        D::Timestamp(..) => "timestamp".into(),
-        D::Array(_) => "array".into(),
-        D::Interval { .. } => "interval".into(),
-        other => other
-            .to_string()
-            .to_lowercase()
-            .rsplit('.')
-            .next()
-            .unwrap_or_default()
-            .to_string(),
+    match statement {
+        ast::Statement::Query(query) => tidemark_planner::output_names(&query.body, columns),
+        _ => columns.to_vec(),
     }
 }
 

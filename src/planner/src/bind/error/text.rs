@@ -585,6 +585,12 @@ fn windows(text: &str) -> Option<Error> {
 
 /// Subqueries as values.
 fn subqueries(text: &str) -> Option<Error> {
+    // Of a correlated subquery that decorrelation has put where no join can take its place.
+    if text.contains("orrelated scalar subquery can only be used in") {
+        return Some(Error::unsupported(
+            "a subquery that refers to the query around it is not supported in this place",
+        ));
+    }
     if text.contains("only return one column")
         || text.contains("must return only one column")
         || text.contains("must return exactly one column")

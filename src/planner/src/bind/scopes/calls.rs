@@ -1,0 +1,96 @@
+//! Calls whose arguments PostgreSQL looks at before anything is planned.
+//!
+//! A function of any type does not take a quoted constant, which has none.
+//!
+//! ORDER BY in the arguments of an aggregate. A constant there is no position, and orders nothing:
+//! it is left out. With DISTINCT, what rows are ordered by must be an argument.
+
+use datafusion_sql::sqlparser::ast::{
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, Value,
+};
+use tidemark_common::{Error, Result, SqlState};
+
+/// Checks the order of a call and takes constants out of it. Errors: `42P10`.
+pub(super) fn order(function: &mut Function) -> Result<()> {
+    let FunctionArguments::List(list) = &mut function.args else {
+        return Ok(());
+    };
+    let distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+    for clause in &mut list.clauses {
+        let FunctionArgumentClause::OrderBy(order) = clause else {
+            continue;
+        };
+        let is_argument = |e: &Expr| {
+            // Of quoted constants, each has a type of its own.
+            let quoted = constant(e).is_some_and(|v| !matches!(v, Value::Number(..)));
+            let text = e.to_string();
+            let same = |arg: &FunctionArg| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) => arg.to_string() == text,
+                _ => false,
+            };
+            !quoted && list.args.iter().any(same)
+        };
+        if distinct && !order.iter().all(|o| is_argument(&o.expr)) {
+            return Err(Error::user(
+                SqlState("42P10"),
+                "in an aggregate with DISTINCT, ORDER BY expressions must appear in argument list",
+            ));
+        }
+        order.retain(|o| constant(&o.expr).is_none());
+    }
+    list.clauses.retain(|clause| match clause {
+        FunctionArgumentClause::OrderBy(order) => !order.is_empty(),
+        _ => true,
+    });
+    Ok(())
+}
+
+/// Functions whose first argument may have any type.
+const OF_ANY_TYPE: [&str; 6] = [
+    "first_value",
+    "last_value",
+    "nth_value",
+    "lag",
+    "lead",
+    "array_agg",
+];
+
+/// `42804` for a constant without type where the function's type would follow from it.
+pub(super) fn check_types(function: &Function) -> Result<()> {
+    let FunctionArguments::List(list) = &function.args else {
+        return Ok(());
+    };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first() else {
+        return Ok(());
+    };
+    let untyped =
+        constant(first).is_some_and(|v| matches!(v, Value::SingleQuotedString(_) | Value::Null));
+    let name = function.name.0.last().and_then(|p| p.as_ident());
+    // A third argument has the type of the first.
+    let any = list.args.len() < 3
+        && name.is_some_and(|n| OF_ANY_TYPE.contains(&n.value.to_lowercase().as_str()));
+    match name.filter(|_| untyped && any) {
+        Some(name) if name.value.eq_ignore_ascii_case("array_agg") => Err(Error::user(
+            SqlState("42725"),
+            "function array_agg(unknown) is not unique",
+        )
+        .with_hint(
+            "Could not choose a best candidate function. You might need to add explicit type \
+             casts.",
+        )),
+        Some(_) => Err(Error::user(
+            SqlState::DATATYPE_MISMATCH,
+            "could not determine polymorphic type because input has type unknown",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn constant(expr: &Expr) -> Option<&Value> {
+    match expr {
+        Expr::Nested(inner) => constant(inner),
+        Expr::Value(v) => Some(&v.value),
+        _ => None,
+    }
+}
