@@ -19,6 +19,7 @@ use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
@@ -345,18 +346,14 @@ impl Session {
     /// SELECT .. FOR UPDATE or SHARE: in a block, its tables are locked until the end and read as
     /// they are now. Alone it locks nothing that would last.
     pub(crate) async fn lock_rows(&mut self, query: &ast::Query) -> Result<()> {
+        check_locks(query)?;
         if query.locks.is_empty() || self.transaction.block().is_none() {
             return Ok(());
         }
         self.check_may_write("SELECT FOR UPDATE")?;
-        if query.locks.iter().any(|l| l.nonblock.is_some()) {
-            return Err(
-                Error::unsupported("NOWAIT and SKIP LOCKED are not supported")
-                    .with_hint("SET statement_timeout bounds the wait."),
-            );
-        }
+        let of = locked_names(query);
         let catalog = self.catalog();
-        let mut tables = Vec::new();
+        let (mut tables, mut found) = (Vec::new(), 0);
         let ast::SetExpr::Select(select) = query.body.as_ref() else {
             return Err(Error::unsupported(
                 "FOR UPDATE is supported with a plain SELECT only",
@@ -368,12 +365,23 @@ impl Session {
             .flat_map(|t| std::iter::once(&t.relation).chain(t.joins.iter().map(|j| &j.relation)))
         {
             let ast::TableFactor::Table {
-                name, args: None, ..
+                name,
+                args: None,
+                alias,
+                ..
             } = factor
             else {
                 continue;
             };
-            let relation = self.resolve(&catalog, &crate::dml::name_of(name)?)?;
+            let named = crate::dml::name_of(name)?;
+            let known_as = alias
+                .as_ref()
+                .map_or(named.name.as_str(), |a| a.name.value.as_str());
+            if !of.is_empty() && !of.iter().any(|n| n.eq_ignore_ascii_case(known_as)) {
+                continue;
+            }
+            found += 1;
+            let relation = self.resolve(&catalog, &named)?;
             if relation.kind != RelationKind::Table || relation.connector.is_some() {
                 return Err(Error::unsupported(format!(
                     "FOR UPDATE cannot be applied to {} \"{}\"",
@@ -383,6 +391,12 @@ impl Session {
                 .with_hint("Only tables that are written by SQL can be locked."));
             }
             tables.push(relation.id);
+        }
+        if let Some(name) = of.first().filter(|_| found < of.len()) {
+            return Err(Error::user(
+                SqlState::UNDEFINED_TABLE,
+                format!("relation \"{name}\" in FOR UPDATE clause not found in FROM clause"),
+            ));
         }
         let guard = self.lock(&tables).await?;
         if let Some(block) = self.transaction.block() {
@@ -520,6 +534,39 @@ impl Writes {
         self.guard = Some(guard.clone());
         Ok(guard)
     }
+}
+
+/// `0A000` for locks of rows that would not be those of PostgreSQL.
+fn check_locks(query: &ast::Query) -> Result<()> {
+    struct Nested(usize);
+    impl ast::Visitor for Nested {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+            self.0 += usize::from(!query.locks.is_empty());
+            ControlFlow::Continue(())
+        }
+    }
+    let mut nested = Nested(0);
+    let _ = ast::Visit::visit(query, &mut nested);
+    if nested.0 > usize::from(!query.locks.is_empty()) {
+        return Err(Error::unsupported(
+            "FOR UPDATE in a subquery is not supported",
+        ));
+    }
+    if query.locks.iter().any(|l| l.nonblock.is_some()) {
+        return Err(
+            Error::unsupported("NOWAIT and SKIP LOCKED are not supported")
+                .with_hint("SET lock_timeout bounds the wait."),
+        );
+    }
+    Ok(())
+}
+
+/// The names in FOR UPDATE OF.
+fn locked_names(query: &ast::Query) -> Vec<String> {
+    let of = query.locks.iter().filter_map(|l| l.of.as_ref());
+    let last = of.filter_map(|name| name.0.last().and_then(|part| part.as_ident()));
+    last.map(|ident| ident.value.clone()).collect()
 }
 
 fn no_savepoint(name: &str) -> Error {
