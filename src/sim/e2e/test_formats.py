@@ -18,7 +18,7 @@ FIELDS = [
     {"type": "array", "items": {"type": "int32", "optional": True}, "optional": True, "field": "Counts"},
     {"type": "bytes", "optional": True, "field": "raw"},
 ]
-COLUMNS = "id INT PRIMARY KEY, price NUMERIC(10, 2), day DATE, made TIMESTAMP, sent TIMESTAMPTZ, doc JSONB, tags TEXT[], counts INT[], raw BYTEA"
+COLUMNS = "id INT PRIMARY KEY, price NUMERIC(10, 2), day DATE, made TIMESTAMP(6), sent TIMESTAMPTZ, doc JSONB, tags TEXT[], counts INT[], raw BYTEA"
 ROW = {"id": 1, "price": "BNI=", "day": 19782, "made": 1709210096789123, "sent": "2024-02-29T12:34:56.789Z", "doc": '{"a": [1.50]}', "tags": ["x", None], "Counts": [1, 2], "raw": "AP8="}
 VALUES = (1, Decimal("12.34"), date(2024, 2, 29), datetime(2024, 2, 29, 12, 34, 56, 789123), datetime(2024, 2, 29, 12, 34, 56, 789000, timezone.utc), '{"a": [1.50]}', ["x", None], [1, 2], b"\x00\xff")
 SELECT = "SELECT id, price, day, made, sent, doc::text, tags, counts, raw FROM "

@@ -116,7 +116,9 @@ impl<P> Plans<P> {
         let is_next = |(schema, _): &(Box<str>, P)| rest.starts_with(schema.as_bytes());
         let at = self.known.iter().position(is_next)?;
         scanner.advance(self.known[at].0.len());
-        self.known.swap(0, at);
+        if at > 0 {
+            self.known.swap(0, at);
+        }
         Some(0)
     }
 

@@ -86,7 +86,7 @@ impl EventReader {
             scanner.literal("null")?;
             return scanner.end().map(|()| None);
         }
-        let event = self.enveloped(&mut scanner, rows)?;
+        let event = self.event(&mut scanner, rows, None, 0)?;
         scanner.end()?;
         match event.op {
             _ if !event.is_event => Ok(None),
@@ -120,98 +120,66 @@ impl EventReader {
         }
     }
 
-    /// Walks over the event at the cursor, or the one inside the envelope there.
-    fn enveloped<'a>(
-        &mut self,
-        scanner: &mut Scanner<'a>,
-        rows: &mut Rows,
-    ) -> Result<Event<'a>, Fault> {
-        let mut event = Event {
-            is_event: true,
-            ..Event::default()
-        };
-        let mut plan = None;
-        let mut payload = None;
-        let mut first = true;
-        while let Some(name) = scanner.next_member(first)? {
-            first = false;
-            match (name.raw, scanner.peek()) {
-                ("schema", b'{') => {
-                    let bare = self.plans.get(None);
-                    let (after, before) = (bare.after.targets(), bare.before.targets());
-                    let images = |form: &Form| Images::new(after, before, form);
-                    plan = self.plans.pass(scanner, images)?;
-                }
-                // What reads the event is known when its schema is.
-                ("payload", b'{') if plan.is_some() => {
-                    event = self.event(scanner, rows, plan)?;
-                    payload = None;
-                }
-                ("payload", b'{') => {
-                    payload = Some(scanner.copy());
-                    scanner.skip(1)?;
-                }
-                ("payload", b'n') => {
-                    scanner.literal("null")?;
-                    event.is_event = false;
-                }
-                _ => self.member(name.raw, scanner, rows, 0, &mut event)?,
-            }
-        }
-        if let Some(mut payload) = payload {
-            event = self.event(&mut payload, rows, plan)?;
-        }
-        Ok(event)
-    }
-
-    /// Walks over the event at the cursor, in an envelope.
+    /// Walks over the event at the cursor, whose rows are read as `plan` says, or over the envelope
+    /// there (`depth` 0) and the event in it.
     fn event<'a>(
         &mut self,
         scanner: &mut Scanner<'a>,
         rows: &mut Rows,
-        plan: PlanId,
+        mut plan: PlanId,
+        depth: u32,
     ) -> Result<Event<'a>, Fault> {
         let mut event = Event {
             is_event: true,
-            plan,
             ..Event::default()
         };
+        let mut waiting = None;
         let mut first = true;
         while let Some(name) = scanner.next_member(first)? {
             first = false;
-            self.member(name.raw, scanner, rows, 1, &mut event)?;
+            match (name.raw, scanner.peek()) {
+                ("after", b'{') => {
+                    rows.undo();
+                    let images = self.plans.get(plan);
+                    images.after.read(scanner, rows, depth + 1)?;
+                    event.has_after = true;
+                }
+                ("before", b'{') => {
+                    event.before = Some((scanner.copy(), depth + 1));
+                    scanner.skip(depth + 1)?;
+                }
+                ("op", b'"') => event.op = scanner.string()?.raw,
+                ("payload", b'{') if depth == 0 && plan.is_some() => {
+                    event = self.event(scanner, rows, plan, 1)?;
+                }
+                // How to read the event is known when its schema is.
+                ("payload", b'{') if depth == 0 => {
+                    waiting = Some(scanner.copy());
+                    scanner.skip(1)?;
+                }
+                ("payload", b'n') if depth == 0 => {
+                    scanner.literal("null")?;
+                    event.is_event = false;
+                }
+                ("schema", b'{') if depth == 0 => plan = self.schema(scanner)?,
+                _ => scanner.skip(depth + 1)?,
+            }
         }
-        Ok(event)
+        match waiting {
+            Some(mut payload) => self.event(&mut payload, rows, plan, 1),
+            None => {
+                event.plan = event.plan.or(plan);
+                Ok(event)
+            }
+        }
     }
 
-    /// Passes the event's member `name`.
-    #[inline]
-    fn member<'a>(
-        &mut self,
-        name: &str,
-        scanner: &mut Scanner<'a>,
-        rows: &mut Rows,
-        depth: u32,
-        event: &mut Event<'a>,
-    ) -> Result<(), Fault> {
-        match (name, scanner.peek()) {
-            ("after", b'{') => {
-                rows.undo();
-                let images = self.plans.get(event.plan);
-                images.after.read(scanner, rows, depth + 1)?;
-                event.has_after = true;
-                Ok(())
-            }
-            ("before", b'{') => {
-                event.before = Some((scanner.copy(), depth + 1));
-                scanner.skip(depth + 1)
-            }
-            ("op", b'"') => {
-                event.op = scanner.string()?.raw;
-                Ok(())
-            }
-            _ => scanner.skip(depth + 1),
-        }
+    /// Passes the schema at the cursor.
+    fn schema(&mut self, scanner: &mut Scanner<'_>) -> Result<PlanId, Fault> {
+        let bare = self.plans.get(None);
+        let (after, before) = (bare.after.targets(), bare.before.targets());
+        let images = |form: &Form| Images::new(after, before, form);
+        self.plans.pass(scanner, images)
     }
 
     /// Reads the key of the deleted row, from the image before or from the record key.
