@@ -65,8 +65,8 @@ impl<P> Plans<P> {
         }
     }
 
-    /// Passes the object at the cursor, if it is an envelope: its plan, and a cursor at its payload.
-    /// The cursor stays where it is none.
+    /// Passes the object at the cursor, if it is an envelope: its plan, and a cursor at its
+    /// payload. The cursor stays where it is none.
     pub fn envelope<'a>(
         &mut self,
         scanner: &mut Scanner<'a>,

@@ -4,17 +4,16 @@
 //! it is, the message's own schema says ([`super::connect`]); where there is none, the source's
 //! declarations do, in Debezium's own words:
 //!
-//! | option of ENCODE JSON | values | not said |
-//! | --- | --- | --- |
-//! | `decimal.handling.mode` | `precise`, `double`, `string` | see below |
-//! | `time.precision.mode` | `adaptive`, `adaptive_time_microseconds`, `connect`, `isostring`, `microseconds`, `nanoseconds` | see below |
-//! | `binary.handling.mode` | `bytes`, `base64`, `base64-url-safe`, `hex` | DEBEZIUM: `bytes` |
+//! * `decimal.handling.mode`: `precise`, `double`, `string`;
+//! * `time.precision.mode`: `adaptive`, `adaptive_time_microseconds`, `connect`, `isostring`,
+//!   `microseconds`, `nanoseconds`;
+//! * `binary.handling.mode`: `bytes`, `base64`, `base64-url-safe`, `hex`.
 //!
 //! Not said, a number is for TIME microseconds and for TIMESTAMP milliseconds below 10^14 and
 //! microseconds from there on; in DEBEZIUM the declared precision counts (`TIMESTAMP(3)` and less:
 //! milliseconds, more: microseconds). A string for NUMERIC is a decimal text; in DEBEZIUM it may as
 //! well be the base64 of Debezium's `precise`: it is read as what it can be, and is an error where
-//! it can be both.
+//! it can be both. A string for BYTEA is PostgreSQL's text or its own bytes, in DEBEZIUM base64.
 //!
 //! Law: a form never guesses; a value that its form does not cover is read as one without a form
 //! (a timestamp's text is a timestamp whatever unit its numbers have).
