@@ -1,5 +1,6 @@
 //! Messages with schemas, as Debezium and Kafka Connect's JsonConverter write them.
 
+use super::random::Random;
 use super::*;
 
 /// Fields of a row as Debezium's connector for PostgreSQL describes them, and the values of one.
@@ -736,5 +737,35 @@ fn strange_schemas() {
         );
         assert_eq!(errors, Vec::<String>::new());
         assert_eq!(rows, ["+ 1970-01-01T00:00:01"; 2], "{schema}");
+    }
+}
+
+/// Events with a byte changed, in the schema or after it: every one is a row or an error, and those
+/// after it are not touched.
+#[test]
+fn mutilated_events_leave_the_others_alone() {
+    let columns = columns(POSTGRES_COLUMNS);
+    let mut decoder = decoder(Format::Debezium, &columns, &[0]);
+    let whole = event(POSTGRES, "null", &row(POSTGRES), "c");
+    let mut random = Random(5);
+    for round in 0..2_000 {
+        let mut broken = whole.clone().into_bytes();
+        let at = match round % 2 {
+            0 => random.below(broken.len() as u64) as usize,
+            _ => whole.find("payload").unwrap() + random.below(900) as usize,
+        };
+        broken[at] = *random.of(b"\"{}[]:,0129-+.eEAz=\\n \x00\xff");
+        let offset = decoder.len() as i64;
+        decoder.push(&RawRecord {
+            value: Some(&broken),
+            offset,
+            ..RawRecord::default()
+        });
+        push(&mut decoder, None, Some(&whole));
+        let (changes, errors) = decoder.finish();
+        assert!(changes.num_rows() + errors.len() <= 2, "round {round}");
+        let rows = table(&changes);
+        let expected = format!("+ {}", POSTGRES_ROW.join(" | "));
+        assert_eq!(rows.last(), Some(&expected), "round {round}");
     }
 }
