@@ -167,41 +167,9 @@ fn parse_float<T: std::str::FromStr + Copy>(
 
 /// `\x..`, or the old escape format.
 pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
-    let Some(hex) = text.strip_prefix("\\x") else {
-        return unescape_bytes(text).ok_or_else(|| invalid("bytea", text));
-    };
-    let hex: Vec<u8> = hex.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    let digit = |b: u8| (b as char).to_digit(16).map(|d| d as u8);
-    if hex.len() % 2 == 1 {
-        return Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            "invalid hexadecimal data: odd number of digits",
-        ));
-    }
-    hex.chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect::<Option<_>>()
-        .ok_or_else(|| invalid("bytea", text))
-}
-
-/// The old escape format: `\\` and `\ooo`.
-fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
-    let bytes = text.as_bytes();
-    let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
-    while i < bytes.len() {
-        if bytes[i] != b'\\' {
-            out.push(bytes[i]);
-            i += 1;
-        } else if bytes.get(i + 1) == Some(&b'\\') {
-            out.push(b'\\');
-            i += 2;
-        } else {
-            let octal = std::str::from_utf8(bytes.get(i + 1..i + 4)?).ok()?;
-            out.push(u8::from_str_radix(octal, 8).ok()?);
-            i += 4;
-        }
-    }
-    Some(out)
+    let mut bytes = Vec::with_capacity(text.len() / 2);
+    tidemark_values::bytea::read(text, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Result<ArrayRef> {

@@ -15,21 +15,19 @@ pub fn shown(operation: &str, value: &str, pattern: &str) -> String {
 }
 
 fn answer(operation: &str, value: &str, pattern: &str) -> Result<String> {
+    let is_empty = pattern.is_empty();
     let pattern = Pattern::new(pattern)?;
     if operation == "to_number" {
+        if is_empty {
+            return Ok("<null>".into());
+        }
         return Ok(pattern.to_number(value)?.to_string());
     }
     let bad = |_| Error::internal("no number");
     let mut out = String::new();
     match operation {
-        "int4" => pattern.to_char(
-            &Number::Int4(value.parse().map_err(|_| bad(()))?),
-            &mut out,
-        ),
-        "int8" => pattern.to_char(
-            &Number::Int8(value.parse().map_err(|_| bad(()))?),
-            &mut out,
-        ),
+        "int4" => pattern.to_char(&Number::Int4(value.parse().map_err(|_| bad(()))?), &mut out),
+        "int8" => pattern.to_char(&Number::Int8(value.parse().map_err(|_| bad(()))?), &mut out),
         "float4" => pattern.to_char(
             &Number::Float4(value.parse().map_err(|_| bad(()))?),
             &mut out,

@@ -31,6 +31,8 @@ impl Takes {
             Takes::Int4 => (is_int(from), DataType::Int32),
             Takes::Int8 => (is_int(from), DataType::Int64),
             Takes::Float8 => (from.is_numeric() || null, DataType::Float64),
+            // A quoted constant is a byte string in its text form.
+            Takes::Bytea if *from == DataType::Utf8 => (true, DataType::Utf8),
             Takes::Bytea => (*from == DataType::Binary || null, DataType::Binary),
         };
         fits.then_some(to)
@@ -56,14 +58,18 @@ pub(super) struct Rows<A> {
 }
 
 impl<A: Array + 'static> Rows<A> {
-    fn new(args: &ScalarFunctionArgs, i: usize, downcast: impl Fn(&ArrayRef) -> A) -> Result<Self> {
+    fn new(
+        args: &ScalarFunctionArgs,
+        i: usize,
+        downcast: impl Fn(&ArrayRef) -> Result<A>,
+    ) -> Result<Self> {
         Ok(match &args.args[i] {
             ColumnarValue::Scalar(value) => Rows {
-                array: downcast(&value.to_array()?),
+                array: downcast(&value.to_array()?)?,
                 constant: true,
             },
             ColumnarValue::Array(array) => Rows {
-                array: downcast(array),
+                array: downcast(array)?,
                 constant: false,
             },
         })
@@ -98,7 +104,7 @@ impl Texts {
     }
 
     pub fn of(args: &ScalarFunctionArgs, i: usize) -> Result<Texts> {
-        Rows::new(args, i, |a| a.as_string::<i32>().clone())
+        Rows::new(args, i, |a| Ok(a.as_string::<i32>().clone()))
     }
 
     /// The argument if there is one.
@@ -121,7 +127,9 @@ impl Texts {
 
 impl Byteas {
     pub fn of(args: &ScalarFunctionArgs, i: usize) -> Result<Byteas> {
-        Rows::new(args, i, |a| a.as_binary::<i32>().clone())
+        Rows::new(args, i, |a| {
+            Ok(cast_array(a, &DataType::Binary)?.as_binary().clone())
+        })
     }
 
     pub fn get(&self, row: usize) -> Option<&[u8]> {
@@ -131,7 +139,7 @@ impl Byteas {
 
 impl<T: ArrowPrimitiveType> Values<T> {
     pub fn of(args: &ScalarFunctionArgs, i: usize) -> Result<Values<T>> {
-        Rows::new(args, i, |a| a.as_primitive::<T>().clone())
+        Rows::new(args, i, |a| Ok(a.as_primitive::<T>().clone()))
     }
 
     /// The argument if there is one.

@@ -1,6 +1,7 @@
 //! PostgreSQL's functions of byte strings, on [`tidemark_values::bytea`].
 
 use super::arguments::{Byteas, Takes, Texts, Values, byteas, taken, texts, values};
+use super::casts::cast_array;
 use super::definition::*;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, StringArray, StringBuilder,
@@ -124,10 +125,8 @@ fn lengths() -> Vec<Definition> {
             aliases: &["trim"],
             ..function("btrim", trims, like_first, |a| trim(a, true, true))
         },
-        Definition {
-            aliases: &["position"],
-            ..function("strpos", positions, int4, position)
-        },
+        function("strpos", positions, int4, position),
+        function("position", positions, int4, position),
         function(
             "sha224",
             |t| taken(t, 1, &[Bytea]),
@@ -157,7 +156,10 @@ fn lengths() -> Vec<Definition> {
 
 /// DataFusion's digest.
 fn digest(args: &ScalarFunctionArgs, inner: fn() -> Arc<ScalarUDF>) -> Result<ColumnarValue> {
-    inner().invoke_with_args(args.clone())
+    let bytes = cast_array(&column(args, 0)?, &DataType::Binary)?;
+    let mut args = args.clone();
+    args.args[0] = result(&args, bytes)?;
+    inner().invoke_with_args(args)
 }
 
 fn get_byte(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {

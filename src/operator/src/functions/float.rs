@@ -42,7 +42,7 @@ fn of_floats(name: &'static str, arguments: usize, evaluate: Kernel) -> Definiti
     }
 }
 
-const ONE: [(&str, Kernel); 31] = [
+const ONE: [(&str, Kernel); 32] = [
     ("acos", |a| checked(a, float::acos)),
     ("acosd", |a| checked(a, float::acosd)),
     ("acosh", |a| checked(a, float::acosh)),
@@ -60,6 +60,8 @@ const ONE: [(&str, Kernel); 31] = [
     ("cot", |a| checked(a, float::cot)),
     ("cotd", |a| checked(a, float::cotd)),
     ("degrees", |a| checked(a, float::degrees)),
+    // The operator |/, which there is of floats only.
+    ("dsqrt", |a| checked(a, float::sqrt)),
     ("exp", |a| checked(a, float::exp)),
     ("floor", |a| plain(a, f64::floor)),
     ("ln", |a| checked(a, float::ln)),

@@ -3,10 +3,12 @@
 
 use super::arguments::{Takes, Values, taken, texts, values};
 use super::definition::*;
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{ArrowPrimitiveType, DataType, Int16Type, Int32Type, Int64Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::fmt::Write;
+use std::sync::Arc;
 use tidemark_common::SqlState;
 
 use Takes::{Int4, Int8};
@@ -31,6 +33,11 @@ pub(super) fn definitions() -> Vec<Definition> {
         }),
         function("shift_left", shifted, |a| shift(a, true)),
         function("shift_right", shifted, |a| shift(a, false)),
+        function(
+            "bit_not",
+            |t| (t.len() == 1 && t[0].is_integer()).then(|| t.to_vec()),
+            not,
+        ),
         Definition {
             returns: |_| DataType::Utf8,
             ..function("to_hex", one, to_hex)
@@ -140,6 +147,29 @@ fn shift(args: &ScalarFunctionArgs, left: bool) -> Result<ColumnarValue> {
             })
         }
     }
+}
+
+/// All bits inverted.
+fn not(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let given = column(args, 0)?;
+    let inverted: ArrayRef = match given.data_type() {
+        DataType::Int16 => Arc::new(
+            given
+                .as_primitive::<Int16Type>()
+                .unary::<_, Int16Type>(|v| !v),
+        ),
+        DataType::Int32 => Arc::new(
+            given
+                .as_primitive::<Int32Type>()
+                .unary::<_, Int32Type>(|v| !v),
+        ),
+        _ => Arc::new(
+            given
+                .as_primitive::<Int64Type>()
+                .unary::<_, Int64Type>(|v| !v),
+        ),
+    };
+    result(args, inverted)
 }
 
 fn shift4(value: i32, by: i32, left: bool) -> i32 {

@@ -176,7 +176,6 @@ fn takes_round(types: &[DataType]) -> Option<Vec<DataType>> {
         DataType::Decimal128(precision, scale) => {
             DataType::Decimal128((*precision + 1).min(38), *scale)
         }
-        DataType::Float32 => DataType::Float32,
         t if t.is_integer() => t.clone(),
         t if t.is_numeric() || *t == DataType::Null || is_text(t) => DataType::Float64,
         _ => return None,
@@ -209,11 +208,6 @@ fn round(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             values
                 .as_primitive::<Float64Type>()
                 .unary::<_, Float64Type>(|v| round_float(v, digits)),
-        ),
-        DataType::Float32 => Arc::new(
-            values
-                .as_primitive::<Float32Type>()
-                .unary::<_, Float32Type>(|v| round_float(f64::from(v), digits) as f32),
         ),
         DataType::Decimal128(_, scale) => {
             let drop = i32::from(*scale) - digits;

@@ -120,7 +120,13 @@ const AWARE: [(&str, Kernel); 16] = [
 ];
 
 /// Functions of floats alone, to which a numeric becomes a `double precision`.
-const OF_FLOATS: [&str; 24] = [
+const OF_FLOATS: [&str; 30] = [
+    "dsqrt",
+    "sind",
+    "cosd",
+    "tand",
+    "cotd",
+    "atan2d",
     "acos",
     "acosh",
     "asin",

@@ -169,6 +169,15 @@ impl Patterns {
 
     /// A row's expression, and whether its flags ask for all matches; `None` for NULL.
     fn get(&mut self, row: usize) -> Result<Option<(Rc<Regex>, bool)>> {
+        self.checked(row, |_| Ok(()))
+    }
+
+    /// The same; the flags are held to `check` before the pattern is compiled.
+    fn checked(
+        &mut self,
+        row: usize,
+        check: impl Fn(bool) -> tidemark_common::Result<()>,
+    ) -> Result<Option<(Rc<Regex>, bool)>> {
         let Some(pattern) = self.patterns.get(row) else {
             return Ok(None);
         };
@@ -186,25 +195,27 @@ impl Patterns {
             return Ok(Some((regex.clone(), *global)));
         }
         let (flags, global) = Flags::read(letters).map_err(external)?;
+        check(global).map_err(external)?;
         let regex = compile(pattern, flags).map_err(external)?;
         self.last = Some((pattern.into(), letters.into(), regex.clone(), global));
         Ok(Some((regex, global)))
     }
 
-    /// The same for a function that has no use for `g`.
+    /// A row's expression, for a function that has no use for `g`.
     fn single(&mut self, row: usize, function: &str) -> Result<Option<Rc<Regex>>> {
-        match self.get(row)? {
-            Some((_, true)) => {
-                let message = format!("{function} does not support the \"global\" option");
-                let error = Error::user(SqlState::INVALID_PARAMETER, message);
-                Err(external(if function == "regexp_match()" {
-                    error.with_hint("Use the regexp_matches function instead.")
-                } else {
-                    error
-                }))
+        let found = self.checked(row, |global| {
+            if !global {
+                return Ok(());
             }
-            other => Ok(other.map(|(regex, _)| regex)),
-        }
+            let message = format!("{function} does not support the \"global\" option");
+            let error = Error::user(SqlState::INVALID_PARAMETER, message);
+            Err(if function == "regexp_match()" {
+                error.with_hint("Use the regexp_matches function instead.")
+            } else {
+                error
+            })
+        })?;
+        Ok(found.map(|(regex, _)| regex))
     }
 }
 

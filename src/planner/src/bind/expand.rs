@@ -9,7 +9,7 @@
 //! * `mod(a, b)` becomes `a % b`;
 //! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
 //!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
-//! * `SIMILAR TO` becomes `~`;
+//! * `SIMILAR TO` becomes `~`, `~ x` and its like become calls;
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
 //! * `x COLLATE "C"` becomes `x`;
 //! * `-x` becomes an operator of ours;
@@ -123,35 +123,42 @@ impl<'a> Expander<'a> {
                 name,
                 alias,
                 args: Some(args),
+                with_ordinality,
                 ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
                 let call = super::moments::function;
-                if let Some(rows) = super::json::factor(name, &args.args, alias.as_ref(), call) {
+                let alias = alias.as_ref();
+                if let Some(rows) =
+                    super::json::factor(name, &args.args, alias, *with_ordinality, call)
+                {
                     *factor = rows;
                     return Ok(());
                 }
-                if let Some(replacement) =
-                    self.window_function(&function, &args.args, alias.as_ref())?
-                {
+                if let Some(replacement) = self.window_function(&function, &args.args, alias)? {
                     *factor = replacement;
                 }
                 Ok(())
             }
             TableFactor::Function {
-                name, args, alias, ..
+                name,
+                args,
+                alias,
+                with_ordinality,
+                ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
                 let call = super::moments::function;
-                if let Some(rows) = super::json::factor(name, args, alias.as_ref(), call) {
+                let alias = alias.as_ref();
+                if let Some(rows) = super::json::factor(name, args, alias, *with_ordinality, call) {
                     *factor = rows;
                     return Ok(());
                 }
-                if let Some(replacement) = self.window_function(&function, args, alias.as_ref())? {
+                if let Some(replacement) = self.window_function(&function, args, alias)? {
                     *factor = replacement;
                 }
                 Ok(())
@@ -528,7 +535,8 @@ impl VisitorMut for Expander<'_> {
         super::moments::rewrite(expr);
         super::json::rewrite(expr);
         cut_off(expr);
-        broken(super::similar_to::rewrite(expr))
+        super::operators::rewrite(expr);
+        ControlFlow::Continue(())
     }
 }
 

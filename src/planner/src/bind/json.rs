@@ -6,20 +6,21 @@ use datafusion_sql::sqlparser::ast::{
     TableAliasColumnDef, TableFactor,
 };
 
-/// Name, the function that gives the list, and the column that it has in FROM.
-const ROWS: [(&str, &str, &str); 5] = [
-    ("jsonb_array_elements", "jsonb_elements", "value"),
-    ("jsonb_array_elements_text", "jsonb_element_texts", "value"),
-    ("jsonb_object_keys", "jsonb_keys", "jsonb_object_keys"),
-    ("regexp_matches", "regexp_match_rows", "regexp_matches"),
+/// Name, the function that gives the list, and the column that it has in FROM; without one, the
+/// column is called as the table is.
+const ROWS: [(&str, &str, Option<&str>); 5] = [
+    ("jsonb_array_elements", "jsonb_elements", Some("value")),
     (
-        "regexp_split_to_table",
-        "regexp_split_rows",
-        "regexp_split_to_table",
+        "jsonb_array_elements_text",
+        "jsonb_element_texts",
+        Some("value"),
     ),
+    ("jsonb_object_keys", "jsonb_keys", None),
+    ("regexp_matches", "regexp_match_rows", None),
+    ("regexp_split_to_table", "regexp_split_rows", None),
 ];
 
-fn rows_of(name: &ObjectName) -> Option<(&'static str, &'static str)> {
+fn rows_of(name: &ObjectName) -> Option<(&'static str, Option<&'static str>)> {
     let name = name.0.last()?.as_ident()?;
     let found = ROWS
         .iter()
@@ -48,6 +49,7 @@ pub(super) fn factor(
     name: &ObjectName,
     args: &[FunctionArg],
     alias: Option<&TableAlias>,
+    with_ordinality: bool,
     call: impl FnOnce(&str, &[FunctionArg]) -> Function,
 ) -> Option<TableFactor> {
     let (list, column) = rows_of(name)?;
@@ -58,13 +60,13 @@ pub(super) fn factor(
             .last()
             .and_then(|p| p.as_ident())
             .cloned()
-            .unwrap_or_else(|| Ident::new(column)),
+            .unwrap_or_else(|| Ident::new(list)),
         columns: Vec::new(),
         at: None,
     });
     if alias.columns.is_empty() {
         alias.columns.push(TableAliasColumnDef {
-            name: Ident::new(column),
+            name: column.map_or_else(|| alias.name.clone(), Ident::new),
             data_type: None,
         });
     }
@@ -73,6 +75,6 @@ pub(super) fn factor(
         array_exprs: vec![Expr::Function(call(list, args))],
         with_offset: false,
         with_offset_alias: None,
-        with_ordinality: false,
+        with_ordinality,
     })
 }

@@ -8,13 +8,13 @@ mod expand;
 mod json;
 mod moments;
 mod names;
+mod operators;
 mod ordered_sets;
 mod overloaded;
 mod quantified;
 mod regressions;
 mod rows;
 mod scopes;
-mod similar_to;
 mod sums;
 
 use crate::Functions;

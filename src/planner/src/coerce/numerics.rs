@@ -118,6 +118,10 @@ impl ExprPlanner for NumericPlanner {
         Ok(PlannerResult::Planned(self.0.call("substring", args)?))
     }
 
+    fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(self.0.call("position", args)?))
+    }
+
     fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
         Ok(PlannerResult::Planned(self.0.call("overlay", args)?))
     }

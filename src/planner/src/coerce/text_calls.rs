@@ -1,5 +1,5 @@
-//! Operators that are functions of ours: `~` and its like of texts, LIKE of byte strings, and shifts
-//! of integers. Operands of other types stay with the operator, whose error tells that there is none.
+//! Operators that are functions of ours: `~` and its like of texts, LIKE of byte strings, shifts of
+//! integers. Operands of other types stay with the operator, whose error tells that there is none.
 
 use super::Calls;
 use arrow_schema::DataType;

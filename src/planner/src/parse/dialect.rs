@@ -65,6 +65,9 @@ impl Dialect for TidemarkDialect {
         if is_similar_substring(parser) {
             return Some(similar_substring(parser));
         }
+        if let Some(side) = trimmed_side(parser) {
+            return Some(trim_from(parser, side));
+        }
         let op = match next.token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
@@ -176,6 +179,33 @@ impl Dialect for TidemarkDialect {
         supports_xml_expressions() -> bool;
         supports_comment_optimizer_hint() -> bool;
     }
+}
+
+/// The function of `TRIM([side] FROM text)`, if that is next.
+fn trimmed_side(parser: &Parser) -> Option<&'static str> {
+    let keyword = |n: usize| match parser.peek_nth_token_ref(n).token {
+        Token::Word(ref word) => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    if keyword(0) != Keyword::TRIM || parser.peek_nth_token_ref(1).token != Token::LParen {
+        return None;
+    }
+    match (keyword(2), keyword(3)) {
+        (Keyword::FROM, _) | (Keyword::BOTH, Keyword::FROM) => Some("btrim"),
+        (Keyword::LEADING, Keyword::FROM) => Some("ltrim"),
+        (Keyword::TRAILING, Keyword::FROM) => Some("rtrim"),
+        _ => None,
+    }
+}
+
+/// `TRIM([side] FROM text)`, without what is trimmed: blanks.
+fn trim_from(parser: &mut Parser, function: &str) -> Result<Expr, ParserError> {
+    while !parser.parse_keyword(Keyword::FROM) {
+        parser.next_token();
+    }
+    let text = parser.parse_expr()?;
+    parser.expect_token(&Token::RParen)?;
+    Ok(call(function, [text]))
 }
 
 /// Tokens that are looked at for `SIMILAR`.

@@ -1,6 +1,6 @@
 //! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion
-//! and replaces the operators and casts whose answer differs (checked integer arithmetic, division
-//! by zero, rounding casts, texts of timestamps) by functions that evaluate the streaming
+//! and replaces the operators and casts whose answer differs (checked arithmetic, division by
+//! zero, rounding casts, texts of timestamps) by functions that evaluate the streaming
 //! evaluator's expression; texts that are put together are held against the limit of a value.
 //!
 //! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int`
@@ -67,12 +67,11 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let (Ok(l), Ok(r)) = (type_of(left, schema), type_of(right, schema)) else {
                 return Ok(Transformed::no(expr));
             };
+            let alike = |fits: fn(&DataType) -> bool| fits(&l) && fits(&r);
             let checked = matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply)
-                && l.is_integer()
-                && r.is_integer();
-            let divided = matches!(op, Operator::Divide | Operator::Modulo)
-                && l.is_floating()
-                && r.is_floating();
+                && (alike(DataType::is_integer) || alike(DataType::is_floating));
+            let divided =
+                matches!(op, Operator::Divide | Operator::Modulo) && alike(DataType::is_floating);
             let joined = *op == Operator::StringConcat && l == DataType::Utf8 && l == r;
             if !checked && !divided && !joined {
                 return Ok(Transformed::no(expr));

@@ -1,8 +1,8 @@
 //! Texts to numbers.
 
-use super::pattern::{Anchor, Node, Pattern, Shape};
+use super::pattern::{Node, Pattern, Shape};
 use crate::numeric::Numeric;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 
 impl Pattern {
     /// The number that a text says.
@@ -31,7 +31,16 @@ impl Pattern {
         let digits = reader.number.strip_suffix('.').unwrap_or(&reader.number);
         let number = Numeric::parse(&format!("{}{digits}", reader.sign))?;
         let precision = shape.before + shape.shift + after;
-        let number = number.fit(precision as i32, after as i32)?;
+        let number = if precision > 0 {
+            number.fit(precision as i32, after as i32)?
+        } else if number.round(0)? == Numeric::ZERO {
+            Numeric::ZERO
+        } else {
+            return Err(Error::user(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                "numeric field overflow",
+            ));
+        };
         if !shape.shifts {
             return Ok(number);
         }
@@ -166,7 +175,6 @@ impl Reader<'_> {
     fn leading_sign(&mut self) {
         let brackets = self.shape.bracket && !self.shape.locale_sign;
         match self.peek() {
-            _ if self.shape.locale_sign && self.shape.anchor != Anchor::Before => {}
             Some(sign @ ('-' | '+')) => {
                 self.sign = sign;
                 self.skip();

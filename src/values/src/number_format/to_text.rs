@@ -9,6 +9,10 @@ use tidemark_common::{Error, Result, SqlState};
 const DOUBLE_DIGITS: usize = 15;
 const REAL_DIGITS: usize = 6;
 
+/// Ends the text: a position behind the number's digits has none, and `SG` has no sign of a Roman
+/// number.
+const END: char = '\0';
+
 /// A number as digits, ready to be put into a pattern.
 struct Digits {
     /// Without its sign; may hold a point.
@@ -28,11 +32,19 @@ impl Pattern {
     ///
     /// Errors: `22003` for one that is too large for what the pattern asks.
     pub fn to_char(&self, number: &Number<'_>, out: &mut String) -> Result<()> {
+        let before = out.len();
+        self.write(number, out)?;
+        if let Some(end) = out[before..].find(END) {
+            out.truncate(before + end);
+        }
+        Ok(())
+    }
+
+    fn write(&self, number: &Number<'_>, out: &mut String) -> Result<()> {
         let mut shape = self.shape.clone();
         if shape.roman {
             let roman = roman(whole(number)?);
-            Writer::new(&mut shape, &roman, ' ', 0, out).write(&self.nodes)?;
-            return Ok(());
+            return Writer::new(&mut shape, &roman, END, 0, out).write(&self.nodes);
         }
         if shape.scientific {
             return scientific(number, &shape, out);
@@ -463,9 +475,7 @@ impl<'a> Writer<'a> {
     }
 
     fn own_digit(&mut self, is_zero: bool) {
-        let Some(digit) = self.number.get(self.next).copied() else {
-            return;
-        };
+        let digit = self.number.get(self.next).copied().unwrap_or(END as u8);
         if digit == b'.' {
             if !self.ends_with_point() || self.shape.fill {
                 self.out.push('.');

@@ -177,6 +177,12 @@ impl<'a, A: Arguments> Next<'a, A> {
             return Ok(0);
         };
         let width: Option<i32> = text.parse().ok();
+        if width == Some(i32::MIN) {
+            return Err(Error::user(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                "number is out of range",
+            ));
+        }
         width.map(i64::from).ok_or_else(|| {
             let message = format!("invalid input syntax for type integer: \"{text}\"");
             Error::user(SqlState::INVALID_TEXT, message)

@@ -103,7 +103,10 @@ pub fn left(text: &str, n: i32) -> &str {
 
 /// `right`: so many characters, or all but so many.
 pub fn right(text: &str, n: i32) -> &str {
-    let skip = if n < 0 {
+    let skip = if n == i32::MIN {
+        // Whose negative is itself to PostgreSQL.
+        0
+    } else if n < 0 {
         n.unsigned_abs() as usize
     } else {
         text.chars().count().saturating_sub(n as usize)

@@ -1,11 +1,31 @@
-//! `text SIMILAR TO 'pattern'`, SQL's own patterns. The pattern becomes a regular expression when it
-//! is known: `text ~ similar_to_escape(pattern [, escape])`, as PostgreSQL does it. `LIKE pattern
-//! ESCAPE escape` is `LIKE like_escape(pattern, escape)` there, and here.
+//! Operators that are calls, as statements write them.
+//!
+//! `text SIMILAR TO 'pattern'`, SQL's own patterns, is `text ~ similar_to_escape(pattern [,
+//! escape])`, and `LIKE pattern ESCAPE escape` is `LIKE like_escape(pattern, escape)`, as in
+//! PostgreSQL. `~ x` inverts bits, `@ x` is `abs(x)`, `|/ x` and `||/ x` are roots.
 
-use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Value};
+use datafusion_sql::sqlparser::ast::{
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, UnaryOperator, Value,
+};
 
-/// Rewrites SIMILAR TO into `~` or `!~`, and LIKE with ESCAPE.
+fn argument(expr: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+}
+
+/// Rewrites an operator that is a call; SIMILAR TO into `~` or `!~`.
 pub(super) fn rewrite(expr: &mut Expr) {
+    if let Expr::UnaryOp { op, expr: operand } = expr {
+        let name = match op {
+            UnaryOperator::BitwiseNot => "bit_not",
+            UnaryOperator::PGAbs => "abs",
+            UnaryOperator::PGSquareRoot => "dsqrt",
+            UnaryOperator::PGCubeRoot => "cbrt",
+            _ => return,
+        };
+        let arguments = [argument(operand.as_ref().clone())];
+        *expr = Expr::Function(super::moments::function(name, &arguments));
+        return;
+    }
     if let Expr::Like {
         pattern,
         escape_char,
@@ -23,7 +43,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
             std::mem::replace(pattern.as_mut(), null),
             Expr::Value(escape),
         ]
-        .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
+        .map(argument);
         **pattern = Expr::Function(super::moments::function("like_escape", &arguments));
         return;
     }
@@ -36,7 +56,6 @@ pub(super) fn rewrite(expr: &mut Expr) {
     else {
         return;
     };
-    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
     let mut arguments = vec![argument(pattern.as_ref().clone())];
     arguments.extend(
         escape_char
