@@ -19,12 +19,14 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
+use datafusion_sql::sqlparser::parser::Parser;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
     Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
     RelationKind, VERSION_TYPE, Watermark,
 };
+use tidemark_values::moment;
 
 /// The columns of a relation being created, and which of them are computed.
 struct Columns {
@@ -97,7 +99,7 @@ impl Planner {
             generated,
             key,
             ..
-        } = columns_of(create)?;
+        } = columns_of(create, &self.zone)?;
         if let Some((_, e)) = generated.first() {
             return Err(Error::unsupported(format!(
                 "a generated column ({e}) needs a table over a connector"
@@ -175,7 +177,7 @@ impl Planner {
             generated,
             includes,
             key,
-        } = columns_of(&create)?;
+        } = columns_of(&create, &self.zone)?;
         connector.includes = includes;
         let keyed = connector.format != Format::Plain;
         if keyed && key.is_empty() {
@@ -362,7 +364,7 @@ impl Planner {
             exprs.push(bound.alias(format!("generated {}", field.name())));
         }
         let plan = scan.project(exprs).and_then(|b| b.build()).map_err(fail)?;
-        let plan = analyze(plan, &self.registry)
+        let plan = analyze(plan, &self.registry, &self.zone)
             .and_then(|plan| refuse(&plan).map(|()| plan))
             .and_then(|plan| fold_plan(plan, &self.registry))
             .map_err(fail)?;
@@ -418,7 +420,55 @@ fn fraction_digits(data_type: &ast::DataType) -> String {
     }
 }
 
-fn columns_of(create: &CreateRelation) -> Result<Columns> {
+/// A column's default that is a constant moment, with its offset: it means the moment that it is in
+/// the zone of who creates the table. Other expressions stay as they are.
+///
+/// Errors: `22007` and `22008` for a text that is none.
+fn default_moment(text: &str, zone: &str) -> Result<String> {
+    let parsed = Parser::new(&crate::parse::DIALECT)
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_expr());
+    let constant = match &parsed {
+        Ok(ast::Expr::Cast {
+            expr, data_type, ..
+        }) if is_timestamptz(data_type) => quoted(expr),
+        Ok(ast::Expr::TypedString(typed)) if is_timestamptz(&typed.data_type) => {
+            quoted(&ast::Expr::Value(typed.value.clone()))
+        }
+        Ok(other) => quoted(other),
+        Err(_) => None,
+    };
+    let words = ["now", "today", "tomorrow", "yesterday"];
+    let Some(constant) = constant.filter(|c| {
+        let lower = c.to_ascii_lowercase();
+        !words.iter().any(|word| lower.contains(word))
+    }) else {
+        return Ok(text.to_string());
+    };
+    let session = moment::Session {
+        now: 0,
+        zone: moment::Zone::of_session(zone)?,
+    };
+    let at = moment::read_timestamptz(&constant, 6, &session)?;
+    let text = moment::timestamptz_text(at, &moment::Zone::UTC);
+    Ok(format!("'{text}'"))
+}
+
+fn is_timestamptz(data_type: &ast::DataType) -> bool {
+    sql_type_to_arrow(data_type)
+        .is_ok_and(|(arrow, _)| matches!(arrow, DataType::Timestamp(_, Some(_))))
+}
+
+/// The text of a quoted constant.
+fn quoted(expr: &ast::Expr) -> Option<String> {
+    match expr {
+        ast::Expr::Value(value) => value.value.clone().into_string(),
+        ast::Expr::Nested(inner) => quoted(inner),
+        _ => None,
+    }
+}
+
+fn columns_of(create: &CreateRelation, zone: &str) -> Result<Columns> {
     let mut all = Columns {
         columns: Vec::new(),
         generated: Vec::new(),
@@ -451,9 +501,14 @@ fn columns_of(create: &CreateRelation) -> Result<Columns> {
         }
         all.columns.push(Column {
             name: name.clone(),
-            data_type: arrow,
             nullable: !(*not_null || key),
-            default: default.clone(),
+            default: match default {
+                Some(text) if matches!(arrow, DataType::Timestamp(_, Some(_))) => {
+                    Some(default_moment(text, zone)?)
+                }
+                other => other.clone(),
+            },
+            data_type: arrow,
             sql_type,
         });
     }

@@ -320,6 +320,10 @@ fn text(e: &Expr, name: &dyn Fn(usize) -> String) -> String {
             ("cast_as", [value, Expr::Literal(Literal::Null(to))]) => {
                 format!("CAST({} AS {})", one(value), sql_type_name(to))
             }
+            ("cast_as", [value, Expr::Literal(Literal::Null(to)), zone]) => {
+                let (value, zone) = (one(value), one(zone));
+                format!("CAST({value} AS {} IN {zone})", sql_type_name(to))
+            }
             _ => format!("{function}({})", list(args, one)),
         },
     }

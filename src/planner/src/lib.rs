@@ -36,6 +36,7 @@ use tidemark_plan::{Catalog, Relation};
 pub use bind::{
     UNNAMED, aggregates, bound, check_collation, from_datafusion, from_planning, output_names,
 };
+pub use coerce::SessionZone;
 pub use datafusion_sql::sqlparser;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
@@ -77,6 +78,8 @@ pub struct Planner {
     catalog: Arc<Catalog>,
     registry: Arc<Registry>,
     search_path: Vec<String>,
+    /// The time zone of what is planned.
+    zone: String,
 }
 
 impl Planner {
@@ -87,6 +90,7 @@ impl Planner {
             catalog,
             registry: Arc::new(Registry::new(functions)),
             search_path: search_path.to_vec(),
+            zone: "UTC".into(),
         }
     }
 
@@ -97,7 +101,14 @@ impl Planner {
             catalog,
             registry: self.registry.clone(),
             search_path: search_path.to_vec(),
+            zone: self.zone.clone(),
         }
+    }
+
+    /// The same planner in a session's time zone: what it plans keeps that zone.
+    pub fn in_zone(mut self, zone: &str) -> Planner {
+        self.zone = zone.to_string();
+        self
     }
 
     /// Plans CREATE SOURCE, TABLE, VIEW, MATERIALIZED VIEW or SINK: the whole catalog entry,

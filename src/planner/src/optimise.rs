@@ -33,7 +33,7 @@
 //! itself).
 
 use crate::bind::Registry;
-use crate::coerce::{Stop, analyzer_rules};
+use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{NullEquality, Result};
@@ -201,11 +201,14 @@ fn stopping(
     rules.into_iter().flat_map(stop).collect()
 }
 
-/// Inserts every type coercion. Errors: types that do not fit.
-pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry) -> Result<LogicalPlan> {
+/// Inserts every type coercion, and the time zone that the plan is made in. Errors: types that do
+/// not fit.
+pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry, zone: &str) -> Result<LogicalPlan> {
+    let mut options = registry.options().clone();
+    options.extensions.insert(SessionZone(zone.to_string()));
     Analyzer::with_rules(analyzer_rules(registry.calls())).execute_and_check(
         plan,
-        registry.options(),
+        &options,
         |_, _| {},
     )
 }

@@ -81,7 +81,7 @@ impl Planner {
             (_, Some(body)) => output_names(&body, &columns),
             _ => columns,
         };
-        let plan = analyze(plan, &self.registry).map_err(|e| to_error(e, positions))?;
+        let plan = analyze(plan, &self.registry, &self.zone).map_err(|e| to_error(e, positions))?;
         let sql_types = (0..plan.schema().fields().len())
             .map(|c| sql_type(&plan, c))
             .collect();

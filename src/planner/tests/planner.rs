@@ -1,7 +1,7 @@
 //! Goldens: every file of `tests/golden` is a list of statements, each followed by `----` and what
 //! comes of it, planned in order against one catalog. A CREATE gives its columns and its stream
 //! plan, a bare query the plan of the materialized view that it would be, an error its code,
-//! message and position. `file PATH` stands for the statement in a file of the workspace. `UPDATE=1
+//! message and position. `zone NAME` is the time zone of what follows. `file PATH` stands for the statement in a file of the workspace. `UPDATE=1
 //! cargo test -p tidemark-planner` rewrites the files.
 
 use arrow_schema::{DataType, TimeUnit};
@@ -102,7 +102,17 @@ fn functions() -> Functions {
     own.push(stand_in("extract_micros", any(), |_| {
         DataType::Decimal128(25, 6)
     }));
+    let with_zone: fn(&[DataType]) -> DataType =
+        |_| DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     for name in [
+        "date_trunc_in_session",
+        "timestamptz_plus",
+        "timestamptz_minus",
+    ] {
+        own.push(stand_in(name, any(), with_zone));
+    }
+    for name in [
+        "age",
         "interval_of_bytes",
         "timestamp_minus",
         "interval_times",
@@ -304,6 +314,7 @@ fn failed(error: &Error) -> String {
 struct Session {
     catalog: Catalog,
     planner: Planner,
+    zone: String,
 }
 
 impl Session {
@@ -316,12 +327,14 @@ impl Session {
                 ..Catalog::default()
             },
             planner: Planner::new(Arc::default(), &functions(), &path),
+            zone: "UTC".into(),
         }
     }
 
     fn planner(&self) -> Planner {
         self.planner
             .with(Arc::new(self.catalog.clone()), &["public".to_string()])
+            .in_zone(&self.zone)
     }
 
     fn run(&mut self, sql: &str) -> Result<String, Error> {
@@ -365,6 +378,11 @@ fn replay(text: &str) -> String {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         if line.is_empty() || line.starts_with("#") {
+            result.push_str(&format!("{line}\n"));
+            continue;
+        }
+        if let Some(zone) = line.strip_prefix("zone ") {
+            session.zone = zone.to_string();
             result.push_str(&format!("{line}\n"));
             continue;
         }

@@ -145,7 +145,8 @@ impl Session {
         let planner = self
             .server
             .sql
-            .planner(catalog.clone(), &self.settings.search_path());
+            .planner(catalog.clone(), &self.settings.search_path())
+            .in_zone(self.settings.get("timezone").unwrap_or("UTC"));
         let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
         let create = statement.clone();
         let planned = move || planner.plan_create(id, &create, &owner);

@@ -501,7 +501,8 @@ impl Session {
                 let planner = self
                     .server
                     .sql
-                    .planner(self.catalog(), &self.settings.search_path());
+                    .planner(self.catalog(), &self.settings.search_path())
+                    .in_zone(self.settings.get("timezone").unwrap_or("UTC"));
                 let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
                 let create = inner.clone();
                 let planned = move || {

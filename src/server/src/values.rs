@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions::read_texts;
 use tidemark_plan::Column;
+use tidemark_values::moment::Zone;
 
 fn invalid(name: &str, text: &str) -> Error {
     Error::user(
@@ -20,9 +21,9 @@ fn invalid(name: &str, text: &str) -> Error {
     )
 }
 
-/// The array of a column from one text per row, `None` for NULL.
-pub fn parse_column(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef> {
-    let array = parse(texts, &column.data_type, &column.sql_type)?;
+/// The array of a column from one text per row, `None` for NULL, as they are meant in a time zone.
+pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Result<ArrayRef> {
+    let array = parse(texts, &column.data_type, &column.sql_type, zone)?;
     check_length(&array, column)?;
     Ok(array)
 }
@@ -73,7 +74,12 @@ fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
     Ok(())
 }
 
-fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result<ArrayRef> {
+fn parse(
+    texts: &[Option<&str>],
+    data_type: &DataType,
+    sql_type: &str,
+    zone: &Zone,
+) -> Result<ArrayRef> {
     fn each<T, A: FromIterator<Option<T>> + Array + 'static>(
         texts: &[Option<&str>],
         one: impl Fn(&str) -> Result<T>,
@@ -108,7 +114,8 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
         | DataType::Interval(_) => {
             let texts: ArrayRef = Arc::new(StringArray::from_iter(texts.iter().copied()));
             let now = chrono::Utc::now().timestamp_micros();
-            read_texts(&texts, data_type, now).map_err(crate::protocol::error::from_datafusion)
+            read_texts(&texts, data_type, now, zone)
+                .map_err(crate::protocol::error::from_datafusion)
         }
         DataType::Utf8 => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
         DataType::LargeUtf8 => {
@@ -128,6 +135,7 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, sql_type: &str) -> Result
             texts,
             element,
             sql_type.strip_suffix("[]").unwrap_or_default(),
+            zone,
         ),
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
@@ -172,7 +180,12 @@ pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Result<ArrayRef> {
+fn parse_lists(
+    texts: &[Option<&str>],
+    element: &FieldRef,
+    sql_type: &str,
+    zone: &Zone,
+) -> Result<ArrayRef> {
     let (mut values, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
         let elements = match text {
@@ -189,7 +202,7 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
         values.extend(elements);
     }
     let borrowed: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
-    let inner = parse(&borrowed, element.data_type(), sql_type)?;
+    let inner = parse(&borrowed, element.data_type(), sql_type, zone)?;
     let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
     Ok(Arc::new(ListArray::new(
         element.clone(),
@@ -203,6 +216,10 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, sql_type: &str) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef> {
+        parse_column(texts, column, &Zone::UTC)
+    }
 
     fn column(data_type: DataType, sql_type: &str) -> Column {
         Column {
@@ -218,7 +235,7 @@ mod tests {
     fn decimals_round_and_overflow() {
         let column = column(DataType::Decimal128(10, 2), "");
         let parse = |t: &str| {
-            let parsed = parse_column(&[Some(t)], &column)?;
+            let parsed = read(&[Some(t)], &column)?;
             Ok::<_, Error>(parsed.as_primitive::<Decimal128Type>().value(0))
         };
         assert_eq!(parse("1.005").unwrap(), 101);
@@ -243,7 +260,7 @@ mod tests {
     fn texts_become_columns() {
         let texts = [Some("{1,2,NULL}"), None, Some("{}")];
         let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int32, true)));
-        let array = parse_column(&texts, &column(list, "")).unwrap();
+        let array = read(&texts, &column(list, "")).unwrap();
         assert_eq!(
             array
                 .as_list::<i32>()
@@ -257,42 +274,41 @@ mod tests {
             DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
             "",
         );
-        let array =
-            parse_column(&[Some("2024-01-01 00:00:00.5+01"), Some("2024-01-01")], &ts).unwrap();
+        let array = read(&[Some("2024-01-01 00:00:00.5+01"), Some("2024-01-01")], &ts).unwrap();
         assert_eq!(
             array.as_primitive::<TimestampMicrosecondType>().value(0),
             1_704_063_600_500_000
         );
         assert_eq!(
-            parse_column(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)"))
+            read(&[Some("abcd")], &column(DataType::Utf8, "varchar(3)"))
                 .unwrap_err()
                 .state()
                 .0,
             "22001"
         );
         assert_eq!(
-            parse_column(&[Some("70000")], &column(DataType::Int16, ""))
+            read(&[Some("70000")], &column(DataType::Int16, ""))
                 .unwrap_err()
                 .state()
                 .0,
             "22003"
         );
         assert_eq!(
-            parse_column(&[Some("{bad")], &column(DataType::BinaryView, "jsonb"))
+            read(&[Some("{bad")], &column(DataType::BinaryView, "jsonb"))
                 .unwrap_err()
                 .state()
                 .0,
             "22P02"
         );
         assert_eq!(
-            parse_column(&[Some("1e309")], &column(DataType::Float64, ""))
+            read(&[Some("1e309")], &column(DataType::Float64, ""))
                 .unwrap_err()
                 .state()
                 .0,
             "22003"
         );
         assert_eq!(
-            parse_column(&[Some("-Infinity")], &column(DataType::Float64, ""))
+            read(&[Some("-Infinity")], &column(DataType::Float64, ""))
                 .unwrap()
                 .as_primitive::<Float64Type>()
                 .value(0),

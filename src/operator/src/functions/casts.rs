@@ -1,5 +1,6 @@
 //! PostgreSQL's casts, where Arrow has none or casts otherwise: from and to numerics, and between
-//! texts and moments, JSONB or arrays. The planner writes them as `cast_as(value, NULL::type)`.
+//! texts and moments, JSONB or arrays. The planner writes them as `cast_as(value, NULL::type)`, and
+//! those that depend on a session's time zone as `cast_as(value, NULL::type, 'zone')`.
 
 use super::definition::*;
 use super::{bytea, chars, json, moment, numeric, text, uuids};
@@ -11,6 +12,7 @@ use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
+use tidemark_values::moment::Zone;
 
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
@@ -18,7 +20,7 @@ pub(super) fn definitions() -> Vec<Definition> {
         Definition {
             name: "cast_as",
             aliases: &[],
-            takes: |types| (types.len() == 2).then(|| types.to_vec()),
+            takes: |types| matches!(types.len(), 2 | 3).then(|| types.to_vec()),
             returns: |types| types[1].clone(),
             evaluate: cast_as,
         },
@@ -38,27 +40,33 @@ pub(super) fn definitions() -> Vec<Definition> {
 
 fn cast_as(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let to = args.return_field.data_type();
+    let zone = moment::zone_of(args, 2)?;
     match &args.args[0] {
         ColumnarValue::Scalar(value) => {
-            let array = cast_array(&value.to_array()?, to)?;
+            let array = cast_array_in(&value.to_array()?, to, &zone)?;
             Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
                 &array, 0,
             )?))
         }
-        ColumnarValue::Array(array) => Ok(ColumnarValue::Array(cast_array(array, to)?)),
+        ColumnarValue::Array(array) => Ok(ColumnarValue::Array(cast_array_in(array, to, &zone)?)),
     }
 }
 
-/// A column as one of another type.
+/// A column as one of another type; moments are those of UTC.
 ///
 /// Errors: `22P02` and `22007` for text that is no such value, `22003` and `22008` for what does
 /// not fit.
 pub fn cast_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    cast_array_in(array, to, &Zone::UTC)
+}
+
+/// The same in a time zone.
+pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Result<ArrayRef> {
     match (array.data_type(), to) {
         (from, to) if from == to => return Ok(array.clone()),
         (DataType::List(_), DataType::List(element)) => {
             let list = array.as_list::<i32>();
-            let values = cast_array(list.values(), element.data_type())?;
+            let values = cast_array_in(list.values(), element.data_type(), zone)?;
             return Ok(Arc::new(ListArray::new(
                 element.clone(),
                 list.offsets().clone(),
@@ -66,19 +74,19 @@ pub fn cast_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
                 list.nulls().cloned(),
             )));
         }
-        (DataType::List(_), DataType::Utf8) => return lists_as_text(array.as_list()),
+        (DataType::List(_), DataType::Utf8) => return lists_as_text(array.as_list(), zone),
         (DataType::Utf8, DataType::List(element)) => {
-            return lists_of_text(array.as_string(), element);
+            return lists_of_text(array.as_string(), element, zone);
         }
         _ => {}
     }
-    if let Some(cast) = chars::cast_array(array, to)? {
+    if let Some(cast) = chars::cast_array(array, to, zone)? {
         return Ok(cast);
     }
     if let Some(cast) = uuids::cast_array(array, to)? {
         return Ok(cast);
     }
-    if let Some(cast) = moment::cast_array(array, to)? {
+    if let Some(cast) = moment::cast_array(array, to, zone)? {
         return Ok(cast);
     }
     if let Some(cast) = json::cast_json(array, to)? {
@@ -106,12 +114,12 @@ pub fn cast_array(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
 }
 
 /// Texts as a column of another type, as a client or a statement gives them at `now`, in
-/// microseconds since 1970.
+/// microseconds since 1970, in a time zone.
 ///
 /// Errors: as [`cast_array`].
-pub fn read_texts(texts: &ArrayRef, to: &DataType, now: i64) -> Result<ArrayRef> {
+pub fn read_texts(texts: &ArrayRef, to: &DataType, now: i64, zone: &Zone) -> Result<ArrayRef> {
     if moment::is_moment(to) {
-        moment::read_at(texts.as_string(), to, Some(now))
+        moment::read_at(texts.as_string(), to, Some(now), zone)
     } else {
         cast_array(texts, to)
     }
@@ -145,9 +153,9 @@ fn name_of(data_type: &DataType) -> &'static str {
 }
 
 /// Arrays as PostgreSQL writes them: `{1,NULL,"a b"}`.
-fn lists_as_text(list: &ListArray) -> Result<ArrayRef> {
+fn lists_as_text(list: &ListArray, zone: &Zone) -> Result<ArrayRef> {
     let booleans = *list.values().data_type() == DataType::Boolean;
-    let elements = cast_array(list.values(), &DataType::Utf8)?;
+    let elements = cast_array_in(list.values(), &DataType::Utf8, zone)?;
     let elements = elements.as_string::<i32>();
     let mut texts = StringBuilder::with_capacity(list.len(), elements.values().len());
     for row in 0..list.len() {
@@ -189,7 +197,7 @@ fn put_element(element: &str, text: &mut String) {
     text.push('"');
 }
 
-fn lists_of_text(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
+fn lists_of_text(texts: &StringArray, element: &FieldRef, zone: &Zone) -> Result<ArrayRef> {
     let mut elements = StringBuilder::new();
     let mut lengths = Vec::with_capacity(texts.len());
     for text in texts {
@@ -204,7 +212,7 @@ fn lists_of_text(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
     Ok(Arc::new(ListArray::new(
         element.clone(),
         OffsetBuffer::from_lengths(lengths),
-        cast_array(&elements, element.data_type())?,
+        cast_array_in(&elements, element.data_type(), zone)?,
         texts.nulls().cloned(),
     )))
 }

@@ -10,6 +10,7 @@ use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::SqlState;
+use tidemark_values::moment::Zone;
 
 /// `char(n)` to Arrow.
 pub(super) const BPCHAR: DataType = DataType::LargeUtf8;
@@ -95,7 +96,7 @@ fn trimmed(text: &str) -> &str {
 }
 
 /// A column as, or from, `char`s of no declared length; `None` if neither type is one.
-pub(super) fn cast_array(array: &ArrayRef, to: &DataType) -> Result<Option<ArrayRef>> {
+pub(super) fn cast_array(array: &ArrayRef, to: &DataType, zone: &Zone) -> Result<Option<ArrayRef>> {
     if *array.data_type() == BPCHAR {
         let values = array.as_string::<i64>();
         let mut texts = StringBuilder::with_capacity(values.len(), values.value_data().len());
@@ -103,14 +104,14 @@ pub(super) fn cast_array(array: &ArrayRef, to: &DataType) -> Result<Option<Array
             texts.append_option(value.map(trimmed));
         }
         let texts: ArrayRef = Arc::new(texts.finish());
-        return super::cast_array(&texts, to).map(Some);
+        return super::casts::cast_array_in(&texts, to, zone).map(Some);
     }
     if *to != BPCHAR {
         return Ok(None);
     }
     let texts = match array.data_type() {
         DataType::Utf8 => array.clone(),
-        _ => super::cast_array(array, &DataType::Utf8)?,
+        _ => super::casts::cast_array_in(array, &DataType::Utf8, zone)?,
     };
     Ok(Some(arrow::compute::cast(&texts, &BPCHAR)?))
 }

@@ -282,12 +282,17 @@ fn making() -> Vec<Definition> {
         Definition {
             name: "to_jsonb",
             aliases: &["to_json"],
-            takes: |types| (types.len() == 1).then(|| types.to_vec()),
+            takes: |types| match types {
+                [_] => Some(types.to_vec()),
+                [_, zone] if is_text(zone) => Some(types.to_vec()),
+                _ => None,
+            },
             returns: |_| JSONB,
             evaluate: |a| {
+                let zone = super::moment::zone_of(a, 1)?;
                 values(a, |row| {
                     let mut builder = Builder::new();
-                    put(&mut builder, &row.columns[0], row.row)?;
+                    put(&mut builder, &row.columns[0], row.row, &zone)?;
                     Ok(Some(builder.finish()))
                 })
             },
@@ -302,7 +307,7 @@ fn making() -> Vec<Definition> {
                     let mut builder = Builder::new();
                     builder.begin_array();
                     for column in columns {
-                        put(&mut builder, column, row)?;
+                        put(&mut builder, column, row, &Zone::UTC)?;
                     }
                     builder.end_array()?;
                     Ok(builder.finish())
@@ -338,10 +343,14 @@ fn object(columns: &[ArrayRef], row: usize) -> tidemark_common::Result<Vec<u8>> 
                 format!("argument {}: key must not be null", 2 * i + 1),
             ));
         }
-        let key = super::cast_array(&pair[0].slice(row, 1), &DataType::Utf8)
-            .map_err(|e| Error::internal(e.to_string()))?;
-        builder.key(key.as_string::<i32>().value(0))?;
-        put(&mut builder, &pair[1], row)?;
+        if let DataType::Timestamp(TimeUnit::Microsecond, _) = pair[0].data_type() {
+            builder.key(&timestamp_text(&pair[0], row, &Zone::UTC))?;
+        } else {
+            let key = super::cast_array(&pair[0].slice(row, 1), &DataType::Utf8)
+                .map_err(|e| Error::internal(e.to_string()))?;
+            builder.key(key.as_string::<i32>().value(0))?;
+        }
+        put(&mut builder, &pair[1], row, &Zone::UTC)?;
     }
     builder.end_object()?;
     Ok(builder.finish())
@@ -543,8 +552,13 @@ fn is_null(column: &ArrayRef, row: usize) -> bool {
     *column.data_type() == DataType::Null || column.is_null(row)
 }
 
-/// Adds a value of a column, as `to_jsonb` does.
-fn put(builder: &mut Builder, column: &ArrayRef, row: usize) -> tidemark_common::Result<()> {
+/// Adds a value of a column, as `to_jsonb` does in a time zone.
+fn put(
+    builder: &mut Builder,
+    column: &ArrayRef,
+    row: usize,
+    zone: &Zone,
+) -> tidemark_common::Result<()> {
     if is_null(column, row) {
         builder.null();
         return Ok(());
@@ -575,20 +589,14 @@ fn put(builder: &mut Builder, column: &ArrayRef, row: usize) -> tidemark_common:
             }
         }
         DataType::BinaryView => builder.value(Value::new(column.as_binary_view().value(row))),
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            let at = column.as_primitive::<TimestampMicrosecondType>().value(row);
-            let text = if zone.is_some() {
-                moment::timestamptz_text(at, &Zone::UTC).replace("+00", "+00:00")
-            } else {
-                moment::timestamp_text(at)
-            };
-            builder.string(&text.replacen(' ', "T", 1))
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            builder.string(&timestamp_text(column, row, zone))
         }
         DataType::List(_) => {
             let list = column.as_list::<i32>().value(row);
             builder.begin_array();
             for i in 0..list.len() {
-                put(builder, &list, i)?;
+                put(builder, &list, i, zone)?;
             }
             builder.end_array()
         }
@@ -597,7 +605,7 @@ fn put(builder: &mut Builder, column: &ArrayRef, row: usize) -> tidemark_common:
             builder.begin_object();
             for (field, column) in fields.iter().zip(columns.columns()) {
                 builder.key(field.name())?;
-                put(builder, column, row)?;
+                put(builder, column, row, zone)?;
             }
             builder.end_object()
         }
@@ -607,6 +615,22 @@ fn put(builder: &mut Builder, column: &ArrayRef, row: usize) -> tidemark_common:
             builder.string(text.as_string::<i32>().value(0))
         }
     }
+}
+
+/// A timestamp in XSD's form, `2024-01-31T10:00:00+01:00`: the offset always has minutes.
+fn timestamp_text(column: &ArrayRef, row: usize, zone: &Zone) -> String {
+    let at = column.as_primitive::<TimestampMicrosecondType>().value(row);
+    let DataType::Timestamp(_, Some(_)) = column.data_type() else {
+        return moment::timestamp_text(at).replacen(' ', "T", 1);
+    };
+    let mut text = moment::timestamptz_text(at, zone);
+    // Of an era before Christ, `BC` follows the offset.
+    let end = text.len() - if text.ends_with(" BC") { 3 } else { 0 };
+    let hours_alone = text[..end].len() > 3 && text[end - 3..].starts_with(['+', '-']);
+    if hours_alone && moment::timestamp_is_finite(at) {
+        text.insert_str(end, ":00");
+    }
+    text.replacen(' ', "T", 1)
 }
 
 /// A column of texts as JSONB, or of JSONB as another type; `None` where that is nothing of ours.

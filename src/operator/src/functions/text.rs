@@ -6,6 +6,7 @@ use arrow::datatypes::*;
 use arrow::error::ArrowError;
 use std::fmt::Write;
 use std::sync::Arc;
+use tidemark_values::moment::Zone;
 
 /// A column as text.
 pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
@@ -33,7 +34,7 @@ pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::Float32 => {
             each::<Float32Type>(column, |t, v| float(t, f64::from(v), &format!("{v:e}"), 6))
         }
-        _ => match super::moment::cast_array(column, &DataType::Utf8) {
+        _ => match super::moment::cast_array(column, &DataType::Utf8, &Zone::UTC) {
             Ok(Some(texts)) => texts,
             Ok(None) => arrow::compute::cast(column, &DataType::Utf8)?,
             Err(error) => return Err(ArrowError::ExternalError(Box::new(error))),

@@ -15,7 +15,8 @@
 //! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
 //!    these have got; and [`numerics`] for what unions have come to;
 //! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
-//! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it.
+//! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
+//! 10. [`zones`]: what depends on the session's time zone gets its name.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
@@ -33,9 +34,11 @@ mod text_calls;
 mod texts;
 mod typed;
 mod unions;
+mod zones;
 
 pub(crate) use calls::Calls;
 pub(crate) use numerics::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT, NumericPlanner};
+pub use zones::SessionZone;
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -92,6 +95,7 @@ pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send +
         numerics(),
         Arc::new(keyed::Keyed(calls.clone())),
         Arc::new(TypeCoercion::new()),
+        Arc::new(zones::Zones(calls.clone())),
     ];
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(stop).collect()

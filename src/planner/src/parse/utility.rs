@@ -6,6 +6,7 @@ use crate::statement::*;
 use datafusion_sql::sqlparser::tokenizer::Token;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::RelationKind;
+use tidemark_values::moment::{IntervalFields, interval_text_of, read_interval};
 
 /// The words that name a kind of relation.
 const KINDS: [(&[&str], RelationKind); 6] = [
@@ -356,6 +357,26 @@ impl Front<'_> {
         Ok(name.to_lowercase())
     }
 
+    /// `'+02:30' HOUR TO MINUTE` of SET TIME ZONE INTERVAL, as the setting's value.
+    fn zone_interval(&mut self) -> Result<String> {
+        let text = self.string()?;
+        let position = self.position();
+        let fields = if self.words(&["hour", "to", "minute"]) {
+            IntervalFields::HourToMinute
+        } else if self.word("hour") {
+            IntervalFields::Hour
+        } else {
+            IntervalFields::All
+        };
+        let units = ["year", "month", "day", "minute", "second", "to"];
+        if units.iter().any(|unit| self.at_word(unit)) {
+            let message = "time zone interval must be HOUR or HOUR TO MINUTE";
+            return Err(Error::user(SqlState::SYNTAX_ERROR, message).at(position));
+        }
+        let span = read_interval(&text, fields, 6)?;
+        Ok(format!("INTERVAL '{}'", interval_text_of(span)))
+    }
+
     fn set(&mut self) -> Result<StatementKind> {
         self.parser.advance_token();
         let session = self.words(&["session", "characteristics"]);
@@ -369,6 +390,8 @@ impl Front<'_> {
         if self.words(&["time", "zone"]) {
             let value = if self.word("default") || self.word("local") {
                 None
+            } else if self.word("interval") {
+                Some(self.zone_interval()?)
             } else {
                 Some(self.option_value()?)
             };

@@ -7,6 +7,7 @@ pub mod node;
 pub mod oids;
 pub mod postgres;
 pub mod statics;
+mod zones;
 
 use crate::serving::Snapshot;
 use datafusion::catalog::TableProvider;

@@ -9,6 +9,7 @@
 use super::build::{Cell, Row, table};
 use super::oids;
 use super::statics;
+use super::zones;
 use crate::protocol::types;
 use crate::serving::Snapshot;
 use arrow::datatypes::DataType;
@@ -434,14 +435,8 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                 snapshot.server.clients.list().len().into(),
             )]],
         ),
-        "pg_timezone_names" => table(
-            "name text, abbrev text, utc_offset text, is_dst bool = false",
-            vec![vec![
-                ("name", "UTC".into()),
-                ("abbrev", "UTC".into()),
-                ("utc_offset", "00:00:00".into()),
-            ]],
-        ),
+        "pg_timezone_names" => table(zones::NAMES, zones::names()),
+        "pg_timezone_abbrevs" => table(zones::ABBREVIATIONS, zones::abbreviations()),
         _ => match EMPTY.iter().find(|(n, _)| *n == name) {
             Some((_, description)) => table(description, Vec::new()),
             None => return statics::table(name),

@@ -2,6 +2,7 @@
 //! casts of those that do.
 
 use super::*;
+use tidemark_values::moment::Zone;
 
 pub(super) fn column_type(column: &tidemark_plan::Column) -> Type {
     types::by_name(&column.sql_type).unwrap_or_else(|| types::of_arrow(&column.data_type))
@@ -98,7 +99,7 @@ pub(super) fn parse_expression(text: &str) -> Result<Expr> {
     parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
 }
 
-/// A default in all rows; `54000` where that is more than may be written.
+/// A default in all rows, whose moments say where they are; `54000` where that is more than may be written.
 pub(super) fn repeat(
     value: Option<String>,
     column: &tidemark_plan::Column,
@@ -108,7 +109,7 @@ pub(super) fn repeat(
         None => Ok(new_null_array(&column.data_type, rows)),
         Some(text) => {
             check_write_bytes(text.len().saturating_mul(rows))?;
-            values::parse_column(&vec![Some(text.as_str()); rows], column)
+            values::parse_column(&vec![Some(text.as_str()); rows], column, &Zone::UTC)
         }
     }
 }
@@ -119,6 +120,7 @@ pub(super) fn constant_rows(
     insert: &ast::Insert,
     relation: &Relation,
     columns: &[usize],
+    zone: &Zone,
 ) -> Result<Option<RecordBatch>> {
     let Some(rows) = values_of(insert) else {
         return Ok(None);
@@ -170,6 +172,7 @@ pub(super) fn constant_rows(
         arrays.push(values::parse_column(
             &texts.iter().map(Option::as_deref).collect::<Vec<_>>(),
             column,
+            zone,
         )?);
     }
     nullable_batch(relation, arrays).map(Some)

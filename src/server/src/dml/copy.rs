@@ -76,6 +76,7 @@ impl Session {
             relation,
             columns,
             options,
+            zone: self.settings.zone(),
         }))
     }
 
@@ -149,7 +150,7 @@ fn copied_batch(target: &CopyIn, lines: &[Fields], before: usize) -> Result<Reco
         let array = match columns.iter().position(|c| *c == i) {
             Some(at) => {
                 let texts: Vec<Option<&str>> = lines.iter().map(|l| l[at].as_deref()).collect();
-                values::parse_column(&texts, column)?
+                values::parse_column(&texts, column, &target.zone)?
             }
             None => {
                 let default = constant_default(column)?.ok_or_else(|| {

@@ -10,7 +10,7 @@ impl Session {
         let relation = self.target(object, "insert into")?;
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
-        let constant = constant_rows(insert, &relation, &columns)?;
+        let constant = constant_rows(insert, &relation, &columns, &self.settings.zone())?;
         let guard = self.lock(&[relation.id]).await?;
         let batch = match constant {
             Some(batch) => batch,

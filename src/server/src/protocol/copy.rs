@@ -8,7 +8,6 @@ use super::{Connection, Failure, encode, error};
 use crate::dml::CopyRows;
 use crate::session::Rows;
 use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
 use bytes::{BufMut, BytesMut};
 use futures::StreamExt;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Relation;
 use tidemark_runtime::check_write_bytes;
+use tidemark_values::moment::Zone;
 
 /// Bytes that are split into lines at a time.
 const PART_BYTES: usize = 1 << 20;
@@ -64,6 +64,8 @@ pub struct CopyIn {
     pub columns: Vec<usize>,
     /// How lines are read.
     pub options: CopyOptions,
+    /// Where their moments are meant.
+    pub zone: Zone,
 }
 
 impl Connection {
@@ -90,6 +92,7 @@ impl Connection {
                 .await?;
         }
         let mut sent = 0;
+        let zone = self.session.zone();
         let stream = &mut out.rows.stream;
         while let Some(batch) = self
             .line
@@ -102,7 +105,7 @@ impl Connection {
             })
             .await?
         {
-            for line in lines(&batch, &out.rows.schema, &out.options)? {
+            for line in lines(&batch, &out.options, &zone)? {
                 self.line
                     .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))
                     .await?;
@@ -156,9 +159,8 @@ impl Connection {
 }
 
 /// The lines of a batch.
-fn lines(batch: &RecordBatch, schema: &Schema, options: &CopyOptions) -> Result<Vec<bytes::Bytes>> {
-    let _ = schema;
-    let cells = encode::cells(batch)?;
+fn lines(batch: &RecordBatch, options: &CopyOptions, zone: &Zone) -> Result<Vec<bytes::Bytes>> {
+    let cells = encode::cells(batch, zone)?;
     let mut out = Vec::with_capacity(batch.num_rows());
     let mut value = BytesMut::new();
     for row in 0..batch.num_rows() {

@@ -17,7 +17,7 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
 use tidemark_values::jsonb;
-use tidemark_values::moment;
+use tidemark_values::moment::{self, Zone};
 use tidemark_values::numeric::Numeric;
 use tidemark_values::uuid;
 
@@ -62,11 +62,13 @@ pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
     RowDescription::new(schema.fields().iter().enumerate().map(field).collect())
 }
 
-/// Calls `each` with the DataRow of every row of `batch`; `schema` names the columns' SQL types.
+/// Calls `each` with the DataRow of every row of `batch`; `schema` names the columns' SQL types,
+/// texts of moments are those of `zone`.
 pub fn rows(
     batch: &RecordBatch,
     schema: &Schema,
     formats: &Formats,
+    zone: &Zone,
     mut each: impl FnMut(DataRow),
 ) -> Result<()> {
     let columns: Vec<(Cell<'_>, bool)> = batch
@@ -76,7 +78,7 @@ pub fn rows(
         .enumerate()
         .map(|(i, (c, f))| {
             Ok((
-                Cell::new(c.as_ref(), &types::pg_type(f))?,
+                Cell::new(c.as_ref(), &types::pg_type(f), zone)?,
                 formats.is_binary(i),
             ))
         })
@@ -91,9 +93,9 @@ pub fn rows(
     Ok(())
 }
 
-/// The text of one value as PostgreSQL prints it; `None` for NULL.
+/// The text of one value as PostgreSQL prints it in UTC; `None` for NULL.
 pub fn text(array: &dyn Array, field: &Field, row: usize) -> Result<Option<String>> {
-    let cell = Cell::new(array, &types::pg_type(field))?;
+    let cell = Cell::new(array, &types::pg_type(field), &Zone::UTC)?;
     if cell.is_null(row) {
         return Ok(None);
     }
@@ -103,12 +105,12 @@ pub fn text(array: &dyn Array, field: &Field, row: usize) -> Result<Option<Strin
 }
 
 /// The columns of a batch, ready to be written as text (COPY).
-pub fn cells(batch: &RecordBatch) -> Result<Vec<Cell<'_>>> {
+pub fn cells<'a>(batch: &'a RecordBatch, zone: &'a Zone) -> Result<Vec<Cell<'a>>> {
     batch
         .columns()
         .iter()
         .zip(batch.schema().fields())
-        .map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f)))
+        .map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f), zone))
         .collect()
 }
 
@@ -136,7 +138,8 @@ pub enum Cell<'a> {
     Bytes(&'a BinaryArray),
     Date(&'a Date32Array),
     Time(&'a Time64MicrosecondArray),
-    Timestamp(&'a TimestampMicrosecondArray, bool),
+    /// With the zone whose clocks a moment is shown by.
+    Timestamp(&'a TimestampMicrosecondArray, Option<Zone>),
     Interval(&'a IntervalMonthDayNanoArray),
     List(&'a ListArray, Box<Owned>, Type),
     /// int2vector, oidvector: a list whose text is its elements with spaces.
@@ -150,17 +153,18 @@ pub enum Cell<'a> {
 pub struct Owned {
     array: ArrayRef,
     t: Type,
+    zone: Zone,
 }
 
 impl Owned {
     fn cell(&self) -> Cell<'_> {
-        Cell::new(self.array.as_ref(), &self.t).unwrap_or(Cell::Null)
+        Cell::new(self.array.as_ref(), &self.t, &self.zone).unwrap_or(Cell::Null)
     }
 }
 
 impl<'a> Cell<'a> {
-    /// The cell of an array that is announced as `t`.
-    pub fn new(array: &'a dyn Array, t: &Type) -> Result<Cell<'a>> {
+    /// The cell of an array that is announced as `t`, with texts of moments in `zone`.
+    pub fn new(array: &'a dyn Array, t: &Type, zone: &Zone) -> Result<Cell<'a>> {
         let cast = |to: &DataType| -> Result<Cell<'a>> {
             let array = arrow::compute::cast(array, to).map_err(|e| {
                 Error::internal(format!(
@@ -171,6 +175,7 @@ impl<'a> Cell<'a> {
             Ok(Cell::Cast(Box::new(Owned {
                 array,
                 t: t.clone(),
+                zone: zone.clone(),
             })))
         };
         Ok(match array.data_type() {
@@ -197,8 +202,9 @@ impl<'a> Cell<'a> {
             DataType::Binary => Cell::Bytes(array.as_binary()),
             DataType::Date32 => Cell::Date(array.as_primitive()),
             DataType::Time64(TimeUnit::Microsecond) => Cell::Time(array.as_primitive()),
-            DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-                Cell::Timestamp(array.as_primitive(), zone.is_some())
+            DataType::Timestamp(TimeUnit::Microsecond, zoned) => {
+                let zone = zoned.is_some().then(|| zone.clone());
+                Cell::Timestamp(array.as_primitive(), zone)
             }
             DataType::Interval(IntervalUnit::MonthDayNano) => Cell::Interval(array.as_primitive()),
             DataType::List(f) => {
@@ -206,6 +212,7 @@ impl<'a> Cell<'a> {
                 let values = Box::new(Owned {
                     array: array.as_list::<i32>().values().clone(),
                     t: element.clone(),
+                    zone: zone.clone(),
                 });
                 if matches!(*t, Type::INT2_VECTOR | Type::OID_VECTOR) {
                     Cell::Vector(array.as_list(), values, element)
@@ -217,7 +224,7 @@ impl<'a> Cell<'a> {
                 let columns = array.as_struct();
                 let cells = columns.columns().iter().zip(fields).map(|(c, f)| {
                     let t = types::pg_type(f);
-                    Ok((Cell::new(c.as_ref(), &t)?, t))
+                    Ok((Cell::new(c.as_ref(), &t, zone)?, t))
                 });
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
@@ -227,8 +234,8 @@ impl<'a> Cell<'a> {
             DataType::Time32(_) | DataType::Time64(_) => {
                 cast(&DataType::Time64(TimeUnit::Microsecond))?
             }
-            DataType::Timestamp(_, zone) => {
-                cast(&DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
+            DataType::Timestamp(_, zoned) => {
+                cast(&DataType::Timestamp(TimeUnit::Microsecond, zoned.clone()))?
             }
             DataType::Interval(_) | DataType::Duration(_) => {
                 cast(&DataType::Interval(IntervalUnit::MonthDayNano))?
@@ -339,12 +346,12 @@ impl<'a> Cell<'a> {
             Cell::Bytes(a) => put_hex(a.value(row), out),
             Cell::Date(a) => put_moment(out, |t| moment::push_date(t, a.value(row))),
             Cell::Time(a) => put_moment(out, |t| moment::push_time(t, a.value(row))),
-            Cell::Timestamp(a, false) => {
+            Cell::Timestamp(a, None) => {
                 put_moment(out, |t| moment::push_timestamp(t, a.value(row)))
             }
-            Cell::Timestamp(a, true) => put_moment(out, |t| {
-                moment::push_timestamptz(t, a.value(row), &moment::Zone::UTC)
-            }),
+            Cell::Timestamp(a, Some(zone)) => {
+                put_moment(out, |t| moment::push_timestamptz(t, a.value(row), zone))
+            }
             Cell::Interval(a) => {
                 let v = a.value(row);
                 let span = moment::Interval::new(v.months, v.days, v.nanoseconds / 1000);

@@ -304,7 +304,9 @@ impl Connection {
         }
         match &mut portal.state {
             PortalState::Rows(cursor, tag) => {
-                let (sent, ended) = cursor.send(&mut self.line, &portal.formats, max).await?;
+                let zone = self.session.zone();
+                let sending = cursor.send(&mut self.line, &portal.formats, &zone, max);
+                let (sent, ended) = sending.await?;
                 if ended {
                     let tag = tag.text(sent);
                     portal.state = PortalState::Done;

@@ -47,6 +47,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_values::moment::Zone;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -256,11 +257,12 @@ impl Cursor {
         }
     }
 
-    /// Sends up to `max` rows (0: all). Returns how many, and whether the result ended.
+    /// Sends up to `max` rows (0: all), texts of moments in a time zone. Returns how many, and whether the result ended.
     async fn send(
         &mut self,
         line: &mut Line,
         formats: &Formats,
+        zone: &Zone,
         max: usize,
     ) -> Result<(usize, bool), Failure> {
         let mut sent = 0;
@@ -294,6 +296,7 @@ impl Cursor {
                 &batch.slice(offset, take),
                 &self.rows.schema,
                 formats,
+                zone,
                 |row| encoded.push(row),
             )?;
             for row in encoded {
@@ -525,7 +528,9 @@ impl Connection {
                         .await?;
                 }
                 let tag = rows.tag.clone();
-                let (sent, _) = Cursor::new(rows).send(&mut self.line, formats, 0).await?;
+                let zone = self.session.zone();
+                let mut cursor = Cursor::new(rows);
+                let (sent, _) = cursor.send(&mut self.line, formats, &zone, 0).await?;
                 self.session.settle();
                 self.line.flush_notices().await?;
                 self.line.complete(tag.text(sent)).await

@@ -17,7 +17,8 @@ use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use std::fmt;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
+use tidemark_planner::SessionZone;
 use tokio::sync::mpsc;
 
 /// One row's arguments, as text.
@@ -600,8 +602,49 @@ fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {
     ))
 }
 
+/// An argument with the session's time zone, which the rules of types write into it.
+fn analysed(state: &SessionState, argument: Expr) -> Result<Expr> {
+    let plan = LogicalPlanBuilder::empty(true)
+        .project([argument.clone()])?
+        .build()?;
+    let rules = state.analyzer();
+    let plan = rules.execute_and_check(plan, state.config_options(), |_, _| {})?;
+    Ok(match plan {
+        LogicalPlan::Projection(projection) => {
+            let mut exprs = projection.expr.into_iter();
+            exprs.next().map_or(argument, Expr::unalias)
+        }
+        _ => argument,
+    })
+}
+
+/// Refuses a series of moments a day or a month apart: DataFusion counts days in UTC.
+pub fn check_series(state: &SessionState, name: &str, args: &[Expr]) -> Result<()> {
+    use datafusion::common::ScalarValue as S;
+    let moments = args.iter().any(|arg| {
+        arg.get_type(&DFSchema::empty())
+            .is_ok_and(|t| matches!(t, DataType::Timestamp(_, Some(_))))
+    });
+    let days = args.iter().any(|arg| {
+        matches!(arg, Expr::Literal(S::IntervalMonthDayNano(Some(span)), _)
+            if span.months != 0 || span.days != 0)
+    });
+    if !moments || !days || SessionZone::of(state.config_options()).is_none() {
+        return Ok(());
+    }
+    let message = format!(
+        "{name} of timestamp with time zone in steps of days or months is not supported outside UTC"
+    );
+    let error = Error::unsupported(message)
+        .with_hint("Make a series of timestamps, and take them AT TIME ZONE.");
+    Err(DataFusionError::External(Box::new(error)))
+}
+
 /// A table function's argument as a constant where it is one.
-pub fn fold_argument(state: &SessionState, argument: Expr) -> Result<Expr> {
+pub fn fold_argument(state: &SessionState, mut argument: Expr) -> Result<Expr> {
+    if SessionZone::of(state.config_options()).is_some() {
+        argument = analysed(state, argument)?;
+    }
     let context = SimplifyContext::builder()
         .with_config_options(Arc::clone(state.config_options()))
         .build();

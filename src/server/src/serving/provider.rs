@@ -193,6 +193,7 @@ impl ContextProvider for Provider<'_> {
             .into_iter()
             .map(|a| super::functions::fold_argument(self.state, a))
             .collect::<Result<_>>()?;
+        super::functions::check_series(self.state, name, &args)?;
         let arguments = datafusion::catalog::TableFunctionArgs::new(&args, self.state);
         Ok(provider_as_source(
             function.create_table_provider_with_args(arguments)?,

@@ -15,6 +15,7 @@ use pgwire::api::Type;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_planner::SessionZone;
 use tidemark_planner::statement::{Statement, StatementKind};
 
 impl Session {
@@ -94,7 +95,7 @@ impl Session {
         self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
     }
 
-    /// Runs `work` on a planning thread, with this session's functions.
+    /// Runs `work` on a planning thread, with this session's functions and in its time zone.
     pub(crate) fn planned<T: Send + 'static, F>(
         &self,
         work: F,
@@ -102,7 +103,13 @@ impl Session {
     where
         F: FnOnce(&SessionState) -> Result<T> + Send + 'static,
     {
-        let (server, state) = (self.server.clone(), self.state.clone());
+        let (server, mut state) = (self.server.clone(), self.state.clone());
+        if let Some(zone) = self.settings.get("timezone")
+            && zone != "UTC"
+        {
+            let zone = SessionZone(zone.to_string());
+            state.config_mut().options_mut().extensions.insert(zone);
+        }
         async move { server.serving.planning.run(move || work(&state)).await }
     }
 

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use tidemark_common::{Epoch, Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
+use tidemark_values::moment::Zone;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use transaction::Transaction;
@@ -170,6 +171,11 @@ impl Session {
     /// What a new client is told.
     pub fn reported_settings(&self) -> Vec<(String, String)> {
         self.settings.reported()
+    }
+
+    /// The time zone in which the client reads and writes moments.
+    pub fn zone(&self) -> Zone {
+        self.settings.zone()
     }
 
     /// Where the transaction stands.

@@ -8,6 +8,7 @@ use crate::protocol::parameters::parse_bool;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_values::moment::Zone;
 
 /// A known setting: its name as it is reported, its default, and a sentence for `SHOW ALL`.
 struct Known(&'static str, &'static str, &'static str);
@@ -251,9 +252,7 @@ impl Settings {
             .filter(|(n, _)| !matches!(n.as_str(), "user" | "database" | "options" | "replication"))
         {
             // A client's wish that cannot be met does not refuse the connection.
-            if let Ok((name, value)) = settings.check(name, value)
-                && name != "timezone"
-            {
+            if let Ok((name, value)) = settings.check(name, value) {
                 settings.defaults.insert(name, value);
             }
         }
@@ -340,19 +339,16 @@ impl Settings {
                 None,
             ));
         }
-        let zone = canonical(name) == "timezone";
         let (name, value) = self.check(name, value)?;
-        if zone && value != "UTC" {
-            return Ok((
-                Some(Notice::new(format!(
-                    "times are shown in UTC; time zone \"{value}\" is accepted and not used"
-                ))),
-                None,
-            ));
-        }
         let report = reported_name(&name).map(|n| (n.to_string(), value.clone()));
         self.values.insert(name, value);
         Ok((None, report))
+    }
+
+    /// The session's time zone.
+    pub fn zone(&self) -> Zone {
+        let zone = self.get("timezone").map(Zone::of_session);
+        zone.and_then(Result::ok).unwrap_or(Zone::UTC)
     }
 
     /// RESET of one setting.
@@ -457,6 +453,7 @@ impl Settings {
 
     fn check(&self, name: &str, value: &str) -> Result<(String, String)> {
         let lower = canonical(name);
+        let value_given = value;
         // A client's own setting is kept as it is.
         let value = match lower.contains('.') {
             true => value.to_string(),
@@ -469,11 +466,7 @@ impl Settings {
             )
         };
         let value = match lower.as_str() {
-            "timezone" => match value.to_ascii_lowercase().as_str() {
-                "utc" | "gmt" | "etc/utc" | "etc/gmt" | "zulu" | "z" | "uct" | "0" | "default"
-                | "local" | "gmt0" => "UTC".into(),
-                _ => value,
-            },
+            "timezone" => Zone::session_name(value_given)?,
             "client_encoding" => {
                 match value.to_ascii_lowercase().replace(['-', '_'], "").as_str() {
                     "utf8" | "unicode" | "default" | "auto" | "sqlascii" => "UTF8".into(),
@@ -669,6 +662,15 @@ mod tests {
         assert_eq!(s.get("dml_commit"), Some("sync"));
         s.set("search_path", Some("s2, \"$user\", public"), false)
             .unwrap();
+        s.begin();
+        s.set("time zone", Some("europe/berlin"), true).unwrap();
+        assert_eq!(s.show("timezone").unwrap(), "Europe/Berlin");
+        let utc = [("TimeZone".to_string(), "UTC".to_string())];
+        assert_eq!(s.end(true), utc);
+        s.set("timezone", Some("-5.5"), false).unwrap();
+        assert_eq!(s.show("timezone").unwrap(), "<-05:30>+05:30");
+        let unknown = s.set("timezone", Some("Mars"), false).unwrap_err();
+        assert_eq!(unknown.state(), SqlState::INVALID_PARAMETER);
         assert_eq!(s.search_path(), ["s2", "public"]);
     }
     #[test]

@@ -21,6 +21,11 @@ pub(super) fn meaning(name: &[u8]) -> Option<(&'static str, Meaning)> {
     Some(TABLE[at])
 }
 
+/// Every abbreviation, in lower case.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Meaning)> {
+    TABLE.iter().copied()
+}
+
 /// Sorted by abbreviation.
 const TABLE: &[(&str, Meaning)] = &[
     ("acdt", Meaning::Summer(37800)),

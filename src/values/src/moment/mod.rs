@@ -55,7 +55,7 @@ pub use timeread::read_time;
 pub use to_char::{to_char_interval, to_char_timestamp, to_char_timestamptz};
 pub use truncate::*;
 pub use word::Unit;
-pub use zone::{Zone, local_at_zone, moment_at_zone};
+pub use zone::{Named, Zone, abbreviations_at, local_at_zone, moment_at_zone, zones_at};
 
 /// Microseconds of a second.
 pub const SECOND: i64 = 1_000_000;

@@ -271,3 +271,34 @@ fn extremes_are_answered_or_refused() {
         );
     }
 }
+
+#[test]
+fn sessions_zones_are_shown_as_postgresql_shows_them() {
+    let names = [
+        ("europe/berlin", "Europe/Berlin"),
+        ("utc", "UTC"),
+        ("zulu", "Zulu"),
+        ("5", "<+05>-05"),
+        ("-5.5", "<-05:30>+05:30"),
+        ("0", "<+00>-00"),
+        ("foo+3", "FOO+3"),
+        ("<+05>-05", "<+05>-05"),
+        ("interval '02:30:08'", "<+02:30:08>-02:30:08"),
+    ];
+    for (given, shown) in names {
+        assert_eq!(Zone::session_name(given).unwrap(), shown, "{given}");
+        let (given, shown) = (Zone::of_session(given), Zone::of_session(shown));
+        assert_eq!(given.unwrap().offset_at(0), shown.unwrap().offset_at(0));
+    }
+    for unknown in [
+        "PST",
+        "Mars",
+        "",
+        "168",
+        "nan",
+        "interval '1 day'",
+        "Europe/Berlin ",
+    ] {
+        assert!(Zone::session_name(unknown).is_err(), "{unknown}");
+    }
+}

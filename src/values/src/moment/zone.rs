@@ -12,7 +12,7 @@ use super::number::leading_i32;
 use super::zone_posix::Posix;
 use super::{Interval, SECOND};
 use chrono::{DateTime, Offset, TimeZone};
-use chrono_tz::{OffsetName, TZ_VARIANTS, Tz};
+use chrono_tz::{OffsetComponents, OffsetName, TZ_VARIANTS, Tz};
 use std::sync::{Arc, OnceLock};
 use tidemark_common::{Error, Result};
 
@@ -53,22 +53,48 @@ impl Zone {
             .ok_or_else(|| zone_unknown(text))
     }
 
-    /// The zone of a session's `TimeZone`: a name, a POSIX rule or hours east of UTC.
+    /// The zone of a session's `TimeZone`: a name, a POSIX rule, hours east of UTC, or
+    /// `INTERVAL 'hours'`.
     ///
     /// Errors: `22023` if there is none.
     pub fn of_session(text: &str) -> Result<Zone> {
-        if let Ok(hours) = text.trim().parse::<f64>() {
-            return if hours.is_finite() && hours.abs() <= 167.0 {
-                Ok(Zone::fixed((hours * 3600.0) as i32))
-            } else {
-                Err(zone_unknown(text))
-            };
-        }
-        Zone::of_name(text).ok_or_else(|| {
+        let refused = || {
             invalid(format!(
                 "invalid value for parameter \"TimeZone\": \"{text}\""
             ))
-        })
+        };
+        if let Some(seconds) = session_seconds(text, refused)? {
+            return if seconds.abs() <= OFFSET_MAX {
+                Ok(Zone::fixed(seconds as i32))
+            } else {
+                Err(refused().with_detail("UTC timezone offset is out of range."))
+            };
+        }
+        Zone::of_name(text).ok_or_else(refused)
+    }
+
+    /// What `SHOW TimeZone` answers after this value was set: the name as the database spells it,
+    /// or a POSIX rule.
+    ///
+    /// Errors: as [`Zone::of_session`].
+    pub fn session_name(text: &str) -> Result<String> {
+        let zone = Zone::of_session(text)?;
+        if let Some(tz) = named(text) {
+            return Ok(tz.name().to_string());
+        }
+        let Kind::Fixed(seconds) = zone.0 else {
+            return Ok(text.to_ascii_uppercase());
+        };
+        let (east, west) = if seconds < 0 { ('-', '+') } else { ('+', '-') };
+        let seconds = seconds.unsigned_abs();
+        let mut clock = format!("{:02}", seconds / 3600);
+        if seconds % 3600 != 0 {
+            clock += &format!(":{:02}", seconds / 60 % 60);
+        }
+        if seconds % 60 != 0 {
+            clock += &format!(":{:02}", seconds % 60);
+        }
+        Ok(format!("<{east}{clock}>{west}{clock}"))
     }
 
     /// The zone of `AT TIME ZONE interval`.
@@ -220,6 +246,47 @@ impl Zone {
     }
 }
 
+/// A zone of the database as it is at a moment.
+pub struct Named {
+    /// Its name.
+    pub name: &'static str,
+    /// The abbreviation in use.
+    pub abbreviation: String,
+    /// Seconds east of UTC.
+    pub offset: i32,
+    /// Whether that is a daylight-saving time.
+    pub is_summer: bool,
+}
+
+/// Every zone of the database at a moment, microseconds since 1970-01-01 UTC.
+pub fn zones_at(micros: i64) -> impl Iterator<Item = Named> {
+    TZ_VARIANTS.iter().map(move |tz| {
+        let offset = tz_offset(*tz, micros.div_euclid(SECOND));
+        Named {
+            name: tz.name(),
+            abbreviation: Zone(Kind::Named(*tz)).abbreviation_at(micros),
+            offset: offset.fix().local_minus_utc(),
+            is_summer: !offset.dst_offset().is_zero(),
+        }
+    })
+}
+
+/// Every abbreviation as it is at a moment: its letters, seconds east of UTC, and whether it is of
+/// a daylight-saving time.
+pub fn abbreviations_at(micros: i64) -> impl Iterator<Item = (String, i32, bool)> {
+    super::abbreviation::all().filter_map(move |(name, meaning)| {
+        let letters = name.to_ascii_uppercase();
+        Some(match meaning {
+            Meaning::Fixed(seconds) => (letters, seconds, false),
+            Meaning::Summer(seconds) => (letters, seconds, true),
+            Meaning::Zone(zone) => {
+                let zone = Zone(Kind::Abbreviation(name, named(zone)?));
+                (letters, zone.offset_at(micros), false)
+            }
+        })
+    })
+}
+
 impl Kind {
     fn offset(&self, seconds: i64) -> i32 {
         match self {
@@ -244,6 +311,36 @@ impl Kind {
         let is_after = self.offset(local - i64::from(after)) == after;
         if is_after { after } else { before }
     }
+}
+
+/// Seconds east of UTC at most, in a session.
+const OFFSET_MAX: f64 = 167.0 * 3600.0;
+
+/// Seconds east of UTC, where a session's zone is a number of hours or an interval.
+fn session_seconds(text: &str, refused: impl Fn() -> Error) -> Result<Option<f64>> {
+    if let Ok(hours) = text.parse::<f64>() {
+        let seconds = (hours * 3600.0).trunc();
+        return Ok(Some(if seconds.is_nan() {
+            f64::INFINITY
+        } else {
+            seconds
+        }));
+    }
+    let Some((word, rest)) = text.split_at_checked(8) else {
+        return Ok(None);
+    };
+    if !word.eq_ignore_ascii_case("interval") {
+        return Ok(None);
+    }
+    let quoted = rest.trim_start().strip_prefix('\'');
+    let quoted = quoted.and_then(|q| q.strip_suffix('\''));
+    let span = super::read_interval(quoted.ok_or_else(&refused)?, super::IntervalFields::All, 6)?;
+    let unit = match span {
+        span if span.months != 0 => "months",
+        span if span.days != 0 => "days",
+        span => return Ok(Some((span.micros / SECOND) as f64)),
+    };
+    Err(refused().with_detail(format!("Cannot specify {unit} in time zone interval.")))
 }
 
 /// `+13`, `+0330`.

@@ -28,9 +28,7 @@ pub(super) fn definitions() -> Vec<Definition> {
         interval_function("timestamp_minus", two_alike, |a| {
             intervals(a, both::<Micros, Micros, _>(a, m::timestamp_minus)?)
         }),
-        interval_function("age", two_alike, |a| {
-            intervals(a, both::<Micros, Micros, _>(a, m::timestamp_age)?)
-        }),
+        interval_function("age", |types| with_zone(types, 2, two_alike), age),
         interval_function("justify_hours", of_interval, |a| {
             spans(a, m::Interval::justify_hours)
         }),
@@ -98,6 +96,20 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: |a| times(a, |t, i| Ok(m::time_minus_interval(t, span(i)))),
         },
         Definition {
+            name: "timestamptz_plus",
+            aliases: &[],
+            takes: timestamptz_and_interval,
+            returns: |_| timestamptz(),
+            evaluate: |a| shifted(a, m::timestamptz_plus),
+        },
+        Definition {
+            name: "timestamptz_minus",
+            aliases: &[],
+            takes: timestamptz_and_interval,
+            returns: |_| timestamptz(),
+            evaluate: |a| shifted(a, m::timestamptz_minus_interval),
+        },
+        Definition {
             name: "make_date",
             aliases: &[],
             takes: |types| numbers(types, 3, false),
@@ -127,9 +139,9 @@ pub(super) fn definitions() -> Vec<Definition> {
         Definition {
             name: "make_timestamptz",
             aliases: &[],
-            takes: |types| numbers(types, 6, true),
+            takes: |types| with_zone(types, 6, |fields| numbers(fields, 6, true)),
             returns: |_| timestamptz(),
-            evaluate: |a| moments(a, made(a, timestamp_of)?),
+            evaluate: make_timestamptz,
         },
     ]);
     all
@@ -148,6 +160,36 @@ fn two_alike(types: &[DataType]) -> Option<Vec<DataType>> {
     };
     let common = if zoned { timestamptz() } else { timestamp() };
     (types.len() == 2 && types.iter().all(fits)).then(|| vec![common; 2])
+}
+
+/// A moment, an interval and the zone whose days are counted.
+fn timestamptz_and_interval(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [DataType::Timestamp(_, Some(_)), DataType::Interval(_), zone] if is_text(zone) => {
+            Some(vec![timestamptz(), interval(), DataType::Utf8])
+        }
+        _ => None,
+    }
+}
+
+/// Moments moved by intervals, as the clocks of a zone count days.
+fn shifted(
+    args: &ScalarFunctionArgs,
+    f: impl Fn(i64, Interval, &Zone) -> tidemark_common::Result<i64>,
+) -> Result<ColumnarValue> {
+    let zone = zone_of(args, 2)?;
+    let sums = both::<Micros, Span, _>(args, |at, by| f(at, span(by), &zone))?;
+    moments(args, sums)
+}
+
+fn age(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let ages = if args.args.len() == 3 {
+        let zone = zone_of(args, 2)?;
+        both::<Micros, Micros, _>(args, |a, b| m::timestamptz_age(a, b, &zone))?
+    } else {
+        both::<Micros, Micros, _>(args, m::timestamp_age)?
+    };
+    intervals(args, ages)
 }
 
 fn two_times(types: &[DataType]) -> Option<Vec<DataType>> {
@@ -217,7 +259,16 @@ fn made<T>(
     args: &ScalarFunctionArgs,
     f: impl Fn(&Fields) -> tidemark_common::Result<T>,
 ) -> Result<Vec<Option<T>>> {
-    let columns = (0..args.args.len())
+    made_of(args, args.args.len(), |fields, _| f(fields))
+}
+
+/// The same of the first `count` arguments; `f` has the row too.
+fn made_of<T>(
+    args: &ScalarFunctionArgs,
+    count: usize,
+    mut f: impl FnMut(&Fields, usize) -> tidemark_common::Result<T>,
+) -> Result<Vec<Option<T>>> {
+    let columns = (0..count)
         .map(|i| column(args, i))
         .collect::<Result<Vec<_>>>()?;
     let row_of = |row: usize| {
@@ -236,9 +287,31 @@ fn made<T>(
                     .push(column.as_primitive::<Int64Type>().value(row)),
             }
         }
-        f(&fields).map(Some).map_err(external)
+        f(&fields, row).map(Some).map_err(external)
     };
     (0..rows(args)).map(row_of).collect()
+}
+
+/// `make_timestamptz`: what clocks show, in UTC or in the zone that the last argument names.
+fn make_timestamptz(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if args.args.len() == 6 {
+        return moments(args, made(args, timestamp_of)?);
+    }
+    let names = column(args, 6)?;
+    let names = names.as_string::<i32>();
+    let mut known: Option<(&str, Zone)> = None;
+    let values = made_of(args, 6, |fields, row| {
+        if names.is_null(row) {
+            return Ok(None);
+        }
+        let name = names.value(row);
+        if known.as_ref().is_none_or(|(n, _)| *n != name) {
+            known = Some((name, Zone::of_argument(name)?));
+        }
+        let zone = known.as_ref().map_or(&Zone::UTC, |(_, zone)| zone);
+        m::moment_at_zone(timestamp_of(fields)?, zone).map(Some)
+    })?;
+    moments(args, values.into_iter().map(Option::flatten))
 }
 
 fn timestamp_of(f: &Fields) -> tidemark_common::Result<i64> {

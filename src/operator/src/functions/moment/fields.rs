@@ -3,7 +3,7 @@
 
 use super::*;
 use datafusion_common::exec_err;
-use tidemark_values::moment::{self as m, Part, Unit, Zone};
+use tidemark_values::moment::{self as m, Part, Unit};
 use tidemark_values::numeric::Numeric;
 
 type Span = IntervalMonthDayNanoType;
@@ -67,6 +67,20 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: date_trunc,
         },
         Definition {
+            name: "date_trunc_in_session",
+            aliases: &[],
+            takes: |types| match types {
+                [field, DataType::Timestamp(_, Some(_)), zone]
+                    if is_text(field) && is_text(zone) =>
+                {
+                    Some(vec![DataType::Utf8, timestamptz(), DataType::Utf8])
+                }
+                _ => None,
+            },
+            returns: |_| timestamptz(),
+            evaluate: date_trunc_in_session,
+        },
+        Definition {
             name: "date_bin",
             aliases: &[],
             takes: |types| match types {
@@ -113,7 +127,15 @@ pub(super) fn definitions() -> Vec<Definition> {
 }
 
 fn field_and_moment(types: &[DataType]) -> Option<Vec<DataType>> {
-    let [field, at] = types else { return None };
+    let (field, at) = match types {
+        [field, at] => (field, at),
+        [field, at @ DataType::Timestamp(_, Some(_)), zone] if is_text(zone) => {
+            let mut taken = field_and_moment(&[field.clone(), at.clone()])?;
+            taken.push(DataType::Utf8);
+            return Some(taken);
+        }
+        _ => return None,
+    };
     let at = match at {
         DataType::Date32 => DataType::Date32,
         DataType::Interval(_) => interval(),
@@ -140,7 +162,12 @@ fn each_field<T>(
         .collect()
 }
 
-fn part(field: &str, at: &ArrayRef, row: usize) -> tidemark_common::Result<Option<Part>> {
+fn part(
+    field: &str,
+    at: &ArrayRef,
+    row: usize,
+    zone: &Zone,
+) -> tidemark_common::Result<Option<Part>> {
     match at.data_type() {
         DataType::Date32 => m::extract_date(field, at.as_primitive::<Date32Type>().value(row)),
         DataType::Time64(_) => {
@@ -151,10 +178,10 @@ fn part(field: &str, at: &ArrayRef, row: usize) -> tidemark_common::Result<Optio
             let value = span(at.as_primitive::<Span>().value(row));
             m::extract_interval(field, value).map(Some)
         }
-        DataType::Timestamp(_, zone) => {
+        DataType::Timestamp(_, zoned) => {
             let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
-            if zone.is_some() {
-                m::extract_timestamptz(field, value, &Zone::UTC)
+            if zoned.is_some() {
+                m::extract_timestamptz(field, value, zone)
             } else {
                 m::extract_timestamp(field, value)
             }
@@ -165,18 +192,20 @@ fn part(field: &str, at: &ArrayRef, row: usize) -> tidemark_common::Result<Optio
 
 /// The parts of all rows. The name of a constant field is looked up once.
 fn parts_of(args: &ScalarFunctionArgs) -> Result<Vec<Option<Part>>> {
+    let zone = zone_of(args, 2)?;
+    let by_name = |field: &str, at: &ArrayRef, row| part(field, at, row, &zone);
     let unit = match constant_text(args, 0).flatten().map(Unit::named) {
         Some(Some(unit)) => unit,
-        _ => return each_field(args, part),
+        _ => return each_field(args, by_name),
     };
     let at = column(args, 1)?;
-    let DataType::Timestamp(_, zone) = at.data_type() else {
-        return each_field(args, part);
+    let DataType::Timestamp(_, zoned) = at.data_type() else {
+        return each_field(args, by_name);
     };
-    let zoned = zone.is_some();
+    let zoned = zoned.is_some();
     let of = |micros| {
         if zoned {
-            m::extract_timestamptz_unit(unit, micros, &Zone::UTC)
+            m::extract_timestamptz_unit(unit, micros, &zone)
         } else {
             m::extract_timestamp_unit(unit, micros)
         }
@@ -187,7 +216,7 @@ fn parts_of(args: &ScalarFunctionArgs) -> Result<Vec<Option<Part>>> {
         .map(|t| t.map_or(Ok(None), of).map_err(external))
         .collect();
     // The other way has the field's name for its error.
-    parts.or_else(|_| each_field(args, part))
+    parts.or_else(|_| each_field(args, by_name))
 }
 
 fn extract(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -239,6 +268,7 @@ fn extract_fixed(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 }
 
 fn date_part(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let zone = zone_of(args, 2)?;
     let parts = each_field(args, |field, at, row| match at.data_type() {
         DataType::Time64(_) => {
             let value = at.as_primitive::<Time64MicrosecondType>().value(row);
@@ -248,15 +278,15 @@ fn date_part(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             let value = span(at.as_primitive::<Span>().value(row));
             m::date_part_interval(field, value).map(Some)
         }
-        DataType::Timestamp(_, zone) => {
+        DataType::Timestamp(_, zoned) => {
             let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
-            if zone.is_some() {
-                m::date_part_timestamptz(field, value, &Zone::UTC)
+            if zoned.is_some() {
+                m::date_part_timestamptz(field, value, &zone)
             } else {
                 m::date_part_timestamp(field, value)
             }
         }
-        _ => Ok(part(field, at, row)?.map(Part::as_f64)),
+        _ => Ok(part(field, at, row, &zone)?.map(Part::as_f64)),
     })?;
     result(args, Arc::new(Float64Array::from(parts)))
 }
@@ -300,6 +330,16 @@ fn date_trunc(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         };
         starts.push(Some(start.map_err(external)?));
     }
+    moments(args, starts)
+}
+
+/// `date_trunc(field, timestamptz)` where the session's zone is not UTC.
+fn date_trunc_in_session(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let zone = zone_of(args, 2)?;
+    let starts = each_field(args, |field, at, row| {
+        let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
+        m::truncate_timestamptz(field, value, &zone).map(Some)
+    })?;
     moments(args, starts)
 }
 

@@ -1,5 +1,8 @@
 //! Dates, times, timestamps and intervals: PostgreSQL's arithmetic, fields and texts
-//! (`tidemark_values::moment`) over columns. Times are shown and read in UTC.
+//! (`tidemark_values::moment`) over columns.
+//!
+//! What depends on a session's time zone has the zone's name as its last argument, a constant that
+//! the planner writes; without it the zone is UTC.
 
 mod arithmetic;
 mod fields;
@@ -12,7 +15,7 @@ use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
-use tidemark_values::moment::Interval;
+use tidemark_values::moment::{Interval, Zone};
 
 pub(super) use texts::{cast_array, is_moment, read_at};
 
@@ -42,6 +45,35 @@ fn time() -> DataType {
 
 fn interval() -> DataType {
     DataType::Interval(IntervalUnit::MonthDayNano)
+}
+
+/// The session's time zone, whose name is argument `i`; UTC if there is no such argument.
+pub(super) fn zone_of(args: &ScalarFunctionArgs, i: usize) -> Result<Zone> {
+    if args.args.len() <= i {
+        return Ok(Zone::UTC);
+    }
+    let names = column(args, i)?;
+    let name = names.as_string_opt::<i32>().and_then(|n| n.iter().next());
+    match name.flatten() {
+        Some(name) => Zone::of_session(name).map_err(external),
+        None => Ok(Zone::UTC),
+    }
+}
+
+/// The types that arguments are cast to, without and with the session's zone after them.
+fn with_zone(
+    types: &[DataType],
+    count: usize,
+    takes: impl Fn(&[DataType]) -> Option<Vec<DataType>>,
+) -> Option<Vec<DataType>> {
+    let (plain, zone) = types.split_at_checked(count)?;
+    let mut taken = takes(plain)?;
+    match zone {
+        [] => {}
+        [zone] if is_text(zone) => taken.push(DataType::Utf8),
+        _ => return None,
+    }
+    Some(taken)
 }
 
 /// Arrow's interval as PostgreSQL's, in microseconds.

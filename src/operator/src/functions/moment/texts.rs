@@ -5,7 +5,7 @@ use super::*;
 use crate::functions::number_format;
 use arrow::compute;
 use datafusion_common::plan_err;
-use tidemark_values::moment::{self as m, IntervalFields, Session, Template, Zone};
+use tidemark_values::moment::{self as m, IntervalFields, Session, Template};
 
 type Span = IntervalMonthDayNanoType;
 
@@ -23,6 +23,9 @@ pub(super) fn definitions() -> Vec<Definition> {
                     Some(at) => Some(vec![at, DataType::Utf8]),
                     None => number_format::takes_to_char(types),
                 },
+                [DataType::Timestamp(_, Some(_)), p, zone] if is_text(p) && is_text(zone) => {
+                    Some(vec![timestamptz(), DataType::Utf8, DataType::Utf8])
+                }
                 _ => None,
             },
             returns: |_| DataType::Utf8,
@@ -35,7 +38,9 @@ pub(super) fn definitions() -> Vec<Definition> {
                 [t] if is_text(t) => Some(vec![timestamptz()]),
                 [DataType::Timestamp(_, _) | DataType::Date32] => Some(vec![timestamptz()]),
                 [t] if t.is_numeric() => Some(vec![DataType::Float64]),
-                [t, p] if is_text(t) && is_text(p) => Some(vec![DataType::Utf8; 2]),
+                [_, _] | [_, _, _] if types.iter().all(is_text) => {
+                    Some(vec![DataType::Utf8; types.len()])
+                }
                 _ => None,
             },
             returns: |_| timestamptz(),
@@ -103,23 +108,36 @@ pub(in crate::functions) fn is_moment(data_type: &DataType) -> bool {
 pub(in crate::functions) fn cast_array(
     array: &ArrayRef,
     to: &DataType,
+    zone: &Zone,
 ) -> Result<Option<ArrayRef>> {
     Ok(Some(match (array.data_type(), to) {
-        (DataType::Utf8, to) if is_moment(to) => read_at(array.as_string(), to, None)?,
+        (DataType::Utf8, to) if is_moment(to) => read_at(array.as_string(), to, None, zone)?,
         (DataType::LargeUtf8 | DataType::Utf8View, to) if is_moment(to) => {
             let plain = compute::cast(array, &DataType::Utf8)?;
-            read_at(plain.as_string(), to, None)?
+            read_at(plain.as_string(), to, None, zone)?
         }
-        (from, DataType::Utf8) if is_moment(from) => Arc::new(printed(array)?),
-        (DataType::Date32, DataType::Timestamp(TimeUnit::Microsecond, _)) => {
+        (from, DataType::Utf8) if is_moment(from) => Arc::new(printed(array, zone)?),
+        (DataType::Date32, DataType::Timestamp(TimeUnit::Microsecond, zoned)) => {
+            let start = |date| match zoned {
+                Some(_) => m::date_to_timestamptz(date, zone),
+                None => m::date_to_timestamp(date),
+            };
             let dates = array.as_primitive::<Date32Type>().iter();
             let moments = dates
-                .map(|d| d.map(m::date_to_timestamp).transpose().map_err(external))
+                .map(|d| d.map(start).transpose().map_err(external))
                 .collect::<Result<TimestampMicrosecondArray>>()?;
             Arc::new(moments.with_data_type(to.clone()))
         }
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, None),
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)),
+        ) => moved(array, to, |local| m::moment_at_zone(local, zone))?,
+        (
+            DataType::Timestamp(TimeUnit::Microsecond, Some(_)),
+            DataType::Timestamp(TimeUnit::Microsecond, None),
+        ) => moved(array, to, |moment| m::local_at_zone(moment, zone))?,
         (DataType::Timestamp(TimeUnit::Microsecond, _), DataType::Date32) => Arc::new(
-            array
+            local(array, zone)?
                 .as_primitive::<TimestampMicrosecondType>()
                 .unary::<_, Date32Type>(m::timestamp_to_date),
         ),
@@ -127,6 +145,7 @@ pub(in crate::functions) fn cast_array(
             DataType::Timestamp(TimeUnit::Microsecond, _),
             DataType::Time64(TimeUnit::Microsecond),
         ) => {
+            let array = local(array, zone)?;
             let moments = array.as_primitive::<TimestampMicrosecondType>().iter();
             let times: Time64MicrosecondArray =
                 moments.map(|t| t.and_then(m::timestamp_to_time)).collect();
@@ -152,11 +171,34 @@ pub(in crate::functions) fn cast_array(
     }))
 }
 
-/// Texts as moments, with the time that `now` means, in microseconds since 1970.
+/// Timestamps through `f`, as ones of type `to`.
+fn moved(
+    array: &ArrayRef,
+    to: &DataType,
+    f: impl Fn(i64) -> tidemark_common::Result<i64>,
+) -> Result<ArrayRef> {
+    let moved = array
+        .as_primitive::<TimestampMicrosecondType>()
+        .try_unary::<_, TimestampMicrosecondType, _>(|at| f(at).map_err(external))?;
+    Ok(Arc::new(moved.with_data_type(to.clone())))
+}
+
+/// Timestamps as clocks show them.
+fn local(array: &ArrayRef, zone: &Zone) -> Result<ArrayRef> {
+    match array.data_type() {
+        DataType::Timestamp(_, Some(_)) if zone.constant() != Some(0) => {
+            moved(array, &timestamp(), |at| m::local_at_zone(at, zone))
+        }
+        _ => Ok(array.clone()),
+    }
+}
+
+/// Texts as moments in a zone, with the time that `now` means, in microseconds since 1970.
 pub(in crate::functions) fn read_at(
     texts: &StringArray,
     to: &DataType,
     now: Option<i64>,
+    zone: &Zone,
 ) -> Result<ArrayRef> {
     fn each<T, A: FromIterator<Option<T>>>(
         texts: &StringArray,
@@ -176,7 +218,7 @@ pub(in crate::functions) fn read_at(
     }
     let session = Session {
         now: now.unwrap_or(0),
-        zone: Zone::UTC,
+        zone: zone.clone(),
     };
     Ok(match to {
         DataType::Date32 => Arc::new(each::<_, Date32Array>(texts, |t| {
@@ -211,7 +253,7 @@ pub(in crate::functions) fn read_at(
     })
 }
 
-fn printed(array: &ArrayRef) -> Result<StringArray> {
+fn printed(array: &ArrayRef, zone: &Zone) -> Result<StringArray> {
     fn each<T: ArrowPrimitiveType>(
         array: &ArrayRef,
         push: impl Fn(&mut Vec<u8>, T::Native),
@@ -237,7 +279,7 @@ fn printed(array: &ArrayRef) -> Result<StringArray> {
         DataType::Interval(_) => each::<Span>(array, |t, v| m::push_interval(t, span(v))),
         DataType::Timestamp(_, None) => each::<TimestampMicrosecondType>(array, m::push_timestamp),
         DataType::Timestamp(_, Some(_)) => {
-            each::<TimestampMicrosecondType>(array, |t, v| m::push_timestamptz(t, v, &Zone::UTC))
+            each::<TimestampMicrosecondType>(array, |t, v| m::push_timestamptz(t, v, zone))
         }
         other => return plan_err!("{other} is no moment"),
     })
@@ -312,6 +354,7 @@ fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let texts = days_as_text(at.as_primitive(), pattern)?;
         return result(args, Arc::new(texts));
     }
+    let zone = zone_of(args, 2)?;
     let mut patterns = Patterns::of(args, 1)?;
     let mut texts = StringBuilder::with_capacity(at.len(), at.len() * 16);
     for row in 0..at.len() {
@@ -330,7 +373,7 @@ fn to_char(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             }
             _ => {
                 let value = at.as_primitive::<TimestampMicrosecondType>().value(row);
-                m::to_char_timestamptz(template, value, &Zone::UTC)
+                m::to_char_timestamptz(template, value, &zone)
             }
         };
         texts.append_option(text.map_err(external)?);
@@ -357,9 +400,10 @@ fn parsed<T>(
 }
 
 fn to_timestamp(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    if args.args.len() == 2 {
+    if args.args.len() > 1 {
+        let zone = zone_of(args, 2)?;
         let values = parsed(args, |text, template| {
-            m::to_timestamp(text, template, &Zone::UTC)
+            m::to_timestamp(text, template, &zone)
         })?;
         return moments(args, values);
     }
