@@ -1,8 +1,9 @@
 //! Goldens: every file of `tests/golden` is a list of statements, each followed by `----` and what
 //! comes of it, planned in order against one catalog. A CREATE gives its columns and its stream
 //! plan, a bare query the plan of the materialized view that it would be, an error its code,
-//! message and position. `zone NAME` is the time zone of what follows. `file PATH` stands for the statement in a file of the workspace. `UPDATE=1
-//! cargo test -p tidemark-planner` rewrites the files.
+//! message and position. `zone NAME` is the time zone of what follows. `file PATH` stands for the
+//! statement in a file of the workspace. `UPDATE=1 cargo test -p tidemark-planner` rewrites the
+//! files.
 
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::{Result as DataFusionResult, not_impl_err};
@@ -110,6 +111,15 @@ fn functions() -> Functions {
         "timestamptz_minus",
     ] {
         own.push(stand_in(name, any(), with_zone));
+    }
+    let boolean: fn(&[DataType]) -> DataType = |_| DataType::Boolean;
+    for name in [
+        "textregexeq",
+        "textregexne",
+        "texticregexeq",
+        "texticregexne",
+    ] {
+        own.push(stand_in(name, any(), boolean));
     }
     for name in [
         "age",

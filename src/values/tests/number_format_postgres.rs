@@ -1,7 +1,7 @@
 //! `to_char` and `to_number` of numbers against PostgreSQL: `number_format_postgres.tsv` holds
 //! questions with the answers that PostgreSQL 15 gave, one a line, fields between tabs: type of the
-//! number or `to_number`, value, pattern, answer. An error is `!SQLSTATE message`. The calculator is
-//! the example `number_format_calc`.
+//! number or `to_number`, value, pattern, answer. An error is `!SQLSTATE message`. The calculator
+//! is the example `number_format_calc`.
 
 #[allow(dead_code)]
 #[path = "../examples/number_format_calc.rs"]

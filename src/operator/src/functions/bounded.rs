@@ -1,7 +1,7 @@
 //! Functions whose result is as long as an argument says, or many times as long as their arguments:
-//! `repeat`, `replace`, `generate_series` and their like. DataFusion's evaluate; before, the size of
-//! the result is held against a limit, so that no number that a person writes asks for more memory
-//! than a value may have.
+//! `repeat`, `replace`, `generate_series` and their like. DataFusion's evaluate; before, the size
+//! of the result is held against a limit, so that no number that a person writes asks for more
+//! memory than a value may have.
 //!
 //! A size is first told from the whole batch, which costs nothing per row; only where that is near
 //! the limit the rows are looked at one by one. It is never told too small.

@@ -7,9 +7,12 @@
 //! when the rule looks again.
 
 use super::external;
-use crate::signatures::{Arg, Call, Mismatch, Signature, Type, choose, type_text, unmatched};
+use crate::signatures::{
+    Arg, Call, Mismatch, Scalar, Signature, Type, choose, type_text, unmatched,
+};
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
+use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature as Accepts,
@@ -56,6 +59,19 @@ impl Overloaded {
         })
     }
 
+    /// The type of a numeric result that has one scale, as the function itself tells.
+    fn fixed(&self, call: &Call, constants: &[Option<&ScalarValue>]) -> Option<DataType> {
+        let field = |t: &DataType| Arc::new(Field::new("", t.clone(), true)) as FieldRef;
+        let fields: Vec<FieldRef> = call.args.iter().map(field).collect();
+        let fields = fields_with_udf(&fields, self.inner.as_ref()).ok()?;
+        let returned = self.inner.return_field_from_args(ReturnFieldArgs {
+            arg_fields: &fields,
+            scalar_arguments: constants,
+        });
+        let data_type = returned.ok()?.data_type().clone();
+        (Type::of(&data_type) == Type::of(&call.result)).then_some(data_type)
+    }
+
     fn error(&self, mismatch: Mismatch, args: &[Arg]) -> DataFusionError {
         let types: Vec<String> = args.iter().map(type_text).collect();
         if let (Some(symbol), [value, array]) = (quantified(&self.name), args) {
@@ -64,7 +80,12 @@ impl Overloaded {
         if matches!(self.name.as_str(), "coalesce" | "greatest" | "least") {
             return unmatched(&self.name.to_uppercase(), args);
         }
-        let call = format!("function {}({})", self.name, types.join(", "));
+        // What EXTRACT becomes.
+        let name = match self.name.as_str() {
+            "extract_whole" | "extract_micros" => "pg_catalog.extract",
+            name => name,
+        };
+        let call = format!("function {name}({})", types.join(", "));
         external(match mismatch {
             Mismatch::None => Error::user(
                 SqlState::UNDEFINED_FUNCTION,
@@ -157,7 +178,11 @@ impl ScalarUDFImpl for Overloaded {
             .zip(constants)
             .map(|(field, constant)| Arg::new(field.data_type(), *constant))
             .collect();
-        let result = self.resolve_early(&args)?.result;
+        let call = self.resolve_early(&args)?;
+        let result = match Type::of(&call.result).scalar {
+            Scalar::Numeric => self.fixed(&call, constants).unwrap_or(call.result),
+            _ => call.result,
+        };
         Ok(Arc::new(Field::new(&self.name, result, true)))
     }
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -2,15 +2,16 @@
 //! zone's name as its last argument. So a materialized view keeps the zone of the session that
 //! created it, whoever reads it, and the kernels know of no session.
 //!
-//! | what is written | becomes, in the zone z |
-//! | --- | --- |
-//! | a cast between `timestamptz` and text, `date`, `time` or `timestamp`, of lists too | `cast_as(x, NULL::type, z)` |
-//! | `extract(f, x)`, `date_part(f, x)`, `to_char(x, p)`, `to_timestamp(text, p)`, `age(x, y)` | the same, and z |
-//! | `date_trunc(f, x)` | `date_trunc_in_session(f, x, z)`: the zones of sessions are not those of arguments, where `CET` is an abbreviation |
-//! | `x + interval`, `x - interval` | `timestamptz_plus(x, interval, z)`, `timestamptz_minus` |
-//! | `make_timestamptz` of six fields | a cast of `make_timestamp` |
-//! | `current_date` and its like | casts of `now()` |
-//! | a function of any type that makes texts, or JSONB, of what it is given | the function of the text, or the JSONB, that the value has in z |
+//! * `cast_as(x, NULL::type, z)`: a cast between `timestamptz` and text, `date`, `time` or
+//!   `timestamp`, of lists of them too;
+//! * `extract`, `date_part`, `to_char`, `to_timestamp(text, p)` and `age` get z;
+//! * `date_trunc_in_session(f, x, z)` is `date_trunc(f, x)`: the zones of sessions are not those of
+//!   arguments, where `CET` is an abbreviation;
+//! * `timestamptz_plus(x, interval, z)` and `timestamptz_minus` are `x + interval` and `x - interval`;
+//! * `make_timestamptz` of six fields is a cast of `make_timestamp`; `current_date` and its like are
+//!   casts of `now()`;
+//! * a function of any type that makes texts, or JSONB, of what it is given is the function of the
+//!   text, or the JSONB, that the value has in z.
 //!
 //! In UTC nothing is changed: a call without zone means UTC, and the operators of Arrow stay what
 //! they are. The same holds of intervals without months and days, which are as long everywhere.

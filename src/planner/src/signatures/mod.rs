@@ -26,4 +26,4 @@ mod types;
 pub(crate) use bind::{Call, common_type, unmatched};
 pub(crate) use choose::{Mismatch, choose, choose_operator};
 pub(crate) use table::{Signature, signatures};
-pub(crate) use types::{Arg, Type, type_text};
+pub(crate) use types::{Arg, Scalar, Type, type_text};

@@ -1,5 +1,5 @@
-//! `pg_timezone_names` and `pg_timezone_abbrevs`: the time zones that a session may set, as they are
-//! now.
+//! `pg_timezone_names` and `pg_timezone_abbrevs`: the time zones that a session may set, as they
+//! are now.
 
 use super::build::Row;
 use tidemark_values::moment::{Interval, SECOND, abbreviations_at, interval_text_of, zones_at};

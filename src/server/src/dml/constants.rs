@@ -99,7 +99,8 @@ pub(super) fn parse_expression(text: &str) -> Result<Expr> {
     parsed.map_err(|e| Error::internal(format!("a default cannot be read: {e}")))
 }
 
-/// A default in all rows, whose moments say where they are; `54000` where that is more than may be written.
+/// A default in all rows, whose moments say where they are; `54000` where that is more than may
+/// be written.
 pub(super) fn repeat(
     value: Option<String>,
     column: &tidemark_plan::Column,

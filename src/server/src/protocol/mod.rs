@@ -257,7 +257,8 @@ impl Cursor {
         }
     }
 
-    /// Sends up to `max` rows (0: all), texts of moments in a time zone. Returns how many, and whether the result ended.
+    /// Sends up to `max` rows (0: all), texts of moments in a time zone. Returns how many, and
+    /// whether the result ended.
     async fn send(
         &mut self,
         line: &mut Line,

@@ -26,6 +26,11 @@ const INVALID_REFERENCE: SqlState = SqlState("42P10");
 
 /// The error behind a text, if it is one of those that are known.
 pub(super) fn recognised(text: &str) -> Option<Error> {
+    if text.contains("nconsistent metadata across values list") {
+        return Some(Error::unsupported(
+            "texts of different declared lengths in one column of VALUES are not supported",
+        ));
+    }
     let families = [
         names, functions, operators, unions, conditions, grouping, windows, subqueries, casts,
         columns, values,
