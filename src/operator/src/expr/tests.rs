@@ -229,7 +229,8 @@ fn arithmetic_is_checked() {
             DataType::Float64
         )
         .1,
-        [(0, "22012"), (2, "22012")]
+        [(0, "22012")],
+        "NULL by zero is NULL"
     );
     assert_eq!(
         evaluate(

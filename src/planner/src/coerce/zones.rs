@@ -7,9 +7,10 @@
 //! * `extract`, `date_part`, `to_char`, `to_timestamp(text, p)` and `age` get z;
 //! * `date_trunc_in_session(f, x, z)` is `date_trunc(f, x)`: the zones of sessions are not those of
 //!   arguments, where `CET` is an abbreviation;
-//! * `timestamptz_plus(x, interval, z)` and `timestamptz_minus` are `x + interval` and `x - interval`;
-//! * `make_timestamptz` of six fields is a cast of `make_timestamp`; `current_date` and its like are
-//!   casts of `now()`;
+//! * `timestamptz_plus(x, interval, z)` and `timestamptz_minus` are `x + interval` and
+//!   `x - interval`;
+//! * `make_timestamptz` of six fields is a cast of `make_timestamp`; `current_date` and its like
+//!   are casts of `now()`;
 //! * a function of any type that makes texts, or JSONB, of what it is given is the function of the
 //!   text, or the JSONB, that the value has in z.
 //!
@@ -538,7 +539,11 @@ mod tests {
             let (once, twice) = in_zone(expr, "Asia/Tokyo");
             assert_eq!(once, twice, "the rule changes nothing twice");
             assert!(!plain.contains("Asia/Tokyo"));
-            assert_eq!(once.matches("Asia/Tokyo").count(), depends.into(), "{once}");
+            assert_eq!(
+                once.matches("Asia/Tokyo").count(),
+                usize::from(depends),
+                "{once}"
+            );
             assert_eq!(once == plain, !depends, "{once}");
         }
     }

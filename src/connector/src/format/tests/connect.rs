@@ -752,7 +752,10 @@ fn mutilated_events_leave_the_others_alone() {
         let mut broken = whole.clone().into_bytes();
         let at = match round % 2 {
             0 => random.below(broken.len() as u64) as usize,
-            _ => whole.find("payload").unwrap() + random.below(900) as usize,
+            _ => {
+                let payload = whole.find("payload").unwrap();
+                payload + random.below((whole.len() - payload) as u64) as usize
+            }
         };
         broken[at] = *random.of(b"\"{}[]:,0129-+.eEAz=\\n \x00\xff");
         let offset = decoder.len() as i64;
