@@ -54,8 +54,12 @@ impl Replacement {
         self.parts.iter().any(group)
     }
 
-    fn put(&self, text: &str, extents: &Extents, out: &mut String) {
+    /// Appends what a match is replaced with, as long as `out` has no more than `end` bytes.
+    fn put(&self, text: &str, extents: &Extents, end: usize, out: &mut String) {
         for part in &self.parts {
+            if out.len() > end {
+                return;
+            }
             match part {
                 Part::Text(plain) => out.push_str(plain),
                 Part::Group(group) => {
@@ -93,7 +97,7 @@ impl Regex {
             }
             let (begin, end) = extents.whole();
             out.push_str(&text[copied..begin]);
-            replacement.put(text, &extents, out);
+            replacement.put(text, &extents, before.saturating_add(bytes_max), out);
             copied = end;
             if out.len() - before > bytes_max {
                 return Ok(false);
