@@ -55,12 +55,12 @@ impl Functions {
     /// The rules of types for ad-hoc queries: the planner's own, so that an expression has one type
     /// everywhere.
     pub fn analyzer_rules(&self) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-        coerce::analyzer_rules(&coerce::Calls::new(self))
+        coerce::analyzer_rules(&coerce::Calls::new(self), true)
     }
 
     /// What binds operators over our own types; to come before DataFusion's.
-    pub fn expr_planner(&self) -> Arc<dyn ExprPlanner> {
-        Arc::new(coerce::NumericPlanner(coerce::Calls::new(self)))
+    pub fn expr_planners(&self) -> Vec<Arc<dyn ExprPlanner>> {
+        coerce::expr_planners(&coerce::Calls::new(self))
     }
 }
 

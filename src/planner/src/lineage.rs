@@ -3,8 +3,11 @@
 //! on as they are, and through a cast that names them.
 
 use crate::bind::Table;
+use arrow_schema::{Field, FieldRef};
+use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::logical_plan::Distinct;
-use datafusion_expr::{Expr, LogicalPlan};
+use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs};
+use std::sync::Arc;
 
 /// The key under which a cast's field carries the text of its SQL type.
 pub(crate) const SQL_TYPE: &str = "sql_type";
@@ -70,6 +73,31 @@ fn of_expr(expr: &Expr, input: &LogicalPlan) -> Option<String> {
         Expr::Alias(alias) => of_expr(&alias.expr, input),
         Expr::Column(c) => find(input, input.schema().index_of_column(c).ok()?),
         Expr::Cast(cast) => cast.field.metadata().get(SQL_TYPE).cloned(),
+        Expr::ScalarFunction(call) => of_call(call, input),
         _ => None,
     }
+}
+
+/// A call's, as the function derives it from those of its arguments.
+fn of_call(call: &ScalarFunction, input: &LogicalPlan) -> Option<String> {
+    let names: Vec<Option<String>> = call
+        .args
+        .iter()
+        .map(|arg| of_expr(arg, input).filter(|name| !name.is_empty()))
+        .collect();
+    if names.iter().all(Option::is_none) {
+        return None;
+    }
+    let field = |(arg, name): (&Expr, Option<String>)| {
+        let field = Field::new("", arg.get_type(input.schema()).ok()?, true);
+        let metadata = name.map(|name| (SQL_TYPE.to_string(), name));
+        Some(Arc::new(field.with_metadata(metadata.into_iter().collect())) as FieldRef)
+    };
+    let fields = call.args.iter().zip(names).map(field);
+    let fields = fields.collect::<Option<Vec<_>>>()?;
+    let returned = call.func.return_field_from_args(ReturnFieldArgs {
+        arg_fields: &fields,
+        scalar_arguments: &vec![None; fields.len()],
+    });
+    returned.ok()?.metadata().get(SQL_TYPE).cloned()
 }

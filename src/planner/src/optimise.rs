@@ -206,7 +206,7 @@ fn stopping(
 pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry, zone: &str) -> Result<LogicalPlan> {
     let mut options = registry.options().clone();
     options.extensions.insert(SessionZone(zone.to_string()));
-    Analyzer::with_rules(analyzer_rules(registry.calls())).execute_and_check(
+    Analyzer::with_rules(analyzer_rules(registry.calls(), false)).execute_and_check(
         plan,
         &options,
         |_, _| {},

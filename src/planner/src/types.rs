@@ -84,6 +84,10 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
             | ArrayElemTypeDef::Parenthesis(inner),
         ) => {
             let (inner, text) = sql_type_to_arrow(inner)?;
+            // How many dimensions are declared does not count.
+            if inner.is_list() {
+                return Ok((inner, text));
+            }
             if matches!(inner, DataType::Interval(_)) {
                 return Err(Error::unsupported("arrays of intervals are not supported"));
             }

@@ -48,6 +48,9 @@ impl ScalarUDFImpl for StandIn {
     fn return_type(&self, args: &[DataType]) -> DataFusionResult<DataType> {
         Ok((self.result)(args))
     }
+    fn coerce_types(&self, args: &[DataType]) -> DataFusionResult<Vec<DataType>> {
+        Ok(args.to_vec())
+    }
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         not_impl_err!("{} is a stand-in", self.name)
     }
@@ -91,6 +94,11 @@ fn functions() -> Functions {
         stand_in("interval_bytes", any(), |_| DataType::Binary),
         stand_in("date_trunc", any(), |types| types[1].clone()),
         stand_in("date_minus", any(), |_| DataType::Int32),
+        stand_in(
+            "make_array",
+            Signature::user_defined(Volatility::Immutable),
+            |types| DataType::new_list(types[0].clone(), true),
+        ),
     ];
     for name in ["add", "subtract", "multiply", "divide", "modulo", "negate"] {
         let name: &'static str = format!("numeric_{name}").leak();

@@ -4,7 +4,6 @@
 //! Errors: `22P02` for a text that is not of the type, `22003` for a number out of range, `22001`
 //! for a text that is too long.
 
-use crate::protocol::parameters::{parse_array, parse_bool};
 use crate::protocol::types;
 use arrow::array::*;
 use arrow::datatypes::*;
@@ -12,14 +11,8 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions::read_texts;
 use tidemark_plan::Column;
+use tidemark_values::array;
 use tidemark_values::moment::Zone;
-
-fn invalid(name: &str, text: &str) -> Error {
-    Error::user(
-        SqlState::INVALID_TEXT,
-        format!("invalid input syntax for type {name}: \"{text}\""),
-    )
-}
 
 /// The array of a column from one text per row, `None` for NULL, as they are meant in a time zone.
 pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Result<ArrayRef> {
@@ -80,31 +73,15 @@ fn parse(
     sql_type: &str,
     zone: &Zone,
 ) -> Result<ArrayRef> {
-    fn each<T, A: FromIterator<Option<T>> + Array + 'static>(
-        texts: &[Option<&str>],
-        one: impl Fn(&str) -> Result<T>,
-    ) -> Result<ArrayRef> {
-        Ok(Arc::new(
-            texts
-                .iter()
-                .map(|t| t.map(&one).transpose())
-                .collect::<Result<A>>()?,
-        ))
-    }
     match data_type {
-        DataType::Boolean => each::<bool, BooleanArray>(texts, |t| {
-            parse_bool(t).ok_or_else(|| invalid("boolean", t))
-        }),
-        DataType::Int16 => each::<i16, Int16Array>(texts, |t| parse_integer(t, "smallint")),
-        DataType::Int32 => each::<i32, Int32Array>(texts, |t| parse_integer(t, "integer")),
-        DataType::Int64 => each::<i64, Int64Array>(texts, |t| parse_integer(t, "bigint")),
-        DataType::Float32 => {
-            each::<f32, Float32Array>(texts, |t| parse_float(t, f32::is_infinite, "real"))
-        }
-        DataType::Float64 => each::<f64, Float64Array>(texts, |t| {
-            parse_float(t, f64::is_infinite, "double precision")
-        }),
-        DataType::Decimal128(..)
+        DataType::Boolean
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Decimal128(..)
+        | DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
         | DataType::FixedSizeBinary(_)
@@ -122,15 +99,6 @@ fn parse(
             let texts: ArrayRef = Arc::new(LargeStringArray::from_iter(texts.iter().copied()));
             padded_to(&texts, sql_type)
         }
-        DataType::Binary => Ok(Arc::new(
-            texts
-                .iter()
-                .map(|t| t.map(parse_bytes).transpose())
-                .collect::<Result<Vec<_>>>()?
-                .iter()
-                .map(Option::as_deref)
-                .collect::<BinaryArray>(),
-        )),
         DataType::List(element) => parse_lists(
             texts,
             element,
@@ -143,66 +111,28 @@ fn parse(
     }
 }
 
-fn parse_integer<T: std::str::FromStr<Err = std::num::ParseIntError>>(
-    text: &str,
-    name: &str,
-) -> Result<T> {
-    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-    text.trim().parse::<T>().map_err(|e| match e.kind() {
-        PosOverflow | NegOverflow => Error::user(
-            SqlState::NUMERIC_OUT_OF_RANGE,
-            format!("value \"{text}\" is out of range for type {name}"),
-        ),
-        _ => invalid(name, text),
-    })
-}
-
-fn parse_float<T: std::str::FromStr + Copy>(
-    text: &str,
-    infinite: impl Fn(T) -> bool,
-    name: &str,
-) -> Result<T> {
-    let value: T = text.trim().parse().map_err(|_| invalid(name, text))?;
-    // Digits that end in infinity are too many of them; the word is a value.
-    if infinite(value) && text.bytes().any(|b| b.is_ascii_digit()) {
-        return Err(Error::user(
-            SqlState::NUMERIC_OUT_OF_RANGE,
-            format!("\"{}\" is out of range for type {name}", text.trim()),
-        ));
-    }
-    Ok(value)
-}
-
-/// `\x..`, or the old escape format.
-pub fn parse_bytes(text: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 2);
-    tidemark_values::bytea::read(text, &mut bytes)?;
-    Ok(bytes)
-}
-
 fn parse_lists(
     texts: &[Option<&str>],
     element: &FieldRef,
     sql_type: &str,
     zone: &Zone,
 ) -> Result<ArrayRef> {
-    let (mut values, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
+    let mut elements = StringBuilder::new();
+    let (mut lengths, mut valid) = (Vec::new(), Vec::new());
     for text in texts {
-        let elements = match text {
-            Some(t) => parse_array(t).ok_or_else(|| {
-                Error::user(
-                    SqlState::INVALID_TEXT,
-                    format!("malformed array literal: \"{t}\""),
-                )
-            })?,
-            None => Vec::new(),
-        };
-        lengths.push(elements.len());
+        let mut length = 0;
+        if let Some(text) = text {
+            array::read(text, |element| {
+                length += 1;
+                elements.append_option(element);
+            })?;
+        }
+        lengths.push(length);
         valid.push(text.is_some());
-        values.extend(elements);
     }
-    let borrowed: Vec<Option<&str>> = values.iter().map(Option::as_deref).collect();
-    let inner = parse(&borrowed, element.data_type(), sql_type, zone)?;
+    let elements = elements.finish();
+    let elements: Vec<Option<&str>> = elements.iter().collect();
+    let inner = parse(&elements, element.data_type(), sql_type, zone)?;
     let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
     Ok(Arc::new(ListArray::new(
         element.clone(),
@@ -212,7 +142,6 @@ fn parse_lists(
     )))
 }
 
-/// Dates and times: Arrow's parser, value by value only when one fails, to name it.
 #[cfg(test)]
 mod tests {
     use super::*;

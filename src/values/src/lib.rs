@@ -5,6 +5,7 @@
 //! begins with a *key*, whose bytes are equal where the values are and sort as the values do; what
 //! only printing needs follows it.
 
+pub mod array;
 pub mod bytea;
 pub mod float;
 pub mod jsonb;
@@ -12,6 +13,7 @@ pub mod letters;
 pub mod moment;
 pub mod number_format;
 pub mod numeric;
+pub mod plain;
 pub mod regex;
 pub mod text;
 pub mod uuid;

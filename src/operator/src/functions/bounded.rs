@@ -1,7 +1,7 @@
 //! Functions whose result is as long as an argument says, or many times as long as their arguments:
-//! `repeat`, `replace`, `generate_series` and their like. DataFusion's evaluate; before, the size
-//! of the result is held against a limit, so that no number that a person writes asks for more
-//! memory than a value may have.
+//! `repeat`, `replace` and their like. DataFusion's evaluate; before, the size of the result is
+//! held against a limit, so that no number that a person writes asks for more memory than a value
+//! may have.
 //!
 //! A size is first told from the whole batch, which costs nothing per row; only where that is near
 //! the limit the rows are looked at one by one. It is never told too small.
@@ -9,9 +9,7 @@
 use super::definition::{array, failure, rows};
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
-};
+use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
@@ -25,21 +23,13 @@ pub const BYTES_MAX: u64 = 1 << 30;
 /// What a value that is not text has at most as text.
 const PLAIN_BYTES: u64 = 64;
 
-const MICROS_OF_DAY: i128 = 86_400_000_000;
-
-/// A step of a month and back some days: it may stand still.
-const UNSURE: i128 = i128::MAX;
-
 type Size = fn(&ScalarFunctionArgs) -> Result<u64>;
 
 /// The function with a limit, if it needs one.
-pub fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let size: Size = match function.name() {
         "repeat" => repeated,
         "replace" => replaced,
-        "generate_series" | "range" => series,
-        "array_repeat" | "array_resize" => filled,
-        "array_to_string" => elements_joined,
         _ => return function,
     };
     Arc::new(ScalarUDF::from(Bounded {
@@ -241,128 +231,11 @@ fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
     Ok(total)
 }
 
-/// `generate_series([start,] stop [, step])`, `range` as well.
-fn series(args: &ScalarFunctionArgs) -> Result<u64> {
-    let values = |i: usize| -> Result<Vec<Option<i128>>> {
-        let array = args.args[i].to_array(rows(args))?;
-        if array.data_type().is_null() {
-            return Ok(vec![None; array.len()]);
-        }
-        if *array.data_type() == DataType::Interval(IntervalUnit::MonthDayNano) {
-            let steps = array.as_primitive::<IntervalMonthDayNanoType>().iter();
-            return Ok(steps
-                .map(|s| s.map(|s| micros(s.months, s.days, s.nanoseconds)))
-                .collect());
-        }
-        let plain = if array.data_type().is_temporal() {
-            let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
-            cast(&cast(&array, &micros)?, &DataType::Int64)?
-        } else {
-            cast(&array, &DataType::Int64)?
-        };
-        let plain = plain.as_primitive::<Int64Type>().iter();
-        Ok(plain.map(|n| n.map(i128::from)).collect())
-    };
-    let (starts, stops) = match args.args.len() {
-        0 => return Ok(0),
-        1 => (vec![Some(0); rows(args)], values(0)?),
-        _ => (values(0)?, values(1)?),
-    };
-    let steps = match args.args.len() {
-        3.. => values(2)?,
-        _ => vec![Some(1); rows(args)],
-    };
-    let bytes = starts.iter().zip(&stops).zip(&steps).map(|((a, b), step)| {
-        let (Some(a), Some(b), Some(step)) = (a, b, step) else {
-            return 0;
-        };
-        let step = if *step == UNSURE {
-            (b - a).signum()
-        } else {
-            *step
-        };
-        // Towards the other side, or not at all: nothing.
-        if step == 0 || (b - a).signum() * step.signum() < 0 {
-            return 0;
-        }
-        let count = (b - a).unsigned_abs() / step.unsigned_abs() + 1;
-        u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(8)
-    });
-    Ok(sum(bytes))
-}
-
-/// An interval's microseconds, with the shortest months; [`UNSURE`] where its parts work against
-/// each other.
-fn micros(months: i32, days: i32, nanoseconds: i64) -> i128 {
-    let parts = [
-        i128::from(months) * 28 * MICROS_OF_DAY,
-        i128::from(days) * MICROS_OF_DAY,
-        i128::from(nanoseconds) / 1000,
-    ];
-    let (some_up, some_down) = (parts.iter().any(|p| *p > 0), parts.iter().any(|p| *p < 0));
-    if some_up && some_down {
-        UNSURE
-    } else {
-        parts.iter().sum()
-    }
-}
-
-/// `array_repeat(element, n)`, `array_resize(array, n [, element])`.
-fn filled(args: &ScalarFunctionArgs) -> Result<u64> {
-    if args.args.len() < 2 {
-        return Ok(0);
-    }
-    let element = |i: usize| match &args.args[i] {
-        ColumnarValue::Scalar(value) => value.size() as u64,
-        ColumnarValue::Array(array) => array.get_array_memory_size() as u64,
-    };
-    let largest = if args.args.len() > 2 {
-        element(2)
-    } else {
-        element(0)
-    };
-    let numbers = sum(numbers(args, 1)?.into_iter());
-    let quick = numbers.saturating_mul(largest.max(8));
-    if quick <= BYTES_MAX || matches!(args.args[0], ColumnarValue::Scalar(_)) {
-        return Ok(quick);
-    }
-    let average = largest / rows(args).max(1) as u64;
-    Ok(numbers.saturating_mul(average.max(8)))
-}
-
-/// `array_to_string(array, delimiter [, null])`.
-fn elements_joined(args: &ScalarFunctionArgs) -> Result<u64> {
-    if args.args.len() < 2 {
-        return Ok(0);
-    }
-    let (list, copies) = match &args.args[0] {
-        ColumnarValue::Scalar(ScalarValue::List(list)) => {
-            (list.clone() as ArrayRef, rows(args) as u64)
-        }
-        ColumnarValue::Array(array) => (array.clone(), 1),
-        ColumnarValue::Scalar(_) => return Ok(0),
-    };
-    let (mut elements, mut values) = (0, list);
-    while let Some(list) = values.as_list_opt::<i32>() {
-        values = list.values().clone();
-        elements = values.len() as u64;
-    }
-    let between = (1..args.args.len())
-        .map(|i| Ok(Texts::of(args, i)?.longest()))
-        .sum::<Result<u64>>()?;
-    let texts = match values.data_type() {
-        DataType::Utf8 => values.get_array_memory_size() as u64,
-        _ => elements * PLAIN_BYTES,
-    };
-    let all = texts.saturating_add(elements.saturating_mul(between));
-    Ok(all.saturating_mul(copies))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{Int64Array, ListArray};
-    use arrow::datatypes::{Field, IntervalMonthDayNano};
+    use arrow::array::Int64Array;
+    use arrow::datatypes::Field;
     use datafusion_common::config::ConfigOptions;
 
     fn text(bytes: usize) -> ColumnarValue {
@@ -409,36 +282,5 @@ mod tests {
         let all = |f: &str| ColumnarValue::Scalar(ScalarValue::Utf8(Some(f.into())));
         assert!(size(replaced, vec![text(huge), all("x"), text(huge)]) > BYTES_MAX);
         assert!(size(replaced, vec![text(huge), all("y"), text(huge)]) <= BYTES_MAX);
-    }
-
-    #[test]
-    fn series_are_counted() {
-        let at =
-            |micros| ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(micros), None));
-        let step = |months, days| {
-            let step = IntervalMonthDayNano::new(months, days, 0);
-            ColumnarValue::Scalar(ScalarValue::IntervalMonthDayNano(Some(step)))
-        };
-        let day = MICROS_OF_DAY as i64;
-        assert_eq!(size(series, vec![number(9)]), 80);
-        assert_eq!(size(series, vec![number(1), number(10)]), 80);
-        assert_eq!(size(series, vec![number(10), number(1), number(-3)]), 32);
-        assert_eq!(size(series, vec![number(10), number(1)]), 0);
-        assert_eq!(
-            size(series, vec![number(i64::MIN), number(i64::MAX)]),
-            u64::MAX
-        );
-        assert_eq!(size(series, vec![at(0), at(9 * day), step(0, 1)]), 80);
-        assert!(size(series, vec![at(0), at(9000 * day), step(1, -30)]) > BYTES_MAX);
-    }
-
-    #[test]
-    fn elements_are_counted() {
-        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([Some(vec![Some(1); 1000])]);
-        let list = ColumnarValue::Scalar(ScalarValue::List(Arc::new(lists)));
-        assert!(size(elements_joined, vec![list.clone(), text(1 << 21)]) > BYTES_MAX);
-        assert!(size(elements_joined, vec![list, text(2)]) < 100_000);
-        assert!(size(filled, vec![number(7), number(1 << 40)]) > BYTES_MAX);
-        assert!(size(filled, vec![number(7), number(1000)]) < 1 << 20);
     }
 }

@@ -1,18 +1,19 @@
 //! PostgreSQL's casts, where Arrow has none or casts otherwise: from and to numerics, and between
-//! texts and moments, JSONB or arrays. The planner writes them as `cast_as(value, NULL::type)`, and
-//! those that depend on a session's time zone as `cast_as(value, NULL::type, 'zone')`.
+//! texts and moments, JSONB, bytes or arrays. The planner writes them as
+//! `cast_as(value, NULL::type)`, and those that depend on a session's time zone as
+//! `cast_as(value, NULL::type, 'zone')`.
 
 use super::definition::*;
-use super::{bytea, chars, json, moment, numeric, text, uuids};
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StringBuilder};
-use arrow::buffer::OffsetBuffer;
+use super::{array, bytea, chars, json, moment, numeric, text, uuids};
+use arrow::array::*;
 use arrow::compute::{self, CastOptions};
-use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::{Result, ScalarValue};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
+use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
+use tidemark_common::SqlState;
 use tidemark_values::moment::Zone;
+use tidemark_values::plain;
 
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
@@ -32,7 +33,9 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |_| DataType::Utf8,
             evaluate: |args| {
                 let name = name_of(&args.args[0].data_type());
-                Ok(ColumnarValue::Scalar(ScalarValue::from(name)))
+                Ok(ColumnarValue::Scalar(datafusion_common::ScalarValue::from(
+                    name,
+                )))
             },
         },
     ]
@@ -44,9 +47,7 @@ fn cast_as(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     match &args.args[0] {
         ColumnarValue::Scalar(value) => {
             let array = cast_array_in(&value.to_array()?, to, &zone)?;
-            Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-                &array, 0,
-            )?))
+            Ok(ColumnarValue::Scalar(scalar(&array)?))
         }
         ColumnarValue::Array(array) => Ok(ColumnarValue::Array(cast_array_in(array, to, &zone)?)),
     }
@@ -65,19 +66,26 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
     match (array.data_type(), to) {
         (from, to) if from == to => return Ok(array.clone()),
         (DataType::List(_), DataType::List(element)) => {
-            let list = array.as_list::<i32>();
-            let values = cast_array_in(list.values(), element.data_type(), zone)?;
-            return Ok(Arc::new(ListArray::new(
+            let list = array::compact(array.as_list());
+            let values = cast_elements(list.values(), element, zone)?;
+            return Ok(Arc::new(ListArray::try_new(
                 element.clone(),
                 list.offsets().clone(),
                 values,
                 list.nulls().cloned(),
-            )));
+            )?));
         }
-        (DataType::List(_), DataType::Utf8) => return lists_as_text(array.as_list(), zone),
+        (DataType::List(_), DataType::Utf8) => {
+            return Ok(Arc::new(array::lists_as_text(array.as_list(), zone)?));
+        }
         (DataType::Utf8, DataType::List(element)) => {
-            return lists_of_text(array.as_string(), element, zone);
+            return array::lists_of_text(array.as_string(), element, zone);
         }
+        (DataType::Utf8, to) if is_plain(to) => return read_plain(array.as_string(), to),
+        (from, to) if from.is_floating() && to.is_integer() => {
+            return Ok(compute::cast_with_options(&rounded(array), to, &checked())?);
+        }
+        (DataType::Null, to) => return Ok(new_null_array(to, array.len())),
         _ => {}
     }
     if let Some(cast) = chars::cast_array(array, to, zone)? {
@@ -103,14 +111,93 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
             SqlState("42846"),
             format!("cannot cast type {} to {}", name_of(from), name_of(to)),
         )),
-        _ => {
-            let options = CastOptions {
-                safe: false,
-                ..Default::default()
-            };
-            Ok(compute::cast_with_options(array, to, &options)?)
+        _ => Ok(compute::cast_with_options(array, to, &checked())?),
+    }
+}
+
+/// Casts that fail where a value does not fit.
+fn checked() -> CastOptions<'static> {
+    CastOptions {
+        safe: false,
+        ..Default::default()
+    }
+}
+
+/// Floats without fraction, halves to the even side.
+fn rounded(array: &ArrayRef) -> ArrayRef {
+    match array.as_primitive_opt::<Float32Type>() {
+        Some(values) => Arc::new(values.unary::<_, Float32Type>(f32::round_ties_even)),
+        None => {
+            let values = array.as_primitive::<Float64Type>();
+            Arc::new(values.unary::<_, Float64Type>(f64::round_ties_even))
         }
     }
+}
+
+/// Types whose text PostgreSQL reads otherwise than Arrow.
+fn is_plain(data_type: &DataType) -> bool {
+    use DataType::{Boolean, Float32, Float64, Int16, Int32, Int64};
+    matches!(
+        data_type,
+        Boolean | Int16 | Int32 | Int64 | Float32 | Float64
+    )
+}
+
+fn read_plain(texts: &StringArray, to: &DataType) -> Result<ArrayRef> {
+    fn each<T, A: FromIterator<Option<T>> + Array + 'static>(
+        texts: &StringArray,
+        read: impl Fn(&str) -> tidemark_common::Result<T>,
+    ) -> Result<ArrayRef> {
+        let values = texts
+            .iter()
+            .map(|t| t.map(&read).transpose().map_err(external));
+        Ok(Arc::new(values.collect::<Result<A>>()?))
+    }
+    match to {
+        DataType::Int16 => each::<_, Int16Array>(texts, |t| plain::read_integer(t, "smallint")),
+        DataType::Int32 => each::<_, Int32Array>(texts, |t| plain::read_integer(t, "integer")),
+        DataType::Int64 => each::<_, Int64Array>(texts, |t| plain::read_integer(t, "bigint")),
+        DataType::Float32 => each::<_, Float32Array>(texts, |t| {
+            plain::read_float(t, |v: f32| v == 0.0 || v.is_infinite(), "real")
+        }),
+        DataType::Float64 => each::<_, Float64Array>(texts, |t| {
+            plain::read_float(t, |v: f64| v == 0.0 || v.is_infinite(), "double precision")
+        }),
+        _ => each::<_, BooleanArray>(texts, plain::read_boolean),
+    }
+}
+
+/// Elements of an array as its element's field says: of its type, and where that is text, of the
+/// SQL type that stands beside it.
+pub(super) fn cast_elements(values: &ArrayRef, to: &Field, zone: &Zone) -> Result<ArrayRef> {
+    let cast = cast_array_in(values, to.data_type(), zone)?;
+    let Some(length) = to.metadata().get(SQL_TYPE).and_then(|t| characters(t)) else {
+        return Ok(cast);
+    };
+    Ok(match (cast.as_string_opt::<i32>(), cast.as_string_opt()) {
+        (Some(texts), _) => cut_off(texts, length),
+        (_, Some(texts)) => chars::fitted(texts, length),
+        _ => cast,
+    })
+}
+
+/// The length of `varchar(n)` and `char(n)`.
+fn characters(name: &str) -> Option<usize> {
+    let (_, length) = name.split_once("char(")?;
+    length.strip_suffix(')')?.trim().parse().ok()
+}
+
+/// Texts of at most so many characters.
+fn cut_off(texts: &StringArray, length: usize) -> ArrayRef {
+    let cut = |text: &'_ str| match text.char_indices().nth(length) {
+        Some((end, _)) => end,
+        None => text.len(),
+    };
+    let mut all = StringBuilder::with_capacity(texts.len(), texts.values().len());
+    for text in texts {
+        all.append_option(text.map(|t| &t[..cut(t)]));
+    }
+    Arc::new(all.finish())
 }
 
 /// Texts as a column of another type, as a client or a statement gives them at `now`, in
@@ -125,17 +212,23 @@ pub fn read_texts(texts: &ArrayRef, to: &DataType, now: i64, zone: &Zone) -> Res
     }
 }
 
-/// Numerics, JSONB and UUIDs.
+/// Numerics, JSONB, UUIDs and arrays.
 fn is_ours(data_type: &DataType) -> bool {
     matches!(
         data_type,
-        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_)
+        DataType::LargeBinary
+            | DataType::BinaryView
+            | DataType::FixedSizeBinary(_)
+            | DataType::List(_)
     )
 }
 
 /// The SQL name of a type that is cast to or from ours.
-fn name_of(data_type: &DataType) -> &'static str {
-    match data_type {
+fn name_of(data_type: &DataType) -> String {
+    if let DataType::List(element) = data_type {
+        return format!("{}[]", name_of(element.data_type()));
+    }
+    let name = match data_type {
         DataType::LargeBinary => "numeric",
         DataType::BinaryView => "jsonb",
         DataType::FixedSizeBinary(_) => "uuid",
@@ -149,119 +242,6 @@ fn name_of(data_type: &DataType) -> &'static str {
         DataType::Interval(_) => "interval",
         t if t.is_numeric() => "numeric",
         _ => "this type",
-    }
-}
-
-/// Arrays as PostgreSQL writes them: `{1,NULL,"a b"}`.
-fn lists_as_text(list: &ListArray, zone: &Zone) -> Result<ArrayRef> {
-    let booleans = *list.values().data_type() == DataType::Boolean;
-    let elements = cast_array_in(list.values(), &DataType::Utf8, zone)?;
-    let elements = elements.as_string::<i32>();
-    let mut texts = StringBuilder::with_capacity(list.len(), elements.values().len());
-    for row in 0..list.len() {
-        if list.is_null(row) {
-            texts.append_null();
-            continue;
-        }
-        let mut text = String::from("{");
-        for i in list.value_offsets()[row]..list.value_offsets()[row + 1] {
-            if text.len() > 1 {
-                text.push(',');
-            }
-            let i = i as usize;
-            match elements.is_valid(i).then(|| elements.value(i)) {
-                None => text.push_str("NULL"),
-                Some(element) if booleans => text.push_str(&element[..1]),
-                Some(element) => put_element(element, &mut text),
-            }
-        }
-        text.push('}');
-        texts.append_value(&text);
-    }
-    Ok(Arc::new(texts.finish()))
-}
-
-/// An element, in quotes where it could be read as something else.
-fn put_element(element: &str, text: &mut String) {
-    let special = |c: char| c.is_ascii_whitespace() || c == '\x0b' || "{}\",\\".contains(c);
-    if !element.is_empty() && !element.contains(special) && !element.eq_ignore_ascii_case("null") {
-        return text.push_str(element);
-    }
-    text.push('"');
-    for c in element.chars() {
-        if c == '"' || c == '\\' {
-            text.push('\\');
-        }
-        text.push(c);
-    }
-    text.push('"');
-}
-
-fn lists_of_text(texts: &StringArray, element: &FieldRef, zone: &Zone) -> Result<ArrayRef> {
-    let mut elements = StringBuilder::new();
-    let mut lengths = Vec::with_capacity(texts.len());
-    for text in texts {
-        let read = match text {
-            Some(text) => array_elements(text).map_err(external)?,
-            None => Vec::new(),
-        };
-        lengths.push(read.len());
-        read.into_iter().for_each(|e| elements.append_option(e));
-    }
-    let elements: ArrayRef = Arc::new(elements.finish());
-    Ok(Arc::new(ListArray::new(
-        element.clone(),
-        OffsetBuffer::from_lengths(lengths),
-        cast_array_in(&elements, element.data_type(), zone)?,
-        texts.nulls().cloned(),
-    )))
-}
-
-/// The elements of an array in its text form.
-pub(super) fn array_elements(text: &str) -> tidemark_common::Result<Vec<Option<String>>> {
-    let bad = || {
-        Error::user(
-            SqlState::INVALID_TEXT,
-            format!("malformed array literal: \"{text}\""),
-        )
     };
-    let inner = text
-        .trim()
-        .strip_prefix('{')
-        .and_then(|t| t.strip_suffix('}'))
-        .ok_or_else(bad)?;
-    let mut elements = Vec::new();
-    let mut rest = inner.chars().peekable();
-    while rest.peek().is_some() {
-        let (mut element, mut quoted) = (String::new(), false);
-        loop {
-            match rest.next() {
-                None | Some(',') => break,
-                Some('"') => {
-                    quoted = true;
-                    loop {
-                        match rest.next().ok_or_else(bad)? {
-                            '"' => break,
-                            '\\' => element.push(rest.next().ok_or_else(bad)?),
-                            c => element.push(c),
-                        }
-                    }
-                }
-                Some('\\') => element.push(rest.next().ok_or_else(bad)?),
-                Some('{' | '}') => return Err(bad()),
-                Some(c) => element.push(c),
-            }
-        }
-        if quoted {
-            elements.push(Some(element));
-            continue;
-        }
-        let plain = element.trim();
-        match plain {
-            "" => return Err(bad()),
-            p if p.eq_ignore_ascii_case("null") => elements.push(None),
-            p => elements.push(Some(p.to_string())),
-        }
-    }
-    Ok(elements)
+    name.to_string()
 }

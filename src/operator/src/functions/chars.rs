@@ -40,17 +40,30 @@ fn bpchar(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     for (text, length) in texts.iter().zip(lengths) {
         match (text, length) {
             (Some(text), Some(length)) => {
-                let length = usize::try_from(length).unwrap_or(0);
-                let cut = text
-                    .char_indices()
-                    .nth(length)
-                    .map_or(text.len(), |(i, _)| i);
-                put_padded(&mut padded, &text[..cut], length);
+                put_fitted(&mut padded, text, usize::try_from(length).unwrap_or(0));
             }
             _ => padded.append_null(),
         }
     }
     result(args, Arc::new(padded.finish()))
+}
+
+/// Texts cut off or padded to `length` characters.
+pub(super) fn fitted(texts: &LargeStringArray, length: usize) -> ArrayRef {
+    let mut fitted = LargeStringBuilder::with_capacity(texts.len(), texts.value_data().len());
+    for text in texts {
+        match text {
+            Some(text) => put_fitted(&mut fitted, text, length),
+            None => fitted.append_null(),
+        }
+    }
+    Arc::new(fitted.finish())
+}
+
+fn put_fitted(padded: &mut LargeStringBuilder, text: &str, length: usize) {
+    let cut = text.char_indices().nth(length);
+    let cut = cut.map_or(text.len(), |(i, _)| i);
+    put_padded(padded, &text[..cut], length);
 }
 
 fn put_padded(padded: &mut LargeStringBuilder, text: &str, length: usize) {

@@ -1,14 +1,19 @@
 //! How our scalar functions are declared: a name, the types that arguments are turned into, the
 //! type of the result and one vectorised kernel.
 
-use arrow::array::{Array, ArrayRef};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion_common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
+
+/// The key under which a field keeps what Arrow's type does not say of its SQL type.
+pub(super) const SQL_TYPE: &str = "sql_type";
 
 /// A scalar function that depends on nothing but its arguments.
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +70,31 @@ impl ScalarUDFImpl for Function {
         &self.signature
     }
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok((self.definition.returns)(types))
+        let taken = (self.definition.takes)(types);
+        Ok((self.definition.returns)(taken.as_deref().unwrap_or(types)))
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let types: Vec<DataType> = args
+            .arg_fields
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect();
+        let field = Field::new(self.name(), self.return_type(&types)?, true);
+        Ok(Arc::new(
+            match super::array::sql_type(self.name(), args.arg_fields) {
+                Some(name) => field.with_metadata([(SQL_TYPE.to_string(), name)].into()),
+                None => field,
+            },
+        ))
     }
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match (self.definition.takes)(types) {
-            Some(types) => Ok(types),
+            // DataFusion knows no cast from decimals to numerics: the planner writes ours.
+            Some(taken) => Ok(types
+                .iter()
+                .zip(taken)
+                .map(|(from, to)| if widens(from, &to) { from.clone() } else { to })
+                .collect()),
             None => plan_err!(
                 "function {}({}) does not exist",
                 self.name(),
@@ -83,6 +108,14 @@ impl ScalarUDFImpl for Function {
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         (self.definition.evaluate)(&args)
+    }
+}
+
+/// Whether decimals become numerics, alone or as elements.
+fn widens(from: &DataType, to: &DataType) -> bool {
+    match (from, to) {
+        (DataType::List(from), DataType::List(to)) => widens(from.data_type(), to.data_type()),
+        (from, to) => from.is_decimal() && *to == DataType::LargeBinary,
     }
 }
 
@@ -174,10 +207,16 @@ pub(super) fn result(args: &ScalarFunctionArgs, values: ArrayRef) -> Result<Colu
             .iter()
             .all(|a| matches!(a, ColumnarValue::Scalar(_)));
     if constant {
-        Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(
-            &values, 0,
-        )?))
+        Ok(ColumnarValue::Scalar(scalar(&values)?))
     } else {
         Ok(ColumnarValue::Array(values))
+    }
+}
+
+/// The one value of an array. A list keeps what its field says of the elements' SQL type.
+pub(super) fn scalar(values: &ArrayRef) -> Result<ScalarValue> {
+    match values.as_list_opt::<i32>() {
+        Some(list) => Ok(ScalarValue::List(Arc::new(list.clone()))),
+        None => ScalarValue::try_from_array(values, 0),
     }
 }

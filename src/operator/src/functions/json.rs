@@ -395,7 +395,12 @@ impl<'a> Row<'a> {
                 let texts = list.as_string::<i32>();
                 Ok(texts.iter().map(|t| t.map(str::to_string)).collect())
             }
-            _ => super::casts::array_elements(self.text(i)),
+            _ => {
+                let mut elements = Vec::new();
+                let put = |e: Option<&str>| elements.push(e.map(str::to_string));
+                tidemark_values::array::read(self.text(i), put)?;
+                Ok(elements)
+            }
         }
     }
 }

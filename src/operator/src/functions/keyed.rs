@@ -1,12 +1,13 @@
 //! Keys of values that are equal and still differ. `sort_key` gives bytes that are equal where the
 //! values are, and sort as they do, `sort_text` the same as text; `interval_bytes` and
-//! `interval_of_bytes` are intervals as bytes that begin with their key.
+//! `interval_of_bytes` are intervals as bytes that begin with their key, `array_bytes` and
+//! `array_of_bytes` the same for arrays ([`super::array`]).
 //!
 //! An interval's key is its length in microseconds, with months of 30 days and days of 24 hours, as
 //! 16 bytes in order, the sign flipped. Its bytes go on with months, days and nanoseconds.
 
 use super::definition::*;
-use super::{chars, json, numeric};
+use super::{array, chars, json, numeric};
 use arrow::array::*;
 use arrow::datatypes::*;
 use datafusion_common::{Result, exec_err};
@@ -31,6 +32,7 @@ pub(super) fn definitions() -> Vec<Definition> {
                     | DataType::Null,
                 ] => Some(types.to_vec()),
                 [DataType::Interval(_)] => Some(vec![months_days_nanos()]),
+                [DataType::List(_)] => Some(types.to_vec()),
                 _ => None,
             },
             returns: |_| DataType::Binary,
@@ -66,6 +68,35 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |_| months_days_nanos(),
             evaluate: interval_of_bytes,
         },
+        Definition {
+            name: "array_bytes",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::List(_)] => Some(types.to_vec()),
+                _ => None,
+            },
+            returns: |_| DataType::Binary,
+            evaluate: |a| {
+                let lists = column(a, 0)?;
+                result(a, array::bytes_of_lists(lists.as_list())?)
+            },
+        },
+        Definition {
+            name: "array_of_bytes",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::Binary | DataType::Null, list @ DataType::List(_)] => {
+                    Some(vec![DataType::Binary, list.clone()])
+                }
+                _ => None,
+            },
+            returns: |types| types[1].clone(),
+            evaluate: |a| {
+                let bytes = a.args[0].to_array(rows(a))?;
+                let lists = array::lists_of_bytes(bytes.as_binary(), a.return_field.data_type())?;
+                result(a, lists)
+            },
+        },
     ]
 }
 
@@ -81,6 +112,7 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::LargeUtf8 => chars::keys(values.as_string::<i64>()),
         DataType::BinaryView => json::sort_keys(values.as_binary_view()),
         DataType::Interval(IntervalUnit::MonthDayNano) => interval_keys(values.as_primitive()),
+        DataType::List(_) => Arc::new(array::sort_keys(values.as_list())?),
         other => return exec_err!("{other} has no key"),
     };
     result(args, keys)
@@ -88,11 +120,11 @@ fn sort_key(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 
 /// The keys of a column of intervals.
 pub(super) fn interval_keys(values: &IntervalMonthDayNanoArray) -> ArrayRef {
-    let mut builder = BinaryBuilder::with_capacity(values.len(), values.len() * KEY_BYTES);
+    let mut keys = BinaryBuilder::with_capacity(values.len(), values.len() * KEY_BYTES);
     for value in values {
-        builder.append_option(value.map(interval_key));
+        keys.append_option(value.map(interval_key));
     }
-    Arc::new(builder.finish())
+    Arc::new(keys.finish())
 }
 
 /// A key in hexadecimal digits, which sorts alike: frames of windows are moved over texts, and not

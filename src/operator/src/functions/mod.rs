@@ -3,6 +3,7 @@
 //! exactly this list, so that a name means one function everywhere.
 
 mod arguments;
+mod array;
 mod bounded;
 mod bytea;
 mod casts;
@@ -11,6 +12,7 @@ mod definition;
 mod float;
 mod integers;
 mod json;
+mod json_rows;
 mod keyed;
 mod math;
 mod moment;
@@ -27,13 +29,14 @@ mod time;
 mod united;
 mod uuids;
 
-pub use bounded::{BYTES_MAX, bounded, check_bytes, column_bytes};
+use bounded::bounded;
+pub use bounded::{BYTES_MAX, check_bytes, column_bytes};
 pub use casts::{cast_array, read_texts};
 pub use chars::padded;
 use datafusion_expr::ScalarUDF;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-pub use united::united;
+use united::united;
 
 /// Every scalar function, each once. Ours take the place of built-in ones of the same name.
 pub fn all() -> Vec<Arc<ScalarUDF>> {
@@ -80,6 +83,7 @@ fn registry() -> &'static Registry {
 
 fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
     [
+        array::definitions(),
         time::definitions(),
         string::definitions(),
         math::definitions(),
@@ -91,6 +95,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         casts::definitions(),
         chars::definitions(),
         json::definitions(),
+        json_rows::definitions(),
         moment::definitions(),
         number_format::definitions(),
         numeric::definitions(),

@@ -1,7 +1,6 @@
-//! Functions whose arguments have one type, which is that of the result or of its elements:
-//! `coalesce`, `greatest`, an array's constructor. DataFusion finds the common type of all types
-//! but that of numerics, which is ours; the planner has brought the arguments to it by the time
-//! that the function is called.
+//! Functions whose arguments have one type, which is that of the result: `coalesce`, `greatest`.
+//! DataFusion finds the common type of all types but that of numerics, JSONB and arrays, which are
+//! ours; the planner has brought the arguments to it by the time that the function is called.
 
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::Result;
@@ -19,14 +18,12 @@ use super::json::JSONB;
 const NUMERIC: DataType = DataType::LargeBinary;
 
 /// The function, with numerics among what it takes, if it is one of these.
-pub fn united(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+pub(super) fn united(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     match function.name() {
-        "coalesce" | "greatest" | "least" | "nullif" | "nvl" | "make_array" => {
-            Arc::new(ScalarUDF::from(United {
-                inner: function,
-                signature: Signature::user_defined(Volatility::Immutable),
-            }))
-        }
+        "coalesce" | "greatest" | "least" | "nullif" | "nvl" => Arc::new(ScalarUDF::from(United {
+            inner: function,
+            signature: Signature::user_defined(Volatility::Immutable),
+        })),
         _ => function,
     }
 }
@@ -49,10 +46,12 @@ impl Hash for United {
     }
 }
 
-/// The type that all of them will have, where DataFusion does not know it: numerics or JSONB, if
-/// one of them is; beside quoted constants, what the others are.
+/// The type that all of them will have, where DataFusion does not know it: numerics, JSONB or
+/// arrays, if one of them is; beside quoted constants, what the others are.
 fn common_type(types: &[DataType]) -> Option<&DataType> {
-    let ours = types.iter().find(|t| **t == NUMERIC || **t == JSONB);
+    let ours = types
+        .iter()
+        .find(|t| **t == NUMERIC || **t == JSONB || matches!(t, DataType::List(_)));
     ours.or_else(|| {
         let typed = |t: &&DataType| t.is_temporal() || t.is_numeric() || **t == DataType::Boolean;
         types

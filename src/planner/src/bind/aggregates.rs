@@ -8,6 +8,7 @@
 //! others, and all window functions, are evaluated by [`Sums`], or by the exact sums of doubles
 //! that are handed in.
 
+use super::collecting;
 use super::sums::{self, IntervalSums, Statistic, Sums};
 use crate::types::{NUMERIC, is_numeric_bytes};
 use arrow_schema::{DataType, FieldRef};
@@ -71,9 +72,10 @@ fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<Aggre
     own.extend(super::regressions::functions());
     datafusion_functions_aggregate::all_default_aggregate_functions()
         .into_iter()
-        .filter(|f| !own.iter().any(|o| o.name() == f.name()))
+        .filter(|f| f.name() != "string_agg" && !own.iter().any(|o| o.name() == f.name()))
         .map(replaced)
         .chain(own.clone())
+        .chain(collecting::all())
         .collect()
 }
 

@@ -16,6 +16,7 @@
 //! * `1e3` and numbers of more than 38 digits become `'..'::numeric`;
 //! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`; one to `char(n)` pads it too;
 //! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400000000 microseconds'`;
+//! * functions that give rows become `unnest` (`unnest`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
@@ -118,46 +119,30 @@ impl<'a> Expander<'a> {
         ) {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
+        super::unnest::factor(factor);
         match factor {
             TableFactor::Table {
                 name,
                 alias,
                 args: Some(args),
-                with_ordinality,
                 ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
-                let call = super::moments::function;
                 let alias = alias.as_ref();
-                if let Some(rows) =
-                    super::json::factor(name, &args.args, alias, *with_ordinality, call)
-                {
-                    *factor = rows;
-                    return Ok(());
-                }
                 if let Some(replacement) = self.window_function(&function, &args.args, alias)? {
                     *factor = replacement;
                 }
                 Ok(())
             }
             TableFactor::Function {
-                name,
-                args,
-                alias,
-                with_ordinality,
-                ..
+                name, args, alias, ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
                     return Ok(());
                 };
-                let call = super::moments::function;
                 let alias = alias.as_ref();
-                if let Some(rows) = super::json::factor(name, args, alias, *with_ordinality, call) {
-                    *factor = rows;
-                    return Ok(());
-                }
                 if let Some(replacement) = self.window_function(&function, args, alias)? {
                     *factor = replacement;
                 }
@@ -533,7 +518,12 @@ impl VisitorMut for Expander<'_> {
             return ControlFlow::Break(error);
         }
         super::moments::rewrite(expr);
-        super::json::rewrite(expr);
+        super::unnest::slice_bounds(expr);
+        super::unnest::one_dimension(expr);
+        super::unnest::empty_array(expr);
+        if let Err(error) = super::unnest::rewrite(expr) {
+            return ControlFlow::Break(error);
+        }
         cut_off(expr);
         super::operators::rewrite(expr);
         ControlFlow::Continue(())
@@ -588,24 +578,16 @@ fn as_type(value: &Expr, data_type: ast::DataType) -> Expr {
     }
 }
 
-/// A quoted constant in VALUES has the type that another row's value in its column is cast to; a
-/// number has it where that is a type of fractions.
+/// A quoted constant in VALUES has the type of another row's value in its column; a number has it
+/// where that is a type of fractions.
 fn typed_values(body: &mut ast::SetExpr) {
     let ast::SetExpr::Values(values) = body else {
         return;
     };
     let width = values.rows.first().map_or(0, |row| row.content.len());
     for column in 0..width {
-        let type_of = |row: &ast::Parens<Vec<Expr>>| match row.content.get(column) {
-            Some(Expr::Cast { data_type, .. }) => Some(data_type.clone()),
-            Some(Expr::TypedString(typed)) => Some(typed.data_type.clone()),
-            Some(Expr::Interval(_)) => Some(ast::DataType::Interval {
-                fields: None,
-                precision: None,
-            }),
-            _ => None,
-        };
-        let Some(data_type) = values.rows.iter().find_map(type_of) else {
+        let types = values.rows.iter().filter_map(|row| row.content.get(column));
+        let Some(data_type) = types.filter_map(written_type).max_by_key(rank) else {
             continue;
         };
         for value in values
@@ -637,6 +619,54 @@ fn typed_values(body: &mut ast::SetExpr) {
                 *value = as_type(value, data_type.clone());
             }
         }
+    }
+}
+
+/// The type that an expression tells by itself.
+fn written_type(expr: &Expr) -> Option<ast::DataType> {
+    match expr {
+        Expr::Cast { data_type, .. } => Some(data_type.clone()),
+        Expr::TypedString(typed) => Some(typed.data_type.clone()),
+        Expr::Interval(_) => Some(ast::DataType::Interval {
+            fields: None,
+            precision: None,
+        }),
+        Expr::Value(v) => match &v.value {
+            ast::Value::Boolean(_) => Some(ast::DataType::Boolean),
+            ast::Value::Number(number, _) if number.parse::<i32>().is_ok() => {
+                Some(ast::DataType::Integer(None))
+            }
+            ast::Value::Number(number, _) if number.parse::<i64>().is_ok() => {
+                Some(ast::DataType::BigInt(None))
+            }
+            ast::Value::Number(..) => Some(ast::DataType::Numeric(ast::ExactNumberInfo::None)),
+            _ => None,
+        },
+        Expr::UnaryOp {
+            op: ast::UnaryOperator::Minus,
+            expr,
+        } => written_type(expr),
+        Expr::Nested(expr) => written_type(expr),
+        Expr::Array(array) => {
+            let element = array
+                .elem
+                .iter()
+                .filter_map(written_type)
+                .max_by_key(rank)?;
+            let element = ast::ArrayElemTypeDef::SquareBracket(Box::new(element), None);
+            Some(ast::DataType::Array(element))
+        }
+        _ => None,
+    }
+}
+
+/// Which type several become: of numbers the one that holds more, before them what is cast.
+fn rank(data_type: &ast::DataType) -> u8 {
+    match data_type {
+        ast::DataType::Integer(None) => 0,
+        ast::DataType::BigInt(None) => 1,
+        ast::DataType::Numeric(ast::ExactNumberInfo::None) => 2,
+        _ => 3,
     }
 }
 
@@ -697,7 +727,12 @@ fn signed(expr: &mut Expr) {
         ast::UnaryOperator::Plus => KEEP,
         _ => return,
     };
-    if matches!(operand.as_ref(), Expr::Value(_)) {
+    if let Expr::Value(v) = operand.as_ref()
+        && matches!(v.value, ast::Value::Number(..))
+    {
+        if sign == KEEP {
+            *expr = operand.as_ref().clone();
+        }
         return;
     }
     *expr = Expr::BinaryOp {

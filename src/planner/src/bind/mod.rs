@@ -3,9 +3,9 @@
 
 mod aggregates;
 mod collation;
+mod collecting;
 mod error;
 mod expand;
-mod json;
 mod moments;
 mod names;
 mod operators;
@@ -16,9 +16,10 @@ mod regressions;
 mod rows;
 mod scopes;
 mod sums;
+mod unnest;
 
 use crate::Functions;
-use crate::coerce::{Calls, NumericPlanner};
+use crate::coerce::Calls;
 use crate::parse::name_of;
 use crate::signatures::signatures;
 use crate::types::Types;
@@ -125,15 +126,16 @@ impl Registry {
             .enable_physical_uncorrelated_scalar_subquery = false;
         options.optimizer.filter_null_join_keys = false;
         options.optimizer.skip_failed_rules = false;
-        let mut expr_planners: Vec<Arc<dyn ExprPlanner>> = vec![
+        let calls = Calls::new(functions);
+        let mut expr_planners = crate::coerce::expr_planners(&calls);
+        let built_in: [Arc<dyn ExprPlanner>; 5] = [
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
             Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
             Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             Arc::new(datafusion_functions_window::planner::WindowFunctionPlanner),
         ];
-        let calls = Calls::new(functions);
-        expr_planners.insert(0, Arc::new(NumericPlanner(calls.clone())));
+        expr_planners.extend(built_in);
         Registry {
             calls,
             scalar,

@@ -1,38 +1,41 @@
-//! Values that are equal and still differ: `1.0` and `1.00`, `1 day` and `24 hours`. What compares,
-//! groups, joins and sorts them goes by their `sort_key`:
+//! Values that are equal and still differ: `1.0` and `1.00`, `1 day` and `24 hours`, and arrays of
+//! them. What compares, groups, joins and sorts them goes by their `sort_key`:
 //!
 //! * comparisons of intervals, sort keys, window partitions, join keys, `IN (subquery)`;
 //! * `GROUP BY x` groups by the key, and shows the least of the values of each group, in the order
 //!   of their bytes: PostgreSQL shows any of them. DISTINCT is a GROUP BY of all columns;
-//! * `count(DISTINCT x)` counts keys; `min` and `max` of intervals go through bytes that sort as
-//!   intervals do.
+//! * `count(DISTINCT x)` counts keys; `min` and `max` of intervals and arrays go through bytes that
+//!   sort as they do.
 //!
 //! Comparisons of numerics are the business of [`super::numerics`]. The rule comes before type
 //! coercion, and is idempotent: keys are values of another type.
 
+use super::arrays::is_list;
 use super::calls::Calls;
+use super::collect::Collected;
 use super::operands::is_compared;
 use crate::bind::external;
 use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{Column, DFSchema, Result};
+use datafusion_common::{Column, DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{
     AggregateFunction, Between, InList, InSubquery, SetComparison, Sort as SortExpr, WindowFunction,
 };
 use datafusion_expr::logical_plan::{Aggregate, Distinct, DistinctOn, Join, Sort, Subquery};
 use datafusion_expr::{
-    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit,
 };
 use datafusion_functions_aggregate::min_max::min_udaf;
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 use tidemark_common::Error;
 
-/// The rule.
+/// The rule; and whether aggregates that collect are to be evaluated: views do not maintain them,
+/// and refuse them by their names.
 #[derive(Debug)]
-pub(super) struct Keyed(pub Calls);
+pub(super) struct Keyed(pub Calls, pub bool);
 
 impl AnalyzerRule for Keyed {
     fn name(&self) -> &str {
@@ -52,6 +55,7 @@ fn is_keyed(data_type: &DataType) -> bool {
         || is_numeric_bytes(data_type)
         || *data_type == JSONB
         || *data_type == BPCHAR
+        || is_list(data_type)
 }
 
 fn is_interval(data_type: &DataType) -> bool {
@@ -143,7 +147,16 @@ impl Keyed {
                 }
                 None => Ok(Transformed::no(Expr::SetComparison(set))),
             },
-            Expr::AggregateFunction(call) => self.call(call, schema),
+            Expr::AggregateFunction(call) if !self.1 => self.call(call, schema),
+            Expr::AggregateFunction(call) => match self.0.collected(call, schema)? {
+                Collected::Whole(call) => self.call(call, schema),
+                Collected::Of(name, parts, constants) => {
+                    let parts = parts.into_iter().map(|p| Ok(self.call(p, schema)?.data));
+                    let mut args = parts.collect::<Result<Vec<_>>>()?;
+                    args.extend(constants);
+                    Ok(Transformed::yes(self.0.call(name, args)?))
+                }
+            },
             Expr::WindowFunction(call) => self.window(*call, schema),
             other => Ok(Transformed::no(other)),
         }
@@ -211,16 +224,21 @@ impl Keyed {
                 changed |= keys.transformed;
                 params.args = keys.data;
             }
-            "min" | "max" if params.args.iter().any(|a| intervals(&[a], schema)) => {
-                let args = std::mem::take(&mut params.args);
-                params.args = args
-                    .into_iter()
-                    .map(|a| self.0.call("interval_bytes", vec![a]))
-                    .collect::<Result<_>>()?;
+            "min" | "max" if params.args.len() == 1 => {
+                let value = params.args.remove(0);
+                let data_type = value.get_type(schema)?;
+                let through = has_byte_form(&data_type);
+                params.args = vec![if through {
+                    self.bytes(value, &data_type)?
+                } else {
+                    value
+                }];
                 let extreme = Expr::AggregateFunction(AggregateFunction { func, params });
-                return Ok(Transformed::yes(
-                    self.0.call("interval_of_bytes", vec![extreme])?,
-                ));
+                return Ok(if through {
+                    Transformed::yes(self.of_bytes(extreme, &data_type)?)
+                } else {
+                    Transformed::new_transformed(extreme, changed)
+                });
             }
             _ => {}
         }
@@ -228,6 +246,26 @@ impl Keyed {
             Expr::AggregateFunction(AggregateFunction { func, params }),
             changed,
         ))
+    }
+
+    /// An interval or an array as bytes that begin with its key.
+    fn bytes(&self, value: Expr, data_type: &DataType) -> Result<Expr> {
+        let name = if is_list(data_type) {
+            "array_bytes"
+        } else {
+            "interval_bytes"
+        };
+        self.0.call(name, vec![value])
+    }
+
+    /// The interval or array of such bytes.
+    fn of_bytes(&self, bytes: Expr, data_type: &DataType) -> Result<Expr> {
+        if is_list(data_type) {
+            let null = lit(ScalarValue::try_from(data_type)?);
+            self.0.call("array_of_bytes", vec![bytes, null])
+        } else {
+            self.0.call("interval_of_bytes", vec![bytes])
+        }
     }
 
     fn window(&self, call: WindowFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -295,8 +333,8 @@ impl Keyed {
     }
 
     /// Groups by keys, with a representative for each group expression that has one; calls whose
-    /// result is a function of an aggregate (`interval_of_bytes(min(..))`) are taken apart: the
-    /// aggregate stays, the function goes above it.
+    /// result is a function of aggregates (`interval_of_bytes(min(..))`) are taken apart: the
+    /// aggregates stay, the function goes above them.
     fn aggregate(&self, aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         let input = aggregate.input.schema().clone();
         let keyed = |e: &Expr| e.get_type(&input).is_ok_and(|t| is_keyed(&t));
@@ -306,7 +344,8 @@ impl Keyed {
         };
         if aggregate.group_expr.iter().any(in_sets) {
             return Err(external(Error::unsupported(
-                "GROUPING SETS, ROLLUP and CUBE over numerics or intervals are not supported",
+                "GROUPING SETS, ROLLUP and CUBE over numerics, intervals or arrays are not \
+                 supported",
             )));
         }
         let is_call = |e: &Expr| matches!(e.clone().unalias(), Expr::AggregateFunction(_));
@@ -335,9 +374,10 @@ impl Keyed {
             let name = format!("__shown_{i}");
             let mut bytes = expr.clone().unalias();
             let mut output = Expr::Column(Column::from_name(name.clone()));
-            if is_interval(&expr.get_type(&input)?) {
-                bytes = self.0.call("interval_bytes", vec![bytes])?;
-                output = self.0.call("interval_of_bytes", vec![output])?;
+            let data_type = expr.get_type(&input)?;
+            if has_byte_form(&data_type) {
+                bytes = self.bytes(bytes, &data_type)?;
+                output = self.of_bytes(output, &data_type)?;
             }
             shown.push(least(bytes).alias(name));
             outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
@@ -350,9 +390,13 @@ impl Keyed {
                 outputs.push(Expr::Column(Column::from((qualifier, field))));
                 continue;
             };
-            let name = format!("__bytes_{i}");
-            calls.push(above.args.remove(0).alias(name.clone()));
-            above.args.push(Expr::Column(Column::from_name(name)));
+            for (n, arg) in above.args.iter_mut().enumerate() {
+                if matches!(arg, Expr::AggregateFunction(_)) {
+                    let name = format!("__part_{i}_{n}");
+                    let column = Expr::Column(Column::from_name(name.clone()));
+                    calls.push(std::mem::replace(arg, column).alias(name));
+                }
+            }
             let output = Expr::ScalarFunction(above);
             outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
         }
@@ -398,10 +442,9 @@ impl Keyed {
     }
 }
 
-fn intervals(exprs: &[&Expr], schema: &DFSchema) -> bool {
-    exprs
-        .iter()
-        .any(|e| e.get_type(schema).is_ok_and(|t| is_interval(&t)))
+/// Whether values are shown by way of bytes that sort as they do.
+fn has_byte_form(data_type: &DataType) -> bool {
+    is_interval(data_type) || is_list(data_type)
 }
 
 /// Whether one of these is compared by its key, numerics apart.

@@ -17,6 +17,7 @@ use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::Subquery;
+use datafusion_expr::logical_plan::builder::unnest_with_options;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{
     Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, WindowFunctionDefinition, cast,
@@ -62,7 +63,12 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
             let columns = 0..values.schema.fields().len();
             let wide: Vec<bool> = columns
                 .clone()
-                .map(|c| values.values.iter().all(|row| fits(&row[c])))
+                .map(|c| {
+                    let mut rows = values.values.iter().map(|row| &row[c]);
+                    let null = |e: &Expr| matches!(e, Expr::Literal(v, _) if v.is_null());
+                    let settled = |e: &Expr| settled_integer(e).is_some();
+                    rows.clone().any(fits) && rows.all(|e| fits(e) || null(e) || settled(e))
+                })
                 .collect();
             let mixed: Vec<bool> = columns.map(|c| scales_differ(&values.values, c)).collect();
             if !wide.contains(&true) && !mixed.contains(&true) {
@@ -70,7 +76,10 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
             }
             let value = |(c, e): (usize, Expr)| {
                 if wide[c] {
-                    narrowed(e)
+                    match settled_integer(&e) {
+                        Some(integer) => integer.clone(),
+                        None => narrowed(e),
+                    }
                 } else if mixed[c] {
                     cast(as_written(e), NUMERIC)
                 } else {
@@ -85,7 +94,13 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
             LogicalPlanBuilder::values(rows)?.build()
         }
         // The numbers there count rows, or are positions.
-        LogicalPlan::Limit(_) | LogicalPlan::Unnest(_) => Ok(plan),
+        LogicalPlan::Limit(_) => Ok(plan),
+        // Its columns have the types of the lists' elements.
+        LogicalPlan::Unnest(unnest) => unnest_with_options(
+            unnest.input.as_ref().clone(),
+            unnest.exec_columns,
+            unnest.options,
+        ),
         plan => {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
@@ -209,6 +224,19 @@ fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Re
     })
 }
 
+/// A quoted constant that is cast to `integer`, without the cast to `bigint` that binding has added.
+fn settled_integer(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::Cast(cast) if *cast.field.data_type() == DataType::Int32 => {
+            matches!(cast.expr.as_ref(), Expr::Literal(_, _)).then_some(expr)
+        }
+        Expr::Cast(cast) if *cast.field.data_type() == DataType::Int64 => {
+            settled_integer(&cast.expr)
+        }
+        _ => None,
+    }
+}
+
 /// A constant without the cast to the common type of its column that binding has added.
 fn as_written(expr: Expr) -> Expr {
     match expr {
@@ -239,8 +267,12 @@ fn fits(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Int64(Some(v)), _) if i32::try_from(*v).is_ok())
 }
 
-fn narrowed(expr: Expr) -> Expr {
+/// An integer constant as `integer`, if it fits.
+pub(super) fn narrowed(expr: Expr) -> Expr {
     match expr {
+        Expr::Literal(ScalarValue::Int64(None), metadata) => {
+            Expr::Literal(ScalarValue::Int32(None), metadata)
+        }
         Expr::Literal(ScalarValue::Int64(Some(v)), metadata) => match i32::try_from(v) {
             Ok(small) => Expr::Literal(ScalarValue::Int32(Some(small)), metadata),
             Err(_) => Expr::Literal(ScalarValue::Int64(Some(v)), metadata),

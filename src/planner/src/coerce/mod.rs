@@ -2,8 +2,9 @@
 //! [`analyzer_rules`]:
 //!
 //! 1. [`quantified`]: `IN`, `ANY` and `ALL` of subqueries become counts and extremes where their
-//!    NULL matters; [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it
-//!    would answer differently;
+//!    NULL matters; [`lateral`]: lists of the columns before them are unnested beside these;
+//!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
+//!    differently;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
 //!    scale; with it [`unions`]: floats and numerics unite as floats;
 //! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
@@ -14,18 +15,23 @@
 //! 6. [`resolve`]: calls by PostgreSQL's signatures;
 //! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
 //!    these have got; and [`numerics`] for what unions have come to;
-//! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
-//! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
-//! 10. [`zones`]: what depends on the session's time zone gets its name.
+//! 8. [`arrays`]: what meets in an array, or beside one, gets one type;
+//! 9. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
+//! 10. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
+//! 11. [`zones`]: what depends on the session's time zone gets its name.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
+mod arrays;
 mod calls;
 mod casts;
+mod collect;
 mod in_subquery;
 mod keyed;
+mod lateral;
 mod literals;
 mod moments;
+mod named;
 mod numerics;
 mod operands;
 mod quantified;
@@ -37,13 +43,14 @@ mod unions;
 mod zones;
 
 pub(crate) use calls::Calls;
-pub(crate) use numerics::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT, NumericPlanner};
+pub(crate) use numerics::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
 pub use zones::SessionZone;
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
+use datafusion_expr::planner::ExprPlanner;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
@@ -79,11 +86,24 @@ fn rewrite_node(
     rewritten.map_data(LogicalPlan::recompute_schema)
 }
 
-/// The analyzer rules of a bound query, DataFusion's type coercion included.
-pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+/// What binds operators over our own types.
+pub(crate) fn expr_planners(calls: &Calls) -> Vec<Arc<dyn ExprPlanner>> {
+    vec![
+        Arc::new(arrays::ArrayPlanner(calls.clone())),
+        Arc::new(numerics::NumericPlanner(calls.clone())),
+    ]
+}
+
+/// The analyzer rules of a bound query, DataFusion's type coercion included; `collects`: whether
+/// aggregates that collect the values of rows are evaluated.
+pub(crate) fn analyzer_rules(
+    calls: &Calls,
+    collects: bool,
+) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let numerics = || Arc::new(numerics::Numerics(calls.clone()));
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(quantified::Quantified),
+        Arc::new(lateral::Laterals),
         Arc::new(in_subquery::InSubqueries),
         Arc::new(literals::Literals),
         Arc::new(moments::Moments),
@@ -93,7 +113,8 @@ pub(crate) fn analyzer_rules(calls: &Calls) -> Vec<Arc<dyn AnalyzerRule + Send +
         Arc::new(resolve::Resolve(calls.clone())),
         Arc::new(literals::Literals),
         numerics(),
-        Arc::new(keyed::Keyed(calls.clone())),
+        Arc::new(arrays::Arrays(calls.clone())),
+        Arc::new(keyed::Keyed(calls.clone(), collects)),
         Arc::new(TypeCoercion::new()),
         Arc::new(zones::Zones(calls.clone())),
     ];

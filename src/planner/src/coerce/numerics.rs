@@ -20,9 +20,11 @@
 use super::calls::Calls;
 use super::casts::is_ours;
 use super::moments;
+use super::named;
 use super::operands::is_compared;
 use super::resolve::argument;
 use crate::bind::external;
+use crate::lineage::SQL_TYPE;
 use crate::signatures;
 use crate::types::{JSONB, NUMERIC, UUID, is_numeric_bytes};
 use arrow_schema::DataType;
@@ -316,6 +318,17 @@ impl Calls {
     /// `-x` and `+x`.
     fn signed(&self, sign: &str, operand: Expr, schema: &DFSchema) -> Result<Expr> {
         let data_type = operand.get_type(schema)?;
+        if let Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) = &operand {
+            if sign == KEEP {
+                return self.cast(operand, &DataType::Float64);
+            }
+            let message = format!("operator is not unique: {sign} unknown");
+            let error = Error::user(SqlState("42725"), message);
+            return Err(external(error.with_hint(
+                "Could not choose a best candidate operator. You might need to add explicit type \
+                 casts.",
+            )));
+        }
         let takes = data_type.is_numeric()
             || is_numeric_bytes(&data_type)
             || matches!(data_type, DataType::Interval(_) | DataType::Null);
@@ -493,10 +506,22 @@ impl Calls {
                     return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
                 };
                 let to = field.data_type();
-                if is_ours(&from, to) {
+                if field.metadata().contains_key(SQL_TYPE) && named::is_named(&from, to) {
+                    return self.named_cast(*expr, &from, field);
+                }
+                let renamed = from == *to
+                    && matches!(to, DataType::List(_))
+                    && named::has_name(&expr, schema)
+                    && !field.metadata().contains_key(SQL_TYPE);
+                if is_ours(&from, to) || renamed {
                     return Ok(Transformed::yes(self.cast(*expr, to)?));
                 }
-                let ours = |t: &DataType| is_numeric_bytes(t) || *t == JSONB || *t == UUID;
+                let ours = |t: &DataType| {
+                    is_numeric_bytes(t)
+                        || *t == JSONB
+                        || *t == UUID
+                        || matches!(t, DataType::List(_))
+                };
                 if from != *to && from != DataType::Null && (ours(&from) || ours(to)) {
                     let name = crate::types::sql_type_name;
                     let message = format!("cannot cast type {} to {}", name(&from), name(to));
@@ -668,11 +693,12 @@ impl Calls {
         ))))
     }
 
-    /// Numerics and JSONB among arguments that are put together become text.
+    /// Numerics, JSONB and arrays among arguments that are put together become text.
     fn texts(&self, args: &mut [Expr], schema: &DFSchema) -> Result<bool> {
         let mut changed = false;
         for arg in args {
-            if has_bytes(arg, schema) || arg.get_type(schema).is_ok_and(|t| t == JSONB) {
+            let own = |t: DataType| t == JSONB || matches!(t, DataType::List(_));
+            if has_bytes(arg, schema) || arg.get_type(schema).is_ok_and(own) {
                 *arg = self.cast(std::mem::take(arg), &DataType::Utf8)?;
                 changed = true;
             }

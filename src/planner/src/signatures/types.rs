@@ -92,13 +92,12 @@ impl Arg {
         }
     }
 
-    /// A `bigint` as an integer.
+    /// A `bigint` as an integer, an array of them as one of integers.
     pub(crate) fn narrowed(&self) -> Arg {
-        match self.type_ {
-            Type {
-                scalar: Scalar::Int8,
-                array: false,
-            } => Arg::new(&DataType::Int32, None),
+        let integer = DataType::Int32;
+        match (self.type_.scalar, self.type_.array) {
+            (Scalar::Int8, false) => Arg::new(&integer, None),
+            (Scalar::Int8, true) => Arg::new(&DataType::new_list(integer, true), None),
             _ => self.clone(),
         }
     }

@@ -16,6 +16,7 @@ use pgwire::api::Type;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
+use tidemark_values::array;
 use tidemark_values::jsonb;
 use tidemark_values::moment::{self, Zone};
 use tidemark_values::numeric::Numeric;
@@ -584,14 +585,7 @@ fn put_list_text(list: &ListArray, values: &Owned, row: usize, out: &mut BytesMu
         }
         let mut element = BytesMut::new();
         cell.text(i, &mut element);
-        let special =
-            |b: &u8| matches!(b, b'{' | b'}' | b',' | b'"' | b'\\') || b.is_ascii_whitespace();
-        let nested = matches!(cell, Cell::List(..));
-        if !nested
-            && (element.is_empty()
-                || element.iter().any(special)
-                || element.eq_ignore_ascii_case(b"null"))
-        {
+        if !matches!(cell, Cell::List(..)) && array::is_quoted(&element) {
             put_quoted(&element, b"\\", out);
         } else {
             out.put_slice(&element);

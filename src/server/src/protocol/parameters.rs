@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
 use pgwire::api::Type;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_values::array;
 use tidemark_values::numeric::Numeric;
 
 /// The literal of one parameter. `binary`: the format of `bytes`.
@@ -79,13 +80,6 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
             .into(),
         ),
         ref t if let Some(element) = types::element_of(t) => {
-            if parse_array(&text).is_none() {
-                return Err(Error::user(
-                    SqlState::INVALID_TEXT,
-                    format!("malformed array literal: \"{text}\""),
-                ));
-            }
-            // Read as the constant that it is; the cast is rewritten before planning.
             let array = ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(
                 Box::new(data_type(&element)),
                 None,
@@ -266,12 +260,8 @@ fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
     };
     match int(0)? {
         0 => return Ok("{}".into()),
-        1 => {}
-        _ => {
-            return Err(Error::unsupported(
-                "arrays of more than one dimension are not supported as parameters",
-            ));
-        }
+        1 if int(16)? == 1 => {}
+        _ => return Err(array::unsupported()),
     }
     let count = int(12)?;
     let (mut at, mut parts) = (20, Vec::new());
@@ -284,62 +274,11 @@ fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
         }
         let value = bytes.get(at..at + length as usize).ok_or_else(short)?;
         at += length as usize;
-        let text = text_of_binary(value, element)?;
-        parts.push(format!(
-            "\"{}\"",
-            text.replace('\\', "\\\\").replace('"', "\\\"")
-        ));
+        let mut part = String::new();
+        array::write_element(&text_of_binary(value, element)?, &mut part);
+        parts.push(part);
     }
     Ok(format!("{{{}}}", parts.join(",")))
-}
-
-/// The elements of `{a,"b c",NULL}`.
-pub fn parse_array(text: &str) -> Option<Vec<Option<String>>> {
-    let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-    let mut elements = Vec::new();
-    let mut characters = inner.chars().peekable();
-    if inner.trim().is_empty() {
-        return Some(elements);
-    }
-    loop {
-        let (mut value, mut quoted) = (String::new(), false);
-        while characters.peek().is_some_and(|c| c.is_whitespace()) {
-            characters.next();
-        }
-        if characters.peek() == Some(&'"') {
-            quoted = true;
-            characters.next();
-            loop {
-                match characters.next()? {
-                    '\\' => value.push(characters.next()?),
-                    '"' => break,
-                    c => value.push(c),
-                }
-            }
-        }
-        let more = loop {
-            match characters.next() {
-                Some(',') => break true,
-                Some('\\') => value.push(characters.next()?),
-                Some(c) if quoted && c.is_whitespace() => {}
-                Some(c) => value.push(c),
-                None => break false,
-            }
-        };
-        let value = if quoted {
-            value
-        } else {
-            value.trim_end().to_string()
-        };
-        elements.push(if !quoted && value.eq_ignore_ascii_case("null") {
-            None
-        } else {
-            Some(value)
-        });
-        if !more {
-            return Some(elements);
-        }
-    }
 }
 
 /// Replaces `$1`, `$2`, ... by these expressions.
@@ -461,16 +400,5 @@ mod tests {
         )));
         bind(&mut statement, &[value]).unwrap();
         assert_eq!(statement.to_string(), "SELECT ($1) + 1");
-    }
-
-    #[test]
-    fn array_texts_parse() {
-        let some = |s: &str| Some(s.to_string());
-        assert_eq!(
-            parse_array(r#"{a, "b, \"c", NULL}"#).unwrap(),
-            [some("a"), some("b, \"c"), None]
-        );
-        assert_eq!(parse_array("{}").unwrap(), []);
-        assert!(parse_array("a").is_none());
     }
 }

@@ -5,7 +5,7 @@
 //! catalog of the statement.
 
 use super::Snapshot;
-use super::array_functions::{ArrayBound, ExpandArray, Subscripts};
+use super::array_functions::ExpandArray;
 use crate::Server;
 use crate::catalog_tables::oids;
 use crate::clients::Clients;
@@ -266,11 +266,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
                 None => None,
             })
         }),
-        Arc::new(ScalarUDF::from(ArrayBound::lower())),
-        Arc::new(ScalarUDF::from(ArrayBound::upper())),
-        Arc::new(ScalarUDF::from(Subscripts(Signature::variadic_any(
-            Volatility::Immutable,
-        )))),
         stable("pg_get_expr", Utf8, 2, |a| Ok(a[0].clone())),
         stable("format_type", Utf8, 2, |a| {
             Ok(a[0]

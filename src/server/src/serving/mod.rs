@@ -9,7 +9,6 @@
 pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
-pub mod constants;
 pub mod functions;
 pub mod names;
 pub mod planning;
@@ -19,6 +18,7 @@ pub mod provider;
 pub mod query;
 pub mod rewrite;
 pub mod semantics;
+pub mod series;
 mod session_functions;
 mod sizes;
 pub mod system;
@@ -175,9 +175,12 @@ impl Serving {
         // A built-in function that ours replace must go altogether: a session's state is built from
         // the values of this one in no order, and an alias would bring it back.
         scalar.retain(|f| !known.contains(f.name()));
-        // Series and arrays are of ad-hoc queries alone.
-        let bounded = scalar.drain(..).map(tidemark_operator::functions::bounded);
-        *scalar = bounded.map(tidemark_operator::functions::united).collect();
+        // Of the functions over lists, PostgreSQL's are ours; it has no others.
+        let nested: HashSet<String> = datafusion::functions_nested::all_default_nested_functions()
+            .iter()
+            .map(|f| f.name().to_string())
+            .collect();
+        scalar.retain(|f| !nested.contains(f.name()));
         scalar.extend(evaluated);
         scalar.extend(
             functions::shared()
@@ -204,7 +207,7 @@ impl Serving {
         };
         rules.extend(functions.analyzer_rules());
         rules.push(Arc::new(semantics::PostgresSemantics));
-        let mut expr_planners = vec![functions.expr_planner()];
+        let mut expr_planners = functions.expr_planners();
         expr_planners.extend(builder.expr_planners().take().unwrap_or_default());
         let builder = builder
             .with_analyzer_rules(rules)

@@ -183,6 +183,9 @@ impl ContextProvider for Provider<'_> {
         if let Some(table) = catalog_tables::table_function(name).map_err(ours)? {
             return Ok(provider_as_source(table));
         }
+        if name == "generate_series" {
+            return super::series::source(self.state, args);
+        }
         let function = self.state.table_functions().get(name).ok_or_else(|| {
             ours(Error::user(
                 SqlState::UNDEFINED_FUNCTION,

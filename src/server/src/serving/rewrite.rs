@@ -289,16 +289,6 @@ impl VisitorMut for Plain<'_> {
                     );
                 }
             }
-            Expr::Cast {
-                data_type: ast::DataType::Array(_) | ast::DataType::Bytea,
-                ..
-            }
-            | Expr::TypedString(_) => {
-                if let Err(e) = super::constants::rewrite(expr) {
-                    self.error = Some(e);
-                    return ControlFlow::Break(());
-                }
-            }
             Expr::AnyOp {
                 left,
                 compare_op: BinaryOperator::Eq,
@@ -451,20 +441,27 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
         Expr::Array(array) => Some(array.elem.clone()),
         Expr::Cast {
             expr,
-            data_type: ast::DataType::Array(_),
+            data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)),
+            kind,
             ..
-        } => elements(expr).filter(|_| matches!(**expr, Expr::Array(_))),
+        } => {
+            let cast = |e| Expr::Cast {
+                kind: kind.clone(),
+                expr: Box::new(e),
+                data_type: element.as_ref().clone(),
+                array: false,
+                format: None,
+            };
+            Some(elements(expr)?.into_iter().map(cast).collect())
+        }
         Expr::Value(v) => match &v.value {
             Value::SingleQuotedString(text) => {
-                let literal = |e: Option<String>| {
-                    Expr::Value(e.map_or(Value::Null, Value::SingleQuotedString).into())
-                };
-                Some(
-                    crate::protocol::parameters::parse_array(text)?
-                        .into_iter()
-                        .map(literal)
-                        .collect(),
-                )
+                let mut all = Vec::new();
+                let read = tidemark_values::array::read(text, |e| {
+                    let value = e.map(|e| Value::SingleQuotedString(e.to_string()));
+                    all.push(Expr::Value(value.unwrap_or(Value::Null).into()));
+                });
+                read.ok().map(|()| all)
             }
             _ => None,
         },
@@ -487,16 +484,20 @@ fn in_list(left: &Expr, list: Vec<Expr>, negated: bool) -> Expr {
 
 /// `SELECT generate_series(1, 3)` gives a row for each.
 fn series_as_rows(expr: &mut Expr) {
-    if let Expr::Function(f) = &*expr
-        && ["generate_series", "pg_listening_channels"].contains(
-            &f.name
-                .to_string()
-                .to_lowercase()
-                .trim_start_matches("pg_catalog."),
-        )
-    {
-        *expr = call_with("unnest", vec![expr.clone()]);
+    let Expr::Function(f) = &*expr else {
+        return;
+    };
+    let name = f.name.to_string().to_lowercase();
+    let list = match name.trim_start_matches("pg_catalog.") {
+        "generate_series" => "series_list",
+        "pg_listening_channels" => "pg_listening_channels",
+        _ => return,
+    };
+    let mut call = expr.clone();
+    if let Expr::Function(f) = &mut call {
+        f.name = ObjectName::from(vec![Ident::new(list)]);
     }
+    *expr = call_with("unnest", vec![call]);
 }
 
 /// EXISTS in a select list, where DataFusion plans scalar subqueries only: whether the rows count

@@ -337,7 +337,11 @@ impl VisitorMut for System {
                             });
                         }
                     }
-                    Some("_pg_expandarray" | "generate_subscripts") => {
+                    Some(name @ ("_pg_expandarray" | "generate_subscripts")) => {
+                        if name == "generate_subscripts" {
+                            function.name =
+                                ast::ObjectName::from(vec![ast::Ident::new("subscripts_list")]);
+                        }
                         let inner = take(expr);
                         *expr = call_with("unnest", vec![inner]);
                     }

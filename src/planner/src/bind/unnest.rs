@@ -1,0 +1,269 @@
+//! Functions that give rows, in terms of functions that give lists: `jsonb_array_elements(x)` is
+//! `unnest(jsonb_elements(x))`, in SELECT as in FROM.
+//!
+//! In FROM, several lists are unnested side by side, the shorter ones filled up with NULL; WITH
+//! ORDINALITY is one more list, of the rows' numbers. Columns are named as in PostgreSQL: by the
+//! function where its result has no name, or after the table's alias.
+//!
+//! `generate_series` between constants, without numbered rows, stays a table function, which holds
+//! no list of its rows.
+
+use super::moments::function;
+use datafusion_sql::sqlparser::ast::{
+    AccessExpr, ArrayElemTypeDef, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectName, Subscript, TableAlias, TableAliasColumnDef, TableFactor,
+    Value, Visit, Visitor,
+};
+use std::ops::ControlFlow;
+use tidemark_common::{Error, Result};
+
+/// A list, and the name of its column in FROM; empty where that is the function's, or the alias.
+type List = (&'static str, &'static str);
+
+const ROWS: [(&str, &[List]); 10] = [
+    ("jsonb_array_elements", &[("jsonb_elements", "value")]),
+    (
+        "jsonb_array_elements_text",
+        &[("jsonb_element_texts", "value")],
+    ),
+    ("jsonb_object_keys", &[("jsonb_keys", "")]),
+    (
+        "jsonb_each",
+        &[("jsonb_each_keys", "key"), ("jsonb_each_values", "value")],
+    ),
+    (
+        "jsonb_each_text",
+        &[
+            ("jsonb_each_text_keys", "key"),
+            ("jsonb_each_text_values", "value"),
+        ],
+    ),
+    ("generate_series", &[("series_list", "")]),
+    ("generate_subscripts", &[("subscripts_list", "")]),
+    ("string_to_table", &[("string_to_array", "")]),
+    ("regexp_matches", &[("regexp_match_rows", "")]),
+    ("regexp_split_to_table", &[("regexp_split_rows", "")]),
+];
+
+fn lists_of(name: &ObjectName) -> Option<&'static [List]> {
+    let name = name.0.last()?.as_ident()?;
+    let found = ROWS
+        .iter()
+        .find(|(n, _)| name.value.eq_ignore_ascii_case(n))?;
+    Some(found.1)
+}
+
+fn call(name: &str, args: &[FunctionArg]) -> Expr {
+    let mut args = args.to_vec();
+    if name.starts_with("jsonb_") {
+        args.iter_mut().for_each(quoted_json);
+    }
+    Expr::Function(function(name, &args))
+}
+
+/// A quoted constant that is JSONB's text.
+fn quoted_json(argument: &mut FunctionArg) {
+    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument
+        && matches!(expr, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+    {
+        *expr = Expr::Cast {
+            kind: CastKind::DoubleColon,
+            expr: Box::new(expr.clone()),
+            data_type: DataType::JSONB,
+            array: false,
+            format: None,
+        };
+    }
+}
+
+/// `type[][]` is `type[]`: how many dimensions are declared does not count.
+pub(super) fn one_dimension(expr: &mut Expr) {
+    let Expr::Cast { data_type, .. } = expr else {
+        return;
+    };
+    while let DataType::Array(ArrayElemTypeDef::SquareBracket(inner, _)) = data_type
+        && matches!(inner.as_ref(), DataType::Array(_))
+    {
+        *data_type = inner.as_ref().clone();
+    }
+}
+
+/// `ARRAY[]::type[]` is `'{}'::type[]`: without a cast it has no type.
+pub(super) fn empty_array(expr: &mut Expr) {
+    if let Expr::Cast {
+        expr: inner,
+        data_type: DataType::Array(_),
+        ..
+    } = expr
+        && matches!(inner.as_ref(), Expr::Array(array) if array.elem.is_empty())
+    {
+        **inner = Expr::Value(Value::SingleQuotedString("{}".into()).into());
+    }
+}
+
+fn argument(expr: Expr) -> FunctionArg {
+    FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+}
+
+/// Rewrites a call in an expression.
+///
+/// Errors: `0A000` for a function whose rows have several columns.
+pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
+    let Expr::Function(Function { name, args, .. }) = expr else {
+        return Ok(());
+    };
+    let (Some(lists), FunctionArguments::List(arguments)) = (lists_of(name), args) else {
+        return Ok(());
+    };
+    let [(list, _)] = lists else {
+        let message = format!("{name} is supported in FROM only");
+        return Err(Error::unsupported(message));
+    };
+    *expr = call("unnest", &[argument(call(list, &arguments.args))]);
+    Ok(())
+}
+
+/// Rewrites a function in FROM.
+pub(super) fn factor(factor: &mut TableFactor) {
+    let (name, lists, names, alias, numbered) = match factor {
+        TableFactor::Table {
+            name,
+            args: Some(args),
+            alias,
+            with_ordinality,
+            ..
+        } => match from_call(name, &args.args, *with_ordinality) {
+            Some((lists, names)) => (name.clone(), lists, names, alias.take(), *with_ordinality),
+            None => return,
+        },
+        TableFactor::Function {
+            name,
+            args,
+            alias,
+            with_ordinality,
+            ..
+        } => match from_call(name, args, *with_ordinality) {
+            Some((lists, names)) => (name.clone(), lists, names, alias.take(), *with_ordinality),
+            None => return,
+        },
+        TableFactor::UNNEST {
+            alias,
+            array_exprs,
+            with_offset: false,
+            with_ordinality,
+            ..
+        } => {
+            let name = ObjectName::from(vec![Ident::new("unnest")]);
+            // Lists that stand side by side are not named after the table.
+            let column = if array_exprs.len() == 1 { "" } else { "unnest" };
+            let names = vec![column; array_exprs.len()];
+            let lists = std::mem::take(array_exprs);
+            (name, lists, names, alias.take(), *with_ordinality)
+        }
+        _ => return,
+    };
+    *factor = unnested(&name, lists, &names, alias, numbered);
+}
+
+/// The lists of a call, and the names of their columns.
+fn from_call(
+    name: &ObjectName,
+    args: &[FunctionArg],
+    numbered: bool,
+) -> Option<(Vec<Expr>, Vec<&'static str>)> {
+    let function = name.0.last()?.as_ident()?;
+    if function.value.eq_ignore_ascii_case("unnest") {
+        let lists = args.iter().filter_map(|a| match a {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(list)) => Some(list.clone()),
+            _ => None,
+        });
+        let column = if args.len() == 1 { "" } else { "unnest" };
+        return Some((lists.collect(), vec![column; args.len()]));
+    }
+    let lists = lists_of(name)?;
+    // A series between constants holds no list of its rows.
+    if lists[0].0 == "series_list" && !numbered && !args.iter().any(reads_columns) {
+        return None;
+    }
+    Some((
+        lists.iter().map(|(list, _)| call(list, args)).collect(),
+        lists.iter().map(|(_, column)| *column).collect(),
+    ))
+}
+
+/// Whether an argument is one of what stands before the function.
+fn reads_columns(argument: &FunctionArg) -> bool {
+    struct Finder;
+    impl Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    argument.visit(&mut Finder).is_break()
+}
+
+fn unnested(
+    name: &ObjectName,
+    mut lists: Vec<Expr>,
+    names: &[&str],
+    alias: Option<TableAlias>,
+    numbered: bool,
+) -> TableFactor {
+    let function = name.0.last().and_then(|p| p.as_ident()).cloned();
+    let function = function.unwrap_or_else(|| Ident::new("unnest"));
+    let mut alias = alias.unwrap_or_else(|| TableAlias {
+        explicit: true,
+        name: function,
+        columns: Vec::new(),
+        at: None,
+    });
+    let table = alias.name.clone();
+    let given = alias.columns.len();
+    let own = names.iter().map(|name| match *name {
+        "" => table.clone(),
+        name => Ident::new(name),
+    });
+    let number = numbered.then(|| Ident::new("ordinality"));
+    let columns = own.chain(number).skip(given);
+    alias
+        .columns
+        .extend(columns.map(|name| TableAliasColumnDef {
+            name,
+            data_type: None,
+        }));
+    if numbered {
+        let all: Vec<FunctionArg> = lists.iter().cloned().map(argument).collect();
+        lists.push(call("ordinals_list", &all));
+    }
+    TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: lists,
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    }
+}
+
+/// Gives the bounds of slices that have none: `a[:2]` begins at the first element, `a[2:]` ends
+/// with the last.
+pub(super) fn slice_bounds(expr: &mut Expr) {
+    let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
+        return;
+    };
+    let number = |n: i32| Expr::Value(Value::Number(n.to_string(), false).into());
+    for access in access_chain {
+        if let AccessExpr::Subscript(Subscript::Slice {
+            lower_bound,
+            upper_bound,
+            stride: None,
+        }) = access
+        {
+            lower_bound.get_or_insert_with(|| number(1));
+            upper_bound.get_or_insert_with(|| number(i32::MAX));
+        }
+    }
+}
