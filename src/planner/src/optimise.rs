@@ -103,6 +103,9 @@ const PUSHED_MAX: usize = 2_000;
 /// DataFusion's rule that pushes filters down. Below a projection, a filter has expressions in
 /// place of columns, a copy for each time that a column is named: through projections of
 /// `a + a AS a` in each other it doubles each time. From some size on it stays where it is.
+///
+/// A filter stays above an aggregate that has a row for no input at all: below, it could not take
+/// that row away.
 #[derive(Debug, Default)]
 struct PushedFilters(datafusion_optimizer::push_down_filter::PushDownFilter);
 
@@ -124,12 +127,26 @@ impl OptimizerRule for PushedFilters {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        if grows_too_large(&plan)? {
+        if is_above_a_certain_row(&plan) || grows_too_large(&plan)? {
             Ok(Transformed::no(plan))
         } else {
             self.0.rewrite(plan, config)
         }
     }
+}
+
+/// Whether filters stand on an aggregate of one group, or one that has such a group beside others.
+fn is_above_a_certain_row(plan: &LogicalPlan) -> bool {
+    let mut below = plan;
+    while let LogicalPlan::Filter(filter) = below {
+        below = &filter.input;
+    }
+    let LogicalPlan::Aggregate(aggregate) = below else {
+        return false;
+    };
+    let sets = |e: &Expr| matches!(e, Expr::GroupingSet(_));
+    let groups = &aggregate.group_expr;
+    matches!(plan, LogicalPlan::Filter(_)) && (groups.is_empty() || groups.iter().any(sets))
 }
 
 /// Whether the filters on top of a plan would become too large below what they stand on.

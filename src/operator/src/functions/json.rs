@@ -281,7 +281,7 @@ fn making() -> Vec<Definition> {
     vec![
         Definition {
             name: "to_jsonb",
-            aliases: &["to_json"],
+            aliases: &["to_json", "array_to_json", "row_to_json"],
             takes: |types| match types {
                 [_] => Some(types.to_vec()),
                 [_, zone] if is_text(zone) => Some(types.to_vec()),

@@ -11,23 +11,25 @@ use std::sync::Arc;
 
 /// All of them; they come after DataFusion's of the same name.
 pub(super) fn all() -> Vec<Arc<AggregateUDF>> {
-    let collecting = |name, arguments| {
+    let collecting = |name, alias: &[&str], arguments| {
         Arc::new(AggregateUDF::from(Collecting {
             name,
+            aliases: alias.iter().map(ToString::to_string).collect(),
             arguments,
             signature: Signature::user_defined(Volatility::Immutable),
         }))
     };
     vec![
-        collecting("jsonb_agg", 1),
-        collecting("jsonb_object_agg", 2),
-        collecting("string_agg", 2),
+        collecting("jsonb_agg", &["json_agg"], 1),
+        collecting("jsonb_object_agg", &["json_object_agg"], 2),
+        collecting("string_agg", &[], 2),
     ]
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Collecting {
     name: &'static str,
+    aliases: Vec<String>,
     arguments: usize,
     signature: Signature,
 }
@@ -35,6 +37,9 @@ struct Collecting {
 impl AggregateUDFImpl for Collecting {
     fn name(&self) -> &str {
         self.name
+    }
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
     fn signature(&self) -> &Signature {
         &self.signature

@@ -264,6 +264,7 @@ impl<'a> Scopes<'a> {
             known,
             order_by.as_deref(),
             outputs.as_ref().map(Vec::len),
+            &|name| self.provider.registry.is_aggregate(name),
         )?;
         if let Some(ast::Distinct::On(exprs)) = &mut select.distinct {
             self.names(exprs)?;
@@ -547,6 +548,7 @@ impl VisitorMut for Names<'_, '_> {
             },
             Expr::CompoundIdentifier(parts) => self.scopes.check_table(parts),
             Expr::Function(function) => {
+                self.scopes.whole_rows(function);
                 calls::check_types(function).and_then(|()| calls::order(function))
             }
             _ => Ok(()),

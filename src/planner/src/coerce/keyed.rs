@@ -21,11 +21,15 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{Column, DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{
-    AggregateFunction, Between, InList, InSubquery, SetComparison, Sort as SortExpr, WindowFunction,
+    AggregateFunction, Between, InList, InSubquery, SetComparison, Sort as SortExpr,
+    WindowFunction, WindowFunctionParams,
 };
-use datafusion_expr::logical_plan::{Aggregate, Distinct, DistinctOn, Join, Sort, Subquery};
+use datafusion_expr::logical_plan::{
+    Aggregate, Distinct, DistinctOn, Join, Sort, Subquery, Window,
+};
 use datafusion_expr::{
-    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit,
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+    WindowFunctionDefinition, lit,
 };
 use datafusion_functions_aggregate::min_max::min_udaf;
 use datafusion_optimizer::AnalyzerRule;
@@ -69,6 +73,7 @@ impl Keyed {
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => windows(window),
             LogicalPlan::Distinct(Distinct::All(input)) => self.distinct(input),
             LogicalPlan::Distinct(Distinct::On(on)) => self.distinct_on(on),
             other => Ok(Transformed::no(other)),
@@ -147,18 +152,25 @@ impl Keyed {
                 }
                 None => Ok(Transformed::no(Expr::SetComparison(set))),
             },
-            Expr::AggregateFunction(call) if !self.1 => self.call(call, schema),
-            Expr::AggregateFunction(call) => match self.0.collected(call, schema)? {
-                Collected::Whole(call) => self.call(call, schema),
-                Collected::Of(name, parts, constants) => {
-                    let parts = parts.into_iter().map(|p| Ok(self.call(p, schema)?.data));
-                    let mut args = parts.collect::<Result<Vec<_>>>()?;
-                    args.extend(constants);
-                    Ok(Transformed::yes(self.0.call(name, args)?))
-                }
-            },
+            Expr::AggregateFunction(call) => self.whole_call(call, schema),
             Expr::WindowFunction(call) => self.window(*call, schema),
             other => Ok(Transformed::no(other)),
+        }
+    }
+
+    /// An aggregate, or the function of aggregates that it is.
+    fn whole_call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if !self.1 {
+            return self.call(call, schema);
+        }
+        match self.0.collected(call, schema)? {
+            Collected::Whole(call) => self.call(call, schema),
+            Collected::Of(name, parts, constants) => {
+                let parts = parts.into_iter().map(|p| Ok(self.call(p, schema)?.data));
+                let mut args = parts.collect::<Result<Vec<_>>>()?;
+                args.extend(constants);
+                Ok(Transformed::yes(self.0.call(name, args)?))
+            }
         }
     }
 
@@ -190,11 +202,15 @@ impl Keyed {
             return Ok(None);
         }
         let numerics = is_numeric_bytes(&outer) || is_numeric_bytes(&column_type);
-        if !numerics && outer != column_type {
+        // `char(n)` beside a text is a text.
+        let texts = outer == DataType::Utf8 || column_type == DataType::Utf8;
+        if !numerics && !texts && outer != column_type {
             return Ok(None);
         }
         let key = |value: Expr, t: &DataType| {
-            if numerics && !is_numeric_bytes(t) {
+            if texts {
+                self.0.convert(value, t, &DataType::Utf8)
+            } else if numerics && !is_numeric_bytes(t) {
                 self.0.sort_key(self.0.cast(value, &crate::types::NUMERIC)?)
             } else {
                 self.0.sort_key(value)
@@ -282,9 +298,46 @@ impl Keyed {
                 key.data
             };
         }
+        let WindowFunctionDefinition::AggregateUDF(func) = fun else {
+            let call = Box::new(WindowFunction { fun, params });
+            return Ok(Transformed::new_transformed(
+                Expr::WindowFunction(call),
+                changed,
+            ));
+        };
+        let aggregate = AggregateFunction::new_udf(
+            func,
+            std::mem::take(&mut params.args),
+            params.distinct,
+            params.filter.take(),
+            Vec::new(),
+            params.null_treatment,
+        );
+        let over = |call: AggregateFunction| {
+            let fun = WindowFunctionDefinition::AggregateUDF(call.func);
+            let params = WindowFunctionParams {
+                args: call.params.args,
+                filter: call.params.filter,
+                ..params.clone()
+            };
+            Expr::WindowFunction(Box::new(WindowFunction { fun, params }))
+        };
+        let whole = self.whole_call(aggregate, schema)?;
+        let data = match whole.data {
+            Expr::AggregateFunction(call) => over(call),
+            Expr::ScalarFunction(mut above) => {
+                for arg in &mut above.args {
+                    if let Expr::AggregateFunction(call) = arg {
+                        *arg = over(call.clone());
+                    }
+                }
+                Expr::ScalarFunction(above)
+            }
+            other => other,
+        };
         Ok(Transformed::new_transformed(
-            Expr::WindowFunction(Box::new(WindowFunction { fun, params })),
-            changed,
+            data,
+            changed || whole.transformed,
         ))
     }
 
@@ -382,24 +435,17 @@ impl Keyed {
             shown.push(least(bytes).alias(name));
             outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
         }
-        let width = group_expr.len();
-        for (i, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let (qualifier, field) = schema.qualified_field(width + i);
-            let Expr::ScalarFunction(mut above) = expr.clone().unalias() else {
-                calls.push(expr.clone());
-                outputs.push(Expr::Column(Column::from((qualifier, field))));
-                continue;
-            };
-            for (n, arg) in above.args.iter_mut().enumerate() {
-                if matches!(arg, Expr::AggregateFunction(_)) {
-                    let name = format!("__part_{i}_{n}");
-                    let column = Expr::Column(Column::from_name(name.clone()));
-                    calls.push(std::mem::replace(arg, column).alias(name));
-                }
-            }
-            let output = Expr::ScalarFunction(above);
-            outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
+        // Grouping sets have a column for each of their expressions, and their number.
+        let width = schema.fields().len() - aggregate.aggr_expr.len();
+        for i in group_expr.len()..width {
+            outputs.push(Expr::Column(Column::from(schema.qualified_field(i))));
         }
+        outputs.extend(taken_apart(
+            &aggregate.aggr_expr,
+            &schema,
+            width,
+            &mut calls,
+        ));
         calls.append(&mut shown);
         let below = Aggregate::try_new(aggregate.input, groups, calls)?;
         let plan = LogicalPlanBuilder::from(LogicalPlan::Aggregate(below))
@@ -440,6 +486,48 @@ impl Keyed {
             changed,
         ))
     }
+}
+
+/// Calls whose result is a function of calls, taken apart: the inner calls go to `calls`; answers
+/// the columns above. In `schema`, the first is at `at`.
+fn taken_apart(exprs: &[Expr], schema: &DFSchema, at: usize, calls: &mut Vec<Expr>) -> Vec<Expr> {
+    let mut outputs = Vec::with_capacity(exprs.len());
+    for (i, expr) in exprs.iter().enumerate() {
+        let (qualifier, field) = schema.qualified_field(at + i);
+        let Expr::ScalarFunction(mut above) = expr.clone().unalias() else {
+            calls.push(expr.clone());
+            outputs.push(Expr::Column(Column::from((qualifier, field))));
+            continue;
+        };
+        for (n, arg) in above.args.iter_mut().enumerate() {
+            if matches!(arg, Expr::AggregateFunction(_) | Expr::WindowFunction(_)) {
+                let name = format!("__part_{i}_{n}");
+                let column = Expr::Column(Column::from_name(name.clone()));
+                calls.push(std::mem::replace(arg, column).alias(name));
+            }
+        }
+        let output = Expr::ScalarFunction(above);
+        outputs.push(output.alias_qualified(qualifier.cloned(), field.name()));
+    }
+    outputs
+}
+
+/// Window functions whose result is a function of such (`joined_list(array_agg(..) OVER ..)`),
+/// taken apart.
+fn windows(window: Window) -> Result<Transformed<LogicalPlan>> {
+    let whole = |e: &Expr| matches!(e.clone().unalias(), Expr::WindowFunction(_));
+    if window.window_expr.iter().all(whole) {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    let (schema, width) = (&window.schema, window.input.schema().fields().len());
+    let kept = (0..width).map(|i| Expr::Column(Column::from(schema.qualified_field(i))));
+    let (mut calls, mut outputs) = (Vec::new(), kept.collect::<Vec<_>>());
+    outputs.extend(taken_apart(&window.window_expr, schema, width, &mut calls));
+    let below = Window::try_new(calls, window.input.clone())?;
+    let plan = LogicalPlanBuilder::from(LogicalPlan::Window(below))
+        .project(outputs)?
+        .build()?;
+    Ok(Transformed::yes(plan))
 }
 
 /// Whether values are shown by way of bytes that sort as they do.

@@ -224,7 +224,8 @@ fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Re
     })
 }
 
-/// A quoted constant that is cast to `integer`, without the cast to `bigint` that binding has added.
+/// A quoted constant that is cast to `integer`, without the cast to `bigint` that binding has
+/// added.
 fn settled_integer(expr: &Expr) -> Option<&Expr> {
     match expr {
         Expr::Cast(cast) if *cast.field.data_type() == DataType::Int32 => {

@@ -18,7 +18,8 @@
 //! 8. [`arrays`]: what meets in an array, or beside one, gets one type;
 //! 9. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //! 10. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
-//! 11. [`zones`]: what depends on the session's time zone gets its name.
+//! 11. [`zones`]: what depends on the session's time zone gets its name;
+//! 12. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
@@ -26,6 +27,7 @@ mod arrays;
 mod calls;
 mod casts;
 mod collect;
+mod correlated;
 mod in_subquery;
 mod keyed;
 mod lateral;
@@ -117,6 +119,7 @@ pub(crate) fn analyzer_rules(
         Arc::new(keyed::Keyed(calls.clone(), collects)),
         Arc::new(TypeCoercion::new()),
         Arc::new(zones::Zones(calls.clone())),
+        Arc::new(correlated::Correlated),
     ];
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(stop).collect()

@@ -4,9 +4,9 @@
 use super::calls::Calls;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{DFSchema, Result};
-use datafusion_expr::expr::{Between, InList};
-use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator};
+use datafusion_common::{DFSchema, Result, ScalarValue};
+use datafusion_expr::expr::{Between, InList, InSubquery};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 
 /// The rule.
@@ -57,6 +57,17 @@ impl Calls {
                 let (expr, high, b) = self.typed(expr, Operator::LtEq, *high, schema, true)?;
                 let between = Between::new(Box::new(expr), negated, Box::new(low), Box::new(high));
                 (Expr::Between(between), a || b)
+            }
+            Expr::InSubquery(i) => {
+                let columns = i.subquery.subquery.schema().fields();
+                let Some(column) = columns.first() else {
+                    return Ok(Transformed::no(Expr::InSubquery(i)));
+                };
+                // Something that has the column's type.
+                let item = cast(lit(ScalarValue::Null), column.data_type().clone());
+                let (expr, _, changed) = self.typed(*i.expr, Operator::Eq, item, schema, true)?;
+                let list = InSubquery::new(Box::new(expr), i.subquery, i.negated);
+                (Expr::InSubquery(list), changed)
             }
             other => return Ok(Transformed::no(other)),
         };

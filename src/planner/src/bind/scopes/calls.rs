@@ -2,9 +2,14 @@
 //!
 //! A function of any type does not take a quoted constant, which has none.
 //!
+//! A table as argument of a function that makes JSON is an object of its columns.
+//!
 //! ORDER BY in the arguments of an aggregate. A constant there is no position, and orders nothing:
 //! it is left out. With DISTINCT, what rows are ordered by must be an argument.
 
+use super::{Scopes, quoted};
+use crate::bind::moments;
+use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
     FunctionArguments, Value,
@@ -44,6 +49,62 @@ pub(super) fn order(function: &mut Function) -> Result<()> {
         _ => true,
     });
     Ok(())
+}
+
+/// Functions that make JSON of rows.
+const OF_ROWS: [&str; 7] = [
+    "to_jsonb",
+    "to_json",
+    "row_to_json",
+    "jsonb_agg",
+    "json_agg",
+    "jsonb_object_agg",
+    "json_object_agg",
+];
+
+impl Scopes<'_> {
+    /// A table as argument of a function that makes JSON is an object of its columns.
+    pub(super) fn whole_rows(&self, function: &mut Function) {
+        let name = function.name.to_string().to_lowercase();
+        let FunctionArguments::List(list) = &mut function.args else {
+            return;
+        };
+        if !OF_ROWS.contains(&name.trim_start_matches("pg_catalog.")) {
+            return;
+        }
+        for arg in &mut list.args {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg
+                && let Some(object) = self.object(expr)
+            {
+                *expr = object;
+            }
+        }
+    }
+
+    /// The object of a table's columns; `None` if a column has the name, or no table.
+    fn object(&self, expr: &Expr) -> Option<Expr> {
+        let Expr::Identifier(ident) = expr else {
+            return None;
+        };
+        let name = fold(ident.clone());
+        for scope in self.scopes.iter().rev() {
+            if scope.columns.as_ref()?.iter().any(|c| c.name == name) {
+                return None;
+            }
+            let Some((_, columns)) = scope.tables.iter().find(|(table, _)| *table == name) else {
+                continue;
+            };
+            let pairs = columns.as_ref()?.iter().flat_map(|column| {
+                let key = Value::SingleQuotedString(column.name.clone());
+                let value = vec![ident.clone(), quoted(&column.name)];
+                [Expr::Value(key.into()), Expr::CompoundIdentifier(value)]
+            });
+            let pairs = pairs.map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
+            let call = moments::function("jsonb_build_object", &pairs.collect::<Vec<_>>());
+            return Some(Expr::Function(call));
+        }
+        None
+    }
 }
 
 /// Functions whose first argument may have any type.

@@ -8,9 +8,11 @@ use crate::types::{NUMERIC, sql_type_to_arrow};
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, GroupByExpr, OrderBy, OrderByKind, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, UnaryOperator, Value, WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, UnaryOperator, Value, Visit, Visitor,
+    WildcardAdditionalOptions,
 };
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
 
 impl Scopes<'_> {
@@ -205,10 +207,11 @@ pub(super) fn check(
     known: Option<&[Column]>,
     order_by: Option<&OrderBy>,
     width: Option<usize>,
+    is_aggregate: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
     if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
         for expr in exprs {
-            check_group(expr, &select.projection, known, width)?;
+            check_group(expr, &select.projection, known, width, is_aggregate)?;
         }
     }
     if let Some(ast::Distinct::On(exprs)) = &select.distinct {
@@ -226,35 +229,87 @@ fn check_group(
     projection: &[SelectItem],
     known: Option<&[Column]>,
     width: Option<usize>,
+    is_aggregate: &dyn Fn(&str) -> bool,
 ) -> Result<()> {
     const CLAUSE: &str = "GROUP BY";
     let (Expr::GroupingSets(sets) | Expr::Rollup(sets) | Expr::Cube(sets)) = expr else {
-        return check_constant(expr, CLAUSE, width);
+        check_constant(expr, CLAUSE, width)?;
+        return match meant(expr, projection, known) {
+            Some(meant) => check_grouped(meant, is_aggregate),
+            None => Ok(()),
+        };
     };
     for expr in sets.iter_mut().flatten() {
         check_constant(expr, CLAUSE, width)?;
-        if let Some(Constant::Position(n)) = constant(expr)
-            && let Some(
-                SelectItem::UnnamedExpr(meant) | SelectItem::ExprWithAlias { expr: meant, .. },
-            ) = usize::try_from(n - 1).ok().and_then(|i| projection.get(i))
-            && constant(meant).is_none()
-        {
-            *expr = meant.clone();
-        }
-        if let Expr::Identifier(ident) = expr
-            && let name = fold(ident.clone())
-            && known.is_some_and(|columns| !columns.iter().any(|c| c.name == name))
-            && let Some(meant) = projection.iter().find_map(|item| match item {
-                SelectItem::ExprWithAlias { expr, alias } if fold(alias.clone()) == name => {
-                    Some(expr)
-                }
-                _ => None,
-            })
-        {
+        if let Some(meant) = meant(expr, projection, known) {
+            check_grouped(meant, is_aggregate)?;
             *expr = meant.clone();
         }
     }
     Ok(())
+}
+
+/// What a position in the select list, or a name that only it has, stands for.
+fn meant<'a>(
+    expr: &Expr,
+    projection: &'a [SelectItem],
+    known: Option<&[Column]>,
+) -> Option<&'a Expr> {
+    if let Some(Constant::Position(n)) = constant(expr) {
+        let item = usize::try_from(n - 1).ok().and_then(|i| projection.get(i));
+        return match item {
+            Some(
+                SelectItem::UnnamedExpr(meant) | SelectItem::ExprWithAlias { expr: meant, .. },
+            ) => constant(meant).is_none().then_some(meant),
+            _ => None,
+        };
+    }
+    let Expr::Identifier(ident) = expr else {
+        return None;
+    };
+    let name = fold(ident.clone());
+    if known.is_none_or(|columns| columns.iter().any(|c| c.name == name)) {
+        return None;
+    }
+    projection.iter().find_map(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } if fold(alias.clone()) == name => Some(expr),
+        _ => None,
+    })
+}
+
+/// `42803` for an aggregate that is grouped by, `42P20` for a window function.
+fn check_grouped(expr: &Expr, is_aggregate: &dyn Fn(&str) -> bool) -> Result<()> {
+    /// What is an aggregate, and how many subqueries are around: theirs are their own.
+    struct Calls<'a>(&'a dyn Fn(&str) -> bool, usize);
+    impl Visitor for Calls<'_> {
+        type Break = Error;
+        fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<Error> {
+            self.1 += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &ast::Query) -> ControlFlow<Error> {
+            self.1 -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+            let error = |state, what: &str| {
+                let message = format!("{what} functions are not allowed in GROUP BY");
+                ControlFlow::Break(Error::user(state, message))
+            };
+            match expr {
+                _ if self.1 > 0 => ControlFlow::Continue(()),
+                Expr::Function(f) if f.over.is_some() => error(SqlState("42P20"), "window"),
+                Expr::Function(f) if (self.0)(&f.name.to_string().to_lowercase()) => {
+                    error(SqlState::GROUPING_ERROR, "aggregate")
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    match expr.visit(&mut Calls(is_aggregate, 0)) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
 }
 
 /// Checks the positions in ORDER BY.
