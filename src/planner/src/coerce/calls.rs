@@ -2,10 +2,11 @@
 
 use crate::Functions;
 use crate::bind::external;
-use arrow_schema::DataType;
-use datafusion_common::{Result, ScalarValue};
+use arrow_schema::{DataType, Field};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DataFusionError, Result, ScalarValue};
 use datafusion_expr::expr::ScalarFunction;
-use datafusion_expr::{Expr, ScalarUDF, lit};
+use datafusion_expr::{ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, lit};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::Error;
@@ -38,15 +39,55 @@ impl Calls {
         )))
     }
 
-    /// The value as another type, by PostgreSQL's casts: `cast_as(value, NULL::type)`.
+    /// The value as another type, by PostgreSQL's casts: `cast_as(value, NULL::type)`. A quoted
+    /// constant is read at once, so that a wrong one is an error wherever it stands.
+    ///
+    /// Errors: those of the constant.
     pub(crate) fn cast(&self, value: Expr, to: &DataType) -> Result<Expr> {
-        let to = lit(ScalarValue::try_from(to)?);
-        self.call("cast_as", vec![value, to])
+        let is_quoted = matches!(value, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+        // A moment depends on the time zone, which is not known here.
+        let settled = !matches!(to, DataType::Timestamp(_, Some(_)) | DataType::List(_));
+        let null = lit(ScalarValue::try_from(to)?);
+        let call = self.call("cast_as", vec![value, null])?;
+        match call {
+            Expr::ScalarFunction(call) if is_quoted && settled => constant(call),
+            call => Ok(call),
+        }
     }
 
     /// What equal values have in common: bytes that are equal where the values are, and sort as
     /// the values do.
     pub(crate) fn sort_key(&self, value: Expr) -> Result<Expr> {
         self.call("sort_key", vec![value])
+    }
+}
+
+/// The value of a call of constants, or the call where nothing evaluates it here.
+fn constant(call: ScalarFunction) -> Result<Expr> {
+    let constants = call.args.iter().map(|arg| match arg {
+        Expr::Literal(value, _) => Some(value.clone()),
+        _ => None,
+    });
+    let Some(values) = constants.collect::<Option<Vec<_>>>() else {
+        return Ok(Expr::ScalarFunction(call));
+    };
+    let field = |value: &ScalarValue| Arc::new(Field::new("", value.data_type(), true));
+    let arg_fields = values.iter().map(field).collect::<Vec<_>>();
+    let references = values.iter().map(Some).collect::<Vec<_>>();
+    let return_field = call.func.return_field_from_args(ReturnFieldArgs {
+        arg_fields: &arg_fields,
+        scalar_arguments: &references,
+    })?;
+    let evaluated = call.func.invoke_with_args(ScalarFunctionArgs {
+        args: values.into_iter().map(ColumnarValue::Scalar).collect(),
+        arg_fields,
+        number_rows: 1,
+        return_field,
+        config_options: Arc::new(ConfigOptions::new()),
+    });
+    match evaluated {
+        Ok(ColumnarValue::Scalar(value)) => Ok(lit(value)),
+        Ok(_) | Err(DataFusionError::NotImplemented(_)) => Ok(Expr::ScalarFunction(call)),
+        Err(error) => Err(error),
     }
 }

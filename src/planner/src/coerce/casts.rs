@@ -25,10 +25,73 @@ impl Calls {
 
 /// Whether a cast is one of ours, and not Arrow's.
 pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
-    casts_numerics(from, to)
+    reads_text(from, to)
+        || casts_numerics(from, to)
         || casts_moments(from, to)
         || casts_texts(from, to)
         || casts_bytes(from, to)
+}
+
+/// Texts whose value Arrow reads otherwise: `1e400`, ` 7 `, `yes`.
+fn reads_text(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Boolean, Float32, Float64, Int16, Int32, Int64, Utf8};
+    *from == Utf8 && matches!(to, Boolean | Int16 | Int32 | Int64 | Float32 | Float64)
+}
+
+/// Whether there is a cast at all, in PostgreSQL's table of casts.
+pub(super) fn exists(from: &DataType, to: &DataType) -> bool {
+    use DataType::{Binary, Boolean, Date32, Int32, Interval, List, Null, Time64, Timestamp, Utf8};
+    let text = |t: &DataType| *t == Utf8 || *t == BPCHAR;
+    let number = |t: &DataType| t.is_numeric() || is_numeric_bytes(t);
+    let kind = |t: &DataType| match t {
+        t if number(t) => Some(Kind::Number),
+        Date32 => Some(Kind::Date),
+        Time64(_) => Some(Kind::Time),
+        Timestamp(..) => Some(Kind::Timestamp),
+        Interval(_) => Some(Kind::Interval),
+        Boolean => Some(Kind::Boolean),
+        Binary => Some(Kind::Bytes),
+        t if *t == JSONB => Some(Kind::Json),
+        t if *t == UUID => Some(Kind::Uuid),
+        _ => None,
+    };
+    match (from, to) {
+        (from, to) if from == to || *from == Null => true,
+        (from, to) if text(from) || text(to) => true,
+        (List(from), List(to)) => exists(from.data_type(), to.data_type()),
+        (List(_), _) | (_, List(_)) => false,
+        (Boolean, to) if number(to) => *to == Int32,
+        (from, Boolean) if number(from) => *from == Int32,
+        (from, to) => match (kind(from), kind(to)) {
+            (Some(from), Some(to)) => {
+                from == to
+                    || matches!(
+                        (from, to),
+                        (Kind::Date, Kind::Timestamp)
+                            | (Kind::Timestamp, Kind::Date | Kind::Time)
+                            | (Kind::Time, Kind::Interval)
+                            | (Kind::Interval, Kind::Time)
+                            | (Kind::Json, Kind::Number | Kind::Boolean)
+                    )
+            }
+            // Types of the catalog's tables.
+            _ => true,
+        },
+    }
+}
+
+/// What casts tell apart.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Number,
+    Date,
+    Time,
+    Timestamp,
+    Interval,
+    Boolean,
+    Bytes,
+    Json,
+    Uuid,
 }
 
 /// Casts from and to `char(n)`, and between text and `uuid`.

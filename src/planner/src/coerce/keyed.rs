@@ -141,6 +141,16 @@ impl Keyed {
                     list.negated,
                 ))))
             }
+            Expr::Case(mut case) => {
+                let Some(value) = case.expr.take_if(|value| by_key(&[value], schema)) else {
+                    return Ok(Transformed::no(Expr::Case(case)));
+                };
+                case.expr = Some(Box::new(self.key(*value, schema)?.data));
+                for (when, _) in &mut case.when_then_expr {
+                    **when = self.key(std::mem::take(when.as_mut()), schema)?.data;
+                }
+                Ok(Transformed::yes(Expr::Case(case)))
+            }
             Expr::InSubquery(i) => self.in_subquery(i, schema),
             Expr::SetComparison(set) => match self.keyed_pair(&set.expr, &set.subquery, schema)? {
                 Some((expr, subquery)) => {

@@ -18,7 +18,7 @@
 //! types of subqueries, unions and constants have become final. It is idempotent.
 
 use super::calls::Calls;
-use super::casts::is_ours;
+use super::casts;
 use super::moments;
 use super::named;
 use super::operands::is_compared;
@@ -26,7 +26,7 @@ use super::resolve::argument;
 use crate::bind::external;
 use crate::lineage::SQL_TYPE;
 use crate::signatures;
-use crate::types::{JSONB, NUMERIC, UUID, is_numeric_bytes};
+use crate::types::{JSONB, NUMERIC, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -513,19 +513,13 @@ impl Calls {
                     && matches!(to, DataType::List(_))
                     && named::has_name(&expr, schema)
                     && !field.metadata().contains_key(SQL_TYPE);
-                if is_ours(&from, to) || renamed {
-                    return Ok(Transformed::yes(self.cast(*expr, to)?));
-                }
-                let ours = |t: &DataType| {
-                    is_numeric_bytes(t)
-                        || *t == JSONB
-                        || *t == UUID
-                        || matches!(t, DataType::List(_))
-                };
-                if from != *to && from != DataType::Null && (ours(&from) || ours(to)) {
+                if !casts::exists(&from, to) {
                     let name = crate::types::sql_type_name;
                     let message = format!("cannot cast type {} to {}", name(&from), name(to));
                     return Err(external(Error::user(SqlState("42846"), message)));
+                }
+                if casts::is_ours(&from, to) || renamed {
+                    return Ok(Transformed::yes(self.cast(*expr, to)?));
                 }
                 Ok(Transformed::no(Expr::Cast(Cast { expr, field })))
             }

@@ -2,12 +2,17 @@
 //! for, and operands that it does not take are refused (`typed`).
 
 use super::calls::Calls;
+use super::resolve::argument;
+use crate::bind::external;
+use crate::signatures::type_text;
+use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
-use datafusion_expr::expr::{Between, InList, InSubquery};
+use datafusion_expr::expr::{Between, Case, InList, InSubquery};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
+use tidemark_common::{Error, SqlState};
 
 /// The rule.
 #[derive(Debug)]
@@ -69,10 +74,52 @@ impl Calls {
                 let list = InSubquery::new(Box::new(expr), i.subquery, i.negated);
                 (Expr::InSubquery(list), changed)
             }
+            Expr::Case(case) => return self.case_operands(case, schema),
+            Expr::AggregateFunction(call) => {
+                if let Some(filter) = &call.params.filter {
+                    condition(filter, "FILTER", schema)?;
+                }
+                return Ok(Transformed::no(Expr::AggregateFunction(call)));
+            }
             other => return Ok(Transformed::no(other)),
         };
         Ok(Transformed::new_transformed(expr, changed))
     }
+
+    /// What CASE compares, or its conditions.
+    fn case_operands(&self, case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Some(mut value) = case.expr else {
+            for (when, _) in &case.when_then_expr {
+                condition(when, "CASE/WHEN", schema)?;
+            }
+            return Ok(Transformed::no(Expr::Case(case)));
+        };
+        let (mut changed, mut arms) = (false, Vec::with_capacity(case.when_then_expr.len()));
+        for (when, then) in case.when_then_expr {
+            let (left, when, c) = self.typed(*value, Operator::Eq, *when, schema, true)?;
+            *value = left;
+            changed |= c;
+            arms.push((Box::new(when), then));
+        }
+        let case = Case::new(Some(value), arms, case.else_expr);
+        Ok(Transformed::new_transformed(Expr::Case(case), changed))
+    }
+}
+
+/// `42804` for a condition that is none.
+fn condition(expr: &Expr, clause: &str, schema: &DFSchema) -> Result<()> {
+    // What has no type yet is an operator's, and a boolean if it is right.
+    let Ok(is) = argument(expr, schema) else {
+        return Ok(());
+    };
+    if is.is_unknown() || matches!(is.data_type, DataType::Boolean | DataType::Null) {
+        return Ok(());
+    }
+    let message = format!(
+        "argument of {clause} must be type boolean, not type {}",
+        type_text(&is)
+    );
+    Err(external(Error::user(SqlState::DATATYPE_MISMATCH, message)))
 }
 
 pub(super) fn is_compared(op: Operator) -> bool {

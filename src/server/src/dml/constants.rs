@@ -216,7 +216,8 @@ pub(super) fn assign(
         )
     };
     let numbers = |t: &DataType| is_number(t) || *t == DataType::Null;
-    let fits = strings(&from)
+    let fits = from == DataType::Null
+        || strings(&from) && (strings(&column.data_type) || is_untyped(&expr, plan))
         || numbers(&from) && (numbers(&column.data_type) || strings(&column.data_type))
         || from.is_temporal() && column.data_type.is_temporal();
     if !fits
@@ -243,6 +244,42 @@ pub(super) fn assign(
     // The rules of types make of it what the types that the plan ends with ask for.
     let to = column.data_type.clone();
     Ok(LogicalExpr::Cast(Cast::new(Box::new(expr), to)))
+}
+
+/// Whether the values are quoted constants, parameters or NULL, which take the type of the column
+/// that they go to.
+fn is_untyped(expr: &LogicalExpr, plan: &LogicalPlan) -> bool {
+    match (expr, plan) {
+        (LogicalExpr::Alias(alias), plan) => is_untyped(&alias.expr, plan),
+        (LogicalExpr::Literal(..) | LogicalExpr::Placeholder(_), _) => true,
+        (LogicalExpr::Column(column), plan) => {
+            let place = plan.schema().maybe_index_of_column(column);
+            place.is_some_and(|place| has_untyped(plan, place))
+        }
+        _ => false,
+    }
+}
+
+fn has_untyped(plan: &LogicalPlan, place: usize) -> bool {
+    match plan {
+        LogicalPlan::Values(values) => values
+            .values
+            .iter()
+            .all(|row| row.get(place).is_some_and(|e| is_untyped(e, plan))),
+        LogicalPlan::Projection(projection) => {
+            let expr = projection.expr.get(place);
+            expr.is_some_and(|e| is_untyped(e, &projection.input))
+        }
+        LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Filter(_)
+        | LogicalPlan::Distinct(_) => plan
+            .inputs()
+            .iter()
+            .all(|input| input.schema().fields().len() > place && has_untyped(input, place)),
+        _ => false,
+    }
 }
 
 fn is_number(data_type: &DataType) -> bool {
