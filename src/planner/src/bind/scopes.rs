@@ -14,12 +14,14 @@
 //! apart by hidden aliases: DataFusion minds them, PostgreSQL only where one is referred to.
 //!
 //! **INTERSECT ALL and EXCEPT ALL** pair rows one by one (`sets`); **FETCH FIRST .. WITH TIES**
-//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`).
+//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`); **columns beside a
+//! primary key** in GROUP BY are grouped by as well (`dependent`).
 //!
 //! A scope is unknown where FROM reads what the catalog does not know (functions of ad-hoc
 //! queries); names in it are left to DataFusion.
 
 mod calls;
+mod dependent;
 mod grouping;
 mod items;
 mod join;
@@ -51,6 +53,8 @@ pub(crate) struct Output {
     data_type: Option<DataType>,
     /// Whether it is a quoted constant: text, unless a set operation makes it something else.
     quoted: bool,
+    /// Whether it belongs to the primary key of the table that it is a column of.
+    key: bool,
 }
 
 impl Output {
@@ -60,6 +64,7 @@ impl Output {
             unique: name.into(),
             data_type,
             quoted: false,
+            key: false,
         }
     }
 }
@@ -257,7 +262,10 @@ impl<'a> Scopes<'a> {
         if merges || select.projection.len() > 1 {
             self.wildcards(&mut select.projection)?;
         }
-        let outputs = self.items(&mut select.projection)?;
+        let mut outputs = self.items(&mut select.projection)?;
+        for output in outputs.iter_mut().flatten() {
+            output.key = false;
+        }
         let known = self.scopes.last().and_then(|s| s.columns.as_deref());
         items::check(
             select,
@@ -277,6 +285,7 @@ impl<'a> Scopes<'a> {
         if let Some(order_by) = order_by.as_deref_mut() {
             self.order(order_by, select, outputs.as_deref())?;
         }
+        self.dependent_columns(select, order_by.as_deref_mut());
         if is_value {
             items::hide_value(select, self.scopes.last());
         }
@@ -437,8 +446,11 @@ impl<'a> Scopes<'a> {
             return outputs.clone();
         }
         let relation = self.provider.find(schema, name).ok()?;
-        let column = |c: &tidemark_plan::Column| Output::new(&c.name, Some(c.data_type.clone()));
-        Some(relation.columns.iter().map(column).collect())
+        let column = |(i, c): (usize, &tidemark_plan::Column)| Output {
+            key: relation.key_declared && relation.key.contains(&i),
+            ..Output::new(&c.name, Some(c.data_type.clone()))
+        };
+        Some(relation.columns.iter().enumerate().map(column).collect())
     }
 
     /// What an unqualified name means, if a join has merged it. Errors: `42702`.
