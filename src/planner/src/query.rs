@@ -1,13 +1,15 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
 //! and sinks put on top.
 
-use crate::bind::{Expander, Provider, Scopes, output_names, to_error};
+use crate::bind::{Expander, Provider, Scopes, external, output_names, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner};
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
+use datafusion_common::Result as DataFusionResult;
+use datafusion_common::tree_node::TreeNodeRecursion;
 use datafusion_expr::LogicalPlan;
 use datafusion_sql::planner::{ParserOptions, SqlToRel};
 use datafusion_sql::sqlparser::ast::{self, Query};
@@ -36,6 +38,20 @@ struct Streamed {
     stream: Stream,
     columns: Vec<Column>,
     relations: BTreeSet<RelationId>,
+}
+
+/// Refuses values that no state and no checkpoint holds.
+fn storable(plan: &LogicalPlan) -> DataFusionResult<()> {
+    let is_interval = |t: &DataType| matches!(t, DataType::Interval(_));
+    let spans = |t: &DataType| matches!(t, DataType::List(e) if is_interval(e.data_type()));
+    plan.apply_with_subqueries(|node| {
+        if node.schema().fields().iter().any(|f| spans(f.data_type())) {
+            let message = "arrays of intervals are not supported in a materialized view";
+            return Err(external(Error::unsupported(message)));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }
 
 impl Planner {
@@ -82,6 +98,9 @@ impl Planner {
             _ => columns,
         };
         let plan = analyze(plan, &self.registry, &self.zone).map_err(|e| to_error(e, positions))?;
+        if maintained {
+            storable(&plan).map_err(|e| to_error(e, positions))?;
+        }
         let sql_types = (0..plan.schema().fields().len())
             .map(|c| sql_type(&plan, c))
             .collect();

@@ -3,8 +3,11 @@
 
 use super::arguments::{Takes, Values, taken};
 use super::definition::*;
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int32Array, Int32Builder};
-use arrow::datatypes::{DataType, Float64Type, Int32Type};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int32Builder, Int64Array,
+    PrimitiveArray,
+};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float32Type, Float64Type, Int32Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
@@ -23,7 +26,65 @@ pub(super) fn definitions() -> Vec<Definition> {
             _ => &[],
         };
     }
+    let extreme = |name, evaluate| Definition {
+        name,
+        aliases: &[],
+        takes: |t| matches!(t, [f, DataType::Int64] if f.is_floating()).then(|| t.to_vec()),
+        returns: |t| t[0].clone(),
+        evaluate,
+    };
+    all.push(Definition {
+        name: "is_nan",
+        aliases: &[],
+        takes: |t| matches!(t, [f] if f.is_floating()).then(|| t.to_vec()),
+        returns: |_| DataType::Boolean,
+        evaluate: |a| {
+            let values = column(a, 0)?;
+            let nan: BooleanArray = match values.as_primitive_opt::<Float32Type>() {
+                Some(values) => values.iter().map(|v| v.map(f32::is_nan)).collect(),
+                None => {
+                    let values = values.as_primitive::<Float64Type>();
+                    values.iter().map(|v| v.map(f64::is_nan)).collect()
+                }
+            };
+            result(a, Arc::new(nan))
+        },
+    });
+    all.push(extreme("float_max", |a| with_nan(a, |_, nans| nans > 0)));
+    all.push(extreme("float_min", |a| {
+        with_nan(a, |number, nans| !number && nans > 0)
+    }));
     all
+}
+
+/// The extreme of numbers beside the count of those values that are none: NaN where it is the
+/// extreme of all.
+fn with_nan(args: &ScalarFunctionArgs, is_nan: fn(bool, i64) -> bool) -> Result<ColumnarValue> {
+    fn of<T: ArrowPrimitiveType>(
+        numbers: &PrimitiveArray<T>,
+        nans: &Int64Array,
+        nan: T::Native,
+        is_nan: fn(bool, i64) -> bool,
+    ) -> ArrayRef {
+        let rows = numbers.iter().zip(nans);
+        let extremes = rows.map(|(number, nans)| {
+            let other = is_nan(number.is_some(), nans.unwrap_or(0));
+            if other { Some(nan) } else { number }
+        });
+        Arc::new(extremes.collect::<PrimitiveArray<T>>())
+    }
+    let (numbers, nans) = (column(args, 0)?, column(args, 1)?);
+    let nans = nans.as_primitive();
+    let extremes = match numbers.as_primitive_opt::<Float32Type>() {
+        Some(numbers) => of(numbers, nans, f32::NAN, is_nan),
+        None => of(
+            numbers.as_primitive::<Float64Type>(),
+            nans,
+            f64::NAN,
+            is_nan,
+        ),
+    };
+    result(args, extremes)
 }
 
 type Kernel = fn(&ScalarFunctionArgs) -> Result<ColumnarValue>;

@@ -38,6 +38,7 @@ pub(super) fn definitions() -> Vec<Definition> {
             |t| (t.len() == 1 && t[0].is_integer()).then(|| t.to_vec()),
             not,
         ),
+        function("int_xor", same, exclusive_or),
         Definition {
             returns: |_| DataType::Utf8,
             ..function("to_hex", one, to_hex)
@@ -52,6 +53,15 @@ fn wider(types: &[DataType]) -> Option<Vec<DataType>> {
     } else {
         taken(types, 2, &[Int4, Int4])
     }
+}
+
+/// Two integers in the wider one's type.
+fn same(types: &[DataType]) -> Option<Vec<DataType>> {
+    let widest = [DataType::Int64, DataType::Int32, DataType::Int16]
+        .into_iter()
+        .find(|t| types.contains(t))?;
+    let integers = |t: &DataType| t.is_integer() || t.is_null();
+    (types.len() == 2 && types.iter().all(integers)).then(|| vec![widest; 2])
 }
 
 fn one(types: &[DataType]) -> Option<Vec<DataType>> {
@@ -193,4 +203,26 @@ fn to_hex(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     texts(args, |row, out| {
         Ok(given.get(row).is_some_and(|v| write!(out, "{v:x}").is_ok()))
     })
+}
+
+/// `a # b`.
+fn exclusive_or(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn of<T: ArrowPrimitiveType>(left: &ArrayRef, right: &ArrayRef) -> Result<ArrayRef>
+    where
+        T::Native: std::ops::BitXor<Output = T::Native>,
+    {
+        let (left, right) = (left.as_primitive::<T>(), right.as_primitive::<T>());
+        Ok(Arc::new(arrow::compute::binary::<_, _, _, T>(
+            left,
+            right,
+            |a, b| a ^ b,
+        )?))
+    }
+    let (left, right) = (column(args, 0)?, column(args, 1)?);
+    let bits = match args.return_field.data_type() {
+        DataType::Int16 => of::<Int16Type>(&left, &right),
+        DataType::Int32 => of::<Int32Type>(&left, &right),
+        _ => of::<Int64Type>(&left, &right),
+    };
+    result(args, bits?)
 }

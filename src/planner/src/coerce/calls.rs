@@ -50,6 +50,11 @@ impl Calls {
         let null = lit(ScalarValue::try_from(to)?);
         let call = self.call("cast_as", vec![value, null])?;
         match call {
+            // A constant that is a `bigint` would be narrowed.
+            Expr::ScalarFunction(call) if is_quoted && *to == DataType::Int64 => {
+                constant(call.clone())?;
+                Ok(Expr::ScalarFunction(call))
+            }
             Expr::ScalarFunction(call) if is_quoted && settled => constant(call),
             call => Ok(call),
         }

@@ -5,7 +5,7 @@
 //! * `GROUP BY x` groups by the key, and shows the least of the values of each group, in the order
 //!   of their bytes: PostgreSQL shows any of them. DISTINCT is a GROUP BY of all columns;
 //! * `count(DISTINCT x)` counts keys; `min` and `max` of intervals and arrays go through bytes that
-//!   sort as they do.
+//!   sort as they do, those of floats (ad hoc) leave NaN out and mind it afterwards.
 //!
 //! Comparisons of numerics are the business of [`super::numerics`]. The rule comes before type
 //! coercion, and is idempotent: keys are values of another type.
@@ -27,10 +27,12 @@ use datafusion_expr::expr::{
 use datafusion_expr::logical_plan::{
     Aggregate, Distinct, DistinctOn, Join, Sort, Subquery, Window,
 };
+use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{
     AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
-    WindowFunctionDefinition, lit,
+    WindowFunctionDefinition, lit, not,
 };
+use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_functions_aggregate::min_max::min_udaf;
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
@@ -253,6 +255,10 @@ impl Keyed {
             "min" | "max" if params.args.len() == 1 => {
                 let value = params.args.remove(0);
                 let data_type = value.get_type(schema)?;
+                if self.1 && data_type.is_floating() {
+                    params.args = vec![value];
+                    return self.float_extreme(AggregateFunction { func, params }, changed);
+                }
                 let through = has_byte_form(&data_type);
                 params.args = vec![if through {
                     self.bytes(value, &data_type)?
@@ -272,6 +278,38 @@ impl Keyed {
             Expr::AggregateFunction(AggregateFunction { func, params }),
             changed,
         ))
+    }
+
+    /// The extreme of the floats that are numbers, and how many are not: NaN is above all of them,
+    /// which DataFusion's own minds in some places and not in others.
+    fn float_extreme(&self, call: AggregateFunction, changed: bool) -> Result<Transformed<Expr>> {
+        let is_nan = |e: &Expr| match e {
+            Expr::ScalarFunction(f) => f.func.name() == "is_nan",
+            Expr::Not(e) => matches!(e.as_ref(), Expr::ScalarFunction(f)
+                if f.func.name() == "is_nan"),
+            _ => false,
+        };
+        let filters = call.params.filter.iter().flat_map(|f| split_conjunction(f));
+        if filters.into_iter().any(is_nan) {
+            return Ok(Transformed::new_transformed(
+                Expr::AggregateFunction(call),
+                changed,
+            ));
+        }
+        let nan = self.0.call("is_nan", call.params.args.clone())?;
+        let filtered = |condition: Expr| match &call.params.filter {
+            Some(filter) => Some(Box::new(filter.as_ref().clone().and(condition))),
+            None => Some(Box::new(condition)),
+        };
+        let name = format!("float_{}", call.func.name());
+        let mut numbers = call.clone();
+        numbers.params.filter = filtered(not(nan.clone()));
+        let mut others = call.clone();
+        others.func = count_udaf();
+        others.params.distinct = false;
+        others.params.filter = filtered(nan);
+        let parts = [numbers, others].map(Expr::AggregateFunction);
+        Ok(Transformed::yes(self.0.call(&name, parts.to_vec())?))
     }
 
     /// An interval or an array as bytes that begin with its key.

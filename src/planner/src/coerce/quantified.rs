@@ -122,7 +122,12 @@ fn condition(
             }
             inner => Ok(condition(inner, Null::Itself, in_list, schema)?.update_data(not)),
         },
-        Expr::InSubquery(i) if null == Null::False => Ok(Transformed::no(Expr::InSubquery(i))),
+        // An anti join pairs columns: it would lose the NULLs that a constant is compared with.
+        Expr::InSubquery(i)
+            if null == Null::False && !(i.negated && i.expr.column_refs().is_empty()) =>
+        {
+            Ok(Transformed::no(Expr::InSubquery(i)))
+        }
         Expr::InSubquery(i) if null == Null::FalseInOr && !i.negated && has_mark(&i, schema)? => {
             Ok(Transformed::no(Expr::InSubquery(i)))
         }

@@ -75,9 +75,27 @@ impl Calls {
 }
 
 impl Calls {
+    /// Numerics as numerics of any scale, if one of them is.
+    fn of_one_form(&self, args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        let types = args
+            .iter()
+            .map(|a| a.get_type(schema))
+            .collect::<Result<Vec<_>>>()?;
+        if !types.contains(&NUMERIC) {
+            return Ok(args);
+        }
+        let typed = args.into_iter().zip(&types);
+        typed
+            .map(|(arg, is)| self.convert(arg, is, &NUMERIC))
+            .collect()
+    }
+
     /// What is rounded to a scale that is computed has no type of one scale: once the scale has
     /// become a constant, the type would be another.
     fn of_any_scale(&self, name: &str, args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        if name == "nullif" {
+            return self.of_one_form(args, schema);
+        }
         let computed = |e: &Expr| !matches!(e, Expr::Literal(_, _));
         if !matches!(name, "round" | "trunc") || !args.get(1).is_some_and(computed) {
             return Ok(args);

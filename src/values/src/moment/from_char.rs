@@ -58,7 +58,7 @@ pub fn to_timestamp(text: &str, template: &Template, zone: &Zone) -> Result<i64>
         Some(offset) => local.checked_sub(i64::from(offset) * SECOND),
         None => zone.moment_of(local),
     }))?;
-    Ok(super::round_micros(moment, precision))
+    Ok(super::round_timestamp(moment, precision))
 }
 
 /// `to_date(text, pattern)`.

@@ -49,7 +49,9 @@ pub use interval::*;
 pub use interval_text::{IntervalFields, read_interval};
 pub use make::*;
 pub use print::*;
-pub use read::{Session, read_date, read_timestamp, read_timestamptz, round_micros};
+pub use read::{
+    Session, read_date, read_timestamp, read_timestamptz, round_micros, round_timestamp,
+};
 pub use template::Template;
 pub use timeread::read_time;
 pub use to_char::{to_char_interval, to_char_timestamp, to_char_timestamptz};

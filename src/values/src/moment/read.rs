@@ -93,14 +93,24 @@ fn rounded(micros: i64, precision: u8) -> Result<i64> {
     if precision >= 6 {
         return Ok(micros);
     }
-    let result = round_micros(micros, precision);
+    let result = round_timestamp(micros, precision);
     if result < TIMESTAMP_MIN && micros != TIMESTAMP_MINUS_INFINITY {
         return Err(super::failure::timestamp_out_of_range());
     }
     Ok(result)
 }
 
-/// Rounds microseconds of a timestamp, a time or an interval to `precision` digits of the second,
+/// Rounds a timestamp to `precision` digits of the second: halves away from 2000, from where
+/// PostgreSQL counts. Infinities stay.
+pub fn round_timestamp(micros: i64, precision: u8) -> i64 {
+    const FROM_2000: i64 = 946_684_800 * SECOND;
+    if !super::timestamp_is_finite(micros) {
+        return micros;
+    }
+    round_micros(micros.saturating_sub(FROM_2000), precision).saturating_add(FROM_2000)
+}
+
+/// Rounds microseconds of a time or an interval to `precision` digits of the second,
 /// halves away from zero. Infinities stay.
 pub fn round_micros(micros: i64, precision: u8) -> i64 {
     if precision >= 6 || !super::timestamp_is_finite(micros) {

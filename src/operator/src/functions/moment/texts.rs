@@ -460,11 +460,7 @@ fn rounded(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             let values = values.as_primitive::<TimestampMicrosecondType>();
             let rounded = (0..values.len()).map(|row| {
                 let value = values.is_valid(row).then(|| values.value(row))?;
-                if m::timestamp_is_finite(value) {
-                    Some(m::round_micros(value, kept(row)?))
-                } else {
-                    Some(value)
-                }
+                Some(m::round_timestamp(value, kept(row)?))
             });
             moments(args, rounded)
         }
