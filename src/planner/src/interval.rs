@@ -61,6 +61,30 @@ pub(crate) fn plain_spelling(interval: &ast::Interval) -> Result<Option<String>>
     )))
 }
 
+/// The fields of a type as those of a literal.
+pub(crate) fn first_and_last(
+    fields: &ast::IntervalFields,
+) -> (Option<ast::DateTimeField>, Option<ast::DateTimeField>) {
+    use ast::DateTimeField as D;
+    use ast::IntervalFields as F;
+    let (first, last) = match fields {
+        F::Year => (D::Year, None),
+        F::Month => (D::Month, None),
+        F::Day => (D::Day, None),
+        F::Hour => (D::Hour, None),
+        F::Minute => (D::Minute, None),
+        F::Second => (D::Second, None),
+        F::YearToMonth => (D::Year, Some(D::Month)),
+        F::DayToHour => (D::Day, Some(D::Hour)),
+        F::DayToMinute => (D::Day, Some(D::Minute)),
+        F::DayToSecond => (D::Day, Some(D::Second)),
+        F::HourToMinute => (D::Hour, Some(D::Minute)),
+        F::HourToSecond => (D::Hour, Some(D::Second)),
+        F::MinuteToSecond => (D::Minute, Some(D::Second)),
+    };
+    (Some(first), last)
+}
+
 /// The fields that a literal is restricted to.
 fn fields(interval: &ast::Interval) -> Result<IntervalFields> {
     use IntervalFields as F;

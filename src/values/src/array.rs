@@ -288,6 +288,22 @@ pub fn write_element(element: &str, text: &mut String) {
     text.push('"');
 }
 
+/// Writes a part of a row, in quotes where it needs them.
+pub fn write_part(part: &str, text: &mut String) {
+    let special = |b: u8| is_space(b) || matches!(b, b'"' | b'\\' | b'(' | b')' | b',');
+    if !part.is_empty() && !part.bytes().any(special) {
+        return text.push_str(part);
+    }
+    text.push('"');
+    for c in part.chars() {
+        if matches!(c, '"' | '\\') {
+            text.push(c);
+        }
+        text.push(c);
+    }
+    text.push('"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -153,6 +153,35 @@ pub fn like(bytes: &[u8], pattern: &[u8]) -> Result<bool> {
     }
 }
 
+/// A pattern of LIKE with another escape, or none, as one with the backslash, into `out`.
+///
+/// Errors: `22025` for an escape of more than one byte.
+pub fn like_escape(pattern: &[u8], escape: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    if escape.len() > 1 {
+        return Err(Error::user(SqlState("22025"), "invalid escape string")
+            .with_hint("Escape string must be empty or one character."));
+    }
+    let escape = escape.first();
+    if escape == Some(&b'\\') {
+        out.extend_from_slice(pattern);
+        return Ok(());
+    }
+    let mut escaped = false;
+    for b in pattern {
+        if Some(b) == escape && !escaped {
+            out.push(b'\\');
+            escaped = true;
+            continue;
+        }
+        if *b == b'\\' && !escaped {
+            out.push(b'\\');
+        }
+        out.push(*b);
+        escaped = false;
+    }
+    Ok(())
+}
+
 /// How bytes are written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {

@@ -7,14 +7,17 @@
 //! * A float becomes an integer by rounding half to even, a numeric by rounding half away from
 //!   zero, instead of truncation.
 //! * Timestamps, floats and intervals turn into text as PostgreSQL prints them.
+//! * A timestamp and an interval give PostgreSQL's sum: infinities stay.
 //!
 //! The rules are idempotent: applying them again changes nothing in the answers.
 
 use super::floats;
 use crate::functions::text;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::kernels::arity::try_binary;
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::*;
+use arrow::error::ArrowError;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, Operator};
@@ -23,6 +26,7 @@ use datafusion_physical_expr::expressions::{self as physical, BinaryExpr, CastEx
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use tidemark_values::moment;
 
 type Physical = Arc<dyn PhysicalExpr>;
 
@@ -73,6 +77,27 @@ fn binary_node(binary: &BinaryExpr, input: &Schema) -> Result<Option<Physical>> 
             (right.data_type(input)? == output)
                 .then(|| Kernel::over(name, [left.clone(), right.clone()], output, kernel))
         }
+        op @ (Operator::Plus | Operator::Minus)
+            if is_micros(left, input)? && is_span(right, input)? =>
+        {
+            let (name, kernel): (_, KernelFn) = match op {
+                Operator::Plus => ("timestamp + interval", |args, _| shifted(args, false)),
+                _ => ("timestamp - interval", |args, _| shifted(args, true)),
+            };
+            let output = left.data_type(input)?;
+            Some(Kernel::over(
+                name,
+                [left.clone(), right.clone()],
+                output,
+                kernel,
+            ))
+        }
+        Operator::Plus if is_span(left, input)? && is_micros(right, input)? => {
+            let output = right.data_type(input)?;
+            let args = [right.clone(), left.clone()];
+            let kernel: KernelFn = |args, _| shifted(args, false);
+            Some(Kernel::over("timestamp + interval", args, output, kernel))
+        }
         Operator::Plus | Operator::Minus | Operator::Multiply => {
             let checked = BinaryExpr::new(left.clone(), *binary.op(), right.clone())
                 .with_fail_on_overflow(true);
@@ -112,6 +137,35 @@ fn cast_node(cast: &CastExpr, from: &DataType, input: &Schema) -> Result<Option<
         })),
         _ => None,
     })
+}
+
+fn is_micros(expr: &Physical, input: &Schema) -> Result<bool> {
+    let data_type = expr.data_type(input)?;
+    Ok(matches!(
+        data_type,
+        DataType::Timestamp(TimeUnit::Microsecond, _)
+    ))
+}
+
+fn is_span(expr: &Physical, input: &Schema) -> Result<bool> {
+    Ok(expr.data_type(input)? == DataType::Interval(IntervalUnit::MonthDayNano))
+}
+
+/// Timestamps moved by intervals; infinities stay.
+fn shifted(args: &[ArrayRef], back: bool) -> Result<ArrayRef> {
+    let moments = args[0].as_primitive::<TimestampMicrosecondType>();
+    let spans = args[1].as_primitive::<IntervalMonthDayNanoType>();
+    let shift = |at: i64, by: IntervalMonthDayNano| {
+        let by = moment::Interval::new(by.months, by.days, by.nanoseconds / 1000);
+        let moved = if back {
+            moment::timestamp_minus_interval(at, by)
+        } else {
+            moment::timestamp_plus(at, by)
+        };
+        moved.map_err(|e| ArrowError::ExternalError(Box::new(e)))
+    };
+    let moved: TimestampMicrosecondArray = try_binary(moments, spans, shift)?;
+    Ok(Arc::new(moved.with_data_type(args[0].data_type().clone())))
 }
 
 fn of_floats(op: &Operator) -> bool {

@@ -3,9 +3,11 @@
 use super::arguments::{Byteas, Takes, Texts, Values, byteas, taken, texts, values};
 use super::casts::cast_array;
 use super::definition::*;
+use super::quantified::Compare;
 use arrow::array::{
     Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, StringArray, StringBuilder,
 };
+use arrow::compute::kernels::comparison;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
@@ -36,6 +38,7 @@ pub(super) fn definitions() -> Vec<Definition> {
     let mut all = bytes_and_bits();
     all.extend(as_texts());
     all.extend(lengths());
+    all.extend(matches());
     all.extend([
         function(
             "bytealike",
@@ -51,6 +54,34 @@ pub(super) fn definitions() -> Vec<Definition> {
         ),
     ]);
     all
+}
+
+/// What LIKE and its like are called as functions.
+fn matches() -> Vec<Definition> {
+    fn either(types: &[DataType]) -> Option<Vec<DataType>> {
+        taken(types, 2, &[Text, Text]).or_else(|| taken(types, 2, &[Bytea, Bytea]))
+    }
+    let matching = |name, alias: &'static [&'static str], evaluate| Definition {
+        aliases: alias,
+        ..function(name, either, |_| DataType::Boolean, evaluate)
+    };
+    vec![
+        matching("like", &["textlike"], |a| match is_bytea(a) {
+            true => like(a, true),
+            false => text_like(a, comparison::like),
+        }),
+        matching("notlike", &["textnlike"], |a| match is_bytea(a) {
+            true => like(a, false),
+            false => text_like(a, comparison::nlike),
+        }),
+        matching("texticlike", &[], |a| text_like(a, comparison::ilike)),
+        matching("texticnlike", &[], |a| text_like(a, comparison::nilike)),
+    ]
+}
+
+fn text_like(args: &ScalarFunctionArgs, compare: Compare) -> Result<ColumnarValue> {
+    let (texts, patterns) = (column(args, 0)?, column(args, 1)?);
+    result(args, Arc::new(compare(&texts, &patterns)?))
 }
 
 fn bytes_and_bits() -> Vec<Definition> {

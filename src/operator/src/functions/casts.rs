@@ -78,6 +78,9 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
         (DataType::List(_), DataType::Utf8) => {
             return Ok(Arc::new(array::lists_as_text(array.as_list(), zone)?));
         }
+        (DataType::Struct(_), DataType::Utf8) => {
+            return array::records_as_text(array.as_struct(), zone);
+        }
         (DataType::Utf8, DataType::List(element)) => {
             return array::lists_of_text(array.as_string(), element, zone);
         }

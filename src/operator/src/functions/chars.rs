@@ -1,6 +1,6 @@
 //! `char(n)`: texts with blanks up to a length, a `LargeUtf8` to Arrow. Blanks at the end do not
 //! count when values are compared, and are gone when a value becomes text; they are kept where it
-//! is printed. `bpchar(text, n)` cuts and pads.
+//! is printed, or cast to `bytea`. `bpchar(text, n)` cuts and pads.
 
 use super::definition::*;
 use arrow::array::LargeStringBuilder;
@@ -110,6 +110,10 @@ fn trimmed(text: &str) -> &str {
 
 /// A column as, or from, `char`s of no declared length; `None` if neither type is one.
 pub(super) fn cast_array(array: &ArrayRef, to: &DataType, zone: &Zone) -> Result<Option<ArrayRef>> {
+    if *array.data_type() == BPCHAR && *to == DataType::Binary {
+        let padded = arrow::compute::cast(array, &DataType::Utf8)?;
+        return super::casts::cast_array_in(&padded, to, zone).map(Some);
+    }
     if *array.data_type() == BPCHAR {
         let values = array.as_string::<i64>();
         let mut texts = StringBuilder::with_capacity(values.len(), values.value_data().len());

@@ -637,11 +637,11 @@ pub(super) fn write(
             let (p, s) = (i32::from(*precision), i32::from(*scale));
             let fitted = each(values, |v| {
                 let fitted = v.fit(p, s)?;
+                // What fits and is no integer is NaN, which these have none of.
                 fitted.to_i128(s).ok_or_else(|| {
-                    tidemark_common::Error::user(
-                        SqlState::NUMERIC_OUT_OF_RANGE,
-                        "numeric field overflow",
-                    )
+                    let message = format!("NaN as numeric({p},{s}) is not supported");
+                    tidemark_common::Error::unsupported(message)
+                        .with_hint("NUMERIC without precision has it.")
                 })
             });
             let fitted = fitted.collect::<Result<Decimal128Array>>()?;

@@ -1,4 +1,5 @@
-//! `x op ANY (array)` and `x op ALL (array)`, as `any_eq(x, array)`, `all_lt(x, array)` and so on.
+//! `x op ANY (array)` and `x op ALL (array)`, as `any_eq(x, array)`, `all_lt(x, array)`,
+//! `any_like(x, array)` and so on.
 //!
 //! For each row, over the elements y of its array:
 //!
@@ -18,7 +19,7 @@ use super::definition::*;
 use super::{json, keyed, numeric};
 use arrow::array::*;
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::kernels::cmp;
+use arrow::compute::kernels::{cmp, comparison};
 use arrow::compute::take;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
@@ -26,7 +27,8 @@ use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 
-type Compare = fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
+pub(super) type Compare =
+    fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
 
 macro_rules! functions {
     ($($any:literal $all:literal $compare:path;)*) => {
@@ -46,6 +48,10 @@ pub(super) fn definitions() -> Vec<Definition> {
         "any_le" "all_le" cmp::lt_eq;
         "any_gt" "all_gt" cmp::gt;
         "any_ge" "all_ge" cmp::gt_eq;
+        "any_like" "all_like" comparison::like;
+        "any_nlike" "all_nlike" comparison::nlike;
+        "any_ilike" "all_ilike" comparison::ilike;
+        "any_nilike" "all_nilike" comparison::nilike;
     }
 }
 
@@ -127,6 +133,11 @@ fn quantified(args: &ScalarFunctionArgs, compare: Compare, any: bool) -> Result<
         return null(&DataType::Boolean);
     };
     let lists = lists.as_list::<i32>();
+    // What a pattern matches keeps its blanks.
+    let x = match (x.data_type(), element.data_type()) {
+        (DataType::LargeUtf8, DataType::Utf8) => arrow::compute::cast(&x, &DataType::Utf8)?,
+        _ => x,
+    };
     let as_type = common(x.data_type(), element.data_type()).unwrap_or(DataType::Null);
     let (offsets, rows) = (lists.value_offsets(), lists.len());
     let (first, last) = (offsets[0], offsets[rows]);

@@ -1,13 +1,16 @@
 //! PostgreSQL's functions of texts, on [`tidemark_values::text`]. What takes a value of any type
 //! takes its text.
 
-use super::arguments::{Takes, Texts, Values, taken, texts, values};
+use super::arguments::{Byteas, Takes, Texts, Values, byteas, taken, texts, values};
 use super::definition::*;
 use super::{bytea, regex};
+use arrow::array::BooleanArray;
 use arrow::datatypes::{DataType, Int32Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::sync::Arc;
 use tidemark_values::letters;
+use tidemark_values::text::normal::Form;
 use tidemark_values::text::{self, Arguments};
 
 use Takes::{Bytea, Int4, Text};
@@ -113,7 +116,23 @@ fn of_texts() -> Vec<Definition> {
             |t| taken(t, 3, &[Text, Text, Int4]),
             split_part,
         ),
-        to_text("like_escape", |t| taken(t, 2, &[Text, Text]), like_escape),
+        Definition {
+            returns: |types| types[0].clone(),
+            ..to_text(
+                "like_escape",
+                |t| taken(t, 2, &[Text, Text]).or_else(|| taken(t, 2, &[Bytea, Bytea])),
+                like_escape,
+            )
+        },
+        to_text("normalize", |t| taken(t, 1, &[Text, Text]), normalize),
+        Definition {
+            returns: |_| DataType::Boolean,
+            ..to_text(
+                "is_normalized",
+                |t| taken(t, 1, &[Text, Text]),
+                is_normalized,
+            )
+        },
         to_text("chr", |t| taken(t, 1, &[Int4]), chr),
         Definition {
             returns: |_| DataType::Int32,
@@ -280,7 +299,41 @@ fn nulls(args: &ScalarFunctionArgs, counted: bool) -> Result<ColumnarValue> {
     })
 }
 
+fn normalize(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (given, forms) = (Texts::of(args, 0)?, Texts::optional(args, 1)?);
+    texts(args, |row, out| {
+        let form = forms.as_ref().map_or(Some("NFC"), |f| f.get(row));
+        let Some((text, form)) = given.get(row).zip(form) else {
+            return Ok(false);
+        };
+        Form::named(form).map_err(external)?.write(text, out);
+        Ok(true)
+    })
+}
+
+fn is_normalized(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (given, forms) = (Texts::of(args, 0)?, Texts::optional(args, 1)?);
+    let found = (0..rows(args)).map(|row| {
+        let form = forms.as_ref().map_or(Some("NFC"), |f| f.get(row));
+        let Some((text, form)) = given.get(row).zip(form) else {
+            return Ok(None);
+        };
+        Ok(Some(Form::named(form).map_err(external)?.holds(text)))
+    });
+    result(args, Arc::new(found.collect::<Result<BooleanArray>>()?))
+}
+
 fn like_escape(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    if args.args[0].data_type() == DataType::Binary {
+        let (patterns, escapes) = (Byteas::of(args, 0)?, Byteas::of(args, 1)?);
+        return byteas(args, |row, out| {
+            let Some((pattern, escape)) = patterns.get(row).zip(escapes.get(row)) else {
+                return Ok(false);
+            };
+            tidemark_values::bytea::like_escape(pattern, escape, out).map_err(external)?;
+            Ok(true)
+        });
+    }
     let (patterns, escapes) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
     texts(args, |row, out| {
         let Some((pattern, escape)) = patterns.get(row).zip(escapes.get(row)) else {

@@ -13,9 +13,8 @@
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
 //! * `x COLLATE "C"` becomes `x`;
 //! * `-x` becomes an operator of ours;
-//! * `1e3` and numbers of more than 38 digits become `'..'::numeric`;
-//! * a cast to `varchar(n)` cuts the text off, by `left(..., n)`; one to `char(n)` pads it too;
-//! * `INTERVAL '01:30'` becomes `INTERVAL '0 months 0 days 5400000000 microseconds'`;
+//! * constants and casts become what is bound (`constants`);
+//! * `width_bucket(x, array)` becomes `width_bucket_of(x, array)`;
 //! * functions that give rows become `unnest` (`unnest`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
@@ -25,8 +24,9 @@
 //! window that is NULL. Names of common table expressions hide relations.
 
 use super::Provider;
+use super::constants::{self, as_type};
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
-use crate::interval::{interval_micros, plain_spelling};
+use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, too_deep, too_large};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
 use crate::statement::Positions;
@@ -505,6 +505,8 @@ impl VisitorMut for Expander<'_> {
             }
             *expr = std::mem::replace(inner, Expr::Value(ast::Value::Null.into()));
         }
+        constants::rewrite(expr);
+        bucket_of(expr);
         super::quantified::rewrite(expr);
         truth_value(expr);
         if let Err(error) = super::rows::rewrite(expr) {
@@ -512,9 +514,9 @@ impl VisitorMut for Expander<'_> {
         }
         distinct(expr);
         numbered_rows(expr);
-        long_number(expr);
+        constants::long_number(expr);
         signed(expr);
-        if let Err(error) = interval(expr) {
+        if let Err(error) = constants::interval(expr) {
             return ControlFlow::Break(error);
         }
         super::moments::rewrite(expr);
@@ -524,7 +526,7 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = super::unnest::rewrite(expr) {
             return ControlFlow::Break(error);
         }
-        cut_off(expr);
+        constants::cut_off(expr);
         super::operators::rewrite(expr);
         ControlFlow::Continue(())
     }
@@ -565,16 +567,6 @@ fn truth_value(expr: &mut Expr) {
     };
     if matches!(value.as_ref(), Expr::Value(v) if untyped(v)) {
         **value = as_type(value, ast::DataType::Boolean);
-    }
-}
-
-fn as_type(value: &Expr, data_type: ast::DataType) -> Expr {
-    Expr::Cast {
-        kind: ast::CastKind::DoubleColon,
-        expr: Box::new(value.clone()),
-        data_type,
-        array: false,
-        format: None,
     }
 }
 
@@ -745,100 +737,18 @@ fn signed(expr: &mut Expr) {
     };
 }
 
-/// A number with an exponent, or with more digits than DataFusion's own have, becomes a numeric.
-fn long_number(expr: &mut Expr) {
-    const DIGITS_MAX: usize = 38;
-    let Expr::Value(ast::ValueWithSpan {
-        value: ast::Value::Number(number, _),
-        span,
-    }) = expr
-    else {
-        return;
-    };
-    if number.len() <= DIGITS_MAX && !number.contains(['e', 'E']) {
-        return;
+/// `width_bucket(value, thresholds)` is another function than that of four numbers.
+fn bucket_of(expr: &mut Expr) {
+    if let Expr::Function(function) = expr
+        && function
+            .name
+            .to_string()
+            .eq_ignore_ascii_case("width_bucket")
+        && let FunctionArguments::List(list) = &function.args
+        && list.args.len() == 2
+    {
+        function.name = ast::ObjectName::from(vec![Ident::new("width_bucket_of")]);
     }
-    *expr = Expr::Cast {
-        kind: ast::CastKind::DoubleColon,
-        expr: Box::new(Expr::Value(
-            ast::Value::SingleQuotedString(number.to_string()).with_span(*span),
-        )),
-        data_type: ast::DataType::Numeric(ast::ExactNumberInfo::None),
-        array: false,
-        format: None,
-    };
-}
-
-/// `CAST(x AS VARCHAR(n))` becomes `CAST(left(CAST(x AS VARCHAR), n) AS VARCHAR(n))`, and that of
-/// `CHAR(n)`, which is `CHAR(1)` without a length, the same with `bpchar`.
-fn cut_off(expr: &mut Expr) {
-    let Expr::Cast {
-        expr: inner,
-        data_type,
-        kind,
-        ..
-    } = expr
-    else {
-        return;
-    };
-    use ast::DataType as Sql;
-    let (function, length) = match &*data_type {
-        Sql::Varchar(Some(length))
-        | Sql::CharacterVarying(Some(length))
-        | Sql::CharVarying(Some(length)) => ("left", Some(length)),
-        Sql::Char(length) | Sql::Character(length) => ("bpchar", length.as_ref()),
-        _ => return,
-    };
-    let length = match length {
-        Some(ast::CharacterLength::IntegerLength { length, .. }) => *length,
-        Some(ast::CharacterLength::Max) => return,
-        None => 1,
-    };
-    let text = Expr::Cast {
-        kind: kind.clone(),
-        expr: inner.clone(),
-        data_type: Sql::Varchar(None),
-        array: false,
-        format: None,
-    };
-    let count = Expr::Value(ast::Value::Number(length.to_string(), false).into());
-    **inner = call(function, vec![text, count]);
-}
-
-fn call(function: &str, args: Vec<Expr>) -> Expr {
-    let argument = |e: Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(e));
-    let list = ast::FunctionArgumentList {
-        duplicate_treatment: None,
-        args: args.into_iter().map(argument).collect(),
-        clauses: Vec::new(),
-    };
-    Expr::Function(ast::Function {
-        name: ast::ObjectName::from(vec![Ident::new(function)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(list),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
-/// `INTERVAL '...'` in a spelling that DataFusion knows.
-fn interval(expr: &mut Expr) -> Result<()> {
-    let Expr::Interval(literal) = expr else {
-        return Ok(());
-    };
-    if let Some(plain) = plain_spelling(literal)? {
-        *literal = ast::Interval {
-            value: Box::new(Expr::Value(ast::Value::SingleQuotedString(plain).into())),
-            leading_field: None,
-            leading_precision: None,
-            last_field: None,
-            fractional_seconds_precision: None,
-        };
-    }
-    Ok(())
 }
 
 /// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).

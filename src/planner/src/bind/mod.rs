@@ -4,6 +4,7 @@
 mod aggregates;
 mod collation;
 mod collecting;
+mod constants;
 mod error;
 mod expand;
 mod moments;

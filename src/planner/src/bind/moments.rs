@@ -1,5 +1,6 @@
 //! Spellings of moments that become calls: `EXTRACT(year FROM x)` is `extract('year', x)`, a cast
-//! to `timestamp(0)` is `moment_round(x::timestamp, 0)`, `'now'::timestamp` is `now()::timestamp`,
+//! to `timestamp(0)` is `moment_round(x::timestamp, 0)`, one to `interval day to hour` is
+//! `interval_restricted(x::interval, 'DAY TO HOUR', 6)`, `'now'::timestamp` is `now()::timestamp`,
 //! `age(x)` counts to today, `make_interval(days => 3)` has all its arguments.
 
 use datafusion_sql::sqlparser::ast::{
@@ -21,28 +22,6 @@ pub(super) fn rewrite(expr: &mut Expr) {
             *expr = call(extract(&field), vec![text(field), of]);
         }
         Expr::Cast { .. } => cast(expr),
-        Expr::TypedString(typed) => {
-            let now = match &typed.value.value {
-                ast::Value::SingleQuotedString(word) if is_moment(&typed.data_type) => {
-                    word_of_today(word)
-                }
-                _ => None,
-            };
-            if let Some(now) = now {
-                *expr = Expr::Cast {
-                    kind: ast::CastKind::Cast,
-                    expr: Box::new(now),
-                    data_type: typed.data_type.clone(),
-                    array: false,
-                    format: None,
-                };
-                return cast(expr);
-            }
-            if let Some(digits) = digits_of(&mut typed.data_type) {
-                let inner = expr.clone();
-                *expr = rounded(inner, digits);
-            }
-        }
         Expr::Function(function) => function_call(function),
         _ => {}
     }
@@ -69,6 +48,15 @@ fn cast(expr: &mut Expr) {
     else {
         return;
     };
+    if let ast::DataType::Interval { fields, precision } = data_type
+        && let Some(fields) = fields.take()
+    {
+        let digits = precision.take().unwrap_or(6).to_string();
+        let inner = expr.clone();
+        let args = vec![inner, text(fields.to_string()), number(&digits)];
+        *expr = call("interval_restricted", args);
+        return;
+    }
     let digits = digits_of(data_type);
     if is_moment(data_type)
         && let Expr::Value(value) = inner.as_ref()

@@ -100,6 +100,11 @@ fn figure(expr: &Expr) -> Option<(String, bool)> {
         Expr::Ceil { .. } => good("ceil"),
         Expr::Floor { .. } => good("floor"),
         Expr::Overlay { .. } => good("overlay"),
+        Expr::IsNormalized { negated: false, .. } => good("is_normalized"),
+        Expr::BinaryOp {
+            op: ast::BinaryOperator::Overlaps,
+            ..
+        } => good("overlaps"),
         Expr::AtTimeZone { .. } => good("timezone"),
         _ => None,
     }

@@ -2,7 +2,8 @@
 //!
 //! `text SIMILAR TO 'pattern'`, SQL's own patterns, is `text ~ similar_to_escape(pattern [,
 //! escape])`, and `LIKE pattern ESCAPE escape` is `LIKE like_escape(pattern, escape)`, as in
-//! PostgreSQL. `~ x` inverts bits, `@ x` is `abs(x)`, `|/ x` and `||/ x` are roots.
+//! PostgreSQL. `~ x` inverts bits, `@ x` is `abs(x)`, `|/ x` and `||/ x` are roots. `~~` and its
+//! like are LIKE and its like, `a ^@ b` is `starts_with(a, b)`, and `IS NORMALIZED` is a call.
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, UnaryOperator, Value,
@@ -12,8 +13,79 @@ fn argument(expr: Expr) -> FunctionArg {
     FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
 }
 
+/// Operators that are LIKE or a call by another spelling.
+fn matched(expr: &mut Expr) {
+    let taken = |e: &mut Box<Expr>| std::mem::replace(e.as_mut(), Expr::Value(Value::Null.into()));
+    match expr {
+        Expr::BinaryOp { left, op, right } => {
+            let (negated, any_case) = match op {
+                BinaryOperator::PGLikeMatch => (false, false),
+                BinaryOperator::PGNotLikeMatch => (true, false),
+                BinaryOperator::PGILikeMatch => (false, true),
+                BinaryOperator::PGNotILikeMatch => (true, true),
+                BinaryOperator::PGStartsWith => {
+                    let arguments = [argument(taken(left)), argument(taken(right))];
+                    *expr = Expr::Function(super::moments::function("starts_with", &arguments));
+                    return;
+                }
+                _ => return,
+            };
+            let (text, pattern) = (Box::new(taken(left)), Box::new(taken(right)));
+            *expr = if any_case {
+                Expr::ILike {
+                    negated,
+                    any: false,
+                    expr: text,
+                    pattern,
+                    escape_char: None,
+                }
+            } else {
+                Expr::Like {
+                    negated,
+                    any: false,
+                    expr: text,
+                    pattern,
+                    escape_char: None,
+                }
+            };
+        }
+        // `substr` knows no patterns.
+        Expr::Substring {
+            expr: text,
+            substring_from: Some(from),
+            substring_for,
+            shorthand: true,
+            ..
+        } => {
+            let mut arguments = vec![argument(taken(text)), argument(taken(from))];
+            arguments.extend(substring_for.as_mut().map(|length| argument(taken(length))));
+            *expr = Expr::Function(super::moments::function("substr", &arguments));
+        }
+        Expr::IsNormalized {
+            expr: text,
+            form,
+            negated,
+        } => {
+            let form = form.map_or("NFC".into(), |f| f.to_string().to_uppercase());
+            let form = Expr::Value(Value::SingleQuotedString(form).into());
+            let arguments = [argument(taken(text)), argument(form)];
+            let call = Expr::Function(super::moments::function("is_normalized", &arguments));
+            *expr = if *negated {
+                Expr::UnaryOp {
+                    op: UnaryOperator::Not,
+                    expr: Box::new(call),
+                }
+            } else {
+                call
+            };
+        }
+        _ => {}
+    }
+}
+
 /// Rewrites an operator that is a call; SIMILAR TO into `~` or `!~`.
 pub(super) fn rewrite(expr: &mut Expr) {
+    matched(expr);
     if let Expr::UnaryOp { op, expr: operand } = expr {
         let name = match op {
             UnaryOperator::BitwiseNot => "bit_not",

@@ -83,6 +83,8 @@ impl Overloaded {
         // What EXTRACT becomes.
         let name = match self.name.as_str() {
             "extract_whole" | "extract_micros" => "pg_catalog.extract",
+            "overlaps" => "pg_catalog.overlaps",
+            "width_bucket_of" => "width_bucket",
             name => name,
         };
         let call = format!("function {name}({})", types.join(", "));
@@ -118,6 +120,10 @@ fn quantified(name: &str) -> Option<&'static str> {
         "le" => "<=",
         "gt" => ">",
         "ge" => ">=",
+        "like" => "~~",
+        "nlike" => "!~~",
+        "ilike" => "~~*",
+        "nilike" => "!~~*",
         _ => return None,
     })
 }

@@ -62,6 +62,10 @@ pub(super) fn rewrite(expr: &mut Expr) {
         BinaryOperator::LtEq => "le",
         BinaryOperator::Gt => "gt",
         BinaryOperator::GtEq => "ge",
+        BinaryOperator::PGLikeMatch => "like",
+        BinaryOperator::PGNotLikeMatch => "nlike",
+        BinaryOperator::PGILikeMatch => "ilike",
+        BinaryOperator::PGNotILikeMatch => "nilike",
         _ => return,
     };
     let name = format!("{}_{name}", if any { "any" } else { "all" });

@@ -8,6 +8,7 @@
 //! (a, b) IN ((1, 2), (3, 4))  (a, b) = (1, 2) OR (a, b) = (3, 4)
 //! (a, b) IN (SELECT ...)      EXISTS (SELECT 1 FROM (SELECT ...) r(x, y) WHERE (x, y) = (a, b))
 //! x IN (1, (SELECT y ...))    x = 1 OR x = (SELECT y ...)
+//! (a, b) OVERLAPS (c, d)      overlaps(a, b, c, d)
 //! ```
 //!
 //! The logic of three values comes out of that of AND and OR: from the left, the first parts that
@@ -78,6 +79,7 @@ pub(super) fn conditions(condition: &mut Expr) -> Result<()> {
 pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     let rewritten = match expr {
         Expr::BinaryOp { left, op, right } => match (parts(left), parts(right)) {
+            (Some(l), Some(r)) if *op == BinaryOperator::Overlaps => Some(overlaps(&l, &r)?),
             (Some(l), Some(r)) => compare(&l, op, &r)?,
             _ => None,
         },
@@ -167,6 +169,25 @@ fn compare(left: &[&Expr], op: &BinaryOperator, right: &[&Expr]) -> Result<Optio
             })
         }),
     })
+}
+
+/// `(a, b) OVERLAPS (c, d)` is a call.
+fn overlaps(left: &[&Expr], right: &[&Expr]) -> Result<Expr> {
+    for (side, parts) in [("left", left), ("right", right)] {
+        if parts.len() != 2 {
+            return Err(Error::user(
+                SqlState::SYNTAX_ERROR,
+                format!("wrong number of parameters on {side} side of OVERLAPS expression"),
+            ));
+        }
+    }
+    let ends = left.iter().chain(right).map(|e| (*e).clone());
+    let arguments: Vec<FunctionArg> = ends
+        .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)))
+        .collect();
+    Ok(Expr::Function(super::moments::function(
+        "overlaps", &arguments,
+    )))
 }
 
 fn same_width(left: usize, right: usize) -> Result<()> {

@@ -39,6 +39,22 @@ impl Calls {
         )))
     }
 
+    /// The function of this name.
+    pub(super) fn get(&self, name: &str) -> Option<&Arc<ScalarUDF>> {
+        self.0.get(name)
+    }
+
+    /// `name(args)` as a statement calls it: by PostgreSQL's signatures.
+    pub(super) fn overloaded(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
+        match self.0.get(name) {
+            Some(function) => Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
+                crate::bind::bound(name, function),
+                args,
+            ))),
+            None => self.call(name, args),
+        }
+    }
+
     /// The value as another type, by PostgreSQL's casts: `cast_as(value, NULL::type)`. A quoted
     /// constant is read at once, so that a wrong one is an error wherever it stands.
     ///

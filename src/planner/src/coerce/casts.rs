@@ -30,6 +30,7 @@ pub(super) fn is_ours(from: &DataType, to: &DataType) -> bool {
         || casts_moments(from, to)
         || casts_texts(from, to)
         || casts_bytes(from, to)
+        || matches!((from, to), (DataType::Struct(_), DataType::Utf8))
 }
 
 /// Texts whose value Arrow reads otherwise: `1e400`, ` 7 `, `yes`.
@@ -118,6 +119,9 @@ fn casts_moments(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (Utf8 | LargeUtf8 | Utf8View, to) => moment(to),
         (from, Utf8) => moment(from),
+        (Timestamp(TimeUnit::Microsecond, a), Timestamp(TimeUnit::Microsecond, b)) => {
+            a.is_some() != b.is_some()
+        }
         (Date32, Timestamp(TimeUnit::Microsecond, _))
         | (Timestamp(TimeUnit::Microsecond, _), Date32 | Time64(TimeUnit::Microsecond))
         | (Interval(IntervalUnit::MonthDayNano), Time64(TimeUnit::Microsecond))

@@ -16,6 +16,7 @@
 //! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
 //!    these have got; and [`numerics`] for what unions have come to;
 //! 8. [`arrays`]: what meets in an array, or beside one, gets one type;
+//!    [`constants`]: a quoted constant is a value of the type that it is cast to;
 //! 9. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //! 10. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
 //! 11. [`zones`]: what depends on the session's time zone gets its name;
@@ -27,8 +28,10 @@ mod arrays;
 mod calls;
 mod casts;
 mod collect;
+mod constants;
 mod correlated;
 mod in_subquery;
+mod json;
 mod keyed;
 mod lateral;
 mod literals;
@@ -116,6 +119,7 @@ pub(crate) fn analyzer_rules(
         Arc::new(literals::Literals),
         numerics(),
         Arc::new(arrays::Arrays(calls.clone())),
+        Arc::new(constants::Constants(calls.clone())),
         Arc::new(keyed::Keyed(calls.clone(), collects)),
         Arc::new(TypeCoercion::new()),
         Arc::new(zones::Zones(calls.clone())),

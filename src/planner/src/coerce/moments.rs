@@ -137,6 +137,11 @@ fn alike(operands: &mut [Expr], schema: &DFSchema) -> bool {
     changed
 }
 
+/// A time of day, which is an interval to what multiplies and divides these.
+pub(super) fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time64(_))
+}
+
 /// The function that an operator of moments is.
 pub(super) fn operator(op: Operator, left: &DataType, right: &DataType) -> Option<&'static str> {
     use DataType::{Date32, Interval, Time64, Timestamp};

@@ -26,7 +26,7 @@ use super::resolve::argument;
 use crate::bind::external;
 use crate::lineage::SQL_TYPE;
 use crate::signatures;
-use crate::types::{JSONB, NUMERIC, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, NUMERIC, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -75,7 +75,7 @@ impl ExprPlanner for NumericPlanner {
             BinaryOperator::BitwiseAnd => Operator::BitwiseAnd,
             BinaryOperator::BitwiseOr => Operator::BitwiseOr,
             BinaryOperator::PGBitwiseXor => Operator::BitwiseXor,
-            ref op if let Some(name) = json_operator(op) => {
+            ref op if let Some(name) = super::json::operator(op) => {
                 return self.0.json(name, raw, schema);
             }
             ref op if let Some(name) = super::text_calls::operator(op) => {
@@ -117,15 +117,17 @@ impl ExprPlanner for NumericPlanner {
     }
 
     fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(PlannerResult::Planned(self.0.call("substring", args)?))
+        Ok(PlannerResult::Planned(
+            self.0.overloaded("substring", args)?,
+        ))
     }
 
     fn plan_position(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(PlannerResult::Planned(self.0.call("position", args)?))
+        Ok(PlannerResult::Planned(self.0.overloaded("position", args)?))
     }
 
     fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
-        Ok(PlannerResult::Planned(self.0.call("overlay", args)?))
+        Ok(PlannerResult::Planned(self.0.overloaded("overlay", args)?))
     }
 }
 
@@ -226,7 +228,7 @@ fn integer(expr: &Expr) -> Option<i64> {
     }
 }
 
-fn is_quoted(expr: &Expr) -> bool {
+pub(super) fn is_quoted(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
 }
 
@@ -267,6 +269,17 @@ impl Calls {
         }
         if op == Operator::StringConcat {
             return self.concatenation(binary, &left, &right);
+        }
+        if matches!(op, Operator::Multiply | Operator::Divide)
+            && (moments::is_time(&left) || moments::is_time(&right))
+        {
+            let span = DataType::Interval(arrow_schema::IntervalUnit::MonthDayNano);
+            let spans = |e: Box<Expr>, t: &DataType| match moments::is_time(t) {
+                true => self.cast(*e, &span).map(Box::new),
+                false => Ok(e),
+            };
+            let (l, r) = (spans(binary.left, &left)?, spans(binary.right, &right)?);
+            return self.operator(BinaryExpr::new(l, op, r), schema);
         }
         if let Some(name) = moments::operator(op, &left, &right) {
             let (left, right) = if name == "interval_times" && is_number(&left) {
@@ -382,83 +395,6 @@ impl Calls {
         ))))
     }
 
-    /// An operator of JSONB; anything but `->` and its like is found by its type.
-    fn json(
-        &self,
-        name: &str,
-        raw: RawBinaryExpr,
-        schema: &DFSchema,
-    ) -> Result<PlannerResult<RawBinaryExpr>> {
-        let types = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
-        if types.0 != JSONB && types.1 != JSONB {
-            return Ok(PlannerResult::Original(raw));
-        }
-        let json = |e: Expr, t: &DataType| {
-            if *t == DataType::Utf8 {
-                self.cast(e, &JSONB)
-            } else {
-                Ok(e)
-            }
-        };
-        let both = matches!(name, "jsonb_contains" | "jsonb_contained");
-        let right = if both {
-            json(raw.right, &types.1)?
-        } else {
-            raw.right
-        };
-        let args = vec![json(raw.left, &types.0)?, right];
-        Ok(PlannerResult::Planned(self.call(name, args)?))
-    }
-
-    /// Comparisons by key, `||` and `-` of JSONB.
-    fn of_json(
-        &self,
-        binary: BinaryExpr,
-        left: &DataType,
-        right: &DataType,
-    ) -> Result<Transformed<Expr>> {
-        let json = |e: Expr, t: &DataType| {
-            if *t == DataType::Utf8 {
-                self.cast(e, &JSONB)
-            } else {
-                Ok(e)
-            }
-        };
-        let BinaryExpr {
-            left: l,
-            op,
-            right: r,
-        } = binary;
-        Ok(Transformed::yes(match op {
-            op if is_compared(op) => Expr::BinaryExpr(BinaryExpr::new(
-                Box::new(self.sort_key(json(*l, left)?)?),
-                op,
-                Box::new(self.sort_key(json(*r, right)?)?),
-            )),
-            Operator::StringConcat if is_quoted(&l) || is_quoted(&r) || left == right => {
-                self.call("jsonb_concat", vec![json(*l, left)?, json(*r, right)?])?
-            }
-            Operator::StringConcat => {
-                let text = |e: Expr, t: &DataType| {
-                    if *t == JSONB {
-                        self.cast(e, &DataType::Utf8)
-                    } else {
-                        Ok(e)
-                    }
-                };
-                Expr::BinaryExpr(BinaryExpr::new(
-                    Box::new(text(*l, left)?),
-                    op,
-                    Box::new(text(*r, right)?),
-                ))
-            }
-            Operator::Minus => self.call("jsonb_delete", vec![*l, *r])?,
-            op => {
-                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr::new(l, op, r))));
-            }
-        }))
-    }
-
     /// `'n = ' || n`.
     fn concatenation(
         &self,
@@ -472,7 +408,10 @@ impl Calls {
                 DataType::List(_) | DataType::Binary | DataType::Struct(_) | DataType::Null
             )
         };
-        if left == right || other(left) || other(right) {
+        let record =
+            |a: &DataType, b: &DataType| matches!((a, b), (DataType::Struct(_), DataType::Utf8));
+        let records = record(left, right) || record(right, left);
+        if !records && (left == right || other(left) || other(right)) {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));
         }
         let text = |e: Expr, t: &DataType| self.convert(e, t, &DataType::Utf8);
@@ -495,6 +434,11 @@ impl Calls {
             Expr::Case(case) => self.case(case, schema),
             Expr::Like(like) if super::text_calls::is_of_bytes(&like, schema)? => {
                 super::text_calls::like(self, like, schema).map(Transformed::yes)
+            }
+            Expr::Like(mut like) if like.pattern.get_type(schema)? == BPCHAR => {
+                // What is matched keeps its blanks.
+                *like.pattern = self.cast(*like.pattern, &DataType::Utf8)?;
+                Ok(Transformed::yes(Expr::Like(like)))
             }
             Expr::Like(like) => {
                 for operand in [&like.expr, &like.pattern] {
@@ -704,23 +648,6 @@ impl Calls {
         }
         Ok(changed)
     }
-}
-
-/// The function that an operator of JSONB is.
-fn json_operator(op: &BinaryOperator) -> Option<&'static str> {
-    Some(match op {
-        BinaryOperator::Arrow => "jsonb_get",
-        BinaryOperator::LongArrow => "jsonb_get_text",
-        BinaryOperator::HashArrow => "jsonb_extract_path",
-        BinaryOperator::HashLongArrow => "jsonb_extract_path_text",
-        BinaryOperator::AtArrow => "jsonb_contains",
-        BinaryOperator::ArrowAt => "jsonb_contained",
-        BinaryOperator::Question => "jsonb_exists",
-        BinaryOperator::QuestionPipe => "jsonb_exists_any",
-        BinaryOperator::QuestionAnd => "jsonb_exists_all",
-        BinaryOperator::HashMinus => "jsonb_delete_path",
-        _ => return None,
-    })
 }
 
 /// Functions of texts or byte strings, to which DataFusion would hand the bytes of our types.

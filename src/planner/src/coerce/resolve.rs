@@ -6,6 +6,7 @@ use super::calls::Calls;
 use crate::bind::Overloaded;
 use crate::signatures::{Arg, Type, type_text};
 use crate::types::NUMERIC;
+use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
@@ -58,7 +59,10 @@ impl Calls {
                 arg => self.convert(arg, &is.data_type, wanted),
             })
             .collect::<Result<Vec<_>>>()?;
-        let args = self.of_any_scale(func.name(), args, schema)?;
+        let args = match func.name() {
+            "overlaps" => self.ends(args, schema)?,
+            name => self.of_any_scale(name, args, schema)?,
+        };
         let inner = ScalarFunction::new_udf(overloaded.inner.clone(), args);
         let inner = Expr::ScalarFunction(inner);
         let gives = inner.get_type(schema)?;
@@ -88,6 +92,21 @@ impl Calls {
         typed
             .map(|(arg, is)| self.convert(arg, is, &NUMERIC))
             .collect()
+    }
+
+    /// The four ends of two periods, of which the second of each may be given by its length.
+    fn ends(&self, mut args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
+        for i in [1, 3] {
+            if !matches!(args[i].get_type(schema)?, DataType::Interval(_)) {
+                continue;
+            }
+            let (start, length) = (args[i - 1].clone(), args[i].clone());
+            args[i] = match start.get_type(schema)? {
+                DataType::Time64(_) => self.call("time_plus_interval", vec![start, length])?,
+                _ => start + length,
+            };
+        }
+        Ok(args)
     }
 
     /// What is rounded to a scale that is computed has no type of one scale: once the scale has

@@ -5,7 +5,7 @@ use super::Calls;
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
-use datafusion_expr::{Expr, ExprSchemable, Like};
+use datafusion_expr::{Expr, ExprSchemable, Like, Operator};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 
 /// The function that an operator is.
@@ -28,6 +28,15 @@ pub(super) fn call(
     raw: RawBinaryExpr,
     schema: &DFSchema,
 ) -> Result<PlannerResult<RawBinaryExpr>> {
+    let mut raw = raw;
+    let shift = match name {
+        "shift_left" => Some(Operator::BitwiseShiftLeft),
+        "shift_right" => Some(Operator::BitwiseShiftRight),
+        _ => None,
+    };
+    if let Some(op) = shift {
+        (raw.left, raw.right, _) = calls.typed(raw.left, op, raw.right, schema, false)?;
+    }
     let (left, right) = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
     let null = |t: &DataType| *t == DataType::Null;
     let fits: fn(&DataType) -> bool = if name.starts_with("shift") {

@@ -79,8 +79,23 @@ impl Calls {
         Ok((left, right, a || b))
     }
 
+    /// The types that an operator takes its operands as, while integers are not settled.
+    ///
+    /// Errors: as [`Calls::typed`].
+    pub(super) fn operands_of(&self, symbol: &str, args: [&Arg; 2]) -> Result<Vec<DataType>> {
+        let args = args.map(Arg::clone);
+        let call = choose_operator(signatures(symbol), &args).or_else(|mismatch| {
+            let narrowed = args.each_ref().map(Arg::narrowed);
+            choose_operator(signatures(symbol), &narrowed).map_err(|_| mismatch)
+        });
+        match call {
+            Ok(call) => Ok(call.args),
+            Err(mismatch) => Err(refused(symbol, &args, mismatch)),
+        }
+    }
+
     /// An operand as `wanted`, if it has no type of its own.
-    fn operand(&self, expr: Expr, arg: &Arg, wanted: &DataType) -> Result<(Expr, bool)> {
+    pub(super) fn operand(&self, expr: Expr, arg: &Arg, wanted: &DataType) -> Result<(Expr, bool)> {
         let padded = arg.data_type == BPCHAR && *wanted == DataType::Utf8;
         if !arg.is_unknown() && !padded || arg.data_type == *wanted {
             return Ok((expr, false));
@@ -107,7 +122,7 @@ fn is_null(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Null, _))
 }
 
-fn refused(symbol: &str, args: &[Arg; 2], mismatch: Mismatch) -> DataFusionError {
+pub(super) fn refused(symbol: &str, args: &[Arg; 2], mismatch: Mismatch) -> DataFusionError {
     let call = format!("{} {symbol} {}", type_text(&args[0]), type_text(&args[1]));
     external(match mismatch {
         Mismatch::Several => {

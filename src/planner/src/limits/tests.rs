@@ -190,7 +190,7 @@ fn what_the_parser_reads_twice_is_counted() {
     for sql in [
         around("floor(", "1 2", ")"),
         around("cast(", "1 2", ")"),
-        around("position(", "1 2", ")"),
+        around("position(", "1 2", " IN 1)"),
         around("* FROM ((SELECT ", "* FROM t", ") a CROSS JOIN b)"),
         around("* FROM ((SELECT ", "* FROM t", ") 'a' CROSS JOIN b)"),
         around("* FROM ((SELECT ", "* FROM t", "), b)"),

@@ -17,12 +17,15 @@
 //! dialect reads every argument as an expression first, to see whether it is a name, and then once
 //! more: calls within calls took twice the time for each level.
 //!
+//! What else PostgreSQL's grammar has words for is in `special`.
+//!
 //! The beginnings of expressions and SELECTs are the steps that the parsing of a statement is held
 //! to ([`within`](crate::limits::within)).
 //!
 //! Every other method that `PostgreSqlDialect` overrides is delegated to it, and `dialect` names
 //! its type: the parser asks for the type where it has no method.
 
+use super::special;
 use crate::limits::{EXPRESSION_DEPTH_MAX, chain_length, step};
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -68,7 +71,10 @@ impl Dialect for TidemarkDialect {
         if let Some(side) = trimmed_side(parser) {
             return Some(trim_from(parser, side));
         }
-        let op = match next.token {
+        if let Some(parsed) = special::prefix(parser) {
+            return Some(parsed);
+        }
+        let op = match parser.peek_token_ref().token {
             Token::Minus => UnaryOperator::Minus,
             Token::Plus => UnaryOperator::Plus,
             _ => return None,
@@ -119,6 +125,9 @@ impl Dialect for TidemarkDialect {
                     range
                 }
             }));
+        }
+        if let Some(parsed) = special::infix(parser, expr, too_long) {
+            return Some(parsed);
         }
         let not =
             parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
@@ -299,7 +308,7 @@ fn either_way(range: Expr, negated: bool) -> Expr {
     }
 }
 
-fn call<const N: usize>(function: &str, args: [Expr; N]) -> Expr {
+pub(super) fn call<const N: usize>(function: &str, args: [Expr; N]) -> Expr {
     let args = args
         .map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)))
         .into();

@@ -7,6 +7,7 @@ mod ddl;
 mod dialect;
 mod error;
 mod refused;
+mod special;
 mod utility;
 
 use crate::limits;

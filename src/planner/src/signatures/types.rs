@@ -220,6 +220,10 @@ impl Type {
         if self == to || self.scalar == Unknown {
             return true;
         }
+        if self.array && to.array {
+            let item = |t: Type| Type { array: false, ..t };
+            return item(self).stands_for(item(to));
+        }
         if self.array || to.array {
             return false;
         }

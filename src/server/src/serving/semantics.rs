@@ -1,7 +1,7 @@
 //! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion
 //! and replaces the operators and casts whose answer differs (checked arithmetic, division by
-//! zero, rounding casts, texts of timestamps) by functions that evaluate the streaming
-//! evaluator's expression; texts that are put together are held against the limit of a value.
+//! zero, rounding casts, timestamps that intervals move, texts of timestamps) by functions that
+//! evaluate the streaming evaluator's expression; texts that are put together are held against the limit of a value.
 //!
 //! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int`
 //! fails as it does in a view.
@@ -73,7 +73,9 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let divided =
                 matches!(op, Operator::Divide | Operator::Modulo) && alike(DataType::is_floating);
             let joined = *op == Operator::StringConcat && l == DataType::Utf8 && l == r;
-            if !checked && !divided && !joined {
+            let shifted = matches!(op, Operator::Plus | Operator::Minus) && shifts(&l, &r)
+                || *op == Operator::Plus && shifts(&r, &l);
+            if !checked && !divided && !joined && !shifted {
                 return Ok(Transformed::no(expr));
             }
             Kind::Binary(*op)
@@ -107,6 +109,12 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         _ => return Ok(Transformed::no(expr)),
     };
     let args = match expr {
+        // What is moved comes first.
+        Expr::BinaryExpr(BinaryExpr { left, right, .. })
+            if matches!(type_of(&left, schema), Ok(DataType::Interval(_))) =>
+        {
+            vec![*right, *left]
+        }
         Expr::BinaryExpr(BinaryExpr { left, right, .. }) => vec![*left, *right],
         Expr::Negative(inner) => vec![*inner],
         Expr::Cast(cast) => vec![*cast.expr],
@@ -119,6 +127,12 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(Expr::ScalarFunction(
         ScalarFunction::new_udf(function, args),
     )))
+}
+
+/// Whether a timestamp is moved by an interval.
+fn shifts(at: &DataType, by: &DataType) -> bool {
+    matches!(at, DataType::Timestamp(TimeUnit::Microsecond, _))
+        && *by == DataType::Interval(IntervalUnit::MonthDayNano)
 }
 
 /// The type of an expression. Of what was replaced already it is told by its operands:
@@ -136,8 +150,8 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
             call.args.first(),
         ) {
             (Some(Kind::Cast(to)), _) => return Ok(to.clone()),
-            // Both operands have the type of the result: they are coerced, and integers, floats or
-            // texts.
+            // The first operand has the type of the result: they are coerced, and integers, floats
+            // or texts, or a timestamp and an interval.
             (Some(Kind::Binary(_) | Kind::Negative), Some(operand)) => expr = operand,
             _ => return expr.get_type(schema),
         }

@@ -84,7 +84,9 @@ pub fn make_timestamptz(
 
 /// `make_interval(years, months, weeks, days, hours, mins, secs)`.
 ///
-/// Errors: `22008` if it does not fit.
+/// What is too large wraps around, as in PostgreSQL 15.
+///
+/// Errors: `22008` for seconds that are no number.
 pub fn make_interval(
     years: i32,
     months: i32,
@@ -94,21 +96,23 @@ pub fn make_interval(
     minutes: i32,
     seconds: f64,
 ) -> Result<Interval> {
-    let made = || {
-        let months = i64::from(years) * 12 + i64::from(months);
-        let days = i64::from(weeks) * 7 + i64::from(days);
-        let seconds = (seconds * SECOND as f64).round_ties_even();
-        if !(-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&seconds) {
-            return None;
-        }
-        let clock = i64::from(hours) * HOUR + i64::from(minutes) * MINUTE;
-        Some(Interval {
-            months: i32::try_from(months).ok()?,
-            days: i32::try_from(days).ok()?,
-            micros: clock.checked_add(seconds as i64)?,
-        })
+    if !seconds.is_finite() {
+        return Err(interval_out_of_range());
+    }
+    let seconds = (seconds * SECOND as f64).round_ties_even();
+    // What a processor makes of a float that no integer is.
+    let seconds = if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&seconds)
+    {
+        seconds as i64
+    } else {
+        i64::MIN
     };
-    made().ok_or_else(interval_out_of_range)
+    let clock = i64::from(hours) * HOUR + i64::from(minutes) * MINUTE;
+    Ok(Interval {
+        months: years.wrapping_mul(12).wrapping_add(months),
+        days: weeks.wrapping_mul(7).wrapping_add(days),
+        micros: clock.wrapping_add(seconds),
+    })
 }
 
 /// `to_timestamp(seconds)`: a moment so many seconds after 1970.

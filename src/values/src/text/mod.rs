@@ -1,6 +1,7 @@
 //! Functions of texts.
 
 mod format;
+pub mod normal;
 mod quote;
 mod unicode;
 

@@ -309,6 +309,14 @@ fn filled_length(lengths: Row, bounds: Option<Row>) -> Result<usize> {
         let value = values.is_valid(i).then(|| values.value(i));
         value.ok_or_else(|| failure(SqlState("22004"), "dimension values cannot be null"))
     };
+    for (lists, range) in [Some((lengths.0, dimensions.clone())), lower.clone()]
+        .into_iter()
+        .flatten()
+    {
+        for i in range {
+            value(lists, i)?;
+        }
+    }
     if let Some((_, lower)) = &lower
         && lower.len() != dimensions.len()
     {

@@ -4,11 +4,14 @@ use super::super::definition::*;
 use super::super::json::JSONB;
 use super::compare::comparator;
 use super::{Ints, Lists, Made, Operand, common, element_of, is_numeric, list_like, list_of};
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int32Builder, ListBuilder, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int32Array, Int32Builder, ListBuilder, new_null_array,
+};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, UInt32Type};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::ops::Range;
 use std::sync::Arc;
 use tidemark_common::SqlState;
 
@@ -63,6 +66,20 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: subscript,
         },
         Definition {
+            name: "width_bucket_of",
+            aliases: &[],
+            takes: |types| match types {
+                [value, list] => {
+                    let mut taken = with_element(list, value)?;
+                    taken.swap(0, 1);
+                    Some(taken)
+                }
+                _ => None,
+            },
+            returns: |_| DataType::Int32,
+            evaluate: width_bucket,
+        },
+        Definition {
             name: "array_subscripts",
             aliases: &[],
             takes: |types| match types {
@@ -91,6 +108,40 @@ pub(super) fn definitions() -> Vec<Definition> {
     ]
 }
 
+/// `width_bucket(value, thresholds)`: how many thresholds, which are sorted, the value has reached.
+fn width_bucket(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (wanted, lists) = (Operand::of(args, 0)?, Lists::of(args, 1)?);
+    let compare = comparator(lists.values(), &wanted.array)?;
+    let reached = (0..rows(args)).map(|row| {
+        let Some(range) = lists.get(row).filter(|_| !wanted.is_null(row)) else {
+            return Ok(None);
+        };
+        if has_null(lists.values(), &range) {
+            let message = "thresholds array must not contain NULLs";
+            return Err(failure(SqlState("22004"), message));
+        }
+        let at = wanted.at(row);
+        let (mut low, mut high) = (range.start, range.end);
+        while low < high {
+            let middle = (low + high) / 2;
+            if compare(middle, at).is_gt() {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(Some((low - range.start) as i32))
+    });
+    let reached = reached.collect::<Result<Int32Array>>()?;
+    result(args, Arc::new(reached))
+}
+
+/// Whether one of these elements is NULL.
+fn has_null(values: &ArrayRef, range: &Range<usize>) -> bool {
+    let nulls = values.nulls();
+    nulls.is_some_and(|nulls| nulls.slice(range.start, range.len()).null_count() > 0)
+}
+
 /// What becomes an integer between brackets.
 fn is_index(data_type: &DataType) -> bool {
     is_int(data_type) || is_numeric(data_type) || data_type.is_floating()
@@ -112,6 +163,10 @@ fn position(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(mut range) = lists.get(row) else {
             return Ok(None);
         };
+        // A NULL that is in none of the elements is not looked for.
+        if wanted.is_null(row) && !has_null(lists.values(), &range) {
+            return Ok(None);
+        }
         let skipped = match &starts {
             None => 0,
             Some(starts) => {

@@ -1,4 +1,4 @@
-//! Arrays and texts: `array_to_string`, `string_to_array`, and the text form of arrays
+//! Arrays and texts: `array_to_string`, `string_to_array`, and the text form of arrays and of rows
 //! (`tidemark_values::array`).
 
 use super::super::bounded::{BYTES_MAX, check_bytes};
@@ -88,6 +88,37 @@ pub(in super::super) fn lists_as_text(lists: &ListArray, zone: &Zone) -> Result<
         texts.append_value(&text);
     }
     Ok(texts.finish())
+}
+
+/// Rows as PostgreSQL writes them: `(1,,"a b")`.
+pub(in super::super) fn records_as_text(records: &StructArray, zone: &Zone) -> Result<ArrayRef> {
+    let parts = records.columns().iter();
+    let parts = parts
+        .map(|part| element_texts(part, zone))
+        .collect::<Result<Vec<_>>>()?;
+    let mut texts = StringBuilder::with_capacity(records.len(), 16 * records.len());
+    let (mut text, mut total) = (String::new(), 0);
+    for row in 0..records.len() {
+        if records.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        text.clear();
+        text.push('(');
+        for (i, part) in parts.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            if part.is_valid(row) {
+                array::write_part(part.value(row), &mut text);
+            }
+        }
+        text.push(')');
+        total += text.len() as u64;
+        check_bytes(total)?;
+        texts.append_value(&text);
+    }
+    Ok(Arc::new(texts.finish()))
 }
 
 /// Arrays of their texts; the elements go through their own cast.

@@ -1,6 +1,7 @@
 //! Differences, `age`, `justify_*`, intervals by numbers, and moments made of their fields.
 
 use super::*;
+use arrow::compute;
 use tidemark_values::moment as m;
 
 type Micros = TimestampMicrosecondType;
@@ -67,6 +68,19 @@ pub(super) fn definitions() -> Vec<Definition> {
                 let days = both::<Date32Type, Date32Type, _>(a, m::date_minus_date)?;
                 result(a, Arc::new(Int32Array::from(days)))
             },
+        },
+        Definition {
+            name: "overlaps",
+            aliases: &[],
+            takes: |types| {
+                let first = types.iter().find(|t| **t != DataType::Null)?;
+                let fits = |t: &DataType| t == first || *t == DataType::Null;
+                let moments = matches!(first, DataType::Timestamp(_, _) | DataType::Time64(_));
+                (types.len() == 4 && moments && types.iter().all(fits))
+                    .then(|| vec![first.clone(); 4])
+            },
+            returns: |_| DataType::Boolean,
+            evaluate: overlaps,
         },
         Definition {
             name: "date_plus_time",
@@ -190,6 +204,20 @@ fn age(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         both::<Micros, Micros, _>(args, m::timestamp_age)?
     };
     intervals(args, ages)
+}
+
+/// Whether two periods, each given by its ends, have a moment in common.
+fn overlaps(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let ends = (0..4)
+        .map(|i| Ok(compute::cast(&column(args, i)?, &DataType::Int64)?))
+        .collect::<Result<Vec<_>>>()?;
+    let end = |i: usize, row: usize| {
+        let ends = ends[i].as_primitive::<Int64Type>();
+        ends.is_valid(row).then(|| ends.value(row))
+    };
+    let found = (0..rows(args))
+        .map(|row| m::overlaps((end(0, row), end(1, row)), (end(2, row), end(3, row))));
+    result(args, Arc::new(found.collect::<BooleanArray>()))
 }
 
 fn two_times(types: &[DataType]) -> Option<Vec<DataType>> {

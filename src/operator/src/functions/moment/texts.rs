@@ -73,7 +73,58 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |types| types[0].clone(),
             evaluate: rounded,
         },
+        Definition {
+            name: "interval_restricted",
+            aliases: &[],
+            takes: |types| match types {
+                [DataType::Interval(_) | DataType::Null, fields, digits]
+                    if is_text(fields) && is_int(digits) =>
+                {
+                    Some(vec![interval(), DataType::Utf8, DataType::Int64])
+                }
+                _ => None,
+            },
+            returns: |_| interval(),
+            evaluate: restricted,
+        },
     ]
+}
+
+/// The cast to an interval of the fields that a constant names, with so many digits of the second.
+fn restricted(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let fields = constant_text(args, 1).flatten().and_then(fields_named);
+    let digits = constant_int(args, 2).flatten();
+    let (Some(fields), Some(digits)) = (fields, digits) else {
+        return plan_err!("an interval of no fields");
+    };
+    let digits = digits.clamp(0, ALL_DIGITS.into()) as u8;
+    let values = column(args, 0)?;
+    let values = values.as_primitive::<Span>().iter();
+    intervals(
+        args,
+        values.map(|v| v.map(|v| span(v).restricted(fields, digits))),
+    )
+}
+
+/// Fields as SQL writes them.
+fn fields_named(name: &str) -> Option<IntervalFields> {
+    use IntervalFields as F;
+    Some(match name {
+        "YEAR" => F::Year,
+        "MONTH" => F::Month,
+        "DAY" => F::Day,
+        "HOUR" => F::Hour,
+        "MINUTE" => F::Minute,
+        "SECOND" => F::Second,
+        "YEAR TO MONTH" => F::YearToMonth,
+        "DAY TO HOUR" => F::DayToHour,
+        "DAY TO MINUTE" => F::DayToMinute,
+        "DAY TO SECOND" => F::DayToSecond,
+        "HOUR TO MINUTE" => F::HourToMinute,
+        "HOUR TO SECOND" => F::HourToSecond,
+        "MINUTE TO SECOND" => F::MinuteToSecond,
+        _ => return None,
+    })
 }
 
 /// A text that means the time at which it is read is no value of a query: the planner has written

@@ -1,0 +1,113 @@
+//! Operators of JSONB, which are calls: found by PostgreSQL's signatures where they are JSONB's
+//! only, and by the types of their operands where others have them.
+
+use super::calls::Calls;
+use super::numerics::is_quoted;
+use super::operands::is_compared;
+use super::resolve::argument;
+use super::typed::refused;
+use crate::signatures::Mismatch;
+use crate::types::JSONB;
+use arrow_schema::DataType;
+use datafusion_common::tree_node::Transformed;
+use datafusion_common::{DFSchema, Result};
+use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
+use datafusion_expr::{BinaryExpr, Expr, Operator};
+use datafusion_sql::sqlparser::ast::BinaryOperator;
+
+/// The function that an operator of JSONB is.
+pub(super) fn operator(op: &BinaryOperator) -> Option<&'static str> {
+    Some(match op {
+        BinaryOperator::Arrow => "jsonb_get",
+        BinaryOperator::LongArrow => "jsonb_get_text",
+        BinaryOperator::HashArrow => "jsonb_extract_path",
+        BinaryOperator::HashLongArrow => "jsonb_extract_path_text",
+        BinaryOperator::AtArrow => "jsonb_contains",
+        BinaryOperator::ArrowAt => "jsonb_contained",
+        BinaryOperator::Question => "jsonb_exists",
+        BinaryOperator::QuestionPipe => "jsonb_exists_any",
+        BinaryOperator::QuestionAnd => "jsonb_exists_all",
+        BinaryOperator::HashMinus => "jsonb_delete_path",
+        _ => return None,
+    })
+}
+
+impl Calls {
+    /// An operator of JSONB; anything but `->` and its like is found by its type.
+    pub(super) fn json(
+        &self,
+        name: &str,
+        raw: RawBinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<PlannerResult<RawBinaryExpr>> {
+        let (Ok(left), Ok(right)) = (argument(&raw.left, schema), argument(&raw.right, schema))
+        else {
+            return Ok(PlannerResult::Original(raw));
+        };
+        // PostgreSQL has these for `json` too.
+        let both = matches!(
+            name,
+            "jsonb_get" | "jsonb_get_text" | "jsonb_extract_path" | "jsonb_extract_path_text"
+        );
+        if both && left.is_unknown() {
+            return Err(refused(
+                &raw.op.to_string(),
+                &[left, right],
+                Mismatch::Several,
+            ));
+        }
+        let wanted = self.operands_of(&raw.op.to_string(), [&left, &right])?;
+        let (left, _) = self.operand(raw.left, &left, &wanted[0])?;
+        let (right, _) = self.operand(raw.right, &right, &wanted[1])?;
+        Ok(PlannerResult::Planned(self.call(name, vec![left, right])?))
+    }
+
+    /// Comparisons by key, `||` and `-` of JSONB.
+    pub(super) fn of_json(
+        &self,
+        binary: BinaryExpr,
+        left: &DataType,
+        right: &DataType,
+    ) -> Result<Transformed<Expr>> {
+        let json = |e: Expr, t: &DataType| {
+            if *t == DataType::Utf8 {
+                self.cast(e, &JSONB)
+            } else {
+                Ok(e)
+            }
+        };
+        let BinaryExpr {
+            left: l,
+            op,
+            right: r,
+        } = binary;
+        Ok(Transformed::yes(match op {
+            op if is_compared(op) => Expr::BinaryExpr(BinaryExpr::new(
+                Box::new(self.sort_key(json(*l, left)?)?),
+                op,
+                Box::new(self.sort_key(json(*r, right)?)?),
+            )),
+            Operator::StringConcat if is_quoted(&l) || is_quoted(&r) || left == right => {
+                self.call("jsonb_concat", vec![json(*l, left)?, json(*r, right)?])?
+            }
+            Operator::StringConcat => {
+                let text = |e: Expr, t: &DataType| {
+                    if *t == JSONB {
+                        self.cast(e, &DataType::Utf8)
+                    } else {
+                        Ok(e)
+                    }
+                };
+                Expr::BinaryExpr(BinaryExpr::new(
+                    Box::new(text(*l, left)?),
+                    op,
+                    Box::new(text(*r, right)?),
+                ))
+            }
+            Operator::Minus => self.call("jsonb_delete", vec![*l, *r])?,
+            op => {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr::new(l, op, r))));
+            }
+        }))
+    }
+}
