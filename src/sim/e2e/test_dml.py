@@ -238,4 +238,4 @@ def test_acknowledged_writes_survive(own_server):
             assert acknowledged[who] <= present[who] <= attempted[who]
             # one update in flight per crash may or may not have counted
             assert updates[who] <= counters[who] <= updates[who] + round_number + 1
-    assert sum(acknowledged.values()) > 100
+    assert min(acknowledged.values()) > 0

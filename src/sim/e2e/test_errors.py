@@ -271,7 +271,7 @@ def test_json_that_nests_deep(kafka, server, unique):
         "COPY": copy,
         "cast": lambda connection, text: connection.execute(f"SELECT '{text}'::jsonb"),
         "parameter's cast": lambda connection, text: connection.execute("SELECT %s::jsonb", (text,)),
-        "computed": lambda connection, text: connection.execute(f"INSERT INTO {name}_t SELECT 4, repeat('[', {len(text) // 2}) || repeat(']', {len(text) // 2})"),
+        "computed": lambda connection, text: connection.execute(f"INSERT INTO {name}_t SELECT 4, (repeat('[', {len(text) // 2}) || repeat(']', {len(text) // 2}))::jsonb"),
     }
     for way, run in ways.items():
         with server.connect() as connection:

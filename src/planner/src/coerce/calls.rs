@@ -2,6 +2,7 @@
 
 use crate::Functions;
 use crate::bind::external;
+use crate::types::NUMERIC;
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{DataFusionError, Result, ScalarValue};
@@ -69,6 +70,13 @@ impl Calls {
             // A constant that is a `bigint` would be narrowed.
             Expr::ScalarFunction(call) if is_quoted && *to == DataType::Int64 => {
                 constant(call.clone())?;
+                Ok(Expr::ScalarFunction(call))
+            }
+            // Only that it is a number is told at once: it is rounded when it is asked for.
+            Expr::ScalarFunction(call) if is_quoted && to.is_decimal() => {
+                let mut number = call.clone();
+                number.args[1] = lit(ScalarValue::try_from(&NUMERIC)?);
+                constant(number)?;
                 Ok(Expr::ScalarFunction(call))
             }
             Expr::ScalarFunction(call) if is_quoted && settled => constant(call),

@@ -607,6 +607,10 @@ impl Calls {
             "nullif" if args.len() == 2 => {
                 let mut compared = args.clone();
                 if self.compared(&mut compared, schema)? {
+                    if args.iter().any(|a| has_bytes(a, schema)) {
+                        let is = args[0].get_type(schema)?;
+                        args[0] = self.convert(std::mem::take(&mut args[0]), &is, &NUMERIC)?;
+                    }
                     return self.null_if(args, compared);
                 }
                 false

@@ -1,7 +1,8 @@
 //! PostgreSQL's semantics for ad-hoc plans: the rule [`PostgresSemantics`] runs after type coercion
 //! and replaces the operators and casts whose answer differs (checked arithmetic, division by
 //! zero, rounding casts, timestamps that intervals move, texts of timestamps) by functions that
-//! evaluate the streaming evaluator's expression; texts that are put together are held against the limit of a value.
+//! evaluate the streaming evaluator's expression; texts that are put together are held against the
+//! limit of a value.
 //!
 //! It runs on the logical plan, before constants are folded, so that `2147483647::int + 1::int`
 //! fails as it does in a view.
