@@ -145,7 +145,7 @@ impl Planner {
         let provider = self.provider();
         let positions = Default::default();
         Expander::new(&provider, &positions).query(&mut query)?;
-        Scopes::new(&provider, &positions).query(&mut query)?;
+        Scopes::new(&provider, &positions).rewrite(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok(query)
     }
@@ -161,7 +161,7 @@ impl Planner {
         limits::settle(&mut query)?;
         let mut expander = Expander::new(&provider, &statement.positions);
         expander.query(&mut query)?;
-        Scopes::new(&provider, &statement.positions).query(&mut query)?;
+        Scopes::new(&provider, &statement.positions).rewrite(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
         Ok((query, expander.relations.into_iter().collect()))
     }

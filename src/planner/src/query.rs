@@ -79,7 +79,7 @@ impl Planner {
         if maintained {
             scopes = scopes.maintained();
         }
-        let outputs = scopes.query(&mut query)?;
+        let outputs = scopes.rewrite(&mut query)?;
         crate::limits::check(&query, &|relation| provider.columns_of(relation))?;
         let relations = expander.relations;
         let options = ParserOptions::from(&self.registry.options().sql_parser);

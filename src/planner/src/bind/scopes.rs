@@ -10,7 +10,8 @@
 //!
 //! **ORDER BY x** means a column of the result before one of FROM, and only if it stands alone.
 //!
-//! **A table that is not in FROM** is `42P01`. **Columns of one name** in a select list are told
+//! **`t.x`** is a column of the innermost `t`, never a part of a column `t` (`references`). **A
+//! table that is not in FROM** is `42P01`. **Columns of one name** in a select list are told
 //! apart by hidden aliases: DataFusion minds them, PostgreSQL only where one is referred to.
 //!
 //! **INTERSECT ALL and EXCEPT ALL** pair rows one by one (`sets`); **FETCH FIRST .. WITH TIES**
@@ -25,6 +26,7 @@ mod dependent;
 mod grouping;
 mod items;
 mod join;
+mod references;
 mod sets;
 mod ties;
 
@@ -87,6 +89,10 @@ struct Scope {
     columns: Option<Vec<Column>>,
     /// Tables by the names that they have here, with all of their columns.
     tables: Vec<(String, Option<Vec<Output>>)>,
+    /// Those of them that have another name for DataFusion.
+    renamed: BTreeSet<String>,
+    /// Whether it is all of a query's FROM.
+    complete: bool,
 }
 
 impl Scope {
@@ -94,7 +100,7 @@ impl Scope {
     fn empty() -> Scope {
         Scope {
             columns: Some(Vec::new()),
-            tables: Vec::new(),
+            ..Scope::default()
         }
     }
 
@@ -106,7 +112,16 @@ impl Scope {
             }
             _ => None,
         };
-        self.tables.extend(other.tables);
+        self.add_tables(other.tables, other.renamed);
+    }
+
+    fn add_tables(
+        &mut self,
+        tables: Vec<(String, Option<Vec<Output>>)>,
+        mut renamed: BTreeSet<String>,
+    ) {
+        self.tables.extend(tables);
+        self.renamed.append(&mut renamed);
     }
 
     /// One table under a name.
@@ -123,6 +138,7 @@ impl Scope {
         Scope {
             columns,
             tables: vec![(name, outputs)],
+            ..Scope::default()
         }
     }
 }
@@ -151,6 +167,8 @@ pub(crate) struct Scopes<'a> {
     maintained: bool,
     /// Expressions that were written in place of names and of `*`.
     written: usize,
+    /// Tables that columns of queries inside are named like.
+    shadowed: BTreeSet<String>,
 }
 
 impl<'a> Scopes<'a> {
@@ -164,6 +182,7 @@ impl<'a> Scopes<'a> {
             is_value: false,
             maintained: false,
             written: 0,
+            shadowed: BTreeSet::new(),
         }
     }
 
@@ -179,7 +198,19 @@ impl<'a> Scopes<'a> {
     ///
     /// Errors: PostgreSQL's `42703`, `42702` and `42701` for columns of USING, `42P01` for tables
     /// that are not in FROM, `42P10` and `42601` for positions in ORDER BY and GROUP BY.
-    pub(crate) fn query(&mut self, query: &mut Query) -> Result<Option<Vec<Output>>> {
+    pub(crate) fn rewrite(&mut self, query: &mut Query) -> Result<Option<Vec<Output>>> {
+        let written = query.clone();
+        let outputs = self.query(query)?;
+        if self.shadowed.is_empty() {
+            return Ok(outputs);
+        }
+        // Once more, now that those tables are known that need other names.
+        *query = written;
+        self.written = 0;
+        self.query(query)
+    }
+
+    fn query(&mut self, query: &mut Query) -> Result<Option<Vec<Output>>> {
         check_interrupt()?;
         let is_value = std::mem::take(&mut self.is_value) && query.order_by.is_none();
         self.withs.push(BTreeMap::new());
@@ -189,7 +220,7 @@ impl<'a> Scopes<'a> {
                 if with.recursive {
                     self.define(name.clone(), None);
                 }
-                let outputs = self.query(&mut table.query)?;
+                let outputs = self.apart(&mut table.query)?;
                 let outputs = renamed(outputs, &mut table.alias)?;
                 self.define(name, outputs);
             }
@@ -199,6 +230,17 @@ impl<'a> Scopes<'a> {
         self.is_value = false;
         ties::rewrite(query, outputs.as_deref())?;
         self.withs.pop();
+        Ok(outputs)
+    }
+
+    /// A query that stands in FROM or WITH, and does not see the FROM that it is for.
+    fn apart(&mut self, query: &mut Query) -> Result<Option<Vec<Output>>> {
+        self.scopes.push(Scope {
+            complete: true,
+            ..Scope::empty()
+        });
+        let outputs = self.query(query)?;
+        self.scopes.pop();
         Ok(outputs)
     }
 
@@ -258,6 +300,7 @@ impl<'a> Scopes<'a> {
             from = self.tables(table, from)?;
         }
         let merges = std::mem::replace(&mut self.merges, around);
+        from.complete = true;
         self.scopes.push(from);
         if merges || select.projection.len() > 1 {
             self.wildcards(&mut select.projection)?;
@@ -369,6 +412,18 @@ impl<'a> Scopes<'a> {
         before: Scope,
         none: Scope,
     ) -> Result<(Scope, Scope)> {
+        let (before, mut scope) = self.named(factor, before, none)?;
+        self.rename(factor, &mut scope);
+        Ok((before, scope))
+    }
+
+    /// The same, under the names that the query gives.
+    fn named(
+        &mut self,
+        factor: &mut TableFactor,
+        before: Scope,
+        none: Scope,
+    ) -> Result<(Scope, Scope)> {
         let scope = match factor {
             TableFactor::Table {
                 name,
@@ -390,7 +445,7 @@ impl<'a> Scopes<'a> {
                 ..
             } => {
                 if !*lateral {
-                    let outputs = self.query(subquery)?;
+                    let outputs = self.apart(subquery)?;
                     return Ok((before, aliased(outputs, alias.as_mut())?));
                 }
                 self.scopes.push(before);
@@ -432,7 +487,9 @@ impl<'a> Scopes<'a> {
                 let visited = self.names(factor);
                 let before = self.scopes.pop().unwrap_or_default();
                 visited?;
-                return Ok((before, function(factor)));
+                let functions = &self.provider.registry.scalar;
+                let scope = function(factor, |name| functions.contains_key(name));
+                return Ok((before, scope));
             }
         };
         Ok((before, scope))
@@ -470,37 +527,6 @@ impl<'a> Scopes<'a> {
             return Ok(first.merged.then(|| first.value.clone()));
         }
         Ok(None)
-    }
-
-    /// `42P01` for a name of a table that no FROM around has, `42702` for a column of which it has
-    /// two.
-    fn check_table(&self, parts: &[Ident]) -> Result<()> {
-        let [table, column] = parts else {
-            return Ok(());
-        };
-        let name = fold(table.clone());
-        for scope in self.scopes.iter().rev() {
-            let Some(columns) = &scope.columns else {
-                return Ok(());
-            };
-            if let Some((_, outputs)) = scope.tables.iter().find(|(table, _)| *table == name) {
-                let column = fold(column.clone());
-                let outputs = outputs.iter().flatten();
-                if outputs.filter(|o| o.name == column).count() > 1 {
-                    return Err(self.at(ambiguous(&column), table));
-                }
-                return Ok(());
-            }
-            // A column may have fields.
-            if columns.iter().any(|c| c.name == name) {
-                return Ok(());
-            }
-        }
-        let error = Error::user(
-            SqlState::UNDEFINED_TABLE,
-            format!("missing FROM-clause entry for table \"{name}\""),
-        );
-        Err(self.at(error, table))
     }
 
     fn at(&self, error: Error, ident: &Ident) -> Error {
@@ -558,7 +584,11 @@ impl VisitorMut for Names<'_, '_> {
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             },
-            Expr::CompoundIdentifier(parts) => self.scopes.check_table(parts),
+            Expr::CompoundIdentifier(parts) => self.scopes.reference(parts),
+            Expr::Array(_) => {
+                references::array(expr);
+                Ok(())
+            }
             Expr::Function(function) => {
                 self.scopes.whole_rows(function);
                 calls::check_types(function).and_then(|()| calls::order(function))
@@ -643,10 +673,10 @@ fn unique(outputs: &[Output]) -> Vec<String> {
 }
 
 /// What a function in FROM shows: one column, if it is known to.
-fn function(factor: &TableFactor) -> Scope {
+fn function(factor: &TableFactor, is_scalar: impl Fn(&str) -> bool) -> Scope {
     let series = |name: &ast::ObjectName| {
         let last = name.0.last().and_then(|p| p.as_ident()).cloned().map(fold);
-        last.filter(|name| name == "generate_series")
+        last.filter(|name| name == "generate_series" || is_scalar(name))
     };
     let (function, alias) = match factor {
         TableFactor::Table {

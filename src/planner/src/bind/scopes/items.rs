@@ -85,8 +85,11 @@ impl Scopes<'_> {
                     options,
                 ) if is_plain(options) => {
                     let table = name.0.last().and_then(|p| p.as_ident()).cloned().map(fold);
-                    let found = table.and_then(|t| self.find_table(&t));
-                    found.cloned()
+                    let found = table.as_ref().and_then(|t| self.find_table(t)).cloned();
+                    if let Some(table) = table.and_then(|t| self.other_name(&t)) {
+                        *name = table.into();
+                    }
+                    found
                 }
                 _ => None,
             };

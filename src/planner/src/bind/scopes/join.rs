@@ -54,7 +54,7 @@ impl Scopes<'_> {
             JoinConstraint::Natural => None,
         };
         let (Some(lefts), Some(rights)) = (left.columns.take(), right.columns) else {
-            left.tables.extend(right.tables);
+            left.add_tables(right.tables, right.renamed);
             return Ok(left);
         };
         let names = names.unwrap_or_else(|| common(&lefts, &rights));
@@ -71,7 +71,7 @@ impl Scopes<'_> {
             }
         }
         left.columns = Some(columns);
-        left.tables.extend(right.tables);
+        left.add_tables(right.tables, right.renamed);
         Ok(left)
     }
 }
