@@ -119,7 +119,8 @@ impl<'a> Expander<'a> {
         ) {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
-        super::unnest::factor(factor);
+        let functions = &self.provider.registry.scalar;
+        super::unnest::factor(factor, |name| functions.contains_key(name));
         match factor {
             TableFactor::Table {
                 name,

@@ -5,10 +5,14 @@
 //! ORDINALITY is one more list, of the rows' numbers. Columns are named as in PostgreSQL: by the
 //! function where its result has no name, or after the table's alias.
 //!
+//! A function that gives one value, of columns of what stands before it, is the unnesting of an
+//! array of it.
+//!
 //! `generate_series` between constants, without numbered rows, stays a table function, which holds
 //! no list of its rows.
 
 use super::moments::function;
+use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, Ident, ObjectName, Subscript, TableAlias, TableAliasColumnDef, TableFactor,
@@ -124,7 +128,8 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
 }
 
 /// Rewrites a function in FROM.
-pub(super) fn factor(factor: &mut TableFactor) {
+pub(super) fn factor(factor: &mut TableFactor, is_scalar: impl Fn(&str) -> bool) {
+    let from_call = |name: &_, args: &[_], numbered| from_call(name, args, numbered, &is_scalar);
     let (name, lists, names, alias, numbered) = match factor {
         TableFactor::Table {
             name,
@@ -170,6 +175,7 @@ fn from_call(
     name: &ObjectName,
     args: &[FunctionArg],
     numbered: bool,
+    is_scalar: impl Fn(&str) -> bool,
 ) -> Option<(Vec<Expr>, Vec<&'static str>)> {
     let function = name.0.last()?.as_ident()?;
     if function.value.eq_ignore_ascii_case("unnest") {
@@ -180,7 +186,13 @@ fn from_call(
         let column = if args.len() == 1 { "" } else { "unnest" };
         return Some((lists.collect(), vec![column; args.len()]));
     }
-    let lists = lists_of(name)?;
+    let Some(lists) = lists_of(name) else {
+        let value = args.iter().any(reads_columns) && is_scalar(&fold(function.clone()));
+        return value.then(|| {
+            let value = argument(call(&function.value, args));
+            (vec![call("make_array", &[value])], vec![""])
+        });
+    };
     // A series between constants holds no list of its rows.
     if lists[0].0 == "series_list" && !numbered && !args.iter().any(reads_columns) {
         return None;

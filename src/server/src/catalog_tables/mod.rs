@@ -28,6 +28,9 @@ pub fn table(
     }
 }
 
+/// Functions whose rows have several columns.
+pub const TABLE_FUNCTIONS: [&str; 2] = ["pg_available_extensions", "pg_get_keywords"];
+
 /// A table function of the system catalogs.
 pub fn table_function(name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match name {

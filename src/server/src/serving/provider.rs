@@ -186,6 +186,9 @@ impl ContextProvider for Provider<'_> {
         if name == "generate_series" {
             return super::series::source(self.state, args);
         }
+        if let Some(function) = self.get_function_meta(name) {
+            return super::series::value(function, args);
+        }
         let function = self.state.table_functions().get(name).ok_or_else(|| {
             ours(Error::user(
                 SqlState::UNDEFINED_FUNCTION,

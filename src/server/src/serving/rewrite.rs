@@ -8,6 +8,7 @@
 
 use super::Snapshot;
 use super::functions::oid_of_name;
+use crate::catalog_tables::TABLE_FUNCTIONS;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit,
     VisitMut, Visitor, VisitorMut,
@@ -209,8 +210,7 @@ impl VisitorMut for Plain<'_> {
         ControlFlow::Continue(())
     }
 
-    /// The one column of `generate_series(..) g` is called `g`; without alias it has the function's
-    /// name.
+    /// The one column of `f(..) g` is called `g`; without alias it has the function's name.
     fn post_visit_table_factor(&mut self, factor: &mut ast::TableFactor) -> ControlFlow<()> {
         if let ast::TableFactor::Table {
             name,
@@ -225,10 +225,7 @@ impl VisitorMut for Plain<'_> {
                 .and_then(ObjectNamePart::as_ident)
                 .cloned()
                 .unwrap_or_else(|| Ident::new("f"));
-            if matches!(
-                function.value.to_lowercase().as_str(),
-                "generate_series" | "range"
-            ) {
+            if !TABLE_FUNCTIONS.contains(&function.value.to_lowercase().as_str()) {
                 let alias = alias.get_or_insert_with(|| ast::TableAlias {
                     explicit: true,
                     name: function.clone(),

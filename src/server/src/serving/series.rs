@@ -1,6 +1,6 @@
-//! `generate_series` in FROM, with PostgreSQL's types: a series of `integer`s is one of `integer`s,
-//! of dates one of timestamps. Integers come as they are asked for; other series are lists that are
-//! unnested.
+//! Functions in FROM. `generate_series` has PostgreSQL's types: a series of `integer`s is one of
+//! `integer`s, of dates one of timestamps. Integers between constants come as they are asked for,
+//! other series are lists that are unnested. A function that gives one value is a row of it.
 
 use super::functions::{fold_argument, no_function};
 use arrow::datatypes::DataType;
@@ -11,7 +11,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, TableSource, cast, col, lit,
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, cast, col, lit,
 };
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
@@ -40,16 +40,44 @@ pub fn source(state: &SessionState, args: Vec<Expr>) -> Result<Arc<dyn TableSour
     }
     let taken = list.coerce_types(&types);
     let taken = taken.map_err(|_| no_function(NAME, &types))?;
-    let plan = if matches!(taken[0], DataType::Int32 | DataType::Int64) {
-        integers(state, args, &taken[0])?
+    let constants = match &taken[0] {
+        DataType::Int32 | DataType::Int64 => constants(state, &args)?,
+        _ => None,
+    };
+    let plan = if let Some(constants) = constants {
+        integers(state, constants, &taken[0])?
     } else {
-        let call = ScalarFunction::new_udf(list.clone(), args);
-        LogicalPlanBuilder::empty(true)
-            .project([Expr::ScalarFunction(call).alias(COLUMN)])?
+        let typed = |(arg, to): (Expr, &DataType)| cast(arg, to.clone());
+        let args = args.into_iter().zip(&taken).map(typed).collect();
+        one_row(list.clone(), args)?
             .unnest_column(COLUMN)?
             .build()?
     };
     Ok(provider_as_source(Arc::new(ViewTable::new(plan, None))))
+}
+
+/// The row of a function that gives one value.
+pub fn value(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {
+    let plan = one_row(function, args)?.build()?;
+    Ok(provider_as_source(Arc::new(ViewTable::new(plan, None))))
+}
+
+fn one_row(function: Arc<ScalarUDF>, args: Vec<Expr>) -> Result<LogicalPlanBuilder> {
+    let call = ScalarFunction::new_udf(function, args);
+    LogicalPlanBuilder::empty(true).project([Expr::ScalarFunction(call).alias(COLUMN)])
+}
+
+/// The arguments as numbers, if all of them are known before the query runs.
+fn constants(state: &SessionState, args: &[Expr]) -> Result<Option<Vec<Expr>>> {
+    let number = |arg: &Expr| {
+        let number = cast(arg.clone(), DataType::Int64);
+        Ok(match fold_argument(state, number)? {
+            Expr::Literal(value, _) if value.is_null() => Some(lit(ScalarValue::Null)),
+            constant @ Expr::Literal(..) => Some(constant),
+            _ => None,
+        })
+    };
+    args.iter().map(number).collect()
 }
 
 /// An argument's type: an integer constant is an `integer` if it fits.
@@ -67,15 +95,6 @@ fn type_of(arg: &Expr) -> Result<DataType> {
 }
 
 fn integers(state: &SessionState, args: Vec<Expr>, to: &DataType) -> Result<LogicalPlan> {
-    let args = args
-        .into_iter()
-        .map(
-            |arg| match fold_argument(state, cast(arg, DataType::Int64))? {
-                Expr::Literal(value, _) if value.is_null() => Ok(lit(ScalarValue::Null)),
-                other => Ok(other),
-            },
-        )
-        .collect::<Result<Vec<_>>>()?;
     if matches!(
         args.get(2),
         Some(Expr::Literal(ScalarValue::Int64(Some(0)), _))

@@ -2,9 +2,9 @@
 //!
 //! | PostgreSQL | here |
 //! | --- | --- |
-//! | `x = ANY (a)` | `array_contains(a, x)` |
-//! | `x <> ALL (a)` | `NOT array_contains(a, x)` |
-//! | `'{a,b}'` as such an `a` | `ARRAY['a', 'b']` |
+//! | `x = ANY (a)` | `any_eq(x, a)` |
+//! | `x <> ALL (a)` | `all_ne(x, a)` |
+//! | `x = ANY ('{a,b}')`, `x <> ALL ('{a,b}')` | `x IN ('a', 'b')`, `x NOT IN ('a', 'b')` |
 //! | `'{a,b}'::text[]`, `'{1,2}'::int2[]` | `ARRAY['a', 'b']::text[]`, `ARRAY[1, 2]::int2[]` |
 //!
 //! `x <> ANY` and `x = ALL` are not memberships and stay as they are. Elements of literals are cut
@@ -12,8 +12,7 @@
 
 use super::rewrite::call_with;
 use datafusion::sql::sqlparser::ast::{
-    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, UnaryOperator, Value,
-    VisitorMut,
+    Array, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Value, VisitorMut,
 };
 use std::ops::ControlFlow;
 
@@ -30,17 +29,12 @@ impl VisitorMut for Arrays {
                 compare_op: BinaryOperator::Eq,
                 right,
                 ..
-            } => *expr = contains(right, left),
+            } => *expr = compared("any_eq", left, right),
             Expr::AllOp {
                 left,
                 compare_op: BinaryOperator::NotEq,
                 right,
-            } => {
-                *expr = Expr::UnaryOp {
-                    op: UnaryOperator::Not,
-                    expr: Box::new(contains(right, left)),
-                }
-            }
+            } => *expr = compared("all_ne", left, right),
             Expr::Cast {
                 kind: CastKind::DoubleColon,
                 expr,
@@ -57,15 +51,25 @@ impl VisitorMut for Arrays {
     }
 }
 
-/// Whether `element` is in `list`.
-fn contains(list: &Expr, element: &Expr) -> Expr {
+/// How `element` compares with those of `list`.
+fn compared(how: &str, element: &Expr, list: &Expr) -> Expr {
     let is_array_text = matches!(list, Expr::Value(v)
         if matches!(&v.value, Value::SingleQuotedString(t) if t.trim().starts_with('{')));
-    let list = match elements(list).filter(|_| is_array_text) {
-        Some(elements) => array(elements, true),
-        None => list.clone(),
-    };
-    call_with("array_contains", vec![list, element.clone()])
+    let negated = how == "all_ne";
+    match elements(list).filter(|_| is_array_text) {
+        Some(elements) if elements.is_empty() => Expr::Value(Value::Boolean(negated).into()),
+        // Constants of no type yet.
+        Some(elements) => Expr::InList {
+            expr: Box::new(element.clone()),
+            list: elements.into_iter().map(quoted).collect(),
+            negated,
+        },
+        None => call_with(how, vec![element.clone(), list.clone()]),
+    }
+}
+
+fn quoted(text: String) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text).into())
 }
 
 /// The elements of an array that is written as a text, `{a, b}`.
