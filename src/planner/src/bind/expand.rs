@@ -15,7 +15,8 @@
 //! * `-x` becomes an operator of ours;
 //! * constants and casts become what is bound (`constants`);
 //! * `width_bucket(x, array)` becomes `width_bucket_of(x, array)`;
-//! * functions that give rows become `unnest` (`unnest`);
+//! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
+//!   (`array_queries`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
@@ -524,7 +525,8 @@ impl VisitorMut for Expander<'_> {
         super::unnest::slice_bounds(expr);
         super::unnest::one_dimension(expr);
         super::unnest::empty_array(expr);
-        if let Err(error) = super::unnest::rewrite(expr) {
+        let sets = super::unnest::rewrite(expr).and_then(|()| self.provider.array_query(expr));
+        if let Err(error) = sets {
             return ControlFlow::Break(error);
         }
         constants::cut_off(expr);

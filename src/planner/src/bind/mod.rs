@@ -2,6 +2,7 @@
 //! DataFusion's planner asks for them.
 
 mod aggregates;
+mod array_queries;
 mod collation;
 mod collecting;
 mod constants;

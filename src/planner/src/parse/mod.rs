@@ -6,6 +6,7 @@
 mod ddl;
 mod dialect;
 mod error;
+mod operators;
 mod refused;
 mod special;
 mod utility;
@@ -32,6 +33,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|e| parser_error(ParserError::from(e), &positions))?;
+    let tokens = operators::without_signs(tokens);
     let source = Source::new(sql);
     let mut statements = Vec::new();
     for tokens in tokens.split(|t| t.token == Token::SemiColon) {
