@@ -16,7 +16,7 @@
 use super::calls::Calls;
 use super::operands::is_compared;
 use crate::bind::external;
-use crate::signatures::{Arg, type_text};
+use crate::signatures::{Arg, type_text, unmatched};
 use crate::types::{JSONB, NUMERIC, sql_type_name};
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
@@ -398,6 +398,10 @@ impl Arrays {
             })
             .collect();
         let undefined = || {
+            if func.name() == "make_array" {
+                let args = known.iter().map(|t| Arg::new(t, None)).collect::<Vec<_>>();
+                return unmatched("ARRAY", &args);
+            }
             let names: Vec<String> = known.iter().map(sql_type_name).collect();
             let message = format!(
                 "function {}({}) does not exist",

@@ -3,7 +3,8 @@
 //! an error in a branch that is never taken, and under `WHERE false`.
 //!
 //! Most have been read when their casts were written into the plan ([`Calls::cast`]); these are
-//! those of which that makes no value: arrays, and moments in a time zone. The rule changes nothing.
+//! those of which that makes no value: arrays, and moments in a time zone. The rule changes
+//! nothing.
 
 use super::calls::Calls;
 use crate::types::NUMERIC;

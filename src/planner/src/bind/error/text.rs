@@ -149,6 +149,15 @@ fn names(text: &str) -> Option<Error> {
 }
 
 fn no_function(call: String) -> Error {
+    // `ARRAY[..]`.
+    if let Some(types) = call.strip_prefix("make_array(") {
+        if types.contains("[]") {
+            return Error::unsupported("multi-dimensional arrays are not supported");
+        }
+        let types = types.trim_end_matches(')').replace(", ", " and ");
+        let message = format!("ARRAY types {types} cannot be matched");
+        return Error::user(SqlState::DATATYPE_MISMATCH, message);
+    }
     Error::user(
         SqlState::UNDEFINED_FUNCTION,
         format!("function {call} does not exist"),
