@@ -120,6 +120,10 @@ class World:
     def revive(self, answer):
         self.log(f"Tidemark {answer.code}: {answer.message}")
         server = self.target.server
+        # A process that aborts lives for a moment after its connections.
+        aborted = time.monotonic() + 5
+        while server is not None and answer.code == "LOST" and server.running and time.monotonic() < aborted:
+            time.sleep(0.1)
         if server is not None and (answer.code == "HANG" or not server.running):
             self.target.restart()
         end = time.monotonic() + 60
