@@ -98,6 +98,10 @@ impl Texts {
                 let letter = |b: Option<bool>| b.map(|b| if b { "t" } else { "f" });
                 array.as_boolean().iter().map(letter).collect()
             }
+            // A `char(n)` is printed with its blanks.
+            DataType::LargeUtf8 if letters => arrow::compute::cast(&array, &DataType::Utf8)?
+                .as_string()
+                .clone(),
             _ => cast_array(&array, &DataType::Utf8)?.as_string().clone(),
         };
         Ok(Rows { array, constant })

@@ -614,6 +614,8 @@ fn put(
             }
             builder.end_object()
         }
+        // A `char(n)` keeps its blanks.
+        DataType::LargeUtf8 => builder.string(column.as_string::<i64>().value(row)),
         _ => {
             let text = super::cast_array(&column.slice(row, 1), &DataType::Utf8)
                 .map_err(|e| Error::internal(e.to_string()))?;

@@ -598,9 +598,17 @@ fn typed_values(body: &mut ast::SetExpr) {
                     | ast::DataType::Float8
                     | ast::DataType::Numeric(ast::ExactNumberInfo::None)
             );
+            let has_length = matches!(
+                data_type,
+                ast::DataType::Varchar(Some(_))
+                    | ast::DataType::CharacterVarying(Some(_))
+                    | ast::DataType::Char(_)
+                    | ast::DataType::Character(_)
+            );
             let takes_type = match &*value {
                 Expr::Value(v) => match &v.value {
                     ast::Value::SingleQuotedString(_) => true,
+                    ast::Value::Null => has_length,
                     ast::Value::Number(..) => fraction,
                     _ => false,
                 },
