@@ -14,6 +14,8 @@ error with the same SQLSTATE. `difference` names what is not the same:
     error           both fail, with codes of different classes
     name            only a column's name is different
     code            both fail, with different codes of one class
+
+Of a statement over many rows two *data errors* (class 22) are the same: which of its rows, or of its groups, fails first is nobody's order.
 """
 
 import math
@@ -58,6 +60,11 @@ def difference(postgres: Answer, tidemark: Answer, ordered=False):
     if postgres.code == tidemark.code:
         return ""
     return "code" if postgres.code[:2] == tidemark.code[:2] else "error"
+
+
+def data_errors(postgres: Answer, tidemark: Answer):
+    """Both fail at a value of some row."""
+    return postgres.code[:2] == tidemark.code[:2] == "22"
 
 
 def _of_rows(postgres, tidemark, ordered):

@@ -68,7 +68,15 @@ def _text_and_varchar(statement, postgres, tidemark, ask):
     return plain[0] == plain[1] and multiset(postgres.rows) == multiset(tidemark.rows) and postgres.names == tidemark.names
 
 
-INTENDED = (("floating-point sums", _floating_point_sums), ("equal values", _equal_values), ("text and varchar", _text_and_varchar))
+def _infinite_moments(statement, postgres, tidemark, ask):
+    """age of an infinite moment, and its fields, are errors in Tidemark."""
+    if not postgres.ok or "infinity" not in statement:
+        return False
+    return "of infinity" in tidemark.message or bool(re.search(r"\bage\(", statement)) and "timestamp out of range" in tidemark.message
+
+
+INTENDED = (("floating-point sums", _floating_point_sums), ("equal values", _equal_values), ("text and varchar", _text_and_varchar),
+            ("infinite moments", _infinite_moments))
 
 
 def reason(statement, postgres, tidemark, ask):

@@ -221,7 +221,7 @@ class ColumnJudge:
             if self.judge.skips("aggregate", tree, number, index):
                 continue
             statement = f"SELECT {tree.sql()} AS x FROM edge{group}"
-            found, postgres, tidemark = self.world.verdict(statement)
+            found, postgres, tidemark = self.world.verdict_of_rows(statement)
             if self.judge.count("aggregates ad hoc", found, statement, tidemark):
                 self._found_aggregate(tree, found, number, group, "aggregate")
             elif not found and postgres.ok:
@@ -258,12 +258,12 @@ class ColumnJudge:
             if candidate.name != tree.name:
                 return False
             if where == "aggregate":
-                return self.world.verdict(f"SELECT {candidate.sql()} AS x FROM edge{group}")[0] == found
+                return self.world.verdict_of_rows(f"SELECT {candidate.sql()} AS x FROM edge{group}")[0] == found
             return self._aggregate_view(candidate, group)[0] == found
 
         if self.world.is_known("aggregate", tree, found):
             return
-        if group and where == "aggregate" and self.world.verdict(f"SELECT {tree.sql()} AS x FROM edge")[0] == found:
+        if group and where == "aggregate" and self.world.verdict_of_rows(f"SELECT {tree.sql()} AS x FROM edge")[0] == found:
             group = ""
         tree = shrink(tree, differs, self.judge.evaluate, checks_max(found) // 2)
 

@@ -114,7 +114,7 @@ class QueryJudge:
             query = generator.query(2, (), True)
             if random.random() < 0.3:
                 query = generator.ordered(query)
-            found, postgres, tidemark = self.world.verdict(query.sql(), is_ordered(query.sql()))
+            found, postgres, tidemark = self.world.verdict_of_rows(query.sql(), is_ordered(query.sql()))
             self.world.findings.cases["queries ad hoc"] += 1
             if found == REFUSED:
                 self.world.findings.refuse(tidemark.message, query.sql())
@@ -137,7 +137,7 @@ class QueryJudge:
 
     def _found_adhoc(self, query, found):
         def differs(candidate):
-            return self.world.verdict(candidate.sql(), is_ordered(candidate.sql()))[0] == found
+            return self.world.verdict_of_rows(candidate.sql(), is_ordered(candidate.sql()))[0] == found
 
         query = shrink(query, differs, checks_max=min(QUERY_CHECKS, 2 * checks_max(found)))
         again, postgres, tidemark = self.world.verdict(query.sql(), is_ordered(query.sql()))

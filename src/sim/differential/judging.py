@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import Tidemark
 
 from . import intended
-from .compare import REFUSED, difference, is_ordered
+from .compare import REFUSED, data_errors, difference, is_ordered
 from .kinds import Findings, Kind
 from .postgres import Postgres
 from .session import Answer, Session
@@ -149,6 +149,11 @@ class World:
         """(difference, PostgreSQL's answer, Tidemark's)"""
         postgres, tidemark = self.both(statement)
         return self.judged(statement, postgres, tidemark, ordered), postgres, tidemark
+
+    def verdict_of_rows(self, statement, ordered=False):
+        """As `verdict`, of a statement over many rows."""
+        found, postgres, tidemark = self.verdict(statement, ordered)
+        return "" if data_errors(postgres, tidemark) else found, postgres, tidemark
 
     def judged(self, statement, postgres, tidemark, ordered=False):
         found = difference(postgres, tidemark, ordered)
