@@ -13,7 +13,7 @@ use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
 use crate::query::{flag, materialized, on_error};
 use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
-use crate::types::sql_type_to_arrow;
+use crate::types::{declared_digits, sql_type_to_arrow};
 use crate::{Planned, Planner, generators};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
@@ -406,20 +406,6 @@ fn materialized_by(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>
     )
 }
 
-/// `timestamp(3)`, of a type whose digits after the second are declared: they say what a number
-/// counts that a record has for it.
-fn fraction_digits(data_type: &ast::DataType) -> String {
-    use ast::TimezoneInfo::{Tz, WithTimeZone};
-    match data_type {
-        ast::DataType::Timestamp(Some(digits), Tz | WithTimeZone) => {
-            format!("timestamptz({digits})")
-        }
-        ast::DataType::Timestamp(Some(digits), _) => format!("timestamp({digits})"),
-        ast::DataType::Time(Some(digits), _) => format!("time({digits})"),
-        _ => String::new(),
-    }
-}
-
 /// A column's default that is a constant moment, with its offset: it means the moment that it is in
 /// the zone of who creates the table. Other expressions stay as they are.
 ///
@@ -485,8 +471,8 @@ fn columns_of(create: &CreateRelation, zone: &str) -> Result<Columns> {
             position,
         } = definition;
         let (arrow, mut sql_type) = sql_type_to_arrow(data_type).map_err(|e| e.at(*position))?;
-        if sql_type.is_empty() && create.format.is_some() {
-            sql_type = fraction_digits(data_type);
+        if sql_type.is_empty() {
+            sql_type = declared_digits(data_type);
         }
         if all.columns.iter().any(|c: &Column| c.name == *name) {
             return Err(Error::user(

@@ -36,11 +36,6 @@ pub fn is_numeric_bytes(data_type: &DataType) -> bool {
 /// precision.
 pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
     use ast::DataType as Sql;
-    let text = |length: &Option<ast::CharacterLength>, name: &str| {
-        length
-            .as_ref()
-            .map_or(String::new(), |l| format!("{name}({l})"))
-    };
     Ok(match sql {
         Sql::Boolean | Sql::Bool => plain(DataType::Boolean),
         Sql::SmallInt(_) | Sql::Int2(_) => plain(DataType::Int16),
@@ -53,16 +48,10 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
         }
         Sql::Numeric(info) | Sql::Decimal(info) | Sql::Dec(info) => plain(numeric(info)?),
         Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => {
-            (DataType::Utf8, text(length, "varchar"))
+            (DataType::Utf8, text_of_length(length, "varchar")?)
         }
-        Sql::Char(length) | Sql::Character(length) => (
-            BPCHAR,
-            if length.is_some() {
-                text(length, "char")
-            } else {
-                "char(1)".into()
-            },
-        ),
+        Sql::Char(None) | Sql::Character(None) => (BPCHAR, "char(1)".into()),
+        Sql::Char(length) | Sql::Character(length) => (BPCHAR, text_of_length(length, "char")?),
         Sql::Text | Sql::String(_) => plain(DataType::Utf8),
         Sql::Bytea => plain(DataType::Binary),
         Sql::Date => plain(DataType::Date32),
@@ -121,6 +110,48 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
         Sql::Custom(name, _) => return custom(name),
         other => return Err(Error::unsupported(format!("type {other} is not supported"))),
     })
+}
+
+/// `varchar(10)`; empty without a length.
+fn text_of_length(length: &Option<ast::CharacterLength>, name: &str) -> Result<String> {
+    /// PostgreSQL's.
+    const LENGTH_MAX: u64 = 10_485_760;
+    let Some(ast::CharacterLength::IntegerLength { length, .. }) = length else {
+        return Ok(String::new());
+    };
+    let invalid = |message: String| Err(Error::user(SqlState::INVALID_PARAMETER, message));
+    match length {
+        0 => invalid(format!("length for type {name} must be at least 1")),
+        1..=LENGTH_MAX => Ok(format!("{name}({length})")),
+        _ => invalid(format!("length for type {name} cannot exceed {LENGTH_MAX}")),
+    }
+}
+
+/// The text of a type whose digits of the second or whose fields are declared, which its column's
+/// values are rounded or cut to; empty for others.
+pub(crate) fn declared_digits(sql: &ast::DataType) -> String {
+    use ast::DataType as Sql;
+    match sql {
+        Sql::Timestamp(Some(digits), TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {
+            format!("timestamptz({digits})")
+        }
+        Sql::Timestamp(Some(digits), _) | Sql::TimestampNtz(Some(digits)) => {
+            format!("timestamp({digits})")
+        }
+        Sql::Time(Some(digits), _) => format!("time({digits})"),
+        Sql::Interval { fields, precision } if fields.is_some() || precision.is_some() => {
+            sql.to_string().to_lowercase()
+        }
+        Sql::Array(ArrayElemTypeDef::SquareBracket(inner, _)) => {
+            let inner = declared_digits(inner);
+            if inner.is_empty() {
+                inner
+            } else {
+                format!("{}[]", inner.trim_end_matches("[]"))
+            }
+        }
+        _ => String::new(),
+    }
 }
 
 fn plain(data_type: DataType) -> (DataType, String) {

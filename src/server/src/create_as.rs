@@ -4,7 +4,7 @@
 
 use crate::dml;
 use crate::protocol::error::{Notice, from_arrow};
-use crate::protocol::types::SQL_TYPE;
+use crate::protocol::types;
 use crate::serving::collect::collect_bounded;
 use crate::serving::functions::quote_ident;
 use crate::session::{Outcome, Session};
@@ -24,7 +24,7 @@ fn definition(field: &Field) -> String {
     } else {
         field.data_type().clone()
     };
-    let sql_type = field.metadata().get(SQL_TYPE).cloned().unwrap_or_default();
+    let sql_type = types::declared(field).to_string();
     let column = Column {
         name: field.name().clone(),
         data_type,

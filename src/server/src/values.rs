@@ -8,71 +8,55 @@ use crate::protocol::types;
 use arrow::array::*;
 use arrow::datatypes::*;
 use std::sync::Arc;
-use tidemark_common::{Error, Result, SqlState};
-use tidemark_operator::functions::read_texts;
+use tidemark_common::{Error, Result};
+use tidemark_operator::functions;
 use tidemark_plan::Column;
 use tidemark_values::array;
-use tidemark_values::moment::Zone;
+use tidemark_values::moment::{IntervalFields, Zone};
 
 /// The array of a column from one text per row, `None` for NULL, as they are meant in a time zone.
 pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Result<ArrayRef> {
-    let array = parse(texts, &column.data_type, &column.sql_type, zone)?;
-    check_length(&array, column)?;
-    Ok(array)
+    conform(parse(texts, &column.data_type, zone)?, column)
 }
 
-/// A computed array as its column keeps it: `varchar(n)` has at most n characters, `char(n)` is
-/// padded.
+/// An array as its column keeps it: `varchar(n)` has at most n characters, `char(n)` is padded,
+/// `timestamp(p)` is rounded, `interval year to month` has no days; and so are elements of arrays.
+///
+/// Errors: `22001` for a text that is too long, `22008` for an interval that rounds out of range.
 pub fn conform(array: ArrayRef, column: &Column) -> Result<ArrayRef> {
-    if column.data_type == DataType::LargeUtf8 {
-        return padded_to(&array, &column.sql_type);
-    }
-    check_length(&array, column)?;
-    Ok(array)
-}
-
-/// `char(n)`: n characters; as it is, if nothing says how many.
-fn padded_to(array: &ArrayRef, sql_type: &str) -> Result<ArrayRef> {
-    match usize::try_from(types::modifier(sql_type) - 4) {
-        Ok(length) => tidemark_operator::functions::padded(array, length)
-            .map_err(crate::protocol::error::from_datafusion),
-        Err(_) => Ok(array.clone()),
+    match types::modifier(&column.sql_type) {
+        modifier if modifier < 0 => Ok(array),
+        modifier => restricted(array, modifier),
     }
 }
 
-/// `varchar(n)`: at most n characters.
-fn check_length(array: &ArrayRef, column: &Column) -> Result<()> {
-    let limit = match types::by_name(&column.sql_type) {
-        Some(pgwire::api::Type::VARCHAR) if column.data_type == DataType::Utf8 => {
-            types::modifier(&column.sql_type) - 4
+fn restricted(array: ArrayRef, modifier: i32) -> Result<ArrayRef> {
+    let length = || usize::try_from(modifier - 4).unwrap_or(0);
+    let restricted = match array.data_type() {
+        DataType::Utf8 => functions::limited(&array, length()),
+        DataType::LargeUtf8 => functions::padded(&array, length()),
+        DataType::Timestamp(..) | DataType::Time64(_) => {
+            functions::rounded_to(&array, IntervalFields::All, modifier as u8)
         }
-        _ => return Ok(()),
+        DataType::Interval(_) => {
+            let (fields, digits) = types::interval_parts(modifier);
+            functions::rounded_to(&array, fields, digits as u8)
+        }
+        DataType::List(element) => {
+            let lists = array.as_list::<i32>();
+            return Ok(Arc::new(ListArray::new(
+                element.clone(),
+                lists.offsets().clone(),
+                restricted(lists.values().clone(), modifier)?,
+                lists.nulls().cloned(),
+            )));
+        }
+        _ => return Ok(array),
     };
-    if limit < 0 {
-        return Ok(());
-    }
-    let too_long = array.as_string::<i32>().iter().flatten().any(|t| {
-        t.len() > limit as usize && t.trim_end_matches(' ').chars().count() > limit as usize
-    });
-    if too_long {
-        let name = types::format_type(
-            &types::by_name(&column.sql_type).unwrap_or(pgwire::api::Type::VARCHAR),
-            limit + 4,
-        );
-        return Err(Error::user(
-            SqlState("22001"),
-            format!("value too long for type {name}"),
-        ));
-    }
-    Ok(())
+    restricted.map_err(crate::protocol::error::from_datafusion)
 }
 
-fn parse(
-    texts: &[Option<&str>],
-    data_type: &DataType,
-    sql_type: &str,
-    zone: &Zone,
-) -> Result<ArrayRef> {
+fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<ArrayRef> {
     match data_type {
         DataType::Boolean
         | DataType::Int16
@@ -91,32 +75,19 @@ fn parse(
         | DataType::Interval(_) => {
             let texts: ArrayRef = Arc::new(StringArray::from_iter(texts.iter().copied()));
             let now = chrono::Utc::now().timestamp_micros();
-            read_texts(&texts, data_type, now, zone)
+            functions::read_texts(&texts, data_type, now, zone)
                 .map_err(crate::protocol::error::from_datafusion)
         }
         DataType::Utf8 => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
-        DataType::LargeUtf8 => {
-            let texts: ArrayRef = Arc::new(LargeStringArray::from_iter(texts.iter().copied()));
-            padded_to(&texts, sql_type)
-        }
-        DataType::List(element) => parse_lists(
-            texts,
-            element,
-            sql_type.strip_suffix("[]").unwrap_or_default(),
-            zone,
-        ),
+        DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter().copied()))),
+        DataType::List(element) => parse_lists(texts, element, zone),
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
         ))),
     }
 }
 
-fn parse_lists(
-    texts: &[Option<&str>],
-    element: &FieldRef,
-    sql_type: &str,
-    zone: &Zone,
-) -> Result<ArrayRef> {
+fn parse_lists(texts: &[Option<&str>], element: &FieldRef, zone: &Zone) -> Result<ArrayRef> {
     let mut elements = StringBuilder::new();
     let (mut lengths, mut valid) = (Vec::new(), Vec::new());
     for text in texts {
@@ -132,7 +103,7 @@ fn parse_lists(
     }
     let elements = elements.finish();
     let elements: Vec<Option<&str>> = elements.iter().collect();
-    let inner = parse(&elements, element.data_type(), sql_type, zone)?;
+    let inner = parse(&elements, element.data_type(), zone)?;
     let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
     Ok(Arc::new(ListArray::new(
         element.clone(),
@@ -145,6 +116,7 @@ fn parse_lists(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_common::SqlState;
 
     fn read(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef> {
         parse_column(texts, column, &Zone::UTC)
@@ -255,6 +227,8 @@ mod tests {
         .unwrap();
         assert_eq!(kept.as_string::<i64>().value(0), "ab ");
         assert!(kept.is_null(1));
+        let cut = conform(texts("abc  "), &column(DataType::Utf8, "varchar(3)")).unwrap();
+        assert_eq!(cut.as_string::<i32>().value(0), "abc");
         assert_eq!(
             conform(texts("abcd"), &column(DataType::Utf8, "varchar(3)"))
                 .unwrap_err()
@@ -262,5 +236,31 @@ mod tests {
                 .0,
             "22001"
         );
+    }
+
+    #[test]
+    fn moments_are_rounded_and_cut_as_declared() {
+        let timestamp = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let interval = DataType::Interval(IntervalUnit::MonthDayNano);
+        for (data_type, sql_type, text, kept) in [
+            (
+                timestamp,
+                "timestamp(0)",
+                "2024-12-31 23:59:59.5",
+                "2025-01-01",
+            ),
+            (interval.clone(), "interval(1)", "00:00:01.25", "00:00:01.3"),
+            (
+                interval.clone(),
+                "interval day to hour",
+                "1 day 02:03",
+                "1 day 02:00",
+            ),
+            (interval, "interval second(0)", "1 mon 1.5", "1 mon 2"),
+        ] {
+            let declared = read(&[Some(text), None], &column(data_type.clone(), sql_type)).unwrap();
+            let expected = read(&[Some(kept), None], &column(data_type, "")).unwrap();
+            assert_eq!(&declared, &expected, "{sql_type}");
+        }
     }
 }

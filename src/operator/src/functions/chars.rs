@@ -6,7 +6,7 @@ use super::definition::*;
 use arrow::array::LargeStringBuilder;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryBuilder, LargeStringArray, StringBuilder};
 use arrow::datatypes::{DataType, Int32Type};
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::SqlState;
@@ -89,19 +89,49 @@ pub fn padded(texts: &ArrayRef, length: usize) -> Result<ArrayRef> {
             padded.append_null();
             continue;
         };
-        let kept = match text.char_indices().nth(length) {
-            None => text,
-            Some((end, _)) if text[end..].bytes().all(|b| b == b' ') => &text[..end],
-            Some(_) => {
-                return Err(failure(
-                    SqlState("22001"),
-                    format!("value too long for type character({length})"),
-                ));
-            }
-        };
+        let kept = within(text, length).ok_or_else(|| too_long("", length))?;
         put_padded(&mut padded, kept, length);
     }
     Ok(Arc::new(padded.finish()))
+}
+
+/// Texts as values of a `varchar(length)`, for a column that they are written to: blanks beyond
+/// its length are cut off.
+///
+/// Errors: `22001` for one that is longer than that.
+pub fn limited(texts: &ArrayRef, length: usize) -> Result<ArrayRef> {
+    let values = texts.as_string::<i32>();
+    let is_longer = |text: &str| text.len() > length && text.char_indices().nth(length).is_some();
+    if !values.iter().flatten().any(is_longer) {
+        return Ok(texts.clone());
+    }
+    let mut kept = StringBuilder::with_capacity(values.len(), values.value_data().len());
+    for text in values {
+        kept.append_option(match text {
+            Some(text) => Some(within(text, length).ok_or_else(|| too_long("varying", length))?),
+            None => None,
+        });
+    }
+    Ok(Arc::new(kept.finish()))
+}
+
+/// At most so many characters of a text; `None` if more than blanks would be lost.
+fn within(text: &str, length: usize) -> Option<&str> {
+    match text.char_indices().nth(length) {
+        None => Some(text),
+        Some((end, _)) => text[end..]
+            .bytes()
+            .all(|b| b == b' ')
+            .then_some(&text[..end]),
+    }
+}
+
+fn too_long(varying: &str, length: usize) -> DataFusionError {
+    let blank = if varying.is_empty() { "" } else { " " };
+    failure(
+        SqlState("22001"),
+        format!("value too long for type character{blank}{varying}({length})"),
+    )
 }
 
 fn trimmed(text: &str) -> &str {

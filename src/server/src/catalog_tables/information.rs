@@ -321,11 +321,21 @@ fn column_row(r: &Relation, position: usize, c: &Column) -> Row {
         DataType::Float64 => row.extend(precision(53, 2, 0).into_iter().take(2)),
         DataType::Decimal128(p, s) => row.extend(precision((*p).into(), 10, (*s).into())),
         DataType::LargeBinary => row.push(("numeric_precision_radix", 10.into())),
-        DataType::Timestamp(..) | DataType::Time64(_) | DataType::Interval(_) => {
-            row.push(("datetime_precision", 6.into()))
+        DataType::Timestamp(..) | DataType::Time64(_) => {
+            let digits = if modifier < 0 { 6 } else { modifier };
+            row.push(("datetime_precision", digits.into()))
+        }
+        DataType::Interval(_) => {
+            let name = types::format_type(&t, modifier).to_uppercase();
+            row.push((
+                "datetime_precision",
+                types::interval_parts(modifier).1.into(),
+            ));
+            let fields = name.strip_prefix("INTERVAL ").map(String::from);
+            row.push(("interval_type", fields.into()));
         }
         DataType::Date32 => row.push(("datetime_precision", 0.into())),
-        DataType::Utf8 if modifier >= 4 => {
+        DataType::Utf8 | DataType::LargeUtf8 if modifier >= 4 => {
             row.push(("character_maximum_length", (modifier - 4).into()))
         }
         _ => {}

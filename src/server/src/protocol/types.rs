@@ -1,25 +1,25 @@
 //! Arrow types and PostgreSQL's: which type a result column is announced as, and its names in SQL.
 //!
 //! Where Arrow's type does not say it all, a field's metadata does under the key [`SQL_TYPE`]:
-//! `jsonb`, `uuid`, `varchar(10)`, `oid`, `name`, `"char"`.
+//! `jsonb`, `uuid`, `varchar(10)`, `timestamp(3)`, `oid`, `name`, `"char"`.
 
 use arrow::datatypes::{DataType, Field, IntervalUnit};
 use pgwire::api::Type;
+use tidemark_values::moment::IntervalFields;
 
 /// Key of a field's metadata that holds the SQL type's text.
 pub const SQL_TYPE: &str = "sql_type";
 
 /// The PostgreSQL type of a field.
 pub fn pg_type(field: &Field) -> Type {
-    if let Some(t) = field
-        .metadata()
-        .get(SQL_TYPE)
-        .and_then(|name| by_name(name))
-        .filter(|t| keeps(field.data_type(), t))
-    {
-        return t;
-    }
-    of_arrow(field.data_type())
+    by_name(declared(field)).unwrap_or_else(|| of_arrow(field.data_type()))
+}
+
+/// The text of a field's SQL type; empty where Arrow's type says it all.
+pub fn declared(field: &Field) -> &str {
+    let name = field.metadata().get(SQL_TYPE).map(String::as_str);
+    name.filter(|name| by_name(name).is_some_and(|t| keeps(field.data_type(), &t)))
+        .unwrap_or_default()
 }
 
 /// Whether the text of a type is about values that Arrow has as `data_type`: a cast has the
@@ -29,7 +29,7 @@ fn keeps(data_type: &DataType, t: &Type) -> bool {
         DataType::Utf8 => !matches!(*t, Type::BPCHAR | Type::UUID),
         DataType::LargeUtf8 => *t == Type::BPCHAR,
         DataType::Int32 => !matches!(*t, Type::VARCHAR | Type::BPCHAR | Type::TEXT),
-        DataType::List(_) => true,
+        DataType::List(element) => element_of(t).is_some_and(|t| keeps(element.data_type(), &t)),
         other => of_arrow(other) == *t,
     }
 }
@@ -132,7 +132,11 @@ pub fn by_name(name: &str) -> Option<Type> {
     if name.ends_with("[]") {
         return by_name(&name[..name.len() - 2]).map(|element| array_of(&element));
     }
-    Some(match base.to_ascii_lowercase().as_str() {
+    let base = base.to_ascii_lowercase();
+    if base.starts_with("interval ") {
+        return Some(Type::INTERVAL);
+    }
+    Some(match base.as_str() {
         "bool" | "boolean" => Type::BOOL,
         "smallint" | "int2" => Type::INT2,
         "int" | "integer" | "int4" => Type::INT4,
@@ -236,31 +240,92 @@ pub fn width(t: &Type) -> i16 {
     }
 }
 
-/// `pg_attribute.atttypmod`: of `numeric(p, s)`, `varchar(n)` and `char(n)`; -1 where there is
-/// none.
+/// The fields that an interval may be restricted to, with their bits in its modifier.
+const INTERVAL_FIELDS: [(&str, i32, IntervalFields); 13] = [
+    ("year", 1 << 2, IntervalFields::Year),
+    ("month", 1 << 1, IntervalFields::Month),
+    ("day", 1 << 3, IntervalFields::Day),
+    ("hour", 1 << 10, IntervalFields::Hour),
+    ("minute", 1 << 11, IntervalFields::Minute),
+    ("second", 1 << 12, IntervalFields::Second),
+    ("year to month", 0b110, IntervalFields::YearToMonth),
+    ("day to hour", 1 << 3 | 1 << 10, IntervalFields::DayToHour),
+    (
+        "day to minute",
+        1 << 3 | 0b11 << 10,
+        IntervalFields::DayToMinute,
+    ),
+    (
+        "day to second",
+        1 << 3 | 0b111 << 10,
+        IntervalFields::DayToSecond,
+    ),
+    ("hour to minute", 0b11 << 10, IntervalFields::HourToMinute),
+    ("hour to second", 0b111 << 10, IntervalFields::HourToSecond),
+    (
+        "minute to second",
+        0b110 << 10,
+        IntervalFields::MinuteToSecond,
+    ),
+];
+/// All fields, and all digits, in an interval's modifier.
+const ALL_FIELDS: i32 = 0x7fff;
+const ALL_DIGITS: i32 = 0xffff;
+
+/// Digits of the second are at most these.
+const DIGITS_MAX: i32 = 6;
+
+/// `pg_attribute.atttypmod`: of `numeric(p, s)`, `varchar(n)`, `char(n)`, `timestamp(p)`,
+/// `time(p)`, intervals, and of arrays of those; -1 where there is none.
 pub fn modifier(sql_type: &str) -> i32 {
-    let Some((base, arguments)) = sql_type.trim_end_matches(')').split_once('(') else {
+    let name = sql_type.trim_end_matches("[]").to_ascii_lowercase();
+    if let Some(of) = name.strip_prefix("interval") {
+        return interval_modifier(of);
+    }
+    let Some((base, arguments)) = name.trim_end_matches(')').split_once('(') else {
         return -1;
     };
     let numbers: Vec<i32> = arguments
         .split(',')
         .filter_map(|n| n.trim().parse().ok())
         .collect();
-    match (
-        base.trim().to_ascii_lowercase().as_str(),
-        numbers.as_slice(),
-    ) {
+    match (base.trim(), numbers.as_slice()) {
         ("numeric" | "decimal", [p]) => (p << 16) + 4,
         ("numeric" | "decimal", [p, s]) => ((p << 16) | (s & 0x7ff)) + 4,
         ("varchar" | "character varying" | "char" | "character" | "bpchar", [n]) => n + 4,
+        ("timestamp" | "timestamptz" | "time", [digits]) => (*digits).min(DIGITS_MAX),
         _ => -1,
     }
 }
 
+/// The modifier of ` day to second(3)`, `(3)` or nothing.
+fn interval_modifier(of: &str) -> i32 {
+    let (fields, digits) = of.split_once('(').unwrap_or((of, ""));
+    let digits: Option<i32> = digits.trim_end_matches(')').trim().parse().ok();
+    let fields = INTERVAL_FIELDS.iter().find(|f| f.0 == fields.trim());
+    if fields.is_none() && digits.is_none() {
+        return -1;
+    }
+    let digits = digits.map_or(ALL_DIGITS, |d| d.min(DIGITS_MAX));
+    fields.map_or(ALL_FIELDS, |f| f.1) << 16 | digits
+}
+
+/// The fields and the digits of the second that an interval's modifier leaves.
+pub fn interval_parts(modifier: i32) -> (IntervalFields, i32) {
+    let fields = INTERVAL_FIELDS.iter().find(|f| f.1 == modifier >> 16);
+    (
+        fields.map_or(IntervalFields::All, |f| f.2),
+        (modifier & ALL_DIGITS).min(DIGITS_MAX),
+    )
+}
+
 /// The type's text with its modifiers, as `\d` shows it.
 pub fn format_type(t: &Type, modifier: i32) -> String {
+    if let Some(element) = element_of(t) {
+        return format!("{}[]", format_type(&element, modifier));
+    }
     let name = display_name(t);
-    if modifier < 4 {
+    if modifier < 0 {
         return name.into();
     }
     match *t {
@@ -270,6 +335,18 @@ pub fn format_type(t: &Type, modifier: i32) -> String {
             (modifier - 4) & 0x7ff
         ),
         Type::VARCHAR | Type::BPCHAR => format!("{name}({})", modifier - 4),
+        Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => match name.split_once(' ') {
+            Some((base, zone)) => format!("{base}({modifier}) {zone}"),
+            None => name.into(),
+        },
+        Type::INTERVAL => {
+            let fields = INTERVAL_FIELDS.iter().find(|f| f.1 == modifier >> 16);
+            let fields = fields.map_or(String::new(), |f| format!(" {}", f.0));
+            match modifier & ALL_DIGITS {
+                ALL_DIGITS => format!("{name}{fields}"),
+                digits => format!("{name}{fields}({digits})"),
+            }
+        }
         _ => name.into(),
     }
 }

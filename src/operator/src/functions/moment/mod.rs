@@ -17,6 +17,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 use tidemark_values::moment::{Interval, Zone};
 
+pub use texts::rounded_to;
 pub(super) use texts::{cast_array, is_moment, read_at};
 
 /// The functions of this folder.

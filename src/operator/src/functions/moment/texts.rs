@@ -99,11 +99,7 @@ fn restricted(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     };
     let digits = digits.clamp(0, ALL_DIGITS.into()) as u8;
     let values = column(args, 0)?;
-    let values = values.as_primitive::<Span>().iter();
-    intervals(
-        args,
-        values.map(|v| v.map(|v| span(v).restricted(fields, digits))),
-    )
+    result(args, rounded_to(&values, fields, digits)?)
 }
 
 /// Fields as SQL writes them.
@@ -480,40 +476,34 @@ fn to_date(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 
 /// A moment rounded to digits of the second: `timestamp(0)`.
 fn rounded(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let (values, digits) = (column(args, 0)?, column(args, 1)?);
-    let digits = digits.as_primitive::<Int64Type>();
-    let kept = |row: usize| {
-        digits
-            .is_valid(row)
-            .then(|| digits.value(row).clamp(0, 6) as u8)
+    let Some(digits) = constant_int(args, 1).flatten() else {
+        return plan_err!("a moment of no digits");
     };
-    match values.data_type() {
+    let digits = digits.clamp(0, ALL_DIGITS.into()) as u8;
+    let values = column(args, 0)?;
+    result(args, rounded_to(&values, IntervalFields::All, digits)?)
+}
+
+/// Times, timestamps and intervals with so many digits of the second; intervals have no more than
+/// these fields. As a column of such a type keeps them.
+///
+/// Errors: `22008` for an interval that is out of range then.
+pub fn rounded_to(values: &ArrayRef, fields: IntervalFields, digits: u8) -> Result<ArrayRef> {
+    Ok(match values.data_type() {
         DataType::Interval(_) => {
-            let values = values.as_primitive::<Span>();
-            let spans = (0..values.len()).map(|row| {
-                let (value, digits) =
-                    (values.is_valid(row).then(|| values.value(row))?, kept(row)?);
-                Some(span(value).restricted(IntervalFields::All, digits))
-            });
-            intervals(args, spans)
+            let cut = |v| stored(span(v).restricted(fields, digits));
+            Arc::new(values.as_primitive::<Span>().try_unary::<_, Span, _>(cut)?)
         }
         DataType::Time64(_) => {
-            let values = values.as_primitive::<Time64MicrosecondType>();
-            let times: Time64MicrosecondArray = (0..values.len())
-                .map(|row| {
-                    let value = values.is_valid(row).then(|| values.value(row))?;
-                    Some(m::round_micros(value, kept(row)?))
-                })
-                .collect();
-            result(args, Arc::new(times))
+            let times = values.as_primitive::<Time64MicrosecondType>();
+            let round = |v| m::round_micros(v, digits);
+            Arc::new(times.unary::<_, Time64MicrosecondType>(round))
         }
         _ => {
-            let values = values.as_primitive::<TimestampMicrosecondType>();
-            let rounded = (0..values.len()).map(|row| {
-                let value = values.is_valid(row).then(|| values.value(row))?;
-                Some(m::round_timestamp(value, kept(row)?))
-            });
-            moments(args, rounded)
+            let moments = values.as_primitive::<TimestampMicrosecondType>();
+            let round = |v| m::round_timestamp(v, digits);
+            let rounded = moments.unary::<_, TimestampMicrosecondType>(round);
+            Arc::new(rounded.with_data_type(values.data_type().clone()))
         }
-    }
+    })
 }
