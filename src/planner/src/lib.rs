@@ -26,7 +26,7 @@ mod types;
 
 use bind::{Expander, Registry, Scopes};
 use datafusion_expr::ScalarUDF;
-use datafusion_expr::planner::ExprPlanner;
+use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::Query;
 use std::sync::Arc;
@@ -61,6 +61,11 @@ impl Functions {
     /// What binds operators over our own types; to come before DataFusion's.
     pub fn expr_planners(&self) -> Vec<Arc<dyn ExprPlanner>> {
         coerce::expr_planners(&coerce::Calls::new(self))
+    }
+
+    /// What plans relations in FROM.
+    pub fn relation_planners(&self) -> Vec<Arc<dyn RelationPlanner>> {
+        bind::relation_planners()
     }
 }
 

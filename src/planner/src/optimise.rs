@@ -19,7 +19,7 @@
 //! | propagate_empty_relation | an empty relation has no rows in any epoch |
 //! | eliminate_outer_join | a filter that rejects NULLs removes the NULL-extended rows anyway |
 //! | push_down_filter | it commutes with projections, kept sides, groups ([`PushedFilters`]) |
-//! | optimize_projections | columns that nobody reads are not carried |
+//! | optimize_projections | columns that nobody reads are not carried ([`GroupKeys`]) |
 //!
 //! `fold` stands in place of simplify_expressions, which evaluates constants with another
 //! arithmetic than ours. `NOT IN` is marked null-aware and lowered as such. A correlated aggregate
@@ -36,9 +36,11 @@ use crate::bind::Registry;
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion_common::{NullEquality, Result};
+use datafusion_common::{
+    Dependency, FunctionalDependence, FunctionalDependencies, NullEquality, Result,
+};
 use datafusion_expr::expr::{Exists, InSubquery};
-use datafusion_expr::logical_plan::Subquery;
+use datafusion_expr::logical_plan::{Aggregate, Subquery};
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
 use datafusion_optimizer::analyzer::Analyzer;
@@ -135,6 +137,87 @@ impl OptimizerRule for PushedFilters {
     }
 }
 
+/// Rules that leave out what is determined by something else, and believe what is said of keys.
+const USING_KEYS: [&str; 3] = [
+    "eliminate_duplicated_expr",
+    "eliminate_join",
+    "optimize_projections",
+];
+
+/// DataFusion takes a key of one side of a join for a key of the groups above it, and leaves out of
+/// GROUP BY and ORDER BY what it believes to be determined. This rule comes before each of those
+/// that use it, and says what is true: all groups together are a key.
+#[derive(Debug)]
+struct GroupKeys;
+
+impl OptimizerRule for GroupKeys {
+    fn name(&self) -> &str {
+        "group_keys"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        let mut claimed = false;
+        plan.apply_with_subqueries(|node| {
+            claimed |= matches!(node, LogicalPlan::Aggregate(a) if claims_keys(a));
+            Ok(if claimed {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
+        })?;
+        if claimed {
+            plan.transform_up_with_subqueries(with_whole_keys)
+        } else {
+            Ok(Transformed::no(plan))
+        }
+    }
+}
+
+/// Whether more is said of the groups than that all of them together are a key.
+fn claims_keys(aggregate: &Aggregate) -> bool {
+    let groups = groups_of(aggregate);
+    let mut known = aggregate.schema.functional_dependencies().iter();
+    known.any(|d| d.source_indices.len() < groups)
+}
+
+/// Columns of groups; those of grouping sets are no key.
+fn groups_of(aggregate: &Aggregate) -> usize {
+    aggregate.schema.fields().len() - aggregate.aggr_expr.len()
+}
+
+/// The node, with all groups of an aggregate together as its only key.
+fn with_whole_keys(node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Aggregate(mut aggregate) = node else {
+        // What a projection passes on it has from below.
+        return node.recompute_schema().map(Transformed::yes);
+    };
+    if !claims_keys(&aggregate) {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let schema = aggregate.schema.as_ref().clone();
+    let sets = |e: &Expr| matches!(e, Expr::GroupingSet(_));
+    let known = if aggregate.group_expr.iter().any(sets) {
+        FunctionalDependencies::empty()
+    } else {
+        let groups: Vec<usize> = (0..groups_of(&aggregate)).collect();
+        let all = (0..schema.fields().len()).collect();
+        let nullable = groups.iter().any(|i| schema.field(*i).is_nullable());
+        let key = FunctionalDependence::new(groups, all, nullable).with_mode(Dependency::Single);
+        FunctionalDependencies::new(vec![key])
+    };
+    // Its constructors would find the same keys again.
+    aggregate.schema = Arc::new(schema.with_functional_dependencies(known)?);
+    Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+}
+
 /// Whether filters stand on an aggregate of one group, or one that has such a group beside others.
 fn is_above_a_certain_row(plan: &LogicalPlan) -> bool {
     let mut below = plan;
@@ -210,12 +293,20 @@ pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     stopping(rules)
 }
 
-/// The rules with a look, before each, at whether anybody waits for the plan.
+/// The rules with a look, before each, at whether anybody waits for the plan, and with what is true
+/// of keys before those that use them.
 fn stopping(
     rules: Vec<Arc<dyn OptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let stop = |rule| [Arc::new(Stop) as Arc<dyn OptimizerRule + Send + Sync>, rule];
-    rules.into_iter().flat_map(stop).collect()
+    let mut all = Vec::with_capacity(2 * rules.len() + USING_KEYS.len());
+    for rule in rules {
+        all.push(Arc::new(Stop) as Arc<dyn OptimizerRule + Send + Sync>);
+        if USING_KEYS.contains(&rule.name()) {
+            all.push(Arc::new(GroupKeys));
+        }
+        all.push(rule);
+    }
+    all
 }
 
 /// Inserts every type coercion, and the time zone that the plan is made in. Errors: types that do

@@ -99,6 +99,8 @@ fn functions() -> Functions {
         stand_in("interval_bytes", any(), |_| DataType::Binary),
         stand_in("date_trunc", any(), |types| types[1].clone()),
         stand_in("date_minus", any(), |_| DataType::Int32),
+        stand_in("date_plus_days", any(), |_| DataType::Date32),
+        stand_in("date_minus_days", any(), |_| DataType::Date32),
         stand_in(
             "make_array",
             Signature::user_defined(Volatility::Immutable),

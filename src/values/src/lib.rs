@@ -8,6 +8,7 @@
 pub mod array;
 pub mod bytea;
 pub mod float;
+pub mod float_text;
 pub mod jsonb;
 pub mod letters;
 pub mod moment;

@@ -25,6 +25,14 @@ pub(super) fn definitions() -> Vec<Definition> {
             returns: |types| types[1].clone(),
             evaluate: cast_as,
         },
+        // A value; beside it the name of its type, by which plans tell two casts apart.
+        Definition {
+            name: "as_is",
+            aliases: &[],
+            takes: |types| (types.len() == 2).then(|| types.to_vec()),
+            returns: |types| types[0].clone(),
+            evaluate: |args| Ok(args.args[0].clone()),
+        },
         // Planning knows the answer.
         Definition {
             name: "pg_typeof",
@@ -51,6 +59,25 @@ fn cast_as(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         }
         ColumnarValue::Array(array) => Ok(ColumnarValue::Array(cast_array_in(array, to, &zone)?)),
     }
+}
+
+/// Doubles as reals.
+///
+/// Errors: `22003` for one that is too large, or too near to zero.
+fn reals(array: &ArrayRef) -> Result<ArrayRef> {
+    let real = |value: f64| match value as f32 {
+        real if real.is_infinite() && value.is_finite() => Err(failure(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            "value out of range: overflow",
+        )),
+        0.0 if value != 0.0 => Err(failure(
+            SqlState::NUMERIC_OUT_OF_RANGE,
+            "value out of range: underflow",
+        )),
+        real => Ok(real),
+    };
+    let values = array.as_primitive::<Float64Type>();
+    Ok(Arc::new(values.try_unary::<_, Float32Type, _>(real)?))
 }
 
 /// A column as one of another type; moments are those of UTC.
@@ -85,6 +112,7 @@ pub(super) fn cast_array_in(array: &ArrayRef, to: &DataType, zone: &Zone) -> Res
             return array::lists_of_text(array.as_string(), element, zone);
         }
         (DataType::Utf8, to) if is_plain(to) => return read_plain(array.as_string(), to),
+        (DataType::Float64, DataType::Float32) => return reals(array),
         (from, to) if from.is_floating() && to.is_integer() => {
             return Ok(compute::cast_with_options(&rounded(array), to, &checked())?);
         }

@@ -16,7 +16,7 @@
 
 use super::casts::cast_array;
 use super::definition::*;
-use super::{json, keyed, numeric};
+use super::{chars, json, keyed, numeric};
 use arrow::array::*;
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::{cmp, comparison};
@@ -31,10 +31,10 @@ pub(super) type Compare =
     fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
 
 macro_rules! functions {
-    ($($any:literal $all:literal $compare:path;)*) => {
+    ($($any:literal $all:literal $compare:path, $meeting:path;)*) => {
         vec![$(
-            definition($any, |args| quantified(args, $compare, true)),
-            definition($all, |args| quantified(args, $compare, false)),
+            definition($any, |args| quantified(args, $compare, $meeting, true)),
+            definition($all, |args| quantified(args, $compare, $meeting, false)),
         )*]
     };
 }
@@ -42,16 +42,16 @@ macro_rules! functions {
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
     functions! {
-        "any_eq" "all_eq" cmp::eq;
-        "any_ne" "all_ne" cmp::neq;
-        "any_lt" "all_lt" cmp::lt;
-        "any_le" "all_le" cmp::lt_eq;
-        "any_gt" "all_gt" cmp::gt;
-        "any_ge" "all_ge" cmp::gt_eq;
-        "any_like" "all_like" comparison::like;
-        "any_nlike" "all_nlike" comparison::nlike;
-        "any_ilike" "all_ilike" comparison::ilike;
-        "any_nilike" "all_nilike" comparison::nilike;
+        "any_eq" "all_eq" cmp::eq, compared;
+        "any_ne" "all_ne" cmp::neq, compared;
+        "any_lt" "all_lt" cmp::lt, compared;
+        "any_le" "all_le" cmp::lt_eq, compared;
+        "any_gt" "all_gt" cmp::gt, compared;
+        "any_ge" "all_ge" cmp::gt_eq, compared;
+        "any_like" "all_like" comparison::like, matched;
+        "any_nlike" "all_nlike" comparison::nlike, matched;
+        "any_ilike" "all_ilike" comparison::ilike, matched;
+        "any_nilike" "all_nilike" comparison::nilike, matched;
     }
 }
 
@@ -101,8 +101,27 @@ fn common(x: &DataType, y: &DataType) -> Option<DataType> {
     })
 }
 
+/// A value and elements as they are compared, in one type.
+type Meeting = fn(&ArrayRef, &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>>;
+
+fn compared(x: &ArrayRef, elements: &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>> {
+    let Some(as_type) = common(x.data_type(), elements.data_type()) else {
+        return Ok(None);
+    };
+    let pair = (comparable(x, &as_type)?, comparable(elements, &as_type)?);
+    Ok(Some(pair).filter(|_| !as_type.is_null()))
+}
+
+/// What a pattern matches keeps its blanks.
+fn matched(x: &ArrayRef, elements: &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>> {
+    match x.data_type() {
+        DataType::LargeUtf8 => compared(&arrow::compute::cast(x, &DataType::Utf8)?, elements),
+        _ => compared(x, elements),
+    }
+}
+
 /// Values as Arrow compares them: in the common type, by key where the type has keys.
-fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayRef> {
+pub(super) fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayRef> {
     let values = if values.data_type() == as_type {
         values.clone()
     } else if values.data_type().is_null() {
@@ -113,8 +132,17 @@ fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayRef> {
     Ok(match as_type {
         DataType::LargeBinary => numeric::keys(values.as_binary::<i64>()),
         DataType::BinaryView => json::sort_keys(values.as_binary_view()),
+        DataType::LargeUtf8 => chars::keys(values.as_string::<i64>()),
         DataType::Interval(_) => keyed::interval_keys(values.as_primitive()),
         // Arrow tells zeros and NaNs of different signs apart.
+        DataType::Float32 => {
+            let one = |v: f32| if v.is_nan() { f32::NAN } else { v + 0.0 };
+            Arc::new(
+                values
+                    .as_primitive::<Float32Type>()
+                    .unary::<_, Float32Type>(one),
+            )
+        }
         DataType::Float64 => {
             let one = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
             Arc::new(
@@ -127,34 +155,31 @@ fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayRef> {
     })
 }
 
-fn quantified(args: &ScalarFunctionArgs, compare: Compare, any: bool) -> Result<ColumnarValue> {
+fn quantified(
+    args: &ScalarFunctionArgs,
+    compare: Compare,
+    meeting: Meeting,
+    any: bool,
+) -> Result<ColumnarValue> {
     let (x, lists) = (column(args, 0)?, column(args, 1)?);
-    let DataType::List(element) = lists.data_type() else {
+    let Some(lists) = lists.as_list_opt::<i32>() else {
         return null(&DataType::Boolean);
     };
-    let lists = lists.as_list::<i32>();
-    // What a pattern matches keeps its blanks.
-    let x = match (x.data_type(), element.data_type()) {
-        (DataType::LargeUtf8, DataType::Utf8) => arrow::compute::cast(&x, &DataType::Utf8)?,
-        _ => x,
-    };
-    let as_type = common(x.data_type(), element.data_type()).unwrap_or(DataType::Null);
     let (offsets, rows) = (lists.value_offsets(), lists.len());
     let (first, last) = (offsets[0], offsets[rows]);
     let elements = lists
         .values()
         .slice(first as usize, (last - first) as usize);
-    let elements = comparable(&elements, &as_type)?;
-    let matches = if as_type.is_null() {
-        BooleanArray::new_null(elements.len())
-    } else {
-        let x = comparable(&x, &as_type)?;
-        let places = (0..rows).flat_map(|row| {
-            let length = (offsets[row + 1] - offsets[row]) as usize;
-            std::iter::repeat_n(row as u32, length)
-        });
-        let repeated = take(&x, &UInt32Array::from_iter_values(places), None)?;
-        compare(&repeated, &elements)?
+    let matches = match meeting(&x, &elements)? {
+        None => BooleanArray::new_null(elements.len()),
+        Some((x, elements)) => {
+            let places = (0..rows).flat_map(|row| {
+                let length = (offsets[row + 1] - offsets[row]) as usize;
+                std::iter::repeat_n(row as u32, length)
+            });
+            let repeated = take(&x, &UInt32Array::from_iter_values(places), None)?;
+            compare(&repeated, &elements)?
+        }
     };
     let decided = decisive(&matches, any);
     let mut builder = BooleanBuilder::with_capacity(rows);

@@ -4,8 +4,8 @@
 use arrow::array::*;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
-use std::fmt::Write;
 use std::sync::Arc;
+use tidemark_values::float_text;
 use tidemark_values::moment::Zone;
 
 /// A column as text.
@@ -30,63 +30,19 @@ pub fn to_text(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         Arc::new(builder.finish())
     }
     Ok(match column.data_type() {
-        DataType::Float64 => each::<Float64Type>(column, |t, v| float(t, v, &format!("{v:e}"), 15)),
-        DataType::Float32 => {
-            each::<Float32Type>(column, |t, v| float(t, f64::from(v), &format!("{v:e}"), 6))
-        }
+        // Writing to a String cannot fail.
+        DataType::Float64 => each::<Float64Type>(column, |text, v| {
+            let _ = float_text::write_double(v, text);
+        }),
+        DataType::Float32 => each::<Float32Type>(column, |text, v| {
+            let _ = float_text::write_real(v, text);
+        }),
         _ => match super::moment::cast_array(column, &DataType::Utf8, &Zone::UTC) {
             Ok(Some(texts)) => texts,
             Ok(None) => arrow::compute::cast(column, &DataType::Utf8)?,
             Err(error) => return Err(ArrowError::ExternalError(Box::new(error))),
         },
     })
-}
-
-/// `scientific` is the shortest form with an exponent; `digits` the exponent from which on
-/// PostgreSQL prints one.
-fn float(text: &mut String, value: f64, scientific: &str, digits: i32) {
-    if value.is_nan() {
-        return text.push_str("NaN");
-    }
-    if value.is_infinite() {
-        return text.push_str(if value > 0.0 { "Infinity" } else { "-Infinity" });
-    }
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..digits).contains(&exponent) {
-        plain(text, mantissa, exponent);
-    } else {
-        let _ = write!(
-            text,
-            "{mantissa}e{}{:02}",
-            if exponent < 0 { '-' } else { '+' },
-            exponent.abs()
-        );
-    }
-}
-
-/// `mantissa * 10^exponent` without exponent.
-fn plain(text: &mut String, mantissa: &str, exponent: i32) {
-    let (sign, mantissa) = mantissa
-        .strip_prefix('-')
-        .map_or(("", mantissa), |m| ("-", m));
-    let digits: String = mantissa.chars().filter(|c| *c != '.').collect();
-    text.push_str(sign);
-    if exponent < 0 {
-        text.push_str("0.");
-        text.extend(std::iter::repeat_n('0', (-exponent - 1) as usize));
-        text.push_str(&digits);
-    } else {
-        let whole = exponent as usize + 1;
-        if digits.len() <= whole {
-            text.push_str(&digits);
-            text.extend(std::iter::repeat_n('0', whole - digits.len()));
-        } else {
-            text.push_str(&digits[..whole]);
-            text.push('.');
-            text.push_str(&digits[whole..]);
-        }
-    }
 }
 
 #[cfg(test)]

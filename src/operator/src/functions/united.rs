@@ -13,6 +13,7 @@ use datafusion_expr::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::extremes::extreme;
 use super::json::JSONB;
 
 const NUMERIC: DataType = DataType::LargeBinary;
@@ -125,6 +126,11 @@ impl ScalarUDFImpl for United {
         self.inner.short_circuits()
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.inner.invoke_with_args(args)
+        match self.inner.name() {
+            name @ ("greatest" | "least") if !args.return_field.data_type().is_nested() => {
+                extreme(&args, name == "greatest")
+            }
+            _ => self.inner.invoke_with_args(args),
+        }
     }
 }

@@ -116,6 +116,29 @@ pub(super) fn as_type(value: &Expr, data_type: ast::DataType) -> Expr {
     }
 }
 
+/// Quoted constants among the arguments of a statistic that is one of doubles for them.
+pub(super) fn statistics(expr: &mut Expr) {
+    let Expr::Function(function) = expr else {
+        return;
+    };
+    let name = function.name.to_string().to_ascii_lowercase();
+    let takes_doubles = ["stddev", "variance", "var_", "corr", "covar_", "regr_"];
+    let ast::FunctionArguments::List(list) = &mut function.args else {
+        return;
+    };
+    if !takes_doubles.iter().any(|start| name.starts_with(start)) {
+        return;
+    }
+    for argument in &mut list.args {
+        if let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) = argument
+            && matches!(value, Expr::Value(v)
+                if matches!(v.value, ast::Value::SingleQuotedString(_)))
+        {
+            *value = as_type(value, ast::DataType::DoublePrecision);
+        }
+    }
+}
+
 /// A number with an exponent, or with more digits than DataFusion's own have, becomes a numeric.
 pub(super) fn long_number(expr: &mut Expr) {
     const DIGITS_MAX: usize = 38;

@@ -15,6 +15,7 @@
 //! * `-x` becomes an operator of ours;
 //! * constants and casts become what is bound (`constants`);
 //! * `width_bucket(x, array)` becomes `width_bucket_of(x, array)`;
+//! * casts by which alone expressions differ are told to DataFusion (`same_names`);
 //! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
 //!   (`array_queries`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
@@ -459,6 +460,7 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        super::same_names::tell_apart(query);
         query.with = self.withs.pop().flatten();
         self.scopes.pop();
         ControlFlow::Continue(())
@@ -508,6 +510,7 @@ impl VisitorMut for Expander<'_> {
             *expr = std::mem::replace(inner, Expr::Value(ast::Value::Null.into()));
         }
         constants::rewrite(expr);
+        constants::statistics(expr);
         bucket_of(expr);
         super::quantified::rewrite(expr);
         truth_value(expr);
@@ -553,23 +556,35 @@ fn numbered_rows(expr: &mut Expr) {
 
 /// What is tested for truth is a boolean, if it is a quoted constant or NULL.
 fn truth_value(expr: &mut Expr) {
-    let (Expr::IsTrue(value)
-    | Expr::IsNotTrue(value)
-    | Expr::IsFalse(value)
-    | Expr::IsNotFalse(value)
-    | Expr::IsUnknown(value)
-    | Expr::IsNotUnknown(value)) = expr
-    else {
-        return;
-    };
-    let untyped = |v: &ast::ValueWithSpan| {
-        matches!(
+    let typed = |value: &mut Expr| {
+        let untyped = matches!(value, Expr::Value(v) if matches!(
             v.value,
             ast::Value::SingleQuotedString(_) | ast::Value::Null
-        )
+        ));
+        if untyped {
+            *value = as_type(value, ast::DataType::Boolean);
+        }
     };
-    if matches!(value.as_ref(), Expr::Value(v) if untyped(v)) {
-        **value = as_type(value, ast::DataType::Boolean);
+    match expr {
+        Expr::IsTrue(value)
+        | Expr::IsNotTrue(value)
+        | Expr::IsFalse(value)
+        | Expr::IsNotFalse(value)
+        | Expr::IsUnknown(value)
+        | Expr::IsNotUnknown(value)
+        | Expr::UnaryOp {
+            op: ast::UnaryOperator::Not,
+            expr: value,
+        } => typed(value),
+        Expr::BinaryOp {
+            left,
+            op: ast::BinaryOperator::And | ast::BinaryOperator::Or,
+            right,
+        } => {
+            typed(left);
+            typed(right);
+        }
+        _ => {}
     }
 }
 

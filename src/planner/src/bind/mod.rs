@@ -8,6 +8,7 @@ mod collecting;
 mod constants;
 mod error;
 mod expand;
+mod keys;
 mod moments;
 mod names;
 mod operators;
@@ -16,6 +17,7 @@ mod overloaded;
 mod quantified;
 mod regressions;
 mod rows;
+mod same_names;
 mod scopes;
 mod sums;
 mod unnest;
@@ -28,7 +30,7 @@ use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::{Constraint, Constraints, Result as DataFusionResult, TableReference};
-use datafusion_expr::planner::{ContextProvider, ExprPlanner, TypePlanner};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, WindowUDF};
 use datafusion_sql::sqlparser::ast::ObjectName;
 use std::collections::{BTreeMap, HashMap};
@@ -80,12 +82,18 @@ impl TableSource for Table {
     }
 }
 
+/// What plans relations in FROM.
+pub(crate) fn relation_planners() -> Vec<Arc<dyn RelationPlanner>> {
+    vec![Arc::new(keys::Unkeyed)]
+}
+
 /// The names of functions, shared by all statements of a planner.
 pub(crate) struct Registry {
     scalar: HashMap<String, Arc<ScalarUDF>>,
     aggregate: BTreeMap<String, Arc<AggregateUDF>>,
     window: BTreeMap<String, Arc<WindowUDF>>,
     expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    relation_planners: Vec<Arc<dyn RelationPlanner>>,
     options: ConfigOptions,
     calls: Calls,
 }
@@ -144,6 +152,7 @@ impl Registry {
             aggregate,
             window,
             expr_planners,
+            relation_planners: relation_planners(),
             options,
         }
     }
@@ -231,6 +240,9 @@ impl ContextProvider for Provider<'_> {
 
     fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
         &self.registry.expr_planners
+    }
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.registry.relation_planners
     }
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {
         Some(Arc::new(Types))

@@ -270,10 +270,16 @@ fn each(values: &[ArrayRef], mut f: impl FnMut(f64, f64) -> Result<()>) -> Resul
 
 impl Accumulator for Pairs {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let counts = self.statistic == Statistic::Count;
         let (sums, frame) = (&mut self.sums, &mut self.frame);
         each(values, |y, x| match frame {
             Some(frame) => {
                 frame.push_back((y, x));
+                Ok(())
+            }
+            // A count runs over nothing.
+            None if counts => {
+                sums.n += 1.0;
                 Ok(())
             }
             None => sums.add(y, x),
@@ -326,12 +332,13 @@ impl Accumulator for Pairs {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.statistic == Statistic::Count {
+            let kept = self.frame.as_ref().map_or(0, VecDeque::len);
+            return Ok(ScalarValue::Int64(Some(self.sums.n as i64 + kept as i64)));
+        }
         let mut sums = self.sums;
         for (y, x) in self.frame.iter().flatten() {
             sums.add(*y, *x)?;
-        }
-        if self.statistic == Statistic::Count {
-            return Ok(ScalarValue::Int64(Some(sums.n as i64)));
         }
         Ok(ScalarValue::Float64(sums.result(self.statistic)))
     }

@@ -11,10 +11,11 @@
 //! `generate_series` between constants, without numbered rows, stays a table function, which holds
 //! no list of its rows.
 
+use super::constants::as_type;
 use super::moments::function;
 use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, Ident, ObjectName, Subscript, TableAlias, TableAliasColumnDef, TableFactor,
     Value, Visit, Visitor,
 };
@@ -60,23 +61,22 @@ fn lists_of(name: &ObjectName) -> Option<&'static [List]> {
 fn call(name: &str, args: &[FunctionArg]) -> Expr {
     let mut args = args.to_vec();
     if name.starts_with("jsonb_") {
-        args.iter_mut().for_each(quoted_json);
+        args.iter_mut().for_each(|a| quoted_as(a, DataType::JSONB));
+    }
+    if name == "subscripts_list" {
+        let types = [DataType::Integer(None), DataType::Boolean];
+        let numbers = args.iter_mut().skip(1).zip(types);
+        numbers.for_each(|(a, data_type)| quoted_as(a, data_type));
     }
     Expr::Function(function(name, &args))
 }
 
-/// A quoted constant that is JSONB's text.
-fn quoted_json(argument: &mut FunctionArg) {
+/// A quoted constant that is of a type.
+fn quoted_as(argument: &mut FunctionArg, data_type: DataType) {
     if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = argument
         && matches!(expr, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
     {
-        *expr = Expr::Cast {
-            kind: CastKind::DoubleColon,
-            expr: Box::new(expr.clone()),
-            data_type: DataType::JSONB,
-            array: false,
-            format: None,
-        };
+        *expr = as_type(expr, data_type);
     }
 }
 

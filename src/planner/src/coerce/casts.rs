@@ -147,6 +147,7 @@ fn casts_numerics(from: &DataType, to: &DataType) -> bool {
         (f, t) if is_numeric_bytes(f) => plain(t),
         (f, t) if is_numeric_bytes(t) => plain(f),
         (DataType::Decimal256(_, _), t) => plain(t),
+        (DataType::Float64, DataType::Float32) => true,
         (f, DataType::Decimal128(_, _)) => f.is_floating() || text(f),
         _ => false,
     }

@@ -19,6 +19,7 @@
 //!    [`constants`]: a quoted constant is a value of the type that it is cast to;
 //! 9. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //! 10. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
+//!     [`nulls`]: strict functions of a constant NULL are NULL;
 //! 11. [`zones`]: what depends on the session's time zone gets its name;
 //! 12. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
 //!
@@ -37,6 +38,7 @@ mod lateral;
 mod literals;
 mod moments;
 mod named;
+mod nulls;
 mod numerics;
 mod operands;
 mod quantified;
@@ -122,6 +124,7 @@ pub(crate) fn analyzer_rules(
         Arc::new(constants::Constants(calls.clone())),
         Arc::new(keyed::Keyed(calls.clone(), collects)),
         Arc::new(TypeCoercion::new()),
+        Arc::new(nulls::Nulls),
         Arc::new(zones::Zones(calls.clone())),
         Arc::new(correlated::Correlated),
     ];

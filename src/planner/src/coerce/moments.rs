@@ -88,14 +88,8 @@ fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 fn shifted(operands: &mut [Expr], op: Operator, schema: &DFSchema) -> bool {
     let types: Vec<_> = operands.iter().map(|e| e.get_type(schema).ok()).collect();
     let at = match types.as_slice() {
-        [Some(DataType::Date32), Some(DataType::Interval(_))] if !is_days(&operands[1], schema) => {
-            0
-        }
-        [Some(DataType::Interval(_)), Some(DataType::Date32)]
-            if op == Operator::Plus && !is_days(&operands[0], schema) =>
-        {
-            1
-        }
+        [Some(DataType::Date32), Some(DataType::Interval(_))] => 0,
+        [Some(DataType::Interval(_)), Some(DataType::Date32)] if op == Operator::Plus => 1,
         _ => return false,
     };
     operands[at] = cast(
@@ -103,13 +97,6 @@ fn shifted(operands: &mut [Expr], op: Operator, schema: &DFSchema) -> bool {
         DataType::Timestamp(TimeUnit::Microsecond, None),
     );
     true
-}
-
-/// What type coercion makes of the integer in `date + 1`, which stays a date: a plan may be
-/// analysed twice.
-fn is_days(expr: &Expr, schema: &DFSchema) -> bool {
-    matches!(expr, Expr::Cast(cast)
-        if matches!(cast.expr.get_type(schema), Ok(DataType::Duration(_))))
 }
 
 /// Dates among timestamps become timestamps of the same kind.
@@ -142,6 +129,11 @@ pub(super) fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Time64(_))
 }
 
+/// Days that a date is moved by: an `integer` or what becomes one.
+fn is_days(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Int16 | DataType::Int32)
+}
+
 /// The function that an operator of moments is.
 pub(super) fn operator(op: Operator, left: &DataType, right: &DataType) -> Option<&'static str> {
     use DataType::{Date32, Interval, Time64, Timestamp};
@@ -153,7 +145,13 @@ pub(super) fn operator(op: Operator, left: &DataType, right: &DataType) -> Optio
         (Operator::Minus, Time64(_), Time64(_)) => "time_minus",
         (Operator::Plus, Time64(_), Interval(_)) => "time_plus_interval",
         (Operator::Minus, Time64(_), Interval(_)) => "time_minus_interval",
-        (Operator::Plus, Date32, Time64(_)) => "date_plus_time",
+        (Operator::Plus, Date32, Time64(_)) | (Operator::Plus, Time64(_), Date32) => {
+            "date_plus_time"
+        }
+        (Operator::Plus, Date32, days) | (Operator::Plus, days, Date32) if is_days(days) => {
+            "date_plus_days"
+        }
+        (Operator::Minus, Date32, days) if is_days(days) => "date_minus_days",
         (Operator::Multiply, Interval(_), n) | (Operator::Multiply, n, Interval(_))
             if number(n) =>
         {

@@ -282,7 +282,10 @@ impl Calls {
             return self.operator(BinaryExpr::new(l, op, r), schema);
         }
         if let Some(name) = moments::operator(op, &left, &right) {
-            let (left, right) = if name == "interval_times" && is_number(&left) {
+            // The function takes the moment or interval first.
+            let is_second =
+                is_number(&left) || moments::is_time(&left) && right == DataType::Date32;
+            let (left, right) = if is_second {
                 (binary.right, binary.left)
             } else {
                 (binary.left, binary.right)

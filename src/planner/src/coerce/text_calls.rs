@@ -2,6 +2,7 @@
 //! integers. Operands of other types stay with the operator, whose error tells that there is none.
 
 use super::Calls;
+use crate::types::BPCHAR;
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
@@ -47,6 +48,10 @@ pub(super) fn call(
     let both = (fits(&left) || null(&left)) && (fits(&right) || null(&right));
     if !both || (null(&left) && null(&right)) {
         return Ok(PlannerResult::Original(raw));
+    }
+    // What is matched keeps its blanks, a pattern has none at its end.
+    if right == BPCHAR {
+        raw.right = calls.cast(raw.right, &DataType::Utf8)?;
     }
     Ok(PlannerResult::Planned(
         calls.call(name, vec![raw.left, raw.right])?,

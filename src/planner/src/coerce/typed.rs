@@ -4,14 +4,14 @@
 //! integer is an error, while DataFusion would cast every text to a number and fail, or not, row by
 //! row.
 //!
-//! Operands that have types keep them, `char(n)` beside a text aside: what integers, numerics and
-//! floats come to beside each other is the business of the rules after this one.
+//! Operands that have types keep them, but for a `char(n)` beside a text, a `real` beside what is
+//! no float, and a time beside an interval: what integers, numerics and floats come to beside each
+//! other is the business of the rules after this one.
 
 use super::calls::Calls;
 use super::resolve::argument;
 use crate::bind::external;
 use crate::signatures::{Arg, Call, Mismatch, choose_operator, signatures, type_text};
-use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field};
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::expr::Placeholder;
@@ -74,6 +74,20 @@ impl Calls {
             Err(mismatch) => return Err(refused(symbol, &args, mismatch)),
         };
         let Call { args: wanted, .. } = call;
+        // A real beside an integer: both are doubles.
+        let real = args.iter().any(|a| a.data_type == DataType::Float32);
+        if real && wanted.contains(&DataType::Float64) {
+            let double = |expr, arg: &Arg| match arg.is_unknown() {
+                true => self.operand(expr, arg, &DataType::Float64),
+                false => Ok((
+                    self.convert(expr, &arg.data_type, &DataType::Float64)?,
+                    true,
+                )),
+            };
+            let (left, a) = double(left, &args[0])?;
+            let (right, b) = double(right, &args[1])?;
+            return Ok((left, right, a || b));
+        }
         let (left, a) = self.operand(left, &args[0], &wanted[0])?;
         let (right, b) = self.operand(right, &args[1], &wanted[1])?;
         Ok((left, right, a || b))
@@ -96,8 +110,7 @@ impl Calls {
 
     /// An operand as `wanted`, if it has no type of its own.
     pub(super) fn operand(&self, expr: Expr, arg: &Arg, wanted: &DataType) -> Result<(Expr, bool)> {
-        let padded = arg.data_type == BPCHAR && *wanted == DataType::Utf8;
-        if !arg.is_unknown() && !padded || arg.data_type == *wanted {
+        if !arg.is_unknown() && !becomes(&arg.data_type, wanted) || arg.data_type == *wanted {
             return Ok((expr, false));
         }
         Ok(match expr {
@@ -109,6 +122,15 @@ impl Calls {
             expr if arg.data_type == DataType::Null && !is_null(&expr) => (expr, false),
             expr => (self.convert(expr, &arg.data_type, wanted)?, true),
         })
+    }
+}
+
+/// Whether an operand that has a type is cast to the one that the operator takes.
+fn becomes(is: &DataType, wanted: &DataType) -> bool {
+    match (is, wanted) {
+        (DataType::LargeUtf8, DataType::Utf8) => true,
+        (DataType::Time64(_), DataType::Interval(_)) => true,
+        _ => false,
     }
 }
 

@@ -89,7 +89,7 @@ impl AnalyzerRule for Zones {
             Some(zone) => {
                 super::rewrite_expressions(plan, |e, schema| self.0.zoned(e, schema, zone))
             }
-            None => Ok(plan),
+            None => super::rewrite_expressions(plan, |e, schema| self.0.in_utc(e, schema)),
         }
     }
 }
@@ -173,6 +173,20 @@ fn has_no_days(expr: &Expr) -> bool {
 }
 
 impl Calls {
+    /// In UTC Arrow's casts are right but for infinite moments.
+    fn in_utc(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Expr::Cast(Cast { expr, field }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let micros = |t: &DataType| matches!(t, DataType::Timestamp(TimeUnit::Microsecond, _));
+        let (from, to) = (type_of(&expr, schema), field.data_type());
+        let moved = (micros(&from) || from == DataType::Date32) && micros(to) && from != *to;
+        if !moved {
+            return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
+        }
+        Ok(Transformed::yes(self.cast(*expr, to)?))
+    }
+
     fn zoned(&self, expr: Expr, schema: &DFSchema, zone: &str) -> Result<Transformed<Expr>> {
         match expr {
             Expr::Cast(Cast { expr, field }) => {
@@ -271,7 +285,7 @@ impl Calls {
                 true
             }
             ("extract" | "extract_whole" | "extract_micros" | "date_part", 2) => !zoned(1),
-            ("to_char", 2) => !zoned(0),
+            ("to_char", 2) | ("series_list", 3) => !zoned(0),
             ("age", 2) => !zoned(0) && !zoned(1),
             ("to_jsonb", 1) => {
                 let is = type_of(&args[0], schema);

@@ -150,6 +150,21 @@ impl Dialect for TidemarkDialect {
         }))
     }
 
+    // A colon ends the bound of a slice, however low its operators bind; it is no operator itself.
+    fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
+        match parser.peek_token_ref().token {
+            Token::Colon => Some(Ok(0)),
+            _ => POSTGRES.get_next_precedence(parser),
+        }
+    }
+
+    fn prec_value(&self, prec: Precedence) -> u8 {
+        match prec {
+            Precedence::Colon => 0,
+            other => POSTGRES.prec_value(other),
+        }
+    }
+
     delegate! {
         identifier_quote_style(identifier: &str) -> Option<char>;
         is_delimited_identifier_start(ch: char) -> bool;
@@ -158,10 +173,8 @@ impl Dialect for TidemarkDialect {
         supports_unicode_string_literal() -> bool;
         is_reserved_for_identifier(kw: Keyword) -> bool;
         is_custom_operator_part(ch: char) -> bool;
-        get_next_precedence(parser: &Parser) -> Option<Result<u8, ParserError>>;
         supports_filter_during_aggregation() -> bool;
         supports_group_by_expr() -> bool;
-        prec_value(prec: Precedence) -> u8;
         allow_extract_custom() -> bool;
         allow_extract_single_quotes() -> bool;
         supports_create_index_with_clause() -> bool;

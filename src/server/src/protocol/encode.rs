@@ -17,6 +17,7 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
 use tidemark_values::array;
+use tidemark_values::float_text;
 use tidemark_values::jsonb;
 use tidemark_values::moment::{self, Zone};
 use tidemark_values::numeric::Numeric;
@@ -46,10 +47,7 @@ impl Formats {
 pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
     let field = |(i, f): (usize, &FieldRef)| {
         let t = types::pg_type(f);
-        let modifier = f
-            .metadata()
-            .get(types::SQL_TYPE)
-            .map_or(-1, |s| types::modifier(s));
+        let modifier = types::modifier(types::declared(f));
         FieldDescription::new(
             f.name().clone(),
             0,
@@ -324,8 +322,8 @@ impl<'a> Cell<'a> {
             Cell::U16(a) => write!(out, "{}", a.value(row)),
             Cell::U32(a) => write!(out, "{}", a.value(row)),
             Cell::U64(a) => write!(out, "{}", a.value(row)),
-            Cell::F32(a) => put_float(&format!("{:e}", a.value(row)), 6, out),
-            Cell::F64(a) => put_float(&format!("{:e}", a.value(row)), 15, out),
+            Cell::F32(a) => float_text::write_real(a.value(row), out),
+            Cell::F64(a) => float_text::write_double(a.value(row), out),
             Cell::Decimal(a, scale) => put_decimal(a.value(row), *scale, out),
             Cell::Numeric(a) => numeric(a, row).write_to(out),
             Cell::Json(a) => {
@@ -436,44 +434,6 @@ impl<'a> Cell<'a> {
             }
             Cell::Cast(owned) => owned.cell().binary(row, out),
         }
-    }
-}
-
-/// From Rust's shortest `d.ddde-x` to PostgreSQL's: plain digits while the exponent is in
-/// -4..digits, else `d.ddde+xx`.
-fn put_float(shortest: &str, digits: i32, out: &mut BytesMut) -> std::fmt::Result {
-    let (sign, rest) = shortest
-        .strip_prefix('-')
-        .map_or(("", shortest), |r| ("-", r));
-    let Some((mantissa, exponent)) = rest.split_once('e') else {
-        return write!(
-            out,
-            "{sign}{}",
-            if rest == "inf" { "Infinity" } else { "NaN" }
-        );
-    };
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if !(-4..digits).contains(&exponent) {
-        let (s, e) = if exponent < 0 {
-            ('-', -exponent)
-        } else {
-            ('+', exponent)
-        };
-        return write!(out, "{sign}{mantissa}e{s}{e:02}");
-    }
-    let plain: String = mantissa.chars().filter(|c| *c != '.').collect();
-    if exponent < 0 {
-        return write!(
-            out,
-            "{sign}0.{}{plain}",
-            "0".repeat((-exponent - 1) as usize)
-        );
-    }
-    let whole = exponent as usize + 1;
-    if plain.len() <= whole {
-        write!(out, "{sign}{plain}{}", "0".repeat(whole - plain.len()))
-    } else {
-        write!(out, "{sign}{}.{}", &plain[..whole], &plain[whole..])
     }
 }
 

@@ -11,6 +11,7 @@ pub mod array_functions;
 pub mod collect;
 pub mod functions;
 pub mod names;
+mod outer_joins;
 pub mod planning;
 pub mod position;
 mod privileges;
@@ -175,12 +176,6 @@ impl Serving {
         // A built-in function that ours replace must go altogether: a session's state is built from
         // the values of this one in no order, and an alias would bring it back.
         scalar.retain(|f| !known.contains(f.name()));
-        // Of the functions over lists, PostgreSQL's are ours; it has no others.
-        let nested: HashSet<String> = datafusion::functions_nested::all_default_nested_functions()
-            .iter()
-            .map(|f| f.name().to_string())
-            .collect();
-        scalar.retain(|f| !nested.contains(f.name()));
         scalar.extend(evaluated);
         scalar.extend(
             functions::shared()
@@ -193,11 +188,10 @@ impl Serving {
         // DataFusion's physical filter pushdown finds a join's columns by name: a filter over both
         // sides of a self join ended up at one of them. Filters are pushed down in the logical plan
         // already.
-        let physical = PhysicalOptimizer::new()
-            .rules
-            .into_iter()
-            .filter(|rule| !rule.name().starts_with("FilterPushdown"))
-            .collect();
+        let own = PhysicalOptimizer::new().rules.into_iter();
+        let own = own.filter(|rule| !rule.name().starts_with("FilterPushdown"));
+        let first = Arc::new(outer_joins::ForgetAboveOuterJoins);
+        let physical = std::iter::once(first as _).chain(own).collect();
         // The planner's rules of types, so that an expression has one type in a view and here; then
         // our semantics of operators.
         let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
@@ -213,6 +207,7 @@ impl Serving {
             .with_analyzer_rules(rules)
             .with_type_planner(Arc::new(names::TypeNames))
             .with_expr_planners(expr_planners)
+            .with_relation_planners(functions.relation_planners())
             .with_optimizer_rules(tidemark_planner::ad_hoc_rules())
             .with_physical_optimizer_rules(physical);
         Ok(Serving {

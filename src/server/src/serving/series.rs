@@ -6,7 +6,7 @@ use super::functions::{fold_argument, no_function};
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableFunctionArgs;
 use datafusion::catalog::view::ViewTable;
-use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, UnnestOptions};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -49,8 +49,10 @@ pub fn source(state: &SessionState, args: Vec<Expr>) -> Result<Arc<dyn TableSour
     } else {
         let typed = |(arg, to): (Expr, &DataType)| cast(arg, to.clone());
         let args = args.into_iter().zip(&taken).map(typed).collect();
+        // A list that is NULL has no rows.
+        let options = UnnestOptions::new().with_preserve_nulls(false);
         one_row(list.clone(), args)?
-            .unnest_column(COLUMN)?
+            .unnest_column_with_options(COLUMN, options)?
             .build()?
     };
     Ok(provider_as_source(Arc::new(ViewTable::new(plan, None))))

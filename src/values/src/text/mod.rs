@@ -36,7 +36,10 @@ pub fn part(start: i32, length: Option<i32>) -> Result<Part> {
         Some(length) => match start.checked_add(length) {
             // Beyond every text.
             None => None,
-            Some(end) => Some(usize::try_from(end - start.max(1)).unwrap_or(0)),
+            Some(end) => {
+                let count = i64::from(end) - i64::from(start.max(1));
+                Some(usize::try_from(count).unwrap_or(0))
+            }
         },
     };
     Ok(Part { skip, take })

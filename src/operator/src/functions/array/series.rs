@@ -4,6 +4,7 @@
 use super::super::bounded::{BYTES_MAX, check_bytes};
 use super::super::cast_array;
 use super::super::definition::*;
+use super::super::moment::zone_of;
 use super::{Ints, Lists, Operand, element_of, is_numeric, list_like, list_of};
 use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
@@ -12,7 +13,7 @@ use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::SqlState;
-use tidemark_values::moment::{self, Interval, Zone};
+use tidemark_values::moment::{self, Interval};
 use tidemark_values::numeric::Numeric;
 
 /// Steps that a series may have.
@@ -61,11 +62,17 @@ fn interval() -> DataType {
     DataType::Interval(IntervalUnit::MonthDayNano)
 }
 
-/// Start, stop and step; quoted constants take the type of the others.
+/// Start, stop, step, and the zone whose days moments count; quoted constants take the type of the
+/// others.
 pub(super) fn of_series(types: &[DataType]) -> Option<Vec<DataType>> {
     let (bounds, step) = match types {
         [_, _] => (types, None),
         [_, _, step] => (&types[..2], Some(step)),
+        [DataType::Timestamp(_, Some(_)), _, _, _] => {
+            let mut known = of_series(&types[..3])?;
+            known.push(DataType::Utf8);
+            return Some(known);
+        }
         _ => return None,
     };
     let is_moment = |t: &DataType| matches!(t, DataType::Date32 | DataType::Timestamp(..));
@@ -263,7 +270,7 @@ fn moments(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         DataType::Timestamp(_, Some(_))
     );
     let (starts, stops) = (Operand::of(args, 0)?, Operand::of(args, 1)?);
-    let steps = Operand::of(args, 2)?;
+    let (steps, zone) = (Operand::of(args, 2)?, zone_of(args, 3)?);
     let get = |operand: &Operand, row: usize| {
         let moments = operand.array.as_primitive::<TimestampMicrosecondType>();
         let at = operand.at(row);
@@ -298,7 +305,7 @@ fn moments(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             check_steps(values.len())?;
             values.push(at);
             at = if zoned {
-                moment::timestamptz_plus(at, step, &Zone::UTC)
+                moment::timestamptz_plus(at, step, &zone)
             } else {
                 moment::timestamp_plus(at, step)
             }

@@ -70,6 +70,26 @@ pub(super) fn definitions() -> Vec<Definition> {
             },
         },
         Definition {
+            name: "date_plus_days",
+            aliases: &[],
+            takes: date_and_days,
+            returns: |_| DataType::Date32,
+            evaluate: |a| {
+                let sums = both::<Date32Type, Int32Type, _>(a, m::date_plus_days)?;
+                result(a, Arc::new(Date32Array::from(sums)))
+            },
+        },
+        Definition {
+            name: "date_minus_days",
+            aliases: &[],
+            takes: date_and_days,
+            returns: |_| DataType::Date32,
+            evaluate: |a| {
+                let rests = both::<Date32Type, Int32Type, _>(a, m::date_minus_days)?;
+                result(a, Arc::new(Date32Array::from(rests)))
+            },
+        },
+        Definition {
             name: "overlaps",
             aliases: &[],
             takes: |types| {
@@ -218,6 +238,13 @@ fn overlaps(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let found = (0..rows(args))
         .map(|row| m::overlaps((end(0, row), end(1, row)), (end(2, row), end(3, row))));
     result(args, Arc::new(found.collect::<BooleanArray>()))
+}
+
+fn date_and_days(types: &[DataType]) -> Option<Vec<DataType>> {
+    match types {
+        [DataType::Date32, days] if is_int(days) => Some(vec![DataType::Date32, DataType::Int32]),
+        _ => None,
+    }
 }
 
 fn two_times(types: &[DataType]) -> Option<Vec<DataType>> {

@@ -424,6 +424,10 @@ fn timezone(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             shifted.push(None);
             continue;
         }
+        if !m::timestamp_is_finite(at.value(row)) {
+            shifted.push(Some(at.value(row)));
+            continue;
+        }
         let of_interval;
         let zone = if let DataType::Interval(_) = zones.data_type() {
             let offset = span(zones.as_primitive::<Span>().value(row));

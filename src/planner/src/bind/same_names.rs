@@ -1,0 +1,196 @@
+//! Casts that DataFusion's names do not show: to it `avg(k::numeric)` and `avg(k)` are one column,
+//! and so are `k::text` and `k::numeric` in GROUP BY. Where two expressions of a query differ in
+//! their casts alone, each cast in them becomes an argument: `avg(as_is(k::numeric, 'NUMERIC'))`.
+
+use super::moments::function;
+use datafusion_sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Query, Select, SelectItem, SetExpr, Value,
+    Visit, VisitMut, Visitor, VisitorMut,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+/// Rewrites the expressions of a query, subqueries aside.
+pub(super) fn tell_apart(query: &mut Query) {
+    if !matches!(
+        Visit::visit(&*query, &mut CastFinder),
+        ControlFlow::Break(())
+    ) {
+        return;
+    }
+    let mut order = query.order_by.take();
+    each_select(&mut query.body, &mut |select| {
+        let mut found = Found::default();
+        visit_all(select, &mut found);
+        let _ = Visit::visit(&order, &mut found);
+        let told = found.alike();
+        if !told.is_empty() {
+            let mut teller = Teller {
+                told,
+                depth: 0,
+                inside: 0,
+            };
+            let _ = VisitMut::visit(&mut select.projection, &mut teller);
+            let _ = VisitMut::visit(&mut select.group_by, &mut teller);
+            let _ = VisitMut::visit(&mut select.having, &mut teller);
+            let _ = VisitMut::visit(&mut select.qualify, &mut teller);
+            let _ = VisitMut::visit(&mut order, &mut teller);
+        }
+    });
+    query.order_by = order;
+}
+
+fn each_select(body: &mut SetExpr, rewrite: &mut impl FnMut(&mut Select)) {
+    match body {
+        SetExpr::Select(select) => rewrite(select),
+        SetExpr::SetOperation { left, right, .. } => {
+            each_select(left, rewrite);
+            each_select(right, rewrite);
+        }
+        _ => {}
+    }
+}
+
+fn visit_all(select: &Select, found: &mut Found) {
+    let groups = match &select.group_by {
+        GroupByExpr::Expressions(exprs, _) => exprs.as_slice(),
+        GroupByExpr::All(_) => &[],
+    };
+    groups.iter().for_each(|group| found.add(group));
+    // What GROUP BY names by its position or alias.
+    if !groups.is_empty() {
+        for item in &select.projection {
+            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                found.add(expr);
+            }
+        }
+    }
+    let _ = Visit::visit(&select.projection, found);
+    let _ = Visit::visit(&select.having, found);
+    let _ = Visit::visit(&select.qualify, found);
+}
+
+/// Breaks off at a cast.
+struct CastFinder;
+
+impl Visitor for CastFinder {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Cast { .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// Expressions as they are written, by what is left of them without casts.
+#[derive(Default)]
+struct Found {
+    written: BTreeMap<String, BTreeSet<String>>,
+    depth: usize,
+}
+
+impl Found {
+    fn add(&mut self, expr: &Expr) {
+        let mut bare = expr.clone();
+        let _ = VisitMut::visit(&mut bare, &mut Stripper);
+        let written = self.written.entry(bare.to_string()).or_default();
+        written.insert(expr.to_string());
+    }
+
+    /// Those that others are like.
+    fn alike(self) -> BTreeSet<String> {
+        let sets = self.written.into_values().filter(|set| set.len() > 1);
+        sets.flatten().collect()
+    }
+}
+
+impl Visitor for Found {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        // An aggregate, as far as its name tells, or a window function.
+        if self.depth == 0 && matches!(expr, Expr::Function(_)) {
+            self.add(expr);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Takes casts away.
+struct Stripper;
+
+impl VisitorMut for Stripper {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
+            *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Marks the casts in the expressions that are told apart.
+struct Teller {
+    told: BTreeSet<String>,
+    depth: usize,
+    /// How far below one of them the visit is.
+    inside: usize,
+}
+
+impl VisitorMut for Teller {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.inside > 0 {
+            self.inside += 1;
+        } else if self.depth == 0 && self.told.contains(&expr.to_string()) {
+            let _ = VisitMut::visit(expr, &mut Marker);
+            self.inside = 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, _: &mut Expr) -> ControlFlow<()> {
+        self.inside = self.inside.saturating_sub(1);
+        ControlFlow::Continue(())
+    }
+}
+
+struct Marker;
+
+impl VisitorMut for Marker {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Cast { data_type, .. } = expr {
+            let name = Value::SingleQuotedString(data_type.to_string());
+            let args = [expr.clone(), Expr::Value(name.into())]
+                .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
+            *expr = Expr::Function(function("as_is", &args));
+        }
+        ControlFlow::Continue(())
+    }
+}
