@@ -6,6 +6,7 @@
 
 use crate::protocol::types;
 use arrow::array::*;
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
@@ -43,11 +44,15 @@ fn restricted(array: ArrayRef, modifier: i32) -> Result<ArrayRef> {
             functions::rounded_to(&array, fields, digits as u8)
         }
         DataType::List(element) => {
+            // Without what a slice leaves out.
             let lists = array.as_list::<i32>();
+            let offsets = lists.value_offsets();
+            let (first, last) = (offsets[0] as usize, offsets[lists.len()] as usize);
+            let values = lists.values().slice(first, last - first);
             return Ok(Arc::new(ListArray::new(
                 element.clone(),
-                lists.offsets().clone(),
-                restricted(lists.values().clone(), modifier)?,
+                OffsetBuffer::from_lengths(lists.offsets().lengths()),
+                restricted(values, modifier)?,
                 lists.nulls().cloned(),
             )));
         }
@@ -104,7 +109,7 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, zone: &Zone) -> Resul
     let elements = elements.finish();
     let elements: Vec<Option<&str>> = elements.iter().collect();
     let inner = parse(&elements, element.data_type(), zone)?;
-    let offsets = arrow::buffer::OffsetBuffer::from_lengths(lengths);
+    let offsets = OffsetBuffer::from_lengths(lengths);
     Ok(Arc::new(ListArray::new(
         element.clone(),
         offsets,

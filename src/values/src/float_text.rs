@@ -44,16 +44,20 @@ pub fn write_real(value: f32, out: &mut impl Write) -> Result {
 /// Where the shortest digits lie half way to a neighbour, which they can in large whole numbers
 /// alone: the number with the digits that it takes to be nearer.
 fn inside(shortest: &str, value: f64, beside: [f64; 2]) -> Option<String> {
-    // Below, neighbours are less than 4 apart; above, u128 ends.
+    // Below, neighbours are less than 4 apart; above, no half has so few digits.
     const FIRST: f64 = 16_777_216.0;
-    const LAST: f64 = 1e38;
+    const LAST: f64 = 1e41;
     if !(FIRST..LAST).contains(&value) || beside.iter().any(|v| (v - value).abs() < 2.0) {
         return None;
     }
+    let exact = |v: f64| (v / unit(value)) as u128;
     let is_nearer = |text: &str| {
-        let off = whole(text)?.abs_diff(value as u128);
-        let mut apart = beside.iter().map(|v| (*v as u128).abs_diff(value as u128));
-        Some(apart.all(|apart| 2 * off < apart))
+        let digits = whole(text, value)?;
+        let off = digits.abs_diff(exact(value));
+        // The neighbour on the side where the digits are.
+        let beyond = |v: &&f64| (digits > exact(value)) == (**v > value);
+        let apart = exact(*beside.iter().find(beyond)?).abs_diff(exact(value));
+        Some(2 * off < apart)
     };
     if is_nearer(shortest)? {
         return None;
@@ -63,15 +67,32 @@ fn inside(shortest: &str, value: f64, beside: [f64; 2]) -> Option<String> {
     texts.find(|text| is_nearer(text) == Some(true))
 }
 
-/// The whole number that a text with a point and an exponent stands for, without its sign.
-fn whole(text: &str) -> Option<u128> {
+/// The bits at the end of large numbers, which are none of their digits'.
+const SPARE_BITS: u32 = 20;
+
+/// What numbers of a size are counted in, so that they fit 128 bits.
+fn unit(value: f64) -> f64 {
+    if value < 1e37 {
+        1.0
+    } else {
+        f64::from(1 << SPARE_BITS)
+    }
+}
+
+/// The whole number that a text with a point and an exponent stands for, without its sign, in the
+/// unit of a value.
+fn whole(text: &str, value: f64) -> Option<u128> {
     let text = text.trim_start_matches('-');
     let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let fraction = fraction.trim_end_matches('0');
     let exponent = exponent.parse::<i32>().ok()? - fraction.len() as i32;
+    let exponent = u32::try_from(exponent).ok()?;
     let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
-    digits.checked_mul(10u128.checked_pow(u32::try_from(exponent).ok()?)?)
+    let spare = if unit(value) > 1.0 { SPARE_BITS } else { 0 };
+    let power = 5u128.checked_pow(exponent)?;
+    let twos = 2u128.checked_pow(exponent.checked_sub(spare)?)?;
+    digits.checked_mul(power)?.checked_mul(twos)
 }
 
 fn special(value: f64) -> Option<&'static str> {
@@ -153,6 +174,8 @@ mod tests {
             (-36_028_797_002_186_752.0, "-3.6028797002186752e+16"),
             (9_007_199_254_740_992.0, "9.007199254740992e+15"),
             (1e23, "9.999999999999999e+22"),
+            (36_028_797_018_963_968.0, "3.602879701896397e+16"),
+            (1.125899906842624e38, "1.1258999068426239e+38"),
             (f64::MAX, "1.7976931348623157e+308"),
             (f64::NEG_INFINITY, "-Infinity"),
             (f64::NAN, "NaN"),
@@ -172,6 +195,7 @@ mod tests {
             (1e-7, "1e-07"),
             (f32::MIN_POSITIVE, "1.1754944e-38"),
             (16_777_216.0, "1.6777216e+07"),
+            (8_589_934_592.0, "8.589935e+09"),
         ] {
             let mut printed = String::new();
             write_real(value, &mut printed).unwrap();

@@ -1,10 +1,11 @@
-//! `greatest` and `least`: of values that are equal the first, by PostgreSQL's order of every type.
+//! `greatest` and `least`, of values that are equal the first, and `nullif`, all by PostgreSQL's
+//! order of every type.
 
 use super::definition::*;
 use super::quantified::comparable;
 use arrow::array::{Array, ArrayRef, BooleanArray, Datum};
 use arrow::compute::kernels::{cmp, zip::zip};
-use arrow::compute::{is_null, or_kleene, prep_null_mask_filter};
+use arrow::compute::{is_null, nullif, or_kleene, prep_null_mask_filter};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 
@@ -38,4 +39,13 @@ pub(super) fn extreme(args: &ScalarFunctionArgs, greatest: bool) -> Result<Colum
         Some((found, _)) => result(args, found),
         None => null(args.return_field.data_type()),
     }
+}
+
+/// The first of two arguments that have one type, or NULL where the second is equal to it.
+pub(super) fn null_if(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let (value, other) = (column(args, 0)?, column(args, 1)?);
+    let as_type = value.data_type();
+    let (key, other) = (comparable(&value, as_type)?, comparable(&other, as_type)?);
+    let equal = cmp::eq(&key as &dyn Datum, &other as &dyn Datum)?;
+    result(args, nullif(&value, &equal)?)
 }

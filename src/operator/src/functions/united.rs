@@ -13,7 +13,7 @@ use datafusion_expr::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::extremes::extreme;
+use super::extremes::{extreme, null_if};
 use super::json::JSONB;
 
 const NUMERIC: DataType = DataType::LargeBinary;
@@ -130,7 +130,17 @@ impl ScalarUDFImpl for United {
             name @ ("greatest" | "least") if !args.return_field.data_type().is_nested() => {
                 extreme(&args, name == "greatest")
             }
+            "nullif" if is_of_one_type(&args) => null_if(&args),
             _ => self.inner.invoke_with_args(args),
         }
     }
+}
+
+/// Whether both arguments have one type whose values can be compared.
+fn is_of_one_type(args: &ScalarFunctionArgs) -> bool {
+    let [left, right] = args.args.as_slice() else {
+        return false;
+    };
+    let is = left.data_type();
+    is == right.data_type() && !is.is_nested() && !is.is_null()
 }

@@ -10,6 +10,7 @@ use super::external;
 use crate::signatures::{
     Arg, Call, Mismatch, Scalar, Signature, Type, choose, type_text, unmatched,
 };
+use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
@@ -48,6 +49,14 @@ impl Overloaded {
 
     /// What a call of these arguments means.
     pub(crate) fn resolve(&self, args: &[Arg]) -> Result<Call> {
+        let compared = quantified(&self.name).is_some_and(|symbol| !symbol.contains('~'));
+        let args = match args {
+            // `char = text` compares texts.
+            [value, array] if compared && value.data_type == BPCHAR && is_texts(array) => {
+                &[Arg::new(&DataType::Utf8, None), array.clone()]
+            }
+            args => args,
+        };
         choose(self.signatures, args).map_err(|mismatch| self.error(mismatch, args))
     }
 
@@ -108,6 +117,13 @@ impl Overloaded {
             ),
         })
     }
+}
+
+/// Whether an argument is known to be an array of texts.
+fn is_texts(arg: &Arg) -> bool {
+    let texts =
+        matches!(&arg.data_type, DataType::List(item) if *item.data_type() == DataType::Utf8);
+    texts && !arg.is_unknown()
 }
 
 /// The operator of a comparison with ANY or ALL of an array.

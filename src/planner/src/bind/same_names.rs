@@ -3,9 +3,11 @@
 //! their casts alone, each cast in them becomes an argument: `avg(as_is(k::numeric, 'NUMERIC'))`.
 
 use super::moments::function;
+use crate::parse::fold;
+use crate::types::{declared_digits, sql_type_name, sql_type_to_arrow};
 use datafusion_sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Query, Select, SelectItem, SetExpr, Value,
-    Visit, VisitMut, Visitor, VisitorMut,
+    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -84,7 +86,7 @@ impl Visitor for CastFinder {
     }
 }
 
-/// Expressions as they are written, by what is left of them without casts.
+/// Expressions in one spelling, by what is left of them without casts.
 #[derive(Default)]
 struct Found {
     written: BTreeMap<String, BTreeSet<String>>,
@@ -94,9 +96,9 @@ struct Found {
 impl Found {
     fn add(&mut self, expr: &Expr) {
         let mut bare = expr.clone();
-        let _ = VisitMut::visit(&mut bare, &mut Stripper);
+        let _ = VisitMut::visit(&mut bare, &mut Speller { casts: false });
         let written = self.written.entry(bare.to_string()).or_default();
-        written.insert(expr.to_string());
+        written.insert(spelled(expr));
     }
 
     /// Those that others are like.
@@ -128,15 +130,57 @@ impl Visitor for Found {
     }
 }
 
-/// Takes casts away.
-struct Stripper;
+/// An expression in one spelling: columns without their tables, types by what they are.
+fn spelled(expr: &Expr) -> String {
+    let mut spelled = expr.clone();
+    let _ = VisitMut::visit(&mut spelled, &mut Speller { casts: true });
+    spelled.to_string()
+}
 
-impl VisitorMut for Stripper {
+/// A type, whatever it is called.
+fn type_name(data_type: &DataType) -> String {
+    sql_type_to_arrow(data_type).map_or_else(
+        |_| data_type.to_string(),
+        |(is, length)| {
+            format!(
+                "{} {length}{}",
+                sql_type_name(&is),
+                declared_digits(data_type)
+            )
+        },
+    )
+}
+
+/// Spells expressions alike, with their casts or without.
+struct Speller {
+    casts: bool,
+}
+
+impl VisitorMut for Speller {
     type Break = ();
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::Cast { expr: inner, .. } | Expr::Nested(inner) = expr {
-            *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+        match expr {
+            Expr::Nested(inner) => {
+                *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+            }
+            Expr::Cast { expr: inner, .. } if !self.casts => {
+                *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+            }
+            Expr::Cast {
+                kind, data_type, ..
+            } => {
+                *kind = CastKind::DoubleColon;
+                let name = Ident::with_quote('"', type_name(data_type));
+                *data_type = DataType::Custom(ObjectName::from(vec![name]), Vec::new());
+            }
+            Expr::CompoundIdentifier(parts) => {
+                if let Some(column) = parts.pop() {
+                    *expr = Expr::Identifier(Ident::new(fold(column)));
+                }
+            }
+            Expr::Identifier(name) => *name = Ident::new(fold(name.clone())),
+            _ => {}
         }
         ControlFlow::Continue(())
     }
@@ -166,7 +210,7 @@ impl VisitorMut for Teller {
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if self.inside > 0 {
             self.inside += 1;
-        } else if self.depth == 0 && self.told.contains(&expr.to_string()) {
+        } else if self.depth == 0 && self.told.contains(&spelled(expr)) {
             let _ = VisitMut::visit(expr, &mut Marker);
             self.inside = 1;
         }
@@ -186,7 +230,7 @@ impl VisitorMut for Marker {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if let Expr::Cast { data_type, .. } = expr {
-            let name = Value::SingleQuotedString(data_type.to_string());
+            let name = Value::SingleQuotedString(type_name(data_type));
             let args = [expr.clone(), Expr::Value(name.into())]
                 .map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
             *expr = Expr::Function(function("as_is", &args));

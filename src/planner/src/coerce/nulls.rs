@@ -40,8 +40,8 @@ const NOT_STRICT: [&str; 26] = [
     "string_to_array",
 ];
 
-/// The functions of operators.
-const OPERATORS: [&str; 11] = [
+/// The functions of operators, and the key by which values are compared.
+const OPERATORS: [&str; 12] = [
     "date_minus",
     "date_minus_days",
     "date_plus_days",
@@ -53,6 +53,7 @@ const OPERATORS: [&str; 11] = [
     "numeric_divide",
     "numeric_multiply",
     "numeric_subtract",
+    "sort_key",
 ];
 
 /// The rule; it comes when types are final.

@@ -10,7 +10,7 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, Case, InList, InSubquery};
-use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, cast, lit};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 use tidemark_common::{Error, SqlState};
 
@@ -79,6 +79,9 @@ impl Calls {
                 if let Some(filter) = &call.params.filter {
                     condition(filter, "FILTER", schema)?;
                 }
+                if call.params.distinct && matches!(call.func.name(), "sum" | "avg") {
+                    distinct_intervals(&call.params.args, call.func.name(), schema)?;
+                }
                 return Ok(Transformed::no(Expr::AggregateFunction(call)));
             }
             other => return Ok(Transformed::no(other)),
@@ -104,6 +107,16 @@ impl Calls {
         let case = Case::new(Some(value), arms, case.else_expr);
         Ok(Transformed::new_transformed(Expr::Case(case), changed))
     }
+}
+
+/// `0A000` for sums of distinct intervals: which of equal ones counts (1 day, 24 hours) is open.
+fn distinct_intervals(args: &[Expr], function: &str, schema: &DFSchema) -> Result<()> {
+    let is = args.first().map(|arg| arg.get_type(schema));
+    if !matches!(is, Some(Ok(DataType::Interval(_)))) {
+        return Ok(());
+    }
+    let message = format!("{function}(DISTINCT interval) is not supported");
+    Err(external(Error::unsupported(message)))
 }
 
 /// `42804` for a condition that is none.

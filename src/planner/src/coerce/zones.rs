@@ -173,8 +173,20 @@ fn has_no_days(expr: &Expr) -> bool {
 }
 
 impl Calls {
-    /// In UTC Arrow's casts are right but for infinite moments.
+    /// In UTC Arrow's casts are right but for infinite moments. Ours name the zone: a NULL of a
+    /// type with one and of one without are equal to DataFusion, and so would be the casts.
     fn in_utc(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let expr = match expr {
+            Expr::ScalarFunction(mut call)
+                if call.func.name() == "cast_as"
+                    && call.args.len() == 2
+                    && is_zoned(&type_of(&call.args[1], schema)) =>
+            {
+                call.args.push(lit("UTC"));
+                return Ok(Transformed::yes(Expr::ScalarFunction(call)));
+            }
+            other => other,
+        };
         let Expr::Cast(Cast { expr, field }) = expr else {
             return Ok(Transformed::no(expr));
         };

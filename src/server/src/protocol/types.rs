@@ -26,12 +26,49 @@ pub fn declared(field: &Field) -> &str {
 /// metadata of what it casts.
 fn keeps(data_type: &DataType, t: &Type) -> bool {
     match data_type {
-        DataType::Utf8 => !matches!(*t, Type::BPCHAR | Type::UUID),
+        // Texts and numbers of the catalogs have types of their own.
+        DataType::Utf8 => {
+            let moments = [
+                Type::TIMESTAMP_ARRAY,
+                Type::TIMESTAMPTZ_ARRAY,
+                Type::TIME_ARRAY,
+                Type::INTERVAL_ARRAY,
+                Type::VARCHAR_ARRAY,
+            ];
+            let other = is_plain(t) && !matches!(*t, Type::TEXT | Type::VARCHAR | Type::JSON);
+            !other && !moments.contains(t)
+        }
         DataType::LargeUtf8 => *t == Type::BPCHAR,
-        DataType::Int32 => !matches!(*t, Type::VARCHAR | Type::BPCHAR | Type::TEXT),
+        DataType::Int32 => !is_plain(t) && element_of(t).is_none() || *t == Type::INT4,
         DataType::List(element) => element_of(t).is_some_and(|t| keeps(element.data_type(), &t)),
         other => of_arrow(other) == *t,
     }
+}
+
+/// The types that columns of tables have.
+fn is_plain(t: &Type) -> bool {
+    matches!(
+        *t,
+        Type::BOOL
+            | Type::INT2
+            | Type::INT4
+            | Type::INT8
+            | Type::FLOAT4
+            | Type::FLOAT8
+            | Type::NUMERIC
+            | Type::VARCHAR
+            | Type::TEXT
+            | Type::BPCHAR
+            | Type::BYTEA
+            | Type::DATE
+            | Type::TIME
+            | Type::TIMESTAMP
+            | Type::TIMESTAMPTZ
+            | Type::INTERVAL
+            | Type::UUID
+            | Type::JSON
+            | Type::JSONB
+    )
 }
 
 /// The PostgreSQL type of an Arrow type.

@@ -86,6 +86,7 @@ pub(super) fn sql_type(function: &str, arguments: &[FieldRef]) -> Option<String>
         | "array_replace" | "array_fill" | "array_subscripts" | "trim_array" | "array_greatest"
         | "array_least" => true,
         "array_subscript" => false,
+        "as_is" => return arguments.first()?.metadata().get(SQL_TYPE).cloned(),
         _ => return None,
     };
     let inner = |field: &FieldRef| match field.data_type() {
