@@ -77,12 +77,12 @@ def _infinite_moments(statement, postgres, tidemark, ask):
         missing = Counter(postgres.rows) - Counter(tidemark.rows)
         told = any(f"{name}(" in statement for name in ("extract", "age"))
         return told and not Counter(tidemark.rows) - Counter(postgres.rows) and bool(missing) and all(map(_is_infinite, missing))
-    return "of infinity" in tidemark.message or "timestamp out of range" in tidemark.message and any(map(_is_infinite, postgres.rows))
+    return "of infinity" in tidemark.message or "timestamp out of range" in tidemark.message and re.search(r"\bage\(", statement) is not None
 
 
 def _is_infinite(row):
-    """Whether a row has an infinity, or the years that PostgreSQL 15 counts to one."""
-    return any(sign in (cell or b"") for cell in row for sign in (b"Infinity", b"29225"))
+    """Whether a row has an infinity, or the years that PostgreSQL 15 counts to one: some 292,250."""
+    return any(re.search(rb"Infinity|292\d{3} years", cell or b"") for cell in row)
 
 
 INTENDED = (("floating-point sums", _floating_point_sums), ("equal values", _equal_values), ("text and varchar", _text_and_varchar),

@@ -31,7 +31,9 @@ class ColumnJudge:
             expected, fails = self._expected(tree)
             if expected is None:
                 continue
-            if self._adhoc(tree, fails, number) and len(fails) < len(self.edge.rows):
+            # The age of an infinite moment is an error by intent: in a view its row is missing.
+            told_apart = "age(" not in tree.sql()
+            if self._adhoc(tree, fails, number) and len(fails) < len(self.edge.rows) and told_apart:
                 (failing if fails else clean).append((tree, expected, fails))
         self._views(clean, number)
         for case in failing[:_FAILING_VIEWS]:
