@@ -40,9 +40,10 @@ use datafusion_common::{
     Dependency, FunctionalDependence, FunctionalDependencies, NullEquality, Result,
 };
 use datafusion_expr::expr::{Exists, InSubquery};
+use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, Subquery};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility};
+use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility, not};
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::optimizer::ApplyOrder;
 use datafusion_optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
@@ -275,6 +276,68 @@ fn size(expr: &Expr) -> Result<usize> {
     Ok(size)
 }
 
+/// `x IN (a, b)` of anything but constants as `x = a OR x = b`: DataFusion's simplification of two
+/// lists side by side takes expressions that are written differently for different values.
+#[derive(Debug)]
+struct PlainLists;
+
+impl OptimizerRule for PlainLists {
+    fn name(&self) -> &str {
+        "plain_lists"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        let names = NamePreserver::new(&plan);
+        plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr
+                .transform_up(|e| Ok(compared_to_each(e)))?
+                .update_data(|e| name.restore(e)))
+        })
+    }
+}
+
+fn compared_to_each(expr: Expr) -> Transformed<Expr> {
+    let computed = |e: &Expr| !matches!(e, Expr::Literal(..));
+    let Expr::InList(list) = expr else {
+        return Transformed::no(expr);
+    };
+    if list.list.is_empty() || !list.list.iter().any(computed) {
+        return Transformed::no(Expr::InList(list));
+    }
+    let mut parts: Vec<Expr> = list
+        .list
+        .into_iter()
+        .map(|item| list.expr.as_ref().clone().eq(item))
+        .collect();
+    // In pairs, so that a long list is no deep chain.
+    while parts.len() > 1 {
+        let mut rest = parts.into_iter();
+        let mut paired = Vec::new();
+        while let Some(left) = rest.next() {
+            paired.push(match rest.next() {
+                Some(right) => left.or(right),
+                None => left,
+            });
+        }
+        parts = paired;
+    }
+    let found = parts.remove(0);
+    Transformed::yes(if list.negated { not(found) } else { found })
+}
+
 /// DataFusion's own optimiser rules for ad-hoc queries, without what would answer wrongly or grow
 /// beyond measure.
 pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
@@ -289,8 +352,9 @@ pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
                 rule
             }
         };
-    let rules: Vec<_> = Optimizer::new().rules.into_iter().map(sound).collect();
-    stopping(rules)
+    let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(PlainLists);
+    let rest = Optimizer::new().rules.into_iter().map(sound);
+    stopping(std::iter::once(first).chain(rest).collect())
 }
 
 /// The rules with a look, before each, at whether anybody waits for the plan, and with what is true

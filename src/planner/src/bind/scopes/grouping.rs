@@ -12,8 +12,8 @@ use crate::types::{JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, OrderBy,
-    OrderByKind, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Value, Visit, VisitMut,
-    Visitor, VisitorMut,
+    OrderByExpr, OrderByKind, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Value,
+    Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -240,9 +240,12 @@ fn has_window(select: &Select) -> bool {
 struct Absent<'a, 'b> {
     scopes: &'a Scopes<'b>,
     absent: Vec<(String, Expr)>,
-    /// The arguments of the aggregates that are being visited, taken out of the way.
-    inside: Vec<FunctionArguments>,
+    /// What the aggregates that are being visited read of each row, taken out of the way.
+    inside: Vec<Read>,
 }
+
+/// An aggregate's arguments, FILTER, and order of WITHIN GROUP.
+type Read = (FunctionArguments, Option<Box<Expr>>, Vec<OrderByExpr>);
 
 impl Absent<'_, '_> {
     fn is_aggregate(&self, expr: &Expr) -> bool {
@@ -282,7 +285,8 @@ impl VisitorMut for Absent<'_, '_> {
         } else if self.is_aggregate(expr) {
             if let Expr::Function(function) = expr {
                 let args = std::mem::replace(&mut function.args, FunctionArguments::None);
-                self.inside.push(args);
+                let order = std::mem::take(&mut function.within_group);
+                self.inside.push((args, function.filter.take(), order));
             }
         } else {
             let text = expr.to_string();
@@ -296,9 +300,11 @@ impl VisitorMut for Absent<'_, '_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         if self.is_aggregate(expr)
             && let Expr::Function(function) = expr
-            && let Some(args) = self.inside.pop()
+            && let Some((args, filter, order)) = self.inside.pop()
         {
             function.args = args;
+            function.filter = filter;
+            function.within_group = order;
         }
         ControlFlow::Continue(())
     }
