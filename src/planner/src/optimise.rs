@@ -276,8 +276,9 @@ fn size(expr: &Expr) -> Result<usize> {
     Ok(size)
 }
 
-/// `x IN (a, b)` of anything but constants as `x = a OR x = b`: DataFusion's simplification of two
-/// lists side by side takes expressions that are written differently for different values.
+/// `x IN (a, b)` of columns as `x = a OR x = b`: DataFusion's simplification of two lists side by
+/// side takes expressions that are written differently for different values, which constants are by
+/// then. What is volatile is evaluated once a row, and stays.
 #[derive(Debug)]
 struct PlainLists;
 
@@ -310,11 +311,11 @@ impl OptimizerRule for PlainLists {
 }
 
 fn compared_to_each(expr: Expr) -> Transformed<Expr> {
-    let computed = |e: &Expr| !matches!(e, Expr::Literal(..));
+    let reads_row = |e: &Expr| e.any_column_refs() || e.contains_outer();
     let Expr::InList(list) = expr else {
         return Transformed::no(expr);
     };
-    if list.list.is_empty() || !list.list.iter().any(computed) {
+    if list.expr.is_volatile() || !list.list.iter().any(reads_row) {
         return Transformed::no(Expr::InList(list));
     }
     let mut parts: Vec<Expr> = list

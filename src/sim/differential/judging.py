@@ -22,7 +22,7 @@ from .postgres import Postgres
 from .session import Answer, Session
 
 SCRATCH = "differential_scratch"
-MEMORY_MAX = 12 << 30
+MEMORY_MAX = 6 << 30
 _PARAMETERS = re.compile(r" /\*(\{.*\})\*/$")
 # So many of a kind are made small; so many of a form and its arguments' types are found before most cases with it are left out.
 ALIKE, SATURATED = 3, 12

@@ -15,7 +15,6 @@
 //! * `-x` becomes an operator of ours;
 //! * constants and casts become what is bound (`constants`);
 //! * `width_bucket(x, array)` becomes `width_bucket_of(x, array)`;
-//! * casts by which alone expressions differ are told to DataFusion (`same_names`);
 //! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
 //!   (`array_queries`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
@@ -460,7 +459,6 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
-        super::same_names::tell_apart(query);
         query.with = self.withs.pop().flatten();
         self.scopes.pop();
         ControlFlow::Continue(())

@@ -5,71 +5,68 @@
 use super::moments::function;
 use crate::parse::fold;
 use crate::types::{declared_digits, sql_type_name, sql_type_to_arrow};
+use arrow_schema::DataType as ArrowType;
 use datafusion_sql::sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName, Query,
-    Select, SelectItem, SetExpr, Value, Visit, VisitMut, Visitor, VisitorMut,
+    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName,
+    OrderBy, Query, Select, SelectItem, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-/// Rewrites the expressions of a query, subqueries aside.
-pub(super) fn tell_apart(query: &mut Query) {
-    if !matches!(
-        Visit::visit(&*query, &mut CastFinder),
-        ControlFlow::Break(())
-    ) {
+/// Rewrites the expressions of a SELECT and its order, subqueries aside.
+pub(super) fn tell_apart(select: &mut Select, mut order_by: Option<&mut OrderBy>) {
+    if Visit::visit(&*select, &mut CastFinder).is_continue() {
         return;
     }
-    let mut order = query.order_by.take();
-    each_select(&mut query.body, &mut |select| {
-        let mut found = Found::default();
-        visit_all(select, &mut found);
-        let _ = Visit::visit(&order, &mut found);
-        let told = found.alike();
-        if !told.is_empty() {
-            let mut teller = Teller {
-                told,
-                depth: 0,
-                inside: 0,
-            };
-            let _ = VisitMut::visit(&mut select.projection, &mut teller);
-            let _ = VisitMut::visit(&mut select.group_by, &mut teller);
-            let _ = VisitMut::visit(&mut select.having, &mut teller);
-            let _ = VisitMut::visit(&mut select.qualify, &mut teller);
-            let _ = VisitMut::visit(&mut order, &mut teller);
-        }
-    });
-    query.order_by = order;
-}
-
-fn each_select(body: &mut SetExpr, rewrite: &mut impl FnMut(&mut Select)) {
-    match body {
-        SetExpr::Select(select) => rewrite(select),
-        SetExpr::SetOperation { left, right, .. } => {
-            each_select(left, rewrite);
-            each_select(right, rewrite);
-        }
-        _ => {}
+    let mut found = Found::default();
+    grouped(select).for_each(|group| found.add(group));
+    let _ = Visit::visit(&select.projection, &mut found);
+    let _ = Visit::visit(&select.having, &mut found);
+    let _ = Visit::visit(&select.qualify, &mut found);
+    if let Some(order_by) = order_by.as_deref() {
+        let _ = Visit::visit(order_by, &mut found);
+    }
+    let told = found.alike();
+    if told.is_empty() {
+        return;
+    }
+    let mut teller = Teller {
+        told,
+        depth: 0,
+        inside: 0,
+    };
+    let _ = VisitMut::visit(&mut select.projection, &mut teller);
+    let _ = VisitMut::visit(&mut select.group_by, &mut teller);
+    let _ = VisitMut::visit(&mut select.having, &mut teller);
+    let _ = VisitMut::visit(&mut select.qualify, &mut teller);
+    if let Some(order_by) = order_by.as_deref_mut() {
+        let _ = VisitMut::visit(order_by, &mut teller);
     }
 }
 
-fn visit_all(select: &Select, found: &mut Found) {
+/// What is grouped by, also where GROUP BY names it by its position or alias.
+fn grouped(select: &Select) -> impl Iterator<Item = &Expr> {
     let groups = match &select.group_by {
         GroupByExpr::Expressions(exprs, _) => exprs.as_slice(),
         GroupByExpr::All(_) => &[],
     };
-    groups.iter().for_each(|group| found.add(group));
-    // What GROUP BY names by its position or alias.
-    if !groups.is_empty() {
-        for item in &select.projection {
-            if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                found.add(expr);
-            }
+    groups.iter().map(|group| {
+        let item = match group {
+            Expr::Value(place) => place
+                .to_string()
+                .parse::<usize>()
+                .ok()
+                .and_then(|place| select.projection.get(place.checked_sub(1)?)),
+            Expr::Identifier(name) => select.projection.iter().find(
+                |item| matches!(item, SelectItem::ExprWithAlias { alias, .. } if alias == name),
+            ),
+            _ => None,
+        };
+        match item {
+            Some(SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) => expr,
+            _ => group,
         }
-    }
-    let _ = Visit::visit(&select.projection, found);
-    let _ = Visit::visit(&select.having, found);
-    let _ = Visit::visit(&select.qualify, found);
+    })
 }
 
 /// Breaks off at a cast.
@@ -139,16 +136,16 @@ fn spelled(expr: &Expr) -> String {
 
 /// A type, whatever it is called.
 fn type_name(data_type: &DataType) -> String {
-    sql_type_to_arrow(data_type).map_or_else(
-        |_| data_type.to_string(),
-        |(is, length)| {
-            format!(
-                "{} {length}{}",
-                sql_type_name(&is),
-                declared_digits(data_type)
-            )
-        },
-    )
+    let Ok((is, length)) = sql_type_to_arrow(data_type) else {
+        return data_type.to_string();
+    };
+    let scale = match is {
+        ArrowType::Decimal128(precision, scale) => format!("({precision},{scale})"),
+        // The elements of an array have theirs.
+        ArrowType::List(_) => return data_type.to_string(),
+        _ => declared_digits(data_type),
+    };
+    format!("{} {length}{scale}", sql_type_name(&is))
 }
 
 /// Spells expressions alike, with their casts or without.

@@ -329,6 +329,7 @@ impl<'a> Scopes<'a> {
             self.order(order_by, select, outputs.as_deref())?;
         }
         self.dependent_columns(select, order_by.as_deref_mut());
+        super::same_names::tell_apart(select, order_by.as_deref_mut());
         if is_value {
             items::hide_value(select, self.scopes.last());
         }
