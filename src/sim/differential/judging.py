@@ -10,6 +10,7 @@ import re
 import resource
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -23,16 +24,26 @@ from .session import Answer, Session
 
 SCRATCH = "differential_scratch"
 MEMORY_MAX = 6 << 30
+WATCH_SECONDS = 0.02
 _PARAMETERS = re.compile(r" /\*(\{.*\})\*/$")
 # So many of a kind are made small; so many of a form and its arguments' types are found before most cases with it are left out.
 ALIKE, SATURATED = 3, 12
 
 
-def limit_memory(pid):
-    """From now on the process may take MEMORY_MAX more than it has: a statement that asks for all memory must not take the machine."""
-    with open(f"/proc/{pid}/status") as file:
-        has = next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData"))
-    resource.prlimit(pid, resource.RLIMIT_DATA, (has + MEMORY_MAX, has + MEMORY_MAX))
+def watch_memory(process):
+    """Ends a process that takes more than MEMORY_MAX: a statement that asks for all memory must not take the machine. What is resident counts; threads reserve stacks of half a
+    gigabyte each that they do not use, so that a limit of address space (RLIMIT_DATA) would be one of threads."""
+    pages = MEMORY_MAX // resource.getpagesize()
+    while process.poll() is None:
+        try:
+            with open(f"/proc/{process.pid}/statm") as file:
+                resident = int(file.read().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if resident > pages:
+            process.kill()
+            return
+        time.sleep(WATCH_SECONDS)
 
 
 class Target:
@@ -48,7 +59,7 @@ class Target:
 
     def _start(self):
         self.server.start(**self.settings)
-        limit_memory(self.server.process.pid)
+        threading.Thread(target=watch_memory, args=(self.server.process,), daemon=True).start()
 
     def connect(self, setup=()):
         host, _, port = (self.address or f"127.0.0.1:{self.server.port}").rpartition(":")

@@ -232,7 +232,7 @@ def test_killed_again_and_again_while_it_starts(own_server):
         own_server.kill()
     own_server.start(workers=2)
     # one that looks as if it ended the process waits for the others first, for seconds
-    eventually(lambda: {state for state, _ in states(own_server).values()} == {"running"}, 150)
+    eventually(lambda: {state for state, _ in states(own_server).values()} == {"running"}, 60)
     assert own_server.query("SELECT c, (SELECT count(*) FROM t) FROM v") == [(200001, 200001)]
     own_server.query("INSERT INTO t VALUES (-1, 'new')")
     assert own_server.query("SELECT c FROM v") == [(200002,)]
