@@ -1,7 +1,7 @@
 """Sinks: what they send, under which key, and from when on."""
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from harness import Kafka, eventually, replay_upserts
 
@@ -185,6 +185,31 @@ def test_a_resumed_sink_tells_the_difference(kafka, own_server, unique, query, d
     own_server.run("DELETE FROM t WHERE id = 6;\nFLUSH;")
     eventually(lambda: told() == sorted(own_server.query(answer)))
     assert all("running" in row for row in own_server.query("SHOW JOBS"))
+
+
+def test_an_open_transaction_of_another_writer_holds_up_no_new_sink(kafka, own_server, unique):
+    """Progress of all sinks of a broker is kept in one topic. A writer that died for good leaves a transaction open there, until the broker ends it after a minute; a sink that has nothing behind it need not wait."""
+    own_server.start()
+    own_server.query("CREATE TABLE t (id INT PRIMARY KEY)")
+    out = [kafka.create_topic(unique(f"out{n}"), 1) for n in range(2)]
+    sink = lambda n: own_server.query(f"CREATE SINK k{n} FROM t WITH ({kafka.options(out[n])}) FORMAT UPSERT ENCODE JSON")
+    sink(0)
+    own_server.query("INSERT INTO t VALUES (1)")
+    eventually(lambda: len(kafka.read(out[0])) == 1)
+    own_server.kill()
+    other = Producer({"bootstrap.servers": kafka.broker, "log_level": 0, "transactional.id": unique("other"), "transaction.timeout.ms": 600_000})
+    other.init_transactions(10)
+    other.begin_transaction()
+    other.produce("__tidemark_sinks", "{}", unique("other"))
+    other.flush()
+    try:
+        own_server.start()
+        sink(1)
+        own_server.query("INSERT INTO t VALUES (2)")
+        for topic in out:
+            eventually(lambda: sorted(record.value["id"] for record in kafka.read(topic)) == [1, 2], 60)
+    finally:
+        other.abort_transaction(10)
 
 
 def refusing(kafka, unique):

@@ -3,8 +3,11 @@
 //! [`SinkMarker`] in JSON.
 //!
 //! The topic is shared, and the end of what is committed (the last stable offset) stands still
-//! while any sink's transaction is open, even if a later marker of ours is committed. So reading
-//! goes on until everything that was in the topic when it began is decided, whoever wrote it.
+//! while any sink's transaction is open, even if a later marker of ours is committed; a writer that
+//! died for good leaves its own open until the broker ends it, after a minute. So what is there is
+//! read twice: first all that was written, to see where the newest marker of ours stands, then,
+//! up to there only, what is committed. A sink waits for others only if it has written behind
+//! them, and not even then if that was its first marker, which needs no transaction.
 
 use crate::kafka::admin;
 use crate::kafka::client::{
@@ -28,6 +31,8 @@ pub const TOPIC: &str = "__tidemark_sinks";
 const TAIL: i64 = 2000;
 /// How long another sink's open transaction is waited for: longer than any may last.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it is waited for before that is told.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Makes the topic unless it exists.
 pub fn create_topic<C: ClientContext>(client: &Client<C>) -> Result<()> {
@@ -56,10 +61,18 @@ pub fn read<C: ClientContext>(
         written(client, &options, Offset::End)?,
     );
     let tail = (high - TAIL).max(low);
-    match scan(&options, key, tail, high)? {
-        None if tail > low => scan(&options, key, low, tail),
-        found => Ok(found),
+    for (from, to) in [(tail, high), (low, tail)] {
+        let Some((newest, marker)) = scan(&options, "read_uncommitted", key, from, to)? else {
+            continue;
+        };
+        if marker == SinkMarker::default() {
+            return Ok(Some(marker));
+        }
+        if let Some((_, marker)) = scan(&options, "read_committed", key, from, newest + 1)? {
+            return Ok(Some(marker));
+        }
     }
+    Ok(None)
 }
 
 /// Offset of the first record or after the last one, committed or not.
@@ -84,16 +97,25 @@ fn written<C: ClientContext>(
     }
 }
 
-/// The last committed marker under `key` among the offsets `from..to`; waits until all of them are
-/// decided.
-fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<SinkMarker>> {
+/// The last marker under `key` among the offsets `from..to`, and its offset. Where `isolation` asks
+/// for what is committed, it waits until all of them are decided.
+fn scan(
+    options: &KafkaOptions,
+    isolation: &str,
+    key: &str,
+    from: i64,
+    to: i64,
+) -> Result<Option<(i64, SinkMarker)>> {
     if from >= to {
         return Ok(None);
     }
     let failed =
         |text: String| unavailable(format!("topic \"{TOPIC}\" at {}", options.brokers), text);
     // The end of what is committed is told when a fetch has waited in vain.
-    let consumer = create_consumer(consumer_config(options).set("fetch.wait.max.ms", "5"))?;
+    let mut config = consumer_config(options);
+    config.set("fetch.wait.max.ms", "5");
+    config.set("isolation.level", isolation);
+    let consumer = create_consumer(&config)?;
     let mut queue = PartitionQueue::new(consumer.client(), TOPIC, 0, Arc::new(|| {}))
         .ok_or_else(|| failed("it cannot be read".into()))?;
     let mut list = TopicPartitionList::new();
@@ -103,8 +125,17 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
         .incremental_assign(&list)
         .map_err(|e| failed(e.to_string()))?;
     let (mut found, mut next, began) = (None, from, Instant::now());
+    let mut is_told = false;
     while next < to {
         if !queue.fill(1000) {
+            if !is_told && began.elapsed() > SILENCE {
+                is_told = true;
+                tracing::warn!(
+                    target: "kafka",
+                    "topic \"{TOPIC}\": still waiting for offset {next}; a transaction of another \
+                     sink may be open there"
+                );
+            }
             if began.elapsed() > PATIENCE {
                 return Err(
                     failed(format!("it cannot be read beyond offset {next}")).with_hint(
@@ -121,12 +152,13 @@ fn scan(options: &KafkaOptions, key: &str, from: i64, to: i64) -> Result<Option<
                 next = record.offset + 1;
                 if record.offset < to && record.key == Some(key.as_bytes()) {
                     let value = record.value.unwrap_or_default();
-                    found = Some(serde_json::from_slice(value).map_err(|e| {
+                    let marker = serde_json::from_slice(value).map_err(|e| {
                         Error::corrupt(format!(
                             "the marker at offset {} of topic \"{TOPIC}\" cannot be read: {e}",
                             record.offset
                         ))
-                    })?);
+                    })?;
+                    found = Some((record.offset, marker));
                 }
             }
             Some(Next::End(offset)) => next = next.max(offset),
