@@ -175,7 +175,24 @@ pub struct Relation {
     pub unreadable: Option<Unreadable>,
 }
 
+/// The key under which a field carries the text of its SQL type, where Arrow's does not say it all.
+pub const SQL_TYPE: &str = "sql_type";
+
 impl Relation {
+    /// The columns as an Arrow schema whose fields carry their SQL types.
+    pub fn sql_schema(&self) -> SchemaRef {
+        let field = |c: &Column| {
+            let field = Field::new(&c.name, c.data_type.clone(), c.nullable);
+            if c.sql_type.is_empty() {
+                return field;
+            }
+            field.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into())
+        };
+        Arc::new(Schema::new(
+            self.columns.iter().map(field).collect::<Vec<_>>(),
+        ))
+    }
+
     /// The columns as an Arrow schema.
     pub fn arrow_schema(&self) -> SchemaRef {
         Arc::new(Schema::new(

@@ -10,7 +10,7 @@ use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs};
 use std::sync::Arc;
 
 /// The key under which a cast's field carries the text of its SQL type.
-pub(crate) const SQL_TYPE: &str = "sql_type";
+pub(crate) use tidemark_plan::SQL_TYPE;
 
 /// The SQL type text of an output column; empty where Arrow's type says all, or where nothing is
 /// known.

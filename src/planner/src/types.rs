@@ -112,12 +112,12 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
     })
 }
 
-/// `varchar(10)`; empty without a length.
+/// `varchar(10)`; the plain name without a length.
 fn text_of_length(length: &Option<ast::CharacterLength>, name: &str) -> Result<String> {
     /// PostgreSQL's.
     const LENGTH_MAX: u64 = 10_485_760;
     let Some(ast::CharacterLength::IntegerLength { length, .. }) = length else {
-        return Ok(String::new());
+        return Ok(name.into());
     };
     let invalid = |message: String| Err(Error::user(SqlState::INVALID_PARAMETER, message));
     match length {
@@ -199,7 +199,8 @@ const POSTGRESQLS: [&str; 34] = [
 fn custom(name: &ast::ObjectName) -> Result<(DataType, String)> {
     let folded = name.to_string().to_lowercase();
     Ok(match folded.trim_start_matches("pg_catalog.") {
-        "string" | "varchar" | "text" => plain(DataType::Utf8),
+        "string" | "text" => plain(DataType::Utf8),
+        "varchar" => (DataType::Utf8, "varchar".into()),
         "bool" => plain(DataType::Boolean),
         "int2" => plain(DataType::Int16),
         "int4" => plain(DataType::Int32),

@@ -49,6 +49,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 /// How long an orderly end waits for its checkpoint.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A relation's schema, unless it is gone, and its name.
+pub type RelationName = (Option<String>, String);
+
 /// Handle of the running node. Cloning is cheap.
 #[derive(Clone)]
 pub struct Engine {
@@ -619,14 +622,12 @@ impl Engine {
     }
 
     /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with
-    /// the name that the relation has now; the newest 10,000 of each relation are kept.
-    pub fn errors(&self) -> Vec<(String, Arc<ErrorRow>)> {
+    /// the schema and name that the relation has now; the newest 10,000 of each relation are kept.
+    pub fn errors(&self) -> Vec<(RelationName, Arc<ErrorRow>)> {
         let catalog = self.catalog();
-        let name = |id: RelationId, row: &ErrorRow| {
-            catalog
-                .relations
-                .get(&id)
-                .map_or_else(|| row.relation.clone(), |r| r.name.clone())
+        let name = |id: RelationId, row: &ErrorRow| match catalog.relations.get(&id) {
+            Some(relation) => (Some(relation.schema_name.clone()), relation.name.clone()),
+            None => (None, row.relation.clone()),
         };
         let published = self.shared.readers.published();
         self.shared

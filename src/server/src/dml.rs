@@ -7,6 +7,7 @@
 //! half leaves, the new half comes. A single-row INSERT of constants plans nothing: its literals
 //! are parsed straight into columns.
 
+mod alike;
 mod change;
 mod conflict;
 mod constants;
@@ -21,7 +22,6 @@ use crate::protocol::error::from_datafusion;
 use crate::protocol::{parameters, types};
 use crate::serving::collect::{collect_bounded, rows_bytes};
 use crate::serving::query::plan_query;
-use crate::serving::table_provider::schema_of;
 use crate::serving::{self, Snapshot};
 use crate::session::transaction::{SharedGuard, Write};
 use crate::session::{Outcome, Rows, Session, Tag};
@@ -316,7 +316,7 @@ fn plan_returning(
     items: Vec<SelectItem>,
     name: String,
 ) -> Result<(LogicalPlan, Vec<String>)> {
-    let schema = schema_of(relation);
+    let schema = relation.sql_schema();
     let affected = affected
         .into_iter()
         .map(|b| redress(b, &schema))

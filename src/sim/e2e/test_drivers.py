@@ -1,11 +1,13 @@
 """Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements) and psycopg2."""
 
+import struct
 from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import psycopg
 import psycopg2
 import pytest
+from psycopg import pq
 
 ROW = "SELECT true AS b, 1::smallint AS s, 2::int AS i, 3::bigint AS l, 1.5::double precision AS d, 12.340::numeric(10,3) AS n, 'grüße'::varchar AS t, DATE '2026-01-02' AS day, " \
       "TIMESTAMP '2026-01-02 03:04:05.678901' AS ts, TIMESTAMPTZ '2026-01-02 03:04:05+00' AS tz, NULL::int AS nothing"
@@ -190,3 +192,40 @@ def test_positions_in_a_longer_text(server):
     with server.connect() as connection, pytest.raises(psycopg.errors.UndefinedTable) as refused:
         connection.execute("SELECT 1;\n  SELECT * FROM nosuch")
     assert refused.value.diag.statement_position == "27"
+
+
+INT2, INT4, INT8, JSONB, UUID, UNKNOWN = 21, 23, 20, 3802, 2950, 0
+FORMS = {INT2: "!h", INT4: "!i", INT8: "!q"}
+
+
+@pytest.mark.parametrize("expression, parameters, announced, result", [
+    ("$1", [(INT2, 5)], INT2, 5),
+    ("$1", [(INT8, 5)], INT8, 5),
+    ("$1", [(INT8, -(1 << 63))], INT8, -(1 << 63)),
+    ("$1 + i * 2", [(INT2, 5)], INT4, 7),
+    ("$1 + i * 2", [(INT8, 5)], INT8, 7),
+    ("s + $1", [(INT2, 5)], INT2, 6),
+    ("coalesce(s, $1)", [(INT8, 5)], INT8, 1),
+    ("greatest($1, $2)", [(INT2, 1), (INT8, 2)], INT8, 2),
+    ("$1 / $2", [(INT2, 7), (INT2, 2)], INT2, 3),
+    ("(ARRAY[10, 20])[$1]", [(INT2, 2)], INT4, 20),
+    ("($1 ->> 'a')::int", [(JSONB, '{"a": 7}')], INT4, 7),
+    ("$1", [(JSONB, '{"a":7}')], JSONB, b'\x01{"a": 7}'),
+    ("$1", [(UUID, "00000000-0000-0000-0000-000000000001")], UUID, bytes(15) + b"\x01"),
+    ("(SELECT i FROM typed_parameters LIMIT $1)", [(UNKNOWN, 1)], INT4, 1),
+    ("(SELECT i FROM typed_parameters ORDER BY $1)", [(INT4, 1)], INT4, 1),
+])
+def test_parameters_are_what_their_types_say(server, expression, parameters, announced, result):
+    """A result has the type that was announced before the parameters' values were known, byte by byte."""
+    with server.connect() as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS typed_parameters (i INT PRIMARY KEY, s SMALLINT)")
+        connection.execute("INSERT INTO typed_parameters VALUES (1, 1) ON CONFLICT DO NOTHING")
+        wire = connection.pgconn
+        assert wire.prepare(b"", f"SELECT {expression} FROM typed_parameters".encode(), [oid for oid, _ in parameters]).status == pq.ExecStatus.COMMAND_OK
+        described = wire.describe_prepared(b"")
+        assert described.status == pq.ExecStatus.COMMAND_OK and described.ftype(0) == announced
+        values = [struct.pack(FORMS[oid], value) if oid in FORMS else str(value).encode() for oid, value in parameters]
+        answer = wire.exec_prepared(b"", values, [int(oid in FORMS) for oid, _ in parameters], 1)
+        assert answer.status == pq.ExecStatus.TUPLES_OK, answer.error_message
+        expected = struct.pack(FORMS[announced], result) if announced in FORMS else result
+        assert answer.get_value(0, 0) == expected

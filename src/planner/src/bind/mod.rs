@@ -66,7 +66,7 @@ impl Table {
             Vec::new()
         };
         Table {
-            schema: relation.arrow_schema(),
+            schema: relation.sql_schema(),
             constraints: Constraints::new_unverified(constraints),
             relation,
         }

@@ -11,11 +11,13 @@
 use super::calls::Calls;
 use super::resolve::argument;
 use crate::bind::external;
+use crate::lineage::SQL_TYPE;
 use crate::signatures::{Arg, Call, Mismatch, choose_operator, signatures, type_text};
+use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field};
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::expr::Placeholder;
-use datafusion_expr::{Expr, Operator};
+use datafusion_expr::{Expr, ExprSchemable, Operator};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 
@@ -43,6 +45,22 @@ pub(super) fn symbol(op: Operator) -> Option<&'static str> {
     })
 }
 
+/// The operators that `char(n)` has for itself.
+const COMPARISONS: &[&str] = &["=", "<>", "<", "<=", ">", ">="];
+
+/// Whether a `char(n)` meets a `varchar`, which has no operators of its own: beside a text it would
+/// be a text, beside a `varchar` it stays what it is.
+fn is_char_beside(arg: &Arg, other: &Expr, schema: &DFSchema) -> bool {
+    let varchar = |field: &Field| {
+        let name = field.metadata().get(SQL_TYPE).map(String::as_str);
+        *field.data_type() == DataType::Utf8 && name.is_some_and(|name| name.starts_with("varchar"))
+    };
+    arg.data_type == BPCHAR
+        && other
+            .to_field(schema)
+            .is_ok_and(|(_, field)| varchar(&field))
+}
+
 impl Calls {
     /// The operands with the types that the operator takes them as, and whether anything changed.
     ///
@@ -66,6 +84,28 @@ impl Calls {
             return Ok((left, right, false));
         }
         let args = [l, r];
+        if COMPARISONS.contains(&symbol) {
+            match (
+                is_char_beside(&args[0], &right, schema),
+                is_char_beside(&args[1], &left, schema),
+            ) {
+                (true, _) => {
+                    return Ok((
+                        left,
+                        self.convert(right, &args[1].data_type, &BPCHAR)?,
+                        true,
+                    ));
+                }
+                (_, true) => {
+                    return Ok((
+                        self.convert(left, &args[0].data_type, &BPCHAR)?,
+                        right,
+                        true,
+                    ));
+                }
+                _ => {}
+            }
+        }
         let call = match choose_operator(signatures(symbol), &args) {
             Ok(call) => call,
             Err(_) if !settled && may_narrow(symbol, &args) => {

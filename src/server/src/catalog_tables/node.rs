@@ -53,8 +53,16 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             let rows = engine.errors();
             vec![
                 (
+                    "schema",
+                    Arc::new(
+                        rows.iter()
+                            .map(|((schema, _), _)| schema.as_deref())
+                            .collect::<StringArray>(),
+                    ) as ArrayRef,
+                ),
+                (
                     "relation",
-                    texts(rows.iter().map(|(name, _)| name.as_str())),
+                    texts(rows.iter().map(|((_, name), _)| name.as_str())),
                 ),
                 ("epoch", longs(rows.iter().map(|(_, r)| r.epoch.0 as i64))),
                 ("topic", texts(rows.iter().map(|(_, r)| r.topic.as_str()))),

@@ -98,7 +98,7 @@ impl Session {
         excluded: RecordBatch,
     ) -> Result<Changes> {
         let mut snapshot = self.write_snapshot(guard, relation).await?;
-        let schema = schema_of(relation);
+        let schema = relation.sql_schema();
         for (name, batch) in [
             (relation.name.clone(), existing),
             ("excluded".to_string(), excluded),

@@ -34,6 +34,10 @@ pub(super) fn constant(expr: &Expr) -> Option<Constant> {
             op: ast::UnaryOperator::Minus,
             expr,
         } => match constant(expr)? {
+            // A zero has no sign: the minus is taken of a numeric.
+            Constant::Number(n) if !n.contains(|c| matches!(c, '1'..='9')) => {
+                Some(Constant::Number(n))
+            }
             Constant::Number(n) if !n.starts_with('-') => Some(Constant::Number(format!("-{n}"))),
             _ => None,
         },
@@ -43,10 +47,24 @@ pub(super) fn constant(expr: &Expr) -> Option<Constant> {
         }
         | Expr::Nested(expr) => constant(expr),
         // A typed parameter: its text is read by the column's own type when both are of one family.
-        Expr::Cast { expr, .. } if matches!(constant(expr), Some(Constant::Null)) => {
-            Some(Constant::Null)
-        }
+        Expr::Cast {
+            expr, data_type, ..
+        } => match constant(expr)? {
+            Constant::Null => Some(Constant::Null),
+            Constant::Number(n) if fits(&n, data_type) => Some(Constant::Number(n)),
+            _ => None,
+        },
         _ => None,
+    }
+}
+
+/// Whether a number is one of an integer type.
+fn fits(number: &str, to: &ast::DataType) -> bool {
+    match to {
+        ast::DataType::SmallInt(None) => number.parse::<i16>().is_ok(),
+        ast::DataType::Int(None) => number.parse::<i32>().is_ok(),
+        ast::DataType::BigInt(None) => number.parse::<i64>().is_ok(),
+        _ => false,
     }
 }
 

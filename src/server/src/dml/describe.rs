@@ -1,6 +1,7 @@
 //! What Describe tells about INSERT, UPDATE and DELETE: the types of their parameters and the
 //! columns of RETURNING. Nothing is locked and nothing runs.
 
+use super::alike::alike;
 use super::change::{plan_delete, plan_update};
 use super::insert::plan_insert;
 use super::*;
@@ -46,8 +47,13 @@ fn describe(
             let columns = insert_columns(insert, relation)?;
             let direct = direct_parameters(insert, relation, &columns);
             if !all_direct(insert) {
-                let plan = plan_insert(state, snapshot, insert, relation, &columns)?;
-                found = parameter_types(&plan)?;
+                for part in alike(insert) {
+                    let insert = &part.insert;
+                    let plan = plan_insert(state, snapshot, insert, relation, &columns)?;
+                    let new = parameter_types(&plan)?;
+                    found.retain(|(n, _)| !new.iter().any(|(d, _)| d == n));
+                    found.extend(new);
+                }
             }
             found.retain(|(n, _)| !direct.iter().any(|(d, _)| d == n));
             found.extend(direct);

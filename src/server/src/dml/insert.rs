@@ -1,5 +1,6 @@
 //! INSERT: constants straight into columns, everything else as a query.
 
+use super::alike::{alike, in_order};
 use super::*;
 
 impl Session {
@@ -16,14 +17,23 @@ impl Session {
             Some(batch) => batch,
             None => {
                 let snapshot = self.write_snapshot(&guard, &relation).await?;
-                let (table, tree) = (relation.clone(), insert.clone());
+                let (table, parts) = (relation.clone(), alike(insert));
+                let places: Vec<_> = parts.iter().map(|part| part.places.clone()).collect();
                 let planned = self.planned(move |state| {
-                    let plan = plan_insert(state, &snapshot, &tree, &table, &columns)?;
-                    runnable(state, plan)
+                    let plans = parts.iter().map(|part| {
+                        let insert = &part.insert;
+                        runnable(
+                            state,
+                            plan_insert(state, &snapshot, insert, &table, &columns)?,
+                        )
+                    });
+                    plans.collect::<Result<Vec<_>>>()
                 });
-                let plan = planned.await?;
-                let batches = self.collect(plan).await?;
-                one_batch(batches, &relation)?
+                let mut batches = Vec::new();
+                for plan in planned.await? {
+                    batches.extend(self.collect(plan).await?);
+                }
+                one_batch(in_order(batches, &places)?, &relation)?
             }
         };
         let changes = match &insert.on {

@@ -1,8 +1,8 @@
 //! Parameters of the extended protocol: bytes of a Bind message to SQL literals.
 //!
 //! A statement's `$n` are replaced by literals before it is planned, so that every kind of
-//! statement takes parameters and none is planned with a type that its value does not have. Numbers
-//! become number literals, text stays an untyped literal, everything else a cast of its text.
+//! statement takes parameters and none is planned with a type that its value does not have. Text
+//! stays an untyped literal, everything else becomes a cast of its number or text.
 
 use super::types;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
@@ -31,14 +31,7 @@ pub fn literal(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Expr> {
 pub fn null(t: Option<&Type>) -> Expr {
     let null = Expr::Value(Value::Null.into());
     match t {
-        Some(t)
-            if !matches!(
-                *t,
-                Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::UUID | Type::JSON | Type::JSONB
-            ) =>
-        {
-            cast(null, t)
-        }
+        Some(t) if !matches!(*t, Type::UNKNOWN | Type::TEXT | Type::VARCHAR) => cast(null, t),
         _ => null,
     }
 }
@@ -58,16 +51,15 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
                 .trim()
                 .parse()
                 .map_err(|_| invalid(types::display_name(t), &text))?;
-            let positive =
-                Expr::Value(Value::Number(number.unsigned_abs().to_string(), false).into());
+            let digits = number.unsigned_abs().to_string();
+            let mut value = Expr::Value(Value::Number(digits, false).into());
             if number < 0 {
-                Expr::UnaryOp {
+                value = Expr::UnaryOp {
                     op: ast::UnaryOperator::Minus,
-                    expr: Box::new(positive),
-                }
-            } else {
-                positive
+                    expr: Box::new(value),
+                };
             }
+            cast(value, t)
         }
         Type::BOOL => Expr::Value(
             Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into(),
@@ -92,14 +84,9 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
                 format: None,
             }
         }
-        Type::UNKNOWN
-        | Type::TEXT
-        | Type::VARCHAR
-        | Type::BPCHAR
-        | Type::NAME
-        | Type::CHAR
-        | Type::JSON
-        | Type::JSONB => string(text),
+        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR => {
+            string(text)
+        }
         ref t => cast(string(text), t),
     })
 }

@@ -8,7 +8,7 @@ use pgwire::api::Type;
 use tidemark_values::moment::IntervalFields;
 
 /// Key of a field's metadata that holds the SQL type's text.
-pub const SQL_TYPE: &str = "sql_type";
+pub use tidemark_plan::SQL_TYPE;
 
 /// The PostgreSQL type of a field.
 pub fn pg_type(field: &Field) -> Type {

@@ -205,7 +205,7 @@ impl Session {
             write => self.describe_write(snapshot, write).await?,
         };
         let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
-        found.extend(cast_parameters(&typed));
+        found.extend(evident_parameters(&typed));
         if let Some(plan) = &plan {
             for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
                 if let (Some(n), Some(field)) =
@@ -322,11 +322,27 @@ fn check_select_lists(sql: &ast::Statement) -> Result<()> {
     }
 }
 
-/// `$1::type`: the parameter has that type.
-fn cast_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
+/// `$1::type`: the parameter has that type. `LIMIT $1`: it counts rows.
+fn evident_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
     struct Finder(Vec<(usize, Type)>);
     impl ast::Visitor for Finder {
         type Break = ();
+        fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+            let (limit, offset) = match &query.limit_clause {
+                Some(ast::LimitClause::LimitOffset { limit, offset, .. }) => {
+                    (limit.as_ref(), offset.as_ref().map(|o| &o.value))
+                }
+                Some(ast::LimitClause::OffsetCommaLimit { offset, limit }) => {
+                    (Some(limit), Some(offset))
+                }
+                None => (None, None),
+            };
+            let fetch = query.fetch.as_ref().and_then(|f| f.quantity.as_ref());
+            let counts = [limit, offset, fetch].into_iter().flatten();
+            let numbers = counts.filter_map(parameters::placeholder);
+            self.0.extend(numbers.map(|n| (n, Type::INT8)));
+            ControlFlow::Continue(())
+        }
         fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
             if let ast::Expr::Cast {
                 expr, data_type, ..

@@ -7,10 +7,9 @@
 
 use super::Snapshot;
 use crate::protocol::error::{Notice, from_datafusion};
-use crate::protocol::types::SQL_TYPE;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -45,21 +44,6 @@ pub struct RelationTable {
     schema: SchemaRef,
 }
 
-/// The relation's columns with their SQL types, nullable as declared.
-pub fn schema_of(relation: &Relation) -> SchemaRef {
-    let field = |c: &tidemark_plan::Column| {
-        let f = Field::new(&c.name, c.data_type.clone(), c.nullable);
-        if c.sql_type.is_empty() {
-            f
-        } else {
-            f.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into())
-        }
-    };
-    Arc::new(Schema::new(
-        relation.columns.iter().map(field).collect::<Vec<_>>(),
-    ))
-}
-
 /// The key that a relation's rows are kept by, of its `Materialize`.
 pub fn kept_key(relation: &Relation) -> Option<Vec<usize>> {
     let nodes = relation
@@ -90,7 +74,7 @@ impl RelationTable {
     /// Of a snapshot.
     pub fn new(snapshot: Snapshot, relation: Arc<Relation>) -> RelationTable {
         RelationTable {
-            schema: schema_of(&relation),
+            schema: relation.sql_schema(),
             snapshot,
             relation,
         }
