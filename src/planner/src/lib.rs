@@ -43,7 +43,10 @@ pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::parse;
 pub use statement::{Statement, StatementKind};
-pub use types::{BPCHAR, JSONB, NUMERIC, UUID, is_numeric_bytes, sql_type_name, sql_type_to_arrow};
+pub use types::{
+    BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,
+    sql_type_to_arrow,
+};
 
 /// The functions that queries may call; handed in, so that planning and evaluation use one list.
 pub struct Functions {

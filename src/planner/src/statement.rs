@@ -310,6 +310,8 @@ pub enum StatementKind {
     CreateTableAs {
         name: Name,
         if_not_exists: bool,
+        /// Names for the first of the query's columns.
+        columns: Vec<String>,
         query: Box<Statement>,
     },
     /// `WAIT`.

@@ -129,7 +129,7 @@ fn text_of_length(length: &Option<ast::CharacterLength>, name: &str) -> Result<S
 
 /// The text of a type whose digits of the second or whose fields are declared, which its column's
 /// values are rounded or cut to; empty for others.
-pub(crate) fn declared_digits(sql: &ast::DataType) -> String {
+pub fn declared_digits(sql: &ast::DataType) -> String {
     use ast::DataType as Sql;
     match sql {
         Sql::Timestamp(Some(digits), TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => {

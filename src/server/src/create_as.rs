@@ -1,18 +1,18 @@
-//! `CREATE TABLE t AS query`: the query's rows at one epoch, in a new table with the query's
-//! columns. They are written by the epoch from which on the table counts: a crash finds both or
+//! `CREATE TABLE t [(names)] AS query`: the query's rows at one epoch, in a new table with the query's
+//! columns, under other names if these are given. They are written by the epoch from which on the table counts: a crash finds both or
 //! neither, and nobody sees the table without them.
 
 use crate::dml;
-use crate::protocol::error::{Notice, from_arrow};
+use crate::protocol::error::{Notice, from_datafusion};
 use crate::protocol::types;
 use crate::serving::collect::collect_bounded;
 use crate::serving::functions::quote_ident;
 use crate::session::{Outcome, Session};
 use arrow::array::RecordBatch;
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Column, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
 
@@ -44,6 +44,7 @@ impl Session {
         &mut self,
         name: &Name,
         if_not_exists: bool,
+        columns: &[String],
         query: &Statement,
     ) -> Result<Outcome> {
         if let Ok(found) = self.resolve(&self.catalog(), name) {
@@ -73,7 +74,19 @@ impl Session {
             .select(sql)
             .await
             .map_err(|e| crate::serving::position::locate(e, query))?;
-        let columns: Vec<String> = rows.schema.fields().iter().map(|f| definition(f)).collect();
+        let fields = rows.schema.fields();
+        if columns.len() > fields.len() {
+            let message = "too many column names were specified";
+            return Err(Error::user(SqlState::SYNTAX_ERROR, message));
+        }
+        let names = columns
+            .iter()
+            .chain(fields.iter().skip(columns.len()).map(|f| f.name()));
+        let columns: Vec<String> = fields
+            .iter()
+            .zip(names)
+            .map(|(field, name)| definition(&field.as_ref().clone().with_name(name)))
+            .collect();
         let batches = collect_bounded(rows.stream).await?;
         let full = name
             .schema
@@ -103,9 +116,9 @@ pub(crate) fn table_rows(
             .columns()
             .iter()
             .zip(&relation.columns)
-            .map(|(a, c)| cast(a, &c.data_type))
-            .collect::<std::result::Result<Vec<_>, _>>();
-        dml::computed_batch(relation, arrays.map_err(from_arrow)?)
+            .map(|(a, c)| cast_array(a, &c.data_type))
+            .collect::<datafusion::common::Result<Vec<_>>>();
+        dml::computed_batch(relation, arrays.map_err(from_datafusion)?)
     });
     rows.collect()
 }

@@ -9,15 +9,40 @@ use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::*;
 use std::sync::Arc;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions;
 use tidemark_plan::Column;
 use tidemark_values::array;
-use tidemark_values::moment::{IntervalFields, Zone};
+use tidemark_values::moment::{IntervalFields, Zone, read_interval};
 
 /// The array of a column from one text per row, `None` for NULL, as they are meant in a time zone.
 pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Result<ArrayRef> {
+    let modifier = types::modifier(&column.sql_type);
+    if matches!(column.data_type, DataType::Interval(_)) && modifier >= 0 {
+        return intervals(texts, modifier);
+    }
     conform(parse(texts, &column.data_type, zone)?, column)
+}
+
+/// Texts of intervals of certain fields: `5` is five hours to an `interval hour`.
+fn intervals(texts: &[Option<&str>], modifier: i32) -> Result<ArrayRef> {
+    let (fields, digits) = types::interval_parts(modifier);
+    let mut spans = IntervalMonthDayNanoBuilder::with_capacity(texts.len());
+    let out_of_range = || Error::user(SqlState("22008"), "interval out of range");
+    for text in texts {
+        let Some(text) = text else {
+            spans.append_null();
+            continue;
+        };
+        let span = read_interval(text, fields, digits as u8)?;
+        let nanoseconds = span.micros.checked_mul(1000).ok_or_else(out_of_range)?;
+        spans.append_value(IntervalMonthDayNano::new(
+            span.months,
+            span.days,
+            nanoseconds,
+        ));
+    }
+    Ok(Arc::new(spans.finish()))
 }
 
 /// An array as its column keeps it: `varchar(n)` has at most n characters, `char(n)` is padded,
@@ -121,7 +146,6 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, zone: &Zone) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidemark_common::SqlState;
 
     fn read(texts: &[Option<&str>], column: &Column) -> Result<ArrayRef> {
         parse_column(texts, column, &Zone::UTC)

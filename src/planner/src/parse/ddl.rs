@@ -48,7 +48,12 @@ impl Front<'_> {
             "source" => {
                 StatementKind::CreateSource(self.relation(name, if_not_exists, or_replace)?)
             }
-            "table" if self.word("as") => {
+            "table" if self.is_query_with_names() || self.at_word("as") => {
+                let columns = match self.peek().token {
+                    Token::LParen => self.identifiers()?,
+                    _ => Vec::new(),
+                };
+                self.word("as");
                 let from = self.peek().span;
                 let kind = self.statement()?;
                 let start = self.positions.of(from.start).map_or(0, |p| p - 1);
@@ -61,6 +66,7 @@ impl Front<'_> {
                 StatementKind::CreateTableAs {
                     name,
                     if_not_exists,
+                    columns,
                     query: Box::new(query),
                 }
             }
@@ -73,6 +79,23 @@ impl Front<'_> {
             "view" => StatementKind::CreateView(self.view(name, if_not_exists, or_replace)?),
             _ => StatementKind::CreateSink(self.sink(name, if_not_exists)?),
         }))
+    }
+
+    /// Whether names of columns, without types, and AS are next.
+    fn is_query_with_names(&self) -> bool {
+        let token = |n: usize| &self.parser.peek_nth_token_ref(n).token;
+        if *token(0) != Token::LParen {
+            return false;
+        }
+        let mut next = 1;
+        while matches!(token(next), Token::Word(_)) {
+            match token(next + 1) {
+                Token::Comma => next += 2,
+                Token::RParen => return is_word(token(next + 2), "as"),
+                _ => return false,
+            }
+        }
+        false
     }
 
     fn relation(

@@ -203,6 +203,9 @@ fn utility_statements() {
             StatementKind::CreateTableAs { if_not_exists: true, query, .. }
             if query.text == "(select 1 as x)")
     );
+    assert!(matches!(one("create table t (a, \"B\") as select 1, 2"),
+            StatementKind::CreateTableAs { columns, query, .. }
+            if columns == ["a", "B"] && query.text == "select 1, 2"));
     assert!(matches!(one("reset all"), StatementKind::Reset(None)));
     assert!(matches!(
         one("begin isolation level repeatable read read only"),

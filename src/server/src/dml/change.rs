@@ -108,7 +108,7 @@ pub(super) fn plan_update(
                 ));
             }
             assigned.push(at);
-            new.push(or_default(value, &relation.columns[at])?);
+            new.push(value_for(value, &relation.columns[at])?);
         }
     }
     let mut from = vec![update.table.clone()];

@@ -77,7 +77,9 @@ pub(super) fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<S
         ..
     } = expr
         && let Some(text @ Constant::Text(_)) = constant(inner)
-        && tidemark_planner::sql_type_to_arrow(to).is_ok_and(|(t, _)| t == *data_type)
+        && tidemark_planner::declared_digits(to).is_empty()
+        && tidemark_planner::sql_type_to_arrow(to)
+            .is_ok_and(|(t, length)| t == *data_type && length.is_empty())
     {
         return constant_text(text, data_type);
     }
@@ -210,6 +212,27 @@ pub(super) fn or_default(value: Expr, column: &tidemark_plan::Column) -> Result<
         .default
         .as_deref()
         .map_or_else(|| Ok(Expr::Value(Value::Null.into())), parse_expression)
+}
+
+/// A value for a column. Of an `interval hour`, a quoted constant says hours.
+pub(super) fn value_for(value: Expr, column: &tidemark_plan::Column) -> Result<Expr> {
+    let value = or_default(value, column)?;
+    let restricted =
+        matches!(column.data_type, DataType::Interval(_)) && types::modifier(&column.sql_type) >= 0;
+    if !restricted || !matches!(constant(&value), Some(Constant::Text(_))) {
+        return Ok(value);
+    }
+    let data_type = Parser::new(&tidemark_planner::parse::DIALECT)
+        .try_with_sql(&column.sql_type)
+        .and_then(|mut p| p.parse_data_type())
+        .map_err(|e| Error::internal(format!("the type of a column cannot be read: {e}")))?;
+    Ok(Expr::Cast {
+        kind: ast::CastKind::DoubleColon,
+        expr: Box::new(value),
+        data_type,
+        array: false,
+        format: None,
+    })
 }
 
 /// An assignment cast to a column's type, even where the types agree: the plan is not analysed yet,

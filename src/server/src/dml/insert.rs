@@ -212,19 +212,39 @@ pub(super) fn all_direct(insert: &ast::Insert) -> bool {
     })
 }
 
-/// The source with DEFAULT in its VALUES replaced.
+/// The source with DEFAULT in its VALUES replaced, and with the types that quoted constants take.
 pub(super) fn with_defaults(
     source: &ast::Query,
     relation: &Relation,
     columns: &[usize],
 ) -> Result<ast::Query> {
     let mut source = source.clone();
-    if let SetExpr::Values(values) = source.body.as_mut() {
-        for row in &mut values.rows {
-            for (cell, column) in row.content.iter_mut().zip(columns) {
-                *cell = or_default(cell.clone(), &relation.columns[*column])?;
+    match source.body.as_mut() {
+        SetExpr::Values(values) => {
+            for row in &mut values.rows {
+                for (cell, column) in row.content.iter_mut().zip(columns) {
+                    *cell = value_for(cell.clone(), &relation.columns[*column])?;
+                }
             }
         }
+        SetExpr::Select(select) => {
+            let items = select.projection.iter_mut().zip(columns);
+            let plain = |item: &SelectItem| {
+                matches!(
+                    item,
+                    SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }
+                )
+            };
+            for (item, column) in items.take_while(|(item, _)| plain(item)) {
+                if let SelectItem::UnnamedExpr(value)
+                | SelectItem::ExprWithAlias { expr: value, .. } = item
+                    && constant(value).is_some()
+                {
+                    *value = value_for(value.clone(), &relation.columns[*column])?;
+                }
+            }
+        }
+        _ => {}
     }
     Ok(source)
 }

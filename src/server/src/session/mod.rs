@@ -327,8 +327,12 @@ impl Session {
             K::CreateTableAs {
                 name,
                 if_not_exists,
+                columns,
                 query,
-            } => self.create_table_as(name, *if_not_exists, query).await,
+            } => {
+                self.create_table_as(name, *if_not_exists, columns, query)
+                    .await
+            }
             K::CreateSchema {
                 name,
                 if_not_exists,
