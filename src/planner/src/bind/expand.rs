@@ -9,6 +9,9 @@
 //! * `mod(a, b)` becomes `a % b`;
 //! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
 //!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
+//! * conditions are booleans (`truths`), window functions have PostgreSQL's types and defaults
+//!   (`windows`);
+//! * `(SELECT min(t.x))` is an aggregate of the query around it (`outer_aggregates`);
 //! * `SIMILAR TO` becomes `~`, `~ x` and its like become calls;
 //! * `FETCH FIRST n ROWS ONLY` becomes `LIMIT n`;
 //! * `x COLLATE "C"` becomes `x`;
@@ -466,6 +469,7 @@ impl VisitorMut for Expander<'_> {
 
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
         super::names::give(select);
+        super::truths::conditions(select);
         match &mut select.selection {
             Some(condition) => broken(super::rows::conditions(condition)),
             None => ControlFlow::Continue(()),
@@ -511,12 +515,12 @@ impl VisitorMut for Expander<'_> {
         constants::statistics(expr);
         bucket_of(expr);
         super::quantified::rewrite(expr);
-        truth_value(expr);
+        super::truths::rewrite(expr);
         if let Err(error) = super::rows::rewrite(expr) {
             return ControlFlow::Break(error);
         }
         distinct(expr);
-        numbered_rows(expr);
+        super::windows::rewrite(expr);
         constants::long_number(expr);
         signed(expr);
         if let Err(error) = constants::interval(expr) {
@@ -532,57 +536,8 @@ impl VisitorMut for Expander<'_> {
         }
         constants::cut_off(expr);
         super::operators::rewrite(expr);
+        super::outer_aggregates::rewrite(expr, self.provider.registry);
         ControlFlow::Continue(())
-    }
-}
-
-/// Numbers of rows in windows have PostgreSQL's types; DataFusion's have no sign.
-fn numbered_rows(expr: &mut Expr) {
-    let Expr::Function(function) = &*expr else {
-        return;
-    };
-    if function.over.is_none() {
-        return;
-    }
-    let data_type = match function.name.to_string().to_lowercase().as_str() {
-        "row_number" | "rank" | "dense_rank" => ast::DataType::BigInt(None),
-        "ntile" => ast::DataType::Integer(None),
-        _ => return,
-    };
-    *expr = as_type(expr, data_type);
-}
-
-/// What is tested for truth is a boolean, if it is a quoted constant or NULL.
-fn truth_value(expr: &mut Expr) {
-    let typed = |value: &mut Expr| {
-        let untyped = matches!(value, Expr::Value(v) if matches!(
-            v.value,
-            ast::Value::SingleQuotedString(_) | ast::Value::Null
-        ));
-        if untyped {
-            *value = as_type(value, ast::DataType::Boolean);
-        }
-    };
-    match expr {
-        Expr::IsTrue(value)
-        | Expr::IsNotTrue(value)
-        | Expr::IsFalse(value)
-        | Expr::IsNotFalse(value)
-        | Expr::IsUnknown(value)
-        | Expr::IsNotUnknown(value)
-        | Expr::UnaryOp {
-            op: ast::UnaryOperator::Not,
-            expr: value,
-        } => typed(value),
-        Expr::BinaryOp {
-            left,
-            op: ast::BinaryOperator::And | ast::BinaryOperator::Or,
-            right,
-        } => {
-            typed(left);
-            typed(right);
-        }
-        _ => {}
     }
 }
 

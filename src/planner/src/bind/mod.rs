@@ -13,6 +13,7 @@ mod moments;
 mod names;
 mod operators;
 mod ordered_sets;
+mod outer_aggregates;
 mod overloaded;
 mod quantified;
 mod regressions;
@@ -20,7 +21,9 @@ mod rows;
 mod same_names;
 mod scopes;
 mod sums;
+mod truths;
 mod unnest;
+mod windows;
 
 use crate::Functions;
 use crate::coerce::Calls;

@@ -15,7 +15,7 @@
 //! apart by hidden aliases: DataFusion minds them, PostgreSQL only where one is referred to.
 //!
 //! **INTERSECT ALL and EXCEPT ALL** pair rows one by one (`sets`); **FETCH FIRST .. WITH TIES**
-//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`); **columns beside a
+//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`, `groups`); **columns beside a
 //! primary key** in GROUP BY are grouped by as well (`dependent`).
 //!
 //! A scope is unknown where FROM reads what the catalog does not know (functions of ad-hoc
@@ -24,6 +24,7 @@
 mod calls;
 mod dependent;
 mod grouping;
+mod groups;
 mod items;
 mod join;
 mod references;
@@ -305,6 +306,7 @@ impl<'a> Scopes<'a> {
         if merges || select.projection.len() > 1 {
             self.wildcards(&mut select.projection)?;
         }
+        groups::set_constants(select);
         let mut outputs = self.items(&mut select.projection)?;
         for output in outputs.iter_mut().flatten() {
             output.key = false;
@@ -322,6 +324,7 @@ impl<'a> Scopes<'a> {
         }
         self.names(&mut select.selection)?;
         self.names(&mut select.group_by)?;
+        self.plain_groups(select);
         self.names(&mut select.having)?;
         self.names(&mut select.named_window)?;
         self.names(&mut select.qualify)?;
@@ -333,7 +336,11 @@ impl<'a> Scopes<'a> {
         if is_value {
             items::hide_value(select, self.scopes.last());
         }
+        let orders = order_by.is_some();
         let union = self.grouping_sets(select, order_by, outputs.as_deref())?;
+        if union.is_none() && orders {
+            groups::name_computed(select);
+        }
         items::separate(&mut select.projection, self.scopes.last());
         self.scopes.pop();
         Ok((outputs, union))

@@ -1,0 +1,70 @@
+//! Window functions, as statements write them, in terms of DataFusion's:
+//!
+//! * numbers of rows have PostgreSQL's types, where DataFusion's have no sign;
+//! * `lag(x, n, d) OVER w` is `CASE WHEN lag(true, n) OVER w IS NULL THEN d ELSE lag(x, n) OVER w
+//!   END`: the two values come to one type, and `d` may be any expression of the row.
+
+use super::constants::as_type;
+use datafusion_sql::sqlparser::ast::{
+    self, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value,
+};
+
+/// Rewrites one expression whose parts are done.
+pub(super) fn rewrite(expr: &mut Expr) {
+    let Expr::Function(function) = &*expr else {
+        return;
+    };
+    if function.over.is_none() {
+        return;
+    }
+    match function.name.to_string().to_lowercase().as_str() {
+        "row_number" | "rank" | "dense_rank" => *expr = as_type(expr, ast::DataType::BigInt(None)),
+        "ntile" => *expr = as_type(expr, ast::DataType::Integer(None)),
+        "lag" | "lead" => {
+            if let Some(defaulted) = with_default(function) {
+                *expr = defaulted;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `lag(x, n, d)` or `lead(x, n, d)`; `None` without a `d`.
+fn with_default(function: &Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    let [
+        value,
+        offset,
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(default)),
+    ] = list.args.as_slice()
+    else {
+        return None;
+    };
+    let of = |value: FunctionArg| {
+        let mut call = function.clone();
+        if let FunctionArguments::List(list) = &mut call.args {
+            list.args = vec![value, offset.clone()];
+        }
+        Box::new(Expr::Function(call))
+    };
+    let row = FunctionArgExpr::Expr(Expr::Value(Value::Boolean(true).into()));
+    let found = match value {
+        // A constant is the same in every row, and has the type of `d` if it is a quoted one.
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(constant @ Expr::Value(_))) => {
+            Box::new(constant.clone())
+        }
+        value => of(value.clone()),
+    };
+    Some(Expr::Nested(Box::new(Expr::Case {
+        case_token: ast::helpers::attached_token::AttachedToken::empty(),
+        end_token: ast::helpers::attached_token::AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen {
+            condition: Expr::IsNull(of(FunctionArg::Unnamed(row))),
+            result: default.clone(),
+        }],
+        else_result: Some(found),
+    })))
+}
