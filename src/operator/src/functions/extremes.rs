@@ -1,13 +1,15 @@
 //! `greatest` and `least`, of values that are equal the first, and `nullif`, all by PostgreSQL's
 //! order of every type.
 
+use super::array;
 use super::definition::*;
-use super::quantified::comparable;
-use arrow::array::{Array, ArrayRef, BooleanArray, Datum};
+use super::quantified::{common, comparable};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum};
 use arrow::compute::kernels::{cmp, zip::zip};
 use arrow::compute::{is_null, nullif, or_kleene, prep_null_mask_filter};
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
+use std::sync::Arc;
 
 /// The greatest of arguments that have one type, or the least; NULL is none of them.
 pub(super) fn extreme(args: &ScalarFunctionArgs, greatest: bool) -> Result<ColumnarValue> {
@@ -41,11 +43,22 @@ pub(super) fn extreme(args: &ScalarFunctionArgs, greatest: bool) -> Result<Colum
     }
 }
 
-/// The first of two arguments that have one type, or NULL where the second is equal to it.
+/// The first of two arguments, or NULL where the second is equal to it. Numbers and moments of two
+/// types are compared in what is common to them.
 pub(super) fn null_if(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let (value, other) = (column(args, 0)?, column(args, 1)?);
-    let as_type = value.data_type();
-    let (key, other) = (comparable(&value, as_type)?, comparable(&other, as_type)?);
+    let keys = |values: &ArrayRef| -> Result<Option<ArrayRef>> {
+        if let Some(lists) = values.as_list_opt::<i32>() {
+            return Ok(Some(Arc::new(array::sort_keys(lists)?)));
+        }
+        match common(value.data_type(), other.data_type()) {
+            Some(as_type) if !as_type.is_null() => comparable(values, &as_type).map(Some),
+            _ => Ok(None),
+        }
+    };
+    let (Some(key), Some(other)) = (keys(&value)?, keys(&other)?) else {
+        return result(args, value);
+    };
     let equal = cmp::eq(&key as &dyn Datum, &other as &dyn Datum)?;
     result(args, nullif(&value, &equal)?)
 }

@@ -75,7 +75,7 @@ fn definition(
 }
 
 /// The type in which values of two types are compared; `None` where there is none.
-fn common(x: &DataType, y: &DataType) -> Option<DataType> {
+pub(super) fn common(x: &DataType, y: &DataType) -> Option<DataType> {
     use DataType as D;
     let numeric = |t: &D| matches!(t, D::LargeBinary | D::Decimal128(_, _));
     let text = |t: &D| matches!(t, D::Utf8 | D::LargeUtf8 | D::Utf8View);

@@ -1,8 +1,10 @@
 //! Functions whose arguments have one type, which is that of the result: `coalesce`, `greatest`.
 //! DataFusion finds the common type of all types but that of numerics, JSONB and arrays, which are
 //! ours; the planner has brought the arguments to it by the time that the function is called.
+//!
+//! `nullif` is among them, whose result has the type of its first argument.
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::Result;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
@@ -88,9 +90,16 @@ impl ScalarUDFImpl for United {
         &self.signature
     }
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        self.inner.return_type(&common(types.to_vec()))
+        match (self.inner.name(), types) {
+            ("nullif", [first, _]) => Ok(first.clone()),
+            _ => self.inner.return_type(&common(types.to_vec())),
+        }
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        if let ("nullif", [first, _]) = (self.inner.name(), args.arg_fields) {
+            let field = Field::new("nullif", first.data_type().clone(), true);
+            return Ok(Arc::new(field));
+        }
         let types = args.arg_fields.iter().map(|f| f.data_type().clone());
         let fields: Vec<FieldRef> = args
             .arg_fields
@@ -104,11 +113,10 @@ impl ScalarUDFImpl for United {
         })
     }
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        if common_type(types).is_some() {
+        if self.inner.name() == "nullif" || common_type(types).is_some() {
             return Ok(types.to_vec());
         }
-        let field =
-            |t: &DataType| Arc::new(arrow::datatypes::Field::new("", t.clone(), true)) as FieldRef;
+        let field = |t: &DataType| Arc::new(Field::new("", t.clone(), true)) as FieldRef;
         let fields: Vec<FieldRef> = types.iter().map(field).collect();
         let coerced = fields_with_udf(&fields, self.inner.as_ref())?;
         Ok(coerced.iter().map(|f| f.data_type().clone()).collect())
@@ -130,17 +138,8 @@ impl ScalarUDFImpl for United {
             name @ ("greatest" | "least") if !args.return_field.data_type().is_nested() => {
                 extreme(&args, name == "greatest")
             }
-            "nullif" if is_of_one_type(&args) => null_if(&args),
+            "nullif" => null_if(&args),
             _ => self.inner.invoke_with_args(args),
         }
     }
-}
-
-/// Whether both arguments have one type whose values can be compared.
-fn is_of_one_type(args: &ScalarFunctionArgs) -> bool {
-    let [left, right] = args.args.as_slice() else {
-        return false;
-    };
-    let is = left.data_type();
-    is == right.data_type() && !is.is_nested() && !is.is_null()
 }

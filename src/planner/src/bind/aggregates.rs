@@ -1,6 +1,6 @@
 //! Aggregate functions with PostgreSQL's result types: `count(..) = bigint`, `sum(int) = bigint`,
 //! `sum(bigint) = numeric`, `avg`, `variance` and `stddev` of integers and numerics are numeric;
-//! the sum of a `real` is a `double precision`, which loses nothing.
+//! the sum of a `real` is a `double precision`, which loses nothing, that of times an interval.
 //!
 //! There are forms of the same function. For planning, the argument keeps its type, because the
 //! stream operators add integers natively. For ad-hoc queries ([`aggregates`]) sums that provably
@@ -11,7 +11,7 @@
 use super::collecting;
 use super::sums::{self, IntervalSums, Statistic, Sums};
 use crate::types::{NUMERIC, is_numeric_bytes};
-use arrow_schema::{DataType, FieldRef};
+use arrow_schema::{DataType, FieldRef, IntervalUnit};
 use datafusion_common::arrow::array::ArrayRef;
 use datafusion_common::arrow::compute;
 use datafusion_common::{Result, ScalarValue, not_impl_err, plan_err};
@@ -108,6 +108,10 @@ fn result_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
         (Statistic::Sum | Statistic::Average, DataType::Interval(unit)) => {
             DataType::Interval(*unit)
         }
+        // Made an interval before it is added.
+        (Statistic::Sum | Statistic::Average, DataType::Time64(_)) => {
+            DataType::Interval(IntervalUnit::MonthDayNano)
+        }
         (Statistic::Sum, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => {
             DataType::Decimal128(38, 0)
         }
@@ -125,7 +129,7 @@ fn result_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
 fn added_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
     match (statistic, arg) {
         (_, DataType::Float32 | DataType::Float64) => Some(DataType::Float64),
-        (_, DataType::Interval(_)) => None,
+        (_, DataType::Interval(_) | DataType::Time64(_)) => None,
         (Statistic::Sum, _) => result_type(statistic, arg).filter(|t| !is_numeric_bytes(t)),
         _ => None,
     }

@@ -7,8 +7,10 @@
 //! when the rule looks again.
 
 use super::external;
+use crate::coerce::no_operator;
 use crate::signatures::{
-    Arg, Call, Mismatch, Scalar, Signature, Type, choose, type_text, unmatched,
+    Arg, Call, Mismatch, Scalar, Signature, Type, choose, choose_operator, signatures, type_text,
+    unmatched,
 };
 use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field, FieldRef};
@@ -57,14 +59,28 @@ impl Overloaded {
             }
             args => args,
         };
-        choose(self.signatures, args).map_err(|mismatch| self.error(mismatch, args))
+        self.chosen(args)
+            .map_err(|mismatch| self.error(mismatch, args))
+    }
+
+    /// `nullif(a, b)` is `a` as `a = b` takes it; all others are called by their signatures.
+    fn chosen(&self, args: &[Arg]) -> Result<Call, Mismatch> {
+        if self.name != "nullif" || args.len() != 2 {
+            return choose(self.signatures, args);
+        }
+        let equal = choose_operator(signatures("="), args)?;
+        Ok(Call {
+            result: equal.args[0].clone(),
+            ..equal
+        })
     }
 
     /// The same while integers are not settled.
     fn resolve_early(&self, args: &[Arg]) -> Result<Call> {
-        choose(self.signatures, args).or_else(|mismatch| {
+        self.chosen(args).or_else(|mismatch| {
             let narrowed: Vec<Arg> = args.iter().map(Arg::narrowed).collect();
-            choose(self.signatures, &narrowed).map_err(|_| self.error(mismatch, args))
+            self.chosen(&narrowed)
+                .map_err(|_| self.error(mismatch, args))
         })
     }
 
@@ -85,6 +101,9 @@ impl Overloaded {
         let types: Vec<String> = args.iter().map(type_text).collect();
         if let (Some(symbol), [value, array]) = (quantified(&self.name), args) {
             return no_comparison(symbol, value, array);
+        }
+        if let ("nullif", [left, right]) = (self.name.as_str(), args) {
+            return no_operator("=", [left, right], mismatch);
         }
         if matches!(self.name.as_str(), "coalesce" | "greatest" | "least") {
             return unmatched(&self.name.to_uppercase(), args);

@@ -4,6 +4,7 @@
 //! evaluate: `any_lt(x, array)`.
 
 use crate::bind::moments;
+use crate::coerce::DOUBLE;
 use datafusion_sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Value,
 };
@@ -47,8 +48,17 @@ pub(super) fn rewrite(expr: &mut Expr) {
         *expr = if list.is_empty() {
             Expr::Value(Value::Boolean(negated).into())
         } else {
+            // A real beside numbers in an array is a double, beside those in a list it is none.
+            let numbers = list.iter().any(|e| {
+                matches!(e, Expr::Value(v)
+                if matches!(v.value, Value::Number(..)))
+            });
+            let value = Box::new(taken(left));
             Expr::InList {
-                expr: Box::new(taken(left)),
+                expr: match numbers && !matches!(*value, Expr::Tuple(_)) {
+                    true => Box::new(held(value)),
+                    false => value,
+                },
                 list,
                 negated,
             }
@@ -72,6 +82,15 @@ pub(super) fn rewrite(expr: &mut Expr) {
     let argument = |e: &mut Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(taken(e)));
     let args = [argument(left), argument(right)];
     *expr = Expr::Function(moments::function(&name, &args));
+}
+
+/// A value as the numbers of an array are compared with it.
+fn held(value: Box<Expr>) -> Expr {
+    Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(Expr::Value(Value::Null.into())),
+        op: BinaryOperator::Custom(DOUBLE.into()),
+        right: Box::new(Expr::Nested(value)),
+    }))
 }
 
 /// A subquery in parentheses of its own is one.

@@ -7,7 +7,7 @@
 //!   there; what has a type of its own takes another one only as PostgreSQL's values do by
 //!   themselves: numbers become wider, dates become timestamps;
 //! * arrays compare with arrays of the same elements only;
-//! * the greatest and the least of arrays, and `nullif` of them, go by PostgreSQL's order.
+//! * the greatest and the least of arrays go by PostgreSQL's order.
 //!
 //! What is bound keeps the types that it has at binding; [`Arrays`] casts when the types are final,
 //! and is idempotent. Comparison, grouping and sorting themselves are the business of
@@ -349,10 +349,6 @@ impl Arrays {
                     self.0.call(&format!("array_{name}"), args)?,
                 ));
             }
-            "nullif" if arrays && args.len() == 2 => {
-                self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?;
-                return self.null_if(args);
-            }
             "coalesce" | "nvl" | "ifnull" if arrays => {
                 self.united(&mut args.iter_mut().collect::<Vec<_>>(), schema)?
             }
@@ -507,22 +503,6 @@ impl Arrays {
             .collect();
         let changed = self.united(&mut results, schema)?;
         Ok(Transformed::new_transformed(Expr::Case(case), changed))
-    }
-
-    /// `nullif(a, b)` by the keys of both.
-    fn null_if(&self, mut args: Vec<Expr>) -> Result<Transformed<Expr>> {
-        let (right, left) = (args.remove(1), args.remove(0));
-        let equal = Expr::BinaryExpr(BinaryExpr::new(
-            Box::new(self.0.sort_key(left.clone())?),
-            Operator::Eq,
-            Box::new(self.0.sort_key(right)?),
-        ));
-        let null = lit(ScalarValue::Null);
-        Ok(Transformed::yes(Expr::Case(Case::new(
-            None,
-            vec![(Box::new(equal), Box::new(null))],
-            Some(Box::new(left)),
-        ))))
     }
 
     /// `j['a'][1]` of JSONB.

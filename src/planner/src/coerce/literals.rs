@@ -4,38 +4,109 @@
 //!
 //! The rule runs between binding and type coercion. Column names that DataFusion derives from
 //! expressions are kept; types of everything above are computed anew, unions and references from
-//! subqueries to outer columns included. `count(1)` keeps its constant, by which DataFusion knows
+//! subqueries to outer columns included; so is the type of what had none and was bound beside them,
+//! `'5'` and `$1` in `'5' + a * 2` and `$1 + 1`. `count(1)` keeps its constant, by which DataFusion knows
 //! `count(*)`.
 
+use super::calls::Calls;
 use super::numerics::common_type;
 use super::unions;
+use crate::signatures;
 use crate::types::NUMERIC;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
-use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery};
+use datafusion_expr::expr::{AggregateFunction, Exists, InSubquery, Placeholder, ScalarFunction};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::logical_plan::builder::unnest_with_options;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{
-    Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, WindowFunctionDefinition, cast,
+    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, RecursiveQuery,
+    WindowFunctionDefinition, cast, lit,
 };
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 
-/// The rule; it comes before type coercion.
+/// The rule; it comes before type coercion, and twice.
 #[derive(Debug)]
-pub(super) struct Literals;
+pub(super) struct Literals {
+    pub calls: Calls,
+    /// Whether `bigint`s are those of binding, and none has been asked for by a cast yet.
+    pub first: bool,
+}
 
 impl AnalyzerRule for Literals {
     fn name(&self) -> &str {
         "literals"
     }
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        narrow(plan, &mut Vec::new())
+        let plan = narrow(plan, &mut Vec::new())?;
+        if self.first {
+            return super::rewrite_expressions(plan, |e, schema| self.following(e, schema));
+        }
+        Ok(plan)
     }
+}
+
+impl Literals {
+    /// An operator of an integer and of what had no type of its own, which binding has taken for a
+    /// `bigint` because the integer was one: it is what the integer is by now.
+    fn following(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let integer = |e: &Expr| {
+            let is = e.get_type(schema).ok();
+            is.filter(|t| matches!(t, DataType::Int16 | DataType::Int32))
+        };
+        let (l, r) = (integer(&left), integer(&right));
+        let (left, right) = (self.followed(left, r)?, self.followed(right, l)?);
+        Ok(Transformed::new_transformed(
+            Expr::BinaryExpr(BinaryExpr::new(left.data, op, right.data)),
+            left.transformed || right.transformed,
+        ))
+    }
+
+    fn followed(
+        &self,
+        expr: Box<Expr>,
+        integer: Option<DataType>,
+    ) -> Result<Transformed<Box<Expr>>> {
+        let Some(integer) = integer else {
+            return Ok(Transformed::no(expr));
+        };
+        Ok(match *expr {
+            Expr::Literal(ScalarValue::Int64(None), _) => {
+                Transformed::yes(Box::new(lit(ScalarValue::try_from(&integer)?)))
+            }
+            Expr::Placeholder(Placeholder {
+                id,
+                field: Some(field),
+            }) if *field.data_type() == DataType::Int64 => {
+                let field = Some(Arc::new(field.as_ref().clone().with_data_type(integer)));
+                Transformed::yes(Box::new(Expr::Placeholder(Placeholder { id, field })))
+            }
+            Expr::ScalarFunction(mut call) if is_bound_bigint(&call) => {
+                let quoted = std::mem::take(&mut call.args[0]);
+                Transformed::yes(Box::new(self.calls.cast(quoted, &integer)?))
+            }
+            _ => Transformed::no(expr),
+        })
+    }
+}
+
+/// Whether it is the cast of a quoted constant to `bigint` that binding writes.
+fn is_bound_bigint(call: &ScalarFunction) -> bool {
+    call.func.name() == "cast_as"
+        && matches!(
+            call.args.as_slice(),
+            [
+                Expr::Literal(ScalarValue::Utf8(_), _),
+                Expr::Literal(ScalarValue::Int64(None), _),
+            ]
+        )
 }
 
 /// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
@@ -70,21 +141,16 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
                     rows.clone().any(fits) && rows.all(|e| fits(e) || null(e) || settled(e))
                 })
                 .collect();
-            let mixed: Vec<bool> = columns.map(|c| scales_differ(&values.values, c)).collect();
-            if !wide.contains(&true) && !mixed.contains(&true) {
+            let common = columns.map(|c| common_of(&values.values, c));
+            let common: Vec<Option<DataType>> = common.collect();
+            if !wide.contains(&true) && common.iter().all(Option::is_none) {
                 return Ok(LogicalPlan::Values(values));
             }
-            let value = |(c, e): (usize, Expr)| {
-                if wide[c] {
-                    match settled_integer(&e) {
-                        Some(integer) => integer.clone(),
-                        None => narrowed(e),
-                    }
-                } else if mixed[c] {
-                    cast(as_written(e), NUMERIC)
-                } else {
-                    e
-                }
+            let value = |(c, e): (usize, Expr)| match (&common[c], settled_integer(&e)) {
+                (_, Some(integer)) if wide[c] => integer.clone(),
+                (_, None) if wide[c] => narrowed(e),
+                (Some(common), _) => cast(as_written(e), common.clone()),
+                (None, _) => e,
             };
             let rows = values
                 .values
@@ -238,7 +304,8 @@ fn settled_integer(expr: &Expr) -> Option<&Expr> {
     }
 }
 
-/// A constant without the cast to the common type of its column that binding has added.
+/// A value without the cast to the common type of its column that binding has added: of constants
+/// to a numeric of one scale, of moments to nanoseconds.
 fn as_written(expr: Expr) -> Expr {
     match expr {
         Expr::Cast(cast)
@@ -247,21 +314,38 @@ fn as_written(expr: Expr) -> Expr {
         {
             *cast.expr
         }
+        Expr::Cast(cast) if is_of_nanoseconds(cast.field.data_type()) => *cast.expr,
         other => other,
     }
 }
 
-/// Whether constants of a column of VALUES were written with different scales: each keeps its own.
-fn scales_differ(rows: &[Vec<Expr>], column: usize) -> bool {
-    let types: Vec<DataType> = rows
+fn is_of_nanoseconds(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Time64(TimeUnit::Nanosecond)
+    )
+}
+
+/// The type of a column of VALUES, where it is not the one of binding: constants that were written
+/// with different scales keep each its own, dates and timestamps are timestamps of microseconds.
+fn common_of(rows: &[Vec<Expr>], column: usize) -> Option<DataType> {
+    let none = DFSchema::empty();
+    let moments = rows
         .iter()
-        .map(|row| as_written(row[column].clone()))
-        .filter_map(|e| match e {
+        .any(|row| matches!(&row[column], Expr::Cast(c) if is_of_nanoseconds(c.field.data_type())));
+    let types = rows
+        .iter()
+        .map(|row| match as_written(row[column].clone()) {
             Expr::Literal(value, _) => Some(value.data_type()),
+            value if moments => value.get_type(&none).ok(),
             _ => None,
-        })
-        .collect();
-    types.len() == rows.len() && common_type(&types.iter().collect::<Vec<_>>()) == Some(NUMERIC)
+        });
+    let types = types.collect::<Option<Vec<DataType>>>()?;
+    if moments {
+        let known = types.into_iter().filter(|t| *t != DataType::Null);
+        return signatures::common_type(&known.collect::<Vec<_>>());
+    }
+    common_type(&types.iter().collect::<Vec<_>>()).filter(|t| *t == NUMERIC)
 }
 
 fn fits(expr: &Expr) -> bool {

@@ -7,21 +7,22 @@
 //!    differently;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
 //!    scale; with it [`unions`]: floats and numerics unite as floats;
-//! 3. [`moments`]: dates become timestamps beside timestamps and intervals; seconds have fractions;
-//! 4. [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
-//!    compare;
-//! 5. [`numerics`]: arithmetic and casts of numerics, and their common types; [`texts`]: booleans
-//!    that are put together with text;
-//! 6. [`resolve`]: calls by PostgreSQL's signatures;
-//! 7. [`literals`] again: references from subqueries to columns outside of them know the types that
+//! 3. [`Operators`], from the inside of each expression out, so that what an operator is applied to
+//!    has its final type: [`moments`]: dates become timestamps beside timestamps and intervals;
+//!    [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
+//!    compare; [`numerics`]: arithmetic and casts of numerics, and the common type of the branches
+//!    of a CASE;
+//! 4. [`texts`]: booleans that are put together with text;
+//! 5. [`resolve`]: calls by PostgreSQL's signatures;
+//! 6. [`literals`] again: references from subqueries to columns outside of them know the types that
 //!    these have got; and [`numerics`] for what unions have come to;
-//! 8. [`arrays`]: what meets in an array, or beside one, gets one type;
+//! 7. [`arrays`]: what meets in an array, or beside one, gets one type;
 //!    [`constants`]: a quoted constant is a value of the type that it is cast to;
-//! 9. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
-//! 10. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
+//! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
+//! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
 //!     [`nulls`]: strict functions of a constant NULL are NULL;
-//! 11. [`zones`]: what depends on the session's time zone gets its name;
-//! 12. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
+//! 10. [`zones`]: what depends on the session's time zone gets its name;
+//! 11. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
@@ -50,7 +51,8 @@ mod unions;
 mod zones;
 
 pub(crate) use calls::Calls;
-pub(crate) use numerics::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
+pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, NEGATE, NOT_DISTINCT};
+pub(crate) use typed::no_operator;
 pub use zones::SessionZone;
 
 use datafusion_common::config::ConfigOptions;
@@ -107,19 +109,20 @@ pub(crate) fn analyzer_rules(
     calls: &Calls,
     collects: bool,
 ) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let numerics = || Arc::new(numerics::Numerics(calls.clone()));
+    let literals = |first| {
+        let calls = calls.clone();
+        Arc::new(literals::Literals { calls, first })
+    };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(quantified::Quantified),
         Arc::new(lateral::Laterals),
         Arc::new(in_subquery::InSubqueries),
-        Arc::new(literals::Literals),
-        Arc::new(moments::Moments),
-        Arc::new(operands::Operands(calls.clone())),
-        numerics(),
+        literals(true),
+        Arc::new(Operators(calls.clone())),
         Arc::new(texts::Texts),
         Arc::new(resolve::Resolve(calls.clone())),
-        Arc::new(literals::Literals),
-        numerics(),
+        literals(false),
+        Arc::new(numerics::Numerics(calls.clone())),
         Arc::new(arrays::Arrays(calls.clone())),
         Arc::new(constants::Constants(calls.clone())),
         Arc::new(keyed::Keyed(calls.clone(), collects)),
@@ -130,6 +133,24 @@ pub(crate) fn analyzer_rules(
     ];
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(stop).collect()
+}
+
+/// The types of operands, and what operators, casts and CASE are with these.
+#[derive(Debug)]
+struct Operators(Calls);
+
+impl AnalyzerRule for Operators {
+    fn name(&self) -> &str {
+        "operators"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        rewrite_expressions(plan, |expr, schema| {
+            moments::moment(expr, schema)?
+                .transform_data(|e| self.0.operands(e, schema))?
+                .transform_data(|e| self.0.expression(e, schema))
+        })
+    }
 }
 
 /// Before each rule: ends a planning for which nobody waits any more.

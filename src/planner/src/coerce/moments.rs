@@ -8,28 +8,13 @@
 use super::operands::is_compared;
 use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, TimeUnit};
-use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{Between, InList};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast};
-use datafusion_optimizer::AnalyzerRule;
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast};
 
-/// The rule; it comes before type coercion.
-#[derive(Debug)]
-pub(super) struct Moments;
-
-impl AnalyzerRule for Moments {
-    fn name(&self) -> &str {
-        "moments"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        super::rewrite_expressions(plan, moment)
-    }
-}
-
-fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+/// An expression, given that those below are done.
+pub(super) fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let mut operands = vec![*left, *right];

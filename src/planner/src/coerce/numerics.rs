@@ -42,6 +42,8 @@ use tidemark_common::{Error, SqlState};
 pub(crate) const NEGATE: &str = "-";
 /// The same of `+x`.
 pub(crate) const KEEP: &str = "+";
+/// The operator that makes a double of a real, and leaves what is none, with NULL on its left.
+pub(crate) const DOUBLE: &str = "as double";
 /// The operators that `IS DISTINCT FROM` and `IS NOT DISTINCT FROM` are bound as.
 pub(crate) const DISTINCT: &str = "is distinct from";
 pub(crate) const NOT_DISTINCT: &str = "is not distinct from";
@@ -85,6 +87,13 @@ impl ExprPlanner for NumericPlanner {
                 return Ok(PlannerResult::Planned(
                     self.0.signed(&sign, raw.right, schema)?,
                 ));
+            }
+            BinaryOperator::Custom(op) if op == DOUBLE => {
+                let real = raw.right.get_type(schema).ok() == Some(DataType::Float32);
+                return Ok(PlannerResult::Planned(match real {
+                    true => cast(raw.right, DataType::Float64),
+                    false => raw.right,
+                }));
             }
             BinaryOperator::Custom(op) if op == DISTINCT || op == NOT_DISTINCT => {
                 let op = if op == DISTINCT {
@@ -426,7 +435,7 @@ impl Calls {
     }
 
     /// Any expression, given that those below are done.
-    fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    pub(super) fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         match expr {
             Expr::BinaryExpr(binary) => self.operator(binary, schema),
             Expr::Negative(inner) if has_bytes(&inner, schema) => {
@@ -607,17 +616,6 @@ impl Calls {
             "ifnull" | "nvl" | "make_array" => {
                 self.united("ARRAY", &mut args.iter_mut().collect::<Vec<_>>(), schema)?
             }
-            "nullif" if args.len() == 2 => {
-                let mut compared = args.clone();
-                if self.compared(&mut compared, schema)? {
-                    if args.iter().any(|a| has_bytes(a, schema)) {
-                        let is = args[0].get_type(schema)?;
-                        args[0] = self.convert(std::mem::take(&mut args[0]), &is, &NUMERIC)?;
-                    }
-                    return self.null_if(args, compared);
-                }
-                false
-            }
             "concat" | "concat_ws" => self.texts(&mut args, schema)?,
             _ => false,
         };
@@ -625,22 +623,6 @@ impl Calls {
             Expr::ScalarFunction(ScalarFunction::new_udf(func, args)),
             changed,
         ))
-    }
-
-    /// `nullif(a, b)` by the keys of both.
-    fn null_if(&self, mut args: Vec<Expr>, mut keys: Vec<Expr>) -> Result<Transformed<Expr>> {
-        let (right, left) = (keys.remove(1), keys.remove(0));
-        let equal = Expr::BinaryExpr(BinaryExpr::new(
-            Box::new(left),
-            Operator::Eq,
-            Box::new(right),
-        ));
-        let null = lit(ScalarValue::Null);
-        Ok(Transformed::yes(Expr::Case(Case::new(
-            None,
-            vec![(Box::new(equal), Box::new(null))],
-            Some(Box::new(args.remove(0))),
-        ))))
     }
 
     /// Numerics, JSONB and arrays among arguments that are put together become text.

@@ -2,56 +2,29 @@
 //! for, and operands that it does not take are refused (`typed`).
 
 use super::calls::Calls;
+use super::moments::is_time;
 use super::resolve::argument;
 use crate::bind::external;
-use crate::signatures::type_text;
-use arrow_schema::DataType;
-use datafusion_common::config::ConfigOptions;
+use crate::signatures::{common_type, type_text};
+use arrow_schema::{DataType, IntervalUnit};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, Case, InList, InSubquery};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
-use datafusion_optimizer::AnalyzerRule;
+use datafusion_expr::{
+    BinaryExpr, Expr, ExprSchemable, Operator, WindowFunctionDefinition, cast, lit,
+};
 use tidemark_common::{Error, SqlState};
 
-/// The rule.
-#[derive(Debug)]
-pub(super) struct Operands(pub Calls);
-
-impl AnalyzerRule for Operands {
-    fn name(&self) -> &str {
-        "operands"
-    }
-
-    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        super::rewrite_expressions(plan, |e, schema| self.0.operands(e, schema))
-    }
-}
-
 impl Calls {
-    fn operands(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    /// An expression, given that those below are done.
+    pub(super) fn operands(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let (expr, changed) = match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 let (left, right, changed) = self.typed(*left, op, *right, schema, true)?;
                 let binary = BinaryExpr::new(Box::new(left), op, Box::new(right));
                 (Expr::BinaryExpr(binary), changed)
             }
-            Expr::InList(InList {
-                expr,
-                list,
-                negated,
-            }) => {
-                let (mut expr, mut changed) = (*expr, false);
-                let mut items = Vec::with_capacity(list.len());
-                for item in list {
-                    let (left, item, c) = self.typed(expr, Operator::Eq, item, schema, true)?;
-                    expr = left;
-                    changed |= c;
-                    items.push(item);
-                }
-                let list = InList::new(Box::new(expr), items, negated);
-                (Expr::InList(list), changed)
-            }
+            Expr::InList(list) => return self.list_operands(list, schema),
             Expr::Between(Between {
                 expr,
                 negated,
@@ -75,18 +48,99 @@ impl Calls {
                 (Expr::InSubquery(list), changed)
             }
             Expr::Case(case) => return self.case_operands(case, schema),
-            Expr::AggregateFunction(call) => {
+            Expr::AggregateFunction(mut call) => {
                 if let Some(filter) = &call.params.filter {
                     condition(filter, "FILTER", schema)?;
                 }
                 if call.params.distinct && matches!(call.func.name(), "sum" | "avg") {
                     distinct_intervals(&call.params.args, call.func.name(), schema)?;
                 }
-                return Ok(Transformed::no(Expr::AggregateFunction(call)));
+                let name = call.func.name();
+                let changed = self.spans_of_times(name, &mut call.params.args, schema)?;
+                (Expr::AggregateFunction(call), changed)
+            }
+            Expr::WindowFunction(mut call) => {
+                let name = match &call.fun {
+                    WindowFunctionDefinition::AggregateUDF(f) => f.name(),
+                    WindowFunctionDefinition::WindowUDF(_) => "",
+                };
+                let changed = self.spans_of_times(name, &mut call.params.args, schema)?;
+                (Expr::WindowFunction(call), changed)
             }
             other => return Ok(Transformed::no(other)),
         };
         Ok(Transformed::new_transformed(expr, changed))
+    }
+
+    /// What is held against a list. Constants are an array to PostgreSQL, if there are several: of
+    /// reals beside a real, where each by itself would be a double.
+    fn list_operands(&self, list: InList, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let InList {
+            expr: value,
+            list,
+            negated,
+        } = list;
+        let real = value.get_type(schema).ok() == Some(DataType::Float32);
+        let (together, apart) = match real {
+            true => list.into_iter().partition(|item| !item.any_column_refs()),
+            false => (list, Vec::new()),
+        };
+        // Of a parameter nothing is known yet.
+        let args = together.iter().map(|item| argument(item, schema).ok());
+        let args = args.collect::<Option<Vec<_>>>().unwrap_or_default();
+        let known = args.iter().filter(|a| !a.is_unknown());
+        let known = known.map(|a| a.data_type.clone());
+        let types: Vec<DataType> = std::iter::once(DataType::Float32).chain(known).collect();
+        if !real || args.len() < 2 || common_type(&types) != Some(DataType::Float32) {
+            let all = together.into_iter().chain(apart).collect();
+            return self.each_operand(*value, all, negated, schema);
+        }
+        let reals = together.into_iter().zip(&args);
+        let reals = reals.map(|(item, arg)| self.convert(item, &arg.data_type, &DataType::Float32));
+        let reals = InList::new(value.clone(), reals.collect::<Result<_>>()?, negated);
+        let (op, joined) = match negated {
+            true => (Operator::NotEq, Operator::And),
+            false => (Operator::Eq, Operator::Or),
+        };
+        let mut whole = Expr::InList(reals);
+        for item in apart {
+            let (left, item, _) = self.typed(value.as_ref().clone(), op, item, schema, true)?;
+            let one = Expr::BinaryExpr(BinaryExpr::new(Box::new(left), op, Box::new(item)));
+            whole = Expr::BinaryExpr(BinaryExpr::new(Box::new(whole), joined, Box::new(one)));
+        }
+        Ok(Transformed::yes(whole))
+    }
+
+    /// A list whose items are compared one by one.
+    fn each_operand(
+        &self,
+        mut value: Expr,
+        list: Vec<Expr>,
+        negated: bool,
+        schema: &DFSchema,
+    ) -> Result<Transformed<Expr>> {
+        let (mut changed, mut items) = (false, Vec::with_capacity(list.len()));
+        for item in list {
+            let (left, item, c) = self.typed(value, Operator::Eq, item, schema, true)?;
+            value = left;
+            changed |= c;
+            items.push(item);
+        }
+        let list = InList::new(Box::new(value), items, negated);
+        Ok(Transformed::new_transformed(Expr::InList(list), changed))
+    }
+
+    /// Times that are added up are intervals.
+    fn spans_of_times(&self, function: &str, args: &mut [Expr], schema: &DFSchema) -> Result<bool> {
+        let [value] = args else {
+            return Ok(false);
+        };
+        if !matches!(function, "sum" | "avg") || !is_time(&value.get_type(schema)?) {
+            return Ok(false);
+        }
+        let span = DataType::Interval(IntervalUnit::MonthDayNano);
+        *value = self.cast(std::mem::take(value), &span)?;
+        Ok(true)
     }
 
     /// What CASE compares, or its conditions.
@@ -112,7 +166,7 @@ impl Calls {
 /// `0A000` for sums of distinct intervals: which of equal ones counts (1 day, 24 hours) is open.
 fn distinct_intervals(args: &[Expr], function: &str, schema: &DFSchema) -> Result<()> {
     let is = args.first().map(|arg| arg.get_type(schema));
-    if !matches!(is, Some(Ok(DataType::Interval(_)))) {
+    if !matches!(is, Some(Ok(DataType::Interval(_) | DataType::Time64(_)))) {
         return Ok(());
     }
     let message = format!("{function}(DISTINCT interval) is not supported");

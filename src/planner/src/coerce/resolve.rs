@@ -9,9 +9,9 @@ use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
-use datafusion_common::{DFSchema, Result};
-use datafusion_expr::expr::{Placeholder, ScalarFunction};
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+use datafusion_common::{DFSchema, Result, ScalarValue};
+use datafusion_expr::expr::{Case, Placeholder, ScalarFunction};
+use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 
@@ -63,6 +63,11 @@ impl Calls {
             "overlaps" => self.ends(args, schema)?,
             name => self.of_any_scale(name, args, schema)?,
         };
+        if func.name() == "nullif"
+            && let Some(case) = self.null_if(&args, schema)?
+        {
+            return Ok(Transformed::yes(case));
+        }
         let inner = ScalarFunction::new_udf(overloaded.inner.clone(), args);
         let inner = Expr::ScalarFunction(inner);
         let gives = inner.get_type(schema)?;
@@ -79,19 +84,31 @@ impl Calls {
 }
 
 impl Calls {
-    /// Numerics as numerics of any scale, if one of them is.
-    fn of_one_form(&self, args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
-        let types = args
-            .iter()
-            .map(|a| a.get_type(schema))
-            .collect::<Result<Vec<_>>>()?;
-        if !types.contains(&NUMERIC) {
-            return Ok(args);
+    /// `nullif` of moments of which one depends on the time zone: they are compared as what both
+    /// are.
+    fn null_if(&self, args: &[Expr], schema: &DFSchema) -> Result<Option<Expr>> {
+        let [value, other] = args else {
+            return Ok(None);
+        };
+        let types = [value.get_type(schema)?, other.get_type(schema)?];
+        let zoned = |t: &DataType| matches!(t, DataType::Timestamp(_, Some(_)));
+        let Some(common) = types.iter().find(|t| zoned(t)) else {
+            return Ok(None);
+        };
+        if types[0] == types[1] {
+            return Ok(None);
         }
-        let typed = args.into_iter().zip(&types);
-        typed
-            .map(|(arg, is)| self.convert(arg, is, &NUMERIC))
-            .collect()
+        let equal = Expr::BinaryExpr(BinaryExpr::new(
+            Box::new(self.convert(value.clone(), &types[0], common)?),
+            Operator::Eq,
+            Box::new(self.convert(other.clone(), &types[1], common)?),
+        ));
+        let null = lit(ScalarValue::try_from(&types[0])?);
+        Ok(Some(Expr::Case(Case::new(
+            None,
+            vec![(Box::new(equal), Box::new(null))],
+            Some(Box::new(value.clone())),
+        ))))
     }
 
     /// The four ends of two periods, of which the second of each may be given by its length.
@@ -112,9 +129,6 @@ impl Calls {
     /// What is rounded to a scale that is computed has no type of one scale: once the scale has
     /// become a constant, the type would be another.
     fn of_any_scale(&self, name: &str, args: Vec<Expr>, schema: &DFSchema) -> Result<Vec<Expr>> {
-        if name == "nullif" {
-            return self.of_one_form(args, schema);
-        }
         let computed = |e: &Expr| !matches!(e, Expr::Literal(_, _));
         if !matches!(name, "round" | "trunc") || !args.get(1).is_some_and(computed) {
             return Ok(args);

@@ -185,7 +185,12 @@ fn is_null(expr: &Expr) -> bool {
 }
 
 pub(super) fn refused(symbol: &str, args: &[Arg; 2], mismatch: Mismatch) -> DataFusionError {
-    let call = format!("{} {symbol} {}", type_text(&args[0]), type_text(&args[1]));
+    no_operator(symbol, args.each_ref(), mismatch)
+}
+
+/// `operator does not exist: text = integer`.
+pub(crate) fn no_operator(symbol: &str, args: [&Arg; 2], mismatch: Mismatch) -> DataFusionError {
+    let call = format!("{} {symbol} {}", type_text(args[0]), type_text(args[1]));
     external(match mismatch {
         Mismatch::Several => {
             Error::user(SqlState("42725"), format!("operator is not unique: {call}")).with_hint(
