@@ -9,6 +9,7 @@
 //! * `mod(a, b)` becomes `a % b`;
 //! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
 //!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
+//! * a CASE whose first branch has no type gets one that has (`branches`);
 //! * conditions are booleans (`truths`), window functions have PostgreSQL's types and defaults
 //!   (`windows`);
 //! * `(SELECT min(t.x))` is an aggregate of the query around it (`outer_aggregates`);
@@ -516,6 +517,7 @@ impl VisitorMut for Expander<'_> {
         bucket_of(expr);
         super::quantified::rewrite(expr);
         super::truths::rewrite(expr);
+        super::branches::rewrite(expr);
         if let Err(error) = super::rows::rewrite(expr) {
             return ControlFlow::Break(error);
         }
@@ -549,6 +551,9 @@ fn typed_values(body: &mut ast::SetExpr) {
     };
     let width = values.rows.first().map_or(0, |row| row.content.len());
     for column in 0..width {
+        if exact_numbers(values, column) {
+            continue;
+        }
         let types = values.rows.iter().filter_map(|row| row.content.get(column));
         let Some(data_type) = types.filter_map(written_type).max_by_key(rank) else {
             continue;
@@ -591,6 +596,35 @@ fn typed_values(body: &mut ast::SetExpr) {
             }
         }
     }
+}
+
+/// Numbers of several types, numerics among them and some of them cast, are numerics, each of its
+/// own scale. Answers whether a column is of such.
+fn exact_numbers(values: &mut ast::Values, column: usize) -> bool {
+    use ast::DataType as Sql;
+    let cells = || values.rows.iter().filter_map(|row| row.content.get(column));
+    let is_null = |e: &&Expr| matches!(e, Expr::Value(v) if matches!(v.value, ast::Value::Null));
+    let types = cells().filter(|e| !is_null(e)).map(written_type);
+    let Some(types) = types.collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    let whole = |t: &Sql| {
+        let arrow = crate::types::sql_type_to_arrow(t);
+        arrow.is_ok_and(|(t, _)| t.is_integer())
+    };
+    let numeric = |t: &Sql| matches!(t, Sql::Numeric(_) | Sql::Decimal(_) | Sql::Dec(_));
+    let differ = types.iter().any(|t| *t != types[0]);
+    let cast = cells().any(|e| matches!(e, Expr::Cast { .. } | Expr::TypedString(_)));
+    let exact = types.iter().any(numeric) && types.iter().all(|t| numeric(t) || whole(t));
+    if !differ || !cast || !exact {
+        return false;
+    }
+    for row in &mut values.rows {
+        if let Some(value) = row.content.get_mut(column) {
+            *value = as_type(value, Sql::Numeric(ast::ExactNumberInfo::None));
+        }
+    }
+    true
 }
 
 /// The type that an expression tells by itself.

@@ -3,6 +3,7 @@
 
 mod aggregates;
 mod array_queries;
+mod branches;
 mod collation;
 mod collecting;
 mod constants;

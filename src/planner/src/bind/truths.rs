@@ -1,5 +1,5 @@
-//! What is tested for truth is a boolean: a quoted constant or NULL gets that type, in conditions
-//! (`WHERE 't'`, `ON 'yes'`, `CASE WHEN 'off'`), and as an operand of AND, OR, NOT and IS TRUE.
+//! What is tested for truth is a boolean: a quoted constant, a parameter or NULL gets that type, in
+//! conditions (`WHERE 't'`, `ON 'yes'`, `CASE WHEN 'off'`), and as an operand of AND, OR, NOT and IS TRUE.
 
 use super::constants::as_type;
 use datafusion_sql::sqlparser::ast::{
@@ -17,6 +17,7 @@ pub(super) fn typed(value: &mut Expr) {
         Value::SingleQuotedString(_)
             | Value::EscapedStringLiteral(_)
             | Value::UnicodeStringLiteral(_)
+            | Value::Placeholder(_)
             | Value::Null
     ));
     if untyped {

@@ -57,7 +57,7 @@ fn with_default(function: &Function) -> Option<Expr> {
         }
         value => of(value.clone()),
     };
-    Some(Expr::Nested(Box::new(Expr::Case {
+    let mut case = Expr::Case {
         case_token: ast::helpers::attached_token::AttachedToken::empty(),
         end_token: ast::helpers::attached_token::AttachedToken::empty(),
         operand: None,
@@ -66,5 +66,7 @@ fn with_default(function: &Function) -> Option<Expr> {
             result: default.clone(),
         }],
         else_result: Some(found),
-    })))
+    };
+    super::branches::rewrite(&mut case);
+    Some(Expr::Nested(Box::new(case)))
 }

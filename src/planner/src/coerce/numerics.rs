@@ -584,6 +584,7 @@ impl Calls {
             .chain(thens.map(|(_, then)| then.as_mut()))
             .collect();
         let mut changed = self.united("CASE", &mut results, schema)?;
+        changed |= without_idle_arms(&mut case);
         if let Some(operand) = case.expr.as_mut() {
             let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
             let mut operands: Vec<Expr> = std::iter::once(operand.as_ref())
@@ -689,6 +690,25 @@ const OF_TEXT_OR_BYTES: [&str; 47] = [
     "trim",
     "upper",
 ];
+
+/// Takes away the arms that are never taken (`WHEN false`, `CASE x WHEN NULL`), as long as others
+/// are left; answers whether there were any.
+fn without_idle_arms(case: &mut Case) -> bool {
+    let compared = case.expr.is_some();
+    let idle = |when: &Expr| match when {
+        Expr::Literal(value, _) if value.is_null() => compared,
+        Expr::Literal(ScalarValue::Boolean(Some(false)), _) => !compared,
+        _ => false,
+    };
+    let arms = &mut case.when_then_expr;
+    let before = arms.len();
+    if arms.iter().all(|(when, _)| idle(when)) {
+        arms.truncate(1);
+    } else {
+        arms.retain(|(when, _)| !idle(when));
+    }
+    arms.len() < before
+}
 
 fn undefined(message: String) -> datafusion_common::DataFusionError {
     external(

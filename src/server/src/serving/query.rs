@@ -206,7 +206,12 @@ impl Session {
         };
         let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
         found.extend(evident_parameters(&typed));
-        if let Some(plan) = &plan {
+        let optimized = match &plan {
+            Some(plan) => self.optimized(plan).await,
+            None => None,
+        };
+        // Types are final in the optimised plan; what it does not read has that of binding.
+        for plan in optimized.iter().chain(&plan) {
             for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
                 if let (Some(n), Some(field)) =
                     (name.strip_prefix('$').and_then(|n| n.parse().ok()), field)
@@ -232,10 +237,8 @@ impl Session {
                     schema.fields().iter().map(|f| f.name().clone()).collect();
                 // What the optimiser changes in types (counts, sums) shows in the physical plan
                 // only.
-                let physical = self
-                    .output_schema(&plan)
-                    .await
-                    .unwrap_or_else(|| schema.clone());
+                let physical =
+                    optimized.map_or_else(|| schema.clone(), |p| p.schema().inner().clone());
                 Some(named(
                     &schema,
                     &physical,
@@ -250,15 +253,12 @@ impl Session {
         })
     }
 
-    /// The schema that running a plan will give; `None` when it cannot be told (parameters without
-    /// type).
-    async fn output_schema(&mut self, plan: &LogicalPlan) -> Option<SchemaRef> {
+    /// A plan as it will be run; `None` when it cannot be told (parameters without type).
+    async fn optimized(&mut self, plan: &LogicalPlan) -> Option<LogicalPlan> {
         let plan = plan.clone();
-        let optimized = self
-            .planned(move |state| state.optimize(&plan).map_err(from_datafusion))
+        self.planned(move |state| state.optimize(&plan).map_err(from_datafusion))
             .await
-            .ok()?;
-        Some(optimized.schema().inner().clone())
+            .ok()
     }
 }
 

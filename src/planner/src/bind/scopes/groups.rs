@@ -23,7 +23,13 @@ impl Scopes<'_> {
         let GroupByExpr::Expressions(exprs, _) = &mut select.group_by else {
             return;
         };
-        for expr in exprs {
+        let each = exprs.iter_mut().flat_map(|expr| match expr {
+            Expr::GroupingSets(sets) | Expr::Rollup(sets) | Expr::Cube(sets) => {
+                sets.iter_mut().flatten().collect()
+            }
+            expr => vec![expr],
+        });
+        for expr in each {
             if let Expr::Cast {
                 expr: inner,
                 data_type,
