@@ -54,19 +54,31 @@ impl Literals {
     /// An operator of an integer and of what had no type of its own, which binding has taken for a
     /// `bigint` because the integer was one: it is what the integer is by now.
     fn following(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else {
-            return Ok(Transformed::no(expr));
-        };
         let integer = |e: &Expr| {
             let is = e.get_type(schema).ok();
             is.filter(|t| matches!(t, DataType::Int16 | DataType::Int32))
         };
-        let (l, r) = (integer(&left), integer(&right));
-        let (left, right) = (self.followed(left, r)?, self.followed(right, l)?);
-        Ok(Transformed::new_transformed(
-            Expr::BinaryExpr(BinaryExpr::new(left.data, op, right.data)),
-            left.transformed || right.transformed,
-        ))
+        Ok(match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let (l, r) = (integer(&left), integer(&right));
+                let (left, right) = (self.followed(left, r)?, self.followed(right, l)?);
+                Transformed::new_transformed(
+                    Expr::BinaryExpr(BinaryExpr::new(left.data, op, right.data)),
+                    left.transformed || right.transformed,
+                )
+            }
+            Expr::Between(mut between) => {
+                let is = integer(&between.expr);
+                let low = self.followed(between.low, is.clone())?;
+                let high = self.followed(between.high, is)?;
+                (between.low, between.high) = (low.data, high.data);
+                Transformed::new_transformed(
+                    Expr::Between(between),
+                    low.transformed || high.transformed,
+                )
+            }
+            other => Transformed::no(other),
+        })
     }
 
     fn followed(

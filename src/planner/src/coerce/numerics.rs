@@ -31,7 +31,7 @@ use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
-use datafusion_expr::expr::{Between, Case, InList, ScalarFunction};
+use datafusion_expr::expr::{Between, Case, InList, Placeholder, ScalarFunction};
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
@@ -462,6 +462,14 @@ impl Calls {
                 Ok(Transformed::no(Expr::Like(like)))
             }
             Expr::ScalarFunction(call) => self.function(call, schema),
+            Expr::Cast(Cast { expr, field }) if is_untyped_parameter(&expr) => {
+                let Expr::Placeholder(Placeholder { id, .. }) = *expr else {
+                    return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
+                };
+                let field = Some(field);
+                let typed = Expr::Placeholder(Placeholder { id, field });
+                Ok(Transformed::yes(typed))
+            }
             Expr::Cast(Cast { expr, field }) => {
                 let Ok(from) = expr.get_type(schema) else {
                     return Ok(Transformed::no(Expr::Cast(Cast { expr, field })));
@@ -690,6 +698,10 @@ const OF_TEXT_OR_BYTES: [&str; 47] = [
     "trim",
     "upper",
 ];
+
+fn is_untyped_parameter(expr: &Expr) -> bool {
+    matches!(expr, Expr::Placeholder(Placeholder { field: None, .. }))
+}
 
 /// Takes away the arms that are never taken (`WHEN false`, `CASE x WHEN NULL`), as long as others
 /// are left; answers whether there were any.

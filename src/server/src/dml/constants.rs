@@ -76,14 +76,35 @@ pub(super) fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<S
         data_type: to,
         ..
     } = expr
-        && let Some(text @ Constant::Text(_)) = constant(inner)
+        && let Some(Constant::Text(text)) = constant(inner)
         && tidemark_planner::declared_digits(to).is_empty()
-        && tidemark_planner::sql_type_to_arrow(to)
-            .is_ok_and(|(t, length)| t == *data_type && length.is_empty())
+        && tidemark_planner::sql_type_to_arrow(to).is_ok_and(|(t, _)| t == *data_type)
     {
-        return constant_text(text, data_type);
+        return constant_text(Constant::Text(cut_off(text, to)), data_type);
     }
     constant(expr).and_then(|c| constant_text(c, data_type))
+}
+
+/// A text as a cast to `varchar(n)` or `char(n)` leaves it; that to another type leaves it whole.
+fn cut_off(mut text: String, to: &ast::DataType) -> String {
+    use ast::CharacterLength::IntegerLength;
+    use ast::DataType as Sql;
+    let length = match to {
+        Sql::Varchar(length) | Sql::CharacterVarying(length) | Sql::CharVarying(length) => length,
+        Sql::Char(None) | Sql::Character(None) => &Some(IntegerLength {
+            length: 1,
+            unit: None,
+        }),
+        Sql::Char(length) | Sql::Character(length) => length,
+        _ => &None,
+    };
+    if let Some(IntegerLength { length, .. }) = length
+        && let Ok(length) = usize::try_from(*length)
+        && let Some((end, _)) = text.char_indices().nth(length)
+    {
+        text.truncate(end);
+    }
+    text
 }
 
 /// The text that a constant has for a column; `None` where only the evaluator knows.
