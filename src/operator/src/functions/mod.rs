@@ -11,6 +11,7 @@ mod chars;
 mod definition;
 mod extremes;
 mod float;
+mod frames;
 mod integers;
 mod json;
 mod json_rows;
@@ -102,6 +103,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         number_format::definitions(),
         numeric::definitions(),
         keyed::definitions(),
+        frames::definitions(),
         quantified::definitions(),
     ]
     .into_iter()

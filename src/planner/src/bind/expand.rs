@@ -471,6 +471,9 @@ impl VisitorMut for Expander<'_> {
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
         super::names::give(select);
         super::truths::conditions(select);
+        if let Err(error) = super::frames::named(select) {
+            return ControlFlow::Break(error);
+        }
         match &mut select.selection {
             Some(condition) => broken(super::rows::conditions(condition)),
             None => ControlFlow::Continue(()),
@@ -481,6 +484,10 @@ impl VisitorMut for Expander<'_> {
         // What a view or window function expands to is visited in turn; a view's query is already
         // expanded and names relations only.
         broken(self.count().and_then(|()| self.factor(factor)))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        broken(super::frames::call(expr))
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

@@ -9,6 +9,7 @@ mod collecting;
 mod constants;
 mod error;
 mod expand;
+mod frames;
 mod keys;
 mod moments;
 mod names;

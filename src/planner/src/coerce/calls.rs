@@ -84,6 +84,17 @@ impl Calls {
         }
     }
 
+    /// The value of `name(constant)`.
+    pub(super) fn constant_call(&self, name: &str, value: ScalarValue) -> Result<ScalarValue> {
+        let Expr::ScalarFunction(call) = self.call(name, vec![lit(value)])? else {
+            return Ok(ScalarValue::Null);
+        };
+        match constant(call)? {
+            Expr::Literal(value, _) => Ok(value),
+            other => Err(external(Error::internal(format!("{other} has no value")))),
+        }
+    }
+
     /// What equal values have in common: bytes that are equal where the values are, and sort as
     /// the values do.
     pub(crate) fn sort_key(&self, value: Expr) -> Result<Expr> {

@@ -15,7 +15,7 @@ use super::calls::Calls;
 use super::collect::Collected;
 use super::operands::is_compared;
 use crate::bind::external;
-use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
@@ -82,13 +82,23 @@ impl Keyed {
         })
     }
 
-    /// The key of a value, if its type has keys.
+    /// The key of a value, if its type has keys. Floats have them in ad-hoc queries: the zeros are
+    /// equal there, and so are all NaNs.
     fn key(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if self.1 && self.is_float(&expr, schema) {
+            return Ok(Transformed::yes(self.0.call("range_key", vec![expr])?));
+        }
         if expr.get_type(schema).is_ok_and(|t| is_keyed(&t)) {
             Ok(Transformed::yes(self.0.sort_key(expr)?))
         } else {
             Ok(Transformed::no(expr))
         }
+    }
+
+    /// Whether a value is a float, and no key of one.
+    fn is_float(&self, expr: &Expr, schema: &DFSchema) -> bool {
+        let is_key = matches!(expr, Expr::ScalarFunction(f) if f.func.name() == "range_key");
+        !is_key && expr.get_type(schema).is_ok_and(|t| t.is_floating())
     }
 
     fn keys(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<Transformed<Vec<Expr>>> {
@@ -243,9 +253,13 @@ impl Keyed {
     /// aggregate goes by keys.
     fn call(&self, call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let AggregateFunction { func, mut params } = call;
-        let order = self.order(std::mem::take(&mut params.order_by), schema)?;
-        let mut changed = order.transformed;
-        params.order_by = order.data;
+        let mut changed = false;
+        // What is collected with DISTINCT is ordered by itself.
+        if !(params.distinct && func.name() == "array_agg") {
+            let order = self.order(std::mem::take(&mut params.order_by), schema)?;
+            changed = order.transformed;
+            params.order_by = order.data;
+        }
         match func.name() {
             "count" if params.distinct => {
                 let keys = self.keys(std::mem::take(&mut params.args), schema)?;
@@ -337,13 +351,24 @@ impl Keyed {
         let partition = self.keys(std::mem::take(&mut params.partition_by), schema)?;
         let mut changed = partition.transformed;
         params.partition_by = partition.data;
+        changed |= self.0.range_frame(&mut params, schema)?;
         for sort in &mut params.order_by {
+            let float = self.is_float(&sort.expr, schema);
             let key = self.key(std::mem::take(&mut sort.expr), schema)?;
             changed |= key.transformed;
-            sort.expr = if key.transformed {
-                self.0.call("sort_text", vec![key.data])?
+            let expr = key.data;
+            sort.expr = if key.transformed && !float {
+                self.0.call("sort_text", vec![expr])?
             } else {
-                key.data
+                let is = expr.get_type(schema)?;
+                changed |= matches!(is, DataType::Time64(_) | DataType::Binary) || is == UUID;
+                match is {
+                    // DataFusion moves no frame over these.
+                    DataType::Time64(_) => self.0.call("range_key", vec![expr])?,
+                    DataType::Binary => self.0.call("sort_text", vec![expr])?,
+                    is if is == UUID => self.0.convert(expr, &UUID, &DataType::Utf8)?,
+                    _ => expr,
+                }
             };
         }
         let WindowFunctionDefinition::AggregateUDF(func) = fun else {

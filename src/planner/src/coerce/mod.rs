@@ -19,6 +19,7 @@
 //! 7. [`arrays`]: what meets in an array, or beside one, gets one type;
 //!    [`constants`]: a quoted constant is a value of the type that it is cast to;
 //! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
+//!    [`frames`]: RANGE frames with offsets go by distances;
 //! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
 //!     [`nulls`]: strict functions of a constant NULL are NULL;
 //! 10. [`zones`]: what depends on the session's time zone gets its name;
@@ -32,6 +33,7 @@ mod casts;
 mod collect;
 mod constants;
 mod correlated;
+mod frames;
 mod in_subquery;
 mod json;
 mod keyed;

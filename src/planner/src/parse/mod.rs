@@ -48,7 +48,8 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let text = source.slice(first.span.start, last.span.end).to_string();
         let count = tokens.len();
         let tokens = rewrite_table_functions(&without_only(tokens));
-        let tokens = without_exclusion(tokens, &positions)?;
+        let mut tokens = without_exclusion(tokens, &positions)?;
+        quoted_offsets(&mut tokens);
         let mut front = Front::new(tokens, source.clone(), positions.clone());
         let kind = limits::within(count, || {
             let kind = front.statement()?;
@@ -221,6 +222,35 @@ fn without_exclusion(
         next += 1;
     }
     Ok(tokens)
+}
+
+/// Offsets of window frames that are casts of quoted constants (`RANGE '1 day'::interval
+/// PRECEDING`): sqlparser reads what is quoted there as an interval, and no cast; as `e'..'` it is
+/// an expression.
+fn quoted_offsets(tokens: &mut [TokenWithSpan]) {
+    let ends = |t: &TokenWithSpan| is_word(&t.token, "preceding") || is_word(&t.token, "following");
+    if !tokens.iter().any(ends) {
+        return;
+    }
+    let solid: Vec<usize> = (0..tokens.len())
+        .filter(|i| !is_blank(&tokens[*i].token))
+        .collect();
+    for four in solid.windows(4) {
+        let is = |n: usize, words: &[&str]| {
+            let token = &tokens[four[n]].token;
+            words.iter().any(|word| is_word(token, word))
+        };
+        const UNITS: [&str; 3] = ["range", "rows", "groups"];
+        let frame = is(1, &UNITS)
+            || is(1, &["between"]) && is(0, &UNITS)
+            || is(1, &["and"]) && is(0, &["preceding", "following", "row"]);
+        if !frame || tokens[four[3]].token != Token::DoubleColon {
+            continue;
+        }
+        if let Token::SingleQuotedString(text) = &tokens[four[2]].token {
+            tokens[four[2]].token = Token::EscapedStringLiteral(text.clone());
+        }
+    }
 }
 
 /// The text that tokens point into.

@@ -311,6 +311,54 @@ pub fn placeholder(expr: &Expr) -> Option<usize> {
     }
 }
 
+/// The numbers of the parameters in offsets of window frames, which must be known for a frame to be
+/// one, and whether they are numbers of rows or groups.
+pub fn in_frames(statement: &ast::Statement) -> Vec<(usize, bool)> {
+    #[derive(Default)]
+    struct Finder(Vec<(usize, bool)>);
+    impl Finder {
+        fn window(&mut self, spec: &ast::WindowSpec) {
+            struct Inside<'a>(&'a mut Vec<(usize, bool)>, bool);
+            impl ast::Visitor for Inside<'_> {
+                type Break = ();
+                fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+                    self.0.extend(placeholder(expr).map(|n| (n, self.1)));
+                    ControlFlow::Continue(())
+                }
+            }
+            let Some(frame) = &spec.window_frame else {
+                return;
+            };
+            let counts = frame.units != ast::WindowFrameUnits::Range;
+            let _ = ast::Visit::visit(frame, &mut Inside(&mut self.0, counts));
+        }
+    }
+    impl ast::Visitor for Finder {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Function(ast::Function {
+                over: Some(ast::WindowType::WindowSpec(spec)),
+                ..
+            }) = expr
+            {
+                self.window(spec);
+            }
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<()> {
+            for ast::NamedWindowDefinition(_, window) in &select.named_window {
+                if let ast::NamedWindowExpr::WindowSpec(spec) = window {
+                    self.window(spec);
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut finder = Finder::default();
+    let _ = ast::Visit::visit(statement, &mut finder);
+    finder.0
+}
+
 /// The highest parameter number of a statement or of expressions.
 pub fn count(tree: &impl ast::Visit) -> usize {
     struct Counter(usize);

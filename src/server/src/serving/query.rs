@@ -185,10 +185,11 @@ impl Session {
         // Types that the client named are given to the planner as typed NULLs; the others stay
         // placeholders, and are inferred.
         let mut typed = sql.clone();
+        let in_frames = parameters::in_frames(sql);
         let values: Vec<ast::Expr> = (0..types.len().max(parameters::count(sql)))
             .map(|i| match types.get(i).cloned().flatten() {
-                Some(t) => parameters::null(Some(&t)),
-                None => ast::Expr::Value(ast::Value::Placeholder(format!("${}", i + 1)).into()),
+                Some(t) if !in_frames.iter().any(|(n, _)| *n == i + 1) => parameters::null(Some(&t)),
+                _ => ast::Expr::Value(ast::Value::Placeholder(format!("${}", i + 1)).into()),
             })
             .collect();
         parameters::bind(&mut typed, &values)?;
@@ -227,6 +228,7 @@ impl Session {
                     .cloned()
                     .flatten()
                     .or_else(|| found.get(&(i + 1)).cloned())
+                    .or_else(|| in_frames.contains(&(i + 1, true)).then_some(Type::INT8))
                     .unwrap_or(Type::TEXT)
             })
             .collect();

@@ -564,12 +564,10 @@ fn windows(text: &str) -> Option<Error> {
             format!("window \"{}\" does not exist", name.trim_matches('"')),
         ));
     }
-    if let Some(bounds) = between(text, "start bound (", ") cannot be larger") {
-        return window(if bounds.contains("FOLLOWING") {
-            "frame starting from following row cannot have preceding rows"
-        } else {
-            "frame starting from current row cannot have preceding rows"
-        });
+    if text.contains("start bound (") && text.contains(") cannot be larger") {
+        return Some(Error::unsupported(
+            "a frame that begins behind its end is not supported",
+        ));
     }
     match () {
         () if text.contains("FILTER clause can only be used with aggregate window functions") => {
