@@ -116,25 +116,31 @@ pub(super) fn as_type(value: &Expr, data_type: ast::DataType) -> Expr {
     }
 }
 
-/// Quoted constants among the arguments of a statistic that is one of doubles for them.
+/// Quoted constants among the arguments of an aggregate that is one of doubles, or of booleans, for
+/// them.
 pub(super) fn statistics(expr: &mut Expr) {
     let Expr::Function(function) = expr else {
         return;
     };
     let name = function.name.to_string().to_ascii_lowercase();
+    let takes_booleans = ["bool_and", "bool_or", "every"];
     let takes_doubles = ["stddev", "variance", "var_", "corr", "covar_", "regr_"];
     let ast::FunctionArguments::List(list) = &mut function.args else {
         return;
     };
-    if !takes_doubles.iter().any(|start| name.starts_with(start)) {
+    let taken = if takes_booleans.contains(&name.as_str()) {
+        ast::DataType::Boolean
+    } else if takes_doubles.iter().any(|start| name.starts_with(start)) {
+        ast::DataType::DoublePrecision
+    } else {
         return;
-    }
+    };
     for argument in &mut list.args {
         if let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) = argument
             && matches!(value, Expr::Value(v)
                 if matches!(v.value, ast::Value::SingleQuotedString(_)))
         {
-            *value = as_type(value, ast::DataType::DoublePrecision);
+            *value = as_type(value, taken.clone());
         }
     }
 }

@@ -1,8 +1,9 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
 //! [`analyzer_rules`]:
 //!
-//! 1. [`quantified`]: `IN`, `ANY` and `ALL` of subqueries become counts and extremes where their
-//!    NULL matters; [`lateral`]: lists of the columns before them are unnested beside these;
+//! 1. [`extremes`]: `min` and `max` of what has no order are refused; [`quantified`]: `IN`, `ANY`
+//!    and `ALL` of subqueries become counts and extremes where their NULL matters; [`lateral`]:
+//!    lists of the columns before them are unnested beside these;
 //!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
 //!    differently;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
@@ -33,6 +34,7 @@ mod casts;
 mod collect;
 mod constants;
 mod correlated;
+mod extremes;
 mod frames;
 mod in_subquery;
 mod json;
@@ -116,6 +118,7 @@ pub(crate) fn analyzer_rules(
         Arc::new(literals::Literals { calls, first })
     };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(extremes::Extremes),
         Arc::new(quantified::Quantified),
         Arc::new(lateral::Laterals),
         Arc::new(in_subquery::InSubqueries),

@@ -108,16 +108,13 @@ impl Scopes<'_> {
 }
 
 /// Functions whose first argument may have any type.
-const OF_ANY_TYPE: [&str; 6] = [
-    "first_value",
-    "last_value",
-    "nth_value",
-    "lag",
-    "lead",
-    "array_agg",
-];
+const OF_ANY_TYPE: [&str; 5] = ["first_value", "last_value", "nth_value", "lag", "lead"];
 
-/// `42804` for a constant without type where the function's type would follow from it.
+/// Functions of several types, none of which comes before the others.
+const OF_SEVERAL_TYPES: [&str; 6] = ["array_agg", "sum", "avg", "bit_and", "bit_or", "bit_xor"];
+
+/// `42804` for a constant without type where the function's type would follow from it, `42725`
+/// where several functions take it.
 pub(super) fn check_types(function: &Function) -> Result<()> {
     let FunctionArguments::List(list) = &function.args else {
         return Ok(());
@@ -128,24 +125,28 @@ pub(super) fn check_types(function: &Function) -> Result<()> {
     let untyped =
         constant(first).is_some_and(|v| matches!(v, Value::SingleQuotedString(_) | Value::Null));
     let name = function.name.0.last().and_then(|p| p.as_ident());
-    // A third argument has the type of the first.
-    let any = list.args.len() < 3
-        && name.is_some_and(|n| OF_ANY_TYPE.contains(&n.value.to_lowercase().as_str()));
-    match name.filter(|_| untyped && any) {
-        Some(name) if name.value.eq_ignore_ascii_case("array_agg") => Err(Error::user(
+    let Some(name) = name.filter(|_| untyped) else {
+        return Ok(());
+    };
+    let name = name.value.to_lowercase();
+    if list.args.len() == 1 && OF_SEVERAL_TYPES.contains(&name.as_str()) {
+        return Err(Error::user(
             SqlState("42725"),
-            "function array_agg(unknown) is not unique",
+            format!("function {name}(unknown) is not unique"),
         )
         .with_hint(
             "Could not choose a best candidate function. You might need to add explicit type \
              casts.",
-        )),
-        Some(_) => Err(Error::user(
+        ));
+    }
+    // A third argument has the type of the first.
+    if list.args.len() < 3 && OF_ANY_TYPE.contains(&name.as_str()) {
+        return Err(Error::user(
             SqlState::DATATYPE_MISMATCH,
             "could not determine polymorphic type because input has type unknown",
-        )),
-        None => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 fn constant(expr: &Expr) -> Option<&Value> {
