@@ -1,15 +1,16 @@
 //! Aggregate functions with PostgreSQL's result types: `count(..) = bigint`, `sum(int) = bigint`,
 //! `sum(bigint) = numeric`, `avg`, `variance` and `stddev` of integers and numerics are numeric;
-//! the sum of a `real` is a `double precision`, which loses nothing, that of times an interval.
+//! the sum of a `real` is a `real`, that of times an interval.
 //!
 //! There are forms of the same function. For planning, the argument keeps its type, because the
 //! stream operators add integers natively. For ad-hoc queries ([`aggregates`]) sums that provably
 //! fit are left to DataFusion's accumulators by a simplification, which casts the argument; all
-//! others, and all window functions, are evaluated by [`Sums`], or by the exact sums of doubles
-//! that are handed in.
+//! others, and all window functions, are evaluated by [`Sums`], by the exact sums of doubles that
+//! are handed in, or value by value ([`variances`]).
 
 use super::collecting;
 use super::sums::{self, IntervalSums, Statistic, Sums};
+use super::variances;
 use crate::types::{NUMERIC, is_numeric_bytes};
 use arrow_schema::{DataType, FieldRef, IntervalUnit};
 use datafusion_common::arrow::array::ArrayRef;
@@ -45,14 +46,15 @@ pub(super) fn for_planning() -> Vec<Arc<AggregateUDF>> {
 
 fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<AggregateUDF>> {
     let [sum, avg] = doubles.map_or([None, None], |d| d.map(Some));
+    let in_order = |statistic| (statistic, Some(variances::function(statistic)));
     let replaced = |f: Arc<AggregateUDF>| {
         let (statistic, doubles) = match f.name() {
             "sum" => (Statistic::Sum, sum.clone()),
             "avg" => (Statistic::Average, avg.clone()),
-            "var" | "var_samp" => (Statistic::SampleVariance, Some(f.clone())),
-            "var_pop" => (Statistic::PopulationVariance, Some(f.clone())),
-            "stddev" => (Statistic::SampleDeviation, Some(f.clone())),
-            "stddev_pop" => (Statistic::PopulationDeviation, Some(f.clone())),
+            "var" | "var_samp" => in_order(Statistic::SampleVariance),
+            "var_pop" => in_order(Statistic::PopulationVariance),
+            "stddev" => in_order(Statistic::SampleDeviation),
+            "stddev_pop" => in_order(Statistic::PopulationDeviation),
             "bool_and" => return Arc::new(f.as_ref().clone().with_aliases(["every"])),
             _ => return f,
         };
@@ -104,6 +106,7 @@ impl Hash for PostgresAggregate {
 /// The type of the result over an argument type; `None` if the function does not take it.
 fn result_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
     Some(match (statistic, arg) {
+        (Statistic::Sum, DataType::Float32) => DataType::Float32,
         (_, DataType::Float32 | DataType::Float64) => DataType::Float64,
         (Statistic::Sum | Statistic::Average, DataType::Interval(unit)) => {
             DataType::Interval(*unit)
@@ -128,10 +131,19 @@ fn result_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
 /// The type in which DataFusion's accumulator adds without running over; `None` where it has none.
 fn added_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
     match (statistic, arg) {
+        (Statistic::Sum, DataType::Float32) => None,
         (_, DataType::Float32 | DataType::Float64) => Some(DataType::Float64),
         (_, DataType::Interval(_) | DataType::Time64(_)) => None,
         (Statistic::Sum, _) => result_type(statistic, arg).filter(|t| !is_numeric_bytes(t)),
         _ => None,
+    }
+}
+
+impl PostgresAggregate {
+    /// The function of reals, where it is not that of doubles.
+    fn of_reals(&self) -> Option<Arc<AggregateUDF>> {
+        let own = self.statistic == Statistic::Sum && self.doubles.is_some();
+        own.then(|| variances::function(Statistic::Sum))
     }
 }
 
@@ -212,7 +224,10 @@ impl AggregateUDFImpl for PostgresAggregate {
         };
         match field.data_type() {
             DataType::Float64 => doubles.accumulator(args),
-            DataType::Float32 => Ok(Box::new(Widened(doubles.accumulator(args)?))),
+            DataType::Float32 => {
+                let doubles = self.of_reals().unwrap_or_else(|| doubles.clone());
+                Ok(Box::new(Widened(doubles.accumulator(args)?)))
+            }
             DataType::Interval(_) if args.is_distinct => {
                 not_impl_err!("{}(DISTINCT interval) is not supported", self.name())
             }
@@ -226,7 +241,24 @@ impl AggregateUDFImpl for PostgresAggregate {
             ))),
         }
     }
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        match (&self.doubles, args.expr_fields) {
+            (Some(doubles), [field]) if *field.data_type() == DataType::Float64 => {
+                doubles.create_sliding_accumulator(args)
+            }
+            (Some(doubles), [field]) if *field.data_type() == DataType::Float32 => {
+                let doubles = self.of_reals().unwrap_or_else(|| doubles.clone());
+                Ok(Box::new(Widened(doubles.create_sliding_accumulator(args)?)))
+            }
+            _ => self.accumulator(args),
+        }
+    }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        let reals = |field: &FieldRef| *field.data_type() == DataType::Float32;
+        match (self.of_reals(), args.input_fields) {
+            (Some(sum), [field]) if reals(field) => return sum.state_fields(args),
+            _ => {}
+        }
         match (&self.doubles, args.input_fields) {
             (Some(doubles), [field]) if field.data_type().is_floating() => {
                 doubles.state_fields(args)

@@ -25,6 +25,7 @@ mod scopes;
 mod sums;
 mod truths;
 mod unnest;
+mod variances;
 mod windows;
 
 use crate::Functions;
