@@ -227,6 +227,13 @@ pub enum AggregateFunction {
     Max,
     BoolAnd,
     BoolOr,
+    VarPop,
+    VarSamp,
+    StddevPop,
+    StddevSamp,
+    BitAnd,
+    BitOr,
+    BitXor,
 }
 
 /// The column that is cheapest to carry where only the number of rows matters: a stream never has

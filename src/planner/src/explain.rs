@@ -208,6 +208,13 @@ fn call(c: &AggregateCall, below: &Schema) -> String {
         AggregateFunction::Max => "max",
         AggregateFunction::BoolAnd => "bool_and",
         AggregateFunction::BoolOr => "bool_or",
+        AggregateFunction::VarPop => "var_pop",
+        AggregateFunction::VarSamp => "var_samp",
+        AggregateFunction::StddevPop => "stddev_pop",
+        AggregateFunction::StddevSamp => "stddev_samp",
+        AggregateFunction::BitAnd => "bit_and",
+        AggregateFunction::BitOr => "bit_or",
+        AggregateFunction::BitXor => "bit_xor",
     };
     let arg = c.arg.map_or("*".into(), |a| below.field(a).name().clone());
     let filter = c.filter.map_or(String::new(), |f| {

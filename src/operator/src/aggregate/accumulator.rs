@@ -6,6 +6,7 @@
 //! counts between two batches of an epoch do no harm. The lane's count beside it tells whether
 //! there is a value at all.
 
+use super::bits::Bits;
 use super::float_sum::{DOUBLE, ExactSums, Format, SINGLE, quotient};
 use super::lane::Input;
 use super::minmax;
@@ -93,7 +94,7 @@ pub(super) fn accumulator(
         AggregateFunction::Count => Box::new(Count),
         AggregateFunction::Sum | AggregateFunction::Avg => match argument {
             D::LargeBinary | D::Decimal128(ADDED_DIGITS.., _) if call.output == D::LargeBinary => {
-                Box::new(NumericSum::new(mean))
+                Box::new(NumericSum::new(call.function))
             }
             D::Int8 | D::Int16 | D::Int32 if !mean && call.output == D::Int64 => {
                 Box::new(NarrowSum::default())
@@ -147,6 +148,21 @@ pub(super) fn accumulator(
         }
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => {
             return Err(unsupported(argument));
+        }
+        AggregateFunction::VarPop
+        | AggregateFunction::VarSamp
+        | AggregateFunction::StddevPop
+        | AggregateFunction::StddevSamp => match argument {
+            D::Int16 | D::Int32 | D::Int64 | D::Decimal128(_, _) | D::LargeBinary
+                if call.output == D::LargeBinary =>
+            {
+                Box::new(NumericSum::new(call.function))
+            }
+            other => return Err(unsupported(other)),
+        },
+        AggregateFunction::BitAnd | AggregateFunction::BitOr | AggregateFunction::BitXor => {
+            let bits = Bits::new(call.function, argument).filter(|_| call.output == *argument);
+            Box::new(bits.ok_or_else(|| unsupported(argument))?)
         }
     })
 }

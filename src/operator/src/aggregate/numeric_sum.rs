@@ -1,47 +1,82 @@
-//! Sums and averages of numerics with scales of their own. What is kept of a group ([`Sum`]) is
-//! linear: a row that leaves takes back exactly what it had added, its scale included.
+//! Sums and averages of numerics with scales of their own; variances of these and of integers. What
+//! is kept of a group ([`Sum`]) is linear: a row that leaves takes back exactly what it had added,
+//! its scale included.
 
 use super::accumulator::Accumulator;
 use super::lane::Input;
 use arrow::array::*;
-use arrow::datatypes::{DataType, Decimal128Type};
+use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result};
+use tidemark_plan::AggregateFunction;
 use tidemark_state::chunked::Chunked;
 use tidemark_values::numeric::{Numeric, Sum};
 
-/// `sum`, or with `mean` `avg`, of a column of numerics, or of long `Decimal128`s.
+/// `sum` or `avg` of a column of numerics, or of long `Decimal128`s; variances and deviations of
+/// integers too.
 pub(super) struct NumericSum {
-    mean: bool,
+    function: AggregateFunction,
     /// By group.
     sums: Vec<Sum>,
 }
 
 impl NumericSum {
-    pub(super) fn new(mean: bool) -> NumericSum {
+    pub(super) fn new(function: AggregateFunction) -> NumericSum {
         NumericSum {
-            mean,
+            function,
             sums: Vec::new(),
         }
+    }
+
+    /// What is kept of no values.
+    fn empty(&self) -> Sum {
+        match self.function {
+            AggregateFunction::Sum | AggregateFunction::Avg => Sum::new(),
+            _ => Sum::with_squares(),
+        }
+    }
+
+    fn add<T: ArrowPrimitiveType<Native: Into<i128>>>(
+        &mut self,
+        input: &Input,
+        values: &ArrayRef,
+        scale: u16,
+    ) {
+        let values = values.as_primitive::<T>().values();
+        input.each(|row, id, weight| {
+            let value = Numeric::from_unscaled(values[row].into(), scale);
+            self.sums[id as usize].change(&value, weight);
+        });
     }
 }
 
 impl Accumulator for NumericSum {
     fn grow(&mut self, capacity: usize) {
         if self.sums.len() < capacity {
-            self.sums.resize_with(capacity, Sum::default);
+            let empty = self.empty();
+            self.sums.resize(capacity, empty);
         }
     }
 
     fn update(&mut self, input: &Input, values: &ArrayRef) -> Result<()> {
-        if let DataType::Decimal128(_, scale) = values.data_type() {
-            let scale = u16::from(scale.unsigned_abs());
-            let values = values.as_primitive::<Decimal128Type>().values();
-            input.each(|row, id, weight| {
-                let value = Numeric::from_unscaled(values[row], scale);
-                self.sums[id as usize].change(&value, weight);
-            });
-            return Ok(());
+        match values.data_type() {
+            DataType::Decimal128(_, scale) => {
+                self.add::<Decimal128Type>(input, values, u16::from(scale.unsigned_abs()));
+                return Ok(());
+            }
+            DataType::Int16 => {
+                self.add::<Int16Type>(input, values, 0);
+                return Ok(());
+            }
+            DataType::Int32 => {
+                self.add::<Int32Type>(input, values, 0);
+                return Ok(());
+            }
+            DataType::Int64 => {
+                self.add::<Int64Type>(input, values, 0);
+                return Ok(());
+            }
+            _ => {}
         }
         let values = values.as_binary::<i64>();
         let mut outcome = Ok(());
@@ -58,12 +93,19 @@ impl Accumulator for NumericSum {
                 return Ok(None);
             }
             let sum = &self.sums[*id as usize];
-            if self.mean { sum.avg() } else { sum.sum() }
+            match self.function {
+                AggregateFunction::Avg => sum.avg(),
+                AggregateFunction::VarPop => sum.var_pop(),
+                AggregateFunction::VarSamp => sum.var_samp(),
+                AggregateFunction::StddevPop => sum.stddev_pop(),
+                AggregateFunction::StddevSamp => sum.stddev_samp(),
+                _ => sum.sum(),
+            }
         }))
     }
 
     fn reset(&mut self, id: u32) {
-        self.sums[id as usize] = Sum::default();
+        self.sums[id as usize] = self.empty();
     }
 
     fn stored_type(&self) -> Option<DataType> {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use tidemark_changelog::{hash_columns, vnode_of_hash};
 use tidemark_plan::{AggregateFunction, AggregateFunction::*, aggregate_table_count};
 use tidemark_state::TableDelta;
-use tidemark_values::numeric::Numeric;
+use tidemark_values::numeric::{Numeric, Sum as NumericTotal};
 
 const HUGE: f64 = (1u64 << 62) as f64 * (1u64 << 62) as f64 * (1u64 << 62) as f64;
 const NUMERIC: DataType = DataType::Decimal128(38, 0);
@@ -445,6 +445,11 @@ fn all_calls() -> Vec<AggregateCall> {
         filtered(distinct(Count, 1, DataType::Int64), 6),
         distinct(Count, 5, DataType::Int64),
         distinct(Sum, 2, big(0)),
+        call(BitAnd, Some(1), DataType::Int32),
+        call(BitOr, Some(2), DataType::Int64),
+        filtered(call(BitXor, Some(1), DataType::Int32), 6),
+        call(VarSamp, Some(1), DataType::LargeBinary),
+        call(StddevPop, Some(3), DataType::LargeBinary),
     ]
 }
 
@@ -488,16 +493,27 @@ fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
     let huge = floats.iter().filter(|f| **f == HUGE).count();
     let small: f64 = floats.iter().filter(|f| **f != HUGE).sum();
     let total = if huge > 0 { HUGE * huge as f64 } else { small };
-    let mean = |values: &[i128]| -> ArrayRef {
-        let form = (!values.is_empty()).then(|| {
-            let sum = Numeric::from(values.iter().sum::<i128>());
-            let mean = sum.div(&Numeric::from(values.len() as i64)).unwrap();
+    let form = |value: Option<Numeric>| -> ArrayRef {
+        let form = value.map(|value| {
             let mut form = Vec::new();
-            mean.encode(&mut form);
+            value.encode(&mut form);
             form
         });
         Arc::new(LargeBinaryArray::from(vec![form.as_deref()]))
     };
+    let mean = |values: &[i128]| -> ArrayRef {
+        form((!values.is_empty()).then(|| {
+            let sum = Numeric::from(values.iter().sum::<i128>());
+            sum.div(&Numeric::from(values.len() as i64)).unwrap()
+        }))
+    };
+    let squares = |values: Vec<Numeric>| {
+        let mut total = NumericTotal::with_squares();
+        values.iter().for_each(|v| total.add(v));
+        total
+    };
+    let some_bits: Vec<i32> = passing.iter().filter_map(|r| r.narrow).collect();
+    let cents = |r: &&Row| r.numeric.map(|n| Numeric::from_unscaled(n, 2));
     vec![
         number(rows.len()),
         number(narrow.len()),
@@ -545,6 +561,25 @@ fn naive(rows: &[&Row]) -> Vec<ArrayRef> {
             .len(),
         ),
         numeric(some(&unique(&wide), |w| w.iter().sum()), 38, 0),
+        Arc::new(Int32Array::from(vec![
+            narrow.iter().copied().reduce(|a, b| a & b),
+        ])),
+        Arc::new(Int64Array::from(vec![
+            rows.iter().filter_map(|r| r.wide).reduce(|a, b| a | b),
+        ])),
+        Arc::new(Int32Array::from(vec![
+            some_bits.iter().copied().reduce(|a, b| a ^ b),
+        ])),
+        form(
+            squares(narrow.iter().map(|v| Numeric::from(*v)).collect())
+                .var_samp()
+                .unwrap(),
+        ),
+        form(
+            squares(rows.iter().filter_map(cents).collect())
+                .stddev_pop()
+                .unwrap(),
+        ),
     ]
 }
 

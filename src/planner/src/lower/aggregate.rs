@@ -320,11 +320,21 @@ fn call(
         "max" => AggregateFunction::Max,
         "bool_and" => AggregateFunction::BoolAnd,
         "bool_or" => AggregateFunction::BoolOr,
+        "var_pop" => AggregateFunction::VarPop,
+        "var" | "var_samp" => AggregateFunction::VarSamp,
+        "stddev_pop" => AggregateFunction::StddevPop,
+        "stddev" | "stddev_samp" => AggregateFunction::StddevSamp,
+        "bit_and" => AggregateFunction::BitAnd,
+        "bit_or" => AggregateFunction::BitOr,
+        "bit_xor" => AggregateFunction::BitXor,
         other => {
             return Err(Error::unsupported(format!(
                 "aggregate function {other}() is not supported in a streaming query"
             ))
-            .with_hint("count, sum, avg, min, max, bool_and and bool_or are maintained."));
+            .with_hint(
+                "count, sum, avg, min, max, bool_and, bool_or, bit_and, bit_or, bit_xor, variance \
+                 and stddev are maintained.",
+            ));
         }
     };
     if null_treatment.is_some() {
@@ -358,6 +368,13 @@ fn call(
         ))
         .with_hint("Cast the argument to numeric(p, s)."));
     }
+    let squares = variance(function) || function == AggregateFunction::BitXor;
+    if *distinct && squares {
+        return Err(Error::unsupported(format!(
+            "{}(DISTINCT ..) is not supported in a streaming query",
+            func.name()
+        )));
+    }
     // Least and greatest value, and conjunctions, do not depend on how often a value occurs.
     let distinct = *distinct
         && matches!(
@@ -381,6 +398,17 @@ fn call(
         filter,
         output,
     })
+}
+
+/// Whether the function goes by the squares of its values.
+fn variance(function: AggregateFunction) -> bool {
+    matches!(
+        function,
+        AggregateFunction::VarPop
+            | AggregateFunction::VarSamp
+            | AggregateFunction::StddevPop
+            | AggregateFunction::StddevSamp
+    )
 }
 
 /// Refuses types whose values cannot be told apart by a key.
@@ -413,6 +441,19 @@ fn supported(
             !argument.is_nested() && !matches!(argument, D::Interval(_) | D::Null)
         }
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *argument == D::Boolean,
+        AggregateFunction::BitAnd | AggregateFunction::BitOr | AggregateFunction::BitXor => {
+            matches!(argument, D::Int16 | D::Int32 | D::Int64)
+        }
+        // Of floats they are not what remains when a row has been taken back.
+        AggregateFunction::VarPop
+        | AggregateFunction::VarSamp
+        | AggregateFunction::StddevPop
+        | AggregateFunction::StddevSamp => {
+            matches!(
+                argument,
+                D::Int16 | D::Int32 | D::Int64 | D::Decimal128(_, _)
+            ) || crate::types::is_numeric_bytes(argument)
+        }
     };
     if fine {
         Ok(())
