@@ -13,9 +13,14 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// `0A000`: what is no array of one dimension that begins at 1.
-pub fn unsupported() -> Error {
-    Error::unsupported("multi-dimensional arrays are not supported")
+/// `0A000`: what is an array of arrays.
+pub fn several_dimensions() -> Error {
+    Error::unsupported("arrays of several dimensions are not supported")
+}
+
+/// `0A000`: an array with a first element that is not its element 1.
+pub fn other_subscripts() -> Error {
+    Error::unsupported("arrays whose subscripts do not begin at 1 are not supported")
 }
 
 /// What was read last.
@@ -64,7 +69,7 @@ pub fn read(text: &str, mut put: impl FnMut(Option<&str>)) -> Result<()> {
         put(element);
     })?;
     if reader.deepest > 1 {
-        return Err(unsupported());
+        return Err(several_dimensions());
     }
     match length {
         Some(length) if length != count => Err(bad(
@@ -116,7 +121,8 @@ fn dimensions<'a>(text: &'a str, bad: &impl Fn(&str) -> Error) -> Result<(Option
     }
     match *first {
         (1, upper) if bounds.len() == 1 => Ok((Some(upper as usize), rest)),
-        _ => Err(unsupported()),
+        _ if bounds.len() == 1 => Err(other_subscripts()),
+        _ => Err(several_dimensions()),
     }
 }
 

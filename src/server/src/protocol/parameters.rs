@@ -248,7 +248,8 @@ fn array_text(bytes: &[u8], element: &Type) -> Result<String> {
     match int(0)? {
         0 => return Ok("{}".into()),
         1 if int(16)? == 1 => {}
-        _ => return Err(array::unsupported()),
+        1 => return Err(array::other_subscripts()),
+        _ => return Err(array::several_dimensions()),
     }
     let count = int(12)?;
     let (mut at, mut parts) = (20, Vec::new());

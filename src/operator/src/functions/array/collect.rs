@@ -13,7 +13,7 @@ use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_common::SqlState;
-use tidemark_values::array::unsupported;
+use tidemark_values::array::several_dimensions;
 use tidemark_values::jsonb::{Builder, Value};
 
 pub(super) fn definitions() -> Vec<Definition> {
@@ -82,7 +82,7 @@ fn array_of_arrays(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             };
             return Err(failure(SqlState("2202E"), message));
         }
-        return Err(external(unsupported()));
+        return Err(external(several_dimensions()));
     }
     null(args.return_field.data_type())
 }

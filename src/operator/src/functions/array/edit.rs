@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
-use tidemark_values::array::unsupported;
+use tidemark_values::array::{other_subscripts, several_dimensions};
 
 pub(super) fn definitions() -> Vec<Definition> {
     let array = |name, takes, evaluate| Definition {
@@ -340,7 +340,8 @@ fn filled_length(lengths: Row, bounds: Option<Row>) -> Result<usize> {
         0 => Ok(0),
         1 if !elsewhere || count == 0 => Ok(count),
         _ if count == 0 => Ok(0),
-        _ => Err(external(unsupported())),
+        1 => Err(external(other_subscripts())),
+        _ => Err(external(several_dimensions())),
     }
 }
 
