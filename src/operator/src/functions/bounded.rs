@@ -6,13 +6,13 @@
 //! A size is first told from the whole batch, which costs nothing per row; only where that is near
 //! the limit the rows are looked at one by one. It is never told too small.
 
-use super::definition::{array, failure, rows};
+use super::definition::{array, call_name, failure, rows};
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
 use datafusion_common::{Result, ScalarValue};
 use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 use std::sync::Arc;
 use tidemark_common::SqlState;
@@ -71,6 +71,9 @@ impl ScalarUDFImpl for Bounded {
     }
     fn aliases(&self) -> &[String] {
         self.inner.aliases()
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(call_name(self.name(), args))
     }
     fn signature(&self) -> &Signature {
         self.inner.signature()

@@ -3,12 +3,13 @@
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DataFusionError, Result, ScalarValue, plan_err};
 use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 
@@ -66,6 +67,9 @@ impl ScalarUDFImpl for Function {
     fn aliases(&self) -> &[String] {
         &self.aliases
     }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(call_name(self.definition.name, args))
+    }
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -109,6 +113,39 @@ impl ScalarUDFImpl for Function {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         (self.definition.evaluate)(&args)
     }
+}
+
+/// Calls within calls from which on a column is not named after all that it computes. Whenever an
+/// expression's type is asked for, DataFusion makes the names of all its parts, each of which
+/// repeats those inside of it: of n calls within calls that is n * n * n letters.
+const NAMED_DEPTH_MAX: usize = 16;
+
+/// What a column that a call computes is called in a plan.
+pub(super) fn call_name(function: &str, args: &[Expr]) -> String {
+    if args.iter().any(|arg| is_deep(arg, NAMED_DEPTH_MAX)) {
+        let mut digest = DefaultHasher::new();
+        args.hash(&mut digest);
+        return format!("{function}(#{:016x})", digest.finish());
+    }
+    let names = args.iter().map(|arg| arg.schema_name().to_string());
+    format!("{function}({})", names.collect::<Vec<_>>().join(","))
+}
+
+/// Whether there are more than so many expressions within each other.
+fn is_deep(expr: &Expr, depth: usize) -> bool {
+    let mut deep = depth == 0;
+    if !deep {
+        let children = expr.apply_children(|child| {
+            deep = is_deep(child, depth - 1);
+            Ok(if deep {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
+        });
+        debug_assert!(children.is_ok());
+    }
+    deep
 }
 
 /// Whether decimals become numerics, alone or as elements.

@@ -12,7 +12,7 @@ use arrow::datatypes::*;
 use datafusion_common::{Result, ScalarValue, plan_err};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
 use std::hash::{Hash, Hasher};
@@ -237,6 +237,9 @@ impl ScalarUDFImpl for Aware {
     }
     fn aliases(&self) -> &[String] {
         self.inner.aliases()
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(call_name(self.name(), args))
     }
     fn signature(&self) -> &Signature {
         &self.signature

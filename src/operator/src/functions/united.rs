@@ -15,6 +15,7 @@ use datafusion_expr::{
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::definition::call_name;
 use super::extremes::{extreme, null_if};
 use super::json::JSONB;
 
@@ -85,6 +86,9 @@ impl ScalarUDFImpl for United {
     }
     fn aliases(&self) -> &[String] {
         self.inner.aliases()
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(call_name(self.name(), args))
     }
     fn signature(&self) -> &Signature {
         &self.signature
