@@ -110,25 +110,28 @@ pub fn trim<'a>(bytes: &'a [u8], set: &[u8], start: bool, end: bool) -> &'a [u8]
     &bytes[..to]
 }
 
-/// `bytes LIKE pattern`. Errors: `22025` for a pattern that ends with its escape.
-pub fn like(bytes: &[u8], pattern: &[u8]) -> Result<bool> {
+/// `bytes LIKE pattern`, and the same of characters.
+///
+/// Errors: `22025` for a pattern that ends with its escape, where it is compared that far.
+pub fn like<T: Copy + PartialEq + From<u8>>(bytes: &[T], pattern: &[T]) -> Result<bool> {
+    let is = |c: &T, byte: u8| *c == T::from(byte);
     let (mut at, mut p) = (0, 0);
     // Where the last `%` stands, and from where its rest was tried last.
     let mut back: Option<(usize, usize)> = None;
     loop {
         match pattern.get(p) {
-            Some(b'%') => {
+            Some(c) if is(c, b'%') => {
                 p += 1;
                 back = Some((p, at));
                 continue;
             }
-            Some(b'_') if at < bytes.len() => {
+            Some(c) if is(c, b'_') && at < bytes.len() => {
                 (p, at) = (p + 1, at + 1);
                 continue;
             }
             None if at == bytes.len() => return Ok(true),
-            Some(c) if *c != b'_' => {
-                let escaped = *c == b'\\';
+            Some(c) if !is(c, b'_') && at < bytes.len() => {
+                let escaped = is(c, b'\\');
                 let literal = if escaped { pattern.get(p + 1) } else { Some(c) };
                 let Some(literal) = literal else {
                     return Err(Error::user(

@@ -5,7 +5,7 @@ use super::casts::cast_array;
 use super::definition::*;
 use super::quantified::Compare;
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanArray, StringArray, StringBuilder,
+    Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, BooleanArray, StringArray, StringBuilder,
 };
 use arrow::compute::kernels::comparison;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
@@ -68,20 +68,51 @@ fn matches() -> Vec<Definition> {
     vec![
         matching("like", &["textlike"], |a| match is_bytea(a) {
             true => like(a, true),
-            false => text_like(a, comparison::like),
+            false => text_like(a, comparison::like, false),
         }),
         matching("notlike", &["textnlike"], |a| match is_bytea(a) {
             true => like(a, false),
-            false => text_like(a, comparison::nlike),
+            false => text_like(a, comparison::nlike, false),
         }),
-        matching("texticlike", &[], |a| text_like(a, comparison::ilike)),
-        matching("texticnlike", &[], |a| text_like(a, comparison::nilike)),
+        matching("texticlike", &[], |a| text_like(a, comparison::ilike, true)),
+        matching("texticnlike", &[], |a| {
+            text_like(a, comparison::nilike, true)
+        }),
     ]
 }
 
-fn text_like(args: &ScalarFunctionArgs, compare: Compare) -> Result<ColumnarValue> {
+fn text_like(args: &ScalarFunctionArgs, compare: Compare, any_case: bool) -> Result<ColumnarValue> {
     let (texts, patterns) = (column(args, 0)?, column(args, 1)?);
-    result(args, Arc::new(compare(&texts, &patterns)?))
+    let matches = compare(&texts, &patterns)?;
+    // Arrow takes an escape at the end for itself; PostgreSQL fails once it has come that far.
+    for row in 0..matches.len() {
+        if matches.is_null(row) || !ends_in_escape(text_at(&patterns, row)) {
+            continue;
+        }
+        let letters = |text: &str| -> Vec<char> {
+            if any_case {
+                text.to_lowercase().chars().collect()
+            } else {
+                text.chars().collect()
+            }
+        };
+        let (text, pattern) = (text_at(&texts, row), text_at(&patterns, row));
+        bytea::like(&letters(text), &letters(pattern)).map_err(external)?;
+    }
+    result(args, Arc::new(matches))
+}
+
+fn text_at(texts: &ArrayRef, row: usize) -> &str {
+    match texts.data_type() {
+        DataType::LargeUtf8 => texts.as_string::<i64>().value(row),
+        _ => texts.as_string::<i32>().value(row),
+    }
+}
+
+/// Whether a pattern ends with a backslash that stands for nothing.
+fn ends_in_escape(pattern: &str) -> bool {
+    let kept = pattern.trim_end_matches('\\').len();
+    (pattern.len() - kept) % 2 == 1
 }
 
 fn bytes_and_bits() -> Vec<Definition> {

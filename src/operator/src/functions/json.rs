@@ -343,7 +343,10 @@ fn object(columns: &[ArrayRef], row: usize) -> tidemark_common::Result<Vec<u8>> 
                 format!("argument {}: key must not be null", 2 * i + 1),
             ));
         }
-        if let DataType::Timestamp(TimeUnit::Microsecond, _) = pair[0].data_type() {
+        // The name that a `char(n)` gives has its blanks.
+        if let Some(texts) = pair[0].as_string_opt::<i64>() {
+            builder.key(texts.value(row))?;
+        } else if let DataType::Timestamp(TimeUnit::Microsecond, _) = pair[0].data_type() {
             builder.key(&timestamp_text(&pair[0], row, &Zone::UTC))?;
         } else {
             let key = super::cast_array(&pair[0].slice(row, 1), &DataType::Utf8)

@@ -16,14 +16,14 @@
 
 use super::casts::cast_array;
 use super::definition::*;
-use super::{chars, json, keyed, numeric};
+use super::{chars, json, keyed, numeric, regex};
 use arrow::array::*;
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::{cmp, comparison};
 use arrow::compute::take;
 use arrow::datatypes::*;
 use arrow::error::ArrowError;
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(super) type Compare =
     fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
 
 macro_rules! functions {
-    ($($any:literal $all:literal $compare:path, $meeting:path;)*) => {
+    ($($any:literal $all:literal $compare:expr, $meeting:path;)*) => {
         vec![$(
             definition($any, |args| quantified(args, $compare, $meeting, true)),
             definition($all, |args| quantified(args, $compare, $meeting, false)),
@@ -52,6 +52,10 @@ pub(super) fn definitions() -> Vec<Definition> {
         "any_nlike" "all_nlike" comparison::nlike, matched;
         "any_ilike" "all_ilike" comparison::ilike, matched;
         "any_nilike" "all_nilike" comparison::nilike, matched;
+        "any_regex" "all_regex" |x, y| regex::are_matched(x, y, false, true), matched;
+        "any_nregex" "all_nregex" |x, y| regex::are_matched(x, y, false, false), matched;
+        "any_iregex" "all_iregex" |x, y| regex::are_matched(x, y, true, true), matched;
+        "any_niregex" "all_niregex" |x, y| regex::are_matched(x, y, true, false), matched;
     }
 }
 
@@ -178,7 +182,10 @@ fn quantified(
                 std::iter::repeat_n(row as u32, length)
             });
             let repeated = take(&x, &UInt32Array::from_iter_values(places), None)?;
-            compare(&repeated, &elements)?
+            compare(&repeated, &elements).map_err(|error| match error {
+                ArrowError::ExternalError(ours) => DataFusionError::External(ours),
+                other => other.into(),
+            })?
         }
     };
     let decided = decisive(&matches, any);

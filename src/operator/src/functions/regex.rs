@@ -3,9 +3,13 @@
 
 use super::arguments::{Takes, Texts, Values, taken};
 use super::bounded::{BYTES_MAX, check_bytes};
+use super::chars::BPCHAR;
 use super::definition::*;
-use arrow::array::{BooleanBuilder, Int32Builder, ListBuilder, StringBuilder};
+use arrow::array::{
+    Array, AsArray, BooleanArray, BooleanBuilder, Datum, Int32Builder, ListBuilder, StringBuilder,
+};
 use arrow::datatypes::{DataType, Field, Int32Type};
+use arrow::error::ArrowError;
 use datafusion_common::Result;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use hashbrown::HashMap;
@@ -80,7 +84,14 @@ fn lists() -> Vec<Definition> {
     let function = |name, evaluate| Definition {
         name,
         aliases: &[],
-        takes: |t| taken(t, 2, &[Text, Text, Text]),
+        // The blanks of a `char(n)` are no part of its text.
+        takes: |t| {
+            let mut types = taken(t, 2, &[Text, Text, Text])?;
+            if t[0] == BPCHAR {
+                types[0] = BPCHAR;
+            }
+            Some(types)
+        },
         returns: |_| texts(),
         evaluate,
     };
@@ -243,6 +254,46 @@ fn matches(args: &ScalarFunctionArgs, flags: Flags, wanted: bool) -> Result<Colu
     result(args, Arc::new(found.finish()))
 }
 
+/// Which of the texts match the pattern beside them; `wanted`: what a match is told as.
+pub(super) fn are_matched(
+    texts: &dyn Datum,
+    patterns: &dyn Datum,
+    any_case: bool,
+    wanted: bool,
+) -> std::result::Result<BooleanArray, ArrowError> {
+    let (Some(texts), Some(patterns)) = (
+        texts.get().0.as_string_opt::<i32>(),
+        patterns.get().0.as_string_opt::<i32>(),
+    ) else {
+        let message = "a pattern is matched with what is no text".to_string();
+        return Err(ArrowError::InvalidArgumentError(message));
+    };
+    let flags = if any_case {
+        Flags::ignoring_case()
+    } else {
+        Flags::default()
+    };
+    let failed = |error: Error| ArrowError::ExternalError(Box::new(error));
+    let mut found = BooleanBuilder::with_capacity(texts.len());
+    let mut last: Option<(&str, Rc<Regex>)> = None;
+    for (text, pattern) in texts.iter().zip(patterns) {
+        let (Some(text), Some(pattern)) = (text, pattern) else {
+            found.append_null();
+            continue;
+        };
+        let regex = match &last {
+            Some((known, regex)) if *known == pattern => regex,
+            _ => {
+                &last
+                    .insert((pattern, compile(pattern, flags).map_err(failed)?))
+                    .1
+            }
+        };
+        found.append_value(regex.is_match(text).map_err(failed)? == wanted);
+    }
+    Ok(found.finish())
+}
+
 /// `regexp_like(text, pattern [, flags])`.
 fn like(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let (texts, mut patterns) = (Texts::of(args, 0)?, Patterns::of(args, 2)?);
@@ -299,7 +350,7 @@ fn first_match(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 
 /// All rows of `regexp_matches(text, pattern [, flags])`.
 fn all_matches(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    let (texts, mut patterns) = (Texts::of(args, 0)?, Patterns::of(args, 2)?);
+    let (texts, mut patterns) = (Texts::of_any(args, 0, false)?, Patterns::of(args, 2)?);
     let mut lists = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
     let mut extents = Extents::new(true);
     for row in 0..rows(args) {
@@ -327,7 +378,7 @@ fn all_matches(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
 /// `regexp_split_to_array(text, pattern [, flags])`: an empty match at the end of the text or of
 /// the last match divides nothing.
 fn split(args: &ScalarFunctionArgs, function: &str) -> Result<ColumnarValue> {
-    let (texts, mut patterns) = (Texts::of(args, 0)?, Patterns::of(args, 2)?);
+    let (texts, mut patterns) = (Texts::of_any(args, 0, false)?, Patterns::of(args, 2)?);
     let mut list = ListBuilder::new(StringBuilder::new());
     let mut extents = Extents::new(false);
     for row in 0..rows(args) {

@@ -15,6 +15,7 @@
 
 use super::calls::Calls;
 use super::operands::is_compared;
+use super::typing::Typed;
 use crate::bind::external;
 use crate::signatures::{Arg, type_text, unmatched};
 use crate::types::{JSONB, NUMERIC, sql_type_name};
@@ -24,9 +25,7 @@ use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::expr::{Case, InList, ScalarFunction};
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawFieldAccessExpr};
-use datafusion_expr::{
-    BinaryExpr, Expr, ExprSchemable, GetFieldAccess, LogicalPlan, Operator, ScalarUDF, lit,
-};
+use datafusion_expr::{BinaryExpr, Expr, GetFieldAccess, LogicalPlan, Operator, ScalarUDF, lit};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use std::sync::Arc;
@@ -170,6 +169,10 @@ impl ExprPlanner for ArrayPlanner {
                 return Err(external(Error::user(SqlState::DATATYPE_MISMATCH, message)));
             }
         }
+        if data_type == JSONB && matches!(field_access, GetFieldAccess::ListRange { .. }) {
+            let message = "jsonb subscript does not support slices";
+            return Err(external(Error::user(SqlState::DATATYPE_MISMATCH, message)));
+        }
         let key = match field_access {
             GetFieldAccess::ListRange { start, stop, .. } if is_list(&data_type) => {
                 let call = self.0.call("array_subscripts", vec![expr, *start, *stop]);
@@ -281,7 +284,7 @@ fn no_operator(op: &BinaryOperator, sides: [(&Expr, &DataType); 2]) -> DataFusio
 
 fn multidimensional() -> datafusion_common::DataFusionError {
     external(Error::unsupported(
-        "multi-dimensional arrays are not supported",
+        "arrays of several dimensions are not supported",
     ))
 }
 

@@ -16,11 +16,11 @@
 use super::arrays::{is_list, is_untyped};
 use super::calls::Calls;
 use crate::bind::external;
-use crate::types::{JSONB, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{AggregateFunction, Sort};
-use datafusion_expr::{Expr, ExprSchemable};
+use datafusion_expr::{Expr, ExprSchemable, lit};
 use datafusion_functions_aggregate::array_agg::array_agg_udaf;
 use tidemark_common::{Error, SqlState};
 
@@ -116,7 +116,12 @@ impl Calls {
             )));
         }
         let (mut keys, mut values) = (part(&call, 0), part(&call, 1));
-        if *key != DataType::Utf8 {
+        if *key == BPCHAR {
+            // As a value has it, with its blanks.
+            let argument = std::mem::take(&mut keys.params.args[0]);
+            let value = self.call("to_jsonb", vec![argument])?;
+            keys.params.args[0] = self.call("jsonb_extract_path_text", vec![value, lit("{}")])?;
+        } else if *key != DataType::Utf8 {
             let argument = std::mem::take(&mut keys.params.args[0]);
             keys.params.args[0] = self.cast(argument, &DataType::Utf8)?;
         }

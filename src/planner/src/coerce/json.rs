@@ -7,13 +7,14 @@ use super::operands::is_compared;
 use super::resolve::argument;
 use super::typed::refused;
 use crate::signatures::Mismatch;
-use crate::types::JSONB;
-use arrow_schema::DataType;
+use crate::types::{BPCHAR, JSONB};
+use arrow_schema::{DataType, Field};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
 use datafusion_expr::{BinaryExpr, Expr, Operator};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
+use std::sync::Arc;
 
 /// The function that an operator of JSONB is.
 pub(super) fn operator(op: &BinaryOperator) -> Option<&'static str> {
@@ -58,7 +59,16 @@ impl Calls {
         }
         let wanted = self.operands_of(&raw.op.to_string(), [&left, &right])?;
         let (left, _) = self.operand(raw.left, &left, &wanted[0])?;
+        let padded =
+            matches!(&right.data_type, DataType::List(item) if *item.data_type() == BPCHAR);
         let (right, _) = self.operand(raw.right, &right, &wanted[1])?;
+        // Names in a path are texts, without the blanks of a `char(n)`.
+        let right = if padded {
+            let texts = Field::new_list_field(DataType::Utf8, true);
+            self.cast(right, &DataType::List(Arc::new(texts)))?
+        } else {
+            right
+        };
         Ok(PlannerResult::Planned(self.call(name, vec![left, right])?))
     }
 

@@ -14,6 +14,7 @@ use super::arrays::is_list;
 use super::calls::Calls;
 use super::collect::Collected;
 use super::operands::is_compared;
+use super::typing::Typed;
 use crate::bind::external;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
 use arrow_schema::DataType;
@@ -29,8 +30,8 @@ use datafusion_expr::logical_plan::{
 };
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{
-    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
-    WindowFunctionDefinition, lit, not,
+    AggregateUDF, BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition, lit,
+    not,
 };
 use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_functions_aggregate::min_max::min_udaf;

@@ -51,6 +51,7 @@ mod resolve;
 mod text_calls;
 mod texts;
 mod typed;
+mod typing;
 mod unions;
 mod zones;
 

@@ -6,12 +6,13 @@
 //! * differences, and intervals by numbers, are functions of ours ([`operator`]).
 
 use super::operands::is_compared;
+use super::typing::Typed;
 use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{Between, InList};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast};
+use datafusion_expr::{BinaryExpr, Expr, Operator, cast};
 
 /// An expression, given that those below are done.
 pub(super) fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

@@ -1,12 +1,13 @@
 //! What is called with a constant NULL and gives NULL for it is NULL, whatever its other arguments
 //! are: `NULL + 1 / x` fails for no x, as in PostgreSQL, which calls such functions *strict*.
 
+use super::typing::Typed;
 use crate::signatures::signatures;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::Cast;
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion_expr::{Expr, LogicalPlan, Operator, lit};
 use datafusion_optimizer::AnalyzerRule;
 
 /// Functions with signatures that give something for a NULL; those that begin with `any_` and

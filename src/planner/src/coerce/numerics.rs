@@ -23,6 +23,7 @@ use super::moments;
 use super::named;
 use super::operands::is_compared;
 use super::resolve::argument;
+use super::typing::Typed;
 use crate::bind::external;
 use crate::lineage::SQL_TYPE;
 use crate::signatures;
@@ -33,7 +34,7 @@ use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, Case, InList, Placeholder, ScalarFunction};
 use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
-use datafusion_expr::{BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use tidemark_common::{Error, SqlState};
@@ -422,8 +423,13 @@ impl Calls {
         };
         let record =
             |a: &DataType, b: &DataType| matches!((a, b), (DataType::Struct(_), DataType::Utf8));
+        // A byte string beside a text is written as one; a quoted constant is none any more.
+        let written = |a: &DataType, b: &DataType| {
+            *a == DataType::Binary && matches!(b, DataType::Utf8 | DataType::LargeUtf8)
+        };
         let records = record(left, right) || record(right, left);
-        if !records && (left == right || other(left) || other(right)) {
+        let texts = written(left, right) || written(right, left);
+        if !records && !texts && (left == right || other(left) || other(right)) {
             return Ok(Transformed::no(Expr::BinaryExpr(binary)));
         }
         let text = |e: Expr, t: &DataType| self.convert(e, t, &DataType::Utf8);
@@ -451,6 +457,13 @@ impl Calls {
                 // What is matched keeps its blanks.
                 *like.pattern = self.cast(*like.pattern, &DataType::Utf8)?;
                 Ok(Transformed::yes(Expr::Like(like)))
+            }
+            Expr::Like(like)
+                if super::text_calls::may_end_in_escape(&like)
+                    && like.expr.get_type(schema)? == DataType::Utf8
+                    && like.pattern.get_type(schema)? == DataType::Utf8 =>
+            {
+                super::text_calls::checked_like(self, like).map(Transformed::yes)
             }
             Expr::Like(like) => {
                 for operand in [&like.expr, &like.pattern] {

@@ -4,15 +4,14 @@
 use super::calls::Calls;
 use super::moments::is_time;
 use super::resolve::argument;
+use super::typing::Typed;
 use crate::bind::external;
 use crate::signatures::{common_type, type_text};
 use arrow_schema::{DataType, IntervalUnit};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Between, Case, InList, InSubquery};
-use datafusion_expr::{
-    BinaryExpr, Expr, ExprSchemable, Operator, WindowFunctionDefinition, cast, lit,
-};
+use datafusion_expr::{BinaryExpr, Expr, Operator, WindowFunctionDefinition, cast, lit};
 use tidemark_common::{Error, SqlState};
 
 impl Calls {

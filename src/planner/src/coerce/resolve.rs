@@ -3,6 +3,7 @@
 //! of result that it declares.
 
 use super::calls::Calls;
+use super::typing::Typed;
 use crate::bind::Overloaded;
 use crate::signatures::{Arg, Type, type_text};
 use crate::types::NUMERIC;
@@ -11,7 +12,7 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Case, Placeholder, ScalarFunction};
-use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, lit};
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 use super::Calls;
 use crate::types::BPCHAR;
 use arrow_schema::DataType;
-use datafusion_common::{DFSchema, Result};
+use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
 use datafusion_expr::{Expr, ExprSchemable, Like, Operator};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
@@ -71,6 +71,32 @@ pub(super) fn is_of_bytes(like: &Like, schema: &DFSchema) -> Result<bool> {
     let types = (like.expr.get_type(schema)?, like.pattern.get_type(schema)?);
     let of_bytes = types.0 == DataType::Binary || types.1 == DataType::Binary;
     Ok(of_bytes && !like.case_insensitive && like.escape_char.is_none_or(|c| c == '\\'))
+}
+
+/// Whether a LIKE may have a pattern that ends with its escape, which is an error once a text is
+/// compared that far: any but a constant that does not.
+pub(super) fn may_end_in_escape(like: &Like) -> bool {
+    let escape = like.escape_char.unwrap_or('\\');
+    escape == '\\'
+        && match like.pattern.as_ref() {
+            Expr::Literal(ScalarValue::Utf8(Some(pattern)), _) => {
+                let kept = pattern.trim_end_matches('\\').len();
+                (pattern.len() - kept) % 2 == 1
+            }
+            Expr::Literal(_, _) => false,
+            _ => true,
+        }
+}
+
+/// `text LIKE pattern` as a call that minds an escape at the end.
+pub(super) fn checked_like(calls: &Calls, like: Like) -> Result<Expr> {
+    let name = match (like.case_insensitive, like.negated) {
+        (false, false) => "like",
+        (false, true) => "notlike",
+        (true, false) => "texticlike",
+        (true, true) => "texticnlike",
+    };
+    calls.call(name, vec![*like.expr, *like.pattern])
 }
 
 /// `bytes LIKE pattern` as a call; a quoted constant is a byte string.

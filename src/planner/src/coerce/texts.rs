@@ -1,12 +1,13 @@
 //! `concat` and `concat_ws` write a boolean as `t` or `f`, as PostgreSQL does.
 
+use super::typing::Typed;
 use arrow_schema::DataType;
 use datafusion_common::DFSchema;
 use datafusion_common::Result;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_expr::expr::{Case, ScalarFunction};
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, lit};
+use datafusion_expr::{Expr, LogicalPlan, lit};
 use datafusion_optimizer::AnalyzerRule;
 
 /// The rule; it comes before type coercion.

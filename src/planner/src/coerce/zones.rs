@@ -21,6 +21,7 @@
 //! type of nothing. It is idempotent: a call that has its zone is left alone.
 
 use super::calls::Calls;
+use super::typing::Typed;
 use crate::bind::external;
 use crate::types::JSONB;
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
@@ -29,8 +30,7 @@ use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result, ScalarValue, not_impl_err};
 use datafusion_expr::expr::{AggregateFunction, ScalarFunction, WindowFunction};
 use datafusion_expr::{
-    BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound,
-    WindowFrameUnits, cast, lit,
+    BinaryExpr, Cast, Expr, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
 };
 use datafusion_optimizer::AnalyzerRule;
 use std::any::Any;
