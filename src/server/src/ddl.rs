@@ -357,8 +357,14 @@ impl Session {
                     drop.kind.name()
                 ))),
                 Err(e) => {
+                    let state = match (drop.kind, e.state()) {
+                        (RelationKind::Index, SqlState::UNDEFINED_TABLE) => {
+                            SqlState::UNDEFINED_OBJECT
+                        }
+                        (_, state) => state,
+                    };
                     let missing = Error::user(
-                        e.state(),
+                        state,
                         format!("{} \"{name}\" does not exist", drop.kind.name()),
                     );
                     return Err(if name.position > 0 {

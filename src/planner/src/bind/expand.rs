@@ -443,6 +443,7 @@ impl VisitorMut for Expander<'_> {
             return ControlFlow::Break(error);
         }
         fetch_first(query);
+        whole_limits(query);
         typed_values(&mut query.body);
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
@@ -469,6 +470,9 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<Error> {
+        if let Err(error) = super::misplaced::windows(select) {
+            return ControlFlow::Break(error);
+        }
         super::names::give(select);
         super::truths::conditions(select);
         if let Err(error) = super::frames::named(select) {
@@ -491,7 +495,10 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        if let Err(error) = self.count() {
+        let counted = self
+            .count()
+            .and_then(|()| super::misplaced::call(expr, self.provider.registry));
+        if let Err(error) = counted {
             return ControlFlow::Break(error);
         }
         if let Expr::Function(function) = expr
@@ -522,7 +529,9 @@ impl VisitorMut for Expander<'_> {
         constants::rewrite(expr);
         constants::statistics(expr);
         bucket_of(expr);
-        super::quantified::rewrite(expr);
+        if let Err(error) = super::quantified::rewrite(expr, self.provider) {
+            return ControlFlow::Break(error);
+        }
         super::truths::rewrite(expr);
         super::branches::rewrite(expr);
         if let Err(error) = super::rows::rewrite(expr) {
@@ -706,6 +715,35 @@ fn fetch_first(query: &mut Query) {
                 percent: false,
                 quantity: Some(rows),
             });
+        }
+    }
+}
+
+/// How many rows LIMIT and OFFSET mean is a `bigint`: what is quoted or has another type of numbers
+/// becomes one.
+fn whole_limits(query: &mut Query) {
+    let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause else {
+        return;
+    };
+    let offset = offset.as_mut().map(|offset| &mut offset.value);
+    for rows in limit.iter_mut().chain(offset) {
+        let quoted = matches!(&*rows, Expr::Value(v)
+            if matches!(v.value, ast::Value::SingleQuotedString(_)));
+        let number = written_type(rows).is_some_and(|t| {
+            matches!(
+                t,
+                ast::DataType::Numeric(_)
+                    | ast::DataType::Decimal(_)
+                    | ast::DataType::Real
+                    | ast::DataType::Float(_)
+                    | ast::DataType::Float4
+                    | ast::DataType::Float8
+                    | ast::DataType::Double(_)
+                    | ast::DataType::DoublePrecision
+            )
+        });
+        if quoted || number {
+            *rows = as_type(rows, ast::DataType::BigInt(None));
         }
     }
 }

@@ -11,6 +11,7 @@ mod error;
 mod expand;
 mod frames;
 mod keys;
+mod misplaced;
 mod moments;
 mod names;
 mod operators;

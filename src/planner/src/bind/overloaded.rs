@@ -17,7 +17,7 @@ use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
     Signature as Accepts,
 };
 use std::hash::{Hash, Hasher};
@@ -159,6 +159,10 @@ fn quantified(name: &str) -> Option<&'static str> {
         "nlike" => "!~~",
         "ilike" => "~~*",
         "nilike" => "!~~*",
+        "regex" => "~",
+        "nregex" => "!~",
+        "iregex" => "~*",
+        "niregex" => "!~*",
         _ => return None,
     })
 }
@@ -200,6 +204,11 @@ impl Hash for Overloaded {
 impl ScalarUDFImpl for Overloaded {
     fn name(&self) -> &str {
         &self.name
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let evaluated = self.inner.schema_name(args)?;
+        let inside = evaluated.strip_prefix(self.inner.name());
+        Ok(format!("{}{}", self.name, inside.unwrap_or(&evaluated)))
     }
     fn signature(&self) -> &Accepts {
         &self.accepts

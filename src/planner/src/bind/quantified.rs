@@ -1,16 +1,23 @@
-//! `x op ANY (..)` and `x op ALL (..)`. Of a subquery, `= ANY` is IN and `<> ALL` is NOT IN, the
-//! others are bound as they are. Of an array that is written out, `= ANY` and `<> ALL` are IN and
+//! `x op ANY (..)` and `x op ALL (..)`. Of a subquery, `= ANY` is IN and `<> ALL` is NOT IN, what
+//! matches patterns is that of the array `ARRAY(SELECT ..)`, the others are bound as they are. Of an array that is written out, `= ANY` and `<> ALL` are IN and
 //! NOT IN too, which are looked up by key. Of any other array they are calls that the operators
 //! evaluate: `any_lt(x, array)`.
 
+use super::Provider;
+use super::constants::as_type;
 use crate::bind::moments;
 use crate::coerce::DOUBLE;
+use crate::parse::parse_query;
 use datafusion_sql::sqlparser::ast::{
-    self, ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr, Value,
+    self, ArrayElemTypeDef, BinaryOperator, DataType, Expr, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Query, Value,
 };
+use tidemark_common::Result;
 
 /// Rewrites an expression.
-pub(super) fn rewrite(expr: &mut Expr) {
+///
+/// Errors: those of `ARRAY(SELECT ..)`.
+pub(super) fn rewrite(expr: &mut Expr, provider: &Provider) -> Result<()> {
     let (left, op, right, any) = match expr {
         Expr::AnyOp {
             left,
@@ -23,7 +30,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
             compare_op,
             right,
         } => (left, compare_op, right, false),
-        _ => return,
+        _ => return Ok(()),
     };
     let equal = match (&*op, any) {
         (BinaryOperator::Eq, true) => Some(false),
@@ -32,15 +39,20 @@ pub(super) fn rewrite(expr: &mut Expr) {
     };
     unwrap_query(right);
     let taken = |e: &mut Expr| std::mem::replace(e, Expr::Value(Value::Null.into()));
-    if let Expr::Subquery(subquery) = right.as_ref() {
-        if let Some(negated) = equal {
+    if let Expr::Subquery(subquery) = right.as_mut() {
+        if is_match(op) {
+            let query = std::mem::replace(subquery, parse_query("SELECT 1")?);
+            **right = array_of(query, provider)?;
+        } else if let Some(negated) = equal {
             *expr = Expr::InSubquery {
                 subquery: subquery.clone(),
                 expr: Box::new(taken(left)),
                 negated,
             };
+            return Ok(());
+        } else {
+            return Ok(());
         }
-        return;
     }
     if let Some(negated) = equal
         && let Some(list) = elements(right)
@@ -63,7 +75,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
                 negated,
             }
         };
-        return;
+        return Ok(());
     }
     let name = match op {
         BinaryOperator::Eq => "eq",
@@ -76,12 +88,41 @@ pub(super) fn rewrite(expr: &mut Expr) {
         BinaryOperator::PGNotLikeMatch => "nlike",
         BinaryOperator::PGILikeMatch => "ilike",
         BinaryOperator::PGNotILikeMatch => "nilike",
-        _ => return,
+        BinaryOperator::PGRegexMatch => "regex",
+        BinaryOperator::PGRegexNotMatch => "nregex",
+        BinaryOperator::PGRegexIMatch => "iregex",
+        BinaryOperator::PGRegexNotIMatch => "niregex",
+        _ => return Ok(()),
     };
     let name = format!("{}_{name}", if any { "any" } else { "all" });
     let argument = |e: &mut Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(taken(e)));
     let args = [argument(left), argument(right)];
     *expr = Expr::Function(moments::function(&name, &args));
+    Ok(())
+}
+
+/// Whether an operator matches a text with a pattern.
+fn is_match(op: &BinaryOperator) -> bool {
+    matches!(
+        op,
+        BinaryOperator::PGLikeMatch
+            | BinaryOperator::PGNotLikeMatch
+            | BinaryOperator::PGILikeMatch
+            | BinaryOperator::PGNotILikeMatch
+            | BinaryOperator::PGRegexMatch
+            | BinaryOperator::PGRegexNotMatch
+            | BinaryOperator::PGRegexIMatch
+            | BinaryOperator::PGRegexNotIMatch
+    )
+}
+
+/// `ARRAY(query)`.
+fn array_of(query: Box<Query>, provider: &Provider) -> Result<Expr> {
+    let mut call = moments::function("array", &[]);
+    call.args = FunctionArguments::Subquery(query);
+    let mut array = Expr::Function(call);
+    provider.array_query(&mut array)?;
+    Ok(array)
 }
 
 /// A value as the numbers of an array are compared with it.
@@ -110,7 +151,7 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
         Expr::Nested(inner) => elements(inner),
         Expr::Array(array) => {
             let flat = !array.elem.iter().any(|e| matches!(e, Expr::Array(_)));
-            flat.then(|| array.elem.clone())
+            flat.then(|| typed(&array.elem))
         }
         Expr::Cast {
             expr,
@@ -136,6 +177,22 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
         },
         _ => None,
     }
+}
+
+/// The elements of `ARRAY[..]`: texts, where all are quoted.
+fn typed(elements: &[Expr]) -> Vec<Expr> {
+    let is_quoted = |e: &Expr| {
+        matches!(e, Expr::Value(v)
+        if matches!(v.value, Value::SingleQuotedString(_)))
+    };
+    let is_null = |e: &Expr| matches!(e, Expr::Value(v) if v.value == Value::Null);
+    let texts =
+        elements.iter().any(is_quoted) && elements.iter().all(|e| is_quoted(e) || is_null(e));
+    let element = |e: &Expr| match texts {
+        true => as_type(e, DataType::Text),
+        false => e.clone(),
+    };
+    elements.iter().map(element).collect()
 }
 
 /// The elements of an array in its text form, if nothing in it is quoted or nested.

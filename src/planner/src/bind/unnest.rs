@@ -262,12 +262,15 @@ fn unnested(
 
 /// Gives the bounds of slices that have none: `a[:2]` begins at the first element, `a[2:]` ends
 /// with the last.
+///
+/// Where one of several subscripts is a slice, all are, `[n]` is `[1:n]`, and each is of a dimension
+/// of its own: an array of one dimension has no elements there, `a[2:3][1]` is `{}`.
 pub(super) fn slice_bounds(expr: &mut Expr) {
     let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
         return;
     };
     let number = |n: i32| Expr::Value(Value::Number(n.to_string(), false).into());
-    for access in access_chain {
+    for access in access_chain.iter_mut() {
         if let AccessExpr::Subscript(Subscript::Slice {
             lower_bound,
             upper_bound,
@@ -276,6 +279,40 @@ pub(super) fn slice_bounds(expr: &mut Expr) {
         {
             lower_bound.get_or_insert_with(|| number(1));
             upper_bound.get_or_insert_with(|| number(i32::MAX));
+            [lower_bound, upper_bound]
+                .into_iter()
+                .flatten()
+                .for_each(quoted_bound);
         }
+    }
+    let slices = access_chain.iter().any(is_slice);
+    if !slices || access_chain.len() == 1 {
+        return;
+    }
+    let slice = |upper| {
+        AccessExpr::Subscript(Subscript::Slice {
+            lower_bound: Some(number(1)),
+            upper_bound: Some(upper),
+            stride: None,
+        })
+    };
+    for access in access_chain.iter_mut() {
+        if let AccessExpr::Subscript(Subscript::Index { index }) = access {
+            quoted_bound(index);
+            let index = std::mem::replace(index, number(1));
+            *access = slice(index);
+        }
+    }
+    access_chain.push(slice(number(0)));
+}
+
+fn is_slice(access: &AccessExpr) -> bool {
+    matches!(access, AccessExpr::Subscript(Subscript::Slice { .. }))
+}
+
+/// A bound in quotes is a number.
+fn quoted_bound(bound: &mut Expr) {
+    if matches!(bound, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_))) {
+        *bound = as_type(bound, DataType::Integer(None));
     }
 }

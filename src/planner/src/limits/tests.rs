@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::parse;
-use crate::statement::StatementKind;
-use datafusion_sql::sqlparser::ast::Statement;
+use crate::parse::parse_query;
 
 /// Every relation has so many columns.
 fn check_of(columns: usize, query: &Query) -> Result<()> {
@@ -25,13 +24,7 @@ fn state_of(sql: &str) -> SqlState {
 }
 
 fn query(sql: &str) -> Box<Query> {
-    match parse(sql).unwrap().remove(0).kind {
-        StatementKind::Sql(statement) => match *statement {
-            Statement::Query(query) => query,
-            other => panic!("{other}"),
-        },
-        other => panic!("{other:?}"),
-    }
+    parse_query(sql).unwrap()
 }
 
 fn depth(expr: &Expr) -> usize {

@@ -583,9 +583,15 @@ impl Front<'_> {
             .slice(from.span.start, last.span.end)
             .to_string();
         let tokens: Vec<TokenWithSpan> = solid[..query_end].iter().map(|t| (*t).clone()).collect();
-        let mut inner = Front::new(tokens, self.source.clone(), self.positions.clone());
+        let mut inner = Front::new(
+            tokens,
+            self.source.clone(),
+            self.positions.clone(),
+            self.strict,
+        );
         let mut query = inner.run(Parser::parse_query)?;
         limits::settle(&mut *query)?;
+        inner.check(&*query)?;
         inner.end()?;
         (0..end).for_each(|_| self.parser.advance_token());
         Ok((query, text, emit))

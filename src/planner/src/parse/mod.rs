@@ -9,6 +9,7 @@ mod error;
 mod operators;
 mod refused;
 mod special;
+mod strict;
 mod utility;
 
 use crate::limits;
@@ -29,6 +30,11 @@ pub static DIALECT: dialect::TidemarkDialect = dialect::TidemarkDialect;
 /// Errors: `42601` with the position in `sql`; `0A000` for a clause that is known but not
 /// supported.
 pub fn parse(sql: &str) -> Result<Vec<Statement>> {
+    statements(sql, true)
+}
+
+/// Parses statements; `strict`: as PostgreSQL does, without what sqlparser reads beyond it.
+fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
     let positions = Positions::new(sql);
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
@@ -41,6 +47,9 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
             continue;
         };
         limits::check_tokens(tokens)?;
+        if strict {
+            strict::numbers(tokens, &source, &positions)?;
+        }
         let last = tokens
             .iter()
             .rfind(|t| !is_blank(&t.token))
@@ -50,7 +59,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
         let tokens = rewrite_table_functions(&without_only(tokens));
         let mut tokens = without_exclusion(tokens, &positions)?;
         quoted_offsets(&mut tokens);
-        let mut front = Front::new(tokens, source.clone(), positions.clone());
+        let mut front = Front::new(tokens, source.clone(), positions.clone(), strict);
         let kind = limits::within(count, || {
             let kind = front.statement()?;
             front.end()?;
@@ -70,7 +79,7 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
 
 /// Parses one query, as it is stored in the catalog.
 pub(crate) fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
-    let statements = parse(sql)?;
+    let statements = statements(sql, false)?;
     match statements.into_iter().next().map(|s| s.kind) {
         Some(StatementKind::Sql(statement)) => match *statement {
             ast::Statement::Query(query) => Ok(query),
@@ -317,10 +326,17 @@ struct Front<'a> {
     positions: Positions,
     /// Statements around the one that is read: EXPLAIN's, CREATE TABLE's.
     depth: usize,
+    /// Whether what sqlparser reads beyond PostgreSQL's grammar is refused.
+    strict: bool,
 }
 
 impl<'a> Front<'a> {
-    fn new(tokens: Vec<TokenWithSpan>, source: Source<'a>, positions: Positions) -> Front<'a> {
+    fn new(
+        tokens: Vec<TokenWithSpan>,
+        source: Source<'a>,
+        positions: Positions,
+        strict: bool,
+    ) -> Front<'a> {
         Front {
             parser: Parser::new(&DIALECT)
                 .with_recursion_limit(limits::PARSER_DEPTH_MAX)
@@ -329,6 +345,7 @@ impl<'a> Front<'a> {
             source,
             positions,
             depth: 0,
+            strict,
         }
     }
 
@@ -467,6 +484,14 @@ impl<'a> Front<'a> {
         self.source.slice(start.start, to).to_string()
     }
 
+    /// Refuses what PostgreSQL's grammar has not.
+    fn check(&self, node: &impl ast::Visit) -> Result<()> {
+        if self.strict {
+            strict::tree(node, &self.positions)?;
+        }
+        Ok(())
+    }
+
     /// Parses the statement, `first` dispatching on its first words.
     fn statement(&mut self) -> Result<StatementKind> {
         self.depth += 1;
@@ -484,6 +509,7 @@ impl<'a> Front<'a> {
         }
         let mut statement = Box::new(self.run(|p| p.parse_statement())?);
         limits::settle(&mut *statement)?;
+        self.check(&*statement)?;
         Ok(match *statement {
             ast::Statement::Query(_)
             | ast::Statement::Insert(_)

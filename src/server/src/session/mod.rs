@@ -374,7 +374,7 @@ impl Session {
             K::Refresh(name) => self.refresh(name),
             K::CancelJobs(ids) => self.cancel_jobs(ids).await,
             K::Set { name, value, local } => self.set(name, value.as_deref(), *local),
-            K::Reset(name) => Ok(self.reset(name.as_deref())),
+            K::Reset(name) => self.reset(name.as_deref()),
             K::Begin { read_only } => self.begin(*read_only).await,
             K::Commit => self.commit().await,
             K::Rollback => self.rollback(),
@@ -406,10 +406,12 @@ impl Session {
         Ok(Outcome::Command("SET".into()))
     }
 
-    fn reset(&mut self, name: Option<&str>) -> Outcome {
+    /// RESET: `42704` for a setting that nobody knows.
+    fn reset(&mut self, name: Option<&str>) -> Result<Outcome> {
         let settings = Arc::make_mut(&mut self.settings);
         let reports = match name {
             Some(name) if !name.eq_ignore_ascii_case("all") => {
+                settings.known(name)?;
                 settings.reset(name).into_iter().collect()
             }
             _ => settings.reset_all(),
@@ -417,7 +419,7 @@ impl Session {
         for (name, value) in reports {
             self.report(name, value);
         }
-        Outcome::Command("RESET".into())
+        Ok(Outcome::Command("RESET".into()))
     }
 }
 

@@ -284,6 +284,14 @@ impl Settings {
         self.get(name).ok_or_else(|| unknown(name))
     }
 
+    /// `42704` for a setting that neither has a value nor may get one.
+    pub fn known(&self, name: &str) -> Result<()> {
+        if is_foreign(&canonical(name)) {
+            return Ok(());
+        }
+        self.would_be(name, None).map(|_| ())
+    }
+
     /// What SHOW would show after SET.
     pub fn would_be(&self, name: &str, value: Option<&str>) -> Result<String> {
         let lower = canonical(name);

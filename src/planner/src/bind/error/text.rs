@@ -139,8 +139,12 @@ fn names(text: &str) -> Option<Error> {
             .with_hint("Is the name before the dot the alias of a table in FROM?"),
         );
     }
+    if text.contains("dot access not supported for non-string expr") {
+        return Some(Error::unsupported("fields of a row are not supported"));
+    }
     let compound = between(text, "ompound identifier '", "'")
-        .or_else(|| between(text, "ompound identifier: ", " "))?;
+        .or_else(|| between(text, "ompound identifier: ", " "))
+        .or_else(|| between_ends(first_line(text), "Invalid qualifier "))?;
     let table = compound.split('.').next().unwrap_or(compound);
     Some(Error::user(
         SqlState::UNDEFINED_TABLE,
@@ -152,7 +156,7 @@ fn no_function(call: String) -> Error {
     // `ARRAY[..]`.
     if let Some(types) = call.strip_prefix("make_array(") {
         if types.contains("[]") {
-            return Error::unsupported("multi-dimensional arrays are not supported");
+            return Error::unsupported("arrays of several dimensions are not supported");
         }
         let types = types.trim_end_matches(')').replace(", ", " and ");
         let message = format!("ARRAY types {types} cannot be matched");

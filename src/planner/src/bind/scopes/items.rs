@@ -239,7 +239,7 @@ fn check_group(
         check_constant(expr, CLAUSE, width)?;
         return match meant(expr, projection, known) {
             Some(meant) => check_grouped(meant, is_aggregate),
-            None => Ok(()),
+            None => check_grouped(expr, is_aggregate),
         };
     };
     for expr in sets.iter_mut().flatten() {
