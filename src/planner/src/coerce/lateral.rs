@@ -7,17 +7,22 @@
 //!   = Project(t.*, u.x, Unnest(Project(t.*, list over t)))
 //! ```
 //!
+//! A subquery without FROM is a projection, `FROM t, LATERAL (SELECT t.a + 1 AS x) u`. An aggregate
+//! that compares with `t` by anything but `=` becomes a scalar subquery for each of its columns.
+//!
 //! That is sound for an inner join, and for a left one whose condition is true: there a row without
 //! elements stays, with NULL. Everything else is left as it is, and refused later. The rule comes
 //! first, while the subquery has the shape that binding has given it.
 
+use super::sideways;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{Column, DFSchema, NullHandling, Result, ScalarValue};
+use datafusion_common::{Column, DFSchema, NullHandling, Result, ScalarValue, TableReference};
 use datafusion_expr::logical_plan::builder::unnest_with_options;
-use datafusion_expr::logical_plan::{Join, Projection, SubqueryAlias, Unnest};
+use datafusion_expr::logical_plan::{Join, Projection, Subquery, SubqueryAlias, Unnest};
 use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
 use datafusion_optimizer::AnalyzerRule;
+use std::sync::Arc;
 
 /// The rule.
 #[derive(Debug)]
@@ -82,7 +87,10 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     };
     let Some((above, unnest, lists)) = lists(&subquery.subquery) else {
-        return Ok(None);
+        return match columns_of(&subquery.subquery, join.left.schema())? {
+            Some(columns) => with_columns(join, alias, columns),
+            None => Ok(None),
+        };
     };
     let mut options = unnest.options.clone();
     match join.join_type {
@@ -121,8 +129,75 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
     builder.build().map(Some)
 }
 
+/// The columns of a subquery that has one row, as expressions beside the tables before it.
+fn columns_of(subquery: &LogicalPlan, outside: &DFSchema) -> Result<Option<Vec<Expr>>> {
+    let LogicalPlan::Projection(projection) = subquery else {
+        return Ok(None);
+    };
+    match projection.input.as_ref() {
+        LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => {
+            for expr in &projection.expr {
+                if !sideways::knows(expr, outside)? {
+                    return Ok(None);
+                }
+            }
+            projection
+                .expr
+                .iter()
+                .map(inward)
+                .collect::<Result<_>>()
+                .map(Some)
+        }
+        LogicalPlan::Aggregate(aggregate)
+            if aggregate.group_expr.is_empty() && sideways::has_inequality(subquery)? =>
+        {
+            let column = |expr: &Expr| {
+                let plan = LogicalPlanBuilder::from(projection.input.as_ref().clone())
+                    .project([expr.clone()])?
+                    .build()?;
+                let outer_ref_columns = plan.all_out_ref_exprs();
+                Ok(Expr::ScalarSubquery(Subquery {
+                    subquery: Arc::new(plan),
+                    outer_ref_columns,
+                    spans: Default::default(),
+                }))
+            };
+            projection
+                .expr
+                .iter()
+                .map(column)
+                .collect::<Result<_>>()
+                .map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// A join with one row, which is computed of each on its left side.
+fn with_columns(
+    join: &Join,
+    alias: &TableReference,
+    columns: Vec<Expr>,
+) -> Result<Option<LogicalPlan>> {
+    let always = is_true(join.filter.as_ref());
+    let inner = join.join_type == JoinType::Inner;
+    if !join.on.is_empty() || !inner && !(join.join_type == JoinType::Left && always) {
+        return Ok(None);
+    }
+    let (left, right) = (join.left.schema(), join.right.schema());
+    let kept = left.columns().into_iter().map(Expr::Column);
+    let named = columns.into_iter().zip(right.fields());
+    let named = named.map(|(e, f)| e.unalias().alias_qualified(Some(alias.clone()), f.name()));
+    let mut builder = LogicalPlanBuilder::from(join.left.as_ref().clone())
+        .project(kept.chain(named).collect::<Vec<_>>())?;
+    if let Some(filter) = join.filter.as_ref().filter(|_| !always) {
+        builder = builder.filter(filter.clone())?;
+    }
+    builder.build().map(Some)
+}
+
 /// Whether an outer reference is one to these columns.
-fn is_of(reference: &Expr, schema: &DFSchema) -> bool {
+pub(super) fn is_of(reference: &Expr, schema: &DFSchema) -> bool {
     match reference {
         Expr::OuterReferenceColumn(_, column) => schema.has_column(column),
         _ => false,
@@ -130,7 +205,7 @@ fn is_of(reference: &Expr, schema: &DFSchema) -> bool {
 }
 
 /// The expression over the columns themselves, under the name that it had.
-fn inward(expr: &Expr) -> Result<Expr> {
+pub(super) fn inward(expr: &Expr) -> Result<Expr> {
     let name = expr.schema_name().to_string();
     let inner = expr.clone().transform_up(|e| {
         Ok(match e {

@@ -48,6 +48,7 @@ mod numerics;
 mod operands;
 mod quantified;
 mod resolve;
+mod sideways;
 mod text_calls;
 mod texts;
 mod typed;
@@ -120,8 +121,8 @@ pub(crate) fn analyzer_rules(
     };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(extremes::Extremes),
-        Arc::new(quantified::Quantified),
         Arc::new(lateral::Laterals),
+        Arc::new(quantified::Quantified),
         Arc::new(in_subquery::InSubqueries),
         literals(true),
         Arc::new(Operators(calls.clone())),

@@ -19,6 +19,7 @@
 //! rows, is left to DataFusion's joins, which is refused in views.
 
 use super::in_subquery::{from_inside, is_plain};
+use super::sideways;
 use crate::bind::external;
 use crate::types::JSONB;
 use arrow_schema::DataType;
@@ -41,7 +42,7 @@ use tidemark_common::Error;
 /// A subquery's name where its column is compared.
 const NAME: &str = "__quantified";
 
-/// The rule; it comes first.
+/// The rule; it comes when laterals are joins no more.
 #[derive(Debug)]
 pub(super) struct Quantified;
 
@@ -62,11 +63,15 @@ impl AnalyzerRule for Quantified {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let mut named = 0;
         let done = plan.transform_up_with_subqueries(|plan| {
+            let plan = sideways::rewritten(plan, &mut named)?;
+            let brought_in = plan.transformed;
+            let plan = plan.data;
             let null = match &plan {
                 LogicalPlan::Filter(_) => Null::False,
                 LogicalPlan::Projection(_) => Null::Itself,
-                _ => return Ok(Transformed::no(plan)),
+                _ => return Ok(Transformed::new_transformed(plan, brought_in)),
             };
             let in_list = null == Null::Itself;
             let schema = merge_schema(&plan.inputs());
@@ -80,7 +85,7 @@ impl AnalyzerRule for Quantified {
                     done
                 })
             })?;
-            if rewritten.transformed {
+            if rewritten.transformed || brought_in {
                 rewritten.map_data(LogicalPlan::recompute_schema)
             } else {
                 Ok(rewritten)
