@@ -41,7 +41,7 @@ pub use datafusion_sql::sqlparser;
 pub use limits::{check as check_limits, check_interrupt, interruptible};
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
-pub use parse::parse;
+pub use parse::{parse, parse_stored};
 pub use statement::{Statement, StatementKind};
 pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,

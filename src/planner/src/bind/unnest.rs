@@ -263,8 +263,8 @@ fn unnested(
 /// Gives the bounds of slices that have none: `a[:2]` begins at the first element, `a[2:]` ends
 /// with the last.
 ///
-/// Where one of several subscripts is a slice, all are, `[n]` is `[1:n]`, and each is of a dimension
-/// of its own: an array of one dimension has no elements there, `a[2:3][1]` is `{}`.
+/// Where one of several subscripts is a slice, all are, `[n]` is `[1:n]`, and each is of a
+/// dimension of its own: an array of one dimension has no elements there, `a[2:3][1]` is `{}`.
 pub(super) fn slice_bounds(expr: &mut Expr) {
     let Expr::CompoundFieldAccess { access_chain, .. } = expr else {
         return;

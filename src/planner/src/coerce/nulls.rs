@@ -100,14 +100,15 @@ fn is_null(expr: &Expr) -> bool {
     }
 }
 
-fn is_strict(name: &str) -> bool {
+/// Whether a function gives NULL for a NULL.
+pub(super) fn is_strict(name: &str) -> bool {
     let quantified = name.starts_with("any_") || name.starts_with("all_");
     OPERATORS.contains(&name)
         || !quantified && !NOT_STRICT.contains(&name) && !signatures(name).is_empty()
 }
 
 /// Whether an operator gives NULL for a NULL.
-fn gives_null(op: Operator) -> bool {
+pub(super) fn gives_null(op: Operator) -> bool {
     !matches!(
         op,
         Operator::And | Operator::Or | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom

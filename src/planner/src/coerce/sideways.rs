@@ -16,13 +16,14 @@
 //!
 //! which is correlated by an equality. A row with a NULL finds no value then, and no row of `s`
 //! would have met the condition either: only conditions that are not true of NULL are taken
-//! ([`is_strict`]). The query around is read twice, so it must give the same rows both times: it may
-//! not limit them, nor call what is volatile. Everything else is left as it is, and refused.
+//! ([`is_strict`]). The query around is read twice, so it must give the same rows both times: it
+//! may not limit them, nor call what is volatile. Everything else is left as it is, and refused.
 //!
 //! `(SELECT t.b + 1)`, without FROM, is the expression itself, `(SELECT x WHERE p)` is
 //! `CASE WHEN p THEN x END`.
 
 use super::lateral::{inward, is_of};
+use super::nulls;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result};
 use datafusion_expr::expr::{Exists, InSubquery, SetComparison};
@@ -45,7 +46,10 @@ pub(super) fn rewritten(plan: LogicalPlan, named: &mut usize) -> Result<Transfor
         let name = names.save(&expr);
         let done = expr.transform_down(|expr| match expr {
             Expr::ScalarSubquery(subquery) => {
-                if let Some(value) = value_of(&subquery.subquery, outside.schema())? {
+                // What knows nothing of the outside has one value for all rows.
+                if !subquery.outer_ref_columns.is_empty()
+                    && let Some(value) = value_of(&subquery.subquery, outside.schema())?
+                {
                     return Ok(Transformed::yes(value));
                 }
                 brought_in(subquery, &outside, named)?.map_data(|s| Ok(Expr::ScalarSubquery(s)))
@@ -258,19 +262,28 @@ fn joined(
 /// Whether a condition is never true where something in it is NULL.
 fn is_strict(condition: &Expr) -> bool {
     match condition {
-        Expr::BinaryExpr(b) => {
-            let strict = !matches!(
-                b.op,
-                Operator::Or | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom
-            );
-            strict && is_strict(&b.left) && is_strict(&b.right)
-        }
         Expr::Between(b) => {
-            !b.negated && [&b.expr, &b.low, &b.high].into_iter().all(|e| is_strict(e))
+            !b.negated
+                && [&b.expr, &b.low, &b.high]
+                    .into_iter()
+                    .all(|e| gives_null(e))
         }
-        Expr::Like(like) => is_strict(&like.expr) && is_strict(&like.pattern),
-        Expr::Cast(cast) => is_strict(&cast.expr),
-        Expr::Negative(inner) => is_strict(inner),
+        other => gives_null(other),
+    }
+}
+
+/// Whether an expression is NULL where something in it is.
+fn gives_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::BinaryExpr(b) => {
+            nulls::gives_null(b.op) && gives_null(&b.left) && gives_null(&b.right)
+        }
+        Expr::ScalarFunction(call) => {
+            nulls::is_strict(call.func.name()) && call.args.iter().all(gives_null)
+        }
+        Expr::Like(like) => gives_null(&like.expr) && gives_null(&like.pattern),
+        Expr::Cast(cast) => gives_null(&cast.expr),
+        Expr::Negative(inner) | Expr::Not(inner) => gives_null(inner),
         Expr::Column(_) | Expr::OuterReferenceColumn(_, _) | Expr::Literal(_, _) => true,
         _ => false,
     }

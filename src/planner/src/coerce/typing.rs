@@ -1,6 +1,6 @@
-//! The type of an expression, as DataFusion tells it, without the names that DataFusion makes on the
-//! way: for each call in an expression it writes out all that is inside of it, and rules ask for the
-//! type of each part.
+//! The type of an expression, as DataFusion tells it, without the names that DataFusion makes on
+//! the way: for each call in an expression it writes out all that is inside of it, and rules ask
+//! for the type of each part.
 
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::{DFSchema, Result, ScalarValue};

@@ -33,6 +33,12 @@ pub fn parse(sql: &str) -> Result<Vec<Statement>> {
     statements(sql, true)
 }
 
+/// Parses statements that were parsed when the catalog took them: what is refused since then is
+/// still read.
+pub fn parse_stored(sql: &str) -> Result<Vec<Statement>> {
+    statements(sql, false)
+}
+
 /// Parses statements; `strict`: as PostgreSQL does, without what sqlparser reads beyond it.
 fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
     let positions = Positions::new(sql);
@@ -79,7 +85,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
 
 /// Parses one query, as it is stored in the catalog.
 pub(crate) fn parse_query(sql: &str) -> Result<Box<ast::Query>> {
-    let statements = statements(sql, false)?;
+    let statements = parse_stored(sql)?;
     match statements.into_iter().next().map(|s| s.kind) {
         Some(StatementKind::Sql(statement)) => match *statement {
             ast::Statement::Query(query) => Ok(query),

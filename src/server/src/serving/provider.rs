@@ -118,7 +118,7 @@ impl Provider<'_> {
                 "views are nested deeper than {DEPTH_MAX} levels"
             ))));
         }
-        let statements = tidemark_planner::parse(&relation.query).map_err(ours)?;
+        let statements = tidemark_planner::parse_stored(&relation.query).map_err(ours)?;
         let query = statements.into_iter().find_map(|s| match s.kind {
             StatementKind::Sql(sql) if matches!(*sql, ast::Statement::Query(_)) => Some(*sql),
             _ => None,
