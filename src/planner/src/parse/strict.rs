@@ -245,6 +245,10 @@ impl Strict<'_> {
             schema.unwrap_or_else(|| "public".into())
         });
         let name = fold(last.clone());
+        if is_call && ["tumble", "hop"].contains(&name.as_str()) {
+            // They go by the name of what they read.
+            return ControlFlow::Continue(());
+        }
         self.add(Named { name, schema }, last.span, tables)
     }
 

@@ -303,3 +303,47 @@ fn statements_of_one_line_are_cut_apart_in_one_pass() {
     assert_eq!(all.len(), count);
     assert!(all.iter().all(|s| s.text == "select 'ä'"));
 }
+
+#[test]
+fn tables_of_one_from_have_names_of_their_own() {
+    for (sql, taken) in [
+        ("SELECT 1 FROM t, t", false),
+        ("SELECT 1 FROM t a JOIN u a ON true", false),
+        ("SELECT 1 FROM t, LATERAL (SELECT 1) t", false),
+        ("SELECT 1 FROM t, other.t", true),
+        ("SELECT 1 FROM t a, t", true),
+        ("SELECT 1 FROM t a, (SELECT 1 FROM t a) b", true),
+        (
+            "SELECT 1 FROM TUMBLE(t, x, INTERVAL '1 day'), TUMBLE(u, x, INTERVAL '1 day')",
+            true,
+        ),
+    ] {
+        assert_eq!(parse(sql).is_ok(), taken, "{sql}");
+        // What the catalog holds is read as it was taken.
+        assert!(parse_stored(sql).is_ok(), "{sql}");
+    }
+}
+
+#[test]
+fn numbers_end_before_letters() {
+    for sql in [
+        "SELECT 1_000",
+        "SELECT 0x1F",
+        "SELECT 1a",
+        "SELECT 1.5e",
+        "SELECT $1a",
+    ] {
+        let error = parse(sql).unwrap_err();
+        assert_eq!(error.state(), SqlState::SYNTAX_ERROR, "{sql}");
+        assert_eq!(error.position(), Some(8), "{sql}");
+    }
+    for sql in [
+        "SELECT 1 a",
+        "SELECT 1\"a\"",
+        "SELECT 1e5",
+        "SELECT .5",
+        "SELECT a1, $1",
+    ] {
+        assert!(parse(sql).is_ok(), "{sql}");
+    }
+}
