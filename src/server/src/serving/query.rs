@@ -186,9 +186,10 @@ impl Session {
         // placeholders, and are inferred.
         let mut typed = sql.clone();
         let in_frames = parameters::in_frames(sql);
+        let in_frame = |i: usize| in_frames.iter().any(|(n, _)| *n == i + 1);
         let values: Vec<ast::Expr> = (0..types.len().max(parameters::count(sql)))
             .map(|i| match types.get(i).cloned().flatten() {
-                Some(t) if !in_frames.iter().any(|(n, _)| *n == i + 1) => parameters::null(Some(&t)),
+                Some(t) if !in_frame(i) => parameters::null(Some(&t)),
                 _ => ast::Expr::Value(ast::Value::Placeholder(format!("${}", i + 1)).into()),
             })
             .collect();
