@@ -1,6 +1,6 @@
-//! `CREATE TABLE t [(names)] AS query`: the query's rows at one epoch, in a new table with the query's
-//! columns, under other names if these are given. They are written by the epoch from which on the table counts: a crash finds both or
-//! neither, and nobody sees the table without them.
+//! `CREATE TABLE t [(names)] AS query`: the query's rows at one epoch, in a new table with the
+//! query's columns, under other names if these are given. They are written by the epoch from which
+//! on the table counts: a crash finds both or neither, and nobody sees the table without them.
 
 use crate::dml;
 use crate::protocol::error::{Notice, from_datafusion};

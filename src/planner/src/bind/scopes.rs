@@ -15,8 +15,8 @@
 //! apart by hidden aliases: DataFusion minds them, PostgreSQL only where one is referred to.
 //!
 //! **INTERSECT ALL and EXCEPT ALL** pair rows one by one (`sets`); **FETCH FIRST .. WITH TIES**
-//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`, `groups`); **columns beside a
-//! primary key** in GROUP BY are grouped by as well (`dependent`).
+//! asks for a rank (`ties`); **grouping sets** are unions (`grouping`, `groups`); **columns beside
+//! a primary key** in GROUP BY are grouped by as well (`dependent`).
 //!
 //! A scope is unknown where FROM reads what the catalog does not know (functions of ad-hoc
 //! queries); names in it are left to DataFusion.

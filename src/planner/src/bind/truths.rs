@@ -1,5 +1,6 @@
 //! What is tested for truth is a boolean: a quoted constant, a parameter or NULL gets that type, in
-//! conditions (`WHERE 't'`, `ON 'yes'`, `CASE WHEN 'off'`), and as an operand of AND, OR, NOT and IS TRUE.
+//! conditions (`WHERE 't'`, `ON 'yes'`, `CASE WHEN 'off'`), and as an operand of AND, OR, NOT and
+//! IS TRUE.
 
 use super::constants::as_type;
 use datafusion_sql::sqlparser::ast::{

@@ -5,8 +5,8 @@
 //! The rule runs between binding and type coercion. Column names that DataFusion derives from
 //! expressions are kept; types of everything above are computed anew, unions and references from
 //! subqueries to outer columns included; so is the type of what had none and was bound beside them,
-//! `'5'` and `$1` in `'5' + a * 2` and `$1 + 1`. `count(1)` keeps its constant, by which DataFusion knows
-//! `count(*)`.
+//! `'5'` and `$1` in `'5' + a * 2` and `$1 + 1`. `count(1)` keeps its constant, by which DataFusion
+//! knows `count(*)`.
 
 use super::calls::Calls;
 use super::numerics::common_type;
