@@ -1,6 +1,6 @@
 //! The offsets of windows' frames (`ROWS 1 + 1 PRECEDING`) as constants, in the forms that
-//! DataFusion's planner reads: a number, or an interval. `1` is an integer, `1.0` a numeric or a
-//! float. Rewriting what is rewritten changes nothing: views keep it so.
+//! DataFusion's planner reads: a number, or an interval. `1` is an integer, `1.0` a numeric,
+//! `+1.0` a float. Rewriting what is rewritten changes nothing but that a float is a numeric then.
 
 use crate::interval::plain_spelling;
 use datafusion_sql::sqlparser::ast::{
@@ -250,7 +250,10 @@ fn written(offset: &Offset) -> Result<Expr> {
     Ok(match offset {
         Offset::Integer(n) => number(n.to_string()),
         Offset::Numeric(n) => fraction(n.to_string())?,
-        Offset::Float(x) => fraction(x.to_string())?,
+        Offset::Float(x) => match fraction(x.to_string())? {
+            Expr::Value(v) => number(format!("+{}", v.value)),
+            other => other,
+        },
         Offset::Interval(span) => Expr::Interval(ast::Interval {
             value: Box::new(Expr::Value(
                 Value::SingleQuotedString(format!(

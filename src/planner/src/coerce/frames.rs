@@ -21,12 +21,15 @@ const MONTHS_MAX: u32 = 12 * 10_000;
 enum Offset<'a> {
     Integer(&'a str),
     Numeric(&'a str),
+    Float(&'a str),
     Interval(&'a str),
 }
 
 impl Offset<'_> {
     fn of(text: &str) -> Offset<'_> {
-        if !text.bytes().all(|b| b"0123456789.".contains(&b)) {
+        if let Some(float) = text.strip_prefix('+') {
+            Offset::Float(float)
+        } else if !text.bytes().all(|b| b"0123456789.".contains(&b)) {
             Offset::Interval(text)
         } else if text.contains('.') {
             Offset::Numeric(text)
@@ -39,6 +42,7 @@ impl Offset<'_> {
         match self {
             Offset::Integer(_) => "integer",
             Offset::Numeric(_) => "numeric",
+            Offset::Float(_) => "double precision",
             Offset::Interval(_) => "interval",
         }
     }
@@ -106,9 +110,10 @@ impl Calls {
             (D::Int16 | D::Int32 | D::Int64, Offset::Integer(n)) => {
                 ScalarValue::Int64(n.parse().ok())
             }
-            (D::Float32 | D::Float64, Offset::Integer(x) | Offset::Numeric(x)) => {
-                ScalarValue::Float64(x.parse().ok())
-            }
+            (
+                D::Float32 | D::Float64,
+                Offset::Integer(x) | Offset::Numeric(x) | Offset::Float(x),
+            ) => ScalarValue::Float64(x.parse().ok()),
             (t, Offset::Integer(n) | Offset::Numeric(n))
                 if is_numeric_bytes(t) || matches!(t, D::Decimal128(_, _)) =>
             {
