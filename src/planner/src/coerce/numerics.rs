@@ -597,6 +597,7 @@ impl Calls {
     }
 
     fn case(&self, mut case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        let window = defaulted_window(&case);
         let thens = case.when_then_expr.iter_mut();
         let mut results: Vec<&mut Expr> = case
             .else_expr
@@ -604,7 +605,12 @@ impl Calls {
             .into_iter()
             .chain(thens.map(|(_, then)| then.as_mut()))
             .collect();
-        let mut changed = self.united("CASE", &mut results, schema)?;
+        let mut changed =
+            self.united("CASE", &mut results, schema)
+                .map_err(|error| match window {
+                    Some(name) => no_default(name, &results, schema).unwrap_or(error),
+                    None => error,
+                })?;
         changed |= without_idle_arms(&mut case);
         if let Some(operand) = case.expr.as_mut() {
             let whens = case.when_then_expr.iter().map(|(when, _)| when.as_ref());
@@ -711,6 +717,45 @@ const OF_TEXT_OR_BYTES: [&str; 47] = [
     "trim",
     "upper",
 ];
+
+/// The window function whose default a CASE gives (`bind::windows`).
+fn defaulted_window(case: &Case) -> Option<&'static str> {
+    let (when, _) = case.when_then_expr.first()?;
+    let Expr::IsNull(row) = when.as_ref() else {
+        return None;
+    };
+    let Expr::Column(row) = row.as_ref() else {
+        return None;
+    };
+    let of_rows = |name: &&str| {
+        let rest = row.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with("(Boolean(true),"))
+    };
+    ["lag", "lead"].into_iter().find(of_rows)
+}
+
+/// `42883` for a default, after the value, that has no type in common with it.
+fn no_default(
+    name: &str,
+    results: &[&mut Expr],
+    schema: &DFSchema,
+) -> Option<datafusion_common::DataFusionError> {
+    let text = |value: &Expr| {
+        argument(value, schema)
+            .ok()
+            .map(|a| signatures::type_text(&a))
+    };
+    let [value, default] = results else {
+        return None;
+    };
+    let (value, default) = (text(value)?, text(default)?);
+    let message = format!("function {name}({value}, integer, {default}) does not exist");
+    let error = Error::user(SqlState::UNDEFINED_FUNCTION, message);
+    Some(external(error.with_hint(
+        "No function matches the given name and argument types. You might need to add explicit \
+         type casts.",
+    )))
+}
 
 fn is_untyped_parameter(expr: &Expr) -> bool {
     matches!(expr, Expr::Placeholder(Placeholder { field: None, .. }))
