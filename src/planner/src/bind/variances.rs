@@ -88,7 +88,8 @@ impl AggregateUDFImpl for InOrder {
     }
 }
 
-/// Of n values: their sum, and that of the squares of what they are off their average by.
+/// Of n values: their sum, and that of the squares of what they are off their average by, which is
+/// NaN if one of them is no finite number, else infinity if something ran over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     n: f64,
@@ -123,29 +124,27 @@ impl Sums {
             self.n += 1.0;
             return Ok(());
         }
-        self.add_square(x)
+        self.add_square(x);
+        Ok(())
     }
 
-    /// PostgreSQL's float8_accum.
-    fn add_square(&mut self, x: f64) -> Result<()> {
+    /// PostgreSQL's float8_accum, but that what runs over is no error before the end: the result is
+    /// NaN if any value is no finite number, whichever comes first.
+    fn add_square(&mut self, x: f64) {
         let before = *self;
         self.n += 1.0;
         self.x += x;
-        if before.n == 0.0 {
-            if !x.is_finite() {
-                self.xx = f64::NAN;
-            }
-            return Ok(());
+        if !x.is_finite() {
+            self.xx = f64::NAN;
+        }
+        if before.n == 0.0 || !self.xx.is_finite() {
+            return;
         }
         let off = x * self.n - self.x;
         self.xx += off * off / (self.n * before.n);
-        if self.x.is_infinite() || self.xx.is_infinite() {
-            if !before.x.is_infinite() && !x.is_infinite() {
-                return overflow();
-            }
-            self.xx = f64::NAN;
+        if !self.x.is_finite() || !self.xx.is_finite() {
+            self.xx = f64::INFINITY;
         }
-        Ok(())
     }
 
     /// PostgreSQL's float8_combine.
@@ -165,26 +164,29 @@ impl Sums {
         let off = a.x / a.n - b.x / b.n;
         self.x = a.x + b.x;
         self.xx = a.xx + b.xx + a.n * b.n * off * off / self.n;
-        let over =
-            |sum: f64, a: f64, b: f64| sum.is_infinite() && !a.is_infinite() && !b.is_infinite();
-        if over(self.x, a.x, b.x) || over(self.xx, a.xx, b.xx) {
-            return overflow();
+        if a.xx.is_nan() || b.xx.is_nan() {
+            self.xx = f64::NAN;
+        } else if !self.x.is_finite() || !self.xx.is_finite() {
+            self.xx = f64::INFINITY;
         }
         Ok(())
     }
 
-    fn result(&self, statistic: Statistic) -> Option<f64> {
+    fn result(&self, statistic: Statistic) -> Result<Option<f64>> {
         let Sums { n, x, xx } = *self;
+        if xx.is_infinite() {
+            return overflow();
+        }
         let population = (n >= 1.0).then(|| xx / n);
         let sample = (n >= 2.0).then(|| xx / (n - 1.0));
-        match statistic {
+        Ok(match statistic {
             Statistic::Sum => (n >= 1.0).then_some(x),
             Statistic::Average => (n >= 1.0).then(|| x / n),
             Statistic::PopulationVariance => population,
             Statistic::SampleVariance => sample,
             Statistic::PopulationDeviation => population.map(f64::sqrt),
             Statistic::SampleDeviation => sample.map(f64::sqrt),
-        }
+        })
     }
 }
 
@@ -285,7 +287,7 @@ impl Accumulator for Values {
         for rank in self.distinct.iter().flatten() {
             sums.add(self.statistic, of_rank(*rank))?;
         }
-        let result = sums.result(self.statistic);
+        let result = sums.result(self.statistic)?;
         Ok(match self.statistic {
             Statistic::Sum => ScalarValue::Float32(result.map(|v| v as f32)),
             _ => ScalarValue::Float64(result),
@@ -322,22 +324,24 @@ mod tests {
             .merge(statistic, sums(statistic, &values[1..]).unwrap())
             .unwrap();
         parts.merge(statistic, Sums::default()).unwrap();
-        let (a, b) = (whole.result(statistic), parts.result(statistic));
-        assert!((a.unwrap() - b.unwrap()).abs() < 1e-12);
-        assert_eq!(Sums::default().result(statistic), None);
+        let [a, b] = [whole, parts].map(|sums| sums.result(statistic).unwrap().unwrap());
+        assert!((a - b).abs() < 1e-12);
+        assert_eq!(Sums::default().result(statistic).unwrap(), None);
     }
 
     #[test]
     fn what_runs_over_is_an_error_and_what_is_infinite_is_not() {
         let statistic = Statistic::SampleVariance;
-        let error = sums(statistic, &[1e200, -1e200]).unwrap_err();
+        let result = |values: &[f64]| sums(statistic, values).unwrap().result(statistic);
+        let error = result(&[1e200, -1e200]).unwrap_err();
         assert!(error.to_string().contains("value out of range: overflow"));
-        let infinite = sums(statistic, &[1.0, f64::INFINITY]).unwrap();
-        assert!(infinite.result(statistic).unwrap().is_nan());
+        for values in [[1e200, -1e200, f64::NAN], [f64::INFINITY, 1e200, -1e200]] {
+            assert!(result(&values).unwrap().unwrap().is_nan());
+        }
         assert!(sums(Statistic::Sum, &[3e38, 3e38]).is_err());
         let tenths = sums(Statistic::Sum, &[f64::from(0.1f32); 3]).unwrap();
         assert_eq!(
-            tenths.result(Statistic::Sum),
+            tenths.result(Statistic::Sum).unwrap(),
             Some(f64::from(0.1f32 + 0.1 + 0.1))
         );
     }

@@ -11,8 +11,8 @@
 //! 3. [`Operators`], from the inside of each expression out, so that what an operator is applied to
 //!    has its final type: [`moments`]: dates become timestamps beside timestamps and intervals;
 //!    [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
-//!    compare; [`numerics`]: arithmetic and casts of numerics, and the common type of the branches
-//!    of a CASE;
+//!    compare; [`numerics`]: arithmetic and casts of numerics; [`cases`]: the common type of the
+//!    branches of a CASE;
 //! 4. [`texts`]: booleans that are put together with text;
 //! 5. [`resolve`]: calls by PostgreSQL's signatures;
 //! 6. [`literals`] again: references from subqueries to columns outside of them know the types that
@@ -30,6 +30,7 @@
 
 mod arrays;
 mod calls;
+mod cases;
 mod casts;
 mod collect;
 mod constants;
