@@ -50,6 +50,28 @@ pub(super) fn definitions() -> Vec<Definition> {
             result(a, Arc::new(nan))
         },
     });
+    // What arithmetic makes of infinities has a sign, and with it would be another value.
+    all.push(Definition {
+        name: "one_nan",
+        aliases: &[],
+        takes: |t| matches!(t, [f] if f.is_floating()).then(|| t.to_vec()),
+        returns: |t| t[0].clone(),
+        evaluate: |a| {
+            let values = column(a, 0)?;
+            let same: ArrayRef = match values.as_primitive_opt::<Float32Type>() {
+                Some(values) => {
+                    let same = |v: f32| if v.is_nan() { f32::NAN } else { v };
+                    Arc::new(values.unary::<_, Float32Type>(same))
+                }
+                None => {
+                    let same = |v: f64| if v.is_nan() { f64::NAN } else { v };
+                    let values = values.as_primitive::<Float64Type>();
+                    Arc::new(values.unary::<_, Float64Type>(same))
+                }
+            };
+            result(a, same)
+        },
+    });
     all.push(extreme("float_max", |a| with_nan(a, |_, nans| nans > 0)));
     all.push(extreme("float_min", |a| {
         with_nan(a, |number, nans| !number && nans > 0)

@@ -30,8 +30,8 @@ use datafusion_expr::logical_plan::{
 };
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{
-    AggregateUDF, BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, WindowFunctionDefinition, lit,
-    not,
+    AggregateUDF, BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator,
+    WindowFunctionDefinition, lit, not,
 };
 use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_functions_aggregate::min_max::min_udaf;
@@ -54,6 +54,19 @@ impl AnalyzerRule for Keyed {
             .transform_up_with_subqueries(|node| self.node(node))?
             .data)
     }
+}
+
+/// The function that leaves NaN no sign.
+const ONE_NAN: &str = "one_nan";
+
+/// Whether an operator over floats that are no NaN may give one.
+fn may_be_nan(op: Operator) -> bool {
+    use Operator::{Divide, Minus, Modulo, Multiply, Plus};
+    matches!(op, Plus | Minus | Multiply | Divide | Modulo)
+}
+
+fn is_one_nan(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func.name() == ONE_NAN)
 }
 
 /// Whether equal values of this type may differ.
@@ -102,6 +115,11 @@ impl Keyed {
         !is_key && expr.get_type(schema).is_ok_and(|t| t.is_floating())
     }
 
+    /// Whether constants that a value is compared with are looked up by their bits.
+    fn looks_floats_up(&self, value: &Expr, schema: &DFSchema) -> bool {
+        self.1 && self.is_float(value, schema)
+    }
+
     fn keys(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<Transformed<Vec<Expr>>> {
         let mut changed = false;
         let keys = exprs
@@ -129,6 +147,11 @@ impl Keyed {
     }
 
     fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if self.1
+            && let Some(expr) = self.of_floats(&expr, schema)?
+        {
+            return Ok(Transformed::yes(expr));
+        }
         match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right })
                 if is_compared(op) && by_key(&[&left, &right], schema) =>
@@ -147,7 +170,9 @@ impl Keyed {
                     Box::new(self.key(*b.high, schema)?.data),
                 ))))
             }
-            Expr::InList(list) if by_key(&[&list.expr], schema) => {
+            Expr::InList(list)
+                if by_key(&[&list.expr], schema) || self.looks_floats_up(&list.expr, schema) =>
+            {
                 Ok(Transformed::yes(Expr::InList(InList::new(
                     Box::new(self.key(*list.expr, schema)?.data),
                     self.keys(list.list, schema)?.data,
@@ -155,7 +180,10 @@ impl Keyed {
                 ))))
             }
             Expr::Case(mut case) => {
-                let Some(value) = case.expr.take_if(|value| by_key(&[value], schema)) else {
+                let keyed = |value: &mut Box<Expr>| {
+                    by_key(&[value], schema) || self.looks_floats_up(value, schema)
+                };
+                let Some(value) = case.expr.take_if(keyed) else {
                     return Ok(Transformed::no(Expr::Case(case)));
                 };
                 case.expr = Some(Box::new(self.key(*value, schema)?.data));
@@ -179,6 +207,25 @@ impl Keyed {
             Expr::WindowFunction(call) => self.window(*call, schema),
             other => Ok(Transformed::no(other)),
         }
+    }
+
+    /// Arithmetic over floats in an ad-hoc query gives one NaN, whose sign nothing that compares or
+    /// groups has to mind.
+    fn of_floats(&self, expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+        let computed = match expr {
+            Expr::BinaryExpr(binary) => may_be_nan(binary.op),
+            Expr::Negative(_) => true,
+            // This rule runs again over what it has made.
+            Expr::ScalarFunction(call) if call.func.name() == ONE_NAN => {
+                let inner = call.args.first();
+                return Ok(inner.filter(|e| is_one_nan(e)).cloned());
+            }
+            _ => false,
+        };
+        if !computed || !expr.get_type(schema).is_ok_and(|t| t.is_floating()) {
+            return Ok(None);
+        }
+        self.0.call(ONE_NAN, vec![expr.clone()]).map(Some)
     }
 
     /// An aggregate, or the function of aggregates that it is.
