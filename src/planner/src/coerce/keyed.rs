@@ -117,7 +117,15 @@ impl Keyed {
 
     /// Whether constants that a value is compared with are looked up by their bits.
     fn looks_floats_up(&self, value: &Expr, schema: &DFSchema) -> bool {
-        self.1 && self.is_float(value, schema)
+        self.is_float(value, schema)
+    }
+
+    /// The key by which a value is looked up among constants.
+    fn looked_up(&self, value: Expr, schema: &DFSchema) -> Result<Expr> {
+        if self.is_float(&value, schema) {
+            return self.0.call("range_key", vec![value]);
+        }
+        Ok(self.key(value, schema)?.data)
     }
 
     fn keys(&self, exprs: Vec<Expr>, schema: &DFSchema) -> Result<Transformed<Vec<Expr>>> {
@@ -147,9 +155,7 @@ impl Keyed {
     }
 
     fn expression(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        if self.1
-            && let Some(expr) = self.of_floats(&expr, schema)?
-        {
+        if let Some(expr) = self.of_floats(&expr, schema)? {
             return Ok(Transformed::yes(expr));
         }
         match expr {
@@ -173,9 +179,10 @@ impl Keyed {
             Expr::InList(list)
                 if by_key(&[&list.expr], schema) || self.looks_floats_up(&list.expr, schema) =>
             {
+                let items = list.list.into_iter().map(|e| self.looked_up(e, schema));
                 Ok(Transformed::yes(Expr::InList(InList::new(
-                    Box::new(self.key(*list.expr, schema)?.data),
-                    self.keys(list.list, schema)?.data,
+                    Box::new(self.looked_up(*list.expr, schema)?),
+                    items.collect::<Result<_>>()?,
                     list.negated,
                 ))))
             }
@@ -186,9 +193,9 @@ impl Keyed {
                 let Some(value) = case.expr.take_if(keyed) else {
                     return Ok(Transformed::no(Expr::Case(case)));
                 };
-                case.expr = Some(Box::new(self.key(*value, schema)?.data));
+                case.expr = Some(Box::new(self.looked_up(*value, schema)?));
                 for (when, _) in &mut case.when_then_expr {
-                    **when = self.key(std::mem::take(when.as_mut()), schema)?.data;
+                    **when = self.looked_up(std::mem::take(when.as_mut()), schema)?;
                 }
                 Ok(Transformed::yes(Expr::Case(case)))
             }
@@ -209,8 +216,7 @@ impl Keyed {
         }
     }
 
-    /// Arithmetic over floats in an ad-hoc query gives one NaN, whose sign nothing that compares or
-    /// groups has to mind.
+    /// Arithmetic over floats gives one NaN, whose sign nothing that compares or groups has to mind.
     fn of_floats(&self, expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         let computed = match expr {
             Expr::BinaryExpr(binary) => may_be_nan(binary.op),
