@@ -18,6 +18,8 @@ pub(super) struct Bits {
     integer: DataType,
     /// By group, and by bit from the lowest; nothing for a group without values so far.
     counts: Vec<Box<[i64]>>,
+    /// Groups that have counts.
+    used: usize,
 }
 
 impl Bits {
@@ -27,6 +29,7 @@ impl Bits {
             function,
             integer: integer.clone(),
             counts: Vec::new(),
+            used: 0,
         })
     }
 
@@ -37,10 +40,12 @@ impl Bits {
     fn add<T: ArrowPrimitiveType<Native: Into<i64>>>(&mut self, input: &Input, values: &ArrayRef) {
         let width = self.width();
         let values = values.as_primitive::<T>().values();
+        let used = &mut self.used;
         input.each(|row, id, weight| {
             let counts = &mut self.counts[id as usize];
             if counts.is_empty() {
                 *counts = vec![0; width].into();
+                *used += 1;
             }
             let value: i64 = values[row].into();
             for (bit, count) in counts.iter_mut().enumerate() {
@@ -92,7 +97,8 @@ impl Accumulator for Bits {
     }
 
     fn reset(&mut self, id: u32) {
-        self.counts[id as usize] = Box::default();
+        let counts = std::mem::take(&mut self.counts[id as usize]);
+        self.used -= usize::from(!counts.is_empty());
     }
 
     fn stored_type(&self) -> Option<DataType> {
@@ -115,12 +121,14 @@ impl Accumulator for Bits {
         let stored = stored.as_binary::<i32>();
         for (row, id) in ids.iter().enumerate() {
             let (counts, _) = stored.value(row).as_chunks();
-            self.counts[*id as usize] = counts.iter().map(|c| i64::from_le_bytes(*c)).collect();
+            let counts: Box<[i64]> = counts.iter().map(|c| i64::from_le_bytes(*c)).collect();
+            let is_used = !counts.is_empty();
+            let before = std::mem::replace(&mut self.counts[*id as usize], counts);
+            self.used = self.used + usize::from(is_used) - usize::from(!before.is_empty());
         }
     }
 
     fn memory_bytes(&self) -> usize {
-        let used = self.counts.iter().filter(|c| !c.is_empty()).count();
-        self.counts.capacity() * size_of::<Box<[i64]>>() + used * self.width() * 8
+        self.counts.capacity() * size_of::<Box<[i64]>>() + self.used * self.width() * 8
     }
 }

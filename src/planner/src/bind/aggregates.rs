@@ -139,14 +139,6 @@ fn added_type(statistic: Statistic, arg: &DataType) -> Option<DataType> {
     }
 }
 
-impl PostgresAggregate {
-    /// The function of reals, where it is not that of doubles.
-    fn of_reals(&self) -> Option<Arc<AggregateUDF>> {
-        let own = self.statistic == Statistic::Sum && self.doubles.is_some();
-        own.then(|| variances::function(Statistic::Sum))
-    }
-}
-
 impl AggregateUDFImpl for PostgresAggregate {
     fn name(&self) -> &str {
         self.inner.name()
@@ -224,10 +216,10 @@ impl AggregateUDFImpl for PostgresAggregate {
         };
         match field.data_type() {
             DataType::Float64 => doubles.accumulator(args),
-            DataType::Float32 => {
-                let doubles = self.of_reals().unwrap_or_else(|| doubles.clone());
-                Ok(Box::new(Widened(doubles.accumulator(args)?)))
-            }
+            DataType::Float32 => Ok(Box::new(Widened {
+                narrows: self.statistic == Statistic::Sum,
+                inner: doubles.accumulator(args)?,
+            })),
             DataType::Interval(_) if args.is_distinct => {
                 not_impl_err!("{}(DISTINCT interval) is not supported", self.name())
             }
@@ -247,18 +239,15 @@ impl AggregateUDFImpl for PostgresAggregate {
                 doubles.create_sliding_accumulator(args)
             }
             (Some(doubles), [field]) if *field.data_type() == DataType::Float32 => {
-                let doubles = self.of_reals().unwrap_or_else(|| doubles.clone());
-                Ok(Box::new(Widened(doubles.create_sliding_accumulator(args)?)))
+                Ok(Box::new(Widened {
+                    narrows: self.statistic == Statistic::Sum,
+                    inner: doubles.create_sliding_accumulator(args)?,
+                }))
             }
             _ => self.accumulator(args),
         }
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        let reals = |field: &FieldRef| *field.data_type() == DataType::Float32;
-        match (self.of_reals(), args.input_fields) {
-            (Some(sum), [field]) if reals(field) => return sum.state_fields(args),
-            _ => {}
-        }
         match (&self.doubles, args.input_fields) {
             (Some(doubles), [field]) if field.data_type().is_floating() => {
                 doubles.state_fields(args)
@@ -273,7 +262,11 @@ impl AggregateUDFImpl for PostgresAggregate {
 
 /// An accumulator of doubles over `real`s.
 #[derive(Debug)]
-struct Widened(Box<dyn Accumulator>);
+struct Widened {
+    inner: Box<dyn Accumulator>,
+    /// Whether the result is a `real` again.
+    narrows: bool,
+}
 
 impl Widened {
     fn wide(values: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
@@ -283,24 +276,34 @@ impl Widened {
 
 impl Accumulator for Widened {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.0.update_batch(&Widened::wide(values)?)
+        self.inner.update_batch(&Widened::wide(values)?)
     }
     fn supports_retract_batch(&self) -> bool {
-        self.0.supports_retract_batch()
+        self.inner.supports_retract_batch()
     }
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.0.retract_batch(&Widened::wide(values)?)
+        self.inner.retract_batch(&Widened::wide(values)?)
     }
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.0.merge_batch(states)
+        self.inner.merge_batch(states)
     }
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.0.state()
+        self.inner.state()
     }
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.evaluate()
+        match self.inner.evaluate()? {
+            ScalarValue::Float64(Some(sum)) if self.narrows => {
+                let real = sum as f32;
+                if real.is_infinite() && sum.is_finite() {
+                    return variances::overflow();
+                }
+                Ok(ScalarValue::Float32(Some(real)))
+            }
+            ScalarValue::Float64(None) if self.narrows => Ok(ScalarValue::Float32(None)),
+            result => Ok(result),
+        }
     }
     fn size(&self) -> usize {
-        self.0.size()
+        self.inner.size()
     }
 }

@@ -2,7 +2,8 @@
 //! but DataFusion takes the type of the first branch for that of all while it binds what is around.
 //! So an arm that is never taken is written before the others, with a value that has a type:
 //! `CASE WHEN false THEN v WHEN .. THEN '5' ELSE v END`, and `CASE x WHEN NULL THEN v ..`. It is
-//! dropped once all branches are brought to one type.
+//! dropped once all branches are brought to one type. The value is written twice by this, so one
+//! that has a CASE of its own is left as it is: what is nested would double at each level.
 
 use datafusion_sql::sqlparser::ast::{CaseWhen, Expr, Query, Value, Visit, Visitor};
 use std::ops::ControlFlow;
@@ -25,7 +26,7 @@ pub(super) fn rewrite(expr: &mut Expr) {
     let mut all = all.chain(else_result.as_deref());
     // NULL does not count: it has any type.
     let first = all.find(|branch| !is_null(branch));
-    if !first.is_some_and(is_untyped) || reads_query(&typed) {
+    if !first.is_some_and(is_untyped) || multiplies(&typed) {
         return;
     }
     let never = match operand {
@@ -73,14 +74,20 @@ fn is_null(expr: &Expr) -> bool {
     }
 }
 
-/// Whether there is a query in it, which would be planned twice.
-fn reads_query(expr: &Expr) -> bool {
-    struct Queries;
-    impl Visitor for Queries {
+/// Whether there is something in it that must not be planned twice: a query, or a CASE.
+fn multiplies(expr: &Expr) -> bool {
+    struct Parts;
+    impl Visitor for Parts {
         type Break = ();
         fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
             ControlFlow::Break(())
         }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Case { .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
     }
-    Visit::visit(expr, &mut Queries).is_break()
+    Visit::visit(expr, &mut Parts).is_break()
 }

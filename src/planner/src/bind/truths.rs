@@ -4,7 +4,8 @@
 
 use super::constants::as_type;
 use datafusion_sql::sqlparser::ast::{
-    self, BinaryOperator, Expr, JoinConstraint, JoinOperator, Select, UnaryOperator, Value,
+    self, BinaryOperator, Expr, JoinConstraint, JoinOperator, Select, TableFactor, TableWithJoins,
+    UnaryOperator, Value,
 };
 
 /// Types an expression that has no type of its own.
@@ -28,14 +29,27 @@ pub(super) fn typed(value: &mut Expr) {
 
 /// The conditions of a SELECT.
 pub(super) fn conditions(select: &mut Select) {
-    let joins = select.from.iter_mut().flat_map(|from| &mut from.joins);
-    let on = joins.filter_map(|join| match constraint(&mut join.join_operator) {
-        Some(JoinConstraint::On(condition)) => Some(condition),
-        _ => None,
-    });
-    on.chain(&mut select.selection)
-        .chain(&mut select.having)
-        .for_each(typed);
+    select.from.iter_mut().for_each(joined);
+    let (selection, having) = (&mut select.selection, &mut select.having);
+    selection.iter_mut().chain(having).for_each(typed);
+}
+
+/// Those of joins, in parentheses too.
+fn joined(tables: &mut TableWithJoins) {
+    for join in &mut tables.joins {
+        if let Some(JoinConstraint::On(condition)) = constraint(&mut join.join_operator) {
+            typed(condition);
+        }
+    }
+    let joins = tables.joins.iter_mut().map(|join| &mut join.relation);
+    for relation in std::iter::once(&mut tables.relation).chain(joins) {
+        if let TableFactor::NestedJoin {
+            table_with_joins, ..
+        } = relation
+        {
+            joined(table_with_joins);
+        }
+    }
 }
 
 fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {

@@ -285,8 +285,9 @@ pub(super) fn slice_bounds(expr: &mut Expr) {
                 .for_each(quoted_bound);
         }
     }
-    let slices = access_chain.iter().any(is_slice);
-    if !slices || access_chain.len() == 1 {
+    // A column may have its table's name before it: that is no subscript.
+    let subscripts = access_chain.iter().filter(|access| is_subscript(access));
+    if subscripts.count() < 2 || !access_chain.iter().any(is_slice) {
         return;
     }
     let slice = |upper| {
@@ -304,6 +305,10 @@ pub(super) fn slice_bounds(expr: &mut Expr) {
         }
     }
     access_chain.push(slice(number(0)));
+}
+
+fn is_subscript(access: &AccessExpr) -> bool {
+    matches!(access, AccessExpr::Subscript(_))
 }
 
 fn is_slice(access: &AccessExpr) -> bool {

@@ -1,6 +1,6 @@
-//! Aggregates over doubles in the order of the rows, for ad-hoc queries: `variance`, `stddev` and
-//! their like, and `sum` of reals. Sums of squares are PostgreSQL's, by the algorithm of Youngs and
-//! Cramer, so that results agree to the last digit; what runs over is its error and not infinity.
+//! `variance`, `stddev` and their like of doubles, for ad-hoc queries: sums of squares are
+//! PostgreSQL's, by the algorithm of Youngs and Cramer, whose last digits depend on the order of the
+//! rows there as here; what runs over is its error and not infinity.
 //!
 //! In a window whose frame moves, the values of the frame are kept and taken anew; with DISTINCT,
 //! the values seen, which come in their order.
@@ -16,21 +16,21 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState};
 
-/// The function of doubles that tells this; [`Statistic::Sum`] is that of reals.
+/// The function of doubles that tells this.
 pub(super) fn function(statistic: Statistic) -> Arc<AggregateUDF> {
-    Arc::new(AggregateUDF::from(InOrder {
+    Arc::new(AggregateUDF::from(Variance {
         statistic,
         signature: Signature::exact(vec![DataType::Float64], Volatility::Immutable),
     }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct InOrder {
+struct Variance {
     statistic: Statistic,
     signature: Signature,
 }
 
-impl InOrder {
+impl Variance {
     fn values(&self, args: &AccumulatorArgs, moving: bool) -> Box<dyn Accumulator> {
         Box::new(Values {
             statistic: self.statistic,
@@ -41,15 +41,14 @@ impl InOrder {
     }
 }
 
-impl AggregateUDFImpl for InOrder {
+impl AggregateUDFImpl for Variance {
     fn name(&self) -> &str {
         match self.statistic {
-            Statistic::Sum => "sum",
-            Statistic::Average => "avg",
             Statistic::PopulationVariance => "var_pop",
             Statistic::SampleVariance => "var_samp",
             Statistic::PopulationDeviation => "stddev_pop",
             Statistic::SampleDeviation => "stddev_samp",
+            Statistic::Sum | Statistic::Average => "none",
         }
     }
 
@@ -58,10 +57,7 @@ impl AggregateUDFImpl for InOrder {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(match self.statistic {
-            Statistic::Sum => DataType::Float32,
-            _ => DataType::Float64,
-        })
+        Ok(DataType::Float64)
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -97,40 +93,17 @@ struct Sums {
     xx: f64,
 }
 
-fn overflow<T>() -> Result<T> {
+pub(super) fn overflow<T>() -> Result<T> {
     Err(super::external(Error::user(
         SqlState("22003"),
         "value out of range: overflow",
     )))
 }
 
-/// PostgreSQL's float4pl.
-fn real_plus(a: f64, b: f64) -> Result<f64> {
-    let sum = a as f32 + b as f32;
-    if sum.is_infinite() && a.is_finite() && b.is_finite() {
-        return overflow();
-    }
-    Ok(sum.into())
-}
-
 impl Sums {
-    fn add(&mut self, statistic: Statistic, x: f64) -> Result<()> {
-        if statistic == Statistic::Sum {
-            self.x = if self.n == 0.0 {
-                x
-            } else {
-                real_plus(self.x, x)?
-            };
-            self.n += 1.0;
-            return Ok(());
-        }
-        self.add_square(x);
-        Ok(())
-    }
-
     /// PostgreSQL's float8_accum, but that what runs over is no error before the end: the result is
     /// NaN if any value is no finite number, whichever comes first.
-    fn add_square(&mut self, x: f64) {
+    fn add(&mut self, x: f64) {
         let before = *self;
         self.n += 1.0;
         self.x += x;
@@ -148,19 +121,15 @@ impl Sums {
     }
 
     /// PostgreSQL's float8_combine.
-    fn merge(&mut self, statistic: Statistic, other: Sums) -> Result<()> {
+    fn merge(&mut self, other: Sums) {
         if self.n == 0.0 || other.n == 0.0 {
             if self.n == 0.0 {
                 *self = other;
             }
-            return Ok(());
+            return;
         }
         let (a, b) = (*self, other);
         self.n = a.n + b.n;
-        if statistic == Statistic::Sum {
-            self.x = real_plus(a.x, b.x)?;
-            return Ok(());
-        }
         let off = a.x / a.n - b.x / b.n;
         self.x = a.x + b.x;
         self.xx = a.xx + b.xx + a.n * b.n * off * off / self.n;
@@ -169,19 +138,17 @@ impl Sums {
         } else if !self.x.is_finite() || !self.xx.is_finite() {
             self.xx = f64::INFINITY;
         }
-        Ok(())
     }
 
     fn result(&self, statistic: Statistic) -> Result<Option<f64>> {
-        let Sums { n, x, xx } = *self;
+        let Sums { n, xx, .. } = *self;
         if xx.is_infinite() {
             return overflow();
         }
         let population = (n >= 1.0).then(|| xx / n);
         let sample = (n >= 2.0).then(|| xx / (n - 1.0));
         Ok(match statistic {
-            Statistic::Sum => (n >= 1.0).then_some(x),
-            Statistic::Average => (n >= 1.0).then(|| x / n),
+            Statistic::Sum | Statistic::Average => None,
             Statistic::PopulationVariance => population,
             Statistic::SampleVariance => sample,
             Statistic::PopulationDeviation => population.map(f64::sqrt),
@@ -231,7 +198,7 @@ impl Accumulator for Values {
             (_, Some(seen)) => seen.extend(values.map(rank)),
             _ => {
                 for value in values {
-                    self.sums.add(self.statistic, value)?;
+                    self.sums.add(value);
                 }
             }
         }
@@ -261,7 +228,7 @@ impl Accumulator for Values {
         let part = |i: usize, row: usize| states[i].as_primitive::<Float64Type>().value(row);
         for row in 0..states[0].len() {
             let [n, x, xx] = [0, 1, 2].map(|i| part(i, row));
-            self.sums.merge(self.statistic, Sums { n, x, xx })?;
+            self.sums.merge(Sums { n, x, xx });
         }
         Ok(())
     }
@@ -282,16 +249,12 @@ impl Accumulator for Values {
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let mut sums = self.sums;
         for value in self.frame.iter().flatten() {
-            sums.add(self.statistic, *value)?;
+            sums.add(*value);
         }
         for rank in self.distinct.iter().flatten() {
-            sums.add(self.statistic, of_rank(*rank))?;
+            sums.add(of_rank(*rank));
         }
-        let result = sums.result(self.statistic)?;
-        Ok(match self.statistic {
-            Statistic::Sum => ScalarValue::Float32(result.map(|v| v as f32)),
-            _ => ScalarValue::Float64(result),
-        })
+        sums.result(self.statistic).map(ScalarValue::Float64)
     }
 
     fn size(&self) -> usize {
@@ -306,24 +269,20 @@ impl Accumulator for Values {
 mod tests {
     use super::*;
 
-    fn sums(statistic: Statistic, values: &[f64]) -> Result<Sums> {
+    fn sums(values: &[f64]) -> Sums {
         let mut sums = Sums::default();
-        values
-            .iter()
-            .try_for_each(|v| sums.add(statistic, *v))
-            .map(|()| sums)
+        values.iter().for_each(|v| sums.add(*v));
+        sums
     }
 
     #[test]
     fn sums_of_parts_are_those_of_the_whole() {
         let statistic = Statistic::SampleVariance;
         let values = [1.0, 2.0, 4.0, -7.5];
-        let whole = sums(statistic, &values).unwrap();
-        let mut parts = sums(statistic, &values[..1]).unwrap();
-        parts
-            .merge(statistic, sums(statistic, &values[1..]).unwrap())
-            .unwrap();
-        parts.merge(statistic, Sums::default()).unwrap();
+        let whole = sums(&values);
+        let mut parts = sums(&values[..1]);
+        parts.merge(sums(&values[1..]));
+        parts.merge(Sums::default());
         let [a, b] = [whole, parts].map(|sums| sums.result(statistic).unwrap().unwrap());
         assert!((a - b).abs() < 1e-12);
         assert_eq!(Sums::default().result(statistic).unwrap(), None);
@@ -331,19 +290,12 @@ mod tests {
 
     #[test]
     fn what_runs_over_is_an_error_and_what_is_infinite_is_not() {
-        let statistic = Statistic::SampleVariance;
-        let result = |values: &[f64]| sums(statistic, values).unwrap().result(statistic);
+        let result = |values: &[f64]| sums(values).result(Statistic::SampleVariance);
         let error = result(&[1e200, -1e200]).unwrap_err();
         assert!(error.to_string().contains("value out of range: overflow"));
         for values in [[1e200, -1e200, f64::NAN], [f64::INFINITY, 1e200, -1e200]] {
             assert!(result(&values).unwrap().unwrap().is_nan());
         }
-        assert!(sums(Statistic::Sum, &[3e38, 3e38]).is_err());
-        let tenths = sums(Statistic::Sum, &[f64::from(0.1f32); 3]).unwrap();
-        assert_eq!(
-            tenths.result(Statistic::Sum).unwrap(),
-            Some(f64::from(0.1f32 + 0.1 + 0.1))
-        );
     }
 
     #[test]

@@ -21,11 +21,61 @@ pub(super) fn rewrite(expr: &mut Expr) {
         "row_number" | "rank" | "dense_rank" => *expr = as_type(expr, ast::DataType::BigInt(None)),
         "ntile" => *expr = as_type(expr, ast::DataType::Integer(None)),
         "lag" | "lead" => {
-            if let Some(defaulted) = with_default(function) {
-                *expr = defaulted;
+            let mut function = function.clone();
+            if let Some(new) = without_offset(&mut function).or_else(|| with_default(&function)) {
+                *expr = new;
+            } else {
+                *expr = Expr::Function(function);
             }
         }
         _ => {}
+    }
+}
+
+/// Makes a number of a quoted offset. A NULL one gives NULL, of the type that the values come to.
+fn without_offset(function: &mut Function) -> Option<Expr> {
+    let FunctionArguments::List(list) = &mut function.args else {
+        return None;
+    };
+    let [_, FunctionArg::Unnamed(FunctionArgExpr::Expr(offset)), ..] = list.args.as_mut_slice()
+    else {
+        return None;
+    };
+    match offset {
+        Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)) => {
+            *offset = as_type(offset, ast::DataType::Integer(None));
+            None
+        }
+        value if is_null(value) => {
+            let values = list.args.iter().enumerate().filter(|(i, _)| *i != 1);
+            let arms = values.filter_map(|(_, arg)| match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => Some(CaseWhen {
+                    condition: Expr::Value(Value::Boolean(false).into()),
+                    result: value.clone(),
+                }),
+                _ => None,
+            });
+            Some(Expr::Nested(Box::new(case(arms.collect(), None))))
+        }
+        _ => None,
+    }
+}
+
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => is_null(inner),
+        Expr::Value(v) => matches!(v.value, Value::Null),
+        _ => false,
+    }
+}
+
+fn case(conditions: Vec<CaseWhen>, otherwise: Option<Box<Expr>>) -> Expr {
+    Expr::Case {
+        case_token: ast::helpers::attached_token::AttachedToken::empty(),
+        end_token: ast::helpers::attached_token::AttachedToken::empty(),
+        operand: None,
+        conditions,
+        else_result: otherwise,
     }
 }
 
@@ -57,16 +107,11 @@ fn with_default(function: &Function) -> Option<Expr> {
         }
         value => of(value.clone()),
     };
-    let mut case = Expr::Case {
-        case_token: ast::helpers::attached_token::AttachedToken::empty(),
-        end_token: ast::helpers::attached_token::AttachedToken::empty(),
-        operand: None,
-        conditions: vec![CaseWhen {
-            condition: Expr::IsNull(of(FunctionArg::Unnamed(row))),
-            result: default.clone(),
-        }],
-        else_result: Some(found),
+    let absent = CaseWhen {
+        condition: Expr::IsNull(of(FunctionArg::Unnamed(row))),
+        result: default.clone(),
     };
-    super::branches::rewrite(&mut case);
-    Some(Expr::Nested(Box::new(case)))
+    let mut defaulted = case(vec![absent], Some(found));
+    super::branches::rewrite(&mut defaulted);
+    Some(Expr::Nested(Box::new(defaulted)))
 }

@@ -315,6 +315,7 @@ impl Keyed {
             params.order_by = order.data;
         }
         match func.name() {
+            "array_agg" if params.distinct => changed |= self.one_zero(&mut params.args, schema),
             "count" if params.distinct => {
                 let keys = self.keys(std::mem::take(&mut params.args), schema)?;
                 changed |= keys.transformed;
@@ -346,6 +347,29 @@ impl Keyed {
             Expr::AggregateFunction(AggregateFunction { func, params }),
             changed,
         ))
+    }
+
+    /// Floats that are collected once each have no zero below zero.
+    fn one_zero(&self, args: &mut [Expr], schema: &DFSchema) -> bool {
+        let is_sum = |e: &Expr| matches!(e, Expr::BinaryExpr(b) if b.op == Operator::Plus);
+        let mut changed = false;
+        for arg in args {
+            let zero = match arg.get_type(schema) {
+                Ok(DataType::Float64) => lit(0.0f64),
+                Ok(DataType::Float32) => lit(0.0f32),
+                _ => continue,
+            };
+            let seen = match &*arg {
+                Expr::ScalarFunction(call) if is_one_nan(arg) => call.args.iter().any(is_sum),
+                other => is_sum(other),
+            };
+            // A sum is no zero below zero unless both its parts are.
+            if !seen {
+                *arg = std::mem::take(arg) + zero;
+                changed = true;
+            }
+        }
+        changed
     }
 
     /// The extreme of the floats that are numbers, and how many are not: NaN is above all of them,

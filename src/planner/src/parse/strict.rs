@@ -147,12 +147,20 @@ impl Visitor for Strict<'_> {
     }
 }
 
+/// What a name in FROM names.
+#[derive(Clone, PartialEq)]
+enum Of {
+    /// A relation that keeps its own name, with the schema that is written before it.
+    Relation(Option<String>),
+    /// Something else, or a relation by another name.
+    Other,
+}
+
 /// A table's name in FROM.
 #[derive(Clone)]
 struct Named {
     name: String,
-    /// Its schema, where the name is that of the relation itself.
-    schema: Option<String>,
+    of: Of,
 }
 
 impl Strict<'_> {
@@ -209,7 +217,14 @@ impl Strict<'_> {
             } => self.aliased(alias, tables),
             TableFactor::UNNEST { alias: None, .. } => {
                 let name = "unnest".to_string();
-                self.add(Named { name, schema: None }, factor.span(), tables)
+                self.add(
+                    Named {
+                        name,
+                        of: Of::Other,
+                    },
+                    factor.span(),
+                    tables,
+                )
             }
             TableFactor::NestedJoin {
                 table_with_joins,
@@ -240,31 +255,37 @@ impl Strict<'_> {
         let Some(last) = parts.next() else {
             return ControlFlow::Continue(());
         };
-        let schema = (!is_call).then(|| {
-            let schema = parts.next().cloned().map(fold);
-            schema.unwrap_or_else(|| "public".into())
-        });
+        let of = match is_call {
+            true => Of::Other,
+            false => Of::Relation(parts.next().cloned().map(fold)),
+        };
         let name = fold(last.clone());
         if is_call && ["tumble", "hop"].contains(&name.as_str()) {
             // They go by the name of what they read.
             return ControlFlow::Continue(());
         }
-        self.add(Named { name, schema }, last.span, tables)
+        self.add(Named { name, of }, last.span, tables)
     }
 
     fn aliased(&self, alias: &TableAlias, tables: &mut Vec<Named>) -> ControlFlow<Error> {
         self.alias(&alias.name)?;
         let name = fold(alias.name.clone());
-        self.add(Named { name, schema: None }, alias.name.span, tables)
+        self.add(
+            Named {
+                name,
+                of: Of::Other,
+            },
+            alias.name.span,
+            tables,
+        )
     }
 
-    /// Two relations of one name, in different schemas, are told apart.
+    /// Two relations of one name may be in different schemas, of which only the search path knows
+    /// which it is where none is written.
     fn add(&self, table: Named, span: Span, tables: &mut Vec<Named>) -> ControlFlow<Error> {
         let same = |other: &&Named| {
             other.name == table.name
-                && (other.schema.is_none()
-                    || table.schema.is_none()
-                    || other.schema == table.schema)
+                && (other.of == Of::Other || table.of == Of::Other || other.of == table.of)
         };
         if tables.iter().find(same).is_some() {
             let message = format!("table name \"{}\" specified more than once", table.name);

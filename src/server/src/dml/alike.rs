@@ -7,6 +7,7 @@
 
 use super::*;
 use ast::{ValueWithSpan, VisitMut, VisitorMut};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Rows of one form.
@@ -24,29 +25,45 @@ type Form = Vec<Option<String>>;
 pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
     let rows = values_of(insert).unwrap_or_default();
     let mut forms: Vec<(Form, Vec<usize>)> = Vec::new();
+    // The forms that were met as they are written, without what a NULL leaves open.
+    let mut known: HashMap<Form, usize> = HashMap::new();
     for (place, row) in rows.iter().enumerate() {
         let form: Form = row.content.iter().map(form).collect();
-        match forms.iter_mut().find(|(known, _)| agree(known, &form)) {
-            Some((known, places)) => {
-                for (known, new) in known.iter_mut().zip(form) {
-                    *known = known.take().or(new);
-                }
-                places.push(place);
+        let at = known.get(&form).copied().or_else(|| {
+            let at = forms.iter().position(|(other, _)| agree(other, &form))?;
+            for (open, new) in forms[at].0.iter_mut().zip(&form) {
+                *open = open.take().or_else(|| new.clone());
             }
-            None => forms.push((form, vec![place])),
-        }
+            Some(at)
+        });
+        let at = at.unwrap_or_else(|| {
+            forms.push((form.clone(), Vec::new()));
+            forms.len() - 1
+        });
+        forms[at].1.push(place);
+        known.entry(form).or_insert(at);
     }
-    if forms.len() < 2 {
+    if rows.len() < 2 {
         return vec![Alike {
             insert: insert.clone(),
             places: (0..rows.len()).collect(),
         }];
     }
+    let empty = with_rows(insert, Vec::new());
     let one_form = |(_, places): (Form, Vec<usize>)| Alike {
-        insert: with_rows(insert, places.iter().map(|at| rows[*at].clone()).collect()),
+        insert: with_rows(&empty, places.iter().map(|at| row(&rows[*at])).collect()),
         places,
     };
     forms.into_iter().map(one_form).collect()
+}
+
+/// A row whose numbers, in what is computed, are numerics of any scale.
+fn row(row: &ast::Parens<Vec<Expr>>) -> ast::Parens<Vec<Expr>> {
+    let mut row = row.clone();
+    for cell in row.content.iter_mut().filter(|c| constant(c).is_none()) {
+        let _ = cell.visit(&mut Numerics);
+    }
+    row
 }
 
 fn agree(a: &Form, b: &Form) -> bool {
@@ -80,6 +97,28 @@ fn form(cell: &Expr) -> Option<String> {
     Some(kind.into())
 }
 
+/// Makes numerics of numbers that are no integers, whose scales would be types of their own.
+struct Numerics;
+
+impl VisitorMut for Numerics {
+    type Break = ();
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let is_numeric = matches!(expr, Expr::Value(v)
+            if matches!(&v.value, Value::Number(digits, _) if digits.parse::<i64>().is_err()));
+        if is_numeric {
+            let number = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+            *expr = Expr::Cast {
+                kind: ast::CastKind::Cast,
+                expr: Box::new(number),
+                data_type: ast::DataType::Numeric(ast::ExactNumberInfo::None),
+                array: false,
+                format: None,
+            };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Leaves of constants what their types depend on.
 struct Blank;
 
@@ -89,10 +128,12 @@ impl VisitorMut for Blank {
         match &mut value.value {
             Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => text.clear(),
             Value::Number(digits, _) => {
-                *digits = digits
-                    .chars()
-                    .map(|c| if c.is_ascii_digit() { '0' } else { c })
-                    .collect();
+                let kind = match digits.parse::<i64>() {
+                    Ok(n) if i32::try_from(n).is_ok() => "0",
+                    Ok(_) => "9999999999",
+                    Err(_) => "0.0",
+                };
+                *digits = kind.into();
             }
             _ => {}
         }

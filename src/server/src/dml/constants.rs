@@ -69,7 +69,8 @@ fn fits(number: &str, to: &ast::DataType) -> bool {
 }
 
 /// The text of an expression for a column: a constant, or a text that is cast to the column's own
-/// type (a typed parameter).
+/// type (a typed parameter). An interval that is one before it comes to the column is not read by
+/// the column's fields.
 pub(super) fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<String>> {
     if let Expr::Cast {
         expr: inner,
@@ -78,6 +79,7 @@ pub(super) fn constant_for(expr: &Expr, data_type: &DataType) -> Option<Option<S
     } = expr
         && let Some(Constant::Text(text)) = constant(inner)
         && tidemark_planner::declared_digits(to).is_empty()
+        && !matches!(data_type, DataType::Interval(_))
         && tidemark_planner::sql_type_to_arrow(to).is_ok_and(|(t, _)| t == *data_type)
     {
         return constant_text(Constant::Text(cut_off(text, to)), data_type);

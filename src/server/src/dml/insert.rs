@@ -12,12 +12,16 @@ impl Session {
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
         let constant = constant_rows(insert, &relation, &columns, &self.settings.zone())?;
+        let parts = match &constant {
+            Some(_) => Vec::new(),
+            None => alike(insert),
+        };
         let guard = self.lock(&[relation.id]).await?;
         let batch = match constant {
             Some(batch) => batch,
             None => {
                 let snapshot = self.write_snapshot(&guard, &relation).await?;
-                let (table, parts) = (relation.clone(), alike(insert));
+                let table = relation.clone();
                 let places: Vec<_> = parts.iter().map(|part| part.places.clone()).collect();
                 let planned = self.planned(move |state| {
                     let plans = parts.iter().map(|part| {
