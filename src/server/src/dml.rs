@@ -22,7 +22,7 @@ use crate::protocol::error::from_datafusion;
 use crate::protocol::{parameters, types};
 use crate::serving::collect::{collect_bounded, rows_bytes};
 use crate::serving::query::plan_query;
-use crate::serving::{self, Snapshot};
+use crate::serving::{self, Override, Snapshot};
 use crate::session::transaction::{SharedGuard, Write};
 use crate::session::{Outcome, Rows, Session, Tag};
 use crate::values;
@@ -322,7 +322,11 @@ fn plan_returning(
         .map(|b| redress(b, &schema))
         .collect::<Result<Vec<_>>>()?;
     let table = MemTable::try_new(schema, vec![affected]).map_err(from_datafusion)?;
-    snapshot.overrides.push((name.clone(), Arc::new(table)));
+    snapshot.overrides.push(Override {
+        name: name.clone(),
+        relation: Arc::new(relation.clone()),
+        table: Arc::new(table),
+    });
     let statement = query_with(|s| {
         s.projection = items;
         s.from = vec![table_named(&name)];

@@ -315,7 +315,14 @@ impl Keyed {
             params.order_by = order.data;
         }
         match func.name() {
-            "array_agg" if params.distinct => changed |= self.one_zero(&mut params.args, schema),
+            "array_agg" if params.distinct => {
+                let mut order: Vec<Expr> = params.order_by.iter().map(|s| s.expr.clone()).collect();
+                changed |= self.one_zero(&mut params.args, schema);
+                changed |= self.one_zero(&mut order, schema);
+                for (sort, expr) in params.order_by.iter_mut().zip(order) {
+                    sort.expr = expr;
+                }
+            }
             "count" if params.distinct => {
                 let keys = self.keys(std::mem::take(&mut params.args), schema)?;
                 changed |= keys.transformed;

@@ -105,7 +105,11 @@ impl Session {
         ] {
             let table = MemTable::try_new(schema.clone(), vec![vec![redress(batch, &schema)?]])
                 .map_err(from_datafusion)?;
-            snapshot.overrides.push((name, Arc::new(table)));
+            snapshot.overrides.push(Override {
+                name,
+                relation: relation.clone(),
+                table: Arc::new(table),
+            });
         }
         let quoted = |table: &str, column: usize| {
             Expr::CompoundIdentifier(vec![

@@ -67,6 +67,17 @@ pub struct Serving {
     pub planning: planning::Planning,
 }
 
+/// A table of one statement alone.
+#[derive(Clone)]
+pub struct Override {
+    /// Its name in the statement.
+    pub name: String,
+    /// The relation whose columns it has.
+    pub relation: Arc<Relation>,
+    /// Its rows.
+    pub table: Arc<dyn datafusion::catalog::TableProvider>,
+}
+
 /// What a statement sees.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -83,9 +94,9 @@ pub struct Snapshot {
     pub search_path: Vec<String>,
     /// Who asks.
     pub user: String,
-    /// Tables that take the place of relations in this statement, by name: RETURNING's rows, ON
-    /// CONFLICT's `excluded`.
-    pub overrides: Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>,
+    /// Tables that take the place of relations in this statement: RETURNING's rows, ON CONFLICT's
+    /// `excluded`.
+    pub overrides: Vec<Override>,
     /// The session's settings.
     pub settings: Arc<Settings>,
     /// What the statement's functions do to the session.

@@ -49,9 +49,9 @@ fn ours(e: Error) -> DataFusionError {
 impl Provider<'_> {
     fn relation(&self, schema: Option<&str>, name: &str) -> Result<Arc<dyn TableSource>> {
         if schema.is_none()
-            && let Some((_, table)) = self.snapshot.overrides.iter().find(|(n, _)| n == name)
+            && let Some(own) = self.snapshot.overrides.iter().find(|o| o.name == name)
         {
-            return Ok(provider_as_source(table.clone()));
+            return Ok(provider_as_source(own.table.clone()));
         }
         let virtual_table =
             |schema: &str| catalog_tables::table(self.snapshot, schema, name).map_err(ours);

@@ -6,8 +6,8 @@
 //!   plans: operators by schema (`OPERATOR(pg_catalog.~)`), collations, `= ANY(..)`, `array(select
 //!   ..)`, object identifier casts. Those are brought into plain forms here.
 
-use super::Snapshot;
 use super::functions::oid_of_name;
+use super::{Override, Snapshot};
 use crate::catalog_tables::TABLE_FUNCTIONS;
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit,
@@ -15,7 +15,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_plan::{Catalog, Relation};
 
 /// Rewrites a query for planning.
 pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
@@ -23,12 +24,8 @@ pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stat
     let mut statement = if system {
         limited(snapshot, &statement)?;
         super::system::rewrite(statement)
-    } else if snapshot.overrides.is_empty() {
-        expand(snapshot, statement)?
     } else {
-        // Tables of this statement alone (RETURNING, excluded) are no relations of the catalog.
-        limited(snapshot, &statement)?;
-        statement
+        expand(snapshot, statement)?
     };
     let mut plain = Plain {
         snapshot,
@@ -67,11 +64,35 @@ fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stateme
     let ast::Statement::Query(query) = statement else {
         return Ok(statement);
     };
+    let catalog = match snapshot.overrides.as_slice() {
+        [] => snapshot.catalog.clone(),
+        own => Arc::new(with_own(&snapshot.catalog, own, &snapshot.search_path)),
+    };
     let query = snapshot
         .server
         .sql
-        .expand(&snapshot.catalog, &snapshot.search_path, *query)?;
+        .expand(&catalog, &snapshot.search_path, *query)?;
     Ok(ast::Statement::Query(Box::new(query)))
+}
+
+/// The catalog with the tables of one statement alone, which hide others of their names.
+fn with_own(catalog: &Catalog, own: &[Override], search_path: &[String]) -> Catalog {
+    let mut catalog = catalog.clone();
+    let schemas = search_path.iter().map(String::as_str);
+    let exists = |schema: &&str| *schema == "public" || catalog.schemas.iter().any(|s| s == schema);
+    let schema = schemas.clone().find(exists).unwrap_or("public");
+    for (id, table) in (0..=u32::MAX).rev().map(RelationId).zip(own) {
+        let relations = &mut catalog.relations;
+        relations.retain(|_, r| r.name != table.name || r.schema_name != schema);
+        let relation = Relation {
+            id,
+            name: table.name.clone(),
+            schema_name: schema.to_string(),
+            ..table.relation.as_ref().clone()
+        };
+        relations.insert(id, Arc::new(relation));
+    }
+    catalog
 }
 
 /// Whether a statement names a system table: by schema, or a `pg_` name that no relation has.
