@@ -366,3 +366,38 @@ def test_sink_far_behind(kafka, own_server, unique):
         return True
 
     eventually(delivered, 60, 0.5)
+
+
+# Two columns of a key: their types, and their values for row g.
+KEYS = {
+    "int": "g", "bigint": "g * 1000003", "smallint": "g", "date": "date '2024-01-01' + g", "uuid": "lpad(g::text, 32, '0')::uuid", "numeric": "g / 100.0", "timestamp": "timestamp '2024-01-01' + g * interval '1 s'",
+    **{f"varchar({length})": f"left('gold, open, paid', {length})" for length in range(1, 14)}, "bytea": "'gold'::bytea", "boolean": "g % 2 = 0",
+}
+
+
+@pytest.mark.parametrize("first", ["int", "bigint", "smallint", "date", "uuid", "numeric", "timestamp"])
+def test_rows_of_every_kind_of_key_survive_beside_deleted_ones(own_server, first):
+    """A restart puts the rows of many checkpoints together by their keys: one that was deleted or replaced takes no other with it."""
+    own_server.start()
+    tables = []
+    for number, (second, value) in enumerate(KEYS.items()):
+        for a, b, name in ((first, second, f"a{number}"), (second, first, f"b{number}")):
+            of = {first: KEYS[first], second: value}
+            columns = f"{of[a]}, {of[b]}" if a != b else f"{KEYS[a]}, {KEYS[b]}"
+            own_server.query(f"CREATE TABLE {name} (x {a}, y {b}, n int, PRIMARY KEY (x, y))")
+            own_server.query(f"INSERT INTO {name} SELECT {columns}, g FROM generate_series(1, 1500) AS s(g)")
+            tables.append(name)
+    own_server.run("CREATE TABLE t (id INT PRIMARY KEY, k INT, s TEXT);\nINSERT INTO t SELECT g, g % 700, (ARRAY['gold', 'paid', 'open'])[g % 3 + 1] FROM generate_series(1, 3000) AS s(g);\n"
+                   "CREATE MATERIALIZED VIEW v AS SELECT k, s, count(*) AS n FROM t GROUP BY k, s;\nFLUSH;\nUPDATE t SET s = 'paid' WHERE id % 5 = 0;")
+    for name in tables:
+        own_server.query(f"DELETE FROM {name} WHERE n % 3 = 0")
+        own_server.query(f"UPDATE {name} SET n = n + 10000 WHERE n % 3 = 1")
+    own_server.query("FLUSH")
+    state = lambda: {name: sorted(own_server.query(f"SELECT * FROM {name}"), key=str) for name in [*tables, "v"]}
+    before = state()
+    assert all(len(before[name]) == 1000 for name in tables)
+    own_server.kill()
+    own_server.start()
+    after = state()
+    assert [name for name in before if before[name] != after[name]] == []
+    assert after["v"] == sorted(own_server.query("SELECT k, s, count(*) FROM t GROUP BY k, s"), key=str)

@@ -3,8 +3,8 @@
 
 use super::Registry;
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArgumentClause, FunctionArguments, Query, Select,
-    Visit, Visitor,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
+    FunctionArguments, Query, Select, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
@@ -13,9 +13,17 @@ use tidemark_common::{Error, Result, SqlState};
 ///
 /// Errors: `42809` for a function that is no aggregate; `0A000` for DISTINCT in a window.
 pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
+    if matches!(expr, Expr::QualifiedWildcard(..)) {
+        return Err(whole_row());
+    }
     let Expr::Function(function) = expr else {
         return Ok(());
     };
+    if let FunctionArguments::List(list) = &function.args
+        && list.args.iter().any(is_whole_row)
+    {
+        return Err(whole_row());
+    }
     let distinct = matches!(&function.args, FunctionArguments::List(list)
         if list.duplicate_treatment == Some(DuplicateTreatment::Distinct));
     let name = function.name.to_string().to_ascii_lowercase();
@@ -37,6 +45,19 @@ pub(super) fn call(expr: &Expr, registry: &Registry) -> Result<()> {
     };
     let message = format!("{clause} specified, but {name} is not {wanted}");
     Err(Error::user(SqlState::WRONG_OBJECT_TYPE, message))
+}
+
+fn is_whole_row(arg: &FunctionArg) -> bool {
+    matches!(
+        arg,
+        FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(_))
+    )
+}
+
+/// `t.*` as a value: it would be counted where an outer join has no row, too.
+fn whole_row() -> Error {
+    Error::unsupported("whole rows of a table as values are not supported")
+        .with_hint("Name a column, in place of count(t.*) one that is never NULL.")
 }
 
 /// What only aggregates have, if a call has it.

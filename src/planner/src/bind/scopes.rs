@@ -92,6 +92,8 @@ struct Scope {
     tables: Vec<(String, Option<Vec<Output>>)>,
     /// Those of them that have another name for DataFusion.
     renamed: BTreeSet<String>,
+    /// Those of them of which an outer join may have no row.
+    absent: BTreeSet<String>,
     /// Whether it is all of a query's FROM.
     complete: bool,
 }
@@ -113,7 +115,12 @@ impl Scope {
             }
             _ => None,
         };
+        self.absent.extend(other.absent);
         self.add_tables(other.tables, other.renamed);
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        self.tables.iter().map(|(name, _)| name.clone())
     }
 
     fn add_tables(
@@ -393,7 +400,12 @@ impl<'a> Scopes<'a> {
             let (outer, left) = (before, scope);
             let right;
             (before, scope, right) = self.right(&mut join.relation, outer, left)?;
+            let mut absent = &scope.absent | &right.absent;
+            let (of_left, of_right) = join::may_be_absent(&join.join_operator);
+            absent.extend(scope.names().filter(|_| of_left));
+            absent.extend(right.names().filter(|_| of_right));
             scope = self.join(&mut join.join_operator, scope, right)?;
+            scope.absent = absent;
         }
         before.append(scope);
         Ok(before)

@@ -4,6 +4,9 @@ use super::*;
 
 impl Session {
     pub(super) async fn update(&mut self, update: &ast::Update) -> Result<Outcome> {
+        if update.from.is_some() {
+            check_returning(update.returning.as_deref())?;
+        }
         let (object, alias) = table_and_alias(&update.table)?;
         let relation = self.target(object, "update")?;
         let name = alias.unwrap_or_else(|| relation.name.clone());
@@ -52,6 +55,9 @@ impl Session {
     }
 
     pub(super) async fn delete(&mut self, delete: &ast::Delete) -> Result<Outcome> {
+        if delete.using.is_some() {
+            check_returning(delete.returning.as_deref())?;
+        }
         let table = delete_target(delete)?;
         let (object, alias) = table_and_alias(table)?;
         let relation = self.target(object, "delete from")?;
@@ -85,6 +91,20 @@ impl Session {
             delete.returning.as_deref().map(|r| (r, name)),
         )
         .await
+    }
+}
+
+/// `0A000` for `RETURNING *` where there are other tables than the target, of which the columns are
+/// not there.
+fn check_returning(items: Option<&[SelectItem]>) -> Result<()> {
+    let all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_));
+    match items.is_some_and(|items| items.iter().any(all)) {
+        true => Err(
+            Error::unsupported("RETURNING * is not supported with FROM or USING").with_hint(
+                "Columns of the target alone can be returned, as with RETURNING target.*.",
+            ),
+        ),
+        false => Ok(()),
     }
 }
 

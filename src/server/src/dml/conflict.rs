@@ -4,13 +4,15 @@ use super::change::plan_update;
 use super::*;
 
 impl Session {
-    /// ON CONFLICT: what an INSERT of `batch` changes, given the rows that have its keys.
+    /// ON CONFLICT: what an INSERT of `batch` changes, given the rows that have its keys. The table
+    /// has this name in the statement.
     pub(super) async fn resolve_conflicts(
         &mut self,
         guard: &SharedGuard,
         relation: &Arc<Relation>,
         conflict: &ast::OnConflict,
         batch: RecordBatch,
+        name: &str,
     ) -> Result<Changes> {
         if let Some(ast::ConflictTarget::Columns(columns)) = &conflict.conflict_target {
             let mut wanted = columns
@@ -80,7 +82,7 @@ impl Session {
         };
         let excluded = filter_record_batch(&batch, &BooleanArray::from(met)).map_err(arrow)?;
         let mut changes = self
-            .update_conflicting(guard, relation, update, existing, excluded)
+            .update_conflicting(guard, (relation, name), update, existing, excluded)
             .await?;
         changes.inserts.push(inserted);
         changes.affected = changes.inserts.clone();
@@ -92,21 +94,21 @@ impl Session {
     pub(super) async fn update_conflicting(
         &mut self,
         guard: &SharedGuard,
-        relation: &Arc<Relation>,
+        (relation, name): (&Arc<Relation>, &str),
         update: &ast::DoUpdate,
         existing: RecordBatch,
         excluded: RecordBatch,
     ) -> Result<Changes> {
         let mut snapshot = self.write_snapshot(guard, relation).await?;
         let schema = relation.sql_schema();
-        for (name, batch) in [
-            (relation.name.clone(), existing),
+        for (table_name, batch) in [
+            (name.to_string(), existing),
             ("excluded".to_string(), excluded),
         ] {
             let table = MemTable::try_new(schema.clone(), vec![vec![redress(batch, &schema)?]])
                 .map_err(from_datafusion)?;
             snapshot.overrides.push(Override {
-                name,
+                name: table_name,
                 relation: relation.clone(),
                 table: Arc::new(table),
             });
@@ -119,13 +121,13 @@ impl Session {
         };
         let same_key = relation.key.iter().map(|k| {
             binary(
-                quoted(&relation.name, *k),
+                quoted(name, *k),
                 ast::BinaryOperator::Eq,
                 quoted("excluded", *k),
             )
         });
         let condition = same_key
-            .chain(update.selection.clone().map(|e| qualify(e, relation)))
+            .chain(update.selection.clone().map(|e| qualify(e, relation, name)))
             .reduce(|a, b| binary(a, ast::BinaryOperator::And, b));
         let as_update = ast::Update {
             assignments: update
@@ -133,19 +135,19 @@ impl Session {
                 .iter()
                 .map(|a| ast::Assignment {
                     target: a.target.clone(),
-                    value: qualify(a.value.clone(), relation),
+                    value: qualify(a.value.clone(), relation, name),
                 })
                 .collect(),
-            table: table_named(&relation.name),
+            table: table_named(name),
             from: Some(ast::UpdateTableFromKind::AfterSet(vec![table_named(
                 "excluded",
             )])),
             selection: condition,
             ..empty_update()
         };
-        let table = relation.clone();
+        let (table, name) = (relation.clone(), name.to_string());
         let planned = self.planned(move |state| {
-            let (plan, assigned) = plan_update(state, &snapshot, &as_update, &table, &table.name)?;
+            let (plan, assigned) = plan_update(state, &snapshot, &as_update, &table, &name)?;
             Ok((runnable(state, plan)?, assigned))
         });
         let (plan, assigned) = planned.await?;

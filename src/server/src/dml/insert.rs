@@ -40,6 +40,10 @@ impl Session {
                 one_batch(in_order(batches, &places)?, &relation)?
             }
         };
+        let name = insert
+            .table_alias
+            .as_ref()
+            .map_or_else(|| relation.name.clone(), |a| fold(&a.alias));
         let changes = match &insert.on {
             None => Changes {
                 affected: vec![batch.clone()],
@@ -47,7 +51,7 @@ impl Session {
                 ..Changes::default()
             },
             Some(ast::OnInsert::OnConflict(conflict)) => {
-                self.resolve_conflicts(&guard, &relation, conflict, batch)
+                self.resolve_conflicts(&guard, &relation, conflict, batch, &name)
                     .await?
             }
             Some(_) => {
@@ -65,10 +69,6 @@ impl Session {
         } else {
             changes
         };
-        let name = insert
-            .table_alias
-            .as_ref()
-            .map_or_else(|| relation.name.clone(), |a| fold(&a.alias));
         self.finish(
             guard,
             &relation,

@@ -93,23 +93,21 @@ pub(super) fn binary(left: Expr, op: ast::BinaryOperator, right: Expr) -> Expr {
 }
 
 /// Unqualified columns of `DO UPDATE` mean the table's.
-pub(super) fn qualify(mut expr: Expr, relation: &Relation) -> Expr {
-    struct Qualify<'a>(&'a Relation);
+pub(super) fn qualify(mut expr: Expr, relation: &Relation, name: &str) -> Expr {
+    struct Qualify<'a>(&'a Relation, &'a str);
     impl ast::VisitorMut for Qualify<'_> {
         type Break = ();
         fn post_visit_expr(&mut self, expr: &mut Expr) -> std::ops::ControlFlow<()> {
             if let Expr::Identifier(ident) = expr
                 && self.0.columns.iter().any(|c| c.name == fold(ident))
             {
-                *expr = Expr::CompoundIdentifier(vec![
-                    Ident::with_quote('"', &self.0.name),
-                    ident.clone(),
-                ]);
+                *expr =
+                    Expr::CompoundIdentifier(vec![Ident::with_quote('"', self.1), ident.clone()]);
             }
             std::ops::ControlFlow::Continue(())
         }
     }
-    let _ = ast::VisitMut::visit(&mut expr, &mut Qualify(relation));
+    let _ = ast::VisitMut::visit(&mut expr, &mut Qualify(relation, name));
     expr
 }
 

@@ -10,9 +10,10 @@
 use super::{Scopes, quoted};
 use crate::bind::moments;
 use crate::parse::fold;
+use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArguments, Value,
+    BinaryOperator, CaseWhen, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentClause, FunctionArguments, Value,
 };
 use tidemark_common::{Error, Result, SqlState};
 
@@ -81,7 +82,8 @@ impl Scopes<'_> {
         }
     }
 
-    /// The object of a table's columns; `None` if a column has the name, or no table.
+    /// The object of a table's columns, NULL where an outer join has no row of it; `None` if a
+    /// column has the name, or no table.
     fn object(&self, expr: &Expr) -> Option<Expr> {
         let Expr::Identifier(ident) = expr else {
             return None;
@@ -101,7 +103,29 @@ impl Scopes<'_> {
             });
             let pairs = pairs.map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
             let call = moments::function("jsonb_build_object", &pairs.collect::<Vec<_>>());
-            return Some(Expr::Function(call));
+            let object = Expr::Function(call);
+            if !scope.absent.contains(&name) {
+                return Some(object);
+            }
+            let nulls = columns.as_ref()?.iter().map(|column| {
+                let value = vec![ident.clone(), quoted(&column.name)];
+                Expr::IsNull(Box::new(Expr::CompoundIdentifier(value)))
+            });
+            let absent = nulls.reduce(|all, null| Expr::BinaryOp {
+                left: Box::new(all),
+                op: BinaryOperator::And,
+                right: Box::new(null),
+            })?;
+            return Some(Expr::Case {
+                case_token: AttachedToken::empty(),
+                end_token: AttachedToken::empty(),
+                operand: None,
+                conditions: vec![CaseWhen {
+                    condition: absent,
+                    result: Expr::Value(Value::Null.into()),
+                }],
+                else_result: Some(Box::new(object)),
+            });
         }
         None
     }

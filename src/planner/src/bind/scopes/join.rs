@@ -20,6 +20,16 @@ enum Kind {
     Full,
 }
 
+/// Whether rows of the left side and of the right one may be absent beside one of the other.
+pub(super) fn may_be_absent(operator: &JoinOperator) -> (bool, bool) {
+    match operator {
+        JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => (false, true),
+        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => (true, false),
+        JoinOperator::FullOuter(_) => (true, true),
+        _ => (false, false),
+    }
+}
+
 impl Scopes<'_> {
     /// The columns of a join of two scopes.
     pub(super) fn join(
