@@ -1,7 +1,8 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
 //! [`analyzer_rules`]:
 //!
-//! 1. [`extremes`]: `min` and `max` of what has no order are refused; [`quantified`]: `IN`, `ANY`
+//! 1. [`extremes`]: `min` and `max` of what has no order are refused; [`separable`]: correlated
+//!    subqueries that joins would answer differently are refused; [`quantified`]: `IN`, `ANY`
 //!    and `ALL` of subqueries become counts and extremes where their NULL matters; [`lateral`]:
 //!    lists of the columns before them are unnested beside these;
 //!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
@@ -49,6 +50,7 @@ mod numerics;
 mod operands;
 mod quantified;
 mod resolve;
+mod separable;
 mod sideways;
 mod text_calls;
 mod texts;
@@ -122,6 +124,7 @@ pub(crate) fn analyzer_rules(
     };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(extremes::Extremes),
+        Arc::new(separable::Separable),
         Arc::new(lateral::Laterals),
         Arc::new(quantified::Quantified),
         Arc::new(in_subquery::InSubqueries),

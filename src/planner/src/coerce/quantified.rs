@@ -19,6 +19,7 @@
 //! rows, is left to DataFusion's joins, which is refused in views.
 
 use super::in_subquery::{from_inside, is_plain};
+use super::separable::is_equality;
 use super::sideways;
 use crate::bind::external;
 use crate::types::JSONB;
@@ -221,9 +222,7 @@ fn check_conditions(plan: &LogicalPlan) -> Result<()> {
     plan.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
             for condition in split_conjunction(&filter.predicate) {
-                let equality = matches!(condition, Expr::BinaryExpr(b)
-                    if matches!(b.op, Operator::Eq | Operator::IsNotDistinctFrom));
-                if condition.contains_outer() && !equality {
+                if condition.contains_outer() && !is_equality(condition) {
                     let error = Error::unsupported(
                         "a scalar subquery that compares with columns outside of it by anything \
                          but = is not supported",

@@ -24,6 +24,7 @@
 
 use super::lateral::{inward, is_of};
 use super::nulls;
+use super::separable::is_equality;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result};
 use datafusion_expr::expr::{Exists, InSubquery, SetComparison};
@@ -144,11 +145,6 @@ pub(super) fn has_inequality(plan: &LogicalPlan) -> Result<bool> {
                 .iter()
                 .any(|c| c.contains_outer() && !is_equality(c))))
     })
-}
-
-fn is_equality(condition: &Expr) -> bool {
-    matches!(condition, Expr::BinaryExpr(b)
-        if matches!(b.op, Operator::Eq | Operator::IsNotDistinctFrom))
 }
 
 fn brought_in(
