@@ -96,6 +96,8 @@ fn functions() -> Functions {
         stand_in("regexp_extract", text, |_| DataType::Utf8),
         stand_in("cast_as", any(), |types| types[1].clone()),
         stand_in("sort_key", any(), |_| DataType::Binary),
+        stand_in("one_nan", any(), same),
+        stand_in("range_key", any(), |_| DataType::Float64),
         stand_in("interval_bytes", any(), |_| DataType::Binary),
         stand_in("date_trunc", any(), |types| types[1].clone()),
         stand_in("date_minus", any(), |_| DataType::Int32),

@@ -1,6 +1,6 @@
 //! `variance`, `stddev` and their like of doubles, for ad-hoc queries: sums of squares are
-//! PostgreSQL's, by the algorithm of Youngs and Cramer, whose last digits depend on the order of the
-//! rows there as here; what runs over is its error and not infinity.
+//! PostgreSQL's, by the algorithm of Youngs and Cramer, whose last digits depend on the order of
+//! the rows there as here; what runs over is its error and not infinity.
 //!
 //! In a window whose frame moves, the values of the frame are kept and taken anew; with DISTINCT,
 //! the values seen, which come in their order.

@@ -216,7 +216,8 @@ impl Keyed {
         }
     }
 
-    /// Arithmetic over floats gives one NaN, whose sign nothing that compares or groups has to mind.
+    /// Arithmetic over floats gives one NaN, whose sign nothing that compares or groups has to
+    /// mind.
     fn of_floats(&self, expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         let computed = match expr {
             Expr::BinaryExpr(binary) => may_be_nan(binary.op),
