@@ -187,7 +187,9 @@ impl VisitorMut for Plain<'_> {
             factors.filter_map(|f| self.table_of(f)).collect();
         for item in &mut select.projection {
             if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                exists_as_value(expr);
+                if self.system {
+                    exists_as_value(expr);
+                }
                 series_as_rows(expr);
             }
             let SelectItem::UnnamedExpr(expr) = item else {
@@ -518,8 +520,8 @@ fn series_as_rows(expr: &mut Expr) {
     *expr = call_with("unnest", vec![call]);
 }
 
-/// EXISTS in a select list, where DataFusion plans scalar subqueries only: whether the rows count
-/// more than none.
+/// EXISTS in a select list over system tables, where DataFusion plans scalar subqueries only: whether
+/// the rows count more than none. Over relations the planner's rules see to it, as in views.
 fn exists_as_value(expr: &mut Expr) {
     struct Counted;
     impl VisitorMut for Counted {
