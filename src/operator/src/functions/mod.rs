@@ -30,6 +30,7 @@ pub mod text;
 mod time;
 mod united;
 mod uuids;
+mod volatile;
 
 use bounded::bounded;
 pub use bounded::{BYTES_MAX, check_bytes, column_bytes};
@@ -67,6 +68,7 @@ fn registry() -> &'static Registry {
             .into_iter()
             .map(bounded)
             .chain(own())
+            .chain(volatile::functions())
             .map(numeric::aware)
             .map(united)
         {

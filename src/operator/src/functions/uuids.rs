@@ -26,7 +26,7 @@ pub(super) fn cast_array(array: &ArrayRef, to: &DataType) -> Result<Option<Array
     })
 }
 
-fn read(texts: &StringArray) -> Result<ArrayRef> {
+pub(super) fn read(texts: &StringArray) -> Result<ArrayRef> {
     let mut uuids = FixedSizeBinaryBuilder::with_capacity(texts.len(), BYTES as i32);
     for text in texts {
         match text {
