@@ -94,6 +94,8 @@ struct Scope {
     renamed: BTreeSet<String>,
     /// Those of them of which an outer join may have no row.
     absent: BTreeSet<String>,
+    /// Those of them whose rows are values, as a function gives them: their names mean these.
+    values: BTreeSet<String>,
     /// Whether it is all of a query's FROM.
     complete: bool,
 }
@@ -116,6 +118,7 @@ impl Scope {
             _ => None,
         };
         self.absent.extend(other.absent);
+        self.values.extend(other.values);
         self.add_tables(other.tables, other.renamed);
     }
 
@@ -546,7 +549,20 @@ impl<'a> Scopes<'a> {
             }
             return Ok(first.merged.then(|| first.value.clone()));
         }
-        Ok(None)
+        Ok(self.row_value(&name))
+    }
+
+    /// What the name of a table means as a value, if no column has it and its rows are values.
+    fn row_value(&self, name: &str) -> Option<Expr> {
+        let mut scopes = self.scopes.iter().rev();
+        let scope = scopes.find(|s| s.tables.iter().any(|(table, _)| table == name))?;
+        let (_, outputs) = scope.tables.iter().find(|(table, _)| table == name)?;
+        let [output] = outputs.as_deref()? else {
+            return None;
+        };
+        let table = self.other_name(name).unwrap_or_else(|| quoted(name));
+        let value = Expr::CompoundIdentifier(vec![table, quoted(&output.unique)]);
+        scope.values.contains(name).then_some(value)
     }
 
     fn at(&self, error: Error, ident: &Ident) -> Error {
@@ -735,7 +751,9 @@ fn function(factor: &TableFactor, is_scalar: impl Fn(&str) -> bool) -> Scope {
             Some(vec![Output::new(named.as_ref().unwrap_or(&table), None)])
         }
     };
-    Scope::of(table, outputs)
+    let mut scope = Scope::of(table.clone(), outputs);
+    scope.values.insert(table);
+    scope
 }
 
 /// The columns of a set operation have the left side's names.

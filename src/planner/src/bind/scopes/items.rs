@@ -58,7 +58,8 @@ impl Scopes<'_> {
                     let (name, data_type) = (column_name(expr), self.type_of(expr));
                     let quoted_constant = is_quoted(expr);
                     let changed = self.names(expr)?;
-                    let plain = matches!(expr, Expr::CompoundIdentifier(_));
+                    let plain = matches!(expr, Expr::CompoundIdentifier(parts)
+                        if parts.last().is_some_and(|p| Some(fold(p.clone())) == name));
                     if let Some(name) = name.as_ref().filter(|_| changed && !plain) {
                         *item = SelectItem::ExprWithAlias {
                             expr: std::mem::replace(expr, Expr::Value(Value::Null.into())),

@@ -64,6 +64,7 @@ impl Scopes<'_> {
             JoinConstraint::Natural => None,
         };
         let (Some(lefts), Some(rights)) = (left.columns.take(), right.columns) else {
+            left.values.extend(right.values);
             left.add_tables(right.tables, right.renamed);
             return Ok(left);
         };
@@ -81,6 +82,7 @@ impl Scopes<'_> {
             }
         }
         left.columns = Some(columns);
+        left.values.extend(right.values);
         left.add_tables(right.tables, right.renamed);
         Ok(left)
     }
