@@ -1,8 +1,10 @@
 //! Spellings of moments that become calls: `EXTRACT(year FROM x)` is `extract('year', x)`, a cast
 //! to `timestamp(0)` is `moment_round(x::timestamp, 0)`, one to `interval day to hour` is
 //! `interval_restricted(x::interval, 'DAY TO HOUR', 6)`, `'now'::timestamp` is `now()::timestamp`,
-//! `age(x)` counts to today, `make_interval(days => 3)` has all its arguments.
+//! `age(x)` counts to today, `make_interval(days => 3)` has all its arguments, `localtime` is
+//! `now()::time`, `date(x)` is `x::date`.
 
+use super::constants::as_type;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
     Ident,
@@ -22,7 +24,12 @@ pub(super) fn rewrite(expr: &mut Expr) {
             *expr = call(extract(&field), vec![text(field), of]);
         }
         Expr::Cast { .. } => cast(expr),
-        Expr::Function(function) => function_call(function),
+        Expr::Function(function) => {
+            function_call(function);
+            if let Some(meant) = spelled(function) {
+                *expr = meant;
+            }
+        }
         _ => {}
     }
 }
@@ -130,6 +137,51 @@ fn function_call(function: &mut Function) {
             }
         }
         _ => {}
+    }
+}
+
+/// What a call means that is another spelling of the clock, or of a cast.
+fn spelled(function: &Function) -> Option<Expr> {
+    let name = function.name.to_string().to_ascii_lowercase();
+    let args = match &function.args {
+        FunctionArguments::List(list) => list.args.as_slice(),
+        FunctionArguments::None => &[],
+        FunctionArguments::Subquery(_) => return None,
+    };
+    let now = |data_type| as_type(&call("now", Vec::new()), data_type);
+    let no_zone = ast::TimezoneInfo::None;
+    let moment = match name.trim_start_matches("pg_catalog.") {
+        "localtimestamp" => now(ast::DataType::Timestamp(None, no_zone)),
+        "localtime" => now(ast::DataType::Time(None, no_zone)),
+        "current_timestamp" if !args.is_empty() => call("now", Vec::new()),
+        "statement_timestamp" | "transaction_timestamp" if args.is_empty() => {
+            return Some(call("now", Vec::new()));
+        }
+        "timeofday" if args.is_empty() => {
+            let clock = call("clock_timestamp", Vec::new());
+            let format = text("Dy Mon DD HH24:MI:SS.US YYYY TZ".into());
+            return Some(call("to_char", vec![clock, format]));
+        }
+        "date" => match args {
+            [FunctionArg::Unnamed(FunctionArgExpr::Expr(of))] => {
+                let mut date = match of {
+                    Expr::Value(_) => as_type(of, ast::DataType::Date),
+                    _ => as_type(&Expr::Nested(Box::new(of.clone())), ast::DataType::Date),
+                };
+                cast(&mut date);
+                return Some(date);
+            }
+            _ => return None,
+        },
+        _ => return None,
+    };
+    match args {
+        [] => Some(moment),
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(digits)))] => match &digits.value {
+            ast::Value::Number(digits, _) => Some(rounded(moment, digits.parse().ok()?)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
