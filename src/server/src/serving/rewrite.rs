@@ -267,6 +267,36 @@ impl VisitorMut for Plain<'_> {
         ControlFlow::Continue(())
     }
 
+    /// `'x'::regclass::text` is the name of x.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Cast {
+            expr: outer,
+            data_type: ast::DataType::Text | ast::DataType::Varchar(None),
+            ..
+        } = expr
+            && let Expr::Cast {
+                expr: inner,
+                data_type,
+                ..
+            } = outer.as_ref()
+            && is_regclass(data_type)
+            && matches!(inner.as_ref(), Expr::Value(v)
+                if matches!(v.value, Value::SingleQuotedString(_)))
+        {
+            if let Expr::Value(v) = inner.as_ref()
+                && let Value::SingleQuotedString(name) = &v.value
+                && self.snapshot.find(None, name).is_none()
+                && crate::catalog_tables::oids::of_system_table(name).is_some()
+            {
+                **outer = inner.as_ref().clone();
+                return ControlFlow::Continue(());
+            }
+            let oid = std::mem::replace(outer.as_mut(), Expr::Value(Value::Null.into()));
+            **outer = call_with("regclass_name", vec![oid]);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             // Functions are known by their last name.
