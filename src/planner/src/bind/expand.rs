@@ -124,6 +124,7 @@ impl<'a> Expander<'a> {
         ) {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
+        super::records::rewrite(factor)?;
         let functions = &self.provider.registry.scalar;
         super::unnest::factor(factor, |name| functions.contains_key(name));
         match factor {
@@ -475,6 +476,10 @@ impl VisitorMut for Expander<'_> {
         }
         super::names::give(select);
         super::truths::conditions(select);
+        let grouped = super::outer_aggregates::one_group(select, self.provider.registry);
+        if let Err(error) = grouped {
+            return ControlFlow::Break(error);
+        }
         if let Err(error) = super::frames::named(select) {
             return ControlFlow::Break(error);
         }
@@ -545,6 +550,7 @@ impl VisitorMut for Expander<'_> {
             return ControlFlow::Break(error);
         }
         super::moments::rewrite(expr);
+        super::outer_aggregates::one_value(expr);
         super::unnest::slice_bounds(expr);
         super::unnest::one_dimension(expr);
         super::unnest::empty_array(expr);

@@ -19,6 +19,7 @@ mod ordered_sets;
 mod outer_aggregates;
 mod overloaded;
 mod quantified;
+mod records;
 mod regressions;
 mod rows;
 mod same_names;

@@ -67,7 +67,11 @@ fn figure(expr: &Expr) -> Option<(String, bool)> {
         }
         Expr::Function(function) => {
             let name = function.name.0.last().and_then(|p| p.as_ident());
-            Some((fold(name?.clone()), true))
+            match fold(name?.clone()) {
+                // `(VALUES (x))`, as it is read.
+                name if name == "values" => good("column1"),
+                name => Some((name, true)),
+            }
         }
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => figure(inner),
         Expr::Cast {

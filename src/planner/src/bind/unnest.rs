@@ -25,7 +25,7 @@ use tidemark_common::{Error, Result};
 /// A list, and the name of its column in FROM; empty where that is the function's, or the alias.
 type List = (&'static str, &'static str);
 
-const ROWS: [(&str, &[List]); 10] = [
+const ROWS: [(&str, &[List]); 15] = [
     ("jsonb_array_elements", &[("jsonb_elements", "value")]),
     (
         "jsonb_array_elements_text",
@@ -38,6 +38,23 @@ const ROWS: [(&str, &[List]); 10] = [
     ),
     (
         "jsonb_each_text",
+        &[
+            ("jsonb_each_text_keys", "key"),
+            ("jsonb_each_text_values", "value"),
+        ],
+    ),
+    ("json_array_elements", &[("jsonb_elements", "value")]),
+    (
+        "json_array_elements_text",
+        &[("jsonb_element_texts", "value")],
+    ),
+    ("json_object_keys", &[("jsonb_keys", "")]),
+    (
+        "json_each",
+        &[("jsonb_each_keys", "key"), ("jsonb_each_values", "value")],
+    ),
+    (
+        "json_each_text",
         &[
             ("jsonb_each_text_keys", "key"),
             ("jsonb_each_text_values", "value"),
@@ -204,7 +221,7 @@ fn from_call(
 }
 
 /// Whether an argument is one of what stands before the function.
-fn reads_columns(argument: &FunctionArg) -> bool {
+pub(super) fn reads_columns(argument: &FunctionArg) -> bool {
     struct Finder;
     impl Visitor for Finder {
         type Break = ();
