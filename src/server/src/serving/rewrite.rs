@@ -550,8 +550,9 @@ fn series_as_rows(expr: &mut Expr) {
     *expr = call_with("unnest", vec![call]);
 }
 
-/// EXISTS in a select list over system tables, where DataFusion plans scalar subqueries only: whether
-/// the rows count more than none. Over relations the planner's rules see to it, as in views.
+/// EXISTS in a select list over system tables, where DataFusion plans scalar subqueries only:
+/// whether the rows count more than none. Over relations the planner's rules see to it, as in
+/// views.
 fn exists_as_value(expr: &mut Expr) {
     struct Counted;
     impl VisitorMut for Counted {
