@@ -87,12 +87,6 @@ impl Dialect for TidemarkDialect {
         }))
     }
 
-    /// `a JOIN b JOIN c ON .. ON ..` joins `b` and `c` first.
-    fn supports_left_associative_joins_without_parens(&self) -> bool {
-        step();
-        false
-    }
-
     fn supports_empty_projections(&self) -> bool {
         step();
         POSTGRES.supports_empty_projections()
