@@ -6,7 +6,7 @@ use super::bounded::{BYTES_MAX, check_bytes};
 use super::chars::BPCHAR;
 use super::definition::*;
 use arrow::array::{
-    Array, AsArray, BooleanArray, BooleanBuilder, Datum, Int32Builder, ListBuilder, StringBuilder,
+    AsArray, BooleanArray, BooleanBuilder, Datum, Int32Builder, ListBuilder, StringBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int32Type};
 use arrow::error::ArrowError;
@@ -233,25 +233,9 @@ impl Patterns {
 /// `text ~ pattern` and its like.
 fn matches(args: &ScalarFunctionArgs, flags: Flags, wanted: bool) -> Result<ColumnarValue> {
     let (texts, patterns) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
-    let rows = rows(args);
-    let mut found = BooleanBuilder::with_capacity(rows);
-    let mut last: Option<(&str, Rc<Regex>)> = None;
-    for row in 0..rows {
-        let (Some(text), Some(pattern)) = (texts.get(row), patterns.get(row)) else {
-            found.append_null();
-            continue;
-        };
-        let regex = match &last {
-            Some((known, regex)) if *known == pattern => regex,
-            _ => {
-                &last
-                    .insert((pattern, compile(pattern, flags).map_err(external)?))
-                    .1
-            }
-        };
-        found.append_value(regex.is_match(text).map_err(external)? == wanted);
-    }
-    result(args, Arc::new(found.finish()))
+    let pairs = (0..rows(args)).map(|row| (texts.get(row), patterns.get(row)));
+    let found = matched(pairs, flags, wanted).map_err(external)?;
+    result(args, Arc::new(found))
 }
 
 /// Which of the texts match the pattern beside them; `wanted`: what a match is told as.
@@ -273,23 +257,28 @@ pub(super) fn are_matched(
     } else {
         Flags::default()
     };
-    let failed = |error: Error| ArrowError::ExternalError(Box::new(error));
-    let mut found = BooleanBuilder::with_capacity(texts.len());
+    matched(texts.iter().zip(patterns), flags, wanted)
+        .map_err(|error| ArrowError::ExternalError(Box::new(error)))
+}
+
+/// The same of pairs of a text and a pattern; a pattern is compiled when it changes.
+fn matched<'a>(
+    pairs: impl ExactSizeIterator<Item = (Option<&'a str>, Option<&'a str>)>,
+    flags: Flags,
+    wanted: bool,
+) -> std::result::Result<BooleanArray, Error> {
+    let mut found = BooleanBuilder::with_capacity(pairs.len());
     let mut last: Option<(&str, Rc<Regex>)> = None;
-    for (text, pattern) in texts.iter().zip(patterns) {
-        let (Some(text), Some(pattern)) = (text, pattern) else {
+    for pair in pairs {
+        let (Some(text), Some(pattern)) = pair else {
             found.append_null();
             continue;
         };
         let regex = match &last {
             Some((known, regex)) if *known == pattern => regex,
-            _ => {
-                &last
-                    .insert((pattern, compile(pattern, flags).map_err(failed)?))
-                    .1
-            }
+            _ => &last.insert((pattern, compile(pattern, flags)?)).1,
         };
-        found.append_value(regex.is_match(text).map_err(failed)? == wanted);
+        found.append_value(regex.is_match(text)? == wanted);
     }
     Ok(found.finish())
 }

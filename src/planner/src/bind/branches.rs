@@ -66,7 +66,7 @@ fn is_untyped(expr: &Expr) -> bool {
     }
 }
 
-fn is_null(expr: &Expr) -> bool {
+pub(super) fn is_null(expr: &Expr) -> bool {
     match expr {
         Expr::Nested(inner) => is_null(inner),
         Expr::Value(v) => matches!(v.value, Value::Null),

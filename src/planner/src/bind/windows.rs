@@ -61,11 +61,11 @@ fn without_offset(function: &mut Function) -> Option<Expr> {
     }
 }
 
+/// Whether an offset is NULL, of whatever type.
 fn is_null(expr: &Expr) -> bool {
     match expr {
-        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => is_null(inner),
-        Expr::Value(v) => matches!(v.value, Value::Null),
-        _ => false,
+        Expr::Cast { expr: inner, .. } => is_null(inner),
+        value => super::branches::is_null(value),
     }
 }
 

@@ -24,6 +24,12 @@ type Form = Vec<Option<String>>;
 /// The insert as one for each form of rows, and the rows' places in what it was.
 pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
     let rows = values_of(insert).unwrap_or_default();
+    if rows.len() < 2 {
+        return vec![Alike {
+            insert: insert.clone(),
+            places: (0..rows.len()).collect(),
+        }];
+    }
     let mut forms: Vec<(Form, Vec<usize>)> = Vec::new();
     // The forms that were met as they are written, without what a NULL leaves open.
     let mut known: HashMap<Form, usize> = HashMap::new();
@@ -42,12 +48,6 @@ pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
         });
         forms[at].1.push(place);
         known.entry(form).or_insert(at);
-    }
-    if rows.len() < 2 {
-        return vec![Alike {
-            insert: insert.clone(),
-            places: (0..rows.len()).collect(),
-        }];
     }
     let empty = with_rows(insert, Vec::new());
     let one_form = |(_, places): (Form, Vec<usize>)| Alike {

@@ -81,7 +81,7 @@ fn with_own(catalog: &Catalog, own: &[Override], search_path: &[String]) -> Cata
     let schemas = search_path.iter().map(String::as_str);
     let exists = |schema: &&str| *schema == "public" || catalog.schemas.iter().any(|s| s == schema);
     let schema = schemas.clone().find(exists).unwrap_or("public");
-    for (id, table) in (0..=u32::MAX).rev().map(RelationId).zip(own) {
+    for (id, table) in (catalog.next_id..).map(RelationId).zip(own) {
         let relations = &mut catalog.relations;
         relations.retain(|_, r| r.name != table.name || r.schema_name != schema);
         let relation = Relation {
