@@ -24,6 +24,10 @@ pub struct SplitPosition {
     /// name.)
     #[serde(rename = "last_leader_epoch", default = "unknown_epoch")]
     pub leader_epoch: i32,
+    /// The largest leader epoch of a record below `next_offset`; -1 where none is known. Records
+    /// of earlier leaders do not follow it, of the same log.
+    #[serde(default = "unknown_epoch")]
+    pub newest_epoch: i32,
     /// The next offset, by the consumer's position: it passes transaction markers and compaction
     /// gaps.
     pub next_offset: i64,

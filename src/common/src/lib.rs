@@ -9,10 +9,12 @@ pub mod disk;
 pub mod error;
 pub mod failpoint;
 pub mod ids;
+mod interrupt;
 pub mod metrics;
 mod stack;
 
 pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};
+pub use interrupt::{check_interrupt, interruptible};
 pub use stack::STACK_BYTES;

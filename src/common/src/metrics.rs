@@ -5,6 +5,8 @@
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::sync::OnceLock;
 
+pub use prometheus::IntGauge;
+
 fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
     REGISTRY.get_or_init(Registry::new)

@@ -593,6 +593,8 @@ fn a_position_is_checked_with_its_leader_epoch() {
     read_until(reader.as_mut(), |r| position(r).next_offset == 4);
     let at_end = position(reader.as_ref());
     assert_eq!((at_end.records, at_end.leader_epoch), (3, -1));
+    // What was read before is kept: no record of an earlier leader can follow.
+    assert_eq!(at_end.newest_epoch, 0);
     // What is right is read on from.
     let mut again = open(&after_one);
     read_until(again.as_mut(), |r| position(r).records == 3);

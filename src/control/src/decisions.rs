@@ -228,6 +228,7 @@ mod tests {
             split,
             topic_id: String::new(),
             leader_epoch: -1,
+            newest_epoch: -1,
             next_offset: 0,
             records: 0,
             time_ms,

@@ -593,6 +593,7 @@ mod tests {
             split: 2,
             topic_id: "t".into(),
             leader_epoch: 4,
+            newest_epoch: 4,
             next_offset: 99,
             records: 98,
             time_ms: 97,

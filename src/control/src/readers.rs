@@ -239,6 +239,7 @@ mod tests {
             split: 0,
             topic_id: String::new(),
             leader_epoch: -1,
+            newest_epoch: -1,
             next_offset,
             records: 0,
             time_ms: -1,

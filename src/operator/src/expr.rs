@@ -8,6 +8,7 @@
 //! n` extra kernel calls for k failing rows. The row alone is the reference: if a batch succeeds,
 //! each of its rows would have succeeded alone.
 
+mod coalesce;
 mod compile;
 mod floats;
 mod message;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, Result};
 use tidemark_plan::Expr;
 
+pub use coalesce::with_lazy_calls;
 pub use compile::{compile, literal};
 pub use postgres::with_postgres_semantics;
 

@@ -142,7 +142,7 @@ impl Planner {
         // Append-only tables with a key refuse duplicates before the log, so they are kept by key
         // as well.
         let stream = materialized_by(&mut builder, stream, unique);
-        let (job, notices) = builder.finish(stream);
+        let (job, notices) = builder.finish(stream)?;
         relation.key_declared = !key.is_empty();
         relation.key = key;
         relation.on_error = on_error(&create.options)?;
@@ -260,7 +260,7 @@ impl Planner {
         } else {
             stream
         };
-        let (job, notices) = builder.finish(stream);
+        let (job, notices) = builder.finish(stream)?;
         relation.key_declared = upserts;
         relation.key = if upserts { key } else { Vec::new() };
         relation.watermark = watermark;

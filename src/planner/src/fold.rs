@@ -4,7 +4,7 @@
 //! and divides by zero differently from ours: a constant would have another value in a plan than at
 //! run time. So here only what has one meaning everywhere is folded: boolean algebra with
 //! constants, casts of constants that lose nothing, comparisons with a widened integer column, and
-//! the rewriting that a function offers for itself (`coalesce` is CASE).
+//! the rewriting that a function offers for itself.
 
 use crate::bind::{Registry, external};
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -46,6 +46,7 @@ pub(crate) fn fold_plan(plan: LogicalPlan, registry: &Registry) -> Result<Logica
 }
 
 fn fold(expr: Expr, context: &SimplifyContext) -> Result<Transformed<Expr>> {
+    tidemark_common::check_interrupt().map_err(external)?;
     match expr {
         Expr::Cast(Cast { expr: inner, field }) => match constant(&inner)
             .map(|v| fold_cast(v, field.data_type()))

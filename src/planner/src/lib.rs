@@ -38,7 +38,7 @@ pub use bind::{
 };
 pub use coerce::SessionZone;
 pub use datafusion_sql::sqlparser;
-pub use limits::{check as check_limits, check_interrupt, interruptible};
+pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::ad_hoc_rules;
 pub use parse::{parse, parse_stored};

@@ -13,8 +13,8 @@
 //! Sizes are bounded where something multiplies: views and common table expressions that are named
 //! twice are expanded twice, so a few lines may stand for more than any memory holds.
 //!
-//! A planning that nobody waits for any more is told by a flag of its thread ([`interruptible`]);
-//! the rules and what visits nodes look at it.
+//! A planning that nobody waits for any more is told by a flag of its thread ([`check_interrupt`]):
+//! the rules, what visits nodes, and the functions whose type is asked for look at it.
 
 mod meter;
 mod steps;
@@ -26,10 +26,7 @@ use datafusion_sql::sqlparser::ast::{
     Select, SetExpr, TableFactor, UnaryOperator, Visit, VisitMut, VisitorMut,
 };
 use meter::Meter;
-use std::cell::RefCell;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Error, Result, SqlState};
 use width::Widths;
 
@@ -50,34 +47,6 @@ pub(crate) const PARSER_DEPTH_MAX: usize = 4 * EXPRESSION_DEPTH_MAX;
 pub(crate) const MULTIPLIED_MAX: usize = 100_000;
 /// Chains of AND or OR from this length on are balanced.
 const BALANCED_FROM: usize = 32;
-
-thread_local! {
-    static STOP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
-}
-
-/// Runs `f`; [`check_interrupt`] fails in it on this thread once `stop` is set.
-pub fn interruptible<T>(stop: Arc<AtomicBool>, f: impl FnOnce() -> T) -> T {
-    struct Reset(Option<Arc<AtomicBool>>);
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            STOP.set(self.0.take());
-        }
-    }
-    let _reset = Reset(STOP.replace(Some(stop)));
-    f()
-}
-
-/// `57014` when nobody waits any more for what this thread plans.
-pub fn check_interrupt() -> Result<()> {
-    let stop = STOP.with_borrow(|stop| stop.as_ref().is_some_and(|s| s.load(Ordering::Relaxed)));
-    if stop {
-        return Err(Error::user(
-            SqlState::QUERY_CANCELED,
-            "canceling statement due to user request",
-        ));
-    }
-    Ok(())
-}
 
 /// `54001`.
 pub(crate) fn too_deep(what: &str, limit: usize) -> Error {
@@ -163,7 +132,6 @@ impl VisitorMut for Balance {
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         balance(expr);
-        flatten(expr);
         self.depth += 1;
         if self.depth + chain_length(expr) > EXPRESSION_DEPTH_MAX {
             return ControlFlow::Break(too_deep("expressions", EXPRESSION_DEPTH_MAX));
@@ -227,64 +195,6 @@ fn balance(expr: &mut Expr) {
         operands = pairs;
     }
     *expr = operands.pop().unwrap_or_else(nothing);
-}
-
-/// `coalesce(coalesce(a, b), c)` becomes `coalesce(a, b, c)`: of arguments that are asked in turn
-/// the first that is not NULL, and no copies of copies when it is written out as CASE.
-fn flatten(expr: &mut Expr) {
-    let Some(args) = coalesced(expr) else {
-        return;
-    };
-    let is_nested = |arg: &mut FunctionArg| argument(arg).is_some_and(|e| coalesced(e).is_some());
-    if !args.iter_mut().any(is_nested) {
-        return;
-    }
-    let mut waiting: Vec<FunctionArg> = args.drain(..).rev().collect();
-    let mut flat = Vec::new();
-    while let Some(mut arg) = waiting.pop() {
-        match argument(&mut arg).and_then(coalesced) {
-            Some(inner) => waiting.extend(inner.drain(..).rev()),
-            None => flat.push(arg),
-        }
-    }
-    if let Some(args) = coalesced_list(expr) {
-        *args = flat;
-    }
-}
-
-/// The arguments of a `coalesce` that has some, and nothing else.
-fn coalesced(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
-    coalesced_list(expr).filter(|args| !args.is_empty())
-}
-
-fn coalesced_list(expr: &mut Expr) -> Option<&mut Vec<FunctionArg>> {
-    let Expr::Function(ast::Function {
-        name,
-        args: FunctionArguments::List(list),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        ..
-    }) = expr
-    else {
-        return None;
-    };
-    let [name] = name.0.as_slice() else {
-        return None;
-    };
-    let plain = name
-        .as_ident()
-        .is_some_and(|n| n.value.eq_ignore_ascii_case("coalesce"))
-        && list.duplicate_treatment.is_none()
-        && list.clauses.is_empty();
-    plain.then_some(&mut list.args)
-}
-
-fn argument(arg: &mut FunctionArg) -> Option<&mut Expr> {
-    match arg {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr),
-        _ => None,
-    }
 }
 
 /// What stands at the left of an operator: the parser nests chains there without recursion.

@@ -37,7 +37,7 @@ use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
-    Dependency, FunctionalDependence, FunctionalDependencies, NullEquality, Result,
+    Dependency, FunctionalDependence, FunctionalDependencies, JoinType, NullEquality, Result,
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
@@ -70,7 +70,9 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
 
 /// DataFusion's rule for products under a filter, which puts the conditions of a whole tree of
 /// joins together anew. It gives all of them the NULL equality of the topmost join, so it is left
-/// out where one join has `=` and another `IS NOT DISTINCT FROM`.
+/// out where one join has `=` and another `IS NOT DISTINCT FROM`. Where there is no product it has
+/// nothing to do, but would put each part of a chain of joins together again: of hundreds, for
+/// seconds.
 #[derive(Debug, Default)]
 struct CrossJoins(datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin);
 
@@ -88,14 +90,18 @@ impl OptimizerRule for CrossJoins {
         plan: LogicalPlan,
         config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        let nulls_equal = plan.exists(|node| {
-            Ok(matches!(node, LogicalPlan::Join(join)
-                if join.null_equality == NullEquality::NullEqualsNull))
+        let (mut product, mut nulls_equal) = (false, false);
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::Join(join) = node {
+                product |= join.on.is_empty() && join.join_type == JoinType::Inner;
+                nulls_equal |= join.null_equality == NullEquality::NullEqualsNull;
+            }
+            Ok(TreeNodeRecursion::Continue)
         })?;
-        if nulls_equal {
-            Ok(Transformed::no(plan))
-        } else {
+        if product && !nulls_equal {
             self.0.rewrite(plan, config)
+        } else {
+            Ok(Transformed::no(plan))
         }
     }
 }

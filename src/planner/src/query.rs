@@ -3,7 +3,7 @@
 
 use crate::bind::{Expander, Provider, Scopes, external, output_names, to_error};
 use crate::lineage::sql_type;
-use crate::lower::{Builder, Stream, schema_of, to_stored_types};
+use crate::lower::{Builder, Stream, has_record, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner};
@@ -191,9 +191,10 @@ impl Planner {
             columns,
             relations,
         } = streamed;
+        refuse_records(&columns)?;
         let Properties { append_only, key } = stream.node.properties.clone();
         let stream = materialized(&mut builder, stream, key.clone());
-        let (job, notices) = builder.finish(stream);
+        let (job, notices) = builder.finish(stream)?;
         let mut relation = self.relation(
             id,
             &view.name,
@@ -244,6 +245,7 @@ impl Planner {
             })
             .collect::<Vec<_>>();
         let columns = columns_of(&Schema::new(fields), &sql_types);
+        refuse_records(&columns)?;
         let mut relation = self.relation(
             id,
             &view.name,
@@ -318,7 +320,7 @@ impl Planner {
             schema,
             properties.clone(),
         );
-        let (job, notices) = builder.finish(stream);
+        let (job, notices) = builder.finish(stream)?;
         let mut relation = self.relation(
             id,
             &sink.name,
@@ -406,6 +408,18 @@ fn columns_of(schema: &Schema, sql_types: &[String]) -> Vec<Column> {
         sql_type: sql_type.clone(),
     };
     schema.fields().iter().zip(sql_types).map(column).collect()
+}
+
+/// `42P16` for a column of a view that is a row.
+fn refuse_records(columns: &[Column]) -> Result<()> {
+    let Some(column) = columns.iter().find(|c| has_record(&c.data_type)) else {
+        return Ok(());
+    };
+    Err(Error::user(
+        SqlState("42P16"),
+        format!("column \"{}\" has pseudo-type record", column.name),
+    )
+    .with_hint("Name the columns of the row, or put them into a document with to_jsonb(..)."))
 }
 
 /// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of

@@ -123,6 +123,7 @@ mod tests {
             split,
             topic_id: topic_id.into(),
             leader_epoch: -1,
+            newest_epoch: -1,
             next_offset,
             records: 0,
             time_ms: -1,

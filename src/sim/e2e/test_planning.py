@@ -1,4 +1,4 @@
-"""A statement that takes long to plan, of which a join of hundreds is one, holds up nobody: others are answered while it is planned, and it ends when it is told to, with all that it held."""
+"""A statement that takes long to plan, of which hundreds of calls within each other are one, holds up nobody: others are answered while it is planned, and it ends when it is told to, with all that it held."""
 
 import time
 
@@ -8,8 +8,7 @@ from harness import in_threads
 from test_sessions import background, failed, pid_of
 
 # Planned for tens of seconds.
-JOINS = 200
-SLOW = "SELECT t0.a, t0.b FROM p AS t0 " + " ".join(f"JOIN p AS t{i} ON t{i}.a = t{i - 1}.a" for i in range(1, JOINS))
+SLOW = "SELECT a, " + "greatest(" * 900 + "b" + ", 1)" * 900 + " AS b FROM p"
 
 STATEMENTS = {
     "select": SLOW,
@@ -56,6 +55,35 @@ def test_what_is_planned_long_ends_when_it_is_told_to(planner, what):
         soon(connection.cancel)
         assert isinstance(soon(lambda: failed(outcome, thread)), psycopg.errors.QueryCanceled)
         assert soon(lambda: connection.execute("SELECT b FROM p").fetchall()) == [(1,)]
+
+
+# Planned for tens of seconds, most of them within one rule.
+NESTED = {
+    "calls": "SELECT " + "abs(" * 900 + "a" + ")" * 900 + " FROM p",
+    "calls of two": SLOW,
+    "coalesce": "SELECT " + "coalesce(" * 400 + "a" + " + 1, 1)" * 400 + " FROM p",
+    "numerics": "SELECT " + "round(" * 900 + "a::numeric" + ", 2)" * 900 + " FROM p",
+    "texts": "SELECT " + "substring(" * 900 + "a::text" + " from 1 for 3)" * 900 + " FROM p",
+}
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_planning_ends_with_its_statement(planner, what):
+    """Nobody pays for a plan that nobody waits for."""
+    with planner.connect() as connection:
+        connection.execute("SET statement_timeout = '300ms'")
+        soon(lambda: is_canceled(connection, NESTED[what]))
+        soon(lambda: is_canceled(connection, f"CREATE MATERIALIZED VIEW v AS {NESTED[what]}"))
+        began = time.monotonic()
+        while "tidemark_plannings 0" not in planner.metrics():
+            assert time.monotonic() - began < SOON, "the plan is still being made"
+            time.sleep(0.01)
+
+
+def test_hundreds_of_joins_are_planned_soon(planner):
+    joins = " ".join(f"JOIN p AS t{i} ON t{i}.a = t{i - 1}.a" for i in range(1, 200))
+    with planner.connect() as connection:
+        assert soon(lambda: connection.execute(f"SELECT t0.a, t199.b FROM p AS t0 {joins}").fetchall()) == [(1, 1)]
 
 
 def test_others_are_answered_while_a_statement_is_planned(planner):

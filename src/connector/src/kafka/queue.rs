@@ -266,6 +266,7 @@ mod tests {
             split,
             topic_id: String::new(),
             leader_epoch,
+            newest_epoch: leader_epoch,
             next_offset,
             records: 0,
             time_ms: -1,

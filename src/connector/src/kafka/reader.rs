@@ -60,8 +60,6 @@ struct Split {
     queue: PartitionQueue,
     /// The end last reported, and when.
     end: Option<(i64, Instant)>,
-    /// The largest leader epoch of a record that was read; -1 before the first.
-    newest_epoch: i32,
     /// What the broker answered instead of records, and since when, until it is read again.
     trouble: Option<(String, Instant)>,
 }
@@ -356,11 +354,11 @@ impl KafkaReader {
             split.trouble = None;
             let last = split.position.next_offset - 1;
             let epoch = split.queue.leader_epoch_of(last);
-            if (0..split.newest_epoch).contains(&epoch) {
+            if (0..split.position.newest_epoch).contains(&epoch) {
                 return Err(older_epoch(&self.options.topic, split, epoch));
             }
             split.position.leader_epoch = epoch;
-            split.newest_epoch = split.newest_epoch.max(epoch);
+            split.position.newest_epoch = split.position.newest_epoch.max(epoch);
         }
         if let Some((error, text)) = failure {
             self.on_failure(i, error, &text)?;
@@ -443,12 +441,12 @@ impl KafkaReader {
         let kept: Vec<_> = self
             .splits
             .drain(..)
-            .map(|split| (split.limit, split.newest_epoch, split.trouble))
+            .map(|split| (split.limit, split.trouble))
             .collect();
         close_in_background(self.consumer.replace(consumer));
         self.add_splits(&positions)?;
         for (split, kept) in self.splits.iter_mut().zip(kept) {
-            (split.limit, split.newest_epoch, split.trouble) = kept;
+            (split.limit, split.trouble) = kept;
         }
         Ok(())
     }
@@ -577,7 +575,7 @@ fn older_epoch(topic: &str, split: &Split, epoch: i32) -> Error {
         "kafka topic \"{topic}\" partition {partition} is not as it was read: the record at offset \
          {} is of leader epoch {epoch}, and one of epoch {} was read before it",
         next_offset - 1,
-        split.newest_epoch
+        split.position.newest_epoch
     ))
     .with_hint(
         "The topic was made anew, or an older copy of it restored. Create the source again to \
@@ -676,12 +674,13 @@ impl SourceReader for KafkaReader {
                     format!("partition {} has no queue", position.split),
                 )
             })?;
+            let mut position = position.clone();
+            position.newest_epoch = position.newest_epoch.max(position.leader_epoch);
             self.splits.push(Split {
-                position: position.clone(),
+                position,
                 limit: i64::MAX,
                 queue,
                 end: None,
-                newest_epoch: position.leader_epoch,
                 trouble: None,
             });
         }

@@ -69,6 +69,7 @@ impl KafkaSource {
                 split: *split,
                 topic_id: topic_id.clone(),
                 leader_epoch: -1,
+                newest_epoch: -1,
                 next_offset,
                 records: 0,
                 time_ms: -1,

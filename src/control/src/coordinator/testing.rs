@@ -570,6 +570,7 @@ pub fn at(next_offset: i64) -> SplitPosition {
         split: 0,
         topic_id: "t".into(),
         leader_epoch: -1,
+        newest_epoch: -1,
         next_offset,
         records: next_offset.unsigned_abs(),
         time_ms: -1,

@@ -2,6 +2,7 @@
 //! where an operand's type still differs from what a kernel takes (a caller that builds plans by
 //! hand), the evaluator's own coercion rules add the cast.
 
+use super::coalesce::{self, Coalesce};
 use super::postgres::postgres_node;
 use crate::functions;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, Schema, SchemaRef};
@@ -212,17 +213,13 @@ fn case(
     physical::case(operand, branches, otherwise).map_err(wrong)
 }
 
-/// A scalar function. COALESCE and NVL2 are CASE expressions: their later arguments are evaluated
-/// for the rows that need them only.
+/// A scalar function. COALESCE evaluates its later arguments for the rows that need them only, and
+/// so does NVL2, which is CASE.
 fn call(name: &str, args: &[Expr], input: &SchemaRef) -> Result<Physical> {
     match (name, args) {
-        ("coalesce" | "ifnull" | "nvl", [only]) => return build(only, input),
-        ("coalesce" | "ifnull" | "nvl", [first @ .., last]) => {
-            let branches: Vec<(Expr, Expr)> = first
-                .iter()
-                .map(|e| (Expr::IsNotNull(Box::new(e.clone())), e.clone()))
-                .collect();
-            return finish(case(None, &branches, Some(last), input)?, input);
+        (name, [_, ..]) if coalesce::NAMES.contains(&name) => {
+            let args = args.iter().map(|a| build(a, input));
+            return Coalesce::over(args.collect::<Result<_>>()?, input).map_err(wrong);
         }
         ("nvl2", [tested, not_null, null]) => {
             let branches = [(Expr::IsNotNull(Box::new(tested.clone())), not_null.clone())];

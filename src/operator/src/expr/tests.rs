@@ -416,3 +416,33 @@ fn a_rows_text_is_cut() {
     assert_eq!(row_text(batch.rows(), 0).len(), 1024);
     assert_eq!(row_text(batch.rows(), 1), "NULL, y, 3");
 }
+
+#[test]
+fn coalesce_evaluates_what_is_needed() {
+    let call = |args: Vec<Expr>| Expr::Call {
+        function: "coalesce".into(),
+        args,
+    };
+    let divided = binary(BinaryOp::Divide, int(12), column(2));
+    let expr = call(vec![
+        column(0),
+        call(vec![column(1), divided.clone()]),
+        binary(BinaryOp::Plus, divided, int(1)),
+        int(9),
+    ]);
+    let rows = "+1 1 - 0 7\n+1 - 2 0 7\n+1 - - 3 7\n+1 - - - 7\n+1 - - 0 7\n+1 5 6 0 7";
+    let (values, failures) = evaluate(&expr, "a i64, b i64, c i64, d i64", rows, DataType::Int64);
+    assert_eq!(values, ["1", "2", "4", "9", "-", "5"]);
+    assert_eq!(failures, [(4, "22012")]);
+    // Of NULLs alone, and of one argument.
+    let nulls = call(vec![column(0), column(0)]);
+    let (values, _) = evaluate(&nulls, "a i64", "+1 -\n+1 -", DataType::Int64);
+    assert_eq!(values, ["-", "-"]);
+    let (values, _) = evaluate(
+        &call(vec![column(0)]),
+        "a i64",
+        "+1 -\n+1 3",
+        DataType::Int64,
+    );
+    assert_eq!(values, ["-", "3"]);
+}

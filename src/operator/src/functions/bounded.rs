@@ -82,6 +82,7 @@ impl ScalarUDFImpl for Bounded {
         self.inner.return_type(types)
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        super::definition::wanted()?;
         self.inner.return_field_from_args(args)
     }
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {

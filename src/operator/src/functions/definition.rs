@@ -9,8 +9,9 @@ use datafusion_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use hashbrown::DefaultHashBuilder;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock};
 use tidemark_common::{Error, SqlState};
 
 /// The key under which a field keeps what Arrow's type does not say of its SQL type.
@@ -78,6 +79,7 @@ impl ScalarUDFImpl for Function {
         Ok((self.definition.returns)(taken.as_deref().unwrap_or(types)))
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        wanted()?;
         let types: Vec<DataType> = args
             .arg_fields
             .iter()
@@ -115,17 +117,22 @@ impl ScalarUDFImpl for Function {
     }
 }
 
+/// An error when nobody waits any more for the plan in which a type is asked for: through calls
+/// within calls DataFusion asks from each one down to the innermost.
+pub fn wanted() -> Result<()> {
+    tidemark_common::check_interrupt().map_err(|e| DataFusionError::External(Box::new(e)))
+}
+
 /// Calls within calls from which on a column is not named after all that it computes. Whenever an
 /// expression's type is asked for, DataFusion makes the names of all its parts, each of which
 /// repeats those inside of it: of n calls within calls that is n * n * n letters.
 const NAMED_DEPTH_MAX: usize = 16;
 
 /// What a column that a call computes is called in a plan.
-pub(super) fn call_name(function: &str, args: &[Expr]) -> String {
+pub fn call_name(function: &str, args: &[Expr]) -> String {
     if args.iter().any(|arg| is_deep(arg, NAMED_DEPTH_MAX)) {
-        let mut digest = DefaultHasher::new();
-        args.hash(&mut digest);
-        return format!("{function}(#{:016x})", digest.finish());
+        static DIGEST: LazyLock<DefaultHashBuilder> = LazyLock::new(Default::default);
+        return format!("{function}(#{:016x})", DIGEST.hash_one(args));
     }
     let names = args.iter().map(|arg| arg.schema_name().to_string());
     format!("{function}({})", names.collect::<Vec<_>>().join(","))

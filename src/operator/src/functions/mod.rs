@@ -21,6 +21,7 @@ mod moment;
 mod number_format;
 mod numeric;
 mod quantified;
+mod records;
 mod regex;
 mod string;
 mod strings;
@@ -37,6 +38,7 @@ pub use bounded::{BYTES_MAX, check_bytes, column_bytes};
 pub use casts::{cast_array, read_texts};
 pub use chars::{limited, padded};
 use datafusion_expr::ScalarUDF;
+pub use definition::{call_name, wanted};
 pub use moment::rounded_to;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -107,6 +109,7 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         keyed::definitions(),
         frames::definitions(),
         quantified::definitions(),
+        records::definitions(),
     ]
     .into_iter()
     .flatten()

@@ -252,6 +252,7 @@ impl ScalarUDFImpl for Aware {
         }
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        super::definition::wanted()?;
         let types: Vec<DataType> = args
             .arg_fields
             .iter()

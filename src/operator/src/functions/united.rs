@@ -4,8 +4,10 @@
 //!
 //! `nullif` is among them, whose result has the type of its first argument.
 
+use arrow::array::Array;
+use arrow::compute::{is_not_null, kernels::zip::zip};
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion_common::Result;
+use datafusion_common::{Result, exec_err};
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_expr::{
@@ -100,6 +102,7 @@ impl ScalarUDFImpl for United {
         }
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        super::definition::wanted()?;
         if let ("nullif", [first, _]) = (self.inner.name(), args.arg_fields) {
             let field = Field::new("nullif", first.data_type().clone(), true);
             return Ok(Arc::new(field));
@@ -125,8 +128,12 @@ impl ScalarUDFImpl for United {
         let coerced = fields_with_udf(&fields, self.inner.as_ref())?;
         Ok(coerced.iter().map(|f| f.data_type().clone()).collect())
     }
+    /// `coalesce` stays what it is: as CASE it would name each argument twice.
     fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
-        self.inner.simplify(args, info)
+        match self.inner.name() {
+            "coalesce" | "nvl" => Ok(first_not_null(self, args)),
+            _ => self.inner.simplify(args, info),
+        }
     }
     fn conditional_arguments<'a>(
         &self,
@@ -143,7 +150,62 @@ impl ScalarUDFImpl for United {
                 extreme(&args, name == "greatest")
             }
             "nullif" => null_if(&args),
+            "coalesce" | "nvl" => first_values(args),
             _ => self.inner.invoke_with_args(args),
         }
     }
+}
+
+/// `coalesce` without the arguments that are NULL or never reached.
+fn first_not_null(function: &United, mut args: Vec<Expr>) -> ExprSimplifyResult {
+    let constant = |e: &Expr, null: bool| matches!(e, Expr::Literal(v, _) if v.is_null() == null);
+    let before = args.len();
+    if let Some(certain) = args.iter().position(|e| constant(e, false)) {
+        args.truncate(certain + 1);
+    }
+    // Of NULLs alone, the last is left, with its type.
+    let mut later = args.len();
+    args.retain(|e| {
+        later -= 1;
+        later == 0 || !constant(e, true)
+    });
+    if let [first, last] = args.as_slice()
+        && constant(last, true)
+        && !constant(first, true)
+    {
+        args.truncate(1);
+    }
+    if args.len() == 1 {
+        return ExprSimplifyResult::Simplified(args.remove(0));
+    }
+    if args.len() == before {
+        return ExprSimplifyResult::Original(args);
+    }
+    let same = ScalarUDF::from(United {
+        inner: function.inner.clone(),
+        signature: function.signature.clone(),
+    });
+    ExprSimplifyResult::Simplified(same.call(args))
+}
+
+/// The first values of each row that are not NULL, where all arguments are evaluated already.
+fn first_values(args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let mut values = args.args.into_iter();
+    let Some(mut found) = values.next() else {
+        return exec_err!("coalesce must have at least one argument");
+    };
+    for next in values {
+        found = match (found, next) {
+            (ColumnarValue::Scalar(first), next) if first.is_null() => next,
+            (ColumnarValue::Scalar(first), _) => return Ok(ColumnarValue::Scalar(first)),
+            (ColumnarValue::Array(first), next) => {
+                if first.logical_null_count() == 0 {
+                    return Ok(ColumnarValue::Array(first));
+                }
+                let next = next.into_array(first.len())?;
+                ColumnarValue::Array(zip(&is_not_null(&first)?, &first, &next)?)
+            }
+        };
+    }
+    Ok(found)
 }

@@ -32,7 +32,7 @@ use super::Provider;
 use super::constants::{self, as_type};
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
 use crate::interval::interval_micros;
-use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, too_deep, too_large};
+use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
@@ -43,7 +43,7 @@ use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::{Span, Tokenizer};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_common::{Error, RelationId, Result, SqlState, check_interrupt};
 use tidemark_plan::{Relation, RelationKind};
 
 /// Windows that one moment may lie in.

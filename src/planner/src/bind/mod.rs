@@ -43,7 +43,7 @@ use datafusion_expr::{AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Wind
 use datafusion_sql::sqlparser::ast::ObjectName;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
+use tidemark_common::{Error, SqlState, check_interrupt};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use aggregates::aggregates;
@@ -231,7 +231,7 @@ impl Provider<'_> {
 
 impl ContextProvider for Provider<'_> {
     fn get_table_source(&self, name: TableReference) -> DataFusionResult<Arc<dyn TableSource>> {
-        crate::check_interrupt().map_err(external)?;
+        check_interrupt().map_err(external)?;
         let relation = self.find(name.schema(), name.table()).map_err(external)?;
         if matches!(relation.kind, RelationKind::Sink | RelationKind::Index) {
             return Err(external(Error::user(
@@ -256,7 +256,9 @@ impl ContextProvider for Provider<'_> {
         Some(Arc::new(Types))
     }
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        self.registry.scalar.get(name).cloned()
+        // Whoever asks for the function of a plan that nobody waits for is not told why.
+        let wanted = check_interrupt().is_ok();
+        self.registry.scalar.get(name).filter(|_| wanted).cloned()
     }
     fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
         None

@@ -81,6 +81,8 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         Expr::BinaryOp { left, op, right } => match (parts(left), parts(right)) {
             (Some(l), Some(r)) if *op == BinaryOperator::Overlaps => Some(overlaps(&l, &r)?),
             (Some(l), Some(r)) => compare(&l, op, &r)?,
+            (Some(l), None) if l.len() > 1 && is_subquery(right) => return Err(of_subquery()),
+            (None, Some(r)) if r.len() > 1 && is_subquery(left) => return Err(of_subquery()),
             _ => None,
         },
         Expr::IsDistinctFrom(left, right) => pairwise(left, right, BinaryOperator::Or, |l, r| {
@@ -141,6 +143,18 @@ pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
         *expr = nested(rewritten);
     }
     Ok(())
+}
+
+fn is_subquery(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_subquery(inner),
+        other => matches!(other, Expr::Subquery(_)),
+    }
+}
+
+fn of_subquery() -> Error {
+    Error::unsupported("a row compared with the row of a subquery is not supported")
+        .with_hint("Use IN (SELECT ..), or compare each value with a subquery of its own.")
 }
 
 /// A comparison of rows; `None` if the operator is none.

@@ -33,7 +33,7 @@ mod ties;
 
 use super::Provider;
 use super::names::{UNNAMED, hidden};
-use crate::limits::{MULTIPLIED_MAX, check_interrupt, too_large};
+use crate::limits::{MULTIPLIED_MAX, too_large};
 use crate::parse::{fold, name_of};
 use crate::statement::Positions;
 use arrow_schema::DataType;
@@ -43,7 +43,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result, SqlState, check_interrupt};
 
 /// A column of a query's result.
 #[derive(Clone, Debug)]

@@ -88,6 +88,14 @@ const COMPARISONS: [(BinaryOperator, &str, Operator); 6] = [
 pub(crate) struct ArrayPlanner(pub Calls);
 
 impl ExprPlanner for ArrayPlanner {
+    fn plan_struct_literal(
+        &self,
+        args: Vec<Expr>,
+        _is_named_struct: bool,
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        self.0.call("struct", args).map(PlannerResult::Planned)
+    }
+
     fn plan_binary_op(
         &self,
         raw: RawBinaryExpr,

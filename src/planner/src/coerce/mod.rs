@@ -75,6 +75,12 @@ use datafusion_optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion_optimizer::{AnalyzerRule, OptimizerConfig, OptimizerRule};
 use std::sync::Arc;
 
+/// An error when nobody waits for the plan any more: a rule may take long for one expression, and
+/// may pass over the error of a type that cannot be told.
+fn wanted() -> Result<()> {
+    tidemark_common::check_interrupt().map_err(crate::bind::external)
+}
+
 /// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns
 /// that it reads. Columns keep their names; the types of everything above are computed anew, also
 /// where only something below has another type now.
@@ -92,13 +98,15 @@ fn rewrite_node(
     node: LogicalPlan,
     rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
-    crate::check_interrupt().map_err(crate::bind::external)?;
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let rewritten = node.map_expressions(|expr| {
         let name = names.save(&expr);
         Ok(expr
-            .transform_up(|e| rewrite(e, &schema))?
+            .transform_up(|e| {
+                wanted()?;
+                rewrite(e, &schema)
+            })?
             .update_data(|e| name.restore(e)))
     })?;
     rewritten.map_data(LogicalPlan::recompute_schema)
@@ -174,7 +182,7 @@ impl AnalyzerRule for Stop {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        crate::check_interrupt().map_err(crate::bind::external)?;
+        wanted()?;
         Ok(plan)
     }
 }
@@ -193,7 +201,7 @@ impl OptimizerRule for Stop {
         plan: LogicalPlan,
         _config: &dyn OptimizerConfig,
     ) -> Result<Transformed<LogicalPlan>> {
-        crate::check_interrupt().map_err(crate::bind::external)?;
+        wanted()?;
         Ok(Transformed::no(plan))
     }
 }

@@ -107,6 +107,19 @@ impl ExprPlanner for NumericPlanner {
                     self.0.operator(binary, schema)?.data,
                 ));
             }
+            BinaryOperator::AtAt | BinaryOperator::AtQuestion => {
+                let message = format!("operator {} is not supported", raw.op);
+                return Err(external(Error::unsupported(message)));
+            }
+            BinaryOperator::Custom(symbol) => {
+                let args = [argument(&raw.left, schema)?, argument(&raw.right, schema)?];
+                let args = [&args[0], &args[1]];
+                return Err(super::no_operator(
+                    &symbol,
+                    args,
+                    signatures::Mismatch::None,
+                ));
+            }
             _ => return Ok(PlannerResult::Original(raw)),
         };
         let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));

@@ -7,7 +7,7 @@
 //! | expression | planned as |
 //! | --- | --- |
 //! | `a BETWEEN b AND c` | `a >= b AND a <= c` |
-//! | `coalesce(a, b)`, `ifnull`, `nvl` | `CASE WHEN a IS NOT NULL THEN a ELSE b END` |
+//! | `a IN (b, c)` of columns | `a = b OR a = c` |
 //! | `CASE WHEN a THEN b ELSE c END` | `a AND b OR NOT a AND c`, of booleans |
 //! | `CASE WHEN a THEN f(b) END` | its type, and whether it may be NULL: `f(b)` is asked twice |
 //!
@@ -15,17 +15,14 @@
 //! order of the text.
 
 use super::{
-    EXPRESSION_DEPTH_MAX, MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_interrupt, check_relations,
-    query_limits, too_deep, too_large, too_long,
+    EXPRESSION_DEPTH_MAX, MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_relations, query_limits, too_deep,
+    too_large, too_long,
 };
 use crate::parse::fold;
-use datafusion_sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Query, Select,
-    Visitor,
-};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, ObjectName, Query, Select, Visitor};
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use tidemark_common::Error;
+use tidemark_common::{Error, check_interrupt};
 
 /// Copies of an expression from which on they are counted.
 const COPIES_FROM: usize = 16;
@@ -94,7 +91,7 @@ impl Meter {
             self.copies = self.copies.saturating_add(copies);
             if self.copies > MULTIPLIED_MAX {
                 return ControlFlow::Break(too_long(
-                    "expressions when BETWEEN, CASE and coalesce are written out",
+                    "expressions when BETWEEN, IN and CASE are written out",
                     MULTIPLIED_MAX,
                 ));
             }
@@ -108,6 +105,9 @@ impl Meter {
             Expr::Between { expr, .. } => {
                 self.copied.insert(&raw const **expr, 2);
             }
+            Expr::InList { expr, list, .. } if list.iter().any(|e| !is_constant(e)) => {
+                self.copied.insert(&raw const **expr, list.len());
+            }
             Expr::Case {
                 operand: None,
                 conditions,
@@ -117,36 +117,33 @@ impl Meter {
                     self.copied.insert(&raw const when.condition, 2);
                 }
             }
-            Expr::Function(function) if first_not_null(function) => {
-                let FunctionArguments::List(list) = &function.args else {
-                    return;
-                };
-                for arg in list.args.iter().rev().skip(1) {
-                    if let FunctionArg::Unnamed(FunctionArgExpr::Expr(arg)) = arg {
-                        self.copied.insert(&raw const *arg, 2);
-                    }
-                }
-            }
             _ => {}
         }
     }
 }
 
-/// Functions that answer the first of their arguments that is not NULL.
-fn first_not_null(function: &Function) -> bool {
-    let name = function.name.0.last().and_then(|p| p.as_ident());
-    name.is_some_and(|name| {
-        ["coalesce", "ifnull", "nvl"]
-            .iter()
-            .any(|n| name.value.eq_ignore_ascii_case(n))
-    })
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) | Expr::TypedString(_) => true,
+        Expr::Cast { expr, .. } | Expr::UnaryOp { expr, .. } | Expr::Nested(expr) => {
+            is_constant(expr)
+        }
+        _ => false,
+    }
 }
 
-/// Expressions that are planned as calls of functions.
+/// Expressions that are planned as calls of functions, operators with a result of their own among
+/// them.
 fn is_call(expr: &Expr) -> bool {
+    use BinaryOperator::{Divide, Minus, Modulo, Multiply, Plus, StringConcat};
+    if let Expr::BinaryOp { op, .. } = expr {
+        return matches!(op, Plus | Minus | Multiply | Divide | Modulo | StringConcat);
+    }
     matches!(
         expr,
         Expr::Function(_)
+            | Expr::Cast { .. }
+            | Expr::UnaryOp { .. }
             | Expr::Substring { .. }
             | Expr::Trim { .. }
             | Expr::Extract { .. }

@@ -9,10 +9,9 @@
 //! The parser's methods that count cannot all fail, and where they can, the failure of one reading
 //! is what starts the other. So the end of the steps unwinds the parser, up to [`within`].
 
-use super::check_interrupt;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result, SqlState, check_interrupt};
 
 /// Steps of a statement, whatever its length.
 const STEPS_MIN: usize = 10_000;

@@ -22,7 +22,7 @@ use tidemark_plan::{Expr, Op, Properties, RelationKind};
 
 pub(crate) use expr::stored_type;
 pub use expr::to_expr;
-pub(crate) use stream::{Builder, Stream, narrowest, schema_of};
+pub(crate) use stream::{Builder, Stream, has_record, narrowest, schema_of};
 
 impl Builder {
     /// Lowers an optimised plan. The output's columns are those of the plan's schema, in order.

@@ -10,7 +10,7 @@ use crate::lower::prune::prune_fragments;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::DFSchema;
 use std::sync::Arc;
-use tidemark_common::RelationId;
+use tidemark_common::{Error, RelationId, Result};
 pub(crate) use tidemark_plan::narrowest;
 use tidemark_plan::{BinaryOp, Expr, Fragment, JobPlan, Literal, Node, Op, Output, Properties};
 
@@ -374,17 +374,41 @@ impl Builder {
     }
 
     /// Ends the job with this tree.
-    pub(crate) fn finish(mut self, stream: Stream) -> (JobPlan, Vec<String>) {
+    ///
+    /// Errors: `0A000` where rows would be sent, kept or compared by a key that contains a row.
+    pub(crate) fn finish(mut self, stream: Stream) -> Result<(JobPlan, Vec<String>)> {
         self.cut(stream.node, Output::Relation);
         prune_fragments(&mut self.fragments);
-        (
-            JobPlan {
-                relation: self.relation,
-                fragments: self.fragments,
-                tables: self.tables,
-            },
-            self.notices,
-        )
+        if self.fragments.iter().any(is_keyed_by_records) {
+            return Err(Error::unsupported(
+                "a query that is grouped, united or made distinct by whole rows is not maintained",
+            )
+            .with_hint("Name the columns of the row instead."));
+        }
+        let job = JobPlan {
+            relation: self.relation,
+            fragments: self.fragments,
+            tables: self.tables,
+        };
+        Ok((job, self.notices))
+    }
+}
+
+/// Whether rows leave a fragment by a key that contains a row, which has no place among vnodes.
+fn is_keyed_by_records(fragment: &Fragment) -> bool {
+    let Output::Exchange { keys, .. } = &fragment.output else {
+        return false;
+    };
+    let fields = fragment.root.schema.fields();
+    keys.iter().any(|k| has_record(fields[*k].data_type()))
+}
+
+/// Whether a type is that of rows, or of lists of them.
+pub(crate) fn has_record(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(_) => true,
+        DataType::List(element) => has_record(element.data_type()),
+        _ => false,
     }
 }
 

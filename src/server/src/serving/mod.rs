@@ -10,6 +10,7 @@ pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
 pub mod functions;
+mod lazy;
 pub mod names;
 mod outer_joins;
 pub mod planning;
@@ -212,6 +213,8 @@ impl Serving {
         };
         rules.extend(functions.analyzer_rules());
         rules.push(Arc::new(semantics::PostgresSemantics));
+        let mut optimizer_rules = tidemark_planner::ad_hoc_rules();
+        optimizer_rules.push(Arc::new(lazy::LazyCalls));
         let mut expr_planners = functions.expr_planners();
         expr_planners.extend(builder.expr_planners().take().unwrap_or_default());
         let builder = builder
@@ -219,7 +222,7 @@ impl Serving {
             .with_type_planner(Arc::new(names::TypeNames))
             .with_expr_planners(expr_planners)
             .with_relation_planners(functions.relation_planners())
-            .with_optimizer_rules(tidemark_planner::ad_hoc_rules())
+            .with_optimizer_rules(optimizer_rules)
             .with_physical_optimizer_rules(physical);
         Ok(Serving {
             base: builder.build(),

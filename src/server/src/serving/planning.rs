@@ -8,8 +8,9 @@
 //! than left waiting. Idle threads end after a while. A panic is the statement's error.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use tidemark_common::metrics::{self, IntGauge};
 use tidemark_common::{Error, Result, STACK_BYTES, SqlState};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +20,28 @@ const PLACES: usize = 64;
 
 /// Plannings at a time, with those that nobody waits for any more.
 const THREADS_MAX: usize = 512;
+
+/// Plannings that go on, those that nobody waits for any more among them.
+static GOING_ON: LazyLock<IntGauge> = LazyLock::new(|| {
+    let help = "Statements that are being planned, those that were given up among them";
+    metrics::gauge("tidemark_plannings", help, &[]).with_label_values(&[] as &[&str])
+});
+
+/// Counts a planning while it goes on.
+struct GoingOn;
+
+impl GoingOn {
+    fn begin() -> GoingOn {
+        GOING_ON.inc();
+        GoingOn
+    }
+}
+
+impl Drop for GoingOn {
+    fn drop(&mut self) {
+        GOING_ON.dec();
+    }
+}
 
 /// The threads.
 pub struct Planning {
@@ -79,8 +102,8 @@ impl Planning {
         let stop = Arc::<AtomicBool>::default();
         let flag = stop.clone();
         let task = runtime.spawn_blocking(move || {
-            let _thread = thread;
-            tidemark_planner::interruptible(flag, work)
+            let (_thread, _going_on) = (thread, GoingOn::begin());
+            tidemark_common::interruptible(flag, work)
         });
         let _waiting = Waiting {
             stop,
@@ -153,7 +176,7 @@ mod tests {
         let (told, tell) = tokio::sync::oneshot::channel();
         let work = planning.run(move || {
             let outcome = loop {
-                if let Err(e) = tidemark_planner::check_interrupt() {
+                if let Err(e) = tidemark_common::check_interrupt() {
                     break e;
                 }
                 std::thread::yield_now();

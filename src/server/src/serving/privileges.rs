@@ -126,6 +126,9 @@ fn exists(s: &Snapshot, kind: &str, names: &[&str]) -> Result<bool> {
     let [name, rest @ ..] = names else {
         return Ok(false);
     };
+    if *name == "0" {
+        return Ok(false);
+    }
     let named = |known: bool, what: &str| {
         if known || is_oid(name) {
             Ok(true)

@@ -164,7 +164,7 @@ impl ContextProvider for Provider<'_> {
                 "cross-database references are not implemented: \"{name}\""
             ))));
         }
-        tidemark_planner::check_interrupt().map_err(ours)?;
+        tidemark_common::check_interrupt().map_err(ours)?;
         self.relations.set(self.relations.get() + 1);
         if self.relations.get() > RELATIONS_MAX {
             return Err(ours(Error::user(
@@ -226,6 +226,8 @@ impl ContextProvider for Provider<'_> {
         Some(Arc::new(super::names::TypeNames))
     }
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        // Whoever asks for the function of a plan that nobody waits for is not told why.
+        tidemark_common::check_interrupt().ok()?;
         super::functions::of_snapshot(self.snapshot, name).or_else(|| {
             let function = self.state.scalar_functions().get(name)?;
             Some(tidemark_planner::bound(name, function))

@@ -12,7 +12,7 @@ use datafusion::arrow::array::RecordBatchOptions;
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, Schema, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, internal_err};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
@@ -26,7 +26,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::Arc;
-use tidemark_operator::functions::{check_bytes, column_bytes};
+use tidemark_operator::functions::{call_name, check_bytes, column_bytes, wanted};
 
 /// The rule.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ impl AnalyzerRule for PostgresSemantics {
 }
 
 fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    wanted()?;
     let kind = match &expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let (Ok(l), Ok(r)) = (type_of(left, schema), type_of(right, schema)) else {
@@ -151,8 +152,6 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
             call.args.first(),
         ) {
             (Some(Kind::Cast(to)), _) => return Ok(to.clone()),
-            // The first operand has the type of the result: they are coerced, and integers, floats
-            // or texts, or a timestamp and an interval.
             (Some(Kind::Binary(_) | Kind::Negative), Some(operand)) => expr = operand,
             _ => return expr.get_type(schema),
         }
@@ -161,6 +160,8 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Kind {
+    /// The first operand has the type of the result: they are coerced, and integers, floats or
+    /// texts, or a timestamp and an interval.
     Binary(Operator),
     Negative,
     Cast(DataType),
@@ -211,17 +212,17 @@ impl ScalarUDFImpl for Evaluated {
         &self.signature
     }
 
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(call_name(self.name(), args))
+    }
+
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        let schema = Schema::new(
-            args.iter()
-                .enumerate()
-                .map(|(i, t)| Field::new(i.to_string(), t.clone(), true))
-                .collect::<Vec<_>>(),
-        );
-        let operands: Vec<Arc<dyn PhysicalExpr>> = (0..args.len())
-            .map(|i| Arc::new(Column::new(&i.to_string(), i)) as Arc<dyn PhysicalExpr>)
-            .collect();
-        self.expression(&operands, &schema)?.data_type(&schema)
+        wanted()?;
+        match (&self.kind, args.first()) {
+            (Kind::Cast(to), _) => Ok(to.clone()),
+            (Kind::Binary(_) | Kind::Negative, Some(operand)) => Ok(operand.clone()),
+            (_, None) => internal_err!("an operator without operands"),
+        }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -532,10 +532,19 @@ impl Settings {
                     format!("parameter \"{name}\" cannot be changed"),
                 ));
             }
-            "extra_float_digits" => value
-                .parse::<i32>()
-                .map_err(|_| invalid())
-                .map(|n| n.to_string())?,
+            "extra_float_digits" => {
+                let digits: i32 = value.parse().map_err(|_| invalid())?;
+                if !(-15..=3).contains(&digits) {
+                    return Err(Error::user(
+                        SqlState::INVALID_PARAMETER,
+                        format!(
+                            "{digits} is outside the valid range for parameter \"{name}\" \
+                             (-15 .. 3)"
+                        ),
+                    ));
+                }
+                digits.to_string()
+            }
             _ => value,
         };
         // A setting with a dot belongs to an extension and is kept as it is, as PostgreSQL does.

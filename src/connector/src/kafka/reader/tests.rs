@@ -28,6 +28,7 @@ fn start(topic_id: &str) -> SplitPosition {
         split: 0,
         topic_id: topic_id.into(),
         leader_epoch: -1,
+        newest_epoch: -1,
         next_offset: 0,
         records: 0,
         time_ms: -1,
@@ -215,8 +216,8 @@ fn a_record_of_an_older_leader_than_one_before_it_is_not_handed_out() {
     let mut bench = Bench::new();
     bench.write(0..3);
     bench.poll_to(3);
-    assert_eq!(bench.reader.splits[0].newest_epoch, 0);
-    bench.reader.splits[0].newest_epoch = 7;
+    assert_eq!(bench.reader.positions()[0].newest_epoch, 0);
+    bench.reader.splits[0].position.newest_epoch = 7;
     bench.write(3..4);
     let error = (0..5000).find_map(|_| bench.poll().err()).unwrap();
     assert_eq!(error.kind(), tidemark_common::ErrorKind::Corrupt);

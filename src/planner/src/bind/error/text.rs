@@ -100,10 +100,11 @@ fn names(text: &str) -> Option<Error> {
     if let Some((_, rest)) = text.split_once("Invalid function '") {
         let (name, rest) = rest.split_once('\'').unwrap_or((rest, ""));
         if WINDOW_FUNCTIONS.contains(&name) {
-            return Some(Error::user(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!("window function {name} requires an OVER clause"),
-            ));
+            let message = format!("window function {name} requires an OVER clause");
+            let error = Error::user(SqlState::WRONG_OBJECT_TYPE, message);
+            return Some(
+                error.with_hint("As an aggregate, with WITHIN GROUP, it is not supported."),
+            );
         }
         let error = Error::user(
             SqlState::UNDEFINED_FUNCTION,
