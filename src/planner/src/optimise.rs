@@ -38,12 +38,15 @@ use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
     Dependency, FunctionalDependence, FunctionalDependencies, JoinType, NullEquality, Result,
+    ScalarValue,
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Aggregate, Subquery};
-use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, LogicalPlan, Operator, Volatility, not};
+use datafusion_expr::utils::{
+    conjunction, merge_schema, split_conjunction, split_conjunction_owned,
+};
+use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Volatility, lit, not};
 use datafusion_optimizer::analyzer::Analyzer;
 use datafusion_optimizer::optimizer::ApplyOrder;
 use datafusion_optimizer::{Optimizer, OptimizerConfig, OptimizerContext, OptimizerRule};
@@ -115,6 +118,9 @@ const PUSHED_MAX: usize = 2_000;
 ///
 /// A filter stays above an aggregate that has a row for no input at all: below, it could not take
 /// that row away.
+///
+/// The rule puts comparisons of one column together, and takes `5 = a AND a = 5` for a
+/// contradiction and `5 < a` for `a <= 5`'s like: so each is turned to have its column first.
 #[derive(Debug, Default)]
 struct PushedFilters(datafusion_optimizer::push_down_filter::PushDownFilter);
 
@@ -139,9 +145,58 @@ impl OptimizerRule for PushedFilters {
         if is_above_a_certain_row(&plan) || grows_too_large(&plan)? {
             Ok(Transformed::no(plan))
         } else {
-            self.0.rewrite(plan, config)
+            self.0.rewrite(with_columns_first(plan), config)
         }
     }
+}
+
+/// The filters on top of a plan, with comparisons of a constant and a column turned.
+fn with_columns_first(plan: LogicalPlan) -> LogicalPlan {
+    let LogicalPlan::Filter(mut filter) = plan else {
+        return plan;
+    };
+    if split_conjunction(&filter.predicate)
+        .iter()
+        .any(|e| compares_constant(e))
+    {
+        let parts = split_conjunction_owned(filter.predicate).into_iter();
+        filter.predicate = conjunction(parts.map(column_first)).unwrap_or_else(|| lit(true));
+    }
+    if matches!(filter.input.as_ref(), LogicalPlan::Filter(_)) {
+        filter.input = Arc::new(with_columns_first(Arc::unwrap_or_clone(filter.input)));
+    }
+    LogicalPlan::Filter(filter)
+}
+
+fn is_comparison(op: Operator) -> bool {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq};
+    matches!(op, Eq | Lt | LtEq | Gt | GtEq)
+}
+
+fn compares_constant(expr: &Expr) -> bool {
+    let constant = |e: &Expr| matches!(e, Expr::Literal(..));
+    matches!(expr, Expr::BinaryExpr(b) if is_comparison(b.op)
+        && (constant(&b.left) || constant(&b.right)))
+}
+
+/// `5 < a` as `a > 5`. Of a constant, its value counts: not where it comes from, and not the sign
+/// of a zero.
+fn column_first(expr: Expr) -> Expr {
+    let Expr::BinaryExpr(b) = expr else {
+        return expr;
+    };
+    let turned = match (b.left.as_ref(), b.right.as_ref(), b.op.swap()) {
+        (Expr::Literal(..), Expr::Column(_), Some(op)) => BinaryExpr::new(b.right, op, b.left),
+        _ => b,
+    };
+    let constant = match turned.right.as_ref() {
+        _ if !is_comparison(turned.op) => return Expr::BinaryExpr(turned),
+        Expr::Literal(ScalarValue::Float64(Some(0.0)), _) => lit(0.0_f64),
+        Expr::Literal(ScalarValue::Float32(Some(0.0)), _) => lit(0.0_f32),
+        Expr::Literal(value, _) => lit(value.clone()),
+        _ => return Expr::BinaryExpr(turned),
+    };
+    Expr::BinaryExpr(BinaryExpr::new(turned.left, turned.op, Box::new(constant)))
 }
 
 /// Rules that leave out what is determined by something else, and believe what is said of keys.

@@ -194,7 +194,7 @@ def test_positions_in_a_longer_text(server):
     assert refused.value.diag.statement_position == "27"
 
 
-INT2, INT4, INT8, JSONB, UUID, UNKNOWN = 21, 23, 20, 3802, 2950, 0
+INT2, INT4, INT8, JSONB, UUID, BPCHAR, TEXT_ARRAY, UNKNOWN = 21, 23, 20, 3802, 2950, 1042, 1009, 0
 FORMS = {INT2: "!h", INT4: "!i", INT8: "!q"}
 
 
@@ -212,6 +212,8 @@ FORMS = {INT2: "!h", INT4: "!i", INT8: "!q"}
     ("($1 ->> 'a')::int", [(JSONB, '{"a": 7}')], INT4, 7),
     ("$1", [(JSONB, '{"a":7}')], JSONB, b'\x01{"a": 7}'),
     ("$1", [(UUID, "00000000-0000-0000-0000-000000000001")], UUID, bytes(15) + b"\x01"),
+    ("length($1)", [(BPCHAR, "ab  ")], INT4, 2),
+    ("$1", [(TEXT_ARRAY, "{}")], TEXT_ARRAY, bytes(8) + b"\0\0\0\x19"),
     ("(SELECT i FROM typed_parameters LIMIT $1)", [(UNKNOWN, 1)], INT4, 1),
     ("(SELECT i FROM typed_parameters ORDER BY $1)", [(INT4, 1)], INT4, 1),
 ])

@@ -12,6 +12,7 @@ use datafusion_expr::Operator;
 use datafusion_expr::binary::BinaryTypeCoercer;
 use datafusion_expr::type_coercion::functions::fields_with_udf;
 use datafusion_physical_expr::expressions as physical;
+use datafusion_physical_expr::utils::collect_columns;
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use std::sync::{Arc, OnceLock};
 use tidemark_common::{Error, Result, SqlState};
@@ -116,7 +117,8 @@ fn build(expr: &Expr, input: &SchemaRef) -> Result<Physical> {
                 .iter()
                 .map(|e| cast_to(build(e, input)?, &to, input))
                 .collect::<Result<Vec<_>>>()?;
-            if to.is_floating() {
+            let reads_row = |e: &Physical| !collect_columns(e).is_empty();
+            if to.is_floating() || list.iter().any(reads_row) {
                 equals_any(&expr, list, *negated, input)?
             } else {
                 physical::in_list(expr, list, negated, input).map_err(wrong)?
@@ -142,7 +144,9 @@ fn build(expr: &Expr, input: &SchemaRef) -> Result<Physical> {
     finish(built, input)
 }
 
-/// `IN` over floats as comparisons: the list's own search goes by bits, to which -0 is not 0.
+/// `IN` as comparisons: over floats, because the list's own search goes by bits, to which -0 is not
+/// 0; and over what reads the row, because DataFusion takes for a constant what has one value over
+/// no rows at all, as a CASE has.
 fn equals_any(
     expr: &Physical,
     list: Vec<Physical>,

@@ -6,6 +6,9 @@
 //!
 //! `cast(s.a)` becomes a column below the filter. DataFusion makes joins of such subqueries, and
 //! groups by the inner sides of these comparisons, if they are columns.
+//!
+//! So does a column of whose name there are several, `s.a` beside `r.a`: in the condition of such a
+//! join, which reads the subquery by one name, they would be one.
 
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -42,21 +45,20 @@ fn compared_columns(filter: Filter, named: &mut usize) -> Result<Transformed<Log
     let mut computed = Vec::new();
     let predicates = split_conjunction_owned(filter.predicate.clone())
         .into_iter()
-        .map(|predicate| match predicate {
-            Expr::BinaryExpr(BinaryExpr {
+        .map(|mut predicate| {
+            if let Expr::BinaryExpr(BinaryExpr {
                 left,
                 op: Operator::Eq,
                 right,
-            }) => {
-                let (mut left, mut right) = (left, right);
-                if is_computed(&left)? && is_outside(&right)? {
-                    name(&mut left, named, &mut computed);
-                } else if is_computed(&right)? && is_outside(&left)? {
-                    name(&mut right, named, &mut computed);
+            }) = &mut predicate
+            {
+                if is_computed(left)? && is_outside(right)? {
+                    name(left, named, &mut computed);
+                } else if is_computed(right)? && is_outside(left)? {
+                    name(right, named, &mut computed);
                 }
-                Ok(Expr::BinaryExpr(BinaryExpr::new(left, Operator::Eq, right)))
             }
-            other => Ok(other),
+            told_apart(predicate, &filter, named, &mut computed)
         })
         .collect::<Result<Vec<_>>>()?;
     let Some(predicate) = conjunction(predicates).filter(|_| !computed.is_empty()) else {
@@ -71,6 +73,30 @@ fn compared_columns(filter: Filter, named: &mut usize) -> Result<Transformed<Log
         .filter(predicate)?
         .project(columns)?;
     Ok(Transformed::yes(below.build()?))
+}
+
+/// A condition on the outside, with columns of names that are not unique replaced.
+fn told_apart(
+    predicate: Expr,
+    filter: &Filter,
+    named: &mut usize,
+    computed: &mut Vec<Expr>,
+) -> Result<Expr> {
+    if !predicate.contains_outer() {
+        return Ok(predicate);
+    }
+    let fields = filter.input.schema().fields();
+    let told = predicate.transform_up(|mut expr| {
+        let Expr::Column(column) = &expr else {
+            return Ok(Transformed::no(expr));
+        };
+        if fields.iter().filter(|f| *f.name() == column.name).count() < 2 {
+            return Ok(Transformed::no(expr));
+        }
+        name(&mut expr, named, computed);
+        Ok(Transformed::yes(expr))
+    })?;
+    Ok(told.data)
 }
 
 /// Puts a column in place of what is computed.

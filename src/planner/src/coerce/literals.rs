@@ -12,7 +12,7 @@ use super::calls::Calls;
 use super::numerics::common_type;
 use super::unions;
 use crate::signatures;
-use crate::types::NUMERIC;
+use crate::types::{NUMERIC, is_numeric_bytes};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -42,7 +42,7 @@ impl AnalyzerRule for Literals {
         "literals"
     }
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = narrow(plan, &mut Vec::new())?;
+        let plan = narrow(plan, &mut Vec::new(), &self.calls)?;
         if self.first {
             return super::rewrite_expressions(plan, |e, schema| self.following(e, schema));
         }
@@ -122,10 +122,10 @@ fn is_bound_bigint(call: &ScalarFunction) -> bool {
 }
 
 /// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
-fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
+fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result<LogicalPlan> {
     let bound = plan.schema().clone();
     let plan = plan
-        .map_children(|child| narrow(child, outer).map(Transformed::yes))?
+        .map_children(|child| narrow(child, outer, calls).map(Transformed::yes))?
         .data;
     match plan {
         // The types of the working table were fixed at binding: both terms keep them.
@@ -184,11 +184,35 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>) -> Result<LogicalPlan> {
             let names = NamePreserver::new(&plan);
             let rewritten = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
-                Ok(expression(expr, &schema, outer)?.update_data(|e| name.restore(e)))
+                let narrowed = expression(expr, &schema, outer, calls)?;
+                let bound = narrowed.transform_data(|e| arithmetic_of_unions(e, &schema, calls))?;
+                Ok(bound.update_data(|e| name.restore(e)))
             })?;
             rewritten.data.recompute_schema()
         }
     }
+}
+
+/// Arithmetic with columns that are numerics only now: those of a union of integers and numerics
+/// were something else when it was bound.
+fn arithmetic_of_unions(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Transformed<Expr>> {
+    if !schema
+        .fields()
+        .iter()
+        .any(|f| is_numeric_bytes(f.data_type()))
+    {
+        return Ok(Transformed::no(expr));
+    }
+    let numeric = |b: &BinaryExpr| {
+        let of = |e: &Expr| e.get_type(schema).is_ok_and(|t| is_numeric_bytes(&t));
+        of(&b.left) || of(&b.right)
+    };
+    expr.transform_up(|e| match e {
+        Expr::BinaryExpr(b) if b.op.is_numerical_operators() && numeric(&b) => {
+            calls.operator(b, schema)
+        }
+        other => Ok(Transformed::no(other)),
+    })
 }
 
 /// The values that a window function looks at; its other arguments count rows.
@@ -223,6 +247,7 @@ fn expression(
     expr: Expr,
     schema: &DFSchema,
     outer: &mut Vec<DFSchema>,
+    calls: &Calls,
 ) -> Result<Transformed<Expr>> {
     expr.transform_down(|e| {
         Ok(match e {
@@ -236,7 +261,7 @@ fn expression(
                 let mut params = params;
                 params.filter = params
                     .filter
-                    .map(|f| expression(*f, schema, outer).map(|f| Box::new(f.data)))
+                    .map(|f| expression(*f, schema, outer, calls).map(|f| Box::new(f.data)))
                     .transpose()?;
                 Transformed::new(
                     Expr::AggregateFunction(AggregateFunction { func, params }),
@@ -247,7 +272,7 @@ fn expression(
             Expr::WindowFunction(mut call) => {
                 let values = values_of(&call.fun);
                 let mut narrowed = |e: &mut Expr| -> Result<()> {
-                    *e = expression(std::mem::take(e), schema, outer)?.data;
+                    *e = expression(std::mem::take(e), schema, outer, calls)?.data;
                     Ok(())
                 };
                 let params = &mut call.params;
@@ -264,14 +289,14 @@ fn expression(
                 Transformed::new(Expr::WindowFunction(call), true, TreeNodeRecursion::Jump)
             }
             Expr::ScalarSubquery(subquery) => {
-                Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer)?))
+                Transformed::yes(Expr::ScalarSubquery(inner(subquery, schema, outer, calls)?))
             }
             Expr::Exists(exists) => Transformed::yes(Expr::Exists(Exists {
-                subquery: inner(exists.subquery, schema, outer)?,
+                subquery: inner(exists.subquery, schema, outer, calls)?,
                 ..exists
             })),
             Expr::InSubquery(i) => Transformed::yes(Expr::InSubquery(InSubquery {
-                subquery: inner(i.subquery, schema, outer)?,
+                subquery: inner(i.subquery, schema, outer, calls)?,
                 ..i
             })),
             Expr::OuterReferenceColumn(field, column) => {
@@ -286,14 +311,19 @@ fn expression(
     })
 }
 
-fn inner(subquery: Subquery, schema: &DFSchema, outer: &mut Vec<DFSchema>) -> Result<Subquery> {
+fn inner(
+    subquery: Subquery,
+    schema: &DFSchema,
+    outer: &mut Vec<DFSchema>,
+    calls: &Calls,
+) -> Result<Subquery> {
     outer.push(schema.clone());
-    let plan = narrow(subquery.subquery.as_ref().clone(), outer);
+    let plan = narrow(subquery.subquery.as_ref().clone(), outer, calls);
     outer.pop();
     let outer_ref_columns = subquery
         .outer_ref_columns
         .iter()
-        .map(|e| expression(e.clone(), schema, &mut vec![schema.clone()]).map(|e| e.data))
+        .map(|e| expression(e.clone(), schema, &mut vec![schema.clone()], calls).map(|e| e.data))
         .collect::<Result<_>>()?;
     Ok(Subquery {
         subquery: Arc::new(plan?),

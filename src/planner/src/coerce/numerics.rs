@@ -278,7 +278,11 @@ impl Calls {
     }
 
     /// An operator whose operands are numerics, in a form that can be evaluated.
-    fn operator(&self, binary: BinaryExpr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    pub(super) fn operator(
+        &self,
+        binary: BinaryExpr,
+        schema: &DFSchema,
+    ) -> Result<Transformed<Expr>> {
         let BinaryExpr { left, op, right } = binary;
         let (left, right, typed) = self.typed(*left, op, *right, schema, false)?;
         let binary = BinaryExpr::new(Box::new(left), op, Box::new(right));

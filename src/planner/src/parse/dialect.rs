@@ -74,13 +74,19 @@ impl Dialect for TidemarkDialect {
         if let Some(parsed) = special::prefix(parser) {
             return Some(parsed);
         }
-        let op = match parser.peek_token_ref().token {
-            Token::Minus => UnaryOperator::Minus,
-            Token::Plus => UnaryOperator::Plus,
+        // A sign binds closer than any operator between two operands, other prefixes less close
+        // than arithmetic: `@ 1 - 2` is `@ (1 - 2)`.
+        let (op, precedence) = match parser.peek_token_ref().token {
+            Token::Minus => (UnaryOperator::Minus, Precedence::Caret),
+            Token::Plus => (UnaryOperator::Plus, Precedence::Caret),
+            Token::Tilde => (UnaryOperator::BitwiseNot, Precedence::PgOther),
+            Token::AtSign => (UnaryOperator::PGAbs, Precedence::PgOther),
+            Token::PGSquareRoot => (UnaryOperator::PGSquareRoot, Precedence::PgOther),
+            Token::PGCubeRoot => (UnaryOperator::PGCubeRoot, Precedence::PgOther),
             _ => return None,
         };
         parser.next_token();
-        let operand = parser.parse_subexpr(self.prec_value(Precedence::Caret));
+        let operand = parser.parse_subexpr(self.prec_value(precedence));
         Some(operand.map(|expr| Expr::UnaryOp {
             op,
             expr: Box::new(expr),

@@ -84,9 +84,7 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
                 format: None,
             }
         }
-        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::CHAR => {
-            string(text)
-        }
+        Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::NAME | Type::CHAR => string(text),
         ref t => cast(string(text), t),
     })
 }
@@ -116,6 +114,12 @@ fn data_type(t: &Type) -> ast::DataType {
         Type::FLOAT4 => DataType::Real,
         Type::FLOAT8 => DataType::DoublePrecision,
         Type::NUMERIC => DataType::Numeric(ExactNumberInfo::None),
+        Type::TEXT => DataType::Text,
+        // Of any length: `char` alone has one character.
+        Type::BPCHAR => DataType::Custom(
+            ast::ObjectName::from(vec![ast::Ident::new("bpchar")]),
+            vec![],
+        ),
         Type::BYTEA => DataType::Bytea,
         Type::DATE => DataType::Date,
         Type::TIME => DataType::Time(None, TimezoneInfo::None),

@@ -12,7 +12,7 @@ pub mod collect;
 pub mod functions;
 mod lazy;
 pub mod names;
-mod outer_joins;
+mod order;
 pub mod planning;
 pub mod position;
 mod privileges;
@@ -202,7 +202,7 @@ impl Serving {
         // already.
         let own = PhysicalOptimizer::new().rules.into_iter();
         let own = own.filter(|rule| !rule.name().starts_with("FilterPushdown"));
-        let first = Arc::new(outer_joins::ForgetAboveOuterJoins);
+        let first = Arc::new(order::KnownOrders);
         let physical = std::iter::once(first as _).chain(own).collect();
         // The planner's rules of types, so that an expression has one type in a view and here; then
         // our semantics of operators.
