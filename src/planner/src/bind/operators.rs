@@ -6,7 +6,7 @@
 //! like are LIKE and its like, `a ^@ b` is `starts_with(a, b)`, and `IS NORMALIZED` is a call.
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, UnaryOperator, Value,
+    BinaryOperator, CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, UnaryOperator, Value,
 };
 
 fn argument(expr: Expr) -> FunctionArg {
@@ -83,6 +83,17 @@ fn matched(expr: &mut Expr) {
     }
 }
 
+/// A quoted constant as what roots are taken of.
+fn double_precision(quoted: Expr) -> Expr {
+    Expr::Cast {
+        kind: CastKind::DoubleColon,
+        expr: Box::new(quoted),
+        data_type: DataType::DoublePrecision,
+        array: false,
+        format: None,
+    }
+}
+
 /// Rewrites an operator that is a call; SIMILAR TO into `~` or `!~`.
 pub(super) fn rewrite(expr: &mut Expr) {
     matched(expr);
@@ -94,7 +105,14 @@ pub(super) fn rewrite(expr: &mut Expr) {
             UnaryOperator::PGCubeRoot => "cbrt",
             _ => return,
         };
-        let arguments = [argument(operand.as_ref().clone())];
+        let mut operand = operand.as_ref().clone();
+        let root = matches!(op, UnaryOperator::PGSquareRoot | UnaryOperator::PGCubeRoot);
+        if root
+            && matches!(&operand, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+        {
+            operand = double_precision(operand);
+        }
+        let arguments = [argument(operand)];
         *expr = Expr::Function(super::moments::function(name, &arguments));
         return;
     }

@@ -163,6 +163,10 @@ fn position(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(mut range) = lists.get(row) else {
             return Ok(None);
         };
+        // Nothing is looked for in an array of nothing, from wherever.
+        if range.is_empty() {
+            return Ok(None);
+        }
         // A NULL that is in none of the elements is not looked for.
         if wanted.is_null(row) && !has_null(lists.values(), &range) {
             return Ok(None);
