@@ -22,7 +22,7 @@ use datafusion_expr::{
 };
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
+use tidemark_common::{Error, SqlState, check_interrupt};
 
 /// The function under one of its names.
 #[derive(Debug)]
@@ -221,6 +221,7 @@ impl ScalarUDFImpl for Overloaded {
         Ok(self.resolve_early(&args)?.result)
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        check_interrupt().map_err(external)?;
         let constants: &[Option<&ScalarValue>] = args.scalar_arguments;
         let args: Vec<Arg> = args
             .arg_fields

@@ -102,6 +102,7 @@ impl ExprPlanner for ArrayPlanner {
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         use BinaryOperator::{ArrowAt, AtArrow, PGOverlap, StringConcat};
+        super::wanted()?;
         let comparison = COMPARISONS.iter().find(|(op, ..)| *op == raw.op);
         if comparison.is_none() && !matches!(raw.op, ArrowAt | AtArrow | PGOverlap | StringConcat) {
             return Ok(PlannerResult::Original(raw));

@@ -62,6 +62,7 @@ impl ExprPlanner for NumericPlanner {
         raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
+        super::wanted()?;
         let op = match raw.op.clone() {
             BinaryOperator::Plus => Operator::Plus,
             BinaryOperator::Minus => Operator::Minus,
