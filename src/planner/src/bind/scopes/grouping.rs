@@ -107,6 +107,8 @@ impl Scopes<'_> {
         let mut absent = Absent {
             scopes: self,
             absent,
+            present: texts,
+            within: 0,
             inside: Vec::new(),
         };
         let mut one = select.clone();
@@ -240,6 +242,10 @@ fn has_window(select: &Select) -> bool {
 struct Absent<'a, 'b> {
     scopes: &'a Scopes<'b>,
     absent: Vec<(String, Expr)>,
+    /// The grouping expressions that the set has: what is in them keeps its values.
+    present: BTreeSet<String>,
+    /// Of those, how many are being visited.
+    within: usize,
     /// What the aggregates that are being visited read of each row, taken out of the way.
     inside: Vec<Read>,
 }
@@ -290,7 +296,11 @@ impl VisitorMut for Absent<'_, '_> {
             }
         } else {
             let text = expr.to_string();
-            if let Some((_, null)) = self.absent.iter().find(|(t, _)| *t == text) {
+            if self.present.contains(&text) {
+                self.within += 1;
+            } else if self.within > 0 {
+                return ControlFlow::Continue(());
+            } else if let Some((_, null)) = self.absent.iter().find(|(t, _)| *t == text) {
                 *expr = null.clone();
             }
         }
@@ -298,6 +308,10 @@ impl VisitorMut for Absent<'_, '_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // Nothing in it was replaced: it reads as it did.
+        if self.within > 0 && self.present.contains(&expr.to_string()) {
+            self.within -= 1;
+        }
         if self.is_aggregate(expr)
             && let Expr::Function(function) = expr
             && let Some((args, filter, order)) = self.inside.pop()
