@@ -3,6 +3,7 @@
 //! function before the function; that function evaluates its own in turn, for the rows that need
 //! them, with the streaming evaluator's expression.
 
+use super::semantics::read_schema;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
 use datafusion::arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -10,7 +11,6 @@ use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -43,10 +43,10 @@ impl OptimizerRule for LazyCalls {
         let mut props = ExecutionProps::new();
         props.mark_start_execution(config.options());
         plan.transform_up_with_subqueries(|node| {
-            let mut schema = merge_schema(&node.inputs());
-            if let LogicalPlan::TableScan(scan) = &node {
-                schema.merge(&scan.projected_schema);
+            if !has_coalesce(&node)? {
+                return Ok(Transformed::no(node));
             }
+            let schema = read_schema(&node)?;
             let names = NamePreserver::new(&node);
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
@@ -55,6 +55,18 @@ impl OptimizerRule for LazyCalls {
             })
         })
     }
+}
+
+fn has_coalesce(node: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    node.apply_expressions(|expr| {
+        found |= expr.exists(|e| Ok(is_coalesce(e)))?;
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    })?;
+    Ok(found)
 }
 
 fn is_coalesce(expr: &Expr) -> bool {

@@ -39,13 +39,7 @@ impl AnalyzerRule for PostgresSemantics {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| {
-            let mut schema = merge_schema(&plan.inputs());
-            if let LogicalPlan::TableScan(scan) = &plan {
-                schema.merge(&DFSchema::try_from_qualified_schema(
-                    scan.table_name.clone(),
-                    &scan.source.schema(),
-                )?);
-            }
+            let schema = read_schema(&plan)?;
             let names = NamePreserver::new(&plan);
             plan.map_expressions(|expr| {
                 let name = names.save(&expr);
@@ -60,6 +54,18 @@ impl AnalyzerRule for PostgresSemantics {
         })
         .map(|t| t.data)
     }
+}
+
+/// The columns that the expressions of a node read: of its inputs, or of the table that it scans.
+pub(super) fn read_schema(node: &LogicalPlan) -> Result<DFSchema> {
+    let mut schema = merge_schema(&node.inputs());
+    if let LogicalPlan::TableScan(scan) = node {
+        schema.merge(&DFSchema::try_from_qualified_schema(
+            scan.table_name.clone(),
+            &scan.source.schema(),
+        )?);
+    }
+    Ok(schema)
 }
 
 fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
