@@ -336,6 +336,11 @@ impl ExactSum {
         self.0.value(0, count, DOUBLE)
     }
 
+    /// Whether an infinity was added.
+    pub fn has_infinite(&self) -> bool {
+        self.0.specials.contains_key(&0)
+    }
+
     /// Its stored form, to be merged elsewhere.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

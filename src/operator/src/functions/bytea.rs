@@ -84,9 +84,20 @@ fn matches() -> Vec<Definition> {
 fn text_like(args: &ScalarFunctionArgs, compare: Compare, any_case: bool) -> Result<ColumnarValue> {
     let (texts, patterns) = (column(args, 0)?, column(args, 1)?);
     let matches = compare(&texts, &patterns)?;
-    // Arrow takes an escape at the end for itself; PostgreSQL fails once it has come that far.
+    check_escapes(&texts, &patterns, &matches, any_case)?;
+    result(args, Arc::new(matches))
+}
+
+/// `22025` where matching comes to an escape at the end of a pattern: Arrow takes it for itself,
+/// PostgreSQL fails once it has come that far.
+pub(super) fn check_escapes(
+    texts: &ArrayRef,
+    patterns: &ArrayRef,
+    matches: &BooleanArray,
+    any_case: bool,
+) -> Result<()> {
     for row in 0..matches.len() {
-        if matches.is_null(row) || !ends_in_escape(text_at(&patterns, row)) {
+        if matches.is_null(row) || !ends_in_escape(text_at(patterns, row)) {
             continue;
         }
         let letters = |text: &str| -> Vec<char> {
@@ -96,10 +107,10 @@ fn text_like(args: &ScalarFunctionArgs, compare: Compare, any_case: bool) -> Res
                 text.chars().collect()
             }
         };
-        let (text, pattern) = (text_at(&texts, row), text_at(&patterns, row));
+        let (text, pattern) = (text_at(texts, row), text_at(patterns, row));
         bytea::like(&letters(text), &letters(pattern)).map_err(external)?;
     }
-    result(args, Arc::new(matches))
+    Ok(())
 }
 
 fn text_at(texts: &ArrayRef, row: usize) -> &str {

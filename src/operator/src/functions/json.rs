@@ -420,14 +420,12 @@ fn at_key<'a>(row: &Row<'a>) -> tidemark_common::Result<Option<Value<'a>>> {
 }
 
 fn at_path<'a>(row: &Row<'a>) -> tidemark_common::Result<Option<Value<'a>>> {
-    let several = row.columns.len() != 2
-        || matches!(row.columns[1].data_type(), DataType::Utf8) && !row.text(1).starts_with('{');
-    let path = if several {
-        (1..row.columns.len())
+    let path = match row.columns {
+        [_, names] if matches!(names.data_type(), DataType::List(_)) => row.path(1)?,
+        [_, names @ ..] => (1..=names.len())
             .map(|i| Some(row.text(i).to_string()))
-            .collect()
-    } else {
-        row.path(1)?
+            .collect(),
+        [] => Vec::new(),
     };
     row.value(0).path(&borrowed(&path))
 }

@@ -621,14 +621,6 @@ pub(super) fn write(
     ) -> impl Iterator<Item = Result<Option<T>>> {
         values.map(move |v| v?.map(|v| f(v).map_err(external)).transpose())
     }
-    let narrow = |name: &'static str| {
-        move || {
-            tidemark_common::Error::user(
-                SqlState::NUMERIC_OUT_OF_RANGE,
-                format!("{name} out of range"),
-            )
-        }
-    };
     Ok(match to {
         DataType::LargeBinary => {
             let mut out = Writer::new(rows);
@@ -651,24 +643,8 @@ pub(super) fn write(
             let fitted = fitted.collect::<Result<Decimal128Array>>()?;
             Arc::new(fitted.with_precision_and_scale(*precision, *scale)?)
         }
-        DataType::Int16 => {
-            let small = narrow("smallint");
-            Arc::new(
-                each(values, |v| {
-                    i16::try_from(v.to_i64().map_err(|_| small())?).map_err(|_| small())
-                })
-                .collect::<Result<Int16Array>>()?,
-            )
-        }
-        DataType::Int32 => {
-            let small = narrow("integer");
-            Arc::new(
-                each(values, |v| {
-                    i32::try_from(v.to_i64().map_err(|_| small())?).map_err(|_| small())
-                })
-                .collect::<Result<Int32Array>>()?,
-            )
-        }
+        DataType::Int16 => Arc::new(each(values, |v| v.to_i16()).collect::<Result<Int16Array>>()?),
+        DataType::Int32 => Arc::new(each(values, |v| v.to_i32()).collect::<Result<Int32Array>>()?),
         DataType::Int64 => Arc::new(each(values, |v| v.to_i64()).collect::<Result<Int64Array>>()?),
         DataType::Float32 => {
             Arc::new(each(values, |v| v.to_f32()).collect::<Result<Float32Array>>()?)

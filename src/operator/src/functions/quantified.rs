@@ -14,6 +14,7 @@
 //! intervals are compared by their keys; of numbers and moments of two types, both become what is
 //! common to them.
 
+use super::bytea::check_escapes;
 use super::casts::cast_array;
 use super::definition::*;
 use super::{chars, json, keyed, numeric, regex};
@@ -48,10 +49,10 @@ pub(super) fn definitions() -> Vec<Definition> {
         "any_le" "all_le" cmp::lt_eq, compared;
         "any_gt" "all_gt" cmp::gt, compared;
         "any_ge" "all_ge" cmp::gt_eq, compared;
-        "any_like" "all_like" comparison::like, matched;
-        "any_nlike" "all_nlike" comparison::nlike, matched;
-        "any_ilike" "all_ilike" comparison::ilike, matched;
-        "any_nilike" "all_nilike" comparison::nilike, matched;
+        "any_like" "all_like" |x, y| like(x, y, comparison::like, false), matched;
+        "any_nlike" "all_nlike" |x, y| like(x, y, comparison::nlike, false), matched;
+        "any_ilike" "all_ilike" |x, y| like(x, y, comparison::ilike, true), matched;
+        "any_nilike" "all_nilike" |x, y| like(x, y, comparison::nilike, true), matched;
         "any_regex" "all_regex" |x, y| regex::are_matched(x, y, false, true), matched;
         "any_nregex" "all_nregex" |x, y| regex::are_matched(x, y, false, false), matched;
         "any_iregex" "all_iregex" |x, y| regex::are_matched(x, y, true, true), matched;
@@ -157,6 +158,22 @@ pub(super) fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayR
         }
         _ => values,
     })
+}
+
+/// LIKE, and its error for a pattern that ends in an escape.
+fn like(
+    texts: &dyn Datum,
+    patterns: &dyn Datum,
+    compare: Compare,
+    any_case: bool,
+) -> std::result::Result<BooleanArray, ArrowError> {
+    let matches = compare(texts, patterns)?;
+    let column = |d: &dyn Datum| make_array(d.get().0.to_data());
+    check_escapes(&column(texts), &column(patterns), &matches, any_case).map_err(|e| match e {
+        DataFusionError::External(ours) => ArrowError::ExternalError(ours),
+        other => ArrowError::ComputeError(other.to_string()),
+    })?;
+    Ok(matches)
 }
 
 fn quantified(

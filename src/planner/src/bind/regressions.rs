@@ -15,7 +15,6 @@ use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
 
 /// What is told of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,7 +127,8 @@ impl AggregateUDFImpl for Regression {
 }
 
 /// Of n pairs: the sums of x and y, and of the squares and products of what they are off their
-/// averages by.
+/// averages by. Such a sum is NaN if a value in it is no finite number, whichever comes first, else
+/// infinity if it ran over.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
     n: f64,
@@ -139,57 +139,53 @@ struct Sums {
     xy: f64,
 }
 
-fn overflow<T>() -> Result<T> {
-    Err(super::external(Error::user(
-        SqlState("22003"),
-        "value out of range: overflow",
-    )))
+/// A sum; infinity where it ran over.
+fn in_range(sum: f64) -> f64 {
+    if sum.is_finite() { sum } else { f64::INFINITY }
 }
 
 impl Sums {
-    /// PostgreSQL's float8_regr_accum.
-    fn add(&mut self, y: f64, x: f64) -> Result<()> {
+    /// PostgreSQL's float8_regr_accum, but that what runs over is no error before the end.
+    fn add(&mut self, y: f64, x: f64) {
         let before = *self;
         self.n += 1.0;
         self.x += x;
         self.y += y;
-        if before.n == 0.0 {
-            if !x.is_finite() {
-                (self.xx, self.xy) = (f64::NAN, f64::NAN);
-            }
-            if !y.is_finite() {
-                (self.yy, self.xy) = (f64::NAN, f64::NAN);
-            }
-            return Ok(());
-        }
-        let (off_x, off_y) = (x * self.n - self.x, y * self.n - self.y);
-        let scale = 1.0 / (self.n * before.n);
-        self.xx += off_x * off_x * scale;
-        self.yy += off_y * off_y * scale;
-        self.xy += off_x * off_y * scale;
-        let known_x = !before.x.is_infinite() && !x.is_infinite();
-        let known_y = !before.y.is_infinite() && !y.is_infinite();
-        if (self.x.is_infinite() || self.xx.is_infinite()) && known_x
-            || (self.y.is_infinite() || self.yy.is_infinite()) && known_y
-            || self.xy.is_infinite() && known_x && known_y
-        {
-            return overflow();
-        }
-        for sum in [&mut self.xx, &mut self.yy, &mut self.xy] {
-            if sum.is_infinite() {
+        let (known_x, known_y) = (x.is_finite(), y.is_finite());
+        for (sum, known) in [
+            (&mut self.xx, known_x),
+            (&mut self.yy, known_y),
+            (&mut self.xy, known_x && known_y),
+        ] {
+            if !known {
                 *sum = f64::NAN;
             }
         }
-        Ok(())
+        if before.n == 0.0 {
+            return;
+        }
+        let (off_x, off_y) = (x * self.n - self.x, y * self.n - self.y);
+        let scale = 1.0 / (self.n * before.n);
+        let more = [off_x * off_x, off_y * off_y, off_x * off_y];
+        for (sum, more) in self.squares().into_iter().zip(more) {
+            if sum.is_finite() {
+                *sum = in_range(*sum + more * scale);
+            }
+        }
+    }
+
+    /// The sums of squares and products.
+    fn squares(&mut self) -> [&mut f64; 3] {
+        [&mut self.xx, &mut self.yy, &mut self.xy]
     }
 
     /// PostgreSQL's float8_regr_combine.
-    fn merge(&mut self, other: Sums) -> Result<()> {
+    fn merge(&mut self, other: Sums) {
         if self.n == 0.0 || other.n == 0.0 {
             if self.n == 0.0 {
                 *self = other;
             }
-            return Ok(());
+            return;
         }
         let (a, b) = (*self, other);
         let n = a.n + b.n;
@@ -203,17 +199,16 @@ impl Sums {
             yy: a.yy + b.yy + weight * dy * dy / n,
             xy: a.xy + b.xy + weight * dx * dy / n,
         };
-        let parts = |s: &Sums| [s.x, s.xx, s.y, s.yy, s.xy];
-        let sums = parts(self).into_iter().zip(parts(&a)).zip(parts(&b));
-        for ((sum, a), b) in sums {
-            if sum.is_infinite() && !a.is_infinite() && !b.is_infinite() {
-                return overflow();
-            }
+        let parts = [[a.xx, b.xx], [a.yy, b.yy], [a.xy, b.xy]];
+        for (sum, [a, b]) in self.squares().into_iter().zip(parts) {
+            *sum = match a.is_nan() || b.is_nan() {
+                true => f64::NAN,
+                false => in_range(*sum),
+            };
         }
-        Ok(())
     }
 
-    fn result(&self, statistic: Statistic) -> Option<f64> {
+    fn result(&self, statistic: Statistic) -> Result<Option<f64>> {
         let Sums {
             n,
             x,
@@ -222,10 +217,13 @@ impl Sums {
             yy,
             xy,
         } = *self;
-        if n < 1.0 {
-            return None;
+        if [xx, yy, xy].iter().any(|sum| sum.is_infinite()) {
+            return Err(super::external(tidemark_values::float::overflow()));
         }
-        match statistic {
+        if n < 1.0 {
+            return Ok(None);
+        }
+        Ok(match statistic {
             Statistic::Count => Some(n),
             Statistic::SquaresOfX => Some(xx),
             Statistic::SquaresOfY => Some(yy),
@@ -240,7 +238,7 @@ impl Sums {
             Statistic::Determination => Some((xy * xy) / (xx * yy)),
             Statistic::Slope => (xx != 0.0).then(|| xy / xx),
             Statistic::Intercept => (xx != 0.0).then(|| (y - x * xy / xx) / n),
-        }
+        })
     }
 }
 
@@ -254,7 +252,7 @@ struct Pairs {
 }
 
 /// Calls `f` with each pair without NULL.
-fn each(values: &[ArrayRef], mut f: impl FnMut(f64, f64) -> Result<()>) -> Result<()> {
+fn each(values: &[ArrayRef], mut f: impl FnMut(f64, f64)) -> Result<()> {
     let (y, x) = (doubles(&values[0])?, doubles(&values[1])?);
     let (y, x) = (
         y.as_primitive::<Float64Type>(),
@@ -262,7 +260,7 @@ fn each(values: &[ArrayRef], mut f: impl FnMut(f64, f64) -> Result<()>) -> Resul
     );
     for (y, x) in y.iter().zip(x) {
         if let (Some(y), Some(x)) = (y, x) {
-            f(y, x)?;
+            f(y, x);
         }
     }
     Ok(())
@@ -273,15 +271,9 @@ impl Accumulator for Pairs {
         let counts = self.statistic == Statistic::Count;
         let (sums, frame) = (&mut self.sums, &mut self.frame);
         each(values, |y, x| match frame {
-            Some(frame) => {
-                frame.push_back((y, x));
-                Ok(())
-            }
+            Some(frame) => frame.push_back((y, x)),
             // A count runs over nothing.
-            None if counts => {
-                sums.n += 1.0;
-                Ok(())
-            }
+            None if counts => sums.n += 1.0,
             None => sums.add(y, x),
         })
     }
@@ -296,7 +288,6 @@ impl Accumulator for Pairs {
             if let Some(frame) = frame {
                 frame.pop_front();
             }
-            Ok(())
         })
     }
 
@@ -313,7 +304,7 @@ impl Accumulator for Pairs {
                 y: part(3, row),
                 yy: part(4, row),
                 xy: part(5, row),
-            })?;
+            });
         }
         Ok(())
     }
@@ -338,9 +329,9 @@ impl Accumulator for Pairs {
         }
         let mut sums = self.sums;
         for (y, x) in self.frame.iter().flatten() {
-            sums.add(*y, *x)?;
+            sums.add(*y, *x);
         }
-        Ok(ScalarValue::Float64(sums.result(self.statistic)))
+        Ok(ScalarValue::Float64(sums.result(self.statistic)?))
     }
 
     fn size(&self) -> usize {
@@ -359,25 +350,30 @@ mod tests {
         let pairs = [(1.0, 2.0), (2.0, 3.0), (4.0, 7.0), (-1.0, 0.5)];
         let sums = |pairs: &[(f64, f64)]| {
             let mut sums = Sums::default();
-            pairs.iter().for_each(|(y, x)| sums.add(*y, *x).unwrap());
+            pairs.iter().for_each(|(y, x)| sums.add(*y, *x));
             sums
         };
         let whole = sums(&pairs);
         let mut parts = sums(&pairs[..1]);
-        parts.merge(sums(&pairs[1..])).unwrap();
-        parts.merge(Sums::default()).unwrap();
+        parts.merge(sums(&pairs[1..]));
+        parts.merge(Sums::default());
         for statistic in [Statistic::Slope, Statistic::Correlation, Statistic::Count] {
-            let (a, b) = (whole.result(statistic), parts.result(statistic));
+            let [a, b] = [&whole, &parts].map(|sums| sums.result(statistic).unwrap());
             assert!((a.unwrap() - b.unwrap()).abs() < 1e-12);
         }
-        assert_eq!(Sums::default().result(Statistic::Slope), None);
+        assert_eq!(Sums::default().result(Statistic::Slope).unwrap(), None);
     }
 
     #[test]
     fn overflow_is_an_error() {
         let mut sums = Sums::default();
-        sums.add(1.0, 1e200).unwrap();
-        let error = sums.add(2.0, -1e200).unwrap_err();
+        sums.add(1.0, 1e200);
+        sums.add(2.0, -1e200);
+        let error = sums.result(Statistic::Slope).unwrap_err();
         assert!(error.to_string().contains("value out of range: overflow"));
+        // An infinity makes it unknown, before or after.
+        sums.add(2.0, f64::INFINITY);
+        let squares = sums.result(Statistic::SquaresOfX).unwrap();
+        assert!(squares.is_some_and(f64::is_nan));
     }
 }

@@ -20,7 +20,7 @@ use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{AggregateFunction, Sort};
-use datafusion_expr::{Expr, ExprSchemable, lit};
+use datafusion_expr::{Expr, ExprSchemable};
 use datafusion_functions_aggregate::array_agg::array_agg_udaf;
 use tidemark_common::{Error, SqlState};
 
@@ -120,7 +120,7 @@ impl Calls {
             // As a value has it, with its blanks.
             let argument = std::mem::take(&mut keys.params.args[0]);
             let value = self.call("to_jsonb", vec![argument])?;
-            keys.params.args[0] = self.call("jsonb_extract_path_text", vec![value, lit("{}")])?;
+            keys.params.args[0] = self.call("jsonb_extract_path_text", vec![value])?;
         } else if *key != DataType::Utf8 {
             let argument = std::mem::take(&mut keys.params.args[0]);
             keys.params.args[0] = self.cast(argument, &DataType::Utf8)?;

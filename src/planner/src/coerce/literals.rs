@@ -9,6 +9,7 @@
 //! knows `count(*)`.
 
 use super::calls::Calls;
+use super::late;
 use super::numerics::common_type;
 use super::unions;
 use crate::signatures;
@@ -142,7 +143,11 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
             }))
         }
         LogicalPlan::Union(union) => unions::typed(union),
-        LogicalPlan::Values(values) => {
+        LogicalPlan::Values(mut values) => {
+            let none = DFSchema::empty();
+            for value in values.values.iter_mut().flatten() {
+                *value = late::resolve(std::mem::take(value), &none, calls)?.data;
+            }
             let columns = 0..values.schema.fields().len();
             let wide: Vec<bool> = columns
                 .clone()
@@ -172,7 +177,12 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
             LogicalPlanBuilder::values(rows)?.build()
         }
         // The numbers there count rows, or are positions.
-        LogicalPlan::Limit(_) => Ok(plan),
+        LogicalPlan::Limit(_) => {
+            let none = DFSchema::empty();
+            Ok(plan
+                .map_expressions(|e| late::resolve(e, &none, calls))?
+                .data)
+        }
         // Its columns have the types of the lists' elements.
         LogicalPlan::Unnest(unnest) => unnest_with_options(
             unnest.input.as_ref().clone(),
@@ -185,7 +195,8 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
             let rewritten = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let narrowed = expression(expr, &schema, outer, calls)?;
-                let bound = narrowed.transform_data(|e| arithmetic_of_unions(e, &schema, calls))?;
+                let resolved = narrowed.transform_data(|e| late::resolve(e, &schema, calls))?;
+                let bound = resolved.transform_data(|e| arithmetic_of_unions(e, &schema, calls))?;
                 Ok(bound.update_data(|e| name.restore(e)))
             })?;
             rewritten.data.recompute_schema()

@@ -8,7 +8,8 @@
 //!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
 //!    differently;
 //! 2. [`literals`]: integer constants are `integer` when they fit, numeric ones have no negative
-//!    scale; with it [`unions`]: floats and numerics unite as floats;
+//!    scale; with it [`unions`]: floats and numerics unite as floats; [`late`]: arithmetic with
+//!    what was a numeric while all integers were `bigint` is resolved;
 //! 3. [`Operators`], from the inside of each expression out, so that what an operator is applied to
 //!    has its final type: [`moments`]: dates become timestamps beside timestamps and intervals;
 //!    [`operands`]: a quoted constant takes the type of the other operand; text and numbers do not
@@ -23,7 +24,8 @@
 //! 8. [`keyed`]: values that are equal and still differ compare, group and sort by keys;
 //!    [`frames`]: RANGE frames with offsets go by distances;
 //! 9. DataFusion's coercion. It casts what meets to a common type, so no type may change after it;
-//!     [`nulls`]: strict functions of a constant NULL are NULL;
+//!     [`nulls`]: strict functions of a constant NULL are NULL; [`filtered`]: aggregates compute
+//!     their arguments for the rows that their FILTER keeps;
 //! 10. [`zones`]: what depends on the session's time zone gets its name;
 //! 11. [`correlated`]: what subqueries compare with columns outside of them becomes columns.
 //!
@@ -37,10 +39,12 @@ mod collect;
 mod constants;
 mod correlated;
 mod extremes;
+mod filtered;
 mod frames;
 mod in_subquery;
 mod json;
 mod keyed;
+mod late;
 mod lateral;
 mod literals;
 mod moments;
@@ -147,6 +151,7 @@ pub(crate) fn analyzer_rules(
         Arc::new(keyed::Keyed(calls.clone(), collects)),
         Arc::new(TypeCoercion::new()),
         Arc::new(nulls::Nulls),
+        Arc::new(filtered::Filtered),
         Arc::new(zones::Zones(calls.clone())),
         Arc::new(correlated::Correlated),
     ];

@@ -41,8 +41,14 @@ const NOT_STRICT: [&str; 26] = [
     "string_to_array",
 ];
 
-/// The functions of operators, and the key by which values are compared.
-const OPERATORS: [&str; 12] = [
+/// The functions of operators, those that are not resolved yet, and the key by which values are
+/// compared.
+const OPERATORS: [&str; 17] = [
+    "%",
+    "*",
+    "+",
+    "-",
+    "/",
     "date_minus",
     "date_minus_days",
     "date_plus_days",

@@ -19,6 +19,7 @@
 
 use super::calls::Calls;
 use super::casts;
+use super::late;
 use super::moments;
 use super::named;
 use super::operands::is_compared;
@@ -123,10 +124,15 @@ impl ExprPlanner for NumericPlanner {
             }
             _ => return Ok(PlannerResult::Original(raw)),
         };
+        let operands = [raw.left.clone(), raw.right.clone()];
         let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));
         let bound = self.0.operator(binary, schema)?;
         if bound.transformed {
-            return Ok(PlannerResult::Planned(bound.data));
+            let late = match bound.data.get_type(schema) {
+                Ok(returns) => late::bound(op, &operands, returns, schema),
+                Err(_) => None,
+            };
+            return Ok(PlannerResult::Planned(late.unwrap_or(bound.data)));
         }
         match bound.data {
             Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {
@@ -256,6 +262,14 @@ pub(super) fn is_quoted(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
 }
 
+/// A numeric, whose digits are all there.
+pub(super) fn is_exact(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Decimal128(_, _) | DataType::Decimal256(_, _)
+    ) || is_numeric_bytes(data_type)
+}
+
 fn is_number(data_type: &DataType) -> bool {
     data_type.is_numeric() || is_numeric_bytes(data_type)
 }
@@ -366,7 +380,12 @@ impl Calls {
 
     /// `-x` and `+x`.
     fn signed(&self, sign: &str, operand: Expr, schema: &DFSchema) -> Result<Expr> {
-        let data_type = operand.get_type(schema)?;
+        let mut operand = operand;
+        let mut data_type = operand.get_type(schema)?;
+        if moments::is_time(&data_type) {
+            data_type = DataType::Interval(arrow_schema::IntervalUnit::MonthDayNano);
+            operand = self.cast(operand, &data_type)?;
+        }
         if let Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) = &operand {
             if sign == KEEP {
                 return self.cast(operand, &DataType::Float64);
@@ -392,8 +411,19 @@ impl Calls {
             ));
         }
         if sign == KEEP {
-            Ok(operand)
-        } else if is_numeric_bytes(&data_type) {
+            return Ok(operand);
+        }
+        let operands = [operand];
+        if let Some(late) = late::bound(Operator::Minus, &operands, data_type, schema) {
+            return Ok(late);
+        }
+        let [operand] = operands;
+        self.negated(operand, schema)
+    }
+
+    /// `-x` of what has its final type.
+    pub(super) fn negated(&self, operand: Expr, schema: &DFSchema) -> Result<Expr> {
+        if has_bytes(&operand, schema) {
             self.call("numeric_negate", vec![operand])
         } else {
             Ok(Expr::Negative(Box::new(operand)))
@@ -789,10 +819,7 @@ pub(super) fn common_type(types: &[&DataType]) -> Option<DataType> {
     if types.iter().any(|t| **t == JSONB) && types.iter().all(|t| json(t)) {
         return Some(JSONB);
     }
-    let exact = |t: &DataType| {
-        is_numeric_bytes(t) || matches!(t, DataType::Decimal128(_, _) | DataType::Decimal256(_, _))
-    };
-    if !types.iter().any(|t| exact(t)) {
+    if !types.iter().any(|t| is_exact(t)) {
         return None;
     }
     let typed = types.iter().filter(|t| **t != &DataType::Null);

@@ -86,11 +86,20 @@ impl AnalyzerRule for Quantified {
                     done
                 })
             })?;
-            if rewritten.transformed || brought_in {
-                rewritten.map_data(LogicalPlan::recompute_schema)
-            } else {
-                Ok(rewritten)
+            if !rewritten.transformed {
+                return Ok(Transformed::new_transformed(rewritten.data, brought_in));
             }
+            // The counts and extremes of correlated subqueries are subqueries of their own.
+            let plan = sideways::rewritten(rewritten.data.recompute_schema()?, &mut named)?.data;
+            plan.apply_expressions(|expr| {
+                expr.apply(|e| {
+                    if let Expr::ScalarSubquery(subquery) = e {
+                        check_scalar(subquery)?;
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })?;
+            Ok(Transformed::yes(plan.recompute_schema()?))
         })?;
         Ok(done.data)
     }

@@ -116,7 +116,7 @@ impl Calls {
         let Call { args: wanted, .. } = call;
         // A real beside an integer: both are doubles.
         let real = args.iter().any(|a| a.data_type == DataType::Float32);
-        if real && wanted.contains(&DataType::Float64) {
+        if real && wanted.iter().all(|t| *t == DataType::Float64) {
             let double = |expr, arg: &Arg| match arg.is_unknown() {
                 true => self.operand(expr, arg, &DataType::Float64),
                 false => Ok((

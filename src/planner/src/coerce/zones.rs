@@ -394,7 +394,7 @@ impl Calls {
                 let arg = self.json_in(arg, is, zone)?;
                 // The names of an object are the texts that they have as values.
                 if func.name() == "jsonb_build_object" && i % 2 == 0 {
-                    return self.call("jsonb_extract_path_text", vec![arg, lit("{}")]);
+                    return self.call("jsonb_extract_path_text", vec![arg]);
                 }
                 Ok(arg)
             })

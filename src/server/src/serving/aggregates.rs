@@ -4,7 +4,7 @@
 
 use datafusion::arrow::array::{ArrayRef, AsArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility,
@@ -12,6 +12,7 @@ use datafusion::logical_expr::{
 use std::collections::HashSet;
 use std::sync::Arc;
 use tidemark_operator::aggregate::ExactSum;
+use tidemark_values::float;
 
 /// The aggregates that take the place of DataFusion's.
 pub fn all() -> Vec<Arc<AggregateUDF>> {
@@ -175,9 +176,11 @@ impl Accumulator for DoubleSum {
             None => (self.count, &self.sum),
         };
         let divisor = if self.mean { count.unsigned_abs() } else { 1 };
-        Ok(ScalarValue::Float64(
-            (count > 0).then(|| sum.value(divisor)),
-        ))
+        let value = (count > 0).then(|| sum.value(divisor));
+        if value.is_some_and(f64::is_infinite) && !sum.has_infinite() {
+            return Err(DataFusionError::External(Box::new(float::overflow())));
+        }
+        Ok(ScalarValue::Float64(value))
     }
 
     fn size(&self) -> usize {

@@ -2,7 +2,9 @@
 //!
 //! * A column of the side of an outer join that may be missing is NULL there, so what is constant
 //!   or equal on that side is not above the join; and what is constant in each input of a union has
-//!   several values above it. A node above such joins and unions says that nothing is known.
+//!   several values above it. A column that a filter finds equal to something computed, as in
+//!   `x + 5 = x`, is taken for it in orders and partitions, and not found again. A node above such
+//!   joins, unions and filters says that nothing is known.
 //! * OFFSET without LIMIT looks at the order of rows as LIMIT does. It goes right above the sort,
 //!   with a node between them that asks for the order.
 
@@ -11,11 +13,15 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::utils::split_conjunction;
 use datafusion::physical_expr::{
     Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr,
 };
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ReplaceChildrenOptions};
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -71,7 +77,22 @@ fn is_believed_wrongly(plan: &dyn ExecutionPlan) -> bool {
         join_type(plan),
         Some(JoinType::Left | JoinType::Right | JoinType::Full)
     );
-    outer || plan.is::<UnionExec>() || plan.is::<InterleaveExec>()
+    let computed = plan.downcast_ref::<FilterExec>().is_some_and(|filter| {
+        let conditions = split_conjunction(filter.predicate());
+        conditions.into_iter().any(equates_computed)
+    });
+    outer || computed || plan.is::<UnionExec>() || plan.is::<InterleaveExec>()
+}
+
+/// Whether a condition is `a = b`, of which neither is a constant and not both are columns.
+fn equates_computed(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    let Some(equal) = condition.downcast_ref::<BinaryExpr>() else {
+        return false;
+    };
+    let sides = [equal.left(), equal.right()];
+    *equal.op() == Operator::Eq
+        && !sides.iter().any(|side| side.is::<Literal>())
+        && !sides.iter().all(|side| side.is::<Column>())
 }
 
 /// The plan with its first rows skipped, if it is a sort, or projections of one.

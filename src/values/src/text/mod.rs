@@ -123,13 +123,13 @@ pub fn right(text: &str, n: i32) -> &str {
 /// Errors: `54000` for a length that no text may have.
 pub fn pad(text: &str, length: i32, fill: &str, before: bool, out: &mut String) -> Result<()> {
     let wanted = length.max(0) as usize;
-    if wanted > BYTES_MAX / 4 {
-        return Err(too_large());
-    }
     let has = text.chars().count();
     if has >= wanted || fill.is_empty() {
         out.push_str(&text[..offset(text, wanted)]);
         return Ok(());
+    }
+    if wanted > BYTES_MAX / 4 {
+        return Err(too_large());
     }
     if !before {
         out.push_str(text);

@@ -20,9 +20,11 @@ mod tests;
 mod texts;
 
 use super::definition::*;
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, NullBufferBuilder, new_empty_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, NullBufferBuilder, UInt32Array, new_empty_array,
+};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::compute::interleave;
+use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
@@ -142,20 +144,44 @@ fn common_of_two(a: &DataType, b: &DataType) -> Option<DataType> {
     })
 }
 
-/// The arrays with no other elements than theirs: a slice has those of all rows, one of which may
-/// fail a cast.
+/// The arrays with no other elements than theirs: a slice has those of all rows, and a NULL may
+/// hide some, one of which may fail a cast.
 pub(super) fn compact(lists: &ListArray) -> ListArray {
     let offsets = lists.value_offsets();
     let (from, to) = (offsets[0], offsets[lists.len()]);
     let DataType::List(field) = lists.data_type() else {
         return lists.clone();
     };
+    if hides_elements(lists) {
+        return without_hidden(lists, field);
+    }
     if from == 0 && to as usize == lists.values().len() {
         return lists.clone();
     }
     let values = lists.values().slice(from as usize, (to - from) as usize);
     let offsets: Vec<i32> = offsets.iter().map(|o| o - from).collect();
     let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    ListArray::new(field.clone(), offsets, values, lists.nulls().cloned())
+}
+
+/// Whether elements stand below a NULL.
+fn hides_elements(lists: &ListArray) -> bool {
+    let below = |row: usize| lists.is_null(row) && lists.value_length(row) > 0;
+    lists.null_count() > 0 && (0..lists.len()).any(below)
+}
+
+fn without_hidden(lists: &ListArray, field: &FieldRef) -> ListArray {
+    let shown = |row: &usize| lists.is_valid(*row);
+    let rows = (0..lists.len()).filter(shown);
+    let offsets = lists.value_offsets();
+    let kept = rows.flat_map(|row| offsets[row] as u32..offsets[row + 1] as u32);
+    let values = take(lists.values(), &UInt32Array::from_iter_values(kept), None)
+        .expect("places of elements");
+    let length = |row| match lists.is_valid(row) {
+        true => lists.value_length(row) as usize,
+        false => 0,
+    };
+    let offsets = OffsetBuffer::from_lengths((0..lists.len()).map(length));
     ListArray::new(field.clone(), offsets, values, lists.nulls().cloned())
 }
 

@@ -1,0 +1,143 @@
+//! Arithmetic with numerics that may be none. When names are bound every integer constant is a
+//! `bigint`, so `sum(1)` is a numeric there and `sum(1) / 2` a division of numerics; it is one of
+//! integers once the constant is an `integer` ([`super::literals`]). So binding writes a call
+//! that keeps the operator and its operands, with the type that it has so far
+//! ([`NumericPlanner`](super::numerics::NumericPlanner)), and [`resolve`] makes of it what it is
+//! by the types that have become final.
+
+use super::calls::Calls;
+use super::numerics::is_exact;
+use super::typing::Typed;
+use arrow_schema::DataType;
+use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::{DFSchema, Result, not_impl_err};
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::{
+    BinaryExpr, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
+};
+
+/// The function of the key by which numerics are compared.
+const KEY: &str = "sort_key";
+
+/// An operator that is bound and not resolved; with one operand it is a sign.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Late {
+    op: Operator,
+    returns: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Late {
+    fn name(&self) -> &str {
+        match self.op {
+            Operator::Plus => "+",
+            Operator::Minus => "-",
+            Operator::Multiply => "*",
+            Operator::Divide => "/",
+            _ => "%",
+        }
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let names = args.iter().map(|arg| arg.schema_name().to_string());
+        let names: Vec<String> = names.collect();
+        Ok(match names.as_slice() {
+            [one] => format!("({} {one})", self.name()),
+            several => several.join(&format!(" {} ", self.name())),
+        })
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        self.schema_name(args)
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.returns.clone())
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        not_impl_err!("operator {} was not resolved", self.op)
+    }
+}
+
+/// The call for an operator that is bound as one of numerics, if that may change.
+pub(super) fn bound(
+    op: Operator,
+    operands: &[Expr],
+    returns: DataType,
+    schema: &DFSchema,
+) -> Option<Expr> {
+    let types = operands.iter().map(|e| e.get_type(schema).ok());
+    let types = types.collect::<Option<Vec<DataType>>>()?;
+    let mut exact = operands.iter().zip(&types).filter(|(_, t)| is_exact(t));
+    let may_change = exact.clone().any(|(e, _)| !matches!(e, Expr::Literal(..)))
+        && exact.all(|(_, t)| !matches!(t, DataType::Decimal128(_, scale) if *scale != 0));
+    if !op.is_numerical_operators() || !is_exact(&returns) || !may_change {
+        return None;
+    }
+    let late = Late {
+        op,
+        returns,
+        signature: Signature::any(operands.len(), Volatility::Immutable),
+    };
+    let call = ScalarFunction::new_udf(ScalarUDF::from(late).into(), operands.to_vec());
+    Some(Expr::ScalarFunction(call))
+}
+
+/// An expression with all operators in it resolved, and comparisons by key of what is no numeric.
+pub(super) fn resolve(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Transformed<Expr>> {
+    expr.transform_up(|e| match e {
+        Expr::ScalarFunction(call) => {
+            let Some(late) = call.func.inner().downcast_ref::<Late>() else {
+                return Ok(Transformed::no(Expr::ScalarFunction(call)));
+            };
+            let op = late.op;
+            let mut operands = call.args.into_iter();
+            let resolved = match (operands.next(), operands.next()) {
+                (Some(left), Some(right)) => {
+                    let binary = BinaryExpr::new(Box::new(left), op, Box::new(right));
+                    calls.operator(binary, schema)?.data
+                }
+                (Some(operand), None) => calls.negated(operand, schema)?,
+                _ => return not_impl_err!("operator {op} without operands"),
+            };
+            Ok(Transformed::yes(resolved))
+        }
+        Expr::BinaryExpr(binary) => {
+            let integer = |e: &Expr| {
+                let value = key_of(e)?;
+                Some(value.get_type(schema).is_ok_and(|t| t.is_integer()))
+            };
+            let sides = (integer(&binary.left), integer(&binary.right));
+            let (Some(left), Some(right)) = sides else {
+                return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+            };
+            if !left && !right {
+                return Ok(Transformed::no(Expr::BinaryExpr(binary)));
+            }
+            let side = |e: Box<Expr>| Box::new(key_of(&e).cloned().unwrap_or(*e));
+            let plain = BinaryExpr::new(side(binary.left), binary.op, side(binary.right));
+            Ok(Transformed::yes(calls.operator(plain, schema)?.data))
+        }
+        other => Ok(Transformed::no(other)),
+    })
+}
+
+/// What a key is of, without the cast to a numeric that the key has asked for.
+fn key_of(expr: &Expr) -> Option<&Expr> {
+    let value = argument_of(expr, KEY)?;
+    Some(argument_of(value, "cast_as").unwrap_or(value))
+}
+
+/// The first argument of a call of this function.
+fn argument_of<'a>(expr: &'a Expr, function: &str) -> Option<&'a Expr> {
+    match expr {
+        Expr::ScalarFunction(call) if call.func.name() == function => call.args.first(),
+        _ => None,
+    }
+}
