@@ -7,7 +7,8 @@
     expressions.py  random expressions as trees
     queries.py      random queries as trees; schemas.py: the tables below them, and random DML
     compare.py      what counts as the same answer
-    intended.py     the differences that are meant, as the manual lists them
+    intended.py     the differences that are meant, as the manual lists them; floats.py, evaluation.py: those of sums of floats, and of what is computed and fails
+    statement.py    parts of a statement: literals, calls, arguments
     shrink.py       a smaller statement that differs in the same way
     kinds.py        differences that are alike are one kind; the report
     judging.py      what both judges share; judge_expressions.py and judge_queries.py: generate, ask, compare, shrink

@@ -20,6 +20,7 @@ Of a statement over many rows two *data errors* (class 22) are the same: which o
 
 import math
 import re
+from collections import Counter
 
 from .session import Answer
 
@@ -37,6 +38,39 @@ def severity(kind):
 
 def multiset(rows):
     return sorted(rows, key=lambda row: [(cell is None, cell or b"") for cell in row])
+
+
+def pairs(one: Answer, other: Answer):
+    """The cells that are not the same, with their types; None where the rows do not correspond."""
+    left, right = (list((Counter(mine.rows) - Counter(theirs.rows)).elements()) for mine, theirs in ((one, other), (other, one)))
+    if len(left) != len(right) or one.types != other.types:
+        return None
+    found = []
+    for row, counterpart in zip(sorted(left, key=_by_value), sorted(right, key=_by_value)):
+        for oid, a, b in zip(one.types, row, counterpart):
+            if a != b:
+                if a is None or b is None:
+                    return None
+                found.append((oid, a.decode(errors="replace"), b.decode(errors="replace")))
+    return found
+
+
+def _by_value(row):
+    """A key to sort by, in which 1.50 is 1.5."""
+    return [(cell is None, cell.rstrip(b"0").rstrip(b".") if cell and re.fullmatch(rb"-?\d+\.\d+", cell) else cell or b"") for cell in row]
+
+
+_TEXTS = {1043: 25, 1015: 1009}
+
+
+def plain_types(answer: Answer):
+    """The types of the columns, varchar as text."""
+    return [_TEXTS.get(oid, oid) for oid in answer.types]
+
+
+def same_answer(one: Answer, other: Answer):
+    """The same rows in any order, under the same names, of the same types but for varchar and text."""
+    return one.ok and other.ok and one.names == other.names and plain_types(one) == plain_types(other) and multiset(one.rows) == multiset(other.rows)
 
 
 def difference(postgres: Answer, tidemark: Answer, ordered=False):

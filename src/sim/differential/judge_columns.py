@@ -139,7 +139,7 @@ class ColumnJudge:
         try:
             tidemark = self.world.ask_tidemark("SELECT * FROM v")
             postgres = self.world.postgres.ask(f"SELECT id{columns} FROM edge")
-            return self.world.judged(columns, postgres, tidemark), postgres, tidemark
+            return self.world.judged(f"SELECT id{columns} FROM edge", postgres, tidemark), postgres, tidemark
         finally:
             self.world.ask_tidemark("DROP MATERIALIZED VIEW v")
 
@@ -181,7 +181,7 @@ class ColumnJudge:
         tidemark = self.world.ask_tidemark("SELECT * FROM v")
         reported = self.world.ask_tidemark(errors)
         self.world.ask_tidemark("DROP MATERIALIZED VIEW v")
-        found = self.world.judged("", expected, tidemark)
+        differs, found = difference(expected, tidemark), self.world.judged(self._statement(tree, fails), expected, tidemark)
         if self.judge.count("columns in views that fail", found, tree.sql(), tidemark):
             if found == "value":
                 self._found_beside_errors(tree, number, fails, self._differing(expected, tidemark), {int(row[0]) for row in tidemark.rows})
@@ -189,7 +189,7 @@ class ColumnJudge:
                 self._found_in_view(tree, found, number)
             return
         codes = sorted(code[:2] for code in fails.values())
-        if reported.ok and not found and sorted(row[0].decode()[:2] for row in reported.rows) != codes:
+        if reported.ok and not differs and sorted(row[0].decode()[:2] for row in reported.rows) != codes:
             script = [*self.edge.script(tree.columns(), sorted(fails)), f"{_VIEW}SELECT id, {tree.sql()} AS x FROM edge",
                       "SELECT sqlstate FROM tidemark.errors WHERE relation = 'v'"]
             self.world.add(key_of("errors of a view", tree.name, tree.shape(), "error"), "error", script, Answer(rows=tuple((code.encode(),) for code in codes)), reported,

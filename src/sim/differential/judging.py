@@ -5,7 +5,6 @@ materialized view becomes a plain view (always up to date, as Tidemark's are), a
 [23], "binary": true}*/`: then it goes by the extended protocol, with these parameters (as hexadecimal bytes, or null).
 """
 
-import json
 import re
 import resource
 import shutil
@@ -18,14 +17,16 @@ from harness import Tidemark
 
 from . import intended
 from .compare import REFUSED, data_errors, difference, is_ordered
+from .intended import Case
 from .kinds import Findings, Kind
 from .postgres import Postgres
 from .session import Answer, Session
+from .statement import parameters
 
 SCRATCH = "differential_scratch"
 MEMORY_MAX = 6 << 30
 WATCH_SECONDS = 0.02
-_PARAMETERS = re.compile(r" /\*(\{.*\})\*/$")
+_VIEW = re.compile(r"(CREATE|DROP) MATERIALIZED VIEW (\w+)(?: AS (.*))?", re.DOTALL)
 # So many of a kind are made small; so many of a form and its arguments' types are found before most cases with it are left out.
 ALIKE, SATURATED = 3, 12
 
@@ -92,6 +93,7 @@ class World:
             raise
         self.findings, self.command, self.log, self.begun = Findings(), command, log, time.monotonic()
         self.known, self.schema, self.families = {}, "public", set()
+        self.views = {}  # by schema, the queries of the views that are there, by name
         self.stopped = lambda: False
         self.postgres, self.tidemark = self.postgres_server.connect(), self.target.connect()
 
@@ -103,6 +105,8 @@ class World:
     def use(self, schema, fresh=False):
         """Both sessions work in this schema from now on, in no transaction block; a fresh one is empty."""
         setup = [f"DROP SCHEMA IF EXISTS {schema} CASCADE", f"CREATE SCHEMA {schema}"] if fresh else []
+        if fresh:
+            self.views[schema] = {}
         for session in (self.postgres, self.tidemark):
             session.ask("ROLLBACK")
             for statement in setup:
@@ -114,18 +118,22 @@ class World:
             session.ask(session.setup[0])
 
     def ask(self, session, statement):
-        match = _PARAMETERS.search(statement)
-        if not match:
+        text, options = parameters(statement)
+        if options is None:
             return session.ask(statement)
-        options = json.loads(match[1])
         values = [None if value is None else bytes.fromhex(value) for value in options.get("values", [])]
-        return session.ask(statement[: match.start()], values, options.get("types"), options.get("binary_values", False), options.get("binary", False))
+        return session.ask(text, values, options.get("types"), options.get("binary_values", False), options.get("binary", False))
 
     def ask_tidemark(self, statement):
         """The answer of Tidemark, which lives again afterwards where that killed it."""
         answer = self.ask(self.tidemark, statement)
         if answer.code in ("LOST", "HANG"):
             self.revive(answer)
+        view = _VIEW.match(statement) if answer.ok else None
+        if view and view[1] == "CREATE":
+            self.views.setdefault(self.schema, {})[view[2]] = view[3]
+        elif view:
+            self.views.get(self.schema, {}).pop(view[2], None)
         return answer
 
     def revive(self, answer):
@@ -169,7 +177,8 @@ class World:
     def judged(self, statement, postgres, tidemark, ordered=False):
         found = difference(postgres, tidemark, ordered)
         if found and found != REFUSED:
-            reason = intended.reason(statement, postgres, tidemark, self.postgres.ask)
+            case = Case(statement, postgres, tidemark, lambda more: self.ask(self.postgres, more), self.views.get(self.schema, {}), ordered)
+            reason = intended.reason(case)
             if reason:
                 self.findings.intended[reason] += 1
                 return ""

@@ -114,9 +114,10 @@ impl Calls {
             Err(mismatch) => return Err(refused(symbol, &args, mismatch)),
         };
         let Call { args: wanted, .. } = call;
-        // A real beside an integer: both are doubles.
+        // A real beside an integer: both are doubles. Beside an interval it is one by itself.
         let real = args.iter().any(|a| a.data_type == DataType::Float32);
-        if real && wanted.iter().all(|t| *t == DataType::Float64) {
+        let spans = wanted.iter().any(|t| matches!(t, DataType::Interval(_)));
+        if real && !spans && wanted.contains(&DataType::Float64) {
             let double = |expr, arg: &Arg| match arg.is_unknown() {
                 true => self.operand(expr, arg, &DataType::Float64),
                 false => Ok((
