@@ -22,13 +22,15 @@ impl AnalyzerRule for Filtered {
         super::rewrite_expressions(plan, |expr, schema| match expr {
             Expr::AggregateFunction(mut call) => {
                 let params = &mut call.params;
-                let changed = guard(&mut params.args, params.filter.as_deref(), schema)?;
+                let sorted = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+                let computed = params.args.iter_mut().chain(sorted);
+                let changed = guard(computed, params.filter.as_deref(), schema)?;
                 let expr = Expr::AggregateFunction(call);
                 Ok(Transformed::new_transformed(expr, changed))
             }
             Expr::WindowFunction(mut call) => {
                 let params = &mut call.params;
-                let changed = guard(&mut params.args, params.filter.as_deref(), schema)?;
+                let changed = guard(params.args.iter_mut(), params.filter.as_deref(), schema)?;
                 let expr = Expr::WindowFunction(call);
                 Ok(Transformed::new_transformed(expr, changed))
             }
@@ -37,13 +39,17 @@ impl AnalyzerRule for Filtered {
     }
 }
 
-/// Whether an argument became one that asks the filter first.
-fn guard(args: &mut [Expr], filter: Option<&Expr>, schema: &DFSchema) -> Result<bool> {
+/// Whether an expression became one that asks the filter first.
+fn guard<'a>(
+    computed: impl Iterator<Item = &'a mut Expr>,
+    filter: Option<&Expr>,
+    schema: &DFSchema,
+) -> Result<bool> {
     let Some(filter) = filter else {
         return Ok(false);
     };
     let mut changed = false;
-    for arg in args {
+    for arg in computed {
         if !is_certain(arg, schema)? && !is_guarded(arg, filter) {
             let kept = Box::new(std::mem::take(arg));
             let arm = (Box::new(filter.clone()), kept);
@@ -54,10 +60,12 @@ fn guard(args: &mut [Expr], filter: Option<&Expr>, schema: &DFSchema) -> Result<
     Ok(changed)
 }
 
-/// Whether nothing can fail: a column, a constant, or a wider integer.
+/// Whether nothing can fail for a row: a column, a wider integer, or a constant, which PostgreSQL
+/// computes when it plans.
 fn is_certain(expr: &Expr, schema: &DFSchema) -> Result<bool> {
     Ok(match expr {
-        Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..) => true,
+        constant if constant.column_refs().is_empty() && !constant.is_volatile() => true,
+        Expr::Column(_) | Expr::OuterReferenceColumn(..) => true,
         Expr::Alias(alias) => is_certain(&alias.expr, schema)?,
         Expr::Cast(Cast { expr, field }) => {
             let (from, to) = (expr.get_type(schema)?, field.data_type());
