@@ -101,6 +101,9 @@ CASES = [
     (_CUBE, _rows("date", None, "2024-01-30"), ""),
     (_CUBE.replace("FIRST", "LAST"), _rows("date", None, "2024-01-31"), ""),
     ("SELECT i AS x FROM edge GROUP BY CUBE (i) ORDER BY 1 NULLS FIRST", _rows("int4", "7", "5", "-32768", None), ""),
+    # ranges
+    ("SELECT make_interval(secs => 1e16) AS x", _error("22008", "interval out of range"), "ranges"),
+    ("SELECT '1 day'::interval * 106751992 AS x", _error("22008", "interval out of range"), ""),
     # infinite moments
     ("SELECT x FROM v", _rows("numeric", "2024", None), "infinite moments"),
     ("SELECT x FROM v", _rows("numeric", None), ""),

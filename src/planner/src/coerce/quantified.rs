@@ -29,7 +29,7 @@ use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::{Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Filter, Subquery, SubqueryAlias};
+use datafusion_expr::logical_plan::{Distinct, Filter, Subquery, SubqueryAlias};
 use datafusion_expr::utils::{merge_schema, split_conjunction};
 use datafusion_expr::{
     BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, lit, not, or,
@@ -137,6 +137,13 @@ fn condition(
             }
             inner => Ok(condition(inner, Null::Itself, in_list, schema)?.update_data(not)),
         },
+        Expr::InSubquery(i) if is_distinct(&i.subquery) => {
+            let subquery = with_all_rows(i.subquery);
+            let all = Expr::InSubquery(InSubquery { subquery, ..i });
+            Ok(Transformed::yes(
+                condition(all, null, in_list, schema)?.data,
+            ))
+        }
         // An anti join pairs columns: it would lose the NULLs that a constant is compared with.
         Expr::InSubquery(i)
             if null == Null::False && !(i.negated && i.expr.column_refs().is_empty()) =>
@@ -154,7 +161,8 @@ fn condition(
                 None => Transformed::no(Expr::InSubquery(i)),
             })
         }
-        Expr::SetComparison(set) => {
+        Expr::SetComparison(mut set) => {
+            set.subquery = with_all_rows(set.subquery);
             let SetComparison {
                 expr,
                 subquery,
@@ -189,6 +197,25 @@ fn condition(
             Ok(Transformed::yes(binary(rows, op, lit(0_i64))))
         }
         other => other.map_children(|child| condition(child, Null::Itself, in_list, schema)),
+    }
+}
+
+/// Whether a subquery says DISTINCT, of which nothing depends where its rows are compared with.
+fn is_distinct(subquery: &Subquery) -> bool {
+    matches!(
+        subquery.subquery.as_ref(),
+        LogicalPlan::Distinct(Distinct::All(_))
+    )
+}
+
+/// The subquery without DISTINCT.
+fn with_all_rows(subquery: Subquery) -> Subquery {
+    match subquery.subquery.as_ref() {
+        LogicalPlan::Distinct(Distinct::All(rows)) => Subquery {
+            subquery: rows.clone(),
+            ..subquery
+        },
+        _ => subquery,
     }
 }
 

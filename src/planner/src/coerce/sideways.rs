@@ -214,11 +214,11 @@ fn joined(
     }
     let table = format!("__outside_{named}");
     *named += 1;
-    let value = |n: usize| Column::new(Some(table.clone()), format!("c{n}"));
+    // A name of its own, too: a join's condition may lose the table's.
+    let name = |n: usize| format!("{table}_{n}");
+    let value = |n: usize| Column::new(Some(table.clone()), name(n));
     let values = columns.iter().enumerate().filter_map(|(n, e)| match e {
-        Expr::OuterReferenceColumn(_, column) => {
-            Some(Expr::Column(column.clone()).alias(format!("c{n}")))
-        }
+        Expr::OuterReferenceColumn(_, column) => Some(Expr::Column(column.clone()).alias(name(n))),
         _ => None,
     });
     let values = LogicalPlanBuilder::from(outside.clone())

@@ -14,6 +14,7 @@ mod lazy;
 pub mod names;
 mod order;
 pub mod planning;
+mod point;
 pub mod position;
 mod privileges;
 pub mod provider;

@@ -70,6 +70,9 @@ impl Session {
         check_select_lists(sql)?;
         loop {
             let snapshot = self.snapshot().await?;
+            if let Some(rows) = super::point::rows(&snapshot, sql) {
+                return Ok(rows);
+            }
             let seen = snapshot.catalog.clone();
             let result = self.select_at(snapshot, sql).await;
             let gone = |e: &Error| e.state() == SqlState::UNDEFINED_TABLE;

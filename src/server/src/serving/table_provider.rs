@@ -9,7 +9,7 @@ use super::Snapshot;
 use crate::protocol::error::{Notice, from_datafusion};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -126,13 +126,29 @@ impl RelationTable {
             .map(Some)
     }
 
+    /// A column, with its SQL type.
+    pub fn field(&self, column: usize) -> &Field {
+        self.schema.field(column)
+    }
+
+    /// The rows with these keys, one array for each column of the key that the relation is kept by.
+    ///
+    /// Errors: of a job that has no answer.
+    pub fn looked_up(&self, keys: &[ArrayRef], columns: &[usize]) -> Result<RecordBatch> {
+        let engine = self.snapshot.engine();
+        let answer = engine.answer(self.relation.id, self.snapshot.pin.epoch());
+        let Answer { partitions, epoch } = answer.map_err(ours)?;
+        self.snapshot.warn_of_age(&self.relation);
+        self.lookup(&partitions, epoch, keys, columns)
+    }
+
     fn lookup(
         &self,
         partitions: &[Arc<ViewPartition>],
         epoch: Epoch,
         keys: &[ArrayRef],
         projection: &[usize],
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    ) -> Result<RecordBatch> {
         let mergeable = self.snapshot.pin.mergeable();
         let wanted = keys.first().map_or(0, |k| k.len());
         let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
@@ -160,8 +176,7 @@ impl RelationTable {
             );
         }
         let schema = Arc::new(self.schema.project(projection)?);
-        let batch = concat_batches(&schema, &found)?;
-        self.memory(vec![batch], schema)
+        Ok(concat_batches(&schema, &found)?)
     }
 }
 
@@ -245,7 +260,8 @@ impl TableProvider for RelationTable {
             .map_err(ours)?;
         self.snapshot.warn_of_age(&self.relation);
         if let Some((_, keys)) = keys {
-            return self.lookup(&partitions, epoch, &keys, &projection);
+            let found = self.lookup(&partitions, epoch, &keys, &projection)?;
+            return self.memory(vec![found], schema);
         }
         let part = |p: &Arc<ViewPartition>| {
             let scan = PartitionScan {

@@ -1,0 +1,346 @@
+//! Lookups by key without a plan: `SELECT columns FROM relation WHERE key = constant`, and IN.
+//!
+//! Planning costs a hundred times what such a statement does. So what is written in this form is
+//! recognised in its tree, and everything else is left to the planner: a statement gets the same
+//! rows, names and types by either way, or the same error, which the planner gives.
+
+use super::Snapshot;
+use super::table_provider::{RelationTable, kept_key};
+use crate::session::{Rows, Tag};
+use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart,
+    Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins,
+    UnaryOperator, Value, WildcardAdditionalOptions,
+};
+use std::sync::Arc;
+use tidemark_plan::{Relation, RelationKind};
+
+/// Rows of a statement that is a lookup; `None` for all other statements, and where the planner has
+/// something to say.
+pub fn rows(snapshot: &Snapshot, statement: &Statement) -> Option<Rows> {
+    let form = Form::of(statement)?;
+    let relation = form.relation(snapshot)?;
+    let keys = form.keys(relation)?;
+    let (columns, names) = form.columns(relation)?;
+    let table = RelationTable::new(snapshot.clone(), relation.clone());
+    let found = table.looked_up(&keys, &columns).ok()?;
+    let fields = columns.iter().zip(names);
+    let fields = fields.map(|(column, name)| {
+        let field: &Field = table.field(*column);
+        field.clone().with_name(name)
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let rows = futures::stream::iter([Ok(found)]);
+    Some(Rows {
+        stream: Box::pin(RecordBatchStreamAdapter::new(schema.clone(), rows)),
+        schema,
+        tag: Tag::Counted("SELECT"),
+    })
+}
+
+/// The parts of a statement of this form.
+struct Form<'a> {
+    items: &'a [SelectItem],
+    name: &'a ObjectName,
+    /// What columns may be qualified by.
+    qualifier: &'a Ident,
+    condition: &'a Expr,
+}
+
+impl<'a> Form<'a> {
+    fn of(statement: &'a Statement) -> Option<Form<'a>> {
+        let Statement::Query(query) = statement else {
+            return None;
+        };
+        let Query {
+            with: None,
+            body,
+            order_by: None,
+            limit_clause: None,
+            fetch: None,
+            locks,
+            for_clause: None,
+            settings: None,
+            format_clause: None,
+            pipe_operators,
+        } = query.as_ref()
+        else {
+            return None;
+        };
+        let SetExpr::Select(select) = body.as_ref() else {
+            return None;
+        };
+        let Select {
+            select_token: _,
+            optimizer_hints: _,
+            distinct: None,
+            select_modifiers: None,
+            top: None,
+            top_before_distinct: false,
+            projection,
+            exclude: None,
+            into: None,
+            from,
+            lateral_views,
+            prewhere: None,
+            selection: Some(condition),
+            connect_by,
+            group_by: GroupByExpr::Expressions(groups, modifiers),
+            cluster_by,
+            distribute_by,
+            sort_by,
+            having: None,
+            named_window,
+            qualify: None,
+            window_before_qualify: false,
+            value_table_mode: None,
+            flavor: SelectFlavor::Standard,
+        } = select.as_ref()
+        else {
+            return None;
+        };
+        let empty = locks.is_empty()
+            && pipe_operators.is_empty()
+            && lateral_views.is_empty()
+            && connect_by.is_empty()
+            && groups.is_empty()
+            && modifiers.is_empty()
+            && cluster_by.is_empty()
+            && distribute_by.is_empty()
+            && sort_by.is_empty()
+            && named_window.is_empty();
+        let [TableWithJoins { relation, joins }] = from.as_slice() else {
+            return None;
+        };
+        let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            with_hints,
+            version: None,
+            with_ordinality: false,
+            partitions,
+            json_path: None,
+            sample: None,
+            index_hints,
+        } = relation
+        else {
+            return None;
+        };
+        let plain = joins.is_empty()
+            && with_hints.is_empty()
+            && partitions.is_empty()
+            && index_hints.is_empty();
+        let qualifier = match alias {
+            Some(alias) if alias.columns.is_empty() => &alias.name,
+            Some(_) => return None,
+            None => match name.0.last()? {
+                ObjectNamePart::Identifier(ident) => ident,
+                ObjectNamePart::Function(_) => return None,
+            },
+        };
+        (empty && plain).then_some(Form {
+            items: projection,
+            name,
+            qualifier,
+            condition,
+        })
+    }
+
+    /// The relation, if its rows are kept by a key and are seen as they are committed.
+    fn relation<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<Relation>> {
+        let part = |part: &ObjectNamePart| match part {
+            ObjectNamePart::Identifier(ident) => Some(folded(ident)),
+            ObjectNamePart::Function(_) => None,
+        };
+        let names = self.name.0.iter().map(part).collect::<Option<Vec<_>>>()?;
+        let relation = match names.as_slice() {
+            [name] => snapshot.find(None, name)?,
+            [schema, name] => snapshot.find(Some(schema), name)?,
+            _ => return None,
+        };
+        let written = match &snapshot.written {
+            Some((_, tables)) => tables.contains(&relation.id),
+            None => false,
+        };
+        let is_table = matches!(
+            relation.kind,
+            RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView
+        );
+        let there = relation.created_at <= Some(snapshot.pin.epoch());
+        let seen = is_table && there && !written && relation.is_materialized();
+        seen.then_some(relation)
+    }
+
+    /// The column that a name stands for.
+    fn column(&self, expr: &Expr, relation: &Relation) -> Option<usize> {
+        let ident = match expr {
+            Expr::Identifier(ident) => ident,
+            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+                [table, column] if folded(table) == folded(self.qualifier) => column,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        let name = folded(ident);
+        relation.columns.iter().position(|c| c.name == name)
+    }
+
+    /// The columns of the result, and their names.
+    fn columns(&self, relation: &Relation) -> Option<(Vec<usize>, Vec<String>)> {
+        let mut columns = Vec::with_capacity(self.items.len());
+        let mut names = Vec::with_capacity(self.items.len());
+        for item in self.items {
+            match item {
+                SelectItem::UnnamedExpr(expr) => {
+                    let column = self.column(expr, relation)?;
+                    columns.push(column);
+                    names.push(relation.columns[column].name.clone());
+                }
+                SelectItem::ExprWithAlias { expr, alias } => {
+                    columns.push(self.column(expr, relation)?);
+                    names.push(folded(alias));
+                }
+                SelectItem::Wildcard(options)
+                    if *options == WildcardAdditionalOptions::default() =>
+                {
+                    columns.extend(0..relation.columns.len());
+                    names.extend(relation.columns.iter().map(|c| c.name.clone()));
+                }
+                _ => return None,
+            }
+        }
+        (!columns.is_empty()).then_some((columns, names))
+    }
+
+    /// The keys that the condition leaves, one array for each column of the key.
+    fn keys(&self, relation: &Relation) -> Option<Vec<ArrayRef>> {
+        let key = kept_key(relation)?;
+        let mut fixed = Vec::new();
+        self.fix(self.condition, relation, &mut fixed)?;
+        // Several keys of several columns are every combination of them.
+        if fixed.len() != key.len() || fixed.len() > 1 && fixed.iter().any(|(_, v)| v.len() != 1) {
+            return None;
+        }
+        let array = |column: &usize| {
+            let (_, values) = fixed.iter().find(|(c, _)| c == column)?;
+            let is = &relation.columns[*column];
+            constants(values, &is.data_type)
+        };
+        let keys = key.iter().map(array).collect::<Option<Vec<ArrayRef>>>()?;
+        let count = keys.first()?.len();
+        keys.iter().all(|k| k.len() == count).then_some(keys)
+    }
+
+    /// Puts in what `column = constant` and `column IN (constants)` under AND fix.
+    fn fix(
+        &self,
+        condition: &'a Expr,
+        relation: &Relation,
+        fixed: &mut Vec<(usize, Vec<&'a Expr>)>,
+    ) -> Option<()> {
+        let (column, values) = match condition {
+            Expr::Nested(inner) => return self.fix(inner, relation, fixed),
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::And => {
+                self.fix(left, relation, fixed)?;
+                return self.fix(right, relation, fixed);
+            }
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
+                (self.column(left, relation)?, vec![right.as_ref()])
+            }
+            Expr::InList {
+                expr,
+                list,
+                negated: false,
+            } => (self.column(expr, relation)?, list.iter().collect()),
+            _ => return None,
+        };
+        if fixed.iter().any(|(c, _)| *c == column) {
+            return None;
+        }
+        fixed.push((column, values));
+        Some(())
+    }
+}
+
+/// A name as it is looked for.
+fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        None => ident.value.to_lowercase(),
+        Some(_) => ident.value.clone(),
+    }
+}
+
+/// Constants as a column of one type, each of them once; `None` for what the planner is to read.
+fn constants(values: &[&Expr], data_type: &DataType) -> Option<ArrayRef> {
+    if *data_type == DataType::Utf8 {
+        let mut texts = values.iter().map(|v| text(v)).collect::<Option<Vec<_>>>()?;
+        texts.sort_unstable();
+        texts.dedup();
+        return Some(Arc::new(StringArray::from(texts)));
+    }
+    let numbers = values.iter().map(|v| integer(v));
+    let mut numbers = numbers.collect::<Option<Vec<i64>>>()?;
+    numbers.sort_unstable();
+    numbers.dedup();
+    // A number beyond the type is no key.
+    Some(match data_type {
+        DataType::Int16 => {
+            let fit = numbers.into_iter().filter_map(|v| i16::try_from(v).ok());
+            Arc::new(Int16Array::from_iter_values(fit))
+        }
+        DataType::Int32 => {
+            let fit = numbers.into_iter().filter_map(|v| i32::try_from(v).ok());
+            Arc::new(Int32Array::from_iter_values(fit))
+        }
+        DataType::Int64 => Arc::new(Int64Array::from(numbers)),
+        _ => return None,
+    })
+}
+
+/// An integer as it is written, or as a parameter is.
+fn integer(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, false) => digits.parse().ok(),
+            _ => None,
+        },
+        Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr,
+        } => integer(expr)?.checked_neg(),
+        Expr::Nested(inner) => integer(inner),
+        Expr::Cast {
+            expr,
+            data_type,
+            format: None,
+            array: false,
+            ..
+        } => {
+            let value = integer(expr)?;
+            let fits = match data_type {
+                SqlType::SmallInt(None) => i16::try_from(value).is_ok(),
+                SqlType::Int(None) => i32::try_from(value).is_ok(),
+                SqlType::BigInt(None) => true,
+                _ => false,
+            };
+            fits.then_some(value)
+        }
+        _ => None,
+    }
+}
+
+/// A text as it is written.
+fn text(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        Expr::Nested(inner) => text(inner),
+        _ => None,
+    }
+}
