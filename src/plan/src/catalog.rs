@@ -25,6 +25,17 @@ pub struct Column {
     pub sql_type: String,
 }
 
+impl Column {
+    /// The column as an Arrow field of this name, which carries its SQL type.
+    pub fn sql_field(&self, name: impl Into<String>) -> Field {
+        let field = Field::new(name, self.data_type.clone(), self.nullable);
+        if self.sql_type.is_empty() {
+            return field;
+        }
+        field.with_metadata([(SQL_TYPE.to_string(), self.sql_type.clone())].into())
+    }
+}
+
 /// What a relation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RelationKind {
@@ -181,16 +192,8 @@ pub const SQL_TYPE: &str = "sql_type";
 impl Relation {
     /// The columns as an Arrow schema whose fields carry their SQL types.
     pub fn sql_schema(&self) -> SchemaRef {
-        let field = |c: &Column| {
-            let field = Field::new(&c.name, c.data_type.clone(), c.nullable);
-            if c.sql_type.is_empty() {
-                return field;
-            }
-            field.with_metadata([(SQL_TYPE.to_string(), c.sql_type.clone())].into())
-        };
-        Arc::new(Schema::new(
-            self.columns.iter().map(field).collect::<Vec<_>>(),
-        ))
+        let fields = self.columns.iter().map(|c| c.sql_field(&c.name));
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
     /// The columns as an Arrow schema.

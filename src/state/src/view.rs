@@ -383,6 +383,13 @@ impl ViewPartition {
                 "{}: no key to look up",
                 self.options.name
             );
+            if pending.is_empty() {
+                let mut ids = indexed.find_keys(key, rows);
+                ids.retain(|id| indexed.weight(*id) == 1);
+                ids.sort_unstable();
+                ids.dedup();
+                return batch_of(&schema, base.gather(columns, &ids), ids.len());
+            }
             let mut wanted = crate::KeyIndex::new(
                 &key.iter()
                     .map(|k| k.data_type().clone())

@@ -213,7 +213,7 @@ impl Connection {
             .collect();
         let description = self
             .line
-            .drive(self.session.describe(statement, &types))
+            .drive(Box::pin(self.session.describe(statement, &types)))
             .await?;
         *prepared.description.lock() = Some((catalog, description.clone()));
         Ok(description)
@@ -275,7 +275,8 @@ impl Connection {
         let max = usize::try_from(message.max_rows).unwrap_or(0);
         // The portal is taken out while it runs; an error leaves it closed, as in PostgreSQL.
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
-        let Some(statement) = portal.prepared.statement.clone() else {
+        let prepared = portal.prepared.clone();
+        let Some(statement) = &prepared.statement else {
             self.portals.insert(name, portal);
             return self
                 .line
@@ -287,7 +288,7 @@ impl Connection {
         if matches!(portal.state, PortalState::Ready) {
             match self
                 .line
-                .drive(self.session.execute(&statement, &portal.values))
+                .drive(self.session.execute(statement, &portal.values))
                 .await?
             {
                 Outcome::Rows(rows) => {

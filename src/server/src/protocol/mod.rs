@@ -536,8 +536,8 @@ impl Connection {
                 self.line.flush_notices().await?;
                 self.line.complete(tag.text(sent)).await
             }
-            Outcome::CopyOut(out) => self.copy_out(out).await,
-            Outcome::CopyIn(target) => self.copy_in(target).await,
+            Outcome::CopyOut(out) => Box::pin(self.copy_out(out)).await,
+            Outcome::CopyIn(target) => Box::pin(self.copy_in(target)).await,
         }
     }
 }

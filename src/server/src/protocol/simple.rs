@@ -7,7 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Failure, caught};
-use crate::session::Status;
+use crate::session::{Outcome, Status};
 use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
@@ -34,6 +34,11 @@ impl Connection {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
+        self.limit_statement();
+        if let Some(rows) = self.line.drive(self.session.look_up(text)).await? {
+            let outcome = Outcome::Rows(rows);
+            return self.send_outcome(outcome, &Formats::default(), true).await;
+        }
         let statements = self.line.drive(self.session.parse(text)).await?;
         if statements.is_empty() {
             return self
@@ -49,8 +54,13 @@ impl Connection {
         {
             return self.run_all(&statements).await;
         }
+        Box::pin(self.run_writes(&statements)).await
+    }
+
+    /// Writes, all of them or none.
+    async fn run_writes(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         self.line.drive(self.session.begin(false)).await?;
-        match self.run_all(&statements).await {
+        match self.run_all(statements).await {
             Ok(()) => self.line.drive(self.session.commit()).await.map(|_| ()),
             Err(e) => {
                 self.session.rollback()?;

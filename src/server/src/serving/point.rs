@@ -2,37 +2,90 @@
 //!
 //! Planning costs a hundred times what such a statement does. So what is written in this form is
 //! recognised in its tree, and everything else is left to the planner: a statement gets the same
-//! rows, names and types by either way, or the same error, which the planner gives.
+//! rows, names and types by either way, or the same error, which the planner gives. Parameters are
+//! read where they stand.
 
 use super::Snapshot;
-use super::table_provider::{RelationTable, kept_key};
-use crate::session::{Rows, Tag};
+use super::normalised::{Normalised, normalised};
+use super::table_provider::{kept_key, looked_up};
+use crate::protocol::parameters::placeholder;
+use crate::session::{Rows, Session, Status, Tag};
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Schema};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart,
     Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins,
     UnaryOperator, Value, WildcardAdditionalOptions,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
+use tidemark_common::Result;
 use tidemark_plan::{Relation, RelationKind};
+use tidemark_planner::statement::StatementKind;
 
-/// Rows of a statement that is a lookup; `None` for all other statements, and where the planner has
-/// something to say.
-pub fn rows(snapshot: &Snapshot, statement: &Statement) -> Option<Rows> {
-    let form = Form::of(statement)?;
+/// Texts that are kept at most.
+const TEXTS_MAX: usize = 100;
+
+/// The lookups of a session by their texts without constants; none where a text is none.
+#[derive(Default)]
+pub struct Lookups(HashMap<String, Option<Arc<Statement>>>);
+
+impl Lookups {
+    fn get(&mut self, text: String) -> Option<Arc<Statement>> {
+        if let Some(known) = self.0.get(&text) {
+            return known.clone();
+        }
+        let parsed = tidemark_planner::parse(&text).unwrap_or_default();
+        let statement = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
+            Ok(StatementKind::Sql(sql)) if is_lookup(&sql) => Some(Arc::from(sql)),
+            _ => None,
+        };
+        if self.0.len() >= TEXTS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(text, statement.clone());
+        statement
+    }
+}
+
+impl Session {
+    /// Rows of a text that is one lookup; `None` for all others, which are to be parsed.
+    pub async fn look_up(&mut self, text: &str) -> Result<Option<Rows>> {
+        if self.status() == Status::Failed {
+            return Ok(None);
+        }
+        let Some(Normalised {
+            text: key,
+            constants,
+        }) = normalised(text)
+        else {
+            return Ok(None);
+        };
+        let Some(statement) = self.lookups.get(key) else {
+            return Ok(None);
+        };
+        self.arrive(text);
+        let snapshot = self.snapshot().await?;
+        Ok(rows(&snapshot, &statement, &constants))
+    }
+}
+
+/// Whether a statement is of this form, as far as its tree tells.
+pub fn is_lookup(statement: &Statement) -> bool {
+    Form::of(statement, &[]).is_some()
+}
+
+/// Rows of a statement of this form; `None` where the planner has something to say.
+pub fn rows(snapshot: &Snapshot, statement: &Statement, parameters: &[Expr]) -> Option<Rows> {
+    let form = Form::of(statement, parameters)?;
     let relation = form.relation(snapshot)?;
     let keys = form.keys(relation)?;
     let (columns, names) = form.columns(relation)?;
-    let table = RelationTable::new(snapshot.clone(), relation.clone());
-    let found = table.looked_up(&keys, &columns).ok()?;
     let fields = columns.iter().zip(names);
-    let fields = fields.map(|(column, name)| {
-        let field: &Field = table.field(*column);
-        field.clone().with_name(name)
-    });
+    let fields = fields.map(|(column, name)| relation.columns[*column].sql_field(name));
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let found = looked_up(snapshot, relation, &keys, &columns, &schema).ok()?;
     let rows = futures::stream::iter([Ok(found)]);
     Some(Rows {
         stream: Box::pin(RecordBatchStreamAdapter::new(schema.clone(), rows)),
@@ -48,10 +101,11 @@ struct Form<'a> {
     /// What columns may be qualified by.
     qualifier: &'a Ident,
     condition: &'a Expr,
+    parameters: &'a [Expr],
 }
 
 impl<'a> Form<'a> {
-    fn of(statement: &'a Statement) -> Option<Form<'a>> {
+    fn of(statement: &'a Statement, parameters: &'a [Expr]) -> Option<Form<'a>> {
         let Statement::Query(query) = statement else {
             return None;
         };
@@ -147,6 +201,7 @@ impl<'a> Form<'a> {
             name,
             qualifier,
             condition,
+            parameters,
         })
     }
 
@@ -249,13 +304,16 @@ impl<'a> Form<'a> {
                 return self.fix(right, relation, fixed);
             }
             Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
-                (self.column(left, relation)?, vec![right.as_ref()])
+                (self.column(left, relation)?, vec![self.value(right)?])
             }
             Expr::InList {
                 expr,
                 list,
                 negated: false,
-            } => (self.column(expr, relation)?, list.iter().collect()),
+            } => {
+                let values = list.iter().map(|value| self.value(value));
+                (self.column(expr, relation)?, values.collect::<Option<_>>()?)
+            }
             _ => return None,
         };
         if fixed.iter().any(|(c, _)| *c == column) {
@@ -263,6 +321,14 @@ impl<'a> Form<'a> {
         }
         fixed.push((column, values));
         Some(())
+    }
+
+    /// What stands for a constant: itself, or the parameter's value.
+    fn value(&self, expr: &'a Expr) -> Option<&'a Expr> {
+        match placeholder(expr) {
+            Some(number) => self.parameters.get(number.checked_sub(1)?),
+            None => Some(expr),
+        }
     }
 }
 

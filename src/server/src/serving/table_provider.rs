@@ -9,7 +9,7 @@ use super::Snapshot;
 use crate::protocol::error::{Notice, from_datafusion};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -125,59 +125,48 @@ impl RelationTable {
         self.memory(batches, Arc::new(self.schema.project(projection)?))
             .map(Some)
     }
+}
 
-    /// A column, with its SQL type.
-    pub fn field(&self, column: usize) -> &Field {
-        self.schema.field(column)
+/// The rows of a relation with these keys, one array for each column of the key that it is kept by,
+/// with columns of the schema.
+///
+/// Errors: of a job that has no answer.
+pub fn looked_up(
+    snapshot: &Snapshot,
+    relation: &Relation,
+    keys: &[ArrayRef],
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> tidemark_common::Result<RecordBatch> {
+    let engine = snapshot.engine();
+    let Answer { partitions, epoch } = engine.answer(relation.id, snapshot.pin.epoch())?;
+    snapshot.warn_of_age(relation);
+    let mergeable = snapshot.pin.mergeable();
+    let one = |partition: &ViewPartition, keys: &[ArrayRef]| {
+        let found = partition.lookup(epoch, mergeable, keys, columns)?;
+        dress(found, schema).map_err(from_datafusion)
+    };
+    let wanted = keys.first().map_or(0, |k| k.len());
+    let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
+    for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
+        shares[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
     }
-
-    /// The rows with these keys, one array for each column of the key that the relation is kept by.
-    ///
-    /// Errors: of a job that has no answer.
-    pub fn looked_up(&self, keys: &[ArrayRef], columns: &[usize]) -> Result<RecordBatch> {
-        let engine = self.snapshot.engine();
-        let answer = engine.answer(self.relation.id, self.snapshot.pin.epoch());
-        let Answer { partitions, epoch } = answer.map_err(ours)?;
-        self.snapshot.warn_of_age(&self.relation);
-        self.lookup(&partitions, epoch, keys, columns)
-    }
-
-    fn lookup(
-        &self,
-        partitions: &[Arc<ViewPartition>],
-        epoch: Epoch,
-        keys: &[ArrayRef],
-        projection: &[usize],
-    ) -> Result<RecordBatch> {
-        let mergeable = self.snapshot.pin.mergeable();
-        let wanted = keys.first().map_or(0, |k| k.len());
-        let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
-        for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
-            shares[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
+    let mut found = Vec::new();
+    for (partition, rows) in partitions.iter().zip(shares) {
+        if rows.len() == wanted && wanted > 0 {
+            return one(partition, keys);
         }
-        let mut found = Vec::new();
-        for (partition, rows) in partitions
-            .iter()
-            .zip(shares)
-            .filter(|(_, rows)| !rows.is_empty())
-        {
-            let rows = UInt32Array::from(rows);
-            let keys: Vec<ArrayRef> = keys
-                .iter()
-                .map(|k| take(k, &rows, None))
-                .collect::<Result<_, _>>()?;
-            found.push(
-                self.dress(
-                    partition
-                        .lookup(epoch, mergeable, &keys, projection)
-                        .map_err(ours)?,
-                    projection,
-                )?,
-            );
+        if rows.is_empty() {
+            continue;
         }
-        let schema = Arc::new(self.schema.project(projection)?);
-        Ok(concat_batches(&schema, &found)?)
+        let rows = UInt32Array::from(rows);
+        let share = keys.iter().map(|k| take(k, &rows, None));
+        let share: Vec<ArrayRef> = share
+            .collect::<Result<_, _>>()
+            .map_err(|e| from_datafusion(e.into()))?;
+        found.push(one(partition, &share)?);
     }
+    concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
 }
 
 fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -253,16 +242,16 @@ impl TableProvider for RelationTable {
                 limit,
             )?));
         }
+        if let Some((_, keys)) = keys {
+            let found = looked_up(&self.snapshot, &self.relation, &keys, &projection, &schema);
+            return self.memory(vec![found.map_err(ours)?], schema);
+        }
         let Answer { partitions, epoch } = self
             .snapshot
             .engine()
             .answer(self.relation.id, self.snapshot.pin.epoch())
             .map_err(ours)?;
         self.snapshot.warn_of_age(&self.relation);
-        if let Some((_, keys)) = keys {
-            let found = self.lookup(&partitions, epoch, &keys, &projection)?;
-            return self.memory(vec![found], schema);
-        }
         let part = |p: &Arc<ViewPartition>| {
             let scan = PartitionScan {
                 partition: p.clone(),

@@ -18,6 +18,7 @@ use crate::clients::Activity;
 use crate::notifications::Mailbox;
 use crate::protocol::copy::{CopyIn, CopyOut};
 use crate::protocol::error::Notice;
+use crate::serving::point::Lookups;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -99,6 +100,7 @@ pub struct Session {
     /// DataFusion's state with this session's functions.
     pub(crate) state: SessionState,
     pub(crate) cursors: cursors::Cursors,
+    pub(crate) lookups: Lookups,
     pid: i32,
     user: String,
     notices: mpsc::UnboundedSender<Notice>,
@@ -138,6 +140,7 @@ impl Session {
             written: None,
             state,
             cursors: Default::default(),
+            lookups: Lookups::default(),
             pid,
             user,
             notices,
@@ -281,11 +284,7 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        self.settle();
-        self.activity
-            .begin(&statement.text, self.application_name());
-        self.began.get_or_insert_with(Instant::now);
-        self.submitted.store(false, Ordering::SeqCst);
+        self.arrive(&statement.text);
         let ends = matches!(
             statement.kind,
             StatementKind::Commit | StatementKind::Rollback
@@ -297,6 +296,14 @@ impl Session {
             ));
         }
         self.dispatch(statement, parameters).await
+    }
+
+    /// A statement begins.
+    pub(crate) fn arrive(&mut self, text: &str) {
+        self.settle();
+        self.activity.begin(text, self.application_name());
+        self.began.get_or_insert_with(Instant::now);
+        self.submitted.store(false, Ordering::SeqCst);
     }
 
     async fn dispatch(
@@ -315,9 +322,22 @@ impl Session {
     }
 
     async fn run(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
+        match &statement.kind {
+            StatementKind::Sql(sql) => self.run_sql(sql, statement, parameters).await,
+            // Its future has the states of all kinds of statements, and is moved by each caller.
+            _ => Box::pin(self.run_command(statement, parameters)).await,
+        }
+    }
+
+    /// A statement that is neither a query nor a write.
+    async fn run_command(
+        &mut self,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
         use StatementKind as K;
         match &statement.kind {
-            K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
+            K::Sql(sql) => self.run_planned(sql, statement, parameters).await,
             K::CreateSource(_)
             | K::CreateTable(_)
             | K::CreateMaterializedView(_)

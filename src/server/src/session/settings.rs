@@ -5,6 +5,7 @@
 
 use crate::protocol::error::Notice;
 use crate::protocol::parameters::parse_bool;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
@@ -263,8 +264,8 @@ impl Settings {
     pub fn get(&self, name: &str) -> Option<&str> {
         let name = canonical(name);
         self.values
-            .get(&name)
-            .or_else(|| self.defaults.get(&name))
+            .get(name.as_ref())
+            .or_else(|| self.defaults.get(name.as_ref()))
             .map(String::as_str)
     }
 
@@ -294,7 +295,7 @@ impl Settings {
 
     /// What SHOW would show after SET.
     pub fn would_be(&self, name: &str, value: Option<&str>) -> Result<String> {
-        let lower = canonical(name);
+        let lower = canonical(name).into_owned();
         match value {
             None => {
                 let default = self.defaults.get(&lower).cloned();
@@ -318,7 +319,7 @@ impl Settings {
         value: Option<&str>,
         local: bool,
     ) -> Result<(Option<Notice>, Option<(String, String)>)> {
-        let lower = canonical(name);
+        let lower = canonical(name).into_owned();
         let before = self.values.get(&lower).cloned();
         let done = self.set_value(name, value)?;
         if local {
@@ -337,7 +338,7 @@ impl Settings {
         let Some(value) = value else {
             return Ok((None, self.reset(name)));
         };
-        let lower = canonical(name);
+        let lower = canonical(name).into_owned();
         if is_foreign(&lower) {
             self.values.insert(lower.clone(), value.into());
             return Ok((
@@ -361,7 +362,7 @@ impl Settings {
 
     /// RESET of one setting.
     pub fn reset(&mut self, name: &str) -> Option<(String, String)> {
-        let name = canonical(name);
+        let name = canonical(name).into_owned();
         if name.contains('.') {
             // Once named, it is known to the session.
             self.values.insert(name, String::new());
@@ -460,7 +461,7 @@ impl Settings {
     }
 
     fn check(&self, name: &str, value: &str) -> Result<(String, String)> {
-        let lower = canonical(name);
+        let lower = canonical(name).into_owned();
         let value_given = value;
         // A client's own setting is kept as it is.
         let value = match lower.contains('.') {
@@ -615,14 +616,19 @@ fn is_foreign(lower: &str) -> bool {
             .any(|p| lower.starts_with(p))
 }
 
-fn canonical(name: &str) -> String {
-    match name.to_ascii_lowercase().as_str() {
-        "time zone" | "time.zone" => "timezone".into(),
-        "transaction isolation level" => "transaction_isolation".into(),
-        "session authorization" => "session_authorization".into(),
-        "names" => "client_encoding".into(),
-        other => other.into(),
-    }
+fn canonical(name: &str) -> Cow<'_, str> {
+    let lower = match name.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    };
+    let other = match lower.as_ref() {
+        "time zone" | "time.zone" => "timezone",
+        "transaction isolation level" => "transaction_isolation",
+        "session authorization" => "session_authorization",
+        "names" => "client_encoding",
+        _ => return lower,
+    };
+    other.into()
 }
 
 fn reported_name(lower: &str) -> Option<&'static str> {

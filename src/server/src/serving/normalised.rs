@@ -1,0 +1,185 @@
+//! Texts that differ in their constants only, as one text: a client that writes its constants into
+//! the text of a lookup sends another text each time, and parsing it costs more than the lookup.
+
+use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value};
+
+/// Longer texts are parsed.
+const BYTES_MAX: usize = 1024;
+
+/// A text with `$1`, `$2`, .. in place of its constants.
+pub struct Normalised {
+    /// The text.
+    pub text: String,
+    /// The constants.
+    pub constants: Vec<Expr>,
+}
+
+/// A single SELECT of plain words, signs and constants; `None` for whatever else there may be in a
+/// text, comments and strings with escapes for example.
+pub fn normalised(text: &str) -> Option<Normalised> {
+    let bytes = text.as_bytes();
+    let select = bytes.get(..6)?.eq_ignore_ascii_case(b"select");
+    if !select || bytes.len() > BYTES_MAX {
+        return None;
+    }
+    let mut taken = Normalised {
+        text: String::with_capacity(bytes.len()),
+        constants: Vec::new(),
+    };
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let rest = &text[at..];
+        at += match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => taken.blank(rest),
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => taken.word(rest)?,
+            b'0'..=b'9' => taken.number(rest, false)?,
+            b'-' => taken.number(&rest[1..], true)? + 1,
+            b'\'' => taken.string(rest)?,
+            b'"' => taken.quoted_name(rest)?,
+            b'=' | b',' | b'(' | b')' | b'*' | b'.' => taken.sign(*byte),
+            b';' if rest[1..].trim().is_empty() => break,
+            _ => return None,
+        };
+    }
+    Some(taken)
+}
+
+/// Each puts what a text begins with at the end and tells its length.
+impl Normalised {
+    fn blank(&mut self, rest: &str) -> usize {
+        self.text.push(' ');
+        let space = |b: &u8| matches!(b, b' ' | b'\t' | b'\n' | b'\r');
+        rest.bytes().take_while(|b| space(b)).count()
+    }
+
+    fn word(&mut self, rest: &str) -> Option<usize> {
+        let length = word_length(rest);
+        // `E'..'` and its like; letters beyond ASCII.
+        let ends = match rest.as_bytes().get(length) {
+            Some(next) => next.is_ascii() && !matches!(next, b'\'' | b'"' | b'&'),
+            None => true,
+        };
+        self.text.push_str(&rest[..length]);
+        ends.then_some(length)
+    }
+
+    fn number(&mut self, rest: &str, negative: bool) -> Option<usize> {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let next = rest.as_bytes().get(digits);
+        let part = |b: &u8| *b == b'.' || *b == b'_' || b.is_ascii_alphabetic() || !b.is_ascii();
+        // A sign is one of the number where no operand stands before it.
+        let before = self.text.trim_end().as_bytes().last();
+        let bare = !negative || matches!(before, Some(b'=' | b',' | b'('));
+        if digits == 0 || next.is_some_and(part) || !bare {
+            return None;
+        }
+        let value = Expr::Value(Value::Number(rest[..digits].into(), false).into());
+        self.constant(match negative {
+            false => value,
+            true => Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr: Box::new(value),
+            },
+        });
+        Some(digits)
+    }
+
+    fn string(&mut self, rest: &str) -> Option<usize> {
+        let (text, length) = within(rest, '\'')?;
+        let value = Value::SingleQuotedString(text.replace("''", "'"));
+        self.constant(Expr::Value(value.into()));
+        Some(length)
+    }
+
+    fn quoted_name(&mut self, rest: &str) -> Option<usize> {
+        let (_, length) = within(rest, '"')?;
+        self.text.push_str(&rest[..length]);
+        Some(length)
+    }
+
+    fn sign(&mut self, byte: u8) -> usize {
+        self.text.push(char::from(byte));
+        1
+    }
+
+    fn constant(&mut self, value: Expr) {
+        self.constants.push(value);
+        self.text.push('$');
+        self.text.push_str(&self.constants.len().to_string());
+    }
+}
+
+fn word_length(rest: &str) -> usize {
+    let part = |b: &u8| *b == b'_' || b.is_ascii_alphanumeric();
+    rest.bytes().take_while(part).count()
+}
+
+/// What stands within quotes, where two of them are one, and the length with the quotes.
+fn within(rest: &str, quote: char) -> Option<(&str, usize)> {
+    let mut at = 1;
+    loop {
+        at += rest.get(at..)?.find(quote)?;
+        match rest[at + 1..].starts_with(quote) {
+            true => at += 2,
+            false => return Some((&rest[1..at], at + 1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(text: &str) -> Option<(String, Vec<String>)> {
+        let taken = normalised(text)?;
+        let constants = taken.constants.iter().map(Expr::to_string).collect();
+        Some((taken.text, constants))
+    }
+
+    #[test]
+    fn constants_are_taken_out() {
+        let cases = [
+            (
+                "select a,\"B 1\" from t1  where k =  17;\n",
+                "select a,\"B 1\" from t1 where k = $1",
+                vec!["17"],
+            ),
+            (
+                "SELECT * FROM s.t WHERE t.k IN (1,-2, 'it''s')",
+                "SELECT * FROM s.t WHERE t.k IN ($1,$2, $3)",
+                vec!["1", "-2", "'it''s'"],
+            ),
+            ("SELECT 1", "SELECT $1", vec!["1"]),
+        ];
+        for (text, wanted, constants) in cases {
+            let (text, found) = taken(text).unwrap();
+            assert_eq!(
+                (text.as_str(), found),
+                (wanted, constants.iter().map(ToString::to_string).collect())
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_mean_something_else_is_left_alone() {
+        let texts = [
+            "SELECT a FROM t WHERE k = 1 -- no",
+            "SELECT a FROM t WHERE k = 1 /* no */",
+            "SELECT a FROM t WHERE k = E'\\n'",
+            "SELECT a FROM t WHERE k = U&\"x\"",
+            "SELECT a FROM t WHERE k = $1",
+            "SELECT a FROM t WHERE k = 1.5",
+            "SELECT a FROM t WHERE k = 1e5",
+            "SELECT a FROM t WHERE k = 1 - 2 = 3",
+            "SELECT a FROM t WHERE k-1 = 3",
+            "SELECT a FROM t WHERE k = 'open",
+            "SELECT a FROM t WHERE k = 1; DROP TABLE t",
+            "SELECT a FROM t WHERE ö = 1",
+            "INSERT INTO t VALUES (1)",
+            "SEL",
+        ];
+        for text in texts {
+            assert!(taken(text).is_none(), "{text}");
+        }
+    }
+}
