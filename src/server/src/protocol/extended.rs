@@ -7,6 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Cursor, Failure, encode, parameters};
+use crate::serving::point::Kept;
 use crate::session::{Outcome, Tag};
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
@@ -42,6 +43,7 @@ pub struct Prepared {
     /// Number of its parameters.
     count: usize,
     description: Mutex<Option<(Arc<Catalog>, Description)>>,
+    lookup: Kept,
 }
 
 /// A statement with its parameters.
@@ -121,6 +123,7 @@ impl Connection {
             types: message.type_oids,
             count,
             description: Mutex::default(),
+            lookup: Kept::default(),
         };
         self.statements.insert(name, Arc::new(prepared));
         self.line
@@ -285,6 +288,16 @@ impl Connection {
                 ))
                 .await;
         };
+        if matches!(portal.state, PortalState::Ready)
+            && let StatementKind::Sql(sql) = &statement.kind
+        {
+            let (lookup, text) = (&prepared.lookup, &statement.text);
+            let found = self.session.look_up_kept(lookup, sql, text, &portal.values);
+            if let Some(rows) = self.line.drive(found).await? {
+                let tag = rows.tag.clone();
+                portal.state = PortalState::Rows(Cursor::new(rows), tag);
+            }
+        }
         if matches!(portal.state, PortalState::Ready) {
             match self
                 .line

@@ -432,16 +432,16 @@ impl Connection {
     /// The client may send: how long it may take for it.
     fn limit_idle(&mut self) {
         let after = |timeout: Option<Duration>| timeout.map(|t| Instant::now() + t);
-        let settings = &self.session.settings;
         let (_, transaction) = self.session.limits();
+        let (idle, idle_in_transaction) = self.session.idle_timeouts();
         self.line.interrupts.limits = match self.session.status() {
             Status::Idle => Limits {
-                idle: after(settings.timeout("idle_session_timeout")),
+                idle: after(idle),
                 ..Limits::default()
             },
             Status::Open | Status::Failed => Limits {
                 transaction,
-                idle_in_transaction: after(settings.timeout("idle_in_transaction_session_timeout")),
+                idle_in_transaction: after(idle_in_transaction),
                 ..Limits::default()
             },
         };

@@ -9,52 +9,108 @@ use super::Snapshot;
 use super::normalised::{Normalised, normalised};
 use super::table_provider::{kept_key, looked_up};
 use crate::protocol::parameters::placeholder;
+use crate::session::settings::Settings;
 use crate::session::{Rows, Session, Status, Tag};
+
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableFactor, TableWithJoins,
-    UnaryOperator, Value, WildcardAdditionalOptions,
+    self, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident, ObjectName,
+    ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableFactor,
+    TableWithJoins, UnaryOperator, WildcardAdditionalOptions,
 };
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::Result;
-use tidemark_plan::{Relation, RelationKind};
+use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_planner::statement::StatementKind;
+
+/// What a statement of this form looks up.
+struct Lookup {
+    relation: Arc<Relation>,
+    /// The columns of the result, by their places in the relation.
+    columns: Vec<usize>,
+    /// The same under the names that they have in the result.
+    schema: SchemaRef,
+    /// Of each column of the key its type and the values that are looked for.
+    keys: Vec<(DataType, Vec<Value>)>,
+}
+
+/// A constant, or the place of a parameter.
+enum Value {
+    Constant(Expr),
+    Parameter(usize),
+}
+
+/// What a statement looks up, found once for a catalog and a session's settings; none for a
+/// statement that is no lookup.
+#[derive(Default)]
+pub struct Kept(Mutex<Option<Found>>);
+
+struct Found {
+    catalog: Arc<Catalog>,
+    settings: Arc<Settings>,
+    lookup: Option<Arc<Lookup>>,
+}
+
+impl Kept {
+    fn lookup(&self, snapshot: &Snapshot, statement: &Statement) -> Option<Arc<Lookup>> {
+        let mut kept = self.0.lock();
+        if let Some(found) = kept.as_ref()
+            && Arc::ptr_eq(&found.catalog, &snapshot.catalog)
+            && Arc::ptr_eq(&found.settings, &snapshot.settings)
+        {
+            return found.lookup.clone();
+        }
+        let form = Form::of(statement);
+        let lookup = form.and_then(|form| form.lookup(snapshot)).map(Arc::new);
+        *kept = Some(Found {
+            catalog: snapshot.catalog.clone(),
+            settings: snapshot.settings.clone(),
+            lookup: lookup.clone(),
+        });
+        lookup
+    }
+}
 
 /// Texts that are kept at most.
 const TEXTS_MAX: usize = 100;
 
 /// The lookups of a session by their texts without constants; none where a text is none.
 #[derive(Default)]
-pub struct Lookups(HashMap<String, Option<Arc<Statement>>>);
+pub struct Lookups(HashMap<String, Option<Arc<Text>>>);
+
+struct Text {
+    statement: Statement,
+    kept: Kept,
+}
 
 impl Lookups {
-    fn get(&mut self, text: String) -> Option<Arc<Statement>> {
+    fn get(&mut self, text: String) -> Option<Arc<Text>> {
         if let Some(known) = self.0.get(&text) {
             return known.clone();
         }
         let parsed = tidemark_planner::parse(&text).unwrap_or_default();
-        let statement = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
-            Ok(StatementKind::Sql(sql)) if is_lookup(&sql) => Some(Arc::from(sql)),
+        let known = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
+            Ok(StatementKind::Sql(sql)) if Form::of(&sql).is_some() => Some(Arc::new(Text {
+                statement: *sql,
+                kept: Kept::default(),
+            })),
             _ => None,
         };
         if self.0.len() >= TEXTS_MAX {
             self.0.clear();
         }
-        self.0.insert(text, statement.clone());
-        statement
+        self.0.insert(text, known.clone());
+        known
     }
 }
 
 impl Session {
     /// Rows of a text that is one lookup; `None` for all others, which are to be parsed.
     pub async fn look_up(&mut self, text: &str) -> Result<Option<Rows>> {
-        if self.status() == Status::Failed {
-            return Ok(None);
-        }
         let Some(Normalised {
             text: key,
             constants,
@@ -62,36 +118,62 @@ impl Session {
         else {
             return Ok(None);
         };
-        let Some(statement) = self.lookups.get(key) else {
+        let Some(known) = self.lookups.get(key) else {
             return Ok(None);
         };
+        let found = self.look_up_kept(&known.kept, &known.statement, text, &constants);
+        found.await
+    }
+
+    /// Rows of a statement that is a lookup; `None` for all others, which are to be planned.
+    pub async fn look_up_kept(
+        &mut self,
+        kept: &Kept,
+        statement: &Statement,
+        text: &str,
+        parameters: &[Expr],
+    ) -> Result<Option<Rows>> {
+        if self.status() == Status::Failed {
+            return Ok(None);
+        }
         self.arrive(text);
         let snapshot = self.snapshot().await?;
-        Ok(rows(&snapshot, &statement, &constants))
+        let lookup = kept.lookup(&snapshot, statement);
+        Ok(lookup.and_then(|lookup| lookup.rows(&snapshot, parameters)))
     }
 }
 
-/// Whether a statement is of this form, as far as its tree tells.
-pub fn is_lookup(statement: &Statement) -> bool {
-    Form::of(statement, &[]).is_some()
-}
-
-/// Rows of a statement of this form; `None` where the planner has something to say.
-pub fn rows(snapshot: &Snapshot, statement: &Statement, parameters: &[Expr]) -> Option<Rows> {
-    let form = Form::of(statement, parameters)?;
-    let relation = form.relation(snapshot)?;
-    let keys = form.keys(relation)?;
-    let (columns, names) = form.columns(relation)?;
-    let fields = columns.iter().zip(names);
-    let fields = fields.map(|(column, name)| relation.columns[*column].sql_field(name));
-    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-    let found = looked_up(snapshot, relation, &keys, &columns, &schema).ok()?;
-    let rows = futures::stream::iter([Ok(found)]);
-    Some(Rows {
-        stream: Box::pin(RecordBatchStreamAdapter::new(schema.clone(), rows)),
-        schema,
-        tag: Tag::Counted("SELECT"),
-    })
+impl Lookup {
+    /// The rows; `None` where the planner has something to say.
+    fn rows(&self, snapshot: &Snapshot, parameters: &[Expr]) -> Option<Rows> {
+        let written = match &snapshot.written {
+            Some((_, tables)) => tables.contains(&self.relation.id),
+            None => false,
+        };
+        let there = self.relation.created_at <= Some(snapshot.pin.epoch());
+        if written || !there {
+            return None;
+        }
+        let keys = self.keys.iter().map(|(data_type, values)| {
+            let values = values.iter().map(|value| match value {
+                Value::Constant(constant) => Some(constant),
+                Value::Parameter(place) => parameters.get(*place),
+            });
+            constants(&values.collect::<Option<Vec<_>>>()?, data_type)
+        });
+        let keys = keys.collect::<Option<Vec<ArrayRef>>>()?;
+        let count = keys.first()?.len();
+        if keys.iter().any(|k| k.len() != count) {
+            return None;
+        }
+        let found = looked_up(snapshot, &self.relation, &keys, &self.columns, &self.schema);
+        let rows = futures::stream::iter([Ok(found.ok()?)]);
+        Some(Rows {
+            stream: Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)),
+            schema: self.schema.clone(),
+            tag: Tag::Counted("SELECT"),
+        })
+    }
 }
 
 /// The parts of a statement of this form.
@@ -101,11 +183,10 @@ struct Form<'a> {
     /// What columns may be qualified by.
     qualifier: &'a Ident,
     condition: &'a Expr,
-    parameters: &'a [Expr],
 }
 
 impl<'a> Form<'a> {
-    fn of(statement: &'a Statement, parameters: &'a [Expr]) -> Option<Form<'a>> {
+    fn of(statement: &'a Statement) -> Option<Form<'a>> {
         let Statement::Query(query) = statement else {
             return None;
         };
@@ -201,11 +282,24 @@ impl<'a> Form<'a> {
             name,
             qualifier,
             condition,
-            parameters,
         })
     }
 
-    /// The relation, if its rows are kept by a key and are seen as they are committed.
+    fn lookup(&self, snapshot: &Snapshot) -> Option<Lookup> {
+        let relation = self.relation(snapshot)?;
+        let keys = self.keys(relation)?;
+        let (columns, names) = self.columns(relation)?;
+        let fields = columns.iter().zip(names);
+        let fields = fields.map(|(column, name)| relation.columns[*column].sql_field(name));
+        Some(Lookup {
+            schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
+            relation: relation.clone(),
+            columns,
+            keys,
+        })
+    }
+
+    /// The relation, if its rows are kept.
     fn relation<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<Relation>> {
         let part = |part: &ObjectNamePart| match part {
             ObjectNamePart::Identifier(ident) => Some(folded(ident)),
@@ -217,17 +311,11 @@ impl<'a> Form<'a> {
             [schema, name] => snapshot.find(Some(schema), name)?,
             _ => return None,
         };
-        let written = match &snapshot.written {
-            Some((_, tables)) => tables.contains(&relation.id),
-            None => false,
-        };
         let is_table = matches!(
             relation.kind,
             RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView
         );
-        let there = relation.created_at <= Some(snapshot.pin.epoch());
-        let seen = is_table && there && !written && relation.is_materialized();
-        seen.then_some(relation)
+        (is_table && relation.is_materialized()).then_some(relation)
     }
 
     /// The column that a name stands for.
@@ -271,8 +359,8 @@ impl<'a> Form<'a> {
         (!columns.is_empty()).then_some((columns, names))
     }
 
-    /// The keys that the condition leaves, one array for each column of the key.
-    fn keys(&self, relation: &Relation) -> Option<Vec<ArrayRef>> {
+    /// What the condition looks for in each column of the key.
+    fn keys(&self, relation: &Relation) -> Option<Vec<(DataType, Vec<Value>)>> {
         let key = kept_key(relation)?;
         let mut fixed = Vec::new();
         self.fix(self.condition, relation, &mut fixed)?;
@@ -280,14 +368,12 @@ impl<'a> Form<'a> {
         if fixed.len() != key.len() || fixed.len() > 1 && fixed.iter().any(|(_, v)| v.len() != 1) {
             return None;
         }
-        let array = |column: &usize| {
-            let (_, values) = fixed.iter().find(|(c, _)| c == column)?;
-            let is = &relation.columns[*column];
-            constants(values, &is.data_type)
+        let of = |column: &usize| {
+            let place = fixed.iter().position(|(c, _)| c == column)?;
+            let values = std::mem::take(&mut fixed[place].1);
+            Some((relation.columns[*column].data_type.clone(), values))
         };
-        let keys = key.iter().map(array).collect::<Option<Vec<ArrayRef>>>()?;
-        let count = keys.first()?.len();
-        keys.iter().all(|k| k.len() == count).then_some(keys)
+        key.iter().map(of).collect()
     }
 
     /// Puts in what `column = constant` and `column IN (constants)` under AND fix.
@@ -295,7 +381,7 @@ impl<'a> Form<'a> {
         &self,
         condition: &'a Expr,
         relation: &Relation,
-        fixed: &mut Vec<(usize, Vec<&'a Expr>)>,
+        fixed: &mut Vec<(usize, Vec<Value>)>,
     ) -> Option<()> {
         let (column, values) = match condition {
             Expr::Nested(inner) => return self.fix(inner, relation, fixed),
@@ -304,14 +390,14 @@ impl<'a> Form<'a> {
                 return self.fix(right, relation, fixed);
             }
             Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
-                (self.column(left, relation)?, vec![self.value(right)?])
+                (self.column(left, relation)?, vec![value(right)?])
             }
             Expr::InList {
                 expr,
                 list,
                 negated: false,
             } => {
-                let values = list.iter().map(|value| self.value(value));
+                let values = list.iter().map(value);
                 (self.column(expr, relation)?, values.collect::<Option<_>>()?)
             }
             _ => return None,
@@ -322,14 +408,14 @@ impl<'a> Form<'a> {
         fixed.push((column, values));
         Some(())
     }
+}
 
-    /// What stands for a constant: itself, or the parameter's value.
-    fn value(&self, expr: &'a Expr) -> Option<&'a Expr> {
-        match placeholder(expr) {
-            Some(number) => self.parameters.get(number.checked_sub(1)?),
-            None => Some(expr),
-        }
-    }
+/// A constant, or a parameter.
+fn value(expr: &Expr) -> Option<Value> {
+    Some(match placeholder(expr) {
+        Some(number) => Value::Parameter(number.checked_sub(1)?),
+        None => Value::Constant(expr.clone()),
+    })
 }
 
 /// A name as it is looked for.
@@ -371,7 +457,7 @@ fn constants(values: &[&Expr], data_type: &DataType) -> Option<ArrayRef> {
 fn integer(expr: &Expr) -> Option<i64> {
     match expr {
         Expr::Value(value) => match &value.value {
-            Value::Number(digits, false) => digits.parse().ok(),
+            ast::Value::Number(digits, false) => digits.parse().ok(),
             _ => None,
         },
         Expr::UnaryOp {
@@ -403,7 +489,7 @@ fn integer(expr: &Expr) -> Option<i64> {
 fn text(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(value) => match &value.value {
-            Value::SingleQuotedString(text) => Some(text),
+            ast::Value::SingleQuotedString(text) => Some(text),
             _ => None,
         },
         Expr::Nested(inner) => text(inner),

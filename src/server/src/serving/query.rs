@@ -26,23 +26,6 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        if super::point::is_lookup(sql) {
-            let snapshot = self.snapshot().await?;
-            if let Some(rows) = super::point::rows(&snapshot, sql, parameters) {
-                return Ok(Outcome::Rows(rows));
-            }
-        }
-        // A lookup's future is moved by each caller: the rest, which is large, is not in it.
-        Box::pin(self.run_planned(sql, statement, parameters)).await
-    }
-
-    /// A statement that is planned.
-    pub(crate) async fn run_planned(
-        &mut self,
-        sql: &ast::Statement,
-        statement: &Statement,
-        parameters: &[ast::Expr],
-    ) -> Result<Outcome> {
         let mut bound;
         let sql = if parameters.is_empty() {
             if parameters::count(sql) > 0 {

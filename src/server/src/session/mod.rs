@@ -27,6 +27,7 @@ use settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 use tidemark_common::{Epoch, Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
@@ -90,10 +91,36 @@ pub enum Status {
     Failed,
 }
 
+/// Settings that are read once, not with every message.
+struct ReadSettings {
+    of: Arc<Settings>,
+    statement_timeout: Option<Duration>,
+    transaction_timeout: Option<Duration>,
+    idle_session_timeout: Option<Duration>,
+    idle_in_transaction_session_timeout: Option<Duration>,
+    zone: Zone,
+}
+
+impl ReadSettings {
+    /// Holding them keeps those that a SET makes apart from these.
+    fn of(settings: &Arc<Settings>) -> ReadSettings {
+        ReadSettings {
+            of: settings.clone(),
+            statement_timeout: settings.timeout("statement_timeout"),
+            transaction_timeout: settings.timeout("transaction_timeout"),
+            idle_session_timeout: settings.timeout("idle_session_timeout"),
+            idle_in_transaction_session_timeout: settings
+                .timeout("idle_in_transaction_session_timeout"),
+            zone: settings.zone(),
+        }
+    }
+}
+
 /// One client's session.
 pub struct Session {
     pub(crate) server: Arc<Server>,
     pub(crate) settings: Arc<Settings>,
+    read: ReadSettings,
     pub(crate) transaction: Transaction,
     /// The last epoch that this session wrote into: its next read waits for it.
     pub(crate) written: Option<Epoch>,
@@ -134,8 +161,10 @@ impl Session {
         let state = server
             .serving
             .session_state(&user, pid, &server, notices.clone());
+        let settings = Arc::new(Settings::new(&user, startup));
         Session {
-            settings: Arc::new(Settings::new(&user, startup)),
+            read: ReadSettings::of(&settings),
+            settings,
             transaction: Transaction::default(),
             written: None,
             state,
@@ -177,8 +206,8 @@ impl Session {
     }
 
     /// The time zone in which the client reads and writes moments.
-    pub fn zone(&self) -> Zone {
-        self.settings.zone()
+    pub fn zone(&mut self) -> Zone {
+        self.read_settings().zone.clone()
     }
 
     /// Where the transaction stands.
@@ -211,13 +240,27 @@ impl Session {
     }
 
     /// Until when a statement that begins now, and its transaction, may run.
-    pub fn limits(&self) -> (Option<Instant>, Option<Instant>) {
+    pub fn limits(&mut self) -> (Option<Instant>, Option<Instant>) {
         let now = Instant::now();
-        let after = |from: Instant, name| self.settings.timeout(name).map(|t| from + t);
-        (
-            after(now, "statement_timeout"),
-            after(self.began.unwrap_or(now), "transaction_timeout"),
-        )
+        let began = self.began.unwrap_or(now);
+        let read = self.read_settings();
+        let (statement, transaction) = (read.statement_timeout, read.transaction_timeout);
+        (statement.map(|t| now + t), transaction.map(|t| began + t))
+    }
+
+    /// How long the client may send nothing, out of a transaction block and in one.
+    pub fn idle_timeouts(&mut self) -> (Option<Duration>, Option<Duration>) {
+        let read = self.read_settings();
+        let in_block = read.idle_in_transaction_session_timeout;
+        (read.idle_session_timeout, in_block)
+    }
+
+    /// The settings that are asked for with every message, as they were read when they last changed.
+    fn read_settings(&mut self) -> &ReadSettings {
+        if !Arc::ptr_eq(&self.read.of, &self.settings) {
+            self.read = ReadSettings::of(&self.settings);
+        }
+        &self.read
     }
 
     fn application_name(&self) -> &str {
@@ -295,7 +338,8 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
-        self.dispatch(statement, parameters).await
+        // Its future has the states of all kinds of statements: whoever calls this moves it.
+        Box::pin(self.dispatch(statement, parameters)).await
     }
 
     /// A statement begins.
@@ -322,22 +366,9 @@ impl Session {
     }
 
     async fn run(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
-        match &statement.kind {
-            StatementKind::Sql(sql) => self.run_sql(sql, statement, parameters).await,
-            // Its future has the states of all kinds of statements, and is moved by each caller.
-            _ => Box::pin(self.run_command(statement, parameters)).await,
-        }
-    }
-
-    /// A statement that is neither a query nor a write.
-    async fn run_command(
-        &mut self,
-        statement: &Statement,
-        parameters: &[ast::Expr],
-    ) -> Result<Outcome> {
         use StatementKind as K;
         match &statement.kind {
-            K::Sql(sql) => self.run_planned(sql, statement, parameters).await,
+            K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
             K::CreateSource(_)
             | K::CreateTable(_)
             | K::CreateMaterializedView(_)
