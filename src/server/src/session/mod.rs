@@ -255,7 +255,7 @@ impl Session {
         (read.idle_session_timeout, in_block)
     }
 
-    /// The settings that are asked for with every message, as they were read when they last changed.
+    /// The settings that every message asks for, read when they last changed.
     fn read_settings(&mut self) -> &ReadSettings {
         if !Arc::ptr_eq(&self.read.of, &self.settings) {
             self.read = ReadSettings::of(&self.settings);
