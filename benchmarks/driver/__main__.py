@@ -1,4 +1,4 @@
-"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
+"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import traceback
 
 import psycopg
 
-from . import check, exactly_once, latency, nexmark, state
+from . import check, exactly_once, latency, nexmark, serve, state
 from .topics import Broker, fill_nexmark
 
 
@@ -46,6 +46,11 @@ def arguments():
     sub = command("state", "cost of a stored row", broker=False)
     sub.add_argument("--keys", default="1M,10M")
     sub.add_argument("--queries", default="aggregate,join")
+    sub = command("serve", "reads and writes of single rows, beside PostgreSQL 15", broker=False)
+    sub.add_argument("--keys", type=number, default=number("1M"))
+    sub.add_argument("--queries", default=",".join(serve.SCRIPTS))
+    sub.add_argument("--clients", type=int, default=8)
+    sub.add_argument("--seconds", type=int, default=10, help="of each statement, mode and server")
     sub = command("fill", "fills the Nexmark topics", "4M")
     sub.add_argument("--prefix")
     return parser.parse_args()
@@ -57,6 +62,12 @@ def measurements(args):
         for name in args.queries.split(","):
             for keys in map(number, args.keys.split(",")):
                 yield f"state-{name}", lambda name=name, keys=keys: state.measure(name, keys, args)
+        return
+    if args.command == "serve":
+        with serve.Both(args) as both:
+            for name in args.queries.split(","):
+                for mode in serve.MODES[name]:
+                    yield f"{name}-{mode}", lambda name=name, mode=mode: serve.measure(name, mode, args, both.tidemark, both.postgres)
         return
     if args.command == "nexmark":
         broker = Broker(args.broker) if "kafka" in (args.source, args.sink) else None

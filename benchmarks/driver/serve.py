@@ -1,0 +1,125 @@
+"""Reads and writes of single rows, beside PostgreSQL 15 in the same run: pgbench asks both, one after the other, over the same table of K rows.
+
+    lookup     SELECT one row by its key
+    lookup-in  SELECT five rows by their keys
+    view       SELECT one row of a view (PostgreSQL: a table with the view's rows) by its key
+    insert     INSERT of a row with a new key
+    update     UPDATE of a row by its key
+
+Reads run in the simple protocol and with prepared statements. PostgreSQL has its default settings: every commit is on disk before it is acknowledged, as Tidemark's are.
+"""
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg
+
+from .server import Server
+from harness import take_ports
+
+FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/pgsql-15/bin", "/opt/homebrew/opt/postgresql@15/bin")
+
+TABLE = "CREATE TABLE accounts (aid INT PRIMARY KEY, bid INT, balance INT, filler TEXT)"
+ROWS = "INSERT INTO accounts SELECT i, i % 100, 0, 'this is a filler of forty characters, so' FROM generate_series({first}, {last}) AS g(i)"
+VIEW = "CREATE MATERIALIZED VIEW totals AS SELECT aid, sum(balance) AS total FROM accounts GROUP BY aid"
+VIEW_THERE = ("CREATE TABLE totals AS SELECT aid, sum(balance) AS total FROM accounts GROUP BY aid", "ALTER TABLE totals ADD PRIMARY KEY (aid)")
+ROWS_AT_ONCE = 100_000
+
+SCRIPTS = {
+    "lookup": "\\set aid random(1, {keys})\nSELECT balance FROM accounts WHERE aid = :aid;\n",
+    "lookup-in": "".join(f"\\set a{i} random(1, {{keys}})\n" for i in range(5)) + "SELECT aid, balance FROM accounts WHERE aid IN (:a0, :a1, :a2, :a3, :a4);\n",
+    "view": "\\set aid random(1, {keys})\nSELECT total FROM totals WHERE aid = :aid;\n",
+    "insert": "\\set aid random(1000000000, 2000000000)\nINSERT INTO accounts (aid, bid, balance, filler) VALUES (:aid, 1, 0, 'new'){conflict};\n",
+    "update": "\\set aid random(1, {keys})\nUPDATE accounts SET balance = balance + 1 WHERE aid = :aid;\n",
+}
+MODES = {"lookup": ("simple", "prepared"), "lookup-in": ("simple", "prepared"), "view": ("simple", "prepared"), "insert": ("prepared",), "update": ("prepared",)}
+
+
+class Postgres:
+    """A PostgreSQL of this run's own; it does not run as root, so root lends it to the user `postgres`."""
+
+    def __init__(self):
+        self.bin = next((Path(folder) for folder in FOLDERS if Path(folder, "initdb").exists()), None)
+        if self.bin is None:
+            raise RuntimeError("PostgreSQL 15 is not installed (Debian's package is postgresql-15): docker/deps.sh test installs it")
+        self.folder, self.port = Path(tempfile.mkdtemp(prefix="postgres-bench-")), take_ports(1)
+        self.owner = {}
+        if os.getuid() == 0:
+            self.owner = {"user": "postgres", "group": pwd.getpwnam("postgres").pw_gid, "extra_groups": []}
+            shutil.chown(self.folder, "postgres")
+
+    def _run(self, program, *words):
+        done = subprocess.run([self.bin / program, "-D", self.folder / "data", *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, **self.owner)
+        if done.returncode != 0:
+            raise RuntimeError(f"{program}: {done.stderr[-2000:]}")
+
+    def __enter__(self):
+        self._run("initdb", "--auth=trust", "--username=root", "--encoding=UTF8", "--no-sync")
+        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''")
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self._run("pg_ctl", "stop", "-w", "-m", "immediate")
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def fill(port, database, keys, view):
+    with psycopg.connect(host="127.0.0.1", port=port, dbname=database, user="root", autocommit=True) as connection:
+        connection.execute(TABLE)
+        for first in range(1, keys + 1, ROWS_AT_ONCE):
+            connection.execute(ROWS.format(first=first, last=min(first + ROWS_AT_ONCE - 1, keys)))
+        for statement in view:
+            connection.execute(statement)
+
+
+def ask(port, database, script, mode, args):
+    """(statements a second, p99 in ms) of pgbench."""
+    with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
+        Path(folder, "script.sql").write_text(script)
+        done = subprocess.run(["pgbench", "-n", "-M", mode, "-c", str(args.clients), "-j", "2", "-T", str(args.seconds), "-f", "script.sql", "-l", "--log-prefix=log",
+                               "-h", "127.0.0.1", "-p", str(port), "-U", "root", database], cwd=folder, capture_output=True, text=True)
+        rate = re.search(r"tps = ([\d.]+)", done.stdout)
+        if done.returncode != 0 or rate is None:
+            raise RuntimeError(f"pgbench: {done.stderr.strip()[-500:]}")
+        # client, transaction, microseconds, ..
+        taken = sorted(int(line.split()[2]) for log in Path(folder).glob("log.*") for line in log.read_text().splitlines())
+        return float(rate[1]), taken[len(taken) * 99 // 100] / 1000
+
+
+def measure(name, mode, args, tidemark, postgres):
+    """One line: both, one after the other."""
+    line = {"query": f"{name}-{mode}", "keys": args.keys, "clients": args.clients, "seconds": args.seconds}
+    for engine, port, database, conflict in (("postgres", postgres.port, "postgres", " ON CONFLICT DO NOTHING"), ("tidemark", tidemark.port, "dev", "")):
+        sys.stderr.write(f"{line['query']}: {engine}\n")
+        rate, p99 = ask(port, database, SCRIPTS[name].format(keys=args.keys, conflict=conflict), mode, args)
+        line |= {f"{engine}_per_second": round(rate), f"{engine}_p99_ms": round(p99, 2)}
+    line["ratio"] = round(line["tidemark_per_second"] / line["postgres_per_second"], 2)
+    return line
+
+
+class Both:
+    """Both servers with the same rows, as a context manager."""
+
+    def __init__(self, args):
+        self.args, self.tidemark, self.postgres = args, Server(args.workers), Postgres()
+
+    def __enter__(self):
+        self.tidemark.__enter__()
+        self.postgres.__enter__()
+        sys.stderr.write(f"filling two tables of {self.args.keys} rows\n")
+        fill(self.tidemark.port, "dev", self.args.keys, (VIEW, "FLUSH"))
+        fill(self.postgres.port, "postgres", self.args.keys, (*VIEW_THERE, "VACUUM ANALYZE"))
+        return self
+
+    def __exit__(self, *error):
+        self.postgres.__exit__(*error)
+        self.tidemark.__exit__(*error)
