@@ -71,6 +71,20 @@ impl Limits {
 }
 
 impl Interrupts {
+    /// One that is there already; taken as [`Interrupts::next`] takes it, without what it takes to
+    /// wait.
+    pub fn pending(&mut self) -> Option<Interrupt> {
+        if *self.ended.borrow() {
+            return Some(Interrupt::Ended);
+        }
+        if self.running && self.canceled.has_changed().is_ok_and(|changed| changed) {
+            self.canceled.mark_unchanged();
+            return Some(Interrupt::Canceled);
+        }
+        let (at, what) = self.limits.first(self.running)?;
+        (at <= Instant::now()).then_some(what)
+    }
+
     /// The next one.
     pub async fn next(&mut self) -> Interrupt {
         let limit = self.limits.first(self.running);
@@ -159,16 +173,24 @@ mod tests {
             },
             running: true,
         };
+        assert_eq!(interrupts.pending(), None);
         assert_eq!(interrupts.next().await, Interrupt::StatementTimeout);
+        assert_eq!(interrupts.pending(), Some(Interrupt::StatementTimeout));
         interrupts.running = false;
         assert_eq!(interrupts.next().await, Interrupt::IdleInTransaction);
         interrupts.limits.idle_in_transaction = None;
         cancel.send_replace(());
         assert_eq!(interrupts.next().await, Interrupt::TransactionTimeout);
-        interrupts.running = true;
         interrupts.limits = Limits::default();
+        assert_eq!(interrupts.pending(), None);
+        interrupts.running = true;
         assert_eq!(interrupts.next().await, Interrupt::Canceled);
+        assert_eq!(interrupts.pending(), None);
+        cancel.send_replace(());
+        assert_eq!(interrupts.pending(), Some(Interrupt::Canceled));
+        assert_eq!(interrupts.pending(), None);
         end.send_replace(true);
+        assert_eq!(interrupts.pending(), Some(Interrupt::Ended));
         assert_eq!(interrupts.next().await, Interrupt::Ended);
         assert_eq!(interrupts.next().await, Interrupt::Ended, "it stays so");
     }

@@ -104,6 +104,15 @@ impl Line {
             if let Some(message) = self.pending.pop_front() {
                 break message;
             }
+            if let Some(what) = self.interrupts.pending() {
+                return Err(self.interrupted(what));
+            }
+            // Most messages come with others, and need not be waited for.
+            match self.wire.next().now_or_never() {
+                Some(Some(Ok(message))) => break message,
+                Some(_) => return Err(Failure::Gone),
+                None => {}
+            }
             let notification = tokio::select! {
                 biased;
                 what = self.interrupts.next() => return Err(self.interrupted(what)),
@@ -124,6 +133,14 @@ impl Line {
     /// Runs `work`, listening meanwhile.
     async fn drive<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T, Failure> {
         tokio::pin!(work);
+        // What is short needs nothing that listens.
+        if let Some(what) = self.interrupts.pending() {
+            return Err(self.interrupted(what));
+        }
+        if let Poll::Ready(result) = futures::poll!(work.as_mut()) {
+            self.flush_notices().await?;
+            return Ok(result?);
+        }
         loop {
             tokio::select! {
                 biased;
