@@ -84,32 +84,32 @@ fn matches() -> Vec<Definition> {
 fn text_like(args: &ScalarFunctionArgs, compare: Compare, any_case: bool) -> Result<ColumnarValue> {
     let (texts, patterns) = (column(args, 0)?, column(args, 1)?);
     let matches = compare(&texts, &patterns)?;
-    check_escapes(&texts, &patterns, &matches, any_case)?;
+    for row in (0..matches.len()).filter(|row| matches.is_valid(*row)) {
+        check_escape(&texts, &patterns, row, any_case)?;
+    }
     result(args, Arc::new(matches))
 }
 
 /// `22025` where matching comes to an escape at the end of a pattern: Arrow takes it for itself,
 /// PostgreSQL fails once it has come that far.
-pub(super) fn check_escapes(
+pub(super) fn check_escape(
     texts: &ArrayRef,
     patterns: &ArrayRef,
-    matches: &BooleanArray,
+    row: usize,
     any_case: bool,
 ) -> Result<()> {
-    for row in 0..matches.len() {
-        if matches.is_null(row) || !ends_in_escape(text_at(patterns, row)) {
-            continue;
-        }
-        let letters = |text: &str| -> Vec<char> {
-            if any_case {
-                text.to_lowercase().chars().collect()
-            } else {
-                text.chars().collect()
-            }
-        };
-        let (text, pattern) = (text_at(texts, row), text_at(patterns, row));
-        bytea::like(&letters(text), &letters(pattern)).map_err(external)?;
+    let (text, pattern) = (text_at(texts, row), text_at(patterns, row));
+    if !ends_in_escape(pattern) {
+        return Ok(());
     }
+    let letters = |text: &str| -> Vec<char> {
+        if any_case {
+            text.to_lowercase().chars().collect()
+        } else {
+            text.chars().collect()
+        }
+    };
+    bytea::like(&letters(text), &letters(pattern)).map_err(external)?;
     Ok(())
 }
 

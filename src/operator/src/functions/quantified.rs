@@ -14,7 +14,7 @@
 //! intervals are compared by their keys; of numbers and moments of two types, both become what is
 //! common to them.
 
-use super::bytea::check_escapes;
+use super::bytea::check_escape;
 use super::casts::cast_array;
 use super::definition::*;
 use super::{chars, json, keyed, numeric, regex};
@@ -32,7 +32,7 @@ pub(super) type Compare =
     fn(&dyn Datum, &dyn Datum) -> std::result::Result<BooleanArray, ArrowError>;
 
 macro_rules! functions {
-    ($($any:literal $all:literal $compare:expr, $meeting:path;)*) => {
+    ($($any:literal $all:literal $compare:expr, $meeting:expr;)*) => {
         vec![$(
             definition($any, |args| quantified(args, $compare, $meeting, true)),
             definition($all, |args| quantified(args, $compare, $meeting, false)),
@@ -43,20 +43,20 @@ macro_rules! functions {
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
     functions! {
-        "any_eq" "all_eq" cmp::eq, compared;
-        "any_ne" "all_ne" cmp::neq, compared;
-        "any_lt" "all_lt" cmp::lt, compared;
-        "any_le" "all_le" cmp::lt_eq, compared;
-        "any_gt" "all_gt" cmp::gt, compared;
-        "any_ge" "all_ge" cmp::gt_eq, compared;
-        "any_like" "all_like" |x, y| like(x, y, comparison::like, false), matched;
-        "any_nlike" "all_nlike" |x, y| like(x, y, comparison::nlike, false), matched;
-        "any_ilike" "all_ilike" |x, y| like(x, y, comparison::ilike, true), matched;
-        "any_nilike" "all_nilike" |x, y| like(x, y, comparison::nilike, true), matched;
-        "any_regex" "all_regex" |x, y| regex::are_matched(x, y, false, true), matched;
-        "any_nregex" "all_nregex" |x, y| regex::are_matched(x, y, false, false), matched;
-        "any_iregex" "all_iregex" |x, y| regex::are_matched(x, y, true, true), matched;
-        "any_niregex" "all_niregex" |x, y| regex::are_matched(x, y, true, false), matched;
+        "any_eq" "all_eq" cmp::eq, Meeting::Values;
+        "any_ne" "all_ne" cmp::neq, Meeting::Values;
+        "any_lt" "all_lt" cmp::lt, Meeting::Values;
+        "any_le" "all_le" cmp::lt_eq, Meeting::Values;
+        "any_gt" "all_gt" cmp::gt, Meeting::Values;
+        "any_ge" "all_ge" cmp::gt_eq, Meeting::Values;
+        "any_like" "all_like" comparison::like, Meeting::Patterns { any_case: false };
+        "any_nlike" "all_nlike" comparison::nlike, Meeting::Patterns { any_case: false };
+        "any_ilike" "all_ilike" comparison::ilike, Meeting::Patterns { any_case: true };
+        "any_nilike" "all_nilike" comparison::nilike, Meeting::Patterns { any_case: true };
+        "any_regex" "all_regex" |x, y| regex::are_matched(x, y, false, true), Meeting::Regex;
+        "any_nregex" "all_nregex" |x, y| regex::are_matched(x, y, false, false), Meeting::Regex;
+        "any_iregex" "all_iregex" |x, y| regex::are_matched(x, y, true, true), Meeting::Regex;
+        "any_niregex" "all_niregex" |x, y| regex::are_matched(x, y, true, false), Meeting::Regex;
     }
 }
 
@@ -106,8 +106,29 @@ pub(super) fn common(x: &DataType, y: &DataType) -> Option<DataType> {
     })
 }
 
-/// A value and elements as they are compared, in one type.
-type Meeting = fn(&ArrayRef, &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>>;
+/// What elements are to the value.
+#[derive(Clone, Copy)]
+enum Meeting {
+    /// Values to compare it with.
+    Values,
+    /// Patterns of LIKE.
+    Patterns {
+        /// ILIKE.
+        any_case: bool,
+    },
+    /// Regular expressions.
+    Regex,
+}
+
+impl Meeting {
+    /// The value and the elements as they are compared, in one type.
+    fn meet(self, x: &ArrayRef, elements: &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>> {
+        match self {
+            Meeting::Values => compared(x, elements),
+            Meeting::Patterns { .. } | Meeting::Regex => matched(x, elements),
+        }
+    }
+}
 
 fn compared(x: &ArrayRef, elements: &ArrayRef) -> Result<Option<(ArrayRef, ArrayRef)>> {
     let Some(as_type) = common(x.data_type(), elements.data_type()) else {
@@ -160,22 +181,6 @@ pub(super) fn comparable(values: &ArrayRef, as_type: &DataType) -> Result<ArrayR
     })
 }
 
-/// LIKE, and its error for a pattern that ends in an escape.
-fn like(
-    texts: &dyn Datum,
-    patterns: &dyn Datum,
-    compare: Compare,
-    any_case: bool,
-) -> std::result::Result<BooleanArray, ArrowError> {
-    let matches = compare(texts, patterns)?;
-    let column = |d: &dyn Datum| make_array(d.get().0.to_data());
-    check_escapes(&column(texts), &column(patterns), &matches, any_case).map_err(|e| match e {
-        DataFusionError::External(ours) => ArrowError::ExternalError(ours),
-        other => ArrowError::ComputeError(other.to_string()),
-    })?;
-    Ok(matches)
-}
-
 fn quantified(
     args: &ScalarFunctionArgs,
     compare: Compare,
@@ -191,7 +196,7 @@ fn quantified(
     let elements = lists
         .values()
         .slice(first as usize, (last - first) as usize);
-    let matches = match meeting(&x, &elements)? {
+    let matches = match meeting.meet(&x, &elements)? {
         None => BooleanArray::new_null(elements.len()),
         Some((x, elements)) => {
             let places = (0..rows).flat_map(|row| {
@@ -199,10 +204,25 @@ fn quantified(
                 std::iter::repeat_n(row as u32, length)
             });
             let repeated = take(&x, &UInt32Array::from_iter_values(places), None)?;
-            compare(&repeated, &elements).map_err(|error| match error {
+            let matches = compare(&repeated, &elements).map_err(|error| match error {
                 ArrowError::ExternalError(ours) => DataFusionError::External(ours),
-                other => other.into(),
-            })?
+                other => DataFusionError::from(other),
+            })?;
+            if let Meeting::Patterns { any_case } = meeting {
+                // Those behind the one that decides are not looked at.
+                let decided = decisive(&matches, any);
+                for row in 0..rows {
+                    let places =
+                        (offsets[row] - first) as usize..(offsets[row + 1] - first) as usize;
+                    for place in places.filter(|place| matches.is_valid(*place)) {
+                        check_escape(&repeated, &elements, place, any_case)?;
+                        if decided.value(place) {
+                            break;
+                        }
+                    }
+                }
+            }
+            matches
         }
     };
     let decided = decisive(&matches, any);

@@ -109,11 +109,11 @@ pub(super) fn resolve(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Tr
             Ok(Transformed::yes(resolved))
         }
         Expr::BinaryExpr(binary) => {
-            let integer = |e: &Expr| {
-                let value = key_of(e)?;
-                Some(value.get_type(schema).is_ok_and(|t| t.is_integer()))
+            let is_other = |e: &Expr| {
+                let data_type = key_of(e)?.get_type(schema).ok()?;
+                Some(data_type.is_integer() || matches!(data_type, DataType::Decimal128(..)))
             };
-            let sides = (integer(&binary.left), integer(&binary.right));
+            let sides = (is_other(&binary.left), is_other(&binary.right));
             let (Some(left), Some(right)) = sides else {
                 return Ok(Transformed::no(Expr::BinaryExpr(binary)));
             };
