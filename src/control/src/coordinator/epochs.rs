@@ -1,12 +1,12 @@
 //! Barriers, cuts, decisions and publication.
 
-use super::{Coordinator, EPOCHS_IN_FLIGHT_MAX, PendingWrite, URGENT_EPOCH_MAX, URGENT_EPOCH_MIN};
+use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite};
 use crate::entry::CUT_BYTES_MAX;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
@@ -57,7 +57,7 @@ impl Coordinator {
             return None;
         }
         let interval = if self.urgent {
-            self.deciding.clamp(URGENT_EPOCH_MIN, URGENT_EPOCH_MAX)
+            Duration::from_millis(EPOCH_MS_MIN)
         } else {
             self.pace.epoch
         };
@@ -267,7 +267,6 @@ impl Coordinator {
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
             let flight = &mut self.in_flight[*i];
             flight.decided = true;
-            self.deciding = flight.sent.elapsed();
             flight.stands = Arc::new(self.decisions.positions.clone());
             flight.snapshot = snapshot;
             self.readers.decide(epoch);

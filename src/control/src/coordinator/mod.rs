@@ -44,11 +44,8 @@ use tokio::sync::oneshot;
 /// Epochs that may be on their way through the workers before the next barrier waits.
 pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
 
-/// How long an epoch is that somebody waits for (a write, a statement): as long as the last one
-/// took from its barrier to its decision, within these bounds. So the writes that come while one is
-/// decided share the next, and where barriers are slow there are fewer of them.
-pub const URGENT_EPOCH_MIN: Duration = Duration::from_millis(1);
-pub const URGENT_EPOCH_MAX: Duration = Duration::from_millis(5);
+/// An epoch that somebody waits for (a write, a statement) is at least this long, in milliseconds.
+pub const EPOCH_MS_MIN: u64 = 5;
 
 /// The pause between two tries to append to a log on a full disk, at most.
 const FULL_DISK_PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -77,8 +74,6 @@ pub struct Coordinator {
     /// The epoch that the next barrier closes.
     next_epoch: Epoch,
     last_barrier: Instant,
-    /// How long the last epoch took from its barrier to its decision.
-    deciding: Duration,
     in_flight: VecDeque<EpochInFlight>,
     /// Something happened that the next epoch should contain.
     active: bool,

@@ -347,7 +347,6 @@ impl Coordinator {
             workers,
             pace,
             last_barrier: Instant::now(),
-            deciding: super::URGENT_EPOCH_MAX,
             in_flight: VecDeque::new(),
             active: true,
             urgent: false,
