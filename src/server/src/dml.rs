@@ -73,7 +73,7 @@ fn count(batches: &[RecordBatch]) -> usize {
 }
 
 /// Folds an identifier as PostgreSQL does.
-fn fold(ident: &Ident) -> String {
+pub(crate) fn fold(ident: &Ident) -> String {
     if ident.quote_style.is_some() {
         ident.value.clone()
     } else {

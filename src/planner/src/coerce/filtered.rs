@@ -64,7 +64,13 @@ fn guard<'a>(
 /// computes when it plans.
 fn is_certain(expr: &Expr, schema: &DFSchema) -> Result<bool> {
     Ok(match expr {
-        constant if constant.column_refs().is_empty() && !constant.is_volatile() => true,
+        constant
+            if constant.column_refs().is_empty()
+                && !constant.contains_outer()
+                && !constant.is_volatile() =>
+        {
+            true
+        }
         Expr::Column(_) | Expr::OuterReferenceColumn(..) => true,
         Expr::Alias(alias) => is_certain(&alias.expr, schema)?,
         Expr::Cast(Cast { expr, field }) => {

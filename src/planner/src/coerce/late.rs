@@ -65,28 +65,32 @@ impl ScalarUDFImpl for Late {
     }
 }
 
-/// The call for an operator that is bound as one of numerics, if that may change.
-pub(super) fn bound(
-    op: Operator,
-    operands: &[Expr],
-    returns: DataType,
-    schema: &DFSchema,
-) -> Option<Expr> {
-    let types = operands.iter().map(|e| e.get_type(schema).ok());
-    let types = types.collect::<Option<Vec<DataType>>>()?;
-    let mut exact = operands.iter().zip(&types).filter(|(_, t)| is_exact(t));
-    let may_change = exact.clone().any(|(e, _)| !matches!(e, Expr::Literal(..)))
-        && exact.all(|(_, t)| !matches!(t, DataType::Decimal128(_, scale) if *scale != 0));
-    if !op.is_numerical_operators() || !is_exact(&returns) || !may_change {
-        return None;
+/// Whether an operator of these operands may be another one when their types are final: if numerics
+/// that are no constants are among them, and none has digits behind the point.
+pub(super) fn may_change(op: Operator, operands: &[&Expr], schema: &DFSchema) -> bool {
+    if !op.is_numerical_operators() {
+        return false;
     }
+    let mut may = false;
+    for operand in operands {
+        match operand.get_type(schema) {
+            Ok(DataType::Decimal128(_, scale)) if scale != 0 => return false,
+            Ok(t) => may |= is_exact(&t) && !matches!(operand, Expr::Literal(..)),
+            Err(_) => return false,
+        }
+    }
+    may
+}
+
+/// The call for an operator that may change, with the type that it has so far.
+pub(super) fn bound(op: Operator, operands: Vec<Expr>, returns: DataType) -> Expr {
     let late = Late {
         op,
         returns,
         signature: Signature::any(operands.len(), Volatility::Immutable),
     };
-    let call = ScalarFunction::new_udf(ScalarUDF::from(late).into(), operands.to_vec());
-    Some(Expr::ScalarFunction(call))
+    let function = ScalarUDF::from(late).into();
+    Expr::ScalarFunction(ScalarFunction::new_udf(function, operands))
 }
 
 /// An expression with all operators in it resolved, and comparisons by key of what is no numeric.

@@ -124,15 +124,18 @@ impl ExprPlanner for NumericPlanner {
             }
             _ => return Ok(PlannerResult::Original(raw)),
         };
-        let operands = [raw.left.clone(), raw.right.clone()];
+        let operands = late::may_change(op, &[&raw.left, &raw.right], schema)
+            .then(|| vec![raw.left.clone(), raw.right.clone()]);
         let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));
         let bound = self.0.operator(binary, schema)?;
         if bound.transformed {
-            let late = match bound.data.get_type(schema) {
-                Ok(returns) => late::bound(op, &operands, returns, schema),
-                Err(_) => None,
-            };
-            return Ok(PlannerResult::Planned(late.unwrap_or(bound.data)));
+            return Ok(PlannerResult::Planned(match operands {
+                Some(operands) => match bound.data.get_type(schema) {
+                    Ok(returns) if is_exact(&returns) => late::bound(op, operands, returns),
+                    _ => bound.data,
+                },
+                None => bound.data,
+            }));
         }
         match bound.data {
             Expr::BinaryExpr(BinaryExpr { left, right, .. }) => {
@@ -413,11 +416,9 @@ impl Calls {
         if sign == KEEP {
             return Ok(operand);
         }
-        let operands = [operand];
-        if let Some(late) = late::bound(Operator::Minus, &operands, data_type, schema) {
-            return Ok(late);
+        if late::may_change(Operator::Minus, &[&operand], schema) {
+            return Ok(late::bound(Operator::Minus, vec![operand], data_type));
         }
-        let [operand] = operands;
         self.negated(operand, schema)
     }
 

@@ -43,7 +43,8 @@ pub struct Prepared {
     /// Number of its parameters.
     count: usize,
     description: Mutex<Option<(Arc<Catalog>, Description)>>,
-    lookup: Kept,
+    /// None for a statement that is to be planned.
+    lookup: Option<Kept>,
 }
 
 /// A statement with its parameters.
@@ -118,12 +119,16 @@ impl Connection {
             .and_then(sql_of)
             .map_or(0, parameters::count)
             .max(message.type_oids.len());
+        let lookup = match statement.as_ref().map(|s| &s.kind) {
+            Some(StatementKind::Sql(sql)) => Kept::of(sql),
+            _ => None,
+        };
         let prepared = Prepared {
             statement,
             types: message.type_oids,
             count,
             description: Mutex::default(),
-            lookup: Kept::default(),
+            lookup,
         };
         self.statements.insert(name, Arc::new(prepared));
         self.line
@@ -289,10 +294,11 @@ impl Connection {
                 .await;
         };
         if matches!(portal.state, PortalState::Ready)
-            && let StatementKind::Sql(sql) = &statement.kind
+            && let Some(lookup) = &prepared.lookup
         {
-            let (lookup, text) = (&prepared.lookup, &statement.text);
-            let found = self.session.look_up_kept(lookup, sql, text, &portal.values);
+            let found = self
+                .session
+                .look_up_kept(lookup, &statement.text, &portal.values);
             if let Some(rows) = self.line.drive(found).await? {
                 let tag = rows.tag.clone();
                 portal.state = PortalState::Rows(Cursor::new(rows), tag);

@@ -34,7 +34,6 @@ impl Connection {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
-        self.limit_statement();
         if let Some(rows) = self.line.drive(self.session.look_up(text)).await? {
             let outcome = Outcome::Rows(rows);
             return self.send_outcome(outcome, &Formats::default(), true).await;

@@ -8,6 +8,7 @@
 use super::Snapshot;
 use super::normalised::{Normalised, normalised};
 use super::table_provider::{kept_key, looked_up};
+use crate::dml::fold;
 use crate::protocol::parameters::placeholder;
 use crate::session::settings::Settings;
 use crate::session::{Rows, Session, Status, Tag};
@@ -44,10 +45,12 @@ enum Value {
     Parameter(usize),
 }
 
-/// What a statement looks up, found once for a catalog and a session's settings; none for a
-/// statement that is no lookup.
-#[derive(Default)]
-pub struct Kept(Mutex<Option<Found>>);
+/// A statement of this form, and what it looks up, found once for a catalog and a session's
+/// settings.
+pub struct Kept {
+    statement: Statement,
+    found: Mutex<Option<Found>>,
+}
 
 struct Found {
     catalog: Arc<Catalog>,
@@ -56,15 +59,23 @@ struct Found {
 }
 
 impl Kept {
-    fn lookup(&self, snapshot: &Snapshot, statement: &Statement) -> Option<Arc<Lookup>> {
-        let mut kept = self.0.lock();
+    /// A statement to be kept; `None` for one that is not of this form.
+    pub fn of(statement: &Statement) -> Option<Kept> {
+        Form::of(statement).map(|_| Kept {
+            statement: statement.clone(),
+            found: Mutex::default(),
+        })
+    }
+
+    fn lookup(&self, snapshot: &Snapshot) -> Option<Arc<Lookup>> {
+        let mut kept = self.found.lock();
         if let Some(found) = kept.as_ref()
             && Arc::ptr_eq(&found.catalog, &snapshot.catalog)
             && Arc::ptr_eq(&found.settings, &snapshot.settings)
         {
             return found.lookup.clone();
         }
-        let form = Form::of(statement);
+        let form = Form::of(&self.statement);
         let lookup = form.and_then(|form| form.lookup(snapshot)).map(Arc::new);
         *kept = Some(Found {
             catalog: snapshot.catalog.clone(),
@@ -80,24 +91,16 @@ const TEXTS_MAX: usize = 100;
 
 /// The lookups of a session by their texts without constants; none where a text is none.
 #[derive(Default)]
-pub struct Lookups(HashMap<String, Option<Arc<Text>>>);
-
-struct Text {
-    statement: Statement,
-    kept: Kept,
-}
+pub struct Lookups(HashMap<String, Option<Arc<Kept>>>);
 
 impl Lookups {
-    fn get(&mut self, text: String) -> Option<Arc<Text>> {
+    fn get(&mut self, text: String) -> Option<Arc<Kept>> {
         if let Some(known) = self.0.get(&text) {
             return known.clone();
         }
         let parsed = tidemark_planner::parse(&text).unwrap_or_default();
         let known = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
-            Ok(StatementKind::Sql(sql)) if Form::of(&sql).is_some() => Some(Arc::new(Text {
-                statement: *sql,
-                kept: Kept::default(),
-            })),
+            Ok(StatementKind::Sql(sql)) => Kept::of(&sql).map(Arc::new),
             _ => None,
         };
         if self.0.len() >= TEXTS_MAX {
@@ -121,15 +124,13 @@ impl Session {
         let Some(known) = self.lookups.get(key) else {
             return Ok(None);
         };
-        let found = self.look_up_kept(&known.kept, &known.statement, text, &constants);
-        found.await
+        self.look_up_kept(&known, text, &constants).await
     }
 
-    /// Rows of a statement that is a lookup; `None` for all others, which are to be planned.
+    /// Rows of a statement of this form; `None` for one that is to be planned.
     pub async fn look_up_kept(
         &mut self,
         kept: &Kept,
-        statement: &Statement,
         text: &str,
         parameters: &[Expr],
     ) -> Result<Option<Rows>> {
@@ -138,7 +139,7 @@ impl Session {
         }
         self.arrive(text);
         let snapshot = self.snapshot().await?;
-        let lookup = kept.lookup(&snapshot, statement);
+        let lookup = kept.lookup(&snapshot);
         Ok(lookup.and_then(|lookup| lookup.rows(&snapshot, parameters)))
     }
 }
@@ -302,7 +303,7 @@ impl<'a> Form<'a> {
     /// The relation, if its rows are kept.
     fn relation<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Arc<Relation>> {
         let part = |part: &ObjectNamePart| match part {
-            ObjectNamePart::Identifier(ident) => Some(folded(ident)),
+            ObjectNamePart::Identifier(ident) => Some(fold(ident)),
             ObjectNamePart::Function(_) => None,
         };
         let names = self.name.0.iter().map(part).collect::<Option<Vec<_>>>()?;
@@ -323,12 +324,12 @@ impl<'a> Form<'a> {
         let ident = match expr {
             Expr::Identifier(ident) => ident,
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                [table, column] if folded(table) == folded(self.qualifier) => column,
+                [table, column] if fold(table) == fold(self.qualifier) => column,
                 _ => return None,
             },
             _ => return None,
         };
-        let name = folded(ident);
+        let name = fold(ident);
         relation.columns.iter().position(|c| c.name == name)
     }
 
@@ -345,7 +346,7 @@ impl<'a> Form<'a> {
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
                     columns.push(self.column(expr, relation)?);
-                    names.push(folded(alias));
+                    names.push(fold(alias));
                 }
                 SelectItem::Wildcard(options)
                     if *options == WildcardAdditionalOptions::default() =>
@@ -416,14 +417,6 @@ fn value(expr: &Expr) -> Option<Value> {
         Some(number) => Value::Parameter(number.checked_sub(1)?),
         None => Value::Constant(expr.clone()),
     })
-}
-
-/// A name as it is looked for.
-fn folded(ident: &Ident) -> String {
-    match ident.quote_style {
-        None => ident.value.to_lowercase(),
-        Some(_) => ident.value.clone(),
-    }
 }
 
 /// Constants as a column of one type, each of them once; `None` for what the planner is to read.
