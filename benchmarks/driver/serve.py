@@ -9,10 +9,7 @@
 Reads run in the simple protocol and with prepared statements. PostgreSQL has its default settings: every commit is on disk before it is acknowledged, as Tidemark's are.
 """
 
-import os
-import pwd
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +17,10 @@ from pathlib import Path
 
 import psycopg
 
-from .server import Server
-from harness import take_ports
+from .server import ROOT, Server
 
-FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/pgsql-15/bin", "/opt/homebrew/opt/postgresql@15/bin")
+sys.path.insert(0, str(ROOT / "src" / "sim"))
+from differential.postgres import Postgres  # noqa: E402
 
 TABLE = "CREATE TABLE accounts (aid INT PRIMARY KEY, bid INT, balance INT, filler TEXT)"
 ROWS = "INSERT INTO accounts SELECT i, i % 100, 0, 'this is a filler of forty characters, so' FROM generate_series({first}, {last}) AS g(i)"
@@ -39,37 +36,6 @@ SCRIPTS = {
     "update": "\\set aid random(1, {keys})\nUPDATE accounts SET balance = balance + 1 WHERE aid = :aid;\n",
 }
 MODES = {"lookup": ("simple", "prepared"), "lookup-in": ("simple", "prepared"), "view": ("simple", "prepared"), "insert": ("prepared",), "update": ("prepared",)}
-
-
-class Postgres:
-    """A PostgreSQL of this run's own; it does not run as root, so root lends it to the user `postgres`."""
-
-    def __init__(self):
-        self.bin = next((Path(folder) for folder in FOLDERS if Path(folder, "initdb").exists()), None)
-        if self.bin is None:
-            raise RuntimeError("PostgreSQL 15 is not installed (Debian's package is postgresql-15): docker/deps.sh test installs it")
-        self.folder, self.port = Path(tempfile.mkdtemp(prefix="postgres-bench-")), take_ports(1)
-        self.owner = {}
-        if os.getuid() == 0:
-            self.owner = {"user": "postgres", "group": pwd.getpwnam("postgres").pw_gid, "extra_groups": []}
-            shutil.chown(self.folder, "postgres")
-
-    def _run(self, program, *words):
-        done = subprocess.run([self.bin / program, "-D", self.folder / "data", *words], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, **self.owner)
-        if done.returncode != 0:
-            raise RuntimeError(f"{program}: {done.stderr[-2000:]}")
-
-    def __enter__(self):
-        self._run("initdb", "--auth=trust", "--username=root", "--encoding=UTF8", "--no-sync")
-        self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"), "-o", f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''")
-        return self
-
-    def __exit__(self, *_):
-        try:
-            self._run("pg_ctl", "stop", "-w", "-m", "immediate")
-        finally:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def fill(port, database, keys, view):
@@ -110,16 +76,16 @@ class Both:
     """Both servers with the same rows, as a context manager."""
 
     def __init__(self, args):
-        self.args, self.tidemark, self.postgres = args, Server(args.workers), Postgres()
+        self.args, self.tidemark, self.postgres = args, Server(args.workers), Postgres({})
 
     def __enter__(self):
         self.tidemark.__enter__()
-        self.postgres.__enter__()
+        self.postgres.start()
         sys.stderr.write(f"filling two tables of {self.args.keys} rows\n")
         fill(self.tidemark.port, "dev", self.args.keys, (VIEW, "FLUSH"))
         fill(self.postgres.port, "postgres", self.args.keys, (*VIEW_THERE, "VACUUM ANALYZE"))
         return self
 
     def __exit__(self, *error):
-        self.postgres.__exit__(*error)
+        self.postgres.stop()
         self.tidemark.__exit__(*error)

@@ -1,6 +1,6 @@
 """A PostgreSQL 15 of the judge's own: data folder, port and settings that nobody else has; gone when the judge ends.
 
-Texts compare by code point (collation C), letters are Unicode's (`upper('ä')` is `Ä`), the time zone is UTC: as in Tidemark. Nothing is synced: it lives for one run. PostgreSQL
+Texts compare by code point (collation C), letters are Unicode's (`upper('ä')` is `Ä`), the time zone is UTC: as in Tidemark. PostgreSQL
 refuses to run as root, so root lends it to the user `postgres`.
 """
 
@@ -25,9 +25,15 @@ def programs():
     raise RuntimeError("PostgreSQL 15 is not installed (Debian's package is postgresql-15): docker/deps.sh test installs it")
 
 
+# Nothing is synced: it lives for one run.
+_SCRATCH = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 20, "shared_buffers": "32MB", "autovacuum": "off", "jit": "off"}
+
+
 class Postgres:
-    def __init__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="differential-postgres-"))
+    def __init__(self, settings=None):
+        """`settings` in place of those of a server whose rows nobody needs."""
+        self.settings = _SCRATCH if settings is None else settings
+        self.folder = Path(tempfile.mkdtemp(prefix="tidemark-postgres-"))
         self.data = self.folder / "data"
         self.port = take_ports(1)
 
@@ -44,8 +50,7 @@ class Postgres:
         if os.getuid() == 0:
             shutil.chown(self.folder, "postgres")
         self._run("initdb", "--locale=C", "--lc-ctype=C.UTF-8", "--encoding=UTF8", "--auth=trust", "--username=root", "--no-sync")
-        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-                    "timezone": "UTC", "lc_messages": "C", "max_connections": 20, "shared_buffers": "32MB", "autovacuum": "off", "jit": "off"}
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "timezone": "UTC", "lc_messages": "C", **self.settings}
         with open(self.data / "postgresql.conf", "a") as file:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
         self._run("pg_ctl", "start", "-w", "-l", str(self.folder / "log"))
