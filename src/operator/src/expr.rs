@@ -11,8 +11,10 @@
 mod coalesce;
 mod compile;
 mod floats;
+mod guarded;
 mod message;
 mod postgres;
+mod selected;
 #[cfg(test)]
 mod tests;
 

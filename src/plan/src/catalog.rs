@@ -28,11 +28,36 @@ pub struct Column {
 impl Column {
     /// The column as an Arrow field of this name, which carries its SQL type.
     pub fn sql_field(&self, name: impl Into<String>) -> Field {
-        let field = Field::new(name, self.data_type.clone(), self.nullable);
+        let field = with_digits(Field::new(name, self.data_type.clone(), self.nullable));
         if self.sql_type.is_empty() {
             return field;
         }
-        field.with_metadata([(SQL_TYPE.to_string(), self.sql_type.clone())].into())
+        let mut metadata = field.metadata().clone();
+        metadata.insert(SQL_TYPE.to_string(), self.sql_type.clone());
+        field.with_metadata(metadata)
+    }
+}
+
+/// A field that carries, if it is a `numeric(p, s)`, that it is declared so: what is computed of it
+/// may have the same digits by chance.
+pub fn with_digits(field: Field) -> Field {
+    match digits(field.data_type()) {
+        Some(digits) => field.with_metadata([(DIGITS.to_string(), digits)].into()),
+        None => field,
+    }
+}
+
+/// The precision and scale that a field's type is declared with, as in `numeric(10,2)`; `None` of
+/// what has none, or is computed.
+pub fn declared_numeric(field: &Field) -> Option<&str> {
+    let declared = field.metadata().get(DIGITS)?;
+    (digits(field.data_type()).as_ref() == Some(declared)).then_some(declared)
+}
+
+fn digits(data_type: &DataType) -> Option<String> {
+    match data_type {
+        DataType::Decimal128(precision, scale) => Some(format!("numeric({precision},{scale})")),
+        _ => None,
     }
 }
 
@@ -188,6 +213,9 @@ pub struct Relation {
 
 /// The key under which a field carries the text of its SQL type, where Arrow's does not say it all.
 pub const SQL_TYPE: &str = "sql_type";
+
+/// The key under which a field carries the precision and scale that it is declared with.
+const DIGITS: &str = "digits";
 
 impl Relation {
     /// The columns as an Arrow schema whose fields carry their SQL types.

@@ -40,7 +40,7 @@ pub use coerce::SessionZone;
 pub use datafusion_sql::sqlparser;
 pub use limits::check as check_limits;
 pub use lower::to_expr;
-pub use optimise::ad_hoc_rules;
+pub use optimise::{ad_hoc_rules, may_fail};
 pub use parse::{parse, parse_stored};
 pub use statement::{Statement, StatementKind};
 pub use types::{

@@ -19,6 +19,7 @@
 //! | propagate_empty_relation | an empty relation has no rows in any epoch |
 //! | eliminate_outer_join | a filter that rejects NULLs removes the NULL-extended rows anyway |
 //! | push_down_filter | it commutes with projections, kept sides, groups ([`PushedFilters`]) |
+//! | `written_order` (ours, around it) | what guards another condition stays before it |
 //! | optimize_projections | columns that nobody reads are not carried ([`GroupKeys`]) |
 //!
 //! `fold` stands in place of simplify_expressions, which evaluates constants with another
@@ -31,6 +32,10 @@
 //! keeps distinct values itself), eliminate_group_by_constant, common_subexpr_eliminate and the
 //! leaf rules (costs of a batch engine), filter_null_join_keys (the join operator drops such rows
 //! itself).
+
+mod written_order;
+
+pub use written_order::may_fail;
 
 use crate::bind::Registry;
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
@@ -55,7 +60,7 @@ use tidemark_common::Error;
 
 fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     use datafusion_optimizer as o;
-    vec![
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
         Arc::new(o::rewrite_set_comparison::RewriteSetComparison::new()),
         Arc::new(o::decorrelate_predicate_subquery::DecorrelatePredicateSubquery::new()),
         Arc::new(o::scalar_subquery_to_join::ScalarSubqueryToJoin::new()),
@@ -66,9 +71,10 @@ fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
         Arc::new(CrossJoins::default()),
         Arc::new(o::propagate_empty_relation::PropagateEmptyRelation::new()),
         Arc::new(o::eliminate_outer_join::EliminateOuterJoin::new()),
-        Arc::new(PushedFilters::default()),
-        Arc::new(o::optimize_projections::OptimizeProjections::new()),
-    ]
+    ];
+    rules.extend(written_order::around(Arc::new(PushedFilters::default())));
+    rules.push(Arc::new(o::optimize_projections::OptimizeProjections::new()));
+    rules
 }
 
 /// DataFusion's rule for products under a filter, which puts the conditions of a whole tree of
@@ -404,18 +410,17 @@ fn compared_to_each(expr: Expr) -> Transformed<Expr> {
 /// beyond measure.
 pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let (joins, filters) = (CrossJoins::default(), PushedFilters::default());
-    let sound =
-        |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-            if rule.name() == joins.name() {
-                Arc::new(CrossJoins::default())
-            } else if rule.name() == filters.name() {
-                Arc::new(PushedFilters::default())
-            } else {
-                rule
-            }
-        };
+    let sound = |rule: Arc<dyn OptimizerRule + Send + Sync>| {
+        if rule.name() == joins.name() {
+            vec![Arc::new(CrossJoins::default()) as _]
+        } else if rule.name() == filters.name() {
+            written_order::around(Arc::new(PushedFilters::default())).into()
+        } else {
+            vec![rule]
+        }
+    };
     let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(PlainLists);
-    let rest = Optimizer::new().rules.into_iter().map(sound);
+    let rest = Optimizer::new().rules.into_iter().flat_map(sound);
     stopping(std::iter::once(first).chain(rest).collect())
 }
 

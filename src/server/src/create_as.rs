@@ -13,16 +13,18 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions::cast_array;
-use tidemark_plan::{Column, Relation};
+use tidemark_plan::{Column, Relation, declared_numeric};
+use tidemark_planner::NUMERIC;
 use tidemark_planner::statement::{Name, Statement, StatementKind};
 
 /// A column as CREATE TABLE declares it.
 fn definition(field: &Field) -> String {
-    // A bare NULL has no type; PostgreSQL makes it text.
-    let data_type = if field.data_type().is_null() {
-        DataType::Utf8
-    } else {
-        field.data_type().clone()
+    let data_type = match field.data_type() {
+        // A bare NULL has no type; PostgreSQL makes it text.
+        DataType::Null => DataType::Utf8,
+        // What is computed has any digits.
+        DataType::Decimal128(..) if declared_numeric(field).is_none() => NUMERIC,
+        other => other.clone(),
     };
     let sql_type = types::declared(field).to_string();
     let column = Column {

@@ -4,6 +4,8 @@
 //! It could be written as CASE, but that names each argument twice: within each other, copies
 //! double with each level.
 
+use super::guarded::Guarded;
+use super::selected::Selected;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{self, filter_record_batch, is_null};
@@ -11,8 +13,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::ColumnarValue;
-use datafusion_physical_expr::expressions::{Column, Literal, cast};
-use datafusion_physical_expr::utils::collect_columns;
+use datafusion_physical_expr::expressions::{BinaryExpr, Literal, cast};
 use datafusion_physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -27,10 +28,8 @@ pub(super) const NAMES: [&str; 3] = ["coalesce", "ifnull", "nvl"];
 #[derive(Clone, Debug)]
 pub(super) struct Coalesce {
     args: Vec<Physical>,
-    /// All but the first, over `read`.
-    rest: Vec<Physical>,
-    /// The columns that these read, ascending: of a wide row, no others are copied.
-    read: Vec<usize>,
+    /// All but the first.
+    rest: Selected,
 }
 
 impl Coalesce {
@@ -53,29 +52,8 @@ impl Coalesce {
     }
 
     fn new(args: Vec<Physical>) -> Result<Coalesce> {
-        let lazy = args.iter().skip(1);
-        let mut read: Vec<usize> = lazy
-            .clone()
-            .flat_map(collect_columns)
-            .map(|c| c.index())
-            .collect();
-        read.sort_unstable();
-        read.dedup();
-        let moved = |arg: &Physical| {
-            let moved = arg.clone().transform_up(|e| {
-                let at = |c: &Column| read.binary_search(&c.index()).ok();
-                Ok(match e.downcast_ref::<Column>() {
-                    Some(c) => match at(c) {
-                        Some(i) => Transformed::yes(Arc::new(Column::new(c.name(), i))),
-                        None => Transformed::no(e),
-                    },
-                    None => Transformed::no(e),
-                })
-            });
-            moved.map(|t| t.data)
-        };
-        let rest = lazy.map(moved).collect::<Result<_>>()?;
-        Ok(Coalesce { args, rest, read })
+        let rest = Selected::new(args.iter().skip(1))?;
+        Ok(Coalesce { args, rest })
     }
 }
 
@@ -136,7 +114,8 @@ impl PhysicalExpr for Coalesce {
         if first.logical_null_count() == 0 {
             return Ok(ColumnarValue::Array(first));
         }
-        complete(first, &self.rest, &batch.project(&self.read)?).map(ColumnarValue::Array)
+        let batch = batch.project(&self.rest.read)?;
+        complete(first, &self.rest.exprs, &batch).map(ColumnarValue::Array)
     }
 
     fn children(&self) -> Vec<&Physical> {
@@ -180,13 +159,19 @@ impl fmt::Display for Coalesce {
 }
 
 /// An expression over rows of `input` with calls of `coalesce`, which evaluate all of their
-/// arguments first, replaced by what evaluates them in turn.
+/// arguments first, replaced by what evaluates them in turn; so are AND and OR.
 pub fn with_lazy_calls(expr: Physical, input: &Schema) -> Result<Physical> {
-    let replaced = expr.transform_up(|e| match e.downcast_ref::<ScalarFunctionExpr>() {
-        Some(call) if NAMES.contains(&call.name()) => {
-            Coalesce::over(call.args().to_vec(), input).map(Transformed::yes)
+    let replaced = expr.transform_up(|e| {
+        if let Some(call) = e.downcast_ref::<ScalarFunctionExpr>()
+            && NAMES.contains(&call.name())
+        {
+            return Coalesce::over(call.args().to_vec(), input).map(Transformed::yes);
         }
-        _ => Ok(Transformed::no(e)),
+        let guarded = match e.downcast_ref::<BinaryExpr>() {
+            Some(binary) => Guarded::of(binary)?,
+            None => None,
+        };
+        Ok(guarded.map_or_else(|| Transformed::no(e), Transformed::yes))
     });
     replaced.map(|t| t.data)
 }

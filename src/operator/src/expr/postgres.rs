@@ -7,11 +7,14 @@
 //! * A float becomes an integer by rounding half to even, a numeric by rounding half away from
 //!   zero, instead of truncation.
 //! * Timestamps, floats and intervals turn into text as PostgreSQL prints them.
+//! * The right side of AND and OR counts where the left one leaves the answer open
+//!   ([`super::guarded`]).
 //! * A timestamp and an interval give PostgreSQL's sum: infinities stay.
 //!
 //! The rules are idempotent: applying them again changes nothing in the answers.
 
 use super::floats;
+use super::guarded::Guarded;
 use crate::functions::text;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::kernels::arity::try_binary;
@@ -65,6 +68,7 @@ fn replaced(old: Physical, new: Option<Physical>) -> Transformed<Physical> {
 fn binary_node(binary: &BinaryExpr, input: &Schema) -> Result<Option<Physical>> {
     let (left, right) = (binary.left(), binary.right());
     Ok(match binary.op() {
+        Operator::And | Operator::Or => Guarded::of(binary)?,
         op if of_floats(op) && is_float(left, input)? && is_float(right, input)? => {
             let output = left.data_type(input)?;
             let (name, kernel): (_, KernelFn) = match op {

@@ -10,6 +10,7 @@
 //! * `= ANY` becomes `IN`, other comparisons with ANY and ALL of arrays become calls
 //!   (`quantified`); comparisons of rows become comparisons of their parts (`rows`);
 //! * a CASE whose first branch has no type gets one that has (`branches`);
+//! * windows stand in place of their names (`named_windows`);
 //! * conditions are booleans (`truths`), window functions have PostgreSQL's types and defaults
 //!   (`windows`);
 //! * `(SELECT min(t.x))` is an aggregate of the query around it (`outer_aggregates`);
@@ -446,6 +447,9 @@ impl VisitorMut for Expander<'_> {
         fetch_first(query);
         whole_limits(query);
         typed_values(&mut query.body);
+        if let Err(error) = super::named_windows::in_query(query) {
+            return ControlFlow::Break(error);
+        }
         self.scopes.push(BTreeSet::new());
         let mut with = query.with.take();
         if let Some(with) = &mut with {
@@ -480,7 +484,8 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = grouped {
             return ControlFlow::Break(error);
         }
-        if let Err(error) = super::frames::named(select) {
+        let windows = super::named_windows::in_select(select);
+        if let Err(error) = windows.and_then(|_| super::frames::named(select)) {
             return ControlFlow::Break(error);
         }
         match &mut select.selection {

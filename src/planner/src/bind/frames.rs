@@ -67,7 +67,7 @@ pub(super) fn named(select: &mut ast::Select) -> Result<()> {
 }
 
 fn window(spec: &mut WindowSpec) -> Result<()> {
-    let has_order = !spec.order_by.is_empty() || spec.window_name.is_some();
+    let has_order = !spec.order_by.is_empty();
     let Some(frame) = &mut spec.window_frame else {
         return Ok(());
     };

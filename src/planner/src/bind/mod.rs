@@ -13,6 +13,7 @@ mod frames;
 mod keys;
 mod misplaced;
 mod moments;
+mod named_windows;
 mod names;
 mod operators;
 mod ordered_sets;

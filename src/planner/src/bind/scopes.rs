@@ -472,6 +472,7 @@ impl<'a> Scopes<'a> {
                     return Ok((before, aliased(outputs, alias.as_mut())?));
                 }
                 self.scopes.push(before);
+                items::name_all(subquery);
                 let outputs = self.query(subquery);
                 let before = self.scopes.pop().unwrap_or_default();
                 return Ok((before, aliased(outputs?, alias.as_mut())?));

@@ -113,19 +113,14 @@ pub(super) fn resolve(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Tr
             Ok(Transformed::yes(resolved))
         }
         Expr::BinaryExpr(binary) => {
-            let is_other = |e: &Expr| {
-                let data_type = key_of(e)?.get_type(schema).ok()?;
-                Some(data_type.is_integer() || matches!(data_type, DataType::Decimal128(..)))
-            };
-            let sides = (is_other(&binary.left), is_other(&binary.right));
-            let (Some(left), Some(right)) = sides else {
+            let key = |e: &Expr| key_of(e, schema).cloned();
+            let (Some(left), Some(right)) = (key(&binary.left), key(&binary.right)) else {
                 return Ok(Transformed::no(Expr::BinaryExpr(binary)));
             };
-            if !left && !right {
+            if !is_fixed(&left, schema) && !is_fixed(&right, schema) {
                 return Ok(Transformed::no(Expr::BinaryExpr(binary)));
             }
-            let side = |e: Box<Expr>| Box::new(key_of(&e).cloned().unwrap_or(*e));
-            let plain = BinaryExpr::new(side(binary.left), binary.op, side(binary.right));
+            let plain = BinaryExpr::new(Box::new(left), binary.op, Box::new(right));
             Ok(Transformed::yes(calls.operator(plain, schema)?.data))
         }
         other => Ok(Transformed::no(other)),
@@ -133,9 +128,16 @@ pub(super) fn resolve(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Tr
 }
 
 /// What a key is of, without the cast to a numeric that the key has asked for.
-fn key_of(expr: &Expr) -> Option<&Expr> {
+fn key_of<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
     let value = argument_of(expr, KEY)?;
-    Some(argument_of(value, "cast_as").unwrap_or(value))
+    let plain = argument_of(value, "cast_as").filter(|plain| is_fixed(plain, schema));
+    Some(plain.unwrap_or(value))
+}
+
+/// Whether a value is an integer, or a numeric of one scale: it compares without a key.
+fn is_fixed(expr: &Expr, schema: &DFSchema) -> bool {
+    let fixed = |t: DataType| t.is_integer() || matches!(t, DataType::Decimal128(..));
+    expr.get_type(schema).is_ok_and(fixed)
 }
 
 /// The first argument of a call of this function.

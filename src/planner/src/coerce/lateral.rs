@@ -9,6 +9,8 @@
 //!
 //! A subquery without FROM is a projection, `FROM t, LATERAL (SELECT t.a + 1 AS x) u`. An aggregate
 //! that compares with `t` by anything but `=` becomes a scalar subquery for each of its columns.
+//! Columns that are computed of both sides, `LATERAL (SELECT t.a * r.rate FROM r ..)`, are computed
+//! above the join, which has those of the subquery that they read.
 //!
 //! That is sound for an inner join, and for a left one whose condition is true: there a row without
 //! elements stays, with NULL. Everything else is left as it is, and refused later. The rule comes
@@ -20,8 +22,9 @@ use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, NullHandling, Result, ScalarValue, TableReference};
 use datafusion_expr::logical_plan::builder::unnest_with_options;
 use datafusion_expr::logical_plan::{Join, Projection, Subquery, SubqueryAlias, Unnest};
-use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, lit, when};
 use datafusion_optimizer::AnalyzerRule;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The rule.
@@ -83,13 +86,14 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
     else {
         return Ok(None);
     };
-    let LogicalPlan::Subquery(subquery) = input.as_ref() else {
+    let renamed = renamed(input)?;
+    let LogicalPlan::Subquery(subquery) = renamed.as_ref().unwrap_or(input) else {
         return Ok(None);
     };
     let Some((above, unnest, lists)) = lists(&subquery.subquery) else {
         return match columns_of(&subquery.subquery, join.left.schema())? {
             Some(columns) => with_columns(join, alias, columns),
-            None => Ok(None),
+            None => computed_above(join, alias, &subquery.subquery),
         };
     };
     let mut options = unnest.options.clone();
@@ -127,6 +131,33 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
         builder = builder.filter(filter.clone())?;
     }
     builder.build().map(Some)
+}
+
+/// A subquery whose columns have the names that its alias gives to them, where a projection above
+/// it does that.
+fn renamed(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+    let LogicalPlan::Projection(names) = plan else {
+        return Ok(None);
+    };
+    let LogicalPlan::Subquery(subquery) = names.input.as_ref() else {
+        return Ok(None);
+    };
+    let LogicalPlan::Projection(inner) = subquery.subquery.as_ref() else {
+        return Ok(None);
+    };
+    if names.expr.len() != inner.expr.len() {
+        return Ok(None);
+    }
+    let named = inner.expr.iter().zip(names.schema.fields());
+    let named = named.map(|(e, f)| e.clone().unalias().alias(f.name()));
+    let plan = LogicalPlanBuilder::from(inner.input.as_ref().clone())
+        .project(named.collect::<Vec<_>>())?
+        .build()?;
+    Ok(Some(LogicalPlan::Subquery(Subquery {
+        subquery: Arc::new(plan),
+        outer_ref_columns: subquery.outer_ref_columns.clone(),
+        spans: Default::default(),
+    })))
 }
 
 /// The columns of a subquery that has one row, as expressions beside the tables before it.
@@ -194,6 +225,85 @@ fn with_columns(
         builder = builder.filter(filter.clone())?;
     }
     builder.build().map(Some)
+}
+
+/// A join with rows, of which columns are computed of both sides.
+fn computed_above(
+    join: &Join,
+    alias: &TableReference,
+    subquery: &LogicalPlan,
+) -> Result<Option<LogicalPlan>> {
+    let LogicalPlan::Projection(projection) = subquery else {
+        return Ok(None);
+    };
+    let outer = join.left.schema();
+    let is_subquery = |e: &Expr| {
+        Ok(matches!(
+            e,
+            Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)
+        ))
+    };
+    let (mut reaches_out, mut subqueries) = (false, false);
+    for expr in &projection.expr {
+        reaches_out |= expr.exists(|e| Ok(is_of(e, outer)))?;
+        subqueries |= expr.exists(is_subquery)?;
+    }
+    let kind = join.join_type;
+    let joined = matches!(kind, JoinType::Inner | JoinType::Left) && join.on.is_empty();
+    if !reaches_out || subqueries || !joined || !is_true(join.filter.as_ref()) {
+        return Ok(None);
+    }
+    // What is read of the subquery's rows, and whether there is one.
+    let read = projection.expr.iter().flat_map(Expr::column_refs);
+    let read: BTreeSet<Column> = read.cloned().collect();
+    let hidden = |i: usize| format!("__lateral_{i}");
+    let columns = read.iter().enumerate();
+    let columns = columns.map(|(i, c)| Expr::Column(c.clone()).alias(hidden(i)));
+    let found = lit(true).alias(hidden(read.len()));
+    let rows = LogicalPlanBuilder::from(projection.input.as_ref().clone())
+        .project(columns.chain([found]))?
+        .build()?;
+    let outer_ref_columns = rows.all_out_ref_exprs();
+    let rows = match outer_ref_columns.is_empty() {
+        true => rows,
+        false => LogicalPlan::Subquery(Subquery {
+            subquery: Arc::new(rows),
+            outer_ref_columns,
+            spans: Default::default(),
+        }),
+    };
+    let rows = SubqueryAlias::try_new(Arc::new(rows), alias.clone())?;
+    let inner = |i: usize| Expr::Column(Column::new(Some(alias.clone()), hidden(i)));
+    let value = |expr: &Expr| -> Result<Expr> {
+        let expr = expr.clone().unalias().transform_up(|e| {
+            Ok(match &e {
+                Expr::OuterReferenceColumn(_, column) => {
+                    Transformed::yes(Expr::Column(column.clone()))
+                }
+                Expr::Column(column) => match read.iter().position(|c| c == column) {
+                    Some(i) => Transformed::yes(inner(i)),
+                    None => Transformed::no(e),
+                },
+                _ => Transformed::no(e),
+            })
+        })?;
+        match kind {
+            JoinType::Inner => Ok(expr.data),
+            // Beside no row there is none.
+            _ => when(inner(read.len()), expr.data).end(),
+        }
+    };
+    let names = join.right.schema();
+    let computed = projection.expr.iter().zip(names.fields());
+    let computed = computed
+        .map(|(e, f)| Ok(value(e)?.alias_qualified(Some(alias.clone()), f.name())))
+        .collect::<Result<Vec<_>>>()?;
+    let kept = outer.columns().into_iter().map(Expr::Column);
+    LogicalPlanBuilder::from(join.left.as_ref().clone())
+        .join_on(LogicalPlan::SubqueryAlias(rows), kind, join.filter.clone())?
+        .project(kept.chain(computed).collect::<Vec<_>>())?
+        .build()
+        .map(Some)
 }
 
 /// Whether an outer reference is one to these columns.

@@ -115,6 +115,11 @@ pub(super) fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Time64(_))
 }
 
+/// Whether the function of an operator takes a `double precision`, by which an interval grows.
+pub(super) fn scales(function: &str) -> bool {
+    matches!(function, "interval_times" | "interval_divide")
+}
+
 /// Days that a date is moved by: an `integer` or what becomes one.
 fn is_days(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Int16 | DataType::Int32)

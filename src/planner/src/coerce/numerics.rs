@@ -330,12 +330,16 @@ impl Calls {
             // The function takes the moment or interval first.
             let is_second =
                 is_number(&left) || moments::is_time(&left) && right == DataType::Date32;
-            let (left, right) = if is_second {
-                (binary.right, binary.left)
+            let ((left, _), (by, by_type)) = if is_second {
+                ((binary.right, right), (binary.left, left))
             } else {
-                (binary.left, binary.right)
+                ((binary.left, left), (binary.right, right))
             };
-            return Ok(Transformed::yes(self.call(name, vec![*left, *right])?));
+            let by = match is_number(&by_type) && moments::scales(name) {
+                true => self.double(*by, &by_type)?,
+                false => *by,
+            };
+            return Ok(Transformed::yes(self.call(name, vec![*left, by])?));
         }
         // The optimiser takes `x # x` for 0, which it is not where x is NULL.
         if op == Operator::BitwiseXor && left.is_integer() && right.is_integer() {
@@ -634,9 +638,7 @@ impl Calls {
         let Ok(args) = args else {
             return Ok(false);
         };
-        let known = args.iter().filter(|a| !a.is_unknown());
-        let known: Vec<DataType> = known.map(|a| a.data_type.clone()).collect();
-        let Some(common) = signatures::common_type(&known) else {
+        let Some(common) = signatures::common_of(&args) else {
             return Err(signatures::unmatched(name, &args));
         };
         let mut changed = false;

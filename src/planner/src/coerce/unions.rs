@@ -3,8 +3,7 @@
 //! were `bigint`, knows nothing of numerics, and makes nanoseconds of a date and a timestamp.
 
 use super::literals::with_types;
-use crate::signatures::{Arg, common_type, unmatched};
-use arrow_schema::DataType;
+use crate::signatures::{Arg, common_of, unmatched};
 use datafusion_common::Result;
 use datafusion_expr::{Expr, LogicalPlan, Union};
 use datafusion_optimizer::analyzer::type_coercion::coerce_union_schema;
@@ -22,9 +21,7 @@ pub(super) fn typed(union: Union) -> Result<LogicalPlan> {
     let common = (0..width)
         .map(|column| {
             let args: Vec<Arg> = inputs.iter().map(|i| argument(i, column)).collect();
-            let known = args.iter().filter(|a| !a.is_unknown());
-            let known: Vec<DataType> = known.map(|a| a.data_type.clone()).collect();
-            match common_type(&known) {
+            match common_of(&args) {
                 Some(common) => Ok(Some(common)),
                 None => Err(unmatched("UNION", &args)),
             }

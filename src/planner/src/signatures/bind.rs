@@ -81,23 +81,42 @@ fn alike(params: &[Type], args: &[Arg]) -> Option<Option<DataType>> {
             Some(_) => return None,
         });
     }
-    Some(found)
+    let rounded = |by: &DataType| {
+        let mut polymorphic = params
+            .iter()
+            .zip(args)
+            .filter(|(p, _)| matches!(p.scalar, Scalar::AnyElement | Scalar::AnyNonArray));
+        polymorphic.any(|(_, arg)| arg.is_rounded_by(by))
+    };
+    Some(found.map(|t| if rounded(&t) { plain(t) } else { t }))
 }
 
 /// The type that all `anycompatible`s come to: text, if all are untyped; `None` if there is none.
 fn compatible(params: &[Type], args: &[Arg]) -> Option<DataType> {
-    let mut types: Vec<DataType> = Vec::new();
+    let mut meeting: Vec<Arg> = Vec::new();
     for (param, arg) in params.iter().zip(args) {
-        if arg.is_unknown() {
-            continue;
-        }
         match param.scalar {
-            Scalar::AnyCompatible => types.push(arg.data_type.clone()),
-            Scalar::AnyCompatibleArray => types.push(item_of(&arg.data_type)),
+            Scalar::AnyCompatible => meeting.push(arg.clone()),
+            Scalar::AnyCompatibleArray if !arg.is_unknown() => {
+                meeting.push(Arg::new(&item_of(&arg.data_type), None));
+            }
             _ => {}
         }
     }
-    common_type(&types)
+    common_of(&meeting)
+}
+
+/// The type that values come to, as in CASE, UNION and VALUES: what has a type decides, quoted
+/// constants follow, each with all of its digits. `None` if there is none; text, if nothing has a
+/// type.
+pub(crate) fn common_of(args: &[Arg]) -> Option<DataType> {
+    let known = args.iter().filter(|a| !a.is_unknown());
+    let known: Vec<DataType> = known.map(|a| a.data_type.clone()).collect();
+    let common = common_type(&known)?;
+    Some(match args.iter().any(|a| a.is_rounded_by(&common)) {
+        true => plain(common),
+        false => common,
+    })
 }
 
 /// The type that values of several types come to, as in CASE, UNION and VALUES; `None` if there is

@@ -23,7 +23,7 @@ mod table;
 mod tests;
 mod types;
 
-pub(crate) use bind::{Call, common_type, unmatched};
+pub(crate) use bind::{Call, common_of, common_type, unmatched};
 pub(crate) use choose::{Mismatch, choose, choose_operator};
 pub(crate) use table::{Signature, signatures};
 pub(crate) use types::{Arg, Scalar, Type, type_text};

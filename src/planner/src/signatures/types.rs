@@ -69,6 +69,8 @@ pub(super) enum Category {
 pub(crate) struct Arg {
     pub data_type: DataType,
     pub type_: Type,
+    /// What a quoted constant says.
+    quoted: Option<String>,
 }
 
 impl Arg {
@@ -89,7 +91,26 @@ impl Arg {
         Arg {
             data_type: data_type.clone(),
             type_,
+            quoted: match constant {
+                Some(ScalarValue::Utf8(text)) => text.clone(),
+                _ => None,
+            },
         }
+    }
+
+    /// Whether a quoted constant would have another value, or other digits, as this type.
+    pub(super) fn is_rounded_by(&self, to: &DataType) -> bool {
+        let (Some(text), DataType::Decimal128(precision, scale)) = (&self.quoted, to) else {
+            return false;
+        };
+        let text = text.trim().trim_start_matches(['+', '-']);
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let plain = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+        let whole = whole.trim_start_matches('0');
+        !plain(whole)
+            || !plain(fraction)
+            || i8::try_from(fraction.len()) != Ok(*scale)
+            || whole.len() + fraction.len() > usize::from(*precision)
     }
 
     /// A `bigint` as an integer, an array of them as one of integers.

@@ -259,7 +259,8 @@ pub(super) fn value_for(value: Expr, column: &tidemark_plan::Column) -> Result<E
 }
 
 /// An assignment cast to a column's type, even where the types agree: the plan is not analysed yet,
-/// and literals, quotients and sums may still get other types.
+/// and literals, quotients and sums may still get other types, as a date that an interval moves
+/// does.
 pub(super) fn assign(
     expr: LogicalExpr,
     plan: &LogicalPlan,
@@ -267,7 +268,7 @@ pub(super) fn assign(
 ) -> Result<LogicalExpr> {
     let from = expr.get_type(plan.schema()).map_err(from_datafusion)?;
     if from == column.data_type {
-        return Ok(if is_number(&from) {
+        return Ok(if is_number(&from) || from.is_temporal() {
             LogicalExpr::Cast(Cast::new(Box::new(expr), from))
         } else {
             expr

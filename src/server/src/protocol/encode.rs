@@ -47,7 +47,8 @@ impl Formats {
 pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
     let field = |(i, f): (usize, &FieldRef)| {
         let t = types::pg_type(f);
-        let modifier = types::modifier(types::declared(f));
+        let declared = tidemark_plan::declared_numeric(f).unwrap_or(types::declared(f));
+        let modifier = types::modifier(declared);
         FieldDescription::new(
             f.name().clone(),
             0,

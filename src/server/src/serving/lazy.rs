@@ -1,7 +1,8 @@
-//! `coalesce` in ad-hoc plans: the rule [`LazyCalls`] comes last and makes each call a function of
-//! what it reads, the columns and the subqueries within. DataFusion evaluates the arguments of a
-//! function before the function; that function evaluates its own in turn, for the rows that need
-//! them, with the streaming evaluator's expression.
+//! `coalesce`, and AND and OR whose right side may fail, in ad-hoc plans: the rule [`LazyCalls`]
+//! comes last and makes each of them a function of what it reads, the columns and the subqueries
+//! within. DataFusion evaluates the arguments of a function before the function, and both sides of
+//! an operator for all rows; that function evaluates its own in turn, for the rows that need them,
+//! with the streaming evaluator's expression.
 
 use super::semantics::read_schema;
 use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
@@ -12,7 +13,7 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
@@ -21,6 +22,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_operator::expr::with_lazy_calls;
+use tidemark_planner::may_fail;
 
 /// The rule.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl OptimizerRule for LazyCalls {
         let mut props = ExecutionProps::new();
         props.mark_start_execution(config.options());
         plan.transform_up_with_subqueries(|node| {
-            if !has_coalesce(&node)? {
+            if !has_lazy(&node)? {
                 return Ok(Transformed::no(node));
             }
             let schema = read_schema(&node)?;
@@ -57,10 +59,10 @@ impl OptimizerRule for LazyCalls {
     }
 }
 
-fn has_coalesce(node: &LogicalPlan) -> Result<bool> {
+fn has_lazy(node: &LogicalPlan) -> Result<bool> {
     let mut found = false;
     node.apply_expressions(|expr| {
-        found |= expr.exists(|e| Ok(is_coalesce(e)))?;
+        found |= expr.exists(|e| Ok(is_lazy(e)))?;
         Ok(match found {
             true => TreeNodeRecursion::Stop,
             false => TreeNodeRecursion::Continue,
@@ -69,13 +71,18 @@ fn has_coalesce(node: &LogicalPlan) -> Result<bool> {
     Ok(found)
 }
 
-fn is_coalesce(expr: &Expr) -> bool {
-    matches!(expr, Expr::ScalarFunction(call) if ["coalesce", "nvl"].contains(&call.func.name()))
+/// Whether something is not evaluated for all rows.
+fn is_lazy(expr: &Expr) -> bool {
+    match expr {
+        Expr::ScalarFunction(call) => ["coalesce", "nvl"].contains(&call.func.name()),
+        Expr::BinaryExpr(b) => matches!(b.op, Operator::And | Operator::Or) && may_fail(&b.right),
+        _ => false,
+    }
 }
 
-/// The outermost call, with those that it contains, as one function.
+/// The outermost of them, with those that it contains, as one function.
 fn lazy(expr: Expr, schema: &DFSchema, props: &ExecutionProps) -> Result<Transformed<Expr>> {
-    if !is_coalesce(&expr) {
+    if !is_lazy(&expr) {
         return Ok(Transformed::no(expr));
     }
     let certain = |e: &Expr| matches!(e, Expr::Column(_) | Expr::Literal(..));

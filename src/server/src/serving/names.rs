@@ -10,6 +10,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr};
 use std::collections::HashSet;
 use std::sync::Arc;
+use tidemark_plan::with_digits;
 use tidemark_planner::UNNAMED;
 
 /// Gives the second and later columns of one name in a top-level select list an alias of their own;
@@ -132,7 +133,7 @@ impl TypePlanner for TypeNames {
         }
         let (data_type, sql) = tidemark_planner::sql_type_to_arrow(sql_type)
             .map_err(|e| DataFusionError::External(Box::new(e)))?;
-        let field = Field::new("", data_type, true);
+        let field = with_digits(Field::new("", data_type, true));
         Ok(Some(Arc::new(if sql.is_empty() {
             field
         } else {

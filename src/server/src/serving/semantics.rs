@@ -99,9 +99,7 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(Transformed::no(expr));
             };
             let to = field.data_type();
-            let rounds = (from.is_floating()
-                || matches!(from, DataType::Decimal128(_, s) if s > 0))
-                && to.is_integer();
+            let rounds = from.is_floating() && to.is_integer() || narrows(&from, to);
             let prints = *to == DataType::Utf8
                 && (from.is_floating()
                     || matches!(
@@ -135,6 +133,22 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(Expr::ScalarFunction(
         ScalarFunction::new_udf(function, args),
     )))
+}
+
+/// Whether a cast to a number may change the value, or fail: DataFusion would compare with the
+/// value before the cast instead.
+fn narrows(from: &DataType, to: &DataType) -> bool {
+    use DataType::Decimal128;
+    match (from, to) {
+        (Decimal128(p, s), Decimal128(to_p, to_s)) => {
+            to_s < s || i16::from(*to_p) - i16::from(*to_s) < i16::from(*p) - i16::from(*s)
+        }
+        (Decimal128(..), to) => to.is_integer(),
+        (from, to) if from.is_integer() && to.is_integer() => {
+            to.primitive_width() < from.primitive_width()
+        }
+        _ => false,
+    }
 }
 
 /// Whether a timestamp is moved by an interval.

@@ -15,12 +15,35 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
 
+/// Names the columns of a query that may be of another one around it: such a column would be named
+/// after where it comes from.
+pub(super) fn name_all(query: &mut ast::Query) {
+    let ast::SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    let mut seen = HashSet::new();
+    for item in &mut select.projection {
+        let name = match item {
+            SelectItem::UnnamedExpr(expr) => column_name(expr).unwrap_or_else(|| UNNAMED.into()),
+            SelectItem::ExprWithAlias { alias, .. } => fold(alias.clone()),
+            _ => continue,
+        };
+        let first = seen.insert(name.clone());
+        if let SelectItem::UnnamedExpr(expr) = item
+            && first
+        {
+            *item = SelectItem::ExprWithAlias {
+                expr: std::mem::replace(expr, Expr::Value(Value::Null.into())),
+                alias: quoted(&name),
+            };
+        }
+    }
+}
+
 impl Scopes<'_> {
     /// Writes the columns of FROM in place of `*`.
     pub(super) fn wildcards(&mut self, projection: &mut Vec<SelectItem>) -> Result<()> {
-        let Some(columns) = self.scopes.last().and_then(|s| s.columns.as_ref()) else {
-            return Ok(());
-        };
+        let columns = self.scopes.last().and_then(|s| s.columns.as_ref());
         let item = |c: &Column| {
             if c.merged {
                 SelectItem::ExprWithAlias {
@@ -35,9 +58,21 @@ impl Scopes<'_> {
         let mut written = 0;
         for old in projection.drain(..) {
             match old {
-                SelectItem::Wildcard(options) if is_plain(&options) => {
+                SelectItem::Wildcard(options)
+                    if is_plain(&options)
+                        && let Some(columns) = columns =>
+                {
                     written += columns.len();
                     items.extend(columns.iter().map(item));
+                }
+                SelectItem::QualifiedWildcard(
+                    SelectItemQualifiedWildcardKind::ObjectName(name),
+                    options,
+                ) if is_plain(&options)
+                    && let Some(outer) = self.of_outer_table(&name) =>
+                {
+                    written += outer.len();
+                    items.extend(outer);
                 }
                 other => items.push(other),
             }
@@ -103,6 +138,22 @@ impl Scopes<'_> {
             };
         }
         Ok(outputs)
+    }
+
+    /// The columns of a table outside of this query, which has none of this name.
+    fn of_outer_table(&self, name: &ast::ObjectName) -> Option<Vec<SelectItem>> {
+        let table = fold(name.0.last()?.as_ident()?.clone());
+        let (own, outside) = self.scopes.split_last()?;
+        if own.tables.iter().any(|(t, _)| *t == table) {
+            return None;
+        }
+        let mut tables = outside.iter().rev().flat_map(|s| &s.tables);
+        let columns = tables.find(|(t, _)| *t == table)?.1.as_ref()?;
+        let item = |column: &Output| SelectItem::ExprWithAlias {
+            expr: Expr::CompoundIdentifier(vec![quoted(&table), quoted(&column.name)]),
+            alias: quoted(&column.name),
+        };
+        Some(columns.iter().map(item).collect())
     }
 
     fn everything(&self) -> Option<Vec<Output>> {
