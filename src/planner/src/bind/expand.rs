@@ -22,6 +22,7 @@
 //! * `width_bucket(x, array)` becomes `width_bucket_of(x, array)`;
 //! * functions that give rows become `unnest` (`unnest`), `ARRAY(SELECT ..)` becomes an aggregate
 //!   (`array_queries`);
+//! * `LATERAL (VALUES ..)` becomes a choice by the number of a row (`lateral_values`);
 //! * `EXTRACT`, casts to `timestamp(0)` and `'now'` become calls (`moments`).
 //!
 //! A moment t lies in the tumbling window that starts at `tumble_start(t, size)`, and in the
@@ -126,6 +127,7 @@ impl<'a> Expander<'a> {
             return Err(Error::unsupported("TABLESAMPLE is not supported"));
         }
         super::records::rewrite(factor)?;
+        super::lateral_values::rewrite(factor)?;
         let functions = &self.provider.registry.scalar;
         super::unnest::factor(factor, |name| functions.contains_key(name));
         match factor {

@@ -11,6 +11,7 @@ mod error;
 mod expand;
 mod frames;
 mod keys;
+mod lateral_values;
 mod misplaced;
 mod moments;
 mod named_windows;
@@ -206,6 +207,10 @@ impl Provider<'_> {
                 .find_map(|schema| self.catalog.find(schema, name)),
         };
         found.cloned().ok_or_else(|| {
+            if let Some(schema @ ("pg_catalog" | "information_schema")) = schema {
+                let message = format!("reading {schema}.{name} is supported in SELECT only");
+                return Error::unsupported(message);
+            }
             let full = schema.map_or(name.to_string(), |s| format!("{s}.{name}"));
             let error = Error::user(
                 SqlState::UNDEFINED_TABLE,

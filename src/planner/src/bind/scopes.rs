@@ -313,7 +313,9 @@ impl<'a> Scopes<'a> {
         let merges = std::mem::replace(&mut self.merges, around);
         from.complete = true;
         self.scopes.push(from);
-        if merges || select.projection.len() > 1 {
+        let of_one =
+            |item: &ast::SelectItem| matches!(item, ast::SelectItem::QualifiedWildcard(..));
+        if merges || select.projection.len() > 1 || select.projection.iter().any(of_one) {
             self.wildcards(&mut select.projection)?;
         }
         groups::set_constants(select);

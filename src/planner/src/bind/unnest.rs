@@ -15,9 +15,9 @@ use super::constants::as_type;
 use super::moments::function;
 use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::{
-    self, AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArguments, Ident, ObjectName, Query, SetExpr, Subscript, TableAlias,
-    TableAliasColumnDef, TableFactor, Value, Visit, Visitor,
+    AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, ObjectName, Subscript, TableAlias, TableAliasColumnDef, TableFactor,
+    Value, Visit, Visitor,
 };
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result};
@@ -175,72 +175,16 @@ pub(super) fn factor(factor: &mut TableFactor, is_scalar: impl Fn(&str) -> bool)
             with_ordinality,
             ..
         } => {
+            let name = ObjectName::from(vec![Ident::new("unnest")]);
             // Lists that stand side by side are not named after the table.
             let column = if array_exprs.len() == 1 { "" } else { "unnest" };
             let names = vec![column; array_exprs.len()];
             let lists = std::mem::take(array_exprs);
-            (
-                name_of_unnest(),
-                lists,
-                names,
-                alias.take(),
-                *with_ordinality,
-            )
-        }
-        TableFactor::Derived {
-            lateral: true,
-            subquery,
-            alias: Some(alias),
-            ..
-        } => {
-            let Some(columns) = columns_of_values(subquery) else {
-                return;
-            };
-            let alias = with_columns_named(alias.clone(), columns.len());
-            (name_of_unnest(), columns, Vec::new(), Some(alias), false)
+            (name, lists, names, alias.take(), *with_ordinality)
         }
         _ => return,
     };
     *factor = unnested(&name, lists, &names, alias, numbered);
-}
-
-fn name_of_unnest() -> ObjectName {
-    ObjectName::from(vec![Ident::new("unnest")])
-}
-
-/// The columns of `LATERAL (VALUES (t.a, 1), (t.b, 2))`, as lists.
-fn columns_of_values(query: &Query) -> Option<Vec<Expr>> {
-    let plain = query.with.is_none()
-        && query.order_by.is_none()
-        && query.limit_clause.is_none()
-        && query.fetch.is_none();
-    let SetExpr::Values(values) = query.body.as_ref() else {
-        return None;
-    };
-    let rows = &values.rows;
-    let width = rows.first()?.len();
-    let outward = rows.iter().flat_map(|row| row.iter());
-    let outward = outward.cloned().map(argument).any(|a| reads_columns(&a));
-    if !plain || !outward || rows.iter().any(|row| row.len() != width) {
-        return None;
-    }
-    let column = |i: usize| {
-        Expr::Array(ast::Array {
-            elem: rows.iter().map(|row| row[i].clone()).collect(),
-            named: true,
-        })
-    };
-    Some((0..width).map(column).collect())
-}
-
-/// An alias that names all columns, as VALUES does.
-fn with_columns_named(mut alias: TableAlias, count: usize) -> TableAlias {
-    let names = (alias.columns.len()..count).map(|i| TableAliasColumnDef {
-        name: Ident::new(format!("column{}", i + 1)),
-        data_type: None,
-    });
-    alias.columns.extend(names);
-    alias
 }
 
 /// The lists of a call, and the names of their columns.

@@ -86,14 +86,15 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
     else {
         return Ok(None);
     };
-    let renamed = renamed(input)?;
-    let LogicalPlan::Subquery(subquery) = renamed.as_ref().unwrap_or(input) else {
+    let LogicalPlan::Subquery(subquery) = input.as_ref() else {
         return Ok(None);
     };
     let Some((above, unnest, lists)) = lists(&subquery.subquery) else {
-        return match columns_of(&subquery.subquery, join.left.schema())? {
+        let renamed = renamed(&subquery.subquery)?;
+        let plan = renamed.as_ref().unwrap_or(&subquery.subquery);
+        return match columns_of(plan, join.left.schema())? {
             Some(columns) => with_columns(join, alias, columns),
-            None => computed_above(join, alias, &subquery.subquery),
+            None => computed_above(join, alias, plan),
         };
     };
     let mut options = unnest.options.clone();
@@ -133,31 +134,25 @@ fn beside(join: &Join) -> Result<Option<LogicalPlan>> {
     builder.build().map(Some)
 }
 
-/// A subquery whose columns have the names that its alias gives to them, where a projection above
-/// it does that.
+/// A projection under the names that an alias gives to its columns, where another one above it does
+/// that.
 fn renamed(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
     let LogicalPlan::Projection(names) = plan else {
         return Ok(None);
     };
-    let LogicalPlan::Subquery(subquery) = names.input.as_ref() else {
+    let LogicalPlan::Projection(inner) = names.input.as_ref() else {
         return Ok(None);
     };
-    let LogicalPlan::Projection(inner) = subquery.subquery.as_ref() else {
-        return Ok(None);
-    };
-    if names.expr.len() != inner.expr.len() {
+    let is_column = |e: &Expr| matches!(e.clone().unalias(), Expr::Column(_));
+    if names.expr.len() != inner.expr.len() || !names.expr.iter().all(is_column) {
         return Ok(None);
     }
     let named = inner.expr.iter().zip(names.schema.fields());
     let named = named.map(|(e, f)| e.clone().unalias().alias(f.name()));
-    let plan = LogicalPlanBuilder::from(inner.input.as_ref().clone())
+    LogicalPlanBuilder::from(inner.input.as_ref().clone())
         .project(named.collect::<Vec<_>>())?
-        .build()?;
-    Ok(Some(LogicalPlan::Subquery(Subquery {
-        subquery: Arc::new(plan),
-        outer_ref_columns: subquery.outer_ref_columns.clone(),
-        spans: Default::default(),
-    })))
+        .build()
+        .map(Some)
 }
 
 /// The columns of a subquery that has one row, as expressions beside the tables before it.

@@ -12,6 +12,7 @@ use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{Between, InList};
+use datafusion_expr::planner::RawBinaryExpr;
 use datafusion_expr::{BinaryExpr, Expr, Operator, cast};
 
 /// An expression, given that those below are done.
@@ -19,10 +20,9 @@ pub(super) fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let mut operands = vec![*left, *right];
-            let changed = match op {
-                Operator::Plus | Operator::Minus => shifted(&mut operands, op, schema),
-                op if is_compared(op) => alike(&mut operands, schema),
-                _ => false,
+            let changed = match is_compared(op) {
+                true => alike(&mut operands, schema),
+                false => shifted(&mut operands, op, schema),
             };
             let right = operands.remove(1);
             Transformed::new_transformed(
@@ -70,8 +70,32 @@ pub(super) fn moment(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
     })
 }
 
+/// The same while names are bound, for what is sure to be a date: the columns of VALUES get their
+/// types there.
+pub(super) fn shifted_constant(
+    mut raw: RawBinaryExpr,
+    op: Operator,
+    schema: &DFSchema,
+) -> RawBinaryExpr {
+    let certain = |e: &Expr| match e {
+        Expr::Literal(..) => true,
+        Expr::Cast(cast) => matches!(cast.expr.as_ref(), Expr::Literal(..)),
+        Expr::ScalarFunction(call) => call.args.is_empty(),
+        _ => false,
+    };
+    let mut operands = [raw.left, raw.right];
+    if operands.iter().all(certain) {
+        shifted(&mut operands, op, schema);
+    }
+    [raw.left, raw.right] = operands;
+    raw
+}
+
 /// A date that an interval is added to or taken from becomes a timestamp.
 fn shifted(operands: &mut [Expr], op: Operator, schema: &DFSchema) -> bool {
+    if !matches!(op, Operator::Plus | Operator::Minus) {
+        return false;
+    }
     let types: Vec<_> = operands.iter().map(|e| e.get_type(schema).ok()).collect();
     let at = match types.as_slice() {
         [Some(DataType::Date32), Some(DataType::Interval(_))] => 0,

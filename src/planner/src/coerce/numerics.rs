@@ -124,6 +124,7 @@ impl ExprPlanner for NumericPlanner {
             }
             _ => return Ok(PlannerResult::Original(raw)),
         };
+        let raw = moments::shifted_constant(raw, op, schema);
         let operands = late::may_change(op, &[&raw.left, &raw.right], schema)
             .then(|| vec![raw.left.clone(), raw.right.clone()]);
         let binary = BinaryExpr::new(Box::new(raw.left), op, Box::new(raw.right));

@@ -320,7 +320,7 @@ impl Session {
             HashMap::new(),
             self.state.runtime_env().clone(),
         );
-        let schema = named(plan.schema().inner(), &physical.schema(), names)?;
+        let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
         let stream = self
             .server
             .serving

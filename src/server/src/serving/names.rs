@@ -4,9 +4,10 @@
 //! `?column?`) and does not mind two of one name. DataFusion names it after its text and minds. So
 //! duplicates get a hidden alias before planning, and the client sees PostgreSQL's names.
 
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::planner::TypePlanner;
+use datafusion::logical_expr::{Distinct, Expr as LogicalExpr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, SelectItem, SetExpr};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -75,6 +76,28 @@ pub fn output_names(statement: &ast::Statement, columns: &[String]) -> Vec<Strin
     }
 }
 
+/// The columns of a plan as it was bound, where a cast to `numeric(p, s)` declares these.
+pub fn with_casts(plan: &LogicalPlan) -> SchemaRef {
+    let schema = plan.schema().inner();
+    let mut top = plan;
+    let projection = loop {
+        top = match top {
+            LogicalPlan::Projection(projection) => break projection,
+            LogicalPlan::Sort(sort) => &sort.input,
+            LogicalPlan::Limit(limit) => &limit.input,
+            LogicalPlan::Distinct(Distinct::All(input)) => input,
+            _ => return schema.clone(),
+        };
+    };
+    let is_cast = |expr: &LogicalExpr| matches!(expr.clone().unalias(), LogicalExpr::Cast(_));
+    let columns = projection.expr.iter().zip(schema.fields());
+    let columns = columns.map(|(expr, field)| match is_cast(expr) {
+        true => Arc::new(with_digits(field.as_ref().clone())),
+        false => field.clone(),
+    });
+    Arc::new(Schema::new(columns.collect::<Vec<FieldRef>>()))
+}
+
 /// Our types for casts, and PostgreSQL's object identifier types: an oid is an INT, the name of an
 /// object is text.
 #[derive(Debug)]
@@ -133,7 +156,7 @@ impl TypePlanner for TypeNames {
         }
         let (data_type, sql) = tidemark_planner::sql_type_to_arrow(sql_type)
             .map_err(|e| DataFusionError::External(Box::new(e)))?;
-        let field = with_digits(Field::new("", data_type, true));
+        let field = Field::new("", data_type, true);
         Ok(Some(Arc::new(if sql.is_empty() {
             field
         } else {

@@ -235,7 +235,7 @@ impl Session {
             .collect();
         let columns = match plan.filter(|_| columns) {
             Some(plan) => {
-                let schema = plan.schema().inner().clone();
+                let schema = names::with_casts(&plan);
                 let planned: Vec<String> =
                     schema.fields().iter().map(|f| f.name().clone()).collect();
                 // What the optimiser changes in types (counts, sums) shows in the physical plan

@@ -99,7 +99,9 @@ fn replace(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 return Ok(Transformed::no(expr));
             };
             let to = field.data_type();
-            let rounds = from.is_floating() && to.is_integer() || narrows(&from, to);
+            let of_decimal = matches!(from, DataType::Decimal128(_, s) if s > 0);
+            let rounds = (from.is_floating() || of_decimal) && to.is_integer()
+                || narrows(&from, to) && !matches!(inner.as_ref(), Expr::Literal(..));
             let prints = *to == DataType::Utf8
                 && (from.is_floating()
                     || matches!(
