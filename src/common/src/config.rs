@@ -24,6 +24,16 @@ pub struct Config {
     /// What was written to tables after that checkpoint is lost. Without a word from the user a
     /// node whose log is missing does not start.
     pub recover_from_checkpoint: bool,
+    /// Certificate chain of SQL and HTTP, a file in PEM form; empty: no TLS.
+    pub tls_cert: String,
+    /// The certificate's key, a file in PEM form.
+    pub tls_key: String,
+    /// Certificates that sign those of clients, a file in PEM form: a client without one is refused.
+    /// Empty: clients need none.
+    pub tls_client_ca: String,
+    /// Listens where others reach it without users or TLS; roles without password come in from
+    /// everywhere.
+    pub insecure: bool,
     /// Clients of the SQL door at a time; more are sent away.
     pub max_connections: usize,
     /// Worker threads; 0 means one per core.
@@ -54,6 +64,10 @@ impl Default for Config {
             rpc: "127.0.0.1:4568".into(),
             checkpoint_url: String::new(),
             recover_from_checkpoint: false,
+            tls_cert: String::new(),
+            tls_key: String::new(),
+            tls_client_ca: String::new(),
+            insecure: false,
             max_connections: 1000,
             workers: 0,
             epoch_ms: 50,
@@ -103,6 +117,12 @@ impl Config {
                     "{key} must be an address like 127.0.0.1:4566, not \"{address}\""
                 ));
             }
+        }
+        if self.tls_cert.is_empty() != self.tls_key.is_empty() {
+            return bad("tls_cert and tls_key go together");
+        }
+        if self.tls_cert.is_empty() && !self.tls_client_ca.is_empty() {
+            return bad("tls_client_ca asks for tls_cert and tls_key");
         }
         if self.epoch_ms < 5 {
             return bad("epoch_ms must be at least 5");

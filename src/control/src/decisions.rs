@@ -203,6 +203,11 @@ impl Decisions {
                 }
             }
             CatalogChange::DropSchema { name } => self.catalog.schemas.retain(|s| s != name),
+            CatalogChange::CreateRole { role } | CatalogChange::AlterRole { role } => {
+                let role = role.as_ref().clone();
+                self.catalog.roles.insert(role.name.clone(), role);
+            }
+            CatalogChange::DropRole { name } => drop(self.catalog.roles.remove(name)),
         }
     }
 

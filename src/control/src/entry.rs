@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
-use tidemark_plan::{Relation, Stopped};
+use tidemark_plan::{Relation, Role, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// Of the serialised form.
@@ -216,6 +216,21 @@ pub enum CatalogChange {
     },
     /// `DROP SCHEMA` of an empty schema.
     DropSchema {
+        /// Its name.
+        name: String,
+    },
+    /// `CREATE ROLE`.
+    CreateRole {
+        /// The role.
+        role: Box<Role>,
+    },
+    /// `ALTER ROLE`.
+    AlterRole {
+        /// The role as it is now.
+        role: Box<Role>,
+    },
+    /// `DROP ROLE`.
+    DropRole {
         /// Its name.
         name: String,
     },

@@ -269,6 +269,8 @@ pub struct Catalog {
     pub relations: BTreeMap<RelationId, Arc<Relation>>,
     /// Schemas besides `public`.
     pub schemas: Vec<String>,
+    /// Roles by name, those that were made or altered.
+    pub roles: BTreeMap<String, crate::Role>,
     /// Jobs that stopped.
     pub stopped: BTreeMap<RelationId, Stopped>,
     /// Relations that take the place of others (new to old), which are gone when a committed

@@ -504,6 +504,8 @@ impl<'de> Deserialize<'de> for Relation {
 struct StoredCatalog {
     relations: Vec<Arc<Relation>>,
     schemas: Vec<String>,
+    #[serde(default)]
+    roles: BTreeMap<String, crate::Role>,
     stopped: BTreeMap<RelationId, Stopped>,
     #[serde(default)]
     replacing: BTreeMap<RelationId, RelationId>,
@@ -513,10 +515,11 @@ struct StoredCatalog {
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 5)?;
+        let mut form = serializer.serialize_struct("Catalog", 6)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
+        form.serialize_field("roles", &self.roles)?;
         form.serialize_field("stopped", &self.stopped)?;
         form.serialize_field("replacing", &self.replacing)?;
         form.serialize_field("next_id", &self.next_id)?;
@@ -530,6 +533,7 @@ impl<'de> Deserialize<'de> for Catalog {
         Ok(Catalog {
             relations: form.relations.into_iter().map(|r| (r.id, r)).collect(),
             schemas: form.schemas,
+            roles: form.roles,
             stopped: form.stopped,
             replacing: form.replacing,
             next_id: form.next_id,

@@ -7,8 +7,10 @@ mod codec;
 pub mod expr;
 pub mod messages;
 pub mod plan;
+pub mod roles;
 
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;
 pub use plan::*;
+pub use roles::{ROOT, Role};

@@ -253,6 +253,19 @@ pub enum ShowKind {
     Variable(String),
 }
 
+/// What CREATE ROLE and ALTER ROLE say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleOption {
+    /// `SUPERUSER`, `NOSUPERUSER`.
+    Superuser(bool),
+    /// `LOGIN`, `NOLOGIN`.
+    Login(bool),
+    /// `PASSWORD 'text'`, or a verifier, as PostgreSQL dumps them; none takes it away.
+    Password(Option<String>),
+    /// `VALID UNTIL 'timestamptz'`.
+    ValidUntil(String),
+}
+
 /// What a statement says.
 #[derive(Clone, Debug)]
 pub enum StatementKind {
@@ -314,6 +327,20 @@ pub enum StatementKind {
         columns: Vec<String>,
         query: Box<Statement>,
     },
+    /// `CREATE {ROLE|USER}`.
+    CreateRole {
+        name: String,
+        /// As USER: it may log in.
+        user: bool,
+        options: Vec<RoleOption>,
+    },
+    /// `ALTER {ROLE|USER}`.
+    AlterRole {
+        name: String,
+        options: Vec<RoleOption>,
+    },
+    /// `DROP {ROLE|USER}`.
+    DropRole { names: Vec<String>, if_exists: bool },
     /// `WAIT`.
     Wait,
     /// `REFRESH MATERIALIZED VIEW`.

@@ -78,6 +78,27 @@ pub struct Start {
         default_missing_value = "true"
     )]
     recover_from_checkpoint: Option<bool>,
+    /// Certificate chain of SQL and HTTP, a PEM file; read again on SIGHUP [default: none]
+    #[arg(long, env = "TIDEMARK_TLS_CERT", value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's key, a PEM file [default: none]
+    #[arg(long, env = "TIDEMARK_TLS_KEY", value_name = "FILE")]
+    tls_key: Option<String>,
+    /// Certificates that sign those of clients, a PEM file: others are refused [default: none]
+    #[arg(long, env = "TIDEMARK_TLS_CLIENT_CA", value_name = "FILE")]
+    tls_client_ca: Option<String>,
+    /// Listen where others reach it without users or TLS [default: false]
+    #[arg(
+        long,
+        env = "TIDEMARK_INSECURE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    insecure: Option<bool>,
+    /// Make a password for root, if it has none, and show it once
+    #[arg(long)]
+    first_password: bool,
     /// Clients of the SQL door at a time [default: 1000]
     #[arg(long, env = "TIDEMARK_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
@@ -116,6 +137,11 @@ impl Cli {
 }
 
 impl Start {
+    /// Whether `root` is to get a password.
+    pub fn makes_first_password(&self) -> bool {
+        self.first_password
+    }
+
     /// Puts the sources of settings together and checks the result.
     pub fn into_config(self) -> Result<Config> {
         let mut config = match &self.config {
@@ -144,6 +170,10 @@ impl Start {
             &mut config.recover_from_checkpoint,
             self.recover_from_checkpoint,
         );
+        set(&mut config.tls_cert, self.tls_cert);
+        set(&mut config.tls_key, self.tls_key);
+        set(&mut config.tls_client_ca, self.tls_client_ca);
+        set(&mut config.insecure, self.insecure);
         set(&mut config.max_connections, self.max_connections);
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
@@ -267,6 +297,7 @@ mod tests {
                 .unwrap_or_else(|| panic!("{flag} is not in the help"));
             let told = match (key.as_str(), value) {
                 ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
+                ("tls_cert" | "tls_key" | "tls_client_ca", _) => "none".to_string(),
                 ("workers", _) => "one per core".to_string(),
                 (_, serde_json::Value::String(text)) => text.clone(),
                 (_, other) => other.to_string(),

@@ -6,6 +6,7 @@
 //! its own.
 
 mod index;
+mod roles;
 
 use crate::protocol::error::Notice;
 use crate::session::{Outcome, Session};

@@ -2,11 +2,12 @@
 //! the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`serving`] answers queries through DataFusion, [`ddl`], [`dml`] and [`show`] are
+//! statements, [`auth`] and [`tls`] know who comes in, [`serving`] answers queries through DataFusion, [`ddl`], [`dml`] and [`show`] are
 //! what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is
 //! the engine's.
 
 pub mod advisory;
+pub mod auth;
 pub mod catalog_tables;
 pub mod cli;
 pub mod clients;
@@ -20,6 +21,7 @@ pub mod serving;
 pub mod session;
 pub mod show;
 pub mod sql;
+pub mod tls;
 pub mod values;
 
 use std::sync::Arc;
@@ -49,6 +51,12 @@ pub struct Server {
     pub connections: Arc<Semaphore>,
     /// CREATE statements that go on in the background.
     pub background: Background,
+    /// Wrong passwords.
+    pub guesses: auth::Guesses,
+    /// Of this process alone: what it tells those whom it does not know.
+    pub secret: String,
+    /// TLS, if a certificate is configured.
+    pub tls: Option<Arc<tls::Tls>>,
     /// The node's configuration.
     pub config: Config,
     /// When it started, microseconds since 1970.
@@ -57,7 +65,7 @@ pub struct Server {
 
 impl Server {
     /// Over an engine that has opened.
-    pub fn new(engine: Engine, config: Config) -> Result<Arc<Server>> {
+    pub fn new(engine: Engine, config: Config, tls: Option<Arc<tls::Tls>>) -> Result<Arc<Server>> {
         let started = tidemark_common::clock::now_micros();
         Ok(Arc::new(Server {
             engine,
@@ -69,6 +77,9 @@ impl Server {
             transactions: AtomicI64::new(started),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             background: Background::default(),
+            guesses: Default::default(),
+            secret: auth::random_password()?,
+            tls,
             config,
             started,
         }))

@@ -8,18 +8,19 @@ use clap::Parser;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Error, ErrorKind, Result};
-use tidemark_runtime::{Engine, StoreHealth};
+use tidemark_plan::{ROOT, Role};
+use tidemark_runtime::{CatalogChange, Engine, StoreHealth};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
-use tidemark_server::{Server, http, protocol};
+use tidemark_server::tls::{Tls, TlsListener};
+use tidemark_server::{Server, auth, http, protocol};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() {
-    let config = match Cli::parse().into_start().into_config() {
-        Ok(config) => config,
-        Err(e) => fail(&e),
-    };
+    let start = Cli::parse().into_start();
+    let first_password = start.makes_first_password();
+    let config = start.into_config().unwrap_or_else(|e| fail(&e));
     let structured = start_logging().unwrap_or_else(|e| fail(&e));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("tidemark-sql")
@@ -27,7 +28,7 @@ fn main() {
         .enable_all()
         .build();
     let runtime = runtime.unwrap_or_else(|e| fail(&Error::from(e)));
-    if let Err(e) = runtime.block_on(run(config, structured)) {
+    if let Err(e) = runtime.block_on(run(config, structured, first_password)) {
         fail(&e);
     }
     // Blocking reads of a source may still be under way; they hold nothing that must be saved.
@@ -96,7 +97,8 @@ async fn bind(what: &str, address: &str, flag: &str) -> Result<TcpListener> {
     })
 }
 
-async fn run(config: Config, structured: bool) -> Result<()> {
+async fn run(config: Config, structured: bool, first_password: bool) -> Result<()> {
+    let tls = Tls::new(&config)?;
     // Ports first: a second node on this machine is told at once, before it waits for the data
     // folder.
     let sql = bind("SQL", &config.sql, "sql").await?;
@@ -104,8 +106,13 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     let slot = Slot::default();
     let store = Arc::new(StoreHealth::default());
     let router = http::router(slot.clone(), store.clone());
+    let web_tls = tls.clone();
     tokio::spawn(async move {
-        if let Err(e) = axum::serve(web, router).await {
+        let served = match web_tls {
+            None => axum::serve(web, router).await,
+            Some(tls) => axum::serve(TlsListener::new(web, tls), router).await,
+        };
+        if let Err(e) = served {
             tracing::error!(error = %e, "HTTP stopped");
         }
     });
@@ -114,11 +121,22 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     let started = std::time::Instant::now();
     let engine = tokio::select! {
         engine = Engine::open_noting(&config, store) => engine?,
-        () = accept(&sql, protocol::turn_away) => return Ok(()),
+        () = accept(&sql, |socket| protocol::turn_away(socket, tls.clone())) => return Ok(()),
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let server = Server::new(engine.clone(), config.clone())?;
+    let password = match first_password {
+        true => make_first_password(&engine).await?,
+        false => None,
+    };
+    if let Err(refused) = auth::check_doors(&config, &engine.catalog()) {
+        engine.shutdown().await?;
+        return Err(refused);
+    }
+    if let Some(tls) = tls.clone() {
+        reload_on_hangup(tls)?;
+    }
+    let server = Server::new(engine.clone(), config.clone(), tls)?;
     let _ = slot.set(server.clone());
     let jobs = engine.jobs().len();
     let seconds = started.elapsed().as_secs_f64();
@@ -129,6 +147,9 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     if !structured {
         banner(&config);
     }
+    if let Some(password) = password {
+        eprintln!("  password  {password}  (of root; it is shown this once)\n");
+    }
     tokio::select! {
         () = accept(&sql, |socket| protocol::serve(server.clone(), socket)) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
@@ -136,6 +157,35 @@ async fn run(config: Config, structured: bool) -> Result<()> {
     }
     engine.shutdown().await?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Gives `root` a password that nobody guesses, if it has none.
+async fn make_first_password(engine: &Engine) -> Result<Option<String>> {
+    let mut root = engine.catalog().role(ROOT).unwrap_or(Role::new(ROOT));
+    if root.verifier.is_some() {
+        tracing::info!("root has a password already");
+        return Ok(None);
+    }
+    let password = auth::random_password()?;
+    root.verifier = Some(auth::Verifier::of(&password)?.text());
+    let role = Box::new(root);
+    let changes = vec![CatalogChange::AlterRole { role }];
+    engine.change_catalog(changes, false).await?;
+    Ok(Some(password))
+}
+
+/// Reads certificate and key again whenever SIGHUP comes.
+fn reload_on_hangup(tls: Arc<Tls>) -> Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match tls.reload() {
+                Ok(()) => tracing::info!("SIGHUP: certificate and key were read again"),
+                Err(e) => tracing::error!(error = %e, "SIGHUP: the certificate stays as it was"),
+            }
+        }
+    });
     Ok(())
 }
 

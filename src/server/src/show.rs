@@ -130,7 +130,11 @@ impl Session {
                 )
             }
             S::Databases => text_rows(&["Name"], vec![vec![some("dev")]], "SHOW"),
-            S::Users => text_rows(&["Name"], vec![vec![some("root")]], "SHOW"),
+            S::Users => {
+                let roles = self.catalog().all_roles().into_iter().filter(|r| r.login);
+                let rows = roles.map(|r| vec![Some(r.name)]).collect();
+                text_rows(&["Name"], rows, "SHOW")
+            }
             S::Jobs => self.show_jobs(),
             S::Cluster => self.show_cluster(),
             S::Checkpoints => self.show_checkpoints(),

@@ -329,9 +329,34 @@ impl Proposed<'_> {
                     return Err(no_schema(name));
                 }
             }
-            CatalogChange::Drop { .. } => {}
+            CatalogChange::CreateRole { role } if self.catalog.role(&role.name).is_some() => {
+                let message = format!("role \"{}\" already exists", role.name);
+                return Err(Error::user(SqlState::DUPLICATE_OBJECT, message));
+            }
+            CatalogChange::AlterRole { role } if self.catalog.role(&role.name).is_none() => {
+                return Err(no_role(&role.name));
+            }
+            CatalogChange::DropRole { name } => self.check_drop_role(name)?,
+            CatalogChange::Drop { .. }
+            | CatalogChange::CreateRole { .. }
+            | CatalogChange::AlterRole { .. } => {}
         }
         Ok(())
+    }
+
+    /// Errors: `42704` for a role that is not there, `2BP01` for one that owns something.
+    fn check_drop_role(&self, name: &str) -> Result<()> {
+        if self.catalog.role(name).is_none() {
+            return Err(no_role(name));
+        }
+        let owned = self.catalog.relations.values().find(|r| r.owner == name);
+        let Some(owned) = owned else {
+            return Ok(());
+        };
+        let message =
+            format!("role \"{name}\" cannot be dropped because some objects depend on it");
+        let detail = format!("It is the owner of {} {}.", owned.kind.name(), owned.name);
+        Err(Error::user(SqlState::DEPENDENT_OBJECTS, message).with_detail(detail))
     }
 
     fn check_not_replaced(&self, relation: &Relation) -> Result<()> {
@@ -501,6 +526,11 @@ impl Proposed<'_> {
         }
         Ok(())
     }
+}
+
+fn no_role(name: &str) -> Error {
+    let message = format!("role \"{name}\" does not exist");
+    Error::user(SqlState::UNDEFINED_OBJECT, message)
 }
 
 fn no_schema(name: &str) -> Error {

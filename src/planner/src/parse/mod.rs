@@ -8,6 +8,7 @@ mod dialect;
 mod error;
 mod operators;
 mod refused;
+mod roles;
 mod special;
 mod strict;
 mod utility;
@@ -506,6 +507,9 @@ impl<'a> Front<'a> {
         }
         if let Some(error) = self.refused() {
             return Err(error);
+        }
+        if let Some(kind) = self.role()? {
+            return Ok(kind);
         }
         if let Some(kind) = self.create()? {
             return Ok(kind);

@@ -29,7 +29,7 @@ const OBJECTS: &[(&str, &str)] = &[
     ),
     ("foreign table", "CREATE SOURCE reads data from elsewhere."),
     ("function", "A view gives an expression a name."),
-    ("group", "Everybody may do everything."),
+    ("group", "CREATE ROLE makes a role."),
     ("language", ""),
     ("large object", ""),
     ("operator", ""),
@@ -38,7 +38,6 @@ const OBJECTS: &[(&str, &str)] = &[
     ("procedure", ""),
     ("publication", "CREATE SINK sends a relation's changes."),
     ("recursive view", ""),
-    ("role", "Everybody may do everything."),
     ("routine", ""),
     ("rule", ""),
     ("secret", "Give the value itself as an option."),
@@ -60,7 +59,6 @@ const OBJECTS: &[(&str, &str)] = &[
     ),
     ("type", ""),
     ("user mapping", ""),
-    ("user", "Everybody may connect and do everything."),
 ];
 
 /// Other statements, by their first words.

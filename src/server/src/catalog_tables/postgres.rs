@@ -18,7 +18,7 @@ use pgwire::api::Type;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::Result;
-use tidemark_plan::{Column, Relation, RelationKind};
+use tidemark_plan::{Column, Relation, RelationKind, Role};
 
 const OWNER: i32 = 10;
 const DATABASE: i32 = 1;
@@ -799,15 +799,16 @@ fn comments(s: &Snapshot) -> Vec<Row> {
 }
 
 fn roles(s: &Snapshot) -> Vec<Row> {
-    let mut names = vec!["root".to_string()];
-    if s.user != "root" {
-        names.push(s.user.clone());
-    }
-    names
-        .into_iter()
-        .enumerate()
-        .map(|(i, n)| vec![("rolname", n.into()), ("oid", (OWNER + i as i32).into())])
-        .collect()
+    let row = |(i, role): (usize, Role)| {
+        vec![
+            ("rolname", role.name.into()),
+            ("oid", (OWNER + i as i32).into()),
+            ("rolcanlogin", role.login.into()),
+            ("rolvaliduntil", role.valid_until.into()),
+        ]
+    };
+    let all = s.catalog.all_roles().into_iter();
+    all.enumerate().map(row).collect()
 }
 
 fn activity(s: &Snapshot) -> Vec<Row> {

@@ -28,6 +28,7 @@ use crate::notifications::Notification;
 use crate::serving::planning::panicked;
 use crate::session::effects::Letters;
 use crate::session::{Outcome, Rows, Session, Status};
+use crate::tls::Tls;
 use codec::Wire;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
@@ -357,7 +358,9 @@ impl Drop for Left<'_> {
 /// Serves a client until it leaves.
 pub async fn serve(server: Arc<Server>, socket: TcpStream) {
     let peer = socket.peer_addr().ok();
-    let Some((wire, first)) = startup::arrive(socket, startup::STARTUP_TIMEOUT).await else {
+    let Some((wire, first)) =
+        startup::arrive(socket, server.tls.as_deref(), startup::STARTUP_TIMEOUT).await
+    else {
         return;
     };
     if let Some(mut connection) = startup::greet(server.clone(), wire, first).await {
@@ -374,9 +377,9 @@ pub async fn serve(server: Arc<Server>, socket: TcpStream) {
 }
 
 /// Tells a client that comes before the node is open to come again.
-pub async fn turn_away(socket: TcpStream) {
+pub async fn turn_away(socket: TcpStream, tls: Option<Arc<Tls>>) {
     if let Some((wire, PgWireFrontendMessage::Startup(_))) =
-        startup::arrive(socket, startup::STARTUP_TIMEOUT).await
+        startup::arrive(socket, tls.as_deref(), startup::STARTUP_TIMEOUT).await
     {
         let starting = "the database system is starting up";
         startup::refuse(wire, &Error::unavailable(SqlState("57P03"), starting)).await;

@@ -1,6 +1,7 @@
-//! The first messages of a connection: TLS is refused (pgwire's codec has answered `N`), a cancel
-//! request is carried out, a startup message is answered with AuthenticationOk, the ParameterStatus
-//! that clients need, the cancel key and ReadyForQuery. There is no password on loopback.
+//! The first messages of a connection: TLS is agreed on where there is a certificate, and refused
+//! elsewhere (pgwire's codec answers `N`); a cancel request is carried out; a startup message leads
+//! to who it is ([`crate::auth`]), and is answered with AuthenticationOk, the ParameterStatus that
+//! clients need, the cancel key and ReadyForQuery.
 //!
 //! A client that says nothing is left after [`STARTUP_TIMEOUT`]. One that comes while the node
 //! still opens, or when there are `max_connections`, is told so: it can come again.
@@ -11,6 +12,7 @@ use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
 use crate::session::Session;
 use crate::session::effects::mailbox;
+use crate::tls::Tls;
 use futures::{SinkExt, StreamExt};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
@@ -33,9 +35,13 @@ pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Negotiates with a new connection and reads its first message; `None` if it has none within the
 /// timeout, or is gone.
-pub async fn arrive(socket: TcpStream, timeout: Duration) -> Option<(Wire, PgWireFrontendMessage)> {
+pub async fn arrive(
+    socket: TcpStream,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Option<(Wire, PgWireFrontendMessage)> {
     let first = async {
-        let framed = pgwire::tokio::server::negotiate_tls::<()>(socket, None).await;
+        let framed = pgwire::tokio::server::negotiate_tls::<()>(socket, tls.map(Tls::sql)).await;
         let mut wire = framed.ok()??.map_codec(Codec);
         let first = wire.next().await?.ok()?;
         Some((wire, first))
@@ -84,6 +90,18 @@ pub async fn greet(
         .get("user")
         .cloned()
         .unwrap_or_else(|| "root".into());
+    let admitted = tokio::time::timeout(
+        STARTUP_TIMEOUT,
+        crate::auth::admit(&server, &mut wire, &user),
+    );
+    match admitted.await {
+        Ok(Some(Ok(()))) => {}
+        Ok(Some(Err(e))) => {
+            refuse(wire, &e).await;
+            return None;
+        }
+        Ok(None) | Err(_) => return None,
+    }
     let registered = server.clients.add(
         wire.codec().0.client_info.socket_addr().to_string(),
         user.clone(),
@@ -228,14 +246,14 @@ mod tests {
     async fn who_does_not_finish_negotiating_is_left() {
         let timeout = Duration::from_millis(100);
         let (_silent, socket) = pair().await;
-        assert!(arrive(socket, timeout).await.is_none());
+        assert!(arrive(socket, None, timeout).await.is_none());
         let (mut client, socket) = pair().await;
         // An SSLRequest, and nothing after it.
         client
             .write_all(&[0, 0, 0, 8, 4, 210, 22, 47])
             .await
             .unwrap();
-        assert!(arrive(socket, timeout).await.is_none());
+        assert!(arrive(socket, None, timeout).await.is_none());
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"N");
@@ -244,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_too_early_is_told() {
         let (mut client, socket) = pair().await;
-        tokio::spawn(crate::protocol::turn_away(socket));
+        tokio::spawn(crate::protocol::turn_away(socket, None));
         let mut hello = vec![0, 0, 0, 0, 0, 3, 0, 0];
         hello.extend(b"user\0root\0database\0dev\0\0");
         hello[3] = hello.len() as u8;

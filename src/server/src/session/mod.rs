@@ -327,7 +327,12 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        self.arrive(&statement.text);
+        self.arrive(match statement.kind {
+            // It may have a password.
+            StatementKind::CreateRole { .. } => "CREATE ROLE ..",
+            StatementKind::AlterRole { .. } => "ALTER ROLE ..",
+            _ => &statement.text,
+        });
         let ends = matches!(
             statement.kind,
             StatementKind::Commit | StatementKind::Rollback
@@ -393,6 +398,13 @@ impl Session {
                 if_exists,
                 cascade,
             } => self.drop_schema(names, *if_exists, *cascade).await,
+            K::CreateRole {
+                name,
+                user,
+                options,
+            } => self.create_role(name, *user, options).await,
+            K::AlterRole { name, options } => self.alter_role(name, options).await,
+            K::DropRole { names, if_exists } => self.drop_role(names, *if_exists).await,
             K::Drop(drop) => self.drop_relations(drop).await,
             K::Alter {
                 kind,
@@ -494,6 +506,9 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::CreateIndex(_)
             | K::CreateSchema { .. }
             | K::DropSchema { .. }
+            | K::CreateRole { .. }
+            | K::AlterRole { .. }
+            | K::DropRole { .. }
             | K::Drop(_)
             | K::Alter { .. }
             | K::CommentOn { .. }

@@ -1,0 +1,148 @@
+//! CREATE, ALTER and DROP ROLE.
+
+use crate::auth::Verifier;
+use crate::session::{Outcome, Session};
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{ROOT, Role};
+use tidemark_planner::statement::RoleOption;
+use tidemark_runtime::engine::CatalogChange;
+use tidemark_values::moment;
+
+/// Letters of a password at most.
+const PASSWORD_MAX: usize = 1024;
+
+impl Session {
+    pub(crate) async fn create_role(
+        &mut self,
+        name: &str,
+        user: bool,
+        options: &[RoleOption],
+    ) -> Result<Outcome> {
+        if name.starts_with("pg_") || ["public", "none", "current_user"].contains(&name) {
+            let message = format!("role name \"{name}\" is reserved");
+            return Err(Error::user(SqlState("42939"), message));
+        }
+        if !options
+            .iter()
+            .any(|o| matches!(o, RoleOption::Superuser(_)))
+        {
+            return Err(no_privileges());
+        }
+        let mut role = Role::new(name);
+        role.login = user;
+        self.with_options(&mut role, options)?;
+        let change = CatalogChange::CreateRole {
+            role: Box::new(role),
+        };
+        self.server
+            .engine
+            .change_catalog(vec![change], false)
+            .await?;
+        Ok(Outcome::Command("CREATE ROLE".into()))
+    }
+
+    pub(crate) async fn alter_role(
+        &mut self,
+        name: &str,
+        options: &[RoleOption],
+    ) -> Result<Outcome> {
+        let name = match name {
+            "current_user" | "session_user" | "current_role" => self.user().to_string(),
+            name => name.to_string(),
+        };
+        let mut role = self.catalog().role(&name).ok_or_else(|| no_role(&name))?;
+        self.with_options(&mut role, options)?;
+        let change = CatalogChange::AlterRole {
+            role: Box::new(role),
+        };
+        self.server
+            .engine
+            .change_catalog(vec![change], false)
+            .await?;
+        Ok(Outcome::Command("ALTER ROLE".into()))
+    }
+
+    pub(crate) async fn drop_role(&mut self, names: &[String], if_exists: bool) -> Result<Outcome> {
+        let mut changes = Vec::new();
+        for name in names {
+            if name == self.user() {
+                let message = "current user cannot be dropped";
+                return Err(Error::user(SqlState("55006"), message));
+            }
+            if name == ROOT {
+                let message = "role \"root\" is always there and cannot be dropped";
+                return Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
+                    .with_hint("ALTER ROLE root NOLOGIN keeps it out."));
+            }
+            if self.catalog().role(name).is_none() {
+                if !if_exists {
+                    return Err(no_role(name));
+                }
+                let text = format!("role \"{name}\" does not exist, skipping");
+                self.notice(crate::protocol::error::Notice::new(text));
+                continue;
+            }
+            changes.push(CatalogChange::DropRole { name: name.clone() });
+        }
+        if !changes.is_empty() {
+            self.server.engine.change_catalog(changes, false).await?;
+        }
+        Ok(Outcome::Command("DROP ROLE".into()))
+    }
+
+    fn with_options(&self, role: &mut Role, options: &[RoleOption]) -> Result<()> {
+        for option in options {
+            match option {
+                RoleOption::Superuser(true) => role.superuser = true,
+                RoleOption::Superuser(false) => return Err(no_privileges()),
+                RoleOption::Login(login) => role.login = *login,
+                RoleOption::Password(None) => role.verifier = None,
+                RoleOption::Password(Some(password)) => {
+                    role.verifier = self.verifier(password)?;
+                }
+                RoleOption::ValidUntil(text) => {
+                    let session = moment::Session {
+                        now: tidemark_common::clock::now_micros(),
+                        zone: self.settings.zone(),
+                    };
+                    let at = moment::read_timestamptz(text, 6, &session)?;
+                    role.valid_until = (at != i64::MAX).then_some(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a password is held against; none for an empty one, as in PostgreSQL.
+    fn verifier(&self, password: &str) -> Result<Option<String>> {
+        if password.is_empty() {
+            let text = "empty string is not a valid password, clearing password";
+            self.notice(crate::protocol::error::Notice::new(text));
+            return Ok(None);
+        }
+        if let Some(verifier) = Verifier::parse(password) {
+            return Ok(Some(verifier.text()));
+        }
+        let md5 = |rest: &str| rest.len() == 32 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+        if password.strip_prefix("md5").is_some_and(md5) {
+            let message = "MD5 passwords are not supported";
+            return Err(Error::unsupported(message).with_hint("Give the password itself."));
+        }
+        if password.len() > PASSWORD_MAX {
+            let message = format!("a password has at most {PASSWORD_MAX} bytes");
+            return Err(Error::user(SqlState::INVALID_PARAMETER, message));
+        }
+        Ok(Some(Verifier::of(password)?.text()))
+    }
+}
+
+fn no_role(name: &str) -> Error {
+    let message = format!("role \"{name}\" does not exist");
+    Error::user(SqlState::UNDEFINED_OBJECT, message)
+}
+
+/// `0A000`: a role that may not do everything would need privileges.
+fn no_privileges() -> Error {
+    let message = "roles that may not do everything are not supported: there is no GRANT yet";
+    Error::unsupported(message).with_hint("Say SUPERUSER: CREATE USER name SUPERUSER PASSWORD '..'")
+}
