@@ -24,6 +24,7 @@ need g++ have c++
 need make have make
 need pkg-config have pkg-config
 need libssl-dev pkg-config --exists openssl
+[ "$what" != test ] || need openssl sh -c 'command -v openssl'
 need zlib1g-dev pkg-config --exists zlib
 [ "$what" != test ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
 [ "$what" != test ] || need postgresql-15 sh -c 'test -x /usr/lib/postgresql/15/bin/initdb || test -x /usr/pgsql-15/bin/initdb'

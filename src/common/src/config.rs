@@ -28,8 +28,8 @@ pub struct Config {
     pub tls_cert: String,
     /// The certificate's key, a file in PEM form.
     pub tls_key: String,
-    /// Certificates that sign those of clients, a file in PEM form: a client without one is refused.
-    /// Empty: clients need none.
+    /// Certificates that sign those of clients, a file in PEM form: a client without one is
+    /// refused. Empty: clients need none.
     pub tls_client_ca: String,
     /// Listens where others reach it without users or TLS; roles without password come in from
     /// everywhere.

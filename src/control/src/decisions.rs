@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, RelationId};
-use tidemark_plan::{Catalog, Relation};
+use tidemark_plan::{Catalog, Object, Relation};
 
 /// The result of all entries so far.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +148,7 @@ impl Decisions {
             if let Some(relation) = relations.get_mut(&new).filter(|r| r.comment.is_none()) {
                 Arc::make_mut(relation).comment = comment;
             }
+            self.catalog.grants.pass_on(old, new);
             for relation in relations.values_mut() {
                 if relation.depends_on.contains(&old) {
                     let depends_on = &mut Arc::make_mut(relation).depends_on;
@@ -166,6 +167,7 @@ impl Decisions {
             .replacing
             .retain(|new, old| *new != id && *old != id);
         self.catalog.relations.remove(&id);
+        self.catalog.grants.forget(&Object::Relation(id));
         self.catalog.stopped.remove(&id);
         self.starts.remove(&id);
         self.positions.remove(&id);
@@ -197,17 +199,48 @@ impl Decisions {
             CatalogChange::Comment { relation, comment } => {
                 self.update(relation, |r| r.comment.clone_from(comment))
             }
-            CatalogChange::CreateSchema { name } => {
+            CatalogChange::CreateSchema { name, owner } => {
                 if !self.catalog.schemas.contains(name) {
                     self.catalog.schemas.push(name.clone());
                 }
+                if let Some(owner) = owner {
+                    let owners = &mut self.catalog.schema_owners;
+                    owners.insert(name.clone(), owner.clone());
+                }
             }
-            CatalogChange::DropSchema { name } => self.catalog.schemas.retain(|s| s != name),
+            CatalogChange::DropSchema { name } => {
+                self.catalog.schemas.retain(|s| s != name);
+                self.catalog.schema_owners.remove(name);
+                self.catalog.grants.forget(&Object::Schema(name.clone()));
+            }
             CatalogChange::CreateRole { role } | CatalogChange::AlterRole { role } => {
                 let role = role.as_ref().clone();
                 self.catalog.roles.insert(role.name.clone(), role);
             }
-            CatalogChange::DropRole { name } => drop(self.catalog.roles.remove(name)),
+            CatalogChange::DropRole { name } => {
+                self.catalog.roles.remove(name);
+                for role in self.catalog.roles.values_mut() {
+                    role.member_of.remove(name);
+                }
+            }
+            CatalogChange::Membership { role, member, is } => {
+                if let Some(mut known) = self.catalog.role(member) {
+                    match is {
+                        true => known.member_of.insert(role.clone()),
+                        false => known.member_of.remove(role),
+                    };
+                    self.catalog.roles.insert(member.clone(), known);
+                }
+            }
+            CatalogChange::Grant { grants } => {
+                self.catalog.grants.0.extend(grants.iter().cloned());
+            }
+            CatalogChange::Revoke { grants } => {
+                self.catalog.grants.0.retain(|g| !grants.contains(g));
+            }
+            CatalogChange::SetOwner { relation, owner } => {
+                self.update(relation, |r| r.owner.clone_from(owner))
+            }
         }
     }
 

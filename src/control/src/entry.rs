@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
-use tidemark_plan::{Relation, Role, Stopped};
+use tidemark_plan::{Grant, Relation, Role, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// Of the serialised form.
@@ -213,6 +213,9 @@ pub enum CatalogChange {
     CreateSchema {
         /// Its name.
         name: String,
+        /// Who made it.
+        #[serde(default)]
+        owner: Option<String>,
     },
     /// `DROP SCHEMA` of an empty schema.
     DropSchema {
@@ -233,6 +236,32 @@ pub enum CatalogChange {
     DropRole {
         /// Its name.
         name: String,
+    },
+    /// `GRANT role TO role`, `REVOKE role FROM role`.
+    Membership {
+        /// The role that has members.
+        role: String,
+        /// The member.
+        member: String,
+        /// Whether it is one from now on.
+        is: bool,
+    },
+    /// `GRANT`.
+    Grant {
+        /// What is granted.
+        grants: Vec<Grant>,
+    },
+    /// `REVOKE`.
+    Revoke {
+        /// What is taken back.
+        grants: Vec<Grant>,
+    },
+    /// `ALTER ... OWNER TO`.
+    SetOwner {
+        /// Which.
+        relation: RelationId,
+        /// A role.
+        owner: String,
     },
 }
 

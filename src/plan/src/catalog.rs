@@ -1,6 +1,7 @@
 //! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is
 //! stored whole in every manifest.
 
+use crate::roles::{Grants, Role};
 use crate::{Conflict, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -269,8 +270,12 @@ pub struct Catalog {
     pub relations: BTreeMap<RelationId, Arc<Relation>>,
     /// Schemas besides `public`.
     pub schemas: Vec<String>,
+    /// Who owns them, where that is known.
+    pub schema_owners: BTreeMap<String, String>,
     /// Roles by name, those that were made or altered.
-    pub roles: BTreeMap<String, crate::Role>,
+    pub roles: BTreeMap<String, Role>,
+    /// Their privileges.
+    pub grants: Grants,
     /// Jobs that stopped.
     pub stopped: BTreeMap<RelationId, Stopped>,
     /// Relations that take the place of others (new to old), which are gone when a committed

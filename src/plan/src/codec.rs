@@ -10,6 +10,7 @@
 //! cannot be read leaves a relation that says so ([`Unreadable`]), is written back as it was, and
 //! spoils nothing else.
 
+use crate::roles::{Grants, Role};
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use crate::{Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties};
 use arrow_schema::{DataType, SchemaRef};
@@ -505,7 +506,11 @@ struct StoredCatalog {
     relations: Vec<Arc<Relation>>,
     schemas: Vec<String>,
     #[serde(default)]
-    roles: BTreeMap<String, crate::Role>,
+    schema_owners: BTreeMap<String, String>,
+    #[serde(default)]
+    roles: BTreeMap<String, Role>,
+    #[serde(default)]
+    grants: Grants,
     stopped: BTreeMap<RelationId, Stopped>,
     #[serde(default)]
     replacing: BTreeMap<RelationId, RelationId>,
@@ -515,11 +520,13 @@ struct StoredCatalog {
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 6)?;
+        let mut form = serializer.serialize_struct("Catalog", 8)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
+        form.serialize_field("schema_owners", &self.schema_owners)?;
         form.serialize_field("roles", &self.roles)?;
+        form.serialize_field("grants", &self.grants)?;
         form.serialize_field("stopped", &self.stopped)?;
         form.serialize_field("replacing", &self.replacing)?;
         form.serialize_field("next_id", &self.next_id)?;
@@ -533,7 +540,9 @@ impl<'de> Deserialize<'de> for Catalog {
         Ok(Catalog {
             relations: form.relations.into_iter().map(|r| (r.id, r)).collect(),
             schemas: form.schemas,
+            schema_owners: form.schema_owners,
             roles: form.roles,
+            grants: form.grants,
             stopped: form.stopped,
             replacing: form.replacing,
             next_id: form.next_id,

@@ -13,4 +13,4 @@ pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;
 pub use plan::*;
-pub use roles::{ROOT, Role};
+pub use roles::{Grant, Grants, Object, Privilege, ROOT, Role};

@@ -1,9 +1,14 @@
-//! Roles: who may come in. Those that nobody has changed are not stored.
+//! Roles, and what they may do: who owns a relation may do everything with it, a superuser
+//! everything at all, and others what was granted to them, to a role that they are members of, or
+//! to everybody.
 
-use crate::Catalog;
+use crate::{Catalog, Relation};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use tidemark_common::RelationId;
 
-/// The role that is there from the beginning.
+/// The role that is there from the beginning. It is stored once it was altered.
 pub const ROOT: &str = "root";
 
 /// A role; a user is one that may log in.
@@ -11,7 +16,7 @@ pub const ROOT: &str = "root";
 pub struct Role {
     /// Its name.
     pub name: String,
-    /// Whether it may do everything. There are no others yet.
+    /// Whether it may do everything.
     pub superuser: bool,
     /// Whether it may log in.
     pub login: bool,
@@ -20,18 +25,160 @@ pub struct Role {
     pub verifier: Option<String>,
     /// When its password stops to count, in microseconds since 1970.
     pub valid_until: Option<i64>,
+    /// The roles whose privileges it has, too.
+    #[serde(default)]
+    pub member_of: BTreeSet<String>,
 }
 
 impl Role {
-    /// A role that may log in, without password.
+    /// A role without password that may log in, and nothing more.
     pub fn new(name: impl Into<String>) -> Role {
         Role {
             name: name.into(),
-            superuser: true,
+            superuser: false,
             login: true,
             verifier: None,
             valid_until: None,
+            member_of: BTreeSet::new(),
         }
+    }
+
+    fn root() -> Role {
+        Role {
+            superuser: true,
+            ..Role::new(ROOT)
+        }
+    }
+}
+
+/// What may be granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Privilege {
+    /// Of relations: reading them.
+    Select,
+    /// Of tables: adding rows.
+    Insert,
+    /// Of tables: changing rows.
+    Update,
+    /// Of tables: removing rows.
+    Delete,
+    /// Of schemas: naming what is in them.
+    Usage,
+    /// Of schemas: creating relations; of the database: creating schemas.
+    Create,
+    /// Of the database: logging in.
+    Connect,
+}
+
+impl Privilege {
+    /// Those of relations.
+    pub const OF_RELATIONS: &[Privilege] = &[
+        Privilege::Select,
+        Privilege::Insert,
+        Privilege::Update,
+        Privilege::Delete,
+    ];
+    /// Those of schemas.
+    pub const OF_SCHEMAS: &[Privilege] = &[Privilege::Usage, Privilege::Create];
+    /// Those of the database.
+    pub const OF_DATABASES: &[Privilege] = &[Privilege::Create, Privilege::Connect];
+
+    /// Its word in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Privilege::Select => "SELECT",
+            Privilege::Insert => "INSERT",
+            Privilege::Update => "UPDATE",
+            Privilege::Delete => "DELETE",
+            Privilege::Usage => "USAGE",
+            Privilege::Create => "CREATE",
+            Privilege::Connect => "CONNECT",
+        }
+    }
+
+    /// Its letter in access lists.
+    pub fn letter(self) -> char {
+        match self {
+            Privilege::Select => 'r',
+            Privilege::Insert => 'a',
+            Privilege::Update => 'w',
+            Privilege::Delete => 'd',
+            Privilege::Usage => 'U',
+            Privilege::Create => 'C',
+            Privilege::Connect => 'c',
+        }
+    }
+}
+
+/// What privileges are of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Object {
+    /// A relation.
+    Relation(RelationId),
+    /// A schema, by its name.
+    Schema(String),
+    /// The database.
+    Database,
+}
+
+/// One privilege of one grantee.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Grant {
+    /// Of what.
+    pub object: Object,
+    /// Which.
+    pub privilege: Privilege,
+    /// A role's name; none is everybody.
+    pub grantee: Option<String>,
+}
+
+/// All that was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants(pub BTreeSet<Grant>);
+
+impl Default for Grants {
+    /// Everybody may log in, and name what is in the schema `public`.
+    fn default() -> Grants {
+        let public = Object::Schema("public".into());
+        let everybody = |(object, privilege)| Grant {
+            object,
+            privilege,
+            grantee: None,
+        };
+        let first = [
+            (Object::Database, Privilege::Connect),
+            (public, Privilege::Usage),
+        ];
+        Grants(first.into_iter().map(everybody).collect())
+    }
+}
+
+impl Grants {
+    /// What was granted of one thing.
+    pub fn of<'a>(&'a self, object: &'a Object) -> impl Iterator<Item = &'a Grant> {
+        self.0.iter().filter(move |g| g.object == *object)
+    }
+
+    /// The thing is gone.
+    pub fn forget(&mut self, object: &Object) {
+        self.0.retain(|g| g.object != *object);
+    }
+
+    /// One relation takes the place of another.
+    pub fn pass_on(&mut self, old: RelationId, new: RelationId) {
+        let (old, object) = (Object::Relation(old), Object::Relation(new));
+        let passed = self.of(&old).cloned().map(|grant| Grant {
+            object: object.clone(),
+            ..grant
+        });
+        let passed: Vec<Grant> = passed.collect();
+        self.0.extend(passed);
+    }
+}
+
+impl fmt::Display for Privilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -39,12 +186,106 @@ impl Catalog {
     /// A role by its name.
     pub fn role(&self, name: &str) -> Option<Role> {
         let stored = self.roles.get(name).cloned();
-        stored.or_else(|| (name == ROOT).then(|| Role::new(ROOT)))
+        stored.or_else(|| (name == ROOT).then(Role::root))
     }
 
     /// All roles, `root` first, then by name.
     pub fn all_roles(&self) -> Vec<Role> {
         let others = self.roles.values().filter(|r| r.name != ROOT).cloned();
         self.role(ROOT).into_iter().chain(others).collect()
+    }
+
+    /// Whether a role may do everything.
+    pub fn is_superuser(&self, role: &str) -> bool {
+        match self.roles.get(role) {
+            Some(role) => role.superuser,
+            None => role == ROOT,
+        }
+    }
+
+    /// A role, and those that it is a member of, directly or not.
+    pub fn memberships(&self, role: &str) -> BTreeSet<String> {
+        let mut all = BTreeSet::from([role.to_string()]);
+        let mut open = vec![role.to_string()];
+        while let Some(next) = open.pop() {
+            let of = self.roles.get(&next).map(|r| &r.member_of);
+            for role in of.into_iter().flatten() {
+                if all.insert(role.clone()) {
+                    open.push(role.clone());
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether a role may do something with something.
+    pub fn may(&self, role: &str, privilege: Privilege, object: &Object) -> bool {
+        if self.is_superuser(role) {
+            return true;
+        }
+        let roles = self.memberships(role);
+        if self.owner_of(object).is_some_and(|o| roles.contains(o)) {
+            return true;
+        }
+        let holds = |g: &Grant| {
+            let to = g.grantee.as_ref();
+            g.privilege == privilege && to.is_none_or(|to| roles.contains(to))
+        };
+        self.grants.of(object).any(holds)
+    }
+
+    /// Whether a role is the owner of a relation, a member of that role, or a superuser.
+    pub fn owns(&self, role: &str, relation: &Relation) -> bool {
+        self.is_superuser(role) || self.memberships(role).contains(&relation.owner)
+    }
+
+    /// Who owns something; none for what belongs to superusers alone.
+    pub fn owner_of(&self, object: &Object) -> Option<&str> {
+        match object {
+            Object::Relation(id) => self.relations.get(id).map(|r| r.owner.as_str()),
+            Object::Schema(name) => self.schema_owners.get(name).map(String::as_str),
+            Object::Database => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn privileges_come_by_ownership_by_grants_and_by_membership() {
+        let mut catalog = Catalog::default();
+        let role = |name: &str, of: &[&str]| Role {
+            member_of: of.iter().map(|r| r.to_string()).collect(),
+            ..Role::new(name)
+        };
+        for role in [
+            role("ann", &["staff"]),
+            role("staff", &["all"]),
+            role("all", &[]),
+            role("bob", &[]),
+        ] {
+            catalog.roles.insert(role.name.clone(), role);
+        }
+        let shop = Object::Schema("shop".into());
+        catalog.schema_owners.insert("shop".into(), "staff".into());
+        let may = |catalog: &Catalog, role| catalog.may(role, Privilege::Create, &shop);
+        assert_eq!(
+            ["root", "ann", "staff", "all", "bob"].map(|r| may(&catalog, r)),
+            [true, true, true, false, false]
+        );
+        let grant = |grantee: Option<&str>| Grant {
+            object: shop.clone(),
+            privilege: Privilege::Create,
+            grantee: grantee.map(str::to_string),
+        };
+        catalog.grants.0.insert(grant(Some("all")));
+        assert!(may(&catalog, "all") && !may(&catalog, "bob"));
+        catalog.grants.0.insert(grant(None));
+        assert!(may(&catalog, "bob"));
+        catalog.grants.forget(&shop);
+        assert!(!may(&catalog, "bob") && may(&catalog, "root"));
+        assert!(catalog.may("bob", Privilege::Usage, &Object::Schema("public".into())));
     }
 }

@@ -29,6 +29,7 @@ use datafusion_expr::ScalarUDF;
 use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::Query;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
@@ -47,6 +48,16 @@ pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,
     sql_type_to_arrow,
 };
+
+/// A query in which views are their queries.
+pub struct Expanded {
+    /// The query.
+    pub query: Query,
+    /// The relations that it names itself, views among them.
+    pub named: BTreeSet<RelationId>,
+    /// These, and those that its views read.
+    pub read: BTreeSet<RelationId>,
+}
 
 /// The functions that queries may call; handed in, so that planning and evaluation use one list.
 pub struct Functions {
@@ -148,14 +159,16 @@ impl Planner {
 
     /// Rewrites a query into what DataFusion's planner understands: views by their queries, TUMBLE
     /// and HOP, PostgreSQL's spellings. Shared with ad-hoc queries.
-    pub fn expand(&self, mut query: Query) -> Result<Query> {
+    pub fn expand(&self, mut query: Query) -> Result<Expanded> {
         limits::settle(&mut query)?;
         let provider = self.provider();
         let positions = Default::default();
-        Expander::new(&provider, &positions).query(&mut query)?;
+        let mut expander = Expander::new(&provider, &positions);
+        expander.query(&mut query)?;
+        let (named, read) = (expander.named, expander.relations);
         Scopes::new(&provider, &positions).rewrite(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
-        Ok(query)
+        Ok(Expanded { query, named, read })
     }
 
     /// The same with error positions in the text of `statement`, and with the relations that the

@@ -5,7 +5,7 @@ use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::tokenizer::Location;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_plan::{Conflict, Encode, Format, Include, RelationKind};
+use tidemark_plan::{Conflict, Encode, Format, Include, Privilege, RelationKind};
 
 /// Where lines begin in the text that was handed to `parse`: turns a line and column into a
 /// character position.
@@ -253,6 +253,19 @@ pub enum ShowKind {
     Variable(String),
 }
 
+/// What privileges are granted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Granted {
+    /// Relations.
+    Relations(Vec<Name>),
+    /// All relations that are in these schemas now.
+    AllIn(Vec<String>),
+    /// Schemas.
+    Schemas(Vec<String>),
+    /// Databases.
+    Databases(Vec<String>),
+}
+
 /// What CREATE ROLE and ALTER ROLE say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoleOption {
@@ -338,6 +351,20 @@ pub enum StatementKind {
     AlterRole {
         name: String,
         options: Vec<RoleOption>,
+    },
+    /// `GRANT privileges ON ..`, `REVOKE privileges ON ..`.
+    Grant {
+        revokes: bool,
+        privileges: Vec<Privilege>,
+        on: Granted,
+        /// Roles; none is everybody.
+        grantees: Vec<Option<String>>,
+    },
+    /// `GRANT roles TO roles`, `REVOKE roles FROM roles`.
+    GrantRoles {
+        revokes: bool,
+        roles: Vec<String>,
+        members: Vec<String>,
     },
     /// `DROP {ROLE|USER}`.
     DropRole { names: Vec<String>, if_exists: bool },

@@ -5,6 +5,7 @@
 //! its progress goes to the client as NOTICEs. With `background_ddl` that work goes on in a task of
 //! its own.
 
+mod grants;
 mod index;
 mod roles;
 
@@ -15,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Catalog, Relation, RelationKind};
+use tidemark_plan::{Catalog, Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
@@ -125,6 +126,7 @@ impl Session {
             .schema
             .clone()
             .unwrap_or_else(|| self.creation_schema());
+        self.require_creation_in(&schema)?;
         let existing = catalog.find(&schema, &target.name.name).cloned();
         if existing.is_some() && target.if_not_exists {
             self.skip_existing(&target.name.name);
@@ -132,7 +134,10 @@ impl Session {
         }
         let replaced = match existing {
             // Of another kind, or read by others: the engine refuses it when it logs it.
-            Some(old) if target.or_replace => Some(old.id),
+            Some(old) if target.or_replace => {
+                self.require_ownership(&old)?;
+                Some(old.id)
+            }
             Some(_) => {
                 let e = exists(target.kind, &target.name.name);
                 return Err(if target.name.position > 0 {
@@ -154,6 +159,11 @@ impl Session {
         let planned = self.server.serving.planning.run(planned).await?;
         for notice in &planned.notices {
             self.notice(Notice::new(notice));
+        }
+        for read in &planned.relation.depends_on {
+            if let Some(read) = catalog.relations.get(read) {
+                self.require(Privilege::Select, read)?;
+            }
         }
         let mut planned = planned;
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
@@ -250,6 +260,7 @@ impl Session {
                 format!("schema \"{name}\" already exists"),
             ));
         }
+        self.require_schema_creation()?;
         if name.starts_with("pg_") {
             return Err(Error::user(
                 SqlState("42939"),
@@ -260,7 +271,10 @@ impl Session {
         self.server
             .engine
             .change_catalog(
-                vec![CatalogChange::CreateSchema { name: name.into() }],
+                vec![CatalogChange::CreateSchema {
+                    name: name.into(),
+                    owner: Some(self.user().into()),
+                }],
                 false,
             )
             .await?;
@@ -329,6 +343,7 @@ impl Session {
                 }
                 self.check_dependents(&catalog, &inside, true)?;
             }
+            self.require_schema_ownership(name)?;
             changes.push(CatalogChange::DropSchema { name: name.clone() });
         }
         if !changes.is_empty() {
@@ -378,6 +393,9 @@ impl Session {
         }
         if wanted.is_empty() {
             return done(&tag);
+        }
+        for relation in wanted.iter().filter_map(|id| catalog.relations.get(id)) {
+            self.require_ownership(relation)?;
         }
         self.check_dependents(&catalog, &wanted, drop.cascade)?;
         self.server.engine.drop(&wanted, drop.cascade).await?;
@@ -476,6 +494,7 @@ impl Session {
             }
             Err(e) => return Err(e),
         };
+        self.require_ownership(&relation)?;
         // PostgreSQL lets ALTER TABLE name any relation.
         if relation.kind != kind && kind != RelationKind::Table {
             return Err(Error::user(
@@ -488,13 +507,24 @@ impl Session {
                 relation: relation.id,
                 name: new.clone(),
             }],
-            AlterAction::SetSchema(schema) => vec![CatalogChange::SetSchema {
-                relation: relation.id,
-                schema_name: schema.clone(),
-            }],
-            AlterAction::OwnerTo(_) => {
-                self.notice(Notice::new("owners are not kept apart: nothing changes"));
-                Vec::new()
+            AlterAction::SetSchema(schema) => {
+                self.require_creation_in(schema)?;
+                vec![CatalogChange::SetSchema {
+                    relation: relation.id,
+                    schema_name: schema.clone(),
+                }]
+            }
+            AlterAction::OwnerTo(owner) => {
+                let owner = self.named_role(owner);
+                let own = catalog.memberships(self.user()).contains(&owner);
+                if !own && !catalog.is_superuser(self.user()) {
+                    let message = format!("must be member of role \"{owner}\"");
+                    return Err(Error::user(SqlState("42501"), message));
+                }
+                vec![CatalogChange::SetOwner {
+                    relation: relation.id,
+                    owner,
+                }]
             }
             AlterAction::SetParallelism(_) => {
                 self.notice(Notice::new(
@@ -506,7 +536,11 @@ impl Session {
                 self.resume(&catalog, &relation).await?;
                 Vec::new()
             }
-            AlterAction::SwapWith(other) => swap(&relation, &*self.resolve(&catalog, other)?)?,
+            AlterAction::SwapWith(other) => {
+                let other = self.resolve(&catalog, other)?;
+                self.require_ownership(&other)?;
+                swap(&relation, &other)?
+            }
         };
         if !changes.is_empty() {
             self.server.engine.change_catalog(changes, false).await?;
@@ -587,6 +621,7 @@ impl Session {
             return done("COMMENT");
         }
         let relation = self.commented(name)?;
+        self.require_ownership(&relation)?;
         self.server
             .engine
             .change_catalog(
@@ -660,6 +695,7 @@ impl Session {
             )
             .with_hint("SHOW JOBS lists them."));
         }
+        self.require_superuser("cancel jobs")?;
         self.server.engine.cancel(&ids).await?;
         let rows: Vec<Vec<Option<String>>> =
             ids.iter().map(|id| vec![Some(id.to_string())]).collect();

@@ -49,7 +49,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::{Relation, RelationKind};
+use tidemark_plan::{Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{Name, Statement};
 use tidemark_runtime::check_write_bytes;
 
@@ -179,6 +179,12 @@ impl Session {
     /// The table that a write is about.
     fn target(&self, object: &ObjectName, verb: &str) -> Result<Arc<Relation>> {
         let relation = self.resolve(&self.catalog(), &name_of(object)?)?;
+        let privilege = match verb {
+            "update" => Privilege::Update,
+            "delete from" => Privilege::Delete,
+            _ => Privilege::Insert,
+        };
+        self.require(privilege, &relation)?;
         if relation.kind != RelationKind::Table {
             return Err(Error::user(
                 SqlState::WRONG_OBJECT_TYPE,

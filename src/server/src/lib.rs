@@ -2,9 +2,9 @@
 //! the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`auth`] and [`tls`] know who comes in, [`serving`] answers queries through DataFusion, [`ddl`], [`dml`] and [`show`] are
-//! what statements do, [`catalog_tables`] is what clients see of the catalog. Everything below is
-//! the engine's.
+//! statements, [`auth`] and [`tls`] know who comes in, [`serving`] answers queries through
+//! DataFusion, [`ddl`], [`dml`] and [`show`] are what statements do, [`catalog_tables`] is what
+//! clients see of the catalog. Everything below is the engine's.
 
 pub mod advisory;
 pub mod auth;

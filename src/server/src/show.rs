@@ -397,6 +397,10 @@ impl Session {
 
     fn show_create(&self, kind: RelationKind, name: &Name) -> Result<Outcome> {
         let relation = self.resolve(&self.catalog(), name)?;
+        // Options may have passwords.
+        if relation.connector.is_some() {
+            self.require_ownership(&relation)?;
+        }
         if relation.kind != kind
             && !(kind == RelationKind::View && relation.kind == RelationKind::MaterializedView)
         {

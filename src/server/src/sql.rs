@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::Query;
 use std::sync::Arc;
 use tidemark_common::Result;
 use tidemark_plan::Catalog;
-use tidemark_planner::{Functions, Planner};
+use tidemark_planner::{Expanded, Functions, Planner};
 
 /// Plans with the functions of the streaming evaluator.
 pub struct Sql {
@@ -43,7 +43,7 @@ impl Sql {
         catalog: &Arc<Catalog>,
         search_path: &[String],
         query: Query,
-    ) -> Result<Query> {
+    ) -> Result<Expanded> {
         self.planner(catalog.clone(), search_path).expand(query)
     }
 }

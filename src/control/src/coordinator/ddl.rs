@@ -26,7 +26,7 @@ use crate::{CatalogChange, Decisions, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState, failpoint};
-use tidemark_plan::{Catalog, Relation, RelationKind};
+use tidemark_plan::{Catalog, Object, Relation, RelationKind};
 use tokio::sync::oneshot;
 
 /// What is asked for is in use.
@@ -316,7 +316,7 @@ impl Proposed<'_> {
                 });
                 self.check_replace(old, new.ok_or_else(dropped_meanwhile)?)?;
             }
-            CatalogChange::CreateSchema { name } => {
+            CatalogChange::CreateSchema { name, .. } => {
                 if name == "public" || self.catalog.schemas.contains(name) {
                     return Err(Error::user(
                         SqlState::DUPLICATE_SCHEMA,
@@ -337,25 +337,69 @@ impl Proposed<'_> {
                 return Err(no_role(&role.name));
             }
             CatalogChange::DropRole { name } => self.check_drop_role(name)?,
+            CatalogChange::Membership { role, member, is } => {
+                for name in [role, member] {
+                    self.check_role(name)?;
+                }
+                if *is && self.catalog.memberships(role).contains(member) {
+                    let message = format!("role \"{role}\" is a member of role \"{member}\"");
+                    return Err(Error::user(SqlState("0LP01"), message));
+                }
+            }
+            CatalogChange::Grant { grants } => {
+                for grant in grants {
+                    if let Object::Relation(id) = &grant.object {
+                        visible(id)?;
+                    }
+                    let grantee = grant.grantee.as_deref();
+                    grantee.map_or(Ok(()), |name| self.check_role(name))?;
+                }
+            }
+            CatalogChange::SetOwner { relation, owner } => {
+                self.check_not_replaced(visible(relation)?)?;
+                self.check_role(owner)?;
+            }
             CatalogChange::Drop { .. }
+            | CatalogChange::Revoke { .. }
             | CatalogChange::CreateRole { .. }
             | CatalogChange::AlterRole { .. } => {}
         }
         Ok(())
     }
 
-    /// Errors: `42704` for a role that is not there, `2BP01` for one that owns something.
+    fn check_role(&self, name: &str) -> Result<()> {
+        let known = self.catalog.role(name);
+        known.map(|_| ()).ok_or_else(|| no_role(name))
+    }
+
+    /// Errors: `42704` for a role that is not there, `2BP01` for one that owns something, or may do
+    /// something.
     fn check_drop_role(&self, name: &str) -> Result<()> {
-        if self.catalog.role(name).is_none() {
-            return Err(no_role(name));
-        }
-        let owned = self.catalog.relations.values().find(|r| r.owner == name);
-        let Some(owned) = owned else {
-            return Ok(());
+        self.check_role(name)?;
+        let catalog = &self.catalog;
+        let owned = catalog.relations.values().find(|r| r.owner == name);
+        let mut schemas = catalog.schema_owners.iter();
+        let schema = schemas.find(|(_, owner)| *owner == name);
+        let mut grants = catalog.grants.0.iter();
+        let granted = grants.find(|g| g.grantee.as_deref() == Some(name));
+        let detail = match (owned, schema, granted) {
+            (Some(owned), _, _) => {
+                format!("It is the owner of {} {}.", owned.kind.name(), owned.name)
+            }
+            (_, Some((schema, _)), _) => format!("It is the owner of schema {schema}."),
+            (_, _, Some(grant)) => match &grant.object {
+                Object::Relation(id) => {
+                    let relation = catalog.relations.get(id);
+                    let name = relation.map_or("a relation", |r| r.name.as_str());
+                    format!("It has privileges for {name}.")
+                }
+                Object::Schema(schema) => format!("It has privileges for schema {schema}."),
+                Object::Database => "It has privileges for the database.".into(),
+            },
+            (None, None, None) => return Ok(()),
         };
         let message =
             format!("role \"{name}\" cannot be dropped because some objects depend on it");
-        let detail = format!("It is the owner of {} {}.", owned.kind.name(), owned.name);
         Err(Error::user(SqlState::DEPENDENT_OBJECTS, message).with_detail(detail))
     }
 

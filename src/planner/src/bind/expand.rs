@@ -57,6 +57,10 @@ pub(crate) struct Expander<'a> {
     positions: &'a Positions,
     /// Every relation that is named, views and what they read included.
     pub(crate) relations: BTreeSet<RelationId>,
+    /// Those that the statement names itself.
+    pub(crate) named: BTreeSet<RelationId>,
+    /// Of each table of FROM that is being visited, whether it is a view's query.
+    views: Vec<bool>,
     /// Names of common table expressions in scope, innermost last.
     scopes: Vec<BTreeSet<String>>,
     /// The WITH clauses of the queries being visited, taken out while their bodies are.
@@ -74,6 +78,8 @@ impl<'a> Expander<'a> {
             provider,
             positions,
             relations: BTreeSet::new(),
+            named: BTreeSet::new(),
+            views: Vec::new(),
             scopes: Vec::new(),
             withs: Vec::new(),
             depth: 0,
@@ -111,6 +117,25 @@ impl<'a> Expander<'a> {
 
     fn position(&self, span: Span) -> usize {
         self.positions.of(span.start).unwrap_or(0)
+    }
+
+    /// Whether a table of FROM is a plain view.
+    fn is_view(&self, factor: &TableFactor) -> bool {
+        let TableFactor::Table {
+            name, args: None, ..
+        } = factor
+        else {
+            return false;
+        };
+        let Ok(name) = name_of(name, 0) else {
+            return false;
+        };
+        let hidden = |scope: &BTreeSet<String>| scope.contains(&name.name);
+        if name.schema.is_none() && self.scopes.iter().any(hidden) {
+            return false;
+        }
+        let found = self.provider.find(name.schema.as_deref(), &name.name);
+        found.is_ok_and(|relation| relation.kind == RelationKind::View)
     }
 
     fn factor(&mut self, factor: &mut TableFactor) -> Result<()> {
@@ -184,6 +209,9 @@ impl<'a> Expander<'a> {
                         }
                     })?;
                 self.relations.insert(relation.id);
+                if self.depth == 0 && !self.views.contains(&true) {
+                    self.named.insert(relation.id);
+                }
                 if relation.kind == RelationKind::View {
                     *factor = self.view(&relation, alias.take())?;
                 } else if self.depth > 0 {
@@ -217,6 +245,8 @@ impl<'a> Expander<'a> {
             provider: self.provider,
             positions: &positions,
             relations: BTreeSet::new(),
+            named: BTreeSet::new(),
+            views: Vec::new(),
             scopes: Vec::new(),
             withs: Vec::new(),
             depth: self.depth,
@@ -496,10 +526,18 @@ impl VisitorMut for Expander<'_> {
         }
     }
 
+    fn post_visit_table_factor(&mut self, _: &mut TableFactor) -> ControlFlow<Error> {
+        self.views.pop();
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         // What a view or window function expands to is visited in turn; a view's query is already
         // expanded and names relations only.
-        broken(self.count().and_then(|()| self.factor(factor)))
+        let is_view = self.is_view(factor);
+        let done = self.count().and_then(|()| self.factor(factor));
+        self.views.push(is_view);
+        broken(done)
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

@@ -13,6 +13,7 @@
 
 use super::constants::as_type;
 use super::moments::function;
+use super::names::hidden;
 use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -252,8 +253,10 @@ fn unnested(
     });
     let table = alias.name.clone();
     let given = alias.columns.len();
-    let own = names.iter().map(|name| match *name {
+    let own = names.iter().enumerate().map(|(i, name)| match *name {
         "" => table.clone(),
+        // Lists side by side have one name.
+        name if names[..i].contains(&name) => Ident::with_quote('"', hidden(name, i)),
         name => Ident::new(name),
     });
     let number = numbered.then(|| Ident::new("ordinality"));

@@ -13,7 +13,7 @@ use super::late;
 use super::numerics::common_type;
 use super::unions;
 use crate::signatures;
-use crate::types::{NUMERIC, is_numeric_bytes};
+use crate::types::NUMERIC;
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -196,34 +196,11 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
                 let name = names.save(&expr);
                 let narrowed = expression(expr, &schema, outer, calls)?;
                 let resolved = narrowed.transform_data(|e| late::resolve(e, &schema, calls))?;
-                let bound = resolved.transform_data(|e| arithmetic_of_unions(e, &schema, calls))?;
-                Ok(bound.update_data(|e| name.restore(e)))
+                Ok(resolved.update_data(|e| name.restore(e)))
             })?;
             rewritten.data.recompute_schema()
         }
     }
-}
-
-/// Arithmetic with columns that are numerics only now: those of a union of integers and numerics
-/// were something else when it was bound.
-fn arithmetic_of_unions(expr: Expr, schema: &DFSchema, calls: &Calls) -> Result<Transformed<Expr>> {
-    if !schema
-        .fields()
-        .iter()
-        .any(|f| is_numeric_bytes(f.data_type()))
-    {
-        return Ok(Transformed::no(expr));
-    }
-    let numeric = |b: &BinaryExpr| {
-        let of = |e: &Expr| e.get_type(schema).is_ok_and(|t| is_numeric_bytes(&t));
-        of(&b.left) || of(&b.right)
-    };
-    expr.transform_up(|e| match e {
-        Expr::BinaryExpr(b) if b.op.is_numerical_operators() && numeric(&b) => {
-            calls.operator(b, schema)
-        }
-        other => Ok(Transformed::no(other)),
-    })
 }
 
 /// The values that a window function looks at; its other arguments count rows.

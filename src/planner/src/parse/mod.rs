@@ -6,6 +6,7 @@
 mod ddl;
 mod dialect;
 mod error;
+mod grants;
 mod operators;
 mod refused;
 mod roles;
@@ -507,6 +508,9 @@ impl<'a> Front<'a> {
         }
         if let Some(error) = self.refused() {
             return Err(error);
+        }
+        if let Some(kind) = self.grant()? {
+            return Ok(kind);
         }
         if let Some(kind) = self.role()? {
             return Ok(kind);

@@ -58,8 +58,8 @@ impl Front<'_> {
     }
 
     fn role_option(&mut self) -> Result<Option<RoleOption>> {
-        // What a superuser can do anyway.
-        while ["createdb", "createrole", "inherit"]
+        // What is so anyway.
+        while ["nocreatedb", "nocreaterole", "noreplication", "inherit"]
             .into_iter()
             .any(|word| self.word(word))
         {}

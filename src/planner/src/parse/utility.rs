@@ -151,7 +151,7 @@ impl Front<'_> {
         })))
     }
 
-    fn cascade(&mut self) -> bool {
+    pub(super) fn cascade(&mut self) -> bool {
         let cascade = self.word("cascade");
         cascade || {
             self.word("restrict");

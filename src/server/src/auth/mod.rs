@@ -2,6 +2,7 @@
 //! from; a role without one comes from this machine only. What an address that others reach asks
 //! for before a node listens there is in [`check_doors`].
 
+pub mod privileges;
 mod scram;
 
 pub use scram::{Verifier, random_password};
@@ -19,7 +20,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 use tidemark_common::config::Config;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::{Catalog, Role};
+use tidemark_plan::{Catalog, Object, Privilege, Role};
 
 /// How long the answer to the first wrong password takes; each further one takes twice as long.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -62,7 +63,7 @@ pub async fn admit(server: &Server, wire: &mut Wire, user: &str) -> Option<Resul
     let near = from.is_loopback() || server.config.insecure;
     let verifier = role.as_ref().and_then(|role| role.verifier.as_deref());
     let admitted = match (&role, verifier) {
-        (Some(role), None) if near => may_log_in(role),
+        (Some(role), None) if near => may_log_in(&catalog, role),
         (None, _) if near && !catalog.roles.values().any(|r| r.verifier.is_some()) => {
             Err(no_role(user))
         }
@@ -72,8 +73,10 @@ pub async fn admit(server: &Server, wire: &mut Wire, user: &str) -> Option<Resul
             match prove(wire, known.unwrap_or_else(nobody)).await? {
                 Ok(true) => {
                     server.guesses.right(from);
-                    role.as_ref()
-                        .map_or_else(|| Err(wrong_password(user)), may_log_in)
+                    role.as_ref().map_or_else(
+                        || Err(wrong_password(user)),
+                        |role| may_log_in(&catalog, role),
+                    )
                 }
                 Ok(false) => Err(wrong_password(user)),
                 Err(error) => Err(error),
@@ -94,7 +97,7 @@ pub async fn admit(server: &Server, wire: &mut Wire, user: &str) -> Option<Resul
     Some(admitted)
 }
 
-fn may_log_in(role: &Role) -> Result<()> {
+fn may_log_in(catalog: &Catalog, role: &Role) -> Result<()> {
     let over = |until: i64| until <= tidemark_common::clock::now_micros();
     if role.verifier.is_some() && role.valid_until.is_some_and(over) {
         return Err(wrong_password(&role.name));
@@ -102,6 +105,11 @@ fn may_log_in(role: &Role) -> Result<()> {
     if !role.login {
         let message = format!("role \"{}\" is not permitted to log in", role.name);
         return Err(Error::user(SqlState("28000"), message));
+    }
+    if !catalog.may(&role.name, Privilege::Connect, &Object::Database) {
+        let message = "permission denied for database \"dev\"";
+        return Err(Error::user(SqlState("42501"), message)
+            .with_detail("User does not have CONNECT privilege."));
     }
     Ok(())
 }

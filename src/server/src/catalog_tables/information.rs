@@ -2,6 +2,7 @@
 
 use super::build::{Row, table};
 use super::postgres::{column_type, data_type_name};
+use super::roles;
 use crate::protocol::types;
 use crate::serving::Snapshot;
 use arrow::datatypes::DataType;
@@ -227,28 +228,12 @@ pub fn system_table(s: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                 )
             }
         }
-        "role_table_grants" | "table_privileges" => {
-            let privileges = ["INSERT", "SELECT", "UPDATE", "DELETE"];
-            let rows = visible(s).into_iter().flat_map(|r| {
-                let held = privileges
-                    .iter()
-                    .filter(|p| r.kind == RelationKind::Table || **p == "SELECT");
-                held.map(|p| {
-                    vec![
-                        ("table_schema", (&r.schema_name).into()),
-                        ("table_name", (&r.name).into()),
-                        ("privilege_type", (*p).into()),
-                    ]
-                })
-                .collect::<Vec<_>>()
-            });
-            table(
-                "grantor name = root, grantee name = root, table_catalog name = dev, table_schema \
+        "role_table_grants" | "table_privileges" => table(
+            "grantor name = root, grantee name = root, table_catalog name = dev, table_schema \
                  name, table_name name, privilege_type text, is_grantable text = YES, \
                  with_hierarchy text = NO",
-                rows.collect(),
-            )
-        }
+            roles::of_relations(s, visible(s).into_iter()),
+        ),
         "character_sets" => table(
             "character_set_catalog name, character_set_schema name, character_set_name name = \
              UTF8, character_repertoire name = UCS, form_of_use name = UTF8, \

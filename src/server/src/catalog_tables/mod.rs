@@ -6,6 +6,7 @@ pub mod information;
 pub mod node;
 pub mod oids;
 pub mod postgres;
+pub mod roles;
 pub mod statics;
 mod zones;
 

@@ -8,6 +8,7 @@
 
 use super::build::{Cell, Row, table};
 use super::oids;
+use super::roles;
 use super::statics;
 use super::zones;
 use crate::protocol::types;
@@ -18,9 +19,8 @@ use pgwire::api::Type;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::Result;
-use tidemark_plan::{Column, Relation, RelationKind, Role};
+use tidemark_plan::{Column, Object, ROOT, Relation, RelationKind};
 
-const OWNER: i32 = 10;
 const DATABASE: i32 = 1;
 
 const PG_CLASS: &str = "oid oid, relname name, relnamespace oid, reltype oid = 0, reloftype oid = \
@@ -207,10 +207,6 @@ const EMPTY: &[(&str, &str)] = &[
          oid[], partcollation oid[], partexprs text",
     ),
     (
-        "pg_auth_members",
-        "roleid oid, member oid, grantor oid, admin_option bool",
-    ),
-    (
         "pg_shdescription",
         "objoid oid, classoid oid, description text",
     ),
@@ -309,26 +305,25 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
             PG_DATABASE,
             vec![vec![("oid", DATABASE.into()), ("datname", "dev".into())]],
         ),
-        "pg_roles" => table(PG_ROLES, roles(snapshot)),
+        "pg_roles" => table(PG_ROLES, roles::all(snapshot)),
         "pg_authid" => table(
             "oid oid = 10, rolname name, rolsuper bool = true, rolinherit bool = true, \
              rolcreaterole bool = true, rolcreatedb bool = true, rolcanlogin bool = true, \
              rolreplication bool = false, rolbypassrls bool = true, rolconnlimit int4 = -1, \
              rolpassword text, rolvaliduntil timestamptz",
-            roles(snapshot),
+            roles::all(snapshot),
         ),
-        "pg_user" | "pg_shadow" => {
-            let rows = roles(snapshot)
-                .into_iter()
-                .map(|r| vec![("usename", r[0].1.clone())])
-                .collect();
-            table(
-                "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, \
-                 userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil \
-                 timestamptz, useconfig text[]",
-                rows,
-            )
-        }
+        "pg_user" | "pg_shadow" => table(
+            "usename name, usesysid oid = 10, usecreatedb bool = true, usesuper bool = true, \
+             userepl bool = false, usebypassrls bool = true, passwd text = ********, valuntil \
+             timestamptz, useconfig text[]",
+            roles::users(snapshot),
+        ),
+        "pg_auth_members" => table(
+            "oid oid, roleid oid, member oid, grantor oid = 10, admin_option bool = false, \
+             inherit_option bool = true, set_option bool = true",
+            roles::members(snapshot),
+        ),
         "pg_tables" => table(
             "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool = \
              false, hasrules bool = false, hastriggers bool = false, rowsecurity bool = false",
@@ -554,6 +549,8 @@ fn classes(s: &Snapshot) -> Vec<Row> {
                 .into(),
             ),
             ("relkind", letter.into()),
+            ("relowner", roles::oid(&s.catalog, &r.owner).into()),
+            ("relacl", roles::list_of_relation(s, r)),
             ("relnatts", r.columns.len().into()),
             ("relhasindex", indexed.into()),
             ("relhasrules", (r.kind == RelationKind::View).into()),
@@ -640,7 +637,18 @@ fn namespaces(s: &Snapshot) -> Vec<Row> {
         .iter()
         .map(|n| n.to_string());
     own.chain(s.catalog.schemas.iter().cloned())
-        .map(|n| vec![("oid", schema_oid(s, &n).into()), ("nspname", n.into())])
+        .map(|n| {
+            let owner = s.catalog.owner_of(&Object::Schema(n.clone()));
+            vec![
+                ("oid", schema_oid(s, &n).into()),
+                (
+                    "nspowner",
+                    roles::oid(&s.catalog, owner.unwrap_or(ROOT)).into(),
+                ),
+                ("nspacl", roles::list_of_schema(s, &n)),
+                ("nspname", n.into()),
+            ]
+        })
         .collect()
 }
 
@@ -796,19 +804,6 @@ fn comments(s: &Snapshot) -> Vec<Row> {
         ])
     };
     s.catalog.relations.values().filter_map(row).collect()
-}
-
-fn roles(s: &Snapshot) -> Vec<Row> {
-    let row = |(i, role): (usize, Role)| {
-        vec![
-            ("rolname", role.name.into()),
-            ("oid", (OWNER + i as i32).into()),
-            ("rolcanlogin", role.login.into()),
-            ("rolvaliduntil", role.valid_until.into()),
-        ]
-    };
-    let all = s.catalog.all_roles().into_iter();
-    all.enumerate().map(row).collect()
 }
 
 fn activity(s: &Snapshot) -> Vec<Row> {

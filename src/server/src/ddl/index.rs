@@ -100,6 +100,7 @@ impl Session {
     ) -> Result<Outcome> {
         let catalog = self.catalog();
         let on = self.resolve(&catalog, &crate::dml::name_of(&index.table_name)?)?;
+        self.require_ownership(&on)?;
         if !matches!(
             on.kind,
             RelationKind::Table | RelationKind::MaterializedView

@@ -22,12 +22,7 @@ impl Session {
             let message = format!("role name \"{name}\" is reserved");
             return Err(Error::user(SqlState("42939"), message));
         }
-        if !options
-            .iter()
-            .any(|o| matches!(o, RoleOption::Superuser(_)))
-        {
-            return Err(no_privileges());
-        }
+        self.require_superuser("create roles")?;
         let mut role = Role::new(name);
         role.login = user;
         self.with_options(&mut role, options)?;
@@ -46,11 +41,13 @@ impl Session {
         name: &str,
         options: &[RoleOption],
     ) -> Result<Outcome> {
-        let name = match name {
-            "current_user" | "session_user" | "current_role" => self.user().to_string(),
-            name => name.to_string(),
-        };
+        let name = self.named_role(name);
         let mut role = self.catalog().role(&name).ok_or_else(|| no_role(&name))?;
+        // Who may do less changes its own password.
+        let own = |o: &RoleOption| matches!(o, RoleOption::Password(_)) && name == self.user();
+        if !options.iter().all(own) {
+            self.require_superuser("alter roles")?;
+        }
         self.with_options(&mut role, options)?;
         let change = CatalogChange::AlterRole {
             role: Box::new(role),
@@ -63,6 +60,7 @@ impl Session {
     }
 
     pub(crate) async fn drop_role(&mut self, names: &[String], if_exists: bool) -> Result<Outcome> {
+        self.require_superuser("drop roles")?;
         let mut changes = Vec::new();
         for name in names {
             if name == self.user() {
@@ -93,8 +91,11 @@ impl Session {
     fn with_options(&self, role: &mut Role, options: &[RoleOption]) -> Result<()> {
         for option in options {
             match option {
-                RoleOption::Superuser(true) => role.superuser = true,
-                RoleOption::Superuser(false) => return Err(no_privileges()),
+                RoleOption::Superuser(false) if role.name == ROOT => {
+                    let message = "role \"root\" may do everything, always";
+                    return Err(Error::unsupported(message));
+                }
+                RoleOption::Superuser(superuser) => role.superuser = *superuser,
                 RoleOption::Login(login) => role.login = *login,
                 RoleOption::Password(None) => role.verifier = None,
                 RoleOption::Password(Some(password)) => {
@@ -139,10 +140,4 @@ impl Session {
 fn no_role(name: &str) -> Error {
     let message = format!("role \"{name}\" does not exist");
     Error::user(SqlState::UNDEFINED_OBJECT, message)
-}
-
-/// `0A000`: a role that may not do everything would need privileges.
-fn no_privileges() -> Error {
-    let message = "roles that may not do everything are not supported: there is no GRANT yet";
-    Error::unsupported(message).with_hint("Say SUPERUSER: CREATE USER name SUPERUSER PASSWORD '..'")
 }

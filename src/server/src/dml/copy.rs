@@ -173,7 +173,7 @@ pub(super) fn copy_options(
 ) -> Result<CopyOptions> {
     use ast::{CopyLegacyOption as L, CopyOption as O};
     let mut out = CopyOptions::default();
-    let (mut delimiter, mut null) = (None, None);
+    let (mut delimiter, mut null, mut escape) = (None, None, None);
     for option in options {
         match option {
             O::Format(f) if f.value.eq_ignore_ascii_case("csv") => out.csv = true,
@@ -188,41 +188,52 @@ pub(super) fn copy_options(
             O::Delimiter(c) => delimiter = Some(*c),
             O::Null(text) => null = Some(text.clone()),
             O::Header(on) => out.header = *on,
-            O::Quote(c) => out.quote = *c as u8,
+            O::Quote(c) => out.quote = one_byte("quote", *c)?,
+            O::Escape(c) => escape = Some(*c),
             O::Encoding(_) | O::Freeze(_) => {}
-            other => {
-                return Err(Error::unsupported(format!(
-                    "COPY option {other} is not supported"
-                )));
-            }
+            other => return Err(no_option(other)),
         }
     }
     for option in legacy {
         match option {
             L::Csv(inner) => {
+                use ast::CopyLegacyCsvOption as C;
                 out.csv = true;
-                out.header |= inner
-                    .iter()
-                    .any(|o| matches!(o, ast::CopyLegacyCsvOption::Header));
+                for option in inner {
+                    match option {
+                        C::Header => out.header = true,
+                        C::Quote(c) => out.quote = one_byte("quote", *c)?,
+                        C::Escape(c) => escape = Some(*c),
+                        C::ForceQuote(_) | C::ForceNotNull(_) => return Err(no_option(option)),
+                    }
+                }
             }
             L::Delimiter(c) => delimiter = Some(*c),
             L::Null(text) => null = Some(text.clone()),
             L::Header => out.header = true,
-            other => {
-                return Err(Error::unsupported(format!(
-                    "COPY option {other} is not supported"
-                )));
-            }
+            other => return Err(no_option(other)),
         }
     }
-    let delimiter = delimiter.unwrap_or(if out.csv { ',' } else { '\t' });
-    if !delimiter.is_ascii() {
-        return Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            "COPY delimiter must be a single one-byte character",
-        ));
+    if let Some(escape) = escape
+        && escape as u32 != u32::from(out.quote)
+    {
+        let message = "COPY with an escape that is not the quote is not supported";
+        return Err(Error::unsupported(message));
     }
-    out.delimiter = delimiter as u8;
+    let delimiter = delimiter.unwrap_or(if out.csv { ',' } else { '\t' });
+    out.delimiter = one_byte("delimiter", delimiter)?;
     out.null = null.unwrap_or(if out.csv { String::new() } else { "\\N".into() });
     Ok(out)
+}
+
+fn one_byte(what: &str, c: char) -> Result<u8> {
+    if c.is_ascii() {
+        return Ok(c as u8);
+    }
+    let message = format!("COPY {what} must be a single one-byte character");
+    Err(Error::user(SqlState::INVALID_PARAMETER, message))
+}
+
+fn no_option(option: &impl std::fmt::Display) -> Error {
+    Error::unsupported(format!("COPY option {option} is not supported"))
 }

@@ -9,6 +9,11 @@ impl Session {
             return Err(Error::user(SqlState::SYNTAX_ERROR, "INSERT needs a table"));
         };
         let relation = self.target(object, "insert into")?;
+        if matches!(&insert.on, Some(ast::OnInsert::OnConflict(on))
+            if matches!(on.action, ast::OnConflictAction::DoUpdate(_)))
+        {
+            self.require(Privilege::Update, &relation)?;
+        }
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
         let constant = constant_rows(insert, &relation, &columns, &self.settings.zone())?;

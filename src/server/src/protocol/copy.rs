@@ -185,7 +185,9 @@ fn lines(batch: &RecordBatch, options: &CopyOptions, zone: &Zone) -> Result<Vec<
 
 fn put_field(value: &[u8], options: &CopyOptions, out: &mut BytesMut) {
     if options.csv {
+        // A line of `\.` alone would be the end.
         let quoted = value == options.null.as_bytes()
+            || value == b"\\."
             || value.iter().any(|b| {
                 *b == options.delimiter || *b == options.quote || matches!(b, b'\n' | b'\r')
             });

@@ -7,7 +7,7 @@
 use super::Snapshot;
 use super::array_functions::ExpandArray;
 use crate::Server;
-use crate::catalog_tables::oids;
+use crate::catalog_tables::{oids, roles};
 use crate::clients::Clients;
 use crate::protocol::error::Notice;
 use crate::protocol::types;
@@ -210,9 +210,6 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
         constant("version", Utf8, Some(&version)),
         constant("current_database", Utf8, Some("dev")),
         constant("current_catalog", Utf8, Some("dev")),
-        stable("pg_get_userbyid", Utf8, 1, |a| {
-            Ok(a[0].as_ref().map(|_| "root".into()))
-        }),
         stable("pg_encoding_to_char", Utf8, 1, |a| {
             Ok(a[0].as_ref().map(|e| {
                 if e == "6" {
@@ -313,12 +310,14 @@ pub fn of_session(
     ));
     all.push(signal(
         "pg_cancel_backend",
+        user,
         server,
         &notices,
         Clients::cancel,
     ));
     all.push(signal(
         "pg_terminate_backend",
+        user,
         server,
         &notices,
         Clients::end,
@@ -351,20 +350,25 @@ fn addresses(pid: i32, server: &Arc<Server>) -> Vec<Arc<ScalarUDF>> {
 /// A function that does something to another session: true if there is such a one, else a WARNING.
 fn signal(
     name: &str,
+    user: &str,
     server: &Arc<Server>,
     notices: &mpsc::UnboundedSender<Notice>,
     act: fn(&Clients, i32) -> bool,
 ) -> Arc<ScalarUDF> {
     let (server, notices) = (Arc::downgrade(server), notices.clone());
+    let user = user.to_string();
     function(name, DataType::Boolean, Volatility::Volatile, 1, move |a| {
         let Some(text) = a.first().and_then(Option::as_deref) else {
             return Ok(None);
         };
-        let found = text
-            .parse()
-            .ok()
-            .zip(server.upgrade())
-            .is_some_and(|(pid, server)| act(&server.clients, pid));
+        let (pid, server) = (text.parse().ok(), server.upgrade());
+        let found = match pid.zip(server) {
+            Some((pid, server)) => {
+                check_signal(&server, &user, pid)?;
+                act(&server.clients, pid)
+            }
+            None => false,
+        };
         if !found {
             let text = format!("PID {text} is not a PostgreSQL server process");
             // Who asks may be gone.
@@ -372,6 +376,22 @@ fn signal(
         }
         Ok(Some(found.to_string()))
     })
+}
+
+/// `42501` for a session of a role that is not the asking one's.
+fn check_signal(server: &Server, user: &str, pid: i32) -> Result<(), Error> {
+    let catalog = server.engine.catalog();
+    let clients = server.clients.list();
+    let other = clients
+        .iter()
+        .find(|(p, _)| *p == pid)
+        .map(|(_, c)| c.user.as_str());
+    let roles = catalog.memberships(user);
+    if catalog.is_superuser(user) || other.is_none_or(|other| roles.contains(other)) {
+        return Ok(());
+    }
+    let message = "must be a member of the role whose query is being canceled";
+    Err(Error::user(SqlState("42501"), message))
 }
 
 /// `pg_blocking_pids(pid)`: the sessions whose locks it waits for.
@@ -412,6 +432,14 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 .unwrap_or_else(|| "public".into());
             constant(name, Utf8, Some(&schema))
         }
+        "pg_get_userbyid" => stable(name, Utf8, 1, move |a| {
+            let role = |oid: &str| roles::name(&s.catalog, oid);
+            let unknown = |oid: &str| format!("unknown (OID={oid})");
+            let name = a[0]
+                .as_deref()
+                .map(|oid| role(oid).unwrap_or_else(|| unknown(oid)));
+            Ok(name)
+        }),
         "current_schemas" => stable(name, list(), 1, move |a| {
             let mut schemas = if a[0].as_deref() == Some("true") {
                 vec!["pg_catalog".to_string()]

@@ -11,6 +11,7 @@ pub mod array_functions;
 pub mod collect;
 pub mod functions;
 mod lazy;
+mod missing;
 pub mod names;
 mod normalised;
 mod order;
@@ -53,7 +54,7 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::{Catalog, Relation};
+use tidemark_plan::{Catalog, Privilege, Relation};
 use tidemark_runtime::engine::Pin;
 use tidemark_runtime::{Engine, WriteGuard};
 use tokio::sync::mpsc::UnboundedSender;
@@ -106,11 +107,19 @@ pub struct Snapshot {
     pub effects: Arc<Effects>,
     /// To the client.
     pub notices: UnboundedSender<Notice>,
+    /// Relations that it may read, by their names or through views.
+    pub readable: Arc<Mutex<BTreeSet<RelationId>>>,
     /// Relations of which the client was told that their answer is old.
     pub told: Arc<Mutex<BTreeSet<RelationId>>>,
 }
 
 impl Snapshot {
+    /// `42501` for a relation that who asks may not read.
+    pub fn check_read(&self, relation: &Relation) -> Result<()> {
+        let select = Privilege::Select;
+        crate::auth::privileges::check(&self.catalog, &self.user, select, relation)
+    }
+
     /// The engine below.
     pub fn engine(&self) -> &Engine {
         &self.server.engine
@@ -201,9 +210,12 @@ impl Serving {
         *builder.aggregate_functions() = Some(aggregates::all());
         // DataFusion's physical filter pushdown finds a join's columns by name: a filter over both
         // sides of a self join ended up at one of them. Filters are pushed down in the logical plan
-        // already.
+        // already. Its projection pushdown computes below a filter what is there for the rows that
+        // the filter keeps: `SELECT 1 / q FROM t WHERE q <> 0` failed.
+        let left_out =
+            |name: &str| name.starts_with("FilterPushdown") || name == "ProjectionPushdown";
         let own = PhysicalOptimizer::new().rules.into_iter();
-        let own = own.filter(|rule| !rule.name().starts_with("FilterPushdown"));
+        let own = own.filter(|rule| !left_out(rule.name()));
         let first = Arc::new(order::KnownOrders);
         let physical = std::iter::once(first as _).chain(own).collect();
         // The planner's rules of types, so that an expression has one type in a view and here; then
@@ -214,6 +226,7 @@ impl Serving {
             scalar: tidemark_operator::functions::all(),
         };
         rules.extend(functions.analyzer_rules());
+        rules.push(Arc::new(missing::MissingRows));
         rules.push(Arc::new(semantics::PostgresSemantics));
         let mut optimizer_rules = tidemark_planner::ad_hoc_rules();
         optimizer_rules.push(Arc::new(lazy::LazyCalls));
@@ -298,6 +311,7 @@ impl Session {
             notices: self.notice_sender(),
             settings: self.settings.clone(),
             effects: self.effects(),
+            readable: Arc::default(),
             told: Arc::default(),
         })
     }

@@ -288,6 +288,7 @@ impl<'a> Form<'a> {
 
     fn lookup(&self, snapshot: &Snapshot) -> Option<Lookup> {
         let relation = self.relation(snapshot)?;
+        snapshot.check_read(relation).ok()?;
         let keys = self.keys(relation)?;
         let (columns, names) = self.columns(relation)?;
         let fields = columns.iter().zip(names);

@@ -1,15 +1,16 @@
-//! `has_table_privilege` and its relatives. Everybody may do everything, so the answer is true, of
-//! things that exist; what does not exist, and words that are no privileges, are errors as in
+//! `has_table_privilege` and its relatives. What has no privileges here, a function or a type, may
+//! be used by everybody. What does not exist, and words that are no privileges, are errors as in
 //! PostgreSQL. An oid that nothing has gives NULL.
 
 use super::Snapshot;
 use super::functions::{Arguments, no_function, oid_of_name, relation_of, stable};
-use crate::catalog_tables::{oids, statics};
+use crate::catalog_tables::{oids, roles, statics};
 use crate::protocol::types;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::ScalarUDF;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{Object, Privilege};
 
 /// The kinds of things, each with its privileges.
 const KINDS: [(&str, &[&str]); 12] = [
@@ -73,15 +74,69 @@ fn answer(
     else {
         return Ok(None);
     };
-    if texts.len() == things + 2 {
-        check_role(s, texts[0])?;
-    }
+    let role = match texts.len() == things + 2 {
+        true => role_named(s, texts[0])?,
+        false => s.user.clone(),
+    };
     let (asked, privileges) = (
         &texts[texts.len() - 1 - things..texts.len() - 1],
         texts[texts.len() - 1],
     );
     check_words(privileges, words)?;
-    Ok(exists(s, kind, asked)?.then(|| "true".to_string()))
+    if !exists(s, kind, asked)? {
+        return Ok(None);
+    }
+    let mut each = privileges.split(',').map(|p| p.trim().to_uppercase());
+    Ok(Some(
+        each.any(|p| holds(s, &role, kind, asked[0], &p))
+            .to_string(),
+    ))
+}
+
+/// Whether a role has a privilege of a thing that exists.
+fn holds(s: &Snapshot, role: &str, kind: &str, thing: &str, privilege: &str) -> bool {
+    let catalog = &s.catalog;
+    let word = privilege.split(' ').next().unwrap_or_default();
+    let grants = privilege.contains(" WITH ");
+    let object = match kind {
+        "table" | "any_column" | "column" => {
+            let oid = thing.parse::<i32>().ok().or_else(|| oid_of_name(s, thing));
+            let relation = oid.and_then(|oid| relation_of(s, &oid.to_string()));
+            // Everybody reads the catalogs.
+            let Some(relation) = relation else {
+                return word == "SELECT" || catalog.is_superuser(role);
+            };
+            if grants {
+                return catalog.owns(role, relation);
+            }
+            Object::Relation(relation.id)
+        }
+        "schema" => {
+            let own = |n: &&String| oids::of_schema(n, &catalog.schemas).to_string() == thing;
+            let by_oid = catalog.schemas.iter().find(own);
+            match by_oid.map_or(thing, String::as_str) {
+                "pg_catalog" | "information_schema" | "tidemark" => return word == "USAGE",
+                name => Object::Schema(name.into()),
+            }
+        }
+        "database" => Object::Database,
+        "role" => {
+            let of = role_named(s, thing).unwrap_or_default();
+            return catalog.is_superuser(role) || catalog.memberships(role).contains(&of);
+        }
+        _ => return true,
+    };
+    let all = [
+        Privilege::OF_RELATIONS,
+        Privilege::OF_SCHEMAS,
+        Privilege::OF_DATABASES,
+    ];
+    let privilege = all.into_iter().flatten().find(|p| p.name() == word);
+    match privilege {
+        Some(privilege) if !grants => catalog.may(role, *privilege, &object),
+        // There are no such things to be granted, but nothing is kept from who owns all.
+        _ => catalog.is_superuser(role),
+    }
 }
 
 fn check_words(privileges: &str, words: &[&str]) -> Result<()> {
@@ -103,11 +158,15 @@ fn is_oid(text: &str) -> bool {
     text.parse::<u32>().is_ok()
 }
 
-fn check_role(s: &Snapshot, role: &str) -> Result<()> {
-    if is_oid(role) || ["root", "public", s.user.as_str()].contains(&role) {
-        return Ok(());
+/// A role by its name or oid.
+fn role_named(s: &Snapshot, role: &str) -> Result<String> {
+    if is_oid(role) {
+        return Ok(roles::name(&s.catalog, role).unwrap_or_default());
     }
-    Err(missing("role", role))
+    match role == "public" || s.catalog.role(role).is_some() {
+        true => Ok(role.to_string()),
+        false => Err(missing("role", role)),
+    }
 }
 
 fn missing(what: &str, name: &str) -> Error {
@@ -183,6 +242,6 @@ fn exists(s: &Snapshot, kind: &str, names: &[&str]) -> Result<bool> {
             named(known, "foreign-data wrapper")
         }
         "server" => named(false, "server"),
-        _ => check_role(s, name).map(|()| true),
+        _ => role_named(s, name).map(|_| true),
     }
 }

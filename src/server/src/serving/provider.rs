@@ -61,6 +61,10 @@ impl Provider<'_> {
             return Ok(provider_as_source(table));
         }
         if let Some(relation) = self.snapshot.find(schema, name) {
+            let allowed = self.depth > 0 || self.snapshot.readable.lock().contains(&relation.id);
+            if !allowed {
+                self.snapshot.check_read(relation).map_err(ours)?;
+            }
             return self.table(relation);
         }
         if schema.is_none()

@@ -17,6 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
+use tidemark_planner::Expanded;
 
 /// Rewrites a query for planning.
 pub fn query(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Statement> {
@@ -68,10 +69,19 @@ fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stateme
         [] => snapshot.catalog.clone(),
         own => Arc::new(with_own(&snapshot.catalog, own, &snapshot.search_path)),
     };
-    let query = snapshot
-        .server
-        .sql
-        .expand(&catalog, &snapshot.search_path, *query)?;
+    let Expanded { query, named, read } =
+        snapshot
+            .server
+            .sql
+            .expand(&catalog, &snapshot.search_path, *query)?;
+    for relation in named
+        .iter()
+        .filter_map(|id| snapshot.catalog.relations.get(id))
+    {
+        snapshot.check_read(relation)?;
+    }
+    // What a view reads, its owner was allowed to.
+    snapshot.readable.lock().extend(read);
     Ok(ast::Statement::Query(Box::new(query)))
 }
 

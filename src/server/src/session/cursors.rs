@@ -4,7 +4,7 @@
 
 use super::effects::Hearing;
 use super::{Outcome, Rows, Session, Status, Tag};
-use crate::protocol::error::{Notice, from_datafusion};
+use crate::protocol::error::from_datafusion;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DataFusionResult;
@@ -215,14 +215,6 @@ impl Session {
                 done("NOTIFY")
             }
             S::Kill { modifier, id } => self.kill(modifier.as_ref(), *id),
-            S::Grant { .. } | S::Revoke { .. } => {
-                self.notice(Notice::new("privileges are accepted and not enforced"));
-                done(if matches!(other, S::Grant { .. }) {
-                    "GRANT"
-                } else {
-                    "REVOKE"
-                })
-            }
             S::Analyze { .. } => done("ANALYZE"),
             S::Vacuum { .. } => done("VACUUM"),
             _ => {
@@ -242,6 +234,7 @@ impl Session {
 
     /// `KILL pid` ends a session, `KILL QUERY pid` its statement.
     fn kill(&mut self, modifier: Option<&ast::KillType>, id: u64) -> Result<Outcome> {
+        self.require_superuser("end other sessions")?;
         let clients = &self.server.clients;
         let pid = i32::try_from(id).unwrap_or(0);
         let found = match modifier {

@@ -403,6 +403,17 @@ impl Session {
                 user,
                 options,
             } => self.create_role(name, *user, options).await,
+            K::Grant {
+                revokes,
+                privileges,
+                on,
+                grantees,
+            } => self.grant(*revokes, privileges, on, grantees).await,
+            K::GrantRoles {
+                revokes,
+                roles,
+                members,
+            } => self.grant_roles(*revokes, roles, members).await,
             K::AlterRole { name, options } => self.alter_role(name, options).await,
             K::DropRole { names, if_exists } => self.drop_role(names, *if_exists).await,
             K::Drop(drop) => self.drop_relations(drop).await,
@@ -507,6 +518,8 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::CreateSchema { .. }
             | K::DropSchema { .. }
             | K::CreateRole { .. }
+            | K::Grant { .. }
+            | K::GrantRoles { .. }
             | K::AlterRole { .. }
             | K::DropRole { .. }
             | K::Drop(_)

@@ -155,7 +155,10 @@ fn in_schema(mut relation: Relation, schema_name: &str) -> Relation {
 /// are being created, and 10, which takes the place of the table 5 `old`.
 fn catalog() -> Catalog {
     let mut decisions = Decisions::default();
-    let create_schema = CatalogChange::CreateSchema { name: "s".into() };
+    let create_schema = CatalogChange::CreateSchema {
+        name: "s".into(),
+        owner: None,
+    };
     let changes = vec![
         create_schema,
         create(relation(1, "t", TABLE, &[])),
@@ -205,7 +208,10 @@ fn what_would_lead_to_an_invalid_catalog_is_refused() {
         (vec![set_schema(3, "nowhere")], "3F000"),
         (vec![create(in_schema(table("n"), "nowhere"))], "3F000"),
         (
-            vec![CatalogChange::CreateSchema { name: "s".into() }],
+            vec![CatalogChange::CreateSchema {
+                name: "s".into(),
+                owner: None,
+            }],
             "42P06",
         ),
         (vec![drop_schema("nowhere")], "3F000"),

@@ -1,0 +1,198 @@
+"""Who comes in, and what each may do: passwords, certificates, privileges, through restarts."""
+
+import re
+import signal
+import ssl
+import subprocess
+import time
+import urllib.request
+
+import psycopg
+import pytest
+
+from harness import Tidemark, eventually
+
+
+@pytest.fixture
+def own(folder, request):
+    """A server of this test's own, not started."""
+    server = Tidemark(folder / request.node.name)
+    yield server
+    server.kill()
+
+
+def connect(server, user, password=None, host="127.0.0.1", **options):
+    return psycopg.connect(host=host, port=server.port, dbname="dev", user=user, password=password, connect_timeout=15, autocommit=True, **options)
+
+
+def state(error):
+    """The SQLSTATE of a statement's error; of one at login, what the message says."""
+    return error.value.sqlstate or str(error.value)
+
+
+def certificate(folder, name):
+    """A new certificate of localhost, which signs itself, and its key."""
+    cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True)
+    return cert, key
+
+
+def test_a_password_is_asked_for_and_kept(own):
+    own.start()
+    own.query("CREATE USER ann PASSWORD 'first'")
+    own.query("CREATE ROLE staff")
+    with connect(own, "ann", "first") as ann:
+        assert ann.execute("SELECT current_user").fetchone() == ("ann",)
+        ann.execute("ALTER USER ann PASSWORD 'second'")
+    log = b"".join(path.read_bytes() for path in own.data.rglob("*") if path.is_file())
+    assert b"first" not in log and b"second" not in log and b"SCRAM-SHA-256$4096" in log
+    for again in range(2):
+        for user, password, expected in [("ann", "first", "authentication failed"), ("nobody", "x", "authentication failed"), ("staff", "x", "not permitted to log in")]:
+            with pytest.raises(psycopg.OperationalError, match=expected):
+                connect(own, user, password)
+        connect(own, "ann", "second").close()
+        if not again:
+            own.stop()
+            own.start()
+    own.query("ALTER USER ann VALID UNTIL '2020-01-01'")
+    with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+        connect(own, "ann", "second")
+    own.query("ALTER USER ann VALID UNTIL 'infinity' NOLOGIN")
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        connect(own, "ann", "second")
+    # root has no password, and comes from this machine.
+    assert own.query("SELECT rolname, rolsuper, rolcanlogin FROM pg_roles ORDER BY 1") == [("ann", False, False), ("root", True, True), ("staff", False, False)]
+    own.query("DROP USER ann")
+    with pytest.raises(psycopg.OperationalError, match="authentication failed|does not exist"):
+        connect(own, "ann", "second")
+
+
+def test_wrong_passwords_take_longer_each_time(own):
+    own.start()
+    own.query("ALTER USER root PASSWORD 'right'")
+    begun = time.monotonic()
+    for _ in range(4):
+        with pytest.raises(psycopg.OperationalError, match="authentication failed"):
+            connect(own, "root", "wrong")
+    # 250, 500, 1000, 2000 ms.
+    assert time.monotonic() - begun > 3.5
+    connect(own, "root", "right").close()
+
+
+def test_a_role_does_what_was_granted_and_no_more(own):
+    own.start()
+    for statement in ["CREATE USER ann; CREATE USER bob; CREATE ROLE staff", "CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1), (2, 2)",
+                      "CREATE VIEW w AS SELECT id FROM t", "CREATE MATERIALIZED VIEW s AS SELECT sum(v) AS v FROM t", "CREATE SCHEMA shop", "CREATE TABLE shop.x (a INT)"]:
+        for one in statement.split(";"):
+            own.query(one)
+    denied = [
+        "SELECT * FROM t", "SELECT v FROM t WHERE id = 1", "SELECT * FROM w", "SELECT * FROM s", "INSERT INTO t VALUES (3, 3)", "UPDATE t SET v = 2", "DELETE FROM t",
+        "CREATE TABLE q (a INT)", "CREATE SCHEMA other", "DROP TABLE t", "ALTER TABLE t RENAME TO u", "COMMENT ON TABLE t IS 'x'", "CREATE USER eve", "GRANT SELECT ON t TO ann",
+        "SELECT * FROM shop.x", "CREATE INDEX ON t (v)", "EXPLAIN SELECT * FROM t", "COPY t FROM STDIN", "COPY t TO STDOUT", "ALTER USER bob PASSWORD 'x'", "ALTER USER ann SUPERUSER",
+        "GRANT staff TO ann", "SELECT count(*) FROM w, t", "SELECT (SELECT max(v) FROM t)", "DROP SCHEMA shop CASCADE", "CREATE TABLE c AS SELECT * FROM t",
+    ]
+    with connect(own, "ann") as ann, connect(own, "bob") as bob:
+        for statement in denied:
+            with pytest.raises(psycopg.Error) as error:
+                ann.execute(statement)
+            assert state(error) == "42501", (statement, str(error.value))
+        assert ann.execute("SELECT has_table_privilege('t', 'select'), has_schema_privilege('public', 'usage, create'), has_table_privilege('root', 't', 'insert')").fetchone() == (False, True, True)
+        for statement in ["GRANT SELECT ON w TO ann", "GRANT SELECT ON t TO staff", "GRANT staff TO bob", "GRANT INSERT, UPDATE ON TABLE t TO bob", "GRANT CREATE ON SCHEMA public TO bob",
+                          "GRANT USAGE ON SCHEMA shop TO PUBLIC", "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC"]:
+            own.query(statement)
+        # Through the view, and not beside it.
+        assert ann.execute("SELECT count(*) FROM w").fetchone() == (2,)
+        assert ann.execute("SELECT * FROM shop.x").fetchall() == []
+        for statement in ["SELECT * FROM t", "SELECT * FROM w JOIN t USING (id)", "WITH w AS (SELECT * FROM t) SELECT * FROM w"]:
+            with pytest.raises(psycopg.Error) as error:
+                ann.execute(statement)
+            assert state(error) == "42501", statement
+        assert bob.execute("SELECT v FROM t WHERE id = %s", [1], prepare=True).fetchone() == (1,)
+        bob.execute("INSERT INTO t VALUES (3, 3) ON CONFLICT (id) DO UPDATE SET v = 9")
+        bob.execute("UPDATE t SET v = 5 WHERE id = 3")
+        bob.execute("CREATE MATERIALIZED VIEW mine AS SELECT sum(v) AS v FROM t")
+        assert bob.execute("SELECT v FROM mine").fetchone() == (8,)
+        with pytest.raises(psycopg.Error, match="must be owner"):
+            bob.execute("DROP MATERIALIZED VIEW s")
+        with pytest.raises(psycopg.Error, match="permission denied for table t"):
+            bob.execute("DELETE FROM t")
+        own.query("CREATE OR REPLACE VIEW w AS SELECT id FROM t WHERE id > 1")
+        assert ann.execute("SELECT count(*) FROM w").fetchone() == (2,)
+    own.kill()
+    own.start()
+    with connect(own, "bob") as bob:
+        assert bob.execute("SELECT v FROM t WHERE id = %s", [1], prepare=True).fetchone() == (1,)
+        own.query("REVOKE SELECT ON t FROM staff")
+        with pytest.raises(psycopg.Error) as error:
+            bob.execute("SELECT v FROM t WHERE id = %s", [1], prepare=True)
+        assert state(error) == "42501"
+    for statement, expected in [("DROP ROLE bob", "2BP01"), ("GRANT SELECT ON t TO nobody", "42704"), ("GRANT SELECT ON nothing TO bob", "42P01"), ("GRANT bob TO staff", "0LP01"),
+                                ("GRANT EXECUTE ON t TO bob", "0LP01"), ("GRANT SELECT (id) ON t TO bob", "0A000"), ("CREATE ROLE bob", "42710"), ("DROP ROLE root", "55006")]:
+        with pytest.raises(psycopg.Error) as error:
+            own.query(statement)
+        assert state(error) == expected, (statement, str(error.value))
+    assert own.query("SELECT relacl FROM pg_class WHERE relname = 't'") == [(["bob=aw/root", "root=rawd/root"],)]
+    for statement in ["ALTER MATERIALIZED VIEW mine OWNER TO root", "REVOKE ALL ON t FROM bob", "REVOKE ALL ON SCHEMA public FROM bob", "REVOKE CONNECT ON DATABASE dev FROM PUBLIC"]:
+        own.query(statement)
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        connect(own, "bob")
+    own.query("DROP ROLE bob, staff")
+
+
+def test_others_reach_no_open_door(own, folder):
+    said = own.refused(host="0.0.0.0")
+    assert "no user has a password, and there is no TLS certificate" in said and "--first-password" in said
+    cert, key = certificate(folder, "doors")
+    said = own.refused(host="0.0.0.0", tls_cert=cert, tls_key=key)
+    assert "no user has a password" in said and "no TLS certificate" not in said
+    assert "tls_cert and tls_key go together" in own.refused(tls_cert=cert)
+    assert "doors.none" in own.refused(tls_cert=folder / "doors.none", tls_key=key)
+    own.start(host="0.0.0.0", insecure="true")
+    assert own.value("SELECT 1") == 1
+
+
+def test_tls_with_a_first_password(own, folder):
+    cert, key = certificate(folder, "first")
+    begun = dict(host="0.0.0.0", wait=False, arguments=["--first-password"], tls_cert=cert, tls_key=key)
+    own.start(**begun)
+    shown = eventually(lambda: re.search(r"password  (\S+)", own.log_path.read_text()), 30)
+    password = shown.group(1)
+    with connect(own, "root", password, "localhost", sslmode="verify-full", sslrootcert=cert) as root:
+        assert root.pgconn.ssl_in_use and root.execute("SELECT 1").fetchone() == (1,)
+    # Without TLS the password is asked for all the same, also on this machine.
+    connect(own, "root", password, sslmode="disable").close()
+    with pytest.raises(psycopg.OperationalError, match="password"):
+        connect(own, "root")
+    trusting = ssl.create_default_context(cafile=cert)
+    assert urllib.request.urlopen(f"https://localhost:{own.port + 1}/ready", context=trusting, timeout=5).status == 200
+    # Another certificate, while the server runs.
+    other, _ = certificate(folder, "second")
+    other.replace(cert)
+    (folder / "second.key").replace(key)
+    with connect(own, "root", password, "localhost", sslmode="require") as old:
+        own.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "certificate and key were read again" in own.log_path.read_text(), 10)
+        connect(own, "root", password, "localhost", sslmode="verify-full", sslrootcert=cert).close()
+        assert old.execute("SELECT 2").fetchone() == (2,)
+    cert.write_text("no certificate")
+    own.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "the certificate stays as it was" in own.log_path.read_text(), 10)
+    connect(own, "root", password, "localhost", sslmode="require").close()
+
+
+def test_clients_show_certificates_where_they_are_asked_for(own, folder):
+    cert, key = certificate(folder, "server")
+    authority, authority_key = certificate(folder, "authority")
+    client, client_key, request = folder / "client.crt", folder / "client.key", folder / "client.csr"
+    subprocess.run(["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-keyout", client_key, "-out", request, "-subj", "/CN=root"], check=True, capture_output=True)
+    extensions = folder / "client.ext"
+    extensions.write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
+    subprocess.run(["openssl", "x509", "-req", "-in", request, "-CA", authority, "-CAkey", authority_key, "-CAcreateserial", "-days", "2", "-extfile", extensions, "-out", client],
+                   check=True, capture_output=True)
+    client_key.chmod(0o600)
+    own.start(wait=False, tls_cert=cert, tls_key=key, tls_client_ca=authority)
+    eventually(lambda: "is ready" in own.log_path.read_text(), 30)
+    connect(own, "root", None, "localhost", sslmode="verify-full", sslrootcert=cert, sslcert=client, sslkey=client_key).close()
+    with pytest.raises(psycopg.OperationalError):
+        connect(own, "root", None, "localhost", sslmode="verify-full", sslrootcert=cert)
