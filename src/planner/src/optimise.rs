@@ -151,7 +151,10 @@ impl OptimizerRule for PushedFilters {
         if is_above_a_certain_row(&plan) || grows_too_large(&plan)? {
             Ok(Transformed::no(plan))
         } else {
-            self.0.rewrite(with_columns_first(plan), config)
+            self.0.rewrite(
+                written_order::without_inference(with_columns_first(plan)),
+                config,
+            )
         }
     }
 }

@@ -228,7 +228,9 @@ class QueryGenerator:
 
     def _set_operation(self, depth, outer):
         types = [self.random.choice(TYPES) for _ in range(self.random.choice((1, 2, 3)))]
-        left, right = self._of_types(types, depth - 1, outer), self._of_types(types, depth - 1, outer)
+        first = ["int4" if kind == "numeric" and self.chance(0.4) else kind for kind in types]
+        left, right = self._of_types(first, depth - 1, outer), self._of_types(types, depth - 1, outer)
+        left = replace(left, items=tuple(replace(item, term=replace(item.term, type=kind)) for item, kind in zip(left.items, types)))
         return SetOperation(self.random.choice(("UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL")), left, right)
 
     def _of_types(self, types, depth, outer, where_outer=True):
@@ -360,10 +362,11 @@ class QueryGenerator:
                      ("{} - {}", ("date", "date"))],
             "int8": [("{}::bigint", ("int4",)), ("{} + {}", ("int8", "int4"))],
             "text": [("{} || {}", ("text", "text")), ("upper({})", ("text",)), ("{}::text", ("int4",)), ("left({}, 1)", ("text",)), ("{}::text", ("date",))],
-            "numeric": [("{} + {}", ("numeric", "numeric")), ("{} * {}", ("numeric", "int4")), ("round({}, 1)", ("numeric",)), ("{}::numeric", ("int4",))],
+            "numeric": [("CASE WHEN {} THEN {} ELSE {} END", ("bool", "int4", "numeric")), ("{} * CASE WHEN {} THEN 1 ELSE {} END", ("numeric", "bool", "numeric")),
+                        ("{} - COALESCE({}, 0)", ("numeric", "numeric")), ("{} + {}", ("numeric", "numeric")), ("{} * {}", ("numeric", "int4")), ("round({}, 1)", ("numeric",)), ("{}::numeric", ("int4",))],
             "date": [("{} + {}", ("date", "int4")), ("{}::date", ("timestamp",))],
             "timestamp": [("{} + interval '1 month'", ("timestamp",)), ("{}::timestamp", ("date",)), ("date_trunc('month', {})", ("timestamp",))],
-            "float8": [("{} + {}", ("float8", "float8")), ("{}::double precision", ("int4",))],
+            "float8": [("CASE WHEN {} THEN 1 ELSE {} END", ("bool", "float8")), ("{} + {}", ("float8", "float8")), ("{}::double precision", ("int4",))],
         }.get(kind, [])
         template, kinds = self.random.choice(forms)
         return Term(kind, template, tuple(self.term(scope, one, depth - 1) for one in kinds))
@@ -393,6 +396,11 @@ class QueryGenerator:
 
     def _simple_predicate(self, scope):
         kind = self.random.choice([other for _, other in scope])
+        if kind == "int4" and self.chance(0.1):
+            # What guards a division stands before it.
+            guarded = self.column(scope, kind)
+            form = self.random.choice(("{} <> 0 AND 12 / {} > 1", "({} = 0 OR 12 / {} > 1)", "CASE WHEN {} = 0 THEN false ELSE 12 / {} > 1 END"))
+            return Term("bool", form, (guarded, guarded))
         one = self.term(scope, kind, 1)
         forms = [(f"{{}} {self.random.choice(('=', '<>', '<', '>=', '>'))} {{}}", 2), ("{} IS NULL", 1), ("{} IS NOT NULL", 1), ("{} IN ({}, {})", 3), ("{} NOT IN ({}, {})", 3),
                  ("{} BETWEEN {} AND {}", 3), ("{} IS DISTINCT FROM {}", 2), ("{} = ANY (ARRAY[{}, {}])", 3)]
@@ -414,6 +422,10 @@ class QueryGenerator:
         return Term("bool", form, (inner,) if "EXISTS" in form else (one, inner))
 
     def _scalar_subquery(self, scope, depth):
+        if self.chance(0.3):
+            # It may find no row.
+            made = self._of_types([self.random.choice(TYPES)], 0, ())
+            return Term("bool", "(SELECT o.c1 FROM ({}) AS o ORDER BY 1 LIMIT 1) IS NULL", (made,))
         source, inner_scope = self.source(depth)
         made = self.aggregate(inner_scope)
         return Term(made.type, "({})", (Select((Item(made, "c1"),), source, self.predicate(inner_scope, 0, scope if self.chance(0.6) else ())),))

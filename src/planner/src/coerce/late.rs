@@ -172,9 +172,9 @@ fn key_of<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a Expr> {
     Some(plain.unwrap_or(value))
 }
 
-/// Whether a value is an integer, or a numeric of one scale: it compares without a key.
+/// Whether a value is an integer, a float, or a numeric of one scale: it compares without a key.
 fn is_fixed(expr: &Expr, schema: &DFSchema) -> bool {
-    let fixed = |t: DataType| t.is_integer() || matches!(t, DataType::Decimal128(..));
+    let fixed = |t: DataType| t.is_numeric();
     expr.get_type(schema).is_ok_and(fixed)
 }
 

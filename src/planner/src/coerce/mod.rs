@@ -64,7 +64,7 @@ mod unions;
 mod zones;
 
 pub(crate) use calls::Calls;
-pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, NEGATE, NOT_DISTINCT};
+pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
 pub(crate) use typed::no_operator;
 pub use zones::SessionZone;
 

@@ -46,6 +46,8 @@ pub(crate) const NEGATE: &str = "-";
 pub(crate) const KEEP: &str = "+";
 /// The operator that makes a double of a real, and leaves what is none, with NULL on its left.
 pub(crate) const DOUBLE: &str = "as double";
+/// The `=` of a column that a join merges, where its types are not known yet.
+pub(crate) const MERGED: &str = "using";
 /// The operators that `IS DISTINCT FROM` and `IS NOT DISTINCT FROM` are bound as.
 pub(crate) const DISTINCT: &str = "is distinct from";
 pub(crate) const NOT_DISTINCT: &str = "is not distinct from";
@@ -60,10 +62,17 @@ pub(crate) struct NumericPlanner(pub Calls);
 impl ExprPlanner for NumericPlanner {
     fn plan_binary_op(
         &self,
-        raw: RawBinaryExpr,
+        mut raw: RawBinaryExpr,
         schema: &DFSchema,
     ) -> Result<PlannerResult<RawBinaryExpr>> {
         super::wanted()?;
+        if matches!(&raw.op, BinaryOperator::Custom(op) if op == MERGED) {
+            let args = [argument(&raw.left, schema)?, argument(&raw.right, schema)?];
+            if signatures::common_of(&args).is_none() {
+                return Err(signatures::unmatched("JOIN/USING", &args));
+            }
+            raw.op = BinaryOperator::Eq;
+        }
         let op = match raw.op.clone() {
             BinaryOperator::Plus => Operator::Plus,
             BinaryOperator::Minus => Operator::Minus,

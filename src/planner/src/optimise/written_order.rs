@@ -1,7 +1,9 @@
 //! Conditions that guard others: in `s LIKE '5%' AND 10 / t > 1` the first keeps the second from
 //! rows for which it has no value. DataFusion's rule that pushes filters down puts what it thinks
 //! cheap, as a division, before what it thinks expensive, as LIKE or a call. So around it
-//! ([`around`]) what may fail is the argument of a call: it keeps its place.
+//! ([`around`]) what may fail is the argument of a call: it keeps its place. Nor is it said of the
+//! other side of a join what the join's keys would have it say there too: what guards it need not
+//! be there.
 
 use arrow_schema::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -88,9 +90,21 @@ impl OptimizerRule for WrittenOrder {
                 Ok(Transformed::yes(LogicalPlan::Filter(filter)))
             }
             LogicalPlan::Join(mut join) => {
+                let mut named = false;
+                if !self.hides {
+                    for (left, _) in &mut join.on {
+                        if let Expr::Alias(alias) = left
+                            && alias.name == KEY
+                        {
+                            *left = alias.expr.as_ref().clone();
+                            named = true;
+                        }
+                    }
+                }
                 let found = join.filter.take_if(|filter| self.concerns(filter));
                 let Some(filter) = found else {
-                    return Ok(Transformed::no(LogicalPlan::Join(join)));
+                    let join = LogicalPlan::Join(join);
+                    return Ok(Transformed::new_transformed(join, named));
                 };
                 join.filter = Some(self.each(filter)?);
                 Ok(Transformed::yes(LogicalPlan::Join(join)))
@@ -128,6 +142,50 @@ impl WrittenOrder {
             false => part,
         });
         Ok(conjunction(hidden).unwrap_or_else(|| lit(true)))
+    }
+}
+
+/// The name of a join's key that DataFusion is not to take for a column.
+const KEY: &str = "__key";
+
+/// A filter over a join, or a join, whose keys tell nothing of what is hidden: DataFusion would say
+/// of one side what is said of the other.
+pub(super) fn without_inference(plan: LogicalPlan) -> LogicalPlan {
+    let (mut below, mut hidden) = (&plan, false);
+    while let LogicalPlan::Filter(filter) = below {
+        hidden |= filter
+            .predicate
+            .exists(|e| Ok(is_hidden(e)))
+            .unwrap_or(true);
+        below = &filter.input;
+    }
+    let LogicalPlan::Join(join) = below else {
+        return plan;
+    };
+    let mut own = join.filter.iter();
+    hidden |= own.any(|filter| filter.exists(|e| Ok(is_hidden(e))).unwrap_or(true));
+    match hidden {
+        true => with_named_keys(plan),
+        false => plan,
+    }
+}
+
+fn with_named_keys(plan: LogicalPlan) -> LogicalPlan {
+    match plan {
+        LogicalPlan::Filter(mut filter) => {
+            let input = with_named_keys(Arc::unwrap_or_clone(filter.input));
+            filter.input = Arc::new(input);
+            LogicalPlan::Filter(filter)
+        }
+        LogicalPlan::Join(mut join) => {
+            for (left, _) in &mut join.on {
+                if matches!(left, Expr::Column(_)) {
+                    *left = std::mem::take(left).alias(KEY);
+                }
+            }
+            LogicalPlan::Join(join)
+        }
+        other => other,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Scalar subqueries that may find no row: their value is NULL then, whatever their column says.
 //! DataFusion takes a subquery over a NOT NULL column for one that is never NULL, and `IS NULL` of
-//! it for false. The rule [`MissingRows`] makes the column one that may be NULL.
+//! it for false; what may be NULL now, a call, is a constant once it is folded. The rule
+//! [`MissingRows`] makes the column one that may be NULL and stays so.
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::config::ConfigOptions;
@@ -47,8 +48,7 @@ impl AnalyzerRule for MissingRows {
 
 fn nullable(subquery: Subquery) -> Result<Transformed<Expr>> {
     let schema = subquery.subquery.schema();
-    let never = schema.fields().iter().all(|field| field.is_nullable());
-    if never || schema.fields().len() != 1 || has_one_row(&subquery.subquery) {
+    if schema.fields().len() != 1 || has_one_row(&subquery.subquery) {
         return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
     }
     let column = Expr::Column(Column::from(schema.qualified_field(0)));
@@ -73,7 +73,8 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// A value as it is, which may be NULL.
+/// A value as it is, which may be NULL. It is never computed before there is a row, as a constant
+/// would be.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Found {
     signature: Signature,
@@ -82,7 +83,7 @@ struct Found {
 impl Default for Found {
     fn default() -> Found {
         Found {
-            signature: Signature::any(1, Volatility::Immutable),
+            signature: Signature::any(1, Volatility::Volatile),
         }
     }
 }

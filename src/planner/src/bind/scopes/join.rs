@@ -1,6 +1,7 @@
 //! One join of FROM: USING and NATURAL become ON.
 
 use super::{Column, Scope, Scopes};
+use crate::coerce::MERGED;
 use crate::parse::{fold, parse_query};
 use crate::types::{JSONB, is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, TimeUnit};
@@ -131,7 +132,10 @@ fn merge(
         let right = take(&mut rights, name, "right")?;
         let equal = Expr::BinaryOp {
             left: Box::new(left.value.clone()),
-            op: BinaryOperator::Eq,
+            op: match left.data_type.is_some() && right.data_type.is_some() {
+                true => BinaryOperator::Eq,
+                false => BinaryOperator::Custom(MERGED.into()),
+            },
             right: Box::new(right.value.clone()),
         };
         condition = Some(match condition {
