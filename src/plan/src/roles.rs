@@ -156,7 +156,15 @@ impl Default for Grants {
 impl Grants {
     /// What was granted of one thing.
     pub fn of<'a>(&'a self, object: &'a Object) -> impl Iterator<Item = &'a Grant> {
-        self.0.iter().filter(move |g| g.object == *object)
+        // Ordered by what they are of.
+        let first = Grant {
+            object: object.clone(),
+            privilege: Privilege::Select,
+            grantee: None,
+        };
+        self.0
+            .range(first..)
+            .take_while(move |g| g.object == *object)
     }
 
     /// The thing is gone.

@@ -408,15 +408,12 @@ impl Session {
         let job = self.server.engine.jobs().into_iter().find(|j| {
             j.state == "creating" && (j.name == full || j.name.rsplit('.').next() == Some(&full))
         });
-        match job {
-            Some(job) => self
-                .server
-                .engine
-                .cancel(&[job.relation])
-                .await
-                .map(|()| true),
-            None => Ok(false),
-        }
+        let Some(job) = job else {
+            return Ok(false);
+        };
+        self.require_superuser("cancel jobs")?;
+        self.server.engine.cancel(&[job.relation]).await?;
+        Ok(true)
     }
 
     /// Says what goes with these relations. Without `cascade` dependents are an error; an index

@@ -98,6 +98,12 @@ def test_a_role_does_what_was_granted_and_no_more(own):
                 ann.execute(statement)
             assert state(error) == "42501", (statement, str(error.value))
         assert ann.execute("SELECT has_table_privilege('t', 'select'), has_schema_privilege('public', 'usage, create'), has_table_privilege('root', 't', 'insert')").fetchone() == (False, True, True)
+        # The options of a connector, which may have passwords, are its owner's.
+        own.query("CREATE SOURCE numbers (n BIGINT) WITH (connector = 'datagen', datagen.rows.total = '5')")
+        assert ann.execute("SELECT definition FROM tidemark.relations WHERE name = 'numbers'").fetchone() == ("",)
+        assert own.value("SELECT definition FROM tidemark.relations WHERE name = 'numbers'").startswith("CREATE SOURCE")
+        with pytest.raises(psycopg.Error, match="must be owner of source numbers"):
+            ann.execute("SHOW CREATE SOURCE numbers")
         for statement in ["GRANT SELECT ON w TO ann", "GRANT SELECT ON t TO staff", "GRANT staff TO bob", "GRANT INSERT, UPDATE ON TABLE t TO bob", "GRANT CREATE ON SCHEMA public TO bob",
                           "GRANT USAGE ON SCHEMA shop TO PUBLIC", "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO PUBLIC"]:
             own.query(statement)

@@ -182,6 +182,9 @@ fn a_catalog_with_deep_jobs_survives_the_round_trip() {
             schemas: vec!["s".into()],
             replacing: BTreeMap::from([(RelationId(3), RelationId(2))]),
             stopped: BTreeMap::from([(RelationId(7), stopped)]),
+            schema_owners: [("s".to_string(), "ann".to_string())].into(),
+            roles: [("ann".to_string(), crate::Role::new("ann"))].into(),
+            grants: crate::Grants::default(),
             next_id: 8,
         };
         assert!(round_trip(&catalog) == catalog);

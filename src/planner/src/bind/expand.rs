@@ -119,26 +119,8 @@ impl<'a> Expander<'a> {
         self.positions.of(span.start).unwrap_or(0)
     }
 
-    /// Whether a table of FROM is a plain view.
-    fn is_view(&self, factor: &TableFactor) -> bool {
-        let TableFactor::Table {
-            name, args: None, ..
-        } = factor
-        else {
-            return false;
-        };
-        let Ok(name) = name_of(name, 0) else {
-            return false;
-        };
-        let hidden = |scope: &BTreeSet<String>| scope.contains(&name.name);
-        if name.schema.is_none() && self.scopes.iter().any(hidden) {
-            return false;
-        }
-        let found = self.provider.find(name.schema.as_deref(), &name.name);
-        found.is_ok_and(|relation| relation.kind == RelationKind::View)
-    }
-
-    fn factor(&mut self, factor: &mut TableFactor) -> Result<()> {
+    /// Rewrites one table of FROM; answers whether it was a plain view.
+    fn factor(&mut self, factor: &mut TableFactor) -> Result<bool> {
         if matches!(
             factor,
             TableFactor::Table {
@@ -163,25 +145,25 @@ impl<'a> Expander<'a> {
                 ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 let alias = alias.as_ref();
                 if let Some(replacement) = self.window_function(&function, &args.args, alias)? {
                     *factor = replacement;
                 }
-                Ok(())
+                Ok(false)
             }
             TableFactor::Function {
                 name, args, alias, ..
             } => {
                 let Some(function) = name.0.last().and_then(|p| p.as_ident()).cloned() else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 let alias = alias.as_ref();
                 if let Some(replacement) = self.window_function(&function, args, alias)? {
                     *factor = replacement;
                 }
-                Ok(())
+                Ok(false)
             }
             TableFactor::Table {
                 name: object,
@@ -196,7 +178,7 @@ impl<'a> Expander<'a> {
                     .map_or(Span::empty(), |i| i.span);
                 let name = name_of(object, self.position(span))?;
                 if name.schema.is_none() && self.scopes.iter().any(|s| s.contains(&name.name)) {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let relation = self
                     .provider
@@ -212,7 +194,8 @@ impl<'a> Expander<'a> {
                 if self.depth == 0 && !self.views.contains(&true) {
                     self.named.insert(relation.id);
                 }
-                if relation.kind == RelationKind::View {
+                let is_view = relation.kind == RelationKind::View;
+                if is_view {
                     *factor = self.view(&relation, alias.take())?;
                 } else if self.depth > 0 {
                     let quoted = |s: &str| Ident::with_quote('"', s);
@@ -227,9 +210,9 @@ impl<'a> Expander<'a> {
                         at: None,
                     });
                 }
-                Ok(())
+                Ok(is_view)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
@@ -534,10 +517,13 @@ impl VisitorMut for Expander<'_> {
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         // What a view or window function expands to is visited in turn; a view's query is already
         // expanded and names relations only.
-        let is_view = self.is_view(factor);
-        let done = self.count().and_then(|()| self.factor(factor));
-        self.views.push(is_view);
-        broken(done)
+        match self.count().and_then(|()| self.factor(factor)) {
+            Ok(is_view) => {
+                self.views.push(is_view);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {

@@ -7,6 +7,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
 use std::sync::Arc;
 use tidemark_common::Result;
+use tidemark_plan::Relation;
 
 /// A table from named columns.
 pub fn memory(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> {
@@ -154,6 +155,16 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
         }
         "relations" => {
             let rows: Vec<_> = snapshot.catalog.relations.values().collect();
+            // Options of connectors may have passwords: those are the owner's to read.
+            let definition = |r: &&Arc<Relation>| {
+                let shown = r.connector.is_none() || snapshot.catalog.owns(&snapshot.user, r);
+                if shown {
+                    r.definition.clone()
+                } else {
+                    String::new()
+                }
+            };
+            let definitions: Vec<String> = rows.iter().map(definition).collect();
             vec![
                 (
                     "id",
@@ -176,10 +187,7 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                             .collect::<BooleanArray>(),
                     ) as ArrayRef,
                 ),
-                (
-                    "definition",
-                    texts(rows.iter().map(|r| r.definition.as_str())),
-                ),
+                ("definition", texts(definitions.iter().map(String::as_str))),
             ]
         }
         "clients" => {

@@ -10,9 +10,11 @@ const FIRST: i32 = 10;
 
 /// The oid of a role; that of `root` for one that is gone.
 pub fn oid(catalog: &Catalog, name: &str) -> i32 {
-    let all = catalog.all_roles();
-    let place = all.iter().position(|r| r.name == name);
-    FIRST + place.unwrap_or(0) as i32
+    let mut others = catalog.roles.keys().filter(|other| *other != ROOT);
+    match others.position(|other| other == name) {
+        Some(place) => FIRST + 1 + place as i32,
+        None => FIRST,
+    }
 }
 
 /// The role of an oid.
