@@ -388,8 +388,8 @@ pub enum StatementKind {
     Commit,
     /// `ROLLBACK`, `ABORT`.
     Rollback,
-    /// `COPY`, as sqlparser reads it.
-    Copy(Box<ast::Statement>),
+    /// `COPY`.
+    Copy(Box<Copy>),
     /// `COMMENT ON kind name IS comment`; of a column the last part of the name is the column.
     CommentOn {
         object: String,
@@ -400,4 +400,64 @@ pub enum StatementKind {
     Subscribe { name: Name, snapshot: bool },
     /// Whatever else sqlparser knows: PREPARE, cursors, SAVEPOINT, DISCARD, GRANT, ...
     Other(Box<ast::Statement>),
+}
+
+/// `COPY what TO STDOUT` or `COPY what FROM STDIN`, with options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Copy {
+    /// What is copied.
+    pub what: Copied,
+    /// To the client; otherwise from it.
+    pub to: bool,
+    /// Whether the other end is the client, and no file or program of the server's.
+    pub client: bool,
+    /// In the order in which they are written; any may be there twice.
+    pub options: Vec<CopyOption>,
+}
+
+/// What COPY copies.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Copied {
+    /// The rows of a query.
+    Query(Box<ast::Query>),
+    /// A relation, or some of its columns; none: all.
+    Relation {
+        name: ast::ObjectName,
+        columns: Vec<ast::Ident>,
+    },
+}
+
+/// An option of COPY.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyOption {
+    /// In lower case.
+    pub name: String,
+    /// What it is set to.
+    pub value: CopyValue,
+    /// Where it stands, in characters from 1.
+    pub position: usize,
+}
+
+impl CopyOption {
+    /// An option at a place.
+    pub fn new(name: &str, value: CopyValue, position: usize) -> CopyOption {
+        CopyOption {
+            name: name.to_string(),
+            value,
+            position,
+        }
+    }
+}
+
+/// What an option of COPY is set to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopyValue {
+    /// Nothing: it is named only.
+    None,
+    /// A word, a number or a quoted text.
+    Text(String),
+    /// These columns.
+    Columns(Vec<String>),
+    /// `*`: all columns.
+    All,
 }

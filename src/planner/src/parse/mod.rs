@@ -3,6 +3,7 @@
 //! for the streaming DDL and the utility statements; what it does not know goes to sqlparser.
 //! Tokens keep their place in the whole text, so every error has a position.
 
+mod copy;
 mod ddl;
 mod dialect;
 mod error;
@@ -530,7 +531,6 @@ impl<'a> Front<'a> {
             | ast::Statement::Update { .. }
             | ast::Statement::Delete(_) => StatementKind::Sql(statement),
             ast::Statement::CreateIndex(index) => StatementKind::CreateIndex(Box::new(index)),
-            ast::Statement::Copy { .. } => StatementKind::Copy(statement),
             _ => StatementKind::Other(statement),
         })
     }

@@ -92,8 +92,7 @@ impl Front<'_> {
             () if self.word("subscribe") => self.subscribe()?,
             () if self.at_word("copy") => {
                 self.parser.advance_token();
-                // sqlparser wants the semicolon behind STDIN only when something follows it.
-                StatementKind::Copy(Box::new(self.run(|p| p.parse_copy())?))
+                self.copy()?
             }
             () => return Ok(None),
         }))

@@ -2,40 +2,26 @@
 
 use super::*;
 use crate::protocol::copy::Fields;
+use tidemark_planner::statement::{Copied, Copy};
 
 impl Session {
     /// COPY.
     pub(crate) async fn copy(
         &mut self,
-        copy: &ast::Statement,
+        copy: &Copy,
         statement: &Statement,
     ) -> Result<Outcome> {
-        let ast::Statement::Copy {
-            source,
-            to,
-            target,
-            options,
-            legacy_options,
-            ..
-        } = copy
-        else {
-            return Err(Error::internal("not a COPY statement"));
-        };
-        let options = copy_options(options, legacy_options)?;
-        let stdio = matches!(target, ast::CopyTarget::Stdin | ast::CopyTarget::Stdout);
-        if !stdio {
+        let mut options = CopyOptions::of(copy)?;
+        if !copy.client {
             return Err(
                 Error::unsupported("COPY with files on the server is not supported")
                     .with_hint("Use COPY .. FROM STDIN or TO STDOUT (psql: \\copy)."),
             );
         }
-        if *to {
-            let query = match source {
-                ast::CopySource::Query(query) => ast::Statement::Query(query.clone()),
-                ast::CopySource::Table {
-                    table_name,
-                    columns,
-                } => query_with(|s| {
+        if copy.to {
+            let query = match &copy.what {
+                Copied::Query(query) => ast::Statement::Query(query.clone()),
+                Copied::Relation { name, columns } => query_with(|s| {
                     s.projection = if columns.is_empty() {
                         vec![SelectItem::Wildcard(Default::default())]
                     } else {
@@ -44,26 +30,24 @@ impl Session {
                             .map(|c| SelectItem::UnnamedExpr(Expr::Identifier(c.clone())))
                             .collect()
                     };
-                    s.from = vec![table_factor(table_name.clone())];
+                    s.from = vec![table_factor(name.clone())];
                 }),
             };
             let rows = self
                 .select(&query)
                 .await
                 .map_err(|e| serving::position::locate(e, statement))?;
+            let names: Vec<&str> = rows.schema.fields().iter().map(|f| &**f.name()).collect();
+            options.settle(&names)?;
             return Ok(Outcome::CopyOut(CopyOut { rows, options }));
         }
-        let ast::CopySource::Table {
-            table_name,
-            columns,
-        } = source
-        else {
+        let Copied::Relation { name, columns } = &copy.what else {
             return Err(Error::user(
                 SqlState::SYNTAX_ERROR,
                 "COPY FROM needs a table",
             ));
         };
-        let relation = self.target(table_name, "copy to")?;
+        let relation = self.target(name, "copy to")?;
         let columns: Vec<usize> = match columns.as_slice() {
             [] => (0..relation.columns.len()).collect(),
             named => named
@@ -72,6 +56,11 @@ impl Session {
                 .collect::<Result<_>>()?,
         };
         serving::check_columns(columns.len())?;
+        let names: Vec<&str> = columns
+            .iter()
+            .map(|c| &*relation.columns[*c].name)
+            .collect();
+        options.settle(&names)?;
         Ok(Outcome::CopyIn(CopyIn {
             relation,
             columns,
@@ -165,75 +154,4 @@ fn copied_batch(target: &CopyIn, lines: &[Fields], before: usize) -> Result<Reco
         arrays.push(array);
     }
     nullable_batch(relation, arrays)
-}
-
-pub(super) fn copy_options(
-    options: &[ast::CopyOption],
-    legacy: &[ast::CopyLegacyOption],
-) -> Result<CopyOptions> {
-    use ast::{CopyLegacyOption as L, CopyOption as O};
-    let mut out = CopyOptions::default();
-    let (mut delimiter, mut null, mut escape) = (None, None, None);
-    for option in options {
-        match option {
-            O::Format(f) if f.value.eq_ignore_ascii_case("csv") => out.csv = true,
-            O::Format(f) if f.value.eq_ignore_ascii_case("text") => {}
-            O::Format(f) => {
-                return Err(Error::unsupported(format!(
-                    "COPY format \"{}\" is not supported",
-                    f.value
-                ))
-                .with_hint("Use text or csv."));
-            }
-            O::Delimiter(c) => delimiter = Some(*c),
-            O::Null(text) => null = Some(text.clone()),
-            O::Header(on) => out.header = *on,
-            O::Quote(c) => out.quote = one_byte("quote", *c)?,
-            O::Escape(c) => escape = Some(*c),
-            O::Encoding(_) | O::Freeze(_) => {}
-            other => return Err(no_option(other)),
-        }
-    }
-    for option in legacy {
-        match option {
-            L::Csv(inner) => {
-                use ast::CopyLegacyCsvOption as C;
-                out.csv = true;
-                for option in inner {
-                    match option {
-                        C::Header => out.header = true,
-                        C::Quote(c) => out.quote = one_byte("quote", *c)?,
-                        C::Escape(c) => escape = Some(*c),
-                        C::ForceQuote(_) | C::ForceNotNull(_) => return Err(no_option(option)),
-                    }
-                }
-            }
-            L::Delimiter(c) => delimiter = Some(*c),
-            L::Null(text) => null = Some(text.clone()),
-            L::Header => out.header = true,
-            other => return Err(no_option(other)),
-        }
-    }
-    if let Some(escape) = escape
-        && escape as u32 != u32::from(out.quote)
-    {
-        let message = "COPY with an escape that is not the quote is not supported";
-        return Err(Error::unsupported(message));
-    }
-    let delimiter = delimiter.unwrap_or(if out.csv { ',' } else { '\t' });
-    out.delimiter = one_byte("delimiter", delimiter)?;
-    out.null = null.unwrap_or(if out.csv { String::new() } else { "\\N".into() });
-    Ok(out)
-}
-
-fn one_byte(what: &str, c: char) -> Result<u8> {
-    if c.is_ascii() {
-        return Ok(c as u8);
-    }
-    let message = format!("COPY {what} must be a single one-byte character");
-    Err(Error::user(SqlState::INVALID_PARAMETER, message))
-}
-
-fn no_option(option: &impl std::fmt::Display) -> Error {
-    Error::unsupported(format!("COPY option {option} is not supported"))
 }
