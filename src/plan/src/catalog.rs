@@ -235,6 +235,12 @@ impl Relation {
         ))
     }
 
+    /// The primary key that no two rows share and none lacks: it is declared, and kept.
+    pub fn enforced_key(&self) -> Option<&[usize]> {
+        let enforced = self.key_declared && !self.key.is_empty() && self.is_materialized();
+        enforced.then_some(self.key.as_slice())
+    }
+
     /// Whether rows of this relation are kept, so that it can be read and later jobs can start from
     /// its rows. An append-only source is not: later jobs read its connector again.
     pub fn is_materialized(&self) -> bool {

@@ -53,7 +53,13 @@ pub(crate) fn plain_spelling(interval: &ast::Interval) -> Result<Option<String>>
         _ => return Ok(None),
     };
     let fields = fields(interval)?;
-    let precision = interval.fractional_seconds_precision.unwrap_or(6).min(6) as u8;
+    // `SECOND (p)` has no fields before its fraction.
+    let digits = match (&interval.leading_field, &interval.last_field) {
+        (Some(ast::DateTimeField::Second), None) => interval.leading_precision,
+        _ => None,
+    };
+    let digits = interval.fractional_seconds_precision.or(digits);
+    let precision = digits.unwrap_or(6).min(6) as u8;
     let value = read_interval(&text, fields, precision)?;
     Ok(Some(format!(
         "{} months {} days {} microseconds",

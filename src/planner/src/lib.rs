@@ -37,7 +37,7 @@ use tidemark_plan::{Catalog, Relation};
 pub use bind::{
     UNNAMED, aggregates, bound, check_collation, from_datafusion, from_planning, output_names,
 };
-pub use coerce::SessionZone;
+pub use coerce::{KeyOf, SessionZone};
 pub use datafusion_sql::sqlparser;
 pub use limits::check as check_limits;
 pub use lower::to_expr;
@@ -67,9 +67,9 @@ pub struct Functions {
 
 impl Functions {
     /// The rules of types for ad-hoc queries: the planner's own, so that an expression has one type
-    /// everywhere.
-    pub fn analyzer_rules(&self) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-        coerce::analyzer_rules(&coerce::Calls::new(self), true)
+    /// everywhere. `key_of` tells the keys of the tables that such queries read.
+    pub fn analyzer_rules(&self, key_of: KeyOf) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+        coerce::analyzer_rules(&coerce::Calls::new(self), key_of, true)
     }
 
     /// What binds operators over our own types; to come before DataFusion's.

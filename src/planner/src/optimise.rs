@@ -37,7 +37,7 @@ mod written_order;
 
 pub use written_order::may_fail;
 
-use crate::bind::Registry;
+use crate::bind::{Registry, table_key};
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -47,7 +47,7 @@ use datafusion_common::{
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Aggregate, Subquery};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery};
 use datafusion_expr::utils::{
     conjunction, merge_schema, split_conjunction, split_conjunction_owned,
 };
@@ -448,7 +448,7 @@ fn stopping(
 pub(crate) fn analyze(plan: LogicalPlan, registry: &Registry, zone: &str) -> Result<LogicalPlan> {
     let mut options = registry.options().clone();
     options.extensions.insert(SessionZone(zone.to_string()));
-    Analyzer::with_rules(analyzer_rules(registry.calls(), false)).execute_and_check(
+    Analyzer::with_rules(analyzer_rules(registry.calls(), table_key, false)).execute_and_check(
         plan,
         &options,
         |_, _| {},
@@ -466,10 +466,14 @@ pub(crate) fn optimise(plan: LogicalPlan, registry: &Registry) -> Result<Logical
 }
 
 /// Refuses, before any rewriting hides it, what a maintained query may not contain: volatile
-/// functions, subqueries that refer to a query further out than the one around them, and `IN
-/// (subquery)` where its NULL cannot be told from false.
+/// functions, DISTINCT ON, subqueries that refer to a query further out than the one around them,
+/// and `IN (subquery)` where its NULL cannot be told from false.
 pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Distinct(Distinct::On(_))) {
+            let error = Error::unsupported("DISTINCT ON is not supported");
+            return Err(crate::bind::external(error));
+        }
         node.apply_expressions(|e| {
             e.apply(|e| {
                 if let Expr::ScalarFunction(call) = e

@@ -359,12 +359,11 @@ impl Planner {
                 .with_hint("Give it another name with AS."));
             }
         }
-        let schema_name = name.schema.clone().unwrap_or_else(|| {
-            self.search_path
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "public".into())
-        });
+        let first = || self.search_path.first().cloned();
+        let schema_name = name.schema.clone().or_else(first).ok_or_else(|| {
+            let message = "no schema has been selected to create in";
+            Error::user(SqlState::INVALID_SCHEMA_NAME, message)
+        })?;
         if schema_name != "public" && !self.catalog.schemas.contains(&schema_name) {
             return Err(Error::user(
                 SqlState::INVALID_SCHEMA_NAME,

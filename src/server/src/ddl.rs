@@ -65,12 +65,13 @@ fn exists(kind: RelationKind, name: &str) -> Error {
 }
 
 impl Session {
-    fn creation_schema(&self) -> String {
-        self.settings
-            .search_path()
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| "public".into())
+    /// The schema that what has no other comes into. `3F000` if there is none.
+    fn creation_schema(&self) -> Result<String> {
+        let first = self.settings.search_path().into_iter().next();
+        first.ok_or_else(|| {
+            let message = "no schema has been selected to create in";
+            Error::user(SqlState::INVALID_SCHEMA_NAME, message)
+        })
     }
 
     /// CREATE SOURCE, TABLE, [MATERIALIZED] VIEW, SINK, INDEX.
@@ -121,11 +122,10 @@ impl Session {
         };
         let tag = format!("CREATE {}", upper(target.kind));
         let catalog = self.catalog();
-        let schema = target
-            .name
-            .schema
-            .clone()
-            .unwrap_or_else(|| self.creation_schema());
+        let schema = match &target.name.schema {
+            Some(schema) => schema.clone(),
+            None => self.creation_schema()?,
+        };
         self.require_creation_in(&schema)?;
         let existing = catalog.find(&schema, &target.name.name).cloned();
         if existing.is_some() && target.if_not_exists {

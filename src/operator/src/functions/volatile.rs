@@ -1,12 +1,14 @@
-//! Functions that give another value for each row, of nothing: `gen_random_uuid()` and
-//! `clock_timestamp()`. Views refuse them.
+//! Functions of nothing: `gen_random_uuid()` and `clock_timestamp()`, which give another value for
+//! each row, and `now()`, which has one in each statement. Views refuse them.
 
 use super::uuids;
 use arrow::array::{ArrayRef, AsArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, TimeUnit};
-use datafusion_common::Result;
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion_common::{Result, ScalarValue, internal_err};
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -46,6 +48,46 @@ impl ScalarUDFImpl for Function {
     }
 }
 
+/// `now()`: the time at which the statement began, which planning writes in its place. DataFusion's
+/// own is one of nanoseconds, which end in 2262: beside them there is no infinity.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Now {
+    signature: Signature,
+    aliases: Vec<String>,
+}
+
+impl ScalarUDFImpl for Now {
+    fn name(&self) -> &str {
+        "now"
+    }
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(moment())
+    }
+    fn return_field_from_args(&self, _: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(self.name(), moment(), false)))
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        internal_err!("now() is a constant before anything is evaluated")
+    }
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        let Some(start) = info.query_execution_start_time() else {
+            return Ok(ExprSimplifyResult::Original(args));
+        };
+        let now = ScalarValue::from(start.timestamp_micros()).cast_to(&moment())?;
+        Ok(ExprSimplifyResult::Simplified(Expr::Literal(now, None)))
+    }
+}
+
+fn moment() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
 /// The functions of this file.
 pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
     let function = |name, returns, evaluate| {
@@ -56,10 +98,14 @@ pub(super) fn functions() -> impl Iterator<Item = Arc<ScalarUDF>> {
             signature: Signature::nullary(Volatility::Volatile),
         }))
     };
-    let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let now = ScalarUDF::new_from_impl(Now {
+        signature: Signature::nullary(Volatility::Stable),
+        aliases: vec!["current_timestamp".into()],
+    });
     [
         function("gen_random_uuid", uuids::UUID, random_uuids),
-        function("clock_timestamp", moment, clock),
+        function("clock_timestamp", moment(), clock),
+        Arc::new(now),
     ]
     .into_iter()
 }

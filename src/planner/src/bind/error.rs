@@ -124,7 +124,7 @@ impl Translation<'_> {
 /// What cannot be planned, and why as far as that can be said.
 fn unsupported(text: &str) -> Error {
     let why = plain(text);
-    Error::unsupported(if why.is_empty() {
+    Error::unsupported(if text::says_nothing(&why) {
         "this statement is not supported".to_string()
     } else {
         why

@@ -584,7 +584,7 @@ impl VisitorMut for Expander<'_> {
         super::outer_aggregates::one_value(expr);
         super::unnest::slice_bounds(expr);
         super::unnest::one_dimension(expr);
-        super::unnest::empty_array(expr);
+        super::unnest::array_cast(expr);
         let sets = super::unnest::rewrite(expr).and_then(|()| self.provider.array_query(expr));
         if let Err(error) = sets {
             return ControlFlow::Break(error);

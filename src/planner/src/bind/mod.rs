@@ -68,13 +68,8 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(relation: Arc<Relation>) -> Table {
         // Only a key that is enforced lets `GROUP BY key` stand for the whole row.
-        let enforced =
-            relation.key_declared && !relation.key.is_empty() && relation.is_materialized();
-        let constraints = if enforced {
-            vec![Constraint::PrimaryKey(relation.key.clone())]
-        } else {
-            Vec::new()
-        };
+        let key = relation.enforced_key().map(<[usize]>::to_vec);
+        let constraints = key.into_iter().map(Constraint::PrimaryKey).collect();
         Table {
             schema: relation.sql_schema(),
             constraints: Constraints::new_unverified(constraints),
@@ -90,6 +85,12 @@ impl TableSource for Table {
     fn constraints(&self) -> Option<&Constraints> {
         Some(&self.constraints)
     }
+}
+
+/// The key of a table that a maintained query reads.
+pub(crate) fn table_key(source: &dyn TableSource) -> Option<Vec<usize>> {
+    let table = source.downcast_ref::<Table>()?;
+    table.relation.enforced_key().map(<[usize]>::to_vec)
 }
 
 /// What plans relations in FROM.

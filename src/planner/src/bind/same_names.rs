@@ -7,8 +7,9 @@ use crate::parse::fold;
 use crate::types::{declared_digits, sql_type_name, sql_type_to_arrow};
 use arrow_schema::DataType as ArrowType;
 use datafusion_sql::sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, GroupByExpr, Ident, ObjectName,
-    OrderBy, Query, Select, SelectItem, Value, Visit, VisitMut, Visitor, VisitorMut,
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
+    GroupByExpr, Ident, ObjectName, OrderBy, Query, Select, SelectItem, Value, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -161,6 +162,7 @@ impl VisitorMut for Speller {
             Expr::Nested(inner) => {
                 *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
             }
+            Expr::Function(call) if !self.casts => one_name(call),
             Expr::Cast { expr: inner, .. } if !self.casts => {
                 *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
             }
@@ -180,6 +182,28 @@ impl VisitorMut for Speller {
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Gives an aggregate the name that it has for DataFusion, of several.
+fn one_name(call: &mut Function) {
+    const NAMES: [(&str, &str); 5] = [
+        ("variance", "var"),
+        ("var_samp", "var"),
+        ("stddev_samp", "stddev"),
+        ("every", "bool_and"),
+        ("json_agg", "jsonb_agg"),
+    ];
+    let name = call.name.to_string().to_lowercase();
+    let one = NAMES.iter().find(|(other, _)| *other == name);
+    let one = one.map_or(name.as_str(), |(_, one)| one);
+    call.name = ObjectName::from(vec![Ident::new(one)]);
+    // `count(*)` counts a constant.
+    if let FunctionArguments::List(list) = &mut call.args
+        && let [arg @ FunctionArg::Unnamed(FunctionArgExpr::Wildcard)] = list.args.as_mut_slice()
+    {
+        let one = Expr::Value(Value::Number("1".into(), false).into());
+        *arg = FunctionArg::Unnamed(FunctionArgExpr::Expr(one));
     }
 }
 

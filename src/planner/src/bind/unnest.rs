@@ -110,16 +110,39 @@ pub(super) fn one_dimension(expr: &mut Expr) {
     }
 }
 
-/// `ARRAY[]::type[]` is `'{}'::type[]`: without a cast it has no type.
-pub(super) fn empty_array(expr: &mut Expr) {
-    if let Expr::Cast {
+/// `ARRAY[a, b]::type[]` casts each element alone, whatever the others are. `ARRAY[]::type[]` is
+/// `'{}'::type[]`: without a cast it has no type.
+pub(super) fn array_cast(expr: &mut Expr) {
+    let Expr::Cast {
+        kind,
         expr: inner,
-        data_type: DataType::Array(_),
+        data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)),
+        format: None,
         ..
     } = expr
-        && matches!(inner.as_ref(), Expr::Array(array) if array.elem.is_empty())
-    {
+    else {
+        return;
+    };
+    let Expr::Array(array) = inner.as_mut() else {
+        return;
+    };
+    if array.elem.is_empty() {
         **inner = Expr::Value(Value::SingleQuotedString("{}".into()).into());
+        return;
+    }
+    let several = |e: &Expr| matches!(e, Expr::Array(_));
+    if array.elem.iter().any(several) || matches!(**element, DataType::Array(_)) {
+        return;
+    }
+    for value in &mut array.elem {
+        let taken = std::mem::replace(value, Expr::Value(Value::Null.into()));
+        *value = Expr::Cast {
+            kind: kind.clone(),
+            expr: Box::new(taken),
+            data_type: element.as_ref().clone(),
+            array: false,
+            format: None,
+        };
     }
 }
 

@@ -31,11 +31,13 @@
 //!
 //! Ad-hoc queries use the same list, so that an expression has one type everywhere.
 
+mod apart;
 mod arrays;
 mod calls;
 mod cases;
 mod casts;
 mod collect;
+mod conditions;
 mod constants;
 mod correlated;
 mod extremes;
@@ -47,6 +49,7 @@ mod keyed;
 mod late;
 mod lateral;
 mod literals;
+mod looked_up;
 mod moments;
 mod named;
 mod nulls;
@@ -56,6 +59,7 @@ mod quantified;
 mod resolve;
 mod separable;
 mod sideways;
+mod single_row;
 mod text_calls;
 mod texts;
 mod typed;
@@ -64,6 +68,7 @@ mod unions;
 mod zones;
 
 pub(crate) use calls::Calls;
+pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
 pub(crate) use typed::no_operator;
 pub use zones::SessionZone;
@@ -124,10 +129,11 @@ pub(crate) fn expr_planners(calls: &Calls) -> Vec<Arc<dyn ExprPlanner>> {
     ]
 }
 
-/// The analyzer rules of a bound query, DataFusion's type coercion included; `collects`: whether
-/// aggregates that collect the values of rows are evaluated.
+/// The analyzer rules of a bound query, DataFusion's type coercion included; `key_of` tells tables'
+/// keys; `collects`: whether aggregates that collect the values of rows are evaluated.
 pub(crate) fn analyzer_rules(
     calls: &Calls,
+    key_of: KeyOf,
     collects: bool,
 ) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let literals = |first| {
@@ -136,6 +142,10 @@ pub(crate) fn analyzer_rules(
     };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(extremes::Extremes),
+        Arc::new(apart::Apart),
+        Arc::new(conditions::Conditions),
+        Arc::new(looked_up::LookedUp(key_of)),
+        Arc::new(single_row::SingleRows(calls.clone(), collects, key_of)),
         Arc::new(separable::Separable),
         Arc::new(lateral::Laterals),
         Arc::new(quantified::Quantified),

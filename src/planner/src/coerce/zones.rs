@@ -319,14 +319,14 @@ impl Calls {
                 return Ok(Transformed::yes(made));
             }
             ("current_date" | "today", 0) => {
-                let now = self.now(schema)?;
+                let now = self.now()?;
                 let today = self.cast_in(now, &timestamptz(), &DataType::Date32, zone)?;
                 return Ok(Transformed::yes(today));
             }
             ("current_time", 0) => {
                 let to = func.return_type(&[])?;
                 let time = DataType::Time64(TimeUnit::Microsecond);
-                let now = self.cast_in(self.now(schema)?, &timestamptz(), &time, zone)?;
+                let now = self.cast_in(self.now()?, &timestamptz(), &time, zone)?;
                 return Ok(Transformed::yes(cast_to(now, &time, &to)));
             }
             _ => {
@@ -344,15 +344,8 @@ impl Calls {
     }
 
     /// `now()`, as a `timestamptz`.
-    fn now(&self, schema: &DFSchema) -> Result<Expr> {
-        let now = self.call("now", Vec::new())?;
-        let is = type_of(&now, schema);
-        if is_zoned(&is) {
-            return Ok(cast_to(now, &is, &timestamptz()));
-        }
-        // The function as it is without a session: UTC's clock.
-        let local = cast_to(now, &is, &in_micros(&is));
-        self.call("timezone", vec![lit("UTC"), local])
+    fn now(&self) -> Result<Expr> {
+        self.call("now", Vec::new())
     }
 
     /// A function that takes what it is given as text, or as JSONB.

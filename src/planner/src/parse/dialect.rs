@@ -62,7 +62,10 @@ impl Dialect for TidemarkDialect {
         let interval =
             |token: &Token| matches!(token, Token::Word(w) if w.keyword == Keyword::INTERVAL);
         let next = parser.peek_token_ref();
-        if interval(&next.token) && interval(&parser.get_current_token().token) {
+        let current = parser.get_current_token();
+        // Before the first token, that is the current one.
+        let behind = current.span != next.span;
+        if behind && interval(&next.token) && interval(&current.token) {
             return Some(parser.expected_ref("the text of an interval", next));
         }
         if is_similar_substring(parser) {

@@ -14,6 +14,7 @@ mod roles;
 mod special;
 mod strict;
 mod utility;
+mod written;
 
 use crate::limits;
 use crate::statement::{Name, Positions, Statement, StatementKind};
@@ -48,7 +49,8 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
     let tokens = Tokenizer::new(&DIALECT, sql)
         .tokenize_with_location()
         .map_err(|e| parser_error(ParserError::from(e), &positions))?;
-    let tokens = operators::without_signs(tokens);
+    let mut tokens = operators::without_signs(tokens);
+    operators::national_texts(&mut tokens);
     let source = Source::new(sql);
     let mut statements = Vec::new();
     for tokens in tokens.split(|t| t.token == Token::SemiColon) {
@@ -522,7 +524,8 @@ impl<'a> Front<'a> {
         if let Some(kind) = self.utility()? {
             return Ok(kind);
         }
-        let mut statement = Box::new(self.run(|p| p.parse_statement())?);
+        let statement = self.run(|p| p.parse_statement())?;
+        let mut statement = Box::new(written::write(statement)?);
         limits::settle(&mut *statement)?;
         self.check(&*statement)?;
         Ok(match *statement {

@@ -8,6 +8,15 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan,
 /// Characters with which an operator may end in a sign.
 const FREE: [char; 10] = ['~', '!', '@', '#', '%', '^', '&', '|', '`', '?'];
 
+/// `N'..'` is a text like any other.
+pub(super) fn national_texts(tokens: &mut [TokenWithSpan]) {
+    for token in tokens {
+        if let Token::NationalStringLiteral(text) = &mut token.token {
+            token.token = Token::SingleQuotedString(std::mem::take(text));
+        }
+    }
+}
+
 /// Takes the signs off the ends of operators.
 pub(super) fn without_signs(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
     if !tokens.iter().any(|t| bare(&t.token).is_some()) {

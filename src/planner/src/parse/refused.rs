@@ -99,6 +99,8 @@ const CLAUSES: &[(&[&str], &str)] = &[
     (&["overlaps"], "OVERLAPS"),
     (&["tablesample"], "TABLESAMPLE"),
     (&["current", "of"], "WHERE CURRENT OF"),
+    (&["for", "update", "limit"], "LIMIT behind FOR UPDATE"),
+    (&["for", "share", "limit"], "LIMIT behind FOR SHARE"),
     (&["for", "no", "key", "update"], "FOR NO KEY UPDATE"),
     (&["for", "key", "share"], "FOR KEY SHARE"),
     (&["exclude", "ties"], "EXCLUDE TIES"),

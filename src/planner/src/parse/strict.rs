@@ -13,9 +13,9 @@
 use super::{Source, fold};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
-    DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, Spanned,
-    TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
+    SetExpr, Spanned, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use datafusion_sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use std::collections::BTreeSet;
@@ -101,6 +101,12 @@ impl Visitor for Strict<'_> {
         };
         let mut names = BTreeSet::new();
         for table in &with.cte_tables {
+            if let SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) =
+                table.query.body.as_ref()
+            {
+                let message = "data-modifying statements in WITH are not supported";
+                return self.fail(Error::unsupported(message), table.alias.name.span);
+            }
             let name = fold(table.alias.name.clone());
             if names.contains(&name) {
                 let message = format!("WITH query name \"{name}\" specified more than once");
@@ -115,6 +121,11 @@ impl Visitor for Strict<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+        if let Some(into) = &select.into {
+            let error = Error::unsupported("SELECT INTO is not supported");
+            let error = error.with_hint("Use CREATE TABLE .. AS SELECT.");
+            return self.fail(error, into.span());
+        }
         for item in &select.projection {
             if let SelectItem::ExprWithAlias { alias, .. } = item {
                 self.alias(alias)?;
@@ -142,9 +153,26 @@ impl Visitor for Strict<'_> {
             Expr::Cast { data_type, .. } if has_display_width(data_type) => {
                 self.fail(syntax("syntax error at or near \"(\""), expr.span())
             }
+            // Comparisons have no order among themselves.
+            Expr::BinaryOp { left, op, right } if is_comparison(op) && is_compared(left) => {
+                let message = format!("syntax error at or near \"{op}\"");
+                self.fail(syntax(message), right.span())
+            }
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+fn is_comparison(op: &BinaryOperator) -> bool {
+    use BinaryOperator as Op;
+    matches!(
+        op,
+        Op::Eq | Op::NotEq | Op::Lt | Op::LtEq | Op::Gt | Op::GtEq
+    )
+}
+
+fn is_compared(expr: &Expr) -> bool {
+    matches!(expr, Expr::BinaryOp { op, .. } if is_comparison(op))
 }
 
 /// What a name in FROM names.

@@ -3,7 +3,8 @@
 //! PostgreSQL assigns each value to its column by itself. A list of VALUES that is planned as one
 //! has one type in each column instead, and what is assigned has gone through it: a timestamp
 //! beside a date loses its time, a text beside a number fails. So only rows whose cells are of the
-//! same form, constants aside, are planned together.
+//! same form, constants aside, are planned together. A row with a subquery is a SELECT of its own:
+//! DataFusion's VALUES have none.
 
 use super::*;
 use ast::{ValueWithSpan, VisitMut, VisitorMut};
@@ -24,7 +25,8 @@ type Form = Vec<Option<String>>;
 /// The insert as one for each form of rows, and the rows' places in what it was.
 pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
     let rows = values_of(insert).unwrap_or_default();
-    if rows.len() < 2 {
+    let subqueries = |row: &ast::Parens<Vec<Expr>>| row.content.iter().any(has_subquery);
+    if rows.len() < 2 && !rows.iter().any(subqueries) {
         return vec![Alike {
             insert: insert.clone(),
             places: (0..rows.len()).collect(),
@@ -34,7 +36,10 @@ pub(super) fn alike(insert: &ast::Insert) -> Vec<Alike> {
     // The forms that were met as they are written, without what a NULL leaves open.
     let mut known: HashMap<Form, usize> = HashMap::new();
     for (place, row) in rows.iter().enumerate() {
-        let form: Form = row.content.iter().map(form).collect();
+        let mut form: Form = row.content.iter().map(form).collect();
+        if subqueries(row) {
+            form.push(Some(format!("row {place}")));
+        }
         let at = known.get(&form).copied().or_else(|| {
             let at = forms.iter().position(|(other, _)| agree(other, &form))?;
             for (open, new) in forms[at].0.iter_mut().zip(&form) {
@@ -71,8 +76,29 @@ fn agree(a: &Form, b: &Form) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(same)
 }
 
-fn with_rows(insert: &ast::Insert, rows: Vec<ast::Parens<Vec<Expr>>>) -> ast::Insert {
+fn has_subquery(cell: &Expr) -> bool {
+    struct Find;
+    impl ast::Visitor for Find {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    ast::Visit::visit(cell, &mut Find).is_break()
+}
+
+fn with_rows(insert: &ast::Insert, mut rows: Vec<ast::Parens<Vec<Expr>>>) -> ast::Insert {
     let mut insert = insert.clone();
+    if let Some(source) = &mut insert.source
+        && let [row] = rows.as_mut_slice()
+        && row.content.iter().any(has_subquery)
+    {
+        let items = row.content.drain(..).map(SelectItem::UnnamedExpr).collect();
+        if let ast::Statement::Query(query) = query_with(|select| select.projection = items) {
+            source.body = query.body;
+        }
+        return insert;
+    }
     if let Some(source) = &mut insert.source
         && let SetExpr::Values(values) = source.body.as_mut()
     {

@@ -6,11 +6,7 @@ use tidemark_planner::statement::{Copied, Copy};
 
 impl Session {
     /// COPY.
-    pub(crate) async fn copy(
-        &mut self,
-        copy: &Copy,
-        statement: &Statement,
-    ) -> Result<Outcome> {
+    pub(crate) async fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<Outcome> {
         let mut options = CopyOptions::of(copy)?;
         if !copy.client {
             return Err(

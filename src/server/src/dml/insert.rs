@@ -247,7 +247,7 @@ pub(super) fn with_defaults(
             for (item, column) in items.take_while(|(item, _)| plain(item)) {
                 if let SelectItem::UnnamedExpr(value)
                 | SelectItem::ExprWithAlias { expr: value, .. } = item
-                    && constant(value).is_some()
+                    && (constant(value).is_some() || is_default(value))
                 {
                     *value = value_for(value.clone(), &relation.columns[*column])?;
                 }

@@ -419,18 +419,19 @@ fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
     )
 }
 
+fn is_schema(snapshot: &Snapshot, name: &str) -> bool {
+    const SYSTEM: [&str; 3] = ["public", "pg_catalog", "information_schema"];
+    SYSTEM.contains(&name) || snapshot.catalog.schemas.iter().any(|s| s == name)
+}
+
 /// Functions that know the statement's catalog and settings.
 pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
     use DataType::{Boolean, Int32, Utf8};
     let s = snapshot.clone();
     Some(match name {
         "current_schema" => {
-            let schema = s
-                .search_path
-                .first()
-                .cloned()
-                .unwrap_or_else(|| "public".into());
-            constant(name, Utf8, Some(&schema))
+            let mut there = s.search_path.iter().filter(|schema| is_schema(&s, schema));
+            constant(name, Utf8, there.next().map(String::as_str))
         }
         "pg_get_userbyid" => stable(name, Utf8, 1, move |a| {
             let role = |oid: &str| roles::name(&s.catalog, oid);
@@ -446,7 +447,8 @@ pub fn of_snapshot(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
             } else {
                 Vec::new()
             };
-            schemas.extend(s.search_path.iter().cloned());
+            let there = s.search_path.iter().filter(|schema| is_schema(&s, schema));
+            schemas.extend(there.cloned());
             Ok(Some(schemas.join("\n")))
         }),
         "pg_table_is_visible" => stable(name, Boolean, 1, move |a| {

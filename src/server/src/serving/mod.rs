@@ -225,7 +225,7 @@ impl Serving {
         let functions = tidemark_planner::Functions {
             scalar: tidemark_operator::functions::all(),
         };
-        rules.extend(functions.analyzer_rules());
+        rules.extend(functions.analyzer_rules(table_provider::key_of));
         rules.push(Arc::new(missing::MissingRows));
         rules.push(Arc::new(semantics::PostgresSemantics));
         let mut optimizer_rules = tidemark_planner::ad_hoc_rules();

@@ -39,16 +39,6 @@ impl Session {
             &bound
         };
         match sql {
-            ast::Statement::Query(query)
-                if matches!(
-                    query.body.as_ref(),
-                    ast::SetExpr::Insert(_) | ast::SetExpr::Update(_) | ast::SetExpr::Delete(_)
-                ) =>
-            {
-                Err(Error::unsupported(
-                    "data-modifying statements in WITH are not supported",
-                ))
-            }
             ast::Statement::Query(query) => {
                 self.lock_rows(query).await?;
                 let result = self

@@ -13,10 +13,11 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::datasource::DefaultTableSource;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType,
+    BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableSource, TableType,
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -58,6 +59,13 @@ pub fn kept_key(relation: &Relation) -> Option<Vec<usize>> {
             None
         }
     })
+}
+
+/// The primary key of the table that a query reads.
+pub fn key_of(source: &dyn TableSource) -> Option<Vec<usize>> {
+    let source = source.downcast_ref::<DefaultTableSource>()?;
+    let table = source.table_provider.downcast_ref::<RelationTable>()?;
+    table.relation.enforced_key().map(<[usize]>::to_vec)
 }
 
 fn ours(e: Error) -> DataFusionError {

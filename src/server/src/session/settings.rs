@@ -304,10 +304,7 @@ impl Settings {
                     .ok_or_else(|| unknown(name))
             }
             Some(value) if is_foreign(&lower) => Ok(value.into()),
-            Some(value) => match self.check(name, value)? {
-                (zone, value) if zone == "timezone" && value != "UTC" => Ok("UTC".into()),
-                (_, value) => Ok(value),
-            },
+            Some(value) => self.check(name, value).map(|(_, value)| value),
         }
     }
 
@@ -491,6 +488,12 @@ impl Settings {
                     ))
                     .with_hint("Dates are shown in ISO style."));
                 }
+                let order = value.to_ascii_lowercase();
+                if order.contains("dmy") || order.contains("ymd") || order.contains("euro") {
+                    let message = format!("date style \"{value}\" is not supported");
+                    return Err(Error::unsupported(message)
+                        .with_hint("Of dates like 1/2/2024 the month comes first."));
+                }
                 "ISO, MDY".into()
             }
             "bytea_output" if value != "hex" => {
@@ -506,12 +509,19 @@ impl Settings {
                 return Err(invalid().with_hint("Use sync or async."));
             }
             "dml_commit" => value.to_ascii_lowercase(),
-            name if name.ends_with("_timeout")
-                && self.defaults.contains_key(name)
-                && super::parse_milliseconds(&value).is_none() =>
+            name if name.ends_with("_timeout") && self.defaults.contains_key(name) => {
+                let Some(most) = super::parse_milliseconds(&value) else {
+                    return Err(invalid().with_hint(
+                        "A number of milliseconds, or one with a unit: ms, s, min or h.",
+                    ));
+                };
+                with_unit(most)
+            }
+            "session_authorization"
+                if Some(&value) != self.defaults.get("session_authorization") =>
             {
-                return Err(invalid()
-                    .with_hint("A number of milliseconds, or one with a unit: ms, s, min or h."));
+                let message = "SET SESSION AUTHORIZATION to another role is not supported";
+                return Err(Error::unsupported(message).with_hint("Log in as that role."));
             }
             "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? {
                 "on"
@@ -556,6 +566,22 @@ impl Settings {
             return Err(unknown(name));
         }
         Ok((lower, value))
+    }
+}
+
+/// Milliseconds in the largest unit that says them.
+fn with_unit(milliseconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "min"),
+        (1000, "s"),
+    ];
+    let mut units = UNITS.iter().filter(|(unit, _)| milliseconds % unit == 0);
+    match units.next() {
+        _ if milliseconds == 0 => "0".into(),
+        Some((unit, name)) => format!("{}{name}", milliseconds / unit),
+        None => format!("{milliseconds}ms"),
     }
 }
 

@@ -66,6 +66,16 @@ pub(super) fn definitions() -> Vec<Definition> {
             evaluate: subscript,
         },
         Definition {
+            name: "only_element",
+            aliases: &[],
+            takes: |types| match types {
+                [list @ DataType::List(_)] => Some(vec![list.clone()]),
+                _ => None,
+            },
+            returns: |types| element_of(&types[0]).unwrap_or(DataType::Null),
+            evaluate: only_element,
+        },
+        Definition {
             name: "width_bucket_of",
             aliases: &[],
             takes: |types| match types {
@@ -203,6 +213,23 @@ fn positions(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         places.append(range.is_some());
     }
     result(args, Arc::new(places.finish()))
+}
+
+/// The element of an array of one, which a scalar subquery has found; NULL of none.
+///
+/// Errors: `21000` for several.
+fn only_element(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
+    let lists = Lists::of(args, 0)?;
+    let places = (0..rows(args)).map(|row| match lists.get(row) {
+        Some(range) if range.len() > 1 => {
+            let message = "more than one row returned by a subquery used as an expression";
+            Err(failure(SqlState("21000"), message))
+        }
+        Some(range) if range.len() == 1 => Ok(Some(range.start as u32)),
+        _ => Ok(None),
+    });
+    let places = places.collect::<Result<arrow::array::PrimitiveArray<UInt32Type>>>()?;
+    result(args, take(lists.values(), &places, None)?)
 }
 
 /// `a[i]`; an array has one dimension, so there is nothing at `a[i][j]`.

@@ -87,7 +87,7 @@ pub(super) fn sql_type(function: &str, arguments: &[FieldRef]) -> Option<String>
         "make_array" | "array_append" | "array_prepend" | "array_cat" | "array_remove"
         | "array_replace" | "array_fill" | "array_subscripts" | "trim_array" | "array_greatest"
         | "array_least" => true,
-        "array_subscript" => false,
+        "array_subscript" | "only_element" => false,
         "as_is" => return arguments.first()?.metadata().get(SQL_TYPE).cloned(),
         _ => return None,
     };

@@ -21,6 +21,9 @@ const WINDOW_FUNCTIONS: [&str; 11] = [
     "nth_value",
 ];
 
+/// PostgreSQL's functions, one per line: a call of one that is missing is no mistake of the user's.
+const POSTGRES_FUNCTIONS: &str = include_str!("postgres_functions.txt");
+
 const WINDOW_ERROR: SqlState = SqlState("42P20");
 const INVALID_REFERENCE: SqlState = SqlState("42P10");
 
@@ -46,6 +49,12 @@ pub(super) fn recognised_arrow(error: &ArrowError) -> Option<Error> {
     }
 }
 
+/// Whether a reason is about DataFusion's own types and says nothing to a user.
+pub(super) fn says_nothing(why: &str) -> bool {
+    const INSIDE: [&str; 4] = ["{ ", "(Ident", "::", "not implemented yet"];
+    why.is_empty() || INSIDE.iter().any(|part| why.contains(part))
+}
+
 /// What DataFusion says it does not do.
 pub(super) fn not_implemented(text: &str) -> Error {
     if let Some(known) = recognised(text) {
@@ -63,7 +72,7 @@ pub(super) fn not_implemented(text: &str) -> Error {
         }
         () => {
             let why = plain(text);
-            return Error::unsupported(if why.is_empty() {
+            return Error::unsupported(if says_nothing(&why) {
                 "this kind of expression is not supported".to_string()
             } else {
                 why
@@ -102,9 +111,11 @@ fn names(text: &str) -> Option<Error> {
         if WINDOW_FUNCTIONS.contains(&name) {
             let message = format!("window function {name} requires an OVER clause");
             let error = Error::user(SqlState::WRONG_OBJECT_TYPE, message);
-            return Some(
-                error.with_hint("As an aggregate, with WITHIN GROUP, it is not supported."),
-            );
+            return Some(error);
+        }
+        if POSTGRES_FUNCTIONS.lines().any(|function| function == name) {
+            let message = format!("function {name} is not supported");
+            return Some(Error::unsupported(message));
         }
         let error = Error::user(
             SqlState::UNDEFINED_FUNCTION,

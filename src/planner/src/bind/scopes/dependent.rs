@@ -10,7 +10,7 @@ use datafusion_sql::sqlparser::ast::{
 use std::ops::ControlFlow;
 
 /// A table and a column, by their positions.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 impl Scopes<'_> {
     /// Adds the columns that SELECT, HAVING and ORDER BY name to GROUP BY, if they follow from it.
@@ -60,7 +60,7 @@ impl Scopes<'_> {
 }
 
 /// The column that an expression is.
-fn place(expr: &Expr, scope: &Scope) -> Option<Place> {
+pub(super) fn place(expr: &Expr, scope: &Scope) -> Option<Place> {
     let (table, column) = match expr {
         Expr::Identifier(column) => (None, column),
         Expr::CompoundIdentifier(parts) => match parts.as_slice() {

@@ -3,21 +3,53 @@
 //! query of a set, a grouping expression that is not in it is NULL, outside of the arguments of
 //! aggregates, and `GROUPING(..)` is a constant.
 
+use super::dependent::place;
 use super::items::position_of;
 use super::join::{as_type, sql_type};
-use super::{Output, Scopes, quoted};
+use super::{Output, Scope, Scopes, qualified, quoted};
 use crate::bind::names::column_name;
 use crate::parse::parse_query;
 use crate::types::{JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, OrderBy,
-    OrderByExpr, OrderByKind, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Value,
-    Visit, VisitMut, Visitor, VisitorMut,
+    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier,
+    Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
+
+/// Writes columns with their tables, subqueries aside.
+struct Speller<'a> {
+    scope: &'a Scope,
+    /// Queries around.
+    within: usize,
+}
+
+impl VisitorMut for Speller<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.within += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.within -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.within == 0
+            && let Some((table, column)) = place(expr, self.scope)
+            && let (table, Some(columns)) = &self.scope.tables[table]
+        {
+            *expr = qualified(table, &columns[column].name);
+        }
+        ControlFlow::Continue(())
+    }
+}
 
 /// Grouping sets of one query; PostgreSQL's limit.
 const SETS_MAX: usize = 4096;
@@ -37,11 +69,16 @@ impl Scopes<'_> {
         if plain || !modifiers.is_empty() || select.distinct.is_some() || has_window(select) {
             return Ok(None);
         }
+        let written = select;
+        let select = &self.spelled_alike(select);
+        let GroupByExpr::Expressions(exprs, _) = &select.group_by else {
+            return Ok(None);
+        };
         if !self.maintained && exprs.iter().all(|e| self.is_planned(e)) {
             return Ok(None);
         }
-        let (Some(columns), Some(keys)) = (columns, ordered(select, order_by.as_deref(), columns))
-        else {
+        let keys = self.ordered([written, select], order_by.as_deref(), columns);
+        let (Some(columns), Some(keys)) = (columns, keys) else {
             return Ok(None);
         };
         let sets = sets(exprs)?;
@@ -68,6 +105,49 @@ impl Scopes<'_> {
             });
         }
         Ok(union)
+    }
+
+    /// The positions that ORDER BY means (none without it), in the SELECT as it is written or as it
+    /// is spelled alike; `None` where it orders by something else than columns of the result.
+    fn ordered(
+        &self,
+        [written, spelled]: [&Select; 2],
+        order_by: Option<&OrderBy>,
+        columns: Option<&[Output]>,
+    ) -> Option<Option<Vec<usize>>> {
+        let Some(order_by) = order_by else {
+            return Some(None);
+        };
+        let OrderByKind::Expressions(exprs) = &order_by.kind else {
+            return None;
+        };
+        let [written, spelled] = [written, spelled].map(|s| SetExpr::Select(Box::new(s.clone())));
+        let columns = columns?;
+        let place = |sort: &OrderByExpr| {
+            position_of(&sort.expr, columns, &written).or_else(|| {
+                let mut expr = sort.expr.clone();
+                self.spell(&mut expr);
+                position_of(&expr, columns, &spelled)
+            })
+        };
+        let places: Option<Vec<usize>> = exprs.iter().map(place).collect();
+        places.map(Some)
+    }
+
+    /// A SELECT in which each column of a table has one spelling, `x` and `t.x` alike: what is
+    /// grouped by is found in the other clauses by its text.
+    fn spelled_alike(&self, select: &Select) -> Select {
+        let mut select = select.clone();
+        self.spell(&mut select.projection);
+        self.spell(&mut select.group_by);
+        self.spell(&mut select.having);
+        select
+    }
+
+    fn spell(&self, part: &mut impl VisitMut) {
+        if let Some(scope) = self.scopes.last() {
+            let _ = VisitMut::visit(part, &mut Speller { scope, within: 0 });
+        }
     }
 
     /// Whether DataFusion plans an element of GROUP BY: columns, each once, and none that is
@@ -164,25 +244,6 @@ fn is_sets(expr: &Expr) -> bool {
 
 fn number(value: usize) -> Expr {
     Expr::Value(Value::Number(value.to_string(), false).into())
-}
-
-/// The positions that ORDER BY means (none without it); `None` where it orders by something else
-/// than columns of the result.
-fn ordered(
-    select: &Select,
-    order_by: Option<&OrderBy>,
-    columns: Option<&[Output]>,
-) -> Option<Option<Vec<usize>>> {
-    let Some(order_by) = order_by else {
-        return Some(None);
-    };
-    let OrderByKind::Expressions(exprs) = &order_by.kind else {
-        return None;
-    };
-    let body = SetExpr::Select(Box::new(select.clone()));
-    let place = |e: &Expr| position_of(e, columns?, &body);
-    let places: Option<Vec<usize>> = exprs.iter().map(|sort| place(&sort.expr)).collect();
-    places.map(Some)
 }
 
 /// All sets of a GROUP BY: one of each element's, in all combinations.

@@ -453,6 +453,17 @@ fn canonical(expr: &Expr, from: Option<&Scope>) -> String {
     }
 }
 
+/// Whether the `t.*` of a select list is all of a table.
+fn names_table(of: &SelectItemQualifiedWildcardKind, table: &str) -> bool {
+    match of {
+        SelectItemQualifiedWildcardKind::ObjectName(name) => {
+            let last = name.0.last().and_then(|part| part.as_ident());
+            last.is_none_or(|last| fold(last.clone()) == table)
+        }
+        SelectItemQualifiedWildcardKind::Expr(_) => true,
+    }
+}
+
 /// Gives hidden aliases to columns that DataFusion could not tell apart.
 pub(super) fn separate(projection: &mut [SelectItem], from: Option<&Scope>) {
     let has_wildcard = projection.iter().any(|i| {
@@ -463,8 +474,15 @@ pub(super) fn separate(projection: &mut [SelectItem], from: Option<&Scope>) {
     });
     let mut columns: HashSet<String> = HashSet::new();
     let (mut aliases, mut texts) = (HashSet::new(), HashSet::new());
-    if has_wildcard && let Some(from) = from {
-        let all = from.tables.iter().filter_map(|(_, c)| c.as_ref()).flatten();
+    if let Some(from) = from {
+        let shown = from.tables.iter().filter(|(table, _)| {
+            projection.iter().any(|item| match item {
+                SelectItem::Wildcard(_) => true,
+                SelectItem::QualifiedWildcard(of, _) => names_table(of, table),
+                _ => false,
+            })
+        });
+        let all = shown.filter_map(|(_, c)| c.as_ref()).flatten();
         columns.extend(all.map(|c| c.name.clone()));
     }
     for (i, item) in projection.iter_mut().enumerate() {

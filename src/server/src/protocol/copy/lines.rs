@@ -387,10 +387,7 @@ mod tests {
             };
             assert_eq!(
                 split(b"\"\",\n\"a\\\"\nb\",\"\\\\\"\n", &options, bytes),
-                [
-                    vec![None, some("")],
-                    vec![some("a\"\nb"), some("\\")]
-                ]
+                [vec![None, some("")], vec![some("a\"\nb"), some("\\")]]
             );
         }
         let error = |text: &str| {

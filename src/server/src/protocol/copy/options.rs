@@ -315,9 +315,7 @@ fn encoding(option: &CopyOption) -> Result<()> {
         "utf8" | "unicode" | "sqlascii" => Ok(()),
         _ => {
             let message = format!("COPY with encoding \"{name}\" is not supported");
-            Err(not_so(message)
-                .with_hint("Send UTF-8.")
-                .at(option.position))
+            Err(not_so(message).with_hint("Send UTF-8.").at(option.position))
         }
     }
 }
