@@ -1,6 +1,7 @@
 //! COLLATE. Texts are compared byte by byte, which is what the collations `C` and `POSIX` say and
 //! what `default` means here; so these are taken and change nothing, and others are refused.
 
+use crate::parse::fold;
 use datafusion_sql::sqlparser::ast::ObjectName;
 use tidemark_common::{Error, Result, SqlState};
 
@@ -8,16 +9,17 @@ use tidemark_common::{Error, Result, SqlState};
 ///
 /// Errors: `0A000` for the collation of a language, `42704` for what is none.
 pub fn check_collation(name: &ObjectName) -> Result<()> {
-    let parts: Vec<&str> = name
+    let parts: Vec<String> = name
         .0
         .iter()
         .filter_map(|part| part.as_ident())
-        .map(|ident| ident.value.as_str())
+        .map(|ident| fold(ident.clone()))
         .collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let schema = parts.len() < 2 || parts[parts.len() - 2] == "pg_catalog";
     let last = parts.last().copied().unwrap_or_default();
-    let bytewise = ["c", "posix", "default", "ucs_basic", "c.utf8", "c.utf-8"];
-    if schema && bytewise.contains(&last.to_lowercase().as_str()) {
+    let bytewise = ["C", "POSIX", "default", "ucs_basic", "C.UTF-8", "C.utf8"];
+    if schema && bytewise.contains(&last) {
         return Ok(());
     }
     if schema && is_locale(last) {

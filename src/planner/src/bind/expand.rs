@@ -471,6 +471,7 @@ impl VisitorMut for Expander<'_> {
             for cte in &mut with.cte_tables {
                 let name = fold(cte.alias.name.clone());
                 if with.recursive {
+                    super::recursive::terms(&mut cte.query);
                     self.scopes.last_mut().map(|s| s.insert(name.clone()));
                 }
                 if let Err(error) = self.query(&mut cte.query) {

@@ -22,6 +22,7 @@ mod outer_aggregates;
 mod overloaded;
 mod quantified;
 mod records;
+mod recursive;
 mod regressions;
 mod rows;
 mod same_names;
@@ -55,6 +56,7 @@ pub use error::{from_datafusion, from_planning};
 pub(crate) use expand::{Expander, similar};
 pub use names::{UNNAMED, output_names};
 pub(crate) use overloaded::Overloaded;
+pub(crate) use recursive::MARK;
 pub(crate) use scopes::Scopes;
 
 /// A relation as DataFusion sees it.

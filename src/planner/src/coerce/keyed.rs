@@ -556,8 +556,8 @@ impl Keyed {
         };
         if aggregate.group_expr.iter().any(in_sets) {
             return Err(external(Error::unsupported(
-                "GROUPING SETS, ROLLUP and CUBE over numerics, intervals or arrays are not \
-                 supported",
+                "GROUPING SETS, ROLLUP and CUBE over what is computed as a numeric, an interval, \
+                 jsonb, char(n) or an array are not supported",
             )));
         }
         let is_call = |e: &Expr| matches!(e.clone().unalias(), Expr::AggregateFunction(_));

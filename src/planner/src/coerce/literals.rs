@@ -11,6 +11,7 @@
 use super::calls::Calls;
 use super::late;
 use super::numerics::common_type;
+use super::recursive;
 use super::unions;
 use crate::signatures;
 use crate::types::NUMERIC;
@@ -136,6 +137,7 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
                 .iter()
                 .map(|f| Some(f.data_type().clone()))
                 .collect();
+            recursive::check(&query)?;
             Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
                 static_term: Arc::new(with_types(query.static_term.as_ref(), &types)?),
                 recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &types)?),

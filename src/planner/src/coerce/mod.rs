@@ -56,6 +56,7 @@ mod nulls;
 mod numerics;
 mod operands;
 mod quantified;
+mod recursive;
 mod resolve;
 mod separable;
 mod sideways;

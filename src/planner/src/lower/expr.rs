@@ -108,7 +108,10 @@ fn cast_to(expr: Expr, to: &DataType, safe: bool) -> Expr {
 
 fn unsupported(expr: &Df) -> Error {
     match expr {
-        Df::ScalarSubquery(_) => Error::unsupported("this scalar subquery").with_hint(
+        Df::ScalarSubquery(_) => Error::unsupported(
+            "a scalar subquery in this place is not supported",
+        )
+        .with_hint(
             "It must be an aggregate without GROUP BY, so that it has one row, and stand in SELECT \
              or WHERE.",
         ),
@@ -127,7 +130,9 @@ fn unsupported(expr: &Df) -> Error {
         Df::GroupingSet(_) => {
             Error::unsupported("GROUPING SETS, ROLLUP and CUBE are not supported")
         }
-        Df::Unnest(_) => Error::unsupported("UNNEST is not supported"),
+        Df::Unnest(_) => Error::unsupported(
+            "UNNEST, and functions of several rows, are not supported in a streaming query",
+        ),
         Df::Placeholder(p) => Error::user(
             tidemark_common::SqlState("42P02"),
             format!("there is no parameter {}", p.id),

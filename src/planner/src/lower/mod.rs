@@ -96,11 +96,19 @@ impl Builder {
                 "window function {} is not supported",
                 window_name(window.window_expr.first())
             ))),
-            LogicalPlan::Unnest(_) => Err(Error::unsupported("UNNEST is not supported")),
+            LogicalPlan::Unnest(_) => Err(Error::unsupported(
+                "UNNEST, and functions of several rows, are not supported in a streaming query",
+            )),
             LogicalPlan::RecursiveQuery(_) => {
                 Err(Error::unsupported("WITH RECURSIVE is not supported"))
             }
-            other => Err(Error::unsupported(other.display().to_string())),
+            LogicalPlan::Subquery(_) => Err(Error::unsupported(
+                "this kind of subquery is not supported in a streaming query",
+            )),
+            other => Err(Error::unsupported(format!(
+                "{} is not supported in a streaming query",
+                other.display().to_string().trim_end_matches([':', ' '])
+            ))),
         }
     }
 }

@@ -27,6 +27,15 @@ pub(crate) fn parser_error(error: ParserError, positions: &Positions) -> Error {
     } else {
         location.and_then(|l| positions.of(l))
     };
+    // `E'\xc3'`, one byte of a character: the tokenizer makes characters of each.
+    if text.contains("encoded string literal") {
+        let error = Error::unsupported("bytes beyond ASCII in an E'..' text are not supported")
+            .with_hint("Write the character itself, or its number: \\u00e4.");
+        return match position {
+            Some(position) => error.at(position),
+            None => error,
+        };
+    }
     let error = match parts {
         Some((expected, "EOF")) => syntax("syntax error at end of input".into(), expected),
         Some((expected, found)) => syntax(format!("syntax error at or near \"{found}\""), expected),

@@ -208,6 +208,9 @@ fn functions(text: &str) -> Option<Error> {
         let types = types.trim_start_matches('[').trim_end_matches(']');
         return Some(no_function(format!("{name}({})", sql_types(types))));
     }
+    if line.contains("COUNT DISTINCT with multiple arguments") {
+        return Some(no_function("count with several arguments".into()));
+    }
     let about_arguments = [
         "failed to match any signature",
         "user-defined coercion failed",
@@ -430,6 +433,11 @@ fn unions(text: &str) -> Option<Error> {
     {
         return Some(unmatched("VALUES", left, right));
     }
+    if line.contains("annot project plan column") && line.contains("to expected output field") {
+        let message = "the terms of a recursive query have columns of different types";
+        let error = Error::user(SqlState::DATATYPE_MISMATCH, message);
+        return Some(error.with_hint("Cast the columns of the first term."));
+    }
     if line.contains("Inconsistent data length across values list") {
         return syntax("VALUES lists must all be the same length");
     }
@@ -548,6 +556,11 @@ fn grouping(text: &str) -> Option<Error> {
     if text.contains("Aggregate functions are not allowed in the WHERE clause") {
         return grouping("aggregate functions are not allowed in WHERE");
     }
+    if text.contains("to grouping function is not in grouping columns") {
+        return grouping(
+            "arguments to GROUPING must be grouping expressions of the associated query level",
+        );
+    }
     if text.contains("calls cannot be nested") {
         return grouping("aggregate function calls cannot be nested");
     }
@@ -586,6 +599,10 @@ fn windows(text: &str) -> Option<Error> {
         ));
     }
     match () {
+        () if text.contains("only support Literal types for field") => Some(Error::unsupported(
+            "an argument of a window function that must be constant here varies: the offset of lag \
+             and lead, the place of nth_value",
+        )),
         () if text.contains("FILTER clause can only be used with aggregate window functions") => {
             Some(Error::unsupported(
                 "FILTER is not implemented for non-aggregate window functions",

@@ -9,7 +9,7 @@ use super::join::{as_type, sql_type};
 use super::{Output, Scope, Scopes, qualified, quoted};
 use crate::bind::names::column_name;
 use crate::parse::parse_query;
-use crate::types::{JSONB, is_numeric_bytes};
+use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, OrderBy,
@@ -159,7 +159,10 @@ impl Scopes<'_> {
         let column = |e: &Expr| {
             let name = matches!(e, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
             let keyed = |t: DataType| {
-                is_numeric_bytes(&t) || t == JSONB || matches!(t, DataType::Interval(_))
+                is_numeric_bytes(&t)
+                    || t == JSONB
+                    || t == BPCHAR
+                    || matches!(t, DataType::Interval(_) | DataType::List(_))
             };
             name && self.type_of(e).is_some_and(|t| !keyed(t))
         };

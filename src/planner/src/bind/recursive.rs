@@ -1,0 +1,71 @@
+//! The two terms of a recursive query, whose working table has the types of the first one.
+//!
+//! The integers that it begins with are `integer`s: a constant is a `bigint` until all names are
+//! bound. What the second term computes is marked, so that a cast which DataFusion puts around it
+//! can be told from one that was written (`coerce::recursive`).
+
+use super::moments::function;
+use super::names::UNNAMED;
+use datafusion_sql::sqlparser::ast::{
+    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, Query, Select, SelectItem,
+    SetExpr, Value,
+};
+
+/// The function that marks what the second term computes.
+pub(crate) const MARK: &str = "as_is";
+
+/// Rewrites the terms of a query that may be recursive.
+pub(super) fn terms(query: &mut Query) {
+    let SetExpr::SetOperation { left, right, .. } = query.body.as_mut() else {
+        return;
+    };
+    if let SetExpr::Select(select) = left.as_mut() {
+        for (expr, _) in outputs(select).filter(|(expr, _)| is_integer(expr)) {
+            *expr = Expr::Cast {
+                kind: CastKind::DoubleColon,
+                expr: Box::new(expr.clone()),
+                data_type: DataType::Integer(None),
+                array: false,
+                format: None,
+            };
+        }
+    }
+    if let SetExpr::Select(select) = right.as_mut() {
+        for (expr, _) in outputs(select).filter(|(expr, _)| is_computed(expr)) {
+            let arguments = [expr.clone(), Expr::Value(Value::Null.into())];
+            let arguments = arguments.map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e)));
+            *expr = Expr::Function(function(MARK, &arguments));
+        }
+    }
+}
+
+/// The expressions of a select list, each with a name.
+fn outputs(select: &mut Select) -> impl Iterator<Item = (&mut Expr, &mut Ident)> {
+    select.projection.iter_mut().filter_map(|item| {
+        if let SelectItem::UnnamedExpr(expr) = item
+            && (is_integer(expr) || is_computed(expr))
+        {
+            *item = SelectItem::ExprWithAlias {
+                expr: expr.clone(),
+                alias: Ident::with_quote('"', UNNAMED),
+            };
+        }
+        match item {
+            SelectItem::ExprWithAlias { expr, alias } => Some((expr, alias)),
+            _ => None,
+        }
+    })
+}
+
+fn is_integer(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value)
+        if matches!(&value.value, Value::Number(n, _) if n.parse::<i32>().is_ok()))
+}
+
+/// Whether something is computed whose type is not said.
+fn is_computed(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Case { .. }
+    ) || matches!(expr, Expr::Nested(inner) if is_computed(inner))
+}
