@@ -29,7 +29,7 @@ fn shown(name: &str) -> &str {
 
 /// PostgreSQL's name for a column of a select list without alias; `None` where it has none.
 pub fn column_name(expr: &Expr) -> Option<String> {
-    figure(expr).map(|(name, _)| name)
+    figure(expr).map(|(name, _)| name).filter(|name| name != UNNAMED)
 }
 
 /// Gives the expressions of a select list the aliases that they have in PostgreSQL.
@@ -86,7 +86,10 @@ fn figure(expr: &Expr) -> Option<(String, bool)> {
             Some(or_weak(otherwise, || "case".into()))
         }
         Expr::Subquery(query) => match select_list(&query.body)?.first()? {
-            SelectItem::UnnamedExpr(e) => figure(e),
+            // Its column has a name already, whatever that is.
+            SelectItem::UnnamedExpr(e) => {
+                Some((column_name(e).unwrap_or_else(|| UNNAMED.into()), true))
+            }
             SelectItem::ExprWithAlias { alias, .. } => Some((fold(alias.clone()), true)),
             _ => None,
         },

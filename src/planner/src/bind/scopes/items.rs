@@ -472,6 +472,7 @@ pub(super) fn separate(projection: &mut [SelectItem], from: Option<&Scope>) {
             SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)
         )
     });
+    let mut unnamed = false;
     let mut columns: HashSet<String> = HashSet::new();
     let (mut aliases, mut texts) = (HashSet::new(), HashSet::new());
     if let Some(from) = from {
@@ -497,6 +498,8 @@ pub(super) fn separate(projection: &mut [SelectItem], from: Option<&Scope>) {
                 let constant = matches!(expr, Expr::Value(_)) && i > 0;
                 let mut taken = !texts.insert(canonical(expr, from)) || constant;
                 let name = column_name(expr);
+                // DataFusion's names leave out casts, and what becomes of numbers.
+                taken |= name.is_none() && std::mem::replace(&mut unnamed, true);
                 if let Some(name) = name.as_ref().filter(|_| column) {
                     taken |= has_wildcard && columns.contains(name) || aliases.contains(name);
                     columns.insert(name.clone());
