@@ -528,6 +528,7 @@ impl VisitorMut for Expander<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        super::unnest::array_cast(expr);
         broken(super::frames::call(expr))
     }
 
@@ -581,11 +582,13 @@ impl VisitorMut for Expander<'_> {
         if let Err(error) = constants::interval(expr) {
             return ControlFlow::Break(error);
         }
+        if let Err(error) = super::moments::check_cast(expr) {
+            return ControlFlow::Break(error);
+        }
         super::moments::rewrite(expr);
         super::outer_aggregates::one_value(expr);
         super::unnest::slice_bounds(expr);
         super::unnest::one_dimension(expr);
-        super::unnest::array_cast(expr);
         let sets = super::unnest::rewrite(expr).and_then(|()| self.provider.array_query(expr));
         if let Err(error) = sets {
             return ControlFlow::Break(error);

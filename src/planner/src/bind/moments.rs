@@ -9,6 +9,7 @@ use datafusion_sql::sqlparser::ast::{
     self, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
     Ident,
 };
+use tidemark_common::{Error, Result};
 
 /// The arguments of `make_interval`, in order.
 const FIELDS: [&str; 7] = ["years", "months", "weeks", "days", "hours", "mins", "secs"];
@@ -44,6 +45,24 @@ fn extract(field: &str) -> &'static str {
         | "century" | "millennium" | "microsecond" | "microseconds" => "extract_whole",
         _ => "extract",
     }
+}
+
+/// Refuses a cast to an array of moments with fewer digits: elements are not rounded.
+///
+/// Errors: `0A000`.
+pub(super) fn check_cast(expr: &Expr) -> Result<()> {
+    if let Expr::Cast {
+        data_type: ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)),
+        expr: inner,
+        ..
+    } = expr
+        && !matches!(inner.as_ref(), Expr::Array(_))
+        && digits_of(&mut element.as_ref().clone()).is_some()
+    {
+        let message = format!("a cast to {element}[] is not supported");
+        return Err(Error::unsupported(message).with_hint("Cast to an array without digits."));
+    }
+    Ok(())
 }
 
 fn cast(expr: &mut Expr) {

@@ -29,7 +29,9 @@ fn shown(name: &str) -> &str {
 
 /// PostgreSQL's name for a column of a select list without alias; `None` where it has none.
 pub fn column_name(expr: &Expr) -> Option<String> {
-    figure(expr).map(|(name, _)| name).filter(|name| name != UNNAMED)
+    figure(expr)
+        .map(|(name, _)| name)
+        .filter(|name| name != UNNAMED)
 }
 
 /// Gives the expressions of a select list the aliases that they have in PostgreSQL.
