@@ -26,7 +26,7 @@ pub struct CopyOptions {
     /// Columns in which NULL may be quoted.
     pub force_null: Forced,
     /// The columns' names, which `HEADER match` wants.
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// The line of names.
