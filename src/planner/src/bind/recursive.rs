@@ -1,14 +1,15 @@
 //! The two terms of a recursive query, whose working table has the types of the first one.
 //!
-//! The integers that it begins with are `integer`s: a constant is a `bigint` until all names are
-//! bound. What the second term computes is marked, so that a cast which DataFusion puts around it
-//! can be told from one that was written (`coerce::recursive`).
+//! The integers that it begins with are `integer`s, and other numbers are `numeric`s of any scale:
+//! a constant is a `bigint`, or has a scale of its own, until all names are bound. What the second
+//! term computes is marked, so that a cast which DataFusion puts around it can be told from one
+//! that was written (`coerce::recursive`).
 
 use super::moments::function;
 use super::names::UNNAMED;
 use datafusion_sql::sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArg, FunctionArgExpr, Ident, Query, Select, SelectItem,
-    SetExpr, Value,
+    CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr, Ident, Query, Select,
+    SelectItem, SetExpr, Value,
 };
 
 /// The function that marks what the second term computes.
@@ -20,11 +21,14 @@ pub(super) fn terms(query: &mut Query) {
         return;
     };
     if let SetExpr::Select(select) = left.as_mut() {
-        for (expr, _) in outputs(select).filter(|(expr, _)| is_integer(expr)) {
+        for (expr, _) in outputs(select).filter(|(expr, _)| is_number(expr)) {
             *expr = Expr::Cast {
                 kind: CastKind::DoubleColon,
                 expr: Box::new(expr.clone()),
-                data_type: DataType::Integer(None),
+                data_type: match is_integer(expr) {
+                    true => DataType::Integer(None),
+                    false => DataType::Numeric(ExactNumberInfo::None),
+                },
                 array: false,
                 format: None,
             };
@@ -43,7 +47,7 @@ pub(super) fn terms(query: &mut Query) {
 fn outputs(select: &mut Select) -> impl Iterator<Item = (&mut Expr, &mut Ident)> {
     select.projection.iter_mut().filter_map(|item| {
         if let SelectItem::UnnamedExpr(expr) = item
-            && (is_integer(expr) || is_computed(expr))
+            && (is_number(expr) || is_computed(expr))
         {
             *item = SelectItem::ExprWithAlias {
                 expr: expr.clone(),
@@ -57,6 +61,12 @@ fn outputs(select: &mut Select) -> impl Iterator<Item = (&mut Expr, &mut Ident)>
     })
 }
 
+fn is_number(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(value)
+        if matches!(&value.value, Value::Number(n, _)
+            if is_integer(expr) || n.contains(['.', 'e', 'E'])))
+}
+
 fn is_integer(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value)
         if matches!(&value.value, Value::Number(n, _) if n.parse::<i32>().is_ok()))
@@ -64,8 +74,14 @@ fn is_integer(expr: &Expr) -> bool {
 
 /// Whether something is computed whose type is not said.
 fn is_computed(expr: &Expr) -> bool {
-    matches!(
-        expr,
-        Expr::BinaryOp { .. } | Expr::UnaryOp { .. } | Expr::Case { .. }
-    ) || matches!(expr, Expr::Nested(inner) if is_computed(inner))
+    match expr {
+        Expr::BinaryOp { .. }
+        | Expr::UnaryOp { .. }
+        | Expr::Case { .. }
+        | Expr::Function(_)
+        | Expr::Floor { .. }
+        | Expr::Ceil { .. } => true,
+        Expr::Nested(inner) => is_computed(inner),
+        _ => false,
+    }
 }

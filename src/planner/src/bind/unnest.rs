@@ -130,8 +130,7 @@ pub(super) fn array_cast(expr: &mut Expr) {
         **inner = Expr::Value(Value::SingleQuotedString("{}".into()).into());
         return;
     }
-    let several = |e: &Expr| matches!(e, Expr::Array(_));
-    if array.elem.iter().any(several) || matches!(**element, DataType::Array(_)) {
+    if !array.elem.iter().all(is_scalar) || matches!(**element, DataType::Array(_)) {
         return;
     }
     for value in &mut array.elem {
@@ -143,6 +142,17 @@ pub(super) fn array_cast(expr: &mut Expr) {
             array: false,
             format: None,
         };
+    }
+}
+
+/// Whether a value is none of an array, as far as it is written: a column may be one.
+fn is_scalar(expr: &Expr) -> bool {
+    match expr {
+        Expr::Value(_) | Expr::TypedString(_) | Expr::Interval(_) => true,
+        Expr::Cast { data_type, .. } => !matches!(data_type, DataType::Array(_)),
+        Expr::UnaryOp { expr, .. } | Expr::Nested(expr) => is_scalar(expr),
+        Expr::BinaryOp { left, right, .. } => is_scalar(left) && is_scalar(right),
+        _ => false,
     }
 }
 

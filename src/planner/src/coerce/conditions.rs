@@ -12,7 +12,7 @@ use datafusion_common::{Column, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::Join;
 use datafusion_expr::utils::{conjunction, split_conjunction_owned};
-use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder};
+use datafusion_expr::{Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Operator};
 use datafusion_optimizer::AnalyzerRule;
 use tidemark_common::Error;
 
@@ -84,6 +84,23 @@ fn knows_more(condition: &Expr) -> Result<bool> {
     Ok(more)
 }
 
+/// Whether a value that may fail is asked for in some rows only: below it would be in all.
+fn is_guarded(expr: &Expr) -> Result<bool> {
+    let (mut guards, mut values) = (false, false);
+    expr.apply(|e| {
+        guards |= match e {
+            Expr::Case(_) => true,
+            Expr::AggregateFunction(call) => call.params.filter.is_some(),
+            Expr::ScalarFunction(call) => matches!(call.func.name(), "coalesce" | "nullif"),
+            Expr::BinaryExpr(b) => matches!(b.op, Operator::And | Operator::Or),
+            _ => false,
+        };
+        values |= matches!(e, Expr::ScalarSubquery(_));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(guards && values)
+}
+
 /// An aggregate of columns, in place of one of subqueries.
 fn computed_below(node: LogicalPlan, named: &mut usize) -> Result<Transformed<LogicalPlan>> {
     let input = node.inputs()[0].clone();
@@ -91,6 +108,9 @@ fn computed_below(node: LogicalPlan, named: &mut usize) -> Result<Transformed<Lo
     let mut computed = Vec::new();
     let rewritten = node.map_expressions(|expr| {
         let name = names.save(&expr);
+        if is_guarded(&expr)? {
+            return Ok(Transformed::no(expr));
+        }
         let done = expr.transform_down(|e| {
             if !matches!(
                 e,

@@ -144,8 +144,8 @@ pub(crate) fn analyzer_rules(
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(extremes::Extremes),
         Arc::new(apart::Apart),
-        Arc::new(conditions::Conditions),
         Arc::new(looked_up::LookedUp(key_of)),
+        Arc::new(conditions::Conditions),
         Arc::new(single_row::SingleRows(calls.clone(), collects, key_of)),
         Arc::new(separable::Separable),
         Arc::new(lateral::Laterals),

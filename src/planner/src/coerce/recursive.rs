@@ -26,12 +26,27 @@ pub(super) fn check(query: &RecursiveQuery) -> Result<()> {
             continue;
         }
         let (first, next) = (field.data_type(), marked.get_type(next.input.schema())?);
-        let exact = is_numeric_bytes(&next) || next.is_decimal();
-        if first.is_integer() && (exact || next.is_floating()) || first.is_decimal() && exact {
+        let kinds = [kind(first), kind(&next)];
+        if kinds.iter().all(Option::is_some) && kinds[0] != kinds[1] {
             return Err(external(unlike(&query.name, at + 1, first, &next)));
         }
     }
     Ok(())
+}
+
+/// What values of a type become when they are cast to another kind is not what they were. Integers
+/// of all sizes are of one: beyond its range a value is an error.
+fn kind(data_type: &DataType) -> Option<&'static str> {
+    Some(match data_type {
+        t if t.is_integer() => "integer",
+        t if t.is_floating() => "float",
+        t if is_numeric_bytes(t) => "numeric",
+        DataType::Decimal128(..) | DataType::Decimal256(..) => "numeric(p, s)",
+        DataType::Date32 => "date",
+        DataType::Timestamp(_, None) => "timestamp",
+        DataType::Timestamp(_, Some(_)) => "timestamptz",
+        _ => return None,
+    })
 }
 
 fn unlike(query: &str, column: usize, first: &DataType, next: &DataType) -> Error {

@@ -103,7 +103,14 @@ impl<'a> Found<'a> {
     fn of(subquery: &'a Subquery) -> Result<Option<Found<'a>>> {
         let plan = subquery.subquery.as_ref();
         let reads = plan.exists(|node| Ok(matches!(node, LogicalPlan::TableScan(_))))?;
-        if subquery.outer_ref_columns.is_empty() || plan.schema().fields().len() != 1 || !reads {
+        // Arrays would be collected into one of several dimensions.
+        let nested = plan
+            .schema()
+            .fields()
+            .iter()
+            .any(|f| f.data_type().is_nested());
+        let one = plan.schema().fields().len() == 1;
+        if subquery.outer_ref_columns.is_empty() || !one || nested || !reads {
             return Ok(None);
         }
         let (rows, distinct, place) = match plan {

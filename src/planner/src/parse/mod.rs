@@ -524,10 +524,10 @@ impl<'a> Front<'a> {
         if let Some(kind) = self.utility()? {
             return Ok(kind);
         }
-        let statement = self.run(|p| p.parse_statement())?;
-        let mut statement = Box::new(written::write(statement)?);
-        limits::settle(&mut *statement)?;
-        self.check(&*statement)?;
+        let mut statement = self.run(|p| p.parse_statement())?;
+        limits::settle(&mut statement)?;
+        self.check(&statement)?;
+        let statement = Box::new(written::write(statement)?);
         Ok(match *statement {
             ast::Statement::Query(_)
             | ast::Statement::Insert(_)

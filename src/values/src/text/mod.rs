@@ -197,14 +197,37 @@ pub fn split_part<'a>(text: &'a str, separator: &str, n: i32) -> Result<&'a str>
     if separator.is_empty() {
         return Ok(if n == 1 || n == -1 { text } else { "" });
     }
+    // Fields are short: bytes are looked at one by one, a longer separator is prepared for.
+    match separator.as_bytes() {
+        [one] if n > 0 => Ok(byte_field(text, *one, n.unsigned_abs() as usize)),
+        _ => Ok(field(n, || text.split(separator))),
+    }
+}
+
+/// The field from the left, from 1, between characters of one byte.
+fn byte_field(text: &str, separator: u8, mut n: usize) -> &str {
+    let mut start = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte == separator {
+            n -= 1;
+            if n == 0 {
+                return &text[start..at];
+            }
+            start = at + 1;
+        }
+    }
+    if n == 1 { &text[start..] } else { "" }
+}
+
+/// The fields are told from the left, whichever end they are counted from.
+fn field<'a, F: Iterator<Item = &'a str>>(n: i32, fields: impl Fn() -> F) -> &'a str {
     let nth = n.unsigned_abs() as usize - 1;
-    // The fields are told from the left, whichever end they are counted from.
     let nth = if n > 0 {
         Some(nth)
     } else {
-        (text.matches(separator).count() + 1).checked_sub(nth + 1)
+        fields().count().checked_sub(nth + 1)
     };
-    Ok(nth.and_then(|n| text.split(separator).nth(n)).unwrap_or(""))
+    nth.and_then(|n| fields().nth(n)).unwrap_or("")
 }
 
 /// `translate`, into `out`: characters of `from` become those of `to`, or nothing.
