@@ -126,15 +126,18 @@ fn renamed(
     Ok(done.data)
 }
 
+/// The subquery that an expression is, or compares with.
+pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
+    match expr {
+        Expr::ScalarSubquery(subquery) => Some(subquery),
+        Expr::Exists(exists) => Some(&exists.subquery),
+        Expr::InSubquery(i) => Some(&i.subquery),
+        Expr::SetComparison(set) => Some(&set.subquery),
+        _ => None,
+    }
+}
+
 /// Whether there is a subquery in an expression.
 pub(super) fn has_subquery(expr: &Expr) -> Result<bool> {
-    expr.exists(|e| {
-        Ok(matches!(
-            e,
-            Expr::ScalarSubquery(_)
-                | Expr::Exists(_)
-                | Expr::InSubquery(_)
-                | Expr::SetComparison(_)
-        ))
-    })
+    expr.exists(|e| Ok(subquery_of(e).is_some()))
 }

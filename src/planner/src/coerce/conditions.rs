@@ -5,6 +5,7 @@
 //!
 //! Subqueries in aggregates and in what is grouped by are computed below the aggregate.
 
+use super::apart::subquery_of;
 use crate::bind::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -71,14 +72,7 @@ fn filtered(mut join: Join) -> Result<Transformed<LogicalPlan>> {
 fn knows_more(condition: &Expr) -> Result<bool> {
     let mut more = condition.contains_outer();
     condition.apply(|e| {
-        let subquery = match e {
-            Expr::ScalarSubquery(subquery) => subquery,
-            Expr::Exists(exists) => &exists.subquery,
-            Expr::InSubquery(i) => &i.subquery,
-            Expr::SetComparison(set) => &set.subquery,
-            _ => return Ok(TreeNodeRecursion::Continue),
-        };
-        more |= !subquery.outer_ref_columns.is_empty();
+        more |= subquery_of(e).is_some_and(|s| !s.outer_ref_columns.is_empty());
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(more)
@@ -112,13 +106,7 @@ fn computed_below(node: LogicalPlan, named: &mut usize) -> Result<Transformed<Lo
             return Ok(Transformed::no(expr));
         }
         let done = expr.transform_down(|e| {
-            if !matches!(
-                e,
-                Expr::ScalarSubquery(_)
-                    | Expr::Exists(_)
-                    | Expr::InSubquery(_)
-                    | Expr::SetComparison(_)
-            ) {
+            if subquery_of(&e).is_none() {
                 return Ok(Transformed::no(e));
             }
             let column = format!("__computed_{named}");

@@ -16,7 +16,7 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Filter, Limit, Subquery};
+use datafusion_expr::logical_plan::{FetchType, Filter, Limit, SkipType, Subquery};
 use datafusion_expr::utils::{conjunction, split_conjunction};
 use datafusion_expr::{
     BinaryExpr, Case, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, TableSource,
@@ -197,7 +197,6 @@ impl<'a> Lookup<'a> {
 
 /// Whether a limit leaves the first row.
 pub(super) fn keeps_first(limit: &Limit) -> Result<bool> {
-    use datafusion_expr::logical_plan::{FetchType, SkipType};
     let none_skipped = matches!(limit.get_skip_type()?, SkipType::Literal(0));
     Ok(none_skipped
         && match limit.get_fetch_type()? {

@@ -3,8 +3,9 @@
 
 use crate::bind::{MARK, external};
 use crate::types::{is_numeric_bytes, sql_type_name};
-use arrow_schema::DataType;
-use datafusion_common::Result;
+use arrow_schema::{DataType, TimeUnit};
+use datafusion_common::tree_node::TreeNode;
+use datafusion_common::{DFSchema, Result};
 use datafusion_expr::logical_plan::RecursiveQuery;
 use datafusion_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
 use tidemark_common::{Error, SqlState};
@@ -18,20 +19,40 @@ pub(super) fn check(query: &RecursiveQuery) -> Result<()> {
     };
     let first = query.static_term.schema();
     for (at, (field, next_one)) in first.fields().iter().zip(&next.expr).enumerate() {
-        let Expr::Cast(Cast { expr, .. }) = next_one.clone().unalias_nested().data else {
+        let marked = match next_one.clone().unalias_nested().data {
+            Expr::Cast(Cast { expr, .. }) => expr.unalias_nested().data,
+            other => other,
+        };
+        let Expr::ScalarFunction(call) = marked else {
             continue;
         };
-        let marked = expr.clone().unalias_nested().data;
-        if !matches!(&marked, Expr::ScalarFunction(call) if call.func.name() == MARK) {
+        let [value, ..] = call.args.as_slice() else {
+            continue;
+        };
+        if call.func.name() != MARK {
             continue;
         }
-        let (first, next) = (field.data_type(), marked.get_type(next.input.schema())?);
+        let (first, next) = (field.data_type(), type_of(value, next.input.schema())?);
         let kinds = [kind(first), kind(&next)];
         if kinds.iter().all(Option::is_some) && kinds[0] != kinds[1] {
             return Err(external(unlike(&query.name, at + 1, first, &next)));
         }
     }
     Ok(())
+}
+
+/// The type that a value will have: a date that an interval moves is a timestamp, which comes after
+/// the names are bound.
+fn type_of(value: &Expr, schema: &DFSchema) -> Result<DataType> {
+    let is = value.get_type(schema)?;
+    if is != DataType::Date32 {
+        return Ok(is);
+    }
+    let moved = value.exists(|e| Ok(matches!(e.get_type(schema), Ok(DataType::Interval(_)))))?;
+    Ok(match moved && matches!(value, Expr::BinaryExpr(_)) {
+        true => DataType::Timestamp(TimeUnit::Microsecond, None),
+        false => is,
+    })
 }
 
 /// What values of a type become when they are cast to another kind is not what they were. Integers

@@ -21,14 +21,13 @@
 //! subquery that a join would answer differently. Subqueries inside of subqueries are each looked
 //! at alone.
 
+use super::looked_up::keeps_first;
 use crate::bind::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{
-    Aggregate, Distinct, FetchType, Join, Limit, Projection, SkipType, Subquery,
-};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, Join, Projection, Subquery};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{
     BinaryExpr, Case, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, lit,
@@ -287,7 +286,7 @@ fn check_node(
             Some("DISTINCT and a condition other than = on the outside")
         }
         LogicalPlan::Window(_) => Some("window functions"),
-        LogicalPlan::Limit(limit) if !(of == Use::Exists && top && keeps_one(limit)?) => {
+        LogicalPlan::Limit(limit) if !(of == Use::Exists && top && keeps_first(limit)?) => {
             Some("LIMIT or OFFSET")
         }
         LogicalPlan::Projection(projection)
@@ -336,16 +335,6 @@ fn aggregate_refused(
     }
     let loose = of == Use::Lateral && outside.loose;
     loose.then_some("GROUP BY and a condition other than = on the outside")
-}
-
-/// Whether there is a row of a limited query where there is one without the limit.
-fn keeps_one(limit: &Limit) -> Result<bool> {
-    let all = matches!(limit.get_skip_type()?, SkipType::Literal(0));
-    Ok(all
-        && match limit.get_fetch_type()? {
-            FetchType::Literal(fetch) => fetch.is_none_or(|n| n > 0),
-            FetchType::UnsupportedExpr => false,
-        })
 }
 
 /// A row of the other side must not depend on whether there is one on the correlated side; joins of

@@ -35,21 +35,14 @@ pub(super) fn write(statement: Statement) -> Result<Statement> {
         }
         (SetExpr::Update(mut write) | SetExpr::Delete(mut write), Some(with)) => {
             // What is written is no table of the clause.
-            let target = match &write {
-                Statement::Update(update) => Some(update.table.relation.clone()),
-                _ => None,
-            };
-            let from = match &write {
-                Statement::Delete(delete) => Some(delete.from.clone()),
-                _ => None,
-            };
+            let written = write.clone();
             inline(&mut write, &tables(&with)?)?;
-            match &mut write {
-                Statement::Update(update) => {
-                    update.table.relation = target.unwrap_or(update.table.relation.clone());
+            match (&mut write, written) {
+                (Statement::Update(update), Statement::Update(written)) => {
+                    update.table.relation = written.table.relation;
                 }
-                Statement::Delete(delete) => {
-                    delete.from = from.unwrap_or(delete.from.clone());
+                (Statement::Delete(delete), Statement::Delete(written)) => {
+                    delete.from = written.from;
                 }
                 _ => {}
             }
