@@ -7,7 +7,8 @@
 //! * a table without connector gets its changes from DML, whose conflicts are resolved before they
 //!   are logged.
 
-use crate::bind::{Expander, Table, to_error};
+use crate::bind::{Expander, Registry, Table, to_error};
+use crate::defaults;
 use crate::fold::fold_plan;
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
@@ -19,14 +20,12 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
-use datafusion_sql::sqlparser::parser::Parser;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
     Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
     RelationKind, VERSION_TYPE, Watermark,
 };
-use tidemark_values::moment;
 
 /// The columns of a relation being created, and which of them are computed.
 struct Columns {
@@ -99,7 +98,7 @@ impl Planner {
             generated,
             key,
             ..
-        } = columns_of(create, &self.zone)?;
+        } = columns_of(create, &self.zone, &self.registry)?;
         if let Some((_, e)) = generated.first() {
             return Err(Error::unsupported(format!(
                 "a generated column ({e}) needs a table over a connector"
@@ -177,8 +176,16 @@ impl Planner {
             generated,
             includes,
             key,
-        } = columns_of(&create, &self.zone)?;
+        } = columns_of(&create, &self.zone, &self.registry)?;
         connector.includes = includes;
+        if let Some(column) = create.columns.iter().find(|c| c.default.is_some()) {
+            return Err(Error::unsupported(format!(
+                "a default of column \"{}\", which records fill, is not supported",
+                column.name
+            ))
+            .at(column.position)
+            .with_hint("Use coalesce in a view."));
+        }
         let keyed = connector.format != Format::Plain;
         if keyed && key.is_empty() {
             let format = if connector.format == Format::Upsert {
@@ -406,55 +413,7 @@ fn materialized_by(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>
     )
 }
 
-/// A column's default that is a constant moment, with its offset: it means the moment that it is in
-/// the zone of who creates the table. Other expressions stay as they are.
-///
-/// Errors: `22007` and `22008` for a text that is none.
-fn default_moment(text: &str, zone: &str) -> Result<String> {
-    let parsed = Parser::new(&crate::parse::DIALECT)
-        .try_with_sql(text)
-        .and_then(|mut p| p.parse_expr());
-    let constant = match &parsed {
-        Ok(ast::Expr::Cast {
-            expr, data_type, ..
-        }) if is_timestamptz(data_type) => quoted(expr),
-        Ok(ast::Expr::TypedString(typed)) if is_timestamptz(&typed.data_type) => {
-            quoted(&ast::Expr::Value(typed.value.clone()))
-        }
-        Ok(other) => quoted(other),
-        Err(_) => None,
-    };
-    let words = ["now", "today", "tomorrow", "yesterday"];
-    let Some(constant) = constant.filter(|c| {
-        let lower = c.to_ascii_lowercase();
-        !words.iter().any(|word| lower.contains(word))
-    }) else {
-        return Ok(text.to_string());
-    };
-    let session = moment::Session {
-        now: 0,
-        zone: moment::Zone::of_session(zone)?,
-    };
-    let at = moment::read_timestamptz(&constant, 6, &session)?;
-    let text = moment::timestamptz_text(at, &moment::Zone::UTC);
-    Ok(format!("'{text}'"))
-}
-
-fn is_timestamptz(data_type: &ast::DataType) -> bool {
-    sql_type_to_arrow(data_type)
-        .is_ok_and(|(arrow, _)| matches!(arrow, DataType::Timestamp(_, Some(_))))
-}
-
-/// The text of a quoted constant.
-fn quoted(expr: &ast::Expr) -> Option<String> {
-    match expr {
-        ast::Expr::Value(value) => value.value.clone().into_string(),
-        ast::Expr::Nested(inner) => quoted(inner),
-        _ => None,
-    }
-}
-
-fn columns_of(create: &CreateRelation, zone: &str) -> Result<Columns> {
+fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Result<Columns> {
     let mut all = Columns {
         columns: Vec::new(),
         generated: Vec::new(),
@@ -481,6 +440,9 @@ fn columns_of(create: &CreateRelation, zone: &str) -> Result<Columns> {
             )
             .at(*position));
         }
+        if let Some(text) = default {
+            defaults::check(text, registry).map_err(|e| e.at(*position))?;
+        }
         let key = create.primary_key.contains(name);
         if let Some(e) = generated {
             all.generated.push((all.columns.len(), e.clone()));
@@ -490,7 +452,7 @@ fn columns_of(create: &CreateRelation, zone: &str) -> Result<Columns> {
             nullable: !(*not_null || key),
             default: match default {
                 Some(text) if matches!(arrow, DataType::Timestamp(_, Some(_))) => {
-                    Some(default_moment(text, zone)?)
+                    Some(defaults::moment(text, zone)?)
                 }
                 other => other.clone(),
             },

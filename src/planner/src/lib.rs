@@ -9,6 +9,7 @@
 mod bind;
 mod coerce;
 mod create;
+mod defaults;
 mod explain;
 mod fold;
 mod generators;

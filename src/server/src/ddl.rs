@@ -168,6 +168,7 @@ impl Session {
         let mut planned = planned;
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
             mark_varchar(&mut planned.relation, &c.columns);
+            crate::dml::check_defaults(&planned.relation.columns)?;
         }
         check_connector(&planned.relation).await?;
         let creation = Creation {

@@ -29,6 +29,7 @@ use crate::values;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+pub(crate) use constants::check_defaults;
 use constants::*;
 pub(crate) use copy::CopyRows;
 use datafusion::catalog::MemTable;

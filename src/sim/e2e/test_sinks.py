@@ -75,6 +75,8 @@ def test_force_append_only(kafka, server, unique):
     server.run(f"CREATE TABLE {table} (id INT PRIMARY KEY, g INT);\nCREATE MATERIALIZED VIEW {table}_v AS SELECT g, count(*) AS n FROM {table} GROUP BY g;")
     topics = [kafka.create_topic(unique(name), 1) for name in ("with", "encode")]
     in_with, in_encode = kafka.options(topics[0], force_append_only="true"), kafka.options(topics[1])
+    marker = kafka.options("__tidemark_sinks", primary_key="id")
+    assert "keep their markers" in server.psql("-c", f"CREATE SINK {table}_marker FROM {table} WITH ({marker}) FORMAT UPSERT ENCODE JSON", check=False)
     assert "drops the retractions" in server.psql("-c", f"CREATE SINK {table}_with FROM {table}_v WITH ({in_with}) FORMAT PLAIN ENCODE JSON", check=False)
     server.query(f"CREATE SINK {table}_encode FROM {table}_v WITH ({in_encode}) FORMAT PLAIN ENCODE JSON (force_append_only = 'true')")
     server.query(f"INSERT INTO {table} VALUES (1, 1)")

@@ -8,6 +8,7 @@
 
 use super::NOT_IN_ENCODING;
 use super::datetime::{self, DayCache};
+use super::form::fraction_digits;
 use super::nested;
 use super::number;
 use super::scan::{Fault, Scanner, unescape};
@@ -20,7 +21,7 @@ use arrow::datatypes::*;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Column;
-use tidemark_values::{jsonb, uuid};
+use tidemark_values::{jsonb, moment, uuid};
 
 /// What a text column checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub(super) struct ColumnBuilder {
     pub written: usize,
     pub(super) values: Values,
     nulls: Vec<u32>,
+    /// Digits of the second that times are rounded to.
+    digits: u8,
 }
 
 /// What typed reading needs besides the cursor: scratch space and what the last record left.
@@ -216,6 +219,7 @@ impl ColumnBuilder {
             written: 0,
             values,
             nulls: Vec::new(),
+            digits: fraction_digits(&column.sql_type).map_or(6, |digits| digits.min(6) as u8),
         })
     }
 
@@ -392,7 +396,7 @@ impl ColumnBuilder {
                 }
                 values.push(micros);
             }
-            Values::Bytes { data, ends } => {
+            Values::Bytes { data, ends } if !raw.starts_with(['{', '[']) => {
                 data.extend_from_slice(raw.as_bytes());
                 ends.push(data.len() as i32);
             }
@@ -458,10 +462,7 @@ impl ColumnBuilder {
             }
             Values::Text { data, ends, form } => {
                 match form {
-                    TextForm::Varchar(limit) => {
-                        check_varchar(text, *limit)?;
-                        data.push_str(text);
-                    }
+                    TextForm::Varchar(limit) => data.push_str(within_varchar(text, *limit)?),
                     TextForm::Char(length) => push_padded(text, *length, data)?,
                 }
                 ends.push(data.len() as i32);
@@ -490,7 +491,8 @@ impl ColumnBuilder {
         self.push_text(row, text, &mut context.days)
     }
 
-    /// Whether the last value is this text, or its bytes.
+    /// Whether the last value is this text or its bytes, as elements of an array or the name of a
+    /// member too.
     #[inline]
     pub fn ends_with(&self, text: &str) -> bool {
         let last = |data: &[u8], ends: &[i32]| match ends {
@@ -501,7 +503,27 @@ impl ColumnBuilder {
         match &self.values {
             Values::Text { data, ends, .. } => last(data.as_bytes(), ends),
             Values::Bytes { data, ends } => last(data, ends),
+            Values::Jsonb { data, ends } => {
+                let start = ends.len().checked_sub(2).map_or(0, |at| ends[at] as usize);
+                let member = jsonb::Value::new(&data[start..]).get(text);
+                matches!(member, Ok(Some(_)))
+            }
+            Values::List { items, ends, .. } => {
+                let start = ends.len().checked_sub(2).map_or(0, |at| ends[at] as usize);
+                items.are_from(start, text)
+            }
             _ => false,
+        }
+    }
+
+    /// Whether the values from `start` on are this text, or its bytes as numbers.
+    fn are_from(&self, start: usize, text: &str) -> bool {
+        let bytes = || text.bytes().map(i64::from);
+        match &self.values {
+            Values::Int16(values) => values[start..].iter().map(|v| i64::from(*v)).eq(bytes()),
+            Values::Int32(values) => values[start..].iter().map(|v| i64::from(*v)).eq(bytes()),
+            Values::Int64(values) => values[start..].iter().copied().eq(bytes()),
+            _ => self.written == start + 1 && self.ends_with(text),
         }
     }
 
@@ -553,11 +575,25 @@ impl ColumnBuilder {
             Values::Float32(values) => primitive::<Float32Type>(values, nulls),
             Values::Float64(values) => primitive::<Float64Type>(values, nulls),
             Values::Date(values) => primitive::<Date32Type>(values, nulls),
-            Values::Time(values) => primitive::<Time64MicrosecondType>(values, nulls),
-            Values::Timestamp { values, zone } => Arc::new(
-                PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls)
-                    .with_timezone_opt(zone.clone()),
-            ),
+            Values::Time(values) => {
+                let round = |time| moment::round_micros(time, self.digits);
+                if self.digits < 6 {
+                    values.iter_mut().for_each(|time| *time = round(*time));
+                }
+                primitive::<Time64MicrosecondType>(values, nulls)
+            }
+            Values::Timestamp { values, zone } => {
+                let round = |moment| moment::round_timestamp(moment, self.digits);
+                if self.digits < 6 {
+                    values
+                        .iter_mut()
+                        .for_each(|moment| *moment = round(*moment));
+                }
+                Arc::new(
+                    PrimitiveArray::<TimestampMicrosecondType>::new(taken(values).into(), nulls)
+                        .with_timezone_opt(zone.clone()),
+                )
+            }
             Values::Decimal {
                 values,
                 precision,
@@ -610,7 +646,15 @@ impl ColumnBuilder {
                 data.clear();
                 Arc::new(array)
             }
-            Values::Interval(values) => primitive::<IntervalMonthDayNanoType>(values, nulls),
+            Values::Interval(values) => {
+                let round = |nanos| moment::round_micros(nanos / 1_000, self.digits) * 1_000;
+                if self.digits < 6 {
+                    values
+                        .iter_mut()
+                        .for_each(|span| span.nanoseconds = round(span.nanoseconds));
+                }
+                primitive::<IntervalMonthDayNanoType>(values, nulls)
+            }
             Values::List { items, ends, field } => {
                 let count = ends.last().map_or(0, |end| *end as usize);
                 let values = items.finish(count);
@@ -750,7 +794,8 @@ fn read_varchar(
         data.push_str(scanner.raw(depth)?);
     }
     if limit != u32::MAX {
-        check_varchar(&data[start..], limit)?;
+        let kept = within_varchar(&data[start..], limit)?.len();
+        data.truncate(start + kept);
     }
     Ok(())
 }
@@ -762,14 +807,21 @@ fn no_nul(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_varchar(text: &str, limit: u32) -> Result<(), Fault> {
-    if limit != u32::MAX && text.len() > limit as usize && text.chars().count() > limit as usize {
+/// A text as VARCHAR(n) keeps it: blanks that are too many are cut off.
+fn within_varchar(text: &str, limit: u32) -> Result<&str, Fault> {
+    no_nul(text)?;
+    if limit == u32::MAX || text.len() <= limit as usize {
+        return Ok(text);
+    }
+    let end = text.char_indices().nth(limit as usize).map(|(end, _)| end);
+    let (kept, rest) = text.split_at(end.unwrap_or(text.len()));
+    if rest.bytes().any(|byte| byte != b' ') {
         return Err(Fault::value(format!(
             "value too long for type character varying({limit})"
         ))
         .with_state(SqlState("22001")));
     }
-    no_nul(text)
+    Ok(kept)
 }
 
 /// PostgreSQL's hex form, else the text's own bytes.
@@ -798,7 +850,7 @@ fn push_padded(text: &str, length: u32, data: &mut String) -> Result<(), Fault> 
         data.push_str(text);
         return Ok(());
     }
-    check_varchar(text, length)?;
+    let text = within_varchar(text, length)?;
     data.push_str(text);
     let blanks = (length as usize).saturating_sub(text.chars().count());
     data.extend(std::iter::repeat_n(' ', blanks));

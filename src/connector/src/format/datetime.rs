@@ -107,9 +107,12 @@ fn passed(text: &[u8], byte: u8) -> Option<&[u8]> {
     text.strip_prefix(&[byte])
 }
 
-/// Reads `Y-M-D`; the year has 1 to 6 digits. Returns days and the rest.
+/// Reads `Y-M-D`; the year has 3 to 6 digits. Returns days and the rest.
 fn date(text: &[u8]) -> Option<(i64, &[u8])> {
     let (year, rest) = take(text, 6)?;
+    if text.len() - rest.len() < 3 {
+        return None;
+    }
     let (month, rest) = take(passed(rest, b'-')?, 2)?;
     let (day, rest) = take(passed(rest, b'-')?, 2)?;
     let year = if ends_with_bc(text) { 1 - year } else { year };
@@ -149,13 +152,13 @@ fn clock(text: &[u8]) -> Option<(i64, &[u8])> {
     (hour <= 24 && minute < 60 && second <= 60 && micros <= DAY_US).then_some((micros, rest))
 }
 
-/// Reads an optional `.ffffff`, rounding what is below a microsecond.
+/// Reads an optional `.ffffff`, rounding what is below a microsecond, halves to the even one.
 #[inline]
 fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
     if !matches!(text.first(), Some(b'.')) {
         return Some((0, text));
     }
-    let (mut value, mut unit, mut at) = (0i64, 1_000_000i64, 1);
+    let (mut value, mut unit, mut at, mut below) = (0i64, 1_000_000i64, 1, 0i64);
     while let Some(digit @ b'0'..=b'9') = text.get(at) {
         let digit = i64::from(digit - b'0');
         match at {
@@ -163,12 +166,13 @@ fn fraction_us(text: &[u8]) -> Option<(i64, &[u8])> {
                 unit /= 10;
                 value += digit * unit;
             }
-            7 => value += i64::from(digit >= 5),
-            _ => {}
+            _ => below = below.saturating_mul(10).saturating_add(digit),
         }
         at += 1;
     }
-    Some((value, &text[at..]))
+    let half = 5 * 10i64.saturating_pow(at.saturating_sub(8) as u32);
+    let up = below > half || below == half && value % 2 == 1;
+    Some((value + i64::from(at > 7 && up), &text[at..]))
 }
 
 /// Reads a zone; returns its distance from UTC in microseconds, 0 for no text.
@@ -211,6 +215,25 @@ pub(super) fn timestamp(text: &str, zoned: bool, cache: &mut DayCache) -> Option
             true => Some(moment::TIMESTAMP_INFINITY),
             false => Some(moment::TIMESTAMP_MINUS_INFINITY),
         })
+        .or_else(|| {
+            let utc = other_spelling(text)?;
+            match zoned {
+                true => moment::read_timestamptz(text, 6, &utc).ok(),
+                false => moment::read_timestamp(text, 6, &utc).ok(),
+            }
+        })
+}
+
+/// What reads the other spellings that PostgreSQL knows, in UTC; `None` for those that depend on
+/// when they are read.
+fn other_spelling(text: &str) -> Option<moment::Session> {
+    let lower = text.to_ascii_lowercase();
+    let relative = ["now", "today", "tomorrow", "yesterday"];
+    let known = !relative.iter().any(|word| lower.contains(word));
+    known.then_some(moment::Session {
+        now: 0,
+        zone: moment::Zone::UTC,
+    })
 }
 
 /// Whether a text is the positive of the infinities; `None` for any other.
@@ -291,14 +314,18 @@ pub(super) fn day(text: &str, cache: &mut DayCache) -> Option<i32> {
         Some(true) => Some(moment::DATE_INFINITY),
         Some(false) => Some(moment::DATE_MINUS_INFINITY),
         None => any_timestamp(bytes, false)
-            .and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok()),
+            .and_then(|micros| i32::try_from(micros.div_euclid(DAY_US)).ok())
+            .or_else(|| moment::read_date(text, &other_spelling(text)?).ok()),
     }
 }
 
 /// Microseconds since midnight of a time's text.
 pub(super) fn time_of_day(text: &str) -> Option<i64> {
-    let (micros, rest) = clock(text.as_bytes().trim_ascii())?;
-    zone(rest).map(|_| micros)
+    let plain = || {
+        let (micros, rest) = clock(text.as_bytes().trim_ascii())?;
+        zone(rest).map(|_| micros)
+    };
+    plain().or_else(|| moment::read_time(text, 6, &other_spelling(text)?).ok())
 }
 
 /// Microseconds since 1970-01-01 of an integer timestamp: milliseconds below 10^14, else
@@ -348,6 +375,14 @@ pub(super) fn interval_of_micros(micros: i64, text: &str) -> Result<IntervalMont
 pub(super) fn write_interval(value: IntervalMonthDayNano, out: &mut Vec<u8>) {
     let micros = value.nanoseconds / 1_000;
     moment::push_interval(out, moment::Interval::new(value.months, value.days, micros));
+}
+
+/// Days since 1970-01-01 as a date, the infinities of PostgreSQL's connector among them; `None` if
+/// PostgreSQL has no such date.
+pub(super) fn date_of_number(value: i64) -> Option<i32> {
+    let date = i32::try_from(value).ok()?;
+    let known = (moment::DATE_MIN..=moment::DATE_MAX).contains(&date);
+    (known || !moment::date_is_finite(date)).then_some(date)
 }
 
 /// An integer date: days since 1970-01-01; `None` if PostgreSQL's timestamps do not reach it.

@@ -83,7 +83,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// Microseconds of `count` of these, rounded; `None` beyond 64 bits.
+    /// Microseconds of `count` of these, halves to the even one; `None` beyond 64 bits.
     #[inline]
     pub fn micros(self, count: i64) -> Option<i64> {
         match self {
@@ -91,7 +91,8 @@ impl Unit {
             Unit::Micros => Some(count),
             Unit::Nanos => {
                 let (whole, rest) = (count.div_euclid(1_000), count.rem_euclid(1_000));
-                Some(whole + i64::from(rest >= 500))
+                let up = rest > 500 || rest == 500 && whole % 2 != 0;
+                Some(whole + i64::from(up))
             }
         }
     }
@@ -330,13 +331,13 @@ impl Declarations {
     }
 }
 
-/// The n of `timestamp(n)` and `time(n)`.
-fn fraction_digits(sql_type: &str) -> Option<u32> {
+/// The n of `timestamp(n)`, `time(n)` and `interval(n)`.
+pub(super) fn fraction_digits(sql_type: &str) -> Option<u32> {
     let (name, rest) = sql_type.split_once('(')?;
     let digits = rest.split_once(')')?.0.trim();
-    name.to_ascii_lowercase()
-        .starts_with("time")
-        .then(|| digits.parse().ok())?
+    let name = name.to_ascii_lowercase();
+    let counts = name.starts_with("time") || name.starts_with("interval");
+    counts.then(|| digits.parse().ok())?
 }
 
 /// The options of ENCODE JSON of a sink that make schemas.

@@ -50,6 +50,9 @@ pub(crate) enum Style {
     Plain,
     /// As the schema around them says; times are counted in this unit.
     Connect(Unit),
+    /// As [`Style::Plain`], but texts and nulls in JSONB are written as the text of their JSON, as
+    /// change events hold JSON: it is what a string in such a column is read as.
+    Event,
 }
 
 /// A batch whose rows can be written.
@@ -77,7 +80,8 @@ enum Values<'a> {
     TextView(&'a StringViewArray),
     Padded(&'a LargeStringArray),
     Uuid(&'a FixedSizeBinaryArray),
-    Json(&'a BinaryViewArray),
+    /// Whether texts and nulls are written as the text of their JSON.
+    Json(&'a BinaryViewArray, bool),
     Bytes(&'a BinaryArray),
     Date(&'a PrimitiveArray<Date32Type>),
     Time(&'a PrimitiveArray<Time64MicrosecondType>),
@@ -196,7 +200,8 @@ impl BoundRows<'_> {
                 writer.write(row, out);
                 if out[start..] == *b"null" {
                     out.truncate(start);
-                } else if out.get(start) == Some(&b'"') && !matches!(writer.values, Values::Json(_))
+                } else if out.get(start) == Some(&b'"')
+                    && !matches!(writer.values, Values::Json(..))
                 {
                     out.remove(start);
                     out.pop();
@@ -250,7 +255,7 @@ impl<'a> Writer<'a> {
     fn new(array: &'a dyn Array, style: Style) -> Result<Writer<'a>> {
         let nulls = array.nulls();
         let described = match style {
-            Style::Plain => None,
+            Style::Plain | Style::Event => None,
             Style::Connect(unit) => connect_encode::Values::new(array, unit),
         };
         let values = match described {
@@ -294,11 +299,15 @@ impl<'a> Writer<'a> {
                 out.extend_from_slice(&uuid::text(array.value(row)));
                 out.push(b'"');
             }
-            Values::Json(array) => {
+            Values::Json(array, embeds) => {
                 let mut text = String::new();
                 let printed = jsonb::Value::new(array.value(row)).print(&mut text);
                 printed.expect("a value in its stored form");
-                out.extend_from_slice(text.as_bytes());
+                if *embeds && text.starts_with(['"', 'n']) {
+                    write_string(text.as_bytes(), out);
+                } else {
+                    out.extend_from_slice(text.as_bytes());
+                }
             }
             Values::Bytes(array) => write_bytes(array.value(row), out),
             Values::Date(array) => quoted(out, |out| datetime::write_date(array.value(row), out)),
@@ -347,7 +356,7 @@ impl<'a> Values<'a> {
             D::Float64 => Values::Float64(array.as_primitive()),
             D::Decimal128(_, scale) => Values::Decimal(array.as_primitive(), *scale),
             D::LargeBinary => Values::Numeric(array.as_binary()),
-            D::BinaryView => Values::Json(array.as_binary_view()),
+            D::BinaryView => Values::Json(array.as_binary_view(), style == Style::Event),
             D::Utf8 => Values::Text(array.as_string()),
             D::Utf8View => Values::TextView(array.as_string_view()),
             D::LargeUtf8 => Values::Padded(array.as_string()),

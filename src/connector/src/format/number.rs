@@ -251,6 +251,9 @@ pub(super) fn double(text: &str) -> Result<f64, Fault> {
     if value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit()) {
         return Err(out_of_range("double precision", text));
     }
+    if value == 0.0 && !is_zero(text) {
+        return Err(out_of_range("double precision", text));
+    }
     Ok(value)
 }
 
@@ -260,7 +263,16 @@ pub(super) fn real(text: &str) -> Result<f32, Fault> {
     if value.is_infinite() && text.bytes().any(|b| b.is_ascii_digit()) {
         return Err(out_of_range("real", text));
     }
+    if value == 0.0 && !is_zero(text) {
+        return Err(out_of_range("real", text));
+    }
     Ok(value)
+}
+
+/// Whether a number that reads as zero is written as zero.
+fn is_zero(text: &str) -> bool {
+    let digits = text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E'));
+    !digits.into_iter().any(|byte| matches!(byte, b'1'..=b'9'))
 }
 
 /// PostgreSQL's words for truth.

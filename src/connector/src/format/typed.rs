@@ -18,6 +18,10 @@ use tidemark_values::jsonb::{self, Builder};
 use tidemark_values::moment;
 use tidemark_values::numeric::Numeric;
 
+/// The infinities of timestamps that are counted in milliseconds.
+const MILLIS_INFINITY: i64 = DEBEZIUM_INFINITY / 1_000;
+const MILLIS_MINUS_INFINITY: i64 = DEBEZIUM_MINUS_INFINITY / 1_000;
+
 /// How the texts begin that it writes for them with a zone.
 const ZONED_INFINITY: &str = "+292278994-";
 const ZONED_MINUS_INFINITY: &str = "-292275055-";
@@ -138,7 +142,7 @@ impl ColumnBuilder {
                 values.push(i64::from(day) * datetime::DAY_US);
             }
             (Values::Date(values), Moment::Date) => {
-                values.push(datetime::day_of_number(count).ok_or_else(|| out_of_range("date"))?)
+                values.push(datetime::date_of_number(count).ok_or_else(|| out_of_range("date"))?)
             }
             (Values::Date(values), Moment::Timestamp(unit)) => {
                 let micros = timestamp_of(unit, count).ok_or_else(|| out_of_range("timestamp"))?;
@@ -183,7 +187,10 @@ impl ColumnBuilder {
             _ if text.starts_with(ZONED_MINUS_INFINITY) => "-infinity",
             _ => text.strip_prefix('+').unwrap_or(text),
         };
-        self.push_text(row, text, days)
+        match before_christ(text) {
+            Some(text) => self.push_text(row, &text, days),
+            None => self.push_text(row, text, days),
+        }
     }
 
     /// A string is bytes, or bits.
@@ -322,6 +329,16 @@ impl ColumnBuilder {
     }
 }
 
+/// PostgreSQL's text of a moment in a year of ISO 8601 before the year 1, where 0 is 1 BC.
+fn before_christ(text: &str) -> Option<String> {
+    let (year, rest) = match text.strip_prefix('-') {
+        Some(text) => text.split_once('-')?,
+        None => text.split_once('-').filter(|(year, _)| *year == "0000")?,
+    };
+    let year: u32 = year.parse().ok()?;
+    Some(format!("{:04}-{rest} BC", year.checked_add(1)?))
+}
+
 #[cold]
 fn too_large() -> Fault {
     Fault::value("the values of a batch are too large").with_state(LIMIT_EXCEEDED)
@@ -338,6 +355,8 @@ fn timestamp_of(unit: Unit, count: i64) -> Option<i64> {
     match (unit, count) {
         (Unit::Micros, DEBEZIUM_INFINITY) => Some(moment::TIMESTAMP_INFINITY),
         (Unit::Micros, DEBEZIUM_MINUS_INFINITY) => Some(moment::TIMESTAMP_MINUS_INFINITY),
+        (Unit::Millis, MILLIS_INFINITY) => Some(moment::TIMESTAMP_INFINITY),
+        (Unit::Millis, MILLIS_MINUS_INFINITY) => Some(moment::TIMESTAMP_MINUS_INFINITY),
         _ => datetime::timestamp_of_micros(unit.micros(count)?),
     }
 }
@@ -428,6 +447,8 @@ fn unscaled<'s, 'a: 's>(
     let text = scanner.string()?.resolve(scratch);
     let decoded = base64::decode(text.as_bytes(), Alphabet::Standard, bytes).is_some();
     match *form {
+        // This is base64, too.
+        Form::DecimalOrText(None) if text == "Infinity" => Ok(Unscaled::Text(text)),
         Form::DecimalOrText(_) if !decoded || bytes.is_empty() => Ok(Unscaled::Text(text)),
         Form::DecimalOrText(_) if number::is_decimal(text) => Err(number::ambiguous(text)),
         _ if !decoded => Err(number::invalid("base64", text)),

@@ -68,6 +68,7 @@ impl RecordWriter {
         }
         let all: Vec<usize> = (0..columns.len()).collect();
         let (style, opening) = match form::sink_schemas(spec)? {
+            None if spec.format == Format::Debezium => (Style::Event, Vec::new()),
             None => (Style::Plain, Vec::new()),
             Some(unit) => {
                 let topic = topic_of(spec);

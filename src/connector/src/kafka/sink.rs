@@ -71,8 +71,17 @@ struct Sent {
 }
 
 /// Checks what can be checked without network.
+///
+/// Errors: `22023` for the topic of the markers, besides those of the options and the format.
 pub fn check(spec: &ConnectorSpec, columns: &[Column]) -> Result<()> {
     let options = KafkaSinkOptions::read(spec)?;
+    if options.kafka.topic == marker::TOPIC {
+        let message = format!(
+            "the topic \"{}\" is where sinks keep their markers",
+            marker::TOPIC
+        );
+        return Err(Error::user(SqlState::INVALID_PARAMETER, message));
+    }
     RecordWriter::new(spec, columns, options.force_append_only).map(drop)
 }
 

@@ -8,9 +8,9 @@
 //! others, and all window functions, are evaluated by [`Sums`], by the exact sums of doubles that
 //! are handed in, or value by value ([`variances`]).
 
-use super::collecting;
 use super::sums::{self, IntervalSums, Statistic, Sums};
 use super::variances;
+use super::{collecting, evaluated};
 use crate::types::{NUMERIC, is_numeric_bytes};
 use arrow_schema::{DataType, FieldRef, IntervalUnit};
 use datafusion_common::arrow::array::ArrayRef;
@@ -55,8 +55,7 @@ fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<Aggre
             "var_pop" => in_order(Statistic::PopulationVariance),
             "stddev" => in_order(Statistic::SampleDeviation),
             "stddev_pop" => in_order(Statistic::PopulationDeviation),
-            "bool_and" => return Arc::new(f.as_ref().clone().with_aliases(["every"])),
-            _ => return f,
+            _ => return evaluated::evaluated(&f).unwrap_or(f),
         };
         let mut aliases = f.aliases().to_vec();
         if statistic == Statistic::SampleVariance {

@@ -576,7 +576,9 @@ impl VisitorMut for Expander<'_> {
             return ControlFlow::Break(error);
         }
         distinct(expr);
-        super::windows::rewrite(expr);
+        if let Err(error) = super::windows::rewrite(expr) {
+            return ControlFlow::Break(error);
+        }
         constants::long_number(expr);
         signed(expr);
         if let Err(error) = constants::interval(expr) {

@@ -20,20 +20,7 @@ pub(super) fn terms(query: &mut Query) {
     let SetExpr::SetOperation { left, right, .. } = query.body.as_mut() else {
         return;
     };
-    if let SetExpr::Select(select) = left.as_mut() {
-        for (expr, _) in outputs(select).filter(|(expr, _)| is_number(expr)) {
-            *expr = Expr::Cast {
-                kind: CastKind::DoubleColon,
-                expr: Box::new(expr.clone()),
-                data_type: match is_integer(expr) {
-                    true => DataType::Integer(None),
-                    false => DataType::Numeric(ExactNumberInfo::None),
-                },
-                array: false,
-                format: None,
-            };
-        }
-    }
+    first_term(left);
     if let SetExpr::Select(select) = right.as_mut() {
         for (expr, _) in outputs(select).filter(|(expr, _)| is_computed(expr)) {
             let arguments = [expr.clone(), Expr::Value(Value::Null.into())];
@@ -41,6 +28,39 @@ pub(super) fn terms(query: &mut Query) {
             *expr = Expr::Function(function(MARK, &arguments));
         }
     }
+}
+
+/// Gives the numbers that a query begins with the types that they have in PostgreSQL.
+fn first_term(term: &mut SetExpr) {
+    match term {
+        SetExpr::Select(select) => {
+            let numbers = outputs(select).filter(|(expr, _)| is_number(expr));
+            numbers.for_each(|(expr, _)| cast_number(expr));
+        }
+        SetExpr::Values(values) => {
+            let exprs = values.rows.iter_mut().flat_map(|row| &mut row.content);
+            exprs.filter(|e| is_number(e)).for_each(cast_number);
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            first_term(left);
+            first_term(right);
+        }
+        SetExpr::Query(query) => first_term(&mut query.body),
+        _ => {}
+    }
+}
+
+fn cast_number(expr: &mut Expr) {
+    *expr = Expr::Cast {
+        kind: CastKind::DoubleColon,
+        data_type: match is_integer(expr) {
+            true => DataType::Integer(None),
+            false => DataType::Numeric(ExactNumberInfo::None),
+        },
+        expr: Box::new(expr.clone()),
+        array: false,
+        format: None,
+    };
 }
 
 /// The expressions of a select list, each with a name.

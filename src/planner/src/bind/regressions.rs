@@ -109,6 +109,13 @@ impl AggregateUDFImpl for Regression {
         })
     }
 
+    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
+        match self.statistic {
+            Statistic::Count => Ok(ScalarValue::Int64(Some(0))),
+            _ => ScalarValue::try_from(data_type),
+        }
+    }
+
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         self.pairs(&args, false)
     }

@@ -246,10 +246,7 @@ impl<'a> Scopes<'a> {
 
     /// A query that stands in FROM or WITH, and does not see the FROM that it is for.
     fn apart(&mut self, query: &mut Query) -> Result<Option<Vec<Output>>> {
-        self.scopes.push(Scope {
-            complete: true,
-            ..Scope::empty()
-        });
+        self.scopes.push(Scope::empty());
         let outputs = self.query(query)?;
         self.scopes.pop();
         Ok(outputs)
@@ -342,6 +339,7 @@ impl<'a> Scopes<'a> {
         self.names(&mut select.qualify)?;
         if let Some(order_by) = order_by.as_deref_mut() {
             self.order(order_by, select, outputs.as_deref())?;
+            groups::distinct_as_ordered(select, order_by);
         }
         self.dependent_columns(select, order_by.as_deref_mut());
         super::same_names::tell_apart(select, order_by.as_deref_mut());

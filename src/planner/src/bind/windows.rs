@@ -8,16 +8,25 @@ use super::constants::as_type;
 use datafusion_sql::sqlparser::ast::{
     self, CaseWhen, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value,
 };
+use tidemark_common::{Error, Result, SqlState};
 
 /// Rewrites one expression whose parts are done.
-pub(super) fn rewrite(expr: &mut Expr) {
+///
+/// Errors: `22014` and `22016` for a constant that `ntile` and `nth_value` do not take.
+pub(super) fn rewrite(expr: &mut Expr) -> Result<()> {
     let Expr::Function(function) = &*expr else {
-        return;
+        return Ok(());
     };
     if function.over.is_none() {
-        return;
+        return Ok(());
     }
     match function.name.to_string().to_lowercase().as_str() {
+        "ntile" if is_below_one(function, 0) => {
+            return Err(not_positive("22014", "ntile"));
+        }
+        "nth_value" if is_below_one(function, 1) => {
+            return Err(not_positive("22016", "nth_value"));
+        }
         "row_number" | "rank" | "dense_rank" => *expr = as_type(expr, ast::DataType::BigInt(None)),
         "ntile" => *expr = as_type(expr, ast::DataType::Integer(None)),
         "lag" | "lead" => {
@@ -30,6 +39,23 @@ pub(super) fn rewrite(expr: &mut Expr) {
         }
         _ => {}
     }
+    Ok(())
+}
+
+/// Whether an argument is a constant below one.
+fn is_below_one(function: &Function, argument: usize) -> bool {
+    let FunctionArguments::List(list) = &function.args else {
+        return false;
+    };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(value))) = list.args.get(argument) else {
+        return false;
+    };
+    value.to_string().parse::<i64>().is_ok_and(|n| n < 1)
+}
+
+fn not_positive(state: &'static str, function: &str) -> Error {
+    let message = format!("argument of {function} must be greater than zero");
+    Error::user(SqlState(state), message)
 }
 
 /// Makes a number of a quoted offset. A NULL one gives NULL, of the type that the values come to.

@@ -15,13 +15,12 @@
 
 use super::arrays::{is_list, is_untyped};
 use super::calls::Calls;
-use crate::bind::external;
+use crate::bind::{array_agg, external};
 use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{AggregateFunction, Sort};
 use datafusion_expr::{Expr, ExprSchemable};
-use datafusion_functions_aggregate::array_agg::array_agg_udaf;
 use tidemark_common::{Error, SqlState};
 
 /// What an aggregate becomes.
@@ -63,7 +62,7 @@ impl Calls {
                         "could not determine polymorphic type because input has type unknown",
                     )));
                 }
-                call.func = array_agg_udaf();
+                call.func = array_agg();
                 Collected::Of("to_jsonb", vec![call], Vec::new())
             }
             ("jsonb_object_agg", [key, _]) => self.object(call, key)?,
@@ -140,7 +139,7 @@ fn part(call: &AggregateFunction, argument: usize) -> AggregateFunction {
     let mut params = call.params.clone();
     params.args = vec![params.args.swap_remove(argument)];
     AggregateFunction {
-        func: array_agg_udaf(),
+        func: array_agg(),
         params,
     }
 }

@@ -39,7 +39,7 @@ impl AnalyzerRule for Conditions {
 }
 
 /// A join whose condition knows nothing but its sides.
-fn filtered(mut join: Join) -> Result<Transformed<LogicalPlan>> {
+pub(super) fn filtered(mut join: Join) -> Result<Transformed<LogicalPlan>> {
     let Some(condition) = &join.filter else {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
     };

@@ -660,9 +660,18 @@ fn taken_apart(exprs: &[Expr], schema: &DFSchema, at: usize, calls: &mut Vec<Exp
         };
         for (n, arg) in above.args.iter_mut().enumerate() {
             if matches!(arg, Expr::AggregateFunction(_) | Expr::WindowFunction(_)) {
-                let name = format!("__part_{i}_{n}");
+                // One call is computed once: in a window, DataFusion takes equal ones for common
+                // subexpressions, which it cannot evaluate there.
+                let known = calls.iter().find_map(|call| match call {
+                    Expr::Alias(alias) if *alias.expr == *arg => Some(alias.name.clone()),
+                    _ => None,
+                });
+                let name = known.clone().unwrap_or_else(|| format!("__part_{i}_{n}"));
                 let column = Expr::Column(Column::from_name(name.clone()));
-                calls.push(std::mem::replace(arg, column).alias(name));
+                let call = std::mem::replace(arg, column);
+                if known.is_none() {
+                    calls.push(call.alias(name));
+                }
             }
         }
         let output = Expr::ScalarFunction(above);

@@ -1,8 +1,10 @@
 //! PostgreSQL's rules of types around DataFusion's coercion, as analyzer rules in the order of
 //! [`analyzer_rules`]:
 //!
-//! 1. [`extremes`]: `min` and `max` of what has no order are refused; [`separable`]: correlated
-//!    subqueries that joins would answer differently are refused; [`quantified`]: `IN`, `ANY`
+//! 1. [`extremes`]: `min` and `max` of what has no order are refused; [`ordered`] and [`derived`]:
+//!    subqueries in ORDER BY, and queries in the FROM of subqueries, that refer to the outside
+//!    stand where they can be decorrelated; [`separable`]: correlated subqueries that joins would
+//!    answer differently are refused; [`quantified`]: `IN`, `ANY`
 //!    and `ALL` of subqueries become counts and extremes where their NULL matters; [`lateral`]:
 //!    lists of the columns before them are unnested beside these;
 //!    [`in_subquery`]: `IN (subquery)` becomes EXISTS where DataFusion's join for it would answer
@@ -40,6 +42,7 @@ mod collect;
 mod conditions;
 mod constants;
 mod correlated;
+mod derived;
 mod extremes;
 mod filtered;
 mod frames;
@@ -55,6 +58,7 @@ mod named;
 mod nulls;
 mod numerics;
 mod operands;
+mod ordered;
 mod quantified;
 mod recursive;
 mod resolve;
@@ -143,7 +147,9 @@ pub(crate) fn analyzer_rules(
     };
     let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(extremes::Extremes),
+        Arc::new(ordered::Ordered),
         Arc::new(apart::Apart),
+        Arc::new(derived::Derived),
         Arc::new(looked_up::LookedUp(key_of)),
         Arc::new(conditions::Conditions),
         Arc::new(single_row::SingleRows(calls.clone(), collects, key_of)),

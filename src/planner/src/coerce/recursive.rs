@@ -12,8 +12,12 @@ use tidemark_common::{Error, SqlState};
 
 /// Holds the types of the second term against those of the first.
 ///
-/// Errors: `42804` where values would be rounded.
+/// Errors: `42804` where values would be rounded, `42P19` for aggregates of the rows before.
 pub(super) fn check(query: &RecursiveQuery) -> Result<()> {
+    if aggregates_itself(query)? {
+        let message = "aggregate functions are not allowed in a recursive query's recursive term";
+        return Err(external(Error::user(SqlState("42P19"), message)));
+    }
     let LogicalPlan::Projection(next) = query.recursive_term.as_ref() else {
         return Ok(());
     };
@@ -41,6 +45,20 @@ pub(super) fn check(query: &RecursiveQuery) -> Result<()> {
     Ok(())
 }
 
+/// Whether the second term aggregates the rows that it began with.
+fn aggregates_itself(query: &RecursiveQuery) -> Result<bool> {
+    let reads = |plan: &LogicalPlan| {
+        plan.exists(|node| {
+            Ok(matches!(node, LogicalPlan::TableScan(scan)
+                if scan.table_name.table() == query.name))
+        })
+    };
+    query.recursive_term.exists(|node| match node {
+        LogicalPlan::Aggregate(aggregate) => reads(&aggregate.input),
+        _ => Ok(false),
+    })
+}
+
 /// The type that a value will have: a date that an interval moves is a timestamp, which comes after
 /// the names are bound.
 fn type_of(value: &Expr, schema: &DFSchema) -> Result<DataType> {
@@ -66,6 +84,7 @@ fn kind(data_type: &DataType) -> Option<&'static str> {
         DataType::Date32 => "date",
         DataType::Timestamp(_, None) => "timestamp",
         DataType::Timestamp(_, Some(_)) => "timestamptz",
+        DataType::Utf8 => "text",
         _ => return None,
     })
 }

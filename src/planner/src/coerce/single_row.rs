@@ -12,7 +12,7 @@
 
 use super::calls::Calls;
 use super::looked_up::{KeyOf, finds_one, keeps_first};
-use crate::bind::external;
+use crate::bind::{array_agg, external};
 use crate::types::JSONB;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;
@@ -22,7 +22,6 @@ use datafusion_expr::expr::{AggregateFunction, Sort};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::logical_plan::{Distinct, FetchType, Limit, SkipType, Subquery};
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
-use datafusion_functions_aggregate::array_agg::array_agg_udaf;
 use datafusion_functions_aggregate::min_max::max;
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
@@ -158,7 +157,7 @@ impl<'a> Found<'a> {
 
     fn collected(self) -> Result<LogicalPlan> {
         let list = AggregateFunction::new_udf(
-            array_agg_udaf(),
+            array_agg(),
             vec![self.value],
             self.distinct,
             None,

@@ -135,6 +135,18 @@ pub(super) fn constant_default(column: &tidemark_plan::Column) -> Result<Option<
     }
 }
 
+/// Whether the constants that columns have as defaults are values of their types.
+///
+/// Errors: those of reading such a value.
+pub(crate) fn check_defaults(columns: &[tidemark_plan::Column]) -> Result<()> {
+    for column in columns.iter().filter(|column| column.default.is_some()) {
+        if let Some(constant) = constant_default(column)? {
+            repeat(constant, column, 1)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn parse_expression(text: &str) -> Result<Expr> {
     let parsed = Parser::new(&tidemark_planner::parse::DIALECT)
         .try_with_sql(text)

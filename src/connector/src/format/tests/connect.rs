@@ -412,6 +412,7 @@ fn forms_and_column_types() {
     let micros = r#""type":"int64","name":"io.debezium.time.MicroTimestamp""#;
     let time = r#""type":"int64","name":"io.debezium.time.MicroTime""#;
     let zoned = r#""type":"string","name":"io.debezium.time.ZonedTimestamp""#;
+    let millis = r#""type":"int64","name":"io.debezium.time.Timestamp""#;
     let year = r#""type":"int32","name":"io.debezium.time.Year""#;
     let decimal = r#""type":"bytes","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"2"}"#;
     let bits = r#""type":"bytes","name":"io.debezium.data.Bits","parameters":{"length":"3"}"#;
@@ -436,6 +437,8 @@ fn forms_and_column_types() {
         ("bigint", micros, "1500000", "1500000"),
         ("varchar", micros, "9223372036825200000", "infinity"),
         ("varchar", micros, "-9223372036832400000", "-infinity"),
+        ("varchar", millis, "9223372036825200", "infinity"),
+        ("varchar", millis, "-9223372036832400", "-infinity"),
         (
             "timestamp",
             micros,

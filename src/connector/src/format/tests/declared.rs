@@ -185,7 +185,7 @@ fn moments() {
             &mode("adaptive_time_microseconds"),
             "time(3)",
             "45296789123",
-            "12:34:56.789123",
+            "12:34:56.789",
         ),
         (
             &mode("adaptive_time_microseconds"),
@@ -321,6 +321,82 @@ fn bytes_and_json() {
     }
 }
 
+/// What SQL would make of the same text.
+#[test]
+fn texts_are_what_postgresql_casts_them_to() {
+    let [debezium, plain] = [Format::Debezium, Format::Plain];
+    for (format, sql, json, expected) in [
+        (
+            plain,
+            "timestamp(3)",
+            "\"2024-02-29T12:34:56.7895Z\"",
+            "2024-02-29T12:34:56.790",
+        ),
+        (plain, "time(3)", "\"12:34:56.7894\"", "12:34:56.789"),
+        (
+            plain,
+            "timestamp(3)[]",
+            "[\"2024-02-29 12:34:56.0005\"]",
+            "{2024-02-29T12:34:56.001}",
+        ),
+        (
+            plain,
+            "timestamp",
+            "\"2024-02-29 12:34:56.0000005\"",
+            "2024-02-29T12:34:56",
+        ),
+        (
+            plain,
+            "timestamp",
+            "\"2024-02-29 12:34:56.00000051\"",
+            "2024-02-29T12:34:56.000001",
+        ),
+        (
+            plain,
+            "timestamp",
+            "\"2024-02-29 12:34:56.0000015\"",
+            "2024-02-29T12:34:56.000002",
+        ),
+        (
+            plain,
+            "date",
+            "\"99-01-01\"",
+            "! invalid input syntax for type date: \"99-01-01\"",
+        ),
+        (plain, "date", "\"20240229\"", "2024-02-29"),
+        (
+            plain,
+            "date",
+            "\"today\"",
+            "! invalid input syntax for type date: \"today\"",
+        ),
+        (plain, "time", "\"12:34 PM\"", "12:34:00"),
+        (
+            plain,
+            "double",
+            "1e-400",
+            "! value \"1e-400\" is out of range for type double precision",
+        ),
+        (plain, "double", "0e-400", "0.0"),
+        (
+            plain,
+            "real",
+            "1e-46",
+            "! value \"1e-46\" is out of range for type real",
+        ),
+        (
+            plain,
+            "bytea",
+            "{\"a\":1}",
+            "! invalid input syntax for type bytea: \"{\"a\":1}\"",
+        ),
+        (debezium, "numeric", "\"Infinity\"", "Infinity"),
+        (debezium, "jsonb", "\"\\\"[1,2]\\\"\"", "\"[1,2]\""),
+    ] {
+        assert_eq!(read(format, &[], sql, json), expected, "{sql} from {json}");
+    }
+}
+
 /// An update that leaves out a large value must not write the placeholder into the row.
 #[test]
 fn values_that_postgresql_left_out_are_no_values() {
@@ -345,6 +421,39 @@ fn values_that_postgresql_left_out_are_no_values() {
             "b: the value of column \"b\" did not change, and the event leaves it out",
         ]
     );
+}
+
+/// So do arrays and maps, whose elements are the placeholder.
+#[test]
+fn arrays_that_postgresql_left_out_are_no_values() {
+    let columns = columns(&[
+        ("id", "int"),
+        ("t", "varchar[]"),
+        ("n", "int[]"),
+        ("j", "jsonb"),
+    ]);
+    let spec = spec(Format::Debezium, Encode::Json, &[0]);
+    let mut decoder = RecordDecoder::new(&spec, &columns, &[0, 1, 2, 3]).unwrap();
+    let bytes: Vec<u8> = b"__debezium_unavailable_value".to_vec();
+    for (texts, numbers, json) in [
+        (r#"["__debezium_unavailable_value"]"#, "[]", "{}"),
+        ("[]", &*format!("{bytes:?}"), "{}"),
+        (
+            "[]",
+            "[]",
+            r#"{"__debezium_unavailable_value":"__debezium_unavailable_value"}"#,
+        ),
+        ("[]", "[95, 95]", "{}"),
+    ] {
+        let after = format!(r#"{{"id":1,"t":{texts},"n":{numbers},"j":{json}}}"#);
+        let event = format!(r#"{{"before":null,"after":{after},"op":"u"}}"#);
+        push(&mut decoder, None, Some(&event));
+    }
+    let (changes, errors) = decoder.finish();
+    assert_eq!(table(&changes), ["+ 1 | {} | {95,95} | {}"]);
+    let left_out =
+        |c| format!("{c}: the value of column \"{c}\" did not change, and the event leaves it out");
+    assert_eq!(problems(&errors), ["t", "n", "j"].map(left_out));
 }
 
 #[test]

@@ -14,7 +14,8 @@ use crate::parse::fold;
 use crate::types::{BPCHAR, declared_digits, sql_type_to_arrow};
 use arrow_schema::DataType as ArrowType;
 use datafusion_sql::sqlparser::ast::{
-    DataType, ExactNumberInfo, Expr, GroupByExpr, Select, SelectItem, Value,
+    DataType, Distinct, ExactNumberInfo, Expr, GroupByExpr, OrderBy, OrderByKind, Select,
+    SelectItem, Value,
 };
 
 impl Scopes<'_> {
@@ -59,6 +60,24 @@ impl Scopes<'_> {
         told && length.is_empty()
             && declared_digits(data_type).is_empty()
             && self.type_of(column) == Some(wanted)
+    }
+}
+
+/// Puts what DISTINCT ON names into the order of ORDER BY, which DataFusion wants; PostgreSQL wants
+/// the same expressions only.
+pub(super) fn distinct_as_ordered(select: &mut Select, order_by: &OrderBy) {
+    let (Some(Distinct::On(exprs)), OrderByKind::Expressions(order)) =
+        (&mut select.distinct, &order_by.kind)
+    else {
+        return;
+    };
+    let place = |e: &Expr| {
+        order
+            .iter()
+            .position(|sort| sort.expr.to_string() == e.to_string())
+    };
+    if exprs.iter().all(|e| place(e).is_some()) {
+        exprs.sort_by_key(place);
     }
 }
 

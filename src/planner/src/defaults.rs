@@ -1,0 +1,111 @@
+//! The defaults of columns: what they may hold is known when the table is created.
+
+use crate::bind::Registry;
+use crate::types::sql_type_to_arrow;
+use arrow_schema::DataType;
+use datafusion_sql::sqlparser::ast::{self, Visit, Visitor};
+use datafusion_sql::sqlparser::parser::Parser;
+use std::ops::ControlFlow;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_values::moment::{Session, Zone, read_timestamptz, timestamptz_text};
+
+/// Whether a default is an expression of no rows.
+///
+/// Errors: `0A000` for columns and subqueries in it, `42803` for aggregates, `42P20` for window
+/// functions.
+pub(crate) fn check(text: &str, registry: &Registry) -> Result<()> {
+    let parsed = Parser::new(&crate::parse::DIALECT)
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_expr());
+    let Ok(expr) = parsed else {
+        return Ok(());
+    };
+    match expr.visit(&mut OfNoRows { registry }) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+/// Breaks off at what needs rows.
+struct OfNoRows<'a> {
+    registry: &'a Registry,
+}
+
+impl Visitor for OfNoRows<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, _query: &ast::Query) -> ControlFlow<Error> {
+        ControlFlow::Break(Error::unsupported(
+            "cannot use subquery in DEFAULT expression",
+        ))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<Error> {
+        match expr {
+            ast::Expr::Identifier(_) | ast::Expr::CompoundIdentifier(_) => ControlFlow::Break(
+                Error::unsupported("cannot use column reference in DEFAULT expression"),
+            ),
+            ast::Expr::Function(call) if call.over.is_some() => {
+                let message = "window functions are not allowed in DEFAULT expressions";
+                ControlFlow::Break(Error::user(SqlState("42P20"), message))
+            }
+            ast::Expr::Function(call)
+                if self
+                    .registry
+                    .is_aggregate(&call.name.to_string().to_lowercase()) =>
+            {
+                let message = "aggregate functions are not allowed in DEFAULT expressions";
+                ControlFlow::Break(Error::user(SqlState("42803"), message))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// A column's default that is a constant moment, with its offset: it means the moment that it is in
+/// the zone of who creates the table. Other expressions stay as they are.
+///
+/// Errors: `22007` and `22008` for a text that is none.
+pub(crate) fn moment(text: &str, zone: &str) -> Result<String> {
+    let parsed = Parser::new(&crate::parse::DIALECT)
+        .try_with_sql(text)
+        .and_then(|mut p| p.parse_expr());
+    let constant = match &parsed {
+        Ok(ast::Expr::Cast {
+            expr, data_type, ..
+        }) if is_timestamptz(data_type) => quoted(expr),
+        Ok(ast::Expr::TypedString(typed)) if is_timestamptz(&typed.data_type) => {
+            quoted(&ast::Expr::Value(typed.value.clone()))
+        }
+        Ok(other) => quoted(other),
+        Err(_) => None,
+    };
+    let words = ["now", "today", "tomorrow", "yesterday"];
+    let Some(constant) = constant.filter(|c| {
+        let lower = c.to_ascii_lowercase();
+        !words.iter().any(|word| lower.contains(word))
+    }) else {
+        return Ok(text.to_string());
+    };
+    let session = Session {
+        now: 0,
+        zone: Zone::of_session(zone)?,
+    };
+    let at = read_timestamptz(&constant, 6, &session)?;
+    let text = timestamptz_text(at, &Zone::UTC);
+    Ok(format!("'{text}'"))
+}
+
+fn is_timestamptz(data_type: &ast::DataType) -> bool {
+    sql_type_to_arrow(data_type)
+        .is_ok_and(|(arrow, _)| matches!(arrow, DataType::Timestamp(_, Some(_))))
+}
+
+/// The text of a quoted constant.
+fn quoted(expr: &ast::Expr) -> Option<String> {
+    match expr {
+        ast::Expr::Value(value) => value.value.clone().into_string(),
+        ast::Expr::Nested(inner) => quoted(inner),
+        _ => None,
+    }
+}
