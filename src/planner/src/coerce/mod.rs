@@ -79,7 +79,7 @@ pub(crate) use typed::no_operator;
 pub use zones::SessionZone;
 
 use datafusion_common::config::ConfigOptions;
-use datafusion_common::tree_node::{Transformed, TreeNode};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::planner::ExprPlanner;
@@ -134,19 +134,16 @@ pub(crate) fn expr_planners(calls: &Calls) -> Vec<Arc<dyn ExprPlanner>> {
     ]
 }
 
+type Rules = Vec<Arc<dyn AnalyzerRule + Send + Sync>>;
+
 /// The analyzer rules of a bound query, DataFusion's type coercion included; `key_of` tells tables'
 /// keys; `collects`: whether aggregates that collect the values of rows are evaluated.
-pub(crate) fn analyzer_rules(
-    calls: &Calls,
-    key_of: KeyOf,
-    collects: bool,
-) -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+pub(crate) fn analyzer_rules(calls: &Calls, key_of: KeyOf, collects: bool) -> Rules {
     let literals = |first| {
         let calls = calls.clone();
         Arc::new(literals::Literals { calls, first })
     };
-    let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
-        Arc::new(extremes::Extremes),
+    let subqueries: Rules = vec![
         Arc::new(ordered::Ordered),
         Arc::new(apart::Apart),
         Arc::new(derived::Derived),
@@ -157,6 +154,10 @@ pub(crate) fn analyzer_rules(
         Arc::new(lateral::Laterals),
         Arc::new(quantified::Quantified),
         Arc::new(in_subquery::InSubqueries),
+    ];
+    let rules: Rules = vec![
+        Arc::new(extremes::Extremes),
+        Arc::new(Subqueries(stopped(subqueries))),
         literals(true),
         Arc::new(Operators(calls.clone())),
         Arc::new(texts::Texts),
@@ -170,10 +171,48 @@ pub(crate) fn analyzer_rules(
         Arc::new(nulls::Nulls),
         Arc::new(filtered::Filtered),
         Arc::new(zones::Zones(calls.clone())),
-        Arc::new(correlated::Correlated),
+        Arc::new(Subqueries(stopped(vec![Arc::new(correlated::Correlated)]))),
     ];
+    stopped(rules)
+}
+
+/// Rules, with a [`Stop`] before each.
+fn stopped(rules: Rules) -> Rules {
     let stop = |rule| [Arc::new(Stop) as Arc<dyn AnalyzerRule + Send + Sync>, rule];
     rules.into_iter().flat_map(stop).collect()
+}
+
+/// The rules that have nothing to do without a subquery: one look spares most statements all of
+/// them.
+#[derive(Debug)]
+struct Subqueries(Rules);
+
+impl AnalyzerRule for Subqueries {
+    fn name(&self) -> &str {
+        "subqueries"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        let mut found = false;
+        plan.apply(|node| {
+            found |= matches!(node, LogicalPlan::Subquery(_));
+            node.apply_expressions(|e| {
+                found |= apart::has_subquery(e)?;
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+            Ok(match found {
+                true => TreeNodeRecursion::Stop,
+                false => TreeNodeRecursion::Continue,
+            })
+        })?;
+        match found {
+            true => self
+                .0
+                .iter()
+                .try_fold(plan, |plan, rule| rule.analyze(plan, config)),
+            false => Ok(plan),
+        }
+    }
 }
 
 /// The types of operands, and what operators, casts and CASE are with these.
