@@ -37,13 +37,15 @@ impl Scopes<'_> {
         let (name, column_name) = (fold(table.clone()), fold(column.clone()));
         let (mut inside, mut queries) = (false, 0);
         for (i, scope) in self.scopes.iter().enumerate().rev() {
+            let inner = i + 1 < self.scopes.len();
             if let Some((_, outputs)) = scope.tables.iter().find(|(table, _)| *table == name) {
                 let count = |outputs: &Vec<Output>| {
                     outputs.iter().filter(|o| o.name == column_name).count()
                 };
                 match outputs.as_ref().map(count) {
                     Some(2..) => return Err(self.at(ambiguous(&column_name), table)),
-                    Some(0) if self.scopes[..i].iter().any(|s| s.shows(&name)) => {
+                    // DataFusion would go on to look further out, or miss the table.
+                    Some(0) if inner || self.scopes[..i].iter().any(|s| s.shows(&name)) => {
                         return Err(self.at(unknown(&name, &column_name), table));
                     }
                     _ => {}
