@@ -137,6 +137,10 @@ fn schema_error(error: &SchemaError) -> Error {
             field,
             valid_fields,
         } => {
+            // A column that decorrelation did not take to where it is asked for.
+            if field.name.starts_with("__derived_") {
+                return Error::unsupported("this kind of subquery is not supported");
+            }
             let message = match &field.relation {
                 Some(relation) => {
                     format!("column {}.{} does not exist", relation.table(), field.name)

@@ -662,9 +662,6 @@ fn subqueries(text: &str) -> Option<Error> {
         ));
     }
     if text.contains("does not support logical expression")
-        // Columns that decorrelation did not take to where they are asked for.
-        || text.contains("__derived_")
-        || text.contains("__compared_")
         || text.contains("Unsupported subquery")
         || text.contains("OuterReferenceColumn")
         || text.contains("Accessing outer reference columns")
