@@ -1,6 +1,6 @@
 //! The algebra: one operator per file, and the evaluation of scalar expressions. Operators are
 //! single-threaded, synchronous and know nothing of workers, queues or alignment: the actor in
-//! `runtime` drives them.
+//! `worker` drives them.
 //!
 //! Contract of an [`Operator`]: (1) integral: after the barrier of epoch e the sum of all its
 //! output equals its query over the sum of all its input;

@@ -9,7 +9,7 @@ use tidemark_common::{Error, Result, SqlState};
 const SETTINGS: &str = "A flag goes before the environment, the environment before the file, the \
                         file before the default.\n\
                         TIDEMARK_LOG filters the log on stderr (info, debug, \
-                        tidemark_runtime=debug), TIDEMARK_LOG_FORMAT=json makes it structured.\n\
+                        tidemark_node=debug), TIDEMARK_LOG_FORMAT=json makes it structured.\n\
                         SIGTERM and Ctrl-C take a last checkpoint and leave. Connect: psql -h \
                         127.0.0.1 -p 4566 -d dev -U root";
 

@@ -16,11 +16,11 @@ use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_node::engine::{CatalogChange, Creation};
 use tidemark_plan::{Catalog, Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
-use tidemark_runtime::engine::{CatalogChange, Creation};
 
 /// A relation behind all that it stands on, each once.
 fn upstream_first(catalog: &Catalog, relation: &Arc<Relation>, into: &mut Vec<Arc<Relation>>) {

@@ -50,9 +50,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_node::check_write_bytes;
 use tidemark_plan::{Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{Name, Statement};
-use tidemark_runtime::check_write_bytes;
 
 /// Prefix of the columns that hold an UPDATE's new values.
 const NEW: &str = "__new_";

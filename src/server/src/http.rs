@@ -10,7 +10,7 @@ use axum::routing::get;
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tidemark_runtime::{StoreHealth, StoreTrouble};
+use tidemark_node::{StoreHealth, StoreTrouble};
 
 /// Set when the engine has opened.
 pub type Slot = Arc<OnceLock<Arc<Server>>>;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use tidemark_common::Result;
 use tidemark_common::config::Config;
-use tidemark_runtime::Engine;
+use tidemark_node::Engine;
 use tokio::sync::Semaphore;
 
 /// What all connections share.

@@ -279,7 +279,7 @@ impl Session {
             "Undelivered",
             "Error",
         ];
-        let row = |j: &tidemark_runtime::engine::JobStatus| {
+        let row = |j: &tidemark_node::JobStatus| {
             vec![
                 some(j.relation.to_string()),
                 some(&j.name),
@@ -342,7 +342,7 @@ impl Session {
     /// The last committed checkpoints, oldest first; and, while the store fails, a row that says
     /// how and since when.
     fn show_checkpoints(&self) -> Result<Outcome> {
-        let row = |c: &tidemark_runtime::engine::CheckpointInfo| {
+        let row = |c: &tidemark_node::CheckpointInfo| {
             vec![
                 some(c.epoch.to_string()),
                 some(micros_text(c.committed_at)),

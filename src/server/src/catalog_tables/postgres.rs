@@ -844,7 +844,7 @@ fn activity(s: &Snapshot) -> Vec<Row> {
 /// of that name does.
 fn locks(s: &Snapshot) -> Vec<Row> {
     let of = |session: i32| ("virtualtransaction", format!("{session}/0").into());
-    let table = |l: tidemark_runtime::TableLock| {
+    let table = |l: tidemark_node::TableLock| {
         vec![
             ("relation", oids::of_relation(l.table).into()),
             of(l.session),

@@ -2,9 +2,9 @@
 
 use crate::session::{Outcome, Session};
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{Grant, Object, Privilege, RelationKind};
 use tidemark_planner::statement::Granted;
-use tidemark_runtime::engine::CatalogChange;
 
 impl Session {
     pub(crate) async fn grant(

@@ -3,9 +3,9 @@
 use crate::auth::Verifier;
 use crate::session::{Outcome, Session};
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{ROOT, Role};
 use tidemark_planner::statement::RoleOption;
-use tidemark_runtime::engine::CatalogChange;
 use tidemark_values::moment;
 
 /// Letters of a password at most.

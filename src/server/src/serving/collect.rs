@@ -8,7 +8,7 @@ use arrow::datatypes::DataType;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::TryStreamExt;
 use tidemark_common::Result;
-use tidemark_runtime::check_write_bytes;
+use tidemark_node::check_write_bytes;
 
 /// The size of a batch's rows, in bytes: nearly what the log counts; more than nothing also where
 /// there are no columns.

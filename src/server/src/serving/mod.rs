@@ -54,9 +54,9 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_node::engine::Pin;
+use tidemark_node::{Engine, WriteGuard};
 use tidemark_plan::{Catalog, Privilege, Relation};
-use tidemark_runtime::engine::Pin;
-use tidemark_runtime::{Engine, WriteGuard};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Memory that the queries of all sessions share before they spill, in bytes.

@@ -27,9 +27,9 @@ use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, SqlState, vnode_owner};
+use tidemark_node::Engine;
+use tidemark_node::engine::{Answer, Pin};
 use tidemark_plan::{Op, Relation};
-use tidemark_runtime::Engine;
-use tidemark_runtime::engine::{Answer, Pin};
 use tidemark_state::ViewPartition;
 
 /// Keys of one lookup at most; more are cheaper by a scan.

@@ -23,10 +23,10 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_node::engine::Pin;
+use tidemark_node::{Engine, WriteGuard, Writer, check_write_bytes};
 use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
-use tidemark_runtime::engine::Pin;
-use tidemark_runtime::{Engine, WriteGuard, Writer, check_write_bytes};
 
 /// One write of a block.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 use std::iter::Peekable;
 use std::str::Bytes;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_runtime::check_write_bytes;
+use tidemark_node::check_write_bytes;
 
 /// Bytes that are split into lines at a time.
 const PART_BYTES: usize = 1 << 20;

@@ -1,0 +1,446 @@
+//! The engine: everything below the SQL door. Sessions hold a cheap clone of [`Engine`]; it opens
+//! the log, restores the last checkpoint, replays the decided epochs, runs the workers and the
+//! coordinator (`opening`), and answers what people ask: the catalog, pinned epochs and rows to
+//! read, writes, jobs, new relations (`creation`).
+
+mod creation;
+mod following;
+mod opening;
+
+use crate::checkpoints::{CheckpointInfo, Checkpoints};
+use crate::locks::{TableLock, Writer};
+use crate::scan::scan_source;
+use crate::sinks::SinkQueues;
+use crate::writes::{TableWriters, WriteGuard, no_rows};
+use arrow::array::RecordBatch;
+pub use creation::Creation;
+use parking_lot::Mutex;
+use std::fs::File;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tidemark_common::config::Config;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_control::coordinator::{shutting_down, stopped_error};
+use tidemark_control::protocol::{Event, Request};
+pub use tidemark_control::{CatalogChange, Pin};
+use tidemark_control::{Placement, Readers};
+use tidemark_plan::Catalog;
+use tidemark_state::ViewPartition;
+use tidemark_state::checkpoint::StoreTrouble;
+use tidemark_state::errors::ErrorRow;
+use tidemark_worker::{Figures, JobFigures, KeptErrors, Load, Published, Reading};
+use tokio::sync::oneshot;
+
+/// How often a creation that takes long says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long an orderly end waits for its checkpoint.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A relation's schema, unless it is gone, and its name.
+pub type RelationName = (Option<String>, String);
+
+/// Handle of the running node. Cloning is cheap.
+#[derive(Clone)]
+pub struct Engine {
+    node: Arc<Node>,
+}
+
+/// What the handle reaches.
+struct Node {
+    /// With the number of workers and the place of checkpoints resolved.
+    config: Config,
+    /// Identifies the database to the outside; made once.
+    cluster: String,
+    placement: Arc<Placement>,
+    events: mpsc::Sender<Event>,
+    readers: Arc<Readers>,
+    published: Arc<Published>,
+    figures: Arc<Figures>,
+    errors: KeptErrors,
+    load: Arc<Load>,
+    reading: Reading,
+    checkpoints: Arc<Checkpoints>,
+    sinks: Arc<SinkQueues>,
+    writers: Arc<TableWriters>,
+    next_id: AtomicU32,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The data folder's lock, held until shutdown.
+    lock: Mutex<Option<File>>,
+}
+
+/// Progress of a job that is being created, and the state of one that runs.
+#[derive(Clone, Debug)]
+pub struct JobStatus {
+    /// The job's relation.
+    pub relation: RelationId,
+    /// Its schema and name.
+    pub name: String,
+    /// `source`, `materialized view`, ...
+    pub kind: &'static str,
+    /// `creating`, `running`, `held back`, `stopped`, `resuming`.
+    pub state: &'static str,
+    /// Per cent of the backfill, 100 when running.
+    pub progress: f64,
+    /// Rows that entered the job, of a sink rows that it was given to send, since this process
+    /// started.
+    pub rows: u64,
+    /// Rows per second over the last seconds.
+    pub rows_per_second: f64,
+    /// Last complete epoch.
+    pub epoch: Epoch,
+    /// Bytes of state in memory.
+    pub memory_bytes: u64,
+    /// Late rows that were left out.
+    pub late_rows: u64,
+    /// Of a sink: epochs not delivered yet, and what its writer says when it cannot deliver.
+    pub undelivered_epochs: u64,
+    /// The last error.
+    pub error: Option<String>,
+}
+
+/// What can be read of a relation.
+pub struct Answer {
+    /// One per worker.
+    pub partitions: Vec<Arc<ViewPartition>>,
+    /// The epoch to read them as of.
+    pub epoch: Epoch,
+}
+
+impl Engine {
+    /// The catalog now: running and stopped jobs and plain views; jobs that are being created are
+    /// not in it.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.node.published.catalog()
+    }
+
+    /// A new relation id, to plan with.
+    pub fn allocate_id(&self) -> RelationId {
+        RelationId(self.node.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// How many workers this node runs.
+    pub fn workers(&self) -> usize {
+        self.node.placement.workers()
+    }
+
+    /// The node's configuration, as resolved.
+    pub fn config(&self) -> &Config {
+        &self.node.config
+    }
+
+    /// Pins and epochs.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.node.readers
+    }
+
+    /// Rows on their way to each worker.
+    pub(crate) fn load(&self) -> &Load {
+        &self.node.load
+    }
+
+    /// `tidemark.errors`.
+    pub(crate) fn kept_errors(&self) -> &KeptErrors {
+        &self.node.errors
+    }
+
+    fn request(&self, request: Request) -> Result<()> {
+        self.node
+            .events
+            .send(Event::Request(request))
+            .map_err(|_| shutting_down())
+    }
+
+    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Request) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.request(make(reply))?;
+        answer.await.map_err(|_| shutting_down())?
+    }
+
+    /// Drops these relations, all or none, with `cascade` also what depends on them. Never waits
+    /// behind data.
+    pub async fn drop(&self, relations: &[RelationId], cascade: bool) -> Result<()> {
+        let relations = relations.to_vec();
+        self.change_catalog(vec![CatalogChange::Drop { relations }], cascade)
+            .await
+    }
+
+    /// Stops and undoes jobs that are being created.
+    pub async fn cancel(&self, relations: &[RelationId]) -> Result<()> {
+        for relation in relations {
+            self.request(Request::Cancel {
+                relation: *relation,
+                error: Error::user(
+                    SqlState::QUERY_CANCELED,
+                    "canceling the creation on user request",
+                ),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Applies changes of the catalog, all or none. With `cascade`, drops take along what depends
+    /// on them when they are logged.
+    pub async fn change_catalog(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<()> {
+        self.ask(|reply| Request::Changes {
+            changes,
+            cascade,
+            reply,
+        })
+        .await
+    }
+
+    /// Pins the newest readable epoch.
+    pub fn pin(&self) -> Pin {
+        self.node.readers.pin()
+    }
+
+    /// Waits until `epoch` is decided and complete, so that the next pin includes it.
+    pub async fn wait_visible(&self, epoch: Epoch) -> Result<()> {
+        self.node.readers.wait_published(epoch).await
+    }
+
+    /// Lets a job that stopped or is held back go on; returns when it runs and is visible, or why
+    /// it does not. Dropping the future leaves it as it was. `progress` is called every few seconds
+    /// with a sentence for a NOTICE.
+    pub async fn resume(
+        &self,
+        relation: RelationId,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Resume { relation, reply })?;
+        let read = |job: &JobStatus| format!("{}: {:.0} % is read", job.name, job.progress);
+        self.begun(relation, answer, |job| progress(read(job)))
+            .await
+    }
+
+    /// Waits for the answer to a creation or a resume; tells every few seconds how far it is.
+    /// Dropping the future undoes what has begun.
+    async fn begun(
+        &self,
+        relation: RelationId,
+        mut answer: oneshot::Receiver<Result<()>>,
+        tell: impl Fn(&JobStatus),
+    ) -> Result<()> {
+        let mut undo = Undo {
+            engine: self.clone(),
+            relation: Some(relation),
+        };
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        ticks.tick().await;
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
+                _ = ticks.tick() => {
+                    self.jobs().iter().filter(|job| job.relation == relation).for_each(&tell);
+                }
+            }
+        };
+        undo.relation = None;
+        result
+    }
+
+    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker.
+    /// `55000` with the reason when its job does not run.
+    pub fn partitions(&self, relation: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
+        self.node.writers.partitions(relation)
+    }
+
+    /// What can be read of a materialized relation under a pin of `epoch`: of one whose job does
+    /// not run its last complete answer, or `55000` with the reason if that cannot be read.
+    pub fn answer(&self, relation: RelationId, epoch: Epoch) -> Result<Answer> {
+        let (catalog, partitions) = self.node.published.partitions(relation);
+        let stopped = catalog.stopped.get(&relation);
+        match (partitions, catalog.relations.get(&relation), stopped) {
+            (Some(partitions), _, stopped) => Ok(Answer {
+                partitions,
+                epoch: stopped.map_or(epoch, |s| s.epoch.min(epoch)),
+            }),
+            (None, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
+            (None, relation, _) => Err(no_rows(relation)),
+        }
+    }
+
+    /// Locks these tables for writing; see [`TableWriters::begin_write`].
+    pub async fn begin_write(&self, tables: &[RelationId], writer: Writer) -> Result<WriteGuard> {
+        self.node.writers.begin_write(tables, writer).await
+    }
+
+    /// The write locks that are held or awaited.
+    pub fn locks(&self) -> Vec<TableLock> {
+        self.node.writers.locks()
+    }
+
+    /// The sessions that a session waits for.
+    pub fn blockers(&self, session: i32) -> Vec<i32> {
+        self.node.writers.blockers(session)
+    }
+
+    /// Adds to the error of a statement that did not get what it waited for who has it.
+    pub fn explain_wait(&self, error: Error, session: i32) -> Error {
+        self.node.writers.explain_wait(error, session)
+    }
+
+    /// Ad-hoc reading of an append-only source: the rows that its input held at `pin` (from its
+    /// start position to the cut; to its end now if no job reads it), in batches handed to `each`.
+    /// `notice` is told what the broker has taken away meanwhile.
+    /// Blocking; call from a blocking thread.
+    pub fn scan_source(
+        &self,
+        relation: RelationId,
+        columns: &[usize],
+        pin: &Pin,
+        notice: &mut dyn FnMut(String),
+        each: &mut dyn FnMut(RecordBatch) -> Result<()>,
+    ) -> Result<()> {
+        let catalog = self.catalog();
+        let source = catalog.relations.get(&relation).ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_TABLE,
+                "the source does not exist any more",
+            )
+        })?;
+        let (reading, published) = (&self.node.reading, &self.node.published);
+        scan_source(reading, published, source, columns, pin, notice, each)
+    }
+
+    /// Waits until everything received so far is visible and durable (in a committed checkpoint).
+    pub async fn flush(&self) -> Result<()> {
+        self.ask(|reply| Request::Flush { reply }).await
+    }
+
+    /// All jobs, also those that are being created.
+    pub fn jobs(&self) -> Vec<JobStatus> {
+        let catalog = self.catalog();
+        let published = self.node.readers.published();
+        let figures = self.node.figures.all();
+        figures
+            .into_iter()
+            .filter_map(|(relation, f)| self.job_status(&catalog, relation, &f, published))
+            .collect()
+    }
+
+    fn job_status(
+        &self,
+        catalog: &Catalog,
+        relation: RelationId,
+        f: &JobFigures,
+        published: Epoch,
+    ) -> Option<JobStatus> {
+        let (state, progress, epoch) = *f.state.lock();
+        let stopped = catalog.stopped.get(&relation);
+        let sink = self.node.sinks.get(relation).map(|s| s.status());
+        let sink = sink.unwrap_or_default();
+        let state = if let Some(stopped) = stopped.filter(|_| state != "resuming") {
+            if stopped.held { "held back" } else { "stopped" }
+        } else if sink.is_halted {
+            "stopped"
+        } else if state.is_empty() {
+            "running"
+        } else {
+            state
+        };
+        let (name, kind) = match catalog.relations.get(&relation) {
+            Some(r) => (format!("{}.{}", r.schema_name, r.name), r.kind.name()),
+            None => f.name.lock().clone(),
+        };
+        if name.is_empty() {
+            return None;
+        }
+        let rows = f.rows.load(Ordering::Relaxed);
+        Some(JobStatus {
+            relation,
+            name,
+            kind,
+            state,
+            progress: if state == "running" { 100.0 } else { progress },
+            rows,
+            rows_per_second: f.rate(rows),
+            epoch: if state == "running" { published } else { epoch },
+            memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
+            late_rows: f.late.load(Ordering::Relaxed),
+            undelivered_epochs: sink.undelivered_epochs,
+            error: stopped
+                .map(|s| s.reason.clone())
+                .or(sink.error)
+                .or_else(|| f.trouble.lock().values().next().cloned()),
+        })
+    }
+
+    /// What is wrong with the checkpoint store at the moment.
+    pub fn store_trouble(&self) -> Option<StoreTrouble> {
+        self.node.checkpoints.trouble()
+    }
+
+    /// The checkpoints that this process committed, oldest first.
+    pub fn checkpoints(&self) -> Vec<CheckpointInfo> {
+        self.node.checkpoints.shown()
+    }
+
+    /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with
+    /// the schema and name that the relation has now; the newest 10,000 of each relation are kept.
+    pub fn errors(&self) -> Vec<(RelationName, Arc<ErrorRow>)> {
+        let catalog = self.catalog();
+        let name = |id: RelationId, row: &ErrorRow| match catalog.relations.get(&id) {
+            Some(relation) => (Some(relation.schema_name.clone()), relation.name.clone()),
+            None => (None, row.relation.clone()),
+        };
+        let published = self.node.readers.published();
+        self.node
+            .errors
+            .lock()
+            .rows(published)
+            .map(|(id, row)| (name(id, &row), row))
+            .collect()
+    }
+
+    /// Takes a last checkpoint and stops. While it cannot be stored this waits for
+    /// [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
+    pub async fn shutdown(&self) -> Result<()> {
+        let stopped = tokio::time::timeout(
+            SHUTDOWN_PATIENCE,
+            self.ask(|reply| Request::Shutdown { reply }),
+        )
+        .await;
+        let Ok(stopped) = stopped else {
+            tracing::warn!(
+                "stopped without a last checkpoint, which could not be stored in time; the next \
+                 start replays the log instead"
+            );
+            return Ok(());
+        };
+        stopped?;
+        self.node.sinks.close_all();
+        let threads = std::mem::take(&mut *self.node.threads.lock());
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
+            .await
+            .map_err(|e| Error::internal(e.to_string()))?;
+        self.node.lock.lock().take();
+        Ok(())
+    }
+}
+
+/// Undoes a creation whose statement went away.
+struct Undo {
+    engine: Engine,
+    relation: Option<RelationId>,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(relation) = self.relation {
+            let error = Error::user(
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            );
+            let _ = self.engine.request(Request::Cancel { relation, error });
+            if !self.engine.catalog().relations.contains_key(&relation) {
+                self.engine.node.figures.forget(relation);
+            }
+        }
+    }
+}

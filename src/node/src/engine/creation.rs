@@ -1,0 +1,197 @@
+//! What a creation asks of the outside, and of the coordinator.
+
+use super::{Engine, JobStatus};
+use crate::beginning::{Beginning, compacted_notice};
+use arrow::array::RecordBatch;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_connector::SinkIdentity;
+use tidemark_control::TableWrites;
+use tidemark_control::protocol::{Positions, Request};
+use tidemark_plan::{Relation, RelationKind};
+use tidemark_state::consolidate::consolidate;
+use tidemark_worker::open_connector;
+use tokio::sync::oneshot;
+
+/// What a creation begins with beside its relation.
+#[derive(Default)]
+pub struct Creation {
+    /// The relation whose place it takes.
+    pub replaces: Option<RelationId>,
+    /// Rows that a table has from its first moment on, in its columns.
+    pub rows: Vec<RecordBatch>,
+}
+
+impl Creation {
+    fn rows(&self, table: RelationId) -> Vec<TableWrites> {
+        let inserts = self.rows.iter().filter(|b| b.num_rows() > 0).cloned();
+        let changes: Vec<ChangeBatch> = inserts.map(ChangeBatch::insert).collect();
+        let Some(first) = changes.first() else {
+            return Vec::new();
+        };
+        let changes = consolidate(&first.schema().clone(), &changes);
+        vec![TableWrites { table, changes }]
+    }
+}
+
+impl Engine {
+    /// Creates a relation; returns when it is visible and caught up (see DIALECT). Dropping the
+    /// future undoes it. `progress` is called every few seconds with a sentence for a NOTICE.
+    pub async fn create(
+        &self,
+        relation: Relation,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.create_as(relation, Creation::default(), progress)
+            .await
+    }
+
+    /// As `create`, with more to begin with. What it replaces is there until it is visible itself.
+    pub async fn create_as(
+        &self,
+        mut relation: Relation,
+        creation: Creation,
+        progress: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<()> {
+        if let Some(error) = self.node.readers.log_error() {
+            return Err(error);
+        }
+        let id = relation.id;
+        self.prepare_sink(&relation).await?;
+        let resolved = self.resolve_positions(&relation).await?;
+        if resolved.may_lose_records {
+            relation.logs_rows.get_or_insert(Epoch(0));
+        }
+        for source in resolved.compacted {
+            self.request(Request::LogRows { relation: source })?;
+        }
+        for notice in resolved.notices {
+            tracing::info!(relation = %relation.name, notice);
+            progress(notice);
+        }
+        self.node.figures.of(id).set_name(&relation);
+        let (reply, answer) = oneshot::channel();
+        self.request(Request::Create {
+            relation: Box::new(relation),
+            start: resolved.start,
+            targets: resolved.targets,
+            begins: resolved.begins,
+            replaces: creation.replaces,
+            rows: creation.rows(id),
+            reply,
+        })?;
+        let read = |job: &JobStatus| {
+            format!(
+                "{:.0} % of the input is read: {} rows, {:.0} rows/s",
+                job.progress, job.rows, job.rows_per_second
+            )
+        };
+        let result = self.begun(id, answer, |job| progress(read(job))).await;
+        if result.is_err() {
+            self.node.figures.forget(id);
+        }
+        result
+    }
+
+    /// Of a sink: its first marker.
+    async fn prepare_sink(&self, relation: &Relation) -> Result<()> {
+        let Some(spec) = relation.connector.clone() else {
+            return Ok(());
+        };
+        if relation.kind != RelationKind::Sink {
+            return Ok(());
+        }
+        let identity = SinkIdentity {
+            cluster: self.node.cluster.clone(),
+            sink: relation.id,
+            name: relation.name.clone(),
+        };
+        let prepared =
+            tokio::task::spawn_blocking(move || tidemark_connector::prepare_sink(&spec, &identity));
+        prepared.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+
+    /// Where the relation's own connector starts, and what its sources hold now.
+    async fn resolve_positions(&self, relation: &Relation) -> Result<Resolved> {
+        let catalog = self.catalog();
+        let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
+        let starts = self.node.published.starts();
+        let running = self.pin().positions().clone();
+        let sources: Vec<(Arc<Relation>, Vec<SplitPosition>)> = taps
+            .iter()
+            .filter_map(|(id, _)| catalog.relations.get(id))
+            .filter(|r| r.connector.is_some() && !r.is_materialized())
+            .map(|r| (r.clone(), starts.get(&r.id).cloned().unwrap_or_default()))
+            .collect();
+        let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink)
+            .then(|| Arc::new(relation.clone()));
+        let resolved = tokio::task::spawn_blocking(move || {
+            let mut resolved = Resolved::default();
+            for (source, start) in sources {
+                resolved.add_source(&source, start, running.contains_key(&source.id))?;
+            }
+            if let Some(own) = own {
+                resolved.add_own(&own)?;
+            }
+            Ok::<_, Error>(resolved)
+        });
+        resolved.await.map_err(|e| Error::internal(e.to_string()))?
+    }
+}
+
+/// What a creation asks of the outside before it begins.
+#[derive(Default)]
+struct Resolved {
+    /// Where the relation's own connector starts.
+    start: Vec<SplitPosition>,
+    /// Whether its records may be taken away.
+    may_lose_records: bool,
+    /// What the sources hold now.
+    targets: Positions,
+    /// Where reading begins of sources that have lost records at their start.
+    begins: Positions,
+    /// Sources that may lose records by now, which nobody has noticed yet.
+    compacted: Vec<RelationId>,
+    /// What the creator should know of them.
+    notices: Vec<String>,
+}
+
+impl Resolved {
+    /// A source that the job reads, which starts at `start`. One that runs is looked after.
+    fn add_source(
+        &mut self,
+        source: &Relation,
+        start: Vec<SplitPosition>,
+        is_running: bool,
+    ) -> Result<()> {
+        let connector = open_connector(source)?;
+        self.targets.insert(source.id, connector.end()?);
+        let beginning = Beginning::now(start, connector.as_ref())?;
+        self.notices.extend(beginning.notice(source));
+        if beginning.is_moved() {
+            self.begins.insert(source.id, beginning.positions);
+        }
+        let unnoticed =
+            !is_running && source.logs_rows.is_none() && connector.may_lose_records()?;
+        if unnoticed {
+            self.compacted.push(source.id);
+        }
+        if unnoticed || source.logs_rows.is_some() {
+            self.notices.push(compacted_notice(source));
+        }
+        Ok(())
+    }
+
+    /// The relation's own connector.
+    fn add_own(&mut self, own: &Relation) -> Result<()> {
+        let connector = open_connector(own)?;
+        self.start = connector.start()?;
+        self.may_lose_records = connector.may_lose_records()?;
+        if own.is_materialized() {
+            self.targets.insert(own.id, connector.end()?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,350 @@
+//! How a node opens: it takes the folder and the store, reads the log and the last checkpoint, puts
+//! its parts together and starts their threads. Reads open when the decided epochs are replayed.
+
+use super::following::follow_sources;
+use super::{Engine, Node};
+use crate::checkpoints::Checkpoints;
+use crate::ownership::{self, DataFolder, LogKnowledge};
+use crate::pool::Pool;
+use crate::sinks::full::FullSinks;
+use crate::sinks::{self, SinkQueues};
+use crate::store::{Claim, tell_trouble, tidy_up, watch_claim};
+use crate::writes::TableWriters;
+use parking_lot::Mutex;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tidemark_common::config::Config;
+use tidemark_common::disk::LocalDisk;
+use tidemark_common::{Error, Result};
+use tidemark_control::coordinator::recovery::{Past, Recovered};
+use tidemark_control::coordinator::{Coordinator, Pace};
+use tidemark_control::protocol::Event;
+use tidemark_control::{Placement, Readers, WriteAheadLog};
+use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
+use tidemark_worker::{
+    ErrorTable, Figures, Inbound, KeptErrors, Load, Published, Reading, Recovery, Storing,
+    Surroundings, Worker,
+};
+use tokio::sync::oneshot;
+
+impl Engine {
+    /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open.
+    /// Must be called within a tokio runtime.
+    pub async fn open(config: &Config) -> Result<Engine> {
+        Engine::open_noting(config, Arc::default()).await
+    }
+
+    /// The same, and `health` says from the beginning on whether the checkpoint store answers: what
+    /// is opened waits for it.
+    pub async fn open_noting(config: &Config, health: Arc<StoreHealth>) -> Result<Engine> {
+        let mut config = config.clone();
+        if config.workers == 0 {
+            config.workers = std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(tidemark_common::VNODES);
+        }
+        let data = DataFolder::lock(Path::new(&config.data_dir))?;
+        let folder = data.path().to_path_buf();
+        if config.checkpoint_url.is_empty() {
+            config.checkpoint_url = format!("file://{}", folder.join("checkpoints").display());
+        }
+        let store = CheckpointStore::open_noting(&config.checkpoint_url, health)?;
+        let log_folder = folder.join("log");
+        tokio::spawn(tell_trouble(&store, log_folder.clone()));
+        let recover = config.recover_from_checkpoint;
+        let opened = tokio::task::spawn_blocking(move || {
+            WriteAheadLog::open(Arc::new(LocalDisk), &log_folder, recover)
+        })
+        .await
+        .map_err(|e| Error::internal(e.to_string()))??;
+        // A log of which a part is lost says nothing about who is ahead, folder or store.
+        let is_lost = opened.loss.is_some();
+        let entries = match &opened.loss {
+            Some(loss) => {
+                tracing::error!(%loss, "the log is not whole, and its loss is accepted");
+                &[]
+            }
+            None => &opened.entries[..],
+        };
+        let known = LogKnowledge {
+            entries,
+            is_lost,
+            is_new: opened.is_new,
+        };
+        let looked = ownership::look(&data, &store.waiting(), &known, recover).await?;
+        let past = Past {
+            entries: opened.entries,
+            follows: opened.follows,
+            loss: is_lost,
+            accept_loss: recover || is_lost,
+        };
+        let mut recovered = Recovered::read(past, &store.patient()).await?;
+        ownership::report_loss(&recovered, recover);
+        let log = opened.log;
+        let owned = looked.claim(&data, &store.patient(), &recovered).await?;
+        recovered.generation = owned.lineage.own().generation;
+        tidy_up(&store, &owned.lineage).await?;
+        let (recovery, suspects) = Recovery::begin(&folder)?;
+        recovered.suspects = suspects;
+        let errors = restored_errors(&recovered, &store.patient()).await;
+        let next_id = recovered.decisions.catalog.next_id.max(1);
+        let pace = Pace {
+            epoch: Duration::from_millis(config.epoch_ms),
+            checkpoint: Duration::from_millis(config.checkpoint_ms),
+            snapshot_age_max: (config.snapshot_age_max_ms > 0)
+                .then(|| Duration::from_millis(config.snapshot_age_max_ms)),
+        };
+        let tokio = tokio::runtime::Handle::current();
+        let storing = Storing::new(store.clone(), recovered.generation, tokio);
+        let claim = Arc::new(Claim {
+            lineage: owned.lineage,
+        });
+        let lock = data.into_lock();
+        let (parts, inbound) = Parts::new(config, owned.cluster, storing, &claim, errors);
+        let recovery = Arc::new(recovery);
+        // Also when it is left: a start that fails with an error, or that a signal ends, has not
+        // died.
+        let ended = EndRecovery(recovery.clone());
+        let (pool, mut threads) = parts.start_workers(&recovery)?;
+        let (ready, opened) = oneshot::channel();
+        let readers = parts.readers.clone();
+        threads.push(start_coordinator(
+            log, recovered, readers, pool, pace, inbound, ready,
+        )?);
+        opened
+            .await
+            .map_err(|_| Error::internal("the coordinator ended before it opened"))??;
+        drop(ended);
+        let engine = parts.into_engine(next_id, threads, lock);
+        tokio::spawn(follow_sources(Arc::downgrade(&engine.node)));
+        tokio::spawn(watch_claim(store, Arc::downgrade(&claim)));
+        Ok(engine)
+    }
+}
+
+/// The parts of a node that is being opened.
+struct Parts {
+    config: Config,
+    cluster: String,
+    placement: Arc<Placement>,
+    events: mpsc::Sender<Event>,
+    readers: Arc<Readers>,
+    published: Arc<Published>,
+    figures: Arc<Figures>,
+    errors: KeptErrors,
+    load: Arc<Load>,
+    storing: Storing,
+    checkpoints: Arc<Checkpoints>,
+    sinks: Arc<SinkQueues>,
+    writers: Arc<TableWriters>,
+}
+
+impl Parts {
+    /// All of them, and what the coordinator is told.
+    fn new(
+        config: Config,
+        cluster: String,
+        storing: Storing,
+        claim: &Arc<Claim>,
+        errors: ErrorTable,
+    ) -> (Parts, mpsc::Receiver<Event>) {
+        let (events, inbound) = mpsc::channel();
+        let workers = config.workers;
+        let readers = Readers::new();
+        let published = Arc::new(Published::new(workers));
+        let figures = Arc::new(Figures::new(workers));
+        let errors: KeptErrors = Arc::new(Mutex::new(errors));
+        let full = Arc::new(FullSinks::default());
+        let checkpoints = Checkpoints::new(
+            storing.clone(),
+            claim.clone(),
+            events.clone(),
+            errors.clone(),
+        );
+        let sinks = SinkQueues::new(sinks::Surroundings {
+            cluster: cluster.clone(),
+            storing: storing.clone(),
+            readers: readers.clone(),
+            published: published.clone(),
+            figures: figures.clone(),
+            errors: errors.clone(),
+            events: events.clone(),
+            full: full.clone(),
+        });
+        let writers = TableWriters::new(events.clone(), readers.clone(), published.clone(), full);
+        let parts = Parts {
+            placement: Arc::new(Placement::even(workers)),
+            load: Arc::new(Load::new(workers, config.exchange_rows_max)),
+            config,
+            cluster,
+            events,
+            readers,
+            published,
+            figures,
+            errors,
+            storing,
+            checkpoints: Arc::new(checkpoints),
+            sinks: Arc::new(sinks),
+            writers: Arc::new(writers),
+        };
+        (parts, inbound)
+    }
+
+    fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<JoinHandle<()>>)> {
+        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..self.placement.workers())
+            .map(|_| crossbeam_channel::unbounded::<Inbound>())
+            .unzip();
+        let around = Surroundings {
+            placement: self.placement.clone(),
+            batch_rows_max: self.config.batch_rows_max,
+            events: self.events.clone(),
+            readers: self.readers.clone(),
+            published: self.published.clone(),
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+            recovery: recovery.clone(),
+            storing: self.storing.clone(),
+            sinks: self.sinks.clone(),
+            load: self.load.clone(),
+        };
+        let (mut commands, mut threads) = (Vec::new(), Vec::new());
+        for (id, inbox) in receivers.into_iter().enumerate() {
+            let (sender, receiver) = crossbeam_channel::unbounded();
+            commands.push(sender);
+            let (around, peers) = (around.clone(), inboxes.clone());
+            threads.push(spawn(format!("worker-{id}"), move || {
+                Worker::new(id, around, receiver, inbox, peers).run()
+            })?);
+        }
+        let pool = Pool {
+            commands,
+            inboxes,
+            events: self.events.clone(),
+            published: self.published.clone(),
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+            recovery: recovery.clone(),
+            storing: self.storing.clone(),
+            checkpoints: self.checkpoints.clone(),
+            sinks: self.sinks.clone(),
+            writers: self.writers.clone(),
+        };
+        Ok((pool, threads))
+    }
+
+    fn into_engine(self, next_id: u32, threads: Vec<JoinHandle<()>>, lock: File) -> Engine {
+        let reading = Reading {
+            placement: self.placement.clone(),
+            batch_rows_max: self.config.batch_rows_max,
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+        };
+        let node = Node {
+            config: self.config,
+            cluster: self.cluster,
+            placement: self.placement,
+            events: self.events,
+            readers: self.readers,
+            published: self.published,
+            figures: self.figures,
+            errors: self.errors,
+            load: self.load,
+            reading,
+            checkpoints: self.checkpoints,
+            sinks: self.sinks,
+            writers: self.writers,
+            next_id: AtomicU32::new(next_id),
+            threads: Mutex::new(threads),
+            lock: Mutex::new(Some(lock)),
+        };
+        Engine {
+            node: Arc::new(node),
+        }
+    }
+}
+
+/// The errors that the last checkpoint holds. They are diagnostics: what cannot be read is
+/// reported, and the database opens without.
+async fn restored_errors(recovered: &Recovered, store: &CheckpointStore) -> ErrorTable {
+    let mut errors = ErrorTable::default();
+    let Some(file) = recovered.manifest.as_ref().and_then(|m| m.errors.clone()) else {
+        return errors;
+    };
+    let running = recovered.running();
+    match store.read_errors(&file).await {
+        Ok(kept) => errors.restore(file, kept, |id| {
+            running.contains(&id) || recovered.decisions.catalog.relations.contains_key(&id)
+        }),
+        Err(error) => {
+            tracing::error!(file = %file.path, %error, "the errors of before the last checkpoint \
+                cannot be read: tidemark.errors goes on without them")
+        }
+    }
+    errors
+}
+
+/// Ends the notes of recovery when it is dropped.
+struct EndRecovery(Arc<Recovery>);
+
+impl Drop for EndRecovery {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn start_coordinator(
+    log: WriteAheadLog,
+    recovered: Recovered,
+    readers: Arc<Readers>,
+    pool: Pool,
+    pace: Pace,
+    events: mpsc::Receiver<Event>,
+    ready: oneshot::Sender<Result<()>>,
+) -> Result<JoinHandle<()>> {
+    spawn("coordinator".into(), move || {
+        match Coordinator::recover(
+            Box::new(log),
+            recovered,
+            readers,
+            Box::new(pool),
+            pace,
+            &events,
+        ) {
+            Ok(coordinator) => {
+                let _ = ready.send(Ok(()));
+                if let Err(error) = coordinator.run(&events) {
+                    tracing::error!(%error, "the log cannot be written: nothing can be decided any \
+                        more");
+                    // Whoever waits must not wait for ever, and nothing may be answered that was
+                    // not decided.
+                    std::process::exit(1);
+                }
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    })
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = name.clone();
+    let guarded = move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+            // Without this thread nothing would ever complete; what was decided comes back by
+            // replay.
+            tracing::error!(
+                thread,
+                "a thread of the engine ended by a broken invariant: the server exits"
+            );
+            std::process::exit(70);
+        }
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(tidemark_common::STACK_BYTES)
+        .spawn(guarded)
+        .map_err(Error::from)
+}

@@ -1,0 +1,25 @@
+//! A node: what drives its workers and keeps its part of the database. It opens the data folder and
+//! the checkpoint store, runs the coordinator (crate `control`) and the workers (crate `worker`),
+//! delivers what sinks emit, resolves what is written to tables and answers what people ask.
+//!
+//! Threads of a node: one per worker (all operators of its vnodes, synchronous), one coordinator,
+//! one per sink; uploads and connections run on tokio.
+
+mod beginning;
+mod checkpoints;
+pub mod engine;
+mod locks;
+mod metrics;
+mod ownership;
+mod pool;
+mod scan;
+mod sinks;
+mod store;
+mod writes;
+
+pub use checkpoints::CheckpointInfo;
+pub use engine::{CatalogChange, Engine, JobStatus, Pin};
+pub use locks::{TableLock, Writer};
+pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
+pub use tidemark_state::errors::ErrorRow;
+pub use writes::{WriteGuard, check_write_bytes};

@@ -1,0 +1,713 @@
+//! Writing tables: INSERT, UPDATE and DELETE are resolved here, serially per table against all
+//! earlier writes, into -old +new rows that the log keeps.
+//!
+//! A table's rows are looked up where they live, in the partitions of its view as of the newest
+//! published epoch. On top of that its *head* has what was submitted and is not published yet, so
+//! that a writer sees all earlier writes; it is empty soon after the last one, and there is no
+//! second copy of a table. A writer locks the heads of its tables, in the order of their ids, so
+//! that no two wait for each other. What it writes is kept in the guard until it commits, and goes
+//! into the heads only then.
+
+mod head;
+
+use crate::locks::{LockNote, TableLock, TableLocks, Writer};
+use crate::sinks::full::{self, FullSinks};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute;
+use head::Decision;
+pub use head::TableHead;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+use tidemark_changelog::key::encode_columns;
+use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
+use tidemark_control::coordinator::stopped_error;
+use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
+use tidemark_control::protocol::{Event, Fate, Request};
+use tidemark_control::{Readers, TableWrites};
+use tidemark_plan::{Conflict, Relation, RelationKind};
+use tidemark_state::ViewPartition;
+use tidemark_state::consolidate::consolidate;
+use tidemark_worker::Published;
+use tokio::sync::OwnedMutexGuard;
+
+/// Exclusive write access to some tables.
+pub struct WriteGuard {
+    writers: Arc<TableWriters>,
+    tables: BTreeMap<RelationId, Locked>,
+}
+
+struct Locked {
+    relation: Arc<Relation>,
+    head: OwnedMutexGuard<TableHead>,
+    _note: LockNote,
+    /// This guard's own writes.
+    changes: Vec<ChangeBatch>,
+}
+
+/// The writers of a node's tables.
+pub struct TableWriters {
+    events: mpsc::Sender<Event>,
+    readers: Arc<Readers>,
+    published: Arc<Published>,
+    /// Sinks that hold up those who write what they read.
+    full: Arc<FullSinks>,
+    /// Who holds and who awaits the tables' locks.
+    locks: Arc<TableLocks>,
+    /// Writes that are not published yet, for resolving the next one.
+    heads: Mutex<HashMap<RelationId, Arc<tokio::sync::Mutex<TableHead>>>>,
+}
+
+impl TableWriters {
+    /// Nothing written yet.
+    pub fn new(
+        events: mpsc::Sender<Event>,
+        readers: Arc<Readers>,
+        published: Arc<Published>,
+        full: Arc<FullSinks>,
+    ) -> TableWriters {
+        TableWriters {
+            events,
+            readers,
+            published,
+            full,
+            locks: Arc::default(),
+            heads: Mutex::default(),
+        }
+    }
+
+    /// The jobs of these relations end. Whoever holds one of them cannot commit.
+    pub fn forget(&self, relations: &[RelationId]) {
+        let mut heads = self.heads.lock();
+        heads.retain(|id, _| !relations.contains(id));
+    }
+
+    /// The partitions of a table. `55000` with the reason when its job does not run.
+    pub fn partitions(&self, table: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
+        let (catalog, partitions) = self.published.partitions(table);
+        let relation = catalog.relations.get(&table);
+        match (partitions, relation, catalog.stopped.get(&table)) {
+            (_, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
+            (Some(partitions), ..) => Ok(partitions),
+            (None, relation, _) => Err(no_rows(relation)),
+        }
+    }
+
+    /// Locks these tables for writing, in id order. Writes see all earlier writes; nothing is
+    /// visible to others before `commit`. Dropping the guard rolls back. `55P03` if a lock is not
+    /// free within the writer's `lock_timeout`, `53400` if a sink has no room for the changes.
+    pub async fn begin_write(
+        self: &Arc<Self>,
+        tables: &[RelationId],
+        writer: Writer,
+    ) -> Result<WriteGuard> {
+        if let Some(error) = self.readers.log_error() {
+            return Err(error.context("the write cannot be logged"));
+        }
+        let mut ids = tables.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        self.await_sinks(&ids).await?;
+        let mut locked = BTreeMap::new();
+        for id in ids {
+            let relation = self.writable(id)?;
+            let head = self.heads.lock().entry(id).or_default().clone();
+            let note = self.locks.ask(id, writer.session);
+            let mut head = self.lock_head(head, writer).await?;
+            note.granted();
+            // The wait can have been long: the table may be gone.
+            let relation = self.writable(relation.id)?;
+            head.forget(self.readers.published());
+            locked.insert(
+                id,
+                Locked {
+                    relation,
+                    head,
+                    _note: note,
+                    changes: Vec::new(),
+                },
+            );
+        }
+        Ok(WriteGuard {
+            writers: self.clone(),
+            tables: locked,
+        })
+    }
+
+    /// Waits until no sink that reads these tables is full; before anything is locked.
+    async fn await_sinks(&self, tables: &[RelationId]) -> Result<()> {
+        let full = &self.full;
+        let is_fed = || tables.iter().find_map(|table| full.fed_by(*table));
+        let began = Instant::now();
+        while let Some(sink) = is_fed() {
+            if began.elapsed() > full::WRITE_PATIENCE {
+                return Err(full::too_full(&sink));
+            }
+            tokio::time::sleep(full::LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    async fn lock_head(
+        &self,
+        head: Arc<tokio::sync::Mutex<TableHead>>,
+        writer: Writer,
+    ) -> Result<OwnedMutexGuard<TableHead>> {
+        let Some(timeout) = writer.lock_timeout else {
+            return Ok(head.lock_owned().await);
+        };
+        tokio::time::timeout(timeout, head.lock_owned())
+            .await
+            .map_err(|_| {
+                let e = Error::user(SqlState("55P03"), "canceling statement due to lock timeout");
+                self.explain_wait(e, writer.session)
+            })
+    }
+
+    /// The write locks that are held or awaited.
+    pub fn locks(&self) -> Vec<TableLock> {
+        self.locks.list()
+    }
+
+    /// The sessions that a session waits for.
+    pub fn blockers(&self, session: i32) -> Vec<i32> {
+        let blockers = self.locks.blockers(session);
+        let mut all: Vec<i32> = blockers.into_iter().flat_map(|(_, by)| by).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Adds to the error of a statement that did not get what it waited for who has it.
+    pub fn explain_wait(&self, error: Error, session: i32) -> Error {
+        let blockers = self.locks.blockers(session);
+        let holder = |(table, by): &(RelationId, Vec<i32>)| Some((*table, *by.first()?));
+        let Some((table, holder)) = blockers.iter().find_map(holder) else {
+            return error;
+        };
+        let catalog = self.published.catalog();
+        let name = catalog.relations.get(&table).map_or("", |r| &r.name);
+        error
+            .with_detail(format!(
+                "Session {holder} has locked table \"{name}\" for writing."
+            ))
+            .with_hint(format!(
+                "SELECT * FROM pg_stat_activity WHERE pid = {holder} tells what it does, SELECT \
+                 pg_terminate_backend({holder}) ends it."
+            ))
+    }
+
+    fn writable(&self, id: RelationId) -> Result<Arc<Relation>> {
+        let catalog = self.published.catalog();
+        let relation = catalog.relations.get(&id).ok_or_else(|| {
+            Error::user(
+                SqlState::UNDEFINED_TABLE,
+                "the table does not exist any more",
+            )
+        })?;
+        if relation.kind != RelationKind::Table {
+            return Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!(
+                    "\"{}\" is a {}, only tables can be written",
+                    relation.name,
+                    relation.kind.name()
+                ),
+            ));
+        }
+        if relation.connector.is_some() {
+            return Err(Error::user(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("table \"{}\" is written by its connector", relation.name),
+            ));
+        }
+        if let Some(stopped) = catalog.stopped.get(&id) {
+            return Err(stopped_error(relation, stopped));
+        }
+        Ok(relation.clone())
+    }
+}
+
+impl WriteGuard {
+    fn locked(&self, table: RelationId) -> Result<&Locked> {
+        self.tables
+            .get(&table)
+            .ok_or_else(|| Error::internal("the table is not locked for writing"))
+    }
+
+    /// The table's rows now, with this guard's own writes, in all its columns (what UPDATE and
+    /// DELETE evaluate over).
+    pub fn rows(&self, table: RelationId) -> Result<Vec<RecordBatch>> {
+        let locked = self.locked(table)?;
+        let columns: Vec<usize> = (0..locked.relation.columns.len()).collect();
+        let partitions = self.writers.partitions(table)?;
+        let pin = self.writers.readers.pin();
+        let mut changes = locked.head.after(pin.epoch());
+        changes.extend(locked.changes.iter().cloned());
+        let on_top = consolidate(&locked.relation.arrow_schema(), &changes);
+        let shares = shares(&on_top, &partitions);
+        let mut rows = Vec::new();
+        for (partition, share) in partitions.iter().zip(shares) {
+            let (epoch, mergeable) = (pin.epoch(), pin.mergeable());
+            rows.extend(partition.read_with(epoch, mergeable, share, &columns, 8192)?);
+        }
+        Ok(rows)
+    }
+
+    /// The rows with these keys (arrays of the table's key columns), without scanning.
+    pub fn lookup(&self, table: RelationId, keys: &[ArrayRef]) -> Result<RecordBatch> {
+        let locked = self.locked(table)?;
+        let schema = locked.relation.arrow_schema();
+        let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
+        encode_columns(keys, &mut wanted);
+        let (mut found, elsewhere) = locked.head.lookup(&wanted)?;
+        found.extend(self.published(table, keys, elsewhere)?);
+        if !locked.changes.is_empty() {
+            let wanted: HashSet<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
+            let mut changes: Vec<ChangeBatch> =
+                found.into_iter().map(ChangeBatch::insert).collect();
+            for batch in &locked.changes {
+                let mask: BooleanArray = encoded_keys(batch.rows(), &locked.relation.key)
+                    .iter()
+                    .map(|k| Some(wanted.contains(k.as_slice())))
+                    .collect();
+                changes.push(batch.filter(&mask));
+            }
+            found = expand_weights(consolidate(&schema, &changes))?;
+        }
+        compute::concat_batches(&schema, &found).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// The rows with these of the keys in the table's partitions, as of the newest published epoch.
+    fn published(
+        &self,
+        table: RelationId,
+        keys: &[ArrayRef],
+        which: Vec<u32>,
+    ) -> Result<Vec<RecordBatch>> {
+        if which.is_empty() {
+            return Ok(Vec::new());
+        }
+        let relation = &self.locked(table)?.relation;
+        let columns: Vec<usize> = (0..relation.columns.len()).collect();
+        let which = UInt32Array::from(which);
+        let keys = take_all(keys, &which)?;
+        let partitions = self.writers.partitions(table)?;
+        let pin = self.writers.readers.pin();
+        let owners: Vec<usize> = hash_columns(&keys, which.len())
+            .into_iter()
+            .map(|hash| vnode_owner(vnode_of_hash(hash), partitions.len()))
+            .collect();
+        let mut found = Vec::new();
+        for (worker, partition) in partitions.iter().enumerate() {
+            if partition.key() != Some(relation.key.as_slice()) {
+                return Err(Error::internal(format!(
+                    "table \"{}\" is not kept by its key",
+                    relation.name
+                )));
+            }
+            // Rows that are only ever added may be anywhere.
+            let here = |row: &u32| partition.is_append_only() || owners[*row as usize] == worker;
+            let rows: Vec<u32> = (0..which.len() as u32).filter(here).collect();
+            if !rows.is_empty() {
+                let keys = take_all(&keys, &UInt32Array::from(rows))?;
+                found.push(partition.lookup(pin.epoch(), pin.mergeable(), &keys, &columns)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes exactly these rows (all columns, as `rows` returned them under this guard; see
+    /// `holds`), then writes `inserts`. Returns how many rows were (deleted, inserted). A key that
+    /// exists: by the table's conflict rule, or `23505` with `unique = true`. NOT NULL is checked
+    /// here (`23502`).
+    pub fn write(
+        &mut self,
+        table: RelationId,
+        deletes: &[RecordBatch],
+        inserts: &[RecordBatch],
+        unique: bool,
+    ) -> Result<(usize, usize)> {
+        let relation = self.locked(table)?.relation.clone();
+        let schema = relation.arrow_schema();
+        let before = self.tables.get(&table).map_or(0, |l| l.changes.len());
+        let deleted: usize = deletes.iter().map(RecordBatch::num_rows).sum();
+        for rows in deletes.iter().filter(|r| r.num_rows() > 0) {
+            self.add(
+                table,
+                ChangeBatch::new(rows.clone(), vec![-1; rows.num_rows()]),
+            );
+        }
+        let mut inserted = 0;
+        for rows in inserts.iter().filter(|r| r.num_rows() > 0) {
+            let result = check_not_null(&relation, rows).and_then(|()| {
+                if relation.key.is_empty() {
+                    Ok(ChangeBatch::insert(rows.clone()))
+                } else {
+                    self.resolve(table, &relation, rows, unique)
+                }
+            });
+            match result {
+                Ok(changes) => {
+                    inserted += (0..changes.num_rows())
+                        .filter(|i| changes.weight(*i) > 0)
+                        .count();
+                    let rows =
+                        RecordBatch::try_new(schema.clone(), changes.rows().columns().to_vec())
+                            .map_err(|e| Error::internal(e.to_string()))?;
+                    self.add(
+                        table,
+                        ChangeBatch::with_weights(rows, changes.weights().cloned()),
+                    );
+                }
+                Err(error) => {
+                    // A statement has effect wholly or not at all.
+                    if let Some(locked) = self.tables.get_mut(&table) {
+                        locked.changes.truncate(before);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok((deleted, inserted))
+    }
+
+    /// A number that changes with every write of others into the table: equal ones mean equal rows.
+    pub fn version(&self, table: RelationId) -> Result<Epoch> {
+        Ok(self.locked(table)?.head.version())
+    }
+
+    /// Whether the table has all of these rows (all columns) now, with this guard's own writes:
+    /// what `write` may delete.
+    pub fn holds(&self, table: RelationId, rows: &[RecordBatch]) -> Result<bool> {
+        let relation = self.locked(table)?.relation.clone();
+        let rows: Vec<&RecordBatch> = rows.iter().filter(|r| r.num_rows() > 0).collect();
+        if rows.is_empty() {
+            return Ok(true);
+        }
+        let mut changes: Vec<ChangeBatch> = if relation.key.is_empty() {
+            self.rows(table)?
+                .into_iter()
+                .map(ChangeBatch::insert)
+                .collect()
+        } else {
+            let found = rows.iter().map(|r| {
+                self.lookup(
+                    table,
+                    &relation
+                        .key
+                        .iter()
+                        .map(|k| r.column(*k).clone())
+                        .collect::<Vec<_>>(),
+                )
+            });
+            found
+                .map(|f| f.map(ChangeBatch::insert))
+                .collect::<Result<_>>()?
+        };
+        changes.extend(
+            rows.into_iter()
+                .map(|r| ChangeBatch::new(r.clone(), vec![-1; r.num_rows()])),
+        );
+        let net = consolidate(&relation.arrow_schema(), &changes);
+        Ok((0..net.num_rows()).all(|i| net.weight(i) >= 0))
+    }
+
+    fn add(&mut self, table: RelationId, changes: ChangeBatch) {
+        if let Some(locked) = self.tables.get_mut(&table) {
+            locked.changes.push(changes);
+        }
+    }
+
+    /// Inserts by key: what exists is replaced, kept or an error; of several rows of one key in the
+    /// statement the last one (or with IGNORE the first) counts.
+    fn resolve(
+        &self,
+        table: RelationId,
+        relation: &Relation,
+        rows: &RecordBatch,
+        unique: bool,
+    ) -> Result<ChangeBatch> {
+        let keys = encoded_keys(rows, &relation.key);
+        let ignore = relation.conflict == Conflict::Ignore;
+        let mut chosen: HashMap<&[u8], u32> = HashMap::with_capacity(keys.len());
+        for (i, key) in keys.iter().enumerate() {
+            let i = i as u32;
+            match chosen.entry(key) {
+                std::collections::hash_map::Entry::Occupied(_) if unique => {
+                    return Err(duplicate(relation, rows, i as usize));
+                }
+                std::collections::hash_map::Entry::Occupied(mut e) => {
+                    if !ignore {
+                        e.insert(i);
+                    }
+                }
+                std::collections::hash_map::Entry::Vacant(e) => drop(e.insert(i)),
+            }
+        }
+        let columns: Vec<ArrayRef> = relation
+            .key
+            .iter()
+            .map(|k| rows.column(*k).clone())
+            .collect();
+        let existing = self.lookup(table, &columns)?;
+        let mut existing_keys = encoded_keys(&existing, &relation.key);
+        let mut keep = vec![true; existing.num_rows()];
+        for (i, key) in existing_keys.iter().enumerate() {
+            if let Some(row) = chosen.get(key.as_slice()) {
+                if unique {
+                    return Err(duplicate(relation, rows, *row as usize));
+                }
+                if ignore {
+                    chosen.remove(key.as_slice());
+                    keep[i] = false;
+                }
+            }
+        }
+        dedup(&mut existing_keys, &mut keep);
+        let mut indices: Vec<u32> = chosen.into_values().collect();
+        indices.sort_unstable();
+        let new = compute::take_record_batch(rows, &UInt32Array::from(indices))
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let old = compute::filter_record_batch(&existing, &BooleanArray::from(keep))
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let weights: Vec<i64> = std::iter::repeat_n(-1, old.num_rows())
+            .chain(std::iter::repeat_n(1, new.num_rows()))
+            .collect();
+        let schema = relation.arrow_schema();
+        let new = RecordBatch::try_new(schema.clone(), new.columns().to_vec())
+            .map_err(|e| Error::internal(e.to_string()))?;
+        let both = compute::concat_batches(&schema, [&old, &new])
+            .map_err(|e| Error::internal(e.to_string()))?;
+        Ok(ChangeBatch::new(both, weights))
+    }
+
+    /// Submits the writes and puts them into the heads; the tables are free for the next writer
+    /// when this returns. The answer tells their epoch when it is decided; none if nothing changes.
+    fn submit(self) -> Result<Option<Decision>> {
+        // The tables stay locked until the writes are sent: the log must have them in the order in
+        // which they were resolved.
+        let mut tables = self.tables;
+        let changes = tables.values().flat_map(|locked| &locked.changes);
+        check_write_bytes(changes.map(changes_bytes).sum())?;
+        let writers = &self.writers;
+        for (table, locked) in tables
+            .iter()
+            .filter(|(_, locked)| !locked.changes.is_empty())
+        {
+            // Nobody is told that rows are kept in a table that was dropped, or that stopped, while
+            // the writer held it.
+            let catalog = writers.published.catalog();
+            if let Some(stopped) = catalog.stopped.get(table) {
+                return Err(stopped_error(&locked.relation, stopped));
+            }
+            let current = writers.heads.lock().get(table).cloned();
+            let held = OwnedMutexGuard::mutex(&locked.head);
+            let is_another = current.is_none_or(|head| !Arc::ptr_eq(&head, held));
+            if is_another && catalog.relations.contains_key(table) {
+                return Err(Error::user(
+                    SqlState("40001"),
+                    format!(
+                        "table \"{}\" stopped and was resumed while it was being written",
+                        locked.relation.name
+                    ),
+                )
+                .with_hint("Run the transaction again."));
+            }
+            if !catalog.relations.contains_key(table) {
+                return Err(Error::user(
+                    SqlState::UNDEFINED_TABLE,
+                    format!(
+                        "table \"{}\" was dropped while it was being written",
+                        locked.relation.name
+                    ),
+                ));
+            }
+        }
+        let (mut writes, mut keys) = (Vec::new(), Vec::new());
+        for (table, locked) in &tables {
+            let changes = consolidate(&locked.relation.arrow_schema(), &locked.changes);
+            if changes.is_empty() {
+                continue;
+            }
+            keys.push(if locked.relation.key.is_empty() {
+                Vec::new()
+            } else {
+                encoded_keys(changes.rows(), &locked.relation.key)
+            });
+            writes.push(TableWrites {
+                table: *table,
+                changes,
+            });
+        }
+        if writes.is_empty() {
+            return Ok(None);
+        }
+        // What was not submitted is in no head: a head that knows more than the log would resolve
+        // the next write against rows that are not there. What is refused after it was submitted
+        // leaves the heads again, and the coordinator refuses what was resolved against it.
+        let (reply, decision) = head::decision();
+        let (submitted, fate) = (writes.clone(), Fate::default());
+        let request = Request::Write {
+            writes,
+            after: tables.values().filter_map(|l| l.head.last_open()).collect(),
+            fate: fate.clone(),
+            reply: Some(reply),
+        };
+        writers
+            .events
+            .send(Event::Request(request))
+            .map_err(|_| tidemark_control::coordinator::shutting_down())?;
+        for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
+            if let Some(locked) = tables.get_mut(&table) {
+                let (decision, fate) = (decision.clone(), fate.clone());
+                locked.head.add(changes, keys, decision, fate);
+            }
+        }
+        Ok(Some(decision))
+    }
+
+    /// Logs the writes as one; returns their epoch when it is decided.
+    pub async fn commit(self) -> Result<Epoch> {
+        let readers = self.writers.readers.clone();
+        match self.submit()? {
+            Some(decision) => decision.await,
+            None => Ok(readers.decided()),
+        }
+    }
+
+    /// Submits the writes and returns at once (`dml_commit = 'async'`).
+    pub fn commit_async(self) -> Result<()> {
+        self.submit().map(drop)
+    }
+}
+
+/// `42P01` for a relation that is gone, or whose rows are.
+pub fn no_rows(relation: Option<&Arc<Relation>>) -> Error {
+    let name = relation.map(|r| r.name.as_str()).unwrap_or_default();
+    Error::user(
+        SqlState::UNDEFINED_TABLE,
+        format!("relation \"{name}\" does not exist any more or keeps no rows"),
+    )
+}
+
+/// `54000` for more than the log takes at once.
+pub fn check_write_bytes(bytes: usize) -> Result<()> {
+    if bytes <= WRITE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::user(
+        SqlState("54000"),
+        format!("a transaction that writes {bytes} bytes is too large"),
+    )
+    .with_detail(format!("The limit is {WRITE_BYTES_MAX} bytes."))
+    .with_hint("Write the rows in several transactions."))
+}
+
+/// The part of the changes that each partition keeps.
+fn shares(changes: &ChangeBatch, partitions: &[Arc<ViewPartition>]) -> Vec<ChangeBatch> {
+    let key = partitions.first().and_then(|p| p.key());
+    let columns: Vec<ArrayRef> = match key {
+        Some(key) => key.iter().map(|k| changes.column(*k).clone()).collect(),
+        None => changes.rows().columns().to_vec(),
+    };
+    let mut rows = vec![Vec::new(); partitions.len()];
+    for (row, hash) in hash_columns(&columns, changes.num_rows())
+        .into_iter()
+        .enumerate()
+    {
+        rows[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
+    }
+    rows.into_iter()
+        .map(|rows| changes.take(&UInt32Array::from(rows)))
+        .collect()
+}
+
+fn take_all(columns: &[ArrayRef], rows: &UInt32Array) -> Result<Vec<ArrayRef>> {
+    columns
+        .iter()
+        .map(|c| compute::take(c, rows, None).map_err(|e| Error::internal(e.to_string())))
+        .collect()
+}
+
+/// Of an existing row that was found for several input rows only one is taken out.
+fn dedup(keys: &mut [Vec<u8>], keep: &mut [bool]) {
+    let mut seen = std::collections::HashSet::new();
+    for (key, keep) in keys.iter().zip(keep) {
+        *keep &= seen.insert(key.clone());
+    }
+}
+
+fn encoded_keys(rows: &RecordBatch, key: &[usize]) -> Vec<Vec<u8>> {
+    let columns: Vec<ArrayRef> = key.iter().map(|k| rows.column(*k).clone()).collect();
+    let mut keys = vec![Vec::new(); rows.num_rows()];
+    encode_columns(&columns, &mut keys);
+    keys
+}
+
+/// Rows of weight n, n times.
+fn expand_weights(changes: ChangeBatch) -> Result<Vec<RecordBatch>> {
+    if changes.weights().is_none() {
+        return Ok(vec![changes.rows().clone()]);
+    }
+    let indices: Vec<u32> = (0..changes.num_rows())
+        .flat_map(|i| std::iter::repeat_n(i as u32, changes.weight(i).max(0) as usize))
+        .collect();
+    Ok(vec![
+        changes.take(&UInt32Array::from(indices)).rows().clone(),
+    ])
+}
+
+fn check_not_null(relation: &Relation, rows: &RecordBatch) -> Result<()> {
+    for (i, column) in relation.columns.iter().enumerate() {
+        if !column.nullable && rows.column(i).null_count() > 0 {
+            return Err(Error::user(
+                SqlState::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, relation.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn duplicate(relation: &Relation, rows: &RecordBatch, row: usize) -> Error {
+    let names: Vec<&str> = relation
+        .key
+        .iter()
+        .map(|k| relation.columns[*k].name.as_str())
+        .collect();
+    let values: Vec<String> = relation
+        .key
+        .iter()
+        .map(|k| tidemark_operator::expr::value_text(rows.column(*k), row))
+        .collect();
+    Error::user(
+        SqlState::UNIQUE_VIOLATION,
+        format!(
+            "duplicate key value violates unique constraint \"{}_pkey\"",
+            relation.name
+        ),
+    )
+    .with_detail(format!(
+        "Key ({})=({}) already exists.",
+        names.join(", "),
+        values.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_beyond_the_limit_is_refused_before_it_is_logged() {
+        assert!(check_write_bytes(WRITE_BYTES_MAX).is_ok());
+        let error = check_write_bytes(WRITE_BYTES_MAX + 1).unwrap_err();
+        assert_eq!(error.state(), SqlState("54000"));
+    }
+}

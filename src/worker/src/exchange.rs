@@ -1,0 +1,259 @@
+//! Moving changes between actors: by vnode to the worker that owns them, or on the same worker
+//! without copying.
+//!
+//! Queues between workers are not bounded by themselves: a worker reads its sources only while no
+//! peer has more than `exchange_rows_max` rows waiting, so what can be on its way is that plus the
+//! output of one batch, and nothing can deadlock.
+
+use arrow::array::{ArrayRef, UInt32Array};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::{RelationId, TableId, WorkerId};
+use tidemark_control::Placement;
+use tidemark_operator::Barrier;
+use tidemark_state::Appended;
+
+/// What flows into a leaf.
+pub enum Message {
+    /// Rows.
+    Changes(ChangeBatch),
+    /// The end of an epoch.
+    Barrier(Barrier),
+}
+
+/// A message and where it goes.
+pub struct Delivery {
+    /// The job.
+    pub job: RelationId,
+    /// The fragment within its plan.
+    pub fragment: usize,
+    /// The leaf within the fragment.
+    pub leaf: usize,
+    /// The sender among the leaf's channels.
+    pub channel: usize,
+    /// What.
+    pub message: Message,
+}
+
+/// What arrives at a worker from outside its thread.
+pub enum Inbound {
+    /// From a peer.
+    Delivery(Delivery),
+    /// From a peer: it has nothing more for this job, which was stopped.
+    Fence(RelationId),
+    /// From the writer of a checkpoint file.
+    Read(AppendedRead),
+    /// Something may have happened: look again.
+    Wake,
+}
+
+/// A question for the columns of rows that a state table has sealed as appended. Without an answer
+/// the reply is dropped: the table is gone.
+pub struct AppendedRead {
+    /// The table.
+    pub table: TableId,
+    /// What it sealed.
+    pub appended: Arc<Appended>,
+    /// Numbers within that.
+    pub rows: Vec<u32>,
+    /// For the answer.
+    pub reply: crossbeam_channel::Sender<Vec<ArrayRef>>,
+}
+
+/// Rows on their way to each worker of a node.
+pub struct Load {
+    rows: Vec<AtomicUsize>,
+    rows_max: usize,
+}
+
+impl Load {
+    /// None yet, to so many workers; with more than `rows_max` one is congested.
+    pub fn new(workers: usize, rows_max: usize) -> Load {
+        Load {
+            rows: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
+            rows_max,
+        }
+    }
+
+    /// By worker.
+    pub fn rows(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().map(|rows| rows.load(Ordering::Relaxed))
+    }
+
+    fn sent(&self, worker: WorkerId, rows: usize) {
+        self.rows[worker].fetch_add(rows, Ordering::Relaxed);
+    }
+
+    fn received(&self, worker: WorkerId, rows: usize) {
+        self.rows[worker].fetch_sub(rows, Ordering::Relaxed);
+    }
+}
+
+/// One worker's way to all workers.
+pub struct Router {
+    worker: WorkerId,
+    peers: Vec<crossbeam_channel::Sender<Inbound>>,
+    placement: Arc<Placement>,
+    load: Arc<Load>,
+    /// Messages to actors of this worker, in order.
+    pub local: VecDeque<Delivery>,
+}
+
+/// Where the output of a fragment goes.
+#[derive(Clone, Debug)]
+pub enum Route {
+    /// To a leaf of another fragment, by vnode of these columns; without columns to the owner of
+    /// vnode 0.
+    Hash {
+        fragment: usize,
+        leaf: usize,
+        keys: Vec<usize>,
+    },
+    /// To a leaf of another fragment on all workers.
+    Broadcast { fragment: usize, leaf: usize },
+    /// To the taps of other jobs on this worker.
+    Taps,
+}
+
+impl Router {
+    /// A router of `worker`.
+    pub fn new(
+        worker: WorkerId,
+        peers: Vec<crossbeam_channel::Sender<Inbound>>,
+        placement: Arc<Placement>,
+        load: Arc<Load>,
+    ) -> Router {
+        Router {
+            worker,
+            peers,
+            placement,
+            load,
+            local: VecDeque::new(),
+        }
+    }
+
+    /// Tells all workers, this one too, that nothing follows for a job that was stopped.
+    pub fn fence(&self, job: RelationId) {
+        for peer in &self.peers {
+            // A worker that is gone means shutdown.
+            let _ = peer.send(Inbound::Fence(job));
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether a peer has so much to do that this worker should not read more.
+    pub fn is_congested(&self) -> bool {
+        self.load.rows().any(|rows| rows > self.load.rows_max)
+    }
+
+    /// Takes in what a peer has sent.
+    pub fn receive(&mut self, delivery: Delivery) {
+        if let Message::Changes(batch) = &delivery.message {
+            self.load.received(self.worker, batch.num_rows());
+        }
+        self.local.push_back(delivery);
+    }
+
+    /// Hands a message to a worker.
+    pub fn deliver(&mut self, worker: WorkerId, delivery: Delivery) {
+        if worker == self.worker {
+            self.local.push_back(delivery);
+            return;
+        }
+        if let Message::Changes(batch) = &delivery.message {
+            self.load.sent(worker, batch.num_rows());
+        }
+        // A peer that is gone means shutdown: the message does not matter any more.
+        let _ = self.peers[worker].send(Inbound::Delivery(delivery));
+    }
+
+    /// Sends a batch along a route of `job` (not `Taps`).
+    pub fn send(&mut self, job: RelationId, route: &Route, batch: ChangeBatch) {
+        match route {
+            Route::Hash {
+                fragment,
+                leaf,
+                keys,
+            } if keys.is_empty() || self.peers.len() == 1 => self.deliver(
+                0,
+                self.delivery(job, *fragment, *leaf, Message::Changes(batch)),
+            ),
+            Route::Hash {
+                fragment,
+                leaf,
+                keys,
+            } => {
+                for (worker, part) in self.partition(keys, batch) {
+                    self.deliver(
+                        worker,
+                        self.delivery(job, *fragment, *leaf, Message::Changes(part)),
+                    );
+                }
+            }
+            Route::Broadcast { fragment, leaf } => {
+                for worker in 0..self.peers.len() {
+                    self.deliver(
+                        worker,
+                        self.delivery(job, *fragment, *leaf, Message::Changes(batch.clone())),
+                    );
+                }
+            }
+            Route::Taps => unreachable!("taps are served by the job"),
+        }
+    }
+
+    /// Sends a barrier to all workers of a route (not `Taps`).
+    pub fn send_barrier(&mut self, job: RelationId, route: &Route, barrier: Barrier) {
+        let (Route::Hash { fragment, leaf, .. } | Route::Broadcast { fragment, leaf }) = route
+        else {
+            return;
+        };
+        for worker in 0..self.peers.len() {
+            self.deliver(
+                worker,
+                self.delivery(job, *fragment, *leaf, Message::Barrier(barrier)),
+            );
+        }
+    }
+
+    fn delivery(
+        &self,
+        job: RelationId,
+        fragment: usize,
+        leaf: usize,
+        message: Message,
+    ) -> Delivery {
+        Delivery {
+            job,
+            fragment,
+            leaf,
+            channel: self.worker,
+            message,
+        }
+    }
+
+    fn partition(&self, keys: &[usize], batch: ChangeBatch) -> Vec<(WorkerId, ChangeBatch)> {
+        let columns: Vec<_> = keys.iter().map(|k| batch.column(*k).clone()).collect();
+        let hashes = hash_columns(&columns, batch.num_rows());
+        let mut indices: Vec<Vec<u32>> =
+            vec![Vec::with_capacity(batch.num_rows() / self.peers.len() + 16); self.peers.len()];
+        for (i, hash) in hashes.iter().enumerate() {
+            indices[self.placement.owner(vnode_of_hash(*hash))].push(i as u32);
+        }
+        if let Some(worker) = indices.iter().position(|i| i.len() == batch.num_rows()) {
+            return vec![(worker, batch)];
+        }
+        indices
+            .into_iter()
+            .enumerate()
+            .filter(|(_, i)| !i.is_empty())
+            .map(|(worker, i)| (worker, batch.take(&UInt32Array::from(i))))
+            .collect()
+    }
+}

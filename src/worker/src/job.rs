@@ -1,0 +1,424 @@
+//! A job on one worker: its actors built from the plan, its leaves, and the taps of other jobs on
+//! its output.
+
+use crate::exchange::Route;
+use crate::figures::JobFigures;
+use crate::fragment::{Channel, Fragment, Leaf, Slot};
+use crate::source::Source;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
+use tidemark_control::Placement;
+use tidemark_operator::Barrier;
+use tidemark_operator::build::{BuildContext, SinkOutput, build_operator};
+use tidemark_plan::{Expr, JobPlan, Node, Op, Output, Relation};
+use tidemark_state::ViewPartition;
+use tidemark_state::checkpoint::FileMeta;
+
+/// One job on one worker.
+pub struct Job {
+    /// Its relation.
+    pub relation: Arc<Relation>,
+    /// Its actors, by fragment.
+    pub fragments: Vec<Fragment>,
+    /// Where each fragment's output goes.
+    pub routes: Vec<Route>,
+    /// Leaves that the worker feeds.
+    pub inputs: Vec<Input>,
+    /// Leaves of other jobs that read this one's output.
+    pub taps: Vec<TapTarget>,
+    /// What people read.
+    pub view: Option<Arc<ViewPartition>>,
+    /// From this epoch on, epochs wait for it and checkpoints contain it. Barriers of earlier
+    /// epochs may still be on their way through it.
+    pub counts_from: Option<Epoch>,
+    /// Its leaves take part in barriers; a job that is being created does from the epoch of its
+    /// join on.
+    pub joined: Option<Epoch>,
+    /// The last barrier that its last actor has closed.
+    pub last_passed: Epoch,
+    /// It has told the coordinator that it may join.
+    pub told_ready: bool,
+    /// Of a resumed sink: what the relations with rows that it reads held when it stopped.
+    pub told: BTreeMap<RelationId, Vec<FileMeta>>,
+    /// Figures.
+    pub figures: Arc<JobFigures>,
+}
+
+/// A leaf that does not receive from a fragment of the same job.
+pub struct Input {
+    /// The fragment.
+    pub fragment: usize,
+    /// The leaf within it.
+    pub leaf: usize,
+    /// What feeds it.
+    pub kind: InputKind,
+}
+
+/// What feeds a leaf.
+pub enum InputKind {
+    /// The job's own connector.
+    Source(Box<Source>),
+    /// Written rows.
+    Table,
+    /// Constant rows, sent once.
+    Values(Option<ChangeBatch>),
+    /// Another relation.
+    Tap {
+        /// Which.
+        upstream: RelationId,
+        /// Its columns.
+        columns: Vec<usize>,
+        /// The leaf's own schema.
+        schema: SchemaRef,
+        /// Catching up.
+        state: TapState,
+    },
+}
+
+/// How far a tap is.
+pub enum TapState {
+    /// Receives live messages, or will from the job's join on.
+    Live,
+    /// Reads the source's past with a reader of its own.
+    CatchUp(Box<CatchUp>),
+    /// Sends rows that the relation held at the join.
+    Snapshot {
+        /// What is left, in reverse order.
+        batches: Vec<ChangeBatch>,
+        /// Sent after them.
+        barrier: Barrier,
+        /// Sent after the barrier, in reverse order.
+        later: Vec<ChangeBatch>,
+    },
+}
+
+/// A reader and actor of its own for the past of an append-only source.
+pub struct CatchUp {
+    /// The reader.
+    pub source: Source,
+    /// The source's own operators.
+    pub fragment: Fragment,
+    /// Where it is ready to join.
+    pub ready_at: Vec<SplitPosition>,
+    /// Once joined: where to stop, and the barrier to send then.
+    pub end: Option<(Vec<SplitPosition>, Barrier)>,
+}
+
+/// A leaf of another job that reads this job's output.
+pub struct TapTarget {
+    /// The job.
+    pub job: RelationId,
+    /// Its fragment.
+    pub fragment: usize,
+    /// Its leaf.
+    pub leaf: usize,
+    /// Its index in the job's inputs.
+    pub input: usize,
+    /// Columns of this relation.
+    pub columns: Vec<usize>,
+    /// The leaf's schema.
+    pub schema: SchemaRef,
+    /// Receives messages after the barrier of this epoch.
+    pub after: Epoch,
+}
+
+impl TapTarget {
+    /// Picks the tap's columns from a batch that holds the columns `produced` of the relation.
+    pub fn pick(&self, batch: &ChangeBatch, produced: &[usize]) -> Result<ChangeBatch> {
+        pick(batch, produced, &self.columns, &self.schema)
+    }
+}
+
+/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of
+/// `schema`. Rows of which one of these columns could not be read are left out; what could not be
+/// read of the others does not matter.
+pub fn pick(
+    batch: &ChangeBatch,
+    produced: &[usize],
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> Result<ChangeBatch> {
+    let mut picked = Vec::with_capacity(columns.len());
+    for column in columns {
+        let at = produced
+            .iter()
+            .position(|p| p == column)
+            .ok_or_else(|| Error::internal(format!("column {column} is not produced")))?;
+        picked.push(batch.column(at).clone());
+    }
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let rows = RecordBatch::try_new_with_options(schema.clone(), picked, &options)
+        .map_err(|e| Error::internal(format!("a tap's columns do not fit: {e}")))?;
+    let picked = ChangeBatch::with_weights(rows, batch.weights().cloned());
+    Ok(match batch.faulty() {
+        None => picked,
+        Some(faulty) => leave_out(&picked, faulty, |column| columns.contains(&column)),
+    })
+}
+
+/// Leaves out the rows with a value of such a column that could not be read.
+pub fn leave_out(
+    batch: &ChangeBatch,
+    faulty: &[(usize, usize)],
+    column: impl Fn(usize) -> bool,
+) -> ChangeBatch {
+    let mut keep = vec![true; batch.num_rows()];
+    faulty
+        .iter()
+        .filter(|(_, c)| column(*c))
+        .for_each(|(row, _)| keep[*row] = false);
+    if keep.iter().all(|k| *k) {
+        batch.clone()
+    } else {
+        batch.filter(&arrow::array::BooleanArray::from(keep))
+    }
+}
+
+/// The same columns, all nullable: what flows may always hold NULL.
+pub fn nullable(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(arrow::datatypes::Schema::new(
+        schema
+            .fields()
+            .iter()
+            .map(|f| f.as_ref().clone().with_nullable(true))
+            .collect::<Vec<_>>(),
+    ))
+}
+
+/// A leaf as the plan describes it.
+pub struct LeafSpec {
+    /// The fragment.
+    pub fragment: usize,
+    /// The leaf.
+    pub leaf: usize,
+    /// What it reads.
+    pub op: Op,
+    /// Its columns.
+    pub schema: SchemaRef,
+}
+
+/// A job's actors, before its leaves are connected.
+pub struct Actors {
+    /// By fragment.
+    pub fragments: Vec<Fragment>,
+    /// By fragment.
+    pub routes: Vec<Route>,
+    /// Leaves that are not fed by fragments of the job.
+    pub leaves: Vec<LeafSpec>,
+    /// What people read.
+    pub view: Option<Arc<ViewPartition>>,
+}
+
+struct Builder<'a> {
+    context: BuildContext,
+    workers: usize,
+    fragment: usize,
+    slots: Vec<Slot>,
+    leaves: Vec<Leaf>,
+    specs: &'a mut Vec<LeafSpec>,
+    receives: &'a mut Vec<(usize, usize, usize)>,
+    view: &'a mut Option<Arc<ViewPartition>>,
+}
+
+enum Built {
+    Slot(usize),
+    Leaf(usize),
+}
+
+impl Builder<'_> {
+    fn build(&mut self, node: &Node) -> Result<Built> {
+        match &node.op {
+            op @ (Op::SourceRead { .. }
+            | Op::TableRead
+            | Op::Tap { .. }
+            | Op::Values { .. }
+            | Op::Receive { .. }) => {
+                let leaf = self.leaves.len();
+                let channels = if let Op::Receive { from } = op {
+                    self.receives.push((*from as usize, self.fragment, leaf));
+                    self.workers
+                } else {
+                    self.specs.push(LeafSpec {
+                        fragment: self.fragment,
+                        leaf,
+                        op: op.clone(),
+                        schema: nullable(&node.schema),
+                    });
+                    1
+                };
+                self.leaves.push(Leaf {
+                    parent: None,
+                    channels: (0..channels).map(|_| Channel::default()).collect(),
+                });
+                Ok(Built::Leaf(leaf))
+            }
+            _ => {
+                let inputs = node
+                    .inputs
+                    .iter()
+                    .map(|input| self.build(input))
+                    .collect::<Result<Vec<_>>>()?;
+                let built = build_operator(node, &mut self.context)?;
+                if built.view.is_some() {
+                    *self.view = built.view;
+                }
+                let slot = self.slots.len();
+                self.slots.push(Slot {
+                    operator: built.operator,
+                    parent: None,
+                });
+                for (port, input) in inputs.into_iter().enumerate() {
+                    match input {
+                        Built::Slot(i) => self.slots[i].parent = Some((slot, port)),
+                        Built::Leaf(i) => self.leaves[i].parent = Some((slot, port)),
+                    }
+                }
+                Ok(Built::Slot(slot))
+            }
+        }
+    }
+}
+
+/// Builds the actors of a job for one worker.
+pub fn build_actors(
+    relation: &Relation,
+    plan: &JobPlan,
+    placement: &Placement,
+    worker: WorkerId,
+    mut sink: Option<SinkOutput>,
+) -> Result<Actors> {
+    let workers = placement.workers();
+    let vnodes = placement.vnodes(worker);
+    let (mut fragments, mut specs, mut receives, mut view) =
+        (Vec::new(), Vec::new(), Vec::new(), None);
+    for fragment in &plan.fragments {
+        let is_last = matches!(fragment.output, Output::Relation);
+        let context = BuildContext {
+            relation: relation.name.clone(),
+            vnode_of_worker: vnodes.start as u16,
+            owns_vnode_zero: vnodes.start == 0,
+            on_error: relation.on_error,
+            sink_output: if is_last { sink.take() } else { None },
+        };
+        let mut builder = Builder {
+            context,
+            workers,
+            fragment: fragment.id as usize,
+            slots: Vec::new(),
+            leaves: Vec::new(),
+            specs: &mut specs,
+            receives: &mut receives,
+            view: &mut view,
+        };
+        builder.build(&fragment.root)?;
+        fragments.push(Fragment::new(builder.slots, builder.leaves));
+    }
+    let routes = plan
+        .fragments
+        .iter()
+        .map(|f| route(f.id as usize, &f.output, &receives))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Actors {
+        fragments,
+        routes,
+        leaves: specs,
+        view,
+    })
+}
+
+fn route(from: usize, output: &Output, receives: &[(usize, usize, usize)]) -> Result<Route> {
+    let leaf_in = |to: u32| {
+        let found = receives
+            .iter()
+            .find(|(f, fragment, _)| *f == from && *fragment == to as usize);
+        found.map(|(_, _, leaf)| *leaf).ok_or_else(|| {
+            Error::internal(format!(
+                "fragment {to} does not receive from fragment {from}"
+            ))
+        })
+    };
+    Ok(match output {
+        Output::Exchange { to, keys } => Route::Hash {
+            fragment: *to as usize,
+            leaf: leaf_in(*to)?,
+            keys: keys.clone(),
+        },
+        Output::Broadcast { to } => Route::Broadcast {
+            fragment: *to as usize,
+            leaf: leaf_in(*to)?,
+        },
+        Output::Relation => Route::Taps,
+    })
+}
+
+/// Constant rows of a `Values` leaf.
+pub fn constant_rows(rows: &[Vec<Expr>], schema: &SchemaRef) -> Result<Option<ChangeBatch>> {
+    tidemark_operator::values::values(rows, schema)
+}
+
+impl Job {
+    /// Whether this epoch waits for it.
+    pub fn counts(&self, epoch: Epoch) -> bool {
+        self.counts_from.is_some_and(|from| epoch >= from)
+    }
+
+    /// The columns of the relation that its output batches hold. Sources whose only operator is the
+    /// reader produce what is asked for.
+    pub fn produced(&self) -> Vec<usize> {
+        match self.pruned_source() {
+            Some(source) => source.produced.clone(),
+            None => (0..self.relation.columns.len()).collect(),
+        }
+    }
+
+    fn pruned_source(&self) -> Option<&Source> {
+        let bare = self.fragments.len() == 1 && self.fragments[0].slots.is_empty();
+        self.inputs.iter().find_map(|i| {
+            if let (true, InputKind::Source(s)) = (bare, &i.kind) {
+                Some(s.as_ref())
+            } else {
+                None
+            }
+        })
+    }
+
+    /// Makes the reader produce what the taps read.
+    pub fn prune_source(&mut self) {
+        if self.pruned_source().is_none() {
+            return;
+        }
+        let wanted: Vec<usize> = self
+            .taps
+            .iter()
+            .flat_map(|t| t.columns.iter().copied())
+            .collect();
+        if let Some(InputKind::Source(source)) = self.inputs.first_mut().map(|i| &mut i.kind) {
+            source.produce(wanted);
+        }
+    }
+
+    /// Whether all its taps that read the past have come far enough to join.
+    pub fn may_join(&self) -> bool {
+        self.inputs.iter().all(|i| match &i.kind {
+            InputKind::Tap {
+                state: TapState::CatchUp(c),
+                ..
+            } => c.source.has_reached(&c.ready_at),
+            _ => true,
+        })
+    }
+}
+
+/// Rows that come or go, in the order in which `pop` returns them.
+pub fn reversed(batches: Vec<RecordBatch>, weight: i64) -> Vec<ChangeBatch> {
+    let changes = |rows: RecordBatch| {
+        let weights = vec![weight; rows.num_rows()];
+        ChangeBatch::new(rows, weights)
+    };
+    batches.into_iter().rev().map(changes).collect()
+}

@@ -1,0 +1,210 @@
+//! A worker's share of a checkpoint: what its state tables sealed, encoded and stored in the
+//! background while rows go on.
+//!
+//! Many rows that were only appended are not copied at the barrier: the encoder asks the worker for
+//! a piece of them at a time, between its batches, so that neither the barrier's time nor the
+//! memory grows with what came in.
+//!
+//! A table that cannot be encoded stops its job, not the checkpoint. Storing waits for the store (a
+//! full disk or an object store that is away only delays the checkpoint): what was sealed exists
+//! nowhere else.
+
+use crate::exchange::{AppendedRead, Inbound};
+use crate::storing::Storing;
+use crossbeam_channel::Sender;
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
+use tidemark_control::protocol::Event;
+use tidemark_state::checkpoint::{FileMeta, encode_appended, encode_delta};
+use tidemark_state::{Appended, StateTable, TableDelta, TableSpec};
+
+/// What changed in one state table.
+pub struct Sealed {
+    spec: TableSpec,
+    content: Content,
+}
+
+enum Content {
+    Whole(TableDelta),
+    Appended(Appended),
+}
+
+impl Sealed {
+    /// Seals a table; `None` if nothing changed.
+    pub fn of(table: &mut dyn StateTable) -> Option<Sealed> {
+        let content = match table.seal_appended() {
+            Some(appended) => Content::Appended(appended),
+            None => Content::Whole(table.seal()?),
+        };
+        Some(Sealed {
+            spec: table.spec(),
+            content,
+        })
+    }
+}
+
+/// Collects what is sealed until all jobs have passed the barrier.
+pub struct Sealing {
+    worker: WorkerId,
+    inbox: Sender<Inbound>,
+    events: mpsc::Sender<Event>,
+    storing: Storing,
+    epochs: BTreeMap<Epoch, Vec<(TableId, Sealed)>>,
+}
+
+impl Sealing {
+    /// Nothing sealed. `inbox` is the worker's own, for reading appended rows.
+    pub fn new(
+        worker: WorkerId,
+        inbox: Sender<Inbound>,
+        events: mpsc::Sender<Event>,
+        storing: Storing,
+    ) -> Sealing {
+        Sealing {
+            worker,
+            inbox,
+            events,
+            storing,
+            epochs: BTreeMap::new(),
+        }
+    }
+
+    /// The barrier of `epoch` begins; only those of checkpoints matter.
+    pub fn begin(&mut self, epoch: Epoch, checkpoint: bool) {
+        if checkpoint {
+            self.epochs.insert(epoch, Vec::new());
+        }
+    }
+
+    /// What an actor of `job` sealed.
+    pub fn add(&mut self, job: RelationId, epoch: Epoch, sealed: Vec<Sealed>) {
+        if let Some(tables) = self.epochs.get_mut(&epoch) {
+            tables.extend(sealed.into_iter().map(|sealed| {
+                (
+                    TableId {
+                        relation: job,
+                        table: sealed.spec.table,
+                    },
+                    sealed,
+                )
+            }));
+        }
+    }
+
+    /// The job is gone.
+    pub fn forget(&mut self, job: RelationId) {
+        self.epochs
+            .values_mut()
+            .for_each(|tables| tables.retain(|(id, _)| id.relation != job));
+    }
+
+    /// All jobs have passed the barrier: store everything and tell the coordinator.
+    pub fn finish(&mut self, epoch: Epoch) {
+        let Some(tables) = self.epochs.remove(&epoch) else {
+            return;
+        };
+        let part = Part {
+            worker: self.worker,
+            epoch,
+            inbox: self.inbox.clone(),
+            storing: self.storing.clone(),
+        };
+        let events = self.events.clone();
+        self.storing.tokio.spawn(async move {
+            let files = part.store_all(tables, &events).await;
+            let _ = events.send(Event::Part {
+                worker: part.worker,
+                epoch,
+                files,
+            });
+        });
+    }
+}
+
+/// A worker's share of a checkpoint that is being stored.
+struct Part {
+    worker: WorkerId,
+    epoch: Epoch,
+    inbox: Sender<Inbound>,
+    storing: Storing,
+}
+
+impl Part {
+    async fn store_all(
+        &self,
+        tables: Vec<(TableId, Sealed)>,
+        events: &mpsc::Sender<Event>,
+    ) -> Vec<FileMeta> {
+        let mut files = Vec::new();
+        for (table, Sealed { spec, content }) in tables {
+            self.storing.know(table, spec.clone());
+            let stored = match content {
+                Content::Whole(delta) => self.store(table, spec, delta).await,
+                Content::Appended(appended) => self.store_appended(table, spec, appended).await,
+            };
+            match stored {
+                Ok(stored) => files.extend(stored),
+                // Told before the part, so that the job has stopped when the manifest is made.
+                Err(error) => drop(events.send(Event::Failed {
+                    relation: table.relation,
+                    error,
+                })),
+            }
+        }
+        files
+    }
+
+    /// Encodes and stores one delta; waits until the store takes it.
+    async fn store(
+        &self,
+        table: TableId,
+        spec: TableSpec,
+        delta: TableDelta,
+    ) -> Result<Vec<FileMeta>> {
+        let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta))
+            .await
+            .map_err(encoding)??;
+        let (by, epoch) = (self.worker.into(), self.epoch);
+        let file = self.storing.put(table, by, 0, epoch, encoded).await?;
+        Ok(vec![file])
+    }
+
+    /// Reads, encodes and stores appended rows. Their table may go meanwhile, with its job: then
+    /// there is nothing to be named.
+    async fn store_appended(
+        &self,
+        table: TableId,
+        spec: TableSpec,
+        appended: Appended,
+    ) -> Result<Vec<FileMeta>> {
+        let (worker, epoch) = (self.worker, self.epoch);
+        let (inbox, storing) = (self.inbox.clone(), self.storing.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let (mut files, mut gone, appended) = (Vec::new(), false, Arc::new(appended));
+            let read = |rows| {
+                let (reply, answer) = crossbeam_channel::bounded(1);
+                let asked = inbox.send(Inbound::Read(AppendedRead {
+                    table,
+                    appended: appended.clone(),
+                    rows,
+                    reply,
+                }));
+                let columns = asked.ok().and_then(|()| answer.recv().ok());
+                gone |= columns.is_none();
+                columns
+            };
+            encode_appended(&spec, &appended, read, |file| {
+                let stored = storing.put(table, worker.into(), files.len(), epoch, file);
+                files.push(storing.tokio.block_on(stored)?);
+                Ok(())
+            })?;
+            Ok(if gone { Vec::new() } else { files })
+        });
+        written.await.map_err(encoding)?
+    }
+}
+
+fn encoding(error: tokio::task::JoinError) -> Error {
+    Error::internal(format!("encoding a checkpoint file: {error}"))
+}

@@ -1,0 +1,486 @@
+//! A source connector's reader within a worker: its splits, its barriers, its limits and its
+//! watermark.
+//!
+//! Late is decided here (rule 6): a row is late when its event time lies below the largest event
+//! time at earlier offsets of its split minus the delay. Late rows are counted and are not part of
+//! the input; the decision depends on the split's own records only, so every reading of them
+//! decides alike.
+//!
+//! Rows that are writes by key get their version here (rule 7), as the last column: the largest
+//! time of their split up to them, and the split. That time goes with the split's position through
+//! cuts and manifests.
+
+mod logged;
+
+use crate::errors::{ERRORS_KEPT_MAX, KeptErrors};
+use crate::figures::{Figures, JobFigures};
+use crate::job::leave_out;
+use arrow::array::{Array, AsArray, BooleanArray, Decimal128Array, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+use logged::Logging;
+pub use logged::open_connector;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::{RecordError, SourceReader, SplitPosition, Waker};
+use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
+use tidemark_control::Placement;
+use tidemark_control::protocol::{BarrierCommand, LoggedRows};
+use tidemark_plan::{Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
+use tidemark_state::errors::ErrorRow;
+
+/// What the readers of a node have in common. Cloning is cheap.
+#[derive(Clone)]
+pub struct Reading {
+    /// Who reads which split.
+    pub placement: Arc<Placement>,
+    /// Rows of a batch at most.
+    pub batch_rows_max: usize,
+    /// Where rows are counted.
+    pub figures: Arc<Figures>,
+    /// Where records that cannot be read are kept.
+    pub errors: KeptErrors,
+}
+
+/// Reads one worker's splits of one source.
+pub struct Source {
+    relation: Arc<Relation>,
+    reader: Box<dyn SourceReader>,
+    /// Columns of the relation that `poll` returns, ascending.
+    pub produced: Vec<usize>,
+    watermark: Option<Watermark>,
+    /// Whether rows have a version.
+    versioned: bool,
+    largest: HashMap<SplitId, i64>,
+    /// Where splits begin that were not among the first positions.
+    starts: Vec<SplitPosition>,
+    /// Barriers whose limits are not reached yet (replay), in order.
+    pub barriers: VecDeque<Arc<BarrierCommand>>,
+    limited: bool,
+    /// Whether the log keeps what is read.
+    logging: Logging,
+    /// In a replay that has not come to them yet: rows that the log has.
+    logged: Option<LoggedRows>,
+    waker: Waker,
+    /// Rows since the last barrier that the log has to keep.
+    unlogged: Vec<ChangeBatch>,
+    /// Errors since the last barrier that the log has to keep.
+    unlogged_errors: VecDeque<Arc<ErrorRow>>,
+    /// Whether rows are counted; those of a second reading of the same records are not.
+    counted: bool,
+    /// Whether the job is nothing but its reader, so that whoever reads from it gets the reader's
+    /// own rows.
+    is_bare: bool,
+    worker: WorkerId,
+    /// What was told last about the outside not answering.
+    trouble: Option<String>,
+    figures: Arc<JobFigures>,
+    reading: Reading,
+}
+
+impl Source {
+    /// Opens the reader of `worker`'s share of `positions`.
+    pub fn open(
+        reading: &Reading,
+        worker: WorkerId,
+        relation: &Arc<Relation>,
+        positions: &[SplitPosition],
+        waker: Waker,
+    ) -> Result<Source> {
+        let mine: Vec<SplitPosition> = positions
+            .iter()
+            .filter(|p| reading.placement.reader(p.split) == worker)
+            .cloned()
+            .collect();
+        let reader = open_connector(relation)?.open(&mine, waker.clone())?;
+        let watermark = relation.watermark.clone();
+        let mut source = Source {
+            produced: Vec::new(),
+            largest: event_times(&mine),
+            watermark,
+            versioned: false,
+            starts: Vec::new(),
+            reader,
+            barriers: VecDeque::new(),
+            limited: false,
+            logging: Logging::of(relation),
+            logged: None,
+            waker,
+            unlogged: Vec::new(),
+            unlogged_errors: VecDeque::new(),
+            counted: true,
+            is_bare: relation.job.as_ref().is_some_and(|job| {
+                matches!(job.fragments.as_slice(), [only]
+                    if matches!(only.root.op, Op::SourceRead { .. }))
+            }),
+            worker,
+            trouble: None,
+            figures: reading.figures.of(relation.id),
+            reading: reading.clone(),
+            relation: relation.clone(),
+        };
+        // The job's operators expect the columns that its leaf names: those that are computed come
+        // later.
+        let nodes = relation
+            .job
+            .iter()
+            .flat_map(|job| &job.fragments)
+            .flat_map(Fragment::nodes);
+        let read = nodes
+            .filter_map(|node| {
+                if let Op::SourceRead {
+                    columns, versioned, ..
+                } = &node.op
+                {
+                    Some((columns.clone(), *versioned))
+                } else {
+                    None
+                }
+            })
+            .next();
+        let (columns, versioned) = read.ok_or_else(|| {
+            Error::internal(format!(
+                "the job of \"{}\" reads no connector",
+                relation.name
+            ))
+        })?;
+        source.produce(columns);
+        source.versioned = versioned;
+        source.reader.set_times(versioned);
+        Ok(source)
+    }
+
+    /// Tells where splits begin that a replay meets first.
+    pub fn set_starts(&mut self, starts: &[SplitPosition]) {
+        self.starts = starts.to_vec();
+    }
+
+    /// This reader reads what another one has counted already.
+    pub fn set_uncounted(&mut self) {
+        self.counted = false;
+    }
+
+    /// Reads only these columns of the relation (and that of the watermark).
+    pub fn produce(&mut self, mut columns: Vec<usize>) {
+        columns.extend(self.watermark.as_ref().map(|w| w.column));
+        columns.sort_unstable();
+        columns.dedup();
+        if columns != self.produced {
+            self.reader.set_columns(&columns);
+            self.produced = columns;
+        }
+    }
+
+    /// Of a source that is nothing but its reader, reads only these columns of the relation (and
+    /// that of the watermark).
+    pub fn prune(&mut self, columns: &[usize]) {
+        if self.is_bare {
+            self.produce(columns.to_vec());
+        }
+    }
+
+    /// The next rows that are not late; `epoch` is the one that they belong to.
+    pub fn poll(&mut self, epoch: Epoch) -> Result<Option<ChangeBatch>> {
+        let polled = self.reader.poll(self.reading.batch_rows_max)?;
+        self.tell_trouble(self.reader.trouble());
+        let Some(batch) = polled else { return Ok(None) };
+        self.record(batch.errors, epoch)?;
+        if self.counted {
+            self.figures
+                .rows
+                .fetch_add(batch.changes.num_rows() as u64, Ordering::Relaxed);
+        }
+        let faulty = batch
+            .faulty
+            .into_iter()
+            .map(|(row, column)| (row, self.produced[column]))
+            .collect();
+        let changes = if self.versioned {
+            with_versions(&batch.changes, batch.split, &batch.times_ms)?
+        } else {
+            batch.changes
+        };
+        let (rows, faulty) = self.drop_late(batch.split, changes, faulty)?;
+        let rows = self.settle(rows, faulty);
+        if self.is_logged() && !rows.is_empty() {
+            self.unlogged.push(rows.clone());
+        }
+        Ok(Some(rows))
+    }
+
+    /// Shows that nothing is read for a sink of which too much waits.
+    pub fn be_held_up(&mut self, sink: &str) {
+        self.tell_trouble(Some(format!(
+            "not read, for sink \"{sink}\" has too many changes that wait for delivery"
+        )));
+    }
+
+    /// Shows, or takes back, why nothing is read.
+    fn tell_trouble(&mut self, trouble: Option<String>) {
+        if trouble == self.trouble || !self.counted {
+            return;
+        }
+        let mut told = self.figures.trouble.lock();
+        match &trouble {
+            Some(trouble) => drop(told.insert(self.worker, trouble.clone())),
+            None => drop(told.remove(&self.worker)),
+        }
+        drop(told);
+        self.trouble = trouble;
+    }
+
+    /// Puts down what could not be read, or fails as the relation wants it; for every reader, since
+    /// one may read columns that no other one has read.
+    fn record(&mut self, errors: Vec<RecordError>, epoch: Epoch) -> Result<()> {
+        for error in errors {
+            let topic = self
+                .relation
+                .connector
+                .as_ref()
+                .and_then(|c| c.options.get("topic"))
+                .cloned()
+                .unwrap_or_default();
+            if self.relation.on_error == OnError::Fail {
+                let column = if error.column.is_empty() {
+                    String::new()
+                } else {
+                    format!(" column \"{}\"", error.column)
+                };
+                let place = format!(
+                    "topic \"{topic}\" partition {} offset {}{column}",
+                    error.split, error.offset
+                );
+                return Err(Error::user(
+                    error.state,
+                    format!("{place}: {}", error.message),
+                ));
+            }
+            let RecordError {
+                split,
+                offset,
+                column,
+                state,
+                message,
+                raw,
+            } = error;
+            let row = Arc::new(ErrorRow {
+                relation: self.relation.name.clone(),
+                epoch,
+                topic,
+                split,
+                offset,
+                column,
+                state: state.0.into(),
+                message,
+                raw,
+            });
+            if self.is_logged() {
+                if self.unlogged_errors.len() == ERRORS_KEPT_MAX {
+                    self.unlogged_errors.pop_front();
+                }
+                self.unlogged_errors.push_back(row.clone());
+            }
+            let mut errors = self.reading.errors.lock();
+            errors.record(self.relation.id, row, 1);
+        }
+        Ok(())
+    }
+
+    /// What becomes of rows with values that could not be read: with `on_error = 'null'` they stay,
+    /// unless a column is NOT NULL; else who reads such a column leaves them out, which only those
+    /// can do that read the reader's own rows.
+    fn settle(&self, rows: ChangeBatch, faulty: Vec<(usize, usize)>) -> ChangeBatch {
+        if faulty.is_empty() {
+            return rows;
+        }
+        match self.relation.on_error {
+            OnError::Null => leave_out(&rows, &faulty, |column| {
+                !self.relation.columns[column].nullable
+            }),
+            _ if self.is_bare => rows.with_faulty(faulty),
+            _ => leave_out(&rows, &faulty, |_| true),
+        }
+    }
+
+    /// Leaves out late rows; `faulty` goes with the others.
+    fn drop_late(
+        &mut self,
+        split: SplitId,
+        batch: ChangeBatch,
+        faulty: Vec<(usize, usize)>,
+    ) -> Result<(ChangeBatch, Vec<(usize, usize)>)> {
+        let Some(watermark) = &self.watermark else {
+            return Ok((batch, faulty));
+        };
+        let Some(column) = self.produced.iter().position(|c| *c == watermark.column) else {
+            return Ok((batch, faulty));
+        };
+        let times = cast(
+            batch.column(column),
+            &DataType::Timestamp(TimeUnit::Microsecond, None),
+        )
+        .map_err(|e| Error::internal(e.to_string()))?;
+        let times = times.as_primitive::<TimestampMicrosecondType>();
+        let mut largest = self.largest.get(&split).copied().unwrap_or(i64::MIN);
+        let mut late = 0;
+        let keep: Vec<bool> = (0..times.len())
+            .map(|i| {
+                if times.is_null(i) {
+                    return true;
+                }
+                let time = times.value(i);
+                let on_time =
+                    largest == i64::MIN || time >= largest.saturating_sub(watermark.delay_micros);
+                largest = time.max(largest);
+                late += u64::from(!on_time);
+                on_time
+            })
+            .collect();
+        if largest > i64::MIN {
+            self.largest.insert(split, largest);
+        }
+        if late == 0 {
+            return Ok((batch, faulty));
+        }
+        if self.counted {
+            self.figures.late.fetch_add(late, Ordering::Relaxed);
+        }
+        let mut kept = 0..;
+        let moved: Vec<Option<usize>> = keep
+            .iter()
+            .map(|k| if *k { kept.next() } else { None })
+            .collect();
+        let faulty = faulty
+            .into_iter()
+            .filter_map(|(row, column)| Some((moved[row]?, column)))
+            .collect();
+        Ok((batch.filter(&BooleanArray::from(keep)), faulty))
+    }
+
+    /// Takes the rows and the errors since the last barrier that the log has to keep, in the order
+    /// of reading: another barrier has passed.
+    pub fn take_unlogged(&mut self) -> (Vec<ChangeBatch>, VecDeque<Arc<ErrorRow>>) {
+        self.begin_epoch();
+        (
+            std::mem::take(&mut self.unlogged),
+            std::mem::take(&mut self.unlogged_errors),
+        )
+    }
+
+    /// Where the splits stand.
+    pub fn positions(&self) -> Vec<SplitPosition> {
+        let with_event_time = |p: SplitPosition| SplitPosition {
+            event_time_micros: self.largest.get(&p.split).copied(),
+            ..p
+        };
+        self.reader
+            .positions()
+            .into_iter()
+            .map(with_event_time)
+            .collect()
+    }
+
+    /// Reads no further than these positions; splits that the reader does not know yet are added.
+    pub fn limit(&mut self, limits: &[SplitPosition]) -> Result<()> {
+        let known = self.reader.positions();
+        let mine = self.share_of(limits);
+        let new: Vec<SplitPosition> = mine
+            .iter()
+            .filter(|p| !known.iter().any(|k| k.split == p.split))
+            .map(|p| self.start_of(p))
+            .collect();
+        self.begin_splits(&new)?;
+        self.reader.set_limits(&mine);
+        self.limited = true;
+        Ok(())
+    }
+
+    /// Where a split begins that stands at `position` later.
+    fn start_of(&self, position: &SplitPosition) -> SplitPosition {
+        let start = self
+            .starts
+            .iter()
+            .find(|s| s.split == position.split)
+            .cloned();
+        start.unwrap_or_else(|| SplitPosition {
+            next_offset: 0,
+            records: 0,
+            time_ms: -1,
+            event_time_micros: None,
+            ..position.clone()
+        })
+    }
+
+    /// Reads those of `splits` that are this worker's and not known yet.
+    pub fn add_splits(&mut self, splits: &[SplitPosition]) -> Result<()> {
+        let known = self.reader.positions();
+        let mut new = self.share_of(splits);
+        new.retain(|p| !known.iter().any(|k| k.split == p.split));
+        self.begin_splits(&new)
+    }
+
+    fn begin_splits(&mut self, new: &[SplitPosition]) -> Result<()> {
+        self.largest.extend(event_times(new));
+        if new.is_empty() {
+            Ok(())
+        } else {
+            self.reader.add_splits(new)
+        }
+    }
+
+    /// Reads on without limits.
+    pub fn unlimit(&mut self) {
+        if std::mem::take(&mut self.limited) {
+            self.reader.set_limits(&[]);
+        }
+    }
+
+    /// Whether all splits stand at these positions. Passing one is a broken invariant: the same cut
+    /// must mean the same rows.
+    pub fn has_reached(&self, limits: &[SplitPosition]) -> bool {
+        self.reader.positions().iter().all(|p| {
+            limits
+                .iter()
+                .find(|l| l.split == p.split)
+                .is_none_or(|l| p.next_offset >= l.next_offset)
+        })
+    }
+}
+
+/// The largest event times of splits that have one.
+fn event_times(positions: &[SplitPosition]) -> HashMap<SplitId, i64> {
+    positions
+        .iter()
+        .filter_map(|p| Some((p.split, p.event_time_micros?)))
+        .collect()
+}
+
+/// The rows with their versions behind them.
+fn with_versions(changes: &ChangeBatch, split: SplitId, times_ms: &[i64]) -> Result<ChangeBatch> {
+    assert_eq!(
+        times_ms.len(),
+        changes.num_rows(),
+        "a reader that is asked for times gives one per row"
+    );
+    let versions =
+        Decimal128Array::from_iter_values(times_ms.iter().map(|time| version(*time, split)))
+            .with_data_type(VERSION_TYPE);
+    let schema = changes.schema();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone())
+        .chain([Field::new("_version", VERSION_TYPE, false)]);
+    let columns = changes
+        .rows()
+        .columns()
+        .iter()
+        .cloned()
+        .chain([Arc::new(versions) as _])
+        .collect();
+    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
+        .map_err(|e| Error::internal(format!("versions do not fit: {e}")))?;
+    Ok(ChangeBatch::with_weights(rows, changes.weights().cloned()))
+}

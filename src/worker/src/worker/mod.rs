@@ -1,0 +1,582 @@
+//! A worker: one thread that runs all actors of its share of the vnodes. It takes commands,
+//! messages of its peers and rows of its sources, in this order of preference, and processes each
+//! to the end before it takes the next, so that nothing inside needs a lock.
+//!
+//! Sources are read only when nothing else waits, no peer is congested, the log takes entries and
+//! no sink that they feed is full: that is the whole of back-pressure (a Kafka consumer that is not
+//! polled stops fetching). A job that fails (an error or a broken invariant) is taken out alone;
+//! the coordinator stops it everywhere.
+
+mod barriers;
+mod creating;
+mod output;
+mod starting;
+
+use crate::blame::Recovery;
+use crate::catch::catch;
+use crate::errors::KeptErrors;
+use crate::exchange::{Delivery, Inbound, Load, Message, Route, Router};
+use crate::figures::Figures;
+use crate::fragment::{Fragment, Sink as FragmentSink};
+use crate::job::{Input, InputKind, Job, TapState, TapTarget};
+use crate::published::Published;
+use crate::sealing::{Sealed, Sealing};
+use crate::sinks::Sinks;
+use crate::source::{Reading, Source};
+use crate::storing::Storing;
+use crossbeam_channel::{Receiver, Sender};
+use output::ActorOutput;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tidemark_changelog::ChangeBatch;
+use tidemark_changelog::connector::{SplitPosition, Waker};
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, failpoint};
+use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
+use tidemark_control::{Placement, Readers, TableWrites};
+use tidemark_operator::{Barrier, RowError};
+use tidemark_plan::{OnError, Relation, RelationKind};
+use tidemark_state::errors::{ErrorRow, KeptError};
+
+/// Messages taken from the inbox before commands are looked at again.
+const INBOX_BURST: usize = 64;
+/// How long an idle worker sleeps at most; it is woken for everything it knows of.
+const IDLE_SLEEP: Duration = Duration::from_millis(250);
+/// How long a worker waits for congested peers.
+const CONGESTED_SLEEP: Duration = Duration::from_micros(200);
+
+/// What a worker has of its node.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Who does what.
+    pub placement: Arc<Placement>,
+    /// Rows of a batch at most.
+    pub batch_rows_max: usize,
+    /// To the coordinator.
+    pub events: mpsc::Sender<Event>,
+    /// Pins and epochs.
+    pub readers: Arc<Readers>,
+    /// Where rows that people read are shown.
+    pub published: Arc<Published>,
+    /// Where rows are counted.
+    pub figures: Arc<Figures>,
+    /// Where what fails is kept.
+    pub errors: KeptErrors,
+    /// What runs while the node restores and replays.
+    pub recovery: Arc<Recovery>,
+    /// Where checkpoints go.
+    pub storing: Storing,
+    /// Where the output of sinks goes.
+    pub sinks: Arc<dyn Sinks>,
+    /// Rows on their way between workers.
+    pub load: Arc<Load>,
+}
+
+/// One worker's thread state.
+pub struct Worker {
+    id: WorkerId,
+    placement: Arc<Placement>,
+    events: mpsc::Sender<Event>,
+    readers: Arc<Readers>,
+    published: Arc<Published>,
+    figures: Arc<Figures>,
+    errors: KeptErrors,
+    recovery: Arc<Recovery>,
+    storing: Storing,
+    sinks: Arc<dyn Sinks>,
+    reading: Reading,
+    commands: Receiver<Command>,
+    inbox: Receiver<Inbound>,
+    waker: Waker,
+    wake_pending: Arc<AtomicBool>,
+    router: Router,
+    jobs: BTreeMap<RelationId, Job>,
+    /// Jobs that ended: late messages to them are dropped.
+    ended: HashSet<RelationId>,
+    /// Of those, how many workers have nothing more for them: when all have, a job may be started
+    /// again.
+    fences: HashMap<RelationId, usize>,
+    /// Messages to jobs whose start command has not arrived yet.
+    early: HashMap<RelationId, Vec<Delivery>>,
+    /// Jobs that still have to pass the barrier of an epoch.
+    outstanding: BTreeMap<Epoch, BTreeSet<RelationId>>,
+    /// Epochs whose cut is not told yet (replay), with the sources that still read.
+    cutting: BTreeMap<Epoch, BTreeSet<RelationId>>,
+    /// Where an append-only source stood at the barrier of an epoch at which a job joined.
+    join_positions: HashMap<(RelationId, Epoch), Vec<SplitPosition>>,
+    /// Rows of the closing epoch that the log has to keep.
+    reads: Vec<TableWrites>,
+    /// Errors of such rows' records.
+    read_errors: Vec<KeptError>,
+    sealing: Sealing,
+    epoch: Epoch,
+    announced: bool,
+    /// Until replay is over.
+    recovering: bool,
+}
+
+impl Worker {
+    /// A worker without jobs.
+    pub fn new(
+        id: WorkerId,
+        around: Surroundings,
+        commands: Receiver<Command>,
+        inbox: Receiver<Inbound>,
+        peers: Vec<Sender<Inbound>>,
+    ) -> Worker {
+        let wake_pending = Arc::new(AtomicBool::new(false));
+        let (own, pending) = (peers[id].clone(), wake_pending.clone());
+        let waker: Waker = Arc::new(move || {
+            if !pending.swap(true, Ordering::AcqRel) {
+                let _ = own.send(Inbound::Wake);
+            }
+        });
+        let Surroundings {
+            placement,
+            batch_rows_max,
+            events,
+            readers,
+            published,
+            figures,
+            errors,
+            recovery,
+            storing,
+            sinks,
+            load,
+        } = around;
+        Worker {
+            id,
+            sealing: Sealing::new(id, peers[id].clone(), events.clone(), storing.clone()),
+            router: Router::new(id, peers, placement.clone(), load),
+            reading: Reading {
+                placement: placement.clone(),
+                batch_rows_max,
+                figures: figures.clone(),
+                errors: errors.clone(),
+            },
+            placement,
+            events,
+            readers,
+            published,
+            figures,
+            errors,
+            recovery,
+            storing,
+            sinks,
+            commands,
+            inbox,
+            waker,
+            wake_pending,
+            jobs: BTreeMap::new(),
+            ended: HashSet::new(),
+            fences: HashMap::new(),
+            early: HashMap::new(),
+            outstanding: BTreeMap::new(),
+            cutting: BTreeMap::new(),
+            join_positions: HashMap::new(),
+            reads: Vec::new(),
+            read_errors: Vec::new(),
+            epoch: Epoch(0),
+            announced: false,
+            recovering: true,
+        }
+    }
+
+    /// Runs until the shutdown command.
+    pub fn run(mut self) {
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Shutdown) {
+                    return;
+                }
+                self.command(command);
+            }
+            let mut busy = false;
+            for _ in 0..INBOX_BURST {
+                let Ok(inbound) = self.inbox.try_recv() else {
+                    break;
+                };
+                busy = true;
+                self.inbound(inbound);
+            }
+            if busy {
+                continue;
+            }
+            if self.router.is_congested() {
+                self.wait(CONGESTED_SLEEP);
+                continue;
+            }
+            if self.readers.is_stalled() || !self.poll_inputs() {
+                self.wait(IDLE_SLEEP);
+            }
+        }
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        if let Ok(inbound) = self.inbox.recv_timeout(timeout) {
+            self.inbound(inbound);
+        }
+    }
+
+    fn inbound(&mut self, inbound: Inbound) {
+        match inbound {
+            Inbound::Wake => self.wake_pending.store(false, Ordering::Release),
+            Inbound::Fence(job) => {
+                let fences = self.fences.entry(job).or_default();
+                *fences += 1;
+                if *fences == self.router.workers() {
+                    self.fences.remove(&job);
+                    self.ended.remove(&job);
+                    self.tell(Event::Ended {
+                        worker: self.id,
+                        relation: job,
+                    });
+                }
+            }
+            Inbound::Read(read) => {
+                let fragments = self
+                    .jobs
+                    .get_mut(&read.table.relation)
+                    .map(|j| j.fragments.as_mut_slice())
+                    .unwrap_or_default();
+                let columns = fragments
+                    .iter_mut()
+                    .find_map(|f| f.read_appended(read.table.table, &read.appended, &read.rows));
+                if let Some(columns) = columns {
+                    // A writer that is gone means shutdown.
+                    let _ = read.reply.send(columns);
+                }
+            }
+            Inbound::Delivery(delivery) => {
+                self.router.receive(delivery);
+                self.process_local();
+            }
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // A coordinator that is gone means shutdown.
+        let _ = self.events.send(event);
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Start(start) => {
+                self.start(&start);
+            }
+            Command::Join { relation, epoch } => self.join(relation, epoch),
+            Command::CatchUp { relation, backfill } => {
+                if let Err(error) = catch(|| self.begin_catch_up(relation, &backfill)) {
+                    self.fail(relation, error);
+                }
+            }
+            Command::Promote { relation, epoch } => {
+                if let Some(job) = self.jobs.get_mut(&relation) {
+                    job.counts_from = Some(epoch);
+                }
+                self.sink_counts_from(relation, epoch);
+            }
+            Command::AddSplits { relation, start } => {
+                let added = self.jobs.get_mut(&relation).map_or(Ok(()), |job| {
+                    sources(job).try_for_each(|s| s.add_splits(&start))
+                });
+                if let Err(error) = added {
+                    self.fail(relation, error);
+                }
+            }
+            Command::LogRows { relation } => {
+                if let Some(job) = self.jobs.get_mut(&relation) {
+                    sources(job).for_each(Source::log_rows);
+                }
+            }
+            Command::Stop {
+                relations,
+                keep_sinks,
+            } => {
+                for id in relations {
+                    self.remove(id);
+                    self.router.fence(id);
+                    self.forget(id);
+                    if !keep_sinks {
+                        self.sinks.end(id);
+                    }
+                }
+            }
+            Command::Barrier(barrier) => self.barrier(&barrier),
+            Command::Publish { needed } => self.settle_views(&needed),
+            Command::Settle => self.tell(Event::Settled { worker: self.id }),
+            Command::Resume => {
+                self.recovering = false;
+                for source in self.jobs.values_mut().flat_map(sources) {
+                    source.unlimit();
+                }
+            }
+            Command::Shutdown => {}
+        }
+        self.process_local();
+    }
+
+    /// Nothing is kept of a job that ended. Of one that stopped, what people read of it, its
+    /// figures and its errors stay.
+    fn forget(&self, id: RelationId) {
+        self.published.forget(id);
+        self.storing.forget(id);
+        if !self.published.catalog().stopped.contains_key(&id) {
+            self.figures.forget(id);
+            self.errors.lock().forget(id);
+        }
+    }
+
+    /// Merges what nobody can read apart any more.
+    fn settle_views(&mut self, needed: &Arc<[Epoch]>) {
+        let views: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
+            .collect();
+        for (id, view) in views {
+            // Changes that do not fit the rows are found out here: what is left is nobody's
+            // answer.
+            match catch(|| Ok(view.settle(needed))) {
+                Ok(true) => {
+                    let needed = needed.clone();
+                    let (events, published) = (self.events.clone(), self.published.clone());
+                    let sum = move || {
+                        let summed = catch(|| {
+                            view.sum_pending(&needed);
+                            Ok(())
+                        });
+                        if let Err(error) = summed {
+                            let failed = Event::Failed {
+                                relation: id,
+                                error,
+                            };
+                            // A coordinator that is gone means shutdown.
+                            let _ = events.send(failed);
+                            published.withdraw(id);
+                        }
+                    };
+                    drop(self.storing.tokio.spawn_blocking(sum));
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    self.fail(id, error);
+                    self.published.withdraw(id);
+                }
+            }
+        }
+    }
+
+    /// What runs now, in case that it ends the process.
+    fn enter(&self, id: RelationId, closed: Epoch) {
+        if self.recovering {
+            self.recovery.enter(self.id, id, closed);
+            failpoint::hit("recovery.run");
+        }
+    }
+
+    /// Reads a batch from every source and every leaf that catches up. Returns whether there was
+    /// anything.
+    fn poll_inputs(&mut self) -> bool {
+        let mut any = false;
+        let polled: Vec<(RelationId, usize)> = self
+            .jobs
+            .iter()
+            .flat_map(|(id, j)| (0..j.inputs.len()).map(|i| (*id, i)))
+            .collect();
+        for (id, index) in polled {
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            let result = match &mut job.inputs[index].kind {
+                InputKind::Source(source) => {
+                    // A start has to come to where it was, whatever there is no room for.
+                    let full = self.sinks.full_one_behind(id);
+                    match full.filter(|_| !self.recovering) {
+                        Some(sink) => {
+                            source.be_held_up(&sink);
+                            Ok(false)
+                        }
+                        None => catch(|| self.poll_source(id, index)),
+                    }
+                }
+                InputKind::Tap {
+                    state: TapState::CatchUp(_),
+                    ..
+                } => catch(|| self.poll_catch_up(id, index)),
+                InputKind::Tap {
+                    state: TapState::Snapshot { .. },
+                    ..
+                } => catch(|| self.poll_snapshot(id, index)),
+                _ => Ok(false),
+            };
+            match result {
+                Ok(read) => any |= read,
+                Err(error) => self.fail(id, error),
+            }
+            self.process_local();
+            self.tell_ready(id);
+        }
+        any
+    }
+
+    fn poll_source(&mut self, id: RelationId, index: usize) -> Result<bool> {
+        let newest = self.epoch;
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(false);
+        };
+        let Input {
+            fragment,
+            leaf,
+            kind: InputKind::Source(source),
+        } = &mut job.inputs[index]
+        else {
+            return Ok(false);
+        };
+        // In replay the worker knows of barriers that the source has not come to yet.
+        let epoch = source
+            .barriers
+            .front()
+            .map_or(newest, |barrier| barrier.epoch);
+        let Some(batch) = source.poll(epoch)? else {
+            if !source.barriers.is_empty() {
+                self.emit_source_barriers(id, index);
+            }
+            return Ok(false);
+        };
+        let (fragment, leaf) = (*fragment, *leaf);
+        if !batch.is_empty() {
+            self.router.local.push_back(Delivery {
+                job: id,
+                fragment,
+                leaf,
+                channel: 0,
+                message: Message::Changes(batch),
+            });
+        }
+        if !self.announced {
+            self.announced = true;
+            self.tell(Event::Active);
+        }
+        self.process_local();
+        self.emit_source_barriers(id, index);
+        Ok(true)
+    }
+
+    /// Processes messages to actors of this worker until none is left.
+    fn process_local(&mut self) {
+        while let Some(delivery) = self.router.local.pop_front() {
+            let Delivery {
+                job,
+                fragment,
+                leaf,
+                channel,
+                message,
+            } = delivery;
+            if !self.jobs.contains_key(&job) {
+                if !self.ended.contains(&job) {
+                    self.early.entry(job).or_default().push(Delivery {
+                        job,
+                        fragment,
+                        leaf,
+                        channel,
+                        message,
+                    });
+                }
+                continue;
+            }
+            self.count(job, fragment, leaf, &message);
+            self.with_actor(job, fragment, |actor, sink| {
+                actor.receive(leaf, channel, message, sink)
+            });
+        }
+    }
+
+    /// Counts rows that enter a job by one of its leaves. A connector's reader and a sink count
+    /// their own.
+    fn count(&self, id: RelationId, fragment: usize, leaf: usize, message: &Message) {
+        let Message::Changes(batch) = message else {
+            return;
+        };
+        let Some(job) = self
+            .jobs
+            .get(&id)
+            .filter(|j| j.relation.kind != RelationKind::Sink)
+        else {
+            return;
+        };
+        if job.inputs.iter().any(|i| {
+            i.fragment == fragment && i.leaf == leaf && !matches!(i.kind, InputKind::Source(_))
+        }) {
+            job.figures
+                .rows
+                .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs one actor and handles what it passed.
+    fn with_actor(
+        &mut self,
+        id: RelationId,
+        fragment: usize,
+        run: impl FnOnce(&mut Fragment, &mut dyn FragmentSink) -> Result<()>,
+    ) {
+        let Some(closed) = self.jobs.get(&id).map(|j| j.last_passed) else {
+            return;
+        };
+        self.enter(id, closed);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let produced = if matches!(job.routes[fragment], Route::Taps) {
+            job.produced()
+        } else {
+            Vec::new()
+        };
+        let mut output = ActorOutput {
+            id,
+            relation: &job.relation,
+            route: &job.routes[fragment],
+            taps: &job.taps,
+            produced,
+            counts_from: job.counts_from,
+            router: &mut self.router,
+            errors: &self.errors,
+            epoch: job.fragments[fragment]
+                .closed
+                .map_or(job.joined.unwrap_or(self.epoch), Epoch::next),
+            last_passed: job.last_passed,
+            passed: Vec::new(),
+        };
+        let actor = &mut job.fragments[fragment];
+        let result = catch(|| run(actor, &mut output));
+        let (passed, last_passed) = (output.passed, output.last_passed);
+        if self.recovering {
+            self.recovery.leave(self.id);
+        }
+        let is_last = matches!(job.routes[fragment], Route::Taps);
+        if is_last {
+            job.last_passed = last_passed;
+        }
+        for (barrier, sealed) in passed {
+            self.sealing.add(id, barrier.epoch, sealed);
+            if is_last {
+                self.job_passed(id, barrier);
+            }
+        }
+        if let Err(error) = result {
+            self.fail(id, error);
+        }
+    }
+}
+
+fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {
+    job.inputs.iter_mut().filter_map(|i| {
+        if let InputKind::Source(source) = &mut i.kind {
+            Some(source.as_mut())
+        } else {
+            None
+        }
+    })
+}
