@@ -50,6 +50,16 @@ impl ChangeBatch {
         }
     }
 
+    /// Bytes that the rows take, and not what their buffers hold besides.
+    pub fn bytes(&self) -> usize {
+        let bytes = |column: &ArrayRef| {
+            let data = column.to_data();
+            data.get_slice_memory_size()
+                .unwrap_or_else(|_| column.get_array_memory_size())
+        };
+        self.rows.columns().iter().map(bytes).sum()
+    }
+
     /// The rows, with other or no weights.
     pub fn with_weights(rows: RecordBatch, weights: Option<Weights>) -> ChangeBatch {
         if let Some(w) = &weights {

@@ -1,5 +1,5 @@
 //! The seam to the outside: what a source connector and a sink connector must do. Implemented in
-//! `connector`, driven by `runtime`.
+//! `connector`, driven by `worker` and `node`.
 //!
 //! A source is a set of splits, each an ordered sequence of records with offsets. The same offsets
 //! always mean the same rows; what a reader has delivered is described exactly by its positions. A

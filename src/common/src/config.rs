@@ -48,8 +48,8 @@ pub struct Config {
     pub snapshot_age_max_ms: u64,
     /// Rows of one change batch at most.
     pub batch_rows_max: usize,
-    /// Rows waiting between two workers before their sources pause.
-    pub exchange_rows_max: usize,
+    /// Bytes on their way from one actor to another before the sender waits for the receiver.
+    pub edge_bytes_max: usize,
     /// How often running sources are asked for new partitions and whether their topic is compacted
     /// by now, in milliseconds.
     pub discovery_ms: u64,
@@ -74,7 +74,7 @@ impl Default for Config {
             checkpoint_ms: 1000,
             snapshot_age_max_ms: 3_600_000,
             batch_rows_max: 4096,
-            exchange_rows_max: 65_536,
+            edge_bytes_max: 4 << 20,
             discovery_ms: 30_000,
         }
     }
@@ -136,8 +136,8 @@ impl Config {
         if self.discovery_ms == 0 {
             return bad("discovery_ms must be positive");
         }
-        if self.checkpoint_ms == 0 || self.batch_rows_max == 0 || self.exchange_rows_max == 0 {
-            return bad("checkpoint_ms, batch_rows_max and exchange_rows_max must be positive");
+        if self.checkpoint_ms == 0 || self.batch_rows_max == 0 || self.edge_bytes_max == 0 {
+            return bad("checkpoint_ms, batch_rows_max and edge_bytes_max must be positive");
         }
         Ok(())
     }

@@ -62,10 +62,10 @@ static CHECKPOINT: LazyLock<IntGaugeVec> = LazyLock::new(|| {
         &["figure"],
     )
 });
-static EXCHANGE_ROWS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+static EDGE_BYTES: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauge(
-        "tidemark_exchange_waiting_rows",
-        "rows on their way to a worker",
+        "tidemark_edge_waiting_bytes",
+        "bytes on their way to the actors of a worker",
         &["worker"],
     )
 });
@@ -129,10 +129,10 @@ impl Engine {
                 CHECKPOINT.with_label_values(&[figure]).set(value as i64);
             }
         }
-        for (worker, rows) in self.load().rows().enumerate() {
-            EXCHANGE_ROWS
+        for (worker, bytes) in self.load().bytes().enumerate() {
+            EDGE_BYTES
                 .with_label_values(&[&worker.to_string()])
-                .set(rows as i64);
+                .set(bytes as i64);
         }
         let catalog = self.catalog();
         ERRORS.reset();

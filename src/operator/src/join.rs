@@ -259,6 +259,7 @@ impl Join {
         crossed: &mut Vec<u32>,
         out: &mut dyn Out,
     ) -> Result<()> {
+        out.look_up();
         if let Some(residual) = &self.residual {
             let other = &self.sides[1 - delta.port];
             let pairs = assemble(

@@ -68,6 +68,9 @@ pub trait Out {
     fn send(&mut self, batch: ChangeBatch) -> Result<()>;
     /// Reports a failing row. An error return stops the job (`on_error = 'fail'`).
     fn row_error(&mut self, error: RowError) -> Result<()>;
+    /// The operator looks up from work that sends nothing, every few thousand rows: whoever drives
+    /// it may give others their turns first.
+    fn look_up(&mut self) {}
 }
 
 /// One step of a dataflow.

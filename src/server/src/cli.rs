@@ -117,9 +117,9 @@ pub struct Start {
     /// Rows of one change batch at most [default: 4096]
     #[arg(long, env = "TIDEMARK_BATCH_ROWS_MAX", value_name = "N")]
     batch_rows_max: Option<usize>,
-    /// Rows waiting between two workers before their sources pause [default: 65536]
-    #[arg(long, env = "TIDEMARK_EXCHANGE_ROWS_MAX", value_name = "N")]
-    exchange_rows_max: Option<usize>,
+    /// Bytes between two actors before the sender waits [default: 4194304]
+    #[arg(long, env = "TIDEMARK_EDGE_BYTES_MAX", value_name = "BYTES")]
+    edge_bytes_max: Option<usize>,
     /// How often sources are asked for new partitions and for compaction, in milliseconds
     /// [default: 30000]
     #[arg(long, env = "TIDEMARK_DISCOVERY_MS", value_name = "MS")]
@@ -180,7 +180,7 @@ impl Start {
         set(&mut config.checkpoint_ms, self.checkpoint_ms);
         set(&mut config.snapshot_age_max_ms, self.snapshot_age_max_ms);
         set(&mut config.batch_rows_max, self.batch_rows_max);
-        set(&mut config.exchange_rows_max, self.exchange_rows_max);
+        set(&mut config.edge_bytes_max, self.edge_bytes_max);
         set(&mut config.discovery_ms, self.discovery_ms);
         if !self.join.is_empty() || self.node_id.is_some_and(|n| n > 0) {
             return Err(Error::unsupported(
@@ -276,9 +276,9 @@ mod tests {
                 config.epoch_ms,
                 config.checkpoint_ms,
                 config.batch_rows_max,
-                config.exchange_rows_max
+                config.edge_bytes_max
             ),
-            (40, 300, 2, Config::default().exchange_rows_max)
+            (40, 300, 2, Config::default().edge_bytes_max)
         );
     }
 

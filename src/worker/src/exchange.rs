@@ -1,14 +1,11 @@
 //! Moving changes between actors: by vnode to the worker that owns them, or on the same worker
 //! without copying.
-//!
-//! Queues between workers are not bounded by themselves: a worker reads its sources only while no
-//! peer has more than `exchange_rows_max` rows waiting, so what can be on its way is that plus the
-//! output of one batch, and nothing can deadlock.
+//! What may be on its way is bounded where it is sent, see `edge`.
 
+use crate::edge::{Credit, Edge};
 use arrow::array::{ArrayRef, UInt32Array};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{RelationId, TableId, WorkerId};
 use tidemark_control::Placement;
@@ -17,8 +14,8 @@ use tidemark_state::Appended;
 
 /// What flows into a leaf.
 pub enum Message {
-    /// Rows.
-    Changes(ChangeBatch),
+    /// Rows, and what they take of their edge.
+    Changes(ChangeBatch, Option<Credit>),
     /// The end of an epoch.
     Barrier(Barrier),
 }
@@ -62,41 +59,11 @@ pub struct AppendedRead {
     pub reply: crossbeam_channel::Sender<Vec<ArrayRef>>,
 }
 
-/// Rows on their way to each worker of a node.
-pub struct Load {
-    rows: Vec<AtomicUsize>,
-    rows_max: usize,
-}
-
-impl Load {
-    /// None yet, to so many workers; with more than `rows_max` one is congested.
-    pub fn new(workers: usize, rows_max: usize) -> Load {
-        Load {
-            rows: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            rows_max,
-        }
-    }
-
-    /// By worker.
-    pub fn rows(&self) -> impl Iterator<Item = usize> {
-        self.rows.iter().map(|rows| rows.load(Ordering::Relaxed))
-    }
-
-    fn sent(&self, worker: WorkerId, rows: usize) {
-        self.rows[worker].fetch_add(rows, Ordering::Relaxed);
-    }
-
-    fn received(&self, worker: WorkerId, rows: usize) {
-        self.rows[worker].fetch_sub(rows, Ordering::Relaxed);
-    }
-}
-
 /// One worker's way to all workers.
 pub struct Router {
     worker: WorkerId,
     peers: Vec<crossbeam_channel::Sender<Inbound>>,
     placement: Arc<Placement>,
-    load: Arc<Load>,
     /// Messages to actors of this worker, in order.
     pub local: VecDeque<Delivery>,
 }
@@ -123,13 +90,11 @@ impl Router {
         worker: WorkerId,
         peers: Vec<crossbeam_channel::Sender<Inbound>>,
         placement: Arc<Placement>,
-        load: Arc<Load>,
     ) -> Router {
         Router {
             worker,
             peers,
             placement,
-            load,
             local: VecDeque::new(),
         }
     }
@@ -147,64 +112,49 @@ impl Router {
         self.peers.len()
     }
 
-    /// Whether a peer has so much to do that this worker should not read more.
-    pub fn is_congested(&self) -> bool {
-        self.load.rows().any(|rows| rows > self.load.rows_max)
-    }
-
-    /// Takes in what a peer has sent.
-    pub fn receive(&mut self, delivery: Delivery) {
-        if let Message::Changes(batch) = &delivery.message {
-            self.load.received(self.worker, batch.num_rows());
-        }
-        self.local.push_back(delivery);
-    }
-
     /// Hands a message to a worker.
     pub fn deliver(&mut self, worker: WorkerId, delivery: Delivery) {
         if worker == self.worker {
             self.local.push_back(delivery);
             return;
         }
-        if let Message::Changes(batch) = &delivery.message {
-            self.load.sent(worker, batch.num_rows());
-        }
         // A peer that is gone means shutdown: the message does not matter any more.
         let _ = self.peers[worker].send(Inbound::Delivery(delivery));
     }
 
-    /// Sends a batch along a route of `job` (not `Taps`).
-    pub fn send(&mut self, job: RelationId, route: &Route, batch: ChangeBatch) {
-        match route {
+    /// Sends a batch of so many bytes along a route of `job` (not `Taps`), by the edge to each
+    /// worker.
+    pub fn send(
+        &mut self,
+        job: RelationId,
+        route: &Route,
+        edges: &[Arc<Edge>],
+        batch: ChangeBatch,
+        bytes: usize,
+    ) {
+        let rows = batch.num_rows().max(1);
+        let (fragment, leaf, parts) = match route {
             Route::Hash {
                 fragment,
                 leaf,
                 keys,
-            } if keys.is_empty() || self.peers.len() == 1 => self.deliver(
-                0,
-                self.delivery(job, *fragment, *leaf, Message::Changes(batch)),
-            ),
+            } if keys.is_empty() || self.peers.len() == 1 => (*fragment, *leaf, vec![(0, batch)]),
             Route::Hash {
                 fragment,
                 leaf,
                 keys,
-            } => {
-                for (worker, part) in self.partition(keys, batch) {
-                    self.deliver(
-                        worker,
-                        self.delivery(job, *fragment, *leaf, Message::Changes(part)),
-                    );
-                }
-            }
+            } => (*fragment, *leaf, self.partition(keys, batch)),
             Route::Broadcast { fragment, leaf } => {
-                for worker in 0..self.peers.len() {
-                    self.deliver(
-                        worker,
-                        self.delivery(job, *fragment, *leaf, Message::Changes(batch.clone())),
-                    );
-                }
+                let workers = 0..self.peers.len();
+                let parts = workers.map(|worker| (worker, batch.clone())).collect();
+                (*fragment, *leaf, parts)
             }
             Route::Taps => unreachable!("taps are served by the job"),
+        };
+        for (worker, part) in parts {
+            let credit = edges[worker].send(bytes * part.num_rows() / rows);
+            let message = Message::Changes(part, Some(credit));
+            self.deliver(worker, self.delivery(job, fragment, leaf, message));
         }
     }
 

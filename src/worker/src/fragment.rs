@@ -11,7 +11,7 @@ use crate::sealing::Sealed;
 use arrow::array::ArrayRef;
 use std::collections::VecDeque;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, Result};
+use tidemark_common::Result;
 use tidemark_operator::{Barrier, Operator, Out, RowError};
 use tidemark_state::Appended;
 
@@ -38,7 +38,7 @@ pub struct Channel {
     /// Has delivered the current epoch's barrier.
     aligned: bool,
     /// Live messages wait until a catching-up leaf has come to its barrier.
-    pub held: bool,
+    held: bool,
 }
 
 /// One fragment on one worker.
@@ -47,11 +47,18 @@ pub struct Fragment {
     pub slots: Vec<Slot>,
     /// Its leaves.
     pub leaves: Vec<Leaf>,
-    /// The last barrier that it has closed, or after which it began; none while it is being
-    /// created.
-    pub closed: Option<Epoch>,
     aligned: usize,
     channels: usize,
+}
+
+/// An epoch that an actor has closed.
+pub struct Closed {
+    /// Its barrier.
+    pub barrier: Barrier,
+    /// What changed in the state tables, if they were sealed.
+    pub sealed: Vec<Sealed>,
+    /// At the barrier of a checkpoint: bytes of state.
+    pub memory_bytes: Option<usize>,
 }
 
 /// What processing produces.
@@ -60,9 +67,10 @@ pub trait Sink {
     fn changes(&mut self, batch: ChangeBatch) -> Result<()>;
     /// A failing row.
     fn row_error(&mut self, error: RowError) -> Result<()>;
-    /// All channels have delivered this barrier and the operators have closed its epoch; `sealed`
-    /// holds what changed if it is a checkpoint.
-    fn barrier(&mut self, barrier: Barrier, sealed: Vec<Sealed>) -> Result<()>;
+    /// The actor looks up from work that sends nothing.
+    fn look_up(&mut self) {}
+    /// All channels have delivered a barrier and the operators have closed its epoch.
+    fn closed(&mut self, closed: Closed) -> Result<()>;
     /// Whether state is sealed at this barrier.
     fn seals(&self, barrier: &Barrier) -> bool;
 }
@@ -94,6 +102,10 @@ impl Out for Chain<'_> {
     fn row_error(&mut self, error: RowError) -> Result<()> {
         self.sink.row_error(error)
     }
+
+    fn look_up(&mut self) {
+        self.sink.look_up();
+    }
 }
 
 impl Fragment {
@@ -103,7 +115,6 @@ impl Fragment {
         Fragment {
             slots,
             leaves,
-            closed: None,
             aligned: 0,
             channels,
         }
@@ -137,6 +148,11 @@ impl Fragment {
         self.drain(sink)
     }
 
+    /// Live messages of a leaf wait until it is released.
+    pub fn hold(&mut self, leaf: usize) {
+        self.leaves[leaf].channels[0].held = true;
+    }
+
     /// Lets live messages flow.
     pub fn release(&mut self, leaf: usize, sink: &mut dyn Sink) -> Result<()> {
         self.leaves[leaf].channels[0].held = false;
@@ -147,7 +163,7 @@ impl Fragment {
     /// rows are left out (who reads the same rows live records them).
     pub fn run(&mut self, batch: ChangeBatch) -> Result<Vec<ChangeBatch>> {
         let mut collected = Collected::default();
-        self.process(0, 0, Message::Changes(batch), &mut collected)?;
+        self.process(0, 0, Message::Changes(batch, None), &mut collected)?;
         Ok(collected.0)
     }
 
@@ -159,7 +175,7 @@ impl Fragment {
         sink: &mut dyn Sink,
     ) -> Result<()> {
         match message {
-            Message::Changes(batch) => {
+            Message::Changes(batch, _credit) => {
                 let target = self.leaves[leaf].parent;
                 Chain {
                     slots: &mut self.slots,
@@ -200,8 +216,12 @@ impl Fragment {
                 sealed.extend(Sealed::of(table));
             }
         }
-        sink.barrier(barrier, sealed)?;
-        self.closed = Some(barrier.epoch);
+        let memory_bytes = barrier.checkpoint.then(|| self.memory_bytes());
+        sink.closed(Closed {
+            barrier,
+            sealed,
+            memory_bytes,
+        })?;
         self.aligned = 0;
         self.leaves
             .iter_mut()
@@ -252,7 +272,7 @@ impl Fragment {
     }
 
     /// Bytes of state.
-    pub fn memory_bytes(&mut self) -> usize {
+    fn memory_bytes(&mut self) -> usize {
         self.slots
             .iter_mut()
             .flat_map(|s| s.operator.tables())
@@ -272,7 +292,7 @@ impl Sink for Collected {
     fn row_error(&mut self, _: RowError) -> Result<()> {
         Ok(())
     }
-    fn barrier(&mut self, _: Barrier, _: Vec<Sealed>) -> Result<()> {
+    fn closed(&mut self, _: Closed) -> Result<()> {
         Ok(())
     }
     fn seals(&self, _: &Barrier) -> bool {
@@ -286,6 +306,7 @@ mod tests {
     use arrow::array::{Int64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use std::sync::Arc;
+    use tidemark_common::Epoch;
 
     #[derive(Default)]
     struct Record(Vec<String>);
@@ -298,8 +319,8 @@ mod tests {
         fn row_error(&mut self, _: RowError) -> Result<()> {
             Ok(())
         }
-        fn barrier(&mut self, barrier: Barrier, _: Vec<Sealed>) -> Result<()> {
-            self.0.push(format!("barrier {}", barrier.epoch));
+        fn closed(&mut self, closed: Closed) -> Result<()> {
+            self.0.push(format!("barrier {}", closed.barrier.epoch));
             Ok(())
         }
         fn seals(&self, _: &Barrier) -> bool {
@@ -309,9 +330,9 @@ mod tests {
 
     fn rows(n: usize) -> Message {
         let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
-        Message::Changes(ChangeBatch::insert(
-            RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(vec![0; n]))]).unwrap(),
-        ))
+        let column = Arc::new(Int64Array::from(vec![0; n]));
+        let rows = RecordBatch::try_new(schema, vec![column]).unwrap();
+        Message::Changes(ChangeBatch::insert(rows), None)
     }
 
     fn barrier(epoch: u64) -> Message {

@@ -1,7 +1,9 @@
 //! A job on one worker: its actors built from the plan, its leaves, and the taps of other jobs on
 //! its output.
 
-use crate::exchange::Route;
+use crate::actor::Actor;
+use crate::edge::Edge;
+use crate::exchange::{Delivery, Message, Route};
 use crate::figures::JobFigures;
 use crate::fragment::{Channel, Fragment, Leaf, Slot};
 use crate::source::Source;
@@ -23,10 +25,18 @@ use tidemark_state::checkpoint::FileMeta;
 pub struct Job {
     /// Its relation.
     pub relation: Arc<Relation>,
-    /// Its actors, by fragment.
-    pub fragments: Vec<Fragment>,
-    /// Where each fragment's output goes.
+    /// By fragment.
+    pub actors: Vec<Actor>,
+    /// Where each actor's output goes.
     pub routes: Vec<Route>,
+    /// The edges to all workers of each actor whose output is not that of the job.
+    pub edges: Vec<Vec<Arc<Edge>>>,
+    /// Whether it is nothing but a connector's reader.
+    pub is_bare: bool,
+    /// Whether it waits for its turn.
+    pub has_turn: bool,
+    /// Its taps read other columns by now than its reader produces.
+    pub is_stale: bool,
     /// Leaves that the worker feeds.
     pub inputs: Vec<Input>,
     /// Leaves of other jobs that read this one's output.
@@ -125,9 +135,22 @@ pub struct TapTarget {
     pub schema: SchemaRef,
     /// Receives messages after the barrier of this epoch.
     pub after: Epoch,
+    /// The way there.
+    pub edge: Arc<Edge>,
 }
 
 impl TapTarget {
+    /// A message to it.
+    pub fn delivery(&self, message: Message) -> Delivery {
+        Delivery {
+            job: self.job,
+            fragment: self.fragment,
+            leaf: self.leaf,
+            channel: 0,
+            message,
+        }
+    }
+
     /// Picks the tap's columns from a batch that holds the columns `produced` of the relation.
     pub fn pick(&self, batch: &ChangeBatch, produced: &[usize]) -> Result<ChangeBatch> {
         pick(batch, produced, &self.columns, &self.schema)
@@ -367,6 +390,33 @@ impl Job {
         self.counts_from.is_some_and(|from| epoch >= from)
     }
 
+    /// Whether its rows come from statements.
+    pub fn is_table(&self) -> bool {
+        let mut kinds = self.inputs.iter().map(|i| &i.kind);
+        kinds.any(|kind| matches!(kind, InputKind::Table))
+    }
+
+    /// Whether an actor of its has something to do.
+    pub fn has_work(&self) -> bool {
+        self.actors.iter().any(Actor::has_work)
+    }
+
+    /// The actor that takes the next slice: of those that have something to do and room for what
+    /// they send the last one, so that what is on its way comes to its end.
+    pub fn next_actor(&self) -> Option<usize> {
+        let may_go_on = |i: &usize| self.actors[*i].has_work() && self.has_room(*i);
+        (0..self.actors.len()).rev().find(may_go_on)
+    }
+
+    fn has_room(&self, actor: usize) -> bool {
+        match &self.routes[actor] {
+            Route::Taps => self.taps.iter().all(|tap| tap.edge.has_room()),
+            Route::Hash { .. } | Route::Broadcast { .. } => {
+                self.edges[actor].iter().all(|edge| edge.has_room())
+            }
+        }
+    }
+
     /// The columns of the relation that its output batches hold. Sources whose only operator is the
     /// reader produce what is asked for.
     pub fn produced(&self) -> Vec<usize> {
@@ -377,9 +427,8 @@ impl Job {
     }
 
     fn pruned_source(&self) -> Option<&Source> {
-        let bare = self.fragments.len() == 1 && self.fragments[0].slots.is_empty();
         self.inputs.iter().find_map(|i| {
-            if let (true, InputKind::Source(s)) = (bare, &i.kind) {
+            if let (true, InputKind::Source(s)) = (self.is_bare, &i.kind) {
                 Some(s.as_ref())
             } else {
                 None
@@ -387,9 +436,11 @@ impl Job {
         })
     }
 
-    /// Makes the reader produce what the taps read.
+    /// Makes the reader produce what the taps read: as soon as nothing is on its way any more that
+    /// has other columns. Rows that a new tap is to get are read later than those.
     pub fn prune_source(&mut self) {
-        if self.pruned_source().is_none() {
+        self.is_stale = self.has_work();
+        if self.is_stale || self.pruned_source().is_none() {
             return;
         }
         let wanted: Vec<usize> = self

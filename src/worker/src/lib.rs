@@ -1,17 +1,20 @@
 //! The motion: what one worker does with its share of the vnodes.
 //!
-//! A change walks `source` (or an exchange) -> `fragment` (an actor: operators in a row, barrier
-//! alignment) -> `exchange` (by vnode to the actors of the next fragment) and so on, to the taps of
-//! other jobs, to a view or through `sinks` out of the worker. [`Worker`] is what turns the wheel:
+//! A change walks `source` (or an exchange) -> `actor` (a `fragment`: operators in a row, barrier
+//! alignment) -> `exchange` (by vnode, over an `edge`, to the actors of the next fragment) and so
+//! on, to the taps of other jobs, to a view or through `sinks` out of the worker. [`Worker`] is what
+//! turns the wheel:
 //! `worker/mod.rs` takes commands, messages and rows in turn; beside it `starting` builds jobs,
 //! `creating` brings those up that are being created, `barriers` leads an epoch's end through them
 //! and `output` sends on what an actor has produced. `sealing` stores what they sealed.
 //!
 //! A worker knows its node by what it is given: each part by its name, in [`Surroundings`].
 
+mod actor;
 mod answers;
 mod blame;
 mod catch;
+mod edge;
 mod errors;
 mod exchange;
 mod figures;
@@ -27,8 +30,9 @@ mod worker;
 pub use answers::store_answer;
 pub use blame::Recovery;
 pub use catch::catch;
+pub use edge::Load;
 pub use errors::{ErrorTable, KeptErrors, SealedErrors};
-pub use exchange::{Inbound, Load};
+pub use exchange::Inbound;
 pub use figures::{Figures, JobFigures};
 pub use job::{Actors, build_actors, nullable, pick};
 pub use published::Published;

@@ -178,7 +178,7 @@ impl Parts {
         let writers = TableWriters::new(events.clone(), readers.clone(), published.clone(), full);
         let parts = Parts {
             placement: Arc::new(Placement::even(workers)),
-            load: Arc::new(Load::new(workers, config.exchange_rows_max)),
+            load: Arc::new(Load::new(workers)),
             config,
             cluster,
             events,
@@ -210,6 +210,7 @@ impl Parts {
             storing: self.storing.clone(),
             sinks: self.sinks.clone(),
             load: self.load.clone(),
+            edge_bytes_max: self.config.edge_bytes_max,
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {

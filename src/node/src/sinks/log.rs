@@ -5,7 +5,7 @@
 //! its rows. A file holds whole epochs, or a part of an epoch that is larger than a file, cut where
 //! [`pieces`] cuts.
 
-use super::queue::{Limits, bytes_of};
+use super::queue::Limits;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub fn files(limits: &Limits, epochs: Vec<(Epoch, u64, Vec<ChangeBatch>)>) -> Ve
     let (mut file, mut rows, mut bytes) = (Vec::new(), 0, 0);
     for (epoch, hash, changes) in epochs {
         let epoch_rows: usize = changes.iter().map(ChangeBatch::num_rows).sum();
-        let epoch_bytes: usize = changes.iter().map(bytes_of).sum();
+        let epoch_bytes: usize = changes.iter().map(ChangeBatch::bytes).sum();
         let fits = rows + epoch_rows <= limits.file_rows_max
             && bytes + epoch_bytes <= limits.file_bytes_max;
         if !fits && !file.is_empty() {
@@ -65,7 +65,7 @@ pub fn files(limits: &Limits, epochs: Vec<(Epoch, u64, Vec<ChangeBatch>)>) -> Ve
                 let begin = position;
                 position += changes.num_rows() as u64;
                 rows += changes.num_rows();
-                bytes += bytes_of(&changes);
+                bytes += changes.bytes();
                 file.push(LogPart {
                     epoch,
                     position: begin,

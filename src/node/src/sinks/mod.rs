@@ -198,7 +198,7 @@ impl SinkQueue {
             if rows == 0 || discards {
                 return;
             }
-            let bytes = changes.iter().map(queue::bytes_of).sum();
+            let bytes = changes.iter().map(ChangeBatch::bytes).sum();
             let mut state = queue.state.lock();
             state.queue.emit(epoch, changes, bytes, hash);
             queue.weigh(&mut state);

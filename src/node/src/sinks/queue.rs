@@ -22,7 +22,6 @@
 
 use super::log::LogPart;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tidemark_changelog::connector::{
     Delivered, Refusal, SinkContent, SinkDelivery, SinkEpoch, SinkMarker,
 };
@@ -239,7 +238,7 @@ impl Queue {
             let emitted = self.epochs.entry(part.epoch).or_default();
             emitted.divided |= continues;
             emitted.rows = emitted.rows.max(part_end);
-            emitted.bytes += bytes_of(&part.changes);
+            emitted.bytes += part.changes.bytes();
             emitted.hash = part.hash;
             if keep && (emitted.held.is_empty() || emitted.held_to() == part.position) {
                 emitted.hold(part.position, vec![part.changes]);
@@ -607,14 +606,4 @@ impl Queue {
 
 fn rows_of(changes: &[ChangeBatch]) -> usize {
     changes.iter().map(ChangeBatch::num_rows).sum()
-}
-
-/// What a batch takes in memory, without what it shares with its neighbours.
-pub(super) fn bytes_of(changes: &ChangeBatch) -> usize {
-    let bytes = |column: &Arc<dyn arrow::array::Array>| {
-        let data = column.to_data();
-        data.get_slice_memory_size()
-            .unwrap_or_else(|_| column.get_array_memory_size())
-    };
-    changes.rows().columns().iter().map(bytes).sum()
 }

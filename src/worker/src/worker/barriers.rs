@@ -71,7 +71,7 @@ impl Worker {
                                 fragment,
                                 leaf,
                                 channel: 0,
-                                message: Message::Changes(write.changes.clone()),
+                                message: Message::Changes(write.changes.clone(), None),
                             });
                         }
                     }
@@ -90,7 +90,7 @@ impl Worker {
                         fragment,
                         leaf,
                         channel: 0,
-                        message: Message::Changes(rows),
+                        message: Message::Changes(rows, None),
                     }));
                     self.router.local.push_back(Delivery {
                         job: id,
@@ -110,7 +110,7 @@ impl Worker {
                 }
                 InputKind::Tap { .. } => {}
             }
-            self.process_local();
+            self.hand_out();
         }
     }
 
@@ -165,7 +165,7 @@ impl Worker {
                             fragment,
                             leaf,
                             channel: 0,
-                            message: Message::Changes(rows),
+                            message: Message::Changes(rows, None),
                         })),
                     Err(error) => return self.fail(id, error),
                 }
@@ -190,7 +190,7 @@ impl Worker {
                 message: Message::Barrier(barrier),
             });
             self.source_cut(id, command.epoch);
-            self.process_local();
+            self.hand_out();
         }
     }
 
@@ -258,7 +258,7 @@ impl Worker {
             return;
         };
         if barrier.checkpoint {
-            let bytes: usize = job.fragments.iter_mut().map(Fragment::memory_bytes).sum();
+            let bytes: usize = job.actors.iter().map(|a| a.memory_bytes).sum();
             job.figures.memory[self.id].store(bytes as u64, Ordering::Relaxed);
         }
         let counts = job.counts(barrier.epoch);

@@ -25,10 +25,11 @@
 //! A job that fails or is canceled on the way is taken out like any other.
 
 use super::Worker;
+use crate::actor::Work;
 use crate::answers::read_answer;
 use crate::catch::catch;
 use crate::exchange::Message;
-use crate::job::{CatchUp, Input, InputKind, TapState, build_actors, pick, reversed};
+use crate::job::{CatchUp, Input, InputKind, TapState, TapTarget, build_actors, pick, reversed};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use tidemark_changelog::ChangeBatch;
@@ -197,7 +198,7 @@ impl Worker {
             .map(|b| pick(b, &produced, columns, schema))
             .collect::<Result<Vec<_>>>()?;
         for batch in batches.into_iter().filter(|b| !b.is_empty()) {
-            self.feed(id, fragment, leaf, Message::Changes(batch));
+            self.feed(id, fragment, leaf, Message::Changes(batch, None));
         }
         Ok(true)
     }
@@ -229,7 +230,7 @@ impl Worker {
         };
         if let Some(batch) = batches.pop() {
             let batch = whole(batch)?;
-            self.feed(id, fragment, leaf, Message::Changes(batch));
+            self.feed(id, fragment, leaf, Message::Changes(batch, None));
             return Ok(true);
         }
         let later = std::mem::take(later).into_iter().rev();
@@ -237,7 +238,7 @@ impl Worker {
         *state = TapState::Live;
         self.feed(id, fragment, leaf, Message::Barrier(barrier));
         for batch in later {
-            self.feed(id, fragment, leaf, Message::Changes(batch));
+            self.feed(id, fragment, leaf, Message::Changes(batch, None));
         }
         self.release(id, fragment, leaf);
         Ok(true)
@@ -256,11 +257,11 @@ impl Worker {
         for input in &job.inputs {
             // Live messages wait until the leaf has caught up to the barrier of the join.
             if matches!(input.kind, InputKind::Tap { .. }) {
-                job.fragments[input.fragment].leaves[input.leaf].channels[0].held = true;
+                job.actors[input.fragment].push(Work::Hold(input.leaf));
             }
         }
         for upstream in self.upstreams(id) {
-            self.connect(id, upstream, epoch);
+            self.connect(id, upstream, epoch, true);
         }
     }
 
@@ -353,13 +354,17 @@ impl Worker {
     /// Hands a message of a leaf's own catching up to its actor.
     pub(super) fn feed(&mut self, id: RelationId, fragment: usize, leaf: usize, message: Message) {
         self.count(id, fragment, leaf, &message);
-        self.with_actor(id, fragment, |actor, sink| {
-            actor.receive_backfill(leaf, message, sink)
-        });
+        self.push(id, fragment, Work::Backfill { leaf, message });
     }
 
+    /// Lets a leaf's live messages flow; who sends them waits for it from now on.
     pub(super) fn release(&mut self, id: RelationId, fragment: usize, leaf: usize) {
-        self.with_actor(id, fragment, |actor, sink| actor.release(leaf, sink));
+        self.push(id, fragment, Work::Release(leaf));
+        for job in self.jobs.values().filter(|job| !job.is_table()) {
+            let to_leaf = |t: &&TapTarget| t.job == id && t.fragment == fragment && t.leaf == leaf;
+            let taps = job.taps.iter().filter(to_leaf);
+            taps.for_each(|tap| tap.edge.set_open(false));
+        }
     }
 }
 

@@ -1,50 +1,61 @@
-//! A worker: one thread that runs all actors of its share of the vnodes. It takes commands,
-//! messages of its peers and rows of its sources, in this order of preference, and processes each
-//! to the end before it takes the next, so that nothing inside needs a lock.
+//! A worker: one thread that runs all actors of its share of the vnodes, so that nothing inside
+//! needs a lock. Round by round it takes commands, messages of its peers, turns of its jobs and rows
+//! of its sources.
 //!
-//! Sources are read only when nothing else waits, no peer is congested, the log takes entries and
-//! no sink that they feed is full: that is the whole of back-pressure (a Kafka consumer that is not
-//! polled stops fetching). A job that fails (an error or a broken invariant) is taken out alone;
-//! the coordinator stops it everywhere.
+//! **Turns.** A job that has something to do takes its place behind the others, and in its turn one
+//! of its actors works for a slice (`actor`): jobs share the worker round robin, in slices of equal
+//! work, and a command or a barrier waits for some slices at most, whatever a job is about.
+//!
+//! **Sources** are read only when no job that they feed, directly or not, has anything left to do on
+//! this worker; one that has no room for its output, here or on another worker (`edge`), has. That,
+//! with a log that takes entries and sinks that are not full, is the whole of back-pressure (a Kafka
+//! consumer that is not polled stops fetching).
+//!
+//! A job that fails (an error or a broken invariant) is taken out alone; the coordinator stops it
+//! everywhere.
 
 mod barriers;
 mod creating;
 mod output;
 mod starting;
 
+use crate::actor::{Done, SLICE_BYTES, Stacks, Work};
 use crate::blame::Recovery;
 use crate::catch::catch;
+use crate::edge::Load;
 use crate::errors::KeptErrors;
-use crate::exchange::{Delivery, Inbound, Load, Message, Route, Router};
+use crate::exchange::{Delivery, Inbound, Message, Route, Router};
 use crate::figures::Figures;
-use crate::fragment::{Fragment, Sink as FragmentSink};
-use crate::job::{Input, InputKind, Job, TapState, TapTarget};
+use crate::job::{Input, InputKind, Job, TapState};
 use crate::published::Published;
-use crate::sealing::{Sealed, Sealing};
+use crate::sealing::Sealing;
 use crate::sinks::Sinks;
 use crate::source::{Reading, Source};
 use crate::storing::Storing;
 use crossbeam_channel::{Receiver, Sender};
 use output::ActorOutput;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
-use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, failpoint};
+use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint};
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
 use tidemark_control::{Placement, Readers, TableWrites};
-use tidemark_operator::{Barrier, RowError};
-use tidemark_plan::{OnError, Relation, RelationKind};
-use tidemark_state::errors::{ErrorRow, KeptError};
+use tidemark_operator::Barrier;
+use tidemark_plan::RelationKind;
+use tidemark_state::errors::KeptError;
 
 /// Messages taken from the inbox before commands are looked at again.
 const INBOX_BURST: usize = 64;
 /// How long an idle worker sleeps at most; it is woken for everything it knows of.
 const IDLE_SLEEP: Duration = Duration::from_millis(250);
-/// How long a worker waits for congested peers.
-const CONGESTED_SLEEP: Duration = Duration::from_micros(200);
+/// Work of a round's turns after which commands are looked at again, in slices.
+const ROUND_SLICES: usize = 2;
+
+/// What a message counts in a round at least.
+const MESSAGE_BYTES_MIN: usize = 1 << 14;
 
 /// What a worker has of its node.
 #[derive(Clone)]
@@ -69,8 +80,10 @@ pub struct Surroundings {
     pub storing: Storing,
     /// Where the output of sinks goes.
     pub sinks: Arc<dyn Sinks>,
-    /// Rows on their way between workers.
+    /// Bytes on their way between actors.
     pub load: Arc<Load>,
+    /// Bytes on one edge at most.
+    pub edge_bytes_max: usize,
 }
 
 /// One worker's thread state.
@@ -86,12 +99,17 @@ pub struct Worker {
     storing: Storing,
     sinks: Arc<dyn Sinks>,
     reading: Reading,
+    load: Arc<Load>,
+    edge_bytes_max: usize,
     commands: Receiver<Command>,
     inbox: Receiver<Inbound>,
     waker: Waker,
     wake_pending: Arc<AtomicBool>,
     router: Router,
     jobs: BTreeMap<RelationId, Job>,
+    /// Jobs that have something to do, in the order of their turns, each once.
+    turns: VecDeque<RelationId>,
+    stacks: Stacks,
     /// Jobs that ended: late messages to them are dropped.
     ended: HashSet<RelationId>,
     /// Of those, how many workers have nothing more for them: when all have, a job may be started
@@ -144,11 +162,12 @@ impl Worker {
             storing,
             sinks,
             load,
+            edge_bytes_max,
         } = around;
         Worker {
             id,
             sealing: Sealing::new(id, peers[id].clone(), events.clone(), storing.clone()),
-            router: Router::new(id, peers, placement.clone(), load),
+            router: Router::new(id, peers, placement.clone()),
             reading: Reading {
                 placement: placement.clone(),
                 batch_rows_max,
@@ -164,11 +183,15 @@ impl Worker {
             recovery,
             storing,
             sinks,
+            load,
+            edge_bytes_max,
             commands,
             inbox,
             waker,
             wake_pending,
             jobs: BTreeMap::new(),
+            turns: VecDeque::new(),
+            stacks: Stacks::default(),
             ended: HashSet::new(),
             fences: HashMap::new(),
             early: HashMap::new(),
@@ -186,31 +209,37 @@ impl Worker {
     /// Runs until the shutdown command.
     pub fn run(mut self) {
         loop {
-            while let Ok(command) = self.commands.try_recv() {
-                if matches!(command, Command::Shutdown) {
-                    return;
-                }
-                self.command(command);
-            }
             let mut busy = false;
             for _ in 0..INBOX_BURST {
+                // A message may tell of what a command has told before.
+                if !self.take_commands() {
+                    return;
+                }
                 let Ok(inbound) = self.inbox.try_recv() else {
                     break;
                 };
                 busy = true;
                 self.inbound(inbound);
             }
-            if busy {
-                continue;
+            busy |= self.take_turns();
+            if !self.readers.is_stalled() {
+                busy |= self.poll_inputs();
             }
-            if self.router.is_congested() {
-                self.wait(CONGESTED_SLEEP);
-                continue;
-            }
-            if self.readers.is_stalled() || !self.poll_inputs() {
+            if !busy {
                 self.wait(IDLE_SLEEP);
             }
         }
+    }
+
+    /// Takes the commands that are there. False for the end.
+    fn take_commands(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            if matches!(command, Command::Shutdown) {
+                return false;
+            }
+            self.command(command);
+        }
+        true
     }
 
     fn wait(&mut self, timeout: Duration) {
@@ -235,22 +264,16 @@ impl Worker {
                 }
             }
             Inbound::Read(read) => {
-                let fragments = self
-                    .jobs
-                    .get_mut(&read.table.relation)
-                    .map(|j| j.fragments.as_mut_slice())
-                    .unwrap_or_default();
-                let columns = fragments
-                    .iter_mut()
-                    .find_map(|f| f.read_appended(read.table.table, &read.appended, &read.rows));
-                if let Some(columns) = columns {
-                    // A writer that is gone means shutdown.
-                    let _ = read.reply.send(columns);
+                let relation = read.table.relation;
+                let actors = self.jobs.get_mut(&relation).map(|job| &mut job.actors);
+                let mut actors = actors.into_iter().flatten();
+                if let Some(actor) = actors.find(|a| a.has_table(read.table.table)) {
+                    actor.read(read);
                 }
             }
             Inbound::Delivery(delivery) => {
-                self.router.receive(delivery);
-                self.process_local();
+                self.router.local.push_back(delivery);
+                self.hand_out();
             }
         }
     }
@@ -314,7 +337,7 @@ impl Worker {
             }
             Command::Shutdown => {}
         }
-        self.process_local();
+        self.hand_out();
     }
 
     /// Nothing is kept of a job that ended. Of one that stopped, what people read of it, its
@@ -380,9 +403,11 @@ impl Worker {
     /// anything.
     fn poll_inputs(&mut self) -> bool {
         let mut any = false;
+        let waiting = self.upstream_of_work();
         let polled: Vec<(RelationId, usize)> = self
             .jobs
             .iter()
+            .filter(|(id, _)| !waiting.contains(id))
             .flat_map(|(id, j)| (0..j.inputs.len()).map(|i| (*id, i)))
             .collect();
         for (id, index) in polled {
@@ -415,7 +440,7 @@ impl Worker {
                 Ok(read) => any |= read,
                 Err(error) => self.fail(id, error),
             }
-            self.process_local();
+            self.hand_out();
             self.tell_ready(id);
         }
         any
@@ -426,6 +451,9 @@ impl Worker {
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(false);
         };
+        if job.is_stale {
+            job.prune_source();
+        }
         let Input {
             fragment,
             leaf,
@@ -452,21 +480,40 @@ impl Worker {
                 fragment,
                 leaf,
                 channel: 0,
-                message: Message::Changes(batch),
+                message: Message::Changes(batch, None),
             });
         }
         if !self.announced {
             self.announced = true;
             self.tell(Event::Active);
         }
-        self.process_local();
+        self.hand_out();
         self.emit_source_barriers(id, index);
         Ok(true)
     }
 
-    /// Processes messages to actors of this worker until none is left.
-    fn process_local(&mut self) {
+    /// The jobs that have something to do, and all that feed them.
+    fn upstream_of_work(&self) -> HashSet<RelationId> {
+        let mut all = HashSet::new();
+        let mut next: Vec<RelationId> = self.turns.iter().copied().collect();
+        while let Some(id) = next.pop() {
+            if all.insert(id) {
+                next.extend(self.upstreams(id));
+            }
+        }
+        all
+    }
+
+    /// Hands messages to the actors of this worker.
+    fn hand_out(&mut self) {
         while let Some(delivery) = self.router.local.pop_front() {
+            if !self.jobs.contains_key(&delivery.job) {
+                if !self.ended.contains(&delivery.job) {
+                    let early = self.early.entry(delivery.job).or_default();
+                    early.push(delivery);
+                }
+                continue;
+            }
             let Delivery {
                 job,
                 fragment,
@@ -474,29 +521,66 @@ impl Worker {
                 channel,
                 message,
             } = delivery;
-            if !self.jobs.contains_key(&job) {
-                if !self.ended.contains(&job) {
-                    self.early.entry(job).or_default().push(Delivery {
-                        job,
-                        fragment,
-                        leaf,
-                        channel,
-                        message,
-                    });
-                }
-                continue;
-            }
             self.count(job, fragment, leaf, &message);
-            self.with_actor(job, fragment, |actor, sink| {
-                actor.receive(leaf, channel, message, sink)
-            });
+            let work = Work::Message {
+                leaf,
+                channel,
+                message,
+            };
+            self.push(job, fragment, work);
         }
+    }
+
+    /// Gives an actor something to do, and its job a turn.
+    fn push(&mut self, id: RelationId, fragment: usize, work: Work) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.actors[fragment].push(work);
+        self.line_up(id);
+    }
+
+    /// A job that has something to do takes its place behind the others, once.
+    fn line_up(&mut self, id: RelationId) {
+        let waits = |job: &&mut Job| job.has_work() && !job.has_turn;
+        if let Some(job) = self.jobs.get_mut(&id).filter(waits) {
+            job.has_turn = true;
+            self.turns.push_back(id);
+        }
+    }
+
+    /// Gives the jobs their turns, until a round's work is done or nobody can go on. Returns whether
+    /// anything was done.
+    fn take_turns(&mut self) -> bool {
+        let (mut spent, mut held_up) = (0, 0);
+        while spent < ROUND_SLICES * SLICE_BYTES && held_up < self.turns.len() {
+            let Some(id) = self.turns.pop_front() else {
+                break;
+            };
+            // One that was taken out meanwhile has no turn.
+            let Some(job) = self.jobs.get_mut(&id) else {
+                continue;
+            };
+            job.has_turn = false;
+            match job.next_actor() {
+                Some(actor) => {
+                    held_up = 0;
+                    spent += self.turn(id, actor);
+                }
+                None => held_up += 1,
+            }
+            self.line_up(id);
+            if !self.commands.is_empty() {
+                return true;
+            }
+        }
+        spent > 0
     }
 
     /// Counts rows that enter a job by one of its leaves. A connector's reader and a sink count
     /// their own.
     fn count(&self, id: RelationId, fragment: usize, leaf: usize, message: &Message) {
-        let Message::Changes(batch) = message else {
+        let Message::Changes(batch, _) = message else {
             return;
         };
         let Some(job) = self
@@ -515,60 +599,72 @@ impl Worker {
         }
     }
 
-    /// Runs one actor and handles what it passed.
-    fn with_actor(
-        &mut self,
-        id: RelationId,
-        fragment: usize,
-        run: impl FnOnce(&mut Fragment, &mut dyn FragmentSink) -> Result<()>,
-    ) {
+    /// Lets an actor work for a slice, and handles what it has done. Returns a measure of that in
+    /// bytes, never 0.
+    fn turn(&mut self, id: RelationId, actor: usize) -> usize {
         let Some(closed) = self.jobs.get(&id).map(|j| j.last_passed) else {
-            return;
+            return 1;
         };
         self.enter(id, closed);
         let Some(job) = self.jobs.get_mut(&id) else {
-            return;
+            return 1;
         };
-        let produced = if matches!(job.routes[fragment], Route::Taps) {
-            job.produced()
-        } else {
-            Vec::new()
-        };
+        let is_last = matches!(job.routes[actor], Route::Taps);
+        let produced = if is_last { job.produced() } else { Vec::new() };
+        let working = &mut job.actors[actor];
+        let epoch = working.closed.map(Epoch::next).or(job.joined);
+        let (done, worked) = working.slice(job.counts_from, &mut self.stacks);
+        let spent = work_of(&done, working.is_suspended());
         let mut output = ActorOutput {
             id,
             relation: &job.relation,
-            route: &job.routes[fragment],
+            route: &job.routes[actor],
+            edges: &job.edges[actor],
             taps: &job.taps,
             produced,
-            counts_from: job.counts_from,
             router: &mut self.router,
             errors: &self.errors,
-            epoch: job.fragments[fragment]
-                .closed
-                .map_or(job.joined.unwrap_or(self.epoch), Epoch::next),
+            epoch: epoch.unwrap_or(self.epoch),
             last_passed: job.last_passed,
-            passed: Vec::new(),
+            closed: Vec::new(),
         };
-        let actor = &mut job.fragments[fragment];
-        let result = catch(|| run(actor, &mut output));
-        let (passed, last_passed) = (output.passed, output.last_passed);
-        if self.recovering {
-            self.recovery.leave(self.id);
-        }
-        let is_last = matches!(job.routes[fragment], Route::Taps);
+        let result = catch(|| output.take(done)).and(worked);
+        let (closed, last_passed) = (output.closed, output.last_passed);
         if is_last {
             job.last_passed = last_passed;
         }
-        for (barrier, sealed) in passed {
-            self.sealing.add(id, barrier.epoch, sealed);
+        for closed in &closed {
+            working.closed = Some(closed.barrier.epoch);
+            working.memory_bytes = closed.memory_bytes.unwrap_or(working.memory_bytes);
+        }
+        if self.recovering {
+            self.recovery.leave(self.id);
+        }
+        for closed in closed {
+            self.sealing.add(id, closed.barrier.epoch, closed.sealed);
             if is_last {
-                self.job_passed(id, barrier);
+                self.job_passed(id, closed.barrier);
             }
         }
         if let Err(error) = result {
             self.fail(id, error);
         }
+        self.hand_out();
+        spent
     }
+}
+
+/// A measure of what was done in a slice, in bytes, never 0: a whole one took its time, whatever it
+/// has sent.
+fn work_of(done: &[Done], is_whole: bool) -> usize {
+    if is_whole {
+        return SLICE_BYTES;
+    }
+    let bytes = |done: &Done| match done {
+        Done::Changes(_, bytes) => *bytes,
+        Done::RowError(_) | Done::Closed(_) => 1,
+    };
+    done.iter().map(bytes).sum::<usize>().max(MESSAGE_BYTES_MIN)
 }
 
 fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {

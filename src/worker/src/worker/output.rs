@@ -1,31 +1,53 @@
-//! What an actor's output becomes: messages of the exchange, kept errors, sealed state.
+//! What becomes of what an actor has done: messages of the exchange, kept errors, closed epochs.
 
-use super::*;
+use crate::actor::Done;
+use crate::edge::Edge;
+use crate::errors::KeptErrors;
+use crate::exchange::{Message, Route, Router};
+use crate::fragment::Closed;
+use crate::job::TapTarget;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_operator::RowError;
+use tidemark_plan::{OnError, Relation};
+use tidemark_state::errors::ErrorRow;
 
-/// The output of an actor while it runs.
+/// Where the output of an actor goes.
 pub(super) struct ActorOutput<'a> {
     pub(super) id: RelationId,
     pub(super) relation: &'a Arc<Relation>,
     pub(super) route: &'a Route,
+    pub(super) edges: &'a [Arc<Edge>],
     pub(super) taps: &'a [TapTarget],
     pub(super) produced: Vec<usize>,
-    pub(super) counts_from: Option<Epoch>,
     pub(super) router: &'a mut Router,
     pub(super) errors: &'a KeptErrors,
     /// The epoch that the actor is in.
     pub(super) epoch: Epoch,
-    /// The last barrier that the actor has closed.
+    /// The last barrier that the last actor of the job has closed.
     pub(super) last_passed: Epoch,
-    pub(super) passed: Vec<(Barrier, Vec<Sealed>)>,
+    /// Epochs that the actor has closed.
+    pub(super) closed: Vec<Closed>,
 }
 
-impl FragmentSink for ActorOutput<'_> {
-    fn changes(&mut self, batch: ChangeBatch) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
+impl ActorOutput<'_> {
+    /// Sends it there.
+    pub(super) fn take(&mut self, done: Vec<Done>) -> Result<()> {
+        for done in done {
+            match done {
+                Done::Changes(batch, bytes) => self.changes(batch, bytes)?,
+                Done::RowError(error) => self.row_error(error)?,
+                Done::Closed(closed) => self.barrier(closed),
+            }
         }
+        Ok(())
+    }
+
+    fn changes(&mut self, batch: ChangeBatch, bytes: usize) -> Result<()> {
         if !matches!(self.route, Route::Taps) {
-            self.router.send(self.id, self.route, batch);
+            self.router
+                .send(self.id, self.route, self.edges, batch, bytes);
             return Ok(());
         }
         for tap in self.taps {
@@ -35,13 +57,10 @@ impl FragmentSink for ActorOutput<'_> {
             }
             let picked = tap.pick(&batch, &self.produced)?;
             if !picked.is_empty() {
-                self.router.local.push_back(Delivery {
-                    job: tap.job,
-                    fragment: tap.fragment,
-                    leaf: tap.leaf,
-                    channel: 0,
-                    message: Message::Changes(picked),
-                });
+                let credit = tap.edge.send(bytes);
+                self.router
+                    .local
+                    .push_back(tap.delivery(Message::Changes(picked, Some(credit))));
             }
         }
         Ok(())
@@ -49,10 +68,8 @@ impl FragmentSink for ActorOutput<'_> {
 
     fn row_error(&mut self, error: RowError) -> Result<()> {
         if self.relation.on_error == OnError::Fail {
-            return Err(
-                Error::user(tidemark_common::SqlState(error.state), error.message)
-                    .with_detail(format!("The row is {}.", error.row)),
-            );
+            return Err(Error::user(SqlState(error.state), error.message)
+                .with_detail(format!("The row is {}.", error.row)));
         }
         let row = ErrorRow {
             relation: self.relation.name.clone(),
@@ -68,27 +85,17 @@ impl FragmentSink for ActorOutput<'_> {
         Ok(())
     }
 
-    fn barrier(&mut self, barrier: Barrier, sealed: Vec<Sealed>) -> Result<()> {
+    fn barrier(&mut self, closed: Closed) {
+        let barrier = closed.barrier;
         if matches!(self.route, Route::Taps) {
-            for tap in self.taps.iter().filter(|t| barrier.epoch > t.after) {
-                self.router.local.push_back(Delivery {
-                    job: tap.job,
-                    fragment: tap.fragment,
-                    leaf: tap.leaf,
-                    channel: 0,
-                    message: Message::Barrier(barrier),
-                });
-            }
+            let told = self.taps.iter().filter(|t| barrier.epoch > t.after);
+            let told = told.map(|tap| tap.delivery(Message::Barrier(barrier)));
+            self.router.local.extend(told);
         } else {
             self.router.send_barrier(self.id, self.route, barrier);
         }
         self.last_passed = barrier.epoch;
         self.epoch = barrier.epoch.next();
-        self.passed.push((barrier, sealed));
-        Ok(())
-    }
-
-    fn seals(&self, barrier: &Barrier) -> bool {
-        barrier.checkpoint && self.counts_from.is_some_and(|from| barrier.epoch >= from)
+        self.closed.push(closed);
     }
 }

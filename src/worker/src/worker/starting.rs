@@ -2,13 +2,16 @@
 //! leaves to what they tap, catching up, joining, and taking a job out.
 
 use super::Worker;
+use crate::actor::Actor;
 use crate::catch::catch;
-use crate::exchange::{Delivery, Message};
+use crate::edge::Edge;
+use crate::exchange::{Delivery, Message, Route};
 use crate::fragment::Fragment;
 use crate::job::{Input, InputKind, Job, TapState, TapTarget, build_actors, constant_rows};
 use crate::source::Source;
 use std::collections::BTreeSet;
-use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, failpoint};
+use std::sync::Arc;
+use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, WorkerId, failpoint};
 use tidemark_control::entry::decode_kept;
 use tidemark_control::protocol::{Event, StartJob, StartMode};
 use tidemark_plan::{Op, RelationKind};
@@ -118,7 +121,7 @@ impl Worker {
                 fragment,
                 leaf,
                 channel: 0,
-                message: Message::Changes(changes),
+                message: Message::Changes(changes, None),
             });
         }
         Ok(())
@@ -206,11 +209,16 @@ impl Worker {
             StartMode::Restored(epoch) | StartMode::After(epoch) => Some(epoch),
             StartMode::Creating | StartMode::Resuming | StartMode::Shown(_) => None,
         };
-        let mut fragments = actors.fragments;
-        fragments.iter_mut().for_each(|f| f.closed = joined);
+        let is_bare = matches!(&actors.fragments[..], [only] if only.slots.is_empty());
+        let edges = actors.routes.iter().map(|route| self.edges(route));
+        let fragments = actors.fragments.into_iter();
         let job = Job {
             relation: relation.clone(),
-            fragments,
+            edges: edges.collect(),
+            actors: fragments.map(|f| Actor::new(f, joined)).collect(),
+            is_bare,
+            has_turn: false,
+            is_stale: false,
             routes: actors.routes,
             inputs,
             taps: Vec::new(),
@@ -237,7 +245,7 @@ impl Worker {
     pub(super) fn started(&mut self, id: RelationId, mode: StartMode) {
         if let StartMode::Restored(epoch) = mode {
             for upstream in self.upstreams(id) {
-                self.connect(id, upstream, epoch);
+                self.connect(id, upstream, epoch, false);
             }
         }
         // Jobs that joined before this source began.
@@ -252,7 +260,7 @@ impl Worker {
                 && !self.jobs[&id].taps.iter().any(|t| t.job == other)
                 && let Some(after) = self.jobs[&id].joined
             {
-                self.connect(other, id, after);
+                self.connect(other, id, after, false);
             }
         }
         if let Some(job) = self.jobs.get_mut(&id) {
@@ -282,8 +290,29 @@ impl Worker {
         found.into_iter().collect()
     }
 
-    /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`.
-    pub(super) fn connect(&mut self, id: RelationId, upstream: RelationId, after: Epoch) {
+    /// The edges of an actor to the actors of its job on all workers.
+    fn edges(&self, route: &Route) -> Vec<Arc<Edge>> {
+        let workers = match route {
+            Route::Taps => 0,
+            Route::Hash { .. } | Route::Broadcast { .. } => self.router.workers(),
+        };
+        (0..workers).map(|worker| self.edge_to(worker)).collect()
+    }
+
+    fn edge_to(&self, worker: WorkerId) -> Arc<Edge> {
+        let (bytes_max, load) = (self.edge_bytes_max, self.load.clone());
+        Arc::new(Edge::new(worker, bytes_max, load, self.waker.clone()))
+    }
+
+    /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`; nobody
+    /// waits for those that catch up.
+    pub(super) fn connect(
+        &mut self,
+        id: RelationId,
+        upstream: RelationId,
+        after: Epoch,
+        catches_up: bool,
+    ) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -305,10 +334,13 @@ impl Worker {
                     columns: columns.clone(),
                     schema: schema.clone(),
                     after,
+                    edge: self.edge_to(self.id),
                 });
             }
         }
         if let Some(up) = self.jobs.get_mut(&upstream) {
+            let is_open = catches_up || up.is_table();
+            targets.iter().for_each(|t| t.edge.set_open(is_open));
             up.taps.extend(targets);
             up.prune_source();
         }
