@@ -36,6 +36,8 @@ pub struct Config {
     pub insecure: bool,
     /// Clients of the SQL door at a time; more are sent away.
     pub max_connections: usize,
+    /// Memory that the process may hold, as an amount ("8GB") or a percentage of the machine's.
+    pub memory_limit: String,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
@@ -69,6 +71,7 @@ impl Default for Config {
             tls_client_ca: String::new(),
             insecure: false,
             max_connections: 1000,
+            memory_limit: "80%".into(),
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,
@@ -130,6 +133,7 @@ impl Config {
         if self.max_connections == 0 || self.max_connections > 1 << 20 {
             return bad("max_connections must be between 1 and 1048576");
         }
+        self.memory_limit_bytes()?;
         if self.workers > crate::VNODES {
             return bad("workers must be at most 256");
         }
@@ -140,6 +144,11 @@ impl Config {
             return bad("checkpoint_ms, batch_rows_max and edge_bytes_max must be positive");
         }
         Ok(())
+    }
+
+    /// `memory_limit` in bytes.
+    pub fn memory_limit_bytes(&self) -> Result<u64> {
+        crate::memory::check_amount("memory_limit", &self.memory_limit)
     }
 }
 

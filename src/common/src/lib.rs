@@ -10,6 +10,7 @@ pub mod error;
 pub mod failpoint;
 pub mod ids;
 mod interrupt;
+pub mod memory;
 pub mod metrics;
 mod stack;
 

@@ -9,6 +9,7 @@ mod opening;
 
 use crate::checkpoints::{CheckpointInfo, Checkpoints};
 use crate::locks::{TableLock, Writer};
+use crate::memory::{Memory, MemoryUse, resident_bytes};
 use crate::scan::scan_source;
 use crate::sinks::SinkQueues;
 use crate::writes::{TableWriters, WriteGuard, no_rows};
@@ -61,6 +62,7 @@ struct Node {
     figures: Arc<Figures>,
     errors: KeptErrors,
     load: Arc<Load>,
+    memory: Arc<Memory>,
     reading: Reading,
     checkpoints: Arc<Checkpoints>,
     sinks: Arc<SinkQueues>,
@@ -369,6 +371,18 @@ impl Engine {
                 .or(sink.error)
                 .or_else(|| f.trouble.lock().values().next().cloned()),
         })
+    }
+
+    /// Who holds how much memory.
+    pub fn memory(&self) -> MemoryUse {
+        MemoryUse {
+            limit: self.node.memory.limit(),
+            resident: resident_bytes().unwrap_or_default(),
+            state: self.jobs().iter().map(|job| job.memory_bytes).sum(),
+            on_the_way: self.node.load.bytes().sum::<usize>() as u64,
+            undelivered: self.node.sinks.bytes() as u64,
+            is_short: self.node.memory.is_short(),
+        }
     }
 
     /// What is wrong with the checkpoint store at the moment.

@@ -30,7 +30,7 @@ use tidemark_control::{Readers, TableWrites};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
-use tidemark_worker::Published;
+use tidemark_worker::{Pressure, Published};
 use tokio::sync::OwnedMutexGuard;
 
 /// Exclusive write access to some tables.
@@ -54,6 +54,8 @@ pub struct TableWriters {
     published: Arc<Published>,
     /// Sinks that hold up those who write what they read.
     full: Arc<FullSinks>,
+    /// Whether memory runs short.
+    pressure: Arc<Pressure>,
     /// Who holds and who awaits the tables' locks.
     locks: Arc<TableLocks>,
     /// Writes that are not published yet, for resolving the next one.
@@ -67,12 +69,14 @@ impl TableWriters {
         readers: Arc<Readers>,
         published: Arc<Published>,
         full: Arc<FullSinks>,
+        pressure: Arc<Pressure>,
     ) -> TableWriters {
         TableWriters {
             events,
             readers,
             published,
             full,
+            pressure,
             locks: Arc::default(),
             heads: Mutex::default(),
         }
@@ -109,7 +113,7 @@ impl TableWriters {
         let mut ids = tables.to_vec();
         ids.sort_unstable();
         ids.dedup();
-        self.await_sinks(&ids).await?;
+        self.await_room(&ids).await?;
         let mut locked = BTreeMap::new();
         for id in ids {
             let relation = self.writable(id)?;
@@ -136,14 +140,18 @@ impl TableWriters {
         })
     }
 
-    /// Waits until no sink that reads these tables is full; before anything is locked.
-    async fn await_sinks(&self, tables: &[RelationId]) -> Result<()> {
-        let full = &self.full;
-        let is_fed = || tables.iter().find_map(|table| full.fed_by(*table));
+    /// Waits until there is memory, and no sink that reads these tables is full; before anything is
+    /// locked.
+    async fn await_room(&self, tables: &[RelationId]) -> Result<()> {
+        let is_fed = || tables.iter().find_map(|table| self.full.fed_by(*table));
+        let lacks = || match self.pressure.is_high() {
+            true => Some(short_of_memory()),
+            false => is_fed().map(|sink| full::too_full(&sink)),
+        };
         let began = Instant::now();
-        while let Some(sink) = is_fed() {
+        while let Some(error) = lacks() {
             if began.elapsed() > full::WRITE_PATIENCE {
-                return Err(full::too_full(&sink));
+                return Err(error);
             }
             tokio::time::sleep(full::LOOK_INTERVAL).await;
         }
@@ -591,6 +599,12 @@ pub fn no_rows(relation: Option<&Arc<Relation>>) -> Error {
         SqlState::UNDEFINED_TABLE,
         format!("relation \"{name}\" does not exist any more or keeps no rows"),
     )
+}
+
+fn short_of_memory() -> Error {
+    Error::user(SqlState("53200"), "out of memory")
+        .with_detail("The server holds about what --memory-limit allows, and takes nothing more.")
+        .with_hint("SHOW MEMORY tells what holds it.")
 }
 
 /// `54000` for more than the log takes at once.

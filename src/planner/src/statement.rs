@@ -245,6 +245,7 @@ pub enum ShowKind {
     Jobs,
     Cluster,
     Checkpoints,
+    Memory,
     Processlist,
     Parameters,
     Columns(Name),

@@ -102,6 +102,9 @@ pub struct Start {
     /// Clients of the SQL door at a time [default: 1000]
     #[arg(long, env = "TIDEMARK_MAX_CONNECTIONS", value_name = "N")]
     max_connections: Option<usize>,
+    /// Memory that the process may hold: 8GB, 512MB, 80% [default: 80%]
+    #[arg(long, env = "TIDEMARK_MEMORY_LIMIT", value_name = "AMOUNT")]
+    memory_limit: Option<String>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -175,6 +178,7 @@ impl Start {
         set(&mut config.tls_client_ca, self.tls_client_ca);
         set(&mut config.insecure, self.insecure);
         set(&mut config.max_connections, self.max_connections);
+        set(&mut config.memory_limit, self.memory_limit);
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);

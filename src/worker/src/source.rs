@@ -12,9 +12,9 @@
 
 mod logged;
 
+use crate::columns::leave_out;
 use crate::errors::{ERRORS_KEPT_MAX, KeptErrors};
 use crate::figures::{Figures, JobFigures};
-use crate::job::leave_out;
 use arrow::array::{Array, AsArray, BooleanArray, Decimal128Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
@@ -210,11 +210,9 @@ impl Source {
         Ok(Some(rows))
     }
 
-    /// Shows that nothing is read for a sink of which too much waits.
-    pub fn be_held_up(&mut self, sink: &str) {
-        self.tell_trouble(Some(format!(
-            "not read, for sink \"{sink}\" has too many changes that wait for delivery"
-        )));
+    /// Shows why nothing is read.
+    pub fn be_held_up(&mut self, reason: String) {
+        self.tell_trouble(Some(reason));
     }
 
     /// Shows, or takes back, why nothing is read.

@@ -4,6 +4,7 @@
 use super::following::follow_sources;
 use super::{Engine, Node};
 use crate::checkpoints::Checkpoints;
+use crate::memory::Memory;
 use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
 use crate::sinks::full::FullSinks;
@@ -26,8 +27,8 @@ use tidemark_control::protocol::Event;
 use tidemark_control::{Placement, Readers, WriteAheadLog};
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
-    ErrorTable, Figures, Inbound, KeptErrors, Load, Published, Reading, Recovery, Storing,
-    Surroundings, Worker,
+    ErrorTable, Figures, Inbound, KeptErrors, Load, Pressure, Published, Reading, Recovery,
+    Storing, Surroundings, Worker,
 };
 use tokio::sync::oneshot;
 
@@ -104,7 +105,7 @@ impl Engine {
             lineage: owned.lineage,
         });
         let lock = data.into_lock();
-        let (parts, inbound) = Parts::new(config, owned.cluster, storing, &claim, errors);
+        let (parts, inbound) = Parts::new(config, owned.cluster, storing, &claim, errors)?;
         let recovery = Arc::new(recovery);
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
         // died.
@@ -122,6 +123,7 @@ impl Engine {
         let engine = parts.into_engine(next_id, threads, lock);
         tokio::spawn(follow_sources(Arc::downgrade(&engine.node)));
         tokio::spawn(watch_claim(store, Arc::downgrade(&claim)));
+        tokio::spawn(Memory::watch(Arc::downgrade(&engine.node.memory)));
         Ok(engine)
     }
 }
@@ -137,6 +139,8 @@ struct Parts {
     figures: Arc<Figures>,
     errors: KeptErrors,
     load: Arc<Load>,
+    pressure: Arc<Pressure>,
+    memory: Arc<Memory>,
     storing: Storing,
     checkpoints: Arc<Checkpoints>,
     sinks: Arc<SinkQueues>,
@@ -151,7 +155,7 @@ impl Parts {
         storing: Storing,
         claim: &Arc<Claim>,
         errors: ErrorTable,
-    ) -> (Parts, mpsc::Receiver<Event>) {
+    ) -> Result<(Parts, mpsc::Receiver<Event>)> {
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
         let readers = Readers::new();
@@ -175,10 +179,26 @@ impl Parts {
             events: events.clone(),
             full: full.clone(),
         });
-        let writers = TableWriters::new(events.clone(), readers.clone(), published.clone(), full);
+        let pressure = Arc::<Pressure>::default();
+        let writers = TableWriters::new(
+            events.clone(),
+            readers.clone(),
+            published.clone(),
+            full,
+            pressure.clone(),
+        );
+        let memory = Memory::new(
+            config.memory_limit_bytes()?,
+            pressure.clone(),
+            published.clone(),
+            figures.clone(),
+            events.clone(),
+        );
         let parts = Parts {
             placement: Arc::new(Placement::even(workers)),
             load: Arc::new(Load::new(workers)),
+            pressure,
+            memory: Arc::new(memory),
             config,
             cluster,
             events,
@@ -191,7 +211,7 @@ impl Parts {
             sinks: Arc::new(sinks),
             writers: Arc::new(writers),
         };
-        (parts, inbound)
+        Ok((parts, inbound))
     }
 
     fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<JoinHandle<()>>)> {
@@ -211,6 +231,7 @@ impl Parts {
             sinks: self.sinks.clone(),
             load: self.load.clone(),
             edge_bytes_max: self.config.edge_bytes_max,
+            pressure: self.pressure.clone(),
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {
@@ -254,6 +275,7 @@ impl Parts {
             figures: self.figures,
             errors: self.errors,
             load: self.load,
+            memory: self.memory,
             reading,
             checkpoints: self.checkpoints,
             sinks: self.sinks,

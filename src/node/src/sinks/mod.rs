@@ -272,6 +272,11 @@ impl SinkQueue {
         self.changed.notify_all();
     }
 
+    /// Bytes of changes that wait in memory.
+    pub fn bytes(&self) -> usize {
+        self.state.lock().queue.bytes()
+    }
+
     /// How delivery goes.
     pub fn status(&self) -> SinkStatus {
         let state = self.state.lock();

@@ -581,6 +581,11 @@ impl Queue {
         }
     }
 
+    /// Bytes of changes that are in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes_held
+    }
+
     /// The hash over everything up to `epoch` that the known marker covers. After a start that may
     /// be ahead of what has left the queue, until the writer's own marker is read back.
     fn delivered_hash(&mut self, epoch: Epoch) -> u64 {

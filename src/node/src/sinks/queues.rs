@@ -62,6 +62,12 @@ impl SinkQueues {
         found.collect()
     }
 
+    /// Bytes of changes that wait in memory for delivery.
+    pub fn bytes(&self) -> usize {
+        let queues = self.queues.lock();
+        queues.values().map(|queue| queue.bytes()).sum()
+    }
+
     /// Nothing is delivered any more.
     pub fn close_all(&self) {
         let queues: Vec<_> = self.queues.lock().values().cloned().collect();

@@ -19,7 +19,7 @@ const KINDS: [(&[&str], RelationKind); 6] = [
 ];
 
 /// The plural words of SHOW.
-const SHOWS: [(&[&str], ShowKind); 18] = [
+const SHOWS: [(&[&str], ShowKind); 19] = [
     (&["tables"], ShowKind::Tables),
     (&["sources"], ShowKind::Sources),
     (&["materialized", "views"], ShowKind::MaterializedViews),
@@ -36,6 +36,7 @@ const SHOWS: [(&[&str], ShowKind); 18] = [
     (&["jobs"], ShowKind::Jobs),
     (&["cluster"], ShowKind::Cluster),
     (&["checkpoints"], ShowKind::Checkpoints),
+    (&["memory"], ShowKind::Memory),
     (&["processlist"], ShowKind::Processlist),
     (&["parameters"], ShowKind::Parameters),
 ];

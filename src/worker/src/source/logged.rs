@@ -20,7 +20,7 @@
 //! that the replay begins with. So the columns that are wanted now are found in it by name.
 
 use super::{Source, event_times};
-use crate::job::nullable;
+use crate::columns::nullable;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;

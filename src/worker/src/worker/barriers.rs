@@ -258,8 +258,7 @@ impl Worker {
             return;
         };
         if barrier.checkpoint {
-            let bytes: usize = job.actors.iter().map(|a| a.memory_bytes).sum();
-            job.figures.memory[self.id].store(bytes as u64, Ordering::Relaxed);
+            job.tell_memory(self.id);
         }
         let counts = job.counts(barrier.epoch);
         let joining: Vec<(RelationId, usize)> = job

@@ -11,16 +11,16 @@
 //! ```
 //!
 //! * **Catching up.** Each leaf on an append-only source that others read already ([`TapState`])
-//!   reads the past with a reader of its own, up to where the shared one stood when it began. Leaves
-//!   on relations that keep rows have nothing to read yet. When all have come so far, the worker
-//!   tells `Ready`. Others may have begun to read a source in the meantime: `CatchUp` sends leaves
-//!   back that would have been live.
+//!   reads the past with a reader of its own, up to where the shared one stood when it began.
+//!   Leaves on relations that keep rows have nothing to read yet. When all have come so far, the
+//!   worker tells `Ready`. Others may have begun to read a source in the meantime: `CatchUp` sends
+//!   leaves back that would have been live.
 //! * **Joined(e).** From the barrier of `e` on, live messages flow to the leaves, where they are
 //!   held. When that barrier has passed what a leaf taps, it is known what lies before it: a reader
 //!   gets its end, a relation that keeps rows gives them as of `e`.
 //! * **Working off.** Each leaf is fed that, then the barrier of `e`, and is released.
-//! * **Running.** When all workers have told `JobDone` of the newest epoch, the coordinator promotes
-//!   the job: epochs wait for it, and checkpoints contain it.
+//! * **Running.** When all workers have told `JobDone` of the newest epoch, the coordinator
+//!   promotes the job: epochs wait for it, and checkpoints contain it.
 //!
 //! A job that fails or is canceled on the way is taken out like any other.
 
@@ -28,8 +28,9 @@ use super::Worker;
 use crate::actor::Work;
 use crate::answers::read_answer;
 use crate::catch::catch;
+use crate::columns::pick;
 use crate::exchange::Message;
-use crate::job::{CatchUp, Input, InputKind, TapState, TapTarget, build_actors, pick, reversed};
+use crate::job::{CatchUp, Input, InputKind, TapState, TapTarget, build_actors, reversed};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use tidemark_changelog::ChangeBatch;

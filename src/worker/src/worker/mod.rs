@@ -1,15 +1,15 @@
 //! A worker: one thread that runs all actors of its share of the vnodes, so that nothing inside
-//! needs a lock. Round by round it takes commands, messages of its peers, turns of its jobs and rows
-//! of its sources.
+//! needs a lock. Round by round it takes commands, messages of its peers, turns of its jobs and
+//! rows of its sources.
 //!
 //! **Turns.** A job that has something to do takes its place behind the others, and in its turn one
 //! of its actors works for a slice (`actor`): jobs share the worker round robin, in slices of equal
 //! work, and a command or a barrier waits for some slices at most, whatever a job is about.
 //!
-//! **Sources** are read only when no job that they feed, directly or not, has anything left to do on
-//! this worker; one that has no room for its output, here or on another worker (`edge`), has. That,
-//! with a log that takes entries and sinks that are not full, is the whole of back-pressure (a Kafka
-//! consumer that is not polled stops fetching).
+//! **Sources** are read only when no job that they feed, directly or not, has anything left to do
+//! on this worker; one that has no room for its output, here or on another worker (`edge`), has.
+//! That, with a log that takes entries and sinks that are not full, is the whole of back-pressure
+//! (a Kafka consumer that is not polled stops fetching).
 //!
 //! A job that fails (an error or a broken invariant) is taken out alone; the coordinator stops it
 //! everywhere.
@@ -27,6 +27,7 @@ use crate::errors::KeptErrors;
 use crate::exchange::{Delivery, Inbound, Message, Route, Router};
 use crate::figures::Figures;
 use crate::job::{Input, InputKind, Job, TapState};
+use crate::pressure::Pressure;
 use crate::published::Published;
 use crate::sealing::Sealing;
 use crate::sinks::Sinks;
@@ -53,6 +54,9 @@ const INBOX_BURST: usize = 64;
 const IDLE_SLEEP: Duration = Duration::from_millis(250);
 /// Work of a round's turns after which commands are looked at again, in slices.
 const ROUND_SLICES: usize = 2;
+
+/// Work of a job after which it is told how much state it has, in bytes.
+const WEIGHED_BYTES: usize = 16 * SLICE_BYTES;
 
 /// What a message counts in a round at least.
 const MESSAGE_BYTES_MIN: usize = 1 << 14;
@@ -84,6 +88,8 @@ pub struct Surroundings {
     pub load: Arc<Load>,
     /// Bytes on one edge at most.
     pub edge_bytes_max: usize,
+    /// Whether memory runs short.
+    pub pressure: Arc<Pressure>,
 }
 
 /// One worker's thread state.
@@ -101,6 +107,7 @@ pub struct Worker {
     reading: Reading,
     load: Arc<Load>,
     edge_bytes_max: usize,
+    pressure: Arc<Pressure>,
     commands: Receiver<Command>,
     inbox: Receiver<Inbound>,
     waker: Waker,
@@ -163,6 +170,7 @@ impl Worker {
             sinks,
             load,
             edge_bytes_max,
+            pressure,
         } = around;
         Worker {
             id,
@@ -185,6 +193,7 @@ impl Worker {
             sinks,
             load,
             edge_bytes_max,
+            pressure,
             commands,
             inbox,
             waker,
@@ -404,6 +413,7 @@ impl Worker {
     fn poll_inputs(&mut self) -> bool {
         let mut any = false;
         let waiting = self.upstream_of_work();
+        let takes_nothing = self.pressure.is_high() && !self.recovering;
         let polled: Vec<(RelationId, usize)> = self
             .jobs
             .iter()
@@ -416,16 +426,18 @@ impl Worker {
             };
             let result = match &mut job.inputs[index].kind {
                 InputKind::Source(source) => {
+                    let full = || Some(behind(&self.sinks.full_one_behind(id)?));
+                    let short = takes_nothing.then(|| SHORT_OF_MEMORY.to_string());
                     // A start has to come to where it was, whatever there is no room for.
-                    let full = self.sinks.full_one_behind(id);
-                    match full.filter(|_| !self.recovering) {
-                        Some(sink) => {
-                            source.be_held_up(&sink);
+                    match short.or_else(full).filter(|_| !self.recovering) {
+                        Some(reason) => {
+                            source.be_held_up(reason);
                             Ok(false)
                         }
                         None => catch(|| self.poll_source(id, index)),
                     }
                 }
+                InputKind::Tap { .. } if takes_nothing => Ok(false),
                 InputKind::Tap {
                     state: TapState::CatchUp(_),
                     ..
@@ -549,8 +561,8 @@ impl Worker {
         }
     }
 
-    /// Gives the jobs their turns, until a round's work is done or nobody can go on. Returns whether
-    /// anything was done.
+    /// Gives the jobs their turns, until a round's work is done or nobody can go on. Returns
+    /// whether anything was done.
     fn take_turns(&mut self) -> bool {
         let (mut spent, mut held_up) = (0, 0);
         while spent < ROUND_SLICES * SLICE_BYTES && held_up < self.turns.len() {
@@ -615,6 +627,12 @@ impl Worker {
         let epoch = working.closed.map(Epoch::next).or(job.joined);
         let (done, worked) = working.slice(job.counts_from, &mut self.stacks);
         let spent = work_of(&done, working.is_suspended());
+        job.unweighed += spent;
+        if job.unweighed >= WEIGHED_BYTES {
+            job.unweighed = 0;
+            working.weigh();
+            job.tell_memory(self.id);
+        }
         let mut output = ActorOutput {
             id,
             relation: &job.relation,
@@ -633,6 +651,7 @@ impl Worker {
         if is_last {
             job.last_passed = last_passed;
         }
+        let working = &mut job.actors[actor];
         for closed in &closed {
             working.closed = Some(closed.barrier.epoch);
             working.memory_bytes = closed.memory_bytes.unwrap_or(working.memory_bytes);
@@ -665,6 +684,13 @@ fn work_of(done: &[Done], is_whole: bool) -> usize {
         Done::RowError(_) | Done::Closed(_) => 1,
     };
     done.iter().map(bytes).sum::<usize>().max(MESSAGE_BYTES_MIN)
+}
+
+/// Why a source is not read.
+const SHORT_OF_MEMORY: &str = "not read, for memory runs short";
+
+fn behind(sink: &str) -> String {
+    format!("not read, for sink \"{sink}\" has too many changes that wait for delivery")
 }
 
 fn sources(job: &mut Job) -> impl Iterator<Item = &mut Source> {

@@ -218,6 +218,7 @@ impl Worker {
             actors: fragments.map(|f| Actor::new(f, joined)).collect(),
             is_bare,
             has_turn: false,
+            unweighed: 0,
             is_stale: false,
             routes: actors.routes,
             inputs,
@@ -304,8 +305,8 @@ impl Worker {
         Arc::new(Edge::new(worker, bytes_max, load, self.waker.clone()))
     }
 
-    /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`; nobody
-    /// waits for those that catch up.
+    /// Makes every tap of `id` on `upstream` receive what comes after the barrier of `after`;
+    /// nobody waits for those that catch up.
     pub(super) fn connect(
         &mut self,
         id: RelationId,

@@ -1,0 +1,354 @@
+//! The memory limit of a node, and what happens at it.
+//!
+//! What counts is what the kernel counts, the memory of the process that is resident. It is looked
+//! at every [`LOOK_INTERVAL`]:
+//!
+//! * **From [`SOFT_PERCENT`] of the limit on** sources are not read, creations wait and writes
+//!   wait. What is on its way comes to its end meanwhile: queues drain, sinks deliver, checkpoints
+//!   take what was sealed, views merge.
+//! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the job whose state has
+//!   grown most over the last minute stops alone, with `53200`. Its last complete answer is kept
+//!   with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`] for
+//!   the memory to go back before another one stops.
+//! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of it
+//!   leave the memory, too: who reads them gets `55000` and the reason.
+//!
+//! A start is let through: what is restored was there before.
+
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak, mpsc};
+use std::time::{Duration, Instant};
+use tidemark_common::memory::about;
+use tidemark_common::{Error, RelationId, SqlState};
+use tidemark_control::protocol::Event;
+use tidemark_plan::RelationKind;
+use tidemark_worker::{Figures, JobFigures, Pressure, Published};
+
+/// How often the memory is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The part of the limit from which on nothing more is taken in.
+const SOFT_PERCENT: u64 = 85;
+
+/// How long that may help.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the memory of a job that stopped may take to go back.
+const RELIEF: Duration = Duration::from_secs(5);
+
+/// How long the rows of a job that stopped stay in memory that runs short: longer than it takes to
+/// begin to store them.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How often the jobs' state is noted, and how many notes are kept.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
+const NOTES_KEPT: usize = 60;
+
+/// Bytes of state by job.
+type Note = BTreeMap<RelationId, u64>;
+
+/// See the module.
+pub struct Memory {
+    /// In bytes.
+    limit: u64,
+    pressure: Arc<Pressure>,
+    published: Arc<Published>,
+    figures: Arc<Figures>,
+    events: mpsc::Sender<Event>,
+    notes: Mutex<VecDeque<Note>>,
+}
+
+/// Who holds how much memory, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryUse {
+    /// What the process may hold.
+    pub limit: u64,
+    /// What it holds.
+    pub resident: u64,
+    /// Of that the state of jobs,
+    pub state: u64,
+    /// rows between actors,
+    pub on_the_way: u64,
+    /// and changes that sinks have not delivered.
+    pub undelivered: u64,
+    /// Nothing more is taken in.
+    pub is_short: bool,
+}
+
+/// What the watch remembers from look to look.
+#[derive(Default)]
+struct Watch {
+    noted: Option<Instant>,
+    /// Since when it is too much.
+    high_since: Option<Instant>,
+    /// When the allocator gave back last what it does not use.
+    given_back: Option<Instant>,
+    /// When a job was stopped last.
+    stopped: Option<Instant>,
+    /// Jobs that were stopped, and whose rows are in memory.
+    shown: Vec<RelationId>,
+}
+
+impl Watch {
+    fn may_give_back(&mut self, now: Instant) -> bool {
+        let since = self.given_back.map(|then| now.duration_since(then));
+        let may = since.is_none_or(|time| time >= NOTE_INTERVAL);
+        if may {
+            self.given_back = Some(now);
+        }
+        may
+    }
+}
+
+impl Memory {
+    /// With a limit in bytes.
+    pub fn new(
+        limit: u64,
+        pressure: Arc<Pressure>,
+        published: Arc<Published>,
+        figures: Arc<Figures>,
+        events: mpsc::Sender<Event>,
+    ) -> Memory {
+        Memory {
+            limit,
+            pressure,
+            published,
+            figures,
+            events,
+            notes: Mutex::default(),
+        }
+    }
+
+    /// The limit, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Whether nothing more is taken in.
+    pub fn is_short(&self) -> bool {
+        self.pressure.is_high()
+    }
+
+    /// Watches the memory until the node is gone.
+    pub async fn watch(memory: Weak<Memory>) {
+        let mut watch = Watch::default();
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let Some(memory) = memory.upgrade() else {
+                return;
+            };
+            let Some(mut resident) = resident_bytes() else {
+                continue;
+            };
+            if memory.is_high(resident) && watch.may_give_back(Instant::now()) {
+                // What it takes is not this thread's to wait for.
+                let given = tokio::task::spawn_blocking(give_back).await;
+                resident = given.ok().and(resident_bytes()).unwrap_or(resident);
+            }
+            memory.look(&mut watch, resident, Instant::now());
+        }
+    }
+
+    fn is_high(&self, resident: u64) -> bool {
+        resident > self.limit / 100 * SOFT_PERCENT
+    }
+
+    fn look(&self, watch: &mut Watch, resident: u64, now: Instant) {
+        let since = |then: Option<Instant>| then.map(|then| now.duration_since(then));
+        if since(watch.noted).is_none_or(|time| time >= NOTE_INTERVAL) {
+            watch.noted = Some(now);
+            self.note();
+        }
+        let is_high = self.is_high(resident);
+        if self.pressure.set(is_high) != is_high {
+            self.tell(is_high, resident);
+        }
+        if !is_high {
+            watch.high_since = None;
+            return;
+        }
+        let high_since = *watch.high_since.get_or_insert(now);
+        if since(watch.stopped).is_some_and(|time| time > GRACE) {
+            self.withdraw(&mut watch.shown);
+        }
+        let is_too_much = resident > self.limit || now.duration_since(high_since) > PATIENCE;
+        if is_too_much && since(watch.stopped).is_none_or(|time| time > RELIEF) {
+            watch.stopped = Some(now);
+            watch.shown.extend(self.stop_one(resident));
+        }
+    }
+
+    fn tell(&self, is_high: bool, resident: u64) {
+        let (resident, limit) = (about(resident), about(self.limit));
+        if is_high {
+            tracing::warn!(
+                resident,
+                limit,
+                "memory runs short: sources are not read and writes wait"
+            );
+        } else {
+            tracing::info!(resident, limit, "there is memory again");
+        }
+    }
+
+    fn note(&self) {
+        let bytes = |(id, f): (RelationId, Arc<JobFigures>)| {
+            let bytes = f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum();
+            (id, bytes)
+        };
+        let mut notes = self.notes.lock();
+        if notes.len() == NOTES_KEPT {
+            notes.pop_front();
+        }
+        notes.push_back(self.figures.all().into_iter().map(bytes).collect());
+    }
+
+    /// The job whose state has grown most, and by how much. One that has no state frees none.
+    fn grown_most(&self) -> Option<(RelationId, u64)> {
+        self.note();
+        let notes = self.notes.lock();
+        let now = notes.back()?;
+        let catalog = self.published.catalog();
+        let may_stop = |id: &RelationId| {
+            let relation = catalog.relations.get(id);
+            !catalog.stopped.contains_key(id)
+                && relation.is_none_or(|r| r.kind != RelationKind::Sink)
+        };
+        let growth = |(id, bytes): (&RelationId, &u64)| {
+            let past = notes.iter().filter_map(|note| note.get(id));
+            (*id, bytes - past.min().unwrap_or(&0).min(bytes), *bytes)
+        };
+        let jobs = now.iter().filter(|(id, bytes)| may_stop(id) && **bytes > 0);
+        // Of those that have not grown, the largest.
+        let most = jobs
+            .map(growth)
+            .max_by_key(|(_, grown, bytes)| (*grown, *bytes));
+        most.map(|(id, grown, _)| (id, grown))
+    }
+
+    /// Gives up the rows of those of the jobs that stand still.
+    fn withdraw(&self, shown: &mut Vec<RelationId>) {
+        let catalog = self.published.catalog();
+        for relation in shown.drain(..) {
+            if catalog.stopped.contains_key(&relation) {
+                self.published.withdraw(relation);
+            }
+        }
+    }
+
+    /// Stops the job that has grown most, if one has state at all, and returns it.
+    fn stop_one(&self, resident: u64) -> Option<RelationId> {
+        let Some((relation, grown)) = self.grown_most() else {
+            tracing::error!(
+                resident = about(resident),
+                limit = about(self.limit),
+                "memory runs short, and no job holds any that could be freed"
+            );
+            return None;
+        };
+        let name = self.figures.of(relation).name.lock().0.clone();
+        tracing::error!(
+            job = name,
+            grown = about(grown),
+            resident = about(resident),
+            limit = about(self.limit),
+            "memory runs short: the job that has grown most stops"
+        );
+        let error = Error::user(SqlState("53200"), "out of memory")
+            .with_detail(format!(
+                "The process holds {} of {}, and this job has grown most, by {} in a minute.",
+                about(resident),
+                about(self.limit),
+                about(grown)
+            ))
+            .with_hint(
+                "Resume it when there is room: with a higher --memory-limit, or when others are \
+                 dropped.",
+            );
+        // A coordinator that is gone means shutdown.
+        let _ = self.events.send(Event::Failed { relation, error });
+        Some(relation)
+    }
+}
+
+/// Gives what the allocator keeps of freed memory back to the system. It keeps what lies between
+/// pieces that are in use.
+fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes no pointers, and any thread may call it at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// The memory of this process that is resident, in bytes; none where the system does not tell.
+pub fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1 << 20;
+
+    fn stopped(told: &mpsc::Receiver<Event>) -> Vec<u32> {
+        let ids = told.try_iter().map(|event| match event {
+            Event::Failed { relation, error } => {
+                assert_eq!(error.state(), SqlState("53200"));
+                relation.0
+            }
+            _ => panic!("nothing else is told"),
+        });
+        ids.collect()
+    }
+
+    #[test]
+    fn nothing_more_is_taken_in_and_if_that_does_not_help_who_has_grown_most_stops() {
+        let (events, told) = mpsc::channel();
+        let (pressure, figures) = (Arc::<Pressure>::default(), Arc::new(Figures::new(1)));
+        let published = Arc::new(Published::new(1));
+        let memory = Memory::new(
+            100 * MB,
+            pressure.clone(),
+            published,
+            figures.clone(),
+            events,
+        );
+        let hold = |relation: u32, bytes: u64| {
+            figures.of(RelationId(relation)).memory[0].store(bytes, Ordering::Relaxed);
+        };
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let mut look = |second: u64, resident: u64| {
+            memory.look(
+                &mut watch,
+                resident * MB,
+                start + Duration::from_secs(second),
+            );
+            (pressure.is_high(), stopped(&told))
+        };
+        hold(1, 50 * MB);
+        hold(2, MB);
+        assert_eq!(look(0, 60), (false, vec![]));
+        hold(2, 30 * MB);
+        hold(1, 51 * MB);
+        assert_eq!(look(1, 86), (true, vec![]));
+        assert_eq!(look(5, 86), (true, vec![]));
+        assert_eq!(look(6, 80), (false, vec![]), "it has helped");
+        assert_eq!(look(7, 86), (true, vec![]));
+        assert_eq!(
+            look(13, 86),
+            (true, vec![2]),
+            "job 1 is larger, and has not grown"
+        );
+        assert_eq!(look(14, 99), (true, vec![]), "its memory may take a moment");
+        hold(2, 0);
+        assert_eq!(look(19, 101), (true, vec![1]));
+        assert_eq!(look(20, 50), (false, vec![]));
+    }
+}
