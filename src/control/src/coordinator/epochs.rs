@@ -1,6 +1,6 @@
 //! Barriers, cuts, decisions and publication.
 
-use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite};
+use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARED_MS_MIN};
 use crate::entry::CUT_BYTES_MAX;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
@@ -56,12 +56,19 @@ impl Coordinator {
         if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX || self.shutdown_epoch.is_some() {
             return None;
         }
-        let interval = if self.urgent {
-            Duration::from_millis(EPOCH_MS_MIN)
+        let after = |interval| Some(self.last_barrier + interval);
+        let writers = !self.pending_writes.is_empty();
+        let barrier = if writers && !self.reading {
+            let is_decided = self.in_flight.back().is_none_or(|e| e.decided);
+            let gather = Duration::from_millis(if self.shared { SHARED_MS_MIN } else { 0 });
+            is_decided.then(|| self.last_barrier + gather)
+        } else if writers || self.urgent {
+            after(Duration::from_millis(EPOCH_MS_MIN))
+        } else if self.active {
+            after(self.pace.epoch)
         } else {
-            self.pace.epoch
+            None
         };
-        let barrier = self.active.then(|| self.last_barrier + interval);
         [barrier, self.checkpoint_deadline()]
             .into_iter()
             .flatten()
@@ -77,6 +84,7 @@ impl Coordinator {
             writes.extend(pending.writes);
             replies.extend(pending.reply);
         }
+        self.shared = replies.len() > 1;
         let takes_all = self.pending_writes.is_empty();
         let now = Instant::now();
         let checkpoint = self.takes_checkpoint(now);
@@ -91,7 +99,8 @@ impl Coordinator {
         let clock = clock::now_micros().max(last_clock);
         self.last_barrier = now;
         self.active = !takes_all;
-        self.urgent = !takes_all;
+        self.urgent = false;
+        self.reading = false;
         if self.shutdown.is_some() && checkpoint && takes_all {
             self.shutdown_epoch = Some(epoch);
         } else if self.shutdown.is_some() {

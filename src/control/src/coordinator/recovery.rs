@@ -350,6 +350,8 @@ impl Coordinator {
             in_flight: VecDeque::new(),
             active: true,
             urgent: false,
+            reading: false,
+            shared: false,
             pending_writes: Vec::new(),
             creating: BTreeMap::new(),
             running,

@@ -1,9 +1,12 @@
 //! Epochs, jobs, checkpoints and recovery, on the test bed ([`super::testing`]).
 
 use super::testing::{Bed, at, connector_table, rows_of, sink, source, table, view};
+use super::{EPOCH_MS_MIN, SHARED_MS_MIN};
 use crate::Entry;
-use crate::protocol::{Command, Event, Positions, Request, StartMode};
+use crate::protocol::{Command, Event, Fate, Positions, Request, StartMode};
+use std::time::Duration;
 use tidemark_common::{Error, SqlState};
+use tokio::sync::oneshot;
 
 fn failed(relation: &tidemark_plan::Relation) -> Event {
     Event::Failed {
@@ -56,6 +59,44 @@ fn a_creation_that_no_checkpoint_contains_is_undone_by_a_crash() {
     assert!(bed.running().is_empty());
     bed.create(&t);
     assert!(bed.script.lock().shown.relations.contains_key(&t.id));
+}
+
+/// The next barrier is due at once for a writer, and not before the epoch on its way is decided;
+/// all who came meanwhile share it. Beside a source that reads they wait as statements do.
+#[test]
+fn writers_share_the_epoch_after_the_one_on_its_way() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(2));
+    bed.create(&t);
+    bed.coordinator.pace.epoch = Duration::from_secs(3600);
+    let write = |bed: &mut Bed| {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Write {
+            writes: vec![rows_of(t.id, 1)],
+            after: Vec::new(),
+            fate: Fate::default(),
+            reply: Some(reply),
+        };
+        bed.coordinator.handle(Event::Request(request)).unwrap();
+        answer
+    };
+    let after = |bed: &Bed| {
+        let deadline = bed.coordinator.next_deadline().unwrap();
+        deadline.saturating_duration_since(bed.coordinator.last_barrier)
+    };
+    let mut first = write(&mut bed);
+    assert_eq!(after(&bed), Duration::ZERO);
+    bed.coordinator.send_barrier().unwrap();
+    let (mut second, mut third) = (write(&mut bed), write(&mut bed));
+    let soon = bed.coordinator.last_barrier + Duration::from_secs(3600);
+    assert!(bed.coordinator.next_deadline().is_none_or(|at| at > soon));
+    bed.run();
+    let epoch = first.try_recv().unwrap().unwrap();
+    assert_eq!(second.try_recv().unwrap().unwrap(), epoch.next());
+    assert_eq!(third.try_recv().unwrap().unwrap(), epoch.next());
+    let _fourth = write(&mut bed);
+    assert_eq!(after(&bed), Duration::from_millis(SHARED_MS_MIN));
+    bed.coordinator.handle(Event::Active).unwrap();
+    assert_eq!(after(&bed), Duration::from_millis(EPOCH_MS_MIN));
 }
 
 #[test]
@@ -179,9 +220,7 @@ fn a_write_that_saw_a_refused_one_is_refused() {
     }
     // Writes that wait for a barrier when the table stops, and one that comes after that.
     bed.script.lock().holds = Some(Vec::new());
-    for _ in 0..super::EPOCHS_IN_FLIGHT_MAX {
-        assert!(bed.write(b.id, 1).is_none());
-    }
+    assert!(bed.write(b.id, 1).is_none());
     let (both, _) = bed.write_after(&[a.id, b.id], 1, &[]);
     let (saw, _) = bed.write_after(&[b.id], 1, &[&both]);
     let (other, _) = bed.write_after(&[b.id], 1, &[]);
