@@ -4,10 +4,11 @@
 //! lock the tables -> rows that leave, rows that come -> write -> commit (outside of a block)
 //! ```
 //! An UPDATE is a query over the locked rows, `SELECT t.*, new values FROM t WHERE ..`: the old
-//! half leaves, the new half comes. A single-row INSERT of constants plans nothing: its literals
-//! are parsed straight into columns.
+//! half leaves, the new half comes. An INSERT of constants plans nothing: its literals are parsed
+//! straight into columns. Nor does an UPDATE or DELETE of rows by their keys ([`by_key`]).
 
 mod alike;
+pub(crate) mod by_key;
 mod change;
 mod conflict;
 mod constants;

@@ -117,8 +117,11 @@ pub(super) fn constant_text(value: Constant, data_type: &DataType) -> Option<Opt
         Constant::Number(n) if data_type.is_integer() => {
             (!n.contains(['.', 'e', 'E'])).then_some(Some(n))
         }
-        Constant::Number(n) if is_number(data_type) || *data_type == DataType::Utf8 => {
-            Some(Some(n))
+        Constant::Number(n) if is_number(data_type) => Some(Some(n)),
+        // It becomes the text that its value has.
+        Constant::Number(n) if *data_type == DataType::Utf8 => {
+            let plain = n.parse().is_ok_and(|value: i64| value.to_string() == n);
+            plain.then_some(Some(n))
         }
         Constant::Bool(b) if matches!(data_type, DataType::Boolean | DataType::Utf8) => {
             Some(Some(b.to_string()))
@@ -177,12 +180,13 @@ pub(super) fn repeat(
     }
 }
 
-/// The rows of `INSERT .. VALUES` when every value is a constant; `None` when something has to be
-/// computed.
+/// The rows of `INSERT .. VALUES` when every value is a constant, or one of these parameters;
+/// `None` when something has to be computed.
 pub(super) fn constant_rows(
     insert: &ast::Insert,
     relation: &Relation,
     columns: &[usize],
+    parameters: &[Expr],
     zone: &Zone,
 ) -> Result<Option<RecordBatch>> {
     let Some(rows) = values_of(insert) else {
@@ -207,6 +211,10 @@ pub(super) fn constant_rows(
             "VALUES lists must all be the same length",
         ));
     }
+    let given = |cell| match parameters::placeholder(cell) {
+        Some(number) => parameters.get(number.wrapping_sub(1)).unwrap_or(cell),
+        None => cell,
+    };
     let mut arrays = Vec::with_capacity(relation.columns.len());
     for (i, column) in relation.columns.iter().enumerate() {
         let Some(at) = columns
@@ -225,7 +233,7 @@ pub(super) fn constant_rows(
             let text = if is_default(&row.content[at]) {
                 constant_default(column)?
             } else {
-                constant_for(&row.content[at], &column.data_type)
+                constant_for(given(&row.content[at]), &column.data_type)
             };
             match text {
                 Some(text) => texts.push(text),

@@ -16,7 +16,7 @@ impl Session {
         }
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
-        let constant = constant_rows(insert, &relation, &columns, &self.settings.zone())?;
+        let constant = constant_rows(insert, &relation, &columns, &[], &self.settings.zone())?;
         let parts = match &constant {
             Some(_) => Vec::new(),
             None => alike(insert),
@@ -45,6 +45,17 @@ impl Session {
                 one_batch(in_order(batches, &places)?, &relation)?
             }
         };
+        self.insert_rows(guard, &relation, insert, batch).await
+    }
+
+    /// Writes the rows of an INSERT, those whose keys are taken as it says.
+    pub(super) async fn insert_rows(
+        &mut self,
+        guard: SharedGuard,
+        relation: &Arc<Relation>,
+        insert: &ast::Insert,
+        batch: RecordBatch,
+    ) -> Result<Outcome> {
         let name = insert
             .table_alias
             .as_ref()
@@ -56,7 +67,7 @@ impl Session {
                 ..Changes::default()
             },
             Some(ast::OnInsert::OnConflict(conflict)) => {
-                self.resolve_conflicts(&guard, &relation, conflict, batch, &name)
+                self.resolve_conflicts(&guard, relation, conflict, batch, &name)
                     .await?
             }
             Some(_) => {
@@ -76,7 +87,7 @@ impl Session {
         };
         self.finish(
             guard,
-            &relation,
+            relation,
             changes,
             "INSERT 0",
             insert.returning.as_deref().map(|r| (r, name)),

@@ -7,7 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Cursor, Failure, encode, parameters};
-use crate::serving::point::Kept;
+use crate::serving::kept::Kept;
 use crate::session::{Outcome, Tag};
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
@@ -42,9 +42,9 @@ pub struct Prepared {
     types: Vec<u32>,
     /// Number of its parameters.
     count: usize,
-    description: Mutex<Option<(Arc<Catalog>, Description)>>,
+    description: Mutex<Option<(Arc<Catalog>, Arc<Description>)>>,
     /// None for a statement that is to be planned.
-    lookup: Option<Kept>,
+    kept: Option<Kept>,
 }
 
 /// A statement with its parameters.
@@ -119,7 +119,7 @@ impl Connection {
             .and_then(sql_of)
             .map_or(0, parameters::count)
             .max(message.type_oids.len());
-        let lookup = match statement.as_ref().map(|s| &s.kind) {
+        let kept = match statement.as_ref().map(|s| &s.kind) {
             Some(StatementKind::Sql(sql)) => Kept::of(sql),
             _ => None,
         };
@@ -128,7 +128,7 @@ impl Connection {
             types: message.type_oids,
             count,
             description: Mutex::default(),
-            lookup,
+            kept,
         };
         self.statements.insert(name, Arc::new(prepared));
         self.line
@@ -178,7 +178,7 @@ impl Connection {
     }
 
     /// The types of a statement's parameters, planned only when the client has not named them all.
-    async fn parameter_types(&mut self, prepared: &Arc<Prepared>) -> Result<Vec<Type>, Failure> {
+    async fn parameter_types(&mut self, prepared: &Prepared) -> Result<Vec<Type>, Failure> {
         if prepared.count == 0 {
             return Ok(Vec::new());
         }
@@ -193,16 +193,16 @@ impl Connection {
             .collect();
         match known {
             Some(types) => Ok(types),
-            None => Ok(self.description(prepared).await?.parameters),
+            None => Ok(self.description(prepared).await?.parameters.clone()),
         }
     }
 
-    async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Description, Failure> {
+    async fn description(&mut self, prepared: &Prepared) -> Result<Arc<Description>, Failure> {
         let Some(statement) = &prepared.statement else {
-            return Ok(Description {
+            return Ok(Arc::new(Description {
                 parameters: Vec::new(),
                 columns: None,
-            });
+            }));
         };
         let catalog = self.session.catalog();
         if let Some((version, description)) = prepared.description.lock().as_ref()
@@ -223,6 +223,7 @@ impl Connection {
             .line
             .drive(Box::pin(self.session.describe(statement, &types)))
             .await?;
+        let description = Arc::new(description);
         *prepared.description.lock() = Some((catalog, description.clone()));
         Ok(description)
     }
@@ -250,13 +251,11 @@ impl Connection {
                 if !self.portals.contains_key(&name)
                     && self.session.cursor_schema(&name).is_some() =>
             {
-                (
-                    Description {
-                        parameters: Vec::new(),
-                        columns: self.session.cursor_schema(&name),
-                    },
-                    Formats::default(),
-                )
+                let description = Description {
+                    parameters: Vec::new(),
+                    columns: self.session.cursor_schema(&name),
+                };
+                (Arc::new(description), Formats::default())
             }
             TARGET_TYPE_BYTE_PORTAL => {
                 let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
@@ -293,23 +292,8 @@ impl Connection {
                 ))
                 .await;
         };
-        if matches!(portal.state, PortalState::Ready)
-            && let Some(lookup) = &prepared.lookup
-        {
-            let found = self
-                .session
-                .look_up_kept(lookup, &statement.text, &portal.values);
-            if let Some(rows) = self.line.drive(found).await? {
-                let tag = rows.tag.clone();
-                portal.state = PortalState::Rows(Cursor::new(rows), tag);
-            }
-        }
         if matches!(portal.state, PortalState::Ready) {
-            match self
-                .line
-                .drive(self.session.execute(statement, &portal.values))
-                .await?
-            {
+            match self.outcome(&prepared, statement, &portal.values).await? {
                 Outcome::Rows(rows) => {
                     let tag = rows.tag.clone();
                     portal.state = PortalState::Rows(Cursor::new(rows), tag);
@@ -342,6 +326,23 @@ impl Connection {
         }
         self.portals.insert(name, portal);
         Ok(())
+    }
+
+    /// What a statement gives, by its kept form if there is one.
+    async fn outcome(
+        &mut self,
+        prepared: &Prepared,
+        statement: &Statement,
+        values: &[ast::Expr],
+    ) -> Result<Outcome, Failure> {
+        if let Some(kept) = &prepared.kept {
+            let run = self.session.run_kept(kept, &statement.text, values);
+            if let Some(outcome) = self.line.drive(run).await? {
+                return Ok(outcome);
+            }
+        }
+        let run = self.session.execute(statement, values);
+        self.line.drive(run).await
     }
 
     async fn close(&mut self, message: Close) -> Result<(), Failure> {

@@ -7,7 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Failure, caught};
-use crate::session::{Outcome, Status};
+use crate::session::Status;
 use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
@@ -34,8 +34,7 @@ impl Connection {
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
-        if let Some(rows) = self.line.drive(self.session.look_up(text)).await? {
-            let outcome = Outcome::Rows(rows);
+        if let Some(outcome) = self.line.drive(self.session.run_text(text)).await? {
             return self.send_outcome(outcome, &Formats::default(), true).await;
         }
         let statements = self.line.drive(self.session.parse(text)).await?;

@@ -10,6 +10,7 @@ pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
 pub mod functions;
+pub mod kept;
 mod lazy;
 mod missing;
 pub mod names;

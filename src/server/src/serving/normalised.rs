@@ -1,5 +1,5 @@
 //! Texts that differ in their constants only, as one text: a client that writes its constants into
-//! the text of a lookup sends another text each time, and parsing it costs more than the lookup.
+//! the text of a statement sends another text each time, and parsing it costs more than a lookup.
 
 use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value};
 
@@ -14,12 +14,17 @@ pub struct Normalised {
     pub constants: Vec<Expr>,
 }
 
-/// A single SELECT of plain words, signs and constants; `None` for whatever else there may be in a
-/// text, comments and strings with escapes for example.
+/// A single SELECT, INSERT, UPDATE or DELETE of plain words, signs and constants, operators only in
+/// the last three; `None` for whatever else there may be in a text, comments and strings with
+/// escapes for example.
 pub fn normalised(text: &str) -> Option<Normalised> {
     let bytes = text.as_bytes();
-    let select = bytes.get(..6)?.eq_ignore_ascii_case(b"select");
-    if !select || bytes.len() > BYTES_MAX {
+    let first = |word: &[u8]| bytes[..6].eq_ignore_ascii_case(word);
+    if !(6..=BYTES_MAX).contains(&bytes.len()) {
+        return None;
+    }
+    let writes = [b"insert", b"update", b"delete"].iter().any(|w| first(*w));
+    if !writes && !first(b"select") {
         return None;
     }
     let mut taken = Normalised {
@@ -32,11 +37,12 @@ pub fn normalised(text: &str) -> Option<Normalised> {
         at += match byte {
             b' ' | b'\t' | b'\n' | b'\r' => taken.blank(rest),
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => taken.word(rest)?,
-            b'0'..=b'9' => taken.number(rest, false)?,
-            b'-' => taken.number(&rest[1..], true)? + 1,
+            b'0'..=b'9' => taken.number(rest, writes)?,
+            b'-' => taken.minus(rest, writes)?,
             b'\'' => taken.string(rest)?,
             b'"' => taken.quoted_name(rest)?,
             b'=' | b',' | b'(' | b')' | b'*' | b'.' => taken.sign(*byte),
+            b'+' | b'/' | b'%' | b'|' if writes && !rest.starts_with("/*") => taken.sign(*byte),
             b';' if rest[1..].trim().is_empty() => break,
             _ => return None,
         };
@@ -63,25 +69,27 @@ impl Normalised {
         ends.then_some(length)
     }
 
-    fn number(&mut self, rest: &str, negative: bool) -> Option<usize> {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let next = rest.as_bytes().get(digits);
-        let part = |b: &u8| *b == b'.' || *b == b'_' || b.is_ascii_alphabetic() || !b.is_ascii();
-        // A sign is one of the number where no operand stands before it.
+    fn number(&mut self, rest: &str, fractions: bool) -> Option<usize> {
+        let length = number_length(rest, fractions)?;
+        self.constant(Expr::Value(
+            Value::Number(rest[..length].into(), false).into(),
+        ));
+        Some(length)
+    }
+
+    /// A minus is one of the number behind it where no operand stands before it.
+    fn minus(&mut self, rest: &str, writes: bool) -> Option<usize> {
         let before = self.text.trim_end().as_bytes().last();
-        let bare = !negative || matches!(before, Some(b'=' | b',' | b'('));
-        if digits == 0 || next.is_some_and(part) || !bare {
-            return None;
+        if !matches!(before, Some(b'=' | b',' | b'(')) {
+            return (writes && !rest.starts_with("--")).then(|| self.sign(b'-'));
         }
-        let value = Expr::Value(Value::Number(rest[..digits].into(), false).into());
-        self.constant(match negative {
-            false => value,
-            true => Expr::UnaryOp {
-                op: UnaryOperator::Minus,
-                expr: Box::new(value),
-            },
+        let length = number_length(&rest[1..], writes)?;
+        let value = Value::Number(rest[1..=length].into(), false);
+        self.constant(Expr::UnaryOp {
+            op: UnaryOperator::Minus,
+            expr: Box::new(Expr::Value(value.into())),
         });
-        Some(digits)
+        Some(1 + length)
     }
 
     fn string(&mut self, rest: &str) -> Option<usize> {
@@ -112,6 +120,21 @@ impl Normalised {
 fn word_length(rest: &str) -> usize {
     let part = |b: &u8| *b == b'_' || b.is_ascii_alphanumeric();
     rest.bytes().take_while(part).count()
+}
+
+/// The length of a number of digits, with a fraction where that may be; `None` for one of another
+/// form.
+fn number_length(rest: &str, fractions: bool) -> Option<usize> {
+    let digits = |from: usize| rest[from..].bytes().take_while(u8::is_ascii_digit).count();
+    let whole = digits(0);
+    let fraction = match fractions && rest[whole..].starts_with('.') {
+        true => digits(whole + 1),
+        false => 0,
+    };
+    let length = whole + fraction + usize::from(fraction > 0);
+    let part = |b: &u8| *b == b'.' || *b == b'_' || b.is_ascii_alphabetic() || !b.is_ascii();
+    let goes_on = rest.as_bytes().get(length).is_some_and(part);
+    (whole > 0 && !goes_on).then_some(length)
 }
 
 /// What stands within quotes, where two of them are one, and the length with the quotes.
@@ -150,6 +173,16 @@ mod tests {
                 vec!["1", "-2", "'it''s'"],
             ),
             ("SELECT 1", "SELECT $1", vec!["1"]),
+            (
+                "INSERT INTO t VALUES (1, -2.5, 'x')",
+                "INSERT INTO t VALUES ($1, $2, $3)",
+                vec!["1", "-2.5", "'x'"],
+            ),
+            (
+                "update t set a=a-1, b = b * -2 + 3 where k = -7",
+                "update t set a=a-$1, b = b * -$2 + $3 where k = $4",
+                vec!["1", "2", "3", "-7"],
+            ),
         ];
         for (text, wanted, constants) in cases {
             let (text, found) = taken(text).unwrap();
@@ -175,7 +208,12 @@ mod tests {
             "SELECT a FROM t WHERE k = 'open",
             "SELECT a FROM t WHERE k = 1; DROP TABLE t",
             "SELECT a FROM t WHERE ö = 1",
-            "INSERT INTO t VALUES (1)",
+            "INSERT INTO t VALUES (1e5)",
+            "INSERT INTO t VALUES (1.)",
+            "UPDATE t SET a = 1 --no",
+            "UPDATE t SET a = 1 /* no */",
+            "UPDATE t SET a = a - -- no",
+            "EXPLAIN SELECT 1",
             "SEL",
         ];
         for text in texts {

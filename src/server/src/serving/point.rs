@@ -6,13 +6,11 @@
 //! read where they stand.
 
 use super::Snapshot;
-use super::normalised::{Normalised, normalised};
 use super::table_provider::{kept_key, looked_up};
 use crate::dml::fold;
 use crate::protocol::parameters::placeholder;
 use crate::session::settings::Settings;
-use crate::session::{Rows, Session, Status, Tag};
-
+use crate::session::{Rows, Session, Tag};
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -22,11 +20,12 @@ use datafusion::sql::sqlparser::ast::{
     TableWithJoins, UnaryOperator, WildcardAdditionalOptions,
 };
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tidemark_common::Result;
 use tidemark_plan::{Catalog, Relation, RelationKind};
-use tidemark_planner::statement::StatementKind;
+use tidemark_runtime::Engine;
+use tidemark_runtime::engine::Pin;
 
 /// What a statement of this form looks up.
 struct Lookup {
@@ -35,14 +34,68 @@ struct Lookup {
     columns: Vec<usize>,
     /// The same under the names that they have in the result.
     schema: SchemaRef,
-    /// Of each column of the key its type and the values that are looked for.
-    keys: Vec<(DataType, Vec<Value>)>,
+    keys: Keys,
 }
 
-/// A constant, or the place of a parameter.
-enum Value {
+/// A constant, or a parameter.
+pub(crate) enum Value {
     Constant(Expr),
+    /// Its place, from 0.
     Parameter(usize),
+    /// A parameter that is cast.
+    Cast(usize, SqlType),
+}
+
+impl Value {
+    /// A constant, or a parameter.
+    pub fn of(expr: &Expr) -> Option<Value> {
+        if let Some(number) = placeholder(expr) {
+            return Some(Value::Parameter(number.checked_sub(1)?));
+        }
+        Some(match expr {
+            Expr::Cast {
+                expr: inner,
+                data_type,
+                format: None,
+                array: false,
+                ..
+            } if let Some(number) = placeholder(inner) => {
+                Value::Cast(number.checked_sub(1)?, data_type.clone())
+            }
+            _ => Value::Constant(expr.clone()),
+        })
+    }
+
+    /// The expression that it is with these parameters.
+    pub fn given<'a>(&'a self, parameters: &'a [Expr]) -> Option<Cow<'a, Expr>> {
+        match self {
+            Value::Constant(constant) => Some(Cow::Borrowed(constant)),
+            Value::Parameter(place) => parameters.get(*place).map(Cow::Borrowed),
+            Value::Cast(place, data_type) => Some(Cow::Owned(Expr::Cast {
+                kind: ast::CastKind::DoubleColon,
+                expr: Box::new(parameters.get(*place)?.clone()),
+                data_type: data_type.clone(),
+                array: false,
+                format: None,
+            })),
+        }
+    }
+}
+
+/// Of each column of a relation's key its type and the values that are looked for.
+pub(crate) struct Keys(Vec<(DataType, Vec<Value>)>);
+
+impl Keys {
+    /// One array for each column of the key; `None` where the planner has something to say.
+    pub fn arrays(&self, parameters: &[Expr]) -> Option<Vec<ArrayRef>> {
+        let keys = self.0.iter().map(|(data_type, values)| {
+            let values = values.iter().map(|value| value.given(parameters));
+            constants(&values.collect::<Option<Vec<_>>>()?, data_type)
+        });
+        let keys = keys.collect::<Option<Vec<ArrayRef>>>()?;
+        let count = keys.first()?.len();
+        keys.iter().all(|k| k.len() == count).then_some(keys)
+    }
 }
 
 /// A statement of this form, and what it looks up, found once for a catalog and a session's
@@ -52,6 +105,7 @@ pub struct Kept {
     found: Mutex<Option<Found>>,
 }
 
+#[derive(Clone)]
 struct Found {
     catalog: Arc<Catalog>,
     settings: Arc<Settings>,
@@ -67,107 +121,60 @@ impl Kept {
         })
     }
 
-    fn lookup(&self, snapshot: &Snapshot) -> Option<Arc<Lookup>> {
-        let mut kept = self.found.lock();
-        if let Some(found) = kept.as_ref()
-            && Arc::ptr_eq(&found.catalog, &snapshot.catalog)
-            && Arc::ptr_eq(&found.settings, &snapshot.settings)
-        {
-            return found.lookup.clone();
-        }
+    /// What it looks up, if that was found for this catalog and these settings.
+    fn known(&self, catalog: &Arc<Catalog>, settings: &Arc<Settings>) -> Option<Found> {
+        let found = self.found.lock();
+        let found = found.as_ref().filter(|found| {
+            Arc::ptr_eq(&found.catalog, catalog) && Arc::ptr_eq(&found.settings, settings)
+        });
+        found.cloned()
+    }
+
+    fn find(&self, snapshot: &Snapshot) -> Found {
         let form = Form::of(&self.statement);
-        let lookup = form.and_then(|form| form.lookup(snapshot)).map(Arc::new);
-        *kept = Some(Found {
+        let found = Found {
             catalog: snapshot.catalog.clone(),
             settings: snapshot.settings.clone(),
-            lookup: lookup.clone(),
-        });
-        lookup
-    }
-}
-
-/// Texts that are kept at most.
-const TEXTS_MAX: usize = 100;
-
-/// The lookups of a session by their texts without constants; none where a text is none.
-#[derive(Default)]
-pub struct Lookups(HashMap<String, Option<Arc<Kept>>>);
-
-impl Lookups {
-    fn get(&mut self, text: String) -> Option<Arc<Kept>> {
-        if let Some(known) = self.0.get(&text) {
-            return known.clone();
-        }
-        let parsed = tidemark_planner::parse(&text).unwrap_or_default();
-        let known = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
-            Ok(StatementKind::Sql(sql)) => Kept::of(&sql).map(Arc::new),
-            _ => None,
+            lookup: form.and_then(|form| form.lookup(snapshot)).map(Arc::new),
         };
-        if self.0.len() >= TEXTS_MAX {
-            self.0.clear();
-        }
-        self.0.insert(text, known.clone());
-        known
+        *self.found.lock() = Some(found.clone());
+        found
     }
 }
 
 impl Session {
-    /// Rows of a text that is one lookup; `None` for all others, which are to be parsed.
-    pub async fn look_up(&mut self, text: &str) -> Result<Option<Rows>> {
-        let Some(Normalised {
-            text: key,
-            constants,
-        }) = normalised(text)
-        else {
-            return Ok(None);
-        };
-        let Some(known) = self.lookups.get(key) else {
-            return Ok(None);
-        };
-        self.look_up_kept(&known, text, &constants).await
-    }
-
     /// Rows of a statement of this form; `None` for one that is to be planned.
-    pub async fn look_up_kept(
+    pub(super) async fn look_up(
         &mut self,
         kept: &Kept,
-        text: &str,
         parameters: &[Expr],
     ) -> Result<Option<Rows>> {
-        if self.status() == Status::Failed {
-            return Ok(None);
-        }
-        self.arrive(text);
-        let snapshot = self.snapshot().await?;
-        let lookup = kept.lookup(&snapshot);
-        Ok(lookup.and_then(|lookup| lookup.rows(&snapshot, parameters)))
+        // The catalog before the epoch, as of a snapshot, which costs more than the lookup.
+        let catalog = self.catalog();
+        let pin = self.read_pin().await?;
+        let found = match kept.known(&catalog, &self.settings) {
+            Some(found) => found,
+            None => kept.find(&self.snapshot().await?),
+        };
+        let written = self.transaction.written().map(|(_, tables)| tables);
+        let plain = |lookup: &Arc<Lookup>| {
+            let id = lookup.relation.id;
+            // The planner tells how old the answer of a job is that does not run.
+            !found.catalog.stopped.contains_key(&id)
+                && !written.as_ref().is_some_and(|tables| tables.contains(&id))
+                && lookup.relation.created_at <= Some(pin.epoch())
+        };
+        let lookup = found.lookup.as_ref().filter(|lookup| plain(lookup));
+        Ok(lookup.and_then(|lookup| lookup.rows(&self.server.engine, &pin, parameters)))
     }
 }
 
 impl Lookup {
     /// The rows; `None` where the planner has something to say.
-    fn rows(&self, snapshot: &Snapshot, parameters: &[Expr]) -> Option<Rows> {
-        let written = match &snapshot.written {
-            Some((_, tables)) => tables.contains(&self.relation.id),
-            None => false,
-        };
-        let there = self.relation.created_at <= Some(snapshot.pin.epoch());
-        if written || !there {
-            return None;
-        }
-        let keys = self.keys.iter().map(|(data_type, values)| {
-            let values = values.iter().map(|value| match value {
-                Value::Constant(constant) => Some(constant),
-                Value::Parameter(place) => parameters.get(*place),
-            });
-            constants(&values.collect::<Option<Vec<_>>>()?, data_type)
-        });
-        let keys = keys.collect::<Option<Vec<ArrayRef>>>()?;
-        let count = keys.first()?.len();
-        if keys.iter().any(|k| k.len() != count) {
-            return None;
-        }
-        let found = looked_up(snapshot, &self.relation, &keys, &self.columns, &self.schema);
+    fn rows(&self, engine: &Engine, pin: &Pin, parameters: &[Expr]) -> Option<Rows> {
+        let keys = self.keys.arrays(parameters)?;
+        let (relation, schema) = (&self.relation, &self.schema);
+        let found = looked_up(engine, pin, relation, &keys, &self.columns, schema);
         let rows = futures::stream::iter([Ok(found.ok()?)]);
         Some(Rows {
             stream: Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)),
@@ -177,8 +184,8 @@ impl Lookup {
     }
 }
 
-/// The parts of a statement of this form.
-struct Form<'a> {
+/// The parts of a statement that names rows of one relation by their keys.
+pub(crate) struct Form<'a> {
     items: &'a [SelectItem],
     name: &'a ObjectName,
     /// What columns may be qualified by.
@@ -248,9 +255,19 @@ impl<'a> Form<'a> {
             && distribute_by.is_empty()
             && sort_by.is_empty()
             && named_window.is_empty();
-        let [TableWithJoins { relation, joins }] = from.as_slice() else {
+        let [table] = from.as_slice() else {
             return None;
         };
+        let form = Form::over(table, condition)?;
+        empty.then_some(Form {
+            items: projection,
+            ..form
+        })
+    }
+
+    /// One table, and a condition on its rows.
+    pub fn over(table: &'a TableWithJoins, condition: &'a Expr) -> Option<Form<'a>> {
+        let TableWithJoins { relation, joins } = table;
         let TableFactor::Table {
             name,
             alias,
@@ -278,12 +295,22 @@ impl<'a> Form<'a> {
                 ObjectNamePart::Function(_) => return None,
             },
         };
-        (empty && plain).then_some(Form {
-            items: projection,
+        plain.then_some(Form {
+            items: &[],
             name,
             qualifier,
             condition,
         })
+    }
+
+    /// The name of the table.
+    pub fn name(&self) -> &'a ObjectName {
+        self.name
+    }
+
+    /// What its columns may be qualified by.
+    pub fn qualifier(&self) -> String {
+        fold(self.qualifier)
     }
 
     fn lookup(&self, snapshot: &Snapshot) -> Option<Lookup> {
@@ -362,7 +389,7 @@ impl<'a> Form<'a> {
     }
 
     /// What the condition looks for in each column of the key.
-    fn keys(&self, relation: &Relation) -> Option<Vec<(DataType, Vec<Value>)>> {
+    pub fn keys(&self, relation: &Relation) -> Option<Keys> {
         let key = kept_key(relation)?;
         let mut fixed = Vec::new();
         self.fix(self.condition, relation, &mut fixed)?;
@@ -375,7 +402,7 @@ impl<'a> Form<'a> {
             let values = std::mem::take(&mut fixed[place].1);
             Some((relation.columns[*column].data_type.clone(), values))
         };
-        key.iter().map(of).collect()
+        key.iter().map(of).collect::<Option<_>>().map(Keys)
     }
 
     /// Puts in what `column = constant` and `column IN (constants)` under AND fix.
@@ -392,14 +419,14 @@ impl<'a> Form<'a> {
                 return self.fix(right, relation, fixed);
             }
             Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
-                (self.column(left, relation)?, vec![value(right)?])
+                (self.column(left, relation)?, vec![Value::of(right)?])
             }
             Expr::InList {
                 expr,
                 list,
                 negated: false,
             } => {
-                let values = list.iter().map(value);
+                let values = list.iter().map(Value::of);
                 (self.column(expr, relation)?, values.collect::<Option<_>>()?)
             }
             _ => return None,
@@ -412,16 +439,8 @@ impl<'a> Form<'a> {
     }
 }
 
-/// A constant, or a parameter.
-fn value(expr: &Expr) -> Option<Value> {
-    Some(match placeholder(expr) {
-        Some(number) => Value::Parameter(number.checked_sub(1)?),
-        None => Value::Constant(expr.clone()),
-    })
-}
-
 /// Constants as a column of one type, each of them once; `None` for what the planner is to read.
-fn constants(values: &[&Expr], data_type: &DataType) -> Option<ArrayRef> {
+fn constants(values: &[Cow<'_, Expr>], data_type: &DataType) -> Option<ArrayRef> {
     if *data_type == DataType::Utf8 {
         let mut texts = values.iter().map(|v| text(v)).collect::<Option<Vec<_>>>()?;
         texts.sort_unstable();
@@ -487,6 +506,13 @@ fn text(expr: &Expr) -> Option<&str> {
             _ => None,
         },
         Expr::Nested(inner) => text(inner),
+        Expr::Cast {
+            expr,
+            data_type: SqlType::Text | SqlType::Varchar(None),
+            format: None,
+            array: false,
+            ..
+        } => text(expr),
         _ => None,
     }
 }

@@ -140,16 +140,15 @@ impl RelationTable {
 ///
 /// Errors: of a job that has no answer.
 pub fn looked_up(
-    snapshot: &Snapshot,
+    engine: &Engine,
+    pin: &Pin,
     relation: &Relation,
     keys: &[ArrayRef],
     columns: &[usize],
     schema: &SchemaRef,
 ) -> tidemark_common::Result<RecordBatch> {
-    let engine = snapshot.engine();
-    let Answer { partitions, epoch } = engine.answer(relation.id, snapshot.pin.epoch())?;
-    snapshot.warn_of_age(relation);
-    let mergeable = snapshot.pin.mergeable();
+    let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
+    let mergeable = pin.mergeable();
     let one = |partition: &ViewPartition, keys: &[ArrayRef]| {
         let found = partition.lookup(epoch, mergeable, keys, columns)?;
         dress(found, schema).map_err(from_datafusion)
@@ -251,7 +250,9 @@ impl TableProvider for RelationTable {
             )?));
         }
         if let Some((_, keys)) = keys {
-            let found = looked_up(&self.snapshot, &self.relation, &keys, &projection, &schema);
+            let (engine, pin) = (self.snapshot.engine(), &self.snapshot.pin);
+            let found = looked_up(engine, pin, &self.relation, &keys, &projection, &schema);
+            self.snapshot.warn_of_age(&self.relation);
             return self.memory(vec![found.map_err(ours)?], schema);
         }
         let Answer { partitions, epoch } = self

@@ -18,7 +18,7 @@ use crate::clients::Activity;
 use crate::notifications::Mailbox;
 use crate::protocol::copy::{CopyIn, CopyOut};
 use crate::protocol::error::Notice;
-use crate::serving::point::Lookups;
+use crate::serving::kept::Texts;
 use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::SendableRecordBatchStream;
@@ -127,7 +127,7 @@ pub struct Session {
     /// DataFusion's state with this session's functions.
     pub(crate) state: SessionState,
     pub(crate) cursors: cursors::Cursors,
-    pub(crate) lookups: Lookups,
+    pub(crate) texts: Texts,
     pid: i32,
     user: String,
     notices: mpsc::UnboundedSender<Notice>,
@@ -169,7 +169,7 @@ impl Session {
             written: None,
             state,
             cursors: Default::default(),
-            lookups: Lookups::default(),
+            texts: Texts::default(),
             pid,
             user,
             notices,

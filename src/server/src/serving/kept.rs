@@ -1,0 +1,98 @@
+//! Statements that cost no plan: lookups by key ([`super::point`]) and writes by key
+//! ([`crate::dml::by_key`]).
+//!
+//! A prepared statement keeps its own form. A client that writes its constants into the text sends
+//! another text each time, so a session keeps forms by the texts without constants
+//! ([`super::normalised`]). A form is found once for a catalog and a session's settings. What has
+//! none is parsed and planned, and so is a statement whose form has no answer for the values that
+//! came: it gets the same answer by either way, or the same error, which the planner gives.
+
+use super::normalised::{Normalised, normalised};
+use super::point;
+use crate::dml::by_key;
+use crate::session::{Outcome, Session, Status};
+use datafusion::sql::sqlparser::ast::{Expr, Statement};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidemark_common::Result;
+use tidemark_planner::statement::StatementKind;
+
+/// A statement of such a form.
+pub enum Kept {
+    /// A SELECT.
+    Lookup(point::Kept),
+    /// An INSERT, UPDATE or DELETE.
+    Write(by_key::Kept),
+}
+
+impl Kept {
+    /// A statement to be kept; `None` for one that is of no such form.
+    pub fn of(statement: &Statement) -> Option<Kept> {
+        let lookup = point::Kept::of(statement).map(Kept::Lookup);
+        lookup.or_else(|| by_key::Kept::of(statement).map(Kept::Write))
+    }
+}
+
+/// Texts that are kept at most.
+const TEXTS_MAX: usize = 100;
+
+/// The statements of a session by their texts without constants; none where a text is none.
+#[derive(Default)]
+pub struct Texts(HashMap<String, Option<Arc<Kept>>>);
+
+impl Texts {
+    fn get(&mut self, text: String) -> Option<Arc<Kept>> {
+        if let Some(known) = self.0.get(&text) {
+            return known.clone();
+        }
+        let parsed = tidemark_planner::parse(&text).unwrap_or_default();
+        let known = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
+            Ok(StatementKind::Sql(sql)) => Kept::of(&sql).map(Arc::new),
+            _ => None,
+        };
+        if self.0.len() >= TEXTS_MAX {
+            self.0.clear();
+        }
+        self.0.insert(text, known.clone());
+        known
+    }
+}
+
+impl Session {
+    /// Runs a text that is one statement of a kept form; `None` for all others, which are to be
+    /// parsed.
+    pub async fn run_text(&mut self, text: &str) -> Result<Option<Outcome>> {
+        let Some(Normalised {
+            text: key,
+            constants,
+        }) = normalised(text)
+        else {
+            return Ok(None);
+        };
+        let Some(known) = self.texts.get(key) else {
+            return Ok(None);
+        };
+        self.run_kept(&known, text, &constants).await
+    }
+
+    /// Runs a statement of a kept form; `None` for one that is to be planned.
+    pub async fn run_kept(
+        &mut self,
+        kept: &Kept,
+        text: &str,
+        parameters: &[Expr],
+    ) -> Result<Option<Outcome>> {
+        if self.status() == Status::Failed {
+            return Ok(None);
+        }
+        self.arrive(text);
+        match kept {
+            Kept::Lookup(kept) => {
+                let rows = self.look_up(kept, parameters).await?;
+                Ok(rows.map(Outcome::Rows))
+            }
+            // Its future is larger than a lookup's, which is not to carry it.
+            Kept::Write(kept) => Box::pin(self.write_by_key(kept, parameters)).await,
+        }
+    }
+}
