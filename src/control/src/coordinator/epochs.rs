@@ -1,6 +1,9 @@
 //! Barriers, cuts, decisions and publication.
 
-use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARED_MS_MIN};
+use super::{
+    Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, INCOMPLETE_BYTES_MAX, PendingWrite,
+    SHARED_MS_MIN,
+};
 use crate::entry::CUT_BYTES_MAX;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
@@ -12,6 +15,9 @@ use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
 use tokio::sync::oneshot;
 
+/// Epochs that may be on their way at most, with those that only writers asked for.
+const WRITTEN_EPOCHS_MAX: usize = 8192;
+
 /// An epoch whose barrier was sent and that is not published yet.
 pub(super) struct EpochInFlight {
     pub epoch: Epoch,
@@ -21,6 +27,8 @@ pub(super) struct EpochInFlight {
     pub cuts: Vec<bool>,
     pub positions: Positions,
     pub writes: Vec<TableWrites>,
+    /// What it writes to tables, in bytes.
+    pub bytes: usize,
     pub errors: Vec<KeptError>,
     pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
     pub done: Vec<bool>,
@@ -53,8 +61,11 @@ fn fitting(pending: &[PendingWrite]) -> usize {
 impl Coordinator {
     /// When the next barrier is due; `None` when nobody asks for one or too many are on their way.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX || self.shutdown_epoch.is_some() {
+        if self.shutdown_epoch.is_some() {
             return None;
+        }
+        if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX {
+            return self.next_of_writers();
         }
         let after = |interval| Some(self.last_barrier + interval);
         let writers = !self.pending_writes.is_empty();
@@ -73,6 +84,16 @@ impl Coordinator {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// When writers get the next barrier while a job is behind: what they write is decided all the
+    /// same, as long as what is not complete stays within its bounds.
+    fn next_of_writers(&self) -> Option<Instant> {
+        let is_decided = self.in_flight.back().is_none_or(|e| e.decided);
+        let bytes: usize = self.in_flight.iter().map(|e| e.bytes).sum();
+        let has_room = self.in_flight.len() < WRITTEN_EPOCHS_MAX && bytes < INCOMPLETE_BYTES_MAX;
+        let may_go_on = !self.pending_writes.is_empty() && is_decided && has_room;
+        may_go_on.then(|| self.last_barrier + Duration::from_millis(EPOCH_MS_MIN))
     }
 
     pub(super) fn send_barrier(&mut self) -> Result<()> {
@@ -146,6 +167,7 @@ impl Coordinator {
             checkpoint,
             cuts: vec![false; workers],
             positions: Positions::new(),
+            bytes: writes.iter().map(TableWrites::bytes).sum(),
             writes,
             errors: Vec::new(),
             replies,

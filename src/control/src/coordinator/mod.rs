@@ -24,6 +24,11 @@
 //! (900 epochs), 99 % within 5 ms; with epochs of 5 ms it had been at most 16 in each. One
 //! connection writes 1,500 times a second.
 //!
+//! **A job that is behind** keeps epochs from being published, and so the sources of all jobs wait
+//! after [`EPOCHS_IN_FLIGHT_MAX`] of them. Writers do not: what they write is decided without any
+//! job, and acknowledged. What they may write before it is complete is bounded in bytes
+//! ([`INCOMPLETE_BYTES_MAX`]).
+//!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
 //! [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
 //! them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`].
@@ -55,8 +60,12 @@ use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::Catalog;
 use tokio::sync::oneshot;
 
-/// Epochs that may be on their way through the workers before the next barrier waits.
+/// Epochs that may be on their way through the workers before the next barrier waits; writers alone
+/// go on.
 pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
+
+/// Bytes that may be written by epochs on their way before writers wait, too.
+const INCOMPLETE_BYTES_MAX: usize = 64 << 20;
 
 /// An epoch that somebody waits for (a statement, or a write while sources read) is at least this
 /// long, in milliseconds.

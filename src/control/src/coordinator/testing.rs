@@ -97,6 +97,8 @@ pub struct Script {
     pub unreadable: BTreeMap<RelationId, Error>,
     /// Barriers are not answered: what would have been said waits here.
     pub holds: Option<Vec<Event>>,
+    /// A job does not come to its end: epochs are cut and not done, which waits here.
+    pub behind: Option<Vec<Event>>,
     /// Manifests cannot be stored.
     pub manifest_error: Option<Error>,
     /// Storing a manifest takes long: what would have been said waits here.
@@ -241,7 +243,10 @@ impl FakeWorkers {
                 epoch,
             });
         }
-        answers.push(Event::Done { worker, epoch });
+        match &mut script.behind {
+            Some(held) => held.push(Event::Done { worker, epoch }),
+            None => answers.push(Event::Done { worker, epoch }),
+        }
         if barrier.checkpoint {
             answers.push(Event::Part {
                 worker,

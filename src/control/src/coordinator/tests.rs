@@ -100,6 +100,30 @@ fn writers_share_the_epoch_after_the_one_on_its_way() {
 }
 
 #[test]
+fn writes_are_acknowledged_while_a_job_is_behind() {
+    let (t, mut bed) = (table(1, "t"), Bed::new(2));
+    bed.create(&t);
+    bed.run();
+    let published = bed.readers.published();
+    bed.script.lock().behind = Some(Vec::new());
+    for _ in 0..20 {
+        bed.write(t.id, 1).unwrap().unwrap();
+    }
+    assert!(bed.coordinator.in_flight.len() >= 20);
+    assert_eq!(bed.readers.published(), published);
+    // Nobody else gets an epoch meanwhile.
+    bed.coordinator.handle(Event::Active).unwrap();
+    assert_eq!(bed.coordinator.next_deadline(), None);
+    let held = bed.script.lock().behind.take();
+    held.into_iter()
+        .flatten()
+        .for_each(|event| bed.event(event));
+    bed.run();
+    assert_eq!(bed.readers.published(), bed.readers.decided());
+    assert_eq!(bed.script.lock().rows(t.id), Some(20));
+}
+
+#[test]
 fn a_manifest_that_is_not_stored_loses_nothing() {
     let (t, mut bed) = (table(1, "t"), Bed::new(1));
     bed.create(&t);

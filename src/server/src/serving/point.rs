@@ -23,9 +23,9 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tidemark_common::Result;
+use tidemark_node::Engine;
+use tidemark_node::engine::Pin;
 use tidemark_plan::{Catalog, Relation, RelationKind};
-use tidemark_runtime::Engine;
-use tidemark_runtime::engine::Pin;
 
 /// What a statement of this form looks up.
 struct Lookup {
