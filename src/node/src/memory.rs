@@ -6,10 +6,10 @@
 //! * **From [`SOFT_PERCENT`] of the limit on** sources are not read, creations wait and writes
 //!   wait. What is on its way comes to its end meanwhile: queues drain, sinks deliver, checkpoints
 //!   take what was sealed, views merge.
-//! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the job whose state has
-//!   grown most over the last minute stops alone, with `53200`. Its last complete answer is kept
-//!   with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`] for
-//!   the memory to go back before another one stops.
+//! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the job whose state
+//!   has grown most over the last minute stops alone, with `53200`. Its last complete answer is
+//!   kept with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`]
+//!   for the memory to go back before another one stops.
 //! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of it
 //!   leave the memory, too: who reads them gets `55000` and the reason.
 //!
