@@ -285,7 +285,7 @@ def test_an_idle_reader_costs_the_keys_not_the_updates(own_server):
 
 def test_a_reader_that_stays_too_long_is_told(own_server):
     own_server.start(snapshot_age_max_ms=500)
-    own_server.run("CREATE TABLE t (id INT PRIMARY KEY, x BIGINT);\nINSERT INTO t VALUES (1, 0);")
+    own_server.run("CREATE TABLE t (id INT PRIMARY KEY, x BIGINT);\nINSERT INTO t VALUES (1, 0);\nFLUSH;")
     with own_server.connect() as writer, own_server.connect(autocommit=False) as reader:
         assert reader.execute("SELECT x FROM t").fetchone() == (0,)
         end = time.monotonic() + 1.5
