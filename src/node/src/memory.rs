@@ -10,8 +10,8 @@
 //!   has grown most over the last minute stops alone, with `53200`. Its last complete answer is
 //!   kept with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`]
 //!   for the memory to go back before another one stops.
-//! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of it
-//!   leave the memory, too: who reads them gets `55000` and the reason.
+//! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of
+//!   jobs that stand still leave the memory, too: who reads them gets `55000` and the reason.
 //!
 //! A start is let through: what is restored was there before.
 
@@ -87,8 +87,6 @@ struct Watch {
     given_back: Option<Instant>,
     /// When a job was stopped last.
     stopped: Option<Instant>,
-    /// Jobs that were stopped, and whose rows are in memory.
-    shown: Vec<RelationId>,
 }
 
 impl Watch {
@@ -171,12 +169,12 @@ impl Memory {
         }
         let high_since = *watch.high_since.get_or_insert(now);
         if since(watch.stopped).is_some_and(|time| time > GRACE) {
-            self.withdraw(&mut watch.shown);
+            self.withdraw();
         }
         let is_too_much = resident > self.limit || now.duration_since(high_since) > PATIENCE;
         if is_too_much && since(watch.stopped).is_none_or(|time| time > RELIEF) {
             watch.stopped = Some(now);
-            watch.shown.extend(self.stop_one(resident));
+            self.stop_one(resident);
         }
     }
 
@@ -213,7 +211,9 @@ impl Memory {
         let catalog = self.published.catalog();
         let may_stop = |id: &RelationId| {
             let relation = catalog.relations.get(id);
-            !catalog.stopped.contains_key(id)
+            // One that is being resumed grows, too.
+            let stands_still = || self.figures.of(*id).state.lock().0 != "resuming";
+            !(catalog.stopped.contains_key(id) && stands_still())
                 && relation.is_none_or(|r| r.kind != RelationKind::Sink)
         };
         let growth = |(id, bytes): (&RelationId, &u64)| {
@@ -228,25 +228,22 @@ impl Memory {
         most.map(|(id, grown, _)| (id, grown))
     }
 
-    /// Gives up the rows of those of the jobs that stand still.
-    fn withdraw(&self, shown: &mut Vec<RelationId>) {
-        let catalog = self.published.catalog();
-        for relation in shown.drain(..) {
-            if catalog.stopped.contains_key(&relation) {
-                self.published.withdraw(relation);
-            }
-        }
+    /// Gives up the rows of jobs that stand still: the one that was stopped, those that read it and
+    /// stopped with it, and others that have stood still before.
+    fn withdraw(&self) {
+        let stopped = &self.published.catalog().stopped;
+        stopped.keys().for_each(|id| self.published.withdraw(*id));
     }
 
-    /// Stops the job that has grown most, if one has state at all, and returns it.
-    fn stop_one(&self, resident: u64) -> Option<RelationId> {
+    /// Stops the job that has grown most, if one has state at all.
+    fn stop_one(&self, resident: u64) {
         let Some((relation, grown)) = self.grown_most() else {
             tracing::error!(
                 resident = about(resident),
                 limit = about(self.limit),
                 "memory runs short, and no job holds any that could be freed"
             );
-            return None;
+            return;
         };
         let name = self.figures.of(relation).name.lock().0.clone();
         tracing::error!(
@@ -269,7 +266,6 @@ impl Memory {
             );
         // A coordinator that is gone means shutdown.
         let _ = self.events.send(Event::Failed { relation, error });
-        Some(relation)
     }
 }
 

@@ -61,7 +61,8 @@ pub struct RowError {
     pub weight: i64,
 }
 
-/// Where an operator's output goes.
+/// Where an operator's output goes. In each of its calls the operator may be left alone for a
+/// while, in the middle of its work, or for good: it holds no lock meanwhile that others take.
 pub trait Out {
     /// Hands a batch on. Never empty; at most a few thousand rows (operators cut large results and
     /// hand them on piece by piece).

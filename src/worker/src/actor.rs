@@ -157,9 +157,21 @@ impl Actor {
             Ok(Went::Through(ended, stack)) => {
                 stacks.keep(stack);
                 self.fragment = Some(ended.fragment);
+                self.answer_reads();
                 (ended.done, ended.result)
             }
             Err(error) => (Vec::new(), Err(error)),
+        }
+    }
+
+    /// Whoever asked meanwhile waits for nothing else.
+    fn answer_reads(&mut self) {
+        while let (Some(Work::Read(_)), Some(fragment)) =
+            (self.queue.front(), self.fragment.as_mut())
+        {
+            if let Some(Work::Read(read)) = self.queue.pop_front() {
+                answer(fragment, read);
+            }
         }
     }
 
@@ -184,12 +196,8 @@ impl Actor {
                     self.fragment = Some(fragment);
                     return Ok(None);
                 }
-                Some(Work::Read(read)) => {
-                    answer(&mut fragment, read);
-                    self.fragment = Some(fragment);
-                    return Ok(None);
-                }
-                None => {
+                // They are answered when the work ends in the middle of which they came.
+                Some(Work::Read(_)) | None => {
                     self.fragment = Some(fragment);
                     return Ok(None);
                 }

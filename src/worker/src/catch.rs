@@ -4,8 +4,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidemark_common::{Error, Result};
 
-/// Runs `run`; `XX000` with the panic's text if it panics. What it was changing is given up by
-/// whoever called.
+/// Runs `run`, not within an operator: the work of an actor that is dropped ends by unwinding,
+/// which nobody may stop. Returns `run`'s outcome; `XX000` with the panic's text if it panics. What
+/// it was changing is given up by whoever called.
 pub fn catch<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic

@@ -10,7 +10,7 @@ use crate::fragment::{Channel, Fragment, Leaf, Slot};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
@@ -35,6 +35,8 @@ pub struct Job {
     pub edges: Vec<Vec<Arc<Edge>>>,
     /// Whether it is nothing but a connector's reader.
     pub is_bare: bool,
+    /// Leaves, by actor, whose live messages wait until they have caught up.
+    pub held: BTreeSet<(usize, usize)>,
     /// Whether it waits for its turn.
     pub has_turn: bool,
     /// Work since it was last told how much state it has, in bytes.

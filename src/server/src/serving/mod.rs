@@ -63,7 +63,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes of a constant that is computed while a statement is planned; a larger one is computed
 /// when the query runs, where it is counted and not copied from rule to rule.
-const FOLDED_BYTES_MAX: u64 = 1 << 20;
+const FOLDED_BYTES_MAX: u64 = 1 << 16;
 
 /// What all sessions share: configuration, functions, memory.
 pub struct Serving {

@@ -30,7 +30,7 @@ use crate::answers::read_answer;
 use crate::catch::catch;
 use crate::columns::pick;
 use crate::exchange::Message;
-use crate::job::{CatchUp, Input, InputKind, TapState, TapTarget, build_actors, reversed};
+use crate::job::{CatchUp, Input, InputKind, TapState, build_actors, reversed};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use tidemark_changelog::ChangeBatch;
@@ -259,6 +259,7 @@ impl Worker {
             // Live messages wait until the leaf has caught up to the barrier of the join.
             if matches!(input.kind, InputKind::Tap { .. }) {
                 job.actors[input.fragment].push(Work::Hold(input.leaf));
+                job.held.insert((input.fragment, input.leaf));
             }
         }
         for upstream in self.upstreams(id) {
@@ -358,13 +359,19 @@ impl Worker {
         self.push(id, fragment, Work::Backfill { leaf, message });
     }
 
-    /// Lets a leaf's live messages flow; who sends them waits for it from now on.
+    /// Lets a leaf's live messages flow. When all leaves of the job have caught up, who feeds them
+    /// waits for it from now on: until then one leaf may wait for another at its first barrier.
     pub(super) fn release(&mut self, id: RelationId, fragment: usize, leaf: usize) {
         self.push(id, fragment, Work::Release(leaf));
-        for job in self.jobs.values().filter(|job| !job.is_table()) {
-            let to_leaf = |t: &&TapTarget| t.job == id && t.fragment == fragment && t.leaf == leaf;
-            let taps = job.taps.iter().filter(to_leaf);
-            taps.for_each(|tap| tap.edge.set_open(false));
+        let has_caught_up = self.jobs.get_mut(&id).is_some_and(|job| {
+            job.held.remove(&(fragment, leaf));
+            job.held.is_empty()
+        });
+        let feeding = self.jobs.values().filter(|job| !job.is_table());
+        for tap in feeding.flat_map(|job| &job.taps) {
+            if has_caught_up && tap.job == id {
+                tap.edge.set_open(false);
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ mod creating;
 mod output;
 mod starting;
 
-use crate::actor::{Done, SLICE_BYTES, Stacks, Work};
+use crate::actor::{Actor, Done, SLICE_BYTES, Stacks, Work};
 use crate::blame::Recovery;
 use crate::catch::catch;
 use crate::edge::Load;
@@ -56,7 +56,7 @@ const IDLE_SLEEP: Duration = Duration::from_millis(250);
 const ROUND_SLICES: usize = 2;
 
 /// Work of a job after which it is told how much state it has, in bytes.
-const WEIGHED_BYTES: usize = 16 * SLICE_BYTES;
+const WEIGHED_BYTES: usize = 4 * SLICE_BYTES;
 
 /// What a message counts in a round at least.
 const MESSAGE_BYTES_MIN: usize = 1 << 14;
@@ -259,7 +259,8 @@ impl Worker {
 
     fn inbound(&mut self, inbound: Inbound) {
         match inbound {
-            Inbound::Wake => self.wake_pending.store(false, Ordering::Release),
+            // Whoever sets it from now on wakes again, and what was done before is seen.
+            Inbound::Wake => drop(self.wake_pending.swap(false, Ordering::AcqRel)),
             Inbound::Fence(job) => {
                 let fences = self.fences.entry(job).or_default();
                 *fences += 1;
@@ -450,7 +451,10 @@ impl Worker {
             };
             match result {
                 Ok(read) => any |= read,
-                Err(error) => self.fail(id, error),
+                Err(error) => {
+                    any = true;
+                    self.fail(id, error);
+                }
             }
             self.hand_out();
             self.tell_ready(id);
@@ -480,10 +484,12 @@ impl Worker {
             .front()
             .map_or(newest, |barrier| barrier.epoch);
         let Some(batch) = source.poll(epoch)? else {
-            if !source.barriers.is_empty() {
+            let waiting = source.barriers.len();
+            if waiting > 0 {
                 self.emit_source_barriers(id, index);
             }
-            return Ok(false);
+            let sources = self.jobs.get_mut(&id).into_iter().flat_map(sources);
+            return Ok(sources.map(|s| s.barriers.len()).sum::<usize>() < waiting);
         };
         let (fragment, leaf) = (*fragment, *leaf);
         if !batch.is_empty() {
@@ -504,12 +510,14 @@ impl Worker {
         Ok(true)
     }
 
-    /// The jobs that have something to do, and all that feed them.
+    /// The jobs that have something to do, and all that feed them; nobody waits for one that is
+    /// still catching up.
     fn upstream_of_work(&self) -> HashSet<RelationId> {
         let mut all = HashSet::new();
         let mut next: Vec<RelationId> = self.turns.iter().copied().collect();
         while let Some(id) = next.pop() {
-            if all.insert(id) {
+            let is_live = |job: &Job| job.joined.is_some() && job.held.is_empty();
+            if all.insert(id) && self.jobs.get(&id).is_some_and(is_live) {
                 next.extend(self.upstreams(id));
             }
         }
@@ -625,12 +633,17 @@ impl Worker {
         let produced = if is_last { job.produced() } else { Vec::new() };
         let working = &mut job.actors[actor];
         let epoch = working.closed.map(Epoch::next).or(job.joined);
+        // A barrier from which on the job counts comes as work of its own behind the command that
+        // says so, never in the middle of a slice.
         let (done, worked) = working.slice(job.counts_from, &mut self.stacks);
         let spent = work_of(&done, working.is_suspended());
         job.unweighed += spent;
         if job.unweighed >= WEIGHED_BYTES {
-            job.unweighed = 0;
-            working.weigh();
+            // One that is in the middle of something is weighed when it is through.
+            if !working.is_suspended() {
+                job.unweighed = 0;
+            }
+            job.actors.iter_mut().for_each(Actor::weigh);
             job.tell_memory(self.id);
         }
         let mut output = ActorOutput {

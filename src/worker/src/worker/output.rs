@@ -57,7 +57,8 @@ impl ActorOutput<'_> {
             }
             let picked = tap.pick(&batch, &self.produced)?;
             if !picked.is_empty() {
-                let credit = tap.edge.send(bytes);
+                let is_whole = picked.rows().num_columns() == batch.rows().num_columns();
+                let credit = tap.edge.send(if is_whole { bytes } else { picked.bytes() });
                 self.router
                     .local
                     .push_back(tap.delivery(Message::Changes(picked, Some(credit))));

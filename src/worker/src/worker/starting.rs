@@ -11,6 +11,7 @@ use crate::job::{Input, InputKind, Job, TapState, TapTarget, build_actors, const
 use crate::source::Source;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, WorkerId, failpoint};
 use tidemark_control::entry::decode_kept;
 use tidemark_control::protocol::{Event, StartJob, StartMode};
@@ -218,6 +219,7 @@ impl Worker {
             actors: fragments.map(|f| Actor::new(f, joined)).collect(),
             is_bare,
             has_turn: false,
+            held: BTreeSet::new(),
             unweighed: 0,
             is_stale: false,
             routes: actors.routes,
@@ -385,7 +387,10 @@ impl Worker {
 
     pub(super) fn remove(&mut self, id: RelationId) {
         self.ended.insert(id);
-        self.jobs.remove(&id);
+        self.turns.retain(|turn| *turn != id);
+        if let Some(job) = self.jobs.remove(&id) {
+            job.figures.memory[self.id].store(0, Ordering::Relaxed);
+        }
         self.early.remove(&id);
         self.sealing.forget(id);
         let mut pruned = Vec::new();
