@@ -9,7 +9,7 @@
 //! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the job whose state
 //!   has grown most over the last minute stops alone, with `53200`. Its last complete answer is
 //!   kept with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`]
-//!   for the memory to go back before another one stops.
+//!   for the memory to go back before another one stops; below the limit four times that.
 //! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of
 //!   jobs that stand still leave the memory, too: who reads them gets `55000` and the reason.
 //!
@@ -172,7 +172,13 @@ impl Memory {
             self.withdraw();
         }
         let is_too_much = resident > self.limit || now.duration_since(high_since) > PATIENCE;
-        if is_too_much && since(watch.stopped).is_none_or(|time| time > RELIEF) {
+        // Short of the limit there is time to wait for what is still being stored.
+        let relief = if resident > self.limit {
+            RELIEF
+        } else {
+            4 * RELIEF
+        };
+        if is_too_much && since(watch.stopped).is_none_or(|time| time > relief) {
             watch.stopped = Some(now);
             self.stop_one(resident);
         }

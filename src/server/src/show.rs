@@ -344,7 +344,7 @@ impl Session {
     /// Who holds how much memory.
     fn show_memory(&self) -> Result<Outcome> {
         let held = self.server.engine.memory();
-        let queries = self.server.serving.memory_used();
+        let queries = self.state.runtime_env().memory_pool.reserved() as u64;
         let parts = [
             ("state of jobs", held.state),
             ("changes between jobs", held.on_the_way),
@@ -591,14 +591,18 @@ impl Session {
         let (physical, mut lines) = planned.await?;
         if analyze {
             let started = std::time::Instant::now();
-            let running = self.start_plan(physical)?;
-            let rows: usize = running
-                .rows
+            let stream = self
+                .server
+                .serving
+                .threads
+                .run(physical.clone(), self.state.task_ctx())
+                .map_err(from_datafusion)?;
+            let rows: usize = stream
                 .try_fold(0, |n, b| async move { Ok(n + b.num_rows()) })
                 .await
                 .map_err(from_datafusion)?;
             let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(
-                running.plan.as_ref(),
+                physical.as_ref(),
             )
             .indent(verbose)
             .to_string();

@@ -125,6 +125,10 @@ def test_the_job_that_grows_most_stops_at_the_memory_limit_and_no_other(own_serv
         before = own_server.value("SELECT sum(n) FROM (" + " UNION ALL ".join(f"SELECT n FROM small{i}" for i in range(9)) + ") AS s")
         eventually(lambda: own_server.value("SELECT n FROM small1") * 9 > before + 300_000, timeout=60)
     assert [name for name, _ in stopped()] == ["public.large"]
-    assert own_server.error("SELECT count(*) FROM large").sqlstate == "55000"
+    # Its last answer, unless the room was needed.
+    try:
+        assert own_server.value("SELECT count(*) FROM large") > 0
+    except psycopg.Error as e:
+        assert e.sqlstate == "55000"
     held = {row[0]: int(row[1]) for row in own_server.query("SHOW MEMORY")}
     assert held["process"] < held["limit"] == limit

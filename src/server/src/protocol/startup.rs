@@ -154,7 +154,7 @@ pub async fn greet(
     let mut connection = Connection {
         line,
         session,
-        statements: Default::default(),
+        statements: HashMap::new(),
         portals: HashMap::new(),
         skip_to_sync: false,
         _place: place,

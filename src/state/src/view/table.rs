@@ -93,8 +93,7 @@ impl ViewTable {
     ) -> Result<()> {
         let options = &self.view.options;
         let every: Vec<usize> = (0..options.schema.fields().len()).collect();
-        self.view.with(epoch, mergeable, |merged, pending| {
-            let base = &merged.base;
+        self.view.with(epoch, mergeable, |base, pending| {
             let delta = options.sum(&group::changes(pending));
             let (ids, extra) = base.rows_with(&options.name, &delta);
             let mut seq = 0;
