@@ -38,6 +38,9 @@ pub struct Config {
     pub max_connections: usize,
     /// Memory that the process may hold, as an amount ("8GB") or a percentage of the machine's.
     pub memory_limit: String,
+    /// Memory that all queries have together, as an amount ("2GB") or a percentage of the
+    /// machine's. One query has half of it at most, unless its session says otherwise.
+    pub query_memory: String,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
@@ -72,6 +75,7 @@ impl Default for Config {
             insecure: false,
             max_connections: 1000,
             memory_limit: "80%".into(),
+            query_memory: "25%".into(),
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,
@@ -134,6 +138,7 @@ impl Config {
             return bad("max_connections must be between 1 and 1048576");
         }
         self.memory_limit_bytes()?;
+        self.query_memory_bytes()?;
         if self.workers > crate::VNODES {
             return bad("workers must be at most 256");
         }
@@ -149,6 +154,11 @@ impl Config {
     /// `memory_limit` in bytes.
     pub fn memory_limit_bytes(&self) -> Result<u64> {
         crate::memory::check_amount("memory_limit", &self.memory_limit)
+    }
+
+    /// `query_memory` in bytes.
+    pub fn query_memory_bytes(&self) -> Result<u64> {
+        crate::memory::check_amount("query_memory", &self.query_memory)
     }
 }
 
@@ -174,6 +184,11 @@ mod tests {
         assert_eq!(
             message("epoch_ms = 4\n"),
             "configuration: epoch_ms must be at least 5"
+        );
+        assert_eq!(
+            message("query_memory = \"much\"\n"),
+            "configuration: query_memory must be an amount of memory like 2GB, 512MB or 25%, not \
+             \"much\""
         );
     }
 }

@@ -105,6 +105,9 @@ pub struct Start {
     /// Memory that the process may hold: 8GB, 512MB, 80% [default: 80%]
     #[arg(long, env = "TIDEMARK_MEMORY_LIMIT", value_name = "AMOUNT")]
     memory_limit: Option<String>,
+    /// Memory that all queries have together: 2GB, 512MB, 25% [default: 25%]
+    #[arg(long, env = "TIDEMARK_QUERY_MEMORY", value_name = "AMOUNT")]
+    query_memory: Option<String>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -179,6 +182,7 @@ impl Start {
         set(&mut config.insecure, self.insecure);
         set(&mut config.max_connections, self.max_connections);
         set(&mut config.memory_limit, self.memory_limit);
+        set(&mut config.query_memory, self.query_memory);
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);

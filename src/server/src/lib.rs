@@ -70,7 +70,7 @@ impl Server {
         Ok(Arc::new(Server {
             engine,
             sql: sql::Sql::new(),
-            serving: serving::Serving::new()?,
+            serving: serving::Serving::new(config.query_memory_bytes()?)?,
             clients: Default::default(),
             advisory: Default::default(),
             channels: Default::default(),

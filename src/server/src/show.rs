@@ -344,7 +344,7 @@ impl Session {
     /// Who holds how much memory.
     fn show_memory(&self) -> Result<Outcome> {
         let held = self.server.engine.memory();
-        let queries = self.state.runtime_env().memory_pool.reserved() as u64;
+        let queries = self.server.serving.memory_used();
         let parts = [
             ("state of jobs", held.state),
             ("changes between jobs", held.on_the_way),
@@ -591,18 +591,14 @@ impl Session {
         let (physical, mut lines) = planned.await?;
         if analyze {
             let started = std::time::Instant::now();
-            let stream = self
-                .server
-                .serving
-                .threads
-                .run(physical.clone(), self.state.task_ctx())
-                .map_err(from_datafusion)?;
-            let rows: usize = stream
+            let running = self.start_plan(physical)?;
+            let rows: usize = running
+                .rows
                 .try_fold(0, |n, b| async move { Ok(n + b.num_rows()) })
                 .await
                 .map_err(from_datafusion)?;
             let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(
-                physical.as_ref(),
+                running.plan.as_ref(),
             )
             .indent(verbose)
             .to_string();

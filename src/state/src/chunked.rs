@@ -142,6 +142,20 @@ impl Bitmap {
         *word = *word & !(1 << (id & 63)) | u64::from(value) << (id & 63);
     }
 
+    /// The first id in the set that is not below `from`.
+    pub fn first_from(&self, from: u32) -> Option<u32> {
+        let first = from >> 6;
+        (first..self.words.len() as u32).find_map(|w| {
+            let below = if w == first {
+                (1 << (from & 63)) - 1
+            } else {
+                0
+            };
+            let word = self.words.get(w) & !below;
+            (word != 0).then(|| w * 64 + word.trailing_zeros())
+        })
+    }
+
     /// The ids in the set, ascending.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.words.len() as u32).flat_map(move |w| {

@@ -29,7 +29,7 @@ pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
 pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
-pub use view::{ViewOptions, ViewPartition, ViewTable};
+pub use view::{Reading, ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".
 pub const ABSENT: u32 = u32::MAX;

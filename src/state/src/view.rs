@@ -15,11 +15,11 @@
 //! its age gets an error, never the rows of another epoch: the base's
 //! epoch and the first epoch of each group tell.
 //!
-//! Locks: the base has a readers-writer lock, held for reading as long as a read gathers its rows,
-//! and for writing only to merge, and only when it is free at once. Pending changes have a lock of
-//! their own that is held for moments, so that a barrier never waits for a reader. Order: base,
-//! then pending, then dirty. Changes move from pending to base under the base's write lock, so a
-//! reader that holds the base sees each change once.
+//! Locks: the base has a readers-writer lock, held for reading as long as a read gathers its rows
+//! (a [`Reading`]: those of one piece), and for writing only to merge, and only when it is free at
+//! once. Pending changes have a lock of their own that is held for moments, so that a barrier never
+//! waits for a reader. Order: base, then pending, then dirty. Changes move from pending to base
+//! under the base's write lock, so a reader that holds the base sees each change once.
 //!
 //! Durable form (see [`ViewTable`]): keyed relations have their key columns first, then the others;
 //! a multiset has all columns as key and `_weight`; an append-only relation without key has the key
@@ -31,10 +31,12 @@ mod base;
 mod group;
 #[cfg(test)]
 mod measure;
+mod reading;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use reading::Reading;
 pub use table::ViewTable;
 
 use crate::consolidate::{consolidate, consolidate_fully};
@@ -290,7 +292,7 @@ impl ViewPartition {
         &self,
         epoch: Epoch,
         mergeable: Epoch,
-        read: impl FnOnce(&Base, &[Arc<Group>]) -> T,
+        read: impl FnOnce(&Merged, &[Arc<Group>]) -> T,
     ) -> Result<T> {
         let mergeable = mergeable.min(epoch);
         if self.pending.lock().reaches(mergeable) {
@@ -299,7 +301,7 @@ impl ViewPartition {
         let merged = self.base.read();
         let pending = self.pending.lock().up_to(epoch);
         match pending.filter(|_| merged.epoch <= epoch) {
-            Some(pending) => Ok(read(&merged.base, &pending)),
+            Some(pending) => Ok(read(&merged, &pending)),
             None => Err(snapshot_too_old()),
         }
     }
@@ -332,7 +334,7 @@ impl ViewPartition {
                 .project(columns)
                 .expect("the columns exist"),
         );
-        self.with(epoch, mergeable, |base, pending| {
+        self.with(epoch, mergeable, |Merged { base, .. }, pending| {
             let mut changes = group::changes(pending);
             changes.extend(Some(on_top).filter(|c| !c.is_empty()));
             let delta = self.options.sum(&changes);
@@ -374,7 +376,7 @@ impl ViewPartition {
                 .expect("the columns exist"),
         );
         let rows = key.first().map_or(0, |k| k.len());
-        self.with(epoch, mergeable, |base, pending| {
+        self.with(epoch, mergeable, |Merged { base, .. }, pending| {
             let Base::Indexed(indexed) = base else {
                 panic!("{}: no key to look up", self.options.name)
             };
@@ -425,7 +427,7 @@ impl ViewPartition {
 
     /// Number of rows as of `epoch`.
     pub fn row_count(&self, epoch: Epoch, mergeable: Epoch) -> Result<u64> {
-        self.with(epoch, mergeable, |base, pending| {
+        self.with(epoch, mergeable, |Merged { base, .. }, pending| {
             let added: i64 = pending.iter().map(|group| group.added).sum();
             base.rows()
                 .checked_add_signed(added)

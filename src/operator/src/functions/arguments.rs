@@ -1,7 +1,7 @@
 //! The arguments of a call by row, whether they are columns or constants, and the types that a
 //! function takes, written as a table.
 
-use super::bounded::{BYTES_MAX, check_bytes};
+use super::bounded::check_bytes;
 use super::casts::cast_array;
 use super::definition::{is_int, is_text, result, rows};
 use arrow::array::{
@@ -212,6 +212,5 @@ pub(super) fn values<T: ArrowPrimitiveType>(
 }
 
 fn check_room(used: usize, wanted: usize) -> Result<()> {
-    let bytes = used as u64 + wanted as u64;
-    check_bytes(if bytes > BYTES_MAX { u64::MAX } else { 0 })
+    check_bytes(used as u64 + wanted as u64)
 }

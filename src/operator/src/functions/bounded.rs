@@ -3,6 +3,10 @@
 //! held against a limit, so that no number that a person writes asks for more memory than a value
 //! may have.
 //!
+//! The limit is that of one value. Who evaluates many rows at once can ask for a lower one, by
+//! [`within`], and take fewer rows where [`is_too_large`] says so: then what is computed together
+//! stays small, whatever the values are.
+//!
 //! A size is first told from the whole batch, which costs nothing per row; only where that is near
 //! the limit the rows are looked at one by one. It is never told too small.
 
@@ -10,15 +14,50 @@ use super::definition::{array, call_name, failure, rows};
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef, Int64Type};
-use datafusion_common::{Result, ScalarValue};
+use datafusion_common::{DataFusionError, Result, ScalarValue};
 use datafusion_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
+use std::cell::Cell;
 use std::sync::Arc;
-use tidemark_common::SqlState;
+use tidemark_common::{Error, SqlState};
 
-/// Bytes that one value, and the values that are computed together, may have; PostgreSQL's limit.
+/// Bytes that one value may have, and what is computed together at most; PostgreSQL's limit.
 pub const BYTES_MAX: u64 = 1 << 30;
+
+/// What is said of more.
+const TOO_LARGE: &str = "requested length too large";
+
+thread_local! {
+    static LIMIT: Cell<u64> = const { Cell::new(BYTES_MAX) };
+}
+
+/// Runs `f`, in which values that are computed together on this thread may have `bytes` at most.
+pub fn within<T>(bytes: u64, f: impl FnOnce() -> T) -> T {
+    struct Reset(u64);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
+        }
+    }
+    let _reset = Reset(LIMIT.replace(bytes));
+    f()
+}
+
+/// Bytes that values that are computed together may have.
+pub(super) fn limit() -> u64 {
+    LIMIT.get()
+}
+
+/// Whether values that were to be computed together are too large for that: fewer may fit.
+pub fn is_too_large(error: &DataFusionError) -> bool {
+    let DataFusionError::External(inner) = error.find_root() else {
+        return false;
+    };
+    inner
+        .downcast_ref::<Error>()
+        .is_some_and(|e| e.state() == SqlState("54000") && e.message() == TOO_LARGE)
+}
 
 /// What a value that is not text has at most as text.
 const PLAIN_BYTES: u64 = 64;
@@ -30,6 +69,7 @@ pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     let size: Size = match function.name() {
         "repeat" => repeated,
         "replace" => replaced,
+        "concat" | "concat_ws" => joined,
         _ => return function,
     };
     Arc::new(ScalarUDF::from(Bounded {
@@ -38,12 +78,17 @@ pub(super) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
     }))
 }
 
-/// `54000` for a size beyond the limit.
+/// `54000` for a size beyond the limit; and the end of what nobody waits for any more.
 pub fn check_bytes(bytes: u64) -> Result<()> {
-    if bytes > BYTES_MAX {
-        return Err(failure(SqlState("54000"), "requested length too large"));
+    super::wanted()?;
+    if bytes > limit() {
+        return Err(too_large());
     }
     Ok(())
+}
+
+fn too_large() -> DataFusionError {
+    failure(SqlState("54000"), TOO_LARGE)
 }
 
 /// A function that looks at the size of its result first.
@@ -185,7 +230,7 @@ fn repeated(args: &ScalarFunctionArgs) -> Result<u64> {
     let numbers = numbers(args, 1)?;
     let most = numbers.iter().copied().max().unwrap_or(0);
     let quick = text_bytes(args, 0).saturating_mul(most.max(1));
-    if quick <= BYTES_MAX {
+    if quick <= limit() {
         return Ok(quick);
     }
     let texts = Texts::of(args, 0)?;
@@ -196,6 +241,16 @@ fn repeated(args: &ScalarFunctionArgs) -> Result<u64> {
         text.saturating_mul(*n)
     };
     Ok(copied.max(sum(numbers.iter().enumerate().map(bytes))))
+}
+
+/// All arguments behind one another, and the first between them.
+fn joined(args: &ScalarFunctionArgs) -> Result<u64> {
+    let all = (0..args.args.len()).map(|i| text_bytes(args, i));
+    let between = text_bytes(args, 0).saturating_mul(args.args.len() as u64);
+    Ok(match args.args.len() {
+        0 => 0,
+        _ => sum(all).saturating_add(between),
+    })
 }
 
 /// `replace(text, from, to)`.
@@ -209,7 +264,7 @@ fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
     let text = text_bytes(args, 0);
     let places = text.saturating_add(rows as u64);
     let quick = text.saturating_add(places.saturating_mul(2 * to.longest()));
-    if quick <= BYTES_MAX {
+    if quick <= limit() {
         return Ok(quick);
     }
     let (texts, from) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
@@ -228,7 +283,7 @@ fn replaced(args: &ScalarFunctionArgs) -> Result<u64> {
         total = total
             .saturating_add(bytes)
             .saturating_add(matches.saturating_mul(to.len() as u64));
-        if total > BYTES_MAX {
+        if total > limit() {
             break;
         }
     }
@@ -286,5 +341,14 @@ mod tests {
         let all = |f: &str| ColumnarValue::Scalar(ScalarValue::Utf8(Some(f.into())));
         assert!(size(replaced, vec![text(huge), all("x"), text(huge)]) > BYTES_MAX);
         assert!(size(replaced, vec![text(huge), all("y"), text(huge)]) <= BYTES_MAX);
+    }
+
+    #[test]
+    fn a_lower_limit_ends_with_what_asked_for_it() {
+        let refused = within(1000, || check_bytes(1001)).unwrap_err();
+        assert!(is_too_large(&refused.context("of a call")));
+        assert!(check_bytes(1001).is_ok());
+        let other = failure(SqlState("54000"), "array size exceeds the maximum allowed");
+        assert!(!is_too_large(&other));
     }
 }

@@ -113,12 +113,14 @@ impl ScalarUDFImpl for Function {
         }
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        wanted()?;
         (self.definition.evaluate)(&args)
     }
 }
 
-/// An error when nobody waits any more for the plan in which a type is asked for: through calls
-/// within calls DataFusion asks from each one down to the innermost.
+/// An error when nobody waits any more for what is planned or computed on this thread. It is looked
+/// at where a type is asked for, since through calls within calls DataFusion asks from each one
+/// down to the innermost; and where values are computed.
 pub fn wanted() -> Result<()> {
     tidemark_common::check_interrupt().map_err(|e| DataFusionError::External(Box::new(e)))
 }

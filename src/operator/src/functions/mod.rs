@@ -34,7 +34,7 @@ mod uuids;
 mod volatile;
 
 use bounded::bounded;
-pub use bounded::{BYTES_MAX, check_bytes, column_bytes};
+pub use bounded::{BYTES_MAX, check_bytes, column_bytes, is_too_large, within};
 pub use casts::{cast_array, read_texts};
 pub use chars::{limited, padded};
 use datafusion_expr::ScalarUDF;

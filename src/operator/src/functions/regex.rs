@@ -2,7 +2,7 @@
 //! [`tidemark_values::regex`]. A pattern is compiled once per thread, not once per row or batch.
 
 use super::arguments::{Takes, Texts, Values, taken};
-use super::bounded::{BYTES_MAX, check_bytes};
+use super::bounded::{check_bytes, limit};
 use super::chars::BPCHAR;
 use super::definition::*;
 use arrow::array::{
@@ -270,6 +270,7 @@ fn matched<'a>(
     let mut found = BooleanBuilder::with_capacity(pairs.len());
     let mut last: Option<(&str, Rc<Regex>)> = None;
     for pair in pairs {
+        tidemark_common::check_interrupt()?;
         let (Some(text), Some(pattern)) = pair else {
             found.append_null();
             continue;
@@ -289,6 +290,7 @@ fn like(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let rows = rows(args);
     let mut found = BooleanBuilder::with_capacity(rows);
     for row in 0..rows {
+        wanted()?;
         let Some(text) = texts.get(row) else {
             found.append_null();
             continue;
@@ -321,6 +323,7 @@ fn first_match(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let mut list = ListBuilder::new(StringBuilder::new());
     let mut extents = Extents::new(true);
     for row in 0..rows(args) {
+        wanted()?;
         let regex = match texts.get(row) {
             Some(_) => patterns.single(row, "regexp_match()")?,
             None => None,
@@ -343,6 +346,7 @@ fn all_matches(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let mut lists = ListBuilder::new(ListBuilder::new(StringBuilder::new()));
     let mut extents = Extents::new(true);
     for row in 0..rows(args) {
+        wanted()?;
         let Some(text) = texts.get(row) else {
             lists.append(false);
             continue;
@@ -371,6 +375,7 @@ fn split(args: &ScalarFunctionArgs, function: &str) -> Result<ColumnarValue> {
     let mut list = ListBuilder::new(StringBuilder::new());
     let mut extents = Extents::new(false);
     for row in 0..rows(args) {
+        wanted()?;
         let Some(text) = texts.get(row) else {
             list.append(false);
             continue;
@@ -454,6 +459,7 @@ fn count(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let mut counts = Int32Builder::with_capacity(rows(args));
     let mut extents = Extents::new(false);
     for row in 0..rows(args) {
+        wanted()?;
         let (Some(text), Some(from), true) =
             (texts.get(row), start.get(row), patterns.is_given(row))
         else {
@@ -518,6 +524,7 @@ fn place(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let group = Number::of(args, 6, "subexpr", 0, 0)?;
     let mut places = Int32Builder::with_capacity(rows(args));
     for row in 0..rows(args) {
+        wanted()?;
         let (Some(text), Some(s), Some(n), Some(e), Some(g), true) = (
             texts.get(row),
             start.get(row),
@@ -557,6 +564,7 @@ fn part(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let group = Number::of(args, 5, "subexpr", 0, 0)?;
     let mut parts = StringBuilder::new();
     for row in 0..rows(args) {
+        wanted()?;
         let (Some(text), Some(s), Some(n), Some(g), true) = (
             texts.get(row),
             start.get(row),
@@ -615,6 +623,7 @@ pub(super) fn substring(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let mut parts = StringBuilder::new();
     let mut extents = Extents::new(true);
     for row in 0..rows(args) {
+        wanted()?;
         let Some(text) = texts.get(row) else {
             parts.append_null();
             continue;
@@ -644,6 +653,7 @@ fn replace(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let mut read: Option<(&str, Replacement)> = None;
     let mut text_out = String::new();
     for row in 0..rows(args) {
+        wanted()?;
         let (Some(text), Some(replacement), Some(s), Some(n), true) = (
             texts.get(row),
             replacements.get(row),
@@ -668,7 +678,7 @@ fn replace(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             _ => &read.insert((replacement, Replacement::new(replacement))).1,
         };
         text_out.clear();
-        let room = (BYTES_MAX as usize).saturating_sub(out.values_slice().len());
+        let room = (limit() as usize).saturating_sub(out.values_slice().len());
         let from = offset(text, s);
         let fits = regex
             .replace(text, replacement, from, n as u64, room, &mut text_out)
@@ -706,6 +716,7 @@ fn similar(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let (patterns, escapes) = (Texts::of(args, 0)?, Texts::optional(args, 1)?);
     let mut expressions = StringBuilder::with_capacity(rows(args), patterns.bytes() + 8);
     for row in 0..rows(args) {
+        wanted()?;
         let escape = match &escapes {
             None => Some("\\"),
             Some(escapes) => escapes.get(row),

@@ -84,9 +84,7 @@ impl Translation<'_> {
             DataFusionError::ArrowError(arrow, _) => {
                 text::recognised_arrow(arrow).unwrap_or_else(|| arrow_error(arrow))
             }
-            DataFusionError::ResourcesExhausted(text) => {
-                Error::unavailable(SqlState::OUT_OF_MEMORY, plain(text))
-            }
+            DataFusionError::ResourcesExhausted(text) => out_of_memory(text),
             DataFusionError::IoError(e) => std::io::Error::new(e.kind(), e.to_string()).into(),
             DataFusionError::ExecutionJoin(e) => {
                 Error::internal(format!("a thread of the query ended: {e}"))
@@ -119,6 +117,21 @@ impl Translation<'_> {
             Error::internal(plain(text))
         }
     }
+}
+
+/// `53200`, with what the memory of queries says of it; around that DataFusion names its operators.
+fn out_of_memory(text: &str) -> Error {
+    let error = Error::unavailable(SqlState::OUT_OF_MEMORY, "out of memory");
+    let said = text.find("The query asked for").map(|at| &text[at..]);
+    let said = said.map(|said| said.split_inclusive(". ").next().unwrap_or(said).trim_end());
+    let error = match said.and_then(|said| said.lines().next()) {
+        Some(said) => error.with_detail(said),
+        None => error,
+    };
+    error.with_hint(
+        "Ask for fewer rows or columns at once, or give the query more: SET query_memory_max, \
+         within the node's query_memory.",
+    )
 }
 
 /// What cannot be planned, and why as far as that can be said.

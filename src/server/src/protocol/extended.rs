@@ -6,12 +6,11 @@
 //! they are found once per statement and catalog version.
 
 use super::encode::Formats;
+use super::prepared::Prepared;
 use super::{Connection, Cursor, Failure, encode, parameters};
-use crate::serving::kept::Kept;
 use crate::session::{Outcome, Tag};
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
-use parking_lot::Mutex;
 use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
@@ -22,7 +21,6 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::Catalog;
 use tidemark_planner::statement::{Statement, StatementKind};
 
 /// What Describe tells about a statement.
@@ -32,19 +30,6 @@ pub struct Description {
     pub parameters: Vec<Type>,
     /// Columns of the result; none for a statement without rows.
     pub columns: Option<SchemaRef>,
-}
-
-/// A parsed statement.
-pub struct Prepared {
-    /// None for an empty text.
-    statement: Option<Statement>,
-    /// Types that the client named; 0 is unknown.
-    types: Vec<u32>,
-    /// Number of its parameters.
-    count: usize,
-    description: Mutex<Option<(Arc<Catalog>, Arc<Description>)>>,
-    /// None for a statement that is to be planned.
-    kept: Option<Kept>,
 }
 
 /// A statement with its parameters.
@@ -98,7 +83,7 @@ impl Connection {
 
     async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
-        if !name.is_empty() && self.statements.contains_key(&name) {
+        if !name.is_empty() && self.statements.get(&name).is_some() {
             return Err(Error::user(
                 SqlState("42P05"),
                 format!("prepared statement \"{name}\" already exists"),
@@ -114,23 +99,8 @@ impl Connection {
             .into());
         }
         let statement = statements.pop();
-        let count = statement
-            .as_ref()
-            .and_then(sql_of)
-            .map_or(0, parameters::count)
-            .max(message.type_oids.len());
-        let kept = match statement.as_ref().map(|s| &s.kind) {
-            Some(StatementKind::Sql(sql)) => Kept::of(sql),
-            _ => None,
-        };
-        let prepared = Prepared {
-            statement,
-            types: message.type_oids,
-            count,
-            description: Mutex::default(),
-            kept,
-        };
-        self.statements.insert(name, Arc::new(prepared));
+        let prepared = Prepared::new(message.query, statement, message.type_oids);
+        self.statements.insert(name, prepared)?;
         self.line
             .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
             .await
@@ -178,7 +148,7 @@ impl Connection {
     }
 
     /// The types of a statement's parameters, planned only when the client has not named them all.
-    async fn parameter_types(&mut self, prepared: &Prepared) -> Result<Vec<Type>, Failure> {
+    async fn parameter_types(&mut self, prepared: &Arc<Prepared>) -> Result<Vec<Type>, Failure> {
         if prepared.count == 0 {
             return Ok(Vec::new());
         }
@@ -197,19 +167,33 @@ impl Connection {
         }
     }
 
-    async fn description(&mut self, prepared: &Prepared) -> Result<Arc<Description>, Failure> {
-        let Some(statement) = &prepared.statement else {
+    /// What a statement says; none of an empty text.
+    async fn tree(&mut self, prepared: &Arc<Prepared>) -> Result<Option<Arc<Statement>>, Failure> {
+        let kept = prepared.tree();
+        if kept.is_some() || prepared.is_empty {
+            return Ok(kept);
+        }
+        let mut parsed = self.line.drive(self.session.parse(&prepared.text)).await?;
+        let tree = parsed.pop().map(Arc::new);
+        if let Some(tree) = &tree {
+            self.statements.keep(prepared, tree.clone());
+        }
+        Ok(tree)
+    }
+
+    async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Description>, Failure> {
+        let catalog = self.session.catalog();
+        if let Some((version, description)) = prepared.description.lock().as_ref()
+            && version.ptr_eq(&Arc::downgrade(&catalog))
+        {
+            return Ok(description.clone());
+        }
+        let Some(statement) = self.tree(prepared).await? else {
             return Ok(Arc::new(Description {
                 parameters: Vec::new(),
                 columns: None,
             }));
         };
-        let catalog = self.session.catalog();
-        if let Some((version, description)) = prepared.description.lock().as_ref()
-            && Arc::ptr_eq(version, &catalog)
-        {
-            return Ok(description.clone());
-        }
         let types: Vec<Option<Type>> = (0..prepared.count)
             .map(|i| {
                 prepared
@@ -221,10 +205,10 @@ impl Connection {
             .collect();
         let description = self
             .line
-            .drive(Box::pin(self.session.describe(statement, &types)))
+            .drive(Box::pin(self.session.describe(&statement, &types)))
             .await?;
         let description = Arc::new(description);
-        *prepared.description.lock() = Some((catalog, description.clone()));
+        *prepared.description.lock() = Some((Arc::downgrade(&catalog), description.clone()));
         Ok(description)
     }
 
@@ -283,7 +267,7 @@ impl Connection {
         // The portal is taken out while it runs; an error leaves it closed, as in PostgreSQL.
         let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         let prepared = portal.prepared.clone();
-        let Some(statement) = &prepared.statement else {
+        if prepared.is_empty {
             self.portals.insert(name, portal);
             return self
                 .line
@@ -293,7 +277,7 @@ impl Connection {
                 .await;
         };
         if matches!(portal.state, PortalState::Ready) {
-            match self.outcome(&prepared, statement, &portal.values).await? {
+            match self.outcome(&prepared, &portal.values).await? {
                 Outcome::Rows(rows) => {
                     let tag = rows.tag.clone();
                     portal.state = PortalState::Rows(Cursor::new(rows), tag);
@@ -331,17 +315,19 @@ impl Connection {
     /// What a statement gives, by its kept form if there is one.
     async fn outcome(
         &mut self,
-        prepared: &Prepared,
-        statement: &Statement,
+        prepared: &Arc<Prepared>,
         values: &[ast::Expr],
     ) -> Result<Outcome, Failure> {
         if let Some(kept) = &prepared.kept {
-            let run = self.session.run_kept(kept, &statement.text, values);
+            let run = self.session.run_kept(kept, &prepared.text, values);
             if let Some(outcome) = self.line.drive(run).await? {
                 return Ok(outcome);
             }
         }
-        let run = self.session.execute(statement, values);
+        let Some(statement) = self.tree(prepared).await? else {
+            return Err(Error::internal("a text that had a statement has none").into());
+        };
+        let run = self.session.execute(&statement, values);
         self.line.drive(run).await
     }
 

@@ -18,6 +18,7 @@ pub mod error;
 pub mod extended;
 pub mod interrupts;
 pub mod parameters;
+pub mod prepared;
 pub mod simple;
 pub mod startup;
 pub mod types;
@@ -25,6 +26,7 @@ pub mod types;
 use crate::Server;
 use crate::clients::Activity;
 use crate::notifications::Notification;
+use crate::serving::collect::rows_bytes;
 use crate::serving::planning::panicked;
 use crate::session::effects::Letters;
 use crate::session::{Outcome, Rows, Session, Status};
@@ -55,6 +57,9 @@ use tokio::time::Instant;
 
 /// Messages that are read ahead at most while a statement runs.
 const PENDING_MAX: usize = 256;
+
+/// Bytes of rows, about, that are encoded before the client has taken those before them.
+const ENCODED_BYTES: usize = 256 << 10;
 
 /// How long a client that is sent away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -305,11 +310,10 @@ impl Cursor {
                     }
                 }
             };
-            let take = if max == 0 {
-                batch.num_rows() - offset
-            } else {
-                (batch.num_rows() - offset).min(max - sent)
-            };
+            let row_bytes = rows_bytes(&batch) / batch.num_rows().max(1);
+            let fitting = (ENCODED_BYTES / row_bytes.max(1)).max(1);
+            let left = (batch.num_rows() - offset).min(fitting);
+            let take = if max == 0 { left } else { left.min(max - sent) };
             let mut encoded = Vec::with_capacity(take);
             encode::rows(
                 &batch.slice(offset, take),
@@ -336,7 +340,7 @@ impl Cursor {
 pub struct Connection {
     line: Line,
     session: Session,
-    statements: HashMap<String, Arc<extended::Prepared>>,
+    statements: prepared::Statements,
     portals: HashMap<String, extended::Portal>,
     skip_to_sync: bool,
     /// One of `max_connections`.

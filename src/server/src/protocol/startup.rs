@@ -154,7 +154,7 @@ pub async fn greet(
     let mut connection = Connection {
         line,
         session,
-        statements: HashMap::new(),
+        statements: Default::default(),
         portals: HashMap::new(),
         skip_to_sync: false,
         _place: place,

@@ -12,6 +12,7 @@ pub mod collect;
 pub mod functions;
 pub mod kept;
 mod lazy;
+mod memory;
 mod missing;
 pub mod names;
 mod normalised;
@@ -32,6 +33,7 @@ pub mod system_arrays;
 pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
+mod watched;
 
 use crate::protocol::error::{Notice, from_datafusion, from_planning};
 use crate::session::effects::Effects;
@@ -39,7 +41,6 @@ use crate::session::settings::Settings;
 use crate::session::{Rows, Session, Tag};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
-use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -60,12 +61,15 @@ use tidemark_node::{Engine, WriteGuard};
 use tidemark_plan::{Catalog, Privilege, Relation};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Memory that the queries of all sessions share before they spill, in bytes.
-const MEMORY_BYTES: usize = 2 << 30;
+/// Bytes of a constant that is computed while a statement is planned; a larger one is computed
+/// when the query runs, where it is counted and not copied from rule to rule.
+const FOLDED_BYTES_MAX: u64 = 1 << 16;
 
 /// What all sessions share: configuration, functions, memory.
 pub struct Serving {
     base: SessionState,
+    /// What queries may use.
+    memory: Arc<memory::QueryMemory>,
     /// Where queries run.
     pub threads: threads::Threads,
     /// Where statements are planned.
@@ -171,10 +175,11 @@ impl Snapshot {
 }
 
 impl Serving {
-    /// Sets DataFusion up.
-    pub fn new() -> Result<Serving> {
+    /// Sets DataFusion up, with memory of so many bytes for all queries.
+    pub fn new(memory_bytes: u64) -> Result<Serving> {
+        let memory = memory::QueryMemory::new(memory_bytes);
         let runtime: Arc<RuntimeEnv> = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES)))
+            .with_memory_pool(memory.of_one(None))
             .build_arc()
             .map_err(from_datafusion)?;
         let mut options = ConfigOptions::new();
@@ -242,9 +247,15 @@ impl Serving {
             .with_physical_optimizer_rules(physical);
         Ok(Serving {
             base: builder.build(),
+            memory,
             threads: threads::Threads::new()?,
             planning: planning::Planning::new()?,
         })
+    }
+
+    /// Bytes that queries hold.
+    pub fn memory_used(&self) -> u64 {
+        self.memory.used()
     }
 
     /// A state of its own for a session: its functions know who asks.
@@ -291,7 +302,12 @@ pub fn plan(
 
 /// Optimises and plans how to run, on a planning thread.
 pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    planning::wait(state.create_physical_plan(plan)).map_err(from_planning)
+    let optimized = tidemark_operator::functions::within(FOLDED_BYTES_MAX, || state.optimize(plan));
+    let optimized = optimized.map_err(from_planning)?;
+    let planned = state
+        .query_planner()
+        .create_physical_plan(&optimized, state);
+    planning::wait(planned).map_err(from_planning)
 }
 
 impl Session {
@@ -325,6 +341,22 @@ impl Session {
         names: Option<Vec<String>>,
         tag: Tag,
     ) -> Result<Rows> {
+        let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
+        Ok(Rows {
+            schema,
+            stream: self.start_plan(physical)?.rows,
+            tag,
+        })
+    }
+
+    /// Starts a physical plan with memory of its own.
+    pub(crate) fn start_plan(&self, physical: Arc<dyn ExecutionPlan>) -> Result<threads::Running> {
+        let serving = &self.server.serving;
+        let limit = self.settings.bytes("query_memory_max");
+        let runtime = RuntimeEnv {
+            memory_pool: serving.memory.of_one(limit),
+            ..self.state.runtime_env().as_ref().clone()
+        };
         let task = TaskContext::new(
             None,
             String::new(),
@@ -333,20 +365,10 @@ impl Session {
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),
-            self.state.runtime_env().clone(),
+            Arc::new(runtime),
         );
-        let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
-        let stream = self
-            .server
-            .serving
-            .threads
-            .run(physical, Arc::new(task))
-            .map_err(from_datafusion)?;
-        Ok(Rows {
-            schema,
-            stream,
-            tag,
-        })
+        let running = serving.threads.run(physical, Arc::new(task));
+        running.map_err(from_datafusion)
     }
 }
 

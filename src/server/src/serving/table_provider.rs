@@ -1,9 +1,10 @@
 //! A relation as DataFusion sees it.
 //!
-//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker; from
-//! the transaction's guard where the session has written the table itself; from the connector where
-//! an append-only source keeps no rows. Equalities that fix every key column become a lookup: the
-//! cross product of the constants is looked up in the partition that owns each key.
+//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker, piece
+//! by piece as they are asked for: a query holds no more of a relation than it has use for. They
+//! come from the transaction's guard where the session has written the table itself; from the
+//! connector where an append-only source keeps no rows. Equalities that fix every key column become
+//! a lookup: the cross product of the constants is looked up in the partition that owns each key.
 
 use super::Snapshot;
 use crate::protocol::error::{Notice, from_datafusion};
@@ -312,21 +313,19 @@ impl PartitionStream for PartitionScan {
             self.columns.clone(),
             self.schema.clone(),
         );
-        let read = async move {
-            let batches = tokio::task::spawn_blocking(move || {
-                partition.read_at(epoch, pin.mergeable(), &columns, BATCH_ROWS)
-            });
-            let batches = batches
-                .await
-                .map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?
-                .map_err(ours)?;
-            Ok::<_, DataFusionError>(futures::stream::iter(
-                batches.into_iter().map(move |b| dress(b, &schema)),
-            ))
-        };
+        let begun = partition.reading(epoch, pin.mergeable(), &columns, BATCH_ROWS);
+        let pieces = futures::stream::iter(Some(begun.map_err(ours))).map_ok(move |reading| {
+            // Until the last piece, the epoch is kept.
+            let (schema, state) = (schema.clone(), (reading, pin.clone()));
+            futures::stream::try_unfold(state, move |(mut reading, pin)| {
+                let piece = reading.next_piece().map_err(ours);
+                let dressed = piece.and_then(|p| p.map(|p| dress(p, &schema)).transpose());
+                std::future::ready(dressed.map(|p| p.map(|p| (p, (reading, pin)))))
+            })
+        });
         Box::pin(RecordBatchStreamAdapter::new(
             self.schema.clone(),
-            futures::stream::once(read).try_flatten(),
+            pieces.try_flatten(),
         ))
     }
 }

@@ -2,35 +2,25 @@
 //! computes, holds up another client, a cancel request or DDL.
 //!
 //! The batches come back through a channel of [`AHEAD`]. When the reader goes away (cancel,
-//! timeout, a lost client) the work is aborted where it next yields. A join without equality
-//! computes for minutes without yielding when its condition rejects everything; its condition
-//! therefore looks at a flag.
+//! timeout, a lost client) the work is aborted where it next yields, and a flag tells it to come
+//! there soon: every node of the plan is [`watched`](super::watched).
 
 use super::planning::panicked;
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
+use super::watched::watched;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::ColumnarValue;
-use datafusion::physical_plan::joins::utils::JoinFilter;
-use datafusion::physical_plan::joins::{NestedLoopJoinExec, NestedLoopJoinExecBuilder};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ExecutionPlan, PhysicalExpr, SendableRecordBatchStream, execute_stream,
-};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use futures::{FutureExt, StreamExt};
-use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::{Error, SqlState};
 use tokio::sync::mpsc;
 
-/// Batches that a query computes ahead of its reader.
-const AHEAD: usize = 2;
+/// Batches that a query computes ahead of its reader; while that reader is busy, one more waits.
+const AHEAD: usize = 1;
 
 /// The threads.
 pub struct Threads(Option<tokio::runtime::Runtime>);
@@ -50,15 +40,12 @@ impl Threads {
         )))
     }
 
-    /// Runs a plan and gives its rows. A panic is an error of the query.
-    pub fn run(
-        &self,
-        plan: Arc<dyn ExecutionPlan>,
-        task: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+    /// Runs a plan and gives its rows, and the plan as it runs, which measures itself. A panic is
+    /// an error of the query.
+    pub fn run(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> Result<Running> {
         let stop = Arc::new(AtomicBool::new(false));
-        let plan = interruptible(plan, &stop)?;
-        let schema = plan.schema();
+        let plan = watched(plan, &stop)?;
+        let (schema, running) = (plan.schema(), plan.clone());
         let (sender, receiver) = mpsc::channel(AHEAD);
         let work = async move {
             let mut stream = match execute_stream(plan, task) {
@@ -96,7 +83,10 @@ impl Threads {
                 },
             }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+        Ok(Running {
+            plan: running,
+            rows: Box::pin(RecordBatchStreamAdapter::new(schema, rows)),
+        })
     }
 }
 
@@ -109,7 +99,15 @@ impl Drop for Threads {
     }
 }
 
-/// A running plan; dropped, it stops.
+/// A plan that runs.
+pub struct Running {
+    /// As it runs.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// What it gives.
+    pub rows: SendableRecordBatchStream,
+}
+
+/// The work on a plan; dropped, it stops.
 struct Work {
     handle: tokio::task::JoinHandle<std::thread::Result<()>>,
     stop: Arc<AtomicBool>,
@@ -119,103 +117,5 @@ impl Drop for Work {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.handle.abort();
-    }
-}
-
-/// The plan with conditions of joins that look at the flag.
-fn interruptible(
-    plan: Arc<dyn ExecutionPlan>,
-    stop: &Arc<AtomicBool>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let done = plan.transform_up(|plan| {
-        let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() else {
-            return Ok(Transformed::no(plan));
-        };
-        let Some(filter) = join.filter() else {
-            return Ok(Transformed::no(plan));
-        };
-        let condition = Arc::new(Interruptible {
-            inner: filter.expression().clone(),
-            stop: stop.clone(),
-        });
-        let filter = JoinFilter::new(
-            condition,
-            filter.column_indices().to_vec(),
-            filter.schema().clone(),
-        );
-        Ok(Transformed::yes(Arc::new(
-            NestedLoopJoinExecBuilder::from(join)
-                .with_filter(Some(filter))
-                .build()?,
-        )))
-    })?;
-    Ok(done.data)
-}
-
-/// An expression that fails when nobody waits for it any more.
-#[derive(Clone, Debug)]
-struct Interruptible {
-    inner: Arc<dyn PhysicalExpr>,
-    stop: Arc<AtomicBool>,
-}
-
-impl PartialEq for Interruptible {
-    fn eq(&self, other: &Interruptible) -> bool {
-        self.inner.eq(&other.inner)
-    }
-}
-
-impl Eq for Interruptible {}
-
-impl Hash for Interruptible {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
-    }
-}
-
-impl fmt::Display for Interruptible {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)
-    }
-}
-
-impl PhysicalExpr for Interruptible {
-    fn data_type(&self, input: &Schema) -> Result<DataType> {
-        self.inner.data_type(input)
-    }
-
-    fn nullable(&self, input: &Schema) -> Result<bool> {
-        self.inner.nullable(input)
-    }
-
-    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err(DataFusionError::External(Box::new(Error::user(
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to user request",
-            ))));
-        }
-        self.inner.evaluate(batch)
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
-        vec![&self.inner]
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn PhysicalExpr>>,
-    ) -> Result<Arc<dyn PhysicalExpr>> {
-        let inner = children
-            .pop()
-            .ok_or_else(|| DataFusionError::Internal("an expression is expected".into()))?;
-        Ok(Arc::new(Interruptible {
-            inner,
-            stop: self.stop.clone(),
-        }))
-    }
-
-    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt_sql(f)
     }
 }

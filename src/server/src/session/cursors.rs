@@ -5,6 +5,7 @@
 use super::effects::Hearing;
 use super::{Outcome, Rows, Session, Status, Tag};
 use crate::protocol::error::from_datafusion;
+use crate::protocol::prepared::check_trees;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DataFusionResult;
@@ -127,15 +128,16 @@ impl Session {
                         format!("prepared statement \"{name}\" already exists"),
                     ));
                 }
-                self.cursors.prepared.insert(
-                    name,
-                    Statement {
-                        text: inner.to_string(),
-                        start: 0,
-                        positions: Default::default(),
-                        kind,
-                    },
-                );
+                let text = inner.to_string();
+                let held = self.cursors.prepared.values().map(|s| s.text.as_str());
+                check_trees(held.chain([text.as_str()]))?;
+                let prepared = Statement {
+                    text,
+                    start: 0,
+                    positions: Default::default(),
+                    kind,
+                };
+                self.cursors.prepared.insert(name, prepared);
                 done("PREPARE")
             }
             S::Execute {

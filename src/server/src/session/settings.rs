@@ -8,6 +8,7 @@ use crate::protocol::parameters::parse_bool;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tidemark_common::memory::{bytes_text, parse_bytes};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_values::moment::Zone;
 
@@ -118,6 +119,11 @@ const KNOWN: &[Known] = &[
         "max_index_keys",
         "32",
         "Shows the maximum number of index keys.",
+    ),
+    Known(
+        "query_memory_max",
+        "0",
+        "Sets the memory that one query may use; 0: half of what all queries have together.",
     ),
     Known("row_security", "on", "Enable row security."),
     Known(
@@ -273,6 +279,12 @@ impl Settings {
     pub fn timeout(&self, name: &str) -> Option<Duration> {
         let milliseconds = self.get(name).and_then(super::parse_milliseconds)?;
         (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
+    }
+
+    /// An amount of memory in bytes; `None` for 0.
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        let bytes = self.get(name).and_then(|text| parse_bytes(text, 0));
+        bytes.filter(|bytes| *bytes > 0)
     }
 
     /// Whether a setting is on.
@@ -516,6 +528,13 @@ impl Settings {
                     ));
                 };
                 with_unit(most)
+            }
+            "query_memory_max" => {
+                let amount = parse_bytes(&value, 0).filter(|_| !value.ends_with('%'));
+                let amount = amount.ok_or_else(|| {
+                    invalid().with_hint("A number of bytes, or one with a unit: kB, MB, GB or TB.")
+                });
+                bytes_text(amount?)
             }
             "session_authorization"
                 if Some(&value) != self.defaults.get("session_authorization") =>

@@ -198,18 +198,56 @@ impl Base {
     /// The rows of base plus `delta` (consolidated): ids of the base, and rows of `delta`, each as
     /// often as its weight says.
     pub(super) fn rows_with(&self, relation: &str, delta: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
-        let extra = |row: u32| {
-            std::iter::repeat_n(
-                row,
-                usize::try_from(delta.weight(row as usize)).unwrap_or(0),
-            )
-        };
         match self {
-            Base::AppendOnly(store) => (
-                store.live_ids().collect(),
-                (0..delta.num_rows() as u32).flat_map(extra).collect(),
-            ),
-            Base::Indexed(indexed) => indexed.rows_with(relation, delta),
+            Base::AppendOnly(store) => (store.live_ids().collect(), self.left_by(relation, delta)),
+            Base::Indexed(indexed) if delta.is_empty() => (indexed.live().collect(), Vec::new()),
+            Base::Indexed(indexed) => {
+                let touched = indexed.touched(delta);
+                let untouched = indexed.live().filter(|id| !touched.contains(*id));
+                (untouched.collect(), self.left_by(relation, delta))
+            }
+        }
+    }
+
+    /// Ids of rows that `delta` is about.
+    pub(super) fn touched(&self, delta: &ChangeBatch) -> Bitmap {
+        match self {
+            Base::Indexed(indexed) if !delta.is_empty() => indexed.touched(delta),
+            _ => Bitmap::default(),
+        }
+    }
+
+    /// Rows of `delta` (consolidated) that are there when it is added, each as often as it is then.
+    pub(super) fn left_by(&self, relation: &str, delta: &ChangeBatch) -> Vec<u32> {
+        let left: Box<dyn Fn(usize) -> i64> = match self {
+            Base::AppendOnly(_) => Box::new(|row| delta.weight(row)),
+            Base::Indexed(indexed) => {
+                let ids = indexed.find(delta.rows());
+                Box::new(move |row| indexed.left_by(relation, ids[row], delta.weight(row)))
+            }
+        };
+        (0..delta.num_rows())
+            .flat_map(|row| {
+                let times = usize::try_from(left(row)).unwrap_or(0);
+                std::iter::repeat_n(row as u32, times)
+            })
+            .collect()
+    }
+
+    /// All ids are below.
+    pub(super) fn end(&self) -> u32 {
+        match self {
+            Base::Indexed(indexed) => indexed.index.capacity() as u32,
+            Base::AppendOnly(store) => store.len() as u32,
+        }
+    }
+
+    /// The first row at `id` or behind it: its id and its weight.
+    pub(super) fn live_from(&self, id: u32) -> Option<(u32, u64)> {
+        match self {
+            Base::Indexed(indexed) => indexed.live_from(id),
+            // No row ever leaves, so that ids have no gaps.
+            Base::AppendOnly(store) => (id < store.len() as u32).then_some((id, 1)),
         }
     }
 
@@ -392,40 +430,39 @@ impl Indexed {
         }
     }
 
-    fn rows_with(&self, relation: &str, delta: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
-        if delta.is_empty() {
-            return (self.live().collect(), Vec::new());
+    fn live_from(&self, from: u32) -> Option<(u32, u64)> {
+        match &self.weights {
+            Weights::Keyed(present, _) => present.first_from(from).map(|id| (id, 1)),
+            Weights::Multiset(weights, _) => (from..weights.len() as u32)
+                .map(|id| (id, weights.get(id) as u64))
+                .find(|(_, weight)| *weight > 0),
         }
-        let mut changed = Bitmap::default();
-        changed.grow(self.index.capacity());
-        let (mut base_rows, mut delta_rows) = (Vec::new(), Vec::new());
-        let ids = self.find(delta.rows());
-        if self.is_multiset() {
-            for (row, id) in ids.iter().enumerate() {
-                let weight = self.weight(*id) + delta.weight(row);
-                assert!(
-                    weight >= 0,
-                    "{relation}: a row was retracted that is not there"
-                );
-                delta_rows.extend(std::iter::repeat_n(row as u32, weight as usize));
-                if *id != ABSENT {
-                    changed.set(*id, true);
-                }
+    }
+
+    /// Ids of the keys of `delta`; what is not in the index has none.
+    fn touched(&self, delta: &ChangeBatch) -> Bitmap {
+        let mut touched = Bitmap::default();
+        touched.grow(self.index.capacity());
+        for id in self.find(delta.rows()) {
+            if id != ABSENT {
+                touched.set(id, true);
             }
+        }
+        touched
+    }
+
+    /// How often a row is there after a change of it.
+    fn left_by(&self, relation: &str, id: u32, change: i64) -> i64 {
+        let weight = self.weight(id);
+        let (left, is_there) = if self.is_multiset() {
+            (weight + change, weight + change >= 0)
         } else {
-            for (row, id) in ids.iter().enumerate() {
-                if delta.weight(row) > 0 {
-                    delta_rows.push(row as u32);
-                } else {
-                    assert!(
-                        self.weight(*id) == 1,
-                        "{relation}: a row was retracted that is not there"
-                    );
-                    changed.set(*id, true);
-                }
-            }
-        }
-        base_rows.extend(self.live().filter(|id| !changed.get(*id)));
-        (base_rows, delta_rows)
+            (change, change > 0 || weight == 1)
+        };
+        assert!(
+            is_there,
+            "{relation}: a row was retracted that is not there"
+        );
+        left
     }
 }

@@ -93,7 +93,8 @@ impl ViewTable {
     ) -> Result<()> {
         let options = &self.view.options;
         let every: Vec<usize> = (0..options.schema.fields().len()).collect();
-        self.view.with(epoch, mergeable, |base, pending| {
+        self.view.with(epoch, mergeable, |merged, pending| {
+            let base = &merged.base;
             let delta = options.sum(&group::changes(pending));
             let (ids, extra) = base.rows_with(&options.name, &delta);
             let mut seq = 0;

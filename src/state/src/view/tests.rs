@@ -202,6 +202,8 @@ impl World {
         let rows = view.read_at(epoch, mergeable, &[0, 1, 2, 3], 3).unwrap();
         assert!(rows.iter().all(|b| (1..=3).contains(&b.num_rows())));
         assert_eq!(bag(&rows), *expected);
+        let pieces = view.reading(epoch, mergeable, &[0, 1, 2, 3], 3).unwrap();
+        assert_eq!(all_pieces(pieces), rows);
         assert_eq!(
             view.read_at(epoch, mergeable, &[], 4)
                 .unwrap()
@@ -238,6 +240,11 @@ impl World {
         assert_eq!(bag(&rows.unwrap()), *expected);
         self.epochs.retain(|e, _| *e >= mergeable);
     }
+}
+
+/// In pieces of three rows, of which those at the end of the base may be smaller.
+fn all_pieces(mut reading: Reading) -> Vec<RecordBatch> {
+    std::iter::from_fn(|| reading.next_piece().unwrap()).collect()
 }
 
 fn bag(batches: &[RecordBatch]) -> Bag {
@@ -290,16 +297,27 @@ fn run_pinned(shape: Shape, seed: u64) {
     let mut rng = Rng(seed);
     let mut world = World::new(shape);
     let mut pins: Vec<Epoch> = Vec::new();
+    let mut readings: Vec<(Epoch, Reading, Vec<RecordBatch>)> = Vec::new();
     let mut published = Epoch(0);
     for _ in 0..100 {
         match rng.below(10) {
             0..4 => world.epoch(&mut rng),
-            4 => pins.push(published),
-            5 if !pins.is_empty() => drop(pins.swap_remove(rng.below(pins.len()))),
+            4 => {
+                pins.push(published);
+                let first = *pins.iter().min().unwrap();
+                let view = world.table.view();
+                let reading = view.reading(published, first, &[0, 1, 2, 3], 2).unwrap();
+                readings.push((published, reading, Vec::new()));
+            }
+            5 if !pins.is_empty() => {
+                let pin = pins.swap_remove(rng.below(pins.len()));
+                readings.retain(|(epoch, ..)| *epoch != pin);
+            }
             6 => world.seal(),
             7 if rng.below(8) == 0 => {
                 world.restart();
                 pins.clear();
+                readings.clear();
                 published = world.last;
             }
             _ => {}
@@ -329,6 +347,15 @@ fn run_pinned(shape: Shape, seed: u64) {
             let total: i64 = expected.values().sum();
             assert_eq!(view.row_count(*epoch, needed[0]).unwrap(), total as u64);
         }
+        readings.retain_mut(|(epoch, reading, read)| {
+            let piece = reading.next_piece().unwrap();
+            let goes_on = piece.is_some();
+            read.extend(piece);
+            if !goes_on {
+                assert_eq!(bag(read), world.epochs[epoch], "seed {seed}, {epoch}");
+            }
+            goes_on
+        });
         for given_up in (0..published.0).map(Epoch).filter(|e| !readable(e)) {
             match view.read_at(given_up, Epoch(0), &[0], 7) {
                 Err(error) => assert_eq!(error.state(), SqlState("72000")),

@@ -1,7 +1,7 @@
 //! Lists that functions of rows unnest: `generate_series`, `generate_subscripts`, and the numbers
 //! of WITH ORDINALITY. The planner writes `generate_series(..)` as `unnest(series_list(..))`.
 
-use super::super::bounded::{BYTES_MAX, check_bytes};
+use super::super::bounded::check_bytes;
 use super::super::cast_array;
 use super::super::definition::*;
 use super::super::moment::zone_of;
@@ -16,8 +16,11 @@ use tidemark_common::SqlState;
 use tidemark_values::moment::{self, Interval};
 use tidemark_values::numeric::Numeric;
 
-/// Steps that a series may have.
-const STEPS_MAX: usize = (BYTES_MAX / 8) as usize;
+/// Bytes of one step of a series.
+const STEP_BYTES: u64 = 8;
+
+/// Steps after which a series is held against the limit again.
+const STEPS_UNCHECKED: usize = 1024;
 
 pub(super) fn definitions() -> Vec<Definition> {
     vec![
@@ -163,10 +166,7 @@ impl Bounds {
 
 /// `54000` for a series without end.
 fn check_steps(steps: usize) -> Result<()> {
-    if steps < STEPS_MAX {
-        return Ok(());
-    }
-    check_bytes(u64::MAX)
+    check_bytes(steps as u64 * STEP_BYTES)
 }
 
 fn integers<T>(args: &ScalarFunctionArgs) -> Result<ColumnarValue>
@@ -193,7 +193,9 @@ where
         }
         let mut next = Some(start);
         while let Some(at) = next.filter(|at| if step > 0 { *at <= stop } else { *at >= stop }) {
-            check_steps(values.len())?;
+            if values.len() % STEPS_UNCHECKED == 0 {
+                check_steps(values.len())?;
+            }
             // Between two values of the type there are only values of the type.
             values.extend(T::Native::try_from(at).ok());
             next = at.checked_add(step);
@@ -302,7 +304,9 @@ fn moments(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         };
         let mut at = start;
         while if up { at <= stop } else { at >= stop } {
-            check_steps(values.len())?;
+            if values.len() % STEPS_UNCHECKED == 0 {
+                check_steps(values.len())?;
+            }
             values.push(at);
             at = if zoned {
                 moment::timestamptz_plus(at, step, &zone)

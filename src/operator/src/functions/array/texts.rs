@@ -1,14 +1,14 @@
 //! Arrays and texts: `array_to_string`, `string_to_array`, and the text form of arrays and of rows
 //! (`tidemark_values::array`).
 
-use super::super::bounded::{BYTES_MAX, check_bytes};
+use super::super::bounded::{check_bytes, limit};
 use super::super::casts::{cast_array_in, cast_elements};
 use super::super::definition::*;
 use super::{Lists, Operand, compact, list_of};
 use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, FieldRef};
-use datafusion_common::Result;
+use datafusion_common::{DataFusionError, Result};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_values::array;
@@ -192,7 +192,7 @@ fn array_to_string(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
                 text.push_str(delimiter);
             }
             text.push_str(element);
-            if text.len() as u64 > BYTES_MAX {
+            if text.len() as u64 > limit() {
                 break;
             }
         }
@@ -202,6 +202,9 @@ fn array_to_string(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     }
     result(args, Arc::new(texts.finish()))
 }
+
+/// Parts of a text after which they are held against the limit again.
+const PARTS_UNCHECKED: usize = 1024;
 
 fn string_to_array(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let (texts, delimiters) = (Texts::of(args, 0)?, Texts::of(args, 1)?);
@@ -215,16 +218,24 @@ fn string_to_array(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let delimiter = delimiters.as_ref().and_then(|d| d.get(row));
         let null = nulls.as_ref().and_then(|n| n.get(row));
         let values = lists.values();
-        let mut put = |part: &str| values.append_option((Some(part) != null).then_some(part));
+        let mut put = |part: &str| {
+            values.append_option((Some(part) != null).then_some(part));
+            if values.len() % PARTS_UNCHECKED == 0 {
+                check_bytes(
+                    (values.values_slice().len() + values.offsets_slice().len() * 4) as u64,
+                )?;
+            }
+            Ok::<_, DataFusionError>(())
+        };
         match delimiter {
             _ if text.is_empty() => {}
             None => {
                 let mut character = [0; 4];
                 text.chars()
-                    .for_each(|c| put(c.encode_utf8(&mut character)));
+                    .try_for_each(|c| put(c.encode_utf8(&mut character)))?;
             }
-            Some("") => put(text),
-            Some(delimiter) => text.split(delimiter).for_each(put),
+            Some("") => put(text)?,
+            Some(delimiter) => text.split(delimiter).try_for_each(put)?,
         }
         lists.append(true);
     }

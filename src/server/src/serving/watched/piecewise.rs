@@ -1,0 +1,166 @@
+//! Expressions that are evaluated for fewer rows at a time where the values on the way would be too
+//! large together, and that end when nobody waits any more.
+
+use super::STEP_BYTES;
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::ScalarFunctionExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateInputMode};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use tidemark_operator::functions::{
+    BYTES_MAX, check_bytes, column_bytes, is_too_large, wanted, within,
+};
+
+/// Bytes that the values of so many rows may have together: of a single row, what a value may.
+pub(super) fn limit(rows: usize) -> u64 {
+    if rows > 1 {
+        STEP_BYTES as u64
+    } else {
+        BYTES_MAX
+    }
+}
+
+/// Whether an expression only gives what is there.
+pub(super) fn is_plain(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    expr.is::<Column>()
+}
+
+/// Whether an expression calls a function.
+fn calls(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    let mut found = false;
+    let walked = expr.apply(|e| {
+        found |= e.is::<ScalarFunctionExpr>();
+        Ok(match found {
+            true => TreeNodeRecursion::Stop,
+            false => TreeNodeRecursion::Continue,
+        })
+    });
+    debug_assert!(walked.is_ok());
+    found
+}
+
+/// Whether an expression may be evaluated again for the same rows.
+pub(super) fn is_repeatable(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    !datafusion::physical_expr_common::physical_expr::is_volatile(expr)
+}
+
+/// The aggregates of a node with arguments in small steps; `None` if there is nothing to change.
+pub(super) fn aggregates(node: &AggregateExec) -> Option<Vec<Arc<AggregateFunctionExpr>>> {
+    let all = node.aggr_expr();
+    let computes = |a: &Arc<AggregateFunctionExpr>| a.expressions().iter().any(calls);
+    if node.mode().input_mode() != AggregateInputMode::Raw || !all.iter().any(computes) {
+        return None;
+    }
+    let small = |aggregate: &Arc<AggregateFunctionExpr>| {
+        // Of a reversed one, the copy would not say so.
+        if !computes(aggregate) || aggregate.is_reversed() {
+            return aggregate.clone();
+        }
+        let args = aggregate.expressions().into_iter().map(Piecewise::of);
+        let order = aggregate.order_bys().iter().map(|o| o.expr.clone());
+        let copy = aggregate.with_new_expressions(args.collect(), order.collect());
+        copy.map_or_else(|| aggregate.clone(), Arc::new)
+    };
+    Some(all.iter().map(small).collect())
+}
+
+/// Such an expression.
+#[derive(Clone, Debug)]
+pub(super) struct Piecewise(Arc<dyn PhysicalExpr>);
+
+impl Piecewise {
+    /// Of one that computes something.
+    pub(super) fn of(expr: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+        if expr.is::<Column>() || expr.is::<Literal>() {
+            return expr;
+        }
+        Arc::new(Piecewise(expr))
+    }
+}
+
+/// Evaluates by halves where the whole is too large. The result has a limit, too.
+fn evaluated(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ColumnarValue> {
+    wanted()?;
+    let rows = batch.num_rows();
+    match within(limit(rows), || expr.evaluate(batch)) {
+        Err(e) if rows > 1 && is_too_large(&e) && is_repeatable(expr) => {
+            let half = rows / 2;
+            let mut parts: Vec<ArrayRef> = Vec::with_capacity(2);
+            for (at, rows) in [(0, half), (half, rows - half)] {
+                let part = evaluated(expr, &batch.slice(at, rows))?;
+                check_bytes(column_bytes(&part, rows))?;
+                parts.push(part.into_array(rows)?);
+            }
+            let bytes = parts.iter().map(|p| p.get_array_memory_size() as u64);
+            check_bytes(bytes.sum())?;
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            Ok(ColumnarValue::Array(concat(&parts)?))
+        }
+        other => other,
+    }
+}
+
+impl PartialEq for Piecewise {
+    fn eq(&self, other: &Piecewise) -> bool {
+        self.0.eq(&other.0)
+    }
+}
+
+impl Eq for Piecewise {}
+
+impl Hash for Piecewise {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Display for Piecewise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl PhysicalExpr for Piecewise {
+    fn data_type(&self, input: &Schema) -> Result<DataType> {
+        self.0.data_type(input)
+    }
+
+    fn nullable(&self, input: &Schema) -> Result<bool> {
+        self.0.nullable(input)
+    }
+
+    fn return_field(&self, input: &Schema) -> Result<arrow::datatypes::FieldRef> {
+        self.0.return_field(input)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        evaluated(&self.0, batch)
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.0]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let inner = children
+            .pop()
+            .ok_or_else(|| DataFusionError::Internal("an expression is expected".into()))?;
+        Ok(Arc::new(Piecewise(inner)))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_sql(f)
+    }
+}

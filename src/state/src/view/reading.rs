@@ -1,0 +1,138 @@
+//! A partition's rows as of one epoch, piece by piece, whatever happens to it meanwhile.
+//!
+//! The rows are those of the base without the ones that the pending changes touch, then the rows
+//! that these changes leave. The changes, up to the epoch that is read, are summed once, when the
+//! reading begins, and kept. Between two pieces no lock is held, and changes move to the base. None
+//! later than the epoch that is read do while it is pinned; so whatever the base has in another way
+//! than at the beginning is a row or key that the kept sum has, and is left out. Which ids these
+//! are is found again when the base has moved on: removed keys give their ids to new ones. An
+//! append-only base only grows, behind where it ended at the beginning.
+//!
+//! Law: the pieces together are [`ViewPartition::read_at`], in its order if nothing is merged
+//! meanwhile. Cost: what a piece gathers; and the pending changes, once and whenever some of them
+//! are merged.
+
+use super::base::{Base, take_rows};
+use super::{ViewPartition, batch_of, group, snapshot_too_old};
+use crate::chunked::Bitmap;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use std::sync::Arc;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::{Epoch, Result};
+
+/// Bytes of a piece, about: rows that are wide come fewer at a time.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// A reading that goes on.
+#[derive(Debug)]
+pub struct Reading {
+    partition: Arc<ViewPartition>,
+    epoch: Epoch,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    rows_max: usize,
+    /// The sum of the changes that were pending at the beginning.
+    changes: ChangeBatch,
+    /// Ids of the base that the changes touch, when it was at this epoch.
+    touched: Bitmap,
+    base_epoch: Epoch,
+    /// Where the base ended at the beginning.
+    end: u32,
+    /// The next id of the base, and how often it was given already.
+    next: u32,
+    given: u64,
+    /// Rows of the changes that are to come at the end, and how many came.
+    left: Vec<u32>,
+    left_given: usize,
+}
+
+impl ViewPartition {
+    /// Begins to read the rows as of `epoch`: these columns, in pieces of at most `rows_max`. The
+    /// caller has pinned `epoch` until it ends, and knows that no epoch up to `mergeable` is needed
+    /// apart.
+    pub fn reading(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        mergeable: Epoch,
+        columns: &[usize],
+        rows_max: usize,
+    ) -> Result<Reading> {
+        let schema = self.options.schema.project(columns);
+        let schema = Arc::new(schema.expect("the columns exist"));
+        self.with(epoch, mergeable, |merged, pending| {
+            let changes = self.options.sum(&group::changes(pending));
+            let base = &merged.base;
+            let width = base.memory_bytes() / usize::try_from(base.rows()).unwrap_or(1).max(1);
+            let rows_fitting = PIECE_BYTES / width.max(1);
+            Reading {
+                touched: base.touched(&changes),
+                left: base.left_by(&self.options.name, &changes),
+                end: base.end(),
+                base_epoch: merged.epoch,
+                rows_max: rows_max.min(rows_fitting).max(1),
+                partition: self.clone(),
+                epoch,
+                columns: columns.to_vec(),
+                schema,
+                changes,
+                next: 0,
+                given: 0,
+                left_given: 0,
+            }
+        })
+    }
+}
+
+impl Reading {
+    /// The next piece; none after the last. `72000` if the epoch was given up.
+    pub fn next_piece(&mut self) -> Result<Option<RecordBatch>> {
+        if self.next < self.end {
+            let partition = self.partition.clone();
+            let merged = partition.base.read();
+            if merged.epoch > self.epoch {
+                return Err(snapshot_too_old());
+            }
+            if merged.epoch != self.base_epoch {
+                self.touched = merged.base.touched(&self.changes);
+                self.base_epoch = merged.epoch;
+            }
+            let ids = self.ids(&merged.base);
+            if !ids.is_empty() {
+                let columns = merged.base.gather(&self.columns, &ids);
+                return Ok(Some(batch_of(&self.schema, columns, ids.len())));
+            }
+        }
+        let from = self.left_given;
+        let to = self.left.len().min(from + self.rows_max);
+        self.left_given = to;
+        let rows = self.changes.rows().project(&self.columns);
+        let rows = rows.expect("the columns exist");
+        let rows = (from < to).then(|| take_rows(&rows, self.left[from..to].to_vec()));
+        Ok(rows.map(|rows| {
+            let count = rows.num_rows();
+            batch_of(&self.schema, rows.columns().to_vec(), count)
+        }))
+    }
+
+    /// Ids of the base for the next piece, each as often as its weight says.
+    fn ids(&mut self, base: &Base) -> Vec<u32> {
+        let mut ids = Vec::new();
+        while let Some((id, weight)) = base.live_from(self.next).filter(|(id, _)| *id < self.end) {
+            if id > self.next {
+                (self.next, self.given) = (id, 0);
+            }
+            let weight = if self.touched.contains(id) { 0 } else { weight };
+            let room = (self.rows_max - ids.len()) as u64;
+            let take = weight.saturating_sub(self.given).min(room);
+            ids.extend(std::iter::repeat_n(id, take as usize));
+            self.given += take;
+            if self.given < weight {
+                return ids;
+            }
+            (self.next, self.given) = (id + 1, 0);
+        }
+        self.next = self.end;
+        ids
+    }
+}
