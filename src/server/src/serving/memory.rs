@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_can_go_to_disk_shares_what_the_others_leave() {
-        let one = QueryMemory::new(20 << 20).of_one(None);
+        let one = QueryMemory::new(40 << 20).of_one(None);
         let kept = MemoryConsumer::new("kept").register(&one);
         let sorts: Vec<_> = (0..2)
             .map(|_| {

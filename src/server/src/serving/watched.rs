@@ -4,7 +4,7 @@
 //! *A query ends when it is told.* The flag of who waits is looked at before each batch and,
 //! through [`tidemark_common::check_interrupt`], by our functions and by the conditions of filters
 //! and joins while they compute: a join whose condition rejects everything gives no batch for
-//! minutes. And each batch is a place where the thread goes on with another query.
+//! minutes. And after some batches the thread goes on with another query.
 //!
 //! *What is computed at once stays small,* whatever the values are, so that one step takes neither
 //! much memory nor long. A projection takes as many rows at a time as its values fit [`STEP_BYTES`]
@@ -23,7 +23,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::aggregates::AggregateExec;
-use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::joins::utils::JoinFilter;
@@ -288,7 +287,7 @@ impl ExecutionPlan for Watched {
         };
         let schema = self.inner.schema();
         let pieces = stream::Pieces::new(input, schema, work, self.stop.clone(), &task);
-        Ok(make_cooperative(Box::pin(pieces)))
+        Ok(Box::pin(pieces))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {

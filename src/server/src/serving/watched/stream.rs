@@ -23,6 +23,11 @@ use tidemark_operator::functions::{check_bytes, column_bytes, is_too_large, with
 /// Steps that fit, after which more rows are tried again.
 const STEPS_BEFORE_MORE: usize = 16;
 
+/// Batches after which the thread goes on with another query. They are counted where they are
+/// given, not with every question for one, as tokio's budget does: of a plan that is deeper than
+/// that budget no step would ever get to the rows.
+const BATCHES_OF_A_TURN: usize = 32;
+
 /// What is done with each batch.
 pub(super) enum Work {
     /// Goes on.
@@ -53,6 +58,8 @@ pub(super) struct Pieces {
     rows: usize,
     /// Pieces of so many rows since that number was changed.
     fitted: usize,
+    /// Batches given since others had a turn.
+    given: usize,
 }
 
 impl Pieces {
@@ -73,6 +80,7 @@ impl Pieces {
             rest: None,
             rows: usize::MAX,
             fitted: 0,
+            given: 0,
         }
     }
 
@@ -221,7 +229,14 @@ impl Stream for Pieces {
         if stop.load(Ordering::Relaxed) {
             return Poll::Ready(Some(Err(canceled())));
         }
-        interruptible(stop, || self.advance(cx))
+        if self.given == BATCHES_OF_A_TURN {
+            self.given = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let given = ready!(interruptible(stop, || self.advance(cx)));
+        self.given += 1;
+        Poll::Ready(given)
     }
 }
 
