@@ -1,4 +1,4 @@
-"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
+"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `isolation`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import traceback
 
 import psycopg
 
-from . import check, exactly_once, latency, nexmark, serve, state
+from . import check, exactly_once, isolation, latency, nexmark, serve, state
 from .topics import Broker, fill_nexmark
 
 
@@ -51,6 +51,10 @@ def arguments():
     sub.add_argument("--queries", default=",".join(serve.SCRIPTS))
     sub.add_argument("--clients", type=int, default=8)
     sub.add_argument("--seconds", type=int, default=10, help="of each statement, mode and server")
+    sub = command("isolation", "writes and reads beside a view whose epochs take long", broker=False)
+    sub.add_argument("--heavy", type=float, default=10.0, help="seconds of processor time of an epoch of that view")
+    sub.add_argument("--clients", type=int, default=8)
+    sub.add_argument("--seconds", type=int, default=30, help="of each statement")
     sub = command("fill", "fills the Nexmark topics", "4M")
     sub.add_argument("--prefix")
     return parser.parse_args()
@@ -68,6 +72,9 @@ def measurements(args):
             for name in args.queries.split(","):
                 for mode in serve.MODES[name]:
                     yield f"{name}-{mode}", lambda name=name, mode=mode: serve.measure(name, mode, args, both.tidemark, both.postgres)
+        return
+    if args.command == "isolation":
+        yield "isolation", lambda: isolation.measure(args)
         return
     if args.command == "nexmark":
         broker = Broker(args.broker) if "kafka" in (args.source, args.sink) else None

@@ -43,8 +43,8 @@ pub struct Config {
     pub query_memory: String,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
-    /// Interval between barriers, in milliseconds, when no write asks for an earlier one. At least
-    /// 5.
+    /// Interval between barriers at most, in milliseconds, while sources read and no write asks for
+    /// an earlier one. At least 5.
     pub epoch_ms: u64,
     /// Interval between checkpoints, in milliseconds.
     pub checkpoint_ms: u64,

@@ -76,7 +76,9 @@ impl Coordinator {
         } else if writers || self.urgent {
             after(Duration::from_millis(EPOCH_MS_MIN))
         } else if self.active {
-            after(self.pace.epoch)
+            let oldest = self.in_flight.front().map(|e| e.sent);
+            let oldest = oldest.map(|sent| self.last_barrier.duration_since(sent));
+            after(self.rhythm.interval(self.pace.epoch, oldest))
         } else {
             None
         };
@@ -216,6 +218,7 @@ impl Coordinator {
             let Some(flight) = self.in_flight.pop_front() else {
                 break;
             };
+            self.rhythm.passed(flight.sent.elapsed());
             published = Some((flight.epoch, flight.stands.clone()));
             self.retained.changed |= flight.epoch > self.retained.epoch()
                 && (!flight.positions.is_empty() || !flight.writes.is_empty());

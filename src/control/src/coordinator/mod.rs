@@ -30,7 +30,7 @@
 //! ([`INCOMPLETE_BYTES_MAX`]).
 //!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
-//! [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
+//! [`rhythm`] (how long an epoch is), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
 //! them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`].
 
 mod answers;
@@ -40,6 +40,7 @@ mod epochs;
 mod halted;
 mod jobs;
 pub mod recovery;
+mod rhythm;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -52,6 +53,7 @@ use epochs::EpochInFlight;
 use halted::Halt;
 pub use jobs::stopped_error;
 use jobs::{Creating, Creation, Reading};
+use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -83,7 +85,7 @@ const FULL_DISK_TOLD: Duration = Duration::from_secs(60);
 /// Intervals of barriers and checkpoints.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Between barriers, when nobody asks for an earlier one.
+    /// Between barriers at most, while sources read.
     pub epoch: Duration,
     /// Between checkpoints.
     pub checkpoint: Duration,
@@ -101,6 +103,7 @@ pub struct Coordinator {
     /// The epoch that the next barrier closes.
     next_epoch: Epoch,
     last_barrier: Instant,
+    rhythm: Rhythm,
     in_flight: VecDeque<EpochInFlight>,
     /// Something happened that the next epoch should contain.
     active: bool,

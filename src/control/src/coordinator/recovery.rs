@@ -9,6 +9,7 @@
 use super::checkpoints::Retained;
 use super::halted::{Halt, rows_of};
 use super::jobs::{needs_positions, runs_on_demand};
+use super::rhythm::Rhythm;
 use super::{Coordinator, Pace};
 use crate::protocol::{
     BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode, Workers,
@@ -347,6 +348,7 @@ impl Coordinator {
             workers,
             pace,
             last_barrier: Instant::now(),
+            rhythm: Rhythm::default(),
             in_flight: VecDeque::new(),
             active: true,
             urgent: false,
