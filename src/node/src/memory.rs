@@ -1,7 +1,7 @@
 //! The memory limit of a node, and what happens at it.
 //!
 //! What counts is what the kernel counts, the memory of the process that is resident. It is looked
-//! at every [`LOOK_INTERVAL`]:
+//! at every [`LOOK_INTERVAL`], or [`CALM_INTERVAL`] where there is much room:
 //!
 //! * **From [`SOFT_PERCENT`] of the limit on** sources are not read, creations wait and writes
 //!   wait. What is on its way comes to its end meanwhile: queues drain, sinks deliver, checkpoints
@@ -26,8 +26,11 @@ use tidemark_control::protocol::Event;
 use tidemark_plan::RelationKind;
 use tidemark_worker::{Figures, JobFigures, Pressure, Published};
 
-/// How often the memory is looked at.
+/// How often the memory is looked at, from half of the limit on.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How often below that: an idle node computes next to nothing.
+const CALM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The part of the limit from which on nothing more is taken in.
 const SOFT_PERCENT: u64 = 85;
@@ -132,8 +135,9 @@ impl Memory {
     /// Watches the memory until the node is gone.
     pub async fn watch(memory: Weak<Memory>) {
         let mut watch = Watch::default();
+        let mut interval = LOOK_INTERVAL;
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            tokio::time::sleep(interval).await;
             let Some(memory) = memory.upgrade() else {
                 return;
             };
@@ -146,6 +150,10 @@ impl Memory {
                 resident = given.ok().and(resident_bytes()).unwrap_or(resident);
             }
             memory.look(&mut watch, resident, Instant::now());
+            interval = match resident > memory.limit / 2 {
+                true => LOOK_INTERVAL,
+                false => CALM_INTERVAL,
+            };
         }
     }
 
@@ -287,10 +295,16 @@ fn give_back() {
 
 /// The memory of this process that is resident, in bytes; none where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes << 10)
+    // Pages: all of them, those that are resident, ..
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
+    Some(resident * page_bytes())
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: it takes no pointers, and any thread may call it at any time.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
 }
 
 #[cfg(test)]

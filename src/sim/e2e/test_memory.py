@@ -172,6 +172,26 @@ def test_clients_that_do_not_read_hold_little(server):
         assert held < 500 * MB, query
 
 
+def test_a_thousand_clients_that_read_slowly_hold_little(own_server):
+    """The more queries run, the smaller the steps in which they compute; who comes then is answered as before."""
+    own_server.start(memory_limit="8GB", max_connections=1010)
+    before = resident(own_server)
+    clients = [open_socket(own_server) for _ in range(1000)]
+    try:
+        for client in clients:
+            ask(client, "SELECT i, repeat('x', 1000) FROM generate_series(1, 1000000) g(i)")
+        for _ in range(3):
+            assert all(client.recv(2048) for client in clients)
+            assert resident(own_server) - before < 6000 * MB
+        begun = time.monotonic()
+        assert own_server.value("SELECT sum(i) FROM generate_series(1, 100000) g(i)") == 5_000_050_000
+        assert time.monotonic() - begun < 5
+    finally:
+        for client in clients:
+            client.close()
+    eventually(lambda: resident(own_server) - before < 1000 * MB)
+
+
 def test_a_table_is_read_piece_by_piece(own_server):
     own_server.start()
     own_server.run("CREATE TABLE wide (i BIGINT PRIMARY KEY, s VARCHAR);")

@@ -59,7 +59,7 @@ use tokio::time::Instant;
 const PENDING_MAX: usize = 256;
 
 /// Bytes of rows, about, that are encoded before the client has taken those before them.
-const ENCODED_BYTES: usize = 256 << 10;
+const ENCODED_BYTES: usize = 64 << 10;
 
 /// How long a client that is sent away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);

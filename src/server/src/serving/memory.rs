@@ -20,7 +20,16 @@ use tidemark_common::memory::about;
 pub struct QueryMemory {
     limit: usize,
     used: AtomicUsize,
+    /// Queries that run.
+    running: AtomicUsize,
 }
+
+/// Steps that a query may hold at once, about: computed, on its way to the client, and what the
+/// allocator adds.
+const STEPS: usize = 32;
+
+/// A smaller step costs more than the memory is worth.
+const STEP_BYTES_MIN: usize = 16 << 10;
 
 impl QueryMemory {
     /// Of so many bytes.
@@ -28,6 +37,7 @@ impl QueryMemory {
         Arc::new(QueryMemory {
             limit: usize::try_from(bytes).unwrap_or(usize::MAX),
             used: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
         })
     }
 
@@ -36,10 +46,18 @@ impl QueryMemory {
         self.used.load(Ordering::Relaxed) as u64
     }
 
+    /// Bytes that another query should compute in one step, so that all who run have room: a
+    /// thousand clients that do not read hold a thousand times what is on its way to one.
+    pub fn step(&self) -> usize {
+        let running = self.running.load(Ordering::Relaxed) + 1;
+        (self.limit / STEPS / running).max(STEP_BYTES_MIN)
+    }
+
     /// The memory of one query: `limit` bytes, or by default half of all.
     pub fn of_one(self: &Arc<QueryMemory>, limit: Option<u64>) -> Arc<dyn MemoryPool> {
         let limit = limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX));
         let limit = limit.unwrap_or(self.limit / 2).min(self.limit);
+        self.running.fetch_add(1, Ordering::Relaxed);
         Arc::new(OneQuery {
             all: self.clone(),
             own: FairSpillPool::new(limit),
@@ -84,6 +102,12 @@ impl OneQuery {
         if reservation.consumer().can_spill() {
             self.on_disk_later.fetch_sub(bytes, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for OneQuery {
+    fn drop(&mut self) {
+        self.all.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -192,6 +216,9 @@ mod tests {
         drop(first);
         second.try_grow(3 << 20).unwrap();
         drop(second);
+        assert_eq!(all.step(), (4 << 20) / STEPS / 3);
+        drop((one, other));
+        assert_eq!(all.step(), (4 << 20) / STEPS);
         assert_eq!(all.used.load(Ordering::Relaxed), 0);
     }
 

@@ -353,6 +353,7 @@ impl Session {
     pub(crate) fn start_plan(&self, physical: Arc<dyn ExecutionPlan>) -> Result<threads::Running> {
         let serving = &self.server.serving;
         let limit = self.settings.bytes("query_memory_max");
+        let step = serving.memory.step().min(watched::STEP_BYTES);
         let runtime = RuntimeEnv {
             memory_pool: serving.memory.of_one(limit),
             ..self.state.runtime_env().as_ref().clone()
@@ -367,7 +368,7 @@ impl Session {
             HashMap::new(),
             Arc::new(runtime),
         );
-        let running = serving.threads.run(physical, Arc::new(task));
+        let running = serving.threads.run(physical, Arc::new(task), step);
         running.map_err(from_datafusion)
     }
 }

@@ -6,7 +6,7 @@
 //! there soon: every node of the plan is [`watched`](super::watched).
 
 use super::planning::panicked;
-use super::watched::watched;
+use super::watched::{Bounds, watched};
 use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -40,11 +40,20 @@ impl Threads {
         )))
     }
 
-    /// Runs a plan and gives its rows, and the plan as it runs, which measures itself. A panic is
-    /// an error of the query.
-    pub fn run(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> Result<Running> {
+    /// Runs a plan in steps of so many bytes and gives its rows, and the plan as it runs, which
+    /// measures itself. A panic is an error of the query.
+    pub fn run(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        task: Arc<TaskContext>,
+        step: usize,
+    ) -> Result<Running> {
         let stop = Arc::new(AtomicBool::new(false));
-        let plan = watched(plan, &stop)?;
+        let bounds = Bounds {
+            stop: stop.clone(),
+            step,
+        };
+        let plan = watched(plan, &bounds)?;
         let (schema, running) = (plan.schema(), plan.clone());
         let (sender, receiver) = mpsc::channel(AHEAD);
         let work = async move {

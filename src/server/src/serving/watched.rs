@@ -7,8 +7,8 @@
 //! minutes. And after some batches the thread goes on with another query.
 //!
 //! *What is computed at once stays small,* whatever the values are, so that one step takes neither
-//! much memory nor long. A projection takes as many rows at a time as its values fit [`STEP_BYTES`]
-//! together, a row at least; filters and arguments of aggregates ([`piecewise`]) likewise. Larger
+//! much memory nor long. A projection takes as many rows at a time as its values fit a step
+//! together ([`STEP_BYTES`], less where many queries run), a row at least; filters and arguments of aggregates ([`piecewise`]) likewise. Larger
 //! batches are cut before they go on. Of the side of a join that is read last, as many rows come at
 //! a time as may stand beside the widest row of the other.
 //!
@@ -43,23 +43,32 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-/// Bytes of values that are computed in one step, if they are of more than one row.
-const STEP_BYTES: usize = 2 << 20;
+/// Bytes of values that are computed in one step at most, if they are of more than one row.
+pub(super) const STEP_BYTES: usize = 2 << 20;
 
 /// Bytes of a batch that goes on as it is.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// The plan with every node watched; it ends when `stop` is set.
-pub fn watched(
+/// What a plan is held to.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// It ends when this is set.
+    pub stop: Arc<AtomicBool>,
+    /// Bytes of a step, and of what goes to the client at once.
+    pub step: usize,
+}
+
+/// The plan with every node watched.
+pub(super) fn watched(
     plan: Arc<dyn ExecutionPlan>,
-    stop: &Arc<AtomicBool>,
+    bounds: &Bounds,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let done = plan.transform_up(|plan| {
         // What is known of a node's rows stays as it was: made anew for each, it would be made anew
         // for all above, which takes minutes for hundreds of joins.
         let known = plan.properties().clone();
-        let plan = with_small_steps(plan)?;
-        let plan = with_watched_sides(plan, stop)?;
+        let plan = with_small_steps(plan, bounds.step)?;
+        let plan = with_watched_sides(plan, bounds)?;
         let computes = plan
             .downcast_ref::<ProjectionExec>()
             .is_some_and(|p| !p.expr().iter().all(|e| is_plain(&e.expr)));
@@ -68,15 +77,16 @@ pub fn watched(
         } else {
             Role::Passes
         };
-        Ok(Transformed::yes(Watched::of(plan, known, role, stop)))
+        Ok(Transformed::yes(Watched::of(plan, known, role, bounds)))
     })?;
-    Ok(done.data)
+    let known = done.data.properties().clone();
+    Ok(Watched::of(done.data, known, Role::Leaves, bounds))
 }
 
 /// The node with conditions and arguments that are evaluated in small steps.
-fn with_small_steps(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn ExecutionPlan>> {
     let of_join = |filter: &JoinFilter| {
-        let condition = Piecewise::of(filter.expression().clone());
+        let condition = Piecewise::of(filter.expression().clone(), step);
         JoinFilter::new(
             condition,
             filter.column_indices().to_vec(),
@@ -84,7 +94,7 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPla
         )
     };
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
-        let condition = Piecewise::of(filter.predicate().clone());
+        let condition = Piecewise::of(filter.predicate().clone(), step);
         let filter = FilterExecBuilder::from(filter).with_predicate(condition);
         return Ok(Arc::new(filter.build()?));
     }
@@ -100,7 +110,7 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPla
         return Ok(Arc::new(join.build()?));
     }
     if let Some(aggregate) = plan.downcast_ref::<AggregateExec>()
-        && let Some(small) = piecewise::aggregates(aggregate)
+        && let Some(small) = piecewise::aggregates(aggregate, step)
     {
         return Ok(Arc::new(aggregate.with_new_aggr_exprs(small)));
     }
@@ -110,7 +120,7 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPla
 /// The node with inputs that know of each other, or that are counted.
 fn with_watched_sides(
     plan: Arc<dyn ExecutionPlan>,
-    stop: &Arc<AtomicBool>,
+    bounds: &Bounds,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let joins =
         plan.is::<CrossJoinExec>() || plan.is::<NestedLoopJoinExec>() || plan.is::<HashJoinExec>();
@@ -126,7 +136,7 @@ fn with_watched_sides(
     let inputs = inputs.into_iter().zip(roles);
     let inputs = inputs.map(|(input, role)| {
         let known = input.properties().clone();
-        Watched::of(input, known, role, stop)
+        Watched::of(input, known, role, bounds)
     });
     let inputs = inputs.collect();
     datafusion::physical_plan::replace_children_if_necessary(plan, inputs)
@@ -139,6 +149,8 @@ enum Role {
     Passes,
     /// They are computed here: the node is a projection.
     Computes,
+    /// They go to the client, who takes them when it likes.
+    Leaves,
     /// They are held by who reads them.
     Kept,
     /// The widest of their rows is told to the other side of a join.
@@ -153,7 +165,7 @@ struct Watched {
     inner: Arc<dyn ExecutionPlan>,
     known: Arc<PlanProperties>,
     role: Role,
-    stop: Arc<AtomicBool>,
+    bounds: Bounds,
     metrics: ExecutionPlanMetricsSet,
 }
 
@@ -162,13 +174,13 @@ impl Watched {
         inner: Arc<dyn ExecutionPlan>,
         known: Arc<PlanProperties>,
         role: Role,
-        stop: &Arc<AtomicBool>,
+        bounds: &Bounds,
     ) -> Arc<dyn ExecutionPlan> {
         Arc::new(Watched {
             inner,
             known,
             role,
-            stop: stop.clone(),
+            bounds: bounds.clone(),
             metrics: ExecutionPlanMetricsSet::new(),
         })
     }
@@ -179,7 +191,7 @@ impl Watched {
         inner: Arc<dyn ExecutionPlan>,
         known: Arc<PlanProperties>,
     ) -> Arc<dyn ExecutionPlan> {
-        Watched::of(inner, known, self.role.clone(), &self.stop)
+        Watched::of(inner, known, self.role.clone(), &self.bounds)
     }
 
     /// Another node in the same role, of which is known what it says itself.
@@ -283,10 +295,11 @@ impl ExecutionPlan for Watched {
             (None, Role::Kept) => stream::Work::Keep,
             (None, Role::Widest(widest)) => stream::Work::Measure(widest.clone()),
             (None, Role::Beside(widest)) => stream::Work::Beside(widest.clone()),
+            (None, Role::Leaves) => stream::Work::Leave,
             (None, Role::Passes | Role::Computes) => stream::Work::Pass,
         };
         let schema = self.inner.schema();
-        let pieces = stream::Pieces::new(input, schema, work, self.stop.clone(), &task);
+        let pieces = stream::Pieces::new(input, schema, work, self.bounds.clone(), &task);
         Ok(Box::pin(pieces))
     }
 

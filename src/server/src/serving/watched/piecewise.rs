@@ -1,7 +1,6 @@
 //! Expressions that are evaluated for fewer rows at a time where the values on the way would be too
 //! large together, and that end when nobody waits any more.
 
-use super::STEP_BYTES;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Schema};
@@ -20,13 +19,10 @@ use tidemark_operator::functions::{
     BYTES_MAX, check_bytes, column_bytes, is_too_large, wanted, within,
 };
 
-/// Bytes that the values of so many rows may have together: of a single row, what a value may.
-pub(super) fn limit(rows: usize) -> u64 {
-    if rows > 1 {
-        STEP_BYTES as u64
-    } else {
-        BYTES_MAX
-    }
+/// Bytes that the values of so many rows may have together: a step, of a single row what a value
+/// may.
+pub(super) fn limit(rows: usize, step: usize) -> u64 {
+    if rows > 1 { step as u64 } else { BYTES_MAX }
 }
 
 /// Whether an expression only gives what is there.
@@ -54,7 +50,10 @@ pub(super) fn is_repeatable(expr: &Arc<dyn PhysicalExpr>) -> bool {
 }
 
 /// The aggregates of a node with arguments in small steps; `None` if there is nothing to change.
-pub(super) fn aggregates(node: &AggregateExec) -> Option<Vec<Arc<AggregateFunctionExpr>>> {
+pub(super) fn aggregates(
+    node: &AggregateExec,
+    step: usize,
+) -> Option<Vec<Arc<AggregateFunctionExpr>>> {
     let all = node.aggr_expr();
     let computes = |a: &Arc<AggregateFunctionExpr>| a.expressions().iter().any(calls);
     if node.mode().input_mode() != AggregateInputMode::Raw || !all.iter().any(computes) {
@@ -65,7 +64,8 @@ pub(super) fn aggregates(node: &AggregateExec) -> Option<Vec<Arc<AggregateFuncti
         if !computes(aggregate) || aggregate.is_reversed() {
             return aggregate.clone();
         }
-        let args = aggregate.expressions().into_iter().map(Piecewise::of);
+        let args = aggregate.expressions().into_iter();
+        let args = args.map(|arg| Piecewise::of(arg, step));
         let order = aggregate.order_bys().iter().map(|o| o.expr.clone());
         let copy = aggregate.with_new_expressions(args.collect(), order.collect());
         copy.map_or_else(|| aggregate.clone(), Arc::new)
@@ -73,30 +73,34 @@ pub(super) fn aggregates(node: &AggregateExec) -> Option<Vec<Arc<AggregateFuncti
     Some(all.iter().map(small).collect())
 }
 
-/// Such an expression.
+/// Such an expression, and the bytes of a step.
 #[derive(Clone, Debug)]
-pub(super) struct Piecewise(Arc<dyn PhysicalExpr>);
+pub(super) struct Piecewise(Arc<dyn PhysicalExpr>, usize);
 
 impl Piecewise {
     /// Of one that computes something.
-    pub(super) fn of(expr: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
+    pub(super) fn of(expr: Arc<dyn PhysicalExpr>, step: usize) -> Arc<dyn PhysicalExpr> {
         if expr.is::<Column>() || expr.is::<Literal>() {
             return expr;
         }
-        Arc::new(Piecewise(expr))
+        Arc::new(Piecewise(expr, step))
     }
 }
 
 /// Evaluates by halves where the whole is too large. The result has a limit, too.
-fn evaluated(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ColumnarValue> {
+fn evaluated(
+    expr: &Arc<dyn PhysicalExpr>,
+    batch: &RecordBatch,
+    step: usize,
+) -> Result<ColumnarValue> {
     wanted()?;
     let rows = batch.num_rows();
-    match within(limit(rows), || expr.evaluate(batch)) {
+    match within(limit(rows, step), || expr.evaluate(batch)) {
         Err(e) if rows > 1 && is_too_large(&e) && is_repeatable(expr) => {
             let half = rows / 2;
             let mut parts: Vec<ArrayRef> = Vec::with_capacity(2);
             for (at, rows) in [(0, half), (half, rows - half)] {
-                let part = evaluated(expr, &batch.slice(at, rows))?;
+                let part = evaluated(expr, &batch.slice(at, rows), step)?;
                 check_bytes(column_bytes(&part, rows))?;
                 parts.push(part.into_array(rows)?);
             }
@@ -143,7 +147,7 @@ impl PhysicalExpr for Piecewise {
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
-        evaluated(&self.0, batch)
+        evaluated(&self.0, batch, self.1)
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
@@ -157,7 +161,7 @@ impl PhysicalExpr for Piecewise {
         let inner = children
             .pop()
             .ok_or_else(|| DataFusionError::Internal("an expression is expected".into()))?;
-        Ok(Arc::new(Piecewise(inner)))
+        Ok(Arc::new(Piecewise(inner, self.1)))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

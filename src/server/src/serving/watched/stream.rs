@@ -1,7 +1,7 @@
 //! The batches of one watched node.
 
-use super::BATCH_BYTES;
 use super::piecewise::{is_repeatable, limit};
+use super::{BATCH_BYTES, Bounds};
 use crate::serving::collect::rows_bytes;
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -15,7 +15,7 @@ use datafusion::physical_plan::metrics::BaselineMetrics;
 use futures::{Stream, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use tidemark_common::{Error, SqlState, interruptible};
 use tidemark_operator::functions::{check_bytes, column_bytes, is_too_large, within};
@@ -32,6 +32,8 @@ const BATCHES_OF_A_TURN: usize = 32;
 pub(super) enum Work {
     /// Goes on.
     Pass,
+    /// Goes to the client, a step at a time.
+    Leave,
     /// Is what these are computed from.
     Compute {
         values: Arc<[Arc<dyn PhysicalExpr>]>,
@@ -50,7 +52,7 @@ pub(super) struct Pieces {
     input: SendableRecordBatchStream,
     schema: SchemaRef,
     work: Work,
-    stop: Arc<AtomicBool>,
+    bounds: Bounds,
     memory: MemoryReservation,
     /// What is left of a batch.
     rest: Option<RecordBatch>,
@@ -68,14 +70,14 @@ impl Pieces {
         input: SendableRecordBatchStream,
         schema: SchemaRef,
         work: Work,
-        stop: Arc<AtomicBool>,
+        bounds: Bounds,
         task: &TaskContext,
     ) -> Pieces {
         Pieces {
             input,
             schema,
             work,
-            stop,
+            bounds,
             memory: MemoryConsumer::new("values").register(task.memory_pool()),
             rest: None,
             rows: usize::MAX,
@@ -117,6 +119,7 @@ impl Pieces {
                 let beside = BATCH_BYTES / widest.load(Ordering::Relaxed).max(1);
                 self.rows = fitting(BATCH_BYTES).min(beside);
             }
+            Work::Leave => self.rows = fitting(self.bounds.step),
             Work::Pass => self.rows = fitting(BATCH_BYTES),
         }
         Ok(())
@@ -165,7 +168,9 @@ impl Pieces {
         };
         let _timer = metrics.elapsed_compute().timer();
         let batch = batch.slice(0, rows);
-        let computed = within(limit(rows), || computed(&batch, values, &self.schema))?;
+        let computed = within(limit(rows, self.bounds.step), || {
+            computed(&batch, values, &self.schema)
+        })?;
         self.memory.try_resize(rows_bytes(&computed))?;
         metrics.record_output(rows);
         Ok(computed)
@@ -225,7 +230,7 @@ impl Stream for Pieces {
     type Item = Result<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let stop = self.stop.clone();
+        let stop = self.bounds.stop.clone();
         if stop.load(Ordering::Relaxed) {
             return Poll::Ready(Some(Err(canceled())));
         }

@@ -1,6 +1,6 @@
 //! Plans over large values, and plans that are told to end.
 
-use super::super::{BATCH_BYTES, STEP_BYTES, watched};
+use super::super::{BATCH_BYTES, Bounds, STEP_BYTES, watched};
 use super::*;
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{Field, Schema};
@@ -40,8 +40,15 @@ fn repeated(input: Arc<dyn ExecutionPlan>, times: i64) -> Arc<dyn ExecutionPlan>
     Arc::new(ProjectionExec::try_new(values, input).unwrap())
 }
 
+fn bounds() -> Bounds {
+    Bounds {
+        stop: Arc::default(),
+        step: STEP_BYTES,
+    }
+}
+
 async fn batches(plan: Arc<dyn ExecutionPlan>) -> Vec<RecordBatch> {
-    let plan = watched(plan, &Arc::default()).unwrap();
+    let plan = watched(plan, &bounds()).unwrap();
     let stream = execute_stream(plan, Arc::default()).unwrap();
     stream.map(Result::unwrap).collect().await
 }
@@ -82,11 +89,11 @@ async fn few_rows_come_to_stand_beside_a_wide_one() {
 
 #[tokio::test]
 async fn a_plan_that_is_told_to_end_does() {
-    let stop = Arc::new(AtomicBool::new(false));
-    let plan = watched(repeated(rows(100, "ab"), 50_000), &stop).unwrap();
+    let bounds = bounds();
+    let plan = watched(repeated(rows(100, "ab"), 50_000), &bounds).unwrap();
     let mut stream = execute_stream(plan, Arc::default()).unwrap();
     assert!(stream.next().await.unwrap().is_ok());
-    stop.store(true, Ordering::Relaxed);
+    bounds.stop.store(true, Ordering::Relaxed);
     let e = crate::protocol::error::from_datafusion(stream.next().await.unwrap().unwrap_err());
     assert_eq!(e.state(), SqlState::QUERY_CANCELED);
 }
