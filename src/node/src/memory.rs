@@ -38,6 +38,13 @@ const SOFT_PERCENT: u64 = 85;
 /// How long that may help.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often the allocator is asked what it does not use while there is room: queries that end
+/// leave much in it.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What has come to that before it gives back, in bytes.
+const TIDY_BYTES: usize = 128 << 20;
+
 /// How long the memory of a job that stopped may take to go back.
 const RELIEF: Duration = Duration::from_secs(5);
 
@@ -86,16 +93,23 @@ struct Watch {
     noted: Option<Instant>,
     /// Since when it is too much.
     high_since: Option<Instant>,
-    /// When the allocator gave back last what it does not use.
+    /// What the allocator did not use when it had given back, or less since, in bytes: what lies
+    /// between pieces that are in use.
+    unused: usize,
+    /// When it was asked last to give back.
     given_back: Option<Instant>,
     /// When a job was stopped last.
     stopped: Option<Instant>,
 }
 
 impl Watch {
-    fn may_give_back(&mut self, now: Instant) -> bool {
+    fn may_give_back(&mut self, now: Instant, is_high: bool) -> bool {
+        let pause = match is_high {
+            true => NOTE_INTERVAL,
+            false => TIDY_INTERVAL,
+        };
         let since = self.given_back.map(|then| now.duration_since(then));
-        let may = since.is_none_or(|time| time >= NOTE_INTERVAL);
+        let may = since.is_none_or(|time| time >= pause);
         if may {
             self.given_back = Some(now);
         }
@@ -144,10 +158,13 @@ impl Memory {
             let Some(mut resident) = resident_bytes() else {
                 continue;
             };
-            if memory.is_high(resident) && watch.may_give_back(Instant::now()) {
+            let is_high = memory.is_high(resident);
+            if watch.may_give_back(Instant::now(), is_high) {
                 // What it takes is not this thread's to wait for.
-                let given = tokio::task::spawn_blocking(give_back).await;
-                resident = given.ok().and(resident_bytes()).unwrap_or(resident);
+                let unused = watch.unused;
+                let given = tokio::task::spawn_blocking(move || tidy(unused, is_high)).await;
+                watch.unused = given.unwrap_or(unused);
+                resident = resident_bytes().unwrap_or(resident);
             }
             memory.look(&mut watch, resident, Instant::now());
             interval = match resident > memory.limit / 2 {
@@ -283,14 +300,28 @@ impl Memory {
     }
 }
 
-/// Gives what the allocator keeps of freed memory back to the system. It keeps what lies between
-/// pieces that are in use.
-fn give_back() {
+/// Gives what the allocator keeps of freed memory back to the system, if it `must` or if that has
+/// become much more than `before`. Returns what it keeps: what lies between pieces in use.
+fn tidy(before: usize, must: bool) -> usize {
+    let now = unused_bytes();
+    if !must && now < before.saturating_add(TIDY_BYTES) {
+        return before.min(now);
+    }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it takes no pointers, and any thread may call it at any time.
     unsafe {
         libc::malloc_trim(0);
     }
+    unused_bytes()
+}
+
+/// What the allocator holds and nobody uses, in bytes, whether it is resident or not.
+fn unused_bytes() -> usize {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it takes no pointers, and any thread may call it at any time.
+    return unsafe { libc::mallinfo2() }.fordblks;
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    0
 }
 
 /// The memory of this process that is resident, in bytes; none where the system does not tell.
