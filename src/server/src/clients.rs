@@ -5,9 +5,8 @@
 //! the statement that runs, *end* ends the session wherever it is: idle, in a statement, waiting
 //! for a lock, for rows of a COPY, or for a client that does not read.
 
-use crate::session::Status;
+use crate::outcome::Status;
 use parking_lot::Mutex;
-use pgwire::messages::startup::SecretKey;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub struct Clients {
 /// One connected client.
 #[derive(Clone)]
 pub struct Client {
-    key: SecretKey,
+    key: i32,
     cancel: watch::Sender<()>,
     end: watch::Sender<bool>,
     /// Address of the client.
@@ -43,7 +42,7 @@ pub struct Registered {
     /// Number of the session.
     pub pid: i32,
     /// Allows cancel requests.
-    pub key: SecretKey,
+    pub key: i32,
     /// Changes with every cancel request.
     pub canceled: watch::Receiver<()>,
     /// Whether the session is to end.
@@ -145,12 +144,12 @@ impl Clients {
     /// A client came.
     pub fn add(&self, address: String, user: String) -> Registered {
         let pid = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let key = SecretKey::I32(RandomState::new().hash_one((pid, now_micros())) as i32);
+        let key = RandomState::new().hash_one((pid, now_micros())) as i32;
         let (cancel, canceled) = watch::channel(());
         let (end, ended) = watch::channel(false);
         let activity = Arc::new(Activity::new());
         let client = Client {
-            key: key.clone(),
+            key,
             cancel,
             end,
             address,
@@ -206,9 +205,9 @@ impl Clients {
     }
 
     /// Carries out a cancel request if it knows the key.
-    pub fn cancel_by_key(&self, pid: i32, key: &SecretKey) {
+    pub fn cancel_by_key(&self, pid: i32, key: i32) {
         if let Some(client) = self.connected.lock().get(&pid)
-            && client.key.eq_value(key)
+            && client.key == key
         {
             client.cancel.send_replace(());
         }

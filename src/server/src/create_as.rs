@@ -3,11 +3,12 @@
 //! on the table counts: a crash finds both or neither, and nobody sees the table without them.
 
 use crate::dml;
-use crate::protocol::error::{Notice, from_datafusion};
-use crate::protocol::types;
+use crate::error::{Notice, from_datafusion};
+use crate::identifiers::quote_ident;
+use crate::outcome::Outcome;
 use crate::serving::collect::collect_bounded;
-use crate::serving::functions::quote_ident;
-use crate::session::{Outcome, Session};
+use crate::session::Session;
+use crate::types;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use datafusion::sql::sqlparser::ast;
@@ -37,7 +38,7 @@ fn definition(field: &Field) -> String {
     format!(
         "{} {}",
         quote_ident(field.name()),
-        crate::show::column_type_name(&column)
+        crate::types::column_type_name(&column)
     )
 }
 
@@ -73,6 +74,7 @@ impl Session {
             }
         };
         let rows = self
+            .asker
             .select(sql)
             .await
             .map_err(|e| crate::serving::position::locate(e, query))?;

@@ -9,8 +9,9 @@ mod grants;
 mod index;
 mod roles;
 
-use crate::protocol::error::Notice;
-use crate::session::{Outcome, Session};
+use crate::error::Notice;
+use crate::outcome::Outcome;
+use crate::session::Session;
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +68,7 @@ fn exists(kind: RelationKind, name: &str) -> Error {
 impl Session {
     /// The schema that what has no other comes into. `3F000` if there is none.
     fn creation_schema(&self) -> Result<String> {
-        let first = self.settings.search_path().into_iter().next();
+        let first = self.asker.settings.search_path().into_iter().next();
         first.ok_or_else(|| {
             let message = "no schema has been selected to create in";
             Error::user(SqlState::INVALID_SCHEMA_NAME, message)
@@ -150,9 +151,10 @@ impl Session {
         };
         let planner = self
             .server
+            .commons
             .sql
-            .planner(catalog.clone(), &self.settings.search_path())
-            .in_zone(self.settings.get("timezone").unwrap_or("UTC"));
+            .planner(catalog.clone(), &self.asker.settings.search_path())
+            .in_zone(self.asker.settings.get("timezone").unwrap_or("UTC"));
         let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
         let create = statement.clone();
         let planned = move || planner.plan_create(id, &create, &owner);
@@ -162,7 +164,7 @@ impl Session {
         }
         for read in &planned.relation.depends_on {
             if let Some(read) = catalog.relations.get(read) {
-                self.require(Privilege::Select, read)?;
+                self.asker.require(Privilege::Select, read)?;
             }
         }
         let mut planned = planned;
@@ -199,7 +201,7 @@ impl Session {
 
     async fn create_relation(&mut self, relation: Relation, creation: Creation) -> Result<()> {
         let engine = self.server.engine.clone();
-        let background = self.settings.is_on("background_ddl")
+        let background = self.asker.settings.is_on("background_ddl")
             && creation.rows.is_empty()
             && matches!(
                 relation.kind,
@@ -697,7 +699,7 @@ impl Session {
         self.server.engine.cancel(&ids).await?;
         let rows: Vec<Vec<Option<String>>> =
             ids.iter().map(|id| vec![Some(id.to_string())]).collect();
-        crate::show::text_rows(&["Id"], rows, "CANCEL JOBS")
+        crate::outcome::text_rows(&["Id"], rows, "CANCEL JOBS")
     }
 }
 

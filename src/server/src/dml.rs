@@ -18,21 +18,24 @@ mod insert;
 mod rows;
 mod syntax;
 
-use crate::protocol::copy::{CopyIn, CopyOptions, CopyOut};
-use crate::protocol::error::from_datafusion;
-use crate::protocol::{parameters, types};
+use crate::asker::Asker;
+use crate::asker::transaction::{SharedGuard, Write};
+use crate::copy::CopyOptions;
+use crate::error::from_datafusion;
+use crate::identifiers::{fold, name_of};
+use crate::outcome::{CopyIn, CopyOut, Outcome, Rows, Tag};
+use crate::serving;
 use crate::serving::collect::{collect_bounded, rows_bytes};
 use crate::serving::query::plan_query;
-use crate::serving::{self, Override, Snapshot};
-use crate::session::transaction::{SharedGuard, Write};
-use crate::session::{Outcome, Rows, Session, Tag};
+use crate::snapshot::{Override, Snapshot};
 use crate::values;
+use crate::{parameters, types};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 pub(crate) use constants::check_defaults;
 use constants::*;
-pub(crate) use copy::CopyRows;
+pub use copy::CopyRows;
 use datafusion::catalog::MemTable;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
@@ -53,7 +56,7 @@ use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::check_write_bytes;
 use tidemark_plan::{Privilege, Relation, RelationKind};
-use tidemark_planner::statement::{Name, Statement};
+use tidemark_planner::statement::Statement;
 
 /// Prefix of the columns that hold an UPDATE's new values.
 const NEW: &str = "__new_";
@@ -74,46 +77,12 @@ fn count(batches: &[RecordBatch]) -> usize {
     batches.iter().map(RecordBatch::num_rows).sum()
 }
 
-/// Folds an identifier as PostgreSQL does.
-pub(crate) fn fold(ident: &Ident) -> String {
-    if ident.quote_style.is_some() {
-        ident.value.clone()
-    } else {
-        ident.value.to_lowercase()
-    }
-}
-
 fn last_name(name: &ObjectName) -> Result<String> {
     name.0
         .last()
         .and_then(|p| p.as_ident())
         .map(fold)
         .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is expected"))
-}
-
-/// `[dev.][schema.]name`.
-pub fn name_of(object: &ObjectName) -> Result<Name> {
-    let parts: Vec<String> = object
-        .0
-        .iter()
-        .filter_map(|p| p.as_ident())
-        .map(fold)
-        .collect();
-    let (schema, name) = match parts.as_slice() {
-        [name] => (None, name.clone()),
-        [schema, name] | [_, schema, name] => (Some(schema.clone()), name.clone()),
-        _ => {
-            return Err(Error::user(
-                SqlState::SYNTAX_ERROR,
-                format!("improper relation name: {object}"),
-            ));
-        }
-    };
-    Ok(Name {
-        schema,
-        name,
-        position: 0,
-    })
 }
 
 fn position_of(relation: &Relation, name: &str) -> Result<usize> {
@@ -151,7 +120,7 @@ fn query_with(fill: impl FnOnce(&mut ast::Select)) -> ast::Statement {
     ast::Statement::Query(Box::new(query))
 }
 
-impl Session {
+impl Asker {
     /// INSERT, UPDATE, DELETE.
     pub(crate) async fn run_write(&mut self, sql: &ast::Statement) -> Result<Outcome> {
         match sql {

@@ -112,7 +112,7 @@ async fn status(State(slot): State<Slot>) -> Html<String> {
           <th>Rows/s<th>Epoch<th>Memory<th>Error",
         env!("CARGO_PKG_VERSION"),
         escape(&server.config.sql),
-        server.clients.list().len(),
+        server.commons.clients.list().len(),
         escape(&checkpoint)
     );
     for job in server.engine.jobs() {

@@ -2,30 +2,47 @@
 //! the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`auth`] and [`tls`] know who comes in, [`serving`] answers queries through
-//! DataFusion, [`ddl`], [`dml`] and [`show`] are what statements do, [`catalog_tables`] is what
-//! clients see of the catalog. Everything below is the engine's.
+//! statements, [`auth`] and [`tls`] know who comes in, [`asker`] is who asks, [`serving`] answers
+//! queries through DataFusion, [`ddl`], [`dml`] and [`show`] are what statements do,
+//! [`catalog_tables`] is what clients see of the catalog. Everything below is the engine's.
 
 pub mod advisory;
+pub mod asker;
 pub mod auth;
 pub mod catalog_tables;
 pub mod cli;
 pub mod clients;
+pub mod codec;
+pub mod commons;
+pub mod copy;
 pub mod create_as;
 pub mod ddl;
 pub mod dml;
+pub mod effects;
+pub mod error;
+pub mod explain;
 pub mod http;
+pub mod identifiers;
+pub mod kept;
 pub mod notifications;
+pub mod outcome;
+pub mod parameters;
+pub mod prepared;
+pub mod privileges;
 pub mod protocol;
 pub mod serving;
 pub mod session;
+pub mod settings;
 pub mod show;
+pub mod snapshot;
 pub mod sql;
+pub mod statement;
 pub mod tls;
+pub mod types;
 pub mod values;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::Result;
 use tidemark_common::config::Config;
 use tidemark_node::Engine;
@@ -35,53 +52,36 @@ use tokio::sync::Semaphore;
 pub struct Server {
     /// The node below.
     pub engine: Engine,
-    /// The planner.
-    pub sql: sql::Sql,
+    /// What sessions have in common.
+    pub commons: Arc<commons::Commons>,
     /// The query engine.
-    pub serving: serving::Serving,
-    /// Who is connected.
-    pub clients: clients::Clients,
-    /// What they lock among themselves.
-    pub advisory: advisory::Advisory,
-    /// What they say to one another.
-    pub channels: notifications::Channels,
-    /// The number of the next transaction that asks for one: they go up, also over restarts.
-    pub transactions: AtomicI64,
-    /// Room for more of them.
+    pub serving: Arc<serving::Serving>,
+    /// Room for more connections.
     pub connections: Arc<Semaphore>,
     /// CREATE statements that go on in the background.
     pub background: Background,
-    /// Wrong passwords.
-    pub guesses: auth::Guesses,
-    /// Of this process alone: what it tells those whom it does not know.
-    pub secret: String,
+    /// Who comes in.
+    pub gate: auth::Gate,
     /// TLS, if a certificate is configured.
     pub tls: Option<Arc<tls::Tls>>,
     /// The node's configuration.
     pub config: Config,
-    /// When it started, microseconds since 1970.
-    pub started: i64,
 }
 
 impl Server {
     /// Over an engine that has opened.
     pub fn new(engine: Engine, config: Config, tls: Option<Arc<tls::Tls>>) -> Result<Arc<Server>> {
-        let started = tidemark_common::clock::now_micros();
+        let commons = commons::Commons::new(engine.clone(), config.sql.clone());
+        let serving = serving::Serving::new(config.query_memory_bytes()?)?;
         Ok(Arc::new(Server {
             engine,
-            sql: sql::Sql::new(),
-            serving: serving::Serving::new(config.query_memory_bytes()?)?,
-            clients: Default::default(),
-            advisory: Default::default(),
-            channels: Default::default(),
-            transactions: AtomicI64::new(started),
+            commons: Arc::new(commons),
+            serving: Arc::new(serving),
             connections: Arc::new(Semaphore::new(config.max_connections)),
             background: Background::default(),
-            guesses: Default::default(),
-            secret: auth::random_password()?,
+            gate: auth::Gate::new(&config)?,
             tls,
             config,
-            started,
         }))
     }
 }

@@ -29,6 +29,14 @@ pub struct Notification {
 /// Where a session's notifications wait.
 pub type Mailbox = mpsc::Sender<Notification>;
 
+/// Where a session's notifications come in.
+pub type Letters = mpsc::Receiver<Notification>;
+
+/// A mailbox and its letters.
+pub fn mailbox() -> (Mailbox, Letters) {
+    mpsc::channel(QUEUE_MAX)
+}
+
 /// Who listens.
 #[derive(Default)]
 pub struct Channels(Mutex<HashMap<String, BTreeMap<i32, Mailbox>>>);

@@ -1,67 +1,18 @@
 //! SHOW, DESCRIBE and EXPLAIN.
 
-use crate::protocol::error::from_datafusion;
-use crate::protocol::types;
-use crate::serving::physical_plan;
-use crate::serving::query::plan_query;
-use crate::session::cursors::memory_rows;
-use crate::session::{Outcome, Session, Tag};
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::physical_plan::displayable;
+use crate::outcome::{Outcome, text_rows};
+use crate::session::Session;
+use crate::types::column_type_name;
 use datafusion::sql::sqlparser::ast;
-use futures::TryStreamExt;
 use std::sync::Arc;
 use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::{Column, Relation, RelationKind};
+use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
-
-/// A schema of text columns.
-pub fn text_schema(names: &[&str]) -> SchemaRef {
-    Arc::new(Schema::new(
-        names
-            .iter()
-            .map(|n| Field::new(*n, DataType::Utf8, true))
-            .collect::<Vec<_>>(),
-    ))
-}
-
-/// A result of text columns.
-pub fn text_rows(
-    names: &[&str],
-    rows: Vec<Vec<Option<String>>>,
-    tag: &'static str,
-) -> Result<Outcome> {
-    let columns = (0..names.len())
-        .map(|i| Arc::new(rows.iter().map(|r| r[i].clone()).collect::<StringArray>()) as ArrayRef)
-        .collect();
-    let batch = RecordBatch::try_new(text_schema(names), columns)
-        .map_err(crate::protocol::error::from_arrow)?;
-    memory_rows(batch, Tag::Fixed(tag))
-}
+use tidemark_values::moment::{Zone, timestamptz_text};
 
 fn some(text: impl Into<String>) -> Option<String> {
     Some(text.into())
-}
-
-/// The type of a column as SQL shows it: `character varying(10)`.
-pub fn column_type_name(column: &Column) -> String {
-    let t = types::by_name(&column.sql_type).unwrap_or_else(|| types::of_arrow(&column.data_type));
-    let modifier = match &column.data_type {
-        DataType::Decimal128(p, s) => types::modifier(&format!("numeric({p},{s})")),
-        _ => types::modifier(&column.sql_type),
-    };
-    match &column.data_type {
-        DataType::Struct(fields) => {
-            let inner: Vec<String> = fields
-                .iter()
-                .map(|f| format!("{} {}", f.name(), types::display_name(&types::pg_type(f))))
-                .collect();
-            format!("struct<{}>", inner.join(", "))
-        }
-        _ => types::format_type(&t, modifier),
-    }
 }
 
 /// `LIKE` with `%` and `_`.
@@ -80,13 +31,8 @@ fn like(text: &str, pattern: &str) -> bool {
     )
 }
 
-pub fn micros_text(micros: i64) -> String {
-    let array = arrow::array::TimestampMicrosecondArray::from(vec![micros]).with_timezone("UTC");
-    let field = Field::new("t", arrow::array::Array::data_type(&array).clone(), true);
-    crate::protocol::encode::text(&array, &field, 0)
-        .ok()
-        .flatten()
-        .unwrap_or_default()
+fn micros_text(micros: i64) -> String {
+    timestamptz_text(micros, &Zone::UTC)
 }
 
 impl Session {
@@ -142,7 +88,7 @@ impl Session {
             S::Memory => self.show_memory(),
             S::Processlist => self.show_processes(),
             S::Parameters => {
-                let all = self.settings.all();
+                let all = self.asker.settings.all();
                 text_rows(
                     &["Name", "Value"],
                     all.iter()
@@ -154,7 +100,7 @@ impl Session {
             S::Columns(name) => self.describe_relation(name),
             S::Create(kind, name) => self.show_create(*kind, name),
             S::Variable(name) if name.eq_ignore_ascii_case("all") => {
-                let all = self.settings.all();
+                let all = self.asker.settings.all();
                 text_rows(
                     &["Name", "Setting", "Description"],
                     all.iter()
@@ -164,7 +110,7 @@ impl Session {
                 )
             }
             S::Variable(name) => {
-                let value = self.settings.show(name)?.to_string();
+                let value = self.asker.settings.show(name)?.to_string();
                 let column = match name.to_lowercase().as_str() {
                     "time zone" | "timezone" => "TimeZone".into(),
                     "transaction isolation level" => "transaction_isolation".into(),
@@ -183,7 +129,7 @@ impl Session {
         schema: Option<&str>,
         pattern: Option<&str>,
     ) -> Vec<Arc<Relation>> {
-        let path = self.settings.search_path();
+        let path = self.asker.settings.search_path();
         let catalog = self.catalog();
         let visible = |r: &Relation| {
             schema.map_or_else(|| path.contains(&r.schema_name), |s| r.schema_name == s)
@@ -323,7 +269,7 @@ impl Session {
             some("running"),
             some(workers.to_string()),
             some(&config.sql),
-            some(micros_text(self.server.started)),
+            some(micros_text(self.server.commons.started)),
             some(env!("CARGO_PKG_VERSION")),
         ];
         text_rows(
@@ -422,7 +368,13 @@ impl Session {
         };
         text_rows(
             &["Id", "User", "Host", "Database", "Since", "Info"],
-            self.server.clients.list().into_iter().map(row).collect(),
+            self.server
+                .commons
+                .clients
+                .list()
+                .into_iter()
+                .map(row)
+                .collect(),
             "SHOW",
         )
     }
@@ -526,8 +478,9 @@ impl Session {
             StatementKind::Sql(sql) => match sql.as_ref() {
                 query @ ast::Statement::Query(_) => {
                     let mut query = query.clone();
-                    crate::protocol::parameters::bind(&mut query, parameters)?;
-                    self.explain_query(&query, analyze, verbose)
+                    crate::parameters::bind(&mut query, parameters)?;
+                    self.asker
+                        .explain_query(&query, analyze, verbose)
                         .await
                         .map_err(|e| crate::serving::position::locate(e, inner))?
                 }
@@ -540,9 +493,10 @@ impl Session {
             | StatementKind::CreateSink(_) => {
                 let planner = self
                     .server
+                    .commons
                     .sql
-                    .planner(self.catalog(), &self.settings.search_path())
-                    .in_zone(self.settings.get("timezone").unwrap_or("UTC"));
+                    .planner(self.catalog(), &self.asker.settings.search_path())
+                    .in_zone(self.asker.settings.get("timezone").unwrap_or("UTC"));
                 let (id, owner) = (self.server.engine.allocate_id(), self.user().to_string());
                 let create = inner.clone();
                 let planned = move || {
@@ -551,7 +505,7 @@ impl Session {
                 };
                 let (notices, lines) = self.server.serving.planning.run(planned).await?;
                 for notice in notices {
-                    self.notice(crate::protocol::error::Notice::new(notice));
+                    self.notice(crate::error::Notice::new(notice));
                 }
                 lines
             }
@@ -566,58 +520,6 @@ impl Session {
             lines.into_iter().map(|l| vec![Some(l)]).collect(),
             "EXPLAIN",
         )
-    }
-
-    async fn explain_query(
-        &mut self,
-        query: &ast::Statement,
-        analyze: bool,
-        verbose: bool,
-    ) -> Result<Vec<String>> {
-        let snapshot = self.snapshot().await?;
-        self.state.mark_start_execution();
-        let query = query.clone();
-        let planned = self.planned(move |state| {
-            let plan = plan_query(state, &snapshot, &query)?;
-            let mut lines = Vec::new();
-            if verbose {
-                let optimized = state.optimize(&plan).map_err(from_datafusion)?;
-                let text = optimized.display_indent().to_string();
-                lines.extend(text.lines().map(str::to_string));
-                lines.push(String::new());
-            }
-            Ok((physical_plan(state, &plan)?, lines))
-        });
-        let (physical, mut lines) = planned.await?;
-        if analyze {
-            let started = std::time::Instant::now();
-            let running = self.start_plan(physical)?;
-            let rows: usize = running
-                .rows
-                .try_fold(0, |n, b| async move { Ok(n + b.num_rows()) })
-                .await
-                .map_err(from_datafusion)?;
-            let text = datafusion::physical_plan::display::DisplayableExecutionPlan::with_metrics(
-                running.plan.as_ref(),
-            )
-            .indent(verbose)
-            .to_string();
-            lines.extend(text.lines().map(str::to_string));
-            lines.push(format!("Rows: {rows}"));
-            lines.push(format!(
-                "Execution Time: {:.3} ms",
-                started.elapsed().as_secs_f64() * 1e3
-            ));
-        } else {
-            lines.extend(
-                displayable(physical.as_ref())
-                    .indent(verbose)
-                    .to_string()
-                    .lines()
-                    .map(str::to_string),
-            );
-        }
-        Ok(lines)
     }
 
     /// EXPLAIN ANALYZE of a job: its plan with what it has done so far.
@@ -637,8 +539,9 @@ impl Session {
         }
         let mut lines = self
             .server
+            .commons
             .sql
-            .planner(catalog, &self.settings.search_path())
+            .planner(catalog, &self.asker.settings.search_path())
             .explain(&relation);
         if let Some(job) = self
             .server

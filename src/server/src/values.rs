@@ -4,7 +4,7 @@
 //! Errors: `22P02` for a text that is not of the type, `22003` for a number out of range, `22001`
 //! for a text that is too long.
 
-use crate::protocol::types;
+use crate::types;
 use arrow::array::*;
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::*;
@@ -83,7 +83,7 @@ fn restricted(array: ArrayRef, modifier: i32) -> Result<ArrayRef> {
         }
         _ => return Ok(array),
     };
-    restricted.map_err(crate::protocol::error::from_datafusion)
+    restricted.map_err(crate::error::from_datafusion)
 }
 
 fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<ArrayRef> {
@@ -106,7 +106,7 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<Ar
             let texts: ArrayRef = Arc::new(StringArray::from_iter(texts.iter().copied()));
             let now = chrono::Utc::now().timestamp_micros();
             functions::read_texts(&texts, data_type, now, zone)
-                .map_err(crate::protocol::error::from_datafusion)
+                .map_err(crate::error::from_datafusion)
         }
         DataType::Utf8 => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
         DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter().copied()))),

@@ -7,8 +7,7 @@ mod scram;
 
 pub use scram::{Verifier, random_password};
 
-use crate::Server;
-use crate::protocol::codec::Wire;
+use crate::codec::Wire;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use parking_lot::Mutex;
@@ -53,29 +52,54 @@ impl Guesses {
     }
 }
 
+/// What a node needs to find out who comes in.
+pub struct Gate {
+    /// Wrong passwords.
+    guesses: Guesses,
+    /// Of this process alone: what it tells those whom it does not know.
+    secret: String,
+    /// Whether roles without password may come in from anywhere.
+    insecure: bool,
+}
+
+impl Gate {
+    /// Of a node with this configuration.
+    pub fn new(config: &Config) -> Result<Gate> {
+        Ok(Gate {
+            guesses: Guesses::default(),
+            secret: random_password()?,
+            insecure: config.insecure,
+        })
+    }
+}
+
 /// Finds out whether a client is who it says; `Err` is to be told to it, `None` one that has left.
 ///
 /// Errors: `28000` for a role that may not come in, `28P01` for a wrong password.
-pub async fn admit(server: &Server, wire: &mut Wire, user: &str) -> Option<Result<()>> {
+pub async fn admit(
+    gate: &Gate,
+    catalog: &Catalog,
+    wire: &mut Wire,
+    user: &str,
+) -> Option<Result<()>> {
     let from = wire.codec().0.client_info.socket_addr().ip();
-    let catalog = server.engine.catalog();
     let role = catalog.role(user);
-    let near = from.is_loopback() || server.config.insecure;
+    let near = from.is_loopback() || gate.insecure;
     let verifier = role.as_ref().and_then(|role| role.verifier.as_deref());
     let admitted = match (&role, verifier) {
-        (Some(role), None) if near => may_log_in(&catalog, role),
+        (Some(role), None) if near => may_log_in(catalog, role),
         (None, _) if near && !catalog.roles.values().any(|r| r.verifier.is_some()) => {
             Err(no_role(user))
         }
         _ => {
             let known = verifier.and_then(Verifier::parse);
-            let nobody = || Verifier::of_nobody(user, server.secret.as_bytes());
+            let nobody = || Verifier::of_nobody(user, gate.secret.as_bytes());
             match prove(wire, known.unwrap_or_else(nobody)).await? {
                 Ok(true) => {
-                    server.guesses.right(from);
+                    gate.guesses.right(from);
                     role.as_ref().map_or_else(
                         || Err(wrong_password(user)),
-                        |role| may_log_in(&catalog, role),
+                        |role| may_log_in(catalog, role),
                     )
                 }
                 Ok(false) => Err(wrong_password(user)),
@@ -90,7 +114,7 @@ pub async fn admit(server: &Server, wire: &mut Wire, user: &str) -> Option<Resul
             let reason = error.message();
             tracing::warn!(target: "audit", user, address = %from, state, reason, "login refused");
             if error.state() == SqlState("28P01") {
-                tokio::time::sleep(server.guesses.wrong(from)).await;
+                tokio::time::sleep(gate.guesses.wrong(from)).await;
             }
         }
     }

@@ -1,44 +1,11 @@
-//! What a session's role may do, asked before it is done. Relations that a view reads are asked for
-//! when the view is created, of who creates it; who reads the view needs to be allowed that alone.
+//! What a session's role may do to schemas, relations and roles, asked before it is done.
 
+use crate::privileges::denied;
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::{Catalog, Object, Privilege, Relation};
-
-/// `42501`.
-fn denied(what: &str, name: &str) -> Error {
-    let message = format!("permission denied for {what} {name}");
-    Error::user(SqlState("42501"), message)
-}
-
-/// Whether a role may do something with a relation, and name its schema.
-///
-/// Errors: `42501`.
-pub fn check(
-    catalog: &Catalog,
-    role: &str,
-    privilege: Privilege,
-    relation: &Relation,
-) -> Result<()> {
-    if catalog.is_superuser(role) {
-        return Ok(());
-    }
-    let schema = Object::Schema(relation.schema_name.clone());
-    if !catalog.may(role, Privilege::Usage, &schema) {
-        return Err(denied("schema", &relation.schema_name));
-    }
-    match catalog.may(role, privilege, &Object::Relation(relation.id)) {
-        true => Ok(()),
-        false => Err(denied(relation.kind.name(), &relation.name)),
-    }
-}
+use tidemark_plan::{Object, Privilege, Relation};
 
 impl Session {
-    /// `42501` unless this session may do something with a relation.
-    pub(crate) fn require(&self, privilege: Privilege, relation: &Relation) -> Result<()> {
-        check(&self.catalog(), self.user(), privilege, relation)
-    }
-
     /// `42501` unless it may create relations in a schema.
     pub(crate) fn require_creation_in(&self, schema: &str) -> Result<()> {
         let object = Object::Schema(schema.into());

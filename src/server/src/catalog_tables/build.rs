@@ -4,7 +4,7 @@
 //! Types are PostgreSQL's: `oid int2 int4 int8 bool text name char float4 timestamptz int2[] oid[]
 //! text[]`. Without a default a column is NULL.
 
-use crate::protocol::types::SQL_TYPE;
+use crate::types::SQL_TYPE;
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::{MemTable, TableProvider};
@@ -185,10 +185,9 @@ pub fn table(description: &'static str, rows: Vec<Row>) -> Result<Arc<dyn TableP
         .collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
     let batch = RecordBatch::try_new_with_options(schema.clone(), arrays, &options)
-        .map_err(crate::protocol::error::from_arrow)?;
+        .map_err(crate::error::from_arrow)?;
     Ok(Arc::new(
-        MemTable::try_new(schema, vec![vec![batch]])
-            .map_err(crate::protocol::error::from_datafusion)?,
+        MemTable::try_new(schema, vec![vec![batch]]).map_err(crate::error::from_datafusion)?,
     ))
 }
 

@@ -3,8 +3,8 @@
 use super::build::{Row, table};
 use super::postgres::{column_type, data_type_name};
 use super::roles;
-use crate::protocol::types;
-use crate::serving::Snapshot;
+use crate::snapshot::Snapshot;
+use crate::types;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use std::sync::Arc;

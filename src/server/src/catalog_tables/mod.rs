@@ -10,7 +10,7 @@ pub mod roles;
 pub mod statics;
 mod zones;
 
-use crate::serving::Snapshot;
+use crate::snapshot::Snapshot;
 use datafusion::catalog::TableProvider;
 use std::sync::Arc;
 use tidemark_common::Result;

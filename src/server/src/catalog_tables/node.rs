@@ -1,7 +1,7 @@
 //! `tidemark.errors`, `tidemark.jobs`, `tidemark.checkpoints`, `tidemark.relations`,
 //! `tidemark.clients`, `tidemark.settings`.
 
-use crate::serving::Snapshot;
+use crate::snapshot::Snapshot;
 use arrow::array::*;
 use arrow::datatypes::{Field, Schema};
 use datafusion::catalog::{MemTable, TableProvider};
@@ -21,10 +21,9 @@ pub fn memory(columns: Vec<(&str, ArrayRef)>) -> Result<Arc<dyn TableProvider>> 
         schema.clone(),
         columns.into_iter().map(|(_, a)| a).collect(),
     )
-    .map_err(crate::protocol::error::from_arrow)?;
+    .map_err(crate::error::from_arrow)?;
     Ok(Arc::new(
-        MemTable::try_new(schema, vec![vec![batch]])
-            .map_err(crate::protocol::error::from_datafusion)?,
+        MemTable::try_new(schema, vec![vec![batch]]).map_err(crate::error::from_datafusion)?,
     ))
 }
 
@@ -191,7 +190,7 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
             ]
         }
         "clients" => {
-            let rows = snapshot.server.clients.list();
+            let rows = snapshot.commons.clients.list();
             vec![
                 (
                     "pid",

@@ -11,8 +11,8 @@ use super::oids;
 use super::roles;
 use super::statics;
 use super::zones;
-use crate::protocol::types;
-use crate::serving::Snapshot;
+use crate::snapshot::Snapshot;
+use crate::types;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use pgwire::api::Type;
@@ -427,7 +427,7 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
              xact_rollback int8 = 0, blks_read int8 = 0, blks_hit int8 = 0",
             vec![vec![(
                 "numbackends",
-                snapshot.server.clients.list().len().into(),
+                snapshot.commons.clients.list().len().into(),
             )]],
         ),
         "pg_timezone_names" => table(zones::NAMES, zones::names()),
@@ -719,7 +719,7 @@ fn index_views(s: &Snapshot) -> Vec<Row> {
             let key: Vec<String> = r
                 .key
                 .iter()
-                .map(|k| crate::serving::functions::quote_ident(&r.columns[*k].name))
+                .map(|k| crate::identifiers::quote_ident(&r.columns[*k].name))
                 .collect();
             let definition = format!(
                 "CREATE UNIQUE INDEX {0}_pkey ON {1}.{0} USING btree ({2})",
@@ -837,7 +837,7 @@ fn activity(s: &Snapshot) -> Vec<Row> {
             ("query", doing.query.into()),
         ]
     };
-    s.server.clients.list().into_iter().map(row).collect()
+    s.commons.clients.list().into_iter().map(row).collect()
 }
 
 /// The write locks of tables. They exclude each other and let readers through, as PostgreSQL's mode
@@ -872,7 +872,7 @@ fn locks(s: &Snapshot) -> Vec<Row> {
         ]
     };
     let tables = s.engine().locks().into_iter().map(table);
-    let advisory = s.server.advisory.list().into_iter().map(advisory);
+    let advisory = s.commons.advisory.list().into_iter().map(advisory);
     tables.chain(advisory).collect()
 }
 

@@ -2,7 +2,7 @@
 //! roles go by their order, `root` is 10.
 
 use super::build::{Cell, Row};
-use crate::serving::Snapshot;
+use crate::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use tidemark_plan::{Catalog, Object, Privilege, ROOT, Relation, RelationKind, Role};
 

@@ -1,6 +1,7 @@
 //! GRANT and REVOKE.
 
-use crate::session::{Outcome, Session};
+use crate::outcome::Outcome;
+use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{Grant, Object, Privilege, RelationKind};

@@ -3,9 +3,10 @@
 //! all of it in one error.
 
 use super::{done, exists};
-use crate::protocol::error::Notice;
-use crate::serving::functions::quote_ident;
-use crate::session::{Outcome, Session};
+use crate::error::Notice;
+use crate::identifiers::quote_ident;
+use crate::outcome::Outcome;
+use crate::session::Session;
 use datafusion::sql::sqlparser::ast::{self, Expr};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
@@ -99,7 +100,7 @@ impl Session {
         statement: &Statement,
     ) -> Result<Outcome> {
         let catalog = self.catalog();
-        let on = self.resolve(&catalog, &crate::dml::name_of(&index.table_name)?)?;
+        let on = self.resolve(&catalog, &crate::identifiers::name_of(&index.table_name)?)?;
         self.require_ownership(&on)?;
         if !matches!(
             on.kind,
@@ -128,7 +129,7 @@ impl Session {
             .map(|c| c.map(|c| quote_ident(&c.name)))
             .collect::<Result<Vec<String>>>()?;
         let name = match &index.name {
-            Some(name) => crate::dml::name_of(name)?.name,
+            Some(name) => crate::identifiers::name_of(name)?.name,
             None => {
                 let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
                 format!("{}_{}_idx", on.name, names.join("_"))

@@ -1,7 +1,8 @@
 //! CREATE, ALTER and DROP ROLE.
 
 use crate::auth::Verifier;
-use crate::session::{Outcome, Session};
+use crate::outcome::Outcome;
+use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{ROOT, Role};
@@ -77,7 +78,7 @@ impl Session {
                     return Err(no_role(name));
                 }
                 let text = format!("role \"{name}\" does not exist, skipping");
-                self.notice(crate::protocol::error::Notice::new(text));
+                self.notice(crate::error::Notice::new(text));
                 continue;
             }
             changes.push(CatalogChange::DropRole { name: name.clone() });
@@ -104,7 +105,7 @@ impl Session {
                 RoleOption::ValidUntil(text) => {
                     let session = moment::Session {
                         now: tidemark_common::clock::now_micros(),
-                        zone: self.settings.zone(),
+                        zone: self.asker.settings.zone(),
                     };
                     let at = moment::read_timestamptz(text, 6, &session)?;
                     role.valid_until = (at != i64::MAX).then_some(at);
@@ -118,7 +119,7 @@ impl Session {
     fn verifier(&self, password: &str) -> Result<Option<String>> {
         if password.is_empty() {
             let text = "empty string is not a valid password, clearing password";
-            self.notice(crate::protocol::error::Notice::new(text));
+            self.notice(crate::error::Notice::new(text));
             return Ok(None);
         }
         if let Some(verifier) = Verifier::parse(password) {

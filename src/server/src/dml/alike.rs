@@ -190,7 +190,7 @@ pub(super) fn in_order(
     let together = columns
         .collect::<Result<Vec<_>, _>>()
         .and_then(|batches| concat_batches(&schema, &batches))
-        .map_err(crate::protocol::error::from_arrow)?;
+        .map_err(crate::error::from_arrow)?;
     if together.num_rows() != places.len() {
         return Err(Error::internal("VALUES give another number of rows"));
     }
@@ -201,5 +201,5 @@ pub(super) fn in_order(
     let from = arrow::array::UInt32Array::from(from);
     arrow::compute::take_record_batch(&together, &from)
         .map(|batch| vec![batch])
-        .map_err(crate::protocol::error::from_arrow)
+        .map_err(crate::error::from_arrow)
 }

@@ -17,7 +17,7 @@
 use super::change::plan_update;
 use super::*;
 use crate::serving::point::{Form, Keys, Value as Given};
-use crate::session::settings::Settings;
+use crate::settings::Settings;
 use arrow::array::RecordBatchOptions;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use parking_lot::Mutex;
@@ -127,7 +127,7 @@ fn deletes_by_condition(delete: &ast::Delete) -> Option<()> {
     Form::over(table, delete.selection.as_ref()?).map(drop)
 }
 
-impl Session {
+impl Asker {
     /// Runs a write of this form; `None` for one that is to be planned.
     pub(crate) async fn write_by_key(
         &mut self,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-impl Session {
+impl Asker {
     pub(super) async fn update(&mut self, update: &ast::Update) -> Result<Outcome> {
         if update.from.is_some() {
             check_returning(update.returning.as_deref())?;
@@ -34,7 +34,7 @@ impl Session {
             };
             let old = batch
                 .project(&(0..width).collect::<Vec<_>>())
-                .map_err(crate::protocol::error::from_arrow)?;
+                .map_err(crate::error::from_arrow)?;
             let mut arrays = old.columns().to_vec();
             for (i, target) in assigned.iter().enumerate() {
                 arrays[*target] = batch.column(width + i).clone();

@@ -3,7 +3,7 @@
 use super::change::plan_update;
 use super::*;
 
-impl Session {
+impl Asker {
     /// ON CONFLICT: what an INSERT of `batch` changes, given the rows that have its keys. The table
     /// has this name in the statement.
     pub(super) async fn resolve_conflicts(
@@ -70,7 +70,7 @@ impl Session {
             fresh.push(first && !exists);
             met.push(exists);
         }
-        let arrow = crate::protocol::error::from_arrow;
+        let arrow = crate::error::from_arrow;
         let inserted = filter_record_batch(&batch, &BooleanArray::from(fresh)).map_err(arrow)?;
         let ast::OnConflictAction::DoUpdate(update) = &conflict.action else {
             return Ok(Changes {
@@ -164,7 +164,7 @@ impl Session {
         {
             let old = batch
                 .project(&(0..width).collect::<Vec<_>>())
-                .map_err(crate::protocol::error::from_arrow)?;
+                .map_err(crate::error::from_arrow)?;
             let mut arrays = old.columns().to_vec();
             for (i, target) in assigned.iter().enumerate() {
                 arrays[*target] = batch.column(width + i).clone();

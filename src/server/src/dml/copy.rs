@@ -1,12 +1,12 @@
 //! COPY: rows from and to a client.
 
 use super::*;
-use crate::protocol::copy::Fields;
+use crate::copy::Fields;
 use tidemark_planner::statement::{Copied, Copy};
 
-impl Session {
+impl Asker {
     /// COPY.
-    pub(crate) async fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<Outcome> {
+    pub async fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<Outcome> {
         let mut options = CopyOptions::of(copy)?;
         if !copy.client {
             return Err(
@@ -66,7 +66,7 @@ impl Session {
     }
 
     /// Writes what the client sent. Returns the number of rows.
-    pub(crate) async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
+    pub async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
         if rows.batches.is_empty() {
             return Ok(0);
         }
@@ -77,7 +77,7 @@ impl Session {
             deletes: Vec::new(),
             inserts: vec![
                 concat_batches(&relation.arrow_schema(), &rows.batches)
-                    .map_err(crate::protocol::error::from_arrow)?,
+                    .map_err(crate::error::from_arrow)?,
             ],
             unique: false,
         };
@@ -89,7 +89,7 @@ impl Session {
 
 /// The rows of a `COPY .. FROM STDIN` so far.
 #[derive(Default)]
-pub(crate) struct CopyRows {
+pub struct CopyRows {
     /// In all columns of the table.
     batches: Vec<RecordBatch>,
     count: usize,
@@ -98,7 +98,7 @@ pub(crate) struct CopyRows {
 
 impl CopyRows {
     /// More lines came. `54000` when they are more than one transaction may write.
-    pub(crate) fn add(&mut self, target: &CopyIn, lines: Vec<Fields>) -> Result<()> {
+    pub fn add(&mut self, target: &CopyIn, lines: Vec<Fields>) -> Result<()> {
         if lines.is_empty() {
             return Ok(());
         }

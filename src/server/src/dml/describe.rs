@@ -10,7 +10,7 @@ use super::*;
 /// without a plan; whether there are columns.
 pub(crate) type WriteDescription = (Option<LogicalPlan>, Vec<(usize, Type)>, bool);
 
-impl Session {
+impl Asker {
     /// For Describe.
     pub(crate) async fn describe_write(
         &self,

@@ -3,7 +3,7 @@
 use super::alike::{alike, in_order};
 use super::*;
 
-impl Session {
+impl Asker {
     pub(super) async fn insert(&mut self, insert: &ast::Insert) -> Result<Outcome> {
         let ast::TableObject::TableName(object) = &insert.table else {
             return Err(Error::user(SqlState::SYNTAX_ERROR, "INSERT needs a table"));

@@ -17,8 +17,7 @@ pub(super) fn redress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBa
             })
             .collect::<Vec<Field>>(),
     ));
-    RecordBatch::try_new(relaxed, batch.columns().to_vec())
-        .map_err(crate::protocol::error::from_arrow)
+    RecordBatch::try_new(relaxed, batch.columns().to_vec()).map_err(crate::error::from_arrow)
 }
 
 /// A batch of the table's columns; a NULL in a NOT NULL column is an error that names it.
@@ -37,24 +36,21 @@ pub(super) fn nullable_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Resu
     let plain = |(array, column): (ArrayRef, &tidemark_plan::Column)| {
         // What a function of DataFusion's gives as a view.
         if matches!(array.data_type(), DataType::Utf8View) {
-            arrow::compute::cast(&array, &column.data_type)
-                .map_err(crate::protocol::error::from_arrow)
+            arrow::compute::cast(&array, &column.data_type).map_err(crate::error::from_arrow)
         } else {
             Ok(array)
         }
     };
     let arrays = arrays.into_iter().zip(&relation.columns);
     let arrays = arrays.map(plain).collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(relation.arrow_schema(), arrays)
-        .map_err(crate::protocol::error::from_arrow)
+    RecordBatch::try_new(relation.arrow_schema(), arrays).map_err(crate::error::from_arrow)
 }
 
 pub(super) fn one_batch(batches: Vec<RecordBatch>, relation: &Relation) -> Result<RecordBatch> {
     let Some(first) = batches.first() else {
         return Ok(RecordBatch::new_empty(relation.arrow_schema()));
     };
-    let batch =
-        concat_batches(&first.schema(), &batches).map_err(crate::protocol::error::from_arrow)?;
+    let batch = concat_batches(&first.schema(), &batches).map_err(crate::error::from_arrow)?;
     computed_batch(relation, batch.columns().to_vec())
 }
 
@@ -94,5 +90,5 @@ pub(super) fn first_of_each_key(
         .into_iter()
         .map(|key| Some(seen.insert(key)))
         .collect();
-    filter_record_batch(batch, &keep).map_err(crate::protocol::error::from_arrow)
+    filter_record_batch(batch, &keep).map_err(crate::error::from_arrow)
 }

@@ -1,45 +1,19 @@
 //! COPY over the wire: `COPY t FROM STDIN` splits the client's bytes into lines as they come
 //! ([`lines`]), of which the session makes columns; `COPY .. TO STDOUT` sends rows as text or CSV.
 
-pub mod lines;
-pub mod options;
-
-use super::{Connection, Failure, encode, error};
+use super::{Connection, Failure, encode};
+use crate::copy::CopyOptions;
+use crate::copy::lines::{Splitter, put_field};
+use crate::copy::options::Header;
 use crate::dml::CopyRows;
-use crate::session::Rows;
+use crate::outcome::{CopyIn, CopyOut};
 use arrow::array::RecordBatch;
 use bytes::{BufMut, BytesMut};
 use futures::StreamExt;
-pub use lines::Fields;
-use lines::{Splitter, put_field};
-pub use options::CopyOptions;
-use options::Header;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::Relation;
 use tidemark_values::moment::Zone;
-
-/// `COPY .. TO STDOUT`.
-pub struct CopyOut {
-    /// What to send.
-    pub rows: Rows,
-    /// How.
-    pub options: CopyOptions,
-}
-
-/// `COPY t FROM STDIN`, checked: what the session needs to write the rows.
-pub struct CopyIn {
-    /// The table.
-    pub relation: Arc<Relation>,
-    /// The columns that each line has, by position.
-    pub columns: Vec<usize>,
-    /// How lines are read.
-    pub options: CopyOptions,
-    /// Where their moments are meant.
-    pub zone: Zone,
-}
 
 impl Connection {
     pub(super) async fn copy_out(&mut self, mut out: CopyOut) -> Result<(), Failure> {
@@ -74,7 +48,7 @@ impl Connection {
                     .next()
                     .await
                     .transpose()
-                    .map_err(error::from_datafusion)
+                    .map_err(crate::error::from_datafusion)
             })
             .await?
         {

@@ -8,7 +8,7 @@
 //! ```
 //! A batch's columns are downcast once; then each row is written value by value into one buffer.
 
-use super::types;
+use crate::types;
 use arrow::array::*;
 use arrow::datatypes::*;
 use bytes::{BufMut, BytesMut};

@@ -6,10 +6,10 @@
 //! they are found once per statement and catalog version.
 
 use super::encode::Formats;
-use super::prepared::Prepared;
 use super::{Connection, Cursor, Failure, encode, parameters};
-use crate::session::{Outcome, Tag};
-use arrow::datatypes::SchemaRef;
+use crate::outcome::{Outcome, Tag};
+use crate::prepared::Prepared;
+use crate::statement::Description;
 use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
@@ -21,16 +21,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_planner::statement::{Statement, StatementKind};
-
-/// What Describe tells about a statement.
-#[derive(Clone, Debug)]
-pub struct Description {
-    /// Types of `$1`, `$2`, ...
-    pub parameters: Vec<Type>,
-    /// Columns of the result; none for a statement without rows.
-    pub columns: Option<SchemaRef>,
-}
+use tidemark_planner::statement::Statement;
 
 /// A statement with its parameters.
 pub struct Portal {
@@ -340,14 +331,5 @@ impl Connection {
         self.line
             .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
             .await
-    }
-}
-
-/// The SQL tree of a statement that can have parameters.
-pub fn sql_of(statement: &Statement) -> Option<&ast::Statement> {
-    match &statement.kind {
-        StatementKind::Sql(sql) => Some(sql),
-        StatementKind::Explain { statement, .. } => sql_of(statement),
-        _ => None,
     }
 }

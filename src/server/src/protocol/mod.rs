@@ -11,30 +11,27 @@
 //! collected. What is sent waits for room in the client's socket, so a client that reads slowly
 //! holds up its own statement and nothing else; that wait ends by the same interrupts.
 
-pub mod codec;
 pub mod copy;
 pub mod encode;
 pub mod error;
 pub mod extended;
 pub mod interrupts;
 pub mod parameters;
-pub mod prepared;
 pub mod simple;
 pub mod startup;
-pub mod types;
 
 use crate::Server;
 use crate::clients::Activity;
-use crate::notifications::Notification;
+use crate::codec::Wire;
+use crate::error::Notice;
+use crate::notifications::{Letters, Notification};
+use crate::outcome::{Outcome, Rows, Status};
 use crate::serving::collect::rows_bytes;
 use crate::serving::planning::panicked;
-use crate::session::effects::Letters;
-use crate::session::{Outcome, Rows, Session, Status};
+use crate::session::Session;
 use crate::tls::Tls;
-use codec::Wire;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
-use error::Notice;
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
 use pgwire::messages::response::{
@@ -157,7 +154,7 @@ impl Line {
                     return Ok(result?);
                 }
                 Some(notice) = self.notices.recv() => {
-                    self.send(PgWireBackendMessage::NoticeResponse(notice.info().into())).await?;
+                    self.send(PgWireBackendMessage::NoticeResponse(error::notice_info(notice).into())).await?;
                 }
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),
@@ -207,8 +204,10 @@ impl Line {
 
     async fn flush_notices(&mut self) -> Result<(), Failure> {
         while let Ok(notice) = self.notices.try_recv() {
-            self.feed(PgWireBackendMessage::NoticeResponse(notice.info().into()))
-                .await?;
+            self.feed(PgWireBackendMessage::NoticeResponse(
+                error::notice_info(notice).into(),
+            ))
+            .await?;
         }
         while let Ok((name, value)) = self.settings.try_recv() {
             let status = ParameterStatus::new(name, value);
@@ -301,7 +300,7 @@ impl Cursor {
                                 .next()
                                 .await
                                 .transpose()
-                                .map_err(error::from_datafusion)
+                                .map_err(crate::error::from_datafusion)
                         })
                         .await?
                     {
@@ -340,7 +339,7 @@ impl Cursor {
 pub struct Connection {
     line: Line,
     session: Session,
-    statements: prepared::Statements,
+    statements: crate::prepared::Statements,
     portals: HashMap<String, extended::Portal>,
     skip_to_sync: bool,
     /// One of `max_connections`.
@@ -355,7 +354,7 @@ struct Left<'a> {
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
-        self.server.clients.remove(self.pid);
+        self.server.commons.clients.remove(self.pid);
     }
 }
 

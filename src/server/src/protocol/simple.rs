@@ -7,7 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Failure, caught};
-use crate::session::Status;
+use crate::outcome::Status;
 use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;

@@ -6,12 +6,13 @@
 //! A client that says nothing is left after [`STARTUP_TIMEOUT`]. One that comes while the node
 //! still opens, or when there are `max_connections`, is told so: it can come again.
 
-use super::codec::{Codec, Wire};
 use super::interrupts::{Interrupts, Limits};
 use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
+use crate::asker::Voice;
+use crate::codec::{Codec, Wire};
+use crate::notifications::mailbox;
 use crate::session::Session;
-use crate::session::effects::mailbox;
 use crate::tls::Tls;
 use futures::{SinkExt, StreamExt};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
@@ -26,9 +27,6 @@ use std::time::Duration;
 use tidemark_common::{Error, SqlState};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-
-/// The PostgreSQL version that clients are told; `pg_catalog` is shaped like it.
-pub const SERVER_VERSION: &str = "13.14.0";
 
 /// How long a client may take to say who it is.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,9 +67,9 @@ pub async fn greet(
 ) -> Option<Connection> {
     let startup = match first {
         PgWireFrontendMessage::CancelRequest(request) => {
-            server
-                .clients
-                .cancel_by_key(request.pid, &request.secret_key);
+            if let Some(key) = number_of(&request.secret_key) {
+                server.commons.clients.cancel_by_key(request.pid, key);
+            }
             let _ = wire.close().await;
             return None;
         }
@@ -90,9 +88,10 @@ pub async fn greet(
         .get("user")
         .cloned()
         .unwrap_or_else(|| "root".into());
+    let catalog = server.engine.catalog();
     let admitted = tokio::time::timeout(
         STARTUP_TIMEOUT,
-        crate::auth::admit(&server, &mut wire, &user),
+        crate::auth::admit(&server.gate, &catalog, &mut wire, &user),
     );
     match admitted.await {
         Ok(Some(Ok(()))) => {}
@@ -102,7 +101,7 @@ pub async fn greet(
         }
         Ok(None) | Err(_) => return None,
     }
-    let registered = server.clients.add(
+    let registered = server.commons.clients.add(
         wire.codec().0.client_info.socket_addr().to_string(),
         user.clone(),
     );
@@ -114,16 +113,18 @@ pub async fn greet(
         registered.pid,
         user,
         &startup.parameters,
-        notice_sender,
-        setting_sender,
-        mailbox,
+        Voice {
+            notices: notice_sender,
+            reports: setting_sender,
+            mailbox,
+        },
         registered.activity.clone(),
     );
     let pid = registered.pid;
     match welcome(&mut wire, &session, pid, registered.key).await {
         Ok(()) => {}
         Err(_) => {
-            server.clients.remove(pid);
+            server.commons.clients.remove(pid);
             return None;
         }
     }
@@ -204,12 +205,15 @@ fn check(startup: &Startup) -> Result<(), Error> {
     Ok(())
 }
 
-async fn welcome(
-    wire: &mut Wire,
-    session: &Session,
-    pid: i32,
-    key: SecretKey,
-) -> std::io::Result<()> {
+/// A key is a number here; by the newest version of the protocol it comes as bytes.
+fn number_of(key: &SecretKey) -> Option<i32> {
+    match key {
+        SecretKey::I32(key) => Some(*key),
+        SecretKey::Bytes(bytes) => <[u8; 4]>::try_from(&bytes[..]).ok().map(i32::from_be_bytes),
+    }
+}
+
+async fn welcome(wire: &mut Wire, session: &Session, pid: i32, key: i32) -> std::io::Result<()> {
     wire.feed(PgWireBackendMessage::Authentication(Authentication::Ok))
         .await?;
     for (name, value) in session.reported_settings() {
@@ -219,7 +223,8 @@ async fn welcome(
         .await?;
     }
     wire.feed(PgWireBackendMessage::BackendKeyData(BackendKeyData::new(
-        pid, key,
+        pid,
+        SecretKey::I32(key),
     )))
     .await?;
     wire.send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(

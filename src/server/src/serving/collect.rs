@@ -2,7 +2,7 @@
 //! memory outside of the queries' pool, so they are counted while they come, and end where a
 //! transaction's writes end: what is more than that could not be committed anyway.
 
-use crate::protocol::error::from_datafusion;
+use crate::error::from_datafusion;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use datafusion::physical_plan::SendableRecordBatchStream;

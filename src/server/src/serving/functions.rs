@@ -4,13 +4,14 @@
 //! Three lists: [`shared`] knows nothing, [`of_session`] knows who asks, [`of_snapshot`] knows the
 //! catalog of the statement.
 
-use super::Snapshot;
 use super::array_functions::ExpandArray;
-use crate::Server;
 use crate::catalog_tables::{oids, roles};
 use crate::clients::Clients;
-use crate::protocol::error::Notice;
-use crate::protocol::types;
+use crate::commons::Commons;
+use crate::error::Notice;
+use crate::identifiers::quote_ident;
+use crate::snapshot::Snapshot;
+use crate::types;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::{DFSchema, DataFusionError, Result};
@@ -203,7 +204,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
     use DataType::{Boolean, Int32, Int64, Utf8};
     let version = format!(
         "PostgreSQL {} on Tidemark {}",
-        crate::protocol::startup::SERVER_VERSION,
+        crate::settings::SERVER_VERSION,
         env!("CARGO_PKG_VERSION")
     );
     let mut all = vec![
@@ -247,7 +248,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
             let oid = |n: &str| {
                 n.parse::<i32>()
                     .ok()
-                    .or_else(|| crate::protocol::types::by_name(n).map(|t| t.oid() as i32))
+                    .or_else(|| crate::types::by_name(n).map(|t| t.oid() as i32))
             };
             Ok(a[0].as_deref().and_then(oid).map(|o| o.to_string()))
         }),
@@ -296,7 +297,7 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
 pub fn of_session(
     user: &str,
     pid: i32,
-    server: &Arc<Server>,
+    commons: &Arc<Commons>,
     notices: mpsc::UnboundedSender<Notice>,
 ) -> Vec<Arc<ScalarUDF>> {
     let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"]
@@ -311,30 +312,30 @@ pub fn of_session(
     all.push(signal(
         "pg_cancel_backend",
         user,
-        server,
+        commons,
         &notices,
         Clients::cancel,
     ));
     all.push(signal(
         "pg_terminate_backend",
         user,
-        server,
+        commons,
         &notices,
         Clients::end,
     ));
-    all.push(blocking_pids(server));
-    all.extend(addresses(pid, server));
+    all.push(blocking_pids(commons));
+    all.extend(addresses(pid, commons));
     all
 }
 
 /// Who talks to whom. Clients of a socket without address have none, as in PostgreSQL.
-fn addresses(pid: i32, server: &Arc<Server>) -> Vec<Arc<ScalarUDF>> {
-    let of_client = server.clients.list().into_iter().find(|(p, _)| *p == pid);
+fn addresses(pid: i32, commons: &Arc<Commons>) -> Vec<Arc<ScalarUDF>> {
+    let of_client = commons.clients.list().into_iter().find(|(p, _)| *p == pid);
     let client = of_client.and_then(|(_, c)| c.address.parse::<SocketAddr>().ok());
-    let own = server.config.sql.parse::<SocketAddr>().ok();
+    let own = commons.address.parse::<SocketAddr>().ok();
     let ip = |a: Option<SocketAddr>| a.map(|a| a.ip().to_string());
     let port = |a: Option<SocketAddr>| a.map(|a| a.port().to_string());
-    let started = server.started.to_string();
+    let started = commons.started.to_string();
     let moment = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     vec![
         constant("inet_client_addr", DataType::Utf8, ip(client).as_deref()),
@@ -351,21 +352,21 @@ fn addresses(pid: i32, server: &Arc<Server>) -> Vec<Arc<ScalarUDF>> {
 fn signal(
     name: &str,
     user: &str,
-    server: &Arc<Server>,
+    commons: &Arc<Commons>,
     notices: &mpsc::UnboundedSender<Notice>,
     act: fn(&Clients, i32) -> bool,
 ) -> Arc<ScalarUDF> {
-    let (server, notices) = (Arc::downgrade(server), notices.clone());
+    let (commons, notices) = (Arc::downgrade(commons), notices.clone());
     let user = user.to_string();
     function(name, DataType::Boolean, Volatility::Volatile, 1, move |a| {
         let Some(text) = a.first().and_then(Option::as_deref) else {
             return Ok(None);
         };
-        let (pid, server) = (text.parse().ok(), server.upgrade());
-        let found = match pid.zip(server) {
-            Some((pid, server)) => {
-                check_signal(&server, &user, pid)?;
-                act(&server.clients, pid)
+        let (pid, commons) = (text.parse().ok(), commons.upgrade());
+        let found = match pid.zip(commons) {
+            Some((pid, commons)) => {
+                check_signal(&commons, &user, pid)?;
+                act(&commons.clients, pid)
             }
             None => false,
         };
@@ -379,9 +380,9 @@ fn signal(
 }
 
 /// `42501` for a session of a role that is not the asking one's.
-fn check_signal(server: &Server, user: &str, pid: i32) -> Result<(), Error> {
-    let catalog = server.engine.catalog();
-    let clients = server.clients.list();
+fn check_signal(commons: &Commons, user: &str, pid: i32) -> Result<(), Error> {
+    let catalog = commons.engine.catalog();
+    let clients = commons.clients.list();
     let other = clients
         .iter()
         .find(|(p, _)| *p == pid)
@@ -395,8 +396,8 @@ fn check_signal(server: &Server, user: &str, pid: i32) -> Result<(), Error> {
 }
 
 /// `pg_blocking_pids(pid)`: the sessions whose locks it waits for.
-fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
-    let server = Arc::downgrade(server);
+fn blocking_pids(commons: &Arc<Commons>) -> Arc<ScalarUDF> {
+    let commons = Arc::downgrade(commons);
     let item = arrow::datatypes::Field::new_list_field(DataType::Int32, true);
     let output = DataType::List(Arc::new(item));
     function(
@@ -406,9 +407,9 @@ fn blocking_pids(server: &Arc<Server>) -> Arc<ScalarUDF> {
         1,
         move |a| {
             let pid = a.first().and_then(|pid| pid.as_deref()?.parse().ok());
-            let blockers = pid.zip(server.upgrade()).map(|(pid, server)| {
-                let mut all = server.engine.blockers(pid);
-                all.extend(server.advisory.blockers(pid));
+            let blockers = pid.zip(commons.upgrade()).map(|(pid, commons)| {
+                let mut all = commons.engine.blockers(pid);
+                all.extend(commons.advisory.blockers(pid));
                 all.sort_unstable();
                 all.dedup();
                 all
@@ -598,13 +599,6 @@ fn index_definition(snapshot: &Snapshot, oid: &str, column: usize) -> Option<Str
         return index.columns.get(column - 1).map(|c| quote_ident(&c.name));
     }
     Some(index.definition.trim().trim_end_matches(';').to_string())
-}
-
-/// In double quotes where needed.
-pub fn quote_ident(name: &str) -> String {
-    let mut quoted = String::with_capacity(name.len());
-    tidemark_values::text::quote_ident(name, &mut quoted);
-    quoted
 }
 
 fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {

@@ -187,7 +187,7 @@ impl MemoryPool for OneQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::error::from_datafusion;
+    use crate::error::from_datafusion;
 
     #[test]
     fn a_query_has_its_own_limit_and_all_have_one_together() {

@@ -10,12 +10,10 @@ pub mod aggregates;
 pub mod array_functions;
 pub mod collect;
 pub mod functions;
-pub mod kept;
 mod lazy;
 mod memory;
 mod missing;
 pub mod names;
-mod normalised;
 mod order;
 pub mod planning;
 pub mod point;
@@ -35,10 +33,9 @@ pub mod table_provider;
 pub mod threads;
 mod watched;
 
-use crate::protocol::error::{Notice, from_datafusion, from_planning};
-use crate::session::effects::Effects;
-use crate::session::settings::Settings;
-use crate::session::{Rows, Session, Tag};
+use crate::commons::Commons;
+use crate::error::{Notice, from_datafusion, from_planning};
+use crate::snapshot::Snapshot;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -51,14 +48,10 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast;
-use parking_lot::Mutex;
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Weak};
-use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_node::engine::Pin;
-use tidemark_node::{Engine, WriteGuard};
-use tidemark_plan::{Catalog, Privilege, Relation};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tidemark_common::{Error, Result, SqlState};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes of a constant that is computed while a statement is planned; a larger one is computed
@@ -74,104 +67,6 @@ pub struct Serving {
     pub threads: threads::Threads,
     /// Where statements are planned.
     pub planning: planning::Planning,
-}
-
-/// A table of one statement alone.
-#[derive(Clone)]
-pub struct Override {
-    /// Its name in the statement.
-    pub name: String,
-    /// The relation whose columns it has.
-    pub relation: Arc<Relation>,
-    /// Its rows.
-    pub table: Arc<dyn datafusion::catalog::TableProvider>,
-}
-
-/// What a statement sees.
-#[derive(Clone)]
-pub struct Snapshot {
-    /// Where rows come from.
-    pub server: Arc<crate::Server>,
-    /// The relations.
-    pub catalog: Arc<Catalog>,
-    /// The epoch.
-    pub pin: Arc<Pin>,
-    /// Tables whose rows are read through a guard: a block's own writes. The session alone keeps
-    /// the guard: a planning that was given up locks nothing.
-    pub written: Option<(Weak<Mutex<WriteGuard>>, Vec<RelationId>)>,
-    /// Schemas for unqualified names.
-    pub search_path: Vec<String>,
-    /// Who asks.
-    pub user: String,
-    /// Tables that take the place of relations in this statement: RETURNING's rows, ON CONFLICT's
-    /// `excluded`.
-    pub overrides: Vec<Override>,
-    /// The session's settings.
-    pub settings: Arc<Settings>,
-    /// What the statement's functions do to the session.
-    pub effects: Arc<Effects>,
-    /// To the client.
-    pub notices: UnboundedSender<Notice>,
-    /// Relations that it may read, by their names or through views.
-    pub readable: Arc<Mutex<BTreeSet<RelationId>>>,
-    /// Relations of which the client was told that their answer is old.
-    pub told: Arc<Mutex<BTreeSet<RelationId>>>,
-}
-
-impl Snapshot {
-    /// `42501` for a relation that who asks may not read.
-    pub fn check_read(&self, relation: &Relation) -> Result<()> {
-        let select = Privilege::Select;
-        crate::auth::privileges::check(&self.catalog, &self.user, select, relation)
-    }
-
-    /// The engine below.
-    pub fn engine(&self) -> &Engine {
-        &self.server.engine
-    }
-
-    /// Tells the client, once a statement, that what it reads of a relation is the last complete
-    /// answer of a job that does not run.
-    pub fn warn_of_age(&self, relation: &Relation) {
-        let catalog = self.engine().catalog();
-        let Some(stopped) = catalog.stopped.get(&relation.id) else {
-            return;
-        };
-        if !self.told.lock().insert(relation.id) {
-            return;
-        }
-        let (name, kind) = (&relation.name, relation.kind.name().to_uppercase());
-        let state = if stopped.held {
-            "has been held back"
-        } else {
-            "has stood still"
-        };
-        let mut notice = Notice::warning(
-            SqlState::OBJECT_NOT_READY,
-            format!(
-                "\"{name}\" {state} since {}: this is its answer as of epoch {} ({})",
-                crate::show::micros_text(stopped.since),
-                stopped.epoch,
-                stopped.reason
-            ),
-        );
-        notice.hint = Some(format!(
-            "When the cause is gone, ALTER {kind} {name} RESUME lets it go on where it was."
-        ));
-        // A client that is gone reads no notices.
-        let _ = self.notices.send(notice);
-    }
-
-    /// Finds a relation by the search path.
-    pub fn find(&self, schema: Option<&str>, name: &str) -> Option<&Arc<Relation>> {
-        match schema {
-            Some(schema) => self.catalog.find(schema, name),
-            None => self
-                .search_path
-                .iter()
-                .find_map(|schema| self.catalog.find(schema, name)),
-        }
-    }
 }
 
 impl Serving {
@@ -258,19 +153,45 @@ impl Serving {
         self.memory.used()
     }
 
+    /// Starts a physical plan with memory of its own, of `limit` bytes.
+    pub fn run(
+        &self,
+        state: &SessionState,
+        physical: Arc<dyn ExecutionPlan>,
+        limit: Option<u64>,
+    ) -> Result<threads::Running> {
+        let step = self.memory.step().min(watched::STEP_BYTES);
+        let runtime = RuntimeEnv {
+            memory_pool: self.memory.of_one(limit),
+            ..state.runtime_env().as_ref().clone()
+        };
+        let task = TaskContext::new(
+            None,
+            String::new(),
+            state.config().clone(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            HashMap::new(),
+            Arc::new(runtime),
+        );
+        let running = self.threads.run(physical, Arc::new(task), step);
+        running.map_err(from_datafusion)
+    }
+
     /// A state of its own for a session: its functions know who asks.
     pub fn session_state(
         &self,
         user: &str,
         pid: i32,
-        server: &Arc<crate::Server>,
+        commons: &Arc<Commons>,
         notices: UnboundedSender<Notice>,
     ) -> SessionState {
         let mut builder = SessionStateBuilder::new_from_existing(self.base.clone());
         builder
             .scalar_functions()
             .get_or_insert_default()
-            .extend(functions::of_session(user, pid, server, notices));
+            .extend(functions::of_session(user, pid, commons, notices));
         builder.build()
     }
 }
@@ -310,69 +231,6 @@ pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn
     planning::wait(planned).map_err(from_planning)
 }
 
-impl Session {
-    /// What the next statement sees.
-    pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
-        // The catalog before the epoch: every relation in it exists at an epoch that is pinned
-        // after it.
-        let catalog = self.catalog();
-        let pin = self.read_pin().await?;
-        Ok(Snapshot {
-            server: self.server.clone(),
-            catalog,
-            pin,
-            written: self.transaction.written(),
-            search_path: self.settings.search_path(),
-            user: self.user().into(),
-            overrides: Vec::new(),
-            notices: self.notice_sender(),
-            settings: self.settings.clone(),
-            effects: self.effects(),
-            readable: Arc::default(),
-            told: Arc::default(),
-        })
-    }
-
-    /// Starts a physical plan and streams its rows.
-    pub(crate) fn stream(
-        &self,
-        plan: &LogicalPlan,
-        physical: Arc<dyn ExecutionPlan>,
-        names: Option<Vec<String>>,
-        tag: Tag,
-    ) -> Result<Rows> {
-        let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
-        Ok(Rows {
-            schema,
-            stream: self.start_plan(physical)?.rows,
-            tag,
-        })
-    }
-
-    /// Starts a physical plan with memory of its own.
-    pub(crate) fn start_plan(&self, physical: Arc<dyn ExecutionPlan>) -> Result<threads::Running> {
-        let serving = &self.server.serving;
-        let limit = self.settings.bytes("query_memory_max");
-        let step = serving.memory.step().min(watched::STEP_BYTES);
-        let runtime = RuntimeEnv {
-            memory_pool: serving.memory.of_one(limit),
-            ..self.state.runtime_env().as_ref().clone()
-        };
-        let task = TaskContext::new(
-            None,
-            String::new(),
-            self.state.config().clone(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            HashMap::new(),
-            Arc::new(runtime),
-        );
-        let running = serving.threads.run(physical, Arc::new(task), step);
-        running.map_err(from_datafusion)
-    }
-}
-
 /// Columns of a result at most, as in PostgreSQL: messages count them in 16 bits.
 pub const COLUMNS_MAX: usize = 1664;
 
@@ -404,7 +262,7 @@ pub fn named(logical: &Schema, physical: &Schema, names: Option<Vec<String>>) ->
         // asyncpg's introspection reads this column before it knows any array type but oid[] and
         // text[].
         if name == "attrtypoids" {
-            metadata.insert(crate::protocol::types::SQL_TYPE.into(), "oid[]".into());
+            metadata.insert(crate::types::SQL_TYPE.into(), "oid[]".into());
         }
         Field::new(name, data_type, f.is_nullable()).with_metadata(metadata)
     };

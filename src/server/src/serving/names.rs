@@ -120,15 +120,9 @@ impl TypePlanner for TypeNames {
             let name = name.to_lowercase().replace('"', "");
             let base = name.rsplit('.').next().unwrap_or(&name);
             let field = |t: DataType, sql: &str| {
-                Some(Arc::new(
-                    Field::new("", t, true).with_metadata(
-                        [(
-                            crate::protocol::types::SQL_TYPE.to_string(),
-                            sql.to_string(),
-                        )]
-                        .into(),
-                    ),
-                ))
+                Some(Arc::new(Field::new("", t, true).with_metadata(
+                    [(crate::types::SQL_TYPE.to_string(), sql.to_string())].into(),
+                )))
             };
             let found = match base {
                 "oid" | "regclass" | "regtype" | "regproc" | "regprocedure" | "regnamespace"
@@ -145,7 +139,7 @@ impl TypePlanner for TypeNames {
             if let Some(field) = found {
                 let plain = field
                     .metadata()
-                    .get(crate::protocol::types::SQL_TYPE)
+                    .get(crate::types::SQL_TYPE)
                     .is_some_and(String::is_empty);
                 return Ok(Some(if plain {
                     Arc::new(field.as_ref().clone().with_metadata(Default::default()))
@@ -160,7 +154,7 @@ impl TypePlanner for TypeNames {
         Ok(Some(Arc::new(if sql.is_empty() {
             field
         } else {
-            field.with_metadata([(crate::protocol::types::SQL_TYPE.to_string(), sql)].into())
+            field.with_metadata([(crate::types::SQL_TYPE.to_string(), sql)].into())
         })))
     }
 }

@@ -5,12 +5,12 @@
 //! rows, names and types by either way, or the same error, which the planner gives. Parameters are
 //! read where they stand.
 
-use super::Snapshot;
 use super::table_provider::{kept_key, looked_up};
-use crate::dml::fold;
-use crate::protocol::parameters::placeholder;
-use crate::session::settings::Settings;
-use crate::session::{Rows, Session, Tag};
+use crate::identifiers::fold;
+use crate::outcome::{Rows, Tag};
+use crate::parameters::placeholder;
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -22,7 +22,7 @@ use datafusion::sql::sqlparser::ast::{
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
-use tidemark_common::Result;
+use tidemark_common::RelationId;
 use tidemark_node::Engine;
 use tidemark_node::engine::Pin;
 use tidemark_plan::{Catalog, Relation, RelationKind};
@@ -105,8 +105,9 @@ pub struct Kept {
     found: Mutex<Option<Found>>,
 }
 
+/// What a statement of this form looks up, by a catalog and settings.
 #[derive(Clone)]
-struct Found {
+pub(crate) struct Found {
     catalog: Arc<Catalog>,
     settings: Arc<Settings>,
     lookup: Option<Arc<Lookup>>,
@@ -122,7 +123,7 @@ impl Kept {
     }
 
     /// What it looks up, if that was found for this catalog and these settings.
-    fn known(&self, catalog: &Arc<Catalog>, settings: &Arc<Settings>) -> Option<Found> {
+    pub(crate) fn known(&self, catalog: &Arc<Catalog>, settings: &Arc<Settings>) -> Option<Found> {
         let found = self.found.lock();
         let found = found.as_ref().filter(|found| {
             Arc::ptr_eq(&found.catalog, catalog) && Arc::ptr_eq(&found.settings, settings)
@@ -130,7 +131,8 @@ impl Kept {
         found.cloned()
     }
 
-    fn find(&self, snapshot: &Snapshot) -> Found {
+    /// Finds it, and keeps it.
+    pub(crate) fn find(&self, snapshot: &Snapshot) -> Found {
         let form = Form::of(&self.statement);
         let found = Found {
             catalog: snapshot.catalog.clone(),
@@ -142,30 +144,23 @@ impl Kept {
     }
 }
 
-impl Session {
-    /// Rows of a statement of this form; `None` for one that is to be planned.
-    pub(super) async fn look_up(
-        &mut self,
-        kept: &Kept,
+impl Found {
+    /// The rows; `None` where the planner has something to say. `written`: tables that the
+    /// transaction has written.
+    pub(crate) fn rows(
+        &self,
+        engine: &Engine,
+        pin: &Pin,
+        written: &[RelationId],
         parameters: &[Expr],
-    ) -> Result<Option<Rows>> {
-        // The catalog before the epoch, as of a snapshot, which costs more than the lookup.
-        let catalog = self.catalog();
-        let pin = self.read_pin().await?;
-        let found = match kept.known(&catalog, &self.settings) {
-            Some(found) => found,
-            None => kept.find(&self.snapshot().await?),
-        };
-        let written = self.transaction.written().map(|(_, tables)| tables);
-        let plain = |lookup: &Arc<Lookup>| {
-            let id = lookup.relation.id;
-            // The planner tells how old the answer of a job is that does not run.
-            !found.catalog.stopped.contains_key(&id)
-                && !written.as_ref().is_some_and(|tables| tables.contains(&id))
-                && lookup.relation.created_at <= Some(pin.epoch())
-        };
-        let lookup = found.lookup.as_ref().filter(|lookup| plain(lookup));
-        Ok(lookup.and_then(|lookup| lookup.rows(&self.server.engine, &pin, parameters)))
+    ) -> Option<Rows> {
+        let lookup = self.lookup.as_ref()?;
+        let relation = &lookup.relation;
+        // The planner tells how old the answer of a job is that does not run.
+        let plain = !self.catalog.stopped.contains_key(&relation.id)
+            && !written.contains(&relation.id)
+            && relation.created_at <= Some(pin.epoch());
+        plain.then(|| lookup.rows(engine, pin, parameters))?
     }
 }
 

@@ -2,10 +2,10 @@
 //! be used by everybody. What does not exist, and words that are no privileges, are errors as in
 //! PostgreSQL. An oid that nothing has gives NULL.
 
-use super::Snapshot;
 use super::functions::{Arguments, no_function, oid_of_name, relation_of, stable};
 use crate::catalog_tables::{oids, roles, statics};
-use crate::protocol::types;
+use crate::snapshot::Snapshot;
+use crate::types;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::ScalarUDF;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn answer(
     if a.len() > things + 2 || a.len() < things + 1 {
         let types = vec![DataType::Utf8; a.len()];
         let e = no_function(name, &types);
-        return Err(crate::protocol::error::from_datafusion(e));
+        return Err(crate::error::from_datafusion(e));
     }
     let Some(texts) = a
         .iter()

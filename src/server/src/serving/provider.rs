@@ -2,9 +2,9 @@
 //! virtual tables of `pg_catalog`, `information_schema` and `tidemark`, and the session's
 //! functions.
 
-use super::Snapshot;
 use super::table_provider::RelationTable;
 use crate::catalog_tables;
+use crate::snapshot::Snapshot;
 use arrow::datatypes::DataType;
 use datafusion::catalog::view::ViewTable;
 use datafusion::common::{DataFusionError, Result, TableReference};

@@ -1,11 +1,8 @@
-//! Queries from statement to stream, and what Describe tells about a statement.
+//! Queries from statement to plan.
 
-use super::{check_columns, named, names};
-use crate::protocol::error::from_datafusion;
-use crate::protocol::extended::{Description, sql_of};
-use crate::protocol::{parameters, types};
-use crate::session::{Outcome, Rows, Session, Tag};
-use arrow::datatypes::SchemaRef;
+use super::{check_columns, names};
+use crate::snapshot::Snapshot;
+use crate::{parameters, types};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::TypePlanner;
@@ -15,251 +12,12 @@ use pgwire::api::Type;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_planner::SessionZone;
-use tidemark_planner::statement::{Statement, StatementKind};
-
-impl Session {
-    /// A statement that sqlparser reads: a query or a write.
-    pub(crate) async fn run_sql(
-        &mut self,
-        sql: &ast::Statement,
-        statement: &Statement,
-        parameters: &[ast::Expr],
-    ) -> Result<Outcome> {
-        let mut bound;
-        let sql = if parameters.is_empty() {
-            if parameters::count(sql) > 0 {
-                return Err(Error::user(SqlState("42P02"), "there is no parameter $1")
-                    .with_hint("Parameters need values: PREPARE and EXECUTE, or a driver's."));
-            }
-            sql
-        } else {
-            bound = sql.clone();
-            parameters::bind(&mut bound, parameters)?;
-            &bound
-        };
-        match sql {
-            ast::Statement::Query(query) => {
-                self.lock_rows(query).await?;
-                let result = self
-                    .select(sql)
-                    .await
-                    .map_err(|e| super::position::locate(e, statement));
-                Ok(Outcome::Rows(result?))
-            }
-            _ => self
-                .run_write(sql)
-                .await
-                .map_err(|e| super::position::locate(e, statement)),
-        }
-    }
-
-    /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
-    /// it looks again: that changes the relation behind a name, and not whether there is one.
-    pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
-        check_select_lists(sql)?;
-        loop {
-            let snapshot = self.snapshot().await?;
-            let seen = snapshot.catalog.clone();
-            let result = self.select_at(snapshot, sql).await;
-            let gone = |e: &Error| e.state() == SqlState::UNDEFINED_TABLE;
-            if !result.as_ref().is_err_and(gone) || Arc::ptr_eq(&seen, &self.catalog()) {
-                return result;
-            }
-        }
-    }
-
-    async fn select_at(&mut self, snapshot: super::Snapshot, sql: &ast::Statement) -> Result<Rows> {
-        self.state.mark_start_execution();
-        let tree = sql.clone();
-        let (plan, physical) = self
-            .planned(move |state| plan_to_run(state, &snapshot, tree))
-            .await?;
-        let columns: Vec<String> = plan
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().clone())
-            .collect();
-        let names = names::output_names(sql, &columns);
-        self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
-    }
-
-    /// Runs `work` on a planning thread, with this session's functions and in its time zone.
-    pub(crate) fn planned<T: Send + 'static, F>(
-        &self,
-        work: F,
-    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
-    where
-        F: FnOnce(&SessionState) -> Result<T> + Send + 'static,
-    {
-        let (server, mut state) = (self.server.clone(), self.state.clone());
-        if let Some(zone) = self.settings.get("timezone")
-            && zone != "UTC"
-        {
-            let zone = SessionZone(zone.to_string());
-            state.config_mut().options_mut().extensions.insert(zone);
-        }
-        async move { server.serving.planning.run(move || work(&state)).await }
-    }
-
-    /// What Describe tells: the types of parameters and the columns of the result, without running
-    /// anything.
-    pub async fn describe(
-        &mut self,
-        statement: &Statement,
-        types: &[Option<Type>],
-    ) -> Result<Description> {
-        let columns = |schema: SchemaRef| Some(schema);
-        match &statement.kind {
-            StatementKind::Sql(sql) => self
-                .describe_sql(sql, types)
-                .await
-                .map_err(|e| super::position::locate(e, statement)),
-            StatementKind::Explain { .. } => {
-                let parameters = sql_of(statement)
-                    .map_or(Vec::new(), |s| vec![Type::TEXT; parameters::count(s)]);
-                Ok(Description {
-                    parameters,
-                    columns: columns(crate::show::text_schema(&["QUERY PLAN"])),
-                })
-            }
-            StatementKind::Show { what, schema, like } => {
-                match self.show(what, schema.as_deref(), like.as_deref())? {
-                    Outcome::Rows(rows) => Ok(Description {
-                        parameters: Vec::new(),
-                        columns: columns(rows.schema),
-                    }),
-                    _ => Ok(Description {
-                        parameters: Vec::new(),
-                        columns: None,
-                    }),
-                }
-            }
-            StatementKind::Describe(name) => match self.describe_relation(name)? {
-                Outcome::Rows(rows) => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: columns(rows.schema),
-                }),
-                _ => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: None,
-                }),
-            },
-            StatementKind::ExplainJob { .. } => Ok(Description {
-                parameters: Vec::new(),
-                columns: columns(crate::show::text_schema(&["QUERY PLAN"])),
-            }),
-            StatementKind::Other(other) => match other.as_ref() {
-                ast::Statement::Fetch { name, .. } => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: self.cursor_schema(&name.value),
-                }),
-                _ => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: None,
-                }),
-            },
-            _ => Ok(Description {
-                parameters: Vec::new(),
-                columns: None,
-            }),
-        }
-    }
-
-    async fn describe_sql(
-        &mut self,
-        sql: &ast::Statement,
-        types: &[Option<Type>],
-    ) -> Result<Description> {
-        // Types that the client named are given to the planner as typed NULLs; the others stay
-        // placeholders, and are inferred.
-        let mut typed = sql.clone();
-        let in_frames = parameters::in_frames(sql);
-        let in_frame = |i: usize| in_frames.iter().any(|(n, _)| *n == i + 1);
-        let values: Vec<ast::Expr> = (0..types.len().max(parameters::count(sql)))
-            .map(|i| match types.get(i).cloned().flatten() {
-                Some(t) if !in_frame(i) => parameters::null(Some(&t)),
-                _ => ast::Expr::Value(ast::Value::Placeholder(format!("${}", i + 1)).into()),
-            })
-            .collect();
-        parameters::bind(&mut typed, &values)?;
-        let snapshot = self.snapshot().await?;
-        let (plan, inferred, columns) = match &typed {
-            ast::Statement::Query(_) => {
-                check_select_lists(&typed)?;
-                let tree = typed.clone();
-                let plan = self
-                    .planned(move |state| plan_query(state, &snapshot, &tree))
-                    .await?;
-                (Some(plan), Vec::new(), true)
-            }
-            write => self.describe_write(snapshot, write).await?,
-        };
-        let mut found: std::collections::HashMap<usize, Type> = inferred.into_iter().collect();
-        found.extend(evident_parameters(&typed));
-        let optimized = match &plan {
-            Some(plan) => self.optimized(plan).await,
-            None => None,
-        };
-        // Types are final in the optimised plan; what it does not read has that of binding.
-        for plan in optimized.iter().chain(&plan) {
-            for (name, field) in plan.get_parameter_fields().map_err(from_datafusion)? {
-                if let (Some(n), Some(field)) =
-                    (name.strip_prefix('$').and_then(|n| n.parse().ok()), field)
-                {
-                    found.entry(n).or_insert_with(|| types::pg_type(&field));
-                }
-            }
-        }
-        let parameters = (0..values.len())
-            .map(|i| {
-                types
-                    .get(i)
-                    .cloned()
-                    .flatten()
-                    .or_else(|| found.get(&(i + 1)).cloned())
-                    .or_else(|| in_frames.contains(&(i + 1, true)).then_some(Type::INT8))
-                    .unwrap_or(Type::TEXT)
-            })
-            .collect();
-        let columns = match plan.filter(|_| columns) {
-            Some(plan) => {
-                let schema = names::with_casts(&plan);
-                let planned: Vec<String> =
-                    schema.fields().iter().map(|f| f.name().clone()).collect();
-                // What the optimiser changes in types (counts, sums) shows in the physical plan
-                // only.
-                let physical =
-                    optimized.map_or_else(|| schema.clone(), |p| p.schema().inner().clone());
-                Some(named(
-                    &schema,
-                    &physical,
-                    Some(names::output_names(&typed, &planned)),
-                )?)
-            }
-            None => None,
-        };
-        Ok(Description {
-            parameters,
-            columns,
-        })
-    }
-
-    /// A plan as it will be run; `None` when it cannot be told (parameters without type).
-    async fn optimized(&mut self, plan: &LogicalPlan) -> Option<LogicalPlan> {
-        let plan = plan.clone();
-        self.planned(move |state| state.optimize(&plan).map_err(from_datafusion))
-            .await
-            .ok()
-    }
-}
 
 /// Plans a query and how to run it. System queries whose subqueries cannot be planned get a second
 /// try without them.
-fn plan_to_run(
+pub(crate) fn plan_to_run(
     state: &SessionState,
-    snapshot: &super::Snapshot,
+    snapshot: &Snapshot,
     sql: ast::Statement,
 ) -> Result<(LogicalPlan, Arc<dyn ExecutionPlan>)> {
     let attempt = |sql: &ast::Statement| -> Result<(LogicalPlan, Arc<dyn ExecutionPlan>)> {
@@ -283,7 +41,7 @@ fn plan_to_run(
 /// Plans a query against a snapshot: system queries are rewritten, windows expanded.
 pub(crate) fn plan_query(
     state: &SessionState,
-    snapshot: &super::Snapshot,
+    snapshot: &Snapshot,
     sql: &ast::Statement,
 ) -> Result<LogicalPlan> {
     let rewritten = super::rewrite::query(snapshot, sql.clone())?;
@@ -298,7 +56,7 @@ pub(crate) fn plan_query(
 
 /// `54011` for a select list that is too long as it is written: thousands of columns take minutes
 /// to plan.
-fn check_select_lists(sql: &ast::Statement) -> Result<()> {
+pub(crate) fn check_select_lists(sql: &ast::Statement) -> Result<()> {
     struct Lists;
     impl ast::Visitor for Lists {
         type Break = Error;
@@ -316,7 +74,7 @@ fn check_select_lists(sql: &ast::Statement) -> Result<()> {
 }
 
 /// `$1::type`: the parameter has that type. `LIMIT $1`: it counts rows.
-fn evident_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
+pub(crate) fn evident_parameters(statement: &ast::Statement) -> Vec<(usize, Type)> {
     struct Finder(Vec<(usize, Type)>);
     impl ast::Visitor for Finder {
         type Break = ();

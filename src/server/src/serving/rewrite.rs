@@ -7,8 +7,8 @@
 //!   ..)`, object identifier casts. Those are brought into plain forms here.
 
 use super::functions::oid_of_name;
-use super::{Override, Snapshot};
 use crate::catalog_tables::TABLE_FUNCTIONS;
+use crate::snapshot::{Override, Snapshot};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit,
     VisitMut, Visitor, VisitorMut,
@@ -71,7 +71,7 @@ fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stateme
     };
     let Expanded { query, named, read } =
         snapshot
-            .server
+            .commons
             .sql
             .expand(&catalog, &snapshot.search_path, *query)?;
     for relation in named
@@ -477,7 +477,7 @@ fn check_window_arguments(function: &ast::Function) -> Result<()> {
     ];
     if none && function.over.is_some() && needs.contains(&name.as_str()) {
         let e = super::functions::no_function(&name, &[]);
-        return Err(crate::protocol::error::from_datafusion(e));
+        return Err(crate::error::from_datafusion(e));
     }
     Ok(())
 }
@@ -691,7 +691,7 @@ fn custom_name(data_type: &ast::DataType) -> Option<String> {
 /// The oid of a type or function by name.
 fn object_oid(data_type: &ast::DataType, name: &str) -> Option<i32> {
     match custom_name(data_type)?.as_str() {
-        "regtype" => crate::protocol::types::by_name(name).map(|t| t.oid() as i32),
+        "regtype" => crate::types::by_name(name).map(|t| t.oid() as i32),
         _ => crate::catalog_tables::statics::function_oid(name.split('(').next().unwrap_or(name)),
     }
 }

@@ -1,11 +1,11 @@
 //! Functions that know the statement's session and may change it: settings, advisory locks,
 //! notifications, the number of the transaction. What they do to the session goes by way of
-//! [`Effects`](crate::session::effects::Effects).
+//! [`Effects`](crate::effects::Effects).
 
-use super::Snapshot;
 use super::functions::{Arguments, function, list, no_function, stable};
 use crate::advisory::{Key, Mode, Scope};
-use crate::protocol::error::Notice;
+use crate::error::Notice;
+use crate::snapshot::Snapshot;
 use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::{ScalarUDF, Volatility};
@@ -170,5 +170,5 @@ fn number<T: std::str::FromStr>(text: &str, data_type: &str) -> Result<T> {
 }
 
 fn ours(e: DataFusionError) -> Error {
-    crate::protocol::error::from_datafusion(e)
+    crate::error::from_datafusion(e)
 }

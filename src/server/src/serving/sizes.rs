@@ -1,8 +1,8 @@
 //! Sizes of relations. A relation's size is what its job's state takes in memory, in bytes: that
 //! is where its rows are. An index keeps no rows, and views and sources none either.
 
-use super::Snapshot;
 use super::functions::{Arguments, oid_of_name, stable};
+use crate::snapshot::Snapshot;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::ScalarUDF;
 use std::collections::HashMap;

@@ -17,7 +17,7 @@
 
 use super::rewrite::call_with;
 use super::{system_arrays, system_columns};
-use crate::protocol::parameters;
+use crate::parameters;
 use datafusion::sql::sqlparser::ast::{
     self, AccessExpr, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, SelectItem, SetExpr,
     Subscript, Value, VisitMut, VisitorMut,

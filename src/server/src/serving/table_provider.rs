@@ -6,8 +6,8 @@
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the partition that owns each key.
 
-use super::Snapshot;
-use crate::protocol::error::{Notice, from_datafusion};
+use crate::error::{Notice, from_datafusion};
+use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::SchemaRef;

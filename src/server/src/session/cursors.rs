@@ -2,15 +2,14 @@
 //! `EXECUTE`, `DEALLOCATE`), and the small commands that clients send when they pool connections:
 //! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`, and `KILL`.
 
-use super::effects::Hearing;
-use super::{Outcome, Rows, Session, Status, Tag};
-use crate::protocol::error::from_datafusion;
-use crate::protocol::prepared::check_trees;
+use super::Session;
+use crate::effects::Hearing;
+use crate::outcome::{Outcome, Rows, Status, Tag};
+use crate::prepared::check_trees;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result as DataFusionResult;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
@@ -71,18 +70,6 @@ impl Cursors {
     }
 }
 
-/// Rows from memory.
-pub fn memory_rows(batch: RecordBatch, tag: Tag) -> Result<Outcome> {
-    let schema = batch.schema();
-    let stream =
-        MemoryStream::try_new(vec![batch], schema.clone(), None).map_err(from_datafusion)?;
-    Ok(Outcome::Rows(Rows {
-        schema,
-        stream: Box::pin(stream),
-        tag,
-    }))
-}
-
 impl Session {
     /// Everything that the dialect's parser leaves to sqlparser.
     pub(crate) async fn other(
@@ -93,12 +80,12 @@ impl Session {
         use ast::Statement as S;
         let done = |tag: &str| Ok(Outcome::Command(tag.into()));
         match other {
-            S::Savepoint { name } => self.savepoint(&name.value),
-            S::ReleaseSavepoint { name } => self.release_savepoint(&name.value),
+            S::Savepoint { name } => self.asker.savepoint(&name.value),
+            S::ReleaseSavepoint { name } => self.asker.release_savepoint(&name.value),
             S::Rollback {
                 savepoint: Some(name),
                 ..
-            } => self.rollback_to_savepoint(&name.value).await,
+            } => self.asker.rollback_to_savepoint(&name.value).await,
             S::Declare { stmts } => self.declare(stmts, statement).await,
             S::Fetch {
                 name, direction, ..
@@ -146,9 +133,9 @@ impl Session {
                 ..
             } => {
                 // A value has no parameters of its own.
-                let undefined = crate::protocol::parameters::count(parameters);
+                let undefined = crate::parameters::count(parameters);
                 if undefined > 0 {
-                    return Err(crate::protocol::parameters::undefined(undefined));
+                    return Err(crate::parameters::undefined(undefined));
                 }
                 let last = name.0.last().and_then(|part| part.as_ident());
                 let name = last.map_or_else(|| name.to_string(), folded);
@@ -158,8 +145,8 @@ impl Session {
                     .get(&name)
                     .cloned()
                     .ok_or_else(|| no_prepared(&name))?;
-                let wanted = crate::protocol::extended::sql_of(&prepared)
-                    .map_or(0, crate::protocol::parameters::count);
+                let wanted =
+                    crate::statement::sql_of(&prepared).map_or(0, crate::parameters::count);
                 if wanted != parameters.len() {
                     return Err(Error::user(
                         SqlState::SYNTAX_ERROR,
@@ -193,10 +180,10 @@ impl Session {
                         ));
                     }
                     self.cursors = Cursors::default();
-                    self.hear(Hearing::Unlisten(None));
-                    self.server.advisory.unlock_all(self.pid());
-                    for (name, value) in Arc::make_mut(&mut self.settings).reset_all() {
-                        self.report(name, value);
+                    self.asker.hear(Hearing::Unlisten(None));
+                    self.server.commons.advisory.unlock_all(self.pid());
+                    for (name, value) in Arc::make_mut(&mut self.asker.settings).reset_all() {
+                        self.asker.report(name, value);
                     }
                 }
                 done(&format!("DISCARD {object_type}"))
@@ -204,16 +191,18 @@ impl Session {
             S::LISTEN { channel } => {
                 let channel = folded(channel);
                 crate::notifications::check(&channel, "")?;
-                self.hear(Hearing::Listen(channel));
+                self.asker.hear(Hearing::Listen(channel));
                 done("LISTEN")
             }
             S::UNLISTEN { channel } => {
                 let all = channel.quote_style.is_none() && channel.value == "*";
-                self.hear(Hearing::Unlisten((!all).then(|| folded(channel))));
+                self.asker
+                    .hear(Hearing::Unlisten((!all).then(|| folded(channel))));
                 done("UNLISTEN")
             }
             S::NOTIFY { channel, payload } => {
-                self.say(&folded(channel), payload.as_deref().unwrap_or_default())?;
+                self.asker
+                    .say(&folded(channel), payload.as_deref().unwrap_or_default())?;
                 done("NOTIFY")
             }
             S::Kill { modifier, id } => self.kill(modifier.as_ref(), *id),
@@ -237,7 +226,7 @@ impl Session {
     /// `KILL pid` ends a session, `KILL QUERY pid` its statement.
     fn kill(&mut self, modifier: Option<&ast::KillType>, id: u64) -> Result<Outcome> {
         self.require_superuser("end other sessions")?;
-        let clients = &self.server.clients;
+        let clients = &self.server.commons.clients;
         let pid = i32::try_from(id).unwrap_or(0);
         let found = match modifier {
             Some(ast::KillType::Query) => clients.cancel(pid),
@@ -274,7 +263,7 @@ impl Session {
                 .clone()
                 .ok_or_else(|| Error::unsupported("this kind of DECLARE is not supported"))?;
             let sql = ast::Statement::Query(query);
-            let Outcome::Rows(rows) = self.run_sql(&sql, statement, &[]).await? else {
+            let Outcome::Rows(rows) = self.asker.run_sql(&sql, statement, &[]).await? else {
                 return Err(Error::internal("a cursor's query gave no rows"));
             };
             for name in &declaration.names {

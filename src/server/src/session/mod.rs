@@ -1,4 +1,4 @@
-//! A session: one client's settings, transaction and prepared state, and the dispatch of its
+//! A session: one client ([`Asker`]) with its cursors and prepared state, and the dispatch of its
 //! statements.
 //!
 //! ```text
@@ -9,87 +9,32 @@
 //! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
 
 pub mod cursors;
-pub mod effects;
-pub mod settings;
-pub mod transaction;
+mod describe;
 
 use crate::Server;
+use crate::asker::transaction::is_rollback_to;
+use crate::asker::{Asker, Voice};
 use crate::clients::Activity;
-use crate::notifications::Mailbox;
-use crate::protocol::copy::{CopyIn, CopyOut};
-use crate::protocol::error::Notice;
-use crate::serving::kept::Texts;
-use arrow::datatypes::SchemaRef;
-use datafusion::execution::SessionState;
-use datafusion::physical_plan::SendableRecordBatchStream;
+use crate::codec;
+use crate::dml::CopyRows;
+use crate::error::Notice;
+use crate::kept::{Kept, Texts};
+use crate::outcome::{CopyIn, Outcome, Status};
+use crate::settings::Settings;
 use datafusion::sql::sqlparser::ast;
-use settings::Settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tidemark_values::moment::Zone;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use transaction::Transaction;
 
 /// Texts up to this length are parsed where they arrive: it takes less than a millisecond.
 const SHORT_BYTES: usize = 4096;
-
-/// How a command tag is completed.
-#[derive(Clone, Debug)]
-pub enum Tag {
-    /// As it is: `SHOW`, `EXPLAIN`.
-    Fixed(&'static str),
-    /// Followed by the number of rows: `SELECT 3`, `INSERT 0 3`.
-    Counted(&'static str),
-}
-
-impl Tag {
-    /// The text for `rows` rows.
-    pub fn text(&self, rows: usize) -> String {
-        match self {
-            Tag::Fixed(tag) => (*tag).into(),
-            Tag::Counted(tag) => format!("{tag} {rows}"),
-        }
-    }
-}
-
-/// Rows on their way to the client.
-pub struct Rows {
-    /// Names as the client sees them, types with their SQL names.
-    pub schema: SchemaRef,
-    /// Batches with these columns, in this order.
-    pub stream: SendableRecordBatchStream,
-    /// How the statement ends.
-    pub tag: Tag,
-}
-
-/// What a statement gives.
-pub enum Outcome {
-    /// A command tag.
-    Command(String),
-    /// Rows, then a tag.
-    Rows(Rows),
-    /// `COPY .. TO STDOUT`.
-    CopyOut(CopyOut),
-    /// `COPY .. FROM STDIN`: the client sends data next.
-    CopyIn(CopyIn),
-}
-
-/// The transaction status that ReadyForQuery tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// No transaction block.
-    Idle,
-    /// In a block.
-    Open,
-    /// In a block that failed.
-    Failed,
-}
 
 /// Settings that are read once, not with every message.
 struct ReadSettings {
@@ -98,7 +43,6 @@ struct ReadSettings {
     transaction_timeout: Option<Duration>,
     idle_session_timeout: Option<Duration>,
     idle_in_transaction_session_timeout: Option<Duration>,
-    zone: Zone,
 }
 
 impl ReadSettings {
@@ -111,7 +55,6 @@ impl ReadSettings {
             idle_session_timeout: settings.timeout("idle_session_timeout"),
             idle_in_transaction_session_timeout: settings
                 .timeout("idle_in_transaction_session_timeout"),
-            zone: settings.zone(),
         }
     }
 }
@@ -119,31 +62,13 @@ impl ReadSettings {
 /// One client's session.
 pub struct Session {
     pub(crate) server: Arc<Server>,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) asker: Asker,
     read: ReadSettings,
-    pub(crate) transaction: Transaction,
-    /// The last epoch that this session wrote into: its next read waits for it.
-    pub(crate) written: Option<Epoch>,
-    /// DataFusion's state with this session's functions.
-    pub(crate) state: SessionState,
     pub(crate) cursors: cursors::Cursors,
-    pub(crate) texts: Texts,
-    pid: i32,
-    user: String,
-    notices: mpsc::UnboundedSender<Notice>,
-    reports: mpsc::UnboundedSender<(String, String)>,
+    texts: Texts,
     activity: Arc<Activity>,
-    /// What the running statement's functions leave to do.
-    effects: Vec<Arc<effects::Effects>>,
-    announcements: effects::Announcements,
-    mailbox: Mailbox,
-    /// The number of the transaction; 0 if it has none yet.
-    transaction_number: Arc<AtomicI64>,
     /// When the transaction began: the block, or the statement that runs alone.
     began: Option<Instant>,
-    /// Whether the running statement's writes are on their way to the log: from then on it cannot
-    /// be undone.
-    pub(crate) submitted: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -153,90 +78,77 @@ impl Session {
         pid: i32,
         user: String,
         startup: &BTreeMap<String, String>,
-        notices: mpsc::UnboundedSender<Notice>,
-        reports: mpsc::UnboundedSender<(String, String)>,
-        mailbox: Mailbox,
+        voice: Voice,
         activity: Arc<Activity>,
     ) -> Session {
-        let state = server
-            .serving
-            .session_state(&user, pid, &server, notices.clone());
-        let settings = Arc::new(Settings::new(&user, startup));
+        let (commons, serving) = (server.commons.clone(), server.serving.clone());
+        let asker = Asker::new(commons, serving, pid, user, startup, voice);
         Session {
-            read: ReadSettings::of(&settings),
-            settings,
-            transaction: Transaction::default(),
-            written: None,
-            state,
+            read: ReadSettings::of(&asker.settings),
+            asker,
             cursors: Default::default(),
             texts: Texts::default(),
-            pid,
-            user,
-            notices,
-            reports,
             activity,
-            effects: Vec::new(),
-            announcements: Default::default(),
-            mailbox,
-            transaction_number: Arc::default(),
             began: None,
-            submitted: Arc::default(),
             server,
         }
     }
 
     /// Number of the connection.
     pub fn pid(&self) -> i32 {
-        self.pid
+        self.asker.pid()
     }
 
     /// For those who cancel statements.
     pub fn submitted(&self) -> Arc<AtomicBool> {
-        self.submitted.clone()
+        self.asker.submitted()
     }
 
     /// The client's user.
     pub fn user(&self) -> &str {
-        &self.user
+        self.asker.user()
     }
 
     /// What a new client is told.
     pub fn reported_settings(&self) -> Vec<(String, String)> {
-        self.settings.reported()
+        self.asker.settings.reported()
     }
 
     /// The time zone in which the client reads and writes moments.
     pub fn zone(&mut self) -> Zone {
-        self.read_settings().zone.clone()
+        self.asker.zone()
     }
 
     /// Where the transaction stands.
     pub fn status(&self) -> Status {
-        self.transaction.status()
+        self.asker.status()
     }
 
     /// A statement failed: a transaction block is spoiled.
     pub fn failed(&mut self) {
-        self.transaction.fail();
-        self.forget_effects();
+        self.asker.failed();
+    }
+
+    /// A statement has ended well, and its rows are sent.
+    pub fn settle(&mut self) {
+        self.asker.settle();
     }
 
     /// The client may send the next statement.
     pub fn rest(&mut self) {
-        self.settle();
+        self.asker.settle();
         let status = self.status();
         if status == Status::Idle {
             self.began = None;
-            self.end_of_transaction();
+            self.asker.end_of_transaction();
         }
         self.activity.rest(status, self.application_name());
     }
 
     /// The client is sent away: nothing is held any more.
     pub fn abandon(&mut self) {
-        self.transaction = Transaction::default();
         self.cursors = Default::default();
-        self.leave();
+        self.asker.abandon();
     }
 
     /// Until when a statement that begins now, and its transaction, may run.
@@ -257,68 +169,48 @@ impl Session {
 
     /// The settings that every message asks for, read when they last changed.
     fn read_settings(&mut self) -> &ReadSettings {
-        if !Arc::ptr_eq(&self.read.of, &self.settings) {
-            self.read = ReadSettings::of(&self.settings);
+        if !Arc::ptr_eq(&self.read.of, &self.asker.settings) {
+            self.read = ReadSettings::of(&self.asker.settings);
         }
         &self.read
     }
 
     fn application_name(&self) -> &str {
-        self.settings.get("application_name").unwrap_or_default()
+        let name = self.asker.settings.get("application_name");
+        name.unwrap_or_default()
     }
 
     /// Sends a notice; it reaches the client while the statement still runs.
     pub fn notice(&self, notice: Notice) {
-        let _ = self.notices.send(notice);
+        self.asker.notice(notice);
     }
 
     /// A sender for notices that outlives the borrow of the session.
-    pub(crate) fn notice_sender(&self) -> mpsc::UnboundedSender<Notice> {
-        self.notices.clone()
+    pub(crate) fn notice_sender(&self) -> UnboundedSender<Notice> {
+        self.asker.notice_sender()
     }
 
-    pub(crate) fn report(&self, name: String, value: String) {
-        let _ = self.reports.send((name, value));
+    /// The newest relations.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.asker.catalog()
     }
 
-    pub(crate) fn catalog(&self) -> Arc<Catalog> {
-        self.server.engine.catalog()
+    /// Finds a relation by the search path.
+    pub(crate) fn resolve(&self, catalog: &Catalog, name: &Name) -> Result<Arc<Relation>> {
+        self.asker.resolve(catalog, name)
     }
 
     /// Parses a text of any number of statements, a long one on a planning thread.
     pub fn parse(&self, text: &str) -> impl Future<Output = Result<Vec<Statement>>> + Send + use<> {
         let (server, text) = (self.server.clone(), text.to_string());
         async move {
-            crate::protocol::codec::check(&text)?;
+            codec::check(&text)?;
             if text.len() <= SHORT_BYTES {
                 return tidemark_planner::parse(&text);
             }
             let parsed = move || tidemark_planner::parse(&text);
             server.serving.planning.run(parsed).await
         }
-    }
-
-    /// Finds a relation by the search path.
-    pub(crate) fn resolve(&self, catalog: &Catalog, name: &Name) -> Result<Arc<Relation>> {
-        let found = match &name.schema {
-            Some(schema) => catalog.find(schema, &name.name),
-            None => self
-                .settings
-                .search_path()
-                .iter()
-                .find_map(|schema| catalog.find(schema, &name.name)),
-        };
-        found.cloned().ok_or_else(|| {
-            let e = Error::user(
-                SqlState::UNDEFINED_TABLE,
-                format!("relation \"{name}\" does not exist"),
-            );
-            if name.position > 0 {
-                e.at(name.position)
-            } else {
-                e
-            }
-        })
     }
 
     /// Runs a statement with its parameters' literals.
@@ -336,8 +228,8 @@ impl Session {
         let ends = matches!(
             statement.kind,
             StatementKind::Commit | StatementKind::Rollback
-        ) || transaction::is_rollback_to(statement);
-        if self.transaction.status() == Status::Failed && !ends {
+        ) || is_rollback_to(statement);
+        if self.status() == Status::Failed && !ends {
             return Err(Error::user(
                 SqlState("25P02"),
                 "current transaction is aborted, commands ignored until end of transaction block",
@@ -348,11 +240,55 @@ impl Session {
     }
 
     /// A statement begins.
-    pub(crate) fn arrive(&mut self, text: &str) {
-        self.settle();
+    fn arrive(&mut self, text: &str) {
+        self.asker.arrive();
         self.activity.begin(text, self.application_name());
         self.began.get_or_insert_with(Instant::now);
-        self.submitted.store(false, Ordering::SeqCst);
+    }
+
+    /// Runs a text that is one statement of a kept form; `None` for all others, which are to be
+    /// parsed.
+    pub async fn run_text(&mut self, text: &str) -> Result<Option<Outcome>> {
+        match self.texts.find(text) {
+            Some((kept, constants)) => self.run_kept(&kept, text, &constants).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Runs a statement of a kept form; `None` for one that is to be planned.
+    pub async fn run_kept(
+        &mut self,
+        kept: &Kept,
+        text: &str,
+        parameters: &[ast::Expr],
+    ) -> Result<Option<Outcome>> {
+        if self.status() == Status::Failed {
+            return Ok(None);
+        }
+        self.arrive(text);
+        self.asker.run_kept(kept, parameters).await
+    }
+
+    /// Writes what the client sent. Returns the number of rows.
+    pub async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
+        self.asker.copy_from(target, rows).await
+    }
+
+    /// BEGIN.
+    pub async fn begin(&mut self, read_only: bool) -> Result<Outcome> {
+        self.asker.begin(read_only).await
+    }
+
+    /// COMMIT; cursors without HOLD end with their transaction.
+    pub async fn commit(&mut self) -> Result<Outcome> {
+        self.cursors.end_transaction();
+        self.asker.commit().await
+    }
+
+    /// ROLLBACK.
+    pub fn rollback(&mut self) -> Result<Outcome> {
+        self.cursors.end_transaction();
+        self.asker.rollback()
     }
 
     async fn dispatch(
@@ -364,16 +300,17 @@ impl Session {
             return self.run(statement, parameters).await;
         }
         let words: Vec<&str> = statement.text.split_whitespace().take(2).collect();
-        self.check_may_write(&words.join(" ").to_uppercase())?;
+        self.asker
+            .check_may_write(&words.join(" ").to_uppercase())?;
         let outcome = self.run(statement, parameters).await?;
-        self.move_on();
+        self.asker.move_on();
         Ok(outcome)
     }
 
     async fn run(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
         use StatementKind as K;
         match &statement.kind {
-            K::Sql(sql) => self.run_sql(sql, statement, parameters).await,
+            K::Sql(sql) => self.asker.run_sql(sql, statement, parameters).await,
             K::CreateSource(_)
             | K::CreateTable(_)
             | K::CreateMaterializedView(_)
@@ -452,7 +389,7 @@ impl Session {
             K::Begin { read_only } => self.begin(*read_only).await,
             K::Commit => self.commit().await,
             K::Rollback => self.rollback(),
-            K::Copy(copy) => self.copy(copy, statement).await,
+            K::Copy(copy) => self.asker.copy(copy, statement).await,
             K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet")
                 .with_hint("Create a sink to follow a relation's changes.")),
             K::Other(other) => self.other(other, statement).await,
@@ -460,7 +397,7 @@ impl Session {
     }
 
     fn set(&mut self, name: &str, value: Option<&str>, local: bool) -> Result<Outcome> {
-        if local && self.transaction.status() == Status::Idle {
+        if local && self.status() == Status::Idle {
             self.notice(Notice::warning(
                 SqlState("25P01"),
                 "SET LOCAL can only be used in transaction blocks",
@@ -468,21 +405,21 @@ impl Session {
             return Ok(Outcome::Command("SET".into()));
         }
         if name.eq_ignore_ascii_case("transaction_read_only") {
-            return self.set_read_only(value);
+            return self.asker.set_read_only(value);
         }
-        let (notice, report) = Arc::make_mut(&mut self.settings).set(name, value, local)?;
+        let (notice, report) = Arc::make_mut(&mut self.asker.settings).set(name, value, local)?;
         if let Some(notice) = notice {
             self.notice(notice);
         }
         if let Some((name, value)) = report {
-            self.report(name, value);
+            self.asker.report(name, value);
         }
         Ok(Outcome::Command("SET".into()))
     }
 
     /// RESET: `42704` for a setting that nobody knows.
     fn reset(&mut self, name: Option<&str>) -> Result<Outcome> {
-        let settings = Arc::make_mut(&mut self.settings);
+        let settings = Arc::make_mut(&mut self.asker.settings);
         let reports = match name {
             Some(name) if !name.eq_ignore_ascii_case("all") => {
                 settings.known(name)?;
@@ -491,15 +428,9 @@ impl Session {
             _ => settings.reset_all(),
         };
         for (name, value) in reports {
-            self.report(name, value);
+            self.asker.report(name, value);
         }
         Ok(Outcome::Command("RESET".into()))
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 
@@ -526,22 +457,4 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::Alter { .. }
             | K::CommentOn { .. }
     )
-}
-
-/// `5000`, `5s`, `2min`: milliseconds.
-fn parse_milliseconds(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim() {
-        "" | "ms" => 1,
-        "s" => 1000,
-        "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }

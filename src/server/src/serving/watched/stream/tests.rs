@@ -94,6 +94,6 @@ async fn a_plan_that_is_told_to_end_does() {
     let mut stream = execute_stream(plan, Arc::default()).unwrap();
     assert!(stream.next().await.unwrap().is_ok());
     bounds.stop.store(true, Ordering::Relaxed);
-    let e = crate::protocol::error::from_datafusion(stream.next().await.unwrap().unwrap_err());
+    let e = crate::error::from_datafusion(stream.next().await.unwrap().unwrap_err());
     assert_eq!(e.state(), SqlState::QUERY_CANCELED);
 }

@@ -5,6 +5,7 @@
 
 use arrow::datatypes::{DataType, Field, IntervalUnit};
 use pgwire::api::Type;
+use tidemark_plan::Column;
 use tidemark_values::moment::IntervalFields;
 
 /// Key of a field's metadata that holds the SQL type's text.
@@ -388,5 +389,24 @@ pub fn format_type(t: &Type, modifier: i32) -> String {
             }
         }
         _ => name.into(),
+    }
+}
+
+/// The type of a column as SQL shows it: `character varying(10)`.
+pub fn column_type_name(column: &Column) -> String {
+    let t = by_name(&column.sql_type).unwrap_or_else(|| of_arrow(&column.data_type));
+    let modifier = match &column.data_type {
+        DataType::Decimal128(p, s) => modifier(&format!("numeric({p},{s})")),
+        _ => modifier(&column.sql_type),
+    };
+    match &column.data_type {
+        DataType::Struct(fields) => {
+            let inner: Vec<String> = fields
+                .iter()
+                .map(|f| format!("{} {}", f.name(), display_name(&pg_type(f))))
+                .collect();
+            format!("struct<{}>", inner.join(", "))
+        }
+        _ => format_type(&t, modifier),
     }
 }

@@ -1,17 +1,20 @@
-//! Statements that cost no plan: lookups by key ([`super::point`]) and writes by key
+//! Statements that cost no plan: lookups by key ([`point`]) and writes by key
 //! ([`crate::dml::by_key`]).
 //!
 //! A prepared statement keeps its own form. A client that writes its constants into the text sends
 //! another text each time, so a session keeps forms by the texts without constants
-//! ([`super::normalised`]). A form is found once for a catalog and a session's settings. What has
+//! ([`mod@normalised`]). A form is found once for a catalog and a session's settings. What has
 //! none is parsed and planned, and so is a statement whose form has no answer for the values that
 //! came: it gets the same answer by either way, or the same error, which the planner gives.
 
-use super::normalised::{Normalised, normalised};
-use super::point;
+mod normalised;
+
+use crate::asker::Asker;
 use crate::dml::by_key;
-use crate::session::{Outcome, Session, Status};
+use crate::outcome::{Outcome, Rows};
+use crate::serving::point;
 use datafusion::sql::sqlparser::ast::{Expr, Statement};
+use normalised::{Normalised, normalised};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::Result;
@@ -41,6 +44,13 @@ const TEXTS_MAX: usize = 100;
 pub struct Texts(HashMap<String, Option<Arc<Kept>>>);
 
 impl Texts {
+    /// The kept statement that a text is, and the constants in the text; `None` for all others,
+    /// which are to be parsed.
+    pub fn find(&mut self, text: &str) -> Option<(Arc<Kept>, Vec<Expr>)> {
+        let Normalised { text, constants } = normalised(text)?;
+        Some((self.get(text)?, constants))
+    }
+
     fn get(&mut self, text: String) -> Option<Arc<Kept>> {
         if let Some(known) = self.0.get(&text) {
             return known.clone();
@@ -58,34 +68,9 @@ impl Texts {
     }
 }
 
-impl Session {
-    /// Runs a text that is one statement of a kept form; `None` for all others, which are to be
-    /// parsed.
-    pub async fn run_text(&mut self, text: &str) -> Result<Option<Outcome>> {
-        let Some(Normalised {
-            text: key,
-            constants,
-        }) = normalised(text)
-        else {
-            return Ok(None);
-        };
-        let Some(known) = self.texts.get(key) else {
-            return Ok(None);
-        };
-        self.run_kept(&known, text, &constants).await
-    }
-
+impl Asker {
     /// Runs a statement of a kept form; `None` for one that is to be planned.
-    pub async fn run_kept(
-        &mut self,
-        kept: &Kept,
-        text: &str,
-        parameters: &[Expr],
-    ) -> Result<Option<Outcome>> {
-        if self.status() == Status::Failed {
-            return Ok(None);
-        }
-        self.arrive(text);
+    pub async fn run_kept(&mut self, kept: &Kept, parameters: &[Expr]) -> Result<Option<Outcome>> {
         match kept {
             Kept::Lookup(kept) => {
                 let rows = self.look_up(kept, parameters).await?;
@@ -94,5 +79,19 @@ impl Session {
             // Its future is larger than a lookup's, which is not to carry it.
             Kept::Write(kept) => Box::pin(self.write_by_key(kept, parameters)).await,
         }
+    }
+
+    /// Rows of a lookup; `None` for one that is to be planned.
+    async fn look_up(&mut self, kept: &point::Kept, parameters: &[Expr]) -> Result<Option<Rows>> {
+        // The catalog before the epoch, as of a snapshot, which costs more than the lookup.
+        let catalog = self.catalog();
+        let pin = self.read_pin().await?;
+        let found = match kept.known(&catalog, &self.settings) {
+            Some(found) => found,
+            None => kept.find(&self.snapshot().await?),
+        };
+        let written = self.transaction.written().map(|(_, tables)| tables);
+        let written = written.unwrap_or_default();
+        Ok(found.rows(&self.commons.engine, &pin, &written, parameters))
     }
 }

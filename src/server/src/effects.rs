@@ -1,14 +1,12 @@
 //! What a statement's functions do to its session: `set_config`, `pg_notify`, advisory locks, the
 //! number of the transaction. Functions run on other threads, while the rows go to the client; so
 //! they leave what the session is to do here, and the session does it when the statement has
-//! ended ([`Session::settle`]), or forgets it when the statement failed. From then on the
+//! ended, or forgets it when the statement failed. From then on the
 //! functions of that statement, which may still run for a moment, do nothing any more.
 
-use super::{Session, Status, Transaction};
-use crate::Server;
 use crate::advisory::{Key, Mode, Request, Scope};
-use crate::notifications::{Mailbox, Notification};
-use crate::session::settings::Settings;
+use crate::commons::Commons;
+use crate::settings::Settings;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,7 +16,7 @@ use tokio::sync::watch;
 
 /// What one statement leaves.
 pub struct Effects {
-    server: Weak<Server>,
+    commons: Weak<Commons>,
     session: i32,
     /// The number of the session's transaction; 0 if it has none yet.
     transaction: Arc<AtomicI64>,
@@ -28,27 +26,51 @@ pub struct Effects {
     ended: watch::Sender<bool>,
 }
 
+/// What a session has to do when a statement has ended.
 #[derive(Default)]
-struct Left {
-    settings: Vec<Setting>,
-    notifications: Vec<(String, String)>,
+pub struct Left {
+    /// By `set_config`.
+    pub settings: Vec<Setting>,
+    /// By `pg_notify`: channels and payloads.
+    pub notifications: Vec<(String, String)>,
 }
 
 /// A `set_config`.
-struct Setting {
-    name: String,
+pub struct Setting {
+    /// Which setting.
+    pub name: String,
     /// None is the default.
-    value: Option<String>,
+    pub value: Option<String>,
     /// What it is now, as it is shown.
     shown: String,
-    local: bool,
+    /// For the transaction alone.
+    pub local: bool,
 }
 
 impl Effects {
+    /// Of a statement in a session's transaction, whose number is in `transaction` (0 if it has
+    /// none yet).
+    pub fn new(commons: &Arc<Commons>, session: i32, transaction: Arc<AtomicI64>) -> Effects {
+        Effects {
+            commons: Arc::downgrade(commons),
+            session,
+            transaction,
+            left: Mutex::default(),
+            sets_settings: AtomicBool::default(),
+            ended: watch::channel(false).0,
+        }
+    }
+
+    /// The statement has ended; what it leaves is to be done, or forgotten.
+    pub fn end(&self) -> Left {
+        self.ended.send_replace(true);
+        std::mem::take(&mut *self.left.lock())
+    }
+
     /// `0A000` after the statement has ended.
-    fn check(&self) -> Result<Arc<Server>> {
-        let server = self.server.upgrade().filter(|_| !*self.ended.borrow());
-        server.ok_or_else(|| {
+    fn check(&self) -> Result<Arc<Commons>> {
+        let commons = self.commons.upgrade().filter(|_| !*self.ended.borrow());
+        commons.ok_or_else(|| {
             Error::unsupported("a cursor's rows cannot change the session after its statement")
         })
     }
@@ -92,9 +114,9 @@ impl Effects {
 
     /// `pg_notify`.
     pub fn notify(&self, channel: &str, payload: &str) -> Result<()> {
-        let server = self.check()?;
+        let commons = self.check()?;
         crate::notifications::check(channel, payload)?;
-        server.channels.check_room(channel)?;
+        commons.channels.check_room(channel)?;
         let mut left = self.left.lock();
         left.notifications.push((channel.into(), payload.into()));
         Ok(())
@@ -111,13 +133,13 @@ impl Effects {
     /// An advisory lock, waited for on this thread: `55P03` after the session's `lock_timeout`,
     /// `57014` when the statement ends.
     pub fn lock(&self, settings: &Settings, key: Key, mode: Mode, scope: Scope) -> Result<()> {
-        let server = self.check()?;
+        let commons = self.check()?;
         let request = self.request(key, mode, scope);
-        if server.advisory.try_lock(request) {
+        if commons.advisory.try_lock(request) {
             return Ok(());
         }
-        let tables = |session| server.engine.blockers(session);
-        let wait = server
+        let tables = |session| commons.engine.blockers(session);
+        let wait = commons
             .advisory
             .lock(request, self.ended.subscribe(), tables);
         let wait = async {
@@ -173,12 +195,12 @@ impl Effects {
 
     /// The number of the session's transaction: it gets one when it is first asked for.
     pub fn transaction_number(&self) -> Result<i64> {
-        let server = self.check()?;
+        let commons = self.check()?;
         let known = self.transaction.load(Ordering::SeqCst);
         if known != 0 {
             return Ok(known);
         }
-        let next = server.transactions.fetch_add(1, Ordering::SeqCst);
+        let next = commons.transactions.fetch_add(1, Ordering::SeqCst);
         let set = self
             .transaction
             .compare_exchange(0, next, Ordering::SeqCst, Ordering::SeqCst);
@@ -187,16 +209,18 @@ impl Effects {
 
     /// The channels that the session listens to.
     pub fn channels(&self) -> Vec<String> {
-        let server = self.server.upgrade();
-        server.map_or_else(Vec::new, |s| s.channels.of_session(self.session))
+        let commons = self.commons.upgrade();
+        commons.map_or_else(Vec::new, |s| s.channels.of_session(self.session))
     }
 }
 
 /// What a session will say and hear when its transaction commits.
 #[derive(Default)]
 pub struct Announcements {
-    said: Vec<(String, String)>,
-    heard: Vec<Hearing>,
+    /// Channels and payloads.
+    pub said: Vec<(String, String)>,
+    /// What it listens to.
+    pub heard: Vec<Hearing>,
 }
 
 /// A change of what a session listens to.
@@ -214,10 +238,15 @@ impl Announcements {
     }
 
     /// The same words count once in a transaction.
-    fn say(&mut self, said: (String, String)) {
+    pub fn say(&mut self, said: (String, String)) {
         if !self.said.contains(&said) {
             self.said.push(said);
         }
+    }
+
+    /// One change more of what it listens to.
+    pub fn hear(&mut self, hearing: Hearing) {
+        self.heard.push(hearing);
     }
 
     /// Back to a savepoint.
@@ -225,122 +254,4 @@ impl Announcements {
         self.said.truncate(said);
         self.heard.truncate(heard);
     }
-}
-
-impl Session {
-    /// The place for what the next statement leaves.
-    pub(crate) fn effects(&mut self) -> Arc<Effects> {
-        let effects = Arc::new(Effects {
-            server: Arc::downgrade(&self.server),
-            session: self.pid(),
-            transaction: self.transaction_number.clone(),
-            left: Mutex::default(),
-            sets_settings: AtomicBool::default(),
-            ended: watch::channel(false).0,
-        });
-        self.effects.push(effects.clone());
-        effects
-    }
-
-    /// The statement has ended well: what its functions left is done.
-    pub(crate) fn settle(&mut self) {
-        for effects in std::mem::take(&mut self.effects) {
-            effects.ended.send_replace(true);
-            let left = std::mem::take(&mut *effects.left.lock());
-            for setting in left.settings {
-                self.apply(setting);
-            }
-            for said in left.notifications {
-                self.announcements.say(said);
-            }
-        }
-        if self.status() == Status::Idle {
-            self.announce();
-        }
-    }
-
-    fn apply(&mut self, setting: Setting) {
-        // Alone, what is local was so for the statement.
-        if setting.local && self.status() == Status::Idle {
-            return;
-        }
-        let settings = Arc::make_mut(&mut self.settings);
-        // It was checked when it was set.
-        if let Ok((notice, report)) =
-            settings.set(&setting.name, setting.value.as_deref(), setting.local)
-        {
-            notice.into_iter().for_each(|n| self.notice(n));
-            report.into_iter().for_each(|(n, v)| self.report(n, v));
-        }
-    }
-
-    /// The statement failed: nothing of what its functions left is done, and who waits for a lock
-    /// in it does so no more.
-    pub(crate) fn forget_effects(&mut self) {
-        for effects in std::mem::take(&mut self.effects) {
-            effects.ended.send_replace(true);
-        }
-        let lost = matches!(
-            self.transaction,
-            Transaction::Idle | Transaction::Failed(None)
-        );
-        if lost {
-            self.announcements = Announcements::default();
-            self.end_of_transaction();
-        }
-    }
-
-    /// Its advisory locks and its number go with a transaction: with a block, or with all
-    /// statements of a message.
-    pub(crate) fn end_of_transaction(&mut self) {
-        self.transaction_number.store(0, Ordering::SeqCst);
-        self.server.advisory.end_transaction(self.pid(), 0);
-    }
-
-    /// NOTIFY.
-    pub(crate) fn say(&mut self, channel: &str, payload: &str) -> Result<()> {
-        crate::notifications::check(channel, payload)?;
-        self.server.channels.check_room(channel)?;
-        self.announcements.say((channel.into(), payload.into()));
-        Ok(())
-    }
-
-    /// LISTEN, UNLISTEN.
-    pub(crate) fn hear(&mut self, hearing: Hearing) {
-        self.announcements.heard.push(hearing);
-    }
-
-    /// The transaction has committed: what it said is told, what it listens to counts.
-    pub(crate) fn announce(&mut self) {
-        let Announcements { said, heard } = std::mem::take(&mut self.announcements);
-        let (server, pid) = (self.server.clone(), self.pid());
-        for hearing in heard {
-            match hearing {
-                Hearing::Listen(channel) => server.channels.listen(&channel, pid, &self.mailbox),
-                Hearing::Unlisten(channel) => server.channels.unlisten(channel.as_deref(), pid),
-            }
-        }
-        for (channel, payload) in said {
-            server.channels.notify(&Notification {
-                sender: pid,
-                channel,
-                payload,
-            });
-        }
-    }
-
-    /// Nobody listens here any more, and nothing is locked.
-    pub(crate) fn leave(&mut self) {
-        self.forget_effects();
-        self.server.channels.unlisten(None, self.pid());
-        self.server.advisory.leave(self.pid());
-    }
-}
-
-/// Where a session's notifications come in.
-pub type Letters = tokio::sync::mpsc::Receiver<Notification>;
-
-/// A mailbox and its letters.
-pub fn mailbox() -> (Mailbox, Letters) {
-    tokio::sync::mpsc::channel(crate::notifications::QUEUE_MAX)
 }

@@ -5,9 +5,9 @@
 //! parsed last are kept, [`TREES_BYTES`] together; another statement is parsed again when it is
 //! used. The texts of one connection have a limit, [`TEXTS_BYTES_MAX`].
 
-use super::extended::{Description, sql_of};
-use super::parameters;
-use crate::serving::kept::Kept;
+use crate::kept::Kept;
+use crate::parameters;
+use crate::statement::{Description, sql_of};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};

@@ -11,10 +11,13 @@
 //! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block
 //! sees what it created.
 
-use super::{Outcome, Session, Status, settings};
-use crate::protocol::error::Notice;
-use crate::protocol::parameters::parse_bool;
+use super::Asker;
+use crate::error::Notice;
+use crate::identifiers::name_of;
+use crate::outcome::{Outcome, Status};
+use crate::parameters::parse_bool;
 use crate::serving::collect::rows_bytes;
+use crate::settings;
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
@@ -157,25 +160,25 @@ pub fn is_rollback_to(statement: &Statement) -> bool {
     )
 }
 
-impl Session {
+impl Asker {
     /// The epoch that a read sees: the block's, or the newest that includes this session's writes.
     pub(crate) async fn read_pin(&mut self) -> Result<Arc<Pin>> {
         if let Some(block) = self.transaction.block() {
             return Ok(block.pin.clone());
         }
         self.wait_for_own_writes().await?;
-        Ok(Arc::new(self.server.engine.pin()))
+        Ok(Arc::new(self.commons.engine.pin()))
     }
 
     async fn wait_for_own_writes(&mut self) -> Result<()> {
         if let Some(epoch) = self.written {
-            self.server.engine.wait_visible(epoch).await?;
+            self.commons.engine.wait_visible(epoch).await?;
             self.written = None;
         }
         Ok(())
     }
 
-    pub(crate) async fn begin(&mut self, read_only: bool) -> Result<Outcome> {
+    pub async fn begin(&mut self, read_only: bool) -> Result<Outcome> {
         if self.transaction.status() != Status::Idle {
             self.notice(Notice::warning(
                 SqlState("25001"),
@@ -184,7 +187,7 @@ impl Session {
             return Ok(Outcome::Command("BEGIN".into()));
         }
         self.wait_for_own_writes().await?;
-        let pin = Arc::new(self.server.engine.pin());
+        let pin = Arc::new(self.commons.engine.pin());
         Arc::make_mut(&mut self.settings).begin();
         let read_only = read_only || self.settings.is_on("default_transaction_read_only");
         self.transaction = Transaction::Open(Box::new(Block {
@@ -197,7 +200,7 @@ impl Session {
     }
 
     /// SET TRANSACTION READ ONLY, READ WRITE: of the open block.
-    pub(crate) fn set_read_only(&mut self, value: Option<&str>) -> Result<Outcome> {
+    pub fn set_read_only(&mut self, value: Option<&str>) -> Result<Outcome> {
         let default = self.settings.is_on("default_transaction_read_only");
         let read_only = match value {
             None => default,
@@ -225,7 +228,7 @@ impl Session {
     }
 
     /// `25006` where the block, or without one the session, may only read.
-    pub(crate) fn check_may_write(&mut self, what: &str) -> Result<()> {
+    pub fn check_may_write(&mut self, what: &str) -> Result<()> {
         let read_only = match self.transaction.block() {
             Some(block) => block.read_only,
             None => self.settings.is_on("default_transaction_read_only"),
@@ -241,13 +244,13 @@ impl Session {
     }
 
     /// After DDL: the block reads the newest epoch from here on, in which the change counts.
-    pub(crate) fn move_on(&mut self) {
+    pub fn move_on(&mut self) {
         if let Some(block) = self.transaction.block() {
-            block.pin = Arc::new(self.server.engine.pin());
+            block.pin = Arc::new(self.commons.engine.pin());
         }
     }
 
-    pub(crate) async fn commit(&mut self) -> Result<Outcome> {
+    pub async fn commit(&mut self) -> Result<Outcome> {
         self.settle();
         match std::mem::take(&mut self.transaction) {
             Transaction::Idle => {
@@ -279,7 +282,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn rollback(&mut self) -> Result<Outcome> {
+    pub fn rollback(&mut self) -> Result<Outcome> {
         if self.transaction.status() == Status::Idle {
             self.notice(Notice::warning(
                 SqlState("25P01"),
@@ -298,7 +301,6 @@ impl Session {
         if !committed {
             self.forget_effects();
         }
-        self.cursors.end_transaction();
     }
 
     /// Commits a guard by the session's `dml_commit`.
@@ -319,8 +321,8 @@ impl Session {
     }
 
     /// Locks tables for writing: for this statement alone, or as part of the block.
-    pub(crate) async fn lock(&mut self, tables: &[RelationId]) -> Result<SharedGuard> {
-        let (engine, writer) = (self.server.engine.clone(), self.writer());
+    pub async fn lock(&mut self, tables: &[RelationId]) -> Result<SharedGuard> {
+        let (engine, writer) = (self.commons.engine.clone(), self.writer());
         let Some(block) = self.transaction.block() else {
             return Ok(Arc::new(Mutex::new(
                 engine.begin_write(tables, writer).await?,
@@ -373,7 +375,7 @@ impl Session {
             else {
                 continue;
             };
-            let named = crate::dml::name_of(name)?;
+            let named = name_of(name)?;
             let known_as = alias
                 .as_ref()
                 .map_or(named.name.as_str(), |a| a.name.value.as_str());
@@ -408,12 +410,8 @@ impl Session {
         Ok(())
     }
 
-    /// Writes through a guard of [`Session::lock`]; outside of a block also commits.
-    pub(crate) async fn write(
-        &mut self,
-        guard: SharedGuard,
-        write: Write,
-    ) -> Result<(usize, usize)> {
+    /// Writes through a guard of [`Asker::lock`]; outside of a block also commits.
+    pub async fn write(&mut self, guard: SharedGuard, write: Write) -> Result<(usize, usize)> {
         // A block that writes too much fails here, before it is kept in memory until its COMMIT.
         let before = self.transaction.block().map_or(0, |b| b.writes.bytes);
         let bytes = before + write.bytes();
@@ -432,9 +430,9 @@ impl Session {
         Ok(counts)
     }
 
-    pub(crate) fn savepoint(&mut self, name: &str) -> Result<Outcome> {
+    pub fn savepoint(&mut self, name: &str) -> Result<Outcome> {
         let (settings, announcements) = (self.settings.savepoint(), self.announcements.mark());
-        let advisory = self.server.advisory.taken(self.pid());
+        let advisory = self.commons.advisory.taken(self.pid());
         let Some(block) = self.transaction.block() else {
             return Err(Error::user(
                 SqlState("25P01"),
@@ -451,7 +449,7 @@ impl Session {
         Ok(Outcome::Command("SAVEPOINT".into()))
     }
 
-    pub(crate) fn release_savepoint(&mut self, name: &str) -> Result<Outcome> {
+    pub fn release_savepoint(&mut self, name: &str) -> Result<Outcome> {
         let block = self.transaction.block().ok_or_else(|| {
             Error::user(
                 SqlState("25P01"),
@@ -467,7 +465,7 @@ impl Session {
         Ok(Outcome::Command("RELEASE".into()))
     }
 
-    pub(crate) async fn rollback_to_savepoint(&mut self, name: &str) -> Result<Outcome> {
+    pub async fn rollback_to_savepoint(&mut self, name: &str) -> Result<Outcome> {
         let mut block = match std::mem::take(&mut self.transaction) {
             Transaction::Open(block) | Transaction::Failed(Some(block)) => block,
             Transaction::Failed(None) => {
@@ -489,7 +487,7 @@ impl Session {
         let savepoint = &block.savepoints[at];
         let length = savepoint.journal;
         self.announcements.back_to(savepoint.announcements);
-        self.server
+        self.commons
             .advisory
             .end_transaction(self.pid(), savepoint.advisory);
         for (name, value) in Arc::make_mut(&mut self.settings).back_to(&savepoint.settings) {
@@ -507,7 +505,7 @@ impl Session {
             .chain(block.writes.read_for_update.keys().copied())
             .collect();
         self.transaction = Transaction::Open(block);
-        let (engine, writer) = (self.server.engine.clone(), self.writer());
+        let (engine, writer) = (self.commons.engine.clone(), self.writer());
         if let Some(block) = self.transaction.block()
             && !block.writes.tables.is_empty()
         {

@@ -3,14 +3,17 @@
 //! name where they matter. RisingWave's settings are accepted with a NOTICE that says that they
 //! mean nothing.
 
-use crate::protocol::error::Notice;
-use crate::protocol::parameters::parse_bool;
+use crate::error::Notice;
+use crate::parameters::parse_bool;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tidemark_common::memory::{bytes_text, parse_bytes};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_values::moment::Zone;
+
+/// The PostgreSQL version that clients are told; `pg_catalog` is shaped like it.
+pub const SERVER_VERSION: &str = "13.14.0";
 
 /// A known setting: its name as it is reported, its default, and a sentence for `SHOW ALL`.
 struct Known(&'static str, &'static str, &'static str);
@@ -138,7 +141,7 @@ const KNOWN: &[Known] = &[
     ),
     Known(
         "server_version",
-        crate::protocol::startup::SERVER_VERSION,
+        crate::settings::SERVER_VERSION,
         "Shows the server version.",
     ),
     Known(
@@ -277,7 +280,7 @@ impl Settings {
 
     /// A timeout; `None` if there is none.
     pub fn timeout(&self, name: &str) -> Option<Duration> {
-        let milliseconds = self.get(name).and_then(super::parse_milliseconds)?;
+        let milliseconds = self.get(name).and_then(parse_milliseconds)?;
         (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
     }
 
@@ -522,7 +525,7 @@ impl Settings {
             }
             "dml_commit" => value.to_ascii_lowercase(),
             name if name.ends_with("_timeout") && self.defaults.contains_key(name) => {
-                let Some(most) = super::parse_milliseconds(&value) else {
+                let Some(most) = parse_milliseconds(&value) else {
                     return Err(invalid().with_hint(
                         "A number of milliseconds, or one with a unit: ms, s, min or h.",
                     ));
@@ -688,6 +691,24 @@ fn unknown(name: &str) -> Error {
         SqlState::UNDEFINED_OBJECT,
         format!("unrecognized configuration parameter \"{name}\""),
     )
+}
+
+/// `5000`, `5s`, `2min`: milliseconds.
+fn parse_milliseconds(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(unit)
 }
 
 #[cfg(test)]

@@ -1,0 +1,118 @@
+//! How a client's queries run: what they see, where they are planned, and their rows.
+
+use super::Asker;
+use crate::error::from_datafusion;
+use crate::outcome::{Rows, Tag};
+use crate::serving::query::{check_select_lists, plan_to_run};
+use crate::serving::{named, names, threads};
+use crate::snapshot::Snapshot;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_planner::SessionZone;
+
+impl Asker {
+    /// What the next statement sees.
+    pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
+        // The catalog before the epoch: every relation in it exists at an epoch that is pinned
+        // after it.
+        let catalog = self.catalog();
+        let pin = self.read_pin().await?;
+        Ok(Snapshot {
+            commons: self.commons.clone(),
+            catalog,
+            pin,
+            written: self.transaction.written(),
+            search_path: self.settings.search_path(),
+            user: self.user().into(),
+            overrides: Vec::new(),
+            notices: self.voice.notices.clone(),
+            settings: self.settings.clone(),
+            effects: self.effects(),
+            readable: Arc::default(),
+            told: Arc::default(),
+        })
+    }
+
+    /// Starts a physical plan and streams its rows.
+    pub(crate) fn stream(
+        &self,
+        plan: &LogicalPlan,
+        physical: Arc<dyn ExecutionPlan>,
+        names: Option<Vec<String>>,
+        tag: Tag,
+    ) -> Result<Rows> {
+        let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
+        Ok(Rows {
+            schema,
+            stream: self.start_plan(physical)?.rows,
+            tag,
+        })
+    }
+
+    /// Starts a physical plan with memory of its own.
+    pub(crate) fn start_plan(&self, physical: Arc<dyn ExecutionPlan>) -> Result<threads::Running> {
+        let limit = self.settings.bytes("query_memory_max");
+        self.serving.run(&self.state, physical, limit)
+    }
+
+    /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
+    /// it looks again: that changes the relation behind a name, and not whether there is one.
+    pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
+        check_select_lists(sql)?;
+        loop {
+            let snapshot = self.snapshot().await?;
+            let seen = snapshot.catalog.clone();
+            let result = self.select_at(snapshot, sql).await;
+            let gone = |e: &Error| e.state() == SqlState::UNDEFINED_TABLE;
+            if !result.as_ref().is_err_and(gone) || Arc::ptr_eq(&seen, &self.catalog()) {
+                return result;
+            }
+        }
+    }
+
+    async fn select_at(&mut self, snapshot: Snapshot, sql: &ast::Statement) -> Result<Rows> {
+        self.state.mark_start_execution();
+        let tree = sql.clone();
+        let (plan, physical) = self
+            .planned(move |state| plan_to_run(state, &snapshot, tree))
+            .await?;
+        let columns: Vec<String> = plan
+            .schema()
+            .fields()
+            .iter()
+            .map(|f| f.name().clone())
+            .collect();
+        let names = names::output_names(sql, &columns);
+        self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
+    }
+
+    /// Runs `work` on a planning thread, with this session's functions and in its time zone.
+    pub(crate) fn planned<T: Send + 'static, F>(
+        &self,
+        work: F,
+    ) -> impl Future<Output = Result<T>> + Send + use<T, F>
+    where
+        F: FnOnce(&SessionState) -> Result<T> + Send + 'static,
+    {
+        let (serving, mut state) = (self.serving.clone(), self.state.clone());
+        if let Some(zone) = self.settings.get("timezone")
+            && zone != "UTC"
+        {
+            let zone = SessionZone(zone.to_string());
+            state.config_mut().options_mut().extensions.insert(zone);
+        }
+        async move { serving.planning.run(move || work(&state)).await }
+    }
+
+    /// A plan as it will be run; `None` when it cannot be told (parameters without type).
+    pub(crate) async fn optimized(&mut self, plan: &LogicalPlan) -> Option<LogicalPlan> {
+        let plan = plan.clone();
+        self.planned(move |state| state.optimize(&plan).map_err(from_datafusion))
+            .await
+            .ok()
+    }
+}

@@ -1,0 +1,7 @@
+//! The bytes of COPY: its options, and lines of text or CSV as they come and as they are written.
+
+pub mod lines;
+pub mod options;
+
+pub use lines::Fields;
+pub use options::CopyOptions;

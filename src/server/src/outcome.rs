@@ -1,0 +1,120 @@
+//! What a statement gives: a tag, rows, or COPY in one of its directions; and where it leaves the
+//! transaction.
+
+use crate::copy::CopyOptions;
+use crate::error::{from_arrow, from_datafusion};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::physical_plan::SendableRecordBatchStream;
+use datafusion::physical_plan::memory::MemoryStream;
+use std::sync::Arc;
+use tidemark_common::Result;
+use tidemark_plan::Relation;
+use tidemark_values::moment::Zone;
+
+/// How a command tag is completed.
+#[derive(Clone, Debug)]
+pub enum Tag {
+    /// As it is: `SHOW`, `EXPLAIN`.
+    Fixed(&'static str),
+    /// Followed by the number of rows: `SELECT 3`, `INSERT 0 3`.
+    Counted(&'static str),
+}
+
+impl Tag {
+    /// The text for `rows` rows.
+    pub fn text(&self, rows: usize) -> String {
+        match self {
+            Tag::Fixed(tag) => (*tag).into(),
+            Tag::Counted(tag) => format!("{tag} {rows}"),
+        }
+    }
+}
+
+/// Rows on their way to the client.
+pub struct Rows {
+    /// Names as the client sees them, types with their SQL names.
+    pub schema: SchemaRef,
+    /// Batches with these columns, in this order.
+    pub stream: SendableRecordBatchStream,
+    /// How the statement ends.
+    pub tag: Tag,
+}
+
+/// What a statement gives.
+pub enum Outcome {
+    /// A command tag.
+    Command(String),
+    /// Rows, then a tag.
+    Rows(Rows),
+    /// `COPY .. TO STDOUT`.
+    CopyOut(CopyOut),
+    /// `COPY .. FROM STDIN`: the client sends data next.
+    CopyIn(CopyIn),
+}
+
+/// `COPY .. TO STDOUT`.
+pub struct CopyOut {
+    /// What to send.
+    pub rows: Rows,
+    /// How.
+    pub options: CopyOptions,
+}
+
+/// `COPY t FROM STDIN`, checked: what the session needs to write the rows.
+pub struct CopyIn {
+    /// The table.
+    pub relation: Arc<Relation>,
+    /// The columns that each line has, by position.
+    pub columns: Vec<usize>,
+    /// How lines are read.
+    pub options: CopyOptions,
+    /// Where their moments are meant.
+    pub zone: Zone,
+}
+
+/// Rows from memory.
+pub fn memory_rows(batch: RecordBatch, tag: Tag) -> Result<Outcome> {
+    let schema = batch.schema();
+    let stream =
+        MemoryStream::try_new(vec![batch], schema.clone(), None).map_err(from_datafusion)?;
+    Ok(Outcome::Rows(Rows {
+        schema,
+        stream: Box::pin(stream),
+        tag,
+    }))
+}
+
+/// A schema of text columns.
+pub fn text_schema(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(
+        names
+            .iter()
+            .map(|n| Field::new(*n, DataType::Utf8, true))
+            .collect::<Vec<_>>(),
+    ))
+}
+
+/// A result of text columns.
+pub fn text_rows(
+    names: &[&str],
+    rows: Vec<Vec<Option<String>>>,
+    tag: &'static str,
+) -> Result<Outcome> {
+    let columns = (0..names.len())
+        .map(|i| Arc::new(rows.iter().map(|r| r[i].clone()).collect::<StringArray>()) as ArrayRef)
+        .collect();
+    let batch = RecordBatch::try_new(text_schema(names), columns).map_err(from_arrow)?;
+    memory_rows(batch, Tag::Fixed(tag))
+}
+
+/// The transaction status that ReadyForQuery tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No transaction block.
+    Idle,
+    /// In a block.
+    Open,
+    /// In a block that failed.
+    Failed,
+}
