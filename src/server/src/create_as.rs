@@ -2,21 +2,21 @@
 //! query's columns, under other names if these are given. They are written by the epoch from which
 //! on the table counts: a crash finds both or neither, and nobody sees the table without them.
 
-use crate::dml;
-use crate::error::{Notice, from_datafusion};
-use crate::identifiers::quote_ident;
-use crate::outcome::Outcome;
-use crate::serving::collect::collect_bounded;
 use crate::session::Session;
-use crate::types;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
-use datafusion::sql::sqlparser::ast;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Column, Relation, declared_numeric};
 use tidemark_planner::NUMERIC;
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, Statement, StatementKind};
+use tidemark_query::dml;
+use tidemark_query::error::{Notice, from_datafusion};
+use tidemark_query::identifiers::quote_ident;
+use tidemark_query::outcome::Outcome;
+use tidemark_query::serving::collect::collect_bounded;
+use tidemark_query::types;
 
 /// A column as CREATE TABLE declares it.
 fn definition(field: &Field) -> String {
@@ -38,7 +38,7 @@ fn definition(field: &Field) -> String {
     format!(
         "{} {}",
         quote_ident(field.name()),
-        crate::types::column_type_name(&column)
+        tidemark_query::types::column_type_name(&column)
     )
 }
 
@@ -77,7 +77,7 @@ impl Session {
             .asker
             .select(sql)
             .await
-            .map_err(|e| crate::serving::position::locate(e, query))?;
+            .map_err(|e| tidemark_query::serving::position::locate(e, query))?;
         let fields = rows.schema.fields();
         if columns.len() > fields.len() {
             let message = "too many column names were specified";
@@ -121,7 +121,7 @@ pub(crate) fn table_rows(
             .iter()
             .zip(&relation.columns)
             .map(|(a, c)| cast_array(a, &c.data_type))
-            .collect::<datafusion::common::Result<Vec<_>>>();
+            .collect::<Result<Vec<_>, _>>();
         dml::computed_batch(relation, arrays.map_err(from_datafusion)?)
     });
     rows.collect()

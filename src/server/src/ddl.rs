@@ -9,19 +9,19 @@ mod grants;
 mod index;
 mod roles;
 
-use crate::error::Notice;
-use crate::outcome::Outcome;
 use crate::session::Session;
 use arrow::array::RecordBatch;
-use datafusion::sql::sqlparser::ast;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_node::engine::{CatalogChange, Creation};
 use tidemark_plan::{Catalog, Privilege, Relation, RelationKind};
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
+use tidemark_query::error::Notice;
+use tidemark_query::outcome::Outcome;
 
 /// A relation behind all that it stands on, each once.
 fn upstream_first(catalog: &Catalog, relation: &Arc<Relation>, into: &mut Vec<Arc<Relation>>) {
@@ -170,7 +170,7 @@ impl Session {
         let mut planned = planned;
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
             mark_varchar(&mut planned.relation, &c.columns);
-            crate::dml::check_defaults(&planned.relation.columns)?;
+            tidemark_query::dml::check_defaults(&planned.relation.columns)?;
         }
         check_connector(&planned.relation).await?;
         let creation = Creation {
@@ -699,7 +699,7 @@ impl Session {
         self.server.engine.cancel(&ids).await?;
         let rows: Vec<Vec<Option<String>>> =
             ids.iter().map(|id| vec![Some(id.to_string())]).collect();
-        crate::outcome::text_rows(&["Id"], rows, "CANCEL JOBS")
+        tidemark_query::outcome::text_rows(&["Id"], rows, "CANCEL JOBS")
     }
 }
 

@@ -5,9 +5,6 @@
 //! parsed last are kept, [`TREES_BYTES`] together; another statement is parsed again when it is
 //! used. The texts of one connection have a limit, [`TEXTS_BYTES_MAX`].
 
-use crate::kept::Kept;
-use crate::parameters;
-use crate::statement::{Description, sql_of};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -15,6 +12,9 @@ use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::Catalog;
 use tidemark_planner::statement::{Statement, StatementKind};
+use tidemark_query::kept::Kept;
+use tidemark_query::parameters;
+use tidemark_query::statement::{Description, sql_of};
 
 /// Bytes of trees that a connection keeps, about.
 const TREES_BYTES: usize = 8 << 20;

@@ -1,14 +1,14 @@
 //! SHOW, DESCRIBE and EXPLAIN.
 
-use crate::outcome::{Outcome, text_rows};
 use crate::session::Session;
-use crate::types::column_type_name;
-use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Relation, RelationKind};
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
+use tidemark_query::outcome::{Outcome, text_rows};
+use tidemark_query::types::column_type_name;
 use tidemark_values::moment::{Zone, timestamptz_text};
 
 fn some(text: impl Into<String>) -> Option<String> {
@@ -355,7 +355,7 @@ impl Session {
     }
 
     fn show_processes(&self) -> Result<Outcome> {
-        let row = |(pid, c): (i32, crate::clients::Client)| {
+        let row = |(pid, c): (i32, tidemark_query::clients::Client)| {
             let doing = c.activity.look();
             vec![
                 some(pid.to_string()),
@@ -478,11 +478,11 @@ impl Session {
             StatementKind::Sql(sql) => match sql.as_ref() {
                 query @ ast::Statement::Query(_) => {
                     let mut query = query.clone();
-                    crate::parameters::bind(&mut query, parameters)?;
+                    tidemark_query::parameters::bind(&mut query, parameters)?;
                     self.asker
                         .explain_query(&query, analyze, verbose)
                         .await
-                        .map_err(|e| crate::serving::position::locate(e, inner))?
+                        .map_err(|e| tidemark_query::serving::position::locate(e, inner))?
                 }
                 other => vec![other.to_string()],
             },
@@ -505,7 +505,7 @@ impl Session {
                 };
                 let (notices, lines) = self.server.serving.planning.run(planned).await?;
                 for notice in notices {
-                    self.notice(crate::error::Notice::new(notice));
+                    self.notice(tidemark_query::error::Notice::new(notice));
                 }
                 lines
             }

@@ -1,9 +1,9 @@
 //! What a session's role may do to schemas, relations and roles, asked before it is done.
 
-use crate::privileges::denied;
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Object, Privilege, Relation};
+use tidemark_query::privileges::denied;
 
 impl Session {
     /// `42501` unless it may create relations in a schema.

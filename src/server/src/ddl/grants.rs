@@ -1,11 +1,11 @@
 //! GRANT and REVOKE.
 
-use crate::outcome::Outcome;
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{Grant, Object, Privilege, RelationKind};
 use tidemark_planner::statement::Granted;
+use tidemark_query::outcome::Outcome;
 
 impl Session {
     pub(crate) async fn grant(

@@ -3,14 +3,14 @@
 //! all of it in one error.
 
 use super::{done, exists};
-use crate::error::Notice;
-use crate::identifiers::quote_ident;
-use crate::outcome::Outcome;
 use crate::session::Session;
-use datafusion::sql::sqlparser::ast::{self, Expr};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
+use tidemark_planner::sqlparser::ast::{self, Expr};
 use tidemark_planner::statement::Statement;
+use tidemark_query::error::Notice;
+use tidemark_query::identifiers::quote_ident;
+use tidemark_query::outcome::Outcome;
 
 /// `0A000` for what an index here does not do.
 fn check(index: &ast::CreateIndex) -> Result<()> {
@@ -100,7 +100,10 @@ impl Session {
         statement: &Statement,
     ) -> Result<Outcome> {
         let catalog = self.catalog();
-        let on = self.resolve(&catalog, &crate::identifiers::name_of(&index.table_name)?)?;
+        let on = self.resolve(
+            &catalog,
+            &tidemark_query::identifiers::name_of(&index.table_name)?,
+        )?;
         self.require_ownership(&on)?;
         if !matches!(
             on.kind,
@@ -129,7 +132,7 @@ impl Session {
             .map(|c| c.map(|c| quote_ident(&c.name)))
             .collect::<Result<Vec<String>>>()?;
         let name = match &index.name {
-            Some(name) => crate::identifiers::name_of(name)?.name,
+            Some(name) => tidemark_query::identifiers::name_of(name)?.name,
             None => {
                 let names: Vec<&str> = columns.iter().map(|c| c.name.as_str()).collect();
                 format!("{}_{}_idx", on.name, names.join("_"))

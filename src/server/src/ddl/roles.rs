@@ -1,12 +1,12 @@
 //! CREATE, ALTER and DROP ROLE.
 
 use crate::auth::Verifier;
-use crate::outcome::Outcome;
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{ROOT, Role};
 use tidemark_planner::statement::RoleOption;
+use tidemark_query::outcome::Outcome;
 use tidemark_values::moment;
 
 /// Letters of a password at most.
@@ -78,7 +78,7 @@ impl Session {
                     return Err(no_role(name));
                 }
                 let text = format!("role \"{name}\" does not exist, skipping");
-                self.notice(crate::error::Notice::new(text));
+                self.notice(tidemark_query::error::Notice::new(text));
                 continue;
             }
             changes.push(CatalogChange::DropRole { name: name.clone() });
@@ -119,7 +119,7 @@ impl Session {
     fn verifier(&self, password: &str) -> Result<Option<String>> {
         if password.is_empty() {
             let text = "empty string is not a valid password, clearing password";
-            self.notice(crate::error::Notice::new(text));
+            self.notice(tidemark_query::error::Notice::new(text));
             return Ok(None);
         }
         if let Some(verifier) = Verifier::parse(password) {

@@ -2,17 +2,17 @@
 //! ([`lines`]), of which the session makes columns; `COPY .. TO STDOUT` sends rows as text or CSV.
 
 use super::{Connection, Failure, encode};
-use crate::copy::CopyOptions;
-use crate::copy::lines::{Splitter, put_field};
-use crate::copy::options::Header;
-use crate::dml::CopyRows;
-use crate::outcome::{CopyIn, CopyOut};
 use arrow::array::RecordBatch;
 use bytes::{BufMut, BytesMut};
 use futures::StreamExt;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_query::copy::CopyOptions;
+use tidemark_query::copy::lines::{Splitter, put_field};
+use tidemark_query::copy::options::Header;
+use tidemark_query::dml::CopyRows;
+use tidemark_query::outcome::{CopyIn, CopyOut};
 use tidemark_values::moment::Zone;
 
 impl Connection {
@@ -48,7 +48,7 @@ impl Connection {
                     .next()
                     .await
                     .transpose()
-                    .map_err(crate::error::from_datafusion)
+                    .map_err(tidemark_query::error::from_datafusion)
             })
             .await?
         {

@@ -8,7 +8,6 @@
 //! ```
 //! A batch's columns are downcast once; then each row is written value by value into one buffer.
 
-use crate::types;
 use arrow::array::*;
 use arrow::datatypes::*;
 use bytes::{BufMut, BytesMut};
@@ -16,6 +15,7 @@ use pgwire::api::Type;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
+use tidemark_query::types;
 use tidemark_values::array;
 use tidemark_values::float_text;
 use tidemark_values::jsonb;

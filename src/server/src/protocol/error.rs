@@ -1,8 +1,8 @@
 //! Errors and notices on their way to the client: the fields of their messages.
 
-use crate::error::Notice;
 use pgwire::error::ErrorInfo;
 use tidemark_common::Error;
+use tidemark_query::error::Notice;
 
 /// The fields of the NoticeResponse.
 pub fn notice_info(notice: Notice) -> ErrorInfo {

@@ -7,10 +7,7 @@
 
 use super::encode::Formats;
 use super::{Connection, Cursor, Failure, encode, parameters};
-use crate::outcome::{Outcome, Tag};
 use crate::prepared::Prepared;
-use crate::statement::Description;
-use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
@@ -21,7 +18,10 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::Statement;
+use tidemark_query::outcome::{Outcome, Tag};
+use tidemark_query::statement::Description;
 
 /// A statement with its parameters.
 pub struct Portal {

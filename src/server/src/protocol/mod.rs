@@ -21,16 +21,9 @@ pub mod simple;
 pub mod startup;
 
 use crate::Server;
-use crate::clients::Activity;
 use crate::codec::Wire;
-use crate::error::Notice;
-use crate::notifications::{Letters, Notification};
-use crate::outcome::{Outcome, Rows, Status};
-use crate::serving::collect::rows_bytes;
-use crate::serving::planning::panicked;
 use crate::session::Session;
 use crate::tls::Tls;
-use datafusion::physical_plan::SendableRecordBatchStream;
 use encode::Formats;
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
@@ -47,6 +40,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_query::clients::Activity;
+use tidemark_query::error::Notice;
+use tidemark_query::notifications::{Letters, Notification};
+use tidemark_query::outcome::{Outcome, RowStream, Rows, Status};
+use tidemark_query::serving::collect::rows_bytes;
+use tidemark_query::serving::planning::panicked;
 use tidemark_values::moment::Zone;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -293,14 +292,14 @@ impl Cursor {
             let (batch, offset) = match self.current.take() {
                 Some(part) => part,
                 None => {
-                    let stream: &mut SendableRecordBatchStream = &mut self.rows.stream;
+                    let stream: &mut RowStream = &mut self.rows.stream;
                     match line
                         .drive(async {
                             stream
                                 .next()
                                 .await
                                 .transpose()
-                                .map_err(crate::error::from_datafusion)
+                                .map_err(tidemark_query::error::from_datafusion)
                         })
                         .await?
                     {

@@ -2,13 +2,13 @@
 //! places of a statement's `$n` ([`bind`]). Text stays an untyped literal, everything else becomes
 //! a cast of its number or text.
 //!
-//! [`bind`]: crate::parameters::bind
+//! [`bind`]: tidemark_query::parameters::bind
 
-use crate::parameters::{cast, data_type, null, parse_bool};
-use crate::types;
-use datafusion::sql::sqlparser::ast::{self, Expr, Value};
 use pgwire::api::Type;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_planner::sqlparser::ast::{self, Expr, Value};
+use tidemark_query::parameters::{cast, data_type, null, parse_bool};
+use tidemark_query::types;
 use tidemark_values::array;
 use tidemark_values::numeric::Numeric;
 

@@ -7,11 +7,11 @@
 
 use super::encode::Formats;
 use super::{Connection, Failure, caught};
-use crate::outcome::Status;
-use datafusion::sql::sqlparser::ast;
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
+use tidemark_query::outcome::Status;
 
 fn is_write(statement: &Statement) -> bool {
     let StatementKind::Sql(sql) = &statement.kind else {

@@ -9,9 +9,7 @@
 use super::interrupts::{Interrupts, Limits};
 use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
-use crate::asker::Voice;
 use crate::codec::{Codec, Wire};
-use crate::notifications::mailbox;
 use crate::session::Session;
 use crate::tls::Tls;
 use futures::{SinkExt, StreamExt};
@@ -25,6 +23,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Error, SqlState};
+use tidemark_query::asker::Voice;
+use tidemark_query::notifications::mailbox;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 

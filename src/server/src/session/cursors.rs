@@ -3,20 +3,17 @@
 //! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`, and `KILL`.
 
 use super::Session;
-use crate::effects::Hearing;
-use crate::outcome::{Outcome, Rows, Status, Tag};
 use crate::prepared::check_trees;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::Result as DataFusionResult;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::sql::sqlparser::ast;
 use futures::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
+use tidemark_query::effects::Hearing;
+use tidemark_query::outcome::{Outcome, RowResult, RowStream, Rows, Status, Tag};
 use tokio::sync::Mutex;
 
 /// An open cursor.
@@ -30,14 +27,14 @@ struct Cursor {
 /// The rows of a cursor that were not fetched yet.
 struct Remaining {
     /// None when it has ended.
-    stream: Option<SendableRecordBatchStream>,
+    stream: Option<RowStream>,
     /// Of the last batch.
     rest: Option<RecordBatch>,
 }
 
 impl Remaining {
     /// The next batch, of at most `max` rows.
-    async fn next(&mut self, max: usize) -> Option<DataFusionResult<RecordBatch>> {
+    async fn next(&mut self, max: usize) -> Option<RowResult> {
         let batch = match self.rest.take() {
             Some(batch) => batch,
             None => match self.stream.as_mut()?.next().await {
@@ -133,9 +130,9 @@ impl Session {
                 ..
             } => {
                 // A value has no parameters of its own.
-                let undefined = crate::parameters::count(parameters);
+                let undefined = tidemark_query::parameters::count(parameters);
                 if undefined > 0 {
-                    return Err(crate::parameters::undefined(undefined));
+                    return Err(tidemark_query::parameters::undefined(undefined));
                 }
                 let last = name.0.last().and_then(|part| part.as_ident());
                 let name = last.map_or_else(|| name.to_string(), folded);
@@ -145,8 +142,8 @@ impl Session {
                     .get(&name)
                     .cloned()
                     .ok_or_else(|| no_prepared(&name))?;
-                let wanted =
-                    crate::statement::sql_of(&prepared).map_or(0, crate::parameters::count);
+                let wanted = tidemark_query::statement::sql_of(&prepared)
+                    .map_or(0, tidemark_query::parameters::count);
                 if wanted != parameters.len() {
                     return Err(Error::user(
                         SqlState::SYNTAX_ERROR,
@@ -190,7 +187,7 @@ impl Session {
             }
             S::LISTEN { channel } => {
                 let channel = folded(channel);
-                crate::notifications::check(&channel, "")?;
+                tidemark_query::notifications::check(&channel, "")?;
                 self.asker.hear(Hearing::Listen(channel));
                 done("LISTEN")
             }
@@ -330,14 +327,8 @@ impl Session {
             let left = batch.as_ref().map_or(0, |b| wanted - b.num_rows());
             Some((batch, (rows, left)))
         });
-        Ok(Outcome::Rows(Rows {
-            schema: cursor.schema.clone(),
-            stream: Box::pin(RecordBatchStreamAdapter::new(
-                cursor.schema.clone(),
-                fetched,
-            )),
-            tag: Tag::Counted("FETCH"),
-        }))
+        let (schema, tag) = (cursor.schema.clone(), Tag::Counted("FETCH"));
+        Ok(Outcome::Rows(Rows::streamed(schema, fetched, tag)))
     }
 }
 

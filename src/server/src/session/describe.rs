@@ -1,15 +1,15 @@
 //! What Describe tells about a statement.
 
 use super::Session;
-use crate::outcome::Outcome;
-use crate::parameters;
-use crate::serving::position;
-use crate::statement::{Description, sql_of};
 use arrow::datatypes::SchemaRef;
-use datafusion::sql::sqlparser::ast;
 use pgwire::api::Type;
 use tidemark_common::Result;
+use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
+use tidemark_query::outcome::Outcome;
+use tidemark_query::parameters;
+use tidemark_query::serving::position;
+use tidemark_query::statement::{Description, sql_of};
 
 impl Session {
     /// What Describe tells: the types of parameters and the columns of the result, without running
@@ -31,7 +31,7 @@ impl Session {
                     .map_or(Vec::new(), |s| vec![Type::TEXT; parameters::count(s)]);
                 Ok(Description {
                     parameters,
-                    columns: columns(crate::outcome::text_schema(&["QUERY PLAN"])),
+                    columns: columns(tidemark_query::outcome::text_schema(&["QUERY PLAN"])),
                 })
             }
             StatementKind::Show { what, schema, like } => {
@@ -58,7 +58,7 @@ impl Session {
             },
             StatementKind::ExplainJob { .. } => Ok(Description {
                 parameters: Vec::new(),
-                columns: columns(crate::outcome::text_schema(&["QUERY PLAN"])),
+                columns: columns(tidemark_query::outcome::text_schema(&["QUERY PLAN"])),
             }),
             StatementKind::Other(other) => match other.as_ref() {
                 ast::Statement::Fetch { name, .. } => Ok(Description {

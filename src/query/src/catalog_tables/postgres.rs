@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::types;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
-use pgwire::api::Type;
+use postgres_types::Type;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_common::Result;

@@ -55,7 +55,7 @@ pub(super) fn one_batch(batches: Vec<RecordBatch>, relation: &Relation) -> Resul
 }
 
 /// A batch of computed values, checked as inputs are.
-pub(crate) fn computed_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
+pub fn computed_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<RecordBatch> {
     let arrays = arrays
         .into_iter()
         .zip(&relation.columns)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the files of this folder anew from a PostgreSQL of the major version that the server names (15), as any superuser of it:
-#   PGHOST=.. PGUSER=postgres src/server/src/catalog_tables/exports/export.sh
+#   PGHOST=.. PGUSER=postgres src/query/src/catalog_tables/exports/export.sh
 # A file is one table of pg_catalog as it is in a fresh database: the first line describes the columns in the words of build.rs,
 # the others are rows as COPY writes them (tabs, \N, backslash escapes). Columns that only other versions have come last, with
 # their default and without a value in the rows.

@@ -606,13 +606,13 @@ fn format_type(oid: &str, modifier: Option<&str>) -> Option<String> {
     if oid == 0 {
         return Some("-".into());
     }
-    let t = pgwire::api::Type::from_oid(oid);
+    let t = postgres_types::Type::from_oid(oid);
     let modifier = modifier.and_then(|m| m.parse().ok()).unwrap_or(-1);
     Some(t.map_or_else(
         || "???".into(),
         |t| {
             let known = types::format_type(&t, modifier);
-            if known == "text" && t != pgwire::api::Type::TEXT {
+            if known == "text" && t != postgres_types::Type::TEXT {
                 t.name().to_string()
             } else {
                 known

@@ -4,7 +4,7 @@
 //! `jsonb`, `uuid`, `varchar(10)`, `timestamp(3)`, `oid`, `name`, `"char"`.
 
 use arrow::datatypes::{DataType, Field, IntervalUnit};
-use pgwire::api::Type;
+use postgres_types::Type;
 use tidemark_plan::Column;
 use tidemark_values::moment::IntervalFields;
 

@@ -8,7 +8,7 @@
 //! straight into columns. Nor does an UPDATE or DELETE of rows by their keys ([`by_key`]).
 
 mod alike;
-pub(crate) mod by_key;
+pub mod by_key;
 mod change;
 mod conflict;
 mod constants;
@@ -33,7 +33,7 @@ use crate::{parameters, types};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-pub(crate) use constants::check_defaults;
+pub use constants::check_defaults;
 use constants::*;
 pub use copy::CopyRows;
 use datafusion::catalog::MemTable;
@@ -47,8 +47,8 @@ use datafusion::sql::sqlparser::ast::{self, Expr, Ident, ObjectName, SelectItem,
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use insert::{all_direct, direct_parameters, insert_columns, values_of};
-use pgwire::api::Type;
-pub(crate) use rows::computed_batch;
+use postgres_types::Type;
+pub use rows::computed_batch;
 use rows::*;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -61,7 +61,7 @@ impl Asker {
 
     /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
     /// it looks again: that changes the relation behind a name, and not whether there is one.
-    pub(crate) async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
+    pub async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
         check_select_lists(sql)?;
         loop {
             let snapshot = self.snapshot().await?;

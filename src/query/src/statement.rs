@@ -9,7 +9,7 @@ use crate::serving::{named, names, position};
 use crate::{parameters, types};
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
-use pgwire::api::Type;
+use postgres_types::Type;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::statement::{Statement, StatementKind};
 

@@ -7,6 +7,8 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::Stream;
 use std::sync::Arc;
 use tidemark_common::Result;
 use tidemark_plan::Relation;
@@ -31,14 +33,35 @@ impl Tag {
     }
 }
 
+/// Rows as they come.
+pub type RowStream = SendableRecordBatchStream;
+
+/// Some of them, or what went wrong.
+pub type RowResult = datafusion::common::Result<RecordBatch>;
+
 /// Rows on their way to the client.
 pub struct Rows {
     /// Names as the client sees them, types with their SQL names.
     pub schema: SchemaRef,
     /// Batches with these columns, in this order.
-    pub stream: SendableRecordBatchStream,
+    pub stream: RowStream,
     /// How the statement ends.
     pub tag: Tag,
+}
+
+impl Rows {
+    /// Rows of a stream.
+    pub fn streamed(
+        schema: SchemaRef,
+        stream: impl Stream<Item = RowResult> + Send + 'static,
+        tag: Tag,
+    ) -> Rows {
+        Rows {
+            stream: Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)),
+            schema,
+            tag,
+        }
+    }
 }
 
 /// What a statement gives.

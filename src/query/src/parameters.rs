@@ -4,7 +4,7 @@
 
 use crate::types;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
-use pgwire::api::Type;
+use postgres_types::Type;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
 

@@ -142,7 +142,7 @@ pub(super) fn constant_default(column: &tidemark_plan::Column) -> Result<Option<
 /// long or too large is found when it is written, as in PostgreSQL.
 ///
 /// Errors: those of reading such a value.
-pub(crate) fn check_defaults(columns: &[tidemark_plan::Column]) -> Result<()> {
+pub fn check_defaults(columns: &[tidemark_plan::Column]) -> Result<()> {
     for column in columns.iter().filter(|column| column.default.is_some()) {
         if let Some(constant) = constant_default(column)? {
             let later = ["22001", "22003"].map(SqlState);
