@@ -182,8 +182,8 @@ impl Checkpoints {
             let by = store
                 .compact(&compaction, &spec, *generation, manifest.epoch)
                 .await;
-            if let Ok(file) = &by {
-                self.unnamed.lock().push(file.clone());
+            if let Ok(files) = &by {
+                self.unnamed.lock().extend(files.iter().cloned());
             }
             // A coordinator that is gone means shutdown.
             let _ = self.events.send(Event::Compacted { replaced, by });
