@@ -76,6 +76,11 @@ impl Checkpoints {
         self.storing.store.health().trouble()
     }
 
+    /// Bytes that are to be stored and wait in memory.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.storing.waiting.bytes()
+    }
+
     /// Stores the errors if they are others than the last checkpoint has; tries until the store
     /// takes them. Returns the object that holds them.
     pub async fn store_errors(&self, epoch: Epoch, sealed: SealedErrors) -> Option<ErrorsFile> {
