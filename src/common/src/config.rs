@@ -41,6 +41,9 @@ pub struct Config {
     /// Memory that all queries have together, as an amount ("2GB") or a percentage of the
     /// machine's. One query has half of it at most, unless its session says otherwise.
     pub query_memory: String,
+    /// Memory that all sources have together for what they fetch ahead, as an amount ("256MB") or
+    /// a percentage of `memory_limit`.
+    pub fetch_memory: String,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Interval between barriers at most, in milliseconds, while sources read and no write asks for
@@ -76,6 +79,7 @@ impl Default for Config {
             max_connections: 1000,
             memory_limit: "80%".into(),
             query_memory: "25%".into(),
+            fetch_memory: "10%".into(),
             workers: 0,
             epoch_ms: 50,
             checkpoint_ms: 1000,
@@ -139,6 +143,7 @@ impl Config {
         }
         self.memory_limit_bytes()?;
         self.query_memory_bytes()?;
+        self.fetch_memory_bytes()?;
         if self.workers > crate::VNODES {
             return bad("workers must be at most 256");
         }
@@ -153,12 +158,20 @@ impl Config {
 
     /// `memory_limit` in bytes.
     pub fn memory_limit_bytes(&self) -> Result<u64> {
-        crate::memory::check_amount("memory_limit", &self.memory_limit)
+        let machine = crate::memory::machine_bytes();
+        crate::memory::check_amount("memory_limit", &self.memory_limit, machine)
     }
 
     /// `query_memory` in bytes.
     pub fn query_memory_bytes(&self) -> Result<u64> {
-        crate::memory::check_amount("query_memory", &self.query_memory)
+        let machine = crate::memory::machine_bytes();
+        crate::memory::check_amount("query_memory", &self.query_memory, machine)
+    }
+
+    /// `fetch_memory` in bytes.
+    pub fn fetch_memory_bytes(&self) -> Result<u64> {
+        let limit = self.memory_limit_bytes()?;
+        crate::memory::check_amount("fetch_memory", &self.fetch_memory, limit)
     }
 }
 

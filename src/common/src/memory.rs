@@ -2,6 +2,8 @@
 
 use crate::{Error, Result, SqlState};
 use std::fs::read_to_string;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is assumed of a machine that does not tell.
 const UNKNOWN_BYTES: u64 = 4 << 30;
@@ -32,6 +34,39 @@ pub fn machine_bytes() -> u64 {
         .find_map(|file| read_to_string(file).ok()?.trim().parse().ok());
     let known = machine.into_iter().chain(group);
     known.min().unwrap_or(UNKNOWN_BYTES)
+}
+
+/// Counts what several hold.
+#[derive(Clone, Debug, Default)]
+pub struct Account(Arc<AtomicU64>);
+
+impl Account {
+    /// Counts so many bytes until the result is dropped.
+    pub fn hold(&self, bytes: u64) -> Held {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Held {
+            account: self.clone(),
+            bytes,
+        }
+    }
+
+    /// Bytes held now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes that are held.
+#[derive(Debug)]
+pub struct Held {
+    account: Account,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// Reads an amount: bytes, a number with a unit, or a percentage of `whole`. `None` for what is
@@ -78,9 +113,9 @@ pub fn about(bytes: u64) -> String {
     }
 }
 
-/// Checks a setting that is an amount.
-pub(crate) fn check_amount(key: &str, text: &str) -> Result<u64> {
-    let bytes = parse_bytes(text, machine_bytes()).filter(|bytes| *bytes > 0);
+/// Checks a setting that is an amount, or a percentage of `whole`.
+pub(crate) fn check_amount(key: &str, text: &str, whole: u64) -> Result<u64> {
+    let bytes = parse_bytes(text, whole).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| {
         Error::user(
             SqlState::INVALID_PARAMETER,
@@ -95,6 +130,17 @@ pub(crate) fn check_amount(key: &str, text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_counts_until_it_is_dropped() {
+        let account = Account::default();
+        let (first, second) = (account.hold(5), account.clone().hold(7));
+        assert_eq!(account.bytes(), 12);
+        drop(first);
+        assert_eq!(account.bytes(), 7);
+        drop(second);
+        assert_eq!(account.bytes(), 0);
+    }
 
     #[test]
     fn amounts_are_read_and_written() {

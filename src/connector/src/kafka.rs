@@ -1,9 +1,10 @@
 //! Kafka at both ends: `source` and `reader` turn partitions into splits, `sink` writes epochs as
 //! transactions. `client` holds what both share: settings, error texts, metadata; `admin` the rarer
-//! requests, `check` whether a topic is still the same. `queue` is the only place that handles raw
+//! requests, `budget` how much all readers fetch ahead, `check` whether a topic is still the same. `queue` is the only place that handles raw
 //! messages.
 
 mod admin;
+mod budget;
 mod check;
 mod client;
 mod marker;
@@ -15,6 +16,7 @@ mod refusal;
 mod sink;
 mod source;
 
+pub use budget::{fetched_bytes, set_fetch_budget};
 pub use client::check_source_topic;
 pub use marker::TOPIC as MARKER_TOPIC;
 pub use sink::{

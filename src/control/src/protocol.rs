@@ -281,12 +281,12 @@ pub enum Event {
         /// The files, or why it failed.
         files: Result<Vec<FileMeta>>,
     },
-    /// Files of one table were merged into one; the next manifest names that instead.
+    /// Files of one table were merged; the next manifest names what came out instead.
     Compacted {
         /// The files that were read.
         replaced: Vec<FileMeta>,
-        /// The file that holds the same, or why it failed.
-        by: Result<FileMeta>,
+        /// The files that hold the same, or why it failed.
+        by: Result<Vec<FileMeta>>,
     },
     /// A manifest is stored.
     ManifestStored {

@@ -28,8 +28,8 @@ pub struct Readers {
 struct State {
     published: Epoch,
     positions: Arc<Positions>,
-    /// Since when which epoch is pinned, by the pin's number.
-    pins: BTreeMap<(Epoch, u64), Instant>,
+    /// Since when which epoch is pinned, by the pin's number; `None`: as long as it takes.
+    pins: BTreeMap<(Epoch, u64), Option<Instant>>,
     next_pin: u64,
 }
 
@@ -61,9 +61,19 @@ impl Readers {
     pub fn pin(self: &Arc<Readers>) -> Pin {
         let mut state = self.state.lock();
         let epoch = state.published;
+        self.pin_in(&mut state, epoch, Some(Instant::now()))
+    }
+
+    /// Pins an epoch that is not published yet, for a job that begins with what relations hold at
+    /// its end. It is never given up: the job takes as long as it takes.
+    pub fn pin_ahead(self: &Arc<Readers>, epoch: Epoch) -> Pin {
+        self.pin_in(&mut self.state.lock(), epoch, None)
+    }
+
+    fn pin_in(self: &Arc<Readers>, state: &mut State, epoch: Epoch, since: Option<Instant>) -> Pin {
         let number = state.next_pin;
         state.next_pin += 1;
-        state.pins.insert((epoch, number), Instant::now());
+        state.pins.insert((epoch, number), since);
         Pin {
             readers: self.clone(),
             epoch,
@@ -91,6 +101,7 @@ impl Readers {
         let state = self.state.lock();
         let mut needed: Vec<Epoch> = state.pins.keys().map(|(epoch, _)| *epoch).collect();
         needed.push(state.published);
+        needed.sort_unstable();
         needed.dedup();
         needed
     }
@@ -102,7 +113,8 @@ impl Readers {
         let published = state.published;
         let mut given_up = Vec::new();
         state.pins.retain(|(epoch, _), since| {
-            let keep = *epoch == published || since.elapsed() <= age_max;
+            let is_old = since.is_some_and(|since| since.elapsed() > age_max);
+            let keep = *epoch == published || !is_old;
             if !keep {
                 given_up.push(*epoch);
             }
@@ -294,6 +306,23 @@ mod tests {
         pins.remove(2);
         pins.remove(0);
         assert_eq!(readers.needed(), [3, 9, 12].map(Epoch));
+    }
+
+    #[test]
+    fn what_a_job_begins_with_is_kept_as_long_as_it_takes() {
+        let readers = Readers::new();
+        readers.publish(Epoch(3), Arc::default());
+        let ahead = readers.pin_ahead(Epoch(5));
+        assert_eq!(readers.needed(), [3, 5].map(Epoch));
+        assert_eq!(readers.mergeable(), Epoch(3));
+        readers.publish(Epoch(7), Arc::default());
+        assert!(readers.expire(Duration::ZERO).is_empty());
+        assert_eq!(
+            (readers.mergeable(), readers.needed()),
+            (Epoch(5), vec![Epoch(5), Epoch(7)])
+        );
+        drop(ahead);
+        assert_eq!(readers.needed(), [Epoch(7)]);
     }
 
     #[test]

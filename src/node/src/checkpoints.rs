@@ -76,6 +76,11 @@ impl Checkpoints {
         self.storing.store.health().trouble()
     }
 
+    /// Bytes that are to be stored and wait in memory.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.storing.waiting.bytes()
+    }
+
     /// Stores the errors if they are others than the last checkpoint has; tries until the store
     /// takes them. Returns the object that holds them.
     pub async fn store_errors(&self, epoch: Epoch, sealed: SealedErrors) -> Option<ErrorsFile> {
@@ -182,8 +187,8 @@ impl Checkpoints {
             let by = store
                 .compact(&compaction, &spec, *generation, manifest.epoch)
                 .await;
-            if let Ok(file) = &by {
-                self.unnamed.lock().push(file.clone());
+            if let Ok(files) = &by {
+                self.unnamed.lock().extend(files.iter().cloned());
             }
             // A coordinator that is gone means shutdown.
             let _ = self.events.send(Event::Compacted { replaced, by });

@@ -9,7 +9,7 @@ mod opening;
 
 use crate::checkpoints::{CheckpointInfo, Checkpoints};
 use crate::locks::{TableLock, Writer};
-use crate::memory::{Memory, MemoryUse, resident_bytes};
+use crate::memory::{Memory, MemoryUse, allocated_bytes, program_bytes, resident_bytes};
 use crate::scan::scan_source;
 use crate::sinks::SinkQueues;
 use crate::writes::{TableWriters, WriteGuard, no_rows};
@@ -375,12 +375,19 @@ impl Engine {
 
     /// Who holds how much memory.
     pub fn memory(&self) -> MemoryUse {
+        let (resident, program) = (resident_bytes().unwrap_or_default(), program_bytes());
+        let rest = resident.saturating_sub(program);
+        let free = allocated_bytes().map(|allocated| rest.saturating_sub(allocated));
         MemoryUse {
             limit: self.node.memory.limit(),
-            resident: resident_bytes().unwrap_or_default(),
+            resident,
             state: self.jobs().iter().map(|job| job.memory_bytes).sum(),
             on_the_way: self.node.load.bytes().sum::<usize>() as u64,
             undelivered: self.node.sinks.bytes() as u64,
+            fetched: tidemark_connector::kafka::fetched_bytes(),
+            storing: self.node.checkpoints.waiting_bytes(),
+            program,
+            free: free.unwrap_or_default(),
             is_short: self.node.memory.is_short(),
         }
     }

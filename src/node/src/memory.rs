@@ -81,8 +81,16 @@ pub struct MemoryUse {
     pub state: u64,
     /// rows between actors,
     pub on_the_way: u64,
-    /// and changes that sinks have not delivered.
+    /// changes that sinks have not delivered,
     pub undelivered: u64,
+    /// records that Kafka clients have fetched ahead,
+    pub fetched: u64,
+    /// and what is to be stored for a checkpoint.
+    pub storing: u64,
+    /// The program, its libraries and mapped files.
+    pub program: u64,
+    /// What the allocator keeps of freed memory, and the stacks of threads.
+    pub free: u64,
     /// Nothing more is taken in.
     pub is_short: bool,
 }
@@ -326,16 +334,37 @@ fn unused_bytes() -> usize {
 
 /// The memory of this process that is resident, in bytes; none where the system does not tell.
 pub fn resident_bytes() -> Option<u64> {
-    // Pages: all of them, those that are resident, ..
+    pages(1)
+}
+
+/// The part of it that is the program, its libraries and mapped files.
+pub fn program_bytes() -> u64 {
+    pages(2).unwrap_or_default()
+}
+
+/// What the system tells in pages: all of them, those that are resident, those of files, ..
+fn pages(place: usize) -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
-    Some(resident * page_bytes())
+    let pages: u64 = pages.split_whitespace().nth(place)?.parse().ok()?;
+    Some(pages * page_bytes())
 }
 
 fn page_bytes() -> u64 {
     // SAFETY: it takes no pointers, and any thread may call it at any time.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096)
+}
+
+/// What the allocator has given out, in bytes; none where it does not tell.
+pub fn allocated_bytes() -> Option<u64> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it takes no pointers, and any thread may call it at any time.
+        let told = unsafe { libc::mallinfo2() };
+        Some(told.uordblks as u64 + told.hblkhd as u64)
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    None
 }
 
 #[cfg(test)]
@@ -353,6 +382,17 @@ mod tests {
             _ => panic!("nothing else is told"),
         });
         ids.collect()
+    }
+
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[test]
+    fn the_allocator_tells_what_it_gave_out() {
+        let before = allocated_bytes().unwrap();
+        let taken = vec![1u8; 64 * MB as usize];
+        let grown = allocated_bytes().unwrap().saturating_sub(before);
+        assert!(grown > 32 * MB, "{grown}");
+        assert!(program_bytes() > MB && resident_bytes().unwrap() > program_bytes());
+        drop(taken);
     }
 
     #[test]

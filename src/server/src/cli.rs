@@ -108,6 +108,9 @@ pub struct Start {
     /// Memory that all queries have together: 2GB, 512MB, 25% [default: 25%]
     #[arg(long, env = "TIDEMARK_QUERY_MEMORY", value_name = "AMOUNT")]
     query_memory: Option<String>,
+    /// Memory for what all sources fetch ahead: 256MB, or a percentage of the limit [default: 10%]
+    #[arg(long, env = "TIDEMARK_FETCH_MEMORY", value_name = "AMOUNT")]
+    fetch_memory: Option<String>,
     /// Worker threads [default: one per core]
     #[arg(long, env = "TIDEMARK_WORKERS", value_name = "N")]
     workers: Option<usize>,
@@ -183,6 +186,7 @@ impl Start {
         set(&mut config.max_connections, self.max_connections);
         set(&mut config.memory_limit, self.memory_limit);
         set(&mut config.query_memory, self.query_memory);
+        set(&mut config.fetch_memory, self.fetch_memory);
         set(&mut config.workers, self.workers);
         set(&mut config.epoch_ms, self.epoch_ms);
         set(&mut config.checkpoint_ms, self.checkpoint_ms);

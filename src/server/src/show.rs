@@ -295,7 +295,11 @@ impl Session {
             ("state of jobs", held.state),
             ("changes between jobs", held.on_the_way),
             ("changes that sinks have not delivered", held.undelivered),
+            ("records fetched ahead", held.fetched),
+            ("checkpoints being stored", held.storing),
             ("queries", queries),
+            ("program and mapped files", held.program),
+            ("free memory that the allocator keeps", held.free),
         ];
         let known: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
         let other = held.resident.saturating_sub(known);

@@ -8,8 +8,8 @@
 //!
 //! **Files.** `tables/{relation}-{table}/{generation}-{epoch}-{worker}.parquet` (of many rows
 //! further ones, `...-{worker}-{part}.parquet`; of a sink's log `sink` in the place of the worker;
-//! from compaction `...-c{crc32}.parquet`), plain
-//! Parquet, LZ4_RAW, row groups of at most 64 Ki rows:
+//! from compaction `...-c{crc32 of what was merged}-{part}.parquet`), plain
+//! Parquet, LZ4_RAW, row groups of at most 64 Ki rows and about 4 MiB:
 //!
 //! | column | type | |
 //! | --- | --- | --- |
@@ -19,8 +19,9 @@
 //! | value columns | as in the table, nullable | |
 //!
 //! sorted by (`_vnode`, key in the order of `tidemark_changelog::key`), each key once per file. The
-//! file's metadata say how many columns are the key (`tidemark.key_columns`) and what the table is
-//! (`tidemark.form`: keyed, appended, multiset).
+//! file's metadata say how many columns are the key (`tidemark.key_columns`), what the table is
+//! (`tidemark.form`: keyed, appended, multiset), and where each row group ends, with its CRC-32
+//! (`tidemark.row_groups`).
 //! INTERVAL columns are FIXED_LEN_BYTE_ARRAY(16): months, days (32 bits each), nanoseconds (64
 //! bits), little-endian. To read a table with DuckDB, newest file first: `SELECT * FROM (SELECT *,
 //! row_number() OVER (PARTITION BY _vnode, <key> ORDER BY <epoch of filename> DESC) r FROM
@@ -41,12 +42,14 @@ mod merge;
 pub mod owner;
 #[cfg(test)]
 mod power;
+mod read;
 #[cfg(test)]
 mod tests;
 
 pub use file::{EncodedFile, encode_appended, encode_delta};
 pub use health::{StoreHealth, StoreTrouble};
 pub use merge::{Compaction, plan_compaction};
+pub use read::Footer;
 
 use crate::TableSpec;
 use crate::manifest::Manifest;
@@ -61,13 +64,11 @@ use owner::Lineage;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use tidemark_common::{
     Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, clock, failpoint,
 };
-
-/// Files read ahead while an earlier one is decoded.
-const READ_AHEAD: usize = 3;
 
 /// Where the objects of checkpoints are.
 const FOLDERS: [&str; 3] = ["tables", "errors", "manifests"];
@@ -94,6 +95,18 @@ pub struct FileMeta {
     pub vnode_min: u16,
     /// Largest vnode of its records; 0 in an empty file.
     pub vnode_max: u16,
+    /// Its end, by which it is read in pieces; absent in manifests of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<Footer>,
+}
+
+impl FileMeta {
+    /// Whether it may have records of `vnodes`.
+    fn has_any_of(&self, vnodes: &Range<usize>) -> bool {
+        self.rows > 0
+            && (self.vnode_min as usize) < vnodes.end
+            && self.vnode_max as usize >= vnodes.start
+    }
 }
 
 /// Who wrote a file of a checkpoint: files of one table and epoch differ in that.
@@ -304,6 +317,7 @@ impl CheckpointStore {
     ) -> Result<FileMeta> {
         let EncodedFile {
             bytes,
+            footer,
             rows,
             deletes,
             vnode_min,
@@ -319,6 +333,7 @@ impl CheckpointStore {
             crc32: crc32fast::hash(&bytes),
             vnode_min,
             vnode_max,
+            footer: Some(footer),
         };
         failpoint::check("checkpoint.upload")?;
         self.put_new(&meta.path, bytes).await?;
@@ -326,7 +341,8 @@ impl CheckpointStore {
     }
 
     /// Hands the rows of `vnodes` that are present according to `files` (of one table, in any
-    /// order) to `each`, in batches of the table's schema.
+    /// order) to `each`, in batches of the table's schema. Memory: some pieces of files, and the
+    /// keys of some rows.
     pub async fn read_table(
         &self,
         files: &[FileMeta],
@@ -334,65 +350,57 @@ impl CheckpointStore {
         vnodes: Range<usize>,
         mut each: impl FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        let mut files: Vec<FileMeta> = files
-            .iter()
-            .filter(|f| {
-                f.rows > 0
-                    && (f.vnode_min as usize) < vnodes.end
-                    && f.vnode_max as usize >= vnodes.start
-            })
-            .cloned()
-            .collect();
+        let files = files.iter().filter(|f| f.has_any_of(&vnodes));
+        let mut files: Vec<FileMeta> = files.cloned().collect();
         files.sort_by_key(|f| std::cmp::Reverse(f.epoch));
-        let mut merge = merge::NewestFirst::new(spec, &files);
-        let mut contents =
-            futures::stream::iter(files.iter().map(|f| self.read_file(f))).buffered(READ_AHEAD);
-        for file in &files {
-            let bytes = contents.next().await.expect("one content per file")?;
-            merge.add(file, bytes, vnodes.clone(), &mut each)?;
+        for span in merge::spans(spec, &files, vnodes) {
+            let mut merge = merge::NewestFirst::new(spec, &files);
+            let mut pieces = pin!(self.pieces(spec, &files, span.clone()));
+            while let Some(piece) = pieces.try_next().await? {
+                merge.add(piece, span.clone(), &mut each)?;
+            }
         }
         Ok(())
     }
 
-    /// Merges the files of `compaction` into one and writes it; `epoch` is the one being written
-    /// now (it protects the file until a manifest names it). The inputs stay until
-    /// [`CheckpointStore::collect`]. Memory: the inputs and the output as they are on disk, and a
-    /// few thousand rows.
+    /// Merges the files of `compaction` and writes what comes out, in files of bounded size;
+    /// `epoch` is the one being written now (it protects the files until a manifest names them).
+    /// The inputs stay until [`CheckpointStore::collect`]. Memory: a row group of each input, a few
+    /// thousand rows, and one output. It works half of the time, and ends where it is when the
+    /// future is dropped.
     pub async fn compact(
         &self,
         compaction: &Compaction,
         spec: &TableSpec,
         generation: u64,
         epoch: Epoch,
-    ) -> Result<FileMeta> {
-        let first = compaction
-            .files
-            .first()
-            .ok_or_else(|| Error::internal("a compaction of no files"))?;
-        let (table, newest) = (
-            first.table,
-            compaction
-                .files
-                .iter()
-                .map(|f| f.epoch)
-                .max()
-                .unwrap_or_default(),
+    ) -> Result<Vec<FileMeta>> {
+        let first = compaction.files.first();
+        let table = first
+            .ok_or_else(|| Error::internal("a compaction of no files"))?
+            .table;
+        let newest = compaction.files.iter().map(|f| f.epoch).max();
+        let newest = newest.unwrap_or_default();
+        let run = format!(
+            "tables/{table}/{generation}-{epoch}-c{:08x}",
+            compaction.checksum()
         );
-        let mut contents = Vec::new();
-        for file in &compaction.files {
-            contents.push((file.clone(), self.read_file(file).await?));
-        }
-        let (spec, drop_deletes) = (spec.clone(), compaction.includes_oldest);
-        let merged =
-            tokio::task::spawn_blocking(move || merge::merge_files(&spec, contents, drop_deletes))
-                .await;
-        let merged =
-            merged.map_err(|e| Error::internal(format!("compaction of table {table}: {e}")))??;
-        let path = format!(
-            "tables/{table}/{generation}-{epoch}-c{:08x}.parquet",
-            crc32fast::hash(&merged.bytes)
-        );
-        self.write_table_file(path, table, newest, merged).await
+        let handle = tokio::runtime::Handle::current();
+        let (pace, _ends_it) = merge::Pace::new();
+        let (store, spec, compaction) = (self.clone(), spec.clone(), compaction.clone());
+        let merged = tokio::task::spawn_blocking(move || {
+            let mut files: Vec<FileMeta> = Vec::new();
+            merge::merge_files(&store, &handle, &spec, compaction, pace, |file| {
+                let path = format!("{run}-{:04}.parquet", files.len());
+                let written = store.write_table_file(path, table, newest, file);
+                files.push(handle.block_on(written)?);
+                Ok(())
+            })?;
+            Ok(files)
+        });
+        merged
+            .await
+            .map_err(|e| Error::internal(format!("compaction of table {table}: {e}")))?
     }
 
     /// Reads one file whole and holds it against its checksum.
@@ -405,13 +413,11 @@ impl CheckpointStore {
         let bytes = self.get(path).await?;
         let found = crc32fast::hash(&bytes);
         if bytes.len() as u64 != size || found != crc32 {
-            return Err(
-                Error::corrupt(format!("checkpoint file {path} is damaged")).with_detail(format!(
-                    "It has {} bytes with checksum {found:08x}; the manifest \
+            return Err(is_damaged(path).with_detail(format!(
+                "It has {} bytes with checksum {found:08x}; the manifest \
                                       names {size} bytes with checksum {crc32:08x}.",
-                    bytes.len(),
-                )),
-            );
+                bytes.len(),
+            )));
         }
         Ok(bytes)
     }
@@ -520,6 +526,33 @@ impl CheckpointStore {
         .await
     }
 
+    /// Some bytes of a file that a manifest names; that it is missing or of another size is damage.
+    async fn get_range(&self, file: &FileMeta, range: Range<u64>) -> Result<Bytes> {
+        let path = Path::from(file.path.as_str());
+        self.attempt(|| async {
+            let failed = match self.store.get_range(&path, range.clone()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(e) => e,
+            };
+            let missing = || Error::corrupt(format!("checkpoint file {} is missing", file.path));
+            if not_found(&failed) {
+                return Err(missing());
+            }
+            // Stores have words of their own for what lies behind the end.
+            match self.store.head(&path).await {
+                Ok(found) if found.size != file.bytes => {
+                    Err(is_damaged(&file.path).with_detail(format!(
+                        "It has {} bytes; the manifest names {} bytes.",
+                        found.size, file.bytes
+                    )))
+                }
+                Err(e) if not_found(&e) => Err(missing()),
+                _ => Err(self.failure(&file.path, failed)),
+            }
+        })
+        .await
+    }
+
     /// Writes `path` if it is absent, durably. That it is there already with the same content (a
     /// retry whose first answer was lost) is success.
     pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<()> {
@@ -603,6 +636,10 @@ fn origin_of(path: &str) -> Option<(u64, Epoch)> {
     } else {
         Some((first, Epoch(second)))
     }
+}
+
+fn is_damaged(path: &str) -> Error {
+    Error::corrupt(format!("checkpoint file {path} is damaged"))
 }
 
 /// Code of S3 for a bucket that does not exist.

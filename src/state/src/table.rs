@@ -60,6 +60,15 @@ pub struct TableDelta {
     pub delete_vnodes: Vec<u16>,
 }
 
+impl TableDelta {
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        let rows = [&self.upserts, &self.deletes].map(RecordBatch::get_array_memory_size);
+        let vnodes = [&self.upsert_vnodes, &self.delete_vnodes].map(|v| 2 * v.capacity());
+        rows.into_iter().chain(vnodes).sum()
+    }
+}
+
 /// Rows that were appended to a table since its last seal and will never change: only who they are.
 /// What they hold is read piece by piece while a checkpoint file is written, so that a seal copies
 /// nothing and takes no time, however much came in.

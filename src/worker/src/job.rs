@@ -16,12 +16,12 @@ use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
-use tidemark_control::Placement;
+use tidemark_control::{Pin, Placement};
 use tidemark_operator::Barrier;
 use tidemark_operator::build::{BuildContext, SinkOutput, build_operator};
 use tidemark_plan::{Expr, JobPlan, Node, Op, Output, Relation};
-use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::FileMeta;
+use tidemark_state::{Reading, ViewPartition};
 
 /// One job on one worker.
 pub struct Job {
@@ -104,13 +104,38 @@ pub enum TapState {
     CatchUp(Box<CatchUp>),
     /// Sends rows that the relation held at the join.
     Snapshot {
-        /// What is left, in reverse order.
-        batches: Vec<ChangeBatch>,
+        /// What is left of them.
+        rows: SnapshotRows,
         /// Sent after them.
         barrier: Barrier,
         /// Sent after the barrier, in reverse order.
         later: Vec<ChangeBatch>,
     },
+}
+
+/// Rows that a relation held at a join.
+pub enum SnapshotRows {
+    /// Read piece by piece as they are wanted; the pin keeps them readable.
+    Read {
+        /// The reading.
+        reading: Box<Reading>,
+        /// Held until the last piece.
+        _pin: Pin,
+    },
+    /// What makes the difference to what a receiver was told, in reverse order.
+    Told(Vec<ChangeBatch>),
+}
+
+impl SnapshotRows {
+    /// The next of them; `None` after the last.
+    pub fn next(&mut self) -> Result<Option<ChangeBatch>> {
+        match self {
+            SnapshotRows::Read { reading, .. } => {
+                Ok(reading.next_piece()?.map(ChangeBatch::insert))
+            }
+            SnapshotRows::Told(batches) => Ok(batches.pop()),
+        }
+    }
 }
 
 /// A reader and actor of its own for the past of an append-only source.

@@ -14,6 +14,7 @@ use crate::storing::Storing;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
+use tidemark_common::memory::Held;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{FileMeta, encode_appended, encode_delta};
@@ -42,6 +43,13 @@ impl Sealed {
             content,
         })
     }
+
+    fn memory_bytes(&self) -> usize {
+        match &self.content {
+            Content::Whole(delta) => delta.memory_bytes(),
+            Content::Appended(appended) => 2 * appended.vnodes.capacity(),
+        }
+    }
 }
 
 /// Collects what is sealed until all jobs have passed the barrier.
@@ -50,7 +58,14 @@ pub struct Sealing {
     inbox: Sender<Inbound>,
     events: mpsc::Sender<Event>,
     storing: Storing,
-    epochs: BTreeMap<Epoch, Vec<(TableId, Sealed)>>,
+    epochs: BTreeMap<Epoch, Vec<Waiting>>,
+}
+
+/// What a table sealed, until it is stored.
+struct Waiting {
+    table: TableId,
+    sealed: Sealed,
+    _held: Held,
 }
 
 impl Sealing {
@@ -80,14 +95,13 @@ impl Sealing {
     /// What an actor of `job` sealed.
     pub fn add(&mut self, job: RelationId, epoch: Epoch, sealed: Vec<Sealed>) {
         if let Some(tables) = self.epochs.get_mut(&epoch) {
-            tables.extend(sealed.into_iter().map(|sealed| {
-                (
-                    TableId {
-                        relation: job,
-                        table: sealed.spec.table,
-                    },
-                    sealed,
-                )
+            tables.extend(sealed.into_iter().map(|sealed| Waiting {
+                table: TableId {
+                    relation: job,
+                    table: sealed.spec.table,
+                },
+                _held: self.storing.waiting.hold(sealed.memory_bytes() as u64),
+                sealed,
             }));
         }
     }
@@ -96,7 +110,7 @@ impl Sealing {
     pub fn forget(&mut self, job: RelationId) {
         self.epochs
             .values_mut()
-            .for_each(|tables| tables.retain(|(id, _)| id.relation != job));
+            .for_each(|tables| tables.retain(|w| w.table.relation != job));
     }
 
     /// All jobs have passed the barrier: store everything and tell the coordinator.
@@ -131,13 +145,14 @@ struct Part {
 }
 
 impl Part {
-    async fn store_all(
-        &self,
-        tables: Vec<(TableId, Sealed)>,
-        events: &mpsc::Sender<Event>,
-    ) -> Vec<FileMeta> {
+    async fn store_all(&self, tables: Vec<Waiting>, events: &mpsc::Sender<Event>) -> Vec<FileMeta> {
         let mut files = Vec::new();
-        for (table, Sealed { spec, content }) in tables {
+        for Waiting {
+            table,
+            sealed: Sealed { spec, content },
+            _held,
+        } in tables
+        {
             self.storing.know(table, spec.clone());
             let stored = match content {
                 Content::Whole(delta) => self.store(table, spec, delta).await,

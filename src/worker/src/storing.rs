@@ -4,6 +4,7 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tidemark_common::memory::Account;
 use tidemark_common::{Epoch, RelationId, Result, TableId};
 use tidemark_state::TableSpec;
 use tidemark_state::checkpoint::{CheckpointStore, EncodedFile, FileMeta, WrittenBy};
@@ -20,6 +21,8 @@ pub struct Storing {
     pub tokio: Handle,
     /// Durable shapes of the tables that were sealed or restored, for compaction.
     specs: Arc<Mutex<HashMap<TableId, TableSpec>>>,
+    /// What is to be stored and waits in memory.
+    pub waiting: Account,
 }
 
 impl Storing {
@@ -30,6 +33,7 @@ impl Storing {
             generation,
             tokio,
             specs: Arc::default(),
+            waiting: Account::default(),
         }
     }
 
@@ -43,6 +47,7 @@ impl Storing {
         file: EncodedFile,
     ) -> Result<FileMeta> {
         let store = self.store.patient();
+        let _held = self.waiting.hold(file.bytes.len() as u64);
         store
             .write_file(table, by, part, epoch, self.generation, file)
             .await

@@ -5,6 +5,7 @@
 //! allocated per record. All `unsafe` of reading is here.
 
 use crate::format::RawRecord;
+use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::bindings as sys;
 use rdkafka::client::Client;
@@ -12,7 +13,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidemark_changelog::connector::{SplitPosition, Waker};
+
+/// What a message is taken to have before one was read.
+const MEAN_BYTES: u64 = 256;
 
 /// What stands next in a partition's queue.
 pub enum Next<'a> {
@@ -24,9 +30,40 @@ pub enum Next<'a> {
     Failed(sys::rd_kafka_resp_err_t, String),
 }
 
+/// How much is in a partition's queue, for whoever wants to know while another reads it.
+pub struct QueueLength {
+    /// Null when the queue is gone.
+    queue: Mutex<*mut sys::rd_kafka_queue_t>,
+    /// Bytes of key and value of the messages that were taken last, on average.
+    mean_bytes: AtomicU64,
+}
+
+// SAFETY: as for the queue; the lock keeps it from going meanwhile.
+unsafe impl Send for QueueLength {}
+// SAFETY: as above.
+unsafe impl Sync for QueueLength {}
+
+impl QueueLength {
+    /// Messages in the queue.
+    pub fn messages(&self) -> u64 {
+        let queue = self.queue.lock();
+        if queue.is_null() {
+            return 0;
+        }
+        // SAFETY: it is there as long as the lock is held.
+        unsafe { sys::rd_kafka_queue_length(*queue) as u64 }
+    }
+
+    /// Bytes of key and value of one, about.
+    pub fn mean_bytes(&self) -> u64 {
+        self.mean_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// The queue of one partition and the messages taken from it that are not done with.
 pub struct PartitionQueue {
     queue: *mut sys::rd_kafka_queue_t,
+    length: Arc<QueueLength>,
     partition: i32,
     _waker: Box<Waker>,
     taken: VecDeque<*mut sys::rd_kafka_message_t>,
@@ -72,8 +109,13 @@ impl PartitionQueue {
             );
             queue
         };
+        let length = Arc::new(QueueLength {
+            queue: Mutex::new(queue),
+            mean_bytes: AtomicU64::new(MEAN_BYTES),
+        });
         Some(PartitionQueue {
             queue,
+            length,
             partition,
             _waker: waker,
             taken: VecDeque::new(),
@@ -99,8 +141,27 @@ impl PartitionQueue {
             };
             self.taken
                 .extend(&self.buffer[..usize::try_from(taken).unwrap_or(0)]);
+            self.weigh();
         }
         !self.taken.is_empty()
+    }
+
+    /// Notes how large the messages are that were taken.
+    fn weigh(&self) {
+        let bytes = self.taken.iter().map(|message| {
+            // SAFETY: messages in `taken` are alive.
+            unsafe { (**message).len + (**message).key_len }
+        });
+        let bytes = bytes.sum::<usize>().checked_div(self.taken.len());
+        if let Some(bytes) = bytes {
+            let mean_bytes = &self.length.mean_bytes;
+            mean_bytes.store(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// How much is in it.
+    pub fn length(&self) -> &Arc<QueueLength> {
+        &self.length
     }
 
     /// What stands next among the messages taken.
@@ -233,6 +294,7 @@ impl Drop for PartitionQueue {
             // SAFETY: it was ours and nobody points to it any more.
             unsafe { sys::rd_kafka_message_destroy(self.last) };
         }
+        *self.length.queue.lock() = ptr::null_mut();
         // SAFETY: the queue is ours; switching the event off waits for a call that runs, so the box
         // may go after it.
         unsafe {

@@ -23,6 +23,7 @@
 //! invent rows (an offset that is gone, a deleted topic) is an error.
 
 use crate::format::RecordDecoder;
+use crate::kafka::budget::{Part, Share};
 use crate::kafka::check::{TopicCheck, check_ids, known_id, no_topic_any_more, same_topic};
 use crate::kafka::client::{
     Context, close_in_background, create_consumer, invalid_settings, unavailable,
@@ -40,8 +41,6 @@ use tidemark_changelog::connector::{RecordError, SourceBatch, SourceReader, Spli
 use tidemark_common::{Error, Result};
 use tidemark_plan::{Column, ConnectorSpec};
 
-/// Bytes that a consumer holds ready, over its partitions.
-const BUFFERED_KBYTES: usize = 65_536;
 /// How long no broker can be reached until SHOW JOBS says so.
 const TROUBLE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a reader asks whether its topic is still the same one.
@@ -53,6 +52,8 @@ const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a partition that an error was reported of may be silent until a new client takes over,
 /// and how long that one is given.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client that could fetch more ahead goes on as it is.
+const GROW_PATIENCE: Duration = Duration::from_secs(60);
 
 struct Split {
     position: SplitPosition,
@@ -84,6 +85,9 @@ pub struct KafkaReader {
     splits: Vec<Split>,
     consumer: Option<Arc<BaseConsumer<Context>>>,
     config: ClientConfig,
+    /// Its part of what all fetch ahead, and what its client was made for.
+    share: Share,
+    part: Part,
     /// When a client was made last.
     opened: Instant,
     /// Until it is empty, nothing is read.
@@ -113,18 +117,15 @@ pub struct KafkaReader {
 /// queue was full. The broker tells the end of a partition when a fetch has waited in vain, so that
 /// wait bounds how long a position stands before a transaction marker. The client says in its log
 /// which topic's id it goes by.
-fn tune(config: &mut ClientConfig, options: &KafkaOptions, partitions: usize) {
-    let kbytes = (BUFFERED_KBYTES / partitions.max(1))
-        .clamp(1024, 16_384)
-        .to_string();
+fn tune(config: &mut ClientConfig, options: &KafkaOptions, part: Part) {
+    let bounds = part.settings().map(|(key, value)| (key, value.to_string()));
     let settings = [
-        ("queued.min.messages", "200000"),
-        ("queued.max.messages.kbytes", kbytes.as_str()),
         ("fetch.queue.backoff.ms", "2"),
         ("fetch.error.backoff.ms", "100"),
         ("fetch.wait.max.ms", "100"),
     ];
-    for (key, value) in settings {
+    let bounds = bounds.iter().map(|(key, value)| (*key, value.as_str()));
+    for (key, value) in settings.into_iter().chain(bounds) {
         if !options.properties.contains_key(key) {
             config.set(key, value);
         }
@@ -152,7 +153,10 @@ impl KafkaReader {
         waker: Waker,
         metrics: SourceMetrics,
     ) -> Result<KafkaReader> {
-        tune(&mut config, &options, positions.len());
+        let mut share = Share::default();
+        share.set_partitions(positions.len());
+        let part = share.part();
+        tune(&mut config, &options, part);
         let consumer = new_consumer(&config, &waker)?;
         let all: Vec<usize> = (0..columns.len()).collect();
         let decoder = Ok(RecordDecoder::new(&spec, &columns, &all)?.keep_faulty());
@@ -160,6 +164,8 @@ impl KafkaReader {
             splits: Vec::new(),
             consumer: Some(consumer),
             config,
+            share,
+            part,
             opened: Instant::now(),
             check: None,
             otherwise: None,
@@ -424,10 +430,28 @@ impl KafkaReader {
             .is_some_and(|(.., silent)| silent > REOPEN_PATIENCE)
             && self.opened.elapsed() > REOPEN_PATIENCE
             && self.consumer().context().unreachable().is_none();
-        if !is_stuck {
-            return Ok(());
+        match is_stuck {
+            true => self.reopen(),
+            false => Ok(()),
         }
+    }
+
+    /// Lets a new client take over where what others leave has become far less, or far more, than
+    /// what the old one was made for.
+    fn reopen_if_unfair(&mut self) -> Result<()> {
+        let now = self.share.part();
+        let is_unfair = self.part.is_too_large(now)
+            || self.part.is_too_small(now) && self.opened.elapsed() > GROW_PATIENCE;
+        match is_unfair && !self.splits.is_empty() {
+            true => self.reopen(),
+            false => Ok(()),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
         self.opened = Instant::now();
+        self.part = self.share.part();
+        tune(&mut self.config, &self.options, self.part);
         let consumer = match new_consumer(&self.config, &self.waker) {
             Ok(consumer) => consumer,
             Err(error) => {
@@ -603,6 +627,7 @@ impl SourceReader for KafkaReader {
         }
         self.watch_topic()?;
         self.reopen_if_stuck()?;
+        self.reopen_if_unfair()?;
         for _ in 0..self.splits.len() {
             let i = self.turn % self.splits.len();
             self.turn = i + 1;
@@ -676,6 +701,7 @@ impl SourceReader for KafkaReader {
             })?;
             let mut position = position.clone();
             position.newest_epoch = position.newest_epoch.max(position.leader_epoch);
+            self.share.count(queue.length());
             self.splits.push(Split {
                 position,
                 limit: i64::MAX,
@@ -684,6 +710,7 @@ impl SourceReader for KafkaReader {
                 trouble: None,
             });
         }
+        self.share.set_partitions(self.splits.len());
         self.consumer()
             .incremental_assign(&list)
             .map_err(|e| invalid_settings(&e))?;

@@ -353,18 +353,19 @@ impl Coordinator {
         Ok(())
     }
 
-    pub(super) fn on_compacted(&mut self, replaced: &[FileMeta], by: Result<FileMeta>) {
+    pub(super) fn on_compacted(&mut self, replaced: &[FileMeta], by: Result<Vec<FileMeta>>) {
         let by = match by {
             Ok(by) => by,
             Err(error) => return tracing::warn!(%error, "a compaction failed"),
         };
-        if let Some(files) = self.retained.tables.get_mut(&by.table)
+        if let Some(first) = replaced.first()
+            && let Some(files) = self.retained.tables.get_mut(&first.table)
             && replaced
                 .iter()
                 .all(|r| files.iter().any(|f| f.path == r.path))
         {
             files.retain(|f| !replaced.iter().any(|r| r.path == f.path));
-            files.push(by);
+            files.extend(by);
             self.retained.changed = true;
         }
     }

@@ -274,6 +274,7 @@ fn file(relation: RelationId, epoch: Epoch, rows: i64) -> FileMeta {
         crc32: 0,
         vnode_min: 0,
         vnode_max: 0,
+        footer: None,
     }
 }
 

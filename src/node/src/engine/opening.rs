@@ -21,6 +21,7 @@ use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::disk::LocalDisk;
 use tidemark_common::{Error, Result};
+use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::protocol::Event;
@@ -187,6 +188,7 @@ impl Parts {
             full,
             pressure.clone(),
         );
+        set_fetch_budget(config.fetch_memory_bytes()?);
         let memory = Memory::new(
             config.memory_limit_bytes()?,
             pressure.clone(),

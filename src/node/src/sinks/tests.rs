@@ -333,6 +333,7 @@ fn file(path: String, epoch: Epoch) -> FileMeta {
         crc32: 0,
         vnode_min: 0,
         vnode_max: 0,
+        footer: None,
     }
 }
 

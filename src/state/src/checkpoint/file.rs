@@ -1,41 +1,42 @@
-//! One checkpoint file: from a [`TableDelta`] to Parquet and back to batches. The schema is
-//! described in the parent module.
+//! One checkpoint file: from a [`TableDelta`] to Parquet, and from its records to rows of the table.
+//! The schema is described in the parent module; reading is [`super::read`]'s.
 //!
 //! Encoding runs beside the dataflow, so it is thrifty: rows are counted into vnodes, sorted within
 //! each by a 128-bit prefix of the ordered key (an integer key fits whole) and gathered once per
 //! row group; no dictionaries, statistics of `_vnode` alone.
+//!
+//! A row group is what is read at a time, so it is bounded in rows and in bytes, and the file's
+//! metadata have where each one ends and its checksum.
 
-use super::FileMeta;
+use super::read::{Footer, Groups};
 use crate::{Appended, TableDelta, TableSpec};
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::*;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, RowGroupMetaData};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use std::cmp::Ordering;
-use std::ops::Range;
 use std::sync::Arc;
 use tidemark_changelog::key::encode_columns;
 use tidemark_common::{Error, Result, VNODES};
 
 /// Rows of a row group at most.
 const ROW_GROUP_ROWS: usize = 64 * 1024;
+/// Bytes of a row group at most, before compression; those of one row at least.
+const ROW_GROUP_BYTES: usize = 4 << 20;
 /// Rows that are read from a table at a time while appended rows are written.
 const PIECE_ROWS: usize = 16 * 1024;
-/// Bytes after which appended rows go on in a next file, so that what is encoded and not stored yet
-/// stays small.
-const FILE_BYTES: usize = 32 << 20;
-/// Rows of a decoded batch at most.
-const READ_ROWS: usize = 8192;
+/// Bytes after which appended and merged rows go on in a next file, so that what is encoded and not
+/// stored yet stays small.
+pub(super) const FILE_BYTES: usize = 32 << 20;
 /// In the file's metadata: how many of the table's columns are its key, and its form.
 const KEY_COLUMNS: &str = "tidemark.key_columns";
-const FORM: &str = "tidemark.form";
+pub(super) const FORM: &str = "tidemark.form";
 /// Columns in front of the table's own: `_vnode`, `_deleted`.
 pub(super) const SYSTEM_COLUMNS: usize = 2;
 
@@ -44,6 +45,8 @@ pub(super) const SYSTEM_COLUMNS: usize = 2;
 pub struct EncodedFile {
     /// The Parquet file.
     pub bytes: Bytes,
+    /// Its end, where its row groups are told.
+    pub footer: Footer,
     /// Records: upserts and deletes.
     pub rows: u64,
     /// How many of the records are deletes.
@@ -318,6 +321,7 @@ impl FileWriter {
             .set_column_dictionary_enabled(vnode(), true)
             .set_offset_index_disabled(true)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_key_value_metadata(Some(vec![
                 KeyValue::new(KEY_COLUMNS.to_string(), spec.key_columns.to_string()),
                 KeyValue::new(FORM.to_string(), spec.form.name().to_string()),
@@ -350,146 +354,44 @@ impl FileWriter {
         self.vnodes = Some((self.vnodes.map_or(vnodes.value(0), |(min, _)| min), last));
         self.rows += batch.num_rows() as u64;
         self.deletes += deleted.true_count() as u64;
-        self.writer
-            .write(&batch)
-            .map_err(|e| Error::internal(format!("parquet: {e}")))
+        // The first rows of a row group are taken whole, however large they are.
+        let row_bytes = batch.get_array_memory_size() / batch.num_rows();
+        let step = (ROW_GROUP_BYTES / row_bytes.max(1)).clamp(1, ROW_GROUP_ROWS);
+        for start in (0..batch.num_rows()).step_by(step) {
+            let rows = batch.slice(start, step.min(batch.num_rows() - start));
+            self.writer.write(&rows).map_err(parquet_error)?;
+        }
+        Ok(())
+    }
+
+    /// How many records were added.
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// How large the file is so far.
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.writer.bytes_written()
     }
 
-    pub fn finish(self) -> Result<EncodedFile> {
-        let bytes = self
-            .writer
-            .into_inner()
-            .map_err(|e| Error::internal(format!("parquet: {e}")))?;
+    pub fn finish(mut self) -> Result<EncodedFile> {
+        self.writer.flush().map_err(parquet_error)?;
+        self.writer
+            .sync()
+            .map_err(|e| parquet_error(ParquetError::from(e)))?;
+        let groups = Groups::of(self.writer.inner(), self.writer.flushed_row_groups());
+        self.writer.append_key_value_metadata(groups.told());
+        let bytes = self.writer.into_inner().map_err(parquet_error)?;
+        let footer = groups.footer(&bytes);
         let (vnode_min, vnode_max) = self.vnodes.unwrap_or((0, 0));
         Ok(EncodedFile {
             bytes: bytes.into(),
+            footer,
             rows: self.rows,
             deletes: self.deletes,
             vnode_min,
             vnode_max,
         })
-    }
-}
-
-/// Reads the records of a file that fall into `vnodes`, in order, with the columns of
-/// [`file_schema`].
-pub(super) struct FileReader {
-    reader: ParquetRecordBatchReader,
-    /// Position in the file of each column of `schema`.
-    positions: Vec<usize>,
-    schema: SchemaRef,
-    vnodes: Range<usize>,
-    path: String,
-}
-
-impl FileReader {
-    /// Opens `bytes`, which are the content of `file`; row groups without a vnode of `vnodes` are
-    /// skipped.
-    pub fn open(
-        spec: &TableSpec,
-        file: &FileMeta,
-        bytes: Bytes,
-        vnodes: Range<usize>,
-    ) -> Result<FileReader> {
-        let damaged =
-            |what: String| Error::corrupt(format!("checkpoint file {}: {what}", file.path));
-        let builder =
-            ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| damaged(e.to_string()))?;
-        check_form(spec, builder.metadata()).map_err(damaged)?;
-        let schema = file_schema(spec);
-        let found = builder.schema();
-        let mut positions = Vec::new();
-        for wanted in schema.fields() {
-            let (at, field) = found
-                .column_with_name(wanted.name())
-                .ok_or_else(|| damaged(format!("column \"{}\" is missing", wanted.name())))?;
-            if field.data_type() != wanted.data_type() {
-                return Err(damaged(format!(
-                    "column \"{}\" is {}, the table has {}",
-                    wanted.name(),
-                    field.data_type(),
-                    wanted.data_type()
-                )));
-            }
-            positions.push(at);
-        }
-        let groups = builder
-            .metadata()
-            .row_groups()
-            .iter()
-            .enumerate()
-            .filter(|(_, g)| overlaps(g, &vnodes))
-            .map(|(i, _)| i)
-            .collect();
-        let reader = builder
-            .with_row_groups(groups)
-            .with_batch_size(READ_ROWS)
-            .build()
-            .map_err(|e| damaged(e.to_string()))?;
-        Ok(FileReader {
-            reader,
-            positions,
-            schema,
-            vnodes,
-            path: file.path.clone(),
-        })
-    }
-
-    /// The next records, at least one; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<RecordBatch>> {
-        for batch in self.reader.by_ref() {
-            let damaged = |e: arrow::error::ArrowError| {
-                Error::corrupt(format!("checkpoint file {}: {e}", self.path))
-            };
-            let batch = batch.map_err(damaged)?;
-            let columns = self
-                .positions
-                .iter()
-                .map(|p| batch.column(*p).clone())
-                .collect();
-            let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(damaged)?;
-            let vnodes = batch.column(0).as_primitive::<UInt16Type>().values();
-            let start = vnodes.partition_point(|v| (*v as usize) < self.vnodes.start);
-            let end = vnodes.partition_point(|v| (*v as usize) < self.vnodes.end);
-            if start < end {
-                return Ok(Some(batch.slice(start, end - start)));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Refuses a file whose table was of another form; files of earlier builds do not say theirs.
-fn check_form(spec: &TableSpec, metadata: &ParquetMetaData) -> Result<(), String> {
-    let said = metadata
-        .file_metadata()
-        .key_value_metadata()
-        .into_iter()
-        .flatten()
-        .find(|item| item.key == FORM)
-        .and_then(|item| item.value.as_deref());
-    match said {
-        Some(form) if form != spec.form.name() => Err(format!(
-            "it is of a table that is {form}, and this one is {}",
-            spec.form.name()
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a row group may have rows of `vnodes`; without statistics it may.
-fn overlaps(group: &RowGroupMetaData, vnodes: &Range<usize>) -> bool {
-    match group.column(0).statistics() {
-        Some(Statistics::Int32(s)) => match (s.min_opt(), s.max_opt()) {
-            (Some(min), Some(max)) => (*min as usize) < vnodes.end && *max as usize >= vnodes.start,
-            _ => true,
-        },
-        _ => true,
     }
 }
 
@@ -594,4 +496,8 @@ fn from_stored_interval(column: &ArrayRef) -> ArrayRef {
 
 pub(super) fn arrow_error(e: arrow::error::ArrowError) -> Error {
     Error::internal(format!("checkpoint: {e}"))
+}
+
+fn parquet_error(e: ParquetError) -> Error {
+    Error::internal(format!("parquet: {e}"))
 }

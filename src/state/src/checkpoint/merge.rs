@@ -2,28 +2,32 @@
 //!
 //! A restore streams the files newest first and remembers, as 128-bit words, the keys it has met in
 //! files that an older one may contradict; the oldest files, which hold most rows, only look up.
-//! Files of one epoch come from different workers and are disjoint.
+//! Files of one epoch come from different workers and are disjoint. Where that is many keys, it
+//! goes over the files several times, for some vnodes each.
 //!
 //! Compaction is size-tiered over the sequence of epochs: eight neighbouring epochs of one size
 //! class become one file of (at most) the next class, so a row is rewritten once per class, a
 //! logarithm of the table's size. Only neighbours may be merged: a file stands for an interval of
-//! epochs. The merge itself runs over sorted cursors, one per epoch.
+//! epochs. The merge itself runs over sorted cursors, one per epoch, of which each has one row group
+//! in memory. What comes out goes on in a next file when one is full.
 
-use super::FileMeta;
 use super::file::{
-    EncodedFile, FileReader, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows,
+    EncodedFile, FILE_BYTES, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows,
 };
+use super::read::{Piece, Records, Sequence};
+use super::{CheckpointStore, FileMeta};
 use crate::{TableForm, TableSpec};
 use arrow::array::*;
 use arrow::compute;
 use arrow::datatypes::UInt16Type;
-use bytes::Bytes;
 use hashbrown::HashSet;
 use std::cmp::Ordering;
-use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use tidemark_common::{Epoch, Result, VNODES};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+use tidemark_common::{Epoch, Error, Result};
+use tokio::runtime::Handle;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Epochs of one size class that are merged.
@@ -32,6 +36,10 @@ const FAN_IN: usize = 8;
 const SMALLEST_BYTES: u64 = 64 * 1024;
 /// Rows gathered at a time.
 const MERGE_ROWS: usize = 16 * 1024;
+/// Bytes of decoded rows that wait to be gathered.
+const MERGE_BYTES: usize = 16 << 20;
+/// Keys that a restore remembers at a time, about.
+const SEEN_MAX: u64 = if cfg!(test) { 200 } else { 1 << 20 };
 
 /// What should be merged into one file.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +48,19 @@ pub struct Compaction {
     pub files: Vec<FileMeta>,
     /// No older file exists: deletes need not be kept.
     pub includes_oldest: bool,
+}
+
+impl Compaction {
+    /// Of what is merged: the same comes out of the same.
+    pub(super) fn checksum(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for file in &self.files {
+            hasher.update(file.path.as_bytes());
+            hasher.update(&[0]);
+        }
+        hasher.update(&[u8::from(self.includes_oldest)]);
+        hasher.finalize()
+    }
 }
 
 /// Picks what to compact among all files of one table, if anything is worth it.
@@ -94,6 +115,38 @@ fn neighbours(classes: &[u32], class: u32) -> Option<Range<usize>> {
     None
 }
 
+/// Whether no key is in two of the files.
+fn are_disjoint(spec: &TableSpec, files: &[FileMeta]) -> bool {
+    spec.form == TableForm::Appended || files.iter().all(|f| f.epoch == files[0].epoch)
+}
+
+fn oldest_of(files: &[FileMeta]) -> Epoch {
+    files.iter().map(|f| f.epoch).min().unwrap_or_default()
+}
+
+/// `vnodes` in parts, of which each asks to remember [`SEEN_MAX`] keys or so.
+pub(super) fn spans(
+    spec: &TableSpec,
+    files: &[FileMeta],
+    vnodes: Range<usize>,
+) -> Vec<Range<usize>> {
+    let oldest = oldest_of(files);
+    let keys = |f: &FileMeta| {
+        let (start, end) = (f.vnode_min as usize, f.vnode_max as usize + 1);
+        let wanted = end.min(vnodes.end).saturating_sub(start.max(vnodes.start));
+        f.rows * wanted as u64 / (end - start) as u64
+    };
+    let newer = files.iter().filter(|f| f.epoch > oldest);
+    let keys: u64 = match are_disjoint(spec, files) {
+        true => 0,
+        false => newer.map(keys).sum(),
+    };
+    let parts = (keys.div_ceil(SEEN_MAX) as usize).clamp(1, vnodes.len().max(1));
+    let starts = vnodes.clone().step_by(vnodes.len().div_ceil(parts).max(1));
+    let step = vnodes.len().div_ceil(parts);
+    starts.map(|s| s..(s + step).min(vnodes.end)).collect()
+}
+
 /// The newest-first read of one table.
 pub(super) struct NewestFirst<'a> {
     spec: &'a TableSpec,
@@ -106,30 +159,25 @@ pub(super) struct NewestFirst<'a> {
 }
 
 impl<'a> NewestFirst<'a> {
-    /// For `files`, which will be added newest first.
+    /// For `files`, whose pieces will be added newest first.
     pub fn new(spec: &'a TableSpec, files: &[FileMeta]) -> NewestFirst<'a> {
-        let oldest = files.iter().map(|f| f.epoch).min().unwrap_or_default();
-        let one_epoch = files.iter().all(|f| f.epoch == oldest);
-        let disjoint = one_epoch || spec.form == TableForm::Appended;
-        let seen = (!disjoint).then(HashSet::default);
         NewestFirst {
             spec,
-            seen,
-            oldest,
+            seen: (!are_disjoint(spec, files)).then(HashSet::default),
+            oldest: oldest_of(files),
             insert: true,
         }
     }
 
-    /// Hands the rows of `file` that nothing newer hides to `each`.
+    /// Hands the rows of `vnodes` that nothing newer hides to `each`.
     pub fn add(
         &mut self,
-        file: &FileMeta,
-        bytes: Bytes,
+        piece: Piece,
         vnodes: Range<usize>,
         each: &mut impl FnMut(RecordBatch) -> Result<()>,
     ) -> Result<()> {
-        self.insert = file.epoch > self.oldest;
-        let mut reader = FileReader::open(self.spec, file, bytes, vnodes)?;
+        self.insert = piece.file().epoch > self.oldest;
+        let mut reader = piece.records(vnodes)?;
         while let Some(records) = reader.next()? {
             let visible = self.visible(&records);
             let rows = match visible {
@@ -202,63 +250,119 @@ impl Hasher for Fold {
     }
 }
 
-/// Merges whole files of one table into one, newest record of each key; with `drop_deletes`,
-/// deletes are left out.
+/// How a merge goes on beside everything else: it works half of the time, and no longer than its
+/// other half lives.
+pub(super) struct Pace {
+    wanted: Weak<()>,
+    worked_since: Instant,
+}
+
+impl Pace {
+    /// And what it lives by.
+    pub fn new() -> (Pace, Arc<()>) {
+        let wanted = Arc::new(());
+        let pace = Pace {
+            wanted: Arc::downgrade(&wanted),
+            worked_since: Instant::now(),
+        };
+        (pace, wanted)
+    }
+
+    /// Rests after a piece of work.
+    fn rest(&mut self) -> Result<()> {
+        std::thread::sleep(self.worked_since.elapsed());
+        self.worked_since = Instant::now();
+        match self.wanted.strong_count() {
+            0 => Err(Error::internal("a compaction that nobody waits for ends")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where a merge reads.
+struct Reading<'a> {
+    store: &'a CheckpointStore,
+    handle: &'a Handle,
+    spec: &'a TableSpec,
+    pace: Pace,
+}
+
+/// Merges files of one table, newest record of each key, and hands what comes out to `finished`,
+/// one file at least. Without older files deletes are left out.
 pub(super) fn merge_files(
+    store: &CheckpointStore,
+    handle: &Handle,
     spec: &TableSpec,
-    files: Vec<(FileMeta, Bytes)>,
-    drop_deletes: bool,
-) -> Result<EncodedFile> {
+    compaction: Compaction,
+    pace: Pace,
+    finished: impl FnMut(EncodedFile) -> Result<()>,
+) -> Result<()> {
     let mut merge = Merge {
+        reading: Reading {
+            store,
+            handle,
+            spec,
+            pace,
+        },
         cursors: Vec::new(),
         slots: Vec::new(),
+        held: 0,
         picked: Vec::new(),
         writer: FileWriter::new(spec)?,
-        drop_deletes,
+        drop_deletes: compaction.includes_oldest,
+        has_written: false,
+        finished,
     };
-    for sequence in sequences(files) {
+    for files in sequences(compaction.files) {
         let mut cursor = Cursor {
-            spec,
-            files: sequence.into(),
-            reader: None,
+            files: Sequence::new(files),
+            records: None,
             keys: OrderedKeys::encode(&[], 0),
             vnodes: UInt16Array::from(Vec::<u16>::new()),
             at: 0,
             slot: 0,
         };
-        if cursor.load(&mut merge.slots)? {
+        if let Some(records) = cursor.load(&mut merge.reading, merge.slots.len())? {
+            merge.hold(records);
             merge.cursors.push(cursor);
         }
     }
-    merge.run()?;
-    merge.writer.finish()
+    merge.run()
 }
 
-/// The files as sequences that are each sorted by (vnode, key), newest epoch first: files of one
-/// epoch follow each other when their vnodes do.
-fn sequences(mut files: Vec<(FileMeta, Bytes)>) -> Vec<Vec<(FileMeta, Bytes)>> {
-    files.sort_by(|(a, _), (b, _)| b.epoch.cmp(&a.epoch).then(a.vnode_min.cmp(&b.vnode_min)));
-    let mut all: Vec<Vec<(FileMeta, Bytes)>> = Vec::new();
-    for (file, bytes) in files {
-        match all
-            .last_mut()
-            .and_then(|s| s.last().map(|(l, _)| (l.epoch, l.vnode_max)))
-        {
-            Some((epoch, vnode_max)) if epoch == file.epoch && vnode_max < file.vnode_min => all
-                .last_mut()
-                .expect("it has a last file")
-                .push((file, bytes)),
-            _ => all.push(vec![(file, bytes)]),
+/// The files as sequences that are each sorted by (vnode, key), newest epoch first.
+fn sequences(mut files: Vec<FileMeta>) -> Vec<Vec<FileMeta>> {
+    let place = |f: &FileMeta| (std::cmp::Reverse(f.epoch), f.vnode_min, f.vnode_max);
+    files.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.path.cmp(&b.path)));
+    let mut all: Vec<Vec<FileMeta>> = Vec::new();
+    for file in files {
+        match all.last_mut() {
+            Some(last) if last.last().is_some_and(|l| follows(l, &file)) => last.push(file),
+            _ => all.push(vec![file]),
         }
     }
     all
 }
 
+/// Whether all records of `b` are behind those of `a`: files of one epoch when their vnodes are, and
+/// the parts of one merge, which may end within a vnode.
+fn follows(a: &FileMeta, b: &FileMeta) -> bool {
+    let parts_of_one = || merge_of(&a.path).is_some_and(|merge| merge_of(&b.path) == Some(merge));
+    a.epoch == b.epoch
+        && (a.vnode_max < b.vnode_min || a.vnode_max == b.vnode_min && parts_of_one())
+}
+
+/// What the names of a merge's files have in common.
+fn merge_of(path: &str) -> Option<&str> {
+    let (merge, _part) = path.rsplit_once('-')?;
+    let (_, name) = merge.rsplit_once('-')?;
+    name.starts_with('c').then_some(merge)
+}
+
 /// A position in a sorted sequence of files.
-struct Cursor<'a> {
-    spec: &'a TableSpec,
-    files: VecDeque<(FileMeta, Bytes)>,
-    reader: Option<FileReader>,
+struct Cursor {
+    files: Sequence,
+    records: Option<Records>,
     keys: OrderedKeys,
     vnodes: UInt16Array,
     at: usize,
@@ -266,24 +370,27 @@ struct Cursor<'a> {
     slot: usize,
 }
 
-impl Cursor<'_> {
-    /// Reads the next batch into a new slot; false at the end.
-    fn load(&mut self, slots: &mut Vec<RecordBatch>) -> Result<bool> {
+impl Cursor {
+    /// Reads the next batch, which is to be in `slot`; `None` at the end.
+    fn load(&mut self, reading: &mut Reading, slot: usize) -> Result<Option<RecordBatch>> {
         loop {
-            if let Some(reader) = &mut self.reader
+            if let Some(reader) = &mut self.records
                 && let Some(records) = reader.next()?
             {
-                self.keys =
-                    OrderedKeys::encode(&record_keys(self.spec, &records), records.num_rows());
+                let keys = record_keys(reading.spec, &records);
+                self.keys = OrderedKeys::encode(&keys, records.num_rows());
                 self.vnodes = records.column(0).as_primitive::<UInt16Type>().clone();
-                (self.at, self.slot) = (0, slots.len());
-                slots.push(records);
-                return Ok(true);
+                (self.at, self.slot) = (0, slot);
+                return Ok(Some(records));
             }
-            let Some((file, bytes)) = self.files.pop_front() else {
-                return Ok(false);
-            };
-            self.reader = Some(FileReader::open(self.spec, &file, bytes, 0..VNODES)?);
+            reading.pace.rest()?;
+            // The piece that was read goes before the next one comes.
+            self.records = None;
+            let next = self.files.next(reading.store, reading.spec);
+            self.records = reading.handle.block_on(next)?;
+            if self.records.is_none() {
+                return Ok(None);
+            }
         }
     }
 
@@ -296,16 +403,27 @@ impl Cursor<'_> {
 }
 
 /// A merge under way: cursors newest first; batches they refer to; records picked for the output.
-struct Merge<'a> {
-    cursors: Vec<Cursor<'a>>,
+struct Merge<'a, F> {
+    reading: Reading<'a>,
+    cursors: Vec<Cursor>,
     slots: Vec<RecordBatch>,
+    /// Bytes of the slots.
+    held: usize,
     picked: Vec<(usize, usize)>,
     writer: FileWriter,
     drop_deletes: bool,
+    has_written: bool,
+    finished: F,
 }
 
-impl Merge<'_> {
-    fn run(&mut self) -> Result<()> {
+impl<F: FnMut(EncodedFile) -> Result<()>> Merge<'_, F> {
+    fn hold(&mut self, records: RecordBatch) {
+        self.held += records.get_array_memory_size();
+        self.slots.push(records);
+    }
+
+    /// Merges all records, and empties itself into files.
+    fn run(mut self) -> Result<()> {
         while !self.cursors.is_empty() {
             // The least cursor (the newest among equals), and the least of the others: up to that
             // one, records follow without another look.
@@ -342,7 +460,11 @@ impl Merge<'_> {
                 }
             }
         }
-        self.flush()
+        self.flush()?;
+        if self.writer.rows() > 0 || !self.has_written {
+            (self.finished)(self.writer.finish()?)?;
+        }
+        Ok(())
     }
 
     /// Picks the record of cursor `least` and passes the same key in all older ones.
@@ -365,7 +487,7 @@ impl Merge<'_> {
             self.picked.push((slot, row));
         }
         let more = self.advance(i)?;
-        if self.picked.len() >= MERGE_ROWS || self.slots.len() > 4 * self.cursors.len() + 16 {
+        if self.picked.len() >= MERGE_ROWS || self.held > MERGE_BYTES {
             self.flush()?;
         }
         Ok(more)
@@ -374,7 +496,13 @@ impl Merge<'_> {
     fn advance(&mut self, i: usize) -> Result<bool> {
         let cursor = &mut self.cursors[i];
         cursor.at += 1;
-        Ok(cursor.at < cursor.vnodes.len() || cursor.load(&mut self.slots)?)
+        if cursor.at < cursor.vnodes.len() {
+            return Ok(true);
+        }
+        let records = cursor.load(&mut self.reading, self.slots.len())?;
+        let more = records.is_some();
+        records.into_iter().for_each(|records| self.hold(records));
+        Ok(more)
     }
 
     /// Writes what was picked and lets go of batches that no cursor stands in.
@@ -386,6 +514,13 @@ impl Merge<'_> {
             self.writer.write(records.columns().to_vec())?;
             self.picked.clear();
         }
+        if self.writer.bytes() >= FILE_BYTES {
+            let next = FileWriter::new(self.reading.spec)?;
+            (self.finished)(std::mem::replace(&mut self.writer, next).finish()?)?;
+            self.has_written = true;
+        }
+        // What cursors stand in does not count: there is no less of it.
+        self.held = 0;
         let slots = std::mem::take(&mut self.slots);
         for cursor in &mut self.cursors {
             self.slots.push(slots[cursor.slot].clone());

@@ -18,7 +18,8 @@
 //! * **Joined(e).** From the barrier of `e` on, live messages flow to the leaves, where they are
 //!   held. When that barrier has passed what a leaf taps, it is known what lies before it: a reader
 //!   gets its end, a relation that keeps rows gives them as of `e`.
-//! * **Working off.** Each leaf is fed that, then the barrier of `e`, and is released.
+//! * **Working off.** Each leaf is fed that, piece by piece, as the job keeps up, then the barrier of
+//!   `e`, and is released.
 //! * **Running.** When all workers have told `JobDone` of the newest epoch, the coordinator
 //!   promotes the job: epochs wait for it, and checkpoints contain it.
 //!
@@ -30,7 +31,7 @@ use crate::answers::read_answer;
 use crate::catch::catch;
 use crate::columns::pick;
 use crate::exchange::Message;
-use crate::job::{CatchUp, Input, InputKind, TapState, build_actors, reversed};
+use crate::job::{CatchUp, Input, InputKind, SnapshotRows, TapState, build_actors, reversed};
 use crate::source::Source;
 use arrow::array::RecordBatch;
 use tidemark_changelog::ChangeBatch;
@@ -217,7 +218,7 @@ impl Worker {
             return Ok(false);
         };
         let TapState::Snapshot {
-            batches,
+            rows,
             barrier,
             later,
         } = state
@@ -229,7 +230,7 @@ impl Worker {
             let columns: Vec<usize> = (0..batch.rows().num_columns()).collect();
             pick(&batch, &columns, &columns, schema)
         };
-        if let Some(batch) = batches.pop() {
+        if let Some(batch) = rows.next()? {
             let batch = whole(batch)?;
             self.feed(id, fragment, leaf, Message::Changes(batch, None));
             return Ok(true);
@@ -312,7 +313,7 @@ impl Worker {
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
         let told = catch(|| self.told(upstream, tapping, input));
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
-        let mergeable = self.readers.mergeable();
+        let (readers, mergeable) = (self.readers.clone(), self.readers.mergeable());
         let batch_rows = self.reading.batch_rows_max;
         let Some(job) = self.jobs.get_mut(&tapping).filter(|j| {
             j.joined == Some(barrier.epoch)
@@ -334,15 +335,35 @@ impl Worker {
             return;
         };
         if let Some(view) = view {
-            let rows = catch(|| view.read_at(barrier.epoch, mergeable, columns, batch_rows));
-            match (told, rows) {
-                (Ok(told), Ok(rows)) => {
+            let told = match told {
+                Ok(told) => told,
+                Err(error) => return self.fail(tapping, error),
+            };
+            let begun = catch(|| match told {
+                Some(told) => {
+                    let rows = view.read_at(barrier.epoch, mergeable, columns, batch_rows)?;
                     let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
-                    *state = snapshot(rows, told, linear, barrier);
+                    Ok(difference(rows, told, linear))
+                }
+                None => {
+                    // Before this worker has told that it passed the barrier: nobody has merged
+                    // past it.
+                    let _pin = readers.pin_ahead(barrier.epoch);
+                    let rows = view.reading(barrier.epoch, mergeable, columns, batch_rows)?;
+                    let reading = Box::new(rows);
+                    Ok((SnapshotRows::Read { reading, _pin }, Vec::new()))
+                }
+            });
+            match begun {
+                Ok((rows, later)) => {
+                    *state = TapState::Snapshot {
+                        rows,
+                        barrier,
+                        later,
+                    }
                 }
                 // What is wrong with the rows of a view is not for its readers to bear.
-                (_, Err(error)) => self.fail(upstream, error),
-                (Err(error), _) => self.fail(tapping, error),
+                Err(error) => self.fail(upstream, error),
             }
         } else if let TapState::CatchUp(catch_up) = state {
             let end = end.unwrap_or_default();
@@ -376,21 +397,13 @@ impl Worker {
     }
 }
 
-/// What a tap sends at its join: the relation's rows. With `told`, what they were when a sink
-/// stopped, the difference; before that the rows of then, if the sink's query has to know them.
-fn snapshot(
+/// What a tap sends at its join where a receiver was told what the rows were when a sink stopped:
+/// the difference; before that the rows of then, if the sink's query has to know them.
+fn difference(
     rows: Vec<RecordBatch>,
-    told: Option<Vec<RecordBatch>>,
+    told: Vec<RecordBatch>,
     linear: bool,
-    barrier: Barrier,
-) -> TapState {
-    let Some(told) = told else {
-        return TapState::Snapshot {
-            batches: reversed(rows, 1),
-            barrier,
-            later: Vec::new(),
-        };
-    };
+) -> (SnapshotRows, Vec<ChangeBatch>) {
     let known = reversed(told.clone(), 1);
     let difference = [reversed(told, -1), reversed(rows, 1)].concat();
     let (batches, later) = if linear {
@@ -398,9 +411,5 @@ fn snapshot(
     } else {
         (known, difference)
     };
-    TapState::Snapshot {
-        batches,
-        barrier,
-        later,
-    }
+    (SnapshotRows::Told(batches), later)
 }

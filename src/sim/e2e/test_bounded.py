@@ -1,0 +1,104 @@
+"""Memory is bounded: what is restored, merged, fetched ahead and begun with passes through in pieces, and SHOW MEMORY says who holds what."""
+
+from harness import eventually
+
+MB = 1 << 20
+ROWS = 1_000_000
+
+
+def status(server, field):
+    with open(f"/proc/{server.process.pid}/status") as file:
+        line = next(line for line in file if line.startswith(field))
+    return int(line.split()[1]) << 10
+
+
+def held(server):
+    return {row[0]: int(row[1]) for row in server.query("SHOW MEMORY")}
+
+
+def fill(server, rows=ROWS):
+    server.run("CREATE TABLE t (k BIGINT PRIMARY KEY, a TEXT, b BIGINT);")
+    for start in range(0, rows, 250_000):
+        server.run(f"SET dml_commit = 'async'; INSERT INTO t SELECT g, 'row ' || g || repeat(md5(g::text), 5), g * 7 "
+                   f"FROM generate_series({start} + 1, {start + 250_000}) AS g;")
+
+
+def parts_add_up(server):
+    parts = held(server)
+    process, _ = parts.pop("process"), parts.pop("limit")
+    rest = parts.pop("everything else")
+    assert abs(process - sum(parts.values())) < process // 10, (process, rest, parts)
+    return parts
+
+
+def test_what_show_memory_names_adds_up_to_the_process(own_server, kafka):
+    kafka.create_topic("bounded_m", partitions=2)
+    kafka.produce("bounded_m", [(None, {"k": i, "v": "x" * 100}) for i in range(50_000)])
+    own_server.start()
+    fill(own_server)
+    own_server.run(f"""
+        CREATE MATERIALIZED VIEW sums AS SELECT b % 50000 AS g, count(*) AS n, sum(b) AS s, max(a) AS m FROM t GROUP BY 1;
+        CREATE MATERIALIZED VIEW pairs AS SELECT t.k, t.a, s.n FROM t JOIN sums s ON s.g = t.k;
+        CREATE SOURCE events (k BIGINT, v VARCHAR) WITH ({kafka.options("bounded_m", scan__startup__mode="earliest")})
+            FORMAT PLAIN ENCODE JSON;
+        CREATE MATERIALIZED VIEW kept AS SELECT k, v FROM events;
+        CREATE SINK out FROM kept WITH (connector = 'blackhole');
+    """)
+    sessions = [own_server.connect() for _ in range(20)]
+    eventually(lambda: own_server.value("SELECT count(*) FROM kept") == 50_000, timeout=60)
+    own_server.run("FLUSH;")
+    parts = eventually(lambda: parts_add_up(own_server), timeout=30)
+    assert parts["state of jobs"] > 200 * MB
+    assert set(parts) >= {"records fetched ahead", "checkpoints being stored", "queries", "free memory that the allocator keeps"}
+    for session in sessions:
+        session.close()
+
+
+def test_sources_share_what_they_fetch_ahead(own_server, kafka):
+    """Sources that come one after the other hold one budget together, and each record is read once."""
+    topics, records = 6, 20_000
+    for i in range(topics):
+        kafka.create_topic(f"bounded_f{i}", partitions=2)
+        kafka.produce(f"bounded_f{i}", [(None, {"k": k, "v": "x" * 300}) for k in range(records)])
+    own_server.start(fetch_memory="8MB")
+    for i in range(topics):
+        own_server.run(f"""CREATE TABLE f{i} (k BIGINT, v VARCHAR) WITH ({kafka.options(f"bounded_f{i}", scan__startup__mode="earliest")})
+            FORMAT PLAIN ENCODE JSON;""")
+        assert held(own_server)["records fetched ahead"] < 16 * MB
+    for i in range(topics):
+        eventually(lambda: own_server.value(f"SELECT count(*) FROM f{i}") == records, timeout=60)
+        assert own_server.value(f"SELECT count(DISTINCT k) FROM f{i}") == records
+    assert held(own_server)["records fetched ahead"] < 16 * MB
+
+
+def test_a_restore_stays_within_a_limit_that_its_state_just_fits(own_server):
+    own_server.start()
+    fill(own_server)
+    # Newer files that contradict older ones, and merged ones.
+    for i in range(12):
+        own_server.run(f"UPDATE t SET b = b + 1 WHERE k % 12 = {i}; FLUSH;")
+    own_server.run("CREATE MATERIALIZED VIEW sums AS SELECT b % 1000 AS g, count(*) AS n FROM t GROUP BY 1; FLUSH;")
+    expected = own_server.query("SELECT count(*), sum(b), (SELECT sum(n) FROM sums) FROM t")
+    own_server.kill()
+    own_server.start()
+    eventually(lambda: own_server.query("SELECT count(*), sum(b), (SELECT sum(n) FROM sums) FROM t") == expected, timeout=60)
+    state = held(own_server)["state of jobs"]
+    own_server.kill()
+    limit = state * 5 // 4 + 150 * MB
+    own_server.start(memory_limit=limit)
+    eventually(lambda: own_server.query("SELECT count(*), sum(b), (SELECT sum(n) FROM sums) FROM t") == expected, timeout=60)
+    assert status(own_server, "VmHWM") < limit, (status(own_server, "VmHWM"), state)
+    assert own_server.query("SELECT name FROM tidemark.jobs WHERE state = 'stopped'") == []
+
+
+def test_a_view_over_a_large_one_begins_with_its_rows_piece_by_piece(own_server):
+    """What it begins with is one epoch's rows, and memory does not grow by a second copy of them."""
+    own_server.start()
+    fill(own_server)
+    own_server.run("FLUSH;")
+    before = status(own_server, "VmRSS")
+    own_server.run("CREATE MATERIALIZED VIEW n AS SELECT count(*) AS n, sum(b) AS s, max(length(a)) AS m FROM t;")
+    assert own_server.query("SELECT n, s FROM n") == [(ROWS, 7 * ROWS * (ROWS + 1) // 2)]
+    assert status(own_server, "VmRSS") - before < 150 * MB
+    own_server.run("UPDATE t SET b = 0 WHERE k <= 1000; DELETE FROM t WHERE k > 999000;")
+    assert own_server.query("SELECT n, s FROM n") == own_server.query("SELECT count(*), sum(b)::NUMERIC FROM t")
