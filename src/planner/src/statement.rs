@@ -49,7 +49,7 @@ impl Positions {
 /// One statement with its own text.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// Its text, without the semicolon.
+    /// Its text, without the semicolon, and without the values in it that are secret.
     pub text: String,
     /// Characters of the whole text that stand before it.
     pub start: usize,
@@ -144,6 +144,8 @@ pub struct CreateRelation {
     pub includes: Vec<(Include, Option<String>)>,
     /// `WITH (...)`, keys in lower case.
     pub options: BTreeMap<String, String>,
+    /// Those of them that are `SECRET name`.
+    pub secrets: BTreeMap<String, Name>,
     /// `FORMAT ... ENCODE ...`.
     pub format: Option<FormatClause>,
 }
@@ -191,6 +193,8 @@ pub struct CreateSink {
     pub input: SinkInput,
     /// `WITH (...)`.
     pub options: BTreeMap<String, String>,
+    /// Those of them that are `SECRET name`.
+    pub secrets: BTreeMap<String, Name>,
     /// `FORMAT ... ENCODE ...`.
     pub format: Option<FormatClause>,
 }
@@ -360,6 +364,10 @@ pub enum StatementKind {
         on: Granted,
         /// Roles; none is everybody.
         grantees: Vec<Option<String>>,
+        /// `WITH GRANT OPTION`, `GRANT OPTION FOR`.
+        option: bool,
+        /// REVOKE .. `CASCADE`.
+        cascade: bool,
     },
     /// `GRANT roles TO roles`, `REVOKE roles FROM roles`.
     GrantRoles {
@@ -369,6 +377,16 @@ pub enum StatementKind {
     },
     /// `DROP {ROLE|USER}`.
     DropRole { names: Vec<String>, if_exists: bool },
+    /// `CREATE SECRET`.
+    CreateSecret {
+        name: Name,
+        if_not_exists: bool,
+        value: String,
+    },
+    /// `ALTER SECRET`.
+    AlterSecret { name: Name, value: String },
+    /// `DROP SECRET`.
+    DropSecret { names: Vec<Name>, if_exists: bool },
     /// `WAIT`.
     Wait,
     /// `REFRESH MATERIALIZED VIEW`.

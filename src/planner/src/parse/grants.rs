@@ -24,11 +24,10 @@ impl Front<'_> {
             () if self.word("revoke") => true,
             () => return Ok(None),
         };
-        if revokes
-            && (self.words(&["grant", "option", "for"]) || self.words(&["admin", "option", "for"]))
-        {
+        if revokes && self.words(&["admin", "option", "for"]) {
             return Err(no_option());
         }
+        let mut option = revokes && self.words(&["grant", "option", "for"]);
         let first = self.peek().clone();
         let mut words = Vec::new();
         loop {
@@ -46,6 +45,9 @@ impl Front<'_> {
         if !self.word("on") {
             let roles = words.into_iter().map(|(role, _)| role).collect();
             let members = self.grantees(revokes)?.into_iter().flatten().collect();
+            if revokes {
+                self.cascade();
+            }
             return Ok(Some(StatementKind::GrantRoles {
                 revokes,
                 roles,
@@ -61,11 +63,15 @@ impl Front<'_> {
                 .collect::<Result<_>>()?,
         };
         let grantees = self.grantees(revokes)?;
+        option |= !revokes && self.words(&["with", "grant", "option"]);
+        let cascade = revokes && self.cascade();
         Ok(Some(StatementKind::Grant {
             revokes,
             privileges,
             on,
             grantees,
+            option,
+            cascade,
         }))
     }
 
@@ -119,19 +125,16 @@ impl Front<'_> {
             let name = front.identifier()?;
             Ok((!public).then_some(name))
         })?;
-        if self.words(&["with", "grant", "option"]) || self.words(&["with", "admin", "option"]) {
+        if self.words(&["with", "admin", "option"]) {
             return Err(no_option());
-        }
-        if revokes {
-            self.cascade();
         }
         Ok(grantees)
     }
 }
 
 fn no_option() -> Error {
-    Error::unsupported("GRANT OPTION and ADMIN OPTION are not supported")
-        .with_hint("Owners and superusers grant what others may do.")
+    Error::unsupported("ADMIN OPTION is not supported")
+        .with_hint("Superusers make others members of roles.")
 }
 
 /// The privilege of this name, of those that there are.

@@ -40,7 +40,6 @@ const OBJECTS: &[(&str, &str)] = &[
     ("recursive view", ""),
     ("routine", ""),
     ("rule", ""),
-    ("secret", "Give the value itself as an option."),
     (
         "sequence",
         "A generated key can come from the client, or be a uuid.",

@@ -8,6 +8,7 @@
 //! ```
 //! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
 
+mod audit;
 pub mod cursors;
 pub mod effects;
 pub mod settings;
@@ -327,12 +328,7 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        self.arrive(match statement.kind {
-            // It may have a password.
-            StatementKind::CreateRole { .. } => "CREATE ROLE ..",
-            StatementKind::AlterRole { .. } => "ALTER ROLE ..",
-            _ => &statement.text,
-        });
+        self.arrive(&statement.text);
         let ends = matches!(
             statement.kind,
             StatementKind::Commit | StatementKind::Rollback
@@ -366,6 +362,7 @@ impl Session {
         let words: Vec<&str> = statement.text.split_whitespace().take(2).collect();
         self.check_may_write(&words.join(" ").to_uppercase())?;
         let outcome = self.run(statement, parameters).await?;
+        self.audit_change(statement);
         self.move_on();
         Ok(outcome)
     }
@@ -403,12 +400,14 @@ impl Session {
                 user,
                 options,
             } => self.create_role(name, *user, options).await,
-            K::Grant {
-                revokes,
-                privileges,
-                on,
-                grantees,
-            } => self.grant(*revokes, privileges, on, grantees).await,
+            K::CreateSecret {
+                name,
+                if_not_exists,
+                value,
+            } => self.create_secret(name, *if_not_exists, value).await,
+            K::AlterSecret { name, value } => self.alter_secret(name, value).await,
+            K::DropSecret { names, if_exists } => self.drop_secrets(names, *if_exists).await,
+            K::Grant { .. } => self.grant(&statement.kind).await,
             K::GrantRoles {
                 revokes,
                 roles,
@@ -517,6 +516,9 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::CreateIndex(_)
             | K::CreateSchema { .. }
             | K::DropSchema { .. }
+            | K::CreateSecret { .. }
+            | K::AlterSecret { .. }
+            | K::DropSecret { .. }
             | K::CreateRole { .. }
             | K::Grant { .. }
             | K::GrantRoles { .. }
