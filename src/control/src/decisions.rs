@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, RelationId};
-use tidemark_plan::{Catalog, Object, Relation, SecretName};
+use tidemark_plan::{Catalog, Object, Relation, RelationKind, SecretName};
 
 /// The result of all entries so far.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +121,11 @@ impl Decisions {
         self.catalog
             .relations
             .insert(relation.id, Arc::new(relation.clone()));
+        if !matches!(relation.kind, RelationKind::Index | RelationKind::Sink) {
+            let (object, schema) = (Object::Relation(relation.id), &relation.schema_name);
+            self.catalog
+                .grant_defaults(&object, &relation.owner, Some(schema));
+        }
     }
 
     /// The relations that are gone when a checkpoint of `epoch` is committed, because it contains
@@ -206,11 +211,15 @@ impl Decisions {
                 if let Some(owner) = owner {
                     let owners = &mut self.catalog.schema_owners;
                     owners.insert(name.clone(), owner.clone());
+                    let object = Object::Schema(name.clone());
+                    self.catalog.grant_defaults(&object, owner, None);
                 }
             }
             CatalogChange::DropSchema { name } => {
                 self.catalog.schemas.retain(|s| s != name);
                 self.catalog.schema_owners.remove(name);
+                let defaults = &mut self.catalog.default_grants;
+                defaults.retain(|g| g.schema.as_ref() != Some(name));
                 self.catalog.grants.forget(&Object::Schema(name.clone()));
             }
             CatalogChange::CreateRole { role } | CatalogChange::AlterRole { role } => {
@@ -249,6 +258,14 @@ impl Decisions {
             CatalogChange::CreateSecret { secret } => self.catalog.secrets.push(secret.clone()),
             CatalogChange::AlterSecret { name, sealed } => self.alter_secret(name, sealed),
             CatalogChange::DropSecret { name } => self.catalog.secrets.retain(|s| s.name != *name),
+            CatalogChange::DefaultPrivileges {
+                grants,
+                revokes,
+                option_only,
+            } => {
+                let set = |g| self.catalog.set_default(g, *revokes, *option_only);
+                grants.iter().for_each(set);
+            }
             CatalogChange::SetOwner { relation, owner } => {
                 self.update(relation, |r| r.owner.clone_from(owner))
             }

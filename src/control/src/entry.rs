@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
-use tidemark_plan::{Grant, Relation, Role, Secret, SecretName, Stopped};
+use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// Of the serialised form.
@@ -278,6 +278,15 @@ pub enum CatalogChange {
     DropSecret {
         /// Which.
         name: SecretName,
+    },
+    /// `ALTER DEFAULT PRIVILEGES`.
+    DefaultPrivileges {
+        /// What is granted or taken back.
+        grants: Vec<DefaultGrant>,
+        /// Whether it is taken back.
+        revokes: bool,
+        /// Their grant options only.
+        option_only: bool,
     },
     /// `ALTER ... OWNER TO`.
     SetOwner {

@@ -1,12 +1,12 @@
 //! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is
 //! stored whole in every manifest.
 
-use crate::roles::{Grants, Role};
+use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::{Hidden, Secret};
 use crate::{Conflict, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId};
 
@@ -288,6 +288,8 @@ pub struct Catalog {
     pub last_role_id: u32,
     /// Their privileges.
     pub grants: Grants,
+    /// `ALTER DEFAULT PRIVILEGES`.
+    pub default_grants: BTreeSet<DefaultGrant>,
     /// What `CREATE SECRET` made.
     pub secrets: Vec<Secret>,
     /// Jobs that stopped.

@@ -10,7 +10,7 @@
 //! cannot be read leaves a relation that says so ([`Unreadable`]), is written back as it was, and
 //! spoils nothing else.
 
-use crate::roles::{Grants, Role};
+use crate::roles::{DefaultGrant, Grants, Role};
 use crate::secrets::Secret;
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use crate::{Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties};
@@ -19,7 +19,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId};
 
@@ -515,6 +515,8 @@ struct StoredCatalog {
     #[serde(default)]
     grants: Grants,
     #[serde(default)]
+    default_grants: BTreeSet<DefaultGrant>,
+    #[serde(default)]
     secrets: Vec<Secret>,
     stopped: BTreeMap<RelationId, Stopped>,
     #[serde(default)]
@@ -525,7 +527,7 @@ struct StoredCatalog {
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 10)?;
+        let mut form = serializer.serialize_struct("Catalog", 11)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
@@ -533,6 +535,7 @@ impl Serialize for Catalog {
         form.serialize_field("roles", &self.roles)?;
         form.serialize_field("last_role_id", &self.last_role_id)?;
         form.serialize_field("grants", &self.grants)?;
+        form.serialize_field("default_grants", &self.default_grants)?;
         form.serialize_field("secrets", &self.secrets)?;
         form.serialize_field("stopped", &self.stopped)?;
         form.serialize_field("replacing", &self.replacing)?;
@@ -551,6 +554,7 @@ impl<'de> Deserialize<'de> for Catalog {
             roles: BTreeMap::new(),
             last_role_id: form.last_role_id,
             grants: form.grants,
+            default_grants: form.default_grants,
             secrets: form.secrets,
             stopped: form.stopped,
             replacing: form.replacing,

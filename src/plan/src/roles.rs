@@ -162,6 +162,40 @@ impl Grant {
     }
 }
 
+/// What `ALTER DEFAULT PRIVILEGES` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NewObject {
+    /// Relations.
+    Relations,
+    /// Schemas.
+    Schemas,
+}
+
+/// A privilege that is granted on what a role makes from now on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DefaultGrant {
+    /// Who makes it.
+    pub role: String,
+    /// In which schema; none is every one.
+    pub schema: Option<String>,
+    /// What is made.
+    pub of: NewObject,
+    /// Which privilege.
+    pub privilege: Privilege,
+    /// A role's name; none is everybody.
+    pub grantee: Option<String>,
+    /// Whether the grantee may grant it on.
+    pub with_option: bool,
+}
+
+impl DefaultGrant {
+    fn is_same(&self, other: &DefaultGrant) -> bool {
+        let mut with = other.clone();
+        with.with_option = self.with_option;
+        *self == with
+    }
+}
+
 /// All that was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grants(pub BTreeSet<Grant>);
@@ -246,6 +280,7 @@ impl Grants {
     /// One relation takes the place of another.
     pub fn pass_on(&mut self, old: RelationId, new: RelationId) {
         let (old, object) = (Object::Relation(old), Object::Relation(new));
+        self.forget(&object);
         let passed = self.of(&old).cloned().map(|grant| Grant {
             object: object.clone(),
             ..grant
@@ -280,6 +315,43 @@ impl Catalog {
             }
         };
         self.roles.insert(role.name.clone(), role);
+    }
+
+    /// `ALTER DEFAULT PRIVILEGES`: one more, or one less, or less its grant option.
+    pub fn set_default(&mut self, grant: &DefaultGrant, revokes: bool, option_only: bool) {
+        let all = &mut self.default_grants;
+        let known = all.iter().find(|g| g.is_same(grant)).cloned();
+        if let Some(known) = &known {
+            all.remove(known);
+        }
+        let had_option = known.as_ref().is_some_and(|g| g.with_option);
+        let with_option = match revokes {
+            false => grant.with_option || had_option,
+            true if option_only && known.is_some() => false,
+            true => return,
+        };
+        all.insert(DefaultGrant {
+            with_option,
+            ..grant.clone()
+        });
+    }
+
+    /// Grants on something new what its maker's defaults say.
+    pub fn grant_defaults(&mut self, object: &Object, maker: &str, schema: Option<&str>) {
+        let of = match object {
+            Object::Relation(_) => NewObject::Relations,
+            _ => NewObject::Schemas,
+        };
+        let is_meant = |g: &&DefaultGrant| {
+            let here = g.schema.is_none() || g.schema.as_deref() == schema;
+            g.role == maker && g.of == of && here && g.grantee.as_deref() != Some(maker)
+        };
+        for meant in self.default_grants.iter().filter(is_meant) {
+            self.grants.give(Grant {
+                with_option: meant.with_option,
+                ..Grant::new(object.clone(), meant.privilege, meant.grantee.clone())
+            });
+        }
     }
 
     /// All roles, `root` first, then by name.

@@ -5,7 +5,7 @@ use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::tokenizer::Location;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_plan::{Conflict, Encode, Format, Include, Privilege, RelationKind};
+use tidemark_plan::{Conflict, Encode, Format, Include, NewObject, Privilege, RelationKind};
 
 /// Where lines begin in the text that was handed to `parse`: turns a line and column into a
 /// character position.
@@ -368,6 +368,20 @@ pub enum StatementKind {
         option: bool,
         /// REVOKE .. `CASCADE`.
         cascade: bool,
+    },
+    /// `ALTER DEFAULT PRIVILEGES`.
+    DefaultPrivileges {
+        /// Whose; none is the session's role.
+        roles: Vec<String>,
+        /// In which schemas; none is every one.
+        schemas: Vec<String>,
+        of: NewObject,
+        revokes: bool,
+        privileges: Vec<Privilege>,
+        /// Roles; none is everybody.
+        grantees: Vec<Option<String>>,
+        /// `WITH GRANT OPTION`, `GRANT OPTION FOR`.
+        option: bool,
     },
     /// `GRANT roles TO roles`, `REVOKE roles FROM roles`.
     GrantRoles {

@@ -189,6 +189,35 @@ def test_grant_options_go_on_and_come_back(own):
         assert acl() is None
 
 
+def test_defaults_are_granted_on_what_is_made_later(own):
+    own.start()
+    for statement in ["CREATE USER ann", "CREATE USER bob", "CREATE SCHEMA shop", "CREATE TABLE before (id INT)", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO ann WITH GRANT OPTION",
+                      "ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT INSERT ON TABLES TO bob", "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO PUBLIC"]:
+        own.query(statement)
+    own.kill()
+    own.start()
+    for statement in ["CREATE TABLE t (id INT)", "CREATE TABLE shop.t (id INT)", "CREATE SCHEMA later"]:
+        own.query(statement)
+    acls = dict(own.query("SELECT oid::regclass::text, relacl FROM pg_class WHERE relname IN ('t', 'before') AND relkind = 'r'"))
+    assert acls == {"before": None, "t": ["ann=r*/root", "root=rawd/root"], "shop.t": ["ann=r*/root", "bob=a/root", "root=rawd/root"]}
+    assert own.value("SELECT has_schema_privilege('bob', 'later', 'usage')") is True and own.value("SELECT has_schema_privilege('bob', 'shop', 'usage')") is False
+    assert own.query("SELECT defaclrole, nspname, defaclobjtype, defaclacl FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace ORDER BY 2 NULLS FIRST, 3") == [
+        (10, None, "n", ["=U/root", "root=UC/root"]), (10, None, "r", ["ann=r*/root", "root=rawd/root"]), (10, "shop", "r", ["bob=a/root"])]
+    with connect(own, "ann") as ann:
+        with pytest.raises(psycopg.Error) as error:
+            ann.execute("ALTER DEFAULT PRIVILEGES FOR ROLE root GRANT SELECT ON TABLES TO ann")
+        assert state(error) == "42501"
+    for statement, expected in [("ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT USAGE ON SCHEMAS TO bob", "0LP01"), ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO nobody", "42704"),
+                                ("ALTER DEFAULT PRIVILEGES IN SCHEMA none GRANT SELECT ON TABLES TO bob", "3F000"), ("DROP ROLE bob", "2BP01"),
+                                ("ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO bob", "0A000")]:
+        with pytest.raises(psycopg.Error) as error:
+            own.query(statement)
+        assert state(error) == expected, (statement, str(error.value))
+    own.query("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM ann")
+    own.query("CREATE TABLE u (id INT)")
+    assert own.value("SELECT relacl FROM pg_class WHERE relname = 'u'") is None
+
+
 def test_a_view_reads_for_its_owner_alone(own):
     own.start()
     for statement in ["CREATE USER ann", "CREATE USER bob", "CREATE TABLE t (id INT)", "INSERT INTO t VALUES (1)", "CREATE VIEW inner_view AS SELECT id FROM t",

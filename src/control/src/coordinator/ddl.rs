@@ -381,6 +381,21 @@ impl Proposed<'_> {
             }
             CatalogChange::AlterSecret { name, .. } => self.check_alter_secret(name)?,
             CatalogChange::DropSecret { name } => self.check_drop_secret(name)?,
+            CatalogChange::DefaultPrivileges {
+                grants, revokes, ..
+            } => {
+                for grant in grants {
+                    self.check_role(&grant.role)?;
+                    let grantee = grant.grantee.as_deref();
+                    grantee.map_or(Ok(()), |name| self.check_role(name))?;
+                    let schema = grant.schema.as_deref();
+                    schema.map_or(Ok(()), |name| self.check_schema(name))?;
+                    if grant.with_option && grantee.is_none() && !revokes {
+                        let message = "grant options can only be granted to roles";
+                        return Err(Error::user(SqlState("0LP01"), message));
+                    }
+                }
+            }
             CatalogChange::SetOwner { relation, owner } => {
                 self.check_not_replaced(visible(relation)?)?;
                 self.check_role(owner)?;
@@ -495,6 +510,10 @@ impl Proposed<'_> {
         if let Some(secret) = catalog.secrets.iter().find(|s| s.owner == name) {
             let detail = format!("It is the owner of secret {}.", secret.name.name);
             return Err(has_dependents(name, detail));
+        }
+        let mut defaults = catalog.default_grants.iter();
+        if defaults.any(|g| g.role == name || g.grantee.as_deref() == Some(name)) {
+            return Err(has_dependents(name, "It has default privileges.".into()));
         }
         let detail = match (owned, schema, granted) {
             (Some(owned), _, _) => {

@@ -62,7 +62,6 @@ const OBJECTS: &[(&str, &str)] = &[
 
 /// Other statements, by their first words.
 const STATEMENTS: &[(&str, &str)] = &[
-    ("alter default privileges", ""),
     ("call", ""),
     ("checkpoint", "SHOW CHECKPOINTS lists those that were made."),
     ("cluster", ""),

@@ -2,9 +2,10 @@
 //! of a role is fixed by its number, `root` has 10.
 
 use super::build::{Cell, Row};
+use super::oids;
 use crate::serving::Snapshot;
 use std::collections::BTreeMap;
-use tidemark_plan::{Catalog, Object, Privilege, ROOT, Relation, RelationKind, Role};
+use tidemark_plan::{Catalog, NewObject, Object, Privilege, ROOT, Relation, RelationKind, Role};
 
 const FIRST: i32 = 10;
 
@@ -65,6 +66,46 @@ pub fn members(s: &Snapshot) -> Vec<Row> {
         ]
     };
     pairs.map(row).collect()
+}
+
+/// `pg_default_acl`: a row for each role, schema and kind of thing. As in PostgreSQL, the list of a
+/// role for every schema begins with what the role itself has.
+pub fn defaults(s: &Snapshot) -> Vec<Row> {
+    type Key<'a> = (&'a str, Option<&'a str>, NewObject);
+    let mut lists: BTreeMap<Key, BTreeMap<Option<&str>, String>> = BTreeMap::new();
+    for grant in &s.catalog.default_grants {
+        let key = (grant.role.as_str(), grant.schema.as_deref(), grant.of);
+        let list = lists.entry(key).or_default();
+        let letters = list.entry(grant.grantee.as_deref()).or_default();
+        letters.push(grant.privilege.letter());
+        if grant.with_option {
+            letters.push('*');
+        }
+    }
+    let row = |(number, ((role, schema, of), mut list)): (usize, (Key, BTreeMap<_, String>))| {
+        let (kind, all) = match of {
+            NewObject::Relations => ("r", Privilege::OF_RELATIONS),
+            NewObject::Schemas => ("n", Privilege::OF_SCHEMAS),
+        };
+        if schema.is_none() {
+            list.insert(Some(role), all.iter().map(|p| p.letter()).collect());
+        }
+        let item = |(grantee, letters): (Option<&str>, String)| {
+            format!("{}={letters}/{role}", grantee.unwrap_or_default())
+        };
+        let schema = schema.map_or(0, |name| oids::of_schema(name, &s.catalog.schemas));
+        vec![
+            ("oid", (number as i32 + 1).into()),
+            ("defaclrole", oid(&s.catalog, role).into()),
+            ("defaclnamespace", schema.into()),
+            ("defaclobjtype", kind.into()),
+            (
+                "defaclacl",
+                Cell::Texts(list.into_iter().map(item).collect()),
+            ),
+        ]
+    };
+    lists.into_iter().enumerate().map(row).collect()
 }
 
 /// The privileges that a relation of this kind has.

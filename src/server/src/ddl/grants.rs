@@ -5,7 +5,7 @@ use crate::protocol::error::Notice;
 use crate::session::{Outcome, Session};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
-use tidemark_plan::{Grant, Object, Privilege, Relation, RelationKind};
+use tidemark_plan::{DefaultGrant, Grant, Object, Privilege, Relation, RelationKind};
 use tidemark_planner::statement::{Granted, StatementKind};
 
 /// What privileges are of, and how messages name it.
@@ -97,6 +97,66 @@ impl Session {
         let text = format!("{how_many} privileges {what} for \"{}\"", named.name);
         self.notice(Notice::warning(SqlState(state), text));
         Ok(found)
+    }
+
+    /// ALTER DEFAULT PRIVILEGES, of roles that this session is or is a member of.
+    pub(crate) async fn default_privileges(
+        &mut self,
+        statement: &StatementKind,
+    ) -> Result<Outcome> {
+        let StatementKind::DefaultPrivileges {
+            roles,
+            schemas,
+            of,
+            revokes,
+            privileges,
+            grantees,
+            option,
+        } = statement
+        else {
+            return Err(Error::internal("not an ALTER DEFAULT PRIVILEGES"));
+        };
+        let catalog = self.catalog();
+        let mut makers: Vec<String> = roles.iter().map(|role| self.named_role(role)).collect();
+        if makers.is_empty() {
+            makers.push(self.user().into());
+        }
+        let own = catalog.memberships(self.user());
+        let free = |role: &&String| catalog.is_superuser(self.user()) || own.contains(*role);
+        if let Some(role) = makers.iter().find(|role| !free(role)) {
+            let message = format!("must be member of role \"{role}\"");
+            return Err(Error::user(SqlState("42501"), message));
+        }
+        let everywhere = [None];
+        let within: Vec<Option<String>> = schemas.iter().cloned().map(Some).collect();
+        let within = if within.is_empty() {
+            &everywhere[..]
+        } else {
+            &within
+        };
+        let mut grants = Vec::new();
+        for (role, schema) in makers
+            .iter()
+            .flat_map(|r| within.iter().map(move |s| (r, s)))
+        {
+            for grantee in grantees {
+                grants.extend(privileges.iter().map(|privilege| DefaultGrant {
+                    role: role.clone(),
+                    schema: schema.clone(),
+                    of: *of,
+                    privilege: *privilege,
+                    grantee: grantee.as_deref().map(|name| self.named_role(name)),
+                    with_option: *option && !revokes,
+                }));
+            }
+        }
+        let changes = vec![CatalogChange::DefaultPrivileges {
+            grants,
+            revokes: *revokes,
+            option_only: *option,
+        }];
+        self.server.engine.change_catalog(changes, false).await?;
+        Ok(Outcome::Command("ALTER DEFAULT PRIVILEGES".into()))
     }
 
     pub(crate) async fn grant_roles(

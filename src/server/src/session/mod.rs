@@ -408,6 +408,7 @@ impl Session {
             K::AlterSecret { name, value } => self.alter_secret(name, value).await,
             K::DropSecret { names, if_exists } => self.drop_secrets(names, *if_exists).await,
             K::Grant { .. } => self.grant(&statement.kind).await,
+            K::DefaultPrivileges { .. } => self.default_privileges(&statement.kind).await,
             K::GrantRoles {
                 revokes,
                 roles,
@@ -521,6 +522,7 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::DropSecret { .. }
             | K::CreateRole { .. }
             | K::Grant { .. }
+            | K::DefaultPrivileges { .. }
             | K::GrantRoles { .. }
             | K::AlterRole { .. }
             | K::DropRole { .. }
