@@ -1,7 +1,7 @@
-//! What a session's role may do, asked before it is done. Who reads a plain view needs to be allowed
-//! that alone; what the view reads, its owner needs to be allowed, at each reading as in PostgreSQL.
-//! A materialized view and a sink read for themselves, so they ask when they are created, of who
-//! creates them.
+//! What a session's role may do, asked before it is done. Who reads a plain view needs to be
+//! allowed that alone; what the view reads, its owner needs to be allowed, at each reading as in
+//! PostgreSQL. A materialized view and a sink read for themselves, so they ask when they are
+//! created, of who creates them.
 
 use crate::session::Session;
 use std::collections::BTreeSet;
