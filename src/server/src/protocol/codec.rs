@@ -58,11 +58,12 @@ fn is_invalid(src: &[u8]) -> bool {
         .any(|text| std::str::from_utf8(text).is_err())
 }
 
-/// The length of the message at the front, if all of it is there. A length that cannot be is
-/// pgwire's to refuse.
-fn whole(src: &[u8]) -> Option<usize> {
-    let length = u32::from_be_bytes(src.get(1..5)?.try_into().ok()?) as usize;
-    (length >= 4 && src.len() > length).then_some(length + 1)
+/// The length of the message at the front, if all of it is there; the first message of a connection
+/// has no type before its length. A length that cannot be is pgwire's to refuse.
+fn whole(src: &[u8], is_first: bool) -> Option<usize> {
+    let kind = usize::from(!is_first);
+    let length = u32::from_be_bytes(src.get(kind..kind + 4)?.try_into().ok()?) as usize;
+    (length >= 4 && src.len() >= kind + length).then_some(kind + length)
 }
 
 fn malformed() -> PgWireError {
@@ -83,13 +84,6 @@ pub fn violation(error: &PgWireError) -> Option<Error> {
 }
 
 impl Codec {
-    /// Whether messages have types by now.
-    fn is_started(&self) -> bool {
-        use PgWireConnectionState::{AwaitingSslRequest, AwaitingStartup};
-        let state = self.0.client_info.state();
-        !matches!(state, AwaitingSslRequest | AwaitingStartup)
-    }
-
     fn guarded(
         &mut self,
         src: &mut BytesMut,
@@ -104,8 +98,11 @@ impl Decoder for Codec {
     type Error = PgWireError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<PgWireFrontendMessage>, PgWireError> {
-        let invalid = is_invalid(src);
-        let mut message = match whole(src).filter(|_| self.is_started()) {
+        // Whether TLS is used was settled before.
+        let state = self.0.client_info.state();
+        let is_first = matches!(state, PgWireConnectionState::AwaitingStartup);
+        let invalid = !is_first && is_invalid(src);
+        let mut message = match whole(src, is_first) {
             Some(length) => {
                 let mut one = src.split_to(length);
                 let message = self.guarded(&mut one)?;

@@ -75,6 +75,10 @@ fn stream(random: &mut Random, started: bool) -> Vec<u8> {
     for _ in 0..count {
         bytes.extend_from_slice(&known[random.below(known.len())]);
     }
+    // Some go on.
+    if !started && random.below(2) == 0 {
+        bytes.extend(messages().concat());
+    }
     for _ in 0..random.below(6) {
         let (at, length) = (random.below(bytes.len()), bytes.len());
         match random.below(6) {
@@ -94,9 +98,11 @@ fn stream(random: &mut Random, started: bool) -> Vec<u8> {
 fn decode(bytes: &[u8], started: bool, random: &mut Random) -> (usize, bool) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let mut client = DefaultClient::new(address, false);
-    if started {
-        client.set_state(PgWireConnectionState::ReadyForQuery);
-    }
+    // As a connection is handed over when it is settled whether TLS is used.
+    client.set_state(match started {
+        true => PgWireConnectionState::ReadyForQuery,
+        false => PgWireConnectionState::AwaitingStartup,
+    });
     let mut codec = Codec(PgWireMessageServerCodec::new(client));
     let (mut buffer, mut sent, mut messages) = (BytesMut::new(), 0, 0);
     while sent < bytes.len() {
@@ -108,7 +114,11 @@ fn decode(bytes: &[u8], started: bool, random: &mut Random) -> (usize, bool) {
             match codec.decode(&mut buffer) {
                 Err(_) => return (messages, true),
                 Ok(None) => break,
-                Ok(Some(_)) => {
+                Ok(Some(message)) => {
+                    if let PgWireFrontendMessage::Startup(_) = message {
+                        let ready = PgWireConnectionState::ReadyForQuery;
+                        codec.0.client_info.set_state(ready);
+                    }
                     assert!(buffer.len() < before, "a message without bytes");
                     messages += 1;
                 }
