@@ -30,6 +30,7 @@ need zlib1g-dev pkg-config --exists zlib
 [ "$what" != test ] || need postgresql-15 sh -c 'test -x /usr/lib/postgresql/15/bin/initdb || test -x /usr/pgsql-15/bin/initdb'
 if [ "$what" != build ]; then
   need default-jre-headless have java
+  [ "$what" != test ] || need default-jdk-headless sh -c 'java --list-modules | grep -q jdk.compiler'
   need maven have mvn
   need postgresql-client have psql
   need procps have ps

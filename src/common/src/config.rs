@@ -31,6 +31,9 @@ pub struct Config {
     /// Certificates that sign those of clients, a file in PEM form: a client without one is
     /// refused. Empty: clients need none.
     pub tls_client_ca: String,
+    /// File with the key that seals secrets; empty: `secret.key` in the data folder, made when it
+    /// is first needed. The environment variable `TIDEMARK_SECRET_KEY`, the key itself, goes first.
+    pub secret_key_file: String,
     /// Listens where others reach it without users or TLS; roles without password come in from
     /// everywhere.
     pub insecure: bool,
@@ -75,6 +78,7 @@ impl Default for Config {
             tls_cert: String::new(),
             tls_key: String::new(),
             tls_client_ca: String::new(),
+            secret_key_file: String::new(),
             insecure: false,
             max_connections: 1000,
             memory_limit: "80%".into(),

@@ -150,6 +150,7 @@ fn main() {
         encode: Encode::Json,
         encode_options: Default::default(),
         includes: Vec::new(),
+        hidden: Default::default(),
         key: Vec::new(),
     };
     for (shape, blank) in [("compact", ""), ("blanks", " ")] {

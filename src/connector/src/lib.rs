@@ -15,6 +15,9 @@ mod metrics;
 pub mod nexmark;
 pub mod options;
 mod random;
+pub mod vault;
+
+pub use vault::Vault;
 
 use std::sync::Arc;
 use tidemark_changelog::connector::{SinkWriter, SourceConnector};

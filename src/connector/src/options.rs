@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::{ConnectorSpec, Encode, Format};
+use tidemark_plan::{ConnectorSpec, Encode, Format, Hidden, MASK, is_secret_option};
 
 /// Options that every source or sink may have, read by the planner: they are of the relation, not
 /// of its connector.
@@ -51,6 +51,7 @@ pub fn invalid(message: impl Into<String>) -> Error {
 /// Reads options by name, with errors that name them.
 pub struct Options<'a> {
     map: &'a BTreeMap<String, String>,
+    hidden: &'a BTreeMap<String, Hidden>,
     connector: &'a str,
 }
 
@@ -59,6 +60,7 @@ impl<'a> Options<'a> {
     pub fn of(spec: &'a ConnectorSpec) -> Options<'a> {
         Options {
             map: &spec.options,
+            hidden: &spec.hidden,
             connector: &spec.connector,
         }
     }
@@ -80,6 +82,16 @@ impl<'a> Options<'a> {
             .with_hint(suggest(key, &names)));
         }
         Ok(())
+    }
+
+    /// Whether the value of an option must not be told.
+    fn is_secret(&self, key: &str) -> bool {
+        self.hidden.contains_key(key) || is_secret_option(key)
+    }
+
+    /// The value of an option as messages show it.
+    fn shown<'v>(&self, key: &str, value: &'v str) -> &'v str {
+        if self.is_secret(key) { MASK } else { value }
     }
 
     /// The text of an option.
@@ -111,9 +123,10 @@ impl<'a> Options<'a> {
         match text.trim().parse::<T>() {
             Ok(value) if range.contains(&value) => Ok(value),
             _ => Err(invalid(format!(
-                "option \"{key}\" must be a number from {} to {}, not '{text}'",
+                "option \"{key}\" must be a number from {} to {}, not '{}'",
                 range.start(),
-                range.end()
+                range.end(),
+                self.shown(key, text)
             ))),
         }
     }
@@ -124,9 +137,12 @@ impl<'a> Options<'a> {
             None => Ok(default),
             Some("true" | "t" | "on" | "1") => Ok(true),
             Some("false" | "f" | "off" | "0") => Ok(false),
-            Some(other) => Err(invalid(format!(
-                "option \"{key}\" must be true or false, not '{other}'"
-            ))),
+            Some(other) => {
+                let other = self.shown(key, other);
+                Err(invalid(format!(
+                    "option \"{key}\" must be true or false, not '{other}'"
+                )))
+            }
         }
     }
 
@@ -140,6 +156,7 @@ impl<'a> Options<'a> {
             .iter()
             .position(|c| c.eq_ignore_ascii_case(text))
             .ok_or_else(|| {
+                let text = self.shown(key, text);
                 invalid(format!("option \"{key}\" cannot be '{text}'"))
                     .with_hint(format!("Use one of: {}.", choices.join(", ")))
             })
@@ -294,7 +311,12 @@ impl KafkaOptions {
             if let Err(rdkafka::error::KafkaError::ClientConfig(_, text, _, _)) =
                 probe.create_native_config()
             {
-                return Err(invalid(format!("option \"{key}\" is not valid: {text}"))
+                let why = if options.is_secret(key) {
+                    String::new()
+                } else {
+                    format!(": {text}")
+                };
+                return Err(invalid(format!("option \"{key}\" is not valid{why}"))
                     .with_hint("What follows \"properties.\" is a setting of librdkafka."));
             }
             properties.insert(name.to_string(), value.clone());
@@ -450,6 +472,7 @@ pub(crate) mod tests {
             },
             encode_options: BTreeMap::new(),
             includes: Vec::new(),
+            hidden: Default::default(),
             key: Vec::new(),
         }
     }

@@ -67,6 +67,7 @@ fn spec(broker: &str, topic: &str, more: &[(&str, &str)]) -> ConnectorSpec {
         encode: Encode::Json,
         encode_options: BTreeMap::new(),
         includes: Vec::new(),
+        hidden: Default::default(),
         key: Vec::new(),
     }
 }

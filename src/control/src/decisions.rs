@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, RelationId};
-use tidemark_plan::{Catalog, Object, Relation};
+use tidemark_plan::{Catalog, Object, Relation, RelationKind, SecretName};
 
 /// The result of all entries so far.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +121,11 @@ impl Decisions {
         self.catalog
             .relations
             .insert(relation.id, Arc::new(relation.clone()));
+        if !matches!(relation.kind, RelationKind::Index | RelationKind::Sink) {
+            let (object, schema) = (Object::Relation(relation.id), &relation.schema_name);
+            self.catalog
+                .grant_defaults(&object, &relation.owner, Some(schema));
+        }
     }
 
     /// The relations that are gone when a checkpoint of `epoch` is committed, because it contains
@@ -206,16 +211,19 @@ impl Decisions {
                 if let Some(owner) = owner {
                     let owners = &mut self.catalog.schema_owners;
                     owners.insert(name.clone(), owner.clone());
+                    let object = Object::Schema(name.clone());
+                    self.catalog.grant_defaults(&object, owner, None);
                 }
             }
             CatalogChange::DropSchema { name } => {
                 self.catalog.schemas.retain(|s| s != name);
                 self.catalog.schema_owners.remove(name);
+                let defaults = &mut self.catalog.default_grants;
+                defaults.retain(|g| g.schema.as_ref() != Some(name));
                 self.catalog.grants.forget(&Object::Schema(name.clone()));
             }
             CatalogChange::CreateRole { role } | CatalogChange::AlterRole { role } => {
-                let role = role.as_ref().clone();
-                self.catalog.roles.insert(role.name.clone(), role);
+                self.catalog.put_role(role.as_ref().clone());
             }
             CatalogChange::DropRole { name } => {
                 self.catalog.roles.remove(name);
@@ -229,17 +237,51 @@ impl Decisions {
                         true => known.member_of.insert(role.clone()),
                         false => known.member_of.remove(role),
                     };
-                    self.catalog.roles.insert(member.clone(), known);
+                    self.catalog.put_role(known);
                 }
             }
             CatalogChange::Grant { grants } => {
-                self.catalog.grants.0.extend(grants.iter().cloned());
+                let each = grants.iter().cloned();
+                each.for_each(|grant| self.catalog.grants.give(grant));
             }
-            CatalogChange::Revoke { grants } => {
-                self.catalog.grants.0.retain(|g| !grants.contains(g));
+            CatalogChange::Revoke {
+                grants,
+                option_only,
+                ..
+            } => {
+                let known = &mut self.catalog.grants;
+                grants
+                    .iter()
+                    .for_each(|grant| known.take(grant, *option_only));
+                known.cascade();
+            }
+            CatalogChange::CreateSecret { secret } => self.catalog.secrets.push(secret.clone()),
+            CatalogChange::AlterSecret { name, sealed } => self.alter_secret(name, sealed),
+            CatalogChange::DropSecret { name } => self.catalog.secrets.retain(|s| s.name != *name),
+            CatalogChange::DefaultPrivileges {
+                grants,
+                revokes,
+                option_only,
+            } => {
+                let set = |g| self.catalog.set_default(g, *revokes, *option_only);
+                grants.iter().for_each(set);
             }
             CatalogChange::SetOwner { relation, owner } => {
                 self.update(relation, |r| r.owner.clone_from(owner))
+            }
+        }
+    }
+
+    fn alter_secret(&mut self, name: &SecretName, sealed: &str) {
+        for secret in self.catalog.secrets.iter_mut().filter(|s| s.name == *name) {
+            secret.sealed = sealed.into();
+        }
+        let relations = self.catalog.relations.values_mut();
+        for relation in relations.filter(|r| r.uses_secret(name)) {
+            let connector = Arc::make_mut(relation).connector.iter_mut();
+            let hidden = connector.flat_map(|c| c.hidden.values_mut());
+            for hidden in hidden.filter(|h| h.secret.as_ref() == Some(name)) {
+                hidden.sealed = sealed.into();
             }
         }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
-use tidemark_plan::{Grant, Relation, Role, Stopped};
+use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
 /// Of the serialised form.
@@ -255,6 +255,38 @@ pub enum CatalogChange {
     Revoke {
         /// What is taken back.
         grants: Vec<Grant>,
+        /// Their grant options only.
+        #[serde(default)]
+        option_only: bool,
+        /// With what rests on their grant options.
+        #[serde(default)]
+        cascade: bool,
+    },
+    /// `CREATE SECRET`.
+    CreateSecret {
+        /// The secret.
+        secret: Secret,
+    },
+    /// `ALTER SECRET`: what uses it has the new value from its next opening on.
+    AlterSecret {
+        /// Which.
+        name: SecretName,
+        /// Its new value.
+        sealed: String,
+    },
+    /// `DROP SECRET`.
+    DropSecret {
+        /// Which.
+        name: SecretName,
+    },
+    /// `ALTER DEFAULT PRIVILEGES`.
+    DefaultPrivileges {
+        /// What is granted or taken back.
+        grants: Vec<DefaultGrant>,
+        /// Whether it is taken back.
+        revokes: bool,
+        /// Their grant options only.
+        option_only: bool,
     },
     /// `ALTER ... OWNER TO`.
     SetOwner {

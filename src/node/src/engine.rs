@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_connector::Vault;
 use tidemark_control::coordinator::{shutting_down, stopped_error};
 use tidemark_control::protocol::{Event, Request};
 pub use tidemark_control::{CatalogChange, Pin};
@@ -192,6 +193,11 @@ impl Engine {
             reply,
         })
         .await
+    }
+
+    /// What seals and opens secrets.
+    pub fn vault(&self) -> &Arc<Vault> {
+        &self.node.reading.vault
     }
 
     /// Pins the newest readable epoch.

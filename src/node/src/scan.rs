@@ -32,7 +32,7 @@ pub fn scan_source(
         .job
         .as_ref()
         .ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
-    let connector = open_connector(source)?;
+    let connector = open_connector(source, &reading.vault)?;
     let start = pin.start_of(source.id, || {
         let known = published.starts().remove(&source.id);
         let start = known.map_or_else(|| connector.start(), Ok)?;

@@ -1,11 +1,12 @@
 //! Catalog entries. The catalog is the state that the decision log's DDL entries build up; it is
 //! stored whole in every manifest.
 
-use crate::roles::{Grants, Role};
+use crate::roles::{DefaultGrant, Grants, Role};
+use crate::secrets::{Hidden, Secret};
 use crate::{Conflict, JobPlan, Unreadable, Watermark};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId};
 
@@ -145,8 +146,11 @@ pub enum Include {
 pub struct ConnectorSpec {
     /// `kafka`, `nexmark`, `datagen`, `blackhole`.
     pub connector: String,
-    /// All options as written, keys in lower case.
+    /// All options as written, keys in lower case, without those whose values are secret.
     pub options: BTreeMap<String, String>,
+    /// Options whose values are secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hidden: BTreeMap<String, Hidden>,
     /// Of records.
     pub format: Format,
     /// Of values.
@@ -280,8 +284,14 @@ pub struct Catalog {
     pub schema_owners: BTreeMap<String, String>,
     /// Roles by name, those that were made or altered.
     pub roles: BTreeMap<String, Role>,
+    /// The number of the role that was made last.
+    pub last_role_id: u32,
     /// Their privileges.
     pub grants: Grants,
+    /// `ALTER DEFAULT PRIVILEGES`.
+    pub default_grants: BTreeSet<DefaultGrant>,
+    /// What `CREATE SECRET` made.
+    pub secrets: Vec<Secret>,
     /// Jobs that stopped.
     pub stopped: BTreeMap<RelationId, Stopped>,
     /// Relations that take the place of others (new to old), which are gone when a committed

@@ -10,7 +10,8 @@
 //! cannot be read leaves a relation that says so ([`Unreadable`]), is written back as it was, and
 //! spoils nothing else.
 
-use crate::roles::{Grants, Role};
+use crate::roles::{DefaultGrant, Grants, Role};
+use crate::secrets::Secret;
 use crate::{BinaryOp, ConnectorSpec, Relation, RelationKind, Stopped, Watermark};
 use crate::{Catalog, Column, Conflict, Expr, JobPlan, Literal, Node, OnError, Op, Properties};
 use arrow_schema::{DataType, SchemaRef};
@@ -18,7 +19,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId};
 
@@ -510,7 +511,13 @@ struct StoredCatalog {
     #[serde(default)]
     roles: BTreeMap<String, Role>,
     #[serde(default)]
+    last_role_id: u32,
+    #[serde(default)]
     grants: Grants,
+    #[serde(default)]
+    default_grants: BTreeSet<DefaultGrant>,
+    #[serde(default)]
+    secrets: Vec<Secret>,
     stopped: BTreeMap<RelationId, Stopped>,
     #[serde(default)]
     replacing: BTreeMap<RelationId, RelationId>,
@@ -520,13 +527,16 @@ struct StoredCatalog {
 impl Serialize for Catalog {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut form = serializer.serialize_struct("Catalog", 8)?;
+        let mut form = serializer.serialize_struct("Catalog", 11)?;
         let relations: Vec<_> = self.relations.values().collect();
         form.serialize_field("relations", &relations)?;
         form.serialize_field("schemas", &self.schemas)?;
         form.serialize_field("schema_owners", &self.schema_owners)?;
         form.serialize_field("roles", &self.roles)?;
+        form.serialize_field("last_role_id", &self.last_role_id)?;
         form.serialize_field("grants", &self.grants)?;
+        form.serialize_field("default_grants", &self.default_grants)?;
+        form.serialize_field("secrets", &self.secrets)?;
         form.serialize_field("stopped", &self.stopped)?;
         form.serialize_field("replacing", &self.replacing)?;
         form.serialize_field("next_id", &self.next_id)?;
@@ -537,16 +547,27 @@ impl Serialize for Catalog {
 impl<'de> Deserialize<'de> for Catalog {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Catalog, D::Error> {
         let form = StoredCatalog::deserialize(deserializer)?;
-        Ok(Catalog {
+        let mut catalog = Catalog {
             relations: form.relations.into_iter().map(|r| (r.id, r)).collect(),
             schemas: form.schemas,
             schema_owners: form.schema_owners,
-            roles: form.roles,
+            roles: BTreeMap::new(),
+            last_role_id: form.last_role_id,
             grants: form.grants,
+            default_grants: form.default_grants,
+            secrets: form.secrets,
             stopped: form.stopped,
             replacing: form.replacing,
             next_id: form.next_id,
-        })
+        };
+        // Roles that were stored without a number get one.
+        for (name, role) in form.roles {
+            match role.id {
+                0 => catalog.put_role(role),
+                _ => drop(catalog.roles.insert(name, role)),
+            }
+        }
+        Ok(catalog)
     }
 }
 

@@ -8,9 +8,11 @@ pub mod expr;
 pub mod messages;
 pub mod plan;
 pub mod roles;
+pub mod secrets;
 
 pub use catalog::*;
 pub use codec::{PLAN_VERSION, Unreadable};
 pub use expr::*;
 pub use plan::*;
-pub use roles::{Grant, Grants, Object, Privilege, ROOT, Role};
+pub use roles::{DefaultGrant, Grant, Grants, NewObject, Object, Privilege, ROOT, Role};
+pub use secrets::{Hidden, MASK, Secret, SecretName, is_secret_option};

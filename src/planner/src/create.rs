@@ -13,18 +13,19 @@ use crate::fold::fold_plan;
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
 use crate::query::{flag, materialized, on_error};
-use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
+use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Name, Statement};
 use crate::types::{declared_digits, sql_type_to_arrow};
 use crate::{Planned, Planner, generators};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
-    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
-    RelationKind, VERSION_TYPE, Watermark,
+    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Hidden, Include, Op, Properties,
+    Relation, RelationKind, SecretName, VERSION_TYPE, Watermark,
 };
 
 /// The columns of a relation being created, and which of them are computed.
@@ -146,7 +147,11 @@ impl Planner {
         relation.key = key;
         relation.on_error = on_error(&create.options)?;
         relation.job = Some(job);
-        Ok(Planned { relation, notices })
+        Ok(Planned {
+            relation,
+            notices,
+            reads: Default::default(),
+        })
     }
 
     fn from_connector(
@@ -274,7 +279,11 @@ impl Planner {
         relation.on_error = on_error(&create.options)?;
         relation.connector = Some(connector);
         relation.job = Some(job);
-        Ok(Planned { relation, notices })
+        Ok(Planned {
+            relation,
+            notices,
+            reads: Default::default(),
+        })
     }
 
     /// The connector's rows with computed columns in their places, and behind them, if they are
@@ -555,12 +564,52 @@ fn conflict_of(create: &CreateRelation, key: &[usize]) -> Result<Conflict> {
     }
 }
 
+/// Options that say what the relation is, and so are no secrets.
+const READ_BY_PLANNER: &[&str] = &[
+    "connector",
+    "on_error",
+    "type",
+    "primary_key",
+    "snapshot",
+    "force_append_only",
+    "appendonly",
+    "retention_seconds",
+    "nexmark.table.type",
+];
+
+/// The options that are secrets, by their names; what they hold is not known here.
+pub(crate) fn references(
+    secrets: &BTreeMap<String, Name>,
+    position: usize,
+) -> Result<BTreeMap<String, Hidden>> {
+    if let Some(option) = secrets
+        .keys()
+        .find(|k| READ_BY_PLANNER.contains(&k.as_str()))
+    {
+        let message = format!("option \"{option}\" cannot be a SECRET");
+        return Err(Error::user(SqlState::INVALID_PARAMETER, message).at(position));
+    }
+    let reference = |(option, name): (&String, &Name)| {
+        let secret = SecretName {
+            schema_name: name.schema.clone().unwrap_or_default(),
+            name: name.name.clone(),
+        };
+        let hidden = Hidden {
+            sealed: String::new(),
+            secret: Some(secret),
+        };
+        (option.clone(), hidden)
+    };
+    Ok(secrets.iter().map(reference).collect())
+}
+
 /// The connector in WITH, if there is one.
 fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<ConnectorSpec>> {
     let position = create.name.position.max(1);
     let Some(connector) = create.options.get("connector").map(|c| c.to_lowercase()) else {
         let known = ["on_error", "appendonly", "retention_seconds"];
-        if let Some(option) = create.options.keys().find(|k| !known.contains(&k.as_str())) {
+        let mut keys = create.options.keys().chain(create.secrets.keys());
+        if let Some(option) = keys.find(|k| !known.contains(&k.as_str())) {
             return Err(Error::user(
                 SqlState::INVALID_PARAMETER,
                 format!("unknown option \"{option}\""),
@@ -621,6 +670,7 @@ fn connector_of(create: &CreateRelation, kind: RelationKind) -> Result<Option<Co
     Ok(Some(ConnectorSpec {
         connector,
         options: create.options.clone(),
+        hidden: references(&create.secrets, position)?,
         format,
         encode,
         encode_options,

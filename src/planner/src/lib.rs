@@ -50,12 +50,22 @@ pub use types::{
     sql_type_to_arrow,
 };
 
+/// A relation is named by a query: by the one that is asked, or by that of a view, whose owner is
+/// then who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Read {
+    /// The view.
+    pub within: Option<RelationId>,
+    /// The relation.
+    pub relation: RelationId,
+}
+
 /// A query in which views are their queries.
 pub struct Expanded {
     /// The query.
     pub query: Query,
-    /// The relations that it names itself, views among them.
-    pub named: BTreeSet<RelationId>,
+    /// The relations that it and its views name.
+    pub reads: BTreeSet<Read>,
     /// These, and those that its views read.
     pub read: BTreeSet<RelationId>,
 }
@@ -91,6 +101,8 @@ pub struct Planned {
     pub relation: Relation,
     /// Notices for the person, as sentences without full stop.
     pub notices: Vec<String>,
+    /// What it and the views below it name.
+    pub reads: BTreeSet<Read>,
 }
 
 /// Plans statements against one version of the catalog.
@@ -166,10 +178,10 @@ impl Planner {
         let positions = Default::default();
         let mut expander = Expander::new(&provider, &positions);
         expander.query(&mut query)?;
-        let (named, read) = (expander.named, expander.relations);
+        let (reads, read) = (expander.reads, expander.relations);
         Scopes::new(&provider, &positions).rewrite(&mut query)?;
         limits::check(&query, &|relation| provider.columns_of(relation))?;
-        Ok(Expanded { query, named, read })
+        Ok(Expanded { query, reads, read })
     }
 
     /// The same with error positions in the text of `statement`, and with the relations that the

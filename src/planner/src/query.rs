@@ -2,11 +2,12 @@
 //! and sinks put on top.
 
 use crate::bind::{Expander, Provider, Scopes, external, output_names, to_error};
+use crate::create::references;
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, has_record, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
-use crate::{Planned, Planner};
+use crate::{Planned, Planner, Read};
 use arrow_schema::{DataType, Field, Schema};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_common::tree_node::TreeNodeRecursion;
@@ -29,6 +30,8 @@ pub(crate) struct Bound {
     pub names: Vec<String>,
     /// SQL type texts of its columns.
     pub sql_types: Vec<String>,
+    /// What it and the views below it name.
+    pub reads: BTreeSet<Read>,
     /// Every relation that it names.
     pub relations: BTreeSet<RelationId>,
 }
@@ -38,6 +41,8 @@ struct Streamed {
     stream: Stream,
     columns: Vec<Column>,
     relations: BTreeSet<RelationId>,
+    /// What the query and the views below it name.
+    reads: BTreeSet<Read>,
 }
 
 /// Refuses values that no state and no checkpoint holds.
@@ -81,7 +86,7 @@ impl Planner {
         }
         let outputs = scopes.rewrite(&mut query)?;
         crate::limits::check(&query, &|relation| provider.columns_of(relation))?;
-        let relations = expander.relations;
+        let (relations, reads) = (expander.relations, expander.reads);
         let options = ParserOptions::from(&self.registry.options().sql_parser);
         let planner = SqlToRel::new_with_options(&provider, options);
         let body = outputs.is_none().then(|| query.body.clone());
@@ -109,6 +114,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            reads,
         })
     }
 
@@ -146,6 +152,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            reads,
         } = self.bind(query, positions, true)?;
         let names = renamed(names, columns)?;
         let types = schema_of(plan.schema());
@@ -170,6 +177,7 @@ impl Planner {
             stream,
             columns,
             relations,
+            reads,
         })
     }
 
@@ -190,6 +198,7 @@ impl Planner {
             stream,
             columns,
             relations,
+            reads,
         } = streamed;
         refuse_records(&columns)?;
         let Properties { append_only, key } = stream.node.properties.clone();
@@ -214,7 +223,11 @@ impl Planner {
         only_options(&view.options, &["on_error"])?;
         relation.on_error = on_error(&view.options)?;
         relation.job = Some(job);
-        Ok(Planned { relation, notices })
+        Ok(Planned {
+            relation,
+            notices,
+            reads,
+        })
     }
 
     pub(crate) fn view(
@@ -230,6 +243,7 @@ impl Planner {
             names,
             sql_types,
             relations,
+            reads,
         } = self.bind(&view.query, &statement.positions, false)?;
         let names = renamed(names, &view.columns)?;
         let schema = schema_of(plan.schema());
@@ -259,6 +273,7 @@ impl Planner {
         Ok(Planned {
             relation,
             notices: Vec::new(),
+            reads,
         })
     }
 
@@ -296,6 +311,7 @@ impl Planner {
             mut stream,
             columns,
             relations,
+            reads,
         } = streamed;
         let mut connector = sink_connector(sink)?;
         let (key, insertions_only) = sink_key(sink, &connector, &columns, &stream.node.properties)?;
@@ -337,7 +353,11 @@ impl Planner {
         relation.depends_on = relations.into_iter().collect();
         relation.connector = Some(connector);
         relation.job = Some(job);
-        Ok(Planned { relation, notices })
+        Ok(Planned {
+            relation,
+            notices,
+            reads,
+        })
     }
 
     /// A catalog entry with the fields that all kinds share.
@@ -576,6 +596,7 @@ fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {
     Ok(ConnectorSpec {
         connector,
         options,
+        hidden: references(&sink.secrets, sink.name.position.max(1))?,
         format,
         encode,
         encode_options,

@@ -5,7 +5,7 @@ use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::tokenizer::Location;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_plan::{Conflict, Encode, Format, Include, Privilege, RelationKind};
+use tidemark_plan::{Conflict, Encode, Format, Include, NewObject, Privilege, RelationKind};
 
 /// Where lines begin in the text that was handed to `parse`: turns a line and column into a
 /// character position.
@@ -49,7 +49,7 @@ impl Positions {
 /// One statement with its own text.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// Its text, without the semicolon.
+    /// Its text, without the semicolon, and without the values in it that are secret.
     pub text: String,
     /// Characters of the whole text that stand before it.
     pub start: usize,
@@ -144,6 +144,8 @@ pub struct CreateRelation {
     pub includes: Vec<(Include, Option<String>)>,
     /// `WITH (...)`, keys in lower case.
     pub options: BTreeMap<String, String>,
+    /// Those of them that are `SECRET name`.
+    pub secrets: BTreeMap<String, Name>,
     /// `FORMAT ... ENCODE ...`.
     pub format: Option<FormatClause>,
 }
@@ -191,6 +193,8 @@ pub struct CreateSink {
     pub input: SinkInput,
     /// `WITH (...)`.
     pub options: BTreeMap<String, String>,
+    /// Those of them that are `SECRET name`.
+    pub secrets: BTreeMap<String, Name>,
     /// `FORMAT ... ENCODE ...`.
     pub format: Option<FormatClause>,
 }
@@ -360,6 +364,24 @@ pub enum StatementKind {
         on: Granted,
         /// Roles; none is everybody.
         grantees: Vec<Option<String>>,
+        /// `WITH GRANT OPTION`, `GRANT OPTION FOR`.
+        option: bool,
+        /// REVOKE .. `CASCADE`.
+        cascade: bool,
+    },
+    /// `ALTER DEFAULT PRIVILEGES`.
+    DefaultPrivileges {
+        /// Whose; none is the session's role.
+        roles: Vec<String>,
+        /// In which schemas; none is every one.
+        schemas: Vec<String>,
+        of: NewObject,
+        revokes: bool,
+        privileges: Vec<Privilege>,
+        /// Roles; none is everybody.
+        grantees: Vec<Option<String>>,
+        /// `WITH GRANT OPTION`, `GRANT OPTION FOR`.
+        option: bool,
     },
     /// `GRANT roles TO roles`, `REVOKE roles FROM roles`.
     GrantRoles {
@@ -369,6 +391,16 @@ pub enum StatementKind {
     },
     /// `DROP {ROLE|USER}`.
     DropRole { names: Vec<String>, if_exists: bool },
+    /// `CREATE SECRET`.
+    CreateSecret {
+        name: Name,
+        if_not_exists: bool,
+        value: String,
+    },
+    /// `ALTER SECRET`.
+    AlterSecret { name: Name, value: String },
+    /// `DROP SECRET`.
+    DropSecret { names: Vec<Name>, if_exists: bool },
     /// `WAIT`.
     Wait,
     /// `REFRESH MATERIALIZED VIEW`.

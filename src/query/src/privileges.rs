@@ -1,9 +1,12 @@
-//! What a role may do with a relation, asked before it is done. Relations that a view reads are
-//! asked for when the view is created, of who creates it; who reads the view needs to be allowed
-//! that alone.
+//! What a role may do with a relation, asked before it is done. Who reads a plain view needs to be
+//! allowed that alone; what the view reads, its owner needs to be allowed, at each reading as in
+//! PostgreSQL. A materialized view and a sink read for themselves, so they ask when they are
+//! created, of who creates them.
 
+use std::collections::BTreeSet;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Catalog, Object, Privilege, Relation};
+use tidemark_planner::Read;
 
 /// `42501`.
 pub fn denied(what: &str, name: &str) -> Error {
@@ -31,4 +34,19 @@ pub fn check(
         true => Ok(()),
         false => Err(denied(relation.kind.name(), &relation.name)),
     }
+}
+
+/// Whether a role may read what a query names, and the owners of the views among that what their
+/// views name.
+///
+/// Errors: `42501`.
+pub fn check_reads(catalog: &Catalog, role: &str, reads: &BTreeSet<Read>) -> Result<()> {
+    for read in reads {
+        let view = read.within.and_then(|id| catalog.relations.get(&id));
+        let reader = view.map_or(role, |view| view.owner.as_str());
+        if let Some(relation) = catalog.relations.get(&read.relation) {
+            check(catalog, reader, Privilege::Select, relation)?;
+        }
+    }
+    Ok(())
 }

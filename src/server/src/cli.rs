@@ -87,6 +87,10 @@ pub struct Start {
     /// Certificates that sign those of clients, a PEM file: others are refused [default: none]
     #[arg(long, env = "TIDEMARK_TLS_CLIENT_CA", value_name = "FILE")]
     tls_client_ca: Option<String>,
+    /// File with the key that seals secrets; TIDEMARK_SECRET_KEY, the key itself, goes first
+    /// [default: secret.key in the data folder]
+    #[arg(long, env = "TIDEMARK_SECRET_KEY_FILE", value_name = "FILE")]
+    secret_key_file: Option<String>,
     /// Listen where others reach it without users or TLS [default: false]
     #[arg(
         long,
@@ -182,6 +186,7 @@ impl Start {
         set(&mut config.tls_cert, self.tls_cert);
         set(&mut config.tls_key, self.tls_key);
         set(&mut config.tls_client_ca, self.tls_client_ca);
+        set(&mut config.secret_key_file, self.secret_key_file);
         set(&mut config.insecure, self.insecure);
         set(&mut config.max_connections, self.max_connections);
         set(&mut config.memory_limit, self.memory_limit);
@@ -310,6 +315,7 @@ mod tests {
             let told = match (key.as_str(), value) {
                 ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
                 ("tls_cert" | "tls_key" | "tls_client_ca", _) => "none".to_string(),
+                ("secret_key_file", _) => "secret.key in the data folder".to_string(),
                 ("workers", _) => "one per core".to_string(),
                 (_, serde_json::Value::String(text)) => text.clone(),
                 (_, other) => other.to_string(),

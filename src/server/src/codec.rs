@@ -1,8 +1,13 @@
-//! pgwire's codec with one check more. It decodes statements lossily: bytes that are not UTF-8
+//! pgwire's codec, told what a message is: it reads a message's parts wherever their lengths lead,
+//! into the message behind it or, with a panic, past the end. Here it gets one whole message, and
+//! what does not end with it is an error of the protocol.
+//!
+//! It decodes statements lossily: bytes that are not UTF-8
 //! would come out as U+FFFD and be stored as that. Here such a statement arrives as [`INVALID`], a
 //! text that no client can send, and is refused with `22021` when it is parsed.
 
 use bytes::BytesMut;
+use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::error::PgWireError;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec};
@@ -53,13 +58,61 @@ fn is_invalid(src: &[u8]) -> bool {
         .any(|text| std::str::from_utf8(text).is_err())
 }
 
+/// The length of the message at the front, if all of it is there; the first message of a connection
+/// has no type before its length. A length that cannot be is pgwire's to refuse.
+fn whole(src: &[u8], is_first: bool) -> Option<usize> {
+    let kind = usize::from(!is_first);
+    let length = u32::from_be_bytes(src.get(kind..kind + 4)?.try_into().ok()?) as usize;
+    (length >= 4 && src.len() >= kind + length).then_some(kind + length)
+}
+
+fn malformed() -> PgWireError {
+    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid message format");
+    PgWireError::IoError(error)
+}
+
+/// What a client is told whose bytes are no message, in PostgreSQL's words; none for a connection
+/// that broke.
+pub fn violation(error: &PgWireError) -> Option<Error> {
+    let message = match error {
+        PgWireError::IoError(e) if e.kind() != std::io::ErrorKind::InvalidData => return None,
+        PgWireError::InvalidMessageType(kind) => format!("invalid frontend message type {kind}"),
+        PgWireError::MessageTooLarge(..) => "invalid message length".into(),
+        _ => "invalid message format".into(),
+    };
+    Some(Error::user(SqlState("08P01"), message))
+}
+
+impl Codec {
+    fn guarded(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<PgWireFrontendMessage>, PgWireError> {
+        let decode = std::panic::AssertUnwindSafe(|| self.0.decode(src));
+        std::panic::catch_unwind(decode).unwrap_or_else(|_| Err(malformed()))
+    }
+}
+
 impl Decoder for Codec {
     type Item = PgWireFrontendMessage;
     type Error = PgWireError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<PgWireFrontendMessage>, PgWireError> {
-        let invalid = is_invalid(src);
-        let mut message = self.0.decode(src)?;
+        // Whether TLS is used was settled before.
+        let state = self.0.client_info.state();
+        let is_first = matches!(state, PgWireConnectionState::AwaitingStartup);
+        let invalid = !is_first && is_invalid(src);
+        let mut message = match whole(src, is_first) {
+            Some(length) => {
+                let mut one = src.split_to(length);
+                let message = self.guarded(&mut one)?;
+                if message.is_none() || !one.is_empty() {
+                    return Err(malformed());
+                }
+                message
+            }
+            None => self.guarded(src)?,
+        };
         if invalid {
             match &mut message {
                 Some(PgWireFrontendMessage::Query(query)) => query.query = INVALID.into(),
@@ -78,6 +131,9 @@ impl Encoder<PgWireBackendMessage> for Codec {
         self.0.encode(message, dst)
     }
 }
+
+#[cfg(test)]
+mod fuzz;
 
 #[cfg(test)]
 mod tests {

@@ -8,20 +8,23 @@
 mod grants;
 mod index;
 mod roles;
+mod secrets;
 
 use crate::session::Session;
 use arrow::array::RecordBatch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
+use tidemark_connector::Vault;
 use tidemark_node::engine::{CatalogChange, Creation};
-use tidemark_plan::{Catalog, Privilege, Relation, RelationKind};
+use tidemark_plan::{Catalog, Relation, RelationKind};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{
     AlterAction, ColumnDefinition, Drop, Name, Statement, StatementKind,
 };
 use tidemark_query::error::Notice;
 use tidemark_query::outcome::Outcome;
+use tidemark_query::privileges::check_reads;
 
 /// A relation behind all that it stands on, each once.
 fn upstream_first(catalog: &Catalog, relation: &Arc<Relation>, into: &mut Vec<Arc<Relation>>) {
@@ -162,17 +165,14 @@ impl Session {
         for notice in &planned.notices {
             self.notice(Notice::new(notice));
         }
-        for read in &planned.relation.depends_on {
-            if let Some(read) = catalog.relations.get(read) {
-                self.asker.require(Privilege::Select, read)?;
-            }
-        }
+        check_reads(&catalog, self.user(), &planned.reads)?;
         let mut planned = planned;
         if let K::CreateSource(c) | K::CreateTable(c) = &statement.kind {
             mark_varchar(&mut planned.relation, &c.columns);
             tidemark_query::dml::check_defaults(&planned.relation.columns)?;
         }
-        check_connector(&planned.relation).await?;
+        self.hide_secrets(&mut planned.relation).await?;
+        check_connector(&planned.relation, self.server.engine.vault().clone()).await?;
         let creation = Creation {
             replaces: replaced,
             rows: crate::create_as::table_rows(&planned.relation, rows)?,
@@ -752,19 +752,22 @@ fn mark_varchar(relation: &mut Relation, definitions: &[ColumnDefinition]) {
 }
 
 /// Options and reachability of a connector, before anything is created.
-async fn check_connector(relation: &Relation) -> Result<()> {
+async fn check_connector(relation: &Relation, vault: Arc<Vault>) -> Result<()> {
     let Some(spec) = relation.connector.clone() else {
         return Ok(());
     };
     let (kind, columns) = (relation.kind, relation.columns.clone());
-    let check = tokio::task::spawn_blocking(move || match kind {
-        RelationKind::Sink => {
-            tidemark_connector::check_sink(&spec, &columns)?;
-            tidemark_connector::check_sink_connection(&spec)
-        }
-        _ => {
-            tidemark_connector::check_source(&spec, &columns)?;
-            tidemark_connector::check_source_connection(&spec)
+    let check = tokio::task::spawn_blocking(move || {
+        let spec = vault.revealed(&spec)?;
+        match kind {
+            RelationKind::Sink => {
+                tidemark_connector::check_sink(&spec, &columns)?;
+                tidemark_connector::check_sink_connection(&spec)
+            }
+            _ => {
+                tidemark_connector::check_source(&spec, &columns)?;
+                tidemark_connector::check_source_connection(&spec)
+            }
         }
     });
     check

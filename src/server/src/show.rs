@@ -53,7 +53,8 @@ impl Session {
             S::Sources => self.show_connectors(RelationKind::Source, schema, pattern),
             S::Sinks => self.show_connectors(RelationKind::Sink, schema, pattern),
             S::Indexes => self.show_indexes(schema, pattern),
-            S::Connections | S::Secrets | S::Functions | S::Subscriptions => {
+            S::Secrets => self.show_secrets(schema, pattern),
+            S::Connections | S::Functions | S::Subscriptions => {
                 text_rows(&["Name"], Vec::new(), "SHOW")
             }
             S::Schemas => {
@@ -180,6 +181,20 @@ impl Session {
                 .collect(),
             "SHOW",
         )
+    }
+
+    /// Names, never values.
+    fn show_secrets(&self, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
+        let catalog = self.catalog();
+        let path = self.settings.search_path();
+        let visible =
+            |name: &String| schema.map_or_else(|| path.contains(name), |schema| name == schema);
+        let secrets = catalog.secrets.iter().filter(|s| {
+            visible(&s.name.schema_name) && pattern.is_none_or(|p| like(&s.name.name, p))
+        });
+        let mut names: Vec<_> = secrets.map(|s| vec![some(&s.name.name)]).collect();
+        names.sort();
+        text_rows(&["Name"], names, "SHOW")
     }
 
     fn show_indexes(&self, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {

@@ -146,6 +146,126 @@ def test_a_role_does_what_was_granted_and_no_more(own):
     own.query("DROP ROLE bob, staff")
 
 
+def test_grant_options_go_on_and_come_back(own):
+    own.start()
+    for statement in ["CREATE USER ann", "CREATE USER bob", "CREATE USER cid", "CREATE TABLE t (id INT)", "GRANT SELECT ON t TO ann WITH GRANT OPTION"]:
+        own.query(statement)
+
+    def warned(connection, statement):
+        said = []
+        connection.add_notice_handler(lambda diagnostic: said.append((diagnostic.sqlstate, diagnostic.message_primary)))
+        connection.execute(statement)
+        return said[-1:] or None
+
+    def acl():
+        return own.value("SELECT relacl FROM pg_class WHERE relname = 't'")
+
+    with connect(own, "ann") as ann, connect(own, "bob") as bob, connect(own, "cid") as cid:
+        assert warned(ann, "GRANT SELECT ON t TO bob") is None
+        assert warned(ann, "GRANT INSERT ON t TO bob") == [("01007", 'no privileges were granted for "t"')]
+        assert warned(ann, "GRANT SELECT, INSERT ON t TO bob") == [("01007", 'not all privileges were granted for "t"')]
+        assert warned(bob, "GRANT SELECT ON t TO cid") == [("01007", 'no privileges were granted for "t"')]
+        with pytest.raises(psycopg.Error, match="permission denied for table t"):
+            cid.execute("GRANT SELECT ON t TO bob")
+        assert bob.execute("SELECT count(*) FROM t").fetchone() == (0,)
+        assert acl() == ["ann=r*/root", "bob=r/ann", "root=rawd/root"]
+        for role, privilege, expected in [("ann", "select", True), ("bob", "select", False), ("ann", "insert", False), ("root", "delete", True)]:
+            assert own.value(f"SELECT has_table_privilege('{role}', 't', '{privilege} with grant option')") is expected
+        for statement, expected in [("REVOKE SELECT ON t FROM ann", "2BP01"), ("REVOKE GRANT OPTION FOR SELECT ON t FROM ann", "2BP01"),
+                                    ("GRANT SELECT ON t TO PUBLIC WITH GRANT OPTION", "0LP01"), ("DROP ROLE ann", "2BP01")]:
+            with pytest.raises(psycopg.Error) as error:
+                own.query(statement)
+            assert state(error) == expected, (statement, str(error.value))
+        own.kill()
+        own.start()
+        own.query("REVOKE GRANT OPTION FOR SELECT ON t FROM ann CASCADE")
+        assert acl() == ["ann=r/root", "root=rawd/root"]
+    with connect(own, "ann") as ann, connect(own, "bob") as bob:
+        own.query("GRANT SELECT ON t TO ann WITH GRANT OPTION")
+        ann.execute("GRANT SELECT ON t TO bob WITH GRANT OPTION")
+        with pytest.raises(psycopg.Error, match="grant options cannot be granted back to your own grantor"):
+            bob.execute("GRANT SELECT ON t TO ann WITH GRANT OPTION")
+        own.query("REVOKE ALL ON t FROM ann CASCADE")
+        assert acl() is None
+
+
+def test_defaults_are_granted_on_what_is_made_later(own):
+    own.start()
+    for statement in ["CREATE USER ann", "CREATE USER bob", "CREATE SCHEMA shop", "CREATE TABLE before (id INT)", "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO ann WITH GRANT OPTION",
+                      "ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT INSERT ON TABLES TO bob", "ALTER DEFAULT PRIVILEGES GRANT USAGE ON SCHEMAS TO PUBLIC"]:
+        own.query(statement)
+    own.kill()
+    own.start()
+    for statement in ["CREATE TABLE t (id INT)", "CREATE TABLE shop.t (id INT)", "CREATE SCHEMA later"]:
+        own.query(statement)
+    acls = dict(own.query("SELECT oid::regclass::text, relacl FROM pg_class WHERE relname IN ('t', 'before') AND relkind = 'r'"))
+    assert acls == {"before": None, "t": ["ann=r*/root", "root=rawd/root"], "shop.t": ["ann=r*/root", "bob=a/root", "root=rawd/root"]}
+    assert own.value("SELECT has_schema_privilege('bob', 'later', 'usage')") is True and own.value("SELECT has_schema_privilege('bob', 'shop', 'usage')") is False
+    assert own.query("SELECT defaclrole, nspname, defaclobjtype, defaclacl FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace ORDER BY 2 NULLS FIRST, 3") == [
+        (10, None, "n", ["=U/root", "root=UC/root"]), (10, None, "r", ["ann=r*/root", "root=rawd/root"]), (10, "shop", "r", ["bob=a/root"])]
+    with connect(own, "ann") as ann:
+        with pytest.raises(psycopg.Error) as error:
+            ann.execute("ALTER DEFAULT PRIVILEGES FOR ROLE root GRANT SELECT ON TABLES TO ann")
+        assert state(error) == "42501"
+    for statement, expected in [("ALTER DEFAULT PRIVILEGES IN SCHEMA shop GRANT USAGE ON SCHEMAS TO bob", "0LP01"), ("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO nobody", "42704"),
+                                ("ALTER DEFAULT PRIVILEGES IN SCHEMA none GRANT SELECT ON TABLES TO bob", "3F000"), ("DROP ROLE bob", "2BP01"),
+                                ("ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO bob", "0A000")]:
+        with pytest.raises(psycopg.Error) as error:
+            own.query(statement)
+        assert state(error) == expected, (statement, str(error.value))
+    own.query("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM ann")
+    own.query("CREATE TABLE u (id INT)")
+    assert own.value("SELECT relacl FROM pg_class WHERE relname = 'u'") is None
+
+
+def test_a_view_reads_for_its_owner_alone(own):
+    own.start()
+    for statement in ["CREATE USER ann", "CREATE USER bob", "CREATE TABLE t (id INT)", "INSERT INTO t VALUES (1)", "CREATE VIEW inner_view AS SELECT id FROM t",
+                      "GRANT CREATE ON SCHEMA public TO ann", "GRANT SELECT ON inner_view TO ann"]:
+        own.query(statement)
+    with connect(own, "ann") as ann, connect(own, "bob") as bob:
+        # Over the view of somebody else, without a right on what is below it.
+        ann.execute("CREATE VIEW outer_view AS SELECT id FROM inner_view")
+        ann.execute("CREATE MATERIALIZED VIEW kept AS SELECT count(*) AS n FROM inner_view")
+        ann.execute("GRANT SELECT ON outer_view TO bob")
+        assert ann.execute("SELECT * FROM kept").fetchall() == [(1,)]
+        assert bob.execute("SELECT * FROM outer_view").fetchall() == [(1,)]
+        with pytest.raises(psycopg.Error, match="permission denied for view inner_view"):
+            bob.execute("SELECT * FROM inner_view")
+        own.query("REVOKE SELECT ON inner_view FROM ann")
+        with pytest.raises(psycopg.Error, match="permission denied for view inner_view"):
+            bob.execute("SELECT * FROM outer_view")
+
+
+def test_errors_are_for_who_may_read_the_relation(own, kafka, unique):
+    topic = unique("errors")
+    kafka.create_topic(topic)
+    kafka.produce(topic, [(None, b"no json")])
+    own.start()
+    own.query("CREATE USER ann")
+    own.query(f"CREATE TABLE bad (id INT) APPEND ONLY WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON")
+    eventually(lambda: own.value("SELECT count(*) FROM tidemark.errors") == 1)
+    with connect(own, "ann") as ann:
+        assert ann.execute("SELECT count(*) FROM tidemark.errors").fetchone() == (0,)
+        own.query("GRANT SELECT ON bad TO ann")
+        assert ann.execute("SELECT relation FROM tidemark.errors").fetchall() == [("bad",)]
+
+
+def test_the_number_of_a_role_stays(own):
+    own.start()
+    for name in ["cid", "ann", "bob"]:
+        own.query(f"CREATE ROLE {name}")
+    before = dict(own.query("SELECT rolname, oid FROM pg_roles"))
+    own.query("DROP ROLE ann")
+    own.query("ALTER ROLE bob LOGIN")
+    own.query("CREATE ROLE aaa")
+    own.kill()
+    own.start()
+    after = dict(own.query("SELECT rolname, oid FROM pg_roles"))
+    assert after["aaa"] not in before.values() and all(after[name] == before[name] for name in ["root", "bob", "cid"])
+    assert own.value(f"SELECT pg_get_userbyid({after['bob']})") == "bob"
+
+
 def test_others_reach_no_open_door(own, folder):
     said = own.refused(host="0.0.0.0")
     assert "no user has a password, and there is no TLS certificate" in said and "--first-password" in said

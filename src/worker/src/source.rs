@@ -26,6 +26,7 @@ use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{RecordError, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
+use tidemark_connector::Vault;
 use tidemark_control::Placement;
 use tidemark_control::protocol::{BarrierCommand, LoggedRows};
 use tidemark_plan::{Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
@@ -42,6 +43,8 @@ pub struct Reading {
     pub figures: Arc<Figures>,
     /// Where records that cannot be read are kept.
     pub errors: KeptErrors,
+    /// What opens the secrets among the options of connectors.
+    pub vault: Arc<Vault>,
 }
 
 /// Reads one worker's splits of one source.
@@ -94,7 +97,7 @@ impl Source {
             .filter(|p| reading.placement.reader(p.split) == worker)
             .cloned()
             .collect();
-        let reader = open_connector(relation)?.open(&mine, waker.clone())?;
+        let reader = open_connector(relation, &reading.vault)?.open(&mine, waker.clone())?;
         let watermark = relation.watermark.clone();
         let mut source = Source {
             produced: Vec::new(),

@@ -74,6 +74,7 @@ fn spec(format: Format, encode: Encode, key: &[usize]) -> ConnectorSpec {
         encode,
         encode_options: BTreeMap::new(),
         includes: Vec::new(),
+        hidden: Default::default(),
         key: key.to_vec(),
     }
 }

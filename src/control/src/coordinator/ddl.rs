@@ -26,7 +26,7 @@ use crate::{CatalogChange, Decisions, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState, failpoint};
-use tidemark_plan::{Catalog, Object, Relation, RelationKind};
+use tidemark_plan::{Catalog, Grant, Object, Relation, RelationKind, SecretName};
 use tokio::sync::oneshot;
 
 /// What is asked for is in use.
@@ -302,6 +302,7 @@ impl Proposed<'_> {
                 for input in &relation.depends_on {
                     self.check_not_replaced(visible(input)?)?;
                 }
+                self.check_secrets(relation)?;
             }
             CatalogChange::Rename { relation, .. } | CatalogChange::SetSchema { relation, .. } => {
                 self.check_not_replaced(visible(relation)?)?
@@ -353,6 +354,46 @@ impl Proposed<'_> {
                     }
                     let grantee = grant.grantee.as_deref();
                     grantee.map_or(Ok(()), |name| self.check_role(name))?;
+                    self.check_option(grant)?;
+                }
+            }
+            CatalogChange::Revoke {
+                grants,
+                option_only,
+                cascade: false,
+            } => {
+                let mut after = self.catalog.grants.clone();
+                grants
+                    .iter()
+                    .for_each(|grant| after.take(grant, *option_only));
+                if !after.without_grantor().is_empty() {
+                    let message = "dependent privileges exist";
+                    return Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
+                        .with_hint("Use CASCADE to revoke them too."));
+                }
+            }
+            CatalogChange::CreateSecret { secret } => {
+                if self.catalog.secret(&secret.name).is_some() {
+                    let message = format!("secret \"{}\" already exists", secret.name.name);
+                    return Err(Error::user(SqlState::DUPLICATE_OBJECT, message));
+                }
+                self.check_schema(&secret.name.schema_name)?;
+            }
+            CatalogChange::AlterSecret { name, .. } => self.check_alter_secret(name)?,
+            CatalogChange::DropSecret { name } => self.check_drop_secret(name)?,
+            CatalogChange::DefaultPrivileges {
+                grants, revokes, ..
+            } => {
+                for grant in grants {
+                    self.check_role(&grant.role)?;
+                    let grantee = grant.grantee.as_deref();
+                    grantee.map_or(Ok(()), |name| self.check_role(name))?;
+                    let schema = grant.schema.as_deref();
+                    schema.map_or(Ok(()), |name| self.check_schema(name))?;
+                    if grant.with_option && grantee.is_none() && !revokes {
+                        let message = "grant options can only be granted to roles";
+                        return Err(Error::user(SqlState("0LP01"), message));
+                    }
                 }
             }
             CatalogChange::SetOwner { relation, owner } => {
@@ -363,6 +404,87 @@ impl Proposed<'_> {
             | CatalogChange::Revoke { .. }
             | CatalogChange::CreateRole { .. }
             | CatalogChange::AlterRole { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn check_schema(&self, name: &str) -> Result<()> {
+        let known = name == "public" || self.catalog.schemas.iter().any(|s| s == name);
+        known.then_some(()).ok_or_else(|| no_schema(name))
+    }
+
+    /// The secrets that a relation uses are as they were when it was planned.
+    fn check_secrets(&self, relation: &Relation) -> Result<()> {
+        let hidden = relation.connector.iter().flat_map(|c| c.hidden.values());
+        for hidden in hidden {
+            if let Some(name) = &hidden.secret {
+                let secret = self.catalog.secret(name);
+                let secret = secret.ok_or_else(|| no_secret(name))?;
+                if secret.sealed != hidden.sealed {
+                    return Err(dropped_meanwhile());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors: `42704` for a secret that is not there, `55006` for one that a creation is using.
+    fn check_alter_secret(&self, name: &SecretName) -> Result<()> {
+        self.catalog.secret(name).ok_or_else(|| no_secret(name))?;
+        let mut creating = self.creating.values().map(|c| &c.relation);
+        match creating.find(|r| r.uses_secret(name)) {
+            Some(relation) => {
+                let message = format!(
+                    "secret \"{}\" is used by {}",
+                    name.name,
+                    described(relation)
+                );
+                Err(Error::user(IN_USE, message)
+                    .with_detail("That is being created.")
+                    .with_hint("Run the statement again when that is done."))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Errors: `42704` for a secret that is not there, `2BP01` for one that is used.
+    fn check_drop_secret(&self, name: &SecretName) -> Result<()> {
+        self.catalog.secret(name).ok_or_else(|| no_secret(name))?;
+        let creating = self.creating.values().map(|c| &c.relation);
+        let all = self.catalog.relations.values().map(AsRef::as_ref);
+        let Some(relation) = all.chain(creating).find(|r| r.uses_secret(name)) else {
+            return Ok(());
+        };
+        let message = format!(
+            "cannot drop secret {} because other objects depend on it",
+            name.name
+        );
+        let detail = format!("{} depends on secret {}.", described(relation), name.name);
+        Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
+            .with_detail(detail)
+            .with_hint("Drop what uses it first."))
+    }
+
+    /// Errors: `0LP01` for a grant option of everybody, or one that comes back to its grantor.
+    fn check_option(&self, grant: &Grant) -> Result<()> {
+        let refused = |message| Err(Error::user(SqlState("0LP01"), message));
+        let Some(grantee) = &grant.grantee else {
+            return match grant.with_option {
+                true => refused("grant options can only be granted to roles"),
+                false => Ok(()),
+            };
+        };
+        let mut next = grant.grantor.clone().filter(|_| grant.with_option);
+        let mut above = BTreeSet::new();
+        while let Some(role) = next.filter(|role| above.insert(role.clone())) {
+            if role == *grantee {
+                return refused("grant options cannot be granted back to your own grantor");
+            }
+            let mut grants = self.catalog.grants.of(&grant.object);
+            let held = grants.find(|g| {
+                g.privilege == grant.privilege && g.with_option && g.grantee.as_ref() == Some(&role)
+            });
+            next = held.and_then(|g| g.grantor.clone());
         }
         Ok(())
     }
@@ -381,7 +503,18 @@ impl Proposed<'_> {
         let mut schemas = catalog.schema_owners.iter();
         let schema = schemas.find(|(_, owner)| *owner == name);
         let mut grants = catalog.grants.0.iter();
-        let granted = grants.find(|g| g.grantee.as_deref() == Some(name));
+        let granted = grants.find(|g| {
+            let both = [&g.grantee, &g.grantor];
+            both.into_iter().any(|role| role.as_deref() == Some(name))
+        });
+        if let Some(secret) = catalog.secrets.iter().find(|s| s.owner == name) {
+            let detail = format!("It is the owner of secret {}.", secret.name.name);
+            return Err(has_dependents(name, detail));
+        }
+        let mut defaults = catalog.default_grants.iter();
+        if defaults.any(|g| g.role == name || g.grantee.as_deref() == Some(name)) {
+            return Err(has_dependents(name, "It has default privileges.".into()));
+        }
         let detail = match (owned, schema, granted) {
             (Some(owned), _, _) => {
                 format!("It is the owner of {} {}.", owned.kind.name(), owned.name)
@@ -398,9 +531,7 @@ impl Proposed<'_> {
             },
             (None, None, None) => return Ok(()),
         };
-        let message =
-            format!("role \"{name}\" cannot be dropped because some objects depend on it");
-        Err(Error::user(SqlState::DEPENDENT_OBJECTS, message).with_detail(detail))
+        Err(has_dependents(name, detail))
     }
 
     fn check_not_replaced(&self, relation: &Relation) -> Result<()> {
@@ -523,6 +654,15 @@ impl Proposed<'_> {
                 .iter()
                 .any(|c| matches!(c, CatalogChange::DropSchema { name } if name == schema))
         };
+        if let Some(secret) = after.secrets.iter().find(|s| gone(&s.name.schema_name)) {
+            let SecretName { schema_name, name } = &secret.name;
+            let message =
+                format!("cannot drop schema {schema_name} because other objects depend on it");
+            let detail = format!("secret {schema_name}.{name} depends on schema {schema_name}.");
+            return Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
+                .with_detail(detail)
+                .with_hint("Drop the secret first."));
+        }
         for relation in self.all_after(after, canceled) {
             let schema = &relation.schema_name;
             let exists = schema == "public" || after.schemas.contains(schema);
@@ -570,6 +710,16 @@ impl Proposed<'_> {
         }
         Ok(())
     }
+}
+
+fn no_secret(name: &SecretName) -> Error {
+    let message = format!("secret \"{}\" does not exist", name.name);
+    Error::user(SqlState::UNDEFINED_OBJECT, message)
+}
+
+fn has_dependents(role: &str, detail: String) -> Error {
+    let message = format!("role \"{role}\" cannot be dropped because some objects depend on it");
+    Error::user(SqlState::DEPENDENT_OBJECTS, message).with_detail(detail)
 }
 
 fn no_role(name: &str) -> Error {

@@ -661,6 +661,7 @@ fn connector() -> ConnectorSpec {
         encode: Encode::Json,
         encode_options: BTreeMap::new(),
         includes: Vec::new(),
+        hidden: Default::default(),
         key: Vec::new(),
     }
 }

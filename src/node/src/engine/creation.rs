@@ -5,7 +5,7 @@ use crate::beginning::{Beginning, compacted_notice};
 use arrow::array::RecordBatch;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_changelog::connector::SplitPosition;
+use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::{Epoch, Error, RelationId, Result};
 use tidemark_connector::SinkIdentity;
 use tidemark_control::TableWrites;
@@ -108,8 +108,10 @@ impl Engine {
             sink: relation.id,
             name: relation.name.clone(),
         };
-        let prepared =
-            tokio::task::spawn_blocking(move || tidemark_connector::prepare_sink(&spec, &identity));
+        let vault = self.node.reading.vault.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            tidemark_connector::prepare_sink(&vault.revealed(&spec)?, &identity)
+        });
         prepared.await.map_err(|e| Error::internal(e.to_string()))?
     }
 
@@ -127,13 +129,16 @@ impl Engine {
             .collect();
         let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink)
             .then(|| Arc::new(relation.clone()));
+        let vault = self.node.reading.vault.clone();
         let resolved = tokio::task::spawn_blocking(move || {
             let mut resolved = Resolved::default();
             for (source, start) in sources {
-                resolved.add_source(&source, start, running.contains_key(&source.id))?;
+                let connector = open_connector(&source, &vault)?;
+                let is_running = running.contains_key(&source.id);
+                resolved.add_source(&source, connector.as_ref(), start, is_running)?;
             }
             if let Some(own) = own {
-                resolved.add_own(&own)?;
+                resolved.add_own(&own, open_connector(&own, &vault)?.as_ref())?;
             }
             Ok::<_, Error>(resolved)
         });
@@ -163,12 +168,12 @@ impl Resolved {
     fn add_source(
         &mut self,
         source: &Relation,
+        connector: &dyn SourceConnector,
         start: Vec<SplitPosition>,
         is_running: bool,
     ) -> Result<()> {
-        let connector = open_connector(source)?;
         self.targets.insert(source.id, connector.end()?);
-        let beginning = Beginning::now(start, connector.as_ref())?;
+        let beginning = Beginning::now(start, connector)?;
         self.notices.extend(beginning.notice(source));
         if beginning.is_moved() {
             self.begins.insert(source.id, beginning.positions);
@@ -185,8 +190,7 @@ impl Resolved {
     }
 
     /// The relation's own connector.
-    fn add_own(&mut self, own: &Relation) -> Result<()> {
-        let connector = open_connector(own)?;
+    fn add_own(&mut self, own: &Relation, connector: &dyn SourceConnector) -> Result<()> {
         self.start = connector.start()?;
         self.may_lose_records = connector.may_lose_records()?;
         if own.is_materialized() {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
 use tidemark_common::{Error, RelationId, Result};
+use tidemark_connector::Vault;
 use tidemark_control::protocol::{Event, Request};
 use tidemark_plan::Relation;
 use tidemark_worker::open_connector;
@@ -25,7 +26,9 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
         }) {
             let known = connectors.get(&source.id).cloned();
             let (source, stands) = (source.clone(), positions[&source.id].clone());
-            let looked = tokio::task::spawn_blocking(move || look_at(&source, known, &stands));
+            let vault = node.reading.vault.clone();
+            let looked =
+                tokio::task::spawn_blocking(move || look_at(&source, known, &vault, &stands));
             match looked.await {
                 Ok(Ok(Seen {
                     relation,
@@ -73,9 +76,10 @@ struct Seen {
 fn look_at(
     source: &Relation,
     known: Option<Arc<dyn SourceConnector>>,
+    vault: &Vault,
     stands: &[SplitPosition],
 ) -> Result<Seen> {
-    let connector = known.map_or_else(|| open_connector(source), Ok)?;
+    let connector = known.map_or_else(|| open_connector(source, vault), Ok)?;
     let as_new = |p: SplitPosition| SplitPosition {
         next_offset: 0,
         records: 0,

@@ -22,10 +22,12 @@ use tidemark_common::config::Config;
 use tidemark_common::disk::LocalDisk;
 use tidemark_common::{Error, Result};
 use tidemark_connector::kafka::set_fetch_budget;
+use tidemark_connector::{Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::protocol::Event;
 use tidemark_control::{Placement, Readers, WriteAheadLog};
+use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
     ErrorTable, Figures, Inbound, KeptErrors, Load, Pressure, Published, Reading, Recovery,
@@ -51,6 +53,8 @@ impl Engine {
         }
         let data = DataFolder::lock(Path::new(&config.data_dir))?;
         let folder = data.path().to_path_buf();
+        let given = std::env::var(vault::KEY_VARIABLE).ok();
+        let vault = Vault::open(given.as_deref(), &config.secret_key_file, &folder)?;
         if config.checkpoint_url.is_empty() {
             config.checkpoint_url = format!("file://{}", folder.join("checkpoints").display());
         }
@@ -85,6 +89,7 @@ impl Engine {
             accept_loss: recover || is_lost,
         };
         let mut recovered = Recovered::read(past, &store.patient()).await?;
+        check_key(&vault, &recovered.decisions.catalog)?;
         ownership::report_loss(&recovered, recover);
         let log = opened.log;
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
@@ -106,7 +111,14 @@ impl Engine {
             lineage: owned.lineage,
         });
         let lock = data.into_lock();
-        let (parts, inbound) = Parts::new(config, owned.cluster, storing, &claim, errors)?;
+        let (parts, inbound) = Parts::new(
+            config,
+            owned.cluster,
+            storing,
+            &claim,
+            errors,
+            Arc::new(vault),
+        )?;
         let recovery = Arc::new(recovery);
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
         // died.
@@ -129,6 +141,26 @@ impl Engine {
     }
 }
 
+/// Whether what is sealed in the catalog can be opened: nothing was changed so far, and the right
+/// key finds all as it was.
+fn check_key(vault: &Vault, catalog: &Catalog) -> Result<()> {
+    for secret in &catalog.secrets {
+        vault
+            .unseal(&secret.sealed)
+            .map_err(|e| e.context(format!("secret \"{}\"", secret.name.name)))?;
+    }
+    for relation in catalog.relations.values() {
+        let hidden = relation.connector.iter().flat_map(|c| &c.hidden);
+        for (option, hidden) in hidden {
+            vault.unseal(&hidden.sealed).map_err(|e| {
+                let (kind, name) = (relation.kind.name(), &relation.name);
+                e.context(format!("option \"{option}\" of {kind} \"{name}\""))
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The parts of a node that is being opened.
 struct Parts {
     config: Config,
@@ -143,6 +175,7 @@ struct Parts {
     pressure: Arc<Pressure>,
     memory: Arc<Memory>,
     storing: Storing,
+    vault: Arc<Vault>,
     checkpoints: Arc<Checkpoints>,
     sinks: Arc<SinkQueues>,
     writers: Arc<TableWriters>,
@@ -156,6 +189,7 @@ impl Parts {
         storing: Storing,
         claim: &Arc<Claim>,
         errors: ErrorTable,
+        vault: Arc<Vault>,
     ) -> Result<(Parts, mpsc::Receiver<Event>)> {
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
@@ -179,6 +213,7 @@ impl Parts {
             errors: errors.clone(),
             events: events.clone(),
             full: full.clone(),
+            vault: vault.clone(),
         });
         let pressure = Arc::<Pressure>::default();
         let writers = TableWriters::new(
@@ -209,6 +244,7 @@ impl Parts {
             figures,
             errors,
             storing,
+            vault,
             checkpoints: Arc::new(checkpoints),
             sinks: Arc::new(sinks),
             writers: Arc::new(writers),
@@ -234,6 +270,7 @@ impl Parts {
             load: self.load.clone(),
             edge_bytes_max: self.config.edge_bytes_max,
             pressure: self.pressure.clone(),
+            vault: self.vault.clone(),
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {
@@ -266,6 +303,7 @@ impl Parts {
             batch_rows_max: self.config.batch_rows_max,
             figures: self.figures.clone(),
             errors: self.errors.clone(),
+            vault: self.vault.clone(),
         };
         let node = Node {
             config: self.config,

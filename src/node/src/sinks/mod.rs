@@ -402,7 +402,8 @@ impl SinkQueue {
             name: self.relation.name.clone(),
         };
         let columns = &self.relation.columns;
-        tidemark_connector::open_sink(spec, columns, identity, self.relation.append_only)
+        let spec = self.around.vault.revealed(spec)?;
+        tidemark_connector::open_sink(&spec, columns, identity, self.relation.append_only)
     }
 
     /// Waits for something to do; none when the sink is closed.

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use tidemark_common::{Epoch, RelationId, Result};
+use tidemark_connector::Vault;
 use tidemark_control::Readers;
 use tidemark_control::protocol::Event;
 use tidemark_operator::build::SinkOutput;
@@ -31,6 +32,8 @@ pub struct Surroundings {
     pub events: mpsc::Sender<Event>,
     /// Sinks of which too much waits in memory.
     pub full: Arc<FullSinks>,
+    /// What opens secrets.
+    pub vault: Arc<Vault>,
 }
 
 /// See the module.

@@ -177,14 +177,37 @@ fn a_catalog_with_deep_jobs_survives_the_round_trip() {
             since: 5,
             held: true,
         };
+        let ann = crate::Role {
+            id: 3,
+            ..crate::Role::new("ann")
+        };
+        let default_grant = crate::DefaultGrant {
+            role: "ann".into(),
+            schema: Some("s".into()),
+            of: crate::NewObject::Relations,
+            privilege: crate::Privilege::Select,
+            grantee: None,
+            with_option: false,
+        };
+        let secret = crate::Secret {
+            name: crate::SecretName {
+                schema_name: "s".into(),
+                name: "x".into(),
+            },
+            owner: "ann".into(),
+            sealed: "v1:".into(),
+        };
         let catalog = Catalog {
             relations: BTreeMap::from([(RelationId(7), Arc::new(relation(Some(job(DEPTH)))))]),
             schemas: vec!["s".into()],
             replacing: BTreeMap::from([(RelationId(3), RelationId(2))]),
             stopped: BTreeMap::from([(RelationId(7), stopped)]),
             schema_owners: [("s".to_string(), "ann".to_string())].into(),
-            roles: [("ann".to_string(), crate::Role::new("ann"))].into(),
+            roles: [("ann".to_string(), ann)].into(),
+            last_role_id: 4,
             grants: crate::Grants::default(),
+            default_grants: [default_grant].into(),
+            secrets: vec![secret],
             next_id: 8,
         };
         assert!(round_trip(&catalog) == catalog);

@@ -32,6 +32,7 @@
 
 use super::Provider;
 use super::constants::{self, as_type};
+use crate::Read;
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
 use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
@@ -57,8 +58,10 @@ pub(crate) struct Expander<'a> {
     positions: &'a Positions,
     /// Every relation that is named, views and what they read included.
     pub(crate) relations: BTreeSet<RelationId>,
-    /// Those that the statement names itself.
-    pub(crate) named: BTreeSet<RelationId>,
+    /// Who names them: the statement, or a view that is read.
+    pub(crate) reads: BTreeSet<Read>,
+    /// The view whose query this is.
+    within: Option<RelationId>,
     /// Of each table of FROM that is being visited, whether it is a view's query.
     views: Vec<bool>,
     /// Names of common table expressions in scope, innermost last.
@@ -78,7 +81,8 @@ impl<'a> Expander<'a> {
             provider,
             positions,
             relations: BTreeSet::new(),
-            named: BTreeSet::new(),
+            reads: BTreeSet::new(),
+            within: None,
             views: Vec::new(),
             scopes: Vec::new(),
             withs: Vec::new(),
@@ -191,8 +195,11 @@ impl<'a> Expander<'a> {
                         }
                     })?;
                 self.relations.insert(relation.id);
-                if self.depth == 0 && !self.views.contains(&true) {
-                    self.named.insert(relation.id);
+                if !self.views.contains(&true) {
+                    self.reads.insert(Read {
+                        within: self.within,
+                        relation: relation.id,
+                    });
                 }
                 let is_view = relation.kind == RelationKind::View;
                 if is_view {
@@ -228,7 +235,8 @@ impl<'a> Expander<'a> {
             provider: self.provider,
             positions: &positions,
             relations: BTreeSet::new(),
-            named: BTreeSet::new(),
+            reads: BTreeSet::new(),
+            within: Some(view.id),
             views: Vec::new(),
             scopes: Vec::new(),
             withs: Vec::new(),
@@ -239,6 +247,7 @@ impl<'a> Expander<'a> {
             .query(&mut subquery)
             .map_err(|e| e.context(format_args!("view \"{}\"", view.name)))?;
         self.relations.append(&mut inner.relations);
+        self.reads.append(&mut inner.reads);
         self.expanded = inner.expanded;
         self.depth -= 1;
         // The view's column names first, so that the alias may rename some of them.

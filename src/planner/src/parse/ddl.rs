@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Conflict, Encode, Format, Include};
 
+/// Options, and those that are secrets by their names.
+type Given = (BTreeMap<String, String>, BTreeMap<String, Name>);
+
 impl Front<'_> {
     /// Parses `CREATE` of a relation; `None` if the statement is something else (nothing is
     /// consumed then).
@@ -113,6 +116,7 @@ impl Front<'_> {
             watermark: None,
             append_only: false,
             on_conflict: None,
+            secrets: BTreeMap::new(),
             includes: Vec::new(),
             options: BTreeMap::new(),
             format: None,
@@ -297,7 +301,9 @@ impl Front<'_> {
             };
             relation.includes.push((what, alias));
         } else if self.word("with") {
-            relation.options.append(&mut self.options()?);
+            let (mut options, secrets) = self.options_and_secrets()?;
+            relation.options.append(&mut options);
+            relation.secrets.extend(secrets);
         } else if self.at_word("format") || self.at_word("row") {
             relation.format = Some(self.format()?);
         } else if self.at_word("as") {
@@ -340,11 +346,24 @@ impl Front<'_> {
     /// `(key = value, ...)`: keys are dotted words, in lower case; values strings, numbers or
     /// words.
     pub(super) fn options(&mut self) -> Result<BTreeMap<String, String>> {
+        let position = self.position();
+        let (options, secrets) = self.options_and_secrets()?;
+        match secrets.is_empty() {
+            true => Ok(options),
+            false => {
+                let message = "SECRET is for options of sources, tables and sinks";
+                Err(Error::unsupported(message).at(position))
+            }
+        }
+    }
+
+    /// The same, and the options whose value is `SECRET name`.
+    fn options_and_secrets(&mut self) -> Result<Given> {
         self.expect(&Token::LParen)?;
-        let mut options = BTreeMap::new();
+        let (mut options, mut secrets) = Given::default();
         loop {
             if self.token(&Token::RParen) {
-                return Ok(options);
+                return Ok((options, secrets));
             }
             let position = self.position();
             let mut key = self.option_word()?;
@@ -353,13 +372,22 @@ impl Front<'_> {
                 key.push_str(&self.option_word()?);
             }
             let key = key.to_lowercase();
-            let value = if matches!(self.peek().token, Token::Comma | Token::RParen) {
-                "true".into()
+            let again = if matches!(self.peek().token, Token::Comma | Token::RParen) {
+                options.insert(key.clone(), "true".into()).is_some()
             } else {
                 self.expect(&Token::Eq)?;
-                self.option_value()?
+                match self.word("secret") {
+                    true => {
+                        let name = self.secret_name()?;
+                        secrets.insert(key.clone(), name).is_some()
+                    }
+                    false => {
+                        let value = self.option_value()?;
+                        options.insert(key.clone(), value).is_some()
+                    }
+                }
             };
-            if options.insert(key.clone(), value).is_some() {
+            if again || options.contains_key(&key) && secrets.contains_key(&key) {
                 return Err(Error::user(
                     SqlState::SYNTAX_ERROR,
                     format!("option \"{key}\" is given twice"),
@@ -368,7 +396,7 @@ impl Front<'_> {
             }
             if !self.token(&Token::Comma) {
                 self.expect(&Token::RParen)?;
-                return Ok(options);
+                return Ok((options, secrets));
             }
         }
     }
@@ -389,11 +417,6 @@ impl Front<'_> {
             Token::SingleQuotedString(s) | Token::EscapedStringLiteral(s) => s.clone(),
             Token::DollarQuotedString(s) => s.value.clone(),
             Token::Number(n, _) => n.clone(),
-            Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case("secret") => {
-                return Err(
-                    Error::unsupported("SECRET in options is not supported").at(self.position())
-                );
-            }
             Token::Word(w) => w.value.clone(),
             _ => return Err(self.unexpected("the option's value, a string")),
         };
@@ -513,10 +536,10 @@ impl Front<'_> {
         } else {
             return Err(self.unexpected("FROM relation or AS query"));
         };
-        let options = if self.word("with") {
-            self.options()?
+        let (options, secrets) = if self.word("with") {
+            self.options_and_secrets()?
         } else {
-            BTreeMap::new()
+            Default::default()
         };
         let format = if self.at_word("format") {
             Some(self.format()?)
@@ -529,6 +552,7 @@ impl Front<'_> {
             into,
             input,
             options,
+            secrets,
             format,
         })
     }

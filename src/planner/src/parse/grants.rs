@@ -4,7 +4,7 @@ use super::{Front, is_word};
 use crate::statement::{Granted, StatementKind};
 use datafusion_sql::sqlparser::tokenizer::Token;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::Privilege;
+use tidemark_plan::{NewObject, Privilege};
 
 /// The words for one relation, which PostgreSQL leaves out or calls a table.
 const RELATIONS: [&[&str]; 6] = [
@@ -19,17 +19,49 @@ const RELATIONS: [&[&str]; 6] = [
 impl Front<'_> {
     /// Parses such a statement; `None` if it is something else (nothing is consumed then).
     pub(super) fn grant(&mut self) -> Result<Option<StatementKind>> {
+        if self.words(&["alter", "default", "privileges"]) {
+            return self.default_privileges().map(Some);
+        }
         let revokes = match () {
             () if self.word("grant") => false,
             () if self.word("revoke") => true,
             () => return Ok(None),
         };
-        if revokes
-            && (self.words(&["grant", "option", "for"]) || self.words(&["admin", "option", "for"]))
-        {
+        if revokes && self.words(&["admin", "option", "for"]) {
             return Err(no_option());
         }
-        let first = self.peek().clone();
+        let mut option = revokes && self.words(&["grant", "option", "for"]);
+        let (words, all_words) = self.privilege_words()?;
+        if !self.word("on") {
+            let roles = words.into_iter().map(|(role, _)| role).collect();
+            let members = self.grantees(revokes)?.into_iter().flatten().collect();
+            if revokes {
+                self.cascade();
+            }
+            return Ok(Some(StatementKind::GrantRoles {
+                revokes,
+                roles,
+                members,
+            }));
+        }
+        let (on, all) = self.granted()?;
+        let privileges = privileges(&words, all_words, all)?;
+        let grantees = self.grantees(revokes)?;
+        option |= !revokes && self.words(&["with", "grant", "option"]);
+        let cascade = revokes && self.cascade();
+        Ok(Some(StatementKind::Grant {
+            revokes,
+            privileges,
+            on,
+            grantees,
+            option,
+            cascade,
+        }))
+    }
+
+    /// The words of a list of privileges or roles with their positions, and whether it is ALL.
+    fn privilege_words(&mut self) -> Result<(Vec<(String, usize)>, bool)> {
+        let all = is_word(&self.peek().token, "all");
         let mut words = Vec::new();
         loop {
             let position = self.position();
@@ -40,33 +72,60 @@ impl Front<'_> {
             }
             self.word("privileges");
             if !self.token(&Token::Comma) {
+                let all = all && words.len() == 1;
+                return Ok((words, all));
+            }
+        }
+    }
+
+    /// `ALTER DEFAULT PRIVILEGES [FOR ROLE r] [IN SCHEMA s] GRANT .. ON .. TO ..`.
+    fn default_privileges(&mut self) -> Result<StatementKind> {
+        let (mut roles, mut schemas) = (Vec::new(), Vec::new());
+        loop {
+            if self.words(&["for", "role"]) || self.words(&["for", "user"]) {
+                roles = self.several(Self::identifier)?;
+            } else if self.words(&["in", "schema"]) {
+                schemas = self.several(Self::identifier)?;
+            } else {
                 break;
             }
         }
-        if !self.word("on") {
-            let roles = words.into_iter().map(|(role, _)| role).collect();
-            let members = self.grantees(revokes)?.into_iter().flatten().collect();
-            return Ok(Some(StatementKind::GrantRoles {
-                revokes,
-                roles,
-                members,
-            }));
-        }
-        let (on, all) = self.granted()?;
-        let privileges = match words.as_slice() {
-            [(word, _)] if word == "all" && is_word(&first.token, "all") => all.to_vec(),
-            words => words
-                .iter()
-                .map(|(word, position)| privilege(word, all).map_err(|e| e.at(*position)))
-                .collect::<Result<_>>()?,
+        let revokes = match () {
+            () if self.word("grant") => false,
+            () if self.word("revoke") => true,
+            () => return Err(self.unexpected("GRANT or REVOKE")),
         };
+        let mut option = revokes && self.words(&["grant", "option", "for"]);
+        let (words, all_words) = self.privilege_words()?;
+        self.expect_word("on")?;
+        let position = self.position();
+        let (of, all) = match () {
+            () if self.word("tables") => (NewObject::Relations, Privilege::OF_RELATIONS),
+            () if self.word("schemas") => (NewObject::Schemas, Privilege::OF_SCHEMAS),
+            () => {
+                let message = "default privileges are supported on TABLES and SCHEMAS";
+                return Err(Error::unsupported(message).at(position));
+            }
+        };
+        if of == NewObject::Schemas && !schemas.is_empty() {
+            let message = "cannot use IN SCHEMA clause when using GRANT/REVOKE ON SCHEMAS";
+            return Err(Error::user(SqlState("0LP01"), message));
+        }
+        let privileges = privileges(&words, all_words, all)?;
         let grantees = self.grantees(revokes)?;
-        Ok(Some(StatementKind::Grant {
+        option |= !revokes && self.words(&["with", "grant", "option"]);
+        if revokes {
+            self.cascade();
+        }
+        Ok(StatementKind::DefaultPrivileges {
+            roles,
+            schemas,
+            of,
             revokes,
             privileges,
-            on,
             grantees,
-        }))
+            option,
+        })
     }
 
     /// What privileges are of, and all that there are of it.
@@ -119,19 +178,29 @@ impl Front<'_> {
             let name = front.identifier()?;
             Ok((!public).then_some(name))
         })?;
-        if self.words(&["with", "grant", "option"]) || self.words(&["with", "admin", "option"]) {
+        if self.words(&["with", "admin", "option"]) {
             return Err(no_option());
-        }
-        if revokes {
-            self.cascade();
         }
         Ok(grantees)
     }
 }
 
 fn no_option() -> Error {
-    Error::unsupported("GRANT OPTION and ADMIN OPTION are not supported")
-        .with_hint("Owners and superusers grant what others may do.")
+    Error::unsupported("ADMIN OPTION is not supported")
+        .with_hint("Superusers make others members of roles.")
+}
+
+/// The privileges of these names.
+fn privileges(
+    words: &[(String, usize)],
+    are_all: bool,
+    all: &[Privilege],
+) -> Result<Vec<Privilege>> {
+    if are_all {
+        return Ok(all.to_vec());
+    }
+    let one = |(word, at): &(String, usize)| privilege(word, all).map_err(|e| e.at(*at));
+    words.iter().map(one).collect()
 }
 
 /// The privilege of this name, of those that there are.

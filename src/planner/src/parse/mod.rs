@@ -11,6 +11,7 @@ mod grants;
 mod operators;
 mod refused;
 mod roles;
+mod secrets;
 mod special;
 mod strict;
 mod utility;
@@ -65,7 +66,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
             .iter()
             .rfind(|t| !is_blank(&t.token))
             .unwrap_or(first);
-        let text = source.slice(first.span.start, last.span.end).to_string();
+        let text = secrets::shown(&source, tokens, first.span.start, last.span.end);
         let count = tokens.len();
         let tokens = rewrite_table_functions(&without_only(tokens));
         let mut tokens = without_exclusion(tokens, &positions)?;
@@ -513,6 +514,9 @@ impl<'a> Front<'a> {
             return Err(error);
         }
         if let Some(kind) = self.grant()? {
+            return Ok(kind);
+        }
+        if let Some(kind) = self.secret()? {
             return Ok(kind);
         }
         if let Some(kind) = self.role()? {

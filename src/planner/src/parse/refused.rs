@@ -40,7 +40,6 @@ const OBJECTS: &[(&str, &str)] = &[
     ("recursive view", ""),
     ("routine", ""),
     ("rule", ""),
-    ("secret", "Give the value itself as an option."),
     (
         "sequence",
         "A generated key can come from the client, or be a uuid.",
@@ -63,7 +62,6 @@ const OBJECTS: &[(&str, &str)] = &[
 
 /// Other statements, by their first words.
 const STATEMENTS: &[(&str, &str)] = &[
-    ("alter default privileges", ""),
     ("call", ""),
     ("checkpoint", "SHOW CHECKPOINTS lists those that were made."),
     ("cluster", ""),

@@ -50,7 +50,16 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
     let engine = snapshot.engine();
     let columns = match name {
         "errors" => {
-            let rows = engine.errors();
+            let mut rows = engine.errors();
+            // Raw records are rows of the relation that could not be read: they are for who may
+            // read those. Of a relation that is gone nobody can be asked.
+            rows.retain(|((schema, name), _)| {
+                let schema = schema.as_deref().unwrap_or("public");
+                match snapshot.catalog.find(schema, name) {
+                    Some(relation) => snapshot.check_read(relation).is_ok(),
+                    None => snapshot.catalog.is_superuser(&snapshot.user),
+                }
+            });
             vec![
                 (
                     "schema",

@@ -215,10 +215,6 @@ const EMPTY: &[(&str, &str)] = &[
         "setdatabase oid, setrole oid, setconfig text[]",
     ),
     (
-        "pg_default_acl",
-        "oid oid, defaclrole oid, defaclnamespace oid, defaclobjtype char, defaclacl text[]",
-    ),
-    (
         "pg_enum",
         "oid oid, enumtypid oid, enumsortorder float4, enumlabel name",
     ),
@@ -323,6 +319,11 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
             "oid oid, roleid oid, member oid, grantor oid = 10, admin_option bool = false, \
              inherit_option bool = true, set_option bool = true",
             roles::members(snapshot),
+        ),
+        "pg_default_acl" => table(
+            "oid oid, defaclrole oid, defaclnamespace oid = 0, defaclobjtype char, defaclacl \
+             text[]",
+            roles::defaults(snapshot),
         ),
         "pg_tables" => table(
             "schemaname name, tablename name, tableowner name, tablespace name, hasindexes bool = \

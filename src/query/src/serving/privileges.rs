@@ -106,9 +106,6 @@ fn holds(s: &Snapshot, role: &str, kind: &str, thing: &str, privilege: &str) -> 
             let Some(relation) = relation else {
                 return word == "SELECT" || catalog.is_superuser(role);
             };
-            if grants {
-                return catalog.owns(role, relation);
-            }
             Object::Relation(relation.id)
         }
         "schema" => {
@@ -133,7 +130,8 @@ fn holds(s: &Snapshot, role: &str, kind: &str, thing: &str, privilege: &str) -> 
     ];
     let privilege = all.into_iter().flatten().find(|p| p.name() == word);
     match privilege {
-        Some(privilege) if !grants => catalog.may(role, *privilege, &object),
+        Some(privilege) if grants => catalog.grantor(role, *privilege, &object).is_some(),
+        Some(privilege) => catalog.may(role, *privilege, &object),
         // There are no such things to be granted, but nothing is kept from who owns all.
         _ => catalog.is_superuser(role),
     }

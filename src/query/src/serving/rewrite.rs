@@ -8,6 +8,7 @@
 
 use super::functions::oid_of_name;
 use crate::catalog_tables::TABLE_FUNCTIONS;
+use crate::privileges::check_reads;
 use crate::snapshot::{Override, Snapshot};
 use datafusion::sql::sqlparser::ast::{
     self, BinaryOperator, Expr, Ident, ObjectName, ObjectNamePart, SelectItem, Value, Visit,
@@ -69,18 +70,13 @@ fn expand(snapshot: &Snapshot, statement: ast::Statement) -> Result<ast::Stateme
         [] => snapshot.catalog.clone(),
         own => Arc::new(with_own(&snapshot.catalog, own, &snapshot.search_path)),
     };
-    let Expanded { query, named, read } =
+    let Expanded { query, reads, read } =
         snapshot
             .commons
             .sql
             .expand(&catalog, &snapshot.search_path, *query)?;
-    for relation in named
-        .iter()
-        .filter_map(|id| snapshot.catalog.relations.get(id))
-    {
-        snapshot.check_read(relation)?;
-    }
-    // What a view reads, its owner was allowed to.
+    check_reads(&snapshot.catalog, &snapshot.user, &reads)?;
+    // What a view reads, its owner may.
     snapshot.readable.lock().extend(read);
     Ok(ast::Statement::Query(Box::new(query)))
 }

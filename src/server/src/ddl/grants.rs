@@ -3,31 +3,60 @@
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
-use tidemark_plan::{Grant, Object, Privilege, RelationKind};
-use tidemark_planner::statement::Granted;
+use tidemark_plan::{DefaultGrant, Grant, Object, Privilege, Relation, RelationKind};
+use tidemark_planner::statement::{Granted, StatementKind};
+use tidemark_query::error::Notice;
 use tidemark_query::outcome::Outcome;
+use tidemark_query::privileges::denied;
+
+/// What privileges are of, and how messages name it.
+struct Named {
+    object: Object,
+    kind: &'static str,
+    name: String,
+}
+
+impl Named {
+    fn relation(relation: &Relation) -> Named {
+        Named {
+            object: Object::Relation(relation.id),
+            kind: relation.kind.name(),
+            name: relation.name.clone(),
+        }
+    }
+}
 
 impl Session {
-    pub(crate) async fn grant(
-        &mut self,
-        revokes: bool,
-        privileges: &[Privilege],
-        on: &Granted,
-        grantees: &[Option<String>],
-    ) -> Result<Outcome> {
-        let mut grants = Vec::new();
-        for object in self.objects(on)? {
-            let each = grantees
-                .iter()
-                .flat_map(|grantee| privileges.iter().map(move |privilege| (grantee, privilege)));
-            grants.extend(each.map(|(grantee, privilege)| Grant {
-                object: object.clone(),
-                privilege: *privilege,
-                grantee: grantee.as_deref().map(|name| self.named_role(name)),
-            }));
+    pub(crate) async fn grant(&mut self, statement: &StatementKind) -> Result<Outcome> {
+        let StatementKind::Grant {
+            revokes,
+            privileges,
+            on,
+            grantees,
+            option,
+            cascade,
+        } = statement
+        else {
+            return Err(Error::internal("not a GRANT"));
+        };
+        let (revokes, mut grants) = (*revokes, Vec::new());
+        for named in self.objects(on)? {
+            for (privilege, grantor) in self.grantable(revokes, privileges, &named)? {
+                grants.extend(grantees.iter().map(|grantee| Grant {
+                    object: named.object.clone(),
+                    privilege,
+                    grantee: grantee.as_deref().map(|name| self.named_role(name)),
+                    grantor: grantor.clone(),
+                    with_option: *option && !revokes,
+                }));
+            }
         }
         let change = match revokes {
-            true => CatalogChange::Revoke { grants },
+            true => CatalogChange::Revoke {
+                grants,
+                option_only: *option,
+                cascade: *cascade,
+            },
             false => CatalogChange::Grant { grants },
         };
         self.server
@@ -35,6 +64,100 @@ impl Session {
             .change_catalog(vec![change], false)
             .await?;
         Ok(Outcome::Command(tag(revokes)))
+    }
+
+    /// Those of the privileges that this session may grant or revoke, each with whose grant it is.
+    /// Of others it is warned, as in PostgreSQL; without any right at all it is `42501`.
+    fn grantable(
+        &self,
+        revokes: bool,
+        privileges: &[Privilege],
+        named: &Named,
+    ) -> Result<Vec<(Privilege, Option<String>)>> {
+        let (catalog, user, object) = (self.catalog(), self.user(), &named.object);
+        let grantor = |p: &Privilege| Some((*p, catalog.grantor(user, *p, object)?));
+        let found: Vec<_> = privileges.iter().filter_map(grantor).collect();
+        let all = match object {
+            Object::Relation(_) => Privilege::OF_RELATIONS,
+            Object::Schema(_) => Privilege::OF_SCHEMAS,
+            Object::Database => Privilege::OF_DATABASES,
+        };
+        if found.is_empty() && !all.iter().any(|p| catalog.may(user, *p, object)) {
+            return Err(denied(named.kind, &named.name));
+        }
+        let how_many = match found.len() {
+            0 => "no",
+            // ALL stands for those that may be granted.
+            n if n == privileges.len() || privileges.len() == all.len() => return Ok(found),
+            _ => "not all",
+        };
+        let (state, what) = match revokes {
+            true => ("01006", "could be revoked"),
+            false => ("01007", "were granted"),
+        };
+        let text = format!("{how_many} privileges {what} for \"{}\"", named.name);
+        self.notice(Notice::warning(SqlState(state), text));
+        Ok(found)
+    }
+
+    /// ALTER DEFAULT PRIVILEGES, of roles that this session is or is a member of.
+    pub(crate) async fn default_privileges(
+        &mut self,
+        statement: &StatementKind,
+    ) -> Result<Outcome> {
+        let StatementKind::DefaultPrivileges {
+            roles,
+            schemas,
+            of,
+            revokes,
+            privileges,
+            grantees,
+            option,
+        } = statement
+        else {
+            return Err(Error::internal("not an ALTER DEFAULT PRIVILEGES"));
+        };
+        let catalog = self.catalog();
+        let mut makers: Vec<String> = roles.iter().map(|role| self.named_role(role)).collect();
+        if makers.is_empty() {
+            makers.push(self.user().into());
+        }
+        let own = catalog.memberships(self.user());
+        let free = |role: &&String| catalog.is_superuser(self.user()) || own.contains(*role);
+        if let Some(role) = makers.iter().find(|role| !free(role)) {
+            let message = format!("must be member of role \"{role}\"");
+            return Err(Error::user(SqlState("42501"), message));
+        }
+        let everywhere = [None];
+        let within: Vec<Option<String>> = schemas.iter().cloned().map(Some).collect();
+        let within = if within.is_empty() {
+            &everywhere[..]
+        } else {
+            &within
+        };
+        let mut grants = Vec::new();
+        for (role, schema) in makers
+            .iter()
+            .flat_map(|r| within.iter().map(move |s| (r, s)))
+        {
+            for grantee in grantees {
+                grants.extend(privileges.iter().map(|privilege| DefaultGrant {
+                    role: role.clone(),
+                    schema: schema.clone(),
+                    of: *of,
+                    privilege: *privilege,
+                    grantee: grantee.as_deref().map(|name| self.named_role(name)),
+                    with_option: *option && !revokes,
+                }));
+            }
+        }
+        let changes = vec![CatalogChange::DefaultPrivileges {
+            grants,
+            revokes: *revokes,
+            option_only: *option,
+        }];
+        self.server.engine.change_catalog(changes, false).await?;
+        Ok(Outcome::Command("ALTER DEFAULT PRIVILEGES".into()))
     }
 
     pub(crate) async fn grant_roles(
@@ -65,16 +188,14 @@ impl Session {
         }
     }
 
-    /// The things of a GRANT, which are this session's to give.
-    fn objects(&self, on: &Granted) -> Result<Vec<Object>> {
+    /// The things of a GRANT.
+    fn objects(&self, on: &Granted) -> Result<Vec<Named>> {
         let catalog = self.catalog();
         let mut objects = Vec::new();
         match on {
             Granted::Relations(names) => {
                 for name in names {
-                    let relation = self.resolve(&catalog, name)?;
-                    self.require_ownership(&relation)?;
-                    objects.push(Object::Relation(relation.id));
+                    objects.push(Named::relation(&*self.resolve(&catalog, name)?));
                 }
             }
             Granted::AllIn(schemas) => {
@@ -84,16 +205,18 @@ impl Session {
                     let inside = catalog.relations.values();
                     for relation in inside.filter(|r| r.schema_name == *schema && readable(r.kind))
                     {
-                        self.require_ownership(relation)?;
-                        objects.push(Object::Relation(relation.id));
+                        objects.push(Named::relation(relation));
                     }
                 }
             }
             Granted::Schemas(schemas) => {
                 for schema in schemas {
                     self.check_schema(schema)?;
-                    self.require_schema_ownership(schema)?;
-                    objects.push(Object::Schema(schema.clone()));
+                    objects.push(Named {
+                        object: Object::Schema(schema.clone()),
+                        kind: "schema",
+                        name: schema.clone(),
+                    });
                 }
             }
             Granted::Databases(names) => {
@@ -102,8 +225,11 @@ impl Session {
                         let message = format!("database \"{name}\" does not exist");
                         return Err(Error::user(SqlState("3D000"), message));
                     }
-                    self.require_superuser("grant privileges on the database")?;
-                    objects.push(Object::Database);
+                    objects.push(Named {
+                        object: Object::Database,
+                        kind: "database",
+                        name: name.clone(),
+                    });
                 }
             }
         }

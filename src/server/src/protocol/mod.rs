@@ -27,6 +27,7 @@ use crate::tls::Tls;
 use encode::Formats;
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
+use pgwire::error::PgWireError;
 use pgwire::messages::response::{
     CommandComplete, NotificationResponse, ReadyForQuery, TransactionStatus,
 };
@@ -99,6 +100,14 @@ pub struct Line {
     pending: VecDeque<PgWireFrontendMessage>,
 }
 
+/// Why there are no more messages: the client has left, or speaks another language.
+fn lost_by(last: Option<Result<PgWireFrontendMessage, PgWireError>>) -> Failure {
+    match last {
+        Some(Err(error)) => codec::violation(&error).map_or(Failure::Gone, Failure::Ended),
+        _ => Failure::Gone,
+    }
+}
+
 impl Line {
     /// The next message.
     async fn next(&mut self) -> Result<PgWireFrontendMessage, Failure> {
@@ -112,7 +121,7 @@ impl Line {
             // Most messages come with others, and need not be waited for.
             match self.wire.next().now_or_never() {
                 Some(Some(Ok(message))) => break message,
-                Some(_) => return Err(Failure::Gone),
+                Some(lost) => return Err(lost_by(lost)),
                 None => {}
             }
             let notification = tokio::select! {
@@ -120,7 +129,7 @@ impl Line {
                 what = self.interrupts.next() => return Err(self.interrupted(what)),
                 message = self.wire.next() => match message {
                     Some(Ok(message)) => break message,
-                    _ => return Err(Failure::Gone),
+                    lost => return Err(lost_by(lost)),
                 },
                 Some(one) = self.notifications.recv(), if self.idle && self.listening => one,
             };
@@ -157,7 +166,7 @@ impl Line {
                 }
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),
-                    _ => return Err(Failure::Gone),
+                    lost => return Err(lost_by(lost)),
                 },
             }
         }
@@ -496,6 +505,7 @@ impl Connection {
 
     /// Sends an error and lets the session know.
     async fn report(&mut self, e: &Error) -> Result<(), Failure> {
+        self.session.audit_refusal(e);
         self.session.failed();
         // The error itself is not canceled.
         self.line.interrupts.running = false;

@@ -8,6 +8,7 @@
 //! ```
 //! After an error inside a transaction block every statement but ROLLBACK fails with `25P02`.
 
+mod audit;
 pub mod cursors;
 mod describe;
 
@@ -219,12 +220,7 @@ impl Session {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
-        self.arrive(match statement.kind {
-            // It may have a password.
-            StatementKind::CreateRole { .. } => "CREATE ROLE ..",
-            StatementKind::AlterRole { .. } => "ALTER ROLE ..",
-            _ => &statement.text,
-        });
+        self.arrive(&statement.text);
         let ends = matches!(
             statement.kind,
             StatementKind::Commit | StatementKind::Rollback
@@ -303,6 +299,7 @@ impl Session {
         self.asker
             .check_may_write(&words.join(" ").to_uppercase())?;
         let outcome = self.run(statement, parameters).await?;
+        self.audit_change(statement);
         self.asker.move_on();
         Ok(outcome)
     }
@@ -340,12 +337,15 @@ impl Session {
                 user,
                 options,
             } => self.create_role(name, *user, options).await,
-            K::Grant {
-                revokes,
-                privileges,
-                on,
-                grantees,
-            } => self.grant(*revokes, privileges, on, grantees).await,
+            K::CreateSecret {
+                name,
+                if_not_exists,
+                value,
+            } => self.create_secret(name, *if_not_exists, value).await,
+            K::AlterSecret { name, value } => self.alter_secret(name, value).await,
+            K::DropSecret { names, if_exists } => self.drop_secrets(names, *if_exists).await,
+            K::Grant { .. } => self.grant(&statement.kind).await,
+            K::DefaultPrivileges { .. } => self.default_privileges(&statement.kind).await,
             K::GrantRoles {
                 revokes,
                 roles,
@@ -448,8 +448,12 @@ fn changes_catalog(kind: &StatementKind) -> bool {
             | K::CreateIndex(_)
             | K::CreateSchema { .. }
             | K::DropSchema { .. }
+            | K::CreateSecret { .. }
+            | K::AlterSecret { .. }
+            | K::DropSecret { .. }
             | K::CreateRole { .. }
             | K::Grant { .. }
+            | K::DefaultPrivileges { .. }
             | K::GrantRoles { .. }
             | K::AlterRole { .. }
             | K::DropRole { .. }

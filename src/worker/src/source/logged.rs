@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::{Error, Result};
+use tidemark_connector::Vault;
 use tidemark_control::protocol::{BarrierCommand, LoggedRows};
 use tidemark_plan::Relation;
 
@@ -99,7 +100,7 @@ impl Source {
     fn go_on_at(&mut self, positions: &[SplitPosition]) -> Result<()> {
         let mine = self.share_of(positions);
         let waker: Waker = self.waker.clone();
-        self.reader = open_connector(&self.relation)?.open(&mine, waker)?;
+        self.reader = open_connector(&self.relation, &self.reading.vault)?.open(&mine, waker)?;
         self.reader.set_columns(&self.produced);
         self.reader.set_times(self.versioned);
         self.largest = event_times(&mine);
@@ -178,13 +179,14 @@ impl Source {
     }
 }
 
-/// The connector of a source.
+/// The connector of a source, with its secrets.
 pub fn open_connector(
     relation: &Relation,
+    vault: &Vault,
 ) -> Result<Arc<dyn tidemark_changelog::connector::SourceConnector>> {
     let spec = relation
         .connector
         .as_ref()
         .ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", relation.name)))?;
-    tidemark_connector::open_source(spec, &relation.columns)
+    tidemark_connector::open_source(&vault.revealed(spec)?, &relation.columns)
 }

@@ -42,6 +42,7 @@ use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint};
+use tidemark_connector::Vault;
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
 use tidemark_control::{Placement, Readers, TableWrites};
 use tidemark_operator::Barrier;
@@ -90,6 +91,8 @@ pub struct Surroundings {
     pub edge_bytes_max: usize,
     /// Whether memory runs short.
     pub pressure: Arc<Pressure>,
+    /// What opens secrets.
+    pub vault: Arc<Vault>,
 }
 
 /// One worker's thread state.
@@ -171,6 +174,7 @@ impl Worker {
             load,
             edge_bytes_max,
             pressure,
+            vault,
         } = around;
         Worker {
             id,
@@ -181,6 +185,7 @@ impl Worker {
                 batch_rows_max,
                 figures: figures.clone(),
                 errors: errors.clone(),
+                vault,
             },
             placement,
             events,

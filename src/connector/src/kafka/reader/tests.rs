@@ -64,6 +64,7 @@ impl Bench {
             encode: Encode::Json,
             encode_options: BTreeMap::new(),
             includes: Vec::new(),
+            hidden: Default::default(),
             key: Vec::new(),
         };
         let options = KafkaOptions {
