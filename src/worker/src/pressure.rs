@@ -2,19 +2,33 @@
 //! being created wait. What is on its way goes on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// See the module.
 #[derive(Default)]
-pub struct Pressure(AtomicBool);
+pub struct Pressure {
+    is_high: AtomicBool,
+    eased: Notify,
+}
 
 impl Pressure {
     /// Whether it does.
     pub fn is_high(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is_high.load(Ordering::Relaxed)
     }
 
     /// It does, or does not any more. Returns what was before.
     pub fn set(&self, is_high: bool) -> bool {
-        self.0.swap(is_high, Ordering::Relaxed)
+        let was_high = self.is_high.swap(is_high, Ordering::Relaxed);
+        if was_high && !is_high {
+            self.eased.notify_waiters();
+        }
+        was_high
+    }
+
+    /// Waits until it does not any more; what happens from this call on counts.
+    pub fn eased(&self) -> Notified<'_> {
+        self.eased.notified()
     }
 }

@@ -24,7 +24,7 @@ use tidemark_common::{Error, Result};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::protocol::Event;
-use tidemark_control::{Placement, Readers, WriteAheadLog};
+use tidemark_control::{Placement, Readers, RowFiles, WriteAheadLog};
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
     ErrorTable, Figures, Inbound, KeptErrors, Load, Pressure, Published, Reading, Recovery,
@@ -105,7 +105,14 @@ impl Engine {
             lineage: owned.lineage,
         });
         let lock = data.into_lock();
-        let (parts, inbound) = Parts::new(config, owned.cluster, storing, &claim, errors)?;
+        let (parts, inbound) = Parts::new(
+            config,
+            owned.cluster,
+            storing,
+            &claim,
+            errors,
+            log.row_files(),
+        )?;
         let recovery = Arc::new(recovery);
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
         // died.
@@ -155,6 +162,7 @@ impl Parts {
         storing: Storing,
         claim: &Arc<Claim>,
         errors: ErrorTable,
+        files: Arc<RowFiles>,
     ) -> Result<(Parts, mpsc::Receiver<Event>)> {
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
@@ -186,6 +194,7 @@ impl Parts {
             published.clone(),
             full,
             pressure.clone(),
+            files,
         );
         let memory = Memory::new(
             config.memory_limit_bytes()?,
