@@ -94,12 +94,6 @@ impl StoredRows {
         read(self.disk.as_ref(), &self.path, &self.contents.pieces, at)
     }
 
-    /// Its size, in bytes.
-    pub fn bytes(&self) -> u64 {
-        let pieces = self.contents.pieces.iter();
-        pieces.map(|piece| u64::from(piece.bytes)).sum()
-    }
-
     /// Removes the file of a write that was refused. One that stays is removed at the next start.
     pub fn discard(&self) {
         let _ = self.disk.remove(&self.path);
@@ -208,6 +202,11 @@ impl RowsWriter {
     /// How many pieces it has.
     pub fn pieces(&self) -> usize {
         self.contents.pieces()
+    }
+
+    /// Its size, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.end
     }
 
     /// Reads a piece back.

@@ -6,18 +6,19 @@
 //! A statement that fails drops its guard, and its file with it. One that is committed keeps its
 //! tables locked until its epoch is published: so no head has to hold its rows.
 
-use super::{Locked, WriteGuard, check_not_null, encoded_keys, take_all};
+use super::{Locked, WriteGuard, check_not_null, encoded_keys, short_of_memory, take_all};
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
 use hashbrown::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_control::entry::changes_bytes;
 use tidemark_control::{RowFiles, RowsWriter, StoredRows};
 use tidemark_plan::{Conflict, Relation};
 use tidemark_state::consolidate::consolidate;
+use tidemark_worker::Pressure;
 
 /// So much of a statement stays in memory, in bytes, and goes the way of small ones.
 const HELD_BYTES_MAX: usize = 32 << 20;
@@ -181,10 +182,32 @@ impl WriteGuard {
         let is_full = bulk.held_bytes > limit;
         let locked = self.locked_mut(table)?;
         locked.changes.push(changes);
-        match is_full {
-            true => locked.store_held(),
-            false => Ok(()),
+        if !is_full {
+            return Ok(());
         }
+        locked.store_held()?;
+        let stored = locked.bulk.as_ref().and_then(|bulk| bulk.writer.as_ref());
+        let bytes = stored.map_or(0, RowsWriter::bytes);
+        check_stored_bytes(bytes, &self.writers.pressure)
+    }
+}
+
+/// `54000` for rows that would not fit into the memory that there is, since a table's rows are kept
+/// there while what changes is kept beside them; `53200` if they do not at the moment.
+fn check_stored_bytes(bytes: u64, pressure: &Pressure) -> Result<()> {
+    let limit = pressure.limit();
+    if bytes > limit / 2 {
+        let text = format!("a statement that writes {bytes} bytes is too large");
+        return Err(Error::user(SqlState("54000"), text)
+            .with_detail(format!(
+                "The limit is half of --memory-limit, {} bytes.",
+                limit / 2
+            ))
+            .with_hint("Write the rows in several statements, or raise --memory-limit."));
+    }
+    match bytes > pressure.room() {
+        true => Err(short_of_memory()),
+        false => Ok(()),
     }
 }
 
@@ -290,6 +313,17 @@ impl KeySet {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    #[test]
+    fn what_memory_would_not_hold_is_refused_while_it_comes() {
+        let pressure = Pressure::default();
+        assert!(check_stored_bytes(1 << 40, &pressure).is_ok());
+        pressure.note(1000, 300);
+        assert!(check_stored_bytes(300, &pressure).is_ok());
+        let state = |bytes| check_stored_bytes(bytes, &pressure).unwrap_err().state();
+        assert_eq!(state(301), SqlState("53200"));
+        assert_eq!(state(501), SqlState("54000"));
+    }
 
     #[test]
     fn keys_are_told_apart_whatever_their_length() {
