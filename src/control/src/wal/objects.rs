@@ -1,8 +1,9 @@
 //! The rows of large cuts: one file each in the folder `objects` of the log, named by generation
 //! and epoch. Beside them are the files of writes that are too large for memory, which a cut names
-//! as well ([`crate::stored`]). A file is written and synced, with its folder, before the entry that names it with its
-//! size and checksum; it stays until a checkpoint that contains its epoch is committed. What no
-//! entry names was left by an append that never returned, and is removed when the log is opened.
+//! as well ([`crate::stored`]). A file is written and synced, with its folder, before the entry
+//! that names it with its size and checksum; it stays until a checkpoint that contains its epoch is
+//! committed. What no entry names was left by an append that never returned, or by a statement, and
+//! is removed when the log is opened.
 //!
 //! ```text
 //! magic "TDMKROWS" | version u32 | 0 u32 | the rows as the entry would hold them
