@@ -1,7 +1,7 @@
 //! The entries of the decision log. Their serialised form is what will be replicated: a version, a
 //! JSON header, so that an old log can always be read, and behind it the written rows as Arrow IPC
 //! and the errors as Parquet. Rows that are too many for an entry are an object of their own, which
-//! the entry names.
+//! the entry names; so are those of a write that was too large for memory ([`crate::stored`]).
 //!
 //! ```text
 //! version u8 | 0 u8 | length of the subject u16 | length of the header u32
@@ -11,15 +11,15 @@
 //! Little-endian. The subject is the name of the relation that the entry is about, as far as it has
 //! one: it is there to be told when the header cannot be read.
 
-use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
+use crate::codec::{decode_changes, encode_changes};
+use crate::stored::{Contents, StoredRows};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
+use tidemark_common::disk::Disk;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
@@ -132,6 +132,9 @@ pub struct Cut {
     /// The object that holds writes and errors instead of the entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     named: Option<NamedRows>,
+    /// The files of writes that are too large for memory, with their tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    stored: Vec<(RelationId, Contents)>,
 }
 
 /// An object with the rows of a cut.
@@ -146,20 +149,52 @@ pub struct NamedRows {
 }
 
 /// The rows that one epoch writes to a table.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TableWrites {
     /// The table.
     pub table: RelationId,
     /// -old +new, resolved against all earlier writes.
-    pub changes: ChangeBatch,
+    pub changes: Written,
 }
 
-impl PartialEq for TableWrites {
-    fn eq(&self, other: &TableWrites) -> bool {
-        self.table == other.table
-            && self.changes.rows() == other.changes.rows()
-            && self.changes.weight_column() == other.changes.weight_column()
-            && self.changes.faulty() == other.changes.faulty()
+/// Where written rows are.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// In memory.
+    Held(ChangeBatch),
+    /// Too many for that: in a file, piece by piece.
+    Stored(Arc<StoredRows>),
+}
+
+impl PartialEq for Written {
+    fn eq(&self, other: &Written) -> bool {
+        match (self, other) {
+            (Written::Held(a), Written::Held(b)) => {
+                a.rows() == b.rows()
+                    && a.weight_column() == b.weight_column()
+                    && a.faulty() == b.faulty()
+            }
+            (Written::Stored(a), Written::Stored(b)) => a.contents() == b.contents(),
+            _ => false,
+        }
+    }
+}
+
+impl Written {
+    /// How many pieces they are in.
+    pub fn pieces(&self) -> usize {
+        match self {
+            Written::Held(_) => 1,
+            Written::Stored(stored) => stored.contents().pieces(),
+        }
+    }
+
+    /// A piece of them, which is read where it is not in memory.
+    pub fn piece(&self, at: usize) -> Result<ChangeBatch> {
+        match self {
+            Written::Held(changes) => Ok(changes.clone()),
+            Written::Stored(stored) => stored.read(at),
+        }
     }
 }
 
@@ -316,9 +351,18 @@ impl Cut {
 }
 
 impl TableWrites {
-    /// Their size in the log, nearly.
+    /// That are in memory.
+    pub fn held(table: RelationId, changes: ChangeBatch) -> TableWrites {
+        let changes = Written::Held(changes);
+        TableWrites { table, changes }
+    }
+
+    /// Their size in memory, which is nearly that in an entry.
     pub fn bytes(&self) -> usize {
-        changes_bytes(&self.changes)
+        match &self.changes {
+            Written::Held(changes) => changes_bytes(changes),
+            Written::Stored(_) => 0,
+        }
     }
 }
 
@@ -440,6 +484,40 @@ impl Entry {
         }
     }
 
+    /// The names of the files of writes that were too large for memory.
+    pub(crate) fn stored_names(&self) -> Vec<&str> {
+        let Entry::Cut(cut) = self else {
+            return Vec::new();
+        };
+        let written = cut.writes.iter().filter_map(|w| match &w.changes {
+            Written::Stored(stored) => Some(stored.contents()),
+            Written::Held(_) => None,
+        });
+        let read = cut.stored.iter().map(|(_, contents)| contents);
+        written.chain(read).map(Contents::name).collect()
+    }
+
+    /// Puts the files of large writes into a cut that was read; each is looked at.
+    pub(crate) fn open_stored(&mut self, disk: &Arc<dyn Disk>, folder: &Path) -> Result<()> {
+        let Entry::Cut(cut) = self else {
+            return Ok(());
+        };
+        for (table, contents) in std::mem::take(&mut cut.stored) {
+            let stored = StoredRows::open(disk.clone(), folder, contents)?;
+            let changes = Written::Stored(Arc::new(stored));
+            cut.writes.push(TableWrites { table, changes });
+        }
+        Ok(())
+    }
+
+    /// The epoch of a cut.
+    pub(crate) fn epoch_of_cut(&self) -> Option<Epoch> {
+        match self {
+            Entry::Cut(cut) => Some(cut.epoch),
+            _ => None,
+        }
+    }
+
     /// The relations that it creates.
     fn created(&self) -> Vec<&Relation> {
         match self {
@@ -464,9 +542,16 @@ impl Entry {
 impl Cut {
     fn encode_rows(&mut self, rows: &mut Vec<u8>) -> Result<()> {
         for write in &self.writes {
-            let before = rows.len();
-            encode_changes(&write.changes, rows)?;
-            self.write_lengths.push((write.table, rows.len() - before));
+            match &write.changes {
+                Written::Held(changes) => {
+                    let before = rows.len();
+                    encode_changes(changes, rows)?;
+                    self.write_lengths.push((write.table, rows.len() - before));
+                }
+                Written::Stored(stored) => {
+                    self.stored.push((write.table, stored.contents().clone()));
+                }
+            }
         }
         if !self.errors.is_empty() {
             let errors = encode_errors(&self.errors)?;
@@ -482,7 +567,7 @@ impl Cut {
                 .split_at_checked(length)
                 .ok_or_else(|| damaged("written rows are cut off"))?;
             let changes = decode_changes(changes)?;
-            self.writes.push(TableWrites { table, changes });
+            self.writes.push(TableWrites::held(table, changes));
             rows = rest;
         }
         let length = std::mem::take(&mut self.error_bytes);
@@ -556,10 +641,12 @@ pub(crate) fn too_large(bytes: usize) -> Error {
 pub fn encode_kept(rows: &[&TableWrites]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for write in rows {
-        let mut piece = Vec::new();
-        encode_changes(&write.changes, &mut piece)?;
-        bytes.extend_from_slice(&(piece.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&piece);
+        for at in 0..write.changes.pieces() {
+            let mut piece = Vec::new();
+            encode_changes(&write.changes.piece(at)?, &mut piece)?;
+            bytes.extend_from_slice(&(piece.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(&piece);
+        }
     }
     Ok(bytes)
 }
@@ -578,74 +665,11 @@ pub fn decode_kept(mut bytes: &[u8]) -> Result<Vec<ChangeBatch>> {
     Ok(pieces)
 }
 
-const WEIGHT: &str = "_weight";
-/// In the rows' metadata: where a value stands that could not be read.
-const FAULTY: &str = "tidemark.faulty";
-
-fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
-    let failed = |e: arrow::error::ArrowError| {
-        Error::internal(format!("written rows cannot be encoded: {e}"))
-    };
-    let mut fields: Vec<_> = changes.schema().fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new(WEIGHT, DataType::Int64, false)));
-    let mut columns = changes.rows().columns().to_vec();
-    columns.push(Arc::new(changes.weight_column()));
-    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
-    let schema = match changes.faulty() {
-        None => batch.schema(),
-        Some(faulty) => {
-            let text = serde_json::to_string(&faulty[..])
-                .map_err(|e| Error::internal(format!("written rows cannot be encoded: {e}")))?;
-            let fields = batch.schema().fields().clone();
-            Arc::new(Schema::new_with_metadata(
-                fields,
-                [(FAULTY.into(), text)].into(),
-            ))
-        }
-    };
-    let batch = batch.with_schema(schema).map_err(failed)?;
-    let mut writer = StreamWriter::try_new(into, &batch.schema()).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.finish().map_err(failed)
-}
-
-fn decode_changes(bytes: &[u8]) -> Result<ChangeBatch> {
-    let damaged =
-        |e: arrow::error::ArrowError| Error::corrupt(format!("log entry: written rows: {e}"));
-    let batch = StreamReader::try_new(bytes, None)
-        .map_err(damaged)?
-        .next()
-        .ok_or_else(|| Error::corrupt("log entry: written rows are missing"))?
-        .map_err(damaged)?;
-    let columns = batch.num_columns() - 1;
-    let weights = batch
-        .column(columns)
-        .as_any()
-        .downcast_ref::<Int64Array>()
-        .ok_or_else(|| Error::corrupt("log entry: written rows have no weights"))?
-        .values()
-        .to_vec();
-    let faulty = match batch.schema().metadata().get(FAULTY) {
-        None => Vec::new(),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| Error::corrupt(format!("log entry: written rows: {e}")))?,
-    };
-    // The rows' own schema has no metadata.
-    let fields = batch.schema().fields()[..columns].to_vec();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let rows = RecordBatch::try_new_with_options(
-        Arc::new(Schema::new(fields)),
-        batch.columns()[..columns].to_vec(),
-        &options,
-    )
-    .map_err(damaged)?;
-    Ok(ChangeBatch::new(rows, weights).with_faulty(faulty))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::StringArray;
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
 
     #[test]
     fn cut_with_written_rows_survives_the_round_trip() {
@@ -661,10 +685,8 @@ mod tests {
             ],
         )
         .unwrap();
-        let writes = vec![TableWrites {
-            table: RelationId(7),
-            changes: ChangeBatch::new(rows, vec![-1, 1]).with_faulty(vec![(1, 0), (0, 1)]),
-        }];
+        let changes = ChangeBatch::new(rows, vec![-1, 1]).with_faulty(vec![(1, 0), (0, 1)]);
+        let writes = vec![TableWrites::held(RelationId(7), changes)];
         let position = SplitPosition {
             split: 2,
             topic_id: "t".into(),

@@ -2,6 +2,7 @@
 //! into epochs, commits checkpoints and creates jobs. Nothing in here touches a row of a dataflow;
 //! workers are reached through [`protocol`].
 
+mod codec;
 pub mod coordinator;
 pub mod decisions;
 pub mod entry;
@@ -9,11 +10,13 @@ pub mod log;
 pub mod placement;
 pub mod protocol;
 pub mod readers;
+pub mod stored;
 pub mod wal;
 
 pub use decisions::Decisions;
-pub use entry::{CatalogChange, Cut, Entry, TableWrites};
+pub use entry::{CatalogChange, Cut, Entry, TableWrites, Written};
 pub use log::DecisionLog;
 pub use placement::Placement;
 pub use readers::{Pin, Readers};
+pub use stored::{RowFiles, RowsWriter, StoredRows};
 pub use wal::{OpenedLog, WriteAheadLog};

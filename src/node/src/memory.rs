@@ -183,7 +183,11 @@ impl Memory {
     }
 
     fn is_high(&self, resident: u64) -> bool {
-        resident > self.limit / 100 * SOFT_PERCENT
+        resident > self.soft_limit()
+    }
+
+    fn soft_limit(&self) -> u64 {
+        self.limit / 100 * SOFT_PERCENT
     }
 
     fn look(&self, watch: &mut Watch, resident: u64, now: Instant) {
@@ -193,6 +197,8 @@ impl Memory {
             self.note();
         }
         let is_high = self.is_high(resident);
+        let room = self.soft_limit().saturating_sub(resident);
+        self.pressure.note(self.limit, room);
         if self.pressure.set(is_high) != is_high {
             self.tell(is_high, resident);
         }

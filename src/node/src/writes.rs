@@ -6,27 +6,29 @@
 //! that a writer sees all earlier writes; it is empty soon after the last one, and there is no
 //! second copy of a table. A writer locks the heads of its tables, in the order of their ids, so
 //! that no two wait for each other. What it writes is kept in the guard until it commits, and goes
-//! into the heads only then.
+//! into the heads only then; a statement that writes more than fits into memory goes past them
+//! ([`bulk`]).
 
+mod bulk;
 mod head;
 
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
 use crate::sinks::full::{self, FullSinks};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
+use bulk::Bulk;
 use head::Decision;
 pub use head::TableHead;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
 use tidemark_control::protocol::{Event, Fate, Request};
-use tidemark_control::{Readers, TableWrites};
+use tidemark_control::{Readers, RowFiles, StoredRows, TableWrites, Written};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
@@ -43,8 +45,12 @@ struct Locked {
     relation: Arc<Relation>,
     head: OwnedMutexGuard<TableHead>,
     _note: LockNote,
+    /// All that was published when it was locked is not in the head.
+    published: Epoch,
     /// This guard's own writes.
     changes: Vec<ChangeBatch>,
+    /// Of a statement whose rows come batch by batch.
+    bulk: Option<Bulk>,
 }
 
 /// The writers of a node's tables.
@@ -56,6 +62,8 @@ pub struct TableWriters {
     full: Arc<FullSinks>,
     /// Whether memory runs short.
     pressure: Arc<Pressure>,
+    /// Where rows go that are too many for memory.
+    files: Arc<RowFiles>,
     /// Who holds and who awaits the tables' locks.
     locks: Arc<TableLocks>,
     /// Writes that are not published yet, for resolving the next one.
@@ -70,6 +78,7 @@ impl TableWriters {
         published: Arc<Published>,
         full: Arc<FullSinks>,
         pressure: Arc<Pressure>,
+        files: Arc<RowFiles>,
     ) -> TableWriters {
         TableWriters {
             events,
@@ -77,6 +86,7 @@ impl TableWriters {
             published,
             full,
             pressure,
+            files,
             locks: Arc::default(),
             heads: Mutex::default(),
         }
@@ -123,14 +133,17 @@ impl TableWriters {
             note.granted();
             // The wait can have been long: the table may be gone.
             let relation = self.writable(relation.id)?;
-            head.forget(self.readers.published());
+            let published = self.readers.published();
+            head.forget(published);
             locked.insert(
                 id,
                 Locked {
                     relation,
                     head,
                     _note: note,
+                    published,
                     changes: Vec::new(),
+                    bulk: None,
                 },
             );
         }
@@ -148,14 +161,23 @@ impl TableWriters {
             true => Some(short_of_memory()),
             false => is_fed().map(|sink| full::too_full(&sink)),
         };
-        let began = Instant::now();
-        while let Some(error) = lacks() {
-            if began.elapsed() > full::WRITE_PATIENCE {
-                return Err(error);
-            }
-            tokio::time::sleep(full::LOOK_INTERVAL).await;
+        if lacks().is_none() {
+            return Ok(());
         }
-        Ok(())
+        let patience = tokio::time::sleep(full::WRITE_PATIENCE);
+        tokio::pin!(patience);
+        loop {
+            // What changes after this is noticed.
+            let (eased, taken) = (self.pressure.eased(), self.full.taken());
+            let Some(error) = lacks() else {
+                return Ok(());
+            };
+            tokio::select! {
+                () = eased => {}
+                () = taken => {}
+                () = &mut patience => return Err(error),
+            }
+        }
     }
 
     async fn lock_head(
@@ -240,9 +262,18 @@ impl TableWriters {
 
 impl WriteGuard {
     fn locked(&self, table: RelationId) -> Result<&Locked> {
-        self.tables
-            .get(&table)
-            .ok_or_else(|| Error::internal("the table is not locked for writing"))
+        self.tables.get(&table).ok_or_else(not_locked)
+    }
+
+    fn locked_mut(&mut self, table: RelationId) -> Result<&mut Locked> {
+        self.tables.get_mut(&table).ok_or_else(not_locked)
+    }
+
+    /// Waits until there is room for more, as [`TableWriters::begin_write`] does.
+    pub fn await_room(&self) -> impl Future<Output = Result<()>> + use<> {
+        let writers = self.writers.clone();
+        let tables: Vec<RelationId> = self.tables.keys().copied().collect();
+        async move { writers.await_room(&tables).await }
     }
 
     /// The table's rows now, with this guard's own writes, in all its columns (what UPDATE and
@@ -270,8 +301,7 @@ impl WriteGuard {
         let schema = locked.relation.arrow_schema();
         let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
         encode_columns(keys, &mut wanted);
-        let (mut found, elsewhere) = locked.head.lookup(&wanted)?;
-        found.extend(self.published(table, keys, elsewhere)?);
+        let mut found = self.lookup_submitted(table, keys, &wanted)?;
         if !locked.changes.is_empty() {
             let wanted: HashSet<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
             let mut changes: Vec<ChangeBatch> =
@@ -286,6 +316,18 @@ impl WriteGuard {
             found = expand_weights(consolidate(&schema, &changes))?;
         }
         compute::concat_batches(&schema, &found).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// The rows with these keys, also encoded, without this guard's own writes.
+    fn lookup_submitted(
+        &self,
+        table: RelationId,
+        keys: &[ArrayRef],
+        wanted: &[Vec<u8>],
+    ) -> Result<Vec<RecordBatch>> {
+        let (mut found, elsewhere) = self.locked(table)?.head.lookup(wanted)?;
+        found.extend(self.published(table, keys, elsewhere)?);
+        Ok(found)
     }
 
     /// The rows with these of the keys in the table's partitions, as of the newest published epoch.
@@ -535,7 +577,16 @@ impl WriteGuard {
             }
         }
         let (mut writes, mut keys) = (Vec::new(), Vec::new());
-        for (table, locked) in &tables {
+        let mut stored = Vec::new();
+        for (table, locked) in &mut tables {
+            if let Some(rows) = locked.finish_bulk()? {
+                let rows = Arc::new(rows);
+                stored.push(rows.clone());
+                let (table, changes) = (*table, Written::Stored(rows));
+                writes.push(TableWrites { table, changes });
+                keys.push(Vec::new());
+                continue;
+            }
             let changes = consolidate(&locked.relation.arrow_schema(), &locked.changes);
             if changes.is_empty() {
                 continue;
@@ -545,10 +596,7 @@ impl WriteGuard {
             } else {
                 encoded_keys(changes.rows(), &locked.relation.key)
             });
-            writes.push(TableWrites {
-                table: *table,
-                changes,
-            });
+            writes.push(TableWrites::held(*table, changes));
         }
         if writes.is_empty() {
             return Ok(None);
@@ -569,27 +617,75 @@ impl WriteGuard {
             .send(Event::Request(request))
             .map_err(|_| tidemark_control::coordinator::shutting_down())?;
         for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
-            if let Some(locked) = tables.get_mut(&table) {
-                let (decision, fate) = (decision.clone(), fate.clone());
-                locked.head.add(changes, keys, decision, fate);
+            let Some(locked) = tables.get_mut(&table) else {
+                continue;
+            };
+            match changes {
+                Written::Held(changes) => {
+                    let (decision, fate) = (decision.clone(), fate.clone());
+                    locked.head.add(changes, keys, decision, fate);
+                }
+                Written::Stored(_) => locked.head.pass(),
             }
+        }
+        if !stored.is_empty() {
+            let readers = writers.readers.clone();
+            tokio::spawn(keep_locked(tables, stored, decision.clone(), fate, readers));
         }
         Ok(Some(decision))
     }
 
-    /// Logs the writes as one; returns their epoch when it is decided.
-    pub async fn commit(self) -> Result<Epoch> {
-        let readers = self.writers.readers.clone();
-        match self.submit()? {
-            Some(decision) => decision.await,
-            None => Ok(readers.decided()),
+    /// Submits, elsewhere if a file has to be made durable for it.
+    async fn submit_somewhere(self) -> Result<Option<Decision>> {
+        if !self.is_stored() {
+            return self.submit();
         }
+        let submitted = tokio::task::spawn_blocking(|| self.submit()).await;
+        submitted.map_err(|e| Error::internal(e.to_string()))?
+    }
+
+    /// Logs the writes as one; returns their epoch when it is decided. That of rows in a file takes
+    /// its time until it is published: others who are told of it expect to read them, so it is
+    /// waited for.
+    pub async fn commit(self) -> Result<Epoch> {
+        let (readers, is_stored) = (self.writers.readers.clone(), self.is_stored());
+        let Some(decision) = self.submit_somewhere().await? else {
+            return Ok(readers.decided());
+        };
+        let epoch = decision.await?;
+        if is_stored {
+            readers.wait_published(epoch).await?;
+        }
+        Ok(epoch)
     }
 
     /// Submits the writes and returns at once (`dml_commit = 'async'`).
-    pub fn commit_async(self) -> Result<()> {
-        self.submit().map(drop)
+    pub async fn commit_async(self) -> Result<()> {
+        self.submit_somewhere().await.map(drop)
     }
+}
+
+/// Keeps the tables locked until what was written to them past their heads is published, or
+/// refused.
+async fn keep_locked(
+    tables: BTreeMap<RelationId, Locked>,
+    stored: Vec<Arc<StoredRows>>,
+    decision: Decision,
+    fate: Fate,
+    readers: Arc<Readers>,
+) {
+    match decision.await {
+        // A log that fails publishes nothing more, and takes no more writes either.
+        Ok(epoch) => drop(readers.wait_published(epoch).await),
+        // Of one that failed otherwise the log may have the entry.
+        Err(_) if fate.is_refused() => stored.iter().for_each(|rows| rows.discard()),
+        Err(_) => {}
+    }
+    drop(tables);
+}
+
+fn not_locked() -> Error {
+    Error::internal("the table is not locked for writing")
 }
 
 /// `42P01` for a relation that is gone, or whose rows are.

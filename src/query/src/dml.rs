@@ -3,6 +3,8 @@
 //! ```text
 //! lock the tables -> rows that leave, rows that come -> write -> commit (outside of a block)
 //! ```
+//! The rows of a statement that commits alone are written batch by batch as they come
+//! ([`streamed`]), as those of a large COPY are; within a block, or with RETURNING, they are kept.
 //! An UPDATE is a query over the locked rows, `SELECT t.*, new values FROM t WHERE ..`: the old
 //! half leaves, the new half comes. An INSERT of constants plans nothing: its literals are parsed
 //! straight into columns. Nor does an UPDATE or DELETE of rows by their keys ([`by_key`]).
@@ -16,6 +18,7 @@ mod copy;
 mod describe;
 mod insert;
 mod rows;
+mod streamed;
 mod syntax;
 
 use crate::asker::Asker;

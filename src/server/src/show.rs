@@ -186,7 +186,7 @@ impl Session {
     /// Names, never values.
     fn show_secrets(&self, schema: Option<&str>, pattern: Option<&str>) -> Result<Outcome> {
         let catalog = self.catalog();
-        let path = self.settings.search_path();
+        let path = self.asker.settings.search_path();
         let visible =
             |name: &String| schema.map_or_else(|| path.contains(name), |schema| name == schema);
         let secrets = catalog.secrets.iter().filter(|s| {

@@ -8,6 +8,7 @@ use crate::exchange::{Delivery, Message, Route};
 use crate::figures::JobFigures;
 use crate::fragment::{Channel, Fragment, Leaf, Slot};
 use crate::source::Source;
+use crate::table_feed::TableFeed;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +81,7 @@ pub enum InputKind {
     /// The job's own connector.
     Source(Box<Source>),
     /// Written rows.
-    Table,
+    Table(TableFeed),
     /// Constant rows, sent once.
     Values(Option<ChangeBatch>),
     /// Another relation.
@@ -376,7 +377,7 @@ impl Job {
     /// Whether its rows come from statements.
     pub fn is_table(&self) -> bool {
         let mut kinds = self.inputs.iter().map(|i| &i.kind);
-        kinds.any(|kind| matches!(kind, InputKind::Table))
+        kinds.any(|kind| matches!(kind, InputKind::Table(_)))
     }
 
     /// Whether an actor of its has something to do.

@@ -27,6 +27,7 @@ mod sealing;
 mod sinks;
 mod source;
 mod storing;
+mod table_feed;
 mod worker;
 
 pub use answers::store_answer;

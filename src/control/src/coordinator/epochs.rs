@@ -335,10 +335,7 @@ mod tests {
             let values: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![7; rows]));
             let rows = RecordBatch::try_from_iter([("id", values)]).unwrap();
             PendingWrite {
-                writes: vec![TableWrites {
-                    table: RelationId(1),
-                    changes: ChangeBatch::insert(rows),
-                }],
+                writes: vec![TableWrites::held(RelationId(1), ChangeBatch::insert(rows))],
                 ..PendingWrite::default()
             }
         };

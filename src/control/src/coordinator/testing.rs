@@ -179,7 +179,8 @@ impl FakeWorkers {
                 decode_kept(&bytes.expect("it is there")).expect("it is whole")
             });
             let kept: i64 = kept.flatten().map(|rows| rows.num_rows() as i64).sum();
-            let rows = start.rows.iter().map(|w| w.changes.num_rows() as i64);
+            let first = |w: &TableWrites| w.changes.piece(0).expect("it is held").num_rows() as i64;
+            let rows = start.rows.iter().map(first);
             let first = kept + rows.sum::<i64>();
             let job = FakeJob {
                 counts: joined.is_some(),
@@ -212,7 +213,8 @@ impl FakeWorkers {
         if worker == 0 {
             for write in &barrier.writes {
                 if let Some(job) = script.jobs.get_mut(&write.table) {
-                    let rows: i64 = write.changes.weight_column().values().iter().sum();
+                    let changes = write.changes.piece(0).expect("it is held");
+                    let rows: i64 = changes.weight_column().values().iter().sum();
                     job.rows += rows;
                     job.unsealed += rows;
                 }
@@ -564,10 +566,7 @@ impl Bed {
 pub fn rows_of(table: RelationId, rows: usize) -> TableWrites {
     let column = Arc::new(Int64Array::from_iter_values(0..rows as i64));
     let batch = RecordBatch::try_from_iter([("v", column as _)]).expect("one column");
-    TableWrites {
-        table,
-        changes: ChangeBatch::insert(batch),
-    }
+    TableWrites::held(table, ChangeBatch::insert(batch))
 }
 
 /// A position of split 0.

@@ -42,7 +42,7 @@ mod read;
 mod tests;
 
 use crate::entry::{ENTRY_BYTES_MAX, INLINE_BYTES_MAX};
-use crate::{DecisionLog, Entry};
+use crate::{DecisionLog, Entry, RowFiles};
 use frame::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use mark::{Found, Mark, Slot, Synced};
 use objects::Objects;
@@ -114,7 +114,7 @@ impl WriteAheadLog {
                 (None, Slot::default(), Some(problem))
             }
         };
-        let mut read = Read::all(disk.as_ref(), folder, mark)?;
+        let mut read = Read::all(&disk, folder, mark)?;
         let accepted = is_there(disk.as_ref(), &loss_path(folder))?;
         let found = unmarked.or(read.problem.take());
         if let Some(error) = &found
@@ -155,6 +155,12 @@ impl WriteAheadLog {
             opened.log.roll(used, read.next_index - 1)?;
         }
         Ok(opened)
+    }
+
+    /// Where the rows of writes that are too large for memory go.
+    pub fn row_files(&self) -> Arc<RowFiles> {
+        let folder = Objects::folder_of(&self.folder);
+        Arc::new(RowFiles::new(self.disk.clone(), folder, new_number()))
     }
 
     /// Makes the end of what was read the end of the log, durably.
@@ -367,7 +373,11 @@ impl DecisionLog for WriteAheadLog {
         for (index, name) in named {
             self.objects.keep(index, name);
         }
-        for entry in entries {
+        let first = self.next_index - entries.len() as u64;
+        for (entry, index) in entries.iter().zip(first..) {
+            for name in entry.stored_names() {
+                self.objects.keep(index, name.to_string());
+            }
             if let Entry::Opened { generation } = entry {
                 self.generation = self.generation.max(*generation);
             }
@@ -397,7 +407,7 @@ impl DecisionLog for WriteAheadLog {
     }
 
     fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
-        let read = Read::all(self.disk.as_ref(), &self.folder, Some(self.synced()))?;
+        let read = Read::all(&self.disk, &self.folder, Some(self.synced()))?;
         if let Some(problem) = read.problem {
             return Err(problem);
         }
@@ -495,7 +505,7 @@ fn set_aside(disk: &dyn Disk, folder: &Path, read: &Read) -> Result<()> {
     let mut doubtful: Vec<PathBuf> = segments.map(|s| segment_path(folder, s)).collect();
     let (objects, named) = (Objects::folder_of(folder), read.named());
     for name in disk.list(&objects).unwrap_or_default() {
-        if !named.values().any(|n| *n == name) {
+        if !named.values().flatten().any(|n| *n == name) {
             doubtful.push(objects.join(name));
         }
     }

@@ -1,7 +1,9 @@
 //! The rows of large cuts: one file each in the folder `objects` of the log, named by generation
-//! and epoch. It is written and synced, with its folder, before the entry that names it with its
-//! size and checksum; it stays until a checkpoint that contains its epoch is committed. What no
-//! entry names was left by an append that never returned, and is removed when the log is opened.
+//! and epoch. Beside them are the files of writes that are too large for memory, which a cut names
+//! as well ([`crate::stored`]). A file is written and synced, with its folder, before the entry
+//! that names it with its size and checksum; it stays until a checkpoint that contains its epoch is
+//! committed. What no entry names was left by an append that never returned, or by a statement, and
+//! is removed when the log is opened.
 //!
 //! ```text
 //! magic "TDMKROWS" | version u32 | 0 u32 | the rows as the entry would hold them
@@ -23,7 +25,7 @@ pub(super) struct Objects {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     /// By the index of the entry.
-    named: BTreeMap<u64, String>,
+    named: BTreeMap<u64, Vec<String>>,
 }
 
 impl Objects {
@@ -31,7 +33,7 @@ impl Objects {
     pub fn open(
         disk: Arc<dyn Disk>,
         folder: PathBuf,
-        named: BTreeMap<u64, String>,
+        named: BTreeMap<u64, Vec<String>>,
     ) -> Result<Objects> {
         disk.create_folder(&folder)
             .map_err(|e| Error::from(e).context(folder.display()))?;
@@ -83,19 +85,22 @@ impl Objects {
 
     /// The entry with this index names it.
     pub fn keep(&mut self, index: u64, name: String) {
-        self.named.insert(index, name);
+        self.named.entry(index).or_default().push(name);
     }
 
     /// Entries up to `index` are in a checkpoint.
     pub fn collect(&mut self, index: u64) -> Result<()> {
         while let Some(entry) = self.named.first_entry().filter(|e| *e.key() <= index) {
-            let path = self.folder.join(entry.get());
-            match self.disk.remove(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::from(e).context(path.display()));
+            for name in entry.get() {
+                let path = self.folder.join(name);
+                match self.disk.remove(&path) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::from(e).context(path.display()));
+                    }
+                    _ => {}
                 }
-                _ => drop(entry.remove()),
             }
+            entry.remove();
         }
         Ok(())
     }
@@ -104,7 +109,7 @@ impl Objects {
     pub fn remove_unnamed(&self) -> Result<()> {
         let at = |e| Error::from(e).context(self.folder.display());
         for name in self.disk.list(&self.folder).map_err(at)? {
-            if !self.named.values().any(|n| *n == name) {
+            if !self.named.values().flatten().any(|n| *n == name) {
                 self.disk.remove(&self.folder.join(name)).map_err(at)?;
             }
         }

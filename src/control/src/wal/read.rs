@@ -16,6 +16,7 @@ use crate::Entry;
 use crate::entry;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use tidemark_common::disk::Disk;
 use tidemark_common::{Epoch, Error, Result};
 
@@ -74,7 +75,7 @@ pub(super) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<u64>> 
 
 impl Read {
     /// Reads everything. `mark` is none where there is none.
-    pub fn all(disk: &dyn Disk, folder: &Path, mark: Option<Synced>) -> Result<Read> {
+    pub fn all(disk: &Arc<dyn Disk>, folder: &Path, mark: Option<Synced>) -> Result<Read> {
         let mut read = Read {
             log: mark.map(|m| m.log),
             segments: Vec::new(),
@@ -86,7 +87,7 @@ impl Read {
             places: Vec::new(),
         };
         let marked = mark.map_or(0, |m| m.next_index);
-        let segments = list_segments(disk, folder)?;
+        let segments = list_segments(disk.as_ref(), folder)?;
         for (i, first) in segments.iter().enumerate() {
             let path = &segment_path(folder, *first);
             let bytes = &disk.read(path).map_err(|e| at(path, e))?;
@@ -291,15 +292,19 @@ impl Read {
     }
 
     /// The objects that entries name, by the entries' indexes.
-    pub fn named(&self) -> BTreeMap<u64, String> {
-        let named =
-            |(index, entry): &(u64, Entry)| Some((*index, entry.named_rows()?.1.name.clone()));
-        self.entries.iter().filter_map(named).collect()
+    pub fn named(&self) -> BTreeMap<u64, Vec<String>> {
+        let named = |(index, entry): &(u64, Entry)| {
+            let rows = entry.named_rows().map(|(_, named)| named.name.as_str());
+            let names = entry.stored_names().into_iter().chain(rows);
+            (*index, names.map(String::from).collect::<Vec<_>>())
+        };
+        let named = self.entries.iter().map(named);
+        named.filter(|(_, names)| !names.is_empty()).collect()
     }
 
     /// Puts the rows of large cuts into their entries: of those that the last checkpoint does not
     /// contain. The objects of the others may be gone.
-    fn load_objects(&mut self, disk: &dyn Disk, folder: &Path) -> Result<()> {
+    fn load_objects(&mut self, disk: &Arc<dyn Disk>, folder: &Path) -> Result<()> {
         let objects = Objects::folder_of(folder);
         let committed = self
             .entries
@@ -312,13 +317,16 @@ impl Read {
         let contained = committed.unwrap_or(Epoch(0));
         let mut lost = None;
         for (position, (index, entry)) in self.entries.iter_mut().enumerate() {
-            let Some((epoch, named)) = entry.named_rows() else {
-                continue;
-            };
-            if epoch <= contained {
+            if entry.epoch_of_cut().is_none_or(|epoch| epoch <= contained) {
                 continue;
             }
-            let loaded = objects::load(disk, &objects, named).and_then(|rows| entry.fill(&rows));
+            let loaded = match entry.named_rows() {
+                Some((_, named)) => {
+                    objects::load(disk.as_ref(), &objects, named).and_then(|rows| entry.fill(&rows))
+                }
+                None => Ok(()),
+            };
+            let loaded = loaded.and_then(|()| entry.open_stored(disk, &objects));
             if let Err(error) = loaded {
                 let error = error.context(format!("log: rows of entry {index}"));
                 if error.kind() != tidemark_common::ErrorKind::Corrupt {

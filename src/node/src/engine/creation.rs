@@ -32,7 +32,7 @@ impl Creation {
             return Vec::new();
         };
         let changes = consolidate(&first.schema().clone(), &changes);
-        vec![TableWrites { table, changes }]
+        vec![TableWrites::held(table, changes)]
     }
 }
 

@@ -26,7 +26,7 @@ use tidemark_connector::{Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::protocol::Event;
-use tidemark_control::{Placement, Readers, WriteAheadLog};
+use tidemark_control::{Placement, Readers, RowFiles, WriteAheadLog};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
@@ -118,6 +118,7 @@ impl Engine {
             &claim,
             errors,
             Arc::new(vault),
+            log.row_files(),
         )?;
         let recovery = Arc::new(recovery);
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
@@ -190,6 +191,7 @@ impl Parts {
         claim: &Arc<Claim>,
         errors: ErrorTable,
         vault: Arc<Vault>,
+        files: Arc<RowFiles>,
     ) -> Result<(Parts, mpsc::Receiver<Event>)> {
         let (events, inbound) = mpsc::channel();
         let workers = config.workers;
@@ -222,6 +224,7 @@ impl Parts {
             published.clone(),
             full,
             pressure.clone(),
+            files,
         );
         set_fetch_budget(config.fetch_memory_bytes()?);
         let memory = Memory::new(

@@ -12,17 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_common::{Error, RelationId, SqlState};
 use tidemark_plan::{Catalog, Relation};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// How long a write waits for a full sink.
 pub const WRITE_PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks.
-pub const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The full sinks of a node.
 #[derive(Default)]
 pub struct FullSinks {
     any: AtomicBool,
     sinks: Mutex<BTreeMap<RelationId, Full>>,
+    taken: Notify,
 }
 
 struct Full {
@@ -50,6 +51,12 @@ impl FullSinks {
         let mut sinks = self.sinks.lock();
         sinks.remove(&sink);
         self.any.store(!sinks.is_empty(), Ordering::Release);
+        self.taken.notify_waiters();
+    }
+
+    /// Waits until one of them can take more, or is gone; what happens from this call on counts.
+    pub fn taken(&self) -> Notified<'_> {
+        self.taken.notified()
     }
 
     /// The name of a full sink that reads this relation.

@@ -129,6 +129,18 @@ impl TableHead {
         last.epoch().is_none().then(|| last.fate.clone())
     }
 
+    /// A write went past this head: it is published before the next one begins.
+    pub(super) fn pass(&mut self) {
+        self.version = self.version.next();
+    }
+
+    /// Whether something is not in the rows as of `epoch`, which is pinned.
+    pub(super) fn has_after(&self, epoch: Epoch) -> bool {
+        let is_after = |s: &Submitted| s.epoch().is_none_or(|e| e > epoch);
+        let mut there = self.submitted.iter().filter(|s| !s.fate.is_refused());
+        there.any(is_after)
+    }
+
     /// The changes that are not in the rows as of `epoch`, which is pinned.
     pub(super) fn after(&self, epoch: Epoch) -> Vec<ChangeBatch> {
         self.submitted

@@ -312,7 +312,7 @@ impl Asker {
             .into_inner();
         self.submitted.store(true, Ordering::SeqCst);
         if self.settings.get("dml_commit") == Some("async") {
-            guard.commit_async()
+            guard.commit_async().await
         } else {
             let epoch = guard.commit().await?;
             self.written = self.written.max(Some(epoch));

@@ -1,5 +1,6 @@
 //! UPDATE and DELETE: queries over the locked rows. The old half leaves, the new half comes.
 
+use super::streamed::Piece;
 use super::*;
 
 impl Asker {
@@ -19,29 +20,34 @@ impl Asker {
         });
         let (plan, assigned) = planned.await?;
         let joined = update.from.is_some();
-        let batches = self.collect(plan).await?;
-        let width = relation.columns.len();
         let mut changes = Changes {
             unique: assigned.iter().any(|a| relation.key.contains(a)),
             ..Changes::default()
         };
+        let table = relation.clone();
         let mut seen = HashSet::new();
-        for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
-            let batch = if joined {
-                first_of_each_key(&batch, &relation, &mut seen)?
-            } else {
-                batch
+        let mut halves = move |batch: RecordBatch| {
+            let batch = match joined {
+                true => first_of_each_key(&batch, &table, &mut seen)?,
+                false => batch,
             };
-            let old = batch
-                .project(&(0..width).collect::<Vec<_>>())
-                .map_err(crate::error::from_arrow)?;
-            let mut arrays = old.columns().to_vec();
-            for (i, target) in assigned.iter().enumerate() {
-                arrays[*target] = batch.column(width + i).clone();
+            halves_of(&table, &batch, &assigned)
+        };
+        if !changes.unique && self.may_stream(update.returning.as_deref()) {
+            let exchanged = move |batch| {
+                let (old, new) = halves(batch)?;
+                Ok(Piece::Exchanged(old, Some(new)))
+            };
+            return self
+                .write_streamed(guard, &relation, plan, "UPDATE", exchanged)
+                .await;
+        }
+        for batch in self.collect(plan).await? {
+            if batch.num_rows() > 0 {
+                let (old, new) = halves(batch)?;
+                changes.deletes.push(old);
+                changes.inserts.push(new);
             }
-            let schema = relation.arrow_schema();
-            changes.deletes.push(redress(old, &schema)?);
-            changes.inserts.push(computed_batch(&relation, arrays)?);
         }
         changes.affected = changes.inserts.clone();
         self.finish(
@@ -70,17 +76,26 @@ impl Asker {
             runnable(state, plan)
         });
         let plan = planned.await?;
-        let batches = self.collect(plan).await?;
-        let schema = relation.arrow_schema();
+        let (table, joined) = (relation.clone(), delete.using.is_some());
         let mut seen = HashSet::new();
-        let mut changes = Changes::default();
-        for batch in batches.into_iter().filter(|b| b.num_rows() > 0) {
-            let batch = if delete.using.is_some() {
-                first_of_each_key(&batch, &relation, &mut seen)?
-            } else {
-                batch
+        let mut leaving = move |batch: RecordBatch| {
+            let batch = match joined {
+                true => first_of_each_key(&batch, &table, &mut seen)?,
+                false => batch,
             };
-            changes.deletes.push(redress(batch, &schema)?);
+            redress(batch, &table.arrow_schema())
+        };
+        if self.may_stream(delete.returning.as_deref()) {
+            let exchanged = move |batch| Ok(Piece::Exchanged(leaving(batch)?, None));
+            return self
+                .write_streamed(guard, &relation, plan, "DELETE", exchanged)
+                .await;
+        }
+        let mut changes = Changes::default();
+        for batch in self.collect(plan).await? {
+            if batch.num_rows() > 0 {
+                changes.deletes.push(leaving(batch)?);
+            }
         }
         changes.affected = changes.deletes.clone();
         self.finish(
@@ -92,6 +107,24 @@ impl Asker {
         )
         .await
     }
+}
+
+/// The rows that leave and those that come, of a batch of the old row and its new values.
+fn halves_of(
+    relation: &Relation,
+    batch: &RecordBatch,
+    assigned: &[usize],
+) -> Result<(RecordBatch, RecordBatch)> {
+    let width = relation.columns.len();
+    let old = batch
+        .project(&(0..width).collect::<Vec<_>>())
+        .map_err(crate::error::from_arrow)?;
+    let mut arrays = old.columns().to_vec();
+    for (i, target) in assigned.iter().enumerate() {
+        arrays[*target] = batch.column(width + i).clone();
+    }
+    let old = redress(old, &relation.arrow_schema())?;
+    Ok((old, computed_batch(relation, arrays)?))
 }
 
 /// `0A000` for `RETURNING *` where there are other tables than the target, of which the columns are

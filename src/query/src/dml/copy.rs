@@ -1,8 +1,10 @@
 //! COPY: rows from and to a client.
 
+use super::streamed::{Piece, write_piece};
 use super::*;
 use crate::copy::Fields;
 use tidemark_planner::statement::{Copied, Copy};
+use tokio::task::JoinHandle;
 
 impl Asker {
     /// COPY.
@@ -65,8 +67,44 @@ impl Asker {
         }))
     }
 
-    /// Writes what the client sent. Returns the number of rows.
-    pub async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
+    /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come; within a block,
+    /// which keeps them, that many are `54000` that one transaction may not write.
+    pub async fn copy_lines(
+        &mut self,
+        target: &CopyIn,
+        rows: &mut CopyRows,
+        lines: Vec<Fields>,
+    ) -> Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let batch = copied_batch(target, &lines, rows.count)?;
+        rows.count += lines.len();
+        drop(lines);
+        if rows.guard.is_none() {
+            rows.bytes += rows_bytes(&batch);
+            rows.batches.push(batch);
+            if self.transaction.block().is_some() {
+                return check_write_bytes(rows.bytes);
+            }
+            if rows.bytes <= HELD_BYTES_MAX {
+                return Ok(());
+            }
+            rows.guard = Some(self.lock(&[target.relation.id]).await?);
+        } else {
+            rows.batches.push(batch);
+        }
+        rows.write(target).await
+    }
+
+    /// The client has sent all. Returns the number of rows.
+    pub async fn copy_end(&mut self, target: &CopyIn, mut rows: CopyRows) -> Result<usize> {
+        rows.written().await?;
+        let count = rows.count;
+        if let Some(guard) = rows.guard.take() {
+            self.commit_guard(guard).await?;
+            return Ok(count);
+        }
         if rows.batches.is_empty() {
             return Ok(0);
         }
@@ -81,33 +119,54 @@ impl Asker {
             ],
             unique: false,
         };
-        drop(rows.batches);
+        drop(rows);
         self.write(guard, write).await?;
-        Ok(rows.count)
+        Ok(count)
     }
 }
+
+/// So much of a COPY is kept until its end, in bytes, without holding up other writers.
+const HELD_BYTES_MAX: usize = 16 << 20;
 
 /// The rows of a `COPY .. FROM STDIN` so far.
 #[derive(Default)]
 pub struct CopyRows {
-    /// In all columns of the table.
+    /// Those that are not written, in all columns of the table.
     batches: Vec<RecordBatch>,
     count: usize,
+    /// Of what came before anything was written.
     bytes: usize,
+    /// Of one that is too large to be kept.
+    guard: Option<SharedGuard>,
+    /// Writes what came before, while the next lines are read.
+    writing: Option<JoinHandle<Result<()>>>,
 }
 
 impl CopyRows {
-    /// More lines came. `54000` when they are more than one transaction may write.
-    pub fn add(&mut self, target: &CopyIn, lines: Vec<Fields>) -> Result<()> {
-        if lines.is_empty() {
+    /// Begins to write what is here, when what came before is written.
+    async fn write(&mut self, target: &CopyIn) -> Result<()> {
+        self.written().await?;
+        let Some(guard) = self.guard.clone() else {
             return Ok(());
-        }
-        let batch = copied_batch(target, &lines, self.count)?;
-        self.count += lines.len();
-        self.bytes += rows_bytes(&batch);
-        check_write_bytes(self.bytes)?;
-        self.batches.push(batch);
+        };
+        let (relation, batches) = (target.relation.clone(), std::mem::take(&mut self.batches));
+        self.writing = Some(tokio::spawn(async move {
+            for batch in batches {
+                write_piece(&guard, &relation, Piece::Appended(batch)).await?;
+            }
+            Ok(())
+        }));
         Ok(())
+    }
+
+    /// Waits until all that came before is written.
+    async fn written(&mut self) -> Result<()> {
+        let Some(writing) = &mut self.writing else {
+            return Ok(());
+        };
+        let written = writing.await;
+        self.writing = None;
+        written.map_err(|e| Error::internal(e.to_string()))?
     }
 }
 

@@ -1,6 +1,7 @@
 //! INSERT: constants straight into columns, everything else as a query.
 
 use super::alike::{alike, in_order};
+use super::streamed::Piece;
 use super::*;
 
 impl Asker {
@@ -38,8 +39,23 @@ impl Asker {
                     });
                     plans.collect::<Result<Vec<_>>>()
                 });
+                let mut plans = planned.await?;
+                let is_plain = insert.on.is_none() && values_of(insert).is_none();
+                if is_plain
+                    && self.may_stream(insert.returning.as_deref())
+                    && let (1, Some(plan)) = (plans.len(), plans.pop())
+                {
+                    let table = relation.clone();
+                    let appended = move |batch: RecordBatch| {
+                        let rows = computed_batch(&table, batch.columns().to_vec())?;
+                        Ok(Piece::Appended(rows))
+                    };
+                    return self
+                        .write_streamed(guard, &relation, plan, "INSERT 0", appended)
+                        .await;
+                }
                 let mut batches = Vec::new();
-                for plan in planned.await? {
+                for plan in plans {
                     batches.extend(self.collect(plan).await?);
                 }
                 one_batch(in_order(batches, &places)?, &relation)?

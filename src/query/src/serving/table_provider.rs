@@ -2,7 +2,7 @@
 //!
 //! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker, piece
 //! by piece as they are asked for: a query holds no more of a relation than it has use for. They
-//! come from the transaction's guard where the session has written the table itself; from the
+//! come from the transaction's guard where it knows more than the epoch; from the
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the partition that owns each key.
 
@@ -121,6 +121,11 @@ impl RelationTable {
             ))
         })?;
         let guard = guard.lock();
+        let epoch = self.snapshot.pin.epoch();
+        if guard.is_published(self.relation.id, epoch).map_err(ours)? {
+            // Then they can be read piece by piece.
+            return Ok(None);
+        }
         let batches = match keys {
             Some((key, arrays)) if key == self.relation.key => {
                 vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?]

@@ -4,12 +4,13 @@
 //! and checkpoints know sealed values only. An option that is secret by its name is treated as if
 //! it were a secret without a name.
 
-use crate::protocol::error::Notice;
-use crate::session::{Outcome, Session};
+use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_node::engine::CatalogChange;
 use tidemark_plan::{Catalog, Hidden, Relation, Secret, SecretName, is_secret_option};
 use tidemark_planner::statement::Name;
+use tidemark_query::error::Notice;
+use tidemark_query::outcome::Outcome;
 
 impl Session {
     pub(crate) async fn create_secret(
@@ -118,7 +119,7 @@ impl Session {
         };
         let found = match &name.schema {
             Some(schema) => find(schema),
-            None => self.settings.search_path().iter().find_map(find),
+            None => self.asker.settings.search_path().iter().find_map(find),
         };
         let secret = found.ok_or_else(|| {
             let message = format!("secret \"{name}\" does not exist");

@@ -76,7 +76,11 @@ impl Connection {
         loop {
             match self.line.next().await? {
                 PgWireFrontendMessage::CopyData(part) => {
-                    rows.add(&target, splitter.add(&part.data)?)?;
+                    let lines = splitter.add(&part.data)?;
+                    if !lines.is_empty() {
+                        let kept = self.session.copy_lines(&target, &mut rows, lines);
+                        self.line.drive(kept).await?;
+                    }
                 }
                 PgWireFrontendMessage::CopyDone(_) => break,
                 PgWireFrontendMessage::CopyFail(fail) => {
@@ -96,11 +100,13 @@ impl Connection {
                 }
             }
         }
-        rows.add(&target, splitter.finish()?)?;
-        let rows = self
-            .line
-            .drive(self.session.copy_from(&target, rows))
-            .await?;
+        let lines = splitter.finish()?;
+        let session = &mut self.session;
+        let ended = async {
+            session.copy_lines(&target, &mut rows, lines).await?;
+            session.copy_end(&target, rows).await
+        };
+        let rows = self.line.drive(ended).await?;
         self.line.complete(format!("COPY {rows}")).await
     }
 }

@@ -103,7 +103,7 @@ pub struct Line {
 /// Why there are no more messages: the client has left, or speaks another language.
 fn lost_by(last: Option<Result<PgWireFrontendMessage, PgWireError>>) -> Failure {
     match last {
-        Some(Err(error)) => codec::violation(&error).map_or(Failure::Gone, Failure::Ended),
+        Some(Err(error)) => crate::codec::violation(&error).map_or(Failure::Gone, Failure::Ended),
         _ => Failure::Gone,
     }
 }

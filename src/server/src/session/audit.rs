@@ -30,8 +30,8 @@ impl Session {
     }
 
     fn address(&self) -> String {
-        let clients = self.server.clients.list().into_iter();
-        let own = clients.filter(|(pid, _)| *pid == self.pid);
+        let clients = self.server.commons.clients.list().into_iter();
+        let own = clients.filter(|(pid, _)| *pid == self.pid());
         own.map(|(_, client)| client.address)
             .next()
             .unwrap_or_default()

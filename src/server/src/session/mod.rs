@@ -25,6 +25,7 @@ use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tidemark_query::asker::transaction::is_rollback_to;
 use tidemark_query::asker::{Asker, Voice};
 use tidemark_query::clients::Activity;
+use tidemark_query::copy::Fields;
 use tidemark_query::dml::CopyRows;
 use tidemark_query::error::Notice;
 use tidemark_query::kept::{Kept, Texts};
@@ -265,9 +266,19 @@ impl Session {
         self.asker.run_kept(kept, parameters).await
     }
 
-    /// Writes what the client sent. Returns the number of rows.
-    pub async fn copy_from(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
-        self.asker.copy_from(target, rows).await
+    /// More lines of a COPY came.
+    pub async fn copy_lines(
+        &mut self,
+        target: &CopyIn,
+        rows: &mut CopyRows,
+        lines: Vec<Fields>,
+    ) -> Result<()> {
+        self.asker.copy_lines(target, rows, lines).await
+    }
+
+    /// The client has sent all. Returns the number of rows.
+    pub async fn copy_end(&mut self, target: &CopyIn, rows: CopyRows) -> Result<usize> {
+        self.asker.copy_end(target, rows).await
     }
 
     /// BEGIN.

@@ -2,6 +2,7 @@
 //! and back to the coordinator when all jobs have passed it.
 
 use super::*;
+use crate::table_feed::Fed;
 
 impl Worker {
     pub(super) fn barrier(&mut self, command: &Arc<BarrierCommand>) {
@@ -63,25 +64,12 @@ impl Worker {
                     source.barriers.push_back(command.clone());
                     self.emit_source_barriers(id, index);
                 }
-                InputKind::Table => {
-                    if self.placement.writer(id) == self.id {
-                        for write in command.writes.iter().filter(|w| w.table == id) {
-                            self.router.local.push_back(Delivery {
-                                job: id,
-                                fragment,
-                                leaf,
-                                channel: 0,
-                                message: Message::Changes(write.changes.clone(), None),
-                            });
-                        }
+                InputKind::Table(feed) => {
+                    let is_writer = self.placement.writer(id) == self.id;
+                    feed.close(id, is_writer, command);
+                    if let Err(error) = self.feed_held(id, index) {
+                        return self.fail(id, error);
                     }
-                    self.router.local.push_back(Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Barrier(barrier),
-                    });
                 }
                 InputKind::Values(rows) => {
                     let rows = rows.take();
@@ -114,6 +102,80 @@ impl Worker {
         }
     }
 
+    /// Hands a table's leaf what is in memory, up to what has to be read.
+    fn feed_held(&mut self, id: RelationId, index: usize) -> Result<()> {
+        while let Some(Input {
+            kind: InputKind::Table(feed),
+            ..
+        }) = self.jobs.get_mut(&id).and_then(|j| j.inputs.get_mut(index))
+        {
+            if feed.is_stored() {
+                self.feeding.insert((id, index));
+                return Ok(());
+            }
+            if !self.feed_next(id, index)? {
+                break;
+            }
+        }
+        self.feeding.remove(&(id, index));
+        Ok(())
+    }
+
+    /// Hands a table's leaf the next of what it still gets, if there is anything.
+    fn feed_next(&mut self, id: RelationId, index: usize) -> Result<bool> {
+        let input = self.jobs.get_mut(&id).and_then(|j| j.inputs.get_mut(index));
+        let Some(Input {
+            fragment,
+            leaf,
+            kind: InputKind::Table(feed),
+        }) = input
+        else {
+            return Ok(false);
+        };
+        let message = match feed.take()? {
+            Some(Fed::Changes(changes)) => Message::Changes(changes, None),
+            Some(Fed::Barrier(command)) => Message::Barrier(barrier_of(&command, id)),
+            None => return Ok(false),
+        };
+        self.router.local.push_back(Delivery {
+            job: id,
+            fragment: *fragment,
+            leaf: *leaf,
+            channel: 0,
+            message,
+        });
+        Ok(true)
+    }
+
+    /// Reads a piece of stored rows for every table that has nothing else to do. Returns whether
+    /// there was any.
+    pub(super) fn feed_tables(&mut self) -> bool {
+        if self.feeding.is_empty() {
+            return false;
+        }
+        let waiting = self.upstream_of_work();
+        let idle = self.feeding.iter().filter(|(id, _)| !waiting.contains(id));
+        let idle: Vec<(RelationId, usize)> = idle.copied().collect();
+        for (id, index) in &idle {
+            let (id, index) = (*id, *index);
+            if !self.jobs.contains_key(&id) {
+                self.feeding.remove(&(id, index));
+                continue;
+            }
+            let fed = catch(|| {
+                self.feed_next(id, index)?;
+                self.hand_out();
+                self.feed_held(id, index)
+            });
+            if let Err(error) = fed {
+                self.feeding.remove(&(id, index));
+                self.fail(id, error);
+            }
+            self.hand_out();
+        }
+        !idle.is_empty()
+    }
+
     /// Sends the barriers of a source whose limits are reached.
     pub(super) fn emit_source_barriers(&mut self, id: RelationId, index: usize) {
         loop {
@@ -144,7 +206,7 @@ impl Worker {
                 self.reads.extend(
                     unlogged
                         .into_iter()
-                        .map(|changes| TableWrites { table: id, changes }),
+                        .map(|changes| TableWrites::held(id, changes)),
                 );
                 self.read_errors
                     .extend(errors.into_iter().map(|row| KeptError {
@@ -154,8 +216,10 @@ impl Worker {
                     }));
             } else if self.placement.writer(id) == self.id {
                 let logged = command.writes.iter().filter(|w| w.table == id);
-                let rows: Result<Vec<ChangeBatch>> =
-                    logged.map(|w| source.of_log(&w.changes)).collect();
+                let pieces = logged.flat_map(|w| (0..w.changes.pieces()).map(move |p| (w, p)));
+                let rows: Result<Vec<ChangeBatch>> = pieces
+                    .map(|(write, piece)| source.of_log(&write.changes.piece(piece)?))
+                    .collect();
                 match rows {
                     Ok(rows) => self
                         .router

@@ -137,6 +137,8 @@ pub struct Worker {
     reads: Vec<TableWrites>,
     /// Errors of such rows' records.
     read_errors: Vec<KeptError>,
+    /// Leaves of tables that still get rows which have to be read.
+    feeding: BTreeSet<(RelationId, usize)>,
     sealing: Sealing,
     epoch: Epoch,
     announced: bool,
@@ -214,6 +216,7 @@ impl Worker {
             join_positions: HashMap::new(),
             reads: Vec::new(),
             read_errors: Vec::new(),
+            feeding: BTreeSet::new(),
             epoch: Epoch(0),
             announced: false,
             recovering: true,
@@ -236,6 +239,7 @@ impl Worker {
                 self.inbound(inbound);
             }
             busy |= self.take_turns();
+            busy |= self.feed_tables();
             if !self.readers.is_stalled() {
                 busy |= self.poll_inputs();
             }

@@ -9,6 +9,7 @@ use crate::exchange::{Delivery, Message, Route};
 use crate::fragment::Fragment;
 use crate::job::{Input, InputKind, Job, TapState, TapTarget, build_actors, constant_rows};
 use crate::source::Source;
+use crate::table_feed::TableFeed;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,9 +108,13 @@ impl Worker {
             let bytes = self.storing.tokio.block_on(store.read_kept(file))?;
             rows.extend(decode_kept(&bytes).map_err(|e| e.context(&file.path))?);
         }
-        rows.extend(start.rows.iter().map(|w| w.changes.clone()));
+        for write in &start.rows {
+            for piece in 0..write.changes.pieces() {
+                rows.push(write.changes.piece(piece)?);
+            }
+        }
         let leaf = self.jobs.get(&id).and_then(|job| {
-            let own = |i: &&Input| matches!(i.kind, InputKind::Table | InputKind::Source(_));
+            let own = |i: &&Input| matches!(i.kind, InputKind::Table(_) | InputKind::Source(_));
             let input = job.inputs.iter().find(own)?;
             Some((input.fragment, input.leaf))
         });
@@ -170,7 +175,7 @@ impl Worker {
                     }
                     InputKind::Source(Box::new(source))
                 }
-                Op::TableRead => InputKind::Table,
+                Op::TableRead => InputKind::Table(TableFeed::default()),
                 Op::Values { rows } => {
                     InputKind::Values(if fresh && self.placement.vnodes(self.id).start == 0 {
                         constant_rows(&rows, &leaf.schema)?

@@ -26,10 +26,7 @@ fn cut(epoch: u64, rows: usize) -> Entry {
     let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]));
     let values = Int64Array::from_iter_values((0..rows as i64).map(|i| i * epoch as i64));
     let rows = RecordBatch::try_new(schema, vec![Arc::new(values)]).unwrap();
-    let writes = vec![TableWrites {
-        table: RelationId(7),
-        changes: ChangeBatch::insert(rows),
-    }];
+    let writes = vec![TableWrites::held(RelationId(7), ChangeBatch::insert(rows))];
     Entry::Cut(Cut::new(Epoch(epoch), 5, BTreeMap::new(), writes))
 }
 
@@ -49,8 +46,12 @@ fn open(disk: &LossyDisk) -> Result<OpenedLog> {
 
 /// Rows of the cuts among these entries, by index.
 fn rows(entries: &[(u64, Entry)]) -> Vec<(u64, usize)> {
+    let of = |write: &TableWrites| -> usize {
+        let pieces = (0..write.changes.pieces()).map(|at| write.changes.piece(at));
+        pieces.map(|piece| piece.unwrap().num_rows()).sum()
+    };
     let rows = |entry: &Entry| match entry {
-        Entry::Cut(cut) => cut.writes.iter().map(|w| w.changes.num_rows()).sum(),
+        Entry::Cut(cut) => cut.writes.iter().map(of).sum(),
         _ => 0,
     };
     entries.iter().map(|(i, e)| (*i, rows(e))).collect()
