@@ -1,7 +1,7 @@
 //! Kafka at both ends: `source` and `reader` turn partitions into splits, `sink` writes epochs as
 //! transactions. `client` holds what both share: settings, error texts, metadata; `admin` the rarer
-//! requests, `budget` how much all readers fetch ahead, `check` whether a topic is still the same. `queue` is the only place that handles raw
-//! messages.
+//! requests, `budget` how much all readers fetch ahead, `check` whether a topic is still the same.
+//! `queue` is the only place that handles raw messages.
 
 mod admin;
 mod budget;

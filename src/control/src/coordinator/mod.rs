@@ -30,8 +30,9 @@
 //! ([`INCOMPLETE_BYTES_MAX`]).
 //!
 //! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
-//! [`rhythm`] (how long an epoch is), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs that do not run, and resuming
-//! them), [`answers`] (what is read of those), [`checkpoints`], [`recovery`].
+//! [`rhythm`] (how long an epoch is), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs
+//! that do not run, and resuming them), [`answers`] (what is read of those), [`checkpoints`],
+//! [`recovery`].
 
 mod answers;
 mod checkpoints;

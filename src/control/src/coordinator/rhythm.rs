@@ -5,8 +5,8 @@
 //! what was new fifty milliseconds ago. What a barrier costs is seen in how long it takes to pass
 //! through the workers. An epoch lasts [`SHARE`] times that: barriers have a quarter of the time at
 //! most, and no more where rows queue, since a barrier that waits behind rows makes the next epoch
-//! longer. A node that has little to do is left with [`EPOCH_MS_MIN`], one that catches up with what
-//! `epoch_ms` allows.
+//! longer. A node that has little to do is left with [`EPOCH_MS_MIN`], one that catches up with
+//! what `epoch_ms` allows.
 
 use super::EPOCH_MS_MIN;
 use std::time::Duration;

@@ -162,7 +162,8 @@ impl Line {
                     return Ok(result?);
                 }
                 Some(notice) = self.notices.recv() => {
-                    self.send(PgWireBackendMessage::NoticeResponse(error::notice_info(notice).into())).await?;
+                    let notice = error::notice_info(notice).into();
+                    self.send(PgWireBackendMessage::NoticeResponse(notice)).await?;
                 }
                 message = self.wire.next(), if self.pending.len() < PENDING_MAX => match message {
                     Some(Ok(message)) => self.pending.push_back(message),

@@ -1,5 +1,5 @@
-//! One checkpoint file: from a [`TableDelta`] to Parquet, and from its records to rows of the table.
-//! The schema is described in the parent module; reading is [`super::read`]'s.
+//! One checkpoint file: from a [`TableDelta`] to Parquet, and from its records to rows of the
+//! table. The schema is described in the parent module; reading is [`super::read`]'s.
 //!
 //! Encoding runs beside the dataflow, so it is thrifty: rows are counted into vnodes, sorted within
 //! each by a 128-bit prefix of the ordered key (an integer key fits whole) and gathered once per

@@ -8,8 +8,8 @@
 //! Compaction is size-tiered over the sequence of epochs: eight neighbouring epochs of one size
 //! class become one file of (at most) the next class, so a row is rewritten once per class, a
 //! logarithm of the table's size. Only neighbours may be merged: a file stands for an interval of
-//! epochs. The merge itself runs over sorted cursors, one per epoch, of which each has one row group
-//! in memory. What comes out goes on in a next file when one is full.
+//! epochs. The merge itself runs over sorted cursors, one per epoch, of which each has one row
+//! group in memory. What comes out goes on in a next file when one is full.
 
 use super::file::{
     EncodedFile, FILE_BYTES, FileWriter, OrderedKeys, arrow_error, record_keys, table_rows,
@@ -344,8 +344,8 @@ fn sequences(mut files: Vec<FileMeta>) -> Vec<Vec<FileMeta>> {
     all
 }
 
-/// Whether all records of `b` are behind those of `a`: files of one epoch when their vnodes are, and
-/// the parts of one merge, which may end within a vnode.
+/// Whether all records of `b` are behind those of `a`: files of one epoch when their vnodes are,
+/// and the parts of one merge, which may end within a vnode.
 fn follows(a: &FileMeta, b: &FileMeta) -> bool {
     let parts_of_one = || merge_of(&a.path).is_some_and(|merge| merge_of(&b.path) == Some(merge));
     a.epoch == b.epoch

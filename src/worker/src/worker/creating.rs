@@ -18,8 +18,8 @@
 //! * **Joined(e).** From the barrier of `e` on, live messages flow to the leaves, where they are
 //!   held. When that barrier has passed what a leaf taps, it is known what lies before it: a reader
 //!   gets its end, a relation that keeps rows gives them as of `e`.
-//! * **Working off.** Each leaf is fed that, piece by piece, as the job keeps up, then the barrier of
-//!   `e`, and is released.
+//! * **Working off.** Each leaf is fed that, piece by piece, as the job keeps up, then the barrier
+//!   of `e`, and is released.
 //! * **Running.** When all workers have told `JobDone` of the newest epoch, the coordinator
 //!   promotes the job: epochs wait for it, and checkpoints contain it.
 //!
