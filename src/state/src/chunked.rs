@@ -142,6 +142,13 @@ impl Bitmap {
         *word = *word & !(1 << (id & 63)) | u64::from(value) << (id & 63);
     }
 
+    /// The ids of either set; both have room for the same, or one for none.
+    pub fn union(mut self, other: Bitmap) -> Bitmap {
+        self.grow(other.words.len() * 64);
+        other.ids().for_each(|id| self.set(id, true));
+        self
+    }
+
     /// The first id in the set that is not below `from`.
     pub fn first_from(&self, from: u32) -> Option<u32> {
         let first = from >> 6;

@@ -31,42 +31,81 @@ pub fn consolidate_fully(schema: &SchemaRef, batches: &[ChangeBatch]) -> ChangeB
     sum_of_equal_rows(schema, ChangeBatch::concat(schema, batches))
 }
 
-fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
-    let types: Vec<DataType> = schema
-        .fields()
-        .iter()
-        .map(|f| f.data_type().clone())
-        .collect();
-    let mut index = KeyIndex::new(&types);
-    let mut ids = Vec::new();
-    index.intern(
-        all.rows().columns(),
-        &hash_columns(all.rows().columns(), all.num_rows()),
-        &mut ids,
-    );
-    let mut sums = vec![0i64; index.capacity()];
-    let mut first_rows = Vec::with_capacity(index.capacity());
-    let mut seen = vec![false; index.capacity()];
-    for (row, id) in ids.iter().enumerate() {
-        let sum = &mut sums[*id as usize];
-        *sum = sum
-            .checked_add(all.weight(row))
-            .expect("the weight of a row is within 64 bits");
-        if !std::mem::replace(&mut seen[*id as usize], true) {
-            first_rows.push(row as u32);
+/// The rows that [`consolidate`] leaves out, each once: those that come and go.
+pub fn cancelled(schema: &SchemaRef, batches: &[ChangeBatch]) -> RecordBatch {
+    let none = || RecordBatch::new_empty(schema.clone());
+    if batches.is_empty() {
+        return none();
+    }
+    let all = ChangeBatch::concat(schema, batches);
+    if all.weights().is_none() {
+        return none();
+    }
+    let sums = Sums::of(schema, &all);
+    let rows = sums.rows_where(|sum| sum == 0);
+    all.take(&UInt32Array::from(rows)).into_parts().0
+}
+
+/// The weight of each row of a batch.
+struct Sums {
+    /// Of each row, which of the sums is its own.
+    ids: Vec<u32>,
+    sums: Vec<i64>,
+    /// Where each row is first.
+    first_rows: Vec<u32>,
+}
+
+impl Sums {
+    fn of(schema: &SchemaRef, all: &ChangeBatch) -> Sums {
+        let types: Vec<DataType> = schema
+            .fields()
+            .iter()
+            .map(|f| f.data_type().clone())
+            .collect();
+        let mut index = KeyIndex::new(&types);
+        let mut ids = Vec::new();
+        index.intern(
+            all.rows().columns(),
+            &hash_columns(all.rows().columns(), all.num_rows()),
+            &mut ids,
+        );
+        let mut sums = vec![0i64; index.capacity()];
+        let mut first_rows = Vec::with_capacity(index.capacity());
+        let mut seen = vec![false; index.capacity()];
+        for (row, id) in ids.iter().enumerate() {
+            let sum = &mut sums[*id as usize];
+            *sum = sum
+                .checked_add(all.weight(row))
+                .expect("the weight of a row is within 64 bits");
+            if !std::mem::replace(&mut seen[*id as usize], true) {
+                first_rows.push(row as u32);
+            }
+        }
+        Sums {
+            ids,
+            sums,
+            first_rows,
         }
     }
-    if first_rows.len() == all.num_rows() && all.weights().is_none() {
+
+    fn of_row(&self, row: u32) -> i64 {
+        self.sums[self.ids[row as usize] as usize]
+    }
+
+    fn rows_where(&self, wanted: impl Fn(i64) -> bool) -> Vec<u32> {
+        let rows = self.first_rows.iter().copied();
+        rows.filter(|row| wanted(self.of_row(*row))).collect()
+    }
+}
+
+fn sum_of_equal_rows(schema: &SchemaRef, all: ChangeBatch) -> ChangeBatch {
+    let sums = Sums::of(schema, &all);
+    if sums.first_rows.len() == all.num_rows() && all.weights().is_none() {
         return all;
     }
-    let sum_of = |row: &u32| sums[ids[*row as usize] as usize];
-    let mut kept: Vec<u32> = first_rows
-        .iter()
-        .copied()
-        .filter(|r| sum_of(r) < 0)
-        .collect();
-    kept.extend(first_rows.iter().copied().filter(|r| sum_of(r) > 0));
-    let weights = kept.iter().map(sum_of).collect();
+    let mut kept = sums.rows_where(|sum| sum < 0);
+    kept.extend(sums.rows_where(|sum| sum > 0));
+    let weights = kept.iter().map(|row| sums.of_row(*row)).collect();
     let rows = UInt32Array::from(kept);
     ChangeBatch::new(all.take(&rows).into_parts().0, weights)
 }

@@ -4,17 +4,19 @@
 //! that these changes leave. The changes, up to the epoch that is read, are summed once, when the
 //! reading begins, and kept. Between two pieces no lock is held, and changes move to the base. None
 //! later than the epoch that is read do while it is pinned; so whatever the base has in another way
-//! than at the beginning is a row or key that the kept sum has, and is left out. Which ids these
-//! are is found again when the base has moved on: removed keys give their ids to new ones. An
-//! append-only base only grows, behind where it ended at the beginning.
+//! than at the beginning is a row or key that the changes are about, and is left out. That counts
+//! also where they cancel: a row that goes in one epoch and comes back in the next may come to
+//! another place. What the base has of those is copied at the beginning. Which ids are left out is
+//! found again when the base has moved on: removed keys give their ids to new ones. An append-only
+//! base only grows, behind where it ended at the beginning.
 //!
-//! Law: the pieces together are [`ViewPartition::read_at`], in its order if nothing is merged
-//! meanwhile. Cost: what a piece gathers; and the pending changes, once and whenever some of them
-//! are merged.
+//! Law: the pieces together are the rows of [`ViewPartition::read_at`], in any order. Cost: what a
+//! piece gathers; and the pending changes, once and whenever some of them are merged.
 
 use super::base::{Base, take_rows};
 use super::{ViewPartition, batch_of, group, snapshot_too_old};
 use crate::chunked::Bitmap;
+use crate::consolidate::cancelled;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
@@ -34,6 +36,11 @@ pub struct Reading {
     rows_max: usize,
     /// The sum of the changes that were pending at the beginning.
     changes: ChangeBatch,
+    /// Rows that come and go in these changes.
+    cancelled: ChangeBatch,
+    /// What the base had of them at the beginning, and how many of these were given.
+    copied: RecordBatch,
+    copied_given: usize,
     /// Ids of the base that the changes touch, when it was at this epoch.
     touched: Bitmap,
     base_epoch: Epoch,
@@ -61,12 +68,17 @@ impl ViewPartition {
         let schema = self.options.schema.project(columns);
         let schema = Arc::new(schema.expect("the columns exist"));
         self.with(epoch, mergeable, |merged, pending| {
-            let changes = self.options.sum(&group::changes(pending));
+            let pending = group::changes(pending);
+            let changes = self.options.sum(&pending);
+            let cancelled = ChangeBatch::insert(cancelled(&self.options.schema, &pending));
             let base = &merged.base;
+            let touched = base.touched(&changes);
+            let copied = copied_ids(base, &cancelled, &touched);
+            let copied = batch_of(&schema, base.gather(columns, &copied), copied.len());
             let width = base.memory_bytes() / usize::try_from(base.rows()).unwrap_or(1).max(1);
             let rows_fitting = PIECE_BYTES / width.max(1);
             Reading {
-                touched: base.touched(&changes),
+                touched: touched.union(base.touched(&cancelled)),
                 left: base.left_by(&self.options.name, &changes),
                 end: base.end(),
                 base_epoch: merged.epoch,
@@ -76,12 +88,28 @@ impl ViewPartition {
                 columns: columns.to_vec(),
                 schema,
                 changes,
+                cancelled,
+                copied,
+                copied_given: 0,
                 next: 0,
                 given: 0,
                 left_given: 0,
             }
         })
     }
+}
+
+/// Ids of rows that changes are about which cancel, and no others, each as often as it is there.
+fn copied_ids(base: &Base, cancelled: &ChangeBatch, touched: &Bitmap) -> Vec<u32> {
+    let cancelled = base.touched(cancelled);
+    let alone = cancelled.ids().filter(|id| !touched.contains(*id));
+    let times = |id: u32| {
+        let found = base.live_from(id).filter(|(found, _)| *found == id);
+        found.map_or(0, |(_, weight)| weight as usize)
+    };
+    alone
+        .flat_map(|id| std::iter::repeat_n(id, times(id)))
+        .collect()
 }
 
 impl Reading {
@@ -94,7 +122,8 @@ impl Reading {
                 return Err(snapshot_too_old());
             }
             if merged.epoch != self.base_epoch {
-                self.touched = merged.base.touched(&self.changes);
+                let cancelled = merged.base.touched(&self.cancelled);
+                self.touched = merged.base.touched(&self.changes).union(cancelled);
                 self.base_epoch = merged.epoch;
             }
             let ids = self.ids(&merged.base);
@@ -102,6 +131,12 @@ impl Reading {
                 let columns = merged.base.gather(&self.columns, &ids);
                 return Ok(Some(batch_of(&self.schema, columns, ids.len())));
             }
+        }
+        if self.copied_given < self.copied.num_rows() {
+            let rows = (self.copied.num_rows() - self.copied_given).min(self.rows_max);
+            let piece = self.copied.slice(self.copied_given, rows);
+            self.copied_given += rows;
+            return Ok(Some(piece));
         }
         let from = self.left_given;
         let to = self.left.len().min(from + self.rows_max);
