@@ -239,7 +239,7 @@ impl Session {
         let engine = self.server.engine.clone();
         let mut held = None;
         if index.key_declared && is_enforced(on) {
-            let (guard, id) = (self.lock(&[on.id]).await?, on.id);
+            let (guard, id) = (self.asker.lock(&[on.id]).await?, on.id);
             let (checked, name, columns) = (guard.clone(), index.name.clone(), places.clone());
             blocking(move || checked.lock().check_unique(id, &name, &columns)).await?;
             held = Some(guard);
