@@ -337,6 +337,11 @@ impl Catalog {
         })
     }
 
+    /// Whether there is a unique index over a relation, beside its key.
+    pub fn has_unique_index(&self, on: &Relation) -> bool {
+        self.indexes(on).any(|(index, _)| index.key_declared)
+    }
+
     /// The relations whose jobs cannot run because what is stored of them, or of a relation that
     /// they read, cannot be read by this build; with the reason, which names the relation.
     pub fn unreadable(&self) -> BTreeMap<RelationId, String> {

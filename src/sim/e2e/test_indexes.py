@@ -74,6 +74,11 @@ def test_a_unique_index_is_enforced(own):
         assert duplicate(own, "INSERT INTO t VALUES (9, 1, 'x')") == taken
         assert duplicate(own, "INSERT INTO t VALUES (9, 2, 'x'), (10, 1, 'x')") == taken
         assert duplicate(own, "UPDATE t SET b = 'x' WHERE k = 2") == taken
+        assert duplicate(own, "UPDATE t SET b = lower('X') WHERE k < 3")[1] == taken[1]
+        assert duplicate(own, "INSERT INTO t SELECT 9 + g, 1, 'x' FROM generate_series(1, 1) g") == taken
+        with own.connect() as session:
+            with pytest.raises(psycopg.errors.UniqueViolation), session.cursor().copy("COPY t FROM STDIN") as copy:
+                copy.write("9\\t1\\tx\\n")
         assert own.value("SELECT count(*) FROM t") == 4
         own.kill()
         own.start()
