@@ -78,7 +78,7 @@ def test_a_unique_index_is_enforced(own):
         assert duplicate(own, "INSERT INTO t SELECT 9 + g, 1, 'x' FROM generate_series(1, 1) g") == taken
         with own.connect() as session:
             with pytest.raises(psycopg.errors.UniqueViolation), session.cursor().copy("COPY t FROM STDIN") as copy:
-                copy.write("9\\t1\\tx\\n")
+                copy.write("9\t1\tx\n")
         assert own.value("SELECT count(*) FROM t") == 4
         own.kill()
         own.start()
