@@ -58,7 +58,8 @@ impl Bulk {
 impl WriteGuard {
     /// Inserts rows: what exists is replaced or kept, as the table says; of several rows of one key
     /// the last one (or with IGNORE the first) counts. For a statement that writes nothing else
-    /// but by this and commits alone, of a table without unique indexes. Returns `23502` for a NULL that may not be.
+    /// but by this and commits alone, of a table without unique indexes. Returns `23502` for a NULL
+    /// that may not be.
     pub fn append(&mut self, table: RelationId, rows: &RecordBatch) -> Result<()> {
         let relation = self.locked(table)?.relation.clone();
         self.check_unchecked(&relation)?;
