@@ -11,6 +11,7 @@
 
 mod bulk;
 mod head;
+mod unique;
 
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
 use crate::sinks::full::{self, FullSinks};
@@ -412,16 +413,22 @@ impl WriteGuard {
                         ChangeBatch::with_weights(rows, changes.weights().cloned()),
                     );
                 }
-                Err(error) => {
-                    // A statement has effect wholly or not at all.
-                    if let Some(locked) = self.tables.get_mut(&table) {
-                        locked.changes.truncate(before);
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(self.undone(table, before, error)),
             }
         }
+        if let Err(error) = self.check_indexes(table, before) {
+            return Err(self.undone(table, before, error));
+        }
         Ok((deleted, inserted))
+    }
+
+    /// A statement has effect wholly or not at all: what it added behind the first `before` changes
+    /// is taken back.
+    fn undone(&mut self, table: RelationId, before: usize, error: Error) -> Error {
+        if let Some(locked) = self.tables.get_mut(&table) {
+            locked.changes.truncate(before);
+        }
+        error
     }
 
     /// A number that changes with every write of others into the table: equal ones mean equal rows.

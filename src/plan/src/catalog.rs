@@ -179,7 +179,7 @@ pub struct Relation {
     pub columns: Vec<Column>,
     /// Positions of the declared or derived unique key; empty if none is known.
     pub key: Vec<usize>,
-    /// Whether `key` was declared as PRIMARY KEY.
+    /// Whether `key` was declared as PRIMARY KEY; of an index: as UNIQUE.
     pub key_declared: bool,
     /// All its changes are insertions.
     pub append_only: bool,
@@ -315,6 +315,31 @@ impl Catalog {
             .values()
             .filter(|r| r.depends_on.contains(&id))
             .collect()
+    }
+
+    /// The indexes over a relation, with the positions of their columns in it.
+    pub fn indexes<'a>(
+        &'a self,
+        on: &'a Relation,
+    ) -> impl Iterator<Item = (&'a Arc<Relation>, Vec<usize>)> {
+        let place = |c: &Column| on.columns.iter().position(|o| o.name == c.name);
+        let indexes = self
+            .relations
+            .values()
+            .filter(|r| r.kind == RelationKind::Index && r.depends_on.first() == Some(&on.id));
+        indexes.filter_map(move |index| {
+            let places = index
+                .columns
+                .iter()
+                .map(place)
+                .collect::<Option<Vec<usize>>>();
+            Some((index, places?))
+        })
+    }
+
+    /// Whether there is a unique index over a relation, beside its key.
+    pub fn has_unique_index(&self, on: &Relation) -> bool {
+        self.indexes(on).any(|(index, _)| index.key_declared)
     }
 
     /// The relations whose jobs cannot run because what is stored of them, or of a relation that

@@ -29,9 +29,11 @@
 
 mod base;
 mod group;
+mod lookup;
 #[cfg(test)]
 mod measure;
 mod reading;
+mod secondary;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use arrow::datatypes::SchemaRef;
 use base::{Base, Dirty, by_sign, pick, take_rows};
 use group::{Group, Pending};
 use parking_lot::{Mutex, RwLock};
+use secondary::Secondary;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_changelog::ChangeBatch;
@@ -86,6 +89,8 @@ pub struct ViewPartition {
 struct Merged {
     base: Base,
     epoch: Epoch,
+    /// Over columns that lookups asked for; see [`ViewPartition::lookup_by`].
+    secondaries: Vec<Secondary>,
 }
 
 #[derive(Debug, Default)]
@@ -170,6 +175,7 @@ impl ViewPartition {
             base: RwLock::new(Merged {
                 base,
                 epoch: Epoch(0),
+                secondaries: Vec::new(),
             }),
             pending: Mutex::default(),
             summing: AtomicBool::new(false),
@@ -274,12 +280,14 @@ impl ViewPartition {
         };
         let taken = self.pending.lock().take(up_to);
         let mut unsealed = self.unsealed.lock();
+        let Merged {
+            base, secondaries, ..
+        } = &mut *merged;
         for group in taken {
             let mark = unsealed.tracked && group.last > unsealed.sealed;
+            let (name, dirty) = (&self.options.name, &mut unsealed.dirty);
             for batch in &group.changes {
-                merged
-                    .base
-                    .apply(&self.options.name, batch, &mut unsealed.dirty, mark);
+                base.apply(name, batch, dirty, mark, secondaries);
             }
         }
         merged.epoch = merged.epoch.max(up_to);
@@ -438,7 +446,8 @@ impl ViewPartition {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let merged = self.base.read();
-        merged.base.memory_bytes() + self.pending.lock().memory_bytes()
+        let secondaries = merged.secondaries.iter().map(Secondary::memory_bytes);
+        merged.base.memory_bytes() + secondaries.sum::<usize>() + self.pending.lock().memory_bytes()
     }
 
     /// Rows of pending changes: what readers of older epochs and epochs under way cost.

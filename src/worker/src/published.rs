@@ -106,6 +106,29 @@ impl Published {
             let before = self.catalog.read().relations.contains_key(id);
             !before || catalog.relations.contains_key(id)
         });
-        std::mem::replace(&mut *self.catalog.write(), catalog)
+        let shown: Vec<_> = views.iter().map(|(id, v)| (*id, v.clone())).collect();
+        let before = std::mem::replace(&mut *self.catalog.write(), catalog.clone());
+        drop((views, arriving));
+        drop_indexes(&catalog, shown);
+        before
+    }
+}
+
+/// Partitions lose indexes that no entry of the catalog is for any more; those for the beginning of
+/// a key stay.
+fn drop_indexes(catalog: &Catalog, views: Vec<(RelationId, Partitions)>) {
+    for (id, partitions) in views {
+        let Some(relation) = catalog.relations.get(&id) else {
+            continue;
+        };
+        for view in partitions.iter().flatten() {
+            let key = view.key().unwrap_or_default();
+            view.retain_indexes(|columns| {
+                key.starts_with(columns)
+                    || catalog
+                        .indexes(relation)
+                        .any(|(_, of)| of.starts_with(columns))
+            });
+        }
     }
 }

@@ -58,9 +58,11 @@ impl Bulk {
 impl WriteGuard {
     /// Inserts rows: what exists is replaced or kept, as the table says; of several rows of one key
     /// the last one (or with IGNORE the first) counts. For a statement that writes nothing else
-    /// but by this and commits alone. Returns `23502` for a NULL that may not be.
+    /// but by this and commits alone, of a table without unique indexes. Returns `23502` for a NULL
+    /// that may not be.
     pub fn append(&mut self, table: RelationId, rows: &RecordBatch) -> Result<()> {
         let relation = self.locked(table)?.relation.clone();
+        self.check_unchecked(&relation)?;
         check_not_null(&relation, rows)?;
         let schema = relation.arrow_schema();
         let rows = RecordBatch::try_new(schema, rows.columns().to_vec())
@@ -85,10 +87,20 @@ impl WriteGuard {
         let schema = relation.arrow_schema();
         let mut changes = vec![ChangeBatch::new(old.clone(), vec![-1; old.num_rows()])];
         if let Some(new) = new {
+            self.check_unchecked(&relation)?;
             check_not_null(&relation, new)?;
             changes.push(ChangeBatch::insert(new.clone()));
         }
         self.hold(table, consolidate(&schema, &changes))
+    }
+
+    /// `40001` if there is a unique index by now: rows that come in this way are not checked.
+    fn check_unchecked(&self, relation: &Relation) -> Result<()> {
+        if !self.writers.published.catalog().has_unique_index(relation) {
+            return Ok(());
+        }
+        let text = format!("a unique index on table \"{}\" was created", relation.name);
+        Err(Error::user(SqlState("40001"), text).with_hint("Run the statement again."))
     }
 
     /// Whether the rows of the table as of `epoch` are those that this guard would show.

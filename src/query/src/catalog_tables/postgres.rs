@@ -540,7 +540,9 @@ fn classes(s: &Snapshot) -> Vec<Row> {
             ),
             (
                 "relam",
-                if r.kind == RelationKind::Index {
+                if r.definition.contains(" USING hash (") && r.kind == RelationKind::Index {
+                    405
+                } else if r.kind == RelationKind::Index {
                     403
                 } else if stored {
                     2
@@ -677,7 +679,7 @@ fn indexes(s: &Snapshot) -> Vec<Row> {
                 oids::of_key_index(r.id),
                 oids::of_relation(r.id),
                 key,
-                true,
+                (true, true),
             ));
         }
         if r.kind == RelationKind::Index
@@ -690,21 +692,21 @@ fn indexes(s: &Snapshot) -> Vec<Row> {
                 oids::of_relation(r.id),
                 oids::of_relation(on.id),
                 positions_in(on, r),
-                false,
+                (r.key_declared, false),
             ));
         }
     }
     rows
 }
 
-fn index_row(index: i32, relation: i32, key: Vec<i64>, primary: bool) -> Row {
+fn index_row(index: i32, relation: i32, key: Vec<i64>, (unique, primary): (bool, bool)) -> Row {
     let zeros = vec![0; key.len()];
     vec![
         ("indexrelid", index.into()),
         ("indrelid", relation.into()),
         ("indnatts", key.len().into()),
         ("indnkeyatts", key.len().into()),
-        ("indisunique", primary.into()),
+        ("indisunique", unique.into()),
         ("indisprimary", primary.into()),
         ("indcollation", Cell::Ints(zeros.clone())),
         ("indclass", Cell::Ints(zeros.clone())),

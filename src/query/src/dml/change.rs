@@ -33,7 +33,7 @@ impl Asker {
             };
             halves_of(&table, &batch, &assigned)
         };
-        if !changes.unique && self.may_stream(update.returning.as_deref()) {
+        if !changes.unique && self.may_stream_into(&relation, update.returning.as_deref()) {
             let exchanged = move |batch| {
                 let (old, new) = halves(batch)?;
                 Ok(Piece::Exchanged(old, Some(new)))

@@ -67,8 +67,9 @@ impl Asker {
         }))
     }
 
-    /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come; within a block,
-    /// which keeps them, that many are `54000` that one transaction may not write.
+    /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come. A block, and a
+    /// table with a unique index, keep them: so many are `54000` that one transaction may not
+    /// write.
     pub async fn copy_lines(
         &mut self,
         target: &CopyIn,
@@ -84,7 +85,7 @@ impl Asker {
         if rows.guard.is_none() {
             rows.bytes += rows_bytes(&batch);
             rows.batches.push(batch);
-            if self.transaction.block().is_some() {
+            if !self.may_stream_into(&target.relation, None) {
                 return check_write_bytes(rows.bytes);
             }
             if rows.bytes <= HELD_BYTES_MAX {

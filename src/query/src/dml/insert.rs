@@ -42,7 +42,7 @@ impl Asker {
                 let mut plans = planned.await?;
                 let is_plain = insert.on.is_none() && values_of(insert).is_none();
                 if is_plain
-                    && self.may_stream(insert.returning.as_deref())
+                    && self.may_stream_into(&relation, insert.returning.as_deref())
                     && let (1, Some(plan)) = (plans.len(), plans.pop())
                 {
                     let table = relation.clone();

@@ -57,6 +57,16 @@ impl Asker {
         returning.is_none() && self.transaction.block().is_none()
     }
 
+    /// Whether a statement's new rows may be written batch by batch: a unique index is checked when
+    /// all of them are there.
+    pub(super) fn may_stream_into(
+        &mut self,
+        relation: &Relation,
+        returning: Option<&[SelectItem]>,
+    ) -> bool {
+        self.may_stream(returning) && !self.catalog().has_unique_index(relation)
+    }
+
     /// Writes what `piece_of` makes of a query's batches, and commits.
     pub(super) async fn write_streamed(
         &mut self,

@@ -31,6 +31,7 @@ pub mod system_arrays;
 pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
+mod through;
 mod watched;
 
 use crate::commons::Commons;

@@ -5,7 +5,7 @@
 //! rows, names and types by either way, or the same error, which the planner gives. Parameters are
 //! read where they stand.
 
-use super::table_provider::{kept_key, looked_up};
+use super::table_provider::{kept_key, looked_up_by, path};
 use crate::identifiers::fold;
 use crate::outcome::{Rows, Tag};
 use crate::parameters::placeholder;
@@ -34,6 +34,8 @@ struct Lookup {
     columns: Vec<usize>,
     /// The same under the names that they have in the result.
     schema: SchemaRef,
+    /// The columns that it goes by: all that the condition names.
+    by: Vec<usize>,
     keys: Keys,
 }
 
@@ -169,7 +171,8 @@ impl Lookup {
     fn rows(&self, engine: &Engine, pin: &Pin, parameters: &[Expr]) -> Option<Rows> {
         let keys = self.keys.arrays(parameters)?;
         let (relation, schema) = (&self.relation, &self.schema);
-        let found = looked_up(engine, pin, relation, &keys, &self.columns, schema);
+        let by = (self.by.as_slice(), keys.as_slice());
+        let found = looked_up_by(engine, pin, relation, by, &self.columns, schema);
         let rows = futures::stream::iter([Ok(found.ok()?)]);
         Some(Rows {
             stream: Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)),
@@ -311,7 +314,9 @@ impl<'a> Form<'a> {
     fn lookup(&self, snapshot: &Snapshot) -> Option<Lookup> {
         let relation = self.relation(snapshot)?;
         snapshot.check_read(relation).ok()?;
-        let keys = self.keys(relation)?;
+        let (by, keys) = self.looked_for(relation, |fixed| {
+            path(&snapshot.catalog, relation, |column| fixed(column))
+        })?;
         let (columns, names) = self.columns(relation)?;
         let fields = columns.iter().zip(names);
         let fields = fields.map(|(column, name)| relation.columns[*column].sql_field(name));
@@ -319,6 +324,7 @@ impl<'a> Form<'a> {
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             relation: relation.clone(),
             columns,
+            by,
             keys,
         })
     }
@@ -385,9 +391,20 @@ impl<'a> Form<'a> {
 
     /// What the condition looks for in each column of the key.
     pub fn keys(&self, relation: &Relation) -> Option<Keys> {
-        let key = kept_key(relation)?;
+        let found = self.looked_for(relation, |_| kept_key(relation));
+        found.map(|(_, keys)| keys)
+    }
+
+    /// The columns that `path` goes by, given which are fixed, and what the condition looks for in
+    /// each of them. The condition names no others.
+    fn looked_for(
+        &self,
+        relation: &Relation,
+        path: impl FnOnce(&dyn Fn(usize) -> bool) -> Option<Vec<usize>>,
+    ) -> Option<(Vec<usize>, Keys)> {
         let mut fixed = Vec::new();
         self.fix(self.condition, relation, &mut fixed)?;
+        let key = path(&|column| fixed.iter().any(|(c, _)| *c == column))?;
         // Several keys of several columns are every combination of them.
         if fixed.len() != key.len() || fixed.len() > 1 && fixed.iter().any(|(_, v)| v.len() != 1) {
             return None;
@@ -397,7 +414,8 @@ impl<'a> Form<'a> {
             let values = std::mem::take(&mut fixed[place].1);
             Some((relation.columns[*column].data_type.clone(), values))
         };
-        key.iter().map(of).collect::<Option<_>>().map(Keys)
+        let keys = key.iter().map(of).collect::<Option<_>>().map(Keys)?;
+        Some((key, keys))
     }
 
     /// Puts in what `column = constant` and `column IN (constants)` under AND fix.

@@ -6,9 +6,10 @@
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the partition that owns each key.
 
+use super::through::Through;
 use crate::error::{Notice, from_datafusion};
 use crate::snapshot::Snapshot;
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -24,13 +25,14 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::{StreamExt, TryStreamExt};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, SqlState, vnode_owner};
 use tidemark_node::Engine;
 use tidemark_node::engine::{Answer, Pin};
-use tidemark_plan::{Op, Relation};
+use tidemark_plan::{Catalog, Op, Relation};
 use tidemark_state::ViewPartition;
 
 /// Keys of one lookup at most; more are cheaper by a scan.
@@ -60,6 +62,31 @@ pub fn kept_key(relation: &Relation) -> Option<Vec<usize>> {
             None
         }
     })
+}
+
+/// The columns that a lookup goes by: those of the whole key that rows are kept by, or the longest
+/// beginning of it, or of an index, that is fixed.
+pub fn path(
+    catalog: &Catalog,
+    relation: &Relation,
+    is_fixed: impl Fn(usize) -> bool,
+) -> Option<Vec<usize>> {
+    if !relation.is_materialized() {
+        return None;
+    }
+    let key = kept_key(relation).unwrap_or_default();
+    let indexes = catalog.indexes(relation).map(|(_, columns)| columns);
+    let all = std::iter::once(key.clone()).chain(indexes);
+    let fixed = all.map(|mut columns| {
+        let first_open = columns.iter().position(|c| !is_fixed(*c));
+        columns.truncate(first_open.unwrap_or(columns.len()));
+        columns
+    });
+    let is_whole = |columns: &Vec<usize>| !columns.is_empty() && *columns == key;
+    let is_better =
+        |best: &Vec<usize>, next: &Vec<usize>| !is_whole(best) && next.len() > best.len();
+    let best = fixed.reduce(|best, next| if is_better(&best, &next) { next } else { best });
+    best.filter(|columns| !columns.is_empty())
 }
 
 /// The primary key of the table that a query reads.
@@ -102,6 +129,23 @@ impl RelationTable {
         Ok(MemorySourceConfig::try_new_exec(&[batches], schema, None)?)
     }
 
+    /// What a lookup goes by, for EXPLAIN.
+    fn described(&self, by: &[usize]) -> String {
+        let names: Vec<&str> = by
+            .iter()
+            .map(|c| self.relation.columns[*c].name.as_str())
+            .collect();
+        let key = kept_key(&self.relation).unwrap_or_default();
+        let mut indexes = self.snapshot.catalog.indexes(&self.relation);
+        let through = match indexes.find(|(_, columns)| columns.starts_with(by)) {
+            _ if key.starts_with(by) => "key".to_string(),
+            Some((index, _)) => format!("index {}", index.name),
+            None => "index".to_string(),
+        };
+        let list = names.join(", ");
+        format!("{} by ({list}) through its {through}", self.relation.name)
+    }
+
     /// A guard's rows: all of them, or those of some keys.
     fn scan_guard(
         &self,
@@ -129,6 +173,10 @@ impl RelationTable {
         let batches = match keys {
             Some((key, arrays)) if key == self.relation.key => {
                 vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?]
+            }
+            Some((by, arrays)) => {
+                let found = guard.lookup_by(self.relation.id, &by, &arrays);
+                vec![found.map_err(ours)?]
             }
             _ => guard.rows(self.relation.id).map_err(ours)?,
         };
@@ -182,6 +230,34 @@ pub fn looked_up(
     concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
 }
 
+/// The rows of a relation with these values in some columns, as [`looked_up`] finds those of a key:
+/// they may be in any partition.
+pub fn looked_up_by(
+    engine: &Engine,
+    pin: &Pin,
+    relation: &Relation,
+    (by, values): (&[usize], &[ArrayRef]),
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> tidemark_common::Result<RecordBatch> {
+    if kept_key(relation).as_deref() == Some(by) {
+        return looked_up(engine, pin, relation, values, columns, schema);
+    }
+    let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
+    let each = partitions.iter().map(|partition| {
+        let found = partition.lookup_by(epoch, pin.mergeable(), by, values, columns)?;
+        dress(found, schema).map_err(from_datafusion)
+    });
+    let found = each.collect::<tidemark_common::Result<Vec<_>>>()?;
+    if schema.fields().is_empty() {
+        let rows = found.iter().map(RecordBatch::num_rows).sum();
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let counted = RecordBatch::try_new_with_options(schema.clone(), vec![], &options);
+        return counted.map_err(|e| from_datafusion(e.into()));
+    }
+    concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
+}
+
 fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     if schema.fields().is_empty() {
         return Ok(batch);
@@ -206,10 +282,11 @@ impl TableProvider for RelationTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let indexes = self.snapshot.catalog.indexes(&self.relation);
         let key = kept_key(&self.relation).unwrap_or_default();
-        let names: Vec<&str> = key
-            .iter()
-            .map(|k| self.relation.columns[*k].name.as_str())
+        let columns = indexes.flat_map(|(_, columns)| columns).chain(key);
+        let names: Vec<&str> = columns
+            .map(|c| self.relation.columns[c].name.as_str())
             .collect();
         let support = |f: &&Expr| match constants(f) {
             Some((column, _)) if names.contains(&column.as_str()) => {
@@ -230,9 +307,7 @@ impl TableProvider for RelationTable {
         let projection: Vec<usize> = projection
             .cloned()
             .unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let keys = kept_key(&self.relation)
-            .and_then(|key| Some((key_arrays(&self.relation, &key, filters)?, key)))
-            .map(|(arrays, key)| (key, arrays));
+        let keys = lookup_of(&self.snapshot.catalog, &self.relation, filters);
         if let Some(plan) = self.scan_guard(&projection, keys.clone())? {
             return Ok(plan);
         }
@@ -255,11 +330,13 @@ impl TableProvider for RelationTable {
                 limit,
             )?));
         }
-        if let Some((_, keys)) = keys {
+        if let Some((by, values)) = &keys {
             let (engine, pin) = (self.snapshot.engine(), &self.snapshot.pin);
-            let found = looked_up(engine, pin, &self.relation, &keys, &projection, &schema);
+            let by = (by.as_slice(), values.as_slice());
+            let found = looked_up_by(engine, pin, &self.relation, by, &projection, &schema);
             self.snapshot.warn_of_age(&self.relation);
-            return self.memory(vec![found.map_err(ours)?], schema);
+            let found = self.memory(vec![found.map_err(ours)?], schema)?;
+            return Ok(Arc::new(Through::new(found, self.described(by.0))));
         }
         let Answer { partitions, epoch } = self
             .snapshot
@@ -434,30 +511,41 @@ fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
     }
 }
 
-/// The keys that the filters leave, one array per key column, when every key column is fixed.
-fn key_arrays(relation: &Relation, key: &[usize], filters: &[Expr]) -> Option<Vec<ArrayRef>> {
-    if key.is_empty() {
-        return None;
-    }
-    let fixed: Vec<(String, Vec<ScalarValue>)> = filters.iter().filter_map(constants).collect();
-    let mut values: Vec<Vec<ScalarValue>> = Vec::new();
-    for k in key {
-        let column = &relation.columns[*k];
-        let (_, constants) = fixed.iter().find(|(name, _)| *name == column.name)?;
-        let mut typed = Vec::new();
-        for value in constants.iter().filter(|v| !v.is_null()) {
-            let value = if value.data_type() == column.data_type {
-                value.clone()
-            } else {
-                return None;
-            };
+/// The columns that the filters allow to look rows up by, and the values that are looked for, one
+/// array per column.
+fn lookup_of(
+    catalog: &Catalog,
+    relation: &Relation,
+    filters: &[Expr],
+) -> Option<(Vec<usize>, Vec<ArrayRef>)> {
+    let mut fixed: HashMap<usize, Vec<ScalarValue>> = HashMap::new();
+    for (name, constants) in filters.iter().filter_map(constants) {
+        let column = relation.columns.iter().position(|c| c.name == name)?;
+        let data_type = &relation.columns[column].data_type;
+        let mut typed: Vec<ScalarValue> = Vec::new();
+        for value in constants.into_iter().filter(|v| !v.is_null()) {
             if !typed.contains(&value) {
                 typed.push(value);
             }
         }
-        values.push(typed);
+        if typed.iter().all(|value| value.data_type() == *data_type) {
+            fixed.entry(column).or_insert(typed);
+        }
     }
-    let total: usize = values.iter().map(Vec::len).product();
+    let by = path(catalog, relation, |column| fixed.contains_key(&column))?;
+    let values = key_arrays(relation, &by, &fixed)?;
+    Some((by, values))
+}
+
+/// Every combination of the values of these columns.
+fn key_arrays(
+    relation: &Relation,
+    key: &[usize],
+    fixed: &HashMap<usize, Vec<ScalarValue>>,
+) -> Option<Vec<ArrayRef>> {
+    let values: Vec<&Vec<ScalarValue>> = key.iter().map(|k| &fixed[k]).collect();
+    let values = values.as_slice();
+    let total: usize = values.iter().map(|v| v.len()).product();
     if total > LOOKUP_KEYS_MAX {
         return None;
     }

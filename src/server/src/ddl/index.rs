@@ -11,12 +11,13 @@ use tidemark_planner::statement::Statement;
 use tidemark_query::error::Notice;
 use tidemark_query::identifiers::quote_ident;
 use tidemark_query::outcome::Outcome;
+use tidemark_query::serving::table_provider::kept_key;
 
 /// `0A000` for what an index here does not do.
 fn check(index: &ast::CreateIndex) -> Result<()> {
     let mut refused: Vec<String> = Vec::new();
-    if index.unique {
-        refused.push("a unique index".into());
+    if index.nulls_distinct == Some(false) {
+        refused.push("NULLS NOT DISTINCT".into());
     }
     let method = index
         .using
@@ -26,7 +27,7 @@ fn check(index: &ast::CreateIndex) -> Result<()> {
             _ => None,
         }));
     for method in method {
-        if !matches!(method, ast::IndexType::BTree) {
+        if !matches!(method, ast::IndexType::BTree | ast::IndexType::Hash) {
             refused.push(format!(
                 "index method {}",
                 method.to_string().to_lowercase()
@@ -54,13 +55,47 @@ fn check(index: &ast::CreateIndex) -> Result<()> {
     if !others.is_empty() {
         error = error.with_detail(format!("Not supported are also: {}.", others.join(", ")));
     }
-    Err(if index.unique {
-        error.with_hint(
-            "The primary key of a table is enforced: declare it with PRIMARY KEY in CREATE TABLE.",
-        )
-    } else {
-        error.with_hint("CREATE INDEX name ON table (column, ...) is accepted.")
-    })
+    Err(error.with_hint("CREATE [UNIQUE] INDEX name ON table (column, ...) is supported."))
+}
+
+/// Whether it is `USING hash`, which PostgreSQL has for one column, not unique.
+fn is_hash(index: &ast::CreateIndex) -> Result<bool> {
+    let options = index.index_options.iter().filter_map(|o| match o {
+        ast::IndexOption::Using(method) => Some(method),
+        _ => None,
+    });
+    let mut methods = index.using.iter().chain(options);
+    if !methods.any(|m| matches!(m, ast::IndexType::Hash)) {
+        return Ok(false);
+    }
+    let lacks = match (index.unique, index.columns.len(), index.include.is_empty()) {
+        (true, ..) => "unique indexes",
+        (false, 2.., _) => "multicolumn indexes",
+        (false, _, false) => "included columns",
+        (false, _, true) => return Ok(true),
+    };
+    let message = format!("access method \"hash\" does not support {lacks}");
+    Err(Error::unsupported(message))
+}
+
+/// Whether rows are only ever written by statements here, so that a unique index can be held.
+fn is_enforced(on: &Relation) -> bool {
+    on.kind == RelationKind::Table && on.connector.is_none()
+}
+
+/// `0A000` if no two rows can be known to differ in these columns.
+fn check_provable(on: &Relation, columns: &[usize]) -> Result<()> {
+    let key = kept_key(on).filter(|key| !key.is_empty());
+    if is_enforced(on) || key.is_some_and(|key| key.iter().all(|k| columns.contains(k))) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "a unique index on {} \"{}\" is not supported",
+        on.kind.name(),
+        on.name
+    ))
+    .with_detail("Its rows are not known to be unique in these columns.")
+    .with_hint("CREATE INDEX without UNIQUE finds the same rows."))
 }
 
 /// ` DESC NULLS LAST`.
@@ -119,6 +154,7 @@ impl Session {
             ));
         }
         check(index)?;
+        let method = if is_hash(index)? { "hash" } else { "btree" };
         let (mut columns, mut list) = (Vec::new(), Vec::new());
         for column in &index.columns {
             if let Expr::Identifier(ident) = &column.column.expr {
@@ -148,8 +184,14 @@ impl Session {
             }
             return Err(exists(RelationKind::Index, &name));
         }
+        let place = |c: &Column| on.columns.iter().position(|o| o.name == c.name);
+        let places: Vec<usize> = columns.iter().filter_map(place).collect();
+        if index.unique {
+            check_provable(&on, &places)?;
+        }
         let mut definition = format!(
-            "CREATE INDEX {} ON {}.{} USING btree ({})",
+            "CREATE {}INDEX {} ON {}.{} USING {method} ({})",
+            if index.unique { "UNIQUE " } else { "" },
             quote_ident(&name),
             on.schema_name,
             quote_ident(&on.name),
@@ -165,7 +207,7 @@ impl Session {
             kind: RelationKind::Index,
             key: (0..columns.len()).collect(),
             columns,
-            key_declared: false,
+            key_declared: index.unique,
             append_only: false,
             watermark: None,
             connector: None,
@@ -182,7 +224,43 @@ impl Session {
             created_at: None,
             unreadable: None,
         };
-        self.server.engine.create(relation, |_| {}).await?;
+        self.create_checked(relation, &on, places).await?;
         done("CREATE INDEX")
     }
+
+    /// Creates an index, with nobody writing the table between the look at what it holds and the
+    /// first check by the index, and has it built.
+    async fn create_checked(
+        &mut self,
+        index: Relation,
+        on: &Relation,
+        places: Vec<usize>,
+    ) -> Result<()> {
+        let engine = self.server.engine.clone();
+        let mut held = None;
+        if index.key_declared && is_enforced(on) {
+            let (guard, id) = (self.asker.lock(&[on.id]).await?, on.id);
+            let (checked, name, columns) = (guard.clone(), index.name.clone(), places.clone());
+            blocking(move || checked.lock().check_unique(id, &name, &columns)).await?;
+            held = Some(guard);
+        }
+        engine.create(index, |_| {}).await?;
+        drop(held);
+        let Ok(answer) = engine.answer(on.id, engine.pin().epoch()) else {
+            // The job does not run: the first lookup makes it.
+            return Ok(());
+        };
+        let build = move || answer.partitions.iter().for_each(|p| p.index(&places));
+        blocking(move || {
+            build();
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Runs what takes as long as a scan.
+async fn blocking(run: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let ran = tokio::task::spawn_blocking(run).await;
+    ran.map_err(|e| Error::internal(e.to_string()))?
 }

@@ -13,10 +13,12 @@
 //! changed, and a key that comes back keeps its id. Sealed keys without a row leave the index with
 //! the next batch that is applied.
 
+use super::secondary::Secondary;
 use crate::chunked::{Bitmap, Chunked};
 use crate::{ABSENT, KeyIndex, RowStore, SlotColumns, consolidate};
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
+use std::collections::HashSet;
 use tidemark_changelog::{ChangeBatch, hash_columns};
 
 /// What changed since the last seal, by id of the base's index.
@@ -170,13 +172,41 @@ impl Base {
         changes: &ChangeBatch,
         dirty: &mut Dirty,
         mark: bool,
+        secondaries: &mut [Secondary],
     ) {
         match self {
-            Base::Indexed(indexed) => indexed.apply(relation, changes, dirty, mark),
+            Base::Indexed(indexed) => indexed.apply(relation, changes, dirty, mark, secondaries),
             Base::AppendOnly(store) => {
-                store.insert(&repeated(relation, changes), &mut Vec::new());
+                let mut ids = Vec::new();
+                store.insert(&repeated(relation, changes), &mut ids);
+                for secondary in secondaries {
+                    secondary.add(&ids, &store.gather(&secondary.columns, &ids));
+                }
             }
         }
+    }
+
+    /// Ids of all rows, each once.
+    pub(super) fn ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = match self {
+            Base::Indexed(indexed) => indexed.live().collect(),
+            Base::AppendOnly(store) => store.live_ids().collect(),
+        };
+        ids.dedup();
+        ids
+    }
+
+    /// Which of these rows are left by `delta` (consolidated) as they are, each as often as its
+    /// weight says.
+    pub(super) fn untouched(&self, ids: Vec<u32>, delta: &ChangeBatch) -> Vec<u32> {
+        let Base::Indexed(indexed) = self else {
+            return ids;
+        };
+        let touched: HashSet<u32> = indexed.find(delta.rows()).into_iter().collect();
+        ids.into_iter()
+            .filter(|id| !touched.contains(id))
+            .flat_map(|id| std::iter::repeat_n(id, indexed.weight(id) as usize))
+            .collect()
     }
 
     /// Number of rows, each as often as its weight says.
@@ -281,6 +311,13 @@ pub(super) fn repeated(relation: &str, changes: &ChangeBatch) -> RecordBatch {
     )
 }
 
+fn each_once(ids: &[u32]) -> Vec<u32> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
 /// Rows of a batch by the sign of their weight.
 pub(super) fn by_sign(changes: &ChangeBatch) -> (Vec<u32>, Vec<u32>) {
     (0..changes.num_rows() as u32).partition(|row| changes.weight(*row as usize) < 0)
@@ -317,7 +354,14 @@ impl Indexed {
         ids
     }
 
-    fn apply(&mut self, relation: &str, changes: &ChangeBatch, dirty: &mut Dirty, mark: bool) {
+    fn apply(
+        &mut self,
+        relation: &str,
+        changes: &ChangeBatch,
+        dirty: &mut Dirty,
+        mark: bool,
+        secondaries: &mut [Secondary],
+    ) {
         for id in dirty.sealed.drain(..) {
             if self.weights.get(id) == 0 && !dirty.bits.contains(id) && self.index.is_live(id) {
                 self.index.remove(id);
@@ -330,6 +374,12 @@ impl Indexed {
             .intern(&keys, &hash_columns(&keys, rows.num_rows()), &mut ids);
         self.weights.grow(self.index.capacity());
         self.values.grow(self.index.capacity());
+        let changed = match secondaries {
+            [] => Vec::new(),
+            _ => each_once(&ids),
+        };
+        let there = self.among(&changed);
+        secondaries.iter_mut().for_each(|s| s.remove(&there));
         if self.is_multiset() {
             self.apply_multiset(relation, changes, &ids);
         } else if self.goes_from_here(changes, &ids) {
@@ -344,6 +394,10 @@ impl Indexed {
             );
             self.apply_keyed(relation, &net, &net_ids);
         }
+        let there = self.among(&changed);
+        for secondary in secondaries {
+            secondary.add(&there, &self.gather(&secondary.columns, &there));
+        }
         for id in ids {
             if mark {
                 dirty.mark(id);
@@ -354,6 +408,12 @@ impl Indexed {
                 self.index.remove(id);
             }
         }
+    }
+
+    /// Those of which there is a row.
+    fn among(&self, ids: &[u32]) -> Vec<u32> {
+        let there = |id: &u32| self.weights.get(*id) > 0;
+        ids.iter().copied().filter(there).collect()
     }
 
     /// Each row that is retracted is in the batch once.

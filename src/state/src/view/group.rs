@@ -76,21 +76,25 @@ impl Group {
         self.changes.iter().map(bytes).sum::<usize>() + index
     }
 
+    /// The changes to rows whose values of `columns` are in `wanted`, row by row.
+    fn searched(&self, wanted: &KeyIndex, columns: &[usize], found: &mut Vec<ChangeBatch>) {
+        for changes in &self.changes {
+            let all: Vec<u32> = (0..changes.num_rows() as u32).collect();
+            let ids = wanted_ids(wanted, &pick(changes.rows(), columns), &all);
+            let rows: Vec<u32> = all
+                .into_iter()
+                .filter(|r| ids[*r as usize] != ABSENT)
+                .collect();
+            if !rows.is_empty() {
+                found.push(changes.take(&UInt32Array::from(rows)));
+            }
+        }
+    }
+
     /// The changes to keys in `wanted`.
     fn matching(&self, wanted: &KeyIndex, key: &[usize], found: &mut Vec<ChangeBatch>) {
         if self.rows < INDEXED_ROWS_MIN || wanted.len() * 4 > self.rows {
-            for changes in &self.changes {
-                let all: Vec<u32> = (0..changes.num_rows() as u32).collect();
-                let ids = wanted_ids(wanted, &pick(changes.rows(), key), &all);
-                let rows: Vec<u32> = all
-                    .into_iter()
-                    .filter(|r| ids[*r as usize] != ABSENT)
-                    .collect();
-                if !rows.is_empty() {
-                    found.push(changes.take(&UInt32Array::from(rows)));
-                }
-            }
-            return;
+            return self.searched(wanted, key, found);
         }
         let index = self
             .index
@@ -157,6 +161,19 @@ pub(super) fn matching(
     let mut found = Vec::new();
     for group in groups.iter().filter(|g| g.rows > 0) {
         group.matching(wanted, key, &mut found);
+    }
+    found
+}
+
+/// Their changes to rows whose values of `columns`, which are not the key, are in `wanted`.
+pub(super) fn changes_to(
+    groups: &[Arc<Group>],
+    wanted: &KeyIndex,
+    columns: &[usize],
+) -> Vec<ChangeBatch> {
+    let mut found = Vec::new();
+    for group in groups {
+        group.searched(wanted, columns, &mut found);
     }
     found
 }

@@ -10,7 +10,7 @@
 
 use super::base::{Base, Indexed, by_sign, pick, repeated, take_rows};
 use super::group::{self, Group};
-use super::{ViewPartition, batch_of};
+use super::{Merged, ViewPartition, batch_of};
 use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableForm, TableSpec};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -482,9 +482,11 @@ impl StateTable for ViewTable {
                     .to_vec(),
             )
         };
-        merged
-            .base
-            .apply(&options.name, &changes, &mut unsealed.dirty, false);
+        let Merged {
+            base, secondaries, ..
+        } = &mut *merged;
+        let dirty = &mut unsealed.dirty;
+        base.apply(&options.name, &changes, dirty, false, secondaries);
     }
 
     fn memory_bytes(&self) -> usize {

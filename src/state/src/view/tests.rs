@@ -228,6 +228,7 @@ impl World {
                 .collect();
             assert_eq!(found, bag(&all));
         }
+        self.check_lookups_by_index(rng, (epoch, mergeable), &rows);
         let (mut answer, mut read_back) = (Durable::default(), view_table(self.shape));
         let key_columns = self.table.spec().key_columns;
         let told = self.table.answer_at(epoch, mergeable, 3, |delta| {
@@ -241,6 +242,33 @@ impl World {
             .read_at(Epoch(0), Epoch(0), &[0, 1, 2, 3], 3);
         assert_eq!(bag(&rows.unwrap()), *expected);
         self.epochs.retain(|e, _| *e >= mergeable);
+    }
+}
+
+impl World {
+    /// Lookups by some columns find what a scan finds, whatever indexes there are.
+    fn check_lookups_by_index(
+        &self,
+        rng: &mut Rng,
+        (epoch, mergeable): (Epoch, Epoch),
+        rows: &[RecordBatch],
+    ) {
+        let view = self.table.view();
+        let by: &[usize] = [&[1][..], &[3], &[2], &[3, 1], &[0, 2]][rng.below(5)];
+        if rng.below(10) == 0 {
+            view.retain_indexes(|columns| columns != by);
+        }
+        let value =
+            |rng: &mut Rng, c: &usize| column(rng, schema().field(*c).data_type(), 1, 5, true);
+        let values: Vec<ArrayRef> = by.iter().map(|c| value(rng, c)).collect();
+        let wanted = texts(&values, 1).remove(0);
+        let found = view.lookup_by(epoch, mergeable, by, &values, &[0, 1, 2, 3]);
+        let every = rows
+            .iter()
+            .flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1)));
+        let matching = every.filter(|r| texts(r.project(by).unwrap().columns(), 1)[0] == wanted);
+        let matching: Vec<RecordBatch> = matching.collect();
+        assert_eq!(bag(&[found.unwrap()]), bag(&matching), "{by:?} {wanted}");
     }
 }
 
@@ -348,6 +376,7 @@ fn run_pinned(shape: Shape, seed: u64) {
             );
             let total: i64 = expected.values().sum();
             assert_eq!(view.row_count(*epoch, needed[0]).unwrap(), total as u64);
+            world.check_lookups_by_index(&mut rng, (*epoch, needed[0]), &rows);
         }
         readings.retain_mut(|(epoch, reading, read)| {
             let piece = reading.next_piece().unwrap();
