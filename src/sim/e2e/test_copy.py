@@ -75,10 +75,12 @@ def test_what_is_read(server, unique):
     table = unique("copied")
     server.run(f"CREATE TABLE {table} (a TEXT, b TEXT);")
     for options, (text, rows) in READ.items():
-        with server.connect() as connection, connection.cursor().copy(f"COPY {table} FROM STDIN {options}") as copy:
-            copy.write(text)
-        assert sorted(server.query(f"SELECT * FROM {table}"), key=repr) == sorted(rows, key=repr), options
-        server.run(f"DELETE FROM {table};")
+        with server.connect() as connection:
+            with connection.cursor().copy(f"COPY {table} FROM STDIN {options}") as copy:
+                copy.write(text)
+            assert sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr) == sorted(rows, key=repr), options
+            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"SELECT FROM {table}")
     for options, (text, state, message) in UNREADABLE.items():
         with server.connect() as connection, pytest.raises(psycopg.Error) as raised, connection.cursor().copy(f"COPY {table} FROM STDIN {options}") as copy:
             copy.write(text)
