@@ -66,7 +66,9 @@ pub(super) fn aggregates(
         }
         let args = aggregate.expressions().into_iter();
         let args = args.map(|arg| Piecewise::of(arg, step));
+        // Likewise: with DISTINCT, what it is ordered by is an argument.
         let order = aggregate.order_bys().iter().map(|o| o.expr.clone());
+        let order = order.map(|by| Piecewise::of(by, step));
         let copy = aggregate.with_new_expressions(args.collect(), order.collect());
         copy.map_or_else(|| aggregate.clone(), Arc::new)
     };
