@@ -51,8 +51,11 @@ use tidemark_state::errors::KeptError;
 
 /// Messages taken from the inbox before commands are looked at again.
 const INBOX_BURST: usize = 64;
-/// How long an idle worker sleeps at most; it is woken for everything it knows of.
-const IDLE_SLEEP: Duration = Duration::from_millis(250);
+/// How long an idle worker sleeps at most: it is woken for everything that is told to it, and a
+/// reader that watches its connector by the clock has patience of seconds.
+const IDLE_SLEEP: Duration = Duration::from_secs(1);
+/// How long a worker sleeps at most that holds up its readers: nobody tells it that there is room.
+const HELD_UP_SLEEP: Duration = Duration::from_millis(250);
 /// Work of a round's turns after which commands are looked at again, in slices.
 const ROUND_SLICES: usize = 2;
 
@@ -144,6 +147,8 @@ pub struct Worker {
     announced: bool,
     /// Until replay is over.
     recovering: bool,
+    /// Whether it did not ask a reader in the last round for want of room.
+    holds_up: bool,
 }
 
 impl Worker {
@@ -220,6 +225,7 @@ impl Worker {
             epoch: Epoch(0),
             announced: false,
             recovering: true,
+            holds_up: false,
         }
     }
 
@@ -240,11 +246,16 @@ impl Worker {
             }
             busy |= self.take_turns();
             busy |= self.feed_tables();
-            if !self.readers.is_stalled() {
+            self.holds_up = self.readers.is_stalled();
+            if !self.holds_up {
                 busy |= self.poll_inputs();
             }
             if !busy {
-                self.wait(IDLE_SLEEP);
+                self.wait(if self.holds_up {
+                    HELD_UP_SLEEP
+                } else {
+                    IDLE_SLEEP
+                });
             }
         }
     }
@@ -424,6 +435,7 @@ impl Worker {
         let mut any = false;
         let waiting = self.upstream_of_work();
         let takes_nothing = self.pressure.is_high() && !self.recovering;
+        self.holds_up = takes_nothing;
         let polled: Vec<(RelationId, usize)> = self
             .jobs
             .iter()
@@ -441,6 +453,7 @@ impl Worker {
                     // A start has to come to where it was, whatever there is no room for.
                     match short.or_else(full).filter(|_| !self.recovering) {
                         Some(reason) => {
+                            self.holds_up = true;
                             source.be_held_up(reason);
                             Ok(false)
                         }
