@@ -28,6 +28,41 @@ pub fn cast(expr: Expr, t: &Type) -> Expr {
     }
 }
 
+/// Whether a value is written as a quoted literal or NULL, which is of the type that is wanted.
+pub fn is_untyped(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_untyped(inner),
+        Expr::Value(v) => matches!(
+            v.value,
+            Value::Null
+                | Value::SingleQuotedString(_)
+                | Value::EscapedStringLiteral(_)
+                | Value::UnicodeStringLiteral(_)
+                | Value::DollarQuotedString(_)
+        ),
+        _ => false,
+    }
+}
+
+/// `SELECT` of these expressions.
+pub fn select(exprs: Vec<Expr>) -> Result<ast::Statement> {
+    let parsed = tidemark_planner::parse("SELECT NULL")?
+        .pop()
+        .map(|s| s.kind);
+    let Some(tidemark_planner::StatementKind::Sql(mut statement)) = parsed else {
+        return Err(Error::internal("a SELECT is no query"));
+    };
+    if let ast::Statement::Query(query) = statement.as_mut()
+        && let ast::SetExpr::Select(select) = query.body.as_mut()
+    {
+        select.projection = exprs
+            .into_iter()
+            .map(ast::SelectItem::UnnamedExpr)
+            .collect();
+    }
+    Ok(*statement)
+}
+
 /// The SQL type of a wire type.
 pub fn data_type(t: &Type) -> ast::DataType {
     use ast::{DataType, ExactNumberInfo, TimezoneInfo};

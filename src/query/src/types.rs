@@ -165,6 +165,41 @@ pub fn element_of(array: &Type) -> Option<Type> {
     })
 }
 
+/// Whether a value of one type is converted where one of the other is assigned; a cast may do more.
+pub fn is_assignable(from: &Type, to: &Type) -> bool {
+    let is_text = |t: &Type| matches!(*t, Type::TEXT | Type::VARCHAR | Type::BPCHAR);
+    let is_number = |t: &Type| {
+        matches!(
+            *t,
+            Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC
+        )
+    };
+    let is_moment = |t: &Type| matches!(*t, Type::DATE | Type::TIMESTAMP | Type::TIMESTAMPTZ);
+    match (element_of(from), element_of(to)) {
+        (Some(from), Some(to)) => return is_assignable(&from, &to),
+        (None, Some(_)) => return *from == Type::UNKNOWN,
+        _ => {}
+    }
+    from == to
+        || *from == Type::UNKNOWN
+        || is_text(to)
+        || is_number(from) && is_number(to)
+        || is_moment(from) && is_moment(to)
+        || *from != Type::DATE && is_moment(from) && *to == Type::TIME
+        || matches!(
+            (from, to),
+            (&Type::TIME, &Type::INTERVAL) | (&Type::INTERVAL, &Type::TIME)
+        )
+        || matches!(
+            (from, to),
+            (&Type::JSON, &Type::JSONB) | (&Type::JSONB, &Type::JSON)
+        )
+        || matches!(
+            (from, to),
+            (&Type::INT4 | &Type::INT8, &Type::OID) | (&Type::OID, &Type::INT8)
+        )
+}
+
 /// The type of an SQL name, as `sql_type` holds it; `None` where the Arrow type says it better
 /// (arrays, structs).
 pub fn by_name(name: &str) -> Option<Type> {

@@ -1,5 +1,6 @@
 """Sessions: what one of them holds costs the others nothing for ever. Limits in time are kept, sessions and statements are ended from outside, and the catalog tells who waits for whom."""
 
+import datetime
 import socket
 import struct
 import threading
@@ -325,3 +326,25 @@ def test_who_comes_while_the_node_opens_is_told(own_server):
             own_server.connect()
         assert time.monotonic() - began < 5
     assert own_server.running and not own_server.ready()
+
+
+def test_execute_assigns_its_values_to_the_types_of_the_parameters(server, unique):
+    """The types that PREPARE declares or finds, as in PostgreSQL: what fits is converted, what does not is refused."""
+    table = unique("assigned")
+    server.run(f"CREATE TABLE {table} (k REAL PRIMARY KEY, v INT);\nINSERT INTO {table} VALUES (0.1, 1);")
+    with server.connect() as client:
+        client.execute(f"PREPARE a(REAL) AS SELECT v FROM {table} WHERE k = $1; PREPARE b AS SELECT v FROM {table} WHERE k = $1; PREPARE d(INT) AS SELECT $1;"
+                       f"PREPARE h(SMALLINT) AS UPDATE {table} SET v = $1; PREPARE i(DATE) AS SELECT $1; PREPARE l(BOOL) AS SELECT $1; PREPARE q(JSONB) AS SELECT $1 -> 'a'")
+        answered = {"a(0.1)": 1, "b(0.1)": 1, "d(1.6)": 2, "d('7')": 7, "d(NULL)": None, "d(1 + 1)": 2, "l('yes')": True, "q('{\"a\": 1}')": 1,
+                    "i('2026-01-02 03:04'::TIMESTAMP)": datetime.date(2026, 1, 2)}
+        for call, answer in answered.items():
+            assert client.execute(f"EXECUTE {call}").fetchone() == (answer,), call
+        refused = {"d('x')": "22P02", "d(3000000000)": "22003", "h(70000)": "22003", "d(true)": "42804", "l(1)": "42804", "q('{}'::TEXT)": "42804", "d((SELECT 1))": "0A000"}
+        for call, state in refused.items():
+            with pytest.raises(psycopg.Error) as error:
+                client.execute(f"EXECUTE {call}")
+            assert error.value.sqlstate == state, call
+        for text, state in {"PREPARE x AS SELECT nope": "42703", "PREPARE x(nosuch) AS SELECT 1": "42704"}.items():
+            with pytest.raises(psycopg.Error) as error:
+                client.execute(text)
+            assert error.value.sqlstate == state, text

@@ -1,9 +1,7 @@
-//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and statements prepared by SQL (`PREPARE`,
-//! `EXECUTE`, `DEALLOCATE`), and the small commands that clients send when they pool connections:
-//! `DISCARD`, `SAVEPOINT`, `LISTEN`, `GRANT`, and `KILL`.
+//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and the small commands that clients send when
+//! they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
 
 use super::Session;
-use crate::prepared::check_trees;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
@@ -11,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::sqlparser::ast;
-use tidemark_planner::statement::{Statement, StatementKind};
+use tidemark_planner::statement::Statement;
 use tidemark_query::effects::Hearing;
 use tidemark_query::outcome::{Outcome, RowResult, RowStream, Rows, Status, Tag};
 use tokio::sync::Mutex;
@@ -53,11 +51,10 @@ impl Remaining {
     }
 }
 
-/// A session's cursors and prepared statements, by name.
+/// A session's cursors, by name.
 #[derive(Default)]
 pub struct Cursors {
     open: HashMap<String, Cursor>,
-    prepared: HashMap<String, Statement>,
 }
 
 impl Cursors {
@@ -101,73 +98,15 @@ impl Session {
             }
             S::Prepare {
                 name,
+                data_types,
                 statement: inner,
-                ..
-            } => {
-                let kind = StatementKind::Sql(inner.clone());
-                let name = folded(name);
-                if self.cursors.prepared.contains_key(&name) {
-                    return Err(Error::user(
-                        SqlState("42P05"),
-                        format!("prepared statement \"{name}\" already exists"),
-                    ));
-                }
-                let text = inner.to_string();
-                let held = self.cursors.prepared.values().map(|s| s.text.as_str());
-                check_trees(held.chain([text.as_str()]))?;
-                let prepared = Statement {
-                    text,
-                    start: 0,
-                    positions: Default::default(),
-                    kind,
-                };
-                self.cursors.prepared.insert(name, prepared);
-                done("PREPARE")
-            }
+            } => self.prepare(name, data_types, inner, statement).await,
             S::Execute {
                 name: Some(name),
                 parameters,
                 ..
-            } => {
-                // A value has no parameters of its own.
-                let undefined = tidemark_query::parameters::count(parameters);
-                if undefined > 0 {
-                    return Err(tidemark_query::parameters::undefined(undefined));
-                }
-                let last = name.0.last().and_then(|part| part.as_ident());
-                let name = last.map_or_else(|| name.to_string(), folded);
-                let prepared = self
-                    .cursors
-                    .prepared
-                    .get(&name)
-                    .cloned()
-                    .ok_or_else(|| no_prepared(&name))?;
-                let wanted = tidemark_query::statement::sql_of(&prepared)
-                    .map_or(0, tidemark_query::parameters::count);
-                if wanted != parameters.len() {
-                    return Err(Error::user(
-                        SqlState::SYNTAX_ERROR,
-                        format!("wrong number of parameters for prepared statement \"{name}\""),
-                    )
-                    .with_detail(format!(
-                        "Expected {wanted} parameters but got {}.",
-                        parameters.len()
-                    )));
-                }
-                Box::pin(self.execute(&prepared, parameters)).await
-            }
-            S::Deallocate { name, .. } => {
-                let name = folded(name);
-                if name == "all" {
-                    self.cursors.prepared.clear();
-                    return done("DEALLOCATE ALL");
-                }
-                self.cursors
-                    .prepared
-                    .remove(&name)
-                    .ok_or_else(|| no_prepared(&name))?;
-                done("DEALLOCATE")
-            }
+            } => self.execute_prepared(name, parameters, statement).await,
+            S::Deallocate { name, .. } => self.deallocate(name),
             S::Discard { object_type } => {
                 if matches!(object_type, ast::DiscardObject::ALL) {
                     if self.status() != Status::Idle {
@@ -177,6 +116,7 @@ impl Session {
                         ));
                     }
                     self.cursors = Cursors::default();
+                    self.prepared.clear();
                     self.asker.hear(Hearing::Unlisten(None));
                     self.server.commons.advisory.unlock_all(self.pid());
                     for (name, value) in Arc::make_mut(&mut self.asker.settings).reset_all() {
@@ -333,7 +273,7 @@ impl Session {
 }
 
 /// Folded unless it is quoted.
-fn folded(ident: &ast::Ident) -> String {
+pub(super) fn folded(ident: &ast::Ident) -> String {
     if ident.quote_style.is_some() {
         ident.value.clone()
     } else {
@@ -345,13 +285,6 @@ fn no_cursor(name: &str) -> Error {
     Error::user(
         SqlState("34000"),
         format!("cursor \"{name}\" does not exist"),
-    )
-}
-
-fn no_prepared(name: &str) -> Error {
-    Error::user(
-        SqlState("26000"),
-        format!("prepared statement \"{name}\" does not exist"),
     )
 }
 

@@ -11,10 +11,11 @@
 mod audit;
 pub mod cursors;
 mod describe;
+mod prepare;
 
 use crate::Server;
 use crate::codec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -67,6 +68,8 @@ pub struct Session {
     pub(crate) asker: Asker,
     read: ReadSettings,
     pub(crate) cursors: cursors::Cursors,
+    /// Statements that SQL prepared, by name.
+    prepared: HashMap<String, prepare::PreparedBySql>,
     texts: Texts,
     activity: Arc<Activity>,
     /// When the transaction began: the block, or the statement that runs alone.
@@ -89,6 +92,7 @@ impl Session {
             read: ReadSettings::of(&asker.settings),
             asker,
             cursors: Default::default(),
+            prepared: Default::default(),
             texts: Texts::default(),
             activity,
             began: None,
@@ -150,6 +154,7 @@ impl Session {
     /// The client is sent away: nothing is held any more.
     pub fn abandon(&mut self) {
         self.cursors = Default::default();
+        self.prepared.clear();
         self.asker.abandon();
     }
 
