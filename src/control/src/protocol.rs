@@ -70,7 +70,7 @@ pub enum Command {
     },
     /// Closes an epoch at every source.
     Barrier(Arc<BarrierCommand>),
-    /// An epoch was published: views need not keep apart what nobody can read apart.
+    /// Views need not keep apart what nobody can read apart.
     Publish {
         /// The epochs that can still be read, see `Readers::needed`.
         needed: Arc<[Epoch]>,
@@ -195,6 +195,13 @@ pub enum Event {
     Settled {
         /// The worker.
         worker: WorkerId,
+    },
+    /// Jobs that count have passed barriers on a worker that others have still to pass.
+    Passed {
+        /// The worker.
+        worker: WorkerId,
+        /// Each with its last epoch.
+        jobs: Vec<(RelationId, Epoch)>,
     },
     /// All jobs that count have passed the barrier on a worker.
     Done {

@@ -1,13 +1,26 @@
-//! Who may see what: the newest decided epoch, the newest readable (published) one, and the pins of
-//! readers.
+//! Who may see what: how far each job is complete, the epochs at which relations can be read
+//! together, and the pins of readers.
 //!
-//! A pin and the published epoch are read and written under one lock, so that a reader never pins
-//! an epoch that a writer has already merged past. A pin that is held for too long is given up:
-//! what it would read is not kept any more, and a reader that comes back to it is told so.
+//! **Marks.** A job completes epochs at its own pace, and one that takes hours for one holds up
+//! nobody else. What is read together is read at one epoch that is complete in all of it; so a
+//! fast relation must still have the rows of where a slow one is. It cannot keep every epoch in
+//! between: some are *marks*, and every relation keeps those apart. The oldest mark is complete in
+//! all jobs, the newest is the newest decided epoch. Whoever pins gets the newest mark that is
+//! complete in the relations that it names.
+//!
+//! **Law.** A reader of a relation never sees it go back: the newest mark that a job has completed
+//! stays, and so does the one that it comes to next, so that a job which is behind for ever still
+//! moves on. Of the others every second one is dropped whenever there are more than [`MARKS_MAX`].
+//! So there are no more marks than that and two for each job, and where all jobs keep up, every
+//! epoch is one until the next is complete.
+//!
+//! Marks, completions and pins are read and written under one lock, so that a reader never pins an
+//! epoch that a writer has already merged past. A pin that is held for too long is given up: what
+//! it would read is not kept any more, and a reader that comes back to it is told so.
 
 use crate::protocol::Positions;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,22 +28,37 @@ use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tokio::sync::watch;
 
+/// Marks that are kept beside those that jobs need to move on.
+const MARKS_MAX: usize = 16;
+
 /// Shared by the coordinator, sessions, sinks and creating jobs.
 pub struct Readers {
     state: Mutex<State>,
+    /// The newest decided epoch.
     decided: watch::Sender<Epoch>,
-    published: watch::Sender<Epoch>,
+    /// Some job has completed an epoch, or ended.
+    moved: watch::Sender<()>,
     log_error: Mutex<Option<Error>>,
     stalled: AtomicBool,
 }
 
-#[derive(Default)]
 struct State {
-    published: Epoch,
-    positions: Arc<Positions>,
+    /// Never empty.
+    marks: BTreeMap<Epoch, Mark>,
+    /// The newest decided epoch that each running job has completed.
+    complete: BTreeMap<RelationId, Epoch>,
     /// Since when which epoch is pinned, by the pin's number; `None`: as long as it takes.
     pins: BTreeMap<(Epoch, u64), Option<Instant>>,
     next_pin: u64,
+    /// Marks have gone that nobody was told of.
+    has_dropped: bool,
+}
+
+struct Mark {
+    /// Where all sources stand at its end.
+    positions: Arc<Positions>,
+    /// It stays until all jobs have completed it.
+    stays: bool,
 }
 
 /// Rows as of this epoch stay readable until the pin is dropped.
@@ -45,76 +73,215 @@ pub struct Pin {
     starts: Mutex<Positions>,
 }
 
+impl State {
+    fn beginning_at(epoch: Epoch, positions: Arc<Positions>) -> BTreeMap<Epoch, Mark> {
+        let stays = false;
+        BTreeMap::from([(epoch, Mark { positions, stays })])
+    }
+
+    fn oldest(&self) -> Epoch {
+        *self.marks.keys().next().expect("there is a mark")
+    }
+
+    /// The newest mark up to `epoch`; the oldest if there is none.
+    fn mark_at(&self, epoch: Epoch) -> Epoch {
+        let known = self.marks.range(..=epoch).next_back();
+        known.map_or_else(|| self.oldest(), |(mark, _)| *mark)
+    }
+
+    /// The newest mark that is complete in these relations, as far as their jobs run.
+    fn readable(&self, relations: &[RelationId]) -> Epoch {
+        let complete = relations.iter().filter_map(|id| self.complete.get(id));
+        self.mark_at(complete.min().copied().unwrap_or(Epoch(u64::MAX)))
+    }
+
+    /// The oldest mark moves on to the newest one that all jobs have completed.
+    fn move_on(&mut self) {
+        let newest = self.marks.keys().next_back().copied();
+        let all = self.complete.values().min().copied().or(newest);
+        let oldest = self.mark_at(all.unwrap_or_default());
+        let marks = self.marks.split_off(&oldest);
+        self.has_dropped |= !std::mem::replace(&mut self.marks, marks).is_empty();
+    }
+
+    /// Drops every second mark that no job needs, if there are too many.
+    fn thin(&mut self) {
+        if self.marks.len() <= MARKS_MAX {
+            return;
+        }
+        let complete: BTreeSet<Epoch> = self.complete.values().copied().collect();
+        let reached: BTreeSet<Epoch> = complete.into_iter().map(|e| self.mark_at(e)).collect();
+        let newest = self.marks.keys().next_back().copied();
+        let (mut before, mut drops) = (self.oldest(), false);
+        let oldest = before;
+        self.marks.retain(|epoch, mark| {
+            let is_needed = mark.stays || reached.contains(epoch) || reached.contains(&before);
+            before = *epoch;
+            if *epoch == oldest || Some(*epoch) == newest || is_needed {
+                return true;
+            }
+            drops = !drops;
+            !drops
+        });
+        self.has_dropped = true;
+    }
+
+    fn needed(&self) -> Vec<Epoch> {
+        let pinned = self.pins.keys().map(|(epoch, _)| *epoch);
+        let needed: BTreeSet<Epoch> = pinned.chain(self.marks.keys().copied()).collect();
+        needed.into_iter().collect()
+    }
+
+    /// `epoch` is a mark.
+    fn pin(&mut self, readers: &Arc<Readers>, epoch: Epoch) -> Pin {
+        let positions = self.marks[&epoch].positions.clone();
+        self.pin_since(readers, epoch, positions, Some(Instant::now()))
+    }
+
+    fn pin_since(
+        &mut self,
+        readers: &Arc<Readers>,
+        epoch: Epoch,
+        positions: Arc<Positions>,
+        since: Option<Instant>,
+    ) -> Pin {
+        let number = self.next_pin;
+        self.next_pin += 1;
+        self.pins.insert((epoch, number), since);
+        Pin {
+            readers: readers.clone(),
+            epoch,
+            number,
+            positions,
+            ends: Mutex::default(),
+            starts: Mutex::default(),
+        }
+    }
+}
+
 impl Readers {
-    /// Nothing is decided or published yet.
+    /// Nothing is decided or complete yet.
     pub fn new() -> Arc<Readers> {
+        let state = State {
+            marks: State::beginning_at(Epoch(0), Arc::default()),
+            complete: BTreeMap::new(),
+            pins: BTreeMap::new(),
+            next_pin: 0,
+            has_dropped: false,
+        };
         Arc::new(Readers {
-            state: Mutex::default(),
+            state: Mutex::new(state),
             decided: watch::Sender::new(Epoch(0)),
-            published: watch::Sender::new(Epoch(0)),
+            moved: watch::Sender::new(()),
             log_error: Mutex::default(),
             stalled: AtomicBool::new(false),
         })
     }
 
-    /// Pins the newest readable epoch.
+    /// Pins the newest epoch at which all relations can be read.
     pub fn pin(self: &Arc<Readers>) -> Pin {
         let mut state = self.state.lock();
-        let epoch = state.published;
-        self.pin_in(&mut state, epoch, Some(Instant::now()))
+        let epoch = state.oldest();
+        state.pin(self, epoch)
     }
 
-    /// Pins an epoch that is not published yet, for a job that begins with what relations hold at
-    /// its end. It is never given up: the job takes as long as it takes.
+    /// Pins the newest epoch at which these relations can be read together.
+    pub fn pin_of(self: &Arc<Readers>, relations: &[RelationId]) -> Pin {
+        let mut state = self.state.lock();
+        let epoch = state.readable(relations);
+        state.pin(self, epoch)
+    }
+
+    /// Pins this epoch, if it is a mark.
+    pub fn pin_at(self: &Arc<Readers>, epoch: Epoch) -> Option<Pin> {
+        let mut state = self.state.lock();
+        let is_mark = state.marks.contains_key(&epoch);
+        is_mark.then(|| state.pin(self, epoch))
+    }
+
+    /// Pins an epoch that is no mark, for a job that begins with what relations hold at its end.
+    /// Its input has not told that it has passed it, so nobody has merged past it. It is never given
+    /// up: the job takes as long as it takes.
     pub fn pin_ahead(self: &Arc<Readers>, epoch: Epoch) -> Pin {
-        self.pin_in(&mut self.state.lock(), epoch, None)
+        self.state
+            .lock()
+            .pin_since(self, epoch, Arc::default(), None)
     }
 
-    fn pin_in(self: &Arc<Readers>, state: &mut State, epoch: Epoch, since: Option<Instant>) -> Pin {
-        let number = state.next_pin;
-        state.next_pin += 1;
-        state.pins.insert((epoch, number), since);
-        Pin {
-            readers: self.clone(),
-            epoch,
-            number,
-            positions: state.positions.clone(),
-            ends: Mutex::default(),
-            starts: Mutex::default(),
+    /// Waits until these relations can be read together as of `at_least` or later, and pins the
+    /// newest such epoch.
+    pub async fn pin_when(
+        self: &Arc<Readers>,
+        relations: &[RelationId],
+        at_least: Epoch,
+    ) -> Result<Pin> {
+        let mut moved = self.moved.subscribe();
+        loop {
+            {
+                let mut state = self.state.lock();
+                let epoch = state.readable(relations);
+                if epoch >= at_least {
+                    return Ok(state.pin(self, epoch));
+                }
+            }
+            moved.changed().await.map_err(|_| shutting_down())?;
         }
     }
 
-    /// Epochs up to this one may be merged into the base of a view: published, and not past any
-    /// pin.
+    /// Waits until the newest epoch at which these relations can be read together is `epoch` or
+    /// later.
+    pub async fn wait_readable(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
+        let mut moved = self.moved.subscribe();
+        while self.state.lock().readable(relations) < epoch {
+            moved.changed().await.map_err(|_| shutting_down())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the jobs of these relations, as far as they run, have completed `epoch`.
+    pub async fn wait_complete(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
+        let mut moved = self.moved.subscribe();
+        while !self.is_complete(relations, epoch) {
+            moved.changed().await.map_err(|_| shutting_down())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the jobs of these relations, as far as they run, have completed `epoch`.
+    pub fn is_complete(&self, relations: &[RelationId], epoch: Epoch) -> bool {
+        let state = self.state.lock();
+        let mut complete = relations.iter().filter_map(|id| state.complete.get(id));
+        complete.all(|complete| *complete >= epoch)
+    }
+
+    /// Epochs up to this one may be merged into the base of a view: complete in all jobs, and not
+    /// past any pin.
     pub fn mergeable(&self) -> Epoch {
         let state = self.state.lock();
-        state
-            .pins
-            .keys()
-            .next()
-            .map_or(state.published, |(pin, _)| state.published.min(*pin))
+        let pinned = state.pins.keys().next().map(|(epoch, _)| *epoch);
+        pinned.map_or(state.oldest(), |pin| pin.min(state.oldest()))
     }
 
-    /// The epochs that can still be read, in order: those that are pinned, and the newest published
-    /// one. Those between two of them nobody can read.
+    /// The epochs that can still be read, in order: the marks, and those that are pinned. Those
+    /// between two of them nobody can read.
     pub fn needed(&self) -> Vec<Epoch> {
-        let state = self.state.lock();
-        let mut needed: Vec<Epoch> = state.pins.keys().map(|(epoch, _)| *epoch).collect();
-        needed.push(state.published);
-        needed.sort_unstable();
-        needed.dedup();
-        needed
+        self.state.lock().needed()
     }
 
-    /// Gives up the pins of older epochs that are held for longer than `age_max`. Returns their
-    /// epochs.
-    pub fn expire(&self, age_max: Duration) -> Vec<Epoch> {
+    /// [`Readers::needed`], if a mark has gone since this was asked last.
+    pub fn newly_needed(&self) -> Option<Vec<Epoch>> {
         let mut state = self.state.lock();
-        let published = state.published;
-        let mut given_up = Vec::new();
+        std::mem::take(&mut state.has_dropped).then(|| state.needed())
+    }
+
+    /// Gives up the pins of epochs that are no marks any more and are held for longer than
+    /// `age_max`. Returns their epochs.
+    pub fn expire(&self, age_max: Duration) -> Vec<Epoch> {
+        let state = &mut *self.state.lock();
+        let (marks, mut given_up) = (&state.marks, Vec::new());
         state.pins.retain(|(epoch, _), since| {
             let is_old = since.is_some_and(|since| since.elapsed() > age_max);
-            let keep = *epoch == published || !is_old;
+            let keep = marks.contains_key(epoch) || !is_old;
             if !keep {
                 given_up.push(*epoch);
             }
@@ -123,19 +290,58 @@ impl Readers {
         given_up
     }
 
-    /// Epoch `epoch` is decided.
-    pub fn decide(&self, epoch: Epoch) {
+    /// Epoch `epoch` is decided; `positions`: where all sources stand at its end. With `stays` it
+    /// is a mark until all jobs have completed it.
+    pub fn decide(&self, epoch: Epoch, positions: Arc<Positions>, stays: bool) {
+        {
+            let mut state = self.state.lock();
+            state.marks.insert(epoch, Mark { positions, stays });
+            state.thin();
+            if state.complete.is_empty() {
+                state.move_on();
+            }
+        }
         self.decided.send_replace(epoch);
     }
 
-    /// Epoch `epoch` is decided and complete; `positions`: where all sources stand at its end.
-    pub fn publish(&self, epoch: Epoch, positions: Arc<Positions>) {
+    /// These jobs run, and have completed these epochs, which are decided.
+    pub fn complete(&self, jobs: impl IntoIterator<Item = (RelationId, Epoch)>) {
+        let mut changed = false;
         {
             let mut state = self.state.lock();
-            state.published = epoch;
-            state.positions = positions;
+            for (job, epoch) in jobs {
+                let before = state.complete.insert(job, epoch);
+                changed |= before != Some(epoch);
+            }
+            if changed {
+                state.move_on();
+            }
         }
-        self.published.send_replace(epoch);
+        if changed {
+            self.moved.send_replace(());
+        }
+    }
+
+    /// These jobs do not run any more: nobody waits for them.
+    pub fn forget(&self, jobs: &[RelationId]) {
+        {
+            let mut state = self.state.lock();
+            state.complete.retain(|job, _| !jobs.contains(job));
+            state.move_on();
+        }
+        self.moved.send_replace(());
+    }
+
+    /// All there is is as of this epoch, which is decided and complete in all jobs.
+    pub fn begin_at(&self, epoch: Epoch, positions: Arc<Positions>, jobs: &[RelationId]) {
+        {
+            let mut state = self.state.lock();
+            state.marks = State::beginning_at(epoch, positions);
+            state.complete = jobs.iter().map(|job| (*job, epoch)).collect();
+            state.has_dropped = true;
+        }
+        self.decided.send_replace(epoch);
+        self.moved.send_replace(());
     }
 
     /// Why nothing can be decided at the moment, if so.
@@ -160,25 +366,39 @@ impl Readers {
         *self.decided.borrow()
     }
 
-    /// The newest readable epoch.
+    /// The newest epoch at which all relations can be read.
     pub fn published(&self) -> Epoch {
-        *self.published.borrow()
+        self.state.lock().oldest()
     }
 
-    /// Follows the newest readable epoch.
-    pub fn watch_published(&self) -> watch::Receiver<Epoch> {
-        self.published.subscribe()
+    /// The newest epoch at which this relation can be read. Of one whose job does not run, the
+    /// newest decided one.
+    pub fn readable(&self, relation: RelationId) -> Epoch {
+        self.state.lock().readable(&[relation])
     }
 
-    /// Waits until `epoch` is readable.
-    pub async fn wait_published(&self, epoch: Epoch) -> Result<()> {
-        let mut published = self.published.subscribe();
-        published
-            .wait_for(|p| *p >= epoch)
-            .await
-            .map(|_| ())
-            .map_err(|_| Error::unavailable(SqlState("57P01"), "the server is shutting down"))
+    /// The newest epoch that the job has completed. Of one that does not run, the newest decided
+    /// one.
+    pub fn completed(&self, job: RelationId) -> Epoch {
+        let complete = self.state.lock().complete.get(&job).copied();
+        complete.unwrap_or_else(|| self.decided())
     }
+
+    /// Where all sources stand at the end of the newest decided epoch.
+    pub fn positions(&self) -> Arc<Positions> {
+        let state = self.state.lock();
+        let newest = state.marks.values().next_back();
+        newest.expect("there is a mark").positions.clone()
+    }
+
+    /// Changes when a job has completed an epoch, or ended.
+    pub fn watch_moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::unavailable(SqlState("57P01"), "the server is shutting down")
 }
 
 impl Pin {
@@ -258,10 +478,8 @@ mod tests {
             event_time_micros: None,
         };
         let readers = Readers::new();
-        readers.publish(
-            Epoch(1),
-            Arc::new(Positions::from([(RelationId(1), vec![position(5)])])),
-        );
+        let positions = Positions::from([(RelationId(1), vec![position(5)])]);
+        readers.decide(Epoch(1), Arc::new(positions), false);
         let pin = readers.pin();
         assert_eq!(
             pin.end_of(RelationId(1), || panic!("its cut is known"))
@@ -282,12 +500,19 @@ mod tests {
         );
     }
 
+    /// Decides an epoch that these jobs have completed up to there.
+    fn pass(readers: &Readers, epoch: u64, complete: &[(u32, u64)]) {
+        readers.decide(Epoch(epoch), Arc::default(), false);
+        let complete = complete.iter();
+        readers.complete(complete.map(|(job, epoch)| (RelationId(*job), Epoch(*epoch))));
+    }
+
     #[test]
     fn a_pin_holds_back_merging_until_it_is_dropped() {
         let readers = Readers::new();
-        readers.publish(Epoch(3), Arc::default());
+        pass(&readers, 3, &[(1, 3)]);
         let pin = readers.pin();
-        readers.publish(Epoch(5), Arc::default());
+        pass(&readers, 5, &[(1, 5)]);
         assert_eq!((pin.epoch(), readers.mergeable()), (Epoch(3), Epoch(3)));
         drop(pin);
         assert_eq!(readers.mergeable(), Epoch(5));
@@ -298,10 +523,10 @@ mod tests {
         let readers = Readers::new();
         let mut pins = Vec::new();
         for epoch in [3, 3, 7, 9] {
-            readers.publish(Epoch(epoch), Arc::default());
+            pass(&readers, epoch, &[(1, epoch)]);
             pins.push(readers.pin());
         }
-        readers.publish(Epoch(12), Arc::default());
+        pass(&readers, 12, &[(1, 12)]);
         assert_eq!(readers.needed(), [3, 7, 9, 12].map(Epoch));
         pins.remove(2);
         pins.remove(0);
@@ -311,11 +536,11 @@ mod tests {
     #[test]
     fn what_a_job_begins_with_is_kept_as_long_as_it_takes() {
         let readers = Readers::new();
-        readers.publish(Epoch(3), Arc::default());
+        pass(&readers, 3, &[(1, 3)]);
         let ahead = readers.pin_ahead(Epoch(5));
         assert_eq!(readers.needed(), [3, 5].map(Epoch));
         assert_eq!(readers.mergeable(), Epoch(3));
-        readers.publish(Epoch(7), Arc::default());
+        pass(&readers, 7, &[(1, 7)]);
         assert!(readers.expire(Duration::ZERO).is_empty());
         assert_eq!(
             (readers.mergeable(), readers.needed()),
@@ -328,13 +553,13 @@ mod tests {
     #[test]
     fn a_pin_that_is_too_old_holds_nothing_back() {
         let readers = Readers::new();
-        readers.publish(Epoch(3), Arc::default());
+        pass(&readers, 3, &[(1, 3)]);
         let old = readers.pin();
         assert!(
             readers.expire(Duration::ZERO).is_empty(),
             "the newest stays"
         );
-        readers.publish(Epoch(5), Arc::default());
+        pass(&readers, 5, &[(1, 5)]);
         let new = readers.pin();
         assert!(readers.expire(Duration::from_secs(3600)).is_empty());
         assert_eq!(readers.expire(Duration::ZERO), [Epoch(3)]);
@@ -342,5 +567,96 @@ mod tests {
         drop(old);
         assert_eq!(readers.mergeable(), Epoch(5));
         drop(new);
+    }
+
+    #[test]
+    fn each_is_read_as_far_as_it_is_and_all_together_where_the_slowest_is() {
+        let readers = Readers::new();
+        let [fast, slow] = [RelationId(1), RelationId(2)];
+        pass(&readers, 5, &[(1, 5), (2, 5)]);
+        for epoch in 6..1000 {
+            pass(&readers, epoch, &[(1, epoch)]);
+            assert_eq!(readers.pin_of(&[fast]).epoch(), Epoch(epoch));
+            assert_eq!(readers.pin_of(&[slow, fast]).epoch(), Epoch(5));
+            assert_eq!(readers.mergeable(), Epoch(5));
+            assert!(readers.needed().len() <= MARKS_MAX + 4);
+        }
+        // One that stopped holds up nobody.
+        readers.forget(&[slow]);
+        assert_eq!(readers.needed(), [Epoch(999)]);
+    }
+
+    /// Jobs at random paces: what is read of one never goes back, what was promised to be there is,
+    /// and one that is behind for ever moves on.
+    #[test]
+    fn marks_stay_few_and_every_reader_moves_on() {
+        let readers = Readers::new();
+        let mut random = 7u64;
+        let mut below = |n: u64| {
+            random = random
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (random >> 33) % n
+        };
+        // How far each may be behind.
+        let lags = [0, 3, 40, 700, 5000];
+        let jobs: Vec<RelationId> = (0..lags.len() as u32).map(RelationId).collect();
+        let mut complete = vec![0; lags.len()];
+        let mut read = vec![Epoch(0); lags.len()];
+        let mut needed = readers.needed();
+        for decided in 1..20_000 {
+            let stays = below(500) == 0;
+            readers.decide(Epoch(decided), Arc::default(), stays);
+            for (job, lag) in lags.iter().enumerate() {
+                let least = decided.saturating_sub(*lag);
+                complete[job] = complete[job].max(least + below(decided - least + 1));
+            }
+            let told = jobs.iter().zip(&complete).map(|(job, e)| (*job, Epoch(*e)));
+            readers.complete(told);
+            for (i, job) in jobs.iter().enumerate() {
+                let epoch = readers.readable(*job);
+                assert!(epoch >= read[i], "it goes back");
+                assert!(epoch.0 <= complete[i]);
+                read[i] = epoch;
+                let gone = |e: Epoch| e <= *needed.last().unwrap() && !needed.contains(&e);
+                assert!(!gone(epoch), "nothing was kept of it");
+            }
+            assert!(readers.needed().len() <= MARKS_MAX + 2 * lags.len() + 100);
+            needed = readers.newly_needed().unwrap_or(needed);
+        }
+        for (epoch, lag) in read.iter().zip(lags) {
+            assert!(
+                20_000 - epoch.0 <= 3 * lag + 20,
+                "{epoch} is too far behind {lag}"
+            );
+        }
+    }
+
+    /// What it comes to without waiting.
+    fn at_once<T>(future: std::pin::Pin<&mut impl Future<Output = Result<T>>>) -> Option<T> {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.poll(&mut context) {
+            std::task::Poll::Ready(answer) => Some(answer.expect("nobody shuts down")),
+            std::task::Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn who_wrote_waits_for_what_it_reads_and_for_nothing_else() {
+        let readers = Readers::new();
+        let [table, slow] = [RelationId(1), RelationId(2)];
+        pass(&readers, 5, &[(1, 5), (2, 5)]);
+        readers.decide(Epoch(6), Arc::default(), false);
+        let both = [table, slow];
+        let mut waits = std::pin::pin!(readers.pin_when(&both, Epoch(6)));
+        assert!(at_once(waits.as_mut()).is_none());
+        readers.complete([(table, Epoch(6))]);
+        let alone = std::pin::pin!(readers.pin_when(&both[..1], Epoch(6)));
+        let pin = at_once(alone).expect("it is complete");
+        assert_eq!(pin.epoch(), Epoch(6));
+        assert!(!readers.is_complete(&both, pin.epoch()));
+        assert!(at_once(waits.as_mut()).is_none());
+        readers.complete([(slow, Epoch(6))]);
+        assert!(at_once(waits.as_mut()).is_some());
     }
 }

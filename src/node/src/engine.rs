@@ -94,6 +94,8 @@ pub struct JobStatus {
     pub rows_per_second: f64,
     /// Last complete epoch.
     pub epoch: Epoch,
+    /// Decided epochs after that one, which it has still to complete.
+    pub epochs_behind: u64,
     /// Bytes of state in memory.
     pub memory_bytes: u64,
     /// Late rows that were left out.
@@ -200,14 +202,25 @@ impl Engine {
         &self.node.reading.vault
     }
 
-    /// Pins the newest readable epoch.
+    /// Pins the newest epoch at which all relations can be read.
     pub fn pin(&self) -> Pin {
         self.node.readers.pin()
     }
 
-    /// Waits until `epoch` is decided and complete, so that the next pin includes it.
-    pub async fn wait_visible(&self, epoch: Epoch) -> Result<()> {
-        self.node.readers.wait_published(epoch).await
+    /// The newest epoch at which all relations can be read.
+    pub fn published(&self) -> Epoch {
+        self.node.readers.published()
+    }
+
+    /// Pins the newest epoch at which these relations can be read together; waits until that is
+    /// `at_least`.
+    pub async fn pin_when(&self, relations: &[RelationId], at_least: Epoch) -> Result<Pin> {
+        self.node.readers.pin_when(relations, at_least).await
+    }
+
+    /// Waits until these relations can be read as of `epoch`, which is pinned.
+    pub async fn wait_complete(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
+        self.node.readers.wait_complete(relations, epoch).await
     }
 
     /// Lets a job that stopped or is held back go on; returns when it runs and is visible, or why
@@ -261,8 +274,14 @@ impl Engine {
     /// What can be read of a materialized relation under a pin of `epoch`: of one whose job does
     /// not run its last complete answer, or `55000` with the reason if that cannot be read.
     pub fn answer(&self, relation: RelationId, epoch: Epoch) -> Result<Answer> {
+        let is_complete = self.node.readers.is_complete(&[relation], epoch);
         let (catalog, partitions) = self.node.published.partitions(relation);
         let stopped = catalog.stopped.get(&relation);
+        if !is_complete && stopped.is_none() {
+            return Err(Error::internal(format!(
+                "relation {relation} is read as of epoch {epoch}, which its job has not completed"
+            )));
+        }
         match (partitions, catalog.relations.get(&relation), stopped) {
             (Some(partitions), _, stopped) => Ok(Answer {
                 partitions,
@@ -324,11 +343,10 @@ impl Engine {
     /// All jobs, also those that are being created.
     pub fn jobs(&self) -> Vec<JobStatus> {
         let catalog = self.catalog();
-        let published = self.node.readers.published();
         let figures = self.node.figures.all();
         figures
             .into_iter()
-            .filter_map(|(relation, f)| self.job_status(&catalog, relation, &f, published))
+            .filter_map(|(relation, f)| self.job_status(&catalog, relation, &f))
             .collect()
     }
 
@@ -337,7 +355,6 @@ impl Engine {
         catalog: &Catalog,
         relation: RelationId,
         f: &JobFigures,
-        published: Epoch,
     ) -> Option<JobStatus> {
         let (state, progress, epoch) = *f.state.lock();
         let stopped = catalog.stopped.get(&relation);
@@ -360,6 +377,15 @@ impl Engine {
             return None;
         }
         let rows = f.rows.load(Ordering::Relaxed);
+        let readers = &self.node.readers;
+        let epoch = match state {
+            "running" => readers.completed(relation),
+            _ => epoch,
+        };
+        let epochs_behind = match state {
+            "running" | "creating" | "resuming" => readers.decided().0.saturating_sub(epoch.0),
+            _ => 0,
+        };
         Some(JobStatus {
             relation,
             name,
@@ -368,7 +394,8 @@ impl Engine {
             progress: if state == "running" { 100.0 } else { progress },
             rows,
             rows_per_second: f.rate(rows),
-            epoch: if state == "running" { published } else { epoch },
+            epoch,
+            epochs_behind,
             memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
             late_rows: f.late.load(Ordering::Relaxed),
             undelivered_epochs: sink.undelivered_epochs,
@@ -408,19 +435,20 @@ impl Engine {
         self.node.checkpoints.shown()
     }
 
-    /// Records and rows that failed up to the newest readable epoch, by relation, newest last, with
-    /// the schema and name that the relation has now; the newest 10,000 of each relation are kept.
+    /// Records and rows that failed up to the newest epoch that each job has completed, by
+    /// relation, newest last, with the schema and name that the relation has now; the newest 10,000
+    /// of each relation are kept.
     pub fn errors(&self) -> Vec<(RelationName, Arc<ErrorRow>)> {
         let catalog = self.catalog();
         let name = |id: RelationId, row: &ErrorRow| match catalog.relations.get(&id) {
             Some(relation) => (Some(relation.schema_name.clone()), relation.name.clone()),
             None => (None, row.relation.clone()),
         };
-        let published = self.node.readers.published();
+        let complete = |id| self.node.readers.completed(id);
         self.node
             .errors
             .lock()
-            .rows(published)
+            .rows(complete)
             .map(|(id, row)| (name(id, &row), row))
             .collect()
     }

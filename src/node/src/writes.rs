@@ -2,7 +2,7 @@
 //! earlier writes, into -old +new rows that the log keeps.
 //!
 //! A table's rows are looked up where they live, in the partitions of its view as of the newest
-//! published epoch. On top of that its *head* has what was submitted and is not published yet, so
+//! epoch that can be read of it. On top of that its *head* has what was submitted since, so
 //! that a writer sees all earlier writes; it is empty soon after the last one, and there is no
 //! second copy of a table. A writer locks the heads of its tables, in the order of their ids, so
 //! that no two wait for each other. What it writes is kept in the guard until it commits, and goes
@@ -46,8 +46,8 @@ struct Locked {
     relation: Arc<Relation>,
     head: OwnedMutexGuard<TableHead>,
     _note: LockNote,
-    /// All that was published when it was locked is not in the head.
-    published: Epoch,
+    /// All that could be read of it when it was locked is not in the head.
+    readable: Epoch,
     /// This guard's own writes.
     changes: Vec<ChangeBatch>,
     /// Of a statement whose rows come batch by batch.
@@ -67,7 +67,7 @@ pub struct TableWriters {
     files: Arc<RowFiles>,
     /// Who holds and who awaits the tables' locks.
     locks: Arc<TableLocks>,
-    /// Writes that are not published yet, for resolving the next one.
+    /// Writes that cannot be read yet, for resolving the next one.
     heads: Mutex<HashMap<RelationId, Arc<tokio::sync::Mutex<TableHead>>>>,
 }
 
@@ -134,15 +134,15 @@ impl TableWriters {
             note.granted();
             // The wait can have been long: the table may be gone.
             let relation = self.writable(relation.id)?;
-            let published = self.readers.published();
-            head.forget(published);
+            let readable = self.readers.readable(id);
+            head.forget(readable);
             locked.insert(
                 id,
                 Locked {
                     relation,
                     head,
                     _note: note,
-                    published,
+                    readable,
                     changes: Vec::new(),
                     bulk: None,
                 },
@@ -283,7 +283,7 @@ impl WriteGuard {
         let locked = self.locked(table)?;
         let columns: Vec<usize> = (0..locked.relation.columns.len()).collect();
         let partitions = self.writers.partitions(table)?;
-        let pin = self.writers.readers.pin();
+        let pin = self.writers.readers.pin_of(&[table]);
         let mut changes = locked.head.after(pin.epoch());
         changes.extend(locked.changes.iter().cloned());
         let on_top = consolidate(&locked.relation.arrow_schema(), &changes);
@@ -331,7 +331,8 @@ impl WriteGuard {
         Ok(found)
     }
 
-    /// The rows with these of the keys in the table's partitions, as of the newest published epoch.
+    /// The rows with these of the keys in the table's partitions, as of the newest epoch at which
+    /// those can be read.
     fn published(
         &self,
         table: RelationId,
@@ -346,7 +347,7 @@ impl WriteGuard {
         let which = UInt32Array::from(which);
         let keys = take_all(keys, &which)?;
         let partitions = self.writers.partitions(table)?;
-        let pin = self.writers.readers.pin();
+        let pin = self.writers.readers.pin_of(&[table]);
         let owners: Vec<usize> = hash_columns(&keys, which.len())
             .into_iter()
             .map(|hash| vnode_owner(vnode_of_hash(hash), partitions.len()))
@@ -642,6 +643,12 @@ impl WriteGuard {
         Ok(Some(decision))
     }
 
+    /// The tables that it has locked.
+    pub fn tables(&self) -> impl Iterator<Item = RelationId> + use<> {
+        let tables: Vec<RelationId> = self.tables.keys().copied().collect();
+        tables.into_iter()
+    }
+
     /// Submits, elsewhere if a file has to be made durable for it.
     async fn submit_somewhere(self) -> Result<Option<Decision>> {
         if !self.is_stored() {
@@ -652,16 +659,17 @@ impl WriteGuard {
     }
 
     /// Logs the writes as one; returns their epoch when it is decided. That of rows in a file takes
-    /// its time until it is published: others who are told of it expect to read them, so it is
+    /// its time until they can be read: others who are told of it expect to read them, so it is
     /// waited for.
     pub async fn commit(self) -> Result<Epoch> {
         let (readers, is_stored) = (self.writers.readers.clone(), self.is_stored());
+        let tables: Vec<RelationId> = self.tables().collect();
         let Some(decision) = self.submit_somewhere().await? else {
             return Ok(readers.decided());
         };
         let epoch = decision.await?;
         if is_stored {
-            readers.wait_published(epoch).await?;
+            readers.wait_readable(&tables, epoch).await?;
         }
         Ok(epoch)
     }
@@ -672,7 +680,7 @@ impl WriteGuard {
     }
 }
 
-/// Keeps the tables locked until what was written to them past their heads is published, or
+/// Keeps the tables locked until what was written to them past their heads can be read, or was
 /// refused.
 async fn keep_locked(
     tables: BTreeMap<RelationId, Locked>,
@@ -682,8 +690,11 @@ async fn keep_locked(
     readers: Arc<Readers>,
 ) {
     match decision.await {
-        // A log that fails publishes nothing more, and takes no more writes either.
-        Ok(epoch) => drop(readers.wait_published(epoch).await),
+        // A log that fails lets nobody read more, and takes no more writes either.
+        Ok(epoch) => {
+            let written: Vec<RelationId> = tables.keys().copied().collect();
+            drop(readers.wait_readable(&written, epoch).await);
+        }
         // Of one that failed otherwise the log may have the entry.
         Err(_) if fate.is_refused() => stored.iter().for_each(|rows| rows.discard()),
         Err(_) => {}

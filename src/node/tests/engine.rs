@@ -7,7 +7,7 @@ use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use std::sync::Arc;
 use tidemark_common::config::Config;
-use tidemark_common::{Epoch, Result};
+use tidemark_common::{Epoch, RelationId, Result};
 use tidemark_node::{Engine, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
@@ -103,7 +103,8 @@ impl Database {
             .write(relation.id, &[batch(deletes)], &[batch(inserts)], false)
             .unwrap();
         let epoch = guard.commit().await.unwrap();
-        self.engine.wait_visible(epoch).await.unwrap();
+        let all: Vec<RelationId> = self.engine.catalog().relations.keys().copied().collect();
+        drop(self.engine.pin_when(&all, epoch).await.unwrap());
         epoch
     }
 }

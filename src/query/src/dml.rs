@@ -192,12 +192,13 @@ impl Asker {
     }
 
     /// A snapshot that reads the target through the guard, with more tables by name.
-    async fn write_snapshot(
+    async fn write_snapshot<V: ast::Visit + Sync>(
         &mut self,
         guard: &SharedGuard,
         relation: &Relation,
+        node: &V,
     ) -> Result<Snapshot> {
-        let mut snapshot = self.snapshot().await?;
+        let mut snapshot = self.snapshot(node).await?;
         self.state.mark_start_execution();
         let mut tables = snapshot
             .written
@@ -260,9 +261,10 @@ impl Asker {
         name: String,
         tag: &'static str,
     ) -> Result<Rows> {
-        let snapshot = self.snapshot().await?;
+        let items = items.to_vec();
+        let snapshot = self.snapshot(&items).await?;
         self.state.mark_start_execution();
-        let (table, items) = (relation.clone(), items.to_vec());
+        let table = relation.clone();
         let planned = self.planned(move |state| {
             let (plan, columns) = plan_returning(state, snapshot, &table, affected, items, name)?;
             Ok((runnable(state, plan)?, columns))

@@ -17,7 +17,7 @@ impl Asker {
         analyze: bool,
         verbose: bool,
     ) -> Result<Vec<String>> {
-        let snapshot = self.snapshot().await?;
+        let snapshot = self.snapshot(query).await?;
         self.state.mark_start_execution();
         let query = query.clone();
         let planned = self.planned(move |state| {

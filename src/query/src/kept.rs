@@ -85,11 +85,14 @@ impl Asker {
     async fn look_up(&mut self, kept: &point::Kept, parameters: &[Expr]) -> Result<Option<Rows>> {
         // The catalog before the epoch, as of a snapshot, which costs more than the lookup.
         let catalog = self.catalog();
-        let pin = self.read_pin().await?;
         let found = match kept.known(&catalog, &self.settings) {
             Some(found) => found,
-            None => kept.find(&self.snapshot().await?),
+            None => kept.find(&self.snapshot(kept.statement()).await?),
         };
+        let Some(relation) = found.relation() else {
+            return Ok(None);
+        };
+        let pin = self.read_pin(&[relation]).await?;
         let written = self.transaction.written().map(|(_, tables)| tables);
         let written = written.unwrap_or_default();
         Ok(found.rows(&self.commons.engine, &pin, &written, parameters))

@@ -85,7 +85,7 @@ impl Asker {
             })
             .collect();
         parameters::bind(&mut typed, &values)?;
-        let snapshot = self.snapshot().await?;
+        let snapshot = self.snapshot(&typed).await?;
         let (plan, inferred, columns) = match &typed {
             ast::Statement::Query(_) => {
                 check_select_lists(&typed)?;

@@ -62,8 +62,7 @@ impl Coordinator {
                 }
                 // The state tables of the job have it.
                 Some(_) => {}
-                None if self.readers.published() == epoch => self.store_answer(&wanted, epoch),
-                None => {}
+                None => self.store_answer(&wanted, epoch),
             }
         }
     }
@@ -88,8 +87,13 @@ impl Coordinator {
     }
 
     fn store_answer(&mut self, relation: &Arc<Relation>, epoch: Epoch) {
-        if self.answers.insert((relation.id, epoch)) {
-            let pin = self.readers.pin();
+        // Of one that cannot be restored nobody has the rows of then.
+        if !self.readers.is_complete(&[relation.id], epoch) {
+            return;
+        }
+        if let Some(pin) = self.readers.pin_at(epoch)
+            && self.answers.insert((relation.id, epoch))
+        {
             self.workers
                 .store_answer(relation.clone(), pin, self.next_epoch);
         }

@@ -1,9 +1,11 @@
-//! Barriers, cuts, decisions and publication.
+//! Barriers, cuts, decisions, and how far each job is.
+//!
+//! A job has completed an epoch when it has passed its barrier on all workers and the epoch is
+//! decided; what that lets people see is told by [`crate::Readers`]. An epoch stays on its way
+//! until all jobs have completed it: only then can a checkpoint of it be whole.
 
-use super::{
-    Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, INCOMPLETE_BYTES_MAX, PendingWrite,
-    SHARED_MS_MIN,
-};
+use super::unread::takeable;
+use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARED_MS_MIN, jobs};
 use crate::entry::CUT_BYTES_MAX;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
@@ -15,10 +17,42 @@ use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
 use tokio::sync::oneshot;
 
-/// Epochs that may be on their way at most, with those that only writers asked for.
-const WRITTEN_EPOCHS_MAX: usize = 8192;
+/// Epochs that the job which is behind most may be behind. Nobody gets an epoch beyond that.
+const EPOCHS_BEHIND_MAX: usize = 1 << 17;
 
-/// An epoch whose barrier was sent and that is not published yet.
+/// So many epochs that a job is behind make each one as much longer as it is without them.
+const EPOCHS_BEHIND_STRETCH: usize = 1 << 12;
+
+/// How far a running job is.
+pub(super) struct Progress {
+    /// The first epoch that waits for it.
+    from: Epoch,
+    /// By worker, the last epoch whose barrier it has passed.
+    passed: Vec<Epoch>,
+}
+
+impl Progress {
+    /// It counts after `epoch`.
+    pub(super) fn after(epoch: Epoch, workers: usize) -> Progress {
+        Progress {
+            from: epoch.next(),
+            passed: vec![epoch; workers],
+        }
+    }
+
+    fn pass(&mut self, worker: WorkerId, epoch: Epoch) {
+        if epoch >= self.from {
+            self.passed[worker] = self.passed[worker].max(epoch);
+        }
+    }
+
+    /// The last epoch whose barrier it has passed on all workers.
+    pub(super) fn everywhere(&self) -> Epoch {
+        self.passed.iter().min().copied().unwrap_or_default()
+    }
+}
+
+/// An epoch whose barrier was sent and that some job has not completed yet.
 pub(super) struct EpochInFlight {
     pub epoch: Epoch,
     pub clock: i64,
@@ -27,15 +61,15 @@ pub(super) struct EpochInFlight {
     pub cuts: Vec<bool>,
     pub positions: Positions,
     pub writes: Vec<TableWrites>,
-    /// What it writes to tables, in bytes.
-    pub bytes: usize,
+    /// Whether it changes anything, once decided.
+    pub changes: bool,
     pub errors: Vec<KeptError>,
     pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
     pub done: Vec<bool>,
     pub decided: bool,
     /// What a checkpoint of this epoch contains, taken when the epoch is decided.
     pub snapshot: Option<Snapshot>,
-    /// Where all sources stand at its end, once decided.
+    /// In replay: where all sources stand at its end.
     pub stands: Arc<Positions>,
 }
 
@@ -64,11 +98,14 @@ impl Coordinator {
         if self.shutdown_epoch.is_some() {
             return None;
         }
-        if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX {
+        if self.in_flight.len() >= EPOCHS_BEHIND_MAX {
+            return None;
+        }
+        if self.epochs_ahead() >= EPOCHS_IN_FLIGHT_MAX {
             return self.next_of_writers();
         }
-        let after = |interval| Some(self.last_barrier + interval);
-        let writers = !self.pending_writes.is_empty();
+        let after = |interval| Some(self.last_barrier + self.stretched(interval));
+        let writers = self.some_write_is_takeable();
         let barrier = if writers && !self.reading {
             let is_decided = self.in_flight.back().is_none_or(|e| e.decided);
             let gather = Duration::from_millis(if self.shared { SHARED_MS_MIN } else { 0 });
@@ -76,8 +113,8 @@ impl Coordinator {
         } else if writers || self.urgent {
             after(Duration::from_millis(EPOCH_MS_MIN))
         } else if self.active {
-            let oldest = self.in_flight.front().map(|e| e.sent);
-            let oldest = oldest.map(|sent| self.last_barrier.duration_since(sent));
+            let oldest = self.in_flight.get(self.timed_flights());
+            let oldest = oldest.map(|e| self.last_barrier.duration_since(e.sent));
             after(self.rhythm.interval(self.pace.epoch, oldest))
         } else {
             None
@@ -88,14 +125,52 @@ impl Coordinator {
             .min()
     }
 
-    /// When writers get the next barrier while a job is behind: what they write is decided all the
-    /// same, as long as what is not complete stays within its bounds.
+    /// When writers get the next barrier while all jobs are behind: what they write is decided all
+    /// the same.
     fn next_of_writers(&self) -> Option<Instant> {
         let is_decided = self.in_flight.back().is_none_or(|e| e.decided);
-        let bytes: usize = self.in_flight.iter().map(|e| e.bytes).sum();
-        let has_room = self.in_flight.len() < WRITTEN_EPOCHS_MAX && bytes < INCOMPLETE_BYTES_MAX;
-        let may_go_on = !self.pending_writes.is_empty() && is_decided && has_room;
-        may_go_on.then(|| self.last_barrier + Duration::from_millis(EPOCH_MS_MIN))
+        let may_go_on = is_decided && self.some_write_is_takeable();
+        let interval = self.stretched(Duration::from_millis(EPOCH_MS_MIN));
+        may_go_on.then(|| self.last_barrier + interval)
+    }
+
+    /// The further a job is behind, the longer epochs get.
+    fn stretched(&self, interval: Duration) -> Duration {
+        interval + interval * self.in_flight.len() as u32 / EPOCHS_BEHIND_STRETCH as u32
+    }
+
+    /// How many epochs are on their way that no job has completed.
+    fn epochs_ahead(&self) -> usize {
+        if self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX {
+            return self.in_flight.len();
+        }
+        let first = self.quickest();
+        let ahead = self.in_flight.iter().rev();
+        ahead.take_while(|flight| flight.epoch > first).count()
+    }
+
+    /// The last epoch whose barrier some job has passed. Sources that run on demand only read: who
+    /// reads them counts.
+    fn quickest(&self) -> Epoch {
+        let relations = &self.decisions.catalog.relations;
+        let counts = |id| relations.get(id).is_none_or(|r| !jobs::runs_on_demand(r));
+        let counting = self.progress.iter().filter(|(id, _)| counts(*id));
+        let first = counting.map(|(_, p)| p.everywhere()).max();
+        first.unwrap_or_default()
+    }
+
+    /// How many of those in flight have told the rhythm how long their barriers took.
+    fn timed_flights(&self) -> usize {
+        self.in_flight.partition_point(|e| e.epoch <= self.timed)
+    }
+
+    /// Tells the rhythm how long barriers took up to this epoch.
+    fn time(&mut self, passed: Epoch) {
+        let untimed = self.in_flight.iter().skip(self.timed_flights());
+        for flight in untimed.take_while(|flight| flight.epoch <= passed) {
+            self.rhythm.passed(flight.sent.elapsed());
+            self.timed = flight.epoch;
+        }
     }
 
     pub(super) fn send_barrier(&mut self) -> Result<()> {
@@ -103,10 +178,14 @@ impl Coordinator {
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
         let (mut writes, mut replies) = (Vec::new(), Vec::new());
-        for pending in self.pending_writes.drain(..fitting(&self.pending_writes)) {
+        let (mut taken, held) = takeable(self);
+        self.pending_writes = taken.split_off(fitting(&taken));
+        self.pending_writes.extend(held);
+        for pending in taken {
             writes.extend(pending.writes);
             replies.extend(pending.reply);
         }
+        self.unread.note(epoch, &writes);
         self.shared = replies.len() > 1;
         let takes_all = self.pending_writes.is_empty();
         let now = Instant::now();
@@ -121,7 +200,7 @@ impl Coordinator {
             .map_or(self.decisions.clock, |e| e.clock);
         let clock = clock::now_micros().max(last_clock);
         self.last_barrier = now;
-        self.active = !takes_all;
+        self.active = self.some_write_is_takeable();
         self.urgent = false;
         self.reading = false;
         if self.shutdown.is_some() && checkpoint && takes_all {
@@ -169,7 +248,7 @@ impl Coordinator {
             checkpoint,
             cuts: vec![false; workers],
             positions: Positions::new(),
-            bytes: writes.iter().map(TableWrites::bytes).sum(),
+            changes: false,
             writes,
             errors: Vec::new(),
             replies,
@@ -204,33 +283,55 @@ impl Coordinator {
         if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
             flight.done[worker] = true;
         }
+        for progress in self.progress.values_mut() {
+            progress.pass(worker, epoch);
+        }
+        self.moved = true;
     }
 
-    /// Decides and publishes every epoch that is ready, in order.
+    pub(super) fn on_passed(&mut self, worker: WorkerId, jobs: Vec<(RelationId, Epoch)>) {
+        for (job, epoch) in jobs {
+            if let Some(progress) = self.progress.get_mut(&job) {
+                progress.pass(worker, epoch);
+            }
+        }
+        self.moved = true;
+    }
+
+    /// Tells how far each job has completed what is decided.
+    fn tell_complete(&mut self) {
+        if std::mem::take(&mut self.moved) {
+            self.time(self.quickest());
+            let decided = self.readers.decided();
+            let jobs = self.progress.iter();
+            let complete = jobs.map(|(id, progress)| (*id, progress.everywhere().min(decided)));
+            self.readers.complete(complete);
+            self.look_at_unread();
+        }
+    }
+
+    /// Decides every epoch that is ready, in order, and tells what is complete.
     pub(super) fn advance(&mut self) -> Result<()> {
         self.decide_ready()?;
-        let mut published = None;
+        self.tell_complete();
         while self
             .in_flight
             .front()
             .is_some_and(|e| e.decided && e.done.iter().all(|d| *d))
         {
+            self.time(self.in_flight[0].epoch);
             let Some(flight) = self.in_flight.pop_front() else {
                 break;
             };
-            self.rhythm.passed(flight.sent.elapsed());
-            published = Some((flight.epoch, flight.stands.clone()));
-            self.retained.changed |= flight.epoch > self.retained.epoch()
-                && (!flight.positions.is_empty() || !flight.writes.is_empty());
+            self.retained.changed |= flight.epoch > self.retained.epoch() && flight.changes;
             if flight.checkpoint {
                 self.checkpoint_barrier_passed(flight);
             }
         }
-        if let Some((epoch, stands)) = published {
-            self.readers.publish(epoch, stands);
+        if let Some(needed) = self.readers.newly_needed() {
             self.give_up_old_pins();
             self.workers.broadcast(Command::Publish {
-                needed: self.readers.needed().into(),
+                needed: needed.into(),
             });
         }
         self.try_held()?;
@@ -299,11 +400,21 @@ impl Coordinator {
             }
             let epoch = self.in_flight[*i].epoch;
             let snapshot = self.in_flight[*i].checkpoint.then(|| self.snapshot(epoch));
+            let before = self.readers.positions();
+            let stands = match *before == self.decisions.positions {
+                true => before,
+                false => Arc::new(self.decisions.positions.clone()),
+            };
             let flight = &mut self.in_flight[*i];
             flight.decided = true;
-            flight.stands = Arc::new(self.decisions.positions.clone());
             flight.snapshot = snapshot;
-            self.readers.decide(epoch);
+            flight.changes = !flight.positions.is_empty() || !flight.writes.is_empty();
+            flight.writes = Vec::new();
+            // What a checkpoint makes visible exists at the oldest mark; and a job that begins with
+            // what relations hold at the end of an epoch finds that kept.
+            let stays = flight.checkpoint || self.creating.values().any(|c| c.joined_at(epoch));
+            self.readers.decide(epoch, stands, stays);
+            self.moved = true;
             flight
                 .replies
                 .drain(..)

@@ -166,10 +166,11 @@ impl Coordinator {
             let epoch = halt.stopped.epoch;
             self.halted.insert(id, halt);
             self.stands_at_checkpoint(id, positions);
-            if relation.kind == RelationKind::Sink && self.readers.published() == epoch {
+            let was_sent =
+                relation.kind == RelationKind::Sink && self.readers.readable(id) == epoch;
+            if let Some(pin) = self.readers.pin_at(epoch).filter(|_| was_sent) {
                 // What it has read of epochs after that was not sent.
-                let stands = self.readers.pin().positions().clone();
-                self.stood_at(id, &stands);
+                self.stood_at(id, pin.positions());
             }
             self.keep_answers(id, epoch);
         }
@@ -283,30 +284,33 @@ impl Coordinator {
         }
         tracing::error!(job = %name, %error, "job held back: it is tried again at the next start, \
                                               or by ALTER ... RESUME");
-        let epoch = self.readers.published().max(self.retained.epoch());
         let (creating, held): (Vec<RelationId>, Vec<RelationId>) = self
             .with_readers(relation)
             .into_iter()
             .filter(|id| self.creating.contains_key(id) || self.running.contains(id))
             .partition(|id| self.creating.contains_key(id));
         let stopped = |id: &RelationId| Stopped {
-            epoch,
+            epoch: self.stops_at(*id),
             reason: reason_of(*id == relation, &name, "is held back", error),
             since: clock::now_micros(),
             held: true,
         };
-        let jobs = held.iter().map(|id| (*id, stopped(id))).collect();
+        let jobs: Vec<_> = held.iter().map(|id| (*id, stopped(id))).collect();
+        let ends: Vec<(RelationId, Epoch)> = jobs
+            .iter()
+            .map(|(id, stopped)| (*id, stopped.epoch))
+            .collect();
         let positions = self.decisions.positions.clone();
         self.halt(jobs, &positions, retry)?;
-        for id in &held {
-            self.workers.job_progress(*id, "held back", 100.0, epoch);
+        for (id, epoch) in &ends {
+            self.workers.job_progress(*id, "held back", 100.0, *epoch);
         }
         self.show_catalog();
         for id in creating {
             self.cancel(id, error);
         }
-        let sinks = held.iter().filter(|id| self.is_sink(**id));
-        let sinks: Vec<_> = sinks.map(|id| (*id, epoch)).collect();
+        let sinks = ends.into_iter().filter(|(id, _)| self.is_sink(*id));
+        let sinks: Vec<_> = sinks.collect();
         self.workers.end_sinks(&sinks);
         self.stop_jobs(&held, true);
         self.active = true;

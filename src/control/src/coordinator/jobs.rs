@@ -7,6 +7,7 @@
 //! and checkpoints contain it. The first committed checkpoint with it makes it visible and ends the
 //! statement.
 
+use super::epochs::Progress;
 use super::halted::reason_of;
 use super::{Coordinator, PendingWrite};
 use crate::protocol::{Command, Positions, StartJob, StartMode};
@@ -33,6 +34,13 @@ pub(super) struct Creating {
     pub phase: Phase,
     /// It has run before, and is resumed.
     pub resumes: Option<Resumes>,
+}
+
+impl Creating {
+    /// Whether it has joined at the barrier of this epoch.
+    pub(super) fn joined_at(&self, epoch: Epoch) -> bool {
+        matches!(&self.phase, Phase::Joined { epoch: joined, .. } if *joined == epoch)
+    }
 }
 
 /// What a job that is being created reads of its sources.
@@ -75,9 +83,9 @@ pub(super) struct Creation {
 pub(super) enum Phase {
     /// Each worker tells when its leaves may join.
     CatchingUp { ready: Vec<bool> },
-    /// Joined at the barrier of `epoch`. Its inputs' rows as of that epoch need no pin: each worker
-    /// copies them when its input passes that barrier, so before the epoch can be published, and
-    /// nothing merges past what is published.
+    /// Joined at the barrier of `epoch`, which stays a mark until all jobs have completed it. Each
+    /// worker pins it when its input passes that barrier, so before the input can have completed
+    /// the epoch, and nothing merges past what all jobs have completed.
     Joined {
         epoch: Epoch,
         done: Vec<Epoch>,
@@ -318,7 +326,7 @@ impl Coordinator {
             self.record(&entries)?;
             self.retained.wanted = true;
             for id in promoted {
-                self.running.push(id);
+                self.begins_after(id, Epoch(next.0 - 1));
                 self.workers.broadcast(Command::Promote {
                     relation: id,
                     epoch: next,
@@ -326,6 +334,14 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// The job runs, and counts after `epoch`.
+    fn begins_after(&mut self, id: RelationId, epoch: Epoch) {
+        let progress = Progress::after(epoch, self.workers.count());
+        self.running.push(id);
+        self.progress.insert(id, progress);
+        self.moved = true;
     }
 
     /// The jobs that join at the next barrier. The first reader of a source decides where it
@@ -396,13 +412,13 @@ impl Coordinator {
         let joined: Vec<(Relation, Positions)> = self
             .creating
             .values()
-            .filter(|c| matches!(&c.phase, Phase::Joined { epoch: e, .. } if *e == epoch))
+            .filter(|c| c.joined_at(epoch))
             .map(|c| (c.relation.clone(), c.reading.begins.clone()))
             .collect();
         for (relation, _) in &joined {
             for id in self.sources_on_demand(relation) {
                 if !self.running.contains(&id) {
-                    self.running.push(id);
+                    self.begins_after(id, epoch);
                     // Its rows go nowhere but to its taps: nothing of an earlier run is on its way.
                     self.ending.remove(&id);
                     let source = self.decisions.catalog.relations[&id].clone();
@@ -647,7 +663,10 @@ impl Coordinator {
         gone.extend(idle);
         for id in &gone {
             self.decisions.positions.remove(id);
+            self.progress.remove(id);
         }
+        self.readers.forget(&gone);
+        self.moved = true;
         if !keep_sinks {
             self.workers.close_sinks(&gone);
         }
@@ -677,6 +696,12 @@ impl Coordinator {
             .collect()
     }
 
+    /// Where a job that runs stops: at what was read and sent of it last. One that cannot be
+    /// restored is as the checkpoint has it.
+    pub(super) fn stops_at(&self, id: RelationId) -> Epoch {
+        self.readers.readable(id).max(self.retained.epoch())
+    }
+
     pub(super) fn is_sink(&self, id: RelationId) -> bool {
         let relation = self.decisions.catalog.relations.get(&id);
         relation.is_some_and(|r| r.kind == RelationKind::Sink)
@@ -702,8 +727,6 @@ impl Coordinator {
         // Those that are being created wait for rows of the one that stopped, and would wait for
         // ever.
         let stopped = self.with_readers(relation);
-        // A job that cannot be restored is as the checkpoint has it.
-        let epoch = self.readers.published().max(self.retained.epoch());
         let (creating, stopping): (Vec<RelationId>, Vec<RelationId>) = stopped
             .iter()
             .partition(|id| self.creating.contains_key(id));
@@ -712,7 +735,7 @@ impl Coordinator {
             .filter(|id| self.running.contains(id))
             .map(|id| {
                 let stopped = Stopped {
-                    epoch,
+                    epoch: self.stops_at(id),
                     reason: reason_of(id == relation, &name, "stopped", error),
                     since: clock::now_micros(),
                     held: false,
@@ -727,9 +750,12 @@ impl Coordinator {
                 stopped: stopped.clone(),
             })
             .collect();
-        for (id, _) in &jobs {
-            self.workers.job_progress(*id, "stopped", 100.0, epoch);
+        for (id, stopped) in &jobs {
+            self.workers
+                .job_progress(*id, "stopped", 100.0, stopped.epoch);
         }
+        let sinks = jobs.iter().filter(|(id, _)| self.is_sink(*id));
+        let sinks: Vec<_> = sinks.map(|(id, stopped)| (*id, stopped.epoch)).collect();
         let positions = self.decisions.positions.clone();
         self.halt(jobs, &positions, None)?;
         self.record(&entries)?;
@@ -744,9 +770,6 @@ impl Coordinator {
                     .context(format!("\"{name}\", which it reads, stopped")),
             );
         }
-        let ran = |id: &&RelationId| self.is_sink(**id) && self.running.contains(id);
-        let sinks = stopped.iter().filter(ran);
-        let sinks: Vec<_> = sinks.map(|id| (*id, epoch)).collect();
         self.workers.end_sinks(&sinks);
         // What the sinks have not delivered is in a checkpoint soon.
         self.retained.wanted |= !sinks.is_empty();

@@ -4,11 +4,12 @@
 //! ```text
 //! barrier e to all workers
 //!   -> each answers with its cut -> cut logged and synced: e is DECIDED (writes are acknowledged)
-//!   -> each answers done         -> decided and done: e is PUBLISHED (readable; sinks send)
+//!   -> each tells who passed it  -> decided and passed: e is COMPLETE in a job (it is read, sent)
 //! ```
-//! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions and publications happen
-//! in order. A barrier is sent when something asks for one: rows that a source read, a write, a
-//! statement, a checkpoint that is due. An idle database sends none and writes nothing.
+//! Several epochs may be on their way ([`EPOCHS_IN_FLIGHT_MAX`]); decisions happen in order, and
+//! each job completes them in order. A barrier is sent when something asks for one: rows that a
+//! source read, a write, a statement, a checkpoint that is due. An idle database sends none and
+//! writes nothing.
 //!
 //! **Group commit.** A write waits for no interval: its barrier is sent at once, unless an epoch is
 //! on its way to its decision. Then it waits for that one, and the next epoch takes all who came
@@ -24,15 +25,17 @@
 //! (900 epochs), 99 % within 5 ms; with epochs of 5 ms it had been at most 16 in each. One
 //! connection writes 1,500 times a second.
 //!
-//! **A job that is behind** keeps epochs from being published, and so the sources of all jobs wait
-//! after [`EPOCHS_IN_FLIGHT_MAX`] of them. Writers do not: what they write is decided without any
-//! job, and acknowledged. What they may write before it is complete is bounded in bytes
-//! ([`INCOMPLETE_BYTES_MAX`]).
+//! **A job that is behind** holds up checkpoints, and with them CREATE and FLUSH, and nothing else:
+//! epochs go on, and are read and sent as far as each job is ([`crate::Readers`]). Only where all
+//! jobs are behind do sources wait after [`EPOCHS_IN_FLIGHT_MAX`] epochs; writers do not even then,
+//! for what they write is decided without any job. What is written to a table and not read by all
+//! jobs that it feeds is bounded in bytes ([`unread`]). The further a job is behind, the longer
+//! epochs get, so that not too many of them wait for it.
 //!
-//! The parts: [`epochs`] (barriers, cuts, publication), [`jobs`] (creating, dropping, stopping),
-//! [`rhythm`] (how long an epoch is), [`ddl`] (what may be logged of the catalog), [`halted`] (jobs
-//! that do not run, and resuming them), [`answers`] (what is read of those), [`checkpoints`],
-//! [`recovery`].
+//! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
+//! [`unread`] (writes that wait), [`jobs`] (creating, dropping, stopping), [`ddl`] (what may be
+//! logged of the catalog), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what
+//! is read of those), [`checkpoints`], [`recovery`].
 
 mod answers;
 mod checkpoints;
@@ -46,11 +49,12 @@ mod rhythm;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 use crate::protocol::{Command, Event, Fate, Request, Workers};
 use crate::{CatalogChange, DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
-use epochs::EpochInFlight;
+use epochs::{EpochInFlight, Progress};
 use halted::Halt;
 pub use jobs::stopped_error;
 use jobs::{Creating, Creation, Reading};
@@ -63,12 +67,9 @@ use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::Catalog;
 use tokio::sync::oneshot;
 
-/// Epochs that may be on their way through the workers before the next barrier waits; writers alone
-/// go on.
+/// Epochs that may be on their way through the workers, complete in no job, before the next barrier
+/// waits; writers alone go on.
 pub const EPOCHS_IN_FLIGHT_MAX: usize = 4;
-
-/// Bytes that may be written by epochs on their way before writers wait, too.
-const INCOMPLETE_BYTES_MAX: usize = 64 << 20;
 
 /// An epoch that somebody waits for (a statement, or a write while sources read) is at least this
 /// long, in milliseconds.
@@ -105,6 +106,8 @@ pub struct Coordinator {
     next_epoch: Epoch,
     last_barrier: Instant,
     rhythm: Rhythm,
+    /// The last epoch whose barrier's time it knows.
+    timed: Epoch,
     in_flight: VecDeque<EpochInFlight>,
     /// Something happened that the next epoch should contain.
     active: bool,
@@ -117,6 +120,12 @@ pub struct Coordinator {
     pending_writes: Vec<PendingWrite>,
     creating: BTreeMap<RelationId, Creating>,
     running: Vec<RelationId>,
+    /// How far those are.
+    progress: BTreeMap<RelationId, Progress>,
+    /// That is to be told.
+    moved: bool,
+    /// What was written and is not read everywhere.
+    unread: unread::Unread,
     /// The jobs that do not run.
     halted: BTreeMap<RelationId, Halt>,
     /// Stopped jobs of which workers may still get messages: those that have got the last.
@@ -194,6 +203,7 @@ impl Coordinator {
                 reads,
                 errors,
             } => self.on_cut(worker, epoch, positions, reads, errors),
+            Event::Passed { worker, jobs } => self.on_passed(worker, jobs),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
             Event::Settled { .. } => {}
             Event::Active => {

@@ -7,6 +7,7 @@
 //! there, so that what it answered last and what its sinks have not delivered is there again.
 
 use super::checkpoints::Retained;
+use super::epochs::Progress;
 use super::halted::{Halt, rows_of};
 use super::jobs::{needs_positions, runs_on_demand};
 use super::rhythm::Rhythm;
@@ -339,6 +340,7 @@ impl Coordinator {
         }
         let restored_epoch = manifest.as_ref().map_or(Epoch(0), |m| m.epoch);
         let decided = recovered.decisions.decided;
+        let workers_count = workers.count();
         let skipped = if recovered.loss { LOST_EPOCHS } else { 0 };
         let mut coordinator = Coordinator {
             log,
@@ -349,6 +351,7 @@ impl Coordinator {
             pace,
             last_barrier: Instant::now(),
             rhythm: Rhythm::default(),
+            timed: Epoch(0),
             in_flight: VecDeque::new(),
             active: true,
             urgent: false,
@@ -356,6 +359,12 @@ impl Coordinator {
             shared: false,
             pending_writes: Vec::new(),
             creating: BTreeMap::new(),
+            progress: running
+                .iter()
+                .map(|id| (*id, Progress::after(restored_epoch, workers_count)))
+                .collect(),
+            moved: false,
+            unread: Default::default(),
             running,
             halted: BTreeMap::new(),
             ending: BTreeMap::new(),
@@ -414,10 +423,10 @@ impl Coordinator {
         coordinator.replay(recovered.cuts, stops, manifest.as_deref(), events)?;
         coordinator.log_rows_from_now_on()?;
         coordinator.show_catalog();
-        coordinator.readers.decide(decided);
+        let positions = Arc::new(coordinator.decisions.positions.clone());
         coordinator
             .readers
-            .publish(decided, Arc::new(coordinator.decisions.positions.clone()));
+            .begin_at(decided, positions, &coordinator.running);
         let released: Vec<RelationId> = coordinator.running.clone();
         coordinator.workers.release_sinks(&released);
         coordinator.workers.broadcast(Command::Publish {
@@ -734,8 +743,8 @@ impl Coordinator {
             {
                 if let Some(flight) = self.in_flight.pop_front() {
                     self.retained.changed = true;
-                    self.readers.decide(flight.epoch);
-                    self.readers.publish(flight.epoch, flight.stands);
+                    self.readers
+                        .begin_at(flight.epoch, flight.stands, &self.running);
                     self.workers.broadcast(Command::Publish {
                         needed: self.readers.needed().into(),
                     });

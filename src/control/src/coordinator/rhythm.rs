@@ -5,8 +5,9 @@
 //! what was new fifty milliseconds ago. What a barrier costs is seen in how long it takes to pass
 //! through the workers. An epoch lasts [`SHARE`] times that: barriers have a quarter of the time at
 //! most, and no more where rows queue, since a barrier that waits behind rows makes the next epoch
-//! longer. A node that has little to do is left with [`EPOCH_MS_MIN`], one that catches up with
-//! what `epoch_ms` allows.
+//! longer. The quickest job counts: a slow one does not stretch the epochs of the others. A node
+//! that has little to do is left with [`EPOCH_MS_MIN`], one that catches up with what `epoch_ms`
+//! allows.
 
 use super::EPOCH_MS_MIN;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(super) struct Rhythm {
 }
 
 impl Rhythm {
-    /// A barrier took so long until all were done with its epoch.
+    /// A barrier took so long until the quickest job had passed it.
     pub fn passed(&mut self, took: Duration) {
         self.transit = Some(match self.transit {
             Some(before) => before * (MEMORY - 1) / MEMORY + took.min(before * 2) / MEMORY,

@@ -124,6 +124,105 @@ fn writes_are_acknowledged_while_a_job_is_behind() {
 }
 
 #[test]
+fn a_job_that_is_behind_delays_what_reads_it_and_nothing_else() {
+    let mut bed = Bed::new(2);
+    let (t, other) = (table(1, "t"), table(2, "other"));
+    let (slow, fast) = (view(3, "slow", &t), view(4, "fast", &t));
+    let out = sink(5, "out", &slow);
+    for relation in [&t, &other, &slow, &fast, &out] {
+        bed.create(relation);
+    }
+    let before = bed.readers.published();
+    bed.script.lock().behind = Some(Vec::new());
+    bed.script.lock().fast = [t.id, other.id, fast.id].into();
+    let mut written = before;
+    for _ in 0..100 {
+        written = bed.write(t.id, 1).unwrap().unwrap();
+        assert_eq!(bed.readers.readable(t.id), written);
+        assert_eq!(bed.readers.pin_of(&[fast.id, t.id]).epoch(), written);
+        assert_eq!(bed.readers.pin_of(&[fast.id, slow.id]).epoch(), before);
+        assert_eq!(bed.readers.readable(out.id), before, "nothing is sent");
+    }
+    // Sources and statements get their epochs.
+    bed.coordinator.handle(Event::Active).unwrap();
+    assert!(bed.coordinator.next_deadline().is_some());
+    // It stops where it was read last; what is not behind does not stand still with it.
+    bed.event(failed(&slow));
+    let shown = bed.script.lock().shown.clone();
+    let stopped = |id| shown.stopped[&id].epoch;
+    assert_eq!((stopped(slow.id), stopped(out.id)), (before, before));
+    assert!(bed.readers.published() >= written);
+    let held = bed.script.lock().behind.take();
+    held.into_iter()
+        .flatten()
+        .for_each(|event| bed.event(event));
+    bed.flush().unwrap().unwrap();
+    bed = bed.restart();
+    assert_eq!(bed.script.lock().rows(t.id), Some(100));
+    assert_eq!(bed.script.lock().shown.stopped[&slow.id].epoch, before);
+}
+
+#[test]
+fn a_start_replays_each_job_to_where_it_stopped() {
+    let mut bed = Bed::new(1);
+    let t = table(1, "t");
+    let (slow, fast) = (view(2, "slow", &t), view(3, "fast", &t));
+    for relation in [&t, &slow, &fast] {
+        bed.create(relation);
+    }
+    let before = bed.readers.published();
+    bed.script.lock().behind = Some(Vec::new());
+    bed.script.lock().fast = [t.id, fast.id].into();
+    bed.write(t.id, 1).unwrap().unwrap();
+    bed.event(failed(&slow));
+    let at = bed.write(t.id, 1).unwrap().unwrap();
+    bed.event(failed(&fast));
+    bed.write(t.id, 1).unwrap().unwrap();
+    bed = bed.restart();
+    let shown = bed.script.lock().shown.clone();
+    let stopped = |id| shown.stopped[&id].epoch;
+    assert_eq!((stopped(slow.id), stopped(fast.id)), (before, at));
+    assert_eq!(bed.readers.published(), bed.readers.decided());
+}
+
+/// What a job has still to read of a table is bounded; writes to other tables do not wait for that.
+#[test]
+fn writes_to_a_table_wait_for_who_reads_it_and_others_do_not() {
+    let mut bed = Bed::new(1);
+    let (t, other) = (table(1, "t"), table(2, "other"));
+    let slow = view(3, "slow", &t);
+    for relation in [&t, &other, &slow] {
+        bed.create(relation);
+    }
+    bed.script.lock().behind = Some(Vec::new());
+    bed.script.lock().fast = [t.id, other.id].into();
+    // 16 bytes a row: value and weight.
+    let half = super::unread::UNREAD_BYTES_MAX / 32 + 1;
+    assert!(bed.write(t.id, half).is_some());
+    assert!(bed.write(t.id, half).is_some());
+    assert!(bed.write(t.id, 1).is_none(), "it waits");
+    assert!(bed.write(other.id, 1).unwrap().is_ok());
+    let (_, both) = bed.write_after(&[other.id, t.id], 1, &[]);
+    assert!(both.is_none());
+    assert!(
+        bed.write(other.id, 1).is_none(),
+        "it comes after one that waits"
+    );
+    let relations = vec![slow.id];
+    bed.ask(|reply| Request::Drop { relations, reply })
+        .unwrap()
+        .unwrap();
+    let held = bed.script.lock().behind.take();
+    held.into_iter()
+        .flatten()
+        .for_each(|event| bed.event(event));
+    bed.event(Event::Active);
+    let rows = |id| bed.script.lock().rows(id);
+    assert_eq!(rows(t.id), Some(2 * half as i64 + 2));
+    assert_eq!(rows(other.id), Some(3));
+}
+
+#[test]
 fn a_manifest_that_is_not_stored_loses_nothing() {
     let (t, mut bed) = (table(1, "t"), Bed::new(1));
     bed.create(&t);

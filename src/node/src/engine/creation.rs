@@ -120,7 +120,7 @@ impl Engine {
         let catalog = self.catalog();
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         let starts = self.node.published.starts();
-        let running = self.pin().positions().clone();
+        let running = self.node.readers.positions();
         let sources: Vec<(Arc<Relation>, Vec<SplitPosition>)> = taps
             .iter()
             .filter_map(|(id, _)| catalog.relations.get(id))

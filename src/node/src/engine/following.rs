@@ -18,7 +18,7 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
     let mut connectors: HashMap<RelationId, Arc<dyn SourceConnector>> = HashMap::new();
     while let Some(node) = node.upgrade() {
         let catalog = node.published.catalog();
-        let positions = node.readers.pin().positions().clone();
+        let positions = node.readers.positions();
         connectors.retain(|id, _| positions.contains_key(id));
         for source in catalog.relations.values().filter(|r| {
             positions.contains_key(&r.id)

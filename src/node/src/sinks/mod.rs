@@ -1,12 +1,12 @@
 //! Sinks: one queue and one delivering thread each.
 //!
 //! Workers put each epoch's consolidated changes into the queue as they close it; the thread sends
-//! what is published, in order, together with the marker. What is not delivered at a checkpoint is
-//! stored with it (the sink's own log). After a restart the queue is filled from that log and by
-//! replay, and the marker that the writer reads back tells what was delivered. What leaves when,
-//! and in which pieces, is decided in `queue`; the form of the log is in `log`. A sink that cannot
-//! deliver tries again and holds up nobody, as long as checkpoints can store what it has not
-//! delivered; who waits when they cannot is told in `full`.
+//! what the sink's job has completed, in order, together with the marker. What is not delivered at
+//! a checkpoint is stored with it (the sink's own log). After a restart the queue is filled from
+//! that log and by replay, and the marker that the writer reads back tells what was delivered. What
+//! leaves when, and in which pieces, is decided in `queue`; the form of the log is in `log`. A sink
+//! that cannot deliver tries again and holds up nobody, as long as checkpoints can store what it
+//! has not delivered; who waits when they cannot is told in `full`.
 //!
 //! A sink whose job stops stays: it delivers what was decided and complete when the job stopped, is
 //! a part of every checkpoint, and keeps its identity. Only DROP SINK ends it at once. An error of
@@ -118,7 +118,7 @@ impl State {
     }
 }
 
-/// Tells the error and waits so long. The epochs that are published meanwhile, many a second, are
+/// Tells the error and waits so long. The epochs that get complete meanwhile, many a second, are
 /// no reason to try again earlier; RESUME is.
 fn pause(state: &Mutex<State>, changed: &Condvar, error: &Error, time: Duration) {
     let until = Instant::now() + time;
@@ -287,12 +287,12 @@ impl SinkQueue {
         }
     }
 
-    /// Wakes the delivering thread when more is published.
-    fn follow_published(self: Arc<Self>) {
-        let mut published = self.around.readers.watch_published();
+    /// Wakes the delivering thread when its job may have completed more.
+    fn follow_job(self: Arc<Self>) {
+        let mut moved = self.around.readers.watch_moved();
         let tokio = self.around.storing.tokio.clone();
         tokio.spawn(async move {
-            while published.changed().await.is_ok() && !self.state.lock().closed {
+            while moved.changed().await.is_ok() && !self.state.lock().closed {
                 self.changed.notify_all();
             }
             self.close();
@@ -413,9 +413,9 @@ impl SinkQueue {
             if state.closed {
                 return Ok(None);
             }
-            let published = self.around.readers.published();
+            let complete = self.around.readers.readable(self.relation.id);
             if state.released {
-                match state.queue.next(published)? {
+                match state.queue.next(complete)? {
                     Next::Wait => {}
                     Next::WaitForCheckpoint => self.ask_for_checkpoint(&mut state),
                     next => {

@@ -290,7 +290,7 @@ impl Queue {
         self.counts_from = Some(epoch);
     }
 
-    /// The job is complete up to the published epoch.
+    /// What the job has completed may leave.
     pub fn release(&mut self) {
         if !self.stopped {
             self.ends = None;
@@ -303,7 +303,7 @@ impl Queue {
         if counts { epoch } else { self.leaves_to(epoch) }
     }
 
-    /// Up to where changes may leave when `epoch` is published.
+    /// Up to where changes may leave when the job has completed `epoch`.
     fn leaves_to(&self, epoch: Epoch) -> Epoch {
         self.ends.map_or(epoch, |end| end.min(epoch))
     }
@@ -313,9 +313,9 @@ impl Queue {
         self.epochs.len()
     }
 
-    /// What to do next; epochs up to `published` may leave.
-    pub fn next(&self, published: Epoch) -> Result<Next> {
-        let limit = self.leaves_to(published);
+    /// What to do next; the job has completed epochs up to `complete`.
+    pub fn next(&self, complete: Epoch) -> Result<Next> {
+        let limit = self.leaves_to(complete);
         let Some((epoch, first)) = self.epochs.range(..=limit).next() else {
             return Ok(Next::Wait);
         };

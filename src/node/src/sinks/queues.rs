@@ -105,7 +105,7 @@ impl SinkQueues {
         let queue = Arc::new(SinkQueue::new(&self.around, relation, progress)?);
         queues.insert(relation.id, queue.clone());
         queue.deliver_in_thread()?;
-        queue.clone().follow_published();
+        queue.clone().follow_job();
         Ok(queue)
     }
 }

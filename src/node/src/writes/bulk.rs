@@ -4,7 +4,7 @@
 //! statement has written, 16 to 40 bytes of each.
 //!
 //! A statement that fails drops its guard, and its file with it. One that is committed keeps its
-//! tables locked until its epoch is published: so no head has to hold its rows.
+//! tables locked until its epoch can be read: so no head has to hold its rows.
 
 use super::{Locked, WriteGuard, check_not_null, encoded_keys, short_of_memory, take_all};
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
@@ -107,7 +107,7 @@ impl WriteGuard {
     pub fn is_published(&self, table: RelationId, epoch: Epoch) -> Result<bool> {
         let locked = self.locked(table)?;
         let is_untouched = locked.changes.is_empty() && locked.bulk.is_none();
-        Ok(is_untouched && epoch >= locked.published && !locked.head.has_after(epoch))
+        Ok(is_untouched && epoch >= locked.readable && !locked.head.has_after(epoch))
     }
 
     /// Whether rows of it are in a file.

@@ -1,7 +1,7 @@
-//! What was written to a table and is not published yet.
+//! What was written to a table and cannot be read yet.
 //!
 //! Writes of one table are submitted in order, so their epochs do not decrease. The epoch of one is
-//! told when it is decided, which is before it is published: whoever pins an epoch and then asks a
+//! told when it is decided, which is before it can be read: whoever pins an epoch and then asks a
 //! write for its own knows whether the pinned rows contain it.
 //!
 //! A write may still be refused, because another of its tables stopped: it was never there, and is
@@ -28,7 +28,7 @@ pub(super) fn decision() -> (oneshot::Sender<Result<Epoch>>, Decision) {
     (reply, decision.boxed().shared())
 }
 
-/// A table's writes that are not published yet; see the module.
+/// A table's writes that cannot be read yet; see the module.
 #[derive(Default)]
 pub struct TableHead {
     /// Counts the writes.
@@ -70,8 +70,8 @@ impl TableHead {
         self.version
     }
 
-    /// Forgets what is published, and what was refused.
-    pub(super) fn forget(&mut self, published: Epoch) {
+    /// Forgets what can be read as of `epoch`, and what was refused.
+    pub(super) fn forget(&mut self, readable: Epoch) {
         if self.submitted.iter().any(|s| s.fate.is_refused()) {
             self.submitted.retain(|s| !s.fate.is_refused());
             self.version = self.version.next();
@@ -80,7 +80,7 @@ impl TableHead {
                 touch(&mut self.current, s);
             }
         }
-        let is_past = |s: &Submitted| s.epoch().is_some_and(|epoch| epoch <= published);
+        let is_past = |s: &Submitted| s.epoch().is_some_and(|epoch| epoch <= readable);
         while self.submitted.front().is_some_and(is_past) {
             let Some(past) = self.submitted.pop_front() else {
                 break;
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_what_is_not_published_and_nothing_else() {
+    fn a_head_has_what_cannot_be_read_and_nothing_else() {
         let mut head = TableHead::default();
         let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
             let ((changes, keys), (reply, decision)) = (change(rows), decision());

@@ -26,7 +26,7 @@ impl WriteGuard {
         let locked = self.locked(table)?;
         let schema = locked.relation.arrow_schema();
         let columns: Vec<usize> = (0..schema.fields().len()).collect();
-        let pin = self.writers.readers.pin();
+        let pin = self.writers.readers.pin_of(&[table]);
         let mut changes = Vec::new();
         for partition in self.writers.partitions(table)? {
             let (epoch, mergeable) = (pin.epoch(), pin.mergeable());

@@ -18,7 +18,7 @@ use datafusion::execution::SessionState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Privilege, Relation};
 use tidemark_planner::statement::Name;
 use tidemark_values::moment::Zone;
@@ -34,8 +34,9 @@ pub struct Asker {
     /// The time zone of these settings.
     zone: (Arc<Settings>, Zone),
     pub(crate) transaction: Transaction,
-    /// The last epoch that it wrote into: its next read waits for it.
-    written: Option<Epoch>,
+    /// The last epoch in which it wrote to each table, until all can read it: its next read of
+    /// what is made of the table waits for it.
+    written: BTreeMap<RelationId, Epoch>,
     /// DataFusion's state with its functions.
     pub(crate) state: SessionState,
     pid: i32,
@@ -77,7 +78,7 @@ impl Asker {
             zone: (settings.clone(), settings.zone()),
             settings,
             transaction: Transaction::default(),
-            written: None,
+            written: BTreeMap::new(),
             state,
             pid,
             user,

@@ -4,7 +4,7 @@ use super::Asker;
 use crate::error::from_datafusion;
 use crate::outcome::{Rows, Tag};
 use crate::serving::query::{check_select_lists, plan_to_run};
-use crate::serving::{named, names, threads};
+use crate::serving::{named, names, reads, threads};
 use crate::snapshot::Snapshot;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -15,12 +15,13 @@ use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::SessionZone;
 
 impl Asker {
-    /// What the next statement sees.
-    pub(crate) async fn snapshot(&mut self) -> Result<Snapshot> {
+    /// What a statement sees that reads what `node` names.
+    pub(crate) async fn snapshot<V: ast::Visit + Sync>(&mut self, node: &V) -> Result<Snapshot> {
         // The catalog before the epoch: every relation in it exists at an epoch that is pinned
         // after it.
         let catalog = self.catalog();
-        let pin = self.read_pin().await?;
+        let reads = reads::relations_in(&catalog, &self.settings.search_path(), node);
+        let pin = self.read_pin(&reads).await?;
         Ok(Snapshot {
             commons: self.commons.clone(),
             catalog,
@@ -64,7 +65,7 @@ impl Asker {
     pub async fn select(&mut self, sql: &ast::Statement) -> Result<Rows> {
         check_select_lists(sql)?;
         loop {
-            let snapshot = self.snapshot().await?;
+            let snapshot = self.snapshot(sql).await?;
             let seen = snapshot.catalog.clone();
             let result = self.select_at(snapshot, sql).await;
             let gone = |e: &Error| e.state() == SqlState::UNDEFINED_TABLE;

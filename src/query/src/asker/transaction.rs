@@ -1,8 +1,8 @@
 //! Transaction blocks over the engine's write guards.
 //!
-//! A block's reads see the epoch of its BEGIN; its writes are kept in one guard until COMMIT, which
-//! logs them as one, and are seen by its own reads of those tables. A guard locks a fixed set of
-//! tables. When a block writes another table, the guard is given back, a guard over both is taken
+//! A block's reads see the epoch of its first one; its writes are kept in one guard until COMMIT,
+//! which logs them as one, and are seen by its own reads of those tables. A guard locks a fixed set
+//! of tables. When a block writes another table, the guard is given back, a guard over both is taken
 //! and the block's journal is replayed into it; if a replayed write does not meet the rows that it
 //! met before, somebody else changed them in between and the block fails with `40001`. A savepoint
 //! is a length of the journal. The journal is kept as long as the block, also while there is no
@@ -21,7 +21,7 @@ use crate::settings;
 use arrow::array::RecordBatch;
 use datafusion::sql::sqlparser::ast;
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -74,8 +74,8 @@ pub struct Writes {
 
 /// An open block.
 pub struct Block {
-    /// The epoch of BEGIN.
-    pub pin: Arc<Pin>,
+    /// The epoch of its first read.
+    pub pin: Option<Arc<Pin>>,
     writes: Writes,
     read_only: bool,
     savepoints: Vec<Savepoint>,
@@ -161,21 +161,46 @@ pub fn is_rollback_to(statement: &Statement) -> bool {
 }
 
 impl Asker {
-    /// The epoch that a read sees: the block's, or the newest that includes this session's writes.
-    pub(crate) async fn read_pin(&mut self) -> Result<Arc<Pin>> {
-        if let Some(block) = self.transaction.block() {
-            return Ok(block.pin.clone());
+    /// The epoch that a read of these relations sees: the block's, or the newest that includes this
+    /// session's writes. A block's is that of its first read of any; what is named later and is not
+    /// so far is waited for.
+    pub(crate) async fn read_pin(&mut self, reads: &[RelationId]) -> Result<Arc<Pin>> {
+        let engine = self.commons.engine.clone();
+        if let Some(block) = self.transaction.block()
+            && let Some(pin) = &block.pin
+        {
+            engine.wait_complete(reads, pin.epoch()).await?;
+            return Ok(pin.clone());
         }
-        self.wait_for_own_writes().await?;
-        Ok(Arc::new(self.commons.engine.pin()))
+        let at_least = self.written_for(reads);
+        let pin = Arc::new(engine.pin_when(reads, at_least).await?);
+        if let Some(block) = self.transaction.block().filter(|_| !reads.is_empty()) {
+            block.pin = Some(pin.clone());
+        }
+        Ok(pin)
     }
 
-    async fn wait_for_own_writes(&mut self) -> Result<()> {
-        if let Some(epoch) = self.written {
-            self.commons.engine.wait_visible(epoch).await?;
-            self.written = None;
+    /// The last epoch in which this session wrote to a table that these relations are made of.
+    fn written_for(&mut self, reads: &[RelationId]) -> Epoch {
+        if self.written.is_empty() {
+            return Epoch(0);
         }
-        Ok(())
+        let published = self.commons.engine.published();
+        self.written.retain(|_, epoch| *epoch > published);
+        if self.written.is_empty() {
+            return Epoch(0);
+        }
+        let catalog = self.catalog();
+        let (mut inputs, mut next) = (BTreeSet::new(), reads.to_vec());
+        while let Some(id) = next.pop() {
+            if inputs.insert(id)
+                && let Some(relation) = catalog.relations.get(&id)
+            {
+                next.extend_from_slice(&relation.depends_on);
+            }
+        }
+        let written = self.written.iter().filter(|(id, _)| inputs.contains(id));
+        written.map(|(_, epoch)| *epoch).max().unwrap_or_default()
     }
 
     pub async fn begin(&mut self, read_only: bool) -> Result<Outcome> {
@@ -186,12 +211,10 @@ impl Asker {
             ));
             return Ok(Outcome::Command("BEGIN".into()));
         }
-        self.wait_for_own_writes().await?;
-        let pin = Arc::new(self.commons.engine.pin());
         Arc::make_mut(&mut self.settings).begin();
         let read_only = read_only || self.settings.is_on("default_transaction_read_only");
         self.transaction = Transaction::Open(Box::new(Block {
-            pin,
+            pin: None,
             writes: Writes::default(),
             read_only,
             savepoints: Vec::new(),
@@ -243,10 +266,10 @@ impl Asker {
         }
     }
 
-    /// After DDL: the block reads the newest epoch from here on, in which the change counts.
+    /// After DDL: the block reads a newer epoch from here on, in which the change counts.
     pub fn move_on(&mut self) {
         if let Some(block) = self.transaction.block() {
-            block.pin = Arc::new(self.commons.engine.pin());
+            block.pin = None;
         }
     }
 
@@ -314,8 +337,9 @@ impl Asker {
         if self.settings.get("dml_commit") == Some("async") {
             guard.commit_async().await
         } else {
+            let tables = guard.tables();
             let epoch = guard.commit().await?;
-            self.written = self.written.max(Some(epoch));
+            self.written.extend(tables.map(|table| (table, epoch)));
             Ok(())
         }
     }

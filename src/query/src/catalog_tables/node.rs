@@ -130,6 +130,10 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                 ),
                 ("epoch", longs(rows.iter().map(|r| r.epoch.0 as i64))),
                 (
+                    "epochs_behind",
+                    longs(rows.iter().map(|r| r.epochs_behind as i64)),
+                ),
+                (
                     "memory_bytes",
                     longs(rows.iter().map(|r| r.memory_bytes as i64)),
                 ),

@@ -161,7 +161,8 @@ impl Asker {
             return Ok(None);
         };
         // A block does not see the rows of a table that was created after it began.
-        let begun = self.transaction.block().map(|block| block.pin.epoch());
+        let block = self.transaction.block();
+        let begun = block.and_then(|block| Some(block.pin.as_ref()?.epoch()));
         let is_later = begun.is_some_and(|epoch| relation.created_at > Some(epoch));
         let Some(keys) = keys.arrays(parameters).filter(|_| !is_later) else {
             return Ok(None);
@@ -245,7 +246,7 @@ impl Asker {
         let computed = match computed.is_empty() {
             true => None,
             false => {
-                let snapshot = self.snapshot().await.ok()?;
+                let snapshot = self.snapshot(&computed).await.ok()?;
                 let given = kept.computed_with.iter().zip(types);
                 let given = given.map(|(place, data_type)| (*place, number(*place, data_type)));
                 let (name, given) = (form.qualifier(), given.collect());

@@ -12,7 +12,7 @@ impl Asker {
         let relation = self.target(object, "update")?;
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
-        let snapshot = self.write_snapshot(&guard, &relation).await?;
+        let snapshot = self.write_snapshot(&guard, &relation, update).await?;
         let (table, tree, alias) = (relation.clone(), update.clone(), name.clone());
         let planned = self.planned(move |state| {
             let (plan, assigned) = plan_update(state, &snapshot, &tree, &table, &alias)?;
@@ -69,7 +69,7 @@ impl Asker {
         let relation = self.target(object, "delete from")?;
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
-        let snapshot = self.write_snapshot(&guard, &relation).await?;
+        let snapshot = self.write_snapshot(&guard, &relation, delete).await?;
         let (target, tree, alias) = (relation.clone(), delete.clone(), name.clone());
         let planned = self.planned(move |state| {
             let plan = plan_delete(state, &snapshot, &tree, &target, &alias)?;

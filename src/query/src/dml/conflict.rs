@@ -99,7 +99,7 @@ impl Asker {
         existing: RecordBatch,
         excluded: RecordBatch,
     ) -> Result<Changes> {
-        let mut snapshot = self.write_snapshot(guard, relation).await?;
+        let mut snapshot = self.write_snapshot(guard, relation, update).await?;
         let schema = relation.sql_schema();
         for (table_name, batch) in [
             (name.to_string(), existing),

@@ -26,7 +26,7 @@ impl Asker {
         let batch = match constant {
             Some(batch) => batch,
             None => {
-                let snapshot = self.write_snapshot(&guard, &relation).await?;
+                let snapshot = self.write_snapshot(&guard, &relation, insert).await?;
                 let table = relation.clone();
                 let places: Vec<_> = parts.iter().map(|part| part.places.clone()).collect();
                 let planned = self.planned(move |state| {

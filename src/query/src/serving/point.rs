@@ -133,6 +133,11 @@ impl Kept {
         found.cloned()
     }
 
+    /// The statement, with parameters where its constants were.
+    pub(crate) fn statement(&self) -> &Statement {
+        &self.statement
+    }
+
     /// Finds it, and keeps it.
     pub(crate) fn find(&self, snapshot: &Snapshot) -> Found {
         let form = Form::of(&self.statement);
@@ -147,6 +152,11 @@ impl Kept {
 }
 
 impl Found {
+    /// The relation that is read, unless the statement is to be planned.
+    pub(crate) fn relation(&self) -> Option<RelationId> {
+        self.lookup.as_ref().map(|lookup| lookup.relation.id)
+    }
+
     /// The rows; `None` where the planner has something to say. `written`: tables that the
     /// transaction has written.
     pub(crate) fn rows(

@@ -309,11 +309,21 @@ impl Worker {
             return;
         }
         self.outstanding.remove(&epoch);
+        self.has_passed.retain(|_, passed| *passed > epoch);
         self.tell(Event::Done {
             worker: self.id,
             epoch,
         });
         self.sealing.finish(epoch);
+    }
+
+    /// Tells of jobs that have passed barriers which others have still to pass.
+    pub(super) fn tell_passed(&mut self) {
+        if !self.has_passed.is_empty() {
+            let jobs = std::mem::take(&mut self.has_passed).into_iter().collect();
+            let worker = self.id;
+            self.tell(Event::Passed { worker, jobs });
+        }
     }
 
     /// The last actor of a job has closed an epoch.
@@ -340,6 +350,9 @@ impl Worker {
         }
         for (tapping, input) in joining {
             self.begin_at_join(id, tapping, input, barrier);
+        }
+        if counts {
+            self.has_passed.insert(id, barrier.epoch);
         }
         self.join_positions
             .retain(|(source, epoch), _| *source != id || *epoch > barrier.epoch);

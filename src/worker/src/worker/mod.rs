@@ -132,6 +132,8 @@ pub struct Worker {
     early: HashMap<RelationId, Vec<Delivery>>,
     /// Jobs that still have to pass the barrier of an epoch.
     outstanding: BTreeMap<Epoch, BTreeSet<RelationId>>,
+    /// Jobs that have passed a barrier, which is not told yet.
+    has_passed: BTreeMap<RelationId, Epoch>,
     /// Epochs whose cut is not told yet (replay), with the sources that still read.
     cutting: BTreeMap<Epoch, BTreeSet<RelationId>>,
     /// Where an append-only source stood at the barrier of an epoch at which a job joined.
@@ -217,6 +219,7 @@ impl Worker {
             fences: HashMap::new(),
             early: HashMap::new(),
             outstanding: BTreeMap::new(),
+            has_passed: BTreeMap::new(),
             cutting: BTreeMap::new(),
             join_positions: HashMap::new(),
             reads: Vec::new(),
@@ -246,6 +249,7 @@ impl Worker {
             }
             busy |= self.take_turns();
             busy |= self.feed_tables();
+            self.tell_passed();
             self.holds_up = self.readers.is_stalled();
             if !self.holds_up {
                 busy |= self.poll_inputs();

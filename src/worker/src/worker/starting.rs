@@ -392,6 +392,7 @@ impl Worker {
 
     pub(super) fn remove(&mut self, id: RelationId) {
         self.ended.insert(id);
+        self.has_passed.remove(&id);
         self.turns.retain(|turn| *turn != id);
         if let Some(job) = self.jobs.remove(&id) {
             job.figures.memory[self.id].store(0, Ordering::Relaxed);
