@@ -4,9 +4,11 @@
 //! A connector is chosen by the `connector` option of `CREATE SOURCE|TABLE|SINK`. Its options are
 //! checked without network by [`check_source`] and [`check_sink`], against the outside by
 //! [`check_source_connection`] and [`check_sink_connection`]; [`open_source`] and [`open_sink`]
-//! then give what the runtime drives (traits in `tidemark_changelog::connector`).
+//! then give what the runtime drives (traits in `tidemark_changelog::connector`). The lines of COPY
+//! are split here, too ([`copy`]), beside the other formats.
 
 pub mod blackhole;
+pub mod copy;
 pub mod datagen;
 pub mod format;
 pub mod generator;

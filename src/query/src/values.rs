@@ -17,6 +17,11 @@ use tidemark_values::moment::{IntervalFields, Zone, read_interval};
 
 /// The array of a column from one text per row, `None` for NULL, as they are meant in a time zone.
 pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Result<ArrayRef> {
+    parse_texts(&texts.iter().copied().collect(), column, zone)
+}
+
+/// The same of a column of texts.
+pub fn parse_texts(texts: &StringArray, column: &Column, zone: &Zone) -> Result<ArrayRef> {
     let modifier = types::modifier(&column.sql_type);
     if matches!(column.data_type, DataType::Interval(_)) && modifier >= 0 {
         return intervals(texts, modifier);
@@ -25,7 +30,7 @@ pub fn parse_column(texts: &[Option<&str>], column: &Column, zone: &Zone) -> Res
 }
 
 /// Texts of intervals of certain fields: `5` is five hours to an `interval hour`.
-fn intervals(texts: &[Option<&str>], modifier: i32) -> Result<ArrayRef> {
+fn intervals(texts: &StringArray, modifier: i32) -> Result<ArrayRef> {
     let (fields, digits) = types::interval_parts(modifier);
     let mut spans = IntervalMonthDayNanoBuilder::with_capacity(texts.len());
     let out_of_range = || Error::user(SqlState("22008"), "interval out of range");
@@ -86,7 +91,7 @@ fn restricted(array: ArrayRef, modifier: i32) -> Result<ArrayRef> {
     restricted.map_err(crate::error::from_datafusion)
 }
 
-fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<ArrayRef> {
+fn parse(texts: &StringArray, data_type: &DataType, zone: &Zone) -> Result<ArrayRef> {
     match data_type {
         DataType::Boolean
         | DataType::Int16
@@ -103,13 +108,13 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<Ar
         | DataType::Time64(_)
         | DataType::Timestamp(..)
         | DataType::Interval(_) => {
-            let texts: ArrayRef = Arc::new(StringArray::from_iter(texts.iter().copied()));
+            let texts: ArrayRef = Arc::new(texts.clone());
             let now = chrono::Utc::now().timestamp_micros();
             functions::read_texts(&texts, data_type, now, zone)
                 .map_err(crate::error::from_datafusion)
         }
-        DataType::Utf8 => Ok(Arc::new(StringArray::from_iter(texts.iter().copied()))),
-        DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter().copied()))),
+        DataType::Utf8 => Ok(Arc::new(texts.clone())),
+        DataType::LargeUtf8 => Ok(Arc::new(LargeStringArray::from_iter(texts.iter()))),
         DataType::List(element) => parse_lists(texts, element, zone),
         other => Err(Error::unsupported(format!(
             "literals of type {other} are not supported"
@@ -117,7 +122,7 @@ fn parse(texts: &[Option<&str>], data_type: &DataType, zone: &Zone) -> Result<Ar
     }
 }
 
-fn parse_lists(texts: &[Option<&str>], element: &FieldRef, zone: &Zone) -> Result<ArrayRef> {
+fn parse_lists(texts: &StringArray, element: &FieldRef, zone: &Zone) -> Result<ArrayRef> {
     let mut elements = StringBuilder::new();
     let (mut lengths, mut valid) = (Vec::new(), Vec::new());
     for text in texts {
@@ -131,9 +136,7 @@ fn parse_lists(texts: &[Option<&str>], element: &FieldRef, zone: &Zone) -> Resul
         lengths.push(length);
         valid.push(text.is_some());
     }
-    let elements = elements.finish();
-    let elements: Vec<Option<&str>> = elements.iter().collect();
-    let inner = parse(&elements, element.data_type(), zone)?;
+    let inner = parse(&elements.finish(), element.data_type(), zone)?;
     let offsets = OffsetBuffer::from_lengths(lengths);
     Ok(Arc::new(ListArray::new(
         element.clone(),

@@ -3,5 +3,5 @@
 pub mod lines;
 pub mod options;
 
-pub use lines::Fields;
+pub use lines::Lines;
 pub use options::CopyOptions;

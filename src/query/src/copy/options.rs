@@ -1,7 +1,8 @@
 //! What the options of a COPY say, held against PostgreSQL's rules.
 
-use super::lines::{Fields, bad_format};
+use super::lines::bad_format;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_connector::copy::LineFormat;
 use tidemark_planner::statement::{Copy, CopyOption, CopyValue};
 
 /// Options of COPY.
@@ -193,6 +194,19 @@ impl CopyOptions {
         Ok(options)
     }
 
+    /// How lines are written by them, when the columns are known.
+    pub fn line_format(&self) -> LineFormat {
+        LineFormat {
+            csv: self.csv,
+            delimiter: self.delimiter,
+            quote: self.quote,
+            escape: self.escape,
+            null: self.null.clone(),
+            force_null: self.force_null.columns.clone(),
+            force_not_null: self.force_not_null.columns.clone(),
+        }
+    }
+
     /// Holds the characters against each other.
     fn check(&self) -> Result<()> {
         let end = |c: char| c == '\n' || c == '\r';
@@ -234,7 +248,7 @@ impl CopyOptions {
     }
 
     /// Holds the first line against the columns' names. `22P04` when it is another.
-    pub fn check_header(&self, line: &Fields) -> Result<()> {
+    pub fn check_header(&self, line: &[Option<&str>]) -> Result<()> {
         if line.len() != self.names.len() {
             return Err(bad_format(format!(
                 "wrong number of fields in header line: got {}, expected {}",
@@ -243,7 +257,7 @@ impl CopyOptions {
             )));
         }
         for (at, (got, name)) in line.iter().zip(&self.names).enumerate() {
-            if got.as_ref() == Some(name) {
+            if *got == Some(name.as_str()) {
                 continue;
             }
             let got = match got {

@@ -2,7 +2,7 @@
 
 use super::streamed::{Piece, write_piece};
 use super::*;
-use crate::copy::Fields;
+use crate::copy::Lines;
 use tidemark_planner::statement::{Copied, Copy};
 use tokio::task::JoinHandle;
 
@@ -74,7 +74,7 @@ impl Asker {
         &mut self,
         target: &CopyIn,
         rows: &mut CopyRows,
-        lines: Vec<Fields>,
+        lines: Lines,
     ) -> Result<()> {
         if lines.is_empty() {
             return Ok(());
@@ -172,31 +172,26 @@ impl CopyRows {
 }
 
 /// Lines as rows of the table; `before` lines came before them.
-fn copied_batch(target: &CopyIn, lines: &[Fields], before: usize) -> Result<RecordBatch> {
+fn copied_batch(target: &CopyIn, lines: &Lines, before: usize) -> Result<RecordBatch> {
     let (relation, columns) = (&target.relation, &target.columns);
-    for (i, line) in lines.iter().enumerate() {
-        if line.len() != columns.len() {
-            let what = match columns.get(line.len()) {
-                Some(column) => format!(
-                    "missing data for column \"{}\"",
-                    relation.columns[*column].name
-                ),
-                None => "extra data after last expected column".into(),
-            };
-            return Err(Error::user(SqlState("22P04"), what).with_detail(format!(
-                "COPY {}, line {}.",
-                relation.name,
-                before + i + 1
-            )));
-        }
+    if let Some((line, width)) = lines.other_than(columns.len()) {
+        let what = match columns.get(width) {
+            Some(column) => format!(
+                "missing data for column \"{}\"",
+                relation.columns[*column].name
+            ),
+            None => "extra data after last expected column".into(),
+        };
+        return Err(Error::user(SqlState("22P04"), what).with_detail(format!(
+            "COPY {}, line {}.",
+            relation.name,
+            before + line + 1
+        )));
     }
     let mut arrays = Vec::new();
     for (i, column) in relation.columns.iter().enumerate() {
         let array = match columns.iter().position(|c| *c == i) {
-            Some(at) => {
-                let texts: Vec<Option<&str>> = lines.iter().map(|l| l[at].as_deref()).collect();
-                values::parse_column(&texts, column, &target.zone)?
-            }
+            Some(at) => values::parse_texts(&lines.column(at), column, &target.zone)?,
             None => {
                 let default = constant_default(column)?.ok_or_else(|| {
                     Error::unsupported(format!(

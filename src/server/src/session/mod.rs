@@ -26,7 +26,7 @@ use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tidemark_query::asker::transaction::is_rollback_to;
 use tidemark_query::asker::{Asker, Voice};
 use tidemark_query::clients::Activity;
-use tidemark_query::copy::Fields;
+use tidemark_query::copy::Lines;
 use tidemark_query::dml::CopyRows;
 use tidemark_query::error::Notice;
 use tidemark_query::kept::{Kept, Texts};
@@ -276,7 +276,7 @@ impl Session {
         &mut self,
         target: &CopyIn,
         rows: &mut CopyRows,
-        lines: Vec<Fields>,
+        lines: Lines,
     ) -> Result<()> {
         self.asker.copy_lines(target, rows, lines).await
     }
