@@ -24,4 +24,4 @@ pub use locks::{TableLock, Writer};
 pub use memory::MemoryUse;
 pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
-pub use writes::{WriteGuard, check_write_bytes};
+pub use writes::{NewKeys, WriteGuard, check_write_bytes, unique_keys};

@@ -17,6 +17,7 @@ use crate::locks::{LockNote, TableLock, TableLocks, Writer};
 use crate::sinks::full::{self, FullSinks};
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute;
+use arrow::datatypes::SchemaRef;
 use bulk::Bulk;
 use head::Decision;
 pub use head::TableHead;
@@ -35,6 +36,20 @@ use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
 use tidemark_worker::{Pressure, Published};
 use tokio::sync::OwnedMutexGuard;
+pub use unique::unique_keys;
+
+/// What is known of the keys of rows that come, in a table that has a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewKeys {
+    /// Nothing: a row that has one of them is replaced or stays, as the table says.
+    #[default]
+    Any,
+    /// That they must be free: `23505` for one that is taken.
+    Free,
+    /// All, by what was looked up under this guard: they are those of the rows that leave, or free,
+    /// and each comes once.
+    Known,
+}
 
 /// Exclusive write access to some tables.
 pub struct WriteGuard {
@@ -44,6 +59,8 @@ pub struct WriteGuard {
 
 struct Locked {
     relation: Arc<Relation>,
+    /// Of all its columns.
+    schema: SchemaRef,
     head: OwnedMutexGuard<TableHead>,
     _note: LockNote,
     /// All that could be read of it when it was locked is not in the head.
@@ -139,6 +156,7 @@ impl TableWriters {
             locked.insert(
                 id,
                 Locked {
+                    schema: head.schema(&relation),
                     relation,
                     head,
                     _note: note,
@@ -286,7 +304,7 @@ impl WriteGuard {
         let pin = self.writers.readers.pin_of(&[table]);
         let mut changes = locked.head.after(pin.epoch());
         changes.extend(locked.changes.iter().cloned());
-        let on_top = consolidate(&locked.relation.arrow_schema(), &changes);
+        let on_top = consolidate(&locked.schema, &changes);
         let shares = shares(&on_top, &partitions);
         let mut rows = Vec::new();
         for (partition, share) in partitions.iter().zip(shares) {
@@ -299,7 +317,6 @@ impl WriteGuard {
     /// The rows with these keys (arrays of the table's key columns), without scanning.
     pub fn lookup(&self, table: RelationId, keys: &[ArrayRef]) -> Result<RecordBatch> {
         let locked = self.locked(table)?;
-        let schema = locked.relation.arrow_schema();
         let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
         encode_columns(keys, &mut wanted);
         let mut found = self.lookup_submitted(table, keys, &wanted)?;
@@ -314,9 +331,13 @@ impl WriteGuard {
                     .collect();
                 changes.push(batch.filter(&mask));
             }
-            found = expand_weights(consolidate(&schema, &changes))?;
+            found = expand_weights(consolidate(&locked.schema, &changes))?;
         }
-        compute::concat_batches(&schema, &found).map_err(|e| Error::internal(e.to_string()))
+        match found.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => compute::concat_batches(&locked.schema, &found)
+                .map_err(|e| Error::internal(e.to_string())),
+        }
     }
 
     /// The rows with these keys, also encoded, without this guard's own writes.
@@ -344,8 +365,10 @@ impl WriteGuard {
         }
         let relation = &self.locked(table)?.relation;
         let columns: Vec<usize> = (0..relation.columns.len()).collect();
-        let which = UInt32Array::from(which);
-        let keys = take_all(keys, &which)?;
+        let keys = match which.len() == keys.first().map_or(0, |k| k.len()) {
+            true => keys.to_vec(),
+            false => take_all(keys, &UInt32Array::from(which.clone()))?,
+        };
         let partitions = self.writers.partitions(table)?;
         let pin = self.writers.readers.pin_of(&[table]);
         let owners: Vec<usize> = hash_columns(&keys, which.len())
@@ -363,28 +386,31 @@ impl WriteGuard {
             // Rows that are only ever added may be anywhere.
             let here = |row: &u32| partition.is_append_only() || owners[*row as usize] == worker;
             let rows: Vec<u32> = (0..which.len() as u32).filter(here).collect();
-            if !rows.is_empty() {
-                let keys = take_all(&keys, &UInt32Array::from(rows))?;
-                found.push(partition.lookup(pin.epoch(), pin.mergeable(), &keys, &columns)?);
+            if rows.is_empty() {
+                continue;
             }
+            let share = match rows.len() == which.len() {
+                true => keys.clone(),
+                false => take_all(&keys, &UInt32Array::from(rows))?,
+            };
+            found.push(partition.lookup(pin.epoch(), pin.mergeable(), &share, &columns)?);
         }
         Ok(found)
     }
 
     /// Deletes exactly these rows (all columns, as `rows` returned them under this guard; see
-    /// `holds`), then writes `inserts`. Returns how many rows were (deleted, inserted). A key that
-    /// exists: by the table's conflict rule, or `23505` with `unique = true`. NOT NULL is checked
-    /// here (`23502`).
+    /// `holds`), then writes `inserts`. Returns how many rows were (deleted, inserted). NOT NULL is
+    /// checked here (`23502`).
     pub fn write(
         &mut self,
         table: RelationId,
         deletes: &[RecordBatch],
         inserts: &[RecordBatch],
-        unique: bool,
+        keys: NewKeys,
     ) -> Result<(usize, usize)> {
-        let relation = self.locked(table)?.relation.clone();
-        let schema = relation.arrow_schema();
-        let before = self.tables.get(&table).map_or(0, |l| l.changes.len());
+        let locked = self.locked(table)?;
+        let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
+        let before = locked.changes.len();
         let deleted: usize = deletes.iter().map(RecordBatch::num_rows).sum();
         for rows in deletes.iter().filter(|r| r.num_rows() > 0) {
             self.add(
@@ -395,10 +421,10 @@ impl WriteGuard {
         let mut inserted = 0;
         for rows in inserts.iter().filter(|r| r.num_rows() > 0) {
             let result = check_not_null(&relation, rows).and_then(|()| {
-                if relation.key.is_empty() {
+                if relation.key.is_empty() || keys == NewKeys::Known {
                     Ok(ChangeBatch::insert(rows.clone()))
                 } else {
-                    self.resolve(table, &relation, rows, unique)
+                    self.resolve(table, &relation, rows, keys == NewKeys::Free)
                 }
             });
             match result {
@@ -469,7 +495,7 @@ impl WriteGuard {
             rows.into_iter()
                 .map(|r| ChangeBatch::new(r.clone(), vec![-1; r.num_rows()])),
         );
-        let net = consolidate(&relation.arrow_schema(), &changes);
+        let net = consolidate(&self.locked(table)?.schema, &changes);
         Ok((0..net.num_rows()).all(|i| net.weight(i) >= 0))
     }
 
@@ -511,6 +537,9 @@ impl WriteGuard {
             .map(|k| rows.column(*k).clone())
             .collect();
         let existing = self.lookup(table, &columns)?;
+        if existing.num_rows() == 0 && chosen.len() == rows.num_rows() {
+            return Ok(ChangeBatch::insert(rows.clone()));
+        }
         let mut existing_keys = encoded_keys(&existing, &relation.key);
         let mut keep = vec![true; existing.num_rows()];
         for (i, key) in existing_keys.iter().enumerate() {
@@ -534,7 +563,7 @@ impl WriteGuard {
         let weights: Vec<i64> = std::iter::repeat_n(-1, old.num_rows())
             .chain(std::iter::repeat_n(1, new.num_rows()))
             .collect();
-        let schema = relation.arrow_schema();
+        let schema = self.locked(table)?.schema.clone();
         let new = RecordBatch::try_new(schema.clone(), new.columns().to_vec())
             .map_err(|e| Error::internal(e.to_string()))?;
         let both = compute::concat_batches(&schema, [&old, &new])
@@ -595,7 +624,7 @@ impl WriteGuard {
                 keys.push(Vec::new());
                 continue;
             }
-            let changes = consolidate(&locked.relation.arrow_schema(), &locked.changes);
+            let changes = consolidate(&locked.schema, &locked.changes);
             if changes.is_empty() {
                 continue;
             }
@@ -768,9 +797,13 @@ fn dedup(keys: &mut [Vec<u8>], keep: &mut [bool]) {
     }
 }
 
+/// Bytes that most keys have at most in their encoded form.
+const KEY_BYTES: usize = 16;
+
 fn encoded_keys(rows: &RecordBatch, key: &[usize]) -> Vec<Vec<u8>> {
     let columns: Vec<ArrayRef> = key.iter().map(|k| rows.column(*k).clone()).collect();
-    let mut keys = vec![Vec::new(); rows.num_rows()];
+    let mut keys = Vec::new();
+    keys.resize_with(rows.num_rows(), || Vec::with_capacity(KEY_BYTES));
     encode_columns(&columns, &mut keys);
     keys
 }
@@ -804,28 +837,13 @@ fn check_not_null(relation: &Relation, rows: &RecordBatch) -> Result<()> {
 }
 
 fn duplicate(relation: &Relation, rows: &RecordBatch, row: usize) -> Error {
-    let names: Vec<&str> = relation
-        .key
-        .iter()
-        .map(|k| relation.columns[*k].name.as_str())
-        .collect();
-    let values: Vec<String> = relation
-        .key
-        .iter()
-        .map(|k| tidemark_operator::expr::value_text(rows.column(*k), row))
-        .collect();
-    Error::user(
-        SqlState::UNIQUE_VIOLATION,
-        format!(
-            "duplicate key value violates unique constraint \"{}_pkey\"",
-            relation.name
-        ),
-    )
-    .with_detail(format!(
-        "Key ({})=({}) already exists.",
-        names.join(", "),
-        values.join(", ")
-    ))
+    let (names, values) = unique::shown(relation, rows, &relation.key, row);
+    let message = format!(
+        "duplicate key value violates unique constraint \"{}_pkey\"",
+        relation.name
+    );
+    Error::user(SqlState::UNIQUE_VIOLATION, message)
+        .with_detail(format!("Key ({names})=({values}) already exists."))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use arrow::datatypes::Int64Type;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, RelationId, Result};
-use tidemark_node::{Engine, Writer};
+use tidemark_node::{Engine, NewKeys, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
 
@@ -100,7 +100,12 @@ impl Database {
             .await
             .unwrap();
         guard
-            .write(relation.id, &[batch(deletes)], &[batch(inserts)], false)
+            .write(
+                relation.id,
+                &[batch(deletes)],
+                &[batch(inserts)],
+                NewKeys::Any,
+            )
             .unwrap();
         let epoch = guard.commit().await.unwrap();
         let all: Vec<RelationId> = self.engine.catalog().relations.keys().copied().collect();

@@ -337,9 +337,17 @@ impl Catalog {
         })
     }
 
+    /// Those of them that are unique. They are looked for among all relations.
+    pub fn unique_indexes<'a>(
+        &'a self,
+        on: &'a Relation,
+    ) -> impl Iterator<Item = (&'a Arc<Relation>, Vec<usize>)> {
+        self.indexes(on).filter(|(index, _)| index.key_declared)
+    }
+
     /// Whether there is a unique index over a relation, beside its key.
     pub fn has_unique_index(&self, on: &Relation) -> bool {
-        self.indexes(on).any(|(index, _)| index.key_declared)
+        self.unique_indexes(on).next().is_some()
     }
 
     /// The relations whose jobs cannot run because what is stored of them, or of a relation that

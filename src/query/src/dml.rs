@@ -57,7 +57,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use syntax::*;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_node::check_write_bytes;
+use tidemark_node::{NewKeys, check_write_bytes};
 use tidemark_plan::{Privilege, Relation, RelationKind};
 use tidemark_planner::statement::Statement;
 
@@ -71,9 +71,17 @@ struct Changes {
     inserts: Vec<RecordBatch>,
     /// Rows that RETURNING shows.
     affected: Vec<RecordBatch>,
-    /// Whether the keys that come must be free: of an UPDATE that sets keys, and of an INSERT that
-    /// has looked (ON CONFLICT).
-    unique: bool,
+    /// What is known of the keys that come. They must be free in an UPDATE that sets keys, and in
+    /// an INSERT that has looked (ON CONFLICT).
+    keys: NewKeys,
+}
+
+/// What is known of the keys of rows in which these columns are set anew.
+fn keys_after(relation: &Relation, assigned: &[usize]) -> NewKeys {
+    match relation.key.iter().any(|column| assigned.contains(column)) {
+        true => NewKeys::Free,
+        false => NewKeys::Known,
+    }
 }
 
 fn count(batches: &[RecordBatch]) -> usize {
@@ -227,17 +235,17 @@ impl Asker {
         // RETURNING is computed before anything is written: when it fails, the statement has no
         // effect.
         let returned = match returning {
-            Some((items, name)) => Some(
-                self.returning(relation, changes.affected, items, name, tag)
-                    .await?,
-            ),
+            Some((items, name)) => {
+                let returned = self.returning(relation, changes.affected, items, name, tag);
+                Some(Box::pin(returned).await?)
+            }
             None => None,
         };
         let write = Write {
             table: relation.id,
             deletes: changes.deletes,
             inserts: changes.inserts,
-            unique: changes.unique,
+            keys: changes.keys,
         };
         if write.deletes.is_empty()
             && write.inserts.is_empty()

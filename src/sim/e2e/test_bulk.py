@@ -141,15 +141,16 @@ def test_a_copy_that_does_not_come_to_its_end_leaves_nothing(own_server, end):
     eventually(lambda: not objects(own_server))
 
 
-def test_the_last_row_of_a_key_counts_and_what_was_there_is_replaced(server, unique):
-    """Keys that are there, keys that come twice within one part and far from each other."""
+@pytest.mark.parametrize("begin", ["3\tfirst\n4\tfirst\n4\tsecond\n", "3\tfirst\n4\tfirst\n"], ids=["at_once", "in_the_file"])
+def test_the_last_row_of_a_key_counts_and_what_was_there_is_replaced(server, unique, begin):
+    """Keys that are there, keys that come twice within one part and far from each other, also behind many that ascend."""
     table, kept = unique("twice"), unique("kept")
     server.run(f"CREATE TABLE {table} (k BIGINT PRIMARY KEY, t TEXT); INSERT INTO {table} VALUES (3, 'before'), (-1, 'stays');")
     server.run(f"CREATE TABLE {kept} (k BIGINT, t TEXT, PRIMARY KEY (k)) ON CONFLICT IGNORE; INSERT INTO {kept} VALUES (3, 'before'), (-1, 'stays');")
     filler = "y" * 80
 
     def parts():
-        yield "3\tfirst\n4\tfirst\n4\tsecond\n"
+        yield begin
         for start in range(1_000, 601_000, 10_000):
             yield "".join(f"{k}\t{filler}\n" for k in range(start, start + 10_000))
         yield "3\tlast\n4\tlast\n1000\tlast\n"

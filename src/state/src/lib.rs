@@ -13,6 +13,7 @@ pub mod bytes;
 pub mod checkpoint;
 pub mod chunked;
 pub mod column;
+pub mod comparable;
 pub mod consolidate;
 pub mod errors;
 pub mod halted;

@@ -424,6 +424,9 @@ impl ViewPartition {
                 .map(|(_, base)| base)
                 .collect();
             let found = batch_of(&schema, base.gather(columns, &base_ids), base_ids.len());
+            if come.is_empty() {
+                return found;
+            }
             let added = take_rows(
                 &delta.rows().project(columns).expect("the columns exist"),
                 come,

@@ -1,7 +1,8 @@
 //! Statements that may write more than fits into memory: their rows come batch by batch, are
 //! resolved at once, and beyond [`HELD_BYTES_MAX`] go to a file, which the log names when the
 //! statement commits ([`tidemark_control::stored`]). What stays in memory is the keys that the
-//! statement has written, 16 to 40 bytes of each.
+//! statement has written, 16 to 40 bytes of each; of keys that come in ascending order, as those of
+//! many a file do, only the last one.
 //!
 //! A statement that fails drops its guard, and its file with it. One that is committed keeps its
 //! tables locked until its epoch can be read: so no head has to hold its rows.
@@ -32,8 +33,10 @@ pub(super) struct Bulk {
     writer: Option<RowsWriter>,
     /// What is not in the file, in bytes.
     held_bytes: usize,
-    /// Those of the rows that came, of a table that has keys.
-    keys: KeySet,
+    /// The greatest of the keys that came, of a table that has keys.
+    greatest: Vec<u8>,
+    /// All of them, as soon as one came that was not the greatest.
+    keys: Option<KeySet>,
     /// A key came twice.
     repeats: bool,
 }
@@ -44,7 +47,8 @@ impl Bulk {
             files,
             writer: None,
             held_bytes: 0,
-            keys: KeySet::default(),
+            greatest: Vec::new(),
+            keys: None,
             repeats: false,
         }
     }
@@ -61,10 +65,10 @@ impl WriteGuard {
     /// but by this and commits alone, of a table without unique indexes. Returns `23502` for a NULL
     /// that may not be.
     pub fn append(&mut self, table: RelationId, rows: &RecordBatch) -> Result<()> {
-        let relation = self.locked(table)?.relation.clone();
+        let locked = self.locked(table)?;
+        let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
         self.check_unchecked(&relation)?;
         check_not_null(&relation, rows)?;
-        let schema = relation.arrow_schema();
         let rows = RecordBatch::try_new(schema, rows.columns().to_vec())
             .map_err(|e| Error::internal(e.to_string()))?;
         let changes = if relation.key.is_empty() {
@@ -83,8 +87,8 @@ impl WriteGuard {
         old: &RecordBatch,
         new: Option<&RecordBatch>,
     ) -> Result<()> {
-        let relation = self.locked(table)?.relation.clone();
-        let schema = relation.arrow_schema();
+        let locked = self.locked(table)?;
+        let (relation, schema) = (locked.relation.clone(), locked.schema.clone());
         let mut changes = vec![ChangeBatch::new(old.clone(), vec![-1; old.num_rows()])];
         if let Some(new) = new {
             self.check_unchecked(&relation)?;
@@ -95,8 +99,8 @@ impl WriteGuard {
     }
 
     /// `40001` if there is a unique index by now: rows that come in this way are not checked.
-    fn check_unchecked(&self, relation: &Relation) -> Result<()> {
-        if !self.writers.published.catalog().has_unique_index(relation) {
+    fn check_unchecked(&mut self, relation: &Relation) -> Result<()> {
+        if self.unique_indexes(relation.id)?.is_empty() {
             return Ok(());
         }
         let text = format!("a unique index on table \"{}\" was created", relation.name);
@@ -125,10 +129,10 @@ impl WriteGuard {
     ) -> Result<ChangeBatch> {
         let ignore = relation.conflict == Conflict::Ignore;
         let keys = encoded_keys(&rows, &relation.key);
-        let bulk = self.bulk(table)?;
-        let first: Vec<bool> = keys.iter().map(|key| bulk.keys.insert(key)).collect();
+        self.bulk(table)?;
+        let first = self.locked_mut(table)?.come_first(&keys)?;
         let repeats = first.iter().any(|first| !first);
-        bulk.repeats |= repeats && !ignore;
+        self.bulk(table)?.repeats |= repeats && !ignore;
         let old = self.rows_of_others(table, relation, &rows, &keys, &first)?;
         if old.num_rows() == 0 && !(repeats && ignore) {
             return Ok(ChangeBatch::insert(rows));
@@ -144,7 +148,7 @@ impl WriteGuard {
         }
         let weights = vec![-1; old.num_rows()];
         let changes = [ChangeBatch::new(old, weights), ChangeBatch::insert(rows)];
-        Ok(ChangeBatch::concat(&relation.arrow_schema(), &changes))
+        Ok(ChangeBatch::concat(&self.locked(table)?.schema, &changes))
     }
 
     /// The rows that other statements have left of the keys that come first.
@@ -156,21 +160,22 @@ impl WriteGuard {
         keys: &[Vec<u8>],
         first: &[bool],
     ) -> Result<RecordBatch> {
-        let which = (0..keys.len() as u32).filter(|row| first[*row as usize]);
-        let which = UInt32Array::from(which.collect::<Vec<u32>>());
         let columns: Vec<ArrayRef> = relation
             .key
             .iter()
             .map(|k| rows.column(*k).clone())
             .collect();
-        let columns = take_all(&columns, &which)?;
-        let wanted: Vec<Vec<u8>> = which
-            .values()
-            .iter()
-            .map(|row| keys[*row as usize].clone())
-            .collect();
-        let found = self.lookup_submitted(table, &columns, &wanted)?;
-        compute::concat_batches(&relation.arrow_schema(), &found)
+        let found = match first.iter().all(|first| *first) {
+            true => self.lookup_submitted(table, &columns, keys)?,
+            false => {
+                let which = (0..keys.len() as u32).filter(|row| first[*row as usize]);
+                let which = UInt32Array::from(which.collect::<Vec<u32>>());
+                let wanted = which.values().iter().map(|row| keys[*row as usize].clone());
+                let wanted: Vec<Vec<u8>> = wanted.collect();
+                self.lookup_submitted(table, &take_all(&columns, &which)?, &wanted)?
+            }
+        };
+        compute::concat_batches(&self.locked(table)?.schema, &found)
             .map_err(|e| Error::internal(e.to_string()))
     }
 
@@ -224,6 +229,50 @@ fn check_stored_bytes(bytes: u64, pressure: &Pressure) -> Result<()> {
 }
 
 impl Locked {
+    /// Of each of these keys, in their encoded form, whether the statement writes it first.
+    fn come_first(&mut self, keys: &[Vec<u8>]) -> Result<Vec<bool>> {
+        let Some(bulk) = &mut self.bulk else {
+            return Err(Error::internal("no statement writes the table"));
+        };
+        if bulk.keys.is_none() {
+            let before = std::iter::once(&bulk.greatest).chain(keys);
+            if before.zip(keys).all(|(before, key)| before < key) {
+                if let Some(last) = keys.last() {
+                    bulk.greatest.clone_from(last);
+                }
+                return Ok(vec![true; keys.len()]);
+            }
+        }
+        let mut all = match bulk.keys.take() {
+            Some(all) => all,
+            None => self.keys_written()?,
+        };
+        let first = keys.iter().map(|key| all.insert(key)).collect();
+        if let Some(bulk) = &mut self.bulk {
+            bulk.keys = Some(all);
+        }
+        Ok(first)
+    }
+
+    /// The keys of the rows that the statement has written.
+    fn keys_written(&self) -> Result<KeySet> {
+        let mut all = KeySet::default();
+        let mut add = |changes: &ChangeBatch| {
+            let keys = encoded_keys(changes.rows(), &self.relation.key);
+            let come = keys.iter().enumerate();
+            for (_, key) in come.filter(|(row, _)| changes.weight(*row) > 0) {
+                all.insert(key);
+            }
+        };
+        self.changes.iter().for_each(&mut add);
+        if let Some(writer) = self.bulk.as_ref().and_then(|bulk| bulk.writer.as_ref()) {
+            for at in 0..writer.pieces() {
+                add(&writer.read(at)?);
+            }
+        }
+        Ok(all)
+    }
+
     /// Moves what is in memory to the file, in pieces.
     fn store_held(&mut self) -> Result<()> {
         let Some(bulk) = &mut self.bulk else {
@@ -233,7 +282,7 @@ impl Locked {
             Some(writer) => writer,
             none => none.insert(bulk.files.begin()?),
         };
-        let schema = self.relation.arrow_schema();
+        let schema = self.schema.clone();
         let (mut piece, mut bytes) = (Vec::new(), 0);
         for changes in self.changes.drain(..) {
             bytes += changes_bytes(&changes);

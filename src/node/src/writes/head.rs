@@ -7,7 +7,9 @@
 //! A write may still be refused, because another of its tables stopped: it was never there, and is
 //! forgotten with what it left. The coordinator refuses what was resolved against it meanwhile.
 
+use super::unique::UniqueIndexes;
 use arrow::array::{RecordBatch, UInt32Array};
+use arrow::datatypes::SchemaRef;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,6 +18,7 @@ use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result};
 use tidemark_control::coordinator::shutting_down;
 use tidemark_control::protocol::Fate;
+use tidemark_plan::Relation;
 use tokio::sync::oneshot;
 
 /// Tells the epoch of submitted writes when it is decided.
@@ -37,6 +40,9 @@ pub struct TableHead {
     /// By key, of a table that has one: the last of those writes that touched it, and the row that
     /// it left.
     current: Current,
+    /// What is to be unique in the table, beside its key.
+    pub(super) unique: UniqueIndexes,
+    schema: Option<SchemaRef>,
 }
 
 type Current = HashMap<Vec<u8>, (Epoch, Option<(Arc<RecordBatch>, u32)>)>;
@@ -65,6 +71,12 @@ impl Submitted {
 }
 
 impl TableHead {
+    /// The schema of the table's rows. The columns of a table stay as they are.
+    pub(super) fn schema(&mut self, table: &Relation) -> SchemaRef {
+        let schema = self.schema.get_or_insert_with(|| table.arrow_schema());
+        schema.clone()
+    }
+
     /// A number that changes with every write, and when one is forgotten that was refused.
     pub(super) fn version(&self) -> Epoch {
         self.version
@@ -153,6 +165,9 @@ impl TableHead {
     /// The rows of those keys that are here, each once, and the positions of the keys of which
     /// nothing is known here.
     pub(super) fn lookup(&self, wanted: &[Vec<u8>]) -> Result<(Vec<RecordBatch>, Vec<u32>)> {
+        if self.current.is_empty() {
+            return Ok((Vec::new(), (0..wanted.len() as u32).collect()));
+        }
         let mut elsewhere = Vec::new();
         let mut seen: HashSet<&[u8]> = HashSet::new();
         let mut rows: HashMap<*const RecordBatch, (&RecordBatch, Vec<u32>)> = HashMap::new();

@@ -2,21 +2,67 @@
 //!
 //! It is checked when the statement has written, so that an UPDATE may move values around among its
 //! rows. Rows that have the added values are found through the index, as readers find them, and in
-//! what is not published yet. A NULL equals nothing.
+//! what is not published yet. A NULL equals nothing; 1.0 equals 1.00.
 
-use super::{WriteGuard, encoded_keys, expand_weights};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use super::{Locked, WriteGuard, expand_weights};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute;
+use arrow::datatypes::DataType;
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::key::encode_columns;
 use tidemark_common::{Error, RelationId, Result, SqlState};
-use tidemark_plan::Relation;
+use tidemark_operator::expr::value_text;
+use tidemark_operator::functions::cast_array;
+use tidemark_plan::{Catalog, Relation};
+use tidemark_state::comparable::comparables;
 use tidemark_state::consolidate::consolidate;
 
+/// The unique indexes of a table, kept from one write to the next: they are looked for among all
+/// relations when the catalog has changed.
+#[derive(Default)]
+pub(super) struct UniqueIndexes {
+    catalog: Weak<Catalog>,
+    found: Arc<[UniqueIndex]>,
+}
+
+/// One of them.
+pub(super) struct UniqueIndex {
+    name: String,
+    columns: Vec<usize>,
+}
+
+impl UniqueIndexes {
+    /// Those that a catalog has of this table.
+    fn of(&mut self, catalog: &Arc<Catalog>, table: &Relation) -> Arc<[UniqueIndex]> {
+        if !std::ptr::eq(self.catalog.as_ptr(), Arc::as_ptr(catalog)) {
+            let found = catalog.unique_indexes(table);
+            let found = found.map(|(index, columns)| UniqueIndex {
+                name: index.name.clone(),
+                columns,
+            });
+            (self.catalog, self.found) = (Arc::downgrade(catalog), found.collect());
+        }
+        self.found.clone()
+    }
+}
+
 impl WriteGuard {
-    /// The rows with these values in some columns (each combination once), with this guard's own
-    /// writes.
+    /// The columns of each unique index of a table now.
+    pub fn unique_columns(&mut self, table: RelationId) -> Result<Vec<Vec<usize>>> {
+        let indexes = self.unique_indexes(table)?;
+        Ok(indexes.iter().map(|index| index.columns.clone()).collect())
+    }
+
+    /// The unique indexes of a table now.
+    pub(super) fn unique_indexes(&mut self, table: RelationId) -> Result<Arc<[UniqueIndex]>> {
+        let catalog = self.writers.published.catalog();
+        let Locked { head, relation, .. } = self.locked_mut(table)?;
+        Ok(head.unique.of(&catalog, relation))
+    }
+
+    /// The rows with these values in some columns, with this guard's own writes.
     pub fn lookup_by(
         &self,
         table: RelationId,
@@ -24,7 +70,7 @@ impl WriteGuard {
         values: &[ArrayRef],
     ) -> Result<RecordBatch> {
         let locked = self.locked(table)?;
-        let schema = locked.relation.arrow_schema();
+        let schema = &locked.schema;
         let columns: Vec<usize> = (0..schema.fields().len()).collect();
         let pin = self.writers.readers.pin_of(&[table]);
         let mut changes = Vec::new();
@@ -33,49 +79,42 @@ impl WriteGuard {
             let found = partition.lookup_by(epoch, mergeable, by, values, &columns)?;
             changes.push(ChangeBatch::insert(found));
         }
-        let mut wanted = vec![Vec::new(); values.first().map_or(0, |v| v.len())];
-        encode_columns(values, &mut wanted);
-        let wanted: HashSet<Vec<u8>> = wanted.into_iter().collect();
+        let wanted: HashSet<Vec<u8>> = unique_keys(values).into_iter().collect();
         let unpublished = locked.head.after(pin.epoch());
         for batch in unpublished.iter().chain(&locked.changes) {
-            let keys = encoded_keys(batch.rows(), by);
+            let keys = unique_keys(&columns_of(batch.rows(), by));
             let mask: BooleanArray = keys.iter().map(|k| Some(wanted.contains(k))).collect();
             changes.push(batch.filter(&mask));
         }
-        let rows = expand_weights(consolidate(&schema, &changes))?;
-        compute::concat_batches(&schema, &rows).map_err(|e| Error::internal(e.to_string()))
+        let rows = expand_weights(consolidate(schema, &changes))?;
+        compute::concat_batches(schema, &rows).map_err(|e| Error::internal(e.to_string()))
     }
 
     /// `23505` if the changes behind the first `before` have made two rows share the columns of a
     /// unique index.
-    pub(super) fn check_indexes(&self, table: RelationId, before: usize) -> Result<()> {
+    pub(super) fn check_indexes(&mut self, table: RelationId, before: usize) -> Result<()> {
+        let indexes = self.unique_indexes(table)?;
         let locked = self.locked(table)?;
-        let catalog = self.writers.published.catalog();
-        for (index, columns) in catalog.indexes(&locked.relation) {
-            let added = || locked.changes[before..].iter().filter(|c| !c.is_empty());
-            if !index.key_declared || added().next().is_none() {
-                continue;
-            }
+        let added = || locked.changes[before..].iter().filter(|c| !c.is_empty());
+        if added().next().is_none() {
+            return Ok(());
+        }
+        for UniqueIndex { name, columns } in indexes.iter() {
             let mut values = Vec::new();
             for changes in added() {
                 let comes = (0..changes.num_rows()).map(|row| Some(changes.weight(row) > 0));
                 let come = changes.filter(&comes.collect());
-                values.push(without_nulls(come.rows(), &columns)?);
+                values.push(without_nulls(come.rows(), columns)?);
             }
-            let schema = locked.relation.arrow_schema();
-            let rows = compute::concat_batches(&schema, &values).map_err(internal)?;
-            let (rows, _) = once_each(&rows, &columns)?;
+            let rows = compute::concat_batches(&locked.schema, &values).map_err(internal)?;
+            let (rows, _) = once_each(&rows, columns)?;
             if rows.num_rows() == 0 {
                 continue;
             }
-            let values: Vec<ArrayRef> = columns.iter().map(|c| rows.column(*c).clone()).collect();
-            let there = self.lookup_by(table, &columns, &values)?;
-            if let (_, Some(twice)) = once_each(&there, &columns)? {
-                let (names, values) = shown(&locked.relation, &there, &columns, twice);
-                let message = format!(
-                    "duplicate key value violates unique constraint \"{}\"",
-                    index.name
-                );
+            let there = self.lookup_by(table, columns, &columns_of(&rows, columns))?;
+            if let (_, Some(twice)) = once_each(&there, columns)? {
+                let (names, values) = shown(&locked.relation, &there, columns, twice);
+                let message = format!("duplicate key value violates unique constraint \"{name}\"");
                 return Err(Error::user(SqlState::UNIQUE_VIOLATION, message)
                     .with_detail(format!("Key ({names})=({values}) already exists.")));
             }
@@ -85,11 +124,13 @@ impl WriteGuard {
 
     /// `23505` if two rows of the table share these columns, which an index is to keep unique.
     pub fn check_unique(&self, table: RelationId, name: &str, columns: &[usize]) -> Result<()> {
-        let relation = &self.locked(table)?.relation;
+        let Locked {
+            relation, schema, ..
+        } = self.locked(table)?;
         let rows = self.rows(table)?;
         let rows = rows.iter().map(|rows| without_nulls(rows, columns));
         let rows = rows.collect::<Result<Vec<_>>>()?;
-        let rows = compute::concat_batches(&relation.arrow_schema(), &rows).map_err(internal)?;
+        let rows = compute::concat_batches(schema, &rows).map_err(internal)?;
         let (_, Some(twice)) = once_each(&rows, columns)? else {
             return Ok(());
         };
@@ -98,6 +139,18 @@ impl WriteGuard {
         Err(Error::user(SqlState::UNIQUE_VIOLATION, message)
             .with_detail(format!("Key ({names})=({values}) is duplicated.")))
     }
+}
+
+/// Of each row the bytes of these columns by which an index tells values apart: those that are
+/// equal have the same, however they look.
+pub fn unique_keys(columns: &[ArrayRef]) -> Vec<Vec<u8>> {
+    let mut keys = vec![Vec::new(); columns.first().map_or(0, |c| c.len())];
+    encode_columns(&comparables(columns), &mut keys);
+    keys
+}
+
+fn columns_of(rows: &RecordBatch, columns: &[usize]) -> Vec<ArrayRef> {
+    columns.iter().map(|c| rows.column(*c).clone()).collect()
 }
 
 fn internal(e: arrow::error::ArrowError) -> Error {
@@ -113,7 +166,7 @@ fn without_nulls(rows: &RecordBatch, columns: &[usize]) -> Result<RecordBatch> {
 
 /// The first row of each combination of these columns, and a row that is not the first of its own.
 fn once_each(rows: &RecordBatch, columns: &[usize]) -> Result<(RecordBatch, Option<usize>)> {
-    let keys = encoded_keys(rows, columns);
+    let keys = unique_keys(&columns_of(rows, columns));
     let mut firsts: HashMap<&[u8], usize> = HashMap::with_capacity(keys.len());
     let (mut mask, mut twice) = (Vec::with_capacity(keys.len()), None);
     for (row, key) in keys.iter().enumerate() {
@@ -126,7 +179,7 @@ fn once_each(rows: &RecordBatch, columns: &[usize]) -> Result<(RecordBatch, Opti
 }
 
 /// Names and values of these columns, as a message has them.
-fn shown(
+pub(super) fn shown(
     relation: &Relation,
     rows: &RecordBatch,
     columns: &[usize],
@@ -136,7 +189,23 @@ fn shown(
         .iter()
         .map(|c| &*relation.columns[*c].name)
         .collect();
-    let text = |c: &usize| tidemark_operator::expr::value_text(rows.column(*c), row);
-    let values: Vec<String> = columns.iter().map(text).collect();
+    let values: Vec<String> = columns.iter().map(|c| text(rows.column(*c), row)).collect();
     (names.join(", "), values.join(", "))
+}
+
+/// A value as PostgreSQL prints it, moments in UTC.
+fn text(column: &ArrayRef, row: usize) -> String {
+    if *column.data_type() == DataType::Boolean && column.is_valid(row) {
+        let value = column.as_boolean().value(row);
+        return String::from(if value { "t" } else { "f" });
+    }
+    // As a text, a `char` would lose its blanks.
+    if *column.data_type() == DataType::LargeUtf8 {
+        return value_text(column, row);
+    }
+    let printed = cast_array(&column.slice(row, 1), &DataType::Utf8);
+    printed.map_or_else(
+        |_| value_text(column, row),
+        |printed| value_text(&printed, 0),
+    )
 }

@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_node::engine::Pin;
-use tidemark_node::{Engine, WriteGuard, Writer, check_write_bytes};
+use tidemark_node::{Engine, NewKeys, WriteGuard, Writer, check_write_bytes};
 use tidemark_plan::RelationKind;
 use tidemark_planner::statement::{Statement, StatementKind};
 
@@ -40,8 +40,8 @@ pub struct Write {
     pub deletes: Vec<RecordBatch>,
     /// Rows that come, all columns.
     pub inserts: Vec<RecordBatch>,
-    /// Whether an existing key is an error.
-    pub unique: bool,
+    /// What is known of their keys.
+    pub keys: NewKeys,
 }
 
 impl Write {
@@ -440,10 +440,9 @@ impl Asker {
         let before = self.transaction.block().map_or(0, |b| b.writes.bytes);
         let bytes = before + write.bytes();
         check_write_bytes(bytes)?;
-        let counts =
-            guard
-                .lock()
-                .write(write.table, &write.deletes, &write.inserts, write.unique)?;
+        let counts = guard
+            .lock()
+            .write(write.table, &write.deletes, &write.inserts, write.keys)?;
         match self.transaction.block() {
             Some(block) => {
                 block.writes.bytes = bytes;
@@ -613,7 +612,7 @@ fn replay(mut guard: WriteGuard, journal: &[(Write, (usize, usize))]) -> Result<
         if !guard.holds(write.table, &write.deletes)? {
             return Err(conflict());
         }
-        match guard.write(write.table, &write.deletes, &write.inserts, write.unique) {
+        match guard.write(write.table, &write.deletes, &write.inserts, write.keys) {
             Ok(counts) if counts == *before => {}
             Err(e) if e.state() != SqlState::UNIQUE_VIOLATION => return Err(e),
             _ => return Err(conflict()),

@@ -58,8 +58,8 @@ enum Kind {
         /// Columns, and the constants or parameters that they become.
         plain: Vec<(usize, Given)>,
         computed: Option<Computed>,
-        /// Whether the key changes.
-        unique: bool,
+        /// What is known of the new keys.
+        after: NewKeys,
     },
 }
 
@@ -193,7 +193,8 @@ impl Asker {
             return Ok(found.write.clone());
         }
         let settings = self.settings.clone();
-        let write = self.by_key(kept, &types).await.map(Arc::new);
+        // What is seldom done is not part of the future of each write.
+        let write = Box::pin(self.by_key(kept, &types)).await.map(Arc::new);
         *kept.found.lock() = Some(Found {
             catalog,
             settings,
@@ -258,7 +259,7 @@ impl Asker {
             keys,
             plain,
             computed,
-            unique: relation.key.iter().any(|column| assigned.contains(column)),
+            after: keys_after(&relation, &assigned.into_iter().collect::<Vec<_>>()),
         };
         Some(ByKey { relation, kind })
     }
@@ -312,7 +313,7 @@ impl ByKey {
         let Kind::Update {
             plain,
             computed,
-            unique,
+            after,
             ..
         } = &self.kind
         else {
@@ -343,7 +344,7 @@ impl ByKey {
             affected: vec![new.clone()],
             deletes: vec![old],
             inserts: vec![new],
-            unique: *unique,
+            keys: *after,
         })
     }
 }

@@ -10,6 +10,11 @@ impl Asker {
         }
         let (object, alias) = table_and_alias(&update.table)?;
         let relation = self.target(object, "update")?;
+        if update.from.is_some() && relation.key.is_empty() {
+            return Err(Error::unsupported(
+                "UPDATE .. FROM needs a table with a primary key",
+            ));
+        }
         let name = alias.unwrap_or_else(|| relation.name.clone());
         let guard = self.lock(&[relation.id]).await?;
         let snapshot = self.write_snapshot(&guard, &relation, update).await?;
@@ -21,7 +26,7 @@ impl Asker {
         let (plan, assigned) = planned.await?;
         let joined = update.from.is_some();
         let mut changes = Changes {
-            unique: assigned.iter().any(|a| relation.key.contains(a)),
+            keys: keys_after(&relation, &assigned),
             ..Changes::default()
         };
         let table = relation.clone();
@@ -33,7 +38,9 @@ impl Asker {
             };
             halves_of(&table, &batch, &assigned)
         };
-        if !changes.unique && self.may_stream_into(&relation, update.returning.as_deref()) {
+        if changes.keys == NewKeys::Known
+            && self.may_stream_into(&relation, update.returning.as_deref())
+        {
             let exchanged = move |batch| {
                 let (old, new) = halves(batch)?;
                 Ok(Piece::Exchanged(old, Some(new)))
@@ -171,11 +178,6 @@ pub(super) fn plan_update(
             | ast::UpdateTableFromKind::AfterSet(tables),
         ) => from.extend(tables.clone()),
         None => {}
-    }
-    if from.len() > 1 && relation.key.is_empty() {
-        return Err(Error::unsupported(
-            "UPDATE .. FROM needs a table with a primary key",
-        ));
     }
     let statement =
         query_with(|s| {

@@ -118,7 +118,7 @@ impl Asker {
                 concat_batches(&relation.arrow_schema(), &rows.batches)
                     .map_err(crate::error::from_arrow)?,
             ],
-            unique: false,
+            keys: NewKeys::Any,
         };
         drop(rows);
         self.write(guard, write).await?;

@@ -10,10 +10,15 @@ impl Asker {
             return Err(Error::user(SqlState::SYNTAX_ERROR, "INSERT needs a table"));
         };
         let relation = self.target(object, "insert into")?;
-        if matches!(&insert.on, Some(ast::OnInsert::OnConflict(on))
-            if matches!(on.action, ast::OnConflictAction::DoUpdate(_)))
-        {
-            self.require(Privilege::Update, &relation)?;
+        if let Some(ast::OnInsert::OnConflict(conflict)) = &insert.on {
+            let catalog = self.catalog();
+            let indexes = catalog
+                .unique_indexes(&relation)
+                .map(|(_, columns)| columns);
+            self.arbiters(&relation, conflict, indexes.collect())?;
+            if matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)) {
+                self.require(Privilege::Update, &relation)?;
+            }
         }
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.

@@ -64,20 +64,12 @@ pub fn computed_batch(relation: &Relation, arrays: Vec<ArrayRef>) -> Result<Reco
     nullable_batch(relation, arrays)
 }
 
-/// One text per row that stands for its key.
-pub(super) fn key_texts(batch: &RecordBatch, relation: &Relation) -> Result<Vec<Vec<u8>>> {
-    let columns: Vec<ArrayRef> = relation
-        .key
-        .iter()
-        .map(|k| batch.column(*k).clone())
-        .collect();
+/// One text per row that stands for its values of some columns.
+pub(super) fn texts_of(batch: &RecordBatch, columns: &[usize]) -> Vec<Vec<u8>> {
+    let columns: Vec<ArrayRef> = columns.iter().map(|c| batch.column(*c).clone()).collect();
     let mut rows = vec![Vec::new(); batch.num_rows()];
     tidemark_changelog::key::encode_columns(&columns, &mut rows);
-    Ok(rows)
-}
-
-pub(super) fn key_set(batch: &RecordBatch, relation: &Relation) -> Result<HashSet<Vec<u8>>> {
-    Ok(key_texts(batch, relation)?.into_iter().collect())
+    rows
 }
 
 /// Of rows that a join repeats, the first of each key.
@@ -86,7 +78,7 @@ pub(super) fn first_of_each_key(
     relation: &Relation,
     seen: &mut HashSet<Vec<u8>>,
 ) -> Result<RecordBatch> {
-    let keep: BooleanArray = key_texts(batch, relation)?
+    let keep: BooleanArray = texts_of(batch, &relation.key)
         .into_iter()
         .map(|key| Some(seen.insert(key)))
         .collect();

@@ -1,9 +1,10 @@
 //! Pending changes of a view, in groups of consecutive epochs, and which of them may be summed.
 
+use super::ViewOptions;
 use super::base::pick;
-use super::{ViewOptions, wanted_ids};
+use crate::comparable::comparables;
 use crate::{ABSENT, KeyIndex};
-use arrow::array::UInt32Array;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tidemark_changelog::{ChangeBatch, hash_columns};
@@ -76,15 +77,22 @@ impl Group {
         self.changes.iter().map(bytes).sum::<usize>() + index
     }
 
-    /// The changes to rows whose values of `columns` are in `wanted`, row by row.
-    fn searched(&self, wanted: &KeyIndex, columns: &[usize], found: &mut Vec<ChangeBatch>) {
+    /// The changes to rows of which what `values_of` gives is in `wanted`, row by row.
+    fn searched(
+        &self,
+        wanted: &KeyIndex,
+        values_of: impl Fn(&RecordBatch) -> Vec<ArrayRef>,
+        found: &mut Vec<ChangeBatch>,
+    ) {
         for changes in &self.changes {
-            let all: Vec<u32> = (0..changes.num_rows() as u32).collect();
-            let ids = wanted_ids(wanted, &pick(changes.rows(), columns), &all);
-            let rows: Vec<u32> = all
-                .into_iter()
-                .filter(|r| ids[*r as usize] != ABSENT)
-                .collect();
+            let (values, mut ids) = (values_of(changes.rows()), Vec::new());
+            wanted.find(
+                &values,
+                &hash_columns(&values, changes.num_rows()),
+                &mut ids,
+            );
+            let rows = (0..changes.num_rows() as u32).filter(|r| ids[*r as usize] != ABSENT);
+            let rows: Vec<u32> = rows.collect();
             if !rows.is_empty() {
                 found.push(changes.take(&UInt32Array::from(rows)));
             }
@@ -94,7 +102,7 @@ impl Group {
     /// The changes to keys in `wanted`.
     fn matching(&self, wanted: &KeyIndex, key: &[usize], found: &mut Vec<ChangeBatch>) {
         if self.rows < INDEXED_ROWS_MIN || wanted.len() * 4 > self.rows {
-            return self.searched(wanted, key, found);
+            return self.searched(wanted, |rows| pick(rows, key), found);
         }
         let index = self
             .index
@@ -165,7 +173,8 @@ pub(super) fn matching(
     found
 }
 
-/// Their changes to rows whose values of `columns`, which are not the key, are in `wanted`.
+/// Their changes to rows whose values of `columns`, which are not the key, are in `wanted`, in
+/// their comparable form.
 pub(super) fn changes_to(
     groups: &[Arc<Group>],
     wanted: &KeyIndex,
@@ -173,7 +182,8 @@ pub(super) fn changes_to(
 ) -> Vec<ChangeBatch> {
     let mut found = Vec::new();
     for group in groups {
-        group.searched(wanted, columns, &mut found);
+        let values_of = |rows: &RecordBatch| comparables(&pick(rows, columns));
+        group.searched(wanted, values_of, &mut found);
     }
     found
 }

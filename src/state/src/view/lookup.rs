@@ -1,14 +1,16 @@
 //! Lookups by columns that are not the whole key: through an index over just these columns.
 //!
-//! The index ([`Secondary`]) is over the base, is made by the first lookup that asks for it, or by
-//! [`ViewPartition::index`], and is kept from then on as changes are merged. Rows as of an epoch
-//! with the wanted values are those of the base, and what the pending changes of rows with these
-//! values make of them: taking the rows of some values commutes with summing changes, so the sum of
-//! the matching changes is about matching rows alone.
+//! Values are looked for in their comparable form ([`comparables`]), so that it does not matter how
+//! they look. The index ([`Secondary`]) is over the base, is made by the first lookup that asks for
+//! it, or by [`ViewPartition::index`], and is kept from then on as changes are merged. Rows as of
+//! an epoch with the wanted values are those of the base, and what the pending changes of rows with
+//! these values make of them: taking the rows of some values commutes with summing changes, so the
+//! sum of the matching changes is about matching rows alone.
 
 use super::secondary::Secondary;
 use super::{Merged, ViewPartition, batch_of, group, take_rows};
 use crate::KeyIndex;
+use crate::comparable::comparables;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use parking_lot::{RwLockUpgradableReadGuard, RwLockWriteGuard};
@@ -44,8 +46,8 @@ impl ViewPartition {
         }
     }
 
-    /// The rows with these values in `by` (one value per column and wanted combination, each of
-    /// them once) as of `epoch`, in no order.
+    /// The rows with these values in `by` (one value per column and wanted combination) as of
+    /// `epoch`, in no order.
     pub fn lookup_by(
         &self,
         epoch: Epoch,
@@ -57,14 +59,15 @@ impl ViewPartition {
         self.index(by);
         let schema = self.options.schema.project(columns);
         let schema: SchemaRef = Arc::new(schema.expect("the columns exist"));
+        let values = comparables(values);
         let types = values.iter().map(|v| v.data_type().clone());
         let mut wanted = KeyIndex::new(&types.collect::<Vec<DataType>>());
         let count = values.first().map_or(0, |v| v.len());
-        wanted.intern(values, &hash_columns(values, count), &mut Vec::new());
+        wanted.intern(&values, &hash_columns(&values, count), &mut Vec::new());
         self.with(epoch, mergeable, |merged, pending| {
             let delta = self.options.sum(&group::changes_to(pending, &wanted, by));
             let ids = match merged.secondary(by) {
-                Some(secondary) => secondary.rows_of(values, count),
+                Some(secondary) => secondary.rows_of(&wanted),
                 // It was dropped in this moment.
                 None => merged.matching(by, &wanted),
             };
@@ -89,7 +92,7 @@ impl Merged {
     /// Ids of the rows with the wanted values, by a scan.
     fn matching(&self, by: &[usize], wanted: &KeyIndex) -> Vec<u32> {
         let (ids, mut places) = (self.base.ids(), Vec::new());
-        let columns = self.base.gather(by, &ids);
+        let columns = comparables(&self.base.gather(by, &ids));
         wanted.find(&columns, &hash_columns(&columns, ids.len()), &mut places);
         let found = ids.into_iter().zip(places);
         found

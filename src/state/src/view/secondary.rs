@@ -2,11 +2,13 @@
 //!
 //! The distinct values have ids in a [`KeyIndex`]; the rows of each are a doubly linked list
 //! through arrays by row id, so that adding and removing a row costs the same however many share
-//! its values. Law: after every batch that the base applies, the lists hold exactly the ids of rows
-//! that are there. It is derived from the base: made when it is first asked for, never stored.
+//! its values. Values that are equal are one, however they look ([`crate::comparable`]). Law: after
+//! every batch that the base applies, the lists hold exactly the ids of rows that are there. It is
+//! derived from the base: made when it is first asked for, never stored.
 //! Cost: 12 bytes a row, and per distinct value what a key of a [`KeyIndex`] costs and 4 bytes.
 
 use crate::chunked::Chunked;
+use crate::comparable::{comparable_type, comparables};
 use crate::{ABSENT, KeyIndex};
 use arrow::array::ArrayRef;
 use arrow::datatypes::{DataType, SchemaRef};
@@ -28,7 +30,9 @@ pub(super) struct Secondary {
 impl Secondary {
     /// Over these columns, without rows.
     pub(super) fn new(schema: &SchemaRef, columns: &[usize]) -> Secondary {
-        let types = columns.iter().map(|c| schema.field(*c).data_type().clone());
+        let types = columns
+            .iter()
+            .map(|c| comparable_type(schema.field(*c).data_type()));
         Secondary {
             columns: columns.to_vec(),
             values: KeyIndex::new(&types.collect::<Vec<DataType>>()),
@@ -44,9 +48,9 @@ impl Secondary {
         let Some(last) = ids.iter().max() else {
             return;
         };
-        let mut values = Vec::new();
-        let hashes = hash_columns(columns, ids.len());
-        self.values.intern(columns, &hashes, &mut values);
+        let (columns, mut values) = (comparables(columns), Vec::new());
+        let hashes = hash_columns(&columns, ids.len());
+        self.values.intern(&columns, &hashes, &mut values);
         let known = self.first.len();
         self.first.grow(self.values.capacity());
         for value in known..self.first.len() {
@@ -86,11 +90,13 @@ impl Secondary {
         }
     }
 
-    /// The rows that have one of these values (each given once).
-    pub(super) fn rows_of(&self, wanted: &[ArrayRef], count: usize) -> Vec<u32> {
+    /// The rows that have one of the values of this index over such columns.
+    pub(super) fn rows_of(&self, wanted: &KeyIndex) -> Vec<u32> {
+        let every: Vec<u32> = wanted.live_ids().collect();
+        let hashes: Vec<u64> = every.iter().map(|id| wanted.hash(*id)).collect();
         let (mut values, mut rows) = (Vec::new(), Vec::new());
-        let hashes = hash_columns(wanted, count);
-        self.values.find(wanted, &hashes, &mut values);
+        let keys = wanted.gather(&every);
+        self.values.find(&keys, &hashes, &mut values);
         for value in values.into_iter().filter(|value| *value != ABSENT) {
             let mut row = self.first.get(value);
             while row != ABSENT {
