@@ -16,6 +16,7 @@ mod conflict;
 mod constants;
 mod copy;
 mod describe;
+mod explained;
 mod insert;
 mod rows;
 mod streamed;

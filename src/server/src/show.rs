@@ -505,7 +505,14 @@ impl Session {
                         .await
                         .map_err(|e| tidemark_query::serving::position::locate(e, inner))?
                 }
-                other => vec![other.to_string()],
+                other => {
+                    let mut write = other.clone();
+                    tidemark_query::parameters::bind(&mut write, parameters)?;
+                    let explained = self.asker.explain_write(&write, analyze, verbose).await;
+                    explained
+                        .map_err(|e| tidemark_query::serving::position::locate(e, inner))?
+                        .unwrap_or_else(|| vec![other.to_string()])
+                }
             },
             StatementKind::CreateSource(_)
             | StatementKind::CreateTable(_)

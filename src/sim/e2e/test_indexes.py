@@ -97,3 +97,71 @@ def test_a_unique_index_is_enforced(own):
         own.query("CREATE UNIQUE INDEX ON v (c)")
     own.query("DROP INDEX u")
     own.query("INSERT INTO t VALUES (9, 1, 'x')")
+
+
+def test_values_that_are_equal_are_one_to_a_unique_index(own):
+    """Numbers of another scale, zeros of either sign, NaN, spans of another spelling and blanks at a char's end; published, not published, in one statement and after a restart."""
+    columns = {"n": ("NUMERIC", "1.0", "1.000"), "m": ("NUMERIC", "NaN", "nan"), "d": ("DOUBLE PRECISION", "0", "-0"), "e": ("REAL", "NaN", "nan"), "i": ("INTERVAL", "1 day", "24:00:00"), "c": ("CHAR(5)", "a", "a  "), "j": ("JSONB", '{"a": [1, 2.0]}', '{"a": [1.0, 2]}')}
+    own.query("CREATE TABLE t (k INT PRIMARY KEY, " + ", ".join(f"{name} {kind}" for name, (kind, _, _) in columns.items()) + ")")
+    for name in columns:
+        own.query(f"CREATE UNIQUE INDEX t_{name} ON t ({name})")
+
+    def check():
+        for name, (_, _, other) in columns.items():
+            assert duplicate(own, f"INSERT INTO t (k, {name}) VALUES (9, '{other}')")[0].endswith(f'"t_{name}"'), name
+            own.query(f"INSERT INTO t (k, {name}) VALUES (9, '{other}') ON CONFLICT ({name}) DO NOTHING")
+            own.query(f"INSERT INTO t (k, {name}) VALUES (9, '{other}') ON CONFLICT DO NOTHING")
+        assert own.query("SELECT k FROM t") == [(1,)]
+
+    for name, (_, one, other) in columns.items():
+        assert duplicate(own, f"INSERT INTO t (k, {name}) VALUES (1, '{one}'), (2, '{other}')")[0].endswith(f'"t_{name}"'), name
+    own.query("INSERT INTO t VALUES (1, " + ", ".join(f"'{one}'" for _, one, _ in columns.values()) + ")")
+    check()
+    # The row's own new value is no other's.
+    own.query("UPDATE t SET " + ", ".join(f"{name} = '{other}'" for name, (_, _, other) in columns.items()) + " WHERE k = 1")
+    check()
+    assert own.value("SELECT n::text FROM t WHERE k = 1") == "1.000"
+    assert duplicate(own, "INSERT INTO t (k, d) VALUES (9, '-0')")[1] == "Key (d)=(-0) already exists."
+    own.kill()
+    own.start()
+    check()
+    own.query("DROP INDEX t_n")
+    own.query("INSERT INTO t (k, n) VALUES (2, 1)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        own.query("CREATE UNIQUE INDEX t_n ON t (n)")
+
+
+def test_updates_and_deletes_look_their_rows_up(own):
+    own.query("CREATE TABLE t (a INT, b INT, c INT, v INT, PRIMARY KEY (a, b))")
+    own.query("INSERT INTO t SELECT g / 10, g % 10, g % 100, 0 FROM generate_series(0, 999) g")
+    own.query("CREATE INDEX by_c ON t (c)")
+    assert plan(own, "UPDATE t SET v = v + 1 WHERE c = 7 AND v >= 0").startswith("Update on t\n")
+    assert "Lookup: t by (c) through its index by_c" in plan(own, "UPDATE t SET v = v + 1 WHERE c = 7 AND v >= 0")
+    assert "Lookup: t by (a) through its key" in plan(own, "DELETE FROM t WHERE a = 7 AND v >= 0")
+    assert "Lookup: t by (a, b) through its key" in plan(own, "DELETE FROM t WHERE a = 7 AND b IN (1, 2)")
+    assert "Lookup" not in plan(own, "DELETE FROM t WHERE v = 7")
+    with pytest.raises(psycopg.errors.FeatureNotSupported):
+        plan(own, "ANALYZE DELETE FROM t WHERE v = 7")
+    with own.connect() as session, session.transaction():
+        # Also of what the block itself has written.
+        session.execute("UPDATE t SET c = 500 WHERE c = 7 AND a < 50")
+        assert session.execute("UPDATE t SET v = 1 WHERE c = 500").rowcount == 5
+        assert session.execute("DELETE FROM t WHERE c = 7").rowcount == 5
+        assert session.execute("DELETE FROM t WHERE a = 0 AND v = 1").rowcount == 1
+        lookup = session.execute("EXPLAIN DELETE FROM t WHERE c = 500").fetchall()
+        assert any("Lookup: t by (c) through its index by_c" in line for (line,) in lookup)
+        assert session.execute("SELECT count(*), sum(v) FROM t").fetchone() == (994, 4)
+
+
+def test_who_names_columns_in_a_conflict_may_read_them(own):
+    own.query("CREATE TABLE t (k INT PRIMARY KEY, v INT)")
+    own.query("CREATE USER writer WITH PASSWORD 'w'")
+    own.query("GRANT INSERT, UPDATE ON t TO writer")
+    with psycopg.connect(host="127.0.0.1", port=own.port, dbname="dev", user="writer", password="w", autocommit=True) as session:
+        session.execute("INSERT INTO t VALUES (1, 1) ON CONFLICT DO NOTHING")
+        for statement in ["INSERT INTO t VALUES (1, 2) ON CONFLICT (k) DO NOTHING", "INSERT INTO t VALUES (1, 2) ON CONFLICT (k) DO UPDATE SET v = 3"]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                session.execute(statement)
+        own.query("GRANT SELECT ON t TO writer")
+        session.execute("INSERT INTO t VALUES (1, 2) ON CONFLICT (k) DO UPDATE SET v = 3")
+    eventually(lambda: own.query("SELECT v FROM t") == [(3,)])

@@ -170,6 +170,7 @@ impl RelationTable {
             // Then they can be read piece by piece.
             return Ok(None);
         }
+        let through = keys.as_ref().map(|(by, _)| self.described(by));
         let batches = match keys {
             Some((key, arrays)) if key == self.relation.key => {
                 vec![guard.lookup(self.relation.id, &arrays).map_err(ours)?]
@@ -184,8 +185,11 @@ impl RelationTable {
             .into_iter()
             .map(|b| self.dress(b.project(projection)?, projection))
             .collect::<Result<Vec<_>>>()?;
-        self.memory(batches, Arc::new(self.schema.project(projection)?))
-            .map(Some)
+        let rows = self.memory(batches, Arc::new(self.schema.project(projection)?))?;
+        Ok(Some(match through {
+            Some(text) => Arc::new(Through::new(rows, text)),
+            None => rows,
+        }))
     }
 }
 

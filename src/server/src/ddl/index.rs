@@ -1,6 +1,7 @@
-//! CREATE INDEX. An index is an entry of the catalog, for clients and migrations: it keeps no rows
-//! and changes no answer. What would change answers, or say something that is not so, is refused:
-//! all of it in one error.
+//! CREATE INDEX. An index is an entry of the catalog; what it finds rows by is made of the
+//! relation's rows when it is created, and again after a restart. It changes no answer, but what is
+//! unique in a table is held by every write. What an index here does not do is refused: all of it
+//! in one error.
 
 use super::{done, exists};
 use crate::session::Session;
