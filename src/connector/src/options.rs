@@ -40,6 +40,14 @@ const LOADS_CODE: &[&str] = &[
     "ssl.providers",
 ];
 
+/// Kafka options that are shown: in errors, in the log of the client and in metrics.
+const SHOWN: &[&str] = &[
+    "properties.bootstrap.server",
+    "properties.bootstrap.servers",
+    "properties.client.id",
+    "topic",
+];
+
 /// The options of ENCODE that sources and sinks know; the planner puts KEY ENCODE among them.
 const ENCODE_OPTIONS: &[&str] = &["key.encode"];
 
@@ -260,6 +268,10 @@ pub struct KafkaSinkOptions {
 
 impl KafkaOptions {
     fn read(options: &Options<'_>) -> Result<KafkaOptions> {
+        if let Some(key) = SHOWN.iter().find(|key| options.hidden.contains_key(**key)) {
+            return Err(invalid(format!("option \"{key}\" cannot be a secret"))
+                .with_hint("Messages, the log and metrics show it: write it as text."));
+        }
         let (server, servers) = (
             options.get("properties.bootstrap.server"),
             options.get("properties.bootstrap.servers"),
@@ -590,6 +602,24 @@ pub(crate) mod tests {
             error.message(),
             "option \"properties.bootstrap.server\" is required for connector 'kafka'"
         );
+    }
+
+    #[test]
+    fn what_is_shown_is_no_secret() {
+        for key in [
+            "topic",
+            "properties.bootstrap.server",
+            "properties.client.id",
+        ] {
+            let mut spec = spec(
+                "kafka",
+                &[("topic", "t"), ("properties.bootstrap.server", "h:9092")],
+            );
+            spec.hidden.insert(key.into(), Hidden::default());
+            let error = KafkaSourceOptions::read(&spec).unwrap_err();
+            let expected = format!("option \"{key}\" cannot be a secret");
+            assert_eq!(error.message(), expected);
+        }
     }
 
     #[test]

@@ -303,6 +303,12 @@ impl Catalog {
         stored.or_else(|| (name == ROOT).then(Role::root))
     }
 
+    /// The number of a role.
+    pub fn role_id(&self, name: &str) -> Option<u32> {
+        let stored = self.roles.get(name).map(|role| role.id);
+        stored.or_else(|| (name == ROOT).then_some(0))
+    }
+
     /// Gives a role that is new its number, and one that is altered the one that it has.
     pub fn put_role(&mut self, mut role: Role) {
         let known = self.roles.get(&role.name).map(|r| r.id);

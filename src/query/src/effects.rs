@@ -5,6 +5,7 @@
 //! functions of that statement, which may still run for a moment, do nothing any more.
 
 use crate::advisory::{Key, Mode, Request, Scope};
+use crate::asker::identity;
 use crate::commons::Commons;
 use crate::settings::Settings;
 use parking_lot::Mutex;
@@ -101,8 +102,18 @@ impl Effects {
         value: Option<&str>,
         local: bool,
     ) -> Result<String> {
-        self.check()?;
-        let shown = settings.would_be(name, value)?;
+        let commons = self.check()?;
+        let shown = match identity::is_of_identity(name) {
+            true => {
+                let catalog = commons.engine.catalog();
+                identity::wanted(&catalog, settings, name, value)?;
+                match value {
+                    Some(role) => role.to_string(),
+                    None => settings.would_be(name, None)?,
+                }
+            }
+            false => settings.would_be(name, value)?,
+        };
         self.left.lock().settings.push(Setting {
             name: name.into(),
             value: value.map(str::to_string),

@@ -14,6 +14,14 @@ pub fn denied(what: &str, name: &str) -> Error {
     Error::user(SqlState("42501"), message)
 }
 
+/// What others are shown of a statement, in PostgreSQL's words.
+pub const UNSEEN: &str = "<insufficient privilege>";
+
+/// Whether a role may see and end what a session of another one does.
+pub fn may_watch(catalog: &Catalog, role: &str, other: &str) -> bool {
+    catalog.is_superuser(role) || catalog.memberships(role).contains(other)
+}
+
 /// Whether a role may do something with a relation, and name its schema.
 ///
 /// Errors: `42501`.

@@ -191,6 +191,14 @@ const KNOWN: &[Known] = &[
     ),
 ];
 
+/// The setting that SET SESSION AUTHORIZATION sets.
+pub const SESSION_AUTHORIZATION: &str = "session_authorization";
+/// The setting that SET ROLE sets.
+pub const ROLE: &str = "role";
+/// What it is where no role is taken.
+pub const NO_ROLE: &str = "none";
+const IS_SUPERUSER: &str = "is_superuser";
+
 /// Clients are told about changes of these.
 const REPORTED: &[&str] = &[
     "server_version",
@@ -245,12 +253,14 @@ pub struct Savepoint {
 
 impl Settings {
     /// The defaults, with what the startup message says on top.
-    pub fn new(user: &str, startup: &BTreeMap<String, String>) -> Settings {
+    pub fn new(user: &str, superuser: bool, startup: &BTreeMap<String, String>) -> Settings {
         let mut defaults: BTreeMap<String, String> = KNOWN
             .iter()
             .map(|k| (k.0.to_ascii_lowercase(), k.1.to_string()))
             .collect();
-        defaults.insert("session_authorization".into(), user.into());
+        defaults.insert(SESSION_AUTHORIZATION.into(), user.into());
+        defaults.insert(ROLE.into(), NO_ROLE.into());
+        defaults.insert(IS_SUPERUSER.into(), switch(superuser).into());
         let mut settings = Settings {
             defaults,
             values: BTreeMap::new(),
@@ -276,6 +286,53 @@ impl Settings {
             .get(name.as_ref())
             .or_else(|| self.defaults.get(name.as_ref()))
             .map(String::as_str)
+    }
+
+    /// The role that the client logged in as.
+    pub fn login(&self) -> &str {
+        let login = self.defaults.get(SESSION_AUTHORIZATION);
+        login.map(String::as_str).unwrap_or_default()
+    }
+
+    /// That one, or the one that it took by SET SESSION AUTHORIZATION.
+    pub fn session_user(&self) -> &str {
+        self.get(SESSION_AUTHORIZATION).unwrap_or_default()
+    }
+
+    /// The role whose privileges its statements have.
+    pub fn user(&self) -> &str {
+        match self.get(ROLE) {
+            None | Some(NO_ROLE) => self.session_user(),
+            Some(role) => role,
+        }
+    }
+
+    /// SET ROLE or SET SESSION AUTHORIZATION, which the client may do; none is the default. Returns
+    /// the reported settings that have another value now.
+    pub fn act_as(
+        &mut self,
+        name: &str,
+        value: Option<&str>,
+        superuser: bool,
+        local: bool,
+    ) -> Vec<(String, String)> {
+        let reported = self.reported();
+        let name = name.to_ascii_lowercase();
+        let default = self.defaults.get(&name).cloned().unwrap_or_default();
+        let mut changes = vec![(IS_SUPERUSER, switch(superuser).to_string())];
+        if name == SESSION_AUTHORIZATION {
+            changes.push((ROLE, NO_ROLE.into()));
+        }
+        changes.push((&name, value.map_or(default, str::to_string)));
+        for (name, value) in changes {
+            let before = self.values.insert(name.into(), value);
+            if local {
+                self.local.entry(name.into()).or_insert(before);
+            } else {
+                self.local.remove(name);
+            }
+        }
+        self.reported_since(&reported)
     }
 
     /// A timeout; `None` if there is none.
@@ -384,9 +441,11 @@ impl Settings {
         reported_name(&name).and_then(|n| Some((n.to_string(), self.get(&name)?.to_string())))
     }
 
-    /// RESET ALL.
+    /// RESET ALL, which leaves the client the role that it has.
     pub fn reset_all(&mut self) -> Vec<(String, String)> {
-        let names: Vec<String> = self.values.keys().cloned().collect();
+        let kept = [SESSION_AUTHORIZATION, ROLE, IS_SUPERUSER];
+        let names = self.values.keys().filter(|n| !kept.contains(&n.as_str()));
+        let names: Vec<String> = names.cloned().collect();
         names.iter().filter_map(|n| self.reset(n)).collect()
     }
 
@@ -539,12 +598,6 @@ impl Settings {
                 });
                 bytes_text(amount?)
             }
-            "session_authorization"
-                if Some(&value) != self.defaults.get("session_authorization") =>
-            {
-                let message = "SET SESSION AUTHORIZATION to another role is not supported";
-                return Err(Error::unsupported(message).with_hint("Log in as that role."));
-            }
             "background_ddl" => (if parse_bool(&value).ok_or_else(invalid)? {
                 "on"
             } else {
@@ -555,6 +608,8 @@ impl Settings {
             | "server_encoding"
             | "integer_datetimes"
             | "is_superuser"
+            | "session_authorization"
+            | "role"
             | "server_version_num"
             | "lc_collate"
             | "lc_ctype"
@@ -589,6 +644,10 @@ impl Settings {
         }
         Ok((lower, value))
     }
+}
+
+fn switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 /// Milliseconds in the largest unit that says them.
@@ -644,7 +703,6 @@ const ACCEPTED: &[&str] = &[
     "log_min_duration_statement",
     "default_transaction_deferrable",
     "jit_above_cost",
-    "role",
     "seed",
     "names",
     "effective_cache_size",
@@ -717,7 +775,7 @@ mod tests {
 
     #[test]
     fn settings_are_checked_reported_and_rolled_back() {
-        let mut s = Settings::new("root", &BTreeMap::new());
+        let mut s = Settings::new("root", true, &BTreeMap::new());
         assert_eq!(s.show("TimeZone").unwrap(), "UTC");
         assert_eq!(
             s.set("application_name", Some("psql"), false).unwrap().1,
@@ -764,7 +822,7 @@ mod tests {
     }
     #[test]
     fn local_settings_end_with_their_transaction() {
-        let mut s = Settings::new("root", &BTreeMap::new());
+        let mut s = Settings::new("root", true, &BTreeMap::new());
         s.set("app.user", Some("a"), false).unwrap();
         s.begin();
         s.set("app.user", Some("b"), true).unwrap();

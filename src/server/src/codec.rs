@@ -66,9 +66,68 @@ fn whole(src: &[u8], is_first: bool) -> Option<usize> {
     (length >= 4 && src.len() >= kind + length).then_some(kind + length)
 }
 
+/// Bytes of the first message at most, as PostgreSQL has it.
+const STARTUP_BYTES_MAX: u32 = 10_000;
+
+/// Whether the first message of a connection may be as long as it says.
+pub fn is_startup_length(length: [u8; 4]) -> bool {
+    (8..=STARTUP_BYTES_MAX).contains(&u32::from_be_bytes(length))
+}
+
+/// What makes the bytes at the front no first message of a connection, as far as they are there.
+fn check_startup(src: &[u8]) -> Result<()> {
+    let violation = |text: String| Err(Error::user(SqlState("08P01"), text));
+    let Some((length, rest)) = src.split_first_chunk::<4>() else {
+        return Ok(());
+    };
+    if !is_startup_length(*length) {
+        return violation("invalid length of startup packet".into());
+    }
+    let length = u32::from_be_bytes(*length) as usize - 4;
+    let Some((version, parameters)) = rest.get(..length).and_then(|r| r.split_first_chunk::<4>())
+    else {
+        return Ok(());
+    };
+    let [a, b, c, d] = *version;
+    let (major, minor) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    match major {
+        3 => {}
+        // Requests to cancel, and for encryption.
+        1234 => return Ok(()),
+        _ => {
+            return Err(Error::unsupported(format!(
+                "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.2"
+            )));
+        }
+    }
+    // Names and values in turn, and an empty name.
+    let mut rest = parameters;
+    loop {
+        match rest.iter().position(|b| *b == 0) {
+            Some(0) if rest.len() == 1 => break,
+            Some(end) if end > 0 => match rest[end + 1..].iter().position(|b| *b == 0) {
+                Some(value) => rest = &rest[end + value + 2..],
+                None => rest = &[],
+            },
+            _ => {
+                let text = "invalid startup packet layout: expected terminator as last byte";
+                return violation(text.into());
+            }
+        }
+    }
+    match std::str::from_utf8(parameters) {
+        Ok(_) => Ok(()),
+        Err(_) => check(INVALID),
+    }
+}
+
 fn malformed() -> PgWireError {
-    let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "invalid message format");
-    PgWireError::IoError(error)
+    let error = Error::user(SqlState("08P01"), "invalid message format");
+    refused(error)
+}
+
+fn refused(error: Error) -> PgWireError {
+    PgWireError::IoError(std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 /// What a client is told whose bytes are no message, in PostgreSQL's words; none for a connection
@@ -76,6 +135,9 @@ fn malformed() -> PgWireError {
 pub fn violation(error: &PgWireError) -> Option<Error> {
     let message = match error {
         PgWireError::IoError(e) if e.kind() != std::io::ErrorKind::InvalidData => return None,
+        PgWireError::IoError(e) if e.get_ref().is_some_and(|e| e.is::<Error>()) => {
+            return e.get_ref()?.downcast_ref::<Error>().cloned();
+        }
         PgWireError::InvalidMessageType(kind) => format!("invalid frontend message type {kind}"),
         PgWireError::MessageTooLarge(..) => "invalid message length".into(),
         _ => "invalid message format".into(),
@@ -101,6 +163,9 @@ impl Decoder for Codec {
         // Whether TLS is used was settled before.
         let state = self.0.client_info.state();
         let is_first = matches!(state, PgWireConnectionState::AwaitingStartup);
+        if is_first {
+            check_startup(src).map_err(refused)?;
+        }
         let invalid = !is_first && is_invalid(src);
         let mut message = match whole(src, is_first) {
             Some(length) => {

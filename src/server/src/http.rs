@@ -1,16 +1,27 @@
 //! HTTP: `/metrics` for Prometheus, `/health` (the process answers), `/ready` (reads are open and
 //! the checkpoint store works), and a status page at `/`.
+//!
+//! Metrics and the status page tell names of jobs and their errors. From another machine they ask,
+//! as SQL does, for the name and password of a user that may log in (`Authorization: Basic`).
 
 use crate::Server;
+use crate::tls::TlsListener;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tidemark_node::{StoreHealth, StoreTrouble};
+use tokio::net::TcpListener;
 
 /// Set when the engine has opened.
 pub type Slot = Arc<OnceLock<Arc<Server>>>;
@@ -18,6 +29,23 @@ pub type Slot = Arc<OnceLock<Arc<Server>>>;
 /// How long a running node stays ready while its checkpoint store fails: one slow answer is no
 /// reason to send clients elsewhere.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+
+/// The address that a request comes from.
+#[derive(Clone, Copy)]
+pub struct Peer(IpAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Peer {
+        Peer(stream.remote_addr().ip())
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Peer {
+        let address: &SocketAddr = stream.remote_addr();
+        Peer(address.ip())
+    }
+}
 
 /// What `/ready` looks at.
 #[derive(Clone)]
@@ -35,10 +63,48 @@ pub fn router(slot: Slot, store: Arc<StoreHealth>) -> Router {
     };
     Router::new()
         .route("/metrics", get(metrics))
+        .route("/", get(status))
+        .route_layer(from_fn_with_state(slot.clone(), admit))
         .route("/health", get(|| async { "ok\n" }))
         .route("/ready", get(ready).with_state(readiness))
-        .route("/", get(status))
         .with_state(slot)
+}
+
+/// Lets a request from another machine pass if it says who sends it.
+async fn admit(
+    State(slot): State<Slot>,
+    ConnectInfo(Peer(from)): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !from.to_canonical().is_loopback() {
+        let Some(server) = slot.get() else {
+            return unready("starting".into()).into_response();
+        };
+        let (gate, catalog) = (&server.gate, server.engine.catalog());
+        let admitted = match basic(request.headers()) {
+            _ if gate.is_near(from) => true,
+            Some((user, password)) => gate.admits(&catalog, from, &user, &password).await,
+            None => false,
+        };
+        if !admitted {
+            let asked = [(header::WWW_AUTHENTICATE, "Basic realm=\"tidemark\"")];
+            let told = "the name and password of a user are needed\n";
+            return (StatusCode::UNAUTHORIZED, asked, told).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// The name and the password that a request has.
+fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, given) = given.split_once(' ')?;
+    let given = BASE64.decode(given.trim()).ok()?;
+    let given = String::from_utf8(given).ok()?;
+    let (user, password) = given.split_once(':')?;
+    let is_basic = scheme.eq_ignore_ascii_case("basic");
+    is_basic.then(|| (user.to_string(), password.to_string()))
 }
 
 async fn metrics(State(slot): State<Slot>) -> impl IntoResponse {

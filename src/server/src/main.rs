@@ -106,11 +106,12 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let slot = Slot::default();
     let store = Arc::new(StoreHealth::default());
     let router = http::router(slot.clone(), store.clone());
+    let service = router.into_make_service_with_connect_info::<http::Peer>();
     let web_tls = tls.clone();
     tokio::spawn(async move {
         let served = match web_tls {
-            None => axum::serve(web, router).await,
-            Some(tls) => axum::serve(TlsListener::new(web, tls), router).await,
+            None => axum::serve(web, service).await,
+            Some(tls) => axum::serve(TlsListener::new(web, tls), service).await,
         };
         if let Err(e) = served {
             tracing::error!(error = %e, "HTTP stopped");
@@ -160,15 +161,17 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     Ok(())
 }
 
-/// Gives `root` a password that nobody guesses, if it has none.
+/// Gives `root` a password that nobody guesses, and lets it log in, if it has none that it comes in
+/// with.
 async fn make_first_password(engine: &Engine) -> Result<Option<String>> {
     let mut root = engine.catalog().role(ROOT).unwrap_or(Role::new(ROOT));
-    if root.verifier.is_some() {
+    if !auth::is_kept_out(&root) {
         tracing::info!("root has a password already");
         return Ok(None);
     }
     let password = auth::random_password()?;
     root.verifier = Some(auth::Verifier::of(&password)?.text());
+    (root.login, root.valid_until) = (true, None);
     let role = Box::new(root);
     let changes = vec![CatalogChange::AlterRole { role }];
     engine.change_catalog(changes, false).await?;

@@ -8,6 +8,7 @@ use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, ShowKind, Statement, StatementKind};
 use tidemark_query::outcome::{Outcome, text_rows};
+use tidemark_query::privileges::{UNSEEN, may_watch};
 use tidemark_query::types::column_type_name;
 use tidemark_values::moment::{Zone, timestamptz_text};
 
@@ -376,15 +377,20 @@ impl Session {
     }
 
     fn show_processes(&self) -> Result<Outcome> {
+        let catalog = self.catalog();
         let row = |(pid, c): (i32, tidemark_query::clients::Client)| {
             let doing = c.activity.look();
+            let running = match may_watch(&catalog, self.user(), &c.user) {
+                true => doing.running().map(str::to_string),
+                false => some(UNSEEN),
+            };
             vec![
                 some(pid.to_string()),
                 some(c.user),
                 some(c.address),
                 some("dev"),
                 some(micros_text(c.since)),
-                doing.running().map(str::to_string),
+                running,
             ]
         };
         text_rows(

@@ -304,7 +304,7 @@ class Tidemark:
         # Of every start: environment variables beside the settings (the credentials of an S3 store).
         self.environment = {}
 
-    def start(self, workers=2, failpoint=None, wait=True, host="127.0.0.1", arguments=(), **settings):
+    def start(self, workers=2, failpoint=None, wait=True, host="127.0.0.1", http_host="127.0.0.1", arguments=(), **settings):
         """Starts the process; `settings` become TIDEMARK_* variables (`checkpoint_ms=200`), `failpoint` is `name` or `name:n`. Waits until /ready says yes."""
         assert self.process is None or self.process.poll() is not None, "it runs already"
         assert BINARY.exists(), f"{BINARY} does not exist: run `cargo build --release` first"
@@ -316,7 +316,7 @@ class Tidemark:
             log.write(f"--- start workers={workers} failpoint={failpoint} {settings}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
-                [BINARY, "start", "--data-dir", self.data, "--workers", str(workers), "--sql", f"{host}:{self.port}", "--http", f"127.0.0.1:{self.port + 1}",
+                [BINARY, "start", "--data-dir", self.data, "--workers", str(workers), "--sql", f"{host}:{self.port}", "--http", f"{http_host}:{self.port + 1}",
                  "--rpc", f"127.0.0.1:{self.port + 2}", *arguments],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=self.folder)
         if wait:

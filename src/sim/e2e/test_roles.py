@@ -1,11 +1,16 @@
 """Who comes in, and what each may do: passwords, certificates, privileges, through restarts."""
 
+import base64
 import re
 import signal
+import socket
 import ssl
+import struct
 import subprocess
 import time
+import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -48,7 +53,7 @@ def test_a_password_is_asked_for_and_kept(own):
     log = b"".join(path.read_bytes() for path in own.data.rglob("*") if path.is_file())
     assert b"first" not in log and b"second" not in log and b"SCRAM-SHA-256$4096" in log
     for again in range(2):
-        for user, password, expected in [("ann", "first", "authentication failed"), ("nobody", "x", "authentication failed"), ("staff", "x", "not permitted to log in")]:
+        for user, password, expected in [("ann", "first", "authentication failed"), ("nobody", "x", "authentication failed"), ("staff", "x", "authentication failed")]:
             with pytest.raises(psycopg.OperationalError, match=expected):
                 connect(own, user, password)
         connect(own, "ann", "second").close()
@@ -322,3 +327,236 @@ def test_clients_show_certificates_where_they_are_asked_for(own, folder):
     connect(own, "root", None, "localhost", sslmode="verify-full", sslrootcert=cert, sslcert=client, sslkey=client_key).close()
     with pytest.raises(psycopg.OperationalError):
         connect(own, "root", None, "localhost", sslmode="verify-full", sslrootcert=cert)
+
+
+def test_a_client_takes_a_role_and_its_rights_alone(own):
+    own.start()
+    for statement in ["CREATE USER ann", "CREATE USER eve", "CREATE ROLE staff", "GRANT staff TO ann", "CREATE TABLE sec (id INT PRIMARY KEY)", "INSERT INTO sec VALUES (1)",
+                      "CREATE TABLE shared (id INT PRIMARY KEY)", "GRANT SELECT ON shared TO staff", "GRANT CREATE ON SCHEMA public TO staff"]:
+        own.query(statement)
+
+    def who(client):
+        return client.execute("SELECT session_user, current_user, current_role, current_setting('is_superuser'), current_setting('role')").fetchone()
+
+    def refused(client, statement, expected):
+        with pytest.raises(psycopg.Error) as error:
+            client.execute(statement)
+        assert state(error) == expected, (statement, str(error.value))
+
+    with connect(own, "root") as root, connect(own, "ann") as ann:
+        assert who(root) == ("root", "root", "root", "on", "none") and who(ann) == ("ann", "ann", "ann", "off", "none")
+        # A superuser gives up what it may do; a lookup that was kept is refused like any other.
+        root.execute("SELECT id FROM sec WHERE id = %s", [1], prepare=True)
+        root.execute("SET ROLE eve")
+        assert who(root) == ("root", "eve", "eve", "off", "eve") and root.info.parameter_status("is_superuser") == "off"
+        for statement in ["SELECT * FROM sec", "DELETE FROM sec", "INSERT INTO sec VALUES (2)", "CREATE USER bob", "CREATE TABLE q (a INT)", "COPY sec TO STDOUT"]:
+            refused(root, statement, "42501")
+        with pytest.raises(psycopg.Error, match="permission denied"):
+            root.execute("SELECT id FROM sec WHERE id = %s", [1], prepare=True)
+        root.execute("RESET ALL")
+        assert who(root)[1] == "eve"
+        root.execute("RESET ROLE")
+        assert who(root)[1:4] == ("root", "root", "on") and root.execute("SELECT count(*) FROM sec").fetchone() == (1,)
+        # With a transaction it comes and goes.
+        root.execute("BEGIN")
+        root.execute("SET LOCAL ROLE eve")
+        assert who(root)[1] == "eve"
+        root.execute("COMMIT")
+        assert who(root)[1:4] == ("root", "root", "on")
+        root.execute("BEGIN")
+        root.execute("SET ROLE eve")
+        root.execute("ROLLBACK")
+        assert who(root)[1:4] == ("root", "root", "on")
+        assert root.execute("SELECT set_config('role', 'eve', false)").fetchone() == ("eve",)
+        refused(root, "SELECT * FROM sec", "42501")
+        root.execute("SET ROLE none")
+        # Another session's user altogether: the role is its own again.
+        root.execute("SET SESSION AUTHORIZATION ann")
+        root.execute("SET ROLE staff")
+        assert who(root)[:4] == ("ann", "staff", "staff", "off")
+        refused(root, "SET ROLE eve", "42501")
+        root.execute("RESET SESSION AUTHORIZATION")
+        assert who(root) == ("root", "root", "root", "on", "none")
+        root.execute("SET SESSION AUTHORIZATION ann")
+        root.execute("DISCARD ALL")
+        assert who(root) == ("root", "root", "root", "on", "none")
+        # A member takes a role; what it makes then is that role's.
+        refused(ann, "SET ROLE root", "42501")
+        refused(ann, "SET ROLE nobody", "22023")
+        refused(ann, "SELECT set_config('role', 'root', false)", "42501")
+        refused(ann, "SET SESSION AUTHORIZATION eve", "42501")
+        assert who(ann)[1] == "ann"
+        ann.execute("SET ROLE staff")
+        assert ann.execute("SHOW role").fetchone() == ("staff",) and ann.execute("SELECT count(*) FROM shared").fetchone() == (0,)
+        ann.execute("CREATE TABLE made (id INT)")
+        assert own.value("SELECT tableowner FROM pg_tables WHERE tablename = 'made'") == "staff"
+        own.query("DROP TABLE made")
+        # A role that is dropped meanwhile, and another one of its name.
+        own.query("REVOKE staff FROM ann")
+        for statement in ["REVOKE ALL ON shared FROM staff", "REVOKE ALL ON SCHEMA public FROM staff", "DROP ROLE staff", "CREATE ROLE staff SUPERUSER"]:
+            own.query(statement)
+        refused(ann, "SELECT * FROM sec", "42704")
+        ann.execute("RESET ROLE")
+        assert who(ann)[1] == "ann"
+    with connect(own, "root", options="-c role=eve") as root:
+        assert who(root)[:2] == ("root", "eve")
+    with pytest.raises(psycopg.OperationalError, match="permission denied to set role"):
+        connect(own, "ann", options="-c role=root")
+
+
+def test_a_session_is_that_role_and_no_later_one_of_its_name(own):
+    own.start()
+    for statement in ["CREATE TABLE t (id INT PRIMARY KEY)", "INSERT INTO t VALUES (1)", "CREATE USER tmp", "GRANT SELECT ON t TO tmp"]:
+        own.query(statement)
+    with connect(own, "tmp") as tmp:
+        assert tmp.execute("SELECT id FROM t WHERE id = %s", [1], prepare=True).fetchone() == (1,)
+        for statement in ["REVOKE ALL ON t FROM tmp", "DROP USER tmp", "CREATE USER tmp SUPERUSER PASSWORD 'b'"]:
+            own.query(statement)
+        for statement, parameters in [("SELECT * FROM t", None), ("SELECT id FROM t WHERE id = %s", [1]), ("INSERT INTO t VALUES (2)", None), ("SELECT 1", None), ("SET ROLE none", None)]:
+            with pytest.raises(psycopg.Error, match="invalid role OID: ") as error:
+                tmp.execute(statement, parameters)
+            assert state(error) == "42704"
+    connect(own, "tmp", "b").close()
+
+
+def test_the_last_superuser_keeps_its_way_in(own):
+    own.start()
+    for statement in ["ALTER USER root NOLOGIN", "ALTER ROLE root WITH NOLOGIN PASSWORD 'x'"]:
+        with pytest.raises(psycopg.Error, match="no superuser could log in any more"):
+            own.query(statement)
+    own.query("CREATE USER ada SUPERUSER")
+    own.query("ALTER USER root NOLOGIN")
+    with connect(own, "ada") as ada:
+        for statement in ["ALTER USER ada NOLOGIN", "ALTER USER ada NOSUPERUSER"]:
+            with pytest.raises(psycopg.Error, match="no superuser could log in any more"):
+                ada.execute(statement)
+    with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
+        connect(own, "root")
+    own.stop()
+    own.start(wait=False, arguments=["--first-password"])
+    shown = eventually(lambda: re.search(r"password  (\S+)", own.log_path.read_text()), 30)
+    with connect(own, "root", shown.group(1)) as root:
+        root.execute("DROP USER ada")
+        with pytest.raises(psycopg.Error, match="no superuser could log in any more"):
+            root.execute("ALTER USER root NOLOGIN")
+
+
+def test_statements_of_others_are_not_shown(own):
+    own.start()
+    own.query("CREATE USER ann")
+    own.query("CREATE USER eve")
+    own.query("CREATE ROLE staff")
+    own.query("GRANT ann TO staff")
+    with connect(own, "ann") as ann, connect(own, "eve") as eve:
+        ann.execute("SELECT 'of ann'")
+        # PostgreSQL has no such statement: whatever is answered, the password is not shown.
+        with suppress(psycopg.Error):
+            ann.execute("PREPARE pp AS ALTER USER bob PASSWORD 'clear'")
+        assert "clear" not in str(own.query("SELECT query FROM pg_stat_activity"))
+        ann.execute("SELECT 'of ann'")
+        pid = ann.info.backend_pid
+        seen = f"SELECT usename, query, state, client_addr FROM pg_stat_activity WHERE pid = {pid}"
+        assert eve.execute(seen).fetchone() == ("ann", "<insufficient privilege>", None, None)
+        assert own.query(seen) == [("ann", "SELECT 'of ann'", "idle", "127.0.0.1")]
+        assert ann.execute("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()[0].startswith("SELECT query")
+        shown = {row[0]: row[5] for row in eve.execute("SHOW PROCESSLIST").fetchall()}
+        assert shown[str(pid)] == "<insufficient privilege>" and shown[str(eve.info.backend_pid)] == "SHOW PROCESSLIST"
+        assert eve.execute(f"SELECT running FROM tidemark.clients WHERE pid = {pid}").fetchone() == ("<insufficient privilege>",)
+        own.query("GRANT staff TO eve")
+        assert eve.execute(seen).fetchone()[1].startswith("SELECT query")
+
+
+def test_insert_alone_reads_and_changes_nothing(own):
+    own.start()
+    for statement in ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)", "CREATE USER eve", "GRANT INSERT ON t TO eve"]:
+        own.query(statement)
+    with connect(own, "eve") as eve:
+        for statement in ["INSERT INTO t VALUES (2, 2) RETURNING *", "INSERT INTO t VALUES (2, 2) RETURNING v + 1", "INSERT INTO t VALUES (2, 2) ON CONFLICT (id) DO NOTHING",
+                          "INSERT INTO t VALUES (1, 2) ON CONFLICT (id) DO UPDATE SET v = 9", "INSERT INTO t VALUES (1, 2)", "INSERT INTO t VALUES (3, 3), (1, 2)",
+                          "INSERT INTO t SELECT 1, 2 FROM generate_series(1, 2)"]:
+            with pytest.raises(psycopg.Error, match="permission denied for table t") as error:
+                eve.execute(statement)
+            assert state(error) == "42501", statement
+        with pytest.raises(psycopg.Error, match="permission denied for table t"), eve.cursor() as cursor, cursor.copy("COPY t FROM STDIN") as copy:
+            copy.write("4\t4\n1\t2\n")
+        for statement in ["INSERT INTO t VALUES (5, 5)", "INSERT INTO t VALUES (1, 6) ON CONFLICT DO NOTHING", "INSERT INTO t SELECT g, g FROM generate_series(10, 12) g"]:
+            eve.execute(statement)
+        assert eve.execute("INSERT INTO t VALUES (6, 6) RETURNING 7").fetchone() == (7,)
+        with eve.cursor() as cursor, cursor.copy("COPY t FROM STDIN") as copy:
+            copy.write("7\t7\n")
+        assert own.query("SELECT * FROM t ORDER BY id") == [(1, 1), (5, 5), (6, 6), (7, 7), (10, 10), (11, 11), (12, 12)]
+        own.query("GRANT SELECT ON t TO eve")
+        eve.execute("INSERT INTO t VALUES (1, 2) ON CONFLICT (id) DO NOTHING")
+        assert eve.execute("INSERT INTO t VALUES (8, 8) RETURNING *").fetchall() == [(8, 8)]
+        own.query("GRANT UPDATE ON t TO eve")
+        eve.execute("INSERT INTO t VALUES (1, 2)")
+        assert own.value("SELECT v FROM t WHERE id = 1") == 2
+
+
+def test_nothing_is_told_before_a_client_has_said_who_it_is(own):
+    own.start()
+    own.query("CREATE USER ann PASSWORD 'right'")
+    own.query("CREATE USER shut NOLOGIN PASSWORD 'right'")
+
+    def said(user, database, password):
+        with pytest.raises(psycopg.OperationalError) as error:
+            psycopg.connect(host="127.0.0.1", port=own.port, dbname=database, user=user, password=password, connect_timeout=15)
+        return str(error.value).split("FATAL:")[-1].strip()
+
+    for user in ["ann", "shut", "nobody"]:
+        assert said(user, "nowhere", "wrong") == f'password authentication failed for user "{user}"'
+    assert said("shut", "dev", "right") == 'role "shut" is not permitted to log in'
+    assert said("ann", "nowhere", "right").startswith('database "nowhere" does not exist')
+    # What is no startup message ends the connection at once.
+    for sent in [struct.pack("!I", 4), struct.pack("!II", 8, 196608), struct.pack("!II", 18, 196608) + b"user\0root\0", struct.pack("!II", 20, 196608) + b"user\0r\xffot\0\0"]:
+        with socket.create_connection(("127.0.0.1", own.port), timeout=10) as client:
+            client.sendall(sent)
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+            assert answer == b"" or answer.startswith(b"E") and b"FATAL" in answer
+
+
+def test_http_asks_who_comes_from_elsewhere(own, folder):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has no address but its own")
+        address = probe.getsockname()[0]
+    assert "others reach http address" in own.refused(http_host="0.0.0.0")
+    cert, key = certificate(folder, "web")
+    own.start()
+    own.query("CREATE USER ann PASSWORD 'right'")
+    own.query("CREATE USER shut NOLOGIN PASSWORD 'right'")
+    own.stop()
+    own.start(wait=False, http_host="0.0.0.0", tls_cert=cert, tls_key=key)
+    trusting = ssl.create_default_context(cafile=cert)
+    trusting.check_hostname = False
+
+    def ask(host, path, user=None, password=None):
+        request = urllib.request.Request(f"https://{host}:{own.port + 1}{path}")
+        if user:
+            request.add_header("Authorization", "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
+        try:
+            with urllib.request.urlopen(request, context=trusting, timeout=15) as response:
+                return response.status, response.headers
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers
+
+    def is_ready():
+        try:
+            return ask(address, "/ready")[0] == 200
+        except OSError:
+            return False
+
+    eventually(is_ready, 30)
+    assert ask(address, "/health")[0] == 200
+    for path in ["/", "/metrics"]:
+        status, headers = ask(address, path)
+        assert status == 401 and headers["WWW-Authenticate"].startswith("Basic")
+        assert ask(address, path, "ann", "right")[0] == 200
+        assert ask("localhost", path)[0] == 200
+    for user, password in [("ann", "wrong"), ("shut", "right"), ("nobody", "right"), ("root", "")]:
+        assert ask(address, "/metrics", user, password)[0] == 401
+    own.stop()
+    own.start(http_host="0.0.0.0", insecure="true")
+    assert urllib.request.urlopen(f"http://{address}:{own.port + 1}/metrics", timeout=5).status == 200

@@ -122,6 +122,19 @@ def test_the_wrong_key_opens_nothing_and_loses_nothing(own):
     assert own.query("SHOW SECRETS") == [("s",)]
 
 
+def test_what_messages_show_is_no_secret(own):
+    own.start()
+    own.query("CREATE SECRET s WITH (backend = 'meta') AS 'hunter2-named:9092'")
+    for option in ["properties.bootstrap.server", "properties.bootstrap.servers"]:
+        state, text = error(own, f"CREATE SOURCE a (id INT) WITH (connector = 'kafka', topic = 't', {option} = SECRET s) FORMAT PLAIN ENCODE JSON")
+        assert state == "22023" and f'option "{option}" cannot be a secret' in text
+    for more in ["topic = SECRET s, properties.bootstrap.server = '127.0.0.1:1'", "topic = 't', properties.bootstrap.server = '127.0.0.1:1', properties.client.id = SECRET s"]:
+        assert error(own, f"CREATE SOURCE a (id INT) WITH (connector = 'kafka', {more}) FORMAT PLAIN ENCODE JSON")[0] == "22023"
+    assert "hunter2" not in own.log_path.read_text()
+    for statement in ["CREATE SECRET q WITH (backend = 'meta') AS hunter2", "ALTER SECRET s AS hunter2", "CREATE USER x WITH PASSWORD hunter2", "ALTER USER root PASSWORD hunter2"]:
+        assert error(own, statement)[0] == "42601"
+
+
 def test_what_is_done_and_refused_is_a_line_of_the_log(own):
     own.start()
     own.query("CREATE USER ann PASSWORD 'hunter2-role'")

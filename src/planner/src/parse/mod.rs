@@ -479,6 +479,10 @@ impl<'a> Front<'a> {
     }
 
     fn string(&mut self) -> Result<String> {
+        // sqlparser takes words, too.
+        if matches!(self.peek().token, Token::Word(_)) {
+            return Err(self.unexpected("a string"));
+        }
         self.run(|p| p.parse_literal_string())
     }
 

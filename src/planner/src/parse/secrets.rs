@@ -95,17 +95,26 @@ pub(super) fn shown(
     to: Location,
 ) -> String {
     let solid: Vec<&TokenWithSpan> = tokens.iter().filter(|t| !is_blank(&t.token)).collect();
-    let verb = |t: &&TokenWithSpan| {
-        let verbs = ["create", "alter", "explain"];
-        verbs.iter().any(|verb| is_word(&t.token, verb))
-    };
+    let verb = |t: &&TokenWithSpan| ["create", "alter"].iter().any(|v| is_word(&t.token, v));
     let text = source.slice(from, to);
-    if !solid.first().is_some_and(verb) {
+    if !solid.iter().any(verb) {
         return text.to_string();
     }
+    // Behind PREPARE .. AS or EXPLAIN it is the same, though there is no such statement.
+    let first = |objects: &[&str]| {
+        let starts = |two: &[&TokenWithSpan]| {
+            let is = |n: usize, words: &[&str]| words.iter().any(|w| is_word(&two[n].token, w));
+            is(0, &["create", "alter"]) && is(1, objects)
+        };
+        solid.windows(2).position(starts).unwrap_or(solid.len())
+    };
+    let about = About {
+        role: first(&["role", "user", "group"]),
+        secret: first(&["secret"]),
+    };
     let (start, mut done) = (source.byte(from), 0);
     let mut shown = String::with_capacity(text.len());
-    for at in (1..solid.len()).filter(|at| is_hidden(&solid, *at)) {
+    for at in (1..solid.len()).filter(|at| is_hidden(&solid, *at, &about)) {
         let span = solid[at].span;
         let (begin, end) = (
             source.byte(span.start) - start,
@@ -118,19 +127,21 @@ pub(super) fn shown(
     shown + &text[done..]
 }
 
+/// Where CREATE and ALTER of such things begin; the number of tokens where there are none.
+struct About {
+    role: usize,
+    secret: usize,
+}
+
 /// Whether a token is a value that nobody may see: the password of a role, the value of a secret,
 /// or that of an option that is secret by its name.
-fn is_hidden(solid: &[&TokenWithSpan], at: usize) -> bool {
+fn is_hidden(solid: &[&TokenWithSpan], at: usize, about: &About) -> bool {
     let word = |n: usize, w: &str| is_word(&solid[n].token, w);
     if !is_value(&solid[at].token) {
         return false;
     }
-    let of = |what: &str| word(1, what) && (word(0, "create") || word(0, "alter"));
-    if of("role") || of("user") {
-        return word(at - 1, "password");
-    }
-    if of("secret") {
-        return word(at - 1, "as");
+    if about.role < at && word(at - 1, "password") || about.secret < at && word(at - 1, "as") {
+        return true;
     }
     if solid[at - 1].token != Token::Eq {
         return false;

@@ -347,3 +347,44 @@ fn numbers_end_before_letters() {
         assert!(parse(sql).is_ok(), "{sql}");
     }
 }
+
+#[test]
+fn passwords_and_secrets_are_masked_in_what_is_shown() {
+    let shown = |sql: &str| parse(sql).unwrap().remove(0).text;
+    for (sql, masked) in [
+        (
+            "alter user bob password 'x' login",
+            "alter user bob password '********' login",
+        ),
+        ("prepare p as select 1", "prepare p as select 1"),
+        (
+            "create secret s with (backend = 'meta') as 'x'",
+            "create secret s with (backend = 'meta') as '********'",
+        ),
+        (
+            "create view v as select 'x' as password",
+            "create view v as select 'x' as password",
+        ),
+    ] {
+        assert_eq!(shown(sql), masked);
+    }
+    for hidden in [
+        "prepare pp as alter user bob password 'x'",
+        "create user bob password 'x'",
+    ] {
+        if let Ok(all) = parse(hidden) {
+            assert!(!all[0].text.contains("'x'"), "{}", all[0].text);
+        }
+    }
+}
+
+#[test]
+fn a_string_is_quoted() {
+    for (sql, position) in [
+        ("create user x with password abc", 29),
+        ("create secret s with (backend = 'meta') as abc", 44),
+        ("alter role x valid until tomorrow", 26),
+    ] {
+        assert_eq!(error(sql).1, Some(position), "{sql}");
+    }
+}

@@ -420,6 +420,11 @@ impl Front<'_> {
                 local,
             });
         }
+        let is_role = name == "role" || name == "session_authorization";
+        if is_role && matches!(self.peek().token, Token::Word(_)) {
+            let value = Some(self.identifier()?);
+            return Ok(StatementKind::Set { name, value, local });
+        }
         let mut values = vec![self.option_value()?];
         while self.token(&Token::Comma) {
             values.push(self.option_value()?);

@@ -1,7 +1,7 @@
 //! What a statement's functions left to do is done when it has ended well; what a transaction said
 //! is told when it commits.
 
-use super::{Asker, Transaction};
+use super::{Asker, Transaction, identity};
 use crate::effects::{Announcements, Effects, Hearing, Setting};
 use crate::notifications::Notification;
 use crate::outcome::Status;
@@ -37,6 +37,12 @@ impl Asker {
     fn apply(&mut self, setting: Setting) {
         // Alone, what is local was so for the statement.
         if setting.local && self.status() == Status::Idle {
+            return;
+        }
+        let (name, value) = (&setting.name, setting.value.as_deref());
+        if identity::is_of_identity(name) {
+            // Who may not any more was told so when it was set, and stays who it is.
+            let _ = self.act_as(name, value, setting.local);
             return;
         }
         let settings = Arc::make_mut(&mut self.settings);

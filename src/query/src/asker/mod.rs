@@ -1,8 +1,9 @@
 //! Who asks: what one client's statements share, and nothing of how they come or how rows go. That
-//! is its role, its settings, its transaction ([`transaction`]), what it said to others and they to
-//! it ([`effects`]), and how it reads ([`reads`]).
+//! is its role ([`identity`]), its settings, its transaction ([`transaction`]), what it said to
+//! others and they to it ([`effects`]), and how it reads ([`reads`]).
 
 mod effects;
+pub mod identity;
 mod reads;
 pub mod transaction;
 
@@ -40,7 +41,7 @@ pub struct Asker {
     /// DataFusion's state with its functions.
     pub(crate) state: SessionState,
     pid: i32,
-    user: String,
+    taken: identity::Taken,
     voice: Voice,
     /// What the running statement's functions leave to do.
     effects: Vec<Arc<Effects>>,
@@ -72,8 +73,12 @@ impl Asker {
         startup: &BTreeMap<String, String>,
         voice: Voice,
     ) -> Asker {
-        let state = serving.session_state(&user, pid, &commons, voice.notices.clone());
-        let settings = Arc::new(Settings::new(&user, startup));
+        let state = serving.session_state(pid, &commons);
+        let catalog = commons.engine.catalog();
+        let superuser = catalog.is_superuser(&user);
+        let settings = Arc::new(Settings::new(&user, superuser, startup));
+        let mut taken = identity::Taken::default();
+        taken.take(&catalog, &user);
         Asker {
             zone: (settings.clone(), settings.zone()),
             settings,
@@ -81,7 +86,7 @@ impl Asker {
             written: BTreeMap::new(),
             state,
             pid,
-            user,
+            taken,
             voice,
             effects: Vec::new(),
             announcements: Announcements::default(),
@@ -97,9 +102,9 @@ impl Asker {
         self.pid
     }
 
-    /// The client's user.
+    /// The role whose privileges the client's statements have.
     pub fn user(&self) -> &str {
-        &self.user
+        self.settings.user()
     }
 
     /// For those who cancel statements.
@@ -184,7 +189,7 @@ impl Asker {
 
     /// `42501` unless the client may do something with a relation.
     pub fn require(&self, privilege: Privilege, relation: &Relation) -> Result<()> {
-        privileges::check(&self.catalog(), &self.user, privilege, relation)
+        privileges::check(&self.catalog(), self.user(), privilege, relation)
     }
 }
 

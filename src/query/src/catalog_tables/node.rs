@@ -1,6 +1,7 @@
 //! `tidemark.errors`, `tidemark.jobs`, `tidemark.checkpoints`, `tidemark.relations`,
 //! `tidemark.clients`, `tidemark.settings`.
 
+use crate::privileges::{UNSEEN, may_watch};
 use crate::snapshot::Snapshot;
 use arrow::array::*;
 use arrow::datatypes::{Field, Schema};
@@ -216,7 +217,10 @@ pub fn table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn TableProv
                     "running",
                     texts(rows.iter().map(|r| {
                         let doing = r.1.activity.look();
-                        doing.running().unwrap_or_default().to_string()
+                        match may_watch(&snapshot.catalog, &snapshot.user, &r.1.user) {
+                            true => doing.running().unwrap_or_default().to_string(),
+                            false => UNSEEN.into(),
+                        }
                     })),
                 ),
             ]

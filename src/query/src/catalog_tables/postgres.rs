@@ -11,6 +11,7 @@ use super::oids;
 use super::roles;
 use super::statics;
 use super::zones;
+use crate::privileges::{UNSEEN, may_watch};
 use crate::snapshot::Snapshot;
 use crate::types;
 use arrow::datatypes::DataType;
@@ -814,6 +815,14 @@ fn activity(s: &Snapshot) -> Vec<Row> {
     let waits = |pid: i32| locks.iter().any(|l| l.session == pid && !l.granted);
     let row = |(pid, c): (i32, crate::clients::Client)| {
         let doing = c.activity.look();
+        if !may_watch(&s.catalog, &s.user, &c.user) {
+            return vec![
+                ("pid", pid.into()),
+                ("usename", (&c.user).into()),
+                ("application_name", (&doing.application_name).into()),
+                ("query", UNSEEN.into()),
+            ];
+        }
         let (address, port) = c.address.rsplit_once(':').unwrap_or((&c.address, "0"));
         let wait = if waits(pid) {
             Some(("Lock", "relation"))

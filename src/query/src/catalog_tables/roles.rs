@@ -11,7 +11,11 @@ const FIRST: i32 = 10;
 
 /// The oid of a role; that of `root` for one that is gone.
 pub fn oid(catalog: &Catalog, name: &str) -> i32 {
-    let id = catalog.roles.get(name).map_or(0, |role| role.id);
+    oid_of_number(catalog.role_id(name).unwrap_or(0))
+}
+
+/// The oid of the role that has, or had, this number.
+pub fn oid_of_number(id: u32) -> i32 {
     FIRST.saturating_add_unsigned(id)
 }
 

@@ -211,6 +211,7 @@ impl Asker {
                     return None;
                 };
                 let relation = self.target(object, "insert into").ok()?;
+                self.require_of_insert(insert, &relation).ok()?;
                 let columns = insert_columns(insert, &relation).ok()?;
                 let kind = Kind::Insert(columns);
                 return Some(ByKey { relation, kind });

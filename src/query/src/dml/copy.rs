@@ -67,9 +67,9 @@ impl Asker {
         }))
     }
 
-    /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come. A block, and a
-    /// table with a unique index, keep them: so many are `54000` that one transaction may not
-    /// write.
+    /// More lines came. Beyond [`HELD_BYTES_MAX`] they are written as they come. A block, a table
+    /// with a unique index, and a client that may not replace rows keep them: so many are `54000`
+    /// that one transaction may not write.
     pub async fn copy_lines(
         &mut self,
         target: &CopyIn,
@@ -85,7 +85,8 @@ impl Asker {
         if rows.guard.is_none() {
             rows.bytes += rows_bytes(&batch);
             rows.batches.push(batch);
-            if !self.may_stream_into(&target.relation, None) {
+            let replaces = self.may_replace(&target.relation);
+            if !(replaces && self.may_stream_into(&target.relation, None)) {
                 return check_write_bytes(rows.bytes);
             }
             if rows.bytes <= HELD_BYTES_MAX {
@@ -111,16 +112,16 @@ impl Asker {
         }
         let relation = &target.relation;
         let guard = self.lock(&[relation.id]).await?;
+        let batch = concat_batches(&relation.arrow_schema(), &rows.batches)
+            .map_err(crate::error::from_arrow)?;
+        drop(rows);
+        self.check_replaced(&guard, relation, &batch)?;
         let write = Write {
             table: relation.id,
             deletes: Vec::new(),
-            inserts: vec![
-                concat_batches(&relation.arrow_schema(), &rows.batches)
-                    .map_err(crate::error::from_arrow)?,
-            ],
+            inserts: vec![batch],
             keys: NewKeys::Any,
         };
-        drop(rows);
         self.write(guard, write).await?;
         Ok(count)
     }

@@ -3,6 +3,8 @@
 use super::alike::{alike, in_order};
 use super::streamed::Piece;
 use super::*;
+use crate::privileges::denied;
+use std::ops::ControlFlow;
 
 impl Asker {
     pub(super) async fn insert(&mut self, insert: &ast::Insert) -> Result<Outcome> {
@@ -16,10 +18,8 @@ impl Asker {
                 .unique_indexes(&relation)
                 .map(|(_, columns)| columns);
             self.arbiters(&relation, conflict, indexes.collect())?;
-            if matches!(conflict.action, ast::OnConflictAction::DoUpdate(_)) {
-                self.require(Privilege::Update, &relation)?;
-            }
         }
+        self.require_of_insert(insert, &relation)?;
         let columns = insert_columns(insert, &relation)?;
         // Constants are parsed before the lock is taken, and queries are planned under it.
         let constant = constant_rows(insert, &relation, &columns, &[], &self.settings.zone())?;
@@ -47,6 +47,7 @@ impl Asker {
                 let mut plans = planned.await?;
                 let is_plain = insert.on.is_none() && values_of(insert).is_none();
                 if is_plain
+                    && self.may_replace(&relation)
                     && self.may_stream_into(&relation, insert.returning.as_deref())
                     && let (1, Some(plan)) = (plans.len(), plans.pop())
                 {
@@ -69,6 +70,54 @@ impl Asker {
         self.insert_rows(guard, &relation, insert, batch).await
     }
 
+    /// Beside INSERT: UPDATE for DO UPDATE, and SELECT where it says something of rows that are
+    /// there, or returns columns.
+    ///
+    /// Errors: `42501`.
+    pub(super) fn require_of_insert(
+        &self,
+        insert: &ast::Insert,
+        relation: &Relation,
+    ) -> Result<()> {
+        let mut reads = insert.returning.iter().flatten().any(names_a_column);
+        if let Some(ast::OnInsert::OnConflict(on)) = &insert.on {
+            reads |= on.conflict_target.is_some();
+            if matches!(on.action, ast::OnConflictAction::DoUpdate(_)) {
+                self.require(Privilege::Update, relation)?;
+            }
+        }
+        match reads {
+            true => self.require(Privilege::Select, relation),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether new rows may take the place of those that have their keys: that changes them.
+    pub(super) fn may_replace(&self, relation: &Relation) -> bool {
+        relation.key.is_empty() || self.require(Privilege::Update, relation).is_ok()
+    }
+
+    /// `42501` where new rows would take the place of others, and the client may not change those.
+    pub(super) fn check_replaced(
+        &self,
+        guard: &SharedGuard,
+        relation: &Relation,
+        new: &RecordBatch,
+    ) -> Result<()> {
+        if self.may_replace(relation) {
+            return Ok(());
+        }
+        let keys = relation.key.iter().map(|k| new.column(*k).clone());
+        let replaced = guard
+            .lock()
+            .lookup(relation.id, &keys.collect::<Vec<_>>())?;
+        match replaced.num_rows() {
+            0 => Ok(()),
+            _ => Err(denied(relation.kind.name(), &relation.name)
+                .with_detail("A row of this key is there: replacing it needs UPDATE.")),
+        }
+    }
+
     /// Writes the rows of an INSERT, those whose keys are taken as it says.
     pub(super) async fn insert_rows(
         &mut self,
@@ -82,11 +131,14 @@ impl Asker {
             .as_ref()
             .map_or_else(|| relation.name.clone(), |a| fold(&a.alias));
         let changes = match &insert.on {
-            None => Changes {
-                affected: vec![batch.clone()],
-                inserts: vec![batch],
-                ..Changes::default()
-            },
+            None => {
+                self.check_replaced(&guard, relation, &batch)?;
+                Changes {
+                    affected: vec![batch.clone()],
+                    inserts: vec![batch],
+                    ..Changes::default()
+                }
+            }
             Some(ast::OnInsert::OnConflict(conflict)) => {
                 self.resolve_conflicts(&guard, relation, conflict, batch, &name)
                     .await?
@@ -114,6 +166,20 @@ impl Asker {
             insert.returning.as_deref().map(|r| (r, name)),
         )
         .await
+    }
+}
+
+/// Whether something that is returned is, or is computed of, columns.
+fn names_a_column(item: &SelectItem) -> bool {
+    let is_column = |e: &Expr| match e {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    match item {
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
+            ast::visit_expressions(e, is_column).is_break()
+        }
+        _ => true,
     }
 }
 

@@ -1,14 +1,12 @@
 //! PostgreSQL's system functions. They are evaluated row by row over texts: nobody calls them for a
 //! million rows.
 //!
-//! Three lists: [`shared`] knows nothing, [`of_session`] knows who asks, [`of_snapshot`] knows the
-//! catalog of the statement.
+//! Three lists: [`shared`] knows nothing, [`of_session`] knows the connection, [`of_snapshot`] knows
+//! the statement: its catalog, its settings, who asks.
 
 use super::array_functions::ExpandArray;
 use crate::catalog_tables::{oids, roles};
-use crate::clients::Clients;
 use crate::commons::Commons;
-use crate::error::Notice;
 use crate::identifiers::quote_ident;
 use crate::snapshot::Snapshot;
 use crate::types;
@@ -30,7 +28,6 @@ use tidemark_common::{Error, SqlState};
 use tidemark_operator::functions::cast_array;
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_planner::SessionZone;
-use tokio::sync::mpsc;
 
 /// One row's arguments, as text.
 pub(super) type Arguments<'a> = &'a [Option<String>];
@@ -293,37 +290,10 @@ pub fn shared() -> Vec<Arc<ScalarUDF>> {
     all
 }
 
-/// Functions that know who asks.
-pub fn of_session(
-    user: &str,
-    pid: i32,
-    commons: &Arc<Commons>,
-    notices: mpsc::UnboundedSender<Notice>,
-) -> Vec<Arc<ScalarUDF>> {
-    let mut all: Vec<_> = ["current_user", "session_user", "user", "current_role"]
-        .iter()
-        .map(|name| constant(name, DataType::Utf8, Some(user)))
-        .collect();
-    all.push(constant(
-        "pg_backend_pid",
-        DataType::Int32,
-        Some(&pid.to_string()),
-    ));
-    all.push(signal(
-        "pg_cancel_backend",
-        user,
-        commons,
-        &notices,
-        Clients::cancel,
-    ));
-    all.push(signal(
-        "pg_terminate_backend",
-        user,
-        commons,
-        &notices,
-        Clients::end,
-    ));
-    all.push(blocking_pids(commons));
+/// Functions that know the connection.
+pub fn of_session(pid: i32, commons: &Arc<Commons>) -> Vec<Arc<ScalarUDF>> {
+    let own = constant("pg_backend_pid", DataType::Int32, Some(&pid.to_string()));
+    let mut all = vec![own, blocking_pids(commons)];
     all.extend(addresses(pid, commons));
     all
 }
@@ -346,53 +316,6 @@ fn addresses(pid: i32, commons: &Arc<Commons>) -> Vec<Arc<ScalarUDF>> {
             Ok(Some(started.clone()))
         }),
     ]
-}
-
-/// A function that does something to another session: true if there is such a one, else a WARNING.
-fn signal(
-    name: &str,
-    user: &str,
-    commons: &Arc<Commons>,
-    notices: &mpsc::UnboundedSender<Notice>,
-    act: fn(&Clients, i32) -> bool,
-) -> Arc<ScalarUDF> {
-    let (commons, notices) = (Arc::downgrade(commons), notices.clone());
-    let user = user.to_string();
-    function(name, DataType::Boolean, Volatility::Volatile, 1, move |a| {
-        let Some(text) = a.first().and_then(Option::as_deref) else {
-            return Ok(None);
-        };
-        let (pid, commons) = (text.parse().ok(), commons.upgrade());
-        let found = match pid.zip(commons) {
-            Some((pid, commons)) => {
-                check_signal(&commons, &user, pid)?;
-                act(&commons.clients, pid)
-            }
-            None => false,
-        };
-        if !found {
-            let text = format!("PID {text} is not a PostgreSQL server process");
-            // Who asks may be gone.
-            let _ = notices.send(Notice::warning(SqlState("01000"), text));
-        }
-        Ok(Some(found.to_string()))
-    })
-}
-
-/// `42501` for a session of a role that is not the asking one's.
-fn check_signal(commons: &Commons, user: &str, pid: i32) -> Result<(), Error> {
-    let catalog = commons.engine.catalog();
-    let clients = commons.clients.list();
-    let other = clients
-        .iter()
-        .find(|(p, _)| *p == pid)
-        .map(|(_, c)| c.user.as_str());
-    let roles = catalog.memberships(user);
-    if catalog.is_superuser(user) || other.is_none_or(|other| roles.contains(other)) {
-        return Ok(());
-    }
-    let message = "must be a member of the role whose query is being canceled";
-    Err(Error::user(SqlState("42501"), message))
 }
 
 /// `pg_blocking_pids(pid)`: the sessions whose locks it waits for.

@@ -36,7 +36,7 @@ mod through;
 mod watched;
 
 use crate::commons::Commons;
-use crate::error::{Notice, from_datafusion, from_planning};
+use crate::error::{from_datafusion, from_planning};
 use crate::snapshot::Snapshot;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::config::ConfigOptions;
@@ -54,7 +54,6 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tokio::sync::mpsc::UnboundedSender;
 
 /// Bytes of a constant that is computed while a statement is planned; a larger one is computed
 /// when the query runs, where it is counted and not copied from rule to rule.
@@ -182,18 +181,12 @@ impl Serving {
     }
 
     /// A state of its own for a session: its functions know who asks.
-    pub fn session_state(
-        &self,
-        user: &str,
-        pid: i32,
-        commons: &Arc<Commons>,
-        notices: UnboundedSender<Notice>,
-    ) -> SessionState {
+    pub fn session_state(&self, pid: i32, commons: &Arc<Commons>) -> SessionState {
         let mut builder = SessionStateBuilder::new_from_existing(self.base.clone());
         builder
             .scalar_functions()
             .get_or_insert_default()
-            .extend(functions::of_session(user, pid, commons, notices));
+            .extend(functions::of_session(pid, commons));
         builder.build()
     }
 }

@@ -1,10 +1,13 @@
-//! Functions that know the statement's session and may change it: settings, advisory locks,
-//! notifications, the number of the transaction. What they do to the session goes by way of
-//! [`Effects`](crate::effects::Effects).
+//! Functions that know the statement's session and may change it, or end others: roles, settings,
+//! advisory locks, notifications, the number of the transaction. What they do to the session goes
+//! by way of [`Effects`](crate::effects::Effects).
 
-use super::functions::{Arguments, function, list, no_function, stable};
+use super::functions::{Arguments, constant, function, list, no_function, stable};
 use crate::advisory::{Key, Mode, Scope};
+use crate::clients::Clients;
+use crate::commons::Commons;
 use crate::error::Notice;
+use crate::privileges::may_watch;
 use crate::snapshot::Snapshot;
 use arrow::datatypes::DataType;
 use datafusion::common::DataFusionError;
@@ -39,6 +42,10 @@ pub fn of_statement(snapshot: &Snapshot, name: &str) -> Option<Arc<ScalarUDF>> {
                 set.map(Some)
             })
         }
+        "current_user" | "current_role" | "user" => constant(name, Utf8, Some(&s.user)),
+        "session_user" => constant(name, Utf8, Some(s.settings.session_user())),
+        "pg_cancel_backend" => signal(name, s, Clients::cancel),
+        "pg_terminate_backend" => signal(name, s, Clients::end),
         "pg_notify" => function(name, Utf8, volatile, 2, move |a| {
             let text = |i: usize| a[i].as_deref().unwrap_or_default();
             s.effects.notify(text(0), text(1))?;
@@ -111,6 +118,43 @@ fn current_setting(s: &Snapshot, a: Arguments) -> Result<Option<String>> {
         Err(_) if missing_ok => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// A function that does something to another session: true if there is such a one, else a WARNING.
+fn signal(name: &str, s: Snapshot, act: fn(&Clients, i32) -> bool) -> Arc<ScalarUDF> {
+    function(name, DataType::Boolean, Volatility::Volatile, 1, move |a| {
+        let Some(text) = a.first().and_then(Option::as_deref) else {
+            return Ok(None);
+        };
+        let found = match text.parse().ok() {
+            Some(pid) => {
+                check_signal(&s.commons, &s.user, pid)?;
+                act(&s.commons.clients, pid)
+            }
+            None => false,
+        };
+        if !found {
+            let text = format!("PID {text} is not a PostgreSQL server process");
+            // Who asks may be gone.
+            let _ = s.notices.send(Notice::warning(SqlState("01000"), text));
+        }
+        Ok(Some(found.to_string()))
+    })
+}
+
+/// `42501` for a session of a role that is not the asking one's.
+fn check_signal(commons: &Commons, user: &str, pid: i32) -> Result<(), Error> {
+    let catalog = commons.engine.catalog();
+    let clients = commons.clients.list();
+    let other = clients
+        .iter()
+        .find(|(p, _)| *p == pid)
+        .map(|(_, c)| c.user.as_str());
+    if other.is_none_or(|other| may_watch(&catalog, user, other)) {
+        return Ok(());
+    }
+    let message = "must be a member of the role whose query is being canceled";
+    Err(Error::user(SqlState("42501"), message))
 }
 
 fn mode_of(name: &str) -> Mode {

@@ -26,6 +26,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
 /// For how long a wrong password counts.
 const REMEMBERED: Duration = Duration::from_secs(300);
+/// The one that there is.
+const DATABASE: &str = "dev";
 /// Addresses whose wrong passwords are counted.
 const ADDRESSES_MAX: usize = 10_000;
 
@@ -71,26 +73,55 @@ impl Gate {
             insecure: config.insecure,
         })
     }
+
+    /// Whether clients at an address are asked for a password only where their role has one.
+    pub fn is_near(&self, address: IpAddr) -> bool {
+        address.to_canonical().is_loopback() || self.insecure
+    }
+
+    /// Whether a name and a password that were sent as they are, in a request, are those of a role
+    /// that may log in. A wrong one is answered late.
+    pub async fn admits(&self, catalog: &Catalog, from: IpAddr, user: &str, given: &str) -> bool {
+        let comes_in = |role: &Role| may_log_in(catalog, role, DATABASE).is_ok();
+        let role = catalog.role(user).filter(comes_in);
+        let known = role.and_then(|role| Verifier::parse(role.verifier.as_deref()?));
+        let verifier = known.unwrap_or_else(|| Verifier::of_nobody(user, self.secret.as_bytes()));
+        let given = given.to_string();
+        // Thousands of rounds: not on a thread that serves others.
+        let fits = tokio::task::spawn_blocking(move || verifier.fits(&given)).await;
+        if fits.unwrap_or(false) {
+            self.guesses.right(from);
+            return true;
+        }
+        tracing::warn!(target: "audit", user, address = %from, "HTTP request refused");
+        tokio::time::sleep(self.guesses.wrong(from)).await;
+        false
+    }
 }
 
-/// Finds out whether a client is who it says; `Err` is to be told to it, `None` one that has left.
+/// Finds out whether a client is who it says, and may come into a database; `Err` is to be told to
+/// it, `None` one that has left. Who does not prove who it is learns nothing of roles and
+/// databases.
 ///
-/// Errors: `28000` for a role that may not come in, `28P01` for a wrong password.
+/// Errors: `28P01` for a wrong password, `28000` for a role that may not come in, `3D000` for an
+/// unknown database, `42501` for one that the role may not connect to.
 pub async fn admit(
     gate: &Gate,
     catalog: &Catalog,
     wire: &mut Wire,
     user: &str,
+    database: &str,
 ) -> Option<Result<()>> {
     let from = wire.codec().0.client_info.socket_addr().ip();
     let role = catalog.role(user);
-    let near = from.is_loopback() || gate.insecure;
+    let near = gate.is_near(from);
     let verifier = role.as_ref().and_then(|role| role.verifier.as_deref());
+    let nobody_has_one = !catalog.roles.values().any(|r| r.verifier.is_some());
     let admitted = match (&role, verifier) {
-        (Some(role), None) if near => may_log_in(catalog, role),
-        (None, _) if near && !catalog.roles.values().any(|r| r.verifier.is_some()) => {
-            Err(no_role(user))
+        (Some(role), None) if near && (role.login || nobody_has_one) => {
+            may_log_in(catalog, role, database)
         }
+        (None, _) if near && nobody_has_one => Err(no_role(user)),
         _ => {
             let known = verifier.and_then(Verifier::parse);
             let nobody = || Verifier::of_nobody(user, gate.secret.as_bytes());
@@ -99,7 +130,7 @@ pub async fn admit(
                     gate.guesses.right(from);
                     role.as_ref().map_or_else(
                         || Err(wrong_password(user)),
-                        |role| may_log_in(catalog, role),
+                        |role| may_log_in(catalog, role, database),
                     )
                 }
                 Ok(false) => Err(wrong_password(user)),
@@ -121,14 +152,30 @@ pub async fn admit(
     Some(admitted)
 }
 
-fn may_log_in(catalog: &Catalog, role: &Role) -> Result<()> {
+/// Whether the password of a role does not count any more.
+fn is_over(role: &Role) -> bool {
     let over = |until: i64| until <= tidemark_common::clock::now_micros();
-    if role.verifier.is_some() && role.valid_until.is_some_and(over) {
+    role.verifier.is_some() && role.valid_until.is_some_and(over)
+}
+
+/// Whether nobody comes in as this role from elsewhere, whatever password is given.
+pub fn is_kept_out(role: &Role) -> bool {
+    role.verifier.is_none() || !role.login || is_over(role)
+}
+
+/// Of who has proven that it is that role.
+fn may_log_in(catalog: &Catalog, role: &Role, database: &str) -> Result<()> {
+    if is_over(role) {
         return Err(wrong_password(&role.name));
     }
     if !role.login {
         let message = format!("role \"{}\" is not permitted to log in", role.name);
         return Err(Error::user(SqlState("28000"), message));
+    }
+    if database != DATABASE {
+        let message = format!("database \"{database}\" does not exist");
+        return Err(Error::user(SqlState("3D000"), message)
+            .with_hint("The database is \"dev\": connect with `-d dev`."));
     }
     if !catalog.may(&role.name, Privilege::Connect, &Object::Database) {
         let message = "permission denied for database \"dev\"";

@@ -90,6 +90,16 @@ impl Verifier {
         }
     }
 
+    /// Whether a password is the one.
+    pub fn fits(&self, password: &str) -> bool {
+        let Some(iterations) = NonZeroU32::new(self.iterations) else {
+            return false;
+        };
+        let given = Verifier::with(password, self.salt.clone(), iterations);
+        // Of hashes: how far two are alike tells nothing of the password.
+        given.stored == self.stored
+    }
+
     /// Of a name that nobody has: it looks the same each time, and no password fits.
     pub fn of_nobody(name: &str, secret: &[u8]) -> Verifier {
         let salt = sign(secret, name.as_bytes());

@@ -183,7 +183,8 @@ impl Session {
     /// A role's name, where a word may stand for this session's.
     pub(super) fn named_role(&self, name: &str) -> String {
         match name {
-            "current_user" | "session_user" | "current_role" => self.user().to_string(),
+            "current_user" | "current_role" => self.user().to_string(),
+            "session_user" => self.asker.session_user().to_string(),
             name => name.to_string(),
         }
     }

@@ -50,6 +50,9 @@ impl Session {
             self.require_superuser("alter roles")?;
         }
         self.with_options(&mut role, options)?;
+        if !(role.superuser && role.login) {
+            self.check_others_do_everything(&[&name])?;
+        }
         let change = CatalogChange::AlterRole {
             role: Box::new(role),
         };
@@ -68,6 +71,10 @@ impl Session {
                 let message = "current user cannot be dropped";
                 return Err(Error::user(SqlState("55006"), message));
             }
+            if name == self.asker.session_user() {
+                let message = "session user cannot be dropped";
+                return Err(Error::user(SqlState("55006"), message));
+            }
             if name == ROOT {
                 let message = "role \"root\" is always there and cannot be dropped";
                 return Err(Error::user(SqlState::DEPENDENT_OBJECTS, message)
@@ -83,10 +90,25 @@ impl Session {
             }
             changes.push(CatalogChange::DropRole { name: name.clone() });
         }
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.check_others_do_everything(&names)?;
         if !changes.is_empty() {
             self.server.engine.change_catalog(changes, false).await?;
         }
         Ok(Outcome::Command("DROP ROLE".into()))
+    }
+
+    /// `55000` if nobody who may do everything could log in without these roles.
+    fn check_others_do_everything(&self, without: &[&str]) -> Result<()> {
+        let roles = self.catalog().all_roles();
+        let mut able = roles.iter().filter(|role| role.superuser && role.login);
+        let is_lost = |role: &Role| without.contains(&role.name.as_str());
+        if able.clone().any(is_lost) && able.all(is_lost) {
+            let message = "no superuser could log in any more";
+            return Err(Error::user(SqlState::OBJECT_NOT_READY, message)
+                .with_hint("Let another superuser log in first."));
+        }
+        Ok(())
     }
 
     fn with_options(&self, role: &mut Role, options: &[RoleOption]) -> Result<()> {

@@ -9,7 +9,7 @@
 use super::interrupts::{Interrupts, Limits};
 use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
-use crate::codec::{Codec, Wire};
+use crate::codec::{self, Codec, Wire};
 use crate::session::Session;
 use crate::tls::Tls;
 use futures::{SinkExt, StreamExt};
@@ -19,30 +19,50 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup,
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Error, SqlState};
 use tidemark_query::asker::Voice;
 use tidemark_query::notifications::mailbox;
+use tidemark_query::settings::ROLE;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// How long a client may take to say who it is.
 pub const STARTUP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Of the length that the first message begins with.
+const LENGTH_BYTES: usize = 4;
+/// What the first message begins with of a client that speaks TLS without asking for it.
+const TLS_BEGINS: u8 = 0x16;
+
 /// Negotiates with a new connection and reads its first message; `None` if it has none within the
-/// timeout, or is gone.
+/// timeout, is gone, or was sent away because that is no message.
 pub async fn arrive(
     socket: TcpStream,
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Option<(Wire, PgWireFrontendMessage)> {
     let first = async {
+        let mut length = [0; LENGTH_BYTES];
+        let seen = socket.peek(&mut length).await.ok()?;
+        if seen == LENGTH_BYTES && length[0] != TLS_BEGINS && !codec::is_startup_length(length) {
+            // Closing over what was not read would reset the connection.
+            let _ = socket.try_read(&mut length);
+            return None;
+        }
         let framed = pgwire::tokio::server::negotiate_tls::<()>(socket, tls.map(Tls::sql)).await;
         let mut wire = framed.ok()??.map_codec(Codec);
-        let first = wire.next().await?.ok()?;
-        Some((wire, first))
+        match wire.next().await? {
+            Ok(first) => Some((wire, first)),
+            Err(error) => {
+                if let Some(error) = codec::violation(&error) {
+                    refuse(wire, &error).await;
+                }
+                None
+            }
+        }
     };
     tokio::time::timeout(timeout, first).await.ok()?
 }
@@ -83,15 +103,13 @@ pub async fn greet(
             return None;
         }
     };
-    let user = startup
-        .parameters
-        .get("user")
-        .cloned()
-        .unwrap_or_else(|| "root".into());
+    let named = |key: &str| startup.parameters.get(key).filter(|name| !name.is_empty());
+    let user = named("user").cloned().unwrap_or_default();
+    let database = named("database").unwrap_or(&user);
     let catalog = server.engine.catalog();
     let admitted = tokio::time::timeout(
         STARTUP_TIMEOUT,
-        crate::auth::admit(&server.gate, &catalog, &mut wire, &user),
+        crate::auth::admit(&server.gate, &catalog, &mut wire, &user, database),
     );
     match admitted.await {
         Ok(Some(Ok(()))) => {}
@@ -108,11 +126,12 @@ pub async fn greet(
     let (notice_sender, notices) = mpsc::unbounded_channel();
     let (setting_sender, settings) = mpsc::unbounded_channel();
     let (mailbox, notifications) = mailbox();
-    let session = Session::new(
+    let given = settings_of(&startup);
+    let mut session = Session::new(
         server.clone(),
         registered.pid,
         user,
-        &startup.parameters,
+        &given,
         Voice {
             notices: notice_sender,
             reports: setting_sender,
@@ -121,6 +140,12 @@ pub async fn greet(
         registered.activity.clone(),
     );
     let pid = registered.pid;
+    let role = given.get(ROLE).map(|role| session.take_role(role));
+    if let Some(Err(e)) = role {
+        server.commons.clients.remove(pid);
+        refuse(wire, &e).await;
+        return None;
+    }
     match welcome(&mut wire, &session, pid, registered.key).await {
         Ok(()) => {}
         Err(_) => {
@@ -178,31 +203,46 @@ fn place(server: &Server) -> Result<OwnedSemaphorePermit, Error> {
 }
 
 fn check(startup: &Startup) -> Result<(), Error> {
-    if startup.protocol_number_major != 3 {
-        return Err(Error::user(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            format!(
-                "unsupported frontend protocol {}",
-                startup.protocol_number_major
-            ),
-        ));
-    }
-    let user = startup.parameters.get("user");
-    let Some(user) = user else {
-        return Err(Error::user(
+    match startup.parameters.get("user").map(String::as_str) {
+        Some("") | None => Err(Error::user(
             SqlState("28000"),
             "no PostgreSQL user name specified in startup packet",
-        ));
-    };
-    let database = startup.parameters.get("database").unwrap_or(user);
-    if database != "dev" {
-        return Err(Error::user(
-            SqlState("3D000"),
-            format!("database \"{database}\" does not exist"),
-        )
-        .with_hint("The database is \"dev\": connect with `-d dev`."));
+        )),
+        Some(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// The settings that a startup message has, those of `options` (`-c name=value --name=value`, with
+/// a backslash before a blank that belongs to a value) first.
+fn settings_of(startup: &Startup) -> BTreeMap<String, String> {
+    let given = startup.parameters.get("options").map(String::as_str);
+    let mut words = vec![String::new()];
+    let mut letters = given.unwrap_or_default().chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => words
+                .last_mut()
+                .into_iter()
+                .for_each(|w| w.extend(letters.next())),
+            blank if blank.is_whitespace() => words.push(String::new()),
+            other => words.last_mut().into_iter().for_each(|w| w.push(other)),
+        }
+    }
+    let mut words = words.into_iter().filter(|word| !word.is_empty());
+    let mut settings = BTreeMap::new();
+    while let Some(word) = words.next() {
+        let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
+            (Some(setting), _) => setting.to_string(),
+            (None, Some("")) => words.next().unwrap_or_default(),
+            (None, Some(setting)) => setting.to_string(),
+            (None, None) => continue,
+        };
+        if let Some((name, value)) = setting.split_once('=') {
+            settings.insert(name.replace('-', "_").to_lowercase(), value.to_string());
+        }
+    }
+    settings.extend(startup.parameters.clone());
+    settings
 }
 
 /// A key is a number here; by the newest version of the protocol it comes as bytes.
@@ -262,6 +302,76 @@ mod tests {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"N");
+    }
+
+    fn hello(version: [u8; 4], parameters: &[u8]) -> Vec<u8> {
+        let length = (parameters.len() + 8) as u32;
+        [&length.to_be_bytes()[..], &version, parameters].concat()
+    }
+
+    /// What a client is answered that sends this and waits.
+    async fn answer_to(sent: &[u8]) -> String {
+        let (mut client, socket) = pair().await;
+        client.write_all(sent).await.unwrap();
+        assert!(arrive(socket, None, STARTUP_TIMEOUT).await.is_none());
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_no_startup_message_is_refused_at_once() {
+        let v3 = [0, 3, 0, 0];
+        let layout = "invalid startup packet layout: expected terminator as last byte";
+        for parameters in [
+            &b"user\0root"[..],
+            b"user\0root\0",
+            b"user\0root\0\0x\0",
+            b"user\0",
+        ] {
+            let answer = answer_to(&hello(v3, parameters)).await;
+            assert!(
+                answer.contains("FATAL") && answer.contains("08P01"),
+                "{answer}"
+            );
+            assert!(answer.contains(layout), "{answer}");
+        }
+        let answer = answer_to(&hello(v3, b"user\0r\xffot\0\0")).await;
+        assert!(answer.contains("22021"), "{answer}");
+        let answer = answer_to(&hello([0, 9, 0, 1], b"user\0root\0\0")).await;
+        assert!(
+            answer.contains("unsupported frontend protocol 9.1"),
+            "{answer}"
+        );
+        for length in [0_u32, 4, 7, 10_001, u32::MAX] {
+            assert_eq!(answer_to(&length.to_be_bytes()).await, "");
+        }
+        // Behind a request for TLS, too.
+        let again = [&[0, 0, 0, 8, 4, 210, 22, 47, 0, 0, 0, 4][..]].concat();
+        let answer = answer_to(&again).await;
+        assert!(
+            answer.starts_with('N') && answer.contains("invalid length"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn options_are_settings() {
+        let mut startup = Startup::new();
+        let options = "-c role=ann --statement-timeout=5s  -csearch_path=a,\\ b -x -c";
+        let parameters = [("options", options), ("TimeZone", "UTC")];
+        let parameters = parameters.map(|(name, value)| (name.to_string(), value.to_string()));
+        startup.parameters.extend(parameters);
+        let mut settings = settings_of(&startup);
+        settings.remove("options");
+        let settings: Vec<_> = settings.iter().map(|(n, v)| (&**n, &**v)).collect();
+        let expected = [
+            ("TimeZone", "UTC"),
+            ("role", "ann"),
+            ("search_path", "a, b"),
+            ("statement_timeout", "5s"),
+        ];
+        assert_eq!(settings, expected);
     }
 
     #[tokio::test]

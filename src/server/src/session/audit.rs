@@ -12,9 +12,10 @@ const TEXT_MAX: usize = 2000;
 impl Session {
     /// A statement of DDL, or one about roles and privileges, was done.
     pub(super) fn audit_change(&self, statement: &Statement) {
-        let (user, pid, address) = (self.user(), self.pid(), self.address());
+        let (user, pid, address) = (self.login(), self.pid(), self.address());
+        let role = self.taken_role();
         let statement = told(&statement.text);
-        tracing::info!(target: "audit", user, pid, address, ?statement, "changed");
+        tracing::info!(target: "audit", user, role, pid, address, ?statement, "changed");
     }
 
     /// A statement ended with an error: it is told where a privilege was missing.
@@ -22,11 +23,23 @@ impl Session {
         if error.state() != SqlState("42501") {
             return;
         }
-        let (user, pid, address) = (self.user(), self.pid(), self.address());
+        let (user, pid, address) = (self.login(), self.pid(), self.address());
+        let role = self.taken_role();
         let (state, reason) = (error.state().0, error.message());
         let doing = self.activity.look();
         let statement = doing.running().map(told);
-        tracing::warn!(target: "audit", user, pid, address, state, reason, ?statement, "refused");
+        tracing::warn!(
+            target: "audit", user, role, pid, address, state, reason, ?statement, "refused"
+        );
+    }
+
+    fn login(&self) -> &str {
+        self.asker.settings.login()
+    }
+
+    /// The role that it acts as, if that is another one.
+    fn taken_role(&self) -> Option<&str> {
+        Some(self.user()).filter(|role| *role != self.login())
     }
 
     fn address(&self) -> String {

@@ -12,6 +12,7 @@ use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::Statement;
 use tidemark_query::effects::Hearing;
 use tidemark_query::outcome::{Outcome, RowResult, RowStream, Rows, Status, Tag};
+use tidemark_query::settings::SESSION_AUTHORIZATION;
 use tokio::sync::Mutex;
 
 /// An open cursor.
@@ -119,6 +120,7 @@ impl Session {
                     self.prepared.clear();
                     self.asker.hear(Hearing::Unlisten(None));
                     self.server.commons.advisory.unlock_all(self.pid());
+                    self.asker.act_as(SESSION_AUTHORIZATION, None, false)?;
                     for (name, value) in Arc::make_mut(&mut self.asker.settings).reset_all() {
                         self.asker.report(name, value);
                     }

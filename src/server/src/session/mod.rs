@@ -24,14 +24,14 @@ use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Name, Statement, StatementKind};
 use tidemark_query::asker::transaction::is_rollback_to;
-use tidemark_query::asker::{Asker, Voice};
+use tidemark_query::asker::{Asker, Voice, identity};
 use tidemark_query::clients::Activity;
 use tidemark_query::copy::Lines;
 use tidemark_query::dml::CopyRows;
 use tidemark_query::error::Notice;
 use tidemark_query::kept::{Kept, Texts};
 use tidemark_query::outcome::{CopyIn, Outcome, Status};
-use tidemark_query::settings::Settings;
+use tidemark_query::settings::{ROLE, Settings};
 use tidemark_values::moment::Zone;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
@@ -110,9 +110,14 @@ impl Session {
         self.asker.submitted()
     }
 
-    /// The client's user.
+    /// The role whose privileges its statements have.
     pub fn user(&self) -> &str {
         self.asker.user()
+    }
+
+    /// SET ROLE, of a client that comes.
+    pub fn take_role(&mut self, role: &str) -> Result<()> {
+        self.asker.act_as(ROLE, Some(role), false)
     }
 
     /// What a new client is told.
@@ -237,8 +242,22 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             ));
         }
+        self.check_roles(&statement.kind)?;
         // Its future has the states of all kinds of statements: whoever calls this moves it.
         Box::pin(self.dispatch(statement, parameters)).await
+    }
+
+    /// `42704` when a role that this session acts as was dropped. It may still go back to the role
+    /// before, and end its transaction.
+    fn check_roles(&self, kind: &StatementKind) -> Result<()> {
+        use StatementKind as K;
+        match kind {
+            K::Commit | K::Rollback => Ok(()),
+            K::Set { name, .. } | K::Reset(Some(name)) if identity::is_of_identity(name) => {
+                self.asker.check_session_role(&self.catalog())
+            }
+            _ => self.asker.check_roles(),
+        }
     }
 
     /// A statement begins.
@@ -268,6 +287,7 @@ impl Session {
             return Ok(None);
         }
         self.arrive(text);
+        self.asker.check_roles()?;
         self.asker.run_kept(kept, parameters).await
     }
 
@@ -423,6 +443,10 @@ impl Session {
         if name.eq_ignore_ascii_case("transaction_read_only") {
             return self.asker.set_read_only(value);
         }
+        if identity::is_of_identity(name) {
+            self.asker.act_as(name, value, local)?;
+            return Ok(Outcome::Command("SET".into()));
+        }
         let (notice, report) = Arc::make_mut(&mut self.asker.settings).set(name, value, local)?;
         if let Some(notice) = notice {
             self.notice(notice);
@@ -435,6 +459,10 @@ impl Session {
 
     /// RESET: `42704` for a setting that nobody knows.
     fn reset(&mut self, name: Option<&str>) -> Result<Outcome> {
+        if let Some(name) = name.filter(|name| identity::is_of_identity(name)) {
+            self.asker.act_as(name, None, false)?;
+            return Ok(Outcome::Command("RESET".into()));
+        }
         let settings = Arc::make_mut(&mut self.asker.settings);
         let reports = match name {
             Some(name) if !name.eq_ignore_ascii_case("all") => {
