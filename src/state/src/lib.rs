@@ -15,6 +15,7 @@ pub mod chunked;
 pub mod column;
 pub mod consolidate;
 pub mod errors;
+pub mod garbage;
 pub mod halted;
 pub mod key_index;
 pub mod manifest;

@@ -2,8 +2,10 @@
 //! restored by other workers; and what damage looks like.
 
 mod pieces;
+mod power;
 
 use super::*;
+use crate::garbage::origin_of;
 use crate::{Appended, TableDelta, TableForm};
 use arrow::array::*;
 use arrow::datatypes::*;
