@@ -17,6 +17,7 @@ mod interval;
 mod limits;
 mod lineage;
 mod lower;
+mod names;
 mod optimise;
 pub mod parse;
 mod query;

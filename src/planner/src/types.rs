@@ -95,7 +95,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
                 let name = f
                     .field_name
                     .clone()
-                    .map_or(format!("f{}", i + 1), crate::parse::fold);
+                    .map_or(format!("f{}", i + 1), crate::names::fold);
                 Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
             };
             plain(DataType::Struct(

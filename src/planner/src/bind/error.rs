@@ -9,6 +9,7 @@
 
 mod text;
 
+use crate::names::similar;
 use crate::statement::Positions;
 use datafusion_common::{DataFusionError, SchemaError};
 use datafusion_sql::sqlparser::tokenizer::Location;
@@ -177,7 +178,7 @@ fn schema_error(error: &SchemaError) -> Error {
                     ),
                 );
             }
-            match super::similar(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {
+            match similar(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {
                 Some(close) => error.with_hint(format!(
                     "Perhaps you meant to reference the column \"{close}\"."
                 )),

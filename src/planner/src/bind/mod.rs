@@ -36,7 +36,7 @@ mod windows;
 
 use crate::Functions;
 use crate::coerce::Calls;
-use crate::parse::name_of;
+use crate::names::{name_of, similar};
 use crate::signatures::signatures;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
@@ -55,7 +55,7 @@ pub use collation::check_collation;
 pub(crate) use error::{external, to_error};
 pub use error::{from_datafusion, from_planning};
 pub(crate) use evaluated::array_agg;
-pub(crate) use expand::{Expander, similar};
+pub(crate) use expand::Expander;
 pub use names::{UNNAMED, output_names};
 pub(crate) use overloaded::Overloaded;
 pub(crate) use recursive::MARK;

@@ -18,8 +18,9 @@ mod utility;
 mod written;
 
 use crate::limits;
+use crate::names::{fold, name_of};
 use crate::statement::{Name, Positions, Statement, StatementKind};
-use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
+use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use std::borrow::Cow;
@@ -541,46 +542,6 @@ impl<'a> Front<'a> {
             _ => StatementKind::Other(statement),
         })
     }
-}
-
-/// PostgreSQL's folding: lower case unless quoted.
-pub(crate) fn fold(ident: Ident) -> String {
-    if ident.quote_style.is_some() {
-        ident.value
-    } else {
-        ident.value.to_lowercase()
-    }
-}
-
-/// The last one or two parts of a name; a database in front is accepted and dropped.
-pub(crate) fn name_of(object: &ObjectName, position: usize) -> Result<Name> {
-    let parts: Option<Vec<String>> = object
-        .0
-        .iter()
-        .map(|p| p.as_ident().cloned().map(fold))
-        .collect();
-    let mut parts = parts.ok_or_else(|| {
-        Error::user(
-            SqlState::SYNTAX_ERROR,
-            format!("\"{object}\" is not a name"),
-        )
-        .at(position)
-    })?;
-    let name = parts
-        .pop()
-        .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is missing").at(position))?;
-    if parts.len() > 2 {
-        return Err(Error::user(
-            SqlState::SYNTAX_ERROR,
-            format!("improper qualified name (too many dotted names): {object}"),
-        )
-        .at(position));
-    }
-    Ok(Name {
-        schema: parts.pop(),
-        name,
-        position,
-    })
 }
 
 #[cfg(test)]

@@ -511,7 +511,7 @@ impl Front<'_> {
         let name = object_name
             .0
             .iter()
-            .filter_map(|p| p.as_ident().cloned().map(super::fold))
+            .filter_map(|p| p.as_ident().cloned().map(crate::names::fold))
             .collect();
         self.expect_word("is")?;
         let comment = if self.word("null") {
