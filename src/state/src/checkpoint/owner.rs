@@ -14,11 +14,9 @@
 //! was cleared. Those of a generation that a copy of the folder claimed are left alone until
 //! [`ABANDONED_AFTER`]: who stands on that copy may still need them.
 
-use super::{CheckpointStore, not_found};
+use super::CheckpointStore;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

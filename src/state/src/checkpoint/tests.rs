@@ -4,8 +4,10 @@
 mod pieces;
 mod power;
 
+use super::owner::Lineage;
 use super::*;
 use crate::garbage::origin_of;
+use crate::manifest::Manifest;
 use crate::{Appended, TableDelta, TableForm};
 use arrow::array::*;
 use arrow::datatypes::*;

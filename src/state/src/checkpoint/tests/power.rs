@@ -4,6 +4,7 @@
 
 use super::super::disk::Disk;
 use super::super::*;
+use crate::manifest::Manifest;
 use crate::{TableDelta, TableForm};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
