@@ -7,8 +7,9 @@
 //! * a table without connector gets its changes from DML, whose conflicts are resolved before they
 //!   are logged.
 
-use crate::bind::{Expander, Registry, Table, to_error};
+use crate::bind::{Expander, Registry, Table};
 use crate::defaults;
+use crate::error::to_error;
 use crate::fold::fold_plan;
 use crate::lower::{Builder, Stream, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};

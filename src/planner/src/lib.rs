@@ -10,6 +10,7 @@ mod bind;
 mod coerce;
 mod create;
 mod defaults;
+mod error;
 mod explain;
 mod fold;
 mod generators;
@@ -36,11 +37,10 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::{
-    UNNAMED, aggregates, bound, check_collation, from_datafusion, from_planning, output_names,
-};
+pub use bind::{UNNAMED, aggregates, bound, check_collation, output_names};
 pub use coerce::{KeyOf, SessionZone};
 pub use datafusion_sql::sqlparser;
+pub use error::{from_datafusion, from_planning};
 pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};

@@ -1,8 +1,9 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
 //! and sinks put on top.
 
-use crate::bind::{Expander, Provider, Scopes, external, output_names, to_error};
+use crate::bind::{Expander, Provider, Scopes, output_names};
 use crate::create::references;
+use crate::error::{external, to_error};
 use crate::lineage::sql_type;
 use crate::lower::{Builder, Stream, has_record, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};

@@ -1,6 +1,7 @@
 //! SQL types and their Arrow representation. Each type of SQL has an Arrow type of its own; what
 //! that does not say (`varchar(10)`) is kept as text beside it.
 
+use crate::error::external;
 use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::Result as DataFusionResult;
@@ -264,7 +265,7 @@ pub(crate) struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
-        let (data_type, text) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
+        let (data_type, text) = sql_type_to_arrow(sql_type).map_err(external)?;
         let field = Field::new("", data_type, true);
         let field = if text.is_empty() {
             field

@@ -34,10 +34,11 @@ use super::Provider;
 use super::constants::{self, as_type};
 use crate::Read;
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
+use crate::error::parser_error;
 use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
 use crate::names::{fold, name_of};
-use crate::parse::{DIALECT, parse_query, parser_error};
+use crate::parse::{DIALECT, parse_query};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,

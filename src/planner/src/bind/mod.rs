@@ -7,7 +7,6 @@ mod branches;
 mod collation;
 mod collecting;
 mod constants;
-mod error;
 mod evaluated;
 mod expand;
 mod frames;
@@ -52,8 +51,6 @@ use tidemark_plan::{Catalog, Relation, RelationKind};
 
 pub use aggregates::aggregates;
 pub use collation::check_collation;
-pub(crate) use error::{external, to_error};
-pub use error::{from_datafusion, from_planning};
 pub(crate) use evaluated::array_agg;
 pub(crate) use expand::Expander;
 pub use names::{UNNAMED, output_names};

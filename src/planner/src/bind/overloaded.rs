@@ -6,8 +6,8 @@
 //! `bigint` may stand for an `integer` here where no signature takes it otherwise. Types are final
 //! when the rule looks again.
 
-use super::external;
 use crate::coerce::no_operator;
+use crate::error::external;
 use crate::signatures::{
     Arg, Call, Mismatch, Scalar, Signature, Type, choose, choose_operator, signatures, type_text,
     unmatched,

@@ -1,7 +1,7 @@
 //! The scalar functions that rules write into plans, by name.
 
 use crate::Functions;
-use crate::bind::external;
+use crate::error::external;
 use crate::types::NUMERIC;
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;

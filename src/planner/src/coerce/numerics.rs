@@ -25,7 +25,7 @@ use super::named;
 use super::operands::is_compared;
 use super::resolve::argument;
 use super::typing::Typed;
-use crate::bind::external;
+use crate::error::external;
 use crate::lineage::SQL_TYPE;
 use crate::signatures;
 use crate::types::{BPCHAR, JSONB, NUMERIC, is_numeric_bytes};

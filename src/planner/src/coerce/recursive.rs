@@ -1,7 +1,8 @@
 //! The terms of a recursive query have one type in each column, that of the first term. DataFusion
 //! casts the second one to it, which would round numbers; PostgreSQL says `42804`.
 
-use crate::bind::{MARK, external};
+use crate::bind::MARK;
+use crate::error::external;
 use crate::types::{is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::tree_node::TreeNode;

@@ -10,7 +10,7 @@
 
 use super::calls::Calls;
 use super::resolve::argument;
-use crate::bind::external;
+use crate::error::external;
 use crate::lineage::SQL_TYPE;
 use crate::signatures::{Arg, Call, Mismatch, choose_operator, signatures, type_text};
 use crate::types::BPCHAR;

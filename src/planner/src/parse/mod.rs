@@ -6,7 +6,6 @@
 mod copy;
 mod ddl;
 mod dialect;
-mod error;
 mod grants;
 mod operators;
 mod refused;
@@ -17,6 +16,7 @@ mod strict;
 mod utility;
 mod written;
 
+use crate::error::parser_error;
 use crate::limits;
 use crate::names::{fold, name_of};
 use crate::statement::{Name, Positions, Statement, StatementKind};
@@ -25,8 +25,6 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use std::borrow::Cow;
 use tidemark_common::{Error, Result, SqlState};
-
-pub(crate) use error::parser_error;
 
 /// The dialect that everything is parsed with.
 pub static DIALECT: dialect::TidemarkDialect = dialect::TidemarkDialect;
