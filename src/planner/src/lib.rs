@@ -6,6 +6,7 @@
 //! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape
 //! is either lowered to operators of which that is proven, or refused with `0A000` and its name.
 
+mod aggregates;
 mod bind;
 mod coerce;
 mod create;
@@ -37,7 +38,8 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::{UNNAMED, aggregates, bound, check_collation, output_names};
+pub use aggregates::aggregates;
+pub use bind::{UNNAMED, bound, check_collation, output_names};
 pub use coerce::{KeyOf, SessionZone};
 pub use datafusion_sql::sqlparser;
 pub use error::{from_datafusion, from_planning};

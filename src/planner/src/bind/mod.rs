@@ -1,13 +1,10 @@
 //! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as
 //! DataFusion's planner asks for them.
 
-mod aggregates;
 mod array_queries;
 mod branches;
 mod collation;
-mod collecting;
 mod constants;
-mod evaluated;
 mod expand;
 mod frames;
 mod keys;
@@ -17,23 +14,20 @@ mod moments;
 mod named_windows;
 mod names;
 mod operators;
-mod ordered_sets;
 mod outer_aggregates;
 mod overloaded;
 mod quantified;
 mod records;
 mod recursive;
-mod regressions;
 mod rows;
 mod same_names;
 mod scopes;
-mod sums;
 mod truths;
 mod unnest;
-mod variances;
 mod windows;
 
 use crate::Functions;
+use crate::aggregates;
 use crate::coerce::Calls;
 use crate::names::{name_of, similar};
 use crate::signatures::signatures;
@@ -49,9 +43,7 @@ use std::sync::Arc;
 use tidemark_common::{Error, SqlState, check_interrupt};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
-pub use aggregates::aggregates;
 pub use collation::check_collation;
-pub(crate) use evaluated::array_agg;
 pub(crate) use expand::Expander;
 pub use names::{UNNAMED, output_names};
 pub(crate) use overloaded::Overloaded;
