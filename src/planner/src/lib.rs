@@ -39,7 +39,7 @@ use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
 pub use aggregates::aggregates;
-pub use bind::{UNNAMED, bound, check_collation, output_names};
+pub use bind::{UNNAMED, check_collation, output_names};
 pub use coerce::{KeyOf, SessionZone};
 pub use datafusion_sql::sqlparser;
 pub use error::{from_datafusion, from_planning};
@@ -47,6 +47,7 @@ pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};
 pub use parse::{parse, parse_stored};
+pub use signatures::bound;
 pub use statement::{Statement, StatementKind};
 pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,

@@ -2,13 +2,13 @@
 //! that does not say (`varchar(10)`) is kept as text beside it.
 
 use crate::error::external;
-use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_expr::planner::TypePlanner;
 use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::SQL_TYPE;
 
 pub use tidemark_plan::messages::sql_type_name;
 

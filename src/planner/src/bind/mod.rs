@@ -15,7 +15,6 @@ mod named_windows;
 mod names;
 mod operators;
 mod outer_aggregates;
-mod overloaded;
 mod quantified;
 mod records;
 mod recursive;
@@ -30,7 +29,7 @@ use crate::Functions;
 use crate::aggregates;
 use crate::coerce::Calls;
 use crate::names::{name_of, similar};
-use crate::signatures::signatures;
+use crate::signatures::bound;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
@@ -46,8 +45,6 @@ use tidemark_plan::{Catalog, Relation, RelationKind};
 pub use collation::check_collation;
 pub(crate) use expand::Expander;
 pub use names::{UNNAMED, output_names};
-pub(crate) use overloaded::Overloaded;
-pub(crate) use recursive::MARK;
 pub(crate) use scopes::Scopes;
 
 /// A relation as DataFusion sees it.
@@ -172,14 +169,6 @@ impl Registry {
     /// The functions that rules write into plans.
     pub(crate) fn calls(&self) -> &Calls {
         &self.calls
-    }
-}
-
-/// A function as its calls are bound: by PostgreSQL's signatures, if it has some.
-pub fn bound(name: &str, function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match signatures(name) {
-        [] => function.clone(),
-        known => Arc::new(Overloaded::new(name, function.clone(), known)),
     }
 }
 

@@ -75,7 +75,7 @@ mod zones;
 pub(crate) use calls::Calls;
 pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
-pub(crate) use typed::no_operator;
+pub(crate) use recursive::MARK;
 pub use zones::SessionZone;
 
 use crate::error::external;
