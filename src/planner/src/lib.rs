@@ -21,6 +21,7 @@ mod lineage;
 mod lower;
 mod names;
 mod optimise;
+mod options;
 pub mod parse;
 mod query;
 mod refusals;
