@@ -72,21 +72,10 @@ impl Worker {
                     }
                 }
                 InputKind::Values(rows) => {
-                    let rows = rows.take();
-                    self.router.local.extend(rows.map(|rows| Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Changes(rows, None),
-                    }));
-                    self.router.local.push_back(Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Barrier(barrier),
-                    });
+                    if let Some(rows) = rows.take() {
+                        self.deliver(id, fragment, leaf, Message::Changes(rows, None));
+                    }
+                    self.deliver(id, fragment, leaf, Message::Barrier(barrier));
                 }
                 InputKind::Tap { upstream, .. } if joins => {
                     // The source begins after this barrier: the leaf has nothing to catch up with.
@@ -137,13 +126,8 @@ impl Worker {
             Some(Fed::Barrier(command)) => Message::Barrier(barrier_of(&command, id)),
             None => return Ok(false),
         };
-        self.router.local.push_back(Delivery {
-            job: id,
-            fragment: *fragment,
-            leaf: *leaf,
-            channel: 0,
-            message,
-        });
+        let (fragment, leaf) = (*fragment, *leaf);
+        self.deliver(id, fragment, leaf, message);
         Ok(true)
     }
 
@@ -221,16 +205,9 @@ impl Worker {
                     .map(|(write, piece)| source.of_log(&write.changes.piece(piece)?))
                     .collect();
                 match rows {
-                    Ok(rows) => self
-                        .router
-                        .local
-                        .extend(rows.into_iter().map(|rows| Delivery {
-                            job: id,
-                            fragment,
-                            leaf,
-                            channel: 0,
-                            message: Message::Changes(rows, None),
-                        })),
+                    Ok(rows) => rows.into_iter().for_each(|rows| {
+                        self.deliver(id, fragment, leaf, Message::Changes(rows, None));
+                    }),
                     Err(error) => return self.fail(id, error),
                 }
                 for error in command.errors.iter().filter(|e| e.relation == id) {
@@ -246,13 +223,7 @@ impl Worker {
             {
                 self.join_positions.insert((id, command.epoch), positions);
             }
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Barrier(barrier),
-            });
+            self.deliver(id, fragment, leaf, Message::Barrier(barrier));
             self.source_cut(id, command.epoch);
             self.hand_out();
         }

@@ -502,13 +502,7 @@ impl Worker {
         };
         let (fragment, leaf) = (*fragment, *leaf);
         if !batch.is_empty() {
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Changes(batch, None),
-            });
+            self.deliver(id, fragment, leaf, Message::Changes(batch, None));
         }
         if !self.announced {
             self.announced = true;
@@ -531,6 +525,17 @@ impl Worker {
             }
         }
         all
+    }
+
+    /// A message that the worker itself has for a leaf; it waits behind those of its peers.
+    fn deliver(&mut self, job: RelationId, fragment: usize, leaf: usize, message: Message) {
+        self.router.local.push_back(Delivery {
+            job,
+            fragment,
+            leaf,
+            channel: 0,
+            message,
+        });
     }
 
     /// Hands messages to the actors of this worker.

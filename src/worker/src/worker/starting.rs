@@ -5,7 +5,7 @@ use super::Worker;
 use crate::actor::Actor;
 use crate::catch::catch;
 use crate::edge::Edge;
-use crate::exchange::{Delivery, Message, Route};
+use crate::exchange::{Message, Route};
 use crate::fragment::Fragment;
 use crate::job::{Input, InputKind, Job, TapState, TapTarget, build_actors, constant_rows};
 use crate::source::Source;
@@ -122,13 +122,7 @@ impl Worker {
             return Ok(());
         };
         for changes in rows {
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Changes(changes, None),
-            });
+            self.deliver(id, fragment, leaf, Message::Changes(changes, None));
         }
         Ok(())
     }
@@ -274,9 +268,8 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.prune_source();
         }
-        for delivery in self.early.remove(&id).unwrap_or_default() {
-            self.router.local.push_back(delivery);
-        }
+        let early = self.early.remove(&id).unwrap_or_default();
+        self.router.local.extend(early);
     }
 
     pub(super) fn upstreams(&self, id: RelationId) -> Vec<RelationId> {
