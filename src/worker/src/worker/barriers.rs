@@ -65,7 +65,7 @@ impl Worker {
                     self.emit_source_barriers(id, index);
                 }
                 InputKind::Table(feed) => {
-                    let is_writer = self.placement.writer(id) == self.id;
+                    let is_writer = self.around.placement.writer(id) == self.id;
                     feed.close(id, is_writer, command);
                     if let Err(error) = self.feed_held(id, index) {
                         return self.fail(id, error);
@@ -198,7 +198,7 @@ impl Worker {
                         row,
                         weight: 1,
                     }));
-            } else if self.placement.writer(id) == self.id {
+            } else if self.around.placement.writer(id) == self.id {
                 let logged = command.writes.iter().filter(|w| w.table == id);
                 let pieces = logged.flat_map(|w| (0..w.changes.pieces()).map(move |p| (w, p)));
                 let rows: Result<Vec<ChangeBatch>> = pieces
@@ -211,7 +211,7 @@ impl Worker {
                     Err(error) => return self.fail(id, error),
                 }
                 for error in command.errors.iter().filter(|e| e.relation == id) {
-                    let mut errors = self.errors.lock();
+                    let mut errors = self.around.errors.lock();
                     errors.record(id, error.row.clone(), error.weight);
                 }
             }

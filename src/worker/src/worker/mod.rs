@@ -95,22 +95,24 @@ pub struct Surroundings {
     pub vault: Arc<Vault>,
 }
 
+impl Surroundings {
+    /// What readers of sources need of it.
+    fn reading(&self) -> Reading {
+        Reading {
+            placement: self.placement.clone(),
+            batch_rows_max: self.batch_rows_max,
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+            vault: self.vault.clone(),
+        }
+    }
+}
+
 /// One worker's thread state.
 pub struct Worker {
     id: WorkerId,
-    placement: Arc<Placement>,
-    events: mpsc::Sender<Event>,
-    readers: Arc<Readers>,
-    published: Arc<Published>,
-    figures: Arc<Figures>,
-    errors: KeptErrors,
-    recovery: Arc<Recovery>,
-    storing: Storing,
-    sinks: Arc<dyn Sinks>,
+    around: Surroundings,
     reading: Reading,
-    load: Arc<Load>,
-    edge_bytes_max: usize,
-    pressure: Arc<Pressure>,
     commands: Receiver<Command>,
     inbox: Receiver<Inbound>,
     waker: Waker,
@@ -162,45 +164,17 @@ impl Worker {
                 let _ = own.send(Inbound::Wake);
             }
         });
-        let Surroundings {
-            placement,
-            batch_rows_max,
-            events,
-            readers,
-            published,
-            figures,
-            errors,
-            recovery,
-            storing,
-            sinks,
-            load,
-            edge_bytes_max,
-            pressure,
-            vault,
-        } = around;
         Worker {
             id,
-            sealing: Sealing::new(id, peers[id].clone(), events.clone(), storing.clone()),
-            router: Router::new(id, peers, placement.clone()),
-            reading: Reading {
-                placement: placement.clone(),
-                batch_rows_max,
-                figures: figures.clone(),
-                errors: errors.clone(),
-                vault,
-            },
-            placement,
-            events,
-            readers,
-            published,
-            figures,
-            errors,
-            recovery,
-            storing,
-            sinks,
-            load,
-            edge_bytes_max,
-            pressure,
+            sealing: Sealing::new(
+                id,
+                peers[id].clone(),
+                around.events.clone(),
+                around.storing.clone(),
+            ),
+            router: Router::new(id, peers, around.placement.clone()),
+            reading: around.reading(),
+            around,
             commands,
             inbox,
             waker,
@@ -240,7 +214,7 @@ impl Worker {
             }
             busy |= self.take_turns();
             busy |= self.feed_tables();
-            if !self.readers.is_stalled() {
+            if !self.around.readers.is_stalled() {
                 busy |= self.poll_inputs();
             }
             if !busy {
@@ -299,7 +273,7 @@ impl Worker {
 
     fn tell(&self, event: Event) {
         // A coordinator that is gone means shutdown.
-        let _ = self.events.send(event);
+        let _ = self.around.events.send(event);
     }
 
     fn command(&mut self, command: Command) {
@@ -341,7 +315,7 @@ impl Worker {
                     self.router.fence(id);
                     self.forget(id);
                     if !keep_sinks {
-                        self.sinks.end(id);
+                        self.around.sinks.end(id);
                     }
                 }
             }
@@ -362,11 +336,11 @@ impl Worker {
     /// Nothing is kept of a job that ended. Of one that stopped, what people read of it, its
     /// figures and its errors stay.
     fn forget(&self, id: RelationId) {
-        self.published.forget(id);
-        self.storing.forget(id);
-        if !self.published.catalog().stopped.contains_key(&id) {
-            self.figures.forget(id);
-            self.errors.lock().forget(id);
+        self.around.published.forget(id);
+        self.around.storing.forget(id);
+        if !self.around.published.catalog().stopped.contains_key(&id) {
+            self.around.figures.forget(id);
+            self.around.errors.lock().forget(id);
         }
     }
 
@@ -383,7 +357,8 @@ impl Worker {
             match catch(|| Ok(view.settle(needed))) {
                 Ok(true) => {
                     let needed = needed.clone();
-                    let (events, published) = (self.events.clone(), self.published.clone());
+                    let (events, published) =
+                        (self.around.events.clone(), self.around.published.clone());
                     let sum = move || {
                         let summed = catch(|| {
                             view.sum_pending(&needed);
@@ -399,12 +374,12 @@ impl Worker {
                             published.withdraw(id);
                         }
                     };
-                    drop(self.storing.tokio.spawn_blocking(sum));
+                    drop(self.around.storing.tokio.spawn_blocking(sum));
                 }
                 Ok(false) => {}
                 Err(error) => {
                     self.fail(id, error);
-                    self.published.withdraw(id);
+                    self.around.published.withdraw(id);
                 }
             }
         }
@@ -413,7 +388,7 @@ impl Worker {
     /// What runs now, in case that it ends the process.
     fn enter(&self, id: RelationId, closed: Epoch) {
         if self.recovering {
-            self.recovery.enter(self.id, id, closed);
+            self.around.recovery.enter(self.id, id, closed);
             failpoint::hit("recovery.run");
         }
     }
@@ -423,7 +398,7 @@ impl Worker {
     fn poll_inputs(&mut self) -> bool {
         let mut any = false;
         let waiting = self.upstream_of_work();
-        let takes_nothing = self.pressure.is_high() && !self.recovering;
+        let takes_nothing = self.around.pressure.is_high() && !self.recovering;
         let polled: Vec<(RelationId, usize)> = self
             .jobs
             .iter()
@@ -436,7 +411,7 @@ impl Worker {
             };
             let result = match &mut job.inputs[index].kind {
                 InputKind::Source(source) => {
-                    let full = || Some(behind(&self.sinks.full_one_behind(id)?));
+                    let full = || Some(behind(&self.around.sinks.full_one_behind(id)?));
                     let short = takes_nothing.then(|| SHORT_OF_MEMORY.to_string());
                     // A start has to come to where it was, whatever there is no room for.
                     match short.or_else(full).filter(|_| !self.recovering) {
@@ -668,7 +643,7 @@ impl Worker {
             taps: &job.taps,
             produced,
             router: &mut self.router,
-            errors: &self.errors,
+            errors: &self.around.errors,
             epoch: epoch.unwrap_or(self.epoch),
             last_passed: job.last_passed,
             closed: Vec::new(),
@@ -684,7 +659,7 @@ impl Worker {
             working.memory_bytes = closed.memory_bytes.unwrap_or(working.memory_bytes);
         }
         if self.recovering {
-            self.recovery.leave(self.id);
+            self.around.recovery.leave(self.id);
         }
         for closed in closed {
             self.sealing.add(id, closed.barrier.epoch, closed.sealed);
