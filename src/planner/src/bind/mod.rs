@@ -28,6 +28,7 @@ mod windows;
 use crate::Functions;
 use crate::aggregates;
 use crate::coerce::Calls;
+use crate::error::external;
 use crate::names::{name_of, similar};
 use crate::signatures::bound;
 use crate::types::Types;
