@@ -10,7 +10,7 @@
 
 use super::calls::Calls;
 use super::resolve::argument;
-use crate::signatures::{Arg, Call, Mismatch, choose_operator, no_operator, signatures, type_text};
+use crate::signatures::{Arg, Call, Mismatch, choose_operator, no_operator, signatures};
 use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field};
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};

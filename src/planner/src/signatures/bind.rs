@@ -208,24 +208,3 @@ fn item_of(data_type: &DataType) -> DataType {
         other => other.clone(),
     }
 }
-
-/// `operator does not exist: text = integer`.
-pub(crate) fn no_operator(symbol: &str, args: [&Arg; 2], mismatch: Mismatch) -> DataFusionError {
-    let call = format!("{} {symbol} {}", type_text(args[0]), type_text(args[1]));
-    external(match mismatch {
-        Mismatch::Several => {
-            Error::user(SqlState("42725"), format!("operator is not unique: {call}")).with_hint(
-                "Could not choose a best candidate operator. You might need to add explicit type \
-             casts.",
-            )
-        }
-        Mismatch::None | Mismatch::Untyped => Error::user(
-            SqlState::UNDEFINED_FUNCTION,
-            format!("operator does not exist: {call}"),
-        )
-        .with_hint(
-            "No operator matches the given name and argument types. You might need to add explicit \
-             type casts.",
-        ),
-    })
-}

@@ -25,9 +25,9 @@ mod table;
 mod tests;
 mod types;
 
-pub(crate) use bind::{Call, common_of, common_type, no_operator, unmatched};
-pub(crate) use choose::{Mismatch, choose, choose_operator};
+pub(crate) use bind::{Call, common_of, common_type, unmatched};
+pub(crate) use choose::{Mismatch, choose_operator, no_operator};
 pub(crate) use overloaded::Overloaded;
 pub use overloaded::bound;
-pub(crate) use table::{Signature, signatures};
-pub(crate) use types::{Arg, Scalar, Type, type_text};
+pub(crate) use table::signatures;
+pub(crate) use types::{Arg, Type, type_text};

@@ -6,8 +6,8 @@
 //! `bigint` may stand for an `integer` here where no signature takes it otherwise. Types are final
 //! when the rule looks again.
 
-use super::bind::{Call, no_operator, unmatched};
-use super::choose::{Mismatch, choose, choose_operator};
+use super::bind::{Call, unmatched};
+use super::choose::{Mismatch, choose, choose_operator, no_operator};
 use super::table::{Signature, signatures};
 use super::types::{Arg, Scalar, Type, type_text};
 use crate::error::external;
