@@ -455,11 +455,17 @@ impl<'a> Front<'a> {
 
     fn identifiers(&mut self) -> Result<Vec<String>> {
         self.expect(&Token::LParen)?;
-        let mut all = vec![self.identifier()?];
-        while self.token(&Token::Comma) {
-            all.push(self.identifier()?);
-        }
+        let all = self.several(Self::identifier)?;
         self.expect(&Token::RParen)?;
+        Ok(all)
+    }
+
+    /// One or more, with commas between them.
+    fn several<T>(&mut self, one: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let mut all = vec![one(self)?];
+        while self.token(&Token::Comma) {
+            all.push(one(self)?);
+        }
         Ok(all)
     }
 
