@@ -1,7 +1,9 @@
 //! SQL text to stream plan, in the order of the work: [`parse`] (text to statements), `bind` (names
-//! to relations and functions), `optimise` (rules that are sound for streams, by an allow-list),
-//! `lower` (logical plan to operators, exchanges and state tables), and the statements that put
-//! them together: `create` (sources and tables) and `query` (views and sinks).
+//! to relations and functions), `coerce` (PostgreSQL's types), `optimise` (rules that are sound for
+//! streams, by an allow-list), `lower` (logical plan to operators, exchanges and state tables), and
+//! the statements that put them together: `create` (sources and tables) and `query` (views and
+//! sinks). They stand on what knows of none of them: `statement`, `names` and `error`; `types`,
+//! `signatures` and `aggregates`; `limits`.
 //!
 //! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape
 //! is either lowered to operators of which that is proven, or refused with `0A000` and its name.
