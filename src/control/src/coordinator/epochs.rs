@@ -5,6 +5,7 @@ use super::{
     SHARED_MS_MIN,
 };
 use crate::entry::CUT_BYTES_MAX;
+use crate::inputs::RequestId;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
 use std::collections::BTreeMap;
@@ -13,7 +14,6 @@ use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
-use tokio::sync::oneshot;
 
 /// Epochs that may be on their way at most, with those that only writers asked for.
 const WRITTEN_EPOCHS_MAX: usize = 8192;
@@ -30,7 +30,8 @@ pub(super) struct EpochInFlight {
     /// What it writes to tables, in bytes.
     pub bytes: usize,
     pub errors: Vec<KeptError>,
-    pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
+    /// Who asked for what it writes.
+    pub requests: Vec<RequestId>,
     pub done: Vec<bool>,
     pub decided: bool,
     /// What a checkpoint of this epoch contains, taken when the epoch is decided.
@@ -102,12 +103,12 @@ impl Coordinator {
         self.join_and_promote()?;
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
-        let (mut writes, mut replies) = (Vec::new(), Vec::new());
+        let (mut writes, mut requests) = (Vec::new(), Vec::new());
         for pending in self.pending_writes.drain(..fitting(&self.pending_writes)) {
             writes.extend(pending.writes);
-            replies.extend(pending.reply);
+            requests.extend(pending.request);
         }
-        self.shared = replies.len() > 1;
+        self.shared = requests.len() > 1;
         let takes_all = self.pending_writes.is_empty();
         let now = Instant::now();
         let checkpoint = self.takes_checkpoint(now);
@@ -129,7 +130,7 @@ impl Coordinator {
         } else if self.shutdown.is_some() {
             self.active = true;
         }
-        self.push_in_flight(epoch, clock, checkpoint, writes.clone(), replies);
+        self.push_in_flight(epoch, clock, checkpoint, writes.clone(), requests);
         self.workers
             .broadcast(Command::Barrier(Arc::new(BarrierCommand {
                 epoch,
@@ -159,7 +160,7 @@ impl Coordinator {
         clock: i64,
         checkpoint: bool,
         writes: Vec<TableWrites>,
-        replies: Vec<oneshot::Sender<Result<Epoch>>>,
+        requests: Vec<RequestId>,
     ) {
         let workers = self.workers.count();
         self.in_flight.push_back(EpochInFlight {
@@ -172,7 +173,7 @@ impl Coordinator {
             bytes: writes.iter().map(TableWrites::bytes).sum(),
             writes,
             errors: Vec::new(),
-            replies,
+            requests,
             done: vec![false; workers],
             decided: false,
             snapshot: None,
@@ -304,10 +305,9 @@ impl Coordinator {
             flight.stands = Arc::new(self.decisions.positions.clone());
             flight.snapshot = snapshot;
             self.readers.decide(epoch);
-            flight
-                .replies
-                .drain(..)
-                .for_each(|reply| drop(reply.send(Ok(epoch))));
+            for request in std::mem::take(&mut flight.requests) {
+                self.workers.answer(request, Ok(epoch));
+            }
         }
         Ok(())
     }

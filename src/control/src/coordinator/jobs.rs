@@ -9,6 +9,7 @@
 
 use super::halted::reason_of;
 use super::{Coordinator, PendingWrite};
+use crate::inputs::RequestId;
 use crate::protocol::{Command, Positions, StartJob, StartMode};
 use crate::{CatalogChange, Entry, TableWrites};
 use std::collections::BTreeSet;
@@ -16,7 +17,6 @@ use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
-use tokio::sync::oneshot;
 
 /// A job that is being created.
 pub(super) struct Creating {
@@ -27,7 +27,8 @@ pub(super) struct Creating {
     pub replaces: Option<RelationId>,
     /// Rows that are written to it by the barrier from which on it counts.
     pub rows: Vec<TableWrites>,
-    pub reply: Option<oneshot::Sender<Result<()>>>,
+    /// Who asked for it.
+    pub request: Option<RequestId>,
     /// The sources on demand whose past it reads by readers of its own.
     pub backfill: BTreeSet<RelationId>,
     pub phase: Phase,
@@ -127,7 +128,7 @@ impl Coordinator {
         &mut self,
         mut relation: Relation,
         creation: Creation,
-        reply: oneshot::Sender<Result<()>>,
+        request: RequestId,
     ) -> Result<()> {
         let Creation {
             start,
@@ -146,10 +147,10 @@ impl Coordinator {
                 begins: Positions::new(),
             };
             let changes = [create].into_iter().chain(replace).collect();
-            return self.on_changes(changes, false, reply);
+            return self.on_changes(changes, false, request);
         }
         if let Err(error) = self.check_create(&relation, replaces) {
-            let _ = reply.send(Err(error));
+            self.answer(Some(request), Err(error));
             return Ok(());
         }
         let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
@@ -171,7 +172,7 @@ impl Coordinator {
                 reading,
                 replaces,
                 rows,
-                reply: Some(reply),
+                request: Some(request),
                 backfill: catches_up,
                 phase,
                 resumes: None,
@@ -482,12 +483,12 @@ impl Coordinator {
             .filter(|(_, c)| matches!(&c.phase, Phase::Promoted { epoch: e } if *e <= epoch))
             .map(|(id, _)| *id)
             .collect();
-        let mut replies = Vec::new();
+        let mut requests = Vec::new();
         for id in &finished {
             if let Some(creating) = self.creating.remove(id) {
                 self.halted.remove(id);
                 self.workers.job_progress(*id, "running", 100.0, epoch);
-                replies.extend(creating.reply);
+                requests.extend(creating.request);
             }
         }
         if !finished.is_empty() {
@@ -495,9 +496,7 @@ impl Coordinator {
             self.show_catalog();
             failpoint::hit("ddl.visible");
         }
-        replies
-            .into_iter()
-            .for_each(|reply| drop(reply.send(Ok(()))));
+        requests.into_iter().for_each(|r| self.done(Some(r)));
     }
 
     /// Splits that appeared since the source was made are logged and read from the next epoch on.
@@ -586,9 +585,7 @@ impl Coordinator {
         }
         self.stop_jobs(&[relation], false);
         self.retained.forget(relation);
-        if let Some(reply) = creating.reply {
-            let _ = reply.send(Err(error.clone()));
-        }
+        self.answer(creating.request, Err(error.clone()));
         self.show_catalog();
     }
 
@@ -611,11 +608,10 @@ impl Coordinator {
         }
         for id in relations {
             self.halted.remove(id);
-            if let Some(reply) = self.creating.remove(id).and_then(|c| c.reply) {
-                let _ = reply.send(Err(Error::user(
-                    SqlState::UNDEFINED_TABLE,
-                    "the relation was dropped meanwhile",
-                )));
+            if let Some(creating) = self.creating.remove(id) {
+                let message = "the relation was dropped meanwhile";
+                let error = Error::user(SqlState::UNDEFINED_TABLE, message);
+                self.answer(creating.request, Err(error));
             }
         }
         self.stop_jobs(relations, false);

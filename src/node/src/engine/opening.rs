@@ -14,8 +14,8 @@ use crate::writes::TableWriters;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
@@ -25,8 +25,8 @@ use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_connector::{Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
-use tidemark_control::protocol::Event;
-use tidemark_control::{Placement, Readers, RowFiles, WriteAheadLog};
+use tidemark_control::inputs::Inputs;
+use tidemark_control::{Events, Placement, Readers, RowFiles, WriteAheadLog};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
@@ -111,7 +111,7 @@ impl Engine {
             lineage: owned.lineage,
         });
         let lock = data.into_lock();
-        let (parts, inbound) = Parts::new(
+        let (parts, inputs) = Parts::new(
             config,
             owned.cluster,
             storing,
@@ -128,7 +128,7 @@ impl Engine {
         let (ready, opened) = oneshot::channel();
         let readers = parts.readers.clone();
         threads.push(start_coordinator(
-            log, recovered, readers, pool, pace, inbound, ready,
+            log, recovered, readers, pool, pace, inputs, ready,
         )?);
         opened
             .await
@@ -167,7 +167,7 @@ struct Parts {
     config: Config,
     cluster: String,
     placement: Arc<Placement>,
-    events: mpsc::Sender<Event>,
+    events: Events,
     readers: Arc<Readers>,
     published: Arc<Published>,
     figures: Arc<Figures>,
@@ -192,8 +192,8 @@ impl Parts {
         errors: ErrorTable,
         vault: Arc<Vault>,
         files: Arc<RowFiles>,
-    ) -> Result<(Parts, mpsc::Receiver<Event>)> {
-        let (events, inbound) = mpsc::channel();
+    ) -> Result<(Parts, Inputs)> {
+        let (events, inputs) = Events::new(storing.generation);
         let workers = config.workers;
         let readers = Readers::new();
         let published = Arc::new(Published::new(workers));
@@ -252,7 +252,7 @@ impl Parts {
             sinks: Arc::new(sinks),
             writers: Arc::new(writers),
         };
-        Ok((parts, inbound))
+        Ok((parts, inputs))
     }
 
     fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<JoinHandle<()>>)> {
@@ -368,7 +368,7 @@ fn start_coordinator(
     readers: Arc<Readers>,
     pool: Pool,
     pace: Pace,
-    events: mpsc::Receiver<Event>,
+    inputs: Inputs,
     ready: oneshot::Sender<Result<()>>,
 ) -> Result<JoinHandle<()>> {
     spawn("coordinator".into(), move || {
@@ -378,11 +378,11 @@ fn start_coordinator(
             readers,
             Box::new(pool),
             pace,
-            &events,
+            &inputs,
         ) {
             Ok(coordinator) => {
                 let _ = ready.send(Ok(()));
-                if let Err(error) = coordinator.run(&events) {
+                if let Err(error) = coordinator.run(&inputs) {
                     tracing::error!(%error, "the log cannot be written: nothing can be decided any \
                         more");
                     // Whoever waits must not wait for ever, and nothing may be answered that was

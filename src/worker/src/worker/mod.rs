@@ -36,15 +36,15 @@ use crate::storing::Storing;
 use crossbeam_channel::{Receiver, Sender};
 use output::ActorOutput;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint};
 use tidemark_connector::Vault;
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
-use tidemark_control::{Placement, Readers, TableWrites};
+use tidemark_control::{Events, Placement, Readers, Stamped, TableWrites};
 use tidemark_operator::Barrier;
 use tidemark_plan::RelationKind;
 use tidemark_state::errors::KeptError;
@@ -70,7 +70,7 @@ pub struct Surroundings {
     /// Rows of a batch at most.
     pub batch_rows_max: usize,
     /// To the coordinator.
-    pub events: mpsc::Sender<Event>,
+    pub events: Events,
     /// Pins and epochs.
     pub readers: Arc<Readers>,
     /// Where rows that people read are shown.
@@ -113,7 +113,7 @@ pub struct Worker {
     id: WorkerId,
     around: Surroundings,
     reading: Reading,
-    commands: Receiver<Command>,
+    commands: Receiver<Stamped<Command>>,
     inbox: Receiver<Inbound>,
     waker: Waker,
     wake_pending: Arc<AtomicBool>,
@@ -153,7 +153,7 @@ impl Worker {
     pub fn new(
         id: WorkerId,
         around: Surroundings,
-        commands: Receiver<Command>,
+        commands: Receiver<Stamped<Command>>,
         inbox: Receiver<Inbound>,
         peers: Vec<Sender<Inbound>>,
     ) -> Worker {
@@ -223,13 +223,14 @@ impl Worker {
         }
     }
 
-    /// Takes the commands that are there. False for the end.
+    /// Takes the commands that are there, except those of another incarnation. False for the end.
     fn take_commands(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
-            if matches!(command, Command::Shutdown) {
-                return false;
+            match command.heard_in(self.around.storing.generation) {
+                Some(Command::Shutdown) => return false,
+                Some(command) => self.command(command),
+                None => {}
             }
-            self.command(command);
         }
         true
     }
@@ -272,8 +273,7 @@ impl Worker {
     }
 
     fn tell(&self, event: Event) {
-        // A coordinator that is gone means shutdown.
-        let _ = self.around.events.send(event);
+        self.around.events.tell(event);
     }
 
     fn command(&mut self, command: Command) {
@@ -365,12 +365,10 @@ impl Worker {
                             Ok(())
                         });
                         if let Err(error) = summed {
-                            let failed = Event::Failed {
+                            events.tell(Event::Failed {
                                 relation: id,
                                 error,
-                            };
-                            // A coordinator that is gone means shutdown.
-                            let _ = events.send(failed);
+                            });
                             published.withdraw(id);
                         }
                     };
