@@ -33,7 +33,9 @@ use tidemark_plan::Catalog;
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::StoreTrouble;
 use tidemark_state::errors::ErrorRow;
-use tidemark_worker::{Figures, JobFigures, KeptErrors, Load, Published, Reading};
+use tidemark_worker::{
+    Figures, JobFigures, KeptErrors, Load, Pressure, Published, Reading, Storing,
+};
 use tokio::sync::oneshot;
 
 /// How often a creation that takes long says how far it is.
@@ -64,8 +66,10 @@ struct Node {
     figures: Arc<Figures>,
     errors: KeptErrors,
     load: Arc<Load>,
+    pressure: Arc<Pressure>,
     memory: Arc<Memory>,
     reading: Reading,
+    storing: Storing,
     checkpoints: Arc<Checkpoints>,
     sinks: Arc<SinkQueues>,
     writers: Arc<TableWriters>,
