@@ -58,10 +58,10 @@ pub enum ErrorKind {
 }
 
 /// An error with everything that a PostgreSQL client can show.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error(Box<Inner>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Inner {
     kind: ErrorKind,
     state: SqlState,

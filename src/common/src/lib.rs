@@ -12,6 +12,7 @@ pub mod ids;
 mod interrupt;
 pub mod memory;
 pub mod metrics;
+pub mod random;
 mod stack;
 
 pub use backoff::Backoff;

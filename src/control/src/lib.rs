@@ -6,15 +6,18 @@ mod codec;
 pub mod coordinator;
 pub mod decisions;
 pub mod entry;
+pub mod inputs;
 pub mod log;
 pub mod placement;
 pub mod protocol;
 pub mod readers;
 pub mod stored;
 pub mod wal;
+pub mod workers;
 
 pub use decisions::Decisions;
 pub use entry::{CatalogChange, Cut, Entry, TableWrites, Written};
+pub use inputs::{Events, Stamped};
 pub use log::DecisionLog;
 pub use placement::Placement;
 pub use readers::{Pin, Readers};

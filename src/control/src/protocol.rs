@@ -1,26 +1,24 @@
 //! What the coordinator and the workers tell each other, and what sessions ask of the coordinator.
-//! Commands to one worker arrive in order.
+//! Commands to one worker arrive in order; with each command and each event goes the incarnation of
+//! the cluster ([`Stamped`](crate::Stamped)).
 
-use crate::Pin;
 use crate::entry::{CatalogChange, TableWrites};
-use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
-use tidemark_plan::{Catalog, Relation};
+use tidemark_plan::Relation;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::{ErrorsFile, KeptError};
 use tidemark_state::halted::KeptFile;
-use tidemark_state::manifest::{Manifest, SinkProgress};
-use tokio::sync::oneshot;
+use tidemark_state::manifest::SinkProgress;
 
 /// Positions of the splits of several sources.
 pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
 
 /// What a worker does next.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Builds the job's actors on this worker.
     Start(Arc<StartJob>),
@@ -84,6 +82,7 @@ pub enum Command {
 }
 
 /// Closes an epoch.
+#[derive(Clone, Debug, PartialEq)]
 pub struct BarrierCommand {
     /// The epoch that it closes.
     pub epoch: Epoch,
@@ -105,6 +104,7 @@ pub struct BarrierCommand {
 }
 
 /// A job to build.
+#[derive(Clone, Debug, PartialEq)]
 pub struct StartJob {
     /// Its relation, with the plan.
     pub relation: Arc<Relation>,
@@ -152,7 +152,7 @@ impl StartJob {
 }
 
 /// Rows that a replay does not read again.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LoggedRows {
     /// The log has those of epochs after this one.
     pub after: Epoch,
@@ -177,6 +177,7 @@ pub enum StartMode {
 }
 
 /// What happened.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// All sources of a worker passed a barrier.
     Cut {
@@ -279,7 +280,7 @@ pub enum Event {
         /// The object that holds what is kept; none where nothing is.
         errors: Option<ErrorsFile>,
     },
-    /// What a relation answered at an epoch is stored ([`Workers::store_answer`]).
+    /// What a relation answered at an epoch is stored ([`Workers::store_answer`](crate::workers::Workers::store_answer)).
     AnswerStored {
         /// The relation.
         relation: RelationId,
@@ -302,8 +303,6 @@ pub enum Event {
         /// Its path, or why it failed.
         manifest: Result<String>,
     },
-    /// What a session asks.
-    Request(Request),
 }
 
 /// Whether a write was refused, as those that are resolved against it see it: they are written on
@@ -323,9 +322,9 @@ impl Fate {
     }
 }
 
-/// What sessions ask of the coordinator.
+/// What sessions ask of the coordinator; answered where it is said.
 pub enum Request {
-    /// Create a relation. `targets`: what its sources held when the statement began; `start`: where
+    /// Create a relation; answered when it is visible. `targets`: what its sources held when the statement began; `start`: where
     /// its own connector begins.
     Create {
         /// The relation; `created_at` is set by the coordinator.
@@ -340,8 +339,6 @@ pub enum Request {
         replaces: Option<RelationId>,
         /// Rows that it has from its first moment on (`CREATE TABLE AS`).
         rows: Vec<TableWrites>,
-        /// Answered when it is visible.
-        reply: oneshot::Sender<Result<()>>,
     },
     /// Undo a creation; unknown ones are ignored.
     Cancel {
@@ -350,19 +347,16 @@ pub enum Request {
         /// Why: the error that the creator gets.
         error: Error,
     },
-    /// Let a job that stopped or is held back go on; one that runs does already.
+    /// Let a job that stopped or is held back go on; one that runs does already. Answered when it
+    /// runs and is visible, or with the reason why it does not.
     Resume {
         /// The relation.
         relation: RelationId,
-        /// Answered when it runs and is visible, or with the reason why it does not.
-        reply: oneshot::Sender<Result<()>>,
     },
-    /// Drop relations that nothing else depends on.
+    /// Drop relations that nothing else depends on; answered when that is logged.
     Drop {
         /// Their ids.
         relations: Vec<RelationId>,
-        /// Answered when logged.
-        reply: oneshot::Sender<Result<()>>,
     },
     /// A source has these splits now; those that are known are ignored.
     Splits {
@@ -376,16 +370,14 @@ pub enum Request {
         /// The source.
         relation: RelationId,
     },
-    /// Change the catalog: all of this, or nothing.
+    /// Change the catalog: all of this, or nothing; answered when it is logged.
     Changes {
         /// What.
         changes: Vec<CatalogChange>,
         /// Drops take along what depends on them, as of the log.
         cascade: bool,
-        /// Answered when logged.
-        reply: oneshot::Sender<Result<()>>,
     },
-    /// Log written rows, all or none.
+    /// Log written rows, all or none; answered with the epoch when it is decided.
     Write {
         /// The rows.
         writes: Vec<TableWrites>,
@@ -394,60 +386,10 @@ pub enum Request {
         after: Vec<Fate>,
         /// Their own.
         fate: Fate,
-        /// Answered with the epoch when it is decided.
-        reply: Option<oneshot::Sender<Result<Epoch>>>,
     },
-    /// Wait for a checkpoint that contains everything so far.
-    Flush {
-        /// Answered when it is committed and visible.
-        reply: oneshot::Sender<Result<()>>,
-    },
-    /// Take a last checkpoint and stop everything.
-    Shutdown {
-        /// Answered when done.
-        reply: oneshot::Sender<Result<()>>,
-    },
-}
-
-/// The workers, as the coordinator sees them.
-pub trait Workers: Send {
-    /// How many there are.
-    fn count(&self) -> usize;
-    /// Sends a command to one worker.
-    fn send(&self, worker: WorkerId, command: Command);
-    /// Sends a command to all.
-    fn broadcast(&self, command: Command) {
-        for worker in 0..self.count() {
-            self.send(worker, command.clone());
-        }
-    }
-    /// Begins storing what these sinks, which have all passed the barrier of `epoch` or stopped
-    /// before, have not delivered up to there; answers with `Event::SinkPart`.
-    fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>);
-    /// Begins storing the errors of these relations as of `epoch`, which all of them have passed;
-    /// answers with `Event::ErrorsPart`.
-    fn seal_errors(&self, epoch: Epoch, relations: Vec<RelationId>);
-    /// Sinks among these relations may deliver: their creation is committed.
-    fn release_sinks(&self, relations: &[RelationId]);
-    /// These jobs end: their sinks send nothing any more. Takes effect before this returns.
-    fn close_sinks(&self, relations: &[RelationId]);
-    /// The jobs of these sinks stopped, complete up to that epoch: the sinks deliver up to there,
-    /// and are kept. Takes effect before this returns.
-    fn end_sinks(&self, sinks: &[(RelationId, Epoch)]);
-    /// These sinks, whose jobs do not run, deliver what the checkpoint of `epoch` has of them.
-    fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>);
-    /// Begins storing all rows that a relation has at the pinned epoch, in files that no checkpoint
-    /// before that of `named` cleans away; answers with `Event::AnswerStored`.
-    fn store_answer(&self, relation: Arc<Relation>, pin: Pin, named: Epoch);
-    /// Begins writing a manifest, after the files of kept rows that it is the first to name;
-    /// answers with `Event::ManifestStored`.
-    fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>);
-    /// The visible catalog changed, or where its sources start.
-    fn catalog_changed(&self, catalog: Arc<Catalog>, starts: Positions);
-    /// A checkpoint is committed: note it for `SHOW CHECKPOINTS`, delete what no retained manifest
-    /// names, and begin a compaction if a table needs one.
-    fn checkpoint_committed(&self, manifest: &Arc<Manifest>, duration: std::time::Duration);
-    /// A job's state changed: `creating`, `resuming`, `running`, `held back`, `stopped`; progress
-    /// in per cent.
-    fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch);
+    /// Wait for a checkpoint that contains everything so far; answered when it is committed and
+    /// visible.
+    Flush,
+    /// Take a last checkpoint and stop everything; answered when that is done.
+    Shutdown,
 }

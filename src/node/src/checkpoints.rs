@@ -5,9 +5,10 @@ use crate::store::{Claim, give_way};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, Result, clock};
+use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{FileMeta, StoreTrouble, plan_compaction};
 use tidemark_state::errors::{ErrorsFile, KeptError, encode_errors};
@@ -37,7 +38,7 @@ pub struct CheckpointInfo {
 pub struct Checkpoints {
     storing: Storing,
     claim: Arc<Claim>,
-    events: mpsc::Sender<Event>,
+    events: Events,
     errors: KeptErrors,
     /// The last ones, oldest first.
     shown: Mutex<VecDeque<CheckpointInfo>>,
@@ -52,7 +53,7 @@ impl Checkpoints {
     pub fn new(
         storing: Storing,
         claim: Arc<Claim>,
-        events: mpsc::Sender<Event>,
+        events: Events,
         errors: KeptErrors,
     ) -> Checkpoints {
         Checkpoints {
@@ -190,8 +191,7 @@ impl Checkpoints {
             if let Ok(files) = &by {
                 self.unnamed.lock().extend(files.iter().cloned());
             }
-            // A coordinator that is gone means shutdown.
-            let _ = self.events.send(Event::Compacted { replaced, by });
+            self.events.tell(Event::Compacted { replaced, by });
         }
     }
 

@@ -17,22 +17,25 @@ use arrow::array::RecordBatch;
 pub use creation::Creation;
 use parking_lot::Mutex;
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
 use tidemark_control::coordinator::{shutting_down, stopped_error};
-use tidemark_control::protocol::{Event, Request};
+use tidemark_control::inputs::Answer;
+use tidemark_control::protocol::Request;
 pub use tidemark_control::{CatalogChange, Pin};
-use tidemark_control::{Placement, Readers};
+use tidemark_control::{Events, Placement, Readers};
 use tidemark_plan::Catalog;
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::StoreTrouble;
 use tidemark_state::errors::ErrorRow;
-use tidemark_worker::{Figures, JobFigures, KeptErrors, Load, Published, Reading};
+use tidemark_worker::{
+    Figures, JobFigures, KeptErrors, Load, Pressure, Published, Reading, Storing,
+};
 use tokio::sync::oneshot;
 
 /// How often a creation that takes long says how far it is.
@@ -57,14 +60,16 @@ struct Node {
     /// Identifies the database to the outside; made once.
     cluster: String,
     placement: Arc<Placement>,
-    events: mpsc::Sender<Event>,
+    events: Events,
     readers: Arc<Readers>,
     published: Arc<Published>,
     figures: Arc<Figures>,
     errors: KeptErrors,
     load: Arc<Load>,
+    pressure: Arc<Pressure>,
     memory: Arc<Memory>,
     reading: Reading,
+    storing: Storing,
     checkpoints: Arc<Checkpoints>,
     sinks: Arc<SinkQueues>,
     writers: Arc<TableWriters>,
@@ -151,17 +156,14 @@ impl Engine {
         &self.node.errors
     }
 
+    /// Asks for something of which there is no answer.
     fn request(&self, request: Request) -> Result<()> {
-        self.node
-            .events
-            .send(Event::Request(request))
-            .map_err(|_| shutting_down())
+        self.node.events.request(request)
     }
 
-    async fn ask(&self, make: impl FnOnce(oneshot::Sender<Result<()>>) -> Request) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        self.request(make(reply))?;
-        answer.await.map_err(|_| shutting_down())?
+    async fn ask(&self, request: Request) -> Result<()> {
+        let answer = self.node.events.ask(request)?;
+        answer.await.map_err(|_| shutting_down())?.map(drop)
     }
 
     /// Drops these relations, all or none, with `cascade` also what depends on them. Never waits
@@ -189,12 +191,7 @@ impl Engine {
     /// Applies changes of the catalog, all or none. With `cascade`, drops take along what depends
     /// on them when they are logged.
     pub async fn change_catalog(&self, changes: Vec<CatalogChange>, cascade: bool) -> Result<()> {
-        self.ask(|reply| Request::Changes {
-            changes,
-            cascade,
-            reply,
-        })
-        .await
+        self.ask(Request::Changes { changes, cascade }).await
     }
 
     /// What seals and opens secrets.
@@ -231,8 +228,7 @@ impl Engine {
         relation: RelationId,
         progress: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::Resume { relation, reply })?;
+        let answer = self.node.events.ask(Request::Resume { relation })?;
         let read = |job: &JobStatus| format!("{}: {:.0} % is read", job.name, job.progress);
         self.begun(relation, answer, |job| progress(read(job)))
             .await
@@ -243,7 +239,7 @@ impl Engine {
     async fn begun(
         &self,
         relation: RelationId,
-        mut answer: oneshot::Receiver<Result<()>>,
+        mut answer: oneshot::Receiver<Answer>,
         tell: impl Fn(&JobStatus),
     ) -> Result<()> {
         let mut undo = Undo {
@@ -262,7 +258,7 @@ impl Engine {
             }
         };
         undo.relation = None;
-        result
+        result.map(drop)
     }
 
     /// The partitions of a materialized relation (tables, views, upsert sources), one per worker.
@@ -337,7 +333,7 @@ impl Engine {
 
     /// Waits until everything received so far is visible and durable (in a committed checkpoint).
     pub async fn flush(&self) -> Result<()> {
-        self.ask(|reply| Request::Flush { reply }).await
+        self.ask(Request::Flush).await
     }
 
     /// All jobs, also those that are being created.
@@ -456,11 +452,7 @@ impl Engine {
     /// Takes a last checkpoint and stops. While it cannot be stored this waits for
     /// [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
     pub async fn shutdown(&self) -> Result<()> {
-        let stopped = tokio::time::timeout(
-            SHUTDOWN_PATIENCE,
-            self.ask(|reply| Request::Shutdown { reply }),
-        )
-        .await;
+        let stopped = tokio::time::timeout(SHUTDOWN_PATIENCE, self.ask(Request::Shutdown)).await;
         let Ok(stopped) = stopped else {
             tracing::warn!(
                 "stopped without a last checkpoint, which could not be stored in time; the next \

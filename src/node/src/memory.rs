@@ -18,10 +18,11 @@
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tidemark_common::memory::about;
 use tidemark_common::{Error, RelationId, SqlState};
+use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_plan::RelationKind;
 use tidemark_worker::{Figures, JobFigures, Pressure, Published};
@@ -66,7 +67,7 @@ pub struct Memory {
     pressure: Arc<Pressure>,
     published: Arc<Published>,
     figures: Arc<Figures>,
-    events: mpsc::Sender<Event>,
+    events: Events,
     notes: Mutex<VecDeque<Note>>,
 }
 
@@ -132,7 +133,7 @@ impl Memory {
         pressure: Arc<Pressure>,
         published: Arc<Published>,
         figures: Arc<Figures>,
-        events: mpsc::Sender<Event>,
+        events: Events,
     ) -> Memory {
         Memory {
             limit,
@@ -309,8 +310,7 @@ impl Memory {
                 "Resume it when there is room: with a higher --memory-limit, or when others are \
                  dropped.",
             );
-        // A coordinator that is gone means shutdown.
-        let _ = self.events.send(Event::Failed { relation, error });
+        self.events.tell(Event::Failed { relation, error });
     }
 }
 
@@ -376,12 +376,13 @@ pub fn allocated_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_control::inputs::{Input, Inputs};
 
     const MB: u64 = 1 << 20;
 
-    fn stopped(told: &mpsc::Receiver<Event>) -> Vec<u32> {
-        let ids = told.try_iter().map(|event| match event {
-            Event::Failed { relation, error } => {
+    fn stopped(told: &Inputs) -> Vec<u32> {
+        let ids = std::iter::from_fn(|| told.try_recv().ok()).map(|input| match input {
+            Input::Event(Event::Failed { relation, error }) => {
                 assert_eq!(error.state(), SqlState("53200"));
                 relation.0
             }
@@ -403,7 +404,7 @@ mod tests {
 
     #[test]
     fn nothing_more_is_taken_in_and_if_that_does_not_help_who_has_grown_most_stops() {
-        let (events, told) = mpsc::channel();
+        let (events, told) = Events::new(1);
         let (pressure, figures) = (Arc::<Pressure>::default(), Arc::new(Figures::new(1)));
         let published = Arc::new(Published::new(1));
         let memory = Memory::new(

@@ -6,11 +6,13 @@ use crate::writes::TableWriters;
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, RelationId, WorkerId};
-use tidemark_control::Pin;
-use tidemark_control::protocol::{Command, Event, Positions, Workers};
+use tidemark_control::inputs::{Answer, RequestId};
+use tidemark_control::protocol::{Command, Event, Positions};
+use tidemark_control::workers::Workers;
+use tidemark_control::{Events, Pin, Stamped};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_state::halted::KeptFile;
 use tidemark_state::manifest::{Manifest, SinkProgress};
@@ -19,11 +21,11 @@ use tidemark_worker::{Figures, Inbound, KeptErrors, Published, Recovery, Storing
 /// Channels to all workers, and who does what the coordinator asks for.
 pub struct Pool {
     /// One per worker: commands.
-    pub commands: Vec<Sender<Command>>,
+    pub commands: Vec<Sender<Stamped<Command>>>,
     /// One per worker: wakes it.
     pub inboxes: Vec<Sender<Inbound>>,
     /// Answers.
-    pub events: mpsc::Sender<Event>,
+    pub events: Events,
     /// What sessions see.
     pub published: Arc<Published>,
     /// What they are told of jobs.
@@ -48,8 +50,10 @@ impl Workers for Pool {
     }
 
     fn send(&self, worker: WorkerId, command: Command) {
+        let generation = self.storing.generation;
+        let told = command;
         // A worker that is gone means shutdown.
-        let _ = self.commands[worker].send(command);
+        let _ = self.commands[worker].send(Stamped { generation, told });
         let _ = self.inboxes[worker].send(Inbound::Wake);
     }
 
@@ -62,6 +66,10 @@ impl Workers for Pool {
         }
     }
 
+    fn answer(&self, request: RequestId, answer: Answer) {
+        self.events.answer(request, answer);
+    }
+
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>) {
         let (events, queues) = (self.events.clone(), self.sinks.of(&sinks));
         self.storing.tokio.spawn(async move {
@@ -69,13 +77,13 @@ impl Workers for Pool {
             for (id, queue) in queues {
                 match queue.seal(epoch).await {
                     Ok(progress) => drop(sinks.insert(id, progress)),
-                    Err(error) => drop(events.send(Event::Failed {
+                    Err(error) => events.tell(Event::Failed {
                         relation: id,
                         error,
-                    })),
+                    }),
                 }
             }
-            let _ = events.send(Event::SinkPart { epoch, sinks });
+            events.tell(Event::SinkPart { epoch, sinks });
         });
     }
 
@@ -84,7 +92,7 @@ impl Workers for Pool {
         let (events, checkpoints) = (self.events.clone(), self.checkpoints.clone());
         self.storing.tokio.spawn(async move {
             let errors = checkpoints.store_errors(epoch, sealed).await;
-            let _ = events.send(Event::ErrorsPart { epoch, errors });
+            events.tell(Event::ErrorsPart { epoch, errors });
         });
     }
 
@@ -120,7 +128,7 @@ impl Workers for Pool {
         let storing = self.storing.clone();
         self.storing.tokio.spawn_blocking(move || {
             let files = store_answer(&storing, &published, &relation, &pin, named);
-            let _ = events.send(Event::AnswerStored {
+            events.tell(Event::AnswerStored {
                 relation: relation.id,
                 epoch: pin.epoch(),
                 files,
@@ -132,7 +140,7 @@ impl Workers for Pool {
         let (events, checkpoints) = (self.events.clone(), self.checkpoints.clone());
         self.storing.tokio.spawn(async move {
             let stored = checkpoints.store_manifest(&manifest, kept).await;
-            let _ = events.send(Event::ManifestStored {
+            events.tell(Event::ManifestStored {
                 epoch: manifest.epoch,
                 manifest: stored,
             });
@@ -168,5 +176,11 @@ impl Workers for Pool {
             self.recovery.acquit(relation);
         }
         *self.figures.of(relation).state.lock() = (state, progress, epoch);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.events.end();
     }
 }

@@ -23,14 +23,14 @@ use head::Decision;
 pub use head::TableHead;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
-use tidemark_control::protocol::{Event, Fate, Request};
-use tidemark_control::{Readers, RowFiles, StoredRows, TableWrites, Written};
+use tidemark_control::protocol::{Fate, Request};
+use tidemark_control::{Events, Readers, RowFiles, StoredRows, TableWrites, Written};
 use tidemark_plan::{Conflict, Relation, RelationKind};
 use tidemark_state::ViewPartition;
 use tidemark_state::consolidate::consolidate;
@@ -73,7 +73,7 @@ struct Locked {
 
 /// The writers of a node's tables.
 pub struct TableWriters {
-    events: mpsc::Sender<Event>,
+    events: Events,
     readers: Arc<Readers>,
     published: Arc<Published>,
     /// Sinks that hold up those who write what they read.
@@ -91,7 +91,7 @@ pub struct TableWriters {
 impl TableWriters {
     /// Nothing written yet.
     pub fn new(
-        events: mpsc::Sender<Event>,
+        events: Events,
         readers: Arc<Readers>,
         published: Arc<Published>,
         full: Arc<FullSinks>,
@@ -641,18 +641,13 @@ impl WriteGuard {
         // What was not submitted is in no head: a head that knows more than the log would resolve
         // the next write against rows that are not there. What is refused after it was submitted
         // leaves the heads again, and the coordinator refuses what was resolved against it.
-        let (reply, decision) = head::decision();
         let (submitted, fate) = (writes.clone(), Fate::default());
         let request = Request::Write {
             writes,
             after: tables.values().filter_map(|l| l.head.last_open()).collect(),
             fate: fate.clone(),
-            reply: Some(reply),
         };
-        writers
-            .events
-            .send(Event::Request(request))
-            .map_err(|_| tidemark_control::coordinator::shutting_down())?;
+        let decision = head::decision(writers.events.ask(request)?);
         for (TableWrites { table, changes }, keys) in submitted.into_iter().zip(keys) {
             let Some(locked) = tables.get_mut(&table) else {
                 continue;

@@ -7,25 +7,25 @@
 //! * a table without connector gets its changes from DML, whose conflicts are resolved before they
 //!   are logged.
 
-use crate::bind::{Expander, Registry, Table, to_error};
+use crate::bind::{Expander, Registry, Table};
 use crate::defaults;
+use crate::error::to_error;
 use crate::fold::fold_plan;
-use crate::lower::{Builder, Stream, schema_of, to_expr};
+use crate::lower::{Builder, Stream, materialized, materialized_by, schema_of, to_expr};
 use crate::optimise::{analyze, refuse};
-use crate::query::{flag, materialized, on_error};
-use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Name, Statement};
+use crate::options::{flag, on_error, references};
+use crate::statement::{ColumnDefinition, CreateRelation, FormatClause, Statement};
 use crate::types::{declared_digits, sql_type_to_arrow};
 use crate::{Planned, Planner, generators};
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use datafusion_expr::{ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion_sql::planner::{ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{
-    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Hidden, Include, Op, Properties,
-    Relation, RelationKind, SecretName, VERSION_TYPE, Watermark,
+    Column, Conflict, ConnectorSpec, Encode, Expr, Format, Include, Op, Properties, Relation,
+    RelationKind, VERSION_TYPE, Watermark,
 };
 
 /// The columns of a relation being created, and which of them are computed.
@@ -403,25 +403,6 @@ impl Planner {
     }
 }
 
-/// `Materialize` by a key even when nothing is ever deleted.
-fn materialized_by(builder: &mut Builder, stream: Stream, key: Option<Vec<usize>>) -> Stream {
-    if key.is_none() || !stream.node.properties.append_only {
-        return materialized(builder, stream, key);
-    }
-    let stream = builder.exchange(stream, key.as_deref().unwrap_or_default());
-    let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
-    let table = builder.tables(1);
-    stream.wrap(
-        Op::Materialize {
-            key,
-            append_only: true,
-            table,
-        },
-        schema,
-        properties,
-    )
-}
-
 fn columns_of(create: &CreateRelation, zone: &str, registry: &Registry) -> Result<Columns> {
     let mut all = Columns {
         columns: Vec::new(),
@@ -562,45 +543,6 @@ fn conflict_of(create: &CreateRelation, key: &[usize]) -> Result<Conflict> {
         Some(conflict) => Ok(conflict),
         None => Ok(Conflict::Overwrite),
     }
-}
-
-/// Options that say what the relation is, and so are no secrets.
-const READ_BY_PLANNER: &[&str] = &[
-    "connector",
-    "on_error",
-    "type",
-    "primary_key",
-    "snapshot",
-    "force_append_only",
-    "appendonly",
-    "retention_seconds",
-    "nexmark.table.type",
-];
-
-/// The options that are secrets, by their names; what they hold is not known here.
-pub(crate) fn references(
-    secrets: &BTreeMap<String, Name>,
-    position: usize,
-) -> Result<BTreeMap<String, Hidden>> {
-    if let Some(option) = secrets
-        .keys()
-        .find(|k| READ_BY_PLANNER.contains(&k.as_str()))
-    {
-        let message = format!("option \"{option}\" cannot be a SECRET");
-        return Err(Error::user(SqlState::INVALID_PARAMETER, message).at(position));
-    }
-    let reference = |(option, name): (&String, &Name)| {
-        let secret = SecretName {
-            schema_name: name.schema.clone().unwrap_or_default(),
-            name: name.name.clone(),
-        };
-        let hidden = Hidden {
-            sealed: String::new(),
-            secret: Some(secret),
-        };
-        (option.clone(), hidden)
-    };
-    Ok(secrets.iter().map(reference).collect())
 }
 
 /// The connector in WITH, if there is one.

@@ -6,7 +6,8 @@
 //! constants, casts of constants that lose nothing, comparisons with a widened integer column, and
 //! the rewriting that a function offers for itself.
 
-use crate::bind::{Registry, external};
+use crate::bind::Registry;
+use crate::error::external;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::expr::ScalarFunction;

@@ -1,15 +1,19 @@
 //! SQL text to stream plan, in the order of the work: [`parse`] (text to statements), `bind` (names
-//! to relations and functions), `optimise` (rules that are sound for streams, by an allow-list),
-//! `lower` (logical plan to operators, exchanges and state tables), and the statements that put
-//! them together: `create` (sources and tables) and `query` (views and sinks).
+//! to relations and functions), `coerce` (PostgreSQL's types), `optimise` (rules that are sound for
+//! streams, by an allow-list), `lower` (logical plan to operators, exchanges and state tables), and
+//! the statements that put them together: `create` (sources and tables) and `query` (views and
+//! sinks). They stand on what knows of none of them: `statement`, `names` and `error`; `types`,
+//! `signatures` and `aggregates`; `limits`.
 //!
 //! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape
 //! is either lowered to operators of which that is proven, or refused with `0A000` and its name.
 
+mod aggregates;
 mod bind;
 mod coerce;
 mod create;
 mod defaults;
+mod error;
 mod explain;
 mod fold;
 mod generators;
@@ -17,7 +21,9 @@ mod interval;
 mod limits;
 mod lineage;
 mod lower;
+mod names;
 mod optimise;
+mod options;
 pub mod parse;
 mod query;
 mod refusals;
@@ -35,15 +41,16 @@ use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 
-pub use bind::{
-    UNNAMED, aggregates, bound, check_collation, from_datafusion, from_planning, output_names,
-};
+pub use aggregates::aggregates;
+pub use bind::{UNNAMED, check_collation, output_names};
 pub use coerce::{KeyOf, SessionZone};
 pub use datafusion_sql::sqlparser;
+pub use error::{from_datafusion, from_planning};
 pub use limits::check as check_limits;
 pub use lower::to_expr;
 pub use optimise::{ad_hoc_rules, may_fail};
 pub use parse::{parse, parse_stored};
+pub use signatures::bound;
 pub use statement::{Statement, StatementKind};
 pub use types::{
     BPCHAR, JSONB, NUMERIC, UUID, declared_digits, is_numeric_bytes, sql_type_name,

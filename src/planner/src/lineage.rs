@@ -8,9 +8,7 @@ use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::logical_plan::Distinct;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, ReturnFieldArgs};
 use std::sync::Arc;
-
-/// The key under which a cast's field carries the text of its SQL type.
-pub(crate) use tidemark_plan::SQL_TYPE;
+use tidemark_plan::SQL_TYPE;
 
 /// The SQL type text of an output column; empty where Arrow's type says all, or where nothing is
 /// known.

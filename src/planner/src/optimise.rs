@@ -39,6 +39,7 @@ pub use written_order::may_fail;
 
 use crate::bind::{Registry, table_key};
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
+use crate::error::external;
 use crate::fold::fold_plan;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
@@ -472,14 +473,14 @@ pub(crate) fn refuse(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         if matches!(node, LogicalPlan::Distinct(Distinct::On(_))) {
             let error = Error::unsupported("DISTINCT ON is not supported");
-            return Err(crate::bind::external(error));
+            return Err(external(error));
         }
         node.apply_expressions(|e| {
             e.apply(|e| {
                 if let Expr::ScalarFunction(call) = e
                     && call.func.signature().volatility != Volatility::Immutable
                 {
-                    return Err(crate::bind::external(volatile(call.func.name())));
+                    return Err(external(volatile(call.func.name())));
                 }
                 if let Expr::ScalarSubquery(subquery)
                 | Expr::Exists(Exists { subquery, .. })
@@ -505,7 +506,7 @@ fn correlated(subquery: &Subquery, around: &LogicalPlan) -> Result<()> {
         if let Expr::OuterReferenceColumn(_, column) = outer
             && !schema.has_column(column)
         {
-            return Err(crate::bind::external(
+            return Err(external(
                 Error::unsupported(format!(
                     "a subquery that refers to {column}, which is further \
                                             out than the query around it"
@@ -577,7 +578,7 @@ fn embedded_in(expr: &Expr, context: Context) -> Result<()> {
         {
             Ok(())
         }
-        Expr::InSubquery(_) => Err(crate::bind::external(
+        Expr::InSubquery(_) => Err(external(
             Error::unsupported(
                 "NOT IN (subquery) inside of OR, NOT or another expression is not supported",
             )

@@ -1,11 +1,12 @@
 //! Queries to streams: expand, bind, coerce, optimise, lower; then what materialized views, views
 //! and sinks put on top.
 
-use crate::bind::{Expander, Provider, Scopes, external, output_names, to_error};
-use crate::create::references;
+use crate::bind::{Expander, Provider, Scopes, output_names};
+use crate::error::{external, to_error};
 use crate::lineage::sql_type;
-use crate::lower::{Builder, Stream, has_record, schema_of, to_stored_types};
+use crate::lower::{Builder, Stream, has_record, materialized, schema_of, to_stored_types};
 use crate::optimise::{analyze, optimise, refuse};
+use crate::options::{flag, on_error, only_options, references};
 use crate::statement::{CreateSink, CreateView, Positions, SinkInput, Statement};
 use crate::{Planned, Planner, Read};
 use arrow_schema::{DataType, Field, Schema};
@@ -441,34 +442,6 @@ fn refuse_records(columns: &[Column]) -> Result<()> {
     .with_hint("Name the columns of the row, or put them into a document with to_jsonb(..)."))
 }
 
-/// Puts `Materialize` on a stream: append-only rows stay where they are, others go to the owner of
-/// their key, or of the whole row.
-pub(crate) fn materialized(
-    builder: &mut Builder,
-    stream: Stream,
-    key: Option<Vec<usize>>,
-) -> Stream {
-    let append_only = stream.node.properties.append_only;
-    let key = key.filter(|k| !append_only && !k.is_empty());
-    let all: Vec<usize> = (0..stream.width()).collect();
-    let stream = match (&key, append_only) {
-        (_, true) => stream,
-        (Some(key), _) => builder.exchange(stream, key),
-        (None, _) => builder.exchange(stream, &all),
-    };
-    let (schema, properties) = (stream.node.schema.clone(), stream.node.properties.clone());
-    let table = builder.tables(1);
-    stream.wrap(
-        Op::Materialize {
-            key,
-            append_only,
-            table,
-        },
-        schema,
-        properties,
-    )
-}
-
 /// The names after `v (a, b)`: given names first, then the query's.
 fn renamed(mut names: Vec<String>, given: &[String]) -> Result<Vec<String>> {
     if given.len() > names.len() {
@@ -486,65 +459,6 @@ fn renamed(mut names: Vec<String>, given: &[String]) -> Result<Vec<String>> {
         .zip(given)
         .for_each(|(name, given)| name.clone_from(given));
     Ok(names)
-}
-
-/// `22023` for an option that is not among `known`.
-fn only_options(
-    options: &std::collections::BTreeMap<String, String>,
-    known: &[&str],
-) -> Result<()> {
-    let unknown: Vec<&str> = options
-        .keys()
-        .map(String::as_str)
-        .filter(|option| !known.contains(option))
-        .collect();
-    let [first, more @ ..] = unknown.as_slice() else {
-        return Ok(());
-    };
-    let error = Error::user(
-        SqlState::INVALID_PARAMETER,
-        format!("unknown option \"{first}\""),
-    );
-    let error = match more {
-        [] => error,
-        _ => error.with_detail(format!("Unknown are also: {}.", more.join(", "))),
-    };
-    Err(error.with_hint(match known {
-        [] => "A view has no options.".to_string(),
-        _ => format!("Options are: {}.", known.join(", ")),
-    }))
-}
-
-/// `on_error` among the options.
-pub(crate) fn on_error(options: &std::collections::BTreeMap<String, String>) -> Result<OnError> {
-    match options.get("on_error").map(|v| v.to_lowercase()).as_deref() {
-        None | Some("log") => Ok(OnError::Log),
-        Some("fail") => Ok(OnError::Fail),
-        Some("null") => Ok(OnError::Null),
-        Some(other) => Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!("option \"on_error\" cannot be \"{other}\""),
-        )
-        .with_hint("It is one of log, fail and null.")),
-    }
-}
-
-/// A boolean option.
-pub(crate) fn flag(
-    options: &std::collections::BTreeMap<String, String>,
-    name: &str,
-    default: bool,
-) -> Result<bool> {
-    match options.get(name).map(|v| v.to_lowercase()).as_deref() {
-        None => Ok(default),
-        Some("true" | "on" | "1" | "t") => Ok(true),
-        Some("false" | "off" | "0" | "f") => Ok(false),
-        Some(other) => Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!("option \"{name}\" cannot be \"{other}\""),
-        )
-        .with_hint("It is true or false.")),
-    }
 }
 
 fn sink_connector(sink: &CreateSink) -> Result<ConnectorSpec> {

@@ -1,13 +1,14 @@
 //! SQL types and their Arrow representation. Each type of SQL has an Arrow type of its own; what
 //! that does not say (`varchar(10)`) is kept as text beside it.
 
-use crate::lineage::SQL_TYPE;
+use crate::error::external;
 use arrow_schema::{DataType, Field, FieldRef, IntervalUnit, TimeUnit};
 use datafusion_common::Result as DataFusionResult;
 use datafusion_expr::planner::TypePlanner;
 use datafusion_sql::sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::SQL_TYPE;
 
 pub use tidemark_plan::messages::sql_type_name;
 
@@ -95,7 +96,7 @@ pub fn sql_type_to_arrow(sql: &ast::DataType) -> Result<(DataType, String)> {
                 let name = f
                     .field_name
                     .clone()
-                    .map_or(format!("f{}", i + 1), crate::parse::fold);
+                    .map_or(format!("f{}", i + 1), crate::names::fold);
                 Ok(Field::new(name, sql_type_to_arrow(&f.field_type)?.0, true))
             };
             plain(DataType::Struct(
@@ -264,7 +265,7 @@ pub(crate) struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, sql_type: &ast::DataType) -> DataFusionResult<Option<FieldRef>> {
-        let (data_type, text) = sql_type_to_arrow(sql_type).map_err(crate::bind::external)?;
+        let (data_type, text) = sql_type_to_arrow(sql_type).map_err(external)?;
         let field = Field::new("", data_type, true);
         let field = if text.is_empty() {
             field

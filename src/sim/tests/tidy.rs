@@ -116,12 +116,9 @@ fn crates_lean_on_rows_above() {
     }
 }
 
-/// Crates whose modules still import each other in circles.
-const CIRCLES: [&str; 2] = ["state", "planner"];
-
 #[test]
 fn modules_import_one_way() {
-    for name in CRATES.iter().filter(|c| !CIRCLES.contains(c)) {
+    for name in CRATES {
         let imports = module_imports(&root().join("src").join(name).join("src"));
         let mut left = imports.clone();
         // Whoever imports nothing that is left goes; what stays imports itself.
@@ -138,9 +135,10 @@ fn modules_import_one_way() {
     }
 }
 
-/// The modules that each module of a crate imports by `crate::`; a module is a file of the crate's
-/// folder with the folder of its name.
+/// The modules that each module of a crate imports by `crate::`, also where the crate's first page
+/// passes on what they have; a module is a file of the crate's folder with the folder of its name.
 fn module_imports(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let passed_on = passed_on(&code_of(&folder.join("lib.rs")));
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in files(folder, "rs") {
         let inside = path.strip_prefix(folder).unwrap_or(&path);
@@ -150,20 +148,71 @@ fn module_imports(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
         if is_test || ["lib", "main", "testing", "measure"].contains(&module.as_str()) {
             continue;
         }
-        let text = read(&path);
-        let code = text.split("#[cfg(test)]\nmod tests {").next();
-        let imported = code.unwrap_or_default().lines().flat_map(|line| {
-            let named = line.trim_start();
-            let code = if named.starts_with("//") { "" } else { line };
-            code.split("crate::").skip(1)
-        });
-        let names = imported.map(|rest| {
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
-            rest[..end.unwrap_or(rest.len())].to_string()
+        let code = code_of(&path);
+        let paths = code.split("crate::").skip(1).flat_map(listed);
+        let names = paths.map(name_at).map(|name| match passed_on.get(name) {
+            Some(module) => module.clone(),
+            None => name.to_string(),
         });
         imports.entry(module).or_default().extend(names);
     }
     imports
+}
+
+/// The lines of a file that are neither comments nor its tests.
+fn code_of(path: &Path) -> String {
+    let text = read(path);
+    let code = text.split("#[cfg(test)]\nmod tests {").next();
+    let lines = code.unwrap_or_default().lines();
+    let code = lines.filter(|line| !line.trim_start().starts_with("//"));
+    code.collect::<Vec<_>>().join("\n")
+}
+
+/// By name what `pub use module::name;` passes on, and of which module it is.
+fn passed_on(root: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let public = root.split("pub use ").skip(1);
+    for line in public.chain(root.split("pub(crate) use ").skip(1)) {
+        let Some((module, rest)) = line.split_once("::") else {
+            continue;
+        };
+        let paths = listed(rest.split(';').next().unwrap_or_default());
+        for path in paths {
+            let name = path.rsplit([':', ' ']).next().unwrap_or(path);
+            found.insert(name_at(name).to_string(), module.to_string());
+        }
+    }
+    found
+}
+
+/// The items of a list in braces that a text begins with; else the text.
+fn listed(text: &str) -> Vec<&str> {
+    let Some(list) = text.strip_prefix('{') else {
+        return vec![text];
+    };
+    let (mut depth, mut from, mut items) = (0, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                items.push(list[from..at].trim());
+                from = at + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
+}
+
+/// The name that a text begins with.
+fn name_at(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+    &text[..end.unwrap_or(text.len())]
 }
 
 #[test]

@@ -40,8 +40,6 @@ mod health;
 mod location;
 mod merge;
 pub mod owner;
-#[cfg(test)]
-mod power;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -52,7 +50,6 @@ pub use merge::{Compaction, plan_compaction};
 pub use read::Footer;
 
 use crate::TableSpec;
-use crate::manifest::Manifest;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use disk::{Folder, RealDisk};
@@ -60,18 +57,16 @@ use futures::{StreamExt, TryStreamExt};
 use location::Location;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use owner::Lineage;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use tidemark_common::{
-    Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, clock, failpoint,
+    Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, failpoint,
 };
 
 /// Where the objects of checkpoints are.
-const FOLDERS: [&str; 3] = ["tables", "errors", "manifests"];
+pub(crate) const FOLDERS: [&str; 3] = ["tables", "errors", "manifests"];
 
 /// One file of a state table, as a manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -365,7 +360,7 @@ impl CheckpointStore {
 
     /// Merges the files of `compaction` and writes what comes out, in files of bounded size;
     /// `epoch` is the one being written now (it protects the files until a manifest names them).
-    /// The inputs stay until [`CheckpointStore::collect`]. Memory: a row group of each input, a few
+    /// The inputs stay until garbage is collected ([`crate::garbage`]). Memory: a row group of each input, a few
     /// thousand rows, and one output. It works half of the time, and ends where it is when the
     /// future is dropped.
     pub async fn compact(
@@ -422,43 +417,10 @@ impl CheckpointStore {
         Ok(bytes)
     }
 
-    /// Deletes the files of tables and errors and the manifests that none of `retained` names,
-    /// except those made for `oldest_in_making` or a later epoch: the caller passes the epoch of
-    /// the oldest checkpoint or compaction that is under way, or the next one. Objects with other
-    /// names are left alone, and so are those of generations that are not `lineage`'s own. Returns
-    /// how many were deleted.
-    pub async fn collect(
-        &self,
-        retained: &[Manifest],
-        oldest_in_making: Epoch,
-        lineage: &Lineage,
-    ) -> Result<usize> {
-        let mut named: HashSet<String> = retained
-            .iter()
-            .flat_map(Manifest::paths)
-            .map(str::to_string)
-            .collect();
-        named.extend(retained.iter().map(Manifest::path));
-        let now = clock::now_micros();
-        let dead = |path: &String| {
-            !named.contains(path)
-                && origin_of(path)
-                    .is_some_and(|(g, e)| e < oldest_in_making && lineage.owns(g, now))
-        };
-        let mut garbage = Vec::new();
-        for folder in FOLDERS {
-            garbage.extend(self.list(folder).await?.into_iter().filter(dead));
-        }
-        let count = garbage.len();
-        if count == 0 {
-            return Ok(0);
-        }
-        // Whoever was overtaken deletes nothing.
-        if let Some(by) = self.overtaken(lineage.own()).await? {
-            return Err(owner::fenced(&self.url, lineage.own(), &by));
-        }
+    /// Deletes objects; one that is gone already is as good.
+    pub(crate) async fn delete(&self, paths: Vec<String>) -> Result<()> {
         let locations =
-            futures::stream::iter(garbage.into_iter().map(|path| Ok(Path::from(path)))).boxed();
+            futures::stream::iter(paths.into_iter().map(|path| Ok(Path::from(path)))).boxed();
         let mut deleted = self.store.delete_stream(locations);
         while let Some(outcome) = deleted.next().await {
             match outcome {
@@ -467,7 +429,7 @@ impl CheckpointStore {
                 Err(e) => return Err(self.failure("delete garbage", e)),
             }
         }
-        Ok(count)
+        Ok(())
     }
 
     /// In a file system: deletes what a crash left of files that were being written (`name#1`),
@@ -622,20 +584,6 @@ fn remove_staged(folder: &std::path::Path, removed: &mut usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Generation and epoch in the name of a table file
-/// (`tables/7-0/{generation}-{epoch}-{worker}.parquet`), of kept errors
-/// (`errors/{generation}-{epoch}.parquet`) or a manifest (`manifests/{epoch}-{generation}.json`).
-fn origin_of(path: &str) -> Option<(u64, Epoch)> {
-    let (folder, name) = path.rsplit_once('/')?;
-    let mut parts = name.split_once('.')?.0.split('-');
-    let (first, second) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    if folder == "manifests" {
-        Some((second, Epoch(first)))
-    } else {
-        Some((first, Epoch(second)))
-    }
 }
 
 fn is_damaged(path: &str) -> Error {

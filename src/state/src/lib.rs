@@ -16,6 +16,7 @@ pub mod column;
 pub mod comparable;
 pub mod consolidate;
 pub mod errors;
+pub mod garbage;
 pub mod halted;
 pub mod key_index;
 pub mod manifest;

@@ -179,6 +179,14 @@ impl CheckpointStore {
         found.sort();
         Ok(found.into_iter().map(|(_, path)| path).collect())
     }
+
+    /// The manifest with the newest state: of the newest generation the newest epoch. Committed or
+    /// not: only the log knows.
+    pub async fn newest_manifest(&self) -> Result<Option<String>> {
+        let names = self.list_manifests().await?;
+        let order = |path: &String| numbers_of(path).map(|(e, g)| (g, e));
+        Ok(names.into_iter().max_by_key(order))
+    }
 }
 
 /// Epoch and generation in the name of a manifest.

@@ -5,23 +5,7 @@ use arrow::array::*;
 use arrow::datatypes::*;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use std::sync::Arc;
-
-/// SplitMix64.
-pub(crate) struct Rng(pub u64);
-
-impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-}
+pub(crate) use tidemark_common::random::Random;
 
 /// Types of every storage class.
 pub(crate) fn types() -> Vec<DataType> {
@@ -49,7 +33,7 @@ pub(crate) fn types() -> Vec<DataType> {
 
 /// A column of `rows` values out of about `domain` different ones; NULLs if `nulls`.
 pub(crate) fn column(
-    rng: &mut Rng,
+    rng: &mut Random,
     data_type: &DataType,
     rows: usize,
     domain: usize,

@@ -13,9 +13,10 @@ use crate::exchange::{AppendedRead, Inbound};
 use crate::storing::Storing;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tidemark_common::memory::Held;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
+use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{FileMeta, encode_appended, encode_delta};
 use tidemark_state::{Appended, StateTable, TableDelta, TableSpec};
@@ -56,7 +57,7 @@ impl Sealed {
 pub struct Sealing {
     worker: WorkerId,
     inbox: Sender<Inbound>,
-    events: mpsc::Sender<Event>,
+    events: Events,
     storing: Storing,
     epochs: BTreeMap<Epoch, Vec<Waiting>>,
 }
@@ -73,7 +74,7 @@ impl Sealing {
     pub fn new(
         worker: WorkerId,
         inbox: Sender<Inbound>,
-        events: mpsc::Sender<Event>,
+        events: Events,
         storing: Storing,
     ) -> Sealing {
         Sealing {
@@ -127,7 +128,7 @@ impl Sealing {
         let events = self.events.clone();
         self.storing.tokio.spawn(async move {
             let files = part.store_all(tables, &events).await;
-            let _ = events.send(Event::Part {
+            events.tell(Event::Part {
                 worker: part.worker,
                 epoch,
                 files,
@@ -145,7 +146,7 @@ struct Part {
 }
 
 impl Part {
-    async fn store_all(&self, tables: Vec<Waiting>, events: &mpsc::Sender<Event>) -> Vec<FileMeta> {
+    async fn store_all(&self, tables: Vec<Waiting>, events: &Events) -> Vec<FileMeta> {
         let mut files = Vec::new();
         for Waiting {
             table,
@@ -161,10 +162,10 @@ impl Part {
             match stored {
                 Ok(stored) => files.extend(stored),
                 // Told before the part, so that the job has stopped when the manifest is made.
-                Err(error) => drop(events.send(Event::Failed {
+                Err(error) => events.tell(Event::Failed {
                     relation: table.relation,
                     error,
-                })),
+                }),
             }
         }
         files

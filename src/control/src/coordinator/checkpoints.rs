@@ -161,9 +161,9 @@ impl Coordinator {
         self.retained.changed = true;
         self.retained.last = Instant::now();
         let failed = Error::unavailable(SqlState::IO_ERROR, format!("checkpoint failed: {error}"));
-        self.flushes
-            .drain(..)
-            .for_each(|flush| drop(flush.reply.send(Err(failed.clone()))));
+        for flush in std::mem::take(&mut self.flushes) {
+            self.answer(Some(flush.request), Err(failed.clone()));
+        }
         // What was promoted at this checkpoint waits for the next one, and so does an orderly end.
         self.retained.wanted = !self.creating.is_empty();
         self.active |= self.shutdown_epoch.take().is_some();
@@ -342,9 +342,9 @@ impl Coordinator {
             .partition(|f| f.epoch.is_some_and(|e| e <= epoch));
         self.flushes = waiting;
         let reached: Vec<super::Flush> = reached;
-        reached
-            .into_iter()
-            .for_each(|flush| drop(flush.reply.send(Ok(()))));
+        for flush in reached {
+            self.done(Some(flush.request));
+        }
         if !self.flushes.is_empty() || !self.creating.is_empty() || self.shutdown.is_some() {
             self.retained.wanted = true;
             self.active = true;

@@ -22,12 +22,12 @@
 
 use super::Coordinator;
 use super::jobs::{Creating, stopped_error};
+use crate::inputs::RequestId;
 use crate::{CatalogChange, Decisions, Entry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tidemark_common::{Error, RelationId, Result, SqlState, failpoint};
 use tidemark_plan::{Catalog, Grant, Object, Relation, RelationKind, SecretName};
-use tokio::sync::oneshot;
 
 /// What is asked for is in use.
 const IN_USE: SqlState = SqlState("55006");
@@ -77,20 +77,19 @@ impl Coordinator {
         &mut self,
         changes: Vec<CatalogChange>,
         cascade: bool,
-        reply: oneshot::Sender<Result<()>>,
+        request: RequestId,
     ) -> Result<()> {
         let accepted = self.accept(changes, cascade).and_then(|accepted| {
             failpoint::check("ddl.log")?;
             Ok(accepted)
         });
-        let answer = match accepted {
+        match accepted {
             Ok(accepted) => {
                 self.log_changes(accepted)?;
-                Ok(())
+                self.done(Some(request));
             }
-            Err(error) => Err(error),
-        };
-        let _ = reply.send(answer);
+            Err(error) => self.answer(Some(request), Err(error)),
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 use super::unread::takeable;
 use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARED_MS_MIN, jobs};
 use crate::entry::CUT_BYTES_MAX;
+use crate::inputs::RequestId;
 use crate::protocol::{BarrierCommand, Command, Positions};
 use crate::{Cut, Entry, TableWrites};
 use std::collections::BTreeMap;
@@ -15,7 +16,6 @@ use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
-use tokio::sync::oneshot;
 
 /// Epochs that the job which is behind most may be behind. Nobody gets an epoch beyond that.
 const EPOCHS_BEHIND_MAX: usize = 1 << 17;
@@ -64,7 +64,8 @@ pub(super) struct EpochInFlight {
     /// Whether it changes anything, once decided.
     pub changes: bool,
     pub errors: Vec<KeptError>,
-    pub replies: Vec<oneshot::Sender<Result<Epoch>>>,
+    /// Who asked for what it writes.
+    pub requests: Vec<RequestId>,
     pub done: Vec<bool>,
     pub decided: bool,
     /// What a checkpoint of this epoch contains, taken when the epoch is decided.
@@ -177,16 +178,16 @@ impl Coordinator {
         self.join_and_promote()?;
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
-        let (mut writes, mut replies) = (Vec::new(), Vec::new());
+        let (mut writes, mut requests) = (Vec::new(), Vec::new());
         let (mut taken, held) = takeable(self);
         self.pending_writes = taken.split_off(fitting(&taken));
         self.pending_writes.extend(held);
         for pending in taken {
             writes.extend(pending.writes);
-            replies.extend(pending.reply);
+            requests.extend(pending.request);
         }
         self.unread.note(epoch, &writes);
-        self.shared = replies.len() > 1;
+        self.shared = requests.len() > 1;
         let takes_all = self.pending_writes.is_empty();
         let now = Instant::now();
         let checkpoint = self.takes_checkpoint(now);
@@ -208,7 +209,7 @@ impl Coordinator {
         } else if self.shutdown.is_some() {
             self.active = true;
         }
-        self.push_in_flight(epoch, clock, checkpoint, writes.clone(), replies);
+        self.push_in_flight(epoch, clock, checkpoint, writes.clone(), requests);
         self.workers
             .broadcast(Command::Barrier(Arc::new(BarrierCommand {
                 epoch,
@@ -238,7 +239,7 @@ impl Coordinator {
         clock: i64,
         checkpoint: bool,
         writes: Vec<TableWrites>,
-        replies: Vec<oneshot::Sender<Result<Epoch>>>,
+        requests: Vec<RequestId>,
     ) {
         let workers = self.workers.count();
         self.in_flight.push_back(EpochInFlight {
@@ -251,7 +252,7 @@ impl Coordinator {
             changes: false,
             writes,
             errors: Vec::new(),
-            replies,
+            requests,
             done: vec![false; workers],
             decided: false,
             snapshot: None,
@@ -410,15 +411,15 @@ impl Coordinator {
             flight.snapshot = snapshot;
             flight.changes = !flight.positions.is_empty() || !flight.writes.is_empty();
             flight.writes = Vec::new();
+            let requests = std::mem::take(&mut flight.requests);
             // What a checkpoint makes visible exists at the oldest mark; and a job that begins with
             // what relations hold at the end of an epoch finds that kept.
             let stays = flight.checkpoint || self.creating.values().any(|c| c.joined_at(epoch));
             self.readers.decide(epoch, stands, stays);
             self.moved = true;
-            flight
-                .replies
-                .drain(..)
-                .for_each(|reply| drop(reply.send(Ok(epoch))));
+            for request in requests {
+                self.workers.answer(request, Ok(epoch));
+            }
         }
         Ok(())
     }

@@ -51,6 +51,7 @@
 use super::jobs::{Creating, Phase, Reading, Resumes, runs_on_demand, stopped_error};
 use super::{Coordinator, PendingWrite};
 use crate::entry::encode_kept;
+use crate::inputs::RequestId;
 use crate::protocol::{Fate, Positions, StartJob, StartMode};
 use crate::{Cut, Entry, TableWrites};
 use bytes::Bytes;
@@ -62,15 +63,12 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, cloc
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
 use tidemark_state::halted::{Halted, KeptFile};
 use tidemark_state::manifest::Manifest;
-use tokio::sync::oneshot;
 
 /// What is asked for is in use.
 const IN_USE: SqlState = SqlState("55006");
 
 /// The pause before a job that waits for others is tried again without being asked.
 const RETRY_IN_USE: Duration = Duration::from_secs(1);
-
-type Reply = oneshot::Sender<Result<()>>;
 
 /// A job that does not run.
 pub(super) struct Halt {
@@ -241,9 +239,15 @@ impl Coordinator {
         for pending in std::mem::take(&mut self.pending_writes) {
             match self.refusal(&pending) {
                 None => self.pending_writes.push(pending),
-                Some(error) => pending.refuse(error),
+                Some(error) => self.refuse(pending, error),
             }
         }
+    }
+
+    /// The write is not taken, nor any that was resolved against it.
+    pub(super) fn refuse(&self, write: PendingWrite, error: Error) {
+        write.fate.refuse();
+        self.answer(write.request, Err(error));
     }
 
     /// Why this write cannot be taken.
@@ -334,24 +338,23 @@ impl Coordinator {
             .into_iter()
             .partition(|(id, _)| !self.ending.contains_key(id));
         self.waiting = waiting;
-        let ready: Vec<(RelationId, Option<Reply>)> = ready;
-        for (id, reply) in ready {
-            self.resume(id, reply)?;
+        let ready: Vec<(RelationId, Option<RequestId>)> = ready;
+        for (id, request) in ready {
+            self.resume(id, request)?;
         }
         Ok(())
     }
 
-    /// Lets a job run again; `reply` hears when it does and is visible.
-    pub(super) fn resume(&mut self, id: RelationId, reply: Option<Reply>) -> Result<()> {
-        let begun = self.begin_resume(id);
-        let (answer, reply) = match begun {
+    /// Lets a job run again; the request is answered when it does and is visible.
+    pub(super) fn resume(&mut self, id: RelationId, request: Option<RequestId>) -> Result<()> {
+        let error = match self.begin_resume(id) {
             Ok(Begun::Waits) => {
-                self.waiting.push((id, reply));
+                self.waiting.push((id, request));
                 return Ok(());
             }
             Ok(Begun::Resuming) => {
                 if let Some(creating) = self.creating.get_mut(&id) {
-                    creating.reply = reply;
+                    creating.request = request;
                 }
                 return Ok(());
             }
@@ -366,19 +369,18 @@ impl Coordinator {
                     self.retained.changed = true;
                     self.active = true;
                 }
-                (Ok(()), reply)
+                self.done(request);
+                return Ok(());
             }
-            Err(error) => (Err(error), reply),
+            Err(error) => error,
         };
-        if let (Err(error), None) = (&answer, &reply) {
+        if request.is_none() {
             tracing::warn!(relation = %id, %error, "a job that is held back could not be resumed");
             if let Some(halt) = self.halted.get_mut(&id).filter(|_| error.state() == IN_USE) {
                 halt.retry = Some(Instant::now() + RETRY_IN_USE);
             }
         }
-        if let Some(reply) = reply {
-            let _ = reply.send(answer);
-        }
+        self.answer(request, Err(error));
         Ok(())
     }
 
@@ -485,7 +487,7 @@ impl Coordinator {
             reading,
             replaces: None,
             rows: Vec::new(),
-            reply: None,
+            request: None,
             backfill: job.backfill.keys().copied().collect(),
             phase: Phase::CatchingUp {
                 ready: vec![false; self.workers.count()],
@@ -612,9 +614,7 @@ impl Coordinator {
             self.workers.end_sinks(&[(id, stopped)]);
         }
         self.stop_jobs(&[id], true);
-        if let Some(reply) = creating.reply {
-            let _ = reply.send(Err(error.clone()));
-        }
+        self.answer(creating.request, Err(error.clone()));
         self.show_catalog();
     }
 
@@ -755,14 +755,4 @@ fn void() -> Error {
         "could not serialize access: an earlier write, whose rows this one saw, was refused",
     )
     .with_hint("Run the transaction again.")
-}
-
-impl PendingWrite {
-    pub(super) fn refuse(self, error: Error) {
-        self.fate.refuse();
-        if let Some(reply) = self.reply {
-            // A session that is gone asks for nothing.
-            let _ = reply.send(Err(error));
-        }
-    }
 }

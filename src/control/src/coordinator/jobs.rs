@@ -10,6 +10,7 @@
 use super::epochs::Progress;
 use super::halted::reason_of;
 use super::{Coordinator, PendingWrite};
+use crate::inputs::RequestId;
 use crate::protocol::{Command, Positions, StartJob, StartMode};
 use crate::{CatalogChange, Entry, TableWrites};
 use std::collections::BTreeSet;
@@ -17,7 +18,6 @@ use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
-use tokio::sync::oneshot;
 
 /// A job that is being created.
 pub(super) struct Creating {
@@ -28,7 +28,8 @@ pub(super) struct Creating {
     pub replaces: Option<RelationId>,
     /// Rows that are written to it by the barrier from which on it counts.
     pub rows: Vec<TableWrites>,
-    pub reply: Option<oneshot::Sender<Result<()>>>,
+    /// Who asked for it.
+    pub request: Option<RequestId>,
     /// The sources on demand whose past it reads by readers of its own.
     pub backfill: BTreeSet<RelationId>,
     pub phase: Phase,
@@ -135,7 +136,7 @@ impl Coordinator {
         &mut self,
         mut relation: Relation,
         creation: Creation,
-        reply: oneshot::Sender<Result<()>>,
+        request: RequestId,
     ) -> Result<()> {
         let Creation {
             start,
@@ -154,10 +155,10 @@ impl Coordinator {
                 begins: Positions::new(),
             };
             let changes = [create].into_iter().chain(replace).collect();
-            return self.on_changes(changes, false, reply);
+            return self.on_changes(changes, false, request);
         }
         if let Err(error) = self.check_create(&relation, replaces) {
-            let _ = reply.send(Err(error));
+            self.answer(Some(request), Err(error));
             return Ok(());
         }
         let backfill = self.backfill(&relation, &reading.begins, &BTreeSet::new());
@@ -179,7 +180,7 @@ impl Coordinator {
                 reading,
                 replaces,
                 rows,
-                reply: Some(reply),
+                request: Some(request),
                 backfill: catches_up,
                 phase,
                 resumes: None,
@@ -498,12 +499,12 @@ impl Coordinator {
             .filter(|(_, c)| matches!(&c.phase, Phase::Promoted { epoch: e } if *e <= epoch))
             .map(|(id, _)| *id)
             .collect();
-        let mut replies = Vec::new();
+        let mut requests = Vec::new();
         for id in &finished {
             if let Some(creating) = self.creating.remove(id) {
                 self.halted.remove(id);
                 self.workers.job_progress(*id, "running", 100.0, epoch);
-                replies.extend(creating.reply);
+                requests.extend(creating.request);
             }
         }
         if !finished.is_empty() {
@@ -511,9 +512,7 @@ impl Coordinator {
             self.show_catalog();
             failpoint::hit("ddl.visible");
         }
-        replies
-            .into_iter()
-            .for_each(|reply| drop(reply.send(Ok(()))));
+        requests.into_iter().for_each(|r| self.done(Some(r)));
     }
 
     /// Splits that appeared since the source was made are logged and read from the next epoch on.
@@ -602,9 +601,7 @@ impl Coordinator {
         }
         self.stop_jobs(&[relation], false);
         self.retained.forget(relation);
-        if let Some(reply) = creating.reply {
-            let _ = reply.send(Err(error.clone()));
-        }
+        self.answer(creating.request, Err(error.clone()));
         self.show_catalog();
     }
 
@@ -627,11 +624,10 @@ impl Coordinator {
         }
         for id in relations {
             self.halted.remove(id);
-            if let Some(reply) = self.creating.remove(id).and_then(|c| c.reply) {
-                let _ = reply.send(Err(Error::user(
-                    SqlState::UNDEFINED_TABLE,
-                    "the relation was dropped meanwhile",
-                )));
+            if let Some(creating) = self.creating.remove(id) {
+                let message = "the relation was dropped meanwhile";
+                let error = Error::user(SqlState::UNDEFINED_TABLE, message);
+                self.answer(creating.request, Err(error));
             }
         }
         self.stop_jobs(relations, false);

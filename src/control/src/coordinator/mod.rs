@@ -51,7 +51,10 @@ mod testing;
 mod tests;
 mod unread;
 
-use crate::protocol::{Command, Event, Fate, Request, Workers};
+pub use crate::inputs::shutting_down;
+use crate::inputs::{Answer, Input, Inputs, RequestId};
+use crate::protocol::{Command, Event, Fate, Request};
+use crate::workers::Workers;
 use crate::{CatalogChange, DecisionLog, Decisions, Entry, Readers};
 use checkpoints::{CheckpointInProgress, Retained};
 use epochs::{EpochInFlight, Progress};
@@ -61,11 +64,10 @@ use jobs::{Creating, Creation, Reading};
 use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Backoff, Epoch, RelationId, Result, SqlState};
 use tidemark_plan::Catalog;
-use tokio::sync::oneshot;
 
 /// Epochs that may be on their way through the workers, complete in no job, before the next barrier
 /// waits; writers alone go on.
@@ -133,11 +135,11 @@ pub struct Coordinator {
     /// Last complete answers that are being stored.
     answers: BTreeSet<(RelationId, Epoch)>,
     /// Resumes that wait for the end of the job.
-    waiting: Vec<(RelationId, Option<oneshot::Sender<Result<()>>>)>,
+    waiting: Vec<(RelationId, Option<RequestId>)>,
     checkpoint: Option<CheckpointInProgress>,
     retained: Retained,
     flushes: Vec<Flush>,
-    shutdown: Option<oneshot::Sender<Result<()>>>,
+    shutdown: Option<RequestId>,
     shutdown_epoch: Option<Epoch>,
 }
 
@@ -147,37 +149,35 @@ struct PendingWrite {
     /// What they were resolved against and was not decided then.
     after: Vec<Fate>,
     fate: Fate,
-    reply: Option<oneshot::Sender<Result<Epoch>>>,
+    request: Option<RequestId>,
 }
 
 struct Flush {
     /// The epoch that a committed checkpoint must reach; set when its barrier is sent.
     epoch: Option<Epoch>,
-    reply: oneshot::Sender<Result<()>>,
+    request: RequestId,
 }
 
 impl Coordinator {
     /// Runs until shutdown. An error here (the log cannot be written) ends the process's
     /// usefulness: the caller reports it and exits.
-    pub fn run(mut self, events: &Receiver<Event>) -> Result<()> {
+    pub fn run(mut self, inputs: &Inputs) -> Result<()> {
         loop {
-            let event = match self.next_wake() {
-                Some(deadline) => {
-                    match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                        Ok(event) => Some(event),
-                        Err(RecvTimeoutError::Timeout) => None,
-                        Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                    }
-                }
-                None => match events.recv() {
-                    Ok(event) => Some(event),
+            let input = match self.next_wake() {
+                Some(deadline) => match inputs.recv_until(deadline) {
+                    Ok(input) => Some(input),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                },
+                None => match inputs.recv() {
+                    Ok(input) => Some(input),
                     Err(_) => return Ok(()),
                 },
             };
-            if let Some(event) = event {
-                self.handle(event)?;
-                while let Ok(event) = events.try_recv() {
-                    self.handle(event)?;
+            if let Some(input) = input {
+                self.take(input)?;
+                while let Ok(input) = inputs.try_recv() {
+                    self.take(input)?;
                 }
             }
             self.advance()?;
@@ -186,11 +186,16 @@ impl Coordinator {
             }
             if self.shutdown_is_complete() {
                 self.workers.broadcast(Command::Shutdown);
-                if let Some(reply) = self.shutdown.take() {
-                    let _ = reply.send(Ok(()));
-                }
+                self.done(self.shutdown);
                 return Ok(());
             }
+        }
+    }
+
+    fn take(&mut self, input: Input) -> Result<()> {
+        match input {
+            Input::Event(event) => self.handle(event),
+            Input::Request(number, request) => self.on_request(number, request),
         }
     }
 
@@ -236,15 +241,25 @@ impl Coordinator {
                 files,
             } => self.on_answer_stored(relation, epoch, files),
             Event::Compacted { replaced, by } => self.on_compacted(&replaced, by),
-            Event::Request(request) => self.on_request(request)?,
         }
         Ok(())
     }
 
-    fn on_request(&mut self, request: Request) -> Result<()> {
+    /// What came of a request; nobody asked for what the coordinator does by itself.
+    fn answer(&self, request: Option<RequestId>, answer: Answer) {
+        if let Some(request) = request {
+            self.workers.answer(request, answer);
+        }
+    }
+
+    /// A request has come true.
+    fn done(&self, request: Option<RequestId>) {
+        self.answer(request, Ok(self.decisions.decided));
+    }
+
+    fn on_request(&mut self, number: RequestId, request: Request) -> Result<()> {
         if self.shutdown.is_some() {
-            // Replies are dropped: their receivers see a closed channel and say that the server is
-            // shutting down.
+            self.answer(Some(number), Err(shutting_down()));
             return Ok(());
         }
         match request {
@@ -255,7 +270,6 @@ impl Coordinator {
                 begins,
                 replaces,
                 rows,
-                reply,
             } => {
                 let creation = Creation {
                     start,
@@ -263,46 +277,44 @@ impl Coordinator {
                     replaces,
                     rows,
                 };
-                self.create(*relation, creation, reply)?
+                self.create(*relation, creation, number)?
             }
             Request::Cancel { relation, error } => self.cancel(relation, &error),
-            Request::Drop { relations, reply } => {
-                self.on_changes(vec![CatalogChange::Drop { relations }], false, reply)?
+            Request::Drop { relations } => {
+                self.on_changes(vec![CatalogChange::Drop { relations }], false, number)?
             }
-            Request::Resume { relation, reply } => self.resume(relation, Some(reply))?,
+            Request::Resume { relation } => self.resume(relation, Some(number))?,
             Request::Splits { relation, start } => self.add_splits(relation, start)?,
             Request::LogRows { relation } => self.log_rows(relation)?,
-            Request::Changes {
-                changes,
-                cascade,
-                reply,
-            } => self.on_changes(changes, cascade, reply)?,
+            Request::Changes { changes, cascade } => self.on_changes(changes, cascade, number)?,
             Request::Write {
                 writes,
                 after,
                 fate,
-                reply,
             } => {
                 let write = PendingWrite {
                     writes,
                     after,
                     fate,
-                    reply,
+                    request: Some(number),
                 };
                 if let Some(error) = self.refusal(&write) {
-                    write.refuse(error);
+                    self.refuse(write, error);
                     return Ok(());
                 }
                 self.pending_writes.push(write);
                 self.active = true;
             }
-            Request::Flush { reply } => {
-                self.flushes.push(Flush { epoch: None, reply });
+            Request::Flush => {
+                self.flushes.push(Flush {
+                    epoch: None,
+                    request: number,
+                });
                 self.active = true;
                 self.urgent = true;
             }
-            Request::Shutdown { reply } => {
-                self.shutdown = Some(reply);
+            Request::Shutdown => {
+                self.shutdown = Some(number);
                 self.active = true;
                 self.urgent = true;
             }
@@ -371,9 +383,4 @@ impl Coordinator {
             self.checkpoint.is_none() && self.in_flight.is_empty() && self.retained.epoch() >= epoch
         })
     }
-}
-
-/// The error of those who wait when the server ends.
-pub fn shutting_down() -> Error {
-    Error::unavailable(SqlState("57P01"), "the server is shutting down")
 }

@@ -12,13 +12,12 @@ use super::halted::{Halt, rows_of};
 use super::jobs::{needs_positions, runs_on_demand};
 use super::rhythm::Rhythm;
 use super::{Coordinator, Pace};
-use crate::protocol::{
-    BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode, Workers,
-};
+use crate::inputs::{Input, Inputs};
+use crate::protocol::{BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode};
+use crate::workers::Workers;
 use crate::{CatalogChange, Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use tidemark_common::{Epoch, Error, RelationId, Result, clock};
 use tidemark_plan::{Relation, Stopped};
@@ -313,7 +312,7 @@ impl Coordinator {
         readers: Arc<Readers>,
         workers: Box<dyn Workers>,
         pace: Pace,
-        events: &Receiver<Event>,
+        inputs: &Inputs,
     ) -> Result<Coordinator> {
         let running = recovered.running();
         let manifest = recovered.manifest.map(Arc::new);
@@ -419,8 +418,8 @@ impl Coordinator {
         }
         coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
-        coordinator.wait_settled(events)?;
-        coordinator.replay(recovered.cuts, stops, manifest.as_deref(), events)?;
+        coordinator.wait_settled(inputs)?;
+        coordinator.replay(recovered.cuts, stops, manifest.as_deref(), inputs)?;
         coordinator.log_rows_from_now_on()?;
         coordinator.show_catalog();
         let positions = Arc::new(coordinator.decisions.positions.clone());
@@ -668,13 +667,13 @@ impl Coordinator {
     }
 
     /// Waits until all workers have built what they were sent.
-    fn wait_settled(&mut self, events: &Receiver<Event>) -> Result<()> {
+    fn wait_settled(&mut self, inputs: &Inputs) -> Result<()> {
         self.workers.broadcast(Command::Settle);
         let mut settled = 0;
         while settled < self.workers.count() {
-            match events.recv() {
-                Ok(Event::Settled { .. }) => settled += 1,
-                Ok(event) => self.handle(event)?,
+            match inputs.recv() {
+                Ok(Input::Event(Event::Settled { .. })) => settled += 1,
+                Ok(input) => self.take(input)?,
                 Err(_) => return Err(super::shutting_down()),
             }
         }
@@ -688,7 +687,7 @@ impl Coordinator {
         mut cuts: VecDeque<Cut>,
         mut stops: BTreeMap<RelationId, LoggedStop>,
         manifest: Option<&Manifest>,
-        events: &Receiver<Event>,
+        inputs: &Inputs,
     ) -> Result<()> {
         let replayed = cuts.len();
         let mut limits: Positions = manifest.map(|m| m.sources.clone()).unwrap_or_default();
@@ -732,8 +731,8 @@ impl Coordinator {
                         horizons: BTreeMap::new(),
                     })));
             }
-            match events.recv() {
-                Ok(event) => self.handle(event)?,
+            match inputs.recv() {
+                Ok(input) => self.take(input)?,
                 Err(_) => return Err(super::shutting_down()),
             }
             while self

@@ -13,15 +13,16 @@
 use super::recovery::Recovered;
 use super::{Coordinator, Pace};
 use crate::entry::decode_kept;
-use crate::protocol::{Command, Event, Fate, Positions, Request, StartJob, StartMode, Workers};
-use crate::{DecisionLog, Entry, Pin, Readers, TableWrites};
+use crate::inputs::{Answer, Input, Inputs, RequestId};
+use crate::protocol::{Command, Event, Fate, Positions, Request, StartJob, StartMode};
+use crate::workers::Workers;
+use crate::{DecisionLog, Entry, Events, Pin, Readers, TableWrites};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::SplitPosition;
@@ -33,7 +34,6 @@ use tidemark_plan::{
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::halted::KeptFile;
 use tidemark_state::manifest::{Manifest, SinkProgress};
-use tokio::sync::oneshot;
 
 /// Steps after which a bed that does not come to rest fails its test.
 const STEPS_MAX: usize = 10_000;
@@ -109,6 +109,8 @@ pub struct Script {
     pub answer_error: Option<Error>,
     /// All that worker 0 was told.
     pub commands: Vec<Command>,
+    /// What came of requests.
+    pub answers: BTreeMap<RequestId, Answer>,
     /// The last catalog that sessions were shown.
     pub shown: Arc<Catalog>,
     /// State and progress of jobs, as told.
@@ -144,7 +146,7 @@ impl Script {
 #[derive(Clone)]
 pub struct FakeWorkers {
     count: usize,
-    events: Sender<Event>,
+    events: Events,
     script: Arc<Mutex<Script>>,
     store: CheckpointStore,
     runtime: Arc<tokio::runtime::Runtime>,
@@ -152,7 +154,7 @@ pub struct FakeWorkers {
 
 impl FakeWorkers {
     fn tell(&self, event: Event) {
-        let _ = self.events.send(event);
+        self.events.tell(event);
     }
 
     fn start(&self, script: &mut Script, worker: WorkerId, start: &StartJob) {
@@ -321,6 +323,10 @@ impl Workers for FakeWorkers {
         }
     }
 
+    fn answer(&self, request: RequestId, answer: Answer) {
+        self.script.lock().answers.insert(request, answer);
+    }
+
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>) {
         let sinks = sinks
             .into_iter()
@@ -402,8 +408,10 @@ pub struct Bed {
     pub readers: Arc<Readers>,
     /// Its workers' behaviour.
     pub script: Arc<Mutex<Script>>,
-    events: Receiver<Event>,
+    inputs: Inputs,
     workers: FakeWorkers,
+    /// Requests so far.
+    asked: u64,
 }
 
 impl Bed {
@@ -413,7 +421,7 @@ impl Bed {
             .worker_threads(1)
             .build()
             .expect("a runtime");
-        let (events, _) = mpsc::channel();
+        let (events, _) = Events::new(0);
         let workers = FakeWorkers {
             count: workers,
             events,
@@ -429,7 +437,7 @@ impl Bed {
         before: FakeWorkers,
         prepare: impl FnOnce(&mut Recovered, &mut Script),
     ) -> Result<Bed> {
-        let (events, inbound) = mpsc::channel();
+        let (events, inputs) = Events::new(0);
         let workers = FakeWorkers {
             events,
             script: Arc::default(),
@@ -451,15 +459,16 @@ impl Bed {
             readers.clone(),
             Box::new(workers.clone()),
             pace,
-            &inbound,
+            &inputs,
         )?;
         let mut bed = Bed {
             coordinator,
             log,
             readers,
             script: workers.script.clone(),
-            events: inbound,
+            inputs,
             workers,
+            asked: 0,
         };
         bed.run();
         Ok(bed)
@@ -481,8 +490,8 @@ impl Bed {
     pub fn run(&mut self) {
         for _ in 0..STEPS_MAX {
             let mut quiet = true;
-            while let Ok(event) = self.events.try_recv() {
-                self.coordinator.handle(event).expect("the log takes it");
+            while let Ok(input) = self.inputs.try_recv() {
+                self.coordinator.take(input).expect("the log takes it");
                 quiet = false;
             }
             self.coordinator.advance().expect("the log takes it");
@@ -502,30 +511,36 @@ impl Bed {
         self.run();
     }
 
+    /// A session asks; what came of it is found under the number.
+    pub fn request(&mut self, request: Request) -> RequestId {
+        self.asked += 1;
+        let number = RequestId(self.asked);
+        let input = Input::Request(number, request);
+        self.coordinator.take(input).expect("the log takes it");
+        number
+    }
+
+    /// What came of a request so far; told once.
+    pub fn answer(&self, request: RequestId) -> Option<Answer> {
+        self.script.lock().answers.remove(&request)
+    }
+
     /// A session asks; its answer, if there is one when everything is at rest.
-    pub fn ask<T>(
-        &mut self,
-        make: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,
-    ) -> Option<Result<T>> {
-        let (reply, mut answer) = oneshot::channel();
-        self.event(Event::Request(make(reply)));
-        answer.try_recv().ok()
+    pub fn ask(&mut self, request: Request) -> Option<Answer> {
+        let number = self.request(request);
+        self.run();
+        self.answer(number)
     }
 
     /// Creates a relation that begins at `start`.
-    pub fn create_at(
-        &mut self,
-        relation: &Relation,
-        start: Vec<SplitPosition>,
-    ) -> Option<Result<()>> {
-        self.ask(|reply| Request::Create {
+    pub fn create_at(&mut self, relation: &Relation, start: Vec<SplitPosition>) -> Option<Answer> {
+        self.ask(Request::Create {
             relation: Box::new(relation.clone()),
             start,
             targets: Positions::new(),
             begins: Positions::new(),
             replaces: None,
             rows: Vec::new(),
-            reply,
         })
     }
 
@@ -548,18 +563,17 @@ impl Bed {
         after: &[&Fate],
     ) -> (Fate, Option<Result<Epoch>>) {
         let fate = Fate::default();
-        let answer = self.ask(|reply| Request::Write {
+        let answer = self.ask(Request::Write {
             writes: tables.iter().map(|table| rows_of(*table, rows)).collect(),
             after: after.iter().map(|fate| (*fate).clone()).collect(),
             fate: fate.clone(),
-            reply: Some(reply),
         });
         (fate, answer)
     }
 
     /// Takes a checkpoint.
-    pub fn flush(&mut self) -> Option<Result<()>> {
-        self.ask(|reply| Request::Flush { reply })
+    pub fn flush(&mut self) -> Option<Answer> {
+        self.ask(Request::Flush)
     }
 
     /// The jobs that run.

@@ -6,7 +6,6 @@ use crate::Entry;
 use crate::protocol::{Command, Event, Fate, Positions, Request, StartMode};
 use std::time::Duration;
 use tidemark_common::{Error, SqlState};
-use tokio::sync::oneshot;
 
 fn failed(relation: &tidemark_plan::Relation) -> Event {
     Event::Failed {
@@ -69,30 +68,26 @@ fn writers_share_the_epoch_after_the_one_on_its_way() {
     bed.create(&t);
     bed.coordinator.pace.epoch = Duration::from_secs(3600);
     let write = |bed: &mut Bed| {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Write {
+        bed.request(Request::Write {
             writes: vec![rows_of(t.id, 1)],
             after: Vec::new(),
             fate: Fate::default(),
-            reply: Some(reply),
-        };
-        bed.coordinator.handle(Event::Request(request)).unwrap();
-        answer
+        })
     };
     let after = |bed: &Bed| {
         let deadline = bed.coordinator.next_deadline().unwrap();
         deadline.saturating_duration_since(bed.coordinator.last_barrier)
     };
-    let mut first = write(&mut bed);
+    let first = write(&mut bed);
     assert_eq!(after(&bed), Duration::ZERO);
     bed.coordinator.send_barrier().unwrap();
-    let (mut second, mut third) = (write(&mut bed), write(&mut bed));
+    let (second, third) = (write(&mut bed), write(&mut bed));
     let soon = bed.coordinator.last_barrier + Duration::from_secs(3600);
     assert!(bed.coordinator.next_deadline().is_none_or(|at| at > soon));
     bed.run();
-    let epoch = first.try_recv().unwrap().unwrap();
-    assert_eq!(second.try_recv().unwrap().unwrap(), epoch.next());
-    assert_eq!(third.try_recv().unwrap().unwrap(), epoch.next());
+    let epoch = bed.answer(first).unwrap().unwrap();
+    assert_eq!(bed.answer(second).unwrap().unwrap(), epoch.next());
+    assert_eq!(bed.answer(third).unwrap().unwrap(), epoch.next());
     let _fourth = write(&mut bed);
     assert_eq!(after(&bed), Duration::from_millis(SHARED_MS_MIN));
     bed.coordinator.handle(Event::Active).unwrap();
@@ -268,9 +263,7 @@ fn a_source_runs_while_somebody_reads_it() {
     bed = bed.restart();
     assert_eq!(bed.coordinator.decisions.positions[&s.id], [at(7)]);
     let relations = vec![v.id];
-    bed.ask(|reply| Request::Drop { relations, reply })
-        .unwrap()
-        .unwrap();
+    bed.ask(Request::Drop { relations }).unwrap().unwrap();
     assert!(bed.running().is_empty());
 }
 
@@ -324,7 +317,7 @@ fn resume(
     relation: &tidemark_plan::Relation,
 ) -> Option<tidemark_common::Result<()>> {
     let relation = relation.id;
-    bed.ask(|reply| Request::Resume { relation, reply })
+    bed.ask(Request::Resume { relation })
 }
 
 fn stopped(bed: &Bed) -> Vec<u32> {
@@ -525,7 +518,7 @@ fn a_view_of_a_source_goes_on_where_the_source_stood_at_its_checkpoint() {
     // Without another reader the source itself begins there.
     bed.event(failed(&v));
     let relations = vec![w.id];
-    bed.ask(|reply| Request::Drop { relations, reply });
+    bed.ask(Request::Drop { relations });
     assert!(bed.running().is_empty());
     stands(&mut bed, 9);
     resume(&mut bed, &v).unwrap().unwrap();
@@ -558,9 +551,7 @@ fn a_halted_job_can_be_dropped_while_it_is_resumed() {
     bed.script.lock().manifest_error = Some(Error::unavailable(SqlState::IO_ERROR, "away"));
     assert!(resume(&mut bed, &t).is_none());
     let relations = vec![t.id];
-    bed.ask(|reply| Request::Drop { relations, reply })
-        .unwrap()
-        .unwrap();
+    bed.ask(Request::Drop { relations }).unwrap().unwrap();
     bed.script.lock().manifest_error = None;
     bed.flush().unwrap().unwrap();
     bed = bed.restart();

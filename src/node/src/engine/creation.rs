@@ -13,7 +13,6 @@ use tidemark_control::protocol::{Positions, Request};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_state::consolidate::consolidate;
 use tidemark_worker::open_connector;
-use tokio::sync::oneshot;
 
 /// What a creation begins with beside its relation.
 #[derive(Default)]
@@ -72,15 +71,13 @@ impl Engine {
             progress(notice);
         }
         self.node.figures.of(id).set_name(&relation);
-        let (reply, answer) = oneshot::channel();
-        self.request(Request::Create {
+        let answer = self.node.events.ask(Request::Create {
             relation: Box::new(relation),
             start: resolved.start,
             targets: resolved.targets,
             begins: resolved.begins,
             replaces: creation.replaces,
             rows: creation.rows(id),
-            reply,
         })?;
         let read = |job: &JobStatus| {
             format!(

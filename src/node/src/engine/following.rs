@@ -36,7 +36,7 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
                     ..
                 })) => {
                     connectors.remove(&relation);
-                    let _ = node.events.send(Event::Failed { relation, error });
+                    node.events.tell(Event::Failed { relation, error });
                 }
                 Ok(Ok(seen)) => {
                     let relation = seen.relation;
@@ -48,7 +48,7 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
                     }
                     for request in requests {
                         // A coordinator that is gone means shutdown.
-                        let _ = node.events.send(Event::Request(request));
+                        let _ = node.events.request(request);
                     }
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "looking after a source failed"),

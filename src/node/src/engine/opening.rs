@@ -12,10 +12,9 @@ use crate::sinks::{self, SinkQueues};
 use crate::store::{Claim, tell_trouble, tidy_up, watch_claim};
 use crate::writes::TableWriters;
 use parking_lot::Mutex;
-use std::fs::File;
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
@@ -25,8 +24,8 @@ use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_connector::{Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
-use tidemark_control::protocol::Event;
-use tidemark_control::{Placement, Readers, RowFiles, WriteAheadLog};
+use tidemark_control::inputs::Inputs;
+use tidemark_control::{Events, Placement, Readers, RowFiles, WriteAheadLog};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
@@ -110,8 +109,7 @@ impl Engine {
         let claim = Arc::new(Claim {
             lineage: owned.lineage,
         });
-        let lock = data.into_lock();
-        let (parts, inbound) = Parts::new(
+        let (node, inputs) = Node::new(
             config,
             owned.cluster,
             storing,
@@ -120,25 +118,28 @@ impl Engine {
             Arc::new(vault),
             log.row_files(),
         )?;
+        *node.lock.lock() = Some(data.into_lock());
+        node.next_id.store(next_id, Ordering::Relaxed);
         let recovery = Arc::new(recovery);
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
         // died.
         let ended = EndRecovery(recovery.clone());
-        let (pool, mut threads) = parts.start_workers(&recovery)?;
+        let (pool, mut threads) = node.start_workers(&recovery)?;
         let (ready, opened) = oneshot::channel();
-        let readers = parts.readers.clone();
+        let readers = node.readers.clone();
         threads.push(start_coordinator(
-            log, recovered, readers, pool, pace, inbound, ready,
+            log, recovered, readers, pool, pace, inputs, ready,
         )?);
         opened
             .await
             .map_err(|_| Error::internal("the coordinator ended before it opened"))??;
         drop(ended);
-        let engine = parts.into_engine(next_id, threads, lock);
-        tokio::spawn(follow_sources(Arc::downgrade(&engine.node)));
+        *node.threads.lock() = threads;
+        let node = Arc::new(node);
+        tokio::spawn(follow_sources(Arc::downgrade(&node)));
         tokio::spawn(watch_claim(store, Arc::downgrade(&claim)));
-        tokio::spawn(Memory::watch(Arc::downgrade(&engine.node.memory)));
-        Ok(engine)
+        tokio::spawn(Memory::watch(Arc::downgrade(&node.memory)));
+        Ok(Engine { node })
     }
 }
 
@@ -162,28 +163,8 @@ fn check_key(vault: &Vault, catalog: &Catalog) -> Result<()> {
     Ok(())
 }
 
-/// The parts of a node that is being opened.
-struct Parts {
-    config: Config,
-    cluster: String,
-    placement: Arc<Placement>,
-    events: mpsc::Sender<Event>,
-    readers: Arc<Readers>,
-    published: Arc<Published>,
-    figures: Arc<Figures>,
-    errors: KeptErrors,
-    load: Arc<Load>,
-    pressure: Arc<Pressure>,
-    memory: Arc<Memory>,
-    storing: Storing,
-    vault: Arc<Vault>,
-    checkpoints: Arc<Checkpoints>,
-    sinks: Arc<SinkQueues>,
-    writers: Arc<TableWriters>,
-}
-
-impl Parts {
-    /// All of them, and what the coordinator is told.
+impl Node {
+    /// Its parts, without threads, and where the coordinator takes in what it is told.
     fn new(
         config: Config,
         cluster: String,
@@ -192,8 +173,8 @@ impl Parts {
         errors: ErrorTable,
         vault: Arc<Vault>,
         files: Arc<RowFiles>,
-    ) -> Result<(Parts, mpsc::Receiver<Event>)> {
-        let (events, inbound) = mpsc::channel();
+    ) -> Result<(Node, Inputs)> {
+        let (events, inputs) = Events::new(storing.generation);
         let workers = config.workers;
         let readers = Readers::new();
         let published = Arc::new(Published::new(workers));
@@ -234,11 +215,20 @@ impl Parts {
             figures.clone(),
             events.clone(),
         );
-        let parts = Parts {
-            placement: Arc::new(Placement::even(workers)),
+        let placement = Arc::new(Placement::even(workers));
+        let reading = Reading {
+            placement: placement.clone(),
+            batch_rows_max: config.batch_rows_max,
+            figures: figures.clone(),
+            errors: errors.clone(),
+            vault,
+        };
+        let node = Node {
+            placement,
             load: Arc::new(Load::new(workers)),
             pressure,
             memory: Arc::new(memory),
+            reading,
             config,
             cluster,
             events,
@@ -247,12 +237,14 @@ impl Parts {
             figures,
             errors,
             storing,
-            vault,
             checkpoints: Arc::new(checkpoints),
             sinks: Arc::new(sinks),
             writers: Arc::new(writers),
+            next_id: AtomicU32::default(),
+            threads: Mutex::default(),
+            lock: Mutex::default(),
         };
-        Ok((parts, inbound))
+        Ok((node, inputs))
     }
 
     fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<JoinHandle<()>>)> {
@@ -273,7 +265,7 @@ impl Parts {
             load: self.load.clone(),
             edge_bytes_max: self.config.edge_bytes_max,
             pressure: self.pressure.clone(),
-            vault: self.vault.clone(),
+            vault: self.reading.vault.clone(),
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {
@@ -298,38 +290,6 @@ impl Parts {
             writers: self.writers.clone(),
         };
         Ok((pool, threads))
-    }
-
-    fn into_engine(self, next_id: u32, threads: Vec<JoinHandle<()>>, lock: File) -> Engine {
-        let reading = Reading {
-            placement: self.placement.clone(),
-            batch_rows_max: self.config.batch_rows_max,
-            figures: self.figures.clone(),
-            errors: self.errors.clone(),
-            vault: self.vault.clone(),
-        };
-        let node = Node {
-            config: self.config,
-            cluster: self.cluster,
-            placement: self.placement,
-            events: self.events,
-            readers: self.readers,
-            published: self.published,
-            figures: self.figures,
-            errors: self.errors,
-            load: self.load,
-            memory: self.memory,
-            reading,
-            checkpoints: self.checkpoints,
-            sinks: self.sinks,
-            writers: self.writers,
-            next_id: AtomicU32::new(next_id),
-            threads: Mutex::new(threads),
-            lock: Mutex::new(Some(lock)),
-        };
-        Engine {
-            node: Arc::new(node),
-        }
     }
 }
 
@@ -368,7 +328,7 @@ fn start_coordinator(
     readers: Arc<Readers>,
     pool: Pool,
     pace: Pace,
-    events: mpsc::Receiver<Event>,
+    inputs: Inputs,
     ready: oneshot::Sender<Result<()>>,
 ) -> Result<JoinHandle<()>> {
     spawn("coordinator".into(), move || {
@@ -378,11 +338,11 @@ fn start_coordinator(
             readers,
             Box::new(pool),
             pace,
-            &events,
+            &inputs,
         ) {
             Ok(coordinator) => {
                 let _ = ready.send(Ok(()));
-                if let Err(error) = coordinator.run(&events) {
+                if let Err(error) = coordinator.run(&inputs) {
                     tracing::error!(%error, "the log cannot be written: nothing can be decided any \
                         more");
                     // Whoever waits must not wait for ever, and nothing may be answered that was

@@ -31,7 +31,7 @@ use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{Refusal, SinkWriter};
 use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, TableId};
 use tidemark_connector::SinkIdentity;
-use tidemark_control::protocol::{Event, Request};
+use tidemark_control::protocol::Request;
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::{Op, Relation};
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta, WrittenBy, encode_delta};
@@ -460,9 +460,7 @@ impl SinkQueue {
     fn ask_for_checkpoint(&self, state: &mut State) {
         if !std::mem::replace(&mut state.asked, true) {
             // Whether it comes is seen when it is committed.
-            let (reply, _) = tokio::sync::oneshot::channel();
-            let request = Request::Flush { reply };
-            let _ = self.around.events.send(Event::Request(request));
+            let _ = self.around.events.request(Request::Flush);
         }
     }
 

@@ -4,11 +4,10 @@ use super::SinkQueue;
 use super::full::FullSinks;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId, Result};
 use tidemark_connector::Vault;
-use tidemark_control::Readers;
-use tidemark_control::protocol::Event;
+use tidemark_control::{Events, Readers};
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::Relation;
 use tidemark_state::manifest::SinkProgress;
@@ -29,7 +28,7 @@ pub struct Surroundings {
     /// Where refused records are kept.
     pub errors: KeptErrors,
     /// To the coordinator.
-    pub events: mpsc::Sender<Event>,
+    pub events: Events,
     /// Sinks of which too much waits in memory.
     pub full: Arc<FullSinks>,
     /// What opens secrets.

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result};
-use tidemark_control::coordinator::shutting_down;
+use tidemark_control::inputs::{Answer, shutting_down};
 use tidemark_control::protocol::Fate;
 use tidemark_plan::Relation;
 use tokio::sync::oneshot;
@@ -24,11 +24,10 @@ use tokio::sync::oneshot;
 /// Tells the epoch of submitted writes when it is decided.
 pub(super) type Decision = Shared<BoxFuture<'static, Result<Epoch>>>;
 
-/// The two ends of a decision.
-pub(super) fn decision() -> (oneshot::Sender<Result<Epoch>>, Decision) {
-    let (reply, answer) = oneshot::channel();
+/// What a write's answer tells.
+pub(super) fn decision(answer: oneshot::Receiver<Answer>) -> Decision {
     let decision = answer.map(|answer| answer.unwrap_or_else(|_| Err(shutting_down())));
-    (reply, decision.boxed().shared())
+    decision.boxed().shared()
 }
 
 /// A table's writes that cannot be read yet; see the module.
@@ -218,7 +217,8 @@ mod tests {
     fn a_head_has_what_cannot_be_read_and_nothing_else() {
         let mut head = TableHead::default();
         let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
-            let ((changes, keys), (reply, decision)) = (change(rows), decision());
+            let ((changes, keys), (reply, answer)) = (change(rows), oneshot::channel());
+            let decision = decision(answer);
             head.add(changes, keys, decision, Fate::default());
             reply
         };
@@ -245,7 +245,8 @@ mod tests {
     fn a_refused_write_was_never_there() {
         let mut head = TableHead::default();
         let submit = |head: &mut TableHead, rows: &[(i64, i64, i64)]| {
-            let ((changes, keys), (reply, decision)) = (change(rows), decision());
+            let ((changes, keys), (reply, answer)) = (change(rows), oneshot::channel());
+            let decision = decision(answer);
             let fate = Fate::default();
             head.add(changes, keys, decision, fate.clone());
             (reply, fate)

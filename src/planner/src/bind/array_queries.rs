@@ -15,7 +15,8 @@
 use super::Provider;
 use super::moments::function;
 use super::names::column_name;
-use crate::parse::{fold, parse_query};
+use crate::names::fold;
+use crate::parse::parse_query;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments,
     GroupByExpr, Ident, OrderBy, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr,

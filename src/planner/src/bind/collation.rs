@@ -1,7 +1,7 @@
 //! COLLATE. Texts are compared byte by byte, which is what the collations `C` and `POSIX` say and
 //! what `default` means here; so these are taken and change nothing, and others are refused.
 
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::ObjectName;
 use tidemark_common::{Error, Result, SqlState};
 

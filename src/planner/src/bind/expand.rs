@@ -34,9 +34,11 @@ use super::Provider;
 use super::constants::{self, as_type};
 use crate::Read;
 use crate::coerce::{DISTINCT, KEEP, NEGATE, NOT_DISTINCT};
+use crate::error::parser_error;
 use crate::interval::interval_micros;
 use crate::limits::{MULTIPLIED_MAX, QUERY_DEPTH_MAX, too_deep, too_large};
-use crate::parse::{DIALECT, fold, name_of, parse_query, parser_error};
+use crate::names::{fold, name_of};
+use crate::parse::{DIALECT, parse_query};
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, TableFactor,
@@ -859,35 +861,4 @@ fn bucket_of(expr: &mut Expr) {
     {
         function.name = ast::ObjectName::from(vec![Ident::new("width_bucket_of")]);
     }
-}
-
-/// The candidate closest to a misspelled name, if any is close (a third of its letters may differ).
-pub(crate) fn similar<'a>(
-    name: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
-    let limit = (name.chars().count() / 3).max(1);
-    let scored = candidates
-        .into_iter()
-        .map(|c| (distance(name, c), c))
-        .filter(|(d, c)| *d <= limit && *c != name || c.eq_ignore_ascii_case(name));
-    scored
-        .min_by_key(|(d, c)| (*d, c.to_string()))
-        .map(|(_, c)| c)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }

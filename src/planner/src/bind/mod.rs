@@ -1,14 +1,10 @@
 //! Names to objects: the catalog, the scalar functions handed in, PostgreSQL's aggregates, as
 //! DataFusion's planner asks for them.
 
-mod aggregates;
 mod array_queries;
 mod branches;
 mod collation;
-mod collecting;
 mod constants;
-mod error;
-mod evaluated;
 mod expand;
 mod frames;
 mod keys;
@@ -18,26 +14,23 @@ mod moments;
 mod named_windows;
 mod names;
 mod operators;
-mod ordered_sets;
 mod outer_aggregates;
-mod overloaded;
 mod quantified;
 mod records;
 mod recursive;
-mod regressions;
 mod rows;
 mod same_names;
 mod scopes;
-mod sums;
 mod truths;
 mod unnest;
-mod variances;
 mod windows;
 
 use crate::Functions;
+use crate::aggregates;
 use crate::coerce::Calls;
-use crate::parse::name_of;
-use crate::signatures::signatures;
+use crate::error::external;
+use crate::names::{name_of, similar};
+use crate::signatures::bound;
 use crate::types::Types;
 use arrow_schema::{DataType, SchemaRef};
 use datafusion_common::config::ConfigOptions;
@@ -50,15 +43,9 @@ use std::sync::Arc;
 use tidemark_common::{Error, SqlState, check_interrupt};
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
-pub use aggregates::aggregates;
 pub use collation::check_collation;
-pub(crate) use error::{external, to_error};
-pub use error::{from_datafusion, from_planning};
-pub(crate) use evaluated::array_agg;
-pub(crate) use expand::{Expander, similar};
+pub(crate) use expand::Expander;
 pub use names::{UNNAMED, output_names};
-pub(crate) use overloaded::Overloaded;
-pub(crate) use recursive::MARK;
 pub(crate) use scopes::Scopes;
 
 /// A relation as DataFusion sees it.
@@ -183,14 +170,6 @@ impl Registry {
     /// The functions that rules write into plans.
     pub(crate) fn calls(&self) -> &Calls {
         &self.calls
-    }
-}
-
-/// A function as its calls are bound: by PostgreSQL's signatures, if it has some.
-pub fn bound(name: &str, function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match signatures(name) {
-        [] => function.clone(),
-        known => Arc::new(Overloaded::new(name, function.clone(), known)),
     }
 }
 

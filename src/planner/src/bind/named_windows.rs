@@ -2,7 +2,7 @@
 //! of its name. DataFusion knows neither the second form, nor the first one in subqueries and in
 //! ORDER BY.
 
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Expr, Ident, NamedWindowDefinition, NamedWindowExpr, Query, Select, SetExpr, VisitMut,
     VisitorMut, WindowSpec, WindowType,

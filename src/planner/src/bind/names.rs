@@ -5,7 +5,7 @@
 //! list that has a name by PostgreSQL's rules gets it as an alias ([`give`]), and queries around it
 //! can refer to it; what has none is `?column?` to the client.
 
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     self, AccessExpr, DataType, Expr, Ident, Select, SelectItem, SetExpr, TimezoneInfo,
 };

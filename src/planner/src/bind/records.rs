@@ -106,7 +106,7 @@ impl VisitorMut for Argument {
 /// A member of the object, as the type of its column; `null` is NULL.
 fn member(column: &TableAliasColumnDef) -> Result<SelectItem> {
     let data_type = column.data_type.clone().unwrap_or(DataType::Text);
-    let key = crate::parse::fold(column.name.clone()).replace('\'', "''");
+    let key = crate::names::fold(column.name.clone()).replace('\'', "''");
     let json = matches!(data_type, DataType::JSON | DataType::JSONB);
     if !json && !is_read_from_text(&data_type) {
         let message = format!("a column of type {data_type} in a record of JSON is not supported");

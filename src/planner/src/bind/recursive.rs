@@ -7,13 +7,11 @@
 
 use super::moments::function;
 use super::names::UNNAMED;
+use crate::coerce::MARK;
 use datafusion_sql::sqlparser::ast::{
     CastKind, DataType, ExactNumberInfo, Expr, FunctionArg, FunctionArgExpr, Ident, Query, Select,
     SelectItem, SetExpr, Value,
 };
-
-/// The function that marks what the second term computes.
-pub(crate) const MARK: &str = "as_is";
 
 /// Rewrites the terms of a query that may be recursive.
 pub(super) fn terms(query: &mut Query) {

@@ -3,7 +3,7 @@
 //! their casts alone, each cast in them becomes an argument: `avg(as_is(k::numeric, 'NUMERIC'))`.
 
 use super::moments::function;
-use crate::parse::fold;
+use crate::names::fold;
 use crate::types::{declared_digits, sql_type_name, sql_type_to_arrow};
 use arrow_schema::DataType as ArrowType;
 use datafusion_sql::sqlparser::ast::{

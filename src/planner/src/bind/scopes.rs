@@ -34,7 +34,7 @@ mod ties;
 use super::Provider;
 use super::names::{UNNAMED, hidden};
 use crate::limits::{MULTIPLIED_MAX, too_large};
-use crate::parse::{fold, name_of};
+use crate::names::{fold, name_of};
 use crate::statement::Positions;
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{

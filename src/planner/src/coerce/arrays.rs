@@ -16,7 +16,7 @@
 use super::calls::Calls;
 use super::operands::is_compared;
 use super::typing::Typed;
-use crate::bind::external;
+use crate::error::external;
 use crate::signatures::{Arg, type_text, unmatched};
 use crate::types::{JSONB, NUMERIC, sql_type_name};
 use arrow_schema::{DataType, Field};

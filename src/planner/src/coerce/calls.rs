@@ -1,7 +1,8 @@
 //! The scalar functions that rules write into plans, by name.
 
 use crate::Functions;
-use crate::bind::external;
+use crate::error::external;
+use crate::signatures::bound;
 use crate::types::NUMERIC;
 use arrow_schema::{DataType, Field};
 use datafusion_common::config::ConfigOptions;
@@ -49,7 +50,7 @@ impl Calls {
     pub(super) fn overloaded(&self, name: &str, args: Vec<Expr>) -> Result<Expr> {
         match self.0.get(name) {
             Some(function) => Ok(Expr::ScalarFunction(ScalarFunction::new_udf(
-                crate::bind::bound(name, function),
+                bound(name, function),
                 args,
             ))),
             None => self.call(name, args),

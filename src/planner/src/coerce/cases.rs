@@ -3,7 +3,7 @@
 
 use super::calls::Calls;
 use super::resolve::argument;
-use crate::bind::external;
+use crate::error::external;
 use crate::signatures;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};

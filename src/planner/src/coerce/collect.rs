@@ -15,7 +15,8 @@
 
 use super::arrays::{is_list, is_untyped};
 use super::calls::Calls;
-use crate::bind::{array_agg, external};
+use crate::aggregates::array_agg;
+use crate::error::external;
 use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result};

@@ -6,7 +6,7 @@
 //! Subqueries in aggregates and in what is grouped by are computed below the aggregate.
 
 use super::apart::subquery_of;
-use crate::bind::external;
+use crate::error::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, Result};

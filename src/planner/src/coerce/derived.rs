@@ -9,7 +9,7 @@
 //! is compared with the outside gets names that nothing else has.
 
 use super::conditions::filtered;
-use crate::bind::external;
+use crate::error::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, Result};

@@ -2,7 +2,7 @@
 //! rule is the first, before others write extremes of their own; a plan that is analyzed again has
 //! those too, and they are let be.
 
-use crate::bind::external;
+use crate::error::external;
 use crate::types::{JSONB, UUID, sql_type_name};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;

@@ -5,7 +5,7 @@
 //! and days, where a moment has a time zone: [`super::zones`] minds them.
 
 use super::calls::Calls;
-use crate::bind::external;
+use crate::error::external;
 use crate::types::{NUMERIC, is_numeric_bytes, sql_type_name};
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result, ScalarValue};

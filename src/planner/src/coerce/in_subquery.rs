@@ -13,7 +13,7 @@
 //! that the correlation needs. A correlated subquery that groups, limits or unites rows stays as it
 //! is under IN, and is refused under NOT IN.
 
-use crate::bind::external;
+use crate::error::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{Column, DFSchema, ExprSchema, Result};

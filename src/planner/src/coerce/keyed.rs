@@ -15,7 +15,7 @@ use super::calls::Calls;
 use super::collect::Collected;
 use super::operands::is_compared;
 use super::typing::Typed;
-use crate::bind::external;
+use crate::error::external;
 use crate::types::{BPCHAR, JSONB, UUID, is_numeric_bytes};
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;

@@ -75,9 +75,10 @@ mod zones;
 pub(crate) use calls::Calls;
 pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
-pub(crate) use typed::no_operator;
+pub(crate) use recursive::MARK;
 pub use zones::SessionZone;
 
+use crate::error::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, Result};
@@ -92,7 +93,7 @@ use std::sync::Arc;
 /// An error when nobody waits for the plan any more: a rule may take long for one expression, and
 /// may pass over the error of a type that cannot be told.
 fn wanted() -> Result<()> {
-    tidemark_common::check_interrupt().map_err(crate::bind::external)
+    tidemark_common::check_interrupt().map_err(external)
 }
 
 /// Rewrites every expression of a plan and of its subqueries from the inside out, given the columns

@@ -3,12 +3,12 @@
 //! as what knows the name.
 
 use super::calls::Calls;
-use crate::lineage::SQL_TYPE;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::{Cast, Expr, ExprSchemable};
 use std::sync::Arc;
+use tidemark_plan::SQL_TYPE;
 
 /// Whether a cast between these may do more than Arrow's types say.
 pub(super) fn is_named(from: &DataType, to: &DataType) -> bool {

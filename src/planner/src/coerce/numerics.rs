@@ -25,8 +25,7 @@ use super::named;
 use super::operands::is_compared;
 use super::resolve::argument;
 use super::typing::Typed;
-use crate::bind::external;
-use crate::lineage::SQL_TYPE;
+use crate::error::external;
 use crate::signatures;
 use crate::types::{BPCHAR, JSONB, NUMERIC, is_numeric_bytes};
 use arrow_schema::DataType;
@@ -39,6 +38,7 @@ use datafusion_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator, cast, lit};
 use datafusion_optimizer::AnalyzerRule;
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 use tidemark_common::{Error, SqlState};
+use tidemark_plan::SQL_TYPE;
 
 /// The operator that `-x` is bound by, with NULL on its left.
 pub(crate) const NEGATE: &str = "-";
@@ -125,7 +125,7 @@ impl ExprPlanner for NumericPlanner {
             BinaryOperator::Custom(symbol) => {
                 let args = [argument(&raw.left, schema)?, argument(&raw.right, schema)?];
                 let args = [&args[0], &args[1]];
-                return Err(super::no_operator(
+                return Err(signatures::no_operator(
                     &symbol,
                     args,
                     signatures::Mismatch::None,

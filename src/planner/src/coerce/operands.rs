@@ -5,7 +5,7 @@ use super::calls::Calls;
 use super::moments::is_time;
 use super::resolve::argument;
 use super::typing::Typed;
-use crate::bind::external;
+use crate::error::external;
 use crate::signatures::{common_type, type_text};
 use arrow_schema::{DataType, IntervalUnit};
 use datafusion_common::tree_node::Transformed;

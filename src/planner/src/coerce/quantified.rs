@@ -21,7 +21,7 @@
 use super::in_subquery::{from_inside, is_plain};
 use super::separable::is_equality;
 use super::sideways;
-use crate::bind::external;
+use crate::error::external;
 use crate::types::JSONB;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;

@@ -1,7 +1,7 @@
 //! The terms of a recursive query have one type in each column, that of the first term. DataFusion
 //! casts the second one to it, which would round numbers; PostgreSQL says `42804`.
 
-use crate::bind::{MARK, external};
+use crate::error::external;
 use crate::types::{is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_common::tree_node::TreeNode;
@@ -9,6 +9,9 @@ use datafusion_common::{DFSchema, Result};
 use datafusion_expr::logical_plan::RecursiveQuery;
 use datafusion_expr::{Cast, Expr, ExprSchemable, LogicalPlan};
 use tidemark_common::{Error, SqlState};
+
+/// The function that by which `bind` marks what the second term computes.
+pub(crate) const MARK: &str = "as_is";
 
 /// Holds the types of the second term against those of the first.
 ///

@@ -4,8 +4,7 @@
 
 use super::calls::Calls;
 use super::typing::Typed;
-use crate::bind::Overloaded;
-use crate::signatures::{Arg, Type, type_text};
+use crate::signatures::{Arg, Overloaded, Type, type_text};
 use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;

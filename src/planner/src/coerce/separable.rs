@@ -22,7 +22,7 @@
 //! at alone.
 
 use super::looked_up::keeps_first;
-use crate::bind::external;
+use crate::error::external;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DataFusionError, Result};

@@ -12,7 +12,8 @@
 
 use super::calls::Calls;
 use super::looked_up::{KeyOf, finds_one, keeps_first};
-use crate::bind::{array_agg, external};
+use crate::aggregates::array_agg;
+use crate::error::external;
 use crate::types::JSONB;
 use arrow_schema::DataType;
 use datafusion_common::config::ConfigOptions;

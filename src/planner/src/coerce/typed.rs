@@ -10,16 +10,14 @@
 
 use super::calls::Calls;
 use super::resolve::argument;
-use crate::bind::external;
-use crate::lineage::SQL_TYPE;
-use crate::signatures::{Arg, Call, Mismatch, choose_operator, signatures, type_text};
+use crate::signatures::{Arg, Call, Mismatch, choose_operator, no_operator, signatures};
 use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field};
 use datafusion_common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion_expr::expr::Placeholder;
 use datafusion_expr::{Expr, ExprSchemable, Operator};
 use std::sync::Arc;
-use tidemark_common::{Error, SqlState};
+use tidemark_plan::SQL_TYPE;
 
 /// The operator as SQL writes it; `None` of those whose operands are typed elsewhere.
 pub(super) fn symbol(op: Operator) -> Option<&'static str> {
@@ -187,25 +185,4 @@ fn is_null(expr: &Expr) -> bool {
 
 pub(super) fn refused(symbol: &str, args: &[Arg; 2], mismatch: Mismatch) -> DataFusionError {
     no_operator(symbol, args.each_ref(), mismatch)
-}
-
-/// `operator does not exist: text = integer`.
-pub(crate) fn no_operator(symbol: &str, args: [&Arg; 2], mismatch: Mismatch) -> DataFusionError {
-    let call = format!("{} {symbol} {}", type_text(args[0]), type_text(args[1]));
-    external(match mismatch {
-        Mismatch::Several => {
-            Error::user(SqlState("42725"), format!("operator is not unique: {call}")).with_hint(
-                "Could not choose a best candidate operator. You might need to add explicit type \
-             casts.",
-            )
-        }
-        Mismatch::None | Mismatch::Untyped => Error::user(
-            SqlState::UNDEFINED_FUNCTION,
-            format!("operator does not exist: {call}"),
-        )
-        .with_hint(
-            "No operator matches the given name and argument types. You might need to add explicit \
-             type casts.",
-        ),
-    })
 }

@@ -22,7 +22,7 @@
 
 use super::calls::Calls;
 use super::typing::Typed;
-use crate::bind::external;
+use crate::error::external;
 use crate::types::JSONB;
 use arrow_schema::{DataType, IntervalUnit, TimeUnit};
 use datafusion_common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};

@@ -18,7 +18,7 @@ use super::{
     EXPRESSION_DEPTH_MAX, MULTIPLIED_MAX, QUERY_DEPTH_MAX, check_relations, query_limits, too_deep,
     too_large, too_long,
 };
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, ObjectName, Query, Select, Visitor};
 use std::collections::HashMap;
 use std::ops::ControlFlow;

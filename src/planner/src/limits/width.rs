@@ -7,7 +7,7 @@
 //! it is named.
 
 use super::too_long;
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Ident, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr,
     TableAlias, TableFactor, TableWithJoins, Visitor,

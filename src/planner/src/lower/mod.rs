@@ -9,6 +9,7 @@ mod dependent;
 mod expr;
 mod exprs;
 mod join;
+mod materialize;
 mod prune;
 mod stream;
 
@@ -22,6 +23,7 @@ use tidemark_plan::{Expr, Op, Properties, RelationKind};
 
 pub(crate) use expr::stored_type;
 pub use expr::to_expr;
+pub(crate) use materialize::{materialized, materialized_by};
 pub(crate) use stream::{Builder, Stream, has_record, narrowest, schema_of};
 
 impl Builder {

@@ -145,13 +145,7 @@ impl Front<'_> {
         };
         let columns = match self.token(&Token::Mul) {
             true => CopyValue::All,
-            false => {
-                let mut columns = vec![self.identifier()?];
-                while self.token(&Token::Comma) {
-                    columns.push(self.identifier()?);
-                }
-                CopyValue::Columns(columns)
-            }
+            false => CopyValue::Columns(self.several(Self::identifier)?),
         };
         Ok(CopyOption::new(name, columns, position))
     }

@@ -623,5 +623,5 @@ impl Front<'_> {
 }
 
 fn is_column(e: &ast::Expr, column: &str) -> bool {
-    matches!(e, ast::Expr::Identifier(i) if super::fold(i.clone()) == column)
+    matches!(e, ast::Expr::Identifier(i) if crate::names::fold(i.clone()) == column)
 }

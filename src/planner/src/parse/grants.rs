@@ -160,15 +160,6 @@ impl Front<'_> {
         Ok((names, Privilege::OF_RELATIONS))
     }
 
-    /// One or more, with commas between them.
-    fn several<T>(&mut self, one: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        let mut all = vec![one(self)?];
-        while self.token(&Token::Comma) {
-            all.push(one(self)?);
-        }
-        Ok(all)
-    }
-
     /// `TO` or `FROM` roles; none is everybody.
     fn grantees(&mut self, revokes: bool) -> Result<Vec<Option<String>>> {
         self.expect_word(if revokes { "from" } else { "to" })?;

@@ -6,7 +6,6 @@
 mod copy;
 mod ddl;
 mod dialect;
-mod error;
 mod grants;
 mod operators;
 mod refused;
@@ -17,15 +16,15 @@ mod strict;
 mod utility;
 mod written;
 
+use crate::error::parser_error;
 use crate::limits;
+use crate::names::{fold, name_of};
 use crate::statement::{Name, Positions, Statement, StatementKind};
-use datafusion_sql::sqlparser::ast::{self, Ident, ObjectName};
+use datafusion_sql::sqlparser::ast;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use std::borrow::Cow;
 use tidemark_common::{Error, Result, SqlState};
-
-pub(crate) use error::parser_error;
 
 /// The dialect that everything is parsed with.
 pub static DIALECT: dialect::TidemarkDialect = dialect::TidemarkDialect;
@@ -456,11 +455,17 @@ impl<'a> Front<'a> {
 
     fn identifiers(&mut self) -> Result<Vec<String>> {
         self.expect(&Token::LParen)?;
-        let mut all = vec![self.identifier()?];
-        while self.token(&Token::Comma) {
-            all.push(self.identifier()?);
-        }
+        let all = self.several(Self::identifier)?;
         self.expect(&Token::RParen)?;
+        Ok(all)
+    }
+
+    /// One or more, with commas between them.
+    fn several<T>(&mut self, one: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let mut all = vec![one(self)?];
+        while self.token(&Token::Comma) {
+            all.push(one(self)?);
+        }
         Ok(all)
     }
 
@@ -545,46 +550,6 @@ impl<'a> Front<'a> {
             _ => StatementKind::Other(statement),
         })
     }
-}
-
-/// PostgreSQL's folding: lower case unless quoted.
-pub(crate) fn fold(ident: Ident) -> String {
-    if ident.quote_style.is_some() {
-        ident.value
-    } else {
-        ident.value.to_lowercase()
-    }
-}
-
-/// The last one or two parts of a name; a database in front is accepted and dropped.
-pub(crate) fn name_of(object: &ObjectName, position: usize) -> Result<Name> {
-    let parts: Option<Vec<String>> = object
-        .0
-        .iter()
-        .map(|p| p.as_ident().cloned().map(fold))
-        .collect();
-    let mut parts = parts.ok_or_else(|| {
-        Error::user(
-            SqlState::SYNTAX_ERROR,
-            format!("\"{object}\" is not a name"),
-        )
-        .at(position)
-    })?;
-    let name = parts
-        .pop()
-        .ok_or_else(|| Error::user(SqlState::SYNTAX_ERROR, "a name is missing").at(position))?;
-    if parts.len() > 2 {
-        return Err(Error::user(
-            SqlState::SYNTAX_ERROR,
-            format!("improper qualified name (too many dotted names): {object}"),
-        )
-        .at(position));
-    }
-    Ok(Name {
-        schema: parts.pop(),
-        name,
-        position,
-    })
 }
 
 #[cfg(test)]

@@ -20,10 +20,7 @@ impl Front<'_> {
         self.parser.advance_token();
         if verb == "drop" {
             let if_exists = self.if_exists();
-            let mut names = vec![self.identifier()?];
-            while self.token(&Token::Comma) {
-                names.push(self.identifier()?);
-            }
+            let names = self.several(Self::identifier)?;
             return Ok(Some(StatementKind::DropRole { names, if_exists }));
         }
         let name = self.identifier()?;

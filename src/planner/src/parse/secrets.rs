@@ -19,10 +19,7 @@ impl Front<'_> {
         self.parser.advance_token();
         if verb == "drop" {
             let if_exists = self.if_exists();
-            let mut names = vec![self.name()?];
-            while self.token(&Token::Comma) {
-                names.push(self.name()?);
-            }
+            let names = self.several(Self::name)?;
             let position = self.position();
             if self.cascade() {
                 let message = "DROP SECRET ... CASCADE is not supported";

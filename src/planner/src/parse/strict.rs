@@ -10,7 +10,8 @@
 //! * Tables of one FROM, common table expressions of one WITH and windows of one WINDOW have names
 //!   of their own.
 
-use super::{Source, fold};
+use super::Source;
+use crate::names::fold;
 use crate::statement::Positions;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, DataType, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,

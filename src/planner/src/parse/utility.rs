@@ -119,10 +119,7 @@ impl Front<'_> {
     fn drop_relation(&mut self) -> Result<Option<StatementKind>> {
         if self.words(&["drop", "schema"]) {
             let if_exists = self.if_exists();
-            let mut names = vec![self.identifier()?];
-            while self.token(&Token::Comma) {
-                names.push(self.identifier()?);
-            }
+            let names = self.several(Self::identifier)?;
             let cascade = self.cascade();
             return Ok(Some(StatementKind::DropSchema {
                 names,
@@ -138,10 +135,7 @@ impl Front<'_> {
             return Ok(None);
         };
         let if_exists = self.if_exists();
-        let mut names = vec![self.name()?];
-        while self.token(&Token::Comma) {
-            names.push(self.name()?);
-        }
+        let names = self.several(Self::name)?;
         let cascade = self.cascade();
         Ok(Some(StatementKind::Drop(Drop {
             kind,
@@ -425,10 +419,7 @@ impl Front<'_> {
             let value = Some(self.identifier()?);
             return Ok(StatementKind::Set { name, value, local });
         }
-        let mut values = vec![self.option_value()?];
-        while self.token(&Token::Comma) {
-            values.push(self.option_value()?);
-        }
+        let values = self.several(Self::option_value)?;
         Ok(StatementKind::Set {
             name,
             value: Some(values.join(", ")),
@@ -516,7 +507,7 @@ impl Front<'_> {
         let name = object_name
             .0
             .iter()
-            .filter_map(|p| p.as_ident().cloned().map(super::fold))
+            .filter_map(|p| p.as_ident().cloned().map(crate::names::fold))
             .collect();
         self.expect_word("is")?;
         let comment = if self.word("null") {

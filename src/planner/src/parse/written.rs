@@ -2,7 +2,7 @@
 //! write itself. An INSERT's query gets the WITH clause; elsewhere each table that the clause
 //! defines is written where it is read.
 
-use super::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Cte, Expr, Ident, Query, SetExpr, Statement, TableAlias, TableFactor, Visit, VisitMut, Visitor,
     VisitorMut, With,

@@ -2,7 +2,7 @@
 
 use super::table::Signature;
 use super::types::{Arg, Scalar, Type, list_of, type_text};
-use crate::bind::external;
+use crate::error::external;
 use crate::types::NUMERIC;
 use arrow_schema::DataType;
 use datafusion_common::DataFusionError;

@@ -5,7 +5,10 @@
 
 use super::bind::{Call, bind};
 use super::table::Signature;
-use super::types::{Arg, Category, Scalar, Type};
+use super::types::{Arg, Category, Scalar, Type, type_text};
+use crate::error::external;
+use datafusion_common::DataFusionError;
+use tidemark_common::{Error, SqlState};
 
 /// Why a call means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,4 +169,25 @@ fn by_category(
     if !kept.is_empty() {
         *left = kept;
     }
+}
+
+/// `operator does not exist: text = integer`.
+pub(crate) fn no_operator(symbol: &str, args: [&Arg; 2], mismatch: Mismatch) -> DataFusionError {
+    let call = format!("{} {symbol} {}", type_text(args[0]), type_text(args[1]));
+    external(match mismatch {
+        Mismatch::Several => {
+            Error::user(SqlState("42725"), format!("operator is not unique: {call}")).with_hint(
+                "Could not choose a best candidate operator. You might need to add explicit type \
+             casts.",
+            )
+        }
+        Mismatch::None | Mismatch::Untyped => Error::user(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("operator does not exist: {call}"),
+        )
+        .with_hint(
+            "No operator matches the given name and argument types. You might need to add explicit \
+             type casts.",
+        ),
+    })
 }

@@ -10,7 +10,8 @@
 //! * [`table`]: the signatures, `functions.txt` and `operators.txt`, as PostgreSQL's own catalog
 //!   has them;
 //! * [`choose`]: one signature for a call (PostgreSQL's manual, "Function Type Resolution");
-//! * [`bind`]: what polymorphic parameters (`anyelement`, `anycompatiblearray`) come to in it.
+//! * [`bind`]: what polymorphic parameters (`anyelement`, `anycompatiblearray`) come to in it;
+//! * [`overloaded`]: a function that is called by them.
 //!
 //! A function that is in the table under a name that we have is called by the table only. Those
 //! that are not in it (DataFusion's own, and functions about the catalog) coerce as they say
@@ -18,12 +19,15 @@
 
 mod bind;
 mod choose;
+mod overloaded;
 mod table;
 #[cfg(test)]
 mod tests;
 mod types;
 
 pub(crate) use bind::{Call, common_of, common_type, unmatched};
-pub(crate) use choose::{Mismatch, choose, choose_operator};
-pub(crate) use table::{Signature, signatures};
-pub(crate) use types::{Arg, Scalar, Type, type_text};
+pub(crate) use choose::{Mismatch, choose_operator, no_operator};
+pub(crate) use overloaded::Overloaded;
+pub use overloaded::bound;
+pub(crate) use table::signatures;
+pub(crate) use types::{Arg, Type, type_text};

@@ -1,5 +1,6 @@
 //! Calls against what PostgreSQL 15 says of them.
 
+use super::choose::choose;
 use super::types::{Arg, Scalar, Type};
 use super::*;
 use arrow_schema::DataType;

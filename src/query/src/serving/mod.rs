@@ -15,6 +15,7 @@ mod memory;
 mod missing;
 pub mod names;
 mod order;
+mod passing;
 pub mod planning;
 pub mod point;
 pub mod position;
@@ -32,7 +33,6 @@ pub mod system_arrays;
 pub mod system_columns;
 pub mod table_provider;
 pub mod threads;
-mod through;
 mod watched;
 
 use crate::commons::Commons;

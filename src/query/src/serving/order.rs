@@ -8,31 +8,22 @@
 //! * OFFSET without LIMIT looks at the order of rows as LIMIT does. It goes right above the sort,
 //!   with a node between them that asks for the order.
 
-use arrow::datatypes::Schema;
+use super::passing::Passing;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{JoinType, Result, Statistics};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{JoinType, Result};
 use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::utils::split_conjunction;
-use datafusion::physical_expr::{
-    Distribution, EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr,
-};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::execution_plan::{CardinalityEffect, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::GlobalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::union::{InterleaveExec, UnionExec};
-use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
-    replace_children_if_necessary,
-};
-use std::fmt;
+use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use std::sync::Arc;
 
 /// Puts the nodes in; comes before all rules that ask for orders.
@@ -55,8 +46,7 @@ impl PhysicalOptimizerRule for KnownOrders {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let done = plan.transform_up(|plan| {
             if is_believed_wrongly(plan.as_ref()) {
-                let node = Between::new(plan, None);
-                return Ok(Transformed::yes(Arc::new(node) as _));
+                return Ok(Transformed::yes(Arc::new(Passing::nothing_known(plan)) as _));
             }
             let skipped = plan
                 .downcast_ref::<GlobalLimitExec>()
@@ -101,7 +91,7 @@ fn skip_above_sort(
     skip: usize,
 ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(sort) = plan.downcast_ref::<SortExec>() {
-        let in_order = Between::new(plan.clone(), Some(sort.expr().clone()));
+        let in_order = Passing::in_order(plan.clone(), sort.expr().clone());
         let skipped = GlobalLimitExec::new(Arc::new(in_order), skip, None);
         return Ok(Some(Arc::new(skipped)));
     }
@@ -123,130 +113,4 @@ fn join_type(plan: &dyn ExecutionPlan) -> Option<JoinType> {
     }
     plan.downcast_ref::<SortMergeJoinExec>()
         .map(|join| join.join_type())
-}
-
-/// Passes its input on: in an order that it asks for, or without anything that is known of it.
-#[derive(Debug)]
-struct Between {
-    input: Arc<dyn ExecutionPlan>,
-    asks_for: Option<LexOrdering>,
-    properties: Arc<PlanProperties>,
-}
-
-impl Between {
-    fn new(input: Arc<dyn ExecutionPlan>, asks_for: Option<LexOrdering>) -> Between {
-        let known = match &asks_for {
-            Some(_) => input.equivalence_properties().clone(),
-            None => EquivalenceProperties::new(input.schema()),
-        };
-        let properties = PlanProperties::new(
-            known,
-            input.output_partitioning().clone(),
-            input.pipeline_behavior(),
-            input.boundedness(),
-        );
-        Between {
-            input,
-            asks_for,
-            properties: Arc::new(properties),
-        }
-    }
-}
-
-impl DisplayAs for Between {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl ExecutionPlan for Between {
-    fn name(&self) -> &str {
-        match self.asks_for {
-            Some(_) => "InOrder",
-            None => "NothingKnown",
-        }
-    }
-
-    fn schema(&self) -> Arc<Schema> {
-        self.input.schema()
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn required_input_distribution(&self) -> Vec<Distribution> {
-        vec![match self.asks_for {
-            Some(_) => Distribution::SinglePartition,
-            None => Distribution::UnspecifiedDistribution,
-        }]
-    }
-
-    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
-        vec![self.asks_for.clone().map(OrderingRequirements::from)]
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![self.asks_for.is_some()]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let asks_for = self.asks_for.clone();
-        Ok(Arc::new(Between::new(children.swap_remove(0), asks_for)))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let asks_for = self.asks_for.clone();
-        Ok(Arc::new(Between::new(children.swap_remove(0), asks_for)))
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        self.input.execute(partition, context)
-    }
-
-    fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {
-        vec![ChildStats::At(partition)]
-    }
-
-    fn statistics_from_inputs(
-        &self,
-        inputs: &[Arc<Statistics>],
-        _: &StatisticsArgs,
-    ) -> Result<Arc<Statistics>> {
-        Ok(inputs[0].clone())
-    }
-
-    fn supports_limit_pushdown(&self) -> bool {
-        true
-    }
-
-    fn cardinality_effect(&self) -> CardinalityEffect {
-        CardinalityEffect::Equal
-    }
 }

@@ -6,7 +6,7 @@
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the partition that owns each key.
 
-use super::through::Through;
+use super::passing::Passing;
 use crate::error::{Notice, from_datafusion};
 use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -340,7 +340,7 @@ impl TableProvider for RelationTable {
             let found = looked_up_by(engine, pin, &self.relation, by, &projection, &schema);
             self.snapshot.warn_of_age(&self.relation);
             let found = self.memory(vec![found.map_err(ours)?], schema)?;
-            return Ok(Arc::new(Through::new(found, self.described(by.0))));
+            return Ok(Arc::new(Passing::looked_up(found, self.described(by.0))));
         }
         let Answer { partitions, epoch } = self
             .snapshot

@@ -7,24 +7,9 @@ use super::*;
 use pgwire::api::DefaultClient;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
+use tidemark_common::random::Random;
 
 const SEEDS: u64 = 3_000;
-
-/// Xorshift: the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 fn typed(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
@@ -83,11 +68,11 @@ fn stream(random: &mut Random, started: bool) -> Vec<u8> {
         let (at, length) = (random.below(bytes.len()), bytes.len());
         match random.below(6) {
             0 => bytes.truncate(at),
-            1 => bytes.insert(at, random.next() as u8),
-            2 if length > 0 => bytes[at] = random.next() as u8,
+            1 => bytes.insert(at, random.next_u64() as u8),
+            2 if length > 0 => bytes[at] = random.next_u64() as u8,
             3 if length > 0 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
             4 if length > 0 => drop(bytes.remove(at)),
-            _ => bytes.extend((0..random.below(40)).map(|_| random.next() as u8)),
+            _ => bytes.extend((0..random.below(40)).map(|_| random.next_u64() as u8)),
         }
     }
     bytes

@@ -14,11 +14,9 @@
 //! was cleared. Those of a generation that a copy of the folder claimed are left alone until
 //! [`ABANDONED_AFTER`]: who stands on that copy may still need them.
 
-use super::{CheckpointStore, not_found};
+use super::CheckpointStore;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -220,23 +218,8 @@ impl CheckpointStore {
         let now = clock::now_micros();
         let old = lineage.own.generation.saturating_sub(CLAIMS_KEPT);
         let old = lineage.claims.range(..old).map(|(g, _)| *g);
-        for generation in old.filter(|g| lineage.abandoned(*g, now)) {
-            let path = claim_path(generation);
-            match self.store.delete(&Path::from(path.as_str())).await {
-                Ok(()) => {}
-                Err(e) if not_found(&e) => {}
-                Err(e) => return Err(self.failure(&path, e)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The manifest with the newest state: of the newest generation the newest epoch. Committed or
-    /// not: only the log knows.
-    pub async fn newest_manifest(&self) -> Result<Option<String>> {
-        let names = self.list_manifests().await?;
-        let order = |path: &String| crate::manifest::numbers_of(path).map(|(e, g)| (g, e));
-        Ok(names.into_iter().max_by_key(order))
+        let useless = old.filter(|g| lineage.abandoned(*g, now));
+        self.delete(useless.map(claim_path).collect()).await
     }
 
     async fn put_if_absent(&self, path: &str, bytes: Bytes) -> Result<bool> {

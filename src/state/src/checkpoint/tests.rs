@@ -2,8 +2,12 @@
 //! restored by other workers; and what damage looks like.
 
 mod pieces;
+mod power;
 
+use super::owner::Lineage;
 use super::*;
+use crate::garbage::origin_of;
+use crate::manifest::Manifest;
 use crate::{Appended, TableDelta, TableForm};
 use arrow::array::*;
 use arrow::datatypes::*;

@@ -1,7 +1,7 @@
 //! Rates of the kernels, printed: `cargo test --release -p tidemark-state --lib measure_kernels --
 //! --ignored --nocapture`.
 
-use crate::testing::Rng;
+use crate::testing::Random;
 use crate::{KeyIndex, RowStore};
 use arrow::array::*;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -30,7 +30,7 @@ fn rss() -> usize {
         * 4096
 }
 
-fn keys(rng: &mut Rng, kind: &str, distinct: usize) -> Vec<ArrayRef> {
+fn keys(rng: &mut Random, kind: &str, distinct: usize) -> Vec<ArrayRef> {
     let values: Vec<i64> = (0..ROWS)
         .map(|_| rng.below(distinct) as i64 * 7919)
         .collect();
@@ -54,7 +54,7 @@ fn keys(rng: &mut Rng, kind: &str, distinct: usize) -> Vec<ArrayRef> {
 fn measure_kernels() {
     for distinct in [1000, 1_000_000, 10_000_000] {
         for kind in ["i64", "2 x i64", "short text", "long text"] {
-            let mut rng = Rng(1);
+            let mut rng = Random(1);
             let total = if distinct > 1_000_000 {
                 16_000_000
             } else {
@@ -118,7 +118,7 @@ fn measure_store() {
         Field::new("s", DataType::Utf8, false),
         Field::new("l", DataType::Utf8, false),
     ]));
-    let mut rng = Rng(1);
+    let mut rng = Random(1);
     let batches: Vec<RecordBatch> = (0..488)
         .map(|_| {
             let columns: Vec<ArrayRef> = vec![

@@ -2,7 +2,7 @@
 //! ones so weak that most keys share a tag.
 
 use super::*;
-use crate::testing::{Rng, column, texts, types};
+use crate::testing::{Random, column, texts, types};
 use std::collections::HashMap;
 use tidemark_changelog::hash_columns;
 
@@ -15,7 +15,7 @@ struct Model {
 }
 
 impl Model {
-    fn batch(&self, rng: &mut Rng) -> (Vec<ArrayRef>, Vec<u64>, Vec<String>) {
+    fn batch(&self, rng: &mut Random) -> (Vec<ArrayRef>, Vec<u64>, Vec<String>) {
         let rows = rng.below(40);
         let keys: Vec<ArrayRef> = self
             .types
@@ -34,7 +34,7 @@ impl Model {
         (keys, hashes, texts)
     }
 
-    fn step(&mut self, rng: &mut Rng) {
+    fn step(&mut self, rng: &mut Random) {
         let (keys, hashes, texts) = self.batch(rng);
         let mut ids = vec![7; 3];
         match rng.below(3) {
@@ -92,7 +92,7 @@ impl Model {
 
 #[test]
 fn agrees_with_a_map_over_all_types_and_hashes() {
-    let mut rng = Rng(11);
+    let mut rng = Random(11);
     let mut shapes: Vec<Vec<DataType>> = types().into_iter().map(|t| vec![t]).collect();
     shapes.extend([
         vec![],

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ABSENT;
-use crate::testing::{Rng, column, texts, types};
+use crate::testing::{Random, column, texts, types};
 use arrow::datatypes::{Field, Schema};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn agrees_with_a_map_over_all_types() {
         .collect();
     let schema = Arc::new(Schema::new(fields));
     for nulls in [false, true] {
-        let mut rng = Rng(5);
+        let mut rng = Random(5);
         let mut store = RowStore::new(schema.clone());
         let mut model: BTreeMap<u32, String> = BTreeMap::new();
         for _ in 0..300 {
@@ -87,7 +87,7 @@ fn check(store: &RowStore, model: &BTreeMap<u32, String>) {
 fn long_strings_do_not_leave_garbage_behind() {
     let schema = Arc::new(Schema::new(vec![Field::new("s", DataType::Utf8, false)]));
     let mut store = RowStore::new(schema.clone());
-    let mut rng = Rng(3);
+    let mut rng = Random(3);
     let mut model: BTreeMap<u32, String> = BTreeMap::new();
     for round in 0..200 {
         let strings: Vec<String> = (0..400)

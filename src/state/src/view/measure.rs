@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::StateTable;
-use crate::testing::Rng;
+use crate::testing::Random;
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ fn measure(key: Option<Vec<usize>>, append_only: bool, what: &str) {
         view.memory_bytes() as f64 / KEYS as f64
     );
     if !append_only {
-        let mut rng = Rng(1);
+        let mut rng = Random(1);
         let mut versions = vec![0; KEYS as usize];
         let (mut append, mut merge, mut seal, mut count) =
             (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0);

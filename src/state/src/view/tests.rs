@@ -2,7 +2,7 @@
 //! pinned epoch, seals, and restores from what was sealed.
 
 use super::*;
-use crate::testing::{Rng, column, texts};
+use crate::testing::{Random, column, texts};
 use crate::{StateTable, TableDelta, TableForm};
 use arrow::array::Int64Array;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    fn row(&self, rng: &mut Rng) -> RecordBatch {
+    fn row(&self, rng: &mut Random) -> RecordBatch {
         let columns = schema()
             .fields()
             .iter()
@@ -128,7 +128,7 @@ impl World {
     }
 
     /// One epoch of random changes, shuffled over a few batches.
-    fn epoch(&mut self, rng: &mut Rng) {
+    fn epoch(&mut self, rng: &mut Random) {
         self.last = self.last.next();
         let mut changes: Vec<(RecordBatch, i64)> = Vec::new();
         for _ in 0..rng.below(12) {
@@ -191,7 +191,7 @@ impl World {
         self.epochs.retain(|e, _| *e >= up_to);
     }
 
-    fn check(&mut self, rng: &mut Rng) {
+    fn check(&mut self, rng: &mut Random) {
         let readable: Vec<Epoch> = self.epochs.keys().copied().collect();
         let epoch = readable[rng.below(readable.len())];
         let mergeable = readable[rng.below(readable.len())].min(epoch);
@@ -249,7 +249,7 @@ impl World {
     /// Lookups by some columns find what a scan finds, whatever indexes there are.
     fn check_lookups_by_index(
         &self,
-        rng: &mut Rng,
+        rng: &mut Random,
         (epoch, mergeable): (Epoch, Epoch),
         rows: &[RecordBatch],
     ) {
@@ -259,7 +259,7 @@ impl World {
             view.retain_indexes(|columns| columns != by);
         }
         let value =
-            |rng: &mut Rng, c: &usize| column(rng, schema().field(*c).data_type(), 1, 5, true);
+            |rng: &mut Random, c: &usize| column(rng, schema().field(*c).data_type(), 1, 5, true);
         let values: Vec<ArrayRef> = by.iter().map(|c| value(rng, c)).collect();
         let wanted = texts(&values, 1).remove(0);
         let found = view.lookup_by(epoch, mergeable, by, &values, &[0, 1, 2, 3]);
@@ -289,7 +289,7 @@ fn bag(batches: &[RecordBatch]) -> Bag {
 }
 
 fn run(shape: Shape, seed: u64) {
-    let mut rng = Rng(seed);
+    let mut rng = Random(seed);
     let mut world = World::new(shape);
     for _ in 0..60 {
         match rng.below(8) {
@@ -324,7 +324,7 @@ fn append_only_views_agree_with_a_bag() {
 /// Readers come, stay and go; what they do not need is merged and summed, at times with a seal or a
 /// merge in between, and everybody keeps reading the rows of his epoch.
 fn run_pinned(shape: Shape, seed: u64) {
-    let mut rng = Rng(seed);
+    let mut rng = Random(seed);
     let mut world = World::new(shape);
     let mut pins: Vec<Epoch> = Vec::new();
     let mut readings: Vec<(Epoch, Reading, Vec<RecordBatch>)> = Vec::new();

@@ -65,28 +65,17 @@ impl Worker {
                     self.emit_source_barriers(id, index);
                 }
                 InputKind::Table(feed) => {
-                    let is_writer = self.placement.writer(id) == self.id;
+                    let is_writer = self.around.placement.writer(id) == self.id;
                     feed.close(id, is_writer, command);
                     if let Err(error) = self.feed_held(id, index) {
                         return self.fail(id, error);
                     }
                 }
                 InputKind::Values(rows) => {
-                    let rows = rows.take();
-                    self.router.local.extend(rows.map(|rows| Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Changes(rows, None),
-                    }));
-                    self.router.local.push_back(Delivery {
-                        job: id,
-                        fragment,
-                        leaf,
-                        channel: 0,
-                        message: Message::Barrier(barrier),
-                    });
+                    if let Some(rows) = rows.take() {
+                        self.deliver(id, fragment, leaf, Message::Changes(rows, None));
+                    }
+                    self.deliver(id, fragment, leaf, Message::Barrier(barrier));
                 }
                 InputKind::Tap { upstream, .. } if joins => {
                     // The source begins after this barrier: the leaf has nothing to catch up with.
@@ -137,13 +126,8 @@ impl Worker {
             Some(Fed::Barrier(command)) => Message::Barrier(barrier_of(&command, id)),
             None => return Ok(false),
         };
-        self.router.local.push_back(Delivery {
-            job: id,
-            fragment: *fragment,
-            leaf: *leaf,
-            channel: 0,
-            message,
-        });
+        let (fragment, leaf) = (*fragment, *leaf);
+        self.deliver(id, fragment, leaf, message);
         Ok(true)
     }
 
@@ -214,27 +198,20 @@ impl Worker {
                         row,
                         weight: 1,
                     }));
-            } else if self.placement.writer(id) == self.id {
+            } else if self.around.placement.writer(id) == self.id {
                 let logged = command.writes.iter().filter(|w| w.table == id);
                 let pieces = logged.flat_map(|w| (0..w.changes.pieces()).map(move |p| (w, p)));
                 let rows: Result<Vec<ChangeBatch>> = pieces
                     .map(|(write, piece)| source.of_log(&write.changes.piece(piece)?))
                     .collect();
                 match rows {
-                    Ok(rows) => self
-                        .router
-                        .local
-                        .extend(rows.into_iter().map(|rows| Delivery {
-                            job: id,
-                            fragment,
-                            leaf,
-                            channel: 0,
-                            message: Message::Changes(rows, None),
-                        })),
+                    Ok(rows) => rows.into_iter().for_each(|rows| {
+                        self.deliver(id, fragment, leaf, Message::Changes(rows, None));
+                    }),
                     Err(error) => return self.fail(id, error),
                 }
                 for error in command.errors.iter().filter(|e| e.relation == id) {
-                    let mut errors = self.errors.lock();
+                    let mut errors = self.around.errors.lock();
                     errors.record(id, error.row.clone(), error.weight);
                 }
             }
@@ -246,13 +223,7 @@ impl Worker {
             {
                 self.join_positions.insert((id, command.epoch), positions);
             }
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Barrier(barrier),
-            });
+            self.deliver(id, fragment, leaf, Message::Barrier(barrier));
             self.source_cut(id, command.epoch);
             self.hand_out();
         }

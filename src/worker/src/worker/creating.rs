@@ -73,7 +73,13 @@ impl Worker {
             .job
             .as_ref()
             .ok_or_else(|| Error::internal("a source without a job"))?;
-        let actors = build_actors(&shared.relation, plan, &self.placement, self.id, None)?;
+        let actors = build_actors(
+            &shared.relation,
+            plan,
+            &self.around.placement,
+            self.id,
+            None,
+        )?;
         let fragment = actors
             .fragments
             .into_iter()
@@ -254,7 +260,7 @@ impl Worker {
         let linear = job.relation.job.as_ref().is_some_and(|j| j.is_linear());
         if !job.told.is_empty() && !linear {
             // It is built from what its receiver was told.
-            self.sinks.cover(id, epoch);
+            self.around.sinks.cover(id, epoch);
         }
         for input in &job.inputs {
             // Live messages wait until the leaf has caught up to the barrier of the join.
@@ -286,8 +292,8 @@ impl Worker {
             return Ok(None);
         };
         let view = read_answer(
-            &self.storing,
-            &self.placement,
+            &self.around.storing,
+            &self.around.placement,
             &relation.relation,
             self.id,
             files,
@@ -313,7 +319,7 @@ impl Worker {
         let view = self.jobs.get(&upstream).and_then(|j| j.view.clone());
         let told = catch(|| self.told(upstream, tapping, input));
         let end = self.join_positions.get(&(upstream, barrier.epoch)).cloned();
-        let (readers, mergeable) = (self.readers.clone(), self.readers.mergeable());
+        let (readers, mergeable) = (self.around.readers.clone(), self.around.readers.mergeable());
         let batch_rows = self.reading.batch_rows_max;
         let Some(job) = self.jobs.get_mut(&tapping).filter(|j| {
             j.joined == Some(barrier.epoch)

@@ -36,15 +36,15 @@ use crate::storing::Storing;
 use crossbeam_channel::{Receiver, Sender};
 use output::ActorOutput;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint};
 use tidemark_connector::Vault;
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
-use tidemark_control::{Placement, Readers, TableWrites};
+use tidemark_control::{Events, Placement, Readers, Stamped, TableWrites};
 use tidemark_operator::Barrier;
 use tidemark_plan::RelationKind;
 use tidemark_state::errors::KeptError;
@@ -73,7 +73,7 @@ pub struct Surroundings {
     /// Rows of a batch at most.
     pub batch_rows_max: usize,
     /// To the coordinator.
-    pub events: mpsc::Sender<Event>,
+    pub events: Events,
     /// Pins and epochs.
     pub readers: Arc<Readers>,
     /// Where rows that people read are shown.
@@ -98,23 +98,25 @@ pub struct Surroundings {
     pub vault: Arc<Vault>,
 }
 
+impl Surroundings {
+    /// What readers of sources need of it.
+    fn reading(&self) -> Reading {
+        Reading {
+            placement: self.placement.clone(),
+            batch_rows_max: self.batch_rows_max,
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+            vault: self.vault.clone(),
+        }
+    }
+}
+
 /// One worker's thread state.
 pub struct Worker {
     id: WorkerId,
-    placement: Arc<Placement>,
-    events: mpsc::Sender<Event>,
-    readers: Arc<Readers>,
-    published: Arc<Published>,
-    figures: Arc<Figures>,
-    errors: KeptErrors,
-    recovery: Arc<Recovery>,
-    storing: Storing,
-    sinks: Arc<dyn Sinks>,
+    around: Surroundings,
     reading: Reading,
-    load: Arc<Load>,
-    edge_bytes_max: usize,
-    pressure: Arc<Pressure>,
-    commands: Receiver<Command>,
+    commands: Receiver<Stamped<Command>>,
     inbox: Receiver<Inbound>,
     waker: Waker,
     wake_pending: Arc<AtomicBool>,
@@ -158,7 +160,7 @@ impl Worker {
     pub fn new(
         id: WorkerId,
         around: Surroundings,
-        commands: Receiver<Command>,
+        commands: Receiver<Stamped<Command>>,
         inbox: Receiver<Inbound>,
         peers: Vec<Sender<Inbound>>,
     ) -> Worker {
@@ -169,45 +171,17 @@ impl Worker {
                 let _ = own.send(Inbound::Wake);
             }
         });
-        let Surroundings {
-            placement,
-            batch_rows_max,
-            events,
-            readers,
-            published,
-            figures,
-            errors,
-            recovery,
-            storing,
-            sinks,
-            load,
-            edge_bytes_max,
-            pressure,
-            vault,
-        } = around;
         Worker {
             id,
-            sealing: Sealing::new(id, peers[id].clone(), events.clone(), storing.clone()),
-            router: Router::new(id, peers, placement.clone()),
-            reading: Reading {
-                placement: placement.clone(),
-                batch_rows_max,
-                figures: figures.clone(),
-                errors: errors.clone(),
-                vault,
-            },
-            placement,
-            events,
-            readers,
-            published,
-            figures,
-            errors,
-            recovery,
-            storing,
-            sinks,
-            load,
-            edge_bytes_max,
-            pressure,
+            sealing: Sealing::new(
+                id,
+                peers[id].clone(),
+                around.events.clone(),
+                around.storing.clone(),
+            ),
+            router: Router::new(id, peers, around.placement.clone()),
+            reading: around.reading(),
+            around,
             commands,
             inbox,
             waker,
@@ -250,7 +224,7 @@ impl Worker {
             busy |= self.take_turns();
             busy |= self.feed_tables();
             self.tell_passed();
-            self.holds_up = self.readers.is_stalled();
+            self.holds_up = self.around.readers.is_stalled();
             if !self.holds_up {
                 busy |= self.poll_inputs();
             }
@@ -264,13 +238,14 @@ impl Worker {
         }
     }
 
-    /// Takes the commands that are there. False for the end.
+    /// Takes the commands that are there, except those of another incarnation. False for the end.
     fn take_commands(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
-            if matches!(command, Command::Shutdown) {
-                return false;
+            match command.heard_in(self.around.storing.generation) {
+                Some(Command::Shutdown) => return false,
+                Some(command) => self.command(command),
+                None => {}
             }
-            self.command(command);
         }
         true
     }
@@ -313,8 +288,7 @@ impl Worker {
     }
 
     fn tell(&self, event: Event) {
-        // A coordinator that is gone means shutdown.
-        let _ = self.events.send(event);
+        self.around.events.tell(event);
     }
 
     fn command(&mut self, command: Command) {
@@ -356,7 +330,7 @@ impl Worker {
                     self.router.fence(id);
                     self.forget(id);
                     if !keep_sinks {
-                        self.sinks.end(id);
+                        self.around.sinks.end(id);
                     }
                 }
             }
@@ -377,11 +351,11 @@ impl Worker {
     /// Nothing is kept of a job that ended. Of one that stopped, what people read of it, its
     /// figures and its errors stay.
     fn forget(&self, id: RelationId) {
-        self.published.forget(id);
-        self.storing.forget(id);
-        if !self.published.catalog().stopped.contains_key(&id) {
-            self.figures.forget(id);
-            self.errors.lock().forget(id);
+        self.around.published.forget(id);
+        self.around.storing.forget(id);
+        if !self.around.published.catalog().stopped.contains_key(&id) {
+            self.around.figures.forget(id);
+            self.around.errors.lock().forget(id);
         }
     }
 
@@ -398,28 +372,27 @@ impl Worker {
             match catch(|| Ok(view.settle(needed))) {
                 Ok(true) => {
                     let needed = needed.clone();
-                    let (events, published) = (self.events.clone(), self.published.clone());
+                    let (events, published) =
+                        (self.around.events.clone(), self.around.published.clone());
                     let sum = move || {
                         let summed = catch(|| {
                             view.sum_pending(&needed);
                             Ok(())
                         });
                         if let Err(error) = summed {
-                            let failed = Event::Failed {
+                            events.tell(Event::Failed {
                                 relation: id,
                                 error,
-                            };
-                            // A coordinator that is gone means shutdown.
-                            let _ = events.send(failed);
+                            });
                             published.withdraw(id);
                         }
                     };
-                    drop(self.storing.tokio.spawn_blocking(sum));
+                    drop(self.around.storing.tokio.spawn_blocking(sum));
                 }
                 Ok(false) => {}
                 Err(error) => {
                     self.fail(id, error);
-                    self.published.withdraw(id);
+                    self.around.published.withdraw(id);
                 }
             }
         }
@@ -428,7 +401,7 @@ impl Worker {
     /// What runs now, in case that it ends the process.
     fn enter(&self, id: RelationId, closed: Epoch) {
         if self.recovering {
-            self.recovery.enter(self.id, id, closed);
+            self.around.recovery.enter(self.id, id, closed);
             failpoint::hit("recovery.run");
         }
     }
@@ -438,7 +411,7 @@ impl Worker {
     fn poll_inputs(&mut self) -> bool {
         let mut any = false;
         let waiting = self.upstream_of_work();
-        let takes_nothing = self.pressure.is_high() && !self.recovering;
+        let takes_nothing = self.around.pressure.is_high() && !self.recovering;
         self.holds_up = takes_nothing;
         let polled: Vec<(RelationId, usize)> = self
             .jobs
@@ -452,7 +425,7 @@ impl Worker {
             };
             let result = match &mut job.inputs[index].kind {
                 InputKind::Source(source) => {
-                    let full = || Some(behind(&self.sinks.full_one_behind(id)?));
+                    let full = || Some(behind(&self.around.sinks.full_one_behind(id)?));
                     let short = takes_nothing.then(|| SHORT_OF_MEMORY.to_string());
                     // A start has to come to where it was, whatever there is no room for.
                     match short.or_else(full).filter(|_| !self.recovering) {
@@ -519,13 +492,7 @@ impl Worker {
         };
         let (fragment, leaf) = (*fragment, *leaf);
         if !batch.is_empty() {
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Changes(batch, None),
-            });
+            self.deliver(id, fragment, leaf, Message::Changes(batch, None));
         }
         if !self.announced {
             self.announced = true;
@@ -548,6 +515,17 @@ impl Worker {
             }
         }
         all
+    }
+
+    /// A message that the worker itself has for a leaf; it waits behind those of its peers.
+    fn deliver(&mut self, job: RelationId, fragment: usize, leaf: usize, message: Message) {
+        self.router.local.push_back(Delivery {
+            job,
+            fragment,
+            leaf,
+            channel: 0,
+            message,
+        });
     }
 
     /// Hands messages to the actors of this worker.
@@ -680,7 +658,7 @@ impl Worker {
             taps: &job.taps,
             produced,
             router: &mut self.router,
-            errors: &self.errors,
+            errors: &self.around.errors,
             epoch: epoch.unwrap_or(self.epoch),
             last_passed: job.last_passed,
             closed: Vec::new(),
@@ -696,7 +674,7 @@ impl Worker {
             working.memory_bytes = closed.memory_bytes.unwrap_or(working.memory_bytes);
         }
         if self.recovering {
-            self.recovery.leave(self.id);
+            self.around.recovery.leave(self.id);
         }
         for closed in closed {
             self.sealing.add(id, closed.barrier.epoch, closed.sealed);

@@ -5,7 +5,7 @@ use super::Worker;
 use crate::actor::Actor;
 use crate::catch::catch;
 use crate::edge::Edge;
-use crate::exchange::{Delivery, Message, Route};
+use crate::exchange::{Message, Route};
 use crate::fragment::Fragment;
 use crate::job::{Input, InputKind, Job, TapState, TapTarget, build_actors, constant_rows};
 use crate::source::Source;
@@ -24,7 +24,7 @@ impl Worker {
     pub(super) fn start(&mut self, start: &StartJob) {
         let id = start.relation.id;
         // A restore is noted whenever it is: it can take all memory there is.
-        self.recovery.enter(self.id, id, Epoch(0));
+        self.around.recovery.enter(self.id, id, Epoch(0));
         failpoint::hit("recovery.run");
         if let StartMode::Shown(_) = start.mode {
             // That its rows cannot be read now is nothing new: it does not run.
@@ -32,10 +32,10 @@ impl Worker {
                 tracing::warn!(relation = %start.relation.name, %error, "the last complete answer \
                     cannot be read");
             }
-            return self.recovery.leave(self.id);
+            return self.around.recovery.leave(self.id);
         }
         let built = catch(|| self.build(start));
-        self.recovery.leave(self.id);
+        self.around.recovery.leave(self.id);
         match built {
             Ok(()) => {
                 self.started(id, start.mode);
@@ -64,9 +64,9 @@ impl Worker {
     /// the job stays as it is, and is resumed another time.
     fn store(&self) -> CheckpointStore {
         if self.recovering {
-            self.storing.store.patient()
+            self.around.storing.store.patient()
         } else {
-            self.storing.store.clone()
+            self.around.storing.store.clone()
         }
     }
 
@@ -75,7 +75,7 @@ impl Worker {
         let relation = &start.relation;
         let plan = relation.job.as_ref();
         let plan = plan.ok_or_else(|| Error::internal("a relation without a job has no rows"))?;
-        let mut actors = build_actors(relation, plan, &self.placement, self.id, None)?;
+        let mut actors = build_actors(relation, plan, &self.around.placement, self.id, None)?;
         let kept = plan.fragments.iter().flat_map(|f| f.nodes());
         let kept: Vec<u32> = kept
             .filter_map(|n| match n.op {
@@ -90,7 +90,7 @@ impl Worker {
         };
         self.restore(&only, &mut actors.fragments)?;
         if let Some(view) = actors.view {
-            self.published.show(relation.id, self.id, view);
+            self.around.published.show(relation.id, self.id, view);
         }
         Ok(())
     }
@@ -99,13 +99,13 @@ impl Worker {
     /// that gets all its written rows.
     fn feed_kept(&mut self, start: &StartJob) -> Result<()> {
         let id = start.relation.id;
-        if self.placement.writer(id) != self.id {
+        if self.around.placement.writer(id) != self.id {
             return Ok(());
         }
         let mut rows = Vec::new();
         for file in &start.kept {
             let store = self.store();
-            let bytes = self.storing.tokio.block_on(store.read_kept(file))?;
+            let bytes = self.around.storing.tokio.block_on(store.read_kept(file))?;
             rows.extend(decode_kept(&bytes).map_err(|e| e.context(&file.path))?);
         }
         for write in &start.rows {
@@ -122,13 +122,7 @@ impl Worker {
             return Ok(());
         };
         for changes in rows {
-            self.router.local.push_back(Delivery {
-                job: id,
-                fragment,
-                leaf,
-                channel: 0,
-                message: Message::Changes(changes, None),
-            });
+            self.deliver(id, fragment, leaf, Message::Changes(changes, None));
         }
         Ok(())
     }
@@ -140,18 +134,18 @@ impl Worker {
             .job
             .as_ref()
             .ok_or_else(|| Error::internal(format!("\"{}\" has no job", relation.name)))?;
-        let figures = self.figures.of(id);
+        let figures = self.around.figures.of(id);
         figures.set_name(relation);
         let sink = if relation.kind == RelationKind::Sink {
             let progress = start.sink.as_ref().map(|progress| match start.mode {
                 StartMode::Restored(epoch) => (progress, epoch),
                 _ => (progress, progress.through.unwrap_or_default()),
             });
-            Some(self.sinks.open(relation, progress)?)
+            Some(self.around.sinks.open(relation, progress)?)
         } else {
             None
         };
-        let mut actors = build_actors(relation, plan, &self.placement, self.id, sink)?;
+        let mut actors = build_actors(relation, plan, &self.around.placement, self.id, sink)?;
         self.restore(start, &mut actors.fragments)?;
         let restored = matches!(start.mode, StartMode::Restored(_));
         let fresh = !restored && start.mode != StartMode::Resuming;
@@ -176,13 +170,13 @@ impl Worker {
                     InputKind::Source(Box::new(source))
                 }
                 Op::TableRead => InputKind::Table(TableFeed::default()),
-                Op::Values { rows } => {
-                    InputKind::Values(if fresh && self.placement.vnodes(self.id).start == 0 {
+                Op::Values { rows } => InputKind::Values(
+                    if fresh && self.around.placement.vnodes(self.id).start == 0 {
                         constant_rows(&rows, &leaf.schema)?
                     } else {
                         None
-                    })
-                }
+                    },
+                ),
                 Op::Tap {
                     relation: upstream,
                     columns,
@@ -209,7 +203,7 @@ impl Worker {
             });
         }
         if let Some(view) = &actors.view {
-            self.published.show(id, self.id, view.clone());
+            self.around.published.show(id, self.id, view.clone());
         }
         let joined = match start.mode {
             StartMode::Restored(epoch) | StartMode::After(epoch) => Some(epoch),
@@ -246,7 +240,7 @@ impl Worker {
     }
 
     pub(super) fn sink_counts_from(&self, id: RelationId, epoch: Epoch) {
-        self.sinks.count_from(id, epoch);
+        self.around.sinks.count_from(id, epoch);
     }
 
     /// Connects a job that was built with the others on this worker.
@@ -274,9 +268,8 @@ impl Worker {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.prune_source();
         }
-        for delivery in self.early.remove(&id).unwrap_or_default() {
-            self.router.local.push_back(delivery);
-        }
+        let early = self.early.remove(&id).unwrap_or_default();
+        self.router.local.extend(early);
     }
 
     pub(super) fn upstreams(&self, id: RelationId) -> Vec<RelationId> {
@@ -308,7 +301,7 @@ impl Worker {
     }
 
     fn edge_to(&self, worker: WorkerId) -> Arc<Edge> {
-        let (bytes_max, load) = (self.edge_bytes_max, self.load.clone());
+        let (bytes_max, load) = (self.around.edge_bytes_max, self.around.load.clone());
         Arc::new(Edge::new(worker, bytes_max, load, self.waker.clone()))
     }
 
@@ -355,7 +348,7 @@ impl Worker {
     }
 
     pub(super) fn restore(&self, start: &StartJob, fragments: &mut [Fragment]) -> Result<()> {
-        let vnodes = self.placement.vnodes(self.id);
+        let vnodes = self.around.placement.vnodes(self.id);
         let mut restored = 0;
         for table in fragments
             .iter_mut()
@@ -370,15 +363,15 @@ impl Worker {
                 relation: start.relation.id,
                 table: spec.table,
             };
-            self.storing.know(table_id, spec.clone());
+            self.around.storing.know(table_id, spec.clone());
             let store = self.store();
             let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
                 table.restore(&rows);
                 restored += rows.num_rows() as u64;
-                self.recovery.progress(self.id, restored);
+                self.around.recovery.progress(self.id, restored);
                 Ok(())
             });
-            if let Err(error) = self.storing.tokio.block_on(read) {
+            if let Err(error) = self.around.storing.tokio.block_on(read) {
                 if error.kind() == ErrorKind::Unavailable && self.recovering {
                     self.tell(Event::NotRestored {
                         error: error.clone(),

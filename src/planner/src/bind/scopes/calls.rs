@@ -9,7 +9,7 @@
 
 use super::{Scopes, quoted};
 use crate::bind::moments;
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr,

@@ -2,7 +2,7 @@
 //! table's other columns may stand beside aggregates. Those that do are grouped by as well.
 
 use super::{Scope, Scopes, qualified};
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, ObjectName, ObjectNamePart, OrderBy, Query, Select,
     SelectItem, SelectItemQualifiedWildcardKind as Kind, VisitMut, VisitorMut,

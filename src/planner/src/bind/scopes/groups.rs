@@ -10,7 +10,7 @@
 use super::join::as_type;
 use super::{Scopes, UNNAMED, quoted};
 use crate::bind::names::hidden;
-use crate::parse::fold;
+use crate::names::fold;
 use crate::types::{BPCHAR, declared_digits, sql_type_to_arrow};
 use arrow_schema::DataType as ArrowType;
 use datafusion_sql::sqlparser::ast::{

@@ -3,7 +3,7 @@
 
 use super::{Column, Output, Scope, Scopes, UNNAMED, quoted};
 use crate::bind::names::{column_name, hidden};
-use crate::parse::fold;
+use crate::names::fold;
 use crate::types::{NUMERIC, sql_type_to_arrow};
 use arrow_schema::DataType;
 use datafusion_sql::sqlparser::ast::{

@@ -2,7 +2,8 @@
 
 use super::{Column, Scope, Scopes};
 use crate::coerce::MERGED;
-use crate::parse::{fold, parse_query};
+use crate::names::fold;
+use crate::parse::parse_query;
 use crate::types::{JSONB, is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, TimeUnit};
 use datafusion_sql::sqlparser::ast::{

@@ -16,7 +16,7 @@
 use super::{Output, Scope, Scopes, ambiguous, quoted};
 use crate::bind::moments::function;
 use crate::bind::names::hidden;
-use crate::parse::fold;
+use crate::names::fold;
 use datafusion_sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Ident, TableAlias, TableAliasColumnDef, TableFactor, Visit,
     Visitor,

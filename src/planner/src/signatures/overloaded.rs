@@ -1,17 +1,16 @@
-//! A function while its call is bound: it takes what PostgreSQL's signatures say
-//! ([`crate::signatures`]), and has their result's type. A rule of [`crate::coerce`] puts the
-//! function itself, with arguments of the declared types, in its place.
+//! A function while its call is bound: it takes what PostgreSQL's signatures say, and has their
+//! result's type. A rule (`coerce::resolve`) puts the function itself, with arguments of the
+//! declared types, in its place.
 //!
 //! While names are bound, integer constants and what is computed of them are `bigint`s still; so a
 //! `bigint` may stand for an `integer` here where no signature takes it otherwise. Types are final
 //! when the rule looks again.
 
-use super::external;
-use crate::coerce::no_operator;
-use crate::signatures::{
-    Arg, Call, Mismatch, Scalar, Signature, Type, choose, choose_operator, signatures, type_text,
-    unmatched,
-};
+use super::bind::{Call, unmatched};
+use super::choose::{Mismatch, choose, choose_operator, no_operator};
+use super::table::{Signature, signatures};
+use super::types::{Arg, Scalar, Type, type_text};
+use crate::error::external;
 use crate::types::BPCHAR;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::{DataFusionError, Result, ScalarValue, internal_err};
@@ -24,6 +23,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_common::{Error, SqlState, check_interrupt};
 
+/// A function as its calls are bound: by PostgreSQL's signatures, if it has some.
+pub fn bound(name: &str, function: &Arc<ScalarUDF>) -> Arc<ScalarUDF> {
+    match signatures(name) {
+        [] => function.clone(),
+        known => Arc::new(Overloaded::new(name, function.clone(), known)),
+    }
+}
+
 /// The function under one of its names.
 #[derive(Debug)]
 pub(crate) struct Overloaded {
@@ -35,11 +42,7 @@ pub(crate) struct Overloaded {
 }
 
 impl Overloaded {
-    pub(crate) fn new(
-        name: &str,
-        inner: Arc<ScalarUDF>,
-        signatures: &'static [Signature],
-    ) -> ScalarUDF {
+    fn new(name: &str, inner: Arc<ScalarUDF>, signatures: &'static [Signature]) -> ScalarUDF {
         let volatility = inner.signature().volatility;
         ScalarUDF::from(Overloaded {
             name: name.to_string(),

@@ -2,6 +2,7 @@
 //! one family and answers nothing for the others; `errors.slt` and the corpus of bad statements
 //! hold them to the version in use.
 
+use crate::names::similar;
 use arrow_schema::ArrowError;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::messages::{cannot_cast, plain, sql_types};
@@ -124,7 +125,7 @@ fn names(text: &str) -> Option<Error> {
         let close = rest
             .split_once("Did you mean '")
             .and_then(|(_, close)| close.split('\'').next())
-            .filter(|close| super::super::similar(name, [*close]).is_some());
+            .filter(|close| similar(name, [*close]).is_some());
         return Some(match close {
             Some(close) => error.with_hint(format!("Perhaps you meant \"{close}\".")),
             None => error.with_hint("No function matches the given name."),

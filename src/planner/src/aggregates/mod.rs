@@ -8,10 +8,14 @@
 //! others, and all window functions, are evaluated by [`Sums`], by the exact sums of doubles that
 //! are handed in, or value by value ([`variances`]).
 
-use super::sums::{self, IntervalSums, Statistic, Sums};
-use super::variances;
-use super::{collecting, evaluated};
-use crate::types::{NUMERIC, is_numeric_bytes};
+mod collecting;
+mod evaluated;
+mod ordered_sets;
+mod regressions;
+mod sums;
+mod variances;
+
+use crate::types::{NUMERIC, is_numeric_bytes, sql_type_name};
 use arrow_schema::{DataType, FieldRef, IntervalUnit};
 use datafusion_common::arrow::array::ArrayRef;
 use datafusion_common::arrow::compute;
@@ -25,6 +29,9 @@ use datafusion_expr::{
 };
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use sums::{IntervalSums, Statistic, Sums};
+
+pub(crate) use evaluated::array_agg;
 
 /// Digits of a `Decimal128` of which 2^63 can be added up in one.
 const ADDED_DIGITS: u8 = 19;
@@ -40,7 +47,7 @@ pub fn aggregates(
 }
 
 /// The same functions for planning; these are never evaluated.
-pub(super) fn for_planning() -> Vec<Arc<AggregateUDF>> {
+pub(crate) fn for_planning() -> Vec<Arc<AggregateUDF>> {
     with_postgres_types(None)
 }
 
@@ -69,8 +76,8 @@ fn with_postgres_types(doubles: Option<[Arc<AggregateUDF>; 2]>) -> Vec<Arc<Aggre
             signature: Signature::user_defined(Volatility::Immutable),
         }))
     };
-    let mut own = super::ordered_sets::functions();
-    own.extend(super::regressions::functions());
+    let mut own = ordered_sets::functions();
+    own.extend(regressions::functions());
     datafusion_functions_aggregate::all_default_aggregate_functions()
         .into_iter()
         .filter(|f| f.name() != "string_agg" && !own.iter().any(|o| o.name() == f.name()))
@@ -152,7 +159,7 @@ impl AggregateUDFImpl for PostgresAggregate {
         match arg_types {
             [t] => result_type(self.statistic, t).map_or_else(
                 || {
-                    let name = crate::types::sql_type_name(t);
+                    let name = sql_type_name(t);
                     plan_err!("Function '{}' does not accept {name}", self.name())
                 },
                 Ok,

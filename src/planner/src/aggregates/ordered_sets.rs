@@ -10,6 +10,7 @@
 //!
 //! Of an array of percentiles the result is an array. State: all values, and the percentile.
 
+use crate::error::external;
 use crate::types::{JSONB, is_numeric_bytes};
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{
@@ -229,7 +230,7 @@ impl Values {
             Some(ScalarValue::Float64(p)) => vec![*p],
             Some(ScalarValue::LargeBinary(Some(form))) => {
                 let value = Numeric::decode(form).and_then(|n| n.to_f64());
-                vec![Some(value.map_err(super::external)?)]
+                vec![Some(value.map_err(external)?)]
             }
             Some(ScalarValue::List(list)) if list.is_valid(0) => {
                 let values = doubles(&list.value(0))?;
@@ -239,7 +240,7 @@ impl Values {
         };
         for p in percentiles.iter().flatten() {
             if !(0.0..=1.0).contains(p) {
-                return Err(super::external(Error::user(
+                return Err(external(Error::user(
                     SqlState("22003"),
                     format!("percentile value {p} is not between 0 and 1"),
                 )));
@@ -292,7 +293,7 @@ fn on_line(
 ) -> Result<IntervalMonthDayNano> {
     let low = interval(low);
     let step = interval(high).minus(low).and_then(|d| d.times(part));
-    let value = step.and_then(|s| low.plus(s)).map_err(super::external)?;
+    let value = step.and_then(|s| low.plus(s)).map_err(external)?;
     Ok(IntervalMonthDayNano::new(
         value.months,
         value.days,
@@ -307,7 +308,7 @@ pub(super) fn doubles(values: &ArrayRef) -> Result<ArrayRef> {
     }
     let double = |form| {
         let value = Numeric::decode(form).and_then(|n| n.to_f64());
-        value.map_err(super::external)
+        value.map_err(external)
     };
     let forms = values.as_binary::<i64>();
     let doubles: Result<Float64Array> = forms.iter().map(|f| f.map(double).transpose()).collect();

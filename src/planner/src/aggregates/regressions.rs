@@ -6,6 +6,7 @@
 //! In a window whose frame moves, the pairs of the frame are kept and summed up anew.
 
 use super::ordered_sets::doubles;
+use crate::error::external;
 use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{Array, ArrayRef, AsArray};
@@ -225,7 +226,7 @@ impl Sums {
             xy,
         } = *self;
         if [xx, yy, xy].iter().any(|sum| sum.is_infinite()) {
-            return Err(super::external(tidemark_values::float::overflow()));
+            return Err(external(tidemark_values::float::overflow()));
         }
         if n < 1.0 {
             return Ok(None);

@@ -2,8 +2,9 @@
 //! of several checkpoints. Whatever is left, a manifest that was written names files that are there
 //! and whole; and no object that is there is less than whole.
 
-use super::disk::Disk;
-use super::*;
+use super::super::disk::Disk;
+use super::super::*;
+use crate::manifest::Manifest;
 use crate::{TableDelta, TableForm};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};

@@ -3,6 +3,7 @@
 //!
 //! State: [`Sum`] in its bytes; with DISTINCT, the values seen.
 
+use crate::error::external;
 use crate::types::is_numeric_bytes;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{Array, ArrayRef, AsArray};
@@ -100,7 +101,7 @@ impl Sums {
             Statistic::PopulationDeviation => sum.stddev_pop(),
             Statistic::SampleDeviation => sum.stddev_samp(),
         };
-        result.map_err(super::external)
+        result.map_err(external)
     }
 }
 
@@ -132,7 +133,7 @@ fn each(values: &ArrayRef, mut f: impl FnMut(Numeric)) -> Result<()> {
         }
         t if is_numeric_bytes(t) => {
             for form in values.as_binary::<i64>().iter().flatten() {
-                f(Numeric::decode(form).map_err(super::external)?);
+                f(Numeric::decode(form).map_err(external)?);
             }
             Ok(())
         }
@@ -162,7 +163,7 @@ impl Accumulator for Sums {
                 .try_for_each(|list| each(&list, |v| self.add(v)));
         }
         for state in states[0].as_binary::<i32>().iter().flatten() {
-            let part = Sum::decode(state).map_err(super::external)?;
+            let part = Sum::decode(state).map_err(external)?;
             self.sum.merge(&part);
         }
         Ok(())
@@ -193,11 +194,11 @@ impl Accumulator for Sums {
             return ScalarValue::try_from(&self.output);
         };
         Ok(match &self.output {
-            DataType::Int64 => ScalarValue::Int64(Some(value.to_i64().map_err(super::external)?)),
+            DataType::Int64 => ScalarValue::Int64(Some(value.to_i64().map_err(external)?)),
             DataType::Decimal128(precision, scale) => {
                 let fitted = value
                     .fit(i32::from(*precision), i32::from(*scale))
-                    .map_err(super::external)?;
+                    .map_err(external)?;
                 let unscaled = fitted.to_i128((*scale).into());
                 ScalarValue::Decimal128(unscaled, *precision, *scale)
             }
@@ -310,7 +311,7 @@ impl Accumulator for IntervalSums {
         }
         match self.result() {
             Some(sum) => Ok(ScalarValue::IntervalMonthDayNano(Some(sum))),
-            None => Err(super::external(Error::user(
+            None => Err(external(Error::user(
                 SqlState("22008"),
                 "interval out of range",
             ))),

@@ -6,6 +6,7 @@
 //! the values seen, which come in their order.
 
 use super::sums::Statistic;
+use crate::error::external;
 use arrow_schema::{DataType, Field, FieldRef};
 use datafusion_common::arrow::array::{Array, ArrayRef, AsArray};
 use datafusion_common::arrow::datatypes::Float64Type;
@@ -94,7 +95,7 @@ struct Sums {
 }
 
 pub(super) fn overflow<T>() -> Result<T> {
-    Err(super::external(Error::user(
+    Err(external(Error::user(
         SqlState("22003"),
         "value out of range: overflow",
     )))

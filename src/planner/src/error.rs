@@ -7,13 +7,17 @@
 //! A statement that cannot be planned is the statement's error: `0A000` where nothing better is
 //! known. An error that nobody expected of one that runs is `XX000`.
 
+mod syntax;
 mod text;
 
+use crate::names::similar;
 use crate::statement::Positions;
 use datafusion_common::{DataFusionError, SchemaError};
 use datafusion_sql::sqlparser::tokenizer::Location;
 use tidemark_common::{Error, SqlState};
 use tidemark_plan::messages::{arrow_error, plain};
+
+pub(crate) use syntax::parser_error;
 
 /// Wraps our own error so that it comes out of DataFusion unchanged.
 pub(crate) fn external(error: Error) -> DataFusionError {
@@ -73,9 +77,7 @@ impl Translation<'_> {
             DataFusionError::External(inner) => self.foreign(inner.as_ref()),
             DataFusionError::SchemaError(schema, _) => schema_error(schema),
             DataFusionError::NotImplemented(text) => text::not_implemented(text),
-            DataFusionError::SQL(parser, _) => {
-                crate::parse::parser_error((**parser).clone(), self.positions)
-            }
+            DataFusionError::SQL(parser, _) => parser_error((**parser).clone(), self.positions),
             DataFusionError::Plan(text) | DataFusionError::Configuration(text) => {
                 text::recognised(text).unwrap_or_else(|| unsupported(text))
             }
@@ -177,7 +179,7 @@ fn schema_error(error: &SchemaError) -> Error {
                     ),
                 );
             }
-            match super::similar(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {
+            match similar(&field.name, valid_fields.iter().map(|f| f.name.as_str())) {
                 Some(close) => error.with_hint(format!(
                     "Perhaps you meant to reference the column \"{close}\"."
                 )),

@@ -1,0 +1,97 @@
+//! The options in WITH that the planner reads itself, and those that are secrets.
+
+use crate::statement::Name;
+use std::collections::BTreeMap;
+use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::{Hidden, OnError, SecretName};
+
+/// `22023` for an option that is not among `known`.
+pub(crate) fn only_options(options: &BTreeMap<String, String>, known: &[&str]) -> Result<()> {
+    let unknown: Vec<&str> = options
+        .keys()
+        .map(String::as_str)
+        .filter(|option| !known.contains(option))
+        .collect();
+    let [first, more @ ..] = unknown.as_slice() else {
+        return Ok(());
+    };
+    let error = Error::user(
+        SqlState::INVALID_PARAMETER,
+        format!("unknown option \"{first}\""),
+    );
+    let error = match more {
+        [] => error,
+        _ => error.with_detail(format!("Unknown are also: {}.", more.join(", "))),
+    };
+    Err(error.with_hint(match known {
+        [] => "A view has no options.".to_string(),
+        _ => format!("Options are: {}.", known.join(", ")),
+    }))
+}
+
+/// `on_error` among the options.
+pub(crate) fn on_error(options: &BTreeMap<String, String>) -> Result<OnError> {
+    match options.get("on_error").map(|v| v.to_lowercase()).as_deref() {
+        None | Some("log") => Ok(OnError::Log),
+        Some("fail") => Ok(OnError::Fail),
+        Some("null") => Ok(OnError::Null),
+        Some(other) => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"on_error\" cannot be \"{other}\""),
+        )
+        .with_hint("It is one of log, fail and null.")),
+    }
+}
+
+/// A boolean option.
+pub(crate) fn flag(options: &BTreeMap<String, String>, name: &str, default: bool) -> Result<bool> {
+    match options.get(name).map(|v| v.to_lowercase()).as_deref() {
+        None => Ok(default),
+        Some("true" | "on" | "1" | "t") => Ok(true),
+        Some("false" | "off" | "0" | "f") => Ok(false),
+        Some(other) => Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!("option \"{name}\" cannot be \"{other}\""),
+        )
+        .with_hint("It is true or false.")),
+    }
+}
+
+/// Options that say what the relation is, and so are no secrets.
+const READ_BY_PLANNER: &[&str] = &[
+    "connector",
+    "on_error",
+    "type",
+    "primary_key",
+    "snapshot",
+    "force_append_only",
+    "appendonly",
+    "retention_seconds",
+    "nexmark.table.type",
+];
+
+/// The options that are secrets, by their names; what they hold is not known here.
+pub(crate) fn references(
+    secrets: &BTreeMap<String, Name>,
+    position: usize,
+) -> Result<BTreeMap<String, Hidden>> {
+    if let Some(option) = secrets
+        .keys()
+        .find(|k| READ_BY_PLANNER.contains(&k.as_str()))
+    {
+        let message = format!("option \"{option}\" cannot be a SECRET");
+        return Err(Error::user(SqlState::INVALID_PARAMETER, message).at(position));
+    }
+    let reference = |(option, name): (&String, &Name)| {
+        let secret = SecretName {
+            schema_name: name.schema.clone().unwrap_or_default(),
+            name: name.name.clone(),
+        };
+        let hidden = Hidden {
+            sealed: String::new(),
+            secret: Some(secret),
+        };
+        (option.clone(), hidden)
+    };
+    Ok(secrets.iter().map(reference).collect())
+}
