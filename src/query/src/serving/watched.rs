@@ -8,7 +8,7 @@
 //!
 //! *What is computed at once stays small,* whatever the values are, so that one step takes neither
 //! much memory nor long. A projection takes as many rows at a time as its values fit a step
-//! together ([`STEP_BYTES`], less where many queries run), a row at least; filters and arguments of
+//! together ([`STEP_BYTES`], less where many queries run and at the beginning), a row at least; filters and arguments of
 //! aggregates ([`piecewise`]) likewise. Larger batches are cut before they go on. Of the side of a
 //! join that is read last, as many rows come at a time as may stand beside the widest row of the
 //! other.
@@ -47,6 +47,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 /// Bytes of values that are computed in one step at most, if they are of more than one row.
 pub(super) const STEP_BYTES: usize = 2 << 20;
 
+/// Bytes of the first steps of what goes to a client. Steps grow with what has been passed on, by a
+/// byte for each [`PASSED_FOR_ONE`]: of an answer that is not read only little is on its way.
+pub(super) const FIRST_STEP_BYTES: usize = 32 << 10;
+const PASSED_FOR_ONE: usize = 64;
+
+/// Rows that a filter puts together of texts and lists, which may be long.
+const WIDE_ROWS: usize = 1024;
+
 /// Bytes of a batch that goes on as it is.
 const BATCH_BYTES: usize = 16 << 20;
 
@@ -55,6 +63,8 @@ const BATCH_BYTES: usize = 16 << 20;
 pub(super) struct Bounds {
     /// It ends when this is set.
     pub stop: Arc<AtomicBool>,
+    /// Bytes of the first steps.
+    pub first_step: usize,
     /// Bytes of a step, and of what goes to the client at once.
     pub step: usize,
 }
@@ -96,8 +106,16 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn
     };
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         let condition = Piecewise::of(filter.predicate().clone(), step);
+        let fields = filter.schema().fields().clone();
+        let is_wide = fields
+            .iter()
+            .any(|f| f.data_type().primitive_width().is_none());
+        let rows = match is_wide {
+            true => filter.batch_size().min(WIDE_ROWS),
+            false => filter.batch_size(),
+        };
         let filter = FilterExecBuilder::from(filter).with_predicate(condition);
-        return Ok(Arc::new(filter.build()?));
+        return Ok(Arc::new(filter.with_batch_size(rows).build()?));
     }
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
         let condition = join.filter().map(of_join);
