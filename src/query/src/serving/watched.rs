@@ -52,8 +52,8 @@ pub(super) const STEP_BYTES: usize = 2 << 20;
 pub(super) const FIRST_STEP_BYTES: usize = 32 << 10;
 const PASSED_FOR_ONE: usize = 64;
 
-/// Rows that a filter puts together of texts and lists, which may be long.
-const WIDE_ROWS: usize = 1024;
+/// Rows that a filter puts together of texts and lists, which may be long, for a client.
+const WIDE_ROWS: usize = 256;
 
 /// Bytes of a batch that goes on as it is.
 const BATCH_BYTES: usize = 16 << 20;
@@ -78,7 +78,7 @@ pub(super) fn watched(
         // What is known of a node's rows stays as it was: made anew for each, it would be made anew
         // for all above, which takes minutes for hundreds of joins.
         let known = plan.properties().clone();
-        let plan = with_small_steps(plan, bounds.step)?;
+        let plan = with_small_steps(plan, bounds)?;
         let plan = with_watched_sides(plan, bounds)?;
         let computes = plan
             .downcast_ref::<ProjectionExec>()
@@ -95,7 +95,11 @@ pub(super) fn watched(
 }
 
 /// The node with conditions and arguments that are evaluated in small steps.
-fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_small_steps(
+    plan: Arc<dyn ExecutionPlan>,
+    bounds: &Bounds,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let step = bounds.step;
     let of_join = |filter: &JoinFilter| {
         let condition = Piecewise::of(filter.expression().clone(), step);
         JoinFilter::new(
@@ -110,7 +114,7 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn
         let is_wide = fields
             .iter()
             .any(|f| f.data_type().primitive_width().is_none());
-        let rows = match is_wide {
+        let rows = match is_wide && bounds.first_step < bounds.step {
             true => filter.batch_size().min(WIDE_ROWS),
             false => filter.batch_size(),
         };
