@@ -1,5 +1,5 @@
-//! Who holds how much memory, for `SHOW MEMORY` and `/metrics`: parts that add up to what the kernel
-//! counts for the process, but for what nobody counts.
+//! Who holds how much memory, for `SHOW MEMORY` and `/metrics`: parts that add up to what the
+//! kernel counts for the process, but for what nobody counts.
 
 use crate::Server;
 use std::sync::LazyLock;

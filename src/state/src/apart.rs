@@ -60,8 +60,8 @@ pub struct Apart {
 }
 
 impl Apart {
-    /// Cuts `batches` into `parts` by the columns at `key`, or all where that is empty. Calls `rest`
-    /// after each batch.
+    /// Cuts `batches` into `parts` by the columns at `key`, or all where that is empty. Calls
+    /// `rest` after each batch.
     pub fn new(
         batches: Vec<ChangeBatch>,
         key: &[usize],

@@ -8,10 +8,10 @@
 //!
 //! *What is computed at once stays small,* whatever the values are, so that one step takes neither
 //! much memory nor long. A projection takes as many rows at a time as its values fit a step
-//! together ([`STEP_BYTES`], less where many queries run and at the beginning), a row at least; filters and arguments of
-//! aggregates ([`piecewise`]) likewise. Larger batches are cut before they go on. Of the side of a
-//! join that is read last, as many rows come at a time as may stand beside the widest row of the
-//! other.
+//! together ([`STEP_BYTES`], less where many queries run and at the beginning), a row at least;
+//! filters and arguments of aggregates ([`piecewise`]) likewise. Larger batches are cut before
+//! they go on. Of the side of a join that is read last, as many rows come at a time as may stand
+//! beside the widest row of the other.
 //!
 //! *What is held is counted,* where DataFusion does not: what a projection has computed, until it
 //! computes the next; and the input of window functions that need it whole.

@@ -230,8 +230,8 @@ impl Pending {
         self.groups.values().cloned().partition(|g| g.last <= epoch)
     }
 
-    /// Takes changes up to `epoch` out, `rows_max` rows or a batch more, each with the last epoch of
-    /// its group; and tells whether there are more.
+    /// Takes changes up to `epoch` out, `rows_max` rows or a batch more, each with the last epoch
+    /// of its group; and tells whether there are more.
     pub(super) fn take(
         &mut self,
         epoch: Epoch,
