@@ -2,10 +2,10 @@
 //! [`gauge`] and kept in a static there; `/metrics` prints them all. Label values are created once
 //! (at job start), never on a hot path.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 use std::sync::OnceLock;
 
-pub use prometheus::IntGauge;
+pub use prometheus::{IntGauge, IntGaugeVec};
 
 fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();

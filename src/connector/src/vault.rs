@@ -62,8 +62,9 @@ impl Key {
     fn parse(text: &str, origin: &str) -> Result<Key> {
         let text = text.trim();
         let hex = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+        let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit());
         let bytes = match text.len() {
-            n if n == 2 * KEY_BYTES => (0..n).step_by(2).map(hex).collect(),
+            n if n == 2 * KEY_BYTES && is_hex => (0..n).step_by(2).map(hex).collect(),
             _ => BASE64.decode(text).ok(),
         };
         match bytes.filter(|bytes: &Vec<u8>| bytes.len() == KEY_BYTES) {
@@ -102,13 +103,8 @@ impl Vault {
             }
             None => {
                 let path = data_dir.join(KEY_FILE);
-                let origin = path.display().to_string();
-                let text = match std::fs::read_to_string(&path) {
-                    Ok(text) => Some(text),
-                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-                    Err(e) => return Err(unread(&origin, &e)),
-                };
-                (Some(path), origin, text)
+                let text = read_key(&path)?;
+                (Some(path.clone()), path.display().to_string(), text)
             }
         };
         let key = text.map(|text| Key::parse(&text, &origin)).transpose()?;
@@ -142,7 +138,7 @@ impl Vault {
     /// Errors: `F0000` without the key that sealed it, `XX001` for a damaged one.
     pub fn unseal(&self, sealed: &str) -> Result<String> {
         let damaged = || Error::corrupt("a sealed secret is damaged");
-        let mut parts = sealed.split(':');
+        let mut parts = sealed.splitn(3, ':');
         let (Some(VERSION), Some(id), Some(bytes)) = (parts.next(), parts.next(), parts.next())
         else {
             return Err(damaged());
@@ -191,27 +187,52 @@ impl Vault {
         }
         let path = self.own.as_deref();
         let path = path.ok_or_else(|| Error::internal("a key that was named is not there"))?;
-        let mut bytes = [0; KEY_BYTES];
-        random(&mut bytes)?;
-        write_key(path, &BASE64.encode(bytes)).map_err(|e| unread(&self.origin, &e))?;
-        tracing::info!(file = %self.origin, "a key for secrets was made");
-        let made = Arc::new(Key::new(&bytes)?);
+        // One may have been made, and not be known to be durable.
+        if read_key(path)?.is_none() {
+            let mut bytes = [0; KEY_BYTES];
+            random(&mut bytes)?;
+            write_key(path, &BASE64.encode(bytes)).map_err(|e| unread(&self.origin, &e))?;
+            tracing::info!(file = %self.origin, "a key for secrets was made");
+        }
+        sync_folder(path).map_err(|e| unread(&self.origin, &e))?;
+        let text = read_key(path)?.unwrap_or_default();
+        let made = Arc::new(Key::parse(&text, &self.origin)?);
         *key = Some(made.clone());
         Ok(made)
     }
 }
 
-/// Durable before anything is sealed with it. A file that is there already is somebody else's.
+/// The text of the data folder's key file, if there is one.
+fn read_key(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(unread(&path.display().to_string(), &e)),
+    }
+}
+
+/// A key file is there whole or not at all, wherever this ends. One that is there stays.
 fn write_key(path: &Path, text: &str) -> std::io::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    match std::fs::remove_file(&unfinished) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
     let mut options = std::fs::OpenOptions::new();
     let mut file = options
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
+        .open(&unfinished)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
+    std::fs::hard_link(&unfinished, path)?;
+    std::fs::remove_file(&unfinished)
+}
+
+/// The file's name is durable before anything is sealed with what is in it.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::File::open(folder)?.sync_all()
 }
@@ -292,7 +313,32 @@ mod tests {
             );
             assert!(vault.unseal(&sealed[..at]).is_err());
         }
+        assert!(vault.unseal(&format!("{sealed}:A")).is_err());
         assert!(!folder.join(KEY_FILE).exists());
+    }
+
+    #[test]
+    fn the_making_of_a_key_may_end_anywhere() {
+        let folder = folder("crash");
+        let unfinished = folder.join("secret.unfinished");
+        // It ended while the key was written: there is none yet, and the next start makes one.
+        std::fs::write(&unfinished, "q83v").unwrap();
+        let vault = Vault::open(None, "", &folder).unwrap();
+        let sealed = vault.seal("hunter2").unwrap();
+        assert!(!unfinished.exists());
+        let again = Vault::open(None, "", &folder).unwrap();
+        assert_eq!(again.unseal(&sealed).unwrap(), "hunter2");
+        // It ended when the file had its name: that key is used, not another made.
+        let late = Vault::open(None, "", &folder).unwrap();
+        *late.key.lock() = None;
+        assert_eq!(again.unseal(&late.seal("x").unwrap()).unwrap(), "x");
+        // A file that holds no key is never taken for none.
+        std::fs::write(folder.join(KEY_FILE), "").unwrap();
+        let error = Vault::open(None, "", &folder).err().unwrap();
+        assert!(
+            error.message().contains("has no key of 32 bytes"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -392,7 +392,7 @@ impl Engine {
             rows_per_second: f.rate(rows),
             epoch,
             epochs_behind,
-            memory_bytes: f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum(),
+            memory_bytes: f.memory_bytes(),
             late_rows: f.late.load(Ordering::Relaxed),
             undelivered_epochs: sink.undelivered_epochs,
             error: stopped

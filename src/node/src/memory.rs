@@ -17,7 +17,6 @@
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tidemark_common::memory::about;
@@ -238,10 +237,7 @@ impl Memory {
     }
 
     fn note(&self) {
-        let bytes = |(id, f): (RelationId, Arc<JobFigures>)| {
-            let bytes = f.memory.iter().map(|m| m.load(Ordering::Relaxed)).sum();
-            (id, bytes)
-        };
+        let bytes = |(id, f): (RelationId, Arc<JobFigures>)| (id, f.memory_bytes());
         let mut notes = self.notes.lock();
         if notes.len() == NOTES_KEPT {
             notes.pop_front();
@@ -376,6 +372,7 @@ pub fn allocated_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
     use tidemark_control::inputs::{Input, Inputs};
 
     const MB: u64 = 1 << 20;

@@ -51,6 +51,9 @@ pub enum NewKeys {
     Known,
 }
 
+/// Bytes of a write from which on it leaves the head as soon as it can be read.
+const LARGE_BYTES: usize = 1 << 20;
+
 /// Exclusive write access to some tables.
 pub struct WriteGuard {
     writers: Arc<TableWriters>,
@@ -578,7 +581,8 @@ impl WriteGuard {
         // which they were resolved.
         let mut tables = self.tables;
         let changes = tables.values().flat_map(|locked| &locked.changes);
-        check_write_bytes(changes.map(changes_bytes).sum())?;
+        let bytes = changes.map(changes_bytes).sum();
+        check_write_bytes(bytes)?;
         let writers = &self.writers;
         for (table, locked) in tables
             .iter()
@@ -660,6 +664,12 @@ impl WriteGuard {
                 Written::Stored(_) => locked.head.pass(),
             }
         }
+        if bytes >= LARGE_BYTES {
+            let head = |l: &Locked| OwnedMutexGuard::mutex(&l.head).clone();
+            let heads = tables.iter().map(|(table, l)| (*table, head(l)));
+            let readers = writers.readers.clone();
+            tokio::spawn(forget_readable(heads.collect(), decision.clone(), readers));
+        }
         if !stored.is_empty() {
             let readers = writers.readers.clone();
             tokio::spawn(keep_locked(tables, stored, decision.clone(), fate, readers));
@@ -701,6 +711,24 @@ impl WriteGuard {
     /// Submits the writes and returns at once (`dml_commit = 'async'`).
     pub async fn commit_async(self) -> Result<()> {
         self.submit_somewhere().await.map(drop)
+    }
+}
+
+/// Takes what was written out of the heads when it can be read; small writes stay there until the
+/// next one comes.
+async fn forget_readable(
+    heads: Vec<(RelationId, Arc<tokio::sync::Mutex<TableHead>>)>,
+    decision: Decision,
+    readers: Arc<Readers>,
+) {
+    let Ok(epoch) = decision.await else {
+        return;
+    };
+    for (table, head) in heads {
+        // A log that fails lets nobody read more.
+        if readers.wait_readable(&[table], epoch).await.is_ok() {
+            head.lock().await.forget(readers.readable(table));
+        }
     }
 }
 

@@ -87,4 +87,8 @@ pub trait Operator: Send {
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {
         Vec::new()
     }
+    /// Bytes that it holds beside them, if they grow with its input.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
 }

@@ -1,7 +1,8 @@
 //! Keeps a relation's rows for reads and later jobs, and passes its input on.
 //!
 //! Algebra: the identity. State: the rows themselves, in a [`ViewPartition`] that readers share. A
-//! batch is passed on at once; at the barrier the epoch's batches are consolidated into the view.
+//! batch is passed on at once; at the barrier the epoch's batches are consolidated into the view,
+//! part by part where they are many.
 //! Merging them into the view's base is the engine's business, because it knows which epochs are
 //! being read.
 //!
@@ -62,11 +63,15 @@ impl Operator for Materialize {
         out.send(batch)
     }
 
-    fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
-        self.table
-            .view()
-            .append(barrier.epoch, std::mem::take(&mut self.epoch));
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
+        let changes = std::mem::take(&mut self.epoch);
+        let (view, rest) = (self.table.view(), &mut || out.look_up());
+        view.append_in_parts(barrier.epoch, changes, rest);
         Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.epoch.iter().map(ChangeBatch::bytes).sum()
     }
 
     fn tables(&mut self) -> Vec<&mut dyn StateTable> {

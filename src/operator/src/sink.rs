@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, UInt32Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use tidemark_changelog::{ChangeBatch, hash_columns};
 use tidemark_common::{Epoch, Result};
-use tidemark_state::{KeyIndex, consolidate};
+use tidemark_state::{Apart, KeyIndex, Parts, consolidate};
 
 /// Receives, at a barrier, the epoch, its changes in delivery order and the hash over them; not
 /// called for an epoch without changes.
@@ -51,7 +51,7 @@ impl Operator for Sink {
         Ok(())
     }
 
-    fn on_barrier(&mut self, barrier: &Barrier, _out: &mut dyn Out) -> Result<()> {
+    fn on_barrier(&mut self, barrier: &Barrier, out: &mut dyn Out) -> Result<()> {
         let batches = std::mem::take(&mut self.epoch);
         // A resumed sink is told the difference to what it had been told: retractions in that
         // cancel, if nothing ever leaves.
@@ -59,15 +59,38 @@ impl Operator for Sink {
         let changes = if batches.is_empty() || self.append_only && inserts {
             batches
         } else {
-            in_order(consolidate(&self.schema, &batches), &self.key)
+            self.consolidated(batches, &mut || out.look_up())
         };
-        if !changes.is_empty() {
-            let hash = changes
-                .iter()
-                .fold(0u64, |sum, batch| sum.wrapping_add(hash_of(batch)));
-            (self.output)(barrier.epoch, changes, hash);
+        if changes.is_empty() {
+            return Ok(());
         }
+        let mut hash = 0u64;
+        for batch in &changes {
+            hash = hash.wrapping_add(hash_of(batch));
+            out.look_up();
+        }
+        (self.output)(barrier.epoch, changes, hash);
         Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.epoch.iter().map(ChangeBatch::bytes).sum()
+    }
+}
+
+impl Sink {
+    /// The changes of an epoch in delivery order; where they are many, that of parts which have no
+    /// key in common, one after the other.
+    fn consolidated(&self, batches: Vec<ChangeBatch>, rest: &mut dyn FnMut()) -> Vec<ChangeBatch> {
+        let parts = Parts::of(batches.iter().map(ChangeBatch::num_rows).sum());
+        let apart = Apart::new(batches, &self.key, parts, rest);
+        let mut changes = Vec::new();
+        for part in 0..apart.count() {
+            let part = consolidate(&self.schema, &apart.part(part));
+            changes.extend(in_order(part, &self.key));
+            rest();
+        }
+        changes
     }
 }
 

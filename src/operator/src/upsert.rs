@@ -38,6 +38,7 @@ use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_common::Result;
 use tidemark_plan::{Conflict, VERSION_TYPE, time_and_split, version};
+use tidemark_state::table::PIECE_ROWS;
 use tidemark_state::{ABSENT, KeyIndex, SlotColumns, StateTable, TableDelta, TableForm, TableSpec};
 
 /// Nothing is known under the id.
@@ -396,16 +397,9 @@ impl UpsertTable {
     }
 }
 
-impl StateTable for UpsertTable {
-    fn spec(&self) -> TableSpec {
-        self.spec.clone()
-    }
-
-    fn seal(&mut self) -> Option<TableDelta> {
-        let dirty = std::mem::take(&mut self.dirty);
-        if dirty.is_empty() {
-            return None;
-        }
+impl UpsertTable {
+    /// Where some keys stand.
+    fn seal_piece(&mut self, dirty: &[u32]) -> TableDelta {
         let (known, deleted): (Vec<u32>, Vec<u32>) = dirty
             .iter()
             .partition(|id| self.state[**id as usize] != NOTHING);
@@ -445,12 +439,25 @@ impl StateTable for UpsertTable {
             delete_vnodes: self.vnodes(&deleted),
         };
         for id in dirty {
-            self.is_dirty[id as usize] = false;
+            self.is_dirty[*id as usize] = false;
         }
         for id in deleted {
             self.index.remove(id);
         }
-        Some(delta)
+        delta
+    }
+}
+
+impl StateTable for UpsertTable {
+    fn spec(&self) -> TableSpec {
+        self.spec.clone()
+    }
+
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>)) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for some in dirty.chunks(PIECE_ROWS) {
+            each(Some(self.seal_piece(some)));
+        }
     }
 
     fn restore(&mut self, rows: &RecordBatch) {

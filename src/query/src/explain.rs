@@ -4,6 +4,7 @@ use crate::asker::Asker;
 use crate::error::from_datafusion;
 use crate::serving::physical_plan;
 use crate::serving::query::plan_query;
+use crate::serving::threads::Taker;
 use datafusion::physical_plan::displayable;
 use datafusion::sql::sqlparser::ast;
 use futures::TryStreamExt;
@@ -34,7 +35,7 @@ impl Asker {
         let (physical, mut lines) = planned.await?;
         if analyze {
             let started = std::time::Instant::now();
-            let running = self.start_plan(physical)?;
+            let running = self.start_plan(physical, Taker::Statement)?;
             let rows: usize = running
                 .rows
                 .try_fold(0, |n, b| async move { Ok(n + b.num_rows()) })

@@ -110,6 +110,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 async fn metrics(State(slot): State<Slot>) -> impl IntoResponse {
     if let Some(server) = slot.get() {
         server.engine.observe();
+        crate::memory::observe(server);
     }
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod create_as;
 pub mod ddl;
 pub mod http;
+pub mod memory;
 pub mod prepared;
 pub mod protocol;
 pub mod session;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::Result;
 use tidemark_common::config::Config;
+use tidemark_common::memory::Account;
 use tidemark_node::Engine;
 use tidemark_query::commons::Commons;
 use tidemark_query::serving::Serving;
@@ -40,6 +42,8 @@ pub struct Server {
     pub background: Background,
     /// Who comes in.
     pub gate: auth::Gate,
+    /// Memory of the sessions themselves.
+    pub sessions: Account,
     /// TLS, if a certificate is configured.
     pub tls: Option<Arc<tls::Tls>>,
     /// The node's configuration.
@@ -58,6 +62,7 @@ impl Server {
             connections: Arc::new(Semaphore::new(config.max_connections)),
             background: Background::default(),
             gate: auth::Gate::new(&config)?,
+            sessions: Account::default(),
             tls,
             config,
         }))

@@ -5,6 +5,7 @@
 //! 1.
 
 use clap::Parser;
+use futures::FutureExt;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Error, ErrorKind, Result};
@@ -152,7 +153,7 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
         eprintln!("  password  {password}  (of root; it is shown this once)\n");
     }
     tokio::select! {
-        () = accept(&sql, |socket| protocol::serve(server.clone(), socket)) => {}
+        () = accept(&sql, |socket| counted(&server, protocol::serve(server.clone(), socket))) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
         _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
     }
@@ -213,6 +214,16 @@ fn reachable(address: &str) -> (&str, &str) {
         "[::]" => ("[::1]", port),
         other => (other, port),
     }
+}
+
+/// A session, whose memory counts until it ends.
+fn counted(
+    server: &Server,
+    session: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let bytes = std::mem::size_of_val(&session) + protocol::BESIDE_BYTES;
+    let held = server.sessions.hold(bytes as u64);
+    session.map(move |()| drop(held))
 }
 
 /// Hands the clients that come to `serve`, for ever.

@@ -1,5 +1,6 @@
 //! SHOW, DESCRIBE and EXPLAIN.
 
+use crate::memory;
 use crate::session::Session;
 use std::sync::Arc;
 use tidemark_common::memory::about;
@@ -307,26 +308,10 @@ impl Session {
 
     /// Who holds how much memory.
     fn show_memory(&self) -> Result<Outcome> {
-        let held = self.server.engine.memory();
-        let queries = self.server.serving.memory_used();
-        let parts = [
-            ("state of jobs", held.state),
-            ("changes between jobs", held.on_the_way),
-            ("changes that sinks have not delivered", held.undelivered),
-            ("records fetched ahead", held.fetched),
-            ("checkpoints being stored", held.storing),
-            ("queries", queries),
-            ("program and mapped files", held.program),
-            ("free memory that the allocator keeps", held.free),
-        ];
-        let known: u64 = parts.iter().map(|(_, bytes)| bytes).sum();
-        let other = held.resident.saturating_sub(known);
-        let whole = [
-            ("everything else", other),
-            ("process", held.resident),
-            ("limit", held.limit),
-        ];
-        let rows = parts.into_iter().chain(whole).map(|(what, bytes)| {
+        let held = memory::held(&self.server);
+        let parts = held.parts.iter().map(|part| (part.name, part.bytes));
+        let whole = [("process", held.process), ("limit", held.limit)];
+        let rows = parts.chain(whole).map(|(what, bytes)| {
             let state = (what == "process" && held.is_short)
                 .then(|| "memory runs short: sources are not read and writes wait".to_string());
             vec![

@@ -54,6 +54,61 @@ def test_what_show_memory_names_adds_up_to_the_process(own_server, kafka):
         session.close()
 
 
+def test_the_parts_add_up_after_loads_of_every_kind(own_server):
+    """When memory is calm, what SHOW MEMORY names is the process, whatever was done before."""
+    own_server.start(max_connections=700)
+
+    def adds_up():
+        eventually(lambda: parts_add_up(own_server), timeout=60)
+
+    rows = 250_000
+    fill(own_server, rows)
+    adds_up()
+    own_server.run("""
+        CREATE MATERIALIZED VIEW counts AS SELECT b % 50000 AS g, count(*) AS n, max(a) AS m FROM t GROUP BY 1;
+        CREATE MATERIALIZED VIEW pairs AS SELECT t.k, t.a, c.n FROM t JOIN counts c ON c.g = t.k;
+    """)
+    adds_up()
+    state = held(own_server)["state of jobs"]
+    own_server.run("CREATE INDEX by_text ON t (a);")
+    adds_up()
+    assert held(own_server)["state of jobs"] > state + 8 * rows
+    own_server.run("UPDATE t SET b = b + 1 WHERE k % 3 = 0; DELETE FROM t WHERE k % 10 = 0;")
+    own_server.run("CREATE TABLE copied (k BIGINT PRIMARY KEY, a TEXT);")
+    with own_server.connect() as connection:
+        with connection.cursor().copy("COPY copied FROM STDIN") as copy:
+            for start in range(0, rows, 10_000):
+                copy.write("".join(f"{k}\tthe text of {k}\n" for k in range(start, start + 10_000)))
+    adds_up()
+    for _ in range(3):
+        assert own_server.value("SELECT count(*) FROM (SELECT a FROM t ORDER BY a DESC, k OFFSET 1) s") == rows * 9 // 10 - 1
+    adds_up()
+    sessions = [own_server.connect() for _ in range(600)]
+    for session in sessions:
+        session.execute("SELECT 1")
+    adds_up()
+    assert held(own_server)["sessions"] > 600 * 16 * 1024
+    for session in sessions:
+        session.close()
+    jobs = own_server.query("SELECT name, memory_bytes FROM tidemark.jobs WHERE name LIKE 'public.%'")
+    assert sum(bytes for _, bytes in jobs) == held(own_server)["state of jobs"], jobs
+    own_server.kill()
+    own_server.start()
+    adds_up()
+
+
+def test_sessions_that_are_many_and_idle_are_named(own_server):
+    """Of a server that has nothing else to hold, too."""
+    own_server.start(max_connections=1010)
+    sessions = [own_server.connect() for _ in range(1000)]
+    parts = eventually(lambda: parts_add_up(own_server), timeout=30)
+    assert parts["sessions"] > 1000 * 16 * 1024
+    assert f'tidemark_memory_bytes{{of="sessions"}} {parts["sessions"]}' in own_server.metrics()
+    for session in sessions:
+        session.close()
+    eventually(lambda: held(own_server)["sessions"] < parts["sessions"] // 100, timeout=30)
+
+
 def test_sources_share_what_they_fetch_ahead(own_server, kafka):
     """Sources that come one after the other hold one budget together, and each record is read once."""
     topics, records = 6, 20_000

@@ -172,6 +172,29 @@ def test_clients_that_do_not_read_hold_little(server):
         assert held < 500 * MB, query
 
 
+def test_an_answer_that_nobody_reads_holds_little(own_server):
+    """About a megabyte for each, whether its wide rows are stored, chosen or computed."""
+    own_server.start()
+    own_server.run("CREATE TABLE wide (i BIGINT PRIMARY KEY, s VARCHAR);")
+    own_server.run("INSERT INTO wide SELECT i, repeat('x', 1000) || i FROM generate_series(1, 100000) g(i); FLUSH;")
+    queries = [
+        "SELECT i, s FROM wide",
+        "SELECT i, s || 'y' FROM wide WHERE length(s) > 5",
+        "SELECT i, repeat('x', 1000) FROM generate_series(1, 1000000) g(i)",
+    ]
+    for query in queries:
+        eventually(lambda: is_quiet(own_server))
+        before = resident(own_server)
+        clients = [open_socket(own_server) for _ in range(200)]
+        for client in clients:
+            ask(client, query)
+        eventually(lambda: is_quiet(own_server))
+        held = resident(own_server) - before
+        for client in clients:
+            client.close()
+        assert held < 400 * MB, (query, held // MB)
+
+
 def test_a_thousand_clients_that_read_slowly_hold_little(own_server):
     """The more queries run, the smaller the steps in which they compute; who comes then is answered as before."""
     own_server.start(memory_limit="8GB", max_connections=1010)

@@ -381,7 +381,7 @@ impl CheckpointStore {
             compaction.checksum()
         );
         let handle = tokio::runtime::Handle::current();
-        let (pace, _ends_it) = merge::Pace::new();
+        let (pace, _ends_it) = merge::Pace::new(handle.clone());
         let (store, spec, compaction) = (self.clone(), spec.clone(), compaction.clone());
         let merged = tokio::task::spawn_blocking(move || {
             let mut files: Vec<FileMeta> = Vec::new();

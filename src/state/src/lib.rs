@@ -9,6 +9,7 @@
 //! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and
 //! deletes of one checkpoint interval each. Reading them newest-first gives the table.
 
+pub mod apart;
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunked;
@@ -26,12 +27,13 @@ pub mod table;
 mod testing;
 pub mod view;
 
+pub use apart::{Apart, Parts};
 pub use column::SlotColumns;
 pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
 pub use row_store::RowStore;
 pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
-pub use view::{Reading, ViewOptions, ViewPartition, ViewTable};
+pub use view::{Reading, Unsettled, ViewOptions, ViewPartition, ViewTable};
 
 /// The id that stands for "no row" or "no key".
 pub const ABSENT: u32 = u32::MAX;

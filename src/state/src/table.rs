@@ -61,6 +61,32 @@ pub struct TableDelta {
 }
 
 impl TableDelta {
+    /// Pieces of one seal together; `None` if there are none.
+    pub fn concat(mut pieces: Vec<TableDelta>) -> Option<TableDelta> {
+        if pieces.len() <= 1 {
+            return pieces.pop();
+        }
+        let rows = |rows: fn(&TableDelta) -> &RecordBatch| {
+            let schema = rows(&pieces[0]).schema();
+            arrow::compute::concat_batches(&schema, pieces.iter().map(rows))
+                .expect("pieces of one table share a schema")
+        };
+        Some(TableDelta {
+            upserts: rows(|p| &p.upserts),
+            upsert_vnodes: pieces
+                .iter()
+                .flat_map(|p| &p.upsert_vnodes)
+                .copied()
+                .collect(),
+            deletes: rows(|p| &p.deletes),
+            delete_vnodes: pieces
+                .iter()
+                .flat_map(|p| &p.delete_vnodes)
+                .copied()
+                .collect(),
+        })
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let rows = [&self.upserts, &self.deletes].map(RecordBatch::get_array_memory_size);
@@ -68,6 +94,9 @@ impl TableDelta {
         rows.into_iter().chain(vnodes).sum()
     }
 }
+
+/// Rows of a piece of a seal, about; few in this crate's own tests.
+pub const PIECE_ROWS: usize = if cfg!(test) { 4 } else { 4096 };
 
 /// Rows that were appended to a table since its last seal and will never change: only who they are.
 /// What they hold is read piece by piece while a checkpoint file is written, so that a seal copies
@@ -86,11 +115,20 @@ pub struct Appended {
 pub trait StateTable: Send {
     /// Its durable shape; constant.
     fn spec(&self) -> TableSpec;
-    /// Takes out what changed since the last seal.
-    fn seal(&mut self) -> Option<TableDelta>;
-    /// Takes out many appended rows in place of `seal`; `None` if the table has none or not enough
-    /// of them to be worth it.
-    fn seal_appended(&mut self) -> Option<Appended> {
+    /// Takes out what changed since the last seal, in pieces of some thousand rows; each key is in
+    /// one of them. `None` stands for as much work without a piece. The table may be left alone in
+    /// each call, for a while or for good: it holds no lock meanwhile that others take.
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>));
+    /// All pieces together.
+    fn seal(&mut self) -> Option<TableDelta> {
+        let mut pieces = Vec::new();
+        self.seal_pieces(&mut |piece| pieces.extend(piece));
+        TableDelta::concat(pieces)
+    }
+    /// Takes out many appended rows in place of sealing them; `None` if the table has none or not
+    /// enough of them to be worth it. Calls `rest` every few thousand rows.
+    fn seal_appended(&mut self, rest: &mut dyn FnMut()) -> Option<Appended> {
+        let _ = rest;
         None
     }
     /// All columns of these rows among `appended`, by their numbers within it.

@@ -11,6 +11,11 @@
 //! rows that changed at most, however many updates there were; and adding an epoch costs a few
 //! times its own rows. A group never spans the last seal, which tells what changed since.
 //!
+//! What many changes take long for is done in steps, and whoever does it is free between two of
+//! them: an epoch is consolidated in parts that have no key in common, a group is merged some parts
+//! at a time (the rest of it stays pending, and base and pending are the relation all the same),
+//! and a seal tells part by part, during which nothing is merged.
+//!
 //! A reader that has pinned epoch e is promised that nothing passes e. A pin that was given up for
 //! its age gets an error, never the rows of another epoch: the base's
 //! epoch and the first epoch of each group tell.
@@ -41,6 +46,7 @@ mod tests;
 pub use reading::Reading;
 pub use table::ViewTable;
 
+use crate::apart::{Apart, Parts};
 use crate::consolidate::{consolidate, consolidate_fully};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -85,10 +91,36 @@ pub struct ViewPartition {
     unsealed: Mutex<Unsealed>,
 }
 
+/// Rows that are merged into the base in one step, about.
+const MERGED_ROWS: usize = 64 * 1024;
+
+/// How far a merge has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merge {
+    Done,
+    /// There is more to be merged.
+    More,
+    /// It has to wait for somebody.
+    Later,
+}
+
+/// What is left to do when a view was told which epochs are needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// There is more to be merged: settle it again.
+    pub merges: bool,
+    /// There are groups to be summed by [`ViewPartition::sum_pending`], where that holds nobody up.
+    pub sums: bool,
+}
+
 #[derive(Debug)]
 struct Merged {
     base: Base,
+    /// Changes up to here are merged; of those that nobody reads apart and that end here, some may
+    /// be pending still.
     epoch: Epoch,
+    /// How often something was merged.
+    moves: u64,
     /// Over columns that lookups asked for; see [`ViewPartition::lookup_by`].
     secondaries: Vec<Secondary>,
 }
@@ -100,9 +132,21 @@ struct Unsealed {
     dirty: Dirty,
     /// Everything up to this epoch is sealed.
     sealed: Epoch,
+    /// A seal is under way: nothing is merged.
+    is_being_sealed: bool,
     /// Append-only: rows sealed (of base, then pending, in order), and the next `_seq`.
     sealed_rows: u64,
     next_seq: i64,
+}
+
+impl Unsealed {
+    /// Numbers for so many rows that are sealed: the first of them.
+    fn numbers(&mut self, rows: usize) -> i64 {
+        let first = self.next_seq;
+        self.next_seq += rows as i64;
+        self.sealed_rows += rows as u64;
+        first
+    }
 }
 
 /// Somebody sums, until this is dropped: also when changes turn out not to fit together.
@@ -115,6 +159,36 @@ impl Drop for Summing<'_> {
 }
 
 impl ViewOptions {
+    /// How many parts changes of so many rows are worth: parts have no key in common.
+    fn parts(&self, rows: usize) -> Parts {
+        match self.schema.fields().is_empty() {
+            true => Parts::of(0),
+            false => Parts::of(rows),
+        }
+    }
+
+    /// The sums of changes, part by part.
+    fn part_by_part(
+        &self,
+        changes: Vec<ChangeBatch>,
+        sum: impl Fn(&[ChangeBatch]) -> ChangeBatch,
+        rest: &mut dyn FnMut(),
+    ) -> Vec<ChangeBatch> {
+        let parts = self.parts(changes.iter().map(ChangeBatch::num_rows).sum());
+        let apart = Apart::new(changes, self.key_columns(), parts, rest);
+        let mut sums = Vec::with_capacity(apart.count());
+        for part in 0..apart.count() {
+            sums.push(sum(&apart.part(part)));
+            rest();
+        }
+        sums
+    }
+
+    /// The columns by which rows are told apart; none for all.
+    fn key_columns(&self) -> &[usize] {
+        self.key.as_deref().unwrap_or_default()
+    }
+
     /// The sum of changes, with each row of a multiset once.
     fn sum(&self, changes: &[ChangeBatch]) -> ChangeBatch {
         if self.key.is_none() && !self.append_only {
@@ -175,6 +249,7 @@ impl ViewPartition {
             base: RwLock::new(Merged {
                 base,
                 epoch: Epoch(0),
+                moves: 0,
                 secondaries: Vec::new(),
             }),
             pending: Mutex::default(),
@@ -205,14 +280,19 @@ impl ViewPartition {
 
     /// The changes of a closing epoch, later than all before; in any order.
     pub fn append(&self, epoch: Epoch, changes: Vec<ChangeBatch>) {
-        let changes: Vec<ChangeBatch> = if self.options.key.is_none() && self.options.append_only {
-            changes.into_iter().filter(|c| !c.is_empty()).collect()
-        } else {
-            Some(self.options.sum_of_epoch(&changes))
-                .into_iter()
-                .filter(|c| !c.is_empty())
-                .collect()
+        self.append_in_parts(epoch, changes, &mut || ());
+    }
+
+    /// [`ViewPartition::append`], which calls `rest` every few thousand rows.
+    pub fn append_in_parts(&self, epoch: Epoch, changes: Vec<ChangeBatch>, rest: &mut dyn FnMut()) {
+        let summed = match self.options.key.is_none() && self.options.append_only {
+            true => changes,
+            false => {
+                let sum = |part: &[ChangeBatch]| self.options.sum_of_epoch(part);
+                self.options.part_by_part(changes, sum, rest)
+            }
         };
+        let changes: Vec<_> = summed.into_iter().filter(|c| !c.is_empty()).collect();
         let mut pending = self.pending.lock();
         assert!(
             epoch > pending.last,
@@ -227,16 +307,22 @@ impl ViewPartition {
     }
 
     /// Keeps apart what can still be read apart: `needed`, ascending, are the epochs that are
-    /// pinned, and last the newest that can be pinned. Merges into the base, and sums pending
-    /// groups if they are small; returns whether there are larger ones, to be summed by
-    /// [`ViewPartition::sum_pending`] where that holds nobody up.
-    pub fn settle(&self, needed: &[Epoch]) -> bool {
+    /// pinned, and last the newest that can be pinned. Merges into the base, some at a time, and
+    /// sums pending groups if they are small.
+    pub fn settle(&self, needed: &[Epoch]) -> Unsettled {
+        self.settle_some(needed, MERGED_ROWS)
+    }
+
+    fn settle_some(&self, needed: &[Epoch], rows_max: usize) -> Unsettled {
         let Some(first) = needed.first() else {
-            return false;
+            return Unsettled::default();
         };
-        self.merge(*first);
-        if needed.len() == 1 {
-            return false;
+        let merges = self.merge_some(*first, rows_max) == Merge::More;
+        if needed.len() == 1 || merges {
+            return Unsettled {
+                merges,
+                sums: false,
+            };
         }
         let sealed = self.unsealed.lock().sealed;
         let rows = self
@@ -246,7 +332,10 @@ impl ViewPartition {
         if rows > 0 && rows <= group::INLINE_ROWS_MAX {
             self.sum_pending(needed);
         }
-        rows > group::INLINE_ROWS_MAX
+        Unsettled {
+            merges,
+            sums: rows > group::INLINE_ROWS_MAX,
+        }
     }
 
     /// Sums groups of pending changes that nobody can read apart. The work is done without a lock;
@@ -266,32 +355,52 @@ impl ViewPartition {
             let (Some(from), Some(to)) = (run.first(), run.last()) else {
                 continue;
             };
-            let sum = self.options.sum(&changes);
-            let sum = Group::new(from.first, to.last, vec![sum]);
+            let sum = match self.options.key.is_none() && self.options.append_only {
+                true => vec![self.options.sum(&changes)],
+                false => {
+                    let sum = |part: &[ChangeBatch]| self.options.sum(part);
+                    self.options.part_by_part(changes, sum, &mut || ())
+                }
+            };
+            let sum = Group::new(from.first, to.last, sum);
             self.pending.lock().replace(&run, sum);
         }
     }
 
     /// Merges the changes up to and including `up_to` into the base. Returns false when a reader
-    /// holds it: try again at the next barrier.
+    /// holds it, or while it is sealed: try again at the next barrier.
     pub fn merge(&self, up_to: Epoch) -> bool {
+        let mut merge = self.merge_some(up_to, MERGED_ROWS);
+        while merge == Merge::More {
+            merge = self.merge_some(up_to, MERGED_ROWS);
+        }
+        merge == Merge::Done
+    }
+
+    /// Merges some of these changes: so many rows, or a batch more.
+    fn merge_some(&self, up_to: Epoch, rows_max: usize) -> Merge {
         let Some(mut merged) = self.base.try_write() else {
-            return false;
+            return Merge::Later;
         };
-        let taken = self.pending.lock().take(up_to);
+        if self.unsealed.lock().is_being_sealed {
+            return Merge::Later;
+        }
+        let (taken, more) = self.pending.lock().take(up_to, rows_max);
         let mut unsealed = self.unsealed.lock();
         let Merged {
             base, secondaries, ..
         } = &mut *merged;
-        for group in taken {
-            let mark = unsealed.tracked && group.last > unsealed.sealed;
+        let mut last = Epoch(0);
+        for (epoch, batch) in &taken {
+            let mark = unsealed.tracked && *epoch > unsealed.sealed;
             let (name, dirty) = (&self.options.name, &mut unsealed.dirty);
-            for batch in &group.changes {
-                base.apply(name, batch, dirty, mark, secondaries);
-            }
+            base.apply(name, batch, dirty, mark, secondaries);
+            last = *epoch;
         }
-        merged.epoch = merged.epoch.max(up_to);
-        true
+        merged.moves += 1;
+        let reached = if more { last } else { up_to };
+        merged.epoch = merged.epoch.max(reached);
+        if more { Merge::More } else { Merge::Done }
     }
 
     /// Runs `read` with the base and the groups on top of it up to `epoch`, having merged what
@@ -304,7 +413,7 @@ impl ViewPartition {
     ) -> Result<T> {
         let mergeable = mergeable.min(epoch);
         if self.pending.lock().reaches(mergeable) {
-            self.merge(mergeable);
+            self.merge_some(mergeable, MERGED_ROWS);
         }
         let merged = self.base.read();
         let pending = self.pending.lock().up_to(epoch);

@@ -342,9 +342,12 @@ impl Sink for Slice<'_> {
 mod tests {
     use super::*;
     use crate::fragment::{Channel, Leaf, Slot};
+    use crate::sealing::Sealed;
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use tidemark_operator::materialize::Materialize;
     use tidemark_operator::{Operator, Out};
 
     /// Sends each batch so many times, and then looks up as often.
@@ -435,6 +438,75 @@ mod tests {
         expected.extend([(1, 0, true), (0, 0, true), (0, 0, false), (0, 1, false)]);
         assert_eq!(slices, expected);
         assert_eq!(under_way.load(Ordering::Relaxed), 0);
+    }
+
+    /// Slices that an actor takes until it has closed an epoch of a million changes, and the bytes
+    /// that it sealed.
+    fn slices_of_a_large_epoch(operator: Box<dyn Operator>) -> (usize, usize) {
+        let slot = Slot {
+            operator,
+            parent: None,
+        };
+        let leaf = Leaf {
+            parent: Some((0, 0)),
+            channels: vec![Channel::default()],
+        };
+        let mut actor = Actor::new(Fragment::new(vec![slot], vec![leaf]), None);
+        let (mut stacks, counts_from) = (Stacks::default(), Some(Epoch(1)));
+        let mut work = |actor: &mut Actor, work| {
+            actor.push(work);
+            let (mut slices, mut bytes) = (0, 0);
+            while actor.has_work() {
+                let (done, result) = actor.slice(counts_from, &mut stacks);
+                result.unwrap();
+                for done in done {
+                    if let Done::Closed(closed) = done {
+                        bytes += closed
+                            .sealed
+                            .iter()
+                            .map(Sealed::memory_bytes)
+                            .sum::<usize>();
+                    }
+                }
+                slices += 1;
+            }
+            (slices, bytes)
+        };
+        for part in 0..16i64 {
+            let values = (0..65_536).map(|i| part * 65_536 + i);
+            let values: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+            let rows = RecordBatch::try_from_iter([("a", values)]).unwrap();
+            let weights = (0..65_536).map(|i| 1 + i % 2).collect();
+            let changes = Message::Changes(ChangeBatch::new(rows, weights), None);
+            work(&mut actor, message(changes));
+        }
+        let barrier = Barrier {
+            epoch: Epoch(1),
+            clock: 0,
+            checkpoint: true,
+            horizon_ms: -1,
+        };
+        work(&mut actor, message(Message::Barrier(barrier)))
+    }
+
+    #[test]
+    fn a_large_epoch_is_consolidated_and_sealed_slice_by_slice() {
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)]));
+        let view = Materialize::new("r", schema.clone(), None, false, 0, 0);
+        let (slices, sealed) = slices_of_a_large_epoch(Box::new(view));
+        assert!(slices > 50 && sealed > 16 << 20, "{slices}, {sealed}");
+        let told = Arc::<AtomicUsize>::default();
+        let output = {
+            let told = told.clone();
+            Box::new(move |_, changes: Vec<ChangeBatch>, _| {
+                let rows = changes.iter().map(ChangeBatch::num_rows).sum();
+                told.fetch_add(rows, Ordering::Relaxed);
+            })
+        };
+        let sink = tidemark_operator::sink::Sink::new(schema, vec![0], false, output);
+        let (slices, _) = slices_of_a_large_epoch(Box::new(sink));
+        assert!(slices > 25, "{slices}");
+        assert_eq!(told.load(Ordering::Relaxed), 1 << 20);
     }
 
     #[test]

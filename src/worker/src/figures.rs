@@ -2,11 +2,12 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 use tidemark_common::{Epoch, RelationId, WorkerId};
 use tidemark_plan::Relation;
+use tidemark_state::ViewPartition;
 
 /// The figures of all jobs of a node.
 pub struct Figures {
@@ -25,8 +26,10 @@ pub struct JobFigures {
     pub rows: AtomicU64,
     /// Late rows.
     pub late: AtomicU64,
-    /// Bytes of state, by worker, as of the last checkpoint.
+    /// Bytes of state that nobody reads, by worker, when it was weighed last.
     pub memory: Vec<AtomicU64>,
+    /// What people read of it, for as long as somebody has it.
+    views: Mutex<Vec<Weak<ViewPartition>>>,
     /// Why a source's readers get nothing at the moment, by worker.
     pub trouble: Mutex<BTreeMap<WorkerId, String>>,
     /// For the rate: when `rows` was last looked at, and what it was.
@@ -67,6 +70,21 @@ impl Figures {
 }
 
 impl JobFigures {
+    /// Counts the rows of a partition to the job's from now on.
+    pub fn count(&self, view: &Arc<ViewPartition>) {
+        let mut views = self.views.lock();
+        views.retain(|view| view.strong_count() > 0);
+        views.push(Arc::downgrade(view));
+    }
+
+    /// Bytes of state.
+    pub fn memory_bytes(&self) -> u64 {
+        let views: Vec<_> = self.views.lock().iter().filter_map(Weak::upgrade).collect();
+        let views = views.iter().map(|view| view.memory_bytes() as u64);
+        let others = self.memory.iter().map(|m| m.load(Ordering::Relaxed));
+        views.chain(others).sum()
+    }
+
     /// The job is called as its relation is.
     pub fn set_name(&self, relation: &Relation) {
         let name = format!("{}.{}", relation.schema_name, relation.name);

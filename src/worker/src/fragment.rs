@@ -213,7 +213,7 @@ impl Fragment {
         let mut sealed = Vec::new();
         if sink.seals(&barrier) {
             for table in self.slots.iter_mut().flat_map(|s| s.operator.tables()) {
-                sealed.extend(Sealed::of(table));
+                sealed.extend(Sealed::of(table, &mut || sink.look_up()));
             }
         }
         let memory_bytes = barrier.checkpoint.then(|| self.memory_bytes());
@@ -273,11 +273,12 @@ impl Fragment {
 
     /// Bytes of state.
     pub fn memory_bytes(&mut self) -> usize {
-        self.slots
-            .iter_mut()
-            .flat_map(|s| s.operator.tables())
-            .map(|t| t.memory_bytes())
-            .sum()
+        let bytes = |slot: &mut Slot| {
+            let tables = slot.operator.tables();
+            let tables = tables.iter().map(|t| t.memory_bytes()).sum::<usize>();
+            tables + slot.operator.memory_bytes()
+        };
+        self.slots.iter_mut().map(bytes).sum()
     }
 }
 

@@ -366,12 +366,10 @@ impl Job {
         self.counts_from.is_some_and(|from| epoch >= from)
     }
 
-    /// Tells how much state it has on this worker.
+    /// Tells how much state it has on this worker, beside what people read.
     pub fn tell_memory(&self, worker: WorkerId) {
         let known: usize = self.actors.iter().map(|a| a.memory_bytes).sum();
-        // What people read grows also in the middle of an actor's work.
-        let view = self.view.as_ref().map_or(0, |view| view.memory_bytes());
-        self.figures.memory[worker].store(known.max(view) as u64, Ordering::Relaxed);
+        self.figures.memory[worker].store(known as u64, Ordering::Relaxed);
     }
 
     /// Whether its rows come from statements.

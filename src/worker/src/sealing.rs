@@ -28,16 +28,27 @@ pub struct Sealed {
 }
 
 enum Content {
-    Whole(TableDelta),
+    /// In pieces.
+    Whole(Vec<TableDelta>),
     Appended(Appended),
 }
 
 impl Sealed {
-    /// Seals a table; `None` if nothing changed.
-    pub fn of(table: &mut dyn StateTable) -> Option<Sealed> {
-        let content = match table.seal_appended() {
+    /// Seals a table; `None` if nothing changed. Calls `rest` every few thousand rows.
+    pub fn of(table: &mut dyn StateTable, rest: &mut dyn FnMut()) -> Option<Sealed> {
+        let content = match table.seal_appended(rest) {
             Some(appended) => Content::Appended(appended),
-            None => Content::Whole(table.seal()?),
+            None => {
+                let mut pieces = Vec::new();
+                table.seal_pieces(&mut |piece| {
+                    pieces.extend(piece);
+                    rest();
+                });
+                if pieces.is_empty() {
+                    return None;
+                }
+                Content::Whole(pieces)
+            }
         };
         Some(Sealed {
             spec: table.spec(),
@@ -45,9 +56,10 @@ impl Sealed {
         })
     }
 
-    fn memory_bytes(&self) -> usize {
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
         match &self.content {
-            Content::Whole(delta) => delta.memory_bytes(),
+            Content::Whole(pieces) => pieces.iter().map(TableDelta::memory_bytes).sum(),
             Content::Appended(appended) => 2 * appended.vnodes.capacity(),
         }
     }
@@ -156,7 +168,7 @@ impl Part {
         {
             self.storing.know(table, spec.clone());
             let stored = match content {
-                Content::Whole(delta) => self.store(table, spec, delta).await,
+                Content::Whole(pieces) => self.store(table, spec, pieces).await,
                 Content::Appended(appended) => self.store_appended(table, spec, appended).await,
             };
             match stored {
@@ -176,9 +188,13 @@ impl Part {
         &self,
         table: TableId,
         spec: TableSpec,
-        delta: TableDelta,
+        pieces: Vec<TableDelta>,
     ) -> Result<Vec<FileMeta>> {
-        let encoded = tokio::task::spawn_blocking(move || encode_delta(&spec, delta))
+        let encode = move || match TableDelta::concat(pieces) {
+            Some(delta) => encode_delta(&spec, delta),
+            None => Err(Error::internal("nothing was sealed")),
+        };
+        let encoded = tokio::task::spawn_blocking(encode)
             .await
             .map_err(encoding)??;
         let (by, epoch) = (self.worker.into(), self.epoch);

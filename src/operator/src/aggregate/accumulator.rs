@@ -54,9 +54,9 @@ pub(super) trait Accumulator: Send {
 pub(super) trait Multiset {
     /// The values' type.
     fn value_type(&self) -> DataType;
-    /// Entries that changed since the last call: groups, values and counts of those present, groups
-    /// and values of those gone.
-    fn take_changes(&mut self) -> Option<MultisetChanges>;
+    /// Entries that changed, of `entries_max` at most: groups, values and counts of those present,
+    /// groups and values of those gone. Each is told of once; none at the end.
+    fn take_changes(&mut self, entries_max: usize) -> Option<MultisetChanges>;
     /// Takes stored entries back.
     fn load_entries(&mut self, ids: &[u32], values: &ArrayRef, counts: &Int64Array);
 }

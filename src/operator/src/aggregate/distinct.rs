@@ -243,12 +243,18 @@ impl DistinctTable {
         }
     }
 
-    /// Takes out what changed since the last call; entries that are gone are forgotten.
-    pub fn take_changes(&mut self) -> Option<DistinctChanges> {
-        if self.dirty.is_empty() {
-            return None;
+    /// Takes out what changed, of `entries_max` at most; entries that are gone are forgotten.
+    pub fn take_changes(&mut self, entries_max: usize) -> Option<DistinctChanges> {
+        let mut changes = None;
+        while changes.is_none() && !self.dirty.is_empty() {
+            let rest = self.dirty.len().saturating_sub(entries_max);
+            let dirty = self.dirty.split_off(rest);
+            changes = self.changes_of(dirty);
         }
-        let dirty = std::mem::take(&mut self.dirty);
+        changes
+    }
+
+    fn changes_of(&mut self, dirty: Vec<u32>) -> Option<DistinctChanges> {
         let (here, gone): (Vec<u32>, Vec<u32>) =
             dirty.into_iter().partition(|e| self.is_present(*e));
         let stored_before: Vec<u32> = gone
@@ -264,7 +270,7 @@ impl DistinctTable {
             self.flags.set(entry, 0);
             self.index.remove(entry);
         }
-        Some(DistinctChanges {
+        (ids.len() + gone_ids.len() > 0).then_some(DistinctChanges {
             ids,
             values,
             presence,

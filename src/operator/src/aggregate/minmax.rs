@@ -495,23 +495,26 @@ impl<D: Domain> Multiset for Retractable<D> {
         self.data_type.clone()
     }
 
-    fn take_changes(&mut self) -> Option<MultisetChanges> {
-        let dirty = std::mem::take(&mut self.dirty);
-        let mut gone = std::mem::take(&mut self.gone);
-        let mut present = Vec::with_capacity(dirty.len());
-        for key in dirty {
-            if let Some(entry) = self.counts.get_mut(&key).filter(|e| e.dirty) {
-                *entry = Entry {
-                    dirty: false,
-                    sealed: true,
-                    ..*entry
-                };
-                present.push((key, entry.count));
+    fn take_changes(&mut self, entries_max: usize) -> Option<MultisetChanges> {
+        let (mut present, mut gone) = (Vec::new(), Vec::new());
+        while present.is_empty() && gone.is_empty() {
+            if self.dirty.is_empty() && self.gone.is_empty() {
+                return None;
             }
-        }
-        gone.retain(|key| !self.counts.contains_key(key));
-        if present.is_empty() && gone.is_empty() {
-            return None;
+            let rest = self.dirty.len().saturating_sub(entries_max);
+            for key in self.dirty.split_off(rest) {
+                if let Some(entry) = self.counts.get_mut(&key).filter(|e| e.dirty) {
+                    *entry = Entry {
+                        dirty: false,
+                        sealed: true,
+                        ..*entry
+                    };
+                    present.push((key, entry.count));
+                }
+            }
+            let rest = self.gone.len().saturating_sub(entries_max);
+            gone = self.gone.split_off(rest);
+            gone.retain(|key| !self.counts.contains_key(key));
         }
         Some(MultisetChanges {
             ids: present.iter().map(|((id, _), _)| *id).collect(),

@@ -10,6 +10,7 @@ use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatc
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::vnode_of_hash;
+use tidemark_state::table::PIECE_ROWS;
 use tidemark_state::{StateTable, TableDelta, TableForm, TableSpec};
 
 /// One of the tables, as checkpoints see it.
@@ -50,20 +51,9 @@ impl StateTable for Table {
         self.spec.clone()
     }
 
-    fn seal(&mut self) -> Option<TableDelta> {
-        let mut groups = lock(&self.groups);
-        match self.kind {
-            TableKind::Groups => groups.seal_groups(&self.spec),
-            TableKind::Distinct(table) => {
-                let c = groups.distinct[table].take_changes()?;
-                let columns = std::iter::once(c.values).chain(c.presence).collect();
-                groups.entries_delta(&self.spec, &c.ids, columns, &c.gone_ids, c.gone_values)
-            }
-            TableKind::Multiset(call) => {
-                let c = groups.calls[call].accumulator.multiset()?.take_changes()?;
-                let columns = vec![c.values, Arc::new(Int64Array::from(c.counts)) as ArrayRef];
-                groups.entries_delta(&self.spec, &c.ids, columns, &c.gone_ids, c.gone_values)
-            }
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>)) {
+        while let Some(piece) = self.seal_piece() {
+            each(Some(piece));
         }
     }
 
@@ -95,6 +85,26 @@ impl StateTable for Table {
             TableKind::Groups => groups.memory_bytes(),
             TableKind::Distinct(table) => groups.distinct[table].memory_bytes(),
             TableKind::Multiset(call) => groups.calls[call].accumulator.memory_bytes(),
+        }
+    }
+}
+
+impl Table {
+    fn seal_piece(&mut self) -> Option<TableDelta> {
+        let mut groups = lock(&self.groups);
+        match self.kind {
+            TableKind::Groups => groups.seal_groups(&self.spec),
+            TableKind::Distinct(table) => {
+                let c = groups.distinct[table].take_changes(PIECE_ROWS)?;
+                let columns = std::iter::once(c.values).chain(c.presence).collect();
+                groups.entries_delta(&self.spec, &c.ids, columns, &c.gone_ids, c.gone_values)
+            }
+            TableKind::Multiset(call) => {
+                let multiset = groups.calls[call].accumulator.multiset()?;
+                let c = multiset.take_changes(PIECE_ROWS)?;
+                let columns = vec![c.values, Arc::new(Int64Array::from(c.counts)) as ArrayRef];
+                groups.entries_delta(&self.spec, &c.ids, columns, &c.gone_ids, c.gone_values)
+            }
         }
     }
 }
@@ -148,11 +158,18 @@ impl Groups {
         }
     }
 
+    /// Some of the groups that changed, as long as there are any to tell of.
     fn seal_groups(&mut self, spec: &TableSpec) -> Option<TableDelta> {
-        let unsealed = std::mem::take(&mut self.unsealed);
-        if unsealed.is_empty() {
-            return None;
+        let mut piece = None;
+        while piece.is_none() && !self.unsealed.is_empty() {
+            let rest = self.unsealed.len().saturating_sub(PIECE_ROWS);
+            let some = self.unsealed.split_off(rest);
+            piece = self.seal_some_groups(spec, some);
         }
+        piece
+    }
+
+    fn seal_some_groups(&mut self, spec: &TableSpec, unsealed: Vec<u32>) -> Option<TableDelta> {
         let (here, gone): (Vec<u32>, Vec<u32>) =
             unsealed.into_iter().partition(|id| self.is_alive(*id));
         let stored_before: Vec<u32> = gone

@@ -17,6 +17,7 @@ use arrow::datatypes::*;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
 use tidemark_state::chunked::Chunked;
+use tidemark_state::table::PIECE_ROWS;
 use tidemark_state::{Appended, KeyIndex, RowStore, StateTable, TableDelta, TableForm, TableSpec};
 
 /// Appended rows from which on a seal leaves them to be read later.
@@ -472,7 +473,7 @@ impl Side {
         })
     }
 
-    fn seal_appended(&mut self) -> Option<TableDelta> {
+    fn seal_few_appended(&mut self) -> Option<TableDelta> {
         let Rows::Appended {
             store,
             sealed,
@@ -503,12 +504,13 @@ impl Side {
         })
     }
 
-    fn seal_multiset(&mut self) -> Option<TableDelta> {
+    /// What changed, of some rows, if they are kept so.
+    fn seal_multiset(&mut self, dirty: &[u32]) -> Option<TableDelta> {
         let Rows::Multiset(m) = &mut self.rows else {
             return None;
         };
         let (mut present, mut gone, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for id in std::mem::take(&mut m.dirty) {
+        for id in dirty.iter().copied() {
             let flags = m.flags.get_mut(id);
             if m.weights.get(id) != 0 {
                 *flags = PERSISTED;
@@ -527,17 +529,16 @@ impl Side {
         self.delta(present, weights, gone_columns, gone.len())
     }
 
-    fn seal_keyed(&mut self) -> Option<TableDelta> {
-        let Rows::Keyed { key_columns, dirty } = &mut self.rows else {
+    fn seal_keyed(&mut self, dirty: &[u32]) -> Option<TableDelta> {
+        let Rows::Keyed { key_columns, .. } = &self.rows else {
             return None;
         };
-        let dirty = std::mem::take(dirty);
         let key_columns = key_columns.clone();
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         let side = &mut keys.sides[self.port];
         let (mut present, mut gone, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for id in dirty {
+        for id in dirty.iter().copied() {
             let flags = side.flags.get_mut(id);
             if side.totals.get(id) != 0 {
                 *flags = PERSISTED;
@@ -565,15 +566,18 @@ impl StateTable for Side {
         self.spec.clone()
     }
 
-    fn seal(&mut self) -> Option<TableDelta> {
-        match &self.rows {
-            Rows::Appended { .. } => self.seal_appended(),
-            Rows::Multiset(_) => self.seal_multiset(),
-            Rows::Keyed { .. } => self.seal_keyed(),
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>)) {
+        let dirty = match &mut self.rows {
+            Rows::Appended { .. } => return each(self.seal_few_appended()),
+            Rows::Multiset(m) => std::mem::take(&mut m.dirty),
+            Rows::Keyed { dirty, .. } => std::mem::take(dirty),
+        };
+        for some in dirty.chunks(PIECE_ROWS) {
+            each(self.seal_multiset(some).or_else(|| self.seal_keyed(some)));
         }
     }
 
-    fn seal_appended(&mut self) -> Option<Appended> {
+    fn seal_appended(&mut self, rest: &mut dyn FnMut()) -> Option<Appended> {
         let Rows::Appended {
             store,
             sealed,
@@ -601,6 +605,7 @@ impl StateTable for Side {
                     .into_iter()
                     .map(|h| vnode_of_hash(h) as u16),
             );
+            rest();
         }
         Some(Appended {
             first,

@@ -751,7 +751,11 @@ fn appended_rows_are_read_later_as_they_would_have_been_sealed() {
         }
         let delta = whole.tables()[0].seal().unwrap();
         let tables = later.tables();
-        let Some(appended) = tables.into_iter().next().and_then(|t| t.seal_appended()) else {
+        let Some(appended) = tables
+            .into_iter()
+            .next()
+            .and_then(|t| t.seal_appended(&mut || ()))
+        else {
             assert_eq!(round, 2, "few rows are sealed whole");
             assert_eq!(later.tables()[0].seal().unwrap().upserts, delta.upserts);
             continue;

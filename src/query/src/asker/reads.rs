@@ -4,6 +4,7 @@ use super::Asker;
 use crate::error::from_datafusion;
 use crate::outcome::{Rows, Tag};
 use crate::serving::query::{check_select_lists, plan_to_run};
+use crate::serving::threads::Taker;
 use crate::serving::{named, names, reads, threads};
 use crate::snapshot::Snapshot;
 use datafusion::execution::SessionState;
@@ -38,9 +39,20 @@ impl Asker {
         })
     }
 
-    /// Starts a physical plan and streams its rows.
+    /// Starts a physical plan and streams its rows, which a statement takes.
     pub(crate) fn stream(
         &self,
+        plan: &LogicalPlan,
+        physical: Arc<dyn ExecutionPlan>,
+        names: Option<Vec<String>>,
+        tag: Tag,
+    ) -> Result<Rows> {
+        self.stream_to(Taker::Statement, plan, physical, names, tag)
+    }
+
+    fn stream_to(
+        &self,
+        taker: Taker,
         plan: &LogicalPlan,
         physical: Arc<dyn ExecutionPlan>,
         names: Option<Vec<String>>,
@@ -49,15 +61,19 @@ impl Asker {
         let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
         Ok(Rows {
             schema,
-            stream: self.start_plan(physical)?.rows,
+            stream: self.start_plan(physical, taker)?.rows,
             tag,
         })
     }
 
     /// Starts a physical plan with memory of its own.
-    pub(crate) fn start_plan(&self, physical: Arc<dyn ExecutionPlan>) -> Result<threads::Running> {
+    pub(crate) fn start_plan(
+        &self,
+        physical: Arc<dyn ExecutionPlan>,
+        taker: Taker,
+    ) -> Result<threads::Running> {
         let limit = self.settings.bytes("query_memory_max");
-        self.serving.run(&self.state, physical, limit)
+        self.serving.run(&self.state, physical, taker, limit)
     }
 
     /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
@@ -88,7 +104,8 @@ impl Asker {
             .map(|f| f.name().clone())
             .collect();
         let names = names::output_names(sql, &columns);
-        self.stream(&plan, physical, Some(names), Tag::Counted("SELECT"))
+        let tag = Tag::Counted("SELECT");
+        self.stream_to(Taker::Client, &plan, physical, Some(names), tag)
     }
 
     /// Runs `work` on a planning thread, with this session's functions and in its time zone.

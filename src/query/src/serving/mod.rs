@@ -159,6 +159,7 @@ impl Serving {
         &self,
         state: &SessionState,
         physical: Arc<dyn ExecutionPlan>,
+        taker: threads::Taker,
         limit: Option<u64>,
     ) -> Result<threads::Running> {
         let step = self.memory.step().min(watched::STEP_BYTES);
@@ -176,7 +177,7 @@ impl Serving {
             HashMap::new(),
             Arc::new(runtime),
         );
-        let running = self.threads.run(physical, Arc::new(task), step);
+        let running = self.threads.run(physical, Arc::new(task), taker, step);
         running.map_err(from_datafusion)
     }
 

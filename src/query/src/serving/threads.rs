@@ -6,7 +6,7 @@
 //! there soon: every node of the plan is [`watched`](super::watched).
 
 use super::planning::panicked;
-use super::watched::{Bounds, watched};
+use super::watched::{Bounds, FIRST_STEP_BYTES, watched};
 use datafusion::common::Result;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -46,11 +46,16 @@ impl Threads {
         &self,
         plan: Arc<dyn ExecutionPlan>,
         task: Arc<TaskContext>,
+        taker: Taker,
         step: usize,
     ) -> Result<Running> {
         let stop = Arc::new(AtomicBool::new(false));
         let bounds = Bounds {
             stop: stop.clone(),
+            first_step: match taker {
+                Taker::Client => FIRST_STEP_BYTES.min(step),
+                Taker::Statement => step,
+            },
             step,
         };
         let plan = watched(plan, &bounds)?;
@@ -106,6 +111,15 @@ impl Drop for Threads {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Who takes the rows of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// A client, which may take its time.
+    Client,
+    /// A statement that does something with them.
+    Statement,
 }
 
 /// A plan that runs.

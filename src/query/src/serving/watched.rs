@@ -8,10 +8,10 @@
 //!
 //! *What is computed at once stays small,* whatever the values are, so that one step takes neither
 //! much memory nor long. A projection takes as many rows at a time as its values fit a step
-//! together ([`STEP_BYTES`], less where many queries run), a row at least; filters and arguments of
-//! aggregates ([`piecewise`]) likewise. Larger batches are cut before they go on. Of the side of a
-//! join that is read last, as many rows come at a time as may stand beside the widest row of the
-//! other.
+//! together ([`STEP_BYTES`], less where many queries run and at the beginning), a row at least;
+//! filters and arguments of aggregates ([`piecewise`]) likewise. Larger batches are cut before
+//! they go on. Of the side of a join that is read last, as many rows come at a time as may stand
+//! beside the widest row of the other.
 //!
 //! *What is held is counted,* where DataFusion does not: what a projection has computed, until it
 //! computes the next; and the input of window functions that need it whole.
@@ -47,6 +47,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 /// Bytes of values that are computed in one step at most, if they are of more than one row.
 pub(super) const STEP_BYTES: usize = 2 << 20;
 
+/// Bytes of the first steps of what goes to a client. Steps grow with what has been passed on, by a
+/// byte for each [`PASSED_FOR_ONE`]: of an answer that is not read only little is on its way.
+pub(super) const FIRST_STEP_BYTES: usize = 32 << 10;
+const PASSED_FOR_ONE: usize = 64;
+
+/// Rows that a filter puts together of texts and lists, which may be long, for a client.
+const WIDE_ROWS: usize = 256;
+
 /// Bytes of a batch that goes on as it is.
 const BATCH_BYTES: usize = 16 << 20;
 
@@ -55,6 +63,8 @@ const BATCH_BYTES: usize = 16 << 20;
 pub(super) struct Bounds {
     /// It ends when this is set.
     pub stop: Arc<AtomicBool>,
+    /// Bytes of the first steps.
+    pub first_step: usize,
     /// Bytes of a step, and of what goes to the client at once.
     pub step: usize,
 }
@@ -68,7 +78,7 @@ pub(super) fn watched(
         // What is known of a node's rows stays as it was: made anew for each, it would be made anew
         // for all above, which takes minutes for hundreds of joins.
         let known = plan.properties().clone();
-        let plan = with_small_steps(plan, bounds.step)?;
+        let plan = with_small_steps(plan, bounds)?;
         let plan = with_watched_sides(plan, bounds)?;
         let computes = plan
             .downcast_ref::<ProjectionExec>()
@@ -85,7 +95,11 @@ pub(super) fn watched(
 }
 
 /// The node with conditions and arguments that are evaluated in small steps.
-fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn ExecutionPlan>> {
+fn with_small_steps(
+    plan: Arc<dyn ExecutionPlan>,
+    bounds: &Bounds,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let step = bounds.step;
     let of_join = |filter: &JoinFilter| {
         let condition = Piecewise::of(filter.expression().clone(), step);
         JoinFilter::new(
@@ -96,8 +110,16 @@ fn with_small_steps(plan: Arc<dyn ExecutionPlan>, step: usize) -> Result<Arc<dyn
     };
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         let condition = Piecewise::of(filter.predicate().clone(), step);
+        let fields = filter.schema().fields().clone();
+        let is_wide = fields
+            .iter()
+            .any(|f| f.data_type().primitive_width().is_none());
+        let rows = match is_wide && bounds.first_step < bounds.step {
+            true => filter.batch_size().min(WIDE_ROWS),
+            false => filter.batch_size(),
+        };
         let filter = FilterExecBuilder::from(filter).with_predicate(condition);
-        return Ok(Arc::new(filter.build()?));
+        return Ok(Arc::new(filter.with_batch_size(rows).build()?));
     }
     if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
         let condition = join.filter().map(of_join);

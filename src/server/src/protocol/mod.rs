@@ -58,6 +58,10 @@ const PENDING_MAX: usize = 256;
 /// Bytes of rows, about, that are encoded before the client has taken those before them.
 const ENCODED_BYTES: usize = 64 << 10;
 
+/// What a session has on the heap while its client says nothing, about: the codec's buffers, and a
+/// table of all functions.
+pub const BESIDE_BYTES: usize = 72 << 10;
+
 /// How long a client that is sent away may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
 

@@ -24,10 +24,10 @@ use hashbrown::HashSet;
 use std::cmp::Ordering;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::sync::{Arc, Weak};
 use std::time::Instant;
 use tidemark_common::{Epoch, Error, Result};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Epochs of one size class that are merged.
@@ -250,32 +250,36 @@ impl Hasher for Fold {
     }
 }
 
-/// How a merge goes on beside everything else: it works half of the time, and no longer than its
-/// other half lives.
+/// How a merge goes on beside everything else: it works half of the time, and no longer than
+/// somebody waits for it.
 pub(super) struct Pace {
-    wanted: Weak<()>,
+    handle: Handle,
+    /// Whoever waits holds the other end.
+    wanted: oneshot::Receiver<()>,
     worked_since: Instant,
 }
 
 impl Pace {
     /// And what it lives by.
-    pub fn new() -> (Pace, Arc<()>) {
-        let wanted = Arc::new(());
+    pub fn new(handle: Handle) -> (Pace, oneshot::Sender<()>) {
+        let (waits, wanted) = oneshot::channel();
         let pace = Pace {
-            wanted: Arc::downgrade(&wanted),
+            handle,
+            wanted,
             worked_since: Instant::now(),
         };
-        (pace, wanted)
+        (pace, waits)
     }
 
-    /// Rests after a piece of work.
+    /// Rests after a piece of work. Ends at once when nobody waits any more.
     fn rest(&mut self) -> Result<()> {
-        std::thread::sleep(self.worked_since.elapsed());
-        self.worked_since = Instant::now();
-        match self.wanted.strong_count() {
-            0 => Err(Error::internal("a compaction that nobody waits for ends")),
-            _ => Ok(()),
+        let (pause, wanted) = (self.worked_since.elapsed(), &mut self.wanted);
+        let gone = async { tokio::time::timeout(pause, wanted).await.is_ok() };
+        if self.handle.block_on(gone) {
+            return Err(Error::internal("a compaction that nobody waits for ends"));
         }
+        self.worked_since = Instant::now();
+        Ok(())
     }
 }
 

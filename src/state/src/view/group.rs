@@ -67,6 +67,19 @@ impl Group {
         }
     }
 
+    /// What is left of it, `left`, after `taken` was merged.
+    fn without(&self, taken: &[ChangeBatch], left: &[ChangeBatch]) -> Group {
+        let taken = Group::new(self.first, self.last, taken.to_vec());
+        Group {
+            first: self.first,
+            last: self.last,
+            changes: left.to_vec(),
+            added: self.added - taken.added,
+            rows: self.rows - taken.rows,
+            index: OnceLock::new(),
+        }
+    }
+
     fn memory_bytes(&self) -> usize {
         let bytes = |c: &ChangeBatch| {
             c.rows().get_array_memory_size() + c.weights().map_or(0, |w| w.len() * 8)
@@ -217,11 +230,31 @@ impl Pending {
         self.groups.values().cloned().partition(|g| g.last <= epoch)
     }
 
-    /// Takes out the groups up to `epoch`.
-    pub(super) fn take(&mut self, epoch: Epoch) -> Vec<Arc<Group>> {
-        let later = self.groups.split_off(&epoch.next());
-        let taken = std::mem::replace(&mut self.groups, later);
-        taken.into_values().collect()
+    /// Takes changes up to `epoch` out, `rows_max` rows or a batch more, each with the last epoch
+    /// of its group; and tells whether there are more.
+    pub(super) fn take(
+        &mut self,
+        epoch: Epoch,
+        rows_max: usize,
+    ) -> (Vec<(Epoch, ChangeBatch)>, bool) {
+        let (mut taken, mut rows) = (Vec::new(), 0);
+        while rows < rows_max
+            && let Some(first) = self.groups.first_entry().filter(|g| *g.key() <= epoch)
+        {
+            let group = first.remove();
+            let mut fitting = 0;
+            while fitting < group.changes.len() && rows < rows_max {
+                rows += group.changes[fitting].num_rows();
+                fitting += 1;
+            }
+            let (now, later) = group.changes.split_at(fitting);
+            taken.extend(now.iter().map(|batch| (group.last, batch.clone())));
+            if !later.is_empty() {
+                let later = group.without(now, later);
+                self.groups.insert(later.last, Arc::new(later));
+            }
+        }
+        (taken, self.reaches(epoch))
     }
 
     /// Runs of groups that are to be summed: neighbours that no needed epoch and no seal tells

@@ -23,8 +23,11 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Result};
 
-/// Bytes of a piece, about: rows that are wide come fewer at a time.
+/// Bytes of a piece, about: rows that are wide come fewer at a time. Whoever reads slowly holds
+/// one, so the first are small, and pieces grow by a byte for each [`GIVEN_FOR_ONE`] given.
 const PIECE_BYTES: usize = 4 << 20;
+const FIRST_PIECE_BYTES: usize = 256 << 10;
+const GIVEN_FOR_ONE: usize = 16;
 
 /// A reading that goes on.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ pub struct Reading {
     columns: Vec<usize>,
     schema: SchemaRef,
     rows_max: usize,
+    /// Rows of the next piece: what fits, as far as is known by the last one.
+    rows_fitting: usize,
+    /// Bytes given.
+    given_bytes: usize,
     /// The sum of the changes that were pending at the beginning.
     changes: ChangeBatch,
     /// Rows that come and go in these changes.
@@ -41,9 +48,9 @@ pub struct Reading {
     /// What the base had of them at the beginning, and how many of these were given.
     copied: RecordBatch,
     copied_given: usize,
-    /// Ids of the base that the changes touch, when it was at this epoch.
+    /// Ids of the base that the changes touch, after so many merges.
     touched: Bitmap,
-    base_epoch: Epoch,
+    moves: u64,
     /// Where the base ended at the beginning.
     end: u32,
     /// The next id of the base, and how often it was given already.
@@ -76,13 +83,16 @@ impl ViewPartition {
             let copied = copied_ids(base, &cancelled, &touched);
             let copied = batch_of(&schema, base.gather(columns, &copied), copied.len());
             let width = base.memory_bytes() / usize::try_from(base.rows()).unwrap_or(1).max(1);
-            let rows_fitting = PIECE_BYTES / width.max(1);
+            let rows_fitting = FIRST_PIECE_BYTES / width.max(1);
+            let rows_max = rows_max.max(1);
             Reading {
                 touched: touched.union(base.touched(&cancelled)),
                 left: base.left_by(&self.options.name, &changes),
                 end: base.end(),
-                base_epoch: merged.epoch,
-                rows_max: rows_max.min(rows_fitting).max(1),
+                moves: merged.moves,
+                rows_fitting: rows_fitting.clamp(1, rows_max),
+                given_bytes: 0,
+                rows_max,
                 partition: self.clone(),
                 epoch,
                 columns: columns.to_vec(),
@@ -115,16 +125,31 @@ fn copied_ids(base: &Base, cancelled: &ChangeBatch, touched: &Bitmap) -> Vec<u32
 impl Reading {
     /// The next piece; none after the last. `72000` if the epoch was given up.
     pub fn next_piece(&mut self) -> Result<Option<RecordBatch>> {
+        let piece = self.next_fitting()?;
+        if let Some(piece) = piece.as_ref().filter(|piece| piece.num_rows() > 0) {
+            let bytes = ChangeBatch::insert(piece.clone()).bytes();
+            self.given_bytes = self.given_bytes.saturating_add(bytes);
+            let next = self.given_bytes / GIVEN_FOR_ONE;
+            let next = next.clamp(FIRST_PIECE_BYTES, PIECE_BYTES);
+            // Few rows say little of the others.
+            let known = self.rows_fitting.saturating_mul(4);
+            let fitting = (next / (bytes / piece.num_rows()).max(1)).min(known);
+            self.rows_fitting = fitting.clamp(1, self.rows_max);
+        }
+        Ok(piece)
+    }
+
+    fn next_fitting(&mut self) -> Result<Option<RecordBatch>> {
         if self.next < self.end {
             let partition = self.partition.clone();
             let merged = partition.base.read();
             if merged.epoch > self.epoch {
                 return Err(snapshot_too_old());
             }
-            if merged.epoch != self.base_epoch {
+            if merged.moves != self.moves {
                 let cancelled = merged.base.touched(&self.cancelled);
                 self.touched = merged.base.touched(&self.changes).union(cancelled);
-                self.base_epoch = merged.epoch;
+                self.moves = merged.moves;
             }
             let ids = self.ids(&merged.base);
             if !ids.is_empty() {
@@ -133,13 +158,13 @@ impl Reading {
             }
         }
         if self.copied_given < self.copied.num_rows() {
-            let rows = (self.copied.num_rows() - self.copied_given).min(self.rows_max);
+            let rows = (self.copied.num_rows() - self.copied_given).min(self.rows_fitting);
             let piece = self.copied.slice(self.copied_given, rows);
             self.copied_given += rows;
             return Ok(Some(piece));
         }
         let from = self.left_given;
-        let to = self.left.len().min(from + self.rows_max);
+        let to = self.left.len().min(from + self.rows_fitting);
         self.left_given = to;
         let rows = self.changes.rows().project(&self.columns);
         let rows = rows.expect("the columns exist");
@@ -158,7 +183,7 @@ impl Reading {
                 (self.next, self.given) = (id, 0);
             }
             let weight = if self.touched.contains(id) { 0 } else { weight };
-            let room = (self.rows_max - ids.len()) as u64;
+            let room = (self.rows_fitting - ids.len()) as u64;
             let take = weight.saturating_sub(self.given).min(room);
             ids.extend(std::iter::repeat_n(id, take as usize));
             self.given += take;

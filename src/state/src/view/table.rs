@@ -6,11 +6,13 @@
 //! changes cancel stands as in the base.) Of a keyed relation the sum alone says where a key
 //! stands, so that a seal costs what changed, whatever older changes are kept for readers; a
 //! multiset adds the weights that base and older changes have for those rows. It needs the base for
-//! reading only.
+//! reading only. It is told in pieces, between which no lock is held and nothing is merged.
 
 use super::base::{Base, Indexed, by_sign, pick, repeated, take_rows};
 use super::group::{self, Group};
 use super::{Merged, ViewPartition, batch_of};
+use crate::apart::Apart;
+use crate::table::PIECE_ROWS;
 use crate::{ABSENT, KeyIndex, StateTable, TableDelta, TableForm, TableSpec};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
@@ -163,49 +165,96 @@ impl ViewTable {
         )
     }
 
-    fn seal_append_only(
-        &self,
-        store: &crate::RowStore,
-        pending: &[ChangeBatch],
-    ) -> Option<TableDelta> {
-        let mut unsealed = self.view.unsealed.lock();
-        let every: Vec<usize> = (0..self.view.options.schema.fields().len()).collect();
-        let merged = store.len() as u64;
-        let ids: Vec<u32> = (unsealed.sealed_rows.min(merged) as u32..merged as u32).collect();
-        let mut parts = vec![batch_of(
-            &self.view.options.schema,
-            store.gather(&every, &ids),
-            ids.len(),
-        )];
-        let mut skip = unsealed.sealed_rows.saturating_sub(merged) as usize;
+    fn seal_append_only(&self, pending: &[ChangeBatch], each: &mut dyn FnMut(Option<TableDelta>)) {
+        let options = &self.view.options;
+        let every: Vec<usize> = (0..options.schema.fields().len()).collect();
+        let of_base = |from: u64| {
+            let merged = self.view.base.read();
+            let Base::AppendOnly(store) = &merged.base else {
+                return (0, None);
+            };
+            let all = store.len() as u64;
+            let ids: Vec<u32> = (from.min(all)..all.min(from + PIECE_ROWS as u64))
+                .map(|id| id as u32)
+                .collect();
+            let rows =
+                |ids: Vec<u32>| batch_of(&options.schema, store.gather(&every, &ids), ids.len());
+            (all, Some(ids).filter(|ids| !ids.is_empty()).map(rows))
+        };
+        let (mut from, mut tell) = (
+            self.view.unsealed.lock().sealed_rows,
+            |rows: &RecordBatch| {
+                let seq = self.view.unsealed.lock().numbers(rows.num_rows());
+                each(Some(self.numbered(rows, seq)));
+            },
+        );
+        let merged = loop {
+            match of_base(from) {
+                (_, Some(rows)) => {
+                    from += rows.num_rows() as u64;
+                    tell(&rows);
+                }
+                (merged, None) => break merged,
+            }
+        };
+        let mut skip = from.saturating_sub(merged) as usize;
         for changes in pending {
-            let rows = repeated(&self.view.options.name, changes);
+            let rows = repeated(&options.name, changes);
             let skipped = skip.min(rows.num_rows());
             skip -= skipped;
-            parts.push(rows.slice(skipped, rows.num_rows() - skipped));
+            for at in (skipped..rows.num_rows()).step_by(PIECE_ROWS) {
+                tell(&rows.slice(at, PIECE_ROWS.min(rows.num_rows() - at)));
+            }
         }
-        let rows = arrow::compute::concat_batches(&self.view.options.schema, &parts)
-            .expect("the parts share a schema");
-        if rows.num_rows() == 0 {
-            return None;
-        }
-        let seq = unsealed.next_seq;
-        unsealed.next_seq += rows.num_rows() as i64;
-        unsealed.sealed_rows += rows.num_rows() as u64;
-        Some(self.numbered(&rows, seq))
     }
 
-    /// `older` pending changes are sealed, `fresh` ones are not.
+    /// `older` pending changes are sealed, `fresh` ones are not. Both, and the dirty keys of the
+    /// base, are cut into the same parts by their keys, and each part tells for itself.
     fn seal_indexed(
+        &self,
+        older: &[Arc<Group>],
+        fresh: &[Arc<Group>],
+        each: &mut dyn FnMut(Option<TableDelta>),
+    ) {
+        let options = &self.view.options;
+        let dirty = self.view.unsealed.lock().dirty.ids.clone();
+        let fresh = group::changes(fresh);
+        let rows = fresh.iter().map(ChangeBatch::num_rows).sum::<usize>();
+        let parts = options.parts(rows + dirty.len());
+        let mut dirty_of = vec![Vec::new(); parts.count()];
+        self.with_indexed(|indexed, _| {
+            for id in dirty {
+                dirty_of[parts.of_hash(indexed.index.hash(id))].push(id);
+            }
+        });
+        let fresh = Apart::new(fresh, options.key_columns(), parts, &mut || each(None));
+        for (part, dirty) in dirty_of.iter().enumerate() {
+            let fresh = fresh.part(part);
+            let told = self
+                .with_indexed(|indexed, base| self.seal_part(indexed, base, older, &fresh, dirty));
+            each(told.flatten());
+        }
+    }
+
+    /// Runs `read` with the base, if rows are found by their keys.
+    fn with_indexed<T>(&self, read: impl FnOnce(&Indexed, &Base) -> T) -> Option<T> {
+        let merged = self.view.base.read();
+        match &merged.base {
+            Base::Indexed(indexed) => Some(read(indexed, &merged.base)),
+            Base::AppendOnly(_) => None,
+        }
+    }
+
+    fn seal_part(
         &self,
         indexed: &Indexed,
         base: &Base,
         older: &[Arc<Group>],
-        fresh: &[Arc<Group>],
+        fresh: &[ChangeBatch],
+        dirty: &[u32],
     ) -> Option<TableDelta> {
-        let mut unsealed = self.view.unsealed.lock();
         let options = &self.view.options;
-        let net = options.sum(&group::changes(fresh));
+        let net = options.sum(fresh);
         let mut touched = KeyIndex::new(&indexed.key_types(&options.schema));
         let keys = pick(net.rows(), &indexed.key);
         let hashes = hash_columns(&keys, net.num_rows());
@@ -217,7 +266,6 @@ impl ViewTable {
         } else {
             self.outcome_of_keyed(indexed, &net)
         };
-        let dirty = &unsealed.dirty.ids;
         let mut told = vec![ABSENT; dirty.len()];
         if !touched.is_empty() {
             let hashes: Vec<u64> = dirty.iter().map(|id| indexed.index.hash(*id)).collect();
@@ -231,8 +279,6 @@ impl ViewTable {
         let (come, gone): (Vec<u32>, Vec<u32>) = other.partition(|id| indexed.weight(*id) > 0);
         outcome.add_base(self, indexed, base, &come);
         outcome.deletes.push(indexed.index.gather(&gone));
-        unsealed.dirty.clear();
-        drop(unsealed);
         self.delta_of(outcome, indexed)
     }
 
@@ -354,6 +400,32 @@ impl ViewTable {
     }
 }
 
+/// A seal under way. Nothing is merged until it ends, so that its pieces are of one moment; no lock
+/// is held between them.
+struct BeingSealed<'a>(&'a ViewPartition);
+
+impl BeingSealed<'_> {
+    fn of(view: &ViewPartition) -> BeingSealed<'_> {
+        // Who merges holds the base, and then looks.
+        let _merged = view.base.read();
+        view.unsealed.lock().is_being_sealed = true;
+        BeingSealed(view)
+    }
+
+    /// All that changed up to this epoch was told.
+    fn is_done(self, up_to: Epoch) {
+        let mut unsealed = self.0.unsealed.lock();
+        unsealed.dirty.clear();
+        unsealed.sealed = up_to;
+    }
+}
+
+impl Drop for BeingSealed<'_> {
+    fn drop(&mut self) {
+        self.0.unsealed.lock().is_being_sealed = false;
+    }
+}
+
 /// Rows now present with their weights, and keys now absent.
 struct Outcome {
     upserts: Vec<(RecordBatch, Vec<i64>)>,
@@ -431,22 +503,20 @@ impl StateTable for ViewTable {
         self.spec.clone()
     }
 
-    fn seal(&mut self) -> Option<TableDelta> {
-        let merged = self.view.base.read();
-        let sealed = self.view.unsealed.lock().sealed;
+    fn seal_pieces(&mut self, each: &mut dyn FnMut(Option<TableDelta>)) {
+        let sealing = BeingSealed::of(&self.view);
         let (older, fresh, last) = {
+            let sealed = self.view.unsealed.lock().sealed;
             let pending = self.view.pending.lock();
             let (older, fresh) = pending.split_at(sealed);
             (older, fresh, pending.last)
         };
-        let delta = match &merged.base {
-            Base::AppendOnly(store) => {
-                self.seal_append_only(store, &group::changes(older.iter().chain(&fresh)))
-            }
-            Base::Indexed(indexed) => self.seal_indexed(indexed, &merged.base, &older, &fresh),
-        };
-        self.view.unsealed.lock().sealed = last;
-        delta
+        if self.spec.form == TableForm::Appended {
+            self.seal_append_only(&group::changes(older.iter().chain(&fresh)), each);
+        } else {
+            self.seal_indexed(&older, &fresh, each);
+        }
+        sealing.is_done(last);
     }
 
     fn restore(&mut self, rows: &RecordBatch) {
@@ -489,7 +559,8 @@ impl StateTable for ViewTable {
         base.apply(&options.name, &changes, dirty, false, secondaries);
     }
 
+    /// The view is others' as well: whoever shows it counts it.
     fn memory_bytes(&self) -> usize {
-        self.view.memory_bytes()
+        0
     }
 }

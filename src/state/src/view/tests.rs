@@ -360,10 +360,10 @@ fn run_pinned(shape: Shape, seed: u64) {
         needed.sort();
         needed.dedup();
         let view = world.table.view().clone();
-        if rng.below(2) == 0 {
-            view.settle(&needed);
-        } else {
-            view.sum_pending(&needed);
+        match rng.below(4) {
+            0 => _ = view.settle(&needed),
+            1 => _ = view.settle_some(&needed, 1 + rng.below(6)),
+            _ => view.sum_pending(&needed),
         }
         let readable = |e: &Epoch| *e >= published || needed.contains(e);
         world.epochs.retain(|e, _| readable(e));

@@ -146,6 +146,8 @@ pub struct Worker {
     read_errors: Vec<KeptError>,
     /// Leaves of tables that still get rows which have to be read.
     feeding: BTreeSet<(RelationId, usize)>,
+    /// Views of which there is more to be merged, with the epochs that are needed.
+    unsettled: BTreeMap<RelationId, Arc<[Epoch]>>,
     sealing: Sealing,
     epoch: Epoch,
     announced: bool,
@@ -199,6 +201,7 @@ impl Worker {
             reads: Vec::new(),
             read_errors: Vec::new(),
             feeding: BTreeSet::new(),
+            unsettled: BTreeMap::new(),
             epoch: Epoch(0),
             announced: false,
             recovering: true,
@@ -223,6 +226,7 @@ impl Worker {
             }
             busy |= self.take_turns();
             busy |= self.feed_tables();
+            busy |= self.go_on_settling();
             self.tell_passed();
             self.holds_up = self.around.readers.is_stalled();
             if !self.holds_up {
@@ -361,39 +365,52 @@ impl Worker {
 
     /// Merges what nobody can read apart any more.
     fn settle_views(&mut self, needed: &Arc<[Epoch]>) {
-        let views: Vec<_> = self
-            .jobs
-            .iter()
-            .filter_map(|(id, j)| Some((*id, j.view.clone()?)))
-            .collect();
-        for (id, view) in views {
-            // Changes that do not fit the rows are found out here: what is left is nobody's
-            // answer.
-            match catch(|| Ok(view.settle(needed))) {
-                Ok(true) => {
-                    let needed = needed.clone();
-                    let (events, published) =
-                        (self.around.events.clone(), self.around.published.clone());
-                    let sum = move || {
-                        let summed = catch(|| {
-                            view.sum_pending(&needed);
-                            Ok(())
+        let views = self.jobs.iter().filter(|(_, j)| j.view.is_some());
+        for id in views.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.settle_view(id, needed.clone());
+        }
+    }
+
+    /// Merges some more of a view of which there is more to be merged; others have their turns
+    /// meanwhile.
+    fn go_on_settling(&mut self) -> bool {
+        let next = self.unsettled.pop_first();
+        if let Some((id, needed)) = next {
+            self.settle_view(id, needed);
+            return true;
+        }
+        false
+    }
+
+    fn settle_view(&mut self, id: RelationId, needed: Arc<[Epoch]>) {
+        self.unsettled.remove(&id);
+        let Some(view) = self.jobs.get(&id).and_then(|job| job.view.clone()) else {
+            return;
+        };
+        // Changes that do not fit the rows are found out here: what is left is nobody's answer.
+        match catch(|| Ok(view.settle(&needed))) {
+            Ok(left) if left.merges => drop(self.unsettled.insert(id, needed)),
+            Ok(left) if left.sums => {
+                let (events, published) = (self.around.events.clone(), self.around.published.clone());
+                let sum = move || {
+                    let summed = catch(|| {
+                        view.sum_pending(&needed);
+                        Ok(())
+                    });
+                    if let Err(error) = summed {
+                        events.tell(Event::Failed {
+                            relation: id,
+                            error,
                         });
-                        if let Err(error) = summed {
-                            events.tell(Event::Failed {
-                                relation: id,
-                                error,
-                            });
-                            published.withdraw(id);
-                        }
-                    };
-                    drop(self.around.storing.tokio.spawn_blocking(sum));
-                }
-                Ok(false) => {}
-                Err(error) => {
-                    self.fail(id, error);
-                    self.around.published.withdraw(id);
-                }
+                        published.withdraw(id);
+                    }
+                };
+                drop(self.around.storing.tokio.spawn_blocking(sum));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.fail(id, error);
+                self.around.published.withdraw(id);
             }
         }
     }

@@ -76,6 +76,9 @@ impl Worker {
         let plan = relation.job.as_ref();
         let plan = plan.ok_or_else(|| Error::internal("a relation without a job has no rows"))?;
         let mut actors = build_actors(relation, plan, &self.around.placement, self.id, None)?;
+        if let Some(view) = &actors.view {
+            self.around.figures.of(relation.id).count(view);
+        }
         let kept = plan.fragments.iter().flat_map(|f| f.nodes());
         let kept: Vec<u32> = kept
             .filter_map(|n| match n.op {
@@ -146,6 +149,9 @@ impl Worker {
             None
         };
         let mut actors = build_actors(relation, plan, &self.around.placement, self.id, sink)?;
+        if let Some(view) = &actors.view {
+            figures.count(view);
+        }
         self.restore(start, &mut actors.fragments)?;
         let restored = matches!(start.mode, StartMode::Restored(_));
         let fresh = !restored && start.mode != StartMode::Resuming;

@@ -1,7 +1,7 @@
 //! The batches of one watched node.
 
 use super::piecewise::{is_repeatable, limit};
-use super::{BATCH_BYTES, Bounds};
+use super::{BATCH_BYTES, Bounds, PASSED_FOR_ONE};
 use crate::serving::collect::rows_bytes;
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -62,6 +62,8 @@ pub(super) struct Pieces {
     fitted: usize,
     /// Batches given since others had a turn.
     given: usize,
+    /// Bytes given, of those who have steps.
+    passed: usize,
 }
 
 impl Pieces {
@@ -83,6 +85,7 @@ impl Pieces {
             rows: usize::MAX,
             fitted: 0,
             given: 0,
+            passed: 0,
         }
     }
 
@@ -99,6 +102,12 @@ impl Pieces {
             }
         }
         Poll::Ready(self.piece().transpose())
+    }
+
+    /// Bytes of the next step.
+    fn step(&self) -> usize {
+        let grown = (self.passed / PASSED_FOR_ONE).max(self.bounds.first_step);
+        grown.min(self.bounds.step)
     }
 
     /// Looks at a batch that has come.
@@ -119,7 +128,7 @@ impl Pieces {
                 let beside = BATCH_BYTES / widest.load(Ordering::Relaxed).max(1);
                 self.rows = fitting(BATCH_BYTES).min(beside);
             }
-            Work::Leave => self.rows = fitting(self.bounds.step),
+            Work::Leave => self.rows = fitting(self.step()),
             Work::Pass => self.rows = fitting(BATCH_BYTES),
         }
         Ok(())
@@ -137,6 +146,9 @@ impl Pieces {
                 }
                 Err(e) => return Err(e),
                 Ok(piece) => {
+                    if matches!(self.work, Work::Compute { .. } | Work::Leave) {
+                        self.passed = self.passed.saturating_add(rows_bytes(&piece));
+                    }
                     self.rest = (rows < all).then(|| batch.slice(rows, all - rows));
                     self.fitted += 1;
                     if self.fitted >= STEPS_BEFORE_MORE {
@@ -168,7 +180,7 @@ impl Pieces {
         };
         let _timer = metrics.elapsed_compute().timer();
         let batch = batch.slice(0, rows);
-        let computed = within(limit(rows, self.bounds.step), || {
+        let computed = within(limit(rows, self.step()), || {
             computed(&batch, values, &self.schema)
         })?;
         self.memory.try_resize(rows_bytes(&computed))?;

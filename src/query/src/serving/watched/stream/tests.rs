@@ -43,6 +43,7 @@ fn repeated(input: Arc<dyn ExecutionPlan>, times: i64) -> Arc<dyn ExecutionPlan>
 fn bounds() -> Bounds {
     Bounds {
         stop: Arc::default(),
+        first_step: STEP_BYTES,
         step: STEP_BYTES,
     }
 }
