@@ -25,7 +25,7 @@ use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
 use tidemark_control::coordinator::{shutting_down, stopped_error};
-use tidemark_control::inputs::Answer;
+use tidemark_control::inputs;
 use tidemark_control::protocol::Request;
 pub use tidemark_control::{CatalogChange, Pin};
 use tidemark_control::{Events, Placement, Readers};
@@ -239,7 +239,7 @@ impl Engine {
     async fn begun(
         &self,
         relation: RelationId,
-        mut answer: oneshot::Receiver<Answer>,
+        mut answer: oneshot::Receiver<inputs::Answer>,
         tell: impl Fn(&JobStatus),
     ) -> Result<()> {
         let mut undo = Undo {

@@ -187,7 +187,7 @@ impl RelationTable {
             .collect::<Result<Vec<_>>>()?;
         let rows = self.memory(batches, Arc::new(self.schema.project(projection)?))?;
         Ok(Some(match through {
-            Some(text) => Arc::new(Through::new(rows, text)),
+            Some(text) => Arc::new(Passing::looked_up(rows, text)),
             None => rows,
         }))
     }

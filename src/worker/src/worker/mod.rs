@@ -391,7 +391,8 @@ impl Worker {
         match catch(|| Ok(view.settle(&needed))) {
             Ok(left) if left.merges => drop(self.unsettled.insert(id, needed)),
             Ok(left) if left.sums => {
-                let (events, published) = (self.around.events.clone(), self.around.published.clone());
+                let (events, published) =
+                    (self.around.events.clone(), self.around.published.clone());
                 let sum = move || {
                     let summed = catch(|| {
                         view.sum_pending(&needed);
