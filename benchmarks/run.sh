@@ -5,7 +5,7 @@
 #   run.sh kafka-to-kafka [--queries q0,q2,q20,matches] [--events N] [--workers N]
 #   run.sh latency [--rate N] [--seconds N] [--workers N]
 #   run.sh state [--keys N,N] [--workers N]
-#   run.sh serve [--queries lookup,lookup-in,view,insert,update] [--keys N] [--clients N] [--seconds N]
+#   run.sh serve [--queries lookup,lookup-in,lookup-any,view,prefix,index,total,groups,some,insert,update] [--keys N] [--clients N] [--seconds N]
 #   run.sh isolation [--heavy SECONDS] [--clients N] [--seconds N]
 #   run.sh fill [--events N]        the Nexmark topics only, for other engines to read
 #   run.sh flink fill|query ...     Apache Flink's runner, whose path is in FLINK_PEER, with the same arguments as there

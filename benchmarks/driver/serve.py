@@ -2,7 +2,13 @@
 
     lookup     SELECT one row by its key
     lookup-in  SELECT five rows by their keys
+    lookup-any SELECT the rows of an array of five keys
     view       SELECT one row of a view (PostgreSQL: a table with the view's rows) by its key
+    prefix     SELECT five rows by the first column of a key of two
+    index      SELECT one row through CREATE INDEX
+    total      SELECT count(*) and a sum over a view of 1,000 rows (PostgreSQL: a table), of one client; p99 is what is to be looked at
+    groups     the same by groups, of some of the rows
+    some       the same of rows below a number that differs each time
     insert     INSERT of a row with a new key
     update     UPDATE of a row by its key
 
@@ -26,16 +32,28 @@ TABLE = "CREATE TABLE accounts (aid INT PRIMARY KEY, bid INT, balance INT, fille
 ROWS = "INSERT INTO accounts SELECT i, i % 100, 0, 'this is a filler of forty characters, so' FROM generate_series({first}, {last}) AS g(i)"
 VIEW = "CREATE MATERIALIZED VIEW totals AS SELECT aid, sum(balance) AS total FROM accounts GROUP BY aid"
 VIEW_THERE = ("CREATE TABLE totals AS SELECT aid, sum(balance) AS total FROM accounts GROUP BY aid", "ALTER TABLE totals ADD PRIMARY KEY (aid)")
+PARTS = ("CREATE TABLE parts (aid INT, part INT, amount INT, PRIMARY KEY (aid, part))",
+         "INSERT INTO parts SELECT aid / 5 + 1, aid % 5, aid FROM accounts WHERE aid <= {keys} / 2",
+         "CREATE INDEX parts_amount ON parts (amount)")
+SMALL = "CREATE MATERIALIZED VIEW small AS SELECT aid % 1000 AS k, aid % 10 AS g, sum(aid) AS x FROM accounts GROUP BY aid % 1000, aid % 10"
+SMALL_THERE = ("CREATE TABLE small AS SELECT aid % 1000 AS k, aid % 10 AS g, sum(aid) AS x FROM accounts GROUP BY aid % 1000, aid % 10", "ALTER TABLE small ADD PRIMARY KEY (k, g)")
 ROWS_AT_ONCE = 100_000
 
 SCRIPTS = {
     "lookup": "\\set aid random(1, {keys})\nSELECT balance FROM accounts WHERE aid = :aid;\n",
     "lookup-in": "".join(f"\\set a{i} random(1, {{keys}})\n" for i in range(5)) + "SELECT aid, balance FROM accounts WHERE aid IN (:a0, :a1, :a2, :a3, :a4);\n",
+    "lookup-any": "".join(f"\\set a{i} random(1, {{keys}})\n" for i in range(5)) + "SELECT aid, balance FROM accounts WHERE aid = ANY (ARRAY[:a0, :a1, :a2, :a3, :a4]::int[]);\n",
     "view": "\\set aid random(1, {keys})\nSELECT total FROM totals WHERE aid = :aid;\n",
+    "prefix": "\\set aid random(1, {keys} / 10)\nSELECT part, amount FROM parts WHERE aid = :aid;\n",
+    "index": "\\set n random(1, {keys} / 2)\nSELECT aid, part FROM parts WHERE amount = :n;\n",
+    "total": "SELECT count(*), sum(x) FROM small;\n",
+    "groups": "SELECT g, count(*), sum(x) FROM small WHERE k < 500 GROUP BY g;\n",
+    "some": "\\set k random(1, 1000)\nSELECT count(*), sum(x) FROM small WHERE k < :k;\n",
     "insert": "\\set aid random(1000000000, 2000000000)\nINSERT INTO accounts (aid, bid, balance, filler) VALUES (:aid, 1, 0, 'new'){conflict};\n",
     "update": "\\set aid random(1, {keys})\nUPDATE accounts SET balance = balance + 1 WHERE aid = :aid;\n",
 }
-MODES = {"lookup": ("simple", "prepared"), "lookup-in": ("simple", "prepared"), "view": ("simple", "prepared"), "insert": ("prepared",), "update": ("prepared",)}
+MODES = {name: ("prepared",) if name in ("insert", "update") else ("simple", "prepared") for name in SCRIPTS}
+SMALL_QUERIES = ("total", "groups", "some")
 
 
 def fill(port, database, keys, view):
@@ -43,15 +61,15 @@ def fill(port, database, keys, view):
         connection.execute(TABLE)
         for first in range(1, keys + 1, ROWS_AT_ONCE):
             connection.execute(ROWS.format(first=first, last=min(first + ROWS_AT_ONCE - 1, keys)))
-        for statement in view:
-            connection.execute(statement)
+        for statement in (*PARTS, *view):
+            connection.execute(statement.format(keys=keys))
 
 
-def ask(port, database, script, mode, args):
+def ask(port, database, script, mode, args, clients):
     """(statements a second, p99 in ms) of pgbench."""
     with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
         Path(folder, "script.sql").write_text(script)
-        done = subprocess.run(["pgbench", "-n", "-M", mode, "-c", str(args.clients), "-j", "2", "-T", str(args.seconds), "-f", "script.sql", "-l", "--log-prefix=log",
+        done = subprocess.run(["pgbench", "-n", "-M", mode, "-c", str(clients), "-j", str(min(clients, 2)), "-T", str(args.seconds), "-f", "script.sql", "-l", "--log-prefix=log",
                                "-h", "127.0.0.1", "-p", str(port), "-U", "root", database], cwd=folder, capture_output=True, text=True)
         rate = re.search(r"tps = ([\d.]+)", done.stdout)
         if done.returncode != 0 or rate is None:
@@ -63,10 +81,11 @@ def ask(port, database, script, mode, args):
 
 def measure(name, mode, args, tidemark, postgres):
     """One line: both, one after the other."""
-    line = {"query": f"{name}-{mode}", "keys": args.keys, "clients": args.clients, "seconds": args.seconds}
+    clients = 1 if name in SMALL_QUERIES else args.clients
+    line = {"query": f"{name}-{mode}", "keys": args.keys, "clients": clients, "seconds": args.seconds}
     for engine, port, database, conflict in (("postgres", postgres.port, "postgres", " ON CONFLICT DO NOTHING"), ("tidemark", tidemark.port, "dev", "")):
         sys.stderr.write(f"{line['query']}: {engine}\n")
-        rate, p99 = ask(port, database, SCRIPTS[name].format(keys=args.keys, conflict=conflict), mode, args)
+        rate, p99 = ask(port, database, SCRIPTS[name].format(keys=args.keys, conflict=conflict), mode, args, clients)
         line |= {f"{engine}_per_second": round(rate), f"{engine}_p99_ms": round(p99, 2)}
     line["ratio"] = round(line["tidemark_per_second"] / line["postgres_per_second"], 2)
     return line
@@ -82,8 +101,8 @@ class Both:
         self.tidemark.__enter__()
         self.postgres.start()
         sys.stderr.write(f"filling two tables of {self.args.keys} rows\n")
-        fill(self.tidemark.port, "dev", self.args.keys, (VIEW, "FLUSH"))
-        fill(self.postgres.port, "postgres", self.args.keys, (*VIEW_THERE, "VACUUM ANALYZE"))
+        fill(self.tidemark.port, "dev", self.args.keys, (VIEW, SMALL, "FLUSH"))
+        fill(self.postgres.port, "postgres", self.args.keys, (*VIEW_THERE, *SMALL_THERE, "VACUUM ANALYZE"))
         return self
 
     def __exit__(self, *error):

@@ -5,7 +5,7 @@
 use prometheus::{IntCounterVec, Opts, Registry, TextEncoder};
 use std::sync::OnceLock;
 
-pub use prometheus::{IntGauge, IntGaugeVec};
+pub use prometheus::{IntCounter, IntGauge, IntGaugeVec};
 
 fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();

@@ -1,5 +1,5 @@
-//! Statements that cost no plan: lookups by key ([`point`]) and writes by key
-//! ([`crate::dml::by_key`]).
+//! Statements that cost no plan: lookups by key ([`point`]), writes by key
+//! ([`crate::dml::by_key`]), and queries whose plans are kept ([`plans`]).
 //!
 //! A prepared statement keeps its own form. A client that writes its constants into the text sends
 //! another text each time, so a session keeps forms by the texts without constants
@@ -8,6 +8,7 @@
 //! came: it gets the same answer by either way, or the same error, which the planner gives.
 
 mod normalised;
+mod plans;
 
 use crate::asker::Asker;
 use crate::dml::by_key;

@@ -449,6 +449,11 @@ impl Settings {
         names.iter().filter_map(|n| self.reset(n)).collect()
     }
 
+    /// Whether everything has the same value in both.
+    pub fn equals(&self, other: &Settings) -> bool {
+        std::ptr::eq(self, other) || self.values == other.values && self.defaults == other.defaults
+    }
+
     /// A transaction begins: what it sets is undone by ROLLBACK.
     pub fn begin(&mut self) {
         self.before_transaction = Some(self.values.clone());

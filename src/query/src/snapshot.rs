@@ -46,6 +46,8 @@ pub struct Snapshot {
     /// Tables that take the place of relations in this statement: RETURNING's rows, ON CONFLICT's
     /// `excluded`.
     pub overrides: Vec<Override>,
+    /// Whether the plan may run again: then a run says which rows its scans see.
+    pub again: bool,
     /// The session's settings.
     pub settings: Arc<Settings>,
     /// What the statement's functions do to the session.

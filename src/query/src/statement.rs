@@ -39,6 +39,30 @@ impl Asker {
         statement: &Statement,
         parameters: &[ast::Expr],
     ) -> Result<Outcome> {
+        self.run_bound(sql, statement, parameters, false).await
+    }
+
+    /// The same of a statement whose text is all that it says: its plan is kept, or was.
+    pub async fn run_sql_again(
+        &mut self,
+        sql: &ast::Statement,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+    ) -> Result<Outcome> {
+        if let Some(rows) = self.run_again(&statement.text, parameters).await? {
+            return Ok(Outcome::Rows(rows));
+        }
+        self.run_bound(sql, statement, parameters, true).await
+    }
+
+    /// `keep`: the plan, by the statement's text.
+    async fn run_bound(
+        &mut self,
+        sql: &ast::Statement,
+        statement: &Statement,
+        parameters: &[ast::Expr],
+        keep: bool,
+    ) -> Result<Outcome> {
         let mut bound;
         let sql = if parameters.is_empty() {
             if parameters::count(sql) > 0 {
@@ -54,6 +78,11 @@ impl Asker {
         match sql {
             ast::Statement::Query(query) => {
                 self.lock_rows(query).await?;
+                if keep
+                    && let Some(rows) = self.plan_and_keep(sql, &statement.text, parameters).await
+                {
+                    return Ok(Outcome::Rows(rows));
+                }
                 let result = self
                     .select(sql)
                     .await

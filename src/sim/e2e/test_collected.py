@@ -1,6 +1,7 @@
 """What a statement collects before it goes on is bounded; what is beyond is an error of its statement alone, and another connection is answered at once."""
 
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -64,6 +65,36 @@ def test_a_block_is_bounded_before_it_commits(server, unique):
         connection.rollback()
     assert server.value(f"SELECT count(*) FROM {table}") == 0
     answers(server)
+
+
+def test_fetch_costs_what_it_fetches(own_server):
+    """Processor time, which does not depend on who else uses the machine: ten times a few rows are less than all rows once."""
+    own_server.start()
+    own_server.query("CREATE TABLE t (k INT PRIMARY KEY, a TEXT)")
+    own_server.query("INSERT INTO t SELECT g, 'a text of some length ' || g FROM generate_series(1, 400000) AS s(g)")
+    own_server.query("FLUSH")
+
+    def spent(work):
+        def ticks():
+            fields = Path(f"/proc/{own_server.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        before = ticks()
+        work()
+        return ticks() - before
+
+    with own_server.connect(autocommit=False) as connection, connection.cursor() as cursor, own_server.connect() as whole:
+
+        def few():
+            for number in range(10):
+                cursor.execute(f"DECLARE c{number} CURSOR FOR SELECT * FROM t")
+                cursor.execute(f"FETCH 5 FROM c{number}")
+                assert len(cursor.fetchall()) == 5
+                cursor.execute(f"CLOSE c{number}")
+
+        few()
+        all_rows = spent(lambda: whole.execute("SELECT * FROM t").fetchall())
+        assert spent(few) < all_rows
 
 
 def test_fetch_sends_rows_as_they_are_taken(server):

@@ -1,7 +1,7 @@
 //! `x op ANY (..)` and `x op ALL (..)`. Of a subquery, `= ANY` is IN and `<> ALL` is NOT IN, what
 //! matches patterns is that of the array `ARRAY(SELECT ..)`, the others are bound as they are. Of
-//! an array that is written out, `= ANY` and `<> ALL` are IN and NOT IN too, which are looked up by
-//! key. Of any other array they are calls that the operators evaluate: `any_lt(x, array)`.
+//! an array that is written out or given as a text, `= ANY` and `<> ALL` are IN and NOT IN too,
+//! which are looked up by key. Of any other array they are calls that the operators evaluate: `any_lt(x, array)`.
 
 use super::Provider;
 use super::constants::as_type;
@@ -144,8 +144,12 @@ fn unwrap_query(expr: &mut Expr) {
     }
 }
 
-/// The elements of an array that is written out: `ARRAY[1, 2]`, with or without a cast, or a plain
-/// `'{1,2}'`, whose elements take the type of what they are compared with.
+/// Elements of an array in its text form that become a list; a list of more takes long to plan.
+const ELEMENTS_MAX: usize = 1000;
+
+/// The elements of an array that is written out: `ARRAY[1, 2]` or `'{1,2}'` with a cast, as which
+/// drivers' parameters come, and both without: then those of a text take the type of what they are
+/// compared with.
 fn elements(array: &Expr) -> Option<Vec<Expr>> {
     match array {
         Expr::Nested(inner) => elements(inner),
@@ -159,8 +163,13 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
             kind,
             ..
         } if !matches!(element.as_ref(), DataType::Array(_)) => {
-            let Expr::Array(array) = expr.as_ref() else {
-                return None;
+            let elements = match expr.as_ref() {
+                Expr::Array(array) => array.elem.clone(),
+                Expr::Value(v) => match &v.value {
+                    Value::SingleQuotedString(text) => read(text)?,
+                    _ => return None,
+                },
+                _ => return None,
             };
             let cast = |e: &Expr| Expr::Cast {
                 kind: kind.clone(),
@@ -169,7 +178,7 @@ fn elements(array: &Expr) -> Option<Vec<Expr>> {
                 array: false,
                 format: None,
             };
-            Some(array.elem.iter().map(cast).collect())
+            Some(elements.iter().map(cast).collect())
         }
         Expr::Value(v) => match &v.value {
             Value::SingleQuotedString(text) => plain_elements(text),
@@ -193,6 +202,20 @@ fn typed(elements: &[Expr]) -> Vec<Expr> {
         false => e.clone(),
     };
     elements.iter().map(element).collect()
+}
+
+/// The elements of an array in its text form; `None` for a text that is none, which the cast
+/// refuses, and for an empty one, whose type would be lost.
+fn read(text: &str) -> Option<Vec<Expr>> {
+    let mut elements = Vec::new();
+    let put = |element: Option<&str>| {
+        let value = element.map(|text| Value::SingleQuotedString(text.to_string()));
+        elements.push(Expr::Value(value.unwrap_or(Value::Null).into()));
+    };
+    tidemark_values::array::read(text, put).ok()?;
+    (1..=ELEMENTS_MAX)
+        .contains(&elements.len())
+        .then_some(elements)
 }
 
 /// The elements of an array in its text form, if nothing in it is quoted or nested.

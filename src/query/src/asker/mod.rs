@@ -14,6 +14,7 @@ use crate::notifications::Mailbox;
 use crate::outcome::Status;
 use crate::privileges;
 use crate::serving::Serving;
+use crate::serving::plans::Plans;
 use crate::settings::Settings;
 use datafusion::execution::SessionState;
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ pub struct Asker {
     pid: i32,
     taken: identity::Taken,
     voice: Voice,
+    /// Plans of its last queries.
+    pub(crate) plans: Plans,
     /// What the running statement's functions leave to do.
     effects: Vec<Arc<Effects>>,
     announcements: Announcements,
@@ -88,6 +91,7 @@ impl Asker {
             pid,
             taken,
             voice,
+            plans: Plans::default(),
             effects: Vec::new(),
             announcements: Announcements::default(),
             transaction_number: Arc::default(),

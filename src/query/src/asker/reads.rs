@@ -7,6 +7,7 @@ use crate::serving::query::{check_select_lists, plan_to_run};
 use crate::serving::threads::Taker;
 use crate::serving::{named, names, reads, threads};
 use crate::snapshot::Snapshot;
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -31,6 +32,7 @@ impl Asker {
             search_path: self.settings.search_path(),
             user: self.user().into(),
             overrides: Vec::new(),
+            again: false,
             notices: self.voice.notices.clone(),
             settings: self.settings.clone(),
             effects: self.effects(),
@@ -47,21 +49,10 @@ impl Asker {
         names: Option<Vec<String>>,
         tag: Tag,
     ) -> Result<Rows> {
-        self.stream_to(Taker::Statement, plan, physical, names, tag)
-    }
-
-    fn stream_to(
-        &self,
-        taker: Taker,
-        plan: &LogicalPlan,
-        physical: Arc<dyn ExecutionPlan>,
-        names: Option<Vec<String>>,
-        tag: Tag,
-    ) -> Result<Rows> {
         let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
         Ok(Rows {
             schema,
-            stream: self.start_plan(physical, taker)?.rows,
+            stream: self.start_plan(physical, Taker::Statement)?.rows,
             tag,
         })
     }
@@ -73,7 +64,7 @@ impl Asker {
         taker: Taker,
     ) -> Result<threads::Running> {
         let limit = self.settings.bytes("query_memory_max");
-        self.serving.run(&self.state, physical, taker, limit)
+        self.serving.run(&self.state, physical, taker, limit, None)
     }
 
     /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
@@ -92,6 +83,20 @@ impl Asker {
     }
 
     async fn select_at(&mut self, snapshot: Snapshot, sql: &ast::Statement) -> Result<Rows> {
+        let (physical, schema) = self.plan_select(snapshot, sql).await?;
+        Ok(Rows {
+            schema,
+            stream: self.start_plan(physical, Taker::Client)?.rows,
+            tag: Tag::Counted("SELECT"),
+        })
+    }
+
+    /// How a query is run, and the columns of its result.
+    pub(crate) async fn plan_select(
+        &mut self,
+        snapshot: Snapshot,
+        sql: &ast::Statement,
+    ) -> Result<(Arc<dyn ExecutionPlan>, SchemaRef)> {
         self.state.mark_start_execution();
         let tree = sql.clone();
         let (plan, physical) = self
@@ -104,8 +109,8 @@ impl Asker {
             .map(|f| f.name().clone())
             .collect();
         let names = names::output_names(sql, &columns);
-        let tag = Tag::Counted("SELECT");
-        self.stream_to(Taker::Client, &plan, physical, Some(names), tag)
+        let schema = named(&names::with_casts(&plan), &physical.schema(), Some(names))?;
+        Ok((physical, schema))
     }
 
     /// Runs `work` on a planning thread, with this session's functions and in its time zone.

@@ -42,6 +42,7 @@ pub fn normalised(text: &str) -> Option<Normalised> {
             b'\'' => taken.string(rest)?,
             b'"' => taken.quoted_name(rest)?,
             b'=' | b',' | b'(' | b')' | b'*' | b'.' => taken.sign(*byte),
+            b'[' | b']' | b':' if !writes => taken.sign(*byte),
             b'+' | b'/' | b'%' | b'|' if writes && !rest.starts_with("/*") => taken.sign(*byte),
             b';' if rest[1..].trim().is_empty() => break,
             _ => return None,
@@ -173,6 +174,11 @@ mod tests {
                 vec!["1", "-2", "'it''s'"],
             ),
             ("SELECT 1", "SELECT $1", vec!["1"]),
+            (
+                "SELECT a FROM t WHERE k = ANY ('{1,2}'::int[])",
+                "SELECT a FROM t WHERE k = ANY ($1::int[])",
+                vec!["'{1,2}'"],
+            ),
             (
                 "INSERT INTO t VALUES (1, -2.5, 'x')",
                 "INSERT INTO t VALUES ($1, $2, $3)",

@@ -17,6 +17,7 @@ pub mod names;
 mod order;
 mod passing;
 pub mod planning;
+pub(crate) mod plans;
 pub mod point;
 pub mod position;
 mod privileges;
@@ -27,6 +28,7 @@ mod rewrite;
 pub mod semantics;
 pub mod series;
 mod session_functions;
+pub(crate) mod sight;
 mod sizes;
 pub mod system;
 pub mod system_arrays;
@@ -154,23 +156,29 @@ impl Serving {
         self.memory.used()
     }
 
-    /// Starts a physical plan with memory of its own, of `limit` bytes.
+    /// Starts a physical plan with memory of its own, of `limit` bytes; `sight`: what a plan sees that
+    /// runs more than once.
     pub fn run(
         &self,
         state: &SessionState,
         physical: Arc<dyn ExecutionPlan>,
         taker: threads::Taker,
         limit: Option<u64>,
+        sight: Option<Arc<sight::Sight>>,
     ) -> Result<threads::Running> {
         let step = self.memory.step().min(watched::STEP_BYTES);
         let runtime = RuntimeEnv {
             memory_pool: self.memory.of_one(limit),
             ..state.runtime_env().as_ref().clone()
         };
+        let mut config = state.config().clone();
+        if let Some(sight) = sight {
+            config.set_extension(sight);
+        }
         let task = TaskContext::new(
             None,
             String::new(),
-            state.config().clone(),
+            config,
             HashMap::new(),
             HashMap::new(),
             HashMap::new(),

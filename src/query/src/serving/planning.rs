@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use tidemark_common::metrics::{self, IntGauge};
+use tidemark_common::metrics::{self, IntCounter, IntGauge};
 use tidemark_common::{Error, Result, STACK_BYTES, SqlState};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,12 +27,19 @@ static GOING_ON: LazyLock<IntGauge> = LazyLock::new(|| {
     metrics::gauge("tidemark_plannings", help, &[]).with_label_values(&[] as &[&str])
 });
 
+/// Plannings so far.
+static BEGUN: LazyLock<IntCounter> = LazyLock::new(|| {
+    let help = "Statements that went to be planned: those by key and with kept plans do not";
+    metrics::counter("tidemark_plannings_total", help, &[]).with_label_values(&[] as &[&str])
+});
+
 /// Counts a planning while it goes on.
 struct GoingOn;
 
 impl GoingOn {
     fn begin() -> GoingOn {
         GOING_ON.inc();
+        BEGUN.inc();
         GoingOn
     }
 }

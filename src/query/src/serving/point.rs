@@ -1,11 +1,12 @@
-//! Lookups by key without a plan: `SELECT columns FROM relation WHERE key = constant`, and IN.
+//! Lookups by key without a plan: `SELECT columns FROM relation WHERE key = constant`, IN, and
+//! `= ANY (array)`.
 //!
 //! Planning costs a hundred times what such a statement does. So what is written in this form is
 //! recognised in its tree, and everything else is left to the planner: a statement gets the same
 //! rows, names and types by either way, or the same error, which the planner gives. Parameters are
 //! read where they stand.
 
-use super::table_provider::{kept_key, looked_up_by, path};
+use super::table_provider::{kept_key, looked_up, looked_up_among, path};
 use crate::identifiers::fold;
 use crate::outcome::{Rows, Tag};
 use crate::parameters::placeholder;
@@ -15,9 +16,9 @@ use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::{
-    self, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident, ObjectName,
-    ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement, TableFactor,
-    TableWithJoins, UnaryOperator, WildcardAdditionalOptions,
+    self, ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident,
+    ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement,
+    TableFactor, TableWithJoins, UnaryOperator, WildcardAdditionalOptions,
 };
 use parking_lot::Mutex;
 use std::borrow::Cow;
@@ -36,6 +37,8 @@ struct Lookup {
     schema: SchemaRef,
     /// The columns that it goes by: all that the condition names.
     by: Vec<usize>,
+    /// They are the whole key that rows are kept by.
+    is_whole: bool,
     keys: Keys,
 }
 
@@ -46,6 +49,8 @@ pub(crate) enum Value {
     Parameter(usize),
     /// A parameter that is cast.
     Cast(usize, SqlType),
+    /// Each element of an array.
+    Elements(Box<Value>),
 }
 
 impl Value {
@@ -73,14 +78,45 @@ impl Value {
         match self {
             Value::Constant(constant) => Some(Cow::Borrowed(constant)),
             Value::Parameter(place) => parameters.get(*place).map(Cow::Borrowed),
-            Value::Cast(place, data_type) => Some(Cow::Owned(Expr::Cast {
-                kind: ast::CastKind::DoubleColon,
-                expr: Box::new(parameters.get(*place)?.clone()),
-                data_type: data_type.clone(),
-                array: false,
-                format: None,
-            })),
+            Value::Cast(place, data_type) => {
+                let given = parameters.get(*place)?.clone();
+                Some(Cow::Owned(cast(given, data_type.clone())))
+            }
+            Value::Elements(array) => array.given(parameters),
         }
+    }
+
+    /// What `= ANY` looks for; `None` for a subquery.
+    fn any_of(array: &Expr) -> Option<Vec<Value>> {
+        match array {
+            Expr::Nested(inner) => Value::any_of(inner),
+            Expr::Subquery(_) => None,
+            Expr::Array(array) if array.elem.is_empty() => None,
+            Expr::Array(array) => array.elem.iter().map(Value::of).collect(),
+            Expr::Cast {
+                expr,
+                data_type: SqlType::Array(ArrayElemTypeDef::SquareBracket(element, None)),
+                format: None,
+                array: false,
+                ..
+            } if let Expr::Array(array) = expr.as_ref()
+                && !array.elem.is_empty() =>
+            {
+                let of = |e: &Expr| Value::of(&cast(e.clone(), element.as_ref().clone()));
+                array.elem.iter().map(of).collect()
+            }
+            array => Some(vec![Value::Elements(Box::new(Value::of(array)?))]),
+        }
+    }
+}
+
+fn cast(expr: Expr, data_type: SqlType) -> Expr {
+    Expr::Cast {
+        kind: ast::CastKind::DoubleColon,
+        expr: Box::new(expr),
+        data_type,
+        array: false,
+        format: None,
     }
 }
 
@@ -91,6 +127,9 @@ impl Keys {
     /// One array for each column of the key; `None` where the planner has something to say.
     pub fn arrays(&self, parameters: &[Expr]) -> Option<Vec<ArrayRef>> {
         let keys = self.0.iter().map(|(data_type, values)| {
+            if let [Value::Elements(array)] = values.as_slice() {
+                return elements(array.given(parameters)?.as_ref(), data_type);
+            }
             let values = values.iter().map(|value| value.given(parameters));
             constants(&values.collect::<Option<Vec<_>>>()?, data_type)
         });
@@ -128,7 +167,7 @@ impl Kept {
     pub(crate) fn known(&self, catalog: &Arc<Catalog>, settings: &Arc<Settings>) -> Option<Found> {
         let found = self.found.lock();
         let found = found.as_ref().filter(|found| {
-            Arc::ptr_eq(&found.catalog, catalog) && Arc::ptr_eq(&found.settings, settings)
+            Arc::ptr_eq(&found.catalog, catalog) && found.settings.equals(settings)
         });
         found.cloned()
     }
@@ -181,8 +220,11 @@ impl Lookup {
     fn rows(&self, engine: &Engine, pin: &Pin, parameters: &[Expr]) -> Option<Rows> {
         let keys = self.keys.arrays(parameters)?;
         let (relation, schema) = (&self.relation, &self.schema);
-        let by = (self.by.as_slice(), keys.as_slice());
-        let found = looked_up_by(engine, pin, relation, by, &self.columns, schema);
+        let (by, columns) = ((self.by.as_slice(), keys.as_slice()), &self.columns);
+        let found = match self.is_whole {
+            true => looked_up(engine, pin, relation, &keys, columns, schema),
+            false => looked_up_among(engine, pin, relation, by, columns, schema),
+        };
         let rows = futures::stream::iter([Ok(found.ok()?)]);
         Some(Rows {
             stream: Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)),
@@ -334,6 +376,7 @@ impl<'a> Form<'a> {
             schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())),
             relation: relation.clone(),
             columns,
+            is_whole: kept_key(relation).as_ref() == Some(&by),
             by,
             keys,
         })
@@ -416,7 +459,8 @@ impl<'a> Form<'a> {
         self.fix(self.condition, relation, &mut fixed)?;
         let key = path(&|column| fixed.iter().any(|(c, _)| *c == column))?;
         // Several keys of several columns are every combination of them.
-        if fixed.len() != key.len() || fixed.len() > 1 && fixed.iter().any(|(_, v)| v.len() != 1) {
+        let is_one = |values: &[Value]| !matches!(values, [Value::Elements(_)] | [] | [_, _, ..]);
+        if fixed.len() != key.len() || fixed.len() > 1 && !fixed.iter().all(|(_, v)| is_one(v)) {
             return None;
         }
         let of = |column: &usize| {
@@ -428,7 +472,8 @@ impl<'a> Form<'a> {
         Some((key, keys))
     }
 
-    /// Puts in what `column = constant` and `column IN (constants)` under AND fix.
+    /// Puts in what `column = constant`, `column IN (constants)` and `column = ANY (array)` under
+    /// AND fix.
     fn fix(
         &self,
         condition: &'a Expr,
@@ -452,6 +497,12 @@ impl<'a> Form<'a> {
                 let values = list.iter().map(Value::of);
                 (self.column(expr, relation)?, values.collect::<Option<_>>()?)
             }
+            Expr::AnyOp {
+                left,
+                compare_op: BinaryOperator::Eq,
+                right,
+                ..
+            } => (self.column(left, relation)?, Value::any_of(right)?),
             _ => return None,
         };
         if fixed.iter().any(|(c, _)| *c == column) {
@@ -465,13 +516,23 @@ impl<'a> Form<'a> {
 /// Constants as a column of one type, each of them once; `None` for what the planner is to read.
 fn constants(values: &[Cow<'_, Expr>], data_type: &DataType) -> Option<ArrayRef> {
     if *data_type == DataType::Utf8 {
-        let mut texts = values.iter().map(|v| text(v)).collect::<Option<Vec<_>>>()?;
-        texts.sort_unstable();
-        texts.dedup();
-        return Some(Arc::new(StringArray::from(texts)));
+        return Some(texts(
+            values.iter().map(|v| text(v)).collect::<Option<_>>()?,
+        ));
     }
     let numbers = values.iter().map(|v| integer(v));
-    let mut numbers = numbers.collect::<Option<Vec<i64>>>()?;
+    integers(numbers.collect::<Option<_>>()?, data_type)
+}
+
+/// Texts as a column, each of them once.
+fn texts(mut texts: Vec<&str>) -> ArrayRef {
+    texts.sort_unstable();
+    texts.dedup();
+    Arc::new(StringArray::from(texts))
+}
+
+/// Integers as a column of one type, each of them once.
+fn integers(mut numbers: Vec<i64>, data_type: &DataType) -> Option<ArrayRef> {
     numbers.sort_unstable();
     numbers.dedup();
     // A number beyond the type is no key.
@@ -487,6 +548,76 @@ fn constants(values: &[Cow<'_, Expr>], data_type: &DataType) -> Option<ArrayRef>
         DataType::Int64 => Arc::new(Int64Array::from(numbers)),
         _ => return None,
     })
+}
+
+/// The elements of an array in its text form, `CAST('{1,2}' AS INT[])`, as a column of one type,
+/// each of them once; those that are NULL equal nothing. `None` for what the planner is to read.
+fn elements(array: &Expr, data_type: &DataType) -> Option<ArrayRef> {
+    let mut types = Vec::new();
+    let text = array_text(array, &mut types)?;
+    let mut read = Vec::new();
+    let put = |element: Option<&str>| read.extend(element.map(str::to_string));
+    tidemark_values::array::read(text, put).ok()?;
+    if *data_type == DataType::Utf8 {
+        let plain = types.iter().all(|t| is_text(t));
+        return plain.then(|| texts(read.iter().map(String::as_str).collect()));
+    }
+    // Without a type of its own, an array has that of the column.
+    let own = [match data_type {
+        DataType::Int16 => SqlType::SmallInt(None),
+        DataType::Int32 => SqlType::Int(None),
+        DataType::Int64 => SqlType::BigInt(None),
+        _ => return None,
+    }];
+    let own: Vec<&SqlType> = own.iter().collect();
+    let types = if types.is_empty() { own } else { types };
+    if !types.iter().all(|t| fits(0, t)) {
+        return None;
+    }
+    let number = |element: &String| {
+        let number = element.parse().ok()?;
+        types.iter().all(|t| fits(number, t)).then_some(number)
+    };
+    integers(read.iter().map(number).collect::<Option<_>>()?, data_type)
+}
+
+/// The text of an array, and the types of elements that it is cast to.
+fn array_text<'a>(array: &'a Expr, types: &mut Vec<&'a SqlType>) -> Option<&'a str> {
+    match array {
+        Expr::Nested(inner) => array_text(inner, types),
+        Expr::Value(value) => match &value.value {
+            ast::Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        Expr::Cast {
+            expr,
+            data_type: SqlType::Array(ArrayElemTypeDef::SquareBracket(element, None)),
+            format: None,
+            array: false,
+            ..
+        } => {
+            types.push(element);
+            array_text(expr, types)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an integer is one of a type.
+fn fits(value: i64, data_type: &SqlType) -> bool {
+    match data_type {
+        SqlType::SmallInt(None) | SqlType::Int2(None) => i16::try_from(value).is_ok(),
+        SqlType::Int(None) | SqlType::Integer(None) | SqlType::Int4(None) => {
+            i32::try_from(value).is_ok()
+        }
+        SqlType::BigInt(None) | SqlType::Int8(None) => true,
+        _ => false,
+    }
+}
+
+/// Whether a text of this type is any text as it is.
+fn is_text(data_type: &SqlType) -> bool {
+    matches!(data_type, SqlType::Text | SqlType::Varchar(None))
 }
 
 /// An integer as it is written, or as a parameter is.
@@ -509,13 +640,7 @@ fn integer(expr: &Expr) -> Option<i64> {
             ..
         } => {
             let value = integer(expr)?;
-            let fits = match data_type {
-                SqlType::SmallInt(None) => i16::try_from(value).is_ok(),
-                SqlType::Int(None) => i32::try_from(value).is_ok(),
-                SqlType::BigInt(None) => true,
-                _ => false,
-            };
-            fits.then_some(value)
+            fits(value, data_type).then_some(value)
         }
         _ => None,
     }
@@ -531,11 +656,11 @@ fn text(expr: &Expr) -> Option<&str> {
         Expr::Nested(inner) => text(inner),
         Expr::Cast {
             expr,
-            data_type: SqlType::Text | SqlType::Varchar(None),
+            data_type,
             format: None,
             array: false,
             ..
-        } => text(expr),
+        } if is_text(data_type) => text(expr),
         _ => None,
     }
 }

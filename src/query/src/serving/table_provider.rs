@@ -5,8 +5,12 @@
 //! come from the transaction's guard where it knows more than the epoch; from the
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
 //! a lookup: the cross product of the constants is looked up in the partition that owns each key.
+//!
+//! Where a plan may run again ([`Snapshot::again`]), a scan says what is read and no more: the rows
+//! are those of the run ([`Sight`]).
 
 use super::passing::Passing;
+use super::sight::{Seen, Sight};
 use crate::error::{Notice, from_datafusion};
 use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -29,7 +33,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
-use tidemark_common::{Epoch, Error, SqlState, vnode_owner};
+use tidemark_common::{Error, RelationId, SqlState, vnode_owner};
 use tidemark_node::Engine;
 use tidemark_node::engine::{Answer, Pin};
 use tidemark_plan::{Catalog, Op, Relation};
@@ -247,17 +251,35 @@ pub fn looked_up_by(
     if kept_key(relation).as_deref() == Some(by) {
         return looked_up(engine, pin, relation, values, columns, schema);
     }
+    looked_up_among(engine, pin, relation, (by, values), columns, schema)
+}
+
+/// The same by columns that are not the whole key.
+pub fn looked_up_among(
+    engine: &Engine,
+    pin: &Pin,
+    relation: &Relation,
+    (by, values): (&[usize], &[ArrayRef]),
+    columns: &[usize],
+    schema: &SchemaRef,
+) -> tidemark_common::Result<RecordBatch> {
     let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
-    let each = partitions.iter().map(|partition| {
-        let found = partition.lookup_by(epoch, pin.mergeable(), by, values, columns)?;
-        dress(found, schema).map_err(from_datafusion)
-    });
-    let found = each.collect::<tidemark_common::Result<Vec<_>>>()?;
+    let mergeable = pin.mergeable();
+    let mut found = Vec::with_capacity(partitions.len());
+    for partition in &partitions {
+        let rows = partition.lookup_by(epoch, mergeable, by, values, columns)?;
+        if rows.num_rows() > 0 {
+            found.push(dress(rows, schema).map_err(from_datafusion)?);
+        }
+    }
     if schema.fields().is_empty() {
         let rows = found.iter().map(RecordBatch::num_rows).sum();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let counted = RecordBatch::try_new_with_options(schema.clone(), vec![], &options);
         return counted.map_err(|e| from_datafusion(e.into()));
+    }
+    if found.len() == 1 {
+        return Ok(found.swap_remove(0));
     }
     concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
 }
@@ -348,17 +370,22 @@ impl TableProvider for RelationTable {
             .answer(self.relation.id, self.snapshot.pin.epoch())
             .map_err(ours)?;
         self.snapshot.warn_of_age(&self.relation);
-        let part = |p: &Arc<ViewPartition>| {
-            let scan = PartitionScan {
-                partition: p.clone(),
+        let part = |(place, partition): (usize, &Arc<ViewPartition>)| {
+            let seen = || Seen {
+                partition: partition.clone(),
                 pin: self.snapshot.pin.clone(),
                 epoch,
+            };
+            let scan = PartitionScan {
+                relation: self.relation.id,
+                place,
+                seen: (!self.snapshot.again).then(seen),
                 columns: projection.clone(),
                 schema: schema.clone(),
             };
             Arc::new(scan) as Arc<dyn PartitionStream>
         };
-        let streams = partitions.iter().map(part).collect();
+        let streams = partitions.iter().enumerate().map(part).collect();
         Ok(Arc::new(StreamingTableExec::try_new(
             schema.clone(),
             streams,
@@ -372,10 +399,11 @@ impl TableProvider for RelationTable {
 
 /// One worker's share of a relation.
 struct PartitionScan {
-    partition: Arc<ViewPartition>,
-    pin: Arc<Pin>,
-    /// Older than the pin where the relation's job does not run.
-    epoch: Epoch,
+    relation: RelationId,
+    /// Which share.
+    place: usize,
+    /// None: what the run sees of it.
+    seen: Option<Seen>,
     columns: Vec<usize>,
     schema: SchemaRef,
 }
@@ -391,18 +419,26 @@ impl PartitionStream for PartitionScan {
         &self.schema
     }
 
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (partition, pin, epoch, columns, schema) = (
-            self.partition.clone(),
-            self.pin.clone(),
-            self.epoch,
-            self.columns.clone(),
-            self.schema.clone(),
+    fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let schema = self.schema.clone();
+        let seen = match &self.seen {
+            Some(seen) => Ok(seen.clone()),
+            None => Sight::of(&task).and_then(|sight| sight.share(self.relation, self.place)),
+        };
+        let begun = seen.and_then(
+            |Seen {
+                 partition,
+                 pin,
+                 epoch,
+             }| {
+                let columns = &self.columns;
+                let reading = partition.reading(epoch, pin.mergeable(), columns, BATCH_ROWS)?;
+                Ok((reading, pin))
+            },
         );
-        let begun = partition.reading(epoch, pin.mergeable(), &columns, BATCH_ROWS);
-        let pieces = futures::stream::iter(Some(begun.map_err(ours))).map_ok(move |reading| {
+        let pieces = futures::stream::iter(Some(begun.map_err(ours))).map_ok(move |state| {
             // Until the last piece, the epoch is kept.
-            let (schema, state) = (schema.clone(), (reading, pin.clone()));
+            let schema = schema.clone();
             futures::stream::try_unfold(state, move |(mut reading, pin)| {
                 let piece = reading.next_piece().map_err(ours);
                 let dressed = piece.and_then(|p| p.map(|p| dress(p, &schema)).transpose());

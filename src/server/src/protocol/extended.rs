@@ -18,6 +18,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_plan::Catalog;
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::Statement;
 use tidemark_query::outcome::{Outcome, Tag};
@@ -62,7 +63,8 @@ impl Connection {
     /// Handles a message of the extended protocol, except Sync.
     pub(super) async fn extended(&mut self, message: PgWireFrontendMessage) -> Result<(), Failure> {
         match message {
-            PgWireFrontendMessage::Parse(parse) => self.parse(parse).await,
+            // Boxed where it is rare: the future of a message is moved before it runs.
+            PgWireFrontendMessage::Parse(parse) => Box::pin(self.parse(parse)).await,
             PgWireFrontendMessage::Bind(bind) => self.bind(bind).await,
             PgWireFrontendMessage::Describe(describe) => self.describe(describe).await,
             PgWireFrontendMessage::Execute(execute) => self.execute(execute).await,
@@ -179,6 +181,14 @@ impl Connection {
         {
             return Ok(description.clone());
         }
+        Box::pin(self.describe_anew(prepared, &catalog)).await
+    }
+
+    async fn describe_anew(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Arc<Description>, Failure> {
         let Some(statement) = self.tree(prepared).await? else {
             return Ok(Arc::new(Description {
                 parameters: Vec::new(),
@@ -196,10 +206,10 @@ impl Connection {
             .collect();
         let description = self
             .line
-            .drive(Box::pin(self.session.describe(&statement, &types)))
+            .drive(self.session.describe(&statement, &types))
             .await?;
         let description = Arc::new(description);
-        *prepared.description.lock() = Some((Arc::downgrade(&catalog), description.clone()));
+        *prepared.description.lock() = Some((Arc::downgrade(catalog), description.clone()));
         Ok(description)
     }
 
@@ -277,7 +287,7 @@ impl Connection {
                     portal.state = PortalState::Done;
                     let formats = portal.formats.clone();
                     self.portals.insert(name, portal);
-                    return self.send_outcome(outcome, &formats, false).await;
+                    return Box::pin(self.send_outcome(outcome, &formats, false)).await;
                 }
             }
         }
@@ -315,6 +325,14 @@ impl Connection {
                 return Ok(outcome);
             }
         }
+        Box::pin(self.planned(prepared, values)).await
+    }
+
+    async fn planned(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        values: &[ast::Expr],
+    ) -> Result<Outcome, Failure> {
         let Some(statement) = self.tree(prepared).await? else {
             return Err(Error::internal("a text that had a statement has none").into());
         };

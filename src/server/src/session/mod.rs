@@ -46,6 +46,7 @@ struct ReadSettings {
     transaction_timeout: Option<Duration>,
     idle_session_timeout: Option<Duration>,
     idle_in_transaction_session_timeout: Option<Duration>,
+    application_name: String,
 }
 
 impl ReadSettings {
@@ -53,6 +54,7 @@ impl ReadSettings {
     fn of(settings: &Arc<Settings>) -> ReadSettings {
         ReadSettings {
             of: settings.clone(),
+            application_name: settings.get("application_name").unwrap_or_default().into(),
             statement_timeout: settings.timeout("statement_timeout"),
             transaction_timeout: settings.timeout("transaction_timeout"),
             idle_session_timeout: settings.timeout("idle_session_timeout"),
@@ -153,7 +155,8 @@ impl Session {
             self.began = None;
             self.asker.end_of_transaction();
         }
-        self.activity.rest(status, self.application_name());
+        self.read_settings();
+        self.activity.rest(status, &self.read.application_name);
     }
 
     /// The client is sent away: nothing is held any more.
@@ -185,11 +188,6 @@ impl Session {
             self.read = ReadSettings::of(&self.asker.settings);
         }
         &self.read
-    }
-
-    fn application_name(&self) -> &str {
-        let name = self.asker.settings.get("application_name");
-        name.unwrap_or_default()
     }
 
     /// Sends a notice; it reaches the client while the statement still runs.
@@ -263,17 +261,26 @@ impl Session {
     /// A statement begins.
     fn arrive(&mut self, text: &str) {
         self.asker.arrive();
-        self.activity.begin(text, self.application_name());
+        self.read_settings();
+        self.activity.begin(text, &self.read.application_name);
         self.began.get_or_insert_with(Instant::now);
     }
 
-    /// Runs a text that is one statement of a kept form; `None` for all others, which are to be
-    /// parsed.
+    /// Runs a text that is one statement of a kept form or a query whose plan is kept; `None` for
+    /// all others, which are to be parsed.
     pub async fn run_text(&mut self, text: &str) -> Result<Option<Outcome>> {
-        match self.texts.find(text) {
-            Some((kept, constants)) => self.run_kept(&kept, text, &constants).await,
-            None => Ok(None),
+        if let Some((kept, constants)) = self.texts.find(text)
+            && let Some(outcome) = self.run_kept(&kept, text, &constants).await?
+        {
+            return Ok(Some(outcome));
         }
+        let query = text.trim_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+        if self.status() == Status::Failed || !self.asker.knows_plan(query) {
+            return Ok(None);
+        }
+        self.arrive(query);
+        let rows = self.asker.run_again(query, &[]).await?;
+        Ok(rows.map(Outcome::Rows))
     }
 
     /// Runs a statement of a kept form; `None` for one that is to be planned.
@@ -343,7 +350,10 @@ impl Session {
     async fn run(&mut self, statement: &Statement, parameters: &[ast::Expr]) -> Result<Outcome> {
         use StatementKind as K;
         match &statement.kind {
-            K::Sql(sql) => self.asker.run_sql(sql, statement, parameters).await,
+            K::Sql(sql) => {
+                let run = self.asker.run_sql_again(sql, statement, parameters);
+                run.await
+            }
             K::CreateSource(_)
             | K::CreateTable(_)
             | K::CreateMaterializedView(_)

@@ -203,10 +203,16 @@ impl Base {
             return ids;
         };
         let touched: HashSet<u32> = indexed.find(delta.rows()).into_iter().collect();
-        ids.into_iter()
-            .filter(|id| !touched.contains(id))
-            .flat_map(|id| std::iter::repeat_n(id, indexed.weight(id) as usize))
-            .collect()
+        self.each(ids.into_iter().filter(|id| !touched.contains(id)).collect())
+    }
+
+    /// Each of these rows as often as its weight says.
+    pub(super) fn each(&self, ids: Vec<u32>) -> Vec<u32> {
+        let Base::Indexed(indexed) = self else {
+            return ids;
+        };
+        let times = |id| std::iter::repeat_n(id, indexed.weight(id) as usize);
+        ids.into_iter().flat_map(times).collect()
     }
 
     /// Number of rows, each as often as its weight says.

@@ -7,6 +7,7 @@
 //! these values make of them: taking the rows of some values commutes with summing changes, so the
 //! sum of the matching changes is about matching rows alone.
 
+use super::group::Group;
 use super::secondary::Secondary;
 use super::{Merged, ViewPartition, batch_of, group, take_rows};
 use crate::KeyIndex;
@@ -60,27 +61,45 @@ impl ViewPartition {
         let schema = self.options.schema.project(columns);
         let schema: SchemaRef = Arc::new(schema.expect("the columns exist"));
         let values = comparables(values);
+        self.with(epoch, mergeable, |merged, pending| {
+            match merged.secondary(by).filter(|_| pending.is_empty()) {
+                Some(secondary) => {
+                    let ids = merged.base.each(secondary.rows_of(&values));
+                    batch_of(&schema, merged.base.gather(columns, &ids), ids.len())
+                }
+                None => self.summed(merged, pending, (by, &values), columns, &schema),
+            }
+        })
+    }
+
+    /// [`ViewPartition::lookup_by`] where changes are pending; values in their comparable form.
+    fn summed(
+        &self,
+        merged: &Merged,
+        pending: &[Arc<Group>],
+        (by, values): (&[usize], &[ArrayRef]),
+        columns: &[usize],
+        schema: &SchemaRef,
+    ) -> RecordBatch {
         let types = values.iter().map(|v| v.data_type().clone());
         let mut wanted = KeyIndex::new(&types.collect::<Vec<DataType>>());
         let count = values.first().map_or(0, |v| v.len());
-        wanted.intern(&values, &hash_columns(&values, count), &mut Vec::new());
-        self.with(epoch, mergeable, |merged, pending| {
-            let delta = self.options.sum(&group::changes_to(pending, &wanted, by));
-            let ids = match merged.secondary(by) {
-                Some(secondary) => secondary.rows_of(&wanted),
-                // It was dropped in this moment.
-                None => merged.matching(by, &wanted),
-            };
-            let ids = merged.base.untouched(ids, &delta);
-            let found = batch_of(&schema, merged.base.gather(columns, &ids), ids.len());
-            if delta.is_empty() {
-                return found;
-            }
-            let left = merged.base.left_by(&self.options.name, &delta);
-            let rows = delta.rows().project(columns).expect("the columns exist");
-            arrow::compute::concat_batches(&schema, [&found, &take_rows(&rows, left)])
-                .expect("the parts share a schema")
-        })
+        wanted.intern(values, &hash_columns(values, count), &mut Vec::new());
+        let delta = self.options.sum(&group::changes_to(pending, &wanted, by));
+        let ids = match merged.secondary(by) {
+            Some(secondary) => secondary.rows_of(values),
+            // It was dropped in this moment.
+            None => merged.matching(by, &wanted),
+        };
+        let ids = merged.base.untouched(ids, &delta);
+        let found = batch_of(schema, merged.base.gather(columns, &ids), ids.len());
+        if delta.is_empty() {
+            return found;
+        }
+        let left = merged.base.left_by(&self.options.name, &delta);
+        let rows = delta.rows().project(columns).expect("the columns exist");
+        arrow::compute::concat_batches(schema, [&found, &take_rows(&rows, left)])
+            .expect("the parts share a schema")
     }
 }
 

@@ -90,13 +90,15 @@ impl Secondary {
         }
     }
 
-    /// The rows that have one of the values of this index over such columns.
-    pub(super) fn rows_of(&self, wanted: &KeyIndex) -> Vec<u32> {
-        let every: Vec<u32> = wanted.live_ids().collect();
-        let hashes: Vec<u64> = every.iter().map(|id| wanted.hash(*id)).collect();
+    /// The rows that have one of these values, which are in their comparable form.
+    pub(super) fn rows_of(&self, wanted: &[ArrayRef]) -> Vec<u32> {
+        let count = wanted.first().map_or(0, |column| column.len());
         let (mut values, mut rows) = (Vec::new(), Vec::new());
-        let keys = wanted.gather(&every);
-        self.values.find(&keys, &hashes, &mut values);
+        self.values
+            .find(wanted, &hash_columns(wanted, count), &mut values);
+        // What looks different may be equal.
+        values.sort_unstable();
+        values.dedup();
         for value in values.into_iter().filter(|value| *value != ABSENT) {
             let mut row = self.first.get(value);
             while row != ABSENT {
