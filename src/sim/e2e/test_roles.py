@@ -508,7 +508,7 @@ def test_nothing_is_told_before_a_client_has_said_who_it_is(own):
     assert said("shut", "dev", "right") == 'role "shut" is not permitted to log in'
     assert said("ann", "nowhere", "right").startswith('database "nowhere" does not exist')
     # What is no startup message ends the connection at once.
-    for sent in [struct.pack("!I", 4), struct.pack("!II", 8, 196608), struct.pack("!II", 18, 196608) + b"user\0root\0", struct.pack("!II", 20, 196608) + b"user\0r\xffot\0\0"]:
+    for sent in [struct.pack("!I", 4), struct.pack("!II", 8, 196608), struct.pack("!II", 18, 196608) + b"user\0root\0", struct.pack("!II", 19, 196608) + b"user\0r\xffot\0\0"]:
         with socket.create_connection(("127.0.0.1", own.port), timeout=10) as client:
             client.sendall(sent)
             answer = b"".join(iter(lambda: client.recv(4096), b""))
