@@ -468,9 +468,13 @@ def test_statements_of_others_are_not_shown(own):
 
 def test_insert_alone_reads_and_changes_nothing(own):
     own.start()
-    for statement in ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)", "CREATE USER eve", "GRANT INSERT ON t TO eve"]:
+    for statement in ["CREATE TABLE t (id INT PRIMARY KEY, v INT)", "INSERT INTO t VALUES (1, 1)", "CREATE USER eve", "GRANT INSERT ON t TO eve",
+                      "CREATE TABLE first (id INT PRIMARY KEY, v INT) ON CONFLICT IGNORE", "INSERT INTO first VALUES (1, 1)", "GRANT INSERT ON first TO eve"]:
         own.query(statement)
     with connect(own, "eve") as eve:
+        # This table keeps the row that it has.
+        eve.execute("INSERT INTO first VALUES (1, 2), (2, 2)")
+        eventually(lambda: own.query("SELECT * FROM first ORDER BY id") == [(1, 1), (2, 2)])
         for statement in ["INSERT INTO t VALUES (2, 2) RETURNING *", "INSERT INTO t VALUES (2, 2) RETURNING v + 1", "INSERT INTO t VALUES (2, 2) ON CONFLICT (id) DO NOTHING",
                           "INSERT INTO t VALUES (1, 2) ON CONFLICT (id) DO UPDATE SET v = 9", "INSERT INTO t VALUES (1, 2)", "INSERT INTO t VALUES (3, 3), (1, 2)",
                           "INSERT INTO t SELECT 1, 2 FROM generate_series(1, 2)"]:
@@ -484,13 +488,13 @@ def test_insert_alone_reads_and_changes_nothing(own):
         assert eve.execute("INSERT INTO t VALUES (6, 6) RETURNING 7").fetchone() == (7,)
         with eve.cursor() as cursor, cursor.copy("COPY t FROM STDIN") as copy:
             copy.write("7\t7\n")
-        assert own.query("SELECT * FROM t ORDER BY id") == [(1, 1), (5, 5), (6, 6), (7, 7), (10, 10), (11, 11), (12, 12)]
+        eventually(lambda: own.query("SELECT * FROM t ORDER BY id") == [(1, 1), (5, 5), (6, 6), (7, 7), (10, 10), (11, 11), (12, 12)])
         own.query("GRANT SELECT ON t TO eve")
         eve.execute("INSERT INTO t VALUES (1, 2) ON CONFLICT (id) DO NOTHING")
         assert eve.execute("INSERT INTO t VALUES (8, 8) RETURNING *").fetchall() == [(8, 8)]
         own.query("GRANT UPDATE ON t TO eve")
         eve.execute("INSERT INTO t VALUES (1, 2)")
-        assert own.value("SELECT v FROM t WHERE id = 1") == 2
+        eventually(lambda: own.value("SELECT v FROM t WHERE id = 1") == 2)
 
 
 def test_nothing_is_told_before_a_client_has_said_who_it_is(own):
@@ -513,6 +517,10 @@ def test_nothing_is_told_before_a_client_has_said_who_it_is(own):
             client.sendall(sent)
             answer = b"".join(iter(lambda: client.recv(4096), b""))
             assert answer == b"" or answer.startswith(b"E") and b"FATAL" in answer
+    # Also behind requests for encryption.
+    with socket.create_connection(("127.0.0.1", own.port), timeout=10) as client:
+        client.sendall(struct.pack("!II", 8, 80877104) + struct.pack("!II", 8, 80877103) + struct.pack("!I", 4))
+        assert b"".join(iter(lambda: client.recv(4096), b"")) == b"NN"
 
 
 def test_http_asks_who_comes_from_elsewhere(own, folder):

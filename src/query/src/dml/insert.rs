@@ -5,6 +5,7 @@ use super::streamed::Piece;
 use super::*;
 use crate::privileges::denied;
 use std::ops::ControlFlow;
+use tidemark_plan::Conflict;
 
 impl Asker {
     pub(super) async fn insert(&mut self, insert: &ast::Insert) -> Result<Outcome> {
@@ -94,7 +95,8 @@ impl Asker {
 
     /// Whether new rows may take the place of those that have their keys: that changes them.
     pub(super) fn may_replace(&self, relation: &Relation) -> bool {
-        relation.key.is_empty() || self.require(Privilege::Update, relation).is_ok()
+        let replaces = !relation.key.is_empty() && relation.conflict != Conflict::Ignore;
+        !replaces || self.require(Privilege::Update, relation).is_ok()
     }
 
     /// `42501` where new rows would take the place of others, and the client may not change those.
