@@ -17,8 +17,11 @@ use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
 
-/// Epochs that the job which is behind most may be behind. Nobody gets an epoch beyond that.
+/// When a job is so many epochs behind, further ones are at least [`EPOCH_BEYOND`] long.
 const EPOCHS_BEHIND_MAX: usize = 1 << 17;
+
+/// See [`EPOCHS_BEHIND_MAX`].
+const EPOCH_BEYOND: Duration = Duration::from_secs(1);
 
 /// So many epochs that a job is behind make each one as much longer as it is without them.
 const EPOCHS_BEHIND_STRETCH: usize = 1 << 12;
@@ -99,9 +102,6 @@ impl Coordinator {
         if self.shutdown_epoch.is_some() {
             return None;
         }
-        if self.in_flight.len() >= EPOCHS_BEHIND_MAX {
-            return None;
-        }
         if self.epochs_ahead() >= EPOCHS_IN_FLIGHT_MAX {
             return self.next_of_writers();
         }
@@ -109,12 +109,13 @@ impl Coordinator {
         let writers = self.some_write_is_takeable();
         let barrier = if writers && !self.reading {
             let is_decided = self.in_flight.back().is_none_or(|e| e.decided);
-            let gather = Duration::from_millis(if self.shared { SHARED_MS_MIN } else { 0 });
-            is_decided.then(|| self.last_barrier + gather)
+            let gathers = self.shared || self.in_flight.len() > EPOCHS_BEHIND_STRETCH;
+            let gather = Duration::from_millis(if gathers { SHARED_MS_MIN } else { 0 });
+            after(gather).filter(|_| is_decided)
         } else if writers || self.urgent {
             after(Duration::from_millis(EPOCH_MS_MIN))
         } else if self.active {
-            let oldest = self.in_flight.get(self.timed_flights());
+            let oldest = self.in_flight.get(self.flights_up_to(self.timed));
             let oldest = oldest.map(|e| self.last_barrier.duration_since(e.sent));
             after(self.rhythm.interval(self.pace.epoch, oldest))
         } else {
@@ -137,7 +138,12 @@ impl Coordinator {
 
     /// The further a job is behind, the longer epochs get.
     fn stretched(&self, interval: Duration) -> Duration {
-        interval + interval * self.in_flight.len() as u32 / EPOCHS_BEHIND_STRETCH as u32
+        let behind = self.in_flight.len();
+        let stretched = interval + interval * behind as u32 / EPOCHS_BEHIND_STRETCH as u32;
+        match behind < EPOCHS_BEHIND_MAX {
+            true => stretched,
+            false => stretched.max(EPOCH_BEYOND),
+        }
     }
 
     /// How many epochs are on their way that no job has completed.
@@ -145,9 +151,7 @@ impl Coordinator {
         if self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX {
             return self.in_flight.len();
         }
-        let first = self.quickest();
-        let ahead = self.in_flight.iter().rev();
-        ahead.take_while(|flight| flight.epoch > first).count()
+        self.in_flight.len() - self.flights_up_to(self.quickest())
     }
 
     /// The last epoch whose barrier some job has passed. Sources that run on demand only read: who
@@ -160,14 +164,19 @@ impl Coordinator {
         first.unwrap_or_default()
     }
 
-    /// How many of those in flight have told the rhythm how long their barriers took.
-    fn timed_flights(&self) -> usize {
-        self.in_flight.partition_point(|e| e.epoch <= self.timed)
+    /// How many of those in flight are not later than this epoch.
+    fn flights_up_to(&self, epoch: Epoch) -> usize {
+        self.in_flight.partition_point(|e| e.epoch <= epoch)
+    }
+
+    fn flight(&mut self, epoch: Epoch) -> Option<&mut EpochInFlight> {
+        let at = self.in_flight.binary_search_by_key(&epoch, |e| e.epoch);
+        self.in_flight.get_mut(at.ok()?)
     }
 
     /// Tells the rhythm how long barriers took up to this epoch.
     fn time(&mut self, passed: Epoch) {
-        let untimed = self.in_flight.iter().skip(self.timed_flights());
+        let untimed = self.in_flight.iter().skip(self.flights_up_to(self.timed));
         for flight in untimed.take_while(|flight| flight.epoch <= passed) {
             self.rhythm.passed(flight.sent.elapsed());
             self.timed = flight.epoch;
@@ -268,7 +277,7 @@ impl Coordinator {
         reads: Vec<TableWrites>,
         errors: Vec<KeptError>,
     ) {
-        if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
+        if let Some(flight) = self.flight(epoch) {
             flight.cuts[worker] = true;
             if !flight.decided {
                 flight.writes.extend(reads);
@@ -281,7 +290,7 @@ impl Coordinator {
     }
 
     pub(super) fn on_done(&mut self, worker: WorkerId, epoch: Epoch) {
-        if let Some(flight) = self.in_flight.iter_mut().find(|e| e.epoch == epoch) {
+        if let Some(flight) = self.flight(epoch) {
             flight.done[worker] = true;
         }
         for progress in self.progress.values_mut() {
@@ -356,8 +365,8 @@ impl Coordinator {
 
     fn decide_ready(&mut self) -> Result<()> {
         // Several epochs that are ready together share one sync.
-        let ready: Vec<usize> = (0..self.in_flight.len())
-            .skip_while(|i| self.in_flight[*i].decided)
+        let decided = self.in_flight.partition_point(|e| e.decided);
+        let ready: Vec<usize> = (decided..self.in_flight.len())
             .take_while(|i| self.in_flight[*i].cuts.iter().all(|c| *c))
             .collect();
         if ready.is_empty() {

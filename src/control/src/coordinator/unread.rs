@@ -13,6 +13,9 @@ use tidemark_common::{Epoch, RelationId};
 /// Bytes of one table's writes that some job has not read before others wait.
 pub(super) const UNREAD_BYTES_MAX: usize = 64 << 20;
 
+/// What a write takes on its way beside its rows, in bytes, about.
+const WRITE_BYTES: usize = 512;
+
 /// Epochs of a table that are noted before it is looked who has read them.
 const NOTED_MAX: usize = 1024;
 
@@ -33,7 +36,7 @@ impl Unread {
     pub(super) fn note(&mut self, epoch: Epoch, writes: &[TableWrites]) {
         for write in writes {
             let written = self.tables.entry(write.table).or_default();
-            let bytes = write.bytes();
+            let bytes = write.bytes() + WRITE_BYTES;
             written.epochs.push_back((epoch, bytes));
             written.bytes += bytes;
         }
