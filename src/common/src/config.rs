@@ -41,8 +41,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Memory that the process may hold, as an amount ("8GB") or a percentage of the machine's.
     pub memory_limit: String,
-    /// Memory that all queries have together, as an amount ("2GB") or a percentage of the
-    /// machine's. One query has half of it at most, unless its session says otherwise.
+    /// Memory that all queries have together, as an amount ("2GB") or a percentage of
+    /// `memory_limit`. One query has half of it at most, unless a superuser's session says so.
     pub query_memory: String,
     /// Memory that all sources have together for what they fetch ahead, as an amount ("256MB") or
     /// a percentage of `memory_limit`.
@@ -166,10 +166,11 @@ impl Config {
         crate::memory::check_amount("memory_limit", &self.memory_limit, machine)
     }
 
-    /// `query_memory` in bytes.
+    /// `query_memory` in bytes: no more than the process may hold.
     pub fn query_memory_bytes(&self) -> Result<u64> {
-        let machine = crate::memory::machine_bytes();
-        crate::memory::check_amount("query_memory", &self.query_memory, machine)
+        let limit = self.memory_limit_bytes()?;
+        let bytes = crate::memory::check_amount("query_memory", &self.query_memory, limit)?;
+        Ok(bytes.min(limit))
     }
 
     /// `fetch_memory` in bytes.

@@ -402,6 +402,11 @@ impl Engine {
         })
     }
 
+    /// These give memory back before a job stops for it.
+    pub fn eased_by(&self, others: Arc<dyn crate::Others>) {
+        self.node.memory.eased_by(others);
+    }
+
     /// Who holds how much memory.
     pub fn memory(&self) -> MemoryUse {
         let (resident, program) = (resident_bytes().unwrap_or_default(), program_bytes());

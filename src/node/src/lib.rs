@@ -21,7 +21,7 @@ mod writes;
 pub use checkpoints::CheckpointInfo;
 pub use engine::{CatalogChange, Engine, JobStatus, Pin};
 pub use locks::{TableLock, Writer};
-pub use memory::MemoryUse;
+pub use memory::{MemoryUse, Others};
 pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};
 pub use tidemark_state::errors::ErrorRow;
 pub use writes::{NewKeys, WriteGuard, check_write_bytes, unique_keys};

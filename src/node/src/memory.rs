@@ -6,10 +6,12 @@
 //! * **From [`SOFT_PERCENT`] of the limit on** sources are not read, creations wait and writes
 //!   wait. What is on its way comes to its end meanwhile: queues drain, sinks deliver, checkpoints
 //!   take what was sealed, views merge.
-//! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the job whose state
-//!   has grown most over the last minute stops alone, with `53200`. Its last complete answer is
-//!   kept with the checkpoints, and it can be resumed when there is room. Then there is [`RELIEF`]
-//!   for the memory to go back before another one stops; below the limit four times that.
+//! * **If that has not helped within [`PATIENCE`], or at the limit itself,** the query that holds
+//!   most ends with `53200`, and after [`QUERY_RELIEF`] the next one.
+//! * **If no query holds any,** the job whose state has grown most over the last minute stops
+//!   alone, with `53200`. Its last complete answer is kept with the checkpoints, and it can be
+//!   resumed when there is room. Then there is [`RELIEF`] for the memory to go back before another
+//!   one stops; below the limit four times that.
 //! * **If memory still runs short [`GRACE`] after a job stopped,** the rows that people read of
 //!   jobs that stand still leave the memory, too: who reads them gets `55000` and the reason.
 //!
@@ -17,7 +19,7 @@
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tidemark_common::memory::about;
 use tidemark_common::{Error, RelationId, SqlState};
@@ -45,6 +47,9 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 /// What has come to that before it gives back, in bytes.
 const TIDY_BYTES: usize = 128 << 20;
 
+/// How long the memory of a query that was ended may take to go back.
+const QUERY_RELIEF: Duration = Duration::from_millis(500);
+
 /// How long the memory of a job that stopped may take to go back.
 const RELIEF: Duration = Duration::from_secs(5);
 
@@ -59,6 +64,12 @@ const NOTES_KEPT: usize = 60;
 /// Bytes of state by job.
 type Note = BTreeMap<RelationId, u64>;
 
+/// Who holds memory beside the jobs, and gives it back first: the queries.
+pub trait Others: Send + Sync {
+    /// Ends the one that holds most; how many bytes, or none if nobody holds any that count.
+    fn end_largest(&self) -> Option<u64>;
+}
+
 /// See the module.
 pub struct Memory {
     /// In bytes.
@@ -68,6 +79,7 @@ pub struct Memory {
     figures: Arc<Figures>,
     events: Events,
     notes: Mutex<VecDeque<Note>>,
+    others: OnceLock<Arc<dyn Others>>,
 }
 
 /// Who holds how much memory, in bytes.
@@ -108,6 +120,8 @@ struct Watch {
     given_back: Option<Instant>,
     /// When a job was stopped last.
     stopped: Option<Instant>,
+    /// When a query was ended last.
+    ended: Option<Instant>,
 }
 
 impl Watch {
@@ -141,7 +155,14 @@ impl Memory {
             figures,
             events,
             notes: Mutex::default(),
+            others: OnceLock::new(),
         }
+    }
+
+    /// These give memory back before a job stops.
+    pub fn eased_by(&self, others: Arc<dyn Others>) {
+        // There are the same ones as long as the node lives.
+        let _ = self.others.set(others);
     }
 
     /// The limit, in bytes.
@@ -211,6 +232,13 @@ impl Memory {
             self.withdraw();
         }
         let is_too_much = resident > self.limit || now.duration_since(high_since) > PATIENCE;
+        if since(watch.ended).is_some_and(|time| time < QUERY_RELIEF) {
+            return;
+        }
+        if is_too_much && self.end_query(resident) {
+            watch.ended = Some(now);
+            return;
+        }
         // Short of the limit there is time to wait for what is still being stored.
         let relief = if resident > self.limit {
             RELIEF
@@ -275,6 +303,20 @@ impl Memory {
     fn withdraw(&self) {
         let stopped = &self.published.catalog().stopped;
         stopped.keys().for_each(|id| self.published.withdraw(*id));
+    }
+
+    /// Ends the query that holds most, if one holds any that counts.
+    fn end_query(&self, resident: u64) -> bool {
+        let ended = self.others.get().and_then(|others| others.end_largest());
+        if let Some(held) = ended {
+            tracing::warn!(
+                held = about(held),
+                resident = about(resident),
+                limit = about(self.limit),
+                "memory runs short: the query that holds most ends"
+            );
+        }
+        ended.is_some()
     }
 
     /// Stops the job that has grown most, if one has state at all.
@@ -441,5 +483,40 @@ mod tests {
         hold(2, 0);
         assert_eq!(look(19, 101), (true, vec![1]));
         assert_eq!(look(20, 50), (false, vec![]));
+    }
+
+    /// Queries that hold something until they are ended.
+    struct Queries(Mutex<Vec<u64>>);
+
+    impl Others for Queries {
+        fn end_largest(&self) -> Option<u64> {
+            self.0.lock().pop()
+        }
+    }
+
+    #[test]
+    fn no_job_stops_before_the_queries() {
+        let (events, told) = Events::new(1);
+        let (pressure, figures) = (Arc::<Pressure>::default(), Arc::new(Figures::new(1)));
+        let published = Arc::new(Published::new(1));
+        figures.of(RelationId(1)).memory[0].store(50 * MB, Ordering::Relaxed);
+        let memory = Memory::new(100 * MB, pressure, published, figures, events);
+        let queries = Arc::new(Queries(Mutex::new(vec![10 * MB, 20 * MB])));
+        memory.eased_by(queries.clone());
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let mut look = |milliseconds: u64, resident: u64| {
+            let now = start + Duration::from_millis(milliseconds);
+            memory.look(&mut watch, resident * MB, now);
+            (queries.0.lock().len(), stopped(&told))
+        };
+        assert_eq!(look(0, 90), (2, vec![]), "it may ease by itself");
+        assert_eq!(look(100, 120), (1, vec![]));
+        assert_eq!(
+            look(500, 120),
+            (1, vec![]),
+            "what it held is still to go back"
+        );
+        assert_eq!(look(700, 120), (0, vec![]));
+        assert_eq!(look(1300, 120), (0, vec![1]), "nobody else holds any");
     }
 }

@@ -25,7 +25,7 @@ impl Asker {
             let plan = plan_query(state, &snapshot, &query)?;
             let mut lines = Vec::new();
             if verbose {
-                let optimized = state.optimize(&plan).map_err(from_datafusion)?;
+                let optimized = crate::serving::optimized(state, &plan)?;
                 let text = optimized.display_indent().to_string();
                 lines.extend(text.lines().map(str::to_string));
                 lines.push(String::new());

@@ -109,7 +109,7 @@ pub struct Start {
     /// Memory that the process may hold: 8GB, 512MB, 80% [default: 80%]
     #[arg(long, env = "TIDEMARK_MEMORY_LIMIT", value_name = "AMOUNT")]
     memory_limit: Option<String>,
-    /// Memory that all queries have together: 2GB, 512MB, 25% [default: 25%]
+    /// Memory that all queries have together: 512MB, or a percentage of the limit [default: 25%]
     #[arg(long, env = "TIDEMARK_QUERY_MEMORY", value_name = "AMOUNT")]
     query_memory: Option<String>,
     /// Memory for what all sources fetch ahead: 256MB, or a percentage of the limit [default: 10%]

@@ -55,6 +55,7 @@ impl Server {
     pub fn new(engine: Engine, config: Config, tls: Option<Arc<tls::Tls>>) -> Result<Arc<Server>> {
         let commons = Commons::new(engine.clone(), config.sql.clone());
         let serving = Serving::new(config.query_memory_bytes()?)?;
+        engine.eased_by(serving.memory());
         Ok(Arc::new(Server {
             engine,
             commons: Arc::new(commons),

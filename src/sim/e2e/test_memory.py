@@ -45,11 +45,49 @@ TOO_MUCH = {
     "window": "SELECT sum(r) FROM (SELECT max(i) OVER () r FROM generate_series(1, 100000000) g(i)) s",
 }
 
+# One value, or a few, that take more than a small node has.
+LARGE_VALUES = {
+    "digest": "SELECT md5(repeat('a', 900000000))",
+    "repeat": "SELECT length(repeat('x', 1000000000))",
+    "replace": "SELECT length(replace(repeat('a', 10000000), 'a', repeat('b', 80)))",
+    "doubled again and again": "WITH RECURSIVE r AS (SELECT 'x' s UNION ALL SELECT s || s FROM r) SELECT max(length(s)) FROM r",
+    "array": "SELECT to_jsonb(array_fill(repeat('x', 1000), ARRAY[1000000]))",
+    "matches": "SELECT length(regexp_replace(repeat('ab', 10000000), 'a(.*?)b', '\\1\\1', 'g'))",
+    "padded": "SELECT length(lpad('x', 250000000, 'ab'))",
+    "format": "SELECT length(format('%900000000s', 'x'))",
+    "joined": f"SELECT length(concat({', '.join(['a'] * 20)})) FROM (SELECT repeat('x', 30000000) AS a) AS t",
+    "parts": "SELECT cardinality(string_to_array(repeat('x,', 50000000), ','))",
+    "rows of parts": "SELECT count(*) FROM regexp_split_to_table(repeat('x,', 20000000), ',')",
+    "text of many": "SELECT length(string_agg(repeat('x', 1000000), ',')) FROM generate_series(1, 100000000) AS s(g)",
+    "nested": "SELECT length(upper(lower(replace(repeat('x', 100000000), 'y', 'z'))))",
+    "condition": "SELECT count(*) FROM generate_series(1, 10) AS s(g) WHERE md5(repeat('x', 500000000 + g::int)) = 'x'",
+    "order": "SELECT g FROM generate_series(1, 10) AS s(g) ORDER BY repeat('x', 100000000 + g::int)",
+}
 
-def resident(server):
+# One value each that takes a second or more to compute.
+LONG_STEPS = {
+    "md5": "SELECT md5(repeat('a', 300000000))",
+    "sha256": "SELECT sha256(convert_to(repeat('a', 300000000), 'UTF8'))",
+    "repeat": "SELECT length(repeat(repeat('x', 10), 90000000))",
+    "replace": "SELECT length(replace(repeat('a', 10000000), 'a', repeat('b', 80)))",
+    "replace nothing": "SELECT length(replace(repeat('a', 300000000), 'aab', 'b'))",
+    "lpad": "SELECT length(lpad('x', 250000000, 'abc'))",
+    "regexp_replace": "SELECT length(regexp_replace(repeat('ab', 10000000), 'a(.*?)b', '\\1\\1', 'g'))",
+    "one match": "SELECT regexp_count(repeat('ab', 100000000), '(ab)+c')",
+    "many matches": "SELECT regexp_count(repeat('ab', 100000000), 'a')",
+}
+
+
+def resident(server, what="VmRSS"):
     """Bytes of memory of the server."""
     with open(f"/proc/{server.process.pid}/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(what))
+
+
+def forget_peak(server):
+    """From now on the peak is counted."""
+    with open(f"/proc/{server.process.pid}/clear_refs", "w") as peak:
+        peak.write("5")
 
 
 def processor_time(server):
@@ -254,3 +292,78 @@ def test_prepared_statements_are_small(server):
         statuses = [prepare(f"t{n}".encode(), texts) for n in range(7)]
         assert statuses[0].status == 1
         assert statuses[-1].error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"53200"
+
+
+def stopped_jobs(server):
+    return server.query("SELECT name FROM tidemark.jobs WHERE state = 'stopped'")
+
+
+def test_large_values_stop_no_job_and_stay_within_the_limit(own_server):
+    own_server.start(memory_limit="600MB")
+    own_server.run("CREATE TABLE t1 (k INT PRIMARY KEY); INSERT INTO t1 SELECT g FROM generate_series(1, 1000) AS s(g); CREATE USER eve;")
+    with own_server.connect(user="eve") as connection:
+        connection.execute("SET statement_timeout = '2s'")
+        for what, text in LARGE_VALUES.items():
+            forget_peak(own_server)
+            with pytest.raises(psycopg.Error) as raised:
+                connection.execute(text)
+            assert raised.value.sqlstate in {"53200", "54000", "57014"}, (what, raised.value)
+            if raised.value.sqlstate == "57014":
+                time.sleep(0.2)
+                assert is_quiet(own_server), what
+            assert resident(own_server, "VmHWM") < 600 * MB, what
+            assert stopped_jobs(own_server) == [], what
+        forget_peak(own_server)
+        for _ in range(20):
+            with pytest.raises(psycopg.Error):
+                connection.execute("SET statement_timeout = '50ms'; SELECT md5(repeat('a', 30000000)), md5(repeat('b', 30000000)), md5(repeat('c', 30000000))")
+        assert resident(own_server, "VmHWM") < 600 * MB
+    assert stopped_jobs(own_server) == []
+    assert own_server.value("SELECT count(*) FROM t1") == 1000
+
+
+@pytest.mark.parametrize("what", LONG_STEPS)
+def test_a_long_step_ends_when_it_is_told(server, what):
+    eventually(lambda: is_quiet(server))
+    with server.connect() as connection:
+        connection.execute("SET query_memory_max = '8GB'; SET statement_timeout = '200ms'")
+        begun = time.monotonic()
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute(LONG_STEPS[what])
+        assert raised.value.sqlstate == "57014", raised.value
+        assert time.monotonic() - begun < 1
+        time.sleep(0.2)
+        assert is_quiet(server)
+
+
+def test_a_value_is_inside_the_memory_of_its_query(server):
+    with server.connect() as connection:
+        connection.execute("SET query_memory_max = '1MB'")
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute("SELECT length(repeat('x', 500000000))")
+        diagnosis = raised.value.diag
+        assert (diagnosis.sqlstate, diagnosis.message_primary) == ("53200", "out of memory")
+        assert "of its 1.0 MB" in diagnosis.message_detail
+        assert connection.execute("SELECT length(repeat('x', 500000))").fetchone() == (500_000,)
+
+
+def test_no_session_gives_itself_more_memory_than_a_query_may_have(own_server):
+    own_server.start(query_memory="200MB")
+    own_server.run("CREATE USER eve;")
+    large = "SELECT length(repeat('x', 40000000))"
+    with own_server.connect(user="eve") as connection:
+        connection.execute("SET query_memory_max = '100MB'; SET query_memory_max = '10MB'")
+        for more in ("101MB", "1TB"):
+            with pytest.raises(psycopg.Error) as raised:
+                connection.execute(f"SET query_memory_max = '{more}'")
+            assert raised.value.sqlstate == "42501"
+            assert raised.value.diag.message_primary == 'permission denied to set parameter "query_memory_max"'
+        assert connection.execute("SHOW query_memory_max").fetchone() == ("10MB",)
+        # However it comes to be there, it does not count.
+        connection.execute("SELECT set_config('query_memory_max', '1TB', false)")
+        with pytest.raises(psycopg.Error) as raised:
+            connection.execute(large)
+        assert raised.value.sqlstate == "53200"
+    with own_server.connect() as connection:
+        connection.execute("SET query_memory_max = '190MB'")
+        assert connection.execute(large).fetchone() == (40_000_000,)

@@ -48,7 +48,7 @@ fn answer(operation: &str, arguments: &[String]) -> tidemark_common::Result<Stri
             let mut out = String::new();
             let replacement = Replacement::new(&rest[0]);
             let nth = rest[1].parse().unwrap_or(0);
-            regex.replace(text, &replacement, 0, nth, usize::MAX, &mut out)?;
+            regex.replace(text, &replacement, 0, nth, |_| Ok(()), &mut out)?;
             Ok(out)
         }
         other => Ok(format!("no operation {other}")),

@@ -177,6 +177,7 @@ pub(super) fn texts(
             out.append_null();
         }
     }
+    drop(text);
     result(args, Arc::new(out.finish()))
 }
 

@@ -1,7 +1,6 @@
 //! PostgreSQL's functions of byte strings, on [`tidemark_values::bytea`].
 
 use super::arguments::{Byteas, Takes, Texts, Values, byteas, taken, texts, values};
-use super::casts::cast_array;
 use super::definition::*;
 use super::quantified::Compare;
 use arrow::array::{
@@ -10,7 +9,7 @@ use arrow::array::{
 use arrow::compute::kernels::comparison;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use datafusion_common::Result;
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use std::sync::Arc;
 use tidemark_values::bytea::{self, Encoding};
 
@@ -200,39 +199,7 @@ fn lengths() -> Vec<Definition> {
         },
         function("strpos", positions, int4, position),
         function("position", positions, int4, position),
-        function(
-            "sha224",
-            |t| taken(t, 1, &[Bytea]),
-            |_| DataType::Binary,
-            |a| digest(a, datafusion_functions::crypto::sha224),
-        ),
-        function(
-            "sha256",
-            |t| taken(t, 1, &[Bytea]),
-            |_| DataType::Binary,
-            |a| digest(a, datafusion_functions::crypto::sha256),
-        ),
-        function(
-            "sha384",
-            |t| taken(t, 1, &[Bytea]),
-            |_| DataType::Binary,
-            |a| digest(a, datafusion_functions::crypto::sha384),
-        ),
-        function(
-            "sha512",
-            |t| taken(t, 1, &[Bytea]),
-            |_| DataType::Binary,
-            |a| digest(a, datafusion_functions::crypto::sha512),
-        ),
     ]
-}
-
-/// DataFusion's digest.
-fn digest(args: &ScalarFunctionArgs, inner: fn() -> Arc<ScalarUDF>) -> Result<ColumnarValue> {
-    let bytes = cast_array(&column(args, 0)?, &DataType::Binary)?;
-    let mut args = args.clone();
-    args.args[0] = result(&args, bytes)?;
-    inner().invoke_with_args(args)
 }
 
 fn get_byte(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {

@@ -113,7 +113,7 @@ impl ScalarUDFImpl for Function {
         }
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        wanted()?;
+        super::bounded::begin_call(&args)?;
         (self.definition.evaluate)(&args)
     }
 }

@@ -9,6 +9,7 @@ mod bytea;
 mod casts;
 mod chars;
 mod definition;
+mod digests;
 mod extremes;
 mod float;
 mod frames;
@@ -23,6 +24,8 @@ mod numeric;
 mod quantified;
 mod records;
 mod regex;
+mod repeated;
+mod room;
 mod string;
 mod strings;
 #[cfg(test)]
@@ -33,13 +36,13 @@ mod united;
 mod uuids;
 mod volatile;
 
-use bounded::bounded;
-pub use bounded::{BYTES_MAX, check_bytes, column_bytes, is_too_large, within};
+pub use bounded::{BYTES_MAX, begin_call, check_bytes, column_bytes, is_too_large, within};
 pub use casts::{cast_array, read_texts};
 pub use chars::{limited, padded};
 use datafusion_expr::ScalarUDF;
 pub use definition::{call_name, wanted};
 pub use moment::rounded_to;
+pub use room::{Room, take_room, with_room};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use united::united;
@@ -68,7 +71,6 @@ fn registry() -> &'static Registry {
         // own name is dropped.
         for function in datafusion_functions::all_default_functions()
             .into_iter()
-            .map(bounded)
             .chain(own())
             .chain(volatile::functions())
             .map(numeric::aware)
@@ -110,6 +112,8 @@ fn own() -> impl Iterator<Item = Arc<ScalarUDF>> {
         frames::definitions(),
         quantified::definitions(),
         records::definitions(),
+        digests::definitions(),
+        repeated::definitions(),
     ]
     .into_iter()
     .flatten()

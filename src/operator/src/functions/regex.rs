@@ -2,7 +2,7 @@
 //! [`tidemark_values::regex`]. A pattern is compiled once per thread, not once per row or batch.
 
 use super::arguments::{Takes, Texts, Values, taken};
-use super::bounded::{check_bytes, limit};
+use super::bounded::{check_bytes, check_size};
 use super::chars::BPCHAR;
 use super::definition::*;
 use arrow::array::{
@@ -317,6 +317,12 @@ fn append_groups(
     list.append(true);
 }
 
+/// Holds what lists of texts have come to against the limit.
+fn check_list(texts: &StringBuilder) -> Result<()> {
+    let bytes = texts.values_slice().len() + size_of_val(texts.offsets_slice());
+    check_bytes(bytes as u64)
+}
+
 /// `regexp_match(text, pattern [, flags])`.
 fn first_match(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let (texts, mut patterns) = (Texts::of(args, 0)?, Patterns::of(args, 2)?);
@@ -358,6 +364,7 @@ fn all_matches(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let mut from = 0;
         while regex.find_at(text, from, &mut extents).map_err(external)? {
             append_groups(lists.values(), text, regex.groups(), &extents);
+            check_list(lists.values().values())?;
             from = extents.next(text);
             if !global {
                 break;
@@ -391,6 +398,7 @@ fn split(args: &ScalarFunctionArgs, function: &str) -> Result<ColumnarValue> {
                 list.values().append_value(&text[start..begin]);
                 start = end;
             }
+            check_list(list.values())?;
             last_end = end;
             from = extents.next(text);
         }
@@ -473,6 +481,7 @@ fn count(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         };
         let (mut from, mut count) = (offset(text, from), 0);
         while regex.find_at(text, from, &mut extents).map_err(external)? {
+            wanted()?;
             count += 1;
             from = extents.next(text);
         }
@@ -498,6 +507,7 @@ fn find_nth(
     extents: &mut Extents,
 ) -> Result<bool> {
     for _ in 0..nth {
+        wanted()?;
         if !regex.find_at(text, from, extents).map_err(external)? {
             return Ok(false);
         }
@@ -649,7 +659,7 @@ fn replace(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let given = |i: usize| if by_flags { usize::MAX } else { i };
     let start = Number::of(args, given(3), "start", 1, 1)?;
     let nth = Number::of(args, given(4), "n", 1, 0)?;
-    let mut out = StringBuilder::with_capacity(rows(args), texts.bytes());
+    let mut out = StringBuilder::new();
     let mut read: Option<(&str, Replacement)> = None;
     let mut text_out = String::new();
     for row in 0..rows(args) {
@@ -678,14 +688,12 @@ fn replace(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
             _ => &read.insert((replacement, Replacement::new(replacement))).1,
         };
         text_out.clear();
-        let room = (limit() as usize).saturating_sub(out.values_slice().len());
+        let made = out.values_slice().len();
+        let check = |bytes: usize| check_size(made.saturating_add(bytes) as u64);
         let from = offset(text, s);
-        let fits = regex
-            .replace(text, replacement, from, n as u64, room, &mut text_out)
+        regex
+            .replace(text, replacement, from, n as u64, check, &mut text_out)
             .map_err(external)?;
-        if !fits || text_out.len() > room {
-            check_bytes(u64::MAX)?;
-        }
         out.append_value(&text_out);
     }
     result(args, Arc::new(out.finish()))

@@ -1,46 +1,31 @@
-//! Text: `regexp_extract`, `md5`.
+//! Text: `regexp_extract`.
 
 use super::definition::*;
 use arrow::array::*;
 use arrow::datatypes::*;
-use datafusion_common::{Result, ScalarValue};
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+use datafusion_common::Result;
+use datafusion_expr::{ColumnarValue, ScalarFunctionArgs};
 use hashbrown::HashMap;
 use regex::Regex;
 use std::cell::RefCell;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use tidemark_common::SqlState;
 
 /// The functions of this file.
 pub(super) fn definitions() -> Vec<Definition> {
-    vec![
-        Definition {
-            name: "regexp_extract",
-            aliases: &[],
-            takes: |types| match types {
-                [text, pattern] if is_text(text) && is_text(pattern) => {
-                    Some(vec![DataType::Utf8; 2])
-                }
-                [text, pattern, group] if is_text(text) && is_text(pattern) && is_int(group) => {
-                    Some(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
-                }
-                _ => None,
-            },
-            returns: |_| DataType::Utf8,
-            evaluate: regexp_extract,
+    vec![Definition {
+        name: "regexp_extract",
+        aliases: &[],
+        takes: |types| match types {
+            [text, pattern] if is_text(text) && is_text(pattern) => Some(vec![DataType::Utf8; 2]),
+            [text, pattern, group] if is_text(text) && is_text(pattern) && is_int(group) => {
+                Some(vec![DataType::Utf8, DataType::Utf8, DataType::Int64])
+            }
+            _ => None,
         },
-        Definition {
-            name: "md5",
-            aliases: &[],
-            takes: |types| match types {
-                [t] if is_text(t) => Some(vec![DataType::Utf8]),
-                [DataType::Binary] => Some(vec![DataType::Binary]),
-                _ => None,
-            },
-            returns: |_| DataType::Utf8,
-            evaluate: md5,
-        },
-    ]
+        returns: |_| DataType::Utf8,
+        evaluate: regexp_extract,
+    }]
 }
 
 /// Compiled expressions that a thread remembers.
@@ -130,20 +115,4 @@ fn extract(texts: &StringArray, regex: &Regex, group: i64) -> StringArray {
         extracted.append_option(found);
     }
     extracted.finish()
-}
-
-/// DataFusion's, as plain text.
-fn md5(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
-    static INNER: OnceLock<Arc<ScalarUDF>> = OnceLock::new();
-    let inner = INNER.get_or_init(datafusion_functions::crypto::md5);
-    match inner.invoke_with_args(args.clone())? {
-        ColumnarValue::Array(values) => Ok(ColumnarValue::Array(arrow::compute::cast(
-            &values,
-            &DataType::Utf8,
-        )?)),
-        ColumnarValue::Scalar(value) => Ok(ColumnarValue::Scalar(match value {
-            ScalarValue::Utf8View(text) => ScalarValue::Utf8(text),
-            other => other.cast_to(&DataType::Utf8)?,
-        })),
-    }
 }

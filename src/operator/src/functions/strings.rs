@@ -2,6 +2,7 @@
 //! takes its text.
 
 use super::arguments::{Byteas, Takes, Texts, Values, byteas, taken, texts, values};
+use super::bounded::{check_bytes, check_size};
 use super::definition::*;
 use super::{bytea, regex};
 use arrow::array::BooleanArray;
@@ -223,10 +224,9 @@ fn all_texts(args: &ScalarFunctionArgs, first: usize) -> Result<Vec<Texts>> {
 fn concat(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
     let parts = all_texts(args, 0)?;
     texts(args, |row, out| {
-        parts
-            .iter()
-            .filter_map(|p| p.get(row))
-            .for_each(|t| out.push_str(t));
+        let given = || parts.iter().filter_map(|p| p.get(row));
+        check_bytes(given().map(|t| t.len() as u64).sum())?;
+        given().for_each(|t| out.push_str(t));
         Ok(true)
     })
 }
@@ -239,7 +239,9 @@ fn concat_ws(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let Some(separator) = separators.get(row) else {
             return Ok(false);
         };
-        for (i, part) in parts.iter().filter_map(|p| p.get(row)).enumerate() {
+        let given = || parts.iter().filter_map(|p| p.get(row));
+        check_bytes(given().map(|t| (t.len() + separator.len()) as u64).sum())?;
+        for (i, part) in given().enumerate() {
             if i > 0 {
                 out.push_str(separator);
             }
@@ -258,6 +260,9 @@ impl Arguments for Row<'_> {
     }
     fn text(&self, i: usize) -> Option<&str> {
         self.0[i].get(self.1)
+    }
+    fn check(&self, bytes: usize) -> tidemark_common::Result<()> {
+        check_size(bytes as u64)
     }
 }
 
@@ -418,7 +423,8 @@ fn pad(args: &ScalarFunctionArgs, before: bool) -> Result<ColumnarValue> {
         else {
             return Ok(false);
         };
-        text::pad(text, length, fill, before, out).map_err(external)?;
+        let check = |bytes: usize| check_size(bytes as u64);
+        text::pad(text, length, fill, before, check, out).map_err(external)?;
         Ok(true)
     })
 }

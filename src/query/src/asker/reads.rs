@@ -1,7 +1,6 @@
 //! How a client's queries run: what they see, where they are planned, and their rows.
 
 use super::Asker;
-use crate::error::from_datafusion;
 use crate::outcome::{Rows, Tag};
 use crate::serving::query::{check_select_lists, plan_to_run};
 use crate::serving::threads::Taker;
@@ -63,8 +62,19 @@ impl Asker {
         physical: Arc<dyn ExecutionPlan>,
         taker: Taker,
     ) -> Result<threads::Running> {
-        let limit = self.settings.bytes("query_memory_max");
+        let limit = self.query_memory();
         self.serving.run(&self.state, physical, taker, limit, None)
+    }
+
+    /// The memory that a query has by this session, in bytes: more than by default only if a
+    /// superuser says so.
+    pub(crate) fn query_memory(&self) -> Option<u64> {
+        let most = match self.catalog().is_superuser(self.user()) {
+            true => u64::MAX,
+            false => self.serving.memory_of_one(),
+        };
+        let limit = self.settings.bytes("query_memory_max");
+        limit.map(|bytes| bytes.min(most))
     }
 
     /// Runs a query. When what it names was replaced or swapped after the query had looked it up,
@@ -134,7 +144,7 @@ impl Asker {
     /// A plan as it will be run; `None` when it cannot be told (parameters without type).
     pub(crate) async fn optimized(&mut self, plan: &LogicalPlan) -> Option<LogicalPlan> {
         let plan = plan.clone();
-        self.planned(move |state| state.optimize(&plan).map_err(from_datafusion))
+        self.planned(move |state| crate::serving::optimized(state, &plan))
             .await
             .ok()
     }

@@ -87,7 +87,7 @@ impl Asker {
 
     fn run_plan(&self, plan: &Plan, sight: Sight) -> Result<Rows> {
         let physical = reset_plan_states(plan.physical.clone()).map_err(from_datafusion)?;
-        let limit = self.settings.bytes("query_memory_max");
+        let limit = self.query_memory();
         let sight = Some(Arc::new(sight));
         let (state, taker) = (&self.state, Taker::Client);
         let running = self.serving.run(state, physical, taker, limit, sight)?;

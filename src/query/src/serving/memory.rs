@@ -5,15 +5,22 @@
 //! disk (sorts, groups, sort-merge joins) share evenly what the others leave; so the query that
 //! asks for too much is the one that goes to disk, or ends with `53200`, whatever others do. What
 //! all have together is given to who comes first. Room goes back when a query ends.
+//!
+//! Not all that a query holds is reserved. When the node's memory runs short none the less, the
+//! query that holds most ends with `53200` ([`tidemark_node::Others`]), before any job stops.
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
     FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
+use parking_lot::Mutex;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use tidemark_common::memory::about;
+use tidemark_common::{Error, SqlState};
+use tidemark_node::Others;
+use tokio::task::AbortHandle;
 
 /// What all queries have together.
 #[derive(Debug)]
@@ -22,7 +29,12 @@ pub struct QueryMemory {
     used: AtomicUsize,
     /// Queries that run.
     running: AtomicUsize,
+    /// Those, and some that have ended.
+    queries: Mutex<Vec<Weak<OneQuery>>>,
 }
+
+/// A query that holds less is not ended for others.
+const ENDED_BYTES_MIN: usize = 2 << 20;
 
 /// Steps that a query may hold at once, about: computed, on its way to the client, and what the
 /// allocator adds.
@@ -38,6 +50,7 @@ impl QueryMemory {
             limit: usize::try_from(bytes).unwrap_or(usize::MAX),
             used: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
+            queries: Mutex::default(),
         })
     }
 
@@ -53,17 +66,32 @@ impl QueryMemory {
         (self.limit / STEPS / running).max(STEP_BYTES_MIN)
     }
 
+    /// What one query has by default, in bytes.
+    pub fn share(&self) -> u64 {
+        (self.limit / 2) as u64
+    }
+
     /// The memory of one query: `limit` bytes, or by default half of all.
-    pub fn of_one(self: &Arc<QueryMemory>, limit: Option<u64>) -> Arc<dyn MemoryPool> {
-        let limit = limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX));
-        let limit = limit.unwrap_or(self.limit / 2).min(self.limit);
+    pub fn of_one(self: &Arc<QueryMemory>, limit: Option<u64>) -> Arc<OneQuery> {
+        let limit = usize::try_from(limit.unwrap_or(self.share())).unwrap_or(usize::MAX);
+        let limit = limit.min(self.limit);
         self.running.fetch_add(1, Ordering::Relaxed);
-        Arc::new(OneQuery {
+        let query = Arc::new(OneQuery {
             all: self.clone(),
             own: FairSpillPool::new(limit),
             limit,
             on_disk_later: AtomicUsize::new(0),
-        })
+            stop: Arc::default(),
+            is_refused: AtomicBool::new(false),
+            work: OnceLock::new(),
+        });
+        let mut queries = self.queries.lock();
+        // So that each is looked at as often as one begins, at most.
+        if queries.len() == queries.capacity() {
+            queries.retain(|query| query.strong_count() > 0);
+        }
+        queries.push(Arc::downgrade(&query));
+        query
     }
 
     fn take(&self, bytes: usize) -> Result<(), usize> {
@@ -75,17 +103,74 @@ impl QueryMemory {
     }
 }
 
-/// The memory of one query.
+impl Others for QueryMemory {
+    fn end_largest(&self) -> Option<u64> {
+        let queries: Vec<Arc<OneQuery>> = self
+            .queries
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        let held = |query: &Arc<OneQuery>| query.own.reserved();
+        let largest = queries
+            .iter()
+            .filter(|query| !query.is_refused() && held(query) >= ENDED_BYTES_MIN)
+            .max_by_key(|query| held(query))?;
+        let bytes = held(largest) as u64;
+        largest.refuse();
+        Some(bytes)
+    }
+}
+
+/// The memory of one query, and how it is told to end.
 #[derive(Debug)]
-struct OneQuery {
+pub struct OneQuery {
     all: Arc<QueryMemory>,
     own: FairSpillPool,
     limit: usize,
     /// What those have reserved that can go on on disk.
     on_disk_later: AtomicUsize,
+    /// It ends when this is set.
+    stop: Arc<AtomicBool>,
+    /// It ends for the memory of others.
+    is_refused: AtomicBool,
+    work: OnceLock<AbortHandle>,
 }
 
 impl OneQuery {
+    /// What tells the query to end.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        self.stop.clone()
+    }
+
+    /// The task that computes it.
+    pub fn begins(&self, work: AbortHandle) {
+        // It begins once.
+        let _ = self.work.set(work);
+    }
+
+    /// Ends it, for the memory of others.
+    fn refuse(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(work) = self.work.get() {
+            work.abort();
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
+    /// Why it has ended, if its end was not its own.
+    pub fn refusal(&self) -> Option<Error> {
+        self.is_refused().then(|| {
+            Error::unavailable(SqlState::OUT_OF_MEMORY, "out of memory")
+                .with_detail("The process runs short of memory, and this query held most.")
+                .with_hint("Ask for fewer rows or columns at once, or try again later.")
+        })
+    }
+
     /// Takes room of what those have that can go on on disk: a quarter is left for merging what
     /// they wrote, which cannot.
     fn take_for_disk(&self, bytes: usize) -> bool {
@@ -192,7 +277,8 @@ mod tests {
     #[test]
     fn a_query_has_its_own_limit_and_all_have_one_together() {
         let all = QueryMemory::new(4 << 20);
-        let (one, other) = (all.of_one(None), all.of_one(Some(8 << 20)));
+        let one: Arc<dyn MemoryPool> = all.of_one(None);
+        let other: Arc<dyn MemoryPool> = all.of_one(Some(8 << 20));
         let first = MemoryConsumer::new("first").register(&one);
         let second = MemoryConsumer::new("second").register(&other);
         first.try_grow(2 << 20).unwrap();
@@ -224,7 +310,7 @@ mod tests {
 
     #[test]
     fn what_can_go_to_disk_shares_what_the_others_leave() {
-        let one = QueryMemory::new(40 << 20).of_one(None);
+        let one: Arc<dyn MemoryPool> = QueryMemory::new(40 << 20).of_one(None);
         let kept = MemoryConsumer::new("kept").register(&one);
         let sorts: Vec<_> = (0..2)
             .map(|_| {
@@ -240,5 +326,27 @@ mod tests {
         sorts[1].try_grow(7 << 20).unwrap();
         assert!(sorts[1].try_grow(1).is_err());
         kept.try_grow(1 << 20).unwrap();
+    }
+
+    #[test]
+    fn who_holds_most_ends_when_the_node_runs_short() {
+        let all = QueryMemory::new(100 << 20);
+        assert_eq!(all.end_largest(), None);
+        let queries: Vec<Arc<OneQuery>> = (0..3).map(|_| all.of_one(None)).collect();
+        let hold = |i: usize, bytes: usize| {
+            let query: Arc<dyn MemoryPool> = queries[i].clone();
+            let held = MemoryConsumer::new("values").register(&query);
+            held.try_grow(bytes).unwrap();
+            held
+        };
+        let held = [hold(0, 5 << 20), hold(1, 9 << 20), hold(2, 1 << 20)];
+        assert_eq!(all.end_largest(), Some(9 << 20));
+        assert!(queries[1].stop().load(Ordering::Relaxed));
+        let refused = |i: usize| queries[i].refusal().map(|e| e.state());
+        assert_eq!(refused(1), Some(SqlState::OUT_OF_MEMORY));
+        assert_eq!((refused(0), refused(2)), (None, None));
+        assert_eq!(all.end_largest(), Some(5 << 20));
+        assert_eq!(all.end_largest(), None, "the last holds too little");
+        drop(held);
     }
 }

@@ -56,6 +56,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_operator::functions::within;
 
 /// Bytes of a constant that is computed while a statement is planned; a larger one is computed
 /// when the query runs, where it is counted and not copied from rule to rule.
@@ -156,6 +157,16 @@ impl Serving {
         self.memory.used()
     }
 
+    /// What queries have together.
+    pub fn memory(&self) -> Arc<dyn tidemark_node::Others> {
+        self.memory.clone()
+    }
+
+    /// Bytes that one query may have, unless it is given more.
+    pub fn memory_of_one(&self) -> u64 {
+        self.memory.share()
+    }
+
     /// Starts a physical plan with memory of its own, of `limit` bytes; `sight`: what a plan sees that
     /// runs more than once.
     pub fn run(
@@ -167,8 +178,9 @@ impl Serving {
         sight: Option<Arc<sight::Sight>>,
     ) -> Result<threads::Running> {
         let step = self.memory.step().min(watched::STEP_BYTES);
+        let memory = self.memory.of_one(limit);
         let runtime = RuntimeEnv {
-            memory_pool: self.memory.of_one(limit),
+            memory_pool: memory.clone(),
             ..state.runtime_env().as_ref().clone()
         };
         let mut config = state.config().clone();
@@ -185,7 +197,9 @@ impl Serving {
             HashMap::new(),
             Arc::new(runtime),
         );
-        let running = self.threads.run(physical, Arc::new(task), taker, step);
+        let running = self
+            .threads
+            .run(physical, Arc::new(task), memory, taker, step);
         running.map_err(from_datafusion)
     }
 
@@ -227,12 +241,16 @@ pub fn plan(
 
 /// Optimises and plans how to run, on a planning thread.
 pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    let optimized = tidemark_operator::functions::within(FOLDED_BYTES_MAX, || state.optimize(plan));
-    let optimized = optimized.map_err(from_planning)?;
+    let optimized = optimized(state, plan)?;
     let planned = state
         .query_planner()
         .create_physical_plan(&optimized, state);
-    planning::wait(planned).map_err(from_planning)
+    within(FOLDED_BYTES_MAX, || planning::wait(planned)).map_err(from_planning)
+}
+
+/// The plan with what is constant in it computed, as far as that is small.
+pub fn optimized(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
+    within(FOLDED_BYTES_MAX, || state.optimize(plan)).map_err(from_planning)
 }
 
 /// Columns of a result at most, as in PostgreSQL: messages count them in 16 bits.

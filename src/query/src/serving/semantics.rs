@@ -26,7 +26,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_plan::PhysicalExpr;
 use std::sync::Arc;
-use tidemark_operator::functions::{call_name, check_bytes, column_bytes, wanted};
+use tidemark_operator::functions::{begin_call, call_name, check_bytes, column_bytes, wanted};
 
 /// The rule.
 #[derive(Debug)]
@@ -248,6 +248,7 @@ impl ScalarUDFImpl for Evaluated {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        begin_call(&args)?;
         if self.kind == Kind::Binary(Operator::StringConcat) {
             let bytes = |a| column_bytes(a, args.number_rows);
             check_bytes(args.args.iter().map(bytes).sum())?;

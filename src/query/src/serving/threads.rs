@@ -5,6 +5,7 @@
 //! timeout, a lost client) the work is aborted where it next yields, and a flag tells it to come
 //! there soon: every node of the plan is [`watched`](super::watched).
 
+use super::memory::OneQuery;
 use super::planning::panicked;
 use super::watched::{Bounds, FIRST_STEP_BYTES, watched};
 use datafusion::common::Result;
@@ -40,16 +41,17 @@ impl Threads {
         )))
     }
 
-    /// Runs a plan in steps of so many bytes and gives its rows, and the plan as it runs, which
-    /// measures itself. A panic is an error of the query.
+    /// Runs a plan with this memory in steps of so many bytes and gives its rows, and the plan as
+    /// it runs, which measures itself. A panic is an error of the query.
     pub fn run(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         task: Arc<TaskContext>,
+        memory: Arc<OneQuery>,
         taker: Taker,
         step: usize,
     ) -> Result<Running> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = memory.stop();
         let bounds = Bounds {
             stop: stop.clone(),
             first_step: match taker {
@@ -78,14 +80,18 @@ impl Threads {
                 "the server is shutting down",
             )))
         })?;
+        let handle = runtime.spawn(AssertUnwindSafe(work).catch_unwind());
+        memory.begins(handle.abort_handle());
         let work = Work {
-            handle: runtime.spawn(AssertUnwindSafe(work).catch_unwind()),
+            handle,
             stop,
+            memory,
         };
         let rows = futures::stream::unfold(Some((receiver, work)), |state| async move {
             let (mut receiver, mut work) = state?;
             match receiver.recv().await {
-                Some(batch) => Some((batch, Some((receiver, work)))),
+                Some(Ok(batch)) => Some((Ok(batch), Some((receiver, work)))),
+                Some(Err(e)) => Some((Err(work.told(e)), Some((receiver, work)))),
                 // The end, or a panic on the way there.
                 None => match (&mut work.handle).await {
                     Ok(Ok(())) => None,
@@ -93,7 +99,10 @@ impl Threads {
                         let e = panicked("the query failed inside", &*panic);
                         Some((Err(DataFusionError::External(Box::new(e))), None))
                     }
-                    Err(e) => Some((Err(DataFusionError::ExecutionJoin(Box::new(e))), None)),
+                    Err(e) => {
+                        let e = work.told(DataFusionError::ExecutionJoin(Box::new(e)));
+                        Some((Err(e), None))
+                    }
                 },
             }
         });
@@ -134,6 +143,15 @@ pub struct Running {
 struct Work {
     handle: tokio::task::JoinHandle<std::thread::Result<()>>,
     stop: Arc<AtomicBool>,
+    memory: Arc<OneQuery>,
+}
+
+impl Work {
+    /// An error as the client is told: why the query was ended, if it was.
+    fn told(&self, error: DataFusionError) -> DataFusionError {
+        let refusal = self.memory.refusal();
+        refusal.map_or(error, |e| DataFusionError::External(Box::new(e)))
+    }
 }
 
 impl Drop for Work {

@@ -149,7 +149,11 @@ fn with_watched_sides(
         plan.is::<CrossJoinExec>() || plan.is::<NestedLoopJoinExec>() || plan.is::<HashJoinExec>();
     let roles = if joins {
         let widest = Arc::new(AtomicUsize::new(0));
-        vec![Role::Widest(widest.clone()), Role::Beside(widest)]
+        let pairs = match plan.is::<CrossJoinExec>() {
+            true => Pairs::All,
+            false => Pairs::Some,
+        };
+        vec![Role::Widest(widest.clone()), Role::Beside(widest, pairs)]
     } else if plan.is::<WindowAggExec>() {
         vec![Role::Kept]
     } else {
@@ -179,7 +183,14 @@ enum Role {
     /// The widest of their rows is told to the other side of a join.
     Widest(Arc<AtomicUsize>),
     /// Each of their rows comes to stand beside rows of the other side.
-    Beside(Arc<AtomicUsize>),
+    Beside(Arc<AtomicUsize>, Pairs),
+}
+
+/// Which rows of a join's sides come to stand beside each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pairs {
+    All,
+    Some,
 }
 
 /// A node, watched.
@@ -317,7 +328,7 @@ impl ExecutionPlan for Watched {
             },
             (None, Role::Kept) => stream::Work::Keep,
             (None, Role::Widest(widest)) => stream::Work::Measure(widest.clone()),
-            (None, Role::Beside(widest)) => stream::Work::Beside(widest.clone()),
+            (None, Role::Beside(widest, pairs)) => stream::Work::Beside(widest.clone(), *pairs),
             (None, Role::Leaves) => stream::Work::Leave,
             (None, Role::Passes | Role::Computes) => stream::Work::Pass,
         };

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tidemark_common::memory::{about, parse_bytes};
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_plan::{Catalog, Relation};
 use tidemark_planner::sqlparser::ast;
@@ -457,6 +458,7 @@ impl Session {
             self.asker.act_as(name, value, local)?;
             return Ok(Outcome::Command("SET".into()));
         }
+        self.check_memory(name, value)?;
         let (notice, report) = Arc::make_mut(&mut self.asker.settings).set(name, value, local)?;
         if let Some(notice) = notice {
             self.notice(notice);
@@ -465,6 +467,23 @@ impl Session {
             self.asker.report(name, value);
         }
         Ok(Outcome::Command("SET".into()))
+    }
+
+    /// `42501` for more memory of a query than one may have, unless a superuser says so.
+    fn check_memory(&self, name: &str, value: Option<&str>) -> Result<()> {
+        const NAME: &str = "query_memory_max";
+        let wanted = value.filter(|_| name.eq_ignore_ascii_case(NAME));
+        let wanted = wanted.and_then(|value| parse_bytes(value, 0)).unwrap_or(0);
+        let most = self.server.serving.memory_of_one();
+        if wanted <= most || self.catalog().is_superuser(self.user()) {
+            return Ok(());
+        }
+        let message = format!("permission denied to set parameter \"{NAME}\"");
+        let error = Error::user(SqlState("42501"), message);
+        Err(error.with_detail(format!(
+            "A query may have {} here; more is for a superuser to give.",
+            about(most)
+        )))
     }
 
     /// RESET: `42704` for a setting that nobody knows.

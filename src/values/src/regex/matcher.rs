@@ -10,10 +10,14 @@ use super::parse::{Node, Op, SHORTER};
 use super::program::{Program, Side};
 use super::{Code, Fault};
 use crate::letters::lower;
+use tidemark_common::check_interrupt;
 
 /// Characters that a search may look at, beside some for each of the text: what takes a power of
 /// the text's length stops.
 const LOOKS_MAX: u64 = 100_000_000;
+
+/// How many of them are looked at before it is asked whether anybody still waits.
+const LOOKS_UNINTERRUPTED: u64 = 1 << 16;
 
 /// Extent of a group in bytes, if it took part.
 pub type Extent = Option<(usize, usize)>;
@@ -263,6 +267,9 @@ impl<'a> Matcher<'a> {
         at: usize,
     ) -> Result<(u32, bool)> {
         self.left = self.left.checked_sub(1).ok_or(Fault::Endless)?;
+        if self.left % LOOKS_UNINTERRUPTED == 0 && check_interrupt().is_err() {
+            return Err(Fault::Unwanted);
+        }
         match automaton.known(state, color) {
             Some(known) => Ok(known),
             None => {

@@ -148,6 +148,7 @@ enum Fault {
     Complex,
     Argument,
     Endless,
+    Unwanted,
     Bug,
 }
 
@@ -173,6 +174,10 @@ impl From<Fault> for Error {
                     SqlState::STATEMENT_TOO_COMPLEX,
                     "matching a regular expression takes too many steps",
                 );
+            }
+            Fault::Unwanted => {
+                let message = "canceling statement due to user request";
+                return Error::user(SqlState::QUERY_CANCELED, message);
             }
             Fault::Bug => return Error::internal("a regular expression was misread"),
         };

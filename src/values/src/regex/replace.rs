@@ -2,7 +2,7 @@
 //! match and `\\` for a backslash. Another character after a backslash stays, with the backslash.
 
 use super::{Extents, Regex};
-use tidemark_common::Result;
+use tidemark_common::{Result, check_interrupt};
 
 /// A replacement as read.
 pub struct Replacement {
@@ -54,59 +54,59 @@ impl Replacement {
         self.parts.iter().any(group)
     }
 
-    /// Appends what a match is replaced with, as long as `out` has no more than `end` bytes.
-    fn put(&self, text: &str, extents: &Extents, end: usize, out: &mut String) {
-        for part in &self.parts {
-            if out.len() > end {
-                return;
-            }
-            match part {
-                Part::Text(plain) => out.push_str(plain),
-                Part::Group(group) => {
-                    if let Some((from, to)) = extents.get(*group) {
-                        out.push_str(&text[from..to]);
-                    }
-                }
-            }
-        }
+    /// What a match is replaced with, part by part.
+    fn parts<'a>(
+        &'a self,
+        text: &'a str,
+        extents: &'a Extents,
+    ) -> impl Iterator<Item = &'a str> + Clone {
+        self.parts.iter().map(|part| match part {
+            Part::Text(plain) => plain,
+            Part::Group(group) => extents.get(*group).map_or("", |(from, to)| &text[from..to]),
+        })
     }
 }
 
 impl Regex {
     /// Appends `text` to `out`, with match number `nth` of those from byte `start` replaced, or
-    /// with all of them if it is 0. More than `bytes_max` are not made: then it gives `false`.
+    /// with all of them if it is 0. How many bytes that makes so far is told to `check` before they
+    /// are made.
     ///
-    /// Errors: `54001` if a match takes too long to find.
+    /// Errors: `54001` if a match takes too long to find; those of `check`.
     pub fn replace(
         &self,
         text: &str,
         replacement: &Replacement,
         start: usize,
         nth: u64,
-        bytes_max: usize,
+        check: impl Fn(usize) -> Result<()>,
         out: &mut String,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let before = out.len();
         let mut extents = Extents::new(replacement.has_groups());
         let (mut from, mut copied, mut matches) = (start, 0, 0u64);
         while self.find_at(text, from, &mut extents)? {
+            check_interrupt()?;
             matches += 1;
             from = extents.next(text);
             if nth > 0 && matches != nth {
                 continue;
             }
             let (begin, end) = extents.whole();
+            let parts = replacement.parts(text, &extents);
+            let more = parts
+                .clone()
+                .fold(begin - copied, |n, part| n.saturating_add(part.len()));
+            check((out.len() - before).saturating_add(more))?;
             out.push_str(&text[copied..begin]);
-            replacement.put(text, &extents, before.saturating_add(bytes_max), out);
+            parts.for_each(|part| out.push_str(part));
             copied = end;
-            if out.len() - before > bytes_max {
-                return Ok(false);
-            }
             if nth > 0 {
                 break;
             }
         }
+        check(out.len() - before + text.len() - copied)?;
         out.push_str(&text[copied..]);
-        Ok(true)
+        Ok(())
     }
 }

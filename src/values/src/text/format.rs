@@ -40,6 +40,8 @@ pub trait Arguments {
     fn count(&self) -> usize;
     /// The text of one, from 0; `None` for NULL.
     fn text(&self, i: usize) -> Option<&str>;
+    /// An error if there may not be a text of so many bytes.
+    fn check(&self, bytes: usize) -> Result<()>;
 }
 
 /// Appends the text of a format with its arguments.
@@ -85,9 +87,11 @@ pub fn format(format: &str, arguments: &impl Arguments, out: &mut String) -> Res
             }
         }
         let blanks = (width.unsigned_abs() as usize).saturating_sub(text.chars().count());
-        if out.len() - before + text.len() + blanks > BYTES_MAX {
+        let bytes = out.len() - before + text.len() + blanks;
+        if bytes > BYTES_MAX {
             return Err(too_large());
         }
+        arguments.arguments.check(bytes)?;
         let behind = specifier.left || width < 0;
         if behind {
             out.push_str(&text);
@@ -200,6 +204,9 @@ mod tests {
         }
         fn text(&self, i: usize) -> Option<&str> {
             self[i].as_deref()
+        }
+        fn check(&self, _bytes: usize) -> Result<()> {
+            Ok(())
         }
     }
 

@@ -7,7 +7,7 @@ mod unicode;
 
 pub use format::{Arguments, format};
 pub use quote::{quote_ident, quote_literal};
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result, SqlState, check_interrupt};
 pub use unicode::unistr;
 
 use crate::letters;
@@ -121,7 +121,14 @@ pub fn right(text: &str, n: i32) -> &str {
 /// `lpad` and `rpad` to `length` characters, into `out`.
 ///
 /// Errors: `54000` for a length that no text may have.
-pub fn pad(text: &str, length: i32, fill: &str, before: bool, out: &mut String) -> Result<()> {
+pub fn pad(
+    text: &str,
+    length: i32,
+    fill: &str,
+    before: bool,
+    check: impl Fn(usize) -> Result<()>,
+    out: &mut String,
+) -> Result<()> {
     let wanted = length.max(0) as usize;
     let has = text.chars().count();
     if has >= wanted || fill.is_empty() {
@@ -131,15 +138,28 @@ pub fn pad(text: &str, length: i32, fill: &str, before: bool, out: &mut String) 
     if wanted > BYTES_MAX / 4 {
         return Err(too_large());
     }
+    let characters = fill.chars().count();
+    let (times, more) = ((wanted - has) / characters, (wanted - has) % characters);
+    let rest = &fill[..offset(fill, more)];
+    check(text.len() + times * fill.len() + rest.len())?;
     if !before {
         out.push_str(text);
     }
-    out.extend(fill.chars().cycle().take(wanted - has));
+    for time in 0..times {
+        if time % FILLS_UNCHECKED == 0 {
+            check_interrupt()?;
+        }
+        out.push_str(fill);
+    }
+    out.push_str(rest);
     if before {
         out.push_str(text);
     }
     Ok(())
 }
+
+/// How often a text is filled up before it is looked again whether anybody waits.
+const FILLS_UNCHECKED: usize = 1 << 16;
 
 /// Bytes that a value may have.
 const BYTES_MAX: usize = 1 << 30;

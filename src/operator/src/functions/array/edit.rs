@@ -2,6 +2,7 @@
 //! `array_remove`, `array_replace`, `trim_array`, `array_fill`; and arrays compared: `array_eq` and
 //! its like, the greatest and the least of arrays.
 
+use super::super::bounded::check_bytes;
 use super::super::definition::*;
 use super::compare::comparator;
 use super::{
@@ -283,6 +284,12 @@ fn array_fill(args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let length = filled_length((&lengths, lengths.get(row)), bounds)?;
         check_elements(made.picks.len().saturating_add(length))?;
         let at = filler.at(row);
+        let bytes = match filler.array.as_string_opt::<i32>() {
+            Some(texts) => texts.value_length(at) as u64,
+            None => 0,
+        };
+        let elements = (made.picks.len() + length) as u64;
+        check_bytes(elements.saturating_mul(bytes + size_of::<(usize, usize)>() as u64))?;
         made.picks.extend(std::iter::repeat_n((0, at), length));
         made.end()?;
     }

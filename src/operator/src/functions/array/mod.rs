@@ -19,6 +19,7 @@ mod series;
 mod tests;
 mod texts;
 
+use super::bounded::check_bytes;
 use super::definition::*;
 use arrow::array::{
     Array, ArrayRef, AsArray, ListArray, NullBufferBuilder, UInt32Array, new_empty_array,
@@ -290,6 +291,7 @@ impl Made {
     /// Ends a row's array.
     fn end(&mut self) -> Result<()> {
         check_elements(self.picks.len())?;
+        check_bytes(size_of_val(self.picks.as_slice()) as u64)?;
         self.offsets.push(self.picks.len() as i32);
         self.valid.append_non_null();
         Ok(())
@@ -301,6 +303,17 @@ impl Made {
         self.valid.append_null();
     }
 
+    /// Bytes of the elements, about, and of what picks them.
+    fn bytes(&self, sources: &[ArrayRef]) -> u64 {
+        let texts: Vec<_> = sources.iter().map(|s| s.as_string_opt::<i32>()).collect();
+        let bytes = |(source, place): &(usize, usize)| match texts[*source] {
+            Some(texts) => texts.value_length(*place) as u64,
+            None => 0,
+        };
+        let picked = size_of_val(self.picks.as_slice()) as u64;
+        picked + self.picks.iter().map(bytes).sum::<u64>()
+    }
+
     fn finish(mut self, args: &ScalarFunctionArgs, sources: &[ArrayRef]) -> Result<ColumnarValue> {
         let DataType::List(field) = args.return_field.data_type() else {
             return exec_err!("the result is no array");
@@ -309,6 +322,7 @@ impl Made {
         let values = if borrowed.is_empty() {
             new_empty_array(field.data_type())
         } else {
+            check_bytes(self.bytes(sources))?;
             interleave(&borrowed, &self.picks)?
         };
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));

@@ -16,7 +16,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use tidemark_operator::functions::{
-    BYTES_MAX, check_bytes, column_bytes, is_too_large, wanted, within,
+    BYTES_MAX, check_bytes, column_bytes, is_too_large, take_room, wanted, within,
 };
 
 /// Bytes that the values of so many rows may have together: a step, of a single row what a value
@@ -89,7 +89,7 @@ impl Piecewise {
     }
 }
 
-/// Evaluates by halves where the whole is too large. The result has a limit, too.
+/// Evaluates piece by piece where the whole is too large. The result has a limit, too.
 fn evaluated(
     expr: &Arc<dyn PhysicalExpr>,
     batch: &RecordBatch,
@@ -99,19 +99,76 @@ fn evaluated(
     let rows = batch.num_rows();
     match within(limit(rows, step), || expr.evaluate(batch)) {
         Err(e) if rows > 1 && is_too_large(&e) && is_repeatable(expr) => {
-            let half = rows / 2;
-            let mut parts: Vec<ArrayRef> = Vec::with_capacity(2);
-            for (at, rows) in [(0, half), (half, rows - half)] {
-                let part = evaluated(expr, &batch.slice(at, rows), step)?;
-                check_bytes(column_bytes(&part, rows))?;
-                parts.push(part.into_array(rows)?);
-            }
-            let bytes = parts.iter().map(|p| p.get_array_memory_size() as u64);
-            check_bytes(bytes.sum())?;
-            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-            Ok(ColumnarValue::Array(concat(&parts)?))
+            in_pieces(expr, batch, step)
         }
         other => other,
+    }
+}
+
+/// What fits a step at a time, put together at the end.
+fn in_pieces(
+    expr: &Arc<dyn PhysicalExpr>,
+    batch: &RecordBatch,
+    step: usize,
+) -> Result<ColumnarValue> {
+    let all = batch.num_rows();
+    let (mut at, mut pace) = (0, Pace::of(all / 2));
+    let (mut parts, mut bytes): (Vec<ArrayRef>, u64) = (Vec::new(), 0);
+    while at < all {
+        let rows = pace.rows().min(all - at);
+        let piece = batch.slice(at, rows);
+        let part = match within(limit(rows, step), || expr.evaluate(&piece)) {
+            Err(e) if rows > 1 && is_too_large(&e) => {
+                pace.does_not_fit(rows);
+                continue;
+            }
+            part => part?,
+        };
+        // A constant is copied into every row.
+        let size = column_bytes(&part, rows);
+        bytes += size;
+        check_bytes(bytes)?;
+        take_room(size)?;
+        parts.push(part.into_array(rows)?);
+        at += rows;
+        pace.fits();
+    }
+    let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(ColumnarValue::Array(concat(&parts)?))
+}
+
+/// How many rows are taken at a time.
+pub(super) struct Pace {
+    rows: usize,
+    /// Times that so many did fit.
+    fitted: usize,
+}
+
+/// Steps that fit, after which more rows are tried again.
+const STEPS_BEFORE_MORE: usize = 16;
+
+impl Pace {
+    /// So many to begin with.
+    pub(super) fn of(rows: usize) -> Pace {
+        Pace { rows, fitted: 0 }
+    }
+
+    /// Rows to take, one at least.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.max(1)
+    }
+
+    /// So many did fit.
+    pub(super) fn fits(&mut self) {
+        self.fitted += 1;
+        if self.fitted >= STEPS_BEFORE_MORE {
+            *self = Pace::of(self.rows().saturating_mul(2));
+        }
+    }
+
+    /// So many did not.
+    pub(super) fn does_not_fit(&mut self, rows: usize) {
+        *self = Pace::of(rows / 2);
     }
 }
 

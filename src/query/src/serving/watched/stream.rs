@@ -1,7 +1,8 @@
 //! The batches of one watched node.
 
-use super::piecewise::{is_repeatable, limit};
-use super::{BATCH_BYTES, Bounds, PASSED_FOR_ONE};
+use super::piecewise::{Pace, is_repeatable, limit};
+use super::{BATCH_BYTES, Bounds, PASSED_FOR_ONE, Pairs};
+use crate::error::from_datafusion;
 use crate::serving::collect::rows_bytes;
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_record_batch;
@@ -17,11 +18,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use tidemark_common::memory::about;
 use tidemark_common::{Error, SqlState, interruptible};
-use tidemark_operator::functions::{check_bytes, column_bytes, is_too_large, within};
-
-/// Steps that fit, after which more rows are tried again.
-const STEPS_BEFORE_MORE: usize = 16;
+use tidemark_operator::functions::{
+    Room, check_bytes, column_bytes, is_too_large, with_room, within,
+};
 
 /// Batches after which the thread goes on with another query. They are counted where they are
 /// given, not with every question for one, as tokio's budget does: of a plan that is deeper than
@@ -43,8 +44,18 @@ pub(super) enum Work {
     Keep,
     /// Its widest row is told.
     Measure(Arc<AtomicUsize>),
-    /// Goes on in pieces, whose rows may each stand beside such a row.
-    Beside(Arc<AtomicUsize>),
+    /// Goes on in pieces, whose rows may each stand beside such a row, or will.
+    Beside(Arc<AtomicUsize>, Pairs),
+}
+
+/// What values take while they are made in one step.
+struct Making(MemoryReservation);
+
+impl Room for Making {
+    fn take(&self, bytes: u64) -> tidemark_common::Result<()> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.0.try_grow(bytes).map_err(from_datafusion)
+    }
 }
 
 /// The batches, in pieces.
@@ -54,12 +65,11 @@ pub(super) struct Pieces {
     work: Work,
     bounds: Bounds,
     memory: MemoryReservation,
+    making: Arc<Making>,
     /// What is left of a batch.
     rest: Option<RecordBatch>,
     /// Rows of a piece at most.
-    rows: usize,
-    /// Pieces of so many rows since that number was changed.
-    fitted: usize,
+    pace: Pace,
     /// Batches given since others had a turn.
     given: usize,
     /// Bytes given, of those who have steps.
@@ -81,9 +91,11 @@ impl Pieces {
             work,
             bounds,
             memory: MemoryConsumer::new("values").register(task.memory_pool()),
+            making: Arc::new(Making(
+                MemoryConsumer::new("values being made").register(task.memory_pool()),
+            )),
             rest: None,
-            rows: usize::MAX,
-            fitted: 0,
+            pace: Pace::of(usize::MAX),
             given: 0,
             passed: 0,
         }
@@ -122,14 +134,18 @@ impl Pieces {
             Work::Keep => self.memory.try_grow(rows_bytes(batch))?,
             Work::Measure(widest) => {
                 widest.fetch_max(widest_row(batch), Ordering::Relaxed);
-                self.rows = fitting(BATCH_BYTES);
+                self.pace = Pace::of(fitting(BATCH_BYTES));
             }
-            Work::Beside(widest) => {
-                let beside = BATCH_BYTES / widest.load(Ordering::Relaxed).max(1);
-                self.rows = fitting(BATCH_BYTES).min(beside);
+            Work::Beside(widest, pairs) => {
+                let widest = widest.load(Ordering::Relaxed);
+                if *pairs == Pairs::All {
+                    check_product(widest, rows)?;
+                }
+                let beside = BATCH_BYTES / widest.max(1);
+                self.pace = Pace::of(fitting(BATCH_BYTES).min(beside));
             }
-            Work::Leave => self.rows = fitting(self.step()),
-            Work::Pass => self.rows = fitting(BATCH_BYTES),
+            Work::Leave => self.pace = Pace::of(fitting(self.step())),
+            Work::Pass => self.pace = Pace::of(fitting(BATCH_BYTES)),
         }
         Ok(())
     }
@@ -138,10 +154,10 @@ impl Pieces {
     fn piece(&mut self) -> Result<Option<RecordBatch>> {
         while let Some(batch) = self.rest.take() {
             let all = batch.num_rows();
-            let rows = self.rows.clamp(1, all.max(1)).min(all);
+            let rows = self.pace.rows().min(all);
             match self.made(&batch, rows) {
                 Err(e) if rows > 1 && is_too_large(&e) && self.may_repeat() => {
-                    (self.rows, self.fitted) = (rows / 2, 0);
+                    self.pace.does_not_fit(rows);
                     self.rest = Some(batch);
                 }
                 Err(e) => return Err(e),
@@ -150,9 +166,9 @@ impl Pieces {
                         self.passed = self.passed.saturating_add(rows_bytes(&piece));
                     }
                     self.rest = (rows < all).then(|| batch.slice(rows, all - rows));
-                    self.fitted += 1;
-                    if self.fitted >= STEPS_BEFORE_MORE {
-                        (self.rows, self.fitted) = (self.rows.saturating_mul(2), 0);
+                    // How large the others may be was told with the batch.
+                    if let Work::Compute { .. } = self.work {
+                        self.pace.fits();
                     }
                     return Ok(Some(piece));
                 }
@@ -183,10 +199,28 @@ impl Pieces {
         let computed = within(limit(rows, self.step()), || {
             computed(&batch, values, &self.schema)
         })?;
+        self.making.0.free();
         self.memory.try_resize(rows_bytes(&computed))?;
         metrics.record_output(rows);
         Ok(computed)
     }
+}
+
+/// Bytes that one batch of a cross join may become, however few rows of it at a time.
+const PRODUCT_BYTES_MAX: usize = 64 << 30;
+
+/// `54000` where a batch's rows, with a row of this size beside each, would become more than that:
+/// it would be copied for minutes.
+fn check_product(widest: usize, rows: usize) -> Result<()> {
+    if widest.saturating_mul(rows) <= PRODUCT_BYTES_MAX {
+        return Ok(());
+    }
+    let message = "values of a join are larger than 64 GiB together";
+    let error = Error::user(SqlState("54000"), message).with_detail(format!(
+        "A row of {} is to stand beside {rows} others.",
+        about(widest as u64)
+    ));
+    Err(DataFusionError::External(Box::new(error)))
 }
 
 /// The values of a batch's rows.
@@ -251,7 +285,10 @@ impl Stream for Pieces {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let given = ready!(interruptible(stop, || self.advance(cx)));
+        let making = self.making.clone();
+        let advanced = interruptible(stop, || with_room(making.clone(), || self.advance(cx)));
+        making.0.free();
+        let given = ready!(advanced);
         self.given += 1;
         Poll::Ready(given)
     }
