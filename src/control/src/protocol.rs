@@ -280,7 +280,8 @@ pub enum Event {
         /// The object that holds what is kept; none where nothing is.
         errors: Option<ErrorsFile>,
     },
-    /// What a relation answered at an epoch is stored ([`Workers::store_answer`](crate::workers::Workers::store_answer)).
+    /// What a relation answered at an epoch is stored
+    /// ([`Workers::store_answer`](crate::workers::Workers::store_answer)).
     AnswerStored {
         /// The relation.
         relation: RelationId,
@@ -324,8 +325,8 @@ impl Fate {
 
 /// What sessions ask of the coordinator; answered where it is said.
 pub enum Request {
-    /// Create a relation; answered when it is visible. `targets`: what its sources held when the statement began; `start`: where
-    /// its own connector begins.
+    /// Create a relation; answered when it is visible. `targets`: what its sources held when the
+    /// statement began; `start`: where its own connector begins.
     Create {
         /// The relation; `created_at` is set by the coordinator.
         relation: Box<Relation>,

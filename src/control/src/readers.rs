@@ -200,8 +200,8 @@ impl Readers {
     }
 
     /// Pins an epoch that is no mark, for a job that begins with what relations hold at its end.
-    /// Its input has not told that it has passed it, so nobody has merged past it. It is never given
-    /// up: the job takes as long as it takes.
+    /// Its input has not told that it has passed it, so nobody has merged past it. It is never
+    /// given up: the job takes as long as it takes.
     pub fn pin_ahead(self: &Arc<Readers>, epoch: Epoch) -> Pin {
         self.state
             .lock()

@@ -360,9 +360,9 @@ impl CheckpointStore {
 
     /// Merges the files of `compaction` and writes what comes out, in files of bounded size;
     /// `epoch` is the one being written now (it protects the files until a manifest names them).
-    /// The inputs stay until garbage is collected ([`crate::garbage`]). Memory: a row group of each input, a few
-    /// thousand rows, and one output. It works half of the time, and ends where it is when the
-    /// future is dropped.
+    /// The inputs stay until garbage is collected ([`crate::garbage`]). Memory: a row group of each
+    /// input, a few thousand rows, and one output. It works half of the time, and ends where it is
+    /// when the future is dropped.
     pub async fn compact(
         &self,
         compaction: &Compaction,

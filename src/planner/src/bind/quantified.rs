@@ -1,7 +1,8 @@
 //! `x op ANY (..)` and `x op ALL (..)`. Of a subquery, `= ANY` is IN and `<> ALL` is NOT IN, what
 //! matches patterns is that of the array `ARRAY(SELECT ..)`, the others are bound as they are. Of
 //! an array that is written out or given as a text, `= ANY` and `<> ALL` are IN and NOT IN too,
-//! which are looked up by key. Of any other array they are calls that the operators evaluate: `any_lt(x, array)`.
+//! which are looked up by key. Of any other array they are calls that the operators evaluate:
+//! `any_lt(x, array)`.
 
 use super::Provider;
 use super::constants::as_type;

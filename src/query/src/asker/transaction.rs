@@ -2,11 +2,11 @@
 //!
 //! A block's reads see the epoch of its first one; its writes are kept in one guard until COMMIT,
 //! which logs them as one, and are seen by its own reads of those tables. A guard locks a fixed set
-//! of tables. When a block writes another table, the guard is given back, a guard over both is taken
-//! and the block's journal is replayed into it; if a replayed write does not meet the rows that it
-//! met before, somebody else changed them in between and the block fails with `40001`. A savepoint
-//! is a length of the journal. The journal is kept as long as the block, also while there is no
-//! guard: a block commits all that it wrote, or nothing.
+//! of tables. When a block writes another table, the guard is given back, a guard over both is
+//! taken and the block's journal is replayed into it; if a replayed write does not meet the rows
+//! that it met before, somebody else changed them in between and the block fails with `40001`. A
+//! savepoint is a length of the journal. The journal is kept as long as the block, also while there
+//! is no guard: a block commits all that it wrote, or nothing.
 //!
 //! DDL takes effect at once, also in a block, and moves the block's epoch on, so that the block
 //! sees what it created.

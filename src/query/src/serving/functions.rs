@@ -1,8 +1,8 @@
 //! PostgreSQL's system functions. They are evaluated row by row over texts: nobody calls them for a
 //! million rows.
 //!
-//! Three lists: [`shared`] knows nothing, [`of_session`] knows the connection, [`of_snapshot`] knows
-//! the statement: its catalog, its settings, who asks.
+//! Three lists: [`shared`] knows nothing, [`of_session`] knows the connection, [`of_snapshot`]
+//! knows the statement: its catalog, its settings, who asks.
 
 use super::array_functions::ExpandArray;
 use crate::catalog_tables::{oids, roles};

@@ -167,8 +167,8 @@ impl Serving {
         self.memory.share()
     }
 
-    /// Starts a physical plan with memory of its own, of `limit` bytes; `sight`: what a plan sees that
-    /// runs more than once.
+    /// Starts a physical plan with memory of its own, of `limit` bytes; `sight`: what a plan sees
+    /// that runs more than once.
     pub fn run(
         &self,
         state: &SessionState,

@@ -1,5 +1,5 @@
-//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and the small commands that clients send when
-//! they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
+//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and the small commands that clients send
+//! when they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
 
 use super::Session;
 use arrow::array::RecordBatch;

@@ -1,7 +1,7 @@
 //! Statements that SQL prepares: `PREPARE`, `EXECUTE`, `DEALLOCATE`.
 //!
-//! As in PostgreSQL the types of the parameters are known from PREPARE on, declared or inferred, and
-//! EXECUTE assigns its values to them: what fits is converted, what does not is `42804`.
+//! As in PostgreSQL the types of the parameters are known from PREPARE on, declared or inferred,
+//! and EXECUTE assigns its values to them: what fits is converted, what does not is `42804`.
 
 use super::Session;
 use super::cursors::folded;
