@@ -66,11 +66,11 @@ LARGE_VALUES = {
 
 # One value each that takes a second or more to compute.
 LONG_STEPS = {
-    "md5": "SELECT md5(repeat('a', 300000000))",
-    "sha256": "SELECT sha256(convert_to(repeat('a', 300000000), 'UTF8'))",
+    "md5": "SELECT md5(repeat('a', 200000000))",
+    "sha256": "SELECT sha256(convert_to(repeat('a', 200000000), 'UTF8'))",
     "repeat": "SELECT length(repeat(repeat('x', 10), 90000000))",
     "replace": "SELECT length(replace(repeat('a', 10000000), 'a', repeat('b', 80)))",
-    "replace nothing": "SELECT length(replace(repeat('a', 300000000), 'aab', 'b'))",
+    "replace nothing": "SELECT length(replace(repeat('a', 200000000), 'aab', 'b'))",
     "lpad": "SELECT length(lpad('x', 250000000, 'abc'))",
     "regexp_replace": "SELECT length(regexp_replace(repeat('ab', 10000000), 'a(.*?)b', '\\1\\1', 'g'))",
     "one match": "SELECT regexp_count(repeat('ab', 100000000), '(ab)+c')",

@@ -136,7 +136,7 @@ impl Apart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Rng;
+    use crate::testing::Random;
     use arrow::array::{AsArray, Int64Array, RecordBatch};
     use arrow::datatypes::Int64Type;
     use std::collections::{BTreeMap, BTreeSet};
@@ -155,7 +155,7 @@ mod tests {
         batches.iter().flat_map(of).collect()
     }
 
-    fn random(rng: &mut Rng, rows: usize) -> Vec<ChangeBatch> {
+    fn random(rng: &mut Random, rows: usize) -> Vec<ChangeBatch> {
         let (mut batches, mut number) = (Vec::new(), 0);
         while number < rows {
             let count = 1 + rng.below(3000).min(rows - number - 1);
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn parts_have_no_key_in_common_and_are_the_changes_in_their_order() {
-        let mut rng = Rng(7);
+        let mut rng = Random(7);
         for count in [0, 1, ROWS, 3 * ROWS, 20 * ROWS + 1] {
             let changes = random(&mut rng, count);
             let (all, mut rests) = (rows(&changes), 0);

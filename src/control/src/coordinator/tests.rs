@@ -204,9 +204,7 @@ fn writes_to_a_table_wait_for_who_reads_it_and_others_do_not() {
         "it comes after one that waits"
     );
     let relations = vec![slow.id];
-    bed.ask(|reply| Request::Drop { relations, reply })
-        .unwrap()
-        .unwrap();
+    bed.ask(Request::Drop { relations }).unwrap().unwrap();
     let held = bed.script.lock().behind.take();
     held.into_iter()
         .flatten()
@@ -318,6 +316,7 @@ fn resume(
 ) -> Option<tidemark_common::Result<()>> {
     let relation = relation.id;
     bed.ask(Request::Resume { relation })
+        .map(|answer| answer.map(drop))
 }
 
 fn stopped(bed: &Bed) -> Vec<u32> {
