@@ -5,8 +5,8 @@
 //! functions of that statement, which may still run for a moment, do nothing any more.
 
 use crate::advisory::{Key, Mode, Request, Scope};
-use crate::asker::identity;
 use crate::commons::Commons;
+use crate::identity;
 use crate::settings::Settings;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};

@@ -20,6 +20,7 @@ pub mod effects;
 pub mod error;
 pub mod explain;
 pub mod identifiers;
+pub mod identity;
 pub mod kept;
 pub mod notifications;
 pub mod outcome;

@@ -1,8 +1,9 @@
 //! What a statement's functions left to do is done when it has ended well; what a transaction said
 //! is told when it commits.
 
-use super::{Asker, Transaction, identity};
+use super::{Asker, Transaction};
 use crate::effects::{Announcements, Effects, Hearing, Setting};
+use crate::identity;
 use crate::notifications::Notification;
 use crate::outcome::Status;
 use std::sync::Arc;

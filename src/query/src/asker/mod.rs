@@ -3,7 +3,7 @@
 //! others and they to it ([`effects`]), and how it reads ([`reads`]).
 
 mod effects;
-pub mod identity;
+mod identity;
 mod reads;
 pub mod transaction;
 
