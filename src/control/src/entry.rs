@@ -357,6 +357,11 @@ impl TableWrites {
         TableWrites { table, changes }
     }
 
+    /// Whether they are in a file.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.changes, Written::Stored(_))
+    }
+
     /// Their size in memory, which is nearly that in an entry.
     pub fn bytes(&self) -> usize {
         match &self.changes {

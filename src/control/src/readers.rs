@@ -14,6 +14,13 @@
 //! So there are no more marks than that and two for each job, and where all jobs keep up, every
 //! epoch is one until the next is complete.
 //!
+//! **What was acknowledged is seen.** A write returns when its epoch is decided, which can be before
+//! its table's job has completed it. Who asks that table afterwards, in whatever session, waits for
+//! that: the newest epoch that was acknowledged for a table is known here until all can read it. A
+//! statement that reads other relations beside the table waits for them too, but not for one that
+//! is far behind ([`PATIENCE`] after the decision): it then sees all as of where that one is, as
+//! without a write. A table whose job does not run is waited for by nobody.
+//!
 //! Marks, completions and pins are read and written under one lock, so that a reader never pins an
 //! epoch that a writer has already merged past. A pin that is held for too long is given up: what
 //! it would read is not kept any more, and a reader that comes back to it is told so.
@@ -31,6 +38,9 @@ use tokio::sync::watch;
 /// Marks that are kept beside those that jobs need to move on.
 const MARKS_MAX: usize = 16;
 
+/// So long after a write was decided those who read its table wait for what they read beside it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Shared by the coordinator, sessions, sinks and creating jobs.
 pub struct Readers {
     state: Mutex<State>,
@@ -47,11 +57,24 @@ struct State {
     marks: BTreeMap<Epoch, Mark>,
     /// The newest decided epoch that each running job has completed.
     complete: BTreeMap<RelationId, Epoch>,
+    /// The newest epoch that was acknowledged to those who wrote to a table, unless all can read
+    /// it, and since when it is decided.
+    acknowledged: BTreeMap<RelationId, (Epoch, Instant)>,
     /// Since when which epoch is pinned, by the pin's number; `None`: as long as it takes.
     pins: BTreeMap<(Epoch, u64), Option<Instant>>,
     next_pin: u64,
     /// Marks have gone that nobody was told of.
     has_dropped: bool,
+}
+
+/// Acknowledged writes that a statement waits for.
+struct Unseen {
+    /// The newest of their epochs.
+    epoch: Epoch,
+    /// How long that is waited for in what is read beside the tables.
+    patience: Instant,
+    /// Each table with its own.
+    tables: Vec<(RelationId, Epoch)>,
 }
 
 struct Mark {
@@ -100,8 +123,35 @@ impl State {
         let newest = self.marks.keys().next_back().copied();
         let all = self.complete.values().min().copied().or(newest);
         let oldest = self.mark_at(all.unwrap_or_default());
+        self.acknowledged.retain(|_, (epoch, _)| *epoch > oldest);
         let marks = self.marks.split_off(&oldest);
         self.has_dropped |= !std::mem::replace(&mut self.marks, marks).is_empty();
+    }
+
+    /// What was acknowledged for these relations and cannot be read of each of them and of all of
+    /// them together.
+    fn unseen(&self, relations: &[RelationId], readable: Epoch) -> Option<Unseen> {
+        if self.acknowledged.is_empty() {
+            return None;
+        }
+        let acknowledged = relations.iter().filter_map(|id| {
+            let (epoch, since) = self.acknowledged.get(id)?;
+            (*epoch > readable).then_some((*id, *epoch, *since))
+        });
+        let tables: Vec<_> = acknowledged.collect();
+        let (_, epoch, since) = *tables.iter().max_by_key(|(_, epoch, _)| *epoch)?;
+        Some(Unseen {
+            epoch,
+            patience: since + PATIENCE,
+            tables: tables.into_iter().map(|(id, e, _)| (id, e)).collect(),
+        })
+    }
+
+    /// Whether a statement that began when this was unseen sees it as of `readable`, or, `patient`
+    /// no more, waits for what else it reads.
+    fn shows(&self, unseen: &Unseen, readable: Epoch, patient: bool) -> bool {
+        let is_complete = |(table, epoch): &(RelationId, Epoch)| self.readable(&[*table]) >= *epoch;
+        readable >= unseen.epoch || !patient && unseen.tables.iter().all(is_complete)
     }
 
     /// Drops every second mark that no job needs, if there are too many.
@@ -165,6 +215,7 @@ impl Readers {
         let state = State {
             marks: State::beginning_at(Epoch(0), Arc::default()),
             complete: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
             pins: BTreeMap::new(),
             next_pin: 0,
             has_dropped: false,
@@ -208,23 +259,40 @@ impl Readers {
             .pin_since(self, epoch, Arc::default(), None)
     }
 
-    /// Waits until these relations can be read together as of `at_least` or later, and pins the
-    /// newest such epoch.
+    /// Waits until these relations can be read together as of `at_least` or later and show what
+    /// was acknowledged by now for the tables among them, and pins the newest such epoch.
     pub async fn pin_when(
         self: &Arc<Readers>,
         relations: &[RelationId],
         at_least: Epoch,
     ) -> Result<Pin> {
+        let unseen = {
+            let mut state = self.state.lock();
+            let epoch = state.readable(relations);
+            let unseen = state.unseen(relations, epoch);
+            if epoch >= at_least && unseen.is_none() {
+                return Ok(state.pin(self, epoch));
+            }
+            unseen
+        };
         let mut moved = self.moved.subscribe();
+        let (mut patient, patience) = (unseen.is_some(), unseen.as_ref().map(|u| u.patience));
+        let patience = tokio::time::sleep_until(patience.unwrap_or_else(Instant::now).into());
+        tokio::pin!(patience);
         loop {
             {
                 let mut state = self.state.lock();
                 let epoch = state.readable(relations);
-                if epoch >= at_least {
+                let shows = |unseen| state.shows(unseen, epoch, patient);
+                if epoch >= at_least && unseen.as_ref().is_none_or(shows) {
                     return Ok(state.pin(self, epoch));
                 }
             }
-            moved.changed().await.map_err(|_| shutting_down())?;
+            tokio::select! {
+                biased;
+                () = &mut patience, if patient => patient = false,
+                changed = moved.changed() => changed.map_err(|_| shutting_down())?,
+            }
         }
     }
 
@@ -304,6 +372,13 @@ impl Readers {
         self.decided.send_replace(epoch);
     }
 
+    /// Who wrote to these tables is told that `epoch`, which is decided, has it. From now on all who
+    /// ask them see it.
+    pub fn acknowledge(&self, epoch: Epoch, tables: &[RelationId]) {
+        let acknowledged = tables.iter().map(|table| (*table, (epoch, Instant::now())));
+        self.state.lock().acknowledged.extend(acknowledged);
+    }
+
     /// These jobs run, and have completed these epochs, which are decided.
     pub fn complete(&self, jobs: impl IntoIterator<Item = (RelationId, Epoch)>) {
         let mut changed = false;
@@ -327,6 +402,7 @@ impl Readers {
         {
             let mut state = self.state.lock();
             state.complete.retain(|job, _| !jobs.contains(job));
+            state.acknowledged.retain(|job, _| !jobs.contains(job));
             state.move_on();
         }
         self.moved.send_replace(());
@@ -338,6 +414,7 @@ impl Readers {
             let mut state = self.state.lock();
             state.marks = State::beginning_at(epoch, positions);
             state.complete = jobs.iter().map(|job| (*job, epoch)).collect();
+            state.acknowledged.clear();
             state.has_dropped = true;
         }
         self.decided.send_replace(epoch);
@@ -641,8 +718,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_wrote_waits_for_what_it_reads_and_for_nothing_else() {
+    #[tokio::test]
+    async fn who_wrote_waits_for_what_it_reads_and_for_nothing_else() {
         let readers = Readers::new();
         let [table, slow] = [RelationId(1), RelationId(2)];
         pass(&readers, 5, &[(1, 5), (2, 5)]);
@@ -658,5 +735,51 @@ mod tests {
         assert!(at_once(waits.as_mut()).is_none());
         readers.complete([(slow, Epoch(6))]);
         assert!(at_once(waits.as_mut()).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_seen_by_all_who_ask_that_table() {
+        let readers = Readers::new();
+        let ([table, other], views) = ([RelationId(1), RelationId(2)], [RelationId(3)]);
+        pass(&readers, 5, &[(1, 5), (2, 5), (3, 5)]);
+        readers.decide(Epoch(6), Arc::default(), false);
+        readers.acknowledge(Epoch(6), &[table]);
+        let together = [table, other];
+        let asks = |relations| Box::pin(readers.pin_when(relations, Epoch(0)));
+        let at = |pin: Option<Pin>| pin.map(|pin| pin.epoch().0);
+        // Nobody else waits.
+        assert_eq!(at(at_once(asks(&together[1..]).as_mut())), Some(5));
+        assert_eq!(at(at_once(asks(&views).as_mut())), Some(5));
+        let (mut alone, mut both) = (asks(&together[..1]), asks(&together));
+        assert!(at_once(alone.as_mut()).is_none());
+        // What comes later is not waited for.
+        readers.decide(Epoch(7), Arc::default(), false);
+        readers.acknowledge(Epoch(7), &[table]);
+        readers.complete([(table, Epoch(6))]);
+        assert_eq!(at(at_once(alone.as_mut())), Some(6));
+        assert!(at_once(both.as_mut()).is_none());
+        readers.complete([(table, Epoch(7)), (other, Epoch(7))]);
+        assert_eq!(at(at_once(both.as_mut())), Some(7));
+        // A table that does not run is read as it is.
+        readers.decide(Epoch(8), Arc::default(), false);
+        readers.acknowledge(Epoch(8), &[table]);
+        let mut stopped = asks(&together[..1]);
+        assert!(at_once(stopped.as_mut()).is_none());
+        readers.forget(&[table]);
+        assert_eq!(at(at_once(stopped.as_mut())), Some(8));
+    }
+
+    #[tokio::test]
+    async fn a_view_that_is_far_behind_is_not_waited_for() {
+        let readers = Readers::new();
+        let [table, slow] = [RelationId(1), RelationId(2)];
+        pass(&readers, 5, &[(1, 5), (2, 5)]);
+        readers.decide(Epoch(6), Arc::default(), false);
+        readers.acknowledge(Epoch(6), &[table]);
+        readers.complete([(table, Epoch(6))]);
+        let pin = readers.pin_when(&[slow, table], Epoch(0)).await.unwrap();
+        assert_eq!(pin.epoch(), Epoch(5));
+        let pin = readers.pin_when(&[table], Epoch(0)).await.unwrap();
+        assert_eq!(pin.epoch(), Epoch(6));
     }
 }

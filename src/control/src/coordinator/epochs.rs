@@ -69,6 +69,8 @@ pub(super) struct EpochInFlight {
     pub errors: Vec<KeptError>,
     /// Who asked for what it writes.
     pub requests: Vec<RequestId>,
+    /// The tables of those who get an answer.
+    pub acknowledges: Vec<RelationId>,
     pub done: Vec<bool>,
     pub decided: bool,
     /// What a checkpoint of this epoch contains, taken when the epoch is decided.
@@ -251,6 +253,9 @@ impl Coordinator {
         requests: Vec<RequestId>,
     ) {
         let workers = self.workers.count();
+        // Who writes rows in a file waits until all can read them, and nobody else does before.
+        let is_told = |w: &&TableWrites| !requests.is_empty() && !w.is_stored();
+        let acknowledges = writes.iter().filter(is_told).map(|w| w.table).collect();
         self.in_flight.push_back(EpochInFlight {
             epoch,
             clock,
@@ -262,6 +267,7 @@ impl Coordinator {
             writes,
             errors: Vec::new(),
             requests,
+            acknowledges,
             done: vec![false; workers],
             decided: false,
             snapshot: None,
@@ -426,6 +432,7 @@ impl Coordinator {
             let stays = flight.checkpoint || self.creating.values().any(|c| c.joined_at(epoch));
             self.readers.decide(epoch, stands, stays);
             self.moved = true;
+            self.readers.acknowledge(epoch, &flight.acknowledges);
             for request in requests {
                 self.workers.answer(request, Ok(epoch));
             }

@@ -4,6 +4,7 @@
 //! A name of the statement's own (WITH) that is also a relation's counts as that: then the epoch is
 //! one that is complete in more than is read.
 
+use crate::identifiers::name_of;
 use datafusion::sql::sqlparser::ast::{self, ObjectName};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -48,20 +49,15 @@ impl ast::Visitor for Reads<'_> {
     type Break = ();
 
     fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
-        let parts = name.0.iter().filter_map(|part| part.as_ident());
-        let parts: Vec<String> = parts
-            .map(|ident| match ident.quote_style {
-                Some(_) => ident.value.clone(),
-                None => ident.value.to_lowercase(),
-            })
-            .collect();
-        let (schema, name) = match parts.as_slice() {
-            [.., schema, name] => (Some(schema), name),
-            [name] => (None, name),
-            [] => return ControlFlow::Continue(()),
+        // The planner refuses what is no name.
+        let Ok(name) = name_of(name) else {
+            return ControlFlow::Continue(());
         };
-        let schemas = schema.map_or(self.search_path, std::slice::from_ref);
-        let mut found = schemas.iter().filter_map(|s| self.catalog.find(s, name));
+        let schemas = name.schema.as_ref();
+        let schemas = schemas.map_or(self.search_path, std::slice::from_ref);
+        let mut found = schemas
+            .iter()
+            .filter_map(|schema| self.catalog.find(schema, &name.name));
         if let Some(relation) = found.next().cloned() {
             self.add(&relation);
         }
