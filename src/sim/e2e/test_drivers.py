@@ -1,9 +1,12 @@
-"""Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements) and psycopg2."""
+"""Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements), psycopg2 and asyncpg."""
 
+import asyncio
 import struct
-from datetime import date, datetime, timezone
+import uuid
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
+import asyncpg
 import psycopg
 import psycopg2
 import pytest
@@ -233,3 +236,26 @@ def test_parameters_are_what_their_types_say(server, expression, parameters, ann
         assert answer.status == pq.ExecStatus.TUPLES_OK, answer.error_message
         expected = struct.pack(FORMS[announced], result) if announced in FORMS else result
         assert answer.get_value(0, 0) == expected
+
+
+# What asyncpg asks the catalog for before it reads or sends one, for each.
+ARRAYS = {
+    "smallint": [1, None], "int": [1, -2], "bigint": [2**40], "real": [0.5], "float8": [1.25, None], "numeric": [Decimal("1.50"), Decimal(2)], "boolean": [True, False, None],
+    "text": ["a", None, ""], "varchar": ["grüße"], "bytea": [b"\x00\xff"], "date": [date(2026, 1, 2)], "time": [time(1, 2, 3)], "timestamp": [datetime(2026, 1, 2, 3, 4, 5, 678901)],
+    "timestamptz": [datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)], "interval": [timedelta(days=1, seconds=2)], "uuid": [uuid.UUID("6b9b3d1c-7a2e-4a55-9b6e-0c3a4b1d2e3f")], "jsonb": ['{"a": 1}'],
+}
+
+
+@pytest.mark.parametrize("element", ARRAYS)
+def test_asyncpg_arrays(server, element):
+    """A connection of its own each: what is known of types is kept."""
+    async def ask():
+        connection = await asyncpg.connect(host="127.0.0.1", port=server.port, user="root", database="dev")
+        try:
+            assert await connection.fetchval(f"SELECT NULL::{element}[]") is None
+            assert await connection.fetchval(f"SELECT $1::{element}[]", ARRAYS[element]) == ARRAYS[element]
+            assert await connection.fetchval(f"SELECT ARRAY[]::{element}[]") == []
+        finally:
+            await connection.close()
+
+    asyncio.run(ask())
