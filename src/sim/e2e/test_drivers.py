@@ -259,3 +259,65 @@ def test_asyncpg_arrays(server, element):
             await connection.close()
 
     asyncio.run(ask())
+
+
+def test_cursors_as_psql_writes_them(server, unique):
+    """FETCH and MOVE without FROM, and names that are folded."""
+    table = unique("walked")
+    server.query(f"CREATE TABLE {table} (i INT PRIMARY KEY)")
+    server.query(f"INSERT INTO {table} SELECT i FROM generate_series(1, 9) g(i)")
+    with server.connect(autocommit=False) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"DECLARE Walk CURSOR FOR SELECT i FROM {table} ORDER BY i")
+        assert cursor.execute("FETCH walk").fetchall() == [(1,)]
+        assert cursor.execute("FETCH 2 walk").fetchall() == [(2,), (3,)]
+        for move, moved in [("MOVE WALK", "MOVE 1"), ("MOVE 2 IN walk", "MOVE 2"), ("MOVE 0 walk", "MOVE 0")]:
+            assert cursor.execute(move).statusmessage == moved
+        assert cursor.execute('FETCH NEXT FROM "walk"').fetchall() == [(7,)]
+        assert cursor.execute("MOVE ALL IN walk").statusmessage == "MOVE 2"
+        assert cursor.execute("FETCH FORWARD ALL walk").fetchall() == []
+        cursor.execute("CLOSE walk")
+        with pytest.raises(psycopg.errors.InvalidCursorName):
+            cursor.execute("MOVE walk")
+        connection.rollback()
+        # One that is held outlives its transaction, unless that is undone.
+        for end, kept in [("ROLLBACK", False), ("COMMIT", True), ("ROLLBACK", True)]:
+            if not kept or end == "COMMIT":
+                cursor.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1")
+            cursor.execute(end)
+            if kept:
+                assert cursor.execute("FETCH 0 held").fetchall() == []
+            else:
+                with pytest.raises(psycopg.errors.InvalidCursorName):
+                    cursor.execute("FETCH 0 held")
+                connection.rollback()
+
+
+def test_several_tables_are_truncated_together(server, unique):
+    """What is not there leaves all of them as they were, and no block open."""
+    one, other = unique("one"), unique("other")
+    for table in (one, other):
+        server.query(f"CREATE TABLE {table} (i INT PRIMARY KEY)")
+        server.query(f"INSERT INTO {table} VALUES (1), (2)")
+    counted = f"SELECT (SELECT count(*) FROM {one}), (SELECT count(*) FROM {other})"
+    with server.connect() as connection:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute(f"TRUNCATE {one}, {unique('nowhere')}")
+        assert connection.info.transaction_status == pq.TransactionStatus.IDLE
+        assert connection.execute(counted).fetchone() == (2, 2)
+        with connection.transaction(force_rollback=True):
+            assert connection.execute(f"TRUNCATE TABLE {one}, ONLY {other} RESTART IDENTITY CASCADE").statusmessage == "TRUNCATE TABLE"
+            assert connection.execute(counted).fetchone() == (0, 0)
+        assert connection.execute(counted).fetchone() == (2, 2)
+        connection.execute(f"TRUNCATE {one}, {other}")
+        assert connection.execute(counted).fetchone() == (0, 0)
+
+
+def test_a_lone_parameter_has_no_name(server):
+    with server.connect() as connection:
+        connection.execute("PREPARE lone AS SELECT $1, $2, upper($1), $1::text")
+        shown = connection.execute("EXECUTE lone('x', 'y')")
+        assert [column.name for column in shown.description] == ["?column?", "?column?", "upper", "text"]
+        assert shown.fetchall() == [("x", "y", "X", "x")]
+        with pytest.raises(psycopg.errors.SyntaxError):
+            connection.execute("PREPARE other AS ALTER USER root PASSWORD 'x'")
