@@ -431,8 +431,28 @@ pub enum StatementKind {
     },
     /// `SUBSCRIBE TO relation [WITH (snapshot = ...)]`.
     Subscribe { name: Name, snapshot: bool },
+    /// `FETCH`, `MOVE`.
+    Fetch {
+        cursor: String,
+        rows: FetchRows,
+        /// MOVE: the rows are not sent.
+        moves: bool,
+    },
+    /// `TRUNCATE`: a DELETE of each table's rows.
+    Truncate(Vec<ast::Statement>),
     /// Whatever else sqlparser knows: PREPARE, cursors, SAVEPOINT, DISCARD, GRANT, ...
     Other(Box<ast::Statement>),
+}
+
+/// Which rows FETCH and MOVE want.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FetchRows {
+    /// So many that come next.
+    Next(usize),
+    /// All that come.
+    All,
+    /// Those before, or at a place.
+    Elsewhere,
 }
 
 /// `COPY what TO STDOUT` or `COPY what FROM STDIN`, with options.

@@ -112,6 +112,20 @@ pub fn bind(statement: &mut ast::Statement, values: &[Expr]) -> Result<()> {
     struct Binder<'a>(&'a [Expr], Option<Error>);
     impl VisitorMut for Binder<'_> {
         type Break = ();
+        // A value with its type around it would give its column a name.
+        fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+            for item in &mut select.projection {
+                if let ast::SelectItem::UnnamedExpr(expr) = item
+                    && placeholder(expr).is_some()
+                {
+                    *item = ast::SelectItem::ExprWithAlias {
+                        expr: expr.clone(),
+                        alias: ast::Ident::with_quote('"', tidemark_planner::UNNAMED),
+                    };
+                }
+            }
+            ControlFlow::Continue(())
+        }
         // On the way out: a value that itself has a parameter is not looked at again.
         fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Some(n) = placeholder(expr) {

@@ -1,9 +1,12 @@
-"""Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements) and psycopg2."""
+"""Drivers as people use them: psql, psycopg 3 (text and binary, prepared statements), psycopg2 and asyncpg."""
 
+import asyncio
 import struct
-from datetime import date, datetime, timezone
+import uuid
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
+import asyncpg
 import psycopg
 import psycopg2
 import pytest
@@ -231,3 +234,88 @@ def test_parameters_are_what_their_types_say(server, expression, parameters, ann
         assert answer.status == pq.ExecStatus.TUPLES_OK, answer.error_message
         expected = struct.pack(FORMS[announced], result) if announced in FORMS else result
         assert answer.get_value(0, 0) == expected
+
+
+# What asyncpg asks the catalog for before it reads or sends one, for each.
+ARRAYS = {
+    "smallint": [1, None], "int": [1, -2], "bigint": [2**40], "real": [0.5], "float8": [1.25, None], "numeric": [Decimal("1.50"), Decimal(2)], "boolean": [True, False, None],
+    "text": ["a", None, ""], "varchar": ["grüße"], "bytea": [b"\x00\xff"], "date": [date(2026, 1, 2)], "time": [time(1, 2, 3)], "timestamp": [datetime(2026, 1, 2, 3, 4, 5, 678901)],
+    "timestamptz": [datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)], "interval": [timedelta(days=1, seconds=2)], "uuid": [uuid.UUID("6b9b3d1c-7a2e-4a55-9b6e-0c3a4b1d2e3f")], "jsonb": ['{"a": 1}'],
+}
+
+
+@pytest.mark.parametrize("element", ARRAYS)
+def test_asyncpg_arrays(server, element):
+    """A connection of its own each: what is known of types is kept."""
+    async def ask():
+        connection = await asyncpg.connect(host="127.0.0.1", port=server.port, user="root", database="dev")
+        try:
+            assert await connection.fetchval(f"SELECT NULL::{element}[]") is None
+            assert await connection.fetchval(f"SELECT $1::{element}[]", ARRAYS[element]) == ARRAYS[element]
+            assert await connection.fetchval(f"SELECT ARRAY[]::{element}[]") == []
+        finally:
+            await connection.close()
+
+    asyncio.run(ask())
+
+
+def test_cursors_as_psql_writes_them(server, unique):
+    """FETCH and MOVE without FROM, and names that are folded."""
+    table = unique("walked")
+    server.query(f"CREATE TABLE {table} (i INT PRIMARY KEY)")
+    server.query(f"INSERT INTO {table} SELECT i FROM generate_series(1, 9) g(i)")
+    with server.connect(autocommit=False) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"DECLARE Walk CURSOR FOR SELECT i FROM {table} ORDER BY i")
+        assert cursor.execute("FETCH walk").fetchall() == [(1,)]
+        assert cursor.execute("FETCH 2 walk").fetchall() == [(2,), (3,)]
+        for move, moved in [("MOVE WALK", "MOVE 1"), ("MOVE 2 IN walk", "MOVE 2"), ("MOVE 0 walk", "MOVE 0")]:
+            assert cursor.execute(move).statusmessage == moved
+        assert cursor.execute('FETCH NEXT FROM "walk"').fetchall() == [(7,)]
+        assert cursor.execute("MOVE ALL IN walk").statusmessage == "MOVE 2"
+        assert cursor.execute("FETCH FORWARD ALL walk").fetchall() == []
+        cursor.execute("CLOSE walk")
+        with pytest.raises(psycopg.errors.InvalidCursorName):
+            cursor.execute("MOVE walk")
+        connection.rollback()
+        # One that is held outlives its transaction, unless that is undone.
+        for end, kept in [("ROLLBACK", False), ("COMMIT", True), ("ROLLBACK", True)]:
+            if not kept or end == "COMMIT":
+                cursor.execute("DECLARE held CURSOR WITH HOLD FOR SELECT 1")
+            cursor.execute(end)
+            if kept:
+                assert cursor.execute("FETCH 0 held").fetchall() == []
+            else:
+                with pytest.raises(psycopg.errors.InvalidCursorName):
+                    cursor.execute("FETCH 0 held")
+                connection.rollback()
+
+
+def test_several_tables_are_truncated_together(server, unique):
+    """What is not there leaves all of them as they were, and no block open."""
+    one, other = unique("one"), unique("other")
+    for table in (one, other):
+        server.query(f"CREATE TABLE {table} (i INT PRIMARY KEY)")
+        server.query(f"INSERT INTO {table} VALUES (1), (2)")
+    counted = f"SELECT (SELECT count(*) FROM {one}), (SELECT count(*) FROM {other})"
+    with server.connect() as connection:
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute(f"TRUNCATE {one}, {unique('nowhere')}")
+        assert connection.info.transaction_status == pq.TransactionStatus.IDLE
+        assert connection.execute(counted).fetchone() == (2, 2)
+        with connection.transaction(force_rollback=True):
+            assert connection.execute(f"TRUNCATE TABLE {one}, ONLY {other} RESTART IDENTITY CASCADE").statusmessage == "TRUNCATE TABLE"
+            assert connection.execute(counted).fetchone() == (0, 0)
+        assert connection.execute(counted).fetchone() == (2, 2)
+        connection.execute(f"TRUNCATE {one}, {other}")
+        assert connection.execute(counted).fetchone() == (0, 0)
+
+
+def test_a_lone_parameter_has_no_name(server):
+    with server.connect() as connection:
+        connection.execute("PREPARE lone AS SELECT $1, $2, upper($1), $1::text")
+        shown = connection.execute("EXECUTE lone('x', 'y')")
+        assert [column.name for column in shown.description] == ["?column?", "?column?", "upper", "text"]
+        assert shown.fetchall() == [("x", "y", "X", "x")]
+        with pytest.raises(psycopg.errors.SyntaxError):
+            connection.execute("PREPARE other AS ALTER USER root PASSWORD 'x'")

@@ -148,7 +148,8 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
         LogicalPlan::Values(mut values) => {
             let none = DFSchema::empty();
             for value in values.values.iter_mut().flatten() {
-                *value = late::resolve(std::mem::take(value), &none, calls)?.data;
+                let written = truth_of_number(std::mem::take(value))?;
+                *value = late::resolve(written, &none, calls)?.data;
             }
             let columns = 0..values.schema.fields().len();
             let wide: Vec<bool> = columns
@@ -320,6 +321,20 @@ fn inner(
         outer_ref_columns,
         ..subquery
     })
+}
+
+/// A value of VALUES, with integer constants in what is cast to `boolean`, of which there is a cast
+/// from `integer` alone.
+fn truth_of_number(expr: Expr) -> Result<Expr> {
+    let done = expr.transform_down(|e| match e {
+        Expr::Cast(mut c) if *c.field.data_type() == DataType::Boolean => {
+            let constants = c.expr.transform_up(|e| Ok(Transformed::yes(narrowed(e))))?;
+            c.expr = Box::new(constants.data);
+            Ok(Transformed::yes(Expr::Cast(c)))
+        }
+        e => Ok(Transformed::no(e)),
+    })?;
+    Ok(done.data)
 }
 
 /// A quoted constant that is cast to `integer`, without the cast to `bigint` that binding has

@@ -4,6 +4,7 @@
 //! Tokens keep their place in the whole text, so every error has a position.
 
 mod copy;
+mod cursors;
 mod ddl;
 mod dialect;
 mod grants;
@@ -14,6 +15,7 @@ mod secrets;
 mod special;
 mod strict;
 mod utility;
+mod whole_tables;
 mod written;
 
 use crate::error::parser_error;
@@ -70,6 +72,7 @@ fn statements(sql: &str, strict: bool) -> Result<Vec<Statement>> {
         let tokens = rewrite_table_functions(&without_only(tokens));
         let mut tokens = without_exclusion(tokens, &positions)?;
         quoted_offsets(&mut tokens);
+        whole_tables::table_queries(&mut tokens);
         let mut front = Front::new(tokens, source.clone(), positions.clone(), strict);
         let kind = limits::within(count, || {
             let kind = front.statement()?;
@@ -422,7 +425,12 @@ impl<'a> Front<'a> {
 
     /// `syntax error at or near "..."`.
     fn unexpected(&self, expected: &str) -> Error {
-        let token = self.peek();
+        self.unexpected_at(0, expected)
+    }
+
+    /// The same of a token that comes later.
+    fn unexpected_at(&self, n: usize, expected: &str) -> Error {
+        let token = self.parser.peek_nth_token_ref(n);
         let message = match &token.token {
             Token::EOF => "syntax error at end of input".to_string(),
             t => format!("syntax error at or near \"{t}\""),
@@ -537,6 +545,7 @@ impl<'a> Front<'a> {
         if let Some(kind) = self.utility()? {
             return Ok(kind);
         }
+        self.check_prepared()?;
         let mut statement = self.run(|p| p.parse_statement())?;
         limits::settle(&mut statement)?;
         self.check(&statement)?;

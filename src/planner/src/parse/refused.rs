@@ -75,14 +75,12 @@ const STATEMENTS: &[(&str, &str)] = &[
         "SELECT .. FOR UPDATE locks tables in a transaction.",
     ),
     ("merge", "Use INSERT .. ON CONFLICT."),
-    ("move", "Use FETCH."),
     ("prepare transaction", ""),
     ("reassign owned", ""),
     ("reindex", ""),
     ("rollback prepared", ""),
     ("security label", ""),
     ("set constraints", ""),
-    ("table", "Use SELECT * FROM."),
     ("vacuum full", ""),
 ];
 

@@ -388,3 +388,98 @@ fn a_string_is_quoted() {
         assert_eq!(error(sql).1, Some(position), "{sql}");
     }
 }
+
+#[test]
+fn cursors_are_fetched_from_as_in_postgresql() {
+    use crate::statement::FetchRows as Rows;
+    for (sql, wanted) in [
+        ("FETCH c", Rows::Next(1)),
+        ("FETCH FROM c", Rows::Next(1)),
+        ("FETCH 2 c", Rows::Next(2)),
+        ("FETCH 0 IN c", Rows::Next(0)),
+        ("FETCH NEXT C", Rows::Next(1)),
+        ("FETCH ALL IN c", Rows::All),
+        ("FETCH FORWARD c", Rows::Next(1)),
+        ("FETCH FORWARD 10 FROM c", Rows::Next(10)),
+        ("FETCH FORWARD ALL c", Rows::All),
+        ("FETCH -1 c", Rows::Elsewhere),
+        ("FETCH PRIOR FROM c", Rows::Elsewhere),
+        ("FETCH BACKWARD ALL c", Rows::Elsewhere),
+        ("FETCH ABSOLUTE 3 c", Rows::Elsewhere),
+    ] {
+        for (moves, sql) in [(false, sql.into()), (true, sql.replace("FETCH", "MOVE"))] {
+            let StatementKind::Fetch {
+                cursor,
+                rows,
+                moves: read,
+            } = one(&sql)
+            else {
+                panic!("{sql}");
+            };
+            assert_eq!((cursor.as_str(), rows, read), ("c", wanted, moves), "{sql}");
+        }
+    }
+    let StatementKind::Fetch { cursor, .. } = one("FETCH next") else {
+        panic!("a name that is a direction elsewhere");
+    };
+    assert_eq!(cursor, "next");
+    for (sql, position) in [
+        ("FETCH", 6),
+        ("FETCH 2", 8),
+        ("FETCH ABSOLUTE c", 16),
+        ("FETCH c d", 9),
+    ] {
+        assert_eq!(error(sql).1, Some(position), "{sql}");
+    }
+}
+
+#[test]
+fn whole_tables_are_queries() {
+    for (sql, plain) in [
+        ("TABLE t", "SELECT * FROM t"),
+        (
+            "table s.\"T\" order by 1",
+            "select * from s.\"T\" order by 1",
+        ),
+        (
+            "(TABLE t) UNION ALL TABLE u LIMIT 1",
+            "(SELECT * FROM t) UNION ALL SELECT * FROM u LIMIT 1",
+        ),
+        (
+            "WITH t AS (TABLE u) TABLE t",
+            "WITH t AS (SELECT * FROM u) SELECT * FROM t",
+        ),
+        ("INSERT INTO t TABLE u", "INSERT INTO t SELECT * FROM u"),
+        (
+            "INSERT INTO t (a) TABLE u",
+            "INSERT INTO t (a) SELECT * FROM u",
+        ),
+    ] {
+        let (StatementKind::Sql(table), StatementKind::Sql(query)) = (one(sql), one(plain)) else {
+            panic!("{sql}");
+        };
+        assert_eq!(table.to_string(), query.to_string(), "{sql}");
+    }
+    assert!(parse("SELECT 1 AS table FROM t").is_ok());
+    assert!(parse("TABLE").is_err());
+}
+
+#[test]
+fn queries_and_writes_alone_are_prepared() {
+    for (sql, position) in [
+        ("PREPARE p AS ALTER USER bob PASSWORD 'x'", 14),
+        ("PREPARE p (int) AS CREATE TABLE t (id int)", 20),
+        ("PREPARE p AS FETCH c", 14),
+        ("PREPARE p AS EXPLAIN SELECT 1", 14),
+    ] {
+        assert_eq!(error(sql).1, Some(position), "{sql}");
+    }
+    for sql in [
+        "PREPARE p AS (SELECT 1)",
+        "PREPARE p (int, numeric(5, 2)) AS VALUES ($1)",
+        "PREPARE p AS TABLE t",
+        "PREPARE p AS WITH a AS (SELECT 1) DELETE FROM t",
+    ] {
+        assert!(parse(sql).is_ok(), "{sql}");
+    }
+}

@@ -70,6 +70,9 @@ impl Front<'_> {
                 }
                 StatementKind::Refresh(name)
             }
+            () if self.word("truncate") => self.truncate()?,
+            () if self.word("fetch") => self.fetch(false)?,
+            () if self.word("move") => self.fetch(true)?,
             () if self.word("cancel") => self.cancel()?,
             () if self.at_word("set") => self.set()?,
             () if self.word("reset") => StatementKind::Reset(if self.word("all") {

@@ -13,8 +13,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 
-/// Plans a query and how to run it. System queries whose subqueries cannot be planned get a second
-/// try without them.
+/// Plans a query and how to run it. System queries whose subqueries cannot be planned are tried
+/// without rows in them, and without them.
 pub(crate) fn plan_to_run(
     state: &SessionState,
     snapshot: &Snapshot,
@@ -32,7 +32,9 @@ pub(crate) fn plan_to_run(
             if !final_states.contains(&first.state())
                 && super::rewrite::reads_system_tables(&sql) =>
         {
-            attempt(&super::system::without_subqueries(sql)).map_err(|_: Error| first)
+            attempt(&super::system::with_empty_subqueries(sql.clone()))
+                .or_else(|_: Error| attempt(&super::system::without_subqueries(sql)))
+                .map_err(|_: Error| first)
         }
         other => other,
     }

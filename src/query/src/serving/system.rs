@@ -13,6 +13,7 @@
 //! | `t.oid, t.*` and `ORDER BY oid` | an alias, a qualified name ([`system_columns`]) |
 //!
 //! What still cannot be planned is a subquery in a select list over tables that stay empty:
+//! [`with_empty_subqueries`] takes their rows away and keeps their types; where that is not enough,
 //! [`without_subqueries`] makes NULLs of those.
 
 use super::rewrite::call_with;
@@ -31,6 +32,31 @@ pub fn rewrite(mut statement: ast::Statement) -> ast::Statement {
     }
     let _ = VisitMut::visit(&mut statement, &mut system_arrays::Arrays);
     let _ = VisitMut::visit(&mut statement, &mut System);
+    statement
+}
+
+/// The same query with no rows in the subqueries of its select lists, which compare nothing with
+/// the outside then.
+pub fn with_empty_subqueries(mut statement: ast::Statement) -> ast::Statement {
+    struct Lists;
+    impl VisitorMut for Lists {
+        type Break = ();
+        fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+            for item in &mut select.projection {
+                let _ = VisitMut::visit(item, &mut Empty);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    struct Empty;
+    impl VisitorMut for Empty {
+        type Break = ();
+        fn pre_visit_select(&mut self, select: &mut ast::Select) -> ControlFlow<()> {
+            select.selection = Some(Expr::Value(Value::Boolean(false).into()));
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = VisitMut::visit(&mut statement, &mut Lists);
     statement
 }
 

@@ -1,16 +1,17 @@
-//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `CLOSE`) and the small commands that clients send
-//! when they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
+//! Cursors (`DECLARE .. CURSOR FOR`, `FETCH`, `MOVE`, `CLOSE`) and the small commands that clients
+//! send when they pool connections: `DISCARD`, `SAVEPOINT`, `LISTEN`, and `KILL`.
 
 use super::Session;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::sqlparser::ast;
-use tidemark_planner::statement::Statement;
+use tidemark_planner::statement::{FetchRows, Statement};
 use tidemark_query::effects::Hearing;
+use tidemark_query::error::from_datafusion;
 use tidemark_query::outcome::{Outcome, RowResult, RowStream, Rows, Status, Tag};
 use tidemark_query::settings::SESSION_AUTHORIZATION;
 use tokio::sync::Mutex;
@@ -21,6 +22,8 @@ struct Cursor {
     /// Locked by a FETCH until all its rows are sent.
     rows: Arc<Mutex<Remaining>>,
     hold: bool,
+    /// Whether the transaction that declared it has ended.
+    outlives: bool,
 }
 
 /// The rows of a cursor that were not fetched yet.
@@ -59,9 +62,10 @@ pub struct Cursors {
 }
 
 impl Cursors {
-    /// Cursors without HOLD end with their transaction.
-    pub fn end_transaction(&mut self) {
-        self.open.retain(|_, c| c.hold);
+    /// Cursors without HOLD end with their transaction, and all of one that is undone.
+    pub fn end_transaction(&mut self, undone: bool) {
+        self.open.retain(|_, c| c.outlives || c.hold && !undone);
+        self.open.values_mut().for_each(|c| c.outlives = true);
     }
 }
 
@@ -82,17 +86,13 @@ impl Session {
                 ..
             } => self.asker.rollback_to_savepoint(&name.value).await,
             S::Declare { stmts } => self.declare(stmts, statement).await,
-            S::Fetch {
-                name, direction, ..
-            } => self.fetch(&name.value, direction),
             S::Close { cursor } => {
                 match cursor {
                     ast::CloseCursor::All => self.cursors.open.clear(),
                     ast::CloseCursor::Specific { name } => {
-                        self.cursors
-                            .open
-                            .remove(&name.value)
-                            .ok_or_else(|| no_cursor(&name.value))?;
+                        let name = folded(name);
+                        let closed = self.cursors.open.remove(&name);
+                        closed.ok_or_else(|| no_cursor(&name))?;
                     }
                 }
                 done("CLOSE CURSOR")
@@ -205,19 +205,17 @@ impl Session {
             let Outcome::Rows(rows) = self.asker.run_sql(&sql, statement, &[]).await? else {
                 return Err(Error::internal("a cursor's query gave no rows"));
             };
-            for name in &declaration.names {
-                if self.cursors.open.contains_key(&name.value) {
-                    return Err(Error::user(
-                        SqlState("42P03"),
-                        format!("cursor \"{}\" already exists", name.value),
-                    ));
-                }
-            }
-            let Some(name) = declaration.names.first() else {
+            let Some(name) = declaration.names.first().map(folded) else {
                 continue;
             };
+            if self.cursors.open.contains_key(&name) {
+                return Err(Error::user(
+                    SqlState("42P03"),
+                    format!("cursor \"{name}\" already exists"),
+                ));
+            }
             self.cursors.open.insert(
-                name.value.clone(),
+                name,
                 Cursor {
                     schema: rows.schema,
                     rows: Arc::new(Mutex::new(Remaining {
@@ -225,27 +223,41 @@ impl Session {
                         rest: None,
                     })),
                     hold,
+                    outlives: self.status() == Status::Idle,
                 },
             );
         }
         Ok(Outcome::Command("DECLARE CURSOR".into()))
     }
 
-    fn fetch(&self, name: &str, direction: &ast::FetchDirection) -> Result<Outcome> {
-        use ast::FetchDirection as D;
-        let number = |limit: &ast::ValueWithSpan| {
-            limit
-                .to_string()
-                .parse::<usize>()
-                .map_err(|_| Error::user(SqlState::SYNTAX_ERROR, "FETCH needs a number of rows"))
-        };
-        let wanted = match direction {
-            D::Count { limit } => number(limit)?,
-            D::Next => 1,
-            D::Forward { limit: Some(limit) } => number(limit)?,
-            D::Forward { limit: None } => 1,
-            D::All | D::ForwardAll => usize::MAX,
-            _ => {
+    /// FETCH: rows are taken from the cursor as the client takes them.
+    pub(super) fn fetch(&self, name: &str, wanted: FetchRows) -> Result<Outcome> {
+        let (schema, fetched) = self.take(name, wanted)?;
+        let tag = Tag::Counted("FETCH");
+        Ok(Outcome::Rows(Rows::streamed(schema, fetched, tag)))
+    }
+
+    /// MOVE: the same rows are passed over.
+    pub(super) async fn pass(&self, name: &str, wanted: FetchRows) -> Result<Outcome> {
+        let (_, fetched) = self.take(name, wanted)?;
+        let mut fetched = std::pin::pin!(fetched);
+        let mut passed = 0;
+        while let Some(batch) = fetched.next().await {
+            passed += batch.map_err(from_datafusion)?.num_rows();
+        }
+        Ok(Outcome::Command(Tag::Counted("MOVE").text(passed)))
+    }
+
+    /// The rows of a cursor that come next.
+    fn take(
+        &self,
+        name: &str,
+        wanted: FetchRows,
+    ) -> Result<(SchemaRef, impl Stream<Item = RowResult> + Send + use<>)> {
+        let wanted = match wanted {
+            FetchRows::Next(rows) => rows,
+            FetchRows::All => usize::MAX,
+            FetchRows::Elsewhere => {
                 return Err(
                     Error::user(SqlState("55000"), "cursor can only scan forward")
                         .with_hint("Only FETCH [FORWARD] n and FETCH ALL are supported."),
@@ -260,7 +272,6 @@ impl Session {
                 format!("cursor \"{name}\" is being fetched from by another portal"),
             )
         })?;
-        // Rows are taken from the cursor as the client takes them.
         let fetched = futures::stream::unfold((rows, wanted), |(mut rows, wanted)| async move {
             if wanted == 0 {
                 return None;
@@ -269,8 +280,7 @@ impl Session {
             let left = batch.as_ref().map_or(0, |b| wanted - b.num_rows());
             Some((batch, (rows, left)))
         });
-        let (schema, tag) = (cursor.schema.clone(), Tag::Counted("FETCH"));
-        Ok(Outcome::Rows(Rows::streamed(schema, fetched, tag)))
+        Ok((cursor.schema.clone(), fetched))
     }
 }
 

@@ -4,7 +4,6 @@ use super::Session;
 use arrow::datatypes::SchemaRef;
 use pgwire::api::Type;
 use tidemark_common::Result;
-use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::outcome::Outcome;
 use tidemark_query::parameters;
@@ -60,16 +59,14 @@ impl Session {
                 parameters: Vec::new(),
                 columns: columns(tidemark_query::outcome::text_schema(&["QUERY PLAN"])),
             }),
-            StatementKind::Other(other) => match other.as_ref() {
-                ast::Statement::Fetch { name, .. } => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: self.cursor_schema(&name.value),
-                }),
-                _ => Ok(Description {
-                    parameters: Vec::new(),
-                    columns: None,
-                }),
-            },
+            StatementKind::Fetch {
+                cursor,
+                moves: false,
+                ..
+            } => Ok(Description {
+                parameters: Vec::new(),
+                columns: self.cursor_schema(cursor),
+            }),
             _ => Ok(Description {
                 parameters: Vec::new(),
                 columns: None,

@@ -12,6 +12,7 @@ mod audit;
 pub mod cursors;
 mod describe;
 mod prepare;
+mod truncate;
 
 use crate::Server;
 use crate::codec;
@@ -78,6 +79,8 @@ pub struct Session {
     activity: Arc<Activity>,
     /// When the transaction began: the block, or the statement that runs alone.
     began: Option<Instant>,
+    /// Whether the open block is that of a TRUNCATE.
+    truncates: bool,
 }
 
 impl Session {
@@ -100,6 +103,7 @@ impl Session {
             texts: Texts::default(),
             activity,
             began: None,
+            truncates: false,
             server,
         }
     }
@@ -141,6 +145,9 @@ impl Session {
 
     /// A statement failed: a transaction block is spoiled.
     pub fn failed(&mut self) {
+        if std::mem::take(&mut self.truncates) && self.rollback().is_ok() {
+            return;
+        }
         self.asker.failed();
     }
 
@@ -322,13 +329,14 @@ impl Session {
 
     /// COMMIT; cursors without HOLD end with their transaction.
     pub async fn commit(&mut self) -> Result<Outcome> {
-        self.cursors.end_transaction();
+        self.cursors
+            .end_transaction(self.status() == Status::Failed);
         self.asker.commit().await
     }
 
     /// ROLLBACK.
     pub fn rollback(&mut self) -> Result<Outcome> {
-        self.cursors.end_transaction();
+        self.cursors.end_transaction(true);
         self.asker.rollback()
     }
 
@@ -440,6 +448,13 @@ impl Session {
             K::Copy(copy) => self.asker.copy(copy, statement).await,
             K::Subscribe { .. } => Err(Error::unsupported("SUBSCRIBE is not supported yet")
                 .with_hint("Create a sink to follow a relation's changes.")),
+            K::Fetch {
+                cursor,
+                rows,
+                moves: false,
+            } => self.fetch(cursor, *rows),
+            K::Fetch { cursor, rows, .. } => self.pass(cursor, *rows).await,
+            K::Truncate(deletes) => self.truncate(deletes, statement).await,
             K::Other(other) => self.other(other, statement).await,
         }
     }
