@@ -1,7 +1,7 @@
 //! The door: PostgreSQL's protocol, sessions, users, DDL, HTTP, and the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`auth`] and [`tls`] know who comes in, [`ddl`], [`create_as`] and [`show`] are what
+//! statements, [`lanes`] are their threads, [`auth`] and [`tls`] know who comes in, [`ddl`], [`create_as`] and [`show`] are what
 //! statements do beside queries and writes, which are the query crate's. Everything below is the
 //! engine's.
 
@@ -11,6 +11,7 @@ pub mod codec;
 pub mod create_as;
 pub mod ddl;
 pub mod http;
+pub mod lanes;
 pub mod memory;
 pub mod prepared;
 pub mod protocol;

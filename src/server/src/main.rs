@@ -13,6 +13,7 @@ use tidemark_node::{CatalogChange, Engine, StoreHealth};
 use tidemark_plan::{ROOT, Role};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
+use tidemark_server::lanes::Lanes;
 use tidemark_server::tls::{Tls, TlsListener};
 use tidemark_server::{Server, auth, http, protocol};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,7 +25,7 @@ fn main() {
     let config = start.into_config().unwrap_or_else(|e| fail(&e));
     let structured = start_logging().unwrap_or_else(|e| fail(&e));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("tidemark-sql")
+        .thread_name("tidemark")
         .thread_stack_size(tidemark_common::STACK_BYTES)
         .enable_all()
         .build();
@@ -123,7 +124,10 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let started = std::time::Instant::now();
     let engine = tokio::select! {
         engine = Engine::open_noting(&config, store) => engine?,
-        () = accept(&sql, |socket| protocol::turn_away(socket, tls.clone())) => return Ok(()),
+        () = accept(&sql, |socket| {
+            tokio::spawn(protocol::turn_away(socket, tls.clone()));
+            Ok(())
+        }) => return Ok(()),
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
@@ -138,6 +142,7 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     if let Some(tls) = tls.clone() {
         reload_on_hangup(tls)?;
     }
+    let lanes = Lanes::start()?;
     let server = Server::new(engine.clone(), config.clone(), tls)?;
     let _ = slot.set(server.clone());
     let jobs = engine.jobs().len();
@@ -153,7 +158,10 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
         eprintln!("  password  {password}  (of root; it is shown this once)\n");
     }
     tokio::select! {
-        () = accept(&sql, |socket| counted(&server, protocol::serve(server.clone(), socket))) => {}
+        () = accept(&sql, |socket| {
+            let server = server.clone();
+            lanes.give(socket, |socket| session(server, socket))
+        }) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
         _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
     }
@@ -217,31 +225,24 @@ fn reachable(address: &str) -> (&str, &str) {
 }
 
 /// A session, whose memory counts until it ends.
-fn counted(
-    server: &Server,
-    session: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = ()> + Send + 'static {
+fn session(server: Arc<Server>, socket: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    let session = protocol::serve(server.clone(), socket);
     let bytes = std::mem::size_of_val(&session) + protocol::BESIDE_BYTES;
     let held = server.sessions.hold(bytes as u64);
     session.map(move |()| drop(held))
 }
 
-/// Hands the clients that come to `serve`, for ever.
-async fn accept<F>(listener: &TcpListener, serve: impl Fn(TcpStream) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
+/// Hands the clients that come to `give`, for ever.
+async fn accept(listener: &TcpListener, give: impl Fn(TcpStream) -> std::io::Result<()>) {
     loop {
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let _ = socket.set_nodelay(true);
-                tokio::spawn(serve(socket));
-            }
-            Err(e) => {
-                // Out of file descriptors: wait for some client to leave.
-                tracing::warn!(error = %e, "a connection could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            }
+        let given = listener.accept().await.and_then(|(socket, _)| {
+            let _ = socket.set_nodelay(true);
+            give(socket)
+        });
+        if let Err(e) = given {
+            // Out of file descriptors: wait for some client to leave.
+            tracing::warn!(error = %e, "a connection could not be accepted");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     }
 }
