@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result};
 use tokio::sync::watch;
 
 /// Marks that are kept beside those that jobs need to move on.
@@ -224,7 +224,7 @@ impl Readers {
                     return Ok(state.pin(self, epoch));
                 }
             }
-            moved.changed().await.map_err(|_| shutting_down())?;
+            moved.changed().await.map_err(|_| Error::shutting_down())?;
         }
     }
 
@@ -233,7 +233,7 @@ impl Readers {
     pub async fn wait_readable(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
         let mut moved = self.moved.subscribe();
         while self.state.lock().readable(relations) < epoch {
-            moved.changed().await.map_err(|_| shutting_down())?;
+            moved.changed().await.map_err(|_| Error::shutting_down())?;
         }
         Ok(())
     }
@@ -242,7 +242,7 @@ impl Readers {
     pub async fn wait_complete(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
         let mut moved = self.moved.subscribe();
         while !self.is_complete(relations, epoch) {
-            moved.changed().await.map_err(|_| shutting_down())?;
+            moved.changed().await.map_err(|_| Error::shutting_down())?;
         }
         Ok(())
     }
@@ -395,10 +395,6 @@ impl Readers {
     pub fn watch_moved(&self) -> watch::Receiver<()> {
         self.moved.subscribe()
     }
-}
-
-fn shutting_down() -> Error {
-    Error::unavailable(SqlState("57P01"), "the server is shutting down")
 }
 
 impl Pin {
