@@ -11,6 +11,7 @@
 
 mod bulk;
 mod head;
+mod own;
 mod unique;
 
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
@@ -21,8 +22,9 @@ use arrow::datatypes::SchemaRef;
 use bulk::Bulk;
 use head::Decision;
 pub use head::TableHead;
+use own::OwnWrites;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
@@ -69,7 +71,7 @@ struct Locked {
     /// All that could be read of it when it was locked is not in the head.
     readable: Epoch,
     /// This guard's own writes.
-    changes: Vec<ChangeBatch>,
+    changes: OwnWrites,
     /// Of a statement whose rows come batch by batch.
     bulk: Option<Bulk>,
 }
@@ -164,7 +166,7 @@ impl TableWriters {
                     head,
                     _note: note,
                     readable,
-                    changes: Vec::new(),
+                    changes: OwnWrites::default(),
                     bulk: None,
                 },
             );
@@ -323,17 +325,10 @@ impl WriteGuard {
         let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
         encode_columns(keys, &mut wanted);
         let mut found = self.lookup_submitted(table, keys, &wanted)?;
-        if !locked.changes.is_empty() {
-            let wanted: HashSet<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
-            let mut changes: Vec<ChangeBatch> =
-                found.into_iter().map(ChangeBatch::insert).collect();
-            for batch in &locked.changes {
-                let mask: BooleanArray = encoded_keys(batch.rows(), &locked.relation.key)
-                    .iter()
-                    .map(|k| Some(wanted.contains(k.as_slice())))
-                    .collect();
-                changes.push(batch.filter(&mask));
-            }
+        let own = locked.changes.of_keys(&locked.relation.key, keys, &wanted);
+        if !own.is_empty() {
+            let there = found.into_iter().map(ChangeBatch::insert);
+            let changes: Vec<ChangeBatch> = there.chain(own).collect();
             found = expand_weights(consolidate(&locked.schema, &changes))?;
         }
         match found.as_slice() {
@@ -580,7 +575,7 @@ impl WriteGuard {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
-        let changes = tables.values().flat_map(|locked| &locked.changes);
+        let changes = tables.values().flat_map(|locked| locked.changes.iter());
         let bytes = changes.map(changes_bytes).sum();
         check_write_bytes(bytes)?;
         let writers = &self.writers;
