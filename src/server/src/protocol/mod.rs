@@ -352,7 +352,6 @@ impl Cursor {
 pub struct Connection {
     line: Line,
     session: Session,
-    statements: crate::prepared::Statements,
     portals: HashMap<String, extended::Portal>,
     skip_to_sync: bool,
     /// One of `max_connections`.
