@@ -253,6 +253,28 @@ impl TableWriters {
             ))
     }
 
+    /// Whether a table that a writer has locked is still the one that it was. Nobody is told that
+    /// rows are kept in one that was dropped, or that stopped, meanwhile.
+    fn check_held(&self, table: RelationId, locked: &Locked) -> Result<()> {
+        let catalog = self.published.catalog();
+        if let Some(stopped) = catalog.stopped.get(&table) {
+            return Err(stopped_error(&locked.relation, stopped));
+        }
+        let name = &locked.relation.name;
+        if !catalog.relations.contains_key(&table) {
+            let message = format!("table \"{name}\" was dropped while it was being written");
+            return Err(Error::user(SqlState::UNDEFINED_TABLE, message));
+        }
+        let current = self.heads.lock().get(&table).cloned();
+        let held = OwnedMutexGuard::mutex(&locked.head);
+        if current.is_some_and(|head| Arc::ptr_eq(&head, held)) {
+            return Ok(());
+        }
+        let message =
+            format!("table \"{name}\" stopped and was resumed while it was being written");
+        Err(Error::user(SqlState("40001"), message).with_hint("Run the transaction again."))
+    }
+
     fn writable(&self, id: RelationId) -> Result<Arc<Relation>> {
         let catalog = self.published.catalog();
         let relation = catalog.relations.get(&id).ok_or_else(|| {
@@ -579,38 +601,10 @@ impl WriteGuard {
         let bytes = changes.map(changes_bytes).sum();
         check_write_bytes(bytes)?;
         let writers = &self.writers;
-        for (table, locked) in tables
-            .iter()
-            .filter(|(_, locked)| !locked.changes.is_empty())
-        {
-            // Nobody is told that rows are kept in a table that was dropped, or that stopped, while
-            // the writer held it.
-            let catalog = writers.published.catalog();
-            if let Some(stopped) = catalog.stopped.get(table) {
-                return Err(stopped_error(&locked.relation, stopped));
-            }
-            let current = writers.heads.lock().get(table).cloned();
-            let held = OwnedMutexGuard::mutex(&locked.head);
-            let is_another = current.is_none_or(|head| !Arc::ptr_eq(&head, held));
-            if is_another && catalog.relations.contains_key(table) {
-                return Err(Error::user(
-                    SqlState("40001"),
-                    format!(
-                        "table \"{}\" stopped and was resumed while it was being written",
-                        locked.relation.name
-                    ),
-                )
-                .with_hint("Run the transaction again."));
-            }
-            if !catalog.relations.contains_key(table) {
-                return Err(Error::user(
-                    SqlState::UNDEFINED_TABLE,
-                    format!(
-                        "table \"{}\" was dropped while it was being written",
-                        locked.relation.name
-                    ),
-                ));
-            }
+        let is_stored = |l: &Locked| l.bulk.as_ref().is_some_and(Bulk::is_stored);
+        let is_written = |l: &Locked| !l.changes.is_empty() || is_stored(l);
+        for (table, locked) in tables.iter().filter(|(_, l)| is_written(l)) {
+            writers.check_held(*table, locked)?;
         }
         let (mut writes, mut keys) = (Vec::new(), Vec::new());
         let mut stored = Vec::new();
