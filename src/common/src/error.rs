@@ -35,6 +35,7 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
     pub const OBJECT_NOT_READY: SqlState = SqlState("55000");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
+    pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
     pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState("54001");
     pub const DISK_FULL: SqlState = SqlState("53100");
     pub const OUT_OF_MEMORY: SqlState = SqlState("53200");
@@ -105,6 +106,11 @@ impl Error {
     /// Something outside does not answer as it should.
     pub fn unavailable(state: SqlState, message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unavailable, state, message)
+    }
+
+    /// `57P01`: whoever waits for something hears that the server ends.
+    pub fn shutting_down() -> Error {
+        Error::unavailable(SqlState::ADMIN_SHUTDOWN, "the server is shutting down")
     }
 
     /// `XX001`: stored data is damaged or missing.

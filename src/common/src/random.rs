@@ -15,7 +15,22 @@ impl Random {
 
     /// A number from 0 to `n - 1`; 0 if there is none.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next_u64() % n.max(1) as u64) as usize
+        self.below_u64(n as u64) as usize
+    }
+
+    /// The same of a number that counts no things in memory.
+    pub fn below_u64(&mut self, n: u64) -> u64 {
+        self.next_u64() % n.max(1)
+    }
+
+    /// True once in `n` times.
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below_u64(n) == 0
+    }
+
+    /// One of these, of which there is one at least.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
     }
 }
 
@@ -31,5 +46,7 @@ mod tests {
         assert_eq!(random.next_u64(), 0x6E78_9E6A_A1B9_65F4);
         assert_eq!((random.below(1), random.below(0)), (0, 0));
         assert!((0..100).all(|_| random.below(7) < 7));
+        assert!((0..100).all(|_| "abc".contains(*random.pick(&['a', 'b', 'c']))));
+        assert!(random.one_in(1));
     }
 }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Instant;
-use tidemark_common::{Epoch, Error, Result, SqlState};
+use tidemark_common::{Epoch, Error, Result};
 use tokio::sync::oneshot;
 
 /// Something that is told, with the incarnation of the cluster that it is told in.
@@ -109,7 +109,7 @@ impl Events {
         let number = {
             let mut waiting = self.waiting.lock();
             if waiting.over {
-                return Err(shutting_down());
+                return Err(Error::shutting_down());
             }
             let number = waiting.next();
             waiting.asked.insert(number, answer);
@@ -137,7 +137,7 @@ impl Events {
     fn send(&self, told: Input) -> Result<()> {
         let generation = self.generation;
         let sent = self.sender.send(Stamped { generation, told });
-        sent.map_err(|_| shutting_down())
+        sent.map_err(|_| Error::shutting_down())
     }
 }
 
@@ -176,11 +176,6 @@ impl Inputs {
             }
         }
     }
-}
-
-/// The error of those who wait when the server ends.
-pub fn shutting_down() -> Error {
-    Error::unavailable(SqlState("57P01"), "the server is shutting down")
 }
 
 #[cfg(test)]

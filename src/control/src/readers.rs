@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result};
 use tokio::sync::watch;
 
 /// Marks that are kept beside those that jobs need to move on.
@@ -291,7 +291,7 @@ impl Readers {
             tokio::select! {
                 biased;
                 () = &mut patience, if patient => patient = false,
-                changed = moved.changed() => changed.map_err(|_| shutting_down())?,
+                changed = moved.changed() => changed.map_err(|_| Error::shutting_down())?,
             }
         }
     }
@@ -301,7 +301,7 @@ impl Readers {
     pub async fn wait_readable(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
         let mut moved = self.moved.subscribe();
         while self.state.lock().readable(relations) < epoch {
-            moved.changed().await.map_err(|_| shutting_down())?;
+            moved.changed().await.map_err(|_| Error::shutting_down())?;
         }
         Ok(())
     }
@@ -310,7 +310,7 @@ impl Readers {
     pub async fn wait_complete(&self, relations: &[RelationId], epoch: Epoch) -> Result<()> {
         let mut moved = self.moved.subscribe();
         while !self.is_complete(relations, epoch) {
-            moved.changed().await.map_err(|_| shutting_down())?;
+            moved.changed().await.map_err(|_| Error::shutting_down())?;
         }
         Ok(())
     }
@@ -474,10 +474,6 @@ impl Readers {
     }
 }
 
-fn shutting_down() -> Error {
-    Error::unavailable(SqlState("57P01"), "the server is shutting down")
-}
-
 impl Pin {
     /// The pinned epoch.
     pub fn epoch(&self) -> Epoch {
@@ -541,6 +537,7 @@ impl Drop for Pin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_common::random::Random;
 
     #[test]
     fn a_source_that_nobody_reads_ends_at_one_place_under_a_pin() {
@@ -668,25 +665,20 @@ mod tests {
     #[test]
     fn marks_stay_few_and_every_reader_moves_on() {
         let readers = Readers::new();
-        let mut random = 7u64;
-        let mut below = |n: u64| {
-            random = random
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (random >> 33) % n
-        };
+        let mut random = Random(7);
         // How far each may be behind.
         let lags = [0, 3, 40, 700, 5000];
         let jobs: Vec<RelationId> = (0..lags.len() as u32).map(RelationId).collect();
+        readers.begin_at(Epoch(0), Arc::default(), &jobs);
         let mut complete = vec![0; lags.len()];
         let mut read = vec![Epoch(0); lags.len()];
         let mut needed = readers.needed();
         for decided in 1..20_000 {
-            let stays = below(500) == 0;
+            let stays = random.one_in(500);
             readers.decide(Epoch(decided), Arc::default(), stays);
             for (job, lag) in lags.iter().enumerate() {
                 let least = decided.saturating_sub(*lag);
-                complete[job] = complete[job].max(least + below(decided - least + 1));
+                complete[job] = complete[job].max(least + random.below_u64(decided - least + 1));
             }
             let told = jobs.iter().zip(&complete).map(|(job, e)| (*job, Epoch(*e)));
             readers.complete(told);

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_connector::Vault;
-use tidemark_control::coordinator::{shutting_down, stopped_error};
+use tidemark_control::coordinator::stopped_error;
 use tidemark_control::inputs;
 use tidemark_control::protocol::Request;
 pub use tidemark_control::{CatalogChange, Pin};
@@ -163,7 +163,7 @@ impl Engine {
 
     async fn ask(&self, request: Request) -> Result<()> {
         let answer = self.node.events.ask(request)?;
-        answer.await.map_err(|_| shutting_down())?.map(drop)
+        answer.await.map_err(|_| Error::shutting_down())?.map(drop)
     }
 
     /// Drops these relations, all or none, with `cascade` also what depends on them. Never waits
@@ -251,7 +251,9 @@ impl Engine {
         let result = loop {
             tokio::select! {
                 biased;
-                result = &mut answer => break result.map_err(|_| shutting_down()).and_then(|r| r),
+                result = &mut answer => {
+                    break result.unwrap_or_else(|_| Err(Error::shutting_down()));
+                }
                 _ = ticks.tick() => {
                     self.jobs().iter().filter(|job| job.relation == relation).for_each(&tell);
                 }

@@ -11,6 +11,7 @@
 
 mod bulk;
 mod head;
+mod own;
 mod unique;
 
 use crate::locks::{LockNote, TableLock, TableLocks, Writer};
@@ -21,8 +22,9 @@ use arrow::datatypes::SchemaRef;
 use bulk::Bulk;
 use head::Decision;
 pub use head::TableHead;
+use own::OwnWrites;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
@@ -69,7 +71,7 @@ struct Locked {
     /// All that could be read of it when it was locked is not in the head.
     readable: Epoch,
     /// This guard's own writes.
-    changes: Vec<ChangeBatch>,
+    changes: OwnWrites,
     /// Of a statement whose rows come batch by batch.
     bulk: Option<Bulk>,
 }
@@ -164,7 +166,7 @@ impl TableWriters {
                     head,
                     _note: note,
                     readable,
-                    changes: Vec::new(),
+                    changes: OwnWrites::default(),
                     bulk: None,
                 },
             );
@@ -251,6 +253,28 @@ impl TableWriters {
             ))
     }
 
+    /// Whether a table that a writer has locked is still the one that it was. Nobody is told that
+    /// rows are kept in one that was dropped, or that stopped, meanwhile.
+    fn check_held(&self, table: RelationId, locked: &Locked) -> Result<()> {
+        let catalog = self.published.catalog();
+        if let Some(stopped) = catalog.stopped.get(&table) {
+            return Err(stopped_error(&locked.relation, stopped));
+        }
+        let name = &locked.relation.name;
+        if !catalog.relations.contains_key(&table) {
+            let message = format!("table \"{name}\" was dropped while it was being written");
+            return Err(Error::user(SqlState::UNDEFINED_TABLE, message));
+        }
+        let current = self.heads.lock().get(&table).cloned();
+        let held = OwnedMutexGuard::mutex(&locked.head);
+        if current.is_some_and(|head| Arc::ptr_eq(&head, held)) {
+            return Ok(());
+        }
+        let message =
+            format!("table \"{name}\" stopped and was resumed while it was being written");
+        Err(Error::user(SqlState("40001"), message).with_hint("Run the transaction again."))
+    }
+
     fn writable(&self, id: RelationId) -> Result<Arc<Relation>> {
         let catalog = self.published.catalog();
         let relation = catalog.relations.get(&id).ok_or_else(|| {
@@ -323,17 +347,10 @@ impl WriteGuard {
         let mut wanted = vec![Vec::new(); keys.first().map_or(0, |k| k.len())];
         encode_columns(keys, &mut wanted);
         let mut found = self.lookup_submitted(table, keys, &wanted)?;
-        if !locked.changes.is_empty() {
-            let wanted: HashSet<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
-            let mut changes: Vec<ChangeBatch> =
-                found.into_iter().map(ChangeBatch::insert).collect();
-            for batch in &locked.changes {
-                let mask: BooleanArray = encoded_keys(batch.rows(), &locked.relation.key)
-                    .iter()
-                    .map(|k| Some(wanted.contains(k.as_slice())))
-                    .collect();
-                changes.push(batch.filter(&mask));
-            }
+        let own = locked.changes.of_keys(&locked.relation.key, keys, &wanted);
+        if !own.is_empty() {
+            let there = found.into_iter().map(ChangeBatch::insert);
+            let changes: Vec<ChangeBatch> = there.chain(own).collect();
             found = expand_weights(consolidate(&locked.schema, &changes))?;
         }
         match found.as_slice() {
@@ -580,42 +597,14 @@ impl WriteGuard {
         // The tables stay locked until the writes are sent: the log must have them in the order in
         // which they were resolved.
         let mut tables = self.tables;
-        let changes = tables.values().flat_map(|locked| &locked.changes);
+        let changes = tables.values().flat_map(|locked| locked.changes.iter());
         let bytes = changes.map(changes_bytes).sum();
         check_write_bytes(bytes)?;
         let writers = &self.writers;
-        for (table, locked) in tables
-            .iter()
-            .filter(|(_, locked)| !locked.changes.is_empty())
-        {
-            // Nobody is told that rows are kept in a table that was dropped, or that stopped, while
-            // the writer held it.
-            let catalog = writers.published.catalog();
-            if let Some(stopped) = catalog.stopped.get(table) {
-                return Err(stopped_error(&locked.relation, stopped));
-            }
-            let current = writers.heads.lock().get(table).cloned();
-            let held = OwnedMutexGuard::mutex(&locked.head);
-            let is_another = current.is_none_or(|head| !Arc::ptr_eq(&head, held));
-            if is_another && catalog.relations.contains_key(table) {
-                return Err(Error::user(
-                    SqlState("40001"),
-                    format!(
-                        "table \"{}\" stopped and was resumed while it was being written",
-                        locked.relation.name
-                    ),
-                )
-                .with_hint("Run the transaction again."));
-            }
-            if !catalog.relations.contains_key(table) {
-                return Err(Error::user(
-                    SqlState::UNDEFINED_TABLE,
-                    format!(
-                        "table \"{}\" was dropped while it was being written",
-                        locked.relation.name
-                    ),
-                ));
-            }
+        let is_stored = |l: &Locked| l.bulk.as_ref().is_some_and(Bulk::is_stored);
+        let is_written = |l: &Locked| !l.changes.is_empty() || is_stored(l);
+        for (table, locked) in tables.iter().filter(|(_, l)| is_written(l)) {
+            writers.check_held(*table, locked)?;
         }
         let (mut writes, mut keys) = (Vec::new(), Vec::new());
         let mut stored = Vec::new();

@@ -86,6 +86,15 @@ enum Pick {
     Other(usize),
 }
 
+/// The columns that are gathered from the other side, in order.
+fn gathered_of(picks: &[Pick]) -> Vec<usize> {
+    let gathered = picks.iter().filter_map(|pick| match pick {
+        Pick::Own(_) => None,
+        Pick::Other(column) => Some(*column),
+    });
+    gathered.collect()
+}
+
 /// The join operator. Port 0 is left, port 1 right.
 pub struct Join {
     kind: JoinKind,
@@ -361,16 +370,7 @@ impl Join {
         picks: &[Pick],
         pairs: &Pairs,
     ) -> Vec<ArrayRef> {
-        let gathered: Vec<usize> = picks
-            .iter()
-            .filter_map(|p| {
-                if let Pick::Other(c) = p {
-                    Some(*c)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let gathered = gathered_of(picks);
         let mut gathered = self.sides[1 - delta.port]
             .gather(keys, &gathered, &pairs.other)
             .into_iter();
@@ -416,16 +416,7 @@ impl Join {
         out: &mut dyn Out,
     ) -> Result<()> {
         let picks = &self.picks[1 - side];
-        let gathered: Vec<usize> = picks
-            .iter()
-            .filter_map(|p| {
-                if let Pick::Other(c) = p {
-                    Some(*c)
-                } else {
-                    None
-                }
-            })
-            .collect();
+        let gathered = gathered_of(picks);
         let weight_of = self.sides[side].weights(keys);
         for flips in flips.chunks(CHUNK_ROWS) {
             let rows: Vec<u32> = flips.iter().map(|(row, _)| *row).collect();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::Result;
+use tidemark_common::random::Random;
 use tidemark_plan::{
     AggregateCall, AggregateFunction, BinaryOp, Expr, Literal, Node, OnError, Op, Properties,
 };
@@ -34,17 +35,6 @@ impl Out for Count {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-}
-
 /// (auction, bidder, price, channel, url, date_time, f) like Nexmark's bids.
 fn bids(random: &mut Random, auctions: u64, bidders: u64, at: i64) -> ChangeBatch {
     let ints = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
@@ -53,17 +43,29 @@ fn bids(random: &mut Random, auctions: u64, bidders: u64, at: i64) -> ChangeBatc
         .map(|_| {
             format!(
                 "https://www.nexmark.com/{}/item.htm?query=1&channel_id={}",
-                random.below(1000),
-                random.below(10_000)
+                random.below_u64(1000),
+                random.below_u64(10_000)
             )
         })
         .collect();
     let columns: Vec<ArrayRef> = vec![
-        ints((0..ROWS).map(|_| random.below(auctions) as i64).collect()),
-        ints((0..ROWS).map(|_| random.below(bidders) as i64).collect()),
-        ints((0..ROWS).map(|_| random.below(10_000_000) as i64).collect()),
+        ints(
+            (0..ROWS)
+                .map(|_| random.below_u64(auctions) as i64)
+                .collect(),
+        ),
+        ints(
+            (0..ROWS)
+                .map(|_| random.below_u64(bidders) as i64)
+                .collect(),
+        ),
+        ints(
+            (0..ROWS)
+                .map(|_| random.below_u64(10_000_000) as i64)
+                .collect(),
+        ),
         Arc::new(StringArray::from_iter_values(
-            (0..ROWS).map(|_| channels[random.below(5) as usize]),
+            (0..ROWS).map(|_| channels[random.below_u64(5) as usize]),
         )),
         Arc::new(StringArray::from(texts)),
         Arc::new(TimestampMicrosecondArray::from(
@@ -71,7 +73,7 @@ fn bids(random: &mut Random, auctions: u64, bidders: u64, at: i64) -> ChangeBatc
         )),
         Arc::new(Float64Array::from(
             (0..ROWS)
-                .map(|_| random.below(1_000_000) as f64 / 100.0)
+                .map(|_| random.below_u64(1_000_000) as f64 / 100.0)
                 .collect::<Vec<_>>(),
         )),
     ];

@@ -138,6 +138,68 @@ impl Expr {
         }
     }
 
+    /// The expression with every column replaced.
+    pub fn replace_columns(self, column: &dyn Fn(usize) -> Expr) -> Expr {
+        let one = |e: Box<Expr>| Box::new(e.replace_columns(column));
+        let many = |es: Vec<Expr>| es.into_iter().map(|e| e.replace_columns(column)).collect();
+        match self {
+            Expr::Column(i) => column(i),
+            Expr::Literal(l) => Expr::Literal(l),
+            Expr::Binary { op, left, right } => Expr::Binary {
+                op,
+                left: one(left),
+                right: one(right),
+            },
+            Expr::Not(e) => Expr::Not(one(e)),
+            Expr::Negative(e) => Expr::Negative(one(e)),
+            Expr::IsNull(e) => Expr::IsNull(one(e)),
+            Expr::IsNotNull(e) => Expr::IsNotNull(one(e)),
+            Expr::IsTrue(e) => Expr::IsTrue(one(e)),
+            Expr::IsFalse(e) => Expr::IsFalse(one(e)),
+            Expr::Like {
+                negated,
+                case_insensitive,
+                expr,
+                pattern,
+            } => Expr::Like {
+                negated,
+                case_insensitive,
+                expr: one(expr),
+                pattern: one(pattern),
+            },
+            Expr::InList {
+                negated,
+                expr,
+                list,
+            } => Expr::InList {
+                negated,
+                expr: one(expr),
+                list: many(list),
+            },
+            Expr::Case {
+                operand,
+                when_then,
+                otherwise,
+            } => Expr::Case {
+                operand: operand.map(one),
+                when_then: when_then
+                    .into_iter()
+                    .map(|(w, t)| (w.replace_columns(column), t.replace_columns(column)))
+                    .collect(),
+                otherwise: otherwise.map(one),
+            },
+            Expr::Cast { expr, to, safe } => Expr::Cast {
+                expr: one(expr),
+                to,
+                safe,
+            },
+            Expr::Call { function, args } => Expr::Call {
+                function,
+                args: many(args),
+            },
+        }
+    }
+
     /// Calls `f` with the expressions right below, in order.
     pub fn visit_children<'a>(&'a self, f: &mut dyn FnMut(&'a Expr)) {
         match self {

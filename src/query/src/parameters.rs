@@ -44,6 +44,34 @@ pub fn is_untyped(expr: &Expr) -> bool {
     }
 }
 
+/// The type of a value that shows it without planning: a small literal or a cast of one.
+pub fn evident_type(expr: &Expr) -> Option<Type> {
+    match expr {
+        Expr::Nested(inner) => evident_type(inner),
+        Expr::Value(v) => match &v.value {
+            Value::Boolean(_) => Some(Type::BOOL),
+            Value::Number(digits, _) => digits.parse::<i32>().ok().map(|_| Type::INT4),
+            _ => None,
+        },
+        Expr::UnaryOp {
+            op: ast::UnaryOperator::Minus,
+            expr,
+        } => evident_type(expr).filter(|t| *t == Type::INT4),
+        Expr::Cast {
+            kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
+            expr,
+            data_type,
+            array: false,
+            format: None,
+        } if is_untyped(expr) => {
+            // A modifier may be one that the type does not take.
+            let name = data_type.to_string();
+            types::by_name(&name).filter(|_| !name.contains('('))
+        }
+        _ => None,
+    }
+}
+
 /// `SELECT` of these expressions.
 pub fn select(exprs: Vec<Expr>) -> Result<ast::Statement> {
     let parsed = tidemark_planner::parse("SELECT NULL")?

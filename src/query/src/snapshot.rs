@@ -7,6 +7,7 @@ use crate::privileges;
 use crate::settings::Settings;
 use datafusion::catalog::TableProvider;
 use parking_lot::Mutex;
+use postgres_types::Type;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use tidemark_common::{RelationId, Result, SqlState};
@@ -50,6 +51,8 @@ pub struct Snapshot {
     pub again: bool,
     /// The session's settings.
     pub settings: Arc<Settings>,
+    /// The statements that the client has prepared.
+    pub prepared: Arc<dyn Lists>,
     /// What the statement's functions do to the session.
     pub effects: Arc<Effects>,
     /// To the client.
@@ -58,6 +61,26 @@ pub struct Snapshot {
     pub readable: Arc<Mutex<BTreeSet<RelationId>>>,
     /// Relations of which the client was told that their answer is old.
     pub told: Arc<Mutex<BTreeSet<RelationId>>>,
+}
+
+/// A prepared statement, as its client sees it in a list.
+pub struct Listed {
+    /// Its name.
+    pub name: String,
+    /// The text that prepared it.
+    pub text: String,
+    /// When, in microseconds since 1970.
+    pub since: i64,
+    /// The types of its parameters, as far as they are known.
+    pub types: Vec<Type>,
+    /// Whether the text is a PREPARE.
+    pub from_sql: bool,
+}
+
+/// Where a client's prepared statements are.
+pub trait Lists: Send + Sync {
+    /// Those that have a name, by their names.
+    fn listed(&self) -> Vec<Listed>;
 }
 
 impl Snapshot {

@@ -78,16 +78,14 @@ impl Asker {
         match sql {
             ast::Statement::Query(query) => {
                 self.lock_rows(query).await?;
-                if keep
-                    && let Some(rows) = self.plan_and_keep(sql, &statement.text, parameters).await
-                {
-                    return Ok(Outcome::Rows(rows));
+                let located = |e| position::locate(e, statement);
+                if keep {
+                    let kept = self.plan_and_keep(sql, &statement.text, parameters).await;
+                    if let Some(rows) = kept.map_err(located)? {
+                        return Ok(Outcome::Rows(rows));
+                    }
                 }
-                let result = self
-                    .select(sql)
-                    .await
-                    .map_err(|e| position::locate(e, statement));
-                Ok(Outcome::Rows(result?))
+                Ok(Outcome::Rows(self.select(sql).await.map_err(located)?))
             }
             _ => self
                 .run_write(sql)

@@ -1,19 +1,22 @@
-//! The prepared statements of a connection: their texts, what the client said of their parameters,
-//! and what was found out about them.
+//! The prepared statements of a client, by Parse of the protocol or by PREPARE: one space of names,
+//! as in PostgreSQL. Their texts, what the client said of their parameters, and what was found out
+//! about them.
 //!
 //! The tree of a statement is about a hundred times as large as its text. Only those that were
 //! parsed last are kept, [`TREES_BYTES`] together; another statement is parsed again when it is
 //! used. The texts of one connection have a limit, [`TEXTS_BYTES_MAX`].
 
-use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use parking_lot::{Mutex, MutexGuard};
+use pgwire::api::Type;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tidemark_common::memory::about;
-use tidemark_common::{Error, Result, SqlState};
+use tidemark_common::{Error, Result, SqlState, clock};
 use tidemark_plan::Catalog;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::kept::Kept;
 use tidemark_query::parameters;
+use tidemark_query::snapshot::{Listed, Lists};
 use tidemark_query::statement::{Description, sql_of};
 
 /// Bytes of trees that a connection keeps, about.
@@ -30,18 +33,22 @@ const BESIDE_BYTES: usize = 1024;
 
 /// A statement to be bound and executed.
 pub struct Prepared {
-    /// Its text; there may be no statement in it.
+    /// The text that prepared it; there may be no statement in it.
     pub text: String,
-    /// Types that the client named; 0 is unknown.
-    pub types: Vec<u32>,
+    /// Whether that text is a PREPARE, and what is prepared stands in it.
+    pub from_sql: bool,
+    /// When it was prepared, in microseconds since 1970.
+    pub since: i64,
     /// Number of its parameters.
     pub count: usize,
-    /// What Describe tells, as long as the catalog is that one.
-    pub description: Mutex<Option<(Weak<Catalog>, Arc<Description>)>>,
     /// None for a statement that is to be planned.
     pub kept: Option<Kept>,
     /// Whether the text has no statement.
     pub is_empty: bool,
+    /// Types that the client named; 0 is unknown.
+    types: Vec<u32>,
+    /// What Describe tells, as long as the catalog is that one.
+    description: Mutex<Option<(Weak<Catalog>, Arc<Description>)>>,
     tree: Mutex<Option<Arc<Statement>>>,
 }
 
@@ -56,12 +63,22 @@ impl Prepared {
         };
         Prepared {
             text,
-            types,
+            from_sql: false,
+            since: clock::now_micros(),
             count,
-            description: Mutex::default(),
             kept,
             is_empty: statement.is_none(),
+            types,
+            description: Mutex::default(),
             tree: Mutex::new(statement.map(Arc::new)),
+        }
+    }
+
+    /// The same of a PREPARE, whose text this is.
+    pub fn by_sql(self) -> Prepared {
+        Prepared {
+            from_sql: true,
+            ..self
         }
     }
 
@@ -70,25 +87,52 @@ impl Prepared {
         self.tree.lock().clone()
     }
 
+    /// The type that the client named of each parameter.
+    pub fn named_types(&self) -> impl Iterator<Item = Option<Type>> {
+        (0..self.count).map(|i| Type::from_oid(*self.types.get(i)?))
+    }
+
+    /// What Describe tells, if it is known and the catalog is still the same.
+    pub fn description(&self, catalog: &Arc<Catalog>) -> Option<Arc<Description>> {
+        let known = self.description.lock();
+        let (version, description) = known.as_ref()?;
+        version
+            .ptr_eq(&Arc::downgrade(catalog))
+            .then(|| description.clone())
+    }
+
+    /// What Describe tells with this catalog.
+    pub fn describe(&self, catalog: &Arc<Catalog>, description: Arc<Description>) {
+        *self.description.lock() = Some((Arc::downgrade(catalog), description));
+    }
+
+    /// The types of its parameters as far as they are known: those that nobody named are found when
+    /// it is first bound or described.
+    fn known_types(&self) -> Vec<Type> {
+        let description = self.description.lock();
+        let found = |i: usize| Some(description.as_ref()?.1.parameters.get(i)?.clone());
+        let types = self.named_types().enumerate();
+        types
+            .map(|(i, named)| named.or_else(|| found(i)).unwrap_or(Type::UNKNOWN))
+            .collect()
+    }
+
     fn bytes(&self) -> usize {
         self.text.len() + BESIDE_BYTES
     }
 
     fn tree_bytes(&self) -> usize {
-        tree_bytes(&self.text)
+        self.text.len() * TREE_BYTES.0 + TREE_BYTES.1
     }
 }
 
-fn tree_bytes(text: &str) -> usize {
-    text.len() * TREE_BYTES.0 + TREE_BYTES.1
-}
-
-/// `53200` where statements that SQL prepared, whose trees are kept, would be too many.
-pub fn check_trees<'a>(texts: impl Iterator<Item = &'a str>) -> Result<()> {
-    if texts.map(tree_bytes).sum::<usize>() > TEXTS_BYTES_MAX {
-        return Err(too_many());
-    }
-    Ok(())
+/// `26000`: there is no statement of this name.
+pub fn missing(name: &str) -> Error {
+    let message = match name {
+        "" => "unnamed prepared statement does not exist".to_string(),
+        name => format!("prepared statement \"{name}\" does not exist"),
+    };
+    Error::user(SqlState("26000"), message)
 }
 
 fn too_many() -> Error {
@@ -103,7 +147,7 @@ fn too_many() -> Error {
 /// The statements by name.
 #[derive(Default)]
 pub struct Statements {
-    by_name: HashMap<String, Arc<Prepared>>,
+    by_name: BTreeMap<String, Arc<Prepared>>,
     bytes: usize,
     /// Those whose trees are kept, the oldest first, and their bytes.
     trees: VecDeque<(Weak<Prepared>, usize)>,
@@ -111,13 +155,23 @@ pub struct Statements {
 }
 
 impl Statements {
-    /// The statement of this name.
-    pub fn get(&self, name: &str) -> Option<&Arc<Prepared>> {
-        self.by_name.get(name)
+    /// The statement of this name; without a name, the one that was parsed last without one.
+    pub fn get(&self, name: &str) -> Result<Arc<Prepared>> {
+        self.by_name.get(name).cloned().ok_or_else(|| missing(name))
     }
 
-    /// A new statement, in place of one of the same name. `53200` if there are too many.
+    /// `42P05` for a name that is taken.
+    pub fn check_free(&self, name: &str) -> Result<()> {
+        if name.is_empty() || !self.by_name.contains_key(name) {
+            return Ok(());
+        }
+        let message = format!("prepared statement \"{name}\" already exists");
+        Err(Error::user(SqlState("42P05"), message))
+    }
+
+    /// A new statement, in place of one without a name. `53200` if there are too many.
     pub fn insert(&mut self, name: String, prepared: Prepared) -> Result<()> {
+        self.check_free(&name)?;
         self.remove(&name);
         if self.bytes + prepared.bytes() > TEXTS_BYTES_MAX {
             return Err(too_many());
@@ -131,11 +185,17 @@ impl Statements {
         Ok(())
     }
 
-    /// Forgets a statement. One that a portal has is there until that is closed.
-    pub fn remove(&mut self, name: &str) {
-        if let Some(prepared) = self.by_name.remove(name) {
-            self.bytes -= prepared.bytes();
-        }
+    /// Forgets a statement, if there is one; a portal keeps what it has until that is closed.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let removed = self.by_name.remove(name);
+        self.bytes -= removed.as_ref().map_or(0, |prepared| prepared.bytes());
+        removed.is_some()
+    }
+
+    /// Forgets all that have a name.
+    pub fn clear(&mut self) {
+        self.by_name.retain(|name, _| name.is_empty());
+        self.bytes = self.by_name.values().map(|prepared| prepared.bytes()).sum();
     }
 
     /// Keeps what a statement says, and gives up what was kept first.
@@ -156,6 +216,35 @@ impl Statements {
     }
 }
 
+/// The statements of a session, which its queries may list on other threads.
+#[derive(Default)]
+pub struct SharedStatements(Mutex<Statements>);
+
+impl SharedStatements {
+    /// They themselves.
+    pub fn lock(&self) -> MutexGuard<'_, Statements> {
+        self.0.lock()
+    }
+}
+
+impl Lists for SharedStatements {
+    fn listed(&self) -> Vec<Listed> {
+        let statements = self.lock();
+        let named = statements
+            .by_name
+            .iter()
+            .filter(|(name, _)| !name.is_empty());
+        let listed = named.map(|(name, prepared)| Listed {
+            name: name.clone(),
+            text: prepared.text.clone(),
+            since: prepared.since,
+            types: prepared.known_types(),
+            from_sql: prepared.from_sql,
+        });
+        listed.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,19 +261,27 @@ mod tests {
         for n in 0..10 {
             statements.insert(n.to_string(), prepared(&text)).unwrap();
         }
-        let kept = |s: &Statements, n: &str| s.get(n).is_some_and(|p| p.tree().is_some());
+        let kept = |s: &Statements, n: &str| s.get(n).is_ok_and(|p| p.tree().is_some());
         assert!(!kept(&statements, "0") && kept(&statements, "9"));
-        let first = statements.get("0").unwrap().clone();
+        let first = statements.get("0").unwrap();
         let tree = tidemark_planner::parse(&first.text).unwrap().pop().unwrap();
         statements.keep(&first, Arc::new(tree));
         assert!(kept(&statements, "0"));
         let huge = format!("SELECT '{}'", "x".repeat(30 << 20));
-        statements.insert("a".into(), prepared(&huge)).unwrap();
-        statements.insert("a".into(), prepared(&huge)).unwrap();
+        statements.insert(String::new(), prepared(&huge)).unwrap();
+        statements.insert(String::new(), prepared(&huge)).unwrap();
         statements.insert("b".into(), prepared(&huge)).unwrap();
         let refused = statements.insert("c".into(), prepared(&huge)).unwrap_err();
         assert_eq!(refused.state(), SqlState::OUT_OF_MEMORY);
-        statements.remove("a");
+        assert!(statements.remove("") && !statements.remove(""));
         statements.insert("c".into(), prepared(&huge)).unwrap();
+        let taken = statements.insert("c".into(), prepared("SELECT 1"));
+        assert_eq!(taken.unwrap_err().state(), SqlState("42P05"));
+        statements
+            .insert(String::new(), prepared("SELECT 1"))
+            .unwrap();
+        statements.clear();
+        assert!(statements.get("").is_ok());
+        assert!(SharedStatements(Mutex::new(statements)).listed().is_empty());
     }
 }

@@ -400,15 +400,7 @@ impl Session {
         if relation.kind != kind
             && !(kind == RelationKind::View && relation.kind == RelationKind::MaterializedView)
         {
-            return Err(Error::user(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!(
-                    "\"{}\" is a {}, not a {}",
-                    relation.name,
-                    relation.kind.name(),
-                    kind.name()
-                ),
-            ));
+            return Err(is_another(&relation, kind));
         }
         let full = format!("{}.{}", relation.schema_name, relation.name);
         text_rows(
@@ -546,15 +538,7 @@ impl Session {
         let catalog = self.catalog();
         let relation = self.resolve(&catalog, name)?;
         if relation.kind != kind {
-            return Err(Error::user(
-                SqlState::WRONG_OBJECT_TYPE,
-                format!(
-                    "\"{}\" is a {}, not a {}",
-                    relation.name,
-                    relation.kind.name(),
-                    kind.name()
-                ),
-            ));
+            return Err(is_another(&relation, kind));
         }
         let mut lines = self
             .server
@@ -586,4 +570,11 @@ impl Session {
             "EXPLAIN",
         )
     }
+}
+
+/// `42809`: the relation is none of that kind.
+fn is_another(relation: &Relation, kind: RelationKind) -> Error {
+    let (name, its) = (&relation.name, relation.kind.name());
+    let message = format!("\"{name}\" is a {its}, not a {}", kind.name());
+    Error::user(SqlState::WRONG_OBJECT_TYPE, message)
 }

@@ -7,32 +7,7 @@
 
 use std::fmt::Write;
 
-/// A stream of numbers that is the same for the same seed (splitmix64).
-pub struct Random(u64);
-
-impl Random {
-    /// The stream of a seed.
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from 0 to `n - 1`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
-        choices[self.below(choices.len() as u64) as usize]
-    }
-}
+pub use tidemark_common::random::Random;
 
 /// What the queries read: two tables with keys, one bag.
 pub const TABLES: [&str; 3] = [
@@ -49,7 +24,7 @@ struct Node {
 
 /// A query whose view is to be maintained.
 pub fn query(random: &mut Random) -> String {
-    let depth = 1 + random.below(3);
+    let depth = 1 + random.below_u64(3);
     node(random, depth).sql
 }
 
@@ -58,7 +33,7 @@ fn node(random: &mut Random, depth: u64) -> Node {
         return leaf(random);
     }
     let depth = depth - 1;
-    match random.below(12) {
+    match random.below_u64(12) {
         0 => filter(random, depth),
         1 | 2 => project(random, depth),
         3..=5 => join(random, depth),
@@ -71,7 +46,7 @@ fn node(random: &mut Random, depth: u64) -> Node {
 }
 
 fn leaf(random: &mut Random) -> Node {
-    let (sql, columns) = match random.below(3) {
+    let (sql, columns) = match random.below_u64(3) {
         0 => ("SELECT id AS c0, g AS c1, v AS c2 FROM t", 3),
         1 => ("SELECT id AS c0, g AS c1, w AS c2 FROM u", 3),
         _ => ("SELECT k AS c0, x AS c1 FROM b", 2),
@@ -83,13 +58,13 @@ fn leaf(random: &mut Random) -> Node {
 }
 
 fn column(random: &mut Random, of: &str, columns: u64) -> String {
-    format!("{of}.c{}", random.below(columns))
+    format!("{of}.c{}", random.below_u64(columns))
 }
 
 fn predicate(random: &mut Random, of: &str, columns: u64) -> String {
     let c = column(random, of, columns);
-    let n = random.below(8);
-    match random.below(6) {
+    let n = random.below_u64(8);
+    match random.below_u64(6) {
         0 => format!("{c} > {n}"),
         1 => format!("{c} <> {n}"),
         2 => format!("{c} IS NULL"),
@@ -113,14 +88,14 @@ fn filter(random: &mut Random, depth: u64) -> Node {
 
 fn project(random: &mut Random, depth: u64) -> Node {
     let input = node(random, depth);
-    let columns = 1 + random.below(3);
+    let columns = 1 + random.below_u64(3);
     let mut sql = String::from("SELECT ");
     for i in 0..columns {
         let (a, b) = (
             column(random, "r", input.columns),
             column(random, "r", input.columns),
         );
-        let expression = match random.below(5) {
+        let expression = match random.below_u64(5) {
             0 => format!("({a} + {b}) % 10"),
             1 => format!(
                 "CASE WHEN {} THEN {a} ELSE {b} END",
@@ -145,7 +120,7 @@ fn join(random: &mut Random, depth: u64) -> Node {
     );
     let equality = random.pick(&["=", "=", "=", "=", "IS NOT DISTINCT FROM"]);
     let mut on = format!("{lc} {equality} {rc}");
-    match random.below(4) {
+    match random.below_u64(4) {
         0 => {
             let _ = write!(
                 on,
@@ -190,15 +165,15 @@ fn join(random: &mut Random, depth: u64) -> Node {
 
 fn aggregate(random: &mut Random, depth: u64) -> Node {
     let input = node(random, depth);
-    let grouped = random.below(5) > 0;
+    let grouped = random.below_u64(5) > 0;
     let mut list = Vec::new();
     let key = column(random, "r", input.columns);
     if grouped {
         list.push(format!("{key} AS c0"));
     }
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..1 + random.below_u64(3) {
         let c = column(random, "r", input.columns);
-        let call = match random.below(8) {
+        let call = match random.below_u64(8) {
             0 => "count(*)".to_string(),
             1 => format!("count({c})"),
             2 => format!("sum({c})::bigint"),
@@ -208,7 +183,8 @@ fn aggregate(random: &mut Random, depth: u64) -> Node {
             6 => format!("sum(DISTINCT {c})::bigint"),
             _ => format!("(avg({c}) * 4)::bigint"),
         };
-        let wanted = !call.starts_with('(') && !call.ends_with("bigint") && random.below(4) == 0;
+        let wanted =
+            !call.starts_with('(') && !call.ends_with("bigint") && random.below_u64(4) == 0;
         let filter = if wanted {
             format!(" FILTER (WHERE {})", predicate(random, "r", input.columns))
         } else {
@@ -222,7 +198,7 @@ fn aggregate(random: &mut Random, depth: u64) -> Node {
     } else {
         String::new()
     };
-    let having = if grouped && random.below(4) == 0 {
+    let having = if grouped && random.below_u64(4) == 0 {
         " HAVING count(*) > 1"
     } else {
         ""
@@ -239,7 +215,7 @@ fn aggregate(random: &mut Random, depth: u64) -> Node {
 
 fn distinct(random: &mut Random, depth: u64) -> Node {
     let input = node(random, depth);
-    let columns = 1 + random.below(input.columns.min(2));
+    let columns = 1 + random.below_u64(input.columns.min(2));
     let list: Vec<String> = (0..columns)
         .map(|i| format!("{} AS c{i}", column(random, "r", input.columns)))
         .collect();
@@ -270,7 +246,7 @@ fn exists(random: &mut Random, depth: u64) -> Node {
         column(random, "r", right.columns),
     );
     let not = random.pick(&["", "NOT "]);
-    let more = if random.below(3) == 0 {
+    let more = if random.below_u64(3) == 0 {
         format!(
             " AND {} >= {}",
             column(random, "r", right.columns),
@@ -306,25 +282,22 @@ fn within(random: &mut Random, depth: u64) -> Node {
 }
 
 fn value(random: &mut Random) -> String {
-    if random.below(8) == 0 {
+    if random.below_u64(8) == 0 {
         "NULL".into()
     } else {
-        random.below(8).to_string()
+        random.below_u64(8).to_string()
     }
 }
 
 /// Statements that are to run together: one, or a transaction.
 pub fn writes(random: &mut Random) -> Vec<String> {
-    if random.below(4) > 0 {
+    if random.below_u64(4) > 0 {
         return vec![write(random)];
     }
     let mut all = vec!["BEGIN".to_string()];
-    all.extend((0..2 + random.below(4)).map(|_| write(random)));
-    all.push(
-        random
-            .pick(&["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"])
-            .into(),
-    );
+    all.extend((0..2 + random.below_u64(4)).map(|_| write(random)));
+    let ends = random.pick(&["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]);
+    all.push(ends.to_string());
     all
 }
 
@@ -333,21 +306,21 @@ fn write(random: &mut Random) -> String {
         ("t", "id", ["g", "v"]),
         ("u", "id", ["g", "w"]),
         ("b", "k", ["k", "x"]),
-    ][random.below(3) as usize];
+    ][random.below_u64(3) as usize];
     let keyed = table != "b";
-    let (a, b) = (random.below(40), random.below(40));
-    let some = match random.below(3) {
+    let (a, b) = (random.below_u64(40), random.below_u64(40));
+    let some = match random.below_u64(3) {
         0 => format!("{key} = {}", if keyed { a } else { a % 8 }),
         1 => format!("{} % 3 = {}", columns[1], a % 3),
         _ => format!("{key} BETWEEN {} AND {}", a.min(b), a.max(b)),
     };
-    match random.below(7) {
+    match random.below_u64(7) {
         0..=2 => {
-            let rows: Vec<String> = (0..1 + random.below(6))
+            let rows: Vec<String> = (0..1 + random.below_u64(6))
                 .map(|_| match keyed {
                     true => format!(
                         "({}, {}, {})",
-                        random.below(40),
+                        random.below_u64(40),
                         value(random),
                         value(random)
                     ),

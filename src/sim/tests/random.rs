@@ -38,8 +38,8 @@ async fn views_equal_their_queries() {
 }
 
 async fn run(seed: u64, statements: &mut Vec<String>) -> Result<Vec<String>, String> {
-    let mut random = Random::new(seed);
-    let mut server = Server::start(1 + random.below(3) as usize).map_err(|e| e.to_string())?;
+    let mut random = Random(seed);
+    let mut server = Server::start(1 + random.below(3)).map_err(|e| e.to_string())?;
     let mut session = connect(&server).await?;
     let mut views = Views::default();
     for table in TABLES {
@@ -67,11 +67,11 @@ async fn run(seed: u64, statements: &mut Vec<String>) -> Result<Vec<String>, Str
         execute_all(&session, statements, &writes(&mut random)).await?;
         found.extend(views.check(&session).await);
         if round % 10 == 9 && found.is_empty() {
-            let workers = 1 + random.below(3) as usize;
+            let workers = 1 + random.below(3);
             statements.push(format!("-- restart with {workers} workers"));
             server
                 .restart(
-                    if random.below(3) == 0 {
+                    if random.one_in(3) {
                         Ending::Asked
                     } else {
                         Ending::Killed

@@ -8,14 +8,14 @@
 //! either sign).
 //!
 //! Cost: the layout `YYYY-MM-DD HH:MM:SS` is read from whole machine words, and the day is taken
-//! from a [`DayCache`] since records that follow each other mostly share it. Calendar arithmetic
-//! after Howard Hinnant's `days_from_civil`.
+//! from a [`DayCache`] since records that follow each other mostly share it.
 
 use super::number::{invalid, out_of_range};
 use super::scan::Fault;
 use arrow::datatypes::IntervalMonthDayNano;
 use tidemark_common::SqlState;
 use tidemark_values::moment;
+use tidemark_values::moment::calendar::{date_of, days_in_month, days_of};
 
 /// Microseconds of a day.
 pub(super) const DAY_US: i64 = 86_400_000_000;
@@ -51,45 +51,6 @@ impl DayCache {
     }
 }
 
-/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar.
-pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// Year, month and day of a number of days since 1970-01-01.
-pub(super) fn date_of(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    (
-        year + era * 400 + i64::from(month <= 2),
-        month as u32,
-        day as u32,
-    )
-}
-
-fn days_in_month(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
 /// Reads up to `most` digits.
 fn take(text: &[u8], most: usize) -> Option<(i64, &[u8])> {
     let count = text
@@ -116,6 +77,7 @@ fn date(text: &[u8]) -> Option<(i64, &[u8])> {
     let (month, rest) = take(passed(rest, b'-')?, 2)?;
     let (day, rest) = take(passed(rest, b'-')?, 2)?;
     let year = if ends_with_bc(text) { 1 - year } else { year };
+    let (month, day) = (month as i32, day as i32);
     let written_zero = !ends_with_bc(text) && year == 0 || year > YEAR_MAX;
     if written_zero
         || !(1..=12).contains(&month)
@@ -404,9 +366,9 @@ fn push_date(days: i64, out: &mut Vec<u8>) -> bool {
         push_two(year as u32 % 100, out);
     }
     out.push(b'-');
-    push_two(month, out);
+    push_two(month as u32, out);
     out.push(b'-');
-    push_two(day, out);
+    push_two(day as u32, out);
     bc
 }
 

@@ -237,17 +237,16 @@ impl Coordinator {
         starts.filter_map(later).collect()
     }
 
+    fn is_on_demand(&self, id: RelationId) -> bool {
+        let relation = self.decisions.catalog.relations.get(&id);
+        relation.is_some_and(|relation| runs_on_demand(relation))
+    }
+
     pub(super) fn sources_on_demand(&self, relation: &Relation) -> BTreeSet<RelationId> {
         let taps = relation.job.as_ref().map(|j| j.taps()).unwrap_or_default();
         taps.into_iter()
             .map(|(id, _)| id)
-            .filter(|id| {
-                self.decisions
-                    .catalog
-                    .relations
-                    .get(id)
-                    .is_some_and(|r| runs_on_demand(r))
-            })
+            .filter(|id| self.is_on_demand(*id))
             .collect()
     }
 
@@ -646,14 +645,7 @@ impl Coordinator {
             .running
             .iter()
             .copied()
-            .filter(|id| {
-                self.decisions
-                    .catalog
-                    .relations
-                    .get(id)
-                    .is_some_and(|r| runs_on_demand(r))
-                    && !read.contains(id)
-            })
+            .filter(|id| self.is_on_demand(*id) && !read.contains(id))
             .collect();
         self.running.retain(|id| !idle.contains(id));
         gone.extend(idle);

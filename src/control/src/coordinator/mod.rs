@@ -51,7 +51,6 @@ mod testing;
 mod tests;
 mod unread;
 
-pub use crate::inputs::shutting_down;
 use crate::inputs::{Answer, Input, Inputs, RequestId};
 use crate::protocol::{Command, Event, Fate, Request};
 use crate::workers::Workers;
@@ -66,7 +65,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-use tidemark_common::{Backoff, Epoch, RelationId, Result, SqlState};
+use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::Catalog;
 
 /// Epochs that may be on their way through the workers, complete in no job, before the next barrier
@@ -259,7 +258,7 @@ impl Coordinator {
 
     fn on_request(&mut self, number: RequestId, request: Request) -> Result<()> {
         if self.shutdown.is_some() {
-            self.answer(Some(number), Err(shutting_down()));
+            self.answer(Some(number), Err(Error::shutting_down()));
             return Ok(());
         }
         match request {

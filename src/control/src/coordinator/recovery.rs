@@ -674,7 +674,7 @@ impl Coordinator {
             match inputs.recv() {
                 Ok(Input::Event(Event::Settled { .. })) => settled += 1,
                 Ok(input) => self.take(input)?,
-                Err(_) => return Err(super::shutting_down()),
+                Err(_) => return Err(Error::shutting_down()),
             }
         }
         Ok(())
@@ -733,7 +733,7 @@ impl Coordinator {
             }
             match inputs.recv() {
                 Ok(input) => self.take(input)?,
-                Err(_) => return Err(super::shutting_down()),
+                Err(_) => return Err(Error::shutting_down()),
             }
             while self
                 .in_flight

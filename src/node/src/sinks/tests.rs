@@ -17,6 +17,7 @@ use tidemark_changelog::connector::{
     Delivered, Refusal, SinkContent, SinkDelivery, SinkMarker, SinkWriter,
 };
 use tidemark_changelog::{ChangeBatch, pieces};
+use tidemark_common::random::Random;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId};
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::manifest::SinkProgress;
@@ -29,17 +30,6 @@ const LIMITS: Limits = Limits {
     memory_bytes_max: 1 << 30,
     full_bytes: 1 << 30,
 };
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 fn batch(ids: &[i64]) -> ChangeBatch {
     let ids: ArrayRef = Arc::new(Int64Array::from(ids.to_vec()));
@@ -103,14 +93,14 @@ impl SinkWriter for Writer<'_> {
         let (mut sent, mut epochs, mut changes) = (Vec::new(), 0, 0);
         match &delivery.content {
             SinkContent::Epochs(all) => {
-                epochs = 1 + self.random.below(all.len() as u64) as usize;
+                epochs = 1 + self.random.below_u64(all.len() as u64) as usize;
                 for epoch in &all[..epochs] {
                     sent.extend(ids(&epoch.changes).into_iter().map(|id| (epoch.epoch, id)));
                 }
             }
             SinkContent::Part { part, .. } => {
                 let all: Vec<_> = pieces(&part.changes, 3).collect();
-                let taken = 1 + self.random.below(all.len() as u64) as usize;
+                let taken = 1 + self.random.below_u64(all.len() as u64) as usize;
                 for piece in &all[..taken] {
                     let ids = ids(piece);
                     changes += ids.len() as u64;
@@ -162,7 +152,7 @@ impl World {
     fn new(seed: u64) -> World {
         let marker = Some(SinkMarker::default());
         World {
-            random: Random(seed * 2 + 1),
+            random: Random(seed),
             queue: Queue::new(LIMITS, true),
             epochs: BTreeMap::new(),
             published: Epoch(0),
@@ -189,7 +179,7 @@ impl World {
     fn emit(&mut self, epoch: Epoch) {
         let mut ids = self.epochs[&epoch].clone();
         for i in (1..ids.len()).rev() {
-            ids.swap(i, self.random.below(i as u64 + 1) as usize);
+            ids.swap(i, self.random.below_u64(i as u64 + 1) as usize);
         }
         let (one, other) = ids.split_at(ids.len() / 2);
         for part in [one, other].into_iter().filter(|p| !p.is_empty()) {
@@ -272,7 +262,7 @@ impl World {
 
     /// The published epoch, or one of those before.
     fn recent(&mut self) -> Epoch {
-        Epoch(self.published.0.saturating_sub(self.random.below(4)))
+        Epoch(self.published.0.saturating_sub(self.random.below_u64(4)))
     }
 
     /// The process dies and comes back: from the last checkpoint and the log of decisions.
@@ -358,12 +348,12 @@ fn every_change_leaves_once_whatever_fails_and_when() {
     for seed in 0..400 {
         let mut world = World::new(seed);
         for _ in 0..150 {
-            match world.random.below(20) {
+            match world.random.below_u64(20) {
                 0..6 => {
-                    let rows = match world.random.below(8) {
+                    let rows = match world.random.below_u64(8) {
                         0 => 0,
-                        1 => 17 + world.random.below(60),
-                        _ => 1 + world.random.below(12),
+                        1 => 17 + world.random.below_u64(60),
+                        _ => 1 + world.random.below_u64(12),
                     };
                     world.publish(rows);
                 }
@@ -399,7 +389,7 @@ fn a_sink_whose_job_stops_delivers_what_was_complete_and_goes_on_from_there() {
             world.publish(rows);
         }
         world.checkpoint(true);
-        (0..world.random.below(6)).for_each(|_| {
+        (0..world.random.below_u64(6)).for_each(|_| {
             world.step(Fault::No);
         });
         world.publish(9);
@@ -411,7 +401,7 @@ fn a_sink_whose_job_stops_delivers_what_was_complete_and_goes_on_from_there() {
         world.emit(stopped.next());
         world.published = Epoch(stopped.0 + 3);
         world.checkpoint(true);
-        (0..world.random.below(6)).for_each(|_| {
+        (0..world.random.below_u64(6)).for_each(|_| {
             world.step(Fault::No);
         });
         if seed % 2 == 0 {

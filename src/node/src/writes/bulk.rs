@@ -284,7 +284,7 @@ impl Locked {
         };
         let schema = self.schema.clone();
         let (mut piece, mut bytes) = (Vec::new(), 0);
-        for changes in self.changes.drain(..) {
+        for changes in self.changes.take() {
             bytes += changes_bytes(&changes);
             piece.push(changes);
             if bytes > PIECE_BYTES {

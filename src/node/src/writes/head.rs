@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, Error, Result};
-use tidemark_control::inputs::{Answer, shutting_down};
+use tidemark_control::inputs::Answer;
 use tidemark_control::protocol::Fate;
 use tidemark_plan::Relation;
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ pub(super) type Decision = Shared<BoxFuture<'static, Result<Epoch>>>;
 
 /// What a write's answer tells.
 pub(super) fn decision(answer: oneshot::Receiver<Answer>) -> Decision {
-    let decision = answer.map(|answer| answer.unwrap_or_else(|_| Err(shutting_down())));
+    let decision = answer.map(|answer| answer.unwrap_or_else(|_| Err(Error::shutting_down())));
     decision.boxed().shared()
 }
 

@@ -81,7 +81,7 @@ impl WriteGuard {
         }
         let wanted: HashSet<Vec<u8>> = unique_keys(values).into_iter().collect();
         let unpublished = locked.head.after(pin.epoch());
-        for batch in unpublished.iter().chain(&locked.changes) {
+        for batch in unpublished.iter().chain(locked.changes.iter()) {
             let keys = unique_keys(&columns_of(batch.rows(), by));
             let mask: BooleanArray = keys.iter().map(|k| Some(wanted.contains(k))).collect();
             changes.push(batch.filter(&mask));

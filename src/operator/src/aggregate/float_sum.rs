@@ -465,6 +465,7 @@ fn power(n: i32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_common::random::Random;
 
     fn sum(values: &[f64]) -> f64 {
         let mut sums = ExactSums::default();
@@ -473,18 +474,10 @@ mod tests {
         sums.value(0, 1, DOUBLE)
     }
 
-    struct Random(u64);
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-        fn float(&mut self, range: u64) -> f64 {
-            let exponent = 1023 - range / 2 + self.next() % range;
-            f64::from_bits(self.next() & 1 << 63 | exponent.min(2046) << 52 | self.next() >> 12)
-        }
+    fn float(random: &mut Random, range: u64) -> f64 {
+        let exponent = 1023 - range / 2 + random.below_u64(range);
+        let (sign, fraction) = (random.next_u64() & 1 << 63, random.next_u64() >> 12);
+        f64::from_bits(sign | exponent.min(2046) << 52 | fraction)
     }
 
     #[test]
@@ -512,7 +505,7 @@ mod tests {
         let mut random = Random(7);
         for range in [2, 60, 200, 2000] {
             for _ in 0..2000 {
-                let (a, b) = (random.float(range), random.float(range));
+                let (a, b) = (float(&mut random, range), float(&mut random, range));
                 assert_eq!(
                     sum(&[a, b]).to_bits(),
                     (a + b + 0.0).to_bits(),
@@ -526,7 +519,7 @@ mod tests {
     fn quotients_are_rounded_as_the_processor_does() {
         let mut random = Random(9);
         for _ in 0..5000 {
-            let (a, n) = (random.float(100), random.next() % 1000 + 1);
+            let (a, n) = (float(&mut random, 100), random.next_u64() % 1000 + 1);
             let mut sums = ExactSums::default();
             sums.grow(1);
             sums.add(0, a, 1);
@@ -543,7 +536,7 @@ mod tests {
     fn order_retraction_and_storing_do_not_matter() {
         let mut random = Random(11);
         for range in [3, 40, 300, 2000] {
-            let values: Vec<f64> = (0..200).map(|_| random.float(range)).collect();
+            let values: Vec<f64> = (0..200).map(|_| float(&mut random, range)).collect();
             let (mut forward, mut backward) = (ExactSums::default(), ExactSums::default());
             forward.grow(2);
             backward.grow(2);

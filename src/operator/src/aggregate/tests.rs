@@ -8,6 +8,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::*;
 use std::collections::{BTreeMap, HashMap};
 use tidemark_changelog::{hash_columns, vnode_of_hash};
+use tidemark_common::random::Random;
 use tidemark_plan::{AggregateFunction, AggregateFunction::*, aggregate_table_count};
 use tidemark_state::TableDelta;
 use tidemark_values::numeric::{Numeric, Sum as NumericTotal};
@@ -335,25 +336,8 @@ fn partial_rows_merge_to_the_whole() {
 // ---- random histories
 // ---------------------------------------------------------------------------------------------
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-    fn maybe<T>(&mut self, value: impl FnOnce(&mut Random) -> T) -> Option<T> {
-        if self.below(8) == 0 {
-            None
-        } else {
-            Some(value(self))
-        }
-    }
+fn maybe<T>(random: &mut Random, value: impl FnOnce(&mut Random) -> T) -> Option<T> {
+    (!random.one_in(8)).then(|| value(random))
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -372,32 +356,32 @@ const COLUMNS: &str =
 
 fn row(random: &mut Random, groups: u64) -> Row {
     Row {
-        group: random.maybe(|r| r.below(groups) as i64),
-        narrow: random.maybe(|r| r.below(9) as i32 - 4),
-        wide: random.maybe(|r| {
-            if r.below(20) == 0 {
+        group: maybe(random, |r| r.below_u64(groups) as i64),
+        narrow: maybe(random, |r| r.below_u64(9) as i32 - 4),
+        wide: maybe(random, |r| {
+            if r.below_u64(20) == 0 {
                 i64::MAX
             } else {
-                r.below(5) as i64
+                r.below_u64(5) as i64
             }
         }),
-        numeric: random.maybe(|r| i128::from(r.below(1000)) - 500),
-        float: random.maybe(|r| {
-            if r.below(30) == 0 {
+        numeric: maybe(random, |r| i128::from(r.below_u64(1000)) - 500),
+        float: maybe(random, |r| {
+            if r.below_u64(30) == 0 {
                 HUGE
             } else {
-                r.below(1000) as f64 / 8.0 - 60.0
+                r.below_u64(1000) as f64 / 8.0 - 60.0
             }
         }),
-        text: random.maybe(|r| {
-            "x".repeat(r.below(4) as usize)
-                + if r.below(2) == 0 {
+        text: maybe(random, |r| {
+            "x".repeat(r.below_u64(4) as usize)
+                + if r.below_u64(2) == 0 {
                     ""
                 } else {
                     "a string that is not kept inline"
                 }
         }),
-        truth: random.maybe(|r| r.below(3) == 0),
+        truth: maybe(random, |r| r.below_u64(3) == 0),
     }
 }
 
@@ -684,9 +668,9 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
     let (mut rows, mut sum): (Vec<Row>, HashMap<String, i64>) = (Vec::new(), HashMap::new());
     for number in 1..40 {
         let mut epoch: Vec<(Row, i64)> = Vec::new();
-        for _ in 0..random.below(40) {
-            if !append_only && !rows.is_empty() && random.below(2) == 0 {
-                let gone = random.below(rows.len() as u64) as usize;
+        for _ in 0..random.below_u64(40) {
+            if !append_only && !rows.is_empty() && random.below_u64(2) == 0 {
+                let gone = random.below_u64(rows.len() as u64) as usize;
                 epoch.push((rows.swap_remove(gone), -1));
             } else {
                 let row = row(&mut random, 6);
@@ -694,15 +678,15 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
                 epoch.push((row, 1));
             }
         }
-        if !append_only && random.below(6) == 0 {
+        if !append_only && random.below_u64(6) == 0 {
             epoch.extend(rows.drain(..).map(|r| (r, -1)));
         }
         // Any order within the epoch, retractions ahead of their rows too.
         for i in (1..epoch.len()).rev() {
-            epoch.swap(i, random.below(i as u64 + 1) as usize);
+            epoch.swap(i, random.below_u64(i as u64 + 1) as usize);
         }
         let mut out = Recorder::default();
-        for part in epoch.chunks(random.below(20) as usize + 1) {
+        for part in epoch.chunks(random.below_u64(20) as usize + 1) {
             operator.on_changes(0, batch(part), &mut out).unwrap();
         }
         operator.on_barrier(&barrier(number), &mut out).unwrap();
@@ -717,18 +701,18 @@ fn history(seed: u64, grouped: bool, append_only: bool) {
             expected(&rows, grouped, &output),
             "seed {seed}, epoch {number}"
         );
-        if random.below(3) == 0 {
+        if random.below_u64(3) == 0 {
             for (table, stored) in operator.tables().into_iter().zip(&mut stored) {
                 if let Some(delta) = table.seal() {
                     stored.apply(&delta, group.len());
                 }
                 assert!(table.seal().is_none());
             }
-            if random.below(2) == 0 {
+            if random.below_u64(2) == 0 {
                 operator = make();
                 for (table, stored) in operator.tables().into_iter().zip(&stored).rev() {
                     let all = stored.rows(&table.spec().schema);
-                    let half = random.below(all.num_rows() as u64 + 1) as usize;
+                    let half = random.below_u64(all.num_rows() as u64 + 1) as usize;
                     table.restore(&all.slice(half, all.num_rows() - half));
                     table.restore(&all.slice(0, half));
                 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::testing::{changes, schema};
 use arrow::array::{Int64Array, StringArray};
 use arrow::datatypes::Int64Type;
+use tidemark_common::random::Random;
 use tidemark_plan::{BinaryOp, Literal};
 
 fn column(i: usize) -> Expr {
@@ -140,13 +141,7 @@ fn messages_are_postgresqls() {
 
 #[test]
 fn isolation_agrees_with_row_by_row_evaluation() {
-    let mut state = 17u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = Random(17);
     // a <> 0 AND 100 / a > b: the condition in front protects the division.
     let guarded = binary(
         BinaryOp::And,
@@ -167,10 +162,10 @@ fn isolation_agrees_with_row_by_row_evaluation() {
         let compiled = CompiledExpr::new(expr, &schema, &DataType::Boolean).unwrap();
         for rows in [1, 2, 7, 100, 1000] {
             let a: Int64Array = (0..rows)
-                .map(|_| (next() % 9 != 0).then(|| (next() % 5) as i64 - 1))
+                .map(|_| (!random.one_in(9)).then(|| random.below(5) as i64 - 1))
                 .collect();
             let b: Int64Array = (0..rows)
-                .map(|_| Some((next() % 200) as i64 - 100))
+                .map(|_| Some(random.below(200) as i64 - 100))
                 .collect();
             let batch =
                 RecordBatch::try_new(schema.clone(), vec![Arc::new(a), Arc::new(b)]).unwrap();

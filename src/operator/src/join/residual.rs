@@ -33,9 +33,9 @@ impl Residual {
                 .map(|c| fields[*c].as_ref().clone().with_nullable(true))
                 .collect::<Vec<_>>(),
         ));
-        let local = map_columns(condition, &|c| {
-            columns.binary_search(&c).expect("it was visited")
-        });
+        let place = |c: usize| columns.binary_search(&c).expect("it was visited");
+        let local = condition.clone();
+        let local = local.replace_columns(&|c| Expr::Column(place(c)));
         let predicate = Predicate::new(&local, &schema)?;
         Ok(Residual {
             columns,
@@ -67,71 +67,5 @@ fn infallible(expr: &Expr) -> bool {
         | Expr::IsTrue(e)
         | Expr::IsFalse(e) => infallible(e),
         _ => false,
-    }
-}
-
-/// The expression with its columns renumbered.
-fn map_columns(expr: &Expr, to: &dyn Fn(usize) -> usize) -> Expr {
-    let one = |e: &Expr| Box::new(map_columns(e, to));
-    let all = |list: &[Expr]| list.iter().map(|e| map_columns(e, to)).collect();
-    match expr {
-        Expr::Column(c) => Expr::Column(to(*c)),
-        Expr::Literal(l) => Expr::Literal(l.clone()),
-        Expr::Binary { op, left, right } => Expr::Binary {
-            op: *op,
-            left: one(left),
-            right: one(right),
-        },
-        Expr::Not(e) => Expr::Not(one(e)),
-        Expr::Negative(e) => Expr::Negative(one(e)),
-        Expr::IsNull(e) => Expr::IsNull(one(e)),
-        Expr::IsNotNull(e) => Expr::IsNotNull(one(e)),
-        Expr::IsTrue(e) => Expr::IsTrue(one(e)),
-        Expr::IsFalse(e) => Expr::IsFalse(one(e)),
-        Expr::Like {
-            negated,
-            case_insensitive,
-            expr,
-            pattern,
-        } => Expr::Like {
-            negated: *negated,
-            case_insensitive: *case_insensitive,
-            expr: one(expr),
-            pattern: one(pattern),
-        },
-        Expr::InList {
-            negated,
-            expr,
-            list,
-        } => Expr::InList {
-            negated: *negated,
-            expr: one(expr),
-            list: all(list),
-        },
-        Expr::Case {
-            operand,
-            when_then,
-            otherwise,
-        } => Expr::Case {
-            operand: operand.as_deref().map(one),
-            when_then: when_then
-                .iter()
-                .map(|(when, then)| (map_columns(when, to), map_columns(then, to)))
-                .collect(),
-            otherwise: otherwise.as_deref().map(one),
-        },
-        Expr::Cast {
-            expr,
-            to: data_type,
-            safe,
-        } => Expr::Cast {
-            expr: one(expr),
-            to: data_type.clone(),
-            safe: *safe,
-        },
-        Expr::Call { function, args } => Expr::Call {
-            function: function.clone(),
-            args: all(args),
-        },
     }
 }

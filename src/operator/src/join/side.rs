@@ -509,20 +509,11 @@ impl Side {
         let Rows::Multiset(m) = &mut self.rows else {
             return None;
         };
-        let (mut present, mut gone, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for id in dirty.iter().copied() {
-            let flags = m.flags.get_mut(id);
-            if m.weights.get(id) != 0 {
-                *flags = PERSISTED;
-                present.push(id);
-            } else {
-                if *flags & PERSISTED != 0 {
-                    gone.push(id);
-                }
-                *flags = 0;
-                dead.push(id);
-            }
-        }
+        let Sealed {
+            present,
+            gone,
+            dead,
+        } = Sealed::of(dirty, &mut m.flags, &m.weights);
         let weights = present.iter().map(|id| m.weights.get(*id)).collect();
         let (present, gone_columns) = (m.index.gather(&present), m.index.gather(&gone));
         dead.into_iter().for_each(|id| m.index.remove(id));
@@ -537,20 +528,11 @@ impl Side {
         let shared = self.keys.clone();
         let keys = &mut *shared.lock();
         let side = &mut keys.sides[self.port];
-        let (mut present, mut gone, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for id in dirty.iter().copied() {
-            let flags = side.flags.get_mut(id);
-            if side.totals.get(id) != 0 {
-                *flags = PERSISTED;
-                present.push(id);
-            } else {
-                if *flags & PERSISTED != 0 {
-                    gone.push(id);
-                }
-                *flags = 0;
-                dead.push(id);
-            }
-        }
+        let Sealed {
+            present,
+            gone,
+            dead,
+        } = Sealed::of(dirty, &mut side.flags, &side.totals);
         let weights = present.iter().map(|id| side.totals.get(*id)).collect();
         let (present, gone_columns) = (
             keys.index.gather_columns(&key_columns, &present),
@@ -787,6 +769,38 @@ fn set_counts(to: &mut Option<Chunked<i64>>, capacity: usize, ids: &[u32], count
         ids.iter()
             .zip(counts)
             .for_each(|(id, count)| to.set(*id, *count));
+    }
+}
+
+/// Changed rows, by what a seal tells of them.
+#[derive(Default)]
+struct Sealed {
+    /// They are there.
+    present: Vec<u32>,
+    /// They were told, and are not there any more.
+    gone: Vec<u32>,
+    /// All that are not there.
+    dead: Vec<u32>,
+}
+
+impl Sealed {
+    /// Of changed rows, whose flags are those of sealed ones then.
+    fn of(dirty: &[u32], flags: &mut Chunked<u8>, weights: &Chunked<i64>) -> Sealed {
+        let mut sealed = Sealed::default();
+        for id in dirty.iter().copied() {
+            let flags = flags.get_mut(id);
+            if weights.get(id) != 0 {
+                *flags = PERSISTED;
+                sealed.present.push(id);
+                continue;
+            }
+            if *flags & PERSISTED != 0 {
+                sealed.gone.push(id);
+            }
+            *flags = 0;
+            sealed.dead.push(id);
+        }
+        sealed
     }
 }
 

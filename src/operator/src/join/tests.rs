@@ -9,6 +9,7 @@ use arrow::datatypes::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_changelog::vnode_of_hash;
+use tidemark_common::random::Random;
 use tidemark_plan::{BinaryOp, Expr, Literal};
 use tidemark_state::TableForm;
 
@@ -273,25 +274,11 @@ impl Durable {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-    fn row(&mut self) -> Row {
-        let k = Some(self.below(5) as i64).filter(|k| *k > 0);
-        let s = [
-            None,
-            Some("a"),
-            Some("bb"),
-            Some("a long text that is no inline string"),
-        ][self.below(4) as usize];
-        (k, s, Some(self.below(5) as i64 - 1).filter(|v| *v >= 0))
-    }
+fn random_row(random: &mut Random) -> Row {
+    let k = Some(random.below(5) as i64).filter(|k| *k > 0);
+    let long = "a long text that is no inline string";
+    let s = *random.pick(&[None, Some("a"), Some("bb"), Some(long)]);
+    (k, s, Some(random.below(5) as i64 - 1).filter(|v| *v >= 0))
 }
 
 fn random_batch(
@@ -300,20 +287,23 @@ fn random_batch(
     append_only: bool,
 ) -> Vec<(Row, i64)> {
     let mut rows = Vec::new();
-    for _ in 0..random.below(12) {
+    for _ in 0..random.below_u64(12) {
         let present = state.len() as u64;
-        let change = match random.below(if append_only { 3 } else { 10 }) {
-            0..=2 => (random.row(), 1),
+        let change = match random.below_u64(if append_only { 3 } else { 10 }) {
+            0..=2 => (random_row(random), 1),
             3..=8 if present > 0 => {
-                let (row, weight) = state.iter().nth(random.below(present) as usize).unwrap();
+                let (row, weight) = state
+                    .iter()
+                    .nth(random.below_u64(present) as usize)
+                    .unwrap();
                 (
                     *row,
-                    -weight.signum() * (1 + random.below(weight.unsigned_abs()) as i64),
+                    -weight.signum() * (1 + random.below_u64(weight.unsigned_abs()) as i64),
                 )
             }
             // Ahead of its insertion, or of nothing.
-            9 => (random.row(), -1),
-            _ => (random.row(), 2),
+            9 => (random_row(random), -1),
+            _ => (random_row(random), 2),
         };
         *state.entry(change.0).or_default() += change.1;
         state.retain(|_, w| *w != 0);
@@ -329,14 +319,14 @@ fn twin(case: Case, seed: u64) {
     let mut durable = [Durable::default(), Durable::default()];
     let mut sealed = (state.clone(), BTreeMap::new(), 0);
     for step in 0..60 {
-        let port = random.below(2) as usize;
+        let port = random.below_u64(2) as usize;
         let rows = random_batch(&mut random, &mut state[port], case.append_only[port]);
         join.on_changes(port, changes(port, &rows), &mut out)
             .unwrap();
         let (expected, errors) = case.by_nested_loop(&state[0], &state[1]);
         assert_eq!(out.rows, expected, "{case:?}, seed {seed}, step {step}");
         assert_eq!(out.errors, errors, "{case:?}, seed {seed}, step {step}");
-        match random.below(8) {
+        match random.below_u64(8) {
             0 | 1 => {
                 for (table, durable) in join.tables().into_iter().zip(&mut durable) {
                     let spec = table.spec();
@@ -352,7 +342,7 @@ fn twin(case: Case, seed: u64) {
                 join = case.join();
                 for (table, durable) in join.tables().into_iter().zip(&durable) {
                     let rows: Vec<&RecordBatch> = durable.0.values().collect();
-                    let half = random.below(rows.len() as u64 + 1) as usize;
+                    let half = random.below_u64(rows.len() as u64 + 1) as usize;
                     for rows in [&rows[..half], &rows[half..]]
                         .into_iter()
                         .filter(|r| !r.is_empty())
@@ -744,7 +734,16 @@ fn appended_rows_are_read_later_as_they_would_have_been_sealed() {
         (case.join(), case.join(), Sum::default(), Random(77));
     for (round, rows) in [50_000, 40_000, 5].into_iter().enumerate() {
         let rows: Vec<(Row, i64)> = (0..rows)
-            .map(|i| (((i % 977 > 0).then_some(i), random.row().1, Some(i)), 1))
+            .map(|i| {
+                (
+                    (
+                        (i % 977 > 0).then_some(i),
+                        random_row(&mut random).1,
+                        Some(i),
+                    ),
+                    1,
+                )
+            })
             .collect();
         for join in [&mut whole, &mut later] {
             join.on_changes(0, changes(0, &rows), &mut out).unwrap();

@@ -16,6 +16,7 @@ use crate::privileges;
 use crate::serving::Serving;
 use crate::serving::plans::Plans;
 use crate::settings::Settings;
+use crate::snapshot::Lists;
 use datafusion::execution::SessionState;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct Asker {
     pid: i32,
     taken: identity::Taken,
     voice: Voice,
+    /// The statements that it has prepared.
+    prepared: Arc<dyn Lists>,
     /// Plans of its last queries.
     pub(crate) plans: Plans,
     /// What the running statement's functions leave to do.
@@ -75,6 +78,7 @@ impl Asker {
         user: String,
         startup: &BTreeMap<String, String>,
         voice: Voice,
+        prepared: Arc<dyn Lists>,
     ) -> Asker {
         let state = serving.session_state(pid, &commons);
         let catalog = commons.engine.catalog();
@@ -91,6 +95,7 @@ impl Asker {
             pid,
             taken,
             voice,
+            prepared,
             plans: Plans::default(),
             effects: Vec::new(),
             announcements: Announcements::default(),

@@ -34,6 +34,7 @@ impl Asker {
             again: false,
             notices: self.voice.notices.clone(),
             settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
             effects: self.effects(),
             readable: Arc::default(),
             told: Arc::default(),

@@ -7,6 +7,7 @@ pub mod node;
 pub mod oids;
 pub mod postgres;
 pub mod roles;
+mod sessions;
 pub mod statics;
 mod zones;
 

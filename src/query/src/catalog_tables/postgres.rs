@@ -9,9 +9,9 @@
 use super::build::{Cell, Row, table};
 use super::oids;
 use super::roles;
+use super::sessions;
 use super::statics;
 use super::zones;
-use crate::privileges::{UNSEEN, may_watch};
 use crate::snapshot::Snapshot;
 use crate::types;
 use arrow::datatypes::DataType;
@@ -75,26 +75,8 @@ const PG_ROLES: &str = "rolname name, rolsuper bool = true, rolinherit bool = tr
                         ********, rolvaliduntil timestamptz, rolbypassrls bool = true, rolconfig \
                         text[], oid oid = 10";
 
-const PG_STAT_ACTIVITY: &str = "datid oid = 1, datname name = dev, pid int4, leader_pid int4, \
-                                usesysid oid = 10, usename name, application_name text = '', \
-                                client_addr text, client_hostname text, client_port int4, \
-                                backend_start timestamptz, xact_start timestamptz, query_start \
-                                timestamptz, state_change timestamptz, wait_event_type text, \
-                                wait_event text, state text, backend_xid int4, backend_xmin int4, \
-                                query_id int8, query text, backend_type text = 'client backend'";
-
-const PG_LOCKS: &str = "locktype text = relation, database oid = 1, relation oid, page int4, tuple \
-                        int2, virtualxid text, transactionid int4, classid oid, objid oid, \
-                        objsubid int2, virtualtransaction text, pid int4, mode text, granted \
-                        bool, fastpath bool, waitstart timestamptz";
-
 /// System views and tables that have no rows here and are not among the exports.
 const EMPTY: &[(&str, &str)] = &[
-    (
-        "pg_prepared_statements",
-        "name text, statement text, prepare_time timestamptz, parameter_types text[], from_sql \
-         bool",
-    ),
     (
         "pg_prepared_xacts",
         "transaction int4, gid text, prepared timestamptz, owner name, database name",
@@ -408,8 +390,9 @@ pub fn system_table(snapshot: &Snapshot, name: &str) -> Result<Option<Arc<dyn Ta
                 })
                 .collect(),
         ),
-        "pg_stat_activity" => table(PG_STAT_ACTIVITY, activity(snapshot)),
-        "pg_locks" => table(PG_LOCKS, locks(snapshot)),
+        "pg_stat_activity" => sessions::activity(snapshot),
+        "pg_prepared_statements" => sessions::prepared_statements(snapshot),
+        "pg_locks" => sessions::locks(snapshot),
         "pg_stat_user_tables" | "pg_stat_all_tables" => table(
             "relid oid, schemaname name, relname name, seq_scan int8 = 0, seq_tup_read int8 = 0, \
              idx_scan int8 = 0, idx_tup_fetch int8 = 0, n_tup_ins int8 = 0, n_tup_upd int8 = 0, \
@@ -808,84 +791,6 @@ fn comments(s: &Snapshot) -> Vec<Row> {
         ])
     };
     s.catalog.relations.values().filter_map(row).collect()
-}
-
-fn activity(s: &Snapshot) -> Vec<Row> {
-    let locks = s.engine().locks();
-    let waits = |pid: i32| locks.iter().any(|l| l.session == pid && !l.granted);
-    let row = |(pid, c): (i32, crate::clients::Client)| {
-        let doing = c.activity.look();
-        if !may_watch(&s.catalog, &s.user, &c.user) {
-            return vec![
-                ("pid", pid.into()),
-                ("usename", (&c.user).into()),
-                ("application_name", (&doing.application_name).into()),
-                ("query", UNSEEN.into()),
-            ];
-        }
-        let (address, port) = c.address.rsplit_once(':').unwrap_or((&c.address, "0"));
-        let wait = if waits(pid) {
-            Some(("Lock", "relation"))
-        } else if doing.writing {
-            Some(("Client", "ClientWrite"))
-        } else if doing.running().is_none() {
-            Some(("Client", "ClientRead"))
-        } else {
-            None
-        };
-        vec![
-            ("pid", pid.into()),
-            ("usename", (&c.user).into()),
-            ("application_name", (&doing.application_name).into()),
-            ("client_addr", address.into()),
-            ("client_port", port.parse::<i32>().unwrap_or(0).into()),
-            ("backend_start", c.since.into()),
-            ("xact_start", doing.transaction_start.into()),
-            ("query_start", doing.query_start.into()),
-            ("state_change", doing.state_change.into()),
-            ("wait_event_type", wait.map(|w| w.0).into()),
-            ("wait_event", wait.map(|w| w.1).into()),
-            ("state", doing.state.into()),
-            ("query", doing.query.into()),
-        ]
-    };
-    s.commons.clients.list().into_iter().map(row).collect()
-}
-
-/// The write locks of tables. They exclude each other and let readers through, as PostgreSQL's mode
-/// of that name does.
-fn locks(s: &Snapshot) -> Vec<Row> {
-    let of = |session: i32| ("virtualtransaction", format!("{session}/0").into());
-    let table = |l: tidemark_node::TableLock| {
-        vec![
-            ("relation", oids::of_relation(l.table).into()),
-            of(l.session),
-            ("pid", l.session.into()),
-            ("mode", "ShareRowExclusiveLock".into()),
-            ("granted", l.granted.into()),
-            ("fastpath", false.into()),
-            ("waitstart", (!l.granted).then_some(l.since).into()),
-        ]
-    };
-    let advisory = |l: crate::advisory::Entry| {
-        let (class, object, kind) = l.key.columns();
-        vec![
-            ("locktype", "advisory".into()),
-            // Oids are kept in 32 bits with a sign.
-            ("classid", (class as i32).into()),
-            ("objid", (object as i32).into()),
-            ("objsubid", kind.into()),
-            of(l.session),
-            ("pid", l.session.into()),
-            ("mode", l.mode.to_string().into()),
-            ("granted", l.waiting_since.is_none().into()),
-            ("fastpath", false.into()),
-            ("waitstart", l.waiting_since.into()),
-        ]
-    };
-    let tables = s.engine().locks().into_iter().map(table);
-    let advisory = s.commons.advisory.list().into_iter().map(advisory);
-    tables.chain(advisory).collect()
 }
 
 /// The type of a column for information_schema: `ARRAY` for arrays.

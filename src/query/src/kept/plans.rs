@@ -47,29 +47,38 @@ impl Asker {
     }
 
     /// Plans a query and runs it, and keeps the plan; `None` for a query of which none is kept, and
-    /// for one that fails.
+    /// where the catalog has moved meanwhile.
+    ///
+    /// Errors: those of the query.
     pub(crate) async fn plan_and_keep(
         &mut self,
         sql: &ast::Statement,
         text: &str,
         parameters: &[Expr],
-    ) -> Option<Rows> {
+    ) -> Result<Option<Rows>> {
         let catalog = self.catalog();
         let is_short = text.len() + parameters.iter().map(text_bytes).sum::<usize>() <= BYTES_MAX;
         if !is_short || self.transaction.written().is_some() {
-            return None;
+            return Ok(None);
         }
-        let relations = relations_of(sql, &catalog, &self.settings.search_path())?;
-        check_select_lists(sql).ok()?;
-        let mut snapshot = self.snapshot(sql).await.ok()?;
+        let Some(relations) = relations_of(sql, &catalog, &self.settings.search_path()) else {
+            return Ok(None);
+        };
+        check_select_lists(sql)?;
+        let mut snapshot = self.snapshot(sql).await?;
         if !Arc::ptr_eq(&catalog, &snapshot.catalog) {
-            return None;
+            return Ok(None);
         }
         snapshot.again = true;
         let engine = &self.commons.engine;
-        let sight = Sight::new(engine, snapshot.pin.clone(), &relations).ok()?;
+        let sight = Sight::new(engine, snapshot.pin.clone(), &relations);
         let settings = snapshot.settings.clone();
-        let (physical, schema) = self.plan_select(snapshot, sql).await.ok()?;
+        let planned = self.plan_select(snapshot, sql).await;
+        let planned = planned.and_then(|planned| Ok((planned, sight?)));
+        if planned.is_err() && !Arc::ptr_eq(&catalog, &self.catalog()) {
+            return Ok(None);
+        }
+        let ((physical, schema), sight) = planned?;
         let plan = Plan {
             catalog,
             settings,
@@ -78,11 +87,11 @@ impl Asker {
             physical,
             schema,
         };
-        let rows = self.run_plan(&plan, sight).ok()?;
+        let rows = self.run_plan(&plan, sight)?;
         if runs_again(&plan.physical) {
             self.plans.put(text, parameters, Arc::new(plan));
         }
-        Some(rows)
+        Ok(Some(rows))
     }
 
     fn run_plan(&self, plan: &Plan, sight: Sight) -> Result<Rows> {

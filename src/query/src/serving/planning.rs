@@ -98,10 +98,9 @@ impl Planning {
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let ending = || Error::unavailable(SqlState("57P01"), "the server is shutting down");
-        let runtime = self.runtime.as_ref().ok_or_else(ending)?;
+        let runtime = self.runtime.as_ref().ok_or_else(Error::shutting_down)?;
         let place = self.places.clone().acquire_owned().await;
-        let place = place.map_err(|_| ending())?;
+        let place = place.map_err(|_| Error::shutting_down())?;
         let thread = self.threads.clone().try_acquire_owned().map_err(|_| {
             let e = Error::unavailable(SqlState("53000"), "too many statements are being planned");
             e.with_hint("Statements that were given up still end their last step: try again soon.")
@@ -121,7 +120,7 @@ impl Planning {
             Ok(outcome) => outcome,
             Err(e) => match e.try_into_panic() {
                 Ok(panic) => Err(panicked("planning failed inside", &*panic)),
-                Err(_) => Err(ending()),
+                Err(_) => Err(Error::shutting_down()),
             },
         }
     }

@@ -211,10 +211,6 @@ pub fn looked_up(
 ) -> tidemark_common::Result<RecordBatch> {
     let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
     let mergeable = pin.mergeable();
-    let one = |partition: &ViewPartition, keys: &[ArrayRef]| {
-        let found = partition.lookup(epoch, mergeable, keys, columns)?;
-        dress(found, schema).map_err(from_datafusion)
-    };
     let wanted = keys.first().map_or(0, |k| k.len());
     let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
     for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
@@ -222,20 +218,21 @@ pub fn looked_up(
     }
     let mut found = Vec::new();
     for (partition, rows) in partitions.iter().zip(shares) {
-        if rows.len() == wanted && wanted > 0 {
-            return one(partition, keys);
-        }
         if rows.is_empty() {
             continue;
         }
-        let rows = UInt32Array::from(rows);
-        let share = keys.iter().map(|k| take(k, &rows, None));
-        let share: Vec<ArrayRef> = share
-            .collect::<Result<_, _>>()
-            .map_err(|e| from_datafusion(e.into()))?;
-        found.push(one(partition, &share)?);
+        let share = match rows.len() == wanted {
+            true => keys.to_vec(),
+            false => {
+                let rows = UInt32Array::from(rows);
+                let share = keys.iter().map(|k| take(k, &rows, None));
+                let share: Result<Vec<ArrayRef>, _> = share.collect();
+                share.map_err(|e| from_datafusion(e.into()))?
+            }
+        };
+        found.push(partition.lookup(epoch, mergeable, &share, columns)?);
     }
-    concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
+    gathered(found, schema)
 }
 
 /// The rows of a relation with these values in some columns, as [`looked_up`] finds those of a key:
@@ -265,23 +262,29 @@ pub fn looked_up_among(
 ) -> tidemark_common::Result<RecordBatch> {
     let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
     let mergeable = pin.mergeable();
-    let mut found = Vec::with_capacity(partitions.len());
-    for partition in &partitions {
-        let rows = partition.lookup_by(epoch, mergeable, by, values, columns)?;
-        if rows.num_rows() > 0 {
-            found.push(dress(rows, schema).map_err(from_datafusion)?);
-        }
-    }
+    let look_up = |p: &Arc<ViewPartition>| p.lookup_by(epoch, mergeable, by, values, columns);
+    let found = partitions.iter().map(look_up);
+    gathered(found.collect::<tidemark_common::Result<_>>()?, schema)
+}
+
+/// What was found in several partitions as one batch; without a column it still counts its rows.
+fn gathered(
+    mut found: Vec<RecordBatch>,
+    schema: &SchemaRef,
+) -> tidemark_common::Result<RecordBatch> {
     if schema.fields().is_empty() {
         let rows = found.iter().map(RecordBatch::num_rows).sum();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let counted = RecordBatch::try_new_with_options(schema.clone(), vec![], &options);
         return counted.map_err(|e| from_datafusion(e.into()));
     }
-    if found.len() == 1 {
-        return Ok(found.swap_remove(0));
+    found.retain(|rows| rows.num_rows() > 0);
+    let dressed = found.into_iter().map(|rows| dress(rows, schema));
+    let mut dressed: Vec<RecordBatch> = dressed.collect::<Result<_>>().map_err(from_datafusion)?;
+    if dressed.len() == 1 {
+        return Ok(dressed.swap_remove(0));
     }
-    concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
+    concat_batches(schema, &dressed).map_err(|e| from_datafusion(e.into()))
 }
 
 fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {

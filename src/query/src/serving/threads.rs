@@ -17,7 +17,7 @@ use futures::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_common::{Error, SqlState};
+use tidemark_common::Error;
 use tokio::sync::mpsc;
 
 /// Batches that a query computes ahead of its reader; while that reader is busy, one more waits.
@@ -74,12 +74,10 @@ impl Threads {
                 }
             }
         };
-        let runtime = self.0.as_ref().ok_or_else(|| {
-            DataFusionError::External(Box::new(Error::unavailable(
-                SqlState("57P01"),
-                "the server is shutting down",
-            )))
-        })?;
+        let runtime = self
+            .0
+            .as_ref()
+            .ok_or_else(|| DataFusionError::External(Box::new(Error::shutting_down())))?;
         let handle = runtime.spawn(AssertUnwindSafe(work).catch_unwind());
         memory.begins(handle.abort_handle());
         let work = Work {

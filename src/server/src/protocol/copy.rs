@@ -1,10 +1,9 @@
 //! COPY over the wire: `COPY t FROM STDIN` splits the client's bytes into lines as they come
 //! ([`lines`]), of which the session makes columns; `COPY .. TO STDOUT` sends rows as text or CSV.
 
-use super::{Connection, Failure, encode};
+use super::{Connection, Failure, encode, next_batch};
 use arrow::array::RecordBatch;
 use bytes::{BufMut, BytesMut};
-use futures::StreamExt;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyInResponse, CopyOutResponse};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use tidemark_common::{Error, Result, SqlState};
@@ -41,17 +40,7 @@ impl Connection {
         let mut sent = 0;
         let zone = self.session.zone();
         let stream = &mut out.rows.stream;
-        while let Some(batch) = self
-            .line
-            .drive(async {
-                stream
-                    .next()
-                    .await
-                    .transpose()
-                    .map_err(tidemark_query::error::from_datafusion)
-            })
-            .await?
-        {
+        while let Some(batch) = self.line.drive(next_batch(stream)).await? {
             for line in lines(&batch, &out.options, &zone)? {
                 self.line
                     .feed(PgWireBackendMessage::CopyData(CopyData::new(line)))

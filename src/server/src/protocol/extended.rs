@@ -18,9 +18,7 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_plan::Catalog;
 use tidemark_planner::sqlparser::ast;
-use tidemark_planner::statement::Statement;
 use tidemark_query::outcome::{Outcome, Tag};
 use tidemark_query::statement::Description;
 
@@ -37,19 +35,6 @@ enum PortalState {
     Rows(Cursor, Tag),
     /// Ran to its end; a second Execute gives nothing more.
     Done,
-}
-
-fn no_statement(name: &str) -> Error {
-    if name.is_empty() {
-        return Error::user(
-            SqlState("26000"),
-            "unnamed prepared statement does not exist",
-        );
-    }
-    Error::user(
-        SqlState("26000"),
-        format!("prepared statement \"{name}\" does not exist"),
-    )
 }
 
 fn no_portal(name: &str) -> Error {
@@ -76,13 +61,7 @@ impl Connection {
 
     async fn parse(&mut self, message: Parse) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
-        if !name.is_empty() && self.statements.get(&name).is_some() {
-            return Err(Error::user(
-                SqlState("42P05"),
-                format!("prepared statement \"{name}\" already exists"),
-            )
-            .into());
-        }
+        self.session.prepared.lock().check_free(&name)?;
         let mut statements = self.line.drive(self.session.parse(&message.query)).await?;
         if statements.len() > 1 {
             return Err(Error::user(
@@ -93,7 +72,7 @@ impl Connection {
         }
         let statement = statements.pop();
         let prepared = Prepared::new(message.query, statement, message.type_oids);
-        self.statements.insert(name, prepared)?;
+        self.session.prepared.lock().insert(name, prepared)?;
         self.line
             .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
             .await
@@ -101,11 +80,7 @@ impl Connection {
 
     async fn bind(&mut self, message: Bind) -> Result<(), Failure> {
         let name = message.statement_name.unwrap_or_default();
-        let prepared = self
-            .statements
-            .get(&name)
-            .cloned()
-            .ok_or_else(|| no_statement(&name))?;
+        let prepared = self.session.prepared.lock().get(&name)?;
         if message.parameters.len() != prepared.count {
             let text = format!(
                 "bind message supplies {} parameters, but prepared statement \"{name}\" requires \
@@ -142,86 +117,26 @@ impl Connection {
 
     /// The types of a statement's parameters, planned only when the client has not named them all.
     async fn parameter_types(&mut self, prepared: &Arc<Prepared>) -> Result<Vec<Type>, Failure> {
-        if prepared.count == 0 {
-            return Ok(Vec::new());
-        }
-        let known: Option<Vec<Type>> = (0..prepared.count)
-            .map(|i| {
-                prepared
-                    .types
-                    .get(i)
-                    .filter(|o| **o != 0)
-                    .and_then(|o| Type::from_oid(*o))
-            })
-            .collect();
-        match known {
+        let named: Option<Vec<Type>> = prepared.named_types().collect();
+        match named {
             Some(types) => Ok(types),
             None => Ok(self.description(prepared).await?.parameters.clone()),
         }
     }
 
-    /// What a statement says; none of an empty text.
-    async fn tree(&mut self, prepared: &Arc<Prepared>) -> Result<Option<Arc<Statement>>, Failure> {
-        let kept = prepared.tree();
-        if kept.is_some() || prepared.is_empty {
-            return Ok(kept);
-        }
-        let mut parsed = self.line.drive(self.session.parse(&prepared.text)).await?;
-        let tree = parsed.pop().map(Arc::new);
-        if let Some(tree) = &tree {
-            self.statements.keep(prepared, tree.clone());
-        }
-        Ok(tree)
-    }
-
     async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Description>, Failure> {
-        let catalog = self.session.catalog();
-        if let Some((version, description)) = prepared.description.lock().as_ref()
-            && version.ptr_eq(&Arc::downgrade(&catalog))
-        {
-            return Ok(description.clone());
+        if let Some(known) = prepared.description(&self.session.catalog()) {
+            return Ok(known);
         }
-        Box::pin(self.describe_anew(prepared, &catalog)).await
-    }
-
-    async fn describe_anew(
-        &mut self,
-        prepared: &Arc<Prepared>,
-        catalog: &Arc<Catalog>,
-    ) -> Result<Arc<Description>, Failure> {
-        let Some(statement) = self.tree(prepared).await? else {
-            return Ok(Arc::new(Description {
-                parameters: Vec::new(),
-                columns: None,
-            }));
-        };
-        let types: Vec<Option<Type>> = (0..prepared.count)
-            .map(|i| {
-                prepared
-                    .types
-                    .get(i)
-                    .filter(|o| **o != 0)
-                    .and_then(|o| Type::from_oid(*o))
-            })
-            .collect();
-        let description = self
-            .line
-            .drive(self.session.describe(&statement, &types))
-            .await?;
-        let description = Arc::new(description);
-        *prepared.description.lock() = Some((Arc::downgrade(catalog), description.clone()));
-        Ok(description)
+        let anew = Box::pin(self.session.describe_prepared(prepared));
+        self.line.drive(anew).await
     }
 
     async fn describe(&mut self, message: Describe) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
         let (description, formats) = match message.target_type {
             TARGET_TYPE_BYTE_STATEMENT => {
-                let prepared = self
-                    .statements
-                    .get(&name)
-                    .cloned()
-                    .ok_or_else(|| no_statement(&name))?;
+                let prepared = self.session.prepared.lock().get(&name)?;
                 let description = self.description(&prepared).await?;
                 let types = description.parameters.iter().map(Type::oid).collect();
                 self.line
@@ -325,25 +240,16 @@ impl Connection {
                 return Ok(outcome);
             }
         }
-        Box::pin(self.planned(prepared, values)).await
-    }
-
-    async fn planned(
-        &mut self,
-        prepared: &Arc<Prepared>,
-        values: &[ast::Expr],
-    ) -> Result<Outcome, Failure> {
-        let Some(statement) = self.tree(prepared).await? else {
-            return Err(Error::internal("a text that had a statement has none").into());
-        };
-        let run = self.session.execute(&statement, values);
+        let run = Box::pin(self.session.run_prepared(prepared, values));
         self.line.drive(run).await
     }
 
     async fn close(&mut self, message: Close) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
         match message.target_type {
-            TARGET_TYPE_BYTE_STATEMENT => drop(self.statements.remove(&name)),
+            TARGET_TYPE_BYTE_STATEMENT => {
+                self.session.prepared.lock().remove(&name);
+            }
             _ => drop(self.portals.remove(&name)),
         }
         self.line

@@ -24,6 +24,7 @@ use crate::Server;
 use crate::codec::Wire;
 use crate::session::Session;
 use crate::tls::Tls;
+use arrow::array::RecordBatch;
 use encode::Formats;
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
@@ -307,16 +308,7 @@ impl Cursor {
                 Some(part) => part,
                 None => {
                     let stream: &mut RowStream = &mut self.rows.stream;
-                    match line
-                        .drive(async {
-                            stream
-                                .next()
-                                .await
-                                .transpose()
-                                .map_err(tidemark_query::error::from_datafusion)
-                        })
-                        .await?
-                    {
+                    match line.drive(next_batch(stream)).await? {
                         Some(batch) => (batch, 0),
                         None => return Ok((sent, true)),
                     }
@@ -348,11 +340,16 @@ impl Cursor {
     }
 }
 
+/// The next rows of a result; none at its end.
+async fn next_batch(stream: &mut RowStream) -> Result<Option<RecordBatch>> {
+    let batch = stream.next().await.transpose();
+    batch.map_err(tidemark_query::error::from_datafusion)
+}
+
 /// One client.
 pub struct Connection {
     line: Line,
     session: Session,
-    statements: crate::prepared::Statements,
     portals: HashMap<String, extended::Portal>,
     skip_to_sync: bool,
     /// One of `max_connections`.

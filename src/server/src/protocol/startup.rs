@@ -196,7 +196,6 @@ pub async fn greet(
     let mut connection = Connection {
         line,
         session,
-        statements: Default::default(),
         portals: HashMap::new(),
         skip_to_sync: false,
         _place: place,

@@ -117,7 +117,7 @@ impl Session {
                         ));
                     }
                     self.cursors = Cursors::default();
-                    self.prepared.clear();
+                    self.prepared.lock().clear();
                     self.asker.hear(Hearing::Unlisten(None));
                     self.server.commons.advisory.unlock_all(self.pid());
                     self.asker.act_as(SESSION_AUTHORIZATION, None, false)?;

@@ -16,7 +16,8 @@ mod truncate;
 
 use crate::Server;
 use crate::codec;
-use std::collections::{BTreeMap, HashMap};
+use crate::prepared::SharedStatements;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -73,8 +74,8 @@ pub struct Session {
     pub(crate) asker: Asker,
     read: ReadSettings,
     pub(crate) cursors: cursors::Cursors,
-    /// Statements that SQL prepared, by name.
-    prepared: HashMap<String, prepare::PreparedBySql>,
+    /// The statements that it has prepared.
+    pub(crate) prepared: Arc<SharedStatements>,
     texts: Texts,
     activity: Arc<Activity>,
     /// When the transaction began: the block, or the statement that runs alone.
@@ -94,12 +95,14 @@ impl Session {
         activity: Arc<Activity>,
     ) -> Session {
         let (commons, serving) = (server.commons.clone(), server.serving.clone());
-        let asker = Asker::new(commons, serving, pid, user, startup, voice);
+        let prepared: Arc<SharedStatements> = Arc::default();
+        let listed = prepared.clone();
+        let asker = Asker::new(commons, serving, pid, user, startup, voice, listed);
         Session {
             read: ReadSettings::of(&asker.settings),
             asker,
             cursors: Default::default(),
-            prepared: Default::default(),
+            prepared,
             texts: Texts::default(),
             activity,
             began: None,
@@ -171,7 +174,7 @@ impl Session {
     /// The client is sent away: nothing is held any more.
     pub fn abandon(&mut self) {
         self.cursors = Default::default();
-        self.prepared.clear();
+        *self.prepared.lock() = Default::default();
         self.asker.abandon();
     }
 

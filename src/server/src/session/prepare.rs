@@ -1,27 +1,23 @@
-//! Statements that SQL prepares: `PREPARE`, `EXECUTE`, `DEALLOCATE`.
+//! Statements that are prepared and run later: `PREPARE`, `EXECUTE`, `DEALLOCATE`, and what Parse
+//! leaves ([`crate::prepared`]).
 //!
-//! As in PostgreSQL the types of the parameters are known from PREPARE on, declared or inferred,
-//! and EXECUTE assigns its values to them: what fits is converted, what does not is `42804`.
+//! As in PostgreSQL the types of the parameters of PREPARE are known from then on, declared or
+//! inferred, and EXECUTE assigns its values to them: what fits is converted, what does not is
+//! `42804`.
 
 use super::Session;
 use super::cursors::folded;
-use crate::prepared::check_trees;
+use crate::prepared::{Prepared, missing};
 use pgwire::api::Type;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::outcome::Outcome;
 use tidemark_query::parameters;
+use tidemark_query::statement::Description;
 use tidemark_query::types;
-
-/// A statement that SQL prepared.
-#[derive(Clone)]
-pub struct PreparedBySql {
-    statement: Statement,
-    /// Of its parameters.
-    types: Vec<Type>,
-}
 
 impl Session {
     pub(super) async fn prepare(
@@ -31,16 +27,19 @@ impl Session {
         inner: &ast::Statement,
         written: &Statement,
     ) -> Result<Outcome> {
-        let name = folded(name);
-        if self.prepared.contains_key(&name) {
-            return Err(Error::user(
-                SqlState("42P05"),
-                format!("prepared statement \"{name}\" already exists"),
-            ));
+        use ast::Statement as S;
+        if !matches!(
+            inner,
+            S::Query(_) | S::Insert(_) | S::Update(_) | S::Delete(_)
+        ) {
+            let words = written.text.split_whitespace();
+            let mut from_as = words.skip_while(|word| !word.eq_ignore_ascii_case("as"));
+            let first = from_as.nth(1).unwrap_or("AS");
+            let text = format!("syntax error at or near \"{first}\"");
+            return Err(Error::user(SqlState::SYNTAX_ERROR, text));
         }
-        let text = inner.to_string();
-        let held = self.prepared.values().map(|p| p.statement.text.as_str());
-        check_trees(held.chain([text.as_str()]))?;
+        let name = folded(name);
+        self.prepared.lock().check_free(&name)?;
         let nulls = declared.iter().map(|data_type| ast::Expr::Cast {
             kind: ast::CastKind::Cast,
             expr: Box::new(parameters::null(None)),
@@ -50,21 +49,15 @@ impl Session {
         });
         let types = self.types_of(nulls.collect(), written).await?;
         let types: Vec<Option<Type>> = types.into_iter().map(Some).collect();
-        let kind = StatementKind::Sql(Box::new(inner.clone()));
         let as_written = Statement {
-            kind,
+            kind: StatementKind::Sql(Box::new(inner.clone())),
             ..written.clone()
         };
         let types = self.describe(&as_written, &types).await?.parameters;
-        // It is run by what it says, whatever statement it was prepared in.
-        let statement = Statement {
-            text,
-            start: 0,
-            positions: Default::default(),
-            ..as_written
-        };
-        let prepared = PreparedBySql { statement, types };
-        self.prepared.insert(name, prepared);
+        let types = types.iter().map(Type::oid).collect();
+        let statement = standing_alone(inner);
+        let prepared = Prepared::new(written.text.clone(), Some(statement), types).by_sql();
+        self.prepared.lock().insert(name, prepared)?;
         Ok(Outcome::Command("PREPARE".into()))
     }
 
@@ -81,32 +74,92 @@ impl Session {
         }
         let last = name.0.last().and_then(|part| part.as_ident());
         let name = last.map_or_else(|| name.to_string(), folded);
-        let found = self.prepared.get(&name).cloned();
-        let PreparedBySql { statement, types } = found.ok_or_else(|| no_prepared(&name))?;
-        if types.len() != values.len() {
+        let prepared = self.prepared.lock().get(&name)?;
+        if prepared.count != values.len() {
             let text = format!("wrong number of parameters for prepared statement \"{name}\"");
             return Err(
                 Error::user(SqlState::SYNTAX_ERROR, text).with_detail(format!(
                     "Expected {} parameters but got {}.",
-                    types.len(),
+                    prepared.count,
                     values.len()
                 )),
             );
         }
+        let named: Option<Vec<Type>> = prepared.named_types().collect();
+        let types = match named {
+            Some(types) => types,
+            None => self.describe_prepared(&prepared).await?.parameters.clone(),
+        };
         let values = self.assigned(values, &types, written).await?;
-        Box::pin(self.execute(&statement, &values)).await
+        // One that executes another, or itself, would have no end.
+        let tree = self.tree_of(&prepared).await?;
+        let tree = tree.filter(|tree| matches!(tree.kind, StatementKind::Sql(_)));
+        let tree = tree.ok_or_else(|| {
+            Error::unsupported("EXECUTE runs SELECT, INSERT, UPDATE and DELETE only")
+        })?;
+        Box::pin(self.execute(&tree, &values)).await
     }
 
     pub(super) fn deallocate(&mut self, name: &ast::Ident) -> Result<Outcome> {
         let name = folded(name);
         if name == "all" {
-            self.prepared.clear();
+            self.prepared.lock().clear();
             return Ok(Outcome::Command("DEALLOCATE ALL".into()));
         }
-        self.prepared
-            .remove(&name)
-            .ok_or_else(|| no_prepared(&name))?;
-        Ok(Outcome::Command("DEALLOCATE".into()))
+        match self.prepared.lock().remove(&name) {
+            true => Ok(Outcome::Command("DEALLOCATE".into())),
+            false => Err(missing(&name)),
+        }
+    }
+
+    /// What a prepared statement says; none of an empty text.
+    async fn tree_of(&mut self, prepared: &Arc<Prepared>) -> Result<Option<Arc<Statement>>> {
+        let kept = prepared.tree();
+        if kept.is_some() || prepared.is_empty {
+            return Ok(kept);
+        }
+        let parsed = self.parse(&prepared.text).await?.pop();
+        let tree = parsed.map(|statement| match inner_of(&statement) {
+            Some(inner) if prepared.from_sql => standing_alone(inner),
+            _ => statement,
+        });
+        let tree = tree.map(Arc::new);
+        if let Some(tree) = &tree {
+            self.prepared.lock().keep(prepared, tree.clone());
+        }
+        Ok(tree)
+    }
+
+    /// What Describe tells about a prepared statement.
+    pub async fn describe_prepared(
+        &mut self,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Arc<Description>> {
+        let catalog = self.catalog();
+        if let Some(known) = prepared.description(&catalog) {
+            return Ok(known);
+        }
+        let Some(statement) = self.tree_of(prepared).await? else {
+            return Ok(Arc::new(Description {
+                parameters: Vec::new(),
+                columns: None,
+            }));
+        };
+        let named: Vec<Option<Type>> = prepared.named_types().collect();
+        let description = Arc::new(self.describe(&statement, &named).await?);
+        prepared.describe(&catalog, description.clone());
+        Ok(description)
+    }
+
+    /// Runs a prepared statement that is to be planned.
+    pub async fn run_prepared(
+        &mut self,
+        prepared: &Arc<Prepared>,
+        values: &[ast::Expr],
+    ) -> Result<Outcome> {
+        let tree = self.tree_of(prepared).await?;
+        let tree = tree.ok_or_else(|| Error::internal("a text that had a statement has none"))?;
+        self.execute(&tree, values).await
     }
 
     /// The values as ones of the types of the parameters.
@@ -145,10 +198,11 @@ impl Session {
         values.iter().zip(types).enumerate().map(assign).collect()
     }
 
-    /// The types of expressions.
+    /// The types of expressions; planned if one of them does not show.
     async fn types_of(&mut self, exprs: Vec<ast::Expr>, written: &Statement) -> Result<Vec<Type>> {
-        if exprs.is_empty() {
-            return Ok(Vec::new());
+        let evident: Option<Vec<Type>> = exprs.iter().map(parameters::evident_type).collect();
+        if let Some(types) = evident {
+            return Ok(types);
         }
         let kind = StatementKind::Sql(Box::new(parameters::select(exprs)?));
         let select = Statement {
@@ -172,9 +226,23 @@ fn has_query(expr: &ast::Expr) -> bool {
     ast::Visit::visit(expr, &mut Finder).is_break()
 }
 
-fn no_prepared(name: &str) -> Error {
-    Error::user(
-        SqlState("26000"),
-        format!("prepared statement \"{name}\" does not exist"),
-    )
+/// What a PREPARE prepares.
+fn inner_of(statement: &Statement) -> Option<&ast::Statement> {
+    match &statement.kind {
+        StatementKind::Other(other) => match other.as_ref() {
+            ast::Statement::Prepare { statement, .. } => Some(statement),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A statement that is run by what it says, whatever statement it was prepared in.
+fn standing_alone(inner: &ast::Statement) -> Statement {
+    Statement {
+        text: inner.to_string(),
+        start: 0,
+        positions: Default::default(),
+        kind: StatementKind::Sql(Box::new(inner.clone())),
+    }
 }

@@ -14,24 +14,13 @@ use arrow::datatypes::*;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::BTreeMap;
 use tidemark_changelog::{hash_columns, vnode_of_hash};
+use tidemark_common::random::Random;
 use tidemark_common::{RelationId, VNODES, vnode_owner, vnodes_of};
 
 const TABLE: TableId = TableId {
     relation: RelationId(7),
     table: 2,
 };
-
-/// A small generator (xorshift), seeded.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
 
 /// Key (k, s), value (v, i).
 type Key = (Option<i64>, String);
@@ -136,10 +125,10 @@ async fn checkpoint(
     epoch: u64,
     keys: u64,
 ) -> Vec<FileMeta> {
-    let workers = 1 + random.below(3) as usize;
+    let workers = 1 + random.below_u64(3) as usize;
     let mut changed: BTreeMap<Key, Option<Value>> = BTreeMap::new();
-    for _ in 0..random.below(300) {
-        let k = random.below(keys) as i64 - 20;
+    for _ in 0..random.below_u64(300) {
+        let k = random.below_u64(keys) as i64 - 20;
         let key = if spec.key_columns == 1 {
             ((k % 50 != 0).then_some(k), String::new())
         } else {
@@ -147,10 +136,10 @@ async fn checkpoint(
         };
         changed.insert(
             key,
-            (random.below(3) > 0).then(|| {
+            (random.below_u64(3) > 0).then(|| {
                 (
-                    Some(random.below(1000) as i64).filter(|v| v % 5 > 0),
-                    random.below(9) as i32,
+                    Some(random.below_u64(1000) as i64).filter(|v| v % 5 > 0),
+                    random.below_u64(9) as i32,
                 )
             }),
         );
@@ -197,7 +186,7 @@ async fn history(seed: u64, key_columns: usize) {
     for epoch in 1..=40u64 {
         let keys = if epoch < 20 { 2000 } else { 300 };
         files.extend(checkpoint(&store, &spec, &mut model, &mut random, epoch, keys).await);
-        if let Some(compaction) = plan_compaction(&files).filter(|_| random.below(3) == 0) {
+        if let Some(compaction) = plan_compaction(&files).filter(|_| random.below_u64(3) == 0) {
             let merged = store
                 .compact(&compaction, &spec, 1, Epoch(epoch + 1))
                 .await
@@ -205,10 +194,10 @@ async fn history(seed: u64, key_columns: usize) {
             files.retain(|f| !compaction.files.contains(f));
             for merged in merged {
                 assert!(!compaction.includes_oldest || merged.deletes == 0);
-                files.insert(random.below(files.len() as u64 + 1) as usize, merged);
+                files.insert(random.below_u64(files.len() as u64 + 1) as usize, merged);
             }
         }
-        let readers = 1 + random.below(4) as usize;
+        let readers = 1 + random.below_u64(4) as usize;
         let mut rows = Vec::new();
         for reader in 0..readers {
             let range = vnodes_of(reader, readers);
@@ -315,10 +304,12 @@ async fn appended_rows_become_files_of_whole_vnodes() {
     };
     let mut random = Random(99);
     let rows = 150_000;
-    let vnodes: Vec<u16> = (0..rows).map(|_| 64 + random.below(64) as u16).collect();
+    let vnodes: Vec<u16> = (0..rows)
+        .map(|_| 64 + random.below_u64(64) as u16)
+        .collect();
     // What cannot be compressed, so that several files are needed.
     let text: Vec<u8> = (0..100_000)
-        .flat_map(|_| random.below(u64::MAX).to_le_bytes())
+        .flat_map(|_| random.below_u64(u64::MAX).to_le_bytes())
         .collect();
     let value = |row: u32| &text[row as usize * 5..row as usize * 5 + 600 - row as usize % 7];
     let read = |rows: Vec<u32>| -> Option<Vec<ArrayRef>> {

@@ -6,22 +6,7 @@ use std::cmp::Ordering::{self, Equal};
 use tidemark_common::error::Result;
 
 use super::*;
-
-/// Xorshift64*: the same numbers on every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
+use tidemark_common::random::Random;
 
 /// A value as PostgreSQL sees it. Objects hold their pairs as they were written.
 #[derive(Clone, Debug)]
@@ -36,14 +21,14 @@ enum Model {
 }
 
 fn string(random: &mut Random) -> String {
-    let length = random.pick(&[0, 1, 1, 2, 3, 7]);
+    let length = *random.pick(&[0, 1, 1, 2, 3, 7]);
     (0..length)
-        .map(|_| random.pick(&['a', 'b', '\u{1}', '"', '\\', 'é', '\u{10FFFF}']))
+        .map(|_| *random.pick(&['a', 'b', '\u{1}', '"', '\\', 'é', '\u{10FFFF}']))
         .collect()
 }
 
 fn model(random: &mut Random, depth: usize) -> Model {
-    let length = random.pick(&[0, 1, 1, 2, 3]);
+    let length = *random.pick(&[0, 1, 1, 2, 3]);
     match random.below(if depth > 0 { 8 } else { 5 }) {
         0 => Model::Null,
         1 => Model::Bool(random.below(2) == 1),
@@ -356,7 +341,7 @@ fn damaged_bytes_do_not_panic() -> Result<()> {
                 for _ in 0..=random.below(3) {
                     let at = random.below(bytes.len());
                     bytes[at] =
-                        random.pick(&[0, 1, 3, 4, 7, 8, 0x0A, 0x80, 0x90, 0xE0, 0xFA, 0xFF]);
+                        *random.pick(&[0, 1, 3, 4, 7, 8, 0x0A, 0x80, 0x90, 0xE0, 0xFA, 0xFF]);
                 }
             }
         }

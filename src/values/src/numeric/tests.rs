@@ -7,55 +7,45 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 
 use super::{Numeric, Sum, compare, key_of};
+use tidemark_common::random::Random;
 
-/// A xorshift generator, so that a failure names a seed that repeats it.
-struct Random(u64);
+/// Values of a seed.
+struct Values(Random);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        (self.next() >> 11) % n
-    }
-
+impl Values {
     fn digits(&mut self, n: u64) -> String {
-        let style = self.below(8);
+        let style = self.0.below_u64(8);
         (0..n)
             .map(|_| match style {
                 0 => '0',
                 1 => '9',
-                2 if self.below(4) > 0 => '0',
-                _ => char::from(b'0' + self.below(10) as u8),
+                2 if self.0.below_u64(4) > 0 => '0',
+                _ => char::from(b'0' + self.0.below_u64(10) as u8),
             })
             .collect()
     }
 
     fn length(&mut self) -> u64 {
-        match self.below(10) {
-            0..6 => self.below(7),
-            6..9 => self.below(22),
-            _ => self.below(90),
+        match self.0.below_u64(10) {
+            0..6 => self.0.below_u64(7),
+            6..9 => self.0.below_u64(22),
+            _ => self.0.below_u64(90),
         }
     }
 
     fn finite(&mut self) -> Numeric {
         let (whole, fraction) = (self.length(), self.length());
-        let sign = if self.below(3) == 0 { "-" } else { "" };
-        let text = match self.below(30) {
-            0 => format!("{sign}{}1e{}", self.digits(whole), self.below(400)),
-            1 => format!("{sign}{}1e-{}", self.digits(whole), self.below(400)),
+        let sign = if self.0.below_u64(3) == 0 { "-" } else { "" };
+        let text = match self.0.below_u64(30) {
+            0 => format!("{sign}{}1e{}", self.digits(whole), self.0.below_u64(400)),
+            1 => format!("{sign}{}1e-{}", self.digits(whole), self.0.below_u64(400)),
             _ => format!("{sign}0{}.{}", self.digits(whole), self.digits(fraction)),
         };
         number(&text)
     }
 
     fn any(&mut self) -> Numeric {
-        match self.below(40) {
+        match self.0.below_u64(40) {
             0 => Numeric::NAN,
             1 => Numeric::INFINITY,
             2 => Numeric::NEG_INFINITY,
@@ -91,14 +81,14 @@ fn hash(v: &Numeric) -> u64 {
 
 #[test]
 fn bytes_sort_as_numbers() {
-    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut random = Values(Random(0x1234_5678_9abc_def1));
     let mut values: Vec<Numeric> = (0..200).map(|_| random.any()).collect();
     // Neighbours: equal numbers of other scales, and numbers that begin alike.
     for at in 0..100 {
         let v = values[at].clone();
         if let Some(scale) = v.scale() {
             values.push(
-                v.round(i32::from(scale) + 1 + random.below(5) as i32)
+                v.round(i32::from(scale) + 1 + random.0.below_u64(5) as i32)
                     .unwrap(),
             );
             values.push(v.add(&number("0.01")).unwrap());
@@ -123,7 +113,7 @@ fn bytes_sort_as_numbers() {
 
 #[test]
 fn forms_read_back() {
-    let mut random = Random(0xfeed_beef_dead_cafe);
+    let mut random = Values(Random(0xfeed_beef_dead_cafe));
     for _ in 0..1500 {
         let v = random.any();
         let text = v.to_string();
@@ -170,10 +160,12 @@ fn encoded_price_is_short() {
 
 #[test]
 fn damaged_bytes_are_errors_or_values_but_never_a_panic() {
-    let mut random = Random(0x0dd_ba11);
+    let mut random = Values(Random(0x0dd_ba11));
     for _ in 0..3_000 {
-        let mut form = match random.below(4) {
-            0 => (0..random.below(12)).map(|_| random.next() as u8).collect(),
+        let mut form = match random.0.below_u64(4) {
+            0 => (0..random.0.below_u64(12))
+                .map(|_| random.0.next_u64() as u8)
+                .collect(),
             1 => bytes(&random.any()),
             2 => {
                 let mut wire = Vec::new();
@@ -190,9 +182,9 @@ fn damaged_bytes_are_errors_or_values_but_never_a_panic() {
             }
         };
         if !form.is_empty() && form.len() < 1000 {
-            let at = random.below(form.len() as u64) as usize;
-            form[at] = random.next() as u8;
-            if random.below(3) == 0 {
+            let at = random.0.below_u64(form.len() as u64) as usize;
+            form[at] = random.0.next_u64() as u8;
+            if random.0.below_u64(3) == 0 {
                 form.truncate(at);
             }
         }
@@ -207,7 +199,7 @@ fn damaged_bytes_are_errors_or_values_but_never_a_panic() {
 
 #[test]
 fn arithmetic_keeps_its_laws() {
-    let mut random = Random(0xabcd_ef01_2345_6789);
+    let mut random = Values(Random(0xabcd_ef01_2345_6789));
     for _ in 0..1000 {
         let (a, b, c) = (random.finite(), random.finite(), random.finite());
         let sum = a.add(&b).unwrap();
@@ -244,17 +236,17 @@ fn arithmetic_keeps_its_laws() {
 
 #[test]
 fn a_sum_forgets_what_is_removed() {
-    let mut random = Random(0x5eed_5eed_5eed);
+    let mut random = Values(Random(0x5eed_5eed_5eed));
     for round in 0..20 {
         let mut kept: Vec<Numeric> = Vec::new();
         let mut sums = [Sum::with_squares(), Sum::with_squares()];
         for step in 0..60 {
-            let into = random.below(2) as usize;
-            if random.below(5) < 2 && !kept.is_empty() {
-                let gone = kept.swap_remove(random.below(kept.len() as u64) as usize);
+            let into = random.0.below_u64(2) as usize;
+            if random.0.below_u64(5) < 2 && !kept.is_empty() {
+                let gone = kept.swap_remove(random.0.below_u64(kept.len() as u64) as usize);
                 sums[into].remove(&gone);
             } else {
-                let v = if random.below(30) == 0 {
+                let v = if random.0.below_u64(30) == 0 {
                     random.any()
                 } else {
                     random.finite()

@@ -750,7 +750,7 @@ fn mutilated_events_leave_the_others_alone() {
     let columns = columns(POSTGRES_COLUMNS);
     let mut decoder = decoder(Format::Debezium, &columns, &[0]);
     let whole = event(POSTGRES, "null", &row(POSTGRES), "c");
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     for round in 0..2_000 {
         let mut broken = whole.clone().into_bytes();
         let at = match round % 2 {

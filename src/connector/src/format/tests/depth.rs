@@ -14,7 +14,7 @@ fn is_json(text: &str) -> bool {
 #[test]
 fn deep_texts_are_read_as_a_plain_stack_reads_them() {
     let run = || {
-        let mut random = Random(7);
+        let mut random = Random::new(7);
         for round in 0..300 {
             let depth = 1 + random.below(if round % 10 == 0 { 40_000 } else { 300 });
             let kinds: Vec<bool> = (0..depth).map(|_| random.below(2) == 0).collect();

@@ -76,7 +76,7 @@ fn infinities_come_back() {
 #[test]
 fn random_rows_come_back() {
     let columns = columns(&TYPES);
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let rows = 2_000;
     let batch = random_batch(&mut random, rows, &columns);
     let mut decoder = plain(&columns);
@@ -158,7 +158,7 @@ pub(super) fn random_batch(random: &mut Random, rows: usize, columns: &[Column])
 
 #[test]
 fn timestamps_agree_with_chrono() {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let columns = columns(&[("v", "timestamp")]);
     let mut decoder = plain(&columns);
     let mut expected = Vec::new();

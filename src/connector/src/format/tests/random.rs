@@ -7,26 +7,27 @@
 
 use super::*;
 use serde_json::{Map, Number, Value};
+use tidemark_common::random as common;
 use tidemark_values::jsonb;
 
-/// SplitMix64.
-pub(super) struct Random(pub u64);
+/// Values of a seed.
+pub(super) struct Random(common::Random);
 
 impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(common::Random(seed))
+    }
+
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.0.below_u64(limit)
     }
 
     pub fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len() as u64) as usize]
+        self.0.pick(list)
     }
 
     /// A text of up to 40 characters, some of which want escapes.
@@ -291,7 +292,7 @@ fn decoders() -> (RecordDecoder, RecordDecoder) {
 #[test]
 fn random_records_agree_with_serde_json() {
     let (mut whole, mut part) = decoders();
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for _ in 0..30_000 {
         let record = random.record();
         compare(&mut whole, &mut part, record.as_bytes());
@@ -301,7 +302,7 @@ fn random_records_agree_with_serde_json() {
 #[test]
 fn mutilated_records_agree_with_serde_json() {
     let (mut whole, mut part) = decoders();
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     let mut records: Vec<Vec<u8>> = (0..200).map(|_| random.record().into_bytes()).collect();
     records.push(b"{}".to_vec());
     records.push(
@@ -349,7 +350,7 @@ fn arbitrary_bytes_never_panic() {
         r#"{"a":"-9223372036854775808","b":-99999999999999999,"c":1e-99,"g":-5,"h":5,"j":"0001-01-01 00:00:00 BC"}"#,
         r#"{"schema":{},"payload":{"before":{"a":1},"after":{"a":2,"b":3},"op":"d"}}"#,
     ];
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let decoder = |format, key: &[usize]| {
         RecordDecoder::new(&spec(format, Encode::Json, key), &columns, &all(&columns)).unwrap()
     };

@@ -26,7 +26,7 @@ fn texts(batch: &RecordBatch, columns: &[Column], unit: Unit) -> Vec<String> {
 #[test]
 fn random_rows_come_back() {
     let columns = columns(&TYPES);
-    let batch = random_batch(&mut Random(11), 1_000, &columns);
+    let batch = random_batch(&mut Random::new(11), 1_000, &columns);
     let mut decoder = plain(&columns);
     for text in texts(&batch, &columns, Unit::Micros) {
         serde_json::from_str::<serde_json::Value>(&text).unwrap();

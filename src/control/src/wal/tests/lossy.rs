@@ -10,27 +10,7 @@ use std::sync::Arc;
 use tidemark_common::disk::{Disk, DiskFile};
 
 use parking_lot::Mutex;
-
-/// A generator of numbers, the same for the same seed (xorshift).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// Below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % bound
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
+use tidemark_common::random::Random;
 
 #[derive(Clone)]
 enum Change {
@@ -89,7 +69,7 @@ impl Content {
     fn lose(&mut self, random: &mut Random) {
         let mut left = std::mem::take(&mut self.durable);
         for change in std::mem::take(&mut self.unsynced) {
-            match random.below(4) {
+            match random.below_u64(4) {
                 0 => {}
                 1 => apply(&mut left, &change),
                 _ => apply_torn(&mut left, &change, random),
@@ -107,7 +87,7 @@ fn apply_torn(content: &mut Vec<u8>, change: &Change, random: &mut Random) {
     };
     let mut from = 0;
     while from < bytes.len() {
-        let to = (from + 1 + random.below(64) as usize).min(bytes.len());
+        let to = (from + 1 + random.below_u64(64) as usize).min(bytes.len());
         if !random.one_in(3) {
             apply(
                 content,

@@ -1,8 +1,9 @@
 //! Random histories of appends, new segments, checkpoints, full disks, failing syncs, deaths and
 //! power losses. What an append returned for is there afterwards, and the log opens without help.
 
-use super::lossy::{LossyDisk, Random};
+use super::lossy::LossyDisk;
 use super::*;
+use tidemark_common::random::Random;
 
 /// What must be there, and what may be there.
 #[derive(Default)]
@@ -66,19 +67,19 @@ fn live(disk: &LossyDisk, random: &mut Random, expected: &mut Expected, what: &s
     let opened = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     expected.check(&opened.entries, what);
     let mut log = opened.log;
-    let will_end = random.below(40);
-    let end = random.below(3);
+    let will_end = random.below_u64(40);
+    let end = random.below_u64(3);
     match end {
         0 => disk.die_in(will_end),
         1 => disk.fail_in(will_end),
         _ => {}
     }
-    for _ in 0..1 + random.below(12) {
+    for _ in 0..1 + random.below_u64(12) {
         let next = log.next_index;
-        let entries: Vec<Entry> = (0..1 + random.below(3))
-            .map(|i| match random.below(30) {
+        let entries: Vec<Entry> = (0..1 + random.below_u64(3))
+            .map(|i| match random.below_u64(30) {
                 0 => cut(next + i, 1_000),
-                1..=15 => cut(next + i, random.below(50) as usize),
+                1..=15 => cut(next + i, random.below_u64(50) as usize),
                 _ => super::opened(next + i),
             })
             .collect();
@@ -133,10 +134,10 @@ fn checkpoint_at(log: &mut WriteAheadLog, expected: &mut Expected) -> bool {
 
 fn histories(seeds: std::ops::Range<u64>) {
     for seed in seeds {
-        let random = &mut Random::new(seed);
+        let random = &mut Random(seed);
         let disk = LossyDisk::default();
         let mut expected = Expected::default();
-        for life in 0..1 + random.below(6) {
+        for life in 0..1 + random.below_u64(6) {
             let what = format!("seed {seed}, life {life}");
             live(&disk, random, &mut expected, &what);
             if random.one_in(2) {
@@ -160,7 +161,7 @@ fn no_history_loses_what_was_acknowledged_or_needs_help() {
 fn a_power_loss_at_every_step_of_the_beginning() {
     for step in 0..60 {
         for seed in 0..30 {
-            let random = &mut Random::new(seed);
+            let random = &mut Random(seed);
             let disk = LossyDisk::default();
             let mut expected = Expected::default();
             disk.die_in(step);
@@ -228,6 +229,6 @@ fn after_a_failed_sync_the_log_takes_nothing_more_and_the_next_start_makes_it_du
     // find it again.
     let entries = open(&disk).unwrap().entries;
     assert_eq!(entries.len(), 2);
-    disk.lose_power(&mut Random::new(1));
+    disk.lose_power(&mut Random(1));
     assert_eq!(open(&disk).unwrap().entries, entries);
 }

@@ -24,7 +24,7 @@ fn wide_spec() -> TableSpec {
 fn wide_delta(spec: &TableSpec, first: i64, step: i64, seed: u64) -> TableDelta {
     let mut random = Random(seed);
     let noise: Vec<u8> = (0..ROWS as usize / 4)
-        .flat_map(|_| random.below(u64::MAX).to_le_bytes())
+        .flat_map(|_| random.next_u64().to_le_bytes())
         .collect();
     let value = |row: i64| &noise[row as usize..row as usize + 330];
     let columns: Vec<ArrayRef> = vec![

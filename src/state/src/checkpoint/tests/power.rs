@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
 use tidemark_common::RelationId;
+use tidemark_common::random::Random;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Item {
@@ -183,16 +184,13 @@ async fn what_a_manifest_names_survives_a_power_failure() {
 
     let history = disk.history.lock().clone();
     assert!(history.len() > 40, "{} steps", history.len());
-    let (live, mut random) = (base.join("live"), 88172645463325252u64);
+    let (live, mut random) = (base.join("live"), Random(1));
     for (steps, model) in history.iter().enumerate().map(|(i, m)| (i + 1, m)) {
         for attempt in 0..6 {
             let left = base.join(format!("{steps}-{attempt}"));
             model.leave(&live, &left, || {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
                 // First nothing that was not synced is kept, last everything.
-                attempt == 5 || (attempt > 0 && random.is_multiple_of(2))
+                attempt == 5 || (attempt > 0 && random.one_in(2))
             });
             let committed = written.iter().filter(|(at, _)| *at <= steps);
             check(&left.join("checkpoints"), committed.map(|(_, m)| m)).await;
