@@ -14,12 +14,12 @@
 //! So there are no more marks than that and two for each job, and where all jobs keep up, every
 //! epoch is one until the next is complete.
 //!
-//! **What was acknowledged is seen.** A write returns when its epoch is decided, which can be before
-//! its table's job has completed it. Who asks that table afterwards, in whatever session, waits for
-//! that: the newest epoch that was acknowledged for a table is known here until all can read it. A
-//! statement that reads other relations beside the table waits for them too, but not for one that
-//! is far behind ([`PATIENCE`] after the decision): it then sees all as of where that one is, as
-//! without a write. A table whose job does not run is waited for by nobody.
+//! **What was acknowledged is seen.** A write returns when its epoch is decided, which can be
+//! before its table's job has completed it. Who asks that table afterwards, in whatever session,
+//! waits for that: the newest epoch that was acknowledged for a table is known here until all can
+//! read it. A statement that reads other relations beside the table waits for them too, but not for
+//! one that is far behind ([`PATIENCE`] after the decision): it then sees all as of where that one
+//! is, as without a write. A table whose job does not run is waited for by nobody.
 //!
 //! Marks, completions and pins are read and written under one lock, so that a reader never pins an
 //! epoch that a writer has already merged past. A pin that is held for too long is given up: what
@@ -372,8 +372,8 @@ impl Readers {
         self.decided.send_replace(epoch);
     }
 
-    /// Who wrote to these tables is told that `epoch`, which is decided, has it. From now on all who
-    /// ask them see it.
+    /// Who wrote to these tables is told that `epoch`, which is decided, has it. From now on all
+    /// who ask them see it.
     pub fn acknowledge(&self, epoch: Epoch, tables: &[RelationId]) {
         let acknowledged = tables.iter().map(|table| (*table, (epoch, Instant::now())));
         self.state.lock().acknowledged.extend(acknowledged);

@@ -1,9 +1,9 @@
 //! The door: PostgreSQL's protocol, sessions, users, DDL, HTTP, and the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`lanes`] are their threads, [`auth`] and [`tls`] know who comes in, [`ddl`], [`create_as`] and [`show`] are what
-//! statements do beside queries and writes, which are the query crate's. Everything below is the
-//! engine's.
+//! statements, [`lanes`] are their threads, [`auth`] and [`tls`] know who comes in, [`ddl`],
+//! [`create_as`] and [`show`] are what statements do beside queries and writes, which are the query
+//! crate's. Everything below is the engine's.
 
 pub mod auth;
 pub mod cli;
