@@ -23,7 +23,7 @@ case ${1:-} in
   flink)
     shift
     exec "${FLINK_PEER:?set it to the path of the Flink runner}" "$@" ;;
-  kafka) exec "$here/../docker/kafka.sh" "${2:?stop or wipe}" --port "${BENCH_KAFKA_PORT:-29092}" --dir "$cache/bench-kafka" ;;
+  kafka) exec "$here/../docker/kafka.sh" "${2:?stop or wipe}" --port "${BENCH_KAFKA_PORT:-29092}" --dir "${BENCH_KAFKA_DIR:-$cache/bench-kafka}" ;;
 esac
 
 if ! cmp -s "$here/requirements.txt" "$venv/installed" || ! "$venv/bin/python" -c '' 2>/dev/null; then

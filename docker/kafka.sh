@@ -112,8 +112,8 @@ start() {
     tool kafka.tools.StorageTool format -t "$(tool kafka.tools.StorageTool random-uuid)" -c "$dir/server.properties" >"$dir/format.log" 2>&1 || die "cannot format $dir/data: $(tail -n 3 "$dir/format.log")"
   fi
   : >"$dir/kafka.log"
-  # A session of its own: Ctrl-C in the terminal that called us is not meant for the broker. It must not inherit our lock.
-  setsid nohup java "-Xmx${KAFKA_HEAP:-1g}" -Xms256m "-Dlog4j2.configurationFile=$dir/log4j2.properties" -cp "$jars/jars/*" kafka.Kafka "$dir/server.properties" \
+  # A session of its own: Ctrl-C in the terminal that called us is not meant for the broker. It must not inherit our lock. The collector's settings are those of Kafka's own start script.
+  setsid nohup java "-Xmx${KAFKA_HEAP:-1g}" -Xms256m -server -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent "-Dlog4j2.configurationFile=$dir/log4j2.properties" -cp "$jars/jars/*" kafka.Kafka "$dir/server.properties" \
     >>"$dir/kafka.log" 2>&1 </dev/null 9>&- &
   echo $! >"$dir/pid"
   started() { grep -q 'Kafka Server started' "$dir/kafka.log"; }

@@ -17,7 +17,8 @@ from .server import Server
 from .topics import PARTITIONS, Broker, put, say
 
 PROBES_PER_SECOND = 100
-WARM_UP_SECONDS = 3
+# A broker that has just started compiles its code for as long, on the cores that are measured.
+WARM_UP_SECONDS = 20
 CALIBRATION_BIDS = 1_000_000
 BID = '{"auction":%d,"bidder":%d,"price":%d,"channel":"channel-%d","url":"https://www.nexmark.com/abc/def/item.htm?query=1&channel_id=%d","date_time":"2025-01-01 00:00:00.123","extra":"%s"}'
 VIEWS = {

@@ -19,6 +19,7 @@ from .nexmark import COLUMNS, create_sources, rows_of
 from .server import CACHE, ROOT, Server
 
 PORT = int(os.environ.get("BENCH_KAFKA_PORT", 29092))
+FOLDER = os.environ.get("BENCH_KAFKA_DIR", CACHE / "bench-kafka")
 PARTITIONS = 4
 START = datetime(2025, 1, 1)
 PRODUCER = {"linger.ms": 20, "batch.size": 1 << 20, "queue.buffering.max.messages": 1_000_000, "queue.buffering.max.kbytes": 1 << 18, "acks": "1"}
@@ -34,7 +35,7 @@ class Broker:
     def __init__(self, address=None):
         self.address = address or f"127.0.0.1:{PORT}"
         if not address:
-            words = [ROOT / "docker" / "kafka.sh", "start", "--port", str(PORT), "--dir", CACHE / "bench-kafka"]
+            words = [ROOT / "docker" / "kafka.sh", "start", "--port", str(PORT), "--dir", FOLDER]
             subprocess.run(words, check=True, stdout=sys.stderr, env={**os.environ, "KAFKA_HEAP": "1g"})
         self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 2})
         try:

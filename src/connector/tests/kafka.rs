@@ -680,6 +680,13 @@ fn deliver(writer: &mut dyn SinkWriter, epochs: &[SinkEpoch]) -> Result<Delivere
 
 /// All committed records as `key value`, sorted.
 fn committed(broker: &str, topic: &str) -> Vec<String> {
+    let mut records = in_order(broker, topic);
+    records.sort();
+    records
+}
+
+/// The same as they stand, by partition.
+fn in_order(broker: &str, topic: &str) -> Vec<String> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("group.id", "test")
@@ -716,7 +723,6 @@ fn committed(broker: &str, topic: &str) -> Vec<String> {
             Err(e) => panic!("{e}"),
         }
     }
-    records.sort();
     records
 }
 
@@ -819,6 +825,36 @@ fn a_sink_delivers_whole_epochs_with_their_marker_and_fences_its_predecessor() {
         records.contains(&"{\"id\":2} -".to_string())
             && !records.iter().any(|r| r.contains("never"))
     );
+}
+
+#[test]
+fn producers_that_take_turns_keep_the_order_and_are_fenced_together() {
+    let Some(broker) = broker("producers_that_take_turns") else {
+        return;
+    };
+    let topic = new_topic(&broker, "turns", 1);
+    let mut predecessor = sink(&broker, &topic, "exactly_once");
+    assert_eq!(predecessor.recover().unwrap(), None);
+    let mut delivered = 0;
+    // Each of the two is once the one whose turn it is when a successor comes.
+    for turns in [20, 21] {
+        for _ in 0..turns {
+            delivered += 1;
+            let row = [(1, delivered as i64, "x")];
+            deliver(predecessor.as_mut(), &[epoch(delivered, &row)]).unwrap();
+        }
+        let mut successor = sink(&broker, &topic, "exactly_once");
+        let marker = successor.recover().unwrap().unwrap();
+        assert_eq!(marker.progress(), (Epoch(delivered), 0));
+        let late = [epoch(delivered + 1, &[(1, -1, "never")])];
+        let fenced = deliver(predecessor.as_mut(), &late).unwrap_err();
+        let told = fenced.message().contains("another writer has taken over");
+        assert!(told, "{fenced}");
+        predecessor = successor;
+    }
+    let expected =
+        (1..=delivered).map(|id| format!("{{\"id\":{id}}} {{\"id\":{id},\"name\":\"x\"}}"));
+    assert_eq!(in_order(&broker, &topic), expected.collect::<Vec<_>>());
 }
 
 /// Lets no record larger than `bytes` into a topic.

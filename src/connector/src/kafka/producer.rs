@@ -160,6 +160,7 @@ pub struct Producer {
     records: Topic,
     markers: Topic,
     client: BaseProducer<Reports>,
+    transactional_id: Option<String>,
     what: String,
 }
 
@@ -203,6 +204,7 @@ impl Producer {
             records,
             markers,
             client,
+            transactional_id: transactional_id.map(str::to_string),
             what: format!("kafka topic \"{}\" at {}", options.topic, options.brokers),
         })
     }
@@ -210,6 +212,11 @@ impl Producer {
     /// The client, for administration.
     pub fn client(&self) -> &Client<impl ClientContext + use<>> {
         self.client.client()
+    }
+
+    /// Under which it has transactions.
+    pub fn transactional_id(&self) -> Option<&str> {
+        self.transactional_id.as_deref()
     }
 
     /// Takes over the transactional id: predecessors are fenced, their open transaction is ended.

@@ -2,9 +2,15 @@
 //!
 //! One transaction holds whole epochs, or a part of a large one, and their marker (`marker`), so
 //! what was delivered and what is known to be delivered cannot differ. A Kafka transaction cannot
-//! be resumed, so start, failure, fencing and unknown outcome all take the same steps: a new
-//! producer under the same transactional id (which is made of cluster and sink, and so fences
-//! whoever wrote before), then the marker is read, and the caller sends what it does not cover.
+//! be resumed, so start, failure, fencing and unknown outcome all take the same steps: new producers
+//! under the same transactional ids (which are made of cluster and sink, and so fence whoever wrote
+//! before), then the marker is read, and the caller sends what it does not cover.
+//!
+//! Two producers take turns, each with a transactional id of its own. A broker writes the ends of a
+//! transaction into its partitions after it has answered that it is committed, and until then the
+//! same id may not begin another: the client asks again after 20 ms. A transaction begins when the
+//! one before is committed, so a reader of committed records sees them in order; taking over fences
+//! both ids before the marker is read.
 //!
 //! A transaction ends well before the broker would end it: when enough bytes are sent or enough
 //! time has passed, the marker is written for what was sent until then.
@@ -24,6 +30,7 @@ use crate::kafka::records::RecordWriter;
 use crate::kafka::refusal::Refused;
 use crate::metrics::SinkMetrics;
 use crate::options::{Delivery, KafkaSinkOptions};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{
     Delivered, REFUSAL_BYTES_MAX, Refusal, SinkContent, SinkDelivery, SinkEpoch, SinkMarker,
@@ -54,7 +61,8 @@ pub struct KafkaSink {
     options: KafkaSinkOptions,
     identity: SinkIdentity,
     records: RecordWriter,
-    producer: Option<Producer>,
+    /// The next one to deliver first.
+    producers: VecDeque<Producer>,
     metrics: SinkMetrics,
     /// How large a batch of several records may be, once the broker refused a larger one.
     batch_bytes: Option<usize>,
@@ -157,7 +165,7 @@ impl KafkaSink {
             options,
             identity,
             records,
-            producer: None,
+            producers: VecDeque::new(),
             metrics,
             batch_bytes: None,
         })
@@ -167,14 +175,21 @@ impl KafkaSink {
         self.options.delivery == Delivery::ExactlyOnce
     }
 
-    /// A new producer, after which no predecessor sends anything.
-    fn connect(&self) -> Result<Producer> {
+    /// The transactional ids of the producers that take turns; one has none without transactions.
+    fn transactional_ids(&self) -> Vec<Option<String>> {
+        if !self.is_transactional() {
+            return vec![None];
+        }
         let id = format!("tidemark-{}-{}", self.identity.cluster, self.identity.sink);
-        let id = self.is_transactional().then_some(id.as_str());
+        vec![Some(format!("{id}-b")), Some(id)]
+    }
+
+    /// A new producer, after which no predecessor with its id sends anything.
+    fn connect(&self, id: Option<&str>) -> Result<Producer> {
         let producer = Producer::new(&self.options.kafka, marker::TOPIC, id, self.batch_bytes)?;
         marker::create_topic(producer.client())
             .map_err(|e| e.context(format!("kafka at {}", self.options.kafka.brokers)))?;
-        if self.is_transactional() {
+        if id.is_some() {
             producer.init_transactions()?;
         }
         Ok(producer)
@@ -286,6 +301,51 @@ impl KafkaSink {
             Ok(())
         })
     }
+
+    /// Delivers by this producer, or by one in its place, as often as records are refused; an error
+    /// leaves no producer behind.
+    fn deliver_by(
+        &mut self,
+        mut producer: Producer,
+        delivery: &SinkDelivery,
+    ) -> Result<(Producer, Delivered)> {
+        let mut refused = Refused::new(!self.options.kafka.compresses());
+        for _ in 0..ATTEMPTS_MAX {
+            let error = match self.attempt(&producer, delivery, &refused) {
+                Ok((sent, marker)) => {
+                    self.metrics.records.inc_by(sent.records);
+                    self.metrics.bytes.inc_by(sent.bytes);
+                    self.metrics.epochs.inc_by(sent.epochs as u64);
+                    let refused = sent.refused;
+                    return Ok((producer, Delivered { marker, refused }));
+                }
+                Err(error) => error,
+            };
+            let failures = producer.refusals();
+            if failures.is_empty() && self.is_transactional() {
+                producer.abort();
+            }
+            let id = producer.transactional_id().map(str::to_string);
+            close_in_background(producer);
+            if failures.is_empty() {
+                return Err(error);
+            }
+            let whole = self.batch_bytes.unwrap_or(self.options.kafka.batch_bytes());
+            if let Some(smaller) = refused.learn(&failures, whole) {
+                self.batch_bytes = Some(smaller);
+            }
+            producer = self.connect(id.as_deref())?;
+        }
+        close_in_background(producer);
+        Err(Error::user(
+            SqlState::INVALID_PARAMETER,
+            format!(
+                "sink \"{}\": the broker refuses more records of one epoch than can be left out",
+                self.identity.name
+            ),
+        )
+        .with_hint("Check that the topic takes records of this form, and resume the sink."))
+    }
 }
 
 fn bytes_of(part: Option<&[u8]>) -> usize {
@@ -319,59 +379,35 @@ fn stopped_by(sink: &str, refusal: &Refusal) -> Error {
 
 impl SinkWriter for KafkaSink {
     fn recover(&mut self) -> Result<Option<SinkMarker>> {
-        // The predecessor sends nothing more: what it had is purged, and its successor fences it.
-        if let Some(producer) = self.producer.take() {
-            close_in_background(producer);
-        }
-        let producer = self.connect()?;
+        // The predecessors send nothing more: what they had is purged, and their successors fence
+        // them.
+        self.producers.drain(..).for_each(close_in_background);
+        let ids = self.transactional_ids();
+        let producers = ids.iter().map(|id| self.connect(id.as_deref()));
+        let producers: VecDeque<Producer> = producers.collect::<Result<_>>()?;
+        let any = producers.front();
+        let any = any.ok_or_else(|| Error::internal("a sink has a producer at least"))?;
         let key = marker_key(&self.identity);
-        let marker = marker::read(producer.client(), &self.options.kafka, &key)?;
-        self.producer = Some(producer);
+        let marker = marker::read(any.client(), &self.options.kafka, &key)?;
+        self.producers = producers;
         Ok(marker)
     }
 
     fn deliver(&mut self, delivery: &SinkDelivery) -> Result<Delivered> {
-        let producer = self.producer.take();
-        let mut producer =
-            producer.ok_or_else(|| Error::internal("a sink delivers after recovery only"))?;
-        let mut refused = Refused::new(!self.options.kafka.compresses());
-        for _ in 0..ATTEMPTS_MAX {
-            let error = match self.attempt(&producer, delivery, &refused) {
-                Ok((sent, marker)) => {
-                    self.producer = Some(producer);
-                    self.metrics.records.inc_by(sent.records);
-                    self.metrics.bytes.inc_by(sent.bytes);
-                    self.metrics.epochs.inc_by(sent.epochs as u64);
-                    return Ok(Delivered {
-                        marker,
-                        refused: sent.refused,
-                    });
-                }
-                Err(error) => error,
-            };
-            let failures = producer.refusals();
-            if failures.is_empty() && self.is_transactional() {
-                producer.abort();
+        // An error leaves none behind: recovery comes next, or a successor.
+        let mut producers = std::mem::take(&mut self.producers);
+        let next = producers.pop_front();
+        let next = next.ok_or_else(|| Error::internal("a sink delivers after recovery only"))?;
+        match self.deliver_by(next, delivery) {
+            Ok((producer, delivered)) => {
+                producers.push_back(producer);
+                self.producers = producers;
+                Ok(delivered)
             }
-            // No producer is left behind: recovery comes next, or its successor.
-            close_in_background(producer);
-            if failures.is_empty() {
-                return Err(error);
+            Err(error) => {
+                producers.into_iter().for_each(close_in_background);
+                Err(error)
             }
-            let whole = self.batch_bytes.unwrap_or(self.options.kafka.batch_bytes());
-            if let Some(smaller) = refused.learn(&failures, whole) {
-                self.batch_bytes = Some(smaller);
-            }
-            producer = self.connect()?;
         }
-        close_in_background(producer);
-        Err(Error::user(
-            SqlState::INVALID_PARAMETER,
-            format!(
-                "sink \"{}\": the broker refuses more records of one epoch than can be left out",
-                self.identity.name
-            ),
-        )
-        .with_hint("Check that the topic takes records of this form, and resume the sink."))
     }
 }
