@@ -55,7 +55,7 @@ def measure(args):
 
         def both(prefix):
             for name, script in (("insert", INSERT), ("lookup", LOOKUP)):
-                rate, p99 = ask(server.port, "dev", script, "prepared", args)
+                rate, p99 = ask(server.port, "dev", script, "prepared", args, args.clients)
                 line.update({f"{prefix}{name}_per_second": round(rate), f"{prefix}{name}_p99_ms": round(p99, 2)})
 
         both("alone_")
