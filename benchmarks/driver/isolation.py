@@ -16,7 +16,7 @@ TABLES = (
     "CREATE MATERIALIZED VIEW totals AS SELECT bid, sum(balance) AS total FROM accounts GROUP BY bid",
 )
 PAIRS = "CREATE MATERIALIZED VIEW pairs AS SELECT count(*) AS n, max(a.v + b.v) AS m FROM hot a JOIN hot b USING (k)"
-INSERT = "\\set aid random(1, 2000000000000)\nINSERT INTO accounts (aid, bid, balance, filler) VALUES (:aid, :aid % 100, 1, 'new');\n"
+INSERT = "\\set aid random(1, 2000000000000)\n\\set bid random(0, 99)\nINSERT INTO accounts (aid, bid, balance, filler) VALUES (:aid, :bid, 1, 'new');\n"
 LOOKUP = "\\set bid random(0, 99)\nSELECT total FROM totals WHERE bid = :bid;\n"
 FIRST_ROWS = 2_000
 
