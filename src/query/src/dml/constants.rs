@@ -301,34 +301,17 @@ pub(super) fn assign(
             expr
         });
     }
-    let strings = |t: &DataType| {
-        matches!(
-            t,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null
-        )
-    };
-    let numbers = |t: &DataType| is_number(t) || *t == DataType::Null;
-    let fits = from == DataType::Null
-        || strings(&from) && (strings(&column.data_type) || is_untyped(&expr, plan))
-        || numbers(&from) && (numbers(&column.data_type) || strings(&column.data_type))
-        || from.is_temporal() && column.data_type.is_temporal();
-    if !fits
-        && !matches!(
-            (&from, &column.data_type),
-            (DataType::Boolean, DataType::Utf8)
-                | (DataType::List(_), DataType::List(_))
-                | (DataType::Struct(_), DataType::Struct(_))
-        )
-        && !strings(&column.data_type)
-    {
-        let name = |t: &DataType| types::display_name(&types::of_arrow(t));
+    let field = expr.to_field(plan.schema()).map_err(from_datafusion)?.1;
+    let (given, wanted) = (types::pg_type(&field), column_type(column));
+    let takes_any = from == DataType::Null || is_untyped(&expr, plan) && is_text(&from);
+    if !takes_any && !types::is_assignable(&given, &wanted) {
         return Err(Error::user(
             SqlState::DATATYPE_MISMATCH,
             format!(
                 "column \"{}\" is of type {} but expression is of type {}",
                 column.name,
-                name(&column.data_type),
-                name(&from)
+                types::format_type(&wanted, -1),
+                types::format_type(&given, -1)
             ),
         )
         .with_hint("You will need to rewrite or cast the expression."));
@@ -372,6 +355,11 @@ fn has_untyped(plan: &LogicalPlan, place: usize) -> bool {
             .all(|input| input.schema().fields().len() > place && has_untyped(input, place)),
         _ => false,
     }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    use DataType as T;
+    matches!(data_type, T::Utf8 | T::LargeUtf8 | T::Utf8View)
 }
 
 fn is_number(data_type: &DataType) -> bool {
