@@ -12,45 +12,31 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::STACK_BYTES;
+use tidemark_common::memory::Account;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 /// Lanes for each core.
 const PER_CORE: usize = 2;
 
 /// The lanes. They end, and their connections with them, when this is dropped.
-pub struct Lanes {
-    lanes: Vec<Lane>,
-    _open: watch::Sender<()>,
-}
+pub struct Lanes(Vec<Lane>);
 
 struct Lane {
     handle: Handle,
-    connections: Arc<AtomicUsize>,
-}
-
-/// Counts a connection until it ends.
-struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+    /// One held for each.
+    connections: Account,
+    /// The thread ends with it.
+    _open: oneshot::Sender<()>,
 }
 
 impl Lanes {
     /// Starts them.
     pub fn start() -> io::Result<Lanes> {
-        let (_open, ended) = watch::channel(());
-        let lanes = (0..PER_CORE * num_cpus::get()).map(|_| Lane::start(ended.clone()));
-        Ok(Lanes {
-            lanes: lanes.collect::<io::Result<_>>()?,
-            _open,
-        })
+        let lanes = (0..PER_CORE * num_cpus::get()).map(|_| Lane::start());
+        lanes.collect::<io::Result<_>>().map(Lanes)
     }
 
     /// Has `serve` speak with a client who has just come, on the lane with the fewest others.
@@ -64,12 +50,9 @@ impl Lanes {
     {
         // From one event loop to another.
         let socket = socket.into_std()?;
-        let connections = |lane: &&Lane| lane.connections.load(Ordering::Relaxed);
-        let Some(lane) = self.lanes.iter().min_by_key(connections) else {
-            return Ok(());
-        };
-        lane.connections.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(lane.connections.clone());
+        let lane = self.0.iter().min_by_key(|lane| lane.connections.bytes());
+        let lane = lane.ok_or_else(|| io::Error::other("there is no lane"))?;
+        let counted = lane.connections.hold(1);
         lane.handle.spawn(async move {
             let _counted = counted;
             match TcpStream::from_std(socket) {
@@ -82,18 +65,19 @@ impl Lanes {
 }
 
 impl Lane {
-    /// A thread that runs until the sender of `ended` is gone.
-    fn start(mut ended: watch::Receiver<()>) -> io::Result<Lane> {
+    fn start() -> io::Result<Lane> {
+        let (_open, ended) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new().name("tidemark-sql".into());
         thread.stack_size(STACK_BYTES).spawn(move || {
-            // An error says that there is no sender any more; nothing is ever sent.
-            while runtime.block_on(ended.changed()).is_ok() {}
+            // Nothing is ever sent; that there is no sender any more is what is waited for.
+            let _ended = runtime.block_on(ended);
         })?;
         Ok(Lane {
             handle,
-            connections: Arc::default(),
+            connections: Account::default(),
+            _open,
         })
     }
 }
@@ -112,7 +96,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (sender, mut threads) = mpsc::unbounded_channel::<ThreadId>();
         let mut clients = Vec::new();
-        let count = 2 * lanes.lanes.len();
+        let count = 2 * lanes.0.len();
         for _ in 0..count {
             clients.push(TcpStream::connect(listener.local_addr().unwrap()).await);
             let (socket, sender) = (listener.accept().await.unwrap().0, sender.clone());
@@ -127,9 +111,8 @@ mod tests {
         for _ in 0..count {
             seen.insert(threads.recv().await.unwrap());
         }
-        assert_eq!(seen.len(), lanes.lanes.len());
-        let each = |lane: &Lane| lane.connections.load(Ordering::Relaxed) == 2;
-        assert!(lanes.lanes.iter().all(each));
+        assert_eq!(seen.len(), lanes.0.len());
+        assert!(lanes.0.iter().all(|lane| lane.connections.bytes() == 2));
         // Their tasks are dropped with the lanes, and the last sender with them.
         drop((lanes, sender));
         assert_eq!(threads.recv().await, None);
