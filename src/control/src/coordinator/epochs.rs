@@ -9,10 +9,11 @@ use super::{Coordinator, EPOCH_MS_MIN, EPOCHS_IN_FLIGHT_MAX, PendingWrite, SHARE
 use crate::entry::CUT_BYTES_MAX;
 use crate::inputs::RequestId;
 use crate::protocol::{BarrierCommand, Command, Positions};
-use crate::{Cut, Entry, TableWrites};
+use crate::{Cut, Entry, TableWrites, Written};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
@@ -25,6 +26,9 @@ const EPOCH_BEYOND: Duration = Duration::from_secs(1);
 
 /// So many epochs that a job is behind make each one as much longer as it is without them.
 const EPOCHS_BEHIND_STRETCH: usize = 1 << 12;
+
+/// Writes of more bytes are a batch by themselves.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// How far a running job is.
 pub(super) struct Progress {
@@ -96,6 +100,39 @@ fn fitting(pending: &[PendingWrite]) -> usize {
         first || bytes <= CUT_BYTES_MAX
     };
     pending.iter().take_while(fits).count()
+}
+
+/// What one epoch writes, the small writes to a table as one batch: logging, hashing and keeping it
+/// cost by the batch. What is written to one table stays in order.
+fn gathered(writes: Vec<TableWrites>) -> Vec<TableWrites> {
+    let mut gathered = Vec::with_capacity(writes.len());
+    let mut small: BTreeMap<RelationId, Vec<ChangeBatch>> = BTreeMap::new();
+    let together = |(table, batches): (RelationId, Vec<ChangeBatch>)| {
+        let schema = batches.first()?.schema();
+        Some(TableWrites::held(
+            table,
+            ChangeBatch::concat(&schema, &batches),
+        ))
+    };
+    for write in writes {
+        let is_small = write.bytes() <= SMALL_BYTES;
+        let before = small.get(&write.table).and_then(|batches| batches.first());
+        let fits = |changes: &ChangeBatch| {
+            let alike = before.is_none_or(|b| b.schema() == changes.schema());
+            is_small && alike && changes.faulty().is_none()
+        };
+        match write.changes {
+            Written::Held(changes) if fits(&changes) => {
+                small.entry(write.table).or_default().push(changes);
+            }
+            _ => {
+                gathered.extend(small.remove_entry(&write.table).and_then(together));
+                gathered.push(write);
+            }
+        }
+    }
+    gathered.extend(small.into_iter().filter_map(together));
+    gathered
 }
 
 impl Coordinator {
@@ -189,7 +226,7 @@ impl Coordinator {
         self.join_and_promote()?;
         let epoch = self.next_epoch;
         self.next_epoch = epoch.next();
-        let (mut writes, mut requests) = (Vec::new(), Vec::new());
+        let (mut writes, mut requests) = (Vec::<TableWrites>::new(), Vec::new());
         let (mut taken, held) = takeable(self);
         self.pending_writes = taken.split_off(fitting(&taken));
         self.pending_writes.extend(held);
@@ -197,6 +234,7 @@ impl Coordinator {
             writes.extend(pending.writes);
             requests.extend(pending.request);
         }
+        let writes = gathered(writes);
         self.unread.note(epoch, &writes);
         self.shared = requests.len() > 1;
         let takes_all = self.pending_writes.is_empty();
@@ -454,7 +492,6 @@ impl Coordinator {
 mod tests {
     use super::*;
     use arrow::array::{Int64Array, RecordBatch};
-    use tidemark_changelog::ChangeBatch;
 
     /// Writes that are together more than one entry of the log takes are cut apart, in order.
     #[test]
@@ -474,5 +511,56 @@ mod tests {
         let large = [write(third), write(third), write(third), write(10)];
         assert_eq!(fitting(&large), 3);
         assert_eq!(fitting(&[write(4 * third), write(1)]), 1);
+    }
+
+    /// What is small comes together, table by table; nothing passes what is written to the same
+    /// table before it.
+    #[test]
+    fn small_writes_to_a_table_are_one_batch() {
+        let write = |table: u32, values: std::ops::Range<i64>, weight: i64| {
+            let weights = vec![weight; values.clone().count()];
+            let values: arrow::array::ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+            let rows = RecordBatch::try_from_iter([("id", values)]).unwrap();
+            TableWrites::held(RelationId(table), ChangeBatch::new(rows, weights))
+        };
+        let other = {
+            let name: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![5]));
+            let rows = RecordBatch::try_from_iter([("name", name)]).unwrap();
+            TableWrites::held(RelationId(2), ChangeBatch::insert(rows))
+        };
+        let large = write(1, 0..(SMALL_BYTES / 8) as i64, 1);
+        let mut faulty = write(1, 8..9, 1);
+        if let Written::Held(changes) = &mut faulty.changes {
+            *changes = changes.clone().with_faulty(vec![(0, 0)]);
+        }
+        let writes = vec![
+            write(1, 0..2, 1),
+            write(2, 0..1, 1),
+            write(1, 1..2, -1),
+            large.clone(),
+            write(1, 5..6, 1),
+            other.clone(),
+            faulty.clone(),
+            write(1, 6..7, 1),
+            write(1, 7..8, -1),
+        ];
+        let both = |first: TableWrites, second: TableWrites| {
+            let (Written::Held(a), Written::Held(b)) = (first.changes, second.changes) else {
+                panic!("both are in memory");
+            };
+            let changes = ChangeBatch::concat(&a.schema(), &[a, b]);
+            TableWrites::held(first.table, changes)
+        };
+        let expected = vec![
+            both(write(1, 0..2, 1), write(1, 1..2, -1)),
+            large,
+            write(2, 0..1, 1),
+            other,
+            write(1, 5..6, 1),
+            faulty,
+            both(write(1, 6..7, 1), write(1, 7..8, -1)),
+        ];
+        assert_eq!(gathered(writes), expected);
+        assert_eq!(gathered(Vec::new()), Vec::new());
     }
 }
