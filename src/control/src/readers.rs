@@ -273,9 +273,9 @@ impl Readers {
             .pin_since(self, epoch, Arc::default(), None)
     }
 
-    /// The newest epoch at which this relation can be read, if that is `at_least` or later and shows
-    /// what was acknowledged for it. It is not pinned: whoever reads it at once gets its rows, or
-    /// is told that it is not kept any more.
+    /// The newest epoch at which this relation can be read, if that is `at_least` or later and
+    /// shows what was acknowledged for it. It is not pinned: whoever reads it at once gets its
+    /// rows, or is told that it is not kept any more.
     pub fn readable_now(&self, relation: RelationId, at_least: Epoch) -> Option<Readable> {
         let state = self.state.lock();
         let epoch = state.readable(&[relation]);
