@@ -20,6 +20,6 @@ pub use entry::{CatalogChange, Cut, Entry, TableWrites, Written};
 pub use inputs::{Events, Stamped};
 pub use log::DecisionLog;
 pub use placement::Placement;
-pub use readers::{Pin, Readers};
+pub use readers::{Pin, Readable, Readers};
 pub use stored::{RowFiles, RowsWriter, StoredRows};
 pub use wal::{OpenedLog, WriteAheadLog};

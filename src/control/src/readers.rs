@@ -67,6 +67,15 @@ struct State {
     has_dropped: bool,
 }
 
+/// An epoch, and up to which one a reader may merge pending changes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readable {
+    /// The epoch that is read.
+    pub epoch: Epoch,
+    /// See [`Readers::mergeable`].
+    pub mergeable: Epoch,
+}
+
 /// Acknowledged writes that a statement waits for.
 struct Unseen {
     /// The newest of their epochs.
@@ -176,6 +185,11 @@ impl State {
         self.has_dropped = true;
     }
 
+    fn mergeable(&self) -> Epoch {
+        let pinned = self.pins.keys().next().map(|(epoch, _)| *epoch);
+        pinned.map_or(self.oldest(), |pin| pin.min(self.oldest()))
+    }
+
     fn needed(&self) -> Vec<Epoch> {
         let pinned = self.pins.keys().map(|(epoch, _)| *epoch);
         let needed: BTreeSet<Epoch> = pinned.chain(self.marks.keys().copied()).collect();
@@ -259,6 +273,17 @@ impl Readers {
             .pin_since(self, epoch, Arc::default(), None)
     }
 
+    /// The newest epoch at which this relation can be read, if that is `at_least` or later and
+    /// shows what was acknowledged for it. It is not pinned: whoever reads it at once gets its
+    /// rows, or is told that it is not kept any more.
+    pub fn readable_now(&self, relation: RelationId, at_least: Epoch) -> Option<Readable> {
+        let state = self.state.lock();
+        let epoch = state.readable(&[relation]);
+        let shows = epoch >= at_least && state.unseen(&[relation], epoch).is_none();
+        let mergeable = state.mergeable();
+        shows.then_some(Readable { epoch, mergeable })
+    }
+
     /// Waits until these relations can be read together as of `at_least` or later and show what
     /// was acknowledged by now for the tables among them, and pins the newest such epoch.
     pub async fn pin_when(
@@ -325,9 +350,7 @@ impl Readers {
     /// Epochs up to this one may be merged into the base of a view: complete in all jobs, and not
     /// past any pin.
     pub fn mergeable(&self) -> Epoch {
-        let state = self.state.lock();
-        let pinned = state.pins.keys().next().map(|(epoch, _)| *epoch);
-        pinned.map_or(state.oldest(), |pin| pin.min(state.oldest()))
+        self.state.lock().mergeable()
     }
 
     /// The epochs that can still be read, in order: the marks, and those that are pinned. Those
@@ -719,7 +742,11 @@ mod tests {
         let both = [table, slow];
         let mut waits = std::pin::pin!(readers.pin_when(&both, Epoch(6)));
         assert!(at_once(waits.as_mut()).is_none());
+        assert_eq!(readers.readable_now(table, Epoch(6)), None);
         readers.complete([(table, Epoch(6))]);
+        let (epoch, mergeable) = (Epoch(6), Epoch(5));
+        let now = readers.readable_now(table, Epoch(6));
+        assert_eq!(now, Some(Readable { epoch, mergeable }));
         let alone = std::pin::pin!(readers.pin_when(&both[..1], Epoch(6)));
         let pin = at_once(alone).expect("it is complete");
         assert_eq!(pin.epoch(), Epoch(6));
@@ -744,6 +771,8 @@ mod tests {
         assert_eq!(at(at_once(asks(&views).as_mut())), Some(5));
         let (mut alone, mut both) = (asks(&together[..1]), asks(&together));
         assert!(at_once(alone.as_mut()).is_none());
+        let now = |id| readers.readable_now(id, Epoch(0)).map(|now| now.epoch.0);
+        assert_eq!([table, other, views[0]].map(now), [None, Some(5), Some(5)]);
         // What comes later is not waited for.
         readers.decide(Epoch(7), Arc::default(), false);
         readers.acknowledge(Epoch(7), &[table]);

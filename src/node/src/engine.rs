@@ -28,7 +28,7 @@ use tidemark_control::coordinator::stopped_error;
 use tidemark_control::inputs;
 use tidemark_control::protocol::Request;
 pub use tidemark_control::{CatalogChange, Pin};
-use tidemark_control::{Events, Placement, Readers};
+use tidemark_control::{Events, Placement, Readable, Readers};
 use tidemark_plan::Catalog;
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::StoreTrouble;
@@ -117,6 +117,8 @@ pub struct Answer {
     pub partitions: Vec<Arc<ViewPartition>>,
     /// The epoch to read them as of.
     pub epoch: Epoch,
+    /// Up to which one a reader may merge pending changes itself.
+    pub mergeable: Epoch,
 }
 
 impl Engine {
@@ -124,6 +126,11 @@ impl Engine {
     /// not in it.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.node.published.catalog()
+    }
+
+    /// Whether a catalog, which its owner keeps from being freed, is still the one of now.
+    pub fn is_newest(&self, catalog: *const Catalog) -> bool {
+        self.node.published.is_newest(catalog)
     }
 
     /// A new relation id, to plan with.
@@ -272,7 +279,26 @@ impl Engine {
     /// What can be read of a materialized relation under a pin of `epoch`: of one whose job does
     /// not run its last complete answer, or `55000` with the reason if that cannot be read.
     pub fn answer(&self, relation: RelationId, epoch: Epoch) -> Result<Answer> {
-        let is_complete = self.node.readers.is_complete(&[relation], epoch);
+        let readers = &self.node.readers;
+        let is_complete = readers.is_complete(&[relation], epoch);
+        let mergeable = readers.mergeable();
+        self.answer_as_of(relation, Readable { epoch, mergeable }, is_complete)
+    }
+
+    /// The same of the newest epoch that can be read of it, if that is `at_least` or later and
+    /// nothing has to be waited for. It is not pinned: whoever reads it at once gets its rows, or
+    /// `72000`.
+    pub fn answer_now(&self, relation: RelationId, at_least: Epoch) -> Option<Answer> {
+        let now = self.node.readers.readable_now(relation, at_least)?;
+        self.answer_as_of(relation, now, true).ok()
+    }
+
+    fn answer_as_of(
+        &self,
+        relation: RelationId,
+        Readable { epoch, mergeable }: Readable,
+        is_complete: bool,
+    ) -> Result<Answer> {
         let (catalog, partitions) = self.node.published.partitions(relation);
         let stopped = catalog.stopped.get(&relation);
         if !is_complete && stopped.is_none() {
@@ -284,6 +310,7 @@ impl Engine {
             (Some(partitions), _, stopped) => Ok(Answer {
                 partitions,
                 epoch: stopped.map_or(epoch, |s| s.epoch.min(epoch)),
+                mergeable,
             }),
             (None, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
             (None, relation, _) => Err(no_rows(relation)),

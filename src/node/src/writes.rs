@@ -413,7 +413,8 @@ impl WriteGuard {
                 true => keys.clone(),
                 false => take_all(&keys, &UInt32Array::from(rows))?,
             };
-            found.push(partition.lookup(pin.epoch(), pin.mergeable(), &share, &columns)?);
+            let columns = (columns.as_slice(), partition.schema());
+            found.push(partition.lookup(pin.epoch(), pin.mergeable(), &share, columns)?);
         }
         Ok(found)
     }

@@ -8,6 +8,7 @@
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tidemark_common::clock::now_micros;
 use tidemark_common::{Error, Result, SqlState};
 use tokio::sync::{Notify, watch};
@@ -196,6 +197,8 @@ impl State {
 #[derive(Default)]
 pub struct Advisory {
     state: Mutex<State>,
+    /// Whether a transaction has ever taken one: most clients never do, and every transaction ends.
+    used: AtomicBool,
     changed: Notify,
 }
 
@@ -220,13 +223,20 @@ impl Drop for Place<'_> {
 }
 
 impl Advisory {
+    fn grant(&self, state: &mut State, request: &Request) {
+        if request.scope == Scope::Transaction {
+            self.used.store(true, Ordering::SeqCst);
+        }
+        state.grant(request);
+    }
+
     /// Takes it if it is free. Returns whether it was.
     pub fn try_lock(&self, request: Request) -> bool {
         let mut state = self.state.lock();
         let lock = state.locks.get(&request.key);
         let free = lock.is_none_or(|l| l.before(&request, u64::MAX).is_empty());
         if free {
-            state.grant(&request);
+            self.grant(&mut state, &request);
         }
         free
     }
@@ -245,7 +255,7 @@ impl Advisory {
             let mut state = self.state.lock();
             let lock = state.locks.entry(request.key).or_default();
             if lock.before(&request, u64::MAX).is_empty() {
-                state.grant(&request);
+                self.grant(&mut state, &request);
                 return Ok(());
             }
             if state.waiting >= WAITING_MAX {
@@ -301,7 +311,7 @@ impl Advisory {
         let lock = state.locks.get(&request.key);
         let free = lock.is_none_or(|l| l.before(request, ticket).is_empty());
         if free {
-            state.grant(request);
+            self.grant(&mut state, request);
         }
         Ok(free)
     }
@@ -374,6 +384,9 @@ impl Advisory {
 
     /// The session's transaction, or what of it came after the first `keep` locks, has ended.
     pub fn end_transaction(&self, session: i32, keep: usize) {
+        if !self.used.load(Ordering::SeqCst) {
+            return;
+        }
         let mut state = self.state.lock();
         let Some(taken) = state.transactions.get_mut(&session) else {
             return;

@@ -27,7 +27,7 @@ use crate::asker::transaction::{SharedGuard, Write};
 use crate::copy::CopyOptions;
 use crate::error::from_datafusion;
 use crate::identifiers::{fold, name_of};
-use crate::outcome::{CopyIn, CopyOut, Outcome, Rows, Tag};
+use crate::outcome::{CopyIn, CopyOut, Outcome, RowStream, Rows, Tag};
 use crate::serving;
 use crate::serving::collect::{collect_bounded, rows_bytes};
 use crate::serving::query::plan_query;
@@ -279,14 +279,12 @@ impl Asker {
             Ok((runnable(state, plan)?, columns))
         });
         let ((plan, physical), columns) = planned.await?;
-        let rows = self.stream(&plan, physical, Some(columns), Tag::Counted(tag))?;
-        let inner = rows.stream.schema();
+        let inner = physical.schema();
+        let mut rows = self.stream(&plan, physical, Some(columns), Tag::Counted(tag))?;
         let batches = collect_bounded(rows.stream).await?;
         let stream = MemoryStream::try_new(batches, inner, None).map_err(from_datafusion)?;
-        Ok(Rows {
-            stream: Box::pin(stream),
-            ..rows
-        })
+        rows.stream = RowStream::Made(Box::pin(stream));
+        Ok(rows)
     }
 }
 

@@ -243,6 +243,11 @@ pub enum Hearing {
 }
 
 impl Announcements {
+    /// Whether there is nothing to tell and nothing to listen to.
+    pub fn is_empty(&self) -> bool {
+        self.said.is_empty() && self.heard.is_empty()
+    }
+
     /// How many there are, for a savepoint.
     pub fn mark(&self) -> (usize, usize) {
         (self.said.len(), self.heard.len())

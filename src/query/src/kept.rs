@@ -12,9 +12,10 @@ mod plans;
 
 use crate::asker::Asker;
 use crate::dml::by_key;
-use crate::outcome::{Outcome, Rows};
+use crate::outcome::{Outcome, Rows, Status};
+use crate::parameters::Parameter;
 use crate::serving::point;
-use datafusion::sql::sqlparser::ast::{Expr, Statement};
+use datafusion::sql::sqlparser::ast::Statement;
 use normalised::{Normalised, normalised};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ pub struct Texts(HashMap<String, Option<Arc<Kept>>>);
 impl Texts {
     /// The kept statement that a text is, and the constants in the text; `None` for all others,
     /// which are to be parsed.
-    pub fn find(&mut self, text: &str) -> Option<(Arc<Kept>, Vec<Expr>)> {
+    pub fn find(&mut self, text: &str) -> Option<(Arc<Kept>, Vec<Parameter>)> {
         let Normalised { text, constants } = normalised(text)?;
         Some((self.get(text)?, constants))
     }
@@ -71,7 +72,11 @@ impl Texts {
 
 impl Asker {
     /// Runs a statement of a kept form; `None` for one that is to be planned.
-    pub async fn run_kept(&mut self, kept: &Kept, parameters: &[Expr]) -> Result<Option<Outcome>> {
+    pub async fn run_kept(
+        &mut self,
+        kept: &Kept,
+        parameters: &[Parameter],
+    ) -> Result<Option<Outcome>> {
         match kept {
             Kept::Lookup(kept) => {
                 let rows = self.look_up(kept, parameters).await?;
@@ -83,19 +88,38 @@ impl Asker {
     }
 
     /// Rows of a lookup; `None` for one that is to be planned.
-    async fn look_up(&mut self, kept: &point::Kept, parameters: &[Expr]) -> Result<Option<Rows>> {
+    async fn look_up(
+        &mut self,
+        kept: &point::Kept,
+        parameters: &[Parameter],
+    ) -> Result<Option<Rows>> {
         // The catalog before the epoch, as of a snapshot, which costs more than the lookup.
-        let catalog = self.catalog();
-        let found = match kept.known(&catalog, &self.settings) {
-            Some(found) => found,
+        let lookup = match kept.known(&self.commons.engine, &self.settings) {
+            Some(lookup) => lookup,
             None => kept.find(&self.snapshot(kept.statement()).await?),
         };
-        let Some(relation) = found.relation() else {
+        let Some(lookup) = lookup else {
             return Ok(None);
         };
+        let Some(keys) = lookup.keys(parameters) else {
+            return Ok(None);
+        };
+        let relation = lookup.relation().id;
+        // Outside of a block nothing is read at this epoch again: it need not be pinned.
+        if self.status() == Status::Idle {
+            let at_least = self.written_for(&[relation]);
+            let answer = self.commons.engine.answer_now(relation, at_least);
+            let rows = answer.and_then(|answer| lookup.rows(&answer, &keys));
+            if rows.is_some() {
+                return Ok(rows);
+            }
+        }
+        let written = self.transaction.written();
+        if written.is_some_and(|(_, tables)| tables.contains(&relation)) {
+            return Ok(None);
+        }
         let pin = self.read_pin(&[relation]).await?;
-        let written = self.transaction.written().map(|(_, tables)| tables);
-        let written = written.unwrap_or_default();
-        Ok(found.rows(&self.commons.engine, &pin, &written, parameters))
+        let answer = self.commons.engine.answer(relation, pin.epoch()).ok();
+        Ok(answer.and_then(|answer| lookup.rows(&answer, &keys)))
     }
 }

@@ -2,14 +2,15 @@
 //! transaction.
 
 use crate::copy::CopyOptions;
-use crate::error::{from_arrow, from_datafusion};
+use crate::error::from_arrow;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tidemark_common::Result;
 use tidemark_plan::Relation;
 use tidemark_values::moment::Zone;
@@ -34,7 +35,33 @@ impl Tag {
 }
 
 /// Rows as they come.
-pub type RowStream = SendableRecordBatchStream;
+pub enum RowStream {
+    /// They are there; none when they were taken.
+    Found(Option<RecordBatch>),
+    /// A query makes them.
+    Made(SendableRecordBatchStream),
+}
+
+impl RowStream {
+    /// The next rows, or none at the end, where that needs no waiting.
+    pub fn at_once(&mut self) -> Option<Option<RecordBatch>> {
+        match self {
+            RowStream::Found(rows) => Some(rows.take()),
+            RowStream::Made(_) => None,
+        }
+    }
+}
+
+impl Stream for RowStream {
+    type Item = RowResult;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<RowResult>> {
+        match self.get_mut() {
+            RowStream::Found(rows) => Poll::Ready(rows.take().map(Ok)),
+            RowStream::Made(rows) => rows.poll_next_unpin(context),
+        }
+    }
+}
 
 /// Some of them, or what went wrong.
 pub type RowResult = datafusion::common::Result<RecordBatch>;
@@ -50,6 +77,15 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// Rows that are there.
+    pub fn found(batch: RecordBatch, tag: Tag) -> Rows {
+        Rows {
+            schema: batch.schema(),
+            stream: RowStream::Found(Some(batch)),
+            tag,
+        }
+    }
+
     /// Rows of a stream.
     pub fn streamed(
         schema: SchemaRef,
@@ -57,7 +93,10 @@ impl Rows {
         tag: Tag,
     ) -> Rows {
         Rows {
-            stream: Box::pin(RecordBatchStreamAdapter::new(schema.clone(), stream)),
+            stream: RowStream::Made(Box::pin(RecordBatchStreamAdapter::new(
+                schema.clone(),
+                stream,
+            ))),
             schema,
             tag,
         }
@@ -96,18 +135,6 @@ pub struct CopyIn {
     pub zone: Zone,
 }
 
-/// Rows from memory.
-pub fn memory_rows(batch: RecordBatch, tag: Tag) -> Result<Outcome> {
-    let schema = batch.schema();
-    let stream =
-        MemoryStream::try_new(vec![batch], schema.clone(), None).map_err(from_datafusion)?;
-    Ok(Outcome::Rows(Rows {
-        schema,
-        stream: Box::pin(stream),
-        tag,
-    }))
-}
-
 /// A schema of text columns.
 pub fn text_schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(
@@ -128,7 +155,7 @@ pub fn text_rows(
         .map(|i| Arc::new(rows.iter().map(|r| r[i].clone()).collect::<StringArray>()) as ArrayRef)
         .collect();
     let batch = RecordBatch::try_new(text_schema(names), columns).map_err(from_arrow)?;
-    memory_rows(batch, Tag::Fixed(tag))
+    Ok(Outcome::Rows(Rows::found(batch, Tag::Fixed(tag))))
 }
 
 /// The transaction status that ReadyForQuery tells.

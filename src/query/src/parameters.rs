@@ -5,8 +5,49 @@
 use crate::types;
 use datafusion::sql::sqlparser::ast::{self, Expr, Value, VisitMut, VisitorMut};
 use postgres_types::Type;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use tidemark_common::{Error, Result, SqlState};
+
+/// The value of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameter {
+    /// An integer of a type, as keys mostly are.
+    Integer(i64, Type),
+    /// As a statement would have it in its text.
+    Written(Box<Expr>),
+}
+
+impl Parameter {
+    /// The literal that takes the parameter's place.
+    pub fn written(&self) -> Cow<'_, Expr> {
+        let (value, t) = match self {
+            Parameter::Integer(value, t) => (*value, t),
+            Parameter::Written(expr) => return Cow::Borrowed(expr.as_ref()),
+        };
+        let digits = value.unsigned_abs().to_string();
+        let mut literal = Expr::Value(Value::Number(digits, false).into());
+        if value < 0 {
+            literal = Expr::UnaryOp {
+                op: ast::UnaryOperator::Minus,
+                expr: Box::new(literal),
+            };
+        }
+        Cow::Owned(cast(literal, t))
+    }
+}
+
+impl From<Expr> for Parameter {
+    fn from(expr: Expr) -> Parameter {
+        Parameter::Written(Box::new(expr))
+    }
+}
+
+/// The literals that take the parameters' places.
+pub fn written(parameters: &[Parameter]) -> Vec<Expr> {
+    let literals = parameters.iter().map(Parameter::written);
+    literals.map(Cow::into_owned).collect()
+}
 
 /// A NULL of a type.
 pub fn null(t: Option<&Type>) -> Expr {

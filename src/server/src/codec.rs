@@ -6,7 +6,9 @@
 //! would come out as U+FFFD and be stored as that. Here such a statement arrives as [`INVALID`], a
 //! text that no client can send, and is refused with `22021` when it is parsed.
 
-use bytes::BytesMut;
+mod frequent;
+
+use bytes::{Buf, BytesMut};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::error::PgWireError;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -169,6 +171,10 @@ impl Decoder for Codec {
         let invalid = !is_first && is_invalid(src);
         let mut message = match whole(src, is_first) {
             Some(length) => {
+                if !is_first && let Some(message) = frequent::read(&src[..length]) {
+                    src.advance(length);
+                    return Ok(Some(message));
+                }
                 let mut one = src.split_to(length);
                 let message = self.guarded(&mut one)?;
                 if message.is_none() || !one.is_empty() {

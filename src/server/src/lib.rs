@@ -10,6 +10,7 @@ pub mod cli;
 pub mod codec;
 pub mod create_as;
 pub mod ddl;
+pub mod formats;
 pub mod http;
 pub mod lanes;
 pub mod memory;

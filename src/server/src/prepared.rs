@@ -6,12 +6,15 @@
 //! parsed last are kept, [`TREES_BYTES`] together; another statement is parsed again when it is
 //! used. The texts of one connection have a limit, [`TEXTS_BYTES_MAX`].
 
+use crate::formats::Formats;
+use bytes::BytesMut;
 use parking_lot::{Mutex, MutexGuard};
 use pgwire::api::Type;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tidemark_common::memory::about;
 use tidemark_common::{Error, Result, SqlState, clock};
+use tidemark_node::Engine;
 use tidemark_plan::Catalog;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::kept::Kept;
@@ -48,8 +51,47 @@ pub struct Prepared {
     /// Types that the client named; 0 is unknown.
     types: Vec<u32>,
     /// What Describe tells, as long as the catalog is that one.
-    description: Mutex<Option<(Weak<Catalog>, Arc<Description>)>>,
+    described: Mutex<Option<(Weak<Catalog>, Arc<Described>)>>,
     tree: Mutex<Option<Arc<Statement>>>,
+}
+
+/// What Describe tells about a statement.
+pub struct Described {
+    /// The types of its parameters, and its columns.
+    pub description: Description,
+    /// The message that told the columns last, and their formats in it.
+    told: Mutex<Option<(Formats, Vec<u8>)>>,
+}
+
+impl Described {
+    /// This.
+    pub fn new(description: Description) -> Arc<Described> {
+        Arc::new(Described {
+            description,
+            told: Mutex::default(),
+        })
+    }
+
+    /// Appends the message that tells the columns in these formats: as it was told last, or as
+    /// `tell` writes it.
+    pub fn tell(
+        &self,
+        formats: &Formats,
+        out: &mut BytesMut,
+        tell: impl FnOnce(&mut BytesMut) -> Result<()>,
+    ) -> Result<()> {
+        let mut told = self.told.lock();
+        if let Some((known, message)) = &*told
+            && known == formats
+        {
+            out.extend_from_slice(message);
+            return Ok(());
+        }
+        let start = out.len();
+        tell(out)?;
+        *told = Some((formats.clone(), out[start..].to_vec()));
+        Ok(())
+    }
 }
 
 impl Prepared {
@@ -69,7 +111,7 @@ impl Prepared {
             kept,
             is_empty: statement.is_none(),
             types,
-            description: Mutex::default(),
+            described: Mutex::default(),
             tree: Mutex::new(statement.map(Arc::new)),
         }
     }
@@ -89,28 +131,33 @@ impl Prepared {
 
     /// The type that the client named of each parameter.
     pub fn named_types(&self) -> impl Iterator<Item = Option<Type>> {
-        (0..self.count).map(|i| Type::from_oid(*self.types.get(i)?))
+        (0..self.count).map(|i| self.named_type(i))
+    }
+
+    /// The type that the client named of a parameter, counted from 0.
+    pub fn named_type(&self, i: usize) -> Option<Type> {
+        Type::from_oid(*self.types.get(i)?)
     }
 
     /// What Describe tells, if it is known and the catalog is still the same.
-    pub fn description(&self, catalog: &Arc<Catalog>) -> Option<Arc<Description>> {
-        let known = self.description.lock();
-        let (version, description) = known.as_ref()?;
-        version
-            .ptr_eq(&Arc::downgrade(catalog))
-            .then(|| description.clone())
+    pub fn described(&self, engine: &Engine) -> Option<Arc<Described>> {
+        let known = self.described.lock();
+        let (catalog, described) = known.as_ref()?;
+        let same = engine.is_newest(catalog.as_ptr());
+        same.then(|| described.clone())
     }
 
     /// What Describe tells with this catalog.
-    pub fn describe(&self, catalog: &Arc<Catalog>, description: Arc<Description>) {
-        *self.description.lock() = Some((Arc::downgrade(catalog), description));
+    pub fn describe(&self, catalog: &Arc<Catalog>, described: Arc<Described>) {
+        *self.described.lock() = Some((Arc::downgrade(catalog), described));
     }
 
     /// The types of its parameters as far as they are known: those that nobody named are found when
     /// it is first bound or described.
     fn known_types(&self) -> Vec<Type> {
-        let description = self.description.lock();
-        let found = |i: usize| Some(description.as_ref()?.1.parameters.get(i)?.clone());
+        let described = self.described.lock();
+        let parameters = described.as_ref().map(|(_, d)| &d.description.parameters);
+        let found = |i: usize| parameters?.get(i).cloned();
         let types = self.named_types().enumerate();
         types
             .map(|(i, named)| named.or_else(|| found(i)).unwrap_or(Type::UNKNOWN))

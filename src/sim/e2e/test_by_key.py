@@ -3,7 +3,9 @@
 Each statement runs over two tables with the same rows, in the form that is written by key and with `AND true`, which is planned; then both tables are compared.
 """
 
+import concurrent.futures
 import itertools
+import threading
 
 import psycopg
 import pytest
@@ -127,6 +129,34 @@ def test_inserts(twins):
     for rest in ("VALUES (2{zero}, 3), (2, 4)", "VALUES (1{zero}, 9) ON CONFLICT DO NOTHING", "VALUES (1{zero}, 9) ON CONFLICT (k) DO NOTHING", "VALUES (1{zero}, 9) ON CONFLICT (i) DO NOTHING",
                  "VALUES (1{zero}, 9), (51, 1) ON CONFLICT (k) DO NOTHING", "VALUES (61{zero}, NULL)", "VALUES (NULL{zero}, 1)", "VALUES (71{zero}, 1, 2)", "VALUES (72{zero})"):
         twins.run([f"INSERT INTO {{table}} (k, i) {rest.format(zero='')}", f"INSERT INTO {{table}} (k, i) {rest.format(zero=' + 0')}"])
+
+
+def test_lookups_beside_writes(server, unique):
+    """Who looks a row up sees what was acknowledged before, and never something older than last time, through the key, its beginning, and an index."""
+    table, acknowledged, ended = unique("t"), [0], threading.Event()
+    server.run(f"CREATE TABLE {table} (a INT, b INT, c INT, x INT, PRIMARY KEY (a, b));\nCREATE INDEX {table}_c ON {table} (c);\n"
+               f"INSERT INTO {table} SELECT i, i, i, 0 FROM generate_series(1, 1000) AS g(i);")
+    conditions = ("a = %s AND b = 7", "a = %s", "c = %s")
+
+    def look(condition):
+        seen, looks = 0, 0
+        with server.connect() as connection:
+            while not ended.is_set() or looks < 100:
+                before = acknowledged[0]
+                (found,), = connection.execute(f"SELECT x FROM {table} WHERE {condition}", (7,), prepare=True).fetchall()
+                assert found >= max(seen, before), condition
+                seen, looks = found, looks + 1
+        return seen
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, server.connect() as connection:
+        try:
+            readers = [pool.submit(look, condition) for condition in conditions]
+            for n in range(1, 301):
+                connection.execute(f"UPDATE {table} SET x = {n} WHERE a = 7 AND b = 7")
+                acknowledged[0] = n
+        finally:
+            ended.set()
+        assert [reader.result() for reader in readers] == [300] * len(conditions)
 
 
 def test_in_a_block(twins):

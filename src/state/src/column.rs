@@ -103,18 +103,19 @@ macro_rules! with_fixed {
 }
 
 /// The words of a fixed-width array.
-fn words<T: Word>(data: &ArrayData) -> &[T] {
-    let bytes = data.buffers()[0].as_slice();
-    let (offset, len) = (data.offset(), data.len());
+fn words<T: Word>(array: &dyn Array) -> &[T] {
+    let bytes = downcast_primitive_array!(
+        array => array.values().inner().as_slice(),
+        other => panic!("not a type of fixed width: {other}")
+    );
+    let len = array.len();
     assert!(
-        bytes.len() >= (offset + len) * size_of::<T>()
-            && bytes.as_ptr().align_offset(align_of::<T>()) == 0,
-        "a buffer of {} values",
-        offset + len
+        bytes.len() >= len * size_of::<T>() && bytes.as_ptr().align_offset(align_of::<T>()) == 0,
+        "a buffer of {len} values",
     );
     // SAFETY: the buffer is long enough and aligned (asserted), and T is plain data for which every
     // bit pattern is a value.
-    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>().add(offset), len) }
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>(), len) }
 }
 
 /// An aligned buffer with one word per id.
@@ -458,7 +459,7 @@ impl Column {
             "a column keeps its type"
         );
         with_fixed!(&mut self.store,
-            f => f.write(words(&array.to_data()), array.nulls(), rows, ids),
+            f => f.write(words(array), array.nulls(), rows, ids),
             other => match other {
             Store::Bool(f) => {
                 let values: Vec<u8> = array.as_boolean().values().iter().map(u8::from).collect();
@@ -501,27 +502,17 @@ impl Column {
                 let values: Vec<u8> = array.as_boolean().values().iter().map(u8::from).collect();
                 f.compare(&values, array.nulls(), rows, ids, report);
             }
-            Store::W4(f) if self.data_type == DataType::Float32 => f.compare_by(
-                words(&array.to_data()),
-                array.nulls(),
-                rows,
-                ids,
-                report,
-                same_float32,
-            ),
-            Store::W8(f) if self.data_type == DataType::Float64 => f.compare_by(
-                words(&array.to_data()),
-                array.nulls(),
-                rows,
-                ids,
-                report,
-                same_float64,
-            ),
-            Store::W1(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
-            Store::W2(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
-            Store::W4(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
-            Store::W8(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
-            Store::W16(f) => f.compare(words(&array.to_data()), array.nulls(), rows, ids, report),
+            Store::W4(f) if self.data_type == DataType::Float32 => {
+                f.compare_by(words(array), array.nulls(), rows, ids, report, same_float32)
+            }
+            Store::W8(f) if self.data_type == DataType::Float64 => {
+                f.compare_by(words(array), array.nulls(), rows, ids, report, same_float64)
+            }
+            Store::W1(f) => f.compare(words(array), array.nulls(), rows, ids, report),
+            Store::W2(f) => f.compare(words(array), array.nulls(), rows, ids, report),
+            Store::W4(f) => f.compare(words(array), array.nulls(), rows, ids, report),
+            Store::W8(f) => f.compare(words(array), array.nulls(), rows, ids, report),
+            Store::W16(f) => f.compare(words(array), array.nulls(), rows, ids, report),
             Store::Bytes(b) => with_bytes!(array, values, value => rows.each(ids, |row, id| {
                 report(i, b.equals(id, value(row)));
                 i += 1;
@@ -671,6 +662,11 @@ impl SlotColumns {
             .iter()
             .zip(arrays)
             .all(|(c, a)| c.equals(id, a.as_ref(), row))
+    }
+
+    /// A column of these slots; ABSENT gives NULL.
+    pub fn gather_one(&self, column: usize, ids: &[u32]) -> ArrayRef {
+        self.columns[column].gather(ids, ids.contains(&ABSENT))
     }
 
     /// These columns of these slots; ABSENT gives NULL.

@@ -23,6 +23,7 @@ use crate::chunked::{Chunked, Slots};
 use crate::column::{SlotColumns, canonical};
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
+use std::borrow::Cow;
 use table::{Table, tag_of};
 
 /// Rows that the probe's prefetch runs ahead.
@@ -120,6 +121,9 @@ impl KeyIndex {
     pub fn find(&self, keys: &[ArrayRef], hashes: &[u64], ids: &mut Vec<u32>) {
         ids.clear();
         let keys = &self.canonical(keys);
+        if let [hash] = hashes {
+            return ids.push(self.find_one(keys, *hash, 0));
+        }
         ids.reserve(hashes.len());
         let (mut known_rows, mut known_ids) = (Vec::new(), Vec::new());
         for (row, hash) in hashes.iter().enumerate() {
@@ -159,11 +163,10 @@ impl KeyIndex {
         }
     }
 
-    fn canonical(&self, keys: &[ArrayRef]) -> Vec<ArrayRef> {
-        if self.floats {
-            keys.iter().map(canonical).collect()
-        } else {
-            keys.to_vec()
+    fn canonical<'a>(&self, keys: &'a [ArrayRef]) -> Cow<'a, [ArrayRef]> {
+        match self.floats {
+            true => keys.iter().map(canonical).collect(),
+            false => Cow::Borrowed(keys),
         }
     }
 
@@ -200,6 +203,11 @@ impl KeyIndex {
     /// The key columns of these ids, one array per column; [`ABSENT`] gives NULL.
     pub fn gather(&self, ids: &[u32]) -> Vec<ArrayRef> {
         self.keys.gather_all(ids)
+    }
+
+    /// A key column of these ids; [`ABSENT`] gives NULL.
+    pub fn gather_one(&self, column: usize, ids: &[u32]) -> ArrayRef {
+        self.keys.gather_one(column, ids)
     }
 
     /// These key columns of these ids; [`ABSENT`] gives NULL.

@@ -412,13 +412,18 @@ impl ViewPartition {
         read: impl FnOnce(&Merged, &[Arc<Group>]) -> T,
     ) -> Result<T> {
         let mergeable = mergeable.min(epoch);
-        if self.pending.lock().reaches(mergeable) {
+        let mut merged = self.base.read();
+        let mut pending = self.pending.lock();
+        if pending.reaches(mergeable) {
+            drop((pending, merged));
             self.merge_some(mergeable, MERGED_ROWS);
+            merged = self.base.read();
+            pending = self.pending.lock();
         }
-        let merged = self.base.read();
-        let pending = self.pending.lock().up_to(epoch);
-        match pending.filter(|_| merged.epoch <= epoch) {
-            Some(pending) => Ok(read(&merged, &pending)),
+        let groups = pending.up_to(epoch);
+        drop(pending);
+        match groups.filter(|_| merged.epoch <= epoch) {
+            Some(groups) => Ok(read(&merged, &groups)),
             None => Err(snapshot_too_old()),
         }
     }
@@ -478,20 +483,14 @@ impl ViewPartition {
     }
 
     /// The rows with these keys (one value per key column and wanted key) as of `epoch`, in no
-    /// order. Only for a relation that is kept by a key.
+    /// order: these columns, which `schema` names. Only for a relation that is kept by a key.
     pub fn lookup(
         &self,
         epoch: Epoch,
         mergeable: Epoch,
         key: &[ArrayRef],
-        columns: &[usize],
+        (columns, schema): (&[usize], &SchemaRef),
     ) -> Result<RecordBatch> {
-        let schema: SchemaRef = Arc::new(
-            self.options
-                .schema
-                .project(columns)
-                .expect("the columns exist"),
-        );
         let rows = key.first().map_or(0, |k| k.len());
         self.with(epoch, mergeable, |Merged { base, .. }, pending| {
             let Base::Indexed(indexed) = base else {
@@ -507,7 +506,7 @@ impl ViewPartition {
                 ids.retain(|id| indexed.weight(*id) == 1);
                 ids.sort_unstable();
                 ids.dedup();
-                return batch_of(&schema, base.gather(columns, &ids), ids.len());
+                return batch_of(schema, base.gather(columns, &ids), ids.len());
             }
             let mut wanted = crate::KeyIndex::new(
                 &key.iter()
@@ -532,7 +531,7 @@ impl ViewPartition {
                 .filter(|(id, base)| indexed.weight(*base) == 1 && !gone.contains(id))
                 .map(|(_, base)| base)
                 .collect();
-            let found = batch_of(&schema, base.gather(columns, &base_ids), base_ids.len());
+            let found = batch_of(schema, base.gather(columns, &base_ids), base_ids.len());
             if come.is_empty() {
                 return found;
             }
@@ -540,7 +539,7 @@ impl ViewPartition {
                 &delta.rows().project(columns).expect("the columns exist"),
                 come,
             );
-            arrow::compute::concat_batches(&schema, [&found, &added])
+            arrow::compute::concat_batches(schema, [&found, &added])
                 .expect("the parts share a schema")
         })
     }

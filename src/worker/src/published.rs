@@ -4,6 +4,7 @@
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tidemark_common::{RelationId, WorkerId};
 use tidemark_control::protocol::Positions;
 use tidemark_plan::Catalog;
@@ -16,6 +17,9 @@ pub type Partitions = Vec<Option<Arc<ViewPartition>>>;
 pub struct Published {
     workers: usize,
     catalog: RwLock<Arc<Catalog>>,
+    /// Where that catalog is in memory: whoever has one can tell whether it is that one, and every
+    /// statement asks.
+    newest: AtomicUsize,
     starts: RwLock<Positions>,
     views: RwLock<HashMap<RelationId, Partitions>>,
     /// Views of jobs that are being resumed: they take the place of the last complete answer when
@@ -26,9 +30,11 @@ pub struct Published {
 impl Published {
     /// Nothing yet, of so many workers.
     pub fn new(workers: usize) -> Published {
+        let catalog = Arc::<Catalog>::default();
         Published {
             workers,
-            catalog: RwLock::default(),
+            newest: address(&catalog).into(),
+            catalog: RwLock::new(catalog),
             starts: RwLock::default(),
             views: RwLock::default(),
             arriving: Mutex::default(),
@@ -38,6 +44,11 @@ impl Published {
     /// Running and stopped jobs and plain views.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.read().clone()
+    }
+
+    /// Whether a catalog, which its owner keeps from being freed, is the newest.
+    pub fn is_newest(&self, catalog: *const Catalog) -> bool {
+        self.newest.load(Ordering::SeqCst) == catalog as usize
     }
 
     /// Where each source starts, as logged.
@@ -107,11 +118,18 @@ impl Published {
             !before || catalog.relations.contains_key(id)
         });
         let shown: Vec<_> = views.iter().map(|(id, v)| (*id, v.clone())).collect();
-        let before = std::mem::replace(&mut *self.catalog.write(), catalog.clone());
+        let mut newest = self.catalog.write();
+        self.newest.store(address(&catalog), Ordering::SeqCst);
+        let before = std::mem::replace(&mut *newest, catalog.clone());
+        drop(newest);
         drop((views, arriving));
         drop_indexes(&catalog, shown);
         before
     }
+}
+
+fn address(catalog: &Arc<Catalog>) -> usize {
+    Arc::as_ptr(catalog) as usize
 }
 
 /// Partitions lose indexes that no entry of the catalog is for any more; those for the beginning of
@@ -130,5 +148,23 @@ fn drop_indexes(catalog: &Catalog, views: Vec<(RelationId, Partitions)>) {
                         .any(|(_, of)| of.starts_with(columns))
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_has_a_catalog_can_tell_whether_it_is_the_newest() {
+        let published = Published::new(1);
+        let first = published.catalog();
+        assert!(published.is_newest(Arc::as_ptr(&first)));
+        let second = Arc::<Catalog>::default();
+        published.set_catalog(second.clone(), Positions::default());
+        assert!(published.is_newest(Arc::as_ptr(&second)));
+        let kept = Arc::downgrade(&first);
+        drop(first);
+        assert!(!published.is_newest(kept.as_ptr()));
     }
 }

@@ -76,7 +76,8 @@ impl WriteGuard {
         let mut changes = Vec::new();
         for partition in self.writers.partitions(table)? {
             let (epoch, mergeable) = (pin.epoch(), pin.mergeable());
-            let found = partition.lookup_by(epoch, mergeable, by, values, &columns)?;
+            let columns = (columns.as_slice(), partition.schema());
+            let found = partition.lookup_by(epoch, mergeable, (by, values), columns)?;
             changes.push(ChangeBatch::insert(found));
         }
         let wanted: HashSet<Vec<u8>> = unique_keys(values).into_iter().collect();

@@ -94,6 +94,9 @@ impl Asker {
 
     /// The transaction has committed: what it said is told, what it listens to counts.
     pub(super) fn announce(&mut self) {
+        if self.announcements.is_empty() {
+            return;
+        }
         let Announcements { said, heard } = std::mem::take(&mut self.announcements);
         let (commons, pid) = (self.commons.clone(), self.pid());
         for hearing in heard {

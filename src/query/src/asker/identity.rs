@@ -60,10 +60,17 @@ impl Asker {
     /// Whether the roles of this client are still those that it has taken.
     ///
     /// Errors: `42704`.
-    pub fn check_roles(&self) -> Result<()> {
+    pub fn check_roles(&mut self) -> Result<()> {
+        let (seen, settings) = &self.checked;
+        let same = Arc::ptr_eq(settings, &self.settings);
+        if same && self.commons.engine.is_newest(seen.as_ptr()) {
+            return Ok(());
+        }
         let (catalog, settings) = (self.catalog(), &self.settings);
         self.check_session_role(&catalog)?;
-        self.taken.check(&catalog, settings.user())
+        self.taken.check(&catalog, settings.user())?;
+        self.checked = (Arc::downgrade(&catalog), settings.clone());
+        Ok(())
     }
 
     /// As [`Asker::check_roles`], of the role alone that SET ROLE goes back to.

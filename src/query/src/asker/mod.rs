@@ -19,8 +19,8 @@ use crate::settings::Settings;
 use crate::snapshot::Lists;
 use datafusion::execution::SessionState;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{Catalog, Privilege, Relation};
 use tidemark_planner::statement::Name;
@@ -44,6 +44,8 @@ pub struct Asker {
     pub(crate) state: SessionState,
     pid: i32,
     taken: identity::Taken,
+    /// The catalog and the settings by which its roles were checked last.
+    checked: (Weak<Catalog>, Arc<Settings>),
     voice: Voice,
     /// The statements that it has prepared.
     prepared: Arc<dyn Lists>,
@@ -88,6 +90,7 @@ impl Asker {
         taken.take(&catalog, &user);
         Asker {
             zone: (settings.clone(), settings.zone()),
+            checked: (Weak::new(), settings.clone()),
             settings,
             transaction: Transaction::default(),
             written: BTreeMap::new(),

@@ -1,7 +1,7 @@
 //! How a client's queries run: what they see, where they are planned, and their rows.
 
 use super::Asker;
-use crate::outcome::{Rows, Tag};
+use crate::outcome::{RowStream, Rows, Tag};
 use crate::serving::query::{check_select_lists, plan_to_run};
 use crate::serving::threads::Taker;
 use crate::serving::{named, names, reads, threads};
@@ -52,7 +52,7 @@ impl Asker {
         let schema = named(&names::with_casts(plan), &physical.schema(), names)?;
         Ok(Rows {
             schema,
-            stream: self.start_plan(physical, Taker::Statement)?.rows,
+            stream: RowStream::Made(self.start_plan(physical, Taker::Statement)?.rows),
             tag,
         })
     }
@@ -97,7 +97,7 @@ impl Asker {
         let (physical, schema) = self.plan_select(snapshot, sql).await?;
         Ok(Rows {
             schema,
-            stream: self.start_plan(physical, Taker::Client)?.rows,
+            stream: RowStream::Made(self.start_plan(physical, Taker::Client)?.rows),
             tag: Tag::Counted("SELECT"),
         })
     }

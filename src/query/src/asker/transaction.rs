@@ -165,15 +165,15 @@ impl Asker {
     /// session's writes. A block's is that of its first read of any; what is named later and is not
     /// so far is waited for.
     pub(crate) async fn read_pin(&mut self, reads: &[RelationId]) -> Result<Arc<Pin>> {
-        let engine = self.commons.engine.clone();
         if let Some(block) = self.transaction.block()
             && let Some(pin) = &block.pin
         {
-            engine.wait_complete(reads, pin.epoch()).await?;
+            let complete = self.commons.engine.wait_complete(reads, pin.epoch());
+            complete.await?;
             return Ok(pin.clone());
         }
         let at_least = self.written_for(reads);
-        let pin = Arc::new(engine.pin_when(reads, at_least).await?);
+        let pin = Arc::new(self.commons.engine.pin_when(reads, at_least).await?);
         if let Some(block) = self.transaction.block().filter(|_| !reads.is_empty()) {
             block.pin = Some(pin.clone());
         }
@@ -181,7 +181,7 @@ impl Asker {
     }
 
     /// The last epoch in which this session wrote to a table that these relations are made of.
-    fn written_for(&mut self, reads: &[RelationId]) -> Epoch {
+    pub(crate) fn written_for(&mut self, reads: &[RelationId]) -> Epoch {
         if self.written.is_empty() {
             return Epoch(0);
         }

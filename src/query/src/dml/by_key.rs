@@ -16,6 +16,7 @@
 
 use super::change::plan_update;
 use super::*;
+use crate::parameters::Parameter;
 use crate::serving::point::{Form, Keys, Value as Given};
 use crate::settings::Settings;
 use arrow::array::RecordBatchOptions;
@@ -132,7 +133,7 @@ impl Asker {
     pub(crate) async fn write_by_key(
         &mut self,
         kept: &Kept,
-        parameters: &[Expr],
+        parameters: &[Parameter],
     ) -> Result<Option<Outcome>> {
         let verb = match kept.statement {
             ast::Statement::Insert(_) => "INSERT",
@@ -178,9 +179,9 @@ impl Asker {
     }
 
     /// What a statement writes, by the catalog and the settings of now.
-    async fn found(&mut self, kept: &Kept, parameters: &[Expr]) -> Result<Option<Arc<ByKey>>> {
+    async fn found(&mut self, kept: &Kept, parameters: &[Parameter]) -> Result<Option<Arc<ByKey>>> {
         let types = kept.computed_with.iter();
-        let types = types.map(|place| number_type(parameters.get(*place)?));
+        let types = types.map(|place| number_type(&parameters.get(*place)?.written()));
         let Some(types) = types.collect::<Option<Vec<DataType>>>() else {
             return Ok(None);
         };
@@ -307,7 +308,7 @@ impl Asker {
 
 impl ByKey {
     /// What becomes of the rows; `None` where the planner has something to say.
-    fn changes(&self, old: RecordBatch, parameters: &[Expr], zone: &Zone) -> Option<Changes> {
+    fn changes(&self, old: RecordBatch, parameters: &[Parameter], zone: &Zone) -> Option<Changes> {
         if old.num_rows() == 0 {
             return Some(Changes::default());
         }
@@ -403,11 +404,17 @@ impl Computed {
     }
 
     /// The values for each of these rows; `None` where the planner has something to say.
-    fn values(&self, old: &RecordBatch, parameters: &[Expr], zone: &Zone) -> Option<Vec<ArrayRef>> {
+    fn values(
+        &self,
+        old: &RecordBatch,
+        parameters: &[Parameter],
+        zone: &Zone,
+    ) -> Option<Vec<ArrayRef>> {
         let rows = old.num_rows();
         let mut row = old.columns().to_vec();
         for (place, column) in &self.given {
-            row.push(given(parameters.get(*place)?, column, rows, zone)?);
+            let value = parameters.get(*place)?.written();
+            row.push(given(&value, column, rows, zone)?);
         }
         let batch = |schema: &SchemaRef, columns| {
             let options = RecordBatchOptions::new().with_row_count(Some(rows));

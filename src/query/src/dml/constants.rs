@@ -2,6 +2,8 @@
 //! casts of those that do.
 
 use super::*;
+use crate::parameters::Parameter;
+use std::borrow::Cow;
 use tidemark_values::moment::Zone;
 
 pub(super) fn column_type(column: &tidemark_plan::Column) -> Type {
@@ -186,7 +188,7 @@ pub(super) fn constant_rows(
     insert: &ast::Insert,
     relation: &Relation,
     columns: &[usize],
-    parameters: &[Expr],
+    parameters: &[Parameter],
     zone: &Zone,
 ) -> Result<Option<RecordBatch>> {
     let Some(rows) = values_of(insert) else {
@@ -211,10 +213,6 @@ pub(super) fn constant_rows(
             "VALUES lists must all be the same length",
         ));
     }
-    let given = |cell| match parameters::placeholder(cell) {
-        Some(number) => parameters.get(number.wrapping_sub(1)).unwrap_or(cell),
-        None => cell,
-    };
     let mut arrays = Vec::with_capacity(relation.columns.len());
     for (i, column) in relation.columns.iter().enumerate() {
         let Some(at) = columns
@@ -233,7 +231,7 @@ pub(super) fn constant_rows(
             let text = if is_default(&row.content[at]) {
                 constant_default(column)?
             } else {
-                constant_for(given(&row.content[at]), &column.data_type)
+                constant_for(&given(&row.content[at], parameters), &column.data_type)
             };
             match text {
                 Some(text) => texts.push(text),
@@ -247,6 +245,13 @@ pub(super) fn constant_rows(
         )?);
     }
     nullable_batch(relation, arrays).map(Some)
+}
+
+/// A value, or that of the parameter which it is.
+fn given<'a>(cell: &'a Expr, parameters: &'a [Parameter]) -> Cow<'a, Expr> {
+    let place = parameters::placeholder(cell).map(|number| number.wrapping_sub(1));
+    let parameter = place.and_then(|place| parameters.get(place));
+    parameter.map_or(Cow::Borrowed(cell), Parameter::written)
 }
 
 pub(super) fn is_default(expr: &Expr) -> bool {

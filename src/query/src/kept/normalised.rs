@@ -1,6 +1,7 @@
 //! Texts that differ in their constants only, as one text: a client that writes its constants into
 //! the text of a statement sends another text each time, and parsing it costs more than a lookup.
 
+use crate::parameters::Parameter;
 use datafusion::sql::sqlparser::ast::{Expr, UnaryOperator, Value};
 
 /// Longer texts are parsed.
@@ -11,7 +12,7 @@ pub struct Normalised {
     /// The text.
     pub text: String,
     /// The constants.
-    pub constants: Vec<Expr>,
+    pub constants: Vec<Parameter>,
 }
 
 /// A single SELECT, INSERT, UPDATE or DELETE of plain words, signs and constants, operators only in
@@ -112,7 +113,7 @@ impl Normalised {
     }
 
     fn constant(&mut self, value: Expr) {
-        self.constants.push(value);
+        self.constants.push(value.into());
         self.text.push('$');
         self.text.push_str(&self.constants.len().to_string());
     }
@@ -156,7 +157,8 @@ mod tests {
 
     fn taken(text: &str) -> Option<(String, Vec<String>)> {
         let taken = normalised(text)?;
-        let constants = taken.constants.iter().map(Expr::to_string).collect();
+        let constants = taken.constants.iter().map(|c| c.written().to_string());
+        let constants = constants.collect();
         Some((taken.text, constants))
     }
 

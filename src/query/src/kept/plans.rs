@@ -2,7 +2,7 @@
 
 use crate::asker::Asker;
 use crate::error::from_datafusion;
-use crate::outcome::{Rows, Tag};
+use crate::outcome::{RowStream, Rows, Tag};
 use crate::serving::plans::{BYTES_MAX, Plan, relations_of, runs_again};
 use crate::serving::query::check_select_lists;
 use crate::serving::sight::Sight;
@@ -102,7 +102,7 @@ impl Asker {
         let running = self.serving.run(state, physical, taker, limit, sight)?;
         Ok(Rows {
             schema: plan.schema.clone(),
-            stream: running.rows,
+            stream: RowStream::Made(running.rows),
             tag: Tag::Counted("SELECT"),
         })
     }

@@ -3,10 +3,10 @@
 //! transaction's writes end: what is more than that could not be committed anyway.
 
 use crate::error::from_datafusion;
+use crate::outcome::RowResult;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use tidemark_common::Result;
 use tidemark_node::check_write_bytes;
 
@@ -49,7 +49,9 @@ fn views_bytes(views: &[u128]) -> usize {
 }
 
 /// Collects the rows of a write; `54000` as soon as they are more than one transaction may write.
-pub async fn collect_bounded(mut rows: SendableRecordBatchStream) -> Result<Vec<RecordBatch>> {
+pub async fn collect_bounded(
+    mut rows: impl Stream<Item = RowResult> + Unpin,
+) -> Result<Vec<RecordBatch>> {
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
         bytes += rows_bytes(&batch);
@@ -64,6 +66,7 @@ mod tests {
     use super::*;
     use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};
     use arrow::datatypes::{Field, Int64Type, Schema};
+    use datafusion::physical_plan::SendableRecordBatchStream;
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,12 +9,11 @@
 use super::table_provider::{kept_key, looked_up, looked_up_among, path};
 use crate::identifiers::fold;
 use crate::outcome::{Rows, Tag};
-use crate::parameters::placeholder;
+use crate::parameters::{Parameter, data_type, placeholder};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident,
     ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement,
@@ -23,13 +22,12 @@ use datafusion::sql::sqlparser::ast::{
 use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
-use tidemark_common::RelationId;
 use tidemark_node::Engine;
-use tidemark_node::engine::Pin;
+use tidemark_node::engine::Answer;
 use tidemark_plan::{Catalog, Relation, RelationKind};
 
 /// What a statement of this form looks up.
-struct Lookup {
+pub(crate) struct Lookup {
     relation: Arc<Relation>,
     /// The columns of the result, by their places in the relation.
     columns: Vec<usize>,
@@ -74,15 +72,29 @@ impl Value {
     }
 
     /// The expression that it is with these parameters.
-    pub fn given<'a>(&'a self, parameters: &'a [Expr]) -> Option<Cow<'a, Expr>> {
+    pub fn given<'a>(&'a self, parameters: &'a [Parameter]) -> Option<Cow<'a, Expr>> {
         match self {
             Value::Constant(constant) => Some(Cow::Borrowed(constant)),
-            Value::Parameter(place) => parameters.get(*place).map(Cow::Borrowed),
+            Value::Parameter(place) => parameters.get(*place).map(Parameter::written),
             Value::Cast(place, data_type) => {
-                let given = parameters.get(*place)?.clone();
+                let given = parameters.get(*place)?.written().into_owned();
                 Some(Cow::Owned(cast(given, data_type.clone())))
             }
             Value::Elements(array) => array.given(parameters),
+        }
+    }
+
+    /// The integer that it is, as [`integer`] reads an expression.
+    fn integer(&self, parameters: &[Parameter]) -> Option<i64> {
+        let of_parameter = |place: &usize| match parameters.get(*place)? {
+            Parameter::Integer(value, t) => fits(*value, &data_type(t)).then_some(*value),
+            Parameter::Written(expr) => integer(expr),
+        };
+        match self {
+            Value::Constant(constant) => integer(constant),
+            Value::Parameter(place) => of_parameter(place),
+            Value::Cast(place, to) => of_parameter(place).filter(|value| fits(*value, to)),
+            Value::Elements(_) => None,
         }
     }
 
@@ -125,13 +137,12 @@ pub(crate) struct Keys(Vec<(DataType, Vec<Value>)>);
 
 impl Keys {
     /// One array for each column of the key; `None` where the planner has something to say.
-    pub fn arrays(&self, parameters: &[Expr]) -> Option<Vec<ArrayRef>> {
+    pub fn arrays(&self, parameters: &[Parameter]) -> Option<Vec<ArrayRef>> {
         let keys = self.0.iter().map(|(data_type, values)| {
             if let [Value::Elements(array)] = values.as_slice() {
                 return elements(array.given(parameters)?.as_ref(), data_type);
             }
-            let values = values.iter().map(|value| value.given(parameters));
-            constants(&values.collect::<Option<Vec<_>>>()?, data_type)
+            constants(values, parameters, data_type)
         });
         let keys = keys.collect::<Option<Vec<ArrayRef>>>()?;
         let count = keys.first()?.len();
@@ -146,9 +157,8 @@ pub struct Kept {
     found: Mutex<Option<Found>>,
 }
 
-/// What a statement of this form looks up, by a catalog and settings.
-#[derive(Clone)]
-pub(crate) struct Found {
+/// What a statement of this form looks up, by a catalog and settings; none if it is to be planned.
+struct Found {
     catalog: Arc<Catalog>,
     settings: Arc<Settings>,
     lookup: Option<Arc<Lookup>>,
@@ -163,13 +173,18 @@ impl Kept {
         })
     }
 
-    /// What it looks up, if that was found for this catalog and these settings.
-    pub(crate) fn known(&self, catalog: &Arc<Catalog>, settings: &Arc<Settings>) -> Option<Found> {
+    /// What it looks up, if anything, where that was found for the catalog of now and these
+    /// settings.
+    pub(crate) fn known(
+        &self,
+        engine: &Engine,
+        settings: &Arc<Settings>,
+    ) -> Option<Option<Arc<Lookup>>> {
         let found = self.found.lock();
         let found = found.as_ref().filter(|found| {
-            Arc::ptr_eq(&found.catalog, catalog) && found.settings.equals(settings)
+            engine.is_newest(Arc::as_ptr(&found.catalog)) && found.settings.equals(settings)
         });
-        found.cloned()
+        found.map(|found| found.lookup.clone())
     }
 
     /// The statement, with parameters where its constants were.
@@ -178,59 +193,40 @@ impl Kept {
     }
 
     /// Finds it, and keeps it.
-    pub(crate) fn find(&self, snapshot: &Snapshot) -> Found {
+    pub(crate) fn find(&self, snapshot: &Snapshot) -> Option<Arc<Lookup>> {
         let form = Form::of(&self.statement);
-        let found = Found {
+        let lookup = form.and_then(|form| form.lookup(snapshot)).map(Arc::new);
+        *self.found.lock() = Some(Found {
             catalog: snapshot.catalog.clone(),
             settings: snapshot.settings.clone(),
-            lookup: form.and_then(|form| form.lookup(snapshot)).map(Arc::new),
-        };
-        *self.found.lock() = Some(found.clone());
-        found
-    }
-}
-
-impl Found {
-    /// The relation that is read, unless the statement is to be planned.
-    pub(crate) fn relation(&self) -> Option<RelationId> {
-        self.lookup.as_ref().map(|lookup| lookup.relation.id)
-    }
-
-    /// The rows; `None` where the planner has something to say. `written`: tables that the
-    /// transaction has written.
-    pub(crate) fn rows(
-        &self,
-        engine: &Engine,
-        pin: &Pin,
-        written: &[RelationId],
-        parameters: &[Expr],
-    ) -> Option<Rows> {
-        let lookup = self.lookup.as_ref()?;
-        let relation = &lookup.relation;
-        // The planner tells how old the answer of a job is that does not run.
-        let plain = !self.catalog.stopped.contains_key(&relation.id)
-            && !written.contains(&relation.id)
-            && relation.created_at <= Some(pin.epoch());
-        plain.then(|| lookup.rows(engine, pin, parameters))?
+            lookup: lookup.clone(),
+        });
+        lookup
     }
 }
 
 impl Lookup {
-    /// The rows; `None` where the planner has something to say.
-    fn rows(&self, engine: &Engine, pin: &Pin, parameters: &[Expr]) -> Option<Rows> {
-        let keys = self.keys.arrays(parameters)?;
-        let (relation, schema) = (&self.relation, &self.schema);
-        let (by, columns) = ((self.by.as_slice(), keys.as_slice()), &self.columns);
+    /// The relation that is read.
+    pub(crate) fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    /// One array for each column that it goes by; `None` where the planner has something to say.
+    pub(crate) fn keys(&self, parameters: &[Parameter]) -> Option<Vec<ArrayRef>> {
+        self.keys.arrays(parameters)
+    }
+
+    /// The rows with these keys; `None` where there is no answer, and the planner says why.
+    pub(crate) fn rows(&self, answer: &Answer, keys: &[ArrayRef]) -> Option<Rows> {
+        if self.relation.created_at > Some(answer.epoch) {
+            return None;
+        }
+        let columns = (self.columns.as_slice(), &self.schema);
         let found = match self.is_whole {
-            true => looked_up(engine, pin, relation, &keys, columns, schema),
-            false => looked_up_among(engine, pin, relation, by, columns, schema),
+            true => looked_up(answer, keys, columns),
+            false => looked_up_among(answer, (&self.by, keys), columns),
         };
-        let rows = futures::stream::iter([Ok(found.ok()?)]);
-        Some(Rows {
-            stream: Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)),
-            schema: self.schema.clone(),
-            tag: Tag::Counted("SELECT"),
-        })
+        Some(Rows::found(found.ok()?, Tag::Counted("SELECT")))
     }
 }
 
@@ -366,6 +362,10 @@ impl<'a> Form<'a> {
     fn lookup(&self, snapshot: &Snapshot) -> Option<Lookup> {
         let relation = self.relation(snapshot)?;
         snapshot.check_read(relation).ok()?;
+        // The planner tells how old the answer of a job is that does not run.
+        if snapshot.catalog.stopped.contains_key(&relation.id) {
+            return None;
+        }
         let (by, keys) = self.looked_for(relation, |fixed| {
             path(&snapshot.catalog, relation, |column| fixed(column))
         })?;
@@ -514,13 +514,13 @@ impl<'a> Form<'a> {
 }
 
 /// Constants as a column of one type, each of them once; `None` for what the planner is to read.
-fn constants(values: &[Cow<'_, Expr>], data_type: &DataType) -> Option<ArrayRef> {
+fn constants(values: &[Value], parameters: &[Parameter], data_type: &DataType) -> Option<ArrayRef> {
     if *data_type == DataType::Utf8 {
-        return Some(texts(
-            values.iter().map(|v| text(v)).collect::<Option<_>>()?,
-        ));
+        let given = values.iter().map(|value| value.given(parameters));
+        let given = given.collect::<Option<Vec<_>>>()?;
+        return Some(texts(given.iter().map(|v| text(v)).collect::<Option<_>>()?));
     }
-    let numbers = values.iter().map(|v| integer(v));
+    let numbers = values.iter().map(|value| value.integer(parameters));
     integers(numbers.collect::<Option<_>>()?, data_type)
 }
 

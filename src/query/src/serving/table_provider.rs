@@ -197,24 +197,26 @@ impl RelationTable {
     }
 }
 
-/// The rows of a relation with these keys, one array for each column of the key that it is kept by,
-/// with columns of the schema.
+/// The rows of a relation with these keys, one array for each column of the key that it is kept by:
+/// some columns, which the schema names.
 ///
-/// Errors: of a job that has no answer.
+/// Errors: `72000` when the epoch is not kept any more.
 pub fn looked_up(
-    engine: &Engine,
-    pin: &Pin,
-    relation: &Relation,
+    answer: &Answer,
     keys: &[ArrayRef],
-    columns: &[usize],
-    schema: &SchemaRef,
+    columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
-    let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
-    let mergeable = pin.mergeable();
+    let (epoch, mergeable) = (answer.epoch, answer.mergeable);
+    let partitions = &answer.partitions;
     let wanted = keys.first().map_or(0, |k| k.len());
+    let owner = |hash| vnode_owner(vnode_of_hash(hash), partitions.len());
+    let hashes = hash_columns(keys, wanted);
+    if let [hash] = hashes.as_slice() {
+        return partitions[owner(*hash)].lookup(epoch, mergeable, keys, columns);
+    }
     let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
-    for (row, hash) in hash_columns(keys, wanted).into_iter().enumerate() {
-        shares[vnode_owner(vnode_of_hash(hash), partitions.len())].push(row as u32);
+    for (row, hash) in hashes.into_iter().enumerate() {
+        shares[owner(hash)].push(row as u32);
     }
     let mut found = Vec::new();
     for (partition, rows) in partitions.iter().zip(shares) {
@@ -232,39 +234,33 @@ pub fn looked_up(
         };
         found.push(partition.lookup(epoch, mergeable, &share, columns)?);
     }
-    gathered(found, schema)
+    gathered(found, columns.1)
 }
 
 /// The rows of a relation with these values in some columns, as [`looked_up`] finds those of a key:
 /// they may be in any partition.
 pub fn looked_up_by(
-    engine: &Engine,
-    pin: &Pin,
+    answer: &Answer,
     relation: &Relation,
     (by, values): (&[usize], &[ArrayRef]),
-    columns: &[usize],
-    schema: &SchemaRef,
+    columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
     if kept_key(relation).as_deref() == Some(by) {
-        return looked_up(engine, pin, relation, values, columns, schema);
+        return looked_up(answer, values, columns);
     }
-    looked_up_among(engine, pin, relation, (by, values), columns, schema)
+    looked_up_among(answer, (by, values), columns)
 }
 
 /// The same by columns that are not the whole key.
 pub fn looked_up_among(
-    engine: &Engine,
-    pin: &Pin,
-    relation: &Relation,
-    (by, values): (&[usize], &[ArrayRef]),
-    columns: &[usize],
-    schema: &SchemaRef,
+    answer: &Answer,
+    by: (&[usize], &[ArrayRef]),
+    columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
-    let Answer { partitions, epoch } = engine.answer(relation.id, pin.epoch())?;
-    let mergeable = pin.mergeable();
-    let look_up = |p: &Arc<ViewPartition>| p.lookup_by(epoch, mergeable, by, values, columns);
-    let found = partitions.iter().map(look_up);
-    gathered(found.collect::<tidemark_common::Result<_>>()?, schema)
+    let (epoch, mergeable) = (answer.epoch, answer.mergeable);
+    let look_up = |p: &Arc<ViewPartition>| p.lookup_by(epoch, mergeable, by, columns);
+    let found = answer.partitions.iter().map(look_up);
+    gathered(found.collect::<tidemark_common::Result<_>>()?, columns.1)
 }
 
 /// What was found in several partitions as one batch; without a column it still counts its rows.
@@ -279,12 +275,10 @@ fn gathered(
         return counted.map_err(|e| from_datafusion(e.into()));
     }
     found.retain(|rows| rows.num_rows() > 0);
-    let dressed = found.into_iter().map(|rows| dress(rows, schema));
-    let mut dressed: Vec<RecordBatch> = dressed.collect::<Result<_>>().map_err(from_datafusion)?;
-    if dressed.len() == 1 {
-        return Ok(dressed.swap_remove(0));
+    if found.len() == 1 {
+        return Ok(found.swap_remove(0));
     }
-    concat_batches(schema, &dressed).map_err(|e| from_datafusion(e.into()))
+    concat_batches(schema, &found).map_err(|e| from_datafusion(e.into()))
 }
 
 fn dress(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
@@ -362,12 +356,16 @@ impl TableProvider for RelationTable {
         if let Some((by, values)) = &keys {
             let (engine, pin) = (self.snapshot.engine(), &self.snapshot.pin);
             let by = (by.as_slice(), values.as_slice());
-            let found = looked_up_by(engine, pin, &self.relation, by, &projection, &schema);
+            let columns = (projection.as_slice(), &schema);
+            let answer = engine.answer(self.relation.id, pin.epoch());
+            let found = answer.and_then(|a| looked_up_by(&a, &self.relation, by, columns));
             self.snapshot.warn_of_age(&self.relation);
             let found = self.memory(vec![found.map_err(ours)?], schema)?;
             return Ok(Arc::new(Passing::looked_up(found, self.described(by.0))));
         }
-        let Answer { partitions, epoch } = self
+        let Answer {
+            partitions, epoch, ..
+        } = self
             .snapshot
             .engine()
             .answer(self.relation.id, self.snapshot.pin.epoch())

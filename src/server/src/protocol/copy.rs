@@ -51,7 +51,7 @@ impl Connection {
         self.line
             .feed(PgWireBackendMessage::CopyDone(CopyDone::new()))
             .await?;
-        self.line.complete(format!("COPY {sent}")).await
+        self.line.complete(&format!("COPY {sent}")).await
     }
 
     pub(super) async fn copy_in(&mut self, target: CopyIn) -> Result<(), Failure> {
@@ -96,7 +96,7 @@ impl Connection {
             session.copy_end(&target, rows).await
         };
         let rows = self.line.drive(ended).await?;
-        self.line.complete(format!("COPY {rows}")).await
+        self.line.complete(&format!("COPY {rows}")).await
     }
 }
 

@@ -8,11 +8,12 @@
 //! ```
 //! A batch's columns are downcast once; then each row is written value by value into one buffer.
 
+use super::answer::Message;
+use crate::formats::Formats;
 use arrow::array::*;
 use arrow::datatypes::*;
 use bytes::{BufMut, BytesMut};
 use pgwire::api::Type;
-use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use std::fmt::Write;
 use tidemark_common::{Error, Result};
 use tidemark_query::types;
@@ -28,74 +29,39 @@ const EPOCH_DAYS: i32 = 10_957;
 /// Microseconds from 1970 to 2000.
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 
-/// Text or binary, per column.
-#[derive(Clone, Debug, Default)]
-pub struct Formats(pub Vec<i16>);
+/// The columns of a batch, ready to be sent row by row.
+pub struct Columns<'a>(Vec<(Cell<'a>, bool)>);
 
-impl Formats {
-    /// Whether column `i` is sent in binary.
-    pub fn is_binary(&self, i: usize) -> bool {
-        match self.0.as_slice() {
-            [] => false,
-            [all] => *all == 1,
-            each => each.get(i) == Some(&1),
-        }
+impl<'a> Columns<'a> {
+    /// `schema` names the columns' SQL types, texts of moments are those of `zone`.
+    pub fn new(
+        batch: &'a RecordBatch,
+        schema: &Schema,
+        formats: &Formats,
+        zone: &Zone,
+    ) -> Result<Columns<'a>> {
+        let columns = batch.columns().iter().zip(schema.fields()).enumerate();
+        let cells = columns.map(|(i, (column, field))| {
+            let cell = Cell::new(column.as_ref(), field, zone)?;
+            Ok((cell, formats.is_binary(i)))
+        });
+        Ok(Columns(cells.collect::<Result<_>>()?))
     }
-}
 
-/// The RowDescription of a schema.
-pub fn describe(schema: &Schema, formats: &Formats) -> RowDescription {
-    let field = |(i, f): (usize, &FieldRef)| {
-        let t = types::pg_type(f);
-        let declared = tidemark_plan::declared_numeric(f).unwrap_or(types::declared(f));
-        let modifier = types::modifier(declared);
-        FieldDescription::new(
-            f.name().clone(),
-            0,
-            0,
-            t.oid(),
-            types::width(&t),
-            modifier,
-            i16::from(formats.is_binary(i)),
-        )
-    };
-    RowDescription::new(schema.fields().iter().enumerate().map(field).collect())
-}
-
-/// Calls `each` with the DataRow of every row of `batch`; `schema` names the columns' SQL types,
-/// texts of moments are those of `zone`.
-pub fn rows(
-    batch: &RecordBatch,
-    schema: &Schema,
-    formats: &Formats,
-    zone: &Zone,
-    mut each: impl FnMut(DataRow),
-) -> Result<()> {
-    let columns: Vec<(Cell<'_>, bool)> = batch
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .enumerate()
-        .map(|(i, (c, f))| {
-            Ok((
-                Cell::new(c.as_ref(), &types::pg_type(f), zone)?,
-                formats.is_binary(i),
-            ))
-        })
-        .collect::<Result<_>>()?;
-    let mut buffer = BytesMut::with_capacity(64 * batch.num_columns().max(1));
-    for row in 0..batch.num_rows() {
-        for (cell, binary) in &columns {
-            cell.put(row, *binary, &mut buffer);
+    /// Appends the DataRow of a row.
+    pub fn put(&self, row: usize, out: &mut BytesMut) -> Result<()> {
+        let mut message = Message::begin(b'D', out);
+        message.body().put_i16(self.0.len() as i16);
+        for (cell, binary) in &self.0 {
+            cell.put(row, *binary, message.body());
         }
-        each(DataRow::new(buffer.split(), columns.len() as i16));
+        message.end()
     }
-    Ok(())
 }
 
 /// The text of one value as PostgreSQL prints it in UTC; `None` for NULL.
-pub fn text(array: &dyn Array, field: &Field, row: usize) -> Result<Option<String>> {
-    let cell = Cell::new(array, &types::pg_type(field), &Zone::UTC)?;
+pub fn text(array: &dyn Array, field: &FieldRef, row: usize) -> Result<Option<String>> {
+    let cell = Cell::new(array, field, &Zone::UTC)?;
     if cell.is_null(row) {
         return Ok(None);
     }
@@ -110,7 +76,7 @@ pub fn cells<'a>(batch: &'a RecordBatch, zone: &'a Zone) -> Result<Vec<Cell<'a>>
         .columns()
         .iter()
         .zip(batch.schema().fields())
-        .map(|(c, f)| Cell::new(c.as_ref(), &types::pg_type(f), zone))
+        .map(|(column, field)| Cell::new(column.as_ref(), field, zone))
         .collect()
 }
 
@@ -152,19 +118,19 @@ pub enum Cell<'a> {
 /// An array with the means to make its cell again.
 pub struct Owned {
     array: ArrayRef,
-    t: Type,
+    field: FieldRef,
     zone: Zone,
 }
 
 impl Owned {
     fn cell(&self) -> Cell<'_> {
-        Cell::new(self.array.as_ref(), &self.t, &self.zone).unwrap_or(Cell::Null)
+        Cell::new(self.array.as_ref(), &self.field, &self.zone).unwrap_or(Cell::Null)
     }
 }
 
 impl<'a> Cell<'a> {
-    /// The cell of an array that is announced as `t`, with texts of moments in `zone`.
-    pub fn new(array: &'a dyn Array, t: &Type, zone: &Zone) -> Result<Cell<'a>> {
+    /// The cell of an array that is announced as `field`, with texts of moments in `zone`.
+    pub fn new(array: &'a dyn Array, field: &FieldRef, zone: &Zone) -> Result<Cell<'a>> {
         let cast = |to: &DataType| -> Result<Cell<'a>> {
             let array = arrow::compute::cast(array, to).map_err(|e| {
                 Error::internal(format!(
@@ -174,7 +140,7 @@ impl<'a> Cell<'a> {
             })?;
             Ok(Cell::Cast(Box::new(Owned {
                 array,
-                t: t.clone(),
+                field: field.clone(),
                 zone: zone.clone(),
             })))
         };
@@ -211,10 +177,11 @@ impl<'a> Cell<'a> {
                 let element = types::pg_type(f);
                 let values = Box::new(Owned {
                     array: array.as_list::<i32>().values().clone(),
-                    t: element.clone(),
+                    field: f.clone(),
                     zone: zone.clone(),
                 });
-                if matches!(*t, Type::INT2_VECTOR | Type::OID_VECTOR) {
+                let t = types::pg_type(field);
+                if matches!(t, Type::INT2_VECTOR | Type::OID_VECTOR) {
                     Cell::Vector(array.as_list(), values, element)
                 } else {
                     Cell::List(array.as_list(), values, element)
@@ -222,10 +189,11 @@ impl<'a> Cell<'a> {
             }
             DataType::Struct(fields) => {
                 let columns = array.as_struct();
-                let cells = columns.columns().iter().zip(fields).map(|(c, f)| {
-                    let t = types::pg_type(f);
-                    Ok((Cell::new(c.as_ref(), &t, zone)?, t))
-                });
+                let cells = columns
+                    .columns()
+                    .iter()
+                    .zip(fields)
+                    .map(|(c, f)| Ok((Cell::new(c.as_ref(), f, zone)?, types::pg_type(f))));
                 Cell::Struct(columns, cells.collect::<Result<_>>()?)
             }
             DataType::Utf8View => cast(&DataType::Utf8)?,
@@ -625,7 +593,7 @@ mod tests {
     use std::sync::Arc;
 
     fn texts(array: ArrayRef) -> Vec<Option<String>> {
-        let field = Field::new("c", array.data_type().clone(), true);
+        let field = Arc::new(Field::new("c", array.data_type().clone(), true));
         (0..array.len())
             .map(|i| text(array.as_ref(), &field, i).unwrap())
             .collect()
@@ -636,6 +604,26 @@ mod tests {
             .into_iter()
             .map(|t| t.unwrap_or("NULL".into()))
             .collect()
+    }
+
+    #[test]
+    fn a_row_is_a_message_with_its_values() {
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(Int32Array::from(vec![1, -20])),
+            Arc::new(StringArray::from(vec![Some("a"), None])),
+            Arc::new(Int64Array::from(vec![3, 4])),
+        ];
+        let fields = columns.iter().enumerate();
+        let fields = fields.map(|(i, c)| Field::new(i.to_string(), c.data_type().clone(), true));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+        let formats = Formats::new(vec![0, 0, 1]);
+        let rows = Columns::new(&batch, &schema, &formats, &Zone::UTC).unwrap();
+        let mut out = BytesMut::new();
+        rows.put(1, &mut out).unwrap();
+        let expected =
+            b"D\0\0\0\x1d\0\x03\0\0\0\x03-20\xff\xff\xff\xff\0\0\0\x08\0\0\0\0\0\0\0\x04";
+        assert_eq!(out.as_ref(), expected);
     }
 
     #[test]

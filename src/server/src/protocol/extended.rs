@@ -5,50 +5,28 @@
 //! A statement's parameter types come from the client where it names them, else from the planner;
 //! they are found once per statement and catalog version.
 
-use super::encode::Formats;
-use super::{Connection, Cursor, Failure, encode, parameters};
-use crate::prepared::Prepared;
+use super::portals::{Portal, PortalState, missing};
+use super::{Connection, Cursor, Failure, answer, parameters};
+use crate::formats::Formats;
+use crate::prepared::{Described, Prepared};
+use bytes::BytesMut;
 use pgwire::api::Type;
-use pgwire::messages::data::{NoData, ParameterDescription};
+use pgwire::messages::data::ParameterDescription;
 use pgwire::messages::extendedquery::{
-    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete,
-    PortalSuspended, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
+    Bind, Close, Describe, Execute, Parse, TARGET_TYPE_BYTE_PORTAL, TARGET_TYPE_BYTE_STATEMENT,
 };
-use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use std::pin::pin;
 use std::sync::Arc;
 use tidemark_common::{Error, Result, SqlState};
-use tidemark_planner::sqlparser::ast;
-use tidemark_query::outcome::{Outcome, Tag};
-use tidemark_query::statement::Description;
-
-/// A statement with its parameters.
-pub struct Portal {
-    prepared: Arc<Prepared>,
-    values: Vec<ast::Expr>,
-    formats: Formats,
-    state: PortalState,
-}
-
-enum PortalState {
-    Ready,
-    Rows(Cursor, Tag),
-    /// Ran to its end; a second Execute gives nothing more.
-    Done,
-}
-
-fn no_portal(name: &str) -> Error {
-    Error::user(
-        SqlState("34000"),
-        format!("portal \"{name}\" does not exist"),
-    )
-}
+use tidemark_query::outcome::Outcome;
+use tidemark_query::parameters::Parameter;
 
 impl Connection {
     /// Handles a message of the extended protocol, except Sync.
     pub(super) async fn extended(&mut self, message: PgWireFrontendMessage) -> Result<(), Failure> {
         match message {
-            // Boxed where it is rare: the future of a message is moved before it runs.
+            // Boxed where it is rare, since the future of a message has room for each of them.
             PgWireFrontendMessage::Parse(parse) => Box::pin(self.parse(parse)).await,
             PgWireFrontendMessage::Bind(bind) => self.bind(bind).await,
             PgWireFrontendMessage::Describe(describe) => self.describe(describe).await,
@@ -73,9 +51,7 @@ impl Connection {
         let statement = statements.pop();
         let prepared = Prepared::new(message.query, statement, message.type_oids);
         self.session.prepared.lock().insert(name, prepared)?;
-        self.line
-            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
-            .await
+        self.line.put(answer::PARSE_COMPLETE).await
     }
 
     async fn bind(&mut self, message: Bind) -> Result<(), Failure> {
@@ -90,42 +66,34 @@ impl Connection {
             );
             return Err(Error::user(SqlState("08P01"), text).into());
         }
-        let types = self.parameter_types(&prepared).await?;
-        let formats = Formats(message.parameter_format_codes);
-        let literal = |(i, bytes): (usize, &Option<bytes::Bytes>)| {
-            let t = types.get(i).cloned().unwrap_or(Type::UNKNOWN);
-            parameters::literal(bytes.as_deref(), &t, formats.is_binary(i))
+        let described = match prepared.named_types().all(|named| named.is_some()) {
+            true => None,
+            false => Some(self.described(&prepared).await?),
         };
-        let values = message
-            .parameters
-            .iter()
-            .enumerate()
-            .map(literal)
-            .collect::<Result<Vec<_>>>()?;
+        let formats = Formats::new(message.parameter_format_codes);
+        let value = |(i, bytes): (usize, &Option<bytes::Bytes>)| {
+            let t = match &described {
+                Some(described) => described.description.parameters.get(i).cloned(),
+                None => prepared.named_type(i),
+            };
+            let t = t.unwrap_or(Type::UNKNOWN);
+            parameters::value(bytes.as_deref(), &t, formats.is_binary(i))
+        };
+        let values = message.parameters.iter().enumerate().map(value);
         let portal = Portal {
+            values: values.collect::<Result<_>>()?,
             prepared,
-            values,
-            formats: Formats(message.result_column_format_codes),
+            formats: Formats::new(message.result_column_format_codes),
             state: PortalState::Ready,
         };
         self.portals
-            .insert(message.portal_name.unwrap_or_default(), portal);
-        self.line
-            .feed(PgWireBackendMessage::BindComplete(BindComplete::new()))
-            .await
+            .put(message.portal_name.unwrap_or_default(), portal);
+        self.line.put(answer::BIND_COMPLETE).await
     }
 
-    /// The types of a statement's parameters, planned only when the client has not named them all.
-    async fn parameter_types(&mut self, prepared: &Arc<Prepared>) -> Result<Vec<Type>, Failure> {
-        let named: Option<Vec<Type>> = prepared.named_types().collect();
-        match named {
-            Some(types) => Ok(types),
-            None => Ok(self.description(prepared).await?.parameters.clone()),
-        }
-    }
-
-    async fn description(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Description>, Failure> {
-        if let Some(known) = prepared.description(&self.session.catalog()) {
+    /// What Describe tells about a statement, planned only the first time.
+    async fn described(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Described>, Failure> {
+        if let Some(known) = prepared.described(&self.line.server.engine) {
             return Ok(known);
         }
         let anew = Box::pin(self.session.describe_prepared(prepared));
@@ -134,63 +102,54 @@ impl Connection {
 
     async fn describe(&mut self, message: Describe) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
-        let (description, formats) = match message.target_type {
+        match message.target_type {
             TARGET_TYPE_BYTE_STATEMENT => {
                 let prepared = self.session.prepared.lock().get(&name)?;
-                let description = self.description(&prepared).await?;
-                let types = description.parameters.iter().map(Type::oid).collect();
+                let described = self.described(&prepared).await?;
+                let types = described.description.parameters.iter().map(Type::oid);
+                let types = ParameterDescription::new(types.collect());
                 self.line
-                    .feed(PgWireBackendMessage::ParameterDescription(
-                        ParameterDescription::new(types),
-                    ))
+                    .feed(PgWireBackendMessage::ParameterDescription(types))
                     .await?;
-                (description, Formats::default())
-            }
-            // A cursor that SQL declared is a portal, too.
-            TARGET_TYPE_BYTE_PORTAL
-                if !self.portals.contains_key(&name)
-                    && self.session.cursor_schema(&name).is_some() =>
-            {
-                let description = Description {
-                    parameters: Vec::new(),
-                    columns: self.session.cursor_schema(&name),
-                };
-                (Arc::new(description), Formats::default())
+                self.tell(&described, &Formats::Text).await
             }
             TARGET_TYPE_BYTE_PORTAL => {
-                let portal = self.portals.get(&name).ok_or_else(|| no_portal(&name))?;
+                let Some(portal) = self.portals.get(&name) else {
+                    // A cursor that SQL declared is a portal, too.
+                    let schema = self.session.cursor_schema(&name);
+                    let schema = schema.ok_or_else(|| missing(&name))?;
+                    let out = self.line.buffer().await?;
+                    return Ok(answer::row_description(&schema, &Formats::Text, out)?);
+                };
                 let (prepared, formats) = (portal.prepared.clone(), portal.formats.clone());
-                (self.description(&prepared).await?, formats)
+                let described = self.described(&prepared).await?;
+                self.tell(&described, &formats).await
             }
             _ => {
-                return Err(
-                    Error::user(SqlState("08P01"), "invalid DESCRIBE message subtype").into(),
-                );
+                let text = "invalid DESCRIBE message subtype";
+                Err(Error::user(SqlState("08P01"), text).into())
             }
+        }
+    }
+
+    /// Tells the columns of a statement.
+    async fn tell(&mut self, described: &Described, formats: &Formats) -> Result<(), Failure> {
+        let Some(schema) = &described.description.columns else {
+            return self.line.put(answer::NO_DATA).await;
         };
-        let answer = match &description.columns {
-            Some(schema) => {
-                PgWireBackendMessage::RowDescription(encode::describe(schema, &formats))
-            }
-            None => PgWireBackendMessage::NoData(NoData::new()),
-        };
-        self.line.feed(answer).await
+        let tell = |out: &mut BytesMut| answer::row_description(schema, formats, out);
+        Ok(described.tell(formats, self.line.buffer().await?, tell)?)
     }
 
     async fn execute(&mut self, message: Execute) -> Result<(), Failure> {
         let name = message.name.unwrap_or_default();
         let max = usize::try_from(message.max_rows).unwrap_or(0);
         // The portal is taken out while it runs; an error leaves it closed, as in PostgreSQL.
-        let mut portal = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+        let mut portal = self.portals.take(&name)?;
         let prepared = portal.prepared.clone();
         if prepared.is_empty {
-            self.portals.insert(name, portal);
-            return self
-                .line
-                .feed(PgWireBackendMessage::EmptyQueryResponse(
-                    EmptyQueryResponse::new(),
-                ))
-                .await;
+            self.portals.put(name, portal);
+            return self.line.put(answer::EMPTY_QUERY_RESPONSE).await;
         };
         if matches!(portal.state, PortalState::Ready) {
             match self.outcome(&prepared, &portal.values).await? {
@@ -201,7 +160,7 @@ impl Connection {
                 outcome => {
                     portal.state = PortalState::Done;
                     let formats = portal.formats.clone();
-                    self.portals.insert(name, portal);
+                    self.portals.put(name, portal);
                     return Box::pin(self.send_outcome(outcome, &formats, false)).await;
                 }
             }
@@ -215,16 +174,14 @@ impl Connection {
                     let tag = tag.text(sent);
                     portal.state = PortalState::Done;
                     self.session.settle();
-                    self.line.complete(tag).await?;
+                    self.line.complete(&tag).await?;
                 } else {
-                    self.line
-                        .feed(PgWireBackendMessage::PortalSuspended(PortalSuspended::new()))
-                        .await?;
+                    self.line.put(answer::PORTAL_SUSPENDED).await?;
                 }
             }
-            _ => self.line.complete("SELECT 0".into()).await?,
+            _ => self.line.complete("SELECT 0").await?,
         }
-        self.portals.insert(name, portal);
+        self.portals.put(name, portal);
         Ok(())
     }
 
@@ -232,10 +189,11 @@ impl Connection {
     async fn outcome(
         &mut self,
         prepared: &Arc<Prepared>,
-        values: &[ast::Expr],
+        values: &[Parameter],
     ) -> Result<Outcome, Failure> {
         if let Some(kept) = &prepared.kept {
-            let run = self.session.run_kept(kept, &prepared.text, values);
+            let session = &mut self.session;
+            let run = pin!(session.run_kept(kept, &prepared.text, values));
             if let Some(outcome) = self.line.drive(run).await? {
                 return Ok(outcome);
             }
@@ -252,8 +210,6 @@ impl Connection {
             }
             _ => drop(self.portals.remove(&name)),
         }
-        self.line
-            .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
-            .await
+        self.line.put(answer::CLOSE_COMPLETE).await
     }
 }

@@ -11,35 +11,38 @@
 //! collected. What is sent waits for room in the client's socket, so a client that reads slowly
 //! holds up its own statement and nothing else; that wait ends by the same interrupts.
 
+pub mod answer;
 pub mod copy;
 pub mod encode;
 pub mod error;
 pub mod extended;
 pub mod interrupts;
 pub mod parameters;
+pub mod portals;
 pub mod simple;
 pub mod startup;
 
 use crate::Server;
 use crate::codec::Wire;
+use crate::formats::Formats;
 use crate::session::Session;
 use crate::tls::Tls;
 use arrow::array::RecordBatch;
-use encode::Formats;
+use bytes::BytesMut;
+use encode::Columns;
 use futures::{FutureExt, Sink, SinkExt, StreamExt};
 use interrupts::{Interrupt, Interrupts, Limits};
 use pgwire::error::PgWireError;
-use pgwire::messages::response::{
-    CommandComplete, NotificationResponse, ReadyForQuery, TransactionStatus,
-};
+use pgwire::messages::response::NotificationResponse;
 use pgwire::messages::startup::ParameterStatus;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use std::collections::{HashMap, VecDeque};
+use portals::Portals;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_query::clients::Activity;
@@ -56,7 +59,7 @@ use tokio::time::Instant;
 /// Messages that are read ahead at most while a statement runs.
 const PENDING_MAX: usize = 256;
 
-/// Bytes of rows, about, that are encoded before the client has taken those before them.
+/// Bytes of rows, about, that are made ready to be encoded at a time.
 const ENCODED_BYTES: usize = 64 << 10;
 
 /// What a session has on the heap while its client says nothing, about: the codec's buffers, and a
@@ -103,6 +106,14 @@ pub struct Line {
     /// Whether it is told of notifications then: no transaction is open.
     listening: bool,
     pending: VecDeque<PgWireFrontendMessage>,
+}
+
+fn poll_room(wire: &mut Wire, flush: bool, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    let wire = Pin::new(wire);
+    match flush {
+        true => Sink::<PgWireBackendMessage>::poll_flush(wire, cx),
+        false => Sink::<PgWireBackendMessage>::poll_ready(wire, cx),
+    }
 }
 
 /// Why there are no more messages: the client has left, or speaks another language.
@@ -153,10 +164,19 @@ impl Line {
         if let Some(what) = self.interrupts.pending() {
             return Err(self.interrupted(what));
         }
-        if let Poll::Ready(result) = futures::poll!(work.as_mut()) {
-            self.flush_notices().await?;
-            return Ok(result?);
+        match futures::poll!(work.as_mut()) {
+            Poll::Ready(result) => {
+                self.flush_notices().await?;
+                Ok(result?)
+            }
+            Poll::Pending => Box::pin(self.listen(work)).await,
         }
+    }
+
+    async fn listen<T>(
+        &mut self,
+        mut work: Pin<&mut impl Future<Output = Result<T>>>,
+    ) -> Result<T, Failure> {
         loop {
             tokio::select! {
                 biased;
@@ -191,23 +211,20 @@ impl Line {
     /// Waits until a message may be fed, or with `flush` until all that were fed are sent.
     async fn room(&mut self, flush: bool) -> Result<(), Failure> {
         let wire = &mut self.wire;
-        let mut poll = move |cx: &mut std::task::Context<'_>| {
-            let wire = Pin::new(&mut *wire);
-            if flush {
-                Sink::<PgWireBackendMessage>::poll_flush(wire, cx)
-            } else {
-                Sink::<PgWireBackendMessage>::poll_ready(wire, cx)
-            }
-        };
-        let at_once = std::future::poll_fn(|cx| Poll::Ready(poll(cx))).await;
-        if let Poll::Ready(done) = at_once {
-            return Ok(done?);
+        let at_once = std::future::poll_fn(|cx| Poll::Ready(poll_room(wire, flush, cx))).await;
+        match at_once {
+            Poll::Ready(done) => Ok(done?),
+            Poll::Pending => Box::pin(self.wait_for_room(flush)).await,
         }
+    }
+
+    async fn wait_for_room(&mut self, flush: bool) -> Result<(), Failure> {
         self.activity.writing(true);
+        let wire = &mut self.wire;
         let outcome = tokio::select! {
             biased;
             what = self.interrupts.next() => Err(what),
-            done = std::future::poll_fn(poll) => Ok(done),
+            done = std::future::poll_fn(|cx| poll_room(wire, flush, cx)) => Ok(done),
         };
         self.activity.writing(false);
         match outcome {
@@ -239,6 +256,20 @@ impl Line {
         Ok(())
     }
 
+    /// What goes to the client, when there is room for more in it.
+    async fn buffer(&mut self) -> Result<&mut BytesMut, Failure> {
+        if self.wire.write_buffer().len() >= self.wire.backpressure_boundary() {
+            self.room(false).await?;
+        }
+        Ok(self.wire.write_buffer_mut())
+    }
+
+    /// An answer as it goes to the client.
+    async fn put(&mut self, answer: &[u8]) -> Result<(), Failure> {
+        self.buffer().await?.extend_from_slice(answer);
+        Ok(())
+    }
+
     async fn feed(&mut self, message: PgWireBackendMessage) -> Result<(), Failure> {
         self.room(false).await?;
         Ok(Pin::new(&mut self.wire).start_send(message)?)
@@ -253,11 +284,8 @@ impl Line {
         self.flush().await
     }
 
-    async fn complete(&mut self, tag: String) -> Result<(), Failure> {
-        self.feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(
-            tag,
-        )))
-        .await
+    async fn complete(&mut self, tag: &str) -> Result<(), Failure> {
+        Ok(answer::command_complete(tag, self.buffer().await?)?)
     }
 }
 
@@ -307,8 +335,12 @@ impl Cursor {
             let (batch, offset) = match self.current.take() {
                 Some(part) => part,
                 None => {
-                    let stream: &mut RowStream = &mut self.rows.stream;
-                    match line.drive(next_batch(stream)).await? {
+                    let stream = &mut self.rows.stream;
+                    let next = match stream.at_once() {
+                        Some(next) => next,
+                        None => line.drive(next_batch(stream)).await?,
+                    };
+                    match next {
                         Some(batch) => (batch, 0),
                         None => return Ok((sent, true)),
                     }
@@ -318,16 +350,14 @@ impl Cursor {
             let fitting = (ENCODED_BYTES / row_bytes.max(1)).max(1);
             let left = (batch.num_rows() - offset).min(fitting);
             let take = if max == 0 { left } else { left.min(max - sent) };
-            let mut encoded = Vec::with_capacity(take);
-            encode::rows(
-                &batch.slice(offset, take),
-                &self.rows.schema,
-                formats,
-                zone,
-                |row| encoded.push(row),
-            )?;
-            for row in encoded {
-                line.feed(PgWireBackendMessage::DataRow(row)).await?;
+            {
+                // What is of no type of the wire is cast, a part at a time.
+                let part = (take < batch.num_rows()).then(|| batch.slice(offset, take));
+                let part = part.as_ref().unwrap_or(&batch);
+                let columns = Columns::new(part, &self.rows.schema, formats, zone)?;
+                for row in 0..take {
+                    columns.put(row, line.buffer().await?)?;
+                }
             }
             sent += take;
             if offset + take < batch.num_rows() {
@@ -350,7 +380,7 @@ async fn next_batch(stream: &mut RowStream) -> Result<Option<RecordBatch>> {
 pub struct Connection {
     line: Line,
     session: Session,
-    portals: HashMap<String, extended::Portal>,
+    portals: Portals,
     skip_to_sync: bool,
     /// One of `max_connections`.
     _place: OwnedSemaphorePermit,
@@ -496,7 +526,9 @@ impl Connection {
         if self.skip_to_sync {
             return Ok(());
         }
-        match caught(self.extended(message)).await {
+        // Pinned here, since a future that is handed on is copied.
+        let outcome = caught(pin!(self.extended(message))).await;
+        match outcome {
             Err(Failure::Statement(e)) => {
                 self.skip_to_sync = true;
                 self.report(&e).await
@@ -523,23 +555,16 @@ impl Connection {
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {
-        let status = match self.session.status() {
-            Status::Idle => TransactionStatus::Idle,
-            Status::Open => TransactionStatus::Transaction,
-            Status::Failed => TransactionStatus::Error,
-        };
+        let status = self.session.status();
         self.session.rest();
         self.limit_idle();
         self.line.flush_notices().await?;
-        self.line.listening = status == TransactionStatus::Idle;
+        self.line.listening = status == Status::Idle;
         if self.line.listening {
             self.line.tell_notifications().await?;
         }
-        self.line
-            .send(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(
-                status,
-            )))
-            .await?;
+        answer::ready_for_query(status, self.line.buffer().await?);
+        self.line.flush().await?;
         self.line.idle = true;
         Ok(())
     }
@@ -552,15 +577,11 @@ impl Connection {
         describe: bool,
     ) -> Result<(), Failure> {
         match outcome {
-            Outcome::Command(tag) => self.line.complete(tag).await,
+            Outcome::Command(tag) => self.line.complete(&tag).await,
             Outcome::Rows(rows) => {
                 if describe {
-                    self.line
-                        .feed(PgWireBackendMessage::RowDescription(encode::describe(
-                            &rows.schema,
-                            formats,
-                        )))
-                        .await?;
+                    let out = self.line.buffer().await?;
+                    answer::row_description(&rows.schema, formats, out)?;
                 }
                 let tag = rows.tag.clone();
                 let zone = self.session.zone();
@@ -568,7 +589,7 @@ impl Connection {
                 let (sent, _) = cursor.send(&mut self.line, formats, &zone, 0).await?;
                 self.session.settle();
                 self.line.flush_notices().await?;
-                self.line.complete(tag.text(sent)).await
+                self.line.complete(&tag.text(sent)).await
             }
             Outcome::CopyOut(out) => Box::pin(self.copy_out(out)).await,
             Outcome::CopyIn(target) => Box::pin(self.copy_in(target)).await,

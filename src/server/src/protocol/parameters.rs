@@ -1,4 +1,4 @@
-//! Parameters of the extended protocol: bytes of a Bind message to SQL literals, which take the
+//! Parameters of the extended protocol: bytes of a Bind message to values whose literals take the
 //! places of a statement's `$n` ([`bind`]). Text stays an untyped literal, everything else becomes
 //! a cast of its number or text.
 //!
@@ -7,54 +7,51 @@
 use pgwire::api::Type;
 use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::sqlparser::ast::{self, Expr, Value};
-use tidemark_query::parameters::{cast, data_type, null, parse_bool};
+use tidemark_query::parameters::{Parameter, cast, data_type, null, parse_bool};
 use tidemark_query::types;
 use tidemark_values::array;
 use tidemark_values::numeric::Numeric;
 
-/// The literal of one parameter. `binary`: the format of `bytes`.
-pub fn literal(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Expr> {
+/// The value of one parameter. `binary`: the format of `bytes`.
+pub fn value(bytes: Option<&[u8]>, t: &Type, binary: bool) -> Result<Parameter> {
     let Some(bytes) = bytes else {
-        return Ok(null(Some(t)));
+        return Ok(null(Some(t)).into());
     };
-    let text = if binary {
-        text_of_binary(bytes, t)?
-    } else {
-        std::str::from_utf8(bytes)
-            .map_err(|_| bad("parameter is not valid UTF-8"))?
-            .to_string()
-    };
-    of_text(text, t)
+    if !binary {
+        let text = std::str::from_utf8(bytes);
+        return of_text(text.map_err(|_| bad("parameter is not valid UTF-8"))?, t);
+    }
+    match *t {
+        Type::INT4 => Ok(Parameter::Integer(
+            i32::from_be_bytes(take(bytes)?).into(),
+            Type::INT4,
+        )),
+        Type::INT8 => Ok(Parameter::Integer(
+            i64::from_be_bytes(take(bytes)?),
+            Type::INT8,
+        )),
+        _ => of_text(&text_of_binary(bytes, t)?, t),
+    }
 }
 
-fn of_text(text: String, t: &Type) -> Result<Expr> {
-    let invalid = |t: &str, text: &str| {
+fn of_text(text: &str, t: &Type) -> Result<Parameter> {
+    let invalid = |t: &str| {
         Error::user(
             SqlState::INVALID_TEXT,
             format!("invalid input syntax for type {t}: \"{text}\""),
         )
     };
-    Ok(match *t {
+    let literal = match *t {
         // The name of an object, for `$1::regclass`.
         Type::OID if text.trim().parse::<i64>().is_err() => string(text),
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => {
-            let number: i64 = text
-                .trim()
-                .parse()
-                .map_err(|_| invalid(types::display_name(t), &text))?;
-            let digits = number.unsigned_abs().to_string();
-            let mut value = Expr::Value(Value::Number(digits, false).into());
-            if number < 0 {
-                value = Expr::UnaryOp {
-                    op: ast::UnaryOperator::Minus,
-                    expr: Box::new(value),
-                };
-            }
-            cast(value, t)
+            let number = text.trim().parse();
+            let number = number.map_err(|_| invalid(types::display_name(t)))?;
+            return Ok(Parameter::Integer(number, t.clone()));
         }
-        Type::BOOL => Expr::Value(
-            Value::Boolean(parse_bool(&text).ok_or_else(|| invalid("boolean", &text))?).into(),
-        ),
+        Type::BOOL => {
+            Expr::Value(Value::Boolean(parse_bool(text).ok_or_else(|| invalid("boolean"))?).into())
+        }
         Type::BYTEA => Expr::Value(
             Value::HexStringLiteral(
                 text.strip_prefix("\\x")
@@ -77,11 +74,12 @@ fn of_text(text: String, t: &Type) -> Result<Expr> {
         }
         Type::UNKNOWN | Type::TEXT | Type::VARCHAR | Type::NAME | Type::CHAR => string(text),
         ref t => cast(string(text), t),
-    })
+    };
+    Ok(literal.into())
 }
 
-fn string(text: String) -> Expr {
-    Expr::Value(Value::SingleQuotedString(text).into())
+fn string(text: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text.into()).into())
 }
 
 fn bad(message: &str) -> Error {
@@ -92,14 +90,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// Of exactly this length.
+fn take<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    let exact = bytes.try_into();
+    exact.map_err(|_| bad("incorrect binary data format"))
+}
+
 /// The text form of a value in binary format.
 fn text_of_binary(bytes: &[u8], t: &Type) -> Result<String> {
     let short = || bad("incorrect binary data format");
-    fn take<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-        bytes
-            .try_into()
-            .map_err(|_| bad("incorrect binary data format"))
-    }
     Ok(match *t {
         Type::BOOL => (if bytes == [0] { "f" } else { "t" }).into(),
         Type::INT2 => i16::from_be_bytes(take(bytes)?).to_string(),
@@ -174,7 +173,7 @@ fn micros_of_wire(micros: i64) -> i64 {
 
 fn print(array: impl arrow::array::Array) -> Result<String> {
     let field = arrow::datatypes::Field::new("p", array.data_type().clone(), true);
-    Ok(super::encode::text(&array, &field, 0)?.unwrap_or_default())
+    Ok(super::encode::text(&array, &field.into(), 0)?.unwrap_or_default())
 }
 
 fn array_text(bytes: &[u8], element: &Type) -> Result<String> {

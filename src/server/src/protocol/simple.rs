@@ -5,10 +5,9 @@
 //! at once, and reads, which may be of views over what was just written, end one statement's effect
 //! before the next begins; so in a text with those every statement commits alone.
 
-use super::encode::Formats;
-use super::{Connection, Failure, caught};
-use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::response::EmptyQueryResponse;
+use super::{Connection, Failure, answer, caught};
+use crate::formats::Formats;
+use std::pin::pin;
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::outcome::Status;
@@ -27,24 +26,21 @@ impl Connection {
     /// Runs the statements of a Query message. Errors are reported here; ReadyForQuery is the
     /// caller's.
     pub(super) async fn simple(&mut self, text: &str) -> Result<(), Failure> {
-        match caught(self.run_text(text)).await {
+        let outcome = caught(pin!(self.run_text(text))).await;
+        match outcome {
             Err(Failure::Statement(e)) => self.report(&e).await,
             other => other,
         }
     }
 
     async fn run_text(&mut self, text: &str) -> Result<(), Failure> {
-        if let Some(outcome) = self.line.drive(self.session.run_text(text)).await? {
+        let again = self.line.drive(pin!(self.session.run_text(text))).await?;
+        if let Some(outcome) = again {
             return self.send_outcome(outcome, &Formats::default(), true).await;
         }
         let statements = self.line.drive(self.session.parse(text)).await?;
         if statements.is_empty() {
-            return self
-                .line
-                .feed(PgWireBackendMessage::EmptyQueryResponse(
-                    EmptyQueryResponse::new(),
-                ))
-                .await;
+            return self.line.put(answer::EMPTY_QUERY_RESPONSE).await;
         }
         if statements.len() == 1
             || self.session.status() != Status::Idle
@@ -69,7 +65,7 @@ impl Connection {
 
     async fn run_all(&mut self, statements: &[Statement]) -> Result<(), Failure> {
         for statement in statements {
-            caught(self.run_one(statement)).await?;
+            caught(pin!(self.run_one(statement))).await?;
         }
         Ok(())
     }

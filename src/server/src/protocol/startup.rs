@@ -19,7 +19,7 @@ use pgwire::messages::startup::{
     Authentication, BackendKeyData, ParameterStatus, SecretKey, Startup,
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Error, SqlState};
@@ -196,7 +196,7 @@ pub async fn greet(
     let mut connection = Connection {
         line,
         session,
-        portals: HashMap::new(),
+        portals: Default::default(),
         skip_to_sync: false,
         _place: place,
     };

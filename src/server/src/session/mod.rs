@@ -35,6 +35,7 @@ use tidemark_query::error::Notice;
 use tidemark_query::identity;
 use tidemark_query::kept::{Kept, Texts};
 use tidemark_query::outcome::{CopyIn, Outcome, Status};
+use tidemark_query::parameters::Parameter;
 use tidemark_query::settings::{ROLE, Settings};
 use tidemark_values::moment::Zone;
 use tokio::sync::mpsc::UnboundedSender;
@@ -180,11 +181,13 @@ impl Session {
 
     /// Until when a statement that begins now, and its transaction, may run.
     pub fn limits(&mut self) -> (Option<Instant>, Option<Instant>) {
-        let now = Instant::now();
-        let began = self.began.unwrap_or(now);
+        let began = self.began;
         let read = self.read_settings();
-        let (statement, transaction) = (read.statement_timeout, read.transaction_timeout);
-        (statement.map(|t| now + t), transaction.map(|t| began + t))
+        // Most have no limit, and need not know what time it is.
+        let statement = read.statement_timeout.map(|t| Instant::now() + t);
+        let began = || began.unwrap_or_else(Instant::now);
+        let transaction = read.transaction_timeout.map(|t| began() + t);
+        (statement, transaction)
     }
 
     /// How long the client may send nothing, out of a transaction block and in one.
@@ -259,7 +262,7 @@ impl Session {
 
     /// `42704` when a role that this session acts as was dropped. It may still go back to the role
     /// before, and end its transaction.
-    fn check_roles(&self, kind: &StatementKind) -> Result<()> {
+    fn check_roles(&mut self, kind: &StatementKind) -> Result<()> {
         use StatementKind as K;
         match kind {
             K::Commit | K::Rollback => Ok(()),
@@ -300,7 +303,7 @@ impl Session {
         &mut self,
         kept: &Kept,
         text: &str,
-        parameters: &[ast::Expr],
+        parameters: &[Parameter],
     ) -> Result<Option<Outcome>> {
         if self.status() == Status::Failed {
             return Ok(None);

@@ -7,7 +7,7 @@
 
 use super::Session;
 use super::cursors::folded;
-use crate::prepared::{Prepared, missing};
+use crate::prepared::{Described, Prepared, missing};
 use pgwire::api::Type;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tidemark_common::{Error, Result, SqlState};
 use tidemark_planner::sqlparser::ast;
 use tidemark_planner::statement::{Statement, StatementKind};
 use tidemark_query::outcome::Outcome;
-use tidemark_query::parameters;
+use tidemark_query::parameters::{self, Parameter};
 use tidemark_query::statement::Description;
 use tidemark_query::types;
 
@@ -88,7 +88,10 @@ impl Session {
         let named: Option<Vec<Type>> = prepared.named_types().collect();
         let types = match named {
             Some(types) => types,
-            None => self.describe_prepared(&prepared).await?.parameters.clone(),
+            None => {
+                let described = self.describe_prepared(&prepared).await?;
+                described.description.parameters.clone()
+            }
         };
         let values = self.assigned(values, &types, written).await?;
         // One that executes another, or itself, would have no end.
@@ -131,35 +134,32 @@ impl Session {
     }
 
     /// What Describe tells about a prepared statement.
-    pub async fn describe_prepared(
-        &mut self,
-        prepared: &Arc<Prepared>,
-    ) -> Result<Arc<Description>> {
-        let catalog = self.catalog();
-        if let Some(known) = prepared.description(&catalog) {
+    pub async fn describe_prepared(&mut self, prepared: &Arc<Prepared>) -> Result<Arc<Described>> {
+        if let Some(known) = prepared.described(&self.server.engine) {
             return Ok(known);
         }
+        let catalog = self.catalog();
         let Some(statement) = self.tree_of(prepared).await? else {
-            return Ok(Arc::new(Description {
+            return Ok(Described::new(Description {
                 parameters: Vec::new(),
                 columns: None,
             }));
         };
         let named: Vec<Option<Type>> = prepared.named_types().collect();
-        let description = Arc::new(self.describe(&statement, &named).await?);
-        prepared.describe(&catalog, description.clone());
-        Ok(description)
+        let described = Described::new(self.describe(&statement, &named).await?);
+        prepared.describe(&catalog, described.clone());
+        Ok(described)
     }
 
     /// Runs a prepared statement that is to be planned.
     pub async fn run_prepared(
         &mut self,
         prepared: &Arc<Prepared>,
-        values: &[ast::Expr],
+        values: &[Parameter],
     ) -> Result<Outcome> {
         let tree = self.tree_of(prepared).await?;
         let tree = tree.ok_or_else(|| Error::internal("a text that had a statement has none"))?;
-        self.execute(&tree, values).await
+        self.execute(&tree, &parameters::written(values)).await
     }
 
     /// The values as ones of the types of the parameters.

@@ -477,13 +477,14 @@ impl Indexed {
         let one = |column: &usize| {
             let place = |among: &[usize]| among.iter().position(|c| c == column);
             match place(&self.key) {
-                Some(i) => self.index.gather_columns(&[i], ids),
-                None => self
-                    .values
-                    .gather(&[place(&self.others).expect("the column exists")], ids),
+                Some(i) => self.index.gather_one(i, ids),
+                None => {
+                    let place = place(&self.others).expect("the column exists");
+                    self.values.gather_one(place, ids)
+                }
             }
         };
-        columns.iter().flat_map(one).collect()
+        columns.iter().map(one).collect()
     }
 
     fn live(&self) -> Box<dyn Iterator<Item = u32> + '_> {

@@ -48,26 +48,23 @@ impl ViewPartition {
     }
 
     /// The rows with these values in `by` (one value per column and wanted combination) as of
-    /// `epoch`, in no order.
+    /// `epoch`, in no order: these columns, which `schema` names.
     pub fn lookup_by(
         &self,
         epoch: Epoch,
         mergeable: Epoch,
-        by: &[usize],
-        values: &[ArrayRef],
-        columns: &[usize],
+        (by, values): (&[usize], &[ArrayRef]),
+        (columns, schema): (&[usize], &SchemaRef),
     ) -> Result<RecordBatch> {
         self.index(by);
-        let schema = self.options.schema.project(columns);
-        let schema: SchemaRef = Arc::new(schema.expect("the columns exist"));
         let values = comparables(values);
         self.with(epoch, mergeable, |merged, pending| {
             match merged.secondary(by).filter(|_| pending.is_empty()) {
                 Some(secondary) => {
                     let ids = merged.base.each(secondary.rows_of(&values));
-                    batch_of(&schema, merged.base.gather(columns, &ids), ids.len())
+                    batch_of(schema, merged.base.gather(columns, &ids), ids.len())
                 }
-                None => self.summed(merged, pending, (by, &values), columns, &schema),
+                None => self.summed(merged, pending, (by, &values), columns, schema),
             }
         })
     }

@@ -220,13 +220,13 @@ impl World {
                 column(rng, &DataType::Utf8, 4, 6, true),
             ];
             let wanted = texts(&keys, 4);
-            let found = bag(&[view.lookup(epoch, mergeable, &keys, &[0, 1, 2, 3]).unwrap()]);
+            let found = view.lookup(epoch, mergeable, &keys, (&[0, 1, 2, 3], view.schema()));
             let all: Vec<RecordBatch> = rows
                 .iter()
                 .flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1)))
                 .filter(|r| wanted.contains(&World::key_of(r)))
                 .collect();
-            assert_eq!(found, bag(&all));
+            assert_eq!(bag(&[found.unwrap()]), bag(&all));
         }
         self.check_lookups_by_index(rng, (epoch, mergeable), &rows);
         let (mut answer, mut read_back) = (Durable::default(), view_table(self.shape));
@@ -262,7 +262,8 @@ impl World {
             |rng: &mut Random, c: &usize| column(rng, schema().field(*c).data_type(), 1, 5, true);
         let values: Vec<ArrayRef> = by.iter().map(|c| value(rng, c)).collect();
         let wanted = texts(&values, 1).remove(0);
-        let found = view.lookup_by(epoch, mergeable, by, &values, &[0, 1, 2, 3]);
+        let every = (&[0, 1, 2, 3][..], view.schema());
+        let found = view.lookup_by(epoch, mergeable, (by, &values), every);
         let every = rows
             .iter()
             .flat_map(|b| (0..b.num_rows()).map(|i| b.slice(i, 1)));
@@ -490,7 +491,9 @@ fn a_lookup_finds_rows_of_large_groups() {
         ]
     };
     let value = |epoch, j| {
-        let rows = view.lookup(Epoch(epoch), Epoch(1), &key(j), &[2]).unwrap();
+        let schema = Arc::new(view.schema().project(&[2]).unwrap());
+        let rows = view.lookup(Epoch(epoch), Epoch(1), &key(j), (&[2], &schema));
+        let rows = rows.unwrap();
         texts(rows.columns(), rows.num_rows())
     };
     view.sum_pending(&[Epoch(1), Epoch(3)]);
