@@ -41,14 +41,15 @@ use crate::bind::{Registry, table_key};
 use crate::coerce::{SessionZone, Stop, analyzer_rules};
 use crate::error::external;
 use crate::fold::fold_plan;
+use arrow_schema::DataType;
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{
-    Dependency, FunctionalDependence, FunctionalDependencies, JoinType, NullEquality, Result,
-    ScalarValue,
+    DFSchema, Dependency, FunctionalDependence, FunctionalDependencies, JoinType, NullEquality,
+    Result, ScalarValue, internal_err,
 };
 use datafusion_expr::expr::{Exists, InSubquery};
 use datafusion_expr::expr_rewriter::NamePreserver;
-use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery};
+use datafusion_expr::logical_plan::{Aggregate, Distinct, Subquery, Union};
 use datafusion_expr::utils::{
     conjunction, merge_schema, split_conjunction, split_conjunction_owned,
 };
@@ -347,6 +348,61 @@ fn size(expr: &Expr) -> Result<usize> {
     Ok(size)
 }
 
+/// Unions in unions of the same types as one. DataFusion has a rule for that, which looks at all
+/// inputs again for each UNION ALL between them: of a thousand, for half a second.
+#[derive(Debug)]
+struct FlatUnions;
+
+impl OptimizerRule for FlatUnions {
+    fn name(&self) -> &str {
+        "flat_unions"
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::BottomUp)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        let LogicalPlan::Union(Union { inputs, schema }) = plan else {
+            return Ok(Transformed::no(plan));
+        };
+        let types = |schema: &DFSchema| -> Vec<DataType> {
+            let fields = schema.fields().iter();
+            fields.map(|f| f.data_type().clone()).collect()
+        };
+        let wanted = types(&schema);
+        let (mut flat, mut found) = (Vec::new(), false);
+        for input in inputs {
+            match input.as_ref() {
+                LogicalPlan::Union(inner) if types(&inner.schema) == wanted => {
+                    found = true;
+                    let LogicalPlan::Union(inner) = Arc::unwrap_or_clone(input) else {
+                        return internal_err!("a union is none");
+                    };
+                    match flat.is_empty() {
+                        true => flat = inner.inputs,
+                        false => flat.extend(inner.inputs),
+                    }
+                }
+                _ => flat.push(input),
+            }
+        }
+        let union = LogicalPlan::Union(Union {
+            inputs: flat,
+            schema,
+        });
+        Ok(Transformed::new_transformed(union, found))
+    }
+}
+
 /// `x IN (a, b)` of columns as `x = a OR x = b`: DataFusion's simplification of two lists side by
 /// side takes expressions that are written differently for different values, which constants are by
 /// then. What is volatile is evaluated once a row, and stays.
@@ -423,9 +479,10 @@ pub fn ad_hoc_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
             vec![rule]
         }
     };
-    let first: Arc<dyn OptimizerRule + Send + Sync> = Arc::new(PlainLists);
+    let first: [Arc<dyn OptimizerRule + Send + Sync>; 2] =
+        [Arc::new(PlainLists), Arc::new(FlatUnions)];
     let rest = Optimizer::new().rules.into_iter().flat_map(sound);
-    stopping(std::iter::once(first).chain(rest).collect())
+    stopping(first.into_iter().chain(rest).collect())
 }
 
 /// The rules with a look, before each, at whether anybody waits for the plan, and with what is true

@@ -18,13 +18,11 @@ pub struct Positions {
 impl Positions {
     /// Of a text.
     pub fn new(sql: &str) -> Positions {
-        let mut starts = vec![0];
-        starts.extend(
-            sql.chars()
-                .enumerate()
-                .filter(|(_, c)| *c == '\n')
-                .map(|(i, _)| i + 1),
-        );
+        let (mut starts, mut at) = (vec![0], 0);
+        for line in sql.split_inclusive('\n') {
+            at += line.chars().count();
+            starts.extend(line.ends_with('\n').then_some(at));
+        }
         Positions {
             starts: Arc::new(starts),
             end: sql.trim_end().chars().count() + 1,

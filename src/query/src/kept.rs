@@ -1,5 +1,6 @@
 //! Statements that cost no plan: lookups by key ([`point`]), writes by key
-//! ([`crate::dml::by_key`]), and queries whose plans are kept ([`plans`]).
+//! ([`crate::dml::by_key`]), and queries whose plans are kept ([`plans`]), some of them for
+//! whatever values a query has.
 //!
 //! A prepared statement keeps its own form. A client that writes its constants into the text sends
 //! another text each time, so a session keeps forms by the texts without constants
@@ -15,7 +16,12 @@ use crate::dml::by_key;
 use crate::outcome::{Outcome, Rows, Status};
 use crate::parameters::Parameter;
 use crate::serving::point;
+<<<<<<< HEAD
 use datafusion::sql::sqlparser::ast::Statement;
+=======
+use crate::serving::slots::may_have_slots;
+use datafusion::sql::sqlparser::ast::{Expr, Statement};
+>>>>>>> wb
 use normalised::{Normalised, normalised};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +34,13 @@ pub enum Kept {
     Lookup(point::Kept),
     /// An INSERT, UPDATE or DELETE.
     Write(by_key::Kept),
+    /// A SELECT whose plan may take other values, and what it looks up if it is of that form.
+    Query {
+        /// Its text.
+        text: String,
+        /// What it looks up.
+        lookup: Option<point::Kept>,
+    },
 }
 
 impl Kept {
@@ -57,16 +70,32 @@ impl Texts {
         if let Some(known) = self.0.get(&text) {
             return known.clone();
         }
-        let parsed = tidemark_planner::parse(&text).unwrap_or_default();
-        let known = match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
-            Ok(StatementKind::Sql(sql)) => Kept::of(&sql).map(Arc::new),
-            _ => None,
-        };
+        let known = parsed(&text).and_then(|sql| {
+            let query = |lookup| Kept::Query {
+                text: text.clone(),
+                lookup,
+            };
+            match (Kept::of(&sql), may_have_slots(&sql)) {
+                (Some(Kept::Lookup(lookup)), true) => Some(query(Some(lookup))),
+                (None, true) => Some(query(None)),
+                (kept, _) => kept,
+            }
+        });
+        let known = known.map(Arc::new);
         if self.0.len() >= TEXTS_MAX {
             self.0.clear();
         }
         self.0.insert(text, known.clone());
         known
+    }
+}
+
+/// The tree of a text that is one statement.
+fn parsed(text: &str) -> Option<Statement> {
+    let parsed = tidemark_planner::parse(text).ok()?;
+    match <[_; 1]>::try_from(parsed).map(|[one]| one.kind) {
+        Ok(StatementKind::Sql(sql)) => Some(*sql),
+        _ => None,
     }
 }
 
@@ -84,6 +113,15 @@ impl Asker {
             }
             // Its future is larger than a lookup's, which is not to carry it.
             Kept::Write(kept) => Box::pin(self.write_by_key(kept, parameters)).await,
+            Kept::Query { text, lookup } => {
+                if let Some(lookup) = lookup
+                    && let Some(rows) = self.look_up(lookup, parameters).await?
+                {
+                    return Ok(Some(Outcome::Rows(rows)));
+                }
+                let run = self.run_with_values(text, parameters, || parsed(text));
+                Ok(Box::pin(run).await?.map(Outcome::Rows))
+            }
         }
     }
 

@@ -52,6 +52,13 @@ impl Asker {
         if let Some(rows) = self.run_again(&statement.text, parameters).await? {
             return Ok(Outcome::Rows(rows));
         }
+        if !parameters.is_empty() && matches!(sql, ast::Statement::Query(_)) {
+            let tree = || Some(sql.clone());
+            let run = self.run_with_values(&statement.text, parameters, tree);
+            if let Some(rows) = run.await? {
+                return Ok(Outcome::Rows(rows));
+            }
+        }
         self.run_bound(sql, statement, parameters, true).await
     }
 

@@ -1,5 +1,6 @@
 """Queries whose plans are kept, and lookups by arrays of keys: the answers are those of a statement that is planned, whatever happened in between."""
 
+import random
 import re
 import time
 
@@ -81,6 +82,122 @@ def test_parameters_are_part_of_what_is_kept(server, table):
             for value in (2, 2.5, 10**12):
                 expected = server.query(f"SELECT count(*) FROM {table} WHERE x + 0 < {value}")
                 assert session.execute(f"SELECT count(*) FROM {table} WHERE x < %s", (value,), prepare=True).fetchall() == expected
+
+
+# Constants that decide more than which rows pass a condition, and others.
+SHAPES = [
+    "SELECT count(*), sum(x) FROM {t} WHERE g = {c}",
+    "SELECT count(*), sum(x) FROM {t} WHERE {c} < x AND NOT g = {c}",
+    "SELECT g, count(*) AS n, avg(x) FROM {t} WHERE x BETWEEN {c} AND {c} OR s = {s} GROUP BY g ORDER BY g LIMIT {few}",
+    "SELECT count(*), min(s), max(at) FROM {t} WHERE g > {c} AND g > {c} AND g <= {c}",
+    "SELECT count(*) FROM {t} WHERE g = {c} AND {c} = g",
+    "SELECT count(*) FROM {t} WHERE small = {c} OR small >= {c}",
+    "SELECT count(*), sum(f) FROM {t} WHERE f > {c}",
+    "SELECT count(*) FROM {t} WHERE m > {c} AND g <> {c}",
+    "SELECT count(*) FROM {t} WHERE code = {s} OR name < {s}",
+    "SELECT {c}, max(x) + {c}, {s} FROM {t} WHERE g = {c}",
+    "SELECT g, x FROM {t} WHERE g = {c} ORDER BY {few} DESC, k LIMIT {few} OFFSET {few}",
+    "SELECT x / {c} AS ratio FROM {t} WHERE g = {c} ORDER BY 1, k",
+    "SELECT count(*) FROM {t} WHERE g <> 0 AND x / g > {c} AND g < {c}",
+    "SELECT count(*) FROM {t} WHERE x % {c} = {c}",
+    "SELECT count(*) FROM {t} WHERE s LIKE {s} AND s <> {s}",
+    "SELECT count(*) FROM {t} WHERE g IN ({c}, {c}) AND s = {s}",
+    "SELECT count(*) FROM {t} WHERE g = {c} AND s IN ({s}, {s}, {s}, {s})",
+    "SELECT round(avg(x), {few}), upper(min(s)) FROM {t} WHERE s >= {s}",
+    "SELECT date_trunc('day', at), count(*) FROM {t} WHERE at < {m} AND g < {c} GROUP BY 1 ORDER BY 1",
+    "SELECT g, sum(x) FROM {t} WHERE s <> {s} GROUP BY {few} HAVING count(*) > {c} ORDER BY {few}",
+    "SELECT g + {c} AS h, count(*) FROM {t} WHERE x > {c} GROUP BY g + {c} ORDER BY h",
+    "SELECT DISTINCT s FROM {t} WHERE g = {c} ORDER BY s",
+    "SELECT n, x FROM {v} WHERE n >= {c} AND g <> {c} ORDER BY g",
+    "SELECT count(*) FROM {t} WHERE k = {c} AND x > {c}",
+    "SELECT count(*) FROM {t} AS a JOIN {v} AS b ON a.g = b.g WHERE a.g = {c}",
+    "SELECT count(*) FROM {t} WHERE g = {c} UNION ALL SELECT count(*) FROM {v} WHERE g = {c} ORDER BY 1",
+    "SELECT count(*) FILTER (WHERE x > {c}) FROM {t} WHERE g < {c}",
+    "SELECT count(*) FROM {t} WHERE CASE WHEN g = {c} THEN x > {c} ELSE true END",
+    "SELECT sum(n) FROM (SELECT s, count(*) AS n FROM {t} WHERE g = {c} GROUP BY s) AS each",
+]
+PARTS = {
+    "c": [*map(str, range(12)), *map(str, range(12)), "-1", "-3", "100", "300", "70000", "3000000000", "99999999999999999999", "'3'", "'x'", "NULL", "2.5", "true", "'2024-01-01'"],
+    "s": ["'s1'", "'s2'", "'s3'", "'s%'", "''", "'it''s'", "'ab'", "'ab '", "'longer than the column'", "5", "NULL"],
+    "few": ["0", "1", "1", "2", "2", "3", "-1", "'1'", "9"],
+    "m": ["'2024-01-03'", "'2024-01-05 12:00'", "'infinity'", "'yesterday'", "'no'", "7"],
+}
+
+
+def outcome(session, query):
+    try:
+        cursor = session.execute(query)
+        return [(c.name, c.type_code, c.internal_size) for c in cursor.description], cursor.fetchall()
+    except psycopg.Error as e:
+        return e.sqlstate, e.diag.message_primary
+
+
+@pytest.fixture
+def wide(server, table):
+    """The table with columns of more types."""
+    server.query(f"CREATE TABLE {table}_w (k INT PRIMARY KEY, g INT, x BIGINT, s TEXT, at TIMESTAMPTZ, small SMALLINT, f DOUBLE PRECISION, m NUMERIC(9,2), code CHAR(3), name VARCHAR(5))")
+    server.query(f"INSERT INTO {table}_w SELECT k, CASE WHEN k % 13 <> 0 THEN g END, x, s, at, k % 11, k / 4.0, k / 3.0, substr(s, 1, 2), s FROM {table}")
+    yield f"{table}_w"
+    server.query(f"DROP TABLE {table}_w")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_other_constants_the_answer_is_that_of_a_statement_that_is_planned(server, table, wide, seed):
+    dice = random.Random(seed)
+    with server.connect() as session, server.connect() as planned:
+        for _ in range(60):
+            # A few at a time, so that plans are not given up.
+            for shape in dice.sample(SHAPES, 5):
+                for _ in range(4):
+                    query = re.sub(r"\{(c|s|few|m)\}", lambda part: dice.choice(PARTS[part[1]]), shape)
+                    query = query.replace("{t}", wide).replace("{v}", f"{table}_v")
+                    expected = outcome(planned, query.replace("SELECT", f"SELECT /* {dice.random()} */", 1))
+                    assert outcome(session, query) == expected, query
+
+
+def test_constants_that_are_new_each_time_need_no_plan(server, table):
+    queries = [
+        "SELECT count(*), sum(x) FROM {t} WHERE g = {n}",
+        "SELECT g, max(x) FROM {t} WHERE x > {n} AND s <> 's{n}' GROUP BY g ORDER BY 2 DESC LIMIT 3",
+        "SELECT sum(n) FROM {v} WHERE n <> {n}",
+    ]
+    with server.connect() as session:
+        for query in queries:
+            query = query.replace("{t}", table).replace("{v}", f"{table}_v")
+            before = plannings(server)
+            for n in range(60):
+                session.execute(query.replace("{n}", str(n)), prepare=False)
+            assert plannings(server) - before < 30, query
+            values = query.count("{n}")
+            query = query.replace("'s{n}'", "%s").replace("{n}", "%s")
+            before = plannings(server)
+            for n in range(60):
+                session.execute(query, (n, f"s{n}")[:values], prepare=True)
+            assert plannings(server) - before < 30, query
+        # Rows are looked up by a key when the query is planned.
+        for n in range(5):
+            assert session.execute(f"SELECT count(*), max(x) FROM {table} WHERE k = {n} AND x > -{n}").fetchone() == (min(n, 1), n * 3 if n else None)
+
+
+def test_other_constants_see_the_rows_of_now(server, table):
+    with server.connect() as session:
+        def ask(g):
+            return session.execute(f"SELECT count(*), sum(x) FROM {table} WHERE g = {g}").fetchone()
+
+        assert [ask(g) for g in range(3)] == [(50, 38250), (50, 36900), (50, 37050)]
+        session.execute(f"DELETE FROM {table} WHERE g = 4")
+        assert ask(4) == (0, None)
+        with session.transaction():
+            session.execute(f"INSERT INTO {table} (k, g, x) VALUES (9001, 4, 5)")
+            assert ask(4) == (1, 5)
+            session.execute(f"UPDATE {table} SET x = 6 WHERE k = 9001")
+            assert ask(4) == (1, 6)
+        assert ask(4) == (1, 6)
+        session.execute(f"ALTER TABLE {table} RENAME TO {table}_r")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            ask(4)
+        session.execute(f"ALTER TABLE {table}_r RENAME TO {table}")
+        assert ask(4) == (1, 6)
 
 
 def test_what_a_kept_plan_depends_on_may_change(server, table, unique):

@@ -2,9 +2,9 @@
 //!
 //! One transaction holds whole epochs, or a part of a large one, and their marker (`marker`), so
 //! what was delivered and what is known to be delivered cannot differ. A Kafka transaction cannot
-//! be resumed, so start, failure, fencing and unknown outcome all take the same steps: new producers
-//! under the same transactional ids (which are made of cluster and sink, and so fence whoever wrote
-//! before), then the marker is read, and the caller sends what it does not cover.
+//! be resumed, so start, failure, fencing and unknown outcome all take the same steps: new
+//! producers under the same transactional ids (which are made of cluster and sink, and so fence
+//! whoever wrote before), then the marker is read, and the caller sends what it does not cover.
 //!
 //! Two producers take turns, each with a transactional id of its own. A broker writes the ends of a
 //! transaction into its partitions after it has answered that it is committed, and until then the

@@ -2,6 +2,7 @@
 //! rule is the first, before others write extremes of their own; a plan that is analyzed again has
 //! those too, and they are let be.
 
+use super::typing::Typed;
 use crate::error::external;
 use crate::types::{JSONB, UUID, sql_type_name};
 use arrow_schema::DataType;
@@ -9,7 +10,7 @@ use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::utils::merge_schema;
-use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
+use datafusion_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 use datafusion_optimizer::AnalyzerRule;
 use tidemark_common::{Error, SqlState};
 

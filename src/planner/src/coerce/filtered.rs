@@ -3,10 +3,11 @@
 //! DataFusion's aggregates and the stream operators compute arguments before they look at the
 //! filter, so an argument that may fail becomes `CASE WHEN filter THEN argument END`.
 
+use super::typing::Typed;
 use datafusion_common::config::ConfigOptions;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
-use datafusion_expr::{Case, Cast, Expr, ExprSchemable, LogicalPlan};
+use datafusion_expr::{Case, Cast, Expr, LogicalPlan};
 use datafusion_optimizer::AnalyzerRule;
 
 /// The rule; it comes when types are final.

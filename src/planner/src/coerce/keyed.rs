@@ -50,9 +50,7 @@ impl AnalyzerRule for Keyed {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        Ok(plan
-            .transform_up_with_subqueries(|node| self.node(node))?
-            .data)
+        Ok(super::rewrite_up(plan, &mut |node, below| self.node(node, below))?.data)
     }
 }
 
@@ -83,8 +81,8 @@ fn is_interval(data_type: &DataType) -> bool {
 }
 
 impl Keyed {
-    fn node(&self, node: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-        let node = super::rewrite_node(node, |e, schema| self.expression(e, schema))?;
+    fn node(&self, node: LogicalPlan, below: bool) -> Result<Transformed<LogicalPlan>> {
+        let node = super::rewrite_node(node, below, |e, schema| self.expression(e, schema))?;
         node.transform_data(|node| match node {
             LogicalPlan::Sort(sort) => self.sort(sort),
             LogicalPlan::Join(join) => self.join(join),

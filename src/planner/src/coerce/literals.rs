@@ -12,6 +12,7 @@ use super::calls::Calls;
 use super::late;
 use super::numerics::common_type;
 use super::recursive;
+use super::typing::Typed;
 use super::unions;
 use crate::signatures;
 use crate::types::NUMERIC;
@@ -25,8 +26,8 @@ use datafusion_expr::logical_plan::Subquery;
 use datafusion_expr::logical_plan::builder::unnest_with_options;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{
-    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, RecursiveQuery,
-    WindowFunctionDefinition, cast, lit,
+    BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, RecursiveQuery, WindowFunctionDefinition,
+    cast, lit,
 };
 use datafusion_optimizer::AnalyzerRule;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl AnalyzerRule for Literals {
         "literals"
     }
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let plan = narrow(plan, &mut Vec::new(), &self.calls)?;
+        let plan = narrow(plan, &mut Vec::new(), &self.calls)?.data;
         if self.first {
             return super::rewrite_expressions(plan, |e, schema| self.following(e, schema));
         }
@@ -124,12 +125,18 @@ fn is_bound_bigint(call: &ScalarFunction) -> bool {
 }
 
 /// Rewrites a plan whose subqueries may refer to rows of `outer`, innermost last.
-fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result<LogicalPlan> {
+fn narrow(
+    plan: LogicalPlan,
+    outer: &mut Vec<DFSchema>,
+    calls: &Calls,
+) -> Result<Transformed<LogicalPlan>> {
     let bound = plan.schema().clone();
-    let plan = plan
-        .map_children(|child| narrow(child, outer, calls).map(Transformed::yes))?
-        .data;
-    match plan {
+    let Transformed {
+        data: plan,
+        transformed: below,
+        ..
+    } = plan.map_children(|child| narrow(child, outer, calls))?;
+    let narrowed = match plan {
         // The types of the working table were fixed at binding: both terms keep them.
         LogicalPlan::RecursiveQuery(query) => {
             let types: Vec<_> = bound
@@ -138,13 +145,13 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
                 .map(|f| Some(f.data_type().clone()))
                 .collect();
             recursive::check(&query)?;
-            Ok(LogicalPlan::RecursiveQuery(RecursiveQuery {
+            LogicalPlan::RecursiveQuery(RecursiveQuery {
                 static_term: Arc::new(with_types(query.static_term.as_ref(), &types)?),
                 recursive_term: Arc::new(with_types(query.recursive_term.as_ref(), &types)?),
                 ..query
-            }))
+            })
         }
-        LogicalPlan::Union(union) => unions::typed(union),
+        LogicalPlan::Union(union) => unions::typed(union)?,
         LogicalPlan::Values(mut values) => {
             let none = DFSchema::empty();
             for value in values.values.iter_mut().flatten() {
@@ -164,7 +171,7 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
             let common = columns.map(|c| common_of(&values.values, c));
             let common: Vec<Option<DataType>> = common.collect();
             if !wide.contains(&true) && common.iter().all(Option::is_none) {
-                return Ok(LogicalPlan::Values(values));
+                return Ok(Transformed::yes(LogicalPlan::Values(values)));
             }
             let value = |(c, e): (usize, Expr)| match (&common[c], settled_integer(&e)) {
                 (_, Some(integer)) if wide[c] => integer.clone(),
@@ -177,21 +184,20 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
                 .into_iter()
                 .map(|row| row.into_iter().enumerate().map(value).collect())
                 .collect();
-            LogicalPlanBuilder::values(rows)?.build()
+            LogicalPlanBuilder::values(rows)?.build()?
         }
         // The numbers there count rows, or are positions.
         LogicalPlan::Limit(_) => {
             let none = DFSchema::empty();
-            Ok(plan
-                .map_expressions(|e| late::resolve(e, &none, calls))?
-                .data)
+            plan.map_expressions(|e| late::resolve(e, &none, calls))?
+                .data
         }
         // Its columns have the types of the lists' elements.
         LogicalPlan::Unnest(unnest) => unnest_with_options(
             unnest.input.as_ref().clone(),
             unnest.exec_columns,
             unnest.options,
-        ),
+        )?,
         plan => {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
@@ -199,11 +205,18 @@ fn narrow(plan: LogicalPlan, outer: &mut Vec<DFSchema>, calls: &Calls) -> Result
                 let name = names.save(&expr);
                 let narrowed = expression(expr, &schema, outer, calls)?;
                 let resolved = narrowed.transform_data(|e| late::resolve(e, &schema, calls))?;
-                Ok(resolved.update_data(|e| name.restore(e)))
+                Ok(match resolved.transformed {
+                    true => resolved.update_data(|e| name.restore(e)),
+                    false => resolved,
+                })
             })?;
-            rewritten.data.recompute_schema()
+            if !below && !rewritten.transformed {
+                return Ok(rewritten);
+            }
+            rewritten.data.recompute_schema()?
         }
-    }
+    };
+    Ok(Transformed::yes(narrowed))
 }
 
 /// The values that a window function looks at; its other arguments count rows.
@@ -317,7 +330,7 @@ fn inner(
         .map(|e| expression(e.clone(), schema, &mut vec![schema.clone()], calls).map(|e| e.data))
         .collect::<Result<_>>()?;
     Ok(Subquery {
-        subquery: Arc::new(plan?),
+        subquery: Arc::new(plan?.data),
         outer_ref_columns,
         ..subquery
     })

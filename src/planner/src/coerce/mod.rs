@@ -76,6 +76,7 @@ pub(crate) use calls::Calls;
 pub use looked_up::KeyOf;
 pub(crate) use numerics::{DISTINCT, DOUBLE, KEEP, MERGED, NEGATE, NOT_DISTINCT};
 pub(crate) use recursive::MARK;
+pub use typing::type_of;
 pub use zones::SessionZone;
 
 use crate::error::external;
@@ -103,28 +104,49 @@ fn rewrite_expressions(
     plan: LogicalPlan,
     rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<LogicalPlan> {
-    Ok(plan
-        .transform_up_with_subqueries(|node| rewrite_node(node, &rewrite))?
-        .data)
+    Ok(rewrite_up(plan, &mut |node, below| rewrite_node(node, below, &rewrite))?.data)
 }
 
-/// The same for the expressions of one node.
+/// Rewrites every node of a plan and of its subqueries from the inside out; each is told whether
+/// anything below it was changed. Where nothing was, its types are what they were, and need not be
+/// computed anew: DataFusion writes out the name of every part of an expression for that.
+pub fn rewrite_up(
+    plan: LogicalPlan,
+    rewrite: &mut impl FnMut(LogicalPlan, bool) -> Result<Transformed<LogicalPlan>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let inside = plan.map_subqueries(|inner| rewrite_up(inner, rewrite))?;
+    let below = inside.transform_sibling(|node| node.map_children(|c| rewrite_up(c, rewrite)))?;
+    let changed = below.transformed;
+    let node = rewrite(below.data, changed)?;
+    Ok(Transformed::new_transformed(
+        node.data,
+        changed || node.transformed,
+    ))
+}
+
+/// The same for the expressions of one node; `below`: whether anything below it was changed.
 fn rewrite_node(
     node: LogicalPlan,
+    below: bool,
     rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&node.inputs());
     let names = NamePreserver::new(&node);
     let rewritten = node.map_expressions(|expr| {
         let name = names.save(&expr);
-        Ok(expr
-            .transform_up(|e| {
-                wanted()?;
-                rewrite(e, &schema)
-            })?
-            .update_data(|e| name.restore(e)))
+        let rewritten = expr.transform_up(|e| {
+            wanted()?;
+            rewrite(e, &schema)
+        })?;
+        Ok(match rewritten.transformed {
+            true => rewritten.update_data(|e| name.restore(e)),
+            false => rewritten,
+        })
     })?;
-    rewritten.map_data(LogicalPlan::recompute_schema)
+    match below || rewritten.transformed {
+        true => rewritten.map_data(LogicalPlan::recompute_schema),
+        false => Ok(rewritten),
+    }
 }
 
 /// What binds operators over our own types.

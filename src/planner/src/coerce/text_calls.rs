@@ -2,11 +2,12 @@
 //! integers. Operands of other types stay with the operator, whose error tells that there is none.
 
 use super::Calls;
+use super::typing::Typed;
 use crate::types::BPCHAR;
 use arrow_schema::DataType;
 use datafusion_common::{DFSchema, Result, ScalarValue};
 use datafusion_expr::planner::{PlannerResult, RawBinaryExpr};
-use datafusion_expr::{Expr, ExprSchemable, Like, Operator};
+use datafusion_expr::{Expr, Like, Operator};
 use datafusion_sql::sqlparser::ast::BinaryOperator;
 
 /// The function that an operator is.

@@ -34,6 +34,7 @@ fn is_certain(expr: &Expr) -> bool {
         Expr::Column(_)
         | Expr::OuterReferenceColumn(..)
         | Expr::Literal(..)
+        | Expr::Placeholder(_)
         | Expr::Not(_)
         | Expr::IsNull(_)
         | Expr::IsNotNull(_)

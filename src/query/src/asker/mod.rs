@@ -15,6 +15,7 @@ use crate::outcome::Status;
 use crate::privileges;
 use crate::serving::Serving;
 use crate::serving::plans::Plans;
+use crate::serving::slots::KnownSlots;
 use crate::settings::Settings;
 use crate::snapshot::Lists;
 use datafusion::execution::SessionState;
@@ -51,6 +52,8 @@ pub struct Asker {
     prepared: Arc<dyn Lists>,
     /// Plans of its last queries.
     pub(crate) plans: Plans,
+    /// What their texts leave open.
+    pub(crate) known_slots: KnownSlots,
     /// What the running statement's functions leave to do.
     effects: Vec<Arc<Effects>>,
     announcements: Announcements,
@@ -100,6 +103,7 @@ impl Asker {
             voice,
             prepared,
             plans: Plans::default(),
+            known_slots: KnownSlots::default(),
             effects: Vec::new(),
             announcements: Announcements::default(),
             transaction_number: Arc::default(),

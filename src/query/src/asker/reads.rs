@@ -3,10 +3,12 @@
 use super::Asker;
 use crate::outcome::{RowStream, Rows, Tag};
 use crate::serving::query::{check_select_lists, plan_to_run};
+use crate::serving::slots::{self, Slot};
 use crate::serving::threads::Taker;
 use crate::serving::{named, names, reads, threads};
 use crate::snapshot::Snapshot;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -113,15 +115,28 @@ impl Asker {
         let (plan, physical) = self
             .planned(move |state| plan_to_run(state, &snapshot, tree))
             .await?;
-        let columns: Vec<String> = plan
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().clone())
-            .collect();
-        let names = names::output_names(sql, &columns);
-        let schema = named(&names::with_casts(&plan), &physical.schema(), Some(names))?;
+        let schema = columns_of(sql, &plan, &physical)?;
         Ok((physical, schema))
+    }
+
+    /// The same of a query with open parameters; `None` for one that has no plan for all values.
+    pub(crate) async fn plan_open_select(
+        &mut self,
+        snapshot: Snapshot,
+        sql: &ast::Statement,
+        slots: &Arc<[Slot]>,
+        values: &[ScalarValue],
+    ) -> Result<Option<(Arc<dyn ExecutionPlan>, SchemaRef)>> {
+        self.state.mark_start_execution();
+        let (tree, slots, values) = (sql.clone(), slots.clone(), values.to_vec());
+        let work =
+            move |state: &SessionState| slots::plan(state, &snapshot, &tree, &slots, &values);
+        let planned = self.planned(work).await?;
+        let with_columns = |(plan, physical)| {
+            let schema = columns_of(sql, &plan, &physical)?;
+            Ok((physical, schema))
+        };
+        planned.map(with_columns).transpose()
     }
 
     /// Runs `work` on a planning thread, with this session's functions and in its time zone.
@@ -149,4 +164,16 @@ impl Asker {
             .await
             .ok()
     }
+}
+
+/// The columns of a query's result.
+fn columns_of(
+    sql: &ast::Statement,
+    plan: &LogicalPlan,
+    physical: &Arc<dyn ExecutionPlan>,
+) -> Result<SchemaRef> {
+    let fields = plan.schema().fields().iter();
+    let columns: Vec<String> = fields.map(|f| f.name().clone()).collect();
+    let names = names::output_names(sql, &columns);
+    named(&names::with_casts(plan), &physical.schema(), Some(names))
 }

@@ -15,9 +15,9 @@ pub struct Normalised {
     pub constants: Vec<Parameter>,
 }
 
-/// A single SELECT, INSERT, UPDATE or DELETE of plain words, signs and constants, operators only in
-/// the last three; `None` for whatever else there may be in a text, comments and strings with
-/// escapes for example.
+/// A single SELECT, INSERT, UPDATE or DELETE of plain words, signs and constants; `None` for
+/// whatever else there may be in a text, comments and strings with escapes for example, and for a
+/// SELECT with fractions or subtracted constants.
 pub fn normalised(text: &str) -> Option<Normalised> {
     let bytes = text.as_bytes();
     let first = |word: &[u8]| bytes[..6].eq_ignore_ascii_case(word);
@@ -43,8 +43,8 @@ pub fn normalised(text: &str) -> Option<Normalised> {
             b'\'' => taken.string(rest)?,
             b'"' => taken.quoted_name(rest)?,
             b'=' | b',' | b'(' | b')' | b'*' | b'.' => taken.sign(*byte),
-            b'[' | b']' | b':' if !writes => taken.sign(*byte),
-            b'+' | b'/' | b'%' | b'|' if writes && !rest.starts_with("/*") => taken.sign(*byte),
+            b'[' | b']' | b':' | b'<' | b'>' | b'!' if !writes => taken.sign(*byte),
+            b'+' | b'/' | b'%' | b'|' if !rest.starts_with("/*") => taken.sign(*byte),
             b';' if rest[1..].trim().is_empty() => break,
             _ => return None,
         };
@@ -82,8 +82,12 @@ impl Normalised {
     /// A minus is one of the number behind it where no operand stands before it.
     fn minus(&mut self, rest: &str, writes: bool) -> Option<usize> {
         let before = self.text.trim_end().as_bytes().last();
-        if !matches!(before, Some(b'=' | b',' | b'(')) {
-            return (writes && !rest.starts_with("--")).then(|| self.sign(b'-'));
+        if !matches!(before, Some(b'=' | b',' | b'(' | b'<' | b'>')) {
+            let of_constant = rest[1..]
+                .trim_start()
+                .starts_with(|c: char| c.is_ascii_digit());
+            let is_sign = !rest.starts_with("--") && (writes || !of_constant);
+            return is_sign.then(|| self.sign(b'-'));
         }
         let length = number_length(&rest[1..], writes)?;
         let value = Value::Number(rest[1..=length].into(), false);
@@ -180,6 +184,11 @@ mod tests {
                 "SELECT a FROM t WHERE k = ANY ('{1,2}'::int[])",
                 "SELECT a FROM t WHERE k = ANY ($1::int[])",
                 vec!["'{1,2}'"],
+            ),
+            (
+                "SELECT g, sum(a) - sum(b) FROM t WHERE a <> 5 AND b>=-3 OR 'x' <= c||'y' LIMIT 7",
+                "SELECT g, sum(a) - sum(b) FROM t WHERE a <> $1 AND b>=$2 OR $3 <= c||$4 LIMIT $5",
+                vec!["5", "-3", "'x'", "'y'", "7"],
             ),
             (
                 "INSERT INTO t VALUES (1, -2.5, 'x')",

@@ -35,7 +35,10 @@ impl AnalyzerRule for MissingRows {
                     Expr::ScalarSubquery(subquery) => nullable(subquery),
                     other => Ok(Transformed::no(other)),
                 })?;
-                Ok(changed.update_data(|e| name.restore(e)))
+                Ok(match changed.transformed {
+                    true => changed.update_data(|e| name.restore(e)),
+                    false => changed,
+                })
             })?;
             match changed.transformed {
                 true => changed.map_data(LogicalPlan::recompute_schema),

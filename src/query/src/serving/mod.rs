@@ -30,6 +30,7 @@ pub mod series;
 mod session_functions;
 pub(crate) mod sight;
 mod sizes;
+pub(crate) mod slots;
 pub mod system;
 pub mod system_arrays;
 pub mod system_columns;
@@ -241,10 +242,12 @@ pub fn plan(
 
 /// Optimises and plans how to run, on a planning thread.
 pub fn physical_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
-    let optimized = optimized(state, plan)?;
-    let planned = state
-        .query_planner()
-        .create_physical_plan(&optimized, state);
+    physical_of(state, &optimized(state, plan)?)
+}
+
+/// Plans how to run what is optimised, on a planning thread.
+fn physical_of(state: &SessionState, optimized: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+    let planned = state.query_planner().create_physical_plan(optimized, state);
     within(FOLDED_BYTES_MAX, || planning::wait(planned)).map_err(from_planning)
 }
 

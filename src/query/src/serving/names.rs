@@ -38,13 +38,14 @@ fn separate(body: &mut SetExpr, all: bool) {
                 if let SelectItem::UnnamedExpr(expr) = item {
                     let unqualified_column =
                         matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-                    if !seen.insert(expr.to_string())
+                    // The text of a constant may be long.
+                    let without_name = matches!(
+                        expr,
+                        Expr::Value(_) | Expr::Subquery(_) | Expr::Exists { .. }
+                    );
+                    if without_name
+                        || !seen.insert(expr.to_string())
                         || all && (wildcard || !unqualified_column)
-                        || (!unqualified_column
-                            && matches!(
-                                expr,
-                                Expr::Value(_) | Expr::Subquery(_) | Expr::Exists { .. }
-                            ))
                     {
                         *item = SelectItem::ExprWithAlias {
                             expr: expr.clone(),

@@ -2,13 +2,14 @@
 //! several times as long as running it, and dashboards and drivers send the same ones again and
 //! again.
 //!
-//! A plan is kept by the text of its query and the values of the parameters, and runs again as long
-//! as a planning would give the same: the catalog, which has the relations, their indexes, who may
-//! read them and which jobs stand still, is the same one, and the settings are equal. What else a
-//! planning may depend on is kept out by a list of what such a query may say ([`relations_of`]):
-//! functions whose value is their arguments' alone, no moments by words (`'now'`), no system tables
-//! and plain views, no locks. What a plan itself looks up while it is made (rows by key) is not
-//! kept either ([`runs_again`]). The rows are those of each run ([`super::sight`]).
+//! A plan is kept by the text of its query and the values of the parameters, but for those that
+//! have slots in it ([`super::slots`]), and runs again as long as a planning would give the same:
+//! the catalog, which has the relations, their indexes, who may read them and which jobs stand
+//! still, is the same one, and the settings are equal. What else a planning may depend on is kept
+//! out by a list of what such a query may say ([`relations_of`]): functions whose value is their
+//! arguments' alone, no moments by words (`'now'`), no system tables and plain views, no locks.
+//! What a plan itself looks up while it is made (rows by key) is not kept either ([`runs_again`]).
+//! The rows are those of each run ([`super::sight`]).
 
 use crate::identifiers::fold;
 use crate::settings::Settings;
@@ -99,6 +100,13 @@ pub(crate) struct Plan {
     pub physical: Arc<dyn ExecutionPlan>,
     /// The columns of the result.
     pub schema: SchemaRef,
+}
+
+impl Plan {
+    /// Whether it is made for this catalog and these settings.
+    pub fn is_of(&self, catalog: &Arc<Catalog>, settings: &Settings) -> bool {
+        Arc::ptr_eq(&self.catalog, catalog) && self.settings.equals(settings)
+    }
 }
 
 /// The plans of a session.
@@ -230,9 +238,13 @@ impl Visitor for Reader<'_> {
     }
 
     fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
-        // What these say as moments is another tomorrow.
-        let text = value.to_string().to_lowercase();
-        let words = ["now", "today", "tomorrow", "yesterday"];
-        go_on(!words.iter().any(|word| text.contains(word)))
+        go_on(!depends_on_clock(&value.to_string()))
     }
+}
+
+/// Whether a text may be a moment that is another one tomorrow.
+pub(crate) fn depends_on_clock(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let words = ["now", "today", "tomorrow", "yesterday"];
+    words.iter().any(|word| text.contains(word))
 }

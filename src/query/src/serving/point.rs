@@ -14,6 +14,11 @@ use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
+<<<<<<< HEAD
+=======
+use datafusion::common::ScalarValue;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+>>>>>>> wb
 use datafusion::sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident,
     ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement,
@@ -23,8 +28,13 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tidemark_node::Engine;
+<<<<<<< HEAD
 use tidemark_node::engine::Answer;
 use tidemark_plan::{Catalog, Relation, RelationKind};
+=======
+use tidemark_node::engine::Pin;
+use tidemark_plan::{Catalog, Column, Relation, RelationKind};
+>>>>>>> wb
 
 /// What a statement of this form looks up.
 pub(crate) struct Lookup {
@@ -402,7 +412,7 @@ impl<'a> Form<'a> {
     }
 
     /// The column that a name stands for.
-    fn column(&self, expr: &Expr, relation: &Relation) -> Option<usize> {
+    pub fn column(&self, expr: &Expr, columns: &[Column]) -> Option<usize> {
         let ident = match expr {
             Expr::Identifier(ident) => ident,
             Expr::CompoundIdentifier(parts) => match parts.as_slice() {
@@ -412,7 +422,7 @@ impl<'a> Form<'a> {
             _ => return None,
         };
         let name = fold(ident);
-        relation.columns.iter().position(|c| c.name == name)
+        columns.iter().position(|c| c.name == name)
     }
 
     /// The columns of the result, and their names.
@@ -422,12 +432,12 @@ impl<'a> Form<'a> {
         for item in self.items {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    let column = self.column(expr, relation)?;
+                    let column = self.column(expr, &relation.columns)?;
                     columns.push(column);
                     names.push(relation.columns[column].name.clone());
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
-                    columns.push(self.column(expr, relation)?);
+                    columns.push(self.column(expr, &relation.columns)?);
                     names.push(fold(alias));
                 }
                 SelectItem::Wildcard(options)
@@ -486,23 +496,27 @@ impl<'a> Form<'a> {
                 self.fix(left, relation, fixed)?;
                 return self.fix(right, relation, fixed);
             }
-            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => {
-                (self.column(left, relation)?, vec![Value::of(right)?])
-            }
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq => (
+                self.column(left, &relation.columns)?,
+                vec![Value::of(right)?],
+            ),
             Expr::InList {
                 expr,
                 list,
                 negated: false,
             } => {
                 let values = list.iter().map(Value::of);
-                (self.column(expr, relation)?, values.collect::<Option<_>>()?)
+                (
+                    self.column(expr, &relation.columns)?,
+                    values.collect::<Option<_>>()?,
+                )
             }
             Expr::AnyOp {
                 left,
                 compare_op: BinaryOperator::Eq,
                 right,
                 ..
-            } => (self.column(left, relation)?, Value::any_of(right)?),
+            } => (self.column(left, &relation.columns)?, Value::any_of(right)?),
             _ => return None,
         };
         if fixed.iter().any(|(c, _)| *c == column) {
@@ -511,6 +525,13 @@ impl<'a> Form<'a> {
         fixed.push((column, values));
         Some(())
     }
+}
+
+/// A constant as a value of a type; `None` for what the planner is to read.
+pub(crate) fn constant(value: &Expr, data_type: &DataType) -> Option<ScalarValue> {
+    let values = constants(&[Cow::Borrowed(value)], data_type)?;
+    let is_one = values.len() == 1;
+    is_one.then(|| ScalarValue::try_from_array(&values, 0).ok())?
 }
 
 /// Constants as a column of one type, each of them once; `None` for what the planner is to read.

@@ -17,8 +17,8 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    BinaryExpr, Cast, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::expressions::{
@@ -38,10 +38,10 @@ impl AnalyzerRule for PostgresSemantics {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
+        let done = tidemark_planner::rewrite_up(plan, &mut |plan, below| {
             let schema = read_schema(&plan)?;
             let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
+            let rewritten = plan.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let replaced = expr.transform_up(|e| replace(e, &schema))?;
                 Ok(if replaced.transformed {
@@ -49,10 +49,13 @@ impl AnalyzerRule for PostgresSemantics {
                 } else {
                     replaced
                 })
-            })?
-            .map_data(|plan| plan.recompute_schema())
-        })
-        .map(|t| t.data)
+            })?;
+            match below || rewritten.transformed {
+                true => rewritten.map_data(LogicalPlan::recompute_schema),
+                false => Ok(rewritten),
+            }
+        });
+        done.map(|t| t.data)
     }
 }
 
@@ -166,7 +169,7 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
     let mut expr = expr;
     loop {
         let Expr::ScalarFunction(call) = expr else {
-            return expr.get_type(schema);
+            return tidemark_planner::type_of(expr, schema);
         };
         let function: &dyn std::any::Any = call.func.inner().as_ref();
         match (
@@ -175,7 +178,7 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
         ) {
             (Some(Kind::Cast(to)), _) => return Ok(to.clone()),
             (Some(Kind::Binary(_) | Kind::Negative), Some(operand)) => expr = operand,
-            _ => return expr.get_type(schema),
+            _ => return tidemark_planner::type_of(expr, schema),
         }
     }
 }

@@ -512,6 +512,15 @@ impl PartitionStream for SourceScan {
     }
 }
 
+/// A constant; NULL for one that is known only when the query is to be run.
+fn constant(expr: &Expr) -> Option<ScalarValue> {
+    match expr {
+        Expr::Literal(value, _) => Some(value.clone()),
+        Expr::Placeholder(_) => Some(ScalarValue::Null),
+        _ => None,
+    }
+}
+
 /// `column = constant` and `column IN (constants)`: the column's name and the constants.
 fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
     match filter {
@@ -520,8 +529,8 @@ fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
             op: Operator::Eq,
             right,
         }) => match (left.as_ref(), right.as_ref()) {
-            (Expr::Column(c), Expr::Literal(v, _)) | (Expr::Literal(v, _), Expr::Column(c)) => {
-                Some((c.name.clone(), vec![v.clone()]))
+            (Expr::Column(c), value) | (value, Expr::Column(c)) => {
+                Some((c.name.clone(), vec![constant(value)?]))
             }
             _ => None,
         },
@@ -537,13 +546,7 @@ fn constants(filter: &Expr) -> Option<(String, Vec<ScalarValue>)> {
         }
         Expr::InList(list) if !list.negated => match list.expr.as_ref() {
             Expr::Column(c) => {
-                let values = list.list.iter().map(|e| {
-                    if let Expr::Literal(v, _) = e {
-                        Some(v.clone())
-                    } else {
-                        None
-                    }
-                });
+                let values = list.list.iter().map(constant);
                 Some((c.name.clone(), values.collect::<Option<_>>()?))
             }
             _ => None,

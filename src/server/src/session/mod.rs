@@ -284,12 +284,15 @@ impl Session {
     /// Runs a text that is one statement of a kept form or a query whose plan is kept; `None` for
     /// all others, which are to be parsed.
     pub async fn run_text(&mut self, text: &str) -> Result<Option<Outcome>> {
-        if let Some((kept, constants)) = self.texts.find(text)
+        let query = text.trim_matches(|c: char| c == ';' || c.is_ascii_whitespace());
+        let found = self.texts.find(text);
+        // A plan with its values is known to be as good as any.
+        let better = |k: &Kept| !matches!(k, Kept::Query { .. }) || !self.asker.knows_plan(query);
+        if let Some((kept, constants)) = found.filter(|(kept, _)| better(kept))
             && let Some(outcome) = self.run_kept(&kept, text, &constants).await?
         {
             return Ok(Some(outcome));
         }
-        let query = text.trim_matches(|c: char| c == ';' || c.is_ascii_whitespace());
         if self.status() == Status::Failed || !self.asker.knows_plan(query) {
             return Ok(None);
         }
