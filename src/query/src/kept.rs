@@ -14,14 +14,10 @@ mod plans;
 use crate::asker::Asker;
 use crate::dml::by_key;
 use crate::outcome::{Outcome, Rows, Status};
-use crate::parameters::Parameter;
+use crate::parameters::{self, Parameter};
 use crate::serving::point;
-<<<<<<< HEAD
-use datafusion::sql::sqlparser::ast::Statement;
-=======
 use crate::serving::slots::may_have_slots;
-use datafusion::sql::sqlparser::ast::{Expr, Statement};
->>>>>>> wb
+use datafusion::sql::sqlparser::ast::Statement;
 use normalised::{Normalised, normalised};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -119,7 +115,8 @@ impl Asker {
                 {
                     return Ok(Some(Outcome::Rows(rows)));
                 }
-                let run = self.run_with_values(text, parameters, || parsed(text));
+                let written = parameters::written(parameters);
+                let run = self.run_with_values(text, &written, || parsed(text));
                 Ok(Box::pin(run).await?.map(Outcome::Rows))
             }
         }

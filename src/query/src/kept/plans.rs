@@ -2,12 +2,8 @@
 
 use crate::asker::Asker;
 use crate::error::from_datafusion;
-<<<<<<< HEAD
 use crate::outcome::{RowStream, Rows, Tag};
-=======
-use crate::outcome::{Rows, Tag};
 use crate::parameters;
->>>>>>> wb
 use crate::serving::plans::{BYTES_MAX, Plan, relations_of, runs_again};
 use crate::serving::query::check_select_lists;
 use crate::serving::sight::Sight;

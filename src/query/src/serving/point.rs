@@ -14,11 +14,7 @@ use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use arrow::array::{ArrayRef, Int16Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-<<<<<<< HEAD
-=======
 use datafusion::common::ScalarValue;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
->>>>>>> wb
 use datafusion::sql::sqlparser::ast::{
     self, ArrayElemTypeDef, BinaryOperator, DataType as SqlType, Expr, GroupByExpr, Ident,
     ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem, SetExpr, Statement,
@@ -28,13 +24,8 @@ use parking_lot::Mutex;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tidemark_node::Engine;
-<<<<<<< HEAD
 use tidemark_node::engine::Answer;
-use tidemark_plan::{Catalog, Relation, RelationKind};
-=======
-use tidemark_node::engine::Pin;
 use tidemark_plan::{Catalog, Column, Relation, RelationKind};
->>>>>>> wb
 
 /// What a statement of this form looks up.
 pub(crate) struct Lookup {
@@ -529,7 +520,7 @@ impl<'a> Form<'a> {
 
 /// A constant as a value of a type; `None` for what the planner is to read.
 pub(crate) fn constant(value: &Expr, data_type: &DataType) -> Option<ScalarValue> {
-    let values = constants(&[Cow::Borrowed(value)], data_type)?;
+    let values = constants(&[Value::of(value)?], &[], data_type)?;
     let is_one = values.len() == 1;
     is_one.then(|| ScalarValue::try_from_array(&values, 0).ok())?
 }
