@@ -19,6 +19,7 @@ use crate::aggregates::array_agg;
 use crate::error::external;
 use crate::types::{BPCHAR, JSONB, is_numeric_bytes};
 use arrow_schema::DataType;
+use datafusion_common::tree_node::Transformed;
 use datafusion_common::{DFSchema, Result};
 use datafusion_expr::expr::{AggregateFunction, Sort};
 use datafusion_expr::{Expr, ExprSchemable};
@@ -26,8 +27,8 @@ use tidemark_common::{Error, SqlState};
 
 /// What an aggregate becomes.
 pub(super) enum Collected {
-    /// It stays what it is.
-    Whole(AggregateFunction),
+    /// It stays what it is, but for an order that DISTINCT may have given it.
+    Whole(Transformed<AggregateFunction>),
     /// A function of aggregates, and of constants behind them.
     Of(&'static str, Vec<AggregateFunction>, Vec<Expr>),
 }
@@ -43,7 +44,7 @@ impl Calls {
             name.as_str(),
             "array_agg" | "jsonb_agg" | "jsonb_object_agg" | "string_agg"
         ) {
-            return Ok(Collected::Whole(call));
+            return Ok(Collected::Whole(Transformed::no(call)));
         }
         let types = call
             .params
@@ -51,7 +52,7 @@ impl Calls {
             .iter()
             .map(|a| a.get_type(schema))
             .collect::<Result<Vec<_>>>()?;
-        distinct(&mut call, &types)?;
+        let ordered = distinct(&mut call, &types)?;
         Ok(match (name.as_str(), types.as_slice()) {
             ("array_agg", [list]) if is_list(list) => {
                 Collected::Of("array_of_arrays", vec![call], Vec::new())
@@ -68,7 +69,7 @@ impl Calls {
             }
             ("jsonb_object_agg", [key, _]) => self.object(call, key)?,
             ("string_agg", [value, delimiter]) => self.joined(call, value, delimiter)?,
-            _ => Collected::Whole(call),
+            _ => Collected::Whole(Transformed::new_transformed(call, ordered)),
         })
     }
 
@@ -145,10 +146,10 @@ fn part(call: &AggregateFunction, argument: usize) -> AggregateFunction {
     }
 }
 
-/// The order of DISTINCT.
-fn distinct(call: &mut AggregateFunction, types: &[DataType]) -> Result<()> {
+/// The order of DISTINCT; tells whether it was given one.
+fn distinct(call: &mut AggregateFunction, types: &[DataType]) -> Result<bool> {
     if !call.params.distinct {
-        return Ok(());
+        return Ok(false);
     }
     let keyed = |t: &DataType| {
         is_numeric_bytes(t) || *t == JSONB || is_list(t) || matches!(t, DataType::Interval(_))
@@ -166,14 +167,14 @@ fn distinct(call: &mut AggregateFunction, types: &[DataType]) -> Result<()> {
         params
             .order_by
             .extend(first.map(|value| Sort::new(value, true, false)));
-        return Ok(());
+        return Ok(true);
     }
     if params
         .order_by
         .iter()
         .all(|o| params.args.contains(&o.expr))
     {
-        return Ok(());
+        return Ok(false);
     }
     Err(external(Error::user(
         SqlState("42P10"),

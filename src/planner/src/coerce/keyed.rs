@@ -239,7 +239,7 @@ impl Keyed {
             return self.call(call, schema);
         }
         match self.0.collected(call, schema)? {
-            Collected::Whole(call) => self.call(call, schema),
+            Collected::Whole(whole) => whole.transform_data(|call| self.call(call, schema)),
             Collected::Of(name, parts, constants) => {
                 let parts = parts.into_iter().map(|p| Ok(self.call(p, schema)?.data));
                 let mut args = parts.collect::<Result<Vec<_>>>()?;
