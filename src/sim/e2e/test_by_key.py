@@ -141,8 +141,9 @@ def test_lookups_beside_writes(server, unique):
     def look(condition):
         seen, looks = 0, 0
         with server.connect() as connection:
-            while not ended.is_set() or looks < 100:
-                before = acknowledged[0]
+            last = False
+            while not last or looks < 100:
+                last, before = ended.is_set(), acknowledged[0]
                 (found,), = connection.execute(f"SELECT x FROM {table} WHERE {condition}", (7,), prepare=True).fetchall()
                 assert found >= max(seen, before), condition
                 seen, looks = found, looks + 1
