@@ -9,8 +9,9 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Folders and files.
 pub trait Disk: Send + Sync {
@@ -35,7 +36,21 @@ pub trait Disk: Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Puts a file in the place of another: whoever looks sees the one or the other, whole.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Holds a file, made if absent, for this process until what is returned is dropped or the
+    /// process ends; `WouldBlock` while another one holds it.
+    fn lock(&self, path: &Path) -> io::Result<Lock>;
+    /// The path from the root on.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_path_buf())
+    }
+    /// Tells a file from its copies.
+    fn identity(&self, path: &Path) -> io::Result<String>;
 }
+
+/// A file that a process holds.
+pub type Lock = Box<dyn Send>;
 
 /// A file that is open for writing.
 pub trait DiskFile: Send {
@@ -103,6 +118,36 @@ impl Disk for LocalDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        path.canonicalize()
+    }
+
+    /// A copied file is another file, born later.
+    fn identity(&self, path: &Path) -> io::Result<String> {
+        let file = fs::metadata(path)?;
+        let born = file.created().ok();
+        let born = born.and_then(|b| b.duration_since(UNIX_EPOCH).ok());
+        let nanos = born.unwrap_or_default().as_nanos();
+        Ok(format!("{:x}-{nanos:x}", file.ino()))
     }
 }
 

@@ -1,15 +1,17 @@
 //! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE,
-//! configuration, the clock, the disk, pauses between tries, fail-points and the metrics registry.
+//! configuration, the machine that a node runs on (clock, threads, disk), pauses between tries,
+//! fail-points and the metrics registry.
 //! Nothing in here knows about rows or plans.
 
 pub mod backoff;
-pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod error;
 pub mod failpoint;
 pub mod ids;
 mod interrupt;
+pub mod machine;
+pub mod mailbox;
 pub mod memory;
 pub mod metrics;
 pub mod random;
@@ -19,4 +21,5 @@ pub use backoff::Backoff;
 pub use error::{Error, ErrorKind, Result, SqlState};
 pub use ids::{Epoch, RelationId, SplitId, TableId, VNODES, WorkerId, vnode_owner, vnodes_of};
 pub use interrupt::{check_interrupt, interruptible};
+pub use mailbox::Signal;
 pub use stack::STACK_BYTES;

@@ -16,9 +16,11 @@ pub mod kafka;
 mod metrics;
 pub mod nexmark;
 pub mod options;
+mod outside;
 mod random;
 pub mod vault;
 
+pub use outside::{Connectors, Outside, RealConnectors};
 pub use vault::Vault;
 
 use std::sync::Arc;

@@ -12,8 +12,8 @@ use crate::protocol::{Event, Request};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvError, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Instant;
+use tidemark_common::mailbox::{Empty, Receiver, Sender, mailbox};
 use tidemark_common::{Epoch, Error, Result};
 use tokio::sync::oneshot;
 
@@ -75,7 +75,7 @@ impl Waiting {
 impl Events {
     /// A way to a coordinator, and its other end.
     pub fn new(generation: u64) -> (Events, Inputs) {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mailbox();
         let events = Events {
             generation,
             sender,
@@ -148,20 +148,10 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Waits for the next one.
-    pub fn recv(&self) -> Result<Input, RecvError> {
+    /// Waits for the next one, until then at most.
+    pub fn recv_until(&self, deadline: Option<Instant>) -> Result<Input, Empty> {
         loop {
-            if let Some(input) = self.receiver.recv()?.heard_in(self.generation) {
-                return Ok(input);
-            }
-        }
-    }
-
-    /// The same until then.
-    pub fn recv_until(&self, deadline: Instant) -> Result<Input, RecvTimeoutError> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let told = self.receiver.recv_timeout(left)?;
+            let told = self.receiver.recv_until(deadline)?;
             if let Some(input) = told.heard_in(self.generation) {
                 return Ok(input);
             }
@@ -169,7 +159,7 @@ impl Inputs {
     }
 
     /// The next one, if it is there.
-    pub fn try_recv(&self) -> Result<Input, TryRecvError> {
+    pub fn try_recv(&self) -> Result<Input, Empty> {
         loop {
             if let Some(input) = self.receiver.try_recv()?.heard_in(self.generation) {
                 return Ok(input);
@@ -209,11 +199,11 @@ mod tests {
         in_generation(4).tell(done(1));
         events.tell(done(2));
         in_generation(2).tell(done(3));
-        assert!(matches!(inputs.recv(), Ok(Input::Event(event)) if event == done(2)));
-        let until = inputs.recv_until(Instant::now());
-        assert!(matches!(until, Err(RecvTimeoutError::Timeout)));
+        assert!(matches!(inputs.recv_until(None), Ok(Input::Event(event)) if event == done(2)));
+        let until = inputs.recv_until(Some(tidemark_common::machine::now()));
+        assert!(matches!(until, Err(Empty::Yet)));
         in_generation(2).tell(done(4));
-        assert!(matches!(inputs.try_recv(), Err(TryRecvError::Empty)));
+        assert!(matches!(inputs.try_recv(), Err(Empty::Yet)));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tokio::sync::watch;
 
 /// Marks that are kept beside those that jobs need to move on.
@@ -199,7 +199,7 @@ impl State {
     /// `epoch` is a mark.
     fn pin(&mut self, readers: &Arc<Readers>, epoch: Epoch) -> Pin {
         let positions = self.marks[&epoch].positions.clone();
-        self.pin_since(readers, epoch, positions, Some(Instant::now()))
+        self.pin_since(readers, epoch, positions, Some(machine::now()))
     }
 
     fn pin_since(
@@ -302,7 +302,7 @@ impl Readers {
         };
         let mut moved = self.moved.subscribe();
         let (mut patient, patience) = (unseen.is_some(), unseen.as_ref().map(|u| u.patience));
-        let patience = tokio::time::sleep_until(patience.unwrap_or_else(Instant::now).into());
+        let patience = machine::sleep_until(patience.unwrap_or_else(machine::now));
         tokio::pin!(patience);
         loop {
             {
@@ -371,7 +371,7 @@ impl Readers {
         let state = &mut *self.state.lock();
         let (marks, mut given_up) = (&state.marks, Vec::new());
         state.pins.retain(|(epoch, _), since| {
-            let is_old = since.is_some_and(|since| since.elapsed() > age_max);
+            let is_old = since.is_some_and(|since| machine::elapsed(since) > age_max);
             let keep = marks.contains_key(epoch) || !is_old;
             if !keep {
                 given_up.push(*epoch);
@@ -398,7 +398,7 @@ impl Readers {
     /// Who wrote to these tables is told that `epoch`, which is decided, has it. From now on all
     /// who ask them see it.
     pub fn acknowledge(&self, epoch: Epoch, tables: &[RelationId]) {
-        let acknowledged = tables.iter().map(|table| (*table, (epoch, Instant::now())));
+        let acknowledged = tables.iter().map(|table| (*table, (epoch, machine::now())));
         self.state.lock().acknowledged.extend(acknowledged);
     }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, Result, clock};
+use tidemark_common::{Epoch, Result, machine};
 use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{FileMeta, StoreTrouble, plan_compaction};
@@ -109,9 +109,7 @@ impl Checkpoints {
 
     async fn put_errors(&self, epoch: Epoch, errors: Vec<KeptError>) -> Result<ErrorsFile> {
         let rows = errors.len() as u64;
-        let encoded = tokio::task::spawn_blocking(move || encode_errors(&errors))
-            .await
-            .map_err(|e| Error::internal(format!("encoding the kept errors: {e}")))??;
+        let encoded = machine::blocking(move || encode_errors(&errors)).await??;
         let Storing {
             store, generation, ..
         } = &self.storing;
@@ -146,7 +144,7 @@ impl Checkpoints {
         let written = named.filter(|(epoch, _)| *epoch == manifest.epoch);
         let info = CheckpointInfo {
             epoch: manifest.epoch,
-            committed_at: clock::now_micros(),
+            committed_at: machine::micros(),
             duration_ms: duration.as_millis() as u64,
             bytes: written.map(|(_, bytes)| bytes).sum(),
             files: manifest.paths().count() as u64,

@@ -15,15 +15,16 @@ use crate::sinks::SinkQueues;
 use crate::writes::{TableWriters, WriteGuard, no_rows};
 use arrow::array::RecordBatch;
 pub use creation::Creation;
+pub use opening::Services;
 use parking_lot::Mutex;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
-use tidemark_connector::Vault;
+use tidemark_common::disk::Lock;
+use tidemark_common::machine::Thread;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine};
+use tidemark_connector::{Outside, Vault};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::inputs;
 use tidemark_control::protocol::Request;
@@ -74,9 +75,9 @@ struct Node {
     sinks: Arc<SinkQueues>,
     writers: Arc<TableWriters>,
     next_id: AtomicU32,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<Thread>>,
     /// The data folder's lock, held until shutdown.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// Progress of a job that is being created, and the state of one that runs.
@@ -201,9 +202,14 @@ impl Engine {
         self.ask(Request::Changes { changes, cascade }).await
     }
 
+    /// Connectors.
+    fn outside(&self) -> &Outside {
+        &self.node.reading.outside
+    }
+
     /// What seals and opens secrets.
     pub fn vault(&self) -> &Arc<Vault> {
-        &self.node.reading.vault
+        &self.node.reading.outside.vault
     }
 
     /// Pins the newest epoch at which all relations can be read.
@@ -253,15 +259,15 @@ impl Engine {
             engine: self.clone(),
             relation: Some(relation),
         };
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        ticks.tick().await;
+        let mut tick = machine::sleep(PROGRESS_INTERVAL);
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut answer => {
                     break result.unwrap_or_else(|_| Err(Error::shutting_down()));
                 }
-                _ = ticks.tick() => {
+                () = &mut tick => {
+                    tick = machine::sleep(PROGRESS_INTERVAL);
                     self.jobs().iter().filter(|job| job.relation == relation).for_each(&tell);
                 }
             }
@@ -486,8 +492,8 @@ impl Engine {
     /// Takes a last checkpoint and stops. While it cannot be stored this waits for
     /// [`SHUTDOWN_PATIENCE`] only: what was decided since the last one is in the log.
     pub async fn shutdown(&self) -> Result<()> {
-        let stopped = tokio::time::timeout(SHUTDOWN_PATIENCE, self.ask(Request::Shutdown)).await;
-        let Ok(stopped) = stopped else {
+        let stopped = machine::timeout(SHUTDOWN_PATIENCE, self.ask(Request::Shutdown)).await;
+        let Some(stopped) = stopped else {
             tracing::warn!(
                 "stopped without a last checkpoint, which could not be stored in time; the next \
                  start replays the log instead"
@@ -497,9 +503,9 @@ impl Engine {
         stopped?;
         self.node.sinks.close_all();
         let threads = std::mem::take(&mut *self.node.threads.lock());
-        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())))
-            .await
-            .map_err(|e| Error::internal(e.to_string()))?;
+        for thread in threads {
+            thread.ended().await;
+        }
         self.node.lock.lock().take();
         Ok(())
     }

@@ -19,7 +19,7 @@ mod store;
 mod writes;
 
 pub use checkpoints::CheckpointInfo;
-pub use engine::{CatalogChange, Engine, JobStatus, Pin};
+pub use engine::{CatalogChange, Engine, JobStatus, Pin, Services};
 pub use locks::{TableLock, Writer};
 pub use memory::{MemoryUse, Others};
 pub use tidemark_state::checkpoint::{StoreHealth, StoreTrouble};

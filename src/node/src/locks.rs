@@ -7,7 +7,7 @@
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::{RelationId, clock};
+use tidemark_common::{RelationId, machine};
 
 /// Who wants to write.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +58,7 @@ impl TableLocks {
             table,
             session,
             granted: false,
-            since: clock::now_micros(),
+            since: machine::micros(),
         };
         notes.all.push((number, lock));
         LockNote {
@@ -98,7 +98,7 @@ impl LockNote {
         let mut notes = self.locks.0.lock();
         if let Some((_, lock)) = notes.all.iter_mut().find(|(n, _)| *n == self.number) {
             lock.granted = true;
-            lock.since = clock::now_micros();
+            lock.since = machine::micros();
         }
     }
 }

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tidemark_common::memory::about;
-use tidemark_common::{Error, RelationId, SqlState};
+use tidemark_common::{Error, RelationId, SqlState, machine};
 use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_plan::RelationKind;
@@ -180,7 +180,7 @@ impl Memory {
         let mut watch = Watch::default();
         let mut interval = LOOK_INTERVAL;
         loop {
-            tokio::time::sleep(interval).await;
+            machine::sleep(interval).await;
             let Some(memory) = memory.upgrade() else {
                 return;
             };
@@ -188,14 +188,14 @@ impl Memory {
                 continue;
             };
             let is_high = memory.is_high(resident);
-            if watch.may_give_back(Instant::now(), is_high) {
+            if watch.may_give_back(machine::now(), is_high) {
                 // What it takes is not this thread's to wait for.
                 let unused = watch.unused;
-                let given = tokio::task::spawn_blocking(move || tidy(unused, is_high)).await;
+                let given = machine::blocking(move || tidy(unused, is_high)).await;
                 watch.unused = given.unwrap_or(unused);
                 resident = resident_bytes().unwrap_or(resident);
             }
-            memory.look(&mut watch, resident, Instant::now());
+            memory.look(&mut watch, resident, machine::now());
             interval = match resident > memory.limit / 2 {
                 true => LOOK_INTERVAL,
                 false => CALM_INTERVAL,
@@ -456,7 +456,7 @@ mod tests {
         let hold = |relation: u32, bytes: u64| {
             figures.of(RelationId(relation)).memory[0].store(bytes, Ordering::Relaxed);
         };
-        let (mut watch, start) = (Watch::default(), Instant::now());
+        let (mut watch, start) = (Watch::default(), machine::now());
         let mut look = |second: u64, resident: u64| {
             memory.look(
                 &mut watch,
@@ -503,7 +503,7 @@ mod tests {
         let memory = Memory::new(100 * MB, pressure, published, figures, events);
         let queries = Arc::new(Queries(Mutex::new(vec![10 * MB, 20 * MB])));
         memory.eased_by(queries.clone());
-        let (mut watch, start) = (Watch::default(), Instant::now());
+        let (mut watch, start) = (Watch::default(), machine::now());
         let mut look = |milliseconds: u64, resident: u64| {
             let now = start + Duration::from_millis(milliseconds);
             memory.look(&mut watch, resident * MB, now);

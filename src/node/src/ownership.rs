@@ -19,14 +19,11 @@
 //! a claim above the log's generation that this folder did not make, or a manifest of an epoch that
 //! the log has not decided. A store without the checkpoint that the log names is refused as well.
 
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
-use tidemark_common::disk::{Disk, LocalDisk};
-use tidemark_common::{Error, Result, SqlState, clock};
+use std::sync::Arc;
+use tidemark_common::disk::{Disk, Lock};
+use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::Entry;
 use tidemark_control::coordinator::recovery::Recovered;
 use tidemark_state::checkpoint::CheckpointStore;
@@ -37,37 +34,37 @@ const HOW_TO: &str = "See \"Who owns a store\" in docs/operations.md.";
 
 /// A data folder that this process holds.
 pub struct DataFolder {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    lock: File,
+    lock: Lock,
 }
 
 impl DataFolder {
     /// Makes the folder if it is absent, and locks it; `55006` if another process holds it.
     pub fn lock(path: &Path) -> Result<DataFolder> {
-        let at = |e: std::io::Error| Error::from(e).context(path.display());
-        LocalDisk.create_folder(path).map_err(at)?;
-        let mut lock = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path.join("LOCK"))
-            .map_err(at)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(in_use(path, &mut lock)),
-            Err(fs::TryLockError::Error(e)) => return Err(at(e).context("cannot be locked")),
-        }
+        let disk = machine::disk();
+        let at = |e: io::Error| Error::from(e).context(path.display());
+        disk.create_folder(path).map_err(at)?;
+        let file = path.join("LOCK");
+        let lock = match disk.lock(&file) {
+            Ok(lock) => lock,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(in_use(path, disk.read(&file).unwrap_or_default()));
+            }
+            Err(e) => return Err(at(e).context("cannot be locked")),
+        };
         // For the message to the next one only: nothing depends on it.
-        let noted = lock
-            .set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| write!(lock, "{}", std::process::id()));
+        let number = std::process::id().to_string();
+        let noted = disk.open(&file).and_then(|mut file| {
+            file.truncate(0)?;
+            file.write_at(0, number.as_bytes())
+        });
         if let Err(error) = noted {
             tracing::warn!(%error, "the process id could not be noted in the data folder");
         }
         Ok(DataFolder {
-            path: path.canonicalize().map_err(at)?,
+            path: disk.absolute(path).map_err(at)?,
+            disk,
             lock,
         })
     }
@@ -78,26 +75,37 @@ impl DataFolder {
     }
 
     /// The lock alone, to be kept as long as the folder is in use.
-    pub fn into_lock(self) -> File {
+    pub fn into_lock(self) -> Lock {
         self.lock
     }
 
     /// The cluster that it belongs to; none in a new folder.
     pub fn cluster(&self) -> Result<Option<String>> {
-        let path = self.path.join("CLUSTER");
-        match fs::read_to_string(&path) {
-            Ok(id) if !id.trim().is_empty() => Ok(Some(id.trim().to_string())),
-            Ok(_) => Err(Error::corrupt(format!("{} is empty", path.display()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::from(e).context(path.display())),
+        let Some(bytes) = self.read("CLUSTER")? else {
+            return Ok(None);
+        };
+        match String::from_utf8_lossy(&bytes).trim() {
+            "" => {
+                let path = self.path.join("CLUSTER");
+                Err(Error::corrupt(format!("{} is empty", path.display())))
+            }
+            id => Ok(Some(id.to_string())),
         }
     }
 
     fn claimed(&self) -> Result<Option<Claim>> {
         let path = self.path.join("CLAIM");
-        match fs::read(&path) {
-            Ok(bytes) => Claim::decode(&path.display().to_string(), &bytes).map(Some),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        let bytes = self.read("CLAIM")?;
+        let claim = bytes.map(|bytes| Claim::decode(&path.display().to_string(), &bytes));
+        claim.transpose()
+    }
+
+    /// One of its small files, if it is there.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.join(name);
+        match self.disk.read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::from(e).context(path.display())),
         }
     }
@@ -105,33 +113,29 @@ impl DataFolder {
     /// Replaces one of its small files, durably.
     fn write(&self, name: &str, content: &[u8]) -> Result<()> {
         let (path, made) = (self.path.join(name), self.path.join(format!("{name}.new")));
-        fs::write(&made, content)
-            .and_then(|()| File::open(&made)?.sync_all())
-            .and_then(|()| fs::rename(&made, &path))
-            .and_then(|()| File::open(&self.path)?.sync_all())
-            .map_err(|e| Error::from(e).context(path.display()))
+        let replaced = self.disk.open(&made).and_then(|mut file| {
+            file.truncate(0)?;
+            file.write_at(0, content)?;
+            file.sync()?;
+            self.disk.rename(&made, &path)?;
+            self.disk.sync_folder(&self.path)
+        });
+        replaced.map_err(|e| Error::from(e).context(path.display()))
     }
 
-    /// Tells it from its copies: a copied file is another file, born later.
+    /// Tells it from its copies.
     fn mark(&self) -> Result<String> {
         let path = self.path.join("CLUSTER");
-        let file = fs::metadata(&path).map_err(|e| Error::from(e).context(path.display()))?;
-        let born = file.created().ok();
-        let born = born.and_then(|b| b.duration_since(UNIX_EPOCH).ok());
-        Ok(format!(
-            "{:x}-{:x}",
-            file.ino(),
-            born.unwrap_or_default().as_nanos()
-        ))
+        let identity = self.disk.identity(&path);
+        identity.map_err(|e| Error::from(e).context(path.display()))
     }
 }
 
-fn in_use(path: &Path, lock: &mut File) -> Error {
-    let mut holder = String::new();
-    let known = lock.read_to_string(&mut holder).is_ok() && holder.trim().parse::<u32>().is_ok();
-    let by = match known {
-        true => format!("another server (process {})", holder.trim()),
-        false => "another server".to_string(),
+fn in_use(path: &Path, noted: Vec<u8>) -> Error {
+    let holder = String::from_utf8_lossy(&noted).trim().parse::<u32>();
+    let by = match holder {
+        Ok(holder) => format!("another server (process {holder})"),
+        Err(_) => "another server".to_string(),
     };
     Error::unavailable(
         SqlState("55006"),
@@ -146,7 +150,7 @@ pub fn report_loss(recovered: &Recovered, recover: bool) {
         let clock = recovered.decisions.clock;
         tracing::error!(
             epoch = recovered.decisions.decided.0,
-            checkpoint_age_seconds = (clock::now_micros() - clock) / 1_000_000,
+            checkpoint_age_seconds = (machine::micros() - clock) / 1_000_000,
             "the log is gone: going on from the last checkpoint. What was written to tables after \
              it is lost. Sources are read on from where they stood then; a sink that has delivered \
              more stops and says so"
@@ -297,7 +301,7 @@ impl Looked {
             host: host_name(),
             pid: std::process::id(),
             folder: folder.path.display().to_string(),
-            at_micros: clock::now_micros(),
+            at_micros: machine::micros(),
         };
         // First here, so that a start that ends in between is known as our own.
         folder.write("CLAIM", &claim.encode()?)?;
@@ -478,16 +482,13 @@ fn old_copy(folder: &DataFolder, store: &CheckpointStore, decided: u64, epoch: u
 }
 
 fn host_name() -> String {
-    fs::read_to_string("/proc/sys/kernel/hostname")
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "?".into(), |name| name.trim().to_string())
 }
 
 /// An id that nobody else has.
 fn new_id() -> String {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_i64(clock::now_micros());
-    hasher.write_u32(std::process::id());
-    format!("{:016x}", hasher.finish())
+    format!("{:016x}", machine::random())
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use crate::checkpoints::Checkpoints;
 use crate::sinks::SinkQueues;
 use crate::writes::TableWriters;
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::{Epoch, RelationId, WorkerId};
+use tidemark_common::mailbox::Sender;
+use tidemark_common::{Epoch, RelationId, WorkerId, machine};
 use tidemark_control::inputs::{Answer, RequestId};
 use tidemark_control::protocol::{Command, Event, Positions};
 use tidemark_control::workers::Workers;
@@ -72,7 +72,7 @@ impl Workers for Pool {
 
     fn seal_sinks(&self, epoch: Epoch, sinks: Vec<RelationId>) {
         let (events, queues) = (self.events.clone(), self.sinks.of(&sinks));
-        self.storing.tokio.spawn(async move {
+        machine::spawn(async move {
             let mut sinks = BTreeMap::new();
             for (id, queue) in queues {
                 match queue.seal(epoch).await {
@@ -90,7 +90,7 @@ impl Workers for Pool {
     fn seal_errors(&self, epoch: Epoch, relations: Vec<RelationId>) {
         let sealed = self.errors.lock().seal(epoch, &relations);
         let (events, checkpoints) = (self.events.clone(), self.checkpoints.clone());
-        self.storing.tokio.spawn(async move {
+        machine::spawn(async move {
             let errors = checkpoints.store_errors(epoch, sealed).await;
             events.tell(Event::ErrorsPart { epoch, errors });
         });
@@ -126,7 +126,7 @@ impl Workers for Pool {
     fn store_answer(&self, relation: Arc<Relation>, pin: Pin, named: Epoch) {
         let (events, published) = (self.events.clone(), self.published.clone());
         let storing = self.storing.clone();
-        self.storing.tokio.spawn_blocking(move || {
+        machine::spawn_blocking(move || {
             let files = store_answer(&storing, &published, &relation, &pin, named);
             events.tell(Event::AnswerStored {
                 relation: relation.id,
@@ -138,7 +138,7 @@ impl Workers for Pool {
 
     fn store_manifest(&self, manifest: Arc<Manifest>, kept: Vec<(KeptFile, Bytes)>) {
         let (events, checkpoints) = (self.events.clone(), self.checkpoints.clone());
-        self.storing.tokio.spawn(async move {
+        machine::spawn(async move {
             let stored = checkpoints.store_manifest(&manifest, kept).await;
             events.tell(Event::ManifestStored {
                 epoch: manifest.epoch,
@@ -166,9 +166,7 @@ impl Workers for Pool {
         let queues = self.sinks.of(&contained);
         queues.iter().for_each(|(_, q)| q.committed(manifest.epoch));
         let (checkpoints, manifest) = (self.checkpoints.clone(), manifest.clone());
-        self.storing
-            .tokio
-            .spawn(async move { checkpoints.clean_up(&manifest).await });
+        machine::spawn(async move { checkpoints.clean_up(&manifest).await });
     }
 
     fn job_progress(&self, relation: RelationId, state: &'static str, progress: f64, epoch: Epoch) {

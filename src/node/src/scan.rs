@@ -10,9 +10,7 @@ use tidemark_changelog::connector::Waker;
 use tidemark_common::{Error, Result};
 use tidemark_control::Pin;
 use tidemark_plan::Relation;
-use tidemark_worker::{
-    Actors, Published, Reading, Source, build_actors, nullable, open_connector, pick,
-};
+use tidemark_worker::{Actors, Published, Reading, Source, build_actors, nullable, pick};
 
 /// How often a reader that has nothing is asked again; it also wakes by itself.
 const POLL: Duration = Duration::from_millis(20);
@@ -32,7 +30,7 @@ pub fn scan_source(
         .job
         .as_ref()
         .ok_or_else(|| Error::internal(format!("source \"{}\" has no job", source.name)))?;
-    let connector = open_connector(source, &reading.vault)?;
+    let connector = reading.outside.source(source)?;
     let start = pin.start_of(source.id, || {
         let known = published.starts().remove(&source.id);
         let start = known.map_or_else(|| connector.start(), Ok)?;

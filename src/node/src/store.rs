@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, machine};
 use tidemark_state::checkpoint::owner::{Lineage, fenced};
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 
@@ -27,7 +27,7 @@ pub fn tell_trouble(
     async move {
         let mut told: Option<Instant> = None;
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            machine::sleep(LOOK_INTERVAL).await;
             let Some(health) = health.upgrade() else {
                 return;
             };
@@ -43,15 +43,15 @@ fn tell(health: &StoreHealth, url: &str, log_folder: &Path, told: &mut Option<In
         }
         return;
     };
-    if told.is_some_and(|at| at.elapsed() < TELL_INTERVAL) {
+    if told.is_some_and(|at| machine::elapsed(at) < TELL_INTERVAL) {
         return;
     }
-    *told = Some(Instant::now());
+    *told = Some(machine::now());
     tracing::warn!(
         store = url,
         error = %trouble.error,
         hint = trouble.error.hint().unwrap_or_default(),
-        away_seconds = trouble.since.elapsed().as_secs(),
+        away_seconds = machine::elapsed(trouble.since).as_secs(),
         log_megabytes = size_of(log_folder) >> 20,
         "the checkpoint store fails: waiting for it; nothing is lost, and the log in the data \
          folder grows meanwhile"
@@ -68,7 +68,7 @@ fn size_of(folder: &Path) -> u64 {
 /// store.
 pub async fn watch_claim(store: CheckpointStore, claim: Weak<Claim>) {
     loop {
-        tokio::time::sleep(CLAIM_INTERVAL).await;
+        machine::sleep(CLAIM_INTERVAL).await;
         let Some(claim) = claim.upgrade() else {
             return;
         };
@@ -103,7 +103,7 @@ pub fn give_way(error: &Error) -> ! {
         hint = error.hint().unwrap_or_default(),
         "this server was overtaken: it writes nothing any more and exits"
     );
-    std::process::exit(1);
+    machine::exit(1)
 }
 
 /// Clears what the last process had not finished writing, and claims that say nothing any more.

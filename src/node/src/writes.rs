@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tidemark_changelog::key::encode_columns;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, vnode_owner};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine, vnode_owner};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::entry::{WRITE_BYTES_MAX, changes_bytes};
 use tidemark_control::protocol::{Fate, Request};
@@ -188,7 +188,7 @@ impl TableWriters {
         if lacks().is_none() {
             return Ok(());
         }
-        let patience = tokio::time::sleep(full::WRITE_PATIENCE);
+        let patience = machine::sleep(full::WRITE_PATIENCE);
         tokio::pin!(patience);
         loop {
             // What changes after this is noticed.
@@ -197,6 +197,7 @@ impl TableWriters {
                 return Ok(());
             };
             tokio::select! {
+                biased;
                 () = eased => {}
                 () = taken => {}
                 () = &mut patience => return Err(error),
@@ -212,12 +213,11 @@ impl TableWriters {
         let Some(timeout) = writer.lock_timeout else {
             return Ok(head.lock_owned().await);
         };
-        tokio::time::timeout(timeout, head.lock_owned())
-            .await
-            .map_err(|_| {
-                let e = Error::user(SqlState("55P03"), "canceling statement due to lock timeout");
-                self.explain_wait(e, writer.session)
-            })
+        let locked = machine::timeout(timeout, head.lock_owned()).await;
+        locked.ok_or_else(|| {
+            let e = Error::user(SqlState("55P03"), "canceling statement due to lock timeout");
+            self.explain_wait(e, writer.session)
+        })
     }
 
     /// The write locks that are held or awaited.
@@ -658,11 +658,11 @@ impl WriteGuard {
             let head = |l: &Locked| OwnedMutexGuard::mutex(&l.head).clone();
             let heads = tables.iter().map(|(table, l)| (*table, head(l)));
             let readers = writers.readers.clone();
-            tokio::spawn(forget_readable(heads.collect(), decision.clone(), readers));
+            machine::spawn(forget_readable(heads.collect(), decision.clone(), readers));
         }
         if !stored.is_empty() {
             let readers = writers.readers.clone();
-            tokio::spawn(keep_locked(tables, stored, decision.clone(), fate, readers));
+            machine::spawn(keep_locked(tables, stored, decision.clone(), fate, readers));
         }
         Ok(Some(decision))
     }
@@ -678,8 +678,7 @@ impl WriteGuard {
         if !self.is_stored() {
             return self.submit();
         }
-        let submitted = tokio::task::spawn_blocking(|| self.submit()).await;
-        submitted.map_err(|e| Error::internal(e.to_string()))?
+        machine::blocking(|| self.submit()).await?
     }
 
     /// Logs the writes as one; returns their epoch when it is decided. That of rows in a file takes

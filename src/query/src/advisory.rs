@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tidemark_common::clock::now_micros;
+use tidemark_common::machine::micros as now_micros;
 use tidemark_common::{Error, Result, SqlState};
 use tokio::sync::{Notify, watch};
 

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use tidemark_common::clock::now_micros;
+use tidemark_common::machine::micros as now_micros;
 use tokio::sync::watch;
 
 /// All connected clients.

@@ -30,7 +30,7 @@ pub struct Commons {
 impl Commons {
     /// Over an engine that has opened; nobody is there yet.
     pub fn new(engine: Engine, address: String) -> Commons {
-        let started = tidemark_common::clock::now_micros();
+        let started = tidemark_common::machine::micros();
         Commons {
             engine,
             sql: Sql::new(),

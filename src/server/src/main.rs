@@ -9,7 +9,7 @@ use futures::FutureExt;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Error, ErrorKind, Result};
-use tidemark_node::{CatalogChange, Engine, StoreHealth};
+use tidemark_node::{CatalogChange, Engine, Services, StoreHealth};
 use tidemark_plan::{ROOT, Role};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
@@ -122,8 +122,12 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let started = std::time::Instant::now();
+    let services = Services {
+        health: store,
+        ..Services::default()
+    };
     let engine = tokio::select! {
-        engine = Engine::open_noting(&config, store) => engine?,
+        engine = Engine::open_with(&config, services) => engine?,
         () = accept(&sql, |socket| {
             tokio::spawn(protocol::turn_away(socket, tls.clone()));
             Ok(())

@@ -13,7 +13,7 @@ use pgwire::api::Type;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use tidemark_common::memory::about;
-use tidemark_common::{Error, Result, SqlState, clock};
+use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_node::Engine;
 use tidemark_plan::Catalog;
 use tidemark_planner::statement::{Statement, StatementKind};
@@ -106,7 +106,7 @@ impl Prepared {
         Prepared {
             text,
             from_sql: false,
-            since: clock::now_micros(),
+            since: machine::micros(),
             count,
             kept,
             is_empty: statement.is_none(),

@@ -62,7 +62,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use tidemark_common::{
-    Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, failpoint,
+    Backoff, Epoch, Error, ErrorKind, Result, SqlState, TableId, WorkerId, failpoint, machine,
 };
 
 /// Where the objects of checkpoints are.
@@ -178,6 +178,17 @@ impl CheckpointStore {
         })
     }
 
+    /// One over these objects, whatever the URL says of them.
+    pub fn over(url: &str, objects: Arc<dyn ObjectStore>) -> CheckpointStore {
+        CheckpointStore {
+            url: url.into(),
+            store: objects,
+            folder: None,
+            health: Arc::default(),
+            patience: Patience::None,
+        }
+    }
+
     /// A handle that waits while the store does not answer, and gives back what waiting cannot
     /// mend: damage, and settings that are wrong.
     pub fn waiting(&self) -> CheckpointStore {
@@ -271,7 +282,7 @@ impl CheckpointStore {
                 return Err(error);
             }
             tracing::debug!(%error, "the checkpoint store fails; trying again");
-            tokio::time::sleep(backoff.pause()).await;
+            machine::sleep(backoff.pause()).await;
         }
     }
 
@@ -380,22 +391,19 @@ impl CheckpointStore {
             "tables/{table}/{generation}-{epoch}-c{:08x}",
             compaction.checksum()
         );
-        let handle = tokio::runtime::Handle::current();
-        let (pace, _ends_it) = merge::Pace::new(handle.clone());
+        let (pace, _ends_it) = merge::Pace::new();
         let (store, spec, compaction) = (self.clone(), spec.clone(), compaction.clone());
-        let merged = tokio::task::spawn_blocking(move || {
+        let merged = machine::blocking(move || {
             let mut files: Vec<FileMeta> = Vec::new();
-            merge::merge_files(&store, &handle, &spec, compaction, pace, |file| {
+            merge::merge_files(&store, &spec, compaction, pace, |file| {
                 let path = format!("{run}-{:04}.parquet", files.len());
                 let written = store.write_table_file(path, table, newest, file);
-                files.push(handle.block_on(written)?);
+                files.push(machine::block_on(written)?);
                 Ok(())
             })?;
             Ok(files)
         });
-        merged
-            .await
-            .map_err(|e| Error::internal(format!("compaction of table {table}: {e}")))?
+        merged.await?
     }
 
     /// Reads one file whole and holds it against its checksum.
@@ -438,15 +446,14 @@ impl CheckpointStore {
         let Some(root) = self.folder().map(std::path::Path::to_path_buf) else {
             return Ok(0);
         };
-        let done = tokio::task::spawn_blocking(move || {
+        let done = machine::blocking(move || {
             let mut removed = 0;
             for folder in FOLDERS {
                 remove_staged(&root.join(folder), &mut removed)?;
             }
             Ok::<_, Error>(removed)
         });
-        done.await
-            .map_err(|e| Error::internal(format!("removal of unfinished files: {e}")))?
+        done.await?
     }
 
     /// The names under `folder`, unsorted.
@@ -544,7 +551,7 @@ impl CheckpointStore {
     async fn put(&self, path: &str, bytes: Bytes) -> Result<bool> {
         if let Some(folder) = self.folder.clone() {
             let name = path.to_string();
-            let put = tokio::task::spawn_blocking(move || folder.put_new(&name, &bytes)).await;
+            let put = machine::blocking(move || folder.put_new(&name, &bytes)).await;
             let put = put.map_err(|e| Error::internal(format!("writing {path}: {e}")))?;
             return put.map_err(|e| Error::from(e).context(format!("checkpoint store: {path}")));
         }

@@ -10,7 +10,7 @@ use crate::checkpoint::owner::{Lineage, fenced};
 use crate::checkpoint::{CheckpointStore, FOLDERS};
 use crate::manifest::{Manifest, numbers_of};
 use std::collections::HashSet;
-use tidemark_common::{Epoch, Result, clock};
+use tidemark_common::{Epoch, Result, machine};
 
 impl CheckpointStore {
     /// Deletes the files of tables and errors and the manifests that none of `retained` names,
@@ -29,7 +29,7 @@ impl CheckpointStore {
             .map(str::to_string)
             .collect();
         named.extend(retained.iter().map(Manifest::path));
-        let now = clock::now_micros();
+        let now = machine::micros();
         let dead = |path: &String| {
             !named.contains(path)
                 && origin_of(path)

@@ -5,7 +5,7 @@ use crate::job::build_actors;
 use crate::published::Published;
 use crate::storing::Storing;
 use std::sync::Arc;
-use tidemark_common::{Epoch, Error, Result, TableId, WorkerId, failpoint};
+use tidemark_common::{Epoch, Error, Result, TableId, WorkerId, failpoint, machine};
 use tidemark_control::{Pin, Placement};
 use tidemark_plan::Relation;
 use tidemark_state::checkpoint::{FileMeta, WrittenBy, encode_delta};
@@ -51,7 +51,7 @@ fn store_partition(
     table.answer_at(pin.epoch(), pin.mergeable(), FILE_ROWS_MAX, |delta| {
         let encoded = encode_delta(&spec, delta)?;
         let stored = storing.put(id, by, part, named, encoded);
-        files.push(storing.tokio.block_on(stored)?);
+        files.push(machine::block_on(stored)?);
         part += 1;
         Ok(())
     })
@@ -79,6 +79,6 @@ pub fn read_answer(
         table.restore(&rows);
         Ok(())
     });
-    storing.tokio.block_on(read)?;
+    machine::block_on(read)?;
     Ok(view)
 }

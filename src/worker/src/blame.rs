@@ -13,12 +13,11 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId};
+use tidemark_common::disk::DiskFile;
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
 use tidemark_control::coordinator::recovery::Suspect;
 
 /// Bytes of one worker's note: relation, epoch and rows, little-endian; no relation has the number
@@ -44,7 +43,7 @@ struct Record {
 
 /// The notes of this process, and what is known of those that died.
 pub struct Recovery {
-    notes: Mutex<File>,
+    notes: Mutex<Box<dyn DiskFile>>,
     folder: PathBuf,
     suspects: Mutex<BTreeMap<u32, Record>>,
     /// Until recovery has ended, a job that was started has proven nothing.
@@ -54,7 +53,7 @@ pub struct Recovery {
 impl Recovery {
     /// Begins the notes of this process; returns them with the jobs that have to wait.
     pub fn begin(folder: &Path) -> Result<(Recovery, Vec<Suspect>)> {
-        let path = folder.join("RECOVERY");
+        let (path, disk) = (folder.join("RECOVERY"), machine::disk());
         let mut suspects = read_suspects(&folder.join("SUSPECTS"))?;
         for (relation, progress) in read_notes(&path)? {
             let record = suspects.entry(relation).or_insert(Record {
@@ -70,7 +69,10 @@ impl Recovery {
         }
         // The count before the notes that it contains are gone: a death between counts twice.
         write_suspects(folder, &suspects)?;
-        let notes = File::create(&path).map_err(|e| Error::from(e).context(path.display()))?;
+        let mut notes = disk
+            .open(&path)
+            .map_err(|e| Error::from(e).context(path.display()))?;
+        notes.truncate(0)?;
         let waiting = suspects
             .iter()
             .filter(|(_, record)| record.deaths >= DEATHS_MAX)
@@ -111,7 +113,7 @@ impl Recovery {
     fn note(&self, worker: WorkerId, word: usize, words: &[u64]) {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let at = worker * NOTE_BYTES + word * 8;
-        if let Err(error) = self.notes.lock().write_all_at(&bytes, at as u64) {
+        if let Err(error) = self.notes.lock().write_at(at as u64, &bytes) {
             tracing::debug!(%error, "what runs could not be noted");
         }
     }
@@ -126,7 +128,7 @@ impl Recovery {
         if suspects.len() < before {
             self.keep(&suspects);
         }
-        if let Err(error) = self.notes.lock().set_len(0) {
+        if let Err(error) = self.notes.lock().truncate(0) {
             tracing::warn!(%error, "the notes of a recovery that ended could not be removed");
         }
     }
@@ -148,7 +150,7 @@ impl Recovery {
 
 /// The jobs that the process of these notes ran when it died, each as far as any worker had come.
 fn read_notes(path: &Path) -> Result<BTreeMap<u32, Progress>> {
-    let bytes = match fs::read(path) {
+    let bytes = match machine::disk().read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(e) => return Err(Error::from(e).context(path.display())),
@@ -169,8 +171,8 @@ fn read_notes(path: &Path) -> Result<BTreeMap<u32, Progress>> {
 
 /// Lines of `relation deaths epoch rows`. What is no such line is left out: it is a hint, no more.
 fn read_suspects(path: &Path) -> Result<BTreeMap<u32, Record>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match machine::disk().read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(Error::from(e).context(path.display())),
     };
@@ -191,15 +193,19 @@ fn write_suspects(folder: &Path, suspects: &BTreeMap<u32, Record>) -> Result<()>
         let (epoch, rows) = r.progress;
         format!("{relation} {} {epoch} {rows}\n", r.deaths)
     });
-    let made = folder.join("SUSPECTS.new");
-    fs::write(&made, lines.collect::<String>())
-        .and_then(|()| fs::rename(&made, &path))
-        .map_err(|e| Error::from(e).context(path.display()))
+    let (made, disk) = (folder.join("SUSPECTS.new"), machine::disk());
+    let replaced = disk.open(&made).and_then(|mut file| {
+        file.truncate(0)?;
+        file.write_at(0, lines.collect::<String>().as_bytes())?;
+        disk.rename(&made, &path)
+    });
+    replaced.map_err(|e| Error::from(e).context(path.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A process that dies while worker 1 has `rows` of job 8 restored; who waits at the next
     /// start.

@@ -7,10 +7,12 @@ use arrow::array::{ArrayRef, UInt32Array};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tidemark_changelog::{ChangeBatch, hash_columns, vnode_of_hash};
+use tidemark_common::mailbox::Sender;
 use tidemark_common::{RelationId, TableId, WorkerId};
 use tidemark_control::Placement;
 use tidemark_operator::Barrier;
 use tidemark_state::Appended;
+use tokio::sync::oneshot;
 
 /// What flows into a leaf.
 pub enum Message {
@@ -56,13 +58,13 @@ pub struct AppendedRead {
     /// Numbers within that.
     pub rows: Vec<u32>,
     /// For the answer.
-    pub reply: crossbeam_channel::Sender<Vec<ArrayRef>>,
+    pub reply: oneshot::Sender<Vec<ArrayRef>>,
 }
 
 /// One worker's way to all workers.
 pub struct Router {
     worker: WorkerId,
-    peers: Vec<crossbeam_channel::Sender<Inbound>>,
+    peers: Vec<Sender<Inbound>>,
     placement: Arc<Placement>,
     /// Messages to actors of this worker, in order.
     pub local: VecDeque<Delivery>,
@@ -86,11 +88,7 @@ pub enum Route {
 
 impl Router {
     /// A router of `worker`.
-    pub fn new(
-        worker: WorkerId,
-        peers: Vec<crossbeam_channel::Sender<Inbound>>,
-        placement: Arc<Placement>,
-    ) -> Router {
+    pub fn new(worker: WorkerId, peers: Vec<Sender<Inbound>>, placement: Arc<Placement>) -> Router {
         Router {
             worker,
             peers,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
-use tidemark_common::{Epoch, RelationId, WorkerId};
+use tidemark_common::{Epoch, RelationId, WorkerId, machine};
 use tidemark_plan::Relation;
 use tidemark_state::ViewPartition;
 
@@ -93,7 +93,7 @@ impl JobFigures {
 
     /// Rows per second since the last look (looks within a second share one figure).
     pub fn rate(&self, rows: u64) -> f64 {
-        let now = Instant::now();
+        let now = machine::now();
         let mut rate = self.rate.lock();
         let Some((then, before, last)) = *rate else {
             *rate = Some((now, rows, 0.0));

@@ -42,6 +42,6 @@ pub use job::{Actors, build_actors};
 pub use pressure::Pressure;
 pub use published::Published;
 pub use sinks::Sinks;
-pub use source::{Reading, Source, open_connector};
+pub use source::{Reading, Source};
 pub use storing::Storing;
-pub use worker::{Surroundings, Worker};
+pub use worker::{Round, Surroundings, Worker};

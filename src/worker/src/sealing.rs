@@ -11,15 +11,16 @@
 
 use crate::exchange::{AppendedRead, Inbound};
 use crate::storing::Storing;
-use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tidemark_common::mailbox::Sender;
 use tidemark_common::memory::Held;
-use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId};
+use tidemark_common::{Epoch, Error, RelationId, Result, TableId, WorkerId, machine};
 use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_state::checkpoint::{FileMeta, encode_appended, encode_delta};
 use tidemark_state::{Appended, StateTable, TableDelta, TableSpec};
+use tokio::sync::oneshot;
 
 /// What changed in one state table.
 pub struct Sealed {
@@ -138,7 +139,7 @@ impl Sealing {
             storing: self.storing.clone(),
         };
         let events = self.events.clone();
-        self.storing.tokio.spawn(async move {
+        machine::spawn(async move {
             let files = part.store_all(tables, &events).await;
             events.tell(Event::Part {
                 worker: part.worker,
@@ -194,9 +195,7 @@ impl Part {
             Some(delta) => encode_delta(&spec, delta),
             None => Err(Error::internal("nothing was sealed")),
         };
-        let encoded = tokio::task::spawn_blocking(encode)
-            .await
-            .map_err(encoding)??;
+        let encoded = machine::blocking(encode).await??;
         let (by, epoch) = (self.worker.into(), self.epoch);
         let file = self.storing.put(table, by, 0, epoch, encoded).await?;
         Ok(vec![file])
@@ -212,31 +211,27 @@ impl Part {
     ) -> Result<Vec<FileMeta>> {
         let (worker, epoch) = (self.worker, self.epoch);
         let (inbox, storing) = (self.inbox.clone(), self.storing.clone());
-        let written = tokio::task::spawn_blocking(move || {
+        let written = machine::blocking(move || {
             let (mut files, mut gone, appended) = (Vec::new(), false, Arc::new(appended));
             let read = |rows| {
-                let (reply, answer) = crossbeam_channel::bounded(1);
+                let (reply, answer) = oneshot::channel();
                 let asked = inbox.send(Inbound::Read(AppendedRead {
                     table,
                     appended: appended.clone(),
                     rows,
                     reply,
                 }));
-                let columns = asked.ok().and_then(|()| answer.recv().ok());
+                let columns = asked.ok().and_then(|()| machine::block_on(answer).ok());
                 gone |= columns.is_none();
                 columns
             };
             encode_appended(&spec, &appended, read, |file| {
                 let stored = storing.put(table, worker.into(), files.len(), epoch, file);
-                files.push(storing.tokio.block_on(stored)?);
+                files.push(machine::block_on(stored)?);
                 Ok(())
             })?;
             Ok(if gone { Vec::new() } else { files })
         });
-        written.await.map_err(encoding)?
+        written.await?
     }
-}
-
-fn encoding(error: tokio::task::JoinError) -> Error {
-    Error::internal(format!("encoding a checkpoint file: {error}"))
 }

@@ -19,14 +19,13 @@ use arrow::array::{Array, AsArray, BooleanArray, Decimal128Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
 use logged::Logging;
-pub use logged::open_connector;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{RecordError, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Epoch, Error, Result, SplitId, WorkerId};
-use tidemark_connector::Vault;
+use tidemark_connector::Outside;
 use tidemark_control::Placement;
 use tidemark_control::protocol::{BarrierCommand, LoggedRows};
 use tidemark_plan::{Fragment, OnError, Op, Relation, VERSION_TYPE, Watermark, version};
@@ -43,8 +42,8 @@ pub struct Reading {
     pub figures: Arc<Figures>,
     /// Where records that cannot be read are kept.
     pub errors: KeptErrors,
-    /// What opens the secrets among the options of connectors.
-    pub vault: Arc<Vault>,
+    /// Connectors.
+    pub outside: Outside,
 }
 
 /// Reads one worker's splits of one source.
@@ -97,7 +96,10 @@ impl Source {
             .filter(|p| reading.placement.reader(p.split) == worker)
             .cloned()
             .collect();
-        let reader = open_connector(relation, &reading.vault)?.open(&mine, waker.clone())?;
+        let reader = reading
+            .outside
+            .source(relation)?
+            .open(&mine, waker.clone())?;
         let watermark = relation.watermark.clone();
         let mut source = Source {
             produced: Vec::new(),

@@ -8,7 +8,6 @@ use tidemark_common::memory::Account;
 use tidemark_common::{Epoch, RelationId, Result, TableId};
 use tidemark_state::TableSpec;
 use tidemark_state::checkpoint::{CheckpointStore, EncodedFile, FileMeta, WrittenBy};
-use tokio::runtime::Handle;
 
 /// See the module. Cloning is cheap.
 #[derive(Clone)]
@@ -17,8 +16,6 @@ pub struct Storing {
     pub store: CheckpointStore,
     /// The node's incarnation.
     pub generation: u64,
-    /// For uploads and downloads; never for operators.
-    pub tokio: Handle,
     /// Durable shapes of the tables that were sealed or restored, for compaction.
     specs: Arc<Mutex<HashMap<TableId, TableSpec>>>,
     /// What is to be stored and waits in memory.
@@ -27,11 +24,10 @@ pub struct Storing {
 
 impl Storing {
     /// Nothing stored yet.
-    pub fn new(store: CheckpointStore, generation: u64, tokio: Handle) -> Storing {
+    pub fn new(store: CheckpointStore, generation: u64) -> Storing {
         Storing {
             store,
             generation,
-            tokio,
             specs: Arc::default(),
             waiting: Account::default(),
         }

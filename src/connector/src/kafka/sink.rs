@@ -37,7 +37,7 @@ use tidemark_changelog::connector::{
     SinkWriter,
 };
 use tidemark_changelog::pieces;
-use tidemark_common::{Epoch, Error, Result, SqlState, clock, failpoint};
+use tidemark_common::{Epoch, Error, Result, SqlState, failpoint, machine};
 use tidemark_plan::{Column, ConnectorSpec, Format};
 
 /// Records from which on a transaction is flushed before its marker is written: an open marker
@@ -277,7 +277,7 @@ impl KafkaSink {
         number: &mut usize,
         sent: &mut Sent,
     ) -> Result<()> {
-        let (now_ms, fails) = (clock::now_micros() / 1000, self.options.fails_on_refusal);
+        let (now_ms, fails) = (machine::micros() / 1000, self.options.fails_on_refusal);
         let name = &self.identity.name;
         self.records.write(epoch, now_ms, &mut |key, value| {
             let (record, bytes) = (*number, bytes_of(key) + bytes_of(value));

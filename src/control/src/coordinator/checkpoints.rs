@@ -15,7 +15,9 @@ use crate::Entry;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, TableId, WorkerId, failpoint};
+use tidemark_common::{
+    Epoch, Error, RelationId, Result, SqlState, TableId, WorkerId, failpoint, machine,
+};
 use tidemark_plan::RelationKind;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_state::errors::ErrorsFile;
@@ -159,7 +161,7 @@ impl Coordinator {
             self.retain(made.files, &made.rebuilt);
         }
         self.retained.changed = true;
-        self.retained.last = Instant::now();
+        self.retained.last = machine::now();
         let failed = Error::unavailable(SqlState::IO_ERROR, format!("checkpoint failed: {error}"));
         for flush in std::mem::take(&mut self.flushes) {
             self.answer(Some(flush.request), Err(failed.clone()));
@@ -328,7 +330,7 @@ impl Coordinator {
         }
         self.workers.checkpoint_committed(
             &manifest,
-            Instant::now().saturating_duration_since(checkpoint.sent),
+            machine::now().saturating_duration_since(checkpoint.sent),
         );
         self.retained.manifest = Some(manifest.clone());
         self.halted_saved(&manifest);
@@ -378,7 +380,7 @@ impl Default for Retained {
             tables: BTreeMap::new(),
             changed: false,
             wanted: false,
-            last: Instant::now() - Duration::from_secs(3600),
+            last: machine::now() - Duration::from_secs(3600),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::ChangeBatch;
-use tidemark_common::{Epoch, RelationId, Result, WorkerId, clock};
+use tidemark_common::{Epoch, RelationId, Result, WorkerId, machine};
 use tidemark_plan::Catalog;
 use tidemark_state::errors::KeptError;
 
@@ -217,7 +217,7 @@ impl Coordinator {
     fn time(&mut self, passed: Epoch) {
         let untimed = self.in_flight.iter().skip(self.flights_up_to(self.timed));
         for flight in untimed.take_while(|flight| flight.epoch <= passed) {
-            self.rhythm.passed(flight.sent.elapsed());
+            self.rhythm.passed(machine::elapsed(flight.sent));
             self.timed = flight.epoch;
         }
     }
@@ -238,7 +238,7 @@ impl Coordinator {
         self.unread.note(epoch, &writes);
         self.shared = requests.len() > 1;
         let takes_all = self.pending_writes.is_empty();
-        let now = Instant::now();
+        let now = machine::now();
         let checkpoint = self.takes_checkpoint(now);
         // A flush waits for the writes that were there before it.
         for flush in self.flushes.iter_mut().filter(|f| f.epoch.is_none()) {
@@ -248,7 +248,7 @@ impl Coordinator {
             .in_flight
             .back()
             .map_or(self.decisions.clock, |e| e.clock);
-        let clock = clock::now_micros().max(last_clock);
+        let clock = machine::micros().max(last_clock);
         self.last_barrier = now;
         self.active = self.some_write_is_takeable();
         self.urgent = false;
@@ -297,7 +297,7 @@ impl Coordinator {
         self.in_flight.push_back(EpochInFlight {
             epoch,
             clock,
-            sent: Instant::now(),
+            sent: machine::now(),
             checkpoint,
             cuts: vec![false; workers],
             positions: Positions::new(),

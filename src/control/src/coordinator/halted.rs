@@ -59,7 +59,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, machine};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
 use tidemark_state::halted::{Halted, KeptFile};
 use tidemark_state::manifest::Manifest;
@@ -296,7 +296,7 @@ impl Coordinator {
         let stopped = |id: &RelationId| Stopped {
             epoch: self.stops_at(*id),
             reason: reason_of(*id == relation, &name, "is held back", error),
-            since: clock::now_micros(),
+            since: machine::micros(),
             held: true,
         };
         let jobs: Vec<_> = held.iter().map(|id| (*id, stopped(id))).collect();
@@ -377,7 +377,7 @@ impl Coordinator {
         if request.is_none() {
             tracing::warn!(relation = %id, %error, "a job that is held back could not be resumed");
             if let Some(halt) = self.halted.get_mut(&id).filter(|_| error.state() == IN_USE) {
-                halt.retry = Some(Instant::now() + RETRY_IN_USE);
+                halt.retry = Some(machine::now() + RETRY_IN_USE);
             }
         }
         self.answer(request, Err(error));
@@ -620,7 +620,7 @@ impl Coordinator {
 
     /// Tries what was held back and may be tried, those first that others read.
     pub(super) fn try_held(&mut self) -> Result<()> {
-        let now = Instant::now();
+        let now = machine::now();
         let due: Vec<RelationId> = self
             .halted
             .iter()

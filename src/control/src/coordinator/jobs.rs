@@ -16,7 +16,7 @@ use crate::{CatalogChange, Entry, TableWrites};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, clock, failpoint};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, failpoint, machine};
 use tidemark_plan::{Op, Relation, RelationKind, Stopped};
 
 /// A job that is being created.
@@ -725,7 +725,7 @@ impl Coordinator {
                 let stopped = Stopped {
                     epoch: self.stops_at(id),
                     reason: reason_of(id == relation, &name, "stopped", error),
-                    since: clock::now_micros(),
+                    since: machine::micros(),
                     held: false,
                 };
                 (id, stopped)

@@ -64,9 +64,9 @@ use jobs::{Creating, Creation, Reading};
 use rhythm::Rhythm;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::mailbox::Empty;
+use tidemark_common::{Backoff, Epoch, Error, RelationId, Result, SqlState, machine};
 use tidemark_plan::Catalog;
 
 /// Epochs that may be on their way through the workers, complete in no job, before the next barrier
@@ -163,33 +163,33 @@ impl Coordinator {
     /// usefulness: the caller reports it and exits.
     pub fn run(mut self, inputs: &Inputs) -> Result<()> {
         loop {
-            let input = match self.next_wake() {
-                Some(deadline) => match inputs.recv_until(deadline) {
-                    Ok(input) => Some(input),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                },
-                None => match inputs.recv() {
-                    Ok(input) => Some(input),
-                    Err(_) => return Ok(()),
-                },
+            let input = match inputs.recv_until(self.next_wake()) {
+                Ok(input) => Some(input),
+                Err(Empty::Yet) => None,
+                Err(Empty::ForEver) => return Ok(()),
             };
-            if let Some(input) = input {
-                self.take(input)?;
-                while let Ok(input) = inputs.try_recv() {
-                    self.take(input)?;
-                }
-            }
-            self.advance()?;
-            if self.next_deadline().is_some_and(|d| d <= Instant::now()) {
-                self.send_barrier()?;
-            }
-            if self.shutdown_is_complete() {
-                self.workers.broadcast(Command::Shutdown);
-                self.done(self.shutdown);
+            let more = std::iter::from_fn(|| inputs.try_recv().ok());
+            if self.step(input.into_iter().chain(more))? {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes in what it is told, and does what is due by now. True when it has ended.
+    pub fn step(&mut self, inputs: impl Iterator<Item = Input>) -> Result<bool> {
+        for input in inputs {
+            self.take(input)?;
+        }
+        self.advance()?;
+        if self.next_deadline().is_some_and(|d| d <= machine::now()) {
+            self.send_barrier()?;
+        }
+        let ends = self.shutdown_is_complete();
+        if ends {
+            self.workers.broadcast(Command::Shutdown);
+            self.done(self.shutdown);
+        }
+        Ok(ends)
     }
 
     fn take(&mut self, input: Input) -> Result<()> {
@@ -346,20 +346,20 @@ impl Coordinator {
                     return Ok(last);
                 }
                 Err(error) if error.state() == SqlState::DISK_FULL => {
-                    if told.is_none_or(|at| at.elapsed() > FULL_DISK_TOLD) {
+                    if told.is_none_or(|at| machine::elapsed(at) > FULL_DISK_TOLD) {
                         tracing::error!(%error, "the log cannot grow; waiting for space");
-                        told = Some(Instant::now());
+                        told = Some(machine::now());
                     }
                     self.readers.set_log_error(Some(error));
-                    std::thread::sleep(backoff.pause().min(FULL_DISK_PAUSE_MAX));
+                    machine::pause(backoff.pause().min(FULL_DISK_PAUSE_MAX));
                 }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// When the thread has something to do without an event.
-    fn next_wake(&self) -> Option<Instant> {
+    /// When it has something to do without an event.
+    pub fn next_wake(&self) -> Option<Instant> {
         [self.next_deadline(), self.retry_deadline()]
             .into_iter()
             .flatten()

@@ -18,8 +18,8 @@ use crate::workers::Workers;
 use crate::{CatalogChange, Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tidemark_common::{Epoch, Error, RelationId, Result, clock};
+use std::time::Duration;
+use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tidemark_plan::{Relation, Stopped};
 use tidemark_state::checkpoint::{CheckpointStore, FileMeta};
 use tidemark_state::manifest::Manifest;
@@ -348,7 +348,7 @@ impl Coordinator {
             readers,
             workers,
             pace,
-            last_barrier: Instant::now(),
+            last_barrier: machine::now(),
             rhythm: Rhythm::default(),
             timed: Epoch(0),
             in_flight: VecDeque::new(),
@@ -414,7 +414,7 @@ impl Coordinator {
                 "It is tried again in {} s. It may need more memory than there is.",
                 pause.as_secs()
             ));
-            coordinator.hold_back(relation, &error, Some(Instant::now() + pause))?;
+            coordinator.hold_back(relation, &error, Some(machine::now() + pause))?;
         }
         coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
@@ -473,7 +473,7 @@ impl Coordinator {
                 reason: set_aside.get(&id).cloned().unwrap_or_else(|| {
                     "it was held back when the process ended, and is being tried again".into()
                 }),
-                since: clock::now_micros(),
+                since: machine::micros(),
                 held: true,
             });
             let saved = manifest.and_then(|m| m.halted.get(&id)).cloned();
@@ -485,7 +485,7 @@ impl Coordinator {
             let halt = Halt {
                 saved: saved.unwrap_or_default(),
                 rows: cuts.iter().flat_map(|cut| rows_of(cut, id)).collect(),
-                retry: (!is_logged && !set_aside.contains_key(&id)).then(Instant::now),
+                retry: (!is_logged && !set_aside.contains_key(&id)).then(machine::now),
                 stopped,
             };
             self.halted.insert(id, halt);
@@ -671,7 +671,7 @@ impl Coordinator {
         self.workers.broadcast(Command::Settle);
         let mut settled = 0;
         while settled < self.workers.count() {
-            match inputs.recv() {
+            match inputs.recv_until(None) {
                 Ok(Input::Event(Event::Settled { .. })) => settled += 1,
                 Ok(input) => self.take(input)?,
                 Err(_) => return Err(Error::shutting_down()),
@@ -691,7 +691,7 @@ impl Coordinator {
     ) -> Result<()> {
         let replayed = cuts.len();
         let mut limits: Positions = manifest.map(|m| m.sources.clone()).unwrap_or_default();
-        let started = Instant::now();
+        let started = machine::now();
         // A source on demand that none of the cuts mentions stays where it starts.
         for id in &self.running {
             if let Some(start) = self.decisions.starts.get(id) {
@@ -731,7 +731,7 @@ impl Coordinator {
                         horizons: BTreeMap::new(),
                     })));
             }
-            match inputs.recv() {
+            match inputs.recv_until(None) {
                 Ok(input) => self.take(input)?,
                 Err(_) => return Err(Error::shutting_down()),
             }
@@ -754,7 +754,7 @@ impl Coordinator {
         if replayed > 0 {
             tracing::info!(
                 epochs = replayed,
-                seconds = started.elapsed().as_secs_f64(),
+                seconds = machine::elapsed(started).as_secs_f64(),
                 "decided epochs replayed"
             );
         }

@@ -6,13 +6,11 @@ use arrow::array::RecordBatch;
 use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
-use tidemark_common::{Epoch, Error, RelationId, Result};
-use tidemark_connector::SinkIdentity;
+use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tidemark_control::TableWrites;
 use tidemark_control::protocol::{Positions, Request};
 use tidemark_plan::{Relation, RelationKind};
 use tidemark_state::consolidate::consolidate;
-use tidemark_worker::open_connector;
 
 /// What a creation begins with beside its relation.
 #[derive(Default)]
@@ -94,22 +92,12 @@ impl Engine {
 
     /// Of a sink: its first marker.
     async fn prepare_sink(&self, relation: &Relation) -> Result<()> {
-        let Some(spec) = relation.connector.clone() else {
-            return Ok(());
-        };
-        if relation.kind != RelationKind::Sink {
+        if relation.kind != RelationKind::Sink || relation.connector.is_none() {
             return Ok(());
         }
-        let identity = SinkIdentity {
-            cluster: self.node.cluster.clone(),
-            sink: relation.id,
-            name: relation.name.clone(),
-        };
-        let vault = self.node.reading.vault.clone();
-        let prepared = tokio::task::spawn_blocking(move || {
-            tidemark_connector::prepare_sink(&vault.revealed(&spec)?, &identity)
-        });
-        prepared.await.map_err(|e| Error::internal(e.to_string()))?
+        let (outside, cluster) = (self.outside().clone(), self.node.cluster.clone());
+        let relation = relation.clone();
+        machine::blocking(move || outside.prepare_sink(&relation, &cluster)).await?
     }
 
     /// Where the relation's own connector starts, and what its sources hold now.
@@ -126,20 +114,20 @@ impl Engine {
             .collect();
         let own = (relation.connector.is_some() && relation.kind != RelationKind::Sink)
             .then(|| Arc::new(relation.clone()));
-        let vault = self.node.reading.vault.clone();
-        let resolved = tokio::task::spawn_blocking(move || {
+        let outside = self.outside().clone();
+        let resolved = machine::blocking(move || {
             let mut resolved = Resolved::default();
             for (source, start) in sources {
-                let connector = open_connector(&source, &vault)?;
+                let connector = outside.source(&source)?;
                 let is_running = running.contains_key(&source.id);
                 resolved.add_source(&source, connector.as_ref(), start, is_running)?;
             }
             if let Some(own) = own {
-                resolved.add_own(&own, open_connector(&own, &vault)?.as_ref())?;
+                resolved.add_own(&own, outside.source(&own)?.as_ref())?;
             }
             Ok::<_, Error>(resolved)
         });
-        resolved.await.map_err(|e| Error::internal(e.to_string()))?
+        resolved.await?
     }
 }
 

@@ -6,11 +6,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tidemark_changelog::connector::{SourceConnector, SplitPosition};
-use tidemark_common::{Error, RelationId, Result};
-use tidemark_connector::Vault;
+use tidemark_common::{Error, RelationId, Result, machine};
+use tidemark_connector::Outside;
 use tidemark_control::protocol::{Event, Request};
 use tidemark_plan::Relation;
-use tidemark_worker::open_connector;
 
 /// Looks now and then whether running sources have more splits and whether they may lose records by
 /// now, and tells lag tools where they stand.
@@ -26,9 +25,8 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
         }) {
             let known = connectors.get(&source.id).cloned();
             let (source, stands) = (source.clone(), positions[&source.id].clone());
-            let vault = node.reading.vault.clone();
-            let looked =
-                tokio::task::spawn_blocking(move || look_at(&source, known, &vault, &stands));
+            let outside = node.reading.outside.clone();
+            let looked = machine::blocking(move || look_at(&source, known, &outside, &stands));
             match looked.await {
                 Ok(Ok(Seen {
                     relation,
@@ -57,7 +55,7 @@ pub(super) async fn follow_sources(node: Weak<Node>) {
         }
         let interval = Duration::from_millis(node.config.discovery_ms);
         drop(node);
-        tokio::time::sleep(interval).await;
+        machine::sleep(interval).await;
     }
 }
 
@@ -76,10 +74,10 @@ struct Seen {
 fn look_at(
     source: &Relation,
     known: Option<Arc<dyn SourceConnector>>,
-    vault: &Vault,
+    outside: &Outside,
     stands: &[SplitPosition],
 ) -> Result<Seen> {
-    let connector = known.map_or_else(|| open_connector(source, vault), Ok)?;
+    let connector = known.map_or_else(|| outside.source(source), Ok)?;
     let as_new = |p: SplitPosition| SplitPosition {
         next_offset: 0,
         records: 0,

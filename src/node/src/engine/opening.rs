@@ -15,13 +15,13 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use tidemark_common::config::Config;
-use tidemark_common::disk::LocalDisk;
+use tidemark_common::machine::{self, Thread};
+use tidemark_common::mailbox::mailbox;
 use tidemark_common::{Error, Result};
 use tidemark_connector::kafka::set_fetch_budget;
-use tidemark_connector::{Vault, vault};
+use tidemark_connector::{Connectors, Outside, RealConnectors, Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::inputs::Inputs;
@@ -34,16 +34,35 @@ use tidemark_worker::{
 };
 use tokio::sync::oneshot;
 
+/// What a node reaches beside its machine.
+pub struct Services {
+    /// The checkpoint store; none: that of the configuration.
+    pub store: Option<CheckpointStore>,
+    /// Of that one: says from the beginning on whether it answers. What is opened waits for it.
+    pub health: Arc<StoreHealth>,
+    /// Who opens connectors.
+    pub connectors: Arc<dyn Connectors>,
+}
+
+impl Default for Services {
+    fn default() -> Services {
+        Services {
+            store: None,
+            health: Arc::default(),
+            connectors: Arc::new(RealConnectors),
+        }
+    }
+}
+
 impl Engine {
     /// Opens the data folder (takes its lock), restores and replays. Returns when reads may open.
     /// Must be called within a tokio runtime.
     pub async fn open(config: &Config) -> Result<Engine> {
-        Engine::open_noting(config, Arc::default()).await
+        Engine::open_with(config, Services::default()).await
     }
 
-    /// The same, and `health` says from the beginning on whether the checkpoint store answers: what
-    /// is opened waits for it.
-    pub async fn open_noting(config: &Config, health: Arc<StoreHealth>) -> Result<Engine> {
+    /// The same, with other services than those that the configuration names.
+    pub async fn open_with(config: &Config, services: Services) -> Result<Engine> {
         let mut config = config.clone();
         if config.workers == 0 {
             config.workers = std::thread::available_parallelism()
@@ -53,19 +72,23 @@ impl Engine {
         let data = DataFolder::lock(Path::new(&config.data_dir))?;
         let folder = data.path().to_path_buf();
         let given = std::env::var(vault::KEY_VARIABLE).ok();
-        let vault = Vault::open(given.as_deref(), &config.secret_key_file, &folder)?;
+        let outside = Outside {
+            vault: Vault::open(given.as_deref(), &config.secret_key_file, &folder)?.into(),
+            connectors: services.connectors,
+        };
         if config.checkpoint_url.is_empty() {
             config.checkpoint_url = format!("file://{}", folder.join("checkpoints").display());
         }
-        let store = CheckpointStore::open_noting(&config.checkpoint_url, health)?;
+        let store = match services.store {
+            Some(store) => store,
+            None => CheckpointStore::open_noting(&config.checkpoint_url, services.health)?,
+        };
         let log_folder = folder.join("log");
-        tokio::spawn(tell_trouble(&store, log_folder.clone()));
+        machine::spawn(tell_trouble(&store, log_folder.clone()));
         let recover = config.recover_from_checkpoint;
-        let opened = tokio::task::spawn_blocking(move || {
-            WriteAheadLog::open(Arc::new(LocalDisk), &log_folder, recover)
-        })
-        .await
-        .map_err(|e| Error::internal(e.to_string()))??;
+        let opened =
+            machine::blocking(move || WriteAheadLog::open(machine::disk(), &log_folder, recover));
+        let opened = opened.await??;
         // A log of which a part is lost says nothing about who is ahead, folder or store.
         let is_lost = opened.loss.is_some();
         let entries = match &opened.loss {
@@ -88,7 +111,7 @@ impl Engine {
             accept_loss: recover || is_lost,
         };
         let mut recovered = Recovered::read(past, &store.patient()).await?;
-        check_key(&vault, &recovered.decisions.catalog)?;
+        check_key(&outside.vault, &recovered.decisions.catalog)?;
         ownership::report_loss(&recovered, recover);
         let log = opened.log;
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
@@ -104,8 +127,7 @@ impl Engine {
             snapshot_age_max: (config.snapshot_age_max_ms > 0)
                 .then(|| Duration::from_millis(config.snapshot_age_max_ms)),
         };
-        let tokio = tokio::runtime::Handle::current();
-        let storing = Storing::new(store.clone(), recovered.generation, tokio);
+        let storing = Storing::new(store.clone(), recovered.generation);
         let claim = Arc::new(Claim {
             lineage: owned.lineage,
         });
@@ -115,7 +137,7 @@ impl Engine {
             storing,
             &claim,
             errors,
-            Arc::new(vault),
+            outside,
             log.row_files(),
         )?;
         *node.lock.lock() = Some(data.into_lock());
@@ -136,9 +158,9 @@ impl Engine {
         drop(ended);
         *node.threads.lock() = threads;
         let node = Arc::new(node);
-        tokio::spawn(follow_sources(Arc::downgrade(&node)));
-        tokio::spawn(watch_claim(store, Arc::downgrade(&claim)));
-        tokio::spawn(Memory::watch(Arc::downgrade(&node.memory)));
+        machine::spawn(follow_sources(Arc::downgrade(&node)));
+        machine::spawn(watch_claim(store, Arc::downgrade(&claim)));
+        machine::spawn(Memory::watch(Arc::downgrade(&node.memory)));
         Ok(Engine { node })
     }
 }
@@ -171,7 +193,7 @@ impl Node {
         storing: Storing,
         claim: &Arc<Claim>,
         errors: ErrorTable,
-        vault: Arc<Vault>,
+        outside: Outside,
         files: Arc<RowFiles>,
     ) -> Result<(Node, Inputs)> {
         let (events, inputs) = Events::new(storing.generation);
@@ -196,7 +218,7 @@ impl Node {
             errors: errors.clone(),
             events: events.clone(),
             full: full.clone(),
-            vault: vault.clone(),
+            outside: outside.clone(),
         });
         let pressure = Arc::<Pressure>::default();
         let writers = TableWriters::new(
@@ -221,7 +243,7 @@ impl Node {
             batch_rows_max: config.batch_rows_max,
             figures: figures.clone(),
             errors: errors.clone(),
-            vault,
+            outside,
         };
         let node = Node {
             placement,
@@ -247,9 +269,9 @@ impl Node {
         Ok((node, inputs))
     }
 
-    fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<JoinHandle<()>>)> {
+    fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<Thread>)> {
         let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..self.placement.workers())
-            .map(|_| crossbeam_channel::unbounded::<Inbound>())
+            .map(|_| mailbox::<Inbound>())
             .unzip();
         let around = Surroundings {
             placement: self.placement.clone(),
@@ -265,11 +287,11 @@ impl Node {
             load: self.load.clone(),
             edge_bytes_max: self.config.edge_bytes_max,
             pressure: self.pressure.clone(),
-            vault: self.reading.vault.clone(),
+            outside: self.reading.outside.clone(),
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {
-            let (sender, receiver) = crossbeam_channel::unbounded();
+            let (sender, receiver) = mailbox();
             commands.push(sender);
             let (around, peers) = (around.clone(), inboxes.clone());
             threads.push(spawn(format!("worker-{id}"), move || {
@@ -330,7 +352,7 @@ fn start_coordinator(
     pace: Pace,
     inputs: Inputs,
     ready: oneshot::Sender<Result<()>>,
-) -> Result<JoinHandle<()>> {
+) -> Result<Thread> {
     spawn("coordinator".into(), move || {
         match Coordinator::recover(
             Box::new(log),
@@ -347,7 +369,7 @@ fn start_coordinator(
                         more");
                     // Whoever waits must not wait for ever, and nothing may be answered that was
                     // not decided.
-                    std::process::exit(1);
+                    machine::exit(1);
                 }
             }
             Err(error) => drop(ready.send(Err(error))),
@@ -355,7 +377,7 @@ fn start_coordinator(
     })
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<Thread> {
     let thread = name.clone();
     let guarded = move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
@@ -365,12 +387,8 @@ fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle
                 thread,
                 "a thread of the engine ended by a broken invariant: the server exits"
             );
-            std::process::exit(70);
+            machine::exit(70);
         }
     };
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(tidemark_common::STACK_BYTES)
-        .spawn(guarded)
-        .map_err(Error::from)
+    machine::thread(name, guarded)
 }

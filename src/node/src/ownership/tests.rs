@@ -1,6 +1,7 @@
 //! Every meeting of a folder and a store: what is taken, what is refused and with which sentence.
 
 use super::*;
+use std::fs;
 use tidemark_common::Epoch;
 use tidemark_control::Cut;
 use tidemark_state::manifest::{MANIFEST_VERSION, Manifest};
@@ -239,7 +240,7 @@ async fn the_later_of_two_copies_has_the_store() {
     let by = store.overtaken(first.lineage.own()).await.unwrap();
     assert_eq!(by.as_ref(), Some(second.lineage.own()));
     assert_eq!(store.overtaken(second.lineage.own()).await.unwrap(), None);
-    let now = clock::now_micros();
+    let now = machine::micros();
     assert!(
         !second.lineage.owns(1, now),
         "files of the first are not the copy's to delete"

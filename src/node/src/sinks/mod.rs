@@ -21,16 +21,15 @@ mod queues;
 mod tests;
 
 use log::LogPart;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use queue::{Limits, Next, Queue, ToSeal, Weight};
 pub use queues::{SinkQueues, Surroundings};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{Refusal, SinkWriter};
-use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, TableId};
-use tidemark_connector::SinkIdentity;
+use tidemark_common::{Backoff, Epoch, Error, ErrorKind, Result, Signal, TableId, machine};
 use tidemark_control::protocol::Request;
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::{Op, Relation};
@@ -67,7 +66,7 @@ pub struct SinkQueue {
     around: Arc<Surroundings>,
     table: TableId,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Signal,
 }
 
 struct State {
@@ -120,11 +119,13 @@ impl State {
 
 /// Tells the error and waits so long. The epochs that get complete meanwhile, many a second, are
 /// no reason to try again earlier; RESUME is.
-fn pause(state: &Mutex<State>, changed: &Condvar, error: &Error, time: Duration) {
-    let until = Instant::now() + time;
+fn pause(state: &Mutex<State>, changed: &Signal, error: &Error, time: Duration) {
+    let until = machine::now() + time;
     let mut state = state.lock();
     state.error = Some(error.to_string());
-    while !state.closed && !state.resumed && !changed.wait_until(&mut state, until).timed_out() {}
+    while !state.closed && !state.resumed && machine::now() < until {
+        changed.wait_until(&mut state, Some(until));
+    }
 }
 
 impl SinkQueue {
@@ -167,7 +168,7 @@ impl SinkQueue {
                 asked: false,
                 error: None,
             }),
-            changed: Condvar::new(),
+            changed: Signal::default(),
         };
         for file in progress.iter().flat_map(|(progress, _)| &progress.log) {
             // A store that is away at the start is waited for.
@@ -290,8 +291,7 @@ impl SinkQueue {
     /// Wakes the delivering thread when its job may have completed more.
     fn follow_job(self: Arc<Self>) {
         let mut moved = self.around.readers.watch_moved();
-        let tokio = self.around.storing.tokio.clone();
-        tokio.spawn(async move {
+        machine::spawn(async move {
             while moved.changed().await.is_ok() && !self.state.lock().closed {
                 self.changed.notify_all();
             }
@@ -304,15 +304,10 @@ impl SinkQueue {
             return Ok(());
         }
         let queue = self.clone();
-        std::thread::Builder::new()
-            .name(format!("sink-{}", self.relation.id))
-            .stack_size(tidemark_common::STACK_BYTES)
-            .spawn(move || queue.run())
+        let thread = machine::thread(format!("sink-{}", self.relation.id), move || queue.run());
+        thread
             .map(drop)
-            .map_err(|error| {
-                self.state.lock().delivers = false;
-                Error::from(error)
-            })
+            .inspect_err(|_| self.state.lock().delivers = false)
     }
 
     fn run(&self) {
@@ -394,16 +389,8 @@ impl SinkQueue {
     }
 
     fn open(&self) -> Result<Box<dyn SinkWriter>> {
-        let connector = self.relation.connector.as_ref();
-        let spec = connector.ok_or_else(|| Error::internal("a sink without connector"))?;
-        let identity = SinkIdentity {
-            cluster: self.around.cluster.clone(),
-            sink: self.relation.id,
-            name: self.relation.name.clone(),
-        };
-        let columns = &self.relation.columns;
-        let spec = self.around.vault.revealed(spec)?;
-        tidemark_connector::open_sink(&spec, columns, identity, self.relation.append_only)
+        let around = &self.around;
+        around.outside.sink(&self.relation, &around.cluster)
     }
 
     /// Waits for something to do; none when the sink is closed.
@@ -494,7 +481,7 @@ impl SinkQueue {
             parts.extend(log::decode(&rows)?);
             Ok(())
         });
-        self.around.storing.tokio.block_on(read)?;
+        machine::block_on(read)?;
         Ok(parts)
     }
 
@@ -511,13 +498,11 @@ impl SinkQueue {
         for (part, parts) in log::files(&limits, new).into_iter().enumerate() {
             let end = log::end_of(&parts);
             let spec = log::spec(&self.relation, self.table.table);
-            let encoded = tokio::task::spawn_blocking(move || {
+            let encoded = machine::blocking(move || {
                 let delta = log::encode(&spec, &parts)?;
                 encode_delta(&spec, delta)
             });
-            let encoded = encoded
-                .await
-                .map_err(|e| Error::internal(format!("encoding a sink's log: {e}")))??;
+            let encoded = encoded.await??;
             let by = WrittenBy::Sink;
             let storing = &self.around.storing;
             let file = storing.put(self.table, by, part, epoch, encoded).await?;

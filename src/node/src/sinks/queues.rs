@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidemark_common::{Epoch, RelationId, Result};
-use tidemark_connector::Vault;
+use tidemark_connector::Outside;
 use tidemark_control::{Events, Readers};
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::Relation;
@@ -31,8 +31,8 @@ pub struct Surroundings {
     pub events: Events,
     /// Sinks of which too much waits in memory.
     pub full: Arc<FullSinks>,
-    /// What opens secrets.
-    pub vault: Arc<Vault>,
+    /// Connectors.
+    pub outside: Outside,
 }
 
 /// See the module.

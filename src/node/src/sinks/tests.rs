@@ -8,7 +8,7 @@ use super::queue::{Limits, Next, Queue, Weight};
 use super::{State, pause};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use tidemark_changelog::connector::{
     Delivered, Refusal, SinkContent, SinkDelivery, SinkMarker, SinkWriter,
 };
 use tidemark_changelog::{ChangeBatch, pieces};
+use tidemark_common::Signal;
 use tidemark_common::random::Random;
 use tidemark_common::{Epoch, Error, RelationId, Result, TableId};
 use tidemark_state::checkpoint::FileMeta;
@@ -511,7 +512,7 @@ fn idle_state() -> State {
 
 #[test]
 fn published_epochs_do_not_shorten_a_pause_and_a_resume_does() {
-    let (state, changed) = (Mutex::new(idle_state()), Condvar::new());
+    let (state, changed) = (Mutex::new(idle_state()), Signal::default());
     let error = Error::internal("no");
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -154,7 +154,7 @@ pub async fn admit(
 
 /// Whether the password of a role does not count any more.
 fn is_over(role: &Role) -> bool {
-    let over = |until: i64| until <= tidemark_common::clock::now_micros();
+    let over = |until: i64| until <= tidemark_common::machine::micros();
     role.verifier.is_some() && role.valid_until.is_some_and(over)
 }
 

@@ -126,7 +126,7 @@ impl Session {
                 }
                 RoleOption::ValidUntil(text) => {
                     let session = moment::Session {
-                        now: tidemark_common::clock::now_micros(),
+                        now: tidemark_common::machine::micros(),
                         zone: self.asker.settings.zone(),
                     };
                     let at = moment::read_timestamptz(text, 6, &session)?;

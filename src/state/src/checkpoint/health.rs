@@ -5,7 +5,7 @@
 
 use parking_lot::Mutex;
 use std::time::Instant;
-use tidemark_common::{Error, clock};
+use tidemark_common::{Error, machine};
 
 /// Shared by all handles of one store.
 #[derive(Debug, Default)]
@@ -38,8 +38,8 @@ impl StoreHealth {
             None => {
                 *trouble = Some(StoreTrouble {
                     error: error.clone(),
-                    since_micros: clock::now_micros(),
-                    since: Instant::now(),
+                    since_micros: machine::micros(),
+                    since: machine::now(),
                 })
             }
         }

@@ -25,8 +25,7 @@ use std::cmp::Ordering;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::time::Instant;
-use tidemark_common::{Epoch, Error, Result};
-use tokio::runtime::Handle;
+use tidemark_common::{Epoch, Error, Result, machine};
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -253,7 +252,6 @@ impl Hasher for Fold {
 /// How a merge goes on beside everything else: it works half of the time, and no longer than
 /// somebody waits for it.
 pub(super) struct Pace {
-    handle: Handle,
     /// Whoever waits holds the other end.
     wanted: oneshot::Receiver<()>,
     worked_since: Instant,
@@ -261,24 +259,22 @@ pub(super) struct Pace {
 
 impl Pace {
     /// And what it lives by.
-    pub fn new(handle: Handle) -> (Pace, oneshot::Sender<()>) {
+    pub fn new() -> (Pace, oneshot::Sender<()>) {
         let (waits, wanted) = oneshot::channel();
         let pace = Pace {
-            handle,
             wanted,
-            worked_since: Instant::now(),
+            worked_since: machine::now(),
         };
         (pace, waits)
     }
 
     /// Rests after a piece of work. Ends at once when nobody waits any more.
     fn rest(&mut self) -> Result<()> {
-        let (pause, wanted) = (self.worked_since.elapsed(), &mut self.wanted);
-        let gone = async { tokio::time::timeout(pause, wanted).await.is_ok() };
-        if self.handle.block_on(gone) {
+        let (pause, wanted) = (machine::elapsed(self.worked_since), &mut self.wanted);
+        if machine::block_on(machine::timeout(pause, wanted)).is_some() {
             return Err(Error::internal("a compaction that nobody waits for ends"));
         }
-        self.worked_since = Instant::now();
+        self.worked_since = machine::now();
         Ok(())
     }
 }
@@ -286,7 +282,6 @@ impl Pace {
 /// Where a merge reads.
 struct Reading<'a> {
     store: &'a CheckpointStore,
-    handle: &'a Handle,
     spec: &'a TableSpec,
     pace: Pace,
 }
@@ -295,19 +290,13 @@ struct Reading<'a> {
 /// one file at least. Without older files deletes are left out.
 pub(super) fn merge_files(
     store: &CheckpointStore,
-    handle: &Handle,
     spec: &TableSpec,
     compaction: Compaction,
     pace: Pace,
     finished: impl FnMut(EncodedFile) -> Result<()>,
 ) -> Result<()> {
     let mut merge = Merge {
-        reading: Reading {
-            store,
-            handle,
-            spec,
-            pace,
-        },
+        reading: Reading { store, spec, pace },
         cursors: Vec::new(),
         slots: Vec::new(),
         held: 0,
@@ -391,7 +380,7 @@ impl Cursor {
             // The piece that was read goes before the next one comes.
             self.records = None;
             let next = self.files.next(reading.store, reading.spec);
-            self.records = reading.handle.block_on(next)?;
+            self.records = machine::block_on(next)?;
             if self.records.is_none() {
                 return Ok(None);
             }

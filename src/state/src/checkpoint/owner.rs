@@ -20,7 +20,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tidemark_common::{Error, Result, SqlState, clock};
+use tidemark_common::{Error, Result, SqlState, machine};
 
 /// The object that names the cluster.
 pub const OWNER: &str = "CLUSTER";
@@ -215,7 +215,7 @@ impl CheckpointStore {
     /// Deletes claims that say nothing any more. The newest stay: one that sleeps on a copy of the
     /// folder looks for them when it wakes up.
     pub async fn clear_claims(&self, lineage: &Lineage) -> Result<()> {
-        let now = clock::now_micros();
+        let now = machine::micros();
         let old = lineage.own.generation.saturating_sub(CLAIMS_KEPT);
         let old = lineage.claims.range(..old).map(|(g, _)| *g);
         let useless = old.filter(|g| lineage.abandoned(*g, now));
@@ -253,7 +253,7 @@ mod tests {
             generation,
             nonce: nonce.into(),
             mark: mark.into(),
-            at_micros: clock::now_micros(),
+            at_micros: machine::micros(),
             ..Claim::default()
         }
     }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn files_of_a_copy_are_not_ours_until_it_is_long_gone() {
-        let now = clock::now_micros();
+        let now = machine::micros();
         let (mine, copy) = (claim(7, "c", "m"), claim(6, "b", "other"));
         let lineage = Lineage::new(mine.clone(), [claim(5, "a", "m"), copy, mine]);
         let week = ABANDONED_AFTER.as_micros() as i64;
@@ -304,7 +304,7 @@ mod tests {
         let mut mine = claim(7, "c", "m");
         mine.strangers.insert(6);
         let lineage = Lineage::new(mine, [claim(5, "a", "m"), claim(6, "b", "m")]);
-        let now = clock::now_micros();
+        let now = machine::micros();
         assert!(lineage.owns(5, now) && !lineage.owns(6, now));
     }
 }

@@ -26,7 +26,6 @@ use std::sync::Arc;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
 use tidemark_common::{Error, Result};
-use tidemark_connector::Vault;
 use tidemark_control::protocol::{BarrierCommand, LoggedRows};
 use tidemark_plan::Relation;
 
@@ -100,7 +99,11 @@ impl Source {
     fn go_on_at(&mut self, positions: &[SplitPosition]) -> Result<()> {
         let mine = self.share_of(positions);
         let waker: Waker = self.waker.clone();
-        self.reader = open_connector(&self.relation, &self.reading.vault)?.open(&mine, waker)?;
+        self.reader = self
+            .reading
+            .outside
+            .source(&self.relation)?
+            .open(&mine, waker)?;
         self.reader.set_columns(&self.produced);
         self.reader.set_times(self.versioned);
         self.largest = event_times(&mine);
@@ -177,16 +180,4 @@ impl Source {
         let faulty = changes.faulty().map(|f| f.to_vec()).unwrap_or_default();
         Ok(ChangeBatch::with_weights(rows, changes.weights().cloned()).with_faulty(faulty))
     }
-}
-
-/// The connector of a source, with its secrets.
-pub fn open_connector(
-    relation: &Relation,
-    vault: &Vault,
-) -> Result<Arc<dyn tidemark_changelog::connector::SourceConnector>> {
-    let spec = relation
-        .connector
-        .as_ref()
-        .ok_or_else(|| Error::internal(format!("source \"{}\" has no connector", relation.name)))?;
-    tidemark_connector::open_source(&vault.revealed(spec)?, &relation.columns)
 }

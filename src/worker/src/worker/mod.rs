@@ -33,7 +33,6 @@ use crate::sealing::Sealing;
 use crate::sinks::Sinks;
 use crate::source::{Reading, Source};
 use crate::storing::Storing;
-use crossbeam_channel::{Receiver, Sender};
 use output::ActorOutput;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,8 +40,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidemark_changelog::ChangeBatch;
 use tidemark_changelog::connector::{SplitPosition, Waker};
-use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint};
-use tidemark_connector::Vault;
+use tidemark_common::mailbox::{Receiver, Sender};
+use tidemark_common::{Epoch, RelationId, Result, WorkerId, failpoint, machine};
+use tidemark_connector::Outside;
 use tidemark_control::protocol::{BarrierCommand, Command, Event, Positions};
 use tidemark_control::{Events, Placement, Readers, Stamped, TableWrites};
 use tidemark_operator::Barrier;
@@ -94,8 +94,8 @@ pub struct Surroundings {
     pub edge_bytes_max: usize,
     /// Whether memory runs short.
     pub pressure: Arc<Pressure>,
-    /// What opens secrets.
-    pub vault: Arc<Vault>,
+    /// Connectors.
+    pub outside: Outside,
 }
 
 impl Surroundings {
@@ -106,9 +106,20 @@ impl Surroundings {
             batch_rows_max: self.batch_rows_max,
             figures: self.figures.clone(),
             errors: self.errors.clone(),
-            vault: self.vault.clone(),
+            outside: self.outside.clone(),
         }
     }
+}
+
+/// How a worker's round went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// There may be more to do.
+    Busy,
+    /// There is nothing to do before something is told to the worker, or so much time has passed.
+    Idle(Duration),
+    /// The worker has ended.
+    Over,
 }
 
 /// One worker's thread state.
@@ -212,33 +223,40 @@ impl Worker {
     /// Runs until the shutdown command.
     pub fn run(mut self) {
         loop {
-            let mut busy = false;
-            for _ in 0..INBOX_BURST {
-                // A message may tell of what a command has told before.
-                if !self.take_commands() {
-                    return;
-                }
-                let Ok(inbound) = self.inbox.try_recv() else {
-                    break;
-                };
-                busy = true;
-                self.inbound(inbound);
+            match self.step() {
+                Round::Busy => machine::breathe(),
+                Round::Idle(time) => self.wait(time),
+                Round::Over => return,
             }
-            busy |= self.take_turns();
-            busy |= self.feed_tables();
-            busy |= self.go_on_settling();
-            self.tell_passed();
-            self.holds_up = self.around.readers.is_stalled();
-            if !self.holds_up {
-                busy |= self.poll_inputs();
+        }
+    }
+
+    /// One round.
+    pub fn step(&mut self) -> Round {
+        let mut busy = false;
+        for _ in 0..INBOX_BURST {
+            // A message may tell of what a command has told before.
+            if !self.take_commands() {
+                return Round::Over;
             }
-            if !busy {
-                self.wait(if self.holds_up {
-                    HELD_UP_SLEEP
-                } else {
-                    IDLE_SLEEP
-                });
-            }
+            let Ok(inbound) = self.inbox.try_recv() else {
+                break;
+            };
+            busy = true;
+            self.inbound(inbound);
+        }
+        busy |= self.take_turns();
+        busy |= self.feed_tables();
+        busy |= self.go_on_settling();
+        self.tell_passed();
+        self.holds_up = self.around.readers.is_stalled();
+        if !self.holds_up {
+            busy |= self.poll_inputs();
+        }
+        match (busy, self.holds_up) {
+            (true, _) => Round::Busy,
+            (false, true) => Round::Idle(HELD_UP_SLEEP),
+            (false, false) => Round::Idle(IDLE_SLEEP),
         }
     }
 
@@ -255,7 +273,7 @@ impl Worker {
     }
 
     fn wait(&mut self, timeout: Duration) {
-        if let Ok(inbound) = self.inbox.recv_timeout(timeout) {
+        if let Ok(inbound) = self.inbox.recv_until(Some(machine::now() + timeout)) {
             self.inbound(inbound);
         }
     }
@@ -406,7 +424,7 @@ impl Worker {
                         published.withdraw(id);
                     }
                 };
-                drop(self.around.storing.tokio.spawn_blocking(sum));
+                machine::spawn_blocking(sum);
             }
             Ok(_) => {}
             Err(error) => {

@@ -13,7 +13,9 @@ use crate::table_feed::TableFeed;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tidemark_common::{Epoch, Error, ErrorKind, RelationId, Result, TableId, WorkerId, failpoint};
+use tidemark_common::{
+    Epoch, Error, ErrorKind, RelationId, Result, TableId, WorkerId, failpoint, machine,
+};
 use tidemark_control::entry::decode_kept;
 use tidemark_control::protocol::{Event, StartJob, StartMode};
 use tidemark_plan::{Op, RelationKind};
@@ -108,7 +110,7 @@ impl Worker {
         let mut rows = Vec::new();
         for file in &start.kept {
             let store = self.store();
-            let bytes = self.around.storing.tokio.block_on(store.read_kept(file))?;
+            let bytes = machine::block_on(store.read_kept(file))?;
             rows.extend(decode_kept(&bytes).map_err(|e| e.context(&file.path))?);
         }
         for write in &start.rows {
@@ -377,7 +379,7 @@ impl Worker {
                 self.around.recovery.progress(self.id, restored);
                 Ok(())
             });
-            if let Err(error) = self.around.storing.tokio.block_on(read) {
+            if let Err(error) = machine::block_on(read) {
                 if error.kind() == ErrorKind::Unavailable && self.recovering {
                     self.tell(Event::NotRestored {
                         error: error.clone(),

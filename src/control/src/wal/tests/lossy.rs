@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tidemark_common::disk::{Disk, DiskFile};
+use tidemark_common::disk::{Disk, DiskFile, Lock};
 
 use parking_lot::Mutex;
 use tidemark_common::random::Random;
@@ -285,6 +285,19 @@ impl Disk for LossyDisk {
             }
         }
         Ok(())
+    }
+
+    // The log does without.
+    fn rename(&self, _: &Path, _: &Path) -> Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn lock(&self, _: &Path) -> Result<Lock> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn identity(&self, _: &Path) -> Result<String> {
+        Err(ErrorKind::Unsupported.into())
     }
 }
 
