@@ -50,7 +50,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// A file that a process holds.
-pub type Lock = Box<dyn Send>;
+pub type Lock = Box<dyn Send + Sync>;
 
 /// A file that is open for writing.
 pub trait DiskFile: Send {

@@ -43,6 +43,10 @@ pub trait Machine: Send + Sync {
     fn blocking(&self, run: Work);
     /// Waits, in a thread.
     fn block_on(&self, future: Pin<&mut dyn Future<Output = ()>>);
+    /// Whether who runs now is a thread, which may wait.
+    fn may_wait(&self) -> bool {
+        true
+    }
     /// Lets others go first, where all threads share one. Called in threads, between two pieces of
     /// their work.
     fn breathe(&self) {}
@@ -171,6 +175,11 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 /// Waits, in a thread, for so long.
 pub fn pause(time: Duration) {
     block_on(sleep(time));
+}
+
+/// Whether who asks may wait as threads do: a task may not, which a simulation sees.
+pub fn may_wait() -> bool {
+    ask(|machine| machine.may_wait())
 }
 
 /// Lets others go first, where all threads share one: a simulation's.

@@ -102,8 +102,7 @@ impl Workers for Pool {
     }
 
     fn close_sinks(&self, relations: &[RelationId]) {
-        let queues = self.sinks.of(relations);
-        queues.iter().for_each(|(_, queue)| queue.close());
+        self.sinks.close(relations);
     }
 
     fn end_sinks(&self, sinks: &[(RelationId, Epoch)]) {

@@ -16,3 +16,4 @@ pub mod random;
 pub mod script;
 pub mod server;
 pub mod views;
+pub mod world;

@@ -31,6 +31,8 @@ pub use apart::{Apart, Parts};
 pub use column::SlotColumns;
 pub use consolidate::{consolidate, consolidate_fully};
 pub use key_index::KeyIndex;
+/// What an object store has to do, for those who bring one to a checkpoint store.
+pub use object_store;
 pub use row_store::RowStore;
 pub use table::{Appended, StateTable, TableDelta, TableForm, TableSpec};
 pub use view::{Reading, Unsettled, ViewOptions, ViewPartition, ViewTable};

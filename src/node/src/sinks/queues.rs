@@ -5,13 +5,13 @@ use super::full::FullSinks;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_common::{Epoch, RelationId, Result};
+use tidemark_common::{Epoch, RelationId, Result, Signal};
 use tidemark_connector::Outside;
 use tidemark_control::{Events, Readers};
 use tidemark_operator::build::SinkOutput;
 use tidemark_plan::Relation;
 use tidemark_state::manifest::SinkProgress;
-use tidemark_worker::{Figures, KeptErrors, Published, Sinks, Storing};
+use tidemark_worker::{Figures, KeptErrors, Published, Sinks, Storing, catch};
 
 /// What a sink has of its node.
 pub struct Surroundings {
@@ -38,7 +38,34 @@ pub struct Surroundings {
 /// See the module.
 pub struct SinkQueues {
     around: Arc<Surroundings>,
-    queues: Mutex<BTreeMap<RelationId, Arc<SinkQueue>>>,
+    queues: Mutex<BTreeMap<RelationId, Slot>>,
+    /// A sink is not being opened any more.
+    opened: Signal,
+}
+
+/// A sink among the others. Nobody holds their lock while one is opened.
+enum Slot {
+    /// A worker opens it; whether it was closed meanwhile.
+    Opening {
+        closed: bool,
+    },
+    Open(Arc<SinkQueue>),
+}
+
+impl Slot {
+    fn open(&self) -> Option<&Arc<SinkQueue>> {
+        match self {
+            Slot::Open(queue) => Some(queue),
+            Slot::Opening { .. } => None,
+        }
+    }
+
+    fn close(&mut self) {
+        match self {
+            Slot::Open(queue) => queue.close(),
+            Slot::Opening { closed } => *closed = true,
+        }
+    }
 }
 
 impl SinkQueues {
@@ -47,33 +74,42 @@ impl SinkQueues {
         SinkQueues {
             around: Arc::new(around),
             queues: Mutex::default(),
+            opened: Signal::default(),
         }
     }
 
-    /// The queue of a sink.
+    /// The queue of a sink that is open.
     pub fn get(&self, sink: RelationId) -> Option<Arc<SinkQueue>> {
-        self.queues.lock().get(&sink).cloned()
+        self.queues.lock().get(&sink).and_then(Slot::open).cloned()
     }
 
-    /// The queues of those relations that are sinks.
+    /// The queues of those relations that are sinks, and open.
     pub fn of(&self, relations: &[RelationId]) -> Vec<(RelationId, Arc<SinkQueue>)> {
         let queues = self.queues.lock();
         let found = relations
             .iter()
-            .filter_map(|id| Some((*id, queues.get(id)?.clone())));
+            .filter_map(|id| Some((*id, queues.get(id)?.open()?.clone())));
         found.collect()
     }
 
     /// Bytes of changes that wait in memory for delivery.
     pub fn bytes(&self) -> usize {
         let queues = self.queues.lock();
-        queues.values().map(|queue| queue.bytes()).sum()
+        let open = queues.values().filter_map(Slot::open);
+        open.map(|queue| queue.bytes()).sum()
     }
 
     /// Nothing is delivered any more.
     pub fn close_all(&self) {
-        let queues: Vec<_> = self.queues.lock().values().cloned().collect();
-        queues.iter().for_each(|queue| queue.close());
+        self.queues.lock().values_mut().for_each(Slot::close);
+    }
+
+    /// Of these relations nothing is delivered any more.
+    pub fn close(&self, relations: &[RelationId]) {
+        let mut queues = self.queues.lock();
+        for sink in relations {
+            queues.get_mut(sink).into_iter().for_each(Slot::close);
+        }
     }
 
     /// The queue of a sink whose job has stopped, and which runs on no worker, delivers what a
@@ -96,16 +132,41 @@ impl SinkQueues {
         relation: &Arc<Relation>,
         progress: Option<(&SinkProgress, Epoch)>,
     ) -> Result<Arc<SinkQueue>> {
-        let mut queues = self.queues.lock();
-        if let Some(queue) = queues.get(&relation.id) {
+        if let Some(queue) = self.open_or_begin(relation.id) {
             queue.resume()?;
-            return Ok(queue.clone());
+            return Ok(queue);
         }
-        let queue = Arc::new(SinkQueue::new(&self.around, relation, progress)?);
-        queues.insert(relation.id, queue.clone());
-        queue.deliver_in_thread()?;
-        queue.clone().follow_job();
-        Ok(queue)
+        // It may have to read its log, and the store may be away.
+        let made = catch(|| SinkQueue::new(&self.around, relation, progress).map(Arc::new));
+        let mut queues = self.queues.lock();
+        let begun = queues.remove(&relation.id);
+        let result = made.and_then(|queue| {
+            if matches!(begun, Some(Slot::Opening { closed: true })) {
+                queue.close();
+                return Ok(queue);
+            }
+            queues.insert(relation.id, Slot::Open(queue.clone()));
+            queue.deliver_in_thread()?;
+            queue.clone().follow_job();
+            Ok(queue)
+        });
+        drop(queues);
+        self.opened.notify_all();
+        result
+    }
+
+    /// The queue, once nobody is opening it any more; none if that is now up to who asks.
+    fn open_or_begin(&self, sink: RelationId) -> Option<Arc<SinkQueue>> {
+        let mut queues = self.queues.lock();
+        loop {
+            match queues.get(&sink) {
+                Some(Slot::Open(queue)) => return Some(queue.clone()),
+                Some(Slot::Opening { .. }) => self.opened.wait(&mut queues),
+                None => break,
+            }
+        }
+        queues.insert(sink, Slot::Opening { closed: false });
+        None
     }
 }
 
@@ -131,9 +192,14 @@ impl Sinks for SinkQueues {
     }
 
     fn end(&self, sink: RelationId) {
-        let ended = self.queues.lock().remove(&sink);
-        if let Some(queue) = ended {
-            queue.close();
+        let mut queues = self.queues.lock();
+        match queues.get_mut(&sink) {
+            Some(Slot::Opening { closed }) => *closed = true,
+            Some(Slot::Open(queue)) => {
+                queue.close();
+                queues.remove(&sink);
+            }
+            None => {}
         }
     }
 

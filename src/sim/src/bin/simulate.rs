@@ -1,0 +1,156 @@
+//! Runs seeds of the simulation: `simulate --from 0 --count 1000`, or one with its trace in words:
+//! `simulate --seed 42 --trace`. Each seed is held to be the same run wherever it is run; with
+//! `--twice` that is checked. Ends with 1 if a seed fails, and says how to run it again.
+
+use clap::Parser;
+use std::fmt;
+use std::process::{Command, ExitCode};
+use tidemark_common::machine;
+use tidemark_sim::world::run::{Outcome, run};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+/// Seeds that one process runs: what stands around of killed processes stays in memory.
+const SEEDS_PER_PROCESS: u64 = 25;
+
+/// Simulates a whole system from a seed.
+#[derive(Parser)]
+struct Arguments {
+    /// Runs this one.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The first of several.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many.
+    #[arg(long, default_value_t = 100)]
+    count: u64,
+    /// Tells what happens.
+    #[arg(long)]
+    trace: bool,
+    /// Runs each twice, and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Processes that run seeds at the same time.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
+}
+
+/// The keys of hash maps: the same in each run.
+///
+/// # Safety
+/// The standard library calls it as the C library's own: `buffer` has room for `bytes`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getrandom(buffer: *mut u8, bytes: usize, _flags: u32) -> isize {
+    // Whoever calls it promises the room.
+    unsafe { std::ptr::write_bytes(buffer, 0x5a, bytes) };
+    bytes as isize
+}
+
+/// The simulation's time, in seconds.
+struct VirtualTime;
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        let micros = machine::micros() - 1_800_000_000_000_000;
+        write!(writer, "{:>11.6}", micros as f64 / 1e6)
+    }
+}
+
+/// Runs a seed in a thread of its own, whose hash maps are the same in each run.
+fn alone(seed: u64) -> Outcome {
+    let thread = std::thread::Builder::new()
+        .name(format!("seed {seed}"))
+        .stack_size(tidemark_common::STACK_BYTES)
+        .spawn(move || run(seed));
+    match thread.map(|thread| thread.join()) {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => panic!("the simulation of seed {seed} broke"),
+        Err(e) => panic!("no thread: {e}"),
+    }
+}
+
+fn one(seed: u64, twice: bool) -> bool {
+    let outcome = alone(seed);
+    let Outcome {
+        wrong,
+        print,
+        turns,
+        checked,
+        starts,
+    } = &outcome;
+    let mut wrong = wrong.clone();
+    if twice && wrong.is_none() && alone(seed) != outcome {
+        wrong = Some("a second run was another".into());
+    }
+    match wrong {
+        None => {
+            println!(
+                "seed {seed}: well ({starts} starts, {checked} answers, {turns} turns, {print:x})"
+            );
+            true
+        }
+        Some(wrong) => {
+            println!(
+                "seed {seed}: WRONG: {wrong}\n  again: cargo run --release -p tidemark-sim --bin \
+                 simulate -- --seed {seed} --trace"
+            );
+            false
+        }
+    }
+}
+
+/// Runs seeds in processes beside this one; returns those that failed.
+fn many(arguments: &Arguments) -> std::io::Result<Vec<u64>> {
+    let program = std::env::current_exe()?;
+    let (mut next, end) = (arguments.from, arguments.from + arguments.count);
+    let (mut running, mut failed) = (Vec::new(), Vec::new());
+    while next < end || !running.is_empty() {
+        while next < end && (running.len() as u64) < arguments.jobs {
+            let count = SEEDS_PER_PROCESS.min(end - next);
+            let mut command = Command::new(&program);
+            command.args(["--from", &next.to_string(), "--count", &count.to_string()]);
+            command.args(arguments.twice.then_some("--twice"));
+            running.push((next, count, command.spawn()?));
+            next += count;
+        }
+        let (from, count, mut process) = running.remove(0);
+        if !process.wait()?.success() {
+            failed.push((from, count));
+        }
+    }
+    Ok(failed.into_iter().map(|(from, _)| from).collect())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let level = if arguments.trace { "debug" } else { "off" };
+    tracing_subscriber::fmt()
+        .with_env_filter(std::env::var("TRACE").unwrap_or_else(|_| level.into()))
+        .with_timer(VirtualTime)
+        .with_ansi(false)
+        .init();
+    let all_well = match arguments.seed {
+        Some(seed) => one(seed, arguments.twice),
+        None if arguments.count <= SEEDS_PER_PROCESS => {
+            let seeds = arguments.from..arguments.from + arguments.count;
+            // All of them, also behind one that fails.
+            seeds.filter(|seed| !one(*seed, arguments.twice)).count() == 0
+        }
+        None => match many(&arguments) {
+            Ok(failed) => {
+                println!(
+                    "{} seeds, {} processes failed",
+                    arguments.count,
+                    failed.len()
+                );
+                failed.is_empty()
+            }
+            Err(e) => panic!("seeds cannot be run: {e}"),
+        },
+    };
+    match all_well {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

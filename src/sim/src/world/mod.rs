@@ -1,0 +1,19 @@
+//! A whole system in one thread, from one seed, on virtual time: the real engine on a machine, a
+//! disk, a store and a broker that are made of memory and fail as the real ones do.
+//!
+//! [`run`](run::run) is one seed. [`scheduler`] is the machine; [`disk`], [`store`] and [`broker`]
+//! are what outlives a process; [`server`] is the engine as its clients see it, [`clients`] are
+//! those, and hold all that they are told against [`queries`], which computes every view by itself.
+
+pub mod alive;
+pub mod broker;
+pub mod clients;
+pub mod dice;
+pub mod disk;
+pub mod queries;
+pub mod run;
+pub mod scheduler;
+pub mod server;
+pub mod store;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,325 @@
+//! A server of the simulation as its clients see it: it may be down, it may die while it is asked,
+//! and then nobody knows what came of the question.
+
+use super::alive::Alive;
+use super::broker::{SimBroker, SimConnectors};
+use super::disk::SimDisk;
+use super::queries::{Bag, Contents, Row};
+use super::scheduler::Process;
+use super::store::SimStore;
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tidemark_common::config::Config;
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_control::protocol::Positions;
+use tidemark_node::{Engine, NewKeys, Services, Writer};
+use tidemark_plan::Relation;
+use tidemark_planner::{Functions, Planner};
+use tidemark_state::checkpoint::CheckpointStore;
+
+/// What outlives the server's processes, and the process that there is now.
+pub struct Server {
+    root: Arc<Process>,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its checkpoint store.
+    pub store: SimStore,
+    /// Its broker.
+    pub broker: SimBroker,
+    functions: Functions,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    process: Option<Arc<Process>>,
+    engine: Option<Engine>,
+}
+
+/// What a client is told.
+#[derive(Debug)]
+pub enum Told<T> {
+    /// An answer.
+    Answer(T),
+    /// An error.
+    Refused(Error),
+    /// Nothing: the connection broke, or there was none.
+    Lost,
+}
+
+/// What was read at one epoch.
+pub struct Reading {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Where the running sources stood.
+    pub positions: Positions,
+    /// The id of each relation that was there.
+    pub ids: Vec<(String, RelationId)>,
+    /// The rows of those that keep some.
+    pub contents: Contents,
+}
+
+impl Server {
+    /// None has been started.
+    pub fn new(
+        root: Arc<Process>,
+        disk: SimDisk,
+        store: SimStore,
+        broker: SimBroker,
+    ) -> Arc<Server> {
+        Arc::new(Server {
+            root,
+            disk,
+            store,
+            broker,
+            functions: Functions {
+                scalar: tidemark_operator::functions::all(),
+            },
+            state: Mutex::default(),
+        })
+    }
+
+    /// Starts a process and waits until it is open, or has died.
+    ///
+    /// Errors: what it said before it gave up.
+    pub async fn start(&self, config: &Config, wall: i64) -> Told<()> {
+        let alive = Alive::default();
+        let (connectors, store) = (
+            SimConnectors {
+                broker: self.broker.clone(),
+                alive: alive.clone(),
+            },
+            CheckpointStore::over("sim://store", self.store.open(alive.clone())),
+        );
+        let process = {
+            let mut state = self.state.lock();
+            state.last += 1;
+            let disk = self.disk.open(alive.clone());
+            let process = self.root.start(state.last, alive, disk, wall);
+            state.process = Some(process.clone());
+            process
+        };
+        let config = config.clone();
+        let opened = process.run(async move {
+            let services = Services {
+                store: Some(store),
+                health: Arc::default(),
+                connectors: Arc::new(connectors),
+            };
+            Engine::open_with(&config, services).await
+        });
+        match opened.await {
+            Ok(Ok(engine)) => {
+                let mut state = self.state.lock();
+                if process.alive.is_alive() {
+                    state.engine = Some(engine);
+                }
+                Told::Answer(())
+            }
+            Ok(Err(error)) => {
+                process.kill();
+                Told::Refused(error)
+            }
+            Err(_) => Told::Lost,
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        let mut state = self.state.lock();
+        state.engine = None;
+        if let Some(process) = state.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Whether it answers.
+    pub fn is_open(&self) -> bool {
+        let state = self.state.lock();
+        let alive = |process: &Arc<Process>| process.alive.is_alive();
+        state.engine.is_some() && state.process.as_ref().is_some_and(alive)
+    }
+
+    /// Stops in order; nobody is let in meanwhile.
+    pub async fn shutdown(&self) -> Told<()> {
+        let asked = {
+            let mut state = self.state.lock();
+            let Some((process, engine)) = state.process.clone().zip(state.engine.take()) else {
+                return Told::Lost;
+            };
+            process.run(async move { engine.shutdown().await })
+        };
+        let told = asked.await;
+        self.kill();
+        match told {
+            Ok(Ok(())) => Told::Answer(()),
+            Ok(Err(error)) => Told::Refused(error),
+            Err(_) => Told::Lost,
+        }
+    }
+
+    /// Has something asked in the server's process.
+    pub async fn ask<T, F>(&self, question: impl FnOnce(Engine) -> F) -> Told<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let asked = {
+            let state = self.state.lock();
+            let Some((process, engine)) = state.process.as_ref().zip(state.engine.clone()) else {
+                return Told::Lost;
+            };
+            process.run(question(engine))
+        };
+        match asked.await {
+            Ok(Ok(answer)) => Told::Answer(answer),
+            // What is said by a server that goes down tells nothing of what was asked.
+            Ok(Err(error)) if error.state() == SqlState("57P01") => Told::Lost,
+            Ok(Err(error)) => Told::Refused(error),
+            Err(_) => Told::Lost,
+        }
+    }
+}
+
+impl Server {
+    /// `CREATE ...`
+    pub async fn create(self: &Arc<Self>, sql: &str) -> Told<()> {
+        let (server, sql) = (self.clone(), sql.to_string());
+        self.ask(|engine: Engine| async move {
+            let statement = tidemark_planner::parse(&sql)?.remove(0);
+            let relation = server.plan(&engine, &statement)?;
+            engine.create(relation, |_| {}).await
+        })
+        .await
+    }
+
+    fn plan(&self, engine: &Engine, statement: &tidemark_planner::Statement) -> Result<Relation> {
+        let schemas = ["public".to_string()];
+        let planner = Planner::new(engine.catalog(), &self.functions, &schemas);
+        let planned = planner.plan_create(engine.allocate_id(), statement, "root")?;
+        Ok(planned.relation)
+    }
+
+    /// `DROP ...`
+    pub async fn drop_relation(&self, name: &str) -> Told<()> {
+        let name = name.to_string();
+        self.ask(|engine: Engine| async move {
+            let id = id_of(&engine, &name)?;
+            engine.drop(&[id], false).await
+        })
+        .await
+    }
+
+    /// Waits until what came so far is in a checkpoint.
+    pub async fn flush(&self) -> Told<()> {
+        self.ask(|engine: Engine| async move { engine.flush().await })
+            .await
+    }
+
+    /// One transaction on a table of BIGINT columns with its key first: of each key the new row, or
+    /// none. Returns the epoch that it is part of.
+    pub async fn write(&self, table: &str, rows: Vec<(i64, Option<Row>)>) -> Told<Epoch> {
+        let table = table.to_string();
+        self.ask(|engine: Engine| async move {
+            let relation = relation_of(&engine, &table)?;
+            let mut guard = engine
+                .begin_write(&[relation.id], Writer::default())
+                .await?;
+            let keys = Int64Array::from_iter_values(rows.iter().map(|(key, _)| *key));
+            let before = guard.lookup(relation.id, &[Arc::new(keys)])?;
+            let after = rows.into_iter().filter_map(|(_, row)| row);
+            let after = batch(&relation, &after.collect::<Vec<Row>>())?;
+            guard.write(relation.id, &[before], &[after], NewKeys::Known)?;
+            guard.commit().await
+        })
+        .await
+    }
+
+    /// Everything that can be read, at one epoch, which is `at_least` that.
+    pub async fn read(&self, at_least: Epoch) -> Told<Reading> {
+        self.ask(|engine: Engine| async move {
+            let catalog = engine.catalog();
+            let relations: Vec<Arc<Relation>> = catalog
+                .relations
+                .values()
+                .filter(|r| !catalog.stopped.contains_key(&r.id))
+                .cloned()
+                .collect();
+            let read: Vec<RelationId> = relations
+                .iter()
+                .filter(|r| r.job.is_some())
+                .map(|r| r.id)
+                .collect();
+            let pin = engine.pin_when(&read, at_least).await?;
+            let mut contents = Contents::new();
+            for relation in relations.iter().filter(|r| r.is_materialized()) {
+                let answer = engine.answer(relation.id, pin.epoch())?;
+                let columns: Vec<usize> = (0..relation.columns.len()).collect();
+                let mut bag = Bag::default();
+                for partition in &answer.partitions {
+                    let rows = partition.read_at(answer.epoch, answer.mergeable, &columns, 500)?;
+                    rows.iter().for_each(|rows| add_rows(&mut bag, rows));
+                }
+                contents.insert(relation.name.clone(), bag);
+            }
+            Ok(Reading {
+                epoch: pin.epoch(),
+                positions: pin.positions().clone(),
+                ids: relations.iter().map(|r| (r.name.clone(), r.id)).collect(),
+                contents,
+            })
+        })
+        .await
+    }
+
+    /// The jobs that do not run, and why.
+    pub async fn stopped(&self) -> Told<Vec<String>> {
+        self.ask(|engine: Engine| async move {
+            let jobs = engine.jobs().into_iter();
+            let stopped = jobs.filter(|job| matches!(job.state, "stopped" | "held back"));
+            Ok(stopped
+                .map(|job| {
+                    let error = job.error.unwrap_or_default();
+                    format!("{} is {}: {error}", job.name, job.state)
+                })
+                .collect())
+        })
+        .await
+    }
+}
+
+fn relation_of(engine: &Engine, name: &str) -> Result<Arc<Relation>> {
+    let found = engine.catalog().find("public", name).cloned();
+    found.ok_or_else(|| {
+        Error::user(
+            SqlState::UNDEFINED_TABLE,
+            format!("relation \"{name}\" does not exist"),
+        )
+    })
+}
+
+fn id_of(engine: &Engine, name: &str) -> Result<RelationId> {
+    relation_of(engine, name).map(|relation| relation.id)
+}
+
+fn batch(relation: &Relation, rows: &[Row]) -> Result<RecordBatch> {
+    let column = |at: usize| -> Arc<dyn Array> {
+        Arc::new(Int64Array::from_iter(rows.iter().map(|row| row[at])))
+    };
+    let columns = (0..relation.columns.len()).map(column).collect();
+    RecordBatch::try_new(relation.arrow_schema(), columns)
+        .map_err(|e| Error::internal(e.to_string()))
+}
+
+fn add_rows(bag: &mut Bag, rows: &RecordBatch) {
+    for at in 0..rows.num_rows() {
+        let values = rows.columns().iter().map(|column| {
+            let column = column.as_primitive::<Int64Type>();
+            column.is_valid(at).then(|| column.value(at))
+        });
+        bag.add(values.collect(), 1);
+    }
+}
