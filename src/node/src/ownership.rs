@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | new | empty | a new cluster |
 //! | of a cluster | of the same | the usual start |
-//! | of a cluster | no name | its own, if it is empty or belongs to the log ([`is_own`]) |
+//! | of a cluster | no name | its own, if it is empty or belongs to the log |
 //! | of a cluster | of another | refused |
 //! | new, or without log | not empty | refused, unless `recover_from_checkpoint` |
 //!
@@ -203,7 +203,12 @@ pub async fn look(
         return Err(log_missing(folder));
     }
     let manifests = store.list_manifests().await?;
-    let own = is_own(folder, store, entries, &manifests);
+    // A listing may not show yet what was written last: what is named is asked for.
+    let has_committed = match committed(entries) {
+        Some(path) => store.has_manifest(path).await?,
+        None => false,
+    };
+    let own = has_committed || (!entries.is_empty() && is_inside(folder, store));
     let cluster = match (folder.cluster()?, store.owner().await?) {
         (Some(known), Some(owner)) if known == owner => known,
         (Some(known), None) if own || (manifests.is_empty() && store.is_empty().await?) => known,
@@ -229,9 +234,7 @@ pub async fn look(
         looked.refuse_old_copy(folder, store, entries, &manifests)?;
     }
     // What an old copy's log names may be deleted already: this comes after.
-    if let Some(path) = committed(entries)
-        && !manifests.iter().any(|m| m == path)
-    {
+    if let Some(path) = committed(entries).filter(|_| !has_committed) {
         return Err(without_checkpoint(folder, store, path));
     }
     if folder.cluster()?.as_ref() != Some(&looked.cluster) {
@@ -272,19 +275,49 @@ impl Looked {
         }
     }
 
+    /// The folder's own last claim, or one that was there when that was made: the start that made
+    /// it has looked at those before.
     fn is_ours(&self, claim: &Claim) -> bool {
         self.previous
             .as_ref()
-            .is_some_and(|own| own.nonce == claim.nonce)
+            .is_some_and(|own| own.nonce == claim.nonce || claim.generation < own.generation)
     }
 
     /// Claims the generation with which this process opens log and store.
     pub async fn claim(
-        self,
+        mut self,
         folder: &DataFolder,
         store: &CheckpointStore,
         recovered: &Recovered,
     ) -> Result<Ownership> {
+        loop {
+            let claim = self.next_claim(folder, recovered)?;
+            // First here, so that a start that ends in between is known as our own.
+            folder.write("CLAIM", &claim.encode()?)?;
+            if store.claim(&claim).await? {
+                let lineage = Lineage::new(claim.clone(), self.claims.into_iter().chain([claim]));
+                return Ok(Ownership {
+                    cluster: self.cluster,
+                    lineage,
+                });
+            }
+            // It may be our own, and so new that the listing did not show it.
+            let by = store.claim_of(claim.generation).await?.ok_or_else(|| {
+                let (url, path) = (store.url(), claim.path());
+                Error::unavailable(
+                    SqlState::IO_ERROR,
+                    format!("checkpoint store {url}: {path} cannot be created and is not there"),
+                )
+            })?;
+            if !self.is_ours(&by) {
+                return Err(taken_over(folder, store, claim.generation - 1, &by));
+            }
+            self.claims.push(by);
+        }
+    }
+
+    /// The claim of the generation after all that are known.
+    fn next_claim(&self, folder: &DataFolder, recovered: &Recovered) -> Result<Claim> {
         let known = recovered.decisions.generation;
         let newest = self.claims.last().map_or(0, |c| c.generation);
         let mut strangers = self.previous.as_ref().map(|c| c.strangers.clone());
@@ -293,7 +326,7 @@ impl Looked {
             // files of others: those are left alone as well.
             strangers.get_or_insert_default().extend(known + 1..=newest);
         }
-        let claim = Claim {
+        Ok(Claim {
             generation: newest.max(known) + 1,
             nonce: new_id(),
             mark: folder.mark()?,
@@ -302,42 +335,14 @@ impl Looked {
             pid: std::process::id(),
             folder: folder.path.display().to_string(),
             at_micros: machine::micros(),
-        };
-        // First here, so that a start that ends in between is known as our own.
-        folder.write("CLAIM", &claim.encode()?)?;
-        if !store.claim(&claim).await? {
-            let claims = store.claims().await?;
-            return Err(match claims.last() {
-                Some(by) => taken_over(folder, store, claim.generation - 1, by),
-                None => Error::unavailable(
-                    SqlState::IO_ERROR,
-                    format!(
-                        "checkpoint store {}: {} cannot be created and is not there",
-                        store.url(),
-                        claim.path()
-                    ),
-                ),
-            });
-        }
-        let lineage = Lineage::new(claim.clone(), self.claims.into_iter().chain([claim]));
-        Ok(Ownership {
-            cluster: self.cluster,
-            lineage,
         })
     }
 }
 
-/// Whether folder and store belong together by what is in them, whatever their names say: the store
-/// is the folder's own subfolder, or it has the checkpoint that the log names.
-fn is_own(
-    folder: &DataFolder,
-    store: &CheckpointStore,
-    entries: &[(u64, Entry)],
-    manifests: &[String],
-) -> bool {
+/// Whether the store is the folder's own subfolder.
+fn is_inside(folder: &DataFolder, store: &CheckpointStore) -> bool {
     let inside = store.folder().and_then(|f| f.canonicalize().ok());
-    !entries.is_empty() && inside.is_some_and(|inside| inside.starts_with(&folder.path))
-        || committed(entries).is_some_and(|path| manifests.iter().any(|m| m == path))
+    inside.is_some_and(|inside| inside.starts_with(&folder.path))
 }
 
 /// The manifest that the log committed last.

@@ -167,6 +167,11 @@ impl CheckpointStore {
         Manifest::decode(path, &self.get(path).await?)
     }
 
+    /// Whether it has the manifest of this path; unlike a listing, never late.
+    pub async fn has_manifest(&self, path: &str) -> Result<bool> {
+        Ok(self.get_if_present(path).await?.is_some())
+    }
+
     /// The names of all manifests in the store, committed or not, oldest first (by epoch, then
     /// generation).
     pub async fn list_manifests(&self) -> Result<Vec<String>> {

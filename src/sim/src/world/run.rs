@@ -20,6 +20,7 @@ use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::machine;
 use tidemark_common::{Epoch, ErrorKind};
+use tokio::sync::oneshot;
 
 /// What the clocks on the wall show when a simulation begins, in microseconds since 1970.
 const WALL: i64 = 1_800_000_000_000_000;
@@ -117,11 +118,11 @@ async fn play(common: &Arc<Common>, chaos: &mut Chaos, dice: &Dice) -> Result<()
     chaos.calm();
     chaos.start_until_open().await?;
     tracing::debug!(target: "sim", "the clients are told to end");
-    let _ = producer.await;
-    let _ = definer.await;
+    ended(common, "the producer", producer).await?;
+    ended(common, "the client that creates and drops", definer).await?;
     let mut asked = Vec::new();
     for session in sessions {
-        asked.push(session.await.map_err(|_| "a client died")?);
+        asked.push(ended(common, "a session", session).await?);
     }
     tracing::debug!(target: "sim", "all clients have ended");
     come_to_rest(common, chaos, &mut asked).await?;
@@ -132,6 +133,21 @@ async fn play(common: &Arc<Common>, chaos: &mut Chaos, dice: &Dice) -> Result<()
     }
     chaos.start_until_open().await?;
     come_to_rest(common, chaos, &mut asked).await
+}
+
+/// Waits for a client's end, when nothing fails any more.
+async fn ended<T>(common: &Common, who: &str, client: oneshot::Receiver<T>) -> Result<T, String> {
+    match machine::timeout(PATIENCE, client).await {
+        Some(Ok(client)) => Ok(client),
+        Some(Err(_)) => Err(format!("{who} died")),
+        None => {
+            let jobs = common.server.jobs().await;
+            if let Told::Answer(reading) = common.server.read(Epoch(0)).await {
+                tracing::debug!(target: "sim", positions = ?reading.positions, ends = ?common.server.broker.end_offsets("s"), "stands");
+            }
+            Err(format!("{who} gets no answer; jobs: {jobs:?}"))
+        }
+    }
 }
 
 /// Waits until everything that was sent is read, computed and sent on.

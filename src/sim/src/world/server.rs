@@ -275,6 +275,18 @@ impl Server {
         .await
     }
 
+    /// Every job, its state and how far it is.
+    pub async fn jobs(&self) -> Told<Vec<String>> {
+        self.ask(|engine: Engine| async move {
+            let job = |job: tidemark_node::JobStatus| {
+                let (state, progress) = (job.state, job.progress);
+                format!("{} {state} {progress:.0} % epoch {}", job.name, job.epoch)
+            };
+            Ok(engine.jobs().into_iter().map(job).collect())
+        })
+        .await
+    }
+
     /// The jobs that do not run, and why.
     pub async fn stopped(&self) -> Told<Vec<String>> {
         self.ask(|engine: Engine| async move {

@@ -207,7 +207,12 @@ impl CheckpointStore {
     /// Who claimed the generation after `own`, if somebody did: then the holder of `own` must not
     /// write any more. One request.
     pub async fn overtaken(&self, own: &Claim) -> Result<Option<Claim>> {
-        let path = claim_path(own.generation + 1);
+        self.claim_of(own.generation + 1).await
+    }
+
+    /// The claim of a generation, if there is one. One request, which no listing is late for.
+    pub async fn claim_of(&self, generation: u64) -> Result<Option<Claim>> {
+        let path = claim_path(generation);
         let found = self.get_if_present(&path).await?;
         found.map(|bytes| Claim::decode(&path, &bytes)).transpose()
     }

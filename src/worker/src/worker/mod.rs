@@ -449,12 +449,19 @@ impl Worker {
         let waiting = self.upstream_of_work();
         let takes_nothing = self.around.pressure.is_high() && !self.recovering;
         self.holds_up = takes_nothing;
-        let polled: Vec<(RelationId, usize)> = self
-            .jobs
-            .iter()
-            .filter(|(id, _)| !waiting.contains(id))
-            .flat_map(|(id, j)| (0..j.inputs.len()).map(|i| (*id, i)))
-            .collect();
+        // What a leaf has to catch up with goes on while its own actor has nothing to do, whatever
+        // the others of its job have: they may wait, with all their edges full, for the barrier at
+        // its end.
+        let may_read = |id: &RelationId, job: &Job, input: &Input| match input.kind {
+            InputKind::Tap { .. } => !job.actors[input.fragment].has_work(),
+            _ => !waiting.contains(id),
+        };
+        let mut polled: Vec<(RelationId, usize)> = Vec::new();
+        for (id, job) in &self.jobs {
+            let inputs = job.inputs.iter().enumerate();
+            let may_read = inputs.filter(|(_, input)| may_read(id, job, input));
+            polled.extend(may_read.map(|(at, _)| (*id, at)));
+        }
         for (id, index) in polled {
             let Some(job) = self.jobs.get_mut(&id) else {
                 continue;
