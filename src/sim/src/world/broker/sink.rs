@@ -205,10 +205,10 @@ impl SinkWriter for SimSink {
     fn recover(&mut self) -> Result<Option<SinkMarker>> {
         // The predecessors send nothing more: their successors fence them.
         self.producers.clear();
-        let marker = marker::read(&self.client, &marker_key(&self.identity))?;
         let ids = self.transactional_ids();
         let producers = ids.iter().map(|id| self.connect(id.as_deref()));
         let producers: VecDeque<Producer> = producers.collect::<Result<_>>()?;
+        let marker = marker::read(&self.client, &marker_key(&self.identity))?;
         self.producers = producers;
         Ok(marker)
     }

@@ -2,10 +2,14 @@
 
 use super::super::alive::Alive;
 use super::super::dice::Dice;
+use super::super::scheduler::Scheduler;
 use super::{SimBroker, SimConnectors};
 use arrow::datatypes::DataType;
 use tidemark_common::machine;
 use tidemark_plan::{Column, ConnectorSpec, Encode, Format};
+
+/// Turns after which a test is given up.
+const TURNS_MAX: u64 = 10_000_000;
 
 /// `CREATE SOURCE` on this topic.
 pub fn spec(topic: &str) -> ConnectorSpec {
@@ -42,11 +46,11 @@ pub fn columns() -> Vec<Column> {
     ]
 }
 
-/// Runs it as a thread may, which waits.
+/// Runs it as a thread may, which waits, on virtual time.
 pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().build().unwrap();
-    runtime.block_on(async { machine::blocking(work).await.unwrap() })
+    let mut scheduler = Scheduler::new(Dice::new(1), 0);
+    let ran = scheduler.run(machine::blocking(work), TURNS_MAX);
+    ran.unwrap_or_else(|failure| panic!("{failure:?}")).unwrap()
 }
 
 /// A broker of this seed, and a process that talks to it.

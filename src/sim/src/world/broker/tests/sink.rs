@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_changelog::connector::{SinkContent, SinkDelivery, SinkEpoch, SinkMarker, SinkWriter};
 use tidemark_changelog::{ChangeBatch, skip};
-use tidemark_common::{Epoch, ErrorKind, RelationId};
+use tidemark_common::{Epoch, ErrorKind, RelationId, machine};
 use tidemark_connector::{Connectors, SinkIdentity};
 use tidemark_plan::{ConnectorSpec, Format};
 
@@ -196,6 +196,41 @@ fn a_successor_fences_a_writer_that_still_delivers() {
 }
 
 #[test]
+fn a_successor_sees_all_that_a_writer_delivers_which_does_not_know_of_it() {
+    let dice = Dice::new(8);
+    for _ in 0..200 {
+        let dice = dice.fork();
+        run(move || {
+            let (broker, connectors) = prepared(dice.below(1000));
+            let quick = (Duration::ZERO, Duration::from_micros(500));
+            broker.set_trouble(BrokerTrouble {
+                latency: quick,
+                marker_delay: quick,
+                ..BrokerTrouble::default()
+            });
+            let epochs: Vec<SinkEpoch> = (1..=30).map(epoch).collect();
+            let (mut old, to_do) = (open(&connectors), epochs.clone());
+            let (ends, mut ended) = tokio::sync::oneshot::channel();
+            machine::spawn_blocking(move || {
+                let mut marker = old.recover().unwrap().unwrap();
+                while let Some(delivery) = after(&marker, &to_do) {
+                    let Ok(delivered) = old.deliver(&delivery) else {
+                        break;
+                    };
+                    marker = delivered.marker;
+                }
+                drop(ends.send(()));
+            });
+            machine::pause(dice.between(Duration::ZERO, Duration::from_millis(12)));
+            deliver_all(open(&successor(&broker)).as_mut(), &epochs);
+            machine::block_on(&mut ended).unwrap();
+            broker.calm();
+            assert_eq!(received(&broker), expected(&epochs));
+        });
+    }
+}
+
+#[test]
 fn each_change_arrives_once_whatever_gets_lost() {
     let ms = Duration::from_millis;
     let quick = (Duration::ZERO, Duration::from_micros(50));
@@ -328,7 +363,7 @@ fn at_least_once_delivers_again_what_its_marker_does_not_cover() {
 #[test]
 fn a_process_that_is_killed_leaves_a_transaction_that_its_successor_ends() {
     let dice = Dice::new(5);
-    for _ in 0..20 {
+    for _ in 0..200 {
         let dice = dice.fork();
         run(move || {
             let (broker, connectors) = prepared(dice.below(1000));
@@ -342,8 +377,8 @@ fn a_process_that_is_killed_leaves_a_transaction_that_its_successor_ends() {
             let delivery = after(&marker, &epochs).unwrap();
             let alive = connectors.alive.clone();
             let moment = dice.between(Duration::ZERO, Duration::from_millis(8));
-            tidemark_common::machine::spawn(async move {
-                tidemark_common::machine::sleep(moment).await;
+            machine::spawn(async move {
+                machine::sleep(moment).await;
                 alive.kill();
             });
             let _ = old.deliver(&delivery);
