@@ -575,7 +575,8 @@ impl DiskFile for OpenFile {
         let time = self.handle.time(|trouble| trouble.writes);
         let first = match fails {
             None if time.is_zero() => bytes.len(),
-            _ => dice.below(bytes.len() as u64 + 1) as usize,
+            // One that has written all has not failed.
+            _ => dice.below(bytes.len() as u64) as usize,
         };
         self.put(at, &bytes[..first]);
         self.handle.wait(time)?;

@@ -306,7 +306,7 @@ fn a_full_disk_takes_a_part_and_gives_room_back() {
         put(handle, "x", b"abc", true);
         written.len()
     });
-    assert_eq!(found, (3..=7).collect());
+    assert_eq!(found, (3..7).collect());
 }
 
 #[test]
@@ -394,7 +394,7 @@ fn who_is_killed_while_it_writes_has_written_a_part() {
         });
         disk.bytes(&at("x")).unwrap()
     });
-    let all = [&b"ab"[..], b"abc", b"abcd"];
+    let all = [&b"ab"[..], b"abc"];
     assert_eq!(found, all.map(<[u8]>::to_vec).into());
 }
 
