@@ -3,10 +3,11 @@
 # make bench      Nexmark into a blackhole sink                                                       (options: make bench ARGS='--queries q0,q3')
 # make soak       constant keys, steady work: memory and disk must stay flat                           (make soak MINUTES=30)
 # make differential  random SQL against PostgreSQL 15: the same answers, and what is not the same made small (make differential SECONDS=3600)
+# make simulate   a whole server in one thread from a seed: kills, power losses, a store and a broker that fail (make simulate SEEDS=10000; ARGS='--seed 7 --trace' replays one)
 # make build      the server, optimised: $(TARGET)/release/tidemark
 # make lint       clippy, warnings are errors
 # make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demo and of tests
-.PHONY: build test test-rust test-e2e test-differential differential soak lint bench demo demo-stop deps clean-cache
+.PHONY: build simulate test test-rust test-e2e test-differential differential soak lint bench demo demo-stop deps clean-cache
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -40,6 +41,12 @@ test-differential:
 SECONDS ?= 600
 differential: deps build
 	cd src/sim && CARGO_TARGET_DIR="$(abspath $(TARGET))" $(CACHE)/venv/bin/python -m differential --seconds $(SECONDS) $(ARGS)
+
+SEEDS ?= 1000
+simulate:
+	@docker/deps.sh build
+	cargo build --release -p tidemark-sim --bin simulate
+	$(TARGET)/release/simulate --count $(SEEDS) --jobs 2 $(ARGS)
 
 MINUTES ?= 10
 soak: deps build

@@ -1,6 +1,6 @@
 //! Runs seeds of the simulation: `simulate --from 0 --count 1000`, or one with its trace in words:
-//! `simulate --seed 42 --trace`. Each seed is held to be the same run wherever it is run; with
-//! `--twice` that is checked. Ends with 1 if a seed fails, and says how to run it again.
+//! `simulate --seed 42 --trace`. A seed is the same run each time. Ends with 1 if one fails, and says
+//! how to run it again.
 
 use clap::Parser;
 use std::fmt;
@@ -28,9 +28,6 @@ struct Arguments {
     /// Tells what happens.
     #[arg(long)]
     trace: bool,
-    /// Runs each twice, and compares.
-    #[arg(long)]
-    twice: bool,
     /// Processes that run seeds at the same time.
     #[arg(long, default_value_t = 1)]
     jobs: u64,
@@ -70,19 +67,14 @@ fn alone(seed: u64) -> Outcome {
     }
 }
 
-fn one(seed: u64, twice: bool) -> bool {
-    let outcome = alone(seed);
+fn one(seed: u64) -> bool {
     let Outcome {
         wrong,
         print,
         turns,
         checked,
         starts,
-    } = &outcome;
-    let mut wrong = wrong.clone();
-    if twice && wrong.is_none() && alone(seed) != outcome {
-        wrong = Some("a second run was another".into());
-    }
+    } = alone(seed);
     match wrong {
         None => {
             println!(
@@ -110,7 +102,6 @@ fn many(arguments: &Arguments) -> std::io::Result<Vec<u64>> {
             let count = SEEDS_PER_PROCESS.min(end - next);
             let mut command = Command::new(&program);
             command.args(["--from", &next.to_string(), "--count", &count.to_string()]);
-            command.args(arguments.twice.then_some("--twice"));
             running.push((next, count, command.spawn()?));
             next += count;
         }
@@ -131,11 +122,11 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let all_well = match arguments.seed {
-        Some(seed) => one(seed, arguments.twice),
+        Some(seed) => one(seed),
         None if arguments.count <= SEEDS_PER_PROCESS => {
             let seeds = arguments.from..arguments.from + arguments.count;
             // All of them, also behind one that fails.
-            seeds.filter(|seed| !one(*seed, arguments.twice)).count() == 0
+            seeds.filter(|seed| !one(*seed)).count() == 0
         }
         None => match many(&arguments) {
             Ok(failed) => {
