@@ -5,6 +5,8 @@
 use clap::Parser;
 use std::fmt;
 use std::process::{Command, ExitCode};
+use std::sync::mpsc;
+use std::time::Duration;
 use tidemark_common::machine;
 use tidemark_sim::world::run::{Outcome, run};
 use tracing_subscriber::fmt::format::Writer;
@@ -12,6 +14,9 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 /// Seeds that one process runs: what stands around of killed processes stays in memory.
 const SEEDS_PER_PROCESS: u64 = 25;
+
+/// Seconds of the real clock after which a seed is given up: each takes about one.
+const HANGS_AFTER: Duration = Duration::from_secs(300);
 
 /// Simulates a whole system from a seed.
 #[derive(Parser)]
@@ -56,14 +61,21 @@ impl FormatTime for VirtualTime {
 
 /// Runs a seed in a thread of its own, whose hash maps are the same in each run.
 fn alone(seed: u64) -> Outcome {
+    let (done, outcome) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name(format!("seed {seed}"))
         .stack_size(tidemark_common::STACK_BYTES)
-        .spawn(move || run(seed));
-    match thread.map(|thread| thread.join()) {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => panic!("the simulation of seed {seed} broke"),
-        Err(e) => panic!("no thread: {e}"),
+        .spawn(move || done.send(run(seed)));
+    if let Err(e) = thread {
+        panic!("no thread: {e}");
+    }
+    match outcome.recv_timeout(HANGS_AFTER) {
+        Ok(outcome) => outcome,
+        Err(e) => {
+            // The thread goes on, or waits for a lock: the process cannot be used any more.
+            println!("seed {seed}: WRONG: the simulation itself hangs, or broke: {e}");
+            std::process::exit(1);
+        }
     }
 }
 

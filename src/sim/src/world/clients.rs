@@ -14,6 +14,8 @@ use tidemark_common::{Epoch, Error, SplitId, machine};
 
 /// Keys that a writer has for itself.
 const KEYS: i64 = 12;
+/// The key of the row that all add to.
+const SHARED_KEY: i64 = -1;
 /// Keys of the topics' records.
 const RECORD_KEYS: u64 = 16;
 /// What a client does next comes within this time.
@@ -31,6 +33,8 @@ pub struct Common {
     pub wrong: Mutex<Vec<String>>,
     /// The relations that somebody was told there are, with their sinks' topics.
     pub there: Mutex<BTreeMap<String, Existence>>,
+    /// Increments of the shared row that were acknowledged, and those of which nobody knows.
+    pub increments: Mutex<(i64, i64)>,
     /// Answers that were held against what they should be.
     pub checked: Mutex<u64>,
 }
@@ -54,6 +58,7 @@ impl Common {
             over: AtomicBool::new(false),
             wrong: Mutex::default(),
             there: Mutex::default(),
+            increments: Mutex::default(),
             checked: Mutex::default(),
         })
     }
@@ -148,15 +153,14 @@ fn rows_of(feed: Feed, records: &BTreeMap<SplitId, Vec<Record>>) -> Result<Bag, 
         // The largest time so far counts.
         let mut time = i64::MIN;
         for record in records {
-            let row = record
-                .value
-                .as_ref()
-                .map(|value| parse(value))
-                .transpose()?;
+            let row = record.value.as_ref().map(|value| parse(value));
             if feed == Feed::Plain {
-                bag.add(row.ok_or("a record without value")?, 1);
+                // What is no row is an error, and no part of the input.
+                let row = row.and_then(Result::ok);
+                row.into_iter().for_each(|row| bag.add(row, 1));
                 continue;
             }
+            let row = row.transpose()?;
             let key = record.key.as_ref().ok_or("a record without key")?;
             let key = parse(key)?[0].ok_or("a key of NULL")?;
             time = time.max(record.timestamp_ms);
@@ -194,6 +198,10 @@ pub async fn produce(common: Arc<Common>, dice: Dice) {
             let time = machine::micros() / 1000 - dice.below(50) as i64;
             if dice.chance(500) {
                 let at = dice.below(broker.partitions("s") as u64) as SplitId;
+                let value = match dice.chance(30) {
+                    true => "no|row",
+                    false => &value,
+                };
                 broker.produce("s", at, None, Some(value.as_bytes()), time);
             } else {
                 let value = (!dice.chance(250)).then_some(value.as_bytes());
@@ -218,6 +226,8 @@ pub struct Session {
     known: BTreeMap<i64, Row>,
     doubt: Option<Vec<(i64, Option<Row>)>>,
     seen: Epoch,
+    /// What the shared row had when it was read last.
+    counted: i64,
 }
 
 impl Session {
@@ -231,6 +241,7 @@ impl Session {
             known: BTreeMap::new(),
             doubt: None,
             seen: Epoch(0),
+            counted: 0,
         }
     }
 
@@ -238,13 +249,31 @@ impl Session {
     pub async fn run(mut self) -> Session {
         while self.common.goes_on() {
             machine::sleep(self.dice.between(Duration::ZERO, PAUSE_MAX)).await;
-            let reads = self.doubt.is_some() || self.dice.chance(300);
-            match reads {
-                true => drop(self.read().await),
-                false => self.write().await,
+            if self.doubt.is_some() || self.dice.chance(300) {
+                self.read().await;
+                continue;
+            }
+            match self.dice.below(100) {
+                0..20 => self.increment().await,
+                20..22 => drop(self.common.server.flush().await),
+                _ => self.write().await,
             }
         }
         self
+    }
+
+    /// Adds to a row that all sessions add to: none of it may be lost, or counted twice.
+    async fn increment(&mut self) {
+        let told = self.common.server.increment("t", SHARED_KEY).await;
+        let mut increments = self.common.increments.lock();
+        match told {
+            Told::Answer(epoch) => {
+                self.seen = self.seen.max(epoch);
+                increments.0 += 1;
+            }
+            Told::Refused(error) => self.common.refused("an increment", &error),
+            Told::Lost => increments.1 += 1,
+        }
     }
 
     async fn write(&mut self) {
@@ -294,14 +323,31 @@ impl Session {
         common.check_catalog(&there, &reading);
         common.check(&reading);
         self.check_own(&reading);
+        self.check_increments(&reading);
         true
+    }
+
+    /// Those that were acknowledged before the read began are there, and not more than were asked
+    /// for by now.
+    fn check_increments(&mut self, reading: &Reading) {
+        let rows = reading.contents.get("t").into_iter().flat_map(Bag::rows);
+        let mut shared = rows.filter(|row| row[0] == Some(SHARED_KEY));
+        let value = shared.next().and_then(|row| row[1]).unwrap_or(0);
+        if value < self.counted {
+            let (epoch, counted) = (reading.epoch, self.counted);
+            self.common.blame(format!(
+                "epoch {epoch}: the shared row has {value}, and had {counted} before"
+            ));
+        }
+        self.counted = value;
     }
 
     fn check_own(&mut self, reading: &Reading) {
         let Some(table) = reading.contents.get("t") else {
             return self.common.blame("the table is not there".into());
         };
-        let own = |row: &&Row| row[0].is_some_and(|key| key % self.sessions == self.number);
+        let is_own = |key: i64| key >= 0 && key % self.sessions == self.number;
+        let own = |row: &&Row| row[0].is_some_and(is_own);
         let found: BTreeMap<i64, Row> = table
             .rows()
             .filter(own)
@@ -338,6 +384,10 @@ fn apply(known: &mut BTreeMap<i64, Row>, rows: &[(i64, Option<Row>)]) {
 /// Makes and drops views and sinks until it is over.
 pub async fn define(common: Arc<Common>, dice: Dice) {
     let mut sinks = 0;
+    let eagerness = dice.below(1000);
+    for view in VIEWS.iter().filter(|_| dice.chance(eagerness)) {
+        create_view(&common, view).await;
+    }
     while common.goes_on() {
         machine::sleep(dice.between(Duration::ZERO, 10 * PAUSE_MAX)).await;
         settle(&common).await;
@@ -492,6 +542,20 @@ async fn drop_view(common: &Common, dice: &Dice, view: &View) {
             common.server.drop_relation(&name),
         )
         .await;
+    }
+}
+
+/// The shared row as it must be when nothing is under way any more.
+pub fn check_increments(common: &Common, reading: &Reading) {
+    let (told, unknown) = *common.increments.lock();
+    let rows = reading.contents.get("t").into_iter().flat_map(Bag::rows);
+    let mut shared = rows.filter(|row| row[0] == Some(SHARED_KEY));
+    let value = shared.next().and_then(|row| row[1]).unwrap_or(0);
+    if !(told..=told + unknown).contains(&value) {
+        common.blame(format!(
+            "of {told} increments that were acknowledged, and {unknown} that nobody knows of, the \
+             row has {value}"
+        ));
     }
 }
 

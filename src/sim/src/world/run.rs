@@ -7,7 +7,9 @@
 //! Then the server starts once more, and answers the same.
 
 use super::broker::{BrokerTrouble, SimBroker};
-use super::clients::{Common, Session, check_sinks, create_base, define, produce};
+use super::clients::{
+    Common, Session, check_increments, check_sinks, create_base, define, produce,
+};
 use super::dice::Dice;
 use super::disk::{DiskTrouble, SimDisk};
 use super::queries::{BASES, Feed};
@@ -195,7 +197,27 @@ async fn look(common: &Arc<Common>) -> Option<String> {
         Told::Lost => return Some("a read is not answered".into()),
     };
     common.check(&reading);
-    unread(common, &reading).or_else(|| check_sinks(common, &reading))
+    check_increments(common, &reading);
+    let unrest = unread(common, &reading).or_else(|| check_sinks(common, &reading));
+    if unrest.is_some() {
+        return unrest;
+    }
+    drop(reading);
+    held(common).await
+}
+
+/// What is held that should be given back, or is not there and should be.
+async fn held(common: &Common) -> Option<String> {
+    match common.server.holds().await {
+        Told::Answer(held) if held.is_empty() => {}
+        Told::Answer(held) => return Some(held.join(", ")),
+        other => return Some(format!("what is held: {other:?}")),
+    }
+    match common.server.missing() {
+        Ok(missing) if missing.is_empty() => None,
+        Ok(missing) => Some(format!("the store lacks {}", missing.join(", "))),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn unread(common: &Common, reading: &Reading) -> Option<String> {

@@ -18,6 +18,7 @@ use tidemark_node::{Engine, NewKeys, Services, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
 use tidemark_state::checkpoint::CheckpointStore;
+use tidemark_state::manifest::Manifest;
 
 /// What outlives the server's processes, and the process that there is now.
 pub struct Server {
@@ -236,6 +237,68 @@ impl Server {
             guard.commit().await
         })
         .await
+    }
+
+    /// Adds one to a row's value, under the table's lock.
+    pub async fn increment(&self, table: &str, key: i64) -> Told<Epoch> {
+        let table = table.to_string();
+        self.ask(|engine: Engine| async move {
+            let relation = relation_of(&engine, &table)?;
+            let mut guard = engine
+                .begin_write(&[relation.id], Writer::default())
+                .await?;
+            let keys = Int64Array::from_iter_values([key]);
+            let before = guard.lookup(relation.id, &[Arc::new(keys)])?;
+            let mut there = Bag::default();
+            add_rows(&mut there, &before);
+            let value = there.rows().next().and_then(|row| row[1]).unwrap_or(0);
+            let after = batch(&relation, &[vec![Some(key), Some(value + 1)]])?;
+            guard.write(relation.id, &[before], &[after], NewKeys::Known)?;
+            guard.commit().await
+        })
+        .await
+    }
+
+    /// What the server still holds that it should have given back when all is at rest, in words.
+    pub async fn holds(&self) -> Told<Vec<String>> {
+        self.ask(|engine: Engine| async move {
+            let mut held = Vec::new();
+            let memory = engine.memory();
+            let amounts = [
+                ("rows between actors", memory.on_the_way),
+                ("changes for sinks", memory.undelivered),
+                ("files to be stored", memory.storing),
+            ];
+            let amounts = amounts.into_iter().filter(|(_, bytes)| *bytes > 0);
+            held.extend(amounts.map(|(what, bytes)| format!("{bytes} bytes of {what}")));
+            for relation in engine.catalog().relations.values() {
+                let Ok(partitions) = engine.partitions(relation.id) else {
+                    continue;
+                };
+                let pending: usize = partitions.iter().map(|p| p.pending_rows()).sum();
+                if pending > 0 {
+                    held.push(format!("{pending} rows of {} not merged", relation.name));
+                }
+            }
+            Ok(held)
+        })
+        .await
+    }
+
+    /// What the newest manifest in the store names and the store does not have.
+    pub fn missing(&self) -> Result<Vec<String>> {
+        let names = self.store.names();
+        let newest = names.iter().filter(|name| name.starts_with("manifests/"));
+        let Some(path) = newest.max() else {
+            return Ok(Vec::new());
+        };
+        let bytes = self.store.bytes(path).unwrap_or_default();
+        let manifest = Manifest::decode(path, &bytes)?;
+        let is_missing = |path: &&str| !names.iter().any(|name| name == path);
+        let missing = manifest.paths().filter(is_missing);
+        Ok(missing
+            .map(|name| format!("{name}, which {path} names"))
+            .collect())
     }
 
     /// Everything that can be read, at one epoch, which is `at_least` that.
