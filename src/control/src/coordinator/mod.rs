@@ -36,7 +36,8 @@
 //! The parts: [`epochs`] (barriers, cuts, how far each job is), [`rhythm`] (how long an epoch is),
 //! [`unread`] (writes that wait), [`jobs`] (creating, dropping, stopping), [`ddl`] (what may be
 //! logged of the catalog), [`halted`] (jobs that do not run, and resuming them), [`answers`] (what
-//! is read of those), [`checkpoints`], [`recovery`].
+//! is read of those), [`checkpoints`], [`recovery`] and
+//! [`replay`].
 
 mod answers;
 mod checkpoints;
@@ -45,6 +46,7 @@ mod epochs;
 mod halted;
 mod jobs;
 pub mod recovery;
+mod replay;
 mod rhythm;
 #[cfg(test)]
 mod testing;
@@ -141,6 +143,8 @@ pub struct Coordinator {
     flushes: Vec<Flush>,
     shutdown: Option<RequestId>,
     shutdown_epoch: Option<Epoch>,
+    /// What was decided is still being replayed.
+    opening: Option<replay::Replay>,
 }
 
 #[derive(Default)]
@@ -159,26 +163,33 @@ struct Flush {
 }
 
 impl Coordinator {
-    /// Runs until shutdown. An error here (the log cannot be written) ends the process's
-    /// usefulness: the caller reports it and exits.
-    pub fn run(mut self, inputs: &Inputs) -> Result<()> {
-        loop {
+    /// Runs until it is open, or until shutdown. An error here (the log cannot be written) ends the
+    /// process's usefulness: the caller reports it and exits.
+    pub fn run(&mut self, inputs: &Inputs) -> Result<()> {
+        let was_open = self.is_open();
+        while self.is_open() == was_open {
             let input = match inputs.recv_until(self.next_wake()) {
                 Ok(input) => Some(input),
                 Err(Empty::Yet) => None,
-                Err(Empty::ForEver) => return Ok(()),
+                Err(Empty::ForEver) if was_open => return Ok(()),
+                Err(Empty::ForEver) => return Err(Error::shutting_down()),
             };
             let more = std::iter::from_fn(|| inputs.try_recv().ok());
             if self.step(input.into_iter().chain(more))? {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
     /// Takes in what it is told, and does what is due by now. True when it has ended.
     pub fn step(&mut self, inputs: impl Iterator<Item = Input>) -> Result<bool> {
         for input in inputs {
             self.take(input)?;
+        }
+        if !self.is_open() {
+            self.go_on_opening()?;
+            return Ok(false);
         }
         self.advance()?;
         if self.next_deadline().is_some_and(|d| d <= machine::now()) {
@@ -210,7 +221,11 @@ impl Coordinator {
             } => self.on_cut(worker, epoch, positions, reads, errors),
             Event::Passed { worker, jobs } => self.on_passed(worker, jobs),
             Event::Done { worker, epoch } => self.on_done(worker, epoch),
-            Event::Settled { .. } => {}
+            Event::Settled { .. } => {
+                if let Some(replay) = &mut self.opening {
+                    replay.settled();
+                }
+            }
             Event::Active => {
                 self.active = true;
                 self.reading = true;
@@ -360,6 +375,9 @@ impl Coordinator {
 
     /// When it has something to do without an event.
     pub fn next_wake(&self) -> Option<Instant> {
+        if !self.is_open() {
+            return None;
+        }
         [self.next_deadline(), self.retry_deadline()]
             .into_iter()
             .flatten()

@@ -1,5 +1,5 @@
 //! Opening: from the last committed manifest and the entries after it, to a coordinator whose
-//! workers have completed the last decided epoch.
+//! workers build what was there. What was decided since is then replayed (`replay`).
 //!
 //! Jobs that a create entry names but no committed checkpoint contains are forgotten: their
 //! statement never returned. Everything that was decided is replayed to its cut, also for a job
@@ -10,10 +10,10 @@ use super::checkpoints::Retained;
 use super::epochs::Progress;
 use super::halted::{Halt, rows_of};
 use super::jobs::{needs_positions, runs_on_demand};
+use super::replay::Replay;
 use super::rhythm::Rhythm;
 use super::{Coordinator, Pace};
-use crate::inputs::{Input, Inputs};
-use crate::protocol::{BarrierCommand, Command, Event, LoggedRows, Positions, StartJob, StartMode};
+use crate::protocol::{Command, LoggedRows, Positions, StartJob, StartMode};
 use crate::workers::Workers;
 use crate::{CatalogChange, Cut, DecisionLog, Decisions, Entry, Readers};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -304,15 +304,14 @@ fn unfinished(relation: &Relation) -> Option<RelationId> {
 }
 
 impl Coordinator {
-    /// Starts all jobs with the state of the last checkpoint and replays what was decided after it.
-    /// Returns when the workers have completed the last decided epoch.
+    /// Starts all jobs with the state of the last checkpoint. What was decided after it is replayed
+    /// step by step ([`Coordinator::is_open`]).
     pub fn recover(
         log: Box<dyn DecisionLog>,
         recovered: Recovered,
         readers: Arc<Readers>,
         workers: Box<dyn Workers>,
         pace: Pace,
-        inputs: &Inputs,
     ) -> Result<Coordinator> {
         let running = recovered.running();
         let manifest = recovered.manifest.map(Arc::new);
@@ -374,6 +373,7 @@ impl Coordinator {
             flushes: Vec::new(),
             shutdown: None,
             shutdown_epoch: None,
+            opening: None,
         };
         let mut opening = vec![Entry::Opened {
             generation: recovered.generation,
@@ -418,21 +418,9 @@ impl Coordinator {
         }
         coordinator.keep_stopped_sinks(manifest.as_deref());
         coordinator.start_restored(manifest.as_deref(), restored_epoch, &stops);
-        coordinator.wait_settled(inputs)?;
-        coordinator.replay(recovered.cuts, stops, manifest.as_deref(), inputs)?;
-        coordinator.log_rows_from_now_on()?;
-        coordinator.show_catalog();
-        let positions = Arc::new(coordinator.decisions.positions.clone());
-        coordinator
-            .readers
-            .begin_at(decided, positions, &coordinator.running);
-        let released: Vec<RelationId> = coordinator.running.clone();
-        coordinator.workers.release_sinks(&released);
-        coordinator.workers.broadcast(Command::Publish {
-            needed: [decided].into(),
-        });
-        coordinator.read_all_splits();
-        coordinator.workers.broadcast(Command::Resume);
+        coordinator.workers.broadcast(Command::Settle);
+        let replay = Replay::new(&coordinator, recovered.cuts, stops, manifest.as_deref());
+        coordinator.opening = Some(replay);
         Ok(coordinator)
     }
 
@@ -559,7 +547,7 @@ impl Coordinator {
 
     /// The epoch whose rows were the last that the log does not keep may not have been decided: its
     /// number is given again, and from there on rows are kept.
-    fn log_rows_from_now_on(&mut self) -> Result<()> {
+    pub(super) fn log_rows_from_now_on(&mut self) -> Result<()> {
         let decided = self.decisions.decided;
         let relations = self.decisions.catalog.relations.values();
         let early = relations.filter(|r| r.logs_rows.is_some_and(|after| after > decided));
@@ -610,7 +598,7 @@ impl Coordinator {
     }
 
     /// These jobs have run up to where they stopped.
-    fn stop_as_logged(&mut self, stops: BTreeMap<RelationId, LoggedStop>) -> Result<()> {
+    pub(super) fn stop_as_logged(&mut self, stops: BTreeMap<RelationId, LoggedStop>) -> Result<()> {
         let mut sinks = Vec::new();
         let mut stopping = Vec::new();
         for (
@@ -652,7 +640,7 @@ impl Coordinator {
 
     /// Splits that were added after the last cut are in no position yet; readers ignore those that
     /// they have.
-    fn read_all_splits(&self) {
+    pub(super) fn read_all_splits(&self) {
         for (relation, start) in self
             .decisions
             .starts
@@ -664,100 +652,5 @@ impl Coordinator {
                 start: Arc::new(start.clone()),
             });
         }
-    }
-
-    /// Waits until all workers have built what they were sent.
-    fn wait_settled(&mut self, inputs: &Inputs) -> Result<()> {
-        self.workers.broadcast(Command::Settle);
-        let mut settled = 0;
-        while settled < self.workers.count() {
-            match inputs.recv_until(None) {
-                Ok(Input::Event(Event::Settled { .. })) => settled += 1,
-                Ok(input) => self.take(input)?,
-                Err(_) => return Err(Error::shutting_down()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends the barriers of decided epochs with their limits, and waits until all are done. A job
-    /// that stopped in them stops where it did.
-    fn replay(
-        &mut self,
-        mut cuts: VecDeque<Cut>,
-        mut stops: BTreeMap<RelationId, LoggedStop>,
-        manifest: Option<&Manifest>,
-        inputs: &Inputs,
-    ) -> Result<()> {
-        let replayed = cuts.len();
-        let mut limits: Positions = manifest.map(|m| m.sources.clone()).unwrap_or_default();
-        let started = machine::now();
-        // A source on demand that none of the cuts mentions stays where it starts.
-        for id in &self.running {
-            if let Some(start) = self.decisions.starts.get(id) {
-                limits.entry(*id).or_insert_with(|| start.clone());
-            }
-        }
-        while !cuts.is_empty() || !self.in_flight.is_empty() {
-            while self.in_flight.len() < super::EPOCHS_IN_FLIGHT_MAX {
-                let Some(cut) = cuts.front() else { break };
-                let due = |stop: &LoggedStop| stop.stopped.epoch < cut.epoch;
-                if stops.values().any(due) {
-                    if !self.in_flight.is_empty() {
-                        break;
-                    }
-                    self.stop_as_logged(stops.extract_if(.., |_, stop| due(stop)).collect())?;
-                }
-                let Some(cut) = cuts.pop_front() else { break };
-                limits.extend(cut.positions.clone());
-                self.push_in_flight(cut.epoch, cut.clock, false, cut.writes.clone(), Vec::new());
-                if let Some(flight) = self.in_flight.back_mut() {
-                    flight.decided = true;
-                    flight.stands = Arc::new(limits.clone());
-                }
-                let writes = cut
-                    .writes
-                    .into_iter()
-                    .filter(|w| self.running.contains(&w.table))
-                    .collect();
-                self.workers
-                    .broadcast(Command::Barrier(Arc::new(BarrierCommand {
-                        epoch: cut.epoch,
-                        clock: cut.clock,
-                        checkpoint: false,
-                        writes,
-                        errors: cut.errors,
-                        limits: Some(limits.clone()),
-                        horizons: BTreeMap::new(),
-                    })));
-            }
-            match inputs.recv_until(None) {
-                Ok(input) => self.take(input)?,
-                Err(_) => return Err(Error::shutting_down()),
-            }
-            while self
-                .in_flight
-                .front()
-                .is_some_and(|e| e.done.iter().all(|d| *d) && e.cuts.iter().all(|c| *c))
-            {
-                if let Some(flight) = self.in_flight.pop_front() {
-                    self.retained.changed = true;
-                    self.readers
-                        .begin_at(flight.epoch, flight.stands, &self.running);
-                    self.workers.broadcast(Command::Publish {
-                        needed: self.readers.needed().into(),
-                    });
-                }
-            }
-        }
-        self.stop_as_logged(stops)?;
-        if replayed > 0 {
-            tracing::info!(
-                epochs = replayed,
-                seconds = machine::elapsed(started).as_secs_f64(),
-                "decided epochs replayed"
-            );
-        }
-        Ok(())
     }
 }

@@ -453,14 +453,16 @@ impl Bed {
             checkpoint: Duration::from_secs(86_400),
             snapshot_age_max: None,
         };
-        let coordinator = Coordinator::recover(
+        let mut coordinator = Coordinator::recover(
             Box::new(log.clone()),
             recovered,
             readers.clone(),
             Box::new(workers.clone()),
             pace,
-            &inputs,
         )?;
+        while !coordinator.is_open() {
+            coordinator.step(std::iter::from_fn(|| inputs.try_recv().ok()))?;
+        }
         let mut bed = Bed {
             coordinator,
             log,

@@ -354,15 +354,10 @@ fn start_coordinator(
     ready: oneshot::Sender<Result<()>>,
 ) -> Result<Thread> {
     spawn("coordinator".into(), move || {
-        match Coordinator::recover(
-            Box::new(log),
-            recovered,
-            readers,
-            Box::new(pool),
-            pace,
-            &inputs,
-        ) {
-            Ok(coordinator) => {
+        let opened = Coordinator::recover(Box::new(log), recovered, readers, Box::new(pool), pace)
+            .and_then(|mut coordinator| coordinator.run(&inputs).map(|()| coordinator));
+        match opened {
+            Ok(mut coordinator) => {
                 let _ = ready.send(Ok(()));
                 if let Err(error) = coordinator.run(&inputs) {
                     tracing::error!(%error, "the log cannot be written: nothing can be decided any \
