@@ -3,6 +3,8 @@
 //! fail-points and the metrics registry.
 //! Nothing in here knows about rows or plans.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod backoff;
 pub mod config;
 pub mod disk;

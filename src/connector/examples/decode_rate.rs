@@ -3,6 +3,8 @@
 //! `cargo run --release -p tidemark-connector --example decode_rate [-- seconds]` prints one line a
 //! case: records a second, and MB of JSON a second.
 
+#![allow(clippy::disallowed_methods)]
+
 use arrow::datatypes::{DataType, TimeUnit};
 use std::time::Instant;
 use tidemark_connector::format::{JsonEncoder, RawRecord, RecordDecoder};

@@ -7,6 +7,9 @@
 //! then give what the runtime drives (traits in `tidemark_changelog::connector`). The lines of COPY
 //! are split here, too ([`copy`]), beside the other formats.
 
+// Not a part of what is simulated.
+#![allow(clippy::disallowed_methods)]
+
 pub mod blackhole;
 pub mod copy;
 pub mod datagen;

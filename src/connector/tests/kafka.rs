@@ -3,6 +3,8 @@
 //! test says that it was skipped, or fails if `TIDEMARK_TEST_KAFKA_REQUIRED` is set, as `make test`
 //! does.
 
+#![allow(clippy::disallowed_methods)]
+
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use rdkafka::admin::{

@@ -2,6 +2,8 @@
 //! into epochs, commits checkpoints and creates jobs. Nothing in here touches a row of a dataflow;
 //! workers are reached through [`protocol`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod codec;
 pub mod coordinator;
 pub mod decisions;

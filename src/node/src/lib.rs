@@ -5,6 +5,8 @@
 //! Threads of a node: one per worker (all operators of its vnodes, synchronous), one coordinator,
 //! one per sink; uploads and connections run on tokio.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod beginning;
 mod checkpoints;
 pub mod engine;

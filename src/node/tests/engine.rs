@@ -3,6 +3,8 @@
 //! that what was written after the last one comes back by replay, and a copy is never taken in the
 //! middle of one.
 
+#![allow(clippy::disallowed_methods)]
+
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use std::sync::Arc;

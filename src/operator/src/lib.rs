@@ -9,6 +9,8 @@
 //! (4) determined: the same input batches (in any interleaving of ports) give the same sum of
 //!     output.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod materialize;
 pub mod upsert;
 

@@ -8,6 +8,8 @@
 //! The law: for every input I and epoch e, the job of a query Q keeps `V(e) = Q(I(e))`. So a shape
 //! is either lowered to operators of which that is proven, or refused with `0A000` and its name.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod aggregates;
 mod bind;
 mod coerce;

@@ -9,6 +9,9 @@
 //! catalog, [`commons`] what the sessions of a node have in common, [`settings`] what a client may
 //! set, [`types`] PostgreSQL's types. How statements come and rows go is nothing of this crate's.
 
+// Not a part of what is simulated.
+#![allow(clippy::disallowed_methods)]
+
 pub mod advisory;
 pub mod asker;
 pub mod catalog_tables;

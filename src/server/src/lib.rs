@@ -5,6 +5,9 @@
 //! [`create_as`] and [`show`] are what statements do beside queries and writes, which are the query
 //! crate's. Everything below is the engine's.
 
+// Not a part of what is simulated.
+#![allow(clippy::disallowed_methods)]
+
 pub mod auth;
 pub mod cli;
 pub mod codec;

@@ -4,6 +4,9 @@
 //! What goes wrong before the doors are open ends the process with one line on stderr and exit code
 //! 1.
 
+// Not a part of what is simulated.
+#![allow(clippy::disallowed_methods)]
+
 use clap::Parser;
 use futures::FutureExt;
 use std::sync::Arc;

@@ -159,3 +159,16 @@ def test_a_view_over_a_large_one_begins_with_its_rows_piece_by_piece(own_server)
         writer.execute("UPDATE t SET b = 0 WHERE k <= 1000")
         writer.execute("DELETE FROM t WHERE k > 999000")
         assert writer.execute("SELECT n, s FROM n").fetchall() == writer.execute("SELECT count(*), sum(b)::NUMERIC FROM t").fetchall()
+
+
+def test_a_view_over_a_source_and_a_table_begins_however_narrow_its_edges_are(own_server):
+    """Rows of the source wait on the view's edges for the end of the table's rows, which must be fed all the same."""
+    own_server.start(workers=1, edge_bytes_max=1024, batch_rows_max=64)
+    own_server.run("""
+        CREATE TABLE t (k BIGINT PRIMARY KEY, v BIGINT);
+        INSERT INTO t SELECT g, g FROM generate_series(0, 49999) AS g;
+        CREATE SOURCE events (k BIGINT, v BIGINT) WITH (connector = 'datagen', datagen.rows.total = '20000', fields.k.min = '0', fields.k.max = '49999');
+        SET statement_timeout = '120s';
+        CREATE MATERIALIZED VIEW enriched AS SELECT e.k, e.v, t.v AS known FROM events e JOIN t ON e.k = t.k;
+    """)
+    eventually(lambda: own_server.value("SELECT count(*) FROM enriched") == 20_000, timeout=60)

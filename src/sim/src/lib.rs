@@ -10,6 +10,9 @@
 //! * `random` makes random views and writes from a seed;
 //! * `manual` finds the SQL examples of the manual.
 
+// Not a part of what is simulated.
+#![allow(clippy::disallowed_methods)]
+
 pub mod client;
 pub mod manual;
 pub mod random;

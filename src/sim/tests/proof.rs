@@ -3,6 +3,8 @@
 //! writes that nobody thought of), `simulation` (seeds of a whole server) and `tidy` (the house
 //! rules).
 
+#![allow(clippy::disallowed_methods)]
+
 mod manual;
 mod messages;
 mod random;

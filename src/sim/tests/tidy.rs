@@ -356,6 +356,51 @@ fn links_of_the_manual_lead_somewhere() {
     );
 }
 
+/// The crates that a simulation runs: time, threads and the end of the process they ask of their
+/// machine (`clippy.toml` bans the same).
+const SIMULATED: [&str; 5] = ["state", "operator", "control", "worker", "node"];
+
+/// What they do not call.
+const OF_THE_MACHINE: [&str; 11] = [
+    "Instant::now",
+    "SystemTime::now",
+    "thread::sleep",
+    "thread::spawn",
+    "thread::Builder",
+    "process::exit",
+    "tokio::spawn",
+    "tokio::time",
+    "task::spawn_blocking",
+    "Handle::current",
+    "Condvar",
+];
+
+#[test]
+fn simulated_crates_ask_their_machine() {
+    let mut wrong = Vec::new();
+    for path in SIMULATED.map(|name| files(&root().join("src").join(name).join("src"), "rs")) {
+        for path in path {
+            let of_tests = path.iter().any(|part| part == "tests");
+            let name = path.file_stem().unwrap_or_default();
+            if of_tests || ["tests", "testing", "measure"].iter().any(|n| name == *n) {
+                continue;
+            }
+            let text = read(&path);
+            let code = text.split("#[cfg(test)]\nmod tests {").next();
+            for (at, line) in code.unwrap_or_default().lines().enumerate() {
+                if OF_THE_MACHINE.iter().any(|call| line.contains(call)) {
+                    wrong.push(format!("{}:{}: {}", path.display(), at + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "ask `tidemark_common::machine`:\n{}",
+        wrong.join("\n")
+    );
+}
+
 fn pages() -> Vec<PathBuf> {
     files(&root().join("docs"), "md")
 }

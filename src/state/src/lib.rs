@@ -9,6 +9,8 @@
 //! On disk, a state table is a sequence of Parquet files sorted by (vnode, key): upserts and
 //! deletes of one checkpoint interval each. Reading them newest-first gives the table.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod apart;
 pub mod bytes;
 pub mod checkpoint;

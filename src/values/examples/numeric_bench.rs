@@ -1,6 +1,8 @@
 //! Measures numerics: nanoseconds for one addition of two encoded values (decode both, add,
 //! encode), one parse, one print, and one row into a sum.
 
+#![allow(clippy::disallowed_methods)]
+
 use std::hint::black_box;
 use std::time::Instant;
 

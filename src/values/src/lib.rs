@@ -5,6 +5,8 @@
 //! begins with a *key*, whose bytes are equal where the values are and sort as the values do; what
 //! only printing needs follows it.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 pub mod array;
 pub mod bytea;
 pub mod float;

@@ -10,6 +10,8 @@
 //!
 //! A worker knows its node by what it is given: each part by its name, in [`Surroundings`].
 
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod actor;
 mod answers;
 mod blame;
