@@ -363,9 +363,12 @@ impl Cluster {
 
     fn time_out(&mut self, id: &str, number: u64) {
         let transactional = self.transactional.get(id);
-        let is_open = |t: &Transactional| matches!(&t.phase, Phase::Open { number: open, .. } if *open == number);
+        let is_open = |t: &Transactional| match &t.phase {
+            Phase::Open { number: open, .. } => *open == number,
+            _ => false,
+        };
         if transactional.is_some_and(is_open) {
-            tracing::debug!(target: "sim", "broker: a transaction of {id} was open for too long");
+            tracing::debug!(target: "sim", "broker: a transaction of {id} timed out");
             self.fence(id);
         }
     }

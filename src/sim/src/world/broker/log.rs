@@ -2,9 +2,9 @@
 //! take offsets.
 //!
 //! Readers of what is committed read up to the last stable offset, below which every transaction
-//! has ended, and do not see what was aborted. Offsets stay when records go (compaction, retention),
-//! and come again when an election cuts the log off. What compaction and retention took away is
-//! kept aside, for those who check what others have read.
+//! has ended, and do not see what was aborted. Offsets stay when records go (compaction,
+//! retention), and come again when an election cuts the log off. What compaction and retention took
+//! away is kept aside, for those who check what others have read.
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
