@@ -470,7 +470,7 @@ pub async fn create_base(common: &Common, name: &str, sql: &str) {
 
 async fn create_view(common: &Common, view: &View) {
     let is_there = |read: &&str| is(common, read, Existence::There);
-    if !view.reads.iter().all(|read| is_there(read)) {
+    if !view.reads.iter().all(is_there) {
         return;
     }
     let sql = format!("CREATE MATERIALIZED VIEW {} AS {}", view.name, view.sql);

@@ -83,10 +83,7 @@ async fn whole(root: Arc<Process>, dice: Dice) -> (Option<String>, u64, u64) {
         starts: 0,
         compacts: false,
     };
-    let wrong = match play(&common, &mut chaos, &dice).await {
-        Ok(()) => None,
-        Err(wrong) => Some(wrong),
-    };
+    let wrong = play(&common, &mut chaos, &dice).await.err();
     let wrong = common.wrong.lock().first().cloned().or(wrong);
     let checked = *common.checked.lock();
     (wrong, checked, chaos.starts)
@@ -144,9 +141,6 @@ async fn ended<T>(common: &Common, who: &str, client: oneshot::Receiver<T>) -> R
         Some(Err(_)) => Err(format!("{who} died")),
         None => {
             let jobs = common.server.jobs().await;
-            if let Told::Answer(reading) = common.server.read(Epoch(0)).await {
-                tracing::debug!(target: "sim", positions = ?reading.positions, ends = ?common.server.broker.end_offsets("s"), "stands");
-            }
             Err(format!("{who} gets no answer; jobs: {jobs:?}"))
         }
     }

@@ -366,7 +366,8 @@ impl Scheduler {
                 return Err(Failure::Stuck);
             }
         }
-        tracing::debug!(target: "sim", time = ?self.root.time(), items = self.items.len(), "too long");
+        let (time, items) = (self.root.time(), self.items.len());
+        tracing::debug!(target: "sim", ?time, items, "too long");
         Err(Failure::TooLong)
     }
 
@@ -388,12 +389,8 @@ impl Scheduler {
         }
         if std::mem::take(&mut self.shared.inner.lock().killed) {
             let dead = |_: &Number, item: &mut Item| !item.process.alive.is_alive();
-            let dead: Vec<Item> = self
-                .items
-                .extract_if(.., dead)
-                .map(|(_, item)| item)
-                .collect();
-            dead.into_iter().for_each(abandon);
+            let dead: BTreeMap<Number, Item> = self.items.extract_if(.., dead).collect();
+            dead.into_values().for_each(abandon);
         }
     }
 
