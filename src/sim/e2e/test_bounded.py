@@ -172,3 +172,22 @@ def test_a_view_over_a_source_and_a_table_begins_however_narrow_its_edges_are(ow
         CREATE MATERIALIZED VIEW enriched AS SELECT e.k, e.v, t.v AS known FROM events e JOIN t ON e.k = t.k;
     """)
     eventually(lambda: own_server.value("SELECT count(*) FROM enriched") == 20_000, timeout=60)
+
+
+def test_a_replay_of_two_sources_ends_however_narrow_the_edges_are(own_server, kafka):
+    """One source is read ahead of the other, and its rows wait on the edges of their reader for the other one's barrier."""
+    topics = ["bounded_left", "bounded_right"]
+    for topic in topics:
+        kafka.create_topic(topic, partitions=2)
+    settings = dict(workers=1, edge_bytes_max=1024, batch_rows_max=64, checkpoint_ms=600_000)
+    own_server.start(**settings)
+    for topic in topics:
+        own_server.run(f"CREATE SOURCE {topic} (k BIGINT, v BIGINT) WITH ({kafka.options(topic)}) FORMAT PLAIN ENCODE JSON;")
+    own_server.run("CREATE MATERIALIZED VIEW pairs AS SELECT l.k, l.v, r.v AS w FROM bounded_left l JOIN bounded_right r ON l.k = r.k; FLUSH;")
+    for at in range(0, 20_000, 2000):
+        for topic in topics:
+            kafka.produce(topic, [(None, {"k": i, "v": i}) for i in range(at, at + 2000)])
+    eventually(lambda: own_server.value("SELECT count(*) FROM pairs") == 20_000, timeout=60)
+    own_server.kill()
+    own_server.start(**settings)
+    assert own_server.value("SELECT count(*) FROM pairs") == 20_000

@@ -191,7 +191,11 @@ pub async fn produce(common: Arc<Common>, dice: Dice) {
     let pause = dice.between(Duration::from_millis(1), 4 * PAUSE_MAX);
     while common.goes_on() {
         machine::sleep(dice.between(Duration::ZERO, pause)).await;
-        for _ in 0..dice.below(8) {
+        let records = match dice.chance(50) {
+            true => dice.below(200),
+            false => dice.below(8),
+        };
+        for _ in 0..records {
             let (k, v) = (dice.below(RECORD_KEYS), dice.below(50));
             let (key, value) = (k.to_string(), format!("{k}|{v}"));
             // As producers' clocks differ.

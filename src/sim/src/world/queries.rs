@@ -253,6 +253,34 @@ pub const VIEWS: &[View] = &[
         },
     },
     View {
+        name: "paired",
+        sql: "SELECT s.k, s.v, u.v AS uv FROM s JOIN u ON s.k = u.k",
+        reads: &["s", "u"],
+        key: None,
+        answer: |of| {
+            let partners = of["u"].by(&[0]);
+            let joined = of["s"].rows().flat_map(|s| {
+                let partners = partners.get(&vec![s[0]]).into_iter().flatten();
+                partners.map(|u| vec![s[0], s[1], u[1]])
+            });
+            Bag::of(joined)
+        },
+    },
+    View {
+        name: "met",
+        sql: "SELECT a.k, count(*) AS n FROM s a JOIN s b ON a.k = b.v GROUP BY a.k",
+        reads: &["s"],
+        key: Some("k"),
+        answer: |of| {
+            let partners = of["s"].by(&[1]);
+            let joined = of["s"].rows().flat_map(|a| {
+                let met = partners.get(&vec![a[0]]).map_or(0, Vec::len);
+                std::iter::repeat_n(vec![a[0]], met)
+            });
+            Bag::of(joined).group(&[0], |rows| vec![count(rows)])
+        },
+    },
+    View {
         name: "by_value",
         sql: "SELECT u.v % 4 AS g, sum(t.v)::BIGINT AS total FROM u JOIN t ON u.k = t.id GROUP BY \
               u.v % 4",
@@ -318,5 +346,7 @@ mod tests {
         assert_eq!(all["either"], bag(&[&[1, 6], &[1, 100], &[3, 101]]));
         assert_eq!(all["unseen"], bag(&[&[3, 101]]));
         assert_eq!(all["by_value"], bag(&[&[2, 100]]));
+        assert_eq!(all["paired"], bag(&[&[1, 10, 6], &[1, 11, 6]]));
+        assert_eq!(all["met"], Bag::default());
     }
 }

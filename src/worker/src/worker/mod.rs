@@ -9,7 +9,9 @@
 //! **Sources** are read only when no job that they feed, directly or not, has anything left to do
 //! on this worker; one that has no room for its output, here or on another worker (`edge`), has.
 //! That, with a log that takes entries and sinks that are not full, is the whole of back-pressure
-//! (a Kafka consumer that is not polled stops fetching).
+//! (a Kafka consumer that is not polled stops fetching). In a replay a barrier waits until its
+//! source has been read up to a limit, and so does what a leaf catches up with: those are read
+//! while they have room themselves.
 //!
 //! A job that fails (an error or a broken invariant) is taken out alone; the coordinator stops it
 //! everywhere.
@@ -449,11 +451,12 @@ impl Worker {
         let waiting = self.upstream_of_work();
         let takes_nothing = self.around.pressure.is_high() && !self.recovering;
         self.holds_up = takes_nothing;
-        // What a leaf has to catch up with goes on while its own actor has nothing to do, whatever
-        // the others of its job have: they may wait, with all their edges full, for the barrier at
-        // its end.
+        // What a leaf has to catch up with, and in a replay a source, goes on while its own actor
+        // has nothing to do, whatever else has: that may wait, with all its edges full, for the
+        // barrier which comes when this one has been read far enough.
         let may_read = |id: &RelationId, job: &Job, input: &Input| match input.kind {
             InputKind::Tap { .. } => !job.actors[input.fragment].has_work(),
+            _ if self.recovering => !job.has_work(),
             _ => !waiting.contains(id),
         };
         let mut polled: Vec<(RelationId, usize)> = Vec::new();
