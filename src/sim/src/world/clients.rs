@@ -5,6 +5,7 @@ use super::broker::{Record, SimBroker};
 use super::dice::Dice;
 use super::queries::{BASES, Bag, Contents, Feed, Row, VIEWS, View, answers, view};
 use super::server::{Reading, Server, Told};
+use super::witness::History;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Common {
     pub there: Mutex<BTreeMap<String, Existence>>,
     /// Increments of the shared row that were acknowledged, and those of which nobody knows.
     pub increments: Mutex<(i64, i64)>,
+    /// What was read.
+    pub history: Mutex<History>,
     /// Answers that were held against what they should be.
     pub checked: Mutex<u64>,
 }
@@ -59,6 +62,7 @@ impl Common {
             wrong: Mutex::default(),
             there: Mutex::default(),
             increments: Mutex::default(),
+            history: Mutex::default(),
             checked: Mutex::default(),
         })
     }
@@ -85,6 +89,9 @@ impl Common {
     pub fn check(&self, reading: &Reading) {
         *self.checked.lock() += 1;
         let (broker, epoch) = (&self.server.broker, reading.epoch);
+        if let Err(wrong) = self.history.lock().note(reading) {
+            self.blame(wrong);
+        }
         let bases = match inputs(broker, reading) {
             Ok(bases) => bases,
             Err(wrong) => return self.blame(format!("epoch {epoch}: {wrong}")),
@@ -175,7 +182,8 @@ fn rows_of(feed: Feed, records: &BTreeMap<SplitId, Vec<Record>>) -> Result<Bag, 
     Ok(bag)
 }
 
-fn parse(bytes: &[u8]) -> Result<Row, String> {
+/// The row that a record is.
+pub fn parse(bytes: &[u8]) -> Result<Row, String> {
     let text = String::from_utf8_lossy(bytes);
     let value = |field: &str| match field {
         "\\N" => Ok(None),
@@ -304,7 +312,11 @@ impl Session {
         let there = common.there.lock().clone();
         let (session, seen) = (self.number, self.seen);
         tracing::trace!(target: "sim", session, %seen, "reads");
-        let reading = match common.server.read(self.seen).await {
+        let pause = match self.dice.chance(200) && common.goes_on() {
+            true => self.dice.between(Duration::ZERO, 5 * PAUSE_MAX),
+            false => Duration::ZERO,
+        };
+        let reading = match common.server.read_slowly(self.seen, pause).await {
             Told::Answer(reading) => reading,
             Told::Refused(error) => {
                 // Dropped while it was read.
@@ -588,4 +600,30 @@ pub fn check_sinks(common: &Common, reading: &Reading) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether each record that is no row is among the errors, once for each column that is read.
+pub async fn check_errors(common: &Common, reading: &Reading) -> Result<(), String> {
+    let source = reading.ids.iter().find(|(name, _)| name == "s");
+    let stands = source.and_then(|(_, id)| reading.positions.get(id));
+    let Some(stands) = stands else { return Ok(()) };
+    let Told::Answer(mut errors) = common.server.errors("s").await else {
+        return Err("the errors are not told".into());
+    };
+    let records = common.server.broker.records_below("s", stands).into_iter();
+    let is_no_row = |r: &Record| r.value.as_ref().is_none_or(|value| parse(value).is_err());
+    let right: Vec<(SplitId, i64)> = records
+        .flat_map(|(split, records)| records.into_iter().map(move |r| (split, r)))
+        .filter(|(_, record)| is_no_row(record))
+        .map(|(split, record)| (split, record.offset))
+        .collect();
+    errors.sort_unstable();
+    let mut found: Vec<(SplitId, i64)> = errors.iter().map(|(s, o, _)| (*s, *o)).collect();
+    found.dedup();
+    if found != right || errors.windows(2).any(|two| two[0] == two[1]) {
+        return Err(format!(
+            "the records that are no rows are {right:?}, and the errors are {errors:?}"
+        ));
+    }
+    Ok(())
 }
