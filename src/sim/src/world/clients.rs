@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, SplitId, machine};
+use tidemark_common::{Epoch, Error, SplitId, SqlState, machine};
 
 /// Keys that a writer has for itself.
 const KEYS: i64 = 12;
@@ -36,6 +36,8 @@ pub struct Common {
     pub there: Mutex<BTreeMap<String, Existence>>,
     /// Increments of the shared row that were acknowledged, and those of which nobody knows.
     pub increments: Mutex<(i64, i64)>,
+    /// How many transactions the sinks had sent that were dropped, when that was told.
+    pub dropped: Mutex<BTreeMap<String, usize>>,
     /// What was read.
     pub history: Mutex<History>,
     /// Answers that were held against what they should be.
@@ -62,6 +64,7 @@ impl Common {
             wrong: Mutex::default(),
             there: Mutex::default(),
             increments: Mutex::default(),
+            dropped: Mutex::default(),
             history: Mutex::default(),
             checked: Mutex::default(),
         })
@@ -398,7 +401,7 @@ pub async fn define(common: Arc<Common>, dice: Dice) {
     let mut sinks = 0;
     let eagerness = dice.below(1000);
     for view in VIEWS.iter().filter(|_| dice.chance(eagerness)) {
-        create_view(&common, view).await;
+        create_view(&common, &dice, view).await;
     }
     while common.goes_on() {
         machine::sleep(dice.between(Duration::ZERO, 10 * PAUSE_MAX)).await;
@@ -408,7 +411,7 @@ pub async fn define(common: Arc<Common>, dice: Dice) {
         }
         let chosen = &VIEWS[dice.below(VIEWS.len() as u64) as usize];
         if is(&common, chosen.name, Existence::Gone) {
-            create_view(&common, chosen).await;
+            create_view(&common, &dice, chosen).await;
         } else if dice.chance(500) {
             sinks += 1;
             create_sink(&common, chosen, sinks).await;
@@ -456,6 +459,8 @@ where
     tracing::debug!(target: "sim", name, what, "a statement");
     let known = match statement.await {
         Told::Answer(()) => Some(after),
+        // It may have been there already.
+        Told::Refused(error) if error.state() == SqlState::QUERY_CANCELED => None,
         Told::Refused(error) => {
             common.refused(&format!("{what} {name}"), &error);
             Some(before.unwrap_or(Existence::Gone))
@@ -480,20 +485,33 @@ pub async fn create_base(common: &Common, name: &str, sql: &str) {
     .await;
 }
 
-async fn create_view(common: &Common, view: &View) {
+async fn create_view(common: &Common, dice: &Dice, view: &View) {
     let is_there = |read: &&str| is(common, read, Existence::There);
     if !view.reads.iter().all(|read| is_there(read)) {
         return;
     }
     let sql = format!("CREATE MATERIALIZED VIEW {} AS {}", view.name, view.sql);
-    change(
-        common,
-        view.name,
-        "CREATE",
-        Existence::There,
-        common.server.create(&sql),
-    )
-    .await;
+    let server = &common.server;
+    let gives_up = dice.chance(200);
+    let patience = dice.between(Duration::ZERO, 10 * PAUSE_MAX);
+    let create = async {
+        match gives_up {
+            true => server.create_within(&sql, patience).await,
+            false => server.create(&sql).await,
+        }
+    };
+    change(common, view.name, "CREATE", Existence::There, create).await;
+    if gives_up {
+        // Comes behind the cancel.
+        drop(server.flush().await);
+    }
+}
+
+/// Another one with the same answer takes the place of a view that nothing reads.
+async fn replace_view(common: &Common, view: &View) {
+    let sql = format!("CREATE MATERIALIZED VIEW {} AS {}", view.name, view.sql);
+    let replace = common.server.replace(view.name, &sql);
+    change(common, view.name, "REPLACE", Existence::There, replace).await;
 }
 
 async fn create_sink(common: &Common, view: &View, number: u32) {
@@ -545,15 +563,17 @@ async fn drop_view(common: &Common, dice: &Dice, view: &View) {
         false => dice.pick(&readers),
     };
     let is_there = is(common, &name, Existence::There);
-    if is_there && readers_of(common, &name).is_empty() {
-        change(
-            common,
-            &name,
-            "DROP",
-            Existence::Gone,
-            common.server.drop_relation(&name),
-        )
-        .await;
+    if !is_there || !readers_of(common, &name).is_empty() {
+        return;
+    }
+    if name == view.name && dice.chance(300) {
+        return replace_view(common, view).await;
+    }
+    let dropping = common.server.drop_relation(&name);
+    change(common, &name, "DROP", Existence::Gone, dropping).await;
+    if is(common, &name, Existence::Gone) && name != view.name {
+        let sent = common.server.broker.deliveries(&name).len();
+        common.dropped.lock().insert(name, sent);
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, SqlState, machine};
 use tidemark_control::protocol::Positions;
+use tidemark_node::engine::Creation;
 use tidemark_node::{Engine, NewKeys, Services, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
@@ -203,6 +204,33 @@ impl Server {
         let planner = Planner::new(engine.catalog(), &self.functions, &schemas);
         let planned = planner.plan_create(engine.allocate_id(), statement, "root")?;
         Ok(planned.relation)
+    }
+
+    /// `CREATE ...` by a client that gives up after so long.
+    pub async fn create_within(self: &Arc<Self>, sql: &str, patience: Duration) -> Told<()> {
+        let (server, sql) = (self.clone(), sql.to_string());
+        self.ask(move |engine: Engine| async move {
+            let statement = tidemark_planner::parse(&sql)?.remove(0);
+            let relation = server.plan(&engine, &statement)?;
+            let created = machine::timeout(patience, engine.create(relation, |_| {})).await;
+            created.unwrap_or_else(|| Err(Error::user(SqlState::QUERY_CANCELED, "given up")))
+        })
+        .await
+    }
+
+    /// `CREATE OR REPLACE ...` of a relation that is there.
+    pub async fn replace(self: &Arc<Self>, name: &str, sql: &str) -> Told<()> {
+        let (server, name, sql) = (self.clone(), name.to_string(), sql.to_string());
+        self.ask(|engine: Engine| async move {
+            let statement = tidemark_planner::parse(&sql)?.remove(0);
+            let relation = server.plan(&engine, &statement)?;
+            let creation = Creation {
+                replaces: Some(id_of(&engine, &name)?),
+                ..Creation::default()
+            };
+            engine.create_as(relation, creation, |_| {}).await
+        })
+        .await
     }
 
     /// `DROP ...`

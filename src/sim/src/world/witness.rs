@@ -26,7 +26,7 @@ struct Seen {
     /// with its next reader.
     read: BTreeSet<(RelationId, RelationId)>,
     /// Prints of what relations held, by name.
-    held: BTreeMap<String, (RelationId, u64)>,
+    held: BTreeMap<String, u64>,
 }
 
 impl History {
@@ -77,7 +77,7 @@ impl Seen {
         };
         for (name, bag) in &reading.contents {
             let Some(reader) = id(name) else { continue };
-            seen.held.insert(name.clone(), (reader, print(bag)));
+            seen.held.insert(name.clone(), print(bag));
             let read = view(name).map_or(&[][..], |view| view.reads);
             let read = read.iter().filter_map(|source| id(source)).chain([reader]);
             seen.read.extend(read.map(|source| (source, reader)));
@@ -129,6 +129,16 @@ pub fn check_deliveries(common: &Common) -> Result<(), String> {
             check_sink(&common.server.broker, &common.history.lock(), &sink, view)?;
         }
     }
+    for (sink, sent) in common.dropped.lock().iter() {
+        let now = common.server.broker.deliveries(sink).len();
+        // One was ending, and one under way.
+        if now > sent + 2 {
+            return Err(format!(
+                "{sink}: after it was dropped {} transactions came",
+                now - sent
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -150,7 +160,7 @@ fn check_sink(broker: &SimBroker, history: &History, sink: &str, view: &str) -> 
         reached = progress;
         let held = history.0.get(&marker.epoch).filter(|_| marker.partial == 0);
         let held = held.and_then(|seen| seen.held.get(view));
-        if held.is_some_and(|(_, held)| *held != print(&sent)) {
+        if held.is_some_and(|held| *held != print(&sent)) {
             return Err(format!(
                 "{sink}: after its transaction of epoch {} it is not what {view} was then",
                 marker.epoch
