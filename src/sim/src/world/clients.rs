@@ -5,12 +5,13 @@ use super::broker::{Record, SimBroker};
 use super::dice::Dice;
 use super::queries::{BASES, Bag, Contents, Feed, Row, VIEWS, View, answers, view};
 use super::server::{Reading, Server, Told};
+use super::witness::History;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tidemark_common::{Epoch, Error, SplitId, machine};
+use tidemark_common::{Epoch, Error, SplitId, SqlState, machine};
 
 /// Keys that a writer has for itself.
 const KEYS: i64 = 12;
@@ -35,6 +36,10 @@ pub struct Common {
     pub there: Mutex<BTreeMap<String, Existence>>,
     /// Increments of the shared row that were acknowledged, and those of which nobody knows.
     pub increments: Mutex<(i64, i64)>,
+    /// How many transactions the sinks had sent that were dropped, when that was told.
+    pub dropped: Mutex<BTreeMap<String, usize>>,
+    /// What was read.
+    pub history: Mutex<History>,
     /// Answers that were held against what they should be.
     pub checked: Mutex<u64>,
 }
@@ -59,6 +64,8 @@ impl Common {
             wrong: Mutex::default(),
             there: Mutex::default(),
             increments: Mutex::default(),
+            dropped: Mutex::default(),
+            history: Mutex::default(),
             checked: Mutex::default(),
         })
     }
@@ -85,6 +92,9 @@ impl Common {
     pub fn check(&self, reading: &Reading) {
         *self.checked.lock() += 1;
         let (broker, epoch) = (&self.server.broker, reading.epoch);
+        if let Err(wrong) = self.history.lock().note(reading) {
+            self.blame(wrong);
+        }
         let bases = match inputs(broker, reading) {
             Ok(bases) => bases,
             Err(wrong) => return self.blame(format!("epoch {epoch}: {wrong}")),
@@ -175,7 +185,8 @@ fn rows_of(feed: Feed, records: &BTreeMap<SplitId, Vec<Record>>) -> Result<Bag, 
     Ok(bag)
 }
 
-fn parse(bytes: &[u8]) -> Result<Row, String> {
+/// The row that a record is.
+pub fn parse(bytes: &[u8]) -> Result<Row, String> {
     let text = String::from_utf8_lossy(bytes);
     let value = |field: &str| match field {
         "\\N" => Ok(None),
@@ -308,7 +319,11 @@ impl Session {
         let there = common.there.lock().clone();
         let (session, seen) = (self.number, self.seen);
         tracing::trace!(target: "sim", session, %seen, "reads");
-        let reading = match common.server.read(self.seen).await {
+        let pause = match self.dice.chance(200) && common.goes_on() {
+            true => self.dice.between(Duration::ZERO, 5 * PAUSE_MAX),
+            false => Duration::ZERO,
+        };
+        let reading = match common.server.read_slowly(self.seen, pause).await {
             Told::Answer(reading) => reading,
             Told::Refused(error) => {
                 // Dropped while it was read.
@@ -390,7 +405,7 @@ pub async fn define(common: Arc<Common>, dice: Dice) {
     let mut sinks = 0;
     let eagerness = dice.below(1000);
     for view in VIEWS.iter().filter(|_| dice.chance(eagerness)) {
-        create_view(&common, view).await;
+        create_view(&common, &dice, view).await;
     }
     while common.goes_on() {
         machine::sleep(dice.between(Duration::ZERO, 10 * PAUSE_MAX)).await;
@@ -400,7 +415,7 @@ pub async fn define(common: Arc<Common>, dice: Dice) {
         }
         let chosen = &VIEWS[dice.below(VIEWS.len() as u64) as usize];
         if is(&common, chosen.name, Existence::Gone) {
-            create_view(&common, chosen).await;
+            create_view(&common, &dice, chosen).await;
         } else if dice.chance(500) {
             sinks += 1;
             create_sink(&common, chosen, sinks).await;
@@ -448,6 +463,8 @@ where
     tracing::debug!(target: "sim", name, what, "a statement");
     let known = match statement.await {
         Told::Answer(()) => Some(after),
+        // It may have been there already.
+        Told::Refused(error) if error.state() == SqlState::QUERY_CANCELED => None,
         Told::Refused(error) => {
             common.refused(&format!("{what} {name}"), &error);
             Some(before.unwrap_or(Existence::Gone))
@@ -472,20 +489,33 @@ pub async fn create_base(common: &Common, name: &str, sql: &str) {
     .await;
 }
 
-async fn create_view(common: &Common, view: &View) {
+async fn create_view(common: &Common, dice: &Dice, view: &View) {
     let is_there = |read: &&str| is(common, read, Existence::There);
     if !view.reads.iter().all(is_there) {
         return;
     }
     let sql = format!("CREATE MATERIALIZED VIEW {} AS {}", view.name, view.sql);
-    change(
-        common,
-        view.name,
-        "CREATE",
-        Existence::There,
-        common.server.create(&sql),
-    )
-    .await;
+    let server = &common.server;
+    let gives_up = dice.chance(200);
+    let patience = dice.between(Duration::ZERO, 10 * PAUSE_MAX);
+    let create = async {
+        match gives_up {
+            true => server.create_within(&sql, patience).await,
+            false => server.create(&sql).await,
+        }
+    };
+    change(common, view.name, "CREATE", Existence::There, create).await;
+    if gives_up {
+        // Comes behind the cancel.
+        drop(server.flush().await);
+    }
+}
+
+/// Another one with the same answer takes the place of a view that nothing reads.
+async fn replace_view(common: &Common, view: &View) {
+    let sql = format!("CREATE MATERIALIZED VIEW {} AS {}", view.name, view.sql);
+    let replace = common.server.replace(view.name, &sql);
+    change(common, view.name, "REPLACE", Existence::There, replace).await;
 }
 
 async fn create_sink(common: &Common, view: &View, number: u32) {
@@ -537,15 +567,17 @@ async fn drop_view(common: &Common, dice: &Dice, view: &View) {
         false => dice.pick(&readers),
     };
     let is_there = is(common, &name, Existence::There);
-    if is_there && readers_of(common, &name).is_empty() {
-        change(
-            common,
-            &name,
-            "DROP",
-            Existence::Gone,
-            common.server.drop_relation(&name),
-        )
-        .await;
+    if !is_there || !readers_of(common, &name).is_empty() {
+        return;
+    }
+    if name == view.name && dice.chance(300) {
+        return replace_view(common, view).await;
+    }
+    let dropping = common.server.drop_relation(&name);
+    change(common, &name, "DROP", Existence::Gone, dropping).await;
+    if is(common, &name, Existence::Gone) && name != view.name {
+        let sent = common.server.broker.deliveries(&name).len();
+        common.dropped.lock().insert(name, sent);
     }
 }
 
@@ -592,4 +624,30 @@ pub fn check_sinks(common: &Common, reading: &Reading) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether each record that is no row is among the errors, once for each column that is read.
+pub async fn check_errors(common: &Common, reading: &Reading) -> Result<(), String> {
+    let source = reading.ids.iter().find(|(name, _)| name == "s");
+    let stands = source.and_then(|(_, id)| reading.positions.get(id));
+    let Some(stands) = stands else { return Ok(()) };
+    let Told::Answer(mut errors) = common.server.errors("s").await else {
+        return Err("the errors are not told".into());
+    };
+    let records = common.server.broker.records_below("s", stands).into_iter();
+    let is_no_row = |r: &Record| r.value.as_ref().is_none_or(|value| parse(value).is_err());
+    let right: Vec<(SplitId, i64)> = records
+        .flat_map(|(split, records)| records.into_iter().map(move |r| (split, r)))
+        .filter(|(_, record)| is_no_row(record))
+        .map(|(split, record)| (split, record.offset))
+        .collect();
+    errors.sort_unstable();
+    let mut found: Vec<(SplitId, i64)> = errors.iter().map(|(s, o, _)| (*s, *o)).collect();
+    found.dedup();
+    if found != right || errors.windows(2).any(|two| two[0] == two[1]) {
+        return Err(format!(
+            "the records that are no rows are {right:?}, and the errors are {errors:?}"
+        ));
+    }
+    Ok(())
 }

@@ -3,7 +3,8 @@
 //!
 //! [`run`](run::run) is one seed. [`scheduler`] is the machine; [`disk`], [`store`] and [`broker`]
 //! are what outlives a process; [`server`] is the engine as its clients see it, [`clients`] are
-//! those, and hold all that they are told against [`queries`], which computes every view by itself.
+//! those, and hold all that they are told against [`queries`], which computes every view by itself;
+//! [`witness`] holds it against what was told earlier, and to others.
 
 pub mod alive;
 pub mod broker;
@@ -17,3 +18,4 @@ pub mod server;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod witness;

@@ -8,7 +8,7 @@
 
 use super::broker::{BrokerTrouble, SimBroker};
 use super::clients::{
-    Common, Session, check_increments, check_sinks, create_base, define, produce,
+    Common, Session, check_errors, check_increments, check_sinks, create_base, define, produce,
 };
 use super::dice::Dice;
 use super::disk::{DiskTrouble, SimDisk};
@@ -16,6 +16,7 @@ use super::queries::{BASES, Feed};
 use super::scheduler::{Failure, Process, Scheduler};
 use super::server::{Reading, Server, Told};
 use super::store::{SimStore, StoreTrouble};
+use super::witness::check_deliveries;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -166,6 +167,7 @@ async fn come_to_rest(
         tracing::debug!(target: "sim", unrest, "not at rest yet");
         machine::sleep(Duration::from_millis(200)).await;
     }
+    check_deliveries(common)?;
     for session in sessions {
         if !session.read().await {
             return Err("there is no answer in all this calm".into());
@@ -195,6 +197,9 @@ async fn look(common: &Arc<Common>) -> Option<String> {
     let unrest = unread(common, &reading).or_else(|| check_sinks(common, &reading));
     if unrest.is_some() {
         return unrest;
+    }
+    if let Err(unrest) = check_errors(common, &reading).await {
+        return Some(unrest);
     }
     drop(reading);
     held(common).await
@@ -375,6 +380,7 @@ impl Chaos {
         self.starts += 1;
         let (server, config, wall) = (self.common.server.clone(), self.config(), self.wall());
         tracing::debug!(target: "sim", workers = config.workers, "the server starts");
+        let told = server.broker.delivered();
         let starting = self.root.run({
             let server = server.clone();
             async move { server.start(&config, wall).await }
@@ -385,7 +391,7 @@ impl Chaos {
         };
         let started = machine::timeout(patience, starting).await;
         match started {
-            Some(Ok(Told::Answer(()))) => tracing::debug!(target: "sim", "it is open"),
+            Some(Ok(Told::Answer(()))) => self.opened(told).await?,
             Some(Ok(Told::Refused(error))) if error.kind() != ErrorKind::Unavailable => {
                 return Err(format!("it does not start: {error}"));
             }
@@ -393,6 +399,17 @@ impl Chaos {
             _ => self.kill(),
         }
         Ok(())
+    }
+
+    /// It is open: what sinks had told of before it started was decided.
+    async fn opened(&self, told: Epoch) -> Result<(), String> {
+        tracing::debug!(target: "sim", "it is open");
+        match self.common.server.published().await {
+            Told::Answer(published) if published < told => Err(format!(
+                "a sink has told of epoch {told}, and the last one that was decided is {published}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Starts the server as often as it takes, when nothing fails.
@@ -404,9 +421,10 @@ impl Chaos {
             self.starts += 1;
             let (config, wall) = (self.config(), self.wall());
             tracing::debug!(target: "sim", workers = config.workers, "the server starts");
+            let told = self.common.server.broker.delivered();
             let started = machine::timeout(PATIENCE, self.common.server.start(&config, wall)).await;
             match started {
-                Some(Told::Answer(())) => return Ok(()),
+                Some(Told::Answer(())) => return self.opened(told).await,
                 Some(Told::Refused(error)) => return Err(format!("it does not start: {error}")),
                 Some(Told::Lost) => self.kill(),
                 None => return Err("it does not open".into()),

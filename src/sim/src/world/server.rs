@@ -11,9 +11,11 @@ use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tidemark_common::config::Config;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
+use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, SqlState, machine};
 use tidemark_control::protocol::Positions;
+use tidemark_node::engine::Creation;
 use tidemark_node::{Engine, NewKeys, Services, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
@@ -204,6 +206,33 @@ impl Server {
         Ok(planned.relation)
     }
 
+    /// `CREATE ...` by a client that gives up after so long.
+    pub async fn create_within(self: &Arc<Self>, sql: &str, patience: Duration) -> Told<()> {
+        let (server, sql) = (self.clone(), sql.to_string());
+        self.ask(move |engine: Engine| async move {
+            let statement = tidemark_planner::parse(&sql)?.remove(0);
+            let relation = server.plan(&engine, &statement)?;
+            let created = machine::timeout(patience, engine.create(relation, |_| {})).await;
+            created.unwrap_or_else(|| Err(Error::user(SqlState::QUERY_CANCELED, "given up")))
+        })
+        .await
+    }
+
+    /// `CREATE OR REPLACE ...` of a relation that is there.
+    pub async fn replace(self: &Arc<Self>, name: &str, sql: &str) -> Told<()> {
+        let (server, name, sql) = (self.clone(), name.to_string(), sql.to_string());
+        self.ask(|engine: Engine| async move {
+            let statement = tidemark_planner::parse(&sql)?.remove(0);
+            let relation = server.plan(&engine, &statement)?;
+            let creation = Creation {
+                replaces: Some(id_of(&engine, &name)?),
+                ..Creation::default()
+            };
+            engine.create_as(relation, creation, |_| {}).await
+        })
+        .await
+    }
+
     /// `DROP ...`
     pub async fn drop_relation(&self, name: &str) -> Told<()> {
         let name = name.to_string();
@@ -259,6 +288,19 @@ impl Server {
         .await
     }
 
+    /// Where the values are that a relation could not read: split, offset and column.
+    pub async fn errors(&self, relation: &str) -> Told<Vec<(SplitId, i64, String)>> {
+        let relation = relation.to_string();
+        self.ask(|engine: Engine| async move {
+            let errors = engine.errors().into_iter();
+            let its = errors.filter(|((_, name), _)| *name == relation);
+            Ok(its
+                .map(|(_, row)| (row.split, row.offset, row.column.clone()))
+                .collect())
+        })
+        .await
+    }
+
     /// What the server still holds that it should have given back when all is at rest, in words.
     pub async fn holds(&self) -> Told<Vec<String>> {
         self.ask(|engine: Engine| async move {
@@ -303,7 +345,12 @@ impl Server {
 
     /// Everything that can be read, at one epoch, which is `at_least` that.
     pub async fn read(&self, at_least: Epoch) -> Told<Reading> {
-        self.ask(|engine: Engine| async move {
+        self.read_slowly(at_least, Duration::ZERO).await
+    }
+
+    /// The same, with a pause in front of each relation.
+    pub async fn read_slowly(&self, at_least: Epoch, pause: Duration) -> Told<Reading> {
+        self.ask(move |engine: Engine| async move {
             let catalog = engine.catalog();
             let relations: Vec<Arc<Relation>> = catalog
                 .relations
@@ -319,6 +366,9 @@ impl Server {
             let pin = engine.pin_when(&read, at_least).await?;
             let mut contents = Contents::new();
             for relation in relations.iter().filter(|r| r.is_materialized()) {
+                if !pause.is_zero() {
+                    machine::sleep(pause).await;
+                }
                 let answer = engine.answer(relation.id, pin.epoch())?;
                 let columns: Vec<usize> = (0..relation.columns.len()).collect();
                 let mut bag = Bag::default();
@@ -336,6 +386,12 @@ impl Server {
             })
         })
         .await
+    }
+
+    /// The newest epoch at which all can be read.
+    pub async fn published(&self) -> Told<Epoch> {
+        self.ask(|engine: Engine| async move { Ok(engine.published()) })
+            .await
     }
 
     /// Every job, its state and how far it is.

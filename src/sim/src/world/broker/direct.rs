@@ -5,14 +5,23 @@
 use super::super::dice::Dice;
 use super::cluster::{Cluster, Place, Refusal, Session, Topic};
 use super::log::{Log, NewRecord, Record};
+use super::marker;
 use super::trouble::BrokerTrouble;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_changelog::connector::SplitPosition;
-use tidemark_common::{SplitId, machine};
+use tidemark_changelog::connector::{SinkMarker, SplitPosition};
+use tidemark_common::{Epoch, SplitId, machine};
+
+/// What a sink has sent in one transaction.
+pub struct Delivery {
+    /// Its records.
+    pub records: Vec<Record>,
+    /// How far they go.
+    pub marker: SinkMarker,
+}
 
 /// A broker that outlives all processes. Cloning shares.
 #[derive(Clone)]
@@ -175,6 +184,48 @@ impl SimBroker {
     /// All committed records that are there, by partition, in the order of their offsets.
     pub fn committed(&self, topic: &str) -> Vec<Vec<Record>> {
         self.settled().committed(topic)
+    }
+
+    /// What a sink has sent to its topic of one partition, exactly once: its transactions in order,
+    /// each with the marker that was committed with it.
+    pub fn deliveries(&self, topic: &str) -> Vec<Delivery> {
+        let cluster = self.settled();
+        let log = |topic: &str| cluster.topic(topic).and_then(|t| t.partitions.first());
+        let (Some(sent), Some(markers)) = (log(topic), log(marker::TOPIC)) else {
+            return Vec::new();
+        };
+        let mut markers = markers.transactions();
+        let mut deliveries = Vec::new();
+        for (producer, records) in sent.transactions() {
+            // Each transaction has a marker: the next of this producer.
+            let at = markers.iter().position(|(other, _)| *other == producer);
+            let (_, marker) = markers.remove(at.expect("a transaction without a marker"));
+            let last = marker.last().expect("a transaction without records");
+            let value = last.value.as_deref().unwrap_or_default();
+            let told = serde_json::from_slice(value).expect("a marker that cannot be read");
+            deliveries.push((
+                last.offset,
+                Delivery {
+                    records,
+                    marker: told,
+                },
+            ));
+        }
+        deliveries.sort_by_key(|(offset, _)| *offset);
+        deliveries
+            .into_iter()
+            .map(|(_, delivery)| delivery)
+            .collect()
+    }
+
+    /// The last epoch of which some marker tells.
+    pub fn delivered(&self) -> Epoch {
+        let committed = self.committed(marker::TOPIC).into_iter().flatten();
+        let markers = committed.filter_map(|record| {
+            let marker: SinkMarker = serde_json::from_slice(&record.value?).ok()?;
+            Some(marker.epoch)
+        });
+        markers.max().unwrap_or_default()
     }
 
     /// What readers have seen that stand at these positions and began at the start, by partition:

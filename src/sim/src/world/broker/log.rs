@@ -219,6 +219,29 @@ impl Log {
         slice.map(|slice| slice.records).unwrap_or_default()
     }
 
+    /// The committed transactions that are there, in the order of their ends: each producer's id,
+    /// and the records.
+    pub fn transactions(&self) -> Vec<(u64, Vec<Record>)> {
+        let mut open = BTreeMap::<u64, Vec<Record>>::new();
+        let mut ended = Vec::new();
+        for entry in self.entries.values() {
+            match entry.body {
+                Body::Record(Some(writer)) => {
+                    let records = open.entry(writer.producer).or_default();
+                    records.push(entry.record.clone());
+                }
+                Body::Record(None) => {}
+                Body::Marker { writer, commits } => {
+                    let records = open.remove(&writer.producer).unwrap_or_default();
+                    if commits && !records.is_empty() {
+                        ended.push((writer.producer, records));
+                    }
+                }
+            }
+        }
+        ended
+    }
+
     /// All records below `next` that were ever committed, also those that are gone since.
     pub fn ever_committed_below(&self, next: i64) -> Vec<Record> {
         let there = self.committed().into_iter().map(|r| (r.offset, r));

@@ -27,6 +27,6 @@ mod trouble;
 
 pub use cluster::{Refusal, Session};
 pub use connectors::SimConnectors;
-pub use direct::SimBroker;
+pub use direct::{Delivery, SimBroker};
 pub use log::{Record, Writer};
 pub use trouble::{BrokerTrouble, Range};
