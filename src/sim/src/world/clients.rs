@@ -14,7 +14,9 @@ use std::time::Duration;
 use tidemark_common::{Epoch, Error, SplitId, SqlState, machine};
 
 /// Keys that a writer has for itself.
-const KEYS: i64 = 12;
+const KEYS: u64 = 12;
+/// Keys of a writer that has many.
+const KEYS_MANY: u64 = 12_000;
 /// The key of the row that all add to.
 const SHARED_KEY: i64 = -1;
 /// Keys of the topics' records.
@@ -200,6 +202,9 @@ pub fn parse(bytes: &[u8]) -> Result<Row, String> {
 pub async fn produce(common: Arc<Common>, dice: Dice) {
     let broker = common.server.broker.clone();
     let pause = dice.between(Duration::from_millis(1), 4 * PAUSE_MAX);
+    // What is written to a partition may be behind in time, and keys may change theirs often.
+    let lags = [0, 1].map(|_| dice.pick(&[0, 0, 3000]));
+    let strays = dice.pick(&[50, 300]);
     while common.goes_on() {
         machine::sleep(dice.between(Duration::ZERO, pause)).await;
         let records = match dice.chance(50) {
@@ -222,10 +227,11 @@ pub async fn produce(common: Arc<Common>, dice: Dice) {
                 let value = (!dice.chance(250)).then_some(value.as_bytes());
                 // A key lives in one partition, mostly.
                 let partitions = broker.partitions("u") as u64;
-                let at = match dice.chance(50) {
+                let at = match dice.chance(strays) {
                     true => dice.below(partitions),
                     false => k % partitions,
                 };
+                let time = time - lags[at as usize % 2];
                 broker.produce("u", at as SplitId, Some(key.as_bytes()), value, time);
             }
         }
@@ -238,6 +244,8 @@ pub struct Session {
     dice: Dice,
     number: i64,
     sessions: i64,
+    /// How many keys.
+    keys: u64,
     known: BTreeMap<i64, Row>,
     doubt: Option<Vec<(i64, Option<Row>)>>,
     seen: Epoch,
@@ -248,7 +256,13 @@ pub struct Session {
 impl Session {
     /// The `number`-th of so many.
     pub fn new(common: Arc<Common>, dice: Dice, number: i64, sessions: i64) -> Session {
+        // Some have so many that files of their rows are merged without the oldest.
+        let keys = match dice.chance(40) {
+            true => KEYS_MANY,
+            false => KEYS,
+        };
         Session {
+            keys,
             common,
             dice,
             number,
@@ -293,9 +307,14 @@ impl Session {
 
     async fn write(&mut self) {
         let mut rows = BTreeMap::new();
-        for _ in 0..1 + self.dice.below(3) {
-            let key = self.number + self.sessions * self.dice.below(KEYS as u64) as i64;
-            let value = self.dice.below(100) as i64;
+        let is_large = self.keys == KEYS_MANY;
+        let (count, values) = match is_large && (self.known.is_empty() || self.dice.chance(30)) {
+            true => (self.keys, 1 << 40),
+            false => (1 + self.dice.below(3), 100),
+        };
+        for _ in 0..count {
+            let key = self.number + self.sessions * self.dice.below(self.keys) as i64;
+            let value = self.dice.below(values) as i64;
             let row = (!self.dice.chance(250)).then(|| vec![Some(key), Some(value)]);
             rows.insert(key, row);
         }
@@ -413,6 +432,10 @@ pub async fn define(common: Arc<Common>, dice: Dice) {
         if !common.server.is_open() {
             continue;
         }
+        if dice.chance(150) {
+            toggle_source(&common).await;
+            continue;
+        }
         let chosen = &VIEWS[dice.below(VIEWS.len() as u64) as usize];
         if is(&common, chosen.name, Existence::Gone) {
             create_view(&common, &dice, chosen).await;
@@ -508,6 +531,25 @@ async fn create_view(common: &Common, dice: &Dice, view: &View) {
     if gives_up {
         // Comes behind the cancel.
         drop(server.flush().await);
+    }
+}
+
+/// Makes a source that nobody reads, which counts as soon as it is logged, or drops it.
+async fn toggle_source(common: &Common) {
+    let (name, server) = ("idle", &common.server);
+    if is(common, name, Existence::Gone) {
+        let sql = "CREATE SOURCE idle (k BIGINT, v BIGINT) WITH (connector = 'kafka', topic = 's', \
+                   properties.bootstrap.server = 'sim:9092') FORMAT PLAIN ENCODE JSON";
+        create_base(common, name, sql).await;
+    } else if is(common, name, Existence::There) {
+        change(
+            common,
+            name,
+            "DROP",
+            Existence::Gone,
+            server.drop_relation(name),
+        )
+        .await;
     }
 }
 

@@ -1,9 +1,10 @@
-//! A process asks the broker: requests take time, fail, get lost and come late, and of a process
-//! that was killed nothing comes any more.
+//! A process asks the broker: requests take time, fail, get lost and come late. Of a process that
+//! was killed nothing comes any more but the writes that were on their way.
 
 use super::super::alive::Alive;
-use super::cluster::{Cluster, Refusal, Write};
+use super::cluster::{Cluster, Refusal, Sent, Write};
 use super::direct::SimBroker;
+use super::trouble::Range;
 use std::time::Duration;
 use tidemark_common::{Error, Result, SqlState, machine};
 
@@ -36,6 +37,11 @@ impl std::fmt::Display for Unanswered {
         f.write_str(self.0)
     }
 }
+
+/// Of a thousand writes that are on their way when their sender dies so many come all the same,
+/// that much later.
+const ORPHANS: u64 = 500;
+const ORPHANS_AFTER: Range = (Duration::from_millis(1), Duration::from_secs(2));
 
 const AWAY: Unanswered = Unanswered("Connection refused");
 const FAILED: Unanswered = Unanswered("Broker: Request failed");
@@ -126,15 +132,31 @@ impl Client {
             Write::End { .. } => true,
         };
         let fate = self.fate(is_transactional);
+        let sent = is_transactional.then(|| self.send(&fate, &write)).flatten();
         let late = fate.late;
-        let outcome = self.go(&fate, move |cluster| match late {
-            Some(late) => {
-                cluster.write_later(late, write);
-                None
+        let outcome = self.go(&fate, move |cluster| {
+            cluster.take_back(sent);
+            match late {
+                Some(late) => {
+                    cluster.write_later(late, write);
+                    None
+                }
+                None => Some(cluster.write(&write)),
             }
-            None => Some(cluster.write(&write)),
         });
-        outcome.await?.ok_or(LOST)
+        let outcome = outcome.await;
+        if self.alive.is_alive() {
+            self.broker.lock().take_back(sent);
+        }
+        outcome?.ok_or(LOST)
+    }
+
+    /// A write that is on its way: if its sender dies, it may come all the same, a while after.
+    fn send(&self, fate: &Fate, write: &Write) -> Option<Sent> {
+        let mut cluster = self.broker.lock();
+        let arrives = cluster.dice.chance(ORPHANS);
+        let delay = cluster.dice.between(ORPHANS_AFTER.0, ORPHANS_AFTER.1);
+        arrives.then(|| cluster.write_later(fate.there + delay, write.clone()))
     }
 
     /// A question that changes nothing, or nothing more when it is asked again; waits in a thread.

@@ -77,6 +77,9 @@ pub struct Topic {
     pub partitions: Vec<Log>,
 }
 
+/// What takes place later: when, and its number.
+pub type Sent = (Instant, u64);
+
 enum Phase {
     Idle,
     Open {
@@ -237,16 +240,22 @@ impl Cluster {
         self.due.keys().next().map(|(at, _)| *at)
     }
 
-    fn later(&mut self, after: Duration, due: Due) {
-        let number = self.number();
-        self.due.insert((machine::now() + after, number), due);
+    fn later(&mut self, after: Duration, due: Due) -> Sent {
+        let sent = (machine::now() + after, self.number());
+        self.due.insert(sent, due);
         // Who waits may have to look earlier than it thought.
         self.ring();
+        sent
+    }
+
+    /// What was to take place later does not, if it has not yet.
+    pub fn take_back(&mut self, sent: Option<Sent>) {
+        sent.and_then(|sent| self.due.remove(&sent));
     }
 
     /// A write that takes place after so long, whoever has given up on it.
-    pub fn write_later(&mut self, after: Duration, write: Write) {
-        self.later(after, Due::Late(write));
+    pub fn write_later(&mut self, after: Duration, write: Write) -> Sent {
+        self.later(after, Due::Late(write))
     }
 
     /// Does a write.
