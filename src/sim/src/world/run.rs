@@ -343,7 +343,7 @@ impl Chaos {
             marker_delay: (Duration::ZERO, self.millis(0, 50)),
             refused: self.dice.below(200),
             unacknowledged: self.dice.below(200),
-            late: self.dice.below(200),
+            late: self.dice.pick(&[0, 100, 500]),
             late_by: (Duration::ZERO, self.millis(0, 2000)),
             away: self.dice.chance(100),
             cut: self.dice.below(300),

@@ -175,3 +175,81 @@ fn check_sink(broker: &SimBroker, history: &History, sink: &str, view: &str) -> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::broker::MARKER_TOPIC;
+    use super::super::dice::Dice;
+    use super::*;
+    use std::time::Duration;
+    use tidemark_changelog::connector::SplitPosition;
+
+    /// The source and the view that reads it.
+    const IDS: [(&str, RelationId); 2] = [("s", RelationId(1)), ("copied", RelationId(2))];
+
+    fn reading(epoch: u64, next_offset: i64, rows: &[i64]) -> Reading {
+        let position = SplitPosition {
+            split: 0,
+            topic_id: String::new(),
+            leader_epoch: -1,
+            newest_epoch: -1,
+            next_offset,
+            records: 0,
+            time_ms: -1,
+            event_time_micros: None,
+        };
+        let rows = rows.iter().map(|value| vec![Some(*value)]);
+        Reading {
+            epoch: Epoch(epoch),
+            positions: Positions::from([(IDS[0].1, vec![position])]),
+            ids: IDS.map(|(name, id)| (name.to_string(), id)).into(),
+            contents: [("copied".to_string(), Bag::of(rows))].into(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_contradicts_another_one_is_told() {
+        let mut history = History::default();
+        assert_eq!(history.note(&reading(5, 10, &[1])), Ok(()));
+        assert_eq!(history.note(&reading(9, 12, &[1, 2])), Ok(()));
+        assert_eq!(history.note(&reading(5, 10, &[1])), Ok(()));
+        assert!(history.note(&reading(5, 10, &[2])).is_err(), "other rows");
+        assert!(history.note(&reading(5, 11, &[1])).is_err(), "another cut");
+        assert!(history.note(&reading(7, 9, &[1])).is_err(), "it goes back");
+        assert!(history.note(&reading(8, 13, &[1])).is_err(), "it goes back");
+        assert_eq!(history.note(&reading(7, 12, &[1, 2])), Ok(()));
+        // A source that nobody reads in between begins anew.
+        let mut alone = reading(10, 0, &[]);
+        alone.contents.clear();
+        assert_eq!(history.note(&alone), Ok(()));
+    }
+
+    #[test]
+    fn each_transaction_is_what_the_view_held() {
+        let broker = SimBroker::new(Dice::new(7));
+        broker.create_topic("copied_out1", 1, false);
+        broker.create_topic(MARKER_TOPIC, 1, true);
+        let mut history = History::default();
+        history.note(&reading(5, 10, &[1])).unwrap();
+        history.note(&reading(6, 11, &[1, 2])).unwrap();
+        let send = |epoch: u64, lines: &[&str]| {
+            let session = broker.init_transactions("sink", Duration::from_secs(9));
+            for line in lines {
+                let sent =
+                    broker.produce_in(&session, "copied_out1", 0, None, Some(line.as_bytes()));
+                sent.unwrap();
+            }
+            let marker = format!(r#"{{"epoch":{epoch},"partial":0,"hash":0}}"#);
+            let key = Some(&b"sink"[..]);
+            let sent = broker.produce_in(&session, MARKER_TOPIC, 0, key, Some(marker.as_bytes()));
+            sent.unwrap();
+            broker.end_transaction(&session, true).unwrap();
+        };
+        let check = || check_sink(&broker, &history, "copied_out1", "copied");
+        send(5, &["+|1"]);
+        assert_eq!(check(), Ok(()));
+        assert_eq!(broker.delivered(), Epoch(5));
+        send(6, &["+|3"]);
+        assert!(check().unwrap_err().contains("not what copied was"));
+    }
+}

@@ -29,4 +29,5 @@ pub use cluster::{Refusal, Session};
 pub use connectors::SimConnectors;
 pub use direct::{Delivery, SimBroker};
 pub use log::{Record, Writer};
+pub use marker::TOPIC as MARKER_TOPIC;
 pub use trouble::{BrokerTrouble, Range};
