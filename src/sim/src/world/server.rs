@@ -103,6 +103,8 @@ impl Server {
             let disk = self.disk.open(alive.clone());
             let process = self.root.start(state.last, alive, disk, wall);
             state.process = Some(process.clone());
+            // One that ended by itself has left its engine, which must not answer in this process.
+            state.engine = None;
             process
         };
         let config = config.clone();
