@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use clap::Parser;
+use std::collections::VecDeque;
 use std::fmt;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc;
@@ -14,9 +15,6 @@ use tidemark_common::machine;
 use tidemark_sim::world::run::{Outcome, run};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
-
-/// Seeds that one process runs: what stands around of killed processes stays in memory.
-const SEEDS_PER_PROCESS: u64 = 25;
 
 /// Seconds of the real clock after which a seed is given up: each takes about one.
 const HANGS_AFTER: Duration = Duration::from_secs(300);
@@ -38,7 +36,7 @@ struct Arguments {
     trace: bool,
     /// Processes that run seeds at the same time.
     #[arg(long, default_value_t = 1)]
-    jobs: u64,
+    jobs: usize,
 }
 
 /// The keys of hash maps: the same in each run.
@@ -107,25 +105,24 @@ fn one(seed: u64) -> bool {
     }
 }
 
-/// Runs seeds in processes beside this one; returns those that failed.
-fn many(arguments: &Arguments) -> std::io::Result<Vec<u64>> {
+/// Runs each seed in a process of its own, so that none sees what another one left; returns how many
+/// failed.
+fn many(arguments: &Arguments) -> std::io::Result<usize> {
     let program = std::env::current_exe()?;
-    let (mut next, end) = (arguments.from, arguments.from + arguments.count);
-    let (mut running, mut failed) = (Vec::new(), Vec::new());
-    while next < end || !running.is_empty() {
-        while next < end && (running.len() as u64) < arguments.jobs {
-            let count = SEEDS_PER_PROCESS.min(end - next);
+    let mut seeds = arguments.from..arguments.from + arguments.count;
+    let (mut running, mut failed) = (VecDeque::new(), 0);
+    loop {
+        while running.len() < arguments.jobs.max(1) {
+            let Some(seed) = seeds.next() else { break };
             let mut command = Command::new(&program);
-            command.args(["--from", &next.to_string(), "--count", &count.to_string()]);
-            running.push((next, count, command.spawn()?));
-            next += count;
+            command.args(["--seed", &seed.to_string()]);
+            running.push_back(command.spawn()?);
         }
-        let (from, count, mut process) = running.remove(0);
-        if !process.wait()?.success() {
-            failed.push((from, count));
-        }
+        let Some(mut process) = running.pop_front() else {
+            return Ok(failed);
+        };
+        failed += usize::from(!process.wait()?.success());
     }
-    Ok(failed.into_iter().map(|(from, _)| from).collect())
 }
 
 fn main() -> ExitCode {
@@ -138,19 +135,10 @@ fn main() -> ExitCode {
         .init();
     let all_well = match arguments.seed {
         Some(seed) => one(seed),
-        None if arguments.count <= SEEDS_PER_PROCESS => {
-            let seeds = arguments.from..arguments.from + arguments.count;
-            // All of them, also behind one that fails.
-            seeds.filter(|seed| !one(*seed)).count() == 0
-        }
         None => match many(&arguments) {
             Ok(failed) => {
-                println!(
-                    "{} seeds, {} processes failed",
-                    arguments.count,
-                    failed.len()
-                );
-                failed.is_empty()
+                println!("{} seeds, {failed} failed", arguments.count);
+                failed == 0
             }
             Err(e) => panic!("seeds cannot be run: {e}"),
         },

@@ -618,7 +618,7 @@ async fn drop_view(common: &Common, dice: &Dice, view: &View) {
     let dropping = common.server.drop_relation(&name);
     change(common, &name, "DROP", Existence::Gone, dropping).await;
     if is(common, &name, Existence::Gone) && name != view.name {
-        let sent = common.server.broker.deliveries(&name).len();
+        let sent = common.server.broker.sent(&name);
         common.dropped.lock().insert(name, sent);
     }
 }

@@ -186,8 +186,16 @@ impl SimBroker {
         self.settled().committed(topic)
     }
 
+    /// How many transactions a sink has committed in its topic of one partition.
+    pub fn sent(&self, topic: &str) -> usize {
+        let cluster = self.settled();
+        let log = cluster.topic(topic).and_then(|t| t.partitions.first());
+        log.map_or(0, |log| log.transactions().len())
+    }
+
     /// What a sink has sent to its topic of one partition, exactly once: its transactions in order,
-    /// each with the marker that was committed with it.
+    /// each with the marker that was committed with it. To be asked when the broker is calm: a
+    /// transaction is committed in one partition after the other.
     pub fn deliveries(&self, topic: &str) -> Vec<Delivery> {
         let cluster = self.settled();
         let log = |topic: &str| cluster.topic(topic).and_then(|t| t.partitions.first());
