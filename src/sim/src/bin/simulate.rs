@@ -105,8 +105,8 @@ fn one(seed: u64) -> bool {
     }
 }
 
-/// Runs each seed in a process of its own, so that none sees what another one left; returns how many
-/// failed.
+/// Runs each seed in a process of its own, so that none sees what another one left; returns how
+/// many failed.
 fn many(arguments: &Arguments) -> std::io::Result<usize> {
     let program = std::env::current_exe()?;
     let mut seeds = arguments.from..arguments.from + arguments.count;
