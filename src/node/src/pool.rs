@@ -106,11 +106,7 @@ impl Workers for Pool {
     }
 
     fn end_sinks(&self, sinks: &[(RelationId, Epoch)]) {
-        for (id, epoch) in sinks {
-            if let Some(queue) = self.sinks.get(*id) {
-                queue.end_at(*epoch);
-            }
-        }
+        self.sinks.end_all_at(sinks);
     }
 
     fn keep_sinks(&self, epoch: Epoch, sinks: Vec<(Arc<Relation>, SinkProgress)>) {

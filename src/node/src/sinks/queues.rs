@@ -45,9 +45,10 @@ pub struct SinkQueues {
 
 /// A sink among the others. Nobody holds their lock while one is opened.
 enum Slot {
-    /// A worker opens it; whether it was closed meanwhile.
+    /// A worker opens it; whether it was closed meanwhile, or where its job stopped.
     Opening {
         closed: bool,
+        ends: Option<Epoch>,
     },
     Open(Arc<SinkQueue>),
 }
@@ -63,7 +64,14 @@ impl Slot {
     fn close(&mut self) {
         match self {
             Slot::Open(queue) => queue.close(),
-            Slot::Opening { closed } => *closed = true,
+            Slot::Opening { closed, .. } => *closed = true,
+        }
+    }
+
+    fn end_at(&mut self, epoch: Epoch) {
+        match self {
+            Slot::Open(queue) => queue.end_at(epoch),
+            Slot::Opening { ends, .. } => *ends = Some(epoch),
         }
     }
 }
@@ -104,6 +112,15 @@ impl SinkQueues {
         self.queues.lock().values_mut().for_each(Slot::close);
     }
 
+    /// The jobs of these sinks stopped, complete up to that epoch.
+    pub fn end_all_at(&self, sinks: &[(RelationId, Epoch)]) {
+        let mut queues = self.queues.lock();
+        for (sink, epoch) in sinks {
+            let slot = queues.get_mut(sink);
+            slot.into_iter().for_each(|slot| slot.end_at(*epoch));
+        }
+    }
+
     /// Of these relations nothing is delivered any more.
     pub fn close(&self, relations: &[RelationId]) {
         let mut queues = self.queues.lock();
@@ -141,9 +158,12 @@ impl SinkQueues {
         let mut queues = self.queues.lock();
         let begun = queues.remove(&relation.id);
         let result = made.and_then(|queue| {
-            if matches!(begun, Some(Slot::Opening { closed: true })) {
-                queue.close();
-                return Ok(queue);
+            if let Some(Slot::Opening { closed, ends }) = begun {
+                ends.into_iter().for_each(|epoch| queue.end_at(epoch));
+                if closed {
+                    queue.close();
+                    return Ok(queue);
+                }
             }
             queues.insert(relation.id, Slot::Open(queue.clone()));
             queue.deliver_in_thread()?;
@@ -165,7 +185,11 @@ impl SinkQueues {
                 None => break,
             }
         }
-        queues.insert(sink, Slot::Opening { closed: false });
+        let begun = Slot::Opening {
+            closed: false,
+            ends: None,
+        };
+        queues.insert(sink, begun);
         None
     }
 }
@@ -194,7 +218,7 @@ impl Sinks for SinkQueues {
     fn end(&self, sink: RelationId) {
         let mut queues = self.queues.lock();
         match queues.get_mut(&sink) {
-            Some(Slot::Opening { closed }) => *closed = true,
+            Some(Slot::Opening { closed, .. }) => *closed = true,
             Some(Slot::Open(queue)) => {
                 queue.close();
                 queues.remove(&sink);
