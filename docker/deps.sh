@@ -25,6 +25,7 @@ need make have make
 need pkg-config have pkg-config
 need libssl-dev pkg-config --exists openssl
 [ "$what" != test ] || need openssl sh -c 'command -v openssl'
+need protobuf-compiler have protoc
 need zlib1g-dev pkg-config --exists zlib
 [ "$what" != test ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
 [ "$what" != test ] || need postgresql-15 sh -c 'test -x /usr/lib/postgresql/15/bin/initdb || test -x /usr/pgsql-15/bin/initdb'

@@ -1,6 +1,6 @@
 //! What every other crate leans on: identifiers, epochs, vnodes, errors with SQLSTATE,
-//! configuration, the machine that a node runs on (clock, threads, disk), pauses between tries,
-//! fail-points and the metrics registry.
+//! configuration, the machine that a node runs on (clock, threads, disk), the
+//! network between nodes, pauses between tries, fail-points and the metrics registry.
 //! Nothing in here knows about rows or plans.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -16,6 +16,7 @@ pub mod machine;
 pub mod mailbox;
 pub mod memory;
 pub mod metrics;
+pub mod network;
 pub mod random;
 mod stack;
 
