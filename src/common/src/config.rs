@@ -17,6 +17,15 @@ pub struct Config {
     pub http: String,
     /// Address for other nodes.
     pub rpc: String,
+    /// Number of this node in its cluster, 1 and above.
+    pub node_id: u64,
+    /// Addresses for nodes of the cluster's nodes; empty: this node is alone.
+    pub join: Vec<String>,
+    /// Where other nodes reach this one, if that is not `rpc`.
+    pub rpc_advertise: String,
+    /// File with the secret that the nodes of a cluster share; empty: none, which only nodes on one
+    /// machine may do. `TIDEMARK_CLUSTER_SECRET`, the secret itself, goes first.
+    pub cluster_secret_file: String,
     /// Where checkpoints go: `file:///...` or `s3://bucket/prefix`; empty means `checkpoints` in
     /// the data folder.
     pub checkpoint_url: String,
@@ -73,6 +82,10 @@ impl Default for Config {
             sql: "127.0.0.1:4566".into(),
             http: "127.0.0.1:4567".into(),
             rpc: "127.0.0.1:4568".into(),
+            node_id: 1,
+            join: Vec::new(),
+            rpc_advertise: String::new(),
+            cluster_secret_file: String::new(),
             checkpoint_url: String::new(),
             recover_from_checkpoint: false,
             tls_cert: String::new(),
@@ -123,7 +136,12 @@ impl Config {
                 format!("configuration: {what}"),
             ))
         };
-        for (key, address) in [("sql", &self.sql), ("http", &self.http), ("rpc", &self.rpc)] {
+        let mut addresses = vec![("sql", &self.sql), ("http", &self.http), ("rpc", &self.rpc)];
+        if !self.rpc_advertise.is_empty() {
+            addresses.push(("rpc_advertise", &self.rpc_advertise));
+        }
+        addresses.extend(self.join.iter().map(|address| ("join", address)));
+        for (key, address) in addresses {
             if !address
                 .rsplit_once(':')
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -132,6 +150,15 @@ impl Config {
                     "{key} must be an address like 127.0.0.1:4566, not \"{address}\""
                 ));
             }
+        }
+        if self.node_id == 0 {
+            return bad("node_id must be at least 1");
+        }
+        if !self.join.is_empty() && self.checkpoint_url.is_empty() {
+            return bad(
+                "join asks for checkpoint_url: a checkpoint store that all nodes of the cluster \
+                 reach",
+            );
         }
         if self.tls_cert.is_empty() != self.tls_key.is_empty() {
             return bad("tls_cert and tls_key go together");
@@ -158,6 +185,14 @@ impl Config {
             return bad("checkpoint_ms, batch_rows_max and edge_bytes_max must be positive");
         }
         Ok(())
+    }
+
+    /// Where other nodes reach this one.
+    pub fn rpc_address(&self) -> &str {
+        match self.rpc_advertise.as_str() {
+            "" => &self.rpc,
+            address => address,
+        }
     }
 
     /// `memory_limit` in bytes.

@@ -15,7 +15,9 @@ use crate::{Error, Result, STACK_BYTES};
 use std::cell::RefCell;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::unix::process::CommandExt;
 use std::pin::{Pin, pin};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
@@ -54,9 +56,13 @@ pub trait Machine: Send + Sync {
     fn disk(&self) -> Arc<dyn Disk>;
     /// A number that nobody foresees, for what must be unique.
     fn random(&self) -> u64;
-    /// Ends the process.
+    /// Ends the process; with [`RESTART`] it starts anew.
     fn exit(&self, code: i32) -> !;
 }
+
+/// A process that ends with this code starts anew, with the same arguments: nothing that it had
+/// begun goes on.
+pub const RESTART: i32 = 75;
 
 thread_local! {
     /// None: the local one.
@@ -197,7 +203,7 @@ pub fn random() -> u64 {
     ask(|machine| machine.random())
 }
 
-/// Ends the process.
+/// Ends the process; with [`RESTART`] it starts anew.
 pub fn exit(code: i32) -> ! {
     ask(|machine| machine.exit(code))
 }
@@ -256,6 +262,14 @@ impl Machine for LocalMachine {
     }
 
     fn exit(&self, code: i32) -> ! {
+        if code == RESTART && !cfg!(test) {
+            // Files and sockets are closed by this; it returns only if it fails.
+            let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+            let error = Command::new(program)
+                .args(std::env::args_os().skip(1))
+                .exec();
+            tracing::error!(%error, "this process cannot start anew: it ends");
+        }
         std::process::exit(code)
     }
 }

@@ -80,7 +80,9 @@ impl Decisions {
                 self.catalog.stopped.insert(*relation, stopped.clone());
                 self.positions.remove(relation);
             }
-            Entry::Checkpoint { epoch, manifest } => {
+            Entry::Checkpoint {
+                epoch, manifest, ..
+            } => {
                 self.checkpoint = Some((*epoch, manifest.clone()));
                 self.replace_contained(*epoch);
             }

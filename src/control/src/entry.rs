@@ -24,8 +24,8 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SqlState};
 use tidemark_plan::{DefaultGrant, Grant, Relation, Role, Secret, SecretName, Stopped};
 use tidemark_state::errors::{KeptError, decode_errors, encode_errors};
 
-/// Of the serialised form.
-const VERSION: u8 = 1;
+/// Of the serialised form; its first byte.
+pub(crate) const VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 8;
 
 /// An entry is not larger than this in the log, in bytes: more is refused.
@@ -104,6 +104,9 @@ pub enum Entry {
         epoch: Epoch,
         /// The manifest's path in the object store.
         manifest: String,
+        /// All entries up to this index are in it.
+        #[serde(default)]
+        contains: u64,
     },
 }
 
@@ -623,10 +626,17 @@ pub(crate) fn describe(bytes: &[u8]) -> String {
     let Ok(parts) = Parts::of(bytes) else {
         return "unknown".into();
     };
-    let header = String::from_utf8_lossy(&parts.header[..parts.header.len().min(64)]);
-    let kind = header.split('"').nth(1).unwrap_or("unknown").to_lowercase();
     let subject = String::from_utf8_lossy(parts.subject);
-    format!("{kind} {subject}").trim_end().to_string()
+    format!("{} {subject}", kind(bytes).to_lowercase())
+        .trim_end()
+        .to_string()
+}
+
+/// The name of an encoded entry's variant, also when it cannot be decoded.
+pub(crate) fn kind(bytes: &[u8]) -> String {
+    let header = Parts::of(bytes).map_or(&b""[..], |parts| parts.header);
+    let header = String::from_utf8_lossy(&header[..header.len().min(64)]);
+    header.split('"').nth(1).unwrap_or("unknown").into()
 }
 
 fn damaged(what: &str) -> Error {

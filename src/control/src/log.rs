@@ -1,5 +1,5 @@
-//! The seam under all decisions: one ordered, durable log. On one node it is the synced
-//! [`crate::WriteAheadLog`]; in a cluster raft-rs replicates the same entries.
+//! The seam under all decisions: one ordered, durable log, which the members of a group keep
+//! together ([`crate::raft`]).
 
 use crate::Entry;
 use tidemark_common::Result;
@@ -8,12 +8,12 @@ use tidemark_common::Result;
 ///
 /// Contract: (1) when `append` returns, the entries survive any crash; (2) after a crash a reader
 /// gets exactly a prefix of what was appended that contains everything that `append` returned for;
-/// (3) indexes are consecutive, except where a loss was accepted, and never used twice; (4) entries
-/// that are appended together are there all or none; (5) an entry that is refused (`54000`,
+/// (3) indexes grow, and of what was returned for none is used twice; (4) entries that are appended
+/// together have one index, and are there all or none; (5) an entry that is refused (`54000`,
 /// `54001`) was not logged, nor those that were appended with it, and the log goes on: see
 /// [`Entry::check`].
 pub trait DecisionLog: Send {
-    /// Appends entries together; returns the index of the last one when they are durable.
+    /// Appends entries together; returns their index when they are durable.
     fn append(&mut self, entries: &[Entry]) -> Result<u64>;
     /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins
     /// anew behind it, with an index that was never used.

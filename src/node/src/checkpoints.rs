@@ -1,7 +1,7 @@
 //! What a node does for checkpoints beside its workers: it stores errors and manifests, remembers
 //! what was committed, merges files and deletes those that no checkpoint needs.
 
-use crate::store::{Claim, give_way};
+use crate::store::Claim;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -130,7 +130,7 @@ impl Checkpoints {
         }
         let path = store.write_manifest(manifest).await?;
         match self.claim.overtaken(&store).await? {
-            Some(error) => give_way(&error),
+            Some(error) => self.claim.give_way(&error),
             None => Ok(path),
         }
     }

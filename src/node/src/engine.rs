@@ -8,6 +8,7 @@ mod following;
 mod opening;
 
 use crate::checkpoints::{CheckpointInfo, Checkpoints};
+use crate::cluster::Membership;
 use crate::locks::{TableLock, Writer};
 use crate::memory::{Memory, MemoryUse, allocated_bytes, program_bytes, resident_bytes};
 use crate::scan::scan_source;
@@ -60,6 +61,8 @@ struct Node {
     config: Config,
     /// Identifies the database to the outside; made once.
     cluster: String,
+    /// This node in its group.
+    membership: Membership,
     placement: Arc<Placement>,
     events: Events,
     readers: Arc<Readers>,
@@ -461,6 +464,11 @@ impl Engine {
         }
     }
 
+    /// This node in its group.
+    pub fn membership(&self) -> &Membership {
+        &self.node.membership
+    }
+
     /// What is wrong with the checkpoint store at the moment.
     pub fn store_trouble(&self) -> Option<StoreTrouble> {
         self.node.checkpoints.trouble()
@@ -505,6 +513,10 @@ impl Engine {
         let threads = std::mem::take(&mut *self.node.threads.lock());
         for thread in threads {
             thread.ended().await;
+        }
+        // Another node goes on.
+        if let Err(error) = self.node.membership.leave().await {
+            tracing::debug!(%error, "the group has ended before");
         }
         self.node.lock.lock().take();
         Ok(())

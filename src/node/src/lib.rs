@@ -9,6 +9,7 @@
 
 mod beginning;
 mod checkpoints;
+pub mod cluster;
 pub mod engine;
 mod locks;
 mod memory;
@@ -18,6 +19,7 @@ mod pool;
 mod scan;
 mod sinks;
 mod store;
+mod threads;
 mod writes;
 
 pub use checkpoints::CheckpointInfo;

@@ -93,6 +93,11 @@ impl DataFolder {
         }
     }
 
+    /// It belongs to this cluster from now on.
+    pub fn belongs_to(&self, cluster: &str) -> Result<()> {
+        self.write("CLUSTER", cluster.as_bytes())
+    }
+
     fn claimed(&self) -> Result<Option<Claim>> {
         let path = self.path.join("CLAIM");
         let bytes = self.read("CLAIM")?;
@@ -179,6 +184,9 @@ pub struct LogKnowledge<'a> {
     pub is_lost: bool,
     /// There was none.
     pub is_new: bool,
+    /// A group keeps it: what its members have decided is known here, and who else claims the
+    /// store is one of them.
+    pub of_group: bool,
 }
 
 /// A start between looking and claiming.
@@ -186,6 +194,7 @@ pub struct Looked {
     cluster: String,
     claims: Vec<Claim>,
     previous: Option<Claim>,
+    of_group: bool,
 }
 
 /// Finds out whether this folder and this store belong together, and makes them so if they are new.
@@ -229,8 +238,9 @@ pub async fn look(
         cluster,
         claims: store.claims().await?,
         previous: folder.claimed()?,
+        of_group: log.of_group,
     };
-    if !(recover && entries.is_empty()) {
+    if !log.of_group && !(recover && entries.is_empty()) {
         looked.refuse_old_copy(folder, store, entries, &manifests)?;
     }
     // What an old copy's log names may be deleted already: this comes after.
@@ -238,7 +248,7 @@ pub async fn look(
         return Err(without_checkpoint(folder, store, path));
     }
     if folder.cluster()?.as_ref() != Some(&looked.cluster) {
-        folder.write("CLUSTER", looked.cluster.as_bytes())?;
+        folder.belongs_to(&looked.cluster)?;
     }
     let owner = store.become_owner(&looked.cluster).await?;
     if owner != looked.cluster {
@@ -278,9 +288,12 @@ impl Looked {
     /// The folder's own last claim, or one that was there when that was made: the start that made
     /// it has looked at those before.
     fn is_ours(&self, claim: &Claim) -> bool {
-        self.previous
-            .as_ref()
-            .is_some_and(|own| own.nonce == claim.nonce || claim.generation < own.generation)
+        // Which of a group's members counts, their log decides.
+        self.of_group
+            || self
+                .previous
+                .as_ref()
+                .is_some_and(|own| own.nonce == claim.nonce || claim.generation < own.generation)
     }
 
     /// Claims the generation with which this process opens log and store.
@@ -321,6 +334,10 @@ impl Looked {
         let known = recovered.decisions.generation;
         let newest = self.claims.last().map_or(0, |c| c.generation);
         let mut strangers = self.previous.as_ref().map(|c| c.strangers.clone());
+        if self.of_group {
+            let told = self.claims.iter().flat_map(|c| &c.strangers).copied();
+            strangers.get_or_insert_default().extend(told);
+        }
         if newest > known && !recovered.log_is_lost {
             // Ours that ended before they were logged left nothing that could be told from the
             // files of others: those are left alone as well.

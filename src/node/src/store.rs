@@ -74,7 +74,7 @@ pub async fn watch_claim(store: CheckpointStore, claim: Weak<Claim>) {
         };
         // A store that does not answer is told of by its health.
         if let Ok(Some(error)) = claim.overtaken(&store).await {
-            give_way(&error);
+            claim.give_way(&error);
         }
     }
 }
@@ -83,6 +83,8 @@ pub async fn watch_claim(store: CheckpointStore, claim: Weak<Claim>) {
 pub struct Claim {
     /// It, and whose the files there are.
     pub lineage: Lineage,
+    /// Others who claim the store are members of the same group.
+    pub of_group: bool,
 }
 
 impl Claim {
@@ -92,18 +94,22 @@ impl Claim {
         let by = store.overtaken(own).await?;
         Ok(by.map(|by| fenced(store.url(), own, &by)))
     }
-}
 
-/// Ends the process: nothing that it decides from now on would count. What it has decided is in its
-/// own log; its sinks and its answers must not go beside those of the other server.
-pub fn give_way(error: &Error) -> ! {
-    tracing::error!(
-        %error,
-        detail = error.detail().unwrap_or_default(),
-        hint = error.hint().unwrap_or_default(),
-        "this server was overtaken: it writes nothing any more and exits"
-    );
-    machine::exit(1)
+    /// Ends the process: nothing that it decides from now on would count. What it has decided is in
+    /// its own log; its sinks and its answers must not go beside those of the other server.
+    pub fn give_way(&self, error: &Error) -> ! {
+        if self.of_group {
+            tracing::warn!(%error, "another node of the cluster leads: this one starts anew");
+            machine::exit(machine::RESTART);
+        }
+        tracing::error!(
+            %error,
+            detail = error.detail().unwrap_or_default(),
+            hint = error.hint().unwrap_or_default(),
+            "this server was overtaken: it writes nothing any more and exits"
+        );
+        machine::exit(1)
+    }
 }
 
 /// Clears what the last process had not finished writing, and claims that say nothing any more.

@@ -50,13 +50,13 @@ pub struct Start {
     /// Address of HTTP: /metrics, /health, /ready [default: 127.0.0.1:4567]
     #[arg(long, env = "TIDEMARK_HTTP", value_name = "ADDR")]
     http: Option<String>,
-    /// Address for other nodes, reserved [default: 127.0.0.1:4568]
+    /// Address for other nodes [default: 127.0.0.1:4568]
     #[arg(long, env = "TIDEMARK_RPC", value_name = "ADDR")]
     rpc: Option<String>,
-    /// Number of this node in a cluster; this version runs a single node, 0
+    /// Number of this node in its cluster, 1 and above [default: 1]
     #[arg(long, env = "TIDEMARK_NODE_ID", value_name = "N")]
     node_id: Option<u64>,
-    /// RPC addresses of other nodes to join, separated by commas; not supported yet
+    /// RPC addresses of the cluster's nodes, separated by commas; without, this node is alone
     #[arg(
         long,
         env = "TIDEMARK_JOIN",
@@ -64,6 +64,13 @@ pub struct Start {
         value_delimiter = ','
     )]
     join: Vec<String>,
+    /// Where other nodes reach this one, if that is not --rpc
+    #[arg(long, env = "TIDEMARK_RPC_ADVERTISE", value_name = "ADDR")]
+    rpc_advertise: Option<String>,
+    /// File with the secret that the nodes of a cluster share; TIDEMARK_CLUSTER_SECRET, the secret
+    /// itself, goes before it
+    #[arg(long, env = "TIDEMARK_CLUSTER_SECRET_FILE", value_name = "FILE")]
+    cluster_secret_file: Option<String>,
     /// Where checkpoints go: file:///... or s3://bucket/prefix [default: checkpoints in the data
     /// folder]
     #[arg(long, env = "TIDEMARK_CHECKPOINT_URL", value_name = "URL")]
@@ -199,12 +206,10 @@ impl Start {
         set(&mut config.batch_rows_max, self.batch_rows_max);
         set(&mut config.edge_bytes_max, self.edge_bytes_max);
         set(&mut config.discovery_ms, self.discovery_ms);
-        if !self.join.is_empty() || self.node_id.is_some_and(|n| n > 0) {
-            return Err(Error::unsupported(
-                "this build runs a single node: --join and --node-id above 0 are not supported \
-                 yet",
-            ));
-        }
+        set(&mut config.node_id, self.node_id);
+        set(&mut config.join, Some(self.join).filter(|j| !j.is_empty()));
+        set(&mut config.rpc_advertise, self.rpc_advertise);
+        set(&mut config.cluster_secret_file, self.cluster_secret_file);
         config.check()?;
         Ok(config)
     }

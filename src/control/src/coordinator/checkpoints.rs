@@ -313,9 +313,11 @@ impl Coordinator {
         };
         failpoint::hit("checkpoint.commit");
         let replaced = self.decisions.replaced_at(epoch);
+        let made = self.checkpoint.as_ref().and_then(|c| c.manifest.as_ref());
         self.record(&[Entry::Checkpoint {
             epoch,
             manifest: path,
+            contains: made.map_or(0, |made| made.manifest.log_index),
         }])?;
         let Some(checkpoint) = self.checkpoint.take() else {
             return Ok(());

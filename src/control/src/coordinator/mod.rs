@@ -339,8 +339,8 @@ impl Coordinator {
 
     /// Appends to the log and applies.
     fn record(&mut self, entries: &[Entry]) -> Result<()> {
-        let last = self.append(entries)?;
-        for (entry, index) in entries.iter().zip(last + 1 - entries.len() as u64..) {
+        let index = self.append(entries)?;
+        for entry in entries {
             self.decisions.apply(index, entry);
         }
         Ok(())

@@ -382,13 +382,13 @@ impl Coordinator {
             coordinator.log.begin_behind(coordinator.decisions.index)?;
         }
         if recovered.tells_checkpoint {
-            opening.extend(
-                coordinator
-                    .decisions
-                    .checkpoint
-                    .clone()
-                    .map(|(epoch, manifest)| Entry::Checkpoint { epoch, manifest }),
-            );
+            let checkpoint = coordinator.decisions.checkpoint.clone();
+            let contains = manifest.as_ref().map_or(0, |m| m.log_index);
+            opening.extend(checkpoint.map(|(epoch, manifest)| Entry::Checkpoint {
+                epoch,
+                manifest,
+                contains,
+            }));
         }
         coordinator.record(&opening)?;
         coordinator.log.loss_is_told()?;

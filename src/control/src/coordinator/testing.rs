@@ -56,11 +56,11 @@ impl MemoryLog {
 impl DecisionLog for MemoryLog {
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
         let mut log = self.0.lock();
+        let next = log.last().map_or(1, |(index, _)| index + 1);
         for entry in entries {
-            let next = log.last().map_or(1, |(index, _)| index + 1);
             log.push((next, entry.encode()?));
         }
-        Ok(log.last().map_or(0, |(index, _)| *index))
+        Ok(next)
     }
 
     fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {

@@ -4,22 +4,24 @@
 //! A **segment** begins with a header of 48 bytes:
 //!
 //! ```text
-//! magic "TDMKLOG\n" | version u32 | 0 u32 | log u64 | first u64 | follows u64
+//! magic "TDMKLOG\n" | version u32 | replicated u32 | log u64 | first u64 | follows u64
 //!   | checksum u32 | 0 u32
 //! ```
 //!
 //! `log` is the log's own number, the same in all its segments; `first` the index of its first
 //! entry, which is also its name; `follows` the index of the entry before it: `first - 1`, except
-//! where a loss was accepted. Behind it stand **frames**, a header of 40 bytes and a payload:
+//! where a loss was accepted; `replicated` is 1 if a group keeps the log (0 in logs of earlier
+//! builds): then the file `log.raft` must be there. Behind it stand **frames**, a header of 40 bytes and a payload:
 //!
 //! ```text
 //! magic u32 | length u32 | index u64 | append_first u64 | append_last u64
 //!   | checksum of the payload u32 | checksum of log and of the fields before u32
 //! ```
 //!
-//! `append_first` and `append_last` are the indexes of the entries that were appended with it, in
-//! one write: they are there all or none. As an append begins only when the one before it is
-//! synced, a header that is whole proves that everything before its `append_first` was synced.
+//! `append_first` is the index of the first frame that was appended with it, in one write. As an
+//! append begins only when the one before it is synced, a header that is whole proves that
+//! everything before its `append_first` was synced. Frames up to `append_last`, which is its own
+//! index but in logs of earlier builds, are there all or none.
 
 /// Of a segment's header.
 pub(super) const SEGMENT_HEADER_BYTES: usize = 48;
@@ -37,6 +39,7 @@ pub(super) struct SegmentHeader {
     pub log: u64,
     pub first: u64,
     pub follows: u64,
+    pub replicated: bool,
 }
 
 /// What stands at the head of a segment.
@@ -73,6 +76,7 @@ impl SegmentHeader {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[..8].copy_from_slice(SEGMENT_MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&u32::from(self.replicated).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.log.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.follows.to_le_bytes());
@@ -93,6 +97,7 @@ impl SegmentHeader {
                 log,
                 first,
                 follows: u64_at(head, 32).unwrap_or_default(),
+                replicated: u32_at(head, 12) == Some(1),
             }),
             (version, ..) => SegmentHead::Version(version.unwrap_or_default()),
         }

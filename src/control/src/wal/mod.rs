@@ -6,7 +6,10 @@
 //! torn. After a mere power loss the log opens without help.
 //!
 //! * An append is one write and one sync of the last segment. Then the mark is written, without a
-//!   sync, and the caller is told. Entries appended together are there all or none.
+//!   sync, and the caller is told. The entries of one frame ([`payload`]) are there all or none; of
+//!   frames that are appended together any first part may be, if nobody was told.
+//! * Frames at the end may be given up for others ([`WriteAheadLog::give_up`]): a leader that died
+//!   may have left some that were never decided.
 //! * At a start ([`read`]) an end that is not whole is cut off with a warning only if nothing
 //!   proves that it was synced: neither the mark, nor a later append, nor a later segment.
 //! * What a power loss may undo is synced in this order: the folder into the one above it, the
@@ -28,8 +31,8 @@
 //! acknowledged from what was torn: by default it cuts the last file (128 MB of log) off at the
 //! first batch that is not whole, with a warning, whatever stands behind it, and looks at the
 //! payload of the last batch only; in its strict mode it refuses to open after a mere power loss. A
-//! sync that fails ends the process. raft-rs needs a storage over this log, which gives it entries
-//! by index just as well.
+//! sync that fails ends the process. raft-rs has its storage over this log (`crate::raft`), which
+//! gives it payloads by index.
 //!
 //! Every call that touches the disk goes through [`Disk`]; the tests drop and tear what was not
 //! synced.
@@ -37,16 +40,18 @@
 mod frame;
 mod mark;
 mod objects;
+pub(crate) mod payload;
 mod read;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use crate::entry::{ENTRY_BYTES_MAX, INLINE_BYTES_MAX};
-use crate::{DecisionLog, Entry, RowFiles};
+use crate::Entry;
 use frame::{FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader};
 use mark::{Found, Mark, Slot, Synced};
 use objects::Objects;
+use payload::Encoder;
 use read::Read;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,19 +73,29 @@ pub struct WriteAheadLog {
     next_index: u64,
     mark: Mark,
     objects: Objects,
-    /// Rows of a cut that are larger go into an object.
-    inline_bytes_max: usize,
-    /// Of the last `Opened` entry; names objects.
-    generation: u64,
+    /// Of all frames, in order.
+    spots: VecDeque<Spot>,
+    /// A group has kept it before.
+    replicated: bool,
     /// An append was taken back since the last sync.
     untidy: bool,
     broken: bool,
+}
+
+/// Where the payload of a frame stands.
+#[derive(Clone, Copy)]
+struct Spot {
+    segment: u64,
+    offset: u64,
+    bytes: u32,
 }
 
 /// A log that was opened, with what it says.
 pub struct OpenedLog {
     /// Takes more entries.
     pub log: WriteAheadLog,
+    /// Makes payloads of them.
+    pub encoder: Encoder,
     /// What it has, with the indexes.
     pub entries: Vec<(u64, Entry)>,
     /// The index that the first entry follows: all up to it are in a checkpoint.
@@ -142,7 +157,13 @@ impl WriteAheadLog {
             next_index: read.next_index,
         };
         let log = WriteAheadLog::resume(disk, folder, &read, synced, mark, slot)?;
+        let generations = read.entries.iter().map(|(_, entry)| match entry {
+            Entry::Opened { generation } => *generation,
+            _ => 0,
+        });
+        let generation = generations.max().unwrap_or(0);
         let mut opened = OpenedLog {
+            encoder: Encoder::new(log.objects.files(), generation),
             log,
             entries: read.entries,
             follows: read.follows,
@@ -155,12 +176,6 @@ impl WriteAheadLog {
             opened.log.roll(used, read.next_index - 1)?;
         }
         Ok(opened)
-    }
-
-    /// Where the rows of writes that are too large for memory go.
-    pub fn row_files(&self) -> Arc<RowFiles> {
-        let folder = Objects::folder_of(&self.folder);
-        Arc::new(RowFiles::new(self.disk.clone(), folder, new_number()))
     }
 
     /// Makes the end of what was read the end of the log, durably.
@@ -186,6 +201,7 @@ impl WriteAheadLog {
             log: synced.log,
             first: synced.segment,
             follows: synced.segment.saturating_sub(1),
+            replicated: true,
         };
         let end = finish_segment(disk.as_ref(), &path, file.as_mut(), read, &header, mark)
             .and_then(|end| disk.sync_folder(folder).map(|()| end))
@@ -197,10 +213,18 @@ impl WriteAheadLog {
         let mark =
             Mark::open(disk.as_ref(), &mark_path, &synced, slot).map_err(|e| at(&mark_path, e))?;
         objects.remove_unnamed()?;
-        let generations = read.entries.iter().map(|(_, entry)| match entry {
-            Entry::Opened { generation } => *generation,
-            _ => 0,
+        // Up to where a loss was accepted.
+        let runs = read.places.chunk_by(|a, b| a.index + 1 == b.index);
+        let run = runs.last().filter(|run| {
+            let last = run.last().map(|place| place.index + 1);
+            last == Some(synced.next_index)
         });
+        let spots = run.unwrap_or_default().iter().map(|place| Spot {
+            segment: read.segments[place.segment],
+            offset: place.offset + FRAME_HEADER_BYTES as u64,
+            bytes: place.bytes,
+        });
+        let spots = spots.collect();
         let segments = if read.segments.is_empty() {
             vec![synced.segment]
         } else {
@@ -216,8 +240,8 @@ impl WriteAheadLog {
             next_index: synced.next_index,
             mark,
             objects,
-            inline_bytes_max: INLINE_BYTES_MAX,
-            generation: generations.max().unwrap_or(0),
+            spots,
+            replicated: read.replicated,
             untidy: false,
             broken: false,
         })
@@ -245,6 +269,7 @@ impl WriteAheadLog {
             log: self.log,
             first,
             follows,
+            replicated: true,
         };
         let make = || {
             let mut file = self.disk.open(&path)?;
@@ -264,6 +289,9 @@ impl WriteAheadLog {
             }
         }
         self.segments.push(first);
+        if first != self.next_index {
+            self.spots.clear();
+        }
         self.next_index = first;
         self.file_bytes = SEGMENT_HEADER_BYTES as u64;
         let synced = self.synced();
@@ -273,12 +301,12 @@ impl WriteAheadLog {
             .inspect_err(|_| self.broken = true)
     }
 
-    fn write(&mut self, entries: &[Entry], named: &mut Vec<(u64, String)>) -> Result<()> {
+    fn write(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<()> {
         self.settle()?;
-        let frames = self.encode(entries, named)?;
         if self.file_bytes > SEGMENT_BYTES_MAX {
             self.roll(self.next_index, self.next_index - 1)?;
         }
+        let (frames, spots) = self.frames(payloads);
         failpoint::check("log.append")?;
         let path = segment_path(&self.folder, self.synced().segment);
         if let Err(e) = self.file.write_at(self.file_bytes, &frames) {
@@ -292,7 +320,7 @@ impl WriteAheadLog {
         self.untidy = false;
         let synced = Synced {
             length: self.file_bytes + frames.len() as u64,
-            next_index: self.next_index + entries.len() as u64,
+            next_index: self.next_index + payloads.len() as u64,
             ..self.synced()
         };
         if let Err(e) = self.mark.write(&synced) {
@@ -301,6 +329,7 @@ impl WriteAheadLog {
         }
         self.file_bytes = synced.length;
         self.next_index = synced.next_index;
+        self.spots.extend(spots);
         Ok(())
     }
 
@@ -323,35 +352,28 @@ impl WriteAheadLog {
         self.broken = self.file.truncate(self.file_bytes).is_err();
     }
 
-    /// The frames of these entries, to be appended together. Stores the rows of large cuts.
-    fn encode(&self, entries: &[Entry], named: &mut Vec<(u64, String)>) -> Result<Vec<u8>> {
-        let (first, last) = (
-            self.next_index,
-            self.next_index + (entries.len() as u64).saturating_sub(1),
-        );
-        let mut frames = Vec::new();
-        for (entry, index) in entries.iter().zip(first..) {
-            let payload = entry.encode_with(self.inline_bytes_max, &mut |epoch, rows| {
-                let stored = self.objects.store(self.generation, epoch, rows)?;
-                named.push((index, stored.name.clone()));
-                Ok(stored)
-            })?;
-            entry.check_encoded(&payload)?;
-            let length = u32::try_from(payload.len())
-                .ok()
-                .filter(|l| *l as usize <= ENTRY_BYTES_MAX)
-                .ok_or_else(|| crate::entry::too_large(payload.len()))?;
-            let header = FrameHeader::new(&payload, length, index, (first, last));
+    /// The frames of these payloads, to be appended together, and where each of them will stand.
+    fn frames(&self, payloads: &[impl AsRef<[u8]>]) -> (Vec<u8>, Vec<Spot>) {
+        let first = self.next_index;
+        let (mut frames, mut spots) = (Vec::new(), Vec::with_capacity(payloads.len()));
+        for (payload, index) in payloads.iter().map(AsRef::as_ref).zip(first..) {
+            let bytes = payload.len() as u32;
+            let header = FrameHeader::new(payload, bytes, index, (first, index));
             frames.reserve(FRAME_HEADER_BYTES + payload.len());
             frames.extend_from_slice(&header.encode(self.log));
-            frames.extend_from_slice(&payload);
+            spots.push(Spot {
+                segment: self.synced().segment,
+                offset: self.file_bytes + frames.len() as u64,
+                bytes,
+            });
+            frames.extend_from_slice(payload);
         }
-        Ok(frames)
+        (frames, spots)
     }
-}
 
-impl DecisionLog for WriteAheadLog {
-    fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+    /// Appends frames with these payloads, together; returns the index of the last one when they
+    /// are durable. One that does not fit on the disk is taken back and may be tried again.
+    pub fn append(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<u64> {
         if self.broken {
             return Err(Error::unavailable(
                 SqlState::IO_ERROR,
@@ -359,36 +381,97 @@ impl DecisionLog for WriteAheadLog {
             )
             .with_hint("Restart the server when the disk is well again."));
         }
-        let mut named = Vec::new();
-        if let Err(error) = self.write(entries, &mut named) {
-            // Of an append that was written, its entry may be there after a crash: then the rows
-            // must be there too.
-            if !self.untidy && !self.broken {
-                named
-                    .iter()
-                    .for_each(|(_, name)| self.objects.discard(name));
-            }
-            return Err(error);
-        }
-        for (index, name) in named {
-            self.objects.keep(index, name);
-        }
-        let first = self.next_index - entries.len() as u64;
-        for (entry, index) in entries.iter().zip(first..) {
-            for name in entry.stored_names() {
-                self.objects.keep(index, name.to_string());
-            }
-            if let Entry::Opened { generation } = entry {
-                self.generation = self.generation.max(*generation);
+        let first = self.next_index;
+        self.write(payloads)?;
+        for (payload, index) in payloads.iter().zip(first..) {
+            for name in payload::names(payload.as_ref())? {
+                self.objects.keep(index, name);
             }
         }
         Ok(self.next_index - 1)
     }
 
-    fn begin_behind(&mut self, index: u64) -> Result<()> {
+    /// The index of the first frame that it has, or of the next one.
+    pub fn first_index(&self) -> u64 {
+        self.next_index - self.spots.len() as u64
+    }
+
+    /// The index of the next frame.
+    pub fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Whether a group kept it when it was opened.
+    pub fn is_replicated(&self) -> bool {
+        self.replicated
+    }
+
+    /// The bytes of a frame's payload, which it must have.
+    pub fn payload_bytes(&self, index: u64) -> usize {
+        self.spot(index).map_or(0, |spot| spot.bytes as usize)
+    }
+
+    fn spot(&self, index: u64) -> Option<&Spot> {
+        let at = index.checked_sub(self.first_index())?;
+        self.spots.get(usize::try_from(at).ok()?)
+    }
+
+    /// The payload of a frame, which it must have: read back.
+    pub fn payload(&self, index: u64) -> Result<Vec<u8>> {
+        let spot = self
+            .spot(index)
+            .ok_or_else(|| Error::internal(format!("the log has no entry {index}")))?;
+        let path = segment_path(&self.folder, spot.segment);
+        let bytes = self
+            .disk
+            .read_at(&path, spot.offset, spot.bytes as usize)
+            .map_err(|e| at(&path, e))?;
+        Ok(bytes)
+    }
+
+    /// Frames from `index` on count no more: they were never decided. Durable when this returns.
+    pub fn give_up(&mut self, index: u64) -> Result<()> {
+        let Some(spot) = self.spot(index).copied() else {
+            return Ok(());
+        };
+        self.settle()?;
+        let before = std::mem::take(&mut self.segments);
+        let (kept, gone) = before.into_iter().partition(|s| *s <= spot.segment);
+        self.segments = kept;
+        let path = segment_path(&self.folder, spot.segment);
+        self.file = self.disk.open(&path).map_err(|e| at(&path, e))?;
+        self.file_bytes = spot.offset - FRAME_HEADER_BYTES as u64;
+        self.spots.truncate((index - self.first_index()) as usize);
+        self.next_index = index;
+        self.objects.forget_from(index);
+        // Until it is done, nobody knows what is there.
+        self.broken = true;
+        let synced = self.synced();
+        self.mark
+            .write_synced(&synced)
+            .map_err(|e| at(&mark::path(&self.folder), e))?;
+        // The last one first: no segment may be missing in front of one that is still there.
+        let gone: Vec<u64> = gone;
+        for segment in gone.into_iter().rev() {
+            remove(self.disk.as_ref(), &segment_path(&self.folder, segment))?;
+            self.disk
+                .sync_folder(&self.folder)
+                .map_err(|e| at(&self.folder, e))?;
+        }
+        let cut = self.file.truncate(self.file_bytes);
+        cut.and_then(|()| self.file.sync())
+            .map_err(|e| at(&path, e))?;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins
+    /// anew behind it, with an index that was never used.
+    pub fn begin_behind(&mut self, index: u64) -> Result<()> {
         let before = std::mem::take(&mut self.segments);
         let first = self.next_index.max(index + 1);
         self.roll(first, index)?;
+        self.spots.clear();
         for segment in before.into_iter().filter(|s| *s != first) {
             remove(self.disk.as_ref(), &segment_path(&self.folder, segment))?;
         }
@@ -397,7 +480,9 @@ impl DecisionLog for WriteAheadLog {
             .map_err(|e| at(&self.folder, e))
     }
 
-    fn loss_is_told(&mut self) -> Result<()> {
+    /// The log has an entry of an opening that went on behind an accepted loss: that need not be
+    /// known any more.
+    pub fn loss_is_told(&mut self) -> Result<()> {
         let path = loss_path(&self.folder);
         if !is_there(self.disk.as_ref(), &path)? {
             return Ok(());
@@ -406,7 +491,8 @@ impl DecisionLog for WriteAheadLog {
         sync_parent(self.disk.as_ref(), &path)
     }
 
-    fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
+    /// The entries after `index` that it still has. Not cheap: they are read back.
+    pub fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
         let read = Read::all(&self.disk, &self.folder, Some(self.synced()))?;
         if let Some(problem) = read.problem {
             return Err(problem);
@@ -416,13 +502,17 @@ impl DecisionLog for WriteAheadLog {
         Ok(entries)
     }
 
-    fn truncate(&mut self, index: u64) -> Result<()> {
+    /// Entries up to and including `index` are not needed any more.
+    pub fn truncate(&mut self, index: u64) -> Result<()> {
         while self.segments.len() > 1 && self.segments[1] <= index + 1 {
             remove(
                 self.disk.as_ref(),
                 &segment_path(&self.folder, self.segments[0]),
             )?;
             self.segments.remove(0);
+            let first = self.segments[0];
+            let gone = first.saturating_sub(self.first_index()) as usize;
+            self.spots.drain(..gone.min(self.spots.len()));
             // One after the other: after a power loss no segment may be missing behind one that is
             // still there.
             self.disk
@@ -561,6 +651,6 @@ fn no_mark(path: &Path, what: &str) -> Error {
 }
 
 /// A number for a new log, unlike that of any other.
-fn new_number() -> u64 {
+pub(super) fn new_number() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }

@@ -10,6 +10,7 @@
 //! ```
 
 use super::frame::{VERSION, u32_at};
+use crate::RowFiles;
 use crate::entry::NamedRows;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,10 +21,16 @@ use tidemark_common::{Epoch, Error, Result};
 const MAGIC: &[u8; 8] = b"TDMKROWS";
 const HEADER_BYTES: usize = 16;
 
-/// The folder, and which entries name what is in it.
-pub(super) struct Objects {
+/// The files of the folder.
+#[derive(Clone)]
+pub(super) struct ObjectFiles {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
+}
+
+/// The folder, and which entries name what is in it.
+pub(super) struct Objects {
+    files: ObjectFiles,
     /// By the index of the entry.
     named: BTreeMap<u64, Vec<String>>,
 }
@@ -38,14 +45,62 @@ impl Objects {
         disk.create_folder(&folder)
             .map_err(|e| Error::from(e).context(folder.display()))?;
         Ok(Objects {
-            disk,
-            folder,
+            files: ObjectFiles { disk, folder },
             named,
         })
     }
 
     pub fn folder_of(log: &Path) -> PathBuf {
         log.join("objects")
+    }
+
+    pub fn files(&self) -> ObjectFiles {
+        self.files.clone()
+    }
+
+    /// The entry with this index names it.
+    pub fn keep(&mut self, index: u64, name: String) {
+        self.named.entry(index).or_default().push(name);
+    }
+
+    /// Entries up to `index` are in a checkpoint.
+    pub fn collect(&mut self, index: u64) -> Result<()> {
+        while let Some(entry) = self.named.first_entry().filter(|e| *e.key() <= index) {
+            for name in entry.get() {
+                self.files.remove(name)?;
+            }
+            entry.remove();
+        }
+        Ok(())
+    }
+
+    /// Entries from `index` on are gone. What they named may be named again.
+    pub fn forget_from(&mut self, index: u64) {
+        self.named.split_off(&index);
+    }
+
+    /// Removes what no entry names.
+    pub fn remove_unnamed(&self) -> Result<()> {
+        let ObjectFiles { disk, folder } = &self.files;
+        let names = disk.list(folder);
+        for name in names.map_err(|e| Error::from(e).context(folder.display()))? {
+            if !self.named.values().flatten().any(|n| *n == name) {
+                self.files.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ObjectFiles {
+    /// Where the rows of writes that are too large for memory go.
+    pub fn row_files(&self) -> Arc<RowFiles> {
+        let number = super::new_number();
+        Arc::new(RowFiles::new(
+            self.disk.clone(),
+            self.folder.clone(),
+            number,
+        ))
     }
 
     /// Stores the rows of a cut; durable when this returns. One that fails leaves no file.
@@ -83,37 +138,14 @@ impl Objects {
         let _ = self.disk.remove(&self.folder.join(name));
     }
 
-    /// The entry with this index names it.
-    pub fn keep(&mut self, index: u64, name: String) {
-        self.named.entry(index).or_default().push(name);
-    }
-
-    /// Entries up to `index` are in a checkpoint.
-    pub fn collect(&mut self, index: u64) -> Result<()> {
-        while let Some(entry) = self.named.first_entry().filter(|e| *e.key() <= index) {
-            for name in entry.get() {
-                let path = self.folder.join(name);
-                match self.disk.remove(&path) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::from(e).context(path.display()));
-                    }
-                    _ => {}
-                }
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        match self.disk.remove(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::from(e).context(path.display()))
             }
-            entry.remove();
+            _ => Ok(()),
         }
-        Ok(())
-    }
-
-    /// Removes what no entry names.
-    pub fn remove_unnamed(&self) -> Result<()> {
-        let at = |e| Error::from(e).context(self.folder.display());
-        for name in self.disk.list(&self.folder).map_err(at)? {
-            if !self.named.values().flatten().any(|n| *n == name) {
-                self.disk.remove(&self.folder.join(name)).map_err(at)?;
-            }
-        }
-        Ok(())
     }
 }
 

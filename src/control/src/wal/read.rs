@@ -11,9 +11,8 @@ use super::frame::{
 };
 use super::mark::Synced;
 use super::objects::{self, Objects};
-use super::{at, segment_path, version_unknown};
+use super::{at, payload, segment_path, version_unknown};
 use crate::Entry;
-use crate::entry;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,16 +35,23 @@ pub(super) struct Read {
     pub next_index: u64,
     /// What is missing or damaged although it was synced: nothing behind it is in the fields above.
     pub problem: Option<Error>,
-    /// Where each entry stands.
-    places: Vec<Place>,
+    /// A group keeps the log: its first frame came when the state of raft was there.
+    pub replicated: bool,
+    /// The segment that is read says so.
+    marked_replicated: bool,
+    /// Where each frame stands.
+    pub places: Vec<Place>,
 }
 
-/// Where an entry stands.
+/// Where a frame stands.
 #[derive(Clone, Copy)]
-struct Place {
-    segment: usize,
-    offset: u64,
-    index: u64,
+pub(super) struct Place {
+    /// Which of the segments.
+    pub segment: usize,
+    pub offset: u64,
+    /// Of its payload.
+    pub bytes: u32,
+    pub index: u64,
     /// Of its append.
     first: u64,
     last: u64,
@@ -84,6 +90,8 @@ impl Read {
             entries: Vec::new(),
             next_index: 1,
             problem: None,
+            replicated: false,
+            marked_replicated: false,
             places: Vec::new(),
         };
         let marked = mark.map_or(0, |m| m.next_index);
@@ -144,6 +152,7 @@ impl Read {
                     ))
                     .with_hint(HINT));
                 }
+                self.marked_replicated = head.replicated;
                 if only {
                     self.follows = head.follows;
                 } else if head.follows + 1 != self.next_index {
@@ -200,12 +209,15 @@ impl Read {
                 );
                 return Ok(());
             };
-            let entry = Entry::decode(payload)
+            let entries = payload::decode(payload)
                 .map_err(|error| unreadable(segment.path, offset, index, payload, &error))?;
-            self.entries.push((index, entry));
+            let entries = entries.into_iter().map(|entry| (index, entry));
+            self.replicated |= self.marked_replicated;
+            self.entries.extend(entries);
             self.places.push(Place {
                 segment: self.segments.len() - 1,
                 offset,
+                bytes: header.length as u32,
                 index,
                 first: header.append_first,
                 last: header.append_last,
@@ -216,14 +228,16 @@ impl Read {
         Ok(())
     }
 
-    /// Whether this is the header of the next entry, of the append that is being read or of a new
+    /// Whether this is the header of the next frame, of the append that is being read or of a new
     /// one.
     fn comes_next(&self, header: &FrameHeader) -> bool {
-        let append = match self.places.last() {
-            Some(place) if place.last > place.index => (place.first, place.last),
-            _ => (self.next_index, header.append_last.max(self.next_index)),
+        let append = (header.append_first, header.append_last);
+        let comes = match self.places.last() {
+            Some(place) if place.last > place.index => append == (place.first, place.last),
+            Some(place) if place.first == header.append_first => header.append_last == header.index,
+            _ => header.append_first == self.next_index && header.append_last >= header.index,
         };
-        header.index == self.next_index && (header.append_first, header.append_last) == append
+        header.index == self.next_index && comes
     }
 
     /// Entries that were appended together are there all or none.
@@ -241,13 +255,13 @@ impl Read {
         self.cut_before(first);
     }
 
-    /// Leaves out the entry at this position and all that follow.
+    /// Leaves out the frame at this position and all that follow.
     fn cut_before(&mut self, position: usize) {
         let place = self.places[position];
         self.segments.truncate(place.segment + 1);
         (self.length, self.next_index) = (place.offset, place.index);
         self.places.truncate(position);
-        self.entries.truncate(position);
+        self.entries.retain(|(index, _)| *index < place.index);
     }
 
     /// What the mark knows and the log does not have.
@@ -298,8 +312,12 @@ impl Read {
             let names = entry.stored_names().into_iter().chain(rows);
             (*index, names.map(String::from).collect::<Vec<_>>())
         };
+        let mut all = BTreeMap::<u64, Vec<String>>::new();
         let named = self.entries.iter().map(named);
-        named.filter(|(_, names)| !names.is_empty()).collect()
+        for (index, names) in named.filter(|(_, names)| !names.is_empty()) {
+            all.entry(index).or_default().extend(names);
+        }
+        all
     }
 
     /// Puts the rows of large cuts into their entries: of those that the last checkpoint does not
@@ -316,7 +334,7 @@ impl Read {
             });
         let contained = committed.unwrap_or(Epoch(0));
         let mut lost = None;
-        for (position, (index, entry)) in self.entries.iter_mut().enumerate() {
+        for (index, entry) in &mut self.entries {
             if entry.epoch_of_cut().is_none_or(|epoch| epoch <= contained) {
                 continue;
             }
@@ -332,13 +350,16 @@ impl Read {
                 if error.kind() != tidemark_common::ErrorKind::Corrupt {
                     return Err(error);
                 }
-                lost = Some((position, error));
+                lost = Some((*index, error));
                 break;
             }
         }
-        if let Some((position, error)) = lost {
-            let first = self.places[position].first;
-            self.cut_before(self.places.partition_point(|p| p.index < first));
+        if let Some((index, error)) = lost {
+            let mut frame = self.places.partition_point(|p| p.index < index);
+            while frame > 0 && self.places[frame - 1].last >= self.places[frame].index {
+                frame -= 1;
+            }
+            self.cut_before(frame);
             self.problem = Some(error.with_hint(HINT));
         }
         Ok(())
@@ -381,7 +402,7 @@ fn unreadable(path: &Path, offset: u64, index: u64, payload: &[u8], error: &Erro
     Error::corrupt(format!(
         "log: {} at byte {offset}: entry {index} ({}) cannot be read: {}",
         path.display(),
-        entry::describe(payload),
+        payload::describe(payload),
         error.message()
     ))
     .with_hint(HINT)

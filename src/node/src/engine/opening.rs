@@ -4,12 +4,14 @@
 use super::following::follow_sources;
 use super::{Engine, Node};
 use crate::checkpoints::Checkpoints;
+use crate::cluster::{Doorway, Membership, Seat};
 use crate::memory::Memory;
 use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
 use crate::sinks::full::FullSinks;
 use crate::sinks::{self, SinkQueues};
 use crate::store::{Claim, tell_trouble, tidy_up, watch_claim};
+use crate::threads::spawn;
 use crate::writes::TableWriters;
 use parking_lot::Mutex;
 use std::path::Path;
@@ -19,13 +21,15 @@ use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::machine::{self, Thread};
 use tidemark_common::mailbox::mailbox;
+use tidemark_common::network::Network;
 use tidemark_common::{Error, Result};
 use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_connector::{Connectors, Outside, RealConnectors, Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::inputs::Inputs;
-use tidemark_control::{Events, Placement, Readers, RowFiles, WriteAheadLog};
+use tidemark_control::raft::not_leading;
+use tidemark_control::{DecisionLog, Events, Placement, Readers, RowFiles};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
@@ -42,6 +46,10 @@ pub struct Services {
     pub health: Arc<StoreHealth>,
     /// Who opens connectors.
     pub connectors: Arc<dyn Connectors>,
+    /// The way to other nodes; none: there can be none.
+    pub network: Option<Arc<dyn Network>>,
+    /// Of the clients whom nodes hand on to each other; it is ready while the engine opens.
+    pub doorway: Doorway,
 }
 
 impl Default for Services {
@@ -50,6 +58,8 @@ impl Default for Services {
             store: None,
             health: Arc::default(),
             connectors: Arc::new(RealConnectors),
+            network: None,
+            doorway: Doorway::default(),
         }
     }
 }
@@ -83,39 +93,54 @@ impl Engine {
             Some(store) => store,
             None => CheckpointStore::open_noting(&config.checkpoint_url, services.health)?,
         };
-        let log_folder = folder.join("log");
-        machine::spawn(tell_trouble(&store, log_folder.clone()));
+        machine::spawn(tell_trouble(&store, folder.join("log")));
         let recover = config.recover_from_checkpoint;
-        let opened =
-            machine::blocking(move || WriteAheadLog::open(machine::disk(), &log_folder, recover));
-        let opened = opened.await??;
+        let (seat, log) = Seat::take(&config, &data, services.network, &services.doorway).await?;
+        // A node alone looks at its store before it writes anything; others have been told whose
+        // it is, and look at it when they lead.
+        let (seat, log) = match seat.is_alone() {
+            true => (Ok(seat), log),
+            false => {
+                let (membership, encoder) = seat.sit(&log.entries)?;
+                membership.leads().await?;
+                let log = membership.log().await?;
+                (Err((membership, encoder)), log)
+            }
+        };
+        let of_group = seat.is_err();
         // A log of which a part is lost says nothing about who is ahead, folder or store.
-        let is_lost = opened.loss.is_some();
-        let entries = match &opened.loss {
+        let is_lost = log.loss.is_some();
+        let entries = match &log.loss {
             Some(loss) => {
                 tracing::error!(%loss, "the log is not whole, and its loss is accepted");
                 &[]
             }
-            None => &opened.entries[..],
+            None => &log.entries[..],
         };
         let known = LogKnowledge {
             entries,
             is_lost,
-            is_new: opened.is_new,
+            is_new: log.is_new,
+            of_group,
         };
         let looked = ownership::look(&data, &store.waiting(), &known, recover).await?;
         let past = Past {
-            entries: opened.entries,
-            follows: opened.follows,
+            entries: log.entries.clone(),
+            follows: log.follows,
             loss: is_lost,
             accept_loss: recover || is_lost,
         };
         let mut recovered = Recovered::read(past, &store.patient()).await?;
         check_key(&outside.vault, &recovered.decisions.catalog)?;
         ownership::report_loss(&recovered, recover);
-        let log = opened.log;
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
         recovered.generation = owned.lineage.own().generation;
+        let (membership, encoder) = match seat {
+            Ok(seat) => seat.sit(&log.entries)?,
+            Err(sits) => sits,
+        };
+        membership.leads().await?;
+        membership.is_named(&owned.cluster);
         tidy_up(&store, &owned.lineage).await?;
         let (recovery, suspects) = Recovery::begin(&folder)?;
         recovered.suspects = suspects;
@@ -130,6 +155,7 @@ impl Engine {
         let storing = Storing::new(store.clone(), recovered.generation);
         let claim = Arc::new(Claim {
             lineage: owned.lineage,
+            of_group,
         });
         let (node, inputs) = Node::new(
             config,
@@ -138,7 +164,8 @@ impl Engine {
             &claim,
             errors,
             outside,
-            log.row_files(),
+            encoder.row_files(),
+            membership.clone(),
         )?;
         *node.lock.lock() = Some(data.into_lock());
         node.next_id.store(next_id, Ordering::Relaxed);
@@ -149,6 +176,9 @@ impl Engine {
         let (pool, mut threads) = node.start_workers(&recovery)?;
         let (ready, opened) = oneshot::channel();
         let readers = node.readers.clone();
+        let trouble = readers.clone();
+        membership.tell_trouble(move |error| trouble.set_log_error(error));
+        let log = Box::new(membership.replicated(encoder));
         threads.push(start_coordinator(
             log, recovered, readers, pool, pace, inputs, ready,
         )?);
@@ -195,6 +225,7 @@ impl Node {
         errors: ErrorTable,
         outside: Outside,
         files: Arc<RowFiles>,
+        membership: Membership,
     ) -> Result<(Node, Inputs)> {
         let (events, inputs) = Events::new(storing.generation);
         let workers = config.workers;
@@ -262,6 +293,7 @@ impl Node {
             checkpoints: Arc::new(checkpoints),
             sinks: Arc::new(sinks),
             writers: Arc::new(writers),
+            membership,
             next_id: AtomicU32::default(),
             threads: Mutex::default(),
             lock: Mutex::default(),
@@ -345,7 +377,7 @@ impl Drop for EndRecovery {
 }
 
 fn start_coordinator(
-    log: WriteAheadLog,
+    log: Box<dyn DecisionLog>,
     recovered: Recovered,
     readers: Arc<Readers>,
     pool: Pool,
@@ -354,12 +386,16 @@ fn start_coordinator(
     ready: oneshot::Sender<Result<()>>,
 ) -> Result<Thread> {
     spawn("coordinator".into(), move || {
-        let opened = Coordinator::recover(Box::new(log), recovered, readers, Box::new(pool), pace)
+        let opened = Coordinator::recover(log, recovered, readers, Box::new(pool), pace)
             .and_then(|mut coordinator| coordinator.run(&inputs).map(|()| coordinator));
         match opened {
             Ok(mut coordinator) => {
                 let _ = ready.send(Ok(()));
                 if let Err(error) = coordinator.run(&inputs) {
+                    if error.state() == not_leading().state() {
+                        tracing::warn!("this node leads its cluster no more: it starts anew");
+                        machine::exit(machine::RESTART);
+                    }
                     tracing::error!(%error, "the log cannot be written: nothing can be decided any \
                         more");
                     // Whoever waits must not wait for ever, and nothing may be answered that was
@@ -370,20 +406,4 @@ fn start_coordinator(
             Err(error) => drop(ready.send(Err(error))),
         }
     })
-}
-
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<Thread> {
-    let thread = name.clone();
-    let guarded = move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-            // Without this thread nothing would ever complete; what was decided comes back by
-            // replay.
-            tracing::error!(
-                thread,
-                "a thread of the engine ended by a broken invariant: the server exits"
-            );
-            machine::exit(70);
-        }
-    };
-    machine::thread(name, guarded)
 }

@@ -65,6 +65,7 @@ impl Log {
             entries: &self.0,
             is_lost: false,
             is_new: false,
+            of_group: false,
         }
     }
 
@@ -75,6 +76,7 @@ impl Log {
         self.push(Entry::Checkpoint {
             epoch: Epoch(epoch),
             manifest: path,
+            contains: 0,
         });
     }
 }
@@ -295,6 +297,7 @@ async fn a_damaged_log_takes_no_other_clusters_store() {
         entries: &[],
         is_lost: true,
         is_new: false,
+        of_group: false,
     };
     assert!(look(&a, &other, &damaged, true).await.is_err());
     assert_eq!(other.owner().await.unwrap(), Some(owner.cluster));
@@ -312,6 +315,7 @@ async fn a_folder_that_claimed_a_store_has_a_log() {
         entries: &[],
         is_lost: false,
         is_new: true,
+        of_group: false,
     };
     assert!(look(&folder, &store, &missing, false).await.is_err());
     assert!(look(&folder, &store, &missing, true).await.is_ok());

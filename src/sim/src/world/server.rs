@@ -113,6 +113,7 @@ impl Server {
                 store: Some(store),
                 health: Arc::default(),
                 connectors: Arc::new(connectors),
+                ..Services::default()
             };
             Engine::open_with(&config, services).await
         });

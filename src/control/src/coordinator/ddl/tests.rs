@@ -53,6 +53,7 @@ fn checkpoint(epoch: u64) -> Entry {
     Entry::Checkpoint {
         epoch: Epoch(epoch),
         manifest: String::new(),
+        contains: 0,
     }
 }
 

@@ -10,7 +10,7 @@ fn small() -> (LossyDisk, u64) {
     log.append(&[opened(1)]).unwrap();
     log.append(&[cut(1, 2), cut(2, 1), opened(2)]).unwrap();
     log.append(&[opened(3)]).unwrap();
-    (disk, 5)
+    (disk, 3)
 }
 
 /// Three segments of many small entries.
@@ -45,7 +45,7 @@ fn several() -> (LossyDisk, u64) {
 fn large() -> (LossyDisk, u64) {
     let disk = LossyDisk::default();
     let mut log = open(&disk).unwrap().log;
-    log.inline_bytes_max = INLINE_BYTES_MAX;
+    log.encoder.inline_bytes_max = INLINE_BYTES_MAX;
     log.append(&[opened(1)]).unwrap();
     log.append(&[cut(1, 250_000)]).unwrap();
     log.append(&[cut(2, 1)]).unwrap();
@@ -139,7 +139,7 @@ fn every_byte_and_every_length_of_many_frames_in_several_segments() {
 fn a_later_append_makes_up_for_an_old_mark() {
     let disk = LossyDisk::default();
     let mut log = open(&disk).unwrap().log;
-    log.inline_bytes_max = INLINE_BYTES_MAX;
+    log.encoder.inline_bytes_max = INLINE_BYTES_MAX;
     log.append(&[opened(1)]).unwrap();
     let mark = disk.read(&mark::path(folder())).unwrap();
     log.append(&[cut(1, 200_000)]).unwrap();
@@ -151,7 +151,7 @@ fn a_later_append_makes_up_for_an_old_mark() {
     let bytes = disk.read(&path).unwrap();
     // In the header of the large frame, and deep in its payload.
     for at in [150, behind / 2, behind - 1] {
-        flip(&disk, 4, &path, at, 1);
+        flip(&disk, 3, &path, at, 1);
         let copy = disk.copy();
         let mut flipped = bytes.clone();
         flipped[at] ^= 2;

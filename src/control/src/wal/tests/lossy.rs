@@ -287,9 +287,13 @@ impl Disk for LossyDisk {
         Ok(())
     }
 
-    // The log does without.
-    fn rename(&self, _: &Path, _: &Path) -> Result<()> {
-        Err(ErrorKind::Unsupported.into())
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let state = &mut *self.0.lock();
+        state.fails()?;
+        let file = state.file(from)?;
+        state.name(to, Some(file));
+        state.name(from, None);
+        Ok(())
     }
 
     fn lock(&self, _: &Path) -> Result<Lock> {

@@ -1,15 +1,17 @@
 //! The log under damage ([`damage`]), power losses and full disks ([`power`]), and its usual life.
 
 mod damage;
-mod lossy;
+pub(crate) mod lossy;
 mod power;
 
 use super::*;
+use crate::entry::INLINE_BYTES_MAX;
 use crate::{Cut, TableWrites};
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use lossy::LossyDisk;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use tidemark_changelog::ChangeBatch;
 use tidemark_common::{Epoch, RelationId};
 
@@ -34,14 +36,75 @@ fn checkpoint(epoch: u64) -> Entry {
     Entry::Checkpoint {
         epoch: Epoch(epoch),
         manifest: String::new(),
+        contains: 0,
     }
 }
 
+/// A log, and what makes its payloads.
+struct Log {
+    log: WriteAheadLog,
+    encoder: Encoder,
+}
+
+impl Deref for Log {
+    type Target = WriteAheadLog;
+
+    fn deref(&self) -> &WriteAheadLog {
+        &self.log
+    }
+}
+
+impl DerefMut for Log {
+    fn deref_mut(&mut self) -> &mut WriteAheadLog {
+        &mut self.log
+    }
+}
+
+impl Log {
+    /// Appends entries that count together.
+    fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+        // Objects of an append that was taken back have the same names.
+        self.log.settle()?;
+        let payload = self.encoder.encode(entries)?;
+        self.log.append(&[payload])
+    }
+
+    /// Appends entries that count each by itself, in one write.
+    fn append_each(&mut self, entries: &[Entry]) -> Result<u64> {
+        let encoded = entries
+            .iter()
+            .map(|e| self.encoder.encode(std::slice::from_ref(e)));
+        let payloads = encoded.collect::<Result<Vec<_>>>()?;
+        self.log.append(&payloads)
+    }
+}
+
+/// What is there when a log is opened.
+struct Opened {
+    log: Log,
+    entries: Vec<(u64, Entry)>,
+    follows: u64,
+    loss: Option<Error>,
+}
+
 /// A log that puts rows of more than 8 KiB into objects.
-fn open(disk: &LossyDisk) -> Result<OpenedLog> {
-    let mut opened = WriteAheadLog::open(Arc::new(disk.clone()), folder(), false)?;
-    opened.log.inline_bytes_max = 8192;
-    Ok(opened)
+fn open(disk: &LossyDisk) -> Result<Opened> {
+    open_with(disk, false)
+}
+
+fn open_with(disk: &LossyDisk, accept_loss: bool) -> Result<Opened> {
+    let opened = WriteAheadLog::open(Arc::new(disk.clone()), folder(), accept_loss)?;
+    let mut encoder = opened.encoder;
+    encoder.inline_bytes_max = 8192;
+    Ok(Opened {
+        log: Log {
+            log: opened.log,
+            encoder,
+        },
+        entries: opened.entries,
+        follows: opened.follows,
+        loss: opened.loss,
+    })
 }
 
 /// Rows of the cuts among these entries, by index.
@@ -64,21 +127,21 @@ fn objects(disk: &LossyDisk) -> Vec<String> {
 #[test]
 fn entries_survive_reopening_and_indexes_go_on() {
     let disk = LossyDisk::default();
-    let OpenedLog {
+    let Opened {
         mut log, entries, ..
     } = open(&disk).unwrap();
     assert!(entries.is_empty());
-    assert_eq!(log.append(&[opened(1), opened(2)]).unwrap(), 2);
-    assert_eq!(log.append(&[cut(3, 4)]).unwrap(), 3);
+    assert_eq!(log.append(&[opened(1), opened(2)]).unwrap(), 1);
+    assert_eq!(log.append(&[cut(3, 4)]).unwrap(), 2);
     drop(log);
-    let OpenedLog {
+    let Opened {
         mut log, entries, ..
     } = open(&disk).unwrap();
     assert_eq!(
         entries,
-        vec![(1, opened(1)), (2, opened(2)), (3, cut(3, 4))]
+        vec![(1, opened(1)), (1, opened(2)), (2, cut(3, 4))]
     );
-    assert_eq!(log.append(&[opened(9)]).unwrap(), 4);
+    assert_eq!(log.append(&[opened(9)]).unwrap(), 3);
 }
 
 #[test]
@@ -86,19 +149,18 @@ fn it_works_on_the_machines_own_disk() {
     let root = std::env::temp_dir().join(format!("tidemark-wal-{}", std::process::id()));
     let folder = root.join("data/log");
     let disk = Arc::new(tidemark_common::disk::LocalDisk);
-    let mut log = WriteAheadLog::open(disk.clone(), &folder, false)
-        .unwrap()
-        .log;
+    let OpenedLog { log, encoder, .. } = WriteAheadLog::open(disk.clone(), &folder, false).unwrap();
+    let mut log = Log { log, encoder };
     log.append(&[opened(1), cut(2, 700_000)]).unwrap();
     drop(log);
     let again = WriteAheadLog::open(disk.clone(), &folder, false).unwrap();
-    assert_eq!(rows(&again.entries), [(1, 0), (2, 700_000)]);
+    assert_eq!(rows(&again.entries), [(1, 0), (1, 700_000)]);
     let path = segment_path(&folder, 1);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let error = WriteAheadLog::open(disk, &folder, false).err().unwrap();
     assert!(
-        error.message().contains("in the middle of entry 2"),
+        error.message().contains("in the middle of entry 1"),
         "{error}"
     );
     std::fs::remove_dir_all(&root).unwrap();
@@ -114,7 +176,7 @@ fn truncation_removes_whole_segments_only() {
     log.truncate(2).unwrap();
     drop(log);
     let again = open(&disk).unwrap();
-    assert_eq!(again.entries, vec![(2, opened(2)), (3, opened(3))]);
+    assert_eq!(again.entries, vec![(2, opened(2)), (2, opened(3))]);
     assert_eq!(again.follows, 1);
 }
 
@@ -122,7 +184,7 @@ fn truncation_removes_whole_segments_only() {
 fn segments_are_closed_when_they_are_large() {
     let disk = LossyDisk::default();
     let mut log = open(&disk).unwrap().log;
-    log.inline_bytes_max = INLINE_BYTES_MAX;
+    log.encoder.inline_bytes_max = INLINE_BYTES_MAX;
     for epoch in 1..=8 {
         log.append(&[cut(epoch, 200_000)]).unwrap();
     }
@@ -148,13 +210,13 @@ fn rows_of_large_cuts_are_objects_until_a_checkpoint_contains_them() {
         ]
     );
     drop(log);
-    let OpenedLog {
+    let Opened {
         mut log, entries, ..
     } = open(&disk).unwrap();
-    let all = [(1, 0), (2, 1_000), (3, 5), (4, 1_100)];
+    let all = [(1, 0), (2, 1_000), (2, 5), (3, 1_100)];
     assert_eq!(rows(&entries), all);
     log.append(&[checkpoint(11)]).unwrap();
-    log.truncate(3).unwrap();
+    log.truncate(2).unwrap();
     assert_eq!(objects(&disk).len(), 1);
     // One that no entry names is left from an append that never returned.
     let left = Objects::folder_of(folder()).join("0000000003-00000000000000000013.rows");
@@ -164,7 +226,7 @@ fn rows_of_large_cuts_are_objects_until_a_checkpoint_contains_them() {
     let again = open(&disk).unwrap();
     assert_eq!(
         rows(&again.entries),
-        [(1, 0), (2, 0), (3, 5), (4, 1_100), (5, 0)]
+        [(1, 0), (2, 0), (2, 5), (3, 1_100), (4, 0)]
     );
     assert_eq!(objects(&disk), ["0000000003-00000000000000000012.rows"]);
 }
@@ -199,9 +261,8 @@ fn an_accepted_loss_keeps_what_can_be_read_and_uses_no_index_twice() {
     let error = open(&disk).err().unwrap();
     let hint = error.hint().unwrap_or_default();
     assert!(hint.contains("--recover-from-checkpoint"), "{hint}");
-    let accept =
-        |disk: &LossyDisk| WriteAheadLog::open(Arc::new(disk.clone()), folder(), true).unwrap();
-    let OpenedLog {
+    let accept = |disk: &LossyDisk| open_with(disk, true).unwrap();
+    let Opened {
         mut log,
         entries,
         loss,
@@ -260,4 +321,92 @@ fn a_new_log_of_another_version_is_named() {
     disk.put(&path, Some(&old));
     let error = open(&disk).err().unwrap();
     assert!(error.message().contains("older than version 1"), "{error}");
+}
+
+#[test]
+fn frames_that_were_never_decided_are_given_up_for_others() {
+    for (from, roll_at) in [(2, 0), (3, 0), (5, 0), (4, 4), (3, 4), (6, 4), (1, 0)] {
+        let disk = LossyDisk::default();
+        let mut log = open(&disk).unwrap().log;
+        log.append(&[opened(1)]).unwrap();
+        log.append_each(&[opened(2), opened(3)]).unwrap();
+        if roll_at > 0 {
+            log.roll(roll_at, roll_at - 1).unwrap();
+        }
+        log.append_each(&[opened(4), cut(5, 10), opened(6)])
+            .unwrap();
+        log.give_up(from).unwrap();
+        assert_eq!(log.next_index(), from);
+        let kept: Vec<(u64, Entry)> = (1..from)
+            .map(|i| (i, if i == 5 { cut(5, 10) } else { opened(i) }))
+            .collect();
+        assert_eq!(open(&disk.copy()).unwrap().entries, kept, "from {from}");
+        let lost = disk.copy();
+        lost.lose_power(&mut tidemark_common::random::Random(1));
+        assert_eq!(open(&lost).unwrap().entries, kept, "from {from}");
+        log.append_each(&[opened(70), opened(80)]).unwrap();
+        assert_eq!(log.payload(from).unwrap(), opened(70).encode().unwrap());
+        drop(log);
+        let again = open(&disk).unwrap();
+        let more = [(from, opened(70)), (from + 1, opened(80))];
+        assert_eq!(again.entries, [&kept[..], &more].concat(), "from {from}");
+        assert!(again.log.payload(from + 1).is_ok());
+        assert_eq!(again.log.first_index(), 1);
+    }
+}
+
+#[test]
+fn of_frames_appended_together_any_first_part_may_be_there() {
+    let disk = LossyDisk::default();
+    let mut log = open(&disk).unwrap().log;
+    log.append(&[opened(1)]).unwrap();
+    let (before, mark) = (log.file_bytes as usize, mark::path(folder()));
+    let marked = disk.read(&mark).unwrap();
+    log.append_each(&[opened(2), opened(3), opened(4)]).unwrap();
+    drop(log);
+    let path = segment_path(folder(), 1);
+    let bytes = disk.read(&path).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for at in before..=bytes.len() {
+        let copy = disk.copy();
+        copy.put(&path, Some(&bytes[..at]));
+        copy.put(&mark, Some(&marked));
+        let opened_again = open(&copy).unwrap();
+        let count = opened_again.entries.len() as u64;
+        assert!(opened_again.entries.iter().all(|(i, e)| *e == opened(*i)));
+        seen.insert(count);
+        // What was told is missed.
+        let copy = disk.copy();
+        copy.put(&path, Some(&bytes[..at]));
+        assert_eq!(open(&copy).is_ok(), at == bytes.len(), "cut to {at}");
+    }
+    assert_eq!(seen, [1, 2, 3, 4].into());
+}
+
+/// Logs of earlier builds have several frames that count together.
+#[test]
+fn frames_of_earlier_builds_count_together() {
+    let disk = LossyDisk::default();
+    drop(open(&disk).unwrap());
+    let path = segment_path(folder(), 1);
+    let log = open(&disk).unwrap().log.log.log;
+    let mut bytes = disk.read(&path).unwrap();
+    bytes.truncate(SEGMENT_HEADER_BYTES);
+    let mut whole = Vec::new();
+    for (index, append) in [(1, (1, 1)), (2, (2, 3)), (3, (2, 3)), (4, (4, 4))] {
+        let payload = opened(index).encode().unwrap();
+        let header = FrameHeader::new(&payload, payload.len() as u32, index, append);
+        bytes.extend_from_slice(&header.encode(log));
+        bytes.extend_from_slice(&payload);
+        whole.push(bytes.len());
+    }
+    let count = |bytes: &[u8]| {
+        let copy = disk.copy();
+        copy.put(&path, Some(bytes));
+        open(&copy).unwrap().entries.len()
+    };
+    assert_eq!(count(&bytes), 4);
+    assert_eq!(count(&bytes[..whole[2]]), 3);
+    assert_eq!(count(&bytes[..whole[1]]), 1);
+    assert_eq!(count(&bytes[..whole[2] - 1]), 1);
 }

@@ -1,0 +1,89 @@
+//! The log as the coordinator of the leading member sees it: what it appends is proposed to the
+//! group, and is there when the group has decided it.
+
+use super::{MemberChange, MemberId, Message, not_leading};
+use crate::wal::payload::Encoder;
+use crate::{DecisionLog, Entry};
+use tidemark_common::mailbox::Sender;
+use tidemark_common::{Result, machine};
+use tokio::sync::oneshot;
+
+/// What whoever drives a member takes in.
+pub enum Turn {
+    /// Another member has sent this.
+    Heard(Message),
+    /// Another member is not reached.
+    Unreachable(MemberId),
+    /// A checkpoint's name was sent to a member, or was not.
+    ToldCheckpoint(MemberId, bool),
+    /// Somebody wants something of it.
+    Call(Call),
+}
+
+/// Where an answer goes.
+pub type Answer<T> = oneshot::Sender<Result<T>>;
+
+/// What is wanted of a member.
+pub enum Call {
+    /// That this is decided; the answer is its index.
+    Propose(Vec<u8>, Answer<u64>),
+    /// That entries up to this index go.
+    Truncate(u64, Answer<()>),
+    /// The entries after this index.
+    ReadAfter(u64, Answer<Vec<(u64, Entry)>>),
+    /// That the log goes on behind this index, of a group of one.
+    BeginBehind(u64, Answer<()>),
+    /// That an accepted loss is told.
+    LossIsTold(Answer<()>),
+    /// That members change; the answer comes when that is decided.
+    Change(Vec<MemberChange>, Answer<u64>),
+    /// That another member leads, and this one takes part no more; the answer comes when it leads
+    /// no more, or when there is nobody else.
+    Leave(Answer<()>),
+}
+
+/// See the module.
+pub struct ReplicatedLog {
+    member: Sender<Turn>,
+    encoder: Encoder,
+}
+
+impl ReplicatedLog {
+    /// Of this member, which leads.
+    pub fn new(member: Sender<Turn>, encoder: Encoder) -> ReplicatedLog {
+        ReplicatedLog { member, encoder }
+    }
+}
+
+/// Has something done by a member, and waits, in a thread.
+///
+/// Errors: what it says; or it has ended.
+pub fn call<T>(member: &Sender<Turn>, make: impl FnOnce(Answer<T>) -> Call) -> Result<T> {
+    let (answer, answered) = oneshot::channel();
+    let sent = member.send(Turn::Call(make(answer)));
+    sent.map_err(|_| not_leading())?;
+    machine::block_on(answered).map_err(|_| not_leading())?
+}
+
+impl DecisionLog for ReplicatedLog {
+    fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+        let payload = self.encoder.encode(entries)?;
+        call(&self.member, |answer| Call::Propose(payload, answer))
+    }
+
+    fn begin_behind(&mut self, index: u64) -> Result<()> {
+        call(&self.member, |answer| Call::BeginBehind(index, answer))
+    }
+
+    fn loss_is_told(&mut self) -> Result<()> {
+        call(&self.member, Call::LossIsTold)
+    }
+
+    fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
+        call(&self.member, |answer| Call::ReadAfter(index, answer))
+    }
+
+    fn truncate(&mut self, index: u64) -> Result<()> {
+        call(&self.member, |answer| Call::Truncate(index, answer))
+    }
+}

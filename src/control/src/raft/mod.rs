@@ -1,0 +1,475 @@
+//! The log in a group: raft-rs over the write-ahead log of each member. What one member proposes, a
+//! majority keeps before it is decided; then every member has the same entries in the same order.
+//!
+//! [`Replica`] is a member as a step function: it is told of ticks, of messages and of what is to be
+//! decided, and says what to send and what is decided by now. Who drives it has the threads, the
+//! clock and the network (crate `node`). [`ReplicatedLog`] is what the coordinator of the member
+//! that leads writes to.
+//!
+//! * **A group of one** decides what it has made durable itself: one write and one sync, as without
+//!   raft.
+//! * **Entries** are the payloads of the write-ahead log, one frame each. What elections need is a
+//!   small file beside it ([`state`]), written when a term begins and when members change.
+//! * **Far behind.** A checkpoint contains all entries up to some index. A member that needs older
+//!   ones gets the checkpoint's name in place of them; the state itself lies in the store.
+//! * **Who leads** is sure that nobody else does for as long as a majority has promised
+//!   ([`Output::sure_since`]): members do not elect another before they have missed it for a while.
+//! * Members that do not hear of a leader ask first whether an election had a chance (pre-vote), and
+//!   a leader that does not hear of a majority gives up (check-quorum).
+
+mod log;
+mod state;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use crate::wal::payload;
+use crate::{Entry, WriteAheadLog};
+pub use log::{Answer, Call, ReplicatedLog, Turn, call};
+use prost::Message as _;
+pub use raft::eraftpb::Message;
+use raft::eraftpb::{self, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use raft::{RawNode, ReadOnlyOption, Ready, StateRole};
+use state::StateFile;
+pub use state::{Addresses, MemberId, Members};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{LogStorage, beginning, contained};
+use tidemark_common::disk::Disk;
+use tidemark_common::{Error, Result, SqlState};
+
+/// The time between two ticks.
+pub const TICK: Duration = Duration::from_millis(50);
+/// Ticks between two signs of life of a leader.
+const HEARTBEAT_TICKS: usize = 3;
+/// Ticks without any, at least, after which members elect another.
+const ELECTION_TICKS: usize = 16;
+/// How long a majority's promise lasts: members count ticks, which come late but never early.
+pub const PROMISE: Duration = Duration::from_millis(50 * (ELECTION_TICKS as u64 - 2));
+/// Bytes of entries in one message at most, unless one is larger.
+const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages with entries on their way to a member.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// One member of a group.
+pub struct Replica {
+    raw: RawNode<LogStorage>,
+    member: MemberId,
+    /// What is being made durable.
+    pending: Option<Ready>,
+    /// All up to here is decided.
+    decided: u64,
+    /// Of the first entry of its own term, if it leads.
+    elected_at: Option<u64>,
+}
+
+/// What came of a turn.
+#[derive(Default)]
+pub struct Output {
+    /// To be sent; they may get lost.
+    pub messages: Vec<Message>,
+    /// Signs that a majority has answered to: the argument of [`Replica::ask_majority`].
+    pub sure_since: Option<u64>,
+    /// Members have changed.
+    pub members_changed: bool,
+}
+
+/// A change of the members.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MemberChange {
+    /// It keeps a copy, and does not vote yet.
+    Add(MemberId, Addresses),
+    /// It votes.
+    Promote(MemberId),
+    /// It votes no more.
+    Demote(MemberId),
+    /// It belongs to the group no more.
+    Remove(MemberId),
+}
+
+/// How a member takes part.
+pub struct Begin<'a> {
+    /// Beside the log's folder lies what elections need.
+    pub disk: Arc<dyn Disk>,
+    /// The log's folder.
+    pub folder: &'a Path,
+    /// Its number.
+    pub member: MemberId,
+    /// Where it is reached.
+    pub addresses: Addresses,
+    /// The members of the group that it joins; none: it begins one, or it belongs to one.
+    pub joins: Option<Members>,
+}
+
+impl Replica {
+    /// Who belongs to the group of this log, as far as it knows; none where it belongs to none yet.
+    pub fn known(disk: Arc<dyn Disk>, folder: &Path) -> Result<Option<(MemberId, Members)>> {
+        let state = StateFile::beside(disk, folder).read()?;
+        Ok(state.map(|state| (state.member, state.newest().1.clone())))
+    }
+
+    /// Takes part from now on.
+    pub fn open(log: WriteAheadLog, entries: &[(u64, Entry)], begin: Begin) -> Result<Replica> {
+        let file = StateFile::beside(begin.disk, begin.folder);
+        let is_new = log.next_index() == 1;
+        let state = beginning(begin.member, begin.addresses, begin.joins, is_new);
+        let storage = LogStorage::open(log, file, entries, state)?;
+        if storage.state.member != begin.member {
+            return Err(Error::user(
+                SqlState::OBJECT_NOT_READY,
+                format!(
+                    "the data folder is that of node {}, not of node {}",
+                    storage.state.member, begin.member
+                ),
+            )
+            .with_hint("Start it with its own --node-id, or another one with an empty folder."));
+        }
+        Replica::over(storage, begin.member)
+    }
+
+    fn over(storage: LogStorage, member: MemberId) -> Result<Replica> {
+        let config = raft::Config {
+            id: member,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied: storage.applied(),
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
+            ..raft::Config::default()
+        };
+        let decided = storage.applied();
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config, storage, &logger).map_err(broken)?;
+        let mut replica = Replica {
+            raw,
+            member,
+            pending: None,
+            decided,
+            elected_at: None,
+        };
+        if replica.members().is_alone(member) {
+            // There is nobody to wait for.
+            replica.raw.campaign().map_err(broken)?;
+        }
+        Ok(replica)
+    }
+
+    /// Its number.
+    pub fn member(&self) -> MemberId {
+        self.member
+    }
+
+    /// The members now.
+    pub fn members(&self) -> &Members {
+        self.raw.store().members()
+    }
+
+    /// Those with whom its log begins.
+    pub fn began_with(&self) -> &Members {
+        let members = &self.raw.store().state.members;
+        members
+            .first()
+            .map_or(self.members(), |(_, members)| members)
+    }
+
+    /// Who leads, as far as it knows.
+    pub fn leader(&self) -> Option<MemberId> {
+        Some(self.raw.raft.leader_id).filter(|id| *id != raft::INVALID_ID)
+    }
+
+    /// The term of the elections.
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    /// Whether it leads, and knows all that was decided before.
+    pub fn leads(&self) -> bool {
+        self.is_leader() && self.elected_at.is_some_and(|at| at <= self.decided)
+    }
+
+    fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// All up to this index is decided.
+    pub fn decided(&self) -> u64 {
+        self.decided
+    }
+
+    /// How far each member has got, and whether it answers: of the leader's view.
+    pub fn progress(&self) -> Vec<(MemberId, u64, bool)> {
+        let all = self.raw.raft.prs().iter();
+        all.map(|(id, p)| (*id, p.matched, p.recent_active || *id == self.member))
+            .collect()
+    }
+
+    /// Time goes by.
+    pub fn tick(&mut self) {
+        self.raw.tick();
+    }
+
+    /// A message has come. One that makes no sense, or is from no member, is not heard.
+    pub fn receive(&mut self, message: Message) {
+        if let Err(error) = self.raw.step(message) {
+            tracing::debug!(%error, "a message of the group is not heard");
+        }
+    }
+
+    /// A member is not reached at the moment.
+    pub fn is_unreachable(&mut self, member: MemberId) {
+        self.raw.report_unreachable(member);
+    }
+
+    /// A checkpoint's name was sent to it, or was not.
+    pub fn told_checkpoint(&mut self, member: MemberId, sent: bool) {
+        let status = match sent {
+            true => raft::SnapshotStatus::Finish,
+            false => raft::SnapshotStatus::Failure,
+        };
+        self.raw.report_snapshot(member, status);
+    }
+
+    /// Asks the majority whether this member still leads; `now` comes back with their answer.
+    pub fn ask_majority(&mut self, now: u64) {
+        if self.is_leader() {
+            self.raw.read_index(now.to_le_bytes().to_vec());
+        }
+    }
+
+    /// Has a payload decided; returns its index. It is decided when [`Replica::decided`] reaches
+    /// that while this member leads.
+    ///
+    /// Errors: it does not lead.
+    pub fn propose(&mut self, payload: Vec<u8>) -> Result<u64> {
+        if !self.leads() || self.raw.raft.lead_transferee.is_some() {
+            return Err(not_leading());
+        }
+        self.raw.propose(Vec::new(), payload).map_err(broken)?;
+        Ok(self.raw.raft.raft_log.last_index())
+    }
+
+    /// Has a change of members decided: all of it at once, by a joint vote of the members before
+    /// and after where several are concerned.
+    ///
+    /// Errors: it does not lead, or another change is on its way.
+    pub fn propose_members(&mut self, changes: &[MemberChange]) -> Result<u64> {
+        if !self.leads() {
+            return Err(not_leading());
+        }
+        if self.raw.raft.has_pending_conf() || !self.members().voters_outgoing.is_empty() {
+            return Err(Error::unavailable(
+                SqlState("55006"),
+                "the members are being changed already",
+            ));
+        }
+        let mut added = BTreeMap::new();
+        let single = |change: &MemberChange| {
+            let (kind, member) = match change {
+                MemberChange::Add(member, addresses) => {
+                    added.insert(*member, addresses.clone());
+                    (ConfChangeType::AddLearnerNode, member)
+                }
+                MemberChange::Demote(member) => (ConfChangeType::AddLearnerNode, member),
+                MemberChange::Promote(member) => (ConfChangeType::AddNode, member),
+                MemberChange::Remove(member) => (ConfChangeType::RemoveNode, member),
+            };
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = *member;
+            single
+        };
+        let mut change = ConfChangeV2 {
+            changes: changes.iter().map(single).collect(),
+            ..Default::default()
+        };
+        change.context = serde_json::to_vec(&added)
+            .map_err(|e| Error::internal(format!("addresses cannot be encoded: {e}")))?;
+        change.set_transition(ConfChangeTransition::Auto);
+        self.raw
+            .propose_conf_change(Vec::new(), change)
+            .map_err(broken)?;
+        Ok(self.raw.raft.raft_log.last_index())
+    }
+
+    /// Hands the lead to another member, which is nearly as far.
+    pub fn hand_over(&mut self) -> bool {
+        let others = self.raw.raft.prs().iter();
+        let others = others.filter(|(id, p)| {
+            **id != self.member && p.recent_active && self.members().voters.contains(id)
+        });
+        let next = others.max_by_key(|(_, p)| p.matched).map(|(id, _)| *id);
+        if let Some(next) = next.filter(|_| self.is_leader()) {
+            self.raw.transfer_leader(next);
+        }
+        next.is_some()
+    }
+
+    /// Entries up to `index` are in a checkpoint.
+    pub fn truncate(&mut self, index: u64) -> Result<()> {
+        self.raw.mut_store().truncate(index)
+    }
+
+    /// The entries after `index` that the log still has, up to what is decided.
+    pub fn read_after(&mut self, index: u64) -> Result<Vec<(u64, Entry)>> {
+        let decided = self.decided;
+        let mut entries = self.raw.mut_store().wal().read_after(index)?;
+        entries.retain(|(index, _)| *index <= decided);
+        Ok(entries)
+    }
+
+    /// The index that the first entry of the log follows.
+    pub fn follows(&self) -> u64 {
+        self.raw.raft.raft_log.first_index() - 1
+    }
+
+    /// The log has told of an accepted loss.
+    pub fn loss_is_told(&mut self) -> Result<()> {
+        self.raw.mut_store().wal().loss_is_told()
+    }
+
+    /// The log of a group of one goes on behind this index, after a loss that was accepted.
+    pub fn begin_behind(self, index: u64) -> Result<Replica> {
+        let member = self.member;
+        let mut storage = self.raw.raft.r.raft_log.store;
+        storage.begin_behind(index)?;
+        Replica::over(storage, member)
+    }
+
+    /// Does what is due: makes durable what must be, and says what to send. What could not be
+    /// written is tried again by the next call.
+    pub fn turn(&mut self) -> Result<Output> {
+        let mut output = Output::default();
+        loop {
+            let mut ready = match self.pending.take() {
+                Some(ready) => ready,
+                None if self.raw.has_ready() => self.raw.ready(),
+                None => return Ok(output),
+            };
+            output.messages.extend(ready.take_messages());
+            if let Err(error) = self.persist(&ready) {
+                self.pending = Some(ready);
+                return Err(error);
+            }
+            if let Some(state) = ready.take_read_states().pop()
+                && let Ok(since) = <[u8; 8]>::try_from(&state.request_ctx[..])
+            {
+                output.sure_since = Some(u64::from_le_bytes(since));
+            }
+            if self.is_leader() && self.elected_at.is_none() {
+                self.elected_at = Some(self.raw.raft.raft_log.last_index());
+            }
+            if !self.is_leader() {
+                self.elected_at = None;
+            }
+            let contained = ready.snapshot().get_metadata().index;
+            self.decided = self.decided.max(contained);
+            let decided = ready.take_committed_entries();
+            output.messages.extend(ready.take_persisted_messages());
+            output.members_changed |= self.decide(decided)?;
+            let mut light = self.raw.advance(ready);
+            output.messages.extend(light.take_messages());
+            output.members_changed |= self.decide(light.take_committed_entries())?;
+            self.raw.advance_apply();
+        }
+    }
+
+    fn persist(&mut self, ready: &Ready) -> Result<()> {
+        let store = self.raw.mut_store();
+        if !ready.snapshot().is_empty() {
+            store.begin_with(ready.snapshot())?;
+        }
+        if let Some(hard) = ready.hs() {
+            store.set_hard_state(hard)?;
+        }
+        store.append(ready.entries().clone())
+    }
+
+    /// These are decided; says whether members have changed.
+    fn decide(&mut self, entries: Vec<eraftpb::Entry>) -> Result<bool> {
+        let mut changed = false;
+        for entry in entries {
+            self.decided = self.decided.max(entry.index);
+            match entry.get_entry_type() {
+                eraftpb::EntryType::EntryNormal if entry.data.is_empty() => {}
+                eraftpb::EntryType::EntryNormal => self.note_checkpoint(&entry)?,
+                _ => {
+                    self.change_members(&entry)?;
+                    changed = true;
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Members who do not lead shorten their logs by this.
+    fn note_checkpoint(&mut self, entry: &eraftpb::Entry) -> Result<()> {
+        if !payload::may_be_checkpoint(&entry.data) {
+            return Ok(());
+        }
+        let entries = payload::decode(&entry.data)?;
+        let Some(checkpoint) = entries.iter().rev().find_map(contained) else {
+            return Ok(());
+        };
+        let (index, leads) = (checkpoint.index, self.is_leader());
+        let store = self.raw.mut_store();
+        store.checkpoint = Some(checkpoint);
+        if !leads {
+            store.truncate(index)?;
+        }
+        Ok(())
+    }
+
+    fn change_members(&mut self, entry: &eraftpb::Entry) -> Result<()> {
+        let change = ConfChangeV2::decode(&entry.data[..])
+            .map_err(|e| Error::corrupt(format!("log entry {}: members: {e}", entry.index)))?;
+        let conf = self.raw.apply_conf_change(&change).map_err(broken)?;
+        let mut members = self.members().with(conf);
+        if !change.context.is_empty() {
+            let added: BTreeMap<MemberId, Addresses> = serde_json::from_slice(&change.context)
+                .map_err(|e| Error::corrupt(format!("log entry {}: {e}", entry.index)))?;
+            members.addresses.extend(added);
+        }
+        let votes = [&members.voters, &members.voters_outgoing];
+        let votes = votes.iter().any(|all| all.contains(&self.member));
+        self.raw.mut_store().set_members(entry.index, members)?;
+        if self.is_leader() && !votes {
+            // Elected before it knew that it does not belong to them any more.
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+        }
+        Ok(())
+    }
+}
+
+/// This member does not lead: it can decide nothing.
+pub fn not_leading() -> Error {
+    Error::unavailable(
+        SqlState("57P01"),
+        "this node does not lead its cluster any more",
+    )
+    .with_hint("Connect again: another node goes on.")
+}
+
+fn broken(error: raft::Error) -> Error {
+    Error::internal(format!("raft: {error}"))
+}
+
+/// Whether it names a checkpoint in place of entries: then whoever sends it tells what came of it.
+pub fn names_checkpoint(message: &Message) -> bool {
+    message.get_msg_type() == eraftpb::MessageType::MsgSnapshot
+}
+
+/// A message as bytes.
+pub fn encode(message: &Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// The inverse of [`encode`].
+pub fn decode(bytes: &[u8]) -> Result<Message> {
+    Message::decode(bytes).map_err(|e| Error::corrupt(format!("a message of the group: {e}")))
+}

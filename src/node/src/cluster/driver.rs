@@ -1,0 +1,358 @@
+//! The thread that drives a member: it takes in what it is told, lets time go by, makes durable what
+//! must be, sends what there is to send, and answers those whose entries are decided.
+
+use super::links::Sending;
+use super::status::{Shared, Told};
+use crate::threads::spawn;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidemark_common::mailbox::{Empty, Receiver, Sender};
+use tidemark_common::{Backoff, Error, Result, SqlState, machine};
+use tidemark_control::raft::{
+    Answer, Call, MemberChange, MemberId, Members, Output, Replica, TICK, Turn, not_leading,
+};
+
+/// The pause between two tries to write to a full disk, at most.
+const FULL_DISK_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How often it is said that the disk is still full.
+const FULL_DISK_TOLD: Duration = Duration::from_secs(60);
+/// What is taken in before time goes on.
+const TURNS_AT_ONCE: usize = 1024;
+/// Decided entries that a member may lack and is nearly as far.
+const NEAR: u64 = 1000;
+/// More members than this do not vote.
+const VOTERS_MAX: usize = 5;
+/// How long a member that leaves waits for another to lead.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
+
+struct Driver {
+    /// Away only while it is made anew.
+    replica: Option<Replica>,
+    inbox: Receiver<Turn>,
+    turns: Sender<Turn>,
+    shared: Arc<Shared>,
+    sending: Option<Arc<Sending>>,
+    /// Proposed and not decided yet, in order.
+    waiting: VecDeque<(u64, Answer<u64>)>,
+    /// When the clock of its questions to the majority began.
+    began: Instant,
+    next_tick: Instant,
+    /// It has led.
+    led: bool,
+    /// It takes part no more when nobody needs it; whom to tell, and until when it waits.
+    leaving: Option<(Answer<()>, Instant)>,
+    /// What was told last of the members.
+    placed: Members,
+}
+
+/// Starts the thread.
+pub(super) fn start(
+    replica: Replica,
+    inbox: Receiver<Turn>,
+    turns: Sender<Turn>,
+    shared: Arc<Shared>,
+) -> Result<()> {
+    let now = machine::now();
+    let sending = shared.sending.lock().clone();
+    let mut driver = Driver {
+        placed: Members::default(),
+        replica: Some(replica),
+        inbox,
+        turns,
+        sending,
+        shared,
+        waiting: VecDeque::new(),
+        began: now,
+        next_tick: now + TICK,
+        led: false,
+        leaving: None,
+    };
+    spawn("group".into(), move || {
+        let ran = driver.run();
+        driver.shared.ended.send_replace(true);
+        if let Err(error) = ran {
+            tracing::error!(%error, "the log cannot be written: nothing can be decided any more");
+            // Whoever waits must not wait for ever, and nothing may be answered that was not
+            // decided.
+            machine::exit(1);
+        }
+    })?;
+    Ok(())
+}
+
+impl Driver {
+    fn replica(&mut self) -> Result<&mut Replica> {
+        let missing = || Error::internal("the log of the group is being made anew");
+        self.replica.as_mut().ok_or_else(missing)
+    }
+
+    fn run(&mut self) -> Result<()> {
+        self.turn()?;
+        loop {
+            // A node alone waits for nobody: it needs no clock.
+            let until = (!self.is_alone()).then_some(self.next_tick);
+            let first = match self.inbox.recv_until(until) {
+                Ok(turn) => Some(turn),
+                Err(Empty::Yet) => None,
+                Err(Empty::ForEver) => return Ok(()),
+            };
+            let mut next = first;
+            for _ in 0..TURNS_AT_ONCE {
+                let Some(turn) = next.or_else(|| self.inbox.try_recv().ok()) else {
+                    break;
+                };
+                self.take(turn)?;
+                next = None;
+            }
+            let now = machine::now();
+            if now >= self.next_tick && !self.is_alone() {
+                // Time that it slept through does not count: others may have lived on.
+                self.next_tick = now + TICK;
+                let since = now.saturating_duration_since(self.began).as_micros() as u64;
+                let replica = self.replica()?;
+                replica.tick();
+                replica.ask_majority(since);
+                self.arrange()?;
+            }
+            self.turn()?;
+            if self.has_left() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        let alone = |r: &Replica| r.leads() && r.members().is_alone(r.member());
+        self.replica.as_ref().is_some_and(alone)
+    }
+
+    fn take(&mut self, turn: Turn) -> Result<()> {
+        match turn {
+            Turn::Heard(message) => self.replica()?.receive(message),
+            Turn::Unreachable(member) => self.replica()?.is_unreachable(member),
+            Turn::ToldCheckpoint(member, sent) => self.replica()?.told_checkpoint(member, sent),
+            Turn::Call(call) => self.call(call)?,
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: Call) -> Result<()> {
+        match call {
+            Call::Propose(payload, answer) => {
+                let proposed = self.replica()?.propose(payload);
+                self.await_decision(proposed, answer);
+            }
+            Call::Change(changes, answer) => {
+                let proposed = self.replica()?.propose_members(&changes);
+                self.await_decision(proposed, answer);
+            }
+            Call::Truncate(index, answer) => drop(answer.send(self.replica()?.truncate(index))),
+            Call::ReadAfter(index, answer) => {
+                drop(answer.send(self.replica()?.read_after(index)));
+            }
+            Call::LossIsTold(answer) => drop(answer.send(self.replica()?.loss_is_told())),
+            Call::BeginBehind(index, answer) => {
+                if let Some(replica) = self.replica.take() {
+                    self.replica = Some(replica.begin_behind(index)?);
+                }
+                self.turn()?;
+                let _ = answer.send(Ok(()));
+            }
+            Call::Leave(answer) => {
+                self.replica()?.hand_over();
+                self.leaving = Some((answer, machine::now() + HAND_OVER_PATIENCE));
+            }
+        }
+        Ok(())
+    }
+
+    fn await_decision(&mut self, proposed: Result<u64>, answer: Answer<u64>) {
+        match proposed {
+            Ok(index) => self.waiting.push_back((index, answer)),
+            Err(error) => drop(answer.send(Err(error))),
+        }
+    }
+
+    /// Does what is due.
+    fn turn(&mut self) -> Result<()> {
+        let output = self.persist()?;
+        if let Some(sending) = &self.sending {
+            sending.send(output.messages);
+        }
+        let began = self.began;
+        if let Some(since) = output.sure_since {
+            self.shared.promised(began + Duration::from_micros(since));
+        }
+        let decided = self.replica()?.decided();
+        while let Some((index, answer)) = self.waiting.pop_front_if(|(at, _)| *at <= decided) {
+            let _ = answer.send(Ok(index));
+        }
+        self.tell()?;
+        let leads = self.replica()?.leads();
+        if self.led && !leads && self.leaving.is_none() {
+            tracing::warn!("this node leads its cluster no more: it starts anew");
+            machine::exit(machine::RESTART);
+        }
+        self.led |= leads;
+        if !leads {
+            // Whether they will be decided, others know.
+            for (_, answer) in self.waiting.drain(..) {
+                let _ = answer.send(Err(not_leading()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes durable what must be; waits while the disk is full. The others elect a new leader
+    /// meanwhile, if this one leads.
+    fn persist(&mut self) -> Result<Output> {
+        let mut backoff = Backoff::default();
+        let mut told: Option<Instant> = None;
+        loop {
+            match self.replica()?.turn() {
+                Ok(output) => {
+                    if told.is_some() {
+                        tracing::info!("the log grows again");
+                        self.shared.trouble(None);
+                    }
+                    return Ok(output);
+                }
+                Err(error) if error.state() == SqlState::DISK_FULL => {
+                    if told.is_none_or(|at| machine::elapsed(at) > FULL_DISK_TOLD) {
+                        tracing::error!(%error, "the log cannot grow; waiting for space");
+                        told = Some(machine::now());
+                    }
+                    self.shared.trouble(Some(error));
+                    machine::pause(backoff.pause().min(FULL_DISK_PAUSE_MAX));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Tells what is known of the group, where that has changed.
+    fn tell(&mut self) -> Result<()> {
+        let sending = self.sending.clone();
+        let placed = self.placed.clone();
+        let replica = self.replica()?;
+        let members = replica.members().clone();
+        let leads = replica.leads();
+        let told = Told {
+            leads,
+            leader: replica.leader(),
+            term: replica.term(),
+            decided: replica.decided(),
+            follows: replica.follows(),
+            began_with: replica.began_with().clone(),
+            progress: if leads {
+                let progress = replica.progress().into_iter();
+                progress
+                    .map(|(id, at, active)| (id, (at, active)))
+                    .collect()
+            } else {
+                Default::default()
+            },
+            members,
+        };
+        if told.members != placed {
+            if let Some(sending) = sending {
+                sending.reach(&told.members, &self.turns);
+            }
+            self.placed = told.members.clone();
+        }
+        self.shared.tell(told);
+        Ok(())
+    }
+
+    /// Who leads sees to it that an odd number of members votes, and that those do who are there.
+    fn arrange(&mut self) -> Result<()> {
+        let replica = self.replica()?;
+        if !replica.leads() {
+            return Ok(());
+        }
+        let near = |at: u64| at + NEAR >= replica.decided();
+        let ready: Vec<MemberId> = replica
+            .progress()
+            .into_iter()
+            .filter(|(id, at, active)| *active && near(*at) && *id != replica.member())
+            .map(|(id, ..)| id)
+            .collect();
+        let changes = arrangement(replica.member(), replica.members(), &ready);
+        if !changes.is_empty()
+            && let Err(error) = replica.propose_members(&changes)
+        {
+            tracing::debug!(%error, "the members are not arranged yet");
+        }
+        Ok(())
+    }
+
+    fn has_left(&mut self) -> bool {
+        let leads = self.replica.as_ref().is_some_and(Replica::leads);
+        let alone = self.is_alone();
+        let left = |until: &Instant| !leads || alone || machine::now() >= *until;
+        match self.leaving.take_if(|(_, until)| left(until)) {
+            Some((answer, _)) => {
+                let _ = answer.send(Ok(()));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Changes after which an odd number of members votes: as many as there are, five at most. `ready`:
+/// those beside the leader who answer and are nearly as far.
+fn arrangement(leader: MemberId, members: &Members, ready: &[MemberId]) -> Vec<MemberChange> {
+    let learners: Vec<MemberId> = members
+        .learners
+        .iter()
+        .filter(|id| ready.contains(id))
+        .copied()
+        .collect();
+    let voters = members.voters.len();
+    let can_vote = (voters + learners.len()).min(VOTERS_MAX);
+    let wanted = can_vote - usize::from(can_vote % 2 == 0);
+    if wanted >= voters {
+        let promoted = learners.into_iter().take(wanted - voters);
+        return promoted.map(MemberChange::Promote).collect();
+    }
+    // Those who do not answer first.
+    let mut others: Vec<MemberId> = members.voters.clone();
+    others.retain(|id| *id != leader);
+    others.sort_by_key(|id| ready.contains(id));
+    let demoted = others.into_iter().take(voters - wanted);
+    demoted.map(MemberChange::Demote).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(voters: &[MemberId], learners: &[MemberId]) -> Members {
+        Members {
+            voters: voters.into(),
+            learners: learners.into(),
+            ..Members::default()
+        }
+    }
+
+    #[test]
+    fn an_odd_number_of_members_votes() {
+        use MemberChange::{Demote, Promote};
+        let of = |voters: &[MemberId], learners: &[MemberId], ready: &[MemberId]| {
+            arrangement(1, &members(voters, learners), ready)
+        };
+        assert_eq!(of(&[1], &[], &[]), []);
+        assert_eq!(of(&[1], &[2], &[2]), []);
+        assert_eq!(of(&[1], &[2, 3], &[2]), []);
+        assert_eq!(of(&[1], &[2, 3], &[2, 3]), [Promote(2), Promote(3)]);
+        assert_eq!(of(&[1, 2, 3], &[4], &[2, 3, 4]), []);
+        assert_eq!(of(&[1, 2, 3], &[], &[]), []);
+        let five = of(&[1, 2, 3], &[4, 5, 6], &[2, 3, 4, 5, 6]);
+        assert_eq!(five, [Promote(4), Promote(5)]);
+        assert_eq!(of(&[1, 2], &[], &[2]), [Demote(2)]);
+        assert_eq!(of(&[1, 2, 3, 4], &[], &[2, 4]), [Demote(3)]);
+        assert_eq!(of(&[1, 2], &[3], &[2, 3]), [Promote(3)]);
+    }
+}

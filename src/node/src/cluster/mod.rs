@@ -1,0 +1,223 @@
+//! A node as a member of its group: who leads, who belongs to it, and how nodes find each other.
+//!
+//! The members keep the log together ([`tidemark_control::raft`]). One of them leads, and runs the
+//! engine over the checkpoint store that all of them reach; the others keep a copy of the log and
+//! wait. When the leader is gone, another one opens the engine from its copy of the log and the last
+//! checkpoint, as a node alone does when it starts again. A node alone is a group of one: it leads
+//! as soon as it starts, and nothing is sent anywhere.
+//!
+//! **Law.** A member that leads no more ends its process at once, whatever it is doing, and starts
+//! anew as one of those who wait ([`machine::RESTART`](tidemark_common::machine::RESTART)): what it
+//! had begun and is not decided is void, and nobody has to find out where it stands.
+//!
+//! The parts: [`driver`] (the thread that drives the member), [`status`] (what is known of the
+//! group), [`links`] (messages to and from the others), [`forming`] (how a group begins, and how a
+//! node comes to one).
+
+mod driver;
+mod forming;
+mod links;
+mod status;
+
+pub use links::{Doorway, SqlLinks};
+pub use status::{GroupStatus, NodeStatus, Role};
+
+use crate::ownership::DataFolder;
+use forming::Place;
+use status::Shared;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tidemark_common::config::Config;
+use tidemark_common::mailbox::{Sender, mailbox};
+use tidemark_common::network::Network;
+use tidemark_common::{Error, Result, machine};
+use tidemark_control::raft::{
+    Addresses, Answer, Begin, Call, MemberId, Replica, ReplicatedLog, Turn, not_leading,
+};
+use tidemark_control::{Encoder, Entry, OpenedLog, WriteAheadLog};
+use tokio::sync::oneshot;
+
+/// What the log of this node says, before the node takes part in its group or after.
+pub struct Log {
+    /// Its entries, with their indexes.
+    pub entries: Vec<(u64, Entry)>,
+    /// The index that the first of them follows.
+    pub follows: u64,
+    /// A part is lost, and that is accepted.
+    pub loss: Option<Error>,
+    /// Nothing is there.
+    pub is_new: bool,
+}
+
+/// A node with its log, before it takes part.
+pub struct Seat {
+    folder: PathBuf,
+    log: WriteAheadLog,
+    encoder: Encoder,
+    place: Place,
+    member: MemberId,
+    addresses: Addresses,
+    shared: Arc<Shared>,
+}
+
+/// A node that takes part in its group. Cloning is cheap.
+#[derive(Clone)]
+pub struct Membership {
+    turns: Sender<Turn>,
+    shared: Arc<Shared>,
+}
+
+impl Seat {
+    /// Opens the log in the data folder. A node that belongs to no group yet finds the others, if it
+    /// is told of any, and waits for them.
+    pub async fn take(
+        config: &Config,
+        data: &DataFolder,
+        network: Option<Arc<dyn Network>>,
+        doorway: &Doorway,
+    ) -> Result<(Seat, Log)> {
+        let folder = data.path().join("log");
+        let (disk, recover) = (machine::disk(), config.recover_from_checkpoint);
+        let known = Replica::known(disk.clone(), &folder)?;
+        let member = config.node_id;
+        let addresses = Addresses {
+            rpc: config.rpc_address().into(),
+            sql: config.sql.clone(),
+            http: config.http.clone(),
+        };
+        let shared = Arc::new(Shared::new(member, addresses.clone(), data.cluster()?));
+        doorway.is_of(&shared);
+        let listens = !config.join.is_empty() || !config.cluster_secret_file.is_empty();
+        if listens || known.as_ref().is_some_and(|(m, all)| !all.is_alone(*m)) {
+            let network = network.ok_or_else(|| {
+                Error::unsupported("a cluster needs a network, and this node has none")
+            })?;
+            links::open(&config.rpc, network, &shared).await?;
+        }
+        let place = match known {
+            Some((_, members)) if members.is_alone(member) => Place::Alone,
+            Some(_) => Place::Member,
+            None if config.join.is_empty() => Place::Alone,
+            None => forming::find(config, data, &shared).await?,
+        };
+        let at = folder.clone();
+        let opened = machine::blocking(move || WriteAheadLog::open(disk, &at, recover)).await??;
+        if opened.loss.is_some() && !matches!(place, Place::Alone) {
+            return Err(Error::corrupt(
+                "the log of one member of a cluster cannot go on behind a loss",
+            )
+            .with_hint(
+                "Let this node begin with an empty data folder and a new --node-id, and then \
+                 ALTER CLUSTER REMOVE NODE for the old one.",
+            ));
+        }
+        let OpenedLog {
+            log,
+            encoder,
+            entries,
+            follows,
+            loss,
+            is_new,
+        } = opened;
+        let log_says = Log {
+            entries,
+            follows,
+            loss,
+            is_new,
+        };
+        let seat = Seat {
+            folder,
+            log,
+            encoder,
+            place,
+            member,
+            addresses,
+            shared,
+        };
+        Ok((seat, log_says))
+    }
+
+    /// Whether there is nobody else: such a node need not ask anybody before it looks at its store.
+    pub fn is_alone(&self) -> bool {
+        matches!(self.place, Place::Alone)
+    }
+
+    /// Takes part from now on: the thread of the member starts. `entries`: of the log.
+    pub fn sit(self, entries: &[(u64, Entry)]) -> Result<(Membership, Encoder)> {
+        let joins = match self.place {
+            Place::Joins(members) => Some(members),
+            Place::Alone | Place::Member => None,
+        };
+        let begin = Begin {
+            disk: machine::disk(),
+            folder: &self.folder,
+            member: self.member,
+            addresses: self.addresses,
+            joins,
+        };
+        let replica = Replica::open(self.log, entries, begin)?;
+        let (turns, inbox) = mailbox();
+        self.shared.begin(turns.clone());
+        driver::start(replica, inbox, turns.clone(), self.shared.clone())?;
+        let membership = Membership {
+            turns,
+            shared: self.shared,
+        };
+        Ok((membership, self.encoder))
+    }
+}
+
+impl Membership {
+    /// Waits until this node leads and knows all that was decided.
+    pub async fn leads(&self) -> Result<()> {
+        self.shared.leads().await
+    }
+
+    /// What its log has, of all that is decided; it leads.
+    pub async fn log(&self) -> Result<Log> {
+        let entries = self.ask(|answer| Call::ReadAfter(0, answer)).await?;
+        Ok(Log {
+            follows: self.shared.follows(),
+            entries,
+            loss: None,
+            is_new: false,
+        })
+    }
+
+    /// What the coordinator writes to.
+    pub fn replicated(&self, encoder: Encoder) -> ReplicatedLog {
+        ReplicatedLog::new(self.turns.clone(), encoder)
+    }
+
+    /// The others hear that this is the cluster's name.
+    pub fn is_named(&self, cluster: &str) {
+        self.shared.set_cluster(cluster);
+    }
+
+    /// Told what is wrong while the log cannot grow, and that it does again.
+    pub fn tell_trouble(&self, told: impl Fn(Option<Error>) + Send + Sync + 'static) {
+        self.shared.tell_trouble(Box::new(told));
+    }
+
+    /// Whether nobody else leads: a read now sees all that was acknowledged.
+    pub fn is_sure(&self) -> bool {
+        self.shared.is_sure()
+    }
+
+    /// Hands the lead to another member, if there is one, and takes part no more.
+    pub async fn leave(&self) -> Result<()> {
+        self.ask(Call::Leave).await
+    }
+
+    /// What is known of the group.
+    pub fn status(&self) -> GroupStatus {
+        self.shared.status()
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> Call) -> Result<T> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.turns.send(Turn::Call(make(answer)));
+        sent.map_err(|_| not_leading())?;
+        answered.await.map_err(|_| not_leading())?
+    }
+}
