@@ -24,10 +24,12 @@ mod frames;
 mod handshake;
 mod listener;
 mod secret;
+mod stream;
 mod tls;
 
 pub use listener::RealListener;
 pub use secret::Secret;
+pub use stream::LinkStream;
 
 use async_trait::async_trait;
 use handshake::{Handshake, Role, TIME_LIMIT};
