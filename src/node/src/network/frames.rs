@@ -12,7 +12,7 @@ use std::time::Duration;
 use tidemark_common::network::{FRAME_BYTES_MAX, Link, LinkReceiver, LinkSender};
 use tidemark_common::{Error, Result, SqlState, machine};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 const HEADER_BYTES: usize = 4;
 /// Bytes that are read at a time, at least.
@@ -33,10 +33,9 @@ pub fn link(
     let name: Arc<str> = peer.as_str().into();
     Link {
         sender: Box::new(FrameSender {
-            write: Some(write),
+            open: Some((write, end_in_background())),
             whole: true,
             peer: name.clone(),
-            runtime: Handle::current(),
         }),
         receiver: Box::new(FrameReceiver {
             read,
@@ -48,19 +47,30 @@ pub fn link(
     }
 }
 
+/// Where a stream is given that is to be ended; by a task that waits, since who drops a sender may
+/// have nowhere to start one.
+fn end_in_background<W: AsyncWrite + Send + Unpin + 'static>() -> oneshot::Sender<W> {
+    let (end, given) = oneshot::channel::<W>();
+    machine::spawn(async move {
+        if let Ok(mut write) = given.await {
+            // If it cannot be sent, the other end has found out or will.
+            let _ = machine::timeout(FAREWELL, write.shutdown()).await;
+        }
+    });
+    end
+}
+
 fn broken(peer: &str, why: impl std::fmt::Display) -> Error {
     let message = format!("the link to {peer} broke: {why}");
     Error::unavailable(SqlState::CONNECTION_FAILURE, message)
 }
 
 struct FrameSender<W: AsyncWrite + Send + Unpin + 'static> {
-    /// None when it has been dropped.
-    write: Option<W>,
+    /// The stream, and where it is given in the end; none when it has been.
+    open: Option<(W, oneshot::Sender<W>)>,
     /// All frames so far have been sent to their ends.
     whole: bool,
     peer: Arc<str>,
-    /// Where the end of the stream is sent.
-    runtime: Handle,
 }
 
 #[async_trait]
@@ -70,7 +80,7 @@ impl<W: AsyncWrite + Send + Unpin + 'static> LinkSender for FrameSender<W> {
             let message = format!("a frame of {} bytes, above {FRAME_BYTES_MAX}", frame.len());
             return Err(Error::internal(message));
         }
-        let Some(write) = self.write.as_mut().filter(|_| self.whole) else {
+        let Some((write, _)) = self.open.as_mut().filter(|_| self.whole) else {
             return Err(broken(&self.peer, "a frame was not sent to its end"));
         };
         self.whole = false;
@@ -89,12 +99,8 @@ impl<W: AsyncWrite + Send + Unpin + 'static> LinkSender for FrameSender<W> {
 
 impl<W: AsyncWrite + Send + Unpin + 'static> Drop for FrameSender<W> {
     fn drop(&mut self) {
-        if let Some(mut write) = self.write.take() {
-            let _inside = self.runtime.enter();
-            machine::spawn(async move {
-                // If it cannot be sent, the other end has found out or will.
-                let _ = machine::timeout(FAREWELL, write.shutdown()).await;
-            });
+        if let Some((write, end)) = self.open.take() {
+            let _ = end.send(write);
         }
     }
 }

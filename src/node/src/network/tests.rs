@@ -101,6 +101,13 @@ async fn one_direction_may_end_before_the_other() {
 }
 
 #[tokio::test]
+async fn a_link_may_be_dropped_anywhere() {
+    let (one, mut other) = linked(&guarded()).await;
+    std::thread::spawn(move || drop(one)).join().unwrap();
+    assert_eq!(other.receiver.receive().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn a_link_whose_other_end_is_gone_is_broken() {
     let (one, other) = linked(&guarded()).await;
     drop(other);
