@@ -14,6 +14,7 @@ pub mod engine;
 mod locks;
 mod memory;
 mod metrics;
+pub mod network;
 mod ownership;
 mod pool;
 mod scan;

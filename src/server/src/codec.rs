@@ -8,23 +8,35 @@
 
 mod frequent;
 
+use crate::stream::ClientStream;
 use bytes::{Buf, BytesMut};
-use pgwire::api::{ClientInfo, PgWireConnectionState};
+use pgwire::api::{ClientInfo, DefaultClient, PgWireConnectionState};
 use pgwire::error::PgWireError;
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
-use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec};
+use pgwire::tokio::server::PgWireMessageServerCodec;
+use std::net::SocketAddr;
 use tidemark_common::{Error, Result, SqlState};
-use tokio_util::codec::{Decoder, Encoder, Framed};
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts};
 
 /// Stands for a statement that was not UTF-8: a message's texts end at their first zero byte, so
 /// none of them has one.
 const INVALID: &str = "\0";
 
 /// A client's connection, message by message.
-pub type Wire = Framed<MaybeTls, Codec>;
+pub type Wire = Framed<ClientStream, Codec>;
 
 /// See the module.
 pub struct Codec(pub PgWireMessageServerCodec<()>);
+
+/// The connection of a client at this address, of whose first message `begin` was read already.
+pub fn wire(stream: ClientStream, client: SocketAddr, begin: BytesMut) -> Wire {
+    let mut client = DefaultClient::new(client, stream.is_encrypted());
+    client.set_state(PgWireConnectionState::AwaitingStartup);
+    let codec = Codec(PgWireMessageServerCodec::new(client));
+    let mut parts = FramedParts::new::<PgWireBackendMessage>(stream, codec);
+    parts.read_buf = begin;
+    Framed::from_parts(parts)
+}
 
 /// `22021` for a statement that was not UTF-8.
 pub fn check(text: &str) -> Result<()> {

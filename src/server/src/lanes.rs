@@ -50,15 +50,22 @@ impl Lanes {
     {
         // From one event loop to another.
         let socket = socket.into_std()?;
+        self.run(async move {
+            match TcpStream::from_std(socket) {
+                Ok(socket) => serve(socket).await,
+                Err(e) => tracing::warn!(error = %e, "a connection could not be accepted"),
+            }
+        })
+    }
+
+    /// Runs a session on the lane with the fewest others.
+    pub fn run(&self, session: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let lane = self.0.iter().min_by_key(|lane| lane.connections.bytes());
         let lane = lane.ok_or_else(|| io::Error::other("there is no lane"))?;
         let counted = lane.connections.hold(1);
         lane.handle.spawn(async move {
             let _counted = counted;
-            match TcpStream::from_std(socket) {
-                Ok(socket) => serve(socket).await,
-                Err(e) => tracing::warn!(error = %e, "a connection could not be accepted"),
-            }
+            session.await;
         });
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The door: PostgreSQL's protocol, sessions, users, DDL, HTTP, and the start of the node.
 //!
 //! [`protocol`] turns messages into statements and results into messages, [`session`] runs
-//! statements, [`lanes`] are their threads, [`auth`] and [`tls`] know who comes in, [`ddl`],
-//! [`create_as`] and [`show`] are what statements do beside queries and writes, which are the query
-//! crate's. Everything below is the engine's.
+//! statements, [`lanes`] are their threads, [`stream`] and [`forward`] the ways they come,
+//! [`auth`] and [`tls`] know who comes in, [`ddl`], [`create_as`] and [`show`] are what statements
+//! do beside queries and writes, which are the query crate's. Everything below is the engine's.
 
 // Not a part of what is simulated.
 #![allow(clippy::disallowed_methods)]
@@ -14,6 +14,7 @@ pub mod codec;
 pub mod create_as;
 pub mod ddl;
 pub mod formats;
+pub mod forward;
 pub mod http;
 pub mod lanes;
 pub mod memory;
@@ -21,6 +22,7 @@ pub mod prepared;
 pub mod protocol;
 pub mod session;
 pub mod show;
+pub mod stream;
 pub mod tls;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use clap::Parser;
-use futures::FutureExt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::{Error, ErrorKind, Result};
@@ -131,8 +131,8 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     };
     let engine = tokio::select! {
         engine = Engine::open_with(&config, services) => engine?,
-        () = accept(&sql, |socket| {
-            tokio::spawn(protocol::turn_away(socket, tls.clone()));
+        () = accept(&sql, |socket, client| {
+            tokio::spawn(protocol::turn_away(socket, client, tls.clone()));
             Ok(())
         }) => return Ok(()),
         _ = terminate.recv() => return Ok(()),
@@ -165,9 +165,11 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
         eprintln!("  password  {password}  (of root; it is shown this once)\n");
     }
     tokio::select! {
-        () = accept(&sql, |socket| {
+        () = accept(&sql, |socket, client| {
             let server = server.clone();
-            lanes.give(socket, |socket| session(server, socket))
+            lanes.give(socket, move |socket| {
+                protocol::counted(&server, protocol::serve(server.clone(), socket, client))
+            })
         }) => {}
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
         _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
@@ -231,20 +233,15 @@ fn reachable(address: &str) -> (&str, &str) {
     }
 }
 
-/// A session, whose memory counts until it ends.
-fn session(server: Arc<Server>, socket: TcpStream) -> impl Future<Output = ()> + Send + 'static {
-    let session = protocol::serve(server.clone(), socket);
-    let bytes = std::mem::size_of_val(&session) + protocol::BESIDE_BYTES;
-    let held = server.sessions.hold(bytes as u64);
-    session.map(move |()| drop(held))
-}
-
 /// Hands the clients that come to `give`, for ever.
-async fn accept(listener: &TcpListener, give: impl Fn(TcpStream) -> std::io::Result<()>) {
+async fn accept(
+    listener: &TcpListener,
+    give: impl Fn(TcpStream, SocketAddr) -> std::io::Result<()>,
+) {
     loop {
-        let given = listener.accept().await.and_then(|(socket, _)| {
+        let given = listener.accept().await.and_then(|(socket, client)| {
             let _ = socket.set_nodelay(true);
-            give(socket)
+            give(socket, client)
         });
         if let Err(e) = given {
             // Out of file descriptors: wait for some client to leave.

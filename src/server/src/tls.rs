@@ -23,6 +23,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients of HTTP that are waited for at a time.
 const WAITING_MAX: usize = 64;
 
+/// What clients of SQL who begin with TLS, unasked, say that they mean.
+pub const SQL_PROTOCOL: &[u8] = b"postgresql";
+
 /// What both doors speak TLS with.
 pub struct Tls {
     cert: String,
@@ -107,7 +110,7 @@ fn acceptors(cert: &str, key: &str, client_ca: &str) -> Result<Acceptors> {
         TlsAcceptor::from(Arc::new(config))
     };
     Ok(Acceptors {
-        sql: speaking(b"postgresql"),
+        sql: speaking(SQL_PROTOCOL),
         http: speaking(b"http/1.1"),
     })
 }

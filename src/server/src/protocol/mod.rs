@@ -26,6 +26,7 @@ use crate::Server;
 use crate::codec::Wire;
 use crate::formats::Formats;
 use crate::session::Session;
+use crate::stream::Arrival;
 use crate::tls::Tls;
 use arrow::array::RecordBatch;
 use bytes::BytesMut;
@@ -39,6 +40,7 @@ use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use portals::Portals;
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -399,16 +401,14 @@ impl Drop for Left<'_> {
 }
 
 /// Serves a client until it leaves.
-pub async fn serve(server: Arc<Server>, socket: TcpStream) {
-    let peer = socket.peer_addr().ok();
-    let Some((wire, first)) =
-        startup::arrive(socket, server.tls.as_deref(), startup::STARTUP_TIMEOUT).await
-    else {
+pub async fn serve(server: Arc<Server>, stream: impl Arrival, client: SocketAddr) {
+    let (tls, timeout) = (server.tls.as_deref(), startup::STARTUP_TIMEOUT);
+    let Some((wire, first)) = startup::arrive(stream, client, tls, timeout).await else {
         return;
     };
     if let Some(mut connection) = startup::greet(server.clone(), wire, first).await {
         let pid = connection.session.pid();
-        tracing::debug!(pid, ?peer, "client connected");
+        tracing::debug!(pid, %client, "client connected");
         // Also a panic ends in the list of clients being right.
         let _left = Left {
             server: &server,
@@ -419,10 +419,20 @@ pub async fn serve(server: Arc<Server>, socket: TcpStream) {
     }
 }
 
+/// A session, whose memory counts until it ends.
+pub fn counted<F: Future<Output = ()>>(
+    server: &Server,
+    session: F,
+) -> impl Future<Output = ()> + use<F> {
+    let bytes = std::mem::size_of_val(&session) + BESIDE_BYTES;
+    let held = server.sessions.hold(bytes as u64);
+    session.map(move |()| drop(held))
+}
+
 /// Tells a client that comes before the node is open to come again.
-pub async fn turn_away(socket: TcpStream, tls: Option<Arc<Tls>>) {
+pub async fn turn_away(socket: TcpStream, client: SocketAddr, tls: Option<Arc<Tls>>) {
     if let Some((wire, PgWireFrontendMessage::Startup(_))) =
-        startup::arrive(socket, tls.as_deref(), startup::STARTUP_TIMEOUT).await
+        startup::arrive(socket, client, tls.as_deref(), startup::STARTUP_TIMEOUT).await
     {
         let starting = "the database system is starting up";
         startup::refuse(wire, &Error::unavailable(SqlState("57P03"), starting)).await;

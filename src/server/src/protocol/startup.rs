@@ -9,9 +9,11 @@
 use super::interrupts::{Interrupts, Limits};
 use super::{Connection, FAREWELL, Line, error};
 use crate::Server;
-use crate::codec::{self, Codec, Wire};
+use crate::codec::{self, Wire};
 use crate::session::Session;
-use crate::tls::Tls;
+use crate::stream::{Arrival, ClientStream};
+use crate::tls::{SQL_PROTOCOL, Tls};
+use bytes::BytesMut;
 use futures::{SinkExt, StreamExt};
 use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
@@ -20,6 +22,7 @@ use pgwire::messages::startup::{
 };
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Error, SqlState};
@@ -27,7 +30,6 @@ use tidemark_query::asker::Voice;
 use tidemark_query::notifications::mailbox;
 use tidemark_query::settings::ROLE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// How long a client may take to say who it is.
@@ -39,37 +41,51 @@ const TLS_BEGINS: u8 = 0x16;
 const WANTS_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 const WANTS_GSS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
-/// A connection whose first message begins as one may. Requests for encryption that is not offered
-/// are answered here; `None` if the client has left, or what it sends is no message.
-async fn begun(mut socket: TcpStream, offers_tls: bool) -> Option<TcpStream> {
+/// Answers requests for encryption: the client's stream, and what was read of its first message
+/// without any. `None` if the client has left, or what it sends is no message.
+async fn negotiate<S: Arrival>(
+    mut stream: S,
+    tls: Option<&Tls>,
+) -> Option<(ClientStream, BytesMut)> {
+    if stream.peek_first().await.ok()?? == TLS_BEGINS {
+        let session = tls?.sql().accept(stream).await.ok()?;
+        // Who has not asked is told by this that a client of SQL is meant.
+        let agreed = session.get_ref().1.alpn_protocol() == Some(SQL_PROTOCOL);
+        return agreed.then(|| (S::encrypted(session), BytesMut::new()));
+    }
     loop {
         let mut begin = [0; 8];
-        let seen = socket.peek(&mut begin).await.ok()?;
-        let [length @ .., _, _, _, _] = begin;
-        if seen >= length.len() && begin[0] != TLS_BEGINS && !codec::is_startup_length(length) {
-            // Closing over what was not read would reset the connection.
-            let _ = socket.try_read(&mut begin);
+        let (length, code) = begin.split_at_mut(4);
+        stream.read_exact(length).await.ok()?;
+        if !codec::is_startup_length([length[0], length[1], length[2], length[3]]) {
             return None;
         }
-        if begin != WANTS_GSS && (offers_tls || begin != WANTS_TLS) {
-            return Some(socket);
+        stream.read_exact(code).await.ok()?;
+        let answer = match (begin, tls) {
+            (WANTS_TLS, Some(_)) => b"S",
+            (WANTS_TLS | WANTS_GSS, _) => b"N",
+            _ => return Some((stream.plain(), BytesMut::from(&begin[..]))),
+        };
+        stream.write_all(answer).await.ok()?;
+        stream.flush().await.ok()?;
+        if let (WANTS_TLS, Some(tls)) = (begin, tls) {
+            let session = tls.sql().accept(stream).await.ok()?;
+            return Some((S::encrypted(session), BytesMut::new()));
         }
-        socket.read_exact(&mut begin).await.ok()?;
-        socket.write_all(b"N").await.ok()?;
     }
 }
 
 /// Negotiates with a new connection and reads its first message; `None` if it has none within the
 /// timeout, is gone, or was sent away because that is no message.
-pub async fn arrive(
-    socket: TcpStream,
+pub async fn arrive<S: Arrival>(
+    stream: S,
+    client: SocketAddr,
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Option<(Wire, PgWireFrontendMessage)> {
     let first = async {
-        let socket = begun(socket, tls.is_some()).await?;
-        let framed = pgwire::tokio::server::negotiate_tls::<()>(socket, tls.map(Tls::sql)).await;
-        let mut wire = framed.ok()??.map_codec(Codec);
+        let (stream, begin) = negotiate(stream, tls).await?;
+        let mut wire = codec::wire(stream, client, begin);
         match wire.next().await? {
             Ok(first) => Some((wire, first)),
             Err(error) => {
@@ -291,7 +307,10 @@ async fn welcome(wire: &mut Wire, session: &Session, pid: i32, key: i32) -> std:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use std::net::{Ipv4Addr, SocketAddrV4};
+    use tokio::net::{TcpListener, TcpStream};
+
+    const CLIENT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 1));
 
     /// A client and the socket that it arrives on.
     async fn pair() -> (TcpStream, TcpStream) {
@@ -305,14 +324,14 @@ mod tests {
     async fn who_does_not_finish_negotiating_is_left() {
         let timeout = Duration::from_millis(100);
         let (_silent, socket) = pair().await;
-        assert!(arrive(socket, None, timeout).await.is_none());
+        assert!(arrive(socket, CLIENT, None, timeout).await.is_none());
         let (mut client, socket) = pair().await;
         // An SSLRequest, and nothing after it.
         client
             .write_all(&[0, 0, 0, 8, 4, 210, 22, 47])
             .await
             .unwrap();
-        assert!(arrive(socket, None, timeout).await.is_none());
+        assert!(arrive(socket, CLIENT, None, timeout).await.is_none());
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"N");
@@ -327,7 +346,11 @@ mod tests {
     async fn answer_to(sent: &[u8]) -> String {
         let (mut client, socket) = pair().await;
         client.write_all(sent).await.unwrap();
-        assert!(arrive(socket, None, STARTUP_TIMEOUT).await.is_none());
+        assert!(
+            arrive(socket, CLIENT, None, STARTUP_TIMEOUT)
+                .await
+                .is_none()
+        );
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer).into_owned()
@@ -387,7 +410,7 @@ mod tests {
     #[tokio::test]
     async fn who_comes_too_early_is_told() {
         let (mut client, socket) = pair().await;
-        tokio::spawn(crate::protocol::turn_away(socket, None));
+        tokio::spawn(crate::protocol::turn_away(socket, CLIENT, None));
         let mut hello = vec![0, 0, 0, 0, 0, 3, 0, 0];
         hello.extend(b"user\0root\0database\0dev\0\0");
         hello[3] = hello.len() as u8;

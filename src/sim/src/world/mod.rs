@@ -1,16 +1,17 @@
 //! A whole system in one thread, from one seed, on virtual time: the real engine on a machine, a
-//! disk, a store and a broker that are made of memory and fail as the real ones do.
+//! disk, a store, a broker and a network that are made of memory and fail as the real ones do.
 //!
-//! [`run`](run::run) is one seed. [`scheduler`] is the machine; [`disk`], [`store`] and [`broker`]
-//! are what outlives a process; [`server`] is the engine as its clients see it, [`clients`] are
-//! those, and hold all that they are told against [`queries`], which computes every view by itself;
-//! [`witness`] holds it against what was told earlier, and to others.
+//! [`run`](run::run) is one seed. [`scheduler`] is the machine; [`disk`], [`store`], [`broker`] and
+//! [`network`] are what outlives a process; [`server`] is the engine as its clients see it,
+//! [`clients`] are those, and hold all that they are told against [`queries`], which computes every
+//! view by itself; [`witness`] holds it against what was told earlier, and to others.
 
 pub mod alive;
 pub mod broker;
 pub mod clients;
 pub mod dice;
 pub mod disk;
+pub mod network;
 pub mod queries;
 pub mod run;
 pub mod scheduler;
