@@ -228,6 +228,9 @@ impl Engine {
     /// Pins the newest epoch at which these relations can be read together; waits until that is
     /// `at_least`.
     pub async fn pin_when(&self, relations: &[RelationId], at_least: Epoch) -> Result<Pin> {
+        if !self.node.membership.is_sure() {
+            self.node.membership.sure().await?;
+        }
         self.node.readers.pin_when(relations, at_least).await
     }
 
@@ -298,6 +301,9 @@ impl Engine {
     /// nothing has to be waited for. It is not pinned: whoever reads it at once gets its rows, or
     /// `72000`.
     pub fn answer_now(&self, relation: RelationId, at_least: Epoch) -> Option<Answer> {
+        if !self.node.membership.is_sure() {
+            return None;
+        }
         let now = self.node.readers.readable_now(relation, at_least)?;
         self.answer_as_of(relation, now, true).ok()
     }

@@ -11,16 +11,23 @@ use clap::Parser;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tidemark_common::config::Config;
+use tidemark_common::network::Link;
 use tidemark_common::{Error, ErrorKind, Result};
+use tidemark_node::cluster::Doorway;
+use tidemark_node::network::{RealNetwork, Secret};
 use tidemark_node::{CatalogChange, Engine, Services, StoreHealth};
 use tidemark_plan::{ROOT, Role};
 use tidemark_server::cli::Cli;
 use tidemark_server::http::Slot;
 use tidemark_server::lanes::Lanes;
 use tidemark_server::tls::{Tls, TlsListener};
-use tidemark_server::{Server, auth, http, protocol};
+use tidemark_server::{Server, auth, forward, http, protocol};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// The environment variable with the cluster secret itself.
+const CLUSTER_SECRET: &str = "TIDEMARK_CLUSTER_SECRET";
 
 fn main() {
     let start = Cli::parse().into_start();
@@ -125,14 +132,18 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let started = std::time::Instant::now();
+    let doorway = Doorway::default();
     let services = Services {
         health: store,
+        network: Some(Arc::new(RealNetwork::new(cluster_secret(&config)?)?)),
+        doorway: doorway.clone(),
         ..Services::default()
     };
+    // Until this node leads, whoever comes is passed on to the one that does.
     let engine = tokio::select! {
         engine = Engine::open_with(&config, services) => engine?,
         () = accept(&sql, |socket, client| {
-            tokio::spawn(protocol::turn_away(socket, client, tls.clone()));
+            tokio::spawn(pass_on(socket, client, doorway.clone(), tls.clone()));
             Ok(())
         }) => return Ok(()),
         _ = terminate.recv() => return Ok(()),
@@ -164,6 +175,7 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     if let Some(password) = password {
         eprintln!("  password  {password}  (of root; it is shown this once)\n");
     }
+    tokio::spawn(serve_passed_on(doorway.handed_on(), server.clone()));
     tokio::select! {
         () = accept(&sql, |socket, client| {
             let server = server.clone();
@@ -177,6 +189,34 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
     engine.shutdown().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The secret that the nodes of the cluster share, if there is one.
+fn cluster_secret(config: &Config) -> Result<Option<Secret>> {
+    match std::env::var(CLUSTER_SECRET) {
+        Ok(secret) if !secret.is_empty() => Secret::new(secret.as_bytes()).map(Some),
+        _ if config.cluster_secret_file.is_empty() => Ok(None),
+        _ => Secret::read(&config.cluster_secret_file).map(Some),
+    }
+}
+
+/// Passes a client on to the node that leads, if that is another one.
+async fn pass_on(socket: TcpStream, client: SocketAddr, doorway: Doorway, tls: Option<Arc<Tls>>) {
+    match doorway.to_leader().await {
+        Some(Ok(link)) => forward::to_leader(socket, client, link).await,
+        Some(Err(error)) => {
+            tracing::debug!(%client, %error, "a client is turned away");
+            protocol::turn_away(socket, client, tls).await;
+        }
+        None => protocol::turn_away(socket, client, tls).await,
+    }
+}
+
+/// Serves the clients whom other nodes pass on.
+async fn serve_passed_on(mut links: mpsc::Receiver<Link>, server: Arc<Server>) {
+    while let Some(link) = links.recv().await {
+        tokio::spawn(forward::serve(server.clone(), link));
+    }
 }
 
 /// Gives `root` a password that nobody guesses, and lets it log in, if it has none that it comes in

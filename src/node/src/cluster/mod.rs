@@ -204,6 +204,13 @@ impl Membership {
         self.shared.is_sure()
     }
 
+    /// Waits until that is so.
+    ///
+    /// Errors: `57P03` if it does not come true.
+    pub async fn sure(&self) -> Result<()> {
+        self.shared.sure().await
+    }
+
     /// Hands the lead to another member, if there is one, and takes part no more.
     pub async fn leave(&self) -> Result<()> {
         self.ask(Call::Leave).await

@@ -3,13 +3,14 @@
 use super::links::Sending;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidemark_common::mailbox::Sender;
-use tidemark_common::{Error, Result, machine};
+use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::raft::{Addresses, MemberId, Members, PROMISE, Turn, not_leading};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What a node is in its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +91,17 @@ pub(super) struct Told {
     pub progress: BTreeMap<MemberId, (u64, bool)>,
 }
 
+/// How long a read waits for a majority.
+const SURE_PATIENCE: Duration = Duration::from_secs(5);
+
+fn not_sure() -> Error {
+    Error::unavailable(
+        SqlState("57P03"),
+        "this node does not reach the majority of its cluster: what it knows may be old",
+    )
+    .with_hint("Connect to another node.")
+}
+
 /// Is told what is wrong while the log cannot grow.
 pub(super) type Trouble = Box<dyn Fn(Option<Error>) + Send + Sync>;
 
@@ -104,6 +116,8 @@ pub(super) struct Shared {
     told: watch::Sender<Told>,
     /// Nobody else leads before this time.
     sure_until: Mutex<Option<Instant>>,
+    /// It has.
+    assured: Notify,
     /// There is nobody else.
     alone: AtomicBool,
     turns: Mutex<Option<Sender<Turn>>>,
@@ -124,6 +138,7 @@ impl Shared {
             cluster: Mutex::new(cluster),
             told: watch::Sender::default(),
             sure_until: Mutex::default(),
+            assured: Notify::new(),
             alone: AtomicBool::new(false),
             turns: Mutex::default(),
             sending: Mutex::default(),
@@ -174,6 +189,25 @@ impl Shared {
     /// A majority has promised at that time not to elect another for a while.
     pub fn promised(&self, at: Instant) {
         *self.sure_until.lock() = Some(at + PROMISE);
+        self.assured.notify_waiters();
+    }
+
+    /// Waits until it is sure that nobody else leads.
+    pub async fn sure(&self) -> Result<()> {
+        let late = machine::sleep(SURE_PATIENCE);
+        let mut late = pin!(late);
+        loop {
+            let mut assured = pin!(self.assured.notified());
+            assured.as_mut().enable();
+            if self.is_sure() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = assured => {}
+                () = &mut late => return Err(not_sure()),
+            }
+        }
     }
 
     pub fn is_sure(&self) -> bool {
