@@ -31,6 +31,9 @@ struct Arguments {
     /// How many.
     #[arg(long, default_value_t = 100)]
     count: u64,
+    /// Nodes of the server; without it the seed says how many.
+    #[arg(long)]
+    nodes: Option<u64>,
     /// Tells what happens.
     #[arg(long)]
     trace: bool,
@@ -61,12 +64,12 @@ impl FormatTime for VirtualTime {
 }
 
 /// Runs a seed in a thread of its own, whose hash maps are the same in each run.
-fn alone(seed: u64) -> Outcome {
+fn alone(seed: u64, nodes: Option<u64>) -> Outcome {
     let (done, outcome) = mpsc::channel();
     let thread = std::thread::Builder::new()
         .name(format!("seed {seed}"))
         .stack_size(tidemark_common::STACK_BYTES)
-        .spawn(move || done.send(run(seed)));
+        .spawn(move || done.send(run(seed, nodes)));
     if let Err(e) = thread {
         panic!("no thread: {e}");
     }
@@ -80,25 +83,29 @@ fn alone(seed: u64) -> Outcome {
     }
 }
 
-fn one(seed: u64) -> bool {
+fn one(seed: u64, forced: Option<u64>) -> bool {
     let Outcome {
         wrong,
+        nodes,
         print,
         turns,
         checked,
         starts,
-    } = alone(seed);
+    } = alone(seed, forced);
     match wrong {
         None => {
             println!(
-                "seed {seed}: well ({starts} starts, {checked} answers, {turns} turns, {print:x})"
+                "seed {seed}: well ({nodes} nodes, {starts} starts, {checked} answers, {turns} \
+                 turns, {print:x})"
             );
             true
         }
         Some(wrong) => {
+            let nodes = forced.map(|nodes| format!(" --nodes {nodes}"));
+            let nodes = nodes.unwrap_or_default();
             println!(
                 "seed {seed}: WRONG: {wrong}\n  again: cargo run --release -p tidemark-sim --bin \
-                 simulate -- --seed {seed} --trace"
+                 simulate -- --seed {seed}{nodes} --trace"
             );
             false
         }
@@ -116,6 +123,9 @@ fn many(arguments: &Arguments) -> std::io::Result<usize> {
             let Some(seed) = seeds.next() else { break };
             let mut command = Command::new(&program);
             command.args(["--seed", &seed.to_string()]);
+            if let Some(nodes) = arguments.nodes {
+                command.args(["--nodes", &nodes.to_string()]);
+            }
             running.push_back(command.spawn()?);
         }
         let Some(mut process) = running.pop_front() else {
@@ -134,7 +144,7 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let all_well = match arguments.seed {
-        Some(seed) => one(seed),
+        Some(seed) => one(seed, arguments.nodes),
         None => match many(&arguments) {
             Ok(failed) => {
                 println!("{} seeds, {failed} failed", arguments.count);

@@ -3,8 +3,9 @@
 
 use super::broker::{Record, SimBroker};
 use super::dice::Dice;
+use super::node::Told;
 use super::queries::{BASES, Bag, Contents, Feed, Row, VIEWS, View, answers, view};
-use super::server::{Reading, Server, Told};
+use super::server::{Reading, Server};
 use super::witness::History;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};

@@ -64,6 +64,8 @@ struct Inner {
     ready: Vec<Number>,
     spawned: Vec<(Number, Arc<Process>, Body)>,
     exits: Vec<(u64, i32)>,
+    /// Processes that are paused, each with those of it that could go on.
+    paused: BTreeMap<u64, Vec<Number>>,
     /// A process was killed, and its tasks are still there.
     killed: bool,
     panics: Vec<String>,
@@ -149,6 +151,19 @@ impl Process {
     pub fn kill(&self) {
         self.alive.kill();
         self.shared.inner.lock().killed = true;
+    }
+
+    /// `kill -STOP`: nothing of it runs, and its timers ring in vain.
+    pub fn pause(&self) {
+        let paused = &mut self.shared.inner.lock().paused;
+        paused.entry(self.number).or_default();
+    }
+
+    /// `kill -CONT`: it goes on where it stands, and finds that time has passed.
+    pub fn resume(&self) {
+        let inner = &mut *self.shared.inner.lock();
+        let waiting = inner.paused.remove(&self.number);
+        inner.ready.extend(waiting.into_iter().flatten());
     }
 
     /// Runs a task in this process. Without an answer the process has died, or the task.
@@ -433,6 +448,17 @@ impl Scheduler {
         if !item.process.alive.is_alive() {
             return abandon(item);
         }
+        if let Some(waiting) = self
+            .shared
+            .inner
+            .lock()
+            .paused
+            .get_mut(&item.process.number)
+        {
+            waiting.push(number);
+            self.items.insert(number, item);
+            return;
+        }
         self.note(number);
         // Woken from now on, it runs once more.
         item.waker = waker_of(&self.shared, number);
@@ -537,6 +563,7 @@ fn abandon(item: Item) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidemark_common::disk::LocalDisk;
     use tidemark_common::mailbox::{Empty, mailbox};
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -595,6 +622,42 @@ mod tests {
         let mut sorted = first.unwrap();
         sorted.sort();
         assert_eq!(sorted, (0..30).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_paused_process_goes_on_where_it_stands() {
+        let mut scheduler = Scheduler::new(Dice::new(1), 0);
+        let root = scheduler.root().clone();
+        let process = root.start(1, Alive::default(), Arc::new(LocalDisk), 0);
+        let (seen, counter) = (Arc::new(Mutex::new(0)), process.clone());
+        let counted = seen.clone();
+        let result = scheduler.run(
+            async move {
+                drop(counter.run(async move {
+                    loop {
+                        machine::sleep(Duration::from_secs(1)).await;
+                        *counted.lock() += 1;
+                    }
+                }));
+                let mut counts = Vec::new();
+                for pauses in [false, true, false, true] {
+                    match pauses {
+                        true => process.pause(),
+                        false => process.resume(),
+                    }
+                    machine::sleep(HOUR + Duration::from_millis(1)).await;
+                    counts.push(*seen.lock());
+                }
+                process.kill();
+                process.resume();
+                machine::sleep(HOUR).await;
+                counts.push(*seen.lock());
+                counts
+            },
+            100_000,
+        );
+        // The one that rang meanwhile counts.
+        assert_eq!(result, Ok(vec![3600, 3600, 7201, 7201, 7201]));
     }
 
     #[test]

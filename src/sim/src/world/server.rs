@@ -1,56 +1,36 @@
-//! A server of the simulation as its clients see it: it may be down, it may die while it is asked,
-//! and then nobody knows what came of the question.
+//! The server of the simulation as its clients see it, of one node or several: it may be down, it
+//! may die while it is asked, and then nobody knows what came of the question. Where two nodes hold
+//! themselves for the one that leads, a client may come to either.
 
-use super::alive::Alive;
-use super::broker::{SimBroker, SimConnectors};
-use super::disk::SimDisk;
+use super::broker::SimBroker;
+use super::dice::Dice;
+use super::node::{Node, Opened, Outside, Told, ended};
 use super::queries::{Bag, Contents, Row};
-use super::scheduler::Process;
-use super::store::SimStore;
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tidemark_common::config::Config;
 use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, SqlState, machine};
 use tidemark_control::protocol::Positions;
 use tidemark_node::engine::Creation;
-use tidemark_node::{Engine, NewKeys, Services, Writer};
+use tidemark_node::{Engine, NewKeys, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
-use tidemark_state::checkpoint::CheckpointStore;
 use tidemark_state::manifest::Manifest;
 
-/// What outlives the server's processes, and the process that there is now.
+/// Of a thousand questions so many come to a node that leads no more, if there is one.
+const STRAY: u64 = 300;
+
+/// See the module.
 pub struct Server {
-    root: Arc<Process>,
-    /// Its disk.
-    pub disk: SimDisk,
-    /// Its checkpoint store.
-    pub store: SimStore,
-    /// Its broker.
+    /// Its nodes; the engine is open in one of them.
+    pub nodes: Vec<Node>,
+    /// What they share.
+    pub outside: Outside,
+    /// Their broker.
     pub broker: SimBroker,
+    dice: Dice,
     functions: Functions,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    last: u64,
-    process: Option<Arc<Process>>,
-    engine: Option<Engine>,
-}
-
-/// What a client is told.
-#[derive(Debug)]
-pub enum Told<T> {
-    /// An answer.
-    Answer(T),
-    /// An error.
-    Refused(Error),
-    /// Nothing: the connection broke, or there was none.
-    Lost,
 }
 
 /// What was read at one epoch.
@@ -67,103 +47,46 @@ pub struct Reading {
 
 impl Server {
     /// None has been started.
-    pub fn new(
-        root: Arc<Process>,
-        disk: SimDisk,
-        store: SimStore,
-        broker: SimBroker,
-    ) -> Arc<Server> {
+    pub fn new(outside: Outside, nodes: Vec<Node>, dice: Dice) -> Arc<Server> {
         Arc::new(Server {
-            root,
-            disk,
-            store,
-            broker,
+            nodes,
+            broker: outside.broker.clone(),
+            outside,
+            dice,
             functions: Functions {
                 scalar: tidemark_operator::functions::all(),
             },
-            state: Mutex::default(),
         })
     }
 
-    /// Starts a process and waits until it is open, or has died.
-    ///
-    /// Errors: what it said before it gave up.
-    pub async fn start(&self, config: &Config, wall: i64) -> Told<()> {
-        let alive = Alive::default();
-        let (connectors, store) = (
-            SimConnectors {
-                broker: self.broker.clone(),
-                alive: alive.clone(),
-            },
-            CheckpointStore::over("sim://store", self.store.open(alive.clone())),
-        );
-        let process = {
-            let mut state = self.state.lock();
-            state.last += 1;
-            let disk = self.disk.open(alive.clone());
-            let process = self.root.start(state.last, alive, disk, wall);
-            state.process = Some(process.clone());
-            // One that ended by itself has left its engine, which must not answer in this process.
-            state.engine = None;
-            process
-        };
-        let config = config.clone();
-        let opened = process.run(async move {
-            let services = Services {
-                store: Some(store),
-                health: Arc::default(),
-                connectors: Arc::new(connectors),
-                ..Services::default()
-            };
-            Engine::open_with(&config, services).await
-        });
-        match opened.await {
-            Ok(Ok(engine)) => {
-                let mut state = self.state.lock();
-                if process.alive.is_alive() {
-                    state.engine = Some(engine);
-                }
-                Told::Answer(())
-            }
-            Ok(Err(error)) => {
-                process.kill();
-                Told::Refused(error)
-            }
-            Err(_) => Told::Lost,
-        }
-    }
-
-    /// `kill -9`.
-    pub fn kill(&self) {
-        let mut state = self.state.lock();
-        state.engine = None;
-        if let Some(process) = state.process.take() {
-            process.kill();
-        }
+    /// Whether it is a group of nodes.
+    pub fn is_group(&self) -> bool {
+        self.nodes.len() > 1
     }
 
     /// Whether it answers.
     pub fn is_open(&self) -> bool {
-        let state = self.state.lock();
-        let alive = |process: &Arc<Process>| process.alive.is_alive();
-        state.engine.is_some() && state.process.as_ref().is_some_and(alive)
+        self.nodes.iter().any(Node::is_open)
     }
 
-    /// Stops in order; nobody is let in meanwhile.
-    pub async fn shutdown(&self) -> Told<()> {
-        let asked = {
-            let mut state = self.state.lock();
-            let Some((process, engine)) = state.process.clone().zip(state.engine.take()) else {
-                return Told::Lost;
-            };
-            process.run(async move { engine.shutdown().await })
-        };
-        let told = asked.await;
-        self.kill();
-        match told {
-            Ok(Ok(())) => Told::Answer(()),
-            Ok(Err(error)) => Told::Refused(error),
-            Err(_) => Told::Lost,
+    /// The node that answers, the newest if several do.
+    pub fn leader(&self) -> Option<&Node> {
+        let open = self.nodes.iter().filter(|node| node.is_open());
+        open.max_by_key(|node| node.opened().map(|opened| opened.order))
+    }
+
+    /// Whom a client asks. Of one whose process has just ended it hears nothing.
+    fn asked(&self) -> Option<Opened> {
+        if !self.is_group() {
+            return self.nodes[0].opened();
+        }
+        let open = self.nodes.iter().filter(|node| node.is_open());
+        let mut open: Vec<Opened> = open.filter_map(Node::opened).collect();
+        open.sort_by_key(|opened| opened.order);
+        let newest = open.pop();
+        match !open.is_empty() && self.dice.chance(STRAY) {
+            true => Some(self.dice.pick(&open)),
+            false => newest,
         }
     }
 
@@ -173,19 +96,20 @@ impl Server {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let asked = {
-            let state = self.state.lock();
-            let Some((process, engine)) = state.process.as_ref().zip(state.engine.clone()) else {
-                return Told::Lost;
-            };
-            process.run(question(engine))
+        let Some(opened) = self.asked() else {
+            return Told::Lost;
         };
-        match asked.await {
-            Ok(Ok(answer)) => Told::Answer(answer),
-            // What is said by a server that goes down tells nothing of what was asked.
-            Ok(Err(error)) if error.state() == SqlState("57P01") => Told::Lost,
-            Ok(Err(error)) => Told::Refused(error),
-            Err(_) => Told::Lost,
+        let process = opened.process.clone();
+        match opened.ask(question).await {
+            // What is said by a server that goes down tells nothing of what was asked. In a group
+            // it may be decided when the next node leads, and not before.
+            Told::Refused(error) if error.state() == SqlState::ADMIN_SHUTDOWN => {
+                if self.is_group() && !ended(&process).await {
+                    return Told::Refused(Error::internal("a node that said so does not end"));
+                }
+                Told::Lost
+            }
+            told => told,
         }
     }
 }
@@ -332,12 +256,13 @@ impl Server {
 
     /// What the newest manifest in the store names and the store does not have.
     pub fn missing(&self) -> Result<Vec<String>> {
-        let names = self.store.names();
+        let store = &self.outside.store;
+        let names = store.names();
         let newest = names.iter().filter(|name| name.starts_with("manifests/"));
         let Some(path) = newest.max() else {
             return Ok(Vec::new());
         };
-        let bytes = self.store.bytes(path).unwrap_or_default();
+        let bytes = store.bytes(path).unwrap_or_default();
         let manifest = Manifest::decode(path, &bytes)?;
         let is_missing = |path: &&str| !names.iter().any(|name| name == path);
         let missing = manifest.paths().filter(is_missing);
