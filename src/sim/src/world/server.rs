@@ -306,6 +306,13 @@ impl Server {
                 }
                 contents.insert(relation.name.clone(), bag);
             }
+            // Another node may lead, and have acknowledged what is not seen here.
+            if !engine.membership().is_sure() {
+                return Err(Error::unavailable(
+                    SqlState::CONNECTION_FAILURE,
+                    "it is not sure that this node leads",
+                ));
+            }
             Ok(Reading {
                 epoch: pin.epoch(),
                 positions: pin.positions().clone(),
