@@ -13,6 +13,15 @@ use tidemark_common::Result;
 /// `54001`) was not logged, nor those that were appended with it, and the log goes on: see
 /// [`Entry::check`].
 pub trait DecisionLog: Send {
+    /// Rows that the writes of one entry may have together, in bytes; more can be written by several
+    /// transactions.
+    fn rows_bytes_max(&self) -> usize {
+        crate::entry::WRITE_BYTES_MAX
+    }
+    /// Whether an entry may name files of rows, which only this node has.
+    fn takes_files(&self) -> bool {
+        true
+    }
     /// Appends entries together; returns their index when they are durable.
     fn append(&mut self, entries: &[Entry]) -> Result<u64>;
     /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins

@@ -1,6 +1,7 @@
 //! What a running node owes the checkpoint store beside checkpoints: to say that it is away, to
 //! notice that another server took it over, to clear what nobody needs.
 
+use crate::cluster::Membership;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -83,8 +84,8 @@ pub async fn watch_claim(store: CheckpointStore, claim: Weak<Claim>) {
 pub struct Claim {
     /// It, and whose the files there are.
     pub lineage: Lineage,
-    /// Others who claim the store are members of the same group.
-    pub of_group: bool,
+    /// Where there are other nodes, those who claim the store are of the same group.
+    pub membership: Membership,
 }
 
 impl Claim {
@@ -98,7 +99,7 @@ impl Claim {
     /// Ends the process: nothing that it decides from now on would count. What it has decided is in
     /// its own log; its sinks and its answers must not go beside those of the other server.
     pub fn give_way(&self, error: &Error) -> ! {
-        if self.of_group {
+        if self.membership.has_others() {
             tracing::warn!(%error, "another node of the cluster leads: this one starts anew");
             machine::exit(machine::RESTART);
         }

@@ -405,6 +405,8 @@ pub enum StatementKind {
     Refresh(Name),
     /// `CANCEL JOBS`.
     CancelJobs(Vec<u32>),
+    /// `ALTER CLUSTER REMOVE NODE`.
+    RemoveNode(u64),
     /// `SET [SESSION|LOCAL] name {=|TO} value`; no value means DEFAULT.
     Set {
         name: String,

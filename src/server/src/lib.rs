@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod cli;
+mod cluster;
 pub mod codec;
 pub mod create_as;
 pub mod ddl;

@@ -86,7 +86,7 @@ impl Session {
                 text_rows(&["Name"], rows, "SHOW")
             }
             S::Jobs => self.show_jobs(),
-            S::Cluster => self.show_cluster(),
+            S::Cluster => Err(Error::internal("SHOW CLUSTER asks the other nodes")),
             S::Checkpoints => self.show_checkpoints(),
             S::Memory => self.show_memory(),
             S::Processlist => self.show_processes(),
@@ -271,37 +271,6 @@ impl Session {
                 .filter(|j| !matches!(j.kind, "view" | "index"))
                 .map(row)
                 .collect(),
-            "SHOW",
-        )
-    }
-
-    fn show_cluster(&self) -> Result<Outcome> {
-        let config = &self.server.config;
-        let workers = if config.workers == 0 {
-            num_cpus::get()
-        } else {
-            config.workers
-        };
-        let row = vec![
-            some("0"),
-            some(&config.rpc),
-            some("running"),
-            some(workers.to_string()),
-            some(&config.sql),
-            some(micros_text(self.server.commons.started)),
-            some(env!("CARGO_PKG_VERSION")),
-        ];
-        text_rows(
-            &[
-                "Id",
-                "Addr",
-                "State",
-                "Parallelism",
-                "Sql",
-                "Started At",
-                "Version",
-            ],
-            vec![row],
             "SHOW",
         )
     }

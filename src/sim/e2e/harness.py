@@ -384,7 +384,7 @@ class Tidemark:
 
     def connect(self, **options):
         """A psycopg connection of its own; autocommit unless said otherwise."""
-        return psycopg.connect(host="127.0.0.1", port=self.port, dbname="dev", connect_timeout=10, **{"user": "root", "autocommit": True, **options})
+        return psycopg.connect(host="127.0.0.1", port=self.port, dbname="dev", **{"connect_timeout": 10, "user": "root", "autocommit": True, **options})
 
     def query(self, text, parameters=None):
         """Rows of a query, as tuples, on this object's own connection (not for several threads at once). A statement without result gives no rows."""

@@ -92,12 +92,12 @@ pub(super) struct Snapshot {
 }
 
 /// How many of the pending writes go into one epoch: one, and then as many as stay below the limit.
-fn fitting(pending: &[PendingWrite]) -> usize {
+fn fitting(pending: &[PendingWrite], most: usize) -> usize {
     let mut bytes = 0;
     let fits = |write: &&PendingWrite| {
         let first = bytes == 0;
         bytes += write.writes.iter().map(TableWrites::bytes).sum::<usize>();
-        first || bytes <= CUT_BYTES_MAX
+        first || bytes <= most
     };
     pending.iter().take_while(fits).count()
 }
@@ -228,7 +228,8 @@ impl Coordinator {
         self.next_epoch = epoch.next();
         let (mut writes, mut requests) = (Vec::<TableWrites>::new(), Vec::new());
         let (mut taken, held) = takeable(self);
-        self.pending_writes = taken.split_off(fitting(&taken));
+        let most = CUT_BYTES_MAX.min(self.log.rows_bytes_max());
+        self.pending_writes = taken.split_off(fitting(&taken, most));
         self.pending_writes.extend(held);
         for pending in taken {
             writes.extend(pending.writes);
@@ -506,6 +507,7 @@ mod tests {
         };
         // 16 bytes a row: value and weight.
         let third = CUT_BYTES_MAX / 16 / 3;
+        let fitting = |pending: &[PendingWrite]| fitting(pending, CUT_BYTES_MAX);
         assert_eq!(fitting(&[]), 0);
         assert_eq!(fitting(&[write(10), write(10)]), 2);
         let large = [write(third), write(third), write(third), write(10)];

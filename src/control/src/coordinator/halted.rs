@@ -258,7 +258,27 @@ impl Coordinator {
             Some(stopped_error(relation, &halt.stopped))
         });
         let is_void = write.after.iter().any(Fate::is_refused);
-        halted.or_else(|| is_void.then(void))
+        halted
+            .or_else(|| is_void.then(void))
+            .or_else(|| self.too_large(write))
+    }
+
+    /// Why the log cannot take so many rows.
+    fn too_large(&self, write: &PendingWrite) -> Option<Error> {
+        let (most, takes_files) = (self.log.rows_bytes_max(), self.log.takes_files());
+        let bytes: usize = write.writes.iter().map(TableWrites::bytes).sum();
+        let in_files = |w: &TableWrites| matches!(w.changes, crate::Written::Stored(_));
+        if bytes <= most && (takes_files || !write.writes.iter().any(in_files)) {
+            return None;
+        }
+        Some(
+            Error::user(
+                SqlState("54000"),
+                "a transaction writes too many rows for a cluster of several nodes",
+            )
+            .with_detail(format!("The limit is {most} bytes."))
+            .with_hint("Write them in several transactions."),
+        )
     }
 
     /// A cut is decided: rows that it has for halted jobs are kept.

@@ -2,6 +2,7 @@
 //! group, and is there when the group has decided it.
 
 use super::{MemberChange, MemberId, Message, not_leading};
+use crate::entry::{ENTRY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::wal::payload::Encoder;
 use crate::{DecisionLog, Entry};
 use tidemark_common::mailbox::Sender;
@@ -42,16 +43,30 @@ pub enum Call {
     Leave(Answer<()>),
 }
 
+/// Rows of one cut in a group of several, in bytes: they are in the entry itself, which all members
+/// get. Encoded they are nearly as large, and an entry may have twice as much.
+const ROWS_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
+
 /// See the module.
 pub struct ReplicatedLog {
     member: Sender<Turn>,
     encoder: Encoder,
+    is_alone: Box<dyn Fn() -> bool + Send>,
 }
 
 impl ReplicatedLog {
-    /// Of this member, which leads.
-    pub fn new(member: Sender<Turn>, encoder: Encoder) -> ReplicatedLog {
-        ReplicatedLog { member, encoder }
+    /// Of this member, which leads. `is_alone`: whether there is no other; then rows of large cuts
+    /// are files beside the log, which others do not have.
+    pub fn new(
+        member: Sender<Turn>,
+        encoder: Encoder,
+        is_alone: impl Fn() -> bool + Send + 'static,
+    ) -> ReplicatedLog {
+        ReplicatedLog {
+            member,
+            encoder,
+            is_alone: Box::new(is_alone),
+        }
     }
 }
 
@@ -66,8 +81,22 @@ pub fn call<T>(member: &Sender<Turn>, make: impl FnOnce(Answer<T>) -> Call) -> R
 }
 
 impl DecisionLog for ReplicatedLog {
+    fn rows_bytes_max(&self) -> usize {
+        match (self.is_alone)() {
+            true => WRITE_BYTES_MAX,
+            false => ROWS_BYTES_MAX,
+        }
+    }
+
+    fn takes_files(&self) -> bool {
+        (self.is_alone)()
+    }
+
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
-        let payload = self.encoder.encode(entries)?;
+        let payload = match (self.is_alone)() {
+            true => self.encoder.encode(entries)?,
+            false => self.encoder.encode_inline(entries)?,
+        };
         call(&self.member, |answer| Call::Propose(payload, answer))
     }
 

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{LogStorage, beginning, contained};
 use tidemark_common::disk::Disk;
+use tidemark_common::random::Random;
 use tidemark_common::{Error, Result, SqlState};
 
 /// The time between two ticks.
@@ -63,6 +64,8 @@ pub struct Replica {
     decided: u64,
     /// Of the first entry of its own term, if it leads.
     elected_at: Option<u64>,
+    /// How long it waits for a leader is by chance, or members would ask for votes at the same time.
+    random: Random,
 }
 
 /// What came of a turn.
@@ -101,6 +104,8 @@ pub struct Begin<'a> {
     pub addresses: Addresses,
     /// The members of the group that it joins; none: it begins one, or it belongs to one.
     pub joins: Option<Members>,
+    /// Where its chance comes from.
+    pub seed: u64,
 }
 
 impl Replica {
@@ -126,10 +131,10 @@ impl Replica {
             )
             .with_hint("Start it with its own --node-id, or another one with an empty folder."));
         }
-        Replica::over(storage, begin.member)
+        Replica::over(storage, begin.member, Random(begin.seed))
     }
 
-    fn over(storage: LogStorage, member: MemberId) -> Result<Replica> {
+    fn over(storage: LogStorage, member: MemberId, random: Random) -> Result<Replica> {
         let config = raft::Config {
             id: member,
             election_tick: ELECTION_TICKS,
@@ -151,6 +156,7 @@ impl Replica {
             pending: None,
             decided,
             elected_at: None,
+            random,
         };
         if replica.members().is_alone(member) {
             // There is nobody to wait for.
@@ -201,6 +207,12 @@ impl Replica {
         self.decided
     }
 
+    /// Whether entries name files of rows, which only this node has. A checkpoint that contains them
+    /// ends that.
+    pub fn names_files(&self) -> bool {
+        self.raw.store().names_files()
+    }
+
     /// How far each member has got, and whether it answers: of the leader's view.
     pub fn progress(&self) -> Vec<(MemberId, u64, bool)> {
         let all = self.raw.raft.prs().iter();
@@ -210,6 +222,11 @@ impl Replica {
 
     /// Time goes by.
     pub fn tick(&mut self) {
+        let raft = &mut self.raw.raft;
+        if raft.election_elapsed == 0 {
+            let by_chance = self.random.below_u64(ELECTION_TICKS as u64) as usize;
+            raft.set_randomized_election_timeout(ELECTION_TICKS + by_chance);
+        }
         self.raw.tick();
     }
 
@@ -334,10 +351,10 @@ impl Replica {
 
     /// The log of a group of one goes on behind this index, after a loss that was accepted.
     pub fn begin_behind(self, index: u64) -> Result<Replica> {
-        let member = self.member;
+        let (member, random) = (self.member, self.random);
         let mut storage = self.raw.raft.r.raft_log.store;
         storage.begin_behind(index)?;
-        Replica::over(storage, member)
+        Replica::over(storage, member, random)
     }
 
     /// Does what is due: makes durable what must be, and says what to send. What could not be

@@ -90,6 +90,11 @@ impl LogStorage {
         self.state.newest().0.max(self.wal.first_index() - 1)
     }
 
+    /// Whether entries name files of rows.
+    pub fn names_files(&self) -> bool {
+        self.wal.names_files()
+    }
+
     pub fn wal(&mut self) -> &mut WriteAheadLog {
         &mut self.wal
     }

@@ -106,6 +106,7 @@ impl Group {
             member,
             addresses: Addresses::default(),
             joins: node.joins.clone(),
+            seed: self.random.below_u64(1 << 40),
         };
         let replica = Replica::open(log, &entries, begin);
         let replica = replica.unwrap_or_else(|e| panic!("{}: node {member}: {e}", self.what));
@@ -461,6 +462,7 @@ fn a_log_without_its_state_is_refused_once_a_group_has_kept_it() {
         member: 1,
         addresses: Addresses::default(),
         joins: None,
+        seed: 1,
     };
     let error = Replica::open(opened.log, &opened.entries, begin)
         .err()

@@ -401,6 +401,11 @@ impl WriteAheadLog {
         self.next_index
     }
 
+    /// Whether frames name objects.
+    pub fn names_files(&self) -> bool {
+        !self.objects.is_empty()
+    }
+
     /// Whether a group kept it when it was opened.
     pub fn is_replicated(&self) -> bool {
         self.replicated

@@ -58,6 +58,11 @@ impl Objects {
         self.files.clone()
     }
 
+    /// Whether no entry names any.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
     /// The entry with this index names it.
     pub fn keep(&mut self, index: u64, name: String) {
         self.named.entry(index).or_default().push(name);

@@ -73,6 +73,14 @@ impl Encoder {
         }
     }
 
+    /// The same, with all rows in the entries themselves.
+    pub fn encode_inline(&mut self, entries: &[Entry]) -> Result<Vec<u8>> {
+        let usual = std::mem::replace(&mut self.inline_bytes_max, usize::MAX);
+        let encoded = self.encode(entries);
+        self.inline_bytes_max = usual;
+        encoded
+    }
+
     fn encode_each(&self, entries: &[Entry], named: &mut Vec<String>) -> Result<Vec<Vec<u8>>> {
         let each = entries.iter().map(|entry| {
             let bytes = entry.encode_with(self.inline_bytes_max, &mut |epoch, rows| {

@@ -279,7 +279,9 @@ impl Driver {
             .map(|(id, ..)| id)
             .collect();
         let changes = arrangement(replica.member(), replica.members(), &ready);
+        // Whoever votes may lead, and needs all rows then.
         if !changes.is_empty()
+            && !replica.names_files()
             && let Err(error) = replica.propose_members(&changes)
         {
             tracing::debug!(%error, "the members are not arranged yet");

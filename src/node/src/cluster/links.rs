@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 const PROTOCOL: u32 = 1;
 /// How long the other end may take to say what it wants, or to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to say who it is, for somebody who looks.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
 /// How often who hears messages says so.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 /// Without such a sign for so long, a link is given up.
@@ -126,6 +128,26 @@ pub(super) async fn ask(network: &dyn Network, address: &str, wants: Wants) -> R
     let reply = reply.ok_or_else(|| unreachable(address, "it does not answer"))??;
     let reply = reply.ok_or_else(|| unreachable(address, "it says nothing"))?;
     serde_json::from_slice(&reply).map_err(|e| unreachable(address, &format!("it says: {e}")))
+}
+
+/// What the other members say of themselves.
+pub(super) async fn others(shared: &Shared) -> Vec<NodeInfo> {
+    let sending = shared.sending.lock().clone();
+    let Some(sending) = sending else {
+        return Vec::new();
+    };
+    let status = shared.status();
+    let others = status.nodes.iter().filter(|n| n.member != shared.member);
+    let asked = others.map(async |node| {
+        let network = sending.network.as_ref();
+        let asked = ask(network, &node.addresses.rpc, Wants::Who);
+        match machine::timeout(QUESTION_PATIENCE, asked).await {
+            Some(Ok(Reply::Node(info))) => Some(info),
+            _ => None,
+        }
+    });
+    let told = futures::future::join_all(asked).await;
+    told.into_iter().flatten().collect()
 }
 
 /// Opens the door for other nodes.

@@ -19,7 +19,7 @@ mod forming;
 mod links;
 mod status;
 
-pub use links::{Doorway, SqlLinks};
+pub use links::{Doorway, NodeInfo, SqlLinks};
 pub use status::{GroupStatus, NodeStatus, Role};
 
 use crate::ownership::DataFolder;
@@ -30,9 +30,10 @@ use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::mailbox::{Sender, mailbox};
 use tidemark_common::network::Network;
-use tidemark_common::{Error, Result, machine};
+use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::raft::{
-    Addresses, Answer, Begin, Call, MemberId, Replica, ReplicatedLog, Turn, not_leading,
+    Addresses, Answer, Begin, Call, MemberChange, MemberId, Replica, ReplicatedLog, Turn,
+    not_leading,
 };
 use tidemark_control::{Encoder, Entry, OpenedLog, WriteAheadLog};
 use tokio::sync::oneshot;
@@ -154,6 +155,7 @@ impl Seat {
             member: self.member,
             addresses: self.addresses,
             joins,
+            seed: machine::random(),
         };
         let replica = Replica::open(self.log, entries, begin)?;
         let (turns, inbox) = mailbox();
@@ -186,7 +188,8 @@ impl Membership {
 
     /// What the coordinator writes to.
     pub fn replicated(&self, encoder: Encoder) -> ReplicatedLog {
-        ReplicatedLog::new(self.turns.clone(), encoder)
+        let shared = self.shared.clone();
+        ReplicatedLog::new(self.turns.clone(), encoder, move || shared.is_alone())
     }
 
     /// The others hear that this is the cluster's name.
@@ -197,6 +200,11 @@ impl Membership {
     /// Told what is wrong while the log cannot grow, and that it does again.
     pub fn tell_trouble(&self, told: impl Fn(Option<Error>) + Send + Sync + 'static) {
         self.shared.tell_trouble(Box::new(told));
+    }
+
+    /// Whether its group has other nodes.
+    pub fn has_others(&self) -> bool {
+        self.shared.has_others()
     }
 
     /// Whether nobody else leads: a read now sees all that was acknowledged.
@@ -219,6 +227,30 @@ impl Membership {
     /// What is known of the group.
     pub fn status(&self) -> GroupStatus {
         self.shared.status()
+    }
+
+    /// What the other nodes say of themselves; those that do not answer are missing.
+    pub async fn others(&self) -> Vec<NodeInfo> {
+        links::others(&self.shared).await
+    }
+
+    /// Forgets a node, which must not lead.
+    ///
+    /// Errors: `42704` if it is unknown, `55006` if it leads or others are being changed, of kind
+    /// `Unavailable` if too few nodes answer.
+    pub async fn remove(&self, node: MemberId) -> Result<()> {
+        let status = self.status();
+        if !status.nodes.iter().any(|known| known.member == node) {
+            let message = format!("node {node} does not belong to the cluster");
+            return Err(Error::user(SqlState::UNDEFINED_OBJECT, message)
+                .with_hint("SHOW CLUSTER lists its nodes."));
+        }
+        if status.leader == Some(node) {
+            let message = format!("node {node} leads the cluster");
+            return Err(Error::user(SqlState("55006"), message)
+                .with_hint("Stop it first: another node leads then."));
+        }
+        forming::change(&self.shared, vec![MemberChange::Remove(node)]).await
     }
 
     async fn ask<T>(&self, make: impl FnOnce(Answer<T>) -> Call) -> Result<T> {

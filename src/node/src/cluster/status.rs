@@ -210,8 +210,17 @@ impl Shared {
         }
     }
 
+    pub fn has_others(&self) -> bool {
+        !self.told.borrow().members.is_alone(self.member)
+    }
+
+    /// Whether there is no other member.
+    pub fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
     pub fn is_sure(&self) -> bool {
-        if self.alone.load(Ordering::Acquire) {
+        if self.is_alone() {
             return true;
         }
         let until = *self.sure_until.lock();

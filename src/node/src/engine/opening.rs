@@ -155,7 +155,7 @@ impl Engine {
         let storing = Storing::new(store.clone(), recovered.generation);
         let claim = Arc::new(Claim {
             lineage: owned.lineage,
-            of_group,
+            membership: membership.clone(),
         });
         let (node, inputs) = Node::new(
             config,

@@ -221,6 +221,10 @@ fn utility_statements() {
         one("rollback to savepoint x"),
         StatementKind::Other(_)
     ));
+    assert!(matches!(
+        one("alter cluster remove node 3"),
+        StatementKind::RemoveNode(3)
+    ));
     assert!(matches!(one("cancel jobs 1, 2"), StatementKind::CancelJobs(ids) if ids == [1, 2]));
     assert!(matches!(one("flush"), StatementKind::Flush));
     assert!(matches!(one("wait"), StatementKind::Wait));

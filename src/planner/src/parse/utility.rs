@@ -54,6 +54,9 @@ impl Front<'_> {
         let alone = second == Token::EOF;
         Ok(Some(match () {
             () if self.at_word("drop") => return self.drop_relation(),
+            () if self.words(&["alter", "cluster", "remove", "node"]) => {
+                StatementKind::RemoveNode(self.run(|p| p.parse_literal_uint())?)
+            }
             () if self.at_word("alter") => return self.alter(),
             () if self.word("explain") => self.explain()?,
             () if self.word("show") => self.show()?,

@@ -440,6 +440,11 @@ impl Session {
                     .await
             }
             K::ExplainJob { kind, name } => self.explain_job(*kind, name),
+            K::Show {
+                what: tidemark_planner::statement::ShowKind::Cluster,
+                ..
+            } => self.show_cluster().await,
+            K::RemoveNode(node) => self.remove_node(*node).await,
             K::Show { what, schema, like } => self.show(what, schema.as_deref(), like.as_deref()),
             K::Describe(name) => self.describe_relation(name),
             K::Flush => {

@@ -1,0 +1,224 @@
+"""Three nodes that keep one log: any of them takes any statement, and any of them may die, sleep or be lost."""
+
+import base64
+import random
+import signal
+import time
+
+import psycopg
+import pytest
+
+from harness import Tidemark, eventually
+
+
+class Cluster:
+    """Nodes with folders of their own, one checkpoint store and one secret."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.secret = folder / "cluster.secret"
+        self.secret.write_text("a secret that only these nodes have\n")
+        self.key = folder / "secret.key"
+        self.key.write_text(base64.b64encode(random.randbytes(32)).decode() + "\n")
+        self.nodes = {}
+        for number in (1, 2, 3):
+            self.add(number)
+
+    def add(self, number):
+        self.nodes[number] = Tidemark(self.folder / f"node{number}")
+        return self.nodes[number]
+
+    def start(self, *numbers, secret=None):
+        join = ",".join(f"127.0.0.1:{node.port + 2}" for node in self.nodes.values())
+        for number in numbers or self.nodes:
+            self.nodes[number].start(workers=1, wait=False, node_id=number, join=join, checkpoint_url=f"file://{self.folder}/store", checkpoint_ms=300,
+                                     cluster_secret_file=secret or self.secret, secret_key_file=self.key, memory_limit="4GB")
+        return self
+
+    def kill_all(self):
+        for node in self.nodes.values():
+            if node.running:
+                node.process.send_signal(signal.SIGCONT)
+            node.kill()
+
+    def run(self, text, number=None, timeout=30.0):
+        """Runs a statement at a node, or at any that lives, again and again until it is done. Only for what may be done twice."""
+        def once():
+            alive = [n for n, node in self.nodes.items() if node.running]
+            with self.nodes[number or random.choice(alive)].connect() as connection:
+                cursor = connection.execute(text)
+                return cursor.fetchall() if cursor.description else [()]
+
+        return eventually(once, timeout)
+
+    def members(self):
+        """Number, role and state of each node."""
+        return sorted((int(row[0]), row[1], row[2]) for row in self.run("SHOW CLUSTER"))
+
+    def settled(self, voters, timeout=30.0):
+        """Waits until there is a leader and so many members vote."""
+        return eventually(lambda: sum(role in ("leader", "voter") for _, role, _ in self.members()) == voters, timeout)
+
+    def leader(self):
+        (leader,) = [number for number, role, _ in self.members() if role == "leader"]
+        return leader
+
+    def followers(self):
+        leader = self.leader()
+        return [number for number in self.nodes if number != leader]
+
+
+@pytest.fixture
+def cluster(folder, request):
+    cluster = Cluster(folder / request.node.name).start()
+    yield cluster
+    cluster.kill_all()
+
+
+def test_any_node_takes_any_statement(cluster):
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)", 1)
+    cluster.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c, sum(v) AS s FROM t", 2)
+    cluster.run("INSERT INTO t SELECT g, g FROM generate_series(1, 100) g", 3)
+    for number in cluster.nodes:
+        assert cluster.run("SELECT * FROM total", number) == [(100, 5050)]
+        rows = cluster.run("SHOW CLUSTER", number)
+        assert [row[0] for row in rows] == ["1", "2", "3"]
+        assert sorted(row[1] for row in rows) == ["leader", "voter", "voter"]
+        assert all(row[2] == "running" for row in rows)
+    # A transaction, and an error with its code, through a node that does not lead.
+    with cluster.nodes[cluster.followers()[0]].connect(autocommit=False) as connection:
+        connection.execute("UPDATE t SET v = v + 1 WHERE id = 1")
+        with pytest.raises(psycopg.errors.UndefinedTable):
+            connection.execute("SELECT * FROM nowhere")
+    assert cluster.run("SELECT v FROM t WHERE id = 1") == [(1,)]
+    # What does not fit into the log of a cluster is refused, and nothing is lost of the rest.
+    with cluster.nodes[1].connect() as connection, pytest.raises(psycopg.Error) as refused:
+        connection.execute("INSERT INTO t SELECT g, g FROM generate_series(1000, 6000000) g")
+    assert refused.value.sqlstate == "54000", refused.value
+    # Large, and in the log itself: another node has it when the leader is gone.
+    cluster.run("INSERT INTO t SELECT g, 0 FROM generate_series(1000, 600999) g ON CONFLICT DO NOTHING")
+    cluster.nodes[cluster.leader()].kill()
+    assert cluster.run("SELECT c FROM total") == [(600100,)]
+
+
+def test_the_leader_is_killed_again_and_again(cluster, kafka):
+    source, sink = "cluster-in", "cluster-out"
+    kafka.create_topic(source, 2)
+    kafka.create_topic(sink, 1)
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    cluster.run("CREATE MATERIALIZED VIEW total AS SELECT count(*) AS c FROM t")
+    cluster.run(f"CREATE SOURCE s (n BIGINT) WITH (connector = 'kafka', topic = '{source}', properties.bootstrap.server = '{kafka.broker}') FORMAT PLAIN ENCODE JSON")
+    cluster.run(f"CREATE SINK o FROM s WITH (connector = 'kafka', topic = '{sink}', properties.bootstrap.server = '{kafka.broker}', type = 'append-only') "
+                "FORMAT PLAIN ENCODE JSON")
+    acknowledged, doubtful, next_id, sent = set(), set(), 0, 0
+    for _ in range(4):
+        victim = cluster.leader()
+        end = time.monotonic() + random.uniform(0.5, 1.5)
+        while time.monotonic() < end:
+            kafka.produce(source, [(None, {"n": n}) for n in range(sent, sent + 20)])
+            sent += 20
+            next_id += 1
+            try:
+                with cluster.nodes[random.choice(list(cluster.nodes))].connect() as connection:
+                    connection.execute("INSERT INTO t VALUES (%s)", (next_id,))
+                acknowledged.add(next_id)
+            except psycopg.Error:
+                doubtful.add(next_id)
+        cluster.nodes[victim].kill()
+        # The others go on; what they had is there.
+        rows = {row[0] for row in cluster.run("SELECT id FROM t")}
+        assert acknowledged <= rows, f"lost: {sorted(acknowledged - rows)}"
+        assert rows <= acknowledged | doubtful
+        cluster.start(victim)
+        cluster.settled(3)
+    count = len(cluster.run("SELECT id FROM t"))
+    assert cluster.run("SELECT c FROM total") == [(count,)]
+
+    def all_there():
+        delivered = sorted(record.value["n"] for record in kafka.read(sink))
+        assert delivered == list(range(sent)), f"{len(delivered)} of {sent} records"
+        return True
+
+    eventually(all_there, 60)
+
+
+def test_a_leader_that_slept_is_not_believed(cluster):
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY, v BIGINT)")
+    cluster.run("INSERT INTO t VALUES (1, 1)")
+    old = cluster.leader()
+    sleeper = cluster.nodes[old]
+    with sleeper.connect() as asleep:
+        assert asleep.execute("SELECT v FROM t").fetchall() == [(1,)]
+        sleeper.process.send_signal(signal.SIGSTOP)
+        other = next(number for number in cluster.nodes if number != old)
+        cluster.run("UPDATE t SET v = 2", other)
+        sleeper.process.send_signal(signal.SIGCONT)
+        # It may refuse to answer, or break the connection; it may not show what is old.
+        try:
+            assert asleep.execute("SELECT v FROM t").fetchall() == [(2,)]
+        except psycopg.Error as error:
+            assert error.sqlstate in (None, "57P01", "57P03"), error
+    cluster.settled(3)
+    assert cluster.leader() != old
+    assert cluster.run("SELECT v FROM t", old) == [(2,)]
+    assert cluster.members()[old - 1] == (old, "voter", "running")
+
+
+def test_without_a_majority_nothing_is_decided_and_nothing_is_shown(cluster):
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    cluster.run("INSERT INTO t VALUES (1)")
+    leader = cluster.leader()
+    for number in cluster.followers():
+        cluster.nodes[number].kill()
+
+    def refuses(statement):
+        try:
+            with cluster.nodes[leader].connect(options="-c statement_timeout=8000") as connection:
+                connection.execute(statement)
+            return False
+        except psycopg.Error:
+            return True
+
+    eventually(lambda: refuses("SELECT * FROM t"), 20)
+    assert refuses("INSERT INTO t VALUES (2)")
+    back = next(number for number in cluster.nodes if number != leader)
+    cluster.start(back)
+    assert (1,) in cluster.run("SELECT id FROM t", back)
+    cluster.run("INSERT INTO t VALUES (3)", leader)
+    assert (3,) in cluster.run("SELECT id FROM t", back)
+
+
+def test_a_lost_node_is_forgotten_and_a_new_one_takes_its_place(cluster):
+    cluster.settled(3)
+    cluster.run("CREATE TABLE t (id BIGINT PRIMARY KEY)")
+    cluster.run("INSERT INTO t SELECT generate_series(1, 1000)")
+    lost = cluster.followers()[0]
+    node = cluster.nodes.pop(lost)
+    node.kill()
+    cluster.run(f"ALTER CLUSTER REMOVE NODE {lost}")
+    assert [number for number, _, _ in cluster.members()] == sorted(cluster.nodes)
+    for statement, state in [("ALTER CLUSTER REMOVE NODE 99", "42704"), (f"ALTER CLUSTER REMOVE NODE {cluster.leader()}", "55006")]:
+        with cluster.nodes[cluster.leader()].connect() as connection, pytest.raises(psycopg.Error) as refused:
+            connection.execute(statement)
+        assert refused.value.sqlstate == state
+    # One with another secret does not come in, one with the right one does.
+    wrong = cluster.folder / "wrong.secret"
+    wrong.write_text("another secret of enough bytes\n")
+    cluster.add(4)
+    cluster.start(4, secret=wrong)
+    eventually(lambda: "secret" in cluster.nodes[4].log_tail(), 20)
+    assert 4 not in [number for number, _, _ in cluster.members()]
+    cluster.nodes[4].kill()
+    cluster.start(4)
+    cluster.settled(3)
+    # It has everything: the others may go, one after the other.
+    for number in [n for n in cluster.nodes if n != 4]:
+        cluster.nodes[number].stop()
+        assert len(cluster.run("SELECT id FROM t", 4)) == 1000
+        cluster.start(number)
+        cluster.settled(3)
