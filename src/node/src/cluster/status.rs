@@ -239,9 +239,14 @@ impl Shared {
 
     pub fn status(&self) -> GroupStatus {
         let told = self.told();
+        // While a change of the votes is on its way, those count that were there before.
+        let votes = match told.members.voters_outgoing.is_empty() {
+            true => &told.members.voters,
+            false => &told.members.voters_outgoing,
+        };
         let role = |id: MemberId| match () {
             () if told.leader == Some(id) => Role::Leader,
-            () if told.members.voters.contains(&id) => Role::Voter,
+            () if votes.contains(&id) => Role::Voter,
             () if told.members.all().contains(&id) => Role::Learner,
             () => Role::Stranger,
         };
