@@ -1,6 +1,6 @@
-//! What happens to the server: one thing after the other goes wrong, until it is told to end. A node
-//! alone is killed, loses its power, is stopped and started; the nodes of a group are paused and cut
-//! off from each other as well, and some stay away for a while.
+//! What happens to the server: one thing after the other goes wrong, until it is told to end. A
+//! node alone is killed, loses its power, is stopped and started; the nodes of a group are paused
+//! and cut off from each other as well, and some stay away for a while.
 
 use super::broker::BrokerTrouble;
 use super::clients::Common;

@@ -3,9 +3,9 @@
 //! The server is one node, or a group of three or five. First a random number of clients work for
 //! some seconds of virtual time while its nodes are killed, lose their power, are stopped and
 //! started with other numbers of workers, and their disks, store and broker fail; those of a group
-//! are paused and cut off as well. Then everything is calm, and the run has to come to rest: everything that
-//! was sent is read, every view answers what its query answers, every sink has sent exactly that.
-//! Then the server starts once more, and answers the same.
+//! are paused and cut off as well. Then everything is calm, and the run has to come to rest:
+//! everything that was sent is read, every view answers what its query answers, every sink has sent
+//! exactly that. Then the server starts once more, and answers the same.
 
 use super::broker::SimBroker;
 use super::chaos::Chaos;
