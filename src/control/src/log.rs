@@ -13,8 +13,8 @@ use tidemark_common::Result;
 /// `54001`) was not logged, nor those that were appended with it, and the log goes on: see
 /// [`Entry::check`].
 pub trait DecisionLog: Send {
-    /// Rows that the writes of one entry may have together, in bytes; more can be written by several
-    /// transactions.
+    /// Rows that the writes of one entry may have together, in bytes; more can be written by
+    /// several transactions.
     fn rows_bytes_max(&self) -> usize {
         crate::entry::WRITE_BYTES_MAX
     }

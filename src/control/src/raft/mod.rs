@@ -1,8 +1,8 @@
 //! The log in a group: raft-rs over the write-ahead log of each member. What one member proposes, a
 //! majority keeps before it is decided; then every member has the same entries in the same order.
 //!
-//! [`Replica`] is a member as a step function: it is told of ticks, of messages and of what is to be
-//! decided, and says what to send and what is decided by now. Who drives it has the threads, the
+//! [`Replica`] is a member as a step function: it is told of ticks, of messages and of what is to
+//! be decided, and says what to send and what is decided by now. Who drives it has the threads, the
 //! clock and the network (crate `node`). [`ReplicatedLog`] is what the coordinator of the member
 //! that leads writes to.
 //!
@@ -14,8 +14,8 @@
 //!   ones gets the checkpoint's name in place of them; the state itself lies in the store.
 //! * **Who leads** is sure that nobody else does for as long as a majority has promised
 //!   ([`Output::sure_since`]): members do not elect another before they have missed it for a while.
-//! * Members that do not hear of a leader ask first whether an election had a chance (pre-vote), and
-//!   a leader that does not hear of a majority gives up (check-quorum).
+//! * Members that do not hear of a leader ask first whether an election had a chance (pre-vote),
+//!   and a leader that does not hear of a majority gives up (check-quorum).
 
 mod log;
 mod state;
@@ -64,7 +64,8 @@ pub struct Replica {
     decided: u64,
     /// Of the first entry of its own term, if it leads.
     elected_at: Option<u64>,
-    /// How long it waits for a leader is by chance, or members would ask for votes at the same time.
+    /// How long it waits for a leader is by chance, or members would ask for votes at the same
+    /// time.
     random: Random,
 }
 
@@ -207,8 +208,8 @@ impl Replica {
         self.decided
     }
 
-    /// Whether entries name files of rows, which only this node has. A checkpoint that contains them
-    /// ends that.
+    /// Whether entries name files of rows, which only this node has. A checkpoint that contains
+    /// them ends that.
     pub fn names_files(&self) -> bool {
         self.raw.store().names_files()
     }

@@ -1,6 +1,6 @@
-//! The storage that raft-rs asks: the write-ahead log for entries, the state file for what elections
-//! and members are. The newest entries are also held in memory, since nearly all that is asked for
-//! is among them; a member that is far behind gets older ones read from the disk.
+//! The storage that raft-rs asks: the write-ahead log for entries, the state file for what
+//! elections and members are. The newest entries are also held in memory, since nearly all that is
+//! asked for is among them; a member that is far behind gets older ones read from the disk.
 
 use super::state::{Addresses, MemberId, Members, State, StateFile};
 use crate::wal::payload::{self, Kind};
@@ -127,8 +127,8 @@ impl LogStorage {
         Ok(())
     }
 
-    /// Makes entries durable, in place of those that are there from the first one on. One that fails
-    /// for lack of room may be tried again.
+    /// Makes entries durable, in place of those that are there from the first one on. One that
+    /// fails for lack of room may be tried again.
     pub fn append(&mut self, entries: Vec<eraftpb::Entry>) -> Result<()> {
         let Some(first) = entries.first().map(|e| e.index) else {
             return Ok(());

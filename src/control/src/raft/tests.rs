@@ -1,6 +1,6 @@
-//! Groups of members whose messages get lost, come late, twice and in another order, whose processes
-//! are killed, whose disks lose what was not synced, and who come and go. What was acknowledged is
-//! decided everywhere, once, in the same place.
+//! Groups of members whose messages get lost, come late, twice and in another order, whose
+//! processes are killed, whose disks lose what was not synced, and who come and go. What was
+//! acknowledged is decided everywhere, once, in the same place.
 
 use super::*;
 use crate::wal::tests::lossy::LossyDisk;
@@ -371,7 +371,7 @@ impl Group {
         let last = self.next - 1;
         assert!(
             self.acknowledged.contains_key(&last),
-            "{}: {last} is not decided, {leader} leads {members:?}, {decided} is decided, asked: {asked}",
+            "{}: {last} is not decided, {leader} leads {members:?}, {decided} is decided",
             self.what
         );
         for member in members.all() {

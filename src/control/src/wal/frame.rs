@@ -11,7 +11,8 @@
 //! `log` is the log's own number, the same in all its segments; `first` the index of its first
 //! entry, which is also its name; `follows` the index of the entry before it: `first - 1`, except
 //! where a loss was accepted; `replicated` is 1 if a group keeps the log (0 in logs of earlier
-//! builds): then the file `log.raft` must be there. Behind it stand **frames**, a header of 40 bytes and a payload:
+//! builds): then the file `log.raft` must be there. Behind it stand **frames**, a header of 40
+//! bytes and a payload:
 //!
 //! ```text
 //! magic u32 | length u32 | index u64 | append_first u64 | append_last u64

@@ -1,5 +1,5 @@
-//! The thread that drives a member: it takes in what it is told, lets time go by, makes durable what
-//! must be, sends what there is to send, and answers those whose entries are decided.
+//! The thread that drives a member: it takes in what it is told, lets time go by, makes durable
+//! what must be, sends what there is to send, and answers those whose entries are decided.
 
 use super::links::Sending;
 use super::status::{Shared, Told};

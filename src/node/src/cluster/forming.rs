@@ -3,8 +3,8 @@
 //! A node that is started with the addresses of others and belongs to no group asks all of them who
 //! they are. If one of them belongs to a cluster, it joins that one. If all have answered and none
 //! does, the one with the smallest number begins the cluster, alone, and the others join it: so two
-//! halves that do not see each other cannot begin one each. Who joins keeps a copy of the log first,
-//! and votes when it is nearly as far as the others.
+//! halves that do not see each other cannot begin one each. Who joins keeps a copy of the log
+//! first, and votes when it is nearly as far as the others.
 
 use super::links::{NodeInfo, Reply, Wants, ask};
 use super::status::{Shared, Told};

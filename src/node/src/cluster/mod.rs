@@ -2,9 +2,9 @@
 //!
 //! The members keep the log together ([`tidemark_control::raft`]). One of them leads, and runs the
 //! engine over the checkpoint store that all of them reach; the others keep a copy of the log and
-//! wait. When the leader is gone, another one opens the engine from its copy of the log and the last
-//! checkpoint, as a node alone does when it starts again. A node alone is a group of one: it leads
-//! as soon as it starts, and nothing is sent anywhere.
+//! wait. When the leader is gone, another one opens the engine from its copy of the log and the
+//! last checkpoint, as a node alone does when it starts again. A node alone is a group of one: it
+//! leads as soon as it starts, and nothing is sent anywhere.
 //!
 //! **Law.** A member that leads no more ends its process at once, whatever it is doing, and starts
 //! anew as one of those who wait ([`machine::RESTART`](tidemark_common::machine::RESTART)): what it
@@ -69,8 +69,8 @@ pub struct Membership {
 }
 
 impl Seat {
-    /// Opens the log in the data folder. A node that belongs to no group yet finds the others, if it
-    /// is told of any, and waits for them.
+    /// Opens the log in the data folder. A node that belongs to no group yet finds the others, if
+    /// it is told of any, and waits for them.
     pub async fn take(
         config: &Config,
         data: &DataFolder,
