@@ -57,6 +57,7 @@ pub struct Start {
     #[arg(long, env = "TIDEMARK_NODE_ID", value_name = "N")]
     node_id: Option<u64>,
     /// RPC addresses of the cluster's nodes, separated by commas; without, this node is alone
+    /// [default: none]
     #[arg(
         long,
         env = "TIDEMARK_JOIN",
@@ -64,11 +65,11 @@ pub struct Start {
         value_delimiter = ','
     )]
     join: Vec<String>,
-    /// Where other nodes reach this one, if that is not --rpc
+    /// Where other nodes reach this one [default: that of --rpc]
     #[arg(long, env = "TIDEMARK_RPC_ADVERTISE", value_name = "ADDR")]
     rpc_advertise: Option<String>,
     /// File with the secret that the nodes of a cluster share; TIDEMARK_CLUSTER_SECRET, the secret
-    /// itself, goes before it
+    /// itself, goes before it [default: none]
     #[arg(long, env = "TIDEMARK_CLUSTER_SECRET_FILE", value_name = "FILE")]
     cluster_secret_file: Option<String>,
     /// Where checkpoints go: file:///... or s3://bucket/prefix [default: checkpoints in the data
@@ -320,6 +321,8 @@ mod tests {
             let told = match (key.as_str(), value) {
                 ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
                 ("tls_cert" | "tls_key" | "tls_client_ca", _) => "none".to_string(),
+                ("join" | "cluster_secret_file", _) => "none".to_string(),
+                ("rpc_advertise", _) => "that of --rpc".to_string(),
                 ("secret_key_file", _) => "secret.key in the data folder".to_string(),
                 ("workers", _) => "one per core".to_string(),
                 (_, serde_json::Value::String(text)) => text.clone(),

@@ -6,7 +6,7 @@ use crate::entry::{ENTRY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::wal::payload::Encoder;
 use crate::{DecisionLog, Entry};
 use tidemark_common::mailbox::Sender;
-use tidemark_common::{Result, machine};
+use tidemark_common::{Result, SqlState, machine};
 use tokio::sync::oneshot;
 
 /// What whoever drives a member takes in.
@@ -93,10 +93,19 @@ impl DecisionLog for ReplicatedLog {
     }
 
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
-        let payload = match (self.is_alone)() {
-            true => self.encoder.encode(entries)?,
-            false => self.encoder.encode_inline(entries)?,
-        };
+        if (self.is_alone)() {
+            let payload = self.encoder.encode(entries)?;
+            let proposed = call(&self.member, |answer| Call::Propose(payload, answer));
+            // Somebody may have joined meanwhile, who does not have the files that it names.
+            if proposed
+                .as_ref()
+                .err()
+                .is_none_or(|e| e.state() != SqlState("54000"))
+            {
+                return proposed;
+            }
+        }
+        let payload = self.encoder.encode_inline(entries)?;
         call(&self.member, |answer| Call::Propose(payload, answer))
     }
 

@@ -60,6 +60,12 @@ pub struct Replica {
     member: MemberId,
     /// What is being made durable.
     pending: Option<Ready>,
+    /// Messages that wait for that.
+    unsent: Vec<Message>,
+    /// Ticks since it was opened, as far as they matter.
+    ticks: usize,
+    /// It leads, and has no vote any more.
+    outvoted: bool,
     /// All up to here is decided.
     decided: u64,
     /// Of the first entry of its own term, if it leads.
@@ -93,6 +99,14 @@ pub enum MemberChange {
     Remove(MemberId),
 }
 
+/// What is known of a group before a member takes part.
+pub struct Known {
+    /// Who belongs to it.
+    pub members: Members,
+    /// The index that its log begins behind.
+    pub begins_behind: u64,
+}
+
 /// How a member takes part.
 pub struct Begin<'a> {
     /// Beside the log's folder lies what elections need.
@@ -111,9 +125,13 @@ pub struct Begin<'a> {
 
 impl Replica {
     /// Who belongs to the group of this log, as far as it knows; none where it belongs to none yet.
-    pub fn known(disk: Arc<dyn Disk>, folder: &Path) -> Result<Option<(MemberId, Members)>> {
+    /// With it comes the index that its log begins behind.
+    pub fn known(disk: Arc<dyn Disk>, folder: &Path) -> Result<Option<Known>> {
         let state = StateFile::beside(disk, folder).read()?;
-        Ok(state.map(|state| (state.member, state.newest().1.clone())))
+        Ok(state.map(|state| Known {
+            members: state.newest().1.clone(),
+            begins_behind: state.begins_behind,
+        }))
     }
 
     /// Takes part from now on.
@@ -155,6 +173,9 @@ impl Replica {
             raw,
             member,
             pending: None,
+            unsent: Vec::new(),
+            ticks: 0,
+            outvoted: false,
             decided,
             elected_at: None,
             random,
@@ -223,6 +244,7 @@ impl Replica {
 
     /// Time goes by.
     pub fn tick(&mut self) {
+        self.ticks = (self.ticks + 1).min(ELECTION_TICKS);
         let raft = &mut self.raw.raft;
         if raft.election_elapsed == 0 {
             let by_chance = self.random.below_u64(ELECTION_TICKS as u64) as usize;
@@ -233,6 +255,12 @@ impl Replica {
 
     /// A message has come. One that makes no sense, or is from no member, is not heard.
     pub fn receive(&mut self, message: Message) {
+        use eraftpb::MessageType::{MsgRequestPreVote, MsgRequestVote};
+        // A promise to a leader, given before it was opened, may still hold.
+        let asks = matches!(message.get_msg_type(), MsgRequestPreVote | MsgRequestVote);
+        if asks && self.ticks < ELECTION_TICKS {
+            return;
+        }
         if let Err(error) = self.raw.step(message) {
             tracing::debug!(%error, "a message of the group is not heard");
         }
@@ -266,6 +294,10 @@ impl Replica {
     pub fn propose(&mut self, payload: Vec<u8>) -> Result<u64> {
         if !self.leads() || self.raw.raft.lead_transferee.is_some() {
             return Err(not_leading());
+        }
+        let alone = self.members().is_alone(self.member) && !self.raw.raft.has_pending_conf();
+        if !alone && !payload::names(&payload)?.is_empty() {
+            return Err(names_files());
         }
         self.raw.propose(Vec::new(), payload).map_err(broken)?;
         Ok(self.raw.raft.raft_log.last_index())
@@ -361,7 +393,10 @@ impl Replica {
     /// Does what is due: makes durable what must be, and says what to send. What could not be
     /// written is tried again by the next call.
     pub fn turn(&mut self) -> Result<Output> {
-        let mut output = Output::default();
+        let mut output = Output {
+            messages: std::mem::take(&mut self.unsent),
+            ..Output::default()
+        };
         loop {
             let mut ready = match self.pending.take() {
                 Some(ready) => ready,
@@ -371,6 +406,7 @@ impl Replica {
             output.messages.extend(ready.take_messages());
             if let Err(error) = self.persist(&ready) {
                 self.pending = Some(ready);
+                self.unsent = output.messages;
                 return Err(error);
             }
             if let Some(state) = ready.take_read_states().pop()
@@ -388,11 +424,16 @@ impl Replica {
             self.decided = self.decided.max(contained);
             let decided = ready.take_committed_entries();
             output.messages.extend(ready.take_persisted_messages());
-            output.members_changed |= self.decide(decided)?;
+            output.members_changed |= self.decide(decided).map_err(undecided)?;
             let mut light = self.raw.advance(ready);
             output.messages.extend(light.take_messages());
-            output.members_changed |= self.decide(light.take_committed_entries())?;
+            let decided = light.take_committed_entries();
+            output.members_changed |= self.decide(decided).map_err(undecided)?;
             self.raw.advance_apply();
+            if std::mem::take(&mut self.outvoted) && self.is_leader() {
+                let term = self.term();
+                self.raw.raft.become_follower(term, raft::INVALID_ID);
+            }
         }
     }
 
@@ -404,7 +445,11 @@ impl Replica {
         if let Some(hard) = ready.hs() {
             store.set_hard_state(hard)?;
         }
-        store.append(ready.entries().clone())
+        store.append(ready.entries().clone())?;
+        if let Some(hard) = ready.hs() {
+            store.set_commit(hard.commit);
+        }
+        Ok(())
     }
 
     /// These are decided; says whether members have changed.
@@ -455,11 +500,8 @@ impl Replica {
         let votes = [&members.voters, &members.voters_outgoing];
         let votes = votes.iter().any(|all| all.contains(&self.member));
         self.raw.mut_store().set_members(entry.index, members)?;
-        if self.is_leader() && !votes {
-            // Elected before it knew that it does not belong to them any more.
-            let term = self.term();
-            self.raw.raft.become_follower(term, raft::INVALID_ID);
-        }
+        // It may have been elected before it knew that it does not belong to them any more.
+        self.outvoted = !votes;
         Ok(())
     }
 }
@@ -471,6 +513,19 @@ pub fn not_leading() -> Error {
         "this node does not lead its cluster any more",
     )
     .with_hint("Connect again: another node goes on.")
+}
+
+/// A payload names files of rows, which other members do not have.
+fn names_files() -> Error {
+    Error::user(
+        SqlState("54000"),
+        "the rows of an entry are too many for a cluster of several nodes",
+    )
+}
+
+/// Entries that are decided could not be taken in: whoever starts anew does so again.
+fn undecided(error: Error) -> Error {
+    Error::unavailable(SqlState::IO_ERROR, error.to_string())
 }
 
 fn broken(error: raft::Error) -> Error {

@@ -72,10 +72,18 @@ impl LogStorage {
             checkpoint,
         };
         let behind = storage.state.begins_behind;
-        if behind >= storage.wal.next_index() {
+        if behind > 0 && storage.wal.first_index() <= behind {
             // Whoever took the checkpoint died before the log began behind it.
+            if storage.wal.next_index() > behind + 1 {
+                storage.wal.give_up(behind + 1)?;
+            }
             storage.wal.begin_behind(behind)?;
         }
+        let next = storage.wal.next_index();
+        storage
+            .state
+            .terms
+            .retain(|(first, _)| *first < next || *first <= behind);
         storage.state.forget_before(storage.wal.first_index() - 1);
         Ok(storage)
     }
@@ -101,19 +109,32 @@ impl LogStorage {
 
     /// Makes term and vote durable. How much is decided need not be: who leads tells it again.
     pub fn set_hard_state(&mut self, hard: &HardState) -> Result<()> {
-        self.state.commit = hard.commit;
         if (self.state.term, self.state.vote) == (hard.term, hard.vote) {
             return Ok(());
         }
-        (self.state.term, self.state.vote) = (hard.term, hard.vote);
-        self.file.write(&self.state)
+        let mut state = self.state.clone();
+        (state.term, state.vote) = (hard.term, hard.vote);
+        self.remember(state)
+    }
+
+    /// So much is decided, of what is durable.
+    pub fn set_commit(&mut self, commit: u64) {
+        self.state.commit = commit.min(self.wal.next_index() - 1);
+    }
+
+    /// Makes a state durable; what is held stays as it was where that fails.
+    fn remember(&mut self, state: State) -> Result<()> {
+        self.file.write(&state)?;
+        self.state = state;
+        Ok(())
     }
 
     /// The members from this entry on.
     pub fn set_members(&mut self, since: u64, members: Members) -> Result<()> {
-        self.state.members.push((since, members));
-        self.state.commit = self.state.commit.max(since);
-        self.file.write(&self.state)
+        let mut state = self.state.clone();
+        state.members.push((since, members));
+        state.commit = state.commit.max(since);
+        self.remember(state)
     }
 
     /// Entries up to and including `index` are in a checkpoint.
@@ -136,19 +157,17 @@ impl LogStorage {
         if first < self.wal.next_index() {
             self.give_up(first)?;
         }
-        let before = self.state.terms.len();
+        let mut terms = self.state.terms.clone();
+        terms.retain(|(at, _)| *at < first);
         for entry in &entries {
-            if self
-                .state
-                .terms
-                .last()
-                .is_none_or(|(_, t)| *t != entry.term)
-            {
-                self.state.terms.push((entry.index, entry.term));
+            if terms.last().is_none_or(|(_, term)| *term != entry.term) {
+                terms.push((entry.index, entry.term));
             }
         }
-        if self.state.terms.len() > before {
-            self.file.write(&self.state)?;
+        if terms != self.state.terms {
+            let mut state = self.state.clone();
+            state.terms = terms;
+            self.remember(state)?;
         }
         let payloads: Vec<Vec<u8>> = entries.iter().map(payload_of).collect();
         self.wal.append(&payloads)?;
@@ -188,10 +207,11 @@ impl LogStorage {
         }
         self.recent.clear();
         self.recent_bytes = 0;
-        self.state.terms = vec![(at.index, at.term)];
-        self.state.members = vec![(at.index, contained.members.clone())];
-        (self.state.begins_behind, self.state.commit) = (at.index, at.index);
-        self.file.write(&self.state)?;
+        let mut state = self.state.clone();
+        state.terms = vec![(at.index, at.term)];
+        state.members = vec![(at.index, contained.members.clone())];
+        (state.begins_behind, state.commit) = (at.index, at.index);
+        self.remember(state)?;
         self.wal.begin_behind(at.index)?;
         self.checkpoint = Some(contained);
         Ok(())
@@ -317,7 +337,7 @@ impl Storage for LogStorage {
         Ok(self.wal.next_index() - 1)
     }
 
-    fn snapshot(&self, request_index: u64, _: MemberId) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: MemberId) -> raft::Result<Snapshot> {
         let later = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
         let Some(checkpoint) = &self.checkpoint else {
             return Err(later);
@@ -325,7 +345,15 @@ impl Storage for LogStorage {
         if checkpoint.index < request_index || checkpoint.index + 1 < self.wal.first_index() {
             return Err(later);
         }
-        let members = self.state.members_at(checkpoint.index);
+        let mut members = self.state.members_at(checkpoint.index).clone();
+        if !members.all().contains(&to) {
+            // It came later, and takes a checkpoint only from those it belongs to.
+            members.learners.push(to);
+            let address = self.members().addresses.get(&to).cloned();
+            members
+                .addresses
+                .extend(address.map(|address| (to, address)));
+        }
         let told = Contained {
             members: members.clone(),
             ..checkpoint.clone()

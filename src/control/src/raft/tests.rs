@@ -51,8 +51,6 @@ struct Group {
     acknowledged: BTreeMap<u64, u64>,
     /// What was decided, by index, as anybody saw it.
     decided: BTreeMap<u64, Vec<u64>>,
-    /// In a checkpoint.
-    contained: u64,
     /// How many messages of a thousand get lost.
     losses: u64,
     what: String,
@@ -67,7 +65,6 @@ impl Group {
             next: 1,
             acknowledged: BTreeMap::new(),
             decided: BTreeMap::new(),
-            contained: 0,
             losses: 0,
             what: format!("seed {seed}"),
         };
@@ -93,13 +90,17 @@ impl Group {
             return;
         }
         let disk: Arc<dyn Disk> = Arc::new(node.disk.clone());
-        let opened = WriteAheadLog::open(disk.clone(), folder(), false);
+        let known = Replica::known(disk.clone(), folder()).unwrap();
+        let behind = known.map(|known| known.begins_behind);
+        let opened = WriteAheadLog::open_member(disk.clone(), folder(), false, behind);
         let OpenedLog {
-            log,
+            mut log,
             encoder,
             entries,
             ..
         } = opened.unwrap_or_else(|e| panic!("{}: node {member}: {e}", self.what));
+        // Checkpoints make it short, so that others need them.
+        log.segment_bytes_max = 600;
         let begin = Begin {
             disk,
             folder: folder(),
@@ -206,10 +207,17 @@ impl Group {
             0..20 => self.messages[at].clone(),
             _ => self.messages.swap_remove(at),
         };
-        if self.random.below_u64(1000) < self.losses {
+        let (from, to) = (message.from, message.to);
+        let is_lost = self.random.below_u64(1000) < self.losses || self.running(to).is_none();
+        if names_checkpoint(&message)
+            && let Some(sender) = self.running(from)
+        {
+            // Also of one that arrives the sender may hear that it got lost.
+            sender.replica.told_checkpoint(to, !is_lost);
+        }
+        if is_lost {
             return;
         }
-        let to = message.to;
         if let Some(running) = self.running(to) {
             running.replica.receive(message);
             self.turn(to);
@@ -252,7 +260,6 @@ impl Group {
             };
             if running.replica.leads() && running.replica.decided() >= index {
                 running.replica.truncate(contains).unwrap();
-                self.contained = self.contained.max(contains);
                 return;
             }
         }
@@ -355,6 +362,11 @@ impl Group {
         let Some((decided, entries, members)) = running else {
             return;
         };
+        let contained = self.nodes.values().filter_map(|node| {
+            let store = node.running.as_ref()?.replica.raw.store();
+            store.checkpoint.as_ref().map(|c| c.index)
+        });
+        let contained = contained.max().unwrap_or(0);
         for (number, index) in &self.acknowledged {
             let known = self.decided.get(index);
             let is_there = known.is_some_and(|numbers| numbers.contains(number));
@@ -363,7 +375,7 @@ impl Group {
                 .iter()
                 .any(|(i, e)| *i == *index && super::tests::number(e) == Some(*number));
             assert!(
-                read || *index <= self.contained,
+                read || *index <= contained,
                 "{}: {number} is lost",
                 self.what
             );

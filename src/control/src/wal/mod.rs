@@ -75,6 +75,8 @@ pub struct WriteAheadLog {
     objects: Objects,
     /// Of all frames, in order.
     spots: VecDeque<Spot>,
+    /// A segment is closed when it is larger than this, in bytes.
+    pub(crate) segment_bytes_max: u64,
     /// A group has kept it before.
     replicated: bool,
     /// An append was taken back since the last sync.
@@ -111,6 +113,20 @@ impl WriteAheadLog {
     /// Opens or makes the log in `folder`. What was acknowledged and is not there is an error; with
     /// `accept_loss` it is told, and what can be read counts.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, accept_loss: bool) -> Result<OpenedLog> {
+        WriteAheadLog::open_member(disk, folder, accept_loss, None)
+    }
+
+    /// The same, of a member of a group whose log begins `behind` this index: what is before it
+    /// counts no more, and entries may name files that only others have.
+    pub fn open_member(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        accept_loss: bool,
+        behind: Option<u64>,
+    ) -> Result<OpenedLog> {
+        if let Some(behind) = behind {
+            remove_before(disk.as_ref(), folder, behind)?;
+        }
         let mark_path = mark::path(folder);
         let (mark, slot, unmarked) = match Mark::read(disk.as_ref(), &mark_path)? {
             Found::Synced(synced, slot) => (Some(synced), slot, None),
@@ -129,7 +145,7 @@ impl WriteAheadLog {
                 (None, Slot::default(), Some(problem))
             }
         };
-        let mut read = Read::all(&disk, folder, mark)?;
+        let mut read = Read::all(&disk, folder, mark, behind.is_none())?;
         let accepted = is_there(disk.as_ref(), &loss_path(folder))?;
         let found = unmarked.or(read.problem.take());
         if let Some(error) = &found
@@ -241,6 +257,7 @@ impl WriteAheadLog {
             mark,
             objects,
             spots,
+            segment_bytes_max: SEGMENT_BYTES_MAX,
             replicated: read.replicated,
             untidy: false,
             broken: false,
@@ -303,7 +320,7 @@ impl WriteAheadLog {
 
     fn write(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<()> {
         self.settle()?;
-        if self.file_bytes > SEGMENT_BYTES_MAX {
+        if self.file_bytes > self.segment_bytes_max {
             self.roll(self.next_index, self.next_index - 1)?;
         }
         let (frames, spots) = self.frames(payloads);
@@ -473,9 +490,10 @@ impl WriteAheadLog {
     /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins
     /// anew behind it, with an index that was never used.
     pub fn begin_behind(&mut self, index: u64) -> Result<()> {
-        let before = std::mem::take(&mut self.segments);
         let first = self.next_index.max(index + 1);
         self.roll(first, index)?;
+        let before = std::mem::take(&mut self.segments);
+        self.segments.push(first);
         self.spots.clear();
         for segment in before.into_iter().filter(|s| *s != first) {
             remove(self.disk.as_ref(), &segment_path(&self.folder, segment))?;
@@ -498,7 +516,7 @@ impl WriteAheadLog {
 
     /// The entries after `index` that it still has. Not cheap: they are read back.
     pub fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
-        let read = Read::all(&self.disk, &self.folder, Some(self.synced()))?;
+        let read = Read::all(&self.disk, &self.folder, Some(self.synced()), true)?;
         if let Some(problem) = read.problem {
             return Err(problem);
         }
@@ -526,6 +544,19 @@ impl WriteAheadLog {
         }
         self.objects.collect(index)
     }
+}
+
+/// Removes segments that a log had before it began `behind` a checkpoint, where the new beginning
+/// is there already: whoever took it may have died meanwhile.
+fn remove_before(disk: &dyn Disk, folder: &Path, behind: u64) -> Result<()> {
+    let segments = read::list_segments(disk, folder)?;
+    if !segments.iter().any(|first| *first > behind) {
+        return Ok(());
+    }
+    for first in segments.into_iter().filter(|first| *first <= behind) {
+        remove(disk, &segment_path(folder, first))?;
+    }
+    disk.sync_folder(folder).map_err(|e| at(folder, e))
 }
 
 /// Beside the log from when a loss is accepted until the log tells of it: who dies between is not

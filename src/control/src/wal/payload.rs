@@ -170,7 +170,7 @@ pub(crate) fn may_be_checkpoint(payload: &[u8]) -> bool {
 }
 
 /// The objects that a payload names.
-pub(super) fn names(payload: &[u8]) -> Result<Vec<String>> {
+pub(crate) fn names(payload: &[u8]) -> Result<Vec<String>> {
     match payload.first() {
         Some(&SEVERAL) => Ok(several(payload)?.0),
         _ => Ok(Vec::new()),

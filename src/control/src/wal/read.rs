@@ -81,7 +81,13 @@ pub(super) fn list_segments(disk: &dyn Disk, folder: &Path) -> Result<Vec<u64>> 
 
 impl Read {
     /// Reads everything. `mark` is none where there is none.
-    pub fn all(disk: &Arc<dyn Disk>, folder: &Path, mark: Option<Synced>) -> Result<Read> {
+    /// Rows that are objects are read as well if it `has_files`.
+    pub fn all(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        mark: Option<Synced>,
+        has_files: bool,
+    ) -> Result<Read> {
         let mut read = Read {
             log: mark.map(|m| m.log),
             segments: Vec::new(),
@@ -123,7 +129,9 @@ impl Read {
         {
             read.problem = read.missing(folder, mark);
         }
-        read.load_objects(disk, folder)?;
+        if has_files {
+            read.load_objects(disk, folder)?;
+        }
         Ok(read)
     }
 

@@ -130,7 +130,12 @@ impl Driver {
     fn take(&mut self, turn: Turn) -> Result<()> {
         match turn {
             Turn::Heard(message) => self.replica()?.receive(message),
-            Turn::Unreachable(member) => self.replica()?.is_unreachable(member),
+            Turn::Unreachable(member) => {
+                let replica = self.replica()?;
+                replica.is_unreachable(member);
+                // One that was on its way may have got lost.
+                replica.told_checkpoint(member, false);
+            }
             Turn::ToldCheckpoint(member, sent) => self.replica()?.told_checkpoint(member, sent),
             Turn::Call(call) => self.call(call)?,
         }
@@ -160,6 +165,7 @@ impl Driver {
                 let _ = answer.send(Ok(()));
             }
             Call::Leave(answer) => {
+                self.shared.leave();
                 self.replica()?.hand_over();
                 self.leaving = Some((answer, machine::now() + HAND_OVER_PATIENCE));
             }
@@ -177,6 +183,14 @@ impl Driver {
     /// Does what is due.
     fn turn(&mut self) -> Result<()> {
         let output = self.persist()?;
+        let leads = self.replica()?.leads();
+        if !leads {
+            // Whether they will be decided, others know: what stands at their indexes now may be
+            // another leader's.
+            for (_, answer) in self.waiting.drain(..) {
+                let _ = answer.send(Err(not_leading()));
+            }
+        }
         if let Some(sending) = &self.sending {
             sending.send(output.messages);
         }
@@ -189,18 +203,11 @@ impl Driver {
             let _ = answer.send(Ok(index));
         }
         self.tell()?;
-        let leads = self.replica()?.leads();
         if self.led && !leads && self.leaving.is_none() {
             tracing::warn!("this node leads its cluster no more: it starts anew");
             machine::exit(machine::RESTART);
         }
         self.led |= leads;
-        if !leads {
-            // Whether they will be decided, others know.
-            for (_, answer) in self.waiting.drain(..) {
-                let _ = answer.send(Err(not_leading()));
-            }
-        }
         Ok(())
     }
 

@@ -56,19 +56,20 @@ pub(super) async fn find(config: &Config, data: &DataFolder, shared: &Shared) ->
                 tracing::info!(node = config.node_id, "this node begins the cluster");
                 return Ok(Place::Alone);
             }
-            Found::Joins(address) => match join(network, address, shared).await? {
-                Joined::Admitted { cluster, members } => {
-                    data.belongs_to(&cluster)?;
-                    shared.set_cluster(&cluster);
-                    tracing::info!(
-                        node = config.node_id,
-                        cluster,
-                        "this node joins the cluster"
-                    );
-                    return Ok(Place::Joins(members));
+            Found::Joins(addresses) => {
+                for address in addresses {
+                    match join(network, address, shared).await? {
+                        Joined::Admitted { cluster, members } => {
+                            data.belongs_to(&cluster)?;
+                            shared.set_cluster(&cluster);
+                            let node = config.node_id;
+                            tracing::info!(node, cluster, "this node joins the cluster");
+                            return Ok(Place::Joins(members));
+                        }
+                        Joined::NotYet(why) => waits = why,
+                    }
                 }
-                Joined::NotYet(why) => waits = why,
-            },
+            }
             Found::Waits(why) => waits = if waits.is_empty() { why } else { waits },
         }
         if machine::elapsed(told) >= TOLD {
@@ -81,7 +82,7 @@ pub(super) async fn find(config: &Config, data: &DataFolder, shared: &Shared) ->
 
 enum Found {
     Begins,
-    Joins(String),
+    Joins(Vec<String>),
     Waits(String),
 }
 
@@ -94,11 +95,12 @@ fn place(own: MemberId, nodes: &[(String, NodeInfo)], all: bool) -> Result<Found
         )
         .with_hint("Every node of a cluster needs a --node-id of its own."));
     }
-    let of_cluster = nodes.iter().find(|(_, node)| node.cluster.is_some());
-    Ok(match of_cluster {
-        Some((address, _)) => Found::Joins(address.clone()),
-        None if !all => Found::Waits("not all have answered".into()),
-        None => match nodes.iter().map(|(_, node)| node.member).min() {
+    let of_cluster = nodes.iter().filter(|(_, node)| node.cluster.is_some());
+    let of_cluster: Vec<String> = of_cluster.map(|(address, _)| address.clone()).collect();
+    Ok(match () {
+        () if !of_cluster.is_empty() => Found::Joins(of_cluster),
+        () if !all => Found::Waits("not all have answered".into()),
+        () => match nodes.iter().map(|(_, node)| node.member).min() {
             Some(first) if first < own => Found::Waits(format!("node {first} begins the cluster")),
             _ => Found::Begins,
         },
@@ -214,7 +216,7 @@ mod tests {
         let fresh = [node(1, None), node(3, None)];
         assert!(matches!(place(2, &fresh, true), Ok(Found::Waits(_))));
         let begun = [node(1, Some("c")), node(3, None)];
-        assert!(matches!(place(2, &begun, false), Ok(Found::Joins(a)) if a == "n1:1"));
+        assert!(matches!(place(2, &begun, false), Ok(Found::Joins(a)) if a == ["n1:1"]));
         assert!(place(1, &begun, true).is_err());
         assert!(matches!(place(1, &[], true), Ok(Found::Begins)));
     }

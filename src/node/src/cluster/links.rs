@@ -213,7 +213,7 @@ async fn serve(mut link: Link, wants: Wants, shared: &Arc<Shared>) -> Result<()>
         Wants::Who => Reply::Node(NodeInfo {
             member: shared.member,
             nonce: shared.nonce,
-            cluster: shared.cluster(),
+            cluster: shared.cluster().filter(|_| shared.is_member()),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime: machine::elapsed(shared.started).as_secs(),
         }),
@@ -421,6 +421,12 @@ pub struct Doorway(Arc<OnceLock<Arc<Shared>>>);
 impl Doorway {
     pub(super) fn is_of(&self, shared: &Arc<Shared>) {
         let _ = self.0.set(shared.clone());
+    }
+
+    /// Whether this node belongs to a group with others, and is not sure that it leads.
+    pub(crate) fn lost_the_lead(&self) -> bool {
+        let shared = self.0.get();
+        shared.is_some_and(|s| s.turns().is_some() && s.has_others() && !s.is_sure())
     }
 
     /// A link to the node that leads, for one client of SQL; none if this node leads, or belongs to

@@ -89,20 +89,26 @@ impl Seat {
         let shared = Arc::new(Shared::new(member, addresses.clone(), data.cluster()?));
         doorway.is_of(&shared);
         let listens = !config.join.is_empty() || !config.cluster_secret_file.is_empty();
-        if listens || known.as_ref().is_some_and(|(m, all)| !all.is_alone(*m)) {
+        if listens || known.as_ref().is_some_and(|k| !k.members.is_alone(member)) {
             let network = network.ok_or_else(|| {
                 Error::unsupported("a cluster needs a network, and this node has none")
             })?;
             links::open(&config.rpc, network, &shared).await?;
         }
-        let place = match known {
-            Some((_, members)) if members.is_alone(member) => Place::Alone,
+        let place = match &known {
+            Some(known) if known.members.is_alone(member) => Place::Alone,
             Some(_) => Place::Member,
             None if config.join.is_empty() => Place::Alone,
             None => forming::find(config, data, &shared).await?,
         };
         let at = folder.clone();
-        let opened = machine::blocking(move || WriteAheadLog::open(disk, &at, recover)).await??;
+        let behind = match (&place, known) {
+            (Place::Alone, _) => None,
+            (_, known) => Some(known.map_or(0, |known| known.begins_behind)),
+        };
+        let opened =
+            machine::blocking(move || WriteAheadLog::open_member(disk, &at, recover, behind));
+        let opened = opened.await??;
         if opened.loss.is_some() && !matches!(place, Place::Alone) {
             return Err(Error::corrupt(
                 "the log of one member of a cluster cannot go on behind a loss",

@@ -118,6 +118,8 @@ pub(super) struct Shared {
     sure_until: Mutex<Option<Instant>>,
     /// It has.
     assured: Notify,
+    /// It promises nothing any more: another one is to lead.
+    leaves: AtomicBool,
     /// There is nobody else.
     alone: AtomicBool,
     turns: Mutex<Option<Sender<Turn>>>,
@@ -139,6 +141,7 @@ impl Shared {
             told: watch::Sender::default(),
             sure_until: Mutex::default(),
             assured: Notify::new(),
+            leaves: AtomicBool::new(false),
             alone: AtomicBool::new(false),
             turns: Mutex::default(),
             sending: Mutex::default(),
@@ -186,6 +189,11 @@ impl Shared {
         leads.map(drop).map_err(|_| not_leading())
     }
 
+    /// From now on nobody is sure that this node leads.
+    pub fn leave(&self) {
+        self.leaves.store(true, Ordering::Release);
+    }
+
     /// A majority has promised at that time not to elect another for a while.
     pub fn promised(&self, at: Instant) {
         *self.sure_until.lock() = Some(at + PROMISE);
@@ -210,6 +218,11 @@ impl Shared {
         }
     }
 
+    /// Whether it belongs to its group.
+    pub fn is_member(&self) -> bool {
+        self.told.borrow().members.all().contains(&self.member)
+    }
+
     pub fn has_others(&self) -> bool {
         !self.told.borrow().members.is_alone(self.member)
     }
@@ -224,7 +237,7 @@ impl Shared {
             return true;
         }
         let until = *self.sure_until.lock();
-        until.is_some_and(|until| machine::now() < until)
+        !self.leaves.load(Ordering::Acquire) && until.is_some_and(|until| machine::now() < until)
     }
 
     pub fn tell_trouble(&self, told: Trouble) {

@@ -73,6 +73,19 @@ impl Engine {
 
     /// The same, with other services than those that the configuration names.
     pub async fn open_with(config: &Config, services: Services) -> Result<Engine> {
+        let doorway = services.doorway.clone();
+        let opened = Engine::open_node(config, services).await;
+        if let Err(error) = &opened
+            && doorway.lost_the_lead()
+        {
+            // What it found is another node's work.
+            tracing::warn!(%error, "this node leads its cluster no more: it starts anew");
+            machine::exit(machine::RESTART);
+        }
+        opened
+    }
+
+    async fn open_node(config: &Config, services: Services) -> Result<Engine> {
         let mut config = config.clone();
         if config.workers == 0 {
             config.workers = std::thread::available_parallelism()
@@ -133,6 +146,9 @@ impl Engine {
         let mut recovered = Recovered::read(past, &store.patient()).await?;
         check_key(&outside.vault, &recovered.decisions.catalog)?;
         ownership::report_loss(&recovered, recover);
+        if let Err((membership, _)) = &seat {
+            membership.sure().await?;
+        }
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
         recovered.generation = owned.lineage.own().generation;
         let (membership, encoder) = match seat {

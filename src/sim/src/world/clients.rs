@@ -20,6 +20,8 @@ const KEYS: u64 = 12;
 const KEYS_MANY: u64 = 12_000;
 /// The key of the row that all add to.
 const SHARED_KEY: i64 = -1;
+/// Records that are sent in one run.
+const RECORDS_MAX: u64 = 3000;
 /// Keys of the topics' records.
 const RECORD_KEYS: u64 = 16;
 /// What a client does next comes within this time.
@@ -206,12 +208,15 @@ pub async fn produce(common: Arc<Common>, dice: Dice) {
     // What is written to a partition may be behind in time, and keys may change theirs often.
     let lags = [0, 1].map(|_| dice.pick(&[0, 0, 3000]));
     let strays = dice.pick(&[50, 300]);
-    while common.goes_on() {
+    // Every answer is computed from all of them.
+    let mut left = RECORDS_MAX;
+    while common.goes_on() && left > 0 {
         machine::sleep(dice.between(Duration::ZERO, pause)).await;
         let records = match dice.chance(50) {
             true => dice.below(200),
             false => dice.below(8),
         };
+        left = left.saturating_sub(records);
         for _ in 0..records {
             let (k, v) = (dice.below(RECORD_KEYS), dice.below(50));
             let (key, value) = (k.to_string(), format!("{k}|{v}"));
