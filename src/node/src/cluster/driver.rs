@@ -198,11 +198,12 @@ impl Driver {
         if let Some(since) = output.sure_since {
             self.shared.promised(began + Duration::from_micros(since));
         }
+        // Who is answered sees what was decided.
+        self.tell()?;
         let decided = self.replica()?.decided();
         while let Some((index, answer)) = self.waiting.pop_front_if(|(at, _)| *at <= decided) {
             let _ = answer.send(Ok(index));
         }
-        self.tell()?;
         if self.led && !leads && self.leaving.is_none() {
             tracing::warn!("this node leads its cluster no more: it starts anew");
             machine::exit(machine::RESTART);
