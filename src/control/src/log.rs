@@ -22,6 +22,9 @@ pub trait DecisionLog: Send {
     fn takes_files(&self) -> bool {
         true
     }
+    /// Appends entries that count each by itself, in one go: their indexes are consecutive. Returns
+    /// the last one when all are durable.
+    fn append_each(&mut self, entries: &[Entry]) -> Result<u64>;
     /// Appends entries together; returns their index when they are durable.
     fn append(&mut self, entries: &[Entry]) -> Result<u64>;
     /// All that a lost log had, and all up to `index`, is in a checkpoint or gone: the log begins

@@ -443,7 +443,7 @@ impl Coordinator {
             cut.errors = std::mem::take(&mut flight.errors);
             entries.push(Entry::Cut(cut));
         }
-        let last_index = self.append(&entries)?;
+        let last_index = self.append_each(&entries)?;
         for ((i, entry), index) in ready
             .iter()
             .zip(&entries)

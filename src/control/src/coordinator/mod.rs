@@ -349,10 +349,19 @@ impl Coordinator {
     /// Appends, and tries again while the disk is full: what waits for a decision waits, new writes
     /// are refused meanwhile, reads go on.
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
+        self.append_by(|log| log.append(entries))
+    }
+
+    /// The same, of entries that count each by itself: they have indexes of their own.
+    fn append_each(&mut self, entries: &[Entry]) -> Result<u64> {
+        self.append_by(|log| log.append_each(entries))
+    }
+
+    fn append_by(&mut self, append: impl Fn(&mut dyn DecisionLog) -> Result<u64>) -> Result<u64> {
         let mut backoff = Backoff::default();
         let mut told: Option<Instant> = None;
         loop {
-            match self.log.append(entries) {
+            match append(self.log.as_mut()) {
                 Ok(last) => {
                     if told.is_some() {
                         tracing::info!("the log grows again");

@@ -63,6 +63,11 @@ impl DecisionLog for MemoryLog {
         Ok(next)
     }
 
+    fn append_each(&mut self, entries: &[Entry]) -> Result<u64> {
+        let each = entries.chunks(1).map(|entry| self.append(entry));
+        each.last().unwrap_or(Ok(0))
+    }
+
     fn read_after(&self, index: u64) -> Result<Vec<(u64, Entry)>> {
         let mut entries = self.entries();
         entries.retain(|(i, _)| *i > index);

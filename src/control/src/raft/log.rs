@@ -6,7 +6,7 @@ use crate::entry::{ENTRY_BYTES_MAX, WRITE_BYTES_MAX};
 use crate::wal::payload::Encoder;
 use crate::{DecisionLog, Entry};
 use tidemark_common::mailbox::Sender;
-use tidemark_common::{Result, SqlState, machine};
+use tidemark_common::{Error, Result, SqlState, machine};
 use tokio::sync::oneshot;
 
 /// What whoever drives a member takes in.
@@ -26,8 +26,8 @@ pub type Answer<T> = oneshot::Sender<Result<T>>;
 
 /// What is wanted of a member.
 pub enum Call {
-    /// That this is decided; the answer is its index.
-    Propose(Vec<u8>, Answer<u64>),
+    /// That these payloads are decided, one after the other; the answer is the index of the last.
+    Propose(Vec<Vec<u8>>, Answer<u64>),
     /// That entries up to this index go.
     Truncate(u64, Answer<()>),
     /// The entries after this index.
@@ -68,6 +68,25 @@ impl ReplicatedLog {
             is_alone: Box::new(is_alone),
         }
     }
+
+    /// Has these decided, each of them whole or not at all.
+    fn propose(&mut self, all: &[&[Entry]]) -> Result<u64> {
+        if (self.is_alone)() {
+            let payloads = all.iter().map(|entries| self.encoder.encode(entries));
+            let payloads = payloads.collect::<Result<Vec<_>>>()?;
+            let proposed = call(&self.member, |answer| Call::Propose(payloads, answer));
+            // Somebody may have joined meanwhile, who does not have the files that it names.
+            let is_refused = |e: &Error| e.state() == SqlState("54000");
+            if !proposed.as_ref().is_err_and(is_refused) {
+                return proposed;
+            }
+        }
+        let payloads = all
+            .iter()
+            .map(|entries| self.encoder.encode_inline(entries));
+        let payloads = payloads.collect::<Result<Vec<_>>>()?;
+        call(&self.member, |answer| Call::Propose(payloads, answer))
+    }
 }
 
 /// Has something done by a member, and waits, in a thread.
@@ -92,21 +111,12 @@ impl DecisionLog for ReplicatedLog {
         (self.is_alone)()
     }
 
+    fn append_each(&mut self, entries: &[Entry]) -> Result<u64> {
+        self.propose(&entries.chunks(1).collect::<Vec<_>>())
+    }
+
     fn append(&mut self, entries: &[Entry]) -> Result<u64> {
-        if (self.is_alone)() {
-            let payload = self.encoder.encode(entries)?;
-            let proposed = call(&self.member, |answer| Call::Propose(payload, answer));
-            // Somebody may have joined meanwhile, who does not have the files that it names.
-            if proposed
-                .as_ref()
-                .err()
-                .is_none_or(|e| e.state() != SqlState("54000"))
-            {
-                return proposed;
-            }
-        }
-        let payload = self.encoder.encode_inline(entries)?;
-        call(&self.member, |answer| Call::Propose(payload, answer))
+        self.propose(&[entries])
     }
 
     fn begin_behind(&mut self, index: u64) -> Result<()> {

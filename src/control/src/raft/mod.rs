@@ -287,19 +287,24 @@ impl Replica {
         }
     }
 
-    /// Has a payload decided; returns its index. It is decided when [`Replica::decided`] reaches
-    /// that while this member leads.
+    /// Has payloads decided, one after the other; returns the index of the last one. It is decided
+    /// when [`Replica::decided`] reaches that while this member leads.
     ///
-    /// Errors: it does not lead.
-    pub fn propose(&mut self, payload: Vec<u8>) -> Result<u64> {
+    /// Errors: it does not lead, or a payload names files that other members do not have. Nothing
+    /// is proposed then.
+    pub fn propose(&mut self, payloads: Vec<Vec<u8>>) -> Result<u64> {
         if !self.leads() || self.raw.raft.lead_transferee.is_some() {
             return Err(not_leading());
         }
         let alone = self.members().is_alone(self.member) && !self.raw.raft.has_pending_conf();
-        if !alone && !payload::names(&payload)?.is_empty() {
-            return Err(names_files());
+        for payload in payloads.iter().filter(|_| !alone) {
+            if !payload::names(payload)?.is_empty() {
+                return Err(names_files());
+            }
         }
-        self.raw.propose(Vec::new(), payload).map_err(broken)?;
+        for payload in payloads {
+            self.raw.propose(Vec::new(), payload).map_err(broken)?;
+        }
         Ok(self.raw.raft.raft_log.last_index())
     }
 

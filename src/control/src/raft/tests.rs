@@ -151,7 +151,7 @@ impl Group {
         };
         let entries: Vec<Entry> = (first..first + count).map(entry).collect();
         let payload = running.encoder.encode(&entries).unwrap();
-        if let Ok(index) = running.replica.propose(payload) {
+        if let Ok(index) = running.replica.propose(vec![payload]) {
             running
                 .proposed
                 .extend((first..first + count).map(|n| (n, index)));
@@ -249,7 +249,7 @@ impl Group {
             contains,
         };
         let payload = running.encoder.encode(&[checkpoint]).unwrap();
-        let Ok(index) = running.replica.propose(payload) else {
+        let Ok(index) = running.replica.propose(vec![payload]) else {
             return;
         };
         for _ in 0..50 {
@@ -416,6 +416,16 @@ fn a_group_of_one_decides_at_once() {
         group.turn(1);
     }
     assert_eq!(group.acknowledged.len() as u64, group.next - 1);
+    // What counts each by itself has indexes of its own, also in one go.
+    let first = group.next;
+    group.next += 2;
+    let running = group.running(1).unwrap();
+    let each = [entry(first), entry(first + 1)];
+    let each = each.map(|e| running.encoder.encode(&[e]).unwrap());
+    let last = running.replica.propose(each.to_vec()).unwrap();
+    group.turn(1);
+    assert_eq!(group.decided[&(last - 1)], [first]);
+    assert_eq!(group.decided[&last], [first + 1]);
     group.kill(1, true);
     group.start(1);
     group.turn(1);

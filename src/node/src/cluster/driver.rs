@@ -144,8 +144,8 @@ impl Driver {
 
     fn call(&mut self, call: Call) -> Result<()> {
         match call {
-            Call::Propose(payload, answer) => {
-                let proposed = self.replica()?.propose(payload);
+            Call::Propose(payloads, answer) => {
+                let proposed = self.replica()?.propose(payloads);
                 self.await_decision(proposed, answer);
             }
             Call::Change(changes, answer) => {
