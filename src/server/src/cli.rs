@@ -65,7 +65,7 @@ pub struct Start {
         value_delimiter = ','
     )]
     join: Vec<String>,
-    /// Where other nodes reach this one [default: that of --rpc]
+    /// Where other nodes reach this one [default: that of rpc]
     #[arg(long, env = "TIDEMARK_RPC_ADVERTISE", value_name = "ADDR")]
     rpc_advertise: Option<String>,
     /// File with the secret that the nodes of a cluster share; TIDEMARK_CLUSTER_SECRET, the secret
@@ -322,7 +322,7 @@ mod tests {
                 ("checkpoint_url", _) => "checkpoints in the data folder".to_string(),
                 ("tls_cert" | "tls_key" | "tls_client_ca", _) => "none".to_string(),
                 ("join" | "cluster_secret_file", _) => "none".to_string(),
-                ("rpc_advertise", _) => "that of --rpc".to_string(),
+                ("rpc_advertise", _) => "that of rpc".to_string(),
                 ("secret_key_file", _) => "secret.key in the data folder".to_string(),
                 ("workers", _) => "one per core".to_string(),
                 (_, serde_json::Value::String(text)) => text.clone(),
