@@ -82,8 +82,6 @@ pub struct Output {
     pub messages: Vec<Message>,
     /// Signs that a majority has answered to: the argument of [`Replica::ask_majority`].
     pub sure_since: Option<u64>,
-    /// Members have changed.
-    pub members_changed: bool,
 }
 
 /// A change of the members.
@@ -429,11 +427,11 @@ impl Replica {
             self.decided = self.decided.max(contained);
             let decided = ready.take_committed_entries();
             output.messages.extend(ready.take_persisted_messages());
-            output.members_changed |= self.decide(decided).map_err(undecided)?;
+            self.decide(decided).map_err(undecided)?;
             let mut light = self.raw.advance(ready);
             output.messages.extend(light.take_messages());
             let decided = light.take_committed_entries();
-            output.members_changed |= self.decide(decided).map_err(undecided)?;
+            self.decide(decided).map_err(undecided)?;
             self.raw.advance_apply();
             if std::mem::take(&mut self.outvoted) && self.is_leader() {
                 let term = self.term();
@@ -457,21 +455,17 @@ impl Replica {
         Ok(())
     }
 
-    /// These are decided; says whether members have changed.
-    fn decide(&mut self, entries: Vec<eraftpb::Entry>) -> Result<bool> {
-        let mut changed = false;
+    /// These are decided.
+    fn decide(&mut self, entries: Vec<eraftpb::Entry>) -> Result<()> {
         for entry in entries {
             self.decided = self.decided.max(entry.index);
             match entry.get_entry_type() {
                 eraftpb::EntryType::EntryNormal if entry.data.is_empty() => {}
                 eraftpb::EntryType::EntryNormal => self.note_checkpoint(&entry)?,
-                _ => {
-                    self.change_members(&entry)?;
-                    changed = true;
-                }
+                _ => self.change_members(&entry)?,
             }
         }
-        Ok(changed)
+        Ok(())
     }
 
     /// Members who do not lead shorten their logs by this.
