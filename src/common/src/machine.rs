@@ -13,11 +13,11 @@
 use crate::disk::{Disk, LocalDisk};
 use crate::{Error, Result, STACK_BYTES};
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStringExt;
 use std::pin::{Pin, pin};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
@@ -263,15 +263,32 @@ impl Machine for LocalMachine {
 
     fn exit(&self, code: i32) -> ! {
         if code == RESTART && !cfg!(test) {
-            // Files and sockets are closed by this; it returns only if it fails.
-            let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-            let error = Command::new(program)
-                .args(std::env::args_os().skip(1))
-                .exec();
+            let error = start_anew();
             tracing::error!(%error, "this process cannot start anew: it ends");
         }
         std::process::exit(code)
     }
+}
+
+/// This process begins again, as the same program with the same arguments; returns only if that
+/// fails. Files and sockets are closed by it.
+///
+/// The `exec` of the standard library gives SIGPIPE its deadly meaning back first, and any other
+/// thread that writes to a broken connection in that moment would end the process.
+fn start_anew() -> std::io::Error {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let arguments = std::env::args_os().map(|argument| argument.into_vec());
+    let arguments: std::result::Result<Vec<CString>, _> = arguments.map(CString::new).collect();
+    let (program, arguments) = match (CString::new(program.into_os_string().into_vec()), arguments)
+    {
+        (Ok(program), Ok(arguments)) => (program, arguments),
+        (Err(error), _) | (_, Err(error)) => return error.into(),
+    };
+    let mut pointers: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: all strings end with a zero and the list with a null; they live until it returns.
+    unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
+    std::io::Error::last_os_error()
 }
 
 #[cfg(test)]
