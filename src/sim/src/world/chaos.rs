@@ -114,7 +114,10 @@ impl Chaos {
         let broker = &self.common.server.broker;
         match self.dice.below(3) {
             0 => broker.add_partitions("s", 1),
-            1 if self.compacts => broker.compact("u"),
+            1 if self.compacts => {
+                tracing::debug!(target: "sim", topic = "u", "is compacted");
+                broker.compact("u");
+            }
             _ => {}
         }
     }

@@ -177,7 +177,8 @@ impl Cluster {
         self.topics.get_mut(name)
     }
 
-    fn log(&mut self, place: &Place) -> Result<&mut Log, Refusal> {
+    /// A partition.
+    pub fn log(&mut self, place: &Place) -> Result<&mut Log, Refusal> {
         let topic = self.topics.get_mut(&place.0).ok_or(Refusal::NoTopic)?;
         let log = topic.partitions.get_mut(place.1 as usize);
         log.ok_or(Refusal::NoTopic)

@@ -237,7 +237,8 @@ impl SimBroker {
     }
 
     /// What readers have seen that stand at these positions and began at the start, by partition:
-    /// all that was ever committed below them, also what compaction and retention have taken since.
+    /// all that was ever committed below them, also what compaction and retention have taken since;
+    /// what these had taken before somebody came to it was read by nobody.
     pub fn records_below(
         &self,
         topic: &str,
@@ -246,10 +247,8 @@ impl SimBroker {
         self.ask(topic, |topic| {
             let below = positions.iter().filter_map(|position| {
                 let log = topic.partitions.get(position.split as usize)?;
-                Some((
-                    position.split,
-                    log.ever_committed_below(position.next_offset),
-                ))
+                let stand = (position.next_offset, position.records);
+                Some((position.split, log.read_up_to(stand)))
             });
             below.collect()
         })

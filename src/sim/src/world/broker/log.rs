@@ -4,10 +4,12 @@
 //! Readers of what is committed read up to the last stable offset, below which every transaction
 //! has ended, and do not see what was aborted. Offsets stay when records go (compaction,
 //! retention), and come again when an election cuts the log off. What compaction and retention took
-//! away is kept aside, for those who check what others have read.
+//! away is kept aside, for those who check what others have read; so is which of it a reader came
+//! too late for, which it has not read.
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A record as its readers see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,9 @@ pub struct OutOfRange {
     pub end: i64,
 }
 
+/// Where a reader stands: the next offset, and how many records it has read.
+pub type Stand = (i64, u64);
+
 enum Body {
     Record(Option<Writer>),
     Marker { writer: Writer, commits: bool },
@@ -90,6 +95,8 @@ pub struct Log {
     entries: BTreeMap<i64, Entry>,
     /// Records that were committed and are no longer there.
     gone: BTreeMap<i64, Record>,
+    /// Those that were gone when a reader came to them, by where it stands behind them.
+    unread: BTreeMap<Stand, Arc<BTreeSet<i64>>>,
     /// Where open transactions begin, by producer.
     open: BTreeMap<u64, (i64, Writer)>,
     aborted: Vec<Aborted>,
@@ -250,6 +257,29 @@ impl Log {
         all.into_values().filter(|r| r.offset < next).collect()
     }
 
+    /// A reader that stood at `before` stands at `now`, and has met nothing below `until`: what was
+    /// there and is gone it has not read.
+    pub fn pass(&mut self, before: Stand, until: i64, now: Stand) {
+        let mut unread = self.unread.get(&before).cloned().unwrap_or_default();
+        let mut gone = self.gone.range(before.0..until).peekable();
+        if gone.peek().is_some() {
+            Arc::make_mut(&mut unread).extend(gone.map(|(offset, _)| *offset));
+        }
+        if !unread.is_empty() {
+            self.unread.entry(now).or_insert(unread);
+        }
+    }
+
+    /// What a reader has read that began at the start and stands there: all that was ever committed
+    /// below, also what is gone since, and not what was gone before.
+    pub fn read_up_to(&self, stand: Stand) -> Vec<Record> {
+        let mut records = self.ever_committed_below(stand.0);
+        if let Some(unread) = self.unread.get(&stand) {
+            records.retain(|record| !unread.contains(&record.offset));
+        }
+        records
+    }
+
     /// The first offset of a committed record that is not older than this.
     pub fn offset_of_time(&self, timestamp_ms: i64) -> Option<i64> {
         let is_later = |record: &&Record| record.timestamp_ms >= timestamp_ms;
@@ -271,6 +301,7 @@ impl Log {
         let kept = kept.unwrap_or(self.end).clamp(self.start, self.end);
         let cut = self.entries.split_off(&kept);
         drop(self.gone.split_off(&kept));
+        self.unread.retain(|(next, _), _| *next <= kept);
         self.end = kept;
         self.leaders
             .retain(|(_, start)| *start < kept || kept == 0 && *start == 0);

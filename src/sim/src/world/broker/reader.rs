@@ -3,9 +3,11 @@
 //! the one that was read.
 
 use super::client::Client;
+use super::cluster::Place;
+use super::direct::SimBroker;
 use super::fetch::{Failure, Fetched, Next};
 use super::line::Translator;
-use super::log::Record;
+use super::log::{Record, Stand};
 use std::time::{Duration, Instant};
 use tidemark_changelog::connector::{SourceBatch, SourceReader, SplitPosition, Waker};
 use tidemark_common::{Error, Result, machine};
@@ -18,6 +20,8 @@ const TROUBLE_PATIENCE: Duration = Duration::from_secs(2);
 const SHORT_PARTITION_PATIENCE: Duration = Duration::from_secs(60);
 
 struct Split {
+    broker: SimBroker,
+    place: Place,
     position: SplitPosition,
     limit: i64,
     /// The end last reported, and when.
@@ -35,14 +39,25 @@ impl Split {
     /// then.
     fn pass_gap(&mut self, offset: i64) {
         if offset > self.position.next_offset {
-            self.position.next_offset = offset;
+            self.go_on(offset, (offset, self.position.records));
             self.position.leader_epoch = -1;
         }
+    }
+
+    /// Goes on, and has met nothing below `until`.
+    fn go_on(&mut self, until: i64, now: Stand) {
+        let before = (self.position.next_offset, self.position.records);
+        // The topic may be gone.
+        if let Ok(log) = self.broker.lock().log(&self.place) {
+            log.pass(before, until, now);
+        }
+        (self.position.next_offset, self.position.records) = now;
     }
 }
 
 /// The reader.
 pub struct SimReader {
+    broker: SimBroker,
     fetched: Fetched,
     splits: Vec<Split>,
     topic: String,
@@ -74,6 +89,7 @@ impl SimReader {
         let decoder = RecordDecoder::new(spec, columns, &all)?.keep_faulty();
         let brokers = client.brokers.clone();
         let mut reader = SimReader {
+            broker: client.broker.clone(),
             fetched: Fetched::begin(client, topic, waker),
             splits: Vec::new(),
             topic: topic.to_string(),
@@ -148,8 +164,10 @@ impl SimReader {
         if self.timed && decoder.len() > before {
             self.times_ms.push(split.position.time_ms);
         }
-        split.position.records += 1;
-        split.position.next_offset = record.offset + 1;
+        split.go_on(
+            record.offset,
+            (record.offset + 1, split.position.records + 1),
+        );
         split.last = Some((record.offset, record.leader_epoch));
         Ok(())
     }
@@ -329,6 +347,8 @@ impl SourceReader for SimReader {
             position.newest_epoch = position.newest_epoch.max(position.leader_epoch);
             self.fetched.add(&position);
             self.splits.push(Split {
+                broker: self.broker.clone(),
+                place: (self.topic.clone(), position.split),
                 position,
                 limit: i64::MAX,
                 end: None,

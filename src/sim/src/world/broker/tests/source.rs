@@ -193,8 +193,67 @@ fn an_upsert_source_takes_its_key_from_the_key_and_deletes_by_an_empty_value() {
         let mut late = Reader::at_start(&source);
         assert_eq!(late.rows(), "-|1|\\N -|2|\\N +|3|c");
         assert_eq!(late.stands(), (5, 3, 0));
-        let below = broker.records_below("t", &late.0.positions());
-        assert_eq!(below[&0].len(), 5, "what was compacted is not forgotten");
+        assert_eq!(reader.rows(), "+|3|c");
+        let read = |reader: &Reader| broker.records_below("t", &reader.0.positions())[&0].len();
+        assert_eq!(read(&reader), 5, "what was compacted is not forgotten");
+        assert_eq!(read(&late), 3, "what was gone already was not read");
+    });
+}
+
+/// Of a topic that is compacted, a reader may come too late for records, and for deletions: what it
+/// has is what it has read, and so it is for all who go on where it stood.
+#[test]
+fn what_was_gone_before_it_was_read_is_no_input() {
+    run(|| {
+        let (broker, connectors) = process(1);
+        broker.create_topic("t", 1, true);
+        let put = |key: &str, value: Option<&str>| {
+            broker.produce("t", 0, Some(key.as_bytes()), value.map(str::as_bytes), 1);
+        };
+        let mut spec = spec("t");
+        (spec.format, spec.key) = (Format::Upsert, vec![0]);
+        let source = open(&connectors, &spec);
+        let mut reader = Reader::at_start(&source);
+        let read = |positions: &[SplitPosition]| {
+            let records = broker.records_below("t", positions).remove(&0).unwrap();
+            let offsets = records.iter().map(|r| r.offset.to_string());
+            offsets.collect::<Vec<_>>().join(" ")
+        };
+        put("1", Some("1|a"));
+        put("2", Some("2|b"));
+        assert_eq!(reader.rows(), "+|1|a +|2|b");
+        let early = reader.0.positions();
+        // Nobody reads for a while.
+        drop(reader);
+        put("1", None);
+        put("2", Some("2|c"));
+        put("3", Some("3|d"));
+        put("2", Some("2|e"));
+        broker.compact("t");
+        broker.compact("t");
+        put("3", Some("3|f"));
+        let mut reader = Reader::at(&source, &early);
+        reader.limit(4);
+        assert_eq!(
+            (reader.rows(), reader.stands()),
+            (String::new(), (4, 2, -1))
+        );
+        assert_eq!(read(&reader.0.positions()), "0 1");
+        reader.limit(5);
+        let batch = reader.0.poll(10).unwrap().unwrap();
+        assert_eq!(text(&[batch]), "+|3|d");
+        assert_eq!(read(&early), "0 1");
+        assert_eq!(read(&reader.0.positions()), "0 1 4");
+        let mut next = Reader::at(&source, &reader.0.positions());
+        broker.compact("t");
+        assert_eq!(next.rows(), "+|2|e +|3|f");
+        assert_eq!(next.stands(), (7, 5, 0));
+        assert_eq!(read(&next.0.positions()), "0 1 4 5 6");
+        assert_eq!(read(&early), "0 1");
+        // Who begins now does not read what others have read.
+        let mut late = Reader::at_start(&source);
+        assert_eq!(late.rows(), "+|2|e +|3|f");
+        assert_eq!(read(&late.0.positions()), "5 6");
     });
 }
 
