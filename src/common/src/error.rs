@@ -2,11 +2,36 @@
 //! message in lower case without full stop, and detail and hint as sentences. Logged where it is
 //! handled, not where it is passed on.
 
+use parking_lot::Mutex;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A five-character PostgreSQL error code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct SqlState(pub &'static str);
+
+/// Codes that were heard from other nodes. There are some hundred codes in the world.
+static HEARD: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+/// Codes that are heard beyond this are those of broken invariants: nobody makes up so many.
+const HEARD_MAX: usize = 2000;
+
+impl<'de> Deserialize<'de> for SqlState {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<SqlState, D::Error> {
+        let code = String::deserialize(from)?;
+        let mut heard = HEARD.lock();
+        if let Some(known) = heard.get(code.as_str()) {
+            return Ok(SqlState(known));
+        }
+        if code.len() != 5 || heard.len() >= HEARD_MAX {
+            return Ok(SqlState::INTERNAL);
+        }
+        let code: &'static str = code.leak();
+        heard.insert(code);
+        Ok(SqlState(code))
+    }
+}
 
 /// The codes in use, by PostgreSQL's names.
 #[allow(missing_docs)]
@@ -46,7 +71,7 @@ impl SqlState {
 }
 
 /// What the one who receives the error can do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The statement or its options are wrong; change them.
     User,
@@ -59,10 +84,10 @@ pub enum ErrorKind {
 }
 
 /// An error with everything that a PostgreSQL client can show.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Error(Box<Inner>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Inner {
     kind: ErrorKind,
     state: SqlState,

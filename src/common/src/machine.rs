@@ -19,6 +19,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStringExt;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -208,6 +209,15 @@ pub fn exit(code: i32) -> ! {
     ask(|machine| machine.exit(code))
 }
 
+/// Whether this process was told to end.
+static IS_TOLD_TO_END: AtomicBool = AtomicBool::new(false);
+
+/// This process is told to end, by a signal that comes once: what would have it start anew ends it
+/// from now on.
+pub fn told_to_end() {
+    IS_TOLD_TO_END.store(true, Ordering::Release);
+}
+
 /// The machine that this process runs on. Tasks need a runtime: threads that it starts belong to
 /// that of their starter.
 pub struct LocalMachine;
@@ -262,6 +272,9 @@ impl Machine for LocalMachine {
     }
 
     fn exit(&self, code: i32) -> ! {
+        if code == RESTART && IS_TOLD_TO_END.load(Ordering::Acquire) {
+            std::process::exit(0);
+        }
         if code == RESTART && !cfg!(test) {
             let error = start_anew();
             tracing::error!(%error, "this process cannot start anew: it ends");

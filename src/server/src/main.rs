@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::network::Link;
-use tidemark_common::{Error, ErrorKind, Result};
+use tidemark_common::{Error, ErrorKind, Result, machine};
 use tidemark_node::cluster::Doorway;
 use tidemark_node::network::{RealNetwork, Secret};
 use tidemark_node::{CatalogChange, Engine, Services, StoreHealth};
@@ -186,6 +186,7 @@ async fn run(config: Config, structured: bool, first_password: bool) -> Result<(
         _ = terminate.recv() => tracing::info!("SIGTERM: taking a last checkpoint"),
         _ = interrupt.recv() => tracing::info!("interrupted: taking a last checkpoint"),
     }
+    machine::told_to_end();
     engine.shutdown().await?;
     tracing::info!("stopped");
     Ok(())
