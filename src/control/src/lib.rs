@@ -16,6 +16,7 @@ pub mod raft;
 pub mod readers;
 pub mod stored;
 pub mod wal;
+pub mod wire;
 pub mod workers;
 
 pub use decisions::Decisions;

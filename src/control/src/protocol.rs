@@ -3,6 +3,7 @@
 //! the cluster ([`Stamped`](crate::Stamped)).
 
 use crate::entry::{CatalogChange, TableWrites};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +19,7 @@ use tidemark_state::manifest::SinkProgress;
 pub type Positions = BTreeMap<RelationId, Vec<SplitPosition>>;
 
 /// What a worker does next.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Builds the job's actors on this worker.
     Start(Arc<StartJob>),
@@ -82,7 +83,7 @@ pub enum Command {
 }
 
 /// Closes an epoch.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BarrierCommand {
     /// The epoch that it closes.
     pub epoch: Epoch,
@@ -91,9 +92,11 @@ pub struct BarrierCommand {
     /// Whether state is sealed.
     pub checkpoint: bool,
     /// The rows that the epoch writes to tables; in replay also those of sources whose rows the log
-    /// keeps.
+    /// keeps. They stay on the node of the coordinator, where all writers are.
+    #[serde(skip)]
     pub writes: Vec<TableWrites>,
-    /// In replay: the errors of those sources' records.
+    /// In replay: the errors of those sources' records; they stay there, too.
+    #[serde(skip)]
     pub errors: Vec<KeptError>,
     /// In replay: where every source stands when the epoch closes. Sources read exactly to there
     /// first.
@@ -104,7 +107,7 @@ pub struct BarrierCommand {
 }
 
 /// A job to build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StartJob {
     /// Its relation, with the plan.
     pub relation: Arc<Relation>,
@@ -123,7 +126,9 @@ pub struct StartJob {
     pub tables: BTreeMap<u32, Vec<FileMeta>>,
     /// Files of rows that are part of the job's input before anything else...
     pub kept: Vec<KeptFile>,
-    /// ... and further ones, after them.
+    /// ... and further ones, after them. They stay on the node of the coordinator, where all
+    /// writers are.
+    #[serde(skip)]
     pub rows: Vec<TableWrites>,
     /// A sink's progress to restore.
     pub sink: Option<SinkProgress>,
@@ -152,7 +157,7 @@ impl StartJob {
 }
 
 /// Rows that a replay does not read again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoggedRows {
     /// The log has those of epochs after this one.
     pub after: Epoch,
@@ -161,7 +166,7 @@ pub struct LoggedRows {
 }
 
 /// How a job begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartMode {
     /// With the state of a checkpoint of this epoch; it counts at once.
     Restored(Epoch),
@@ -177,7 +182,7 @@ pub enum StartMode {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// All sources of a worker passed a barrier.
     Cut {
@@ -188,8 +193,10 @@ pub enum Event {
         /// Where its splits stand.
         positions: Positions,
         /// Rows read in this epoch whose records may be taken away.
+        #[serde(skip)]
         reads: Vec<TableWrites>,
         /// Errors of such records.
+        #[serde(skip)]
         errors: Vec<KeptError>,
     },
     /// The worker has built every job that it was sent before it was asked.

@@ -359,6 +359,14 @@ impl Readers {
         self.state.lock().needed()
     }
 
+    /// The epochs that are pinned, in order.
+    pub fn pinned(&self) -> Vec<Epoch> {
+        let state = self.state.lock();
+        let mut pinned: Vec<Epoch> = state.pins.keys().map(|(epoch, _)| *epoch).collect();
+        pinned.dedup();
+        pinned
+    }
+
     /// [`Readers::needed`], if a mark has gone since this was asked last.
     pub fn newly_needed(&self) -> Option<Vec<Epoch>> {
         let mut state = self.state.lock();

@@ -9,6 +9,7 @@ mod opening;
 
 use crate::checkpoints::{CheckpointInfo, Checkpoints};
 use crate::cluster::Membership;
+use crate::crew::Crew;
 use crate::locks::{TableLock, Writer};
 use crate::memory::{Memory, MemoryUse, allocated_bytes, program_bytes, resident_bytes};
 use crate::scan::scan_source;
@@ -18,23 +19,26 @@ use arrow::array::RecordBatch;
 pub use creation::Creation;
 pub use opening::Services;
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tidemark_common::config::Config;
 use tidemark_common::disk::Lock;
 use tidemark_common::machine::Thread;
-use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, machine};
+use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, machine};
 use tidemark_connector::{Outside, Vault};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::inputs;
-use tidemark_control::protocol::Request;
+use tidemark_control::protocol::{Positions, Request};
+use tidemark_control::raft::MemberId;
 pub use tidemark_control::{CatalogChange, Pin};
 use tidemark_control::{Events, Placement, Readable, Readers};
 use tidemark_plan::Catalog;
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::StoreTrouble;
 use tidemark_state::errors::ErrorRow;
+pub use tidemark_worker::{FarRows, Pieces, ReadAs, Share};
 use tidemark_worker::{
     Figures, JobFigures, KeptErrors, Load, Pressure, Published, Reading, Storing,
 };
@@ -63,7 +67,7 @@ struct Node {
     cluster: String,
     /// This node in its group.
     membership: Membership,
-    placement: Arc<Placement>,
+    crew: Arc<Crew>,
     events: Events,
     readers: Arc<Readers>,
     published: Arc<Published>,
@@ -117,12 +121,10 @@ pub struct JobStatus {
 
 /// What can be read of a relation.
 pub struct Answer {
-    /// One per worker.
-    pub partitions: Vec<Arc<ViewPartition>>,
-    /// The epoch to read them as of.
-    pub epoch: Epoch,
-    /// Up to which one a reader may merge pending changes itself.
-    pub mergeable: Epoch,
+    /// One per worker that may have some of its rows.
+    pub shares: Vec<Share>,
+    /// As of when to read them.
+    pub at: ReadAs,
 }
 
 impl Engine {
@@ -142,9 +144,41 @@ impl Engine {
         RelationId(self.node.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// How many workers this node runs.
+    /// How many workers all nodes run together.
     pub fn workers(&self) -> usize {
-        self.node.placement.workers()
+        self.node.crew.placement().workers()
+    }
+
+    /// The workers of each node that works.
+    pub fn workers_of_nodes(&self) -> Vec<(MemberId, Range<WorkerId>)> {
+        self.node.crew.workers().collect()
+    }
+
+    /// Bytes of state of each worker; what people read of this node's counts to the first one.
+    pub fn state_bytes_of_workers(&self) -> Vec<u64> {
+        let mut bytes = vec![0; self.workers()];
+        for (_, figures) in self.node.figures.all() {
+            let of_workers = figures.memory.iter().map(|m| m.load(Ordering::Relaxed));
+            let of_workers: Vec<u64> = of_workers.collect();
+            bytes[0] += figures
+                .memory_bytes()
+                .saturating_sub(of_workers.iter().sum());
+            bytes
+                .iter_mut()
+                .zip(of_workers)
+                .for_each(|(sum, one)| *sum += one);
+        }
+        bytes
+    }
+
+    /// Where all sources that run stand at the newest decided epoch.
+    pub fn positions(&self) -> Arc<Positions> {
+        self.node.readers.positions()
+    }
+
+    /// Who does what.
+    pub fn placement(&self) -> &Placement {
+        self.node.crew.placement()
     }
 
     /// The node's configuration, as resolved.
@@ -282,8 +316,8 @@ impl Engine {
         result.map(drop)
     }
 
-    /// The partitions of a materialized relation (tables, views, upsert sources), one per worker.
-    /// `55000` with the reason when its job does not run.
+    /// The partitions of a table, one per worker of this node. `55000` with the reason when its job
+    /// does not run.
     pub fn partitions(&self, relation: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
         self.node.writers.partitions(relation)
     }
@@ -314,19 +348,19 @@ impl Engine {
         Readable { epoch, mergeable }: Readable,
         is_complete: bool,
     ) -> Result<Answer> {
-        let (catalog, partitions) = self.node.published.partitions(relation);
+        let (catalog, shares) = self.node.published.shares(relation);
         let stopped = catalog.stopped.get(&relation);
         if !is_complete && stopped.is_none() {
             return Err(Error::internal(format!(
                 "relation {relation} is read as of epoch {epoch}, which its job has not completed"
             )));
         }
-        match (partitions, catalog.relations.get(&relation), stopped) {
-            (Some(partitions), _, stopped) => Ok(Answer {
-                partitions,
-                epoch: stopped.map_or(epoch, |s| s.epoch.min(epoch)),
-                mergeable,
-            }),
+        match (shares, catalog.relations.get(&relation), stopped) {
+            (Some(shares), _, stopped) => {
+                let epoch = stopped.map_or(epoch, |s| s.epoch.min(epoch));
+                let at = ReadAs { epoch, mergeable };
+                Ok(Answer { shares, at })
+            }
             (None, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
             (None, relation, _) => Err(no_rows(relation)),
         }
@@ -521,7 +555,7 @@ impl Engine {
             thread.ended().await;
         }
         // Another node goes on.
-        if let Err(error) = self.node.membership.leave().await {
+        if let Err(error) = self.node.membership.leave(None).await {
             tracing::debug!(%error, "the group has ended before");
         }
         self.node.lock.lock().take();

@@ -10,6 +10,7 @@
 mod beginning;
 mod checkpoints;
 pub mod cluster;
+mod crew;
 pub mod engine;
 mod locks;
 mod memory;

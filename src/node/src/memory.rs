@@ -26,7 +26,7 @@ use tidemark_common::{Error, RelationId, SqlState, machine};
 use tidemark_control::Events;
 use tidemark_control::protocol::Event;
 use tidemark_plan::RelationKind;
-use tidemark_worker::{Figures, JobFigures, Pressure, Published};
+use tidemark_worker::{Figures, JobFigures, Pressure, Published, Shows};
 
 /// How often the memory is looked at, from half of the limit on.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -415,6 +415,7 @@ pub fn allocated_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
+    use tidemark_control::Placement;
     use tidemark_control::inputs::{Input, Inputs};
 
     const MB: u64 = 1 << 20;
@@ -445,7 +446,7 @@ mod tests {
     fn nothing_more_is_taken_in_and_if_that_does_not_help_who_has_grown_most_stops() {
         let (events, told) = Events::new(1);
         let (pressure, figures) = (Arc::<Pressure>::default(), Arc::new(Figures::new(1)));
-        let published = Arc::new(Published::new(1));
+        let published = Arc::new(Published::new(Arc::new(Placement::even(1))));
         let memory = Memory::new(
             100 * MB,
             pressure.clone(),
@@ -498,7 +499,7 @@ mod tests {
     fn no_job_stops_before_the_queries() {
         let (events, told) = Events::new(1);
         let (pressure, figures) = (Arc::<Pressure>::default(), Arc::new(Figures::new(1)));
-        let published = Arc::new(Published::new(1));
+        let published = Arc::new(Published::new(Arc::new(Placement::even(1))));
         figures.of(RelationId(1)).memory[0].store(50 * MB, Ordering::Relaxed);
         let memory = Memory::new(100 * MB, pressure, published, figures, events);
         let queries = Arc::new(Queries(Mutex::new(vec![10 * MB, 20 * MB])));

@@ -1,6 +1,7 @@
 //! The workers as the coordinator sees them, and who does what else it asks for.
 
 use crate::checkpoints::Checkpoints;
+use crate::crew::Crew;
 use crate::sinks::SinkQueues;
 use crate::writes::TableWriters;
 use bytes::Bytes;
@@ -20,9 +21,11 @@ use tidemark_worker::{Figures, Inbound, KeptErrors, Published, Recovery, Storing
 
 /// Channels to all workers, and who does what the coordinator asks for.
 pub struct Pool {
-    /// One per worker: commands.
+    /// The other nodes, and who does what.
+    pub crew: Arc<Crew>,
+    /// One per worker of this node: commands.
     pub commands: Vec<Sender<Stamped<Command>>>,
-    /// One per worker: wakes it.
+    /// One per worker of this node: wakes it.
     pub inboxes: Vec<Sender<Inbound>>,
     /// Answers.
     pub events: Events,
@@ -46,23 +49,21 @@ pub struct Pool {
 
 impl Workers for Pool {
     fn count(&self) -> usize {
-        self.commands.len()
+        self.crew.placement().workers()
     }
 
     fn send(&self, worker: WorkerId, command: Command) {
-        let generation = self.storing.generation;
-        let told = command;
-        // A worker that is gone means shutdown.
-        let _ = self.commands[worker].send(Stamped { generation, told });
-        let _ = self.inboxes[worker].send(Inbound::Wake);
+        self.crew.order(Some(worker), &command);
+        self.give(worker, command);
     }
 
     fn broadcast(&self, command: Command) {
         if let Command::Stop { relations, .. } = &command {
             self.writers.forget(relations);
         }
-        for worker in 0..self.count() {
-            self.send(worker, command.clone());
+        self.crew.order(None, &command);
+        for worker in 0..self.commands.len() {
+            self.give(worker, command.clone());
         }
     }
 
@@ -169,6 +170,19 @@ impl Workers for Pool {
             self.recovery.acquit(relation);
         }
         *self.figures.of(relation).state.lock() = (state, progress, epoch);
+    }
+}
+
+impl Pool {
+    /// To a worker of this node; others are told by the crew.
+    fn give(&self, worker: WorkerId, told: Command) {
+        let generation = self.storing.generation;
+        let Some(commands) = self.commands.get(worker) else {
+            return;
+        };
+        // A worker that is gone means shutdown.
+        let _ = commands.send(Stamped { generation, told });
+        let _ = self.inboxes[worker].send(Inbound::Wake);
     }
 }
 

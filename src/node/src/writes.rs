@@ -123,11 +123,13 @@ impl TableWriters {
 
     /// The partitions of a table. `55000` with the reason when its job does not run.
     pub fn partitions(&self, table: RelationId) -> Result<Vec<Arc<ViewPartition>>> {
-        let (catalog, partitions) = self.published.partitions(table);
+        let (catalog, shares) = self.published.shares(table);
+        let partitions = shares.map(|s| s.iter().map(|share| share.here().cloned()).collect());
         let relation = catalog.relations.get(&table);
         match (partitions, relation, catalog.stopped.get(&table)) {
             (_, Some(relation), Some(stopped)) => Err(stopped_error(relation, stopped)),
-            (Some(partitions), ..) => Ok(partitions),
+            (Some(Some(partitions)), ..) => Ok(partitions),
+            (Some(None), ..) => Err(Error::internal("rows to be written are on another node")),
             (None, relation, _) => Err(no_rows(relation)),
         }
     }

@@ -246,6 +246,8 @@ pub enum ShowKind {
     Users,
     Jobs,
     Cluster,
+    /// Who does what part of which job.
+    Placement,
     Checkpoints,
     Memory,
     Processlist,

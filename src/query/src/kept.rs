@@ -144,9 +144,10 @@ impl Asker {
         if self.status() == Status::Idle {
             let at_least = self.written_for(&[relation]);
             let answer = self.commons.engine.answer_now(relation, at_least);
-            let rows = answer.and_then(|answer| lookup.rows(&answer, &keys));
-            if rows.is_some() {
-                return Ok(rows);
+            if let Some(answer) = answer
+                && let Some(rows) = lookup.rows(&answer, &keys).await
+            {
+                return Ok(Some(rows));
             }
         }
         let written = self.transaction.written();
@@ -154,7 +155,9 @@ impl Asker {
             return Ok(None);
         }
         let pin = self.read_pin(&[relation]).await?;
-        let answer = self.commons.engine.answer(relation, pin.epoch()).ok();
-        Ok(answer.and_then(|answer| lookup.rows(&answer, &keys)))
+        match self.commons.engine.answer(relation, pin.epoch()) {
+            Ok(answer) => Ok(lookup.rows(&answer, &keys).await),
+            Err(_) => Ok(None),
+        }
     }
 }

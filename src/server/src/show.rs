@@ -86,6 +86,7 @@ impl Session {
                 text_rows(&["Name"], rows, "SHOW")
             }
             S::Jobs => self.show_jobs(),
+            S::Placement => self.show_placement(),
             S::Cluster => Err(Error::internal("SHOW CLUSTER asks the other nodes")),
             S::Checkpoints => self.show_checkpoints(),
             S::Memory => self.show_memory(),

@@ -30,7 +30,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, failpoint};
 const BATCH_ROWS: usize = 4096;
 
 /// A row of `tidemark.errors`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRow {
     /// The relation's name.
     pub relation: String,
@@ -53,7 +53,7 @@ pub struct ErrorRow {
 }
 
 /// An error and how often its row is there; of a record once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptError {
     /// The relation.
     pub relation: RelationId,

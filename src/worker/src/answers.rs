@@ -2,7 +2,7 @@
 //! sinks that go on behind what they have told.
 
 use crate::job::build_actors;
-use crate::published::Published;
+use crate::published::{Published, ReadAs, Share};
 use crate::storing::Storing;
 use std::sync::Arc;
 use tidemark_common::{Epoch, Error, Result, TableId, WorkerId, failpoint, machine};
@@ -24,37 +24,43 @@ pub fn store_answer(
     named: Epoch,
 ) -> Result<Vec<FileMeta>> {
     failpoint::check("answer.store")?;
-    let (_, views) = published.partitions(relation.id);
-    let views = views.ok_or_else(|| Error::internal("its rows are gone"))?;
+    let (_, shares) = published.shares(relation.id);
+    let shares = shares.ok_or_else(|| Error::internal("its rows are gone"))?;
+    let (epoch, mergeable) = (pin.epoch(), pin.mergeable());
+    let at = ReadAs { epoch, mergeable };
     let mut files = Vec::new();
-    for (worker, view) in views.into_iter().enumerate() {
-        store_partition(storing, relation, worker, view, pin, named, &mut files)?;
+    for (worker, share) in shares.into_iter().enumerate() {
+        files.extend(match share {
+            Share::Here(view) => store_share(storing, relation, worker, view, at, named)?,
+            Share::There(far) => machine::block_on(far.store(relation, at, named))?,
+        });
     }
     Ok(files)
 }
 
-fn store_partition(
+/// Stores what one worker of this node has of it.
+pub fn store_share(
     storing: &Storing,
     relation: &Relation,
     worker: WorkerId,
     view: Arc<ViewPartition>,
-    pin: &Pin,
+    at: ReadAs,
     named: Epoch,
-    files: &mut Vec<FileMeta>,
-) -> Result<()> {
-    let (table, mut part) = (ViewTable::of(view), 0);
-    let (spec, by) = (table.spec(), WrittenBy::Answer(worker, pin.epoch()));
+) -> Result<Vec<FileMeta>> {
+    let (table, mut part, mut files) = (ViewTable::of(view), 0, Vec::new());
+    let (spec, by) = (table.spec(), WrittenBy::Answer(worker, at.epoch));
     let id = TableId {
         relation: relation.id,
         table: spec.table,
     };
-    table.answer_at(pin.epoch(), pin.mergeable(), FILE_ROWS_MAX, |delta| {
+    table.answer_at(at.epoch, at.mergeable, FILE_ROWS_MAX, |delta| {
         let encoded = encode_delta(&spec, delta)?;
         let stored = storing.put(id, by, part, named, encoded);
         files.push(machine::block_on(stored)?);
         part += 1;
         Ok(())
-    })
+    })?;
+    Ok(files)
 }
 
 /// A worker's share of what a relation answered once, from its files. An error of a store that is
@@ -73,7 +79,7 @@ pub fn read_answer(
     let view = view.ok_or_else(|| Error::internal("a relation whose rows nobody keeps"))?;
     let mut table = ViewTable::of(view.clone());
     let spec = table.spec();
-    let vnodes = placement.vnodes(worker);
+    let vnodes = placement.spread(relation.kind).vnodes(worker);
     // A worker does not wait for a store that is away: the resume fails, and may be tried again.
     let read = storing.store.read_table(files, &spec, vnodes, |rows| {
         table.restore(&rows);

@@ -1,11 +1,11 @@
 //! Back-pressure: credits per edge, in bytes.
 //!
-//! An edge leads from an actor to one leaf of another one, on the same worker or on another. What
-//! is on its way there is counted until it has been processed, also while it waits behind an
-//! alignment. An actor takes its next slice only while all its edges have room
-//! ([`Edge::has_room`]), so an edge holds at most its limit and a slice; and a source is read only
-//! while nothing that it feeds has anything left to do. So one congested job stops its own sources,
-//! and nobody else's.
+//! An edge leads from an actor to one leaf of another one, on the same worker or on another, of
+//! this node or another one. What is on its way there is counted until it has been processed, also
+//! while it waits behind an alignment. An actor takes its next slice only while all its edges have
+//! room ([`Edge::has_room`]), so an edge holds at most its limit and a slice; and a source is read
+//! only while nothing that it feeds has anything left to do. So one congested job stops its own
+//! sources, and nobody else's.
 //!
 //! **Nothing waits in a circle.** Barriers need no room, and go to all edges of an actor at once.
 //! An edge is full without moving only while its receiver has the barrier of an epoch e from it and
@@ -50,9 +50,22 @@ pub struct Edge {
 }
 
 /// Bytes on an edge, until they are processed.
-pub struct Credit {
-    edge: Arc<Edge>,
-    bytes: usize,
+pub struct Credit(Owner);
+
+enum Owner {
+    /// On this node.
+    Here { edge: Arc<Edge>, bytes: usize },
+    /// On another one, which is told.
+    There(Box<dyn FnOnce() + Send>),
+    /// It is told already.
+    Nobody,
+}
+
+impl Credit {
+    /// Of an edge that begins on another node; `processed` tells it.
+    pub fn of_other_node(processed: impl FnOnce() + Send + 'static) -> Credit {
+        Credit(Owner::There(Box::new(processed)))
+    }
 }
 
 impl Edge {
@@ -82,20 +95,23 @@ impl Edge {
     pub fn send(self: &Arc<Edge>, bytes: usize) -> Credit {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.load.0[self.to].fetch_add(bytes, Ordering::Relaxed);
-        Credit {
-            edge: self.clone(),
-            bytes,
-        }
+        let edge = self.clone();
+        Credit(Owner::Here { edge, bytes })
     }
 }
 
 impl Drop for Credit {
     fn drop(&mut self) {
-        let edge = &self.edge;
-        let before = edge.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        edge.load.0[edge.to].fetch_sub(self.bytes, Ordering::Relaxed);
-        if before >= edge.bytes_max && before - self.bytes < edge.bytes_max {
-            (edge.waker)();
+        match std::mem::replace(&mut self.0, Owner::Nobody) {
+            Owner::Here { edge, bytes } => {
+                let before = edge.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                edge.load.0[edge.to].fetch_sub(bytes, Ordering::Relaxed);
+                if before >= edge.bytes_max && before - bytes < edge.bytes_max {
+                    (edge.waker)();
+                }
+            }
+            Owner::There(processed) => processed(),
+            Owner::Nobody => {}
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct ErrorTable {
     forgotten: bool,
     /// What the last checkpoint holds.
     stored: Option<ErrorsFile>,
+    /// On a node where no errors are kept: what came and went, for the one that keeps them.
+    passed_on: Option<Vec<KeptError>>,
 }
 
 /// What a checkpoint does about the errors.
@@ -109,8 +111,34 @@ fn is_record(row: &ErrorRow) -> bool {
 }
 
 impl ErrorTable {
+    /// One that keeps nothing: what comes and goes is taken from it ([`ErrorTable::take`]) and
+    /// recorded on another node.
+    pub fn that_passes_on() -> ErrorTable {
+        ErrorTable {
+            passed_on: Some(Vec::new()),
+            ..ErrorTable::default()
+        }
+    }
+
+    /// What came and, with a weight below zero, went since this was asked last.
+    pub fn take(&mut self) -> Vec<KeptError> {
+        self.passed_on
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
     /// An error comes, or goes (`weight` below zero), in `row.epoch`.
     pub fn record(&mut self, relation: RelationId, row: impl Into<Arc<ErrorRow>>, weight: i64) {
+        if let Some(passed_on) = &mut self.passed_on {
+            let row = row.into();
+            passed_on.push(KeptError {
+                relation,
+                row,
+                weight,
+            });
+            return;
+        }
         let errors = self.relations.entry(relation).or_default();
         if weight > 0 {
             errors.add(self.next, row.into(), weight);

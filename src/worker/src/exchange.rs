@@ -1,5 +1,6 @@
 //! Moving changes between actors: by vnode to the worker that owns them, or on the same worker
-//! without copying.
+//! without copying. Workers of other nodes are reached through whoever sends things there
+//! ([`Peer`]).
 //! What may be on its way is bounded where it is sent, see `edge`.
 
 use crate::edge::{Credit, Edge};
@@ -11,8 +12,9 @@ use tidemark_common::mailbox::Sender;
 use tidemark_common::{RelationId, TableId, WorkerId};
 use tidemark_control::Placement;
 use tidemark_operator::Barrier;
+use tidemark_plan::RelationKind;
 use tidemark_state::Appended;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// What flows into a leaf.
 pub enum Message {
@@ -61,10 +63,27 @@ pub struct AppendedRead {
     pub reply: oneshot::Sender<Vec<ArrayRef>>,
 }
 
+/// The way to a worker.
+#[derive(Clone)]
+pub enum Peer {
+    /// Of this node.
+    Here(Sender<Inbound>),
+    /// Of another node: to whoever sends it there.
+    There(mpsc::UnboundedSender<Outbound>),
+}
+
+/// Something for a worker of another node.
+pub enum Outbound {
+    /// A message.
+    Delivery(WorkerId, Delivery),
+    /// Nothing more for this job, which was stopped.
+    Fence(WorkerId, RelationId),
+}
+
 /// One worker's way to all workers.
 pub struct Router {
     worker: WorkerId,
-    peers: Vec<Sender<Inbound>>,
+    peers: Vec<Peer>,
     placement: Arc<Placement>,
     /// Messages to actors of this worker, in order.
     pub local: VecDeque<Delivery>,
@@ -88,7 +107,7 @@ pub enum Route {
 
 impl Router {
     /// A router of `worker`.
-    pub fn new(worker: WorkerId, peers: Vec<Sender<Inbound>>, placement: Arc<Placement>) -> Router {
+    pub fn new(worker: WorkerId, peers: Vec<Peer>, placement: Arc<Placement>) -> Router {
         Router {
             worker,
             peers,
@@ -99,9 +118,12 @@ impl Router {
 
     /// Tells all workers, this one too, that nothing follows for a job that was stopped.
     pub fn fence(&self, job: RelationId) {
-        for peer in &self.peers {
+        for (worker, peer) in self.peers.iter().enumerate() {
             // A worker that is gone means shutdown.
-            let _ = peer.send(Inbound::Fence(job));
+            match peer {
+                Peer::Here(inbox) => drop(inbox.send(Inbound::Fence(job))),
+                Peer::There(way) => drop(way.send(Outbound::Fence(worker, job))),
+            }
         }
     }
 
@@ -117,14 +139,17 @@ impl Router {
             return;
         }
         // A peer that is gone means shutdown: the message does not matter any more.
-        let _ = self.peers[worker].send(Inbound::Delivery(delivery));
+        match &self.peers[worker] {
+            Peer::Here(inbox) => drop(inbox.send(Inbound::Delivery(delivery))),
+            Peer::There(way) => drop(way.send(Outbound::Delivery(worker, delivery))),
+        }
     }
 
     /// Sends a batch of so many bytes along a route of `job` (not `Taps`), by the edge to each
     /// worker.
     pub fn send(
         &mut self,
-        job: RelationId,
+        (job, kind): (RelationId, RelationKind),
         route: &Route,
         edges: &[Arc<Edge>],
         batch: ChangeBatch,
@@ -141,7 +166,7 @@ impl Router {
                 fragment,
                 leaf,
                 keys,
-            } => (*fragment, *leaf, self.partition(keys, batch)),
+            } => (*fragment, *leaf, self.partition(kind, keys, batch)),
             Route::Broadcast { fragment, leaf } => {
                 let workers = 0..self.peers.len();
                 let parts = workers.map(|worker| (worker, batch.clone())).collect();
@@ -186,13 +211,19 @@ impl Router {
         }
     }
 
-    fn partition(&self, keys: &[usize], batch: ChangeBatch) -> Vec<(WorkerId, ChangeBatch)> {
+    fn partition(
+        &self,
+        kind: RelationKind,
+        keys: &[usize],
+        batch: ChangeBatch,
+    ) -> Vec<(WorkerId, ChangeBatch)> {
+        let spread = self.placement.spread(kind);
         let columns: Vec<_> = keys.iter().map(|k| batch.column(*k).clone()).collect();
         let hashes = hash_columns(&columns, batch.num_rows());
         let mut indices: Vec<Vec<u32>> =
             vec![Vec::with_capacity(batch.num_rows() / self.peers.len() + 16); self.peers.len()];
         for (i, hash) in hashes.iter().enumerate() {
-            indices[self.placement.owner(vnode_of_hash(*hash))].push(i as u32);
+            indices[spread.owner(vnode_of_hash(*hash))].push(i as u32);
         }
         if let Some(worker) = indices.iter().position(|i| i.len() == batch.num_rows()) {
             return vec![(worker, batch)];

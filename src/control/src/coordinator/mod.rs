@@ -49,7 +49,7 @@ pub mod recovery;
 mod replay;
 mod rhythm;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod unread;

@@ -349,11 +349,12 @@ impl Replica {
         Ok(self.raw.raft.raft_log.last_index())
     }
 
-    /// Hands the lead to another member, which is nearly as far.
-    pub fn hand_over(&mut self) -> bool {
+    /// Hands the lead to another member, which is nearly as far, and not the one that is lost.
+    pub fn hand_over(&mut self, lost: Option<MemberId>) -> bool {
         let others = self.raw.raft.prs().iter();
         let others = others.filter(|(id, p)| {
-            **id != self.member && p.recent_active && self.members().voters.contains(id)
+            let may_lead = self.members().voters.contains(id) && Some(**id) != lost;
+            **id != self.member && p.recent_active && may_lead
         });
         let next = others.max_by_key(|(_, p)| p.matched).map(|(id, _)| *id);
         if let Some(next) = next.filter(|_| self.is_leader()) {

@@ -42,8 +42,9 @@ struct Driver {
     led: bool,
     /// It takes part no more when nobody needs it; whom to tell, and until when it waits.
     leaving: Option<(Answer<()>, Instant)>,
-    /// What was told last of the members.
-    placed: Members,
+    /// What was told last of the members, and of those with whom the log began.
+    placed: Arc<Members>,
+    began_with: Arc<Members>,
 }
 
 /// Starts the thread.
@@ -56,7 +57,8 @@ pub(super) fn start(
     let now = machine::now();
     let sending = shared.sending.lock().clone();
     let mut driver = Driver {
-        placed: Members::default(),
+        placed: Arc::default(),
+        began_with: Arc::default(),
         replica: Some(replica),
         inbox,
         turns,
@@ -164,9 +166,9 @@ impl Driver {
                 self.turn()?;
                 let _ = answer.send(Ok(()));
             }
-            Call::Leave(answer) => {
+            Call::Leave(lost, answer) => {
                 self.shared.leave();
-                self.replica()?.hand_over();
+                self.replica()?.hand_over(lost);
                 self.leaving = Some((answer, machine::now() + HAND_OVER_PATIENCE));
             }
         }
@@ -239,36 +241,37 @@ impl Driver {
         }
     }
 
-    /// Tells what is known of the group, where that has changed.
+    /// Tells what is known of the group. It is told at every turn, and members seldom change.
     fn tell(&mut self) -> Result<()> {
         let sending = self.sending.clone();
-        let placed = self.placed.clone();
+        let (mut placed, mut began_with) = (self.placed.clone(), self.began_with.clone());
         let replica = self.replica()?;
-        let members = replica.members().clone();
+        let moves = *replica.members() != *placed;
+        if moves {
+            placed = Arc::new(replica.members().clone());
+        }
+        if *replica.began_with() != *began_with {
+            began_with = Arc::new(replica.began_with().clone());
+        }
         let leads = replica.leads();
+        let progress = |(id, at, active): (MemberId, u64, bool)| (id, (at, active));
         let told = Told {
             leads,
             leader: replica.leader(),
             term: replica.term(),
             decided: replica.decided(),
             follows: replica.follows(),
-            began_with: replica.began_with().clone(),
-            progress: if leads {
-                let progress = replica.progress().into_iter();
-                progress
-                    .map(|(id, at, active)| (id, (at, active)))
-                    .collect()
-            } else {
-                Default::default()
+            began_with: began_with.clone(),
+            progress: match leads {
+                true => replica.progress().into_iter().map(progress).collect(),
+                false => Default::default(),
             },
-            members,
+            members: placed.clone(),
         };
-        if told.members != placed {
-            if let Some(sending) = sending {
-                sending.reach(&told.members, &self.turns);
-            }
-            self.placed = told.members.clone();
+        if let Some(sending) = sending.filter(|_| moves) {
+            sending.reach(&placed, &self.turns);
         }
+        (self.placed, self.began_with) = (placed, began_with);
         self.shared.tell(told);
         Ok(())
     }
@@ -279,7 +282,8 @@ impl Driver {
         if !replica.leads() {
             return Ok(());
         }
-        let near = |at: u64| at + NEAR >= replica.decided();
+        // One that has just come counts as active before it has said anything.
+        let near = |at: u64| at > 0 && at + NEAR >= replica.decided();
         let ready: Vec<MemberId> = replica
             .progress()
             .into_iter()

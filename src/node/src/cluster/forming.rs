@@ -160,7 +160,7 @@ pub(super) async fn admit(shared: &Shared, member: MemberId, addresses: Addresse
     match change_for(shared, &told, member, addresses).await {
         Ok(()) => Reply::Admitted {
             cluster,
-            members: told.began_with,
+            members: told.began_with.as_ref().clone(),
         },
         Err(error) => Reply::NotYet(error.to_string()),
     }

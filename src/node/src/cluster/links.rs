@@ -46,7 +46,11 @@ pub(super) struct Hello {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Wants {
     /// Messages of the group follow.
-    Messages { cluster: String, from: MemberId },
+    Messages {
+        cluster: String,
+        from: MemberId,
+        addresses: Addresses,
+    },
     /// To know who is there.
     Who,
     /// To become a member.
@@ -56,6 +60,8 @@ pub(super) enum Wants {
     },
     /// That a client of SQL is served: its bytes follow.
     Sql,
+    /// Something of the work, as the workplace knows it.
+    Work(String),
 }
 
 /// What comes back.
@@ -204,11 +210,20 @@ async fn greet(mut link: Link, shared: Arc<Shared>) {
 
 async fn serve(mut link: Link, wants: Wants, shared: &Arc<Shared>) -> Result<()> {
     let reply = match wants {
-        Wants::Messages { cluster, from } => return hear(link, &cluster, from, shared).await,
+        Wants::Messages {
+            cluster,
+            from,
+            addresses,
+        } => return hear(link, &cluster, (from, addresses), shared).await,
         Wants::Sql => {
             let sql = shared.sql.lock().clone();
             let sql = sql.ok_or_else(not_leading)?;
             return sql.0.send(link).await.map_err(|_| not_leading());
+        }
+        Wants::Work(wants) => {
+            let workplace = shared.workplace.lock().clone();
+            let workplace = workplace.ok_or_else(not_leading)?;
+            return workplace.serve(link, &wants).await;
         }
         Wants::Who => Reply::Node(NodeInfo {
             member: shared.member,
@@ -226,7 +241,12 @@ async fn serve(mut link: Link, wants: Wants, shared: &Arc<Shared>) -> Result<()>
 }
 
 /// Takes in messages of the group.
-async fn hear(link: Link, cluster: &str, from: MemberId, shared: &Shared) -> Result<()> {
+async fn hear(
+    link: Link,
+    cluster: &str,
+    (from, addresses): (MemberId, Addresses),
+    shared: &Shared,
+) -> Result<()> {
     let Link {
         mut sender,
         mut receiver,
@@ -243,6 +263,9 @@ async fn hear(link: Link, cluster: &str, from: MemberId, shared: &Shared) -> Res
             "a node of another cluster is not heard"
         );
         return Ok(());
+    }
+    if let Some(sending) = &*shared.sending.lock() {
+        sending.meet(from, &addresses, &turns);
     }
     let hears = async {
         while let Some(frame) = receiver.receive().await? {
@@ -282,6 +305,9 @@ pub(super) struct Sending {
 struct Peer {
     addresses: Addresses,
     queue: mpsc::Sender<Message>,
+    /// It has sent something, and this node, whose log may be far behind, knows of no such member
+    /// yet.
+    is_only_met: bool,
 }
 
 impl Sending {
@@ -302,22 +328,49 @@ impl Sending {
     /// These are the members from now on.
     pub fn reach(&self, members: &Members, turns: &Sender<Turn>) {
         let mut peers = self.peers.lock();
-        peers.retain(|id, peer| members.addresses.get(id) == Some(&peer.addresses));
+        peers.retain(|id, peer| match members.addresses.get(id) {
+            Some(addresses) => *addresses == peer.addresses,
+            None => peer.is_only_met,
+        });
         for (id, addresses) in &members.addresses {
-            if *id == self.shared.member || peers.contains_key(id) {
+            if *id == self.shared.member {
                 continue;
             }
-            let (queue, messages) = mpsc::channel(WAITING_MAX);
-            let to = To {
-                member: *id,
-                address: addresses.rpc.clone(),
-                network: self.network.clone(),
-                shared: self.shared.clone(),
-                turns: turns.clone(),
-            };
-            machine::spawn(to.deliver(messages));
-            let addresses = addresses.clone();
-            peers.insert(*id, Peer { addresses, queue });
+            let peer = peers.entry(*id);
+            peer.or_insert_with(|| self.peer(*id, addresses, turns))
+                .is_only_met = false;
+        }
+    }
+
+    /// This one sends messages: it can be answered, also by a node whose log does not know of it.
+    fn meet(&self, member: MemberId, addresses: &Addresses, turns: &Sender<Turn>) {
+        let mut peers = self.peers.lock();
+        let is_old = |peer: &mut Peer| peer.is_only_met && peer.addresses != *addresses;
+        if peers.get_mut(&member).is_some_and(is_old) {
+            peers.remove(&member);
+        }
+        let met = |peer: Peer| Peer {
+            is_only_met: true,
+            ..peer
+        };
+        let peer = peers.entry(member);
+        peer.or_insert_with(|| met(self.peer(member, addresses, turns)));
+    }
+
+    fn peer(&self, member: MemberId, addresses: &Addresses, turns: &Sender<Turn>) -> Peer {
+        let (queue, messages) = mpsc::channel(WAITING_MAX);
+        let to = To {
+            member,
+            address: addresses.rpc.clone(),
+            network: self.network.clone(),
+            shared: self.shared.clone(),
+            turns: turns.clone(),
+        };
+        machine::spawn(to.deliver(messages));
+        Peer {
+            addresses: addresses.clone(),
+            queue,
+            is_only_met: false,
         }
     }
 }
@@ -365,6 +418,7 @@ impl To {
         let wants = Wants::Messages {
             cluster: self.shared.cluster().unwrap_or_default(),
             from: self.shared.member,
+            addresses: self.shared.addresses.clone(),
         };
         let connected = connect(self.network.as_ref(), &self.address, wants).await;
         let Link {

@@ -23,13 +23,14 @@ pub use links::{Doorway, NodeInfo, SqlLinks};
 pub use status::{GroupStatus, NodeStatus, Role};
 
 use crate::ownership::DataFolder;
+use async_trait::async_trait;
 use forming::Place;
 use status::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tidemark_common::config::Config;
 use tidemark_common::mailbox::{Sender, mailbox};
-use tidemark_common::network::Network;
+use tidemark_common::network::{Link, Network};
 use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_control::raft::{
     Addresses, Answer, Begin, Call, MemberChange, MemberId, Replica, ReplicatedLog, Turn,
@@ -37,6 +38,13 @@ use tidemark_control::raft::{
 };
 use tidemark_control::{Encoder, Entry, OpenedLog, WriteAheadLog};
 use tokio::sync::oneshot;
+
+/// Takes the links that are about the work of the cluster, whatever that is.
+#[async_trait]
+pub trait Workplace: Send + Sync {
+    /// Serves one; `wants` says what it is for.
+    async fn serve(self: Arc<Self>, link: Link, wants: &str) -> Result<()>;
+}
 
 /// What the log of this node says, before the node takes part in its group or after.
 pub struct Log {
@@ -203,6 +211,18 @@ impl Membership {
         self.shared.set_cluster(cluster);
     }
 
+    /// Links about the work go there from now on.
+    pub fn set_workplace(&self, workplace: Arc<dyn Workplace>) {
+        *self.shared.workplace.lock() = Some(workplace);
+    }
+
+    /// A link to the workplace of the node at this address.
+    pub async fn connect(&self, rpc: &str, wants: String) -> Result<Link> {
+        let sending = self.shared.sending.lock().clone();
+        let sending = sending.ok_or_else(|| Error::internal("a node without a network"))?;
+        links::connect(sending.network().as_ref(), rpc, links::Wants::Work(wants)).await
+    }
+
     /// Told what is wrong while the log cannot grow, and that it does again.
     pub fn tell_trouble(&self, told: impl Fn(Option<Error>) + Send + Sync + 'static) {
         self.shared.tell_trouble(Box::new(told));
@@ -226,8 +246,9 @@ impl Membership {
     }
 
     /// Hands the lead to another member, if there is one, and takes part no more.
-    pub async fn leave(&self) -> Result<()> {
-        self.ask(Call::Leave).await
+    /// `lost`: one that is gone, though the others may not know it yet.
+    pub async fn leave(&self, lost: Option<MemberId>) -> Result<()> {
+        self.ask(|answer| Call::Leave(lost, answer)).await
     }
 
     /// What is known of the group.

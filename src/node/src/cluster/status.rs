@@ -84,9 +84,9 @@ pub(super) struct Told {
     pub term: u64,
     pub decided: u64,
     pub follows: u64,
-    pub members: Members,
+    pub members: Arc<Members>,
     /// Those with whom the log began.
-    pub began_with: Members,
+    pub began_with: Arc<Members>,
     /// How far each has got, and whether it answers; told by a leader.
     pub progress: BTreeMap<MemberId, (u64, bool)>,
 }
@@ -125,6 +125,7 @@ pub(super) struct Shared {
     turns: Mutex<Option<Sender<Turn>>>,
     pub sending: Mutex<Option<Arc<Sending>>>,
     pub sql: Mutex<Option<super::SqlLinks>>,
+    pub workplace: Mutex<Option<Arc<dyn super::Workplace>>>,
     trouble: Mutex<Option<Trouble>>,
     /// The driver has ended.
     pub ended: watch::Sender<bool>,
@@ -146,6 +147,7 @@ impl Shared {
             turns: Mutex::default(),
             sending: Mutex::default(),
             sql: Mutex::default(),
+            workplace: Mutex::default(),
             trouble: Mutex::default(),
             ended: watch::Sender::default(),
         }

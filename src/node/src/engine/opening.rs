@@ -5,6 +5,7 @@ use super::following::follow_sources;
 use super::{Engine, Node};
 use crate::checkpoints::Checkpoints;
 use crate::cluster::{Doorway, Membership, Seat};
+use crate::crew::{Crew, Ears, Site};
 use crate::memory::Memory;
 use crate::ownership::{self, DataFolder, LogKnowledge};
 use crate::pool::Pool;
@@ -22,18 +23,18 @@ use tidemark_common::config::Config;
 use tidemark_common::machine::{self, Thread};
 use tidemark_common::mailbox::mailbox;
 use tidemark_common::network::Network;
-use tidemark_common::{Error, Result};
+use tidemark_common::{Error, Result, WorkerId};
 use tidemark_connector::kafka::set_fetch_budget;
 use tidemark_connector::{Connectors, Outside, RealConnectors, Vault, vault};
 use tidemark_control::coordinator::recovery::{Past, Recovered};
 use tidemark_control::coordinator::{Coordinator, Pace};
 use tidemark_control::inputs::Inputs;
 use tidemark_control::raft::not_leading;
-use tidemark_control::{DecisionLog, Events, Placement, Readers, RowFiles};
+use tidemark_control::{DecisionLog, Events, Readers, RowFiles};
 use tidemark_plan::Catalog;
 use tidemark_state::checkpoint::{CheckpointStore, StoreHealth};
 use tidemark_worker::{
-    ErrorTable, Figures, Inbound, KeptErrors, Load, Pressure, Published, Reading, Recovery,
+    ErrorTable, Figures, Inbound, KeptErrors, Load, Peer, Pressure, Published, Reading, Recovery,
     Storing, Surroundings, Worker,
 };
 use tokio::sync::oneshot;
@@ -115,9 +116,11 @@ impl Engine {
             true => (Ok(seat), log),
             false => {
                 let (membership, encoder) = seat.sit(&log.entries)?;
+                let site = Site::open(&membership, &config, &outside, &store);
                 membership.leads().await?;
+                site.close();
                 let log = membership.log().await?;
-                (Err((membership, encoder)), log)
+                (Err((membership, encoder, site)), log)
             }
         };
         let of_group = seat.is_err();
@@ -146,13 +149,18 @@ impl Engine {
         let mut recovered = Recovered::read(past, &store.patient()).await?;
         check_key(&outside.vault, &recovered.decisions.catalog)?;
         ownership::report_loss(&recovered, recover);
-        if let Err((membership, _)) = &seat {
+        if let Err((membership, ..)) = &seat {
             membership.sure().await?;
         }
         let owned = looked.claim(&data, &store.patient(), &recovered).await?;
         recovered.generation = owned.lineage.own().generation;
-        let (membership, encoder) = match seat {
-            Ok(seat) => seat.sit(&log.entries)?,
+        let (membership, encoder, site) = match seat {
+            Ok(seat) => {
+                let (membership, encoder) = seat.sit(&log.entries)?;
+                let site = Site::open(&membership, &config, &outside, &store);
+                site.close();
+                (membership, encoder, site)
+            }
             Err(sits) => sits,
         };
         membership.leads().await?;
@@ -173,8 +181,10 @@ impl Engine {
             lineage: owned.lineage,
             membership: membership.clone(),
         });
-        let (node, inputs) = Node::new(
+        let crew = Arc::new(Crew::gather(&site, recovered.generation).await?);
+        let (node, inputs, full) = Node::new(
             config,
+            crew.clone(),
             owned.cluster,
             storing,
             &claim,
@@ -189,7 +199,7 @@ impl Engine {
         // Also when it is left: a start that fails with an error, or that a signal ends, has not
         // died.
         let ended = EndRecovery(recovery.clone());
-        let (pool, mut threads) = node.start_workers(&recovery)?;
+        let (pool, mut threads) = node.start_workers(&recovery, full).await?;
         let (ready, opened) = oneshot::channel();
         let readers = node.readers.clone();
         let trouble = readers.clone();
@@ -235,6 +245,7 @@ impl Node {
     /// Its parts, without threads, and where the coordinator takes in what it is told.
     fn new(
         config: Config,
+        crew: Arc<Crew>,
         cluster: String,
         storing: Storing,
         claim: &Arc<Claim>,
@@ -242,11 +253,12 @@ impl Node {
         outside: Outside,
         files: Arc<RowFiles>,
         membership: Membership,
-    ) -> Result<(Node, Inputs)> {
+    ) -> Result<(Node, Inputs, Arc<FullSinks>)> {
         let (events, inputs) = Events::new(storing.generation);
-        let workers = config.workers;
+        let placement = crew.placement().clone();
+        let workers = placement.workers();
         let readers = Readers::new();
-        let published = Arc::new(Published::new(workers));
+        let published = Arc::new(Published::new(placement.clone()));
         let figures = Arc::new(Figures::new(workers));
         let errors: KeptErrors = Arc::new(Mutex::new(errors));
         let full = Arc::new(FullSinks::default());
@@ -272,7 +284,7 @@ impl Node {
             events.clone(),
             readers.clone(),
             published.clone(),
-            full,
+            full.clone(),
             pressure.clone(),
             files,
         );
@@ -284,16 +296,15 @@ impl Node {
             figures.clone(),
             events.clone(),
         );
-        let placement = Arc::new(Placement::even(workers));
         let reading = Reading {
-            placement: placement.clone(),
+            placement,
             batch_rows_max: config.batch_rows_max,
             figures: figures.clone(),
             errors: errors.clone(),
             outside,
         };
         let node = Node {
-            placement,
+            crew,
             load: Arc::new(Load::new(workers)),
             pressure,
             memory: Arc::new(memory),
@@ -314,15 +325,43 @@ impl Node {
             threads: Mutex::default(),
             lock: Mutex::default(),
         };
-        Ok((node, inputs))
+        Ok((node, inputs, full))
     }
 
-    fn start_workers(&self, recovery: &Arc<Recovery>) -> Result<(Pool, Vec<Thread>)> {
-        let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..self.placement.workers())
-            .map(|_| mailbox::<Inbound>())
-            .unzip();
+    /// The workers of this node, and the way to those of others.
+    async fn start_workers(
+        &self,
+        recovery: &Arc<Recovery>,
+        full: Arc<FullSinks>,
+    ) -> Result<(Pool, Vec<Thread>)> {
+        let placement = self.crew.placement();
+        let own = placement.workers_of(0);
+        let (inboxes, receivers): (Vec<_>, Vec<_>) =
+            own.clone().map(|_| mailbox::<Inbound>()).unzip();
+        let ears = Ears {
+            events: self.events.clone(),
+            published: self.published.clone(),
+            figures: self.figures.clone(),
+            errors: self.errors.clone(),
+            sinks: self.sinks.clone(),
+            readers: self.readers.clone(),
+            full,
+        };
+        let ways = match self.crew.begin(inboxes.clone(), ears).await {
+            Ok(ways) => ways,
+            Err(error) => {
+                tracing::warn!(%error, "the nodes do not find each other: this one starts anew");
+                self.crew.begin_anew(None).await;
+                return Err(error);
+            }
+        };
+        let peer = |worker: WorkerId| match &ways[placement.node_of(worker)] {
+            None => Peer::Here(inboxes[worker].clone()),
+            Some(way) => Peer::There(way.clone()),
+        };
+        let peers: Vec<Peer> = (0..placement.workers()).map(peer).collect();
         let around = Surroundings {
-            placement: self.placement.clone(),
+            placement: placement.clone(),
             batch_rows_max: self.config.batch_rows_max,
             events: self.events.clone(),
             readers: self.readers.clone(),
@@ -341,12 +380,14 @@ impl Node {
         for (id, inbox) in receivers.into_iter().enumerate() {
             let (sender, receiver) = mailbox();
             commands.push(sender);
-            let (around, peers) = (around.clone(), inboxes.clone());
+            let (around, peers) = (around.clone(), peers.clone());
+            let reached = inboxes[id].clone();
             threads.push(spawn(format!("worker-{id}"), move || {
-                Worker::new(id, around, receiver, inbox, peers).run()
+                Worker::new(id, around, receiver, inbox, reached, peers).run()
             })?);
         }
         let pool = Pool {
+            crew: self.crew.clone(),
             commands,
             inboxes,
             events: self.events.clone(),

@@ -59,6 +59,16 @@ impl FullSinks {
         self.taken.notified()
     }
 
+    /// What full sinks read, each with the name of one of them.
+    pub fn fed(&self) -> Vec<(RelationId, String)> {
+        let sinks = self.sinks.lock();
+        let fed = sinks.values().flat_map(|full| {
+            let reads = full.reads.iter();
+            reads.map(|id| (*id, full.name.clone()))
+        });
+        fed.collect::<BTreeMap<_, _>>().into_iter().collect()
+    }
+
     /// The name of a full sink that reads this relation.
     pub fn fed_by(&self, relation: RelationId) -> Option<String> {
         if !self.any.load(Ordering::Acquire) {
@@ -112,6 +122,7 @@ mod tests {
         let out = || Some("out".to_string());
         assert_eq!([1, 2, 3, 4].map(fed), [out(), None, out(), out()]);
         full.insert(RelationId(8), "other", reads(&ids(&[2]), direct));
+        assert_eq!(full.fed().len(), 4);
         full.remove(RelationId(9));
         assert_eq!([1, 2].map(fed), [None, Some("other".into())]);
         full.remove(RelationId(8));

@@ -19,7 +19,7 @@ const KINDS: [(&[&str], RelationKind); 6] = [
 ];
 
 /// The plural words of SHOW.
-const SHOWS: [(&[&str], ShowKind); 19] = [
+const SHOWS: [(&[&str], ShowKind); 20] = [
     (&["tables"], ShowKind::Tables),
     (&["sources"], ShowKind::Sources),
     (&["materialized", "views"], ShowKind::MaterializedViews),
@@ -35,6 +35,7 @@ const SHOWS: [(&[&str], ShowKind); 19] = [
     (&["users"], ShowKind::Users),
     (&["jobs"], ShowKind::Jobs),
     (&["cluster"], ShowKind::Cluster),
+    (&["placement"], ShowKind::Placement),
     (&["checkpoints"], ShowKind::Checkpoints),
     (&["memory"], ShowKind::Memory),
     (&["processlist"], ShowKind::Processlist),

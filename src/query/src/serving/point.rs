@@ -218,14 +218,14 @@ impl Lookup {
     }
 
     /// The rows with these keys; `None` where there is no answer, and the planner says why.
-    pub(crate) fn rows(&self, answer: &Answer, keys: &[ArrayRef]) -> Option<Rows> {
-        if self.relation.created_at > Some(answer.epoch) {
+    pub(crate) async fn rows(&self, answer: &Answer, keys: &[ArrayRef]) -> Option<Rows> {
+        if self.relation.created_at > Some(answer.at.epoch) {
             return None;
         }
         let columns = (self.columns.as_slice(), &self.schema);
         let found = match self.is_whole {
-            true => looked_up(answer, keys, columns),
-            false => looked_up_among(answer, (&self.by, keys), columns),
+            true => looked_up(answer, keys, columns).await,
+            false => looked_up_among(answer, (&self.by, keys), columns).await,
         };
         Some(Rows::found(found.ok()?, Tag::Counted("SELECT")))
     }

@@ -5,11 +5,10 @@
 use datafusion::execution::TaskContext;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidemark_common::{Epoch, Error, RelationId, Result};
+use tidemark_common::{Error, RelationId, Result};
 use tidemark_node::Engine;
-use tidemark_node::engine::{Answer, Pin};
+use tidemark_node::engine::{Answer, Pin, ReadAs, Share};
 use tidemark_plan::Relation;
-use tidemark_state::ViewPartition;
 
 /// The rows of some relations at one epoch.
 pub struct Sight {
@@ -21,11 +20,11 @@ pub struct Sight {
 #[derive(Clone)]
 pub struct Seen {
     /// Where its rows are.
-    pub partition: Arc<ViewPartition>,
+    pub share: Share,
     /// Keeps the epoch.
     pub pin: Arc<Pin>,
-    /// Older than the pin where the relation's job does not run.
-    pub epoch: Epoch,
+    /// Of an older epoch than the pin where the relation's job does not run.
+    pub at: ReadAs,
 }
 
 impl Sight {
@@ -47,18 +46,18 @@ impl Sight {
     /// A share of one of the relations.
     pub fn share(&self, relation: RelationId, place: usize) -> Result<Seen> {
         let answer = self.answers.get(&relation);
-        let share = answer.and_then(|a| Some((a.partitions.get(place)?, a.epoch)));
+        let share = answer.and_then(|a| Some((a.shares.get(place)?, a.at)));
         let missing = || Error::internal("a plan reads what its run does not see");
-        let (partition, epoch) = share.ok_or_else(missing)?;
+        let (share, at) = share.ok_or_else(missing)?;
         Ok(Seen {
-            partition: partition.clone(),
+            share: share.clone(),
             pin: self.pin.clone(),
-            epoch,
+            at,
         })
     }
 
     /// In how many shares each of the relations is.
     pub fn shares(&self) -> Vec<usize> {
-        self.answers.values().map(|a| a.partitions.len()).collect()
+        self.answers.values().map(|a| a.shares.len()).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! A relation as DataFusion sees it.
 //!
-//! Rows come from the relation's partitions at the snapshot's epoch, one stream per worker, piece
-//! by piece as they are asked for: a query holds no more of a relation than it has use for. They
-//! come from the transaction's guard where it knows more than the epoch; from the
+//! Rows come from the relation's shares at the snapshot's epoch, one stream per worker, wherever it
+//! is, piece by piece as they are asked for: a query holds no more of a relation than it has use
+//! for. They come from the transaction's guard where it knows more than the epoch; from the
 //! connector where an append-only source keeps no rows. Equalities that fix every key column become
-//! a lookup: the cross product of the constants is looked up in the partition that owns each key.
+//! a lookup: the cross product of the constants is looked up in the share that owns each key.
 //!
 //! Where a plan may run again ([`Snapshot::again`]), a scan says what is read and no more: the rows
 //! are those of the run ([`Sight`]).
@@ -28,16 +28,16 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use tidemark_changelog::hash::{hash_columns, vnode_of_hash};
 use tidemark_common::{Error, RelationId, SqlState, vnode_owner};
 use tidemark_node::Engine;
-use tidemark_node::engine::{Answer, Pin};
+use tidemark_node::engine::{Answer, Pieces, Pin, ReadAs, Share};
 use tidemark_plan::{Catalog, Op, Relation};
-use tidemark_state::ViewPartition;
 
 /// Keys of one lookup at most; more are cheaper by a scan.
 const LOOKUP_KEYS_MAX: usize = 1000;
@@ -201,29 +201,28 @@ impl RelationTable {
 /// some columns, which the schema names.
 ///
 /// Errors: `72000` when the epoch is not kept any more.
-pub fn looked_up(
+pub async fn looked_up(
     answer: &Answer,
     keys: &[ArrayRef],
     columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
-    let (epoch, mergeable) = (answer.epoch, answer.mergeable);
-    let partitions = &answer.partitions;
+    let (at, shares) = (answer.at, &answer.shares);
     let wanted = keys.first().map_or(0, |k| k.len());
-    let owner = |hash| vnode_owner(vnode_of_hash(hash), partitions.len());
+    let owner = |hash| vnode_owner(vnode_of_hash(hash), shares.len());
     let hashes = hash_columns(keys, wanted);
     if let [hash] = hashes.as_slice() {
-        return partitions[owner(*hash)].lookup(epoch, mergeable, keys, columns);
+        return look_up(&shares[owner(*hash)], at, None, keys, columns).await;
     }
-    let mut shares: Vec<Vec<u32>> = vec![Vec::new(); partitions.len()];
+    let mut wanted_of: Vec<Vec<u32>> = vec![Vec::new(); shares.len()];
     for (row, hash) in hashes.into_iter().enumerate() {
-        shares[owner(hash)].push(row as u32);
+        wanted_of[owner(hash)].push(row as u32);
     }
     let mut found = Vec::new();
-    for (partition, rows) in partitions.iter().zip(shares) {
+    for (share, rows) in shares.iter().zip(wanted_of) {
         if rows.is_empty() {
             continue;
         }
-        let share = match rows.len() == wanted {
+        let keys = match rows.len() == wanted {
             true => keys.to_vec(),
             false => {
                 let rows = UInt32Array::from(rows);
@@ -232,35 +231,51 @@ pub fn looked_up(
                 share.map_err(|e| from_datafusion(e.into()))?
             }
         };
-        found.push(partition.lookup(epoch, mergeable, &share, columns)?);
+        found.push(look_up(share, at, None, &keys, columns).await?);
     }
     gathered(found, columns.1)
 }
 
+/// Of one share: by the columns `by`, without them by the key.
+async fn look_up(
+    share: &Share,
+    at: ReadAs,
+    by: Option<&[usize]>,
+    values: &[ArrayRef],
+    columns: (&[usize], &SchemaRef),
+) -> tidemark_common::Result<RecordBatch> {
+    let ReadAs { epoch, mergeable } = at;
+    match (share, by) {
+        (Share::Here(view), None) => view.lookup(epoch, mergeable, values, columns),
+        (Share::Here(view), Some(by)) => view.lookup_by(epoch, mergeable, (by, values), columns),
+        (Share::There(far), by) => far.look_up(at, by, values, columns).await,
+    }
+}
+
 /// The rows of a relation with these values in some columns, as [`looked_up`] finds those of a key:
 /// they may be in any partition.
-pub fn looked_up_by(
+pub async fn looked_up_by(
     answer: &Answer,
     relation: &Relation,
     (by, values): (&[usize], &[ArrayRef]),
     columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
     if kept_key(relation).as_deref() == Some(by) {
-        return looked_up(answer, values, columns);
+        return looked_up(answer, values, columns).await;
     }
-    looked_up_among(answer, (by, values), columns)
+    looked_up_among(answer, (by, values), columns).await
 }
 
 /// The same by columns that are not the whole key.
-pub fn looked_up_among(
+pub async fn looked_up_among(
     answer: &Answer,
-    by: (&[usize], &[ArrayRef]),
+    (by, values): (&[usize], &[ArrayRef]),
     columns: (&[usize], &SchemaRef),
 ) -> tidemark_common::Result<RecordBatch> {
-    let (epoch, mergeable) = (answer.epoch, answer.mergeable);
-    let look_up = |p: &Arc<ViewPartition>| p.lookup_by(epoch, mergeable, by, columns);
-    let found = answer.partitions.iter().map(look_up);
-    gathered(found.collect::<tidemark_common::Result<_>>()?, columns.1)
+    let shares = answer.shares.iter();
+    let found = shares.map(|share| look_up(share, answer.at, Some(by), values, columns));
+    let found = futures::future::try_join_all(found).await?;
+    gathered(found, columns.1)
 }
 
 /// What was found in several partitions as one batch; without a column it still counts its rows.
@@ -358,24 +373,23 @@ impl TableProvider for RelationTable {
             let by = (by.as_slice(), values.as_slice());
             let columns = (projection.as_slice(), &schema);
             let answer = engine.answer(self.relation.id, pin.epoch());
-            let found = answer.and_then(|a| looked_up_by(&a, &self.relation, by, columns));
+            let answer = answer.map_err(ours)?;
+            let found = looked_up_by(&answer, &self.relation, by, columns).await;
             self.snapshot.warn_of_age(&self.relation);
             let found = self.memory(vec![found.map_err(ours)?], schema)?;
             return Ok(Arc::new(Passing::looked_up(found, self.described(by.0))));
         }
-        let Answer {
-            partitions, epoch, ..
-        } = self
+        let Answer { shares, at } = self
             .snapshot
             .engine()
             .answer(self.relation.id, self.snapshot.pin.epoch())
             .map_err(ours)?;
         self.snapshot.warn_of_age(&self.relation);
-        let part = |(place, partition): (usize, &Arc<ViewPartition>)| {
+        let part = |(place, share): (usize, &Share)| {
             let seen = || Seen {
-                partition: partition.clone(),
+                share: share.clone(),
                 pin: self.snapshot.pin.clone(),
-                epoch,
+                at,
             };
             let scan = PartitionScan {
                 relation: self.relation.id,
@@ -386,7 +400,7 @@ impl TableProvider for RelationTable {
             };
             Arc::new(scan) as Arc<dyn PartitionStream>
         };
-        let streams = partitions.iter().enumerate().map(part).collect();
+        let streams = shares.iter().enumerate().map(part).collect();
         Ok(Arc::new(StreamingTableExec::try_new(
             schema.clone(),
             streams,
@@ -426,30 +440,68 @@ impl PartitionStream for PartitionScan {
             Some(seen) => Ok(seen.clone()),
             None => Sight::of(&task).and_then(|sight| sight.share(self.relation, self.place)),
         };
-        let begun = seen.and_then(
-            |Seen {
-                 partition,
-                 pin,
-                 epoch,
-             }| {
-                let columns = &self.columns;
-                let reading = partition.reading(epoch, pin.mergeable(), columns, BATCH_ROWS)?;
-                Ok((reading, pin))
-            },
-        );
+        let begun = seen.map(|seen| (begin(&seen, &self.columns), seen.pin));
         let pieces = futures::stream::iter(Some(begun.map_err(ours))).map_ok(move |state| {
             // Until the last piece, the epoch is kept.
             let schema = schema.clone();
-            futures::stream::try_unfold(state, move |(mut reading, pin)| {
-                let piece = reading.next_piece().map_err(ours);
-                let dressed = piece.and_then(|p| p.map(|p| dress(p, &schema)).transpose());
-                std::future::ready(dressed.map(|p| p.map(|p| (p, (reading, pin)))))
+            futures::stream::try_unfold(state, move |(reading, pin)| {
+                let schema = schema.clone();
+                async move {
+                    let mut reading = reading.begun().await.map_err(ours)?;
+                    let piece = reading.next().await.map_err(ours)?;
+                    let dressed = piece.map(|p| dress(p, &schema)).transpose()?;
+                    Ok(dressed.map(|p| (p, (reading, pin))))
+                }
             })
         });
         Box::pin(RecordBatchStreamAdapter::new(
             self.schema.clone(),
             pieces.try_flatten(),
         ))
+    }
+}
+
+/// The rows of one share, piece by piece.
+enum PiecesOf {
+    Here(tidemark_state::Reading),
+    There(Box<dyn Pieces>),
+    /// Nobody was asked yet.
+    Asking(BoxFuture<'static, tidemark_common::Result<Box<dyn Pieces>>>),
+    Failed(Error),
+}
+
+/// Begins to read these columns.
+fn begin(seen: &Seen, columns: &[usize]) -> PiecesOf {
+    let ReadAs { epoch, .. } = seen.at;
+    let mergeable = seen.pin.mergeable();
+    match &seen.share {
+        Share::Here(view) => match view.reading(epoch, mergeable, columns, BATCH_ROWS) {
+            Ok(reading) => PiecesOf::Here(reading),
+            Err(error) => PiecesOf::Failed(error),
+        },
+        Share::There(far) => {
+            let (far, columns) = (far.clone(), columns.to_vec());
+            let at = ReadAs { epoch, mergeable };
+            PiecesOf::Asking(async move { far.scan(at, &columns).await }.boxed())
+        }
+    }
+}
+
+impl PiecesOf {
+    async fn begun(self) -> tidemark_common::Result<PiecesOf> {
+        match self {
+            PiecesOf::Asking(pieces) => Ok(PiecesOf::There(pieces.await?)),
+            PiecesOf::Failed(error) => Err(error),
+            begun => Ok(begun),
+        }
+    }
+
+    async fn next(&mut self) -> tidemark_common::Result<Option<RecordBatch>> {
+        match self {
+            PiecesOf::Here(reading) => reading.next_piece(),
+            PiecesOf::There(pieces) => pieces.next().await,
+            PiecesOf::Asking(_) | PiecesOf::Failed(_) => Ok(None),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 use super::{done, exists};
 use crate::session::Session;
 use tidemark_common::{Error, Result, SqlState};
+use tidemark_node::engine::Share;
 use tidemark_plan::{Column, Conflict, OnError, Relation, RelationKind};
 use tidemark_planner::sqlparser::ast::{self, Expr};
 use tidemark_planner::statement::Statement;
@@ -251,7 +252,10 @@ impl Session {
             // The job does not run: the first lookup makes it.
             return Ok(());
         };
-        let build = move || answer.partitions.iter().for_each(|p| p.index(&places));
+        // Other nodes make it at the first lookup.
+        let here = |share: &Share| share.here().cloned();
+        let partitions: Vec<_> = answer.shares.iter().filter_map(here).collect();
+        let build = move || partitions.iter().for_each(|p| p.index(&places));
         blocking(move || {
             build();
             Ok(())

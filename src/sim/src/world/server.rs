@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidemark_common::{Epoch, Error, RelationId, Result, SplitId, SqlState, machine};
 use tidemark_control::protocol::Positions;
-use tidemark_node::engine::Creation;
+use tidemark_node::engine::{Creation, ReadAs, Share};
 use tidemark_node::{Engine, NewKeys, Writer};
 use tidemark_plan::Relation;
 use tidemark_planner::{Functions, Planner};
@@ -300,9 +300,20 @@ impl Server {
                 let answer = engine.answer(relation.id, pin.epoch())?;
                 let columns: Vec<usize> = (0..relation.columns.len()).collect();
                 let mut bag = Bag::default();
-                for partition in &answer.partitions {
-                    let rows = partition.read_at(answer.epoch, answer.mergeable, &columns, 500)?;
-                    rows.iter().for_each(|rows| add_rows(&mut bag, rows));
+                for share in &answer.shares {
+                    let ReadAs { epoch, mergeable } = answer.at;
+                    match share {
+                        Share::Here(view) => {
+                            let rows = view.read_at(epoch, mergeable, &columns, 500)?;
+                            rows.iter().for_each(|rows| add_rows(&mut bag, rows));
+                        }
+                        Share::There(far) => {
+                            let mut pieces = far.scan(answer.at, &columns).await?;
+                            while let Some(rows) = pieces.next().await? {
+                                add_rows(&mut bag, &rows);
+                            }
+                        }
+                    }
                 }
                 contents.insert(relation.name.clone(), bag);
             }

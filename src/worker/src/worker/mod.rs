@@ -26,11 +26,11 @@ use crate::blame::Recovery;
 use crate::catch::catch;
 use crate::edge::Load;
 use crate::errors::KeptErrors;
-use crate::exchange::{Delivery, Inbound, Message, Route, Router};
+use crate::exchange::{Delivery, Inbound, Message, Peer, Route, Router};
 use crate::figures::Figures;
 use crate::job::{Input, InputKind, Job, TapState};
 use crate::pressure::Pressure;
-use crate::published::Published;
+use crate::published::Shows;
 use crate::sealing::Sealing;
 use crate::sinks::Sinks;
 use crate::source::{Reading, Source};
@@ -79,7 +79,7 @@ pub struct Surroundings {
     /// Pins and epochs.
     pub readers: Arc<Readers>,
     /// Where rows that people read are shown.
-    pub published: Arc<Published>,
+    pub published: Arc<dyn Shows>,
     /// Where rows are counted.
     pub figures: Arc<Figures>,
     /// Where what fails is kept.
@@ -171,29 +171,26 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without jobs.
+    /// A worker without jobs. `own`: where its inbox is reached; `peers`: all workers, this one
+    /// too.
     pub fn new(
         id: WorkerId,
         around: Surroundings,
         commands: Receiver<Stamped<Command>>,
         inbox: Receiver<Inbound>,
-        peers: Vec<Sender<Inbound>>,
+        own: Sender<Inbound>,
+        peers: Vec<Peer>,
     ) -> Worker {
         let wake_pending = Arc::new(AtomicBool::new(false));
-        let (own, pending) = (peers[id].clone(), wake_pending.clone());
+        let (woken, pending) = (own.clone(), wake_pending.clone());
         let waker: Waker = Arc::new(move || {
             if !pending.swap(true, Ordering::AcqRel) {
-                let _ = own.send(Inbound::Wake);
+                let _ = woken.send(Inbound::Wake);
             }
         });
         Worker {
             id,
-            sealing: Sealing::new(
-                id,
-                peers[id].clone(),
-                around.events.clone(),
-                around.storing.clone(),
-            ),
+            sealing: Sealing::new(id, own, around.events.clone(), around.storing.clone()),
             router: Router::new(id, peers, around.placement.clone()),
             reading: around.reading(),
             around,
@@ -377,7 +374,7 @@ impl Worker {
     fn forget(&self, id: RelationId) {
         self.around.published.forget(id);
         self.around.storing.forget(id);
-        if !self.around.published.catalog().stopped.contains_key(&id) {
+        if !self.around.published.is_stopped(id) {
             self.around.figures.forget(id);
             self.around.errors.lock().forget(id);
         }

@@ -178,13 +178,11 @@ impl Worker {
                     InputKind::Source(Box::new(source))
                 }
                 Op::TableRead => InputKind::Table(TableFeed::default()),
-                Op::Values { rows } => InputKind::Values(
-                    if fresh && self.around.placement.vnodes(self.id).start == 0 {
-                        constant_rows(&rows, &leaf.schema)?
-                    } else {
-                        None
-                    },
-                ),
+                Op::Values { rows } => InputKind::Values(if fresh && self.id == 0 {
+                    constant_rows(&rows, &leaf.schema)?
+                } else {
+                    None
+                }),
                 Op::Tap {
                     relation: upstream,
                     columns,
@@ -356,7 +354,8 @@ impl Worker {
     }
 
     pub(super) fn restore(&self, start: &StartJob, fragments: &mut [Fragment]) -> Result<()> {
-        let vnodes = self.around.placement.vnodes(self.id);
+        let spread = self.around.placement.spread(start.relation.kind);
+        let vnodes = spread.vnodes(self.id);
         let mut restored = 0;
         for table in fragments
             .iter_mut()

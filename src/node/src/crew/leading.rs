@@ -1,0 +1,533 @@
+//! The crew as the node that leads has it: it gathers the others, gives orders to them, and takes
+//! in what they report.
+
+use super::exchange::{Incoming, deliver};
+use super::frames::{JobReport, Limits, Report, encode_command, encode_expect, encode_limits};
+use super::rows::{FarShare, RowsOf};
+use super::{
+    MUSTER_PATIENCE, Mate, Muster, Numbers, OFFER_PATIENCE, Offer, SIGN_OF_LIFE, SILENCE_MAX, Site,
+    Wants, gone, json, late, receive,
+};
+use crate::sinks::SinkQueues;
+use crate::sinks::full::FullSinks;
+use crate::threads::spawn;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tidemark_common::mailbox::Sender;
+use tidemark_common::network::{Link, LinkReceiver, LinkSender};
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
+use tidemark_control::protocol::{Command, StartJob, StartMode};
+use tidemark_control::raft::MemberId;
+use tidemark_control::{Events, Placement, Readers};
+use tidemark_operator::build::SinkOutput;
+use tidemark_plan::RelationKind;
+use tidemark_worker::{Figures, Inbound, KeptErrors, Outbound, Published, Share, Shows, Sinks};
+use tokio::sync::{mpsc, watch};
+
+/// How long a node must be there before the crew is gathered anew with it.
+const SETTLED: Duration = Duration::from_secs(1);
+/// The pause before an expected node is asked again.
+const ASKED_AGAIN: Duration = Duration::from_millis(50);
+/// How long the hand-over of the lead may take, when a node is lost.
+const HAND_OVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The nodes that work for this one, and this one, which is the first. Of a node alone only that.
+pub struct Crew {
+    site: Arc<Site>,
+    muster: Muster,
+    placement: Arc<Placement>,
+    numbers: Arc<Numbers>,
+    /// Orders are numbered and sent to all under this lock.
+    last: Mutex<u64>,
+    /// The other nodes.
+    hosts: Vec<Host>,
+    /// What the sinks' rows of other nodes are for.
+    sinks: Mutex<HashMap<RelationId, Arc<StartJob>>>,
+    /// It ends in order.
+    is_over: AtomicBool,
+}
+
+/// Another node of the crew.
+struct Host {
+    mate: Mate,
+    workers: Range<WorkerId>,
+    orders: mpsc::UnboundedSender<Bytes>,
+    /// Until the crew begins.
+    link: Mutex<Option<(Link, mpsc::UnboundedReceiver<Bytes>)>>,
+    rows: Arc<RowsOf>,
+}
+
+/// What the reports of other nodes are told to.
+pub struct Ears {
+    /// The coordinator.
+    pub events: Events,
+    /// Where rows are shown.
+    pub published: Arc<Published>,
+    /// Where rows are counted.
+    pub figures: Arc<Figures>,
+    /// Where errors are kept.
+    pub errors: KeptErrors,
+    /// The sinks.
+    pub sinks: Arc<SinkQueues>,
+    /// Whether the log takes entries.
+    pub readers: Arc<Readers>,
+    /// Which sinks are full.
+    pub full: Arc<FullSinks>,
+}
+
+impl Crew {
+    /// Asks all members for their workers; those that do not answer soon are left out.
+    pub async fn gather(site: &Arc<Site>, generation: u64) -> Result<Crew> {
+        let config = &site.config;
+        let status = site.membership.status();
+        let others = status.nodes.iter().filter(|n| n.member != status.member);
+        let asked = others.map(async |node| {
+            let rpc = node.addresses.rpc.clone();
+            let until = machine::now() + site.patience(node.member);
+            let asked = loop {
+                let asked = machine::timeout(OFFER_PATIENCE, async {
+                    let mut link = site.connect(&rpc, &Wants::Work { generation }).await?;
+                    let offer: Offer = receive(&mut link, OFFER_PATIENCE).await?;
+                    Ok::<_, Error>((link, offer))
+                });
+                let asked = asked.await.unwrap_or_else(|| Err(late()));
+                let is_expected = site.patience(node.member) > OFFER_PATIENCE;
+                if asked.is_ok() || !is_expected || machine::now() >= until {
+                    break asked;
+                }
+                machine::sleep(ASKED_AGAIN).await;
+            };
+            let told = asked.inspect_err(|error| {
+                tracing::info!(node = node.member, %error, "another node does not work here");
+            });
+            let (link, Offer { workers }) = told.ok()?;
+            let mate = Mate {
+                member: node.member,
+                rpc,
+                workers,
+            };
+            (workers > 0).then_some((mate, link))
+        });
+        let found = futures::future::join_all(asked).await;
+        let own = Mate {
+            member: status.member,
+            rpc: config.rpc_address().into(),
+            workers: config.workers,
+        };
+        let mut nodes = vec![own];
+        let mut links = Vec::new();
+        let room = |nodes: &[Mate]| {
+            tidemark_common::VNODES - nodes.iter().map(|n| n.workers).sum::<usize>()
+        };
+        for (mate, link) in found.into_iter().flatten() {
+            if mate.workers <= room(&nodes) {
+                nodes.push(mate);
+                links.push(link);
+            }
+        }
+        let muster = Muster {
+            generation,
+            nodes,
+            you: 0,
+            batch_rows_max: config.batch_rows_max,
+            edge_bytes_max: config.edge_bytes_max,
+        };
+        let placement = Arc::new(muster.placement());
+        let mates = muster.nodes.iter().enumerate().skip(1);
+        let host = |((node, mate), link): ((usize, &Mate), Link)| {
+            let (orders, given) = mpsc::unbounded_channel();
+            let rows = RowsOf::new(site.clone(), mate.rpc.clone(), generation, orders.clone());
+            Host {
+                mate: mate.clone(),
+                workers: placement.workers_of(node),
+                orders,
+                link: Mutex::new(Some((link, given))),
+                rows: Arc::new(rows),
+            }
+        };
+        let hosts = mates.zip(links).map(host).collect();
+        Ok(Crew {
+            site: site.clone(),
+            muster,
+            placement,
+            numbers: Arc::default(),
+            last: Mutex::new(0),
+            hosts,
+            sinks: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        })
+    }
+
+    /// Who does what.
+    pub fn placement(&self) -> &Arc<Placement> {
+        &self.placement
+    }
+
+    /// The workers of each node.
+    pub fn workers(&self) -> impl Iterator<Item = (MemberId, Range<WorkerId>)> {
+        let nodes = self.muster.nodes.iter().enumerate();
+        nodes.map(|(at, node)| (node.member, self.placement.workers_of(at)))
+    }
+
+    /// Tells all who belongs to the crew, and waits until they have found each other. `inboxes`: of
+    /// the workers of this node. Returns the ways to the workers of each node.
+    pub async fn begin(
+        self: &Arc<Self>,
+        inboxes: Vec<Sender<Inbound>>,
+        ears: Ears,
+    ) -> Result<Vec<Option<mpsc::UnboundedSender<Outbound>>>> {
+        let generation = self.muster.generation;
+        self.site.incoming.send_replace(Some(Arc::new(Incoming {
+            generation,
+            first: 0,
+            inboxes,
+            numbers: self.numbers.clone(),
+            ended: watch::Sender::new(false),
+        })));
+        let ears = Arc::new(ears);
+        let begun = self.hosts.iter().enumerate().map(async |(at, host)| {
+            let link = host.link.lock().take();
+            let (mut link, orders) = link.ok_or_else(|| Error::internal("a crew begins once"))?;
+            let muster = Muster {
+                you: at + 1,
+                ..self.muster.clone()
+            };
+            link.sender.send(json(&muster)?).await?;
+            let wants = Wants::Exchange {
+                generation,
+                from: 0,
+            };
+            let exchange = self.site.connect(&host.mate.rpc, &wants).await?;
+            let ready = link
+                .receiver
+                .receive()
+                .await?
+                .ok_or_else(|| gone("has gone"))?;
+            match Report::decode(&ready)? {
+                Some(Report::Ready) => Ok::<_, Error>((link, orders, exchange)),
+                _ => Err(gone("says something else")),
+            }
+        });
+        let begun = machine::timeout(MUSTER_PATIENCE, futures::future::try_join_all(begun)).await;
+        let mut ways = vec![None];
+        for (at, (link, orders, exchange)) in begun.ok_or_else(late)??.into_iter().enumerate() {
+            let Link {
+                sender, receiver, ..
+            } = link;
+            let (way, outbound) = mpsc::unbounded_channel();
+            ways.push(Some(way));
+            let (crew, member) = (self.clone(), self.hosts[at].mate.member);
+            machine::spawn(async move {
+                let numbers = crew.numbers.clone();
+                let lost = tokio::select! {
+                    sent = send_orders(sender, orders) => sent,
+                    sent = deliver(exchange, outbound, numbers) => sent,
+                };
+                if let Err(error) = lost {
+                    crew.lose(member, &error).await;
+                }
+            });
+            self.hear(at, receiver, &ears)?;
+        }
+        if !self.hosts.is_empty() {
+            let nodes: Vec<MemberId> = self.muster.nodes.iter().map(|n| n.member).collect();
+            tracing::info!(generation, ?nodes, "these nodes work together");
+            machine::spawn(tell_limits(Arc::downgrade(self), ears));
+        }
+        machine::spawn(watch_members(Arc::downgrade(self)));
+        Ok(ways)
+    }
+
+    /// A command for one worker or all, as far as they are on other nodes. It is sent before the
+    /// workers of this node are given it.
+    pub fn order(&self, to: Option<WorkerId>, command: &Command) {
+        if self.hosts.is_empty() {
+            return;
+        }
+        match command {
+            Command::Start(start) if start.relation.kind == RelationKind::Sink => {
+                self.sinks.lock().insert(start.relation.id, start.clone());
+            }
+            Command::Stop { relations, .. } => {
+                let mut sinks = self.sinks.lock();
+                relations.iter().for_each(|id| drop(sinks.remove(id)));
+            }
+            Command::Shutdown => self.is_over.store(true, Ordering::Release),
+            _ => {}
+        }
+        let mut last = self.last.lock();
+        *last += 1;
+        let number = *last;
+        self.numbers.take(number);
+        self.numbers.gave(number);
+        let only_number = encode_command(number, to, None);
+        let whole = encode_command(number, to, Some(command));
+        for host in &self.hosts {
+            let is_for = to.is_none_or(|worker| host.workers.contains(&worker));
+            match if is_for { &whole } else { &only_number } {
+                Ok(frame) => drop(host.orders.send(frame.clone())),
+                Err(error) => {
+                    tracing::error!(%error, "a command cannot be sent");
+                    machine::exit(1);
+                }
+            }
+        }
+    }
+
+    /// Takes in what a host reports, in a thread.
+    fn hear(
+        self: &Arc<Self>,
+        at: usize,
+        mut receiver: Box<dyn LinkReceiver>,
+        ears: &Arc<Ears>,
+    ) -> Result<()> {
+        let (crew, ears) = (self.clone(), ears.clone());
+        let host = &self.hosts[at];
+        let member = host.mate.member;
+        let mut hearing = Hearing {
+            workers: host.workers.clone(),
+            rows: host.rows.clone(),
+            ears,
+            outputs: HashMap::new(),
+            counted: HashMap::new(),
+        };
+        let hear = move || {
+            let heard = loop {
+                let receiving = machine::timeout(SILENCE_MAX, receiver.receive());
+                let report = match machine::block_on(receiving) {
+                    None => break Err(gone("is silent")),
+                    Some(Ok(None)) => break Err(gone("has gone")),
+                    Some(Err(error)) => break Err(error),
+                    Some(Ok(Some(frame))) => Report::decode(&frame),
+                };
+                let taken = report.and_then(|report| match report {
+                    Some(report) => hearing.take(&crew, report),
+                    None => Ok(()),
+                });
+                if taken.is_err() {
+                    break taken;
+                }
+            };
+            if let Err(error) = heard {
+                machine::block_on(crew.lose(member, &error));
+            }
+        };
+        spawn(format!("crew-{member}"), hear).map(drop)
+    }
+
+    /// A node is lost: this one hands the lead over and starts anew, without it.
+    async fn lose(&self, member: MemberId, error: &Error) {
+        if self.is_over.load(Ordering::Acquire) {
+            return;
+        }
+        tracing::warn!(node = member, %error, "a node that works for this one is lost: the work \
+            begins anew");
+        self.begin_anew(Some(member)).await;
+    }
+
+    /// This node hands the lead over, if somebody takes it (not the one that is lost, if one is),
+    /// and starts anew.
+    pub async fn begin_anew(&self, lost: Option<MemberId>) {
+        for host in &self.hosts {
+            let _ = host.orders.send(encode_expect(self.muster.nodes[0].member));
+        }
+        let leaves = self.site.membership.leave(lost);
+        if machine::timeout(HAND_OVER_PATIENCE, leaves).await.is_none() {
+            tracing::debug!("no other node takes the lead");
+        }
+        machine::exit(machine::RESTART);
+    }
+}
+
+async fn send_orders(
+    mut sender: Box<dyn LinkSender>,
+    mut orders: mpsc::UnboundedReceiver<Bytes>,
+) -> Result<()> {
+    loop {
+        match machine::timeout(SIGN_OF_LIFE, orders.recv()).await {
+            Some(Some(frame)) => sender.send(frame).await?,
+            Some(None) => return Ok(()),
+            None => sender.send(Bytes::new()).await?,
+        }
+    }
+}
+
+/// Tells the other nodes what holds up their sources, when that changes.
+async fn tell_limits(crew: Weak<Crew>, ears: Arc<Ears>) {
+    let mut told = Limits::default();
+    loop {
+        machine::sleep(SIGN_OF_LIFE).await;
+        let Some(crew) = crew
+            .upgrade()
+            .filter(|c| !c.is_over.load(Ordering::Acquire))
+        else {
+            return;
+        };
+        let limits = Limits {
+            stalled: ears.readers.is_stalled(),
+            full: ears.full.fed(),
+        };
+        if limits != told
+            && let Ok(frame) = encode_limits(&limits)
+        {
+            for host in &crew.hosts {
+                let _ = host.orders.send(frame.clone());
+            }
+            told = limits;
+        }
+    }
+}
+
+/// Looks for nodes that could work and do not; with them the work begins anew.
+async fn watch_members(crew: Weak<Crew>) {
+    let (mut since, mut pause) = (None, SETTLED);
+    loop {
+        machine::sleep(pause).await;
+        let Some(crew) = crew
+            .upgrade()
+            .filter(|c| !c.is_over.load(Ordering::Acquire))
+        else {
+            return;
+        };
+        let membership = &crew.site.membership;
+        // A node alone has nobody to look for.
+        pause = match membership.has_others() {
+            true => SIGN_OF_LIFE,
+            false => SETTLED,
+        };
+        let status = membership.status();
+        let has = |member| crew.muster.nodes.iter().any(|node| node.member == member);
+        let answers = status
+            .nodes
+            .iter()
+            .filter(|node| node.answers == Some(true));
+        let new: Vec<_> = answers.filter(|node| !has(node.member)).collect();
+        if new.is_empty() {
+            since = None;
+            continue;
+        }
+        let now = machine::now();
+        if now.duration_since(*since.get_or_insert(now)) < SETTLED {
+            continue;
+        }
+        for node in new {
+            let asked = machine::timeout(OFFER_PATIENCE, async {
+                let mut link = crew
+                    .site
+                    .connect(&node.addresses.rpc, &Wants::Offer)
+                    .await?;
+                receive::<Offer>(&mut link, OFFER_PATIENCE).await
+            });
+            if let Some(Ok(Offer { workers: 1.. })) = asked.await {
+                tracing::info!(
+                    node = node.member,
+                    "another node can work: the work begins anew \
+                    with it"
+                );
+                return crew.begin_anew(None).await;
+            }
+        }
+        since = None;
+    }
+}
+
+/// What is remembered of what one host reports.
+struct Hearing {
+    workers: Range<WorkerId>,
+    rows: Arc<RowsOf>,
+    ears: Arc<Ears>,
+    /// Of the sinks that run, since they were started.
+    outputs: HashMap<RelationId, (Arc<StartJob>, SinkOutput)>,
+    /// Rows and late rows of each job that are counted.
+    counted: HashMap<RelationId, (u64, u64)>,
+}
+
+impl Hearing {
+    fn take(&mut self, crew: &Crew, report: Report) -> Result<()> {
+        let ears = self.ears.clone();
+        match report {
+            Report::Ready => {}
+            Report::Event(event) => ears.events.tell(event),
+            Report::Errors(errors) => {
+                let mut kept = ears.errors.lock();
+                for error in errors {
+                    kept.record(error.relation, error.row, error.weight);
+                }
+            }
+            Report::Sink {
+                relation,
+                epoch,
+                hash,
+                changes,
+            } => {
+                if let Some(output) = self.output(crew, relation)? {
+                    output(epoch, changes, hash);
+                }
+            }
+            Report::SinkCounts { relation, epoch } => ears.sinks.count_from(relation, epoch),
+            Report::SinkCovers { relation, epoch } => ears.sinks.cover(relation, epoch),
+            Report::Shown {
+                relation,
+                worker,
+                share,
+            } => {
+                let far = FarShare::new(self.rows.clone(), share);
+                let share = Share::There(Arc::new(far));
+                ears.published.show_share(relation, worker, share);
+            }
+            Report::Withdrawn { relation } => ears.published.withdraw(relation),
+            Report::Figures(jobs) => jobs.into_iter().for_each(|job| self.count(job)),
+        }
+        Ok(())
+    }
+
+    /// Where a sink's rows go; nowhere if it was stopped meanwhile.
+    fn output(&mut self, crew: &Crew, sink: RelationId) -> Result<Option<&mut SinkOutput>> {
+        let started = crew.sinks.lock().get(&sink).cloned();
+        let Some(started) = started else {
+            self.outputs.remove(&sink);
+            return Ok(None);
+        };
+        let known = self.outputs.get(&sink);
+        if !known.is_some_and(|(of, _)| Arc::ptr_eq(of, &started)) {
+            let output = self
+                .ears
+                .sinks
+                .open(&started.relation, progress(&started))?;
+            self.outputs.insert(sink, (started, output));
+        }
+        Ok(self.outputs.get_mut(&sink).map(|(_, output)| output))
+    }
+
+    fn count(&mut self, job: JobReport) {
+        let figures = self.ears.figures.of(job.relation);
+        let counted = self.counted.entry(job.relation).or_default();
+        // A job that was started again counts from 0.
+        let more = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        let rows = more(job.rows, counted.0);
+        figures.rows.fetch_add(rows, Ordering::Relaxed);
+        figures
+            .late
+            .fetch_add(more(job.late, counted.1), Ordering::Relaxed);
+        *counted = (job.rows, job.late);
+        for (worker, bytes) in self.workers.clone().zip(job.memory) {
+            figures.memory[worker].store(bytes, Ordering::Relaxed);
+        }
+        let mut trouble = figures.trouble.lock();
+        trouble.retain(|worker, _| !self.workers.contains(worker));
+        trouble.extend(job.trouble);
+    }
+}
+
+/// What a checkpoint kept of a sink that is started.
+fn progress(start: &StartJob) -> Option<(&tidemark_state::manifest::SinkProgress, Epoch)> {
+    start.sink.as_ref().map(|progress| match start.mode {
+        StartMode::Restored(epoch) => (progress, epoch),
+        _ => (progress, progress.through.unwrap_or_default()),
+    })
+}

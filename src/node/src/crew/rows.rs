@@ -1,0 +1,402 @@
+//! Rows that people read of other nodes' workers.
+//!
+//! A host numbers what its workers show ([`Shown`]); the node that leads reads it by that number
+//! ([`FarShare`]), at an epoch that it has pinned. Questions go over links of their own, one at a
+//! time each, which are kept for the next one.
+//!
+//! A question is the length of its JSON (u32, little-endian), the JSON, and values to look for. An
+//! answer is frames: rows, as often as it takes, and the end, or an error.
+
+use super::frames::encode_forget;
+use super::{Site, Wants, gone, json, unreadable};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tidemark_common::network::{Link, LinkSender};
+use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
+use tidemark_control::Readers;
+use tidemark_plan::Relation;
+use tidemark_state::ViewPartition;
+use tidemark_state::checkpoint::FileMeta;
+use tidemark_worker::{FarRows, Pieces, ReadAs, Shows, Storing, store_share};
+use tokio::sync::mpsc;
+
+/// Rows of a piece at most.
+const BATCH_ROWS: usize = 8192;
+/// Links that are kept for the next question.
+const IDLE_MAX: usize = 8;
+
+const ROWS: u8 = 0;
+const END: u8 = 1;
+const FAILED: u8 = 2;
+
+/// What is asked of a share.
+#[derive(Serialize, Deserialize)]
+struct Question {
+    share: u64,
+    epoch: Epoch,
+    mergeable: Epoch,
+    wants: Wanted,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Wanted {
+    /// All rows.
+    Scan { columns: Vec<usize> },
+    /// Those with the values that follow, in these columns or the key.
+    LookUp {
+        by: Option<Vec<usize>>,
+        columns: Vec<usize>,
+    },
+    /// That they are stored.
+    Store {
+        relation: Box<Relation>,
+        named: Epoch,
+    },
+}
+
+/// What workers of a host show.
+pub(super) struct Shown {
+    pub generation: u64,
+    pub storing: Storing,
+    pub readers: Arc<Readers>,
+    shares: Mutex<Shares>,
+    /// Tells the node that leads.
+    tell: Box<dyn Fn(Change) + Send + Sync>,
+}
+
+/// What becomes of what a worker shows.
+pub(super) enum Change {
+    Shown {
+        relation: RelationId,
+        worker: WorkerId,
+        share: u64,
+    },
+    Withdrawn(RelationId),
+}
+
+#[derive(Default)]
+struct Shares {
+    last: u64,
+    kept: HashMap<u64, (WorkerId, Arc<ViewPartition>)>,
+}
+
+impl Shown {
+    pub fn new(
+        generation: u64,
+        storing: Storing,
+        readers: Arc<Readers>,
+        tell: impl Fn(Change) + Send + Sync + 'static,
+    ) -> Shown {
+        Shown {
+            generation,
+            storing,
+            readers,
+            shares: Mutex::default(),
+            tell: Box::new(tell),
+        }
+    }
+
+    /// Nobody reads it any more.
+    pub fn forget_share(&self, share: u64) {
+        let forgotten = self.shares.lock().kept.remove(&share);
+        drop(forgotten);
+    }
+
+    fn share(&self, share: u64) -> Result<(WorkerId, Arc<ViewPartition>)> {
+        let kept = self.shares.lock().kept.get(&share).cloned();
+        kept.ok_or_else(|| Error::internal("rows are read that nobody shows any more"))
+    }
+}
+
+impl Shows for Shown {
+    fn show(&self, relation: RelationId, worker: WorkerId, view: Arc<ViewPartition>) {
+        let share = {
+            let mut shares = self.shares.lock();
+            shares.last += 1;
+            let share = shares.last;
+            shares.kept.insert(share, (worker, view));
+            share
+        };
+        (self.tell)(Change::Shown {
+            relation,
+            worker,
+            share,
+        });
+    }
+
+    fn withdraw(&self, relation: RelationId) {
+        (self.tell)(Change::Withdrawn(relation));
+    }
+
+    /// The node that leads hears of it as all workers do.
+    fn forget(&self, _: RelationId) {}
+
+    fn is_stopped(&self, _: RelationId) -> bool {
+        false
+    }
+}
+
+/// Answers one question after the other.
+pub(super) async fn serve(mut link: Link, shown: &Shown) -> Result<()> {
+    while let Some(question) = link.receiver.receive().await? {
+        let answered = answer(&question, shown, link.sender.as_mut()).await;
+        let end = match answered {
+            Ok(end) => end,
+            Err(error) => {
+                let mut bytes = vec![FAILED];
+                bytes.extend(json(&error)?);
+                bytes.into()
+            }
+        };
+        link.sender.send(end).await?;
+    }
+    Ok(())
+}
+
+async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Result<Bytes> {
+    let mut rest = question;
+    let length = rest.try_get_u32_le().map_err(unreadable)? as usize;
+    let cut_off = || unreadable("a question is cut off");
+    let (header, values) = rest.split_at_checked(length).ok_or_else(cut_off)?;
+    let question: Question = serde_json::from_slice(header).map_err(unreadable)?;
+    let (worker, view) = shown.share(question.share)?;
+    let epoch = question.epoch;
+    // A job that begins here may need an older one than anybody who reads.
+    let pinned = shown.readers.pinned().first().copied();
+    let mergeable = pinned.map_or(question.mergeable, |pin| pin.min(question.mergeable));
+    let mut end = vec![END];
+    match question.wants {
+        Wanted::Scan { columns } => {
+            let mut reading = view.reading(epoch, mergeable, &columns, BATCH_ROWS)?;
+            while let Some(piece) = reading.next_piece()? {
+                to.send(encode_rows(&piece)?).await?;
+            }
+        }
+        Wanted::LookUp { by, columns } => {
+            let schema = view.schema().project(&columns).map_err(unreadable)?;
+            let schema = Arc::new(schema);
+            let values = decode_rows(values)?.columns().to_vec();
+            let columns = (columns.as_slice(), &schema);
+            let found = match by {
+                None => view.lookup(epoch, mergeable, &values, columns)?,
+                Some(by) => view.lookup_by(epoch, mergeable, (&by, &values), columns)?,
+            };
+            to.send(encode_rows(&found)?).await?;
+        }
+        Wanted::Store { relation, named } => {
+            let (storing, at) = (shown.storing.clone(), ReadAs { epoch, mergeable });
+            let stored = machine::blocking(move || {
+                store_share(&storing, &relation, worker, view, at, named)
+            });
+            end.extend(json(&stored.await??)?);
+        }
+    }
+    Ok(end.into())
+}
+
+/// The kind, the number of rows, and the rows as an Arrow IPC stream.
+fn encode_rows(rows: &RecordBatch) -> Result<Bytes> {
+    let failed = |e| Error::internal(format!("rows cannot be encoded: {e}"));
+    let mut bytes = vec![ROWS];
+    bytes.put_u32_le(rows.num_rows() as u32);
+    let mut writer = StreamWriter::try_new(&mut bytes, &rows.schema()).map_err(failed)?;
+    writer.write(rows).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    drop(writer);
+    Ok(bytes.into())
+}
+
+/// The inverse, behind the kind.
+fn decode_rows(mut bytes: &[u8]) -> Result<RecordBatch> {
+    let rows = bytes.try_get_u32_le().map_err(unreadable)? as usize;
+    let mut reader = StreamReader::try_new(bytes, None).map_err(unreadable)?;
+    let batch = reader.next().ok_or_else(|| unreadable("no rows"))?;
+    let batch = batch.map_err(unreadable)?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(batch.schema(), batch.columns().to_vec(), &options)
+        .map_err(unreadable)
+}
+
+/// The way to the rows of one host.
+pub(super) struct RowsOf {
+    pub site: Arc<Site>,
+    pub rpc: String,
+    pub generation: u64,
+    pub orders: mpsc::UnboundedSender<Bytes>,
+    idle: Mutex<Vec<Link>>,
+}
+
+impl RowsOf {
+    pub fn new(
+        site: Arc<Site>,
+        rpc: String,
+        generation: u64,
+        orders: mpsc::UnboundedSender<Bytes>,
+    ) -> RowsOf {
+        RowsOf {
+            site,
+            rpc,
+            generation,
+            orders,
+            idle: Mutex::default(),
+        }
+    }
+
+    async fn ask(self: &Arc<Self>, question: &Question, values: &[ArrayRef]) -> Result<Answering> {
+        let header = json(question)?;
+        let mut bytes = Vec::new();
+        bytes.put_u32_le(header.len() as u32);
+        bytes.extend_from_slice(&header);
+        if let Some(first) = values.first() {
+            let fields = values.iter().enumerate();
+            let fields: Vec<Field> = fields
+                .map(|(at, v)| Field::new(at.to_string(), v.data_type().clone(), true))
+                .collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(first.len()));
+            let schema = Arc::new(Schema::new(fields));
+            let values = RecordBatch::try_new_with_options(schema, values.to_vec(), &options);
+            let values = values.map_err(|e| Error::internal(e.to_string()))?;
+            bytes.extend_from_slice(&encode_rows(&values)?[1..]);
+        }
+        let bytes = Bytes::from(bytes);
+        let idle = self.idle.lock().pop();
+        let link = match idle {
+            // It may have broken meanwhile.
+            Some(mut link) => link.sender.send(bytes.clone()).await.ok().map(|()| link),
+            None => None,
+        };
+        let link = match link {
+            Some(link) => link,
+            None => {
+                let generation = self.generation;
+                let mut link = self
+                    .site
+                    .connect(&self.rpc, &Wants::Rows { generation })
+                    .await?;
+                link.sender.send(bytes).await?;
+                link
+            }
+        };
+        Ok(Answering {
+            rows: self.clone(),
+            link: Some(link),
+            end: Bytes::new(),
+        })
+    }
+}
+
+/// An answer that comes.
+struct Answering {
+    rows: Arc<RowsOf>,
+    /// Until the end.
+    link: Option<Link>,
+    /// What the end says.
+    end: Bytes,
+}
+
+#[async_trait]
+impl Pieces for Answering {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let Some(link) = &mut self.link else {
+            return Ok(None);
+        };
+        let frame = link.receiver.receive().await?;
+        let frame = frame.ok_or_else(|| gone("that has a part of the rows has gone"))?;
+        match frame.split_first() {
+            Some((&ROWS, rows)) => return decode_rows(rows).map(Some),
+            Some((&END, _)) => self.end = frame.slice(1..),
+            Some((&FAILED, error)) => {
+                let error: Error = serde_json::from_slice(error).map_err(unreadable)?;
+                self.keep_link();
+                return Err(error);
+            }
+            _ => return Err(unreadable("an answer of an unknown kind")),
+        }
+        self.keep_link();
+        Ok(None)
+    }
+}
+
+impl Answering {
+    fn keep_link(&mut self) {
+        let mut idle = self.rows.idle.lock();
+        idle.extend(self.link.take());
+        idle.truncate(IDLE_MAX);
+    }
+}
+
+/// What a worker of a host shows of a relation. The host keeps it as long as this is there.
+pub(super) struct FarShare {
+    rows: Arc<RowsOf>,
+    share: u64,
+}
+
+impl FarShare {
+    pub fn new(rows: Arc<RowsOf>, share: u64) -> FarShare {
+        FarShare { rows, share }
+    }
+
+    fn question(&self, at: ReadAs, wants: Wanted) -> Question {
+        Question {
+            share: self.share,
+            epoch: at.epoch,
+            mergeable: at.mergeable,
+            wants,
+        }
+    }
+}
+
+impl Drop for FarShare {
+    fn drop(&mut self) {
+        // A host that is gone keeps nothing.
+        let _ = self.rows.orders.send(encode_forget(self.share));
+    }
+}
+
+#[async_trait]
+impl FarRows for FarShare {
+    async fn scan(&self, at: ReadAs, columns: &[usize]) -> Result<Box<dyn Pieces>> {
+        let columns = columns.to_vec();
+        let question = self.question(at, Wanted::Scan { columns });
+        Ok(Box::new(self.rows.ask(&question, &[]).await?))
+    }
+
+    async fn look_up(
+        &self,
+        at: ReadAs,
+        by: Option<&[usize]>,
+        values: &[ArrayRef],
+        (columns, schema): (&[usize], &SchemaRef),
+    ) -> Result<RecordBatch> {
+        let by = by.map(<[usize]>::to_vec);
+        let columns = columns.to_vec();
+        let question = self.question(at, Wanted::LookUp { by, columns });
+        let mut answer = self.rows.ask(&question, values).await?;
+        let mut found = Vec::new();
+        while let Some(piece) = answer.next().await? {
+            found.push(piece);
+        }
+        let rows = found
+            .pop()
+            .ok_or_else(|| unreadable("an answer without rows"))?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        RecordBatch::try_new_with_options(schema.clone(), rows.columns().to_vec(), &options)
+            .map_err(unreadable)
+    }
+
+    async fn store(&self, relation: &Relation, at: ReadAs, named: Epoch) -> Result<Vec<FileMeta>> {
+        let relation = Box::new(relation.clone());
+        let question = self.question(at, Wanted::Store { relation, named });
+        let mut answer = self.rows.ask(&question, &[]).await?;
+        while answer.next().await?.is_some() {}
+        serde_json::from_slice(&answer.end).map_err(unreadable)
+    }
+}
