@@ -1,4 +1,4 @@
-"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `isolation`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
+"""The command line: `nexmark`, `kafka-to-kafka`, `latency`, `state`, `serve`, `isolation`, `cluster`, `fill`. Prints one JSON line a measurement; one that fails prints its error and the others go on."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ import traceback
 
 import psycopg
 
-from . import check, exactly_once, isolation, latency, nexmark, serve, state
+from . import check, cluster, exactly_once, isolation, latency, nexmark, serve, state
 from .topics import Broker, fill_nexmark
 
 
@@ -38,6 +38,12 @@ def arguments():
     sub.add_argument("--sink", choices=["blackhole", "kafka"], default="blackhole", help="kafka: at least once; see kafka-to-kafka for exactly once")
     sub.add_argument("--prefix", help="prefix of topics that are filled already, as by `run.sh flink fill`")
     sub.add_argument("--check", action="store_true", help="compare answers with DuckDB instead of measuring (use few --events)")
+    sub = command("cluster", "Nexmark queries on one process and on several nodes with as many workers together", "4M")
+    sub.add_argument("--queries", default="q0,q3,q4,q5,q8")
+    sub.add_argument("--source", choices=["generator", "kafka"], default="generator")
+    sub.add_argument("--nodes", type=int, default=3)
+    sub.add_argument("--prefix", help="prefix of topics that are filled already, as by `run.sh flink fill`")
+    sub.set_defaults(sink="blackhole", workers=3)
     sub = command("kafka-to-kafka", "Kafka to Kafka, exactly once", "4M")
     sub.add_argument("--queries", default="q0,q2,q20,matches")
     sub = command("latency", "latency of views and sinks under load")
@@ -84,6 +90,15 @@ def measurements(args):
         run = check.check if args.check else nexmark.measure
         for name, text in nexmark.queries(args.queries):
             yield name, lambda name=name, text=text: run(name, text, args, broker, prefix)
+        return
+    if args.command == "cluster":
+        if args.workers % args.nodes:
+            raise SystemExit("--workers is a multiple of --nodes: each node has as many")
+        broker = Broker(args.broker) if args.source == "kafka" else None
+        prefix = (args.prefix or fill_nexmark(broker, args.events)) if broker else None
+        for name, text in nexmark.queries(args.queries):
+            for nodes in (1, args.nodes):
+                yield f"{name}-{nodes}", lambda name=name, text=text, nodes=nodes: cluster.measure(name, text, args, nodes, broker, prefix)
         return
     broker = Broker(args.broker)
     if args.command == "fill":

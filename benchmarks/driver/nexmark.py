@@ -76,10 +76,10 @@ def figures(server, seconds, cpu_before, name, args, source, sink):
     }
 
 
-def measure(name, text, args, broker=None, prefix=None):
+def measure(name, text, args, broker=None, prefix=None, make=Server):
     """One query on a fresh server into a blackhole, or at least once into a topic of its own."""
     topic = broker.create(f"out_{name}") if args.sink == "kafka" else None
-    with Server(args.workers) as server:
+    with make(args.workers) as server:
         create_sources(server, args.events, broker=broker if args.source == "kafka" else None, prefix=prefix)
         with perf.recording(server, args.perf, name):
             cpu, began = server.cpu_seconds(), time.monotonic()
