@@ -1,4 +1,5 @@
 # make demo       install what is missing, build, start Kafka and Tidemark, show both stories live   (make demo-stop ends and cleans up)
+# make cluster    the same with three nodes: each of them is killed while events flow, and at the end it is counted what arrived   (make cluster-stop ends and cleans up)
 # make test       everything that can fail: formatting, unit, property, SQL and end-to-end tests      (.ci/run calls it)
 # make bench      Nexmark into a blackhole sink                                                       (options: make bench ARGS='--queries q0,q3')
 # make soak       constant keys, steady work: memory and disk must stay flat                           (make soak MINUTES=30)
@@ -6,8 +7,8 @@
 # make simulate   a whole server in one thread from a seed: kills, power losses, a store and a broker that fail (make simulate SEEDS=10000; ARGS='--seed 7 --trace' replays one)
 # make build      the server, optimised: $(TARGET)/release/tidemark
 # make lint       clippy, warnings are errors
-# make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demo and of tests
-.PHONY: build simulate test test-rust test-e2e test-differential differential soak lint bench demo demo-stop deps clean-cache
+# make clean-cache  removes the cache folder: Kafka's jars, the Python environment, data of the demos and of tests
+.PHONY: build simulate test test-rust test-e2e test-differential differential soak lint bench demo demo-stop cluster cluster-stop deps clean-cache
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -64,5 +65,11 @@ demo:
 demo-stop:
 	@docker/demo/run.sh stop
 
-clean-cache: demo-stop
+cluster:
+	@docker/demo/cluster.sh
+
+cluster-stop:
+	@docker/demo/cluster.sh stop
+
+clean-cache: demo-stop cluster-stop
 	rm -rf "$(CACHE)"

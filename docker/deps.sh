@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks; changes nothing where all is there. Prints what was found.
 #
-#   docker/deps.sh         what building and the demo need
-#   docker/deps.sh build   only what `cargo build` needs
-#   docker/deps.sh test    everything: also the S3 server of the end-to-end tests, which is built with Go, and the PostgreSQL 15 that answers are compared with
+#   docker/deps.sh          what building and the demo need
+#   docker/deps.sh build    only what `cargo build` needs
+#   docker/deps.sh cluster  what the demo needs, and the S3 server, which is built with Go
+#   docker/deps.sh test     everything: also what tests need beside those, and the PostgreSQL 15 that answers are compared with
 #
 # Debian and Ubuntu packages come by apt-get (as root, or through sudo); elsewhere the script says what is missing. Rust itself comes from rustup, which the
 # script leaves to you. Python packages go into a virtual environment in the cache folder (TIDEMARK_CACHE, default ~/.cache/tidemark), never into the system.
@@ -12,6 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${TIDEMARK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark}
 rust_version=1.95
 what=${1:-all}
+case $what in cluster | test) s3=yes ;; *) s3=no ;; esac
 
 die() { printf 'deps.sh: %s\n' "$@" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -27,7 +29,7 @@ need libssl-dev pkg-config --exists openssl
 [ "$what" != test ] || need openssl sh -c 'command -v openssl'
 need protobuf-compiler have protoc
 need zlib1g-dev pkg-config --exists zlib
-[ "$what" != test ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
+[ $s3 = no ] || need golang-go sh -c 'command -v go || command -v /usr/local/go/bin/go'
 [ "$what" != test ] || need postgresql-15 sh -c 'test -x /usr/lib/postgresql/15/bin/initdb || test -x /usr/pgsql-15/bin/initdb'
 if [ "$what" != build ]; then
   need default-jre-headless have java
@@ -68,7 +70,7 @@ if [ "$what" != build ]; then
     "$cache/venv/bin/pip" install -q --disable-pip-version-check -r "$requirements"
     cp "$requirements" "$cache/venv/installed"
   fi
-  [ "$what" != test ] || echo "S3 server: $("$here/s3.sh" build)"
+  [ $s3 = no ] || echo "S3 server: $("$here/s3.sh" build)"
   echo "found: cargo $found, java $java_version, $(mvn --version 2>/dev/null | sed -n '1s/\x1b\[[0-9;]*m//gp'), $(psql --version), $("$cache/venv/bin/python" --version)"
 else
   echo "found: cargo $found"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real S3 server without Docker, for tests: versitygw, which keeps the objects of a bucket as files of a folder.
+# A real S3 server without Docker, for tests and the cluster's demo: versitygw, which keeps the objects of a bucket as files of a folder.
 #
 #   docker/s3.sh start                 builds it once (80 s), makes the bucket, starts, returns when the server answers
 #   docker/s3.sh stop | status | wipe  stops it | says whether it runs (exit code 3: it does not) | stops it and deletes its data

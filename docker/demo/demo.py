@@ -24,6 +24,7 @@ PEOPLE = (
 COUNTRIES = ["BR", "DE", "FR", "JP", "PT"]
 CUSTOMERS = [(number, name, COUNTRIES[number % len(COUNTRIES)]) for number, name in enumerate(PEOPLE[:15], start=1)]
 PARTITIONS = 4
+TOPICS = {"likes": PARTITIONS, "orders": PARTITIONS, "customers_cdc": 1, "matches": PARTITIONS}
 LIVELY_SECONDS = 90
 
 COLOUR = sys.stdout.isatty()
@@ -59,6 +60,10 @@ def encode(value):
     return None if value is None else json.dumps(value, separators=(",", ":")).encode()
 
 
+def decode(data):
+    return None if data is None else json.loads(data)
+
+
 def change_event(before, after):
     """A Debezium change event of table customers."""
     row = lambda customer: customer and dict(zip(("id", "name", "country"), customer))
@@ -66,9 +71,9 @@ def change_event(before, after):
     return {"id": (before or after)[0]}, {"before": row(before), "after": row(after), "op": op, "ts_ms": int(time.time() * 1000)}
 
 
-def create_topics(broker):
+def create_topics(broker, names=TOPICS):
     admin = AdminClient({"bootstrap.servers": broker, "log_level": 4})
-    topics = [NewTopic("likes", PARTITIONS), NewTopic("orders", PARTITIONS), NewTopic("customers_cdc", 1), NewTopic("matches", PARTITIONS)]
+    topics = [NewTopic(name, TOPICS[name]) for name in names]
     for future in admin.create_topics(topics).values():
         future.result()
     # A moment passes until the broker leads the new partitions.
@@ -79,6 +84,9 @@ def create_topics(broker):
 
 class Events:
     """Produces the three input topics. Likes are random, but one in four answers an earlier like, and one in twelve is taken back."""
+
+    people = PEOPLE
+    taken_back = 1 / 12
 
     def __init__(self, broker):
         self.producer = Producer({"bootstrap.servers": broker, "linger.ms": 1})
@@ -93,12 +101,12 @@ class Events:
     def like(self):
         choice = self.random.random()
         unanswered = [(liked, liker) for liker, liked in self.likes if (liked, liker) not in self.likes]
-        if choice < 1 / 12 and self.likes:
+        if choice < self.taken_back and self.likes:
             pair = self.random.choice(list(self.likes))
             del self.likes[pair]
             value = None
         else:
-            pair = self.random.choice(unanswered) if choice < 1 / 3 and unanswered else tuple(self.random.sample(PEOPLE, 2))
+            pair = self.random.choice(unanswered) if choice < 1 / 3 and unanswered else tuple(self.random.sample(self.people, 2))
             if pair in self.likes:
                 return
             self.likes[pair] = True
@@ -127,6 +135,11 @@ class Events:
             time.sleep(self.random.uniform(0.5, 1.5) / rate)
 
 
+def seconds_of(text):
+    """The seconds since 1970 of a moment as records have it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
 class Matches:
     """Reads topic `matches` as a consumer of committed records does, and checks that nothing arrives twice."""
 
@@ -142,16 +155,16 @@ class Matches:
         message = self.consumer.poll(seconds)
         if message is None or message.error():
             return None
-        key = json.loads(message.key())
+        key, value = decode(message.key()), decode(message.value())
         pair = (key["person_a"], key["person_b"])
-        matched_at = json.loads(message.value())["matched_at"] if message.value() else None
+        matched_at = value["matched_at"] if value else None
         if self.current.get(pair) == matched_at:
             self.twice.append(pair)
         if matched_at is None:
             self.current.pop(pair, None)
             return pair, None, None
         self.current[pair] = matched_at
-        return pair, matched_at, 1000 * (time.time() - datetime.fromisoformat(matched_at.replace("Z", "+00:00")).timestamp())
+        return pair, matched_at, 1000 * (time.time() - seconds_of(matched_at))
 
 
 def heading(title, line):
@@ -178,7 +191,7 @@ def show_matches(broker, query, seconds):
         if matched_at is None:
             taken_back += 1
             print(f"    {dim(clock)}  {dim(names):{30 + len(dim(''))}}{dim('  -- no longer: one took the like back')}", flush=True)
-        elif datetime.fromisoformat(matched_at.replace("Z", "+00:00")).timestamp() >= shown_from:
+        elif seconds_of(matched_at) >= shown_from:
             matches.latencies.append(latency)
             print(f"    {dim(clock)}  {names:30}{latency:4.0f} ms after the like was written", flush=True)
     agree = False

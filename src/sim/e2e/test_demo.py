@@ -1,12 +1,14 @@
-"""The demo's two stories, by the demo's own SQL files through psql; and the demo itself, as `make demo` runs it."""
+"""The demo's two stories, by the demo's own SQL files through psql; the demo itself, as `make demo` runs it; and the cluster's, as `make cluster` does."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from confluent_kafka import Producer
 from harness import BINARY, CACHE, ROOT, eventually, replay_upserts, take_ports
 
 DEMO = ROOT / "docker" / "demo"
@@ -87,37 +89,52 @@ def test_enrichment(kafka, server, topics):
 class Demo:
     """docker/demo/run.sh with a cache folder and ports of its own, so that a demo that somebody looks at goes on."""
 
+    script, name, limit = "run.sh", "demo", 120
+
     def __init__(self, cache):
         cache.mkdir()
         for entry in CACHE.iterdir():
-            if entry.name == "venv" or entry.name.startswith("kafka-") and (entry / "complete").exists():
+            if entry.name == "venv" or entry.name.startswith("versitygw-") or entry.name.startswith("kafka-") and (entry / "complete").exists():
                 (cache / entry.name).symlink_to(entry)
-        self.cache, self.kafka_port, self.sql_port = cache, take_ports(2), take_ports(3)
-        self.environment = {**os.environ, "TIDEMARK_CACHE": str(cache), "TIDEMARK_BINARY": str(BINARY), "DEMO_SECONDS": "5", "KAFKA_HEAP": "512m",
-                            "DEMO_KAFKA_PORT": str(self.kafka_port), "DEMO_SQL_PORT": str(self.sql_port)}
+        self.cache, self.kafka_port = cache, take_ports(2)
+        self.environment = {**os.environ, "TIDEMARK_CACHE": str(cache), "TIDEMARK_BINARY": str(BINARY), "KAFKA_HEAP": "512m", **self.settings()}
+
+    def settings(self):
+        self.sql_port = take_ports(3)
+        return {"DEMO_SECONDS": "5", "DEMO_KAFKA_PORT": str(self.kafka_port), "DEMO_SQL_PORT": str(self.sql_port)}
 
     def begin(self, *words):
         """A process group of its own, so that Ctrl-C can be sent to all of it, as a terminal does. The output goes to a file: the demo leaves processes behind."""
         with open(self.cache / "output", "wb") as output:
-            return subprocess.Popen([DEMO / "run.sh", *words], env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+            return subprocess.Popen([DEMO / self.script, *words], env=self.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
     def run(self, *words):
         """Exit code and output."""
-        return self.begin(*words).wait(120), self.output()
+        return self.begin(*words).wait(self.limit), self.output()
 
     def output(self):
         return (self.cache / "output").read_text()
 
     def processes(self):
-        """Command lines that name the demo's folder."""
+        """Command lines that name its folder."""
         lines = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-        return [line for line in lines if f"{self.cache}/demo" in line]
+        return [line for line in lines if f"{self.cache}/{self.name}" in line]
 
     def psql(self, text):
         words = ["psql", "-h", "127.0.0.1", "-p", str(self.sql_port), "-d", "dev", "-U", "root", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", text]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{text}: {done.stderr}"
         return done.stdout
+
+
+class ClusterDemo(Demo):
+    """docker/demo/cluster.sh in the same way."""
+
+    script, name, limit = "cluster.sh", "cluster", 300
+
+    def settings(self):
+        self.s3_port, self.sql_port = take_ports(1), take_ports(23)
+        return {"CLUSTER_SECONDS": "2", "CLUSTER_KAFKA_PORT": str(self.kafka_port), "CLUSTER_S3_PORT": str(self.s3_port), "CLUSTER_SQL_PORT": str(self.sql_port)}
 
 
 @pytest.fixture
@@ -164,3 +181,36 @@ def test_demo_refuses_a_busy_port(demo):
         code, output = demo.run()
     assert code == 1 and f"port {demo.sql_port + 1} (Tidemark) is taken by another program" in output
     assert not demo.processes()
+
+
+@pytest.fixture
+def cluster(folder, unique):
+    cluster = ClusterDemo(folder / unique("cluster"))
+    yield cluster
+    cluster.run("stop")
+
+
+def test_cluster_from_start_to_end(cluster):
+    code, output = cluster.run()
+    assert code == 0, output
+    told = [line for line in output.splitlines() if line.startswith("==> Node ")]
+    assert [line.split()[2] for line in told] == ["1", "1", "2", "2", "3", "3"], output
+    assert output.count("the cluster is whole again") == 3 and "it leads, and another one has to" in output
+    counted = {name.strip(): int(value) for name, value in re.findall(r"^    ([a-z].*?) {2,}(\d+)$", output, re.M)}
+    matches = counted["matches among them"]
+    assert matches > 50 and counted["records in topic matches"] == matches and counted["matches that did not arrive"] == 0
+    assert [counted[f"rows of view matches, asked at node {number}"] for number in (1, 2, 3)] == [matches] * 3
+    assert "every match arrived exactly once" in output
+    # By hand, too; and it sees what is not right.
+    code, output = cluster.run("kill", "2")
+    assert code == 0 and len(cluster.processes()) == 5, output
+    code, output = cluster.run("revive", "2")
+    assert code == 0, output
+    producer = Producer({"bootstrap.servers": f"127.0.0.1:{cluster.kafka_port}"})
+    producer.produce("matches", b'{"matched_at":"2026-01-01T00:00:00Z"}', b'{"person_a":"nobody","person_b":"none"}')
+    producer.flush()
+    code, output = cluster.run("check")
+    assert code == 1 and "not every match arrived exactly once" in output and re.search(r"records that are no match +1   wrong", output), output
+    code, output = cluster.run("stop")
+    assert code == 0, output
+    assert not cluster.processes() and not (cluster.cache / "cluster").exists()
