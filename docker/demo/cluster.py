@@ -144,8 +144,8 @@ class Cluster:
     def check_alive(self):
         """Nobody may die whom nobody has killed."""
         for number in sorted(self.alive):
-            # A node that starts anew as the same process is none for a moment.
-            if not any(self._runs(number) or time.sleep(0.1) for _ in range(10)):
+            # One that starts anew, in the same process, is none for a moment.
+            if not any(self._runs(number) or time.sleep(0.1) for _ in range(50)):
                 log = (self.folder / f"node{number}.log").read_text(errors="replace").splitlines()
                 raise Wrong("\n".join([*log[-20:], f"node {number} has ended, and nobody killed it; the end of its log is above"]))
 
@@ -230,7 +230,8 @@ def tell(broker, cluster, seconds):
     story = Story(broker, cluster)
     story.show(lambda _: cluster.is_whole(), WHOLE_MAX, "matches arrive from a whole cluster")
     story.show_for(seconds)
-    for number in NODES:
+    # The one that leads is the first.
+    for number in sorted(NODES, key=lambda number: (number != cluster.leader(), number)):
         others = [other for other in NODES if other != number]
         leads = cluster.leader() == number
         print()

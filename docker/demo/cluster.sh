@@ -161,6 +161,7 @@ ${bold}It keeps running, with a few likes a second.${plain} Connect to whichever
 and try:
 
     SHOW CLUSTER;
+    SHOW PLACEMENT;
     SELECT * FROM matches ORDER BY matched_at DESC LIMIT 10;
     CREATE MATERIALIZED VIEW popular AS SELECT liked, count(*) AS likes FROM likes GROUP BY liked;
     SELECT * FROM popular ORDER BY likes DESC LIMIT 5;      -- again, a second later
