@@ -6,10 +6,11 @@
 //! input as a sequence of writes per key.
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions,
+    UInt32Array,
 };
 use arrow::compute;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use std::sync::Arc;
 
 /// Signed multiplicities, one per row; never zero.
@@ -91,6 +92,25 @@ impl ChangeBatch {
     pub fn rows(&self) -> &RecordBatch {
         &self.rows
     }
+
+    /// The same, in memory of its own as far as columns are views: what was taken from a batch
+    /// holds all of its bytes.
+    pub fn compacted(&self) -> ChangeBatch {
+        let compact = |column: &ArrayRef| match column.data_type() {
+            DataType::BinaryView => Arc::new(column.as_binary_view().gc()) as ArrayRef,
+            DataType::Utf8View => Arc::new(column.as_string_view().gc()) as ArrayRef,
+            _ => column.clone(),
+        };
+        let columns = self.rows.columns().iter().map(compact).collect();
+        let count = RecordBatchOptions::new().with_row_count(Some(self.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &count)
+            .expect("the columns keep their types");
+        ChangeBatch {
+            rows,
+            ..self.clone()
+        }
+    }
+
     /// The weights; `None` when all are +1.
     pub fn weights(&self) -> Option<&Weights> {
         self.weights.as_ref()

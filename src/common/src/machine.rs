@@ -17,6 +17,7 @@ use std::ffi::CString;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -289,7 +290,8 @@ impl Machine for LocalMachine {
 /// The `exec` of the standard library gives SIGPIPE its deadly meaning back first, and any other
 /// thread that writes to a broken connection in that moment would end the process.
 fn start_anew() -> std::io::Error {
-    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    // Also where the file has been replaced meanwhile.
+    let program = PathBuf::from("/proc/self/exe");
     let arguments = std::env::args_os().map(|argument| argument.into_vec());
     let arguments: std::result::Result<Vec<CString>, _> = arguments.map(CString::new).collect();
     let (program, arguments) = match (CString::new(program.into_os_string().into_vec()), arguments)

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use tidemark_common::{RelationId, SplitId, VNODES, WorkerId, vnode_owner, vnodes_of};
-use tidemark_plan::RelationKind;
+use tidemark_plan::{Fragment, Op, Relation, RelationKind};
 
 /// The owners of all parts of the work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +95,16 @@ impl Placement {
         found.expect("every worker is on a node")
     }
 
-    /// The owners of the vnodes of a relation of this kind.
-    pub fn spread(&self, kind: RelationKind) -> &Spread {
-        match kind {
-            RelationKind::Table => &self.first,
-            _ => &self.all,
+    /// The owners of the vnodes of all relations but those that statements write to.
+    pub fn all(&self) -> &Spread {
+        &self.all
+    }
+
+    /// The owners of the vnodes of a relation.
+    pub fn spread(&self, relation: &Relation) -> &Spread {
+        match is_written(relation) {
+            true => &self.first,
+            false => &self.all,
         }
     }
 
@@ -115,9 +120,17 @@ impl Placement {
     }
 }
 
+/// Whether statements write to it. A table that only its connector writes is like a view.
+pub fn is_written(relation: &Relation) -> bool {
+    let fragments = relation.job.iter().flat_map(|job| &job.fragments);
+    let mut nodes = fragments.flat_map(Fragment::nodes);
+    relation.kind == RelationKind::Table && nodes.any(|node| matches!(node.op, Op::TableRead))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordinator::testing;
 
     #[test]
     fn every_part_has_one_owner_who_exists() {
@@ -133,8 +146,10 @@ mod tests {
             let placement = Placement::over(1, &nodes);
             let workers = placement.workers();
             assert_eq!(workers, nodes.iter().sum::<usize>());
-            for kind in [RelationKind::Table, RelationKind::MaterializedView] {
-                let spread = placement.spread(kind);
+            let table = testing::table(1, "t");
+            let fed = testing::connector_table(2, "fed");
+            for relation in [&table, &fed, &testing::view(3, "v", &table)] {
+                let spread = placement.spread(relation);
                 for worker in 0..workers {
                     let mut vnodes = spread.vnodes(worker);
                     assert!(vnodes.all(|vnode| spread.owner(vnode) == worker));
@@ -142,7 +157,8 @@ mod tests {
                 let owned: usize = (0..workers).map(|w| spread.vnodes(w).len()).sum();
                 assert_eq!(owned, VNODES);
             }
-            assert_eq!(placement.spread(RelationKind::Table).workers(), nodes[0]);
+            assert_eq!(placement.spread(&table).workers(), nodes[0]);
+            assert_eq!(placement.spread(&fed).workers(), workers);
             assert!((0..40).all(|split| placement.reader(split) < workers));
             assert!((0..40).all(|id| placement.writer(RelationId(id)) < nodes[0]));
             for (node, count) in nodes.iter().enumerate() {

@@ -74,8 +74,11 @@ pub fn decode_event(bytes: &[u8]) -> Result<Event> {
 }
 
 /// Appends the form in which changes travel.
+///
+/// A view of bytes that is a part of another one holds all that the whole one has: it is copied
+/// first.
 pub fn encode_changes(changes: &ChangeBatch, into: &mut Vec<u8>) -> Result<()> {
-    codec::encode_changes(changes, into)
+    codec::encode_changes(&changes.compacted(), into)
 }
 
 /// The inverse of [`encode_changes`].

@@ -30,6 +30,7 @@ use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, mach
 use tidemark_connector::{Outside, Vault};
 use tidemark_control::coordinator::stopped_error;
 use tidemark_control::inputs;
+pub use tidemark_control::placement::is_written;
 use tidemark_control::protocol::{Positions, Request};
 use tidemark_control::raft::MemberId;
 pub use tidemark_control::{CatalogChange, Pin};
@@ -555,7 +556,7 @@ impl Engine {
             thread.ended().await;
         }
         // Another node goes on.
-        if let Err(error) = self.node.membership.leave(None).await {
+        if let Err(error) = self.node.membership.leave(Vec::new()).await {
             tracing::debug!(%error, "the group has ended before");
         }
         self.node.lock.lock().take();

@@ -3,6 +3,7 @@
 use crate::session::Session;
 use tidemark_common::{Result, machine};
 use tidemark_node::cluster::{NodeInfo, NodeStatus, Role};
+use tidemark_node::engine::is_written;
 use tidemark_plan::RelationKind;
 use tidemark_query::outcome::{Outcome, text_rows};
 
@@ -46,7 +47,7 @@ impl Session {
         let status = engine.membership().status();
         let others = engine.membership().others().await;
         let workers_of = engine.workers_of_nodes();
-        let spread = engine.placement().spread(RelationKind::MaterializedView);
+        let spread = engine.placement().all();
         let bytes_of = engine.state_bytes_of_workers();
         let row = |node: &NodeStatus| {
             let leads = node.role == Role::Leader;
@@ -107,14 +108,14 @@ impl Session {
         relations.sort_by(|a, b| (&a.schema_name, &a.name).cmp(&(&b.schema_name, &b.name)));
         let mut rows = Vec::new();
         for relation in relations {
-            let spread = placement.spread(relation.kind);
+            let spread = placement.spread(relation);
             let splits = positions.get(&relation.id);
             for (at, (member, workers)) in nodes.iter().enumerate() {
                 let vnodes = workers.clone().flat_map(|worker| spread.vnodes(worker));
                 let splits = splits.into_iter().flatten().map(|position| position.split);
                 let splits = splits.filter(|split| workers.contains(&placement.reader(*split)));
                 let does = match relation.kind {
-                    RelationKind::Table if at == 0 => some("writes"),
+                    RelationKind::Table if at == 0 && is_written(relation) => some("writes"),
                     RelationKind::Sink if at == 0 => some("delivers"),
                     _ => None,
                 };

@@ -79,7 +79,7 @@ pub fn read_answer(
     let view = view.ok_or_else(|| Error::internal("a relation whose rows nobody keeps"))?;
     let mut table = ViewTable::of(view.clone());
     let spec = table.spec();
-    let vnodes = placement.spread(relation.kind).vnodes(worker);
+    let vnodes = placement.spread(relation).vnodes(worker);
     // A worker does not wait for a store that is away: the resume fails, and may be tried again.
     let read = storing.store.read_table(files, &spec, vnodes, |rows| {
         table.restore(&rows);

@@ -48,6 +48,8 @@ pub struct Recovery {
     suspects: Mutex<BTreeMap<u32, Record>>,
     /// Until recovery has ended, a job that was started has proven nothing.
     recovering: AtomicBool,
+    /// It was left off: what is noted now says nothing.
+    left_off: AtomicBool,
 }
 
 impl Recovery {
@@ -90,6 +92,7 @@ impl Recovery {
                 folder: folder.into(),
                 suspects: Mutex::new(suspects),
                 recovering: AtomicBool::new(true),
+                left_off: AtomicBool::new(false),
             },
             waiting,
         ))
@@ -110,10 +113,24 @@ impl Recovery {
         self.note(worker, 0, &[0, 0, 0]);
     }
 
+    /// What runs ends in its middle, though the process goes on: nobody is to blame for that, and
+    /// nobody is acquitted.
+    pub fn leave_off(&self) {
+        let mut notes = self.notes.lock();
+        self.left_off.store(true, Ordering::Release);
+        if let Err(error) = notes.truncate(0) {
+            tracing::warn!(%error, "the notes of what was left off could not be removed");
+        }
+    }
+
     fn note(&self, worker: WorkerId, word: usize, words: &[u64]) {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let at = worker * NOTE_BYTES + word * 8;
-        if let Err(error) = self.notes.lock().write_at(at as u64, &bytes) {
+        let mut notes = self.notes.lock();
+        if self.left_off.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = notes.write_at(at as u64, &bytes) {
             tracing::debug!(%error, "what runs could not be noted");
         }
     }

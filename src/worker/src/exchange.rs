@@ -12,7 +12,7 @@ use tidemark_common::mailbox::Sender;
 use tidemark_common::{RelationId, TableId, WorkerId};
 use tidemark_control::Placement;
 use tidemark_operator::Barrier;
-use tidemark_plan::RelationKind;
+use tidemark_plan::Relation;
 use tidemark_state::Appended;
 use tokio::sync::{mpsc, oneshot};
 
@@ -145,16 +145,17 @@ impl Router {
         }
     }
 
-    /// Sends a batch of so many bytes along a route of `job` (not `Taps`), by the edge to each
+    /// Sends a batch of so many bytes along a route of a job (not `Taps`), by the edge to each
     /// worker.
     pub fn send(
         &mut self,
-        (job, kind): (RelationId, RelationKind),
+        relation: &Relation,
         route: &Route,
         edges: &[Arc<Edge>],
         batch: ChangeBatch,
         bytes: usize,
     ) {
+        let job = relation.id;
         let rows = batch.num_rows().max(1);
         let (fragment, leaf, parts) = match route {
             Route::Hash {
@@ -166,7 +167,7 @@ impl Router {
                 fragment,
                 leaf,
                 keys,
-            } => (*fragment, *leaf, self.partition(kind, keys, batch)),
+            } => (*fragment, *leaf, self.partition(relation, keys, batch)),
             Route::Broadcast { fragment, leaf } => {
                 let workers = 0..self.peers.len();
                 let parts = workers.map(|worker| (worker, batch.clone())).collect();
@@ -213,11 +214,11 @@ impl Router {
 
     fn partition(
         &self,
-        kind: RelationKind,
+        relation: &Relation,
         keys: &[usize],
         batch: ChangeBatch,
     ) -> Vec<(WorkerId, ChangeBatch)> {
-        let spread = self.placement.spread(kind);
+        let spread = self.placement.spread(relation);
         let columns: Vec<_> = keys.iter().map(|k| batch.column(*k).clone()).collect();
         let hashes = hash_columns(&columns, batch.num_rows());
         let mut indices: Vec<Vec<u32>> =

@@ -292,7 +292,7 @@ pub fn build_actors(
     mut sink: Option<SinkOutput>,
 ) -> Result<Actors> {
     let workers = placement.workers();
-    let vnodes = placement.spread(relation.kind).vnodes(worker);
+    let vnodes = placement.spread(relation).vnodes(worker);
     let (mut fragments, mut specs, mut receives, mut view) =
         (Vec::new(), Vec::new(), Vec::new(), None);
     for fragment in &plan.fragments {

@@ -135,8 +135,8 @@ impl Published {
         // In this order: what was resumed changes its place with the catalog.
         let views = self.views.read();
         let catalog = self.catalog();
-        let kind = catalog.relations.get(&relation).map(|r| r.kind);
-        let workers = kind.map(|kind| self.placement.spread(kind).workers());
+        let known = catalog.relations.get(&relation);
+        let workers = known.map(|relation| self.placement.spread(relation).workers());
         let whole = views.get(&relation).and_then(|shares| {
             let shares = &shares[..workers.unwrap_or(shares.len())];
             shares.iter().cloned().collect()

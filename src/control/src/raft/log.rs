@@ -38,9 +38,9 @@ pub enum Call {
     LossIsTold(Answer<()>),
     /// That members change; the answer comes when that is decided.
     Change(Vec<MemberChange>, Answer<u64>),
-    /// That another member leads, not the one that is lost, if one is, and this one takes part no
-    /// more; the answer comes when it leads no more, or when there is nobody else.
-    Leave(Option<MemberId>, Answer<()>),
+    /// That another member leads, one of these if they are any, and this one takes part no more;
+    /// the answer comes when it leads no more, or when there is nobody else.
+    Leave(Vec<MemberId>, Answer<()>),
 }
 
 /// Rows of one cut in a group of several, in bytes: they are in the entry itself, which all members

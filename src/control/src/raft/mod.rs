@@ -349,11 +349,12 @@ impl Replica {
         Ok(self.raw.raft.raft_log.last_index())
     }
 
-    /// Hands the lead to another member, which is nearly as far, and not the one that is lost.
-    pub fn hand_over(&mut self, lost: Option<MemberId>) -> bool {
+    /// Hands the lead to another member, which is nearly as far: to one of these, if they are any.
+    pub fn hand_over(&mut self, among: &[MemberId]) -> bool {
         let others = self.raw.raft.prs().iter();
         let others = others.filter(|(id, p)| {
-            let may_lead = self.members().voters.contains(id) && Some(**id) != lost;
+            let may_lead =
+                self.members().voters.contains(id) && (among.is_empty() || among.contains(id));
             **id != self.member && p.recent_active && may_lead
         });
         let next = others.max_by_key(|(_, p)| p.matched).map(|(id, _)| *id);

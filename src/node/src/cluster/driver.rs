@@ -166,9 +166,9 @@ impl Driver {
                 self.turn()?;
                 let _ = answer.send(Ok(()));
             }
-            Call::Leave(lost, answer) => {
+            Call::Leave(to, answer) => {
                 self.shared.leave();
-                self.replica()?.hand_over(lost);
+                self.replica()?.hand_over(&to);
                 self.leaving = Some((answer, machine::now() + HAND_OVER_PATIENCE));
             }
         }

@@ -246,9 +246,9 @@ impl Membership {
     }
 
     /// Hands the lead to another member, if there is one, and takes part no more.
-    /// `lost`: one that is gone, though the others may not know it yet.
-    pub async fn leave(&self, lost: Option<MemberId>) -> Result<()> {
-        self.ask(|answer| Call::Leave(lost, answer)).await
+    /// `to`: to one of these, if they are any.
+    pub async fn leave(&self, to: Vec<MemberId>) -> Result<()> {
+        self.ask(|answer| Call::Leave(to, answer)).await
     }
 
     /// What is known of the group.

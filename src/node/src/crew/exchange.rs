@@ -14,7 +14,7 @@
 //! What is on its way is bounded by the edges of its sender (`edge`): their credits are kept here
 //! until the receiver says that it has processed what they are for.
 
-use super::{Numbers, gone, unreadable};
+use super::{Numbers, SIGN_OF_LIFE, SILENCE_MAX, gone, late, unreadable};
 use crate::crew::frames::{put_changes, take_changes};
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tidemark_common::mailbox::Sender;
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
-use tidemark_common::{Epoch, RelationId, Result, WorkerId};
+use tidemark_common::{Epoch, RelationId, Result, WorkerId, machine};
 use tidemark_operator::Barrier;
 use tidemark_worker::{Credit, Delivery, Inbound, Message, Outbound};
 use tokio::sync::{mpsc, watch};
@@ -94,7 +94,11 @@ async fn send(
 }
 
 async fn release(mut receiver: Box<dyn LinkReceiver>, credits: &Mutex<Credits>) -> Result<()> {
-    while let Some(frame) = receiver.receive().await? {
+    loop {
+        let frame = machine::timeout(SILENCE_MAX, receiver.receive()).await;
+        let Some(frame) = frame.ok_or_else(late)?? else {
+            return Err(gone("has gone"));
+        };
         let mut numbers = &frame[..];
         while !numbers.is_empty() {
             let number = numbers.try_get_u64_le().map_err(unreadable)?;
@@ -102,7 +106,6 @@ async fn release(mut receiver: Box<dyn LinkReceiver>, credits: &Mutex<Credits>) 
             drop(processed);
         }
     }
-    Err(gone("has gone"))
 }
 
 fn put(outbound: Outbound, credits: &Mutex<Credits>, frame: &mut Vec<u8>) -> Result<()> {
@@ -223,19 +226,18 @@ fn take(from: &mut &[u8], processed: &mpsc::UnboundedSender<u64>) -> Result<(Wor
     Ok((worker, Inbound::Delivery(delivery)))
 }
 
-/// Tells the sender what is processed.
+/// Tells the sender what is processed, and that somebody is there.
 async fn acknowledge(
     mut sender: Box<dyn LinkSender>,
     mut processed: mpsc::UnboundedReceiver<u64>,
 ) -> Result<()> {
     let mut numbers = Vec::new();
-    while processed
-        .recv_many(&mut numbers, FRAME_BYTES / size_of::<u64>())
-        .await
-        > 0
-    {
+    loop {
+        let received = processed.recv_many(&mut numbers, FRAME_BYTES / size_of::<u64>());
+        if machine::timeout(SIGN_OF_LIFE, received).await == Some(0) {
+            return Ok(());
+        }
         let frame: Vec<u8> = numbers.drain(..).flat_map(u64::to_le_bytes).collect();
         sender.send(Bytes::from(frame)).await?;
     }
-    Ok(())
 }

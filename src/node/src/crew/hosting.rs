@@ -19,7 +19,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tidemark_changelog::ChangeBatch;
+use tidemark_common::machine::Thread;
 use tidemark_common::mailbox::{Sender, mailbox};
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
 use tidemark_common::{Epoch, Error, RelationId, Result, SqlState, WorkerId, machine};
@@ -36,6 +39,13 @@ use tidemark_worker::{
 };
 use tokio::sync::{mpsc, watch};
 
+/// What a sink has to send goes in pieces of this size, or little more.
+const PIECE_BYTES: usize = 1 << 20;
+/// How long the workers of an incarnation that has ended are waited for.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+/// Errors of one report.
+const ERRORS_AT_ONCE: usize = 64;
+
 /// What a host tells, in the order in which it is told.
 type Reports = mpsc::UnboundedSender<Report>;
 
@@ -51,6 +61,9 @@ struct Work {
     figures: Arc<Figures>,
     sinks: Arc<FarSinks>,
     shown: Arc<Shown>,
+    /// The workers end at once, whatever they have to do.
+    over: Arc<AtomicBool>,
+    threads: Mutex<Vec<Thread>>,
     /// Ends with the work.
     _memory: Arc<Memory>,
 }
@@ -64,6 +77,16 @@ pub(super) async fn work(site: &Arc<Site>, mut link: Link, generation: u64) -> R
             return Ok(());
         }
         *newest = Some(generation);
+    }
+    // What it had for another incarnation goes first: it may be as much again.
+    let ending = std::mem::take(&mut *site.ending.lock());
+    let ended = async {
+        for thread in ending {
+            thread.ended().await;
+        }
+    };
+    if machine::timeout(END_PATIENCE, ended).await.is_none() {
+        tracing::debug!("workers of before have not ended yet");
     }
     let workers = site.config.workers;
     link.sender.send(json(&Offer { workers })?).await?;
@@ -122,7 +145,7 @@ impl Work {
             full: Mutex::default(),
         });
         let shown = Arc::new(shown(generation, &storing, &readers, reports));
-        let pressure = Arc::<Pressure>::default();
+        let (pressure, over) = (Arc::<Pressure>::default(), Arc::<AtomicBool>::default());
         set_fetch_budget(site.config.fetch_memory_bytes()?);
         let memory = Arc::new(Memory::new(
             site.config.memory_limit_bytes()?,
@@ -147,16 +170,17 @@ impl Work {
             edge_bytes_max: muster.edge_bytes_max,
             pressure,
             outside: site.outside.clone(),
+            over: over.clone(),
         };
-        let mut commands = Vec::new();
+        let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in own.clone().zip(receivers) {
             let (sender, receiver) = mailbox();
             commands.push(sender);
             let (around, peers) = (around.clone(), peers.clone());
             let reached = inboxes[id - own.start].clone();
-            spawn(format!("worker-{id}"), move || {
+            threads.push(spawn(format!("worker-{id}"), move || {
                 Worker::new(id, around, receiver, inbox, reached, peers).run()
-            })?;
+            })?);
         }
         Ok(Work {
             generation,
@@ -169,6 +193,8 @@ impl Work {
             figures,
             sinks,
             shown,
+            over,
+            threads: Mutex::new(threads),
             _memory: memory,
         })
     }
@@ -314,7 +340,8 @@ impl Work {
     }
 
     fn end(&self, site: &Site) {
-        self.recovery.end();
+        self.over.store(true, Ordering::Release);
+        self.recovery.leave_off();
         for worker in self.own.clone() {
             self.send(worker, Command::Shutdown);
         }
@@ -325,6 +352,9 @@ impl Work {
         });
         let mut shown = site.shown.lock();
         shown.take_if(|shown| shown.generation == self.generation);
+        drop(shown);
+        self.shown.end();
+        *site.ending.lock() = std::mem::take(&mut *self.threads.lock());
     }
 }
 
@@ -360,8 +390,8 @@ fn report_events(inputs: Inputs, errors: KeptErrors, reports: Reports) -> Result
                 continue;
             };
             let met = errors.lock().take();
-            if !met.is_empty() {
-                let _ = reports.send(Report::Errors(met));
+            for met in met.chunks(ERRORS_AT_ONCE) {
+                let _ = reports.send(Report::Errors(met.to_vec()));
             }
             if reports.send(Report::Event(event)).is_err() {
                 return;
@@ -382,6 +412,20 @@ async fn send_reports(
     Ok(())
 }
 
+/// Changes in pieces of [`PIECE_BYTES`] or little more.
+fn in_pieces(changes: Vec<ChangeBatch>) -> Vec<Vec<ChangeBatch>> {
+    let (mut pieces, mut bytes) = (vec![Vec::new()], 0);
+    for batch in changes {
+        if bytes > PIECE_BYTES {
+            pieces.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += batch.bytes();
+        pieces.last_mut().expect("there is one").push(batch);
+    }
+    pieces
+}
+
 /// The sinks, which are all on the node that leads.
 struct FarSinks {
     reports: Reports,
@@ -397,12 +441,16 @@ impl Sinks for FarSinks {
     ) -> Result<SinkOutput> {
         let (reports, relation) = (self.reports.clone(), relation.id);
         Ok(Box::new(move |epoch, changes, hash| {
-            let _ = reports.send(Report::Sink {
-                relation,
-                epoch,
-                hash,
-                changes,
-            });
+            // Pieces of an epoch are put together; their hashes are added up.
+            let mut hash = Some(hash);
+            for changes in in_pieces(changes) {
+                let _ = reports.send(Report::Sink {
+                    relation,
+                    epoch,
+                    hash: hash.take().unwrap_or_default(),
+                    changes,
+                });
+            }
         }))
     }
 

@@ -13,19 +13,17 @@ use crate::sinks::full::FullSinks;
 use crate::threads::spawn;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tidemark_common::mailbox::Sender;
 use tidemark_common::network::{Link, LinkReceiver, LinkSender};
-use tidemark_common::{Epoch, Error, RelationId, Result, WorkerId, machine};
-use tidemark_control::protocol::{Command, StartJob, StartMode};
+use tidemark_common::{Error, RelationId, Result, VNODES, WorkerId, machine};
+use tidemark_control::protocol::Command;
 use tidemark_control::raft::MemberId;
 use tidemark_control::{Events, Placement, Readers};
-use tidemark_operator::build::SinkOutput;
-use tidemark_plan::RelationKind;
 use tidemark_worker::{Figures, Inbound, KeptErrors, Outbound, Published, Share, Shows, Sinks};
 use tokio::sync::{mpsc, watch};
 
@@ -46,8 +44,8 @@ pub struct Crew {
     last: Mutex<u64>,
     /// The other nodes.
     hosts: Vec<Host>,
-    /// What the sinks' rows of other nodes are for.
-    sinks: Mutex<HashMap<RelationId, Arc<StartJob>>>,
+    /// The jobs that were started and not stopped since: what is told of others comes too late.
+    started: Mutex<HashSet<RelationId>>,
     /// It ends in order.
     is_over: AtomicBool,
 }
@@ -121,9 +119,7 @@ impl Crew {
         };
         let mut nodes = vec![own];
         let mut links = Vec::new();
-        let room = |nodes: &[Mate]| {
-            tidemark_common::VNODES - nodes.iter().map(|n| n.workers).sum::<usize>()
-        };
+        let room = |nodes: &[Mate]| VNODES - nodes.iter().map(|n| n.workers).sum::<usize>();
         for (mate, link) in found.into_iter().flatten() {
             if mate.workers <= room(&nodes) {
                 nodes.push(mate);
@@ -158,7 +154,7 @@ impl Crew {
             numbers: Arc::default(),
             last: Mutex::new(0),
             hosts,
-            sinks: Mutex::default(),
+            started: Mutex::default(),
             is_over: AtomicBool::new(false),
         })
     }
@@ -208,27 +204,30 @@ impl Crew {
                 .receive()
                 .await?
                 .ok_or_else(|| gone("has gone"))?;
-            match Report::decode(&ready)? {
-                Some(Report::Ready) => Ok::<_, Error>((link, orders, exchange)),
-                _ => Err(gone("says something else")),
+            if !matches!(Report::decode(&ready)?, Some(Report::Ready)) {
+                return Err(gone("says something else"));
             }
-        });
-        let begun = machine::timeout(MUSTER_PATIENCE, futures::future::try_join_all(begun)).await;
-        let mut ways = vec![None];
-        for (at, (link, orders, exchange)) in begun.ok_or_else(late)??.into_iter().enumerate() {
             let Link {
                 sender, receiver, ..
             } = link;
+            // It hears from this node from now on, though others may not be ready yet.
+            let (crew, member) = (self.clone(), host.mate.member);
+            machine::spawn(async move {
+                if let Err(error) = send_orders(sender, orders).await {
+                    crew.lose(member, &error).await;
+                }
+            });
+            Ok::<_, Error>((receiver, exchange))
+        });
+        let begun = machine::timeout(MUSTER_PATIENCE, futures::future::try_join_all(begun)).await;
+        let mut ways = vec![None];
+        for (at, (receiver, exchange)) in begun.ok_or_else(late)??.into_iter().enumerate() {
             let (way, outbound) = mpsc::unbounded_channel();
             ways.push(Some(way));
             let (crew, member) = (self.clone(), self.hosts[at].mate.member);
             machine::spawn(async move {
                 let numbers = crew.numbers.clone();
-                let lost = tokio::select! {
-                    sent = send_orders(sender, orders) => sent,
-                    sent = deliver(exchange, outbound, numbers) => sent,
-                };
-                if let Err(error) = lost {
+                if let Err(error) = deliver(exchange, outbound, numbers).await {
                     crew.lose(member, &error).await;
                 }
             });
@@ -250,12 +249,12 @@ impl Crew {
             return;
         }
         match command {
-            Command::Start(start) if start.relation.kind == RelationKind::Sink => {
-                self.sinks.lock().insert(start.relation.id, start.clone());
+            Command::Start(start) => {
+                self.started.lock().insert(start.relation.id);
             }
             Command::Stop { relations, .. } => {
-                let mut sinks = self.sinks.lock();
-                relations.iter().for_each(|id| drop(sinks.remove(id)));
+                let mut started = self.started.lock();
+                started.retain(|id| !relations.contains(id));
             }
             Command::Shutdown => self.is_over.store(true, Ordering::Release),
             _ => {}
@@ -293,7 +292,6 @@ impl Crew {
             workers: host.workers.clone(),
             rows: host.rows.clone(),
             ears,
-            outputs: HashMap::new(),
             counted: HashMap::new(),
         };
         let hear = move || {
@@ -336,7 +334,11 @@ impl Crew {
         for host in &self.hosts {
             let _ = host.orders.send(encode_expect(self.muster.nodes[0].member));
         }
-        let leaves = self.site.membership.leave(lost);
+        // Those who know that this one comes back; others would begin without it, and once more
+        // with it.
+        let hosts = self.hosts.iter().map(|host| host.mate.member);
+        let told = hosts.filter(|host| Some(*host) != lost).collect();
+        let leaves = self.site.membership.leave(told);
         if machine::timeout(HAND_OVER_PATIENCE, leaves).await.is_none() {
             tracing::debug!("no other node takes the lead");
         }
@@ -423,7 +425,9 @@ async fn watch_members(crew: Weak<Crew>) {
                     .await?;
                 receive::<Offer>(&mut link, OFFER_PATIENCE).await
             });
-            if let Some(Ok(Offer { workers: 1.. })) = asked.await {
+            let has: usize = crew.muster.nodes.iter().map(|node| node.workers).sum();
+            let fits = |offer: &Offer| (1..=VNODES - has).contains(&offer.workers);
+            if matches!(asked.await, Some(Ok(offer)) if fits(&offer)) {
                 tracing::info!(
                     node = node.member,
                     "another node can work: the work begins anew \
@@ -441,8 +445,6 @@ struct Hearing {
     workers: Range<WorkerId>,
     rows: Arc<RowsOf>,
     ears: Arc<Ears>,
-    /// Of the sinks that run, since they were started.
-    outputs: HashMap<RelationId, (Arc<StartJob>, SinkOutput)>,
     /// Rows and late rows of each job that are counted.
     counted: HashMap<RelationId, (u64, u64)>,
 }
@@ -454,9 +456,12 @@ impl Hearing {
             Report::Ready => {}
             Report::Event(event) => ears.events.tell(event),
             Report::Errors(errors) => {
+                let started = crew.started.lock();
                 let mut kept = ears.errors.lock();
                 for error in errors {
-                    kept.record(error.relation, error.row, error.weight);
+                    if started.contains(&error.relation) {
+                        kept.record(error.relation, error.row, error.weight);
+                    }
                 }
             }
             Report::Sink {
@@ -465,8 +470,12 @@ impl Hearing {
                 hash,
                 changes,
             } => {
-                if let Some(output) = self.output(crew, relation)? {
-                    output(epoch, changes, hash);
+                // Of one that was stopped meanwhile nobody wants it; the workers of this node have
+                // opened it before any worker came to a barrier.
+                let is_started = crew.started.lock().contains(&relation);
+                let queue = is_started.then(|| ears.sinks.get(relation)).flatten();
+                if let Some(queue) = queue {
+                    queue.output()(epoch, changes, hash);
                 }
             }
             Report::SinkCounts { relation, epoch } => ears.sinks.count_from(relation, epoch),
@@ -477,31 +486,20 @@ impl Hearing {
                 share,
             } => {
                 let far = FarShare::new(self.rows.clone(), share);
-                let share = Share::There(Arc::new(far));
-                ears.published.show_share(relation, worker, share);
+                if crew.started.lock().contains(&relation) {
+                    let share = Share::There(Arc::new(far));
+                    ears.published.show_share(relation, worker, share);
+                }
             }
             Report::Withdrawn { relation } => ears.published.withdraw(relation),
-            Report::Figures(jobs) => jobs.into_iter().for_each(|job| self.count(job)),
+            Report::Figures(mut jobs) => {
+                let started = crew.started.lock().clone();
+                jobs.retain(|job| started.contains(&job.relation));
+                self.counted.retain(|id, _| started.contains(id));
+                jobs.into_iter().for_each(|job| self.count(job));
+            }
         }
         Ok(())
-    }
-
-    /// Where a sink's rows go; nowhere if it was stopped meanwhile.
-    fn output(&mut self, crew: &Crew, sink: RelationId) -> Result<Option<&mut SinkOutput>> {
-        let started = crew.sinks.lock().get(&sink).cloned();
-        let Some(started) = started else {
-            self.outputs.remove(&sink);
-            return Ok(None);
-        };
-        let known = self.outputs.get(&sink);
-        if !known.is_some_and(|(of, _)| Arc::ptr_eq(of, &started)) {
-            let output = self
-                .ears
-                .sinks
-                .open(&started.relation, progress(&started))?;
-            self.outputs.insert(sink, (started, output));
-        }
-        Ok(self.outputs.get_mut(&sink).map(|(_, output)| output))
     }
 
     fn count(&mut self, job: JobReport) {
@@ -522,12 +520,4 @@ impl Hearing {
         trouble.retain(|worker, _| !self.workers.contains(worker));
         trouble.extend(job.trouble);
     }
-}
-
-/// What a checkpoint kept of a sink that is started.
-fn progress(start: &StartJob) -> Option<(&tidemark_state::manifest::SinkProgress, Epoch)> {
-    start.sink.as_ref().map(|progress| match start.mode {
-        StartMode::Restored(epoch) => (progress, epoch),
-        _ => (progress, progress.through.unwrap_or_default()),
-    })
 }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tidemark_common::config::Config;
+use tidemark_common::machine::Thread;
 use tidemark_common::network::Link;
 use tidemark_common::{Error, Result, SqlState, machine};
 use tidemark_connector::Outside;
@@ -147,6 +148,8 @@ pub struct Site {
     incoming: watch::Sender<Option<Arc<Incoming>>>,
     /// What can be read of its workers.
     shown: Mutex<Option<Arc<Shown>>>,
+    /// Workers that it had for an incarnation that has ended.
+    ending: Mutex<Vec<Thread>>,
     /// Who led before, and starts anew; until when that may take.
     expected: Mutex<Option<(MemberId, Instant)>>,
 }
@@ -194,6 +197,7 @@ impl Site {
             newest: Mutex::new(Some(0)),
             incoming: watch::Sender::new(None),
             shown: Mutex::default(),
+            ending: Mutex::default(),
             expected: Mutex::default(),
         });
         membership.set_workplace(site.clone());

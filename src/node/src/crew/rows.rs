@@ -10,6 +10,7 @@
 use super::frames::encode_forget;
 use super::{Site, Wants, gone, json, unreadable};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -26,7 +27,7 @@ use tidemark_plan::Relation;
 use tidemark_state::ViewPartition;
 use tidemark_state::checkpoint::FileMeta;
 use tidemark_worker::{FarRows, Pieces, ReadAs, Shows, Storing, store_share};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Rows of a piece at most.
 const BATCH_ROWS: usize = 8192;
@@ -68,6 +69,7 @@ pub(super) struct Shown {
     pub storing: Storing,
     pub readers: Arc<Readers>,
     shares: Mutex<Shares>,
+    ended: watch::Sender<bool>,
     /// Tells the node that leads.
     tell: Box<dyn Fn(Change) + Send + Sync>,
 }
@@ -100,8 +102,16 @@ impl Shown {
             storing,
             readers,
             shares: Mutex::default(),
+            ended: watch::Sender::new(false),
             tell: Box::new(tell),
         }
+    }
+
+    /// Nobody reads anything any more, whoever still asks.
+    pub fn end(&self) {
+        self.ended.send_replace(true);
+        let kept = std::mem::take(&mut self.shares.lock().kept);
+        drop(kept);
     }
 
     /// Nobody reads it any more.
@@ -146,7 +156,15 @@ impl Shows for Shown {
 
 /// Answers one question after the other.
 pub(super) async fn serve(mut link: Link, shown: &Shown) -> Result<()> {
-    while let Some(question) = link.receiver.receive().await? {
+    let mut ended = shown.ended.subscribe();
+    loop {
+        let question = tokio::select! {
+            question = link.receiver.receive() => question?,
+            _ = ended.wait_for(|ended| *ended) => None,
+        };
+        let Some(question) = question else {
+            return Ok(());
+        };
         let answered = answer(&question, shown, link.sender.as_mut()).await;
         let end = match answered {
             Ok(end) => end,
@@ -158,7 +176,6 @@ pub(super) async fn serve(mut link: Link, shown: &Shown) -> Result<()> {
         };
         link.sender.send(end).await?;
     }
-    Ok(())
 }
 
 async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Result<Bytes> {
@@ -175,21 +192,39 @@ async fn answer(question: &[u8], shown: &Shown, to: &mut dyn LinkSender) -> Resu
     let mut end = vec![END];
     match question.wants {
         Wanted::Scan { columns } => {
-            let mut reading = view.reading(epoch, mergeable, &columns, BATCH_ROWS)?;
-            while let Some(piece) = reading.next_piece()? {
-                to.send(encode_rows(&piece)?).await?;
+            let begin = move || view.reading(epoch, mergeable, &columns, BATCH_ROWS);
+            let mut reading = machine::blocking(begin).await??;
+            loop {
+                let next = move || {
+                    let piece = reading.next_piece()?;
+                    let piece = piece.as_ref().map(encode_rows).transpose()?;
+                    Ok::<_, Error>((reading, piece))
+                };
+                let (rest, piece) = machine::blocking(next).await??;
+                let Some(piece) = piece else {
+                    break;
+                };
+                to.send(piece).await?;
+                reading = rest;
             }
         }
         Wanted::LookUp { by, columns } => {
-            let schema = view.schema().project(&columns).map_err(unreadable)?;
-            let schema = Arc::new(schema);
             let values = decode_rows(values)?.columns().to_vec();
-            let columns = (columns.as_slice(), &schema);
-            let found = match by {
-                None => view.lookup(epoch, mergeable, &values, columns)?,
-                Some(by) => view.lookup_by(epoch, mergeable, (&by, &values), columns)?,
+            // The first one by an index makes it, which takes as long as a scan.
+            let look_up = move || {
+                let schema = view.schema().project(&columns).map_err(unreadable)?;
+                let schema = Arc::new(schema);
+                let columns = (columns.as_slice(), &schema);
+                match by {
+                    None => view.lookup(epoch, mergeable, &values, columns),
+                    Some(by) => view.lookup_by(epoch, mergeable, (&by, &values), columns),
+                }
             };
-            to.send(encode_rows(&found)?).await?;
+            let found = machine::blocking(look_up).await??;
+            for at in (0..found.num_rows().max(1)).step_by(BATCH_ROWS) {
+                let rows = found.slice(at, BATCH_ROWS.min(found.num_rows() - at));
+                to.send(encode_rows(&rows)?).await?;
+            }
         }
         Wanted::Store { relation, named } => {
             let (storing, at) = (shown.storing.clone(), ReadAs { epoch, mergeable });
@@ -250,7 +285,12 @@ impl RowsOf {
         }
     }
 
-    async fn ask(self: &Arc<Self>, question: &Question, values: &[ArrayRef]) -> Result<Answering> {
+    async fn ask(
+        self: &Arc<Self>,
+        kept: &Arc<Kept>,
+        question: &Question,
+        values: &[ArrayRef],
+    ) -> Result<Answering> {
         let header = json(question)?;
         let mut bytes = Vec::new();
         bytes.put_u32_le(header.len() as u32);
@@ -286,6 +326,7 @@ impl RowsOf {
             }
         };
         Ok(Answering {
+            _kept: kept.clone(),
             rows: self.clone(),
             link: Some(link),
             end: Bytes::new(),
@@ -295,6 +336,8 @@ impl RowsOf {
 
 /// An answer that comes.
 struct Answering {
+    /// What is read stays until then.
+    _kept: Arc<Kept>,
     rows: Arc<RowsOf>,
     /// Until the end.
     link: Option<Link>,
@@ -334,19 +377,22 @@ impl Answering {
 }
 
 /// What a worker of a host shows of a relation. The host keeps it as long as this is there.
-pub(super) struct FarShare {
+pub(super) struct FarShare(Arc<Kept>);
+
+/// A share that a host keeps.
+struct Kept {
     rows: Arc<RowsOf>,
     share: u64,
 }
 
 impl FarShare {
     pub fn new(rows: Arc<RowsOf>, share: u64) -> FarShare {
-        FarShare { rows, share }
+        FarShare(Arc::new(Kept { rows, share }))
     }
 
     fn question(&self, at: ReadAs, wants: Wanted) -> Question {
         Question {
-            share: self.share,
+            share: self.0.share,
             epoch: at.epoch,
             mergeable: at.mergeable,
             wants,
@@ -354,7 +400,7 @@ impl FarShare {
     }
 }
 
-impl Drop for FarShare {
+impl Drop for Kept {
     fn drop(&mut self) {
         // A host that is gone keeps nothing.
         let _ = self.rows.orders.send(encode_forget(self.share));
@@ -366,7 +412,7 @@ impl FarRows for FarShare {
     async fn scan(&self, at: ReadAs, columns: &[usize]) -> Result<Box<dyn Pieces>> {
         let columns = columns.to_vec();
         let question = self.question(at, Wanted::Scan { columns });
-        Ok(Box::new(self.rows.ask(&question, &[]).await?))
+        Ok(Box::new(self.0.rows.ask(&self.0, &question, &[]).await?))
     }
 
     async fn look_up(
@@ -379,15 +425,19 @@ impl FarRows for FarShare {
         let by = by.map(<[usize]>::to_vec);
         let columns = columns.to_vec();
         let question = self.question(at, Wanted::LookUp { by, columns });
-        let mut answer = self.rows.ask(&question, values).await?;
+        let mut answer = self.0.rows.ask(&self.0, &question, values).await?;
         let mut found = Vec::new();
         while let Some(piece) = answer.next().await? {
             found.push(piece);
         }
-        let rows = found
-            .pop()
-            .ok_or_else(|| unreadable("an answer without rows"))?;
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let first = found.first();
+        let first = first.ok_or_else(|| unreadable("an answer without rows"))?;
+        let count = found.iter().map(RecordBatch::num_rows).sum();
+        let rows = match found.len() {
+            1 => first.clone(),
+            _ => concat_batches(&first.schema(), &found).map_err(unreadable)?,
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
         RecordBatch::try_new_with_options(schema.clone(), rows.columns().to_vec(), &options)
             .map_err(unreadable)
     }
@@ -395,7 +445,7 @@ impl FarRows for FarShare {
     async fn store(&self, relation: &Relation, at: ReadAs, named: Epoch) -> Result<Vec<FileMeta>> {
         let relation = Box::new(relation.clone());
         let question = self.question(at, Wanted::Store { relation, named });
-        let mut answer = self.rows.ask(&question, &[]).await?;
+        let mut answer = self.0.rows.ask(&self.0, &question, &[]).await?;
         while answer.next().await?.is_some() {}
         serde_json::from_slice(&answer.end).map_err(unreadable)
     }

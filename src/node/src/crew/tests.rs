@@ -17,7 +17,6 @@ use tidemark_common::network::{Link, LinkReceiver, LinkSender};
 use tidemark_common::{Epoch, Error, RelationId, Result, machine};
 use tidemark_control::protocol::{Command, Event};
 use tidemark_operator::Barrier;
-use tidemark_plan::RelationKind;
 use tidemark_worker::{Credit, Delivery, Inbound, Message, Outbound};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -86,7 +85,9 @@ async fn what_is_exchanged_waits_for_commands_and_its_credit_for_whoever_process
     machine::spawn(async move { drop(deliver(here, outbound, sender).await) });
     machine::spawn(async move { drop(arrive(there, 1, &incoming).await) });
     let (told, mut processed) = oneshot::channel();
-    let credit = Credit::of_other_node(move || drop(told.send(())));
+    let credit = Credit::of_other_node(move || {
+        let _ = told.send(());
+    });
     let sent = changes(vec![1, -2, 3]);
     let barrier = Barrier {
         epoch: Epoch(9),
@@ -247,5 +248,8 @@ fn all_of_a_crew_know_the_same_placement() {
     let placement = muster.placement();
     assert_eq!((placement.version(), placement.workers()), (12, 3));
     assert_eq!(placement.workers_of(1), 2..3);
-    assert_eq!(placement.spread(RelationKind::Table).workers(), 2);
+    assert_eq!(
+        (placement.all().workers(), placement.workers_of(0)),
+        (3, 0..2)
+    );
 }

@@ -375,6 +375,7 @@ impl Node {
             edge_bytes_max: self.config.edge_bytes_max,
             pressure: self.pressure.clone(),
             outside: self.reading.outside.clone(),
+            over: Arc::default(),
         };
         let (mut commands, mut threads) = (Vec::new(), Vec::new());
         for (id, inbox) in receivers.into_iter().enumerate() {

@@ -179,7 +179,7 @@ impl SinkQueue {
     }
 
     /// What the sink operator of one worker calls at each barrier.
-    fn output(self: &Arc<Self>) -> SinkOutput {
+    pub fn output(self: &Arc<Self>) -> SinkOutput {
         let queue = self.clone();
         let figures = self.around.figures.of(self.relation.id);
         // Nothing reads a blackhole: what it would be sent is counted, not kept.

@@ -98,6 +98,8 @@ pub struct Surroundings {
     pub pressure: Arc<Pressure>,
     /// Connectors.
     pub outside: Outside,
+    /// The worker ends at once, whatever it has to do.
+    pub over: Arc<AtomicBool>,
 }
 
 impl Surroundings {
@@ -262,6 +264,9 @@ impl Worker {
     /// Takes the commands that are there, except those of another incarnation. False for the end.
     fn take_commands(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
+            if self.around.over.load(Ordering::Acquire) {
+                return false;
+            }
             match command.heard_in(self.around.storing.generation) {
                 Some(Command::Shutdown) => return false,
                 Some(command) => self.command(command),

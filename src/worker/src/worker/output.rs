@@ -46,8 +46,8 @@ impl ActorOutput<'_> {
 
     fn changes(&mut self, batch: ChangeBatch, bytes: usize) -> Result<()> {
         if !matches!(self.route, Route::Taps) {
-            let job = (self.id, self.relation.kind);
-            self.router.send(job, self.route, self.edges, batch, bytes);
+            self.router
+                .send(self.relation, self.route, self.edges, batch, bytes);
             return Ok(());
         }
         for tap in self.taps {

@@ -354,7 +354,7 @@ impl Worker {
     }
 
     pub(super) fn restore(&self, start: &StartJob, fragments: &mut [Fragment]) -> Result<()> {
-        let spread = self.around.placement.spread(start.relation.kind);
+        let spread = self.around.placement.spread(&start.relation);
         let vnodes = spread.vnodes(self.id);
         let mut restored = 0;
         for table in fragments
@@ -373,6 +373,9 @@ impl Worker {
             self.around.storing.know(table_id, spec.clone());
             let store = self.store();
             let read = store.read_table(files, &spec, vnodes.clone(), |rows| {
+                if self.around.over.load(Ordering::Acquire) {
+                    return Err(Error::shutting_down());
+                }
                 table.restore(&rows);
                 restored += rows.num_rows() as u64;
                 self.around.recovery.progress(self.id, restored);
